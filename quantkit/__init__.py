@@ -1,0 +1,103 @@
+"""quantkit: INT8 post-training quantization for TensorRT.
+
+    import quantkit
+    result = quantkit.calibrate("model.onnx", "images/", output="model.calib")
+
+The names below are the public interface; they are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from quantkit._version import __version__
+
+if TYPE_CHECKING:
+    from quantkit.data import DataOptions
+    from quantkit.errors import QuantkitError
+    from quantkit.histogram import Histogram, HistogramMode
+    from quantkit.pipeline.calibrate import CalibrateOptions, Calibration, calibrate
+    from quantkit.pipeline.convert import adopt, convert
+    from quantkit.pipeline.doctor import doctor
+    from quantkit.pipeline.inspect import inspect
+    from quantkit.pipeline.statistics import merge, tables_from
+    from quantkit.preprocess import PRESETS, Preprocess, load_preprocess
+    from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule
+    from quantkit.statistics import Statistics, read_statistics, write_statistics
+    from quantkit.table import Algorithm, CalibrationTable, coverage, diff, read_table
+
+NAMES = {
+    "Algorithm": "table",
+    "CalibrateOptions": "pipeline.calibrate",
+    "Calibration": "pipeline.calibrate",
+    "CalibrationTable": "table",
+    "DataOptions": "data",
+    "Entropy": "rules",
+    "Histogram": "histogram",
+    "HistogramMode": "histogram",
+    "MinMax": "rules",
+    "Mse": "rules",
+    "PRESETS": "preprocess",
+    "Percentile": "rules",
+    "Preprocess": "preprocess",
+    "QuantkitError": "errors",
+    "Rule": "rules",
+    "Statistics": "statistics",
+    "adopt": "pipeline.convert",
+    "calibrate": "pipeline.calibrate",
+    "convert": "pipeline.convert",
+    "coverage": "table",
+    "diff": "table",
+    "doctor": "pipeline.doctor",
+    "inspect": "pipeline.inspect",
+    "load_preprocess": "preprocess",
+    "merge": "pipeline.statistics",
+    "read_statistics": "statistics",
+    "read_table": "table",
+    "tables_from": "pipeline.statistics",
+    "write_statistics": "statistics",
+}
+
+__all__ = [
+    "PRESETS",
+    "Algorithm",
+    "CalibrateOptions",
+    "Calibration",
+    "CalibrationTable",
+    "DataOptions",
+    "Entropy",
+    "Histogram",
+    "HistogramMode",
+    "MinMax",
+    "Mse",
+    "Percentile",
+    "Preprocess",
+    "QuantkitError",
+    "Rule",
+    "Statistics",
+    "__version__",
+    "adopt",
+    "calibrate",
+    "convert",
+    "coverage",
+    "diff",
+    "doctor",
+    "inspect",
+    "load_preprocess",
+    "merge",
+    "read_statistics",
+    "read_table",
+    "tables_from",
+    "write_statistics",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in NAMES:
+        raise AttributeError(f"module 'quantkit' has no attribute {name!r}")
+    return getattr(import_module(f"quantkit.{NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,82 @@
+"""Files that land whole or not at all: a temporary file beside the target, then a rename.
+
+Also the one place that turns an OSError of a write into an error that a user can act on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from quantkit.errors import OutputError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically. OutputError where the directory, the disk or the rights forbid it."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise not_writable(path, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_all(files: dict[Path, bytes]) -> None:
+    """Write several files, each whole; either all are replaced or, after an error, none of the new ones is left."""
+    staged: dict[Path, Path] = {}
+    try:
+        for path, content in files.items():
+            staged[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+            try:
+                staged[path].write_bytes(content)
+            except OSError as error:
+                raise not_writable(path, error) from None
+        for path, temporary in staged.items():
+            try:
+                os.replace(temporary, path)
+            except OSError as error:
+                raise not_writable(path, error) from None
+    finally:
+        for temporary in staged.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def not_writable(path: Path, error: OSError) -> OutputError:
+    """The OSError of a write as an error with a remedy."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return OutputError(
+        f"cannot write {path}: {error.strerror or error}",
+        remedy="free some space, or write elsewhere with --output" if full else "write elsewhere with --output",
+    )
+
+
+def check_writable(path: Path) -> None:
+    """Fail now rather than after the work: OutputError unless a file can be created beside `path`."""
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(probe, "xb"):
+            pass
+        probe.unlink()
+    except OSError as error:
+        raise not_writable(path, error) from None
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spare spaces: the same text for the same value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha256_of(content: bytes) -> str:
+    """Hexadecimal sha256."""
+    return hashlib.sha256(content).hexdigest()

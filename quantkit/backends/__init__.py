@@ -1,0 +1,1 @@
+"""What runs a network and shows its tensors. `session` is the seam; `onnxruntime` needs no GPU."""

@@ -1,0 +1,167 @@
+"""onnxruntime watches every float activation of a network, without changing its numbers.
+
+The watched tensors become outputs of a copy of the graph. An output has to be computed as the file defines it, so that
+no optimization of onnxruntime can fuse it away; the numbers are those of plain onnxruntime to the last bits of float32.
+Each thread has its own binding, whose output buffers are made once where shapes cannot change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from quantkit.backends.session import Runner
+from quantkit.errors import BackendError, ModelError
+from quantkit.graph.model import Model
+from quantkit.values import Array, Batch
+
+PROVIDERS: Mapping[str, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+}
+TYPES: Mapping[str, str] = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+}
+EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+def version(provider: str) -> str:
+    """For example `onnxruntime 1.32.0 cpu`."""
+    return f"onnxruntime {onnxruntime.__version__} {provider}"
+
+
+class OnnxRuntimeSession:
+    """`model` with `tensors` watched; graph outputs among them are watched too, inputs are the caller's."""
+
+    def __init__(
+        self,
+        model: Model,
+        tensors: Sequence[str],
+        *,
+        provider: str = "cpu",
+        threads: int = 1,
+        fixed_shapes: bool = False,
+    ) -> None:
+        self._session = open_session(with_outputs(model.proto, tensors), model, provider, threads)
+        wanted = set(tensors)
+        self._types = {
+            value.name: TYPES[value.type]
+            for value in self._session.get_outputs()
+            if value.name in wanted and value.type in TYPES
+        }
+        self.tensors = tuple(name for name in tensors if name in self._types)
+        self._bind = fixed_shapes and provider == "cpu"
+
+    def runner(self) -> Runner:
+        """A runner for one thread."""
+        if self._bind and self.tensors:
+            return BoundRunner(self._session, self.tensors)
+        return PlainRunner(self._session, self.tensors)
+
+
+class PlainRunner:
+    """Lets onnxruntime allocate the outputs, whose shapes may change from run to run."""
+
+    def __init__(self, session: Any, tensors: tuple[str, ...]) -> None:
+        self._session, self._tensors = session, tensors
+
+    def __call__(self, feeds: Batch) -> Mapping[str, Array]:
+        """Run once. ModelError."""
+        try:
+            outputs = self._session.run(self._tensors, dict(feeds)) if self._tensors else []
+        except Exception as error:
+            raise run_error(error) from None
+        return dict(zip(self._tensors, outputs, strict=True))
+
+
+class BoundRunner:
+    """Writes the outputs into buffers that stay where they are for as long as the inputs keep their shapes."""
+
+    def __init__(self, session: Any, tensors: tuple[str, ...]) -> None:
+        self._session, self._tensors = session, tensors
+        self._plain = PlainRunner(session, tensors)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._buffers: Mapping[str, Array] = {}
+        self._binding: Any = None
+
+    def __call__(self, feeds: Batch) -> Mapping[str, Array]:
+        """Run once; the first run with new shapes makes the buffers. ModelError."""
+        shapes = {name: array.shape for name, array in feeds.items()}
+        if shapes != self._shapes:
+            self._buffers = self._plain(feeds)
+            self._binding = self._session.io_binding()
+            for name, buffer in self._buffers.items():
+                self._binding.bind_output(name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
+            self._shapes = shapes
+            return self._buffers
+        for name, array in feeds.items():
+            self._binding.bind_cpu_input(name, array)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise run_error(error) from None
+        return self._buffers
+
+
+def with_outputs(proto: onnx.ModelProto, tensors: Sequence[str]) -> bytes:
+    """The serialized model with `tensors` added to its outputs; `proto` is untouched."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    there = {value.name for value in (*copy.graph.output, *copy.graph.input)}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in there)
+    serialized: bytes = copy.SerializeToString()
+    return serialized
+
+
+def open_session(serialized: bytes, model: Model, provider: str, threads: int) -> Any:
+    """An onnxruntime session. ModelError, BackendError."""
+    if PROVIDERS.get(provider) not in onnxruntime.get_available_providers():
+        there = [name for name, full in PROVIDERS.items() if full in onnxruntime.get_available_providers()]
+        raise BackendError(
+            f"onnxruntime has no provider {provider!r} here; it has {', '.join(there)}",
+            remedy="pip install onnxruntime-gpu for --provider cuda, or use --provider cpu",
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(EXTERNAL_FOLDER, str(model.folder))
+    # TF32 would move values by 2^-11; calibration is about the float32 network.
+    cuda = ("CUDAExecutionProvider", {"use_tf32": "0"})
+    providers = [cuda, "CPUExecutionProvider"] if provider == "cuda" else ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(serialized, options, providers=providers)
+    except Exception as error:
+        if not from_onnxruntime(error):
+            raise
+        raise ModelError(
+            f"onnxruntime cannot load {model.path}: {first_line(error)}",
+            remedy="check the model with onnx.checker; operators of other runtimes have to be cut off",
+        ) from None
+
+
+def from_onnxruntime(error: Exception) -> bool:
+    """Whether onnxruntime itself raised this (its exceptions have no common base)."""
+    return type(error).__module__.startswith("onnxruntime") or isinstance(error, (RuntimeError, ValueError))
+
+
+def run_error(error: Exception) -> Exception:
+    """A failed run as an error of ours; a bug of ours stays what it is."""
+    if not from_onnxruntime(error):
+        return error
+    return ModelError(
+        f"onnxruntime cannot run the network on this batch: {first_line(error)}",
+        remedy="check that the data fits the network (quantkit inspect MODEL)",
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a long message."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -1,0 +1,76 @@
+"""Printing: summaries and tables as plain text that survives a pipe and 80 columns, or JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from quantkit.errors import QuantkitError
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output; infinite ratios become null."""
+    print(json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def finite(value: Any) -> Any:
+    """The value with null where JSON has no number."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def print_error(error: QuantkitError, *, as_json: bool) -> None:
+    """The error on standard error; as JSON on standard output too, where a program listens."""
+    if as_json:
+        kind = type(error).__name__
+        print_json({"error": {"kind": kind, "problem": error.problem, "remedy": error.remedy}})
+    print(f"quantkit: {error}", file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """A warning on standard error."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """A remark on standard error."""
+    print(text, file=sys.stderr)
+
+
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """`name   value` lines."""
+    rows = list(fields)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+
+
+def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table: the first column is text and gives way where the terminal is narrow, the others are numbers."""
+    body = [list(row) for row in rows]
+    widths = [max(len(line[i]) for line in [list(head), *body]) for i in range(len(head))]
+    room = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 0
+    others = sum(widths[1:]) + 2 * (len(widths) - 1)
+    if room:
+        widths[0] = max(12, min(widths[0], room - others))
+    for line in [list(head), *body]:
+        first = shortened(line[0], widths[0])
+        cells = [f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True)]
+        print("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+
+
+def shortened(text: str, width: int) -> str:
+    """Text that fits, its middle left out."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return text[:head] + "…" + text[len(text) - (width - 1 - head) :]

@@ -1,0 +1,115 @@
+"""`quantkit inspect` and `quantkit doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantkit.cli.console import print_fields, print_json, warn
+from quantkit.cli.options import Json
+
+if TYPE_CHECKING:
+    from quantkit.pipeline.inspect import Inspection
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("inspect")(inspect)
+    app.command("doctor")(doctor)
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model.")],
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every watched tensor.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what MODEL is and what a calibration would watch."""
+    from quantkit.pipeline.inspect import inspect as run
+
+    found = run(model)
+    watch = found.watch
+    if json:
+        print_json(
+            {
+                "model": found.path,
+                "sha256": found.sha256,
+                "opset": found.opset,
+                "inputs": list(found.inputs),
+                "outputs": list(found.outputs),
+                "operators": dict(found.operators),
+                "tensors": list(watch.tensors),
+                "shared": dict(watch.shared),
+                "channels": [{"tensor": v.tensor, "axis": v.axis} for v in watch.channels],
+                "unwatched": list(watch.unwatched.values()),
+                "bytes_per_sample": found.bytes_per_sample,
+                "preprocess": found.preprocess,
+                "fixed_batch": found.fixed_batch,
+            }
+        )
+        return
+    print_inspection(found)
+    for reason in watch.unwatched.values():
+        warn(f"not watched: {reason}")
+    if tensors:
+        print()
+        for name in watch.tensors:
+            share = watch.shared.get(name)
+            print(f"{name}  (scale of {share})" if share else name)
+
+
+def print_inspection(found: Inspection) -> None:
+    """The network at a glance."""
+    watch = found.watch
+    memory = found.bytes_per_sample
+    fields = [
+        ("model", found.path),
+        ("sha256", found.sha256),
+        ("opset", str(found.opset)),
+        *(("input", text) for text in found.inputs),
+        *(("output", name) for name in found.outputs),
+        ("batch", "dynamic" if found.fixed_batch is None else f"fixed at {found.fixed_batch}"),
+        ("operators", ", ".join(f"{n} {op}" for op, n in found.operators.items())),
+        (
+            "watched",
+            f"{len(watch.tensors)} float tensors, {len(watch.channels)} of them inputs of weighted operators",
+        ),
+        ("pools", f"{len(watch.shared)} take the scale of their input"),
+        (
+            "activations",
+            "depends on the input size" if memory is None else f"{memory / 2**20:,.1f} MiB a sample",
+        ),
+    ]
+    if found.preprocess:
+        fields.append(("preprocess", f"{found.preprocess} (the model's metadata)"))
+    print_fields(fields)
+
+
+def doctor(json: Json = False) -> None:
+    """Show what quantkit can do on this machine."""
+    from quantkit.pipeline.doctor import doctor as run
+
+    found = run()
+    if json:
+        print_json(
+            {
+                "quantkit": found.quantkit,
+                "python": found.python,
+                "platform": found.platform,
+                "cpus": found.cpus,
+                "packages": found.packages,
+                "abilities": [{"what": a.what, "able": a.able, "detail": a.detail} for a in found.abilities],
+            }
+        )
+        return
+    print_fields(
+        [
+            ("quantkit", found.quantkit),
+            ("python", f"{found.python}, {found.platform}, {found.cpus} cores"),
+            *((name, version or "not installed") for name, version in found.packages.items()),
+        ]
+    )
+    print()
+    for ability in found.abilities:
+        print(f"{'yes' if ability.able else 'no ':<4} {ability.what}: {ability.detail}")

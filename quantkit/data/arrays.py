@@ -1,0 +1,250 @@
+"""Arrays in files: `.npy` mapped into memory, `.npz` read row by row without unpacking it whole.
+
+A member of an `.npz` is a compressed `.npy`; its rows are decompressed in passing, so that memory holds one row at a
+time. Rows that were passed are reached by starting again, which only a shuffled selection asks for.
+"""
+
+from __future__ import annotations
+
+import ast
+import threading
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantkit.data.feed import FileStamp, checked, digest_of
+from quantkit.data.images import stamp
+from quantkit.data.pixels import UnreadableError, normalise, transform
+from quantkit.errors import DataError
+from quantkit.preprocess import Preprocess
+from quantkit.values import Batch, ModelInput
+
+LABELS = frozenset({"y", "label", "labels", "target", "targets"})
+"""Arrays of these names are labels where a file holds them beside its inputs."""
+
+
+class Rows(Protocol):
+    """An array whose rows are read one by one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole array."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the array."""
+
+    def row(self, index: int) -> NDArray[Any]:
+        """Row `index` along axis 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappedRows:
+    """A `.npy` file, mapped."""
+
+    array: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole array."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the array."""
+        return self.array.dtype
+
+    def row(self, index: int) -> NDArray[Any]:
+        """Row `index`, copied out of the file."""
+        return np.array(self.array[index])
+
+
+@dataclass(slots=True)
+class ZippedRows:
+    """A member of an `.npz`, decompressed while its rows are read in ascending order."""
+
+    path: Path
+    member: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    _stream: IO[bytes] | None = None
+    _next: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def row(self, index: int) -> NDArray[Any]:
+        """Row `index`; DataError where the file is damaged."""
+        bytes_per_row = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        with self._lock:
+            try:
+                if self._stream is None or index < self._next:
+                    self._open()
+                assert self._stream is not None
+                while self._next < index:
+                    self._stream.read(bytes_per_row)
+                    self._next += 1
+                content = self._stream.read(bytes_per_row)
+                self._next += 1
+            except (OSError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+                raise DataError(f"{self.path}, array {self.member!r}: {error}", remedy="save the file again") from None
+        if len(content) != bytes_per_row:
+            raise DataError(
+                f"{self.path}, array {self.member!r}: ends in row {index}",
+                remedy="save the file again",
+            )
+        return np.frombuffer(content, self.dtype).reshape(self.shape[1:])
+
+    def _open(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = zipfile.ZipFile(self.path).open(f"{self.member}.npy")  # noqa: SIM115 (read on by the next row)
+        read_header(self._stream)
+        self._next = 0
+
+
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and dtype of a `.npy` stream, which is left at the first value. ValueError."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(stream)
+    length = int.from_bytes(stream.read(4), "little")
+    header = ast.literal_eval(stream.read(length).decode("utf-8"))
+    return header["shape"], header["fortran_order"], np.dtype(header["descr"])
+
+
+def open_arrays(path: Path) -> Mapping[str, Rows]:
+    """The arrays of a `.npy` (named `array`) or `.npz` file. DataError where it is none, or holds objects."""
+    try:
+        if path.suffix == ".npy":
+            return {"array": MappedRows(np.load(path, mmap_mode="r", allow_pickle=False))}
+        arrays: dict[str, Rows] = {}
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.namelist():
+                if entry.endswith(".npy"):
+                    name = entry[: -len(".npy")]
+                    with archive.open(entry) as stream:
+                        shape, fortran, dtype = read_header(stream)
+                    arrays[name] = member_rows(path, name, shape, fortran, dtype)
+    except (
+        OSError,
+        ValueError,
+        zipfile.BadZipFile,
+        EOFError,
+        zlib.error,
+        SyntaxError,
+        KeyError,
+    ) as error:
+        raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.save or numpy.savez") from None
+    if not arrays:
+        raise DataError(f"{path} holds no arrays", remedy="save it with numpy.savez")
+    return arrays
+
+
+def member_rows(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> Rows:
+    """Rows of one member; ValueError for objects, which would need pickle."""
+    if dtype.hasobject:
+        raise ValueError(f"array {name!r} holds Python objects")
+    if fortran or not shape:  # its rows are not contiguous (or it has none): read it whole
+        with np.load(path, allow_pickle=False) as archive:
+            return MappedRows(archive[name])
+    return ZippedRows(path, name, shape, dtype)
+
+
+def by_input(arrays: Mapping[str, Rows], inputs: Sequence[ModelInput], where: str) -> Mapping[str, Rows]:
+    """The array of every input: by name, or the only one there is. DataError."""
+    if len(inputs) == 1 and inputs[0].name not in arrays:
+        candidates = [name for name in arrays if name.lower() not in LABELS]
+        if len(candidates) == 1:
+            return {inputs[0].name: arrays[candidates[0]]}
+    missing = [i.name for i in inputs if i.name not in arrays]
+    if missing:
+        raise DataError(
+            f"{where} has no array for input {', '.join(map(repr, missing))}; it has {', '.join(map(repr, arrays))}",
+            remedy="name the arrays as the model names its inputs (quantkit inspect MODEL)",
+        )
+    return {i.name: arrays[i.name] for i in inputs}
+
+
+class ArraySamples:
+    """Chosen rows of the arrays of one file, as samples."""
+
+    def __init__(
+        self,
+        path: Path,
+        indices: Sequence[int],
+        inputs: Sequence[ModelInput],
+        spec: Preprocess | None,
+    ) -> None:
+        self._path, self._indices, self._inputs, self._spec = path, indices, inputs, spec
+        self._rows = by_input(open_arrays(path), inputs, str(path))
+        self.names = [f"{path.name}[{i}]" for i in indices]
+
+    def load(self, index: int) -> Batch:
+        """One row of every array as the inputs of the network, without batch axis. DataError, UnreadableError."""
+        rows = self._read(index)
+        if self._spec is not None:
+            return {name: prepare(row, self._spec) for name, row in rows.items()}
+        batch = checked(
+            {name: row[None] for name, row in rows.items()},
+            [ModelInput(i.name, i.dtype, (None, *i.shape[1:])) for i in self._inputs],
+            self.names[index],
+        )
+        return {name: array[0] for name, array in batch.items()}
+
+    def digest(self, index: int) -> bytes:
+        """sha256 of the row as it is in the file."""
+        rows = self._read(index)
+        return digest_of([rows[name] for name in sorted(rows)])
+
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """Size and time of the file."""
+        return (stamp(self._path, self._path.name),)
+
+    def _read(self, index: int) -> dict[str, NDArray[Any]]:
+        return {name: rows.row(self._indices[index]) for name, rows in self._rows.items()}
+
+
+def row_count(path: Path, inputs: Sequence[ModelInput]) -> int:
+    """How many samples the file holds. DataError where the arrays disagree."""
+    lengths = {
+        name: rows.shape[0] if rows.shape else 0
+        for name, rows in by_input(open_arrays(path), inputs, str(path)).items()
+    }
+    if len(set(lengths.values())) != 1:
+        raise DataError(
+            f"{path}: the arrays have different lengths: {lengths}",
+            remedy="save as many rows of each",
+        )
+    return next(iter(lengths.values()))
+
+
+def prepare(row: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
+    """An image as an array (uint8 [H, W, C] or [H, W], or any number type at the final size) → the input array.
+
+    UnreadableError where it is no image, or would have to be resized without being uint8.
+    """
+    from PIL import Image
+
+    if row.ndim == 3 and row.shape[0] in (1, 3) and row.shape[2] not in (1, 3):
+        row = np.moveaxis(row, 0, 2)
+    if row.ndim == 3 and row.shape[2] == 1:
+        row = row[..., 0]
+    if row.ndim not in (2, 3) or (row.ndim == 3 and row.shape[2] != 3):
+        raise UnreadableError(f"is {row.dtype} {list(row.shape)}, not an image [H, W, 3], [3, H, W] or [H, W]")
+    if row.dtype == np.uint8:
+        return transform(Image.fromarray(np.ascontiguousarray(row)), spec)
+    if spec.size != row.shape[:2]:
+        raise UnreadableError(f"is {row.dtype} {list(row.shape)}: only uint8 images are resized")
+    if not np.isfinite(row).all():
+        raise UnreadableError("holds NaN or Inf")
+    pixels = row[..., None] if row.ndim == 2 else row
+    if pixels.shape[2] != (1 if spec.channels == "grey" else 3):
+        raise UnreadableError(f"has {pixels.shape[2]} channels, the spec says {spec.channels}")
+    return normalise(pixels[..., ::-1] if spec.channels == "bgr" else pixels, spec)

@@ -1,0 +1,263 @@
+"""A feed: the chosen samples of a data set as batches, in a fixed order, decoded ahead in threads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantkit.data.pixels import UnreadableError
+from quantkit.errors import DataError
+from quantkit.values import Batch, ModelInput
+
+MODULUS = 1 << 256
+
+
+@dataclass(frozen=True, slots=True)
+class DataIdentity:
+    """What the data was: `content` depends on the samples only, `order` also on their sequence and batches."""
+
+    content: str
+    order: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """A file as the directory shows it: when none of these changed, its content is taken to be the same."""
+
+    name: str
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """One batch on its way: the arrays, the names of the samples in it, and the position behind it in the feed."""
+
+    batch: Batch
+    names: tuple[str, ...]
+    stop: int
+
+    @property
+    def samples(self) -> int:
+        """How many samples (images) are in it."""
+        return len(self.names)
+
+
+class Feed(Protocol):
+    """The chosen samples of a data set, ready to be streamed as often as needed."""
+
+    kind: str
+    """`images`, `array`, `batches` or `stream`."""
+    samples: int | None
+    """How many samples will come; None where only running through tells."""
+    batch_size: int | None
+    """Samples in a full batch; None where the source decides."""
+    notes: tuple[str, ...]
+    """What the user should know about the choice that was made."""
+
+    @property
+    def unreadable(self) -> list[str]:
+        """The samples that were left out because the user asked for it (`skip_corrupt`), with the reason."""
+
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """The files behind the chosen samples, in order; empty where there are none."""
+
+    def identity(self) -> DataIdentity | None:
+        """The identity of the samples by content; None where only running through tells (see `Identifier`)."""
+
+    def portions(self, start: int = 0) -> Iterator[Portion]:
+        """Batches from position `start` on. DataError names the sample that is at fault."""
+
+
+class Identifier:
+    """Adds up the identity of a data set: a sum of sample digests, which has no order, and a chain, which has one."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+        self._chain = hashlib.sha256()
+        self._samples = 0
+
+    def add(self, digests: Sequence[bytes]) -> None:
+        """The sha256 digests of one batch of samples, in order."""
+        for digest in digests:
+            self._sum = (self._sum + int.from_bytes(digest, "big")) % MODULUS
+            self._chain.update(digest)
+        self._chain.update(b"|")
+        self._samples += len(digests)
+
+    def identity(self) -> DataIdentity:
+        """The identity of all that was added."""
+        return DataIdentity(format(self._sum, "064x"), self._chain.hexdigest(), self._samples)
+
+
+def digest_of(arrays: Sequence[NDArray[Any]]) -> bytes:
+    """sha256 over dtype, shape and values of the arrays of one sample."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
+
+
+def batch_digests(batch: Batch) -> list[bytes]:
+    """A digest for every sample of a batch."""
+    arrays, count = [batch[name] for name in sorted(batch)], samples_in(batch)
+    return [digest_of([part_of(a, i, count) for a in arrays]) for i in range(count)]
+
+
+def part_of(array: NDArray[Any], index: int, count: int) -> NDArray[Any]:
+    """The part of an input that belongs to one of `count` samples: a row, or all of an input without a batch axis."""
+    return array[index] if array.ndim and len(array) == count else array
+
+
+def samples_in(batch: Batch) -> int:
+    """How many samples a checked batch holds: the longest axis 0 of its inputs."""
+    return max((len(array) for array in batch.values() if array.ndim), default=1)
+
+
+class SampleFeed:
+    """Samples that can be loaded one by one (image files, rows of arrays), loaded ahead in threads."""
+
+    def __init__(
+        self,
+        kind: str,
+        names: Sequence[str],
+        load: Callable[[int], Batch],
+        digest: Callable[[int], bytes],
+        stamps: Callable[[], tuple[FileStamp, ...]],
+        *,
+        batch_size: int,
+        workers: int,
+        skip_corrupt: bool = False,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.kind = kind
+        self.samples: int | None = len(names)
+        self.batch_size: int | None = batch_size
+        self.unreadable: list[str] = []
+        self.notes = notes
+        self._names, self._load, self._digest, self.stamps = names, load, digest, stamps
+        self._size, self._workers, self._skip_corrupt = batch_size, workers, skip_corrupt
+
+    def identity(self) -> DataIdentity:
+        """By the content of every chosen sample; reads all of them, decodes none."""
+        identifier = Identifier()
+        with ThreadPoolExecutor(self._workers, "quantkit-hash") as pool:
+            digests = list(pool.map(self._digest, range(len(self._names))))
+        for start in range(0, len(digests), self._size):
+            identifier.add(digests[start : start + self._size])
+        return identifier.identity()
+
+    def portions(self, start: int = 0) -> Iterator[Portion]:
+        """Full batches from sample `start` on, and a last one that may be smaller."""
+        if start == 0:
+            self.unreadable.clear()
+        batch: list[Batch] = []
+        names: list[str] = []
+        position = start
+        for name, sample in self._loaded(start):
+            position += 1
+            if sample is not None:
+                batch.append(sample)
+                names.append(name)
+            if len(batch) == self._size:
+                yield Portion(stacked(batch), tuple(names), position)
+                batch, names = [], []
+        if batch:
+            yield Portion(stacked(batch), tuple(names), position)
+
+    def _loaded(self, start: int) -> Iterator[tuple[str, Batch | None]]:
+        """Every sample in order; None for one that is left out."""
+        ahead = 2 * self._workers + self._size
+        pending: deque[tuple[int, Future[Batch]]] = deque()
+        pool = ThreadPoolExecutor(self._workers, "quantkit-decode")
+        try:
+            upcoming = iter(range(start, len(self._names)))
+            while True:
+                for index in upcoming:
+                    pending.append((index, pool.submit(self._load, index)))
+                    if len(pending) >= ahead:
+                        break
+                if not pending:
+                    return
+                index, future = pending.popleft()
+                try:
+                    yield self._names[index], future.result()
+                except UnreadableError as error:
+                    if not self._skip_corrupt:
+                        raise self._all_unreadable(index, str(error), pool) from None
+                    self.unreadable.append(f"{self._names[index]}: {error}")
+                    yield self._names[index], None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _all_unreadable(self, first: int, reason: str, pool: ThreadPoolExecutor) -> DataError:
+        """One error that names every unreadable sample, not only the first that was met."""
+
+        def fault(index: int) -> str | None:
+            try:
+                self._load(index)
+            except UnreadableError as error:
+                return f"{self._names[index]}: {error}"
+            return None
+
+        rest = pool.map(fault, range(first + 1, len(self._names)))
+        faults = [f"{self._names[first]}: {reason}", *(text for text in rest if text)]
+        shown = "".join(f"\n    {text}" for text in faults[:20])
+        more = f"\n    … and {len(faults) - 20} more" if len(faults) > 20 else ""
+        return DataError(
+            f"{len(faults)} of {len(self._names)} samples cannot be read:{shown}{more}",
+            remedy="mend or remove them, or leave them out with --skip-corrupt",
+        )
+
+
+def stacked(samples: Sequence[Batch]) -> Batch:
+    """Samples without the batch axis → one batch."""
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def checked(batch: Batch, inputs: Sequence[ModelInput], where: str) -> Batch:
+    """The batch as the model wants it: every input by name, shape, dtype, finite, C-contiguous. DataError."""
+    missing = [i.name for i in inputs if i.name not in batch]
+    if missing:
+        raise DataError(
+            f"{where} has no array for input {', '.join(map(repr, missing))}; it has {', '.join(map(repr, batch))}",
+            remedy="name the arrays as the model names its inputs (quantkit inspect MODEL)",
+        )
+    out = {i.name: fitted(np.asarray(batch[i.name]), i, where) for i in inputs}
+    lengths = {name: array.shape[0] for name, array in out.items() if array.ndim}
+    if len(set(lengths.values())) > 1 and all(i.fixed_batch is None for i in inputs):
+        raise DataError(f"{where}: the inputs disagree about the batch size: {lengths}", remedy="mend the batch")
+    return out
+
+
+def fitted(array: NDArray[Any], wanted: ModelInput, where: str) -> NDArray[Any]:
+    """One input's array, checked against the model. DataError."""
+    name = f"{where}, input {wanted.name!r}"
+    agree = array.ndim == len(wanted.shape) and all(
+        not isinstance(want, int) or want == have for want, have in zip(wanted.shape, array.shape, strict=True)
+    )
+    if not agree:
+        raise DataError(
+            f"{name} is {array.dtype} {list(array.shape)}, the model wants {wanted.describe()}",
+            remedy="images as arrays need a spec, for example --preprocess imagenet; other arrays the model's shape",
+        )
+    dtype = np.dtype(wanted.dtype)
+    same_kind = array.dtype.kind in "biu" or dtype.kind not in "iub"
+    if array.dtype != dtype and not (same_kind and np.can_cast(array.dtype, dtype, "same_kind")):
+        raise DataError(
+            f"{name} is {array.dtype}, the model wants {dtype}: the values would not survive",
+            remedy=f"save the array as {dtype}",
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int(np.argmin(np.isfinite(array.reshape(len(array), -1)).all(axis=1))) if array.ndim else 0
+        raise DataError(f"{name} holds NaN or Inf in sample {row}", remedy="mend or remove that sample")
+    return np.ascontiguousarray(array, dtype=dtype)

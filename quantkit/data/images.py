@@ -1,0 +1,88 @@
+"""Image folders: every image below a folder, sorted; the folder of the first level is the class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantkit.data.feed import FileStamp
+from quantkit.data.pixels import SUFFIXES, UnreadableError, decode
+from quantkit.errors import DataError
+from quantkit.preprocess import Preprocess
+from quantkit.values import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolder:
+    """The images below `root` by relative path, sorted; `others` counts files that are no images."""
+
+    root: Path
+    names: tuple[str, ...]
+    others: int = 0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the class folders in alphabetical order; empty where images lie in `root` itself."""
+        parts = [name.split("/") for name in self.names]
+        return tuple(sorted({p[0] for p in parts})) if all(len(p) > 1 for p in parts) else ()
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The class index of every image; empty without class folders."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        return tuple(index[name.split("/")[0]] for name in self.names) if index else ()
+
+
+def list_images(root: Path) -> ImageFolder:
+    """All images below `root`, recursively; hidden files and folders are passed over."""
+    names: list[str] = []
+    others = 0
+    for path in root.rglob("*"):
+        relative = path.relative_to(root)
+        if any(part.startswith(".") for part in relative.parts) or not path.is_file():
+            continue
+        if path.suffix.lower() in SUFFIXES:
+            names.append(relative.as_posix())
+        else:
+            others += 1
+    return ImageFolder(root, tuple(sorted(names)), others)
+
+
+class ImageSamples:
+    """Chosen images of a folder: loads, identifies and stamps them by index."""
+
+    def __init__(self, root: Path, names: Sequence[str], input_name: str, spec: Preprocess) -> None:
+        self.names = names
+        self._root, self._input, self._spec = root, input_name, spec
+
+    def load(self, index: int) -> Batch:
+        """One image as the input of the network, without batch axis. UnreadableError."""
+        return {self._input: decode(self._read(index), self._spec)}
+
+    def digest(self, index: int) -> bytes:
+        """sha256 of the file."""
+        try:
+            return hashlib.sha256(self._read(index)).digest()
+        except UnreadableError as error:
+            raise DataError(f"{self.names[index]}: {error}", remedy="mend or remove the file") from None
+
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """Size and time of every file."""
+        return tuple(stamp(self._root / name, name) for name in self.names)
+
+    def _read(self, index: int) -> bytes:
+        try:
+            return (self._root / self.names[index]).read_bytes()
+        except OSError as error:
+            raise UnreadableError(error.strerror or str(error)) from None
+
+
+def stamp(path: Path, name: str) -> FileStamp:
+    """The stamp of one file. DataError where it is gone."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}", remedy="mend or remove the file") from None
+    return FileStamp(name, status.st_size, status.st_mtime_ns)

@@ -1,0 +1,224 @@
+"""From what the user wrote behind `--data` to a feed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantkit.data.arrays import ArraySamples, row_count
+from quantkit.data.feed import Feed, SampleFeed
+from quantkit.data.images import ImageFolder, ImageSamples, list_images
+from quantkit.data.pixels import SUFFIXES
+from quantkit.data.streams import BatchFolderFeed, StreamFeed, load_callable
+from quantkit.errors import DataError, UsageError
+from quantkit.preprocess import Preprocess, resolve
+from quantkit.values import ModelInput, Selection
+
+DEFAULT_LIMIT = 512
+DEFAULT_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """How data is read. None stands for a default that depends on the source and the model."""
+
+    limit: int | None = None
+    """Samples at most; 512 for images, arrays and streams, all of a folder of batches."""
+    shuffle: bool = False
+    seed: int = 0
+    batch_size: int | None = None
+    """Samples a batch; the model's where it is fixed, 32 otherwise."""
+    workers: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
+    """Threads that decode."""
+    skip_corrupt: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "batch_size", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}", remedy=f"give a {name} of at least 1")
+
+
+def open_data(
+    source: Any, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
+) -> tuple[Feed, Preprocess | None]:
+    """A feed for the network's `inputs`, and the spec as it is applied (None where arrays pass unchanged).
+
+    `source` is a path (image or folder of images, `.npy`, `.npz`, folder of `.npz` batches), `module:callable`, or an
+    iterable of batches; a callable is called for every pass. DataError, PreprocessError, UsageError.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if not path.exists() and re.fullmatch(r"[\w.]+:\w+", str(source)):
+            return open_stream(load_callable(str(source)), inputs, spec, options), None
+        return open_path(path, inputs, spec, options)
+    if callable(source) or hasattr(source, "__iter__"):
+        return open_stream(repeatable(source), inputs, spec, options), None
+    raise UsageError(
+        f"data is a {type(source).__name__}",
+        remedy="pass a path, an iterable of batches, or a callable",
+    )
+
+
+def open_path(
+    path: Path, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
+) -> tuple[Feed, Preprocess | None]:
+    """A feed from a file or a folder."""
+    if not path.exists():
+        raise DataError(
+            f"{path} does not exist",
+            remedy="give a folder of images, an .npz or .npy file, or module:callable",
+        )
+    if path.suffix in (".npy", ".npz") and path.is_file():
+        return open_array(path, inputs, spec, options)
+    if path.is_file():
+        if path.suffix.lower() in SUFFIXES:
+            return open_images(ImageFolder(path.parent, (path.name,)), inputs, spec, options)
+        raise DataError(
+            f"{path} is neither an image nor a .npy or .npz file",
+            remedy=f"images end in {', '.join(sorted(SUFFIXES))}",
+        )
+    folder = list_images(path)
+    batches = sorted(path.glob("*.npz"))
+    if folder.names and batches:
+        raise DataError(
+            f"{path} holds both images ({len(folder.names)}) and .npz batches ({len(batches)})",
+            remedy="point --data at a folder that holds one of them",
+        )
+    if batches:
+        return open_batches(batches, inputs, spec, options), None
+    if not folder.names:
+        raise DataError(
+            f"no images in {path}",
+            remedy=f"images end in {', '.join(sorted(SUFFIXES))}; folders are searched recursively",
+        )
+    return open_images(folder, inputs, spec, options)
+
+
+def open_images(
+    folder: ImageFolder, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
+) -> tuple[Feed, Preprocess]:
+    """Images for a network with one input."""
+    if len(inputs) != 1:
+        raise DataError(
+            f"the network has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}), an image folder feeds one",
+            remedy="save batches as .npz files with an array for every input, and point --data at their folder",
+        )
+    applied = resolve(spec, inputs[0])
+    indices, size, notes = choose(len(folder.names), inputs, options)
+    if folder.others:
+        notes += (f"{folder.others} other files in the folder are no images",)
+    samples = ImageSamples(folder.root, [folder.names[i] for i in indices], inputs[0].name, applied)
+    feed = SampleFeed(
+        "images", samples.names, samples.load, samples.digest, samples.stamps,
+        batch_size=size, workers=options.workers, skip_corrupt=options.skip_corrupt, notes=notes,
+    )  # fmt: skip
+    return feed, applied
+
+
+def open_array(
+    path: Path, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
+) -> tuple[Feed, Preprocess | None]:
+    """Rows of arrays; with a spec that is not `raw` they are images."""
+    applied = None
+    if spec != Preprocess():
+        if len(inputs) != 1:
+            raise DataError(
+                f"the network has {len(inputs)} inputs, a preprocessing spec prepares one",
+                remedy="prepare the arrays beforehand and use --preprocess raw",
+            )
+        applied = resolve(spec, inputs[0])
+    indices, size, notes = choose(row_count(path, inputs), inputs, options)
+    samples = ArraySamples(path, indices, inputs, applied)
+    feed = SampleFeed(
+        "array", samples.names, samples.load, samples.digest, samples.stamps,
+        batch_size=size, workers=1, skip_corrupt=options.skip_corrupt, notes=notes,
+    )  # fmt: skip
+    return feed, applied
+
+
+def open_batches(files: Sequence[Path], inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions) -> Feed:
+    """Each file one batch; all of them unless a limit is given, which then counts files."""
+    refuse_made(spec, options, "a folder of .npz batches", "its files")
+    chosen = Selection(options.limit, options.shuffle, options.seed).of(len(files))
+    notes = () if len(chosen) == len(files) else (f"{len(chosen)} of {len(files)} batches (--limit counts files here)",)
+    return BatchFolderFeed([files[i] for i in chosen], inputs, notes)
+
+
+def open_stream(
+    source: Callable[[], Iterable[Any]],
+    inputs: Sequence[ModelInput],
+    spec: Preprocess,
+    options: DataOptions,
+) -> Feed:
+    """A Python iterable; the first samples of it, since nobody knows its length."""
+    refuse_made(spec, options, "a stream", "it")
+    if options.shuffle:
+        raise UsageError("a stream cannot be shuffled", remedy="shuffle in the iterable itself")
+    limit = options.limit or DEFAULT_LIMIT
+    return StreamFeed(source, inputs, limit, (f"the first {limit} samples at most (--limit)",))
+
+
+def refuse_made(spec: Preprocess, options: DataOptions, what: str, who: str) -> None:
+    """Batches that are made already are neither preprocessed nor regrouped. UsageError."""
+    if spec != Preprocess():
+        raise UsageError(
+            f"{what} is fed as it is",
+            remedy="prepare the arrays beforehand and use --preprocess raw",
+        )
+    if options.batch_size is not None:
+        raise UsageError(f"the batches of {what} are made by {who}", remedy="leave out --batch-size")
+
+
+def choose(count: int, inputs: Sequence[ModelInput], options: DataOptions) -> tuple[list[int], int, tuple[str, ...]]:
+    """Which samples, how many a batch, and what to say about it. UsageError where they do not fit a fixed batch."""
+    if count == 0:
+        raise DataError("the data set is empty", remedy="give at least one sample")
+    fixed = next((i.fixed_batch for i in inputs if i.fixed_batch is not None), None)
+    if fixed is not None and options.batch_size not in (None, fixed):
+        raise UsageError(
+            f"the model's batch is fixed at {fixed}, --batch-size is {options.batch_size}",
+            remedy="leave out --batch-size, or export the model with a dynamic batch",
+        )
+    limit = min(options.limit or DEFAULT_LIMIT, count)
+    size = fixed or options.batch_size or min(DEFAULT_BATCH, limit)
+    notes: tuple[str, ...] = ()
+    if fixed is not None and limit % fixed:
+        if options.limit is not None or limit < fixed:
+            fill = f"--limit {limit - limit % fixed}" if limit > fixed else f"at least {fixed} samples"
+            raise UsageError(
+                f"{limit} samples do not fill batches of {fixed}, at which the model is fixed",
+                remedy=f"use {fill}, or export the model with a dynamic batch",
+            )
+        notes += (
+            f"{limit - limit % fixed} of {count} samples, to fill batches of {fixed}, at which the model is fixed",
+        )
+        limit -= limit % fixed
+    elif options.limit is None and limit < count:
+        notes += (f"{limit} of {count} samples, spread evenly over the sorted list (--limit)",)
+    return Selection(limit, options.shuffle, options.seed).of(count), size, notes
+
+
+def repeatable(source: Any) -> Callable[[], Iterable[Any]]:
+    """A callable that starts the iterable anew; DataError where an iterator is asked for a second pass."""
+    if callable(source) and not hasattr(source, "__iter__"):
+        result: Callable[[], Iterable[Any]] = source
+        return result
+    if not isinstance(source, Iterator):
+        return lambda: source
+    passes: list[None] = []
+
+    def once() -> Iterable[Any]:
+        if passes:
+            raise DataError(
+                "the iterator is used up, and another pass over the data is needed",
+                remedy="pass a list, a DataLoader, or a function that returns a new iterator",
+            )
+        passes.append(None)
+        return source
+
+    return once

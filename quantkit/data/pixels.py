@@ -1,0 +1,161 @@
+"""From a file to pixels, and from pixels to the network's input: Pillow decodes and resizes, a table does the rest.
+
+    open → EXIF orientation → colour → resize and crop → (pixel·scale − mean)/std → layout, dtype
+
+Pixels are 0 … 255. Transparency is dropped, palettes and CMYK become RGB, 16-bit images keep their precision.
+Large JPEG files are decoded at a reduced size (libjpeg's scaling) that is still twice the size that is wanted.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from quantkit.preprocess import Preprocess
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+SIXTEEN_BIT = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
+
+
+class UnreadableError(Exception):
+    """A sample cannot be decoded; the message is the reason."""
+
+
+def decode(content: bytes, spec: Preprocess) -> NDArray[Any]:
+    """An image file's bytes → the input array of one sample, without the batch axis. UnreadableError.
+
+    `spec` is resolved: size, channels, layout and dtype are set.
+    """
+    try:
+        with Image.open(BytesIO(content)) as image:
+            if image.format == "JPEG" and spec.size and spec.resize != "none":
+                side = 2 * round(max(spec.size) / spec.crop_fraction)
+                image.draft(image.mode, (side, side))
+            return transform(ImageOps.exif_transpose(image), spec)
+    except UnreadableError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow says "cannot identify image file <_io.BytesIO object at …>": the address helps nobody.
+        raise UnreadableError(str(error).split(" <_io", 1)[0]) from None
+
+
+def transform(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
+    """An opened image → the input array of one sample. UnreadableError where its size or mode does not fit."""
+    fitted = fit(in_colour(image, grey=spec.channels == "grey"), spec)
+    pixels = np.asarray(fitted)
+    if pixels.ndim == 2:
+        pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 1 if spec.channels == "grey" else 3))
+    if spec.channels == "bgr":
+        pixels = pixels[..., ::-1]
+    return normalise(pixels, spec)
+
+
+def in_colour(image: Image.Image, *, grey: bool) -> Image.Image:
+    """The image as L or RGB, or as F with values 0 … 255 where it has 16 bits."""
+    if image.mode in SIXTEEN_BIT:
+        values = np.asarray(image).astype(np.float32)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise UnreadableError("32-bit integer pixels; save them as 16 bits or as .npy")
+        return Image.fromarray(values / np.float32(257))
+    if image.mode == "F":
+        raise UnreadableError("floating-point pixels; save them as .npy and use --preprocess raw")
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+    return image.convert("L" if grey else "RGB")
+
+
+def fit(image: Image.Image, spec: Preprocess) -> Image.Image:
+    """Resize and crop to `spec.size`."""
+    assert spec.size is not None, "bug in quantkit: the spec was not resolved"
+    height, width = spec.size
+    if image.size == (width, height):
+        return image
+    filter_ = RESAMPLING[spec.interpolation]
+    if spec.resize == "exact":
+        return image.resize((width, height), filter_)
+    if spec.resize == "shortest":
+        return shortest(image, spec, filter_)
+    if spec.resize == "letterbox":
+        return letterbox(image, spec, filter_)
+    raise UnreadableError(
+        f'is {image.size[0]}×{image.size[1]} pixels, not {width}×{height}, and the spec says resize = "none"'
+    )
+
+
+def shortest(image: Image.Image, spec: Preprocess, filter_: Image.Resampling) -> Image.Image:
+    """Scale so that the crop, enlarged by 1/crop_fraction, fits; then cut its centre out."""
+    assert spec.size is not None
+    height, width = spec.size
+    ratio = max(
+        round(height / spec.crop_fraction) / image.size[1],
+        round(width / spec.crop_fraction) / image.size[0],
+    )
+    scaled = (max(width, round(image.size[0] * ratio)), max(height, round(image.size[1] * ratio)))
+    left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
+    return image.resize(scaled, filter_).crop((left, top, left + width, top + height))
+
+
+def letterbox(image: Image.Image, spec: Preprocess, filter_: Image.Resampling) -> Image.Image:
+    """Scale so that the image fits inside, and centre it on a canvas of `pad`."""
+    assert spec.size is not None
+    height, width = spec.size
+    ratio = min(height / image.size[1], width / image.size[0])
+    scaled = (max(1, round(image.size[0] * ratio)), max(1, round(image.size[1] * ratio)))
+    fill = float(spec.pad) if image.mode == "F" else spec.pad if image.mode == "L" else (spec.pad,) * 3
+    canvas = Image.new(image.mode, (width, height), fill)
+    canvas.paste(image.resize(scaled, filter_), ((width - scaled[0]) // 2, (height - scaled[1]) // 2))
+    return canvas
+
+
+def normalise(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
+    """Pixels [H, W, C] → (pixel·scale − mean)/std, rounded once, in the layout and dtype of the spec."""
+    height, width, depth = pixels.shape
+    table = lookup(spec.scale, spec.mean, spec.std, depth, spec.dtype or "float32")
+    nchw = spec.layout == "nchw"
+    out = np.empty((depth, height, width) if nchw else (height, width, depth), dtype=table.dtype)
+    for channel in range(depth):
+        plane = out[channel] if nchw else out[..., channel]
+        values = pixels[..., channel]
+        if values.dtype == np.uint8:
+            plane[...] = table[channel][values]
+        else:
+            mean, std = at(spec.mean, channel), at(spec.std, channel)
+            plane[...] = cast((values.astype(np.float64) * spec.scale - mean) / std, table.dtype)
+    return out
+
+
+@lru_cache(maxsize=8)
+def lookup(scale: float, mean: tuple[float, ...], std: tuple[float, ...], depth: int, dtype: str) -> NDArray[Any]:
+    """The 256 input values of each channel, [depth, 256]."""
+    levels = np.arange(256, dtype=np.float64)
+    rows = [(levels * scale - at(mean, c)) / at(std, c) for c in range(depth)]
+    return cast(np.stack(rows), np.dtype(dtype))
+
+
+def at(values: tuple[float, ...], channel: int) -> float:
+    """The value of a channel; one value serves all."""
+    return values[channel] if len(values) > 1 else values[0]
+
+
+def cast(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Values as `dtype`; integers are rounded and have to fit."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        rounded = np.rint(values)
+        if rounded.min() < limits.min or rounded.max() > limits.max:
+            raise UnreadableError(f"values after preprocessing do not fit the input's type {dtype}")
+        return rounded.astype(dtype)
+    return values.astype(dtype)

@@ -1,0 +1,156 @@
+"""Batches that somebody else made: a folder of `.npz` files, and any Python iterable."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantkit.data.arrays import LABELS
+from quantkit.data.feed import (
+    DataIdentity,
+    FileStamp,
+    Identifier,
+    Portion,
+    batch_digests,
+    checked,
+    samples_in,
+)
+from quantkit.data.images import stamp
+from quantkit.errors import DataError, UsageError
+from quantkit.values import Batch, ModelInput
+
+
+class BatchFolderFeed:
+    """A folder of `.npz` files, each of them one batch, in the order of their names."""
+
+    kind = "batches"
+
+    def __init__(self, files: Sequence[Path], inputs: Sequence[ModelInput], notes: tuple[str, ...] = ()) -> None:
+        self._files, self._inputs = files, inputs
+        self.samples: int | None = None
+        self.batch_size: int | None = None
+        self.unreadable: list[str] = []
+        self.notes = notes
+
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """Size and time of every file."""
+        return tuple(stamp(path, path.name) for path in self._files)
+
+    def identity(self) -> DataIdentity:
+        """By the content of every sample of every batch."""
+        identifier = Identifier()
+        for portion in self.portions():
+            identifier.add(batch_digests(portion.batch))
+        return identifier.identity()
+
+    def portions(self, start: int = 0) -> Iterator[Portion]:
+        """One portion a file; positions count files. DataError names the file."""
+        for position, path in enumerate(self._files[start:], start + 1):
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    named = {name: archive[name] for name in archive.files}
+            except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+                raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.savez") from None
+            batch = checked(only_input(named, self._inputs), self._inputs, path.name)
+            yield Portion(batch, tuple(f"{path.name}[{i}]" for i in range(samples_in(batch))), position)
+
+
+class StreamFeed:
+    """Batches from a Python iterable: mappings of arrays, arrays for a single input, or (inputs, labels) pairs."""
+
+    kind = "stream"
+
+    def __init__(
+        self,
+        source: Callable[[], Iterable[Any]],
+        inputs: Sequence[ModelInput],
+        limit: int | None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self._source, self._inputs, self._limit = source, inputs, limit
+        self.samples: int | None = None
+        self.batch_size: int | None = None
+        self.unreadable: list[str] = []
+        self.notes = notes
+
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """No files."""
+        return ()
+
+    def identity(self) -> DataIdentity | None:
+        """Known only after the stream has run through."""
+        return None
+
+    def portions(self, start: int = 0) -> Iterator[Portion]:
+        """One portion a batch; positions count batches. Ends after `limit` samples, with a batch cut if need be."""
+        taken = 0
+        for position, item in enumerate(self._source(), 1):
+            where = f"batch {position} of the stream"
+            batch = checked(named_batch(item, self._inputs, where), self._inputs, where)
+            count = samples_in(batch)
+            if self._limit is not None and taken + count > self._limit:
+                count = self._limit - taken
+                batch = {name: array[:count] for name, array in batch.items()}
+            taken += count
+            if count and position > start:
+                yield Portion(batch, tuple(f"{where}, sample {i}" for i in range(count)), position)
+            if self._limit is not None and taken >= self._limit:
+                return
+
+
+def named_batch(item: Any, inputs: Sequence[ModelInput], where: str) -> Batch:
+    """What an iterable yielded, as input name → array. DataError."""
+    if isinstance(item, Mapping):
+        return only_input({str(name): np.asarray(array) for name, array in item.items()}, inputs)
+    if isinstance(item, (tuple, list)) and len(inputs) == 1 and len(item) == 2:
+        return {inputs[0].name: np.asarray(item[0])}
+    if isinstance(item, (tuple, list)) and len(item) == len(inputs):
+        return {i.name: np.asarray(array) for i, array in zip(inputs, item, strict=True)}
+    if len(inputs) == 1 and hasattr(item, "__array__"):
+        return {inputs[0].name: np.asarray(item)}
+    names = ", ".join(i.name for i in inputs)
+    raise DataError(
+        f"{where} is a {type(item).__name__}",
+        remedy=f"yield a mapping from input name ({names}) to array, or an array where there is one input",
+    )
+
+
+def only_input(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Batch:
+    """The arrays under the inputs' names; a single array serves a single input."""
+    if len(inputs) == 1 and inputs[0].name not in arrays:
+        candidates = [name for name in arrays if name.lower() not in LABELS]
+        if len(candidates) == 1:
+            return {inputs[0].name: arrays[candidates[0]]}
+    return arrays
+
+
+def load_callable(text: str) -> Callable[[], Iterable[Any]]:
+    """`module:callable` → the callable; modules in the working directory are found. UsageError."""
+    module_name, _, attribute = text.partition(":")
+    sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not module_name.startswith(error.name):
+            raise
+        raise UsageError(
+            f"--data {text}: there is no module {module_name!r}",
+            remedy="give a path that exists, or module:callable with the module in this directory or installed",
+        ) from None
+    finally:
+        sys.path.remove("")
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        raise UsageError(
+            f"--data {text}: {module_name} has no callable {attribute!r}",
+            remedy="name a function that returns an iterable of batches",
+        )
+    result: Callable[[], Iterable[Any]] = found
+    return result

@@ -1,0 +1,71 @@
+"""What can go wrong, as one tree. Every leaf says what is wrong, where, and one thing to do next.
+
+QuantkitError            exit code 1
+├── UsageError           exit code 2: the call itself is wrong
+├── ModelError           the ONNX model cannot be read or run
+├── DataError            images, arrays, batches, or the values in them
+├── PreprocessError      the preprocessing spec, or a spec that does not fit the model
+├── StatisticsError      a statistics file, or statistics that cannot be merged
+├── TableError           a calibration table
+├── StaleError           an artifact that belongs to another model, data set or rule
+├── OutputError          something cannot be written
+├── BackendError         a library or a device is missing
+└── Interrupted          exit code 130: stopped by the user, nothing broken
+"""
+
+from __future__ import annotations
+
+
+class QuantkitError(Exception):
+    """Base of all quantkit errors: `problem` says what is wrong, `remedy` one thing to do next."""
+
+    exit_code = 1
+
+    def __init__(self, problem: str, *, remedy: str) -> None:
+        super().__init__(f"{problem}\n  → {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+class UsageError(QuantkitError):
+    """The call is wrong: an unknown option value or two that contradict each other."""
+
+    exit_code = 2
+
+
+class ModelError(QuantkitError):
+    """The ONNX model cannot be read, or cannot be run as asked."""
+
+
+class DataError(QuantkitError):
+    """Calibration data is missing, unreadable, of the wrong shape, or holds NaN or Inf."""
+
+
+class PreprocessError(QuantkitError):
+    """The preprocessing spec is not valid, or does not fit the model's input."""
+
+
+class StatisticsError(QuantkitError):
+    """A statistics file is damaged, or statistics cannot be merged."""
+
+
+class TableError(QuantkitError):
+    """A calibration table is malformed, or cannot be written in TensorRT's format."""
+
+
+class StaleError(QuantkitError):
+    """An artifact that is there belongs to another model, data set, preprocessing or rule."""
+
+
+class OutputError(QuantkitError):
+    """A file cannot be written."""
+
+
+class BackendError(QuantkitError):
+    """A library, an execution provider or a device that was asked for is not there."""
+
+
+class Interrupted(QuantkitError):  # noqa: N818 (an interruption is no error)
+    """The user stopped the run; what is on disk is whole."""
+
+    exit_code = 130

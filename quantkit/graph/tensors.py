@@ -1,0 +1,218 @@
+"""Which tensors of a graph a calibration watches, and what TensorRT does with their scales.
+
+Watched is every float tensor that TensorRT 8.6 … 10.x puts into its table and that the ONNX graph has: the inputs,
+and every output of every operator that depends on an input. Not watched: weights and what is computed from them or
+from shapes alone (TensorRT folds it), integer tensors, tensors that nothing reads, tensors inside If, Loop and Scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from quantkit.graph.model import DTYPES, Model
+
+if TYPE_CHECKING:
+    import onnx
+
+FLOATS = frozenset({"float16", "float32", "float64"})
+SHARING_POOLS = frozenset({"MaxPool", "AveragePool"})
+"""Their output takes the scale of their input; GlobalAveragePool keeps its own (measured with TensorRT 8.6)."""
+SHAPE_OPERATORS = frozenset({"Shape", "Size"})
+DATA_DEPENDENT = frozenset(
+    {
+        "NonZero",
+        "NonMaxSuppression",
+        "Unique",
+        "Compress",
+        "If",
+        "Loop",
+        "Scan",
+        "RoiAlign",
+        "StringSplit",
+    }
+)
+SHAPED_BY_INPUT: Mapping[str, Sequence[int]] = {
+    "Reshape": (1,), "Expand": (1,), "Tile": (1,), "ConstantOfShape": (0,), "Range": (0, 1, 2), "Resize": (1, 2, 3),
+    "Upsample": (1,), "Slice": (1, 2, 3, 4), "Pad": (1, 3), "TopK": (1,), "OneHot": (1,), "Squeeze": (1,),
+    "Unsqueeze": (1,), "Split": (1,), "SplitToSequence": (1,), "SequenceAt": (0,), "ConcatFromSequence": (0,),
+    "ReduceSum": (1,), "ReduceMean": (1,), "ReduceMax": (1,), "ReduceMin": (1,),
+}  # fmt: skip
+"""Operators whose output shape depends on the values of these inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelView:
+    """The channels of an input of a weighted operator lie along `axis` of the tensor."""
+
+    tensor: str
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What to look at in a graph.
+
+    tensors: names in the order of TensorRT's table: inputs, then outputs of the operators in graph order.
+    shared: pool output → the tensor whose scale it takes.
+    channels: per-channel views of the inputs of weighted operators.
+    unwatched: float tensors that are left out, with the reason.
+    fixed_shapes: whether shapes follow from the input shapes alone, so that buffers can be made once.
+    """
+
+    tensors: tuple[str, ...]
+    shared: Mapping[str, str]
+    channels: tuple[ChannelView, ...]
+    unwatched: Mapping[str, str] = field(default_factory=dict)
+    fixed_shapes: bool = True
+
+
+def watched_tensors(model: Model) -> Watch:
+    """The tensors of `model` that get a scale. Types come from ONNX shape inference where the file lacks them."""
+    graph = model.proto.graph
+    weights = {i.name for i in graph.initializer} | {i.values.name for i in graph.sparse_initializer}
+    known = derived_from_constants(graph.node, weights)
+    live = reaching_outputs(graph)
+    typed = inferred(model.proto).graph
+    types, rank = element_types(typed), ranks(typed)
+    inputs = [i.name for i in model.inputs]
+    candidates = [*inputs, *(name for node in graph.node for name in node.output if name)]
+    tensors = tuple(
+        name
+        for name in dict.fromkeys(candidates)
+        if name not in known and name in live and types.get(name, "float32") in FLOATS
+    )
+    inner = {
+        f"{node.name or node.op_type}": f"inside {node.op_type} {node.name!r}: {inside} operators"
+        for node in graph.node
+        if (inside := operators_inside(node))
+    }
+    watched = set(tensors)
+    return Watch(
+        tensors,
+        shared_scales(graph.node, watched),
+        channel_views(graph.node, watched, weights | known, rank),
+        inner,
+        shapes_are_fixed(graph.node, known),
+    )
+
+
+def derived_from_constants(nodes: Iterable[onnx.NodeProto], weights: set[str]) -> set[str]:
+    """Names of all tensors that depend on weights and shapes only, the weights included."""
+    known = set(weights)
+    for node in nodes:
+        constant = node.op_type in SHAPE_OPERATORS or all(name in known or not name for name in node.input)
+        if constant and not operators_inside(node) and not node.op_type.startswith("Random"):
+            known.update(name for name in node.output if name)
+    return known
+
+
+def reaching_outputs(graph: onnx.GraphProto) -> set[str]:
+    """Names of all tensors that a graph output depends on."""
+    live = {value.name for value in graph.output}
+    for node in reversed(graph.node):
+        if any(name in live for name in node.output):
+            live.update(node.input)
+            live.update(outer_names(node))
+    return live
+
+
+def outer_names(node: onnx.NodeProto) -> set[str]:
+    """Every name that the subgraphs of a node read."""
+    names: set[str] = set()
+    for attribute in node.attribute:
+        for subgraph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            for inner in subgraph.node:
+                names.update(inner.input)
+                names |= outer_names(inner)
+            names.update(value.name for value in subgraph.output)
+    return names
+
+
+def operators_inside(node: onnx.NodeProto) -> int:
+    """How many operators the subgraphs of a node hold."""
+    return sum(
+        len(subgraph.node)
+        for attribute in node.attribute
+        for subgraph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else []))
+    )
+
+
+def inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the types that ONNX infers; as it is where inference fails (custom operators)."""
+    import onnx
+
+    try:
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return proto
+
+
+def element_types(graph: onnx.GraphProto) -> dict[str, str]:
+    """Tensor name → dtype, for all that is known; something that is no tensor is `other`."""
+    values = [*graph.value_info, *graph.output, *graph.input]
+    return {
+        value.name: DTYPES.get(value.type.tensor_type.elem_type, "other")
+        if value.type.HasField("tensor_type")
+        else "other"
+        for value in values
+        if value.type.WhichOneof("value")
+    }
+
+
+def ranks(graph: onnx.GraphProto) -> dict[str, int]:
+    """Tensor name → number of dimensions, for all that is known."""
+    return {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.output, *graph.input)
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def shared_scales(nodes: Iterable[onnx.NodeProto], watched: set[str]) -> dict[str, str]:
+    """Pool output → the first tensor before the pools, for pools whose output takes its input's scale."""
+    shared: dict[str, str] = {}
+    for node in nodes:
+        if node.op_type in SHARING_POOLS and node.output[0] in watched and node.input[0] in watched:
+            shared[node.output[0]] = shared.get(node.input[0], node.input[0])
+    return shared
+
+
+def channel_views(
+    nodes: Iterable[onnx.NodeProto], watched: set[str], constant: set[str], rank: Mapping[str, int]
+) -> tuple[ChannelView, ...]:
+    """The activations that meet weights, and the axis that is summed over there."""
+    views: dict[ChannelView, None] = {}
+    for node in nodes:
+        for tensor, axis in weighted_inputs(node, constant):
+            if tensor in watched and rank.get(tensor, 4) > (axis if axis >= 0 else -axis - 1):
+                views[ChannelView(tensor, axis)] = None
+    return tuple(views)
+
+
+def weighted_inputs(node: onnx.NodeProto, constant: set[str]) -> list[tuple[str, int]]:
+    """Activation inputs of an operator with weights, each with its channel axis."""
+    if node.op_type in ("Conv", "ConvTranspose"):
+        return [(node.input[0], 1)]
+    if node.op_type == "Gemm":
+        transposed = any(a.name == "transA" and a.i for a in node.attribute)
+        return [(node.input[0], 0 if transposed else 1)]
+    if node.op_type == "MatMul":
+        left, right = node.input[0], node.input[1]
+        if right in constant:
+            return [(left, -1)]
+        if left in constant:
+            return [(right, -2)]
+    return []
+
+
+def shapes_are_fixed(nodes: Iterable[onnx.NodeProto], known: set[str]) -> bool:
+    """Whether every shape follows from the shapes of the inputs."""
+    for node in nodes:
+        if node.op_type in DATA_DEPENDENT or node.domain not in ("", "ai.onnx"):
+            return False
+        for index in SHAPED_BY_INPUT.get(node.op_type, ()):
+            if index < len(node.input) and node.input[index] and node.input[index] not in known:
+                return False
+    return True

@@ -1,0 +1,106 @@
+"""table: convert a table to another TensorRT version, and adopt one of unknown origin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quantkit._version import __version__
+from quantkit.artifact import sha256_of, write_all
+from quantkit.errors import StaleError, TableError, UsageError
+from quantkit.graph import load_model, watched_tensors
+from quantkit.pipeline.statistics import refuse_existing
+from quantkit.pipeline.target import target_version
+from quantkit.provenance import (
+    ModelRecord,
+    Provenance,
+    TableRecord,
+    provenance_bytes,
+    provenance_path,
+    read_provenance,
+)
+from quantkit.table import Algorithm, CalibrationTable, Coverage, coverage, read_table, table_bytes
+
+MIN_COVERAGE = 0.9
+
+
+def convert(
+    source: Path,
+    output: Path,
+    *,
+    tensorrt_version: str | None = None,
+    algorithm: Algorithm | None = None,
+    force: bool = False,
+) -> CalibrationTable:
+    """The same scales under the header of another TensorRT version or calibrator; provenance goes along.
+
+    A MinMax table under the header `EntropyCalibration2` is what trtexec reads. TableError, StaleError, UsageError.
+    """
+    refuse_existing(output, force=force)
+    table = read_table(source)
+    chosen = algorithm or table.header.algorithm
+    if chosen is Algorithm.LEGACY and table.header.algorithm is not Algorithm.LEGACY:
+        raise UsageError(
+            "only a table with cutoff and quantile can have the Legacy header",
+            remedy="quantkit stats table --rule percentile:99.99 --algorithm LegacyCalibration",
+        )
+    header = table.header
+    if chosen is not Algorithm.LEGACY:
+        version = target_version(tensorrt_version).number
+        header = replace(header, algorithm=chosen, version=version)
+    converted = table.with_header(header)
+    content = table_bytes(converted)
+    files = {output: content}
+    known = read_provenance(provenance_path(source))
+    if known is not None:
+        if sha256_of(table_bytes(table)) != known.table.sha256:
+            raise StaleError(
+                f"{source} was changed after its provenance was written",
+                remedy=f"remove {provenance_path(source).name} if you trust the table",
+            )
+        record = TableRecord(file=output.name, sha256=sha256_of(content), header=header.text, tensors=len(table))
+        files[provenance_path(output)] = provenance_bytes(known.model_copy(update={"table": record}))
+    write_all(files)
+    return converted
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """A table of unknown origin beside a network."""
+
+    table: CalibrationTable
+    coverage: Coverage
+    provenance: Path
+
+
+def adopt(source: Path, model: Path, *, min_coverage: float = MIN_COVERAGE, force: bool = False) -> Adoption:
+    """Check that a table's names are those of a network, and write a provenance that says `adopted`.
+
+    TableError where fewer than `min_coverage` of the network's tensors have a scale.
+    """
+    if not 0.0 <= min_coverage <= 1.0:
+        raise UsageError(f"coverage {min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
+    target = provenance_path(source)
+    refuse_existing(target, force=force)
+    table = read_table(source)
+    network = load_model(model)
+    covered = coverage(table, watched_tensors(network).tensors)
+    if covered.share < min_coverage:
+        missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
+        raise TableError(
+            f"{source} covers {covered.share:.0%} of the tensors of {model}; missing: {missing}",
+            remedy="give the model that the table was made for, or accept it with a lower --min-coverage",
+        )
+    record = Provenance(
+        quantkit=__version__,
+        table=TableRecord(
+            file=source.name,
+            sha256=sha256_of(source.read_bytes()),
+            header=table.header.text,
+            tensors=len(table),
+        ),
+        model=ModelRecord(file=network.path.name, sha256=network.sha256),
+        origin="adopted",
+    )
+    write_all({target: provenance_bytes(record)})
+    return Adoption(table, covered, target)

@@ -1,0 +1,156 @@
+"""Several threads run slices of batches; batches are counted one after the other.
+
+A thread runs the network on its slice whenever it is free, but counts it only when every slice of the earlier batches
+has been counted: ranges are settled batch by batch, in the order of the data, however many threads there are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from quantkit.backends.session import Runner, Session
+from quantkit.errors import DataError
+from quantkit.statistics import Collector
+from quantkit.values import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A slice of a batch. `again` names the tensors whose values are counted in a second run; None for a first run."""
+
+    batch: int
+    feeds: Batch
+    samples: int
+    whole: bool
+    again: frozenset[str] | None = None
+
+
+class Crew:
+    """`workers` threads that run `session` and count into `collector`; a context manager."""
+
+    def __init__(
+        self,
+        session: Session,
+        collector: Collector,
+        workers: int,
+        *,
+        names: Callable[[int], str],
+        advance: Callable[[int], None],
+    ) -> None:
+        self._session, self._collector, self._workers = session, collector, workers
+        self._names, self._advance = names, advance
+        self._watched = frozenset(collector.tensors)
+        self._changed = threading.Condition()
+        self._tasks: deque[Task] = deque()
+        self._left: dict[int, int] = {}
+        self._turn = 0
+        self._again: tuple[str, ...] = ()
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
+
+    def __enter__(self) -> Crew:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._changed:
+            self._closed = True
+            if kind is not None:
+                self._tasks.clear()
+                self._failure = self._failure or value
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        if kind is None and self._failure:
+            raise self._failure
+
+    def run(self, number: int, slices: Sequence[tuple[Batch, int]]) -> None:
+        """Hand out batch `number` (0, 1, 2 …, or the same one again never). Returns while it is still being run,
+        unless a tensor's range is not settled yet."""
+        patient = self._collector.unsettled and len(slices) > 1
+        self._hand_out([Task(number, feeds, n, len(slices) == 1) for feeds, n in slices])
+        if not patient:
+            return
+        self.wait()
+        if again := frozenset(self._again):
+            with self._changed:
+                self._turn = number
+            self._hand_out([Task(number, feeds, n, False, again) for feeds, n in slices])
+            self.wait()
+
+    def wait(self) -> None:
+        """Until everything that was handed out has been counted."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure or not self._left)
+            self._check()
+
+    def _hand_out(self, tasks: Sequence[Task]) -> None:
+        with self._changed:
+            self._left[tasks[0].batch] = len(tasks)
+            for task in tasks:
+                self._changed.wait_for(lambda: self._failure or len(self._tasks) < self._workers)
+                self._check()
+                self._tasks.append(task)
+                self._changed.notify_all()
+
+    def _check(self) -> None:
+        if self._failure:
+            raise self._failure
+
+    def _work(self) -> None:
+        try:
+            runner = self._session.runner()
+            while task := self._next():
+                self._count(task, runner)
+        except BaseException as error:  # carried to the thread that waits
+            with self._changed:
+                self._failure = self._failure or error
+                self._changed.notify_all()
+
+    def _next(self) -> Task | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._tasks or self._closed or self._failure)
+            if not self._tasks or self._failure:
+                return None
+            task = self._tasks.popleft()
+            self._changed.notify_all()
+            return task
+
+    def _count(self, task: Task, runner: Runner) -> None:
+        activations = {**task.feeds, **runner(task.feeds)}
+        with self._changed:
+            self._changed.wait_for(lambda: self._turn == task.batch or self._failure)
+            if self._failure:
+                return
+        for name in activations.keys() & self._watched:
+            if task.again is None:
+                if not self._collector.count(name, activations[name], task.samples, whole=task.whole):
+                    raise DataError(
+                        f"tensor {name!r} holds NaN or Inf in batch {task.batch + 1} ({self._names(task.batch)})",
+                        remedy="mend the network or remove the sample; float16 networks overflow beyond 65504",
+                    )
+            elif name in task.again:
+                self._collector.recount(name, activations[name])
+        self._leave(task)
+
+    def _leave(self, task: Task) -> None:
+        with self._changed:
+            self._left[task.batch] -= 1
+            if task.again is None:
+                self._advance(task.samples)
+            if not self._left[task.batch]:
+                del self._left[task.batch]
+                self._again = self._collector.end_batch()
+                self._turn = task.batch + 1
+            self._changed.notify_all()

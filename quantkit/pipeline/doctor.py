@@ -1,0 +1,111 @@
+"""doctor: what this machine can do."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+from dataclasses import dataclass
+
+from quantkit._version import __version__
+from quantkit.kernel import COMPILED
+from quantkit.pipeline.target import target_version
+from quantkit.table import Header
+from quantkit.table.value import Algorithm
+from quantkit.tensorrt_version import installed_number
+
+PACKAGES = (
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "pillow",
+    "safetensors",
+    "tensorrt",
+    "pycuda",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """Something that quantkit can do here, or why not and what would change that."""
+
+    what: str
+    able: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The machine, the packages that matter (None: not installed), and what they allow."""
+
+    quantkit: str
+    python: str
+    platform: str
+    cpus: int
+    packages: dict[str, str | None]
+    abilities: tuple[Ability, ...]
+
+
+def doctor() -> Diagnosis:
+    """Look at this machine; changes nothing."""
+    packages = {name: installed(name) for name in PACKAGES}
+    return Diagnosis(
+        __version__,
+        platform.python_version(),
+        platform.platform(terse=True),
+        os.cpu_count() or 1,
+        packages,
+        abilities(),
+    )
+
+
+def installed(name: str) -> str | None:
+    """Version of a distribution; None where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def abilities() -> tuple[Ability, ...]:
+    """What can be done, each with its reason."""
+    import onnxruntime
+
+    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    number, target = installed_number(), target_version(None)
+    version = Header(Algorithm.ENTROPY_2, target.number).version_text
+    return (
+        Ability("calibrate on the CPU", True, f"onnxruntime {onnxruntime.__version__}"),
+        Ability(
+            "compiled histogram kernel",
+            COMPILED,
+            "installed" if COMPILED else "numpy counts the same, several times slower; reinstall with a C compiler",
+        ),
+        Ability(
+            "calibrate on a GPU (--provider cuda)",
+            cuda,
+            "onnxruntime has CUDA" if cuda else "pip install onnxruntime-gpu",
+        ),
+        Ability(
+            "GPU driver",
+            has_driver(),
+            "libcuda is there" if has_driver() else "no libcuda; none is needed",
+        ),
+        Ability(
+            "TensorRT",
+            number is not None,
+            f"library version {number}" if number else "not installed; none is needed for tables",
+        ),
+        Ability("write calibration tables", True, f"for TensorRT {version} ({target.source})"),
+    )
+
+
+def has_driver() -> bool:
+    """Whether the CUDA driver's library can be loaded."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,56 @@
+"""inspect: what a network is, and what a calibration of it would watch."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quantkit.graph import Watch, load_model, watched_tensors
+from quantkit.graph.shapes import elements_of
+from quantkit.preprocess import metadata_preprocess
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A network at a glance. `bytes_per_sample`: its watched activations, None where shapes are not known."""
+
+    path: str
+    sha256: str
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    operators: Mapping[str, int]
+    watch: Watch
+    bytes_per_sample: int | None
+    preprocess: str | None
+    fixed_batch: int | None
+
+
+def inspect(model: str | os.PathLike[str]) -> Inspection:
+    """Read an ONNX model and say what would be watched. ModelError."""
+    loaded = load_model(model)
+    watch = watched_tensors(loaded)
+    shapes: dict[str, tuple[int, ...]] | None = {}
+    for i in loaded.inputs:
+        if shapes is None or not all(isinstance(d, int) for d in i.shape[1:]):
+            shapes = None
+            break
+        first = i.shape[0] if i.shape and isinstance(i.shape[0], int) else 1
+        shapes[i.name] = (first, *(d for d in i.shape[1:] if isinstance(d, int)))
+    elements = elements_of(loaded, watch.tensors, shapes) if shapes is not None else {"": None}
+    known = [count for count in elements.values() if count is not None]
+    told = metadata_preprocess(loaded.metadata)
+    return Inspection(
+        path=str(loaded.path),
+        sha256=loaded.sha256,
+        opset=loaded.opset,
+        inputs=tuple(i.describe() for i in loaded.inputs),
+        outputs=loaded.outputs,
+        operators=dict(Counter(node.op_type for node in loaded.proto.graph.node).most_common()),
+        watch=watch,
+        bytes_per_sample=4 * sum(known) if len(known) == len(elements) else None,
+        preprocess=told.describe() if told else None,
+        fixed_batch=next((i.fixed_batch for i in loaded.inputs if i.fixed_batch is not None), None),
+    )

@@ -1,0 +1,93 @@
+"""How the network is run: how many samples at once, in how many passes, by how many threads.
+
+Nothing here depends on the machine but the number of threads, which does not enter the numbers: the slice decides
+about the last bit of a sum and is part of the run's identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from quantkit.errors import UsageError
+from quantkit.graph import Model, Watch
+from quantkit.graph.shapes import elements_of
+from quantkit.values import Batch
+
+CACHED_BYTES = 16 << 20
+"""Activations of a slice that still find room in a processor's caches."""
+DEFAULT_MEMORY = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """slice: samples at once. passes: the watched tensors of each pass over the data. bytes: activations of a slice."""
+
+    slice: int
+    passes: tuple[tuple[str, ...], ...]
+    runners: int
+    bytes: int
+
+
+def make_plan(
+    model: Model,
+    watch: Watch,
+    first: Batch,
+    samples: int,
+    *,
+    max_memory: int,
+    workers: int,
+    whole: bool,
+) -> Plan:
+    """The plan for batches like `first`, which holds `samples` samples.
+
+    `whole`: batches must not be sliced. UsageError where one tensor alone is more than `max_memory`.
+    """
+    unit = samples if whole else 1
+    shapes = {
+        name: (unit, *array.shape[1:]) if array.ndim and len(array) == samples else array.shape
+        for name, array in first.items()
+    }
+    elements = elements_of(model, watch.tensors, shapes)
+    known = [count for count in elements.values() if count is not None]
+    # A tensor of unknown size is taken to be as large as the largest one that is known.
+    guess = max(known, default=0)
+    sizes = {name: 4 * (guess if count is None else count) for name, count in elements.items()}
+    passes = groups(sizes, max_memory)
+    heaviest = max(sum(sizes[name] for name in group) for group in passes)
+    fitting = 1 if whole else max(1, min(CACHED_BYTES, max_memory) // max(heaviest, 1))
+    size = samples if whole else fitting
+    held = heaviest * fitting
+    return Plan(size, passes, max(1, min(workers, max_memory // max(held, 1))), held)
+
+
+def groups(sizes: Mapping[str, int], limit: int) -> tuple[tuple[str, ...], ...]:
+    """Tensors in order, split so that each group takes at most `limit` bytes. UsageError."""
+    result: list[list[str]] = [[]]
+    held = 0
+    for name, size in sizes.items():
+        if size > limit:
+            raise UsageError(
+                f"tensor {name!r} alone takes {size / 2**20:,.0f} MiB, --max-memory is {limit / 2**20:,.0f} MiB",
+                remedy=f"give at least --max-memory {-(-size // 2**20)}M",
+            )
+        if held + size > limit and result[-1]:
+            result.append([])
+            held = 0
+        result[-1].append(name)
+        held += size
+    return tuple(tuple(group) for group in result)
+
+
+def sliced(batch: Batch, samples: int, size: int) -> list[tuple[Batch, int]]:
+    """A batch in slices of at most `size` samples; inputs without a batch axis go along whole."""
+    if size >= samples:
+        return [(batch, samples)]
+    starts: Sequence[int] = range(0, samples, size)
+    return [
+        (
+            {n: a[s : s + size] if a.ndim and len(a) == samples else a for n, a in batch.items()},
+            min(size, samples - s),
+        )
+        for s in starts
+    ]

@@ -1,0 +1,89 @@
+"""From statistics to calibration tables: every rule, in seconds, without the data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantkit.errors import UsageError
+from quantkit.histogram import Histogram
+from quantkit.numerics import scale_of
+from quantkit.rules import MinMax, Percentile, Rule
+from quantkit.statistics import Statistics
+from quantkit.table import Algorithm, CalibrationTable, Header
+
+OUTLIER_RATIO = 100.0
+
+
+def algorithm_of(rule: Rule) -> Algorithm:
+    """The header under which a rule's table is written by default: Entropy2 carries percentiles and MSE too."""
+    return Algorithm.MIN_MAX if isinstance(rule, MinMax) else Algorithm.ENTROPY_2
+
+
+def header_for(rule: Rule, version: int, algorithm: Algorithm | None = None) -> Header:
+    """The header of a rule's table for a TensorRT version. UsageError where rule and algorithm contradict."""
+    chosen = algorithm or algorithm_of(rule)
+    if chosen is Algorithm.LEGACY:
+        if not isinstance(rule, Percentile):
+            raise UsageError(
+                f"a LegacyCalibration table holds percentiles, the rule is {rule.name}",
+                remedy="use --rule percentile:99.99 with it",
+            )
+        return Header(chosen, None, cutoff=1.0, quantile=rule.keep / 100)
+    return Header(chosen, version)
+
+
+def thresholds(histograms: Mapping[str, Histogram], rule: Rule) -> dict[str, float]:
+    """Tensor → threshold, on all cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(histograms, pool.map(rule.threshold, histograms.values()), strict=True))
+
+
+def make_table(statistics: Statistics, rule: Rule, header: Header) -> CalibrationTable:
+    """The table that `rule` gives; pool outputs take their input's scale where TensorRT does that."""
+    shared = statistics.shared if header.algorithm.shares_pools else {}
+    own = {name: h for name, h in statistics.histograms.items() if name not in shared}
+    scales = {name: scale_of(threshold) for name, threshold in thresholds(own, rule).items()}
+    return CalibrationTable(header, {name: scales[shared.get(name, name)] for name in statistics.histograms})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a tensor's range that the user should look at."""
+
+    tensor: str
+    text: str
+
+
+def suspicious(statistics: Statistics) -> tuple[Finding, ...]:
+    """Ranges that look wrong: zero throughout, or a few values far beyond the rest."""
+    findings = []
+    bulk = Percentile(99.9)
+    for name, histogram in statistics.histograms.items():
+        if histogram.amax == 0.0:
+            findings.append(Finding(name, "is zero throughout; TensorRT cannot run it in INT8"))
+        elif histogram.amax > OUTLIER_RATIO * bulk.threshold(histogram):
+            ratio = histogram.amax / bulk.threshold(histogram)
+            findings.append(Finding(name, f"max|x| is {ratio:,.0f} times its 99.9th percentile"))
+    return tuple(findings)
+
+
+def table_paths(output: Path, rules: Sequence[Rule]) -> dict[Path, Rule]:
+    """Where each rule's table goes: the first to `output`, the others beside it with the rule in the name."""
+    paths = {output: rules[0]}
+    for rule in rules[1:]:
+        paths[output.with_name(f"{output.stem}.{rule.name.replace(':', '-')}{output.suffix}")] = rule
+    return paths
+
+
+def statistics_path(output: Path) -> Path:
+    """`x.calib` → `x.stats.safetensors`."""
+    return output.with_name(f"{output.stem}.stats.safetensors")
+
+
+def checkpoint_path(output: Path) -> Path:
+    """`x.calib` → `x.stats.partial`."""
+    return output.with_name(f"{output.stem}.stats.partial")

@@ -1,0 +1,224 @@
+"""The preprocessing spec: how an image becomes the network's input. One frozen value for calibration and evaluation.
+
+    value = (pixel·scale − mean)/std        per channel, pixels 0 … 255 (16-bit images are brought to that range)
+
+    resize       "exact"      stretch to size                            (torchvision Resize((h, w)))
+                 "shortest"   shortest side to size/crop_fraction, then crop the centre (torchvision)
+                 "letterbox"  fit inside size, keep the aspect ratio, pad around (the YOLO family)
+                 "none"       images have the size already
+    channels     "rgb", "bgr", "grey"
+    layout       "nchw", "nhwc"
+
+`size`, `channels`, `layout` and `dtype` are taken from the model's input where the spec is silent.
+A spec is read from TOML; `preset = "imagenet"` in a file starts from a preset and the other keys override it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from quantkit.errors import PreprocessError
+from quantkit.values import ModelInput
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Side = Annotated[int, Field(ge=1, le=65536)]
+
+
+class Preprocess(BaseModel):
+    """How an image becomes an input array; see the module for the meaning of every field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    resize: Literal["exact", "shortest", "letterbox", "none"] = "exact"
+    size: tuple[Side, Side] | None = None
+    """Height and width in pixels."""
+    crop_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """`shortest`: the shortest side becomes round(size/crop_fraction) before the crop; 0.875 is 224 of 256."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
+    pad: Annotated[int, Field(ge=0, le=255)] = 114
+    """`letterbox`: the pixel value around the image."""
+    channels: Literal["rgb", "bgr", "grey"] | None = None
+    scale: Positive = 1.0
+    mean: tuple[Finite, ...] = (0.0,)
+    std: tuple[Positive, ...] = (1.0,)
+    layout: Literal["nchw", "nhwc"] | None = None
+    dtype: str | None = None
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether values pass unchanged."""
+        return self.scale == 1.0 and not any(self.mean) and set(self.std) == {1.0}
+
+    def describe(self) -> str:
+        """One line for people, for example `exact 32×32 bilinear, rgb, ×1/255, mean …, std …, nchw float32`."""
+        size = f" {self.size[0]}×{self.size[1]}" if self.size else ""
+        steps = [f"{self.resize}{size} {self.interpolation}" if self.resize != "none" else f"size{size}"]
+        if self.resize == "shortest" and self.crop_fraction != 1.0:
+            steps[0] += f" crop {self.crop_fraction:g}"
+        if self.channels:
+            steps.append(self.channels)
+        if self.scale != 1.0:
+            inverse = 1.0 / self.scale
+            nice = abs(inverse - round(inverse)) < 1e-9 * inverse
+            steps.append(f"×1/{round(inverse)}" if nice and inverse > 1 else f"×{self.scale:g}")
+        if any(self.mean):
+            steps.append("mean " + "/".join(f"{m:g}" for m in self.mean))
+        if set(self.std) != {1.0}:
+            steps.append("std " + "/".join(f"{s:g}" for s in self.std))
+        steps.append(" ".join(part for part in (self.layout, self.dtype) if part) or "as the model")
+        return ", ".join(steps)
+
+
+PRESETS: Mapping[str, Preprocess] = {
+    "imagenet": Preprocess(
+        resize="shortest",
+        crop_fraction=0.875,
+        channels="rgb",
+        scale=1 / 255,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+    "imagenet-caffe": Preprocess(
+        resize="shortest", crop_fraction=0.875, channels="bgr", mean=(103.939, 116.779, 123.68)
+    ),
+    "cifar10": Preprocess(
+        channels="rgb",
+        scale=1 / 255,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+    ),
+    "yolo": Preprocess(resize="letterbox", channels="rgb", scale=1 / 255),
+    "unit": Preprocess(scale=1 / 255),
+    "raw": Preprocess(),
+}
+"""imagenet: torchvision. imagenet-caffe: Keras, Caffe. yolo: Ultralytics. unit: pixels/255. raw: as they are."""
+
+
+def parse_preprocess(document: Mapping[str, Any], where: str) -> Preprocess:
+    """The spec in a parsed TOML or JSON document; `where` names it in errors. PreprocessError."""
+    fields = dict(document)
+    base = fields.pop("preset", "raw")
+    if base not in PRESETS:
+        raise PreprocessError(f"{where}: unknown preset {base!r}", remedy=f"one of {', '.join(PRESETS)}")
+    merged = PRESETS[base].model_dump(exclude_unset=True) | fields
+    try:
+        return Preprocess.model_validate({key: as_field(value) for key, value in merged.items()})
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}" for e in error.errors()]
+        known = ", ".join(Preprocess.model_fields)
+        raise PreprocessError(f"{where}: " + "; ".join(dict.fromkeys(lines)), remedy=f"the keys are {known}") from None
+
+
+def as_field(value: Any) -> Any:
+    """TOML arrays as tuples, whole numbers inside them as they are."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def load_preprocess(spec: str | Path) -> Preprocess:
+    """A preset's name, or the path of a TOML file → the spec. PreprocessError names file and key, or the line."""
+    text = str(spec)
+    if text in PRESETS:
+        return PRESETS[text]
+    path = Path(text)
+    if path.suffix != ".toml" and not path.exists():
+        raise PreprocessError(
+            f"unknown preset {text!r}",
+            remedy=f"one of {', '.join(PRESETS)}, or the path of a .toml file",
+        )
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PreprocessError(
+            f"{path}: {error.strerror or error}", remedy="check the path given to --preprocess"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PreprocessError(f"{path}: not TOML: {error}", remedy="mend the file") from None
+    return parse_preprocess(document, str(path))
+
+
+METADATA_KEY = "quantkit.preprocess"
+
+
+def metadata_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:
+    """What a model's own metadata says: the key `quantkit.preprocess` (JSON), or an Ultralytics export."""
+    if METADATA_KEY in metadata:
+        where = f"the model's metadata {METADATA_KEY!r}"
+        try:
+            document = json.loads(metadata[METADATA_KEY])
+        except json.JSONDecodeError as error:
+            raise PreprocessError(f"{where}: not JSON: {error}", remedy="pass --preprocess") from None
+        return parse_preprocess(document, where)
+    if metadata.get("author") == "Ultralytics" and metadata.get("task") in {
+        "detect",
+        "segment",
+        "pose",
+        "obb",
+    }:
+        sides = re.findall(r"\d+", metadata.get("imgsz", ""))
+        size = (int(sides[0]), int(sides[-1])) if sides else None
+        return PRESETS["yolo"].model_copy(update={"size": size})
+    return None
+
+
+def resolve(spec: Preprocess, model_input: ModelInput) -> Preprocess:
+    """`spec` with size, channels, layout and dtype filled in from an image input. PreprocessError where they clash."""
+    shape, where = model_input.shape, f"input {model_input.describe()}"
+    if len(shape) != 4:
+        raise PreprocessError(
+            f"{where} is not an image: it has {len(shape)} dimensions, not 4",
+            remedy="feed arrays: --data batches/ with .npz files, or --data module:callable",
+        )
+    layout = spec.layout or infer_layout(shape)
+    depth, height, width = (shape[1], shape[2], shape[3]) if layout == "nchw" else (shape[3], shape[1], shape[2])
+    channels = spec.channels or ("grey" if depth == 1 else "rgb")
+    planes = 1 if channels == "grey" else 3
+    if isinstance(depth, int) and depth != planes:
+        raise PreprocessError(
+            f"{where} has {depth} channels in layout {layout}, the spec makes {planes} ({channels})",
+            remedy="set channels and layout in the preprocessing spec",
+        )
+    fixed = (height, width)
+    size = spec.size
+    if size is None:
+        if not (isinstance(height, int) and isinstance(width, int)):
+            raise PreprocessError(
+                f"{where} has no fixed height and width",
+                remedy='write size = [height, width] and preset = "…" in a .toml file, and pass it with --preprocess',
+            )
+        size = (height, width)
+    for given, wanted, name in zip(size, fixed, ("height", "width"), strict=True):
+        if isinstance(wanted, int) and wanted != given:
+            raise PreprocessError(
+                f"the spec's {name} is {given}, {where} wants {wanted}",
+                remedy="remove size from the spec, or correct it",
+            )
+    for name, values in (("mean", spec.mean), ("std", spec.std)):
+        if len(values) not in (1, planes):
+            raise PreprocessError(
+                f"{name} has {len(values)} values, {where} has {planes} channels",
+                remedy=f"give {name} one value, or one for each channel",
+            )
+    if spec.dtype is not None and spec.dtype != model_input.dtype:
+        raise PreprocessError(
+            f"the spec's dtype is {spec.dtype}, {where} wants {model_input.dtype}",
+            remedy="remove dtype from the spec",
+        )
+    return spec.model_copy(update={"size": size, "layout": layout, "channels": channels, "dtype": model_input.dtype})
+
+
+def infer_layout(shape: tuple[int | str | None, ...]) -> Literal["nchw", "nhwc"]:
+    """The layout of a 4-D image input: where the dimension of 1 or 3 channels stands; nchw in doubt."""
+    return "nhwc" if shape[3] in (1, 3) and shape[1] not in (1, 3) else "nchw"

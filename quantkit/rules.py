@@ -1,0 +1,228 @@
+"""Rules: which threshold a histogram is clipped at. A rule is a frozen value; scale = threshold/127.
+
+    rule                threshold                                          source
+    MinMax()            max|x|, exactly                                    TensorRT IInt8MinMaxCalibrator
+    Entropy()           least KL divergence over 1921 candidates           TensorRT IInt8EntropyCalibrator2, bit for bit
+    Percentile(99.99)   upper edge of the bin where the share is reached   TensorRT IInt8LegacyCalibrator, cutoff 1
+    Mse()               least expected squared error of 8-bit rounding     Sung et al. 2015 (arXiv 1511.06488), Nagel
+                        and clipping                                       et al. 2021 (arXiv 2106.08295) §3.1
+
+The entropy search follows S. Migacz, "8-bit inference with TensorRT" (GTC 2017), with the details that TensorRT's own
+tables settle: docs/decisions/0002-entropy-search.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from quantkit.errors import UsageError
+from quantkit.histogram import BINS, Histogram
+from quantkit.numerics import LEVELS, float32
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ENTROPY_LEVELS = 128
+"""The search starts at this many bins and quantizes each candidate to this many levels."""
+
+
+class Rule(Protocol):
+    """A way to choose the threshold of a tensor."""
+
+    @property
+    def name(self) -> str:
+        """As it is written on the command line and in file names."""
+
+    def threshold(self, histogram: Histogram) -> float:
+        """The clipping threshold, a float32 value in the unit of the tensor; 0 for a tensor that was zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class MinMax:
+    """Clip nothing: the threshold is max|x|."""
+
+    @property
+    def name(self) -> str:
+        """`minmax`."""
+        return "minmax"
+
+    def threshold(self, histogram: Histogram) -> float:
+        """max|x| over all batches, exactly."""
+        return histogram.amax
+
+
+@dataclass(frozen=True, slots=True)
+class Entropy:
+    """TensorRT's entropy calibration, reproduced to the last bit of the threshold."""
+
+    @property
+    def name(self) -> str:
+        """`entropy`."""
+        return "entropy"
+
+    def threshold(self, histogram: Histogram) -> float:
+        """(i + 1/2)·R/2048 for the i of the smallest divergence; can exceed max|x|."""
+        if histogram.amax == 0.0:
+            return 0.0
+        return float32((entropy_bins(histogram.counts) + 0.5) * histogram.range / BINS)
+
+
+@dataclass(frozen=True, slots=True)
+class Percentile:
+    """Clip the (100 − keep) % largest |x|, as TensorRT's Legacy calibrator with quantile keep/100 does."""
+
+    keep: float = 99.99
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.keep <= 100.0:
+            raise UsageError(
+                f"percentile {self.keep:g} is not in (0, 100]",
+                remedy="for example percentile:99.99",
+            )
+
+    @property
+    def name(self) -> str:
+        """`percentile:<keep>`."""
+        return f"percentile:{self.keep!r}"
+
+    def threshold(self, histogram: Histogram) -> float:
+        """Upper edge of the first bin whose cumulative share reaches keep/100."""
+        if histogram.amax == 0.0:
+            return 0.0
+        cumulative = np.cumsum(histogram.counts)
+        reached = np.searchsorted(cumulative / cumulative[-1], self.keep / 100)
+        return float32((min(int(reached), BINS - 1) + 1) * histogram.range / BINS)
+
+
+@dataclass(frozen=True, slots=True)
+class Mse:
+    """Least mean squared error of clipping and rounding to 8 bits, values spread evenly within each bin."""
+
+    @property
+    def name(self) -> str:
+        """`mse`."""
+        return "mse"
+
+    def threshold(self, histogram: Histogram) -> float:
+        """A bin edge, at most max|x|, found in three steps of 64, 8 and 1 bins."""
+        if histogram.amax == 0.0:
+            return 0.0
+        last = min(BINS, int(np.ceil(histogram.amax / histogram.width)))
+        low, high, best = 1, last, last
+        for step in (64, 8, 1):
+            edges = np.unique(np.append(np.arange(low + step - 1, high, step), (best, high)))
+            best = int(edges[np.argmin(squared_errors(histogram.counts, edges))])
+            low, high = max(1, best - step), min(last, best + step)
+        return min(float32(best * histogram.width), histogram.amax)
+
+
+RULES: Mapping[str, type[Entropy | MinMax | Mse]] = {"entropy": Entropy, "minmax": MinMax, "mse": Mse}
+
+
+def parse_rule(text: str) -> Rule:
+    """The rule that `text` names: `entropy`, `minmax`, `mse`, `percentile` or `percentile:99.9`. UsageError."""
+    if found := RULES.get(text):
+        return found()
+    if match := re.fullmatch(r"percentile(?::(\d+(?:\.\d+)?))?", text):
+        return Percentile(float(match[1])) if match[1] else Percentile()
+    raise UsageError(f"unknown rule {text!r}", remedy="one of entropy, minmax, mse, percentile:99.99")
+
+
+def parse_rules(text: str) -> tuple[Rule, ...]:
+    """The rules of a comma-separated list, each once, in order. UsageError."""
+    rules = tuple(parse_rule(part.strip()) for part in text.split(","))
+    if len(set(rules)) != len(rules):
+        raise UsageError(f"a rule is named twice: {text}", remedy="name each rule once")
+    return rules
+
+
+# ── the entropy search ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@lru_cache(maxsize=1)
+def level_edges() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Candidates i [1921], and for each the bins at which its 128 levels begin and end [1921, 129].
+
+    Bin j lies in level floor(j·128/i), so level l begins at bin ceil(l·i/128).
+    """
+    candidates = np.arange(ENTROPY_LEVELS, BINS + 1)
+    levels = np.arange(ENTROPY_LEVELS + 1)
+    return candidates, -(-levels[None, :] * candidates[:, None] // ENTROPY_LEVELS)
+
+
+def entropy_bins(counts: NDArray[np.int64]) -> int:
+    """The number of bins i in 128 … 2048 that TensorRT keeps of `counts` [2048].
+
+    P is the histogram clipped at i, its tail added to bin i−1; Q the same without the tail, in 128 levels whose mass
+    is shared evenly by their nonzero bins; both normalised, bin 0 taken as bin 1. Written out over cumulative sums,
+
+        KL(P‖Q) = Σ P log P − Σ P log(mass/bins of the level) + log(Σ Q)
+
+    so that all 1921 candidates cost a few array operations. Ties take the larger i. Where no candidate is admissible
+    (a constant tensor), 2048.
+    """
+    h = counts.astype(np.float64)
+    h[0] = h[1]
+    candidates, edges = level_edges()
+    mass = np.concatenate(([0.0], np.cumsum(h)))
+    filled = np.concatenate(([0], np.cumsum(h > 0)))
+    information = np.concatenate(([0.0], np.cumsum(xlogx(h))))
+
+    kept = mass[candidates]
+    tail = mass[BINS] - kept
+    last = h[candidates - 1]
+    admissible = (filled[candidates] >= 2) & ((tail == 0.0) | (last > 0.0))
+    if not admissible.any():
+        return BINS
+
+    level_mass = np.diff(mass[edges], axis=1)
+    level_filled = np.diff(filled[edges], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_share = np.where(level_mass > 0.0, np.log(level_mass / level_filled), 0.0)
+        self_information = information[candidates] - xlogx(last) + xlogx(last + tail)
+        cross = (level_mass * log_share).sum(axis=1) + tail * log_share[:, -1]
+        divergence = (self_information - cross) / mass[BINS] - np.log(mass[BINS]) + np.log(kept)
+    divergence = np.where(admissible, divergence, np.inf)
+    # Equal divergences differ by rounding here; 1e-12 is far below any difference that counts make.
+    ties = np.flatnonzero(divergence <= divergence.min() + 1e-12)
+    return int(candidates[ties[-1]])
+
+
+def xlogx(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """x·log x, 0 at 0."""
+    return x * np.log(np.where(x > 0.0, x, 1.0))
+
+
+# ── the squared error ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def squared_errors(counts: NDArray[np.int64], edges: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Expected squared error, summed over all values, of clipping at each bin edge [n] → [n], in bins².
+
+    Inside, ∫(u − round u)² is taken exactly over every bin; beyond, the distance to the threshold.
+    """
+    weights = counts.astype(np.float64)
+    steps = edges / LEVELS
+    u = np.arange(edges[-1] + 1) / steps[:, None]
+    nearest = np.rint(u)
+    u -= nearest
+    u *= u * u
+    u *= 4.0
+    u += nearest  # 12 times the primitive of (u − round u)²
+    rounding = np.diff(u, axis=1)
+    rounding[np.arange(edges[-1]) >= edges[:, None]] = 0.0
+    inside = rounding @ weights[: edges[-1]] * steps**3 / 12.0
+
+    j = np.arange(BINS)
+    moments = np.stack([weights, weights * (j + 0.5), weights * (j * j + j + 1.0 / 3.0)])
+    beyond = np.concatenate([np.cumsum(moments[:, ::-1], axis=1)[:, ::-1], np.zeros((3, 1))], axis=1)
+    n, first, second = beyond[:, edges]
+    clipping = second - 2.0 * edges * first + edges.astype(np.float64) ** 2 * n
+    errors: NDArray[np.float64] = inside + np.maximum(clipping, 0.0)
+    return errors

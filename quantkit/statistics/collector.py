@@ -1,0 +1,171 @@
+"""The collector: activations go in, slice by slice and from several threads; statistics come out.
+
+A batch may arrive in slices, in any order. In `tensorrt` mode the range of a tensor is that of the first whole batch
+in which it is not zero: such a batch is seen twice, first for its extremes, then (`recount`) for its values.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantkit.histogram import BINS, Histogram, HistogramMode
+from quantkit.kernel import DIGITS, EMPTY, channel_sums, extremes, observe
+from quantkit.statistics.value import Channels, Origin, Statistics
+from quantkit.values import Array
+
+
+class ChannelSums:
+    """Growing per-channel figures of one tensor along one axis."""
+
+    def __init__(self, tensor: str, axis: int) -> None:
+        self.tensor, self.axis = tensor, axis
+        self.ranges = np.zeros((0, 2), np.float32)
+        self.sums = np.zeros((0, 2, DIGITS + 1), np.int64)
+        self.elements = 0
+
+    def add(self, x: NDArray[np.float32], samples: int) -> None:
+        """Add a slice of `samples` samples."""
+        axis = self.axis % x.ndim
+        if axis == 0:
+            x, axis = np.ascontiguousarray(np.moveaxis(x, 0, -1)), x.ndim - 1
+        channels, inner = x.shape[axis], prod(x.shape[axis + 1 :])
+        if not self.elements:
+            self.ranges = np.tile(np.array([[np.inf, -np.inf]], np.float32), (channels, 1))
+            self.sums = np.zeros((channels, 2, DIGITS + 1), np.int64)
+            self.sums[..., 0] = EMPTY
+        outer = prod(x.shape[:axis])
+        # A unit is added up in floating point, units are added exactly: a unit must not hold two images.
+        units = outer if inner > 1 or x.shape[0] != samples else samples
+        channel_sums(x, units, outer // units, channels, inner, self.ranges, self.sums)
+        self.elements += outer * inner
+
+    def value(self) -> Channels:
+        """What was added so far, frozen."""
+        low, high = self.ranges[:, 0].copy(), self.ranges[:, 1].copy()
+        return Channels(self.tensor, self.axis, low, high, self.sums.copy(), self.elements)
+
+
+class Row:
+    """What is kept of one tensor: views into the collector's arrays, the channel sums, and a lock."""
+
+    __slots__ = ("channels", "counts", "lock", "pending", "state")
+
+    def __init__(self, counts: Array, state: Array, pending: Array, channels: list[ChannelSums]) -> None:
+        self.counts, self.state, self.pending, self.channels = counts, state, pending, channels
+        self.lock = threading.Lock()
+
+    def add_channels(self, x: NDArray[np.float32], samples: int) -> None:
+        """Add a slice to the channel sums."""
+        for view in self.channels:
+            view.add(x, samples)
+
+
+def as_float32(values: Array) -> NDArray[np.float32]:
+    """Contiguous float32; what lies beyond its range becomes infinite, and is refused as such."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+
+class Collector:
+    """Counts activations per tensor. `count` and `recount` may be called from several threads at once."""
+
+    def __init__(self, tensors: Sequence[str], views: Sequence[tuple[str, int]], mode: HistogramMode) -> None:
+        self.tensors, self.mode = tuple(tensors), mode
+        self._counts = np.zeros((len(self.tensors), BINS + 1), np.int64)
+        self._state = np.tile(np.array([0.0, np.inf, -np.inf]), (len(self.tensors), 1))
+        self._pending = np.zeros((len(self.tensors), 2))  # max|x| and number of values of an unsettled batch
+        self._channels: dict[str, list[ChannelSums]] = {}
+        for tensor, axis in views:
+            self._channels.setdefault(tensor, []).append(ChannelSums(tensor, axis))
+        self._rows = {
+            name: Row(self._counts[i], self._state[i], self._pending[i], self._channels.get(name, []))
+            for i, name in enumerate(self.tensors)
+        }
+
+    def count(self, tensor: str, values: Array, samples: int, *, whole: bool) -> bool:
+        """Count a slice of a batch; `whole` if it is all of it. False where it holds NaN or Inf."""
+        row = self._rows[tensor]
+        x = values if values.dtype == np.float32 and values.flags.c_contiguous else as_float32(values)
+        with row.lock:
+            if self.mode is HistogramMode.TENSORRT and row.state[0] == 0.0:
+                low, high, finite = extremes(x)
+                if not finite:
+                    return False
+                if not whole:
+                    row.state[1:] = min(row.state[1], low), max(row.state[2], high)
+                    row.pending[:] = max(row.pending[0], -low, high), row.pending[1] + x.size
+                    row.add_channels(x, samples)
+                    return True
+            if not observe(x, row.counts, row.state, self.mode is HistogramMode.INVARIANT):
+                return False
+            row.add_channels(x, samples)
+            return True
+
+    def recount(self, tensor: str, values: Array) -> None:
+        """Count a slice of a batch whose extremes are known; see `end_batch`."""
+        row = self._rows[tensor]
+        with row.lock:
+            observe(as_float32(values), row.counts, row.state, False)
+
+    def end_batch(self) -> tuple[str, ...]:
+        """Settle what a batch leaves open; returns the tensors whose values have to be seen again (`recount`)."""
+        self._counts[:, BINS - 1] += self._counts[:, BINS]
+        self._counts[:, BINS] = 0
+        waiting = np.flatnonzero(self._pending[:, 1])
+        again = [i for i in waiting if self._pending[i, 0] > 0.0]
+        for i in waiting:
+            if self._pending[i, 0] > 0.0:
+                self._state[i, 0] = self._pending[i, 0]
+            else:
+                self._counts[i, 0] += int(self._pending[i, 1])
+        self._pending[:] = 0.0
+        return tuple(self.tensors[i] for i in again)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether some tensor has no range yet, so that the next batch may have to be seen twice."""
+        return self.mode is HistogramMode.TENSORRT and bool((self._state[:, 0] == 0.0).any())
+
+    def histograms(self) -> dict[str, Histogram]:
+        """What was counted so far, frozen; only at the end of a batch."""
+        return {name: self._histogram(i) for i, name in enumerate(self.tensors)}
+
+    def statistics(self, shared: Mapping[str, str], origin: Origin) -> Statistics:
+        """Everything that had values, with its origin."""
+        views = [view for views in self._channels.values() for view in views if view.elements]
+        seen = {name: h for name, h in self.histograms().items() if h.elements}
+        return Statistics(seen, tuple(view.value() for view in views), dict(shared), origin)
+
+    def dump(self) -> dict[str, Array]:
+        """The state as arrays, for a checkpoint at the end of a batch."""
+        arrays: dict[str, Array] = {"counts": self._counts.copy(), "state": self._state.copy()}
+        for views in self._channels.values():
+            for view in views:
+                key = f"{view.tensor}@{view.axis}"
+                arrays[f"ranges/{key}"], arrays[f"sums/{key}"] = (
+                    view.ranges.copy(),
+                    view.sums.copy(),
+                )
+                arrays[f"elements/{key}"] = np.array([view.elements])
+        return arrays
+
+    def load(self, arrays: Mapping[str, Array]) -> None:
+        """Continue from `dump`. KeyError or ValueError where the arrays are of another run."""
+        self._counts[...] = arrays["counts"]
+        self._state[...] = arrays["state"]
+        for views in self._channels.values():
+            for view in views:
+                key = f"{view.tensor}@{view.axis}"
+                view.ranges = np.array(arrays[f"ranges/{key}"])
+                view.sums = np.array(arrays[f"sums/{key}"])
+                view.elements = int(arrays[f"elements/{key}"][0])
+
+    def _histogram(self, i: int) -> Histogram:
+        range_, low, high = (float(v) for v in self._state[i])
+        empty = low > high
+        return Histogram(self._counts[i, :BINS].copy(), range_, 0.0 if empty else low, 0.0 if empty else high)

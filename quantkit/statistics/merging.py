@@ -1,0 +1,70 @@
+"""Merging statistics of parts of a data set: exact, and only where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from quantkit import histogram
+from quantkit.errors import StatisticsError
+from quantkit.histogram import HistogramMode
+from quantkit.kernel import merge_sums
+from quantkit.statistics.value import Channels, Statistics
+
+MODULUS = 1 << 256
+
+
+def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
+    """The statistics of all parts together: the same bytes as those of one run over all samples.
+
+    StatisticsError where parts are of `tensorrt` mode (their ranges depend on the first batch), of different models,
+    preprocessing or backends, or the same part twice.
+    """
+    if not parts:
+        raise StatisticsError("nothing to merge", remedy="name at least one statistics file")
+    if any(p.origin.histogram is not HistogramMode.INVARIANT for p in parts):
+        raise StatisticsError(
+            "statistics of tensorrt mode cannot be merged: their ranges depend on which batch came first",
+            remedy="calibrate the parts with --histogram invariant",
+        )
+    first = parts[0]
+    for part in parts[1:]:
+        for name in ("model", "preprocess", "backend", "slice"):
+            ours, theirs = getattr(first.origin, name), getattr(part.origin, name)
+            if ours != theirs:
+                raise StatisticsError(
+                    f"the parts differ in {name}: {ours} and {theirs}",
+                    remedy="calibrate all parts with the same model and options",
+                )
+        if list(part.histograms) != list(first.histograms):
+            raise StatisticsError("the parts watch different tensors", remedy="use the same quantkit for all parts")
+    if len({p.origin.data for p in parts}) != len(parts):
+        raise StatisticsError("one part is given twice: the same samples", remedy="name every part once")
+    merged = first
+    for part in parts[1:]:
+        merged = pair(merged, part)
+    return merged
+
+
+def pair(a: Statistics, b: Statistics) -> Statistics:
+    """Two parts together."""
+    data = (int(a.origin.data, 16) + int(b.origin.data, 16)) % MODULUS
+    return Statistics(
+        {n: histogram.merge(h, b.histograms[n]) for n, h in a.histograms.items()},
+        tuple(pair_channels(x, y) for x, y in zip(a.channels, b.channels, strict=True)),
+        a.shared,
+        a.origin.model_copy(update={"data": format(data, "064x"), "samples": a.origin.samples + b.origin.samples}),
+    )
+
+
+def pair_channels(a: Channels, b: Channels) -> Channels:
+    """Channel figures of two parts together."""
+    return Channels(
+        a.tensor,
+        a.axis,
+        np.minimum(a.minimum, b.minimum),
+        np.maximum(a.maximum, b.maximum),
+        merge_sums(a.sums, b.sums),
+        a.elements + b.elements,
+    )

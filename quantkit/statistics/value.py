@@ -1,0 +1,99 @@
+"""Statistics: tensor → histogram, channel sums of the inputs of weighted operators, and their origin."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from quantkit.histogram import Histogram, HistogramMode
+from quantkit.kernel import sum_values
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Origin(BaseModel):
+    """Where statistics came from: all that decides about the numbers, and nothing else.
+
+    In `invariant` mode the order and the batches do not decide, so `order`, `batch_size` and `batches` are absent and
+    statistics of the same samples are the same bytes, however they were collected.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: str
+    """sha256 of the model's graph and weights."""
+    data: str
+    """Sum of the sha256 of the samples, modulo 2^256."""
+    samples: int
+    preprocess: dict[str, Any] | None
+    """The spec as it was applied; None where arrays were fed unchanged."""
+    histogram: HistogramMode
+    backend: str
+    """Library and execution provider, for example `onnxruntime 1.32.0 cpu`."""
+    slice: int
+    """Samples that were run at once at most: the model's sums may depend on it in the last bit."""
+    order: str | None = None
+    """sha256 over the samples in order, batch by batch."""
+    batch_size: int | None = None
+    batches: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """Per-channel figures of the input of a weighted operator, channels along `axis` of the tensor.
+
+    minimum, maximum: float32 [C], exact. sums: int64 [C, 2, 4], exact sums of x and of x² (quantkit.kernel).
+    elements: values per channel.
+    """
+
+    tensor: str
+    axis: int
+    minimum: NDArray[np.float32]
+    maximum: NDArray[np.float32]
+    sums: NDArray[np.int64]
+    elements: int
+
+    @property
+    def sum(self) -> NDArray[np.float64]:
+        """Σ x per channel."""
+        return sum_values(self.sums[:, 0])
+
+    @property
+    def sum_of_squares(self) -> NDArray[np.float64]:
+        """Σ x² per channel."""
+        return sum_values(self.sums[:, 1])
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean per channel."""
+        return self.sum / max(self.elements, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Histograms by tensor name, in the order of the table; `shared` maps a pool's output to the scale it takes."""
+
+    histograms: Mapping[str, Histogram]
+    channels: tuple[Channels, ...]
+    shared: Mapping[str, str]
+    origin: Origin
+
+    def __len__(self) -> int:
+        return len(self.histograms)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{h.minimum:.4g}</td><td>{h.maximum:.4g}</td><td>{h.elements:,}</td></tr>"
+            for name, h in self.histograms.items()
+        )
+        head = "<tr><th>tensor</th><th>min</th><th>max</th><th>values</th></tr>"
+        return (
+            f"<p>Statistics of {len(self)} tensors over {self.origin.samples} samples, "
+            f"{self.origin.histogram.value} histograms</p><table>{head}{rows}</table>"
+        )

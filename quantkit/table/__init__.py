@@ -1,0 +1,18 @@
+"""TensorRT's calibration table: tensor name → scale, in TensorRT's own text format."""
+
+from quantkit.table.codec import parse_table, read_table, table_bytes
+from quantkit.table.comparing import Coverage, Difference, coverage, diff
+from quantkit.table.value import Algorithm, CalibrationTable, Header
+
+__all__ = [
+    "Algorithm",
+    "CalibrationTable",
+    "Coverage",
+    "Difference",
+    "Header",
+    "coverage",
+    "diff",
+    "parse_table",
+    "read_table",
+    "table_bytes",
+]

@@ -1,0 +1,89 @@
+"""TensorRT's text format of a calibration table, read strictly and written to the byte.
+
+    TRT-8601-EntropyCalibration2
+    images: 3c008912
+    (Unnamed Layer* 12) [Constant]_output: 3a4fb8dc
+
+A line is a tensor name, `": "`, and the scale as the hexadecimal word of a big-endian float32 without leading zeros.
+Names may hold spaces, brackets and `": "` themselves, so a line is split at its last `": "`.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+from quantkit.errors import TableError
+from quantkit.numerics import scale_of_word, word_of
+from quantkit.table.value import Algorithm, CalibrationTable, Header
+
+REMEDY = "give a table that TensorRT or quantkit wrote, or calibrate again"
+NAMED = {a.value: a for a in Algorithm if a is not Algorithm.LEGACY}
+
+
+def read_table(path: str | Path) -> CalibrationTable:
+    """Read a table. TableError names file and line."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror or error}", remedy="check the path") from None
+    return parse_table(content, str(path))
+
+
+def parse_table(content: bytes, where: str = "the table") -> CalibrationTable:
+    """Parse the bytes of a table. TableError names the line."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise TableError(f"{where}, line {line}: not text (byte {error.start})", remedy=REMEDY) from None
+    newline = "\r\n" if "\r\n" in text else "\n"
+    lines = text.split(newline)
+    if lines[-1] != "":
+        raise TableError(f"{where}, line {len(lines)}: cut short, no line end", remedy=REMEDY)
+    header = parse_header(lines[0], where)
+    scales: dict[str, float] = {}
+    seen: dict[str, int] = {}
+    for number, entry in enumerate(lines[1:-1], 2):
+        name, scale = parse_line(entry, f"{where}, line {number}")
+        if name in scales and scales[name] != scale:
+            raise TableError(
+                f"{where}, line {number}: {name!r} has scale {scale:g}, and {scales[name]:g} in line {seen[name]}",
+                remedy="remove the wrong one of the two lines",
+            )
+        scales[name] = scale
+        seen.setdefault(name, number)
+    return CalibrationTable(header, scales, tuple(lines[1:-1]), newline)
+
+
+def parse_header(line: str, where: str) -> Header:
+    """The first line. TableError."""
+    if match := re.fullmatch(r"TRT-(\d{4,6})-(\w+)", line):
+        if match[2] not in NAMED:
+            raise TableError(
+                f"{where}, line 1: unknown algorithm {match[2]!r}",
+                remedy=f"known are {', '.join(NAMED)}",
+            )
+        return Header(NAMED[match[2]], int(match[1]))
+    if match := re.fullmatch(r"0( ?)([0-9a-f]{16})\1([0-9a-f]{16})", line):
+        cutoff, quantile = (struct.unpack(">d", bytes.fromhex(word))[0] for word in (match[2], match[3]))
+        return Header(Algorithm.LEGACY, None, cutoff, quantile, bool(match[1]))
+    raise TableError(f"{where}, line 1: not the header of a calibration table: {line[:80]!r}", remedy=REMEDY)
+
+
+def parse_line(line: str, where: str) -> tuple[str, float]:
+    """`name: 3c010a14` → name, scale. TableError."""
+    name, separator, word = line.rpartition(": ")
+    if not separator or not name:
+        raise TableError(f"{where}: not `name: scale`: {line[:80]!r}", remedy=REMEDY)
+    try:
+        return name, scale_of_word(word)
+    except ValueError as error:
+        raise TableError(f"{where}: {word[:20]!r}: {error}", remedy=REMEDY) from None
+
+
+def table_bytes(table: CalibrationTable) -> bytes:
+    """The file's content; byte for byte what was read, if it was read."""
+    lines = table.lines or tuple(f"{name}: {word_of(scale)}" for name, scale in table.scales.items())
+    return table.newline.join([table.header.text, *lines, ""]).encode("utf-8")

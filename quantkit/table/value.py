@@ -1,0 +1,119 @@
+"""The calibration table as a value: a header and the scale of every tensor."""
+
+from __future__ import annotations
+
+import html
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from quantkit.errors import TableError, UsageError
+from quantkit.numerics import LEVELS
+
+
+class Algorithm(str, Enum):
+    """The calibrator that a table is for, by TensorRT's name."""
+
+    ENTROPY_2 = "EntropyCalibration2"
+    MIN_MAX = "MinMaxCalibration"
+    ENTROPY = "EntropyCalibration"
+    LEGACY = "LegacyCalibration"
+
+    @property
+    def shares_pools(self) -> bool:
+        """Whether TensorRT gives a pool's output the scale of its input (measured with TensorRT 8.6)."""
+        return self in (Algorithm.ENTROPY_2, Algorithm.MIN_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first line of a table.
+
+    `TRT-8601-EntropyCalibration2`: version number and algorithm; TensorRT ignores a table whose header is not its own.
+    `0 3ff0000000000000 3fefff2e48e8a71e`: the Legacy calibrator's cutoff and quantile, as hexadecimal doubles; in
+    tables before TensorRT 5 the three stand without spaces (`spaced` is False).
+    """
+
+    algorithm: Algorithm
+    version: int | None = None
+    cutoff: float = 1.0
+    quantile: float = 0.9999
+    spaced: bool = True
+
+    @property
+    def text(self) -> str:
+        """As it stands in the file."""
+        if self.algorithm is not Algorithm.LEGACY:
+            return f"TRT-{self.version}-{self.algorithm.value}"
+        words = ["0", struct.pack(">d", self.cutoff).hex(), struct.pack(">d", self.quantile).hex()]
+        return (" " if self.spaced else "").join(words)
+
+    @property
+    def version_text(self) -> str:
+        """For example `8.6.1`; `any` for the Legacy calibrator, whose header carries no version."""
+        if self.version is None:
+            return "any"
+        major, rest = divmod(self.version, 10000)
+        if major == 0:  # 8.x and 9.x: 1000·major + 100·minor + patch
+            major, rest = divmod(self.version, 1000)
+        return f"{major}.{rest // 100}.{rest % 100}"
+
+
+def version_number(text: str) -> int:
+    """`10.13.3` → 101303, `8.6.1` → 8601: TensorRT's NV_TENSORRT_VERSION of that release. UsageError."""
+    match = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.\d+)*(?:\.post\d+)?", text)
+    if not match:
+        raise UsageError(f"{text!r} is not a TensorRT version", remedy="for example --tensorrt-version 10.13.3")
+    major, minor, patch = int(match[1]), int(match[2]), int(match[3] or 0)
+    if major >= 11:
+        raise UsageError(
+            f"TensorRT {text} reads no calibration tables: version 11 removed them",
+            remedy="give 10.x or older, and use Q/DQ models with TensorRT 11",
+        )
+    if minor > 99 or patch > 99 or major < 4 or (major < 10 and minor > 9):
+        raise UsageError(f"there is no TensorRT {text}", remedy="for example --tensorrt-version 10.13.3")
+    return major * (10000 if major >= 10 else 1000) + minor * 100 + patch
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationTable:
+    """Tensor name → scale (a float32 value, as a float); the largest value that is kept is 127·scale.
+
+    `lines` keeps the lines of a file that was read, those that stand twice included; `newline` its line ends.
+    """
+
+    header: Header
+    scales: Mapping[str, float]
+    lines: tuple[str, ...] = field(default=())
+    newline: str = "\n"
+
+    def __post_init__(self) -> None:
+        for name, scale in self.scales.items():
+            if "\n" in name or "\r" in name or not name:
+                raise TableError(
+                    f"tensor name {name!r} cannot stand in a calibration table",
+                    remedy="rename the tensor",
+                )
+            if not 0.0 <= scale < float("inf"):
+                raise TableError(f"tensor {name!r} has scale {scale}", remedy="calibrate again")
+
+    def __len__(self) -> int:
+        return len(self.scales)
+
+    def amax(self, name: str) -> float:
+        """The largest |x| that the scale of `name` can represent."""
+        return self.scales[name] * LEVELS
+
+    def with_header(self, header: Header) -> CalibrationTable:
+        """The same scales under another header."""
+        return CalibrationTable(header, self.scales, self.lines, self.newline)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(n)}</td><td>{s:.6g}</td><td>{s * LEVELS:.6g}</td></tr>"
+            for n, s in self.scales.items()
+        )
+        head = "<tr><th>tensor</th><th>scale</th><th>amax</th></tr>"
+        return f"<p>{html.escape(self.header.text)}: {len(self)} tensors</p><table>{head}{rows}</table>"

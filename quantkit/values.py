@@ -1,0 +1,59 @@
+"""What several nouns share: batches, the model's inputs, which samples were chosen.
+
+Batch         input name → array [N, …], C-contiguous, the model's dtype
+ModelInput    name, dtype and shape of a network input
+Selection     which samples of a data set are used, and in which order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"
+Batch: TypeAlias = Mapping[str, "NDArray[Any]"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """One input of a network. `shape` holds an int where a dimension is fixed, its symbol or None where not."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch size that the model is fixed to; None where it is dynamic."""
+        first = self.shape[0] if self.shape else None
+        return first if isinstance(first, int) else None
+
+    def describe(self) -> str:
+        """For example `image float32 [N,3,224,224]`."""
+        dims = ",".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.name} {self.dtype} [{dims}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which samples: at most `limit`, spread evenly over the sorted list, order kept; shuffled with `seed` if asked."""
+
+    limit: int | None = None
+    shuffle: bool = False
+    seed: int = 0
+
+    def of(self, count: int) -> list[int]:
+        """Indices into a list of `count` samples."""
+        chosen = count if self.limit is None else min(self.limit, count)
+        indices = [i * count // chosen for i in range(chosen)]
+        if self.shuffle:
+            import numpy as np
+
+            order: NDArray[np.intp] = np.random.default_rng(self.seed).permutation(chosen)
+            indices = [indices[i] for i in order]
+        return indices
