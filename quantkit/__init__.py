@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from quantkit.data import DataOptions
     from quantkit.errors import QuantkitError
     from quantkit.histogram import Histogram, HistogramMode
-    from quantkit.pipeline.calibrate import CalibrateOptions, Calibration, calibrate
+    from quantkit.pipeline.calibrate import Calibration, calibrate
     from quantkit.pipeline.convert import adopt, convert
     from quantkit.pipeline.doctor import doctor
     from quantkit.pipeline.inspect import inspect
+    from quantkit.pipeline.options import CalibrateOptions
     from quantkit.pipeline.statistics import merge, tables_from
     from quantkit.preprocess import PRESETS, Preprocess, load_preprocess
     from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     "Algorithm": "table",
-    "CalibrateOptions": "pipeline.calibrate",
+    "CalibrateOptions": "pipeline.options",
     "Calibration": "pipeline.calibrate",
     "CalibrationTable": "table",
     "DataOptions": "data",

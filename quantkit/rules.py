@@ -91,12 +91,17 @@ class Percentile:
         """`percentile:<keep>`."""
         return f"percentile:{self.keep!r}"
 
+    @property
+    def quantile(self) -> float:
+        """keep/100, rounded once: 99.99 is the double 0.9999."""
+        return float(f"{self.keep!r}e-2")
+
     def threshold(self, histogram: Histogram) -> float:
         """Upper edge of the first bin whose cumulative share reaches keep/100."""
         if histogram.amax == 0.0:
             return 0.0
         cumulative = np.cumsum(histogram.counts)
-        reached = np.searchsorted(cumulative / cumulative[-1], self.keep / 100)
+        reached = np.searchsorted(cumulative / cumulative[-1], self.quantile)
         return float32((min(int(reached), BINS - 1) + 1) * histogram.range / BINS)
 
 

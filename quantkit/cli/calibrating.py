@@ -12,7 +12,8 @@ from quantkit.cli.console import note, print_fields, print_json, print_rows, war
 from quantkit.cli.options import AlgorithmName, Force, Json, Rules, TensorRTVersion, byte_count
 
 if TYPE_CHECKING:
-    from quantkit.pipeline.calibrate import CalibrateOptions, Calibration
+    from quantkit.pipeline.calibrate import Calibration
+    from quantkit.pipeline.options import CalibrateOptions
 
 DATA = "Data"
 RUN = "Run"
@@ -176,7 +177,7 @@ def collected(*, limit: int | None, shuffle: bool, seed: int, batch_size: int | 
     """The options as values. UsageError where a name is unknown."""
     from quantkit.cli.names import algorithm_named, histogram_named
     from quantkit.data import DataOptions
-    from quantkit.pipeline.calibrate import CalibrateOptions
+    from quantkit.pipeline.options import CalibrateOptions
 
     threads = {} if workers is None else {"workers": workers}
     data = DataOptions(

@@ -81,7 +81,8 @@ def adopt(source: Path, model: Path, *, min_coverage: float = MIN_COVERAGE, forc
     if not 0.0 <= min_coverage <= 1.0:
         raise UsageError(f"coverage {min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
     target = provenance_path(source)
-    refuse_existing(target, force=force)
+    if target.exists() and not force:
+        raise StaleError(f"{source} has a provenance already: {target}", remedy="--force replaces it")
     table = read_table(source)
     network = load_model(model)
     covered = coverage(table, watched_tensors(network).tensors)

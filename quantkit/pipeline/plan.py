@@ -68,8 +68,8 @@ def groups(sizes: Mapping[str, int], limit: int) -> tuple[tuple[str, ...], ...]:
     for name, size in sizes.items():
         if size > limit:
             raise UsageError(
-                f"tensor {name!r} alone takes {size / 2**20:,.0f} MiB, --max-memory is {limit / 2**20:,.0f} MiB",
-                remedy=f"give at least --max-memory {-(-size // 2**20)}M",
+                f"tensor {name!r} alone takes {size:,} bytes, --max-memory is {limit:,}",
+                remedy=f"give at least --max-memory {-(-size // 1024)}K",
             )
         if held + size > limit and result[-1]:
             result.append([])

@@ -10,7 +10,7 @@ from typing import Any
 from quantkit.artifact import sha256_of
 from quantkit.data import DataIdentity, Feed
 from quantkit.data.feed import Identifier, batch_digests
-from quantkit.errors import StaleError, StatisticsError
+from quantkit.errors import StaleError
 from quantkit.histogram import HistogramMode
 from quantkit.pipeline.tables import statistics_path
 from quantkit.provenance import Provenance, provenance_path, read_provenance
@@ -40,7 +40,7 @@ def parts_of(provenance: Provenance) -> dict[str, Any]:
     return {
         "model": provenance.model.sha256,
         "data": data and data.content,
-        "samples": data and data.samples,
+        "samples": data and data.chosen,
         "order of the data": data.order if ordered and data else None,
         "batch size": run.batch_size if ordered and run else None,
         "preprocessing": provenance.preprocess,
@@ -52,10 +52,10 @@ def parts_of(provenance: Provenance) -> dict[str, Any]:
     }
 
 
-def known_identity(feed: Feed, previous: Provenance | None) -> DataIdentity | None:
+def known_identity(feed: Feed, previous: Provenance | None, *, needed: bool) -> DataIdentity | None:
     """The identity of the data: from the table's provenance while no file changed, else by content.
 
-    A stream is run through only if there is a table to compare it with; None if not.
+    A stream has to be run through for it, which is done only where it is `needed`; otherwise None.
     """
     stamps = tuple((s.name, s.size, s.modified_ns) for s in feed.stamps())
     if previous and previous.data and previous.run and stamps:
@@ -63,7 +63,7 @@ def known_identity(feed: Feed, previous: Provenance | None) -> DataIdentity | No
         if data.order is not None and stamps == data.files and feed.batch_size == run.batch_size:
             return DataIdentity(data.content, data.order, data.chosen)
     identity = feed.identity()
-    if identity is None and previous is not None:
+    if identity is None and needed:
         identifier = Identifier()
         for portion in feed.portions():
             identifier.add(batch_digests(portion.batch))
@@ -122,19 +122,15 @@ def described(name: str, then: Any, now: Any) -> str:
 
 
 def matching_statistics(output: Path, request: Request) -> Statistics | None:
-    """The statistics beside the output, if they are of exactly this run; None otherwise."""
+    """The statistics beside the output, if they are of exactly this run; None otherwise. StatisticsError if damaged."""
     path = statistics_path(output)
     if not path.exists():
         return None
-    try:
-        statistics = read_statistics(path)
-    except StatisticsError:
-        return None
+    statistics = read_statistics(path)
     origin, parts = statistics.origin, request.parts
     same: Sequence[bool] = (
         origin.model == parts["model"],
         origin.data == parts["data"],
-        origin.samples == parts["samples"],
         origin.order == parts["order of the data"],
         origin.batch_size == parts["batch size"],
         origin.preprocess == parts["preprocessing"],

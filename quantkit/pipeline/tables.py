@@ -32,7 +32,7 @@ def header_for(rule: Rule, version: int, algorithm: Algorithm | None = None) -> 
                 f"a LegacyCalibration table holds percentiles, the rule is {rule.name}",
                 remedy="use --rule percentile:99.99 with it",
             )
-        return Header(chosen, None, cutoff=1.0, quantile=rule.keep / 100)
+        return Header(chosen, None, cutoff=1.0, quantile=rule.quantile)
     return Header(chosen, version)
 
 

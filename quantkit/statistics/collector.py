@@ -101,6 +101,7 @@ class Collector:
                     row.pending[:] = max(row.pending[0], -low, high), row.pending[1] + x.size
                     row.add_channels(x, samples)
                     return True
+                row.state[0] = max(-low, high)
             if not observe(x, row.counts, row.state, self.mode is HistogramMode.INVARIANT):
                 return False
             row.add_channels(x, samples)

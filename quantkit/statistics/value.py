@@ -31,7 +31,7 @@ class Origin(BaseModel):
     data: str
     """Sum of the sha256 of the samples, modulo 2^256."""
     samples: int
-    preprocess: dict[str, Any] | None
+    preprocess: dict[str, Any] | None = None
     """The spec as it was applied; None where arrays were fed unchanged."""
     histogram: HistogramMode
     backend: str

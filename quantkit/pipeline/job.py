@@ -1,0 +1,132 @@
+"""A calibration job: everything that is settled before data is looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.backends.session import Session
+from quantkit.data import DataIdentity, Feed, open_data
+from quantkit.errors import BackendError, ModelError, OutputError, UsageError
+from quantkit.graph import Model, Watch, load_model, watched_tensors
+from quantkit.histogram import HistogramMode
+from quantkit.pipeline.options import CalibrateOptions
+from quantkit.pipeline.plan import Plan
+from quantkit.pipeline.preparing import ChosenSpec, choose_spec
+from quantkit.pipeline.reuse import Request
+from quantkit.pipeline.tables import header_for, table_paths
+from quantkit.pipeline.target import target_version
+from quantkit.preprocess import Preprocess
+from quantkit.rules import Rule, parse_rules
+from quantkit.table import Header
+from quantkit.tensorrt_version import TargetVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that is settled before data is looked at."""
+
+    model: Model
+    watch: Watch
+    rules: tuple[Rule, ...]
+    headers: Mapping[str, Header]
+    target: TargetVersion
+    source: str
+    feed: Feed
+    spec: ChosenSpec
+    output: Path | None
+    options: CalibrateOptions
+
+    def request(self, identity: DataIdentity) -> Request:
+        """What decides about the tables."""
+        options = self.options
+        ordered = options.histogram is HistogramMode.TENSORRT
+        parts = {
+            "model": self.model.sha256,
+            "data": identity.content,
+            "samples": identity.samples,
+            "order of the data": identity.order if ordered else None,
+            "batch size": self.feed.batch_size if ordered else None,
+            "preprocessing": self.spec.document,
+            "histogram": options.histogram.value,
+            "max memory": options.max_memory,
+            "provider": options.provider,
+        }
+        return Request(parts, self.headers)
+
+    def paths(self) -> dict[Path, Rule]:
+        """Where the tables go; nowhere without an output."""
+        return table_paths(self.output, self.rules) if self.output else {}
+
+
+def prepared(
+    model: str | os.PathLike[str],
+    data: Any,
+    rules: str | Sequence[Rule],
+    preprocess: str | Path | Preprocess | None,
+    output: str | os.PathLike[str] | None,
+    options: CalibrateOptions,
+) -> Job:
+    """Check the arguments, read the model, open the data."""
+    chosen_rules = parse_rules(rules) if isinstance(rules, str) else tuple(rules)
+    if not chosen_rules:
+        raise UsageError("no rule is given", remedy="for example --rule entropy")
+    if options.backend == "tensorrt":
+        raise BackendError(
+            "this quantkit does not calibrate on TensorRT itself",
+            remedy="--backend onnxruntime: it writes the table that TensorRT would have written",
+        )
+    target = target_version(options.tensorrt_version)
+    headers = {r.name: header_for(r, target.number, options.algorithm) for r in chosen_rules}
+    loaded = load_model(model)
+    watch = watched_tensors(loaded)
+    if not watch.tensors:
+        raise ModelError(f"{loaded.path} has no float tensors", remedy="give a float32 or float16 network")
+    spec = choose_spec(preprocess, loaded, data)
+    feed, applied = open_data(data, loaded.inputs, spec.spec, options.data)
+    source = Path(data).resolve().name if isinstance(data, (str, os.PathLike)) else type(data).__name__
+    place = None if output is None else placed(Path(output), loaded.path)
+    return Job(
+        loaded,
+        watch,
+        chosen_rules,
+        headers,
+        target,
+        source,
+        feed,
+        spec.with_applied(applied),
+        place,
+        options,
+    )
+
+
+def placed(output: Path, model: Path) -> Path:
+    """Where the first table goes: `output`, or below it where it is a folder. OutputError."""
+    path = output / f"{model.stem}.calib" if output.is_dir() else output
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="make the folder first")
+    return path
+
+
+def opened(job: Job, tensors: tuple[str, ...], provider: str, plan: Plan) -> Session:
+    """An onnxruntime session that watches `tensors`."""
+    from quantkit.backends.onnxruntime import OnnxRuntimeSession
+
+    alone = plan.runners == 1
+    return OnnxRuntimeSession(
+        job.model,
+        tensors,
+        provider=provider,
+        threads=job.options.data.workers if alone else 1,
+        fixed_shapes=job.watch.fixed_shapes,
+    )
+
+
+def backend_version(options: CalibrateOptions) -> str:
+    """Library and provider."""
+    from quantkit.backends.onnxruntime import version
+
+    return version(options.provider)
