@@ -40,7 +40,7 @@ static inline float float_of(int32_t key)
     int32_t bits = key_of(key);
     float x;
     memcpy(&x, &bits, sizeof x);
-    return x;
+    return x + 0.0f;                        /* -0 and 0 are the same extreme, whichever came first */
 }
 #define KEY_INF 0x7f800000
 #define KEY_MINUS_INF ((int32_t)(0xff800000u ^ 0x7fffffffu))
@@ -257,8 +257,8 @@ static void table_of_rows(const float *x, Py_ssize_t units, Py_ssize_t rows, Py_
         }
     }
     for (Py_ssize_t c = 0; c < channels; c++) {
-        ranges[2 * c] = lo[c];
-        ranges[2 * c + 1] = hi[c];
+        ranges[2 * c] = lo[c] + 0.0f;
+        ranges[2 * c + 1] = hi[c] + 0.0f;
     }
 }
 

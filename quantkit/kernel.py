@@ -33,7 +33,7 @@ def numpy_extremes(x: NDArray[np.float32]) -> tuple[float, float, bool]:
     """Minimum and maximum of `x`, and whether all of it is finite (otherwise ignore the two)."""
     if x.size == 0:
         return 0.0, 0.0, True
-    low, high = float(x.min()), float(x.max())
+    low, high = float(x.min()) + 0.0, float(x.max()) + 0.0  # -0 and 0 are the same extreme
     return low, high, bool(np.isfinite(low) and np.isfinite(high))
 
 
@@ -155,8 +155,8 @@ def numpy_channel_sums(
         lanes = np.moveaxis(padded.reshape(units, channels, -1, LANES), 2, 1)
         total, squares = tree(in_order(lanes)), tree(in_order(lanes * lanes))
     flat = block.reshape(units, rows, channels, inner)
-    ranges[:, 0] = np.minimum(ranges[:, 0], flat.min(axis=(0, 1, 3)).astype(np.float32))
-    ranges[:, 1] = np.maximum(ranges[:, 1], flat.max(axis=(0, 1, 3)).astype(np.float32))
+    ranges[:, 0] = np.minimum(ranges[:, 0], flat.min(axis=(0, 1, 3)).astype(np.float32)) + np.float32(0)
+    ranges[:, 1] = np.maximum(ranges[:, 1], flat.max(axis=(0, 1, 3)).astype(np.float32)) + np.float32(0)
     add_exactly(sums, np.stack([total.T, squares.T], axis=1))
 
 
@@ -177,7 +177,7 @@ def tree(lanes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 try:
-    from quantkit import _kernel as fastest
+    import quantkit._kernel as fastest
 
     COMPILED = True
 except ImportError:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from quantkit.pipeline.calibrate import Calibration
     from quantkit.pipeline.options import CalibrateOptions
 
-DATA = "Data"
-RUN = "Run"
 SHOWN = 8
 
 
@@ -33,7 +31,6 @@ def calibrate(
             "--data",
             metavar="PATH",
             help="Folder of images, .npy or .npz file, folder of .npz batches, or module:callable.",
-            rich_help_panel=DATA,
         ),
     ],
     rule: Rules = "entropy",
@@ -53,24 +50,23 @@ def calibrate(
             metavar="PRESET|FILE.toml",
             help="imagenet, imagenet-caffe, cifar10, yolo, unit, raw, or a TOML file. Default: preprocess.toml beside "
             "the model, else its metadata, else unit with a warning; arrays: raw.",
-            rich_help_panel=DATA,
         ),
     ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="Images at most, spread evenly over the sorted list. Default: 512.",
-            rich_help_panel=DATA,
         ),
     ] = None,
-    shuffle: Annotated[bool, typer.Option("--shuffle", help="Shuffle the images.", rich_help_panel=DATA)] = False,
-    seed: Annotated[int, typer.Option(help="Seed of --shuffle.", rich_help_panel=DATA)] = 0,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Shuffle the images.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of --shuffle.")] = 0,
     batch_size: Annotated[
         int | None,
         typer.Option(
             "--batch-size",
-            help="Default: the model's where it is fixed, else 32.",
-            rich_help_panel=DATA,
+            metavar="N",
+            help="Images a batch. Default: the model's where it is fixed, else 32.",
         ),
     ] = None,
     skip_corrupt: Annotated[
@@ -78,40 +74,35 @@ def calibrate(
         typer.Option(
             "--skip-corrupt",
             help="Leave out images that cannot be read, and count them.",
-            rich_help_panel=DATA,
         ),
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(help="Threads that decode and run. Default: one a core, 8 at most.", rich_help_panel=RUN),
+        typer.Option(metavar="N", help="Threads that decode and run. Default: one a core, 8 at most."),
     ] = None,
-    backend: Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", rich_help_panel=RUN)] = "auto",
+    backend: Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", help="What runs the network.")] = "auto",
     provider: Annotated[
         str,
-        typer.Option(metavar="cpu|cuda", help="onnxruntime's execution provider.", rich_help_panel=RUN),
+        typer.Option(metavar="cpu|cuda", help="onnxruntime's execution provider."),
     ] = "cpu",
     histogram: Annotated[
         str,
         typer.Option(
             metavar="tensorrt|invariant",
             help="tensorrt: ranges as TensorRT settles them. invariant: independent of order; can be merged.",
-            rich_help_panel=RUN,
         ),
     ] = "tensorrt",
     max_memory: Annotated[
         str,
-        typer.Option("--max-memory", metavar="SIZE", help="Activations held at once.", rich_help_panel=RUN),
+        typer.Option("--max-memory", metavar="SIZE", help="Activations held at once."),
     ] = "1G",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run.", rich_help_panel=RUN)
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     checkpoint_every: Annotated[
         int,
         typer.Option(
             "--checkpoint-every",
             metavar="N",
             help="Batches between checkpoints.",
-            rich_help_panel=RUN,
         ),
     ] = 16,
     learning_curve: Annotated[
@@ -119,7 +110,6 @@ def calibrate(
         typer.Option(
             "--learning-curve",
             help="Show how thresholds settle with the number of images.",
-            rich_help_panel=RUN,
         ),
     ] = False,
     tensorrt_version: TensorRTVersion = None,

@@ -17,12 +17,13 @@ KEY = "quantkit.checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a run got: which pass, the position in the feed, batches and samples of that pass."""
+    """How far a run got: which pass, the position in the feed, batches and samples of that pass, what was left out."""
 
     pass_: int = 0
     stop: int = 0
     batches: int = 0
     samples: int = 0
+    unreadable: tuple[str, ...] = ()
 
 
 def write_checkpoint(path: Path, identity: Mapping[str, Any], position: Position, arrays: Mapping[str, Array]) -> None:
@@ -35,6 +36,7 @@ def write_checkpoint(path: Path, identity: Mapping[str, Any], position: Position
         "stop": position.stop,
         "batches": position.batches,
         "samples": position.samples,
+        "unreadable": position.unreadable,
     }
     write_whole(path, save(dict(arrays), metadata={KEY: canonical_json(document)}))
 
@@ -58,4 +60,15 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[Position, 
             f"the interrupted run of {path} differs in {', '.join(changed)}",
             remedy="use the options of that run, or leave out --resume to start again",
         )
-    return Position(document["pass"], document["stop"], document["batches"], document["samples"]), arrays
+    return position_in(document), arrays
+
+
+def position_in(document: Mapping[str, Any]) -> Position:
+    """The position that a checkpoint records."""
+    return Position(
+        document["pass"],
+        document["stop"],
+        document["batches"],
+        document["samples"],
+        tuple(document["unreadable"]),
+    )

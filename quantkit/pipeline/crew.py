@@ -43,7 +43,6 @@ class Crew:
     ) -> None:
         self._session, self._collector, self._workers = session, collector, workers
         self._names, self._advance = names, advance
-        self._watched = frozenset(collector.tensors)
         self._changed = threading.Condition()
         self._tasks: deque[Task] = deque()
         self._left: dict[int, int] = {}
@@ -133,7 +132,9 @@ class Crew:
             self._changed.wait_for(lambda: self._turn == task.batch or self._failure)
             if self._failure:
                 return
-        for name in activations.keys() & self._watched:
+        for name in self._collector.tensors:  # in graph order: the first NaN is the one to look at
+            if name not in activations:
+                continue
             if task.again is None:
                 if not self._collector.count(name, activations[name], task.samples, whole=task.whole):
                     raise DataError(

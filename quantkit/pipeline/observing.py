@@ -135,6 +135,7 @@ class Run:
                     portion.stop,
                     position.batches + 1,
                     position.samples + portion.samples,
+                    tuple(self._feed.unreadable),
                 )
                 self._between(crew, collector, position)
             crew.wait()
@@ -183,6 +184,7 @@ class Run:
             raise StatisticsError(
                 f"{checkpoints.path} is damaged: {error}", remedy="remove it and start again"
             ) from None
+        self._feed.unreadable[:] = position.unreadable
         return position
 
     def _done(self, position: Position) -> int:

@@ -98,10 +98,10 @@ class Collector:
                     return False
                 if not whole:
                     row.state[1:] = min(row.state[1], low), max(row.state[2], high)
-                    row.pending[:] = max(row.pending[0], -low, high), row.pending[1] + x.size
+                    row.pending[:] = max(row.pending[0], abs(low), abs(high)), row.pending[1] + x.size
                     row.add_channels(x, samples)
                     return True
-                row.state[0] = max(-low, high)
+                row.state[0] = max(abs(low), abs(high))
             if not observe(x, row.counts, row.state, self.mode is HistogramMode.INVARIANT):
                 return False
             row.add_channels(x, samples)

@@ -1,0 +1,120 @@
+"""Everything that a reader can copy from the README and the pages in docs/ is executed here.
+
+A block marked `console` holds commands behind `$ ` and what they print, standard error included; `...` stands for any
+lines, `[1]` for the exit code of a command that fails. A block marked `python` has to run, one marked `toml` has to be a
+preprocessing spec. All blocks of a page run in one scratch folder, in order.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from quantkit.preprocess import load_preprocess
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+
+
+def blocks(page: Path, language: str) -> Iterator[str]:
+    """The code blocks of a language."""
+    yield from re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A folder with the bundled data and nothing else."""
+    shutil.copytree(
+        ROOT / "calibration_data", tmp_path / "calibration_data", ignore=shutil.ignore_patterns("*.calib*", "*.stats.*")
+    )
+    return tmp_path
+
+
+def environment() -> dict[str, str]:
+    """The environment in which `quantkit` is the one under test, and messages are in English."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
+
+
+def run(command: str, folder: Path) -> str:
+    """What a shell command prints, with its exit code if it is not 0."""
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.stdout + (f"[{done.returncode}]\n" if done.returncode else "")
+
+
+def transcript(block: str) -> Iterator[tuple[str, str]]:
+    """Commands of a console block, each with what it should print."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command, _, expected = part.partition("\n")
+        yield command, expected
+
+
+def matches(expected: str, printed: str) -> bool:
+    """Whether `printed` is `expected`, with `...` standing for any lines."""
+    pattern = "".join(
+        "(?:.*\n)*?" if line == "...\n" else re.escape(line) for line in expected.splitlines(keepends=True)
+    )
+    return re.fullmatch(pattern, printed) is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_shows_is_what_happens(page: Path, scratch: Path) -> None:
+    for block in blocks(page, "console"):
+        for command, expected in transcript(block):
+            printed = run(command, scratch)
+            assert matches(expected, printed), (
+                f"{page.name}: $ {command}\nprints\n{printed}\nbut the page says\n{expected}"
+            )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_a_page_runs(page: Path, scratch: Path) -> None:
+    for block in blocks(page, "python"):
+        (scratch / "block.py").write_text(block, encoding="utf-8")
+        printed = run(f"{sys.executable} -W error block.py", scratch)
+        assert "Traceback" not in printed, printed
+        assert not printed.endswith("]\n"), printed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_toml_on_a_page_is_a_spec(page: Path, tmp_path: Path) -> None:
+    for block in blocks(page, "toml"):
+        (tmp_path / "spec.toml").write_text(block, encoding="utf-8")
+        load_preprocess(tmp_path / "spec.toml")
+
+
+def test_the_readme_begins_with_two_commands(scratch: Path) -> None:
+    """The gate runs them with pip; here what follows the installation."""
+    first = next(blocks(ROOT / "README.md", "sh")).splitlines()
+    assert len(first) == 2
+    printed = run(first[0].partition("&& ")[2], scratch)
+    assert "wrote  calibration_data/model.calib\n" in printed
+    assert first[1].endswith("&& pytest")
+
+
+def test_links_lead_somewhere() -> None:
+    pages = [
+        *PAGES,
+        *ROOT.glob("docs/decisions/*.md"),
+        ROOT / "CHANGELOG.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "calibration_data/README.md",
+    ]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"

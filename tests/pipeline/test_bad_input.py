@@ -1,0 +1,142 @@
+"""Bad input gets one clear line with a remedy and an exit code, and nothing half-written stays behind."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from .conftest import ROOT, Command, network
+
+CASES: dict[str, tuple[Callable[[Path], object], list[str], str, int]] = {
+    "no such model": (lambda p: (p / "net/model.onnx").unlink(), [], "No such file", 1),
+    "not a model": (lambda p: (p / "net/model.onnx").write_text("hello"), [], "not an ONNX model", 1),
+    "an empty model": (lambda p: (p / "net/model.onnx").write_bytes(b""), [], "not an ONNX model", 1),
+    "a truncated model": (
+        lambda p: (p / "net/model.onnx").write_bytes((p / "net/model.onnx").read_bytes()[:60_000]), [], "cut short", 1,
+    ),
+    "no images": (lambda p: [f.unlink() for f in p.glob("imgs/*/*")], [], "no images in imgs", 1),
+    "no folder": (lambda p: (p / "imgs").rename(p / "other"), [], "imgs does not exist", 1),
+    "a spec that does not fit": (lambda _: None, ["--preprocess", "imagenet"], "1 channels", 1),
+    "an unknown preset": (lambda _: None, ["--preprocess", "imgnet"], "unknown preset 'imgnet'", 1),
+    "a bad spec": (lambda p: (p / "net/preprocess.toml").write_text("scale = 'x'"), [], "scale", 1),
+    "an unknown rule": (lambda _: None, ["--rule", "kl"], "unknown rule 'kl'", 2),
+    "a rule twice": (lambda _: None, ["--rule", "mse,mse"], "named twice", 2),
+    "a bad percentile": (lambda _: None, ["--rule", "percentile:101"], "not in (0, 100]", 2),
+    "an unknown algorithm": (lambda _: None, ["--algorithm", "Entropy3"], "unknown algorithm", 2),
+    "a contradiction": (lambda _: None, ["--algorithm", "LegacyCalibration"], "holds percentiles", 2),
+    "an unknown histogram": (lambda _: None, ["--histogram", "fine"], "unknown histogram", 2),
+    "an unknown backend": (lambda _: None, ["--backend", "cuda"], "unknown backend", 2),
+    "an unknown provider": (lambda _: None, ["--provider", "rocm"], "unknown provider", 2),
+    "TensorRT as backend": (lambda _: None, ["--backend", "tensorrt"], "--backend onnxruntime", 1),
+    "TensorRT 11": (lambda _: None, ["--tensorrt-version", "11.0.0"], "version 11 removed them", 2),
+    "no version": (lambda _: None, ["--tensorrt-version", "new"], "not a TensorRT version", 2),
+    "no images asked for": (lambda _: None, ["--limit", "0"], "limit is 0", 2),
+    "a memory that is none": (lambda _: None, ["--max-memory", "much"], "'much' is not a size", 2),
+    "too little memory": (lambda _: None, ["--max-memory", "1K"], "--max-memory", 2),
+    "no folder for the output": (lambda _: None, ["--output", "nowhere/x.calib"], "nowhere", 1),
+    "nothing to resume": (lambda _: None, ["--resume"], "nothing to resume", 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_a_remedy_and_nothing_left(case: str, place: Path, quantkit_command: Command) -> None:
+    break_it, options, expected, code = CASES[case]
+    break_it(place)
+    before = sorted(p for p in place.rglob("*"))
+    done = quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", *options, code=code)
+    assert expected in done.stderr
+    assert done.stderr.startswith("quantkit: ")
+    assert "\n  → " in done.stderr
+    assert done.stdout == ""
+    assert sorted(p for p in place.rglob("*")) == before
+
+
+def test_all_corrupt_images_are_named(place: Path, quantkit_command: Command) -> None:
+    truncated, text = sorted(place.glob("imgs/*/*"))[7], place / "imgs/9/zz.png"
+    truncated.write_bytes(truncated.read_bytes()[:100])
+    text.write_text("hello")
+    done = quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", code=1)
+    assert "2 of 61 samples cannot be read" in done.stderr
+    assert truncated.name in done.stderr
+    assert "9/zz.png" in done.stderr
+    assert "--skip-corrupt" in done.stderr
+    done = quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", "--skip-corrupt")
+    assert "59 images in 2 batches, 2 unreadable left out" in done.stdout
+
+
+def test_nan_pixels_name_the_sample(place: Path, quantkit_command: Command) -> None:
+    values = np.zeros((5, 1, 16, 16), np.float32)
+    values[3, 0, 2, 2] = np.nan
+    np.save(place / "x.npy", values)
+    done = quantkit_command("calibrate", "net/model.onnx", "--data", "x.npy", code=1)
+    assert "x.npy[3]" in done.stderr
+    assert "NaN" in done.stderr
+    assert not list(place.glob("net/*calib*"))
+
+
+def test_nan_in_an_activation_names_tensor_and_batch(place: Path, quantkit_command: Command) -> None:
+    onnx.save(
+        network(
+            [helper.make_node("Log", ["x"], ["y"]), helper.make_node("Relu", ["y"], ["z"])], {"x": ["N", 3]}, ["z"]
+        ),
+        "log.onnx",
+    )
+    (place / "batches").mkdir()
+    for i, value in enumerate([1.0, 2.0, -1.0]):
+        np.savez(place / "batches" / f"{i}.npz", x=np.full((2, 3), value, np.float32))
+    done = quantkit_command("calibrate", "log.onnx", "--data", "batches", code=1)
+    assert "tensor 'y' holds NaN or Inf in batch 3 (2.npz[0] … 2.npz[1])" in done.stderr
+    assert not list(place.glob("log.*calib*"))
+
+
+@pytest.mark.parametrize("limit", [0, 2_000, 20_000])
+def test_a_full_disk_leaves_nothing(limit: int, place: Path) -> None:
+    """The size of files is limited, as a full disk would do it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "quantkit", "calibrate", "net/model.onnx", "--data", "imgs", "-o", "x.calib"],
+        cwd=place,
+        env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(place)},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "cannot write x." in done.stderr
+    assert not [p for p in place.iterdir() if "x." in p.name]
+
+
+def test_an_error_is_json_where_a_program_listens(
+    place: Path, quantkit_json: Callable[..., dict[str, dict[str, str]]]
+) -> None:
+    error = quantkit_json("calibrate", "net/model.onnx", "--data", "nowhere", code=1)["error"]
+    assert error["kind"] == "DataError"
+    assert error["remedy"]
+
+
+def test_a_table_of_another_network_is_refused(place: Path, quantkit_command: Command) -> None:
+    onnx.save(network([helper.make_node("Relu", ["x"], ["y"])], {"x": ["N", 3]}, ["y"]), "other.onnx")
+    quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", "-o", "x.calib", "-q")
+    (place / "x.calib.json").unlink()
+    done = quantkit_command("table", "adopt", "x.calib", "other.onnx", code=1)
+    assert "covers 0% of the tensors" in done.stderr
+    assert not (place / "x.calib.json").exists()
+    done = quantkit_command("table", "adopt", "x.calib", "net/model.onnx")
+    assert "44 tensors of the model, 100.0%" in done.stdout
+
+
+def test_a_broken_pipe_is_no_error(place: Path, quantkit_command: Command) -> None:
+    quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", "-o", "x.calib", "-q")
+    done = subprocess.run(
+        f"{sys.executable} -m quantkit table show x.calib | head -1; echo ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", cwd=place, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""

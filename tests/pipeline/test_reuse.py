@@ -1,0 +1,174 @@
+"""A second run reuses what fits, refuses what does not, and says what changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import quantkit
+from quantkit import CalibrateOptions, DataOptions, HistogramMode
+from quantkit.data import images
+from quantkit.errors import StaleError, StatisticsError, TableError
+
+MODEL, DATA, OUTPUT = "net/model.onnx", "imgs", "x.calib"
+
+
+def calibrate(**changes: Any) -> quantkit.Calibration:
+    """The call that the tests repeat with one thing changed."""
+    arguments: dict[str, Any] = {"model": MODEL, "data": DATA, "output": OUTPUT, **changes}
+    return quantkit.calibrate(arguments.pop("model"), arguments.pop("data"), **arguments)
+
+
+@pytest.fixture
+def first(place: Path) -> Path:
+    """A calibration is there."""
+    assert not calibrate().reused
+    return place
+
+
+def test_a_second_run_reuses(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {p.name: p.read_bytes() for p in first.iterdir() if p.is_file()}
+    monkeypatch.setattr(images, "decode", None)
+    again = calibrate()
+    assert again.reused
+    assert again.samples == 60
+    assert again.statistics is not None
+    assert {p.name: p.read_bytes() for p in first.iterdir() if p.is_file()} == before
+
+
+def test_touched_files_are_compared_by_content(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for image in first.glob("imgs/*/*.png"):
+        image.touch()
+    monkeypatch.setattr(images, "decode", None)
+    assert calibrate().reused
+
+
+def test_a_copy_of_the_model_is_the_same_model(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = onnx.load(MODEL)
+    model.doc_string, model.producer_name = "saved again", "somebody"
+    onnx.save(model, "net/other.onnx")
+    monkeypatch.setattr(images, "decode", None)
+    assert calibrate(model="net/other.onnx").reused
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "preprocessing": {"preprocess": "unit"},
+    "samples": {"options": CalibrateOptions(data=DataOptions(limit=50))},
+    "order of the data": {"options": CalibrateOptions(data=DataOptions(shuffle=True))},
+    "batch size": {"options": CalibrateOptions(data=DataOptions(batch_size=8))},
+    "rule": {"rules": "mse"},
+    "header": {"options": CalibrateOptions(tensorrt_version="8.6.1")},
+    "histogram": {"options": CalibrateOptions(histogram=HistogramMode.INVARIANT)},
+    "max memory": {"options": CalibrateOptions(max_memory=1 << 26)},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_changed_is_refused_and_named(what: str, first: Path) -> None:
+    before = (first / OUTPUT).read_bytes()
+    with pytest.raises(StaleError, match=what) as refusal:
+        calibrate(**CHANGES[what])
+    assert "--force" in refusal.value.remedy
+    assert (first / OUTPUT).read_bytes() == before
+
+
+def test_changed_data_is_refused(first: Path) -> None:
+    image = sorted(first.glob("imgs/3/*.png"))[0]
+    shutil.copy(sorted(first.glob("imgs/4/*.png"))[0], image)
+    with pytest.raises(StaleError, match="data"):
+        calibrate()
+
+
+def test_a_changed_weight_is_another_model(first: Path) -> None:
+    model = onnx.load(MODEL)
+    weight = next(w for w in model.graph.initializer if len(w.dims) == 4)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[0] *= 1.5
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, MODEL)
+    with pytest.raises(StaleError, match="model"):
+        calibrate()
+
+
+def test_force_replaces(first: Path) -> None:
+    made = calibrate(rules="minmax", options=CalibrateOptions(force=True))
+    assert not made.reused
+    assert json.loads((first / "x.calib.json").read_text())["rule"] == "minmax"
+
+
+def test_a_new_rule_comes_from_the_statistics(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "decode", None)
+    made = calibrate(rules="entropy,minmax,percentile:99.9")
+    assert not made.reused
+    assert {p.name for p in made.files} == {
+        "x.minmax.calib", "x.minmax.calib.json", "x.percentile-99.9.calib", "x.percentile-99.9.calib.json",
+    }  # fmt: skip
+    assert calibrate(rules="entropy,minmax,percentile:99.9").reused
+
+
+def test_a_table_without_provenance_is_refused(first: Path) -> None:
+    (first / "x.calib.json").unlink()
+    with pytest.raises(StaleError, match="nothing tells") as refusal:
+        calibrate()
+    assert "adopt" in refusal.value.remedy
+
+
+def test_an_edited_table_is_refused(first: Path) -> None:
+    table = first / OUTPUT
+    table.write_bytes(table.read_bytes().replace(b": 3", b": 2", 1))
+    with pytest.raises(StaleError, match="changed after"):
+        calibrate()
+
+
+def test_damaged_provenance_is_an_error(first: Path) -> None:
+    (first / "x.calib.json").write_text("{")
+    with pytest.raises(TableError, match=r"x\.calib\.json"):
+        calibrate()
+
+
+def test_tables_are_reused_without_their_statistics(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first / "x.stats.safetensors").unlink()
+    monkeypatch.setattr(images, "decode", None)
+    again = calibrate()
+    assert again.reused
+    assert again.statistics is None
+
+
+def test_damaged_statistics_are_an_error(first: Path) -> None:
+    (first / "x.stats.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(StatisticsError, match=r"x\.stats\.safetensors"):
+        calibrate()
+
+
+def test_an_adopted_table_is_not_taken_for_ours(first: Path) -> None:
+    (first / "x.calib.json").unlink()
+    quantkit.adopt(first / OUTPUT, first / MODEL)
+    with pytest.raises(StaleError, match="adopted"):
+        calibrate()
+
+
+def test_a_stream_is_compared_by_content(place: Path) -> None:
+    def batches(seed: int) -> list[dict[str, Any]]:
+        values = np.random.default_rng(seed).normal(size=(3, 4, 1, 16, 16)).astype(np.float32)
+        return [{"image": batch} for batch in values]
+
+    assert not calibrate(data=batches(1)).reused
+    assert calibrate(data=lambda: iter(batches(1))).reused
+    with pytest.raises(StaleError, match="data"):
+        calibrate(data=batches(2))
+
+
+def test_in_invariant_mode_order_and_batches_do_not_matter(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def options(**data: Any) -> CalibrateOptions:
+        return CalibrateOptions(histogram=HistogramMode.INVARIANT, data=DataOptions(**data))
+
+    calibrate(options=options())
+    monkeypatch.setattr(images, "decode", None)
+    assert calibrate(options=options(shuffle=True)).reused
+    assert calibrate(options=options(batch_size=7)).reused
