@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
+from quantkit.cli import options
 from quantkit.cli.console import note, print_fields, print_json, print_rows, warn
-from quantkit.cli.options import AlgorithmName, Force, Json, Rules, TensorRTVersion, byte_count
 
 if TYPE_CHECKING:
     from quantkit.pipeline.calibrate import Calibration
@@ -18,105 +18,71 @@ if TYPE_CHECKING:
 SHOWN = 8
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("calibrate")(calibrate)
-
-
+@click.command()
+@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.option(
+    "--data",
+    metavar="PATH",
+    required=True,
+    help="Folder of images, .npy or .npz file, folder of .npz batches, or module:callable.",
+)
+@options.rule
+@click.option(
+    "--output", "-o", metavar="PATH", type=options.a_path, help="The table. Default: beside the model, MODEL.calib."
+)
+@click.option(
+    "--preprocess",
+    metavar="PRESET|FILE.toml",
+    help="imagenet, imagenet-caffe, cifar10, yolo, unit, raw, or a TOML file. Default: preprocess.toml beside the "
+    "model, else its metadata, else unit with a warning; arrays: raw.",
+)
+@click.option(
+    "--limit", metavar="N", type=int, help="Images at most, spread evenly over the sorted list. Default: 512."
+)
+@click.option("--shuffle", is_flag=True, help="Shuffle the images.")
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of --shuffle.")
+@click.option(
+    "--batch-size", metavar="N", type=int, help="Images a batch. Default: the model's where it is fixed, else 32."
+)
+@click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be read, and count them.")
+@click.option("--workers", metavar="N", type=int, help="Threads that decode and run. Default: one a core, 8 at most.")
+@click.option(
+    "--backend",
+    metavar="auto|onnxruntime|tensorrt",
+    default="auto",
+    show_default=True,
+    help="What runs the network.",
+)
+@click.option(
+    "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="onnxruntime's execution provider."
+)
+@click.option(
+    "--histogram",
+    metavar="tensorrt|invariant",
+    default="tensorrt",
+    show_default=True,
+    help="tensorrt: ranges as TensorRT settles them. invariant: independent of order; can be merged.",
+)
+@click.option("--max-memory", metavar="SIZE", default="1G", show_default=True, help="Activations held at once.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option(
+    "--checkpoint-every", metavar="N", type=int, default=16, show_default=True, help="Batches between checkpoints."
+)
+@click.option("--learning-curve", is_flag=True, help="Show how thresholds settle with the number of images.")
+@options.tensorrt_version
+@options.algorithm
+@options.force
+@click.option("--quiet", "-q", is_flag=True, help="No progress, no summary; warnings stay.")
+@options.as_json
 def calibrate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model.")],
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="PATH",
-            help="Folder of images, .npy or .npz file, folder of .npz batches, or module:callable.",
-        ),
-    ],
-    rule: Rules = "entropy",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="The table. Default: beside the model, MODEL.calib.",
-        ),
-    ] = None,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            "--preprocess",
-            metavar="PRESET|FILE.toml",
-            help="imagenet, imagenet-caffe, cifar10, yolo, unit, raw, or a TOML file. Default: preprocess.toml beside "
-            "the model, else its metadata, else unit with a warning; arrays: raw.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Images at most, spread evenly over the sorted list. Default: 512.",
-        ),
-    ] = None,
-    shuffle: Annotated[bool, typer.Option("--shuffle", help="Shuffle the images.")] = False,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of --shuffle.")] = 0,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            metavar="N",
-            help="Images a batch. Default: the model's where it is fixed, else 32.",
-        ),
-    ] = None,
-    skip_corrupt: Annotated[
-        bool,
-        typer.Option(
-            "--skip-corrupt",
-            help="Leave out images that cannot be read, and count them.",
-        ),
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Threads that decode and run. Default: one a core, 8 at most."),
-    ] = None,
-    backend: Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", help="What runs the network.")] = "auto",
-    provider: Annotated[
-        str,
-        typer.Option(metavar="cpu|cuda", help="onnxruntime's execution provider."),
-    ] = "cpu",
-    histogram: Annotated[
-        str,
-        typer.Option(
-            metavar="tensorrt|invariant",
-            help="tensorrt: ranges as TensorRT settles them. invariant: independent of order; can be merged.",
-        ),
-    ] = "tensorrt",
-    max_memory: Annotated[
-        str,
-        typer.Option("--max-memory", metavar="SIZE", help="Activations held at once."),
-    ] = "1G",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    checkpoint_every: Annotated[
-        int,
-        typer.Option(
-            "--checkpoint-every",
-            metavar="N",
-            help="Batches between checkpoints.",
-        ),
-    ] = 16,
-    learning_curve: Annotated[
-        bool,
-        typer.Option(
-            "--learning-curve",
-            help="Show how thresholds settle with the number of images.",
-        ),
-    ] = False,
-    tensorrt_version: TensorRTVersion = None,
-    algorithm: AlgorithmName = None,
-    force: Force = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; warnings stay.")] = False,
-    json: Json = False,
+    model: Path,
+    data: str,
+    rule: str,
+    output: Path | None,
+    preprocess: str | None,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Calibrate MODEL on real data: statistics, and a calibration table for TensorRT.
 
@@ -126,63 +92,40 @@ def calibrate(
     from quantkit.cli.progress import Bar
     from quantkit.pipeline.calibrate import calibrate as run
 
-    options = collected(
-        limit=limit,
-        shuffle=shuffle,
-        seed=seed,
-        batch_size=batch_size,
-        skip_corrupt=skip_corrupt,
-        workers=workers,
-        backend=backend,
-        provider=provider,
-        histogram=histogram,
-        max_memory=byte_count(max_memory),
-        resume=resume,
-        checkpoint_every=checkpoint_every,
-        learning_curve=learning_curve,
-        tensorrt_version=tensorrt_version,
-        algorithm=algorithm,
-        force=force,
-    )
-    hidden = quiet or json or not sys.stderr.isatty()
     result = run(
         model,
         data,
         rules=rule,
         preprocess=preprocess,
         output=output or model.with_suffix(".calib"),
-        options=options,
-        progress=Bar(hidden=hidden),
+        options=collected(settings),
+        progress=Bar(hidden=quiet or as_json or not sys.stderr.isatty()),
     )
     for text in result.warnings:
         warn(text)
-    if json:
+    if as_json:
         print_json(document(result))
     elif not quiet:
         print_summary(result)
 
 
-def collected(*, limit: int | None, shuffle: bool, seed: int, batch_size: int | None, skip_corrupt: bool,
-              workers: int | None, histogram: str, algorithm: str | None, **rest: Any) -> CalibrateOptions:  # fmt: skip
+def collected(settings: dict[str, Any]) -> CalibrateOptions:
     """The options as values. UsageError where a name is unknown."""
     from quantkit.cli.names import algorithm_named, histogram_named
     from quantkit.data import DataOptions
     from quantkit.pipeline.options import CalibrateOptions
 
-    threads = {} if workers is None else {"workers": workers}
-    data = DataOptions(
-        limit=limit,
-        shuffle=shuffle,
-        seed=seed,
-        batch_size=batch_size,
-        skip_corrupt=skip_corrupt,
-        **threads,
-    )
+    names = {"limit", "shuffle", "seed", "batch_size", "skip_corrupt", "workers"}
+    about_data = {name: settings[name] for name in names if settings[name] is not None}
+    rest = {name: value for name, value in settings.items() if name not in names}
     return CalibrateOptions(
-        data=data,
-        histogram=histogram_named(histogram),
-        algorithm=algorithm_named(algorithm),
-        **rest,
+        data=DataOptions(**about_data),
+        **rest
+        | {
+            "histogram": histogram_named(settings["histogram"]),
+            "algorithm": algorithm_named(settings["algorithm"]),
+            "max_memory": options.byte_count(settings["max_memory"]),
+        },
     )
 
 

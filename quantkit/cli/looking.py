@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
+from quantkit.cli import options
 from quantkit.cli.console import print_fields, print_json, warn
-from quantkit.cli.options import Json
 
 if TYPE_CHECKING:
     from quantkit.pipeline.inspect import Inspection
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("inspect")(inspect)
-    app.command("doctor")(doctor)
-
-
-def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model.")],
-    tensors: Annotated[bool, typer.Option("--tensors", help="List every watched tensor.")] = False,
-    json: Json = False,
-) -> None:
+@click.command()
+@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.option("--tensors", is_flag=True, help="List every watched tensor.")
+@options.as_json
+def inspect(model: Path, tensors: bool, as_json: bool) -> None:
     """Show what MODEL is and what a calibration would watch."""
     from quantkit.pipeline.inspect import inspect as run
 
     found = run(model)
     watch = found.watch
-    if json:
+    if as_json:
         print_json(
             {
                 "model": found.path,
@@ -86,12 +80,14 @@ def print_inspection(found: Inspection) -> None:
     print_fields(fields)
 
 
-def doctor(json: Json = False) -> None:
+@click.command()
+@options.as_json
+def doctor(as_json: bool) -> None:
     """Show what quantkit can do on this machine."""
     from quantkit.pipeline.doctor import doctor as run
 
     found = run()
-    if json:
+    if as_json:
         print_json(
             {
                 "quantkit": found.quantkit,

@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from quantkit.errors import UsageError
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-TensorRTVersion = Annotated[
-    str | None,
-    typer.Option(
-        "--tensorrt-version",
-        metavar="X.Y.Z",
-        help="TensorRT that the table is for. Default: the installed library's version, else 10.3.0. TensorRT ignores "
-        "tables of other versions.",
-    ),
-]
-AlgorithmName = Annotated[
-    str | None,
-    typer.Option(
-        "--algorithm",
-        metavar="NAME",
-        help="Header's algorithm: EntropyCalibration2, MinMaxCalibration, EntropyCalibration or LegacyCalibration. "
-        "Default: that of the rule.",
-    ),
-]
-Rules = Annotated[
-    str,
-    typer.Option(
-        "--rule",
-        metavar="RULE[,RULE…]",
-        help="entropy, minmax, mse, percentile:99.99; several make several tables from the same pass.",
-    ),
-]
-TablePath = Annotated[Path, typer.Argument(metavar="TABLE", help="A calibration table.")]
+a_path = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+force = click.option("--force", is_flag=True, help="Replace what is there.")
+tensorrt_version = click.option(
+    "--tensorrt-version",
+    metavar="X.Y.Z",
+    help="TensorRT that the table is for. Default: the installed library's version, else 10.3.0. TensorRT ignores "
+    "tables of other versions.",
+)
+algorithm = click.option(
+    "--algorithm",
+    metavar="NAME",
+    help="Header's algorithm: EntropyCalibration2, MinMaxCalibration, EntropyCalibration or LegacyCalibration. "
+    "Default: that of the rule.",
+)
+rule = click.option(
+    "--rule",
+    metavar="RULE[,RULE…]",
+    default="entropy",
+    show_default=True,
+    help="entropy, minmax, mse, percentile:99.99; several make several tables from the same pass.",
+)
+table = click.argument("table", metavar="TABLE", type=a_path)
 
 
 def byte_count(text: str) -> int:

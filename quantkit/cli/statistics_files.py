@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
+from quantkit.cli import options
 from quantkit.cli.console import print_fields, print_json, print_rows
-from quantkit.cli.options import AlgorithmName, Force, Json, Rules, TensorRTVersion
-
-app = typer.Typer(help="Statistics files: show, merge, make tables.", no_args_is_help=True, rich_markup_mode=None)
-
-StatisticsPath = Annotated[Path, typer.Argument(metavar="STATS", help="A statistics file.")]
 
 
-@app.command("show")
-def show(stats: StatisticsPath, json: Json = False) -> None:
+@click.group("stats")
+def group() -> None:
+    """Statistics files: show, merge, make tables."""
+
+
+@group.command("show")
+@click.argument("stats", metavar="STATS", type=options.a_path)
+@options.as_json
+def show(stats: Path, as_json: bool) -> None:
     """Show the ranges of all tensors, and where STATS came from."""
     from quantkit.rules import Percentile
     from quantkit.statistics import read_statistics
 
     found = read_statistics(stats)
-    if json:
+    if as_json:
         print_json(
             {
                 "origin": found.origin.model_dump(mode="json", exclude_none=True),
@@ -64,32 +66,38 @@ def show(stats: StatisticsPath, json: Json = False) -> None:
     print_rows(("tensor", "min", "max", "99.9 %", "bin 0"), rows)
 
 
-@app.command("merge")
-def merge(
-    stats: Annotated[list[Path], typer.Argument(metavar="STATS…", help="Statistics files of invariant mode.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help="The merged file.")],
-    force: Force = False,
-    json: Json = False,
-) -> None:
+@group.command("merge")
+@click.argument("stats", metavar="STATS…", type=options.a_path, nargs=-1, required=True)
+@click.option("--output", "-o", metavar="PATH", type=options.a_path, required=True, help="The merged file.")
+@options.force
+@options.as_json
+def merge(stats: tuple[Path, ...], output: Path, force: bool, as_json: bool) -> None:
     """Merge statistics of parts of a data set: the same bytes as one run over all of it."""
     from quantkit.pipeline.statistics import merge as run
 
     made = run(stats, output, force=force)
-    if json:
+    if as_json:
         print_json({"file": str(output), "samples": made.origin.samples, "tensors": len(made)})
     else:
         print(f"wrote {output}: {made.origin.samples} samples, {len(made)} tensors")
 
 
-@app.command("table")
+@group.command("table")
+@click.argument("stats", metavar="STATS", type=options.a_path)
+@click.option("--output", "-o", metavar="PATH", type=options.a_path, required=True, help="The first rule's table.")
+@options.rule
+@options.tensorrt_version
+@options.algorithm
+@options.force
+@options.as_json
 def table(
-    stats: StatisticsPath,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help="The first rule's table.")],
-    rule: Rules = "entropy",
-    tensorrt_version: TensorRTVersion = None,
-    algorithm: AlgorithmName = None,
-    force: Force = False,
-    json: Json = False,
+    stats: Path,
+    output: Path,
+    rule: str,
+    tensorrt_version: str | None,
+    algorithm: str | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Make calibration tables from STATS, without data."""
     from quantkit.cli.names import algorithm_named
@@ -106,7 +114,7 @@ def table(
         force=force,
     )
     paths = table_paths(output, parse_rules(rule))
-    if json:
+    if as_json:
         print_json({str(path): made[r.name].header.text for path, r in paths.items()})
         return
     for path, chosen in paths.items():

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
+from quantkit.cli import options
 from quantkit.cli.console import print_fields, print_json, print_rows
-from quantkit.cli.options import AlgorithmName, Force, Json, TablePath, TensorRTVersion
-
-app = typer.Typer(
-    help="Calibration tables: show, compare, convert, adopt.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help="The new table.")]
 
 
-@app.command("show")
-def show(table: TablePath, json: Json = False) -> None:
+@click.group("table")
+def group() -> None:
+    """Calibration tables: show, compare, convert, adopt."""
+
+
+@group.command("show")
+@options.table
+@options.as_json
+def show(table: Path, as_json: bool) -> None:
     """Show header, scales and provenance of TABLE."""
     from quantkit.numerics import word_of
     from quantkit.provenance import provenance_path, read_provenance
@@ -28,7 +26,7 @@ def show(table: TablePath, json: Json = False) -> None:
 
     found = read_table(table)
     origin = read_provenance(provenance_path(table))
-    if json:
+    if as_json:
         print_json(
             {
                 "header": found.header.text,
@@ -58,19 +56,18 @@ def show(table: TablePath, json: Json = False) -> None:
     print_rows(("tensor", "scale", "amax", "word"), rows)
 
 
-@app.command("diff")
-def diff(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A calibration table.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
-    json: Json = False,
-) -> None:
+@group.command("diff")
+@click.argument("first", metavar="A", type=options.a_path)
+@click.argument("second", metavar="B", type=options.a_path)
+@options.as_json
+def diff(first: Path, second: Path, as_json: bool) -> None:
     """Compare the scales of two tables, the largest difference first."""
     from quantkit.table import diff as compare
     from quantkit.table import read_table
 
     a, b = read_table(first), read_table(second)
     found = compare(a, b)
-    if json:
+    if as_json:
         print_json(
             {
                 "equal": found.equal,
@@ -95,14 +92,15 @@ def diff(
         print_rows(("tensor", "A", "B", "B/A − 1"), rows)
 
 
-@app.command("convert")
+@group.command("convert")
+@options.table
+@click.option("--output", "-o", metavar="PATH", type=options.a_path, required=True, help="The new table.")
+@options.tensorrt_version
+@options.algorithm
+@options.force
+@options.as_json
 def convert(
-    table: TablePath,
-    output: Output,
-    tensorrt_version: TensorRTVersion = None,
-    algorithm: AlgorithmName = None,
-    force: Force = False,
-    json: Json = False,
+    table: Path, output: Path, tensorrt_version: str | None, algorithm: str | None, force: bool, as_json: bool
 ) -> None:
     """Write the scales of TABLE under the header of another TensorRT version or calibrator."""
     from quantkit.cli.names import algorithm_named
@@ -115,29 +113,32 @@ def convert(
         algorithm=algorithm_named(algorithm),
         force=force,
     )
-    if json:
+    if as_json:
         print_json({"file": str(output), "header": made.header.text, "tensors": len(made)})
     else:
         print(f"wrote {output}: {made.header.text}, {len(made)} tensors")
 
 
-@app.command("adopt")
-def adopt(
-    table: TablePath,
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model that it is for.")],
-    min_coverage: Annotated[
-        float,
-        typer.Option("--min-coverage", metavar="SHARE", help="Share of the model's tensors, 0 … 1."),
-    ] = 0.9,
-    force: Force = False,
-    json: Json = False,
-) -> None:
+@group.command("adopt")
+@options.table
+@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.option(
+    "--min-coverage",
+    metavar="SHARE",
+    type=float,
+    default=0.9,
+    show_default=True,
+    help="Share of the model's tensors that need a scale, 0 … 1.",
+)
+@options.force
+@options.as_json
+def adopt(table: Path, model: Path, min_coverage: float, force: bool, as_json: bool) -> None:
     """Check that a TABLE of unknown origin belongs to MODEL, and record that beside it."""
     from quantkit.pipeline.convert import adopt as run
 
     made = run(table, model, min_coverage=min_coverage, force=force)
     covered = made.coverage
-    if json:
+    if as_json:
         print_json(
             {
                 "provenance": str(made.provenance),

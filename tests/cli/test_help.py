@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
-import typer
 
 from quantkit.cli.application import app
 
@@ -30,22 +30,19 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 def option_line(parameter: Any) -> str:
     """A parameter as a list entry."""
     written = parameter.metavar
+    if isinstance(parameter, click.Argument):
+        return f"- `{written}`"
     assert written or parameter.is_flag, f"{parameter.name} needs a metavar"
-    argument = parameter.param_type_name == "argument"
-    names = f"`{written}`" if argument else ", ".join(f"`{o}`" for o in parameter.opts)
-    value = "" if argument or parameter.is_flag else f" `{written}`"
-    default = (
-        ""
-        if parameter.default is None or parameter.default is False or parameter.required
-        else f" Default: `{parameter.default}`."
-    )
+    names = ", ".join(f"`{option}`" for option in parameter.opts)
+    value = "" if parameter.is_flag else f" `{written}`"
+    default = f" Default: `{parameter.default}`." if parameter.show_default else ""
     return f"- {names}{value}: {parameter.help}{default}"
 
 
 def reference() -> str:
     """The page."""
     parts = [HEAD]
-    for name, command in commands(typer.main.get_command(app), "quantkit"):
+    for name, command in commands(app, "quantkit"):
         about = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help.strip())
         shown = [option_line(p) for p in command.params if "--help" not in p.opts]
         parts.append(f"## {name}\n\n{about}\n\n" + "\n".join(shown) + "\n")
@@ -59,7 +56,7 @@ def test_the_reference_is_current(request: pytest.FixtureRequest) -> None:
     assert PAGE.read_text(encoding="utf-8") == now, "run `pytest --regen tests/cli/test_help.py` and read the diff"
 
 
-@pytest.mark.parametrize("name", [name for name, _ in commands(typer.main.get_command(app), "quantkit")])
+@pytest.mark.parametrize("name", [name for name, _ in commands(app, "quantkit")])
 def test_every_command_explains_itself(name: str) -> None:
     done = subprocess.run([sys.executable, "-m", *name.split(), "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: ")
