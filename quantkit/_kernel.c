@@ -108,6 +108,12 @@ static int observe_range(const float *x, Py_ssize_t n, int64_t *counts, double *
     int few = n < FEW;
     if (!few)
         memset(ways, 0, sizeof ways);
+    if (range == 0 && !invariant) {         /* the range of a first batch is that of all of it, not of its first block */
+        int32_t lo = INT32_MAX, hi = INT32_MIN;
+        key_range((const int32_t *)x, n, &lo, &hi);
+        if (n && hi < KEY_INF && lo > KEY_MINUS_INF)
+            range = fabs(float_of(lo)) > fabs(float_of(hi)) ? fabs(float_of(lo)) : fabs(float_of(hi));
+    }
     for (Py_ssize_t start = 0; start < n; start += BLOCK) {
         Py_ssize_t m = n - start < BLOCK ? n - start : BLOCK;
         int32_t lo = INT32_MAX, hi = INT32_MIN;
@@ -123,7 +129,7 @@ static int observe_range(const float *x, Py_ssize_t n, int64_t *counts, double *
                 flush(ways, counts);
             held = 0;
             if (range == 0)
-                range = invariant ? ldexp(1.0, ilogb(most) + 1) : most;
+                range = ldexp(1.0, ilogb(most) + 1);
             while (invariant ? most >= range : most > range) {
                 double_range(counts);
                 range *= 2;

@@ -32,24 +32,36 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_all(files: dict[Path, bytes]) -> None:
-    """Write several files, each whole; either all are replaced or, after an error, none of the new ones is left."""
+    """Write several files, each whole; either all are replaced or, after an error, all are as they were."""
     staged: dict[Path, Path] = {}
+    before: dict[Path, bytes | None] = {}
+    path = Path()
     try:
         for path, content in files.items():
             staged[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-            try:
-                staged[path].write_bytes(content)
-            except OSError as error:
-                raise not_writable(path, error) from None
+            staged[path].write_bytes(content)
         for path, temporary in staged.items():
-            try:
-                os.replace(temporary, path)
-            except OSError as error:
-                raise not_writable(path, error) from None
+            before[path] = path.read_bytes() if path.exists() else None
+            os.replace(temporary, path)
+    except BaseException as error:
+        restore(before)
+        if isinstance(error, OSError):
+            raise not_writable(path, error) from None
+        raise
     finally:
         for temporary in staged.values():
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def restore(before: dict[Path, bytes | None]) -> None:
+    """Put files back as they were, as far as that is possible."""
+    for path, content in before.items():
+        with contextlib.suppress(OSError, OutputError):
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif path.read_bytes() != content:
+                write_whole(path, content)
 
 
 def not_writable(path: Path, error: OSError) -> OutputError:

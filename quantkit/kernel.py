@@ -143,6 +143,8 @@ def numpy_channel_sums(
     One of `rows` and `inner` is 1. `ranges` float32 [channels, 2] and `sums` int64 [channels, 2, 4] are updated in
     place. Within a unit (one image) float64 additions have a fixed order; across units the sum is exact.
     """
+    if not x.size:
+        return
     block = x.reshape(units, rows, channels, inner).astype(np.float64)
     if inner == 1:
         grouped = block[..., 0]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +27,8 @@ from quantkit.histogram import BINS, Histogram
 from quantkit.numerics import LEVELS, float32
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from numpy.typing import NDArray
 
 ENTROPY_LEVELS = 128
@@ -89,12 +92,12 @@ class Percentile:
     @property
     def name(self) -> str:
         """`percentile:<keep>`."""
-        return f"percentile:{self.keep!r}"
+        return f"percentile:{Decimal(repr(self.keep)):f}"
 
     @property
     def quantile(self) -> float:
         """keep/100, rounded once: 99.99 is the double 0.9999."""
-        return float(f"{self.keep!r}e-2")
+        return float(Decimal(repr(self.keep)).scaleb(-2))
 
     def threshold(self, histogram: Histogram) -> float:
         """Upper edge of the first bin whose cumulative share reaches keep/100."""
@@ -115,15 +118,16 @@ class Mse:
         return "mse"
 
     def threshold(self, histogram: Histogram) -> float:
-        """A bin edge, at most max|x|, found in three steps of 64, 8 and 1 bins."""
+        """A bin edge, at most max|x|: a grid of edges is tried, then every edge around the eight best of them."""
         if histogram.amax == 0.0:
             return 0.0
         last = min(BINS, int(np.ceil(histogram.amax / histogram.width)))
-        low, high, best = 1, last, last
-        for step in (64, 8, 1):
-            edges = np.unique(np.append(np.arange(low + step - 1, high, step), (best, high)))
-            best = int(edges[np.argmin(squared_errors(histogram.counts, edges))])
-            low, high = max(1, best - step), min(last, best + step)
+        edges, rounding = edge_grid()
+        tried = int(np.searchsorted(edges, last, side="right"))
+        errors = squared_errors(histogram.counts, edges[:tried], rounding[:tried])
+        promising = edges[np.argsort(errors, kind="stable")[:8]]
+        around = np.union1d(np.clip(promising[:, None] + np.arange(-3, 4), 1, last), last)
+        best = int(around[np.argmin(squared_errors(histogram.counts, around))])
         return min(float32(best * histogram.width), histogram.amax)
 
 
@@ -207,23 +211,41 @@ def xlogx(x: NDArray[np.float64]) -> NDArray[np.float64]:
 # ── the squared error ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def squared_errors(counts: NDArray[np.int64], edges: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Expected squared error, summed over all values, of clipping at each bin edge [n] → [n], in bins².
+@lru_cache(maxsize=1)
+def edge_grid() -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Edges no further apart than 1/256 of their size, and their rounding errors.
 
-    Inside, ∫(u − round u)² is taken exactly over every bin; beyond, the distance to the threshold.
+    The rounding error of a value near the threshold oscillates with it, with a period of 1/127 of its size.
     """
-    weights = counts.astype(np.float64)
-    steps = edges / LEVELS
-    u = np.arange(edges[-1] + 1) / steps[:, None]
+    edges = np.concatenate([np.arange(1, 512), np.arange(512, 1024, 2), np.arange(1024, BINS + 1, 4)])
+    return edges, rounding_errors(edges).astype(np.float32)
+
+
+def rounding_errors(edges: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Expected squared rounding error of a value of every bin, for each clipping edge: [n, 2048], in bins².
+
+    A step is edge/127; ∫(u − round u)² is taken exactly over every bin below the edge, and is 0 beyond it.
+    """
+    steps = (edges / LEVELS)[:, None]
+    u = np.arange(BINS + 1) / steps
     nearest = np.rint(u)
     u -= nearest
     u *= u * u
     u *= 4.0
     u += nearest  # 12 times the primitive of (u − round u)²
-    rounding = np.diff(u, axis=1)
-    rounding[np.arange(edges[-1]) >= edges[:, None]] = 0.0
-    inside = rounding @ weights[: edges[-1]] * steps**3 / 12.0
+    errors = np.diff(u, axis=1)
+    errors *= steps**3 / 12.0
+    errors[np.arange(BINS) >= edges[:, None]] = 0.0
+    return errors
 
+
+def squared_errors(
+    counts: NDArray[np.int64], edges: NDArray[np.intp], rounding: NDArray[np.floating[Any]] | None = None
+) -> NDArray[np.float64]:
+    """Expected squared error, summed over all values, of clipping at each bin edge [n] → [n], in bins²."""
+    weights = counts.astype(np.float64)
+    known = rounding_errors(edges) if rounding is None else rounding
+    inside = known @ weights.astype(known.dtype)
     j = np.arange(BINS)
     moments = np.stack([weights, weights * (j + 0.5), weights * (j * j + j + 1.0 / 3.0)])
     beyond = np.concatenate([np.cumsum(moments[:, ::-1], axis=1)[:, ::-1], np.zeros((3, 1))], axis=1)

@@ -91,21 +91,19 @@ class Collector:
         """Count a slice of a batch; `whole` if it is all of it. False where it holds NaN or Inf."""
         row = self._rows[tensor]
         x = values if values.dtype == np.float32 and values.flags.c_contiguous else as_float32(values)
-        with row.lock:
-            if self.mode is HistogramMode.TENSORRT and row.state[0] == 0.0:
-                low, high, finite = extremes(x)
-                if not finite:
-                    return False
-                if not whole:
-                    row.state[1:] = min(row.state[1], low), max(row.state[2], high)
-                    row.pending[:] = max(row.pending[0], abs(low), abs(high)), row.pending[1] + x.size
-                    row.add_channels(x, samples)
-                    return True
-                row.state[0] = max(abs(low), abs(high))
-            if not observe(x, row.counts, row.state, self.mode is HistogramMode.INVARIANT):
-                return False
-            row.add_channels(x, samples)
+        if not x.size:
             return True
+        with row.lock:
+            unsettled = self.mode is HistogramMode.TENSORRT and row.state[0] == 0.0
+            if unsettled and not whole:
+                low, high, finite = extremes(x)
+                row.state[1:] = min(row.state[1], low), max(row.state[2], high)
+                row.pending[:] = max(row.pending[0], abs(low), abs(high)), row.pending[1] + x.size
+            else:
+                finite = observe(x, row.counts, row.state, self.mode is HistogramMode.INVARIANT)
+            if finite:
+                row.add_channels(x, samples)
+            return finite
 
     def recount(self, tensor: str, values: Array) -> None:
         """Count a slice of a batch whose extremes are known; see `end_batch`."""

@@ -125,6 +125,17 @@ def test_a_bin_is_the_floor_of_the_exact_quotient(k: Kernel, invariant: bool, pa
 
 
 @both
+@given(odd=st.integers(2**22, 2**23 - 1).map(lambda i: 2 * i + 1), exponent=st.integers(-149, 104), side=st.booleans())
+def test_a_value_a_hair_beside_an_edge_stays_on_its_side(k: Kernel, odd: int, exponent: int, side: bool) -> None:
+    """For R = odd there is one edge n of which a float32 value lies as near as one can: x·2048/R = n ∓ 1/R."""
+    edge = pow(odd if side else -odd, -1, BINS)
+    x = (edge * odd - (1 if side else -1)) // BINS
+    counts, state = observed(k, [np.ldexp(F32([odd]), exponent), np.ldexp(F32([x]), exponent)], False)
+    assert state[0] == odd * 2.0**exponent
+    assert np.flatnonzero(counts).tolist() == [edge - side, BINS]
+
+
+@both
 @modes
 @given(parts=st.lists(activations(), min_size=1, max_size=3))
 def test_every_value_is_counted_once_and_extremes_are_exact(
@@ -268,6 +279,8 @@ def test_a_block_without_values_adds_nothing(k: Kernel, shape: tuple[int, ...]) 
 @given(x=blocks(finite | special))
 @example(x=np.array([0.0, -0.0], F32).reshape(1, 2, 1, 1))
 @example(x=np.array([-0.0, 0.0], F32).reshape(1, 1, 1, 2))
+@example(x=np.logspace(0, -20, 50, dtype=F32).reshape(1, 50, 1, 1))
+@example(x=np.logspace(0, -20, 50, dtype=F32).reshape(1, 1, 1, 50))
 def test_compiled_and_numpy_add_to_the_same_bits(x: np.ndarray) -> None:
     ours, theirs = channel_figures(COMPILED, [x, x]), channel_figures(NUMPY, [x, x])
     assert ours[0].tobytes() == theirs[0].tobytes()

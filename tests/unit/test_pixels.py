@@ -264,9 +264,7 @@ def torchvision(image: Image.Image, shortest: int, crop: int) -> Image.Image:
 
 @given(pixels=small_images, crop=sides, fraction=st.sampled_from([1.0, 0.875, 0.95, 0.5]))
 @example(np.zeros((20, 30, 3), np.uint8) + np.arange(30, dtype=np.uint8)[:, None] * 8, 14, 0.875)
-def test_shortest_is_torchvisions_resize_and_centre_crop(
-    pixels: NDArray[np.uint8], crop: int, fraction: float
-) -> None:
+def test_shortest_is_torchvisions_resize_and_centre_crop(pixels: NDArray[np.uint8], crop: int, fraction: float) -> None:
     asked = spec((crop, crop), resize="shortest", crop_fraction=fraction)
     by_hand = torchvision(Image.fromarray(pixels), round(crop / fraction), crop)
     assert np.array_equal(decode(encoded(pixels), asked), np.asarray(by_hand))
