@@ -15,6 +15,7 @@ import math
 import struct
 
 LEVELS = 127
+FLOAT32_MAX = (2.0 - 2.0**-23) * 2.0**127
 
 
 def float32(value: float) -> float:

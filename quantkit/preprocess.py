@@ -107,11 +107,13 @@ PRESETS: Mapping[str, Preprocess] = {
 """imagenet: torchvision. imagenet-caffe: Keras, Caffe. yolo: Ultralytics. unit: pixels/255. raw: as they are."""
 
 
-def parse_preprocess(document: Mapping[str, Any], where: str) -> Preprocess:
+def parse_preprocess(document: Any, where: str) -> Preprocess:
     """The spec in a parsed TOML or JSON document; `where` names it in errors. PreprocessError."""
+    if not isinstance(document, Mapping):
+        raise PreprocessError(f"{where}: not a table of keys", remedy='for example {"preset": "imagenet"}')
     fields = dict(document)
     base = fields.pop("preset", "raw")
-    if base not in PRESETS:
+    if not isinstance(base, str) or base not in PRESETS:
         raise PreprocessError(f"{where}: unknown preset {base!r}", remedy=f"one of {', '.join(PRESETS)}")
     merged = PRESETS[base].model_dump(exclude_unset=True) | fields
     try:

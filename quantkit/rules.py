@@ -24,13 +24,15 @@ import numpy as np
 
 from quantkit.errors import UsageError
 from quantkit.histogram import BINS, Histogram
-from quantkit.numerics import LEVELS, float32
+from quantkit.numerics import FLOAT32_MAX, LEVELS, float32
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
+SPARSE = 64
+"""Up to so many filled bins the squared error is computed for every edge: it has many minima then."""
 ENTROPY_LEVELS = 128
 """The search starts at this many bins and quantizes each candidate to this many levels."""
 
@@ -73,7 +75,7 @@ class Entropy:
         """(i + 1/2)·R/2048 for the i of the smallest divergence; can exceed max|x|."""
         if histogram.amax == 0.0:
             return 0.0
-        return float32((entropy_bins(histogram.counts) + 0.5) * histogram.range / BINS)
+        return float32(min((entropy_bins(histogram.counts) + 0.5) * histogram.range / BINS, FLOAT32_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +94,12 @@ class Percentile:
     @property
     def name(self) -> str:
         """`percentile:<keep>`."""
-        return f"percentile:{Decimal(repr(self.keep)):f}"
+        return f"percentile:{Decimal(repr(float(self.keep))):f}"
 
     @property
     def quantile(self) -> float:
         """keep/100, rounded once: 99.99 is the double 0.9999."""
-        return float(Decimal(repr(self.keep)).scaleb(-2))
+        return float(Decimal(repr(float(self.keep))).scaleb(-2))
 
     def threshold(self, histogram: Histogram) -> float:
         """Upper edge of the first bin whose cumulative share reaches keep/100."""
@@ -105,7 +107,7 @@ class Percentile:
             return 0.0
         cumulative = np.cumsum(histogram.counts)
         reached = np.searchsorted(cumulative / cumulative[-1], self.quantile)
-        return float32((min(int(reached), BINS - 1) + 1) * histogram.range / BINS)
+        return float32(min((min(int(reached), BINS - 1) + 1) * histogram.range / BINS, FLOAT32_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class Mse:
         errors = squared_errors(histogram.counts, edges[:tried], rounding[:tried])
         promising = edges[np.argsort(errors, kind="stable")[:8]]
         around = np.union1d(np.clip(promising[:, None] + np.arange(-3, 4), 1, last), last)
+        if np.count_nonzero(histogram.counts) <= SPARSE:
+            around = np.arange(1, last + 1)
         best = int(around[np.argmin(squared_errors(histogram.counts, around))])
         return min(float32(best * histogram.width), histogram.amax)
 
@@ -221,22 +225,30 @@ def edge_grid() -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     return edges, rounding_errors(edges).astype(np.float32)
 
 
-def rounding_errors(edges: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Expected squared rounding error of a value of every bin, for each clipping edge: [n, 2048], in bins².
+def rounding_errors(edges: NDArray[np.intp], bins: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
+    """Expected squared rounding error of a value of each of `bins` (all), by clipping edge: [n, bins], in bins².
 
     A step is edge/127; ∫(u − round u)² is taken exactly over every bin below the edge, and is 0 beyond it.
     """
     steps = (edges / LEVELS)[:, None]
-    u = np.arange(BINS + 1) / steps
+    if bins is None:
+        bins = np.arange(BINS)
+        errors = np.diff(primitive(np.arange(BINS + 1) / steps), axis=1)
+    else:
+        errors = primitive((bins + 1) / steps) - primitive(bins / steps)
+    errors *= steps**3 / 12.0
+    errors[bins >= edges[:, None]] = 0.0
+    return errors
+
+
+def primitive(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """12·∫(u − round u)², in place of `u`."""
     nearest = np.rint(u)
     u -= nearest
     u *= u * u
     u *= 4.0
-    u += nearest  # 12 times the primitive of (u − round u)²
-    errors = np.diff(u, axis=1)
-    errors *= steps**3 / 12.0
-    errors[np.arange(BINS) >= edges[:, None]] = 0.0
-    return errors
+    u += nearest
+    return u
 
 
 def squared_errors(
@@ -244,8 +256,12 @@ def squared_errors(
 ) -> NDArray[np.float64]:
     """Expected squared error, summed over all values, of clipping at each bin edge [n] → [n], in bins²."""
     weights = counts.astype(np.float64)
-    known = rounding_errors(edges) if rounding is None else rounding
-    inside = known @ weights.astype(known.dtype)
+    filled = np.flatnonzero(counts)
+    inside: NDArray[np.floating[Any]]
+    if rounding is None:
+        inside = rounding_errors(edges, filled) @ weights[filled]
+    else:
+        inside = rounding @ weights.astype(rounding.dtype)
     j = np.arange(BINS)
     moments = np.stack([weights, weights * (j + 0.5), weights * (j * j + j + 1.0 / 3.0)])
     beyond = np.concatenate([np.cumsum(moments[:, ::-1], axis=1)[:, ::-1], np.zeros((3, 1))], axis=1)

@@ -85,7 +85,7 @@ class BoundRunner:
     def __init__(self, session: Any, tensors: tuple[str, ...]) -> None:
         self._session, self._tensors = session, tensors
         self._plain = PlainRunner(session, tensors)
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes: dict[str, tuple[int, ...]] | None = None
         self._buffers: Mapping[str, Array] = {}
         self._binding: Any = None
 

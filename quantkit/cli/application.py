@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import click
 
@@ -27,6 +28,7 @@ for command in (calibrating.calibrate, tables.group, statistics_files.group, loo
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    warnings.filterwarnings("ignore", module="PIL")  # about images that are read all the same
     try:
         app.main(arguments, prog_name="quantkit", standalone_mode=False)
         code = 0

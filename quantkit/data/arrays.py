@@ -7,7 +7,9 @@ time. Rows that were passed are reached by starting again, which only a shuffled
 from __future__ import annotations
 
 import ast
+import struct
 import threading
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,6 +27,11 @@ from quantkit.errors import DataError
 from quantkit.preprocess import Preprocess
 from quantkit.values import Batch, ModelInput
 
+BROKEN = (
+    OSError, ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, OverflowError, MemoryError, RuntimeError,
+    NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What numpy and zipfile raise for files that are damaged in one way or another."""
 LABELS = frozenset({"y", "label", "labels", "target", "targets"})
 """Arrays of these names are labels where a file holds them beside its inputs."""
 
@@ -42,6 +49,9 @@ class Rows(Protocol):
 
     def row(self, index: int) -> NDArray[Any]:
         """Row `index` along axis 0."""
+
+    def close(self) -> None:
+        """Give the file back; the next row opens it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,9 @@ class MappedRows:
         """Row `index`, copied out of the file."""
         return np.array(self.array[index])
 
+    def close(self) -> None:
+        """Nothing: the mapping ends with the array."""
+
 
 @dataclass(slots=True)
 class ZippedRows:
@@ -73,6 +86,7 @@ class ZippedRows:
     member: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    _archive: zipfile.ZipFile | None = None
     _stream: IO[bytes] | None = None
     _next: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -90,7 +104,7 @@ class ZippedRows:
                     self._next += 1
                 content = self._stream.read(bytes_per_row)
                 self._next += 1
-            except (OSError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+            except BROKEN as error:
                 raise DataError(f"{self.path}, array {self.member!r}: {error}", remedy="save the file again") from None
         if len(content) != bytes_per_row:
             raise DataError(
@@ -99,10 +113,18 @@ class ZippedRows:
             )
         return np.frombuffer(content, self.dtype).reshape(self.shape[1:])
 
-    def _open(self) -> None:
+    def close(self) -> None:
+        """Give the file back; the next row opens it again."""
         if self._stream is not None:
             self._stream.close()
-        self._stream = zipfile.ZipFile(self.path).open(f"{self.member}.npy")  # noqa: SIM115 (read on by the next row)
+        if self._archive is not None:
+            self._archive.close()
+        self._stream = self._archive = None
+
+    def _open(self) -> None:
+        self.close()
+        self._archive = zipfile.ZipFile(self.path)
+        self._stream = self._archive.open(f"{self.member}.npy")
         read_header(self._stream)
         self._next = 0
 
@@ -132,15 +154,7 @@ def open_arrays(path: Path) -> Mapping[str, Rows]:
                     with archive.open(entry) as stream:
                         shape, fortran, dtype = read_header(stream)
                     arrays[name] = member_rows(path, name, shape, fortran, dtype)
-    except (
-        OSError,
-        ValueError,
-        zipfile.BadZipFile,
-        EOFError,
-        zlib.error,
-        SyntaxError,
-        KeyError,
-    ) as error:
+    except BROKEN as error:
         raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.save or numpy.savez") from None
     if not arrays:
         raise DataError(f"{path} holds no arrays", remedy="save it with numpy.savez")
@@ -206,6 +220,11 @@ class ArraySamples:
     def stamps(self) -> tuple[FileStamp, ...]:
         """Size and time of the file."""
         return (stamp(self._path, self._path.name),)
+
+    def close(self) -> None:
+        """Give the file back until the next row."""
+        for rows in self._rows.values():
+            rows.close()
 
     def _read(self, index: int) -> dict[str, NDArray[Any]]:
         return {name: rows.row(self._indices[index]) for name, rows in self._rows.items()}

@@ -137,7 +137,9 @@ class SampleFeed:
         batch_size: int,
         workers: int,
         skip_corrupt: bool = False,
+        full_batches: bool = False,
         notes: tuple[str, ...] = (),
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self.kind = kind
         self.samples: int | None = len(names)
@@ -146,12 +148,17 @@ class SampleFeed:
         self.notes = notes
         self._names, self._load, self._digest, self.stamps = names, load, digest, stamps
         self._size, self._workers, self._skip_corrupt = batch_size, workers, skip_corrupt
+        self._full_batches, self._close = full_batches, close
 
     def identity(self) -> DataIdentity:
         """By the content of every chosen sample; reads all of them, decodes none."""
         identifier = Identifier()
         with ThreadPoolExecutor(self._workers, "quantkit-hash") as pool:
-            digests = list(pool.map(self._digest, range(len(self._names))))
+            try:
+                digests = list(pool.map(self._digest, range(len(self._names))))
+            finally:
+                pool.shutdown(cancel_futures=True)
+                self._close()
         for start in range(0, len(digests), self._size):
             identifier.add(digests[start : start + self._size])
         return identifier.identity()
@@ -171,7 +178,9 @@ class SampleFeed:
             if len(batch) == self._size:
                 yield Portion(stacked(batch), tuple(names), position)
                 batch, names = [], []
-        if batch:
+        if batch and self._full_batches:
+            self.unreadable += [f"{name}: left out, the last {len(batch)} do not fill a batch" for name in names]
+        elif batch:
             yield Portion(stacked(batch), tuple(names), position)
 
     def _loaded(self, start: int) -> Iterator[tuple[str, Batch | None]]:
@@ -198,6 +207,7 @@ class SampleFeed:
                     yield self._names[index], None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            self._close()
 
     def _all_unreadable(self, first: int, reason: str, pool: ThreadPoolExecutor) -> DataError:
         """One error that names every unreadable sample, not only the first that was met."""
@@ -233,8 +243,8 @@ def checked(batch: Batch, inputs: Sequence[ModelInput], where: str) -> Batch:
             remedy="name the arrays as the model names its inputs (quantkit inspect MODEL)",
         )
     out = {i.name: fitted(np.asarray(batch[i.name]), i, where) for i in inputs}
-    lengths = {name: array.shape[0] for name, array in out.items() if array.ndim}
-    if len(set(lengths.values())) > 1 and all(i.fixed_batch is None for i in inputs):
+    lengths = {i.name: len(out[i.name]) for i in inputs if i.fixed_batch is None and out[i.name].ndim}
+    if len(set(lengths.values())) > 1:
         raise DataError(f"{where}: the inputs disagree about the batch size: {lengths}", remedy="mend the batch")
     return out
 
@@ -250,14 +260,24 @@ def fitted(array: NDArray[Any], wanted: ModelInput, where: str) -> NDArray[Any]:
             f"{name} is {array.dtype} {list(array.shape)}, the model wants {wanted.describe()}",
             remedy="images as arrays need a spec, for example --preprocess imagenet; other arrays the model's shape",
         )
-    dtype = np.dtype(wanted.dtype)
-    same_kind = array.dtype.kind in "biu" or dtype.kind not in "iub"
-    if array.dtype != dtype and not (same_kind and np.can_cast(array.dtype, dtype, "same_kind")):
-        raise DataError(
-            f"{name} is {array.dtype}, the model wants {dtype}: the values would not survive",
-            remedy=f"save the array as {dtype}",
-        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argmin(np.isfinite(array.reshape(len(array), -1)).all(axis=1))) if array.ndim else 0
         raise DataError(f"{name} holds NaN or Inf in sample {row}", remedy="mend or remove that sample")
-    return np.ascontiguousarray(array, dtype=dtype)
+    return survived(array, np.dtype(wanted.dtype), name)
+
+
+def survived(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """The array in the input's type. DataError where values would change by more than rounding."""
+    refusal = DataError(
+        f"{name} is {array.dtype}, the model wants {dtype}: the values would not survive",
+        remedy=f"save the array as {dtype}",
+    )
+    floats = array.dtype.kind == "f" and dtype.kind == "f"
+    if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not floats):
+        raise refusal
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(array, dtype=dtype)
+    kept = np.isfinite(cast).all() if dtype.kind == "f" else (cast == array).all()
+    if not kept:
+        raise refusal
+    return cast

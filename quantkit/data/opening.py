@@ -83,7 +83,7 @@ def open_path(
             remedy=f"images end in {', '.join(sorted(SUFFIXES))}",
         )
     folder = list_images(path)
-    batches = sorted(path.glob("*.npz"))
+    batches = sorted(p for p in path.glob("*.npz") if not p.name.startswith("."))
     if folder.names and batches:
         raise DataError(
             f"{path} holds both images ({len(folder.names)}) and .npz batches ({len(batches)})",
@@ -115,7 +115,8 @@ def open_images(
     samples = ImageSamples(folder.root, [folder.names[i] for i in indices], inputs[0].name, applied)
     feed = SampleFeed(
         "images", samples.names, samples.load, samples.digest, samples.stamps,
-        batch_size=size, workers=options.workers, skip_corrupt=options.skip_corrupt, notes=notes,
+        batch_size=size, workers=options.workers, skip_corrupt=options.skip_corrupt,
+        full_batches=inputs[0].fixed_batch is not None, notes=notes,
     )  # fmt: skip
     return feed, applied
 
@@ -136,7 +137,8 @@ def open_array(
     samples = ArraySamples(path, indices, inputs, applied)
     feed = SampleFeed(
         "array", samples.names, samples.load, samples.digest, samples.stamps,
-        batch_size=size, workers=1, skip_corrupt=options.skip_corrupt, notes=notes,
+        batch_size=size, workers=1, skip_corrupt=options.skip_corrupt,
+        full_batches=any(i.fixed_batch is not None for i in inputs), notes=notes, close=samples.close,
     )  # fmt: skip
     return feed, applied
 

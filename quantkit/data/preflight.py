@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from quantkit.data.feed import batch_digests
+from quantkit.data.feed import digest_of, samples_in
 from quantkit.preprocess import Preprocess
 from quantkit.values import Array, Batch
 
 WATCHED = 2
 """Batches that are looked at."""
+TELLING = 8
+"""Samples of fewer values can be equal by chance."""
 
 
 def preflight(batches: Sequence[Batch], spec: Preprocess | None) -> tuple[str, ...]:
@@ -19,40 +21,47 @@ def preflight(batches: Sequence[Batch], spec: Preprocess | None) -> tuple[str, .
 
     Never normalised, constant, all equal, duplicated, or channel means far from zero although the spec centres them.
     """
-    return tuple(warning for name in (batches[0] if batches else ()) for warning in of_input(batches, name, spec))
+    warnings: list[str] = []
+    for name in batches[0] if batches else ():
+        arrays = [b[name] for b in batches if b[name].ndim and len(b[name]) == samples_in(b)]
+        if len(arrays) == len(batches) and arrays[0].dtype.kind == "f":
+            warnings.extend(of_input(arrays, name, spec))
+    return tuple(warnings)
 
 
-def of_input(batches: Sequence[Batch], name: str, spec: Preprocess | None) -> Iterator[str]:
+def of_input(arrays: Sequence[Array], name: str, spec: Preprocess | None) -> Iterator[str]:
     """The warnings about one input."""
-    arrays = [batch[name] for batch in batches]
-    if arrays[0].dtype.kind != "f" or not arrays[0].ndim:
+    samples = [sample.reshape(-1).astype(np.float32) for array in arrays for sample in array if sample.size]
+    if not samples:
         return
-    samples = np.concatenate([a.reshape(len(a), -1) for a in arrays]).astype(np.float32)
-    low, high = float(samples.min()), float(samples.max())
-    constant = int((samples.max(axis=1) == samples.min(axis=1)).sum())
-    digests = [digest for array in arrays for digest in batch_digests({name: array})]
-    if low == high:
+    low, high = float(min(s.min() for s in samples)), float(max(s.max() for s in samples))
+    constant = sum(s.size > 1 and s.min() == s.max() for s in samples)
+    digests = {digest_of([s]) for s in samples}
+    telling = samples[0].size >= TELLING
+    if low == high and samples[0].size > 1:
         yield f"input {name!r}: every value is {low:g}; this is no data"
         return
     if constant:
         yield f"input {name!r}: {constant} of the first {len(samples)} samples are constant"
-    if len(set(digests)) == 1 and len(digests) > 1:
-        yield f"input {name!r}: the first {len(digests)} samples are all equal"
-    elif len(set(digests)) < len(digests):
-        yield f"input {name!r}: {len(digests) - len(set(digests))} of the first {len(digests)} samples are duplicates"
+    if telling and len(digests) == 1 and len(samples) > 1:
+        yield f"input {name!r}: the first {len(samples)} samples are all equal"
+    elif telling and len(digests) < len(samples):
+        yield f"input {name!r}: {len(samples) - len(digests)} of the first {len(samples)} samples are duplicates"
     if low >= 0.0 and high > 32.0 and arrays[0].ndim == 4:
         yield (
             f"input {name!r}: values lie in {low:g} … {high:g}; if the network was trained on normalised images, "
             "name its preprocessing with --preprocess"
         )
     elif spec is not None and any(spec.mean):
-        yield from off_centre(name, np.concatenate(arrays), spec)
+        yield from off_centre(name, arrays, spec)
 
 
-def off_centre(name: str, images: Array, spec: Preprocess) -> Iterator[str]:
+def off_centre(name: str, arrays: Sequence[Array], spec: Preprocess) -> Iterator[str]:
     """Channel means far from zero where the spec is meant to centre them."""
-    axes = (0, 2, 3) if spec.layout == "nchw" else (0, 1, 2)
-    means, spread = images.mean(axis=axes, dtype=np.float64), float(images.std(dtype=np.float64))
+    axis = 1 if spec.layout == "nchw" else 3
+    channels = [np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1).astype(np.float64) for a in arrays]
+    values = np.concatenate(channels, axis=1)
+    means, spread = values.mean(axis=1), float(values.std())
     if np.abs(means).max() > 1.5 * max(spread, 1e-6) or np.abs(means).max() > 2.0 * max(1.0, spread):
         shown = ", ".join(f"{m:.2f}" for m in means)
         yield f"input {name!r}: channel means are {shown} after normalisation; does the spec fit these images?"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from quantkit.data.arrays import LABELS
+from quantkit.data.arrays import BROKEN, LABELS
 from quantkit.data.feed import (
     DataIdentity,
     FileStamp,
@@ -56,10 +54,11 @@ class BatchFolderFeed:
             try:
                 with np.load(path, allow_pickle=False) as archive:
                     named = {name: archive[name] for name in archive.files}
-            except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+            except BROKEN as error:
                 raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.savez") from None
             batch = checked(only_input(named, self._inputs), self._inputs, path.name)
-            yield Portion(batch, tuple(f"{path.name}[{i}]" for i in range(samples_in(batch))), position)
+            if count := samples_in(batch):
+                yield Portion(batch, tuple(f"{path.name}[{i}]" for i in range(count)), position)
 
 
 class StreamFeed:
@@ -94,10 +93,12 @@ class StreamFeed:
         for position, item in enumerate(self._source(), 1):
             where = f"batch {position} of the stream"
             batch = checked(named_batch(item, self._inputs, where), self._inputs, where)
-            count = samples_in(batch)
+            count = whole = samples_in(batch)
             if self._limit is not None and taken + count > self._limit:
+                if any(i.fixed_batch is not None for i in self._inputs):
+                    return  # a batch that the model is fixed to is never cut
                 count = self._limit - taken
-                batch = {name: array[:count] for name, array in batch.items()}
+                batch = {n: a[:count] if a.ndim and len(a) == whole else a for n, a in batch.items()}
             taken += count
             if count and position > start:
                 yield Portion(batch, tuple(f"{where}, sample {i}" for i in range(count)), position)
@@ -138,7 +139,7 @@ def load_callable(text: str) -> Callable[[], Iterable[Any]]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name and not module_name.startswith(error.name):
+        if error.name != module_name and not module_name.startswith(f"{error.name}."):
             raise
         raise UsageError(
             f"--data {text}: there is no module {module_name!r}",

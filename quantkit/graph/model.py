@@ -11,8 +11,8 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
 from quantkit.values import ModelInput
@@ -59,8 +59,8 @@ class Model:
 
     @property
     def folder(self) -> Path:
-        """Where external weights are looked for."""
-        return self.path.resolve().parent
+        """Where external weights are looked for: beside the file as it was named, also where that is a link."""
+        return self.path.absolute().parent
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
@@ -78,7 +78,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{file}: {error.strerror or error}", remedy=remedy) from None
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{file} is not an ONNX model: it holds no graph", remedy=remedy)
-    return Model(file, proto, identity(proto, file.resolve().parent, str(file)))
+    return Model(file, proto, identity(proto, file.absolute().parent, str(file)))
 
 
 def as_input(value: onnx.ValueInfoProto) -> ModelInput:
@@ -100,34 +100,51 @@ def identity(proto: onnx.ModelProto, folder: Path, where: str) -> str:
             digest.update(len(raw).to_bytes(8, "little"))
             digest.update(raw)
 
-    for opset in sorted(proto.opset_import, key=lambda o: o.domain):
-        add("opset", opset.domain, str(opset.version))
-    for function in proto.functions:
-        add("function", plain(function).SerializeToString(deterministic=True))
-    for kind, values in (("input", proto.graph.input), ("output", proto.graph.output)):
-        for value in values:
-            add(kind, value.name, value.type.SerializeToString(deterministic=True))
-    for node in proto.graph.node:
-        add("node", plain(node).SerializeToString(deterministic=True))
-    for tensor in proto.graph.initializer:
+    def add_graph(graph: onnx.GraphProto) -> None:
+        for kind, values in (("input", graph.input), ("output", graph.output)):
+            for value in values:
+                add(kind, value.name, value.type.SerializeToString(deterministic=True))
+        for tensor in graph.initializer:
+            add_tensor(tensor)
+        for sparse in graph.sparse_initializer:
+            add("sparse", str(list(sparse.dims)))
+            add_tensor(sparse.values)
+            add_tensor(sparse.indices)
+        for node in graph.node:
+            add_node(node)
+
+    def add_node(node: onnx.NodeProto) -> None:
+        add("node", node.op_type, node.domain, node.name, *node.input, "→", *node.output)
+        for attribute in sorted(node.attribute, key=lambda a: a.name):
+            add("attribute", attribute.name, attribute.ref_attr_name, str(attribute.type))
+            for tensor in (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])):
+                add_tensor(tensor)
+            for graph in subgraphs(attribute):
+                add_graph(graph)
+            rest = type(attribute)()
+            rest.CopyFrom(attribute)
+            for field in ("doc_string", "t", "tensors", "g", "graphs"):
+                rest.ClearField(field)
+            add(rest.SerializeToString(deterministic=True))
+
+    def add_tensor(tensor: onnx.TensorProto) -> None:
         add("weight", tensor.name, str(tensor.data_type), str(list(tensor.dims)))
         for chunk in content(tensor, folder, where):
             digest.update(chunk)
-    for sparse in proto.graph.sparse_initializer:
-        add("sparse", sparse.SerializeToString(deterministic=True))
+
+    for opset in sorted(proto.opset_import, key=lambda o: o.domain):
+        add("opset", opset.domain, str(opset.version))
+    for function in proto.functions:
+        add("function", function.domain, function.name, *function.input, "→", *function.output, *function.attribute)
+        for node in function.node:
+            add_node(node)
+    add_graph(proto.graph)
     return digest.hexdigest()
 
 
-def plain(message: Any) -> Any:
-    """A copy of a node or function without documentation and metadata."""
-    copy = type(message)()
-    copy.CopyFrom(message)
-    copy.ClearField("doc_string")
-    if "metadata_props" in copy.DESCRIPTOR.fields_by_name:
-        copy.ClearField("metadata_props")
-    for node in getattr(copy, "node", ()):
-        node.ClearField("doc_string")
-    return copy
+def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    """The graphs that an attribute holds."""
+    return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
 
 
 def content(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:
@@ -148,23 +165,24 @@ def content(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[byte
 def external_content(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:
     """The bytes of a weight in a file of its own. ModelError."""
     entries = {e.key: e.value for e in tensor.external_data}
-    path = folder / entries.get("location", "")
+    location = PurePath(entries.get("location", ""))
     remedy = "keep the model's external data files beside it"
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ModelError(
-            f"{where}: weight {tensor.name!r} lies outside the model's folder: {path}",
-            remedy=remedy,
-        )
-    length = int(entries["length"]) if "length" in entries else None
+    if not location.name or location.is_absolute() or ".." in location.parts:
+        raise ModelError(f"{where}: weight {tensor.name!r} lies outside the model's folder: {location}", remedy=remedy)
+    path = folder / location
     try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
+        size = path.stat().st_size
+        left = size - offset if "length" not in entries else length
+        if offset < 0 or left < 0 or offset + left > size:
+            raise ModelError(f"{where}: {path} ends inside weight {tensor.name!r}", remedy=remedy)
         with open(path, "rb") as file:
-            file.seek(int(entries.get("offset", 0)))
-            left = path.stat().st_size - file.tell() if length is None else length
+            file.seek(offset)
             while left > 0:
                 chunk = file.read(min(CHUNK, left))
-                if not chunk:
-                    raise ModelError(f"{where}: {path} ends inside weight {tensor.name!r}", remedy=remedy)
-                left -= len(chunk)
+                left -= len(chunk) or left
                 yield chunk
     except OSError as error:
         raise ModelError(f"{where}: {path}: {error.strerror or error}", remedy=remedy) from None
+    except ValueError:
+        raise ModelError(f"{where}: weight {tensor.name!r} has no valid place in {path}", remedy=remedy) from None

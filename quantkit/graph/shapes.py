@@ -1,16 +1,17 @@
-"""How much memory the watched tensors of one sample take, before anything runs."""
+"""The shapes of tensors for given input shapes, before anything runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
 from quantkit.graph.model import Model
 from quantkit.graph.tensors import inferred
 
 
-def elements_of(model: Model, tensors: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> dict[str, int | None]:
-    """Number of elements of each tensor when the inputs have `shapes`; None where inference cannot tell."""
+def shapes_of(
+    model: Model, tensors: Sequence[str], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[int, ...] | None]:
+    """The shape of each tensor when the inputs have `shapes`; None where inference cannot tell."""
     import onnx
 
     proto = onnx.ModelProto()
@@ -22,10 +23,10 @@ def elements_of(model: Model, tensors: Sequence[str], shapes: Mapping[str, Seque
     for value in proto.graph.output:
         value.type.tensor_type.ClearField("shape")
     graph = inferred(proto).graph
-    known: dict[str, int | None] = {}
+    known: dict[str, tuple[int, ...]] = {}
     for value in (*graph.value_info, *graph.output, *graph.input):
         tensor = value.type.tensor_type
         fixed = tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim)
         if fixed:
-            known[value.name] = prod(d.dim_value for d in tensor.shape.dim)
+            known[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
     return {name: known.get(name) for name in tensors}

@@ -7,11 +7,11 @@ from shapes alone (TensorRT folds it), integer tensors, tensors that nothing rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from quantkit.graph.model import DTYPES, Model
+from quantkit.graph.model import DTYPES, Model, subgraphs
 
 if TYPE_CHECKING:
     import onnx
@@ -21,25 +21,17 @@ SHARING_POOLS = frozenset({"MaxPool", "AveragePool"})
 """Their output takes the scale of their input; GlobalAveragePool keeps its own (measured with TensorRT 8.6)."""
 SHAPE_OPERATORS = frozenset({"Shape", "Size"})
 DATA_DEPENDENT = frozenset(
-    {
-        "NonZero",
-        "NonMaxSuppression",
-        "Unique",
-        "Compress",
-        "If",
-        "Loop",
-        "Scan",
-        "RoiAlign",
-        "StringSplit",
-    }
+    {"NonZero", "NonMaxSuppression", "Unique", "Compress", "If", "Loop", "Scan", "ConstantOfShape", "Range"}
 )
-SHAPED_BY_INPUT: Mapping[str, Sequence[int]] = {
-    "Reshape": (1,), "Expand": (1,), "Tile": (1,), "ConstantOfShape": (0,), "Range": (0, 1, 2), "Resize": (1, 2, 3),
-    "Upsample": (1,), "Slice": (1, 2, 3, 4), "Pad": (1, 3), "TopK": (1,), "OneHot": (1,), "Squeeze": (1,),
-    "Unsqueeze": (1,), "Split": (1,), "SplitToSequence": (1,), "SequenceAt": (0,), "ConcatFromSequence": (0,),
-    "ReduceSum": (1,), "ReduceMean": (1,), "ReduceMax": (1,), "ReduceMin": (1,),
-}  # fmt: skip
-"""Operators whose output shape depends on the values of these inputs."""
+"""Operators whose output shape depends on values, unless these follow from shapes."""
+INDEXING = frozenset(
+    {
+        "Add", "And", "BitShift", "Cast", "Concat", "Div", "Equal", "Gather", "GatherElements", "GatherND",
+        "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Not", "Or", "Pow", "ScatterElements",
+        "ScatterND", "Sub", "Sum", "Where", "Xor",
+    }
+)  # fmt: skip
+"""Operators that may take integers that depend on values, and keep their shape all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +76,7 @@ def watched_tensors(model: Model) -> Watch:
         if name not in known and name in live and types.get(name, "float32") in FLOATS
     )
     inner = {
-        f"{node.name or node.op_type}": f"inside {node.op_type} {node.name!r}: {inside} operators"
+        node.output[0]: f"inside {node.op_type} {node.name!r}: {inside} operators"
         for node in graph.node
         if (inside := operators_inside(node))
     }
@@ -94,7 +86,7 @@ def watched_tensors(model: Model) -> Watch:
         shared_scales(graph.node, watched),
         channel_views(graph.node, watched, weights | known, rank),
         inner,
-        shapes_are_fixed(graph.node, known),
+        shapes_are_fixed(graph.node, known, types),
     )
 
 
@@ -122,7 +114,7 @@ def outer_names(node: onnx.NodeProto) -> set[str]:
     """Every name that the subgraphs of a node read."""
     names: set[str] = set()
     for attribute in node.attribute:
-        for subgraph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+        for subgraph in subgraphs(attribute):
             for inner in subgraph.node:
                 names.update(inner.input)
                 names |= outer_names(inner)
@@ -132,11 +124,7 @@ def outer_names(node: onnx.NodeProto) -> set[str]:
 
 def operators_inside(node: onnx.NodeProto) -> int:
     """How many operators the subgraphs of a node hold."""
-    return sum(
-        len(subgraph.node)
-        for attribute in node.attribute
-        for subgraph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else []))
-    )
+    return sum(len(subgraph.node) for attribute in node.attribute for subgraph in subgraphs(attribute))
 
 
 def inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -207,12 +195,16 @@ def weighted_inputs(node: onnx.NodeProto, constant: set[str]) -> list[tuple[str,
     return []
 
 
-def shapes_are_fixed(nodes: Iterable[onnx.NodeProto], known: set[str]) -> bool:
-    """Whether every shape follows from the shapes of the inputs."""
+def shapes_are_fixed(nodes: Iterable[onnx.NodeProto], known: set[str], types: Mapping[str, str]) -> bool:
+    """Whether every shape follows from the shapes of the inputs, as far as that is certain."""
     for node in nodes:
+        depends = [name for name in node.input if name and name not in known]
+        if not depends and not operators_inside(node):
+            continue
         if node.op_type in DATA_DEPENDENT or node.domain not in ("", "ai.onnx"):
             return False
-        for index in SHAPED_BY_INPUT.get(node.op_type, ()):
-            if index < len(node.input) and node.input[index] and node.input[index] not in known:
-                return False
+        # The first input is what is worked on; others that are no floats may say how large the output is.
+        settings = [name for name in node.input[1:] if name and name not in known]
+        if node.op_type not in INDEXING and any(types.get(name) not in FLOATS for name in settings):
+            return False
     return True

@@ -136,7 +136,7 @@ class Crew:
             if name not in activations:
                 continue
             if task.again is None:
-                if not self._collector.count(name, activations[name], task.samples, whole=task.whole):
+                if not self._collector.count(name, activations[name], whole=task.whole):
                     raise DataError(
                         f"tensor {name!r} holds NaN or Inf in batch {task.batch + 1} ({self._names(task.batch)})",
                         remedy="mend the network or remove the sample; float16 networks overflow beyond 65504",

@@ -6,9 +6,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 from quantkit.graph import Watch, load_model, watched_tensors
-from quantkit.graph.shapes import elements_of
+from quantkit.graph.shapes import shapes_of
 from quantkit.preprocess import metadata_preprocess
 
 
@@ -39,8 +40,8 @@ def inspect(model: str | os.PathLike[str]) -> Inspection:
             break
         first = i.shape[0] if i.shape and isinstance(i.shape[0], int) else 1
         shapes[i.name] = (first, *(d for d in i.shape[1:] if isinstance(d, int)))
-    elements = elements_of(loaded, watch.tensors, shapes) if shapes is not None else {"": None}
-    known = [count for count in elements.values() if count is not None]
+    found = shapes_of(loaded, watch.tensors, shapes) if shapes is not None else {"": None}
+    known = [prod(shape) for shape in found.values() if shape is not None]
     told = metadata_preprocess(loaded.metadata)
     return Inspection(
         path=str(loaded.path),
@@ -50,7 +51,7 @@ def inspect(model: str | os.PathLike[str]) -> Inspection:
         outputs=loaded.outputs,
         operators=dict(Counter(node.op_type for node in loaded.proto.graph.node).most_common()),
         watch=watch,
-        bytes_per_sample=4 * sum(known) if len(known) == len(elements) else None,
+        bytes_per_sample=4 * sum(known) if len(known) == len(found) else None,
         preprocess=told.describe() if told else None,
         fixed_batch=next((i.fixed_batch for i in loaded.inputs if i.fixed_batch is not None), None),
     )

@@ -200,6 +200,6 @@ def described(portion: Portion) -> str:
 def new_collectors(plan: Plan, views: Mapping[str, list[int]], mode: HistogramMode) -> tuple[Collector, ...]:
     """A collector for every pass, with the channel views of its tensors."""
     return tuple(
-        Collector(group, [(name, axis) for name in group for axis in views.get(name, [])], mode)
+        Collector(group, [(name, axis) for name in group for axis in views.get(name, [])], mode, plan.batch_first)
         for group in plan.passes
     )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from quantkit.errors import UsageError
 from quantkit.graph import Model, Watch
-from quantkit.graph.shapes import elements_of
+from quantkit.graph.shapes import shapes_of
 from quantkit.values import Batch
 
 CACHED_BYTES = 16 << 20
@@ -21,12 +22,14 @@ DEFAULT_MEMORY = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """slice: samples at once. passes: the watched tensors of each pass over the data. bytes: activations of a slice."""
+    """slice: samples at once. passes: the watched tensors of each pass over the data. bytes: activations of a slice.
+    batch_first: tensors whose axis 0 is the batch."""
 
     slice: int
     passes: tuple[tuple[str, ...], ...]
     runners: int
     bytes: int
+    batch_first: frozenset[str] = frozenset()
 
 
 def make_plan(
@@ -44,21 +47,38 @@ def make_plan(
     `whole`: batches must not be sliced. UsageError where one tensor alone is more than `max_memory`.
     """
     unit = samples if whole else 1
-    shapes = {
-        name: (unit, *array.shape[1:]) if array.ndim and len(array) == samples else array.shape
-        for name, array in first.items()
-    }
-    elements = elements_of(model, watch.tensors, shapes)
-    known = [count for count in elements.values() if count is not None]
+    one = shapes_of(model, watch.tensors, input_shapes(first, samples, unit))
+    two = one if whole else shapes_of(model, watch.tensors, input_shapes(first, samples, 2))
+    known = [prod(shape) for shape in one.values() if shape is not None]
     # A tensor of unknown size is taken to be as large as the largest one that is known.
     guess = max(known, default=0)
-    sizes = {name: 4 * (guess if count is None else count) for name, count in elements.items()}
+    sizes = {name: 4 * (guess if shape is None else prod(shape)) for name, shape in one.items()}
     passes = groups(sizes, max_memory)
     heaviest = max(sum(sizes[name] for name in group) for group in passes)
     fitting = 1 if whole else max(1, min(CACHED_BYTES, max_memory) // max(heaviest, 1))
-    size = samples if whole else fitting
     held = heaviest * fitting
-    return Plan(size, passes, max(1, min(workers, max_memory // max(held, 1))), held)
+    return Plan(
+        samples if whole else fitting,
+        passes,
+        max(1, min(workers, max_memory // max(held, 1))),
+        held,
+        frozenset(name for name in one if leads(one[name], two[name], samples if whole else None)),
+    )
+
+
+def input_shapes(batch: Batch, samples: int, count: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs for `count` samples, from a batch of `samples`."""
+    return {
+        name: (count, *array.shape[1:]) if array.ndim and len(array) == samples else array.shape
+        for name, array in batch.items()
+    }
+
+
+def leads(one: tuple[int, ...] | None, two: tuple[int, ...] | None, fixed: int | None) -> bool:
+    """Whether axis 0 of a tensor is the batch: it grows with it (shapes for one and two samples), or is as long."""
+    if not one or not two:
+        return False
+    return one[0] == fixed if fixed is not None else two[0] == 2 * one[0]
 
 
 def groups(sizes: Mapping[str, int], limit: int) -> tuple[tuple[str, ...], ...]:

@@ -65,7 +65,11 @@ def feeds_images(data: Any) -> bool:
     if not isinstance(data, (str, os.PathLike)):
         return False
     path = Path(data)
-    return path.suffix not in (".npy", ".npz") and path.exists() and not (path.is_dir() and any(path.glob("*.npz")))
+    return (
+        path.suffix not in (".npy", ".npz")
+        and path.exists()
+        and not (path.is_dir() and any(not p.name.startswith(".") for p in path.glob("*.npz")))
+    )
 
 
 class PeekedFeed:

@@ -7,7 +7,7 @@ in which it is not zero: such a batch is seen twice, first for its extremes, the
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -22,14 +22,14 @@ from quantkit.values import Array
 class ChannelSums:
     """Growing per-channel figures of one tensor along one axis."""
 
-    def __init__(self, tensor: str, axis: int) -> None:
-        self.tensor, self.axis = tensor, axis
+    def __init__(self, tensor: str, axis: int, *, batch_first: bool) -> None:
+        self.tensor, self.axis, self._batch_first = tensor, axis, batch_first
         self.ranges = np.zeros((0, 2), np.float32)
         self.sums = np.zeros((0, 2, DIGITS + 1), np.int64)
         self.elements = 0
 
-    def add(self, x: NDArray[np.float32], samples: int) -> None:
-        """Add a slice of `samples` samples."""
+    def add(self, x: NDArray[np.float32]) -> None:
+        """Add a slice."""
         axis = self.axis % x.ndim
         if axis == 0:
             x, axis = np.ascontiguousarray(np.moveaxis(x, 0, -1)), x.ndim - 1
@@ -39,8 +39,9 @@ class ChannelSums:
             self.sums = np.zeros((channels, 2, DIGITS + 1), np.int64)
             self.sums[..., 0] = EMPTY
         outer = prod(x.shape[:axis])
-        # A unit is added up in floating point, units are added exactly: a unit must not hold two images.
-        units = outer if inner > 1 or x.shape[0] != samples else samples
+        # A unit is added up in floating point, units are added exactly: a unit must not hold two samples. Where axis 0
+        # is known to be the batch, its elements are units; otherwise every row is one, which is right and slower.
+        units = x.shape[0] if self._batch_first and inner == 1 else outer
         channel_sums(x, units, outer // units, channels, inner, self.ranges, self.sums)
         self.elements += outer * inner
 
@@ -59,10 +60,10 @@ class Row:
         self.counts, self.state, self.pending, self.channels = counts, state, pending, channels
         self.lock = threading.Lock()
 
-    def add_channels(self, x: NDArray[np.float32], samples: int) -> None:
+    def add_channels(self, x: NDArray[np.float32]) -> None:
         """Add a slice to the channel sums."""
         for view in self.channels:
-            view.add(x, samples)
+            view.add(x)
 
 
 def as_float32(values: Array) -> NDArray[np.float32]:
@@ -72,22 +73,31 @@ def as_float32(values: Array) -> NDArray[np.float32]:
 
 
 class Collector:
-    """Counts activations per tensor. `count` and `recount` may be called from several threads at once."""
+    """Counts activations per tensor. `count` and `recount` may be called from several threads at once.
 
-    def __init__(self, tensors: Sequence[str], views: Sequence[tuple[str, int]], mode: HistogramMode) -> None:
+    views: tensors with the axis of their channels, for sums per channel. batch_first: whose axis 0 is the batch.
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[str],
+        views: Sequence[tuple[str, int]],
+        mode: HistogramMode,
+        batch_first: Collection[str] = (),
+    ) -> None:
         self.tensors, self.mode = tuple(tensors), mode
         self._counts = np.zeros((len(self.tensors), BINS + 1), np.int64)
         self._state = np.tile(np.array([0.0, np.inf, -np.inf]), (len(self.tensors), 1))
         self._pending = np.zeros((len(self.tensors), 2))  # max|x| and number of values of an unsettled batch
         self._channels: dict[str, list[ChannelSums]] = {}
         for tensor, axis in views:
-            self._channels.setdefault(tensor, []).append(ChannelSums(tensor, axis))
+            self._channels.setdefault(tensor, []).append(ChannelSums(tensor, axis, batch_first=tensor in batch_first))
         self._rows = {
             name: Row(self._counts[i], self._state[i], self._pending[i], self._channels.get(name, []))
             for i, name in enumerate(self.tensors)
         }
 
-    def count(self, tensor: str, values: Array, samples: int, *, whole: bool) -> bool:
+    def count(self, tensor: str, values: Array, *, whole: bool) -> bool:
         """Count a slice of a batch; `whole` if it is all of it. False where it holds NaN or Inf."""
         row = self._rows[tensor]
         x = values if values.dtype == np.float32 and values.flags.c_contiguous else as_float32(values)
@@ -102,7 +112,7 @@ class Collector:
             else:
                 finite = observe(x, row.counts, row.state, self.mode is HistogramMode.INVARIANT)
             if finite:
-                row.add_channels(x, samples)
+                row.add_channels(x)
             return finite
 
     def recount(self, tensor: str, values: Array) -> None:

@@ -9,12 +9,11 @@ metadata            one key, `quantkit`   canonical JSON: format, tensors, share
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from quantkit.artifact import canonical_json, write_whole
 from quantkit.errors import StatisticsError
@@ -22,8 +21,41 @@ from quantkit.histogram import BINS, Histogram
 from quantkit.statistics.value import Channels, Origin, Statistics
 from quantkit.values import Array
 
-FORMAT = 1
 KEY = "quantkit"
+REMEDY = "make it again with quantkit calibrate"
+
+
+class Frozen(BaseModel):
+    """Strict and frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class View(Frozen):
+    """Which channels of which tensor the arrays `channels/<k>/…` describe."""
+
+    tensor: str
+    axis: int
+    elements: Annotated[int, Field(ge=0)]
+
+
+class Document(Frozen):
+    """The metadata of the file."""
+
+    format: Literal[1]
+    tensors: tuple[str, ...]
+    shared: dict[str, str]
+    channels: tuple[View, ...]
+    origin: Origin
+
+    @model_validator(mode="after")
+    def names_are_known(self) -> Document:
+        """Everything that is named is one of the tensors, and no tensor is named twice."""
+        known = set(self.tensors)
+        named = {*self.shared, *self.shared.values(), *(view.tensor for view in self.channels)}
+        if len(known) != len(self.tensors) or not named <= known:
+            raise ValueError("tensors are named twice, or not listed")
+        return self
 
 
 def statistics_bytes(statistics: Statistics) -> bytes:
@@ -37,14 +69,14 @@ def statistics_bytes(statistics: Statistics) -> bytes:
     for k, view in enumerate(statistics.channels):
         arrays[f"channels/{k}/range"] = np.stack([view.minimum, view.maximum], axis=1)
         arrays[f"channels/{k}/sums"] = view.sums
-    document = {
-        "format": FORMAT,
-        "tensors": names,
-        "shared": dict(statistics.shared),
-        "channels": [{"tensor": v.tensor, "axis": v.axis, "elements": v.elements} for v in statistics.channels],
-        "origin": statistics.origin.model_dump(mode="json", exclude_none=True),
-    }
-    return save(arrays, metadata={KEY: canonical_json(document)})
+    document = Document(
+        format=1,
+        tensors=tuple(names),
+        shared={pool: source for pool, source in statistics.shared.items() if {pool, source} <= set(names)},
+        channels=tuple(View(tensor=v.tensor, axis=v.axis, elements=v.elements) for v in statistics.channels),
+        origin=statistics.origin,
+    )
+    return save(arrays, metadata={KEY: canonical_json(document.model_dump(mode="json", exclude_none=True))})
 
 
 def write_statistics(statistics: Statistics, path: Path) -> None:
@@ -56,50 +88,43 @@ def read_statistics(path: Path) -> Statistics:
     """Read a statistics file. StatisticsError where it is none, damaged, or of a newer format."""
     from safetensors import SafetensorError, safe_open
 
-    remedy = "make it again with quantkit calibrate"
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(KEY)
             if text is None:
-                raise StatisticsError(f"{path} is no statistics file", remedy=remedy)
-            document = json.loads(text)
-            if document.get("format") != FORMAT:
-                raise StatisticsError(
-                    f"{path} has format {document.get('format')}, this quantkit reads {FORMAT}",
-                    remedy="use the quantkit that wrote it, or calibrate again",
-                )
+                raise StatisticsError(f"{path} is no statistics file", remedy=REMEDY)
+            document = Document.model_validate_json(text)
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         return assembled(document, arrays)
     except OSError as error:
         raise StatisticsError(f"{path}: {error.strerror or error}", remedy="check the path") from None
-    except (
-        SafetensorError,
-        json.JSONDecodeError,
-        ValidationError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise StatisticsError(f"{path} is no statistics file, or is damaged: {error}", remedy=remedy) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        raise StatisticsError(f"{path} is no statistics file, or is damaged: {told}", remedy=REMEDY) from None
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StatisticsError(f"{path} is no statistics file, or is damaged: {error}", remedy=REMEDY) from None
 
 
-def assembled(document: dict[str, Any], arrays: dict[str, Array]) -> Statistics:
-    """Statistics from what the file holds. KeyError, ValueError, ValidationError."""
-    names: list[str] = document["tensors"]
-    ranges = typed(arrays["ranges"], np.float64, (len(names), 3))
-    histograms = {
-        name: Histogram(typed(arrays[f"counts/{name}"], np.int64, (BINS,)), *(float(v) for v in ranges[i]))
-        for i, name in enumerate(names)
-    }
+def assembled(document: Document, arrays: dict[str, Array]) -> Statistics:
+    """Statistics from what the file holds. KeyError or ValueError where it does not fit."""
+    ranges = typed(arrays["ranges"], np.float64, (len(document.tensors), 3))
+    if not np.isfinite(ranges).all() or (ranges[:, 0] < 0).any() or (ranges[:, 1] > ranges[:, 2]).any():
+        raise ValueError("a range is not one")
+    histograms = {}
+    for i, name in enumerate(document.tensors):
+        counts = typed(arrays[f"counts/{name}"], np.int64, (BINS,))
+        if (counts < 0).any():
+            raise ValueError(f"a count of {name!r} is negative")
+        histograms[name] = Histogram(counts, *(float(v) for v in ranges[i]))
     channels = []
-    for k, view in enumerate(document["channels"]):
+    for k, view in enumerate(document.channels):
         low_high, sums = arrays[f"channels/{k}/range"], arrays[f"channels/{k}/sums"]
         count = len(low_high)
         typed(low_high, np.float32, (count, 2))
         typed(sums, np.int64, (count, 2, 4))
-        channels.append(Channels(view["tensor"], view["axis"], low_high[:, 0], low_high[:, 1], sums, view["elements"]))
-    origin = Origin.model_validate_json(canonical_json(document["origin"]))
-    return Statistics(histograms, tuple(channels), dict(document["shared"]), origin)
+        channels.append(Channels(view.tensor, view.axis, low_high[:, 0], low_high[:, 1], sums, view.elements))
+    return Statistics(histograms, tuple(channels), document.shared, document.origin)
 
 
 def typed(array: Array, dtype: type, shape: tuple[int, ...]) -> Array:

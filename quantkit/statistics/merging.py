@@ -37,7 +37,7 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
                     f"the parts differ in {name}: {ours} and {theirs}",
                     remedy="calibrate all parts with the same model and options",
                 )
-        if list(part.histograms) != list(first.histograms):
+        if watched(part) != watched(first):
             raise StatisticsError("the parts watch different tensors", remedy="use the same quantkit for all parts")
     if len({p.origin.data for p in parts}) != len(parts):
         raise StatisticsError("one part is given twice: the same samples", remedy="name every part once")
@@ -45,6 +45,11 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     for part in parts[1:]:
         merged = pair(merged, part)
     return merged
+
+
+def watched(part: Statistics) -> tuple[object, ...]:
+    """The tensors and channels of a part, in order."""
+    return list(part.histograms), [(v.tensor, v.axis, len(v.sums)) for v in part.channels], dict(part.shared)
 
 
 def pair(a: Statistics, b: Statistics) -> Statistics:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from quantkit.histogram import Histogram, HistogramMode
 from quantkit.kernel import sum_values
@@ -28,7 +28,7 @@ class Origin(BaseModel):
 
     model: str
     """sha256 of the model's graph and weights."""
-    data: str
+    data: Annotated[str, Field(pattern="^[0-9a-f]*$")]
     """Sum of the sha256 of the samples, modulo 2^256."""
     samples: int
     preprocess: dict[str, Any] | None = None

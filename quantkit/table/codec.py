@@ -46,6 +46,8 @@ def parse_table(content: bytes, where: str = "the table") -> CalibrationTable:
     scales: dict[str, float] = {}
     seen: dict[str, int] = {}
     for number, entry in enumerate(lines[1:-1], 2):
+        if "\r" in entry or "\n" in entry:
+            raise TableError(f"{where}, line {number}: line ends of two kinds", remedy=REMEDY)
         name, scale = parse_line(entry, f"{where}, line {number}")
         if name in scales and scales[name] != scale:
             raise TableError(
@@ -59,7 +61,7 @@ def parse_table(content: bytes, where: str = "the table") -> CalibrationTable:
 
 def parse_header(line: str, where: str) -> Header:
     """The first line. TableError."""
-    if match := re.fullmatch(r"TRT-(\d{4,6})-(\w+)", line):
+    if match := re.fullmatch(r"TRT-([1-9][0-9]{3,5})-(\w+)", line):
         if match[2] not in NAMED:
             raise TableError(
                 f"{where}, line 1: unknown algorithm {match[2]!r}",

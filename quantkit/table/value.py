@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from quantkit.errors import TableError, UsageError
-from quantkit.numerics import LEVELS
+from quantkit.numerics import LEVELS, float32
 
 
 class Algorithm(str, Enum):
@@ -96,7 +96,7 @@ class CalibrationTable:
                     f"tensor name {name!r} cannot stand in a calibration table",
                     remedy="rename the tensor",
                 )
-            if not 0.0 <= scale < float("inf"):
+            if not 0.0 <= float32(scale) < float("inf"):
                 raise TableError(f"tensor {name!r} has scale {scale}", remedy="calibrate again")
 
     def __len__(self) -> int:

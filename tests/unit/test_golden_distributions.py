@@ -39,7 +39,7 @@ def experiment(request: pytest.FixtureRequest) -> tuple[str, Statistics]:
     for batch in batches:
         for k in KINDS:
             for name, values in ((f"in{k}", batch[f"in{k}"]), (f"out{k}", max_pool(batch[f"in{k}"]))):
-                assert collector.count(name, values, 1, whole=True)
+                assert collector.count(name, values, whole=True)
         assert collector.end_batch() == ()
     origin = Origin(model="", data="0", samples=len(batches), preprocess=None, histogram=collector.mode, backend="",
                     slice=1)  # fmt: skip

@@ -54,7 +54,7 @@ def collected(data: list[list[np.ndarray]], mode: HistogramMode) -> Histogram:
 
 def add_batch(collector: Collector, parts: list[np.ndarray]) -> None:
     for part in parts:
-        assert collector.count("t", part, len(part), whole=len(parts) == 1)
+        assert collector.count("t", part, whole=len(parts) == 1)
     if collector.end_batch():
         for part in reversed(parts):
             collector.recount("t", part)
@@ -202,7 +202,7 @@ def test_threads_count_what_one_thread_counts(mode: HistogramMode) -> None:
     collector = Collector(["t"], [], mode)
     with ThreadPoolExecutor(8) as pool:
         for parts in data:
-            assert all(pool.map(lambda part: collector.count("t", part, len(part), whole=False), parts))
+            assert all(pool.map(lambda part: collector.count("t", part, whole=False), parts))
             if collector.end_batch():
                 list(pool.map(lambda part: collector.recount("t", part), parts))
                 collector.end_batch()
@@ -214,9 +214,9 @@ def test_threads_count_what_one_thread_counts(mode: HistogramMode) -> None:
 @pytest.mark.parametrize("whole", [True, False])
 def test_values_that_are_not_finite_float32_are_refused(mode: HistogramMode, bad: float, whole: bool) -> None:
     collector = Collector(["t"], [], mode)
-    assert collector.count("t", np.array([[1.0, 2.0]]), 1, whole=True)
-    assert not collector.count("t", np.array([[1.0, bad]]), 1, whole=whole)
-    assert not Collector(["t"], [], mode).count("t", np.array([[1.0, bad]]), 1, whole=whole)
+    assert collector.count("t", np.array([[1.0, 2.0]]), whole=True)
+    assert not collector.count("t", np.array([[1.0, bad]]), whole=whole)
+    assert not Collector(["t"], [], mode).count("t", np.array([[1.0, bad]]), whole=whole)
 
 
 def test_a_tensor_without_values_has_an_empty_histogram() -> None:

@@ -260,6 +260,7 @@ def test_a_rule_is_found_by_its_name(rule) -> None:
 @given(keeps)
 @example(0.00001)
 @example(99)
+@example(np.float64(99.9))
 def test_every_percentile_is_found_by_its_name(keep: float) -> None:
     assert parse_rule(Percentile(keep).name) == Percentile(keep)
 

@@ -66,7 +66,7 @@ def statistics_of(batches: Sequence[Sequence[Data]], whole: Data, mode: Histogra
     collector = Collector(list(LAYOUTS), VIEWS, mode)
     for slices in batches:
         for part, name in itertools.product(slices, LAYOUTS):
-            assert collector.count(name, part[name], len(part[name]), whole=len(slices) == 1)
+            assert collector.count(name, part[name], whole=len(slices) == 1)
         for part, name in itertools.product(slices, collector.end_batch()):
             collector.recount(name, part[name])
         collector.end_batch()
@@ -118,7 +118,7 @@ def test_statistics_are_read_as_they_were_written(path: Path, mode: HistogramMod
 def test_names_and_origin_may_hold_any_text(path: Path, names: list[str], order: str | None) -> None:
     collector = Collector(names, [(name, 0) for name in names], INVARIANT)
     for name in names:
-        collector.count(name, np.ones((1, 2), F32), 1, whole=True)
+        collector.count(name, np.ones((1, 2), F32), whole=True)
     origin = origin_of(fixed_data(), order=order, model="".join(names), preprocess={name: name for name in names})
     written = collector.statistics({name: name for name in names}, origin)
     read = read_back(path, statistics_bytes(written))
@@ -396,7 +396,7 @@ def test_samples_along_the_second_axis_add_up_in_any_slices(slices: list[int]) -
     for cut in ([4], slices):
         collector = Collector(["t"], [("t", -1)], INVARIANT)
         for part in np.split(x, np.cumsum(cut)[:-1], axis=1):
-            collector.count("t", part, part.shape[1], whole=True)
+            collector.count("t", part, whole=True)
         figures.append(collector.statistics({}, origin_of(fixed_data())).channels[0].sums.tolist())
     assert figures[0] == figures[1]
 
@@ -408,6 +408,6 @@ def test_a_tensor_that_is_empty_for_some_samples_adds_nothing(mode: HistogramMod
     for empty in (False, True):
         collector = Collector(["t"], [("t", 1)], mode)
         for values in [np.zeros(shape, F32)] * empty + [np.full((4, 3, 5), 2.0, F32)] + [np.zeros(shape, F32)] * empty:
-            assert collector.count("t", values, 4, whole=True)
+            assert collector.count("t", values, whole=True)
         figures.append(statistics_bytes(collector.statistics({}, origin_of(fixed_data()))))
     assert figures[0] == figures[1]
