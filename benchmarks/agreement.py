@@ -1,7 +1,7 @@
 """How closely tables made on a CPU agree with those that TensorRT 8.6 wrote on a GPU, for real networks.
 
-Needs a folder with `models/` and `golden/networks/` (QUANTKIT_SHARED, default `../shared`): trained networks, 512 images,
-and the tables that TensorRT's own calibrators wrote from them. Writes results/agreement.json and results/agreement.md.
+Needs a folder with `models/` and `golden/networks/` (QUANTKIT_SHARED, default `../shared`): trained networks, 512
+images, and the tables that TensorRT's own calibrators wrote from them. Writes results/agreement.json and agreement.md.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ def agreement(network: str) -> list[dict[str, Any]]:
 
 def markdown(document: dict[str, Any]) -> str:
     """The page."""
-    head = f"""# Agreement with TensorRT's own tables
+    head = """# Agreement with TensorRT's own tables
 
-TensorRT 8.6.0 on an H200, TF32 off, calibrated these networks with its own calibrators on 512 CIFAR-10 images in 16
-batches; quantkit calibrated them on a CPU with the same images in the same order. Convolutions of a CPU and a GPU differ
-in the last bits, so that now and then the minimum of the entropy search moves to another bin.
+TensorRT 8.6.0 on an H200, TF32 off, calibrated these networks with its own calibrators on 512 CIFAR-10 images in
+16 batches; quantkit calibrated them on a CPU with the same images in the same order. Convolutions of a CPU and a GPU
+differ in the last bits, so that now and then the minimum of the entropy search moves to another bin.
 
 | network | table | tensors in both | within 10⁻⁵ | within one bin | worst |
 |---|---|---|---|---|---|
@@ -82,7 +82,7 @@ Tensors that only TensorRT has are constants and reshapes to which its parser gi
 quantkit has are outputs (of Softmax) which the parser renames. On equal activations all four kinds of table are equal
 byte for byte (`tests/unit/test_golden_distributions.py`).
 
-quantkit {document["quantkit"]}, onnxruntime {document["onnxruntime"]}, {document["date"]}; made by `benchmarks/agreement.py`.
+quantkit {document["quantkit"]}, onnxruntime {document["onnxruntime"]}, {document["date"]}; `benchmarks/agreement.py`.
 """
     return head + rows + tail
 

@@ -97,9 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = ",".join(contestant.name for contestant in ROSTER)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--only", type=_names, metavar="NAMES", help=f"contestants, of: {names}")
     add("--networks", type=_names, default=NETWORKS, help="of: " + ",".join(NETWORKS))
@@ -116,8 +114,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--models",
         type=Path,
         metavar="DIR",
-        help="folder of the networks "
-        "(default: models/ in $QUANTKIT_SHARED, else in ../shared beside the repository)",
+        help="folder of the networks (default: models/ in $QUANTKIT_SHARED, else in ../shared beside the repository)",
     )
     add(
         "--images",

@@ -31,9 +31,7 @@ Time and memory are medians; {tables.TO} stands for "not measured".
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the Markdown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?", default=DEFAULT)
     parser.add_argument("--scaling", type=Path, help="default: scaling.json beside the results")
     parser.add_argument("--output", type=Path, help="default: the results' name with .md")
@@ -113,9 +111,7 @@ def _grown(results: Results) -> Iterator[str]:
         for name in results.contestants():
             small, large = (results.cell(name, network, count) for count in (fewest, most))
             time, memory = (tables.ratio(large, small, m) for m in (tables.seconds, tables.mib))
-            yield (
-                f"- {name} on {network}: time {tables.TIMES} {time}, memory {tables.TIMES} {memory}"
-            )
+            yield (f"- {name} on {network}: time {tables.TIMES} {time}, memory {tables.TIMES} {memory}")
 
 
 def conditions(results: Results) -> Iterator[str]:

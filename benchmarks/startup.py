@@ -43,9 +43,7 @@ STARTS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write. 1 if a command failed or a median is over its limit, else 0."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--output", type=Path, metavar="JSON")
     given = parser.parse_args(arguments)

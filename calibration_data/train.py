@@ -74,9 +74,7 @@ def choose(labels: IntArray, offset: float) -> list[int]:
     return sorted(chosen)
 
 
-def write_images(
-    folder: Path, images: list[Image.Image], labels: IntArray, indices: Iterable[int]
-) -> None:
+def write_images(folder: Path, images: list[Image.Image], labels: IntArray, indices: Iterable[int]) -> None:
     """Write folder/<class>/<index>.png, replacing what the folder held."""
     shutil.rmtree(folder, ignore_errors=True)
     for index in indices:
@@ -183,15 +181,11 @@ class Network(nn.Module):
         groups: int = 1,
     ) -> str:
         """Convolution and batch normalization."""
-        module = nn.Conv2d(
-            inward, outward, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-        )
+        module = nn.Conv2d(inward, outward, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
         x = self.layer(f"{name}/conv", module, x)
         return self.layer(f"{name}/bn", nn.BatchNorm2d(outward), x)
 
-    def inverted(
-        self, name: str, x: str, inward: int, hidden: int, outward: int, stride: int = 1
-    ) -> str:
+    def inverted(self, name: str, x: str, inward: int, hidden: int, outward: int, stride: int = 1) -> str:
         """Widen, depthwise 3x3, narrow; with a residual Add where the shapes allow it."""
         skip = x
         x = self.conv(f"{name}/expand", x, inward, hidden, kernel=1)

@@ -17,9 +17,7 @@ def watch_everything(model: onnx.ModelProto) -> None:
     """Add every float tensor that a node computes (constants left out) to the graph's outputs."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     floats = {
-        value.name: value
-        for value in inferred.value_info
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        value.name: value for value in inferred.value_info if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
     graph = model.graph
     computed = [name for node in graph.node if node.op_type != "Constant" for name in node.output]
@@ -32,9 +30,7 @@ def main() -> None:
     task = job()
     model = onnx.load(task.model)
     watch_everything(model)
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in Images(task):
         session.run(None, batch)
 

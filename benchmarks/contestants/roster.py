@@ -78,9 +78,7 @@ _MODELOPT = ("onnx", "onnxruntime", "torch", "modelopt.onnx.quantization")
 
 ROSTER = (
     Contestant("plain", "inference", ("onnxruntime",), _module("plain")),
-    Contestant(
-        "floor", "inference, every activation an output", ("onnx", "onnxruntime"), _module("floor")
-    ),
+    Contestant("floor", "inference, every activation an output", ("onnx", "onnxruntime"), _module("floor")),
     Contestant(
         "quantkit",
         f"calibrates by four rules at once: {RULES}; writes tables, no Q/DQ model",

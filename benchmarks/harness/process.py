@@ -49,9 +49,7 @@ class _Watched:
     stopped: str | None
 
 
-def measure(
-    command: Sequence[str], *, env: Mapping[str, str], folder: Path, limits: Limits
-) -> Outcome:
+def measure(command: Sequence[str], *, env: Mapping[str, str], folder: Path, limits: Limits) -> Outcome:
     """Run ``command`` in ``folder`` to its end and say what it took."""
     log = folder / "log.txt"
     with log.open("wb") as out:

@@ -28,8 +28,8 @@ from quantkit.preprocess import Preprocess
 from quantkit.values import Batch, ModelInput
 
 BROKEN = (
-    OSError, ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, OverflowError, MemoryError, RuntimeError,
-    NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+    OSError, ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, OverflowError, MemoryError,
+    RuntimeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What numpy and zipfile raise for files that are damaged in one way or another."""
 LABELS = frozenset({"y", "label", "labels", "target", "targets"})
@@ -145,7 +145,7 @@ def open_arrays(path: Path) -> Mapping[str, Rows]:
     """The arrays of a `.npy` (named `array`) or `.npz` file. DataError where it is none, or holds objects."""
     try:
         if path.suffix == ".npy":
-            return {"array": MappedRows(np.load(path, mmap_mode="r", allow_pickle=False))}
+            return {"array": MappedRows(np.lib.format.open_memmap(path, mode="r"))}
         arrays: dict[str, Rows] = {}
         with zipfile.ZipFile(path) as archive:
             for entry in archive.namelist():

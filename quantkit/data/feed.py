@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -123,42 +123,61 @@ def samples_in(batch: Batch) -> int:
     return max((len(array) for array in batch.values() if array.ndim), default=1)
 
 
+class Samples(Protocol):
+    """Chosen samples that can be loaded one by one: image files, rows of arrays."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What errors call them."""
+
+    def load(self, index: int) -> Batch:
+        """One sample as the inputs of the network, without batch axis. UnreadableError, DataError."""
+
+    def digest(self, index: int) -> bytes:
+        """sha256 of one sample as it is stored. DataError."""
+
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """Size and time of the files behind them."""
+
+    def close(self) -> None:
+        """Give files back until the next sample."""
+
+
 class SampleFeed:
-    """Samples that can be loaded one by one (image files, rows of arrays), loaded ahead in threads."""
+    """Samples in batches, loaded ahead in threads.
+
+    full_batches: the model is fixed to a batch size; where samples are left out, the last ones may not fill a batch.
+    """
 
     def __init__(
         self,
         kind: str,
-        names: Sequence[str],
-        load: Callable[[int], Batch],
-        digest: Callable[[int], bytes],
-        stamps: Callable[[], tuple[FileStamp, ...]],
+        samples: Samples,
         *,
         batch_size: int,
         workers: int,
         skip_corrupt: bool = False,
         full_batches: bool = False,
         notes: tuple[str, ...] = (),
-        close: Callable[[], None] = lambda: None,
     ) -> None:
         self.kind = kind
-        self.samples: int | None = len(names)
+        self.samples: int | None = len(samples.names)
         self.batch_size: int | None = batch_size
         self.unreadable: list[str] = []
         self.notes = notes
-        self._names, self._load, self._digest, self.stamps = names, load, digest, stamps
+        self._source, self._names, self.stamps = samples, samples.names, samples.stamps
         self._size, self._workers, self._skip_corrupt = batch_size, workers, skip_corrupt
-        self._full_batches, self._close = full_batches, close
+        self._full_batches = full_batches
 
     def identity(self) -> DataIdentity:
         """By the content of every chosen sample; reads all of them, decodes none."""
         identifier = Identifier()
         with ThreadPoolExecutor(self._workers, "quantkit-hash") as pool:
             try:
-                digests = list(pool.map(self._digest, range(len(self._names))))
+                digests = list(pool.map(self._source.digest, range(len(self._names))))
             finally:
                 pool.shutdown(cancel_futures=True)
-                self._close()
+                self._source.close()
         for start in range(0, len(digests), self._size):
             identifier.add(digests[start : start + self._size])
         return identifier.identity()
@@ -192,7 +211,7 @@ class SampleFeed:
             upcoming = iter(range(start, len(self._names)))
             while True:
                 for index in upcoming:
-                    pending.append((index, pool.submit(self._load, index)))
+                    pending.append((index, pool.submit(self._source.load, index)))
                     if len(pending) >= ahead:
                         break
                 if not pending:
@@ -207,14 +226,14 @@ class SampleFeed:
                     yield self._names[index], None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            self._close()
+            self._source.close()
 
     def _all_unreadable(self, first: int, reason: str, pool: ThreadPoolExecutor) -> DataError:
         """One error that names every unreadable sample, not only the first that was met."""
 
         def fault(index: int) -> str | None:
             try:
-                self._load(index)
+                self._source.load(index)
             except UnreadableError as error:
                 return f"{self._names[index]}: {error}"
             return None
@@ -276,7 +295,7 @@ def survived(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[An
     if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not floats):
         raise refusal
     with np.errstate(over="ignore"):
-        cast = np.ascontiguousarray(array, dtype=dtype)
+        cast = np.asarray(array, dtype=dtype, order="C")
     kept = np.isfinite(cast).all() if dtype.kind == "f" else (cast == array).all()
     if not kept:
         raise refusal

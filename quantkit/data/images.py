@@ -72,6 +72,9 @@ class ImageSamples:
         """Size and time of every file."""
         return tuple(stamp(self._root / name, name) for name in self.names)
 
+    def close(self) -> None:
+        """Nothing: every file is closed after it was read."""
+
     def _read(self, index: int) -> bytes:
         try:
             return (self._root / self.names[index]).read_bytes()

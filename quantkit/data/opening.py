@@ -114,7 +114,7 @@ def open_images(
         notes += (f"{folder.others} other files in the folder are no images",)
     samples = ImageSamples(folder.root, [folder.names[i] for i in indices], inputs[0].name, applied)
     feed = SampleFeed(
-        "images", samples.names, samples.load, samples.digest, samples.stamps,
+        "images", samples,
         batch_size=size, workers=options.workers, skip_corrupt=options.skip_corrupt,
         full_batches=inputs[0].fixed_batch is not None, notes=notes,
     )  # fmt: skip
@@ -136,9 +136,9 @@ def open_array(
     indices, size, notes = choose(row_count(path, inputs), inputs, options)
     samples = ArraySamples(path, indices, inputs, applied)
     feed = SampleFeed(
-        "array", samples.names, samples.load, samples.digest, samples.stamps,
+        "array", samples,
         batch_size=size, workers=1, skip_corrupt=options.skip_corrupt,
-        full_batches=any(i.fixed_batch is not None for i in inputs), notes=notes, close=samples.close,
+        full_batches=any(i.fixed_batch is not None for i in inputs), notes=notes,
     )  # fmt: skip
     return feed, applied
 

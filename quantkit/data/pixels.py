@@ -147,17 +147,16 @@ def letterbox(image: Image.Image, spec: Preprocess, filter_: Image.Resampling) -
 def normalise(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
     """Pixels [H, W, C] → (pixel·scale − mean)/std, rounded once, in the layout and dtype of the spec."""
     height, width, depth = pixels.shape
-    table = lookup(spec.scale, spec.mean, spec.std, depth, spec.dtype or "float32")
+    dtype = np.dtype(spec.dtype or "float32")
     nchw = spec.layout == "nchw"
-    out = np.empty((depth, height, width) if nchw else (height, width, depth), dtype=table.dtype)
+    out = np.empty((depth, height, width) if nchw else (height, width, depth), dtype)
     for channel in range(depth):
-        plane = out[channel] if nchw else out[..., channel]
-        values = pixels[..., channel]
+        plane, values = out[channel] if nchw else out[..., channel], pixels[..., channel]
         if values.dtype == np.uint8:
-            plane[...] = table[channel][values]
+            plane[...] = lookup(spec.scale, spec.mean, spec.std, depth, dtype.name)[channel][values]
         else:
             mean, std = at(spec.mean, channel), at(spec.std, channel)
-            plane[...] = cast((values.astype(np.float64) * spec.scale - mean) / std, table.dtype)
+            plane[...] = cast((values.astype(np.float64) * spec.scale - mean) / std, dtype)
     return out
 
 

@@ -52,7 +52,7 @@ class BatchFolderFeed:
         """One portion a file; positions count files. DataError names the file."""
         for position, path in enumerate(self._files[start:], start + 1):
             try:
-                with np.load(path, allow_pickle=False) as archive:
+                with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                     named = {name: archive[name] for name in archive.files}
             except BROKEN as error:
                 raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.savez") from None

@@ -78,7 +78,14 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{file}: {error.strerror or error}", remedy=remedy) from None
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{file} is not an ONNX model: it holds no graph", remedy=remedy)
+    if not all(isinstance(text, str) for node in proto.graph.node for text in words(node)):
+        raise ModelError(f"{file} is damaged: a name in it is not text", remedy=remedy)
     return Model(file, proto, identity(proto, file.absolute().parent, str(file)))
+
+
+def words(node: onnx.NodeProto) -> list[str]:
+    """The names in a node; bytes instead of text where they are not UTF-8."""
+    return [node.op_type, node.domain, node.name, *node.input, *node.output]
 
 
 def as_input(value: onnx.ValueInfoProto) -> ModelInput:
@@ -159,7 +166,12 @@ def content(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[byte
     elif tensor.data_type == onnx.TensorProto.STRING:
         yield from tensor.string_data
     else:
-        yield numpy_helper.to_array(tensor).tobytes()
+        try:
+            yield numpy_helper.to_array(tensor).tobytes()
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            raise ModelError(
+                f"{where}: weight {tensor.name!r} is damaged: {error}", remedy="export the model again"
+            ) from None
 
 
 def external_content(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:

@@ -26,8 +26,8 @@ DATA_DEPENDENT = frozenset(
 """Operators whose output shape depends on values, unless these follow from shapes."""
 INDEXING = frozenset(
     {
-        "Add", "And", "BitShift", "Cast", "Concat", "Div", "Equal", "Gather", "GatherElements", "GatherND",
-        "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Not", "Or", "Pow", "ScatterElements",
+        "Add", "And", "BitShift", "Cast", "Concat", "Div", "Equal", "Gather", "GatherElements", "GatherND", "Greater",
+        "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Not", "Or", "Pow", "ScatterElements",
         "ScatterND", "Sub", "Sum", "Where", "Xor",
     }
 )  # fmt: skip

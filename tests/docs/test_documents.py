@@ -1,8 +1,8 @@
 """Everything that a reader can copy from the README and the pages in docs/ is executed here.
 
 A block marked `console` holds commands behind `$ ` and what they print, standard error included; `...` stands for any
-lines, `[1]` for the exit code of a command that fails. A block marked `python` has to run, one marked `toml` has to be a
-preprocessing spec. All blocks of a page run in one scratch folder, in order.
+lines, `[1]` for the exit code of a command that fails. A block marked `python` has to run, one marked `toml` has to be
+a preprocessing spec. All blocks of a page run in one scratch folder, in order.
 """
 
 from __future__ import annotations

@@ -137,6 +137,12 @@ def test_a_broken_pipe_is_no_error(place: Path, quantkit_command: Command) -> No
     quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", "-o", "x.calib", "-q")
     done = subprocess.run(
         f"{sys.executable} -m quantkit table show x.calib | head -1; echo ${{PIPESTATUS[0]}}",
-        shell=True, executable="/bin/bash", cwd=place, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        shell=True,
+        executable="/bin/bash",
+        cwd=place,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""Runs that end early: Ctrl-C, a kill, an exception. What they leave is whole, and `--resume` ends with the same bytes."""
+"""Runs that end early: what they leave is whole, and `--resume` ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -66,11 +66,10 @@ def options(**changes: Any) -> CalibrateOptions:
 def test_a_resumed_run_ends_with_the_same_bytes(
     stop_after: int, mode: quantkit.HistogramMode, memory: int, place: Path
 ) -> None:
-    quantkit.calibrate(MODEL, "imgs", output="whole.calib", options=options(histogram=mode, max_memory=memory))
+    first = options(histogram=mode, max_memory=memory)
+    quantkit.calibrate(MODEL, "imgs", output="whole.calib", options=first)
     with pytest.raises(Interrupted, match="stopped after"):
-        quantkit.calibrate(
-            MODEL, "imgs", output="x.calib", options=options(histogram=mode, max_memory=memory), progress=StopAfter(stop_after)
-        )  # fmt: skip
+        quantkit.calibrate(MODEL, "imgs", output="x.calib", options=first, progress=StopAfter(stop_after))
     assert [p.name for p in place.glob("x.*")] == ["x.stats.partial"]
     quantkit.calibrate(MODEL, "imgs", output="x.calib", options=options(histogram=mode, max_memory=memory, resume=True))
     assert (place / "x.stats.safetensors").read_bytes() == (place / "whole.stats.safetensors").read_bytes()

@@ -188,6 +188,7 @@ def test_an_image_of_another_size_is_refused_where_nothing_is_resized() -> None:
         decode(PNG, spec((17, 13), resize="none"))
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(("limit", "refused"), [(COLOUR[..., 0].size - 1, False), (COLOUR[..., 0].size // 3, True)])
 def test_an_image_beyond_the_librarys_limit_is_read_or_refused(
     limit: int, refused: bool, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +208,7 @@ def damaged_exif(orientation: int) -> bytes:
     return b"Exif\0\0II*\0" + struct.pack("<I", 8) + tags + bytes(4)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("exif", [damaged_exif(1), damaged_exif(6), b"Exif\0\0II*\0\x08\0\0\0", b"Exif\0\0rubbish"])
 def test_damaged_exif_does_not_make_an_image_unreadable(exif: bytes) -> None:
     content = encoded(COLOUR, "JPEG", exif=exif)

@@ -409,5 +409,6 @@ def test_a_tensor_that_is_empty_for_some_samples_adds_nothing(mode: HistogramMod
         collector = Collector(["t"], [("t", 1)], mode)
         for values in [np.zeros(shape, F32)] * empty + [np.full((4, 3, 5), 2.0, F32)] + [np.zeros(shape, F32)] * empty:
             assert collector.count("t", values, whole=True)
+            assert collector.end_batch() == ()
         figures.append(statistics_bytes(collector.statistics({}, origin_of(fixed_data()))))
     assert figures[0] == figures[1]
