@@ -5,6 +5,6 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 3 over budget, 130 interrupted
 
 from __future__ import annotations
 
-from quantkit.cli.application import main
+from quantkit.cli.application import main, run
 
-__all__ = ["main"]
+__all__ = ["main", "run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -25,24 +26,34 @@ for command in (calibrating.calibrate, tables.group, statistics_files.group, loo
     app.add_command(command)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exits with its code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+def main() -> None:
+    """The program `quantkit`: run the command line, and leave the process at once.
+
+    Taking libraries down in good order takes longer than a short command; everything is written by then.
+    """
+    gc.set_threshold(100_000)  # libraries make many objects while they are loaded, and hardly any garbage
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code."""
     warnings.filterwarnings("ignore", module="PIL")  # about images that are read all the same
     try:
         app.main(arguments, prog_name="quantkit", standalone_mode=False)
-        code = 0
+        sys.stdout.flush()
     except QuantkitError as error:
         print_error(error, as_json="--json" in arguments)
-        code = error.exit_code
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("quantkit: interrupted", file=sys.stderr)
-        code = 130
+        return 130
     except BrokenPipeError:
         # The reader (head, less) went away: nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code)
+    return 0

@@ -1,7 +1,7 @@
 """Arrays in files: `.npy` mapped into memory, `.npz` read row by row without unpacking it whole.
 
-A member of an `.npz` is a compressed `.npy`; its rows are decompressed in passing, so that memory holds one row at a
-time. Rows that were passed are reached by starting again, which only a shuffled selection asks for.
+A member of an `.npz` is a compressed `.npy`; its rows are decompressed in passing, so that memory holds a few of them
+at a time. Rows that were passed are reached by starting again, which only a shuffled selection asks for.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ BROKEN = (
     RuntimeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What numpy and zipfile raise for files that are damaged in one way or another."""
+BLOCK_BYTES = 1 << 18
+"""Rows are decompressed in blocks of this size, or one by one where they are larger."""
 LABELS = frozenset({"y", "label", "labels", "target", "targets"})
 """Arrays of these names are labels where a file holds them beside its inputs."""
 
@@ -88,30 +90,35 @@ class ZippedRows:
     dtype: np.dtype[Any]
     _archive: zipfile.ZipFile | None = None
     _stream: IO[bytes] | None = None
-    _next: int = 0
+    _block: bytes = b""
+    _first: int = 0
+    _held: int = 0
+    """Rows `_first` to `_first + _held` are in `_block`."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def row(self, index: int) -> NDArray[Any]:
         """Row `index`; DataError where the file is damaged."""
-        bytes_per_row = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        size = int(np.prod(self.shape[1:])) * self.dtype.itemsize
         with self._lock:
             try:
-                if self._stream is None or index < self._next:
-                    self._open()
-                assert self._stream is not None
-                while self._next < index:
-                    self._stream.read(bytes_per_row)
-                    self._next += 1
-                content = self._stream.read(bytes_per_row)
-                self._next += 1
+                content = self._content(index, size)
             except BROKEN as error:
                 raise DataError(f"{self.path}, array {self.member!r}: {error}", remedy="save the file again") from None
-        if len(content) != bytes_per_row:
-            raise DataError(
-                f"{self.path}, array {self.member!r}: ends in row {index}",
-                remedy="save the file again",
-            )
+        if len(content) != size:
+            raise DataError(f"{self.path}, array {self.member!r}: ends in row {index}", remedy="save the file again")
         return np.frombuffer(content, self.dtype).reshape(self.shape[1:])
+
+    def _content(self, index: int, size: int) -> bytes:
+        """The bytes of a row, from the block of rows that was read last or the one behind it."""
+        if self._stream is None or index < self._first:
+            self._open()
+        assert self._stream is not None
+        while index >= self._first + self._held:
+            self._first += self._held
+            self._held = max(1, BLOCK_BYTES // max(size, 1))
+            self._block = self._stream.read(self._held * size)
+        start = (index - self._first) * size
+        return self._block[start : start + size]
 
     def close(self) -> None:
         """Give the file back; the next row opens it again."""
@@ -126,7 +133,7 @@ class ZippedRows:
         self._archive = zipfile.ZipFile(self.path)
         self._stream = self._archive.open(f"{self.member}.npy")
         read_header(self._stream)
-        self._next = 0
+        self._block, self._first, self._held = b"", 0, 0
 
 
 def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

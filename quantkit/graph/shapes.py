@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from quantkit.graph.model import Model
-from quantkit.graph.tensors import inferred
+from quantkit.graph.tensors import inferred, without_large_weights
 
 
 def shapes_of(
     model: Model, tensors: Sequence[str], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, tuple[int, ...] | None]:
     """The shape of each tensor when the inputs have `shapes`; None where inference cannot tell."""
-    import onnx
-
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = without_large_weights(model.proto)
     del proto.graph.value_info[:]
     for value in proto.graph.input:
         for dim, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FLOATS = frozenset({"float16", "float32", "float64"})
 SHARING_POOLS = frozenset({"MaxPool", "AveragePool"})
 """Their output takes the scale of their input; GlobalAveragePool keeps its own (measured with TensorRT 8.6)."""
+FEW_BYTES = 1024
 SHAPE_OPERATORS = frozenset({"Shape", "Size"})
 DATA_DEPENDENT = frozenset(
     {"NonZero", "NonMaxSuppression", "Unique", "Compress", "If", "Loop", "Scan", "ConstantOfShape", "Range"}
@@ -128,13 +129,31 @@ def operators_inside(node: onnx.NodeProto) -> int:
 
 
 def inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the types that ONNX infers; as it is where inference fails (custom operators)."""
+    """The model with the types that ONNX infers, its large weights left out; as it is where inference fails."""
     import onnx
 
+    light = without_large_weights(proto)
     try:
-        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        return onnx.shape_inference.infer_shapes(light, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        return proto
+        return light
+
+
+def without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose weights have a type and a shape, and values only where there are few: those can say shapes."""
+    copy = type(proto)()
+    copy.opset_import.extend(proto.opset_import)
+    copy.functions.extend(proto.functions)
+    copy.ir_version = proto.ir_version
+    copy.graph.name = proto.graph.name
+    for part in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(copy.graph, part).extend(getattr(proto.graph, part))
+    for weight in proto.graph.initializer:
+        if weight.ByteSize() < FEW_BYTES:
+            copy.graph.initializer.append(weight)
+        else:
+            copy.graph.initializer.add(name=weight.name, data_type=weight.data_type, dims=weight.dims)
+    return copy
 
 
 def element_types(graph: onnx.GraphProto) -> dict[str, str]:

@@ -22,7 +22,7 @@ from quantkit.pipeline.plan import Plan
 from quantkit.pipeline.preparing import ChosenSpec, DataWatcher, PeekedFeed
 from quantkit.pipeline.reuse import Found, found, known_identity, matching_statistics
 from quantkit.pipeline.slicing import planned
-from quantkit.pipeline.tables import Finding, checkpoint_path, make_table, suspicious, thresholds
+from quantkit.pipeline.tables import Finding, checkpoint_path, make_tables, suspicious, thresholds
 from quantkit.preprocess import Preprocess
 from quantkit.provenance import provenance_path, read_provenance
 from quantkit.rules import Entropy, Rule
@@ -106,7 +106,7 @@ def from_data(job: Job, identity: DataIdentity | None, progress: Progress, start
     try:
         if feed.first is None:
             raise DataError("the data yields no samples", remedy="give at least one readable sample")
-        plan, notes = planned(job, feed.first)
+        plan, session, notes = planned(job, feed.first)
         if job.output and checkpoint_path(job.output).exists() and not options.resume:
             notes += ("an interrupted run is replaced; --resume would have continued it",)
         watcher = DataWatcher(job.spec.applied)
@@ -122,12 +122,12 @@ def from_data(job: Job, identity: DataIdentity | None, progress: Progress, start
             progress,
             Hooks(identity, watcher.see, recorder.take if recorder else None),
         )
-        observed = run.observe(lambda tensors: opened(job, tensors, options.provider, plan))
+        observed = run.observe(lambda number: opened(job, plan.passes[number], plan) if number else session)
         watcher.look()
     finally:
         feed.close()
     statistics = collected(job, observed, plan)
-    tables = {r.name: make_table(statistics, r, job.headers[r.name]) for r in job.rules}
+    tables = make_tables(statistics, {rule: job.headers[rule.name] for rule in job.rules})
     curve = None
     if recorder:
         curve = recorder.curve(observed.samples, thresholds(statistics.histograms, job.rules[0]))
@@ -170,14 +170,16 @@ def reused(job: Job, statistics: Statistics | None, there: Found, started: float
     data, run = there.provenance.data, there.provenance.run
     assert data is not None
     assert run is not None
+    missing = {rule: job.headers[rule.name] for rule in job.rules if rule.name not in there.tables}
+    made_now = make_tables(statistics, missing) if statistics else {}
     tables: dict[str, CalibrationTable] = {}
     new: dict[Path, bytes] = {}
     for path, rule in job.paths().items():
-        if rule.name in there.tables:
-            tables[rule.name] = read_table(path)
-        elif statistics:
-            tables[rule.name] = make_table(statistics, rule, job.headers[rule.name])
+        if rule.name in made_now:
+            tables[rule.name] = made_now[rule.name]
             new |= table_files(job, path, rule, tables[rule.name], data, run)
+        else:
+            tables[rule.name] = read_table(path)
     write_all(new)
     made = Made(
         data.samples,

@@ -111,7 +111,7 @@ def placed(output: Path, model: Path) -> Path:
     return path
 
 
-def opened(job: Job, tensors: tuple[str, ...], provider: str, plan: Plan) -> Session:
+def opened(job: Job, tensors: tuple[str, ...], plan: Plan) -> Session:
     """An onnxruntime session that watches `tensors`."""
     from quantkit.backends.onnxruntime import OnnxRuntimeSession
 
@@ -119,7 +119,7 @@ def opened(job: Job, tensors: tuple[str, ...], provider: str, plan: Plan) -> Ses
     return OnnxRuntimeSession(
         job.model,
         tensors,
-        provider=provider,
+        provider=job.options.provider,
         threads=job.options.data.workers if alone else 1,
         fixed_shapes=job.watch.fixed_shapes,
     )

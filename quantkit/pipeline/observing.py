@@ -97,15 +97,15 @@ class Run:
         self._feed, self._plan, self._collectors = feed, plan, collectors
         self._checkpoints, self._progress, self._hooks = checkpoints, progress, hooks
 
-    def observe(self, open_session: Callable[[tuple[str, ...]], Session]) -> Observed:
-        """Run all passes. Interrupted leaves a checkpoint; errors name tensor and batch."""
+    def observe(self, open_session: Callable[[int], Session]) -> Observed:
+        """Run all passes, each with its session. Interrupted leaves a checkpoint; errors name tensor and batch."""
         position = self._resumed()
         self._progress.start(self._feed.samples, len(self._plan.passes), self._done(position))
         seen = (self._hooks.identity, position.batches, position.samples)
         try:
             for number in range(position.pass_, len(self._plan.passes)):
                 start = position if number == position.pass_ else Position(number)
-                session = open_session(self._plan.passes[number])
+                session = open_session(number)
                 seen = self._one_pass(session, start)
         finally:
             self._progress.close()

@@ -15,7 +15,7 @@ from quantkit.graph import Model, Watch
 from quantkit.graph.shapes import shapes_of
 from quantkit.values import Batch
 
-CACHED_BYTES = 16 << 20
+CACHED_BYTES = 8 << 20
 """Activations of a slice that still find room in a processor's caches."""
 DEFAULT_MEMORY = 1 << 30
 

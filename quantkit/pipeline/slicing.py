@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
+from quantkit.backends.session import Session
 from quantkit.data import Portion
 from quantkit.errors import ModelError
 from quantkit.pipeline.job import Job, opened
 from quantkit.pipeline.plan import Plan, make_plan, sliced
+from quantkit.values import Array
 
 
-def planned(job: Job, first: Portion) -> tuple[Plan, tuple[str, ...]]:
-    """The plan; batches stay whole where the model is fixed to them or its samples are not independent."""
+def planned(job: Job, first: Portion) -> tuple[Plan, Session, tuple[str, ...]]:
+    """The plan, and the session of its first pass; batches stay whole where the model wants or mixes them."""
     fixed = any(i.fixed_batch is not None for i in job.model.inputs)
     options = job.options
 
-    def plan(whole: bool) -> Plan:
-        return make_plan(
-            job.model, job.watch, first.batch, first.samples,
-            max_memory=options.max_memory, workers=options.data.workers, whole=whole,
-        )  # fmt: skip
+    def plan(whole: bool) -> tuple[Plan, Session]:
+        made = make_plan(
+            job.model,
+            job.watch,
+            first.batch,
+            first.samples,
+            max_memory=options.max_memory,
+            workers=options.data.workers,
+            whole=whole,
+        )
+        return made, opened(job, made.passes[0], made)
 
-    chosen = plan(fixed)
-    if fixed or first.samples == 1 or independent(job, chosen, first):
-        return chosen, ()
-    return plan(True), ("the network mixes the samples of a batch, so batches are run whole",)
+    chosen, session = plan(fixed)
+    if fixed or first.samples == 1 or independent(job, chosen, session, first):
+        return chosen, session, ()
+    return *plan(True), ("the network mixes the samples of a batch, so batches are run whole",)
 
 
-def independent(job: Job, plan: Plan, first: Portion) -> bool:
+def independent(job: Job, plan: Plan, session: Session, first: Portion) -> bool:
     """Whether the network treats samples on their own: two at once give what each gives alone."""
     names = [name for name in job.model.outputs if name in job.watch.tensors]
-    run = opened(job, tuple(names), job.options.provider, replace(plan, runners=1)).runner()
+    if len(plan.passes) > 1:
+        session = opened(job, tuple(names), plan)
+    run = session.runner()
     (pair, _), *_ = sliced(first.batch, first.samples, 2)
-    singles = sliced(pair, 2, 1)
     try:
-        alone = [{n: a.copy() for n, a in run(feeds).items()} for feeds, _ in singles]
+        alone = [{n: run(feeds)[n].copy() for n in names} for feeds, _ in sliced(pair, 2, 1)]
         together = run(pair)
     except ModelError:
         return False
-    return all(
-        together[n].shape[:1] == (2,)
-        and np.allclose(
-            together[n],
-            np.concatenate([a[n] for a in alone]),
-            rtol=1e-2,
-            atol=1e-3 * np.abs(together[n]).max(),
-        )
-        for n in names
-    )
+    return all(same(together[n], np.concatenate([a[n] for a in alone])) for n in names if together[n].ndim)
+
+
+def same(together: Array, alone: Array) -> bool:
+    """Whether two samples gave the same values together and alone, but for rounding."""
+    if together.shape != alone.shape:
+        return False
+    return bool(np.allclose(together, alone, rtol=1e-2, atol=1e-3 * np.abs(together).max(initial=0.0)))

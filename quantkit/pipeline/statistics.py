@@ -8,7 +8,7 @@ from pathlib import Path
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of, write_all
 from quantkit.errors import StaleError
-from quantkit.pipeline.tables import header_for, make_table, table_paths
+from quantkit.pipeline.tables import header_for, make_tables, table_paths
 from quantkit.pipeline.target import target_version
 from quantkit.provenance import (
     DataRecord,
@@ -50,12 +50,12 @@ def tables_from(
     """Tables by rule name from statistics, written to `output` (first rule) and beside it if one is given."""
     chosen = parse_rules(rules) if isinstance(rules, str) else tuple(rules)
     version = target_version(tensorrt_version).number
-    headers = {rule.name: header_for(rule, version, algorithm) for rule in chosen}
+    headers = {rule: header_for(rule, version, algorithm) for rule in chosen}
     statistics = source if isinstance(source, Statistics) else read_statistics(source)
     paths = table_paths(output, chosen) if output else {}
     for path in paths:
         refuse_existing(path, force=force)
-    tables = {rule.name: make_table(statistics, rule, headers[rule.name]) for rule in chosen}
+    tables = make_tables(statistics, headers)
     name = "statistics" if isinstance(source, Statistics) else source.name
     files: dict[Path, bytes] = {}
     for path, rule in paths.items():

@@ -42,12 +42,26 @@ def thresholds(histograms: Mapping[str, Histogram], rule: Rule) -> dict[str, flo
         return dict(zip(histograms, pool.map(rule.threshold, histograms.values()), strict=True))
 
 
-def make_table(statistics: Statistics, rule: Rule, header: Header) -> CalibrationTable:
-    """The table that `rule` gives; pool outputs take their input's scale where TensorRT does that."""
+def make_tables(statistics: Statistics, headers: Mapping[Rule, Header]) -> dict[str, CalibrationTable]:
+    """A table for every rule, by its name; pool outputs take their input's scale where TensorRT does that."""
+    histograms = statistics.histograms
+    asked = [(rule, name) for rule, header in headers.items() for name in own_scale(statistics, header)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda pair: pair[0].threshold(histograms[pair[1]]), asked)
+        scales = {pair: scale_of(threshold) for pair, threshold in zip(asked, found, strict=True)}
+    tables = {}
+    for rule, header in headers.items():
+        shared = statistics.shared if header.algorithm.shares_pools else {}
+        tables[rule.name] = CalibrationTable(
+            header, {name: scales[rule, shared.get(name, name)] for name in histograms}
+        )
+    return tables
+
+
+def own_scale(statistics: Statistics, header: Header) -> list[str]:
+    """The tensors that have a scale of their own under a header."""
     shared = statistics.shared if header.algorithm.shares_pools else {}
-    own = {name: h for name, h in statistics.histograms.items() if name not in shared}
-    scales = {name: scale_of(threshold) for name, threshold in thresholds(own, rule).items()}
-    return CalibrationTable(header, {name: scales[shared.get(name, name)] for name in statistics.histograms})
+    return [name for name in statistics.histograms if name not in shared]
 
 
 @dataclass(frozen=True, slots=True)

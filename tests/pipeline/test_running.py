@@ -42,7 +42,7 @@ def observed(batches: list[np.ndarray[Any, Any]], mode: HistogramMode, size: int
     feed = StreamFeed(lambda: [{"x": b} for b in batches], [ModelInput("x", "float32", (None, 2, 8))], None)
     collectors = new_collectors(plan, {"x": [1], "relu": [-1]}, mode)
     seen = Run(feed, plan, collectors, Checkpoints(), Silent(), Hooks()).observe(
-        lambda names: FakeSession(activations, names)
+        lambda number: FakeSession(activations, passes[number])
     )
     origin = Origin(
         model="m", data=seen.identity.content, samples=seen.samples, histogram=mode, backend="fake", slice=0

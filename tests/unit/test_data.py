@@ -146,6 +146,9 @@ def test_content_ignores_order_and_batches_and_order_does_not(
     assert (sorted_.content, sorted_.samples) == (mixed.content, mixed.samples)
     assert sorted_.order != mixed.order
     assert opened(store / path, spec=spec, batch_size=5, workers=3).identity() == sorted_
+    regrouped = opened(store / path, spec=spec, batch_size=4).identity()
+    assert regrouped is not None
+    assert (regrouped.content, regrouped.order == sorted_.order) == (sorted_.content, False)
     assert opened(store / path, spec=spec, limit=7).identity() != opened(store / path, spec=spec, limit=6).identity()
 
 
@@ -162,10 +165,13 @@ def test_the_same_rows_are_the_same_content_in_every_file(store: Path) -> None:
 
 
 def test_copies_are_more_content_than_one() -> None:
-    twice, once = Identifier(), Identifier()
-    twice.add(batch_digests({"image": FLOATS[[0, 0]]}))
-    once.add(batch_digests({"image": FLOATS[[0]]}))
-    assert twice.identity().content != once.identity().content
+    def content(*rows: int) -> str:
+        identifier = Identifier()
+        identifier.add(batch_digests({"image": FLOATS[list(rows)]}))
+        return identifier.identity().content
+
+    assert len({content(*rows) for rows in ((0,), (0, 0), (1, 1), (0, 0, 0), (0, 0, 1), (1,))}) == 6
+    assert content(0, 1) == content(1, 0)
 
 
 def test_dtype_and_shape_are_part_of_the_content() -> None:

@@ -389,15 +389,32 @@ def test_whatever_the_network_computes_with_is_part_of_the_identity(change: Any,
 
 
 def test_local_functions_are_part_of_the_identity_without_their_documentation(loaded: Any) -> None:
-    text = """<ir_version: 8, opset_import: ["": 17, "here": 1]>
+    text = """<ir_version: 9, opset_import: ["": 17, "here": 1]>
         net (float[N, 4] x) => (float[N, 4] y) { y = here.f(x) }
-        <domain: "here", opset_import: ["": 17]> f (a) => (b) { c = Relu(a)  b = Exp(c) }"""
+        <domain: "here", opset_import: ["": 17]>
+        f <alpha: float = 0.5> (a) => (b) { c = LeakyRelu<alpha: float = @alpha>(a)  b = Exp(c) }"""
     proto = parser.parse_model(text)
-    original = loaded(proto).sha256
+    digests = {loaded(proto).sha256}
     document_everything(proto)
-    assert loaded(proto).sha256 == original
-    proto.functions[0].node[0].op_type = "Neg"
-    assert loaded(proto).sha256 != original
+    assert loaded(proto).sha256 in digests
+    for change in ("operator", "default of an attribute", "opset"):
+        if change == "operator":
+            proto.functions[0].node[1].op_type = "Neg"
+        elif change == "opset":
+            proto.functions[0].opset_import[0].version = 16
+        else:
+            proto.functions[0].attribute_proto[0].f = 0.25
+        assert loaded(proto).sha256 not in digests, change
+        digests.add(loaded(proto).sha256)
+
+
+def test_texts_are_part_of_the_identity_one_by_one(loaded: Any) -> None:
+    digests = set()
+    for values in ([b"ab", b"c"], [b"a", b"bc"]):
+        proto = convolution()
+        proto.graph.initializer.append(helper.make_tensor("texts", TensorProto.STRING, [2], values))
+        digests.add(loaded(proto).sha256)
+    assert len(digests) == 2
 
 
 # What cannot be read ----------------------------------------------------------------------------------------------

@@ -81,19 +81,21 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     assert np.abs(decoded.astype(int) - turned).max() <= (8 if kind == "JPEG" else 0)
 
 
-def test_a_large_jpeg_is_turned_and_its_reduced_decoding_is_close_to_the_full_one() -> None:
-    y, x = np.mgrid[0:1500, 0:2000] / 300
+@pytest.mark.parametrize("rule", ["exact", "shortest", "letterbox"])
+@pytest.mark.parametrize("shape", [(450, 600), (601, 803), (1501, 2001)])
+def test_a_large_jpeg_is_turned_and_its_reduced_decoding_is_close_to_the_full_one(
+    shape: tuple[int, int], rule: Any
+) -> None:
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / (shape[0] / 5)
     scene = np.stack([np.sin(3 * x) * np.cos(2 * y), np.sin(x * y), np.cos(5 * y)], axis=-1)
     pixels = np.rint(127.5 + 120 * scene).astype(np.uint8)
     exif = Image.Exif()
     exif[ORIENTATION] = 6
-    wanted = {"channels": "rgb", "layout": "nhwc", "dtype": "float32"}
-    for rule in ("exact", "shortest", "letterbox"):
-        asked = Preprocess(size=(56, 64), resize=rule, crop_fraction=0.875, **wanted)
-        reduced = decode(encoded(pixels, "JPEG", quality=95, exif=exif), asked)
-        full = decode(encoded(np.rot90(pixels, -1)), asked)
-        assert np.abs(reduced - full).mean() < 0.5, rule
-        assert np.abs(reduced - full).max() < 6, rule
+    asked = spec((56, 64), resize=rule, crop_fraction=0.875, dtype="float32")
+    reduced = decode(encoded(pixels, "JPEG", quality=95, exif=exif), asked)
+    full = decode(encoded(np.rot90(pixels, -1)), asked)
+    assert np.abs(reduced - full).mean() < 0.4
+    assert np.abs(reduced - full).max() <= 5
 
 
 def palette_image(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> Image.Image:
@@ -266,6 +268,7 @@ def torchvision(image: Image.Image, shortest: int, crop: int) -> Image.Image:
 
 @given(pixels=small_images, crop=sides, fraction=st.sampled_from([1.0, 0.875, 0.95, 0.5]))
 @example(np.zeros((20, 30, 3), np.uint8) + np.arange(30, dtype=np.uint8)[:, None] * 8, 14, 0.875)
+@example(COLOUR[:13, :13], 13, 0.875)
 def test_shortest_is_torchvisions_resize_and_centre_crop(pixels: NDArray[np.uint8], crop: int, fraction: float) -> None:
     asked = spec((crop, crop), resize="shortest", crop_fraction=fraction)
     by_hand = torchvision(Image.fromarray(pixels), round(crop / fraction), crop)

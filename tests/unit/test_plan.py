@@ -140,6 +140,15 @@ def test_one_tensor_beyond_the_memory_is_refused(model: Model) -> None:
     assert planned(model, max_memory=4 * 192).passes == (("x",), ("scale", "c"), ("r",), ("y",))
 
 
+def test_an_input_without_batch_axis_is_whole_in_every_slice(tmp_path: Path) -> None:
+    text = "(float[N, 6] x, float[50, 6] table) => (float[N, 50] y) { t = Transpose(table)  y = MatMul(x, t) }"
+    onnx.save(parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net {text}'), tmp_path / "net.onnx")
+    model = load_model(tmp_path / "net.onnx")
+    first = {"x": np.zeros((3, 6), np.float32), "table": np.zeros((50, 6), np.float32)}
+    plan = make_plan(model, watched_tensors(model), first, 3, max_memory=1 << 20, workers=1, whole=True)
+    assert plan.bytes == 4 * (3 * 6 + 50 * 6 + 6 * 50 + 3 * 50)
+
+
 def test_a_tensor_of_unknown_size_is_taken_for_the_largest(tmp_path: Path) -> None:
     text = TEXT.replace("y = Mul(r, scale)", "n = NonZero(r)  f = Cast<to = 1>(n)  y = Mul(r, scale)  z = Exp(f)")
     proto = parser.parse_model(text.replace("=> (float[N, 4, 6, 6] y)", "=> (float[N, 4, 6, 6] y, float z)"))
