@@ -24,6 +24,8 @@ class Position:
     batches: int = 0
     samples: int = 0
     unreadable: tuple[str, ...] = ()
+    seen: str = ""
+    """Order digest of a stream up to here, so that another stream is not taken for the rest of this one."""
 
 
 def write_checkpoint(path: Path, identity: Mapping[str, Any], position: Position, arrays: Mapping[str, Array]) -> None:
@@ -37,6 +39,7 @@ def write_checkpoint(path: Path, identity: Mapping[str, Any], position: Position
         "batches": position.batches,
         "samples": position.samples,
         "unreadable": position.unreadable,
+        "seen": position.seen,
     }
     write_whole(path, save(dict(arrays), metadata={KEY: canonical_json(document)}))
 
@@ -71,4 +74,5 @@ def position_in(document: Mapping[str, Any]) -> Position:
         document["batches"],
         document["samples"],
         tuple(document["unreadable"]),
+        document["seen"],
     )

@@ -30,7 +30,10 @@ class Task:
 
 
 class Crew:
-    """`workers` threads that run `session` and count into `collector`; a context manager."""
+    """`workers` threads that run `session` and count into `collector`; a context manager.
+
+    names: what is in a batch, for errors. advance: told of every sample that was counted. done: batches before the first.
+    """
 
     def __init__(
         self,
@@ -40,9 +43,10 @@ class Crew:
         *,
         names: Callable[[int], str],
         advance: Callable[[int], None],
+        done: int = 0,
     ) -> None:
         self._session, self._collector, self._workers = session, collector, workers
-        self._names, self._advance = names, advance
+        self._names, self._advance, self._done = names, advance, done
         self._changed = threading.Condition()
         self._tasks: deque[Task] = deque()
         self._left: dict[int, int] = {}
@@ -138,7 +142,7 @@ class Crew:
             if task.again is None:
                 if not self._collector.count(name, activations[name], whole=task.whole):
                     raise DataError(
-                        f"tensor {name!r} holds NaN or Inf in batch {task.batch + 1} ({self._names(task.batch)})",
+                        f"tensor {name!r} holds NaN or Inf in batch {self._done + task.batch + 1} ({self._names(task.batch)})",
                         remedy="mend the network or remove the sample; float16 networks overflow beyond 65504",
                     )
             elif name in task.again:

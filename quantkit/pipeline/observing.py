@@ -10,13 +10,15 @@ from typing import Any, Protocol
 from quantkit.backends.session import Session
 from quantkit.data import DataIdentity, Feed, Portion
 from quantkit.data.feed import Identifier, batch_digests
-from quantkit.errors import DataError, Interrupted, StatisticsError
+from quantkit.errors import DataError, Interrupted, StaleError, StatisticsError
 from quantkit.histogram import HistogramMode
 from quantkit.pipeline.checkpoint import Position, read_checkpoint, write_checkpoint
 from quantkit.pipeline.crew import Crew
 from quantkit.pipeline.plan import Plan, sliced
 from quantkit.statistics import Collector
 from quantkit.values import Array
+
+OTHER_STREAM = "the data is not that of the interrupted run"
 
 
 class Progress(Protocol):
@@ -116,15 +118,18 @@ class Run:
     def _one_pass(self, session: Session, start: Position) -> tuple[DataIdentity, int, int]:
         collector = self._collectors[start.pass_]
         identifier = None if self._hooks.identity else Identifier()
-        position, names = start, list[str]()
+        position, names, passed = start, list[str](), 0
         with Crew(
             session, collector, self._plan.runners,
             names=lambda number: names[number], advance=self._progress.advance,
+            done=start.batches,
         ) as crew:  # fmt: skip
             for portion in self._feed.portions(0 if identifier else start.stop):
                 if identifier:
                     identifier.add(batch_digests(portion.batch))
                     if portion.stop <= start.stop:
+                        passed = portion.stop
+                        refuse_other_stream(start, passed, identifier)
                         continue
                 names.append(described(portion))
                 if self._hooks.batch and start.pass_ == 0:
@@ -136,9 +141,12 @@ class Run:
                     position.batches + 1,
                     position.samples + portion.samples,
                     tuple(self._feed.unreadable),
+                    identifier.identity().order if identifier else "",
                 )
                 self._between(crew, collector, position)
             crew.wait()
+        if identifier and passed < start.stop:
+            raise StaleError(OTHER_STREAM, remedy="leave out --resume to start again")
         if not position.samples:
             raise DataError("the data yields no samples", remedy="give at least one sample")
         return (
@@ -189,6 +197,12 @@ class Run:
 
     def _done(self, position: Position) -> int:
         return position.pass_ * (self._feed.samples or 0) + position.samples
+
+
+def refuse_other_stream(start: Position, passed: int, identifier: Identifier) -> None:
+    """StaleError where the part of a stream that was counted before the interruption was another."""
+    if passed == start.stop and identifier.identity().order != start.seen:
+        raise StaleError(OTHER_STREAM, remedy="leave out --resume to start again")
 
 
 def described(portion: Portion) -> str:

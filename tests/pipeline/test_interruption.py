@@ -101,6 +101,21 @@ def test_only_the_same_run_is_resumed(place: Path) -> None:
         quantkit.calibrate(MODEL, "imgs", output="x.calib", options=options(resume=True))
 
 
+def test_another_stream_is_not_taken_for_the_rest(place: Path) -> None:
+    def batches(seed: int, count: int = 6) -> list[dict[str, Any]]:
+        rng = np.random.default_rng(seed)
+        return [{"image": rng.normal(size=(2, 1, 16, 16)).astype(np.float32)} for _ in range(count)]
+
+    with pytest.raises(Interrupted):
+        quantkit.calibrate(MODEL, batches(1), output="x.calib", progress=StopAfter(3))
+    for other in (batches(2), batches(1, count=2)):
+        with pytest.raises(StaleError, match="not that of the interrupted run"):
+            quantkit.calibrate(MODEL, other, output="x.calib", options=CalibrateOptions(resume=True))
+    quantkit.calibrate(MODEL, batches(1), output="x.calib", options=CalibrateOptions(resume=True))
+    quantkit.calibrate(MODEL, batches(1), output="whole.calib")
+    assert (place / "x.stats.safetensors").read_bytes() == (place / "whole.stats.safetensors").read_bytes()
+
+
 def started(place: Path, *arguments: str) -> subprocess.Popen[str]:
     """A slow calibration in a process, some batches on its way."""
     (place / "slow.py").write_text(SLOW)

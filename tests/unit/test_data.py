@@ -8,7 +8,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +345,13 @@ def test_an_input_without_batch_axis_stays_whole_when_a_batch_is_cut() -> None:
     assert [p.batch["scale"].shape for p in portions] == [(), ()]
 
 
+def test_samples_are_counted_along_the_inputs_that_have_a_batch_axis() -> None:
+    table = ModelInput("table", "float32", (100, 2))
+    made = [{"image": np.ones((4, 2), np.float32), "table": np.zeros((100, 2), np.float32)}] * 9
+    portions = list(opened(made, SCALED[0], table, limit=30).portions())
+    assert [p.samples for p in portions] == [len(p.batch["image"]) for p in portions] == [4] * 7 + [2]
+
+
 # Iterables --------------------------------------------------------------------------------------------------------
 
 
@@ -394,12 +400,12 @@ def test_looking_at_the_first_batch_costs_no_batch(kind: str) -> None:
 def test_a_stream_ends_after_its_limit_with_a_batch_cut_and_draws_no_more(limit: int, size: int) -> None:
     drawn: list[int] = []
 
-    def endless() -> Iterator[NDArray[Any]]:
-        for i in count():
+    def long() -> Iterator[NDArray[Any]]:
+        for i in range(1000):
             drawn.append(i)
             yield np.full((size, 3, 6, 5), i, np.float32)
 
-    portions = list(opened(endless, limit=limit).portions())
+    portions = list(opened(long, limit=limit).portions())
     assert sum(p.samples for p in portions) == limit
     assert all(p.samples == size == len(p.batch["image"]) for p in portions[:-1])
     assert len(drawn) == -(-limit // size)
