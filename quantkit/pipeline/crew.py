@@ -32,7 +32,7 @@ class Task:
 class Crew:
     """`workers` threads that run `session` and count into `collector`; a context manager.
 
-    names: what is in a batch, for errors. advance: told of every sample that was counted. done: batches before the first.
+    names: what is in a batch, for errors. advance: told of counted samples. done: batches before the first.
     """
 
     def __init__(
@@ -141,8 +141,9 @@ class Crew:
                 continue
             if task.again is None:
                 if not self._collector.count(name, activations[name], whole=task.whole):
+                    where = f"batch {self._done + task.batch + 1} ({self._names(task.batch)})"
                     raise DataError(
-                        f"tensor {name!r} holds NaN or Inf in batch {self._done + task.batch + 1} ({self._names(task.batch)})",
+                        f"tensor {name!r} holds NaN or Inf in {where}",
                         remedy="mend the network or remove the sample; float16 networks overflow beyond 65504",
                     )
             elif name in task.again:
