@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from quantkit.preprocess import PRESETS, Preprocess, load_preprocess
     from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule
     from quantkit.statistics import Statistics, read_statistics, write_statistics
-    from quantkit.table import Algorithm, CalibrationTable, coverage, diff, read_table
+    from quantkit.table import Algorithm, CalibrationTable, coverage, diff, read_table, write_table
 
 NAMES = {
     "Algorithm": "table",
@@ -58,6 +58,7 @@ NAMES = {
     "read_table": "table",
     "tables_from": "pipeline.statistics",
     "write_statistics": "statistics",
+    "write_table": "table",
 }
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "read_table",
     "tables_from",
     "write_statistics",
+    "write_table",
 ]
 
 

@@ -26,7 +26,6 @@ DIGITS = 3
 EMPTY = -1000
 """The top digit of an exact sum that has seen nothing but zeros."""
 LANES = 8
-BLOCK = 2048
 
 
 def numpy_extremes(x: NDArray[np.float32]) -> tuple[float, float, bool]:
@@ -156,9 +155,8 @@ def numpy_channel_sums(
         padded[..., :inner] = block[:, 0]
         lanes = np.moveaxis(padded.reshape(units, channels, -1, LANES), 2, 1)
         total, squares = tree(in_order(lanes)), tree(in_order(lanes * lanes))
-    flat = block.reshape(units, rows, channels, inner)
-    ranges[:, 0] = np.minimum(ranges[:, 0], flat.min(axis=(0, 1, 3)).astype(np.float32)) + np.float32(0)
-    ranges[:, 1] = np.maximum(ranges[:, 1], flat.max(axis=(0, 1, 3)).astype(np.float32)) + np.float32(0)
+    ranges[:, 0] = np.minimum(ranges[:, 0], block.min(axis=(0, 1, 3)).astype(np.float32)) + np.float32(0)
+    ranges[:, 1] = np.maximum(ranges[:, 1], block.max(axis=(0, 1, 3)).astype(np.float32)) + np.float32(0)
     add_exactly(sums, np.stack([total.T, squares.T], axis=1))
 
 

@@ -57,11 +57,6 @@ class Preprocess(BaseModel):
     layout: Literal["nchw", "nhwc"] | None = None
     dtype: str | None = None
 
-    @property
-    def is_raw(self) -> bool:
-        """Whether values pass unchanged."""
-        return self.scale == 1.0 and not any(self.mean) and set(self.std) == {1.0}
-
     def describe(self) -> str:
         """One line for people, for example `exact 32×32 bilinear, rgb, ×1/255, mean …, std …, nchw float32`."""
         size = f" {self.size[0]}×{self.size[1]}" if self.size else ""

@@ -66,7 +66,8 @@ class RunRecord(Frozen):
     batch_size: int | None = None
     batches: int
     slice: int
-    max_memory: int
+    max_memory: int | None = None
+    """None where a table was made from statistics, which do not tell."""
 
 
 class Provenance(Frozen):

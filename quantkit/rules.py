@@ -14,11 +14,11 @@ tables settle: docs/decisions/0002-entropy-search.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,6 +37,7 @@ ENTROPY_LEVELS = 128
 """The search starts at this many bins and quantizes each candidate to this many levels."""
 
 
+@runtime_checkable
 class Rule(Protocol):
     """A way to choose the threshold of a tensor."""
 
@@ -151,10 +152,20 @@ def parse_rule(text: str) -> Rule:
 
 def parse_rules(text: str) -> tuple[Rule, ...]:
     """The rules of a comma-separated list, each once, in order. UsageError."""
-    rules = tuple(parse_rule(part.strip()) for part in text.split(","))
-    if len(set(rules)) != len(rules):
-        raise UsageError(f"a rule is named twice: {text}", remedy="name each rule once")
-    return rules
+    return as_rules([parse_rule(part.strip()) for part in text.split(",")])
+
+
+def as_rules(rules: str | Rule | Sequence[Rule]) -> tuple[Rule, ...]:
+    """Rules as a caller may give them: names, one rule, or several. UsageError where none is given, or one twice."""
+    if isinstance(rules, str):
+        return parse_rules(rules)
+    chosen: tuple[Rule, ...] = (rules,) if isinstance(rules, Rule) else tuple(rules)
+    if not chosen:
+        raise UsageError("no rule is given", remedy="for example entropy")
+    names = [rule.name for rule in chosen]
+    if len(set(names)) != len(names):
+        raise UsageError(f"a rule is named twice: {','.join(names)}", remedy="name each rule once")
+    return chosen
 
 
 # ── the entropy search ──────────────────────────────────────────────────────────────────────────────────────────────

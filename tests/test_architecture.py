@@ -19,7 +19,7 @@ NAMES = [
     "Algorithm", "CalibrateOptions", "Calibration", "CalibrationTable", "DataOptions", "Entropy", "Histogram",
     "HistogramMode", "MinMax", "Mse", "PRESETS", "Percentile", "Preprocess", "QuantkitError", "Rule", "Statistics",
     "__version__", "adopt", "calibrate", "convert", "coverage", "diff", "doctor", "inspect", "load_preprocess", "merge",
-    "read_statistics", "read_table", "tables_from", "write_statistics",
+    "read_statistics", "read_table", "tables_from", "write_statistics", "write_table",
 ]  # fmt: skip
 
 

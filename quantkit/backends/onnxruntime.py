@@ -7,6 +7,7 @@ Each thread has its own binding, whose output buffers are made once where shapes
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ class OnnxRuntimeSession:
         threads: int = 1,
         fixed_shapes: bool = False,
     ) -> None:
-        self._session = open_session(with_outputs(model.proto, tensors), model, provider, threads)
+        self._session = open_session(with_outputs(model, tensors), model, provider, threads)
         wanted = set(tensors)
         self._types = {
             value.name: TYPES[value.type]
@@ -108,14 +109,31 @@ class BoundRunner:
         return self._buffers
 
 
-def with_outputs(proto: onnx.ModelProto, tensors: Sequence[str]) -> bytes:
-    """The serialized model with `tensors` added to its outputs; `proto` is untouched."""
+def with_outputs(model: Model, tensors: Sequence[str]) -> bytes:
+    """The serialized model with `tensors` added to its outputs; the model is untouched."""
+    proto = model.proto
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     there = {value.name for value in (*copy.graph.output, *copy.graph.input)}
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in there)
+    for weight in copy.graph.initializer:
+        for entry in weight.external_data:
+            if entry.key == "location":
+                # onnxruntime reads below one folder only; a link may lead out of the model's
+                entry.value = os.path.relpath(os.path.realpath(model.folder / entry.value), root_of(model))
     serialized: bytes = copy.SerializeToString()
     return serialized
+
+
+def root_of(model: Model) -> str:
+    """The folder below which all external weights of a model lie, links followed."""
+    places = {
+        os.path.realpath(model.folder / entry.value)
+        for weight in model.proto.graph.initializer
+        for entry in weight.external_data
+        if entry.key == "location"
+    }
+    return os.path.commonpath([os.path.dirname(place) for place in places]) if places else str(model.folder)
 
 
 def open_session(serialized: bytes, model: Model, provider: str, threads: int) -> Any:
@@ -131,12 +149,12 @@ def open_session(serialized: bytes, model: Model, provider: str, threads: int) -
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry(EXTERNAL_FOLDER, str(model.folder))
+    options.add_session_config_entry(EXTERNAL_FOLDER, root_of(model))
     # TF32 would move values by 2^-11; calibration is about the float32 network.
     cuda = ("CUDAExecutionProvider", {"use_tf32": "0"})
     providers = [cuda, "CPUExecutionProvider"] if provider == "cuda" else ["CPUExecutionProvider"]
     try:
-        return onnxruntime.InferenceSession(serialized, options, providers=providers)
+        session = onnxruntime.InferenceSession(serialized, options, providers=providers)
     except Exception as error:
         if not from_onnxruntime(error):
             raise
@@ -144,6 +162,12 @@ def open_session(serialized: bytes, model: Model, provider: str, threads: int) -
             f"onnxruntime cannot load {model.path}: {first_line(error)}",
             remedy="check the model with onnx.checker; operators of other runtimes have to be cut off",
         ) from None
+    if PROVIDERS[provider] not in session.get_providers():
+        raise BackendError(
+            f"onnxruntime could not start its provider {provider!r} and would use the CPU",
+            remedy="install the CUDA libraries that this onnxruntime wants, or use --provider cpu",
+        )
+    return session
 
 
 def from_onnxruntime(error: Exception) -> bool:

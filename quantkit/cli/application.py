@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 import warnings
@@ -32,6 +33,9 @@ def main() -> None:
     Taking libraries down in good order takes longer than a short command; everything is written by then.
     """
     gc.set_threshold(100_000)  # libraries make many objects while they are loaded, and hardly any garbage
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has no "×" gets its number
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -97,7 +97,7 @@ def calibrate(
         data,
         rules=rule,
         preprocess=preprocess,
-        output=output or model.with_suffix(".calib"),
+        output=output or (model.with_suffix(".calib") if model.name else model),
         options=collected(settings),
         progress=Bar(hidden=quiet or as_json or not sys.stderr.isatty()),
     )
@@ -136,8 +136,9 @@ def print_summary(result: Calibration) -> None:
     covered = sum(scale > 0 for scale in result.table.scales.values())
     applied = result.preprocess.applied
     spec = f"{applied.describe() if applied else 'none'} ({result.preprocess.source})"
-    per_second = result.samples / result.seconds if result.seconds else 0.0
-    time = "reused, nothing was decoded" if result.reused else f"{result.seconds:.1f} s, {per_second:,.0f} images/s"
+    time = "nothing was decoded"
+    if result.decoded:
+        time = f"{result.seconds:.1f} s, {result.samples / max(result.seconds, 1e-9):,.0f} images/s"
     batches = f"{result.samples:,} images in {result.batches:,} batches"
     fields = [
         ("input", "; ".join(result.inputs)),
@@ -146,13 +147,15 @@ def print_summary(result: Calibration) -> None:
             "data",
             batches + (f", {len(result.skipped)} unreadable left out" if result.skipped else ""),
         ),
-        ("tensors", f"{covered} of {len(result.table)} float tensors have a scale"),
-        ("TensorRT", result.target),
+        ("tensors", f"{covered} of {len(result.table) + len(result.missing)} float tensors have a scale"),
+        ("TensorRT", f"{result.target} ({result.target_source})"),
         ("time", time),
     ]
     print_fields(fields)
     for reason in result.unwatched.values():
         warn(f"not watched: {reason}")
+    for name in result.missing[:SHOWN]:
+        warn(f"tensor {name!r} never had a value")
     for finding in result.findings[:SHOWN]:
         warn(f"tensor {finding.tensor!r} {finding.text}")
     if len(result.findings) > SHOWN:
@@ -193,11 +196,13 @@ def document(result: Calibration) -> dict[str, Any]:
         "preprocess": applied.model_dump(mode="json") if applied else None,
         "preprocess_from": result.preprocess.source,
         "tensorrt_version": result.target,
+        "tensorrt_version_from": result.target_source,
         "notes": list(result.notes),
         "warnings": list(result.warnings),
         "findings": [{"tensor": f.tensor, "text": f.text} for f in result.findings],
         "unwatched": list(result.unwatched.values()),
         "skipped": list(result.skipped),
+        "missing": list(result.missing),
         "learning_curve": curve
         and {
             "rule": curve.rule,

@@ -7,6 +7,7 @@ at a time. Rows that were passed are reached by starting again, which only a shu
 from __future__ import annotations
 
 import ast
+import hashlib
 import struct
 import threading
 import tokenize
@@ -170,8 +171,10 @@ def open_arrays(path: Path) -> Mapping[str, Rows]:
 
 def member_rows(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> Rows:
     """Rows of one member; ValueError for objects, which would need pickle."""
-    if dtype.hasobject:
-        raise ValueError(f"array {name!r} holds Python objects")
+    if dtype.hasobject or not dtype.itemsize:
+        raise ValueError(
+            f"array {name!r} holds {'Python objects' if dtype.hasobject else 'values of no bytes'} ({dtype.str})"
+        )
     if fortran or not shape:  # its rows are not contiguous (or it has none): read it whole
         with np.load(path, allow_pickle=False) as archive:
             return MappedRows(archive[name])
@@ -225,8 +228,9 @@ class ArraySamples:
         return digest_of([rows[name] for name in sorted(rows)])
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """Size and time of the file."""
-        return (stamp(self._path, self._path.name),)
+        """Size and time of the file, and which of its rows were chosen."""
+        rows = hashlib.sha256(repr(list(self._indices)).encode()).hexdigest()[:16]
+        return (stamp(self._path, f"{self._path.name} rows {rows}"),)
 
     def close(self) -> None:
         """Give the file back until the next row."""

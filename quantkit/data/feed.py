@@ -107,10 +107,10 @@ def digest_of(arrays: Sequence[NDArray[Any]]) -> bytes:
     return digest.digest()
 
 
-def batch_digests(batch: Batch) -> list[bytes]:
-    """A digest for every sample of a batch."""
-    arrays, count = [batch[name] for name in sorted(batch)], samples_in(batch)
-    return [digest_of([part_of(a, i, count) for a in arrays]) for i in range(count)]
+def batch_digests(batch: Batch, samples: int) -> list[bytes]:
+    """A digest for every sample of a batch of `samples`."""
+    arrays = [batch[name] for name in sorted(batch)]
+    return [digest_of([part_of(array, i, samples) for array in arrays]) for i in range(samples)]
 
 
 def part_of(array: NDArray[Any], index: int, count: int) -> NDArray[Any]:
@@ -118,9 +118,10 @@ def part_of(array: NDArray[Any], index: int, count: int) -> NDArray[Any]:
     return array[index] if array.ndim and len(array) == count else array
 
 
-def samples_in(batch: Batch) -> int:
-    """How many samples a checked batch holds: the longest axis 0 of its inputs."""
-    return max((len(array) for array in batch.values() if array.ndim), default=1)
+def samples_in(batch: Batch, inputs: Sequence[ModelInput]) -> int:
+    """How many samples a checked batch holds: along the inputs whose batch is dynamic, or the longest fixed one."""
+    dynamic = [len(batch[i.name]) for i in inputs if i.fixed_batch is None and batch[i.name].ndim]
+    return max(dynamic or [len(array) for array in batch.values() if array.ndim], default=1)
 
 
 class Samples(Protocol):

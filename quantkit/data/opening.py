@@ -41,6 +41,8 @@ class DataOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}", remedy=f"give a {name} of at least 1")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}", remedy="give a seed of at least 0")
 
 
 def open_data(
@@ -53,7 +55,7 @@ def open_data(
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        if not path.exists() and re.fullmatch(r"[\w.]+:\w+", str(source)):
+        if not path.exists() and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:\w+", str(source)):
             return open_stream(load_callable(str(source)), inputs, spec, options), None
         return open_path(path, inputs, spec, options)
     if callable(source) or hasattr(source, "__iter__"):
@@ -159,9 +161,10 @@ def open_stream(
 ) -> Feed:
     """A Python iterable; the first samples of it, since nobody knows its length."""
     refuse_made(spec, options, "a stream", "it")
+    fixed = next((i.fixed_batch for i in inputs if i.fixed_batch is not None), 1)
     if options.shuffle:
         raise UsageError("a stream cannot be shuffled", remedy="shuffle in the iterable itself")
-    limit = options.limit or DEFAULT_LIMIT
+    limit = options.limit or max(DEFAULT_LIMIT, fixed)
     return StreamFeed(source, inputs, limit, (f"the first {limit} samples at most (--limit)",))
 
 
@@ -172,6 +175,8 @@ def refuse_made(spec: Preprocess, options: DataOptions, what: str, who: str) -> 
             f"{what} is fed as it is",
             remedy="prepare the arrays beforehand and use --preprocess raw",
         )
+    if options.skip_corrupt:
+        raise UsageError(f"--skip-corrupt is about images and rows, not about {what}", remedy="leave it out")
     if options.batch_size is not None:
         raise UsageError(f"the batches of {what} are made by {who}", remedy="leave out --batch-size")
 

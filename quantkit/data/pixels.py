@@ -2,8 +2,8 @@
 
     open → EXIF orientation → colour → resize and crop → (pixel·scale − mean)/std → layout, dtype
 
-Pixels are 0 … 255. Transparency is dropped, palettes and CMYK become RGB, 16-bit images keep their precision.
-Large JPEG files are decoded at half or a quarter of their size where that is still four times what is wanted.
+Pixels are 0 … 255. Transparency is dropped, palettes and CMYK become RGB, 16-bit greys keep their precision.
+Large JPEG files are decoded at a part of their size where that is still four times what is wanted.
 """
 
 from __future__ import annotations
@@ -53,14 +53,11 @@ def decode(content: bytes, spec: Preprocess) -> NDArray[Any]:
     try:
         with Image.open(BytesIO(content)) as image:
             if image.format == "JPEG" and spec.size and spec.resize != "none":
-                wanted = 4 * round(max(spec.size) / spec.crop_fraction)
-                # Never below a quarter: libjpeg's eighth keeps one value a block, and shifts the picture.
-                side = max(wanted, min(image.size) // 8 + 1)
-                image.draft(image.mode, (side, side))
+                reduce(image, 4 * round(max(spec.size) / spec.crop_fraction))
             return transform(upright(image), spec)
     except UnreadableError:
         raise
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError, Warning) as error:
+    except Exception as error:  # Pillow raises all kinds of things for damaged files
         # Pillow says "cannot identify image file <_io.BytesIO object at …>": the address helps nobody.
         raise UnreadableError(str(error).split(" <_io", 1)[0]) from None
 
@@ -74,6 +71,18 @@ def transform(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
     if spec.channels == "bgr":
         pixels = pixels[..., ::-1]
     return normalise(pixels, spec)
+
+
+def reduce(image: Image.Image, wanted: int) -> None:
+    """Let libjpeg decode at a part of the size, where that divides it and both sides stay at `wanted` at least.
+
+    A size that it does not divide would be rounded up, and the picture stretched by that.
+    """
+    width, height = image.size
+    for part in (8, 4, 2):
+        if width % part == height % part == 0 and min(width, height) // part >= wanted:
+            image.draft(image.mode, (width // part, height // part))
+            return
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -105,7 +114,7 @@ def fit(image: Image.Image, spec: Preprocess) -> Image.Image:
     """Resize and crop to `spec.size`."""
     assert spec.size is not None, "bug in quantkit: the spec was not resolved"
     height, width = spec.size
-    if image.size == (width, height):
+    if image.size == (width, height) and (spec.resize != "shortest" or spec.crop_fraction == 1.0):
         return image
     filter_ = RESAMPLING[spec.interpolation]
     if spec.resize == "exact":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from quantkit.data.feed import digest_of, samples_in
+from quantkit.data.feed import digest_of
 from quantkit.preprocess import Preprocess
 from quantkit.values import Array, Batch
 
@@ -23,10 +23,15 @@ def preflight(batches: Sequence[Batch], spec: Preprocess | None) -> tuple[str, .
     """
     warnings: list[str] = []
     for name in batches[0] if batches else ():
-        arrays = [b[name] for b in batches if b[name].ndim and len(b[name]) == samples_in(b)]
+        arrays = [b[name] for b in batches if b[name].ndim and len(b[name]) == longest(b)]
         if len(arrays) == len(batches) and arrays[0].dtype.kind == "f":
             warnings.extend(of_input(arrays, name, spec))
     return tuple(warnings)
+
+
+def longest(batch: Batch) -> int:
+    """The length of the longest axis 0 of a batch."""
+    return max((len(array) for array in batch.values() if array.ndim), default=0)
 
 
 def of_input(arrays: Sequence[Array], name: str, spec: Preprocess | None) -> Iterator[str]:

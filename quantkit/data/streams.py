@@ -45,7 +45,7 @@ class BatchFolderFeed:
         """By the content of every sample of every batch."""
         identifier = Identifier()
         for portion in self.portions():
-            identifier.add(batch_digests(portion.batch))
+            identifier.add(batch_digests(portion.batch, portion.samples))
         return identifier.identity()
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
@@ -57,7 +57,7 @@ class BatchFolderFeed:
             except BROKEN as error:
                 raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.savez") from None
             batch = checked(only_input(named, self._inputs), self._inputs, path.name)
-            if count := samples_in(batch):
+            if count := samples_in(batch, self._inputs):
                 yield Portion(batch, tuple(f"{path.name}[{i}]" for i in range(count)), position)
 
 
@@ -93,12 +93,13 @@ class StreamFeed:
         for position, item in enumerate(self._source(), 1):
             where = f"batch {position} of the stream"
             batch = checked(named_batch(item, self._inputs, where), self._inputs, where)
-            count = whole = samples_in(batch)
+            count = samples_in(batch, self._inputs)
             if self._limit is not None and taken + count > self._limit:
-                if any(i.fixed_batch is not None for i in self._inputs):
+                dynamic = {i.name for i in self._inputs if i.fixed_batch is None}
+                if not dynamic:
                     return  # a batch that the model is fixed to is never cut
                 count = self._limit - taken
-                batch = {n: a[:count] if a.ndim and len(a) == whole else a for n, a in batch.items()}
+                batch = {n: a[:count] if n in dynamic and a.ndim else a for n, a in batch.items()}
             taken += count
             if count and position > start:
                 yield Portion(batch, tuple(f"{where}, sample {i}" for i in range(count)), position)

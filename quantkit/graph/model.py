@@ -78,14 +78,22 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{file}: {error.strerror or error}", remedy=remedy) from None
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{file} is not an ONNX model: it holds no graph", remedy=remedy)
-    if not all(isinstance(text, str) for node in proto.graph.node for text in words(node)):
+    if not names_are_text(proto.graph):
         raise ModelError(f"{file} is damaged: a name in it is not text", remedy=remedy)
     return Model(file, proto, identity(proto, file.absolute().parent, str(file)))
 
 
-def words(node: onnx.NodeProto) -> list[str]:
-    """The names in a node; bytes instead of text where they are not UTF-8."""
-    return [node.op_type, node.domain, node.name, *node.input, *node.output]
+def names_are_text(graph: onnx.GraphProto) -> bool:
+    """Whether every name is UTF-8; protobuf hands others out as bytes, or refuses."""
+    try:
+        texts = [
+            text for node in graph.node for text in (node.op_type, node.domain, node.name, *node.input, *node.output)
+        ]
+        for values in (graph.initializer, graph.input, graph.output, graph.value_info):
+            texts.extend(value.name for value in values)
+    except UnicodeDecodeError:
+        return False
+    return all(isinstance(text, str) for text in texts)
 
 
 def as_input(value: onnx.ValueInfoProto) -> ModelInput:
@@ -123,16 +131,19 @@ def identity(proto: onnx.ModelProto, folder: Path, where: str) -> str:
     def add_node(node: onnx.NodeProto) -> None:
         add("node", node.op_type, node.domain, node.name, *node.input, "→", *node.output)
         for attribute in sorted(node.attribute, key=lambda a: a.name):
-            add("attribute", attribute.name, attribute.ref_attr_name, str(attribute.type))
-            for tensor in (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])):
-                add_tensor(tensor)
-            for graph in subgraphs(attribute):
-                add_graph(graph)
-            rest = type(attribute)()
-            rest.CopyFrom(attribute)
-            for field in ("doc_string", "t", "tensors", "g", "graphs"):
-                rest.ClearField(field)
-            add(rest.SerializeToString(deterministic=True))
+            add_attribute(attribute)
+
+    def add_attribute(attribute: onnx.AttributeProto) -> None:
+        add("attribute", attribute.name, attribute.ref_attr_name, str(attribute.type))
+        for tensor in (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])):
+            add_tensor(tensor)
+        for graph in subgraphs(attribute):
+            add_graph(graph)
+        rest = type(attribute)()
+        rest.CopyFrom(attribute)
+        for field in ("doc_string", "t", "tensors", "g", "graphs"):
+            rest.ClearField(field)
+        add(rest.SerializeToString(deterministic=True))
 
     def add_tensor(tensor: onnx.TensorProto) -> None:
         add("weight", tensor.name, str(tensor.data_type), str(list(tensor.dims)))
@@ -143,6 +154,10 @@ def identity(proto: onnx.ModelProto, folder: Path, where: str) -> str:
         add("opset", opset.domain, str(opset.version))
     for function in proto.functions:
         add("function", function.domain, function.name, *function.input, "→", *function.output, *function.attribute)
+        for opset in function.opset_import:
+            add("opset", opset.domain, str(opset.version))
+        for attribute in function.attribute_proto:
+            add_attribute(attribute)
         for node in function.node:
             add_node(node)
     add_graph(proto.graph)
@@ -164,7 +179,7 @@ def content(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[byte
     elif tensor.HasField("raw_data"):
         yield tensor.raw_data
     elif tensor.data_type == onnx.TensorProto.STRING:
-        yield from tensor.string_data
+        yield from (len(text).to_bytes(8, "little") + text for text in tensor.string_data)
     else:
         try:
             yield numpy_helper.to_array(tensor).tobytes()

@@ -145,7 +145,7 @@ def without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     copy.opset_import.extend(proto.opset_import)
     copy.functions.extend(proto.functions)
     copy.ir_version = proto.ir_version
-    copy.graph.name = proto.graph.name
+    copy.graph.name = "light"
     for part in ("node", "input", "output", "value_info", "sparse_initializer"):
         getattr(copy.graph, part).extend(getattr(proto.graph, part))
     for weight in proto.graph.initializer:

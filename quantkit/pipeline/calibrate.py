@@ -11,7 +11,7 @@ from typing import Any
 
 from quantkit.artifact import check_writable, write_all
 from quantkit.data import DataIdentity
-from quantkit.errors import DataError
+from quantkit.errors import DataError, ModelError, StaleError
 from quantkit.histogram import HistogramMode
 from quantkit.pipeline.job import Job, backend_version, opened, prepared
 from quantkit.pipeline.learning import Curve, CurveRecorder
@@ -22,10 +22,17 @@ from quantkit.pipeline.plan import Plan
 from quantkit.pipeline.preparing import ChosenSpec, DataWatcher, PeekedFeed
 from quantkit.pipeline.reuse import Found, found, known_identity, matching_statistics
 from quantkit.pipeline.slicing import planned
-from quantkit.pipeline.tables import Finding, checkpoint_path, make_tables, suspicious, thresholds
+from quantkit.pipeline.tables import (
+    Finding,
+    checkpoint_path,
+    make_tables,
+    statistics_path,
+    suspicious,
+    thresholds,
+)
 from quantkit.preprocess import Preprocess
 from quantkit.provenance import provenance_path, read_provenance
-from quantkit.rules import Entropy, Rule
+from quantkit.rules import Rule
 from quantkit.statistics import Origin, Statistics
 from quantkit.table import CalibrationTable, read_table
 
@@ -40,6 +47,8 @@ class Calibration:
     files: tuple[Path, ...]
     reused: bool
     target: str
+    """TensorRT's version in the first table's header, and where it came from."""
+    target_source: str
     preprocess: ChosenSpec
     inputs: tuple[str, ...]
     samples: int
@@ -50,7 +59,11 @@ class Calibration:
     findings: tuple[Finding, ...] = ()
     unwatched: Mapping[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Watched tensors that never had a value."""
     curve: Curve | None = None
+    decoded: bool = True
+    """Whether data went through the network; tables can come from the statistics that are there."""
 
     @property
     def table(self) -> CalibrationTable:
@@ -65,7 +78,7 @@ def calibrate(
     model: str | os.PathLike[str],
     data: Any,
     *,
-    rules: str | Sequence[Rule] = (Entropy(),),
+    rules: str | Rule | Sequence[Rule] = "entropy",
     preprocess: str | Path | Preprocess | None = None,
     output: str | os.PathLike[str] | None = None,
     options: CalibrateOptions | None = None,
@@ -85,14 +98,15 @@ def calibrate(
     options = options or CalibrateOptions()
     started = time.monotonic()
     job = prepared(model, data, rules, preprocess, output, options)
-    occupied = not options.force and any(path.exists() for path in job.paths())
+    places = [*job.paths(), statistics_path(job.output)] if job.output else []
+    occupied = not options.force and any(path.exists() for path in places)
     previous = read_provenance(provenance_path(job.output)) if occupied and job.output else None
     identity = known_identity(job.feed, previous, needed=occupied)
     if occupied and job.output and identity:
         request = job.request(identity)
         there = found(job.paths(), request)
-        statistics = matching_statistics(job.output, request)
-        if statistics or len(there.tables) == len(job.rules):
+        statistics = matching_statistics(job.output, request, tables=bool(there.tables))
+        if there.tables and (statistics or len(there.tables) == len(job.rules)):
             return reused(job, statistics, there, started)
     if job.output:
         check_writable(job.output)
@@ -124,6 +138,10 @@ def from_data(job: Job, identity: DataIdentity | None, progress: Progress, start
         )
         observed = run.observe(lambda number: opened(job, plan.passes[number], plan) if number else session)
         watcher.look()
+    except (DataError, ModelError):
+        if job.output:
+            checkpoint_path(job.output).unlink(missing_ok=True)  # mended data or a mended model is another run
+        raise
     finally:
         feed.close()
     statistics = collected(job, observed, plan)
@@ -135,7 +153,7 @@ def from_data(job: Job, identity: DataIdentity | None, progress: Progress, start
     if job.output is not None:
         files = written(job, statistics, tables, observed, plan)
     made = Made(
-        observed.samples, observed.batches, time.monotonic() - started, False, files, tuple(job.feed.unreadable)
+        observed.samples, observed.batches, time.monotonic() - started, False, files, tuple(job.feed.unreadable), True
     )
     return summed_up(job, statistics, tables, made, (*feed.notes, *notes), watcher.warnings, curve)
 
@@ -170,6 +188,11 @@ def reused(job: Job, statistics: Statistics | None, there: Found, started: float
     data, run = there.provenance.data, there.provenance.run
     assert data is not None
     assert run is not None
+    if data.skipped and not job.options.data.skip_corrupt:
+        raise StaleError(
+            f"{job.output} was made without {len(data.skipped)} samples that cannot be read",
+            remedy="--skip-corrupt accepts that; otherwise mend them",
+        )
     missing = {rule: job.headers[rule.name] for rule in job.rules if rule.name not in there.tables}
     made_now = make_tables(statistics, missing) if statistics else {}
     tables: dict[str, CalibrationTable] = {}
@@ -188,6 +211,7 @@ def reused(job: Job, statistics: Statistics | None, there: Found, started: float
         not new,
         tuple(new) or tuple(job.paths()),
         data.skipped,
+        False,
     )
     notes = ["nothing changed: the tables that are there are reused"]
     if new:
@@ -207,6 +231,7 @@ class Made:
     reused: bool
     files: tuple[Path, ...]
     skipped: tuple[str, ...]
+    decoded: bool
 
 
 def summed_up(
@@ -225,7 +250,8 @@ def summed_up(
         tables=tables,
         files=made.files,
         reused=made.reused,
-        target=f"{job.headers[job.rules[0].name].version_text} ({job.target.source})",
+        target=job.headers[job.rules[0].name].version_text,
+        target_source=job.target.source,
         preprocess=job.spec,
         inputs=tuple(i.describe() for i in job.model.inputs),
         samples=made.samples,
@@ -236,5 +262,7 @@ def summed_up(
         findings=suspicious(statistics) if statistics else (),
         unwatched=job.watch.unwatched,
         skipped=made.skipped,
+        missing=tuple(n for n in job.watch.tensors if n not in next(iter(tables.values())).scales),
         curve=curve,
+        decoded=made.decoded,
     )

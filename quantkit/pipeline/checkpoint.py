@@ -56,14 +56,17 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[Position, 
         raise StaleError(f"there is nothing to resume: no {path}", remedy="leave out --resume") from None
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise StatisticsError(f"{path} is damaged: {error}", remedy="remove it and start again") from None
-    theirs = document["identity"]
+    try:
+        position, theirs = position_in(document), dict(document["identity"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StatisticsError(f"{path} is damaged: {error}", remedy="remove it and start again") from None
     changed = [key for key in identity if canonical_json(identity[key]) != canonical_json(theirs.get(key))]
     if changed:
         raise StaleError(
             f"the interrupted run of {path} differs in {', '.join(changed)}",
             remedy="use the options of that run, or leave out --resume to start again",
         )
-    return position_in(document), arrays
+    return position, arrays
 
 
 def position_in(document: Mapping[str, Any]) -> Position:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,8 +26,8 @@ MIN_COVERAGE = 0.9
 
 
 def convert(
-    source: Path,
-    output: Path,
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
     *,
     tensorrt_version: str | None = None,
     algorithm: Algorithm | None = None,
@@ -36,6 +37,7 @@ def convert(
 
     A MinMax table under the header `EntropyCalibration2` is what trtexec reads. TableError, StaleError, UsageError.
     """
+    source, output = Path(source), Path(output)
     refuse_existing(output, force=force)
     table = read_table(source)
     chosen = algorithm or table.header.algorithm
@@ -44,10 +46,14 @@ def convert(
             "only a table with cutoff and quantile can have the Legacy header",
             remedy="quantkit stats table --rule percentile:99.99 --algorithm LegacyCalibration",
         )
-    header = table.header
-    if chosen is not Algorithm.LEGACY:
-        version = target_version(tensorrt_version).number
-        header = replace(header, algorithm=chosen, version=version)
+    if algorithm is None and tensorrt_version is None:
+        raise UsageError("nothing is to be converted", remedy="give --tensorrt-version, --algorithm, or both")
+    if chosen is Algorithm.LEGACY:
+        raise UsageError("the Legacy header carries no version", remedy="copy the file as it is")
+    version = target_version(tensorrt_version).number if tensorrt_version else table.header.version
+    if version is None:
+        raise UsageError("the Legacy table names no TensorRT version", remedy="give --tensorrt-version")
+    header = replace(table.header, algorithm=chosen, version=version)
     converted = table.with_header(header)
     content = table_bytes(converted)
     files = {output: content}
@@ -73,17 +79,24 @@ class Adoption:
     provenance: Path
 
 
-def adopt(source: Path, model: Path, *, min_coverage: float = MIN_COVERAGE, force: bool = False) -> Adoption:
+def adopt(
+    source: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    *,
+    min_coverage: float = MIN_COVERAGE,
+    force: bool = False,
+) -> Adoption:
     """Check that a table's names are those of a network, and write a provenance that says `adopted`.
 
     TableError where fewer than `min_coverage` of the network's tensors have a scale.
     """
     if not 0.0 <= min_coverage <= 1.0:
         raise UsageError(f"coverage {min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
+    source = Path(source)
+    table = read_table(source)
     target = provenance_path(source)
     if target.exists() and not force:
         raise StaleError(f"{source} has a provenance already: {target}", remedy="--force replaces it")
-    table = read_table(source)
     network = load_model(model)
     covered = coverage(table, watched_tensors(network).tensors)
     if covered.share < min_coverage:

@@ -73,7 +73,8 @@ def abilities() -> tuple[Ability, ...]:
     """What can be done, each with its reason."""
     import onnxruntime
 
-    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    built = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    cuda = built and has_driver()
     number, target = installed_number(), target_version(None)
     version = Header(Algorithm.ENTROPY_2, target.number).version_text
     return (
@@ -86,7 +87,11 @@ def abilities() -> tuple[Ability, ...]:
         Ability(
             "calibrate on a GPU (--provider cuda)",
             cuda,
-            "onnxruntime has CUDA" if cuda else "pip install onnxruntime-gpu",
+            "onnxruntime-gpu and a driver are there"
+            if cuda
+            else "no driver"
+            if built
+            else "pip install onnxruntime-gpu",
         ),
         Ability(
             "GPU driver",

@@ -42,6 +42,8 @@ def inspect(model: str | os.PathLike[str]) -> Inspection:
         shapes[i.name] = (first, *(d for d in i.shape[1:] if isinstance(d, int)))
     found = shapes_of(loaded, watch.tensors, shapes) if shapes is not None else {"": None}
     known = [prod(shape) for shape in found.values() if shape is not None]
+    fixed = next((i.fixed_batch for i in loaded.inputs if i.fixed_batch is not None), None)
+    batch = fixed or 1
     told = metadata_preprocess(loaded.metadata)
     return Inspection(
         path=str(loaded.path),
@@ -51,7 +53,7 @@ def inspect(model: str | os.PathLike[str]) -> Inspection:
         outputs=loaded.outputs,
         operators=dict(Counter(node.op_type for node in loaded.proto.graph.node).most_common()),
         watch=watch,
-        bytes_per_sample=4 * sum(known) if len(known) == len(found) else None,
+        bytes_per_sample=4 * sum(known) // batch if len(known) == len(found) else None,
         preprocess=told.describe() if told else None,
-        fixed_batch=next((i.fixed_batch for i in loaded.inputs if i.fixed_batch is not None), None),
+        fixed_batch=fixed,
     )

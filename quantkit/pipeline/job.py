@@ -10,8 +10,9 @@ from typing import Any
 
 from quantkit.backends.session import Session
 from quantkit.data import DataIdentity, Feed, open_data
-from quantkit.errors import BackendError, ModelError, OutputError, UsageError
+from quantkit.errors import BackendError, ModelError, OutputError
 from quantkit.graph import Model, Watch, load_model, watched_tensors
+from quantkit.graph.model import DTYPES
 from quantkit.histogram import HistogramMode
 from quantkit.pipeline.options import CalibrateOptions
 from quantkit.pipeline.plan import Plan
@@ -20,9 +21,11 @@ from quantkit.pipeline.reuse import Request
 from quantkit.pipeline.tables import header_for, table_paths
 from quantkit.pipeline.target import target_version
 from quantkit.preprocess import Preprocess
-from quantkit.rules import Rule, parse_rules
+from quantkit.rules import Rule, as_rules
 from quantkit.table import Header
 from quantkit.tensorrt_version import TargetVersion
+
+FEEDABLE = frozenset(DTYPES.values()) - {"bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +68,13 @@ class Job:
 def prepared(
     model: str | os.PathLike[str],
     data: Any,
-    rules: str | Sequence[Rule],
+    rules: str | Rule | Sequence[Rule],
     preprocess: str | Path | Preprocess | None,
     output: str | os.PathLike[str] | None,
     options: CalibrateOptions,
 ) -> Job:
     """Check the arguments, read the model, open the data."""
-    chosen_rules = parse_rules(rules) if isinstance(rules, str) else tuple(rules)
-    if not chosen_rules:
-        raise UsageError("no rule is given", remedy="for example --rule entropy")
+    chosen_rules = as_rules(rules)
     if options.backend == "tensorrt":
         raise BackendError(
             "this quantkit does not calibrate on TensorRT itself",
@@ -82,6 +83,11 @@ def prepared(
     target = target_version(options.tensorrt_version)
     headers = {r.name: header_for(r, target.number, options.algorithm) for r in chosen_rules}
     loaded = load_model(model)
+    for i in loaded.inputs:
+        if i.dtype not in FEEDABLE:
+            raise ModelError(
+                f"{loaded.path}: input {i.describe()} cannot be fed", remedy="cut that input off, or make it numbers"
+            )
     watch = watched_tensors(loaded)
     if not watch.tensors:
         raise ModelError(f"{loaded.path} has no float tensors", remedy="give a float32 or float16 network")

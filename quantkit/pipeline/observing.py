@@ -108,7 +108,12 @@ class Run:
             for number in range(position.pass_, len(self._plan.passes)):
                 start = position if number == position.pass_ else Position(number)
                 session = open_session(number)
-                seen = self._one_pass(session, start)
+                before, seen = seen, self._one_pass(session, start)
+                if number > 0 and before[0] not in (None, seen[0]):
+                    raise DataError(
+                        "the stream yields other data in every pass, and one pass does not fit --max-memory",
+                        remedy="make the stream repeatable, or give more --max-memory",
+                    )
         finally:
             self._progress.close()
         identity, batches, samples = seen
@@ -126,7 +131,7 @@ class Run:
         ) as crew:  # fmt: skip
             for portion in self._feed.portions(0 if identifier else start.stop):
                 if identifier:
-                    identifier.add(batch_digests(portion.batch))
+                    identifier.add(batch_digests(portion.batch, portion.samples))
                     if portion.stop <= start.stop:
                         passed = portion.stop
                         refuse_other_stream(start, passed, identifier)
@@ -134,7 +139,7 @@ class Run:
                 names.append(described(portion))
                 if self._hooks.batch and start.pass_ == 0:
                     self._hooks.batch(portion)
-                crew.run(len(names) - 1, sliced(portion.batch, portion.samples, self._plan.slice))
+                crew.run(len(names) - 1, sliced(portion.batch, portion.samples, self._plan.slice, self._plan.fixed))
                 position = Position(
                     start.pass_,
                     portion.stop,

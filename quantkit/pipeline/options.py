@@ -37,5 +37,9 @@ class CalibrateOptions:
             raise UsageError(f"unknown backend {self.backend!r}", remedy="one of auto, onnxruntime, tensorrt")
         if self.provider not in ("cpu", "cuda"):
             raise UsageError(f"unknown provider {self.provider!r}", remedy="one of cpu, cuda")
+        if self.learning_curve and self.resume:
+            raise UsageError(
+                "a resumed run has no learning curve: its first part is over", remedy="leave out one of the two"
+            )
         if self.checkpoint_every < 1 or self.max_memory < 1:
             raise UsageError("checkpoint_every and max_memory are at least 1", remedy="give a positive number")

@@ -38,7 +38,16 @@ def checkpoints(job: Job, identity: DataIdentity | None, plan: Plan) -> Checkpoi
             )
         return Checkpoints()
     known = identity or DataIdentity("", "", 0)
-    parts = {**job.request(known).parts, "slice": plan.slice, "backend": backend_version(options)}
+    # The position in the feed means nothing in another order, also where the order does not decide about the result.
+    parts = {
+        **job.request(known).parts,
+        "order of the data": known.order,
+        "batch size": job.feed.batch_size,
+        "slice": plan.slice,
+        "backend": backend_version(options),
+        "quantkit": __version__,
+        "tensors": sha256_of(repr(plan.passes).encode()),
+    }
     return Checkpoints(checkpoint_path(job.output), options.checkpoint_every, parts, options.resume)
 
 

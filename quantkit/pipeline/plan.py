@@ -22,14 +22,16 @@ DEFAULT_MEMORY = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """slice: samples at once. passes: the watched tensors of each pass over the data. bytes: activations of a slice.
-    batch_first: tensors whose axis 0 is the batch."""
+    """slice: samples at once, 0 for whole batches. passes: the watched tensors of each pass over the data.
+    bytes: activations of a slice. batch_first: tensors whose axis 0 is the batch. fixed: inputs that are never sliced.
+    """
 
     slice: int
     passes: tuple[tuple[str, ...], ...]
     runners: int
     bytes: int
     batch_first: frozenset[str] = frozenset()
+    fixed: frozenset[str] = frozenset()
 
 
 def make_plan(
@@ -58,11 +60,12 @@ def make_plan(
     fitting = 1 if whole else max(1, min(CACHED_BYTES, max_memory) // max(heaviest, 1))
     held = heaviest * fitting
     return Plan(
-        samples if whole else fitting,
+        0 if whole else fitting,
         passes,
         max(1, min(workers, max_memory // max(held, 1))),
         held,
         frozenset(name for name in one if leads(one[name], two[name], samples if whole else None)),
+        frozenset(i.name for i in model.inputs if i.fixed_batch is not None),
     )
 
 
@@ -99,14 +102,14 @@ def groups(sizes: Mapping[str, int], limit: int) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in result)
 
 
-def sliced(batch: Batch, samples: int, size: int) -> list[tuple[Batch, int]]:
-    """A batch in slices of at most `size` samples; inputs without a batch axis go along whole."""
-    if size >= samples:
+def sliced(batch: Batch, samples: int, size: int, fixed: frozenset[str] = frozenset()) -> list[tuple[Batch, int]]:
+    """A batch in slices of at most `size` samples (0: whole); inputs without a batch axis go along as they are."""
+    if size in (0, samples) or size > samples:
         return [(batch, samples)]
     starts: Sequence[int] = range(0, samples, size)
     return [
         (
-            {n: a[s : s + size] if a.ndim and len(a) == samples else a for n, a in batch.items()},
+            {n: a[s : s + size] if a.ndim and len(a) == samples and n not in fixed else a for n, a in batch.items()},
             min(size, samples - s),
         )
         for s in starts

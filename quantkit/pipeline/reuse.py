@@ -66,7 +66,7 @@ def known_identity(feed: Feed, previous: Provenance | None, *, needed: bool) -> 
     if identity is None and needed:
         identifier = Identifier()
         for portion in feed.portions():
-            identifier.add(batch_digests(portion.batch))
+            identifier.add(batch_digests(portion.batch, portion.samples))
         identity = identifier.identity()
     return identity
 
@@ -104,7 +104,8 @@ def found(paths: Mapping[Path, Rule], request: Request) -> Found:
 
 def refuse_changed(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     """StaleError unless both are the same."""
-    changed = [name for name, value in ours.items() if theirs.get(name) != value]
+    untold = {"max memory"} if theirs["max memory"] is None else set()
+    changed = [name for name, value in ours.items() if theirs.get(name) != value and name not in untold]
     if not changed:
         return
     shown = ", ".join(described(name, theirs.get(name), ours[name]) for name in changed)
@@ -121,8 +122,9 @@ def described(name: str, then: Any, now: Any) -> str:
     return f"{name} (was {then}, now {now})"
 
 
-def matching_statistics(output: Path, request: Request) -> Statistics | None:
-    """The statistics beside the output, if they are of exactly this run; None otherwise. StatisticsError if damaged."""
+def matching_statistics(output: Path, request: Request, *, tables: bool) -> Statistics | None:
+    """The statistics beside the output, if they are of exactly this run. None where there are none, or others beside
+    fitting `tables`. StaleError where others lie there alone, StatisticsError where they are damaged."""
     path = statistics_path(output)
     if not path.exists():
         return None
@@ -137,4 +139,8 @@ def matching_statistics(output: Path, request: Request) -> Statistics | None:
         origin.histogram.value == parts["histogram"],
         origin.backend.rpartition(" ")[2] == parts["provider"],
     )
-    return statistics if all(same) else None
+    if all(same):
+        return statistics
+    if tables:
+        return None
+    raise StaleError(f"{path} is there, of another run", remedy=REMEDY)

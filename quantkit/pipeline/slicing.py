@@ -14,7 +14,7 @@ from quantkit.values import Array
 
 def planned(job: Job, first: Portion) -> tuple[Plan, Session, tuple[str, ...]]:
     """The plan, and the session of its first pass; batches stay whole where the model wants or mixes them."""
-    fixed = any(i.fixed_batch is not None for i in job.model.inputs)
+    fixed = all(i.fixed_batch is not None for i in job.model.inputs)
     options = job.options
 
     def plan(whole: bool) -> tuple[Plan, Session]:
@@ -29,7 +29,8 @@ def planned(job: Job, first: Portion) -> tuple[Plan, Session, tuple[str, ...]]:
         )
         return made, opened(job, made.passes[0], made)
 
-    chosen, session = plan(fixed)
+    # From one sample nobody can tell, and later batches may hold more.
+    chosen, session = plan(fixed or first.samples == 1)
     if fixed or first.samples == 1 or independent(job, chosen, session, first):
         return chosen, session, ()
     return *plan(True), ("the network mixes the samples of a batch, so batches are run whole",)
@@ -37,13 +38,13 @@ def planned(job: Job, first: Portion) -> tuple[Plan, Session, tuple[str, ...]]:
 
 def independent(job: Job, plan: Plan, session: Session, first: Portion) -> bool:
     """Whether the network treats samples on their own: two at once give what each gives alone."""
-    names = [name for name in job.model.outputs if name in job.watch.tensors]
+    names = [name for name in job.model.outputs if name in job.watch.tensors] or list(session.tensors)
     if len(plan.passes) > 1:
         session = opened(job, tuple(names), plan)
     run = session.runner()
-    (pair, _), *_ = sliced(first.batch, first.samples, 2)
+    (pair, _), *_ = sliced(first.batch, first.samples, 2, plan.fixed)
     try:
-        alone = [{n: run(feeds)[n].copy() for n in names} for feeds, _ in sliced(pair, 2, 1)]
+        alone = [{n: run(feeds)[n].copy() for n in names} for feeds, _ in sliced(pair, 2, 1, plan.fixed)]
         together = run(pair)
     except ModelError:
         return False

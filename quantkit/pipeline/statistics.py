@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from quantkit.provenance import (
     provenance_bytes,
     provenance_path,
 )
-from quantkit.rules import Rule, parse_rules
+from quantkit.rules import Rule, as_rules
 from quantkit.statistics import Statistics, merge_statistics, read_statistics, write_statistics
 from quantkit.table import Algorithm, CalibrationTable, table_bytes
 
@@ -30,8 +31,11 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise StaleError(f"{path} is there already", remedy="--force replaces it, another --output keeps both")
 
 
-def merge(parts: Sequence[Path], output: Path, *, force: bool = False) -> Statistics:
+def merge(
+    parts: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *, force: bool = False
+) -> Statistics:
     """Merge statistics files of `invariant` mode into one. StatisticsError, StaleError, OutputError."""
+    output = Path(output)
     refuse_existing(output, force=force)
     merged = merge_statistics([read_statistics(part) for part in parts])
     write_statistics(merged, output)
@@ -39,24 +43,24 @@ def merge(parts: Sequence[Path], output: Path, *, force: bool = False) -> Statis
 
 
 def tables_from(
-    source: Path | Statistics,
-    rules: str | Sequence[Rule],
+    source: str | os.PathLike[str] | Statistics,
+    rules: str | Rule | Sequence[Rule],
     *,
-    output: Path | None = None,
+    output: str | os.PathLike[str] | None = None,
     tensorrt_version: str | None = None,
     algorithm: Algorithm | None = None,
     force: bool = False,
 ) -> Mapping[str, CalibrationTable]:
     """Tables by rule name from statistics, written to `output` (first rule) and beside it if one is given."""
-    chosen = parse_rules(rules) if isinstance(rules, str) else tuple(rules)
+    chosen = as_rules(rules)
     version = target_version(tensorrt_version).number
     headers = {rule: header_for(rule, version, algorithm) for rule in chosen}
     statistics = source if isinstance(source, Statistics) else read_statistics(source)
-    paths = table_paths(output, chosen) if output else {}
+    paths = table_paths(Path(output), chosen) if output else {}
     for path in paths:
         refuse_existing(path, force=force)
     tables = make_tables(statistics, headers)
-    name = "statistics" if isinstance(source, Statistics) else source.name
+    name = "statistics" if isinstance(source, Statistics) else Path(source).name
     files: dict[Path, bytes] = {}
     for path, rule in paths.items():
         content = table_bytes(tables[rule.name])
@@ -99,6 +103,5 @@ def provenance_of(
             batch_size=origin.batch_size,
             batches=origin.batches or 0,
             slice=origin.slice,
-            max_memory=0,
         ),
     )

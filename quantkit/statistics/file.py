@@ -9,6 +9,7 @@ metadata            one key, `quantkit`   canonical JSON: format, tensors, share
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -79,12 +80,12 @@ def statistics_bytes(statistics: Statistics) -> bytes:
     return save(arrays, metadata={KEY: canonical_json(document.model_dump(mode="json", exclude_none=True))})
 
 
-def write_statistics(statistics: Statistics, path: Path) -> None:
+def write_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> None:
     """Write the file whole. OutputError."""
-    write_whole(path, statistics_bytes(statistics))
+    write_whole(Path(path), statistics_bytes(statistics))
 
 
-def read_statistics(path: Path) -> Statistics:
+def read_statistics(path: str | os.PathLike[str]) -> Statistics:
     """Read a statistics file. StatisticsError where it is none, damaged, or of a newer format."""
     from safetensors import SafetensorError, safe_open
 

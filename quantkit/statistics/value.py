@@ -37,7 +37,7 @@ class Origin(BaseModel):
     backend: str
     """Library and execution provider, for example `onnxruntime 1.32.0 cpu`."""
     slice: int
-    """Samples that were run at once at most: the model's sums may depend on it in the last bit."""
+    """Samples that were run at once at most, 0 for whole batches: sums may depend on it in the last bit."""
     order: str | None = None
     """sha256 over the samples in order, batch by batch."""
     batch_size: int | None = None

@@ -1,6 +1,6 @@
 """TensorRT's calibration table: tensor name → scale, in TensorRT's own text format."""
 
-from quantkit.table.codec import parse_table, read_table, table_bytes
+from quantkit.table.codec import parse_table, read_table, table_bytes, write_table
 from quantkit.table.comparing import Coverage, Difference, coverage, diff
 from quantkit.table.value import Algorithm, CalibrationTable, Header
 
@@ -15,4 +15,5 @@ __all__ = [
     "parse_table",
     "read_table",
     "table_bytes",
+    "write_table",
 ]

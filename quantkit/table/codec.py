@@ -10,10 +10,12 @@ Names may hold spaces, brackets and `": "` themselves, so a line is split at its
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from pathlib import Path
 
+from quantkit.artifact import write_whole
 from quantkit.errors import TableError
 from quantkit.numerics import scale_of_word, word_of
 from quantkit.table.value import Algorithm, CalibrationTable, Header
@@ -22,7 +24,7 @@ REMEDY = "give a table that TensorRT or quantkit wrote, or calibrate again"
 NAMED = {a.value: a for a in Algorithm if a is not Algorithm.LEGACY}
 
 
-def read_table(path: str | Path) -> CalibrationTable:
+def read_table(path: str | os.PathLike[str]) -> CalibrationTable:
     """Read a table. TableError names file and line."""
     try:
         content = Path(path).read_bytes()
@@ -87,5 +89,12 @@ def parse_line(line: str, where: str) -> tuple[str, float]:
 
 def table_bytes(table: CalibrationTable) -> bytes:
     """The file's content; byte for byte what was read, if it was read."""
-    lines = table.lines or tuple(f"{name}: {word_of(scale)}" for name, scale in table.scales.items())
+    lines = table.lines
+    if dict(parse_line(line, "") for line in lines) != dict(table.scales):  # made or edited, not read
+        lines = tuple(f"{name}: {word_of(scale)}" for name, scale in table.scales.items())
     return table.newline.join([table.header.text, *lines, ""]).encode("utf-8")
+
+
+def write_table(table: CalibrationTable, path: str | os.PathLike[str]) -> None:
+    """Write the file whole, without provenance. OutputError."""
+    write_whole(Path(path), table_bytes(table))

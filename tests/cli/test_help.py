@@ -43,7 +43,7 @@ def reference() -> str:
     """The page."""
     parts = [HEAD]
     for name, command in commands(app, "quantkit"):
-        about = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help.strip())
+        about = re.sub(r"(?<!\n)\n(?!\n)\s*", " ", command.help.strip())
         shown = [option_line(p) for p in command.params if "--help" not in p.opts]
         parts.append(f"## {name}\n\n{about}\n\n" + "\n".join(shown) + "\n")
     return "\n".join(parts)

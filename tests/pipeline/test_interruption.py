@@ -101,6 +101,17 @@ def test_only_the_same_run_is_resumed(place: Path) -> None:
         quantkit.calibrate(MODEL, "imgs", output="x.calib", options=options(resume=True))
 
 
+def test_another_order_is_not_resumed_in_invariant_mode(place: Path) -> None:
+    def shuffled(seed: int, *, resume: bool = False) -> CalibrateOptions:
+        data = DataOptions(batch_size=8, shuffle=True, seed=seed)
+        return CalibrateOptions(data=data, histogram=quantkit.HistogramMode.INVARIANT, resume=resume)
+
+    with pytest.raises(Interrupted):
+        quantkit.calibrate(MODEL, "imgs", output="x.calib", options=shuffled(1), progress=StopAfter(3))
+    with pytest.raises(StaleError, match="order of the data"):
+        quantkit.calibrate(MODEL, "imgs", output="x.calib", options=shuffled(2, resume=True))
+
+
 def test_another_stream_is_not_taken_for_the_rest(place: Path) -> None:
     def batches(seed: int, count: int = 6) -> list[dict[str, Any]]:
         rng = np.random.default_rng(seed)

@@ -172,3 +172,31 @@ def test_in_invariant_mode_order_and_batches_do_not_matter(place: Path, monkeypa
     monkeypatch.setattr(images, "decode", None)
     assert calibrate(options=options(shuffle=True)).reused
     assert calibrate(options=options(batch_size=7)).reused
+
+
+@pytest.mark.parametrize("change", [{"limit": 50}, {"limit": 40, "shuffle": True, "seed": 5}])
+def test_other_rows_of_the_same_file_are_other_data(change: dict[str, Any], place: Path) -> None:
+    np.save("x.npy", np.random.default_rng(0).normal(size=(64, 1, 16, 16)).astype(np.float32))
+    calibrate(data="x.npy", options=CalibrateOptions(data=DataOptions(limit=40)))
+    with pytest.raises(StaleError, match="data"):
+        calibrate(data="x.npy", options=CalibrateOptions(data=DataOptions(**change)))
+
+
+def test_a_table_made_from_the_statistics_is_reused(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantkit.tables_from(str(first / "x.stats.safetensors"), "mse", output=first / "x.mse.calib")
+    monkeypatch.setattr(images, "decode", None)
+    assert calibrate(rules="entropy,mse").reused
+
+
+def test_statistics_of_another_run_are_not_overwritten(first: Path) -> None:
+    (first / "x.calib").unlink()
+    with pytest.raises(StaleError, match=r"x\.stats\.safetensors"):
+        calibrate(preprocess="unit")
+
+
+def test_what_was_left_out_is_not_forgotten(place: Path) -> None:
+    (place / "imgs/0/bad.png").write_bytes(b"nothing")
+    calibrate(options=CalibrateOptions(data=DataOptions(skip_corrupt=True)))
+    assert calibrate(options=CalibrateOptions(data=DataOptions(skip_corrupt=True))).reused
+    with pytest.raises(StaleError, match="cannot be read"):
+        calibrate()

@@ -133,6 +133,33 @@ def test_batches_stay_whole_where_the_network_mixes_samples(place: Path) -> None
     assert made.table.amax("y") == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("sizes", [(8, 32), (1, 32), (40,)])
+def test_batches_of_any_size_stay_whole_where_samples_are_mixed(sizes: tuple[int, ...], place: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+        helper.make_node("ArgMax", ["y"], ["best"], axis=1),
+    ]
+    model = network(nodes, {"x": ["N", 4]}, ["best"])
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    onnx.save(model, "mixing.onnx")
+    rng = np.random.default_rng(0)
+    batches = [(10 * rng.normal(size=(n, 4))).astype(np.float32) for n in sizes]
+    made = quantkit.calibrate("mixing.onnx", [{"x": b} for b in batches], rules="minmax")
+    expected = max(float(np.abs(b - b.mean(axis=0)).max()) for b in batches)
+    assert made.table.amax("y") == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_stream_that_differs_from_pass_to_pass_is_refused(place: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def batches() -> list[dict[str, Any]]:
+        return [{"image": rng.normal(size=(4, 1, 16, 16)).astype(np.float32)}]
+
+    with pytest.raises(quantkit.QuantkitError, match="other data in every pass"):
+        quantkit.calibrate("net/model.onnx", batches, options=CalibrateOptions(max_memory=1 << 16))
+
+
 def test_several_inputs_come_by_name(place: Path) -> None:
     model = network([helper.make_node("Add", ["a", "b"], ["sum"])], {"a": ["N", 4], "b": ["N", 4]}, ["sum"])
     onnx.save(model, "two.onnx")

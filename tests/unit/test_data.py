@@ -159,14 +159,14 @@ def test_the_same_rows_are_the_same_content_in_every_file(store: Path) -> None:
     changed = FLOATS.copy()
     changed[-1, -1, -1, -1] += 1
     streamed = Identifier()
-    streamed.add(batch_digests({"image": changed}))
+    streamed.add(batch_digests({"image": changed}, len(changed)))
     assert streamed.identity().content != feeds[0].identity().content  # type: ignore[union-attr]
 
 
 def test_copies_are_more_content_than_one() -> None:
     def content(*rows: int) -> str:
         identifier = Identifier()
-        identifier.add(batch_digests({"image": FLOATS[list(rows)]}))
+        identifier.add(batch_digests({"image": FLOATS[list(rows)]}, len(rows)))
         return identifier.identity().content
 
     assert len({content(*rows) for rows in ((0,), (0, 0), (1, 1), (0, 0, 0), (0, 0, 1), (1,))}) == 6
@@ -175,7 +175,7 @@ def test_copies_are_more_content_than_one() -> None:
 
 def test_dtype_and_shape_are_part_of_the_content() -> None:
     zeros = np.zeros((1, 4)), np.zeros((1, 2, 2)), np.zeros((1, 4), np.int64)
-    assert len({batch_digests({"x": array})[0] for array in zeros}) == 3
+    assert len({batch_digests({"x": array}, len(array))[0] for array in zeros}) == 3
 
 
 @given(samples=st.integers(1, 2000), limit=st.integers(1, 2500), seed=st.integers(0, 5))
