@@ -52,8 +52,11 @@ class BatchFolderFeed:
         """One portion a file; positions count files. DataError names the file."""
         for position, path in enumerate(self._files[start:], start + 1):
             try:
-                with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                    named = {name: archive[name] for name in archive.files}
+                with open(path, "rb") as file:
+                    archive = np.load(file, allow_pickle=False)
+                    if not isinstance(archive, Mapping):
+                        raise ValueError("it holds a single array")
+                    named = {str(name): archive[name] for name in archive}
             except BROKEN as error:
                 raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.savez") from None
             batch = checked(only_input(named, self._inputs), self._inputs, path.name)
