@@ -81,6 +81,9 @@ def watched_tensors(model: Model) -> Watch:
         for node in graph.node
         if (inside := operators_inside(node))
     }
+    brain = [name for name in dict.fromkeys(candidates) if types.get(name) == "bfloat16" and name in live - known]
+    if brain:
+        inner["bfloat16"] = f"{len(brain)} bfloat16 tensors, which numpy does not know; export the network in float32"
     watched = set(tensors)
     return Watch(
         tensors,

@@ -203,6 +203,12 @@ def test_tensors_inside_branches_are_reported_and_what_they_read_is_watched(watc
     assert not watch.fixed_shapes
 
 
+def test_bfloat16_tensors_are_reported(watched: Any) -> None:
+    watch = watched("(float[N, 4] x) => (float[N, 4] y) { b = Cast<to = 16>(x)  y = Cast<to = 1>(b) }")
+    assert watch.tensors == ("x", "y")
+    assert watch.unwatched["bfloat16"].startswith("1 bfloat16 tensors")
+
+
 def test_every_operator_with_tensors_inside_is_reported_named_or_not(watched: Any) -> None:
     branch = BRANCHES[BRANCHES.index("h = If") : BRANCHES.index("y = Relu")]
     assert len(watched(BRANCHES.replace("y = Relu(h)", branch.replace("h = If", "y = If"))).unwatched) == 2
