@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from quantkit.data import DataOptions
     from quantkit.errors import QuantkitError
     from quantkit.histogram import Histogram, HistogramMode
-    from quantkit.pipeline.calibrate import Calibration, calibrate
+    from quantkit.job.options import CalibrateOptions
+    from quantkit.pipeline.calibrate import calibrate
+    from quantkit.pipeline.calibration import Calibration
     from quantkit.pipeline.convert import adopt, convert
     from quantkit.pipeline.doctor import doctor
     from quantkit.pipeline.inspect import inspect
-    from quantkit.pipeline.options import CalibrateOptions
     from quantkit.pipeline.statistics import merge, tables_from
     from quantkit.preprocess import PRESETS, Preprocess, load_preprocess
     from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 NAMES = {
     "Algorithm": "table",
-    "CalibrateOptions": "pipeline.options",
-    "Calibration": "pipeline.calibrate",
+    "CalibrateOptions": "job.options",
+    "Calibration": "pipeline.calibration",
     "CalibrationTable": "table",
     "DataOptions": "data",
     "Entropy": "rules",

@@ -85,6 +85,12 @@ class Provenance(Frozen):
     run: RunRecord | None = None
 
 
+def backend_kind(backend: str) -> str:
+    """What decides about the numbers of a backend: `onnxruntime 1.32.0 cpu` → `onnxruntime cpu`; `tensorrt`."""
+    words = backend.split(" ")
+    return words[0] if words[0] == "tensorrt" else f"{words[0]} {words[-1]}"
+
+
 def provenance_path(table: Path) -> Path:
     """`x.calib` → `x.calib.json`."""
     return table.with_name(table.name + ".json")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 DEFAULT_VERSION = "10.3.0"
 """TensorRT of JetPack 6.2; tables for other versions differ in the header only."""
-SONAMES = ("libnvinfer.so.10", "libnvinfer.so.9", "libnvinfer.so.8", "libnvinfer.so")
+SONAMES = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.9", "libnvinfer.so.8", "libnvinfer.so")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +42,19 @@ def bundled_libraries() -> list[Path]:
         for folder in getattr(spec, "__path__", None) or getattr(spec, "submodule_search_locations", None) or []:
             found.extend(sorted(Path(folder).glob("libnvinfer.so.*")))
     return found
+
+
+def number_text(number: int) -> str:
+    """`8601` → `8.6.1`, `101303` → `10.13.3`: the inverse of NV_TENSORRT_VERSION, which counts majors below 10 in
+    thousands."""
+    major, rest = divmod(number, 10000) if number >= 100000 else divmod(number, 1000)
+    return f"{major}.{rest // 100}.{rest % 100}"
+
+
+def has_driver() -> bool:
+    """Whether the CUDA driver's library can be loaded."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

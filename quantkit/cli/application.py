@@ -11,7 +11,7 @@ import warnings
 import click
 
 from quantkit._version import __version__
-from quantkit.cli import calibrating, looking, statistics_files, tables
+from quantkit.cli import building, calibrating, looking, statistics_files, tables
 from quantkit.cli.console import print_error
 from quantkit.errors import QuantkitError
 
@@ -23,7 +23,15 @@ def app() -> None:
     needed."""
 
 
-for command in (calibrating.calibrate, tables.group, statistics_files.group, looking.inspect, looking.doctor):
+for command in (
+    calibrating.calibrate,
+    building.build,
+    benching.bench,
+    tables.group,
+    statistics_files.group,
+    looking.inspect,
+    looking.doctor,
+):
     app.add_command(command)
 
 

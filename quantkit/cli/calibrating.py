@@ -12,8 +12,8 @@ from quantkit.cli import options
 from quantkit.cli.console import note, print_fields, print_json, print_rows, warn
 
 if TYPE_CHECKING:
-    from quantkit.pipeline.calibrate import Calibration
-    from quantkit.pipeline.options import CalibrateOptions
+    from quantkit.job.options import CalibrateOptions
+    from quantkit.pipeline.calibration import Calibration
 
 SHOWN = 8
 
@@ -113,7 +113,7 @@ def collected(settings: dict[str, Any]) -> CalibrateOptions:
     """The options as values. UsageError where a name is unknown."""
     from quantkit.cli.names import algorithm_named, histogram_named
     from quantkit.data import DataOptions
-    from quantkit.pipeline.options import CalibrateOptions
+    from quantkit.job.options import CalibrateOptions
 
     names = {"limit", "shuffle", "seed", "batch_size", "skip_corrupt", "workers"}
     about_data = {name: settings[name] for name in names if settings[name] is not None}

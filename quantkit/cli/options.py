@@ -32,7 +32,53 @@ rule = click.option(
     show_default=True,
     help="entropy, minmax, mse, percentile:99.99; several make several tables from the same pass.",
 )
+shapes = click.option(
+    "--shapes",
+    metavar="INPUT=MIN:OPT:MAX",
+    multiple=True,
+    help="Range of a dynamic input: batches (image=1:8:32) or whole shapes. Default: batches 1:32:32.",
+)
+level = click.option(
+    "--level",
+    metavar="0…5",
+    type=int,
+    default=3,
+    show_default=True,
+    help="TensorRT's builder optimization level: how long it looks for fast kernels.",
+)
+device = click.option("--device", metavar="N", type=int, default=0, show_default=True, help="Number of the GPU.")
 table = click.argument("table", metavar="TABLE", type=a_path)
+
+
+def from_files(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """`@FILE` stands for the lines of a file, `#` begins a remark there. UsageError."""
+    found: list[str] = []
+    for text in texts:
+        if not text.startswith("@"):
+            found.append(text)
+            continue
+        try:
+            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{text[1:]} cannot be read: {error}", remedy="give a text file of names") from None
+        found += [name for line in lines if (name := line.partition("#")[0].strip())]
+    return tuple(found)
+
+
+def counts(text: str, option: str) -> tuple[int, ...]:
+    """`1,8,32` → numbers. UsageError."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is no list of numbers", remedy=f"for example {option} 1,8,32") from None
+
+
+def switches(text: str) -> tuple[bool, ...]:
+    """`on`, `off` or `both`. UsageError."""
+    known = {"on": (True,), "off": (False,), "both": (False, True)}
+    if text not in known:
+        raise UsageError(f"--graphs {text!r}", remedy=f"one of {', '.join(known)}")
+    return known[text]
 
 
 def byte_count(text: str) -> int:

@@ -1,10 +1,11 @@
-"""Progress of a calibration on the terminal, and Ctrl-C that stops between two batches."""
+"""Progress on the terminal: a bar that Ctrl-C stops between two batches, and a spinner with a phase."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -59,3 +60,39 @@ class Bar:
             raise KeyboardInterrupt
         self._stop = True
         print("\nfinishing this batch; Ctrl-C again stops at once", file=sys.stderr)
+
+
+class Spinner:
+    """One line with a turning sign, the phase of a build, and the seconds that it has taken so far."""
+
+    SIGNS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+    def __init__(self, *, hidden: bool) -> None:
+        self._hidden = hidden
+        self._text = ""
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def phase(self, text: str) -> None:
+        """What is going on now."""
+        self._text = text
+
+    def __enter__(self) -> Spinner:
+        if not self._hidden:
+            self._thread = threading.Thread(target=self._turn, name="quantkit-spinner", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    def _turn(self) -> None:
+        started, turns = time.monotonic(), 0
+        while not self._over.wait(0.1):
+            sign = self.SIGNS[turns % len(self.SIGNS)]
+            line = f"{sign} {self._text}, {time.monotonic() - started:.0f} s"
+            print(f"\r\033[K{line[:100]}", end="", file=sys.stderr, flush=True)
+            turns += 1

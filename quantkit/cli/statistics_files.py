@@ -101,8 +101,8 @@ def table(
 ) -> None:
     """Make calibration tables from STATS, without data."""
     from quantkit.cli.names import algorithm_named
+    from quantkit.job.tables import table_paths
     from quantkit.pipeline.statistics import tables_from
-    from quantkit.pipeline.tables import table_paths
     from quantkit.rules import parse_rules
 
     made = tables_from(

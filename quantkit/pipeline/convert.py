@@ -10,8 +10,8 @@ from quantkit._version import __version__
 from quantkit.artifact import sha256_of, write_all
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import load_model, watched_tensors
+from quantkit.job.target import target_version
 from quantkit.pipeline.statistics import refuse_existing
-from quantkit.pipeline.target import target_version
 from quantkit.provenance import (
     ModelRecord,
     Provenance,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
 
 from quantkit._version import __version__
+from quantkit.job.target import target_version
 from quantkit.kernel import COMPILED
-from quantkit.pipeline.target import target_version
 from quantkit.table import Header
 from quantkit.table.value import Algorithm
-from quantkit.tensorrt_version import installed_number
+from quantkit.tensorrt_version import has_driver, installed_number
 
 PACKAGES = (
     "numpy",
@@ -105,12 +104,3 @@ def abilities() -> tuple[Ability, ...]:
         ),
         Ability("write calibration tables", True, f"for TensorRT {version} ({target.source})"),
     )
-
-
-def has_driver() -> bool:
-    """Whether the CUDA driver's library can be loaded."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantkit.pipeline.tables import thresholds
+from quantkit.job.tables import thresholds
 from quantkit.rules import Rule
 from quantkit.statistics import Collector
 

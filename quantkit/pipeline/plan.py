@@ -17,7 +17,6 @@ from quantkit.values import Batch
 
 CACHED_BYTES = 8 << 20
 """Activations of a slice that still find room in a processor's caches."""
-DEFAULT_MEMORY = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ import numpy as np
 from quantkit.backends.session import Session
 from quantkit.data import Portion
 from quantkit.errors import ModelError
-from quantkit.pipeline.job import Job, opened
+from quantkit.job.value import Job
 from quantkit.pipeline.plan import Plan, make_plan, sliced
+from quantkit.pipeline.sessions import opened
 from quantkit.values import Array
 
 

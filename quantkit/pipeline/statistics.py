@@ -9,8 +9,8 @@ from pathlib import Path
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of, write_all
 from quantkit.errors import StaleError
-from quantkit.pipeline.tables import header_for, make_tables, table_paths
-from quantkit.pipeline.target import target_version
+from quantkit.job.tables import header_for, make_tables, table_paths
+from quantkit.job.target import target_version
 from quantkit.provenance import (
     DataRecord,
     ModelRecord,

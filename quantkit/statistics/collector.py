@@ -178,3 +178,11 @@ class Collector:
         range_, low, high = (float(v) for v in self._state[i])
         empty = low > high
         return Histogram(self._counts[i, :BINS].copy(), range_, 0.0 if empty else low, 0.0 if empty else high)
+
+
+def histogram_of(values: Array, mode: HistogramMode) -> Histogram | None:
+    """The histogram of values that come at once, a weight for example; None where there are none."""
+    collector = Collector(("values",), (), mode, frozenset())
+    collector.count("values", as_float32(values), whole=True)
+    collector.end_batch()
+    return collector.histograms().get("values")

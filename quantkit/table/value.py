@@ -11,6 +11,7 @@ from enum import Enum
 
 from quantkit.errors import TableError, UsageError
 from quantkit.numerics import LEVELS, float32
+from quantkit.tensorrt_version import number_text
 
 
 class Algorithm(str, Enum):
@@ -55,10 +56,7 @@ class Header:
         """For example `8.6.1`; `any` for the Legacy calibrator, whose header carries no version."""
         if self.version is None:
             return "any"
-        major, rest = divmod(self.version, 10000)
-        if major == 0:  # 8.x and 9.x: 1000·major + 100·minor + patch
-            major, rest = divmod(self.version, 1000)
-        return f"{major}.{rest // 100}.{rest % 100}"
+        return number_text(self.version)
 
 
 def version_number(text: str) -> int:

@@ -22,7 +22,7 @@ from quantkit.data import DataOptions, Feed, Portion, open_data
 from quantkit.data.feed import Identifier, batch_digests
 from quantkit.data.images import list_images
 from quantkit.errors import DataError, PreprocessError, QuantkitError, UsageError
-from quantkit.pipeline.preparing import PeekedFeed
+from quantkit.job.preparing import PeekedFeed
 from quantkit.preprocess import PRESETS, Preprocess
 from quantkit.values import ModelInput, Selection
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from quantkit.histogram import HistogramMode
-from quantkit.pipeline.tables import header_for, make_tables
+from quantkit.job.tables import header_for, make_tables
 from quantkit.rules import Entropy, MinMax, Percentile, Rule
 from quantkit.statistics import Collector, Origin, Statistics
 from quantkit.table import Algorithm, parse_table, table_bytes

@@ -16,7 +16,8 @@ from onnx import numpy_helper, parser
 
 from quantkit.errors import UsageError
 from quantkit.graph import Model, load_model, watched_tensors
-from quantkit.pipeline.plan import CACHED_BYTES, DEFAULT_MEMORY, Plan, groups, make_plan, sliced
+from quantkit.job.options import DEFAULT_MEMORY
+from quantkit.pipeline.plan import CACHED_BYTES, Plan, groups, make_plan, sliced
 from quantkit.values import Batch
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]> net (float[N, 3, 8, 8] x, float scale) => (float[N, 4, 6, 6] y) {

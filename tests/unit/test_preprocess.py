@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from quantkit.errors import PreprocessError
 from quantkit.graph import Model, load_model
-from quantkit.pipeline.preparing import choose_spec
+from quantkit.job.preparing import choose_spec
 from quantkit.preprocess import (
     METADATA_KEY,
     PRESETS,

@@ -10,7 +10,7 @@ import pytest
 
 from quantkit import tensorrt_version
 from quantkit.errors import UsageError
-from quantkit.pipeline.target import target_version
+from quantkit.job.target import target_version
 
 
 def library(folder: Path, number: int) -> Path:
@@ -48,7 +48,7 @@ def test_a_library_in_a_python_package_is_found_without_importing_it(
 
 
 def test_tensorrt_11_reads_no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantkit.pipeline.target.installed_number", lambda: 110000)
+    monkeypatch.setattr("quantkit.job.target.installed_number", lambda: 110000)
     target = target_version(None)
     assert target.number == 100300
     assert "TensorRT 11 reads no tables" in target.source
@@ -57,7 +57,7 @@ def test_tensorrt_11_reads_no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_default_says_that_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantkit.pipeline.target.installed_number", lambda: None)
+    monkeypatch.setattr("quantkit.job.target.installed_number", lambda: None)
     target = target_version(None)
     assert target.number == 100300
     assert "default" in target.source

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.backends.session import Session
 from quantkit.data import DataIdentity, Feed, open_data
-from quantkit.errors import BackendError, ModelError, OutputError
+from quantkit.errors import ModelError, OutputError
 from quantkit.graph import Model, Watch, load_model, watched_tensors
 from quantkit.graph.model import DTYPES
 from quantkit.histogram import HistogramMode
-from quantkit.pipeline.options import CalibrateOptions
-from quantkit.pipeline.plan import Plan
-from quantkit.pipeline.preparing import ChosenSpec, choose_spec
-from quantkit.pipeline.reuse import Request
-from quantkit.pipeline.tables import header_for, table_paths
-from quantkit.pipeline.target import target_version
+from quantkit.job.options import CalibrateOptions
+from quantkit.job.preparing import ChosenSpec, choose_spec
+from quantkit.job.reuse import Request
+from quantkit.job.tables import header_for, table_paths
+from quantkit.job.target import target_version
 from quantkit.preprocess import Preprocess
 from quantkit.rules import Rule, as_rules
 from quantkit.table import Header
@@ -43,6 +41,12 @@ class Job:
     output: Path | None
     options: CalibrateOptions
 
+    @property
+    def backend(self) -> str:
+        """What runs the network, as far as it decides about the numbers: `tensorrt`, `onnxruntime cpu`."""
+        options = self.options
+        return "tensorrt" if options.backend == "tensorrt" else f"onnxruntime {options.provider}"
+
     def request(self, identity: DataIdentity) -> Request:
         """What decides about the tables."""
         options = self.options
@@ -56,7 +60,7 @@ class Job:
             "preprocessing": self.spec.document,
             "histogram": options.histogram.value,
             "max memory": options.max_memory,
-            "provider": options.provider,
+            "backend": self.backend,
         }
         return Request(parts, self.headers)
 
@@ -75,11 +79,6 @@ def prepared(
 ) -> Job:
     """Check the arguments, read the model, open the data."""
     chosen_rules = as_rules(rules)
-    if options.backend == "tensorrt":
-        raise BackendError(
-            "this quantkit does not calibrate on TensorRT itself",
-            remedy="--backend onnxruntime: it writes the table that TensorRT would have written",
-        )
     target = target_version(options.tensorrt_version)
     headers = {r.name: header_for(r, target.number, options.algorithm) for r in chosen_rules}
     loaded = load_model(model)
@@ -115,24 +114,3 @@ def placed(output: Path, model: Path) -> Path:
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="make the folder first")
     return path
-
-
-def opened(job: Job, tensors: tuple[str, ...], plan: Plan) -> Session:
-    """An onnxruntime session that watches `tensors`."""
-    from quantkit.backends.onnxruntime import OnnxRuntimeSession
-
-    alone = plan.runners == 1
-    return OnnxRuntimeSession(
-        job.model,
-        tensors,
-        provider=job.options.provider,
-        threads=job.options.data.workers if alone else 1,
-        fixed_shapes=job.watch.fixed_shapes,
-    )
-
-
-def backend_version(options: CalibrateOptions) -> str:
-    """Library and provider."""
-    from quantkit.backends.onnxruntime import version
-
-    return version(options.provider)

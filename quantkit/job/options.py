@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from quantkit.data import DataOptions
 from quantkit.errors import UsageError
 from quantkit.histogram import HistogramMode
-from quantkit.pipeline.plan import DEFAULT_MEMORY
 from quantkit.table import Algorithm
+
+DEFAULT_MEMORY = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)

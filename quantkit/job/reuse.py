@@ -12,8 +12,8 @@ from quantkit.data import DataIdentity, Feed
 from quantkit.data.feed import Identifier, batch_digests
 from quantkit.errors import StaleError
 from quantkit.histogram import HistogramMode
-from quantkit.pipeline.tables import statistics_path
-from quantkit.provenance import Provenance, provenance_path, read_provenance
+from quantkit.job.tables import statistics_path
+from quantkit.provenance import Provenance, backend_kind, provenance_path, read_provenance
 from quantkit.rules import Rule
 from quantkit.statistics import Statistics, read_statistics
 from quantkit.table import Header
@@ -46,7 +46,7 @@ def parts_of(provenance: Provenance) -> dict[str, Any]:
         "preprocessing": provenance.preprocess,
         "histogram": run and run.histogram.value,
         "max memory": run and run.max_memory,
-        "provider": run and run.backend.rpartition(" ")[2],
+        "backend": run and backend_kind(run.backend),
         "rule": provenance.rule,
         "header": provenance.table.header,
     }
@@ -137,7 +137,7 @@ def matching_statistics(output: Path, request: Request, *, tables: bool) -> Stat
         origin.batch_size == parts["batch size"],
         origin.preprocess == parts["preprocessing"],
         origin.histogram.value == parts["histogram"],
-        origin.backend.rpartition(" ")[2] == parts["provider"],
+        backend_kind(origin.backend) == parts["backend"],
     )
     if all(same):
         return statistics

@@ -1,18 +1,16 @@
-"""What a calibration writes: tables, their provenance, the statistics, and checkpoints on the way."""
+"""What a calibration writes: tables, their provenance, the statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of, write_all
 from quantkit.data import DataIdentity
-from quantkit.errors import UsageError
-from quantkit.pipeline.job import Job, backend_version
-from quantkit.pipeline.observing import Checkpoints, Observed
-from quantkit.pipeline.plan import Plan
-from quantkit.pipeline.tables import checkpoint_path, statistics_path
+from quantkit.job.tables import checkpoint_path, statistics_path
+from quantkit.job.value import Job
 from quantkit.provenance import (
     DataRecord,
     ModelRecord,
@@ -27,46 +25,29 @@ from quantkit.statistics import Statistics, statistics_bytes
 from quantkit.table import CalibrationTable, table_bytes
 
 
-def checkpoints(job: Job, identity: DataIdentity | None, plan: Plan) -> Checkpoints:
-    """Where the run's state goes, and what it belongs to."""
-    options = job.options
-    if job.output is None:
-        if options.resume:
-            raise UsageError(
-                "nothing to resume without an output",
-                remedy="give the output of the interrupted run",
-            )
-        return Checkpoints()
-    known = identity or DataIdentity("", "", 0)
-    # The position in the feed means nothing in another order, also where the order does not decide about the result.
-    parts = {
-        **job.request(known).parts,
-        "order of the data": known.order,
-        "batch size": job.feed.batch_size,
-        "slice": plan.slice,
-        "backend": backend_version(options),
-        "quantkit": __version__,
-        "tensors": sha256_of(repr(plan.passes).encode()),
-    }
-    return Checkpoints(checkpoint_path(job.output), options.checkpoint_every, parts, options.resume)
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a pass counted, by which backend, and in slices of how many samples (0: whole batches)."""
+
+    identity: DataIdentity
+    samples: int
+    batches: int
+    backend: str
+    slice: int = 0
 
 
 def written(
-    job: Job,
-    statistics: Statistics,
-    tables: Mapping[str, CalibrationTable],
-    observed: Observed,
-    plan: Plan,
+    job: Job, statistics: Statistics | None, tables: Mapping[str, CalibrationTable], counted: Counted
 ) -> tuple[Path, ...]:
     """Write tables, provenance and statistics, all or none; the checkpoint goes."""
     assert job.output is not None
     data = DataRecord(
         source=job.source,
         kind=job.feed.kind,
-        samples=observed.samples,
-        chosen=observed.identity.samples,
-        content=observed.identity.content,
-        order=observed.identity.order,
+        samples=counted.samples,
+        chosen=counted.identity.samples,
+        content=counted.identity.content,
+        order=counted.identity.order,
         limit=job.options.data.limit,
         shuffle=job.options.data.shuffle,
         seed=job.options.data.seed,
@@ -75,13 +56,15 @@ def written(
     )
     run = RunRecord(
         histogram=job.options.histogram,
-        backend=statistics.origin.backend,
+        backend=counted.backend,
         batch_size=job.feed.batch_size,
-        batches=observed.batches,
-        slice=plan.slice,
+        batches=counted.batches,
+        slice=counted.slice,
         max_memory=job.options.max_memory,
     )
-    files = {statistics_path(job.output): statistics_bytes(statistics)}
+    files: dict[Path, bytes] = {}
+    if statistics is not None:
+        files[statistics_path(job.output)] = statistics_bytes(statistics)
     for path, rule in job.paths().items():
         files |= table_files(job, path, rule, tables[rule.name], data, run)
     write_all(files)

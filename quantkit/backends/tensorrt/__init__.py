@@ -1,0 +1,20 @@
+"""TensorRT 8.6 … 11: calibrators that stream to the GPU, engines of every precision, and what runs them.
+
+Nothing here is loaded before it is used: `tensorrt` and `pycuda` are imported by the functions that need them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CALIBRATORS = ("EntropyCalibrator", "EntropyCalibrator2", "LegacyCalibrator", "MinMaxCalibrator")
+__all__ = ["EntropyCalibrator", "EntropyCalibrator2", "LegacyCalibrator", "MinMaxCalibrator"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in CALIBRATORS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from quantkit.backends.tensorrt.calibrators import calibrator_class
+    from quantkit.backends.tensorrt.versions import CALIBRATORS as BASES
+
+    return calibrator_class(next(a for a, base in BASES.items() if base == f"IInt8{name}"))

@@ -1,0 +1,47 @@
+"""Work that TensorRT does not let go of, done in a thread, so that Ctrl-C is heard while it lasts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from quantkit.errors import Interrupted
+
+Result = TypeVar("Result")
+POLL = 0.1
+
+
+def in_background(work: Callable[[], Result], stop: Callable[[], None], *, waits: bool) -> Result:
+    """Run `work` in a thread and return what it returns, or raise what it raises.
+
+    At Ctrl-C `stop()` is called, which makes a build end at its next step where TensorRT can do that (`waits`), and
+    Interrupted is raised once it has. Where TensorRT cannot, Interrupted is raised at once: the thread ends with the
+    process, and writes nothing.
+    """
+    result: list[Result] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="quantkit-build", daemon=True)
+    thread.start()
+    interrupted = False
+    while thread.is_alive():
+        try:
+            thread.join(POLL)
+        except KeyboardInterrupt:
+            if interrupted or not waits:
+                stop()
+                raise Interrupted("the build was stopped", remedy="start it again; nothing was written") from None
+            interrupted = True
+            stop()
+    if interrupted:
+        raise Interrupted("the build was stopped", remedy="start it again; nothing was written")
+    if failure:
+        raise failure[0]
+    return result[0]

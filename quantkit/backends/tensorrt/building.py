@@ -1,0 +1,385 @@
+"""From an ONNX model to a serialized engine, and what it became."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from quantkit.backends.tensorrt.background import in_background
+from quantkit.backends.tensorrt.coverage import Covered, completed, refuse_little, rule_of
+from quantkit.backends.tensorrt.device import Device, open_device
+from quantkit.backends.tensorrt.layers import Context, Layer, layers_of, matching
+from quantkit.backends.tensorrt.messages import Messages, logger
+from quantkit.backends.tensorrt.network import add_profile, network_nodes, node_names, parse, tensors_of
+from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
+from quantkit.backends.tensorrt.shapes import ShapeRange
+from quantkit.backends.tensorrt.versions import (
+    GONE,
+    INSTEAD,
+    Features,
+    calibrator_base,
+    device_memory,
+    features,
+    keep_precision,
+    network_flags,
+    set_calibration,
+    set_flag,
+    stopper,
+    tensorrt,
+)
+from quantkit.errors import BackendError, ModelError, QuantkitError, TableError, UsageError
+from quantkit.graph import Model
+from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
+from quantkit.tensorrt_version import installed_number, number_text
+
+Phase = Callable[[str], None]
+NOTHING_FITS = ("Could not find any implementation for node", "insufficient workspace", "OutOfMemory", "out of memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An engine and what is known about it. `calls`: how often TensorRT asked for calibration data (0 with a table)."""
+
+    plan: bytes
+    seconds: float
+    version: str
+    gpu: str
+    layers: tuple[Layer, ...]
+    memory: int
+    covered: Covered | None
+    calls: int
+    timing_cache: bytes | None
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    """Nodes that were kept out of INT8."""
+
+
+@dataclass(slots=True)
+class Build:
+    """One build on its way: the library, the GPU, and what is said meanwhile."""
+
+    model: Model
+    options: BuildOptions
+    ranges: Mapping[str, ShapeRange]
+    phase: Phase
+    trt: Any = field(init=False)
+    features: Features = field(init=False)
+    device: Device = field(init=False)
+    messages: Messages = field(init=False)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.trt = tensorrt()
+        self.device = open_device(self.options.device)
+        self.features = features(self.trt)
+        self.messages = Messages(self.phase)
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the network says itself, by Q/DQ, what is INT8."""
+        return has_qdq(self.model)
+
+
+def print_nothing(text: str) -> None:
+    """Says nothing."""
+
+
+def has_qdq(model: Model) -> bool:
+    """Whether a network holds QuantizeLinear or DequantizeLinear."""
+    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.proto.graph.node)
+
+
+def build_engine(
+    model: Model,
+    options: BuildOptions,
+    ranges: Mapping[str, ShapeRange],
+    *,
+    table: CalibrationTable | None = None,
+    rule: str | None = None,
+    timing_cache: bytes | None = None,
+    phase: Phase = print_nothing,
+) -> Built:
+    """Build an engine.
+
+    ranges: the shape range of every input. table: scales for a network without Q/DQ; rule: what the table was made
+    with. timing_cache: what an earlier build measured. phase: told what is going on.
+
+    Raises BackendError (no TensorRT, no GPU, a feature this version does not have, no kernel fits), ModelError (with
+    every operator that TensorRT cannot parse), TableError (a table for another version, or of little coverage),
+    Interrupted at Ctrl-C.
+    """
+    build = Build(model, options, ranges, phase)
+    refuse_impossible(build, table)
+    with build.device.current():
+        pass  # the primary context exists before TensorRT looks for one
+    return in_background(
+        lambda: built(build, table, rule, timing_cache), build.stopping.set, waits=build.features.progress
+    )
+
+
+def refuse_impossible(build: Build, table: CalibrationTable | None) -> None:
+    """BackendError, UsageError: what this GPU, this version or this network cannot do."""
+    options, found = build.options, build.features
+    if options.int8 and not build.device.has_int8:
+        raise BackendError(f"{build.device.name} has no fast INT8", remedy="build with --precision fp16")
+    if options.precision is Precision.TF32 and not build.device.has_tf32:
+        raise BackendError(f"{build.device.name} has no TF32", remedy="build with --precision fp32 or fp16")
+    if build.explicit and table is not None:
+        raise UsageError(
+            "the network has Q/DQ, which tells the scales itself; a table does not go with it",
+            remedy="leave out --table, or build the float network",
+        )
+    if build.explicit and not options.int8:
+        raise UsageError(
+            f"the network has Q/DQ, the precision is {options.precision.value}",
+            remedy="build with --precision int8, or build the float network",
+        )
+    if not found.precision_flags:
+        if table is not None or (options.int8 and not build.explicit):
+            raise BackendError(f"this is TensorRT {found.version}: {GONE}", remedy=INSTEAD)
+        if options.precision is Precision.FP16:
+            raise BackendError(
+                f"TensorRT {found.version} takes precisions from the network alone, and this one is float32",
+                remedy="export the model in float16",
+            )
+        if options.exclude:
+            raise BackendError(f"this is TensorRT {found.version}: {GONE}", remedy="leave the nodes without Q/DQ")
+    if options.precision is Precision.INT8 and not build.explicit and table is None:
+        raise UsageError(
+            "INT8 needs scales: the network has no Q/DQ, and there is no calibration table",
+            remedy="quantkit calibrate MODEL --data DATA, then build with its table (--table)",
+        )
+
+
+def built(build: Build, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None) -> Built:
+    """The build itself."""
+    trt, options = build.trt, build.options
+    log = logger(trt, build.messages)
+    build.phase("starting TensorRT")
+    with ExitStack() as held, build.device.current():
+        trt.init_libnvinfer_plugins(log, "")
+        builder = made(lambda: trt.Builder(log), build, "TensorRT does not start")
+        strong = options.strongly_typed or build.features.always_strong
+        network = builder.create_network(network_flags(trt, strongly_typed=strong))
+        build.phase("parsing")
+        held.callback(id, parse(trt, network, build.model, log, build.messages))
+        config = builder.create_builder_config()
+        configure(build, config, strong=strong)
+        profile = add_profile(builder, network, build.ranges)
+        if profile is not None:
+            config.add_optimization_profile(profile)
+        covered = None
+        calibrator = None
+        if table is not None:
+            covered = covered_by(build, table, rule, network)
+            calibrator = table_calibrator(trt, covered.table)
+            set_calibration(config, calibrator, profile)
+        kept = excluded(build, network, config)
+        cache = use_timing_cache(build, config, timing_cache)
+        monitor = stopper(trt, config, build.stopping.is_set, build.phase)
+        build.phase("building")
+        started = time.monotonic()
+        memory = builder.build_serialized_network(network, config)
+        seconds = time.monotonic() - started
+        del monitor
+        if memory is None:
+            raise failed(build)
+        plan = bytes(memory)
+        build.phase("looking at the engine")
+        layers, activation = inspected(build, log, plan, covered, kept)
+        calls = calibrator.calls if calibrator else 0
+        if calls:
+            raise TableError(
+                f"TensorRT did not take the table: it asked for {calls} batches of data",
+                remedy="the header has to name this TensorRT and this calibrator (--retarget, quantkit table convert)",
+            )
+        return Built(
+            plan, seconds, build.features.version, build.device.name, layers, activation, covered, calls,
+            bytes(cache.serialize()) if cache is not None else None,
+            build.messages.warnings, tuple(build.notes), tuple(sorted(kept)),
+        )  # fmt: skip
+
+
+def made(make: Callable[[], Any], build: Build, problem: str) -> Any:
+    """What `make` makes. BackendError where TensorRT gives nothing, with what it said."""
+    try:
+        result = make()
+    except TypeError:  # how pybind11 reports a factory that returned nothing
+        result = None
+    if result is None:
+        said = "; ".join(build.messages.errors) or "it says no more"
+        raise BackendError(f"{problem}: {said}", remedy="see quantkit doctor; an old driver is the usual reason")
+    return result
+
+
+def configure(build: Build, config: Any, *, strong: bool) -> None:
+    """Options → TensorRT's builder configuration."""
+    trt, options = build.trt, build.options
+    config.builder_optimization_level = options.level
+    verbosity = {
+        Verbosity.DETAILED: trt.ProfilingVerbosity.DETAILED,
+        Verbosity.NAMES: trt.ProfilingVerbosity.LAYER_NAMES_ONLY,
+        Verbosity.NONE: trt.ProfilingVerbosity.NONE,
+    }
+    config.profiling_verbosity = verbosity[options.verbosity]
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if not options.allows_tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if not strong:
+        for name in options.flags:
+            set_flag(trt, config, name)
+    if options.refit:
+        set_flag(trt, config, "REFIT")
+    if options.version_compatible:
+        set_flag(trt, config, "VERSION_COMPATIBLE")
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+
+
+def covered_by(build: Build, table: CalibrationTable, rule: str | None, network: Any) -> Covered:
+    """The table for this network and this TensorRT. TableError."""
+    number = installed_number()
+    header = table.header
+    if header.algorithm is not Algorithm.LEGACY and number is not None and header.version != number:
+        if not build.options.retarget:
+            raise TableError(
+                f"the table is for TensorRT {header.version_text}, this is {number_text(number)} and would ignore it",
+                remedy="--retarget uses its scales all the same (they do not depend on the version)",
+            )
+        build.notes.append(f"the table was made for TensorRT {header.version_text}; its scales are used (--retarget)")
+        table = table.with_header(replace(header, version=number))
+    covered = completed(table, tensors_of(build.trt, network), rule_of(table, rule))
+    refuse_little(covered, build.options.min_coverage, "the table")
+    return covered
+
+
+def table_calibrator(trt: Any, table: CalibrationTable) -> Any:
+    """A calibrator that has a table and no data; `calls` counts how often TensorRT asked for data all the same."""
+    base: Any = calibrator_base(trt, table.header.algorithm)
+    content = table_bytes(table)
+    header: Header = table.header
+
+    class TableCalibrator(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.calls = 0
+
+        def get_batch_size(self) -> int:
+            return 1
+
+        def get_batch(self, names: Any, *_: Any) -> None:
+            del names
+            self.calls += 1
+
+        def read_calibration_cache(self, *_: Any) -> bytes:
+            return content
+
+        def write_calibration_cache(self, cache: Any, *_: Any) -> None:
+            del cache
+
+        def get_quantile(self) -> float:
+            return header.quantile
+
+        def get_regression_cutoff(self) -> float:
+            return header.cutoff
+
+        def read_histogram_cache(self, *_: Any) -> None:
+            return None
+
+        def write_histogram_cache(self, *_: Any) -> None:
+            return None
+
+    return TableCalibrator()
+
+
+def excluded(build: Build, network: Any, config: Any) -> frozenset[str]:
+    """Keep the chosen nodes out of INT8. UsageError where a pattern chooses nothing."""
+    trt, options = build.trt, build.options
+    if not options.exclude:
+        return frozenset()
+    chosen, idle = matching(options.exclude, node_names(build.model))
+    if idle:
+        raise UsageError(
+            f"--exclude {', '.join(idle)}: no node of the network has that name or operator",
+            remedy="node names are in `quantkit inspect MODEL --json`; patterns look like '/head/*'",
+        )
+    if build.explicit:
+        raise UsageError("a Q/DQ network says itself what is INT8", remedy="leave those nodes without Q/DQ")
+    dtype = trt.float16 if options.fp16 else trt.float32
+    layers = network_nodes(network)
+    missing = [name for name in chosen if name not in layers]
+    for name in chosen:
+        if name in layers:
+            keep_precision(trt, config, layers[name], dtype)
+    if missing:
+        build.notes.append(f"nodes that are no layer of their own, and were not constrained: {', '.join(missing)}")
+    return chosen
+
+
+def use_timing_cache(build: Build, config: Any, there: bytes | None) -> Any | None:
+    """Measured kernel times of earlier builds, or an empty store for new ones; None where they are not wanted."""
+    if not build.options.timing_cache:
+        set_flag(build.trt, config, "DISABLE_TIMING_CACHE")
+        return None
+    if there:
+        cache = config.create_timing_cache(there)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+        build.notes.append("TensorRT does not take the timing cache that is there; this build measures anew")
+    cache = config.create_timing_cache(b"")
+    config.set_timing_cache(cache, False)
+    return cache
+
+
+def failed(build: Build) -> QuantkitError:
+    """Why there is no engine."""
+    said = build.messages.errors
+    shown = "".join(f"\n    {text}" for text in said) or "\n    it says no more"
+    if any(word in text for text in said for word in NOTHING_FITS):
+        return BackendError(
+            f"TensorRT found no kernel for some layer:{shown}",
+            remedy="give it more room with a larger --workspace, or another precision for that layer (--exclude)",
+        )
+    return ModelError(
+        f"TensorRT could not build an engine of {build.model.path}:{shown}", remedy="see its errors above"
+    )
+
+
+def inspected(
+    build: Build, log: Any, plan: bytes, covered: Covered | None, kept: frozenset[str]
+) -> tuple[tuple[Layer, ...], int]:
+    """The layers of an engine, and the bytes of activations of one context."""
+    runtime = build.trt.Runtime(log)
+    if build.options.version_compatible and hasattr(runtime, "engine_host_code_allowed"):
+        runtime.engine_host_code_allowed = True  # such a plan brings its own runtime; it was built a moment ago
+    engine = made(lambda: runtime.deserialize_cuda_engine(plan), build, "the engine cannot be read back")
+    context = Context(
+        operators=node_names(build.model),
+        int8=build.options.int8,
+        table=covered is not None,
+        unscaled=frozenset(build.messages.unscaled) | frozenset(covered.missing if covered else ()),
+        excluded=kept,
+        tuning=build.messages.tuning,
+    )
+    return layers_of(engine_document(build.trt, engine, build.ranges), context), device_memory(engine)
+
+
+def engine_document(trt: Any, engine: Any, ranges: Mapping[str, ShapeRange]) -> dict[str, Any]:
+    """What the engine inspector tells, with formats for the best shapes."""
+    inspector = engine.create_engine_inspector()
+    context = engine.create_execution_context()
+    for name, r in ranges.items():
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT and -1 in tuple(engine.get_tensor_shape(name)):
+            context.set_input_shape(name, r.best)
+    inspector.execution_context = context
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    document: dict[str, Any] = json.loads(text, strict=False)  # node names come with raw control characters
+    return document

@@ -1,0 +1,131 @@
+"""A calibration table by TensorRT itself: a build whose engine nobody wants, ended as soon as the table is there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from quantkit.backends.tensorrt.background import in_background
+from quantkit.backends.tensorrt.calibrators import Source, calibrator_for, check_header
+from quantkit.backends.tensorrt.device import open_device
+from quantkit.backends.tensorrt.messages import Messages, logger
+from quantkit.backends.tensorrt.network import add_profile, calibration_profile, parse
+from quantkit.backends.tensorrt.shapes import ShapeRange
+from quantkit.backends.tensorrt.streaming import Streaming
+from quantkit.backends.tensorrt.versions import (
+    ends_early,
+    network_flags,
+    set_calibration,
+    set_flag,
+    tensorrt,
+)
+from quantkit.data import DataIdentity, Portion
+from quantkit.errors import BackendError, DataError, Interrupted
+from quantkit.job.outputs import Counted
+from quantkit.job.value import Job
+from quantkit.table import CalibrationTable, parse_table
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """TensorRT's table, what it was counted from, and what was said meanwhile. seconds: of the build alone."""
+
+    table: CalibrationTable
+    counted: Counted
+    repeated: int
+    calls: int
+    device_bytes: int
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+def calibrate_on_tensorrt(
+    job: Job,
+    identity: DataIdentity | None,
+    *,
+    see: Callable[[Portion], None] | None = None,
+    advance: Callable[[int], None] | None = None,
+    stopped: Callable[[], BaseException | None] | None = None,
+    device: int = 0,
+) -> Calibrated:
+    """Calibrate the job's network with TensorRT's own calibrator, in float32 without TF32.
+
+    Raises what goes wrong in the data, BackendError, ModelError (operators that TensorRT cannot parse), Interrupted.
+    """
+    gpu = open_device(device)
+    source = Source(job, identity, see)
+    ahead = source.portions()
+    first = next(ahead, None)
+    if first is None:
+        raise DataError("the data yields no samples", remedy="give at least one sample")
+
+    def portions() -> Iterator[Portion]:
+        yield first
+        yield from ahead
+
+    stopping = threading.Event()
+
+    def ended() -> BaseException | None:
+        if stopping.is_set():
+            return Interrupted("stopped", remedy="start again; nothing was written")
+        return stopped() if stopped else None
+
+    streaming = Streaming(lambda: gpu, portions, None, advance, ended)
+    with gpu.current():
+        pass
+    shapes = {name: array.shape for name, array in first.batch.items()}
+    try:
+        return in_background(lambda: run(source, streaming, shapes, stopping, device), stopping.set, waits=True)
+    finally:
+        streaming.close()
+
+
+def run(
+    source: Source,
+    streaming: Streaming,
+    shapes: dict[str, tuple[int, ...]],
+    stopping: threading.Event,
+    device: int,
+) -> Calibrated:
+    """The build, in the thread that TensorRT keeps busy."""
+    trt, job = tensorrt(), source.job
+    messages = Messages()
+    log = logger(trt, messages)
+    with ExitStack() as held, open_device(device).current():
+        trt.init_libnvinfer_plugins(log, "")
+        builder = trt.Builder(log)
+        network = builder.create_network(network_flags(trt, strongly_typed=False))
+        held.callback(id, parse(trt, network, job.model, log, messages))
+        config = builder.create_builder_config()
+        config.builder_optimization_level = 0
+        config.clear_flag(trt.BuilderFlag.TF32)
+        set_flag(trt, config, "INT8")
+        profile = calibration_profile(builder, network, shapes)
+        if profile is not None:
+            ranges = {name: ShapeRange(shape, shape, shape) for name, shape in shapes.items()}
+            config.add_optimization_profile(add_profile(builder, network, ranges))
+        calibrator = calibrator_for(source, streaming)
+        set_calibration(config, calibrator, profile)
+        over = ends_early(trt, config, lambda: streaming.over or stopping.is_set())
+        started = time.monotonic()
+        plan = builder.build_serialized_network(network, config)
+        seconds = time.monotonic() - started
+        del over, plan
+    outcome = streaming.outcome() if streaming.over else None
+    if outcome is None:
+        said = "".join(f"\n    {text}" for text in messages.errors) or "\n    it says no more"
+        raise BackendError(f"TensorRT could not calibrate {job.model.path}:{said}", remedy="see its errors above")
+    table = parse_table(outcome.table, "TensorRT's table")
+    check_header(job, table)
+    return Calibrated(
+        table,
+        source.counted(outcome),
+        outcome.seen.repeated,
+        outcome.calls,
+        streaming.device_bytes,
+        seconds,
+        messages.warnings,
+    )

@@ -1,0 +1,237 @@
+"""TensorRT's calibrators, fed by quantkit: `EntropyCalibrator2`, `MinMaxCalibrator`, `EntropyCalibrator`,
+`LegacyCalibrator`.
+
+    calibrator = EntropyCalibrator2("model.onnx", "images/", table="model.calib", preprocess="imagenet")
+    config.int8_calibrator = calibrator
+    engine = calibrator.build(builder, network, config)
+
+The classes are made when they are first asked for, since their bases come from whichever TensorRT is installed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from quantkit.artifact import check_writable
+from quantkit.backends.tensorrt.device import open_device
+from quantkit.backends.tensorrt.streaming import Outcome, Streaming
+from quantkit.backends.tensorrt.versions import calibrator_base, features, tensorrt
+from quantkit.data import DataIdentity, DataOptions, Portion
+from quantkit.data.feed import Identifier, batch_digests
+from quantkit.errors import BackendError, TableError
+from quantkit.job.options import CalibrateOptions
+from quantkit.job.outputs import Counted, written
+from quantkit.job.reuse import found, known_identity
+from quantkit.job.value import Job, prepared
+from quantkit.preprocess import Preprocess
+from quantkit.provenance import provenance_path, read_provenance
+from quantkit.rules import Entropy, MinMax, Percentile, Rule
+from quantkit.table import Algorithm, CalibrationTable, parse_table
+
+RULES: dict[Algorithm, Rule] = {
+    Algorithm.ENTROPY_2: Entropy(),
+    Algorithm.MIN_MAX: MinMax(),
+    Algorithm.ENTROPY: Entropy(),
+}
+
+
+class Calibrating:
+    """What all four calibrators share: a job, its streaming, and a table on disk that is written whole or not at all.
+
+    model: path of the ONNX file that the network was parsed from. data, preprocess: as `quantkit.calibrate` takes them.
+    table: where the calibration table goes; one that is there is reused if it belongs to this model, data,
+    preprocessing and TensorRT, and refused (StaleError) if not, unless `force`. batch_size, limit: how the data is
+    read; a network with a fixed batch decides itself. `calls` counts how often TensorRT asked for a batch: 0 proves
+    that a table was reused. Raises what `quantkit.calibrate` raises.
+    """
+
+    algorithm: Algorithm
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        data: Any,
+        *,
+        table: str | os.PathLike[str] | None = None,
+        preprocess: str | Path | Preprocess | None = None,
+        batch_size: int | None = None,
+        limit: int | None = None,
+        force: bool = False,
+        device: int = 0,
+        quantile: float = 0.9999,
+    ) -> None:
+        about_data = DataOptions(limit=limit, batch_size=batch_size, workers=all_cores())
+        options = CalibrateOptions(data=about_data, backend="tensorrt", algorithm=self.algorithm, force=force)
+        rule = RULES.get(self.algorithm) or Percentile(float(Decimal(repr(quantile)).scaleb(2)))
+        job = prepared(model, data, rule, preprocess, table, options)
+        source = Source(job)
+        self._attach(source, Streaming(lambda: open_device(device), source.portions, source.reusable()))
+
+    def _attach(self, source: Source, streaming: Streaming) -> None:
+        """Take over a job that is prepared already."""
+        self.source, self.job, self.streaming = source, source.job, streaming
+        self._base.__init__(self)
+
+    @property
+    def _base(self) -> Any:
+        return next(base for base in type(self).__mro__ if base.__module__.startswith("tensorrt"))
+
+    @property
+    def calls(self) -> int:
+        """How often TensorRT asked for a batch."""
+        return self.streaming.calls
+
+    # ── what TensorRT calls ──
+
+    def get_batch_size(self) -> int:
+        """Samples in a batch; TensorRT takes the shape from the network or the calibration profile."""
+        return self.job.feed.batch_size or 1
+
+    def get_batch(self, names: list[str], *_: Any) -> list[int] | None:
+        """Device addresses of the next batch, in the order of `names`."""
+        return self.streaming.batch(names)
+
+    def read_calibration_cache(self, *_: Any) -> bytes | None:
+        """The table that is reused, if there is one."""
+        return self.streaming.read()
+
+    def write_calibration_cache(self, cache: Any, *_: Any) -> None:
+        """The table that TensorRT made; `cache` looks into memory of TensorRT's and is copied."""
+        try:
+            self.streaming.write(bytes(cache))
+        except BaseException as error:
+            self.streaming.fail(error)
+
+    # ── what the user calls ──
+
+    def build(self, builder: Any, network: Any, config: Any) -> Any:
+        """`builder.build_serialized_network`, with errors raised where they belong; writes the table.
+
+        Returns TensorRT's IHostMemory. Raises what went wrong in the data or in a callback, KeyboardInterrupt
+        included, and BackendError where TensorRT built nothing; then neither table nor engine is left.
+        """
+        with self:
+            plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise BackendError("TensorRT built no engine", remedy="look at what its logger said")
+        return plan
+
+    def __enter__(self) -> Calibrating:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.streaming.close()
+
+    def finish(self) -> CalibrationTable:
+        """After a build: raise what went wrong in it, write the table with its provenance, give GPU memory back."""
+        outcome = self.streaming.outcome()
+        table = parse_table(outcome.table, "TensorRT's table")
+        check_header(self.job, table)
+        if self.job.output is not None and not outcome.reused:
+            written(self.job, None, {self.job.rules[0].name: table}, self.source.counted(outcome))
+        return table
+
+
+class LegacyCalibrating(Calibrating):
+    """What the Legacy calibrator is asked besides: the quantile that is kept, and a histogram that nobody stores."""
+
+    def get_quantile(self) -> float:
+        """Share of the values that is not clipped."""
+        return self.job.headers[self.job.rules[0].name].quantile
+
+    def get_regression_cutoff(self) -> float:
+        """1: the quantile decides alone."""
+        return 1.0
+
+    def read_histogram_cache(self, *_: Any) -> None:
+        """None is stored."""
+
+    def write_histogram_cache(self, *_: Any) -> None:
+        """None is stored."""
+
+
+def all_cores() -> int:
+    """Cores that this process may use: the GPU runs the network, so that all of them can decode."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Source:
+    """The data of a job on its way to a calibrator, and its identity: known beforehand, or learnt as it goes by."""
+
+    def __init__(
+        self, job: Job, identity: DataIdentity | None = None, see: Callable[[Portion], None] | None = None
+    ) -> None:
+        self.job = job
+        self._identity, self._see = identity, see
+        self._learnt: Identifier | None = None
+
+    def portions(self) -> Iterator[Portion]:
+        """The batches."""
+        if self._identity is None and not self.job.feed.stamps():  # a stream tells who it is only while it runs
+            self._learnt = Identifier()
+        for portion in self.job.feed.portions():
+            if self._learnt is not None:
+                self._learnt.add(batch_digests(portion.batch, portion.samples))
+            if self._see:
+                self._see(portion)
+            yield portion
+
+    def reusable(self) -> bytes | None:
+        """The table at the job's output, where it is the one that would be made. StaleError where it is not."""
+        job = self.job
+        if job.output is None:
+            return None
+        if job.options.force or not job.output.exists():
+            check_writable(job.output)
+            return None
+        previous = read_provenance(provenance_path(job.output))
+        self._identity = known_identity(job.feed, previous, needed=True)
+        assert self._identity is not None
+        there = found(job.paths(), job.request(self._identity))
+        return job.output.read_bytes() if there.tables else None
+
+    def counted(self, outcome: Outcome) -> Counted:
+        """What the calibration saw, for the record."""
+        identity = self._identity or (self._learnt.identity() if self._learnt else self.job.feed.identity())
+        assert identity is not None
+        return Counted(identity, outcome.seen.samples, outcome.seen.taken, backend_name())
+
+
+def check_header(job: Job, table: CalibrationTable) -> None:
+    """TableError where TensorRT wrote another header than its own version says: then nobody could reuse the table."""
+    wanted = job.headers[job.rules[0].name].text
+    if table.header.text != wanted:
+        raise TableError(
+            f"TensorRT wrote the header {table.header.text!r}, its library's version asks for {wanted!r}",
+            remedy="check that bindings and library of TensorRT belong together (quantkit doctor)",
+        )
+
+
+def backend_name(device: int = 0) -> str:
+    """`tensorrt 8.6.0 NVIDIA H200`."""
+    return f"tensorrt {features(tensorrt()).version} {open_device(device).name}"
+
+
+@cache
+def calibrator_class(algorithm: Algorithm) -> type[Any]:
+    """The calibrator of an algorithm, over the installed TensorRT's base. BackendError where calibrators are gone."""
+    base = calibrator_base(tensorrt(), algorithm)
+    shared = LegacyCalibrating if algorithm is Algorithm.LEGACY else Calibrating
+    body = {"algorithm": algorithm, "__doc__": Calibrating.__doc__, "__module__": __name__}
+    return type(base.__name__.removeprefix("IInt8"), (shared, base), body)
+
+
+def calibrator_for(source: Source, streaming: Streaming) -> Any:
+    """A calibrator for a job that is prepared already."""
+    kind: Any = calibrator_class(source.job.headers[source.job.rules[0].name].algorithm)
+    made = kind.__new__(kind)
+    made._attach(source, streaming)
+    return made

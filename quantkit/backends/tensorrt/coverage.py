@@ -1,0 +1,87 @@
+"""A calibration table beside the tensors of a TensorRT network, and what can be filled in without data.
+
+A table made from the ONNX graph lacks the tensors that TensorRT's parser adds: constants (a bias that an Add takes) and
+reshapes of them. Their values are in the network, so that their scales follow: a constant's from its own values by the
+table's rule, as TensorRT does it, and a reshape's from the tensor that it reshapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quantkit.backends.tensorrt.network import Tensor
+from quantkit.errors import TableError
+from quantkit.histogram import HistogramMode
+from quantkit.numerics import scale_of
+from quantkit.rules import Entropy, MinMax, Percentile, Rule, parse_rule
+from quantkit.statistics import histogram_of
+from quantkit.table import Algorithm, CalibrationTable
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A table as a build uses it. completed: tensors whose scale was filled in; missing: those without one; extra:
+    names that the network does not have, which TensorRT ignores."""
+
+    table: CalibrationTable
+    tensors: int
+    completed: tuple[str, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Tensors with a scale, 0 … 1."""
+        return 1.0 - len(self.missing) / self.tensors if self.tensors else 0.0
+
+
+def rule_of(table: CalibrationTable, told: str | None) -> Rule:
+    """The rule of a table: as its provenance tells, else as its header says."""
+    if told is not None:
+        return parse_rule(told)
+    header = table.header
+    if header.algorithm is Algorithm.MIN_MAX:
+        return MinMax()
+    return Percentile(100.0 * header.quantile) if header.algorithm is Algorithm.LEGACY else Entropy()
+
+
+def completed(table: CalibrationTable, tensors: Sequence[Tensor], rule: Rule) -> Covered:
+    """The table with every scale that follows from the network itself."""
+    scales = dict(table.scales)
+    added: list[str] = []
+
+    def add(name: str, scale: float) -> None:
+        scales[name] = scale
+        added.append(name)
+
+    for tensor in tensors:
+        if tensor.name not in scales and tensor.constant is not None and tensor.constant.size:
+            histogram = histogram_of(tensor.constant, HistogramMode.TENSORRT)
+            if histogram is not None:
+                add(tensor.name, scale_of(rule.threshold(histogram)))
+    for tensor in tensors:
+        if tensor.same_as and tensor.name not in scales and tensor.same_as in scales:
+            add(tensor.name, scales[tensor.same_as])
+    for tensor in reversed(tensors):
+        if tensor.same_as and tensor.same_as not in scales and tensor.name in scales:
+            add(tensor.same_as, scales[tensor.name])
+    names = [tensor.name for tensor in tensors]
+    wanted = set(names)
+    return Covered(
+        CalibrationTable(table.header, scales),
+        len(names),
+        tuple(name for name in added if name in wanted),
+        tuple(name for name in names if name not in scales),
+        tuple(name for name in table.scales if name not in wanted),
+    )
+
+
+def refuse_little(covered: Covered, least: float, where: str) -> None:
+    """TableError where fewer than `least` of the tensors have a scale."""
+    if covered.share < least:
+        missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
+        raise TableError(
+            f"{where} covers {covered.share:.0%} of the network's {covered.tensors} float tensors; missing: {missing}",
+            remedy="give the table of this network, calibrate again, or accept it with a lower --min-coverage",
+        )

@@ -1,0 +1,337 @@
+"""An engine that runs: pinned buffers, several streams with a context each, CUDA graphs, times of the device."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantkit.backends.tensorrt.device import Buffer, Event, Graph, free_all, open_device
+from quantkit.backends.tensorrt.messages import Messages, logger
+from quantkit.backends.tensorrt.versions import device_memory, output_allocator, tensorrt
+from quantkit.errors import BackendError, DataError
+from quantkit.values import Array, Batch, ModelInput
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """An input or output of an engine; `shape` holds −1 where it is dynamic."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    is_input: bool
+    on_host: bool = False
+
+
+class Engine:
+    """A deserialized engine. Use it with `with`, or call `close()`.
+
+    Raises BackendError where the plan is of another TensorRT or GPU, or no plan at all.
+    """
+
+    def __init__(self, plan: bytes, where: str, device: int = 0) -> None:
+        self._trt = tensorrt()
+        self.device = open_device(device)
+        self.where, self.size = where, len(plan)
+        messages = Messages()
+        with self.device.current():
+            log = logger(self._trt, messages)
+            self._trt.init_libnvinfer_plugins(log, "")
+            self._runtime = self._trt.Runtime(log)
+            engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise unusable(messages, where)
+        self._log, self.engine = log, engine
+        self.memory = device_memory(engine)
+        self.bindings = tuple(self._binding(engine.get_tensor_name(i)) for i in range(engine.num_io_tensors))
+
+    @classmethod
+    def load(cls, path: Path, device: int = 0) -> Engine:
+        """Read an engine file. BackendError."""
+        try:
+            plan = path.read_bytes()
+        except OSError as error:
+            raise BackendError(f"{path}: {error.strerror or error}", remedy="give the path of an engine") from None
+        return cls(plan, str(path), device)
+
+    def _binding(self, name: str) -> Binding:
+        import numpy as np
+
+        trt, engine = self._trt, self.engine
+        return Binding(
+            name,
+            np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name,
+            tuple(engine.get_tensor_shape(name)),
+            engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
+            engine.get_tensor_location(name) == trt.TensorLocation.HOST,
+        )
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """The inputs, as a data source wants them; a dynamic dimension is None."""
+        inputs = [b for b in self.bindings if b.is_input]
+        return tuple(ModelInput(b.name, b.dtype, tuple(None if s < 0 else s for s in b.shape)) for b in inputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return tuple(b.name for b in self.bindings if not b.is_input)
+
+    def most(self, name: str) -> Shape:
+        """The largest shape of an input, by the engine's first profile."""
+        return tuple(self.engine.get_tensor_profile_shape(name, 0)[2])
+
+    def least(self, name: str) -> Shape:
+        """The smallest shape of an input."""
+        return tuple(self.engine.get_tensor_profile_shape(name, 0)[0])
+
+    def lane(self, *, graphs: bool = False) -> Lane:
+        """A context on a stream of its own."""
+        return Lane(self, graphs=graphs)
+
+    def run(self, batches: Iterable[Batch], *, streams: int = 1, graphs: bool = False) -> Iterator[Mapping[str, Array]]:
+        """Outputs of each batch, in order; up to `streams` batches are under way at once.
+
+        The arrays are copies. DataError where a batch does not fit the engine's shapes.
+        """
+        with ExitStack() as stack:
+            lanes = deque(stack.enter_context(self.lane(graphs=graphs)) for _ in range(streams))
+            under_way: deque[Lane] = deque()
+            for batch in batches:
+                if not lanes:
+                    done = under_way.popleft()
+                    yield done.outputs()
+                    lanes.append(done)
+                lane = lanes.popleft()
+                lane.submit(batch)
+                under_way.append(lane)
+            for lane in under_way:
+                yield lane.outputs()
+
+    def close(self) -> None:
+        """Give it back."""
+        with self.device.current():
+            self.engine = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def unusable(messages: Messages, where: str) -> BackendError:
+    """Why a plan cannot be run, in the user's words."""
+    said = "; ".join(messages.errors) or "TensorRT says no more"
+    rebuild = "build it again on this machine: quantkit build MODEL"
+    if "magicTag" in said or ("plan->header" in said and "ersion" not in said):
+        return BackendError(f"{where} is not a TensorRT engine, or is cut short", remedy=rebuild)
+    if messages.told("ersion tag does not match") or messages.told("Current Version") or messages.told("TRT version"):
+        return BackendError(f"{where} was built by another TensorRT: {said}", remedy=rebuild)
+    if messages.told("incompatible device") or messages.told("compute capability"):
+        return BackendError(f"{where} was built for another GPU: {said}", remedy=rebuild)
+    return BackendError(f"TensorRT cannot read {where}: {said}", remedy=rebuild)
+
+
+@dataclass(slots=True)
+class Room:
+    """Pinned and device memory of one binding, as large as was ever needed."""
+
+    host: Array | None = None
+    device: Buffer | None = None
+    shape: Shape = ()
+
+
+@dataclass(slots=True)
+class Lane:
+    """One execution context with its stream and its memory; runs one batch at a time."""
+
+    of: Engine
+    graphs: bool = False
+    _rooms: dict[str, Room] = field(default_factory=dict)
+    _recorded: list[Graph] = field(default_factory=list)
+    _shapes: tuple[Shape, ...] = ()
+    _allocator: Any = None
+    _started: Event | None = None
+    _ended: Event | None = None
+    stream: Any = None
+    context: Any = None
+
+    def __enter__(self) -> Lane:
+        with self.of.device.current():
+            self.stream = self.of.device.stream()
+            self.context = self.of.engine.create_execution_context()
+            if self.context is None:
+                raise BackendError(
+                    f"the GPU has no room for another context of {self.of.where} ({self.of.memory / 2**20:,.0f} MiB)",
+                    remedy="use fewer --streams, or end other programs on the GPU",
+                )
+            self._rooms = {b.name: Room() for b in self.of.bindings}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.of.device.current():
+            self.stream.synchronize()
+            self.context = None
+            free_all([*self._recorded, *(room.device for room in self._rooms.values())])
+            self._recorded.clear()
+            self._rooms.clear()
+
+    def submit(self, batch: Batch) -> None:
+        """Enqueue a batch: copy in, run, copy out. DataError where it does not fit."""
+        with self.of.device.current():
+            self.settle({name: array.shape for name, array in batch.items()})
+            for binding in self.of.bindings:
+                if binding.is_input:
+                    self._host(binding)[...] = batch[binding.name]
+            self._upload()
+            self._started = self.stream.event()
+            self.execute()
+            self._ended = self.stream.event()
+            self._download()
+
+    def replay(self) -> None:
+        """Enqueue what is in the buffers once more: copy in, run, copy out. The context has to be current."""
+        self._upload()
+        self.execute()
+        self._download()
+
+    def outputs(self) -> dict[str, Array]:
+        """Wait for the batch; copies of the outputs."""
+        with self.of.device.current():
+            self.stream.synchronize()
+            self._fetch_late()
+        return {b.name: self._host(b).copy() for b in self.of.bindings if not b.is_input}
+
+    @property
+    def milliseconds(self) -> float:
+        """Device time of the last batch, without copies."""
+        assert self._started is not None
+        assert self._ended is not None
+        with self.of.device.current():
+            self._ended.wait()
+            return self._ended.since(self._started)
+
+    def settle(self, shapes: Mapping[str, Shape]) -> None:
+        """Settle the shapes of the inputs, and make room. DataError where the engine was built for others."""
+        wanted = tuple(tuple(shapes[b.name]) for b in self.of.bindings if b.is_input)
+        if wanted == self._shapes:
+            return
+        for binding in self.of.bindings:
+            if binding.is_input:
+                self._settle_input(binding, tuple(shapes[binding.name]))
+        free_all(self._recorded)  # what is recorded holds for the shapes it was recorded in
+        self._recorded.clear()
+        for binding in self.of.bindings:
+            self._make_room(binding)
+        self._shapes = wanted
+
+    def _settle_input(self, binding: Binding, shape: Shape) -> None:
+        name = binding.name
+        fits = len(shape) == len(binding.shape) and all(w in (-1, h) for w, h in zip(binding.shape, shape, strict=True))
+        if fits and -1 in binding.shape:
+            low, high = self.of.least(name), self.of.most(name)
+            fits = all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True))
+            limits = f", it was built for {'x'.join(map(str, low))} … {'x'.join(map(str, high))}"
+        else:
+            limits = f", it has {'x'.join(map(str, binding.shape))}"
+        if not fits or not self.context.set_input_shape(name, shape):
+            raise DataError(
+                f"input {name!r} of {self.of.where} does not take {'x'.join(map(str, shape))}{limits}",
+                remedy="give batches within that range, or build with other --shapes",
+            )
+
+    def _make_room(self, binding: Binding) -> None:
+        """Memory for a binding in its shape; one whose shape depends on the data is allocated as it comes."""
+        import numpy as np
+
+        room = self._rooms[binding.name]
+        shape = tuple(self.context.get_tensor_shape(binding.name))
+        if -1 in shape:
+            self._late(binding)
+            return
+        count = int(np.prod(shape, dtype=np.int64)) * np.dtype(binding.dtype).itemsize
+        if room.host is None or room.host.nbytes < count:
+            if room.device is not None:
+                room.device.free()
+            room.host = self.of.device.pinned(count)
+            room.device = None if binding.on_host else self.of.device.buffer(count)
+        room.shape = shape
+        address = room.host.ctypes.data if room.device is None else room.device.address
+        self.context.set_tensor_address(binding.name, address)
+
+    def _late(self, binding: Binding) -> None:
+        """An output whose shape depends on the data: TensorRT asks for its memory, and tells its shape."""
+        if self._allocator is None:
+            self._allocator = output_allocator(self.of._trt, self._allocate, self._came_out)
+        self._rooms[binding.name].shape = (-1,)
+        self.context.set_output_allocator(binding.name, self._allocator)
+
+    def _allocate(self, name: str, size: int) -> int:
+        room = self._rooms[name]
+        if room.device is None or room.device.size < size:
+            if room.device is not None:
+                room.device.free()
+            room.device = self.of.device.buffer(size)
+        return room.device.address
+
+    def _came_out(self, name: str, shape: Shape) -> None:
+        self._rooms[name].shape = shape
+
+    def _host(self, binding: Binding) -> Array:
+        import numpy as np
+
+        room = self._rooms[binding.name]
+        count = int(np.prod(room.shape, dtype=np.int64)) * np.dtype(binding.dtype).itemsize
+        assert room.host is not None
+        return room.host[:count].view(binding.dtype).reshape(room.shape)
+
+    @property
+    def _has_late(self) -> bool:
+        return self._allocator is not None
+
+    def _upload(self) -> None:
+        for binding in self.of.bindings:
+            room = self._rooms[binding.name]
+            if binding.is_input and room.device is not None:
+                self.stream.upload(room.device, self._host(binding))
+
+    def _download(self) -> None:
+        for binding in self.of.bindings:
+            room = self._rooms[binding.name]
+            if not binding.is_input and room.device is not None and -1 not in room.shape and not self._has_late:
+                self.stream.download(self._host(binding), room.device)
+
+    def _fetch_late(self) -> None:
+        """Copy out what has its shape only now."""
+        if not self._has_late:
+            return
+        for binding in self.of.bindings:
+            room = self._rooms[binding.name]
+            if binding.is_input or room.device is None:
+                continue
+            if room.host is None or room.host.nbytes < room.device.size:
+                room.host = self.of.device.pinned(room.device.size)
+            self.stream.download(self._host(binding), room.device)
+        self.stream.synchronize()
+
+    def execute(self) -> None:
+        """Enqueue the network once, with what is in the buffers; as a graph where that was asked for."""
+        if not self.graphs or self._has_late:
+            self._enqueue()
+            return
+        if not self._recorded:
+            self._enqueue()  # TensorRT settles its resources in the first run, which cannot be captured
+            self.stream.synchronize()
+            self._recorded.append(self.stream.capture(self._enqueue))
+        self._recorded[0].launch(self.stream)
+
+    def _enqueue(self) -> None:
+        if not self.context.execute_async_v3(self.stream.handle):
+            raise BackendError(f"TensorRT could not run {self.of.where}", remedy="see what it said above")

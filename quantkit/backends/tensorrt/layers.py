@@ -1,0 +1,156 @@
+"""What an engine's layers are: which ONNX nodes each one holds, in which precision it computes, and why not in INT8.
+
+From the JSON of TensorRT's engine inspector (verbosity DETAILED; with an execution context, so that formats are known
+where shapes are dynamic), whose fields differ a little between versions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from quantkit.backends.tensorrt.tuning import Tuning
+
+ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1e|\x1f|\[ONNX Layer|$)")
+DATATYPE = re.compile(r"\b(FP32|FP16|BF16|FP8|Int8|INT8|Int32|INT32|Int64|INT64|Bool|Float|Half|BFloat16)\b")
+NAMES = {
+    "Float": "FP32", "Half": "FP16", "BFloat16": "BF16", "Int8": "INT8", "Int32": "INT32", "Int64": "INT64",
+}  # fmt: skip
+MOVES = frozenset({"Reformat", "NoOp", "Shuffle", "Copy", "Constant"})
+"""Layer types that compute nothing."""
+REGIONS = frozenset({"Myelin", "kgen", "ForeignNode"})
+"""Layer types in which TensorRT fuses what it does not show."""
+QUANTIZED = frozenset({"INT8"})
+NO_KERNEL = {
+    "Softmax", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceMean", "ReduceSum", "Erf",
+    "Gelu", "Sigmoid", "Tanh", "TopK", "NonMaxSuppression", "Exp", "Log", "Pow", "Sqrt", "Div", "Resize",
+}  # fmt: skip
+"""Operators that TensorRT usually has no INT8 kernel for (its developer guide; measured with 8.6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of an engine.
+
+    nodes: ONNX nodes in it. kind: TensorRT's layer type. precision: of what it computes; `mixed` for a region whose
+    inside is not shown. reason: why it is not INT8, in an engine that may be; None otherwise.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    kind: str
+    precision: str
+    tactic: str = ""
+    reason: str | None = None
+
+    @property
+    def computes(self) -> bool:
+        """Whether it does more than move data."""
+        return self.kind not in MOVES
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is known about a build, to say why a layer is what it is. `operators`: node name → operator."""
+
+    operators: Mapping[str, str]
+    int8: bool = False
+    table: bool = False
+    unscaled: frozenset[str] = frozenset()
+    excluded: frozenset[str] = frozenset()
+    tuning: Tuning | None = None
+
+
+def layers_of(document: Mapping[str, Any], context: Context) -> tuple[Layer, ...]:
+    """The layers in an inspector's document, which holds names only where the engine tells no more."""
+    found = []
+    for entry in document.get("Layers", ()):
+        if isinstance(entry, str):
+            found.append(Layer(entry, nodes_in(entry, "", context.operators), "unknown", "unknown"))
+            continue
+        name, kind = str(entry.get("Name", "")), str(entry.get("LayerType", "unknown"))
+        nodes = nodes_in(name, str(entry.get("Metadata", "")), context.operators)
+        precision = precision_of(entry)
+        layer = Layer(name, nodes, kind, precision, str(entry.get("TacticName", "")))
+        found.append(Layer(name, nodes, kind, precision, layer.tactic, reason(layer, entry, context)))
+    return tuple(found)
+
+
+def nodes_in(name: str, metadata: str, operators: Mapping[str, str]) -> tuple[str, ...]:
+    """The ONNX nodes of a layer: from its metadata, else those whose name is part of the layer's name."""
+    told = tuple(dict.fromkeys(ONNX_LAYER.findall(metadata)))
+    if told:
+        return told
+    parts = set(re.split(r" \+ |PWN\(|\)|, |\(|\|\|", name))
+    return tuple(node for node in operators if node in parts)
+
+
+def precision_of(entry: Mapping[str, Any]) -> str:
+    """The precision in which a layer computes: that of its weights, else of its data inputs, else of its outputs."""
+    if str(entry.get("LayerType")) in REGIONS:
+        kinds = {*datatypes(entry, "Inputs"), *datatypes(entry, "Outputs")} & {"FP32", "FP16", "BF16", "FP8", "INT8"}
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+    weights = entry.get("Weights")
+    kind = NAMES.get(str(weights.get("Type")), str(weights.get("Type"))) if isinstance(weights, dict) else None
+    if kind is None:
+        inputs = datatypes(entry, "Inputs") or datatypes(entry, "Outputs")
+        kind = "INT8" if "INT8" in inputs else inputs[0] if inputs else "unknown"
+    if kind == "FP32" and "tf32" in str(entry.get("TacticName", "")).lower():
+        return "TF32"
+    return kind
+
+
+def datatypes(entry: Mapping[str, Any], side: str) -> list[str]:
+    """Datatypes of a layer's inputs or outputs."""
+    kinds = []
+    for tensor in entry.get(side, ()):
+        if not isinstance(tensor, Mapping):
+            continue
+        text = str(tensor.get("DataType") or tensor.get("Datatype") or tensor.get("Format/Datatype", ""))
+        if match := DATATYPE.search(text):
+            kinds.append(NAMES.get(match[1], match[1]))
+    return kinds
+
+
+def reason(layer: Layer, entry: Mapping[str, Any], context: Context) -> str | None:
+    """Why a layer of an INT8 engine does not compute in INT8; None where it does, or only moves data."""
+    if not context.int8 or not layer.computes or layer.precision in QUANTIZED:
+        return None
+    if excluded := [node for node in layer.nodes if node in context.excluded]:
+        return f"excluded: {', '.join(excluded)}"
+    tensors = [str(t.get("Name")) for side in ("Inputs", "Outputs") for t in entry.get(side, ()) if isinstance(t, dict)]
+    if lacking := [name for name in tensors if name in context.unscaled]:
+        return f"no scale: {', '.join(lacking)}"
+    if layer.kind in REGIONS:
+        return "a region that TensorRT compiles as one; what is inside is not shown"
+    tuning = context.tuning
+    if tuning is not None and (compared := tuning.compared(layer.name)):
+        if tuning.timed(layer.name, "INT8"):
+            return f"another path through the network was faster ({compared})"
+        return f"no INT8 kernel fits ({compared})"
+    if lacking_kernel := sorted({context.operators.get(n, "") for n in layer.nodes} & NO_KERNEL):
+        return f"no INT8 kernel for {', '.join(lacking_kernel)}"
+    if not context.table:
+        return "no Q/DQ around it"
+    return "TensorRT found another precision faster, or has no INT8 kernel for it"
+
+
+def precision_counts(layers: Sequence[Layer]) -> dict[str, int]:
+    """Precision → number of layers that compute in it."""
+    return dict(Counter(layer.precision for layer in layers if layer.computes).most_common())
+
+
+def matching(patterns: Sequence[str], operators: Mapping[str, str]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The nodes that names, patterns or operators choose, and those of the patterns that choose none."""
+    chosen: set[str] = set()
+    idle = []
+    for pattern in patterns:
+        found = {n for n, op in operators.items() if n == pattern or op == pattern or fnmatchcase(n, pattern)}
+        chosen |= found
+        if not found:
+            idle.append(pattern)
+    return frozenset(chosen), tuple(idle)

@@ -1,0 +1,97 @@
+"""What TensorRT logs: warnings and errors once each, phases of a build, times that its tuner measured."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from quantkit.backends.tensorrt.tuning import Tuning
+
+UNSCALED = re.compile(r"Missing scale and zero-point for tensor (.*?), expect fall back")
+EXPECTED = (
+    "It is suggested to disable layer timing cache while using AlgorithmSelector",
+    "Your ONNX model has been generated with INT64 weights",  # every PyTorch export; values are checked by the parser
+    "Calibrator is not being used",  # of a Q/DQ network, which has no use for one
+)
+PHASES = (
+    (re.compile(r"Starting Calibration|Calibrated batch"), "calibrating"),
+    (re.compile(r"Post Processing Calibration data"), "searching thresholds"),
+    (re.compile(r"Reading Calibration Cache"), "reading the table"),
+    (re.compile(r"Graph optimization time|After dead-layer removal"), "fusing layers"),
+    (re.compile(r"Generated engine|Engine generation completed|Total Activation Memory"), "finishing the engine"),
+)
+COSTS = "=============== Computing costs for"
+SHOWN = 8
+ORDER = ("INTERNAL_ERROR", "ERROR", "WARNING")
+
+
+class Messages:
+    """Collects what TensorRT says while one thing is done.
+
+    unscaled: tensors that TensorRT missed a scale for. tuning: what its tuner measured.
+    """
+
+    def __init__(self, phase: Callable[[str], None] | None = None) -> None:
+        self.unscaled: dict[str, None] = {}
+        self.tuning = Tuning()
+        self._phase = phase
+        self._said: Counter[tuple[str, str]] = Counter()
+        self._tuned = 0
+
+    def take(self, severity: str, text: str) -> None:
+        """One message; `severity` by TensorRT's name."""
+        if severity == "VERBOSE":
+            self.tuning.take(text)
+            if text.startswith(COSTS):
+                self._tuned += 1
+                self._tell(f"choosing kernels, layer {self._tuned}")
+                return
+        elif severity in ORDER:
+            if match := UNSCALED.search(text):
+                self.unscaled[match[1]] = None
+            elif not any(known in text for known in EXPECTED):
+                self._said[severity, text.strip()] += 1
+            return
+        if self._phase:
+            for pattern, name in PHASES:
+                if pattern.search(text):
+                    self._tell(name)
+
+    def _tell(self, phase: str) -> None:
+        if self._phase:
+            self._phase(phase)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings, each once, in the order of their first appearance."""
+        return tuple(shown(text, count) for (severity, text), count in self._said.items() if severity == "WARNING")
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """Errors, each once."""
+        return tuple(shown(text, count) for (severity, text), count in self._said.items() if severity != "WARNING")
+
+    def told(self, word: str) -> bool:
+        """Whether some error or warning holds `word`."""
+        return any(word in text for _, text in self._said)
+
+
+def shown(text: str, count: int) -> str:
+    """The message, on one line, with the number of times it came."""
+    line = " ".join(text.split())
+    return line if count == 1 else f"{line} ({count} times)"
+
+
+def logger(trt: Any, messages: Messages) -> Any:
+    """An `ILogger` that hands everything to `messages`; an error in it never reaches TensorRT."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            messages.take(str(severity).rpartition(".")[2], msg)
+
+    return Logger()

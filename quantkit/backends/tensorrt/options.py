@@ -1,0 +1,187 @@
+"""The options of an engine build, and the `trtexec` line that does the same."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from quantkit.backends.tensorrt.shapes import ShapeRange
+from quantkit.errors import UsageError
+from quantkit.table import Algorithm, CalibrationTable
+
+LEVELS = range(6)
+DEFAULT_LEVEL = 3
+
+
+class Precision(str, Enum):
+    """What an engine may compute in. Each includes what is before it as fallback, but for FP32, which is alone."""
+
+    FP32 = "fp32"
+    TF32 = "tf32"
+    FP16 = "fp16"
+    INT8 = "int8"
+    BEST = "best"
+    """Whatever TensorRT finds fastest, INT8 where there are scales."""
+
+    @classmethod
+    def named(cls, text: str) -> Precision:
+        """By its name. UsageError."""
+        try:
+            return cls(text)
+        except ValueError:
+            raise UsageError(
+                f"unknown precision {text!r}", remedy=f"one of {', '.join(p.value for p in cls)}"
+            ) from None
+
+
+class Verbosity(str, Enum):
+    """How much the engine tells about its layers."""
+
+    DETAILED = "detailed"
+    NAMES = "names"
+    NONE = "none"
+
+    @classmethod
+    def named(cls, text: str) -> Verbosity:
+        """By its name. UsageError."""
+        try:
+            return cls(text)
+        except ValueError:
+            raise UsageError(
+                f"unknown verbosity {text!r}", remedy=f"one of {', '.join(v.value for v in cls)}"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How an engine is built. Defaults suit most networks."""
+
+    precision: Precision = Precision.INT8
+    fp16: bool = True
+    """Whether layers of an INT8 engine may fall back to FP16 rather than to FP32 alone."""
+    tf32: bool = True
+    """Whether FP32 layers may use TF32; `fp32` never does."""
+    shapes: tuple[str, ...] = ()
+    workspace: int | None = None
+    """Bytes of scratch memory; TensorRT's default is all of the GPU."""
+    level: int = DEFAULT_LEVEL
+    """TensorRT's `builder_optimization_level`, 0 … 5: how long it looks for fast kernels."""
+    timing_cache: bool = True
+    """Keep measured kernel times beside the engine, and use them for the next build."""
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    refit: bool = False
+    strongly_typed: bool = False
+    verbosity: Verbosity = Verbosity.DETAILED
+    exclude: tuple[str, ...] = ()
+    """Nodes that are kept out of INT8: names, patterns (`/head/*`) or operators (`Softmax`)."""
+    min_coverage: float = 0.9
+    """Share of the network's float tensors that need a scale."""
+    retarget: bool = False
+    """Use a table of another TensorRT version."""
+    device: int = 0
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise UsageError(f"optimization level {self.level}", remedy="TensorRT has 0 … 5; 3 is its default")
+        if not 0.0 <= self.min_coverage <= 1.0:
+            raise UsageError(f"coverage {self.min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
+        if self.workspace is not None and self.workspace < 1:
+            raise UsageError("the workspace is at least 1 byte", remedy="for example --workspace 1G")
+        if self.exclude and self.precision not in (Precision.INT8, Precision.BEST):
+            raise UsageError(
+                f"--exclude keeps nodes out of INT8, the precision is {self.precision.value}",
+                remedy="leave it out, or build with --precision int8",
+            )
+
+    @property
+    def int8(self) -> bool:
+        """Whether INT8 is allowed."""
+        return self.precision in (Precision.INT8, Precision.BEST)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Builder flags of the precision, on versions that have them; TF32 is on in TensorRT unless it is cleared."""
+        if self.precision in (Precision.FP32, Precision.TF32):
+            return ()
+        if self.precision is Precision.FP16:
+            return ("FP16",)
+        return ("INT8", "FP16") if self.fp16 else ("INT8",)
+
+    @property
+    def allows_tf32(self) -> bool:
+        """Whether FP32 layers may use TF32."""
+        return self.precision is not Precision.FP32 and self.tf32
+
+    def document(self) -> dict[str, object]:
+        """For the record beside the engine: what decides about the engine."""
+        return {
+            "precision": self.precision.value,
+            "fp16": self.fp16,
+            "tf32": self.allows_tf32,
+            "workspace": self.workspace,
+            "level": self.level,
+            "version_compatible": self.version_compatible,
+            "hardware_compatible": self.hardware_compatible,
+            "refit": self.refit,
+            "strongly_typed": self.strongly_typed,
+            "verbosity": self.verbosity.value,
+            "exclude": list(self.exclude),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A `trtexec` line, or why there is none."""
+
+    line: str | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of a build, as the command line names them."""
+
+    model: Path
+    engine: Path
+    table: Path | None = None
+    timing_cache: Path | None = None
+    ranges: Mapping[str, ShapeRange] = field(default_factory=dict)
+
+
+def trtexec(options: BuildOptions, files: Files, table: CalibrationTable | None, kept: Sequence[str]) -> Command:
+    """The `trtexec` line that builds the same engine (options of TensorRT 8.6 … 10.x)."""
+    if table is not None and table.header.algorithm is not Algorithm.ENTROPY_2:
+        return Command(
+            None,
+            f"trtexec reads {Algorithm.ENTROPY_2.value} tables only, this is {table.header.algorithm.value} "
+            "(quantkit table convert changes the header)",
+        )
+    words = ["trtexec", f"--onnx={files.model}", f"--saveEngine={files.engine}"]
+    words += [f"--{flag.lower()}" for flag in reversed(options.flags)]
+    words += [] if options.allows_tf32 else ["--noTF32"]
+    words += [f"--calib={files.table}"] if files.table else []
+    dynamic = {name: r for name, r in files.ranges.items() if not r.fixed}
+    for option, of in (("min", "least"), ("opt", "best"), ("max", "most")):
+        if dynamic:
+            shapes = ",".join(f"{name}:{'x'.join(map(str, getattr(r, of)))}" for name, r in dynamic.items())
+            words.append(f"--{option}Shapes={shapes}")
+    if options.workspace is not None:
+        words.append(f"--memPoolSize=workspace:{-(-options.workspace // 2**20)}")
+    words.append(f"--builderOptimizationLevel={options.level}")
+    words += [f"--timingCacheFile={files.timing_cache}"] if files.timing_cache else []
+    words += ["--versionCompatible"] if options.version_compatible else []
+    words += ["--hardwareCompatibilityLevel=ampere+"] if options.hardware_compatible else []
+    words += ["--refit"] if options.refit else []
+    words += ["--stronglyTyped"] if options.strongly_typed else []
+    verbosity = "layer_names_only" if options.verbosity is Verbosity.NAMES else options.verbosity.value
+    words.append(f"--profilingVerbosity={verbosity}")
+    if kept:
+        dtype = "fp16" if options.fp16 else "fp32"
+        words.append("--precisionConstraints=obey")
+        words.append("--layerPrecisions=" + ",".join(f"{name}:{dtype}" for name in kept))
+    return Command(shlex.join(words))

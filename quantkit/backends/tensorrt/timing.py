@@ -1,0 +1,77 @@
+"""Latency and throughput of an engine, by events of the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from quantkit.backends.tensorrt.engine import Engine, Shape
+
+WARM_UP = 10
+CHECKED = 16
+"""Runs between two looks at the clock."""
+
+
+def shapes_for(engine: Engine, batch: int) -> dict[str, Shape]:
+    """Shapes of the inputs for a batch; where a dimension besides the batch is dynamic, its largest."""
+    shapes = {}
+    for i in engine.inputs:
+        most = engine.most(i.name) if None in i.shape else ()
+        shape = tuple(most[k] if size is None else int(str(size)) for k, size in enumerate(i.shape))
+        shapes[i.name] = (batch, *shape[1:]) if i.shape and i.shape[0] is None else shape
+    return shapes
+
+
+def fits(engine: Engine, batch: int) -> bool:
+    """Whether the engine takes batches of that size."""
+    for i in engine.inputs:
+        if not i.shape:
+            continue
+        if i.shape[0] is None:
+            if not engine.least(i.name)[0] <= batch <= engine.most(i.name)[0]:
+                return False
+        elif i.shape[0] != batch:
+            return False
+    return True
+
+
+def latencies(engine: Engine, batch: int, *, seconds: float, graph: bool) -> list[float]:
+    """Milliseconds of the device for each run of one batch alone, for about `seconds`."""
+    with engine.lane(graphs=graph) as lane, engine.device.current():
+        lane.settle(shapes_for(engine, batch))
+        for _ in range(WARM_UP):
+            lane.execute()
+        lane.stream.synchronize()
+        found: list[float] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for _ in range(CHECKED):
+                first = lane.stream.event()
+                lane.execute()
+                last = lane.stream.event()
+                last.wait()
+                found.append(last.since(first))
+        return found
+
+
+def throughput(engine: Engine, batch: int, *, streams: int, seconds: float, graph: bool) -> float:
+    """Samples a second with `streams` contexts at work, each copying in, running and copying out."""
+    shapes: Mapping[str, Shape] = shapes_for(engine, batch)
+    with ExitStack() as stack, engine.device.current():
+        lanes = [stack.enter_context(engine.lane(graphs=graph)) for _ in range(streams)]
+        for lane in lanes:
+            lane.settle(shapes)
+            lane.replay()
+            lane.stream.synchronize()
+        runs, started = 0, time.monotonic()
+        while True:
+            for lane in lanes:
+                lane.stream.synchronize()
+                lane.replay()
+            runs += len(lanes)
+            if runs % CHECKED < len(lanes) and time.monotonic() - started >= seconds:
+                break
+        for lane in lanes:
+            lane.stream.synchronize()
+        return batch * runs / (time.monotonic() - started)

@@ -1,0 +1,247 @@
+"""Every difference among TensorRT 8.6, 10.x and 11.x that quantkit meets, by looking for the feature itself.
+
+    8.6    calibrators, precision flags, weakly typed networks
+    10.x   the same, calibrators deprecated; strongly typed networks, progress monitor
+    11.x   strongly typed networks only: no calibrators, no precision flags, no table (docs/decisions/0009)
+
+Enumeration values shift between versions, so that none is written as a number anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from quantkit.errors import BackendError
+from quantkit.table import Algorithm
+from quantkit.tensorrt_version import installed_number, number_text
+
+GONE = "TensorRT 11 removed calibrators, calibration tables and precision flags"
+INSTEAD = (
+    "calibrate with --backend onnxruntime, which needs no TensorRT, and build from a Q/DQ model; "
+    "or use TensorRT 8.6 … 10.x"
+)
+CALIBRATORS = {
+    Algorithm.ENTROPY_2: "IInt8EntropyCalibrator2",
+    Algorithm.MIN_MAX: "IInt8MinMaxCalibrator",
+    Algorithm.ENTROPY: "IInt8EntropyCalibrator",
+    Algorithm.LEGACY: "IInt8LegacyCalibrator",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the installed TensorRT has."""
+
+    version: str
+    """Of the library (`8.6.0`), which can differ from that of its bindings."""
+    calibrators: bool
+    precision_flags: bool
+    strong_types: bool
+    progress: bool
+    selector: bool
+    node_names: bool
+    """Whether the parser's errors name node and operator."""
+
+    @property
+    def always_strong(self) -> bool:
+        """Whether a network is strongly typed, asked for or not."""
+        return self.strong_types and not self.precision_flags
+
+
+def tensorrt() -> Any:
+    """The module `tensorrt`. BackendError where it is not there or does not load."""
+    try:
+        return importlib.import_module("tensorrt")
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "tensorrt"
+        raise BackendError(
+            "TensorRT is not installed" if missing else f"TensorRT does not load: {error}",
+            remedy="pip install 'quantkit[tensorrt]' (on Jetson it comes with JetPack), or --backend onnxruntime"
+            if missing
+            else "install the libraries that this TensorRT wants, and see quantkit doctor",
+        ) from None
+
+
+def features(trt: Any) -> Features:
+    """Look at the bindings."""
+    number = installed_number()
+    return Features(
+        version=number_text(number) if number else str(trt.__version__),
+        calibrators=hasattr(trt, CALIBRATORS[Algorithm.ENTROPY_2]),
+        precision_flags=hasattr(trt.BuilderFlag, "INT8"),
+        strong_types=hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"),
+        progress=hasattr(trt, "IProgressMonitor"),
+        selector=hasattr(trt, "IAlgorithmSelector"),
+        node_names=hasattr(trt.ParserError, "node_name"),
+    )
+
+
+def calibrator_base(trt: Any, algorithm: Algorithm) -> Any:
+    """TensorRT's calibrator class of an algorithm. BackendError where calibrators are gone."""
+    base = getattr(trt, CALIBRATORS[algorithm], None)
+    if base is None:
+        raise BackendError(f"this is TensorRT {trt.__version__}: {GONE}", remedy=INSTEAD)
+    return base
+
+
+def network_flags(trt: Any, *, strongly_typed: bool) -> int:
+    """The flags of a network with explicit batch. BackendError where strong types are asked for and not there."""
+    kinds = trt.NetworkDefinitionCreationFlag
+    flags = 0
+    if strongly_typed:
+        if not hasattr(kinds, "STRONGLY_TYPED"):
+            raise BackendError(
+                f"TensorRT {trt.__version__} has no strongly typed networks",
+                remedy="leave out --strongly-typed, or use TensorRT 10 or newer",
+            )
+        if hasattr(trt.BuilderFlag, "INT8"):  # from 11 on every network is strongly typed
+            flags |= 1 << int(kinds.STRONGLY_TYPED)
+    if hasattr(kinds, "EXPLICIT_BATCH") and not hasattr(kinds, "STRONGLY_TYPED"):  # later versions ignore it
+        flags |= 1 << int(kinds.EXPLICIT_BATCH)
+    return flags
+
+
+@contextlib.contextmanager
+def without_deprecation() -> Iterator[None]:
+    """For calls that 10.x calls deprecated and offers no other way for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def set_calibration(config: Any, calibrator: Any, profile: Any | None) -> None:
+    """Give the build its calibrator, and the one shape that calibration runs in."""
+    with without_deprecation():
+        config.int8_calibrator = calibrator
+        if profile is not None:
+            config.set_calibration_profile(profile)
+
+
+def set_flag(trt: Any, config: Any, name: str) -> None:
+    """Set a builder flag. BackendError where this version does not have it."""
+    flag = getattr(trt.BuilderFlag, name, None)
+    if flag is None:
+        raise BackendError(f"TensorRT {trt.__version__} has no builder flag {name}", remedy="leave that option out")
+    with without_deprecation():
+        config.set_flag(flag)
+
+
+def keep_precision(trt: Any, config: Any, layer: Any, dtype: Any) -> None:
+    """Make a layer of a weakly typed network compute, and hand on, in `dtype`."""
+    config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    with without_deprecation():
+        layer.precision = dtype
+        for index in range(layer.num_outputs):
+            if layer.get_output(index).dtype in (trt.float32, trt.float16):
+                layer.set_output_type(index, dtype)
+
+
+def device_memory(engine: Any) -> int:
+    """Bytes of activations that one execution context takes."""
+    if hasattr(engine, "device_memory_size_v2"):
+        return int(engine.device_memory_size_v2)
+    return int(engine.device_memory_size)
+
+
+def parser_error(trt: Any, error: Any, nodes: list[tuple[str, str]]) -> str:
+    """`node 'name' (Operator): what is wrong`. `nodes`: name and operator of the nodes of the ONNX graph."""
+    if hasattr(trt.ParserError, "node_name"):
+        name, operator = error.node_name(), error.node_operator()
+    else:
+        index = error.node()
+        name, operator = nodes[index] if 0 <= index < len(nodes) else ("", "")
+    where = f"node {name!r} ({operator}): " if operator else ""
+    return f"{where}{error.desc().strip()}"
+
+
+def stopper(trt: Any, config: Any, stop: Callable[[], bool], phase: Callable[[str], None]) -> Any:
+    """Something that ends a build once `stop()` says so, and tells of its phases; None where the version has neither.
+
+    The builder does not keep it alive: hold it until the build is over. On 8.6 only an algorithm selector can end a
+    build, by choosing nothing; it makes TensorRT leave its timing cache alone, so it is for calibration runs, whose
+    engine nobody wants.
+    """
+    if hasattr(trt, "IProgressMonitor"):
+        monitor = progress_monitor(trt, stop, phase)
+        config.progress_monitor = monitor
+        return monitor
+    return None
+
+
+def selector_that_stops(trt: Any, config: Any, stop: Callable[[], bool]) -> Any:
+    """An algorithm selector that lets TensorRT choose freely until `stop()`, and then nothing, which ends the build."""
+
+    class Selector(trt.IAlgorithmSelector):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IAlgorithmSelector.__init__(self)
+
+        def select_algorithms(self, context: Any, choices: Any) -> list[int]:
+            del context
+            return [] if stop() else list(range(len(choices)))
+
+        def report_algorithms(self, contexts: Any, choices: Any) -> None:
+            del contexts, choices
+
+    selector = Selector()
+    config.algorithm_selector = selector
+    config.set_flag(trt.BuilderFlag.REJECT_EMPTY_ALGORITHMS)
+    config.set_flag(trt.BuilderFlag.DISABLE_TIMING_CACHE)
+    return selector
+
+
+def progress_monitor(trt: Any, stop: Callable[[], bool], phase: Callable[[str], None]) -> Any:
+    """TensorRT's own progress, handed on; `stop()` cancels the build at its next step."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            del parent_phase
+            self._steps[phase_name] = num_steps
+            phase(phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            phase(f"{phase_name} {step + 1}/{self._steps.get(phase_name, step + 1)}")
+            return not stop()
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+    return Monitor()
+
+
+def ends_early(trt: Any, config: Any, stop: Callable[[], bool]) -> Any:
+    """End a build whose engine nobody wants as soon as `stop()`; hold the result until the build is over."""
+    if hasattr(trt, "IProgressMonitor"):
+        return stopper(trt, config, stop, lambda _: None)
+    return selector_that_stops(trt, config, stop)
+
+
+def output_allocator(
+    trt: Any, allocate: Callable[[str, int], int], shape: Callable[[str, tuple[int, ...]], None]
+) -> Any:
+    """An output allocator: `allocate(name, bytes)` gives device memory, `shape(name, dims)` tells what came out."""
+
+    class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IOutputAllocator.__init__(self)
+
+        def reallocate_output(self, tensor_name: str, memory: int, size: int, alignment: int) -> int:
+            del memory, alignment
+            return allocate(tensor_name, size)
+
+        def reallocate_output_async(self, tensor_name: str, memory: int, size: int, alignment: int, stream: int) -> int:
+            del memory, alignment, stream
+            return allocate(tensor_name, size)
+
+        def notify_shape(self, tensor_name: str, dims: Any) -> None:
+            shape(tensor_name, tuple(dims))
+
+    return Allocator()

@@ -1,0 +1,154 @@
+"""`quantkit bench`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantkit.cli import options
+from quantkit.cli.console import note, print_fields, print_json, print_rows
+
+if TYPE_CHECKING:
+    from quantkit.pipeline.measuring import Bench
+
+
+@click.command()
+@click.argument("subjects", metavar="ENGINE|MODEL…", type=options.a_path, nargs=-1, required=True)
+@click.option("--batch", metavar="N,N…", default="1,8,32", show_default=True, help="Batch sizes.")
+@click.option("--streams", metavar="N,N…", default="1,2", show_default=True, help="Batches under way at once.")
+@click.option("--graphs", metavar="on|off|both", default="both", show_default=True, help="CUDA graphs.")
+@click.option("--seconds", metavar="S", type=float, default=1.0, show_default=True, help="Time for each figure.")
+@click.option(
+    "--precision",
+    metavar="P,P…",
+    default="fp32,tf32,fp16,int8",
+    show_default=True,
+    help="Engines to build of a model.",
+)
+@click.option(
+    "--table", metavar="PATH", type=options.a_path, help="Calibration table for INT8. Default: MODEL.calib, if there."
+)
+@click.option("--output", "-o", metavar="DIR", type=options.a_path, help="Where engines go. Default: beside the model.")
+@options.shapes
+@options.level
+@click.option("--no-fp16", is_flag=True, help="INT8 without FP16 as fallback.")
+@click.option("--retarget", is_flag=True, help="Use a table of another TensorRT version.")
+@click.option("--plot", metavar="FILE", type=options.a_path, help="Draw latencies: .svg, .png or .pdf.")
+@options.device
+@options.force
+@options.as_json
+def bench(
+    subjects: tuple[Path, ...],
+    table: Path | None,
+    output: Path | None,
+    plot: Path | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Measure how fast engines are, side by side; a MODEL is built in every precision first.
+
+    Latency is the device's time for one batch alone; throughput has several batches under way, copies included. Without
+    a GPU models run on onnxruntime, and the figures say so.
+    """
+    from quantkit.backends.tensorrt.options import BuildOptions
+    from quantkit.cli.progress import Spinner
+    from quantkit.pipeline.bench import BenchOptions
+    from quantkit.pipeline.bench import bench as run
+    from quantkit.pipeline.measuring import verdict
+
+    chosen = BenchOptions(
+        batches=options.counts(settings["batch"], "--batch"),
+        streams=options.counts(settings["streams"], "--streams"),
+        graphs=options.switches(settings["graphs"]),
+        seconds=settings["seconds"],
+        precisions=tuple(settings["precision"].split(",")),
+        device=settings["device"],
+    )
+    build_options = BuildOptions(
+        shapes=tuple(settings["shapes"]),
+        level=settings["level"],
+        fp16=not settings["no_fp16"],
+        retarget=settings["retarget"],
+        device=settings["device"],
+        force=settings["force"],
+    )
+    if plot is not None:
+        from quantkit.cli.drawing import check_drawable
+
+        check_drawable(plot)
+    with Spinner(hidden=as_json or not sys.stderr.isatty()) as spinner:
+        made = run(
+            subjects, options=chosen, build_options=build_options, table=table, output=output, phase=spinner.phase
+        )
+    if plot is not None:
+        from quantkit.cli.drawing import draw_latencies
+
+        draw_latencies(made, plot)
+    if as_json:
+        print_json(document(made))
+        return
+    print_summary(made)
+    for text in verdict(made):
+        print(f"• {text}")
+    if plot is not None:
+        print(f"wrote {plot}")
+
+
+def print_summary(made: Bench) -> None:
+    """The figures, for people."""
+    for text in made.notes:
+        note(text)
+    print_fields([("machine", made.machine)])
+    print()
+    print_rows(
+        ("subject", "precision", "MiB", "activations", "built in", "layers"),
+        [
+            (
+                s.name,
+                s.precision,
+                f"{s.bytes / 2**20:.1f}",
+                f"{s.memory / 2**20:.1f} MiB" if s.memory is not None else "",
+                f"{s.build_seconds:.1f} s" if s.build_seconds is not None else "",
+                " ".join(f"{n}×{p}" for p, n in s.counts.items()),
+            )
+            for s in made.subjects
+        ],
+    )
+    print("\nlatency of one batch, ms" + ("" if made.on_gpu else " (processor)"))
+    print_rows(
+        ("subject", "batch", "graph", "median", "p90", "p99", "samples/s"),
+        [
+            (
+                x.subject,
+                str(x.batch),
+                "yes" if x.graph else "no",
+                f"{x.median:.3f}",
+                f"{x.p90:.3f}",
+                f"{x.p99:.3f}",
+                f"{1000 * x.batch / x.median:,.0f}",
+            )
+            for x in made.latencies
+        ],
+    )
+    if made.throughputs:
+        print("\nthroughput with copies, samples/s")
+        print_rows(
+            ("subject", "batch", "streams", "graph", "samples/s"),
+            [
+                (x.subject, str(x.batch), str(x.streams), "yes" if x.graph else "no", f"{x.rate:,.0f}")
+                for x in made.throughputs
+            ],
+        )
+    print()
+
+
+def document(made: Bench) -> dict[str, Any]:
+    """The result for programs."""
+    from dataclasses import asdict
+
+    from quantkit.pipeline.measuring import verdict
+
+    return {**asdict(made), "verdict": list(verdict(made))}

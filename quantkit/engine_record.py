@@ -1,0 +1,101 @@
+"""The record beside an engine (`x.engine.json`): what it was built of, for what, and what it became.
+
+An engine is good for one TensorRT and one GPU (or what its compatibility options say), and cannot tell of its origin.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from quantkit.errors import BackendError
+from quantkit.provenance import Frozen, ModelRecord
+
+
+class LayerRecord(Frozen):
+    """A layer of the engine: its ONNX nodes, its precision, and why that is not INT8 where it could have been."""
+
+    name: str
+    nodes: tuple[str, ...]
+    kind: str
+    precision: str
+    tactic: str = ""
+    reason: str | None = None
+
+
+class TableUse(Frozen):
+    """The calibration table that an engine was built with. completed: tensors whose scale followed from the network;
+    missing: tensors without one."""
+
+    file: str
+    sha256: str
+    header: str
+    share: float
+    completed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+
+class EngineRecord(Frozen):
+    """All of it. `identity` decides whether an engine that is there can be reused."""
+
+    format: Literal[1] = 1
+    quantkit: str
+    file: str
+    sha256: str
+    bytes: int
+    tensorrt: str
+    gpu: str
+    model: ModelRecord
+    precision: str
+    shapes: dict[str, str]
+    options: dict[str, Any]
+    table: TableUse | None = None
+    seconds: float
+    device_memory: int
+    layers: tuple[LayerRecord, ...]
+    kept: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    trtexec: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides about the engine, by the name that the user knows it by."""
+        return {
+            "TensorRT": self.tensorrt,
+            "GPU": self.gpu,
+            "model": self.model.sha256,
+            "table": self.table.sha256 if self.table else None,
+            "shapes": self.shapes,
+            "options": self.options,
+        }
+
+
+def record_path(engine: Path) -> Path:
+    """`x.engine` → `x.engine.json`."""
+    return engine.with_name(engine.name + ".json")
+
+
+def record_bytes(record: EngineRecord) -> bytes:
+    """Indented JSON."""
+    return (record.model_dump_json(indent=2, exclude_none=True) + "\n").encode()
+
+
+def read_record(engine: Path) -> EngineRecord | None:
+    """The record beside an engine; None where there is none. BackendError where it is damaged."""
+    path = record_path(engine)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BackendError(f"{path}: {error.strerror or error}", remedy="check the path") from None
+    try:
+        return EngineRecord.model_validate_json(content)
+    except ValidationError as error:
+        where = error.errors()[0]
+        raise BackendError(
+            f"{path} is no record of this quantkit: {'.'.join(map(str, where['loc']))}: {where['msg']}",
+            remedy="build again with --force",
+        ) from None

@@ -1,0 +1,262 @@
+"""build: an ONNX model, and scales for INT8, to a TensorRT engine with a record of what it became."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantkit._version import __version__
+from quantkit.artifact import check_writable, sha256_of, write_all
+from quantkit.backends.tensorrt.building import Built, build_engine, has_qdq
+from quantkit.backends.tensorrt.device import open_device
+from quantkit.backends.tensorrt.layers import Layer, precision_counts
+from quantkit.backends.tensorrt.options import BuildOptions, Command, Files, Precision, trtexec
+from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
+from quantkit.backends.tensorrt.versions import features, tensorrt
+from quantkit.engine_record import EngineRecord, LayerRecord, TableUse, read_record, record_bytes, record_path
+from quantkit.errors import OutputError, StaleError, UsageError
+from quantkit.graph import Model, load_model
+from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
+from quantkit.table import CalibrationTable, read_table
+
+REMEDY = "--force replaces it, another --output keeps both"
+
+
+def silent(text: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """A calibration table with its file, and what is known of its origin."""
+
+    path: Path
+    table: CalibrationTable
+    sha256: str
+    provenance: Provenance | None
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """An engine file and its record. `command`: the `trtexec` line that does the same, or why there is none."""
+
+    path: Path
+    record: EngineRecord
+    command: Command
+    reused: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Precision → layers that compute in it."""
+        return precision_counts(tuple(Layer(**layer.model_dump()) for layer in self.record.layers))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What TensorRT warned about, and an INT8 engine that holds no INT8."""
+        record = self.record
+        told = tuple(f"TensorRT: {text}" for text in record.warnings)
+        int8 = record.precision in (Precision.INT8.value, Precision.BEST.value)
+        if int8 and record.layers and not self.counts.get("INT8"):
+            told += (
+                "no layer of this engine computes in INT8: TensorRT found other precisions faster "
+                "(--no-fp16 shows what INT8 does; see the reasons in the layer table)",
+            )
+        if record.table and record.table.missing:
+            missing = record.table.missing
+            shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+            told += (f"{len(missing)} tensors have no scale, so that layers around them are not INT8: {shown}",)
+        return told
+
+
+def build(
+    model: str | os.PathLike[str],
+    *,
+    options: BuildOptions | None = None,
+    table: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    phase: Callable[[str], None] = silent,
+) -> BuiltEngine:
+    """Build a TensorRT engine for the GPU of this machine.
+
+    model: path of the ONNX file. table: a calibration table; by default the one beside the model (`MODEL.calib`),
+    where the precision is INT8 and the network has no Q/DQ. output: the engine, by default
+    `MODEL.<gpu>.<TensorRT>.<precision>.engine` beside the model; a folder takes that name. phase: told what is going
+    on. An engine that is there and was built of the same is reused.
+
+    Writes the engine, its record (`.json`) and the timing cache of this GPU and TensorRT. Raises ModelError,
+    TableError, StaleError, BackendError, OutputError, UsageError, Interrupted.
+    """
+    options = options or BuildOptions()
+    loaded = load_model(model)
+    ranges = parse_shapes(options.shapes, loaded.inputs)
+    scales = scales_for(loaded, options, table)
+    trt_version, gpu = features(tensorrt()).version, open_device(options.device)
+    name = f"{loaded.path.stem}.{gpu.slug}.{trt_version}.{options.precision.value}.engine"
+    path = placed(output, loaded.path, name)
+    cache = path.with_name(f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
+    wanted = identity(loaded, options, ranges, scales, trt_version, gpu.name)
+    if path.exists() and not options.force:
+        return reused(path, wanted)
+    check_writable(path)
+    made = build_engine(
+        loaded,
+        options,
+        ranges,
+        table=scales.table if scales else None,
+        rule=scales.provenance.rule if scales and scales.provenance else None,
+        timing_cache=read_cache(cache),
+        phase=phase,
+    )
+    line = command(loaded, path, options, ranges, scales, cache, made.kept)
+    record = recorded(loaded, path, options, ranges, scales, made, line)
+    files = {path: made.plan, record_path(path): record_bytes(record)}
+    if cache is not None and made.timing_cache:
+        files[cache] = made.timing_cache
+    write_all(files)
+    notes = list(made.notes)
+    if scales and scales.provenance is None:
+        notes.append(f"nothing tells which network {scales.path} was made for; its tensors' names are this one's")
+    return BuiltEngine(path, record, line, False, tuple(notes))
+
+
+def placed(output: str | os.PathLike[str] | None, model: Path, name: str) -> Path:
+    """Where the engine goes. OutputError."""
+    asked = model.parent if output is None else Path(output)
+    path = asked / name if asked.is_dir() else asked
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="make the folder first")
+    return path
+
+
+def scales_for(model: Model, options: BuildOptions, table: str | os.PathLike[str] | None) -> Scales | None:
+    """The table that an INT8 build uses. StaleError where it belongs to another network."""
+    if table is None:
+        beside = model.path.with_suffix(".calib")
+        if not options.int8 or has_qdq(model) or not beside.exists():
+            return None
+        table = beside
+    elif not options.int8:
+        raise UsageError(
+            f"a table goes with INT8, the precision is {options.precision.value}", remedy="leave out --table"
+        )
+    path = Path(table)
+    found, known = read_table(path), read_provenance(provenance_path(path))
+    digest = sha256_of(path.read_bytes())
+    if known is not None and known.table.sha256 != digest:
+        raise StaleError(f"{path} was changed after quantkit wrote it", remedy="calibrate again with --force")
+    if known is not None and known.model.sha256 != model.sha256:
+        raise StaleError(
+            f"{path} was made for another network ({known.model.file}, {known.model.sha256[:12]})",
+            remedy="calibrate this network: quantkit calibrate MODEL --data DATA",
+        )
+    return Scales(path, found, digest, known)
+
+
+def identity(
+    model: Model,
+    options: BuildOptions,
+    ranges: Mapping[str, ShapeRange],
+    scales: Scales | None,
+    version: str,
+    gpu: str,
+) -> dict[str, object]:
+    """What decides about the engine; the counterpart of `EngineRecord.identity`."""
+    return {
+        "TensorRT": version,
+        "GPU": gpu,
+        "model": model.sha256,
+        "table": scales.sha256 if scales else None,
+        "shapes": {name: r.text for name, r in ranges.items()},
+        "options": options.document(),
+    }
+
+
+def reused(path: Path, wanted: Mapping[str, object]) -> BuiltEngine:
+    """The engine that is there. StaleError where it is another."""
+    record = read_record(path)
+    if record is None:
+        raise StaleError(f"{path} is there, and nothing tells what it was built of", remedy=REMEDY)
+    if sha256_of(path.read_bytes()) != record.sha256:
+        raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
+    theirs = record.identity()
+    changed = [name for name, value in wanted.items() if theirs[name] != value]
+    if changed:
+        raise StaleError(f"{path} was built of something else: {', '.join(changed)}", remedy=REMEDY)
+    return BuiltEngine(
+        path, record, Command(record.trtexec), True, ("nothing changed: the engine that is there is reused",)
+    )
+
+
+def read_cache(path: Path | None) -> bytes | None:
+    """What earlier builds measured."""
+    if path is None:
+        return None
+    with suppress(FileNotFoundError):
+        return path.read_bytes()
+    return None
+
+
+def command(
+    model: Model,
+    path: Path,
+    options: BuildOptions,
+    ranges: Mapping[str, ShapeRange],
+    scales: Scales | None,
+    cache: Path | None,
+    kept: Sequence[str],
+) -> Command:
+    """The `trtexec` line."""
+    files = Files(model.path, path, scales.path if scales else None, cache, ranges)
+    return trtexec(options, files, scales.table if scales else None, kept)
+
+
+def recorded(
+    model: Model,
+    path: Path,
+    options: BuildOptions,
+    ranges: Mapping[str, ShapeRange],
+    scales: Scales | None,
+    made: Built,
+    line: Command,
+) -> EngineRecord:
+    """The record of an engine."""
+    use = None
+    if scales is not None and made.covered is not None:
+        covered = made.covered
+        use = TableUse(
+            file=scales.path.name,
+            sha256=scales.sha256,
+            header=scales.table.header.text,
+            share=covered.share,
+            completed=covered.completed,
+            missing=covered.missing,
+            extra=covered.extra,
+        )
+    return EngineRecord(
+        quantkit=__version__,
+        file=path.name,
+        sha256=sha256_of(made.plan),
+        bytes=len(made.plan),
+        tensorrt=made.version,
+        gpu=made.gpu,
+        model=ModelRecord(file=model.path.name, sha256=model.sha256),
+        precision=options.precision.value,
+        shapes={name: r.text for name, r in ranges.items()},
+        options=options.document(),
+        table=use,
+        seconds=round(made.seconds, 3),
+        device_memory=made.memory,
+        layers=tuple(
+            LayerRecord(
+                name=x.name, nodes=x.nodes, kind=x.kind, precision=x.precision, tactic=x.tactic, reason=x.reason
+            )
+            for x in made.layers
+        ),
+        kept=made.kept,
+        warnings=made.warnings,
+        trtexec=line.line,
+    )

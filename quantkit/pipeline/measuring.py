@@ -1,0 +1,142 @@
+"""Measured speed: what a bench finds out, and what it means in words. Pure; the measuring itself is elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+FASTER = 1.03
+"""Less than 3 % is taken for noise."""
+ORDER = ("fp32", "tf32", "fp16", "int8", "best")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was measured: an engine, or a model on onnxruntime.
+
+    build_seconds: None where it was built before. bytes: of the file. memory: bytes of activations a context takes.
+    counts: precision → layers that compute in it.
+    """
+
+    name: str
+    precision: str
+    bytes: int
+    build_seconds: float | None = None
+    memory: int | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds of one batch alone, on the device where there is one, without copies."""
+
+    subject: str
+    batch: int
+    graph: bool
+    median: float
+    p90: float
+    p99: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Samples a second with `streams` batches under way at once, copies in and out included."""
+
+    subject: str
+    batch: int
+    streams: int
+    graph: bool
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """All of it. `machine`: the GPU and TensorRT, or the processor and onnxruntime, as a label of every figure."""
+
+    machine: str
+    on_gpu: bool
+    subjects: tuple[Subject, ...]
+    latencies: tuple[Latency, ...]
+    throughputs: tuple[Throughput, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def median(self, subject: str, batch: int) -> float | None:
+        """The best median latency of a subject at a batch size."""
+        found = [x.median for x in self.latencies if (x.subject, x.batch) == (subject, batch)]
+        return min(found, default=None)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The batch sizes that were measured."""
+        return tuple(sorted({x.batch for x in self.latencies}))
+
+
+def verdict(bench: Bench) -> tuple[str, ...]:
+    """What the figures say, one sentence each."""
+    by_precision = {s.precision: s for s in bench.subjects}
+    said: list[str] = []
+    if not bench.on_gpu:
+        said.append("these are figures of the processor; TensorRT's on a GPU will be others")
+    said += filter(None, [compared(bench, by_precision, "fp16", ("tf32", "fp32")), tf32_was_on(bench, by_precision)])
+    int8 = by_precision.get("int8")
+    if int8 is not None:
+        if int8.counts and not int8.counts.get("INT8"):
+            said.append("the INT8 engine holds no INT8 layer: it is the FP16 engine under another name")
+        said += filter(None, [compared(bench, by_precision, "int8", ("fp16", "tf32", "fp32"))])
+    said += recommended(bench)
+    return tuple(said)
+
+
+def compared(bench: Bench, subjects: Mapping[str, Subject], precision: str, others: Sequence[str]) -> str | None:
+    """`INT8 is 1.32× as fast as FP16 at batch 32, no faster at batch 1`."""
+    other = next((o for o in others if o in subjects), None)
+    if precision not in subjects or other is None:
+        return None
+    parts = []
+    for batch in bench.batches:
+        ours, theirs = bench.median(subjects[precision].name, batch), bench.median(subjects[other].name, batch)
+        if ours and theirs:
+            ratio = theirs / ours
+            gain = f"{ratio:.2f}× as fast" if ratio >= FASTER else "no faster" if ratio > 1 / FASTER else "slower"
+            parts.append(f"{gain} at batch {batch} ({ours:.3f} against {theirs:.3f} ms)")
+    return f"{precision.upper()} against {other.upper()}: {', '.join(parts)}" if parts else None
+
+
+def tf32_was_on(bench: Bench, subjects: Mapping[str, Subject]) -> str | None:
+    """That TF32 explains a part of the float engine's speed."""
+    if "tf32" not in subjects or "fp32" not in subjects:
+        return None
+    batch = bench.batches[-1]
+    ours, theirs = bench.median(subjects["tf32"].name, batch), bench.median(subjects["fp32"].name, batch)
+    if not ours or not theirs or theirs / ours < FASTER:
+        return "TF32 is no faster than FP32 here"
+    return (
+        f"TF32, which TensorRT allows by default, is {theirs / ours:.2f}× as fast as FP32 at batch {batch}: "
+        "compare INT8 with it, not with FP32"
+    )
+
+
+def recommended(bench: Bench) -> list[str]:
+    """The fastest subject for single samples and for throughput; the simpler one where they are as good as equal."""
+    if len(bench.subjects) < 2:
+        return []
+    said = []
+    for batch in dict.fromkeys((bench.batches[0], bench.batches[-1])):
+        timed = [(bench.median(s.name, batch), rank(s), s) for s in bench.subjects]
+        known = [(time, order, s) for time, order, s in timed if time]
+        if not known:
+            continue
+        best = min(time for time, _, _ in known)
+        chosen = min((order, time, s.name, s) for time, order, s in known if time <= best * FASTER)[3]
+        time = next(t for t, _, s in known if s is chosen)
+        said.append(
+            f"for batch {batch} take {chosen.precision.upper()} ({chosen.name}): {time:.3f} ms, "
+            f"{1000.0 * batch / time:,.0f} samples/s"
+        )
+    return said
+
+
+def rank(subject: Subject) -> int:
+    """Simpler precisions first: they cost no accuracy."""
+    return ORDER.index(subject.precision) if subject.precision in ORDER else len(ORDER)
