@@ -11,7 +11,7 @@ import warnings
 import click
 
 from quantkit._version import __version__
-from quantkit.cli import building, calibrating, looking, statistics_files, tables
+from quantkit.cli import benching, building, calibrating, looking, statistics_files, tables
 from quantkit.cli.console import print_error
 from quantkit.errors import QuantkitError
 
