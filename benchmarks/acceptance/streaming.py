@@ -1,0 +1,165 @@
+"""How fast data streams into a calibration: beside decoding alone, pinned arrays, and Polygraphy's calibrator."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import tensorrt as trt
+from onnx import TensorProto, helper
+from PIL import Image
+
+import quantkit
+from acceptance.scripts import build
+from quantkit import DataOptions
+from quantkit.backends.tensorrt import EntropyCalibrator2
+from quantkit.backends.tensorrt.calibrators import all_cores
+from quantkit.backends.tensorrt.device import open_device
+from quantkit.data import open_data
+from quantkit.graph import load_model
+
+IMAGES = 4096
+BATCH = 64
+SHAPE = (BATCH, 3, 224, 224)
+
+
+def network(path: Path) -> Path:
+    """One MaxPool, where TensorRT itself is quick."""
+    graph = helper.make_graph(
+        [helper.make_node("MaxPool", ["image"], ["out"], name="pool", kernel_shape=[2, 2], strides=[2, 2])],
+        "pool",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 224, 224])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 3, 112, 112])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """JPEG files of 500×400 with the detail of a photograph: noise of several scales."""
+    folder.mkdir()
+
+    def one(number: int) -> None:
+        random = np.random.default_rng(number)
+        picture = np.zeros((400, 500, 3))
+        for cells, weight in ((4, 90), (16, 50), (64, 25), (200, 12)):
+            coarse = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+            picture += weight / 255 * np.asarray(coarse.resize((500, 400), Image.Resampling.BICUBIC), np.float64)
+        Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(folder / f"{number:05}.jpg", quality=90)
+
+    with ThreadPoolExecutor(all_cores()) as pool:
+        list(pool.map(one, range(count)))
+    return folder
+
+
+class FromPinned(trt.IInt8EntropyCalibrator2):
+    """The least a calibrator can do: copy a batch that lies in pinned memory, and wait."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        trt.IInt8EntropyCalibrator2.__init__(self)
+        self.device = open_device()
+        self.batches = iter(batches)
+        with self.device.current():
+            self.stream = self.device.stream()
+            self.buffer = self.device.buffer(batches[0].nbytes)
+
+    def get_batch_size(self) -> int:
+        return BATCH
+
+    def get_batch(self, names: list[str]) -> list[int] | None:
+        batch = next(self.batches, None)
+        if batch is None:
+            return None
+        with self.device.current():
+            self.stream.upload(self.buffer, batch)
+            self.stream.synchronize()
+        return [self.buffer.address]
+
+    def read_calibration_cache(self) -> None:
+        return None
+
+    def write_calibration_cache(self, cache: Any) -> None:
+        self.table = bytes(cache)
+
+
+def portions(model: Path, folder: Path) -> Any:
+    """The same decoding for everybody."""
+    spec = quantkit.PRESETS["imagenet"]
+    options = DataOptions(limit=IMAGES, batch_size=BATCH, workers=all_cores())
+    feed, _ = open_data(folder, load_model(model).inputs, spec, options)
+    return feed.portions()
+
+
+def seconds(work: Any) -> float:
+    """Wall clock."""
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """Everything in one process, twice, the better time of each."""
+    from polygraphy.backend.trt import Calibrator
+
+    model = network(folder / "pool.onnx")
+    images = photographs(folder / "photographs", IMAGES)
+    sizes = [entry.stat().st_size for entry in os.scandir(images)]
+    device = open_device()
+    pinned = []
+    for portion in portions(model, images):
+        room = device_array(device, portion.batch["image"])
+        pinned.append(room)
+    memory: list[int] = []
+
+    def decode() -> None:
+        for _ in portions(model, images):
+            pass
+
+    def from_pinned() -> None:
+        build(model, FromPinned(pinned), SHAPE)
+
+    def ours() -> None:
+        calibrator = EntropyCalibrator2(model, images, preprocess="imagenet", batch_size=BATCH, limit=IMAGES)
+        build(model, calibrator, SHAPE)
+        memory.append(calibrator.streaming.device_bytes)
+
+    def polygraphys() -> None:
+        feeds = ({"image": portion.batch["image"]} for portion in portions(model, images))
+        calibrator = Calibrator(data_loader=feeds, BaseClass=trt.IInt8EntropyCalibrator2)
+        calibrator.set_input_metadata(metadata(trt))
+        with calibrator:
+            build(model, calibrator, SHAPE)
+
+    works = {"decoding alone": decode, "from pinned arrays": from_pinned, "quantkit": ours, "Polygraphy": polygraphys}
+    times = {name: min(seconds(work) for _ in range(2)) for name, work in works.items()}
+    floor = max(times["decoding alone"], times["from pinned arrays"])
+    return {
+        "images": IMAGES,
+        "mean_kilobytes": round(float(np.mean(sizes)) / 1000, 1),
+        "cores": all_cores(),
+        "seconds": {name: round(value, 3) for name, value in times.items()},
+        "ratio_to_floor": round(times["quantkit"] / floor, 3),
+        "ratio_to_polygraphy": round(times["quantkit"] / times["Polygraphy"], 3),
+        "input_batch_bytes": int(np.prod(SHAPE)) * 4,
+        "device_bytes": memory[-1],
+    }
+
+
+def device_array(device: Any, batch: Any) -> Any:
+    """A copy in pinned memory."""
+    with device.current():
+        room = device.pinned(batch.nbytes).view(batch.dtype).reshape(batch.shape)
+    room[...] = batch
+    return room
+
+
+def metadata(trt: Any) -> Any:
+    """What Polygraphy wants to know about the input."""
+    from polygraphy.common import TensorMetadata
+
+    return TensorMetadata().add("image", np.float32, SHAPE)

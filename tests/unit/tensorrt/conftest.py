@@ -1,0 +1,21 @@
+"""No test of this folder hangs, and none leaves a thread behind."""
+
+from __future__ import annotations
+
+import faulthandler
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+WATCHDOG = 60.0
+"""Seconds after which a hanging test ends the run with the stacks of all threads."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_hangs_and_all_threads_end() -> Iterator[None]:
+    before = set(threading.enumerate())
+    faulthandler.dump_traceback_later(WATCHDOG, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    assert set(threading.enumerate()) <= before
