@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any
 from quantkit._version import __version__
 
 if TYPE_CHECKING:
+    from quantkit.backends.tensorrt.engine import Engine
+    from quantkit.backends.tensorrt.options import BuildOptions, Precision
     from quantkit.data import DataOptions
     from quantkit.errors import QuantkitError
     from quantkit.histogram import Histogram, HistogramMode
     from quantkit.job.options import CalibrateOptions
+    from quantkit.pipeline.bench import BenchOptions, bench
+    from quantkit.pipeline.build import BuiltEngine, build
     from quantkit.pipeline.calibrate import calibrate
     from quantkit.pipeline.calibration import Calibration
     from quantkit.pipeline.convert import adopt, convert
@@ -31,10 +35,14 @@ if TYPE_CHECKING:
 
 NAMES = {
     "Algorithm": "table",
+    "BenchOptions": "pipeline.bench",
+    "BuildOptions": "backends.tensorrt.options",
+    "BuiltEngine": "pipeline.build",
     "CalibrateOptions": "job.options",
     "Calibration": "pipeline.calibration",
     "CalibrationTable": "table",
     "DataOptions": "data",
+    "Engine": "backends.tensorrt.engine",
     "Entropy": "rules",
     "Histogram": "histogram",
     "HistogramMode": "histogram",
@@ -42,11 +50,14 @@ NAMES = {
     "Mse": "rules",
     "PRESETS": "preprocess",
     "Percentile": "rules",
+    "Precision": "backends.tensorrt.options",
     "Preprocess": "preprocess",
     "QuantkitError": "errors",
     "Rule": "rules",
     "Statistics": "statistics",
     "adopt": "pipeline.convert",
+    "bench": "pipeline.bench",
+    "build": "pipeline.build",
     "calibrate": "pipeline.calibrate",
     "convert": "pipeline.convert",
     "coverage": "table",
@@ -65,22 +76,29 @@ NAMES = {
 __all__ = [
     "PRESETS",
     "Algorithm",
+    "BenchOptions",
+    "BuildOptions",
+    "BuiltEngine",
     "CalibrateOptions",
     "Calibration",
     "CalibrationTable",
     "DataOptions",
+    "Engine",
     "Entropy",
     "Histogram",
     "HistogramMode",
     "MinMax",
     "Mse",
     "Percentile",
+    "Precision",
     "Preprocess",
     "QuantkitError",
     "Rule",
     "Statistics",
     "__version__",
     "adopt",
+    "bench",
+    "build",
     "calibrate",
     "convert",
     "coverage",

@@ -72,6 +72,7 @@ class FromPinned(trt.IInt8EntropyCalibrator2):
         return BATCH
 
     def get_batch(self, names: list[str]) -> list[int] | None:
+        del names
         batch = next(self.batches, None)
         if batch is None:
             return None
@@ -131,7 +132,7 @@ def measured(folder: Path) -> dict[str, Any]:
     def polygraphys() -> None:
         feeds = ({"image": portion.batch["image"]} for portion in portions(model, images))
         calibrator = Calibrator(data_loader=feeds, BaseClass=trt.IInt8EntropyCalibrator2)
-        calibrator.set_input_metadata(metadata(trt))
+        calibrator.set_input_metadata(metadata())
         with calibrator:
             build(model, calibrator, SHAPE)
 
@@ -158,7 +159,7 @@ def device_array(device: Any, batch: Any) -> Any:
     return room
 
 
-def metadata(trt: Any) -> Any:
+def metadata() -> Any:
     """What Polygraphy wants to know about the input."""
     from polygraphy.common import TensorMetadata
 

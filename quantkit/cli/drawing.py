@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 FORMATS = frozenset({".svg", ".png", ".pdf"})
 COLOURS = {"fp32": "#8c8c8c", "tf32": "#4c78a8", "fp16": "#f2a93b", "int8": "#2f9e6e", "best": "#7b4fa3"}
+OTHER = "#555555"
 
 
 def check_drawable(path: Path) -> None:
@@ -27,7 +28,7 @@ def check_drawable(path: Path) -> None:
 
 
 def draw_latencies(made: Bench, path: Path) -> None:
-    """Median latency of every subject at every batch size, as grouped bars with their values. OutputError."""
+    """Median latency of every subject at every batch size, as bars with their values. OutputError."""
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,27 +37,22 @@ def draw_latencies(made: Bench, path: Path) -> None:
     from quantkit.artifact import write_whole
 
     batches, subjects = made.batches, made.subjects
-    figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(batches) * (len(subjects) + 1)), layout="constrained")
+    figure = Figure(figsize=(7.2, 0.7 + len(batches) * (0.5 + 0.26 * len(subjects))), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    places: list[float] = []
-    for group, batch in enumerate(batches):
-        top = group * (len(subjects) + 1)
-        places.append(top + (len(subjects) - 1) / 2)
-        for k, subject in enumerate(subjects):
-            value = made.median(subject.name, batch)
-            if value is None:
-                continue
-            bar = axes.barh(top + k, value, height=0.8, color=COLOURS.get(subject.precision, "#555555"))
-            axes.bar_label(bar, labels=[f"{value:.3f} ms  {subject.precision}"], padding=3, fontsize=8)
-    axes.set_yticks(places, [f"batch {batch}" for batch in batches])
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low / 1.5, high * 2.2)
-    axes.set_xlabel("median latency of one batch, ms (logarithmic)")
-    axes.set_title(made.machine, fontsize=9, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
+    for axes, batch in zip(figure.subplots(len(batches), squeeze=False)[:, 0], batches, strict=True):
+        timed = [(s, value) for s in subjects if (value := made.median(s.name, batch)) is not None]
+        bars = axes.barh(
+            range(len(timed)), [value for _, value in timed], color=[COLOURS.get(s.precision, OTHER) for s, _ in timed]
+        )
+        axes.bar_label(bars, [f"{value:.3f}" for _, value in timed], padding=3, fontsize=8)
+        axes.set_yticks(range(len(timed)), [s.precision for s, _ in timed], fontsize=8)
+        axes.set_title(f"batch {batch}", fontsize=9, loc="left")
+        axes.margins(x=0.12)
+        axes.invert_yaxis()
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("median latency of one batch, ms", fontsize=8)
+    figure.suptitle(made.machine, fontsize=9)
     content = io.BytesIO()
     metadata = {"Date": None} if path.suffix == ".svg" else None
     figure.savefig(content, format=path.suffix[1:], dpi=160, metadata=metadata)
