@@ -116,6 +116,7 @@ def print_summary(made: Bench) -> None:
             )
             for s in made.subjects
         ],
+        text=frozenset({1, 5}),
     )
     print("\nlatency of one batch, ms" + ("" if made.on_gpu else " (processor)"))
     print_rows(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, print_rows, warn
+from quantkit.cli.console import note, print_fields, print_json, warn
 
 if TYPE_CHECKING:
     from quantkit.pipeline.build import BuiltEngine
@@ -140,14 +140,14 @@ def print_summary(made: BuiltEngine, *, all_layers: bool) -> None:
     print_fields(fields)
     rows = [layer for layer in record.layers if all_layers or layer.reason]
     if rows:
-        print()
-        print_rows(
-            ("layer", "precision", "why"),
-            [(layer.name, layer.precision, layer.reason or "") for layer in rows[: None if all_layers else SHOWN]],
-        )
-        if len(rows) > SHOWN and not all_layers:
-            print(f"… {len(rows) - SHOWN} more (--layers shows all)")
-        print()
+        print("\nlayers" if all_layers else "\nlayers that are not INT8, and why")
+    for layer in rows[: None if all_layers else SHOWN]:
+        print(f"  {layer.precision:<7} {layer.name}")
+        if layer.reason:
+            print(f"          {layer.reason}")
+    if len(rows) > SHOWN and not all_layers:
+        print(f"  … {len(rows) - SHOWN} more (--layers shows all)")
+    print()
     if made.command.line:
         print(f"the same with trtexec:\n{made.command.line}\n")
     elif made.command.reason:

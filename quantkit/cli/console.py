@@ -54,8 +54,9 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
         print(f"{name:<{width}}  {value}")
 
 
-def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table: the first column is text and gives way where the terminal is narrow, the others are numbers."""
+def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: frozenset[int] = frozenset()) -> None:
+    """A table: the first column gives way where the terminal is narrow; it and those in `text` begin at the left, the
+    others are numbers and end at the right."""
     body = [list(row) for row in rows]
     widths = [max(len(line[i]) for line in [list(head), *body]) for i in range(len(head))]
     room = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 0
@@ -64,7 +65,7 @@ def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         widths[0] = max(12, min(widths[0], room - others))
     for line in [list(head), *body]:
         first = shortened(line[0], widths[0])
-        cells = [f"{cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True)]
+        cells = [f"{c:<{widths[i]}}" if i in text else f"{c:>{widths[i]}}" for i, c in enumerate(line) if i]
         print("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
 
 

@@ -210,7 +210,8 @@ def command(
     kept: Sequence[str],
 ) -> Command:
     """The `trtexec` line."""
-    files = Files(model.path, path, scales.path if scales else None, cache, ranges)
+    sharing = not features(tensorrt()).progress
+    files = Files(model.path, path, scales.path if scales else None, cache, sharing, ranges)
     return trtexec(options, files, scales.table if scales else None, kept)
 
 

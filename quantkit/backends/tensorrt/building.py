@@ -29,6 +29,7 @@ from quantkit.backends.tensorrt.versions import (
     network_flags,
     set_calibration,
     set_flag,
+    share_profile,
     stopper,
     tensorrt,
 )
@@ -229,6 +230,7 @@ def configure(build: Build, config: Any, *, strong: bool) -> None:
         Verbosity.NONE: trt.ProfilingVerbosity.NONE,
     }
     config.profiling_verbosity = verbosity[options.verbosity]
+    share_profile(trt, config)
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     if not options.allows_tf32:

@@ -39,14 +39,14 @@ class Engine:
         self._trt = tensorrt()
         self.device = open_device(device)
         self.where, self.size = where, len(plan)
-        messages = Messages()
+        self.messages = Messages()
         with self.device.current():
-            log = logger(self._trt, messages)
+            log = logger(self._trt, self.messages)
             self._trt.init_libnvinfer_plugins(log, "")
             self._runtime = self._trt.Runtime(log)
             engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise unusable(messages, where)
+            raise unusable(self.messages, where)
         self._log, self.engine = log, engine
         self.memory = device_memory(engine)
         self.bindings = tuple(self._binding(engine.get_tensor_name(i)) for i in range(engine.num_io_tensors))
@@ -114,6 +114,11 @@ class Engine:
             for lane in under_way:
                 yield lane.outputs()
 
+    def failure(self, problem: str) -> BackendError:
+        """An error with what TensorRT said about it."""
+        said = "".join(f"\n    {text}" for text in self.messages.errors) or "\n    TensorRT says no more"
+        return BackendError(f"{problem}:{said}", remedy="use fewer streams or smaller batches, or build it again")
+
     def close(self) -> None:
         """Give it back."""
         with self.device.current():
@@ -168,10 +173,8 @@ class Lane:
             self.stream = self.of.device.stream()
             self.context = self.of.engine.create_execution_context()
             if self.context is None:
-                raise BackendError(
-                    f"the GPU has no room for another context of {self.of.where} ({self.of.memory / 2**20:,.0f} MiB)",
-                    remedy="use fewer --streams, or end other programs on the GPU",
-                )
+                room = f"{self.of.memory / 2**20:,.0f} MiB"
+                raise self.of.failure(f"TensorRT makes no further context of {self.of.where} ({room} each)")
             self._rooms = {b.name: Room() for b in self.of.bindings}
         return self
 
@@ -334,4 +337,4 @@ class Lane:
 
     def _enqueue(self) -> None:
         if not self.context.execute_async_v3(self.stream.handle):
-            raise BackendError(f"TensorRT could not run {self.of.where}", remedy="see what it said above")
+            raise self.of.failure(f"TensorRT could not run {self.of.where}")

@@ -6,6 +6,7 @@ where shapes are dynamic), whose fields differ a little between versions.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,13 @@ MOVES = frozenset({"Reformat", "NoOp", "Shuffle", "Copy", "Constant"})
 REGIONS = frozenset({"Myelin", "kgen", "ForeignNode"})
 """Layer types in which TensorRT fuses what it does not show."""
 QUANTIZED = frozenset({"INT8"})
+TACTICS = (
+    (re.compile(r"IMMA|imma|_i8|i8i8|int8|dp4a"), "INT8"),
+    (re.compile(r"tf32"), "TF32"),
+    (re.compile(r"HMMA|hmma|h884|h1688|h16816|f16|fp16|half"), "FP16"),
+    (re.compile(r"f32|fp32|sgemm|scudnn|ffma"), "FP32"),
+)
+"""What the name of a kernel tells, where the inspector tells no more (8.6 with dynamic shapes)."""
 NO_KERNEL = {
     "Softmax", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceMean", "ReduceSum", "Erf",
     "Gelu", "Sigmoid", "Tanh", "TopK", "NonMaxSuppression", "Exp", "Log", "Pow", "Sqrt", "Div", "Resize",
@@ -68,6 +76,7 @@ class Context:
 def layers_of(document: Mapping[str, Any], context: Context) -> tuple[Layer, ...]:
     """The layers in an inspector's document, which holds names only where the engine tells no more."""
     found = []
+    twins = Twins(document, context.tuning)
     for entry in document.get("Layers", ()):
         if isinstance(entry, str):
             found.append(Layer(entry, nodes_in(entry, "", context.operators), "unknown", "unknown"))
@@ -76,7 +85,7 @@ def layers_of(document: Mapping[str, Any], context: Context) -> tuple[Layer, ...
         nodes = nodes_in(name, str(entry.get("Metadata", "")), context.operators)
         precision = precision_of(entry)
         layer = Layer(name, nodes, kind, precision, str(entry.get("TacticName", "")))
-        found.append(Layer(name, nodes, kind, precision, layer.tactic, reason(layer, entry, context)))
+        found.append(Layer(name, nodes, kind, precision, layer.tactic, reason(layer, entry, context, twins)))
     return tuple(found)
 
 
@@ -98,10 +107,15 @@ def precision_of(entry: Mapping[str, Any]) -> str:
     kind = NAMES.get(str(weights.get("Type")), str(weights.get("Type"))) if isinstance(weights, dict) else None
     if kind is None:
         inputs = datatypes(entry, "Inputs") or datatypes(entry, "Outputs")
-        kind = "INT8" if "INT8" in inputs else inputs[0] if inputs else "unknown"
+        kind = "INT8" if "INT8" in inputs else inputs[0] if inputs else told_by_tactic(str(entry.get("TacticName", "")))
     if kind == "FP32" and "tf32" in str(entry.get("TacticName", "")).lower():
         return "TF32"
     return kind
+
+
+def told_by_tactic(name: str) -> str:
+    """The precision in a kernel's name; `unknown` where it has none."""
+    return next((precision for pattern, precision in TACTICS if pattern.search(name)), "unknown")
 
 
 def datatypes(entry: Mapping[str, Any], side: str) -> list[str]:
@@ -116,7 +130,28 @@ def datatypes(entry: Mapping[str, Any], side: str) -> list[str]:
     return kinds
 
 
-def reason(layer: Layer, entry: Mapping[str, Any], context: Context) -> str | None:
+class Twins:
+    """Layers of one kind and size: TensorRT times one of them and uses its figures for the others."""
+
+    def __init__(self, document: Mapping[str, Any], tuning: Tuning | None) -> None:
+        self._timed: dict[str, str] = {}
+        for entry in document.get("Layers", ()):
+            if isinstance(entry, Mapping) and tuning is not None and entry.get("Name") in tuning.fastest:
+                self._timed.setdefault(signature(entry), str(entry["Name"]))
+
+    def of(self, entry: Mapping[str, Any]) -> str:
+        """The layer whose times hold for this one; itself where there is no other."""
+        return self._timed.get(signature(entry), str(entry.get("Name")))
+
+
+def signature(entry: Mapping[str, Any]) -> str:
+    """What decides about a layer's speed: everything but names, tactics and the precision that was chosen."""
+    sizes = [[t.get("Dimensions") for t in entry.get(s, ()) if isinstance(t, Mapping)] for s in ("Inputs", "Outputs")]
+    own = {"Name", "Inputs", "Outputs", "TacticName", "TacticValue", "Metadata", "Weights", "Bias", "StreamId"}
+    return json.dumps([sizes, {k: v for k, v in sorted(entry.items()) if k not in own}], default=str)
+
+
+def reason(layer: Layer, entry: Mapping[str, Any], context: Context, twins: Twins) -> str | None:
     """Why a layer of an INT8 engine does not compute in INT8; None where it does, or only moves data."""
     if not context.int8 or not layer.computes or layer.precision in QUANTIZED:
         return None
@@ -128,8 +163,9 @@ def reason(layer: Layer, entry: Mapping[str, Any], context: Context) -> str | No
     if layer.kind in REGIONS:
         return "a region that TensorRT compiles as one; what is inside is not shown"
     tuning = context.tuning
-    if tuning is not None and (compared := tuning.compared(layer.name)):
-        if tuning.timed(layer.name, "INT8"):
+    timed = layer.name if tuning is None or layer.name in tuning.fastest else twins.of(entry)
+    if tuning is not None and (compared := tuning.compared(timed)):
+        if tuning.timed(timed, "INT8"):
             return f"another path through the network was faster ({compared})"
         return f"no INT8 kernel fits ({compared})"
     if lacking_kernel := sorted({context.operators.get(n, "") for n in layer.nodes} & NO_KERNEL):

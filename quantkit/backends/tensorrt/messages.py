@@ -10,9 +10,13 @@ from typing import Any
 from quantkit.backends.tensorrt.tuning import Tuning
 
 UNSCALED = re.compile(r"Missing scale and zero-point for tensor (.*?), expect fall back")
+WEIGHTS = re.compile(r"- (\d+) weights are affected by this issue: (.*)")
 EXPECTED = (
     "It is suggested to disable layer timing cache while using AlgorithmSelector",
     "Your ONNX model has been generated with INT64 weights",  # every PyTorch export; values are checked by the parser
+    "TensorRT encountered issues when converting weights",  # the numbers follow, see WEIGHTS
+    "If this is not the desired behavior, please modify the weights",
+    "Check verbose logs for the list of affected weights",
     "Calibrator is not being used",  # of a Q/DQ network, which has no use for one
 )
 PHASES = (
@@ -51,6 +55,8 @@ class Messages:
         elif severity in ORDER:
             if match := UNSCALED.search(text):
                 self.unscaled[match[1]] = None
+            elif match := WEIGHTS.search(text):
+                self._said[severity, f"{match[1]} weights do not fit FP16: {match[2]}"] += 1
             elif not any(known in text for known in EXPECTED):
                 self._said[severity, text.strip()] += 1
             return

@@ -150,6 +150,8 @@ class Files:
     engine: Path
     table: Path | None = None
     timing_cache: Path | None = None
+    shares_profile: bool = False
+    """Whether TensorRT has to be told that several contexts may use one profile (8.6)."""
     ranges: Mapping[str, ShapeRange] = field(default_factory=dict)
 
 
@@ -174,6 +176,7 @@ def trtexec(options: BuildOptions, files: Files, table: CalibrationTable | None,
         words.append(f"--memPoolSize=workspace:{-(-options.workspace // 2**20)}")
     words.append(f"--builderOptimizationLevel={options.level}")
     words += [f"--timingCacheFile={files.timing_cache}"] if files.timing_cache else []
+    words += ["--preview=+profileSharing0806"] if files.shares_profile else []
     words += ["--versionCompatible"] if options.version_compatible else []
     words += ["--hardwareCompatibilityLevel=ampere+"] if options.hardware_compatible else []
     words += ["--refit"] if options.refit else []
