@@ -59,6 +59,8 @@ class EngineRecord(Frozen):
     kept: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     trtexec: str | None = None
+    no_trtexec: str = ""
+    """Why there is no `trtexec` line."""
 
     def identity(self) -> dict[str, Any]:
         """What decides about the engine, by the name that the user knows it by."""

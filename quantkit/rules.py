@@ -168,6 +168,11 @@ def as_rules(rules: str | Rule | Sequence[Rule]) -> tuple[Rule, ...]:
     return chosen
 
 
+def percentile_of(quantile: float) -> Percentile:
+    """The rule that keeps a share of the values: 0.9999 is 99.99 %, without the rounding of 100·0.9999."""
+    return Percentile(float(Decimal(repr(quantile)).scaleb(2)))
+
+
 # ── the entropy search ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

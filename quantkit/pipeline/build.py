@@ -20,7 +20,7 @@ from quantkit.engine_record import EngineRecord, LayerRecord, TableUse, read_rec
 from quantkit.errors import OutputError, StaleError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
-from quantkit.table import CalibrationTable, read_table
+from quantkit.table import CalibrationTable, read_table, table_bytes
 
 REMEDY = "--force replaces it, another --output keeps both"
 
@@ -60,7 +60,7 @@ class BuiltEngine:
         record = self.record
         told = tuple(f"TensorRT: {text}" for text in record.warnings)
         int8 = record.precision in (Precision.INT8.value, Precision.BEST.value)
-        if int8 and record.layers and not self.counts.get("INT8"):
+        if int8 and set(self.counts) - {"unknown"} and not self.counts.get("INT8"):
             told += (
                 "no layer of this engine computes in INT8: TensorRT found other precisions faster "
                 "(--no-fp16 shows what INT8 does; see the reasons in the layer table)",
@@ -97,6 +97,8 @@ def build(
     trt_version, gpu = features(tensorrt()).version, open_device(options.device)
     name = f"{loaded.path.stem}.{gpu.slug}.{trt_version}.{options.precision.value}.engine"
     path = placed(output, loaded.path, name)
+    if path.resolve() in {loaded.path.resolve(), *([scales.path.resolve()] if scales else [])}:
+        raise UsageError(f"the engine would replace {path}, which it is built of", remedy="give another --output")
     cache = path.with_name(f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
     wanted = identity(loaded, options, ranges, scales, trt_version, gpu.name)
     if path.exists() and not options.force:
@@ -111,9 +113,15 @@ def build(
         timing_cache=read_cache(cache),
         phase=phase,
     )
-    line = command(loaded, path, options, ranges, scales, cache, made.kept)
+    files = {path: made.plan}
+    used = scales
+    if scales and made.covered and table_bytes(made.covered.table) != table_bytes(scales.table):
+        # trtexec and others get the scales that were filled in, under this TensorRT's header
+        used = Scales(path.with_name(f"{path.name}.calib"), made.covered.table, "", None)
+        files[used.path] = table_bytes(made.covered.table)
+    line = command(loaded, path, options, ranges, used, cache, made.kept)
     record = recorded(loaded, path, options, ranges, scales, made, line)
-    files = {path: made.plan, record_path(path): record_bytes(record)}
+    files[record_path(path)] = record_bytes(record)
     if cache is not None and made.timing_cache:
         files[cache] = made.timing_cache
     write_all(files)
@@ -211,7 +219,7 @@ def command(
 ) -> Command:
     """The `trtexec` line."""
     sharing = not features(tensorrt()).progress
-    files = Files(model.path, path, scales.path if scales else None, cache, sharing, ranges)
+    files = Files(model.path, path, scales.path if scales else None, cache, sharing, ranges, has_qdq(model))
     return trtexec(options, files, scales.table if scales else None, kept)
 
 
@@ -260,4 +268,5 @@ def recorded(
         kept=made.kept,
         warnings=made.warnings,
         trtexec=line.line,
+        no_trtexec=line.reason,
     )

@@ -13,7 +13,8 @@ from quantkit.job.tables import algorithm_of
 from quantkit.provenance import backend_kind, provenance_path, read_provenance
 from quantkit.rules import Entropy, MinMax, Percentile, Rule
 from quantkit.table import Algorithm
-from quantkit.tensorrt_version import has_driver
+from quantkit.table.value import version_number
+from quantkit.tensorrt_version import has_driver, installed_number
 
 ONE_PASS = "one pass for all rules, statistics, resuming and learning curves: --backend onnxruntime"
 FITTING: dict[Algorithm, type] = {
@@ -79,4 +80,6 @@ def beyond_tensorrt(options: CalibrateOptions, rules: Sequence[Rule]) -> str | N
         return "cannot resume"
     if options.learning_curve:
         return "show no learning curve"
+    if options.tensorrt_version is not None and version_number(options.tensorrt_version) != installed_number():
+        return f"write tables for their own version, not for {options.tensorrt_version}"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,9 @@ import pytest
 from fetch import RELEASES, Release, is_complete
 
 ROOT = Path(__file__).resolve().parents[2]
+TOLD = "QUANTKIT_TOUCHED"
+"""Names the file that the checks in `inside/` write, which run with these bindings only."""
+collect_ignore = [] if TOLD in os.environ else ["inside"]
 REMEDY = "python tests/bindings/fetch.py DIR && QUANTKIT_BINDINGS=DIR pytest"
 
 
@@ -35,17 +39,30 @@ class Bindings:
         returned a result with an exception set`, and where C++ calls back into Python it is only logged.
         """
         options = ["-W", "error::DeprecationWarning"] if strict else []
+        done = self.python(*options, "-c", dedent(code))
+        assert done.returncode == 0, f"TensorRT {self.version}, exit status {done.returncode}:\n{done.stderr}"
+        return done.stdout
+
+    def python(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run Python where it finds this `tensorrt`, and quantkit."""
         libraries = [str(self.folder / "lib"), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(self.folder / "site"), str(ROOT)]),
             "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+            **environment,
         }
-        done = subprocess.run(
-            [sys.executable, *options, "-c", dedent(code)], capture_output=True, text=True, cwd=ROOT, env=environment
-        )
-        assert done.returncode == 0, f"TensorRT {self.version}, exit status {done.returncode}:\n{done.stderr}"
-        return done.stdout
+        return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment)
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """How the checks in `inside/` went with one version, and what they touched (see `checked.py`)."""
+
+    status: int
+    said: str
+    touched: frozenset[str]
+    deprecated: frozenset[str]
 
 
 @pytest.fixture(scope="session", params=RELEASES, ids=lambda release: release.version)
@@ -59,3 +76,17 @@ def bindings(request: pytest.FixtureRequest) -> Bindings:
     if not is_complete(folder):
         pytest.skip(f"no TensorRT bindings {release.version} for this Python: {REMEDY}")
     return Bindings(release.version, release.number, folder)
+
+
+@pytest.fixture(scope="session")
+def inside(bindings: Bindings, tmp_path_factory: pytest.TempPathFactory) -> Inside:
+    """The checks in `inside/`, run once with each version."""
+    told = tmp_path_factory.mktemp("inside") / "touched.json"
+    done = bindings.python(
+        *("-m", "pytest", "-n0", "-q", "--tb=short", "-p", "no:cacheprovider", "-o", "python_files=check_*.py"),
+        str(Path(__file__).with_name("inside")),
+        **{TOLD: str(told)},
+    )
+    document = json.loads(told.read_text()) if told.exists() else {"touched": [], "deprecated": []}
+    touched, deprecated = frozenset(document["touched"]), frozenset(document["deprecated"])
+    return Inside(done.returncode, f"{done.stdout}\n{done.stderr}", touched, deprecated)

@@ -45,7 +45,6 @@ class State:
     """Thread → its contexts, the current one last."""
     things: dict[int, str] = field(default_factory=dict)
     """Streams, events and pinned memory that are there."""
-    peak: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
     count: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -75,9 +74,10 @@ def current() -> Context:
 
 def at(address: int, count: int) -> np.ndarray:
     """Device memory, as bytes."""
-    for start, memory in STATE.memory.items():
-        if start <= address and address + count <= start + len(memory):
-            return memory[address - start : address - start + count]
+    with STATE.lock:
+        for start, memory in STATE.memory.items():
+            if start <= address and address + count <= start + len(memory):
+                return memory[address - start : address - start + count]
     raise Error(f"invalid device address: {count} bytes at {address}")
 
 
@@ -151,8 +151,8 @@ class Allocation:
             raise OutOfMemoryError("cuMemAlloc failed: out of memory")
         memory = np.full(count, NAN, np.uint8)
         self._address: int | None = memory.ctypes.data
-        STATE.memory[self._address] = memory
-        STATE.peak = max(STATE.peak, sum(map(len, STATE.memory.values())))
+        with STATE.lock:
+            STATE.memory[self._address] = memory
 
     def __int__(self) -> int:
         assert self._address is not None, "the address of freed memory"
@@ -162,7 +162,10 @@ class Allocation:
         current()
         if self._address is None:
             raise Error("device_allocation::free failed: invalid handle")
-        del STATE.memory[self._address]
+        for stream in list(STATE.streams.values()):  # cuMemFree waits for all that is under way
+            stream.synchronize()
+        with STATE.lock:
+            del STATE.memory[self._address]
         self._address = None
 
 
@@ -178,7 +181,8 @@ def pagelocked_empty(shape: int, dtype: Any) -> np.ndarray:
 
 
 class Stream:
-    def __init__(self, flags: int = 0) -> None:
+    def __init__(self, flags: int) -> None:
+        assert flags == 1, "a stream that waits for the default stream"
         watch(self, "stream")
         self.handle = next(STATE.count)
         self._work: deque[Callable[[], None]] = deque()
@@ -222,11 +226,11 @@ class Event:
 
 def memcpy_htod_async(address: int, array: np.ndarray, stream: Stream) -> None:
     assert array.flags.c_contiguous
-    target = at(address, array.nbytes)
-    stream.enqueue(lambda: np.copyto(target, array.reshape(-1).view(np.uint8)))
+    at(address, array.nbytes)
+    stream.enqueue(lambda: np.copyto(at(address, array.nbytes), array.reshape(-1).view(np.uint8)))
 
 
 def memcpy_dtoh_async(array: np.ndarray, address: int, stream: Stream) -> None:
     assert array.flags.c_contiguous
-    source = at(address, array.nbytes)
-    stream.enqueue(lambda: np.copyto(array.reshape(-1).view(np.uint8), source))
+    at(address, array.nbytes)
+    stream.enqueue(lambda: np.copyto(array.reshape(-1).view(np.uint8), at(address, array.nbytes)))

@@ -2,13 +2,15 @@
 
 A block marked `console` holds commands behind `$ ` and what they print, standard error included; `...` stands for any
 lines, `[1]` for the exit code of a command that fails. A block marked `python` has to run, one marked `toml` has to be
-a preprocessing spec. All blocks of a page run in one scratch folder, in order.
+a preprocessing spec. All blocks of a page run in one scratch folder, in order. Blocks marked `gpu` besides run where a
+GPU with TensorRT is; elsewhere commands have to parse, and Python to compile.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from quantkit.errors import BackendError
 from quantkit.preprocess import load_preprocess
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +91,55 @@ def test_python_on_a_page_runs(page: Path, scratch: Path) -> None:
         printed = run(f"{sys.executable} -W error block.py", scratch)
         assert "Traceback" not in printed, printed
         assert not printed.endswith("]\n"), printed
+
+
+def has_gpu() -> bool:
+    """Whether TensorRT and a GPU are here."""
+    try:
+        from quantkit.backends.tensorrt.device import open_device
+        from quantkit.backends.tensorrt.versions import tensorrt
+
+        tensorrt()
+        open_device()
+    except BackendError:
+        return False
+    return True
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not has_gpu(), reason="no GPU with TensorRT")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_shows_on_a_gpu_is_what_happens(page: Path, scratch: Path) -> None:
+    for language, block in re.findall(
+        r"^```(console|python) gpu\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE
+    ):
+        if language == "python":
+            (scratch / "block.py").write_text(block, encoding="utf-8")
+            printed = run(f"{sys.executable} block.py", scratch)
+            assert "Traceback" not in printed, printed
+            assert not printed.endswith("]\n"), printed
+            continue
+        for command, expected in transcript(block):
+            printed = run(command, scratch)
+            assert matches(expected, without_warnings(printed)), f"$ {command}\nprints\n{printed}\nnot\n{expected}"
+
+
+def without_warnings(printed: str) -> str:
+    """What is printed but for warnings, which depend on the GPU."""
+    return "".join(line for line in printed.splitlines(keepends=True) if not line.startswith("warning: "))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_for_a_gpu_are_well_formed(page: Path) -> None:
+    from quantkit.cli.application import app
+
+    for block in blocks(page, "console gpu"):
+        for command, _ in transcript(block):
+            program, verb, *arguments = shlex.split(command)
+            assert program == "quantkit"
+            app.commands[verb].make_context(verb, arguments)
+    for block in blocks(page, "python gpu"):
+        compile(block, page.name, "exec")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

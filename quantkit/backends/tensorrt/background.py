@@ -27,13 +27,16 @@ def in_background(work: Callable[[], Result], stop: Callable[[], None], *, waits
             result.append(work())
         except BaseException as error:
             failure.append(error)
+        finally:
+            over.set()
 
+    over = threading.Event()  # a join that Ctrl-C interrupts makes the thread look finished
     thread = threading.Thread(target=run, name="quantkit-build", daemon=True)
     thread.start()
     interrupted = False
-    while thread.is_alive():
+    while not over.is_set():
         try:
-            thread.join(POLL)
+            over.wait(POLL)
         except KeyboardInterrupt:
             if interrupted or not waits:
                 stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +14,7 @@ from quantkit.backends.tensorrt.background import in_background
 from quantkit.backends.tensorrt.coverage import Covered, completed, refuse_little, rule_of
 from quantkit.backends.tensorrt.device import Device, open_device
 from quantkit.backends.tensorrt.layers import Context, Layer, layers_of, matching
-from quantkit.backends.tensorrt.messages import Messages, logger
+from quantkit.backends.tensorrt.messages import Messages, logger, made
 from quantkit.backends.tensorrt.network import add_profile, network_nodes, node_names, parse, tensors_of
 from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
 from quantkit.backends.tensorrt.shapes import ShapeRange
@@ -75,6 +75,7 @@ class Build:
     messages: Messages = field(init=False)
     stopping: threading.Event = field(default_factory=threading.Event)
     notes: list[str] = field(default_factory=list)
+    measured_anew: bool = True
 
     def __post_init__(self) -> None:
         self.trt = tensorrt()
@@ -142,6 +143,13 @@ def refuse_impossible(build: Build, table: CalibrationTable | None) -> None:
             f"the network has Q/DQ, the precision is {options.precision.value}",
             remedy="build with --precision int8, or build the float network",
         )
+    strong = options.strongly_typed and found.precision_flags
+    if strong and not build.explicit and options.precision not in (Precision.FP32, Precision.TF32):
+        raise UsageError(
+            f"a strongly typed network takes its precisions from the model, which is float: {options.precision.value} "
+            "would change nothing",
+            remedy="leave out --strongly-typed, or give a Q/DQ model",
+        )
     if not found.precision_flags:
         if table is not None or (options.int8 and not build.explicit):
             raise BackendError(f"this is TensorRT {found.version}: {GONE}", remedy=INSTEAD)
@@ -166,13 +174,13 @@ def built(build: Build, table: CalibrationTable | None, rule: str | None, timing
     build.phase("starting TensorRT")
     with ExitStack() as held, build.device.current():
         trt.init_libnvinfer_plugins(log, "")
-        builder = made(lambda: trt.Builder(log), build, "TensorRT does not start")
+        builder = made(lambda: trt.Builder(log), build.messages)
         strong = options.strongly_typed or build.features.always_strong
         network = builder.create_network(network_flags(trt, strongly_typed=strong))
         build.phase("parsing")
         held.callback(id, parse(trt, network, build.model, log, build.messages))
         config = builder.create_builder_config()
-        configure(build, config, strong=strong)
+        configure(build, config, () if strong else options.flags(scales=table is not None or build.explicit))
         profile = add_profile(builder, network, build.ranges)
         if profile is not None:
             config.add_optimization_profile(profile)
@@ -208,20 +216,8 @@ def built(build: Build, table: CalibrationTable | None, rule: str | None, timing
         )  # fmt: skip
 
 
-def made(make: Callable[[], Any], build: Build, problem: str) -> Any:
-    """What `make` makes. BackendError where TensorRT gives nothing, with what it said."""
-    try:
-        result = make()
-    except TypeError:  # how pybind11 reports a factory that returned nothing
-        result = None
-    if result is None:
-        said = "; ".join(build.messages.errors) or "it says no more"
-        raise BackendError(f"{problem}: {said}", remedy="see quantkit doctor; an old driver is the usual reason")
-    return result
-
-
-def configure(build: Build, config: Any, *, strong: bool) -> None:
-    """Options → TensorRT's builder configuration."""
+def configure(build: Build, config: Any, flags: Sequence[str]) -> None:
+    """Options → TensorRT's builder configuration; `flags`: of the precision."""
     trt, options = build.trt, build.options
     config.builder_optimization_level = options.level
     verbosity = {
@@ -235,9 +231,8 @@ def configure(build: Build, config: Any, *, strong: bool) -> None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     if not options.allows_tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
-    if not strong:
-        for name in options.flags:
-            set_flag(trt, config, name)
+    for name in flags:
+        set_flag(trt, config, name)
     if options.refit:
         set_flag(trt, config, "REFIT")
     if options.version_compatible:
@@ -334,6 +329,7 @@ def use_timing_cache(build: Build, config: Any, there: bytes | None) -> Any | No
     if there:
         cache = config.create_timing_cache(there)
         if cache is not None and config.set_timing_cache(cache, False):
+            build.measured_anew = False
             return cache
         build.notes.append("TensorRT does not take the timing cache that is there; this build measures anew")
     cache = config.create_timing_cache(b"")
@@ -359,10 +355,10 @@ def inspected(
     build: Build, log: Any, plan: bytes, covered: Covered | None, kept: frozenset[str]
 ) -> tuple[tuple[Layer, ...], int]:
     """The layers of an engine, and the bytes of activations of one context."""
-    runtime = build.trt.Runtime(log)
+    runtime = made(lambda: build.trt.Runtime(log), build.messages)
     if build.options.version_compatible and hasattr(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True  # such a plan brings its own runtime; it was built a moment ago
-    engine = made(lambda: runtime.deserialize_cuda_engine(plan), build, "the engine cannot be read back")
+    engine = made(lambda: runtime.deserialize_cuda_engine(plan), build.messages, "the engine cannot be read back")
     context = Context(
         operators=node_names(build.model),
         int8=build.options.int8,
@@ -370,6 +366,7 @@ def inspected(
         unscaled=frozenset(build.messages.unscaled) | frozenset(covered.missing if covered else ()),
         excluded=kept,
         tuning=build.messages.tuning,
+        measured_anew=build.measured_anew,
     )
     return layers_of(engine_document(build.trt, engine, build.ranges), context), device_memory(engine)
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from quantkit.backends.tensorrt.background import in_background
 from quantkit.backends.tensorrt.calibrators import Source, calibrator_for, check_header
 from quantkit.backends.tensorrt.device import open_device
-from quantkit.backends.tensorrt.messages import Messages, logger
+from quantkit.backends.tensorrt.messages import Messages, logger, made
 from quantkit.backends.tensorrt.network import add_profile, calibration_profile, parse
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.backends.tensorrt.streaming import Streaming
 from quantkit.backends.tensorrt.versions import (
+    calibrator_base,
     ends_early,
     network_flags,
     set_calibration,
@@ -23,7 +24,7 @@ from quantkit.backends.tensorrt.versions import (
     tensorrt,
 )
 from quantkit.data import DataIdentity, Portion
-from quantkit.errors import BackendError, DataError, Interrupted
+from quantkit.errors import BackendError, Interrupted
 from quantkit.job.outputs import Counted
 from quantkit.job.value import Job
 from quantkit.table import CalibrationTable, parse_table
@@ -55,17 +56,9 @@ def calibrate_on_tensorrt(
 
     Raises what goes wrong in the data, BackendError, ModelError (operators that TensorRT cannot parse), Interrupted.
     """
+    calibrator_base(tensorrt(), job.headers[job.rules[0].name].algorithm)
     gpu = open_device(device)
     source = Source(job, identity, see)
-    ahead = source.portions()
-    first = next(ahead, None)
-    if first is None:
-        raise DataError("the data yields no samples", remedy="give at least one sample")
-
-    def portions() -> Iterator[Portion]:
-        yield first
-        yield from ahead
-
     stopping = threading.Event()
 
     def ended() -> BaseException | None:
@@ -73,11 +66,11 @@ def calibrate_on_tensorrt(
             return Interrupted("stopped", remedy="start again; nothing was written")
         return stopped() if stopped else None
 
-    streaming = Streaming(lambda: gpu, portions, None, advance, ended)
+    streaming = Streaming(lambda: gpu, source.portions, None, advance, ended)
     with gpu.current():
         pass
-    shapes = {name: array.shape for name, array in first.batch.items()}
     try:
+        shapes = {name: array.shape for name, array in streaming.first().batch.items()}
         return in_background(lambda: run(source, streaming, shapes, stopping, device), stopping.set, waits=True)
     finally:
         streaming.close()
@@ -96,7 +89,7 @@ def run(
     log = logger(trt, messages)
     with ExitStack() as held, open_device(device).current():
         trt.init_libnvinfer_plugins(log, "")
-        builder = trt.Builder(log)
+        builder = made(lambda: trt.Builder(log), messages)
         network = builder.create_network(network_flags(trt, strongly_typed=False))
         held.callback(id, parse(trt, network, job.model, log, messages))
         config = builder.create_builder_config()

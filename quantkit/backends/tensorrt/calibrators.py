@@ -12,25 +12,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import check_writable
 from quantkit.backends.tensorrt.device import open_device
+from quantkit.backends.tensorrt.network import calibration_profile
 from quantkit.backends.tensorrt.streaming import Outcome, Streaming
-from quantkit.backends.tensorrt.versions import calibrator_base, features, tensorrt
+from quantkit.backends.tensorrt.versions import (
+    calibration_shapes,
+    calibrator_base,
+    features,
+    set_calibration,
+    tensorrt,
+)
 from quantkit.data import DataIdentity, DataOptions, Portion
 from quantkit.data.feed import Identifier, batch_digests
-from quantkit.errors import BackendError, TableError
+from quantkit.errors import BackendError, TableError, UsageError
 from quantkit.job.options import CalibrateOptions
 from quantkit.job.outputs import Counted, written
 from quantkit.job.reuse import found, known_identity
 from quantkit.job.value import Job, prepared
 from quantkit.preprocess import Preprocess
 from quantkit.provenance import provenance_path, read_provenance
-from quantkit.rules import Entropy, MinMax, Percentile, Rule
+from quantkit.rules import Entropy, MinMax, Rule, percentile_of
 from quantkit.table import Algorithm, CalibrationTable, parse_table
 
 RULES: dict[Algorithm, Rule] = {
@@ -67,7 +73,7 @@ class Calibrating:
     ) -> None:
         about_data = DataOptions(limit=limit, batch_size=batch_size, workers=all_cores())
         options = CalibrateOptions(data=about_data, backend="tensorrt", algorithm=self.algorithm, force=force)
-        rule = RULES.get(self.algorithm) or Percentile(float(Decimal(repr(quantile)).scaleb(2)))
+        rule = RULES.get(self.algorithm) or percentile_of(quantile)
         job = prepared(model, data, rule, preprocess, table, options)
         source = Source(job)
         self._attach(source, Streaming(lambda: open_device(device), source.portions, source.reusable()))
@@ -116,10 +122,26 @@ class Calibrating:
         included, and BackendError where TensorRT built nothing; then neither table nor engine is left.
         """
         with self:
+            if self.streaming.read() is None:
+                self._settle_shape(builder, network, config)
             plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise BackendError("TensorRT built no engine", remedy="look at what its logger said")
+            if plan is None:
+                self.streaming.fail(BackendError("TensorRT built no engine", remedy="look at what its logger said"))
         return plan
+
+    def _settle_shape(self, builder: Any, network: Any, config: Any) -> None:
+        """Calibrate in the shape of the batches: TensorRT would read beyond a smaller batch. UsageError where the
+        caller has chosen another shape."""
+        shapes = {name: tuple(array.shape) for name, array in self.streaming.first().batch.items()}
+        there = calibration_shapes(network, config)
+        other = [f"{name} {there[name]}, batches {shapes[name]}" for name in there if there[name] != shapes.get(name)]
+        if other:
+            raise UsageError(
+                f"the calibration profile and the data disagree: {'; '.join(other)}",
+                remedy="leave out set_calibration_profile, or choose the batch_size of the profile",
+            )
+        if not there:
+            set_calibration(config, self, calibration_profile(builder, network, shapes))
 
     def __enter__(self) -> Calibrating:
         return self

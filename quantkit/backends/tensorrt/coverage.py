@@ -14,7 +14,7 @@ from quantkit.backends.tensorrt.network import Tensor
 from quantkit.errors import TableError
 from quantkit.histogram import HistogramMode
 from quantkit.numerics import scale_of
-from quantkit.rules import Entropy, MinMax, Percentile, Rule, parse_rule
+from quantkit.rules import Entropy, MinMax, Rule, parse_rule, percentile_of
 from quantkit.statistics import histogram_of
 from quantkit.table import Algorithm, CalibrationTable
 
@@ -43,7 +43,7 @@ def rule_of(table: CalibrationTable, told: str | None) -> Rule:
     header = table.header
     if header.algorithm is Algorithm.MIN_MAX:
         return MinMax()
-    return Percentile(100.0 * header.quantile) if header.algorithm is Algorithm.LEGACY else Entropy()
+    return percentile_of(header.quantile) if header.algorithm is Algorithm.LEGACY else Entropy()
 
 
 def completed(table: CalibrationTable, tensors: Sequence[Tensor], rule: Rule) -> Covered:
@@ -60,12 +60,18 @@ def completed(table: CalibrationTable, tensors: Sequence[Tensor], rule: Rule) ->
             histogram = histogram_of(tensor.constant, HistogramMode.TENSORRT)
             if histogram is not None:
                 add(tensor.name, scale_of(rule.threshold(histogram)))
-    for tensor in tensors:
+
+    def follow(tensor: Tensor) -> None:
         if tensor.same_as and tensor.name not in scales and tensor.same_as in scales:
             add(tensor.name, scales[tensor.same_as])
+
+    for tensor in tensors:
+        follow(tensor)
     for tensor in reversed(tensors):
         if tensor.same_as and tensor.same_as not in scales and tensor.name in scales:
             add(tensor.same_as, scales[tensor.name])
+    for tensor in tensors:  # once more, past what was found from behind
+        follow(tensor)
     names = [tensor.name for tensor in tensors]
     wanted = set(names)
     return Covered(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.backends.tensorrt.device import Buffer, Event, Graph, free_all, open_device
-from quantkit.backends.tensorrt.messages import Messages, logger
+from quantkit.backends.tensorrt.messages import Messages, logger, made
 from quantkit.backends.tensorrt.versions import device_memory, output_allocator, tensorrt
 from quantkit.errors import BackendError, DataError
 from quantkit.values import Array, Batch, ModelInput
@@ -32,10 +32,11 @@ class Binding:
 class Engine:
     """A deserialized engine. Use it with `with`, or call `close()`.
 
-    Raises BackendError where the plan is of another TensorRT or GPU, or no plan at all.
+    allow_code: a version compatible engine brings a runtime of its own, which is code that will run; allow it for
+    engines that you trust. Raises BackendError where the plan is of another TensorRT or GPU, or no plan at all.
     """
 
-    def __init__(self, plan: bytes, where: str, device: int = 0) -> None:
+    def __init__(self, plan: bytes, where: str, device: int = 0, *, allow_code: bool = False) -> None:
         self._trt = tensorrt()
         self.device = open_device(device)
         self.where, self.size = where, len(plan)
@@ -43,7 +44,9 @@ class Engine:
         with self.device.current():
             log = logger(self._trt, self.messages)
             self._trt.init_libnvinfer_plugins(log, "")
-            self._runtime = self._trt.Runtime(log)
+            self._runtime = made(lambda: self._trt.Runtime(log), self.messages)
+            if allow_code:
+                self._runtime.engine_host_code_allowed = True
             engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise unusable(self.messages, where)
@@ -52,21 +55,29 @@ class Engine:
         self.bindings = tuple(self._binding(engine.get_tensor_name(i)) for i in range(engine.num_io_tensors))
 
     @classmethod
-    def load(cls, path: Path, device: int = 0) -> Engine:
+    def load(cls, path: Path, device: int = 0, *, allow_code: bool = False) -> Engine:
         """Read an engine file. BackendError."""
         try:
             plan = path.read_bytes()
         except OSError as error:
             raise BackendError(f"{path}: {error.strerror or error}", remedy="give the path of an engine") from None
-        return cls(plan, str(path), device)
+        return cls(plan, str(path), device, allow_code=allow_code)
 
     def _binding(self, name: str) -> Binding:
         import numpy as np
 
         trt, engine = self._trt, self.engine
+        kind = engine.get_tensor_dtype(name)
+        try:
+            dtype = np.dtype(trt.nptype(kind)).name
+        except TypeError:
+            raise BackendError(
+                f"{self.where}: {name!r} is {str(kind).rpartition('.')[2]}, which numpy does not have",
+                remedy="build the engine with float32 or float16 inputs and outputs",
+            ) from None
         return Binding(
             name,
-            np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name,
+            dtype,
             tuple(engine.get_tensor_shape(name)),
             engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
             engine.get_tensor_location(name) == trt.TensorLocation.HOST,
@@ -139,6 +150,11 @@ def unusable(messages: Messages, where: str) -> BackendError:
         return BackendError(f"{where} is not a TensorRT engine, or is cut short", remedy=rebuild)
     if messages.told("ersion tag does not match") or messages.told("Current Version") or messages.told("TRT version"):
         return BackendError(f"{where} was built by another TensorRT: {said}", remedy=rebuild)
+    if messages.told("host code") or messages.told("HostCode") or messages.told("host_code"):
+        return BackendError(
+            f"{where} is version compatible: it brings code of its own, which is not run without being allowed",
+            remedy="if you trust it: --allow-code, or Engine.load(…, allow_code=True)",
+        )
     if messages.told("incompatible device") or messages.told("compute capability"):
         return BackendError(f"{where} was built for another GPU: {said}", remedy=rebuild)
     return BackendError(f"TensorRT cannot read {where}: {said}", remedy=rebuild)
@@ -151,6 +167,12 @@ class Room:
     host: Array | None = None
     device: Buffer | None = None
     shape: Shape = ()
+
+    def drop(self) -> None:
+        """Free the device memory before more of it is taken."""
+        device, self.device = self.device, None
+        if device is not None:
+            device.free()
 
 
 @dataclass(slots=True)
@@ -226,6 +248,7 @@ class Lane:
         wanted = tuple(tuple(shapes[b.name]) for b in self.of.bindings if b.is_input)
         if wanted == self._shapes:
             return
+        self._shapes = ()  # where one input fits and the next does not, neither shape is settled
         for binding in self.of.bindings:
             if binding.is_input:
                 self._settle_input(binding, tuple(shapes[binding.name]))
@@ -261,8 +284,7 @@ class Lane:
             return
         count = int(np.prod(shape, dtype=np.int64)) * np.dtype(binding.dtype).itemsize
         if room.host is None or room.host.nbytes < count:
-            if room.device is not None:
-                room.device.free()
+            room.drop()
             room.host = self.of.device.pinned(count)
             room.device = None if binding.on_host else self.of.device.buffer(count)
         room.shape = shape
@@ -279,8 +301,7 @@ class Lane:
     def _allocate(self, name: str, size: int) -> int:
         room = self._rooms[name]
         if room.device is None or room.device.size < size:
-            if room.device is not None:
-                room.device.free()
+            room.drop()
             room.device = self.of.device.buffer(size)
         return room.device.address
 

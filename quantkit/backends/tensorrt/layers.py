@@ -27,10 +27,10 @@ REGIONS = frozenset({"Myelin", "kgen", "ForeignNode"})
 """Layer types in which TensorRT fuses what it does not show."""
 QUANTIZED = frozenset({"INT8"})
 TACTICS = (
-    (re.compile(r"IMMA|imma|_i8|i8i8|int8|dp4a"), "INT8"),
-    (re.compile(r"tf32"), "TF32"),
-    (re.compile(r"HMMA|hmma|h884|h1688|h16816|f16|fp16|half"), "FP16"),
-    (re.compile(r"f32|fp32|sgemm|scudnn|ffma"), "FP32"),
+    (re.compile(r"imma|_i8|i8i8|int8|dp4a", re.IGNORECASE), "INT8"),
+    (re.compile(r"tf32", re.IGNORECASE), "TF32"),
+    (re.compile(r"hmma|h884|h1688|h16816|(?<!b)f16|fp16|half", re.IGNORECASE), "FP16"),
+    (re.compile(r"f32|fp32|float|sgemm|scudnn|ffma", re.IGNORECASE), "FP32"),
 )
 """What the name of a kernel tells, where the inspector tells no more (8.6 with dynamic shapes)."""
 NO_KERNEL = {
@@ -71,6 +71,8 @@ class Context:
     unscaled: frozenset[str] = frozenset()
     excluded: frozenset[str] = frozenset()
     tuning: Tuning | None = None
+    measured_anew: bool = True
+    """Whether every kernel was timed in this build; with a kept timing cache some are not timed again."""
 
 
 def layers_of(document: Mapping[str, Any], context: Context) -> tuple[Layer, ...]:
@@ -79,21 +81,22 @@ def layers_of(document: Mapping[str, Any], context: Context) -> tuple[Layer, ...
     twins = Twins(document, context.tuning)
     for entry in document.get("Layers", ()):
         if isinstance(entry, str):
-            found.append(Layer(entry, nodes_in(entry, "", context.operators), "unknown", "unknown"))
+            found.append(Layer(entry, nodes_in(entry, None, context.operators), "unknown", "unknown"))
             continue
         name, kind = str(entry.get("Name", "")), str(entry.get("LayerType", "unknown"))
-        nodes = nodes_in(name, str(entry.get("Metadata", "")), context.operators)
+        nodes = nodes_in(name, entry.get("Metadata"), context.operators)
         precision = precision_of(entry)
         layer = Layer(name, nodes, kind, precision, str(entry.get("TacticName", "")))
         found.append(Layer(name, nodes, kind, precision, layer.tactic, reason(layer, entry, context, twins)))
     return tuple(found)
 
 
-def nodes_in(name: str, metadata: str, operators: Mapping[str, str]) -> tuple[str, ...]:
+def nodes_in(name: str, metadata: str | None, operators: Mapping[str, str]) -> tuple[str, ...]:
     """The ONNX nodes of a layer: from its metadata, else those whose name is part of the layer's name."""
-    told = tuple(dict.fromkeys(ONNX_LAYER.findall(metadata)))
-    if told:
-        return told
+    if metadata is not None:
+        return tuple(dict.fromkeys(ONNX_LAYER.findall(metadata)))
+    if name.startswith("Reformatting CopyNode"):
+        return ()
     parts = set(re.split(r" \+ |PWN\(|\)|, |\(|\|\|", name))
     return tuple(node for node in operators if node in parts)
 
@@ -167,7 +170,8 @@ def reason(layer: Layer, entry: Mapping[str, Any], context: Context, twins: Twin
     if tuning is not None and (compared := tuning.compared(timed)):
         if tuning.timed(timed, "INT8"):
             return f"another path through the network was faster ({compared})"
-        return f"no INT8 kernel fits ({compared})"
+        if context.measured_anew:
+            return f"no INT8 kernel fits ({compared})"
     if lacking_kernel := sorted({context.operators.get(n, "") for n in layer.nodes} & NO_KERNEL):
         return f"no INT8 kernel for {', '.join(lacking_kernel)}"
     if not context.table:

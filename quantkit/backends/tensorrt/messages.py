@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quantkit.backends.tensorrt.tuning import Tuning
+from quantkit.errors import BackendError
 
 UNSCALED = re.compile(r"Missing scale and zero-point for tensor (.*?), expect fall back")
 WEIGHTS = re.compile(r"- (\d+) weights are affected by this issue: (.*)")
@@ -82,6 +83,18 @@ class Messages:
     def told(self, word: str) -> bool:
         """Whether some error or warning holds `word`."""
         return any(word in text for _, text in self._said)
+
+
+def made(make: Callable[[], Any], messages: Messages, problem: str = "TensorRT does not start") -> Any:
+    """What `make` makes. BackendError where TensorRT gives nothing, with what it said."""
+    try:
+        result = make()
+    except TypeError:  # how pybind11 reports a factory that returned nothing
+        result = None
+    if result is None:
+        said = "; ".join(messages.errors) or "it says no more"
+        raise BackendError(f"{problem}: {said}", remedy="see quantkit doctor; an old driver is the usual reason")
+    return result
 
 
 def shown(text: str, count: int) -> str:

@@ -92,6 +92,8 @@ class BuildOptions:
             raise UsageError(f"coverage {self.min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
         if self.workspace is not None and self.workspace < 1:
             raise UsageError("the workspace is at least 1 byte", remedy="for example --workspace 1G")
+        if self.precision is Precision.TF32 and not self.tf32:
+            raise UsageError("precision tf32 without TF32", remedy="build with --precision fp32")
         if self.exclude and self.precision not in (Precision.INT8, Precision.BEST):
             raise UsageError(
                 f"--exclude keeps nodes out of INT8, the precision is {self.precision.value}",
@@ -103,14 +105,15 @@ class BuildOptions:
         """Whether INT8 is allowed."""
         return self.precision in (Precision.INT8, Precision.BEST)
 
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """Builder flags of the precision, on versions that have them; TF32 is on in TensorRT unless it is cleared."""
+    def flags(self, *, scales: bool) -> tuple[str, ...]:
+        """Builder flags of the precision, on versions that have them; TF32 is on in TensorRT unless it is cleared.
+
+        scales: whether there are any; without them TensorRT would make INT8 ranges up.
+        """
         if self.precision in (Precision.FP32, Precision.TF32):
             return ()
-        if self.precision is Precision.FP16:
-            return ("FP16",)
-        return ("INT8", "FP16") if self.fp16 else ("INT8",)
+        half = ("FP16",) if self.fp16 or self.precision is Precision.FP16 else ()
+        return ("INT8", *half) if self.int8 and scales else half
 
     @property
     def allows_tf32(self) -> bool:
@@ -153,6 +156,13 @@ class Files:
     shares_profile: bool = False
     """Whether TensorRT has to be told that several contexts may use one profile (8.6)."""
     ranges: Mapping[str, ShapeRange] = field(default_factory=dict)
+    explicit: bool = False
+    """Whether the model has Q/DQ."""
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether INT8 has scales to work with."""
+        return self.explicit or self.table is not None
 
 
 def trtexec(options: BuildOptions, files: Files, table: CalibrationTable | None, kept: Sequence[str]) -> Command:
@@ -164,27 +174,36 @@ def trtexec(options: BuildOptions, files: Files, table: CalibrationTable | None,
             "(quantkit table convert changes the header)",
         )
     words = ["trtexec", f"--onnx={files.model}", f"--saveEngine={files.engine}"]
-    words += [f"--{flag.lower()}" for flag in reversed(options.flags)]
+    if options.strongly_typed:
+        words.append("--stronglyTyped")
+    else:
+        words += [f"--{flag.lower()}" for flag in reversed(options.flags(scales=files.has_scales))]
     words += [] if options.allows_tf32 else ["--noTF32"]
     words += [f"--calib={files.table}"] if files.table else []
-    dynamic = {name: r for name, r in files.ranges.items() if not r.fixed}
-    for option, of in (("min", "least"), ("opt", "best"), ("max", "most")):
-        if dynamic:
-            shapes = ",".join(f"{name}:{'x'.join(map(str, getattr(r, of)))}" for name, r in dynamic.items())
-            words.append(f"--{option}Shapes={shapes}")
+    words += shape_words(files.ranges)
     if options.workspace is not None:
         words.append(f"--memPoolSize=workspace:{-(-options.workspace // 2**20)}")
     words.append(f"--builderOptimizationLevel={options.level}")
-    words += [f"--timingCacheFile={files.timing_cache}"] if files.timing_cache else []
+    words.append(f"--timingCacheFile={files.timing_cache}" if files.timing_cache else "--noBuilderCache")
     words += ["--preview=+profileSharing0806"] if files.shares_profile else []
     words += ["--versionCompatible"] if options.version_compatible else []
     words += ["--hardwareCompatibilityLevel=ampere+"] if options.hardware_compatible else []
     words += ["--refit"] if options.refit else []
-    words += ["--stronglyTyped"] if options.strongly_typed else []
+    words += [f"--device={options.device}"] if options.device else []
     verbosity = "layer_names_only" if options.verbosity is Verbosity.NAMES else options.verbosity.value
     words.append(f"--profilingVerbosity={verbosity}")
     if kept:
-        dtype = "fp16" if options.fp16 else "fp32"
-        words.append("--precisionConstraints=obey")
-        words.append("--layerPrecisions=" + ",".join(f"{name}:{dtype}" for name in kept))
+        types = ",".join(f"{name}:{'fp16' if options.fp16 else 'fp32'}" for name in kept)
+        words += ["--precisionConstraints=obey", f"--layerPrecisions={types}", f"--layerOutputTypes={types}"]
     return Command(shlex.join(words))
+
+
+def shape_words(ranges: Mapping[str, ShapeRange]) -> list[str]:
+    """`--minShapes=… --optShapes=… --maxShapes=…` of the dynamic inputs."""
+    dynamic = {name: r for name, r in ranges.items() if not r.fixed}
+    words = []
+    for option, of in (("min", "least"), ("opt", "best"), ("max", "most")):
+        if dynamic:
+            shapes = ",".join(f"{name}:{'x'.join(map(str, getattr(r, of)))}" for name, r in dynamic.items())
+            words.append(f"--{option}Shapes={shapes}")
+    return words

@@ -34,7 +34,7 @@ class Gpu(Protocol):
         """Device memory with an `address`, a `size` and `free()`."""
 
     def stream(self) -> Any:
-        """A stream with `upload(buffer, array)` and `event()`, whose event has `wait()`."""
+        """A stream with `upload(buffer, array)`, `synchronize()` and `event()`, whose event has `wait()`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ class Staged:
     slot: Slot
     event: Any
     samples: int
+
+    @property
+    def addresses(self) -> dict[str, int]:
+        """Input → device address."""
+        return {name: buffer.address for name, buffer in self.slot.device.items()}
 
 
 @dataclass(slots=True)
@@ -99,20 +104,18 @@ class Staging:
         with self._gpu.current():
             self._stream = self._gpu.stream()
             for _ in range(SLOTS):
-                self._slots.append(
-                    Slot(
-                        {name: self._room(array) for name, array in first.batch.items()},
-                        {name: self._gpu.buffer(array.nbytes) for name, array in first.batch.items()},
-                    )
-                )
+                device: dict[str, Any] = {}
+                self._slots.append(Slot({name: self._room(array) for name, array in first.batch.items()}, device))
+                for name, array in first.batch.items():
+                    device[name] = self._gpu.buffer(array.nbytes)  # what is there is freed even if the next one fails
         for slot in self._slots:
             self._free.put(slot)
         self._thread = threading.Thread(target=self._work, args=(first,), name="quantkit-stage", daemon=True)
         self._thread.start()
 
-    def take(self) -> Mapping[str, int] | None:
-        """Input → device address of the next batch, valid until the next call; None after the last. Raises what went
-        wrong in the feed."""
+    def take(self) -> Staged | None:
+        """The next batch on the device, valid until the next call; None after the last. Raises what went wrong in the
+        feed."""
         if self._held is not None:
             self._free.put(self._held)
             self._held = None
@@ -127,7 +130,7 @@ class Staging:
             staged.event.wait()
         self._held = staged.slot
         self.seen.taken += 1
-        return {name: buffer.address for name, buffer in staged.slot.device.items()}
+        return staged
 
     def close(self) -> None:
         """Stop the thread and give all memory back."""
@@ -136,13 +139,16 @@ class Staging:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self._ready.put(None)
+        slots, self._slots = self._slots, []
         with self._gpu.current():
-            if self._slots:
-                self._stream.synchronize()
-            for slot in self._slots:
-                for buffer in slot.device.values():
-                    buffer.free()
-        self._slots.clear()
+            try:
+                if slots:
+                    self._stream.synchronize()
+            finally:
+                for slot in slots:
+                    for buffer in slot.device.values():
+                        buffer.free()
 
     def _room(self, array: Array) -> Array:
         return self._gpu.pinned(array.nbytes)[: array.nbytes].view(array.dtype).reshape(array.shape)
@@ -171,6 +177,11 @@ class Staging:
             raise DataError(
                 f"{where} holds {portion.samples} samples, the first one {first.samples}",
                 remedy="TensorRT calibrates in one shape: make all batches but the last of one size",
+            )
+        if portion.batch.keys() != slot.host.keys():
+            raise DataError(
+                f"{where} has inputs {', '.join(portion.batch)}, the first batch {', '.join(slot.host)}",
+                remedy="give every batch the same inputs",
             )
         for name, array in portion.batch.items():
             copy_filled(slot.host[name], array, portion.samples, where, name)

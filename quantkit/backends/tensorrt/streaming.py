@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class Streaming:
         self._error: BaseException | None = None
         self._written: bytes | None = None
         self._ended = False
-        self._samples = 0
+        self._portions: Iterator[Portion] | None = None
+        self._first: Portion | None = None
         self.calls = 0
         self.seen = Seen()
         self.device_bytes = 0
@@ -60,36 +62,43 @@ class Streaming:
             return None
         try:
             addresses = self._next(names)
+            if addresses is None:
+                self._finish()
+                self._ended = True
+            return addresses
         except BaseException as error:
             self._error = error
-            self._finish()
+            with contextlib.suppress(Exception):  # the error that came first is the one that is told
+                self._finish()
             return None
-        if addresses is None:
-            self._ended = True
-            self._finish()
-        return addresses
 
     def _next(self, names: Sequence[str]) -> list[int] | None:
         stop = self._stopped() if self._stopped else None
         if stop is not None:
             raise stop
         if self._staging is None:
-            portions = self._open()
-            first = next(portions, None)
-            if first is None:
-                raise DataError("the data yields no samples", remedy="give at least one sample")
+            first = self.first()
             ordered(dict.fromkeys(first.batch, 0), names)
-            self._samples = first.samples
-            self._staging = Staging(self._gpu(), portions)
+            assert self._portions is not None
+            self._staging = Staging(self._gpu(), self._portions)
             self.seen = self._staging.seen
             self._staging.start(first)
             self.device_bytes = self._staging.bytes
-        addresses = self._staging.take()
-        if addresses is None:
+        staged = self._staging.take()
+        if staged is None:
             return None
         if self._advance:
-            self._advance(self._samples)
-        return ordered(addresses, names)
+            self._advance(staged.samples)
+        return ordered(staged.addresses, names)
+
+    def first(self) -> Portion:
+        """The first batch, whose shapes are those of the calibration; it is not read twice. DataError."""
+        if self._first is None:
+            self._portions = self._open()
+            self._first = next(self._portions, None)
+            if self._first is None:
+                raise DataError("the data yields no samples", remedy="give at least one sample")
+        return self._first
 
     def read(self) -> bytes | None:
         """`read_calibration_cache`."""
@@ -136,3 +145,6 @@ class Streaming:
             staging, self._staging = self._staging, None
         if staging is not None:
             staging.close()
+        close = getattr(self._portions, "close", None)
+        if close is not None:
+            close()

@@ -33,6 +33,8 @@ class Tuning:
         elif "profiling completed" in text and self._precision:
             match = FASTEST.match(text)
             if match and not match[1].startswith(REFORMAT):
+                if match[2] == "inf":  # a kernel that could not run
+                    return
                 times = self.fastest.setdefault(match[1], {})
                 time = float(match[2])
                 times[self._precision] = min(time, times.get(self._precision, time))

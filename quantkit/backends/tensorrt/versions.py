@@ -56,7 +56,10 @@ class Features:
 def tensorrt() -> Any:
     """The module `tensorrt`. BackendError where it is not there or does not load."""
     try:
-        return importlib.import_module("tensorrt")
+        module = importlib.import_module("tensorrt")
+        if not hasattr(module, "__version__"):  # a folder of that name, which Python takes for a package
+            raise ModuleNotFoundError("tensorrt", name="tensorrt")
+        return module
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "tensorrt"
         raise BackendError(
@@ -120,6 +123,16 @@ def set_calibration(config: Any, calibrator: Any, profile: Any | None) -> None:
         config.int8_calibrator = calibrator
         if profile is not None:
             config.set_calibration_profile(profile)
+
+
+def calibration_shapes(network: Any, config: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the dynamic inputs in the calibration profile that was set; empty where none was."""
+    with without_deprecation():
+        profile = config.get_calibration_profile()
+    if profile is None:
+        return {}
+    names = [network.get_input(i).name for i in range(network.num_inputs) if -1 in tuple(network.get_input(i).shape)]
+    return {name: tuple(profile.get_shape(name)[1]) for name in names}
 
 
 def set_flag(trt: Any, config: Any, name: str) -> None:

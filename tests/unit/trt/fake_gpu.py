@@ -171,6 +171,6 @@ class FakeFeed:
 
 def filled(array: Array, portion: Portion, samples: int) -> Array:
     """What has to lie on the GPU for an input: a short batch is filled with its own samples, from the first on."""
-    if len(array) != portion.samples or array.ndim == 1 and array.dtype.kind == "f":
+    if len(array) != portion.samples or (array.ndim == 1 and array.dtype.kind == "f"):
         return array
     return array[np.arange(samples) % portion.samples]

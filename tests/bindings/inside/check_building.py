@@ -1,0 +1,232 @@
+"""Engines of every kind, as far as that goes without a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import checked
+import host_cuda
+import pytest
+from checked import HAS_CALIBRATORS, NUMBER
+
+from quantkit.backends.tensorrt.building import Built, build_engine
+from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
+from quantkit.backends.tensorrt.shapes import parse_shapes
+from quantkit.errors import BackendError, ModelError, TableError, UsageError
+from quantkit.graph import load_model
+from quantkit.table import Algorithm, CalibrationTable, Header
+
+pytestmark = pytest.mark.usefixtures("folder")
+with_calibrators = pytest.mark.skipif(not HAS_CALIBRATORS, reason="TensorRT 11 has no calibrators")
+without_calibrators = pytest.mark.skipif(HAS_CALIBRATORS, reason="this version has calibrators")
+
+RANGE = "x=1:4:8"
+ALL = {
+    "workspace": 1 << 20, "level": 1, "version_compatible": True, "hardware_compatible": True, "refit": True,
+    "verbosity": Verbosity.NAMES,
+}  # fmt: skip
+
+
+def build(network: str, precision: str, table: CalibrationTable | None = None, **how: Any) -> Built:
+    model = load_model(f"{network}.onnx")
+    arguments = {name: how.pop(name) for name in ("timing_cache", "phase") if isinstance(how.get(name), bytes)}
+    if "phase" in how:
+        arguments["phase"] = how.pop("phase")
+    options = BuildOptions(precision=Precision.named(precision), **how)
+    return build_engine(model, options, parse_shapes([RANGE], model.inputs), table=table, **arguments)
+
+
+def table_for(number: int | None = NUMBER, algorithm: Algorithm = Algorithm.ENTROPY_2) -> CalibrationTable:
+    version = None if algorithm is Algorithm.LEGACY else number
+    return CalibrationTable(Header(algorithm, version), {"x": 0.1, "c": 0.2, "a": 0.3, "y": 0.25})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_float(world: checked.World, precision: str) -> None:
+    made = build("float", precision)
+    assert made.plan.startswith(b'{"magic": "plan"')
+    assert [layer.nodes for layer in made.layers] == [("/conv",), ("b",), ("b_reshape",), ("/add",), ("y",)]
+    assert made.layers[0].precision == "FP32"
+    assert made.memory == 4096
+    assert made.warnings == ("weights are denormal",)
+    assert made.timing_cache == b"+measured"
+    assert world.build.flags == ({"TF32"} if precision == "tf32" else set())
+    assert world.build.strong == (checked.MAJOR >= 11)
+
+
+def test_phases_are_told(world: checked.World) -> None:
+    told: list[str] = []
+    build("float", "fp32", phase=told.append)
+    assert told[0] == "starting TensorRT"
+    assert "building" in told
+    if checked.MAJOR >= 10:
+        assert "Building Engine 1/3" in told
+
+
+@with_calibrators
+def test_fp16(world: checked.World) -> None:
+    build("float", "fp16")
+    assert world.build.flags == {"FP16", "TF32"}
+
+
+@with_calibrators
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_int8_with_a_table(world: checked.World, algorithm: Algorithm) -> None:
+    made = build("float", "int8", table_for(algorithm=algorithm))
+    assert world.build.flags == {"INT8", "FP16", "TF32"}
+    assert world.build.batches == []
+    assert world.build.table_read is not None
+    assert made.calls == 0
+    assert made.covered is not None
+    assert made.covered.completed == ("b", "b_reshaped")
+    assert made.covered.missing == ()
+    assert {layer.precision for layer in made.layers} == {"INT8"}
+
+
+@with_calibrators
+def test_a_table_of_another_version(world: checked.World) -> None:
+    with pytest.raises(TableError, match="would ignore it"):
+        build("float", "int8", table_for(8501))
+    assert world.builds == []
+    made = build("float", "int8", table_for(8501), retarget=True)
+    assert world.build.batches == []
+    assert "--retarget" in made.notes[0]
+
+
+@with_calibrators
+def test_nodes_kept_out_of_int8(world: checked.World) -> None:
+    made = build("float", "int8", table_for(), exclude=("/conv", "Relu"), fp16=False)
+    assert world.build.precisions == {"/conv": "FLOAT", "y": "FLOAT"}
+    assert "OBEY_PRECISION_CONSTRAINTS" in world.build.flags
+    assert made.kept == ("/conv", "y")
+
+
+def test_int8_by_qdq(world: checked.World) -> None:
+    made = build("qdq", "int8")
+    assert world.build.flags == ({"INT8", "FP16", "TF32"} if HAS_CALIBRATORS else {"TF32"})
+    assert world.build.strong == (checked.MAJOR >= 11)
+    assert made.layers[-1].precision == "INT8"
+
+
+@pytest.mark.parametrize("network", ["float", "qdq"])
+def test_every_option(world: checked.World, network: str) -> None:
+    precision = "int8" if network == "qdq" else "fp32"
+    build(network, precision, timing_cache=b"", **ALL)
+    assert {"REFIT", "VERSION_COMPATIBLE"} <= world.build.flags
+    assert (world.build.level, world.build.workspace) == (1, 1 << 20)
+
+
+def test_strong_types(world: checked.World) -> None:
+    if checked.MAJOR < 10:
+        with pytest.raises(BackendError, match="no strongly typed networks"):
+            build("qdq", "int8", strongly_typed=True)
+        return
+    build("qdq", "int8", strongly_typed=True)
+    assert world.build.strong
+    assert world.build.flags == {"TF32"}
+
+
+@with_calibrators
+@pytest.mark.parametrize(("precision", "how"), [("int8", {}), ("fp16", {}), ("int8", {"exclude": ("/conv",)})])
+def test_strong_types_of_a_float_network(world: checked.World, precision: str, how: dict[str, Any]) -> None:
+    table = table_for() if precision == "int8" else None
+    with pytest.raises((BackendError, UsageError)):
+        build("float", precision, table, strongly_typed=True, **how)
+    assert world.builds == []
+
+
+@pytest.mark.parametrize("there", [None, b"", b"measured"])
+def test_timing_cache(world: checked.World, there: bytes | None) -> None:
+    model = load_model("float.onnx")
+    made = build_engine(
+        model, BuildOptions(precision=Precision.FP32), parse_shapes([RANGE], model.inputs), timing_cache=there
+    )
+    assert world.build.timing_cache == (there or b"")
+    assert made.timing_cache == (there or b"") + b"+measured"
+
+
+def test_a_timing_cache_that_does_not_fit() -> None:
+    world = checked.reset(takes_timing_cache=False)
+    made = build("float", "fp32", timing_cache=b"of another GPU")
+    assert world.build.timing_cache == b""
+    assert "timing cache" in made.notes[0]
+
+
+def test_no_timing_cache(world: checked.World) -> None:
+    made = build("float", "fp32", timing_cache=False)
+    assert made.timing_cache is None
+    assert world.build.timing_cache is None
+    assert "DISABLE_TIMING_CACHE" in world.build.flags
+
+
+@without_calibrators
+@pytest.mark.parametrize(
+    ("precision", "table", "how"),
+    [
+        ("int8", True, {}),
+        ("int8", False, {}),
+        ("best", False, {}),
+        ("fp16", False, {}),
+        ("int8", True, {"exclude": ("/conv",)}),
+    ],
+)
+def test_refused_on_11(world: checked.World, precision: str, table: bool, how: dict[str, Any]) -> None:
+    with pytest.raises(BackendError) as caught:
+        build("float", precision, table_for(101600) if table else None, **how)
+    assert "TensorRT 11" in caught.value.problem
+    assert caught.value.remedy
+    assert world.builds == []
+
+
+@without_calibrators
+def test_exclusions_refused_on_11(world: checked.World) -> None:
+    with pytest.raises(BackendError, match="TensorRT 11"):
+        build("qdq", "int8", exclude=("/conv",))
+    assert world.builds == []
+
+
+@pytest.mark.parametrize("unparsable", [(), ("Conv",)])
+def test_what_the_parser_cannot_parse(unparsable: tuple[str, ...]) -> None:
+    world = checked.reset(unparsable=unparsable)
+    with pytest.raises(ModelError) as caught:
+        build("odd", "fp32")
+    assert "node '/odd' (Mystery)" in caught.value.problem
+    if unparsable:
+        assert "node '/conv' (Conv): Assertion failed: nobody knows how" in caught.value.problem
+    assert world.builds == []
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "text"),
+    [
+        (("Could not find any implementation for node /conv.",), BackendError, "no kernel"),
+        (("something else",), ModelError, "something else"),
+        ((), None, ""),
+    ],
+)
+def test_no_plan(said: tuple[str, ...], error: type[Exception] | None, text: str) -> None:
+    checked.reset(fails=said)
+    if error is None:
+        build("float", "fp32")
+        return
+    with pytest.raises(error, match=text):
+        build("float", "fp32")
+
+
+def test_tensorrt_that_does_not_start() -> None:
+    checked.reset(starts=False)
+    with pytest.raises(BackendError, match="CUDA initialization failure"):
+        build("float", "fp32")
+
+
+def test_no_gpu() -> None:
+    host_cuda.reset(started=False)
+    with pytest.raises(BackendError, match="no CUDA-capable device"):
+        build("float", "fp32")
+
+
+def test_the_folder_is_left_alone(folder: Path) -> None:
+    before = sorted(folder.iterdir())
+    build("float", "fp32")
+    assert sorted(folder.iterdir()) == before

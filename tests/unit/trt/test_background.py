@@ -1,0 +1,125 @@
+"""Work in a thread: its result, its errors, and Ctrl-C while it lasts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from quantkit.backends.tensorrt.background import in_background
+
+LIMIT = 30.0
+"""Seconds that a process of its own may take."""
+PATH = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[3])])
+
+
+def nothing() -> None:
+    """Stops nothing."""
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_the_result_comes_back(waits: bool) -> None:
+    assert in_background(lambda: 42, nothing, waits=waits) == 42
+    assert in_background(lambda: None, nothing, waits=waits) is None
+    assert in_background(threading.current_thread, nothing, waits=waits) is not threading.current_thread()
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), SystemExit(2), MemoryError()])
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_goes_wrong_comes_out_as_itself(waits: bool, error: BaseException) -> None:
+    def work() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        in_background(work, lambda: pytest.fail("nobody stopped it"), waits=waits)
+    assert caught.value is error
+
+
+SCRIPT = """
+import signal, sys, threading, time
+from quantkit.backends.tensorrt.background import in_background
+from quantkit.errors import Interrupted
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+stopping = threading.Event()
+
+def stop():
+    print("stop")
+    stopping.set()
+
+def interrupted_after(*times):
+    for seconds in times:
+        timer = threading.Timer(seconds, signal.raise_signal, (signal.SIGINT,))
+        timer.daemon = True
+        timer.start()
+
+{work}
+
+try:
+    in_background(work, stop, waits={waits})
+except Interrupted as error:
+    print(error.problem)
+except BaseException as error:
+    print(repr(error))
+"""
+
+
+def said(work: str, *, waits: bool) -> list[str]:
+    """What a process prints whose work is interrupted; it has to end by itself."""
+    script = SCRIPT.format(work=textwrap.dedent(work), waits=waits)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": PATH},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split("\n")[:-1]
+
+
+LEAVES = pytest.mark.xfail(
+    sys.version_info < (3, 13), reason="a join that is interrupted makes the thread look dead: nobody waits for it"
+)
+STOPS = """
+    def work():
+        stopping.wait(20)
+        time.sleep(0.3)
+        print("ended")
+        {end}
+
+    interrupted_after(0.3)
+"""
+GOES_ON = """
+    def work():
+        time.sleep(20)
+        print("ended")
+
+    interrupted_after({times})
+"""
+
+
+@LEAVES
+@pytest.mark.parametrize("end", ["return 42", "raise ValueError"])
+def test_ctrl_c_waits_for_work_that_can_be_stopped(end: str) -> None:
+    assert said(STOPS.format(end=end), waits=True) == ["stop", "ended", "the build was stopped"]
+
+
+def test_ctrl_c_leaves_work_that_cannot_be_stopped() -> None:
+    assert said(GOES_ON.format(times="0.3"), waits=False) == ["stop", "the build was stopped"]
+
+
+@LEAVES
+def test_the_second_ctrl_c_leaves_work_that_should_have_stopped() -> None:
+    assert said(GOES_ON.format(times="0.3, 0.8"), waits=True) == ["stop", "stop", "the build was stopped"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_ctrl_c_ends_soon_whatever_the_work_does(waits: bool) -> None:
+    assert said(GOES_ON.format(times="0.3, 0.8"), waits=waits)[-1] == "the build was stopped"

@@ -1,0 +1,256 @@
+"""What a build decides without TensorRT: where the engine goes, which table it uses, what is reused, what is warned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+from quantkit.artifact import sha256_of
+from quantkit.backends.tensorrt.options import BuildOptions, Command, Precision
+from quantkit.backends.tensorrt.shapes import ShapeRange
+from quantkit.engine_record import EngineRecord, LayerRecord, TableUse, record_bytes, record_path
+from quantkit.errors import OutputError, StaleError, TableError, UsageError
+from quantkit.graph import Model, load_model
+from quantkit.pipeline.build import BuiltEngine, command, identity, placed, read_cache, reused, scales_for
+from quantkit.provenance import ModelRecord, Provenance, TableRecord, provenance_bytes, provenance_path
+from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
+
+TEXT = '<ir_version: 8, opset_import: ["": 17]> net (float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y) {{ {body} }}'
+PLAIN = "y = Conv(x, w)"
+QDQ = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = Conv(d, w)"
+TABLE = CalibrationTable(Header(Algorithm.ENTROPY_2, 8600), {"x": 0.5, "y": 0.25})
+PLAN = b"an engine"
+RANGES = {"x": ShapeRange((1, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))}
+
+
+def network(folder: Path, body: str = PLAIN) -> Model:
+    proto = parser.parse_model(TEXT.format(body=body))
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "s"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.int8(0), "z"))
+    onnx.save(proto, folder / "net.onnx")
+    return load_model(folder / "net.onnx")
+
+
+def write_table(path: Path, *, model: str | None = None, changed: bool = False) -> Path:
+    """A table, with its provenance where `model` is a network's sha256."""
+    path.write_bytes(table_bytes(TABLE))
+    if model is not None:
+        digest = "other" if changed else sha256_of(path.read_bytes())
+        record = TableRecord(file=path.name, sha256=digest, header=TABLE.header.text, tensors=2)
+        known = Provenance(quantkit="1", table=record, model=ModelRecord(file="net.onnx", sha256=model), rule="entropy")
+        provenance_path(path).write_bytes(provenance_bytes(known))
+    return path
+
+
+def record(**changed: Any) -> EngineRecord:
+    settings: dict[str, Any] = {
+        "quantkit": "1",
+        "file": "net.engine",
+        "sha256": sha256_of(PLAN),
+        "bytes": len(PLAN),
+        "tensorrt": "8.6.1",
+        "gpu": "NVIDIA H200",
+        "model": ModelRecord(file="net.onnx", sha256="m"),
+        "precision": "int8",
+        "shapes": {name: r.text for name, r in RANGES.items()},
+        "options": BuildOptions().document(),
+        "seconds": 1.0,
+        "device_memory": 1,
+        "layers": (),
+    }
+    return EngineRecord(**{**settings, **changed})
+
+
+# ── where ──
+
+
+def test_the_engine_goes_beside_the_model_or_where_it_is_told(tmp_path: Path) -> None:
+    model = tmp_path / "net.onnx"
+    assert placed(None, model, "a.engine") == tmp_path / "a.engine"
+    assert placed(str(tmp_path), model, "a.engine") == tmp_path / "a.engine"
+    assert placed(tmp_path / "b.plan", model, "a.engine") == tmp_path / "b.plan"
+    with pytest.raises(OutputError, match="there is no folder"):
+        placed(tmp_path / "none" / "b.plan", model, "a.engine")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.xfail(strict=True, reason="with --force the model would be overwritten")
+def test_the_engine_does_not_go_where_the_model_is(tmp_path: Path) -> None:
+    model = network(tmp_path)
+    with pytest.raises((OutputError, UsageError)):
+        placed(model.path, model.path, "a.engine")
+
+
+def test_a_timing_cache_is_read_where_there_is_one(tmp_path: Path) -> None:
+    assert read_cache(None) is None
+    assert read_cache(tmp_path / "t.cache") is None
+    (tmp_path / "t.cache").write_bytes(b"times")
+    assert read_cache(tmp_path / "t.cache") == b"times"
+
+
+# ── with which table ──
+
+
+def test_the_table_beside_the_model_is_taken(tmp_path: Path) -> None:
+    model = network(tmp_path)
+    assert scales_for(model, BuildOptions(), None) is None
+    path = write_table(tmp_path / "net.calib", model=model.sha256)
+    for precision in (Precision.INT8, Precision.BEST):
+        scales = scales_for(model, BuildOptions(precision=precision), None)
+        assert scales is not None
+        assert (scales.path, scales.table.scales, scales.sha256) == (path, TABLE.scales, sha256_of(path.read_bytes()))
+        assert scales.provenance is not None
+        assert scales.provenance.rule == "entropy"
+    assert scales_for(model, BuildOptions(precision=Precision.FP16), None) is None
+
+
+def test_a_network_with_q_dq_takes_no_table_by_itself(tmp_path: Path) -> None:
+    model = network(tmp_path, QDQ)
+    write_table(tmp_path / "net.calib", model="another")
+    assert scales_for(model, BuildOptions(), None) is None
+
+
+def test_a_table_of_unknown_origin_is_taken_where_it_is_given(tmp_path: Path) -> None:
+    scales = scales_for(network(tmp_path), BuildOptions(), write_table(tmp_path / "their.cache"))
+    assert scales is not None
+    assert scales.provenance is None
+
+
+def test_tables_that_do_not_belong_are_refused(tmp_path: Path) -> None:
+    model = network(tmp_path)
+    with pytest.raises(UsageError, match="a table goes with INT8, the precision is fp16"):
+        scales_for(model, BuildOptions(precision=Precision.FP16), write_table(tmp_path / "a"))
+    with pytest.raises(StaleError, match=r"made for another network \(net\.onnx, 123456789012\)"):
+        scales_for(model, BuildOptions(), write_table(tmp_path / "b", model="1234567890123456"))
+    with pytest.raises(StaleError, match="was changed after quantkit wrote it"):
+        scales_for(model, BuildOptions(), write_table(tmp_path / "c", model=model.sha256, changed=True))
+    with pytest.raises(TableError):
+        scales_for(model, BuildOptions(), tmp_path / "none")
+
+
+# ── what is there already ──
+
+
+def engine(folder: Path, record: EngineRecord | None, content: bytes = PLAN) -> Path:
+    path = folder / "net.engine"
+    path.write_bytes(content)
+    if record is not None:
+        record_path(path).write_bytes(record_bytes(record))
+    return path
+
+
+def test_an_engine_of_the_same_is_reused(tmp_path: Path) -> None:
+    model = network(tmp_path)
+    write_table(tmp_path / "net.calib", model=model.sha256)
+    options = BuildOptions(exclude=("Softmax",), workspace=1 << 20)
+    scales = scales_for(model, options, None)
+    assert scales is not None
+    wanted = identity(model, options, RANGES, scales, "8.6.1", "NVIDIA H200")
+    use = TableUse(file="net.calib", sha256=scales.sha256, header=TABLE.header.text, share=1.0)
+    there = record(
+        model=ModelRecord(file="m.onnx", sha256=model.sha256),
+        options=options.document(),
+        table=use,
+        trtexec="trtexec x",
+    )
+    found = reused(engine(tmp_path, there), wanted)
+    assert (found.reused, found.record, found.command) == (True, there, Command("trtexec x"))
+    assert "reused" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("TensorRT", {"tensorrt": "10.3.0"}),
+        ("GPU", {"gpu": "NVIDIA H100"}),
+        ("model", {"model": ModelRecord(file="net.onnx", sha256="n")}),
+        ("table", {"table": TableUse(file="t", sha256="t", header="h", share=1.0)}),
+        ("shapes", {"shapes": {"x": "1x3x8x8:2x3x8x8:8x3x8x8"}}),
+        ("options", {"options": BuildOptions(level=5).document()}),
+    ],
+)
+def test_an_engine_of_something_else_is_refused_with_what_changed(
+    tmp_path: Path, name: str, changed: dict[str, Any]
+) -> None:
+    wanted = record().identity()
+    assert reused(engine(tmp_path, record()), wanted).reused
+    with pytest.raises(StaleError, match=rf"was built of something else: {name}\n"):
+        reused(engine(tmp_path, record(**changed)), wanted)
+
+
+def test_an_engine_that_is_not_what_was_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StaleError, match="was changed after quantkit wrote it"):
+        reused(engine(tmp_path, record(), b"another"), record().identity())
+    record_path(tmp_path / "net.engine").unlink()
+    with pytest.raises(StaleError, match="nothing tells what it was built of") as caught:
+        reused(tmp_path / "net.engine", record().identity())
+    assert "--force" in caught.value.remedy
+
+
+def test_identity_has_the_same_parts_as_that_of_a_record(tmp_path: Path) -> None:
+    parts = identity(network(tmp_path), BuildOptions(), RANGES, None, "8.6.1", "NVIDIA H200")
+    assert list(parts) == list(record().identity())
+
+
+# ── what is said ──
+
+
+def layer(precision: str, kind: str = "CaskConvolution") -> LayerRecord:
+    return LayerRecord(name="x", nodes=("x",), kind=kind, precision=precision)
+
+
+def built(**changed: Any) -> BuiltEngine:
+    return BuiltEngine(Path("net.engine"), record(**changed), Command("trtexec"), False)
+
+
+def test_layers_that_compute_are_counted() -> None:
+    found = built(
+        layers=(layer("INT8"), layer("FP16"), layer("INT8"), layer("FP32", "Reformat"), layer("FP32", "NoOp"))
+    )
+    assert found.counts == {"INT8": 2, "FP16": 1}
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(("precision", "warned"), [("int8", True), ("best", True), ("fp16", False), ("fp32", False)])
+def test_an_int8_engine_without_int8_is_warned_of(precision: str, warned: bool) -> None:
+    warnings = built(precision=precision, layers=(layer("FP16"), layer("INT8", "Reformat"))).warnings
+    assert [text.startswith("no layer of this engine computes in INT8") for text in warnings] == [True] * warned
+    assert built(precision=precision).warnings == ()
+
+
+@pytest.mark.xfail(strict=True, reason="an engine that tells no precisions is warned of as one without INT8")
+def test_an_engine_that_tells_names_only_is_not_warned_of() -> None:
+    assert built(layers=(layer("unknown", "unknown"),)).warnings == ()
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, ": t0"), (3, ": t0, t1, t2"), (4, ": t0, t1, t2 …")])
+def test_what_tensorrt_said_and_tensors_without_scale_are_warned_of(count: int, shown: str) -> None:
+    missing = tuple(f"t{i}" for i in range(count))
+    use = TableUse(file="t", sha256="t", header="h", share=0.9, missing=missing)
+    said, scales = built(warnings=("careful",), table=use, layers=(layer("INT8"),)).warnings
+    assert said == "TensorRT: careful"
+    assert scales.startswith(f"{count} tensors have no scale")
+    assert scales.endswith(shown)
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_the_line_for_trtexec_names_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, progress: bool) -> None:
+    monkeypatch.setattr("quantkit.pipeline.build.tensorrt", lambda: None)
+    monkeypatch.setattr("quantkit.pipeline.build.features", lambda _: SimpleNamespace(progress=progress))
+    model = network(tmp_path)
+    scales = scales_for(model, BuildOptions(), write_table(tmp_path / "net.calib"))
+    line = command(model, tmp_path / "e", BuildOptions(), RANGES, scales, tmp_path / "t.cache", ()).line
+    assert line is not None
+    words = line.split()
+    assert f"--onnx={model.path}" in words
+    assert f"--calib={tmp_path / 'net.calib'}" in words
+    assert f"--timingCacheFile={tmp_path / 't.cache'}" in words
+    assert "--optShapes=x:2x3x8x8" in words
+    assert ("--preview=+profileSharing0806" in words) is not progress

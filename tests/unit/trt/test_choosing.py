@@ -1,0 +1,138 @@
+"""Which backend calibrates, and what is said about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantkit.errors import BackendError, UsageError
+from quantkit.histogram import HistogramMode
+from quantkit.job.options import CalibrateOptions
+from quantkit.pipeline import choosing
+from quantkit.pipeline.choosing import beyond_tensorrt, chosen_backend
+from quantkit.provenance import ModelRecord, Provenance, RunRecord, TableRecord, provenance_bytes, provenance_path
+from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule
+from quantkit.table import Algorithm
+
+ENTROPY: tuple[Rule, ...] = (Entropy(),)
+MISSING = BackendError("TensorRT is not installed", remedy="install it")
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, *, driver: bool = True, fault: BackendError | None = None) -> list[str]:
+    """A machine with a driver or not, and with what TensorRT's calibrators need, or a fault; returns what was asked."""
+    asked: list[str] = []
+
+    def has_driver() -> bool:
+        asked.append("driver")
+        return driver
+
+    def refuse() -> None:
+        asked.append("TensorRT")
+        if fault:
+            raise fault
+
+    monkeypatch.setattr(choosing, "has_driver", has_driver)
+    monkeypatch.setattr(choosing, "refuse_without_calibrators", refuse)
+    return asked
+
+
+def options(**settings: Any) -> CalibrateOptions:
+    return CalibrateOptions(**settings)
+
+
+def test_whoever_asks_for_onnxruntime_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = machine(monkeypatch)
+    assert chosen_backend(options(backend="onnxruntime"), ENTROPY, None) == ("onnxruntime", ())
+    assert asked == []
+
+
+def test_without_a_driver_nothing_else_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = machine(monkeypatch, driver=False)
+    assert chosen_backend(options(), ENTROPY, None) == ("onnxruntime", ())
+    assert asked == ["driver"]
+
+
+def test_tensorrt_calibrates_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch)
+    backend, (note,) = chosen_backend(options(), ENTROPY, None)
+    assert backend == "tensorrt"
+    assert "--backend onnxruntime" in note
+    assert chosen_backend(options(backend="tensorrt"), ENTROPY, None) == ("tensorrt", ())
+
+
+def test_where_tensorrt_is_missing_onnxruntime_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, fault=MISSING)
+    assert chosen_backend(options(), ENTROPY, None) == (
+        "onnxruntime",
+        ("onnxruntime calibrates: TensorRT is not installed",),
+    )
+    with pytest.raises(BackendError) as caught:
+        chosen_backend(options(backend="tensorrt"), ENTROPY, None)
+    assert caught.value is MISSING
+
+
+BEYOND: list[tuple[tuple[Rule, ...], dict[str, Any], str | None]] = [
+    (ENTROPY, {}, None),
+    ((MinMax(),), {}, None),
+    (ENTROPY, {"algorithm": Algorithm.ENTROPY}, None),
+    ((Percentile(99.9),), {"algorithm": Algorithm.LEGACY}, None),
+    ((Percentile(99.9),), {}, "have no rule percentile:99.9 (EntropyCalibration2)"),
+    ((Mse(),), {}, "have no rule mse (EntropyCalibration2)"),
+    (ENTROPY, {"algorithm": Algorithm.MIN_MAX}, "have no rule entropy (MinMaxCalibration)"),
+    ((Entropy(), MinMax()), {}, "make one table a run"),
+    (ENTROPY, {"histogram": HistogramMode.INVARIANT}, "have histograms of their own"),
+    (ENTROPY, {"resume": True}, "cannot resume"),
+    (ENTROPY, {"learning_curve": True}, "show no learning curve"),
+]
+
+
+@pytest.mark.parametrize(("rules", "settings", "problem"), BEYOND)
+def test_what_the_calibrators_cannot_do(
+    monkeypatch: pytest.MonkeyPatch, rules: tuple[Rule, ...], settings: dict[str, Any], problem: str | None
+) -> None:
+    machine(monkeypatch)
+    assert beyond_tensorrt(options(**settings), rules) == problem
+    backend, notes = chosen_backend(options(**settings), rules, None)
+    if problem is None:
+        assert backend == "tensorrt"
+        return
+    assert (backend, notes) == ("onnxruntime", (f"onnxruntime calibrates: TensorRT's calibrators {problem}",))
+    with pytest.raises(UsageError, match="TensorRT's calibrators ") as caught:
+        chosen_backend(options(backend="tensorrt", **settings), rules, None)
+    assert problem in caught.value.problem
+
+
+def test_a_provider_that_is_asked_for_is_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch)
+    assert chosen_backend(options(provider="cuda"), ENTROPY, None) == ("onnxruntime", ())
+
+
+@pytest.mark.parametrize(
+    ("backend", "force", "chosen"),
+    [
+        ("onnxruntime 1.22.0 cpu", False, "onnxruntime"),
+        ("onnxruntime 1.22.0 cpu", True, "tensorrt"),
+        ("tensorrt 8.6.0 NVIDIA H200", False, "tensorrt"),
+        (None, False, "tensorrt"),
+    ],
+)
+def test_a_table_that_is_there_decides(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: str | None, force: bool, chosen: str
+) -> None:
+    machine(monkeypatch)
+    output = tmp_path / "m.calib"
+    run = RunRecord(histogram=HistogramMode.TENSORRT, backend=backend, batches=1, slice=1) if backend else None
+    table = TableRecord(file="m.calib", sha256="a", header="h", tensors=1)
+    provenance = Provenance(quantkit="1", table=table, model=ModelRecord(file="m.onnx", sha256="b"), run=run)
+    provenance_path(output).write_bytes(provenance_bytes(provenance))
+    assert chosen_backend(options(force=force), ENTROPY, output)[0] == chosen
+    assert chosen_backend(options(force=force), ENTROPY, tmp_path / "other.calib")[0] == "tensorrt"
+
+
+@pytest.mark.xfail(strict=True, reason="TensorRT calibrates for its own version only, and fails after the run")
+def test_a_version_that_is_not_the_installed_one_is_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch)
+    monkeypatch.setattr("quantkit.tensorrt_version.installed_number", lambda: 8600)
+    assert chosen_backend(options(tensorrt_version="10.3.0"), ENTROPY, None)[0] == "onnxruntime"

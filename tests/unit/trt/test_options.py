@@ -1,0 +1,174 @@
+"""Build options: what contradicts itself is refused, and the `trtexec` line says the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantkit.backends.tensorrt.options import BuildOptions, Files, Precision, Verbosity, trtexec
+from quantkit.backends.tensorrt.shapes import ShapeRange
+from quantkit.errors import UsageError
+from quantkit.table import Algorithm, CalibrationTable, Header
+
+FILES = Files(Path("m.onnx"), Path("m.engine"))
+TABLE = CalibrationTable(Header(Algorithm.ENTROPY_2, 8601), {"x": 0.5})
+RANGES = {
+    "image": ShapeRange((1, 3, 8, 8), (4, 3, 8, 8), (16, 3, 8, 8)),
+    "fixed": ShapeRange((2, 2), (2, 2), (2, 2)),
+    "ids": ShapeRange((1,), (4,), (16,)),
+}
+HEAD = "trtexec --onnx=m.onnx --saveEngine=m.engine"
+TAIL = "--builderOptimizationLevel=3 --profilingVerbosity=detailed"
+
+
+@pytest.mark.parametrize(
+    ("precision", "more", "flags", "tf32", "int8"),
+    [
+        ("fp32", {}, (), False, False),
+        ("fp32", {"fp16": False}, (), False, False),
+        ("tf32", {}, (), True, False),
+        ("fp16", {}, ("FP16",), True, False),
+        ("fp16", {"tf32": False}, ("FP16",), False, False),
+        ("int8", {}, ("INT8", "FP16"), True, True),
+        ("int8", {"fp16": False}, ("INT8",), True, True),
+        ("int8", {"tf32": False}, ("INT8", "FP16"), False, True),
+        ("best", {}, ("INT8", "FP16"), True, True),
+        ("best", {"fp16": False}, ("INT8",), True, True),
+    ],
+)
+def test_a_precision_is_a_set_of_flags(
+    precision: str, more: dict[str, Any], flags: tuple[str, ...], tf32: bool, int8: bool
+) -> None:
+    options = BuildOptions(precision=Precision.named(precision), **more)
+    assert (options.flags, options.allows_tf32, options.int8) == (flags, tf32, int8)
+    assert options.document()["tf32"] is tf32
+
+
+@pytest.mark.parametrize(
+    ("options", "files", "table", "kept", "wanted"),
+    [
+        (
+            BuildOptions(),
+            Files(
+                Path("m.onnx"), Path("m.engine"), table=Path("m.calib"), timing_cache=Path("t.cache"), ranges=RANGES
+            ),
+            TABLE,
+            (),
+            f"{HEAD} --fp16 --int8 --calib=m.calib --minShapes=image:1x3x8x8,ids:1 --optShapes=image:4x3x8x8,ids:4 "
+            "--maxShapes=image:16x3x8x8,ids:16 --builderOptimizationLevel=3 --timingCacheFile=t.cache "
+            "--profilingVerbosity=detailed",
+        ),
+        (
+            BuildOptions(precision=Precision.TF32),
+            Files(Path("m.onnx"), Path("m.engine"), shares_profile=True),
+            None,
+            (),
+            f"{HEAD} --builderOptimizationLevel=3 --preview=+profileSharing0806 --profilingVerbosity=detailed",
+        ),
+        (BuildOptions(precision=Precision.FP32), FILES, None, (), f"{HEAD} --noTF32 {TAIL}"),
+        (BuildOptions(precision=Precision.TF32), FILES, None, (), f"{HEAD} {TAIL}"),
+        (BuildOptions(precision=Precision.FP16, tf32=False), FILES, None, (), f"{HEAD} --fp16 --noTF32 {TAIL}"),
+        (BuildOptions(fp16=False), FILES, TABLE, (), f"{HEAD} --int8 {TAIL}"),
+        (
+            BuildOptions(workspace=(1 << 30) + 1, level=5, verbosity=Verbosity.NAMES),
+            FILES,
+            None,
+            (),
+            f"{HEAD} --fp16 --int8 --memPoolSize=workspace:1025 --builderOptimizationLevel=5 "
+            "--profilingVerbosity=layer_names_only",
+        ),
+        (
+            BuildOptions(
+                precision=Precision.FP16,
+                version_compatible=True,
+                hardware_compatible=True,
+                refit=True,
+                level=0,
+                verbosity=Verbosity.NONE,
+            ),
+            FILES,
+            None,
+            (),
+            f"{HEAD} --fp16 --builderOptimizationLevel=0 --versionCompatible --hardwareCompatibilityLevel=ampere+ "
+            "--refit --profilingVerbosity=none",
+        ),
+        (
+            BuildOptions(),
+            Files(Path("my model.onnx"), Path("m.engine")),
+            None,
+            (),
+            f"trtexec '--onnx=my model.onnx' --saveEngine=m.engine --fp16 --int8 {TAIL}",
+        ),
+    ],
+)  # fmt: skip
+def test_the_line_for_trtexec(
+    options: BuildOptions, files: Files, table: CalibrationTable | None, kept: tuple[str, ...], wanted: str
+) -> None:
+    command = trtexec(options, files, table, kept)
+    assert (command.line, command.reason) == (wanted, "")
+
+
+@pytest.mark.parametrize(("fp16", "dtype"), [(True, "fp16"), (False, "fp32")])
+def test_nodes_that_are_kept_out_of_int8_stand_in_the_line(fp16: bool, dtype: str) -> None:
+    line = trtexec(BuildOptions(fp16=fp16), FILES, TABLE, ("/a/Conv", "/b/Relu")).line
+    assert line is not None
+    assert "--precisionConstraints=obey" in line.split()
+    assert f"--layerPrecisions=/a/Conv:{dtype},/b/Relu:{dtype}" in line.split()
+
+
+@pytest.mark.parametrize("algorithm", [a for a in Algorithm if a is not Algorithm.ENTROPY_2])
+def test_trtexec_reads_tables_of_one_calibrator_only(algorithm: Algorithm) -> None:
+    table = CalibrationTable(Header(algorithm, None if algorithm is Algorithm.LEGACY else 8601), {"x": 0.5})
+    command = trtexec(BuildOptions(), FILES, table, ())
+    assert command.line is None
+    assert algorithm.value in command.reason
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"level": 6}, "optimization level 6"),
+        ({"level": -1}, "optimization level -1"),
+        ({"min_coverage": 1.01}, "coverage 1.01"),
+        ({"min_coverage": -0.1}, "coverage -0.1"),
+        ({"min_coverage": float("nan")}, "coverage nan"),
+        ({"workspace": 0}, "workspace"),
+        ({"exclude": ("/a",), "precision": Precision.FP16}, "--exclude"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        BuildOptions(**settings)
+
+
+def test_names_of_precisions_and_verbosities() -> None:
+    assert [Precision.named(p.value) for p in Precision] == list(Precision)
+    assert [Verbosity.named(v.value) for v in Verbosity] == list(Verbosity)
+    with pytest.raises(UsageError, match="unknown precision 'int4'"):
+        Precision.named("int4")
+    with pytest.raises(UsageError, match="unknown verbosity 'loud'"):
+        Verbosity.named("loud")
+
+
+DECIDES = {
+    "precision": Precision.BEST,
+    "fp16": False,
+    "tf32": False,
+    "workspace": 1 << 20,
+    "level": 1,
+    "version_compatible": True,
+    "hardware_compatible": True,
+    "refit": True,
+    "strongly_typed": True,
+    "verbosity": Verbosity.NONE,
+    "exclude": ("Softmax",),
+}
+
+
+@pytest.mark.parametrize("name", DECIDES)
+def test_every_option_that_decides_about_the_engine_is_in_the_document(name: str) -> None:
+    assert BuildOptions(**{name: DECIDES[name]}).document() != BuildOptions().document()  # type: ignore[arg-type]
+    others: dict[str, Any] = {"force": True, "retarget": True, "min_coverage": 0.5, "timing_cache": False, "device": 3}
+    assert BuildOptions(**others).document() == BuildOptions().document()
