@@ -328,6 +328,9 @@ class IOptimizationProfile(Checked):
     def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:  # noqa: A002
         self._shapes[expect(input, str, "input")] = [dims(min), dims(opt), dims(max)]
 
+    def get_shape(self, input: str) -> list[Any]:  # noqa: A002
+        return [real.Dims(shape) for shape in self._shapes.get(expect(input, str, "input"), [])]
+
 
 class IHostMemory(Checked):
     def __init__(self, content: bytes) -> None:
@@ -396,6 +399,9 @@ class IBuilderConfig(Checked):
     def set_calibration_profile(self, profile: IOptimizationProfile) -> bool:
         self._calibration_profile = expect(profile, IOptimizationProfile, "profile")
         return True
+
+    def get_calibration_profile(self) -> IOptimizationProfile | None:
+        return self._calibration_profile
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
         expect(serialized_timing_cache, bytes, "serialized_timing_cache")

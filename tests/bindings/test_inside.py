@@ -14,6 +14,7 @@ PRECISION = "on weakly typed networks, the only ones that take a table, precisio
 ALLOWED = {
     "IBuilderConfig.int8_calibrator (write)": CALIBRATION,
     "IBuilderConfig.set_calibration_profile()": CALIBRATION,
+    "IBuilderConfig.get_calibration_profile()": "no alternative",
     "BuilderFlag.INT8": PRECISION,
     "BuilderFlag.FP16": PRECISION,
     "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": PRECISION,
@@ -38,6 +39,7 @@ OLD_OR_NEW = {
     "IBuilderConfig.progress_monitor (write)": {"10.0.1", "10.16.1.11", "11.4.0.106"},
     "ParserError.node_name()": {"10.0.1", "10.16.1.11", "11.4.0.106"},
     "IBuilderConfig.int8_calibrator (write)": {"8.6.1", "10.0.1", "10.16.1.11"},
+    "IBuilderConfig.get_calibration_profile()": {"8.6.1", "10.0.1", "10.16.1.11"},
     "NetworkDefinitionCreationFlag.STRONGLY_TYPED": {"10.0.1", "10.16.1.11"},
 }
 """What only some versions are to be asked for."""

@@ -1,7 +1,8 @@
 """The GPU through pycuda, in its primary context: the one that the CUDA runtime, TensorRT and torch share.
 
 A context is made current around each use and given back after it (`with device.current():`), in whichever thread, so
-that nobody else in the process finds another context than before. `pycuda.autoinit` does neither.
+that nobody else in the process finds another context than before. `pycuda.autoinit` does neither. What was made in one
+thread may be freed in another only while the context is current there, so that everything here has a `free()`.
 """
 
 from __future__ import annotations
@@ -159,6 +160,10 @@ class Event:
         """Wait on the host until the stream got there."""
         self._event.synchronize()
 
+    def free(self) -> None:
+        """Give it back; the context has to be current."""
+        self._event = None
+
     def since(self, earlier: Event) -> float:
         """Milliseconds of device time since another event."""
         return float(self._event.time_since(earlier._event))
@@ -191,6 +196,10 @@ class Stream:
     def synchronize(self) -> None:
         """Wait until all is done."""
         self.raw.synchronize()
+
+    def free(self) -> None:
+        """Give it back; the context has to be current."""
+        self.raw = None
 
     def capture(self, work: Callable[[], None]) -> Graph:
         """Record what `work` enqueues here as a CUDA graph. BackendError where it cannot be captured."""
@@ -244,7 +253,7 @@ def checked(call: str, code: int) -> None:
         raise BackendError(f"{call} failed with CUDA error {code}", remedy="leave out CUDA graphs")
 
 
-def free_all(items: Sequence[Buffer | Graph | None]) -> None:
+def free_all(items: Sequence[Buffer | Graph | Event | None]) -> None:
     """Give back what is there."""
     for item in items:
         if item is not None:

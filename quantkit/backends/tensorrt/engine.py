@@ -202,11 +202,16 @@ class Lane:
 
     def __exit__(self, *_: object) -> None:
         with self.of.device.current():
-            self.stream.synchronize()
-            self.context = None
-            free_all([*self._recorded, *(room.device for room in self._rooms.values())])
-            self._recorded.clear()
-            self._rooms.clear()
+            try:
+                self.stream.synchronize()
+            finally:
+                self.context = None
+                self._allocator = None
+                free_all([*self._recorded, *(room.device for room in self._rooms.values()), self._started, self._ended])
+                self._recorded.clear()
+                self._rooms.clear()
+                self._started = self._ended = None
+                self.stream.free()
 
     def submit(self, batch: Batch) -> None:
         """Enqueue a batch: copy in, run, copy out. DataError where it does not fit."""

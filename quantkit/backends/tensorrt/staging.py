@@ -34,15 +34,15 @@ class Gpu(Protocol):
         """Device memory with an `address`, a `size` and `free()`."""
 
     def stream(self) -> Any:
-        """A stream with `upload(buffer, array)`, `synchronize()` and `event()`, whose event has `wait()`."""
+        """A stream with `upload(buffer, array)`, `synchronize()`, `free()` and `event()`; that has `wait()`, `free()`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """Room for one batch: input → array in pinned memory, input → device memory."""
 
-    host: Mapping[str, Array]
-    device: Mapping[str, Any]
+    host: dict[str, Array]
+    device: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,7 @@ class Staging:
             raise staged.error
         with self._gpu.current():
             staged.event.wait()
+            staged.event.free()
         self._held = staged.slot
         self.seen.taken += 1
         return staged
@@ -139,16 +140,23 @@ class Staging:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._ready.put(None)
         slots, self._slots = self._slots, []
         with self._gpu.current():
             try:
                 if slots:
                     self._stream.synchronize()
             finally:
+                while not self._ready.empty():  # batches that nobody took: their events
+                    waiting = self._ready.get()
+                    if isinstance(waiting, Staged):
+                        waiting.event.free()
                 for slot in slots:
                     for buffer in slot.device.values():
                         buffer.free()
+                    slot.host.clear()
+                if slots:
+                    self._stream.free()
+        self._ready.put(None)  # whoever waits for a batch
 
     def _room(self, array: Array) -> Array:
         return self._gpu.pinned(array.nbytes)[: array.nbytes].view(array.dtype).reshape(array.shape)

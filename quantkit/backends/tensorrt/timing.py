@@ -52,6 +52,8 @@ def latencies(engine: Engine, batch: int, *, seconds: float, graph: bool) -> lis
                 last = lane.stream.event()
                 last.wait()
                 found.append(last.since(first))
+                first.free()
+                last.free()
         return found
 
 

@@ -10,7 +10,9 @@ import host_cuda
 import pytest
 from checked import HAS_CALIBRATORS, NUMBER
 
+from quantkit.backends.tensorrt import building
 from quantkit.backends.tensorrt.building import Built, build_engine
+from quantkit.backends.tensorrt.layers import Context, Layer, layers_of
 from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
 from quantkit.backends.tensorrt.shapes import parse_shapes
 from quantkit.errors import BackendError, ModelError, TableError, UsageError
@@ -128,12 +130,53 @@ def test_strong_types(world: checked.World) -> None:
 
 
 @with_calibrators
-@pytest.mark.parametrize(("precision", "how"), [("int8", {}), ("fp16", {}), ("int8", {"exclude": ("/conv",)})])
-def test_strong_types_of_a_float_network(world: checked.World, precision: str, how: dict[str, Any]) -> None:
-    table = table_for() if precision == "int8" else None
-    with pytest.raises((BackendError, UsageError)):
-        build("float", precision, table, strongly_typed=True, **how)
+@pytest.mark.parametrize(
+    ("precision", "table", "how"),
+    [
+        ("int8", True, {}),
+        ("int8", False, {}),
+        ("best", True, {}),
+        ("best", False, {}),
+        ("fp16", False, {}),
+        ("int8", True, {"exclude": ("/conv",)}),
+    ],
+)
+def test_strong_types_of_a_float_network(
+    world: checked.World, precision: str, table: bool, how: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="a strongly typed network takes its precisions from the model") as caught:
+        build("float", precision, table_for() if table else None, strongly_typed=True, **how)
+    assert precision in caught.value.problem
     assert world.builds == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_strong_types_of_a_float_network_that_stays_float(world: checked.World, precision: str) -> None:
+    if checked.MAJOR < 10:
+        with pytest.raises(BackendError, match="no strongly typed networks"):
+            build("float", precision, strongly_typed=True)
+        return
+    build("float", precision, strongly_typed=True)
+    assert world.build.strong
+    assert world.build.flags == ({"TF32"} if precision == "tf32" else set())
+
+
+@with_calibrators
+@pytest.mark.parametrize(("fp16", "flags"), [(True, {"FP16", "TF32"}), (False, {"TF32"})])
+def test_without_scales_nothing_is_int8(world: checked.World, fp16: bool, flags: set[str]) -> None:
+    made = build("float", "best", fp16=fp16)
+    assert world.build.flags == flags
+    assert {layer.precision for layer in made.layers} == {"FP32"}
+    with pytest.raises(UsageError, match="INT8 needs scales"):
+        build("float", "int8", fp16=fp16)
+    assert len(world.builds) == 1
+
+
+@with_calibrators
+def test_best_with_a_table(world: checked.World) -> None:
+    build("float", "best", table_for())
+    assert world.build.flags == {"INT8", "FP16", "TF32"}
+    assert world.build.table_read is not None
 
 
 @pytest.mark.parametrize("there", [None, b"", b"measured"])
@@ -151,6 +194,26 @@ def test_a_timing_cache_that_does_not_fit() -> None:
     made = build("float", "fp32", timing_cache=b"of another GPU")
     assert world.build.timing_cache == b""
     assert "timing cache" in made.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("there", "takes", "anew"),
+    [(None, True, True), (b"", True, True), (b"times", True, False), (b"times", False, True)],
+)
+def test_times_that_were_kept_are_known_as_such(
+    monkeypatch: pytest.MonkeyPatch, there: bytes | None, takes: bool, anew: bool
+) -> None:
+    checked.reset(takes_timing_cache=takes)
+    contexts: list[Context] = []
+
+    def seen(document: Any, context: Context) -> tuple[Layer, ...]:
+        contexts.append(context)
+        return layers_of(document, context)
+
+    monkeypatch.setattr(building, "layers_of", seen)
+    model = load_model("float.onnx")
+    build_engine(model, BuildOptions(precision=Precision.FP32), parse_shapes([RANGE], model.inputs), timing_cache=there)
+    assert [context.measured_anew for context in contexts] == [anew]
 
 
 def test_no_timing_cache(world: checked.World) -> None:

@@ -18,7 +18,7 @@ from quantkit.backends.tensorrt.calibrating import Calibrated, calibrate_on_tens
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.messages import Messages, logger
 from quantkit.data import DataOptions
-from quantkit.errors import BackendError, Interrupted, ModelError
+from quantkit.errors import BackendError, Interrupted, ModelError, UsageError
 from quantkit.job.options import CalibrateOptions
 from quantkit.job.value import prepared
 from quantkit.rules import Entropy, MinMax, Percentile
@@ -61,13 +61,19 @@ def parsed(log: Any, best: int) -> tuple[Any, Any, Any]:
     return builder, network, config
 
 
-def built_by_user(calibrator: Any, best: int = 4) -> Any:
+def built_by_user(calibrator: Any, best: int = 4, calibration: int | None = None) -> Any:
+    """calibration: the batch of a calibration profile, 0 for one without shapes."""
     log = logger(trt, Messages())
     with open_device().current():
         builder, network, config = parsed(log, best)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             config.int8_calibrator = calibrator
+            if calibration is not None:
+                profile = builder.create_optimization_profile()
+                if calibration:
+                    profile.set_shape("x", *[(calibration, 2, 4, 4)] * 3)
+                config.set_calibration_profile(profile)
         return calibrator.build(builder, network, config)
 
 
@@ -142,12 +148,40 @@ def test_calibration_runs_in_the_shape_of_the_data(world: checked.World, batch_s
 
 
 @with_calibrators
-def test_a_build_that_fails_leaves_no_table() -> None:
-    checked.reset(fails=("no kernel",))
-    calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy", table="made.calib", batch_size=4)
-    with pytest.raises(BackendError):
+@pytest.mark.parametrize("name", NAMES)
+def test_a_build_that_fails_leaves_no_table(name: str) -> None:
+    world = checked.reset(fails=("no kernel",))
+    calibrator = getattr(backend, name)("float.onnx", "data.npy", table="made.calib", batch_size=4)
+    with pytest.raises(BackendError, match="TensorRT built no engine"):
         built_by_user(calibrator)
-    assert not Path("made.calib").exists()
+    assert len(world.build.batches) == 3, "the calibration went well"
+    assert not list(Path().glob("made*"))
+
+
+@with_calibrators
+def test_a_calibration_profile_of_the_users_own(world: checked.World) -> None:
+    """It is used where the data has its shape; where not, nothing is built."""
+    calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy", table="made.calib", batch_size=2)
+    assert built_by_user(calibrator, calibration=2) is not None
+    assert world.build.calibration_shapes == {"x": (2, 2, 4, 4)}
+    calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy", table="other.calib", batch_size=4)
+    wanted = r"disagree: x \(2, 2, 4, 4\), batches \(4, 2, 4, 4\)"
+    with pytest.raises(UsageError, match=wanted) as caught:
+        built_by_user(calibrator, calibration=2)
+    assert "set_calibration_profile" in caught.value.remedy
+    assert len(world.builds) == 1
+    assert not Path("other.calib").exists()
+    reused = backend.EntropyCalibrator2("float.onnx", "data.npy", table="made.calib", batch_size=2)
+    assert built_by_user(reused, calibration=4) is not None, "with a table that is there no data is read"
+    assert reused.calls == 0
+
+
+@with_calibrators
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="get_shape() of an input that was not set is an empty list")
+def test_a_calibration_profile_that_lacks_an_input() -> None:
+    calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy", batch_size=2)
+    with pytest.raises(UsageError):
+        built_by_user(calibrator, calibration=0)
 
 
 @without_calibrators

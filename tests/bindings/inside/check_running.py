@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import checked
 import host_cuda
 import numpy as np
 import pytest
 
 from quantkit.backends.tensorrt.building import build_engine
-from quantkit.backends.tensorrt.engine import Engine
+from quantkit.backends.tensorrt.engine import Engine, unusable
+from quantkit.backends.tensorrt.messages import Messages
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.backends.tensorrt.shapes import parse_shapes
 from quantkit.backends.tensorrt.timing import latencies, throughput
@@ -94,9 +97,35 @@ def test_a_version_compatible_engine() -> None:
     model = load_model("float.onnx")
     options = BuildOptions(precision=Precision.FP32, version_compatible=True)
     made = build_engine(model, options, parse_shapes(["x=1:4:8"], model.inputs))
-    with pytest.raises(BackendError, match="host code") as caught:
+    with pytest.raises(BackendError, match=r"an\.engine is version compatible: .* without being allowed") as caught:
         Engine(made.plan, "an.engine")
-    assert "another GPU" not in caught.value.problem
+    assert "--allow-code" in caught.value.remedy
+    Path("an.engine").write_bytes(made.plan)
+    with pytest.raises(BackendError, match="without being allowed"):
+        Engine.load(Path("an.engine"))
+    (batch,) = batches(4)
+    for trusted in (Engine(made.plan, "x", allow_code=True), Engine.load(Path("an.engine"), allow_code=True)):
+        with trusted as e:
+            (outputs,) = e.run([batch])
+        np.testing.assert_array_equal(outputs["y"], batch["x"] * 2)
+
+
+@pytest.mark.parametrize("said", ["IRuntime::setEngineHostCodeAllowed", "see engine_host_code_allowed"])
+def test_how_tensorrt_may_word_its_refusal(said: str) -> None:
+    messages = Messages()
+    messages.take("ERROR", f"API Usage Error ({said})")
+    assert "is version compatible" in unusable(messages, "an.engine").problem
+
+
+def test_only_engines_that_are_trusted_may_bring_code(world: checked.World) -> None:
+    before = set(checked.TOUCHED)
+    checked.TOUCHED.clear()
+    try:
+        plan = engine()
+        plan.close()
+        assert "Runtime.engine_host_code_allowed (write)" not in checked.TOUCHED
+    finally:
+        checked.TOUCHED.update(before)
 
 
 def test_no_room_for_a_context() -> None:

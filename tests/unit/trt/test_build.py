@@ -17,7 +17,7 @@ from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.engine_record import EngineRecord, LayerRecord, TableUse, record_bytes, record_path
 from quantkit.errors import OutputError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.pipeline.build import BuiltEngine, command, identity, placed, read_cache, reused, scales_for
+from quantkit.pipeline.build import BuiltEngine, build, command, identity, placed, read_cache, reused, scales_for
 from quantkit.provenance import ModelRecord, Provenance, TableRecord, provenance_bytes, provenance_path
 from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
 
@@ -81,11 +81,23 @@ def test_the_engine_goes_beside_the_model_or_where_it_is_told(tmp_path: Path) ->
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="with --force the model would be overwritten")
-def test_the_engine_does_not_go_where_the_model_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("onto", ["net.onnx", "net.calib", "link.onnx"])
+@pytest.mark.parametrize("force", [False, True])
+def test_the_engine_does_not_go_where_model_or_table_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, onto: str, force: bool
+) -> None:
+    monkeypatch.setattr("quantkit.pipeline.build.tensorrt", lambda: None)
+    monkeypatch.setattr("quantkit.pipeline.build.features", lambda _: SimpleNamespace(version="8.6.1"))
+    monkeypatch.setattr("quantkit.pipeline.build.open_device", lambda _: SimpleNamespace(slug="h200", name="H200"))
+    monkeypatch.setattr("quantkit.pipeline.build.build_engine", lambda *_, **__: pytest.fail("nothing is built"))
     model = network(tmp_path)
-    with pytest.raises((OutputError, UsageError)):
-        placed(model.path, model.path, "a.engine")
+    write_table(tmp_path / "net.calib", model=model.sha256)
+    (tmp_path / "link.onnx").symlink_to(model.path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match="the engine would replace") as caught:
+        build(model.path, output=tmp_path / onto, options=BuildOptions(force=force, shapes=("x=1:2:4",)))
+    assert str(tmp_path / onto) in caught.value.problem
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_timing_cache_is_read_where_there_is_one(tmp_path: Path) -> None:
@@ -225,7 +237,6 @@ def test_an_int8_engine_without_int8_is_warned_of(precision: str, warned: bool) 
     assert built(precision=precision).warnings == ()
 
 
-@pytest.mark.xfail(strict=True, reason="an engine that tells no precisions is warned of as one without INT8")
 def test_an_engine_that_tells_names_only_is_not_warned_of() -> None:
     assert built(layers=(layer("unknown", "unknown"),)).warnings == ()
 

@@ -131,7 +131,6 @@ def test_a_table_that_is_there_decides(
     assert chosen_backend(options(force=force), ENTROPY, tmp_path / "other.calib")[0] == "tensorrt"
 
 
-@pytest.mark.xfail(strict=True, reason="TensorRT calibrates for its own version only, and fails after the run")
 def test_a_version_that_is_not_the_installed_one_is_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch)
     monkeypatch.setattr("quantkit.tensorrt_version.installed_number", lambda: 8600)

@@ -90,7 +90,6 @@ def test_a_scale_follows_reshapes_forward_and_backward(known: str) -> None:
     assert covered.missing == ()
 
 
-@pytest.mark.xfail(strict=True, reason="what was filled in backward does not go forward again")
 def test_a_scale_follows_reshapes_out_of_the_middle() -> None:
     fork = [*CHAIN, Tensor("e", same_as="a")]
     assert completed(table(c=0.5), CHAIN, Entropy()).missing == ()
@@ -137,7 +136,6 @@ def test_the_rule_of_a_table(header: Header, told: str | None, rule: Rule) -> No
     assert rule_of(CalibrationTable(header, {}), told) == rule
 
 
-@pytest.mark.xfail(strict=True, reason="100·quantile is rounded")
 @given(st.integers(1, 10**6))
 def test_the_quantile_of_a_header_is_that_of_its_rule(parts: int) -> None:
     header = Header(Algorithm.LEGACY, quantile=parts / 10**6)

@@ -43,6 +43,7 @@ records = st.builds(
     kept=names,
     warnings=names,
     trtexec=st.none() | texts,
+    no_trtexec=texts,
 )
 
 

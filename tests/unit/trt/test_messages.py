@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from quantkit.backends.tensorrt.messages import Messages
+from quantkit.backends.tensorrt.messages import Messages, made
 from quantkit.backends.tensorrt.tuning import Tuning
+from quantkit.errors import BackendError
 
 LOG = [tuple(line.split(": ", 1)) for line in (Path(__file__).parent / "data" / "build.txt").read_text().splitlines()]
 FIRST = "/0/0.0/Conv + /0/0.2/Relu"
@@ -61,6 +63,42 @@ def test_without_a_listener_the_same_is_kept() -> None:
     assert (silent.warnings, silent.tuning.fastest) == (loud.warnings, loud.tuning.fastest)
 
 
+def test_weights_that_do_not_fit_fp16_are_told_in_one_line() -> None:
+    preamble = "TensorRT encountered issues when converting weights between types and that could affect accuracy."
+    advice = "If this is not the desired behavior, please modify the weights or retrain with regularization"
+    affected = " - 21 weights are affected by this issue: Detected subnormal FP16 values."
+    lists = "Check verbose logs for the list of affected weights."
+    said = [("WARNING", text) for text in (preamble, advice, lists, affected)]
+    assert heard(said)[0].warnings == ("21 weights do not fit FP16: Detected subnormal FP16 values.",)
+    assert heard(said * 2)[0].warnings == ("21 weights do not fit FP16: Detected subnormal FP16 values. (2 times)",)
+    assert heard([("WARNING", "other weights are affected")])[0].warnings == ("other weights are affected",)
+
+
+def nothing() -> None:
+    """As a call that TensorRT answers with null."""
+
+
+def null() -> None:
+    raise TypeError("pybind11::init(): factory function returned nullptr")
+
+
+@pytest.mark.parametrize("make", [nothing, null])
+def test_what_tensorrt_does_not_make_is_an_error_with_what_it_said(make: Callable[[], None]) -> None:
+    messages = heard([("INTERNAL_ERROR", "CUDA initialization failure"), ("WARNING", "w"), ("ERROR", "b")])[0]
+    with pytest.raises(BackendError, match=r"^TensorRT does not start: CUDA initialization failure; b\n"):
+        made(make, messages)
+    with pytest.raises(BackendError, match=r"^the engine cannot be read back: it says no more\n"):
+        made(make, Messages(), "the engine cannot be read back")
+
+
+def test_what_tensorrt_makes_is_handed_on() -> None:
+    thing = object()
+    assert made(lambda: thing, heard([("ERROR", "said")])[0]) is thing
+    assert made(bytes, Messages()) == b"", "empty is not nothing"
+    with pytest.raises(ZeroDivisionError):
+        made(lambda: 1 // 0, Messages())
+
+
 def test_warnings_and_errors_once_each_in_their_order() -> None:
     said = [("WARNING", "b"), ("ERROR", "no\n  kernel "), ("WARNING", "a"), ("WARNING", " b\n"), ("INFO", "c")]
     messages, phases = heard([*said, ("INTERNAL_ERROR", "a"), ("VERBOSE", "v")])
@@ -102,7 +140,6 @@ def test_the_fastest_kernel_of_each_precision_counts() -> None:
     assert tuning.compared("/c") is None
 
 
-@pytest.mark.xfail(strict=True, reason="a kernel that could not run counts as timed")
 def test_a_kernel_that_could_not_run_is_none() -> None:
     tuning = Tuning()
     tuning.take(COMBINATION.format("Int8(3,2)"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from quantkit.errors import UsageError
 from quantkit.table import Algorithm, CalibrationTable, Header
 
 FILES = Files(Path("m.onnx"), Path("m.engine"))
+SCALED = replace(FILES, table=Path("m.calib"))
+EXPLICIT = replace(FILES, explicit=True)
 TABLE = CalibrationTable(Header(Algorithm.ENTROPY_2, 8601), {"x": 0.5})
 RANGES = {
     "image": ShapeRange((1, 3, 8, 8), (4, 3, 8, 8), (16, 3, 8, 8)),
@@ -20,29 +23,36 @@ RANGES = {
     "ids": ShapeRange((1,), (4,), (16,)),
 }
 HEAD = "trtexec --onnx=m.onnx --saveEngine=m.engine"
-TAIL = "--builderOptimizationLevel=3 --profilingVerbosity=detailed"
+TAIL = "--builderOptimizationLevel=3 --noBuilderCache --profilingVerbosity=detailed"
 
 
 @pytest.mark.parametrize(
-    ("precision", "more", "flags", "tf32", "int8"),
+    ("precision", "more", "flags", "without_scales", "tf32", "int8"),
     [
-        ("fp32", {}, (), False, False),
-        ("fp32", {"fp16": False}, (), False, False),
-        ("tf32", {}, (), True, False),
-        ("fp16", {}, ("FP16",), True, False),
-        ("fp16", {"tf32": False}, ("FP16",), False, False),
-        ("int8", {}, ("INT8", "FP16"), True, True),
-        ("int8", {"fp16": False}, ("INT8",), True, True),
-        ("int8", {"tf32": False}, ("INT8", "FP16"), False, True),
-        ("best", {}, ("INT8", "FP16"), True, True),
-        ("best", {"fp16": False}, ("INT8",), True, True),
+        ("fp32", {}, (), (), False, False),
+        ("fp32", {"fp16": False}, (), (), False, False),
+        ("tf32", {}, (), (), True, False),
+        ("fp16", {}, ("FP16",), ("FP16",), True, False),
+        ("fp16", {"fp16": False}, ("FP16",), ("FP16",), True, False),
+        ("fp16", {"tf32": False}, ("FP16",), ("FP16",), False, False),
+        ("int8", {}, ("INT8", "FP16"), ("FP16",), True, True),
+        ("int8", {"fp16": False}, ("INT8",), (), True, True),
+        ("int8", {"tf32": False}, ("INT8", "FP16"), ("FP16",), False, True),
+        ("best", {}, ("INT8", "FP16"), ("FP16",), True, True),
+        ("best", {"fp16": False}, ("INT8",), (), True, True),
     ],
 )
 def test_a_precision_is_a_set_of_flags(
-    precision: str, more: dict[str, Any], flags: tuple[str, ...], tf32: bool, int8: bool
+    precision: str,
+    more: dict[str, Any],
+    flags: tuple[str, ...],
+    without_scales: tuple[str, ...],
+    tf32: bool,
+    int8: bool,
 ) -> None:
     options = BuildOptions(precision=Precision.named(precision), **more)
-    assert (options.flags, options.allows_tf32, options.int8) == (flags, tf32, int8)
+    assert (options.flags(scales=True), options.flags(scales=False)) == (flags, without_scales)
+    assert (options.allows_tf32, options.int8) == (tf32, int8)
     assert options.document()["tf32"] is tf32
 
 
@@ -65,19 +75,32 @@ def test_a_precision_is_a_set_of_flags(
             Files(Path("m.onnx"), Path("m.engine"), shares_profile=True),
             None,
             (),
-            f"{HEAD} --builderOptimizationLevel=3 --preview=+profileSharing0806 --profilingVerbosity=detailed",
+            f"{HEAD} --builderOptimizationLevel=3 --noBuilderCache --preview=+profileSharing0806 "
+            "--profilingVerbosity=detailed",
         ),
         (BuildOptions(precision=Precision.FP32), FILES, None, (), f"{HEAD} --noTF32 {TAIL}"),
         (BuildOptions(precision=Precision.TF32), FILES, None, (), f"{HEAD} {TAIL}"),
         (BuildOptions(precision=Precision.FP16, tf32=False), FILES, None, (), f"{HEAD} --fp16 --noTF32 {TAIL}"),
-        (BuildOptions(fp16=False), FILES, TABLE, (), f"{HEAD} --int8 {TAIL}"),
+        (BuildOptions(fp16=False), SCALED, TABLE, (), f"{HEAD} --int8 --calib=m.calib {TAIL}"),
+        (BuildOptions(), EXPLICIT, None, (), f"{HEAD} --fp16 --int8 {TAIL}"),
+        (BuildOptions(precision=Precision.BEST), FILES, None, (), f"{HEAD} --fp16 {TAIL}"),
+        (BuildOptions(precision=Precision.BEST, fp16=False), FILES, None, (), f"{HEAD} {TAIL}"),
+        (BuildOptions(strongly_typed=True), EXPLICIT, None, (), f"{HEAD} --stronglyTyped {TAIL}"),
         (
-            BuildOptions(workspace=(1 << 30) + 1, level=5, verbosity=Verbosity.NAMES),
+            BuildOptions(precision=Precision.FP32, strongly_typed=True, device=2),
             FILES,
             None,
             (),
+            f"{HEAD} --stronglyTyped --noTF32 --builderOptimizationLevel=3 --noBuilderCache --device=2 "
+            "--profilingVerbosity=detailed",
+        ),
+        (
+            BuildOptions(workspace=(1 << 30) + 1, level=5, verbosity=Verbosity.NAMES),
+            EXPLICIT,
+            None,
+            (),
             f"{HEAD} --fp16 --int8 --memPoolSize=workspace:1025 --builderOptimizationLevel=5 "
-            "--profilingVerbosity=layer_names_only",
+            "--noBuilderCache --profilingVerbosity=layer_names_only",
         ),
         (
             BuildOptions(
@@ -91,15 +114,16 @@ def test_a_precision_is_a_set_of_flags(
             FILES,
             None,
             (),
-            f"{HEAD} --fp16 --builderOptimizationLevel=0 --versionCompatible --hardwareCompatibilityLevel=ampere+ "
-            "--refit --profilingVerbosity=none",
+            f"{HEAD} --fp16 --builderOptimizationLevel=0 --noBuilderCache --versionCompatible "
+            "--hardwareCompatibilityLevel=ampere+ --refit --profilingVerbosity=none",
         ),
         (
             BuildOptions(),
-            Files(Path("my model.onnx"), Path("m.engine")),
-            None,
+            Files(Path("my model.onnx"), Path("m.engine"), Path("my table.calib")),
+            TABLE,
             (),
-            f"trtexec '--onnx=my model.onnx' --saveEngine=m.engine --fp16 --int8 {TAIL}",
+            "trtexec '--onnx=my model.onnx' --saveEngine=m.engine --fp16 --int8 '--calib=my table.calib' "
+            f"{TAIL}",
         ),
     ],
 )  # fmt: skip
@@ -112,10 +136,16 @@ def test_the_line_for_trtexec(
 
 @pytest.mark.parametrize(("fp16", "dtype"), [(True, "fp16"), (False, "fp32")])
 def test_nodes_that_are_kept_out_of_int8_stand_in_the_line(fp16: bool, dtype: str) -> None:
-    line = trtexec(BuildOptions(fp16=fp16), FILES, TABLE, ("/a/Conv", "/b/Relu")).line
+    line = trtexec(BuildOptions(fp16=fp16), SCALED, TABLE, ("/a/Conv", "/b/Relu")).line
     assert line is not None
-    assert "--precisionConstraints=obey" in line.split()
-    assert f"--layerPrecisions=/a/Conv:{dtype},/b/Relu:{dtype}" in line.split()
+    assert line.split()[-3:] == [
+        "--precisionConstraints=obey",
+        f"--layerPrecisions=/a/Conv:{dtype},/b/Relu:{dtype}",
+        f"--layerOutputTypes=/a/Conv:{dtype},/b/Relu:{dtype}",
+    ]
+    plain = trtexec(BuildOptions(fp16=fp16), SCALED, TABLE, ()).line
+    assert plain is not None
+    assert line.split()[:-3] == plain.split()
 
 
 @pytest.mark.parametrize("algorithm", [a for a in Algorithm if a is not Algorithm.ENTROPY_2])
@@ -136,6 +166,7 @@ def test_trtexec_reads_tables_of_one_calibrator_only(algorithm: Algorithm) -> No
         ({"min_coverage": float("nan")}, "coverage nan"),
         ({"workspace": 0}, "workspace"),
         ({"exclude": ("/a",), "precision": Precision.FP16}, "--exclude"),
+        ({"precision": Precision.TF32, "tf32": False}, "precision tf32 without TF32"),
     ],
 )
 def test_options_that_cannot_be_are_refused(settings: dict[str, Any], problem: str) -> None:
