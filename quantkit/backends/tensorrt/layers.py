@@ -176,6 +176,8 @@ def reason(layer: Layer, entry: Mapping[str, Any], context: Context, twins: Twin
         return f"no INT8 kernel for {', '.join(lacking_kernel)}"
     if not context.table:
         return "no Q/DQ around it"
+    if not context.measured_anew:
+        return "TensorRT chose so by times in its timing cache (--no-timing-cache measures and shows them)"
     return "TensorRT found another precision faster, or has no INT8 kernel for it"
 
 

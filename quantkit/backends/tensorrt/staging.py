@@ -34,7 +34,7 @@ class Gpu(Protocol):
         """Device memory with an `address`, a `size` and `free()`."""
 
     def stream(self) -> Any:
-        """A stream with `upload(buffer, array)`, `synchronize()`, `free()` and `event()`; that has `wait()`, `free()`."""
+        """A stream with `upload(buffer, array)`, `synchronize()`, `free()`, and `event()` (with `wait()`, `free()`)."""
 
 
 @dataclass(frozen=True, slots=True)
