@@ -1,4 +1,4 @@
-"""The compiled histogram kernel; everything else is in pyproject.toml.
+"""The compiled kernel; everything else is in pyproject.toml.
 
 The extension is optional: without a C compiler the package installs all the same and counts with numpy.
 """

@@ -89,7 +89,11 @@ def main() -> int:
     arguments = parser.parse_args()
     document = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     failed = 0
-    with tempfile.TemporaryDirectory() as folder:
+    from acceptance.report import rendered
+
+    from quantkit.backends.tensorrt.building import kernels_loaded
+
+    with tempfile.TemporaryDirectory() as folder, kernels_loaded():
         every = sections(Path(arguments.shared), arguments.images, Path(folder))
         for name in arguments.sections or every:
             started = time.monotonic()
@@ -101,7 +105,9 @@ def main() -> int:
                 continue
             seconds = round(time.monotonic() - started, 1)
             document[name] = {"machine": machine(), "seconds": seconds, "figures": figures}
-            arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+            text = json.dumps(document, indent=2).replace(f"{folder}/", "")
+            arguments.output.write_text(text + "\n")
+            arguments.output.with_suffix(".md").write_text(rendered(document))
             print(f"{name}: {seconds} s", flush=True)
     return min(failed, 1)
 

@@ -1,8 +1,10 @@
-/* The hot spot of calibration: one pass over the activations of a tensor while they are in the cache.
+/* The hot spots of calibration: one pass over the activations of a tensor while they are in the cache, and the table
+ * that makes an image the network's input.
  *
  *   extremes(x)                            -> (min, max, finite)
  *   observe(x, counts, state, invariant)   -> finite; min, max, range and histogram of |x| in one pass
  *   channel_sums(x, units, rows, channels, inner, ranges, sums)   exact sums of a channel, and of its squares
+ *   gather(pixels, table, out)             out[h, w, c] = table[c, pixels[h, w, c]]
  *
  * quantkit/kernel.py says what each of them means and holds the same arithmetic in numpy, which is used where
  * this file could not be compiled; the tests hold the two together, to the last element and the last bit.
@@ -268,6 +270,22 @@ static void table_of_rows(const float *x, Py_ssize_t units, Py_ssize_t rows, Py_
     }
 }
 
+/* out[h, w, c] = table[c, pixels[h, w, c]] for arrays of any strides; a row of pixels stays in the first-level cache
+ * while its channels are taken one after the other. */
+static void look_up(const Py_buffer *pixels, const float *table, const Py_buffer *out)
+{
+    const Py_ssize_t *from = pixels->strides, *to = out->strides, height = out->shape[0], width = out->shape[1],
+                     depth = out->shape[2], step = from[1], stride = to[1];
+    for (Py_ssize_t h = 0; h < height; h++)
+        for (Py_ssize_t c = 0; c < depth; c++) {
+            const unsigned char *restrict in = (const unsigned char *)pixels->buf + h * from[0] + c * from[2];
+            const float *restrict values = table + 256 * c;
+            char *restrict at = (char *)out->buf + h * to[0] + c * to[2];
+            for (Py_ssize_t w = 0; w < width; w++, in += step, at += stride)
+                memcpy(at, values + *in, sizeof *values);
+        }
+}
+
 static int sized(const Py_buffer *view, Py_ssize_t bytes, const char *what)
 {
     if (view->len == bytes)
@@ -348,13 +366,49 @@ static PyObject *channel_sums(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static PyObject *gather(PyObject *self, PyObject *args)
+{
+    PyObject *from, *to;
+    Py_buffer pixels, table, out;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Oy*O", &from, &table, &to))
+        return NULL;
+    if (PyObject_GetBuffer(from, &pixels, PyBUF_STRIDED_RO | PyBUF_FORMAT) < 0) {
+        PyBuffer_Release(&table);
+        return NULL;
+    }
+    if (PyObject_GetBuffer(to, &out, PyBUF_STRIDED | PyBUF_FORMAT) < 0) {
+        PyBuffer_Release(&pixels);
+        PyBuffer_Release(&table);
+        return NULL;
+    }
+    int good = pixels.ndim == 3 && out.ndim == 3 && !strcmp(pixels.format, "B") && !strcmp(out.format, "f") &&
+               !memcmp(pixels.shape, out.shape, 3 * sizeof *out.shape);
+    if (!good)
+        PyErr_SetString(PyExc_ValueError, "pixels has to be uint8 [H, W, C], and out float32 of the same shape");
+    else
+        good = sized(&table, pixels.shape[2] * 256 * (Py_ssize_t)sizeof(float), "table");
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS
+        look_up(&pixels, table.buf, &out);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&pixels);
+    PyBuffer_Release(&table);
+    if (!good)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"extremes", extremes, METH_VARARGS, "extremes(x) -> (min, max, finite)"},
     {"observe", observe, METH_VARARGS, "observe(x, counts, state, invariant) -> finite"},
     {"channel_sums", channel_sums, METH_VARARGS, "channel_sums(x, units, rows, channels, inner, ranges, sums)"},
+    {"gather", gather, METH_VARARGS, "gather(pixels, table, out)"},
     {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernel", "The hot spot of calibration.", -1, methods,
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernel", "The hot spots of calibration.", -1, methods,
                                     NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__kernel(void) { return PyModule_Create(&module); }

@@ -19,3 +19,9 @@ def channel_sums(
     sums: NDArray[np.int64],
     /,
 ) -> None: ...
+def gather(
+    pixels: NDArray[np.uint8],
+    table: NDArray[np.float32],
+    out: NDArray[np.float32],
+    /,
+) -> None: ...

@@ -53,6 +53,8 @@ class EngineRecord(Frozen):
     shapes: dict[str, str]
     options: dict[str, Any]
     table: TableUse | None = None
+    explicit: bool = False
+    """Whether the model has Q/DQ."""
     seconds: float
     device_memory: int
     layers: tuple[LayerRecord, ...]
@@ -61,6 +63,11 @@ class EngineRecord(Frozen):
     trtexec: str | None = None
     no_trtexec: str = ""
     """Why there is no `trtexec` line."""
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether INT8 had scales to work with."""
+        return self.explicit or self.table is not None
 
     def identity(self) -> dict[str, Any]:
         """What decides about the engine, by the name that the user knows it by."""

@@ -1,8 +1,8 @@
-"""The hot spot of calibration: counting |x| into 2048 bins, and exact sums per channel.
+"""The hot spots of calibration: counting |x| into 2048 bins, exact sums per channel, pixels through a table.
 
-`extremes`, `observe` and `channel_sums` come from the compiled `quantkit._kernel` where the package was installed
-with a C compiler, and otherwise from the numpy functions below, which count the same to the last element and add
-to the same bits; they are a few times slower. `COMPILED` says which.
+`extremes`, `observe`, `channel_sums` and `gather` come from the compiled `quantkit._kernel` where the package was
+installed with a C compiler, and otherwise from the numpy functions below, which count the same to the last element,
+add to the same bits and copy the same bits; they are a few times slower. `COMPILED` says which.
 
     bin of x        floor(|x|·2048/R), exact; |x| = R falls into bin 2048, the edge
     range R grows   by doubling: bins are added in pairs, so old counts stay exact
@@ -13,7 +13,7 @@ to the same bits; they are a few times slower. `COMPILED` says which.
 from __future__ import annotations
 
 from math import frexp, ldexp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -176,6 +176,15 @@ def tree(lanes: NDArray[np.float64]) -> NDArray[np.float64]:
     return total
 
 
+def numpy_gather(pixels: NDArray[np.uint8], table: NDArray[Any], out: NDArray[Any]) -> None:
+    """out[h, w, c] = table[c, pixels[h, w, c]], for `pixels` and `out` [H, W, C] of any strides, `table` [C, 256].
+
+    The compiled twin is for float32 alone and keeps the interpreter lock released.
+    """
+    for channel in range(pixels.shape[2]):
+        out[..., channel] = table[channel][pixels[..., channel]]
+
+
 try:
     import quantkit._kernel as fastest
 
@@ -186,3 +195,4 @@ except ImportError:
 extremes = fastest.extremes if COMPILED else numpy_extremes
 observe = fastest.observe if COMPILED else numpy_observe
 channel_sums = fastest.channel_sums if COMPILED else numpy_channel_sums
+gather = fastest.gather if COMPILED else numpy_gather

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from quantkit.kernel import gather, numpy_gather
 from quantkit.preprocess import Preprocess
 
 RESAMPLING = {
@@ -159,13 +160,14 @@ def normalise(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
     dtype = np.dtype(spec.dtype or "float32")
     nchw = spec.layout == "nchw"
     out = np.empty((depth, height, width) if nchw else (height, width, depth), dtype)
+    last = out.transpose(1, 2, 0) if nchw else out
+    if pixels.dtype == np.uint8:
+        table = lookup(spec.scale, spec.mean, spec.std, depth, dtype.name)
+        (gather if dtype == np.float32 else numpy_gather)(pixels, table, last)
+        return out
     for channel in range(depth):
-        plane, values = out[channel] if nchw else out[..., channel], pixels[..., channel]
-        if values.dtype == np.uint8:
-            plane[...] = lookup(spec.scale, spec.mean, spec.std, depth, dtype.name)[channel][values]
-        else:
-            mean, std = at(spec.mean, channel), at(spec.std, channel)
-            plane[...] = cast((values.astype(np.float64) * spec.scale - mean) / std, dtype)
+        mean, std = at(spec.mean, channel), at(spec.std, channel)
+        last[..., channel] = cast((pixels[..., channel].astype(np.float64) * spec.scale - mean) / std, dtype)
     return out
 
 

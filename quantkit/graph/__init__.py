@@ -1,6 +1,7 @@
-"""The ONNX graph: reading a model, its identity, and which of its tensors TensorRT wants scales for."""
+"""The ONNX graph: reading and identifying a model, what a calibration watches in it, Q/DQ pairs."""
 
 from quantkit.graph.model import Model, load_model
+from quantkit.graph.quantizing import Quantized, has_qdq, with_qdq
 from quantkit.graph.tensors import ChannelView, Watch, watched_tensors
 
-__all__ = ["ChannelView", "Model", "Watch", "load_model", "watched_tensors"]
+__all__ = ["ChannelView", "Model", "Quantized", "Watch", "has_qdq", "load_model", "watched_tensors", "with_qdq"]

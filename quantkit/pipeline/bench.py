@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quantkit.errors import BackendError, ModelError, UsageError
-from quantkit.graph import Model, load_model
+from quantkit.graph import Model, has_qdq, load_model
 from quantkit.pipeline.build import build, scales_for
 from quantkit.pipeline.measuring import Bench, Latency, Subject, Throughput
 from quantkit.tensorrt_version import has_driver
@@ -112,6 +113,7 @@ def on_gpu(
     say: Callable[[str], None],
 ) -> Bench:
     """Figures of TensorRT."""
+    from quantkit.backends.tensorrt.building import kernels_loaded
     from quantkit.backends.tensorrt.device import open_device
     from quantkit.backends.tensorrt.engine import Engine
     from quantkit.backends.tensorrt.versions import features, tensorrt
@@ -124,10 +126,11 @@ def on_gpu(
         size = path.stat().st_size if path.exists() else 0
         counts = counts_of(record.layers) if record else {}
         chosen.append((path, Subject(path.name, record.precision if record else "?", size, None, None, counts)))
-    for path in models:
-        built, said = of_every_precision(load_model(path), options, build_options, table, output, say)
-        notes += said
-        chosen += [(made.path, subject_of(made)) for made in built]
+    with kernels_loaded() if models else nullcontext():
+        for path in models:
+            built, said = of_every_precision(load_model(path), options, build_options, table, output, say)
+            notes += said
+            chosen += [(made.path, subject_of(made)) for made in built]
     subjects, latencies, throughputs = [], [], []
     for path, subject in chosen:
         with Engine.load(path, options.device) as engine:
@@ -149,7 +152,6 @@ def of_every_precision(
     say: Callable[[str], None],
 ) -> tuple[list[BuiltEngine], list[str]]:
     """Engines of one model; those that are there are reused."""
-    from quantkit.backends.tensorrt.building import has_qdq
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
 
     base = build_options or BuildOptions()
@@ -253,7 +255,7 @@ def on_processor(models: Sequence[Model], options: BenchOptions, say: Callable[[
         session = OnnxRuntimeSession(model, model.outputs, threads=threads)
         run = session.runner()
         size = model.path.stat().st_size
-        subjects.append(Subject(name, "int8" if qdq(model) else "fp32", size))
+        subjects.append(Subject(name, "int8" if has_qdq(model) else "fp32", size))
         fixed = next((i.fixed_batch for i in model.inputs if i.fixed_batch is not None), None)
         for batch in options.batches if fixed is None else (fixed,):
             say(f"{name}: batch {batch} on onnxruntime")
@@ -268,11 +270,6 @@ def on_processor(models: Sequence[Model], options: BenchOptions, say: Callable[[
             latencies.append(summed_up(name, batch, times, graph=False))
     machine = f"{platform.processor() or platform.machine()} ({threads} threads), {version('cpu')}"
     return Bench(machine, False, tuple(subjects), tuple(latencies), (), (f"onnxruntime on the processor: {reason}",))
-
-
-def qdq(model: Model) -> bool:
-    """Whether a model is quantized."""
-    return any(node.op_type == "QuantizeLinear" for node in model.proto.graph.node)
 
 
 def made_up(model: Model, batch: int) -> dict[str, np.ndarray[Any, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quantkit._version import __version__
 from quantkit.artifact import check_writable, sha256_of, write_all
-from quantkit.backends.tensorrt.building import Built, build_engine, has_qdq
+from quantkit.backends.tensorrt.building import Built, build_engine
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.layers import Layer, precision_counts
 from quantkit.backends.tensorrt.options import BuildOptions, Command, Files, Precision, trtexec
@@ -18,7 +18,7 @@ from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
 from quantkit.backends.tensorrt.versions import features, tensorrt
 from quantkit.engine_record import EngineRecord, LayerRecord, TableUse, read_record, record_bytes, record_path
 from quantkit.errors import OutputError, StaleError, UsageError
-from quantkit.graph import Model, load_model
+from quantkit.graph import Model, has_qdq, load_model
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
 from quantkit.table import CalibrationTable, read_table, table_bytes
 
@@ -59,7 +59,7 @@ class BuiltEngine:
         """What TensorRT warned about, and an INT8 engine that holds no INT8."""
         record = self.record
         told = tuple(f"TensorRT: {text}" for text in record.warnings)
-        int8 = record.precision in (Precision.INT8.value, Precision.BEST.value)
+        int8 = record.precision in (Precision.INT8.value, Precision.BEST.value) and record.has_scales
         if int8 and set(self.counts) - {"unknown"} and not self.counts.get("INT8"):
             told += (
                 "no layer of this engine computes in INT8: TensorRT found other precisions faster "
@@ -97,9 +97,8 @@ def build(
     trt_version, gpu = features(tensorrt()).version, open_device(options.device)
     name = f"{loaded.path.stem}.{gpu.slug}.{trt_version}.{options.precision.value}.engine"
     path = placed(output, loaded.path, name)
-    if path.resolve() in {loaded.path.resolve(), *([scales.path.resolve()] if scales else [])}:
-        raise UsageError(f"the engine would replace {path}, which it is built of", remedy="give another --output")
     cache = path.with_name(f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
+    refuse_replacing([path, record_path(path), used_table(path), *([cache] if cache else [])], loaded.path, scales)
     wanted = identity(loaded, options, ranges, scales, trt_version, gpu.name)
     if path.exists() and not options.force:
         return reused(path, wanted)
@@ -117,9 +116,11 @@ def build(
     used = scales
     if scales and made.covered and table_bytes(made.covered.table) != table_bytes(scales.table):
         # trtexec and others get the scales that were filled in, under this TensorRT's header
-        used = Scales(path.with_name(f"{path.name}.calib"), made.covered.table, "", None)
+        used = Scales(used_table(path), made.covered.table, "", None)
         files[used.path] = table_bytes(made.covered.table)
     line = command(loaded, path, options, ranges, used, cache, made.kept)
+    if scales and made.converted:
+        line = Command(None, "the Q/DQ pairs were inserted on the way, which trtexec cannot do")
     record = recorded(loaded, path, options, ranges, scales, made, line)
     files[record_path(path)] = record_bytes(record)
     if cache is not None and made.timing_cache:
@@ -129,6 +130,19 @@ def build(
     if scales and scales.provenance is None:
         notes.append(f"nothing tells which network {scales.path} was made for; its tensors' names are this one's")
     return BuiltEngine(path, record, line, False, tuple(notes))
+
+
+def refuse_replacing(written: Sequence[Path], model: Path, scales: Scales | None) -> None:
+    """UsageError where a file that the engine is built of would be written."""
+    sources = {model.resolve(), *([scales.path.resolve()] if scales else [])}
+    for path in written:
+        if path.resolve() in sources:
+            raise UsageError(f"the build would replace {path}, which it is made of", remedy="give another --output")
+
+
+def used_table(engine: Path) -> Path:
+    """`x.engine` → `x.engine.calib`: the table as it was used, where scales were filled in."""
+    return engine.with_name(f"{engine.name}.calib")
 
 
 def placed(output: str | os.PathLike[str] | None, model: Path, name: str) -> Path:
@@ -195,7 +209,11 @@ def reused(path: Path, wanted: Mapping[str, object]) -> BuiltEngine:
     if changed:
         raise StaleError(f"{path} was built of something else: {', '.join(changed)}", remedy=REMEDY)
     return BuiltEngine(
-        path, record, Command(record.trtexec), True, ("nothing changed: the engine that is there is reused",)
+        path,
+        record,
+        Command(record.trtexec, record.no_trtexec),
+        True,
+        ("nothing changed: the engine that is there is reused",),
     )
 
 
@@ -257,6 +275,7 @@ def recorded(
         shapes={name: r.text for name, r in ranges.items()},
         options=options.document(),
         table=use,
+        explicit=has_qdq(model),
         seconds=round(made.seconds, 3),
         device_memory=made.memory,
         layers=tuple(

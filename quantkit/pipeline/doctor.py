@@ -79,7 +79,7 @@ def abilities() -> tuple[Ability, ...]:
     return (
         Ability("calibrate on the CPU", True, f"onnxruntime {onnxruntime.__version__}"),
         Ability(
-            "compiled histogram kernel",
+            "compiled kernel",
             COMPILED,
             "installed" if COMPILED else "numpy counts the same, several times slower; reinstall with a C compiler",
         ),

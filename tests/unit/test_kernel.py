@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from quantkit import kernel
 from quantkit.kernel import BINS, DIGIT_BITS, DIGITS, EMPTY, add_exactly, double_range, merge_sums, sum_values
@@ -25,10 +26,11 @@ class Kernel:
     extremes: Any
     observe: Any
     channel_sums: Any
+    gather: Any
 
 
-NUMPY = Kernel(kernel.numpy_extremes, kernel.numpy_observe, kernel.numpy_channel_sums)
-COMPILED = Kernel(kernel.extremes, kernel.observe, kernel.channel_sums) if kernel.COMPILED else None
+NUMPY = Kernel(kernel.numpy_extremes, kernel.numpy_observe, kernel.numpy_channel_sums, kernel.numpy_gather)
+COMPILED = Kernel(kernel.extremes, kernel.observe, kernel.channel_sums, kernel.gather) if kernel.COMPILED else None
 needs_compiled = pytest.mark.skipif(COMPILED is None, reason="quantkit._kernel was not compiled")
 both = pytest.mark.parametrize("k", [NUMPY, pytest.param(COMPILED, marks=needs_compiled)], ids=["numpy", "compiled"])
 modes = pytest.mark.parametrize("invariant", [False, True], ids=["tensorrt", "invariant"])
@@ -285,6 +287,89 @@ def test_compiled_and_numpy_add_to_the_same_bits(x: np.ndarray) -> None:
     ours, theirs = channel_figures(COMPILED, [x, x]), channel_figures(NUMPY, [x, x])
     assert ours[0].tobytes() == theirs[0].tobytes()
     assert ours[1].tolist() == theirs[1].tolist()
+
+
+# ── pixels through a table ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@st.composite
+def views(draw: st.DrawFn, array: np.ndarray) -> np.ndarray:
+    """The array in other memory: axes in any order, some reversed, every second element of something larger."""
+    order, flipped = draw(st.permutations(range(3))), draw(st.tuples(*[st.booleans()] * 3))
+    apart = draw(st.tuples(*[st.integers(1, 2)] * 3))
+    flips = tuple(slice(None, None, -1 if flip else 1) for flip in flipped)
+    memory = np.zeros([array.shape[axis] * apart[axis] for axis in order], array.dtype)
+    view = memory.transpose(np.argsort(order))[tuple(slice(None, None, step) for step in apart)][flips]
+    view[...] = array
+    return view
+
+
+images = array_shapes(min_dims=3, max_dims=3, min_side=0, max_side=6).flatmap(lambda shape: arrays(np.uint8, shape))
+
+
+@st.composite
+def tables(draw: st.DrawFn, depth: int) -> np.ndarray:
+    """float32 [depth, 256] of any bits, NaN and -0 among them."""
+    seed = draw(st.integers(0, 2**32))
+    return np.random.default_rng(seed).integers(0, 2**32, (depth, 256), dtype=np.uint32).view(F32)
+
+
+@both
+@given(pixels=images, data=st.data())
+def test_every_pixel_is_replaced_by_its_channels_value(k: Kernel, pixels: np.ndarray, data: st.DataObject) -> None:
+    table = data.draw(tables(pixels.shape[2]))
+    out = data.draw(views(np.zeros(pixels.shape, F32)))
+    k.gather(data.draw(views(pixels)), table, out)
+    for h, w, c in np.ndindex(pixels.shape):
+        assert out[h, w, c].tobytes() == table[c, pixels[h, w, c]].tobytes()
+
+
+@both
+@given(data=st.data())
+def test_what_lies_beside_the_output_is_left_alone(k: Kernel, data: st.DataObject) -> None:
+    memory, place = np.full((5, 6, 4), 7, F32), (slice(1, 4), slice(2, 5), slice(1, 3))
+    k.gather(np.zeros((3, 3, 2), np.uint8), data.draw(tables(2)), memory[place])
+    memory[place] = 7
+    assert (memory == 7).all()
+
+
+@needs_compiled
+@given(shape=st.tuples(st.integers(1, 70), st.integers(1, 70), st.integers(1, 4)), nchw=st.booleans(), data=st.data())
+def test_compiled_and_numpy_look_up_the_same_bits(shape: tuple[int, int, int], nchw: bool, data: st.DataObject) -> None:
+    table = data.draw(tables(shape[2]))
+    pixels = np.random.default_rng(data.draw(st.integers(0, 2**32))).integers(0, 256, shape, dtype=np.uint8)
+    found = []
+    for k in (COMPILED, NUMPY):
+        out = np.zeros((shape[2], *shape[:2]) if nchw else shape, F32)
+        k.gather(pixels[..., ::-1], table, out.transpose(1, 2, 0) if nchw else out)
+        found.append(out.tobytes())
+    assert found[0] == found[1]
+
+
+@needs_compiled
+@pytest.mark.parametrize(
+    ("pixels", "out"),
+    [
+        (np.zeros((2, 3, 2), np.uint8), np.zeros((3, 2, 2), F32)),
+        (np.zeros((2, 3, 2), np.uint8), np.zeros((2, 3, 2), np.int32)),
+        (np.zeros((2, 3, 2), np.uint8), np.zeros((2, 3, 2), np.float64)),
+        (np.zeros((2, 3, 2), np.int8), np.zeros((2, 3, 2), F32)),
+        (np.zeros((2, 3), np.uint8), np.zeros((2, 3), F32)),
+    ],
+)
+def test_the_compiled_lookup_refuses_other_arrays(pixels: np.ndarray, out: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="of the same shape"):
+        COMPILED.gather(pixels, np.zeros((2, 256), F32), out)
+
+
+@needs_compiled
+def test_the_compiled_lookup_refuses_a_table_of_other_channels_and_an_output_it_may_not_write() -> None:
+    pixels, out = np.zeros((2, 3, 2), np.uint8), np.zeros((2, 3, 2), F32)
+    with pytest.raises(ValueError, match="table holds 1024 bytes, not 2048"):
+        COMPILED.gather(pixels, np.zeros((1, 256), F32), out)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        COMPILED.gather(pixels, np.zeros((2, 256), F32), out)
 
 
 @needs_compiled

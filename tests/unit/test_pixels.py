@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from quantkit.data.pixels import RESAMPLING, UnreadableError, decode, normalise, transform
+from quantkit.data.pixels import RESAMPLING, UnreadableError, decode, lookup, normalise, transform
 from quantkit.preprocess import Preprocess
 
 ORIENTATION = 0x0112
@@ -333,6 +333,35 @@ def test_normalisation_is_exact_arithmetic_rounded_once(
     assert values.dtype == dtype
     assert values.flags.c_contiguous
     assert np.array_equal(values.transpose(1, 2, 0) if nchw else values, exactly(pixels))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("channels", ["rgb", "bgr", "grey"])
+@given(
+    pixels=small_images, grey=st.booleans(), scale=scales, mean=triples | st.just((2.5,)), std=spreads | st.just((0.3,))
+)
+def test_an_image_becomes_to_the_bit_what_numpy_finds_in_the_table(
+    channels: str,
+    layout: str,
+    dtype: str,
+    pixels: NDArray[np.uint8],
+    grey: bool,
+    scale: float,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> None:
+    image = Image.fromarray(pixels[..., 0] if grey or channels == "grey" else pixels)
+    depth = 1 if channels == "grey" else 3
+    table = lookup(scale, mean[:depth], std[:depth], depth, dtype)
+    fields: Any = {"channels": channels, "layout": layout, "dtype": dtype}
+    asked = spec(pixels.shape[:2], scale=scale, mean=mean[:depth], std=std[:depth], **fields)
+    shown = np.asarray(image.convert("L" if depth == 1 else "RGB")).reshape(*pixels.shape[:2], depth)
+    planes = shown[..., ::-1] if channels == "bgr" else shown
+    by_numpy = np.stack([table[c][planes[..., c]] for c in range(depth)], axis=0 if layout == "nchw" else 2)
+    values = transform(image, asked)
+    assert values.flags.c_contiguous
+    assert (values.dtype, values.shape, values.tobytes()) == (by_numpy.dtype, by_numpy.shape, by_numpy.tobytes())
 
 
 def test_mean_and_std_are_in_the_order_of_the_networks_channels() -> None:

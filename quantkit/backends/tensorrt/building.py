@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,13 +15,12 @@ from quantkit.backends.tensorrt.background import in_background
 from quantkit.backends.tensorrt.coverage import Covered, completed, refuse_little, rule_of
 from quantkit.backends.tensorrt.device import Device, open_device
 from quantkit.backends.tensorrt.layers import Context, Layer, layers_of, matching
-from quantkit.backends.tensorrt.messages import Messages, logger, made
-from quantkit.backends.tensorrt.network import add_profile, network_nodes, node_names, parse, tensors_of
-from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
+from quantkit.backends.tensorrt.messages import Messages, listening, made
+from quantkit.backends.tensorrt.network import Tensor, add_profile, network_nodes, node_names, parse, tensors_of
+from quantkit.backends.tensorrt.options import BuildOptions, Verbosity
+from quantkit.backends.tensorrt.refusing import refuse_impossible
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.backends.tensorrt.versions import (
-    GONE,
-    INSTEAD,
     Features,
     calibrator_base,
     device_memory,
@@ -34,7 +34,7 @@ from quantkit.backends.tensorrt.versions import (
     tensorrt,
 )
 from quantkit.errors import BackendError, ModelError, QuantkitError, TableError, UsageError
-from quantkit.graph import Model
+from quantkit.graph import Model, has_qdq, watched_tensors, with_qdq
 from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
 from quantkit.tensorrt_version import installed_number, number_text
 
@@ -59,6 +59,8 @@ class Built:
     notes: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     """Nodes that were kept out of INT8."""
+    converted: bool = False
+    """Whether the table went into Q/DQ pairs."""
 
 
 @dataclass(slots=True)
@@ -76,6 +78,8 @@ class Build:
     stopping: threading.Event = field(default_factory=threading.Event)
     notes: list[str] = field(default_factory=list)
     measured_anew: bool = True
+    covered: Covered | None = None
+    kept: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.trt = tensorrt()
@@ -88,14 +92,14 @@ class Build:
         """Whether the network says itself, by Q/DQ, what is INT8."""
         return has_qdq(self.model)
 
+    @property
+    def strong(self) -> bool:
+        """Whether the network is strongly typed: precisions come from it alone, and a table has no place."""
+        return self.options.strongly_typed or self.features.always_strong
+
 
 def print_nothing(text: str) -> None:
     """Says nothing."""
-
-
-def has_qdq(model: Model) -> bool:
-    """Whether a network holds QuantizeLinear or DequantizeLinear."""
-    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.proto.graph.node)
 
 
 def build_engine(
@@ -118,7 +122,10 @@ def build_engine(
     Interrupted at Ctrl-C.
     """
     build = Build(model, options, ranges, phase)
-    refuse_impossible(build, table)
+    refuse_impossible(options, build.features, build.device, explicit=build.explicit, has_table=table is not None)
+    if table is not None and build.strong:
+        through_qdq(build, table, rule)
+        table = None
     with build.device.current():
         pass  # the primary context exists before TensorRT looks for one
     return in_background(
@@ -126,71 +133,43 @@ def build_engine(
     )
 
 
-def refuse_impossible(build: Build, table: CalibrationTable | None) -> None:
-    """BackendError, UsageError: what this GPU, this version or this network cannot do."""
-    options, found = build.options, build.features
-    if options.int8 and not build.device.has_int8:
-        raise BackendError(f"{build.device.name} has no fast INT8", remedy="build with --precision fp16")
-    if options.precision is Precision.TF32 and not build.device.has_tf32:
-        raise BackendError(f"{build.device.name} has no TF32", remedy="build with --precision fp32 or fp16")
-    if build.explicit and table is not None:
-        raise UsageError(
-            "the network has Q/DQ, which tells the scales itself; a table does not go with it",
-            remedy="leave out --table, or build the float network",
-        )
-    if build.explicit and not options.int8:
-        raise UsageError(
-            f"the network has Q/DQ, the precision is {options.precision.value}",
-            remedy="build with --precision int8, or build the float network",
-        )
-    strong = options.strongly_typed and found.precision_flags
-    if strong and not build.explicit and options.precision not in (Precision.FP32, Precision.TF32):
-        raise UsageError(
-            f"a strongly typed network takes its precisions from the model, which is float: {options.precision.value} "
-            "would change nothing",
-            remedy="leave out --strongly-typed, or give a Q/DQ model",
-        )
-    if not found.precision_flags:
-        if table is not None or (options.int8 and not build.explicit):
-            raise BackendError(f"this is TensorRT {found.version}: {GONE}", remedy=INSTEAD)
-        if options.precision is Precision.FP16:
-            raise BackendError(
-                f"TensorRT {found.version} takes precisions from the network alone, and this one is float32",
-                remedy="export the model in float16",
-            )
-        if options.exclude:
-            raise BackendError(f"this is TensorRT {found.version}: {GONE}", remedy="leave the nodes without Q/DQ")
-    if options.precision is Precision.INT8 and not build.explicit and table is None:
-        raise UsageError(
-            "INT8 needs scales: the network has no Q/DQ, and there is no calibration table",
-            remedy="quantkit calibrate MODEL --data DATA, then build with its table (--table)",
-        )
+@contextlib.contextmanager
+def kernels_loaded() -> Iterator[None]:
+    """Keep TensorRT's kernels loaded between builds; otherwise each of them loads them anew, which takes 3 … 10 s."""
+    trt, device = tensorrt(), open_device()
+    messages = Messages()
+    with listening(trt, messages) as log, device.current():
+        builder = made(lambda: trt.Builder(log), messages)
+    try:
+        yield
+    finally:
+        with device.current():
+            del builder
 
 
 def built(build: Build, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None) -> Built:
     """The build itself."""
     trt, options = build.trt, build.options
-    log = logger(trt, build.messages)
     build.phase("starting TensorRT")
     with ExitStack() as held, build.device.current():
+        log = held.enter_context(listening(trt, build.messages))
         trt.init_libnvinfer_plugins(log, "")
         builder = made(lambda: trt.Builder(log), build.messages)
-        strong = options.strongly_typed or build.features.always_strong
-        network = builder.create_network(network_flags(trt, strongly_typed=strong))
+        network = builder.create_network(network_flags(trt, strongly_typed=build.strong))
         build.phase("parsing")
         held.callback(id, parse(trt, network, build.model, log, build.messages))
         config = builder.create_builder_config()
-        configure(build, config, () if strong else options.flags(scales=table is not None or build.explicit))
+        configure(build, config, () if build.strong else options.flags(scales=table is not None or build.explicit))
         profile = add_profile(builder, network, build.ranges)
         if profile is not None:
             config.add_optimization_profile(profile)
-        covered = None
         calibrator = None
         if table is not None:
-            covered = covered_by(build, table, rule, network)
-            calibrator = table_calibrator(trt, covered.table)
+            build.covered = covered_by(build, table, rule, network)
+            calibrator = table_calibrator(trt, build.covered.table)
             set_calibration(config, calibrator, profile)
-        kept = excluded(build, network, config)
+        if not build.strong:
+            build.kept = excluded(build, network, config)
         cache = use_timing_cache(build, config, timing_cache)
         monitor = stopper(trt, config, build.stopping.is_set, build.phase)
         build.phase("building")
@@ -202,7 +181,7 @@ def built(build: Build, table: CalibrationTable | None, rule: str | None, timing
             raise failed(build)
         plan = bytes(memory)
         build.phase("looking at the engine")
-        layers, activation = inspected(build, log, plan, covered, kept)
+        layers, activation = inspected(build, log, plan)
         calls = calibrator.calls if calibrator else 0
         if calls:
             raise TableError(
@@ -210,9 +189,10 @@ def built(build: Build, table: CalibrationTable | None, rule: str | None, timing
                 remedy="the header has to name this TensorRT and this calibrator (--retarget, quantkit table convert)",
             )
         return Built(
-            plan, seconds, build.features.version, build.device.name, layers, activation, covered, calls,
+            plan, seconds, build.features.version, build.device.name, layers, activation, build.covered, calls,
             bytes(cache.serialize()) if cache is not None else None,
-            build.messages.warnings, tuple(build.notes), tuple(sorted(kept)),
+            build.messages.warnings, tuple(build.notes), tuple(sorted(build.kept)),
+            build.covered is not None and table is None,
         )  # fmt: skip
 
 
@@ -300,16 +280,7 @@ def table_calibrator(trt: Any, table: CalibrationTable) -> Any:
 def excluded(build: Build, network: Any, config: Any) -> frozenset[str]:
     """Keep the chosen nodes out of INT8. UsageError where a pattern chooses nothing."""
     trt, options = build.trt, build.options
-    if not options.exclude:
-        return frozenset()
-    chosen, idle = matching(options.exclude, node_names(build.model))
-    if idle:
-        raise UsageError(
-            f"--exclude {', '.join(idle)}: no node of the network has that name or operator",
-            remedy="node names are in `quantkit inspect MODEL --json`; patterns look like '/head/*'",
-        )
-    if build.explicit:
-        raise UsageError("a Q/DQ network says itself what is INT8", remedy="leave those nodes without Q/DQ")
+    chosen = chosen_nodes(build)
     dtype = trt.float16 if options.fp16 else trt.float32
     layers = network_nodes(network)
     missing = [name for name in chosen if name not in layers]
@@ -318,7 +289,33 @@ def excluded(build: Build, network: Any, config: Any) -> frozenset[str]:
             keep_precision(trt, config, layers[name], dtype)
     if missing:
         build.notes.append(f"nodes that are no layer of their own, and were not constrained: {', '.join(missing)}")
+    return chosen - set(missing)
+
+
+def chosen_nodes(build: Build) -> frozenset[str]:
+    """The nodes that `exclude` names. UsageError where a pattern chooses nothing."""
+    chosen, idle = matching(build.options.exclude, node_names(build.model))
+    if idle:
+        raise UsageError(
+            f"--exclude {', '.join(idle)}: no node of the network has that name or operator",
+            remedy="node names are in `quantkit inspect MODEL --json`; patterns look like '/head/*'",
+        )
     return chosen
+
+
+def through_qdq(build: Build, table: CalibrationTable, rule: str | None) -> None:
+    """Give the network Q/DQ pairs with the table's scales: the way into a strongly typed network. TableError."""
+    names = watched_tensors(build.model).tensors
+    build.covered = completed(table, [Tensor(name) for name in names], rule_of(table, rule))
+    refuse_little(build.covered, build.options.min_coverage, "the table")
+    build.kept = chosen_nodes(build)
+    quantized = with_qdq(build.model, table.scales, build.kept)
+    build.model = replace(build.model, proto=quantized.proto)
+    why = "has no calibrators" if build.features.always_strong else "was asked for strong types"
+    build.notes.append(
+        f"TensorRT {build.features.version} {why}: {len(quantized.pairs)} activations got Q/DQ pairs from the table"
+    )
+    build.notes += [f"{node} stays float: {reason}" for node, reason in quantized.left.items() if reason != "excluded"]
 
 
 def use_timing_cache(build: Build, config: Any, there: bytes | None) -> Any | None:
@@ -351,20 +348,19 @@ def failed(build: Build) -> QuantkitError:
     )
 
 
-def inspected(
-    build: Build, log: Any, plan: bytes, covered: Covered | None, kept: frozenset[str]
-) -> tuple[tuple[Layer, ...], int]:
+def inspected(build: Build, log: Any, plan: bytes) -> tuple[tuple[Layer, ...], int]:
     """The layers of an engine, and the bytes of activations of one context."""
+    covered = build.covered
     runtime = made(lambda: build.trt.Runtime(log), build.messages)
     if build.options.version_compatible and hasattr(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True  # such a plan brings its own runtime; it was built a moment ago
     engine = made(lambda: runtime.deserialize_cuda_engine(plan), build.messages, "the engine cannot be read back")
     context = Context(
         operators=node_names(build.model),
-        int8=build.options.int8,
-        table=covered is not None,
+        int8=build.options.int8 and (build.explicit or covered is not None),
+        table=covered is not None and not build.explicit,
         unscaled=frozenset(build.messages.unscaled) | frozenset(covered.missing if covered else ()),
-        excluded=kept,
+        excluded=build.kept,
         tuning=build.messages.tuning,
         measured_anew=build.measured_anew,
     )

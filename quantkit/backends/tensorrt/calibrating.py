@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from quantkit.backends.tensorrt.background import in_background
 from quantkit.backends.tensorrt.calibrators import Source, calibrator_for, check_header
 from quantkit.backends.tensorrt.device import open_device
-from quantkit.backends.tensorrt.messages import Messages, logger, made
+from quantkit.backends.tensorrt.messages import Messages, listening, made
 from quantkit.backends.tensorrt.network import add_profile, calibration_profile, parse
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.backends.tensorrt.streaming import Streaming
@@ -86,8 +86,8 @@ def run(
     """The build, in the thread that TensorRT keeps busy."""
     trt, job = tensorrt(), source.job
     messages = Messages()
-    log = logger(trt, messages)
     with ExitStack() as held, open_device(device).current():
+        log = held.enter_context(listening(trt, messages))
         trt.init_libnvinfer_plugins(log, "")
         builder = made(lambda: trt.Builder(log), messages)
         network = builder.create_network(network_flags(trt, strongly_typed=False))

@@ -39,6 +39,8 @@ from quantkit.provenance import provenance_path, read_provenance
 from quantkit.rules import Entropy, MinMax, Rule, percentile_of
 from quantkit.table import Algorithm, CalibrationTable, parse_table
 
+MOST_WORKERS = 8
+"""Threads that decode: more of them wait for each other (16 cores: 8 threads took 0.85 ms an image, 16 took 1.08)."""
 RULES: dict[Algorithm, Rule] = {
     Algorithm.ENTROPY_2: Entropy(),
     Algorithm.MIN_MAX: MinMax(),
@@ -71,7 +73,7 @@ class Calibrating:
         device: int = 0,
         quantile: float = 0.9999,
     ) -> None:
-        about_data = DataOptions(limit=limit, batch_size=batch_size, workers=all_cores())
+        about_data = DataOptions(limit=limit, batch_size=batch_size, workers=min(MOST_WORKERS, all_cores()))
         options = CalibrateOptions(data=about_data, backend="tensorrt", algorithm=self.algorithm, force=force)
         rule = RULES.get(self.algorithm) or percentile_of(quantile)
         job = prepared(model, data, rule, preprocess, table, options)

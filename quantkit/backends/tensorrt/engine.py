@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.backends.tensorrt.device import Buffer, Event, Graph, free_all, open_device
-from quantkit.backends.tensorrt.messages import Messages, logger, made
+from quantkit.backends.tensorrt.messages import Messages, listening, made
 from quantkit.backends.tensorrt.versions import device_memory, output_allocator, tensorrt
 from quantkit.errors import BackendError, DataError
 from quantkit.values import Array, Batch, ModelInput
@@ -41,16 +41,18 @@ class Engine:
         self.device = open_device(device)
         self.where, self.size = where, len(plan)
         self.messages = Messages()
+        self._held = ExitStack()
+        log = self._held.enter_context(listening(self._trt, self.messages))
         with self.device.current():
-            log = logger(self._trt, self.messages)
             self._trt.init_libnvinfer_plugins(log, "")
             self._runtime = made(lambda: self._trt.Runtime(log), self.messages)
             if allow_code:
                 self._runtime.engine_host_code_allowed = True
             engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
+            self._held.close()
             raise unusable(self.messages, where)
-        self._log, self.engine = log, engine
+        self.engine = engine
         self.memory = device_memory(engine)
         self.bindings = tuple(self._binding(engine.get_tensor_name(i)) for i in range(engine.num_io_tensors))
 
@@ -133,7 +135,8 @@ class Engine:
     def close(self) -> None:
         """Give it back."""
         with self.device.current():
-            self.engine = None
+            self.engine = self._runtime = None
+        self._held.close()
 
     def __enter__(self) -> Engine:
         return self

@@ -29,6 +29,7 @@ QUANTIZED = frozenset({"INT8"})
 TACTICS = (
     (re.compile(r"imma|_i8|i8i8|int8|dp4a", re.IGNORECASE), "INT8"),
     (re.compile(r"tf32", re.IGNORECASE), "TF32"),
+    (re.compile(r"bf16", re.IGNORECASE), "BF16"),
     (re.compile(r"hmma|h884|h1688|h16816|(?<!b)f16|fp16|half", re.IGNORECASE), "FP16"),
     (re.compile(r"f32|fp32|float|sgemm|scudnn|ffma", re.IGNORECASE), "FP32"),
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from quantkit.backends.tensorrt.tuning import Tuning
@@ -103,14 +105,34 @@ def shown(text: str, count: int) -> str:
     return line if count == 1 else f"{line} ({count} times)"
 
 
-def logger(trt: Any, messages: Messages) -> Any:
-    """An `ILogger` that hands everything to `messages`; an error in it never reaches TensorRT."""
+_LISTENING: list[Messages] = []
+
+
+@contextlib.contextmanager
+def listening(trt: Any, messages: Messages) -> Iterator[Any]:
+    """TensorRT's messages go to `messages` meanwhile; gives the logger to make builders and runtimes with.
+
+    There is one logger a process, since TensorRT keeps the first one that it is given for as long as anything made with
+    it lives; whoever listens hears everything.
+    """
+    _LISTENING.append(messages)
+    try:
+        yield logger(trt)
+    finally:
+        _LISTENING.remove(messages)
+
+
+@cache
+def logger(trt: Any) -> Any:
+    """The process's `ILogger`."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            messages.take(str(severity).rpartition(".")[2], msg)
+            word = str(severity).rpartition(".")[2]
+            for messages in tuple(_LISTENING):
+                messages.take(word, msg)
 
     return Logger()

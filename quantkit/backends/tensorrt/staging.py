@@ -92,6 +92,7 @@ class Staging:
         self._slots: list[Slot] = []
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._stream: Any = None
         self.seen = Seen()
 
     @property
@@ -143,7 +144,7 @@ class Staging:
         slots, self._slots = self._slots, []
         with self._gpu.current():
             try:
-                if slots:
+                if self._stream is not None:
                     self._stream.synchronize()
             finally:
                 while not self._ready.empty():  # batches that nobody took: their events
@@ -154,8 +155,9 @@ class Staging:
                     for buffer in slot.device.values():
                         buffer.free()
                     slot.host.clear()
-                if slots:
+                if self._stream is not None:
                     self._stream.free()
+                    self._stream = None
         self._ready.put(None)  # whoever waits for a batch
 
     def _room(self, array: Array) -> Array:

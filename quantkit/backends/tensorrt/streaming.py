@@ -141,10 +141,10 @@ class Streaming:
         self._finish()
 
     def _finish(self) -> None:
-        with self._lock:
+        with self._lock:  # whoever comes second waits until all is closed
             staging, self._staging = self._staging, None
-        if staging is not None:
-            staging.close()
-        close = getattr(self._portions, "close", None)
-        if close is not None:
-            close()
+            if staging is not None:
+                staging.close()
+            close = getattr(self._portions, "close", None)
+            if close is not None:
+                close()

@@ -22,8 +22,8 @@ from quantkit.tensorrt_version import installed_number, number_text
 
 GONE = "TensorRT 11 removed calibrators, calibration tables and precision flags"
 INSTEAD = (
-    "calibrate with --backend onnxruntime, which needs no TensorRT, and build from a Q/DQ model; "
-    "or use TensorRT 8.6 … 10.x"
+    "calibrate with --backend onnxruntime, which needs no TensorRT: `quantkit build` puts the scales of its table into "
+    "the network as Q/DQ pairs"
 )
 CALIBRATORS = {
     Algorithm.ENTROPY_2: "IInt8EntropyCalibrator2",
@@ -132,7 +132,8 @@ def calibration_shapes(network: Any, config: Any) -> dict[str, tuple[int, ...]]:
     if profile is None:
         return {}
     names = [network.get_input(i).name for i in range(network.num_inputs) if -1 in tuple(network.get_input(i).shape)]
-    return {name: tuple(profile.get_shape(name)[1]) for name in names}
+    # an input that the profile says nothing of has no shapes there
+    return {name: tuple(found[1]) if (found := profile.get_shape(name)) else () for name in names}
 
 
 def set_flag(trt: Any, config: Any, name: str) -> None:

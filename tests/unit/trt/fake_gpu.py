@@ -21,15 +21,17 @@ RUBBISH = 0xA5
 
 class FakeGpu:
     """late: uploads are done only when somebody waits for them. room: bytes of device memory.
+    pins: how often there is pinned memory.
 
     Memory and streams are made, used and freed while the context is current in that thread, which is asserted.
     """
 
-    def __init__(self, *, late: bool = True, room: int = 1 << 40) -> None:
-        self.late, self.room = late, room
+    def __init__(self, *, late: bool = True, room: int = 1 << 40, pins: int | None = None) -> None:
+        self.late, self.room, self.pins = late, room, pins
         self.memory: dict[int, Array] = {}
         self.peak = 0
         self.buffers = 0
+        self.alive: set[FakeStream | FakeEvent] = set()
         self._addresses = itertools.count(0x7F0000000000, 512)
         self._thread = threading.local()
         self.lock = threading.RLock()
@@ -38,6 +40,11 @@ class FakeGpu:
     def held(self) -> int:
         """Bytes that are not freed."""
         return sum(len(block) for block in self.memory.values())
+
+    @property
+    def given_back(self) -> bool:
+        """Whether all memory, streams and events are freed."""
+        return not self.memory and not self.alive
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -52,6 +59,10 @@ class FakeGpu:
 
     def pinned(self, count: int) -> Array:
         self.need_context()
+        if self.pins is not None:
+            if self.pins == 0:
+                raise MemoryError("no page-locked memory is left")
+            self.pins -= 1
         return np.full(max(count, 1), RUBBISH, np.uint8)
 
     def buffer(self, count: int) -> FakeBuffer:
@@ -94,9 +105,18 @@ class FakeStream:
         self._gpu = gpu
         self._pending: list[Callable[[], None]] = []
         self._done = 0
+        gpu.alive.add(self)
+
+    def need(self) -> None:
+        self._gpu.need_context()
+        assert self in self._gpu.alive, "the stream was freed"
+
+    def free(self) -> None:
+        self.need()
+        self._gpu.alive.remove(self)
 
     def upload(self, buffer: FakeBuffer, array: Array) -> None:
-        self._gpu.need_context()
+        self.need()
 
         def copy() -> None:
             raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -109,11 +129,11 @@ class FakeStream:
                 self.reach(len(self._pending))
 
     def event(self) -> FakeEvent:
-        self._gpu.need_context()
+        self.need()
         return FakeEvent(self._gpu, self, len(self._pending))
 
     def synchronize(self) -> None:
-        self._gpu.need_context()
+        self.need()
         self.reach(len(self._pending))
 
     def reach(self, moment: int) -> None:
@@ -126,9 +146,18 @@ class FakeStream:
 class FakeEvent:
     def __init__(self, gpu: FakeGpu, stream: FakeStream, moment: int) -> None:
         self._gpu, self._stream, self._moment = gpu, stream, moment
+        gpu.alive.add(self)
+
+    def need(self) -> None:
+        self._gpu.need_context()
+        assert self in self._gpu.alive, "the event was freed"
+
+    def free(self) -> None:
+        self.need()
+        self._gpu.alive.remove(self)
 
     def wait(self) -> None:
-        self._gpu.need_context()
+        self.need()
         self._stream.reach(self._moment)
 
 

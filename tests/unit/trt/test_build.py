@@ -94,7 +94,7 @@ def test_the_engine_does_not_go_where_model_or_table_is(
     write_table(tmp_path / "net.calib", model=model.sha256)
     (tmp_path / "link.onnx").symlink_to(model.path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(UsageError, match="the engine would replace") as caught:
+    with pytest.raises(UsageError, match="the build would replace") as caught:
         build(model.path, output=tmp_path / onto, options=BuildOptions(force=force, shapes=("x=1:2:4",)))
     assert str(tmp_path / onto) in caught.value.problem
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -232,8 +232,10 @@ def test_layers_that_compute_are_counted() -> None:
 
 @pytest.mark.parametrize(("precision", "warned"), [("int8", True), ("best", True), ("fp16", False), ("fp32", False)])
 def test_an_int8_engine_without_int8_is_warned_of(precision: str, warned: bool) -> None:
-    warnings = built(precision=precision, layers=(layer("FP16"), layer("INT8", "Reformat"))).warnings
+    layers = (layer("FP16"), layer("INT8", "Reformat"))
+    warnings = built(precision=precision, layers=layers, explicit=True).warnings
     assert [text.startswith("no layer of this engine computes in INT8") for text in warnings] == [True] * warned
+    assert built(precision=precision, layers=layers).warnings == ()  # without scales INT8 was not allowed
     assert built(precision=precision).warnings == ()
 
 

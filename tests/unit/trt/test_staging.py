@@ -70,7 +70,7 @@ def test_every_batch_arrives_whole_and_in_order(late: bool, count: int, size: in
     assert gpu.peak == staging.bytes == 2 * feed.bytes
     assert len(addresses) == min(count, 2) * len(feed.portions[0].batch)
     staging.close()
-    assert (gpu.held, staging.bytes, feed.closed) == (0, 0, True)
+    assert (gpu.given_back, staging.bytes, feed.closed) == (True, 0, True)
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -96,7 +96,7 @@ def test_close_at_any_time_gives_everything_back(late: bool, count: int, taken: 
     for _ in range(taken):
         staging.take()
     staging.close()
-    assert (gpu.held, feed.closed) == (0, True)
+    assert (gpu.given_back, feed.closed) == (True, True)
     staging.close()
 
 
@@ -105,7 +105,7 @@ def test_close_while_the_thread_waits_for_room() -> None:
     staging = started(gpu, feed)
     wait_for(lambda: staging.seen.staged == 2)
     staging.close()
-    assert (gpu.held, feed.closed, staging.seen.staged) == (0, True, 2)
+    assert (gpu.given_back, feed.closed, staging.seen.staged) == (True, True, 2)
 
 
 def test_close_without_a_start_is_nothing() -> None:
@@ -124,7 +124,7 @@ def test_what_goes_wrong_in_the_feed_comes_out_as_itself(error: BaseException, c
             exhaust(staging)
         assert caught.value is error
     staging.close()
-    assert (gpu.held, feed.closed) == (0, True)
+    assert (gpu.given_back, feed.closed) == (True, True)
 
 
 @given(count=st.integers(3, 6), at=st.integers(1, 5), other=st.sampled_from([1, 3, 5, 9]))
@@ -137,7 +137,7 @@ def test_a_batch_of_another_size_in_between_is_named(count: int, at: int, other:
     with pytest.raises(DataError, match=rf"batch {at + 1} \(part {at}\.0 …\) holds {other} samples, the first one 4"):
         exhaust(staging)
     staging.close()
-    assert (gpu.held, feed.closed) == (0, True)
+    assert (gpu.given_back, feed.closed) == (True, True)
 
 
 def test_a_longer_last_batch_is_named() -> None:
@@ -155,7 +155,7 @@ def test_a_batch_of_another_shape_is_named_with_its_input() -> None:
     with pytest.raises(DataError, match=r"batch 2 \(part 1\.0 …\), input 'image' has shape \[4, 2, 4\]"):
         exhaust(staging)
     staging.close()
-    assert gpu.held == 0
+    assert gpu.given_back
 
 
 @pytest.mark.parametrize("change", ["lacks", "adds", "renames"])
@@ -173,7 +173,7 @@ def test_a_batch_of_other_inputs_is_named(change: str, at: int) -> None:
         exhaust(staging)
     assert staging.seen.staged == at
     staging.close()
-    assert (gpu.held, feed.closed) == (0, True)
+    assert (gpu.given_back, feed.closed) == (True, True)
 
 
 @pytest.mark.parametrize("batches", [0, 0.9, 1, 1.9])
@@ -185,7 +185,26 @@ def test_a_gpu_without_room_says_so_and_keeps_nothing(batches: float) -> None:
     with pytest.raises(BackendError):
         staging.start(next(portions))
     staging.close()
-    assert gpu.held == 0
+    assert gpu.given_back
+
+
+@pytest.mark.parametrize(
+    "pins",
+    [
+        0,
+        2,
+        3,
+        5,
+    ],
+)
+def test_a_machine_without_pinned_memory_keeps_nothing(pins: int) -> None:
+    feed, gpu = FakeFeed([4, 4]), FakeGpu(pins=pins)
+    portions = feed()
+    staging = Staging(gpu, portions)
+    with pytest.raises(MemoryError):
+        staging.start(next(portions))
+    staging.close()
+    assert gpu.given_back
 
 
 def test_close_wakes_whoever_waits_for_a_batch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_batches_come_in_order_and_under_the_names_that_are_asked_for(
         assert not streaming.over
     assert streaming.batch(names) is None
     assert streaming.batch(names) is None
-    assert (gpu.held, feed.closed) == (0, True)
+    assert (gpu.given_back, feed.closed) == (True, True)
     streaming.write(TABLE)
     assert streaming.over
     outcome = streaming.outcome()
@@ -73,7 +74,7 @@ def test_what_goes_wrong_in_the_data_comes_out_as_itself(error: BaseException, l
     feed, gpu = FakeFeed([3] * count, at=min(at, count), failure=error), FakeGpu(late=late)
     streaming = Streaming(lambda: gpu, feed)
     assert raised(streaming) is error
-    assert (gpu.held, feed.closed) == (0, True)
+    assert (gpu.given_back, feed.closed) == (True, True)
     assert streaming.over
     assert streaming.batch(NAMES) is None
     streaming.write(TABLE)
@@ -98,7 +99,7 @@ def failing_at(number: int, error: BaseException) -> Callable[..., Any]:
 def test_what_goes_wrong_in_a_callback_comes_out_as_itself(where: str, error: BaseException, number: int) -> None:
     feed, gpu = FakeFeed([2] * 5), FakeGpu()
     assert raised(Streaming(lambda: gpu, feed, **{where: failing_at(number, error)})) is error
-    assert gpu.held == 0
+    assert gpu.given_back
 
 
 @pytest.mark.parametrize("number", [0, 2, 5])
@@ -107,7 +108,7 @@ def test_who_is_stopped_raises_what_stopped_it(number: int) -> None:
     asked = iter(range(100))
     streaming = Streaming(lambda: gpu, feed, stopped=lambda: error if next(asked) == number else None)
     assert raised(streaming) is error
-    assert gpu.held == 0
+    assert gpu.given_back
     assert streaming.seen.taken == number
 
 
@@ -121,7 +122,7 @@ def test_data_and_gpu_that_do_not_open_come_out_as_themselves() -> None:
     assert raised(Streaming(broken, FakeFeed([2]))) is error
     full = FakeGpu(room=10)
     assert isinstance(raised(Streaming(lambda: full, FakeFeed([2]))), BackendError)
-    assert full.held == 0
+    assert full.given_back
 
 
 def test_data_that_was_opened_is_closed_where_the_gpu_is_missing() -> None:
@@ -154,7 +155,7 @@ def test_other_names_later_on_are_refused_too() -> None:
     streaming = Streaming(lambda: gpu, FakeFeed([2, 2]))
     assert streaming.batch(NAMES)
     assert streaming.batch(("image", "ids", "x")) is None
-    assert gpu.held == 0
+    assert gpu.given_back
     with pytest.raises(DataError):
         streaming.outcome()
 
@@ -169,7 +170,7 @@ def test_a_table_before_the_data_is_through_is_refused(taken: int) -> None:
     assert streaming.over
     with pytest.raises(BackendError, match=f"after {taken} batches"):
         streaming.outcome()
-    assert gpu.held == 0
+    assert gpu.given_back
 
 
 def test_no_table_is_an_error() -> None:
@@ -213,7 +214,7 @@ def test_closing_early_gives_everything_back(taken: int) -> None:
         streaming.batch(NAMES)
     streaming.close()
     streaming.close()
-    assert (gpu.held, feed.closed) == (0, taken > 0)
+    assert (gpu.given_back, feed.closed) == (True, taken > 0)
 
 
 def test_one_thread_builds_and_another_closes() -> None:
@@ -229,7 +230,36 @@ def test_one_thread_builds_and_another_closes() -> None:
             closer.start()
         for closer in closers:
             closer.join()
-        assert (len(got), gpu.held, feed.closed) == (6, 0, True)
+        assert (len(got), gpu.given_back, feed.closed) == (6, True, True)
+
+
+def test_two_close_while_the_data_is_read() -> None:
+    """After the second Ctrl-C: the build's thread, which nobody waits for any more, and the one that leaves."""
+    gpu, feed = FakeGpu(), FakeFeed([2, 2])
+    go, reached = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[Any]:
+        yield feed.portions[0]
+        reached.set()
+        go.wait()
+        yield feed.portions[1]
+
+    streaming = Streaming(lambda: gpu, slow)
+    taker = threading.Thread(target=streaming.batch, args=(NAMES,))
+    taker.start()
+    reached.wait()
+    first = threading.Thread(target=streaming.close)
+    first.start()
+    while streaming._staging is not None:
+        time.sleep(0.001)
+    threading.Timer(0.1, go.set).start()
+    try:
+        streaming.close()
+    finally:
+        go.set()
+        first.join()
+        taker.join()
+    assert gpu.given_back
 
 
 @pytest.mark.parametrize("lengths", [[4, 4, 4], [4, 4, 1], [4]])
@@ -246,7 +276,7 @@ def test_the_first_batch_can_be_looked_at_and_is_not_read_twice() -> None:
     assert (gpu.buffers, streaming.calls, streaming.seen.taken) == (0, 0, 0)
     outcome = calibrated(streaming)
     assert (outcome.seen.taken, outcome.seen.samples, outcome.calls) == (3, 5, 4)
-    assert (gpu.held, feed.closed) == (0, True)
+    assert (gpu.given_back, feed.closed) == (True, True)
 
 
 def test_a_first_batch_that_nobody_takes_is_given_back() -> None:
