@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from quantkit._version import __version__
+from quantkit.errors import BackendError
 from quantkit.job.target import target_version
 from quantkit.kernel import COMPILED
+from quantkit.pipeline.choosing import refuse_without_calibrators
 from quantkit.table import Header
 from quantkit.table.value import Algorithm
 from quantkit.tensorrt_version import has_driver, installed_number
@@ -102,5 +105,28 @@ def abilities() -> tuple[Ability, ...]:
             number is not None,
             f"library version {number}" if number else "not installed; none is needed for tables",
         ),
+        on_tensorrt("calibrate on TensorRT", refuse_without_calibrators),
+        on_tensorrt("build and run engines", refuse_without_tensorrt),
         Ability("write calibration tables", True, f"for TensorRT {version} ({target.source})"),
     )
+
+
+def on_tensorrt(what: str, refuse: Callable[[], None]) -> Ability:
+    """Something that needs TensorRT and a GPU."""
+    try:
+        refuse()
+    except BackendError as error:
+        return Ability(what, False, error.problem)
+    from quantkit.backends.tensorrt.device import open_device
+
+    gpu = open_device()
+    return Ability(what, True, f"{gpu.name}, compute capability {gpu.capability[0]}.{gpu.capability[1]}")
+
+
+def refuse_without_tensorrt() -> None:
+    """BackendError where TensorRT, pycuda or a GPU is missing."""
+    from quantkit.backends.tensorrt.device import open_device
+    from quantkit.backends.tensorrt.versions import tensorrt
+
+    tensorrt()
+    open_device()

@@ -49,6 +49,8 @@ class Build:
     strong: bool = False
     level: int | None = None
     workspace: int | None = None
+    layers: dict[str, str] = field(default_factory=dict)
+    """Name → kind."""
     precisions: dict[str, str] = field(default_factory=dict)
     table_read: bytes | None = None
     batches: list[dict[str, np.ndarray]] = field(default_factory=list)
@@ -439,6 +441,7 @@ class Builder(Checked):
             strong=network._strong,
             level=config._level,
             workspace=config._workspace,
+            layers={layer._name: layer._type.name for layer in network._layers},
             precisions={layer._name: layer._chosen for layer in network._layers if layer._chosen},
             timing_cache=config._cache._content if config._cache else None,
         )

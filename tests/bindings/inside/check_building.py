@@ -11,7 +11,7 @@ import pytest
 from checked import HAS_CALIBRATORS, NUMBER
 
 from quantkit.backends.tensorrt import building
-from quantkit.backends.tensorrt.building import Built, build_engine
+from quantkit.backends.tensorrt.building import Built, build_engine, kernels_loaded
 from quantkit.backends.tensorrt.layers import Context, Layer, layers_of
 from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
 from quantkit.backends.tensorrt.shapes import parse_shapes
@@ -21,7 +21,7 @@ from quantkit.table import Algorithm, CalibrationTable, Header
 
 pytestmark = pytest.mark.usefixtures("folder")
 with_calibrators = pytest.mark.skipif(not HAS_CALIBRATORS, reason="TensorRT 11 has no calibrators")
-without_calibrators = pytest.mark.skipif(HAS_CALIBRATORS, reason="this version has calibrators")
+from_10 = pytest.mark.skipif(checked.MAJOR < 10, reason="TensorRT 8 has no strongly typed networks")
 
 RANGE = "x=1:4:8"
 ALL = {
@@ -129,25 +129,113 @@ def test_strong_types(world: checked.World) -> None:
     assert world.build.flags == {"TF32"}
 
 
-@with_calibrators
+@pytest.mark.parametrize("precision", ["int8", "best"])
+def test_a_table_goes_into_qdq_where_types_are_strong(world: checked.World, precision: str) -> None:
+    if checked.MAJOR < 10:
+        with pytest.raises(BackendError, match="no strongly typed networks"):
+            build("float", precision, table_for(), strongly_typed=True)
+        return
+    made = build("float", precision, table_for(), strongly_typed=HAS_CALIBRATORS)
+    assert world.build.strong
+    assert world.build.flags == {"TF32"}
+    assert (world.build.table_read, world.build.batches, made.calls) == (None, [], 0)
+    kinds = list(world.build.layers.values())
+    assert (kinds.count("QUANTIZE"), kinds.count("DEQUANTIZE")) == (2, 2)
+    assert world.build.layers["x_Quantize"] == "QUANTIZE"
+    assert {"/conv", "/add", "y"} <= world.build.layers.keys()
+    assert made.converted
+    assert made.covered is not None
+    assert (made.covered.share, made.covered.completed, made.covered.missing) == (1.0, (), ())
+    why = "was asked for strong types" if HAS_CALIBRATORS else "has no calibrators"
+    assert f"{why}: 1 activations got Q/DQ pairs from the table" in made.notes[0]
+
+
+@from_10
+@pytest.mark.parametrize("number", [NUMBER, 8501])
+def test_scales_in_qdq_are_of_no_version(world: checked.World, number: int | None) -> None:
+    assert build("float", "int8", table_for(number), strongly_typed=HAS_CALIBRATORS).converted
+    assert len(world.builds) == 1
+
+
+@from_10
+def test_a_table_of_another_network_is_refused_before_qdq(world: checked.World) -> None:
+    table = CalibrationTable(Header(Algorithm.ENTROPY_2, NUMBER), {"x": 0.1, "other": 0.2})
+    with pytest.raises(TableError, match="the table covers 25% of the network's 4 float tensors; missing: c, a, y"):
+        build("float", "int8", table, strongly_typed=HAS_CALIBRATORS)
+    assert world.builds == []
+
+
+@from_10
+def test_nodes_kept_out_of_qdq(world: checked.World) -> None:
+    made = build("float", "int8", table_for(), strongly_typed=HAS_CALIBRATORS, exclude=("Relu",))
+    assert (made.kept, made.converted, world.build.precisions) == (("y",), True, {})
+    with pytest.raises(ModelError, match="no operator of this network can be quantized"):
+        build("float", "int8", table_for(), strongly_typed=HAS_CALIBRATORS, exclude=("/conv",))
+    with pytest.raises(UsageError, match="--exclude /none: no node of the network"):
+        build("float", "int8", table_for(), strongly_typed=HAS_CALIBRATORS, exclude=("/none",))
+    assert len(world.builds) == 1
+
+
+@from_10
+def test_what_stays_float_is_told(world: checked.World) -> None:
+    table = table_for()
+    table = CalibrationTable(table.header, {**table.scales, "x": 0.0})
+    with pytest.raises(ModelError, match="no operator of this network can be quantized"):
+        build("float", "int8", table, strongly_typed=HAS_CALIBRATORS)
+    table = CalibrationTable(table.header, {**table.scales, "x": 0.1, "r": 0.0, "y": 0.1})
+    made = build("two", "int8", table, strongly_typed=HAS_CALIBRATORS)
+    assert made.notes[1:] == ("/second stays float: no scale: r",)
+    assert list(world.build.layers.values()).count("QUANTIZE") == 2
+
+
+@from_10
+@pytest.mark.parametrize("precision", ["fp16", "best"])
+def test_strong_types_of_a_float_network(world: checked.World, precision: str) -> None:
+    with pytest.raises(BackendError, match="precisions come from the network alone") as caught:
+        build("float", precision, strongly_typed=HAS_CALIBRATORS)
+    assert f"{precision} would change nothing" in caught.value.problem
+    assert ("--strongly-typed" if HAS_CALIBRATORS else "TensorRT 11") in caught.value.problem
+    assert caught.value.remedy
+    assert world.builds == []
+
+
+@pytest.mark.parametrize("strongly_typed", [False, True])
+def test_int8_without_scales(world: checked.World, strongly_typed: bool) -> None:
+    with pytest.raises(UsageError, match="INT8 needs scales"):
+        build("float", "int8", strongly_typed=strongly_typed)
+    assert world.builds == []
+
+
 @pytest.mark.parametrize(
-    ("precision", "table", "how"),
+    ("precision", "table", "how", "problem"),
     [
-        ("int8", True, {}),
-        ("int8", False, {}),
-        ("best", True, {}),
-        ("best", False, {}),
-        ("fp16", False, {}),
-        ("int8", True, {"exclude": ("/conv",)}),
+        ("int8", True, {}, "a table does not go with it"),
+        ("int8", False, {"exclude": ("/conv",)}, "says itself what is INT8"),
+        ("fp16", False, {}, "the precision is fp16"),
+        ("fp32", False, {}, "the precision is fp32"),
     ],
 )
-def test_strong_types_of_a_float_network(
-    world: checked.World, precision: str, table: bool, how: dict[str, Any]
+def test_refused_of_a_qdq_network(
+    world: checked.World, precision: str, table: bool, how: dict[str, Any], problem: str
 ) -> None:
-    with pytest.raises(UsageError, match="a strongly typed network takes its precisions from the model") as caught:
-        build("float", precision, table_for() if table else None, strongly_typed=True, **how)
-    assert precision in caught.value.problem
+    with pytest.raises(UsageError, match=problem):
+        build("qdq", precision, table_for() if table else None, **how)
     assert world.builds == []
+
+
+def test_kernels_stay_loaded(world: checked.World) -> None:
+    with kernels_loaded():
+        assert build("float", "fp32").plan
+        with kernels_loaded():
+            pass
+        assert build("float", "tf32").plan
+    assert len(world.builds) == 2
+
+
+def test_kernels_of_a_tensorrt_that_does_not_start() -> None:
+    checked.reset(starts=False)
+    with pytest.raises(BackendError, match="CUDA initialization failure"), kernels_loaded():
+        pytest.fail("it does not start")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
@@ -221,32 +309,6 @@ def test_no_timing_cache(world: checked.World) -> None:
     assert made.timing_cache is None
     assert world.build.timing_cache is None
     assert "DISABLE_TIMING_CACHE" in world.build.flags
-
-
-@without_calibrators
-@pytest.mark.parametrize(
-    ("precision", "table", "how"),
-    [
-        ("int8", True, {}),
-        ("int8", False, {}),
-        ("best", False, {}),
-        ("fp16", False, {}),
-        ("int8", True, {"exclude": ("/conv",)}),
-    ],
-)
-def test_refused_on_11(world: checked.World, precision: str, table: bool, how: dict[str, Any]) -> None:
-    with pytest.raises(BackendError) as caught:
-        build("float", precision, table_for(101600) if table else None, **how)
-    assert "TensorRT 11" in caught.value.problem
-    assert caught.value.remedy
-    assert world.builds == []
-
-
-@without_calibrators
-def test_exclusions_refused_on_11(world: checked.World) -> None:
-    with pytest.raises(BackendError, match="TensorRT 11"):
-        build("qdq", "int8", exclude=("/conv",))
-    assert world.builds == []
 
 
 @pytest.mark.parametrize("unparsable", [(), ("Conv",)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from quantkit.pipeline.build import BuiltEngine, build
 from quantkit.table import Algorithm, CalibrationTable, Header, read_table, table_bytes
 
 pytestmark = pytest.mark.usefixtures("folder")
+without_calibrators = pytest.mark.skipif(HAS_CALIBRATORS, reason="this version has calibrators")
 with_calibrators = pytest.mark.skipif(not HAS_CALIBRATORS, reason="TensorRT 11 has no calibrators")
 
 ENGINE = Path("out.engine")
@@ -122,3 +125,35 @@ def test_the_table_that_is_given_is_never_replaced() -> None:
     with pytest.raises(UsageError, match="would replace"):
         build("float.onnx", table=BESIDE, output=ENGINE, options=BuildOptions(shapes=("x=1:4:8",)))
     assert BESIDE.read_bytes() == content
+
+
+@without_calibrators
+def test_a_table_that_went_into_qdq_has_a_record_and_no_line(world: checked.World) -> None:
+    content = write(SOME, 8601)
+    check_converted(made, world, content)
+
+
+@pytest.mark.skipif(checked.MAJOR != 10, reason="types are strong where they are asked for")
+def test_the_same_where_strong_types_are_asked_for(world: checked.World) -> None:
+    content = write(SOME, 8601)
+    check_converted(partial(made, strongly_typed=True), world, content)
+
+
+def check_converted(make: Callable[[], BuiltEngine], world: checked.World, content: bytes) -> None:
+    engine = make()
+    assert world.build.layers["x_Quantize"] == "QUANTIZE"
+    record = read_record(ENGINE)
+    assert record == engine.record
+    assert record.trtexec is engine.command.line is None
+    assert record.no_trtexec == "the Q/DQ pairs were inserted on the way, which trtexec cannot do"
+    assert record.table is not None
+    assert (record.table.file, record.table.share, record.table.missing) == ("given.calib", 1.0, ())
+    assert (record.explicit, record.has_scales) == (False, True)
+    assert engine.warnings == ("TensorRT: weights are denormal",)
+    assert any("Q/DQ pairs from the table" in note for note in engine.notes)
+    assert not BESIDE.exists()
+    assert Path("given.calib").read_bytes() == content
+    assert sorted(path.name for path in Path().glob("out*")) == ["out.engine", "out.engine.json"]
+    again = make()
+    assert (again.reused, again.record, again.command) == (True, record, engine.command)
+    assert len(world.builds) == 1

@@ -37,7 +37,7 @@ def world() -> Iterator[checked.World]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with `float.onnx`, `qdq.onnx`, `late.onnx` and `data.npy`, 10 samples."""
+    """A working directory with `float.onnx`, `two.onnx`, `qdq.onnx`, `late.onnx` and `data.npy`, 10 samples."""
     monkeypatch.chdir(tmp_path)
     weight = numpy_helper.from_array(np.ones((2, 2, 1, 1), np.float32), "w")
     bias = numpy_helper.from_array(np.array([0.5, -1.0], np.float32).reshape(1, 2, 1, 1), "b")
@@ -45,6 +45,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     node = helper.make_node
     conv = node("Conv", ["x", "w"], ["c"], "/conv", kernel_shape=[1, 1])
     save("float", [conv, node("Add", ["c", "b"], ["a"], "/add"), node("Relu", ["a"], ["y"])], [weight, bias])
+    second = node("Conv", ["r", "w"], ["y"], "/second", kernel_shape=[1, 1])
+    save("two", [conv, node("Relu", ["c"], ["r"]), second], [weight])
     quantized = [
         node("QuantizeLinear", ["x", "s", "z"], ["q"], "/q"),
         node("DequantizeLinear", ["q", "s", "z"], ["d"], "/d"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.backends.tensorrt.messages import Messages, made
+from quantkit.backends.tensorrt.messages import Messages, listening, logger, made
 from quantkit.backends.tensorrt.tuning import Tuning
 from quantkit.errors import BackendError
 
@@ -167,3 +167,53 @@ def test_names_with_brackets_are_read_whole() -> None:
     tuning.take(timed("/0/Conv + PWN(/0/Clip)", "0.1"))
     tuning.take(timed("{ForeignNode[a (1)...b]}", "0.2", "Myelin[0x80000023]"))
     assert tuning.fastest == {"/0/Conv + PWN(/0/Clip)": {"INT8": 0.1}, "{ForeignNode[a (1)...b]}": {"INT8": 0.2}}
+
+
+class ILogger:
+    """TensorRT's, of which only the base is needed."""
+
+
+class Stand:
+    """A module `tensorrt`."""
+
+    ILogger = ILogger
+
+
+WARNING = "Severity.WARNING"
+"""As the binding's enumeration prints itself."""
+
+
+def test_there_is_one_logger_and_all_who_listen_hear_everything() -> None:
+    first, second = Messages(), Messages()
+    with listening(Stand, first) as log:
+        assert isinstance(log, ILogger)
+        assert log is logger(Stand)
+        log.log(WARNING, "alone")
+        with listening(Stand, second) as same:
+            assert same is log
+            log.log(WARNING, "both")
+        log.log(WARNING, "alone again")
+    log.log(WARNING, "nobody")
+    assert first.warnings == ("alone", "both", "alone again")
+    assert second.warnings == ("both",)
+
+
+def test_whoever_came_first_may_leave_first() -> None:
+    """Builds in two threads end in any order."""
+    first, second = Messages(), Messages()
+    one, two = listening(Stand, first), listening(Stand, second)
+    log = one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    log.log(WARNING, "later")
+    two.__exit__(None, None, None)
+    log.log(WARNING, "nobody")
+    assert (first.warnings, second.warnings) == ((), ("later",))
+
+
+def test_an_error_ends_the_listening() -> None:
+    messages = Messages()
+    with pytest.raises(ZeroDivisionError), listening(Stand, messages):
+        _ = 1 // 0
+    logger(Stand).log(WARNING, "nobody")
+    assert messages.warnings == ()
