@@ -14,15 +14,15 @@ A tensor has one pair, which all of its quantized consumers share. Graph outputs
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from quantkit.errors import ModelError
-from quantkit.graph.model import Model
-from quantkit.graph.tensors import derived_from_constants
+from quantkit.graph.model import DTYPES, Model, subgraphs
+from quantkit.graph.tensors import derived_from_constants, element_types, inferred
 from quantkit.numerics import LEVELS
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 LEAST_OPSET = 13
 """The first with per-channel QuantizeLinear."""
+LEAST_IR = 4
+"""The first whose initializers need not be graph inputs."""
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
 TRANSPARENT = frozenset({"BatchNormalization", "Relu", "Clip", "LeakyRelu", "HardSwish", "Mul", "Sigmoid", "Identity"})
@@ -58,31 +60,29 @@ def with_qdq(model: Model, scales: Mapping[str, float], exclude: Collection[str]
     float (a node without a name goes by its first output).
 
     The model itself is untouched; external weights stay where they are. ModelError where the operator set is older
-    than 13 and cannot be raised, or nothing gets a pair.
+    than 13 and cannot be raised, a weight is not finite, or nothing gets a pair.
     """
-    import onnx
-
     proto = raised(model)
     graph = proto.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    constants = derived_from_constants(graph.node, set(weights))
+    weights = known_weights(graph)
+    constants = derived_from_constants(graph.node, {tensor.name for tensor in graph.initializer})
     producers = {name: node for node in graph.node for name in node.output}
+    types = element_types(inferred(proto).graph)
+    quantized: set[str] = set()
     wanted: dict[int, list[int]] = {}
     left: dict[str, str] = {}
     for number, node in enumerate(graph.node):
+        places = places_of(node, producers, constants, quantized)
+        if not places:
+            continue
         name = node.name or node.output[0]
-        places = list(places_of(node, producers, constants, scales))
-        if places and name in exclude:
-            left[name] = "excluded"
+        reason = "excluded" if name in exclude else obstacle(node, places, weights, constants, types, scales)
+        if reason:
+            left[name] = reason
             continue
-        if places and any(weights[i].data_type != onnx.TensorProto.FLOAT for i in node.input if i in weights):
-            left[name] = "its weights are not float32"
-            continue
-        lacking = [node.input[k] for k in places if node.input[k] not in constants and not scales.get(node.input[k])]
-        if lacking:
-            left[name] = f"no scale: {', '.join(lacking)}"
-        elif places:
-            wanted[number] = places
+        wanted[number] = places
+        if node.op_type in WEIGHTED:
+            quantized.update(node.output)
     editor = Editor(model, proto, weights, scales)
     for number, node in enumerate(graph.node):
         editor.copy(node, wanted.get(number, []), constants)
@@ -102,43 +102,76 @@ def raised(model: Model) -> onnx.ModelProto:
     import onnx
     from onnx import version_converter
 
-    if model.opset >= LEAST_OPSET:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model.proto)
-        return copy
+    copy = onnx.ModelProto()
     try:
-        return version_converter.convert_version(model.proto, LEAST_OPSET)
-    except (RuntimeError, ValueError, onnx.onnx_cpp2py_export.ConvertError) as error:
+        newer = model.opset >= LEAST_OPSET
+        copy.CopyFrom(model.proto if newer else version_converter.convert_version(model.proto, LEAST_OPSET))
+    except (RuntimeError, ValueError, version_converter.ConvertError) as error:
         raise ModelError(
             f"{model.path} has operator set {model.opset}, which cannot be raised to {LEAST_OPSET}: {error}",
             remedy="export the model with a newer operator set",
         ) from None
+    copy.ir_version = max(copy.ir_version, LEAST_IR)
+    return copy
+
+
+def known_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Weights whose values are in the file: initializers, Constant nodes, and other names of them."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            weights[node.output[0]] = node.attribute[0].t
+        elif node.op_type == "Identity" and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
+    return weights
+
+
+def obstacle(
+    node: onnx.NodeProto,
+    places: Collection[int],
+    weights: Mapping[str, onnx.TensorProto],
+    constants: set[str],
+    types: Mapping[str, str],
+    scales: Mapping[str, float],
+) -> str | None:
+    """Why a node cannot be quantized."""
+    names = [node.input[k] for k in places]
+    constant = [name for name in names if name in constants]
+    if any(name not in weights for name in constant):
+        return "its weights are computed by other operators"
+    if any(DTYPES.get(weights[name].data_type) != "float32" for name in constant):
+        return "its weights are not float32"
+    if any(len(weights[name].dims) < 2 for name in constant):
+        return "its weights are a vector"
+    others = [name for name in names if types.get(name, "float32") != "float32"]
+    if others:
+        return f"not float32: {', '.join(others)}"
+    lacking = [name for name in names if name not in constants and not scales.get(name)]
+    return f"no scale: {', '.join(lacking)}" if lacking else None
 
 
 def places_of(
-    node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], constants: set[str], scales: Mapping[str, float]
-) -> Iterator[int]:
-    """The inputs of a node that get a pair."""
+    node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], constants: set[str], quantized: set[str]
+) -> list[int]:
+    """The inputs of a node that get a pair. quantized: outputs of weighted operators that got theirs."""
     if node.op_type in WEIGHTED:
-        if sum(name in constants for name in node.input[:2]) == 1:
-            yield from (0, 1)
-    elif node.op_type in POOLS:
-        if scales.get(node.input[0]):
-            yield 0
-    elif node.op_type == "Add":
-        skip = skip_input(node, producers, constants)
-        if skip is not None and scales.get(node.input[skip]):
-            yield skip
+        return [0, 1] if sum(name in constants for name in node.input[:2]) == 1 else []
+    if node.op_type in POOLS:
+        return [0]
+    skip = skip_input(node, producers, constants, quantized) if node.op_type == "Add" else None
+    return [] if skip is None else [skip]
 
 
-def skip_input(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], constants: set[str]) -> int | None:
+def skip_input(
+    node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], constants: set[str], quantized: set[str]
+) -> int | None:
     """The input of an Add that is not the convolution which the Add fuses into; None where there is none.
 
     Where both come from convolutions, the one with the shorter way behind it is the skip: a projection.
     """
     if len(node.input) != 2 or any(name in constants for name in node.input):
         return None
-    convolutions = [k for k in (0, 1) if comes_from_weighted(node.input[k], producers)]
+    convolutions = [k for k in (0, 1) if comes_from_weighted(node.input[k], producers, quantized)]
     if not convolutions:
         return None
     if len(convolutions) == 1:
@@ -147,12 +180,11 @@ def skip_input(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], co
     return 0 if lengths[0] < lengths[1] else 1
 
 
-def comes_from_weighted(name: str, producers: Mapping[str, onnx.NodeProto]) -> bool:
-    """Whether a weighted operator made a tensor, batch normalization at most in between."""
-    node = producers.get(name)
-    while node is not None and node.op_type in ("BatchNormalization", "Identity"):
-        node = producers.get(node.input[0])
-    return node is not None and node.op_type in WEIGHTED
+def comes_from_weighted(name: str, producers: Mapping[str, onnx.NodeProto], quantized: set[str]) -> bool:
+    """Whether a quantized weighted operator made a tensor, batch normalization at most in between."""
+    while name not in quantized and name in producers and producers[name].op_type in ("BatchNormalization", "Identity"):
+        name = producers[name].input[0]
+    return name in quantized
 
 
 def way(name: str, producers: Mapping[str, onnx.NodeProto]) -> int:
@@ -177,7 +209,8 @@ class Editor:
         scales: Mapping[str, float],
     ) -> None:
         self._model, self._weights, self._scales = model, weights, scales
-        self._names = {name for node in proto.graph.node for name in (*node.input, *node.output)} | weights.keys()
+        self._names = names_of(proto.graph)
+        self._node_names = {node.name for node in proto.graph.node}
         self._made: dict[tuple[str, int | None], str] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
@@ -198,12 +231,10 @@ class Editor:
             scale = self._scales[name]
             self.pairs[name] = scale
             return self._pair(name, None, np.float32(max(scale, TINY)))
-        weight = self._weights.get(name)
-        if weight is None:  # made of constants by operators, which TensorRT folds: its values are not known here
-            return name
-        values = self._values(weight)
-        axis = weight_axis(node, k, values.ndim)
-        return self._pair(name, axis, channel_scales(values, axis))
+        axis = weight_axis(node, k, len(self._weights[name].dims))
+        if (name, axis) in self._made:  # a shared weight is read once
+            return self._made[name, axis]
+        return self._pair(name, axis, channel_scales(self._values(self._weights[name]), axis))
 
     def _pair(self, name: str, axis: int | None, scale: Array | np.float32) -> str:
         from onnx import helper, numpy_helper
@@ -220,21 +251,43 @@ class Editor:
         how = {} if axis is None else {"axis": axis}
         for operator, source, target in (("Quantize", name, quantized), ("Dequantize", quantized, dequantized)):
             inputs = [source, scale_name, zero_name]
-            self.nodes.append(helper.make_node(f"{operator}Linear", inputs, [target], f"{name}_{operator}{tag}", **how))
+            node_name = fresh(f"{name}_{operator}{tag}", self._node_names)
+            self.nodes.append(helper.make_node(f"{operator}Linear", inputs, [target], node_name, **how))
         self._made[name, axis] = dequantized
         return dequantized
 
     def _fresh(self, name: str) -> str:
-        while name in self._names:
-            name += "_"
-        self._names.add(name)
-        return name
+        return fresh(name, self._names)
 
     def _values(self, weight: onnx.TensorProto) -> Array:
         from onnx import numpy_helper
 
         values: Array = numpy_helper.to_array(weight, str(self._model.folder))
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"{self._model.path}: weight {weight.name!r} holds NaN or Inf", remedy="export the model again"
+            )
         return values
+
+
+def fresh(name: str, taken: set[str]) -> str:
+    """A name that is not taken, which it is then."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def names_of(graph: onnx.GraphProto) -> set[str]:
+    """Every name of a tensor in a graph and the graphs inside it."""
+    names = {value.name for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)}
+    names |= {sparse.values.name for sparse in graph.sparse_initializer}
+    for node in graph.node:
+        names.update(node.input, node.output)
+        for attribute in node.attribute:
+            for inner in subgraphs(attribute):
+                names |= names_of(inner)
+    return names
 
 
 def weight_axis(node: onnx.NodeProto, k: int, rank: int) -> int:
@@ -252,6 +305,6 @@ def weight_axis(node: onnx.NodeProto, k: int, rank: int) -> int:
 def channel_scales(values: Array, axis: int) -> Array:
     """max|w|/127 of every output channel, in float32; the least normal number where a channel is zero."""
     others = tuple(d for d in range(values.ndim) if d != axis)
-    largest = np.abs(values.astype(np.float64)).max(axis=others, initial=0.0)
-    scales: Array = np.maximum((largest / LEVELS).astype(np.float32), np.float32(TINY))
+    largest = np.abs(values).max(axis=others, initial=0.0)
+    scales: Array = np.maximum(largest / np.float32(LEVELS), np.float32(TINY))
     return scales
