@@ -51,7 +51,8 @@ def streaming(figures: Mapping[str, Any]) -> Iterator[str]:
     yield from ["", "| | seconds |", "|---|---|"]
     yield from (f"| {name} | {value:.2f} |" for name, value in figures["seconds"].items())
     yield ""
-    yield f"{figures['ratio_to_floor']:.2f} × the larger of the first two, {figures['ratio_to_polygraphy']:.2f} × Polygraphy."
+    floor, peer = figures["ratio_to_floor"], figures["ratio_to_polygraphy"]
+    yield f"{floor:.2f} × the larger of the first two, {peer:.2f} × Polygraphy."
     yield f"GPU memory: {figures['device_bytes'] / figures['input_batch_bytes']:.0f} input batches."
     yield ""
 
