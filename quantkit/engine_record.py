@@ -32,6 +32,7 @@ class TableUse(Frozen):
     file: str
     sha256: str
     header: str
+    rule: str | None = None
     share: float
     completed: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -76,6 +77,8 @@ class EngineRecord(Frozen):
             "GPU": self.gpu,
             "model": self.model.sha256,
             "table": self.table.sha256 if self.table else None,
+            "rule of the table": self.table.rule if self.table else None,
+            "quantkit": self.quantkit if self.table else None,
             "shapes": self.shapes,
             "options": self.options,
         }

@@ -31,12 +31,20 @@ if TYPE_CHECKING:
 @click.option(
     "--table", metavar="PATH", type=options.a_path, help="Calibration table for INT8. Default: MODEL.calib, if there."
 )
-@click.option("--output", "-o", metavar="DIR", type=options.a_path, help="Where engines go. Default: beside the model.")
-@options.shapes
+@click.option(
+    "--output", "-o", metavar="DIR", type=options.a_path, help="Folder for the engines. Default: beside the model."
+)
+@click.option(
+    "--shapes",
+    metavar="INPUT=MIN:OPT:MAX",
+    multiple=True,
+    help="Range of a dynamic input of a MODEL. Default: from the smallest batch to the largest, tuned for that.",
+)
 @options.level
 @click.option("--no-fp16", is_flag=True, help="INT8 without FP16 as fallback.")
 @click.option("--retarget", is_flag=True, help="Use a table of another TensorRT version.")
 @click.option("--plot", metavar="FILE", type=options.a_path, help="Draw latencies: .svg, .png or .pdf.")
+@click.option("--allow-code", is_flag=True, help="Run the code that version compatible engines bring along.")
 @options.device
 @options.force
 @options.as_json
@@ -66,6 +74,7 @@ def bench(
         seconds=settings["seconds"],
         precisions=tuple(settings["precision"].split(",")),
         device=settings["device"],
+        allow_code=settings["allow_code"],
     )
     build_options = BuildOptions(
         shapes=tuple(settings["shapes"]),

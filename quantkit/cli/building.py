@@ -50,14 +50,7 @@ SHOWN = 40
     multiple=True,
     help="Keep nodes out of INT8; several times. @FILE takes one from each line.",
 )
-@click.option(
-    "--min-coverage",
-    metavar="SHARE",
-    type=float,
-    default=0.9,
-    show_default=True,
-    help="Share of the network's float tensors that need a scale, 0 … 1.",
-)
+@options.min_coverage
 @click.option("--retarget", is_flag=True, help="Use a table of another TensorRT version.")
 @click.option("--strongly-typed", is_flag=True, help="Precisions from the network alone (TensorRT 10 and newer).")
 @click.option("--version-compatible", is_flag=True, help="An engine for later TensorRT versions too.")
@@ -88,7 +81,8 @@ def build(
     """Build a TensorRT engine of MODEL for this machine's GPU.
 
     INT8 takes its scales from a calibration table, or from the Q/DQ nodes of the model. Writes the engine, its record
-    (.json: options, layers, provenance) and a timing cache for the next build. A second build of the same is reused.
+    (.json: options, layers, provenance), the table as it was used (.calib, where scales were filled in), and a timing
+    cache for the next build. A second build of the same is reused.
     """
     from quantkit.cli.progress import Spinner
     from quantkit.pipeline.build import build as run

@@ -39,13 +39,15 @@ def draw_latencies(made: Bench, path: Path) -> None:
     batches, subjects = made.batches, made.subjects
     figure = Figure(figsize=(7.2, 0.7 + len(batches) * (0.5 + 0.26 * len(subjects))), layout="constrained")
     FigureCanvasAgg(figure)
+    precisions = [s.precision for s in subjects]
+    labels = {s.name: s.precision if precisions.count(s.precision) == 1 else s.name for s in subjects}
     for axes, batch in zip(figure.subplots(len(batches), squeeze=False)[:, 0], batches, strict=True):
         timed = [(s, value) for s in subjects if (value := made.median(s.name, batch)) is not None]
         bars = axes.barh(
             range(len(timed)), [value for _, value in timed], color=[COLOURS.get(s.precision, OTHER) for s, _ in timed]
         )
         axes.bar_label(bars, [f"{value:.3f}" for _, value in timed], padding=3, fontsize=8)
-        axes.set_yticks(range(len(timed)), [s.precision for s, _ in timed], fontsize=8)
+        axes.set_yticks(range(len(timed)), [labels[s.name] for s, _ in timed], fontsize=8)
         axes.set_title(f"batch {batch}", fontsize=9, loc="left")
         axes.margins(x=0.12)
         axes.invert_yaxis()

@@ -32,6 +32,14 @@ rule = click.option(
     show_default=True,
     help="entropy, minmax, mse, percentile:99.99; several make several tables from the same pass.",
 )
+min_coverage = click.option(
+    "--min-coverage",
+    metavar="SHARE",
+    type=float,
+    default=0.9,
+    show_default=True,
+    help="Share of the network's float tensors that need a scale, 0 … 1.",
+)
 shapes = click.option(
     "--shapes",
     metavar="INPUT=MIN:OPT:MAX",

@@ -122,14 +122,7 @@ def convert(
 @group.command("adopt")
 @options.table
 @click.argument("model", metavar="MODEL", type=options.a_path)
-@click.option(
-    "--min-coverage",
-    metavar="SHARE",
-    type=float,
-    default=0.9,
-    show_default=True,
-    help="Share of the model's tensors that need a scale, 0 … 1.",
-)
+@options.min_coverage
 @options.force
 @options.as_json
 def adopt(table: Path, model: Path, min_coverage: float, force: bool, as_json: bool) -> None:

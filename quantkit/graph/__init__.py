@@ -1,7 +1,17 @@
 """The ONNX graph: reading and identifying a model, what a calibration watches in it, Q/DQ pairs."""
 
 from quantkit.graph.model import Model, load_model
-from quantkit.graph.quantizing import Quantized, has_qdq, with_qdq
+from quantkit.graph.quantizing import Quantized, has_qdq, is_half, with_qdq
 from quantkit.graph.tensors import ChannelView, Watch, watched_tensors
 
-__all__ = ["ChannelView", "Model", "Quantized", "Watch", "has_qdq", "load_model", "watched_tensors", "with_qdq"]
+__all__ = [
+    "ChannelView",
+    "Model",
+    "Quantized",
+    "Watch",
+    "has_qdq",
+    "is_half",
+    "load_model",
+    "watched_tensors",
+    "with_qdq",
+]

@@ -55,6 +55,12 @@ def has_qdq(model: Model) -> bool:
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.proto.graph.node)
 
 
+def is_half(model: Model) -> bool:
+    """Whether the weights of a network are float16."""
+    kinds = {DTYPES.get(tensor.data_type) for tensor in model.proto.graph.initializer}
+    return "float16" in kinds and "float32" not in kinds
+
+
 def with_qdq(model: Model, scales: Mapping[str, float], exclude: Collection[str] = ()) -> Quantized:
     """Insert Q/DQ pairs. `scales`: tensor → scale, as a calibration table has them; `exclude`: names of nodes that stay
     float (a node without a name goes by its first output).
@@ -87,9 +93,10 @@ def with_qdq(model: Model, scales: Mapping[str, float], exclude: Collection[str]
     for number, node in enumerate(graph.node):
         editor.copy(node, wanted.get(number, []), constants)
     if not editor.pairs:
+        why = "; ".join(dict.fromkeys(left.values())) or "it has no weighted operators"
         raise ModelError(
-            f"{model.path}: no operator of this network can be quantized with these scales",
-            remedy="check that the table belongs to the network (quantkit table adopt)",
+            f"{model.path}: no operator of this network can be quantized: {why}",
+            remedy="give the table of this network; networks with float16 weights have to be exported in float32",
         )
     del graph.node[:]
     graph.node.extend(editor.nodes)

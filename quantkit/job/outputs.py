@@ -60,7 +60,7 @@ def written(
         batch_size=job.feed.batch_size,
         batches=counted.batches,
         slice=counted.slice,
-        max_memory=job.options.max_memory,
+        max_memory=None if job.options.backend == "tensorrt" else job.options.max_memory,
     )
     files: dict[Path, bytes] = {}
     if statistics is not None:

@@ -104,7 +104,7 @@ def found(paths: Mapping[Path, Rule], request: Request) -> Found:
 
 def refuse_changed(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     """StaleError unless both are the same."""
-    untold = {"max memory"} if theirs["max memory"] is None else set()
+    untold = {"max memory"} if theirs.get("max memory") is None else set()
     changed = [name for name, value in ours.items() if theirs.get(name) != value and name not in untold]
     if not changed:
         return
@@ -115,9 +115,9 @@ def refuse_changed(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any
 def described(name: str, then: Any, now: Any) -> str:
     """`rule (was minmax, now entropy)`; digests are not shown."""
     if isinstance(now, dict) and isinstance(then, dict):
-        keys = [key for key in now if now[key] != then.get(key)]
-        return f"{name} ({', '.join(f'{k} was {then.get(k)}, now {now[k]}' for k in keys)})"
-    if name in ("model", "data", "order of the data") or isinstance(now, dict) or isinstance(then, dict):
+        keys = [key for key in {**then, **now} if now.get(key) != then.get(key)]
+        return f"{name} ({', '.join(f'{k} was {then.get(k)}, now {now.get(k)}' for k in keys)})"
+    if name in ("model", "data", "order of the data", "table") or isinstance(now, dict) or isinstance(then, dict):
         return name
     return f"{name} (was {then}, now {now})"
 

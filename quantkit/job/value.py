@@ -59,7 +59,7 @@ class Job:
             "batch size": self.feed.batch_size if ordered else None,
             "preprocessing": self.spec.document,
             "histogram": options.histogram.value,
-            "max memory": options.max_memory,
+            "max memory": None if options.backend == "tensorrt" else options.max_memory,
             "backend": self.backend,
         }
         return Request(parts, self.headers)

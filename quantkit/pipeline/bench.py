@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quantkit.errors import BackendError, ModelError, UsageError
+from quantkit.artifact import canonical_json, sha256_of
+from quantkit.backends.tensorrt.messages import silent
+from quantkit.engine_record import read_record
+from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, has_qdq, load_model
 from quantkit.pipeline.build import build, scales_for
 from quantkit.pipeline.measuring import Bench, Latency, Subject, Throughput
@@ -41,8 +44,12 @@ class BenchOptions:
     seconds: float = 1.0
     precisions: tuple[str, ...] = PRECISIONS
     device: int = 0
+    allow_code: bool = False
+    """Let version compatible engines run the code that they bring along."""
 
     def __post_init__(self) -> None:
+        for name in ("batches", "streams", "graphs", "precisions"):
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         if not self.batches or not self.streams or min(*self.batches, *self.streams, 1) < 1:
             raise UsageError("batches and streams are at least 1", remedy="for example --batch 1,32 --streams 1,2")
         if not 0.0 < self.seconds <= 3600.0:
@@ -68,13 +75,15 @@ def bench(
     Raises BackendError, ModelError, UsageError, and what `build` raises.
     """
     options = options or BenchOptions()
-    say = phase or print_nothing
+    say = phase or silent
+    if output is not None and not Path(output).is_dir():
+        raise OutputError(f"{output} is no folder", remedy="engines of several precisions need one; make it first")
     if not subjects:
         raise UsageError("nothing to measure", remedy="give engines, or an ONNX model")
-    paths = [Path(subject) for subject in subjects]
+    paths = list(dict.fromkeys(Path(subject) for subject in subjects))
     engines = [path for path in paths if path.suffix in ENGINES]
     models = [path for path in paths if path.suffix not in ENGINES]
-    reason = why_no_gpu()
+    reason = why_no_gpu(options.device)
     if reason is not None:
         if engines:
             raise BackendError(
@@ -84,11 +93,7 @@ def bench(
     return on_gpu(engines, models, options, build_options, table, output, say)
 
 
-def print_nothing(text: str) -> None:
-    """Says nothing."""
-
-
-def why_no_gpu() -> str | None:
+def why_no_gpu(device: int) -> str | None:
     """Why engines cannot be run here; None where they can."""
     if not has_driver():
         return "there is no NVIDIA driver"
@@ -97,7 +102,7 @@ def why_no_gpu() -> str | None:
 
     try:
         tensorrt()
-        open_device()
+        open_device(device)
     except BackendError as error:
         return error.problem
     return None
@@ -117,30 +122,49 @@ def on_gpu(
     from quantkit.backends.tensorrt.device import open_device
     from quantkit.backends.tensorrt.engine import Engine
     from quantkit.backends.tensorrt.versions import features, tensorrt
-    from quantkit.engine_record import read_record
 
     notes: list[str] = []
     chosen: list[tuple[Path, Subject]] = []
     for path in engines:
-        record = read_record(path)
-        size = path.stat().st_size if path.exists() else 0
-        counts = counts_of(record.layers) if record else {}
-        chosen.append((path, Subject(path.name, record.precision if record else "?", size, None, None, counts)))
-    with kernels_loaded() if models else nullcontext():
+        subject, said = subject_of_file(path)
+        chosen.append((path, subject))
+        notes += said
+    with kernels_loaded(options.device) if models else nullcontext():
         for path in models:
             built, said = of_every_precision(load_model(path), options, build_options, table, output, say)
             notes += said
             chosen += [(made.path, subject_of(made)) for made in built]
     subjects, latencies, throughputs = [], [], []
-    for path, subject in chosen:
-        with Engine.load(path, options.device) as engine:
-            subjects.append(replace(subject, memory=engine.memory))
-            found = measured(engine, subject.name, options, say)
+    for (path, subject), name in zip(chosen, unique([path for path, _ in chosen]), strict=True):
+        with Engine.load(path, options.device, allow_code=options.allow_code) as engine:
+            subjects.append(replace(subject, name=name, memory=engine.memory))
+            found = measured(engine, name, options, say)
             latencies += found[0]
             throughputs += found[1]
             notes += found[2]
+    if not latencies:
+        shown = "; ".join(dict.fromkeys(notes)) or "there is no engine"
+        raise UsageError(f"nothing could be measured: {shown}", remedy="give other --batch sizes, or build again")
     machine = f"{open_device(options.device).name}, TensorRT {features(tensorrt()).version}"
     return Bench(machine, True, tuple(subjects), tuple(latencies), tuple(throughputs), tuple(dict.fromkeys(notes)))
+
+
+def unique(paths: Sequence[Path]) -> list[str]:
+    """Names of files, with their folders where two are called the same."""
+    names = [path.name for path in paths]
+    return [str(path) if names.count(path.name) > 1 else path.name for path in paths]
+
+
+def subject_of_file(path: Path) -> tuple[Subject, list[str]]:
+    """What the record beside an engine tells, if it is this engine's."""
+    record = read_record(path)
+    size = path.stat().st_size if path.exists() else 0
+    if record is None or not path.is_file():
+        return Subject(path.name, "?", size), []
+    if sha256_of(path.read_bytes()) != record.sha256:
+        return Subject(path.name, "?", size), [f"the record beside {path.name} is of another engine, and is not used"]
+    counts = counts_of(record.layers)
+    return Subject(path.name, record.precision, size, record.model.sha256, record.seconds, None, counts), []
 
 
 def of_every_precision(
@@ -173,8 +197,9 @@ def of_every_precision(
                 table=table if chosen.int8 else None,
                 output=output,
                 phase=partial(told, say, name),
+                name=engine_name(model, chosen),
             )
-        except BackendError as error:
+        except (BackendError, TableError) as error:
             notes.append(f"no {name} engine: {error.problem}")
             continue
         built.append(made)
@@ -185,6 +210,12 @@ def of_every_precision(
 def told(say: Callable[[str], None], name: str, text: str) -> None:
     """A phase, with what it is about."""
     say(f"{name}: {text}")
+
+
+def engine_name(model: Model, options: BuildOptions) -> str:
+    """A name of its own for each set of options and shapes, so that other engines of the model stay as they are."""
+    about = canonical_json([options.document(), list(options.shapes)])
+    return f"{model.path.stem}.{options.precision.value}.{sha256_of(about.encode())[:8]}.bench.engine"
 
 
 def shapes_over(model: Model, batches: Sequence[int]) -> tuple[str, ...]:
@@ -199,7 +230,15 @@ def shapes_over(model: Model, batches: Sequence[int]) -> tuple[str, ...]:
 def subject_of(made: BuiltEngine) -> Subject:
     """What is known of an engine that was built."""
     record = made.record
-    return Subject(made.path.name, record.precision, record.bytes, record.seconds, record.device_memory, made.counts)
+    return Subject(
+        made.path.name,
+        record.precision,
+        record.bytes,
+        record.model.sha256,
+        record.seconds,
+        record.device_memory,
+        made.counts,
+    )
 
 
 def counts_of(layers: Sequence[Any]) -> dict[str, int]:
@@ -225,10 +264,19 @@ def measured(
         for graph in options.graphs:
             with_graph = " with a CUDA graph" if graph else ""
             say(f"{name}: batch {batch}{with_graph}")
-            alone.append(summed_up(name, batch, latencies(engine, batch, seconds=options.seconds, graph=graph), graph))
-            for streams in options.streams:
-                rate = throughput(engine, batch, streams=streams, seconds=options.seconds, graph=graph)
-                together.append(Throughput(name, batch, streams, graph, rate))
+            try:
+                times = latencies(engine, batch, seconds=options.seconds, graph=graph)
+                if not times:
+                    notes.append(f"{name}: no CUDA graph, since the shape of an output depends on the data")
+                    continue
+                alone.append(summed_up(name, batch, times, graph))
+                for streams in options.streams:
+                    rate = throughput(engine, batch, streams=streams, seconds=options.seconds, graph=graph)
+                    together.append(Throughput(name, batch, streams, graph, rate))
+            except BackendError as error:
+                if not graph:
+                    raise
+                notes.append(f"{name}: no CUDA graph at batch {batch}: {error.problem}")
     return alone, together, notes
 
 
@@ -250,12 +298,11 @@ def on_processor(models: Sequence[Model], options: BenchOptions, say: Callable[[
 
     threads = os.cpu_count() or 1
     subjects, latencies = [], []
-    for model in models:
-        name = model.path.name
+    for model, name in zip(models, unique([model.path for model in models]), strict=True):
         session = OnnxRuntimeSession(model, model.outputs, threads=threads)
         run = session.runner()
         size = model.path.stat().st_size
-        subjects.append(Subject(name, "int8" if has_qdq(model) else "fp32", size))
+        subjects.append(Subject(name, "int8" if has_qdq(model) else "fp32", size, model.sha256))
         fixed = next((i.fixed_batch for i in model.inputs if i.fixed_batch is not None), None)
         for batch in options.batches if fixed is None else (fixed,):
             say(f"{name}: batch {batch} on onnxruntime")

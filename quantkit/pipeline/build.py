@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +13,16 @@ from quantkit.artifact import check_writable, sha256_of, write_all
 from quantkit.backends.tensorrt.building import Built, build_engine
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.layers import Layer, precision_counts
+from quantkit.backends.tensorrt.messages import Phase, silent
 from quantkit.backends.tensorrt.options import BuildOptions, Command, Files, Precision, trtexec
 from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
 from quantkit.backends.tensorrt.versions import features, tensorrt
 from quantkit.engine_record import EngineRecord, LayerRecord, TableUse, read_record, record_bytes, record_path
-from quantkit.errors import OutputError, StaleError, UsageError
+from quantkit.errors import OutputError, StaleError, TableError, UsageError
 from quantkit.graph import Model, has_qdq, load_model
+from quantkit.job.reuse import REMEDY, refuse_changed
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
 from quantkit.table import CalibrationTable, read_table, table_bytes
-
-REMEDY = "--force replaces it, another --output keeps both"
-
-
-def silent(text: str) -> None:
-    """Says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +33,11 @@ class Scales:
     table: CalibrationTable
     sha256: str
     provenance: Provenance | None
+
+    @property
+    def rule(self) -> str | None:
+        """The rule that the table was made by, where its provenance tells."""
+        return self.provenance.rule if self.provenance else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ class BuiltEngine:
         int8 = record.precision in (Precision.INT8.value, Precision.BEST.value) and record.has_scales
         if int8 and set(self.counts) - {"unknown"} and not self.counts.get("INT8"):
             told += (
-                "no layer of this engine computes in INT8: TensorRT found other precisions faster "
-                "(--no-fp16 shows what INT8 does; see the reasons in the layer table)",
+                "no layer of this engine computes in INT8: TensorRT found other precisions faster"
+                + (" (--no-fp16 shows what INT8 does)" if record.options.get("fp16") else ""),
             )
         if record.table and record.table.missing:
             missing = record.table.missing
@@ -78,14 +79,15 @@ def build(
     options: BuildOptions | None = None,
     table: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
-    phase: Callable[[str], None] = silent,
+    phase: Phase = silent,
+    name: str | None = None,
 ) -> BuiltEngine:
     """Build a TensorRT engine for the GPU of this machine.
 
     model: path of the ONNX file. table: a calibration table; by default the one beside the model (`MODEL.calib`),
     where the precision is INT8 and the network has no Q/DQ. output: the engine, by default
-    `MODEL.<gpu>.<TensorRT>.<precision>.engine` beside the model; a folder takes that name. phase: told what is going
-    on. An engine that is there and was built of the same is reused.
+    `MODEL.<gpu>.<TensorRT>.<precision>.engine` beside the model; a folder takes that name, or `name`. phase: told what
+    is going on. An engine that is there and was built of the same is reused.
 
     Writes the engine, its record (`.json`) and the timing cache of this GPU and TensorRT. Raises ModelError,
     TableError, StaleError, BackendError, OutputError, UsageError, Interrupted.
@@ -95,20 +97,20 @@ def build(
     ranges = parse_shapes(options.shapes, loaded.inputs)
     scales = scales_for(loaded, options, table)
     trt_version, gpu = features(tensorrt()).version, open_device(options.device)
-    name = f"{loaded.path.stem}.{gpu.slug}.{trt_version}.{options.precision.value}.engine"
-    path = placed(output, loaded.path, name)
+    usual = f"{loaded.path.stem}.{gpu.slug}.{trt_version}.{options.precision.value}.engine"
+    path = placed(output, loaded.path, name or usual)
     cache = path.with_name(f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
     refuse_replacing([path, record_path(path), used_table(path), *([cache] if cache else [])], loaded.path, scales)
     wanted = identity(loaded, options, ranges, scales, trt_version, gpu.name)
     if path.exists() and not options.force:
-        return reused(path, wanted)
+        return reused(path, wanted, options.min_coverage)
     check_writable(path)
     made = build_engine(
         loaded,
         options,
         ranges,
         table=scales.table if scales else None,
-        rule=scales.provenance.rule if scales and scales.provenance else None,
+        rule=scales.rule if scales else None,
         timing_cache=read_cache(cache),
         phase=phase,
     )
@@ -192,29 +194,28 @@ def identity(
         "GPU": gpu,
         "model": model.sha256,
         "table": scales.sha256 if scales else None,
+        "rule of the table": scales.rule if scales else None,
+        "quantkit": __version__ if scales else None,
         "shapes": {name: r.text for name, r in ranges.items()},
         "options": options.document(),
     }
 
 
-def reused(path: Path, wanted: Mapping[str, object]) -> BuiltEngine:
-    """The engine that is there. StaleError where it is another."""
+def reused(path: Path, wanted: Mapping[str, object], least: float) -> BuiltEngine:
+    """The engine that is there. StaleError where it is another, TableError where its table covers less than `least`."""
     record = read_record(path)
     if record is None:
         raise StaleError(f"{path} is there, and nothing tells what it was built of", remedy=REMEDY)
     if sha256_of(path.read_bytes()) != record.sha256:
         raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
-    theirs = record.identity()
-    changed = [name for name, value in wanted.items() if theirs[name] != value]
-    if changed:
-        raise StaleError(f"{path} was built of something else: {', '.join(changed)}", remedy=REMEDY)
-    return BuiltEngine(
-        path,
-        record,
-        Command(record.trtexec, record.no_trtexec),
-        True,
-        ("nothing changed: the engine that is there is reused",),
-    )
+    refuse_changed(path, record.identity(), wanted)
+    if record.table and record.table.share < least:
+        raise TableError(
+            f"{path} was built of a table that covers {record.table.share:.0%} of the network's float tensors",
+            remedy="calibrate again, or accept it with a lower --min-coverage",
+        )
+    line = Command(record.trtexec, record.no_trtexec)
+    return BuiltEngine(path, record, line, True, ("nothing changed: the engine that is there is reused",))
 
 
 def read_cache(path: Path | None) -> bytes | None:
@@ -236,8 +237,17 @@ def command(
     kept: Sequence[str],
 ) -> Command:
     """The `trtexec` line."""
-    sharing = not features(tensorrt()).progress
-    files = Files(model.path, path, scales.path if scales else None, cache, sharing, ranges, has_qdq(model))
+    found = features(tensorrt())
+    files = Files(
+        model.path,
+        path,
+        scales.path if scales else None,
+        cache,
+        shares_profile=not found.progress,
+        ranges=ranges,
+        explicit=has_qdq(model),
+        always_strong=found.always_strong,
+    )
     return trtexec(options, files, scales.table if scales else None, kept)
 
 
@@ -258,6 +268,7 @@ def recorded(
             file=scales.path.name,
             sha256=scales.sha256,
             header=scales.table.header.text,
+            rule=scales.rule,
             share=covered.share,
             completed=covered.completed,
             missing=covered.missing,

@@ -15,7 +15,7 @@ from quantkit.job.options import CalibrateOptions
 from quantkit.job.outputs import table_files
 from quantkit.job.reuse import Found, found, known_identity, matching_statistics
 from quantkit.job.tables import make_tables, statistics_path
-from quantkit.job.value import Job, prepared
+from quantkit.job.value import Job, placed, prepared
 from quantkit.pipeline.calibration import Calibration, Made, summed_up
 from quantkit.pipeline.choosing import chosen_backend
 from quantkit.pipeline.observing import Progress, Silent
@@ -51,6 +51,8 @@ def calibrate(
     options = options or CalibrateOptions()
     started = time.monotonic()
     chosen_rules = as_rules(rules)
+    if output is not None:
+        output = placed(Path(output), Path(model))
     backend, why = chosen_backend(options, chosen_rules, output)
     options = replace(options, backend=backend)
     job = prepared(model, data, chosen_rules, preprocess, output, options)

@@ -42,6 +42,8 @@ def chosen_backend(
             raise UsageError(f"TensorRT's calibrators {beyond}", remedy=ONE_PASS)
         refuse_without_calibrators()
         return "tensorrt", ()
+    if options.backend == "auto" and options.provider != "cpu":
+        return "onnxruntime", ()
     if not has_driver():  # without looking further, which would take time
         return "onnxruntime", ()
     known = None if output is None or options.force else read_provenance(provenance_path(Path(output)))
@@ -49,8 +51,6 @@ def chosen_backend(
         return "onnxruntime", ()
     if beyond:
         return "onnxruntime", (f"onnxruntime calibrates: TensorRT's calibrators {beyond}",)
-    if options.provider != "cpu":
-        return "onnxruntime", ()
     try:
         refuse_without_calibrators()
     except BackendError as error:
@@ -74,6 +74,8 @@ def beyond_tensorrt(options: CalibrateOptions, rules: Sequence[Rule]) -> str | N
     algorithm = options.algorithm or algorithm_of(rules[0])
     if not isinstance(rules[0], FITTING[algorithm]):
         return f"have no rule {rules[0].name} ({algorithm.value})"
+    if options.provider != "cpu":
+        return "know no --provider"
     if options.histogram is HistogramMode.INVARIANT:
         return "have histograms of their own"
     if options.resume:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 FASTER = 1.03
 """Less than 3 % is taken for noise."""
+LOSSY = frozenset({"int8", "best"})
 ORDER = ("fp32", "tf32", "fp16", "int8", "best")
 
 
@@ -14,13 +15,15 @@ ORDER = ("fp32", "tf32", "fp16", "int8", "best")
 class Subject:
     """What was measured: an engine, or a model on onnxruntime.
 
-    build_seconds: None where it was built before. bytes: of the file. memory: bytes of activations a context takes.
-    counts: precision → layers that compute in it.
+    model: sha256 of the network, "" where nothing tells; only subjects of one network are compared. bytes: of the file.
+    build_seconds: None where nothing tells. memory: bytes of activations a context takes. counts: precision → layers
+    that compute in it.
     """
 
     name: str
     precision: str
     bytes: int
+    model: str = ""
     build_seconds: float | None = None
     memory: int | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -73,19 +76,32 @@ class Bench:
 
 
 def verdict(bench: Bench) -> tuple[str, ...]:
-    """What the figures say, one sentence each."""
-    by_precision = {s.precision: s for s in bench.subjects}
+    """What the figures say, one sentence each; networks are not compared with each other."""
     said: list[str] = []
     if not bench.on_gpu:
         said.append("these are figures of the processor; TensorRT's on a GPU will be others")
-    said += filter(None, [compared(bench, by_precision, "fp16", ("tf32", "fp32")), tf32_was_on(bench, by_precision)])
+    models = list(dict.fromkeys(s.model or s.name for s in bench.subjects))
+    for model in models:
+        subjects = tuple(s for s in bench.subjects if (s.model or s.name) == model)
+        names = {s.name for s in subjects}
+        own = replace(bench, subjects=subjects, latencies=tuple(x for x in bench.latencies if x.subject in names))
+        if own.latencies:
+            prefix = f"{subjects[0].name.split('.')[0]}: " if len(models) > 1 else ""
+            said += [prefix + text for text in verdict_of_one(own)]
+    return tuple(said)
+
+
+def verdict_of_one(bench: Bench) -> list[str]:
+    """What the figures of one network say."""
+    by_precision = {s.precision: s for s in bench.subjects}
+    found = [compared(bench, by_precision, "fp16", ("tf32", "fp32")), tf32_was_on(bench, by_precision)]
     int8 = by_precision.get("int8")
     if int8 is not None:
-        if int8.counts and not int8.counts.get("INT8"):
-            said.append("the INT8 engine holds no INT8 layer: it is the FP16 engine under another name")
-        said += filter(None, [compared(bench, by_precision, "int8", ("fp16", "tf32", "fp32"))])
-    said += recommended(bench)
-    return tuple(said)
+        if set(int8.counts) - {"unknown"} and not int8.counts.get("INT8"):
+            alias = ": it is the FP16 engine under another name" if "FP16" in int8.counts else ""
+            found.append(f"the INT8 engine holds no INT8 layer{alias}")
+        found.append(compared(bench, by_precision, "int8", ("fp16", "tf32", "fp32")))
+    return [*filter(None, found), *recommended(bench)]
 
 
 def compared(bench: Bench, subjects: Mapping[str, Subject], precision: str, others: Sequence[str]) -> str | None:
@@ -122,6 +138,7 @@ def recommended(bench: Bench) -> list[str]:
     if len(bench.subjects) < 2:
         return []
     said = []
+    lossy = False
     for batch in dict.fromkeys((bench.batches[0], bench.batches[-1])):
         timed = [(bench.median(s.name, batch), rank(s), s) for s in bench.subjects]
         known = [(time, order, s) for time, order, s in timed if time]
@@ -134,7 +151,8 @@ def recommended(bench: Bench) -> list[str]:
             f"for batch {batch} take {chosen.precision.upper()} ({chosen.name}): {time:.3f} ms, "
             f"{1000.0 * batch / time:,.0f} samples/s"
         )
-    return said
+        lossy = lossy or chosen.precision in LOSSY
+    return [*said, "that is speed alone: measure what INT8 costs in accuracy before you take it"] if lossy else said
 
 
 def rank(subject: Subject) -> int:

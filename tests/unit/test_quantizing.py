@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.errors import ModelError
-from quantkit.graph import Model, Quantized, has_qdq, load_model, with_qdq
+from quantkit.graph import Model, Quantized, has_qdq, is_half, load_model, with_qdq
 from quantkit.preprocess import PRESETS
 from quantkit.table import read_table
 
@@ -386,9 +386,33 @@ def test_pools_and_skips_without_a_scale_are_told(quantized: Any, scales: dict[s
 
 @pytest.mark.parametrize("scales", [{}, {"other": 0.1}, {"x": 0.0}])
 def test_nothing_to_quantize_is_an_error(loaded: Any, scales: dict[str, float]) -> None:
-    with pytest.raises(ModelError, match=r"net\.onnx: no operator of this network can be quantized") as caught:
+    wanted = r"net\.onnx: no operator of this network can be quantized: no scale: x\n"
+    with pytest.raises(ModelError, match=wanted) as caught:
         with_qdq(loaded(f"{IMAGE} {{ y = Conv(x, w) }}", w=CONV), scales)
     assert "table" in caught.value.remedy
+
+
+HALF = "(float16[N, 3, 8, 8] x) => (float16[N, 3, 8, 8] y)"
+
+
+def test_the_reasons_are_named_each_once(loaded: Any) -> None:
+    model = loaded(f"{HALF} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT.astype(np.float16))
+    with pytest.raises(ModelError, match=r"can be quantized: its weights are not float32\n") as caught:
+        with_qdq(model, {"x": 0.1, "c": 0.1})
+    assert "float32" in caught.value.remedy
+    with pytest.raises(ModelError, match=r"can be quantized: excluded; no scale: c\n"):
+        with_qdq(loaded(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT), {"x": 0.1}, {"c"})
+    with pytest.raises(ModelError, match="can be quantized: it has no weighted operators"):
+        with_qdq(loaded(f"{SAME} {{ y = Relu(x) }}"), {"x": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("kinds", "half"), [("h", True), ("hi", True), ("hf", False), ("f", False), ("i", False), ("", False)]
+)
+def test_a_network_is_half_where_its_weights_are(loaded: Any, kinds: str, half: bool) -> None:
+    types = {"h": np.float16, "f": np.float32, "i": np.int64}
+    weights = {kind: np.ones(1, types[kind]) for kind in kinds}
+    assert is_half(loaded(f"{SAME} {{ y = Relu(x) }}", **weights)) is half
 
 
 # The model --------------------------------------------------------------------------------------------------------

@@ -12,12 +12,23 @@ Result = TypeVar("Result")
 POLL = 0.1
 
 
-def in_background(work: Callable[[], Result], stop: Callable[[], None], *, waits: bool) -> Result:
+class Abandoned(Interrupted):
+    """The user left while the thread goes on: what it uses must not be freed."""
+
+
+def never() -> bool:
+    """False."""
+    return False
+
+
+def in_background(
+    work: Callable[[], Result], stop: Callable[[], None], *, waits: bool, asked: Callable[[], bool] = never
+) -> Result:
     """Run `work` in a thread and return what it returns, or raise what it raises.
 
     At Ctrl-C `stop()` is called, which makes a build end at its next step where TensorRT can do that (`waits`), and
-    Interrupted is raised once it has. Where TensorRT cannot, Interrupted is raised at once: the thread ends with the
-    process, and writes nothing.
+    Interrupted is raised once it has. Where TensorRT cannot, at a second Ctrl-C, or where the user had `asked` to stop
+    before, Abandoned is raised at once: the thread ends with the process, and writes nothing.
     """
     result: list[Result] = []
     failure: list[BaseException] = []
@@ -38,9 +49,9 @@ def in_background(work: Callable[[], Result], stop: Callable[[], None], *, waits
         try:
             over.wait(POLL)
         except KeyboardInterrupt:
-            if interrupted or not waits:
+            if interrupted or not waits or asked():
                 stop()
-                raise Interrupted("the build was stopped", remedy="start it again; nothing was written") from None
+                raise Abandoned("the build was stopped", remedy="start it again; nothing was written") from None
             interrupted = True
             stop()
     if interrupted:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from quantkit.backends.tensorrt.background import in_background
 from quantkit.backends.tensorrt.coverage import Covered, completed, refuse_little, rule_of
 from quantkit.backends.tensorrt.device import Device, open_device
-from quantkit.backends.tensorrt.layers import Context, Layer, layers_of, matching
-from quantkit.backends.tensorrt.messages import Messages, listening, made
+from quantkit.backends.tensorrt.inspecting import inspected
+from quantkit.backends.tensorrt.layers import Context, Layer, matching
+from quantkit.backends.tensorrt.messages import Messages, Phase, listening, made, silent
 from quantkit.backends.tensorrt.network import Tensor, add_profile, network_nodes, node_names, parse, tensors_of
 from quantkit.backends.tensorrt.options import BuildOptions, Verbosity
-from quantkit.backends.tensorrt.refusing import refuse_impossible
+from quantkit.backends.tensorrt.refusing import Network, refuse_impossible
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.backends.tensorrt.versions import (
     Features,
     calibrator_base,
-    device_memory,
     features,
     keep_precision,
     network_flags,
@@ -34,17 +32,16 @@ from quantkit.backends.tensorrt.versions import (
     tensorrt,
 )
 from quantkit.errors import BackendError, ModelError, QuantkitError, TableError, UsageError
-from quantkit.graph import Model, has_qdq, watched_tensors, with_qdq
+from quantkit.graph import Model, has_qdq, is_half, watched_tensors, with_qdq
 from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
 from quantkit.tensorrt_version import installed_number, number_text
 
-Phase = Callable[[str], None]
 NOTHING_FITS = ("Could not find any implementation for node", "insufficient workspace", "OutOfMemory", "out of memory")
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An engine and what is known about it. `calls`: how often TensorRT asked for calibration data (0 with a table)."""
+    """An engine and what is known about it."""
 
     plan: bytes
     seconds: float
@@ -53,7 +50,6 @@ class Built:
     layers: tuple[Layer, ...]
     memory: int
     covered: Covered | None
-    calls: int
     timing_cache: bytes | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -98,10 +94,6 @@ class Build:
         return self.options.strongly_typed or self.features.always_strong
 
 
-def print_nothing(text: str) -> None:
-    """Says nothing."""
-
-
 def build_engine(
     model: Model,
     options: BuildOptions,
@@ -110,7 +102,7 @@ def build_engine(
     table: CalibrationTable | None = None,
     rule: str | None = None,
     timing_cache: bytes | None = None,
-    phase: Phase = print_nothing,
+    phase: Phase = silent,
 ) -> Built:
     """Build an engine.
 
@@ -122,7 +114,8 @@ def build_engine(
     Interrupted at Ctrl-C.
     """
     build = Build(model, options, ranges, phase)
-    refuse_impossible(options, build.features, build.device, explicit=build.explicit, has_table=table is not None)
+    kinds = Network(explicit=build.explicit, half=is_half(model), has_table=table is not None)
+    refuse_impossible(options, build.features, build.device, kinds)
     if table is not None and build.strong:
         through_qdq(build, table, rule)
         table = None
@@ -134,9 +127,9 @@ def build_engine(
 
 
 @contextlib.contextmanager
-def kernels_loaded() -> Iterator[None]:
+def kernels_loaded(number: int = 0) -> Iterator[None]:
     """Keep TensorRT's kernels loaded between builds; otherwise each of them loads them anew, which takes 3 … 10 s."""
-    trt, device = tensorrt(), open_device()
+    trt, device = tensorrt(), open_device(number)
     messages = Messages()
     with listening(trt, messages) as log, device.current():
         builder = made(lambda: trt.Builder(log), messages)
@@ -149,51 +142,82 @@ def kernels_loaded() -> Iterator[None]:
 
 def built(build: Build, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None) -> Built:
     """The build itself."""
-    trt, options = build.trt, build.options
     build.phase("starting TensorRT")
-    with ExitStack() as held, build.device.current():
-        log = held.enter_context(listening(trt, build.messages))
-        trt.init_libnvinfer_plugins(log, "")
-        builder = made(lambda: trt.Builder(log), build.messages)
-        network = builder.create_network(network_flags(trt, strongly_typed=build.strong))
-        build.phase("parsing")
-        held.callback(id, parse(trt, network, build.model, log, build.messages))
-        config = builder.create_builder_config()
-        configure(build, config, () if build.strong else options.flags(scales=table is not None or build.explicit))
-        profile = add_profile(builder, network, build.ranges)
-        if profile is not None:
-            config.add_optimization_profile(profile)
-        calibrator = None
-        if table is not None:
-            build.covered = covered_by(build, table, rule, network)
-            calibrator = table_calibrator(trt, build.covered.table)
-            set_calibration(config, calibrator, profile)
-        if not build.strong:
-            build.kept = excluded(build, network, config)
-        cache = use_timing_cache(build, config, timing_cache)
-        monitor = stopper(trt, config, build.stopping.is_set, build.phase)
-        build.phase("building")
-        started = time.monotonic()
-        memory = builder.build_serialized_network(network, config)
-        seconds = time.monotonic() - started
-        del monitor
-        if memory is None:
-            raise failed(build)
-        plan = bytes(memory)
+    with build.device.current(), listening(build.trt, build.messages) as log:
+        made_now = plan_of(build, log, table, rule, timing_cache)  # builder and network go before their context does
         build.phase("looking at the engine")
-        layers, activation = inspected(build, log, plan)
-        calls = calibrator.calls if calibrator else 0
-        if calls:
-            raise TableError(
-                f"TensorRT did not take the table: it asked for {calls} batches of data",
-                remedy="the header has to name this TensorRT and this calibrator (--retarget, quantkit table convert)",
-            )
-        return Built(
-            plan, seconds, build.features.version, build.device.name, layers, activation, build.covered, calls,
-            bytes(cache.serialize()) if cache is not None else None,
-            build.messages.warnings, tuple(build.notes), tuple(sorted(build.kept)),
-            build.covered is not None and table is None,
-        )  # fmt: skip
+        context = Context(
+            operators=node_names(build.model),
+            int8=build.options.int8 and (build.explicit or build.covered is not None),
+            table=build.covered is not None and not build.explicit,
+            unscaled=frozenset(build.messages.unscaled) | frozenset(build.covered.missing if build.covered else ()),
+            excluded=build.kept,
+            tuning=build.messages.tuning,
+            measured_anew=build.measured_anew,
+        )
+        layers, memory, silent = inspected(build.trt, log, build.messages, made_now.plan, build.ranges, context)
+    return Built(
+        plan=made_now.plan,
+        seconds=made_now.seconds,
+        version=build.features.version,
+        gpu=build.device.name,
+        layers=layers,
+        memory=memory,
+        covered=build.covered,
+        timing_cache=made_now.timing_cache,
+        warnings=build.messages.warnings,
+        notes=(*build.notes, *([silent] if silent else [])),
+        kept=tuple(sorted(build.kept)),
+        converted=build.covered is not None and table is None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A serialized engine, how long it took, and what was measured on the way."""
+
+    plan: bytes
+    seconds: float
+    timing_cache: bytes | None
+
+
+def plan_of(
+    build: Build, log: Any, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None
+) -> Plan:
+    """Parse, configure, build."""
+    trt, options = build.trt, build.options
+    trt.init_libnvinfer_plugins(log, "")
+    builder = made(lambda: trt.Builder(log), build.messages)
+    network = builder.create_network(network_flags(trt, strongly_typed=build.strong))
+    build.phase("parsing")
+    parser = parse(trt, network, build.model, log, build.messages)
+    config = builder.create_builder_config()
+    configure(build, config, () if build.strong else options.flags(scales=table is not None or build.explicit))
+    profile = add_profile(builder, network, build.ranges)
+    if profile is not None:
+        config.add_optimization_profile(profile)
+    calibrator = None
+    if table is not None:
+        build.covered = covered_by(build, table, rule, network)
+        calibrator = table_calibrator(trt, build.covered.table)
+        set_calibration(config, calibrator, profile)
+    if not build.strong:
+        build.kept = excluded(build, network, config)
+    cache = use_timing_cache(build, config, timing_cache)
+    monitor = stopper(trt, config, build.stopping.is_set, build.phase)
+    build.phase("building")
+    started = time.monotonic()
+    memory = builder.build_serialized_network(network, config)
+    seconds = time.monotonic() - started
+    del monitor, parser
+    if calibrator is not None and calibrator.calls:
+        raise TableError(
+            f"TensorRT did not take the table: it asked for {calibrator.calls} batches of data",
+            remedy="the header has to name this TensorRT and this calibrator (--retarget, quantkit table convert)",
+        )
+    if memory is None:
+        raise failed(build)
+    return Plan(bytes(memory), seconds, bytes(cache.serialize()) if cache is not None else None)
 
 
 def configure(build: Build, config: Any, flags: Sequence[str]) -> None:
@@ -346,35 +370,3 @@ def failed(build: Build) -> QuantkitError:
     return ModelError(
         f"TensorRT could not build an engine of {build.model.path}:{shown}", remedy="see its errors above"
     )
-
-
-def inspected(build: Build, log: Any, plan: bytes) -> tuple[tuple[Layer, ...], int]:
-    """The layers of an engine, and the bytes of activations of one context."""
-    covered = build.covered
-    runtime = made(lambda: build.trt.Runtime(log), build.messages)
-    if build.options.version_compatible and hasattr(runtime, "engine_host_code_allowed"):
-        runtime.engine_host_code_allowed = True  # such a plan brings its own runtime; it was built a moment ago
-    engine = made(lambda: runtime.deserialize_cuda_engine(plan), build.messages, "the engine cannot be read back")
-    context = Context(
-        operators=node_names(build.model),
-        int8=build.options.int8 and (build.explicit or covered is not None),
-        table=covered is not None and not build.explicit,
-        unscaled=frozenset(build.messages.unscaled) | frozenset(covered.missing if covered else ()),
-        excluded=build.kept,
-        tuning=build.messages.tuning,
-        measured_anew=build.measured_anew,
-    )
-    return layers_of(engine_document(build.trt, engine, build.ranges), context), device_memory(engine)
-
-
-def engine_document(trt: Any, engine: Any, ranges: Mapping[str, ShapeRange]) -> dict[str, Any]:
-    """What the engine inspector tells, with formats for the best shapes."""
-    inspector = engine.create_engine_inspector()
-    context = engine.create_execution_context()
-    for name, r in ranges.items():
-        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT and -1 in tuple(engine.get_tensor_shape(name)):
-            context.set_input_shape(name, r.best)
-    inspector.execution_context = context
-    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    document: dict[str, Any] = json.loads(text, strict=False)  # node names come with raw control characters
-    return document

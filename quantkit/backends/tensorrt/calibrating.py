@@ -5,21 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
-from quantkit.backends.tensorrt.background import in_background
+from quantkit.backends.tensorrt.background import Abandoned, in_background
 from quantkit.backends.tensorrt.calibrators import Source, calibrator_for, check_header
-from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.messages import Messages, listening, made
-from quantkit.backends.tensorrt.network import add_profile, calibration_profile, parse
-from quantkit.backends.tensorrt.shapes import ShapeRange
+from quantkit.backends.tensorrt.network import calibration_profile, parse
 from quantkit.backends.tensorrt.streaming import Streaming
 from quantkit.backends.tensorrt.versions import (
     calibrator_base,
     ends_early,
     network_flags,
-    set_calibration,
     set_flag,
     tensorrt,
 )
@@ -57,8 +54,7 @@ def calibrate_on_tensorrt(
     Raises what goes wrong in the data, BackendError, ModelError (operators that TensorRT cannot parse), Interrupted.
     """
     calibrator_base(tensorrt(), job.headers[job.rules[0].name].algorithm)
-    gpu = open_device(device)
-    source = Source(job, identity, see)
+    source = Source(job, identity, see, device)
     stopping = threading.Event()
 
     def ended() -> BaseException | None:
@@ -66,47 +62,33 @@ def calibrate_on_tensorrt(
             return Interrupted("stopped", remedy="start again; nothing was written")
         return stopped() if stopped else None
 
-    streaming = Streaming(lambda: gpu, source.portions, None, advance, ended)
-    with gpu.current():
-        pass
+    streaming = Streaming(source.gpu, source.portions, None, advance, ended)
     try:
         shapes = {name: array.shape for name, array in streaming.first().batch.items()}
-        return in_background(lambda: run(source, streaming, shapes, stopping, device), stopping.set, waits=True)
-    finally:
+        with source.gpu().current():
+            pass  # the primary context exists before TensorRT looks for one
+        made_now = in_background(
+            lambda: run(source, streaming, shapes, stopping),
+            stopping.set,
+            waits=True,
+            asked=lambda: stopped is not None and stopped() is not None,
+        )
+    except Abandoned:
+        raise  # TensorRT still reads what the streaming holds
+    except BaseException:
         streaming.close()
+        raise
+    streaming.close()
+    return made_now
 
 
 def run(
-    source: Source,
-    streaming: Streaming,
-    shapes: dict[str, tuple[int, ...]],
-    stopping: threading.Event,
-    device: int,
+    source: Source, streaming: Streaming, shapes: dict[str, tuple[int, ...]], stopping: threading.Event
 ) -> Calibrated:
     """The build, in the thread that TensorRT keeps busy."""
-    trt, job = tensorrt(), source.job
-    messages = Messages()
-    with ExitStack() as held, open_device(device).current():
-        log = held.enter_context(listening(trt, messages))
-        trt.init_libnvinfer_plugins(log, "")
-        builder = made(lambda: trt.Builder(log), messages)
-        network = builder.create_network(network_flags(trt, strongly_typed=False))
-        held.callback(id, parse(trt, network, job.model, log, messages))
-        config = builder.create_builder_config()
-        config.builder_optimization_level = 0
-        config.clear_flag(trt.BuilderFlag.TF32)
-        set_flag(trt, config, "INT8")
-        profile = calibration_profile(builder, network, shapes)
-        if profile is not None:
-            ranges = {name: ShapeRange(shape, shape, shape) for name, shape in shapes.items()}
-            config.add_optimization_profile(add_profile(builder, network, ranges))
-        calibrator = calibrator_for(source, streaming)
-        set_calibration(config, calibrator, profile)
-        over = ends_early(trt, config, lambda: streaming.over or stopping.is_set())
-        started = time.monotonic()
-        plan = builder.build_serialized_network(network, config)
-        seconds = time.monotonic() - started
-        del over, plan
+    messages, job = Messages(), source.job
+    with source.gpu().current(), listening(tensorrt(), messages) as log:
+        seconds = build_until_over(source, streaming, shapes, stopping, log, messages)
     outcome = streaming.outcome() if streaming.over else None
     if outcome is None:
         said = "".join(f"\n    {text}" for text in messages.errors) or "\n    it says no more"
@@ -122,3 +104,34 @@ def run(
         seconds,
         messages.warnings,
     )
+
+
+def build_until_over(
+    source: Source,
+    streaming: Streaming,
+    shapes: dict[str, tuple[int, ...]],
+    stopping: threading.Event,
+    log: Any,
+    messages: Messages,
+) -> float:
+    """Build until the table is there; what TensorRT made goes before its context does. Returns seconds."""
+    trt = tensorrt()
+    trt.init_libnvinfer_plugins(log, "")
+    builder = made(lambda: trt.Builder(log), messages)
+    network = builder.create_network(network_flags(trt, strongly_typed=False))
+    parser = parse(trt, network, source.job.model, log, messages)
+    config = builder.create_builder_config()
+    config.builder_optimization_level = 0
+    config.clear_flag(trt.BuilderFlag.TF32)
+    set_flag(trt, config, "INT8")
+    profile = calibration_profile(builder, network, shapes)
+    if profile is not None:
+        config.add_optimization_profile(profile)
+    calibrator = calibrator_for(source, streaming)
+    calibrator.attach(builder, network, config)
+    over = ends_early(trt, config, lambda: streaming.over or stopping.is_set())
+    started = time.monotonic()
+    builder.build_serialized_network(network, config)
+    seconds = time.monotonic() - started
+    del over, parser, calibrator
+    return seconds

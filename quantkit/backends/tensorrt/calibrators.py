@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import check_writable
-from quantkit.backends.tensorrt.device import open_device
-from quantkit.backends.tensorrt.network import calibration_profile
+from quantkit.backends.tensorrt.device import Device, open_device
+from quantkit.backends.tensorrt.network import calibration_profile, inputs_of
 from quantkit.backends.tensorrt.streaming import Outcome, Streaming
 from quantkit.backends.tensorrt.versions import (
     calibration_shapes,
@@ -54,8 +54,9 @@ class Calibrating:
     model: path of the ONNX file that the network was parsed from. data, preprocess: as `quantkit.calibrate` takes them.
     table: where the calibration table goes; one that is there is reused if it belongs to this model, data,
     preprocessing and TensorRT, and refused (StaleError) if not, unless `force`. batch_size, limit: how the data is
-    read; a network with a fixed batch decides itself. `calls` counts how often TensorRT asked for a batch: 0 proves
-    that a table was reused. Raises what `quantkit.calibrate` raises.
+    read; a network with a fixed batch decides itself. device: number of the GPU. quantile: the share of the values that
+    a LegacyCalibrator keeps, 0.9999 by default. `calls` counts how often TensorRT asked for a batch in the last build:
+    0 proves that a table was reused. Raises what `quantkit.calibrate` raises.
     """
 
     algorithm: Algorithm
@@ -71,23 +72,23 @@ class Calibrating:
         limit: int | None = None,
         force: bool = False,
         device: int = 0,
-        quantile: float = 0.9999,
+        quantile: float | None = None,
     ) -> None:
+        if quantile is not None and self.algorithm is not Algorithm.LEGACY:
+            raise UsageError("only the LegacyCalibrator has a quantile", remedy="leave it out")
         about_data = DataOptions(limit=limit, batch_size=batch_size, workers=min(MOST_WORKERS, all_cores()))
         options = CalibrateOptions(data=about_data, backend="tensorrt", algorithm=self.algorithm, force=force)
-        rule = RULES.get(self.algorithm) or percentile_of(quantile)
-        job = prepared(model, data, rule, preprocess, table, options)
-        source = Source(job)
-        self._attach(source, Streaming(lambda: open_device(device), source.portions, source.reusable()))
+        rule = RULES.get(self.algorithm) or percentile_of(0.9999 if quantile is None else quantile)
+        source = Source(prepared(model, data, rule, preprocess, table, options), device=device)
+        there = source.reusable()
+        self._take_over(source, Streaming(source.gpu, source.portions, there), there)
 
-    def _attach(self, source: Source, streaming: Streaming) -> None:
-        """Take over a job that is prepared already."""
+    def _take_over(self, source: Source, streaming: Streaming, there: bytes | None = None) -> None:
+        """Serve a job that is prepared already; `there`: a table that is reused."""
         self.source, self.job, self.streaming = source, source.job, streaming
-        self._base.__init__(self)
-
-    @property
-    def _base(self) -> Any:
-        return next(base for base in type(self).__mro__ if base.__module__.startswith("tensorrt"))
+        self._attached = self._used = False
+        self._table = there
+        calibrator_base(tensorrt(), self.algorithm).__init__(self)
 
     @property
     def calls(self) -> int:
@@ -102,6 +103,13 @@ class Calibrating:
 
     def get_batch(self, names: list[str], *_: Any) -> list[int] | None:
         """Device addresses of the next batch, in the order of `names`."""
+        if not self._attached:  # in another shape TensorRT would read beyond a batch, or pass over a part of it
+            self.streaming.fail(
+                UsageError(
+                    "TensorRT asks for data of a calibrator that does not know the shape it calibrates in",
+                    remedy="call calibrator.attach(builder, network, config), or calibrator.build(…), which does",
+                )
+            )
         return self.streaming.batch(names)
 
     def read_calibration_cache(self, *_: Any) -> bytes | None:
@@ -118,37 +126,48 @@ class Calibrating:
     # ── what the user calls ──
 
     def build(self, builder: Any, network: Any, config: Any) -> Any:
-        """`builder.build_serialized_network`, with errors raised where they belong; writes the table.
+        """`builder.build_serialized_network` with this calibrator, with errors raised where they belong; writes the
+        table.
 
         Returns TensorRT's IHostMemory. Raises what went wrong in the data or in a callback, KeyboardInterrupt
-        included, and BackendError where TensorRT built nothing; then neither table nor engine is left.
+        included, and BackendError where TensorRT built nothing; then neither table nor engine is left. Another build
+        with the same calibrator uses the table that it has made.
         """
         with self:
-            if self.streaming.read() is None:
-                self._settle_shape(builder, network, config)
+            self.attach(builder, network, config)
             plan = builder.build_serialized_network(network, config)
             if plan is None:
                 self.streaming.fail(BackendError("TensorRT built no engine", remedy="look at what its logger said"))
         return plan
 
-    def _settle_shape(self, builder: Any, network: Any, config: Any) -> None:
-        """Calibrate in the shape of the batches: TensorRT would read beyond a smaller batch. UsageError where the
-        caller has chosen another shape."""
-        shapes = {name: tuple(array.shape) for name, array in self.streaming.first().batch.items()}
-        there = calibration_shapes(network, config)
-        other = [f"{name} {there[name]}, batches {shapes[name]}" for name in there if there[name] != shapes.get(name)]
-        if other:
-            raise UsageError(
-                f"the calibration profile and the data disagree: {'; '.join(other)}",
-                remedy="leave out set_calibration_profile, or choose the batch_size of the profile",
-            )
-        if not there:
-            set_calibration(config, self, calibration_profile(builder, network, shapes))
+    def attach(self, builder: Any, network: Any, config: Any) -> None:
+        """Give a build this calibrator, and the one shape that it calibrates in: that of the batches.
+
+        UsageError where the network, or a calibration profile that the caller has set, has another shape: TensorRT
+        would read beyond a smaller batch, and pass over a part of a larger one.
+        """
+        if self._used:  # an earlier build ended, well or not: the data starts anew, a table that was made is used
+            self.streaming = Streaming(self.source.gpu, self.source.portions, self._table)
+        profile = None
+        if self.streaming.read() is None:
+            shapes = {name: tuple(array.shape) for name, array in self.streaming.first().batch.items()}
+            there = calibration_shapes(network, config)
+            fixed = {name: shape for name, shape in inputs_of(network).items() if -1 not in shape}
+            for name, shape in {**fixed, **there}.items():
+                if shape != shapes.get(name):
+                    raise UsageError(
+                        f"the calibration runs in {name} {list(shape)}, the batches are {list(shapes.get(name, ()))}",
+                        remedy="give batches of that size (batch_size), or leave out set_calibration_profile",
+                    )
+            profile = None if there else calibration_profile(builder, network, shapes)
+        set_calibration(config, self, profile)
+        self._attached = True
 
     def __enter__(self) -> Calibrating:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._used = True
         if error is None:
             self.finish()
         else:
@@ -159,6 +178,7 @@ class Calibrating:
         outcome = self.streaming.outcome()
         table = parse_table(outcome.table, "TensorRT's table")
         check_header(self.job, table)
+        self._table = outcome.table
         if self.job.output is not None and not outcome.reused:
             written(self.job, None, {self.job.rules[0].name: table}, self.source.counted(outcome))
         return table
@@ -191,11 +211,19 @@ class Source:
     """The data of a job on its way to a calibrator, and its identity: known beforehand, or learnt as it goes by."""
 
     def __init__(
-        self, job: Job, identity: DataIdentity | None = None, see: Callable[[Portion], None] | None = None
+        self,
+        job: Job,
+        identity: DataIdentity | None = None,
+        see: Callable[[Portion], None] | None = None,
+        device: int = 0,
     ) -> None:
-        self.job = job
+        self.job, self.device = job, device
         self._identity, self._see = identity, see
         self._learnt: Identifier | None = None
+
+    def gpu(self) -> Device:
+        """The GPU."""
+        return open_device(self.device)
 
     def portions(self) -> Iterator[Portion]:
         """The batches."""
@@ -226,7 +254,7 @@ class Source:
         """What the calibration saw, for the record."""
         identity = self._identity or (self._learnt.identity() if self._learnt else self.job.feed.identity())
         assert identity is not None
-        return Counted(identity, outcome.seen.samples, outcome.seen.taken, backend_name())
+        return Counted(identity, outcome.seen.samples, outcome.seen.taken, backend_name(self.device))
 
 
 def check_header(job: Job, table: CalibrationTable) -> None:
@@ -239,7 +267,7 @@ def check_header(job: Job, table: CalibrationTable) -> None:
         )
 
 
-def backend_name(device: int = 0) -> str:
+def backend_name(device: int) -> str:
     """`tensorrt 8.6.0 NVIDIA H200`."""
     return f"tensorrt {features(tensorrt()).version} {open_device(device).name}"
 
@@ -257,5 +285,5 @@ def calibrator_for(source: Source, streaming: Streaming) -> Any:
     """A calibrator for a job that is prepared already."""
     kind: Any = calibrator_class(source.job.headers[source.job.rules[0].name].algorithm)
     made = kind.__new__(kind)
-    made._attach(source, streaming)
+    made._take_over(source, streaming)
     return made

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from quantkit.backends.tensorrt.network import Tensor
 from quantkit.errors import TableError
 from quantkit.histogram import HistogramMode
@@ -56,8 +58,9 @@ def completed(table: CalibrationTable, tensors: Sequence[Tensor], rule: Rule) ->
         added.append(name)
 
     for tensor in tensors:
-        if tensor.name not in scales and tensor.constant is not None and tensor.constant.size:
-            histogram = histogram_of(tensor.constant, HistogramMode.TENSORRT)
+        values = tensor.constant
+        if tensor.name not in scales and values is not None and values.size and np.isfinite(values).all():
+            histogram = histogram_of(values, HistogramMode.TENSORRT)
             if histogram is not None:
                 add(tensor.name, scale_of(rule.threshold(histogram)))
 

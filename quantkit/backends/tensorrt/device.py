@@ -70,8 +70,8 @@ class Device:
 
     def __init__(self, number: int = 0) -> None:
         self._cuda = driver()
-        if number >= self._cuda.Device.count():
-            raise BackendError(f"there is no GPU {number}", remedy=f"there are {self._cuda.Device.count()}")
+        if not 0 <= number < self._cuda.Device.count():
+            raise BackendError(f"there is no GPU {number}", remedy=f"give 0 … {self._cuda.Device.count() - 1}")
         gpu = self._cuda.Device(number)
         self.number = number
         self.name: str = gpu.name()

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quantkit.backends.tensorrt.device import Buffer, Event, Graph, free_all, open_device
+from quantkit.backends.tensorrt.device import Buffer, Graph, free_all, open_device
 from quantkit.backends.tensorrt.messages import Messages, listening, made
-from quantkit.backends.tensorrt.versions import device_memory, output_allocator, tensorrt
-from quantkit.errors import BackendError, DataError
+from quantkit.backends.tensorrt.versions import allow_own_code, device_memory, output_allocator, tensorrt
+from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.values import Array, Batch, ModelInput
 
 Shape = tuple[int, ...]
@@ -43,18 +43,23 @@ class Engine:
         self.messages = Messages()
         self._held = ExitStack()
         log = self._held.enter_context(listening(self._trt, self.messages))
-        with self.device.current():
-            self._trt.init_libnvinfer_plugins(log, "")
-            self._runtime = made(lambda: self._trt.Runtime(log), self.messages)
-            if allow_code:
-                self._runtime.engine_host_code_allowed = True
-            engine = self._runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            self._held.close()
-            raise unusable(self.messages, where)
-        self.engine = engine
-        self.memory = device_memory(engine)
-        self.bindings = tuple(self._binding(engine.get_tensor_name(i)) for i in range(engine.num_io_tensors))
+        self._runtime: Any = None
+        self.engine: Any = None
+        try:
+            with self.device.current():
+                self._trt.init_libnvinfer_plugins(log, "")
+                self._runtime = made(lambda: self._trt.Runtime(log), self.messages)
+                if allow_code:
+                    allow_own_code(self._runtime)
+                self.engine = self._runtime.deserialize_cuda_engine(plan)
+            if self.engine is None:
+                raise unusable(self.messages, where)
+            self.memory = device_memory(self.engine)
+            names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
+            self.bindings = tuple(self._binding(name) for name in names)
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def load(cls, path: Path, device: int = 0, *, allow_code: bool = False) -> Engine:
@@ -104,6 +109,27 @@ class Engine:
         """The smallest shape of an input."""
         return tuple(self.engine.get_tensor_profile_shape(name, 0)[0])
 
+    def fitted(self, batch: Batch) -> dict[str, Array]:
+        """The inputs of a batch, checked. DataError where one is missing, unknown, or of a type that does not fit."""
+        import numpy as np
+
+        inputs = {b.name: b for b in self.bindings if b.is_input}
+        if batch.keys() != inputs.keys():
+            raise DataError(
+                f"{self.where} takes {', '.join(inputs)}, the batch holds {', '.join(batch)}",
+                remedy="name the arrays as the engine names its inputs",
+            )
+        arrays = {}
+        for name, binding in inputs.items():
+            array = np.asarray(batch[name])
+            if not np.can_cast(array.dtype, binding.dtype, "same_kind"):
+                raise DataError(
+                    f"input {name!r} of {self.where} is {binding.dtype}, the batch holds {array.dtype}",
+                    remedy=f"give {binding.dtype}",
+                )
+            arrays[name] = array
+        return arrays
+
     def lane(self, *, graphs: bool = False) -> Lane:
         """A context on a stream of its own."""
         return Lane(self, graphs=graphs)
@@ -111,8 +137,11 @@ class Engine:
     def run(self, batches: Iterable[Batch], *, streams: int = 1, graphs: bool = False) -> Iterator[Mapping[str, Array]]:
         """Outputs of each batch, in order; up to `streams` batches are under way at once.
 
-        The arrays are copies. DataError where a batch does not fit the engine's shapes.
+        The arrays are copies. graphs: as a CUDA graph, but for engines whose output shapes depend on the data. Raises
+        DataError where a batch does not fit the engine's inputs.
         """
+        if streams < 1:
+            raise UsageError(f"{streams} streams", remedy="give at least 1")
         with ExitStack() as stack:
             lanes = deque(stack.enter_context(self.lane(graphs=graphs)) for _ in range(streams))
             under_way: deque[Lane] = deque()
@@ -188,8 +217,6 @@ class Lane:
     _recorded: list[Graph] = field(default_factory=list)
     _shapes: tuple[Shape, ...] = ()
     _allocator: Any = None
-    _started: Event | None = None
-    _ended: Event | None = None
     stream: Any = None
     context: Any = None
 
@@ -198,6 +225,7 @@ class Lane:
             self.stream = self.of.device.stream()
             self.context = self.of.engine.create_execution_context()
             if self.context is None:
+                self.stream.free()
                 room = f"{self.of.memory / 2**20:,.0f} MiB"
                 raise self.of.failure(f"TensorRT makes no further context of {self.of.where} ({room} each)")
             self._rooms = {b.name: Room() for b in self.of.bindings}
@@ -210,24 +238,24 @@ class Lane:
             finally:
                 self.context = None
                 self._allocator = None
-                free_all([*self._recorded, *(room.device for room in self._rooms.values()), self._started, self._ended])
+                free_all([*self._recorded, *(room.device for room in self._rooms.values())])
                 self._recorded.clear()
                 self._rooms.clear()
-                self._started = self._ended = None
                 self.stream.free()
 
     def submit(self, batch: Batch) -> None:
         """Enqueue a batch: copy in, run, copy out. DataError where it does not fit."""
         with self.of.device.current():
-            self.settle({name: array.shape for name, array in batch.items()})
-            for binding in self.of.bindings:
-                if binding.is_input:
-                    self._host(binding)[...] = batch[binding.name]
-            self._upload()
-            self._started = self.stream.event()
-            self.execute()
-            self._ended = self.stream.event()
-            self._download()
+            self.load(batch)
+            self.replay()
+
+    def load(self, batch: Batch) -> None:
+        """Write a batch into the buffers; the context has to be current. DataError where it does not fit."""
+        arrays = self.of.fitted(batch)
+        self._settle({name: array.shape for name, array in arrays.items()}, arrays)
+        for binding in self.of.bindings:
+            if binding.is_input:
+                self._host(binding)[...] = arrays[binding.name]
 
     def replay(self) -> None:
         """Enqueue what is in the buffers once more: copy in, run, copy out. The context has to be current."""
@@ -243,23 +271,23 @@ class Lane:
         return {b.name: self._host(b).copy() for b in self.of.bindings if not b.is_input}
 
     @property
-    def milliseconds(self) -> float:
-        """Device time of the last batch, without copies."""
-        assert self._started is not None
-        assert self._ended is not None
-        with self.of.device.current():
-            self._ended.wait()
-            return self._ended.since(self._started)
+    def captures(self) -> bool:
+        """Whether the network runs as a CUDA graph: asked for, and no output's shape depends on the data."""
+        return self.graphs and self._allocator is None
 
-    def settle(self, shapes: Mapping[str, Shape]) -> None:
+    def _settle(self, shapes: Mapping[str, Shape], arrays: Batch) -> None:
         """Settle the shapes of the inputs, and make room. DataError where the engine was built for others."""
-        wanted = tuple(tuple(shapes[b.name]) for b in self.of.bindings if b.is_input)
-        if wanted == self._shapes:
+        inputs = [b for b in self.of.bindings if b.is_input]
+        wanted = tuple(tuple(shapes[b.name]) for b in inputs)
+        by_value = [b for b in inputs if b.on_host]  # what they hold decides about shapes
+        if wanted == self._shapes and not by_value:
             return
         self._shapes = ()  # where one input fits and the next does not, neither shape is settled
-        for binding in self.of.bindings:
-            if binding.is_input:
-                self._settle_input(binding, tuple(shapes[binding.name]))
+        for binding in inputs:
+            self._settle_input(binding, tuple(shapes[binding.name]))
+        for binding in by_value:
+            self._make_room(binding)
+            self._host(binding)[...] = arrays[binding.name]
         free_all(self._recorded)  # what is recorded holds for the shapes it was recorded in
         self._recorded.clear()
         for binding in self.of.bindings:
@@ -355,7 +383,7 @@ class Lane:
 
     def execute(self) -> None:
         """Enqueue the network once, with what is in the buffers; as a graph where that was asked for."""
-        if not self.graphs or self._has_late:
+        if not self.captures:
             self._enqueue()
             return
         if not self._recorded:

@@ -30,8 +30,15 @@ PHASES = (
     (re.compile(r"Generated engine|Engine generation completed|Total Activation Memory"), "finishing the engine"),
 )
 COSTS = "=============== Computing costs for"
-SHOWN = 8
 ORDER = ("INTERNAL_ERROR", "ERROR", "WARNING")
+
+
+Phase = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """A phase that nobody wants to know."""
+    del text
 
 
 class Messages:

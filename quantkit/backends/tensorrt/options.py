@@ -86,6 +86,8 @@ class BuildOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", Precision.named(self.precision))
+        object.__setattr__(self, "verbosity", Verbosity.named(self.verbosity))
         if self.level not in LEVELS:
             raise UsageError(f"optimization level {self.level}", remedy="TensorRT has 0 … 5; 3 is its default")
         if not 0.0 <= self.min_coverage <= 1.0:
@@ -133,6 +135,7 @@ class BuildOptions:
             "refit": self.refit,
             "strongly_typed": self.strongly_typed,
             "verbosity": self.verbosity.value,
+            "timing_cache": self.timing_cache,
             "exclude": list(self.exclude),
         }
 
@@ -158,6 +161,8 @@ class Files:
     ranges: Mapping[str, ShapeRange] = field(default_factory=dict)
     explicit: bool = False
     """Whether the model has Q/DQ."""
+    always_strong: bool = False
+    """Whether this TensorRT has no precision flags."""
 
     @property
     def has_scales(self) -> bool:
@@ -174,7 +179,9 @@ def trtexec(options: BuildOptions, files: Files, table: CalibrationTable | None,
             "(quantkit table convert changes the header)",
         )
     words = ["trtexec", f"--onnx={files.model}", f"--saveEngine={files.engine}"]
-    if options.strongly_typed:
+    if files.always_strong:
+        pass  # the network tells its precisions, and there is no option for them
+    elif options.strongly_typed:
         words.append("--stronglyTyped")
     else:
         words += [f"--{flag.lower()}" for flag in reversed(options.flags(scales=files.has_scales))]

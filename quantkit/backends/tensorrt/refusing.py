@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from quantkit.backends.tensorrt.device import Device
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.backends.tensorrt.versions import Features
 from quantkit.errors import BackendError, UsageError
 
 
-def refuse_impossible(
-    options: BuildOptions, found: Features, device: Device, *, explicit: bool, has_table: bool
-) -> None:
-    """BackendError, UsageError. explicit: whether the network has Q/DQ; has_table: whether there is a table."""
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What matters of a network. explicit: it has Q/DQ; half: its weights are float16; has_table: there is a table."""
+
+    explicit: bool
+    half: bool
+    has_table: bool
+
+
+def refuse_impossible(options: BuildOptions, found: Features, device: Device, network: Network) -> None:
+    """BackendError, UsageError."""
+    explicit, has_table = network.explicit, network.has_table
     if options.int8 and not device.has_int8:
         raise BackendError(f"{device.name} has no fast INT8", remedy="build with --precision fp16")
     if options.precision is Precision.TF32 and not device.has_tf32:
@@ -35,7 +45,7 @@ def refuse_impossible(
         )
     strong = options.strongly_typed or found.always_strong
     float_alone = options.precision in (Precision.FP32, Precision.TF32)
-    if strong and not (float_alone or explicit or (options.int8 and has_table)):
+    if strong and not (float_alone or explicit or network.half or (options.int8 and has_table)):
         why = "--strongly-typed" if found.precision_flags else f"TensorRT {found.version}"
         raise BackendError(
             f"with {why} precisions come from the network alone, and this one is float32: "

@@ -46,6 +46,8 @@ def parse_shapes(texts: Sequence[str], inputs: Sequence[ModelInput]) -> dict[str
             raise UsageError(
                 f"--shapes {text!r} names no input of the network; it has {', '.join(known)}", remedy=EXAMPLE
             )
+        if name in given:
+            raise UsageError(f"--shapes gives {name!r} twice", remedy="give each input once")
         given[name] = value
     return {i.name: range_of(given.get(i.name), i) for i in inputs}
 

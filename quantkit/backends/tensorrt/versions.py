@@ -39,13 +39,10 @@ class Features:
 
     version: str
     """Of the library (`8.6.0`), which can differ from that of its bindings."""
-    calibrators: bool
     precision_flags: bool
     strong_types: bool
     progress: bool
-    selector: bool
-    node_names: bool
-    """Whether the parser's errors name node and operator."""
+    """Whether builds tell how far they are, and can be cancelled."""
 
     @property
     def always_strong(self) -> bool:
@@ -75,12 +72,9 @@ def features(trt: Any) -> Features:
     number = installed_number()
     return Features(
         version=number_text(number) if number else str(trt.__version__),
-        calibrators=hasattr(trt, CALIBRATORS[Algorithm.ENTROPY_2]),
         precision_flags=hasattr(trt.BuilderFlag, "INT8"),
         strong_types=hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"),
         progress=hasattr(trt, "IProgressMonitor"),
-        selector=hasattr(trt, "IAlgorithmSelector"),
-        node_names=hasattr(trt.ParserError, "node_name"),
     )
 
 
@@ -159,6 +153,11 @@ def share_profile(trt: Any, config: Any) -> None:
     """Let several contexts use one optimization profile: a preview feature of 8.6, on by itself from 10 on."""
     if not hasattr(trt, "IProgressMonitor"):
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
+
+
+def allow_own_code(runtime: Any) -> None:
+    """Let a runtime run the code that a version compatible plan brings along."""
+    runtime.engine_host_code_allowed = True
 
 
 def device_memory(engine: Any) -> int:

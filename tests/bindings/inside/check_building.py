@@ -7,10 +7,13 @@ from typing import Any
 
 import checked
 import host_cuda
+import numpy as np
+import onnx
 import pytest
 from checked import HAS_CALIBRATORS, NUMBER
+from onnx import numpy_helper
 
-from quantkit.backends.tensorrt import building
+from quantkit.backends.tensorrt import inspecting
 from quantkit.backends.tensorrt.building import Built, build_engine, kernels_loaded
 from quantkit.backends.tensorrt.layers import Context, Layer, layers_of
 from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
@@ -79,7 +82,6 @@ def test_int8_with_a_table(world: checked.World, algorithm: Algorithm) -> None:
     assert world.build.flags == {"INT8", "FP16", "TF32"}
     assert world.build.batches == []
     assert world.build.table_read is not None
-    assert made.calls == 0
     assert made.covered is not None
     assert made.covered.completed == ("b", "b_reshaped")
     assert made.covered.missing == ()
@@ -138,7 +140,7 @@ def test_a_table_goes_into_qdq_where_types_are_strong(world: checked.World, prec
     made = build("float", precision, table_for(), strongly_typed=HAS_CALIBRATORS)
     assert world.build.strong
     assert world.build.flags == {"TF32"}
-    assert (world.build.table_read, world.build.batches, made.calls) == (None, [], 0)
+    assert (world.build.table_read, world.build.batches) == (None, [])
     kinds = list(world.build.layers.values())
     assert (kinds.count("QUANTIZE"), kinds.count("DEQUANTIZE")) == (2, 2)
     assert world.build.layers["x_Quantize"] == "QUANTIZE"
@@ -190,6 +192,57 @@ def test_what_stays_float_is_told(world: checked.World) -> None:
 
 @from_10
 @pytest.mark.parametrize("precision", ["fp16", "best"])
+def test_strong_types_of_a_network_with_float16_weights(world: checked.World, precision: str) -> None:
+    proto = onnx.load("float.onnx")
+    for weight in proto.graph.initializer:
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+    onnx.save(proto, "half.onnx")
+    build("half", precision, strongly_typed=HAS_CALIBRATORS)
+    assert world.build.strong
+    assert world.build.flags == {"TF32"}
+
+
+@with_calibrators
+@pytest.mark.parametrize("fails", [(), ("no scaling factors",)])
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_a_table_that_tensorrt_does_not_take(
+    monkeypatch: pytest.MonkeyPatch, algorithm: Algorithm, fails: tuple[str, ...]
+) -> None:
+    """It asks for data then; whether a plan came out of that or not, the table is what is wrong."""
+    world = checked.reset(fails=fails)
+    honest = checked.calibrated
+
+    def asks(calibrator: Any, *rest: Any) -> bool:
+        assert calibrator.get_batch(["x"]) is None
+        return honest(calibrator, *rest)
+
+    monkeypatch.setattr(checked, "calibrated", asks)
+    with pytest.raises(TableError, match="TensorRT did not take the table: it asked for 1 batches") as caught:
+        build("float", "int8", table_for(algorithm=algorithm))
+    assert "--retarget" in caught.value.remedy
+    assert len(world.builds) == 1
+
+
+def test_no_room_for_a_context_leaves_layers_untold() -> None:
+    checked.reset(contexts=0)
+    if checked.MAJOR < 10:
+        pytest.skip("the stand-in gives every engine one context")
+    made = build("float", "fp32")
+    assert made.plan.startswith(b'{"magic": "plan"')
+    assert (made.layers, made.memory) == ((), 4096)
+    assert made.notes == ("the GPU has no room for a context, so that the layers are not told",)
+
+
+@pytest.mark.parametrize("text", ["", "{", "Layer(Scale): x"])
+def test_an_account_of_layers_that_is_no_json(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(checked.EngineInspector, "get_engine_information", lambda *_: text)
+    made = build("float", "fp32")
+    assert (made.layers, made.memory, made.timing_cache) == ((), 4096, b"+measured")
+    assert made.notes[0].startswith("TensorRT's account of the layers cannot be read: ")
+
+
+@from_10
+@pytest.mark.parametrize("precision", ["fp16", "best"])
 def test_strong_types_of_a_float_network(world: checked.World, precision: str) -> None:
     with pytest.raises(BackendError, match="precisions come from the network alone") as caught:
         build("float", precision, strongly_typed=HAS_CALIBRATORS)
@@ -230,6 +283,16 @@ def test_kernels_stay_loaded(world: checked.World) -> None:
             pass
         assert build("float", "tf32").plan
     assert len(world.builds) == 2
+
+
+def test_kernels_of_a_gpu_that_is_not_there() -> None:
+    host_cuda.reset(devices=2)
+    with kernels_loaded(1):
+        pass
+    for number in (2, -1):
+        with pytest.raises(BackendError, match=f"there is no GPU {number}") as caught, kernels_loaded(number):
+            pytest.fail("it is not there")
+        assert "0 … 1" in caught.value.remedy
 
 
 def test_kernels_of_a_tensorrt_that_does_not_start() -> None:
@@ -298,7 +361,7 @@ def test_times_that_were_kept_are_known_as_such(
         contexts.append(context)
         return layers_of(document, context)
 
-    monkeypatch.setattr(building, "layers_of", seen)
+    monkeypatch.setattr(inspecting, "layers_of", seen)
     model = load_model("float.onnx")
     build_engine(model, BuildOptions(precision=Precision.FP32), parse_shapes([RANGE], model.inputs), timing_cache=there)
     assert [context.measured_anew for context in contexts] == [anew]

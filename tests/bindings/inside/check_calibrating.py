@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ import tensorrt as trt
 from checked import HAS_CALIBRATORS, NUMBER
 
 import quantkit.backends.tensorrt as backend
+from quantkit.backends.tensorrt import calibrating
+from quantkit.backends.tensorrt.background import Abandoned
 from quantkit.backends.tensorrt.calibrating import Calibrated, calibrate_on_tensorrt
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.messages import logger
+from quantkit.backends.tensorrt.streaming import Streaming
 from quantkit.data import DataOptions
 from quantkit.errors import BackendError, Interrupted, ModelError, UsageError
 from quantkit.job.options import CalibrateOptions
@@ -99,6 +102,7 @@ def test_a_calibrator_is_tensorrts_own(name: str) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         assert base.get_batch_size(calibrator) == 4  # C++ asks Python
     with open_device().current():
+        calibrator.attach(*parsed(logger(trt), 4))
         assert len(calibrator.get_batch(["x"])) == 1
         assert calibrator.get_batch(["x"])
         assert calibrator.get_batch(["x"])
@@ -140,6 +144,17 @@ def test_an_error_comes_out_of_the_users_build(kind: type[BaseException], after:
 
 
 @with_calibrators
+def test_after_a_build_that_was_refused_the_next_one_sees_all_data(world: checked.World) -> None:
+    calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy", table="made.calib", batch_size=4)
+    with pytest.raises(UsageError):
+        built_by_user(calibrator, calibration=2)
+    assert not Path("made.calib").exists()
+    assert built_by_user(calibrator) is not None
+    assert len(world.build.batches) == 3
+    assert Path("made.calib").exists()
+
+
+@with_calibrators
 @pytest.mark.parametrize("batch_size", [2, 4])
 def test_calibration_runs_in_the_shape_of_the_data(world: checked.World, batch_size: int) -> None:
     """The profile's best shape is 4: with batches of 2 TensorRT would read beyond their end."""
@@ -165,7 +180,7 @@ def test_a_calibration_profile_of_the_users_own(world: checked.World) -> None:
     assert built_by_user(calibrator, calibration=2) is not None
     assert world.build.calibration_shapes == {"x": (2, 2, 4, 4)}
     calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy", table="other.calib", batch_size=4)
-    wanted = r"disagree: x \(2, 2, 4, 4\), batches \(4, 2, 4, 4\)"
+    wanted = r"the calibration runs in x \[2, 2, 4, 4\], the batches are \[4, 2, 4, 4\]"
     with pytest.raises(UsageError, match=wanted) as caught:
         built_by_user(calibrator, calibration=2)
     assert "set_calibration_profile" in caught.value.remedy
@@ -181,6 +196,86 @@ def test_a_calibration_profile_that_lacks_an_input() -> None:
     calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy", batch_size=2)
     with pytest.raises(UsageError):
         built_by_user(calibrator, calibration=0)
+
+
+@with_calibrators
+@pytest.mark.parametrize("name", NAMES)
+def test_a_calibrator_that_is_not_attached_gives_no_data(world: checked.World, name: str) -> None:
+    """The profile's best shape is 4: TensorRT would read beyond batches of 2."""
+    calibrator = getattr(backend, name)("float.onnx", "data.npy", table="made.calib", batch_size=2)
+    with open_device().current():
+        builder, network, config = parsed(logger(trt), 4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            config.int8_calibrator = calibrator
+        assert builder.build_serialized_network(network, config) is None
+    assert world.build.batches == []
+    with pytest.raises(UsageError, match="does not know the shape it calibrates in") as caught:
+        calibrator.finish()
+    assert "calibrator.attach(builder, network, config)" in caught.value.remedy
+    assert not Path("made.calib").exists()
+
+
+@with_calibrators
+def test_a_calibrator_that_is_attached_serves_a_build_of_the_users_own(world: checked.World) -> None:
+    calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy", table="made.calib", batch_size=2)
+    with calibrator, open_device().current():
+        builder, network, config = parsed(logger(trt), 4)
+        calibrator.attach(builder, network, config)
+        assert builder.build_serialized_network(network, config) is not None
+    assert world.build.calibration_shapes == {"x": (2, 2, 4, 4)}
+    assert len(world.build.batches) == 5
+    assert read_table(Path("made.calib")).scales == calibrator.finish().scales
+
+
+@with_calibrators
+@pytest.mark.parametrize("table", [None, "made.calib"])
+def test_a_calibrator_builds_again_with_its_own_table(world: checked.World, table: str | None) -> None:
+    calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy", table=table, batch_size=4)
+    assert built_by_user(calibrator) is not None
+    assert (calibrator.calls, len(world.build.batches)) == (4, 3)
+    made = calibrator.finish()
+    assert built_by_user(calibrator) is not None
+    assert (calibrator.calls, world.build.batches) == (0, [])
+    assert world.build.table_read is not None
+    assert calibrator.finish() == made
+    assert Path("made.calib").exists() == (table is not None)
+
+
+@with_calibrators
+@pytest.mark.parametrize("fixed", [3, 4])
+def test_a_fixed_shape_of_the_users_network_is_that_of_the_data(world: checked.World, fixed: int) -> None:
+    calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy", batch_size=4)
+    with open_device().current():
+        builder, network, config = parsed(logger(trt), 4)
+        network._inputs[0]._shape = (fixed, 2, 4, 4)
+        if fixed == 4:
+            assert calibrator.build(builder, network, config) is not None
+            return
+        with pytest.raises(UsageError, match=r"runs in x \[3, 2, 4, 4\], the batches are \[4, 2, 4, 4\]"):
+            calibrator.build(builder, network, config)
+    assert world.builds == []
+
+
+@with_calibrators
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_legacy_calibrator_has_a_quantile(name: str) -> None:
+    kind = getattr(backend, name)
+    if name == "LegacyCalibrator":
+        assert kind("float.onnx", "data.npy", quantile=0.5).get_quantile() == 0.5
+        assert kind("float.onnx", "data.npy").get_quantile() == 0.9999
+        return
+    with pytest.raises(UsageError, match="only the LegacyCalibrator has a quantile"):
+        kind("float.onnx", "data.npy", quantile=0.5)
+
+
+@with_calibrators
+def test_a_source_knows_its_gpu() -> None:
+    calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy")
+    assert (calibrator.source.device, calibrator.source.gpu()) == (0, open_device(0))
+    absent = backend.EntropyCalibrator2("float.onnx", "data.npy", device=3)
+    with pytest.raises(BackendError, match="there is no GPU 3"):
+        built_by_user(absent)
 
 
 @without_calibrators
@@ -227,6 +322,39 @@ def test_an_error_comes_out_of_a_job(world: checked.World, kind: type[BaseExcept
 def test_a_job_that_is_stopped() -> None:
     with pytest.raises(Interrupted):
         on_tensorrt(stopped=lambda: Interrupted("stopped", remedy="again"))
+
+
+@with_calibrators
+@pytest.mark.parametrize(("error", "closes"), [(Abandoned, 0), (Interrupted, 1), (ValueError, 1)])
+def test_what_tensorrt_still_reads_is_not_freed(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], closes: int
+) -> None:
+    closed: list[Streaming] = []
+    monkeypatch.setattr(Streaming, "close", lambda streaming: closed.append(streaming))
+
+    def left(*_: Any, asked: Callable[[], bool], **__: Any) -> Any:
+        assert not asked()
+        raise error("left", remedy="") if issubclass(error, Interrupted) else error("bad")
+
+    monkeypatch.setattr(calibrating, "in_background", left)
+    with pytest.raises(error):
+        on_tensorrt()
+    assert len(closed) == closes
+
+
+@with_calibrators
+def test_a_job_whose_user_had_asked_to_stop_is_left_at_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[bool] = []
+
+    def look(*_: Any, asked: Callable[[], bool], **__: Any) -> Any:
+        said.append(asked())
+        raise ValueError("seen")
+
+    monkeypatch.setattr(calibrating, "in_background", look)
+    for stopped in (None, lambda: None, lambda: Interrupted("stopped", remedy="again")):
+        with pytest.raises(ValueError, match="seen"):
+            on_tensorrt(stopped=stopped)
+    assert said == [False, False, True]
 
 
 @with_calibrators

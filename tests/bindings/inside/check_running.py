@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import checked
@@ -9,22 +12,28 @@ import host_cuda
 import numpy as np
 import pytest
 
+from quantkit.backends.tensorrt import engine as engine_module
+from quantkit.backends.tensorrt import messages
 from quantkit.backends.tensorrt.building import build_engine
 from quantkit.backends.tensorrt.engine import Engine, unusable
 from quantkit.backends.tensorrt.messages import Messages
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.backends.tensorrt.shapes import parse_shapes
-from quantkit.backends.tensorrt.timing import latencies, throughput
-from quantkit.errors import BackendError, DataError
+from quantkit.backends.tensorrt.timing import latencies, made_up, throughput
+from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.graph import load_model
 
 pytestmark = pytest.mark.usefixtures("folder")
 
 
-def engine(network: str = "float") -> Engine:
+def plan_of(network: str) -> bytes:
     model = load_model(f"{network}.onnx")
     ranges = parse_shapes(["x=1:4:8"], model.inputs)
-    return Engine(build_engine(model, BuildOptions(precision=Precision.FP32), ranges).plan, "an.engine")
+    return build_engine(model, BuildOptions(precision=Precision.FP32), ranges).plan
+
+
+def engine(network: str = "float") -> Engine:
+    return Engine(plan_of(network), "an.engine")
 
 
 def batches(*sizes: int) -> list[dict[str, np.ndarray]]:
@@ -79,13 +88,6 @@ def test_a_batch_beyond_the_profile() -> None:
         list(e.run(batches(4, 9)))
 
 
-def test_times() -> None:
-    with engine() as e, e.lane() as lane:
-        lane.submit(batches(4)[0])
-        lane.outputs()
-        assert lane.milliseconds > 0
-
-
 def test_one_profile_serves_several_contexts() -> None:
     """8.6 has to be told so when the engine is built."""
     with engine() as e, e.lane(), e.lane(), e.lane():
@@ -112,17 +114,17 @@ def test_a_version_compatible_engine() -> None:
 
 @pytest.mark.parametrize("said", ["IRuntime::setEngineHostCodeAllowed", "see engine_host_code_allowed"])
 def test_how_tensorrt_may_word_its_refusal(said: str) -> None:
-    messages = Messages()
-    messages.take("ERROR", f"API Usage Error ({said})")
-    assert "is version compatible" in unusable(messages, "an.engine").problem
+    heard = Messages()
+    heard.take("ERROR", f"API Usage Error ({said})")
+    assert "is version compatible" in unusable(heard, "an.engine").problem
 
 
-def test_only_engines_that_are_trusted_may_bring_code(world: checked.World) -> None:
+def test_only_engines_that_are_trusted_may_bring_code() -> None:
+    plan = plan_of("float")  # which looks into its own engine, and trusts it
     before = set(checked.TOUCHED)
     checked.TOUCHED.clear()
     try:
-        plan = engine()
-        plan.close()
+        Engine(plan, "an.engine").close()
         assert "Runtime.engine_host_code_allowed (write)" not in checked.TOUCHED
     finally:
         checked.TOUCHED.update(before)
@@ -131,13 +133,128 @@ def test_only_engines_that_are_trusted_may_bring_code(world: checked.World) -> N
 def test_no_room_for_a_context() -> None:
     plan = engine()
     checked.WORLD.contexts = 1
-    with plan as e, pytest.raises(BackendError, match="makes no further context"):
-        list(e.run(batches(4, 4), streams=2))
+    with plan as e:
+        with pytest.raises(BackendError, match="makes no further context"):
+            list(e.run(batches(4, 4), streams=2))
+        gc.collect()
+        assert host_cuda.left() == [], "the stream of the lane that failed"
 
 
 def test_no_plan() -> None:
     with pytest.raises(BackendError, match="is not a TensorRT engine"):
         Engine(b"something", "an.engine")
+    assert messages._LISTENING == []
+
+
+@pytest.mark.parametrize("name", ["init_libnvinfer_plugins", "device_memory", "Engine._binding"])
+def test_an_engine_that_cannot_be_made_leaves_nothing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    plan = plan_of("float")
+    there: list[weakref.ref[object]] = []
+
+    def fail(*_: object) -> None:
+        there.extend(weakref.ref(o) for o in gc.get_objects() if isinstance(o, checked.Runtime | checked.ICudaEngine))
+        raise KeyboardInterrupt
+
+    where = checked.MODULE if name == "init_libnvinfer_plugins" else engine_module
+    monkeypatch.setattr(where, name, fail) if "." not in name else monkeypatch.setattr(Engine, "_binding", fail)
+    with pytest.raises(KeyboardInterrupt):
+        Engine(plan, "an.engine")
+    gc.collect()
+    assert messages._LISTENING == []
+    assert [ref() for ref in there if ref() is not None] == []
+    assert host_cuda.left() == []
+
+
+@pytest.mark.parametrize("streams", [0, -1])
+def test_streams_are_at_least_one(streams: int) -> None:
+    with engine() as e, pytest.raises(UsageError, match=f"{streams} streams"):
+        list(e.run(batches(4), streams=streams))
+
+
+@pytest.mark.parametrize("names", [["y"], ["x", "z"], []])
+def test_inputs_that_are_missing_or_unknown(names: list[str]) -> None:
+    (batch,) = batches(4)
+    with engine() as e, pytest.raises(DataError, match=f"an.engine takes x, the batch holds {', '.join(names)}"):
+        list(e.run([dict.fromkeys(names, batch["x"])]))
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "U3", "M8[s]"])
+def test_types_that_do_not_fit(dtype: str) -> None:
+    with (
+        engine() as e,
+        pytest.raises(DataError, match=r"input 'x' of an\.engine is float32, the batch holds") as caught,
+    ):
+        list(e.run([{"x": np.zeros((4, 2, 4, 4), dtype)}]))
+    assert caught.value.remedy == "give float32"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int64", "uint8", "bool"])
+def test_types_that_fit(dtype: str) -> None:
+    x = (np.arange(128).reshape(4, 2, 4, 4) % 2).astype(dtype)
+    with engine() as e:
+        (outputs,) = e.run([{"x": x}])
+        assert e.fitted({"x": x.tolist()}).keys() == {"x"}
+    np.testing.assert_array_equal(outputs["y"], x.astype(np.float32) * 2)
+
+
+def test_numbers_with_a_fraction_do_not_become_integers() -> None:
+    with engine() as e:
+        e.bindings = tuple(replace(b, dtype="int32") for b in e.bindings)
+        assert e.fitted({"x": np.zeros(1, np.int64)})["x"].dtype == np.int64
+        with pytest.raises(DataError, match="is int32, the batch holds float32"):
+            e.fitted({"x": np.zeros(1, np.float32)})
+
+
+def test_what_is_loaded_runs_again() -> None:
+    (batch,) = batches(4)
+    with engine() as e, e.lane() as lane:
+        with e.device.current():
+            lane.load(batch)
+            lane.replay()
+            lane.replay()
+        np.testing.assert_array_equal(lane.outputs()["y"], batch["x"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("network", "graphs", "captures"),
+    [
+        ("float", True, True),
+        ("float", False, False),
+        ("late", True, False),
+        ("late", False, False),
+    ],
+)
+def test_what_runs_as_a_graph(network: str, graphs: bool, captures: bool) -> None:
+    with engine(network) as e, e.lane(graphs=graphs) as lane:
+        with e.device.current():
+            lane.load(batches(4)[0])
+        assert lane.captures is captures
+
+
+def test_an_output_that_depends_on_the_data_has_no_latency_with_a_graph() -> None:
+    with engine("late") as e:
+        assert latencies(e, 4, seconds=0.01, graph=True) == []
+        assert latencies(e, 4, seconds=0.01, graph=False)
+
+
+def test_inputs_are_made_up_and_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+    run = checked.IExecutionContext.execute_async_v3
+
+    def look(context: checked.IExecutionContext, stream_handle: int) -> bool:
+        host_cuda.STATE.streams[stream_handle].synchronize()
+        seen.append(host_cuda.at(context._addresses["x"], 4 * 32 * 4).view(np.float32).copy())
+        return run(context, stream_handle)
+
+    monkeypatch.setattr(checked.IExecutionContext, "execute_async_v3", look)
+    with engine() as e:
+        wanted = made_up(e, 4)["x"]
+        latencies(e, 4, seconds=0.01, graph=False)
+        throughput(e, 4, streams=2, seconds=0.01, graph=False)
+        np.testing.assert_array_equal(made_up(e, 4)["x"], wanted)
+    assert wanted.shape == (4, 2, 4, 4)
+    assert wanted.std() > 0.1
+    assert all((x == wanted.ravel()).all() for x in seen)
 
 
 def test_tensorrt_that_does_not_start() -> None:
@@ -146,9 +263,12 @@ def test_tensorrt_that_does_not_start() -> None:
         Engine(b"something", "an.engine")
 
 
-def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(BackendError, match="there is no GPU 3"):
-        Engine(b"something", "an.engine", device=3)
+@pytest.mark.parametrize("number", [3, 1, -1])
+def test_a_device_that_is_not_there(number: int) -> None:
+    with pytest.raises(BackendError, match=f"there is no GPU {number}") as caught:
+        Engine(b"something", "an.engine", device=number)
+    assert "0 … 0" in caught.value.remedy
+    assert messages._LISTENING == []
 
 
 def test_no_memory() -> None:

@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.backends.tensorrt.background import in_background
+from quantkit.backends.tensorrt.background import Abandoned, in_background
+from quantkit.errors import Interrupted
 
+ENDED = "Interrupted: the build was stopped"
+LEFT = "Abandoned: the build was stopped"
+"""The thread still runs."""
 LIMIT = 30.0
 """Seconds that a process of its own may take."""
 PATH = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[3])])
@@ -61,17 +65,17 @@ def interrupted_after(*times):
 {work}
 
 try:
-    in_background(work, stop, waits={waits})
+    in_background(work, stop, waits={waits}, asked=lambda: {asked})
 except Interrupted as error:
-    print(error.problem)
+    print(f"{{type(error).__name__}}: {{error.problem}}")
 except BaseException as error:
     print(repr(error))
 """
 
 
-def said(work: str, *, waits: bool) -> list[str]:
+def said(work: str, *, waits: bool, asked: bool = False) -> list[str]:
     """What a process prints whose work is interrupted; it has to end by itself."""
-    script = SCRIPT.format(work=textwrap.dedent(work), waits=waits)
+    script = SCRIPT.format(work=textwrap.dedent(work), waits=waits, asked=asked)
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": PATH},
@@ -104,17 +108,25 @@ GOES_ON = """
 
 @pytest.mark.parametrize("end", ["return 42", "raise ValueError"])
 def test_ctrl_c_waits_for_work_that_can_be_stopped(end: str) -> None:
-    assert said(STOPS.format(end=end), waits=True) == ["stop", "ended", "the build was stopped"]
+    assert said(STOPS.format(end=end), waits=True) == ["stop", "ended", ENDED]
 
 
 def test_ctrl_c_leaves_work_that_cannot_be_stopped() -> None:
-    assert said(GOES_ON.format(times="0.3"), waits=False) == ["stop", "the build was stopped"]
+    assert said(GOES_ON.format(times="0.3"), waits=False) == ["stop", LEFT]
 
 
 def test_the_second_ctrl_c_leaves_work_that_should_have_stopped() -> None:
-    assert said(GOES_ON.format(times="0.3, 0.8"), waits=True) == ["stop", "stop", "the build was stopped"]
+    assert said(GOES_ON.format(times="0.3, 0.8"), waits=True) == ["stop", "stop", LEFT]
 
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_ctrl_c_ends_soon_whatever_the_work_does(waits: bool) -> None:
-    assert said(GOES_ON.format(times="0.3, 0.8"), waits=waits)[-1] == "the build was stopped"
+    assert said(GOES_ON.format(times="0.3, 0.8"), waits=waits)[-1] == LEFT
+
+
+def test_the_first_ctrl_c_leaves_where_the_user_had_asked_before() -> None:
+    assert said(GOES_ON.format(times="0.3"), waits=True, asked=True) == ["stop", LEFT]
+
+
+def test_work_that_is_left_is_interrupted_work() -> None:
+    assert issubclass(Abandoned, Interrupted)

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+from quantkit._version import __version__
 from quantkit.artifact import sha256_of
 from quantkit.backends.tensorrt.options import BuildOptions, Command, Precision
 from quantkit.backends.tensorrt.shapes import ShapeRange
@@ -27,6 +28,7 @@ QDQ = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = Conv(d, w)"
 TABLE = CalibrationTable(Header(Algorithm.ENTROPY_2, 8600), {"x": 0.5, "y": 0.25})
 PLAN = b"an engine"
 RANGES = {"x": ShapeRange((1, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))}
+SCALES = TableUse(file="t", sha256="t", header="h", rule="entropy", share=1.0)
 
 
 def network(folder: Path, body: str = PLAIN) -> Model:
@@ -165,50 +167,67 @@ def test_an_engine_of_the_same_is_reused(tmp_path: Path) -> None:
     scales = scales_for(model, options, None)
     assert scales is not None
     wanted = identity(model, options, RANGES, scales, "8.6.1", "NVIDIA H200")
-    use = TableUse(file="net.calib", sha256=scales.sha256, header=TABLE.header.text, share=1.0)
+    use = TableUse(file="net.calib", sha256=scales.sha256, header=TABLE.header.text, rule="entropy", share=0.8)
     there = record(
         model=ModelRecord(file="m.onnx", sha256=model.sha256),
         options=options.document(),
         table=use,
         trtexec="trtexec x",
+        quantkit=__version__,
     )
-    found = reused(engine(tmp_path, there), wanted)
+    found = reused(engine(tmp_path, there), wanted, 0.8)
     assert (found.reused, found.record, found.command) == (True, there, Command("trtexec x"))
     assert "reused" in found.notes[0]
+    with pytest.raises(TableError, match=r"net\.engine was built of a table that covers 80% of") as caught:
+        reused(engine(tmp_path, there), wanted, 0.9)
+    assert "--min-coverage" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"),
+    ("told", "changed"),
     [
-        ("TensorRT", {"tensorrt": "10.3.0"}),
-        ("GPU", {"gpu": "NVIDIA H100"}),
+        ("TensorRT (was 10.3.0, now 8.6.1)", {"tensorrt": "10.3.0"}),
+        ("GPU (was NVIDIA H100, now NVIDIA H200)", {"gpu": "NVIDIA H100"}),
         ("model", {"model": ModelRecord(file="net.onnx", sha256="n")}),
-        ("table", {"table": TableUse(file="t", sha256="t", header="h", share=1.0)}),
-        ("shapes", {"shapes": {"x": "1x3x8x8:2x3x8x8:8x3x8x8"}}),
-        ("options", {"options": BuildOptions(level=5).document()}),
+        ("table", {"table": SCALES.model_copy(update={"sha256": "u"})}),
+        ("rule of the table (was mse, now entropy)", {"table": SCALES.model_copy(update={"rule": "mse"})}),
+        ("quantkit (was 0, now 1)", {"quantkit": "0"}),
+        (
+            "shapes (x was 1x3x8x8:2x3x8x8:8x3x8x8, now 1x3x8x8:2x3x8x8:4x3x8x8)",
+            {"shapes": {"x": "1x3x8x8:2x3x8x8:8x3x8x8"}},
+        ),
+        ("options (fp16 was False, now True)", {"options": BuildOptions(fp16=False).document()}),
+        ("options (level was 5, now 3)", {"options": BuildOptions(level=5).document()}),
     ],
 )
 def test_an_engine_of_something_else_is_refused_with_what_changed(
-    tmp_path: Path, name: str, changed: dict[str, Any]
+    tmp_path: Path, told: str, changed: dict[str, Any]
 ) -> None:
-    wanted = record().identity()
-    assert reused(engine(tmp_path, record()), wanted).reused
-    with pytest.raises(StaleError, match=rf"was built of something else: {name}\n"):
-        reused(engine(tmp_path, record(**changed)), wanted)
+    there: dict[str, Any] = {"table": SCALES}
+    wanted = record(**there).identity()
+    assert reused(engine(tmp_path, record(**there)), wanted, 1.0).reused
+    with pytest.raises(StaleError) as caught:
+        reused(engine(tmp_path, record(**{**there, **changed})), wanted, 1.0)
+    assert caught.value.problem == f"{tmp_path / 'net.engine'} was made with something else: {told}"
+
+
+def test_without_a_table_it_does_not_matter_which_quantkit_built(tmp_path: Path) -> None:
+    assert reused(engine(tmp_path, record(quantkit="0")), record(quantkit="1").identity(), 1.0).reused
 
 
 def test_an_engine_that_is_not_what_was_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StaleError, match="was changed after quantkit wrote it"):
-        reused(engine(tmp_path, record(), b"another"), record().identity())
+        reused(engine(tmp_path, record(), b"another"), record().identity(), 0.9)
     record_path(tmp_path / "net.engine").unlink()
     with pytest.raises(StaleError, match="nothing tells what it was built of") as caught:
-        reused(tmp_path / "net.engine", record().identity())
+        reused(tmp_path / "net.engine", record().identity(), 0.9)
     assert "--force" in caught.value.remedy
 
 
 def test_identity_has_the_same_parts_as_that_of_a_record(tmp_path: Path) -> None:
     parts = identity(network(tmp_path), BuildOptions(), RANGES, None, "8.6.1", "NVIDIA H200")
     assert list(parts) == list(record().identity())
+    assert (parts["rule of the table"], parts["quantkit"]) == (None, None)
 
 
 # ── what is said ──
@@ -239,6 +258,13 @@ def test_an_int8_engine_without_int8_is_warned_of(precision: str, warned: bool) 
     assert built(precision=precision).warnings == ()
 
 
+@pytest.mark.parametrize("fp16", [True, False])
+def test_no_fp16_is_advised_where_fp16_was_allowed(fp16: bool) -> None:
+    options = BuildOptions(fp16=fp16).document()
+    (warning,) = built(options=options, layers=(layer("FP16"),), explicit=True).warnings
+    assert ("--no-fp16" in warning) is fp16
+
+
 def test_an_engine_that_tells_names_only_is_not_warned_of() -> None:
     assert built(layers=(layer("unknown", "unknown"),)).warnings == ()
 
@@ -254,9 +280,13 @@ def test_what_tensorrt_said_and_tensors_without_scale_are_warned_of(count: int, 
 
 
 @pytest.mark.parametrize("progress", [False, True])
-def test_the_line_for_trtexec_names_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, progress: bool) -> None:
+@pytest.mark.parametrize("strong", [False, True])
+def test_the_line_for_trtexec_names_the_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, progress: bool, strong: bool
+) -> None:
+    found = SimpleNamespace(progress=progress, always_strong=strong)
     monkeypatch.setattr("quantkit.pipeline.build.tensorrt", lambda: None)
-    monkeypatch.setattr("quantkit.pipeline.build.features", lambda _: SimpleNamespace(progress=progress))
+    monkeypatch.setattr("quantkit.pipeline.build.features", lambda _: found)
     model = network(tmp_path)
     scales = scales_for(model, BuildOptions(), write_table(tmp_path / "net.calib"))
     line = command(model, tmp_path / "e", BuildOptions(), RANGES, scales, tmp_path / "t.cache", ()).line
@@ -267,3 +297,5 @@ def test_the_line_for_trtexec_names_the_files(monkeypatch: pytest.MonkeyPatch, t
     assert f"--timingCacheFile={tmp_path / 't.cache'}" in words
     assert "--optShapes=x:2x3x8x8" in words
     assert ("--preview=+profileSharing0806" in words) is not progress
+    assert ("--int8" in words) is not strong
+    assert "--stronglyTyped" not in words

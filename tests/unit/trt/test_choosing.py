@@ -105,8 +105,11 @@ def test_what_the_calibrators_cannot_do(
 
 
 def test_a_provider_that_is_asked_for_is_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch)
+    asked = machine(monkeypatch)
     assert chosen_backend(options(provider="cuda"), ENTROPY, None) == ("onnxruntime", ())
+    with pytest.raises(UsageError, match="TensorRT's calibrators know no --provider"):
+        chosen_backend(options(backend="tensorrt", provider="cuda"), ENTROPY, None)
+    assert asked == []
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,14 @@ def test_a_constant_of_zeros_and_one_without_values(rule: Rule) -> None:
     assert covered.missing == ("none",)
 
 
+@pytest.mark.parametrize("rule", [Entropy(), MinMax(), Mse(), Percentile(99.9)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_constant_that_is_not_finite_stays_without_a_scale(rule: Rule, value: float) -> None:
+    tensors = [Tensor("bad", np.float32([1.0, value])), Tensor("reshaped", same_as="bad")]
+    covered = completed(table(), tensors, rule)
+    assert (covered.table.scales, covered.missing, covered.completed) == ({}, ("bad", "reshaped"), ())
+
+
 def test_a_constant_of_one_value_is_kept_by_min_max() -> None:
     covered = completed(table(), [Tensor("c", np.float32([-3.0]))], MinMax())
     assert covered.table.scales == {"c": scale_of(3.0)}

@@ -46,6 +46,8 @@ records = st.builds(
     no_trtexec=texts,
 )
 
+TABLE = TableUse(file="t", sha256="d", header="h", share=1.0)
+
 
 def record(**changed: Any) -> EngineRecord:
     settings: dict[str, Any] = {
@@ -131,17 +133,24 @@ def test_a_record_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "name"),
+    ("changed", "names"),
     [
-        ({"tensorrt": "10.3.0"}, "TensorRT"),
-        ({"gpu": "other"}, "GPU"),
-        ({"model": ModelRecord(file="m.onnx", sha256="c")}, "model"),
-        ({"table": TableUse(file="t", sha256="d", header="h", share=1.0)}, "table"),
-        ({"shapes": {"x": "1:2:3"}}, "shapes"),
-        ({"options": BuildOptions(level=1).document()}, "options"),
-        ({"seconds": 9.0, "bytes": 1, "model": ModelRecord(file="n.onnx", sha256="b")}, None),
+        ({"tensorrt": "10.3.0"}, ["TensorRT"]),
+        ({"gpu": "other"}, ["GPU"]),
+        ({"model": ModelRecord(file="m.onnx", sha256="c")}, ["model"]),
+        ({"table": TABLE}, ["table", "quantkit"]),
+        ({"table": TABLE.model_copy(update={"rule": "mse"})}, ["table", "rule of the table", "quantkit"]),
+        ({"shapes": {"x": "1:2:3"}}, ["shapes"]),
+        ({"options": BuildOptions(level=1).document()}, ["options"]),
+        ({"seconds": 9.0, "bytes": 1, "model": ModelRecord(file="n.onnx", sha256="b")}, []),
+        ({"quantkit": "2"}, []),
     ],
 )
-def test_what_decides_about_an_engine(changed: dict[str, Any], name: str | None) -> None:
+def test_what_decides_about_an_engine(changed: dict[str, Any], names: list[str]) -> None:
     one, other = record().identity(), record(**changed).identity()
-    assert [key for key in one if one[key] != other[key]] == ([name] if name else [])
+    assert [key for key in one if one[key] != other[key]] == names
+
+
+def test_which_quantkit_filled_the_scales_in_decides() -> None:
+    one, other = (record(table=TABLE, quantkit=version).identity() for version in "12")
+    assert [key for key in one if one[key] != other[key]] == ["quantkit"]

@@ -183,6 +183,23 @@ def test_names_of_precisions_and_verbosities() -> None:
         Verbosity.named("loud")
 
 
+def test_names_are_taken_for_precisions_and_verbosities() -> None:
+    options = BuildOptions(precision="fp16", verbosity="names")  # type: ignore[arg-type]
+    assert options == BuildOptions(precision=Precision.FP16, verbosity=Verbosity.NAMES)
+    assert (options.precision, options.verbosity) == (Precision.FP16, Verbosity.NAMES)
+    assert not options.int8
+    with pytest.raises(UsageError, match="unknown precision 'int4'"):
+        BuildOptions(precision="int4")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="unknown verbosity 'loud'"):
+        BuildOptions(verbosity="loud")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [BuildOptions(precision=Precision.FP16), BuildOptions(strongly_typed=True)])
+def test_a_tensorrt_without_precision_flags_is_given_none(options: BuildOptions) -> None:
+    line = trtexec(options, replace(EXPLICIT, always_strong=True), None, ()).line
+    assert line == f"{HEAD} {TAIL}"
+
+
 DECIDES = {
     "precision": Precision.BEST,
     "fp16": False,
@@ -195,11 +212,12 @@ DECIDES = {
     "strongly_typed": True,
     "verbosity": Verbosity.NONE,
     "exclude": ("Softmax",),
+    "timing_cache": False,
 }
 
 
 @pytest.mark.parametrize("name", DECIDES)
 def test_every_option_that_decides_about_the_engine_is_in_the_document(name: str) -> None:
     assert BuildOptions(**{name: DECIDES[name]}).document() != BuildOptions().document()  # type: ignore[arg-type]
-    others: dict[str, Any] = {"force": True, "retarget": True, "min_coverage": 0.5, "timing_cache": False, "device": 3}
+    others: dict[str, Any] = {"force": True, "retarget": True, "min_coverage": 0.5, "device": 3}
     assert BuildOptions(**others).document() == BuildOptions().document()

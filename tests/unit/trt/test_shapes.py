@@ -63,7 +63,12 @@ def test_several_inputs_stand_in_one_text_or_in_several() -> None:
     together = parse_shapes(["image=1:2:3,free=1x3x8x8"], [IMAGE, FREE])
     assert together == parse_shapes(["image=1:2:3", "free=1x3x8x8"], [FREE, IMAGE])
     assert together["free"].best == (1, 3, 8, 8)
-    assert parse_shapes(["image=1", "image=7"], [IMAGE])["image"].best[0] == 7
+
+
+@pytest.mark.parametrize("texts", [["image=1", "image=7"], ["image=1,image=7"], ["image=1", "image=1"]])
+def test_an_input_is_given_once(texts: list[str]) -> None:
+    with pytest.raises(UsageError, match="--shapes gives 'image' twice"):
+        parse_shapes(texts, [IMAGE])
 
 
 @pytest.mark.parametrize("text", ["4x10", "4x10:4x10:4x10", "4"])
