@@ -217,12 +217,12 @@ def test_the_squared_error_is_that_of_quantizing_the_values(counts: np.ndarray, 
 
 @given(counts=any_counts)
 @example(counts=histogram({800: 1000, 1000: 1}).counts)
-def test_mse_is_within_a_percent_of_the_best_edge(counts: np.ndarray) -> None:
+def test_mse_is_within_two_percent_of_the_best_edge(counts: np.ndarray) -> None:
     h = histogram(counts)
     last = math.ceil(h.amax / h.width)
     errors = np.concatenate([squared_errors(counts, e) for e in np.array_split(np.arange(1, last + 1), last // 64 + 1)])
     chosen = round(Mse().threshold(h) / h.width + 0.25)  # amax stands for the edge of its bin
-    assert errors[chosen - 1] <= 1.01 * errors.min()
+    assert errors[chosen - 1] <= 1.02 * errors.min()
 
 
 @given(counts=any_counts, exponent=st.integers(-120, 100))
