@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
+os.environ.setdefault("QUANTKIT_BACKEND", "onnxruntime")  # for programs that tests start
 SIBLING = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -22,6 +24,14 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("no shared folder with models/: set QUANTKIT_SHARED")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def without_tensorrt() -> Iterator[None]:
+    """`auto` means onnxruntime, on a machine with a GPU as well; tests of the choice choose for themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quantkit.pipeline.choosing.has_driver", lambda: False)
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

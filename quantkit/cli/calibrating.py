@@ -51,7 +51,9 @@ SHOWN = 8
     metavar="auto|onnxruntime|tensorrt",
     default="auto",
     show_default=True,
-    help="What runs the network.",
+    envvar="QUANTKIT_BACKEND",
+    help="What runs the network; auto: TensorRT 8.6 … 10.x where it and a GPU are there and can do what is asked for. "
+    "The variable QUANTKIT_BACKEND sets it too.",
 )
 @click.option(
     "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="onnxruntime's execution provider."

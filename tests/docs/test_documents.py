@@ -26,6 +26,19 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 
 
+def has_gpu() -> bool:
+    """Whether TensorRT and a GPU are here."""
+    try:
+        from quantkit.backends.tensorrt.device import open_device
+        from quantkit.backends.tensorrt.versions import tensorrt
+
+        tensorrt()
+        open_device()
+    except BackendError:
+        return False
+    return True
+
+
 def blocks(page: Path, language: str) -> Iterator[str]:
     """The code blocks of a language."""
     yield from re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
@@ -45,12 +58,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
 
 
-def run(command: str, folder: Path) -> str:
+def run(command: str, folder: Path, **variables: str) -> str:
     """What a shell command prints, with its exit code if it is not 0."""
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
-        env=environment(),
+        env=environment() | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -74,6 +87,7 @@ def matches(expected: str, printed: str) -> bool:
     return re.fullmatch(pattern, printed) is not None
 
 
+@pytest.mark.skipif(has_gpu(), reason="the pages show a machine without TensorRT")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_shows_is_what_happens(page: Path, scratch: Path) -> None:
     for block in blocks(page, "console"):
@@ -93,19 +107,6 @@ def test_python_on_a_page_runs(page: Path, scratch: Path) -> None:
         assert not printed.endswith("]\n"), printed
 
 
-def has_gpu() -> bool:
-    """Whether TensorRT and a GPU are here."""
-    try:
-        from quantkit.backends.tensorrt.device import open_device
-        from quantkit.backends.tensorrt.versions import tensorrt
-
-        tensorrt()
-        open_device()
-    except BackendError:
-        return False
-    return True
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not has_gpu(), reason="no GPU with TensorRT")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -120,7 +121,7 @@ def test_what_a_page_shows_on_a_gpu_is_what_happens(page: Path, scratch: Path) -
             assert not printed.endswith("]\n"), printed
             continue
         for command, expected in transcript(block):
-            printed = run(command, scratch)
+            printed = run(command, scratch, QUANTKIT_BACKEND="auto")
             assert matches(expected, without_warnings(printed)), f"$ {command}\nprints\n{printed}\nnot\n{expected}"
 
 
