@@ -203,7 +203,7 @@ class LegacyCalibrating(Calibrating):
 
 
 def all_cores() -> int:
-    """Cores that this process may use: the GPU runs the network, so that all of them can decode."""
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
