@@ -49,7 +49,8 @@ def test_the_calibrators_write_tensorrts_golden_tables(document: dict[str, Any])
 def test_streaming_is_bound_by_decoding(document: dict[str, Any]) -> None:
     figures = section(document, "streaming")
     seconds = figures["seconds"]
-    floor = max(seconds["decoding alone"], seconds["from pinned arrays"])
+    decoding = min(value for name, value in seconds.items() if name.startswith("decoding alone"))
+    floor = max(decoding, seconds["from pinned arrays"])
     assert figures["ratio_to_floor"] == pytest.approx(seconds["quantkit"] / floor, abs=2e-3)
     assert figures["ratio_to_floor"] <= 1.1
     assert figures["device_bytes"] == 2 * figures["input_batch_bytes"]
