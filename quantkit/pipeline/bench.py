@@ -119,9 +119,7 @@ def on_gpu(
 ) -> Bench:
     """Figures of TensorRT."""
     from quantkit.backends.tensorrt.building import kernels_loaded
-    from quantkit.backends.tensorrt.device import open_device
     from quantkit.backends.tensorrt.engine import Engine
-    from quantkit.backends.tensorrt.versions import features, tensorrt
 
     notes: list[str] = []
     chosen: list[tuple[Path, Subject]] = []
@@ -145,8 +143,22 @@ def on_gpu(
     if not latencies:
         shown = "; ".join(dict.fromkeys(notes)) or "there is no engine"
         raise UsageError(f"nothing could be measured: {shown}", remedy="give other --batch sizes, or build again")
-    machine = f"{open_device(options.device).name}, TensorRT {features(tensorrt()).version}"
-    return Bench(machine, True, tuple(subjects), tuple(latencies), tuple(throughputs), tuple(dict.fromkeys(notes)))
+    return Bench(
+        machine_name(options.device),
+        True,
+        tuple(subjects),
+        tuple(latencies),
+        tuple(throughputs),
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def machine_name(device: int) -> str:
+    """`NVIDIA H200, TensorRT 8.6.0`."""
+    from quantkit.backends.tensorrt.device import open_device
+    from quantkit.backends.tensorrt.versions import features, tensorrt
+
+    return f"{open_device(device).name}, TensorRT {features(tensorrt()).version}"
 
 
 def unique(paths: Sequence[Path]) -> list[str]:
@@ -197,7 +209,7 @@ def of_every_precision(
                 table=table if chosen.int8 else None,
                 output=output,
                 phase=partial(told, say, name),
-                name=engine_name(model, chosen),
+                name=engine_name(model, chosen, machine_name(options.device)),
             )
         except (BackendError, TableError) as error:
             notes.append(f"no {name} engine: {error.problem}")
@@ -212,9 +224,9 @@ def told(say: Callable[[str], None], name: str, text: str) -> None:
     say(f"{name}: {text}")
 
 
-def engine_name(model: Model, options: BuildOptions) -> str:
-    """A name of its own for each set of options and shapes, so that other engines of the model stay as they are."""
-    about = canonical_json([options.document(), list(options.shapes)])
+def engine_name(model: Model, options: BuildOptions, machine: str) -> str:
+    """A name of its own for each set of options, shapes, GPU and TensorRT, so that other engines stay as they are."""
+    about = canonical_json([options.document(), list(options.shapes), machine])
     return f"{model.path.stem}.{options.precision.value}.{sha256_of(about.encode())[:8]}.bench.engine"
 
 

@@ -97,9 +97,10 @@ def test_each_set_of_options_has_an_engine_of_its_own(tmp_path: Path) -> None:
         {"shapes": ("x=1:8:9",)},
         {"precision": Precision.FP16},
     ]
-    names = [engine_name(model, BuildOptions(**each)) for each in settings]
+    names = [engine_name(model, BuildOptions(**each), "H200, TensorRT 8.6.0") for each in settings]
     assert len(set(names)) == len(names)
-    assert names[0] == engine_name(model, BuildOptions())
+    assert names[0] == engine_name(model, BuildOptions(), "H200, TensorRT 8.6.0")
+    assert names[0] != engine_name(model, BuildOptions(), "H200, TensorRT 10.3.0")
     assert names[0].startswith("net.int8.")
     assert Path(names[0]).suffix in benching.ENGINES
 
