@@ -68,7 +68,7 @@ def watched_tensors(model: Model) -> Watch:
     known = derived_from_constants(graph.node, weights)
     live = reaching_outputs(graph)
     typed = inferred(model.proto).graph
-    types, rank = element_types(typed), ranks(typed)
+    types, rank = element_types(typed), {name: len(shape) for name, shape in shapes(typed).items()}
     inputs = [i.name for i in model.inputs]
     candidates = [*inputs, *(name for node in graph.node for name in node.output if name)]
     tensors = tuple(
@@ -171,10 +171,13 @@ def element_types(graph: onnx.GraphProto) -> dict[str, str]:
     }
 
 
-def ranks(graph: onnx.GraphProto) -> dict[str, int]:
-    """Tensor name → number of dimensions, for all that is known."""
+def shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
+    """Tensor name → shape, None for a dimension that is not fixed, for all whose rank is known."""
     return {
-        value.name: len(value.type.tensor_type.shape.dim)
+        value.name: tuple(
+            d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
+            for d in value.type.tensor_type.shape.dim
+        )
         for value in (*graph.value_info, *graph.output, *graph.input)
         if value.type.tensor_type.HasField("shape")
     }

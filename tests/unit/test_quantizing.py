@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.errors import ModelError
-from quantkit.graph import Model, Quantized, has_qdq, is_half, load_model, with_qdq
+from quantkit.graph import Choices, Model, Quantized, has_qdq, is_half, load_model, with_qdq
 from quantkit.preprocess import PRESETS
 from quantkit.table import read_table
 
@@ -80,7 +80,7 @@ def quantized(loaded: Any) -> Any:
         ir: int = 8,
         **weights: NDArray[Any],
     ) -> Quantized:
-        made = with_qdq(loaded(text, opset, ir, **weights), scales, set(exclude))
+        made = with_qdq(loaded(text, opset, ir, **weights), scales, Choices(exclude=frozenset(exclude)))
         onnx.checker.check_model(made.proto, full_check=True)
         return made
 
@@ -231,12 +231,12 @@ def test_weights_that_two_operators_read_along_other_axes(quantized: Any) -> Non
 
 
 RESIDUALS = {
-    "identity": ("a = Relu(x) b = Conv(a, w) y = Add(b, a)", "a", 1),
-    "identity, swapped": ("a = Relu(x) b = Conv(a, w) y = Add(a, b)", "a", 0),
-    "batch normalization": ("b = Conv(x, w) c = BatchNormalization(b, g, h, h, g) y = Add(c, x)", "x", 1),
-    "projection": ("a = Conv(x, w) b = Relu(a) c = Conv(b, w) d = Conv(x, v) y = Add(c, d)", "d", 1),
-    "projection, swapped": ("a = Conv(x, w) b = Relu(a) c = Conv(b, w) d = Conv(x, v) y = Add(d, c)", "d", 0),
-    "as long": ("a = Conv(x, w) b = Conv(x, v) y = Add(a, b)", "b", 1),
+    "identity": ("a = Relu(x) b = Conv(a, w) e = Add(b, a)", "a", 1),
+    "identity, swapped": ("a = Relu(x) b = Conv(a, w) e = Add(a, b)", "a", 0),
+    "batch normalization": ("b = Conv(x, w) c = BatchNormalization(b, g, h, h, g) e = Add(c, x)", "x", 1),
+    "projection": ("a = Conv(x, w) b = Relu(a) c = Conv(b, w) d = Conv(x, v) e = Add(c, d)", "d", 1),
+    "projection, swapped": ("a = Conv(x, w) b = Relu(a) c = Conv(b, w) d = Conv(x, v) e = Add(d, c)", "d", 0),
+    "as long": ("a = Conv(x, w) b = Conv(x, v) e = Add(a, b)", "b", 1),
 }
 
 
@@ -245,8 +245,8 @@ def test_of_a_residual_add_only_the_skip_gets_a_pair(quantized: Any, kind: str) 
     nodes, skip, place = RESIDUALS[kind]
     ones = {name: np.ones(3, np.float32) for name in "gh" if f", {name}" in nodes}
     weights = {name: POINT for name in "wv" if f", {name})" in nodes}
-    made = quantized(f"{SAME} {{ {nodes} }}", **weights, **ones)
-    add = node_of(made.proto, "y")
+    made = quantized(f"{SAME} {{ {nodes} f = Relu(e) y = Conv(f, u) }}", {**ANY, "f": 0.1}, u=POINT, **weights, **ones)
+    add = node_of(made.proto, "e")
     assert add.input[place] == pair(made.proto, skip).result
     assert add.input[1 - place] == nodes.partition("Add(")[2].rstrip(")").split(", ")[1 - place]
     assert made.left == {}
@@ -286,12 +286,31 @@ def test_what_is_added_to_such_a_product_stays_float(quantized: Any) -> None:
     assert placed(made) == ["x"]
 
 
-@pytest.mark.parametrize("pool", ["GlobalAveragePool(r)", "AveragePool<kernel_shape = [6, 6]>(r)"])
-def test_average_pools_get_a_pair(quantized: Any, pool: str) -> None:
+POOLED = "(float[N, 3, 8, 8] x) => (float[N, 5, 1, 1] y)"
+POOLS = ["GlobalAveragePool(r)", "AveragePool<kernel_shape = [6, 6]>(r)"]
+OUT = RANDOM.normal(size=(5, 4, 1, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_average_pools_have_pairs_on_both_sides(quantized: Any, pool: str) -> None:
+    made = quantized(f"{POOLED} {{ c = Conv(x, w) r = Relu(c) p = {pool} y = Conv(p, v) }}", {**ANY, "p": 0.1},
+                     w=CONV, v=OUT)  # fmt: skip
+    assert placed(made) == ["x", "r", "p"]
+    assert node_of(made.proto, "p").input[0] == pair(made.proto, "r").result
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_pool_that_hands_on_float_stays_float(quantized: Any, pool: str) -> None:
     made = quantized("(float[N, 3, 8, 8] x) => (float[N, 4, 1, 1] y)"
-                     f"{{ c = Conv(x, w) r = Relu(c) y = {pool} }}", w=CONV)  # fmt: skip
-    assert placed(made) == ["x", "r"]
-    assert node_of(made.proto, "y").input[0] == pair(made.proto, "r").result
+                     f"{{ c = Conv(x, w) r = Relu(c) p = {pool} y = Sigmoid(p) }}", w=CONV)  # fmt: skip
+    assert placed(made) == ["x"]
+
+
+def test_a_pool_of_what_is_needed_in_float_stays_float(quantized: Any) -> None:
+    made = quantized("(float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] s, float[N, 5, 1, 1] y)"
+                     "{ c = Conv(x, w) r = Relu(c) s = Sigmoid(r) p = GlobalAveragePool(r) y = Conv(p, v) }",
+                     {**ANY, "p": 0.1}, w=CONV, v=OUT)  # fmt: skip
+    assert placed(made) == ["x", "p"]
 
 
 @pytest.mark.parametrize("middle", ["Relu(c)", "MaxPool<kernel_shape = [1, 1]>(c)", "Reshape(c, k)", "Sigmoid(c)"])
@@ -350,38 +369,37 @@ def test_nodes_can_be_excluded(quantized: Any) -> None:
 def test_a_node_is_excluded_by_its_name(loaded: Any) -> None:
     model = loaded(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT)
     model.proto.graph.node[1].name = "/head/Conv"
-    assert with_qdq(model, ANY, {"/head/Conv"}).left == {"/head/Conv": "excluded"}
-    assert with_qdq(model, ANY, {"y"}).left == {}
+    assert with_qdq(model, ANY, Choices(exclude=frozenset({"/head/Conv"}))).left == {"/head/Conv": "excluded"}
+    assert with_qdq(model, ANY, Choices(exclude=frozenset({"y"}))).left == {}
 
 
-def test_float16_weights_are_left(quantized: Any) -> None:
+def test_float16_parts_have_scales_of_their_type(quantized: Any) -> None:
+    """From operator set 19 on QuantizeLinear takes float16, with a scale of the input's type."""
     text = ("(float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y)"
             "{ c = Conv(x, w) h = Cast<to = 10>(c) i = Conv(h, v) y = Cast<to = 1>(i) }")  # fmt: skip
-    made = quantized(text, {**ANY, "h": 0.1}, w=POINT, v=POINT.astype(np.float16))
-    assert (placed(made), made.left) == (["x"], {"i": "its weights are not float32"})
+    proto = quantized(text, {**ANY, "h": 0.1}, w=POINT, v=POINT.astype(np.float16)).proto
+    assert {o.version for o in proto.opset_import} == {19}
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    kinds = {n.input[0]: values[n.input[1]].dtype for n in proto.graph.node if n.op_type == "QuantizeLinear"}
+    assert kinds == {"x": np.float32, "w": np.float32, "h": np.float16, "v": np.float16}
 
 
-@pytest.mark.parametrize("tail", ["y = GlobalAveragePool(r)", "y = Add(i, r)"])
-@pytest.mark.parametrize("dtype", ["float16", "double"])
-def test_tensors_of_other_types_get_no_pair(quantized: Any, dtype: str, tail: str) -> None:
-    """Before operator set 19 QuantizeLinear takes float32 alone, and from there on its scale has the input's type."""
-    code, kind = {"float16": (10, np.float16), "double": (11, np.float64)}[dtype]
-    weights = {"v": POINT.astype(kind)} if "i" in tail.partition("=")[2] else {}
-    middle = "i = Conv(r, v)" if weights else ""
-    size = 1 if "Pool" in tail else 8
-    text = (f"(float[N, 3, 8, 8] x) => ({dtype}[N, 3, {size}, {size}] y)"
-            f"{{ c = Conv(x, w) r = Cast<to = {code}>(c) {middle} {tail} }}")  # fmt: skip
-    assert placed(quantized(text, w=POINT, **weights)) == ["x"]
+def test_tensors_of_other_types_get_no_pair(quantized: Any) -> None:
+    text = ("(float[N, 3, 8, 8] x) => (double[N, 3, 8, 8] y)"
+            "{ c = Conv(x, w) r = Cast<to = 11>(c) y = Conv(r, v) }")  # fmt: skip
+    made = quantized(text, {**ANY, "r": 0.1}, w=POINT, v=POINT.astype(np.float64))
+    assert (placed(made), made.left) == (["x"], {"y": "its weights are not float"})
 
 
 @pytest.mark.parametrize("scales", [{"x": 0.1, "c": 0.1}, {"x": 0.1, "c": 0.1, "r": 0.0}])
 def test_pools_and_skips_without_a_scale_are_told(quantized: Any, scales: dict[str, float]) -> None:
     text = (
         "(float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y, float[N, 3, 1, 1] z)"
-        "{ r = Relu(x) c = Conv(x, w) y = Add(c, r) z = GlobalAveragePool(r) }"
+        "{ r = Relu(x) c = Conv(x, w) a = Add(c, r) y = Conv(a, w) s = Relu(c) p = GlobalAveragePool(s)"
+        " z = Conv(p, w) }"
     )
-    made = quantized(text, scales, w=POINT)
-    assert (placed(made), made.left) == (["x"], {"y": "no scale: r", "z": "no scale: r"})
+    made = quantized(text, {**scales, "a": 0.1, "p": 0.1}, w=POINT)
+    assert (placed(made), made.left) == (["x", "a", "p"], {"a": "no scale: r", "p": "no scale: s"})
 
 
 @pytest.mark.parametrize("scales", [{}, {"other": 0.1}, {"x": 0.0}])
@@ -389,19 +407,20 @@ def test_nothing_to_quantize_is_an_error(loaded: Any, scales: dict[str, float]) 
     wanted = r"net\.onnx: no operator of this network can be quantized: no scale: x\n"
     with pytest.raises(ModelError, match=wanted) as caught:
         with_qdq(loaded(f"{IMAGE} {{ y = Conv(x, w) }}", w=CONV), scales)
-    assert "table" in caught.value.remedy
+    assert "scales" in caught.value.remedy
 
 
-HALF = "(float16[N, 3, 8, 8] x) => (float16[N, 3, 8, 8] y)"
+DOUBLE = "(double[N, 3, 8, 8] x) => (double[N, 3, 8, 8] y)"
 
 
 def test_the_reasons_are_named_each_once(loaded: Any) -> None:
-    model = loaded(f"{HALF} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT.astype(np.float16))
-    with pytest.raises(ModelError, match=r"can be quantized: its weights are not float32\n") as caught:
+    model = loaded(f"{DOUBLE} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT.astype(np.float64))
+    with pytest.raises(ModelError, match=r"can be quantized: its weights are not float\n"):
         with_qdq(model, {"x": 0.1, "c": 0.1})
-    assert "float32" in caught.value.remedy
     with pytest.raises(ModelError, match=r"can be quantized: excluded; no scale: c\n"):
-        with_qdq(loaded(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT), {"x": 0.1}, {"c"})
+        with_qdq(
+            loaded(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT), {"x": 0.1}, Choices(exclude=frozenset("c"))
+        )
     with pytest.raises(ModelError, match="can be quantized: it has no weighted operators"):
         with_qdq(loaded(f"{SAME} {{ y = Relu(x) }}"), {"x": 0.1})
 
@@ -563,15 +582,15 @@ def test_pairs_can_be_taken_out_again(case: tuple[onnx.ModelProto, dict[str, flo
         onnx.save(proto, f"{folder}/net.onnx")
         model = load_model(f"{folder}/net.onnx")
         before = model.proto.SerializeToString(deterministic=True)
-        made = with_qdq(model, scales, exclude)
-        again = with_qdq(model, dict(reversed(scales.items())), exclude)
+        made = with_qdq(model, scales, Choices(exclude=frozenset(exclude)))
+        again = with_qdq(model, dict(reversed(scales.items())), Choices(exclude=frozenset(exclude)))
     assert model.proto.SerializeToString(deterministic=True) == before, "nobody edits a model"
     assert made.proto.SerializeToString() == again.proto.SerializeToString()
     onnx.checker.check_model(made.proto, full_check=True)
     assert stripped(made.proto) == model.proto
     assert len(set(names_in(made.proto))) == len(names_in(made.proto))
     placed(made)
-    assert all(scales[name] == scale != 0 for name, scale in made.pairs.items())
+    assert all(scale != 0 and scale in scales.values() for scale in made.pairs.values())
     for node in made.proto.graph.node:
         if node.name in exclude or node.output[0] in exclude:
             assert not any(name in {p.result for p in pairs(made.proto)} for name in node.input)

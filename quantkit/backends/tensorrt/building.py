@@ -32,7 +32,7 @@ from quantkit.backends.tensorrt.versions import (
     tensorrt,
 )
 from quantkit.errors import BackendError, ModelError, QuantkitError, TableError, UsageError
-from quantkit.graph import Model, has_qdq, is_half, watched_tensors, with_qdq
+from quantkit.graph import Choices, Model, has_qdq, is_half, watched_tensors, with_qdq
 from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
 from quantkit.tensorrt_version import installed_number, number_text
 
@@ -333,7 +333,7 @@ def through_qdq(build: Build, table: CalibrationTable, rule: str | None) -> None
     build.covered = completed(table, [Tensor(name) for name in names], rule_of(table, rule))
     refuse_little(build.covered, build.options.min_coverage, "the table")
     build.kept = chosen_nodes(build)
-    quantized = with_qdq(build.model, table.scales, build.kept)
+    quantized = with_qdq(build.model, table.scales, Choices(exclude=build.kept))
     build.model = replace(build.model, proto=quantized.proto)
     why = "has no calibrators" if build.features.always_strong else "was asked for strong types"
     build.notes.append(

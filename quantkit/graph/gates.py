@@ -1,0 +1,37 @@
+"""Gates: what is made of a global pool and multiplied with a tensor again, as in squeeze and excite (arXiv 1709.01507).
+
+Its tensors hold one value for each channel, so that INT8 saves nothing there, and an error in one value is an error in
+a whole channel.
+"""
+
+from __future__ import annotations
+
+from quantkit.graph.heads import WEIGHTED
+from quantkit.graph.wiring import COMMUTING, Wiring
+
+GLOBAL_POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"})
+PIECEWISE = frozenset(
+    {"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "BatchNormalization"}
+)
+BINARY = frozenset({"Add", "Mul", "Div", "Sub"})
+
+
+def gates(wires: Wiring) -> frozenset[int]:
+    """The weighted operators, by number, that make gates."""
+    pooled: set[str] = set()
+    passing = WEIGHTED | COMMUTING | PIECEWISE | BINARY
+    for number, node in enumerate(wires.nodes):
+        inputs = wires.activations(number)
+        if node.op_type in GLOBAL_POOLS or (node.op_type in passing and inputs and pooled.issuperset(inputs)):
+            pooled.update(node.output)
+    gating: set[str] = set()
+    found: set[int] = set()
+    for number in range(len(wires.nodes) - 1, -1, -1):
+        node, inputs = wires.nodes[number], wires.activations(number)
+        if node.op_type == "Mul" and len(inputs) == 2:
+            gating.update(name for name in inputs if name in pooled and not pooled.issuperset(inputs))
+        if gating.intersection(node.output) and pooled.issuperset(inputs):
+            gating.update(inputs)
+            if node.op_type in WEIGHTED:
+                found.add(number)
+    return frozenset(found)

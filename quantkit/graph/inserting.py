@@ -1,0 +1,279 @@
+"""Q/DQ pairs into a float network, at the places that were chosen.
+
+A tensor has one pair, which all of its quantized readers share; weights that are shared are quantized once.
+Activations have one scale, weights one for each output channel: max|w|/127. The bias and the graph's outputs stay as
+they are.
+
+    weights    in the file                                 size      what TensorRT and onnxruntime compute
+    float      float initializer → Q → DQ                  as it was both the same, bit for bit
+    int8       INT8 initializer → DQ                       a quarter
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quantkit.errors import ModelError, UsageError
+from quantkit.graph.model import Model, subgraphs
+from quantkit.graph.placing import Placement, with_shared
+from quantkit.graph.wiring import Wiring
+from quantkit.numerics import LEVELS
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.values import Array
+
+
+class WeightForm(str, Enum):
+    """How quantized weights stand in the file."""
+
+    FLOAT = "float"
+    INT8 = "int8"
+
+    @classmethod
+    def named(cls, text: str) -> WeightForm:
+        """By its name. UsageError."""
+        try:
+            return cls(text)
+        except ValueError:
+            raise UsageError(
+                f"unknown form of weights {text!r}", remedy=f"one of {', '.join(f.value for f in cls)}"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How weights are quantized. codes: weight → its INT8 values, where they were not rounded to the nearest."""
+
+    form: WeightForm = WeightForm.FLOAT
+    codes: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A network with Q/DQ. pairs: activations that got a pair, with the scale; weights: those that were quantized, with
+    the axis of their channels; left: node → why it stays float."""
+
+    proto: onnx.ModelProto
+    pairs: Mapping[str, float]
+    weights: Mapping[str, int]
+    left: Mapping[str, str]
+
+
+def inserted(
+    model: Model,
+    proto: onnx.ModelProto,
+    wires: Wiring,
+    placement: Placement,
+    scales: Mapping[str, float],
+    weights: Weights | None = None,
+) -> Quantized:
+    """Insert pairs into `proto`, a copy of the model's that is edited here; `wires` is its wiring.
+
+    scales: activation → scale. External weights stay where they are, but for those that become INT8. ModelError where
+    a weight is not finite, or nothing gets a pair.
+    """
+    editor = Editor(model, proto, wires, with_shared(scales, placement.scale_of), weights or Weights())
+    for number, node in enumerate(wires.nodes):
+        editor.copy(node, placement.inputs.get(number, ()))
+    if not editor.pairs:
+        why = "; ".join(dict.fromkeys(placement.left.values())) or "it has no weighted operators"
+        raise ModelError(
+            f"{model.path}: no operator of this network can be quantized: {why}",
+            remedy="give scales of this network, or leave out exclusions",
+        )
+    editor.finish()
+    return Quantized(proto, editor.pairs, editor.weights, placement.left)
+
+
+class Editor:
+    """Copies nodes, with Q/DQ pairs before their inputs; a pair is made once for a tensor."""
+
+    def __init__(
+        self, model: Model, proto: onnx.ModelProto, wires: Wiring, scales: Mapping[str, float], weights: Weights
+    ) -> None:
+        self._model, self._proto, self._wires, self._scales, self._how = model, proto, wires, scales, weights
+        self._names = names_of(proto.graph)
+        self._node_names = {node.name for node in proto.graph.node}
+        self._made: dict[tuple[str, int | None], str] = {}
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: list[onnx.TensorProto] = []
+        self.pairs: dict[str, float] = {}
+        self.weights: dict[str, int] = {}
+
+    def copy(self, node: onnx.NodeProto, places: tuple[int, ...]) -> None:
+        """The node, its inputs at `places` behind a pair."""
+        inputs = {k: self._behind(node, k) for k in places}
+        copied = type(node)()
+        copied.CopyFrom(node)
+        for k, name in inputs.items():
+            copied.input[k] = name
+        self._nodes.append(copied)
+
+    def finish(self) -> None:
+        """Put the copies in place; float weights that nothing reads any more go."""
+        graph = self._proto.graph
+        del graph.node[:]
+        graph.node.extend(self._nodes)
+        if self._how.form is WeightForm.INT8:
+            drop_unread(graph, {name for name, _ in self._made} - self.pairs.keys())
+        graph.initializer.extend(self._initializers)
+
+    def _behind(self, node: onnx.NodeProto, k: int) -> str:
+        name: str = node.input[k]
+        if name not in self._wires.constants:
+            self.pairs[name] = self._scales[name]
+            half = self._wires.types.get(name) == "float16"
+            return self._pair(
+                name, None, at_least_normal(np.asarray(self._scales[name]), np.float16 if half else np.float32)
+            )
+        weight = self._wires.weights[name]
+        axis = weight_axis(node, k, len(weight.dims))
+        if (name, axis) in self._made:  # a shared weight is read once
+            return self._made[name, axis]
+        self.weights[name] = axis
+        values = self._values(weight)
+        scales = channel_scales(values, axis)
+        if self._how.form is WeightForm.FLOAT:
+            return self._pair(name, axis, scales)
+        codes = self._how.codes.get(name)
+        return self._stored(name, axis, scales, codes_of(values, scales, axis) if codes is None else codes)
+
+    def _pair(self, name: str, axis: int | None, scale: Array) -> str:
+        """Q and DQ behind a tensor; returns what DQ makes."""
+        if (name, axis) in self._made:
+            return self._made[name, axis]
+        tag = "" if axis is None else f"_{axis}"
+        quantized = self._fresh(f"{name}_quantized{tag}")
+        parameters = self._parameters(name, tag, scale)
+        self._node("Quantize", name, axis, [name, *parameters], quantized)
+        return self._dequantized(name, axis, [quantized, *parameters])
+
+    def _stored(self, name: str, axis: int, scale: Array, codes: Array) -> str:
+        """DQ behind a weight that is stored as INT8."""
+        from onnx import numpy_helper
+
+        tag = f"_{axis}"
+        stored = self._fresh(f"{name}_quantized{tag}")
+        self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(codes, np.int8), stored))
+        return self._dequantized(name, axis, [stored, *self._parameters(name, tag, scale)])
+
+    def _parameters(self, name: str, tag: str, scale: Array) -> list[str]:
+        """Initializers of a scale, in the type of the tensor, and its zero point."""
+        from onnx import numpy_helper
+
+        names = [self._fresh(f"{name}_scale{tag}"), self._fresh(f"{name}_zero_point{tag}")]
+        self._initializers += [
+            numpy_helper.from_array(np.asarray(scale), names[0]),
+            numpy_helper.from_array(np.zeros(np.shape(scale), np.int8), names[1]),
+        ]
+        return names
+
+    def _dequantized(self, name: str, axis: int | None, inputs: list[str]) -> str:
+        result = self._fresh(f"{name}_dequantized{'' if axis is None else f'_{axis}'}")
+        self._node("Dequantize", name, axis, inputs, result)
+        self._made[name, axis] = result
+        return result
+
+    def _node(self, operator: str, name: str, axis: int | None, inputs: list[str], output: str) -> None:
+        from onnx import helper
+
+        how = {} if axis is None else {"axis": axis}
+        node_name = fresh(f"{name}_{operator}{'' if axis is None else f'_{axis}'}", self._node_names)
+        self._nodes.append(helper.make_node(f"{operator}Linear", inputs, [output], node_name, **how))
+
+    def _fresh(self, name: str) -> str:
+        return fresh(name, self._names)
+
+    def _values(self, weight: onnx.TensorProto) -> Array:
+        values = values_of(weight, self._model)
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"{self._model.path}: weight {weight.name!r} holds NaN or Inf", remedy="export the model again"
+            )
+        return values
+
+
+def values_of(weight: onnx.TensorProto, model: Model) -> Array:
+    """The values of a weight, read from its file where it lies outside the model."""
+    from onnx import numpy_helper
+
+    values: Array = numpy_helper.to_array(weight, str(model.folder))
+    return values
+
+
+def drop_unread(graph: onnx.GraphProto, names: set[str]) -> None:
+    """Remove initializers and Constant nodes of those names that nothing reads any more."""
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    read |= {name for node in graph.node for name in inner_reads(node)} | {value.name for value in graph.input}
+    gone = names - read
+    keep = [node for node in graph.node if not (node.op_type == "Constant" and gone.intersection(node.output))]
+    weights = [tensor for tensor in graph.initializer if tensor.name not in gone]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(keep)
+    graph.initializer.extend(weights)
+
+
+def inner_reads(node: onnx.NodeProto) -> set[str]:
+    """Every name that the subgraphs of a node hold."""
+    return {name for attribute in node.attribute for graph in subgraphs(attribute) for name in names_of(graph)}
+
+
+def fresh(name: str, taken: set[str]) -> str:
+    """A name that is not taken, which it is then."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def names_of(graph: onnx.GraphProto) -> set[str]:
+    """Every name of a tensor in a graph and the graphs inside it."""
+    names = {value.name for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)}
+    names |= {sparse.values.name for sparse in graph.sparse_initializer}
+    for node in graph.node:
+        names.update(node.input, node.output)
+        for attribute in node.attribute:
+            for inner in subgraphs(attribute):
+                names |= names_of(inner)
+    return names
+
+
+def weight_axis(node: onnx.NodeProto, k: int, rank: int) -> int:
+    """The axis of the output channels of a weight."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        return 1
+    if node.op_type == "Gemm":
+        transposed = any(a.name == ("transA" if k == 0 else "transB") and a.i for a in node.attribute)
+        return int(transposed) if k == 0 else int(not transposed)
+    return rank - 1 if k == 1 else max(rank - 2, 0)
+
+
+def channel_scales(values: Array, axis: int) -> Array:
+    """max|w|/127 of every output channel, in the weight's type; the least normal number where a channel is zero."""
+    others = tuple(d for d in range(values.ndim) if d != axis)
+    largest = np.abs(values.astype(np.float32, copy=False)).max(axis=others, initial=0.0)
+    return at_least_normal(largest / np.float32(LEVELS), values.dtype.type)
+
+
+def at_least_normal(scale: Array, dtype: type[np.floating[Any]]) -> Array:
+    """A scale in the type that the file wants; subnormal numbers lose digits, and TensorRT refuses them."""
+    result: Array = np.maximum(np.asarray(scale, dtype), np.finfo(dtype).tiny)
+    return result
+
+
+def codes_of(values: Array, scales: Array, axis: int) -> Array:
+    """INT8 values of a weight, as QuantizeLinear gives them: half to even, −128 … 127."""
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    codes = np.rint(values / scales.reshape(shape))
+    result: Array = np.clip(codes, -128, 127).astype(np.int8)
+    return result

@@ -1,0 +1,310 @@
+"""Where Q/DQ pairs go, so that TensorRT runs in INT8 what gains by it, and why every other operator stays float.
+
+The rules are those of TensorRT's developer guide ("Working with quantized types", explicit quantization):
+
+    weighted operators    Conv, ConvTranspose, Gemm, MatMul with weights: the activation per tensor, the weights per
+                          output channel; the bias stays float
+    residual Add          the skip input only, so that Conv + Add + activation fuse and hand on INT8
+    average pools         their input, where INT8 comes out at the other side as well: they do not commute with Q
+    everything else       nothing: Q moves backward, DQ forward through what commutes (ReLU, MaxPool, Reshape, Concat)
+
+A pool or an Add gets its pair only where its result is quantized further on; otherwise INT8 would be left at once.
+All inputs of a Concat, and both sides of a MaxPool, Reshape or Transpose, share one scale: the Concat's own, as
+TensorRT gives it to them in implicit mode, or that of the tensor before.
+
+    policy      quantizes besides
+    tensorrt    nothing
+    conv-only   less: of the weighted operators only convolutions
+    all         products of two activations (attention), gates, the inputs of Softmax, LayerNormalization, Sigmoid and
+                other activations, and both inputs of every Add and Mul
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from quantkit.errors import UsageError
+from quantkit.graph.gates import gates
+from quantkit.graph.heads import WEIGHTED, detection_heads
+from quantkit.graph.model import DTYPES
+from quantkit.graph.wiring import COMMUTING, Reader, Wiring
+
+if TYPE_CHECKING:
+    import onnx
+
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
+ACTIVATIONS = frozenset(
+    {
+        "Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus",
+        "Gelu", "Mish", "Erf",
+    }
+)  # fmt: skip
+FUSED = ACTIVATIONS | {"BatchNormalization", "Identity", "Mul"}
+"""What TensorRT fuses behind a convolution, looked through to find the convolution's side of an Add."""
+NORMALIZING = frozenset({"Softmax", "LogSoftmax", "LayerNormalization"})
+PRODUCT = "a product of two activations (attention)"
+GATE = "part of a gate with single values for each channel (squeeze and excite)"
+
+
+class Policy(str, Enum):
+    """How much is quantized."""
+
+    TENSORRT = "tensorrt"
+    CONV_ONLY = "conv-only"
+    ALL = "all"
+
+    @classmethod
+    def named(cls, text: str) -> Policy:
+        """By its name. UsageError."""
+        try:
+            return cls(text)
+        except ValueError:
+            raise UsageError(f"unknown policy {text!r}", remedy=f"one of {', '.join(p.value for p in cls)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a user decides about the placement. exclude, include: names of nodes (of the first output without one)."""
+
+    policy: Policy = Policy.TENSORRT
+    exclude: frozenset[str] = frozenset()
+    include: frozenset[str] = frozenset()
+    """Quantized although the policy, or a detection head, would keep them float."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where pairs go. inputs: node number → its inputs that read behind a pair.
+
+    left: operator that could be quantized → why it stays float. scale_of: tensor → the one whose scale it takes.
+    """
+
+    inputs: Mapping[int, tuple[int, ...]]
+    left: Mapping[str, str]
+    scale_of: Mapping[str, str] = field(default_factory=dict)
+
+
+def with_shared(scales: Mapping[str, float], scale_of: Mapping[str, str]) -> dict[str, float]:
+    """Scales where those that are shared are the same; a tensor keeps its own where the shared one is missing."""
+    return {**scales, **{name: scales[head] for name, head in scale_of.items() if scales.get(head)}}
+
+
+def placed(wires: Wiring, scales: Mapping[str, float], choices: Choices | None = None) -> Placement:
+    """Decide. scales: tensor → scale; where a needed one is missing, the operator stays float."""
+    return Placing(wires, scales, choices or Choices()).placement()
+
+
+class Placing:
+    """The decisions on their way; weighted operators first, then backward whatever depends on what follows it."""
+
+    def __init__(self, wires: Wiring, scales: Mapping[str, float], choices: Choices) -> None:
+        self._wires, self._choices = wires, choices
+        self._scale_of = shared_scales(wires)
+        self._scales = with_shared(scales, self._scale_of)
+        self._heads = detection_heads(wires, scales)
+        self._gates = gates(wires)
+        self._inputs: dict[int, tuple[int, ...]] = {}
+        self._left: dict[int, str] = {}
+
+    def placement(self) -> Placement:
+        """All of it."""
+        numbers = range(len(self._wires.nodes))
+        for number in numbers:
+            self._decide(number, self._weighted(number))
+        for number in reversed(numbers):
+            if number not in self._inputs:
+                self._decide(number, self._others(number))
+        return Placement(
+            dict(sorted(self._inputs.items())),
+            {self._wires.name(n): why for n, why in sorted(self._left.items())},
+            self._scale_of,
+        )
+
+    def _decide(self, number: int, places: tuple[int, ...]) -> None:
+        if not places:
+            return
+        reason = self._kept(number) or obstacle(self._wires, number, places, self._scales)
+        if reason:
+            self._left[number] = reason
+        else:
+            self._inputs[number] = places
+
+    def _kept(self, number: int) -> str | None:
+        """Why a node stays float although it could be quantized."""
+        name, node = self._wires.name(number), self._wires.nodes[number]
+        if name in self._choices.exclude:
+            return "excluded"
+        if name in self._choices.include:
+            return None
+        if number in self._heads:
+            return self._heads[number]
+        policy = self._choices.policy
+        if policy is Policy.CONV_ONLY and node.op_type in WEIGHTED - CONVOLUTIONS:
+            return "not a convolution (policy conv-only)"
+        if policy is not Policy.ALL:
+            if is_product(self._wires, node):
+                return PRODUCT
+            if number in self._gates:
+                return GATE
+        return None
+
+    def _weighted(self, number: int) -> tuple[int, ...]:
+        node = self._wires.nodes[number]
+        if node.op_type not in WEIGHTED or node.domain not in ("", "ai.onnx"):
+            return ()
+        depends = [name not in self._wires.constants for name in node.input[:2]]
+        return (0, 1) if any(depends) else ()
+
+    def _others(self, number: int) -> tuple[int, ...]:
+        """The places of an operator without weights: none unless INT8 comes out at the other side."""
+        node = self._wires.nodes[number]
+        if node.domain not in ("", "ai.onnx"):
+            return ()
+        if self._choices.policy is Policy.ALL and (places := self._everything(number)):
+            return places
+        if node.op_type in POOLS and self._is_quantized_behind(node.output[0], COMMUTING):
+            # a second copy for the pool alone, where the tensor is needed in float as well, gains nothing
+            return (0,) if self._all_quantized(node.input[0], number) else ()
+        if node.op_type == "Add" and self._is_quantized_behind(node.output[0], COMMUTING | ACTIVATIONS):
+            return skip_of(self._wires, number, self._inputs)
+        return ()
+
+    def _everything(self, number: int) -> tuple[int, ...]:
+        """What policy `all` adds."""
+        node = self._wires.nodes[number]
+        if node.op_type in NORMALIZING | ACTIVATIONS - {"Relu", "Clip", "LeakyRelu", "PRelu"}:
+            return (0,) if self._wires.activations(number) else ()
+        if node.op_type in ("Add", "Mul"):
+            skip = skip_of(self._wires, number, self._inputs) if node.op_type == "Add" else ()
+            return skip or ((0, 1) if len(self._wires.activations(number)) == 2 else ())
+        return ()
+
+    def _is_quantized_behind(self, tensor: str, through: frozenset[str]) -> bool:
+        return any(self._reads_behind_pair(reader) for reader, _ in self._wires.behind(tensor, through))
+
+    def _all_quantized(self, tensor: str, but: int) -> bool:
+        """Whether everybody else who reads a tensor does so behind a pair; also where nobody else reads it."""
+        if tensor in self._wires.outputs:
+            return False
+        others = [reader for reader, _ in self._wires.behind(tensor) if reader.number != but]
+        return all(self._reads_behind_pair(reader) for reader in others)
+
+    def _reads_behind_pair(self, reader: Reader) -> bool:
+        return reader.place in self._inputs.get(reader.number, ())
+
+
+def obstacle(wires: Wiring, number: int, places: tuple[int, ...], scales: Mapping[str, float]) -> str | None:
+    """Why an operator cannot be quantized, whatever anybody wants."""
+    names = [wires.nodes[number].input[k] for k in places]
+    constant = [name for name in names if name in wires.constants]
+    if any(name not in wires.weights for name in constant):
+        return "its weights are computed by other operators"
+    if any(DTYPES.get(wires.weights[name].data_type) not in ("float32", "float16") for name in constant):
+        return "its weights are not float"
+    if any(len(wires.weights[name].dims) < 2 for name in constant):
+        return "its weights are a vector"
+    others = [name for name in names if wires.types.get(name, "float32") not in ("float32", "float16")]
+    if others:
+        return f"not float: {', '.join(others)}"
+    lacking = [name for name in names if name not in wires.constants and not scales.get(name)]
+    return f"no scale: {', '.join(lacking)}" if lacking else None
+
+
+def is_product(wires: Wiring, node: onnx.NodeProto) -> bool:
+    """Whether both factors of a product depend on the data."""
+    return node.op_type in WEIGHTED and all(name not in wires.constants for name in node.input[:2])
+
+
+def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """The inputs of an Add that get a pair: the one that is not the convolution which it fuses into.
+
+    Where both come from convolutions, the one with the shorter way behind it is the skip: a projection. Where neither
+    does, both; where a constant is added, none.
+    """
+    node = wires.nodes[number]
+    if len(node.input) != 2 or any(name in wires.constants for name in node.input):
+        return ()
+    convolutions = [k for k in (0, 1) if comes_from_weighted(wires, node.input[k], quantized)]
+    if not convolutions:
+        return (0, 1)
+    if len(convolutions) == 1:
+        return (1 - convolutions[0],)
+    lengths = [way(wires, node.input[k]) for k in (0, 1)]
+    return (0,) if lengths[0] < lengths[1] else (1,)
+
+
+def comes_from_weighted(wires: Wiring, tensor: str, quantized: Mapping[int, tuple[int, ...]]) -> bool:
+    """Whether a quantized weighted operator made a tensor, batch normalization or a bias at most in between."""
+    while (number := wires.makers.get(tensor)) is not None:
+        node = wires.nodes[number]
+        if node.op_type in WEIGHTED:
+            return number in quantized
+        inputs = wires.activations(number)
+        if node.op_type not in ("BatchNormalization", "Identity", "Add") or len(inputs) != 1:
+            return False
+        tensor = inputs[0]
+    return False
+
+
+def way(wires: Wiring, tensor: str) -> int:
+    """How many weighted operators lie behind a tensor along its first inputs."""
+    count, node = 0, wires.maker(tensor)
+    while node is not None:
+        count += node.op_type in WEIGHTED
+        if node.op_type not in WEIGHTED | FUSED:
+            break
+        node = wires.maker(node.input[0])
+    return count
+
+
+def shared_scales(wires: Wiring) -> dict[str, str]:
+    """Tensor → the tensor whose scale it takes, for what a Concat joins and what only moves values.
+
+    A group takes the scale of its last Concat that is read on; without one, that of the tensor it begins with.
+    """
+    groups = Groups()
+    concats: list[str] = []
+    for number, node in enumerate(wires.nodes):
+        inputs, output = wires.activations(number), next(iter(node.output), "")
+        if node.op_type not in SHARING or not inputs or node.domain not in ("", "ai.onnx"):
+            continue
+        if node.op_type != "Concat":
+            groups.join(inputs[0], output)
+        elif any(n.op_type in WEIGHTED | POOLS for _, n in wires.behind(output)):
+            for name in inputs:
+                groups.join(output, name)
+            concats.append(output)
+    heads = {groups.first(name): name for name in concats}
+    return {
+        name: head for name in groups.members() if (head := heads.get(groups.first(name), groups.first(name))) != name
+    }
+
+
+SHARING = frozenset({"MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat"})
+
+
+class Groups:
+    """Tensors that belong together; `first` is the one that a group began with."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def join(self, a: str, b: str) -> None:
+        """Put two groups together; that of `a` goes on."""
+        first, second = self.first(a), self.first(b)
+        self._parent.setdefault(first, first)
+        self._parent[second] = first
+
+    def first(self, name: str) -> str:
+        """The representative of a group."""
+        while self._parent.get(name, name) != name:
+            name = self._parent[name]
+        return name
+
+    def members(self) -> list[str]:
+        """Every tensor that is in a group."""
+        return sorted(self._parent)

@@ -1,0 +1,107 @@
+"""The wiring of a graph: who makes a tensor, who reads it, what is constant, of which type and shape it is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quantkit.graph.tensors import derived_from_constants, element_types, inferred, shapes
+
+if TYPE_CHECKING:
+    import onnx
+
+COMMUTING = frozenset(
+    {
+        "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Slice", "Split", "Gather",
+        "Identity", "Dropout", "DepthToSpace", "SpaceToDepth", "Expand", "Tile",
+    }
+)  # fmt: skip
+"""Operators that move values and make no new ones, through which Q and DQ pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A node, by number, that reads a tensor as its input `place`."""
+
+    number: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What the placement of Q/DQ pairs asks of a graph. Nodes go by their number in the graph."""
+
+    nodes: tuple[onnx.NodeProto, ...]
+    makers: Mapping[str, int]
+    """Tensor → node that makes it."""
+    readers: Mapping[str, tuple[Reader, ...]]
+    outputs: frozenset[str]
+    constants: frozenset[str]
+    """Weights, and all that is computed from weights and shapes alone."""
+    weights: Mapping[str, onnx.TensorProto]
+    """Weights whose values are in the file: initializers, Constant nodes, and other names of them."""
+    types: Mapping[str, str]
+    shapes: Mapping[str, tuple[int | None, ...]]
+
+    def name(self, number: int) -> str:
+        """A node's name; its first output where it has none."""
+        node = self.nodes[number]
+        return node.name or next((name for name in node.output if name), "")
+
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that makes a tensor; None for inputs and weights."""
+        number = self.makers.get(tensor)
+        return None if number is None else self.nodes[number]
+
+    def reading(self, tensor: str) -> Iterator[tuple[Reader, onnx.NodeProto]]:
+        """Every node that reads a tensor."""
+        for reader in self.readers.get(tensor, ()):
+            yield reader, self.nodes[reader.number]
+
+    def activations(self, number: int) -> list[str]:
+        """The inputs of a node that depend on the data."""
+        return [name for name in self.nodes[number].input if name and name not in self.constants]
+
+    def behind(self, tensor: str, through: frozenset[str] = COMMUTING) -> Iterator[tuple[Reader, onnx.NodeProto]]:
+        """Who reads a tensor, directly or through operators of the kinds `through`; each of these is passed once."""
+        waiting, seen = [tensor], {tensor}
+        while waiting:
+            for reader, node in self.reading(waiting.pop()):
+                if node.op_type in through and (reader.place == 0 or node.op_type == "Concat"):
+                    waiting.extend(name for name in node.output if name and name not in seen)
+                    seen.update(node.output)
+                else:
+                    yield reader, node
+
+
+def wiring(proto: onnx.ModelProto) -> Wiring:
+    """Look at a graph. Types and shapes come from ONNX shape inference where the file lacks them."""
+    graph = proto.graph
+    readers: dict[str, list[Reader]] = defaultdict(list)
+    for number, node in enumerate(graph.node):
+        for place, name in enumerate(node.input):
+            readers[name].append(Reader(number, place))
+    typed = inferred(proto).graph
+    return Wiring(
+        nodes=tuple(graph.node),
+        makers={name: number for number, node in enumerate(graph.node) for name in node.output if name},
+        readers={name: tuple(found) for name, found in readers.items()},
+        outputs=frozenset(value.name for value in graph.output),
+        constants=frozenset(derived_from_constants(graph.node, {tensor.name for tensor in graph.initializer})),
+        weights=known_weights(graph),
+        types=element_types(typed),
+        shapes=shapes(typed),
+    )
+
+
+def known_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Weights whose values are in the file: initializers, Constant nodes, and other names of them."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            weights[node.output[0]] = node.attribute[0].t
+        elif node.op_type == "Identity" and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
+    return weights
