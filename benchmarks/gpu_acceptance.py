@@ -45,16 +45,30 @@ def machine() -> dict[str, Any]:
     }
 
 
-def sections(shared: Path, images: Path, folder: Path) -> dict[str, Callable[[], Any]]:
+def sections(shared: Path, images: Path, folder: Path, qdq: Path | None) -> dict[str, Callable[[], Any]]:
     """Name → what measures it."""
     tested: list[Any] = []
 
-    def classifier(name: str) -> Any:
+    def test_set() -> list[Any]:
         from acceptance import networks
 
         if not tested:
             tested.extend(networks.test_images(images / "test"))
-        return networks.classifier(shared / "models" / f"{name}.onnx", shared, folder, *tested)
+        return tested
+
+    def classifier(name: str) -> Any:
+        from acceptance import networks
+
+        return networks.classifier(shared / "models" / f"{name}.onnx", shared, folder, *test_set())
+
+    def explicit() -> Any:
+        from acceptance import explicit, networks
+
+        if qdq is None:
+            raise SystemExit("explicit: give the folder of Q/DQ models with --qdq")
+        place = folder / "explicit"
+        place.mkdir()
+        return {name: explicit.measured(name, place, qdq, shared / "models", *test_set()) for name in networks.CIFAR}
 
     def detector() -> Any:
         from acceptance import networks
@@ -76,6 +90,7 @@ def sections(shared: Path, images: Path, folder: Path) -> dict[str, Callable[[],
         "mobilenetv2": lambda: classifier("mobilenetv2"),
         "vit": lambda: classifier("vit"),
         "ultraface": detector,
+        **({"explicit": explicit} if qdq else {}),
     }
 
 
@@ -85,6 +100,7 @@ def main() -> int:
     parser.add_argument("sections", nargs="*", metavar="SECTION")
     parser.add_argument("--shared", type=Path, default=os.environ.get("QUANTKIT_SHARED", HERE.parent.parent / "shared"))
     parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--qdq", type=Path, help="folder of Q/DQ models NETWORK.WHAT.onnx, tables NETWORK.calib beside")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "gpu_acceptance.json")
     arguments = parser.parse_args()
     document = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
@@ -94,7 +110,7 @@ def main() -> int:
     from quantkit.backends.tensorrt.building import kernels_loaded
 
     with tempfile.TemporaryDirectory() as folder, kernels_loaded():
-        every = sections(Path(arguments.shared), arguments.images, Path(folder))
+        every = sections(Path(arguments.shared), arguments.images, Path(folder), arguments.qdq)
         for name in arguments.sections or every:
             started = time.monotonic()
             try:

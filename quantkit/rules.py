@@ -124,21 +124,8 @@ class Mse:
         return "mse"
 
     def threshold(self, histogram: Histogram) -> float:
-        """A bin edge, at most max|x|: a grid of edges is tried, then every edge around the best of them."""
-        if histogram.amax == 0.0:
-            return 0.0
-        last = min(BINS, int(np.ceil(histogram.amax / histogram.width)))
-        edges, rounding = edge_grid()
-        tried = int(np.searchsorted(edges, last, side="right"))
-        errors = squared_errors(histogram.counts, edges[:tried], rounding[:tried])
-        promising = edges[np.argsort(errors, kind="stable")[:PROMISING]]
-        around = np.union1d(np.clip(promising[:, None] + np.arange(-7, 8), 1, last), last)
-        if np.count_nonzero(histogram.counts) <= SPARSE:
-            around = np.arange(1, last + 1)
-        parts = np.array_split(around, -(-len(around) // 64))  # small enough for the cache
-        errors = np.concatenate([squared_errors(histogram.counts, part) for part in parts])
-        best = int(around[np.argmin(errors)])
-        return min(float32(best * histogram.width), histogram.amax)
+        """A bin edge, at most max|x|."""
+        return least_squares(histogram)[0]
 
 
 RULES: Mapping[str, type[Entropy | MinMax | Mse]] = {"entropy": Entropy, "minmax": MinMax, "mse": Mse}
@@ -236,27 +223,52 @@ def xlogx(x: NDArray[np.float64]) -> NDArray[np.float64]:
 # ── the squared error ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@lru_cache(maxsize=1)
-def edge_grid() -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def least_squares(histogram: Histogram, levels: int = LEVELS) -> tuple[float, float]:
+    """The bin edge, at most max|x|, of the least squared error with `levels` steps from 0 to it; and that error, summed
+    over all values, in the tensor's unit squared.
+
+    A grid of edges is tried, then every edge around the best of them.
+    """
+    if histogram.amax == 0.0:
+        return 0.0, 0.0
+    last = min(BINS, int(np.ceil(histogram.amax / histogram.width)))
+    edges, rounding = edge_grid(levels)
+    tried = int(np.searchsorted(edges, last, side="right"))
+    errors = squared_errors(histogram.counts, edges[:tried], rounding[:tried])
+    promising = edges[np.argsort(errors, kind="stable")[:PROMISING]]
+    around = np.union1d(np.clip(promising[:, None] + np.arange(-7, 8), 1, last), last)
+    if np.count_nonzero(histogram.counts) <= SPARSE:
+        around = np.arange(1, last + 1)
+    parts = np.array_split(around, -(-len(around) // 64))  # small enough for the cache
+    errors = np.concatenate(
+        [squared_errors(histogram.counts, part, rounding_errors(part, int(part.max()), levels)) for part in parts]
+    )
+    best = int(np.argmin(errors))
+    threshold = min(float32(int(around[best]) * histogram.width), histogram.amax)
+    return threshold, float(errors[best]) * histogram.width**2
+
+
+@lru_cache(maxsize=2)
+def edge_grid(levels: int = LEVELS) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Edges no further apart than 1/128 of their size, and their rounding errors, in float32: good enough to choose.
 
-    The rounding error of a value near the threshold oscillates with it, with a period of 1/127 of its size.
+    The rounding error of a value near the threshold oscillates with it, with a period of 1/levels of its size.
     """
     edges = np.concatenate(
         [np.arange(1, 256), np.arange(256, 512, 2), np.arange(512, 1024, 4), np.arange(1024, 2049, 8)]
     )
-    return edges, rounding_errors(edges, BINS, np.float32)
+    return edges, rounding_errors(edges, BINS, levels, np.float32)
 
 
 def rounding_errors(
-    edges: NDArray[np.intp], bins: int, dtype: type[np.floating[Any]] = np.float64
+    edges: NDArray[np.intp], bins: int, levels: int = LEVELS, dtype: type[np.floating[Any]] = np.float64
 ) -> NDArray[np.floating[Any]]:
     """Expected squared rounding error of a value of each of the first bins, by clipping edge: [n, bins], in bins².
 
-    A step is edge/127; ∫(u − round u)² is taken exactly over every bin below the edge, and is 0 beyond it.
+    A step is edge/levels; ∫(u − round u)² is taken exactly over every bin below the edge, and is 0 beyond it.
     """
-    steps = (edges / LEVELS).astype(dtype)[:, None]
-    errors = np.diff(primitive(np.minimum(np.arange(bins + 1, dtype=dtype) / steps, dtype(LEVELS))), axis=1)
+    steps = (edges / levels).astype(dtype)[:, None]
+    errors = np.diff(primitive(np.minimum(np.arange(bins + 1, dtype=dtype) / steps, dtype(levels))), axis=1)
     errors *= steps**3 / dtype(12.0)
     return errors
 
