@@ -1,17 +1,25 @@
 """The ONNX graph: reading and identifying a model, what a calibration watches in it, Q/DQ pairs."""
 
 from quantkit.graph.model import Model, load_model
+from quantkit.graph.propagation import propagated_scales
 from quantkit.graph.quantizing import Quantized, has_qdq, is_half, with_qdq
+from quantkit.graph.stripping import LostGrid, Stripped, without_qdq
 from quantkit.graph.tensors import ChannelView, Watch, watched_tensors
+from quantkit.graph.weight_scales import weight_deviations
 
 __all__ = [
     "ChannelView",
+    "LostGrid",
     "Model",
     "Quantized",
+    "Stripped",
     "Watch",
     "has_qdq",
     "is_half",
     "load_model",
+    "propagated_scales",
     "watched_tensors",
+    "weight_deviations",
     "with_qdq",
+    "without_qdq",
 ]
