@@ -25,10 +25,11 @@ WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> dict[str, float]:
-    """Weight → largest |scale/(max|w|/127) − 1| over its channels and its readers, for those in `lost` that weighted
-    operators read and whose values are in the file; inf where the grid was not symmetric or lay along another axis.
+    """Weight → largest |scale/(max|w|/127) − 1| over its channels and its grids, for those in `lost` that weighted
+    operators read and whose values are in the file; inf where a grid was not symmetric or lay along another axis.
 
-    `model` is the float network. Weights are read one after the other.
+    `model` is the float network. Weights are read one after the other. Where operators read a weight along two axes, a
+    grid is compared with the nearer one: which of them it was for is not known any more.
     """
     from onnx import numpy_helper
 
@@ -41,7 +42,7 @@ def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> d
     for name in lost:
         if name in axes:
             values = numpy_helper.to_array(known[name], str(model.folder))
-            worst[name] = max(min(deviation(item.grid, values, axis) for item in lost[name]) for axis in axes[name])
+            worst[name] = max(min(deviation(item.grid, values, axis) for axis in axes[name]) for item in lost[name])
     return worst
 
 
