@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 UINT8 = 2
+FEW_BYTES = 1 << 16
 STORED = frozenset({"int8", "uint8", "int16", "uint16", "int32"})
 """Integer types of weights that become float again."""
 
@@ -171,7 +172,10 @@ def why_no_pair(
         if not is_qdq(node) or node.op_type != "DequantizeLinear" or node.input[0] != name:
             return f"{node.op_type} {node.name or node.output[0]} reads its integers"
         if not grids[name].same(grids[node.output[0]]):
-            return f"{node.name or node.output[0]} has another scale or zero point"
+            both = (grids[name], grids[node.output[0]])
+            known = all(values is not None for grid in both for values in (grid.scale, grid.zero))
+            what = "another scale or zero point" if known else "a scale or zero point that the network computes"
+            return f"{node.name or node.output[0]} has {what}"
         if attribute(node, "output_dtype"):
             return f"{node.name or node.output[0]} changes the type"
     return None
@@ -214,7 +218,8 @@ def hidden(proto: onnx.ModelProto) -> dict[str, str]:
 
 
 def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Tensors whose values are in the file: initializers, Constant nodes, and other names of them."""
+    """Tensors whose values are in the file: initializers, Constant nodes, other names of them, and small ones that are
+    cast (PyTorch's exporter casts zero points)."""
     from onnx import helper, numpy_helper
 
     found = {tensor.name: tensor for tensor in graph.initializer}
@@ -228,7 +233,16 @@ def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
                 found[node.output[0]] = numpy_helper.from_array(numbers, node.output[0])
         elif node.op_type == "Identity" and node.input[0] in found:
             found[node.output[0]] = found[node.input[0]]
+        elif node.op_type == "Cast" and is_small(found.get(node.input[0])):
+            kind = helper.tensor_dtype_to_np_dtype(attribute(node, "to"))
+            numbers = numpy_helper.to_array(found[node.input[0]]).astype(kind)
+            found[node.output[0]] = numpy_helper.from_array(numbers, node.output[0])
     return found
+
+
+def is_small(tensor: onnx.TensorProto | None) -> bool:
+    """Whether a tensor is known, lies inside the model and has few values."""
+    return tensor is not None and not tensor.external_data and tensor.ByteSize() < FEW_BYTES
 
 
 def grid_of(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], model: Model) -> Grid:

@@ -178,8 +178,11 @@ def refuse_what_is_left(model: Model, stripped: Stripped) -> None:
 
 
 def refuse_lost_weights(model: Model, proto: onnx.ModelProto, plain: Path) -> None:
-    """OutputError where weights outside the model would not be found beside the plain model."""
+    """OutputError where weights outside the model would not be found beside the plain model; UsageError where it would
+    be written over them."""
     outside = stored_outside(proto)
+    if plain.resolve() in {(model.folder / file).resolve() for file in stored_outside(model.proto)}:
+        raise UsageError(f"{plain} holds weights of {model.path}", remedy="give another --model")
     if outside and plain.absolute().parent.resolve() != model.folder.resolve():
         raise OutputError(
             f"{plain} would not find its weights, which lie in {outside[0]} beside {model.path}",

@@ -218,6 +218,8 @@ def test_weights_outside_are_found_again_or_it_is_refused(here: Path) -> None:
         quantkit.from_qdq("deep/big.onnx", "t.calib")
     assert "--model deep/t.float.onnx" in caught.value.remedy
     assert not list(here.glob("t.*"))
+    with pytest.raises(UsageError, match=r"deep/big\.data holds weights of deep/big\.onnx"):
+        quantkit.from_qdq("deep/big.onnx", "t.calib", plain="deep/big.data", force=True)
     made = quantkit.from_qdq("deep/big.onnx", "t.calib", plain="deep/plain.onnx")
     assert dict(made.weights) == {"w": pytest.approx(0, abs=1e-6), "d": pytest.approx(0, abs=1e-6)}
     assert Path("deep/plain.onnx").stat().st_size < 1500, "the weights are where they were"

@@ -170,11 +170,19 @@ PAIR = Q.format("x")
 def test_constant_nodes_hold_scales_too() -> None:
     """As PyTorch exports them."""
     made = strip(
-        f"{HEAD} {{ s = Constant<value_float = 0.5>() z0 = Constant<value = int8 {{0}}>() z = Identity(z0)"
-        f" k = Constant<value_float = 2.0>() c = Mul(x, k) {Q.format('c')} y = Relu(d) }}"
+        f"{HEAD} {{ s = Constant<value_float = 0.5>() z0 = Constant<value = int64 {{0}}>()"
+        f" z1 = Cast<to = 3>(z0) z = Identity(z1) k = Constant<value_float = 2.0>() c = Mul(x, k) {Q.format('c')} y = Relu(d) }}"
     )
     assert made.scales == {"c": 0.5}
     assert lines(made) == ["k = Constant()", "c = Mul(x, k)", "y = Relu(c)"]
+
+
+def test_two_computed_scales_are_not_known_to_be_one() -> None:
+    made = strip(
+        f"{HEAD} {{ s = ReduceMax<keepdims = 0>(x) t = ReduceMax<keepdims = 0>(x) q = QuantizeLinear(x, s, z)"
+        " d = DequantizeLinear(q, t, z) y = Relu(d) }", z=Z,
+    )  # fmt: skip
+    assert made.left["q"] == "d has a scale or zero point that the network computes"
 
 
 def test_several_dequantizers_and_several_pairs_of_one_tensor() -> None:
