@@ -171,7 +171,8 @@ def test_constant_nodes_hold_scales_too() -> None:
     """As PyTorch exports them."""
     made = strip(
         f"{HEAD} {{ s = Constant<value_float = 0.5>() z0 = Constant<value = int64 {{0}}>()"
-        f" z1 = Cast<to = 3>(z0) z = Identity(z1) k = Constant<value_float = 2.0>() c = Mul(x, k) {Q.format('c')} y = Relu(d) }}"
+        f" z1 = Cast<to = 3>(z0) z = Identity(z1) k = Constant<value_float = 2.0>()"
+        f" c = Mul(x, k) {Q.format('c')} y = Relu(d) }}"
     )
     assert made.scales == {"c": 0.5}
     assert lines(made) == ["k = Constant()", "c = Mul(x, k)", "y = Relu(c)"]
