@@ -169,7 +169,7 @@ def why_no_pair(
     for node in readers:
         if node is None:
             return f"{name} is an output of the network"
-        if not is_qdq(node) or node.op_type != "DequantizeLinear" or node.input[0] != name:
+        if not is_qdq(node) or node.op_type != "DequantizeLinear":
             return f"{node.op_type} {node.name or node.output[0]} reads its integers"
         if not grids[name].same(grids[node.output[0]]):
             both = (grids[name], grids[node.output[0]])

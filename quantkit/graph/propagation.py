@@ -58,7 +58,9 @@ class Spread:
         self._reads.update(value.name for value in graph.output)
         constants = constant_tensors(graph)
         self._moves = [n for n in self._nodes if n.op_type in WHOLE | PICKING or pads_with_zero(n, constants)]
-        self._moved = Counter(node.input[0] for node in self._moves)
+        self._movers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self._moves:
+            self._movers.setdefault(node.input[0], []).append(node)
 
     def along_moves(self) -> bool:
         """Through operators that move values: from the inputs on, then back. Whether that added a scale."""
@@ -68,17 +70,11 @@ class Spread:
             if node.output[0] in moves or node.op_type == "AveragePool":
                 for name in node.output:
                     self._take(name, [node.input[0]])
-        whole: dict[str, list[str]] = {}
-        picked: dict[str, list[str]] = {}
-        for node in reversed(self._moves):
-            name = node.input[0]
-            outputs = [output for output in node.output if output in self.scales or output in self._wanting]
-            (picked if node.op_type in PICKING else whole).setdefault(name, []).extend(outputs)
-            # what reads `name` later in the graph was looked at before, so that this comes last for it
-            self._take(name, whole.get(name, []))
-            everything = [*whole.get(name, []), *picked.get(name, [])]
-            if self._reads[name] == self._moved[name] and all(output in self.scales for output in everything):
-                self._take(name, everything)
+        for name, movers in reversed(self._movers.items()):
+            self._take(name, self._outputs(node for node in movers if node.op_type not in PICKING))
+            outputs = self._outputs(movers)
+            if self._reads[name] == len(movers) and all(output in self.scales for output in outputs):
+                self._take(name, outputs)
         return len(self.scales) > before
 
     def through_activations(self) -> bool:
@@ -96,6 +92,10 @@ class Spread:
                 for name in node.input:
                     self._take(name, [node.output[0]])
         return len(self.scales) > before
+
+    def _outputs(self, nodes: Iterable[onnx.NodeProto]) -> list[str]:
+        """The outputs that have a scale or want one; masks and indices do not."""
+        return [name for node in nodes for name in node.output if name in self.scales or name in self._wanting]
 
     def _take(self, name: str, others: Iterable[str]) -> None:
         """The largest scale of `others`, where `name` wants one and they have some."""

@@ -96,9 +96,7 @@ def renaming(graph: onnx.GraphProto, found: Found, restored: Restored) -> Renami
     """What the tensors of a graph are called without the nodes that were found."""
     sources = {name: weight.name for name, weight in restored.weights.items()}
     behind = {name: pair.tensor for pair in found.pairs for name in pair.dequantized}
-    for name, tensor in behind.items():
-        while tensor in behind:
-            tensor = behind[tensor]
+    for name, tensor in behind.items():  # in graph order, so that a pair behind a pair finds where that one begins
         sources[name] = sources.get(tensor, tensor)
     removed = {*sources, *(pair.quantized for pair in found.pairs)}
     outputs = {value.name for value in graph.output}

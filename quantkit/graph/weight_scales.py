@@ -26,7 +26,8 @@ WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> dict[str, float]:
     """Weight → largest |scale/(max|w|/127) − 1| over its channels and its grids, for those in `lost` that weighted
-    operators read and whose values are in the file; inf where a grid was not symmetric or lay along another axis.
+    operators read and whose values and scales are in the file; inf where a grid was not symmetric or lay along another
+    axis.
 
     `model` is the float network. Weights are read one after the other. Where operators read a weight along two axes, a
     grid is compared with the nearer one: which of them it was for is not known any more.
@@ -39,11 +40,12 @@ def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> d
         for name, axis in weights_of(node, known):
             axes.setdefault(name, set()).add(axis)
     worst: dict[str, float] = {}
-    for name in lost:
-        if name in axes:
+    for name in axes.keys() & lost.keys():
+        grids = [item.grid for item in lost[name] if item.grid.scale is not None and item.grid.zero is not None]
+        if grids:
             values = numpy_helper.to_array(known[name], str(model.folder))
-            worst[name] = max(min(deviation(item.grid, values, axis) for axis in axes[name]) for item in lost[name])
-    return worst
+            worst[name] = max(min(deviation(grid, values, axis) for axis in axes[name]) for grid in grids)
+    return {name: worst[name] for name in lost if name in worst}
 
 
 def weights_of(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> Iterator[tuple[str, int]]:
@@ -66,7 +68,9 @@ def output_axis(node: onnx.NodeProto, k: int, rank: int) -> int:
 
 def deviation(grid: Grid, values: Array, axis: int) -> float:
     """The largest |scale/(max|w|/127) − 1| of the channels along `axis` that hold something else than zeros."""
-    if grid.scale is None or grid.zero is None or (grid.zero != (128 if grid.type == "uint8" else 0)).any():
+    assert grid.scale is not None
+    assert grid.zero is not None
+    if (grid.zero != (128 if grid.type == "uint8" else 0)).any():
         return float("inf")
     if grid.scale.size > 1 and (grid.axis % values.ndim != axis or grid.scale.size != values.shape[axis]):
         return float("inf")

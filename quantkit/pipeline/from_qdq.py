@@ -44,7 +44,7 @@ class FromQdq:
     table, model, provenance: the files. scales: the table, inferred scales included. inferred: tensors whose scale
     their neighbours told. coverage: of the plain network's float tensors. unscaled: activations whose pair no table can
     hold, with the reason. weights: float weight → largest |scale/(max|w|/127) − 1|, None where TensorRT does not
-    quantize it. biases: how many biases were stored as integers and are float now.
+    quantize it, or the file does not tell. biases: how many biases were stored as integers and are float now.
     """
 
     table: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +31,7 @@ from quantkit.graph import (
 )
 from quantkit.graph import restoring as restoring_module
 from quantkit.graph.model import identity
+from quantkit.graph.pairs import Grid
 from quantkit.table import read_table
 
 RANDOM = np.random.default_rng(11)
@@ -221,6 +223,24 @@ def test_an_output_that_is_an_input_as_well() -> None:
     assert both.scales == {"a": float(S)}
 
 
+def test_two_outputs_of_one_tensor() -> None:
+    made = strip(
+        "(float[2] x) => (float[2] a, float[2] b) { r = Relu(x) q = QuantizeLinear(r, s, z)"
+        " a = DequantizeLinear(q, s, z) b = DequantizeLinear(q, s, z) }", s=S, z=Z,
+    )  # fmt: skip
+    assert lines(made) == ["a = Relu(x)", "b = Identity(a)"]
+    assert made.scales == {"a": float(S)}
+
+
+def test_what_a_subgraph_hands_on_is_renamed_too() -> None:
+    proto = network(
+        f"(float[2] x, bool f) => (float[2] y) {{ {PAIR} y = If(f)<then_branch = t () => (float[2] d) {{ k = Neg(x) }},"
+        " else_branch = e () => (float[2] b) { b = Relu(d) }> }", s=S, z=Z,
+    )  # fmt: skip
+    made = without_qdq(model_of(proto))
+    assert [a.g.output[0].name for a in made.proto.graph.node[0].attribute] == ["x", "b"]
+
+
 def test_subgraphs_read_the_tensor_itself() -> None:
     made = strip(
         "(float[2, 3, 8, 8] x, bool f) => (float[2, 3, 8, 8] y) { r = Relu(x) " + Q.format("r") +
@@ -331,6 +351,36 @@ LEFT: dict[str, tuple[str, dict[str, str]]] = {
 }  # fmt: skip
 
 
+def test_a_pair_that_changes_the_type_stays() -> None:
+    half = strip(
+        "(float[2] x) => (float16[2] y) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, h, z) y = Relu(d) }", 19,
+        s=np.float32(0.5), h=np.float16(0.5), z=Z,
+    )  # fmt: skip
+    assert half.left["q"] == "d has another scale or zero point"
+    text = f"{HEAD} {{ {PAIR.replace('DequantizeLinear', 'DequantizeLinear<output_dtype = 10>')} y = Relu(d) }}"
+    assert without_qdq(model_of(network(text, 23, s=S, z=Z))).left["q"] == "d changes the type"
+
+
+def test_grids_are_the_same_where_type_axis_and_values_are() -> None:
+    one, many = np.float32([0.5]), np.float32([0.5, 0.25])
+    grid = Grid("int8", many, np.zeros(2, np.int64), 0, 0, ("s", "z"))
+    assert grid.same(replace(grid, names=("t", "")))
+    assert grid.same(replace(grid, type=""))
+    assert grid.same(replace(grid, names=("t", "z0"), zero=np.zeros((), np.int64)))
+    for other in (
+        {"type": "uint8"},
+        {"axis": 1},
+        {"block": 2},
+        {"names": ("t", "z"), "scale": many[::-1]},
+        {"names": ("t", "z"), "scale": many.astype(np.float16)},
+        {"names": ("t", "z"), "scale": np.float32([0.5, 0.25, 0.25])},
+        {"names": ("t", "z"), "scale": None},
+        {"names": ("s", "y"), "zero": np.ones(2, np.int64)},
+    ):
+        assert not grid.same(replace(grid, **other)), other  # type: ignore[arg-type]
+    assert replace(grid, scale=one).same(replace(grid, scale=one, axis=1)), "one scale has no axis"
+
+
 @pytest.mark.parametrize("kind", LEFT)
 def test_nodes_that_have_to_stay(kind: str) -> None:
     text, left = LEFT[kind]
@@ -411,6 +461,15 @@ def test_integers_that_two_operators_read() -> None:
     assert lines(made) == ["a = Conv(x, w)", "b = Conv(a, w)", "y = Conv(b, f)"]
     assert list(weights_in(made.proto)) == ["w", "f"]
     np.testing.assert_array_equal(weights_in(made.proto)["f"], CODES * np.float32(0.2))
+
+
+def test_a_stored_weight_that_is_an_output_keeps_that_name() -> None:
+    made = strip(
+        "(float[2] x) => (float[2] y, float[2] e) { d = DequantizeLinear(w_quantized, s, z)"
+        " e = DequantizeLinear(w_quantized, s, z) y = Add(x, d) }", w_quantized=np.int8([5, -7]), s=S, z=Z,
+    )  # fmt: skip
+    assert lines(made) == ["y = Add(x, w)"]
+    assert list(weights_in(made.proto)) == ["w", "e"]
 
 
 def test_a_stored_weight_in_a_constant_node() -> None:
@@ -524,6 +583,18 @@ def test_convolutions_and_their_channels() -> None:
         assert weight_deviations(model_of(made.proto), made.weights)["w"] < 1e-6
 
 
+def test_a_weights_scale_that_the_network_computes_is_not_compared() -> None:
+    """PyTorch's exporter leaves the computation in the graph."""
+    made = strip(
+        "(float[8, 8] x) => (float[8, 8] y) { a = Abs(w) m = ReduceMax<axes = [0], keepdims = 0>(a) s = Div(m, k)"
+        " q = QuantizeLinear<axis = 1>(w, s, z) d = DequantizeLinear<axis = 1>(q, s, z) y = MatMul(x, d) }",
+        w=SQUARE, k=np.float32(127), z=np.zeros(8, np.int8),
+    )  # fmt: skip
+    assert lines(made) == ["y = MatMul(x, w)"]
+    assert list(weights_in(made.proto)) == list(made.weights) == ["w"]
+    assert weight_deviations(model_of(made.proto), made.weights) == {}
+
+
 def test_zeros_other_readers_and_zero_points() -> None:
     w = SQUARE.copy()
     w[:, 2] = 0
@@ -614,6 +685,22 @@ def test_concat_and_split() -> None:
     assert propagated(split, {"x": 0.5}) == {"a": 0.5, "b": 0.5}
     assert propagated(split, {"a": 0.5, "b": 0.25}) == {"x": 0.5}
     assert propagated(split, {"a": 0.5}) == {}, "the other part may be larger"
+
+
+def test_a_part_tells_nothing_of_what_others_read() -> None:
+    text = "(float[2, 8] x) => (float[1, 8] y, float[2, 8] z) {{ c = Neg(x) y = {} z = {}(c) }}"
+    whole, part = "Reshape(c, shape)", "Slice(c, axes, ends)"
+    assert propagated(text.format(part, "Neg"), {"y": 0.5}, **SHAPES) == {}
+    assert propagated(text.format(part, "Identity"), {"y": 0.5}, **SHAPES) == {}
+    assert propagated(text.format(part, "Identity"), {"y": 0.5, "z": 0.25}, **SHAPES) == {"c": 0.25}
+    assert propagated(text.format(whole, "Neg"), {"y": 0.5}, **SHAPES) == {"c": 0.5}
+    for scales in ({"y": 0.5, "z": 0.25}, {"y": 0.25, "z": 0.5}):
+        assert propagated(text.format(whole, "Identity"), scales, **SHAPES) == {"c": 0.5}, "the largest"
+
+
+def test_nothing_goes_through_a_tensor_that_wants_no_scale() -> None:
+    text = f"{HEAD} {{ a = Identity(x) b = Identity(a) y = Identity(b) }}"
+    assert propagated(text, {"x": 0.5}, {"b"}) == {"a": 0.5}
 
 
 def test_a_long_way_in_both_directions() -> None:
