@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from quantkit.pipeline.calibration import Calibration
     from quantkit.pipeline.convert import adopt, convert
     from quantkit.pipeline.doctor import doctor
+    from quantkit.pipeline.from_qdq import FromQdq, from_qdq
     from quantkit.pipeline.inspect import inspect
     from quantkit.pipeline.statistics import merge, tables_from
     from quantkit.preprocess import PRESETS, Preprocess, load_preprocess
@@ -44,6 +45,7 @@ NAMES = {
     "DataOptions": "data",
     "Engine": "backends.tensorrt.engine",
     "Entropy": "rules",
+    "FromQdq": "pipeline.from_qdq",
     "Histogram": "histogram",
     "HistogramMode": "histogram",
     "MinMax": "rules",
@@ -63,6 +65,7 @@ NAMES = {
     "coverage": "table",
     "diff": "table",
     "doctor": "pipeline.doctor",
+    "from_qdq": "pipeline.from_qdq",
     "inspect": "pipeline.inspect",
     "load_preprocess": "preprocess",
     "merge": "pipeline.statistics",
@@ -85,6 +88,7 @@ __all__ = [
     "DataOptions",
     "Engine",
     "Entropy",
+    "FromQdq",
     "Histogram",
     "HistogramMode",
     "MinMax",
@@ -104,6 +108,7 @@ __all__ = [
     "coverage",
     "diff",
     "doctor",
+    "from_qdq",
     "inspect",
     "load_preprocess",
     "merge",

@@ -71,13 +71,15 @@ class RunRecord(Frozen):
 
 
 class Provenance(Frozen):
-    """All of it. `adopted` tables came from elsewhere: only table and model are known."""
+    """All of it. `adopted` tables came from elsewhere: only table and model are known. `qdq` tables hold the scales of
+    the Q/DQ model `source`; their model is the float network that was left of it."""
 
     format: Literal[1] = 1
     quantkit: str
     table: TableRecord
     model: ModelRecord
-    origin: Literal["calibrated", "adopted"] = "calibrated"
+    origin: Literal["calibrated", "adopted", "qdq"] = "calibrated"
+    source: ModelRecord | None = None
     rule: str | None = None
     data: DataRecord | None = None
     preprocess: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""`quantkit table`: show, diff, convert, adopt."""
+"""`quantkit table`: show, diff, convert, adopt, from-qdq."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantkit.cli.console import print_fields, print_json, print_rows
 
 @click.group("table")
 def group() -> None:
-    """Calibration tables: show, compare, convert, adopt."""
+    """Calibration tables: show, compare, convert, adopt, take out of Q/DQ models."""
 
 
 @group.command("show")
@@ -41,6 +41,8 @@ def show(table: Path, as_json: bool) -> None:
     told = "unknown"
     if origin:
         told = f"{origin.origin}, model {origin.model.file} {origin.model.sha256[:12]}"
+        if origin.source:
+            told += f", scales of {origin.source.file} {origin.source.sha256[:12]}"
         if origin.data:
             told += f", {origin.data.samples} images of {origin.data.source}, rule {origin.rule}"
     print_fields(
@@ -151,5 +153,88 @@ def adopt(table: Path, model: Path, min_coverage: float, force: bool, as_json: b
                 f"{len(covered.extra)} names that the ONNX graph does not have; TensorRT's parser makes such names",
             ),
             ("wrote", str(made.provenance)),
+        ]
+    )
+
+
+@group.command("from-qdq")
+@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.option("--output", "-o", metavar="PATH", type=options.a_path, required=True, help="The table.")
+@click.option(
+    "--model",
+    "plain",
+    metavar="PATH",
+    type=options.a_path,
+    help="The model without Q/DQ. Default: beside the table, x.float.onnx for x.calib.",
+)
+@options.tensorrt_version
+@click.option(
+    "--algorithm",
+    metavar="NAME",
+    default="EntropyCalibration2",
+    show_default=True,
+    help="Header's algorithm: EntropyCalibration2, MinMaxCalibration or EntropyCalibration.",
+)
+@click.option("--no-infer", is_flag=True, help="Only the scales of the file, none from neighbours.")
+@options.force
+@options.as_json
+def from_qdq(
+    model: Path,
+    output: Path,
+    plain: Path | None,
+    tensorrt_version: str | None,
+    algorithm: str,
+    no_infer: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Make a table and the plain float model of a Q/DQ MODEL, by whatever tool, for TensorRT up to 10 and DLA."""
+    from quantkit.cli.names import algorithm_named
+    from quantkit.pipeline.from_qdq import from_qdq as run
+    from quantkit.table import Algorithm
+
+    made = run(
+        model,
+        output,
+        plain=plain,
+        tensorrt_version=tensorrt_version,
+        algorithm=algorithm_named(algorithm) or Algorithm.ENTROPY_2,
+        infer=not no_infer,
+        force=force,
+    )
+    if as_json:
+        print_json(
+            {
+                "table": str(made.table),
+                "model": str(made.model),
+                "provenance": str(made.provenance),
+                "header": made.scales.header.text,
+                "scales": len(made.scales) - len(made.inferred),
+                "inferred": dict(made.inferred),
+                "share": made.coverage.share,
+                "missing": list(made.coverage.missing),
+                "weights": dict(made.weights),
+                "biases": made.biases,
+                "unscaled": dict(made.unscaled),
+                "notes": list(made.notes),
+            }
+        )
+        return
+    covered, lost = made.coverage, len(made.weights)
+    wanted = len(covered.matched) + len(covered.missing)
+    stored = f", {made.biases} biases became float" if made.biases else ""
+    print_fields(
+        [
+            (
+                "scales",
+                f"{len(made.scales) - len(made.inferred)} of the file, {len(made.inferred)} inferred from neighbours",
+            ),
+            (
+                "covered",
+                f"{len(covered.matched)} of {wanted} float tensors, {covered.share:.1%}",
+            ),
+            ("weights", f"{lost} lost their own scales, TensorRT takes max|w|/127 per output channel{stored}"),
+            *(("note", text) for text in made.notes),
+            *(("wrote", str(path)) for path in (made.model, made.table, made.provenance)),
         ]
     )

@@ -3,21 +3,29 @@
 from quantkit.graph.inserting import Quantized, WeightForm, Weights
 from quantkit.graph.model import Model, load_model
 from quantkit.graph.placing import Choices, Policy
+from quantkit.graph.propagation import propagated_scales
 from quantkit.graph.quantizing import has_qdq, is_half, with_qdq
+from quantkit.graph.stripping import LostGrid, Stripped, without_qdq
 from quantkit.graph.tensors import ChannelView, Watch, watched_tensors
+from quantkit.graph.weight_scales import weight_deviations
 
 __all__ = [
     "ChannelView",
     "Choices",
+    "LostGrid",
     "Model",
     "Policy",
     "Quantized",
+    "Stripped",
     "Watch",
     "WeightForm",
     "Weights",
     "has_qdq",
     "is_half",
     "load_model",
+    "propagated_scales",
     "watched_tensors",
+    "weight_deviations",
     "with_qdq",
+    "without_qdq",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -167,6 +167,32 @@ def identity(proto: onnx.ModelProto, folder: Path, where: str) -> str:
 def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
     """The graphs that an attribute holds."""
     return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+
+
+def stored_outside(proto: onnx.ModelProto) -> tuple[str, ...]:
+    """The files beside a model that hold weights of it, in the order of these."""
+    import onnx
+
+    found: dict[str, None] = {}
+
+    def look(tensors: Iterable[onnx.TensorProto]) -> None:
+        for tensor in tensors:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                found.update((entry.value, None) for entry in tensor.external_data if entry.key == "location")
+
+    def look_into(nodes: Iterable[onnx.NodeProto]) -> None:
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
+            look((*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])))
+            for graph in subgraphs(attribute):
+                look(graph.initializer)
+                look_into(graph.node)
+
+    look(proto.graph.initializer)
+    look(part for sparse in proto.graph.sparse_initializer for part in (sparse.values, sparse.indices))
+    look_into(proto.graph.node)
+    for function in proto.functions:
+        look_into(function.node)
+    return tuple(found)
 
 
 def content(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:

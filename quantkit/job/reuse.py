@@ -92,8 +92,9 @@ def found(paths: Mapping[Path, Rule], request: Request) -> Found:
                 f"{path} is there, and nothing tells what it was made of",
                 remedy=f"{REMEDY}; quantkit table adopt records a table of unknown origin",
             )
-        if provenance.origin == "adopted":
-            raise StaleError(f"{path} was adopted, not calibrated here", remedy=REMEDY)
+        if provenance.origin != "calibrated":
+            how = "adopted" if provenance.origin == "adopted" else "taken out of a Q/DQ model"
+            raise StaleError(f"{path} was {how}, not calibrated here", remedy=REMEDY)
         if sha256_of(path.read_bytes()) != provenance.table.sha256:
             raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
         refuse_changed(path, parts_of(provenance), request.for_rule(rule))
