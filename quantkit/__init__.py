@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
     from quantkit.data import DataOptions
     from quantkit.errors import QuantkitError
+    from quantkit.graph import Finding
     from quantkit.histogram import Histogram, HistogramMode
     from quantkit.job.options import CalibrateOptions
     from quantkit.pipeline.bench import BenchOptions, bench
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from quantkit.pipeline.convert import adopt, convert
     from quantkit.pipeline.doctor import doctor
     from quantkit.pipeline.inspect import inspect
+    from quantkit.pipeline.linting import LintReport, lint
     from quantkit.pipeline.statistics import merge, tables_from
     from quantkit.preprocess import PRESETS, Preprocess, load_preprocess
     from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule
@@ -44,8 +46,10 @@ NAMES = {
     "DataOptions": "data",
     "Engine": "backends.tensorrt.engine",
     "Entropy": "rules",
+    "Finding": "graph",
     "Histogram": "histogram",
     "HistogramMode": "histogram",
+    "LintReport": "pipeline.linting",
     "MinMax": "rules",
     "Mse": "rules",
     "PRESETS": "preprocess",
@@ -64,6 +68,7 @@ NAMES = {
     "diff": "table",
     "doctor": "pipeline.doctor",
     "inspect": "pipeline.inspect",
+    "lint": "pipeline.linting",
     "load_preprocess": "preprocess",
     "merge": "pipeline.statistics",
     "read_statistics": "statistics",
@@ -85,8 +90,10 @@ __all__ = [
     "DataOptions",
     "Engine",
     "Entropy",
+    "Finding",
     "Histogram",
     "HistogramMode",
+    "LintReport",
     "MinMax",
     "Mse",
     "Percentile",
@@ -105,6 +112,7 @@ __all__ = [
     "diff",
     "doctor",
     "inspect",
+    "lint",
     "load_preprocess",
     "merge",
     "read_statistics",

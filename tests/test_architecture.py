@@ -17,10 +17,10 @@ FILES = sorted((ROOT / "quantkit").rglob("*.py"))
 HEAVY = ("numpy", "onnx", "onnxruntime", "tensorrt", "pycuda", "PIL", "pydantic", "matplotlib", "safetensors")
 NAMES = [
     "Algorithm", "BenchOptions", "BuildOptions", "BuiltEngine", "CalibrateOptions", "Calibration", "CalibrationTable",
-    "DataOptions", "Engine", "Entropy", "Histogram", "HistogramMode", "MinMax", "Mse", "PRESETS", "Percentile",
-    "Precision", "Preprocess", "QuantkitError", "Rule", "Statistics", "__version__", "adopt", "bench", "build",
-    "calibrate", "convert", "coverage", "diff", "doctor", "inspect", "load_preprocess", "merge", "read_statistics",
-    "read_table", "tables_from", "write_statistics", "write_table",
+    "DataOptions", "Engine", "Entropy", "Finding", "Histogram", "HistogramMode", "LintReport", "MinMax", "Mse",
+    "PRESETS", "Percentile", "Precision", "Preprocess", "QuantkitError", "Rule", "Statistics", "__version__", "adopt",
+    "bench", "build", "calibrate", "convert", "coverage", "diff", "doctor", "inspect", "lint", "load_preprocess",
+    "merge", "read_statistics", "read_table", "tables_from", "write_statistics", "write_table",
 ]  # fmt: skip
 
 
