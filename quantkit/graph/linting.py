@@ -82,7 +82,7 @@ def integer_operators(reading: Reading) -> Iterator[Finding]:
             yield finding(
                 "integer-operator",
                 place(node),
-                f"{told} is not INT8 in the form of Q/DQ pairs",
+                f"TensorRT has no {told}",
                 "write QuantizeLinear and DequantizeLinear of ONNX around float operators "
                 "(onnxruntime: quant_format=QuantFormat.QDQ)",
             )
@@ -173,6 +173,8 @@ def zero_points(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
 
 def zero_form(reading: Reading, step: Step) -> str | None:
     """What is wrong with the form of a zero point of 0, of an int8 node."""
+    if step.stored != "int8":
+        return None
     if not step.zero_name:
         return "no zero point, which TensorRT 8 does not parse"
     kind = reading.types.get(step.zero_name, "")

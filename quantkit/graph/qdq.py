@@ -175,7 +175,7 @@ def step_of(
     zero_name = node.input[2] if len(node.input) > 2 else ""
     scale_type = types.get(node.input[1], "")
     if node.op_type == DEQUANTIZE:
-        stored = types.get(node.input[0], "")
+        stored = types.get(node.input[0]) or types.get(zero_name, "")
     elif zero_name:
         stored = types.get(zero_name, "")
     else:  # the default of the ONNX operator is uint8
