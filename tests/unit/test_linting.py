@@ -358,6 +358,51 @@ def test_what_is_not_exact_is_not_offered(kind: str) -> None:
     assert mend(model) == (model.proto, ())
 
 
+@pytest.mark.parametrize("kind", ["equal pairs", "equal pairs, late"])
+def test_equal_pairs_become_one(kind: str) -> None:
+    _, text, weights = REPAIRS[kind]
+    proto = check_mended(network(text, **weights))
+    steps = [node.op_type for node in proto.graph.node if node.op_type.endswith("Linear")]
+    assert steps == ["QuantizeLinear", "DequantizeLinear"]
+
+
+def test_pairs_of_one_scale_are_equal_whatever_their_axis() -> None:
+    _, text, _ = REPAIRS["equal pairs"]
+    model = network(text.replace("q2 = QuantizeLinear", "q2 = QuantizeLinear<axis = 2>"))
+    assert only(model).rule == "duplicate-pair"
+    check_mended(model)
+
+
+def test_weights_may_be_quantized_twice() -> None:
+    """TensorRT does that while it builds."""
+    text = (
+        f"{SAME} {{ {PAIR} k = QuantizeLinear<axis = 0>(p, r, i) l = DequantizeLinear<axis = 0>(k, r, i)"
+        " k2 = QuantizeLinear<axis = 0>(p, r, i) l2 = DequantizeLinear<axis = 0>(k2, r, i)"
+        " a = Conv(d, l) b = Conv(d, l2) y = Mul(a, b) }"
+    )
+    assert lint(network(text, p=FLOAT[:3, :, :1, :1])) == ()
+
+
+def test_what_an_inner_graph_reads_keeps_its_type() -> None:
+    branches = ", ".join(
+        f"{branch}_branch = {branch} () => (uint8[N, 3, 8, 8] {name}) {{ {name} = Identity(q) }}"
+        for branch, name in (("then", "m"), ("else", "n"))
+    )
+    text = f"(float[N, 3, 8, 8] x, bool c) => (float[N, 3, 8, 8] d) {{ {PAIR} e = If(c)<{branches}> }}"
+    assert not only(network(text, z=np.uint8(128))).fixable
+
+
+def test_types_that_are_written_down_wrongly_do_not_mislead() -> None:
+    model = network(f"{IMAGE} {{ {CLEAN} }}")
+    model.proto.graph.value_info.append(helper.make_tensor_value_info("q", onnx.TensorProto.UINT8, ["N", 3, 8, 8]))
+    assert lint(model) == ()
+
+
+def test_parameters_that_follow_from_constants_are_constants() -> None:
+    text = f"{IMAGE} {{ h = Cast<to = 3>(f) e = Exp(f) q = QuantizeLinear(x, e, h) d = DequantizeLinear(q, e, h)"
+    assert lint(network(f"{text} {WEIGHT} y = Conv(d, k) }}")) == ()
+
+
 def test_outputs_of_the_network_keep_their_type() -> None:
     """A uint8 output would become int8, and a DequantizeLinear's output has to be made by a node."""
     text = "(float[N, 3] x) => (uint8[N, 3] q, float[3] b) { q = QuantizeLinear(x, s, z) b = DequantizeLinear(e, s) }"
@@ -382,6 +427,7 @@ def test_initializers_that_are_inputs_stay() -> None:
     assert [f.rule for f in fixed] == ["int32-bias"]
     names = {t.name for t in proto.graph.initializer}
     assert {v.name for v in proto.graph.input} - names == {"x"}
+    onnx.checker.check_model(proto, full_check=True)
     np.testing.assert_array_equal(evaluated(proto)[0], evaluated(model.proto)[0])
 
 
