@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
     from quantkit.data import DataOptions
     from quantkit.errors import QuantkitError
+    from quantkit.graph import Finding
     from quantkit.histogram import Histogram, HistogramMode
     from quantkit.job.options import CalibrateOptions
     from quantkit.pipeline.bench import BenchOptions, bench
@@ -28,15 +29,18 @@ if TYPE_CHECKING:
     from quantkit.pipeline.doctor import doctor
     from quantkit.pipeline.from_qdq import FromQdq, from_qdq
     from quantkit.pipeline.inspect import inspect
+    from quantkit.pipeline.linting import LintReport, lint
+    from quantkit.pipeline.quantize import Quantization, QuantizeOptions, quantize
     from quantkit.pipeline.statistics import merge, tables_from
     from quantkit.preprocess import PRESETS, Preprocess, load_preprocess
-    from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule
+    from quantkit.rules import Best, Entropy, MinMax, Mse, Percentile, Rule
     from quantkit.statistics import Statistics, read_statistics, write_statistics
     from quantkit.table import Algorithm, CalibrationTable, coverage, diff, read_table, write_table
 
 NAMES = {
     "Algorithm": "table",
     "BenchOptions": "pipeline.bench",
+    "Best": "rules",
     "BuildOptions": "backends.tensorrt.options",
     "BuiltEngine": "pipeline.build",
     "CalibrateOptions": "job.options",
@@ -45,15 +49,20 @@ NAMES = {
     "DataOptions": "data",
     "Engine": "backends.tensorrt.engine",
     "Entropy": "rules",
+    "Finding": "graph",
     "FromQdq": "pipeline.from_qdq",
     "Histogram": "histogram",
     "HistogramMode": "histogram",
+    "LintReport": "pipeline.linting",
     "MinMax": "rules",
     "Mse": "rules",
     "PRESETS": "preprocess",
     "Percentile": "rules",
+    "Policy": "graph",
     "Precision": "backends.tensorrt.options",
     "Preprocess": "preprocess",
+    "Quantization": "pipeline.quantize",
+    "QuantizeOptions": "pipeline.quantize",
     "QuantkitError": "errors",
     "Rule": "rules",
     "Statistics": "statistics",
@@ -67,8 +76,10 @@ NAMES = {
     "doctor": "pipeline.doctor",
     "from_qdq": "pipeline.from_qdq",
     "inspect": "pipeline.inspect",
+    "lint": "pipeline.linting",
     "load_preprocess": "preprocess",
     "merge": "pipeline.statistics",
+    "quantize": "pipeline.quantize",
     "read_statistics": "statistics",
     "read_table": "table",
     "tables_from": "pipeline.statistics",
@@ -80,6 +91,7 @@ __all__ = [
     "PRESETS",
     "Algorithm",
     "BenchOptions",
+    "Best",
     "BuildOptions",
     "BuiltEngine",
     "CalibrateOptions",
@@ -88,14 +100,19 @@ __all__ = [
     "DataOptions",
     "Engine",
     "Entropy",
+    "Finding",
     "FromQdq",
     "Histogram",
     "HistogramMode",
+    "LintReport",
     "MinMax",
     "Mse",
     "Percentile",
+    "Policy",
     "Precision",
     "Preprocess",
+    "Quantization",
+    "QuantizeOptions",
     "QuantkitError",
     "Rule",
     "Statistics",
@@ -110,8 +127,10 @@ __all__ = [
     "doctor",
     "from_qdq",
     "inspect",
+    "lint",
     "load_preprocess",
     "merge",
+    "quantize",
     "read_statistics",
     "read_table",
     "tables_from",

@@ -16,10 +16,11 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "quantkit").rglob("*.py"))
 HEAVY = ("numpy", "onnx", "onnxruntime", "tensorrt", "pycuda", "PIL", "pydantic", "matplotlib", "safetensors")
 NAMES = [
-    "Algorithm", "BenchOptions", "BuildOptions", "BuiltEngine", "CalibrateOptions", "Calibration", "CalibrationTable",
-    "DataOptions", "Engine", "Entropy", "FromQdq", "Histogram", "HistogramMode", "MinMax", "Mse", "PRESETS",
-    "Percentile", "Precision", "Preprocess", "QuantkitError", "Rule", "Statistics", "__version__", "adopt", "bench",
-    "build", "calibrate", "convert", "coverage", "diff", "doctor", "from_qdq", "inspect", "load_preprocess", "merge",
+    "Algorithm", "BenchOptions", "Best", "BuildOptions", "BuiltEngine", "CalibrateOptions", "Calibration",
+    "CalibrationTable", "DataOptions", "Engine", "Entropy", "Finding", "FromQdq", "Histogram", "HistogramMode",
+    "LintReport", "MinMax", "Mse", "PRESETS", "Percentile", "Policy", "Precision", "Preprocess", "Quantization",
+    "QuantizeOptions", "QuantkitError", "Rule", "Statistics", "__version__", "adopt", "bench", "build", "calibrate",
+    "convert", "coverage", "diff", "doctor", "from_qdq", "inspect", "lint", "load_preprocess", "merge", "quantize",
     "read_statistics", "read_table", "tables_from", "write_statistics", "write_table",
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ import warnings
 import click
 
 from quantkit._version import __version__
-from quantkit.cli import benching, building, calibrating, looking, statistics_files, tables
+from quantkit.cli import benching, building, calibrating, linting, looking, statistics_files, tables
 from quantkit.cli.console import print_error
 from quantkit.errors import QuantkitError
 
@@ -27,6 +27,7 @@ for command in (
     calibrating.calibrate,
     building.build,
     benching.bench,
+    linting.lint,
     tables.group,
     statistics_files.group,
     looking.inspect,
@@ -54,7 +55,7 @@ def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     warnings.filterwarnings("ignore", module="PIL")  # about images that are read all the same
     try:
-        app.main(arguments, prog_name="quantkit", standalone_mode=False)
+        code = app.main(arguments, prog_name="quantkit", standalone_mode=False)
         sys.stdout.flush()
     except QuantkitError as error:
         print_error(error, as_json="--json" in arguments)
@@ -68,4 +69,5 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         # The reader (head, less) went away: nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+    return code if isinstance(code, int) else 0

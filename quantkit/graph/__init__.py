@@ -1,6 +1,10 @@
-"""The ONNX graph: reading and identifying a model, what a calibration watches in it, Q/DQ pairs."""
+"""The ONNX graph: reading and identifying a model, what a calibration watches in it, Q/DQ pairs,
+and what TensorRT thinks of those that are there."""
 
+from quantkit.graph.findings import Finding
 from quantkit.graph.inserting import Quantized, WeightForm, Weights
+from quantkit.graph.linting import lint
+from quantkit.graph.mending import mend
 from quantkit.graph.model import Model, load_model
 from quantkit.graph.placing import Choices, Policy
 from quantkit.graph.propagation import propagated_scales
@@ -12,6 +16,7 @@ from quantkit.graph.weight_scales import weight_deviations
 __all__ = [
     "ChannelView",
     "Choices",
+    "Finding",
     "LostGrid",
     "Model",
     "Policy",
@@ -22,7 +27,9 @@ __all__ = [
     "Weights",
     "has_qdq",
     "is_half",
+    "lint",
     "load_model",
+    "mend",
     "propagated_scales",
     "watched_tensors",
     "weight_deviations",

@@ -1,0 +1,503 @@
+"""What TensorRT thinks of Q/DQ nodes: one small network for every rule, and repairs that change no number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper, parser
+from onnx.reference import ReferenceEvaluator
+
+from quantkit.graph import Finding, Model, lint, load_model, mend, with_qdq
+from quantkit.graph.findings import RULES
+from quantkit.table import read_table
+
+RANDOM = np.random.default_rng(11)
+TINY = np.finfo(np.float32).tiny
+INT8 = RANDOM.integers(-127, 128, size=(4, 3, 3, 3)).astype(np.int8)
+SQUARE = RANDOM.integers(-127, 128, size=(3, 3, 1, 1)).astype(np.int8)
+FLOAT = RANDOM.normal(size=(4, 3, 3, 3)).astype(np.float32)
+IMAGE = "(float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y)"
+SAME = "(float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y)"
+PAIR = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)"
+WEIGHT = "k = DequantizeLinear<axis = 0>(w, t, o)"
+CLEAN = f"{PAIR} {WEIGHT} y = Conv(d, k)"
+ONES = np.ones(3, np.float32)
+DEFAULTS: dict[str, NDArray[Any]] = {
+    "s": np.float32(0.05),
+    "z": np.int8(0),
+    "w": INT8,
+    "t": np.linspace(0.01, 0.02, 4, dtype=np.float32),
+    "o": np.zeros(4, np.int8),
+    "u": SQUARE,
+    "r": np.linspace(0.01, 0.02, 3, dtype=np.float32),
+    "i": np.zeros(3, np.int8),
+    "f": np.float32(0.07),
+    "g": ONES,
+}  # fmt: skip
+
+
+def network(text: str, opset: int = 17, domain: str = "", **weights: Any) -> Model:
+    """A network from ONNX's text, with the stored tensors that it reads."""
+    imports = f'"": {opset}' + (f', "{domain}": 1' if domain else "")
+    proto = parser.parse_model(f"<ir_version: 8, opset_import: [{imports}]> net {text}")
+    read = {name for node in proto.graph.node for name in node.input} | {v.name for v in proto.graph.output}
+    made = {name for node in proto.graph.node for name in node.output} | {v.name for v in proto.graph.input}
+    for name in sorted(read - made - {""}):
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray({**DEFAULTS, **weights}[name]), name))
+    return Model(Path("net.onnx"), proto, "")
+
+
+def found(model: Model) -> list[str]:
+    return [f.rule for f in lint(model)]
+
+
+def only(model: Model) -> Finding:
+    (one,) = lint(model)
+    return one
+
+
+def evaluated(proto: onnx.ModelProto, seed: int = 3) -> list[NDArray[Any]]:
+    """What ONNX's reference computes for a random input that reaches beyond the scales."""
+    random = np.random.default_rng(seed)
+    feeds = {}
+    stored = {t.name for t in proto.graph.initializer}
+    for value in proto.graph.input:
+        if value.name not in stored:
+            shape = [d.dim_value or 2 for d in value.type.tensor_type.shape.dim]
+            feeds[value.name] = (random.normal(size=shape) * 4).astype(np.float32)
+    newer = onnx.ModelProto()
+    newer.CopyFrom(proto)
+    newer.opset_import[0].version = max(newer.opset_import[0].version, 19)  # the reference has no older Q/DQ
+    return list(ReferenceEvaluator(newer).run(None, feeds))
+
+
+def check_mended(model: Model, like: Model | None = None) -> onnx.ModelProto:
+    """The laws of a repair; returns the mended network. like: what it means, where the reference refuses it."""
+    before = model.proto.SerializeToString(deterministic=True)
+    promised = [f for f in lint(model) if f.fixable]
+    proto, fixed = mend(model)
+    again, _ = mend(model)
+    assert model.proto.SerializeToString(deterministic=True) == before, "nobody edits a model"
+    assert proto.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
+    left = lint(replace(model, proto=proto))
+    assert set(promised) <= set(fixed)
+    assert not {(f.rule, f.where) for f in fixed} & {(f.rule, f.where) for f in left}
+    assert not any(f.fixable for f in left)
+    onnx.checker.check_model(proto, full_check=True)
+    for ours, theirs in zip(evaluated(proto), evaluated((like or model).proto), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype
+    return proto
+
+
+# Rules ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{IMAGE} {{ {CLEAN} }}",
+        f"{IMAGE} {{ {PAIR} k = QuantizeLinear<axis = 0>(v, t, o) l = DequantizeLinear<axis = 0>(k, t, o)"
+        " y = Conv(d, l) }",
+        f"{IMAGE} {{ {PAIR} {WEIGHT} c = Conv(d, k, b) n = BatchNormalization(c, a, b, b, a) y = Relu(n) }}",
+        f"{SAME} {{ {PAIR} {WEIGHT} c = Conv(d, k) y = Add(c, d) }}",
+        "(float[N, 3] x) => (float[N, 4] y)"
+        f" {{ {PAIR} k = DequantizeLinear<axis = -1>(w, t, o) y = MatMul(d, k) }}",
+        f"{IMAGE} {{ q = QuantizeLinear(x, s, z) m = Transpose<perm = [0, 1, 3, 2]>(q)"
+        f" d = DequantizeLinear(m, s, z) {WEIGHT} y = Conv(d, k) }}",
+    ],
+    ids=["stored", "float weights", "fused", "residual", "negative axis", "moved in INT8"],
+)  # fmt: skip
+def test_what_tensorrt_wants_has_no_findings(text: str) -> None:
+    weights: dict[str, Any] = {"v": FLOAT, "b": np.ones(4, np.float32), "a": np.ones(4, np.float32)}
+    if "MatMul" in text:
+        weights["w"] = INT8[:, :, 0, 0].T
+    if "Add" in text:
+        weights |= {"w": SQUARE, "t": DEFAULTS["r"], "o": DEFAULTS["i"]}
+    model = network(text, **weights)
+    assert lint(model) == ()
+    assert mend(model) == (model.proto, ())
+
+
+def test_weights_may_use_the_whole_of_int8() -> None:
+    assert lint(network(f"{IMAGE} {{ {CLEAN} }}", w=np.full_like(INT8, -128))) == ()
+
+
+PARAMETERS: dict[str, tuple[str, str, bool, dict[str, Any]]] = {
+    "zero point": ("zero-point", "zero point 14;", False, {"z": np.int8(14)}),
+    "zero points of weights": ("zero-point", "zero point -3 … 2;", False, {"o": np.array([0, -3, 2, 0], np.int8)}),
+    "uint8 from 0": ("uint8", "zero point 0", False, {"z": np.uint8(0)}),
+    "uint8 from 128": ("uint8", "zero point 128", True, {"z": np.uint8(128)}),
+    "uint8 from 3": ("zero-point", "uint8 with zero point 3", False, {"z": np.uint8(3)}),
+    "16 bits": ("not-int8", "int16", False, {"z": np.int16(0)}),
+    "scale 0": ("scale-value", "the scale: 0;", False, {"s": np.float32(0)}),
+    "negative": ("scale-value", "1 of 4 scales: -1;", False, {"t": np.array([1, -1, 1, 1], np.float32)}),
+    "NaN": ("scale-value", "1 of 4 scales: nan;", False, {"t": np.array([1, np.nan, 1, 1], np.float32)}),
+    "infinite": ("scale-value", "the scale: inf;", False, {"s": np.float32(np.inf)}),
+    "subnormal": ("subnormal-scale", "subnormal", False, {"s": np.float32(1e-40)}),
+    "few scales": ("scale-shape", "3 scales for 4 channels along axis 0", False,
+                   {"t": DEFAULTS["r"], "o": DEFAULTS["i"]}),
+    "per channel": ("activation-per-channel", "3 scales on an activation", False,
+                    {"s": DEFAULTS["r"], "z": DEFAULTS["i"]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PARAMETERS)
+def test_parameters(kind: str) -> None:
+    rule, told, fixable, weights = PARAMETERS[kind]
+    opset = 21 if kind == "16 bits" else 17
+    one = only(network(f"{IMAGE} {{ {CLEAN} }}", opset, **weights))
+    assert (one.rule, one.severity, one.fixable) == (rule, RULES[rule], fixable)
+    assert told in one.problem
+    assert one.where == ("k" if set(weights) & set("wto") else "q")
+
+
+STRUCTURES: dict[str, tuple[str, str, str]] = {
+    "computed scale": ("scale-constant", f"{IMAGE} {{ m = ReduceMax<keepdims = 0>(x) q = QuantizeLinear(x, m, z)"
+                       f" d = DequantizeLinear(q, m, z) {WEIGHT} y = Conv(d, k) }}", "'m'"),
+    "axis of Conv": ("weight-axis", f"{SAME} {{ {PAIR} k = DequantizeLinear<axis = 1>(u, r, i) y = Conv(d, k) }}",
+                     "axis 1, its output channels along axis 0"),
+    "axis of Gemm": ("weight-axis", f"(float[N, 3] x) => (float[N, 3] y) {{ {PAIR}"
+                     " k = DequantizeLinear<axis = 0>(m, r, i) y = Gemm(d, k) }", "along axis 0, its output channels"),
+    "axis of transposed Gemm": ("weight-axis", f"(float[N, 3] x) => (float[N, 3] y) {{ {PAIR}"
+                                " k = DequantizeLinear(m, r, i) y = Gemm<transB = 1>(d, k) }", "along axis 0"),
+    "axis of MatMul": ("weight-axis", f"(float[N, 3] x) => (float[N, 3] y) {{ {PAIR}"
+                       " k = DequantizeLinear<axis = -2>(m, r, i) y = MatMul(d, k) }", "along axis 1"),
+    "deconvolution": ("deconvolution-axis", f"{SAME} {{ {PAIR} k = DequantizeLinear(u, r, i)"
+                      " y = ConvTranspose(d, k) }", "axis 1"),
+    "no dequantize": ("lone-quantize", f"{SAME} {{ q = QuantizeLinear(x, s, z) y = Cast<to = 1>(q) }}", "Cast"),
+    "no quantize": ("lone-dequantize", f"{SAME} {{ q = Cast<to = 3>(x) y = DequantizeLinear(q, s, z) }}", "Cast"),
+    "half, weights": ("half-quantized", f"{IMAGE} {{ {WEIGHT} y = Conv(x, k) }}", "none before its activation"),
+    "half, activation": ("half-quantized", f"{IMAGE} {{ {PAIR} r0 = Relu(d) y = Conv(r0, v) }}",
+                         "none before its weights"),
+    "half, product": ("half-quantized", f"(float[3, 3] x) => (float[3, 3] y) {{ {PAIR} y = MatMul(d, x) }}",
+                      "Q/DQ before its first input, none before its second"),
+    "before Relu": ("blocked-fusion", f"{IMAGE} {{ c = Conv(x, v) q = QuantizeLinear(c, s, z)"
+                    " d = DequantizeLinear(q, s, z) y = Relu(d) }", "Conv 'c' and Relu"),
+    "before SiLU": ("blocked-fusion", f"{IMAGE} {{ c = Conv(x, v) q = QuantizeLinear(c, s, z)"
+                    " d = DequantizeLinear(q, s, z) e = Sigmoid(d) y = Mul(d, e) }", "Sigmoid and Mul"),
+    "behind normalization": ("blocked-fusion", f"{SAME} {{ c = Conv(x, p) n = BatchNormalization(c, g, g, g, g)"
+                             " q = QuantizeLinear(n, s, z) d = DequantizeLinear(q, s, z) y = Clip(d) }", "Clip"),
+    "residual": ("residual-pairs", f"{SAME} {{ {PAIR} c = Conv(x, p) q2 = QuantizeLinear(c, f, z)"
+                 " e = DequantizeLinear(q2, f, z) y = Add(e, d) }", "does not fuse into 'c'"),
+    "unequal Concat": ("concat-scales", "(float[1, 3] x, float[1, 3] a) => (float[1, 6] y)"
+                       f" {{ {PAIR} q2 = QuantizeLinear(a, f, z) e = DequantizeLinear(q2, f, z)"
+                       " c = Concat<axis = 1>(d, e) q3 = QuantizeLinear(c, s, z) y = DequantizeLinear(q3, s, z) }",
+                       "2 scales (0.05 … 0.07)"),
+    "half Concat": ("concat-scales", "(float[1, 3] x, float[1, 3] a) => (float[1, 6] y)"
+                    f" {{ {PAIR} c = Concat<axis = 1>(d, a) q3 = QuantizeLinear(c, s, z)"
+                    " y = DequantizeLinear(q3, s, z) }", "1 of 2 inputs"),
+    "around MaxPool": ("commuting-scales", f"{SAME} {{ {PAIR} m = MaxPool<kernel_shape = [1, 1]>(d)"
+                       " q2 = QuantizeLinear(m, f, z) y = DequantizeLinear(q2, f, z) }", "0.05 before it and 0.07"),
+    "two scales": ("tensor-scales", f"{SAME} {{ {PAIR} q2 = QuantizeLinear(x, f, z) e = DequantizeLinear(q2, f, z)"
+                   " y = Add(d, e) }", "2 scales"),
+    "integer operator": ("integer-operator", f"{SAME} {{ {PAIR} a, b, c = DynamicQuantizeLinear(x)"
+                         " y = Add(d, x) }", "DynamicQuantizeLinear"),
+    "integer output": ("integer-boundary", "(float[N, 3] x) => (int8[N, 3] q) { q = QuantizeLinear(x, s, z) }", "'q'"),
+    "integer input": ("integer-boundary", "(int8[N, 3] q) => (float[N, 3] y) { y = DequantizeLinear(q, s, z) }", "'q'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_structures(kind: str) -> None:
+    rule, text, told = STRUCTURES[kind]
+    one = only(network(text, v=FLOAT, p=FLOAT[:3, :, :1, :1], m=SQUARE[:, :, 0, 0]))
+    assert (one.rule, one.severity, one.fixable) == (rule, RULES[rule], False)
+    assert told in one.problem
+
+
+def test_every_rule_has_its_network() -> None:
+    seen = {rule for rule, *_ in (*PARAMETERS.values(), *STRUCTURES.values(), *REPAIRS.values())}
+    elsewhere = {"opset", "scale-type", "weights-per-tensor"}
+    assert seen | elsewhere == set(RULES)
+
+
+@pytest.mark.parametrize("domain", ["com.microsoft"])
+def test_operators_of_onnxruntime(domain: str) -> None:
+    model = network(f"{SAME} {{ q = {domain}.QuantizeLinear(x, s, z) y = {domain}.DequantizeLinear(q, s, z) }}",
+                    domain=domain)  # fmt: skip
+    assert found(model) == ["integer-operator"] * 2
+
+
+def test_old_operator_sets() -> None:
+    assert found(network(f"{IMAGE} {{ {CLEAN} }}", 12)) == ["opset"]
+    half = {"s": np.float16(0.05), "t": DEFAULTS["t"].astype(np.float16)}
+    assert found(network(f"{IMAGE} {{ {CLEAN} }}", 17, **half)) == ["opset", "opset"]
+    assert found(network(f"{IMAGE} {{ {CLEAN} }}", 19, **half)) == []
+
+
+def test_a_scale_of_another_type() -> None:
+    assert only(network(f"{IMAGE} {{ {CLEAN} }}", s=np.float64(0.1))).rule == "scale-type"
+
+
+def test_coarse_weights_are_counted() -> None:
+    weights = np.full((4, 3, 3, 3), 127, np.int8)
+    weights[1], weights[2], weights[3] = 7, 8, 0
+    model = network(f"{IMAGE} {{ {PAIR} k = DequantizeLinear(w, s, z) y = Conv(d, k) }}", w=weights)
+    one = only(model)
+    assert one.rule == "weights-per-tensor"
+    assert "1 of 4 output channels have fewer than 8" in one.problem
+    scaled = weights.astype(np.float32) * np.float32(0.05)
+    text = f"{IMAGE} {{ {PAIR} k = QuantizeLinear(v, s, z) l = DequantizeLinear(k, s, z) y = Conv(d, l) }}"
+    assert only(network(text, v=scaled)).problem == one.problem
+
+
+def test_what_something_else_reads_as_well_cannot_fuse() -> None:
+    blocked = "c = Conv(x, v) q = QuantizeLinear(c, s, z) d = DequantizeLinear(q, s, z) e = Relu(d)"
+    assert lint(network(f"{IMAGE} {{ {blocked} y = Mul(e, c) }}", v=FLOAT)) == ()
+    assert lint(network(f"{IMAGE} {{ {blocked} y = Mul(e, d) }}", v=FLOAT)) == ()
+
+
+def test_a_concat_that_stays_float_may_have_any_scales() -> None:
+    text = STRUCTURES["unequal Concat"][1].replace("q3 = QuantizeLinear(c, s, z) y = DequantizeLinear(q3, s, z)",
+                                                   "y = Softmax(c)")  # fmt: skip
+    assert lint(network(text)) == ()
+
+
+def test_findings_are_in_graph_order() -> None:
+    model = network(f"{IMAGE} {{ {CLEAN} }}", s=np.float32(0), t=np.array([1, 2, 0, 1], np.float32), z=np.int8(3))
+    assert [(f.where, f.rule) for f in lint(model)] == [
+        ("q", "zero-point"),
+        ("q", "scale-value"),
+        ("k", "scale-value"),
+    ]
+
+
+def test_a_node_goes_by_its_name() -> None:
+    model = network(f"{IMAGE} {{ {CLEAN} }}", z=np.int8(3))
+    model.proto.graph.node[0].name = "/stem/QuantizeLinear"
+    assert only(model).where == "/stem/QuantizeLinear"
+
+
+def test_constant_nodes_are_constants() -> None:
+    text = f"{IMAGE} {{ e = Constant<value_float = 0.05>() q = QuantizeLinear(x, e, z) d = DequantizeLinear(q, e, z)"
+    assert lint(network(f"{text} {WEIGHT} y = Conv(d, k) }}")) == ()
+    vector = "e = Constant<value_floats = [0.1, 0.2, -0.1, 0.3]>() k = DequantizeLinear<axis = 0>(w, e, o)"
+    assert found(network(f"{IMAGE} {{ {PAIR} {vector} y = Conv(d, k) }}")) == ["scale-value"]
+
+
+# Repairs ----------------------------------------------------------------------------------------------------------
+
+ZEROED = INT8.copy()
+ZEROED[1] = 0
+REPAIRS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bias per channel": ("int32-bias", f"{IMAGE} {{ {PAIR} {WEIGHT} b = DequantizeLinear<axis = 0>(e, t, j)"
+                         " y = Conv(d, k, b) }",
+                         {"e": np.array([2**31 - 1, -7, 0, 123456789], np.int32), "j": np.zeros(4, np.int32)}),
+    "bias per tensor": ("int32-bias", f"{IMAGE} {{ {PAIR} {WEIGHT} b = DequantizeLinear(e, s) y = Conv(d, k, b) }}",
+                        {"e": np.array([9, -7, 0, 2**24 + 1], np.int32)}),
+    "uint8 activation": ("uint8", f"{IMAGE} {{ {CLEAN} }}", {"z": np.uint8(128)}),
+    "uint8 weights": ("uint8", f"{IMAGE} {{ {CLEAN} }}", {"o": np.full(4, 128, np.uint8),
+                      "w": (INT8.astype(int) + 128).astype(np.uint8)}),
+    "no zero point": ("zero-point-type", f"{IMAGE} {{ {PAIR} k = DequantizeLinear<axis = 0>(w, t) y = Conv(d, k) }}",
+                      {}),
+    "zero point of another type": ("zero-point-type", f"{IMAGE} {{ {CLEAN} }}", {"o": np.zeros(4, np.uint8)}),
+    "one zero point": ("zero-point-type", f"{IMAGE} {{ {CLEAN} }}", {"o": np.int8(0)}),
+    "zero channel": ("scale-value", f"{IMAGE} {{ {CLEAN} }}", {"w": ZEROED, "t": np.array([1, 0, 2, 3], np.float32)}),
+    "equal pairs": ("duplicate-pair", f"{SAME} {{ {PAIR} q2 = QuantizeLinear(x, s, z)"
+                    " e = DequantizeLinear(q2, s, z) y = Add(d, e) }", {}),
+    "equal pairs, late": ("duplicate-pair", f"{SAME} {{ q = QuantizeLinear(x, s, z) q2 = QuantizeLinear(x, s2, z2)"
+                          " e = DequantizeLinear(q2, s2, z2) a = Relu(e) d = DequantizeLinear(q, s, z)"
+                          " y = Sub(a, d) }", {"s2": np.array([0.05], np.float32), "z2": np.zeros(1, np.int8)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REPAIRS)
+def test_repairs_change_no_number(kind: str) -> None:
+    rule, text, weights = REPAIRS[kind]
+    model = network(text, **weights)
+    assert (only(model).rule, only(model).fixable) == (rule, True)
+    proto = check_mended(model, network(text) if kind == "zero point of another type" else None)
+    assert lint(replace(model, proto=proto)) == ()
+    read = {name for node in proto.graph.node for name in node.input}
+    assert {t.name for t in proto.graph.initializer} <= read, "nothing is left over"
+
+
+def test_a_bias_becomes_what_its_dequantize_made() -> None:
+    _, text, weights = REPAIRS["bias per channel"]
+    proto = check_mended(network(text, **weights))
+    (bias,) = (numpy_helper.to_array(t) for t in proto.graph.initializer if t.name == "b")
+    np.testing.assert_array_equal(bias, weights["e"].astype(np.float32) * DEFAULTS["t"])
+    assert bias.dtype == np.float32
+
+
+def test_the_scale_of_a_zero_channel_is_the_least() -> None:
+    _, text, weights = REPAIRS["zero channel"]
+    proto = check_mended(network(text, **weights))
+    (step,) = (node for node in proto.graph.node if node.output[0] == "k")
+    (scale,) = (numpy_helper.to_array(t) for t in proto.graph.initializer if t.name == step.input[1])
+    np.testing.assert_array_equal(scale, np.array([1, TINY, 2, 3], np.float32))
+
+
+NOT_EXACT: dict[str, tuple[str, dict[str, Any]]] = {
+    "a zero scale of numbers": (CLEAN, {"t": np.array([1, 0, 2, 3], np.float32)}),
+    "a zero scale of shifted zeros": (CLEAN, {"t": np.array([1, 0, 2, 3], np.float32), "w": ZEROED,
+                                              "o": np.full(4, 5, np.int8)}),
+    "a bias with a zero point": (f"{PAIR} {WEIGHT} b = DequantizeLinear<axis = 0>(e, t, j) y = Conv(d, k, b)",
+                                 {"e": np.arange(4, dtype=np.int32), "j": np.ones(4, np.int32)}),
+    "a bias with an infinite scale": (f"{PAIR} {WEIGHT} b = DequantizeLinear(e, h) y = Conv(d, k, b)",
+                                      {"e": np.arange(4, dtype=np.int32), "h": np.float32(np.inf)}),
+    "uint8 that something else reads": (f"{CLEAN} c = Cast<to = 1>(q)", {"z": np.uint8(128)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NOT_EXACT)
+def test_what_is_not_exact_is_not_offered(kind: str) -> None:
+    nodes, weights = NOT_EXACT[kind]
+    model = network(f"{IMAGE} {{ {nodes} }}", **weights)
+    assert lint(model)
+    assert not any(f.fixable for f in lint(model))
+    assert mend(model) == (model.proto, ())
+
+
+@pytest.mark.parametrize("kind", ["equal pairs", "equal pairs, late"])
+def test_equal_pairs_become_one(kind: str) -> None:
+    _, text, weights = REPAIRS[kind]
+    proto = check_mended(network(text, **weights))
+    steps = [node.op_type for node in proto.graph.node if node.op_type.endswith("Linear")]
+    assert steps == ["QuantizeLinear", "DequantizeLinear"]
+
+
+def test_pairs_of_one_scale_are_equal_whatever_their_axis() -> None:
+    _, text, _ = REPAIRS["equal pairs"]
+    model = network(text.replace("q2 = QuantizeLinear", "q2 = QuantizeLinear<axis = 2>"))
+    assert only(model).rule == "duplicate-pair"
+    check_mended(model)
+
+
+def test_weights_may_be_quantized_twice() -> None:
+    """TensorRT does that while it builds."""
+    text = (
+        f"{SAME} {{ {PAIR} k = QuantizeLinear<axis = 0>(p, r, i) l = DequantizeLinear<axis = 0>(k, r, i)"
+        " k2 = QuantizeLinear<axis = 0>(p, r, i) l2 = DequantizeLinear<axis = 0>(k2, r, i)"
+        " a = Conv(d, l) b = Conv(d, l2) y = Mul(a, b) }"
+    )
+    assert lint(network(text, p=FLOAT[:3, :, :1, :1])) == ()
+
+
+def test_what_an_inner_graph_reads_keeps_its_type() -> None:
+    branches = ", ".join(
+        f"{branch}_branch = {branch} () => (uint8[N, 3, 8, 8] {name}) {{ {name} = Identity(q) }}"
+        for branch, name in (("then", "m"), ("else", "n"))
+    )
+    text = f"(float[N, 3, 8, 8] x, bool c) => (float[N, 3, 8, 8] d) {{ {PAIR} e = If(c)<{branches}> }}"
+    assert not only(network(text, z=np.uint8(128))).fixable
+
+
+def test_types_that_are_written_down_wrongly_do_not_mislead() -> None:
+    model = network(f"{IMAGE} {{ {CLEAN} }}")
+    model.proto.graph.value_info.append(helper.make_tensor_value_info("q", onnx.TensorProto.UINT8, ["N", 3, 8, 8]))
+    assert lint(model) == ()
+
+
+def test_parameters_that_follow_from_constants_are_constants() -> None:
+    text = f"{IMAGE} {{ h = Cast<to = 3>(f) e = Exp(f) q = QuantizeLinear(x, e, h) d = DequantizeLinear(q, e, h)"
+    assert lint(network(f"{text} {WEIGHT} y = Conv(d, k) }}")) == ()
+
+
+def test_outputs_of_the_network_keep_their_type() -> None:
+    """A uint8 output would become int8, and a DequantizeLinear's output has to be made by a node."""
+    text = "(float[N, 3] x) => (uint8[N, 3] q, float[3] b) { q = QuantizeLinear(x, s, z) b = DequantizeLinear(e, s) }"
+    model = network(text, z=np.uint8(128), e=np.arange(3, dtype=np.int32))
+    assert not any(f.fixable for f in lint(model))
+
+
+def test_types_that_are_written_down_follow() -> None:
+    model = network(f"{IMAGE} {{ {CLEAN} }}", z=np.uint8(128))
+    model.proto.graph.value_info.append(helper.make_tensor_value_info("q", onnx.TensorProto.UINT8, ["N", 3, 8, 8]))
+    check_mended(model)
+
+
+def test_initializers_that_are_inputs_stay() -> None:
+    """A file of IR version 3 lists every weight among its inputs."""
+    _, text, weights = REPAIRS["bias per tensor"]
+    model = network(text, **weights)
+    for tensor in model.proto.graph.initializer:
+        model.proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    model.proto.ir_version = 3
+    proto, fixed = mend(model)
+    assert [f.rule for f in fixed] == ["int32-bias"]
+    names = {t.name for t in proto.graph.initializer}
+    assert {v.name for v in proto.graph.input} - names == {"x"}
+    onnx.checker.check_model(proto, full_check=True)
+    np.testing.assert_array_equal(evaluated(proto)[0], evaluated(model.proto)[0])
+
+
+# Laws -------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Model:
+    """A chain of quantized operators in the forms that tools write, with what can be mended in many of them."""
+    nodes: list[str] = []
+    weights: dict[str, Any] = {}
+    tensors = ["x"]
+
+    def pair(source: str, tag: str) -> str:
+        kind = draw(st.sampled_from(["int8", "uint8", "shared", "vector"]))
+        zero = {"uint8": np.uint8(128), "vector": np.zeros(1, np.int8)}.get(kind, np.int8(0))
+        scale = draw(st.sampled_from([0.03, 0.5]))
+        weights[f"zp{tag}"] = zero
+        weights[f"sc{tag}"] = np.asarray([scale] if kind == "vector" else scale, np.float32)
+        q, d = f"q{tag}", f"d{tag}"
+        nodes.append(f"{q} = QuantizeLinear({source}, sc{tag}, zp{tag})")
+        nodes.append(f"{d} = DequantizeLinear({q}, sc{tag}, zp{tag})")
+        return d
+
+    def weight(tag: str) -> str:
+        values = draw(st.sampled_from([SQUARE, np.roll(SQUARE, 1)])).copy()
+        scale = np.array([0.01, 0.02, 0.03], np.float32)
+        if draw(st.booleans()):
+            values[1], scale[1] = 0, 0
+        unsigned = draw(st.booleans()) and scale.all()
+        weights[f"w{tag}"] = (values.astype(int) + 128).astype(np.uint8) if unsigned else values
+        weights[f"ws{tag}"], weights[f"wz{tag}"] = scale, np.full(3, 128, np.uint8) if unsigned else DEFAULTS["i"]
+        zero = f", wz{tag}" if unsigned or draw(st.booleans()) else ""
+        nodes.append(f"k{tag} = DequantizeLinear<axis = 0>(w{tag}, ws{tag}{zero})")
+        return f"k{tag}"
+
+    for index in range(draw(st.integers(1, 5))):
+        old = draw(st.sampled_from(tensors))
+        left, tag = pair(old, f"{index}a"), f"{index}"
+        kind = draw(st.sampled_from(["conv", "bias", "add", "pool"]))
+        if kind == "add":
+            nodes.append(f"t{tag} = Add({left}, {pair(draw(st.sampled_from(tensors)), f'{index}b')})")
+        elif kind == "pool":
+            nodes.append(f"t{tag} = MaxPool<kernel_shape = [1, 1]>({left})")
+        else:
+            bias = ""
+            if kind == "bias":
+                weights[f"b{tag}"] = np.array([5, -123456789, 2**31 - 1], np.int32)
+                nodes.append(f"fb{tag} = DequantizeLinear<axis = 0>(b{tag}, bs{tag})")
+                weights[f"bs{tag}"], bias = np.array([1e-3, 1e-8, 1e-9], np.float32), f", fb{tag}"
+            nodes.append(f"t{tag} = Conv({left}, {weight(tag)}{bias})")
+        tensors.append(f"t{tag}")
+    text = f"(float[2, 3, 4, 4] x) => (float[2, 3, 4, 4] y) {{ {' '.join(nodes)} y = Identity({tensors[-1]}) }}"
+    return network(text, **weights)
+
+
+@given(networks())
+def test_mending_is_exact_and_complete(model: Model) -> None:
+    proto = check_mended(model)
+    assert not {f.rule for f in lint(replace(model, proto=proto)) if f.severity == "error"}
+    assert mend(replace(model, proto=proto)) == (proto, ())
+
+
+# Real networks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["resnet20", "mobilenetv2", "vit"])
+def test_our_own_pairs_have_no_findings(shared: Path, name: str) -> None:
+    model = load_model(shared / "models" / f"{name}.onnx")
+    table = read_table(shared / "golden" / "networks" / f"{name}_entropy2.cache")
+    made = with_qdq(model, table.scales)
+    assert lint(replace(model, proto=made.proto)) == ()
