@@ -184,7 +184,7 @@ def size_of(tensor: onnx.TensorProto) -> int:
     if tensor.HasField("raw_data"):
         return len(tensor.raw_data)
     item: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return math.prod(tensor.dims) * item
+    return int(math.prod(tensor.dims)) * item
 
 
 def without_values(proto: onnx.ModelProto) -> onnx.ModelProto:

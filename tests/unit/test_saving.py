@@ -24,6 +24,7 @@ from quantkit.graph.model import identity
 from quantkit.graph.saving import data_path, saved_files, write_model
 
 RANDOM = np.random.default_rng(3)
+SQUARE = RANDOM.normal(size=(40, 40)).astype(np.float32)
 
 
 def network(**weights: NDArray[Any]) -> onnx.ModelProto:
@@ -32,7 +33,7 @@ def network(**weights: NDArray[Any]) -> onnx.ModelProto:
         s = If(b)<then_branch = t () => (float[N, 40] p) { p = Relu(n) }, else_branch = e () => (float[N, 40] q)
         <float[1] k = {2.0}> { q = Mul(n, k) }> y = Identity(s) }"""
     proto = parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net {text}')
-    square = {"w": RANDOM.normal(size=(40, 40)).astype(np.float32), "v": np.eye(40, dtype=np.float32)}
+    square = {"w": SQUARE, "v": np.eye(40, dtype=np.float32)}
     weights = {"shape": np.array([-1, 40]), **square, **weights}
     proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
     proto.metadata_props.add(key="a", value="b")
