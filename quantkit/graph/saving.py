@@ -14,13 +14,14 @@ import errno
 import math
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from quantkit.artifact import not_writable, write_whole
 from quantkit.errors import OutputError
-from quantkit.graph.model import content, subgraphs
+from quantkit.graph.model import content
+from quantkit.graph.weights import copied_but, is_external, tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -86,39 +87,6 @@ def needs_data(proto: onnx.ModelProto) -> bool:
         sizes += len(tensor.raw_data)
     # A message of 2 GB has no ByteSize; what is not raw is small change beside that.
     return sizes > ONE_FILE or proto.ByteSize() > ONE_FILE
-
-
-def is_external(tensor: onnx.TensorProto) -> bool:
-    """Whether the values of a weight lie in another file."""
-    import onnx
-
-    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
-
-
-def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor with values in a model: weights, sparse ones, and those in attributes, subgraphs and functions."""
-    yield from graph_tensors(proto.graph)
-    for function in proto.functions:
-        yield from node_tensors(function.node)
-
-
-def graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor in a graph and the graphs inside it."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from node_tensors(graph.node)
-
-
-def node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    """Every tensor in the attributes of nodes."""
-    for node in nodes:
-        for attribute in node.attribute:
-            yield from attribute.tensors
-            if attribute.HasField("t"):
-                yield attribute.t
-            for inner in subgraphs(attribute):
-                yield from graph_tensors(inner)
 
 
 def refuse_own(proto: onnx.ModelProto, folder: Path, files: tuple[Path, ...]) -> None:
@@ -189,33 +157,11 @@ def size_of(tensor: onnx.TensorProto) -> int:
 
 def without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model whose large initializers have names, types and shapes, but no values."""
-    copy = type(proto)()
-    for field, value in proto.ListFields():
-        if field.name != "graph":
-            assign(copy, field.name, value)
-    for field, value in proto.graph.ListFields():
-        if field.name != "initializer":
-            assign(copy.graph, field.name, value)
+    copy: onnx.ModelProto = copied_but(proto, "graph")
+    copy.graph.CopyFrom(copied_but(proto.graph, "initializer"))
     for weight in proto.graph.initializer:
-        tensor = copy.graph.initializer.add()
-        if len(weight.raw_data) < SMALL:
-            tensor.CopyFrom(weight)
-            continue
-        for field, value in weight.ListFields():
-            if field.name != "raw_data":
-                assign(tensor, field.name, value)
+        copy.graph.initializer.append(weight if len(weight.raw_data) < SMALL else copied_but(weight, "raw_data"))
     return copy
-
-
-def assign(message: onnx.ModelProto | onnx.GraphProto | onnx.TensorProto, field: str, value: Any) -> None:
-    """Set a field of a message, whatever its kind."""
-    target = getattr(message, field)
-    if hasattr(target, "extend"):
-        target.extend(value)
-    elif hasattr(target, "CopyFrom"):
-        target.CopyFrom(value)
-    else:
-        setattr(message, field, value)
 
 
 def replace_all(staged: Mapping[Path, Path]) -> None:
