@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from quantkit.errors import ModelError
 from quantkit.graph.inserting import Quantized, Weights, inserted
 from quantkit.graph.model import DTYPES, Model
+from quantkit.graph.opsets import raised
 from quantkit.graph.placing import Choices, placed
 from quantkit.graph.wiring import wiring
 
@@ -18,8 +18,6 @@ LEAST_OPSET = 13
 """The first with per-channel QuantizeLinear."""
 LEAST_HALF_OPSET = 19
 """The first whose QuantizeLinear reads float16."""
-LEAST_IR = 4
-"""The first whose initializers need not be graph inputs."""
 
 
 def has_qdq(model: Model) -> bool:
@@ -41,7 +39,7 @@ def with_qdq(
     The model itself is untouched. ModelError where the operator set is too old and cannot be raised, a weight is not
     finite, or nothing gets a pair.
     """
-    proto = raised(model)
+    proto = raised(model, LEAST_OPSET)
     wires = wiring(proto)
     if "float16" in wires.types.values() and opset_of(proto) < LEAST_HALF_OPSET:
         proto = raised(model, LEAST_HALF_OPSET)
@@ -52,21 +50,3 @@ def with_qdq(
 def opset_of(proto: onnx.ModelProto) -> int:
     """Version of the default operator set."""
     return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
-
-
-def raised(model: Model, least: int = LEAST_OPSET) -> onnx.ModelProto:
-    """A copy of the model with an operator set of `least` at least. ModelError."""
-    import onnx
-    from onnx import version_converter
-
-    copy = onnx.ModelProto()
-    try:
-        newer = model.opset >= least
-        copy.CopyFrom(model.proto if newer else version_converter.convert_version(model.proto, least))
-    except (RuntimeError, ValueError, version_converter.ConvertError) as error:
-        raise ModelError(
-            f"{model.path} has operator set {model.opset}, which cannot be raised to {least}: {error}",
-            remedy="export the model with a newer operator set",
-        ) from None
-    copy.ir_version = max(copy.ir_version, LEAST_IR)
-    return copy

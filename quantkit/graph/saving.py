@@ -1,0 +1,193 @@
+"""Models on disk: one file, or a graph and one file of weights beside it, whole or not at all.
+
+    x.onnx         the graph, and the weights where all of it is small
+    x.onnx.data    the weights where the source has external ones, or all together would pass protobuf's 2 GB
+
+Source of the layout: ONNX, "External Data" (docs/ExternalData.md): locations relative to the model, offsets of large
+tensors at multiples of 4096 so that they can be mapped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import IO, TYPE_CHECKING
+
+from quantkit.artifact import not_writable, write_whole
+from quantkit.errors import OutputError
+from quantkit.graph.model import content
+from quantkit.graph.weights import copied_but, is_external, tensors
+
+if TYPE_CHECKING:
+    import onnx
+
+ONE_FILE = 1_800_000_000
+"""Bytes; protobuf refuses messages of 2 GB, and readers need room for what they add."""
+SMALL = 1024
+"""Bytes of a weight that stays in the graph: shapes, axes, scales, which readers want at once."""
+ALIGNMENT, LARGE_ALIGNMENT, LARGE = 64, 4096, 1 << 16
+"""Where a weight starts: at multiples of 64 bytes, of a page from 64 KiB on."""
+
+
+def saved_files(proto: onnx.ModelProto, output: Path) -> tuple[Path, ...]:
+    """The files that `write_model` makes: the model, and its weights where they do not lie in it."""
+    return (output, data_path(output)) if needs_data(proto) else (output,)
+
+
+def write_model(proto: onnx.ModelProto, folder: Path, output: Path) -> tuple[Path, ...]:
+    """Write a model, all of its files or none; returns them. folder: where external weights of `proto` are read from.
+
+    Weights are written one after another: there is never more in memory than the graph and one piece of a weight.
+    The same model gives the same bytes. ModelError where an external weight is missing; OutputError where something
+    cannot be written, or where a file with weights of the source itself would be replaced.
+    """
+    files = saved_files(proto, output)
+    refuse_own(proto, folder, files)
+    if len(files) == 1:
+        write_whole(output, proto.SerializeToString(deterministic=True))
+        return files
+    staged = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in files}
+    path = files[1]
+    try:
+        with open(staged[path], "xb") as file:
+            graph = with_data(proto, folder, file, path.name)
+        path = output
+        if graph.ByteSize() > ONE_FILE:
+            raise OutputError(
+                f"cannot write {output}: what is in its operators alone passes protobuf's 2 GB",
+                remedy="export the model with its weights as initializers",
+            )
+        staged[path].write_bytes(graph.SerializeToString(deterministic=True))
+        replace_all({p: staged[p] for p in reversed(files)})
+    except OSError as error:
+        raise not_writable(path, error) from None
+    finally:
+        for temporary in staged.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    return files
+
+
+def data_path(output: Path) -> Path:
+    """The file of a model's weights."""
+    return output.with_name(f"{output.name}.data")
+
+
+def needs_data(proto: onnx.ModelProto) -> bool:
+    """Whether weights need a file of their own."""
+    sizes = 0
+    for tensor in tensors(proto):
+        if is_external(tensor):
+            return True
+        sizes += len(tensor.raw_data)
+    # A message of 2 GB has no ByteSize; what is not raw is small change beside that.
+    return sizes > ONE_FILE or proto.ByteSize() > ONE_FILE
+
+
+def refuse_own(proto: onnx.ModelProto, folder: Path, files: tuple[Path, ...]) -> None:
+    """OutputError where a file that is to be written holds weights of the source."""
+    for tensor in tensors(proto):
+        if not is_external(tensor):
+            continue
+        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        source = folder / PurePath(location)
+        for path in files:
+            if same_file(path, source):
+                raise OutputError(
+                    f"cannot write {path}: it holds the weights of the model that is read",
+                    remedy="write elsewhere with --output",
+                )
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Whether two paths lead to one file."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return path.resolve() == other.resolve()
+
+
+def with_data(proto: onnx.ModelProto, folder: Path, file: IO[bytes], location: str) -> onnx.ModelProto:
+    """A copy of a model whose large weights were written to `file`, which lies beside it as `location`."""
+    copy = without_values(proto)
+    for tensor, source in zip(tensors(copy), tensors(proto), strict=True):
+        pieces = content(source, folder, f"the model in {folder}")
+        if is_external(source) and size_of(source) < SMALL:
+            clear_place(tensor)
+            tensor.raw_data = b"".join(pieces)
+        elif is_external(source) or (source.HasField("raw_data") and not tensor.HasField("raw_data")):
+            clear_place(tensor)
+            store(tensor, pieces, file, size_of(source), location)
+    return copy
+
+
+def store(tensor: onnx.TensorProto, pieces: Iterator[bytes], file: IO[bytes], size: int, location: str) -> None:
+    """Write a weight to the end of `file`, and its place there into `tensor`."""
+    import onnx
+
+    file.write(b"\0" * (-file.tell() % (ALIGNMENT if size < LARGE else LARGE_ALIGNMENT)))
+    offset = file.tell()
+    for piece in pieces:
+        file.write(piece)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", file.tell() - offset)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def clear_place(tensor: onnx.TensorProto) -> None:
+    """Forget where the values of a weight lay."""
+    tensor.ClearField("data_location")
+    tensor.ClearField("external_data")
+
+
+def size_of(tensor: onnx.TensorProto) -> int:
+    """How many bytes the values of a weight take, at most."""
+    from onnx import helper
+
+    if tensor.HasField("raw_data"):
+        return len(tensor.raw_data)
+    item: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return int(math.prod(tensor.dims)) * item
+
+
+def without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model whose large initializers have names, types and shapes, but no values."""
+    copy: onnx.ModelProto = copied_but(proto, "graph")
+    copy.graph.CopyFrom(copied_but(proto.graph, "initializer"))
+    for weight in proto.graph.initializer:
+        copy.graph.initializer.append(weight if len(weight.raw_data) < SMALL else copied_but(weight, "raw_data"))
+    return copy
+
+
+def replace_all(staged: Mapping[Path, Path]) -> None:
+    """Put files in place: target → what it becomes, the model last. All of them, or all are as they were.
+
+    The old model goes first, so that at no time a graph lies beside the weights of another.
+    """
+    aside: dict[Path, Path] = {}
+    done: list[Path] = []
+    try:
+        for path in reversed(list(staged)):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if path.exists():
+                old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+                os.replace(path, old)
+                aside[path] = old
+        for path, temporary in staged.items():
+            os.replace(temporary, path)
+            done.append(path)
+    except BaseException:
+        for path in done:
+            path.unlink()
+        for path, old in reversed(aside.items()):
+            os.replace(old, path)
+        raise
+    for old in aside.values():
+        with contextlib.suppress(OSError):
+            old.unlink()
