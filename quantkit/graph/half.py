@@ -61,10 +61,13 @@ def with_half(model: Model, *, keep_io: bool = True, ranges: Mapping[str, float]
     for number in range(len(wires.nodes)):
         halving.copy(number)
     halving.finish()
-    told = {
-        wires.name(n): reason for n, reason in kept.items() if not wires.constants.issuperset(wires.nodes[n].output)
-    }
+    told = {wires.name(number): reason for number, reason in kept.items() if counts(wires, wires.nodes[number])}
     return Half(proto, told, halving.saturated)
+
+
+def counts(wires: Wiring, node: onnx.NodeProto) -> bool:
+    """Whether it matters what a node computes in: on data, or with quantized weights; other constants are folded."""
+    return node.op_type in ("QuantizeLinear", "DequantizeLinear") or not wires.constants.issuperset(node.output)
 
 
 class Halving:

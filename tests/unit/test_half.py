@@ -303,6 +303,23 @@ def test_scales_that_float16_lacks_keep_their_pair_in_float32(scale: float, kept
         np.testing.assert_allclose(computed(made.proto, x=x)[0], x, atol=max(0.51 * scale, 2**-25) + 1e-3 * x.max())
 
 
+def test_weights_with_scales_that_float16_lacks_are_told_and_exact() -> None:
+    weight = (POINT * np.array([1, 1e-3, 1, 1], np.float32).reshape(4, 1, 1, 1)).astype(np.float32)
+    proto = with_qdq(loaded(network(f"{SAME} {{ y = Conv(x, w) }}", w=weight)), {"x": scale_of(3)}).proto
+    made = halved(proto)
+    assert list(made.kept) == ["w_Quantize_0", "w_Dequantize_0"]
+    initializers = {t.name: t for t in made.proto.graph.initializer}
+    for tensor in proto.graph.initializer:
+        if tensor.name.startswith("w"):
+            assert initializers[tensor.name] == tensor, "weights and scales of the pair are as they were"
+
+
+def test_constants_that_are_folded_are_not_told() -> None:
+    assert halved(network("(float[4] x) => (float[4] y) { p = Exp(w) y = Mul(x, p) }", w=ONES)).kept == {
+        "y": "it computes with values that may be too large or too small for float16"
+    }
+
+
 @pytest.mark.parametrize("form", ["pair", "stored"])
 def test_channels_of_zeros(form: str) -> None:
     tiny = np.finfo(np.float32).tiny
