@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
     from quantkit.data import DataOptions
     from quantkit.errors import QuantkitError
-    from quantkit.graph import Finding
+    from quantkit.graph import Finding, Policy
     from quantkit.histogram import Histogram, HistogramMode
     from quantkit.job.options import CalibrateOptions
     from quantkit.pipeline.bench import BenchOptions, bench

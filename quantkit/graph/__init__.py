@@ -2,6 +2,8 @@
 and what TensorRT thinks of those that are there."""
 
 from quantkit.graph.findings import Finding
+from quantkit.graph.folding import Folded, folded
+from quantkit.graph.half import Half, with_half
 from quantkit.graph.inserting import Quantized, WeightForm, Weights
 from quantkit.graph.linting import lint
 from quantkit.graph.mending import mend
@@ -9,6 +11,7 @@ from quantkit.graph.model import Model, load_model
 from quantkit.graph.placing import Choices, Policy
 from quantkit.graph.propagation import propagated_scales
 from quantkit.graph.quantizing import has_qdq, is_half, with_qdq
+from quantkit.graph.saving import saved_files, write_model
 from quantkit.graph.stripping import LostGrid, Stripped, without_qdq
 from quantkit.graph.tensors import ChannelView, Watch, watched_tensors
 from quantkit.graph.weight_scales import weight_deviations
@@ -17,6 +20,8 @@ __all__ = [
     "ChannelView",
     "Choices",
     "Finding",
+    "Folded",
+    "Half",
     "LostGrid",
     "Model",
     "Policy",
@@ -25,14 +30,18 @@ __all__ = [
     "Watch",
     "WeightForm",
     "Weights",
+    "folded",
     "has_qdq",
     "is_half",
     "lint",
     "load_model",
     "mend",
     "propagated_scales",
+    "saved_files",
     "watched_tensors",
     "weight_deviations",
+    "with_half",
     "with_qdq",
     "without_qdq",
+    "write_model",
 ]

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 
+TINY = float(np.finfo(np.float32).tiny)
+"""The least scale that keeps all its digits."""
+
+
 class WeightForm(str, Enum):
     """How quantized weights stand in the file."""
 

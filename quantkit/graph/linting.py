@@ -17,7 +17,10 @@ from quantkit.graph.mendable import MIDDLE, bias_values, is_free, is_shifted_int
 from quantkit.graph.model import Model
 from quantkit.graph.placement import PLACEMENT
 from quantkit.graph.qdq import FLOAT_SCALES, Carrier, Reading, Step, place, read_qdq
-from quantkit.graph.quantizing import LEAST_OPSET, TINY, WEIGHTED, weight_axis
+from quantkit.graph.heads import WEIGHTED
+from quantkit.graph.inserting import weight_axis
+from quantkit.graph.quantizing import LEAST_OPSET
+from quantkit.graph.inserting import TINY
 
 if TYPE_CHECKING:
     import onnx

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.qdq import Carrier, Reading, Step
-from quantkit.graph.quantizing import TINY
+from quantkit.graph.inserting import TINY
 
 if TYPE_CHECKING:
     from quantkit.values import Array

@@ -17,7 +17,8 @@ from quantkit.graph.mendable import MIDDLE, bias_values, is_free, is_shifted_int
 from quantkit.graph.model import Model
 from quantkit.graph.placement import parameters, quantized_groups
 from quantkit.graph.qdq import Carrier, Reading, Step, read_qdq
-from quantkit.graph.quantizing import LEAST_IR, fresh, names_of
+from quantkit.graph.inserting import fresh, names_of
+from quantkit.graph.opsets import LEAST_IR
 from quantkit.graph.tensors import outer_names
 
 if TYPE_CHECKING:

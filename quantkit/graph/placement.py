@@ -14,7 +14,8 @@ import numpy as np
 
 from quantkit.graph.findings import Finding, finding
 from quantkit.graph.qdq import Carrier, Reading, Step, place
-from quantkit.graph.quantizing import WEIGHTED, weight_axis
+from quantkit.graph.heads import WEIGHTED
+from quantkit.graph.inserting import weight_axis
 
 if TYPE_CHECKING:
     import onnx

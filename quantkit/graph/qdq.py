@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import DTYPES, Model
-from quantkit.graph.quantizing import known_weights
+from quantkit.graph.wiring import known_weights
 from quantkit.graph.tensors import derived_from_constants, element_types, inferred, outer_names
 
 if TYPE_CHECKING:

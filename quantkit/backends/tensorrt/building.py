@@ -13,9 +13,9 @@ from quantkit.backends.tensorrt.background import in_background
 from quantkit.backends.tensorrt.coverage import Covered, completed, refuse_little, rule_of
 from quantkit.backends.tensorrt.device import Device, open_device
 from quantkit.backends.tensorrt.inspecting import inspected
-from quantkit.backends.tensorrt.layers import Context, Layer, matching
+from quantkit.backends.tensorrt.layers import Context, Layer
 from quantkit.backends.tensorrt.messages import Messages, Phase, listening, made, silent
-from quantkit.backends.tensorrt.network import Tensor, add_profile, network_nodes, node_names, parse, tensors_of
+from quantkit.backends.tensorrt.network import Tensor, add_profile, network_nodes, parse, tensors_of
 from quantkit.backends.tensorrt.options import BuildOptions, Verbosity
 from quantkit.backends.tensorrt.refusing import Network, refuse_impossible
 from quantkit.backends.tensorrt.shapes import ShapeRange
@@ -31,8 +31,9 @@ from quantkit.backends.tensorrt.versions import (
     stopper,
     tensorrt,
 )
-from quantkit.errors import BackendError, ModelError, QuantkitError, TableError, UsageError
+from quantkit.errors import BackendError, ModelError, QuantkitError, TableError
 from quantkit.graph import Choices, Model, has_qdq, is_half, watched_tensors, with_qdq
+from quantkit.graph.selecting import chosen, node_names
 from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
 from quantkit.tensorrt_version import installed_number, number_text
 
@@ -304,27 +305,16 @@ def table_calibrator(trt: Any, table: CalibrationTable) -> Any:
 def excluded(build: Build, network: Any, config: Any) -> frozenset[str]:
     """Keep the chosen nodes out of INT8. UsageError where a pattern chooses nothing."""
     trt, options = build.trt, build.options
-    chosen = chosen_nodes(build)
+    named = chosen(options.exclude, build.model, "--exclude")
     dtype = trt.float16 if options.fp16 else trt.float32
     layers = network_nodes(network)
-    missing = [name for name in chosen if name not in layers]
-    for name in chosen:
+    missing = [name for name in named if name not in layers]
+    for name in named:
         if name in layers:
             keep_precision(trt, config, layers[name], dtype)
     if missing:
         build.notes.append(f"nodes that are no layer of their own, and were not constrained: {', '.join(missing)}")
-    return chosen - set(missing)
-
-
-def chosen_nodes(build: Build) -> frozenset[str]:
-    """The nodes that `exclude` names. UsageError where a pattern chooses nothing."""
-    chosen, idle = matching(build.options.exclude, node_names(build.model))
-    if idle:
-        raise UsageError(
-            f"--exclude {', '.join(idle)}: no node of the network has that name or operator",
-            remedy="node names are in `quantkit inspect MODEL --json`; patterns look like '/head/*'",
-        )
-    return chosen
+    return named - set(missing)
 
 
 def through_qdq(build: Build, table: CalibrationTable, rule: str | None) -> None:
@@ -332,7 +322,7 @@ def through_qdq(build: Build, table: CalibrationTable, rule: str | None) -> None
     names = watched_tensors(build.model).tensors
     build.covered = completed(table, [Tensor(name) for name in names], rule_of(table, rule))
     refuse_little(build.covered, build.options.min_coverage, "the table")
-    build.kept = chosen_nodes(build)
+    build.kept = chosen(build.options.exclude, build.model, "--exclude")
     quantized = with_qdq(build.model, table.scales, Choices(exclude=build.kept))
     build.model = replace(build.model, proto=quantized.proto)
     why = "has no calibrators" if build.features.always_strong else "was asked for strong types"

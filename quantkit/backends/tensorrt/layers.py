@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from quantkit.backends.tensorrt.tuning import Tuning
@@ -185,15 +184,3 @@ def reason(layer: Layer, entry: Mapping[str, Any], context: Context, twins: Twin
 def precision_counts(layers: Sequence[Layer]) -> dict[str, int]:
     """Precision → number of layers that compute in it."""
     return dict(Counter(layer.precision for layer in layers if layer.computes).most_common())
-
-
-def matching(patterns: Sequence[str], operators: Mapping[str, str]) -> tuple[frozenset[str], tuple[str, ...]]:
-    """The nodes that names, patterns or operators choose, and those of the patterns that choose none."""
-    chosen: set[str] = set()
-    idle = []
-    for pattern in patterns:
-        found = {n for n, op in operators.items() if n == pattern or op == pattern or fnmatchcase(n, pattern)}
-        chosen |= found
-        if not found:
-            idle.append(pattern)
-    return frozenset(chosen), tuple(idle)

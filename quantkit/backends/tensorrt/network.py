@@ -44,13 +44,6 @@ def named(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def node_names(model: Model) -> dict[str, str]:
-    """Node name → operator, named as in `named`."""
-    return {
-        node.name or next((name for name in node.output if name), ""): node.op_type for node in model.proto.graph.node
-    }
-
-
 def parse(trt: Any, network: Any, model: Model, logger: Any, messages: Messages) -> Any:
     """Parse `model` into `network`; returns the parser, which the network needs alive.
 

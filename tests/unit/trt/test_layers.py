@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.backends.tensorrt.layers import Context, Layer, layers_of, matching, nodes_in, precision_counts
+from quantkit.backends.tensorrt.layers import Context, Layer, layers_of, nodes_in, precision_counts
+from quantkit.graph.selecting import matching
 from quantkit.backends.tensorrt.tuning import Tuning
 
 ENGINE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "engine.json").read_text())
