@@ -11,7 +11,7 @@ import warnings
 import click
 
 from quantkit._version import __version__
-from quantkit.cli import benching, building, calibrating, linting, looking, statistics_files, tables
+from quantkit.cli import benching, building, calibrating, linting, looking, quantizing, statistics_files, tables
 from quantkit.cli.console import print_error
 from quantkit.errors import QuantkitError
 
@@ -27,6 +27,7 @@ for command in (
     calibrating.calibrate,
     building.build,
     benching.bench,
+    quantizing.quantize,
     linting.lint,
     tables.group,
     statistics_files.group,

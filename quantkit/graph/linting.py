@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.findings import Finding, finding
+from quantkit.graph.heads import WEIGHTED
+from quantkit.graph.inserting import TINY, weight_axis
 from quantkit.graph.mendable import MIDDLE, bias_values, is_free, is_shifted_int8, zero_scales
 from quantkit.graph.model import Model
 from quantkit.graph.placement import PLACEMENT
 from quantkit.graph.qdq import FLOAT_SCALES, Carrier, Reading, Step, place, read_qdq
-from quantkit.graph.heads import WEIGHTED
-from quantkit.graph.inserting import weight_axis
 from quantkit.graph.quantizing import LEAST_OPSET
-from quantkit.graph.inserting import TINY
 
 if TYPE_CHECKING:
     import onnx

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.qdq import Carrier, Reading, Step
 from quantkit.graph.inserting import TINY
+from quantkit.graph.qdq import Carrier, Reading, Step
 
 if TYPE_CHECKING:
     from quantkit.values import Array

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.findings import Finding, finding
-from quantkit.graph.qdq import Carrier, Reading, Step, place
 from quantkit.graph.heads import WEIGHTED
 from quantkit.graph.inserting import weight_axis
+from quantkit.graph.qdq import Carrier, Reading, Step, place
 
 if TYPE_CHECKING:
     import onnx

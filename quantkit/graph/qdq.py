@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import DTYPES, Model
-from quantkit.graph.wiring import known_weights
 from quantkit.graph.tensors import derived_from_constants, element_types, inferred, outer_names
+from quantkit.graph.wiring import known_weights
 
 if TYPE_CHECKING:
     import onnx

@@ -1,0 +1,170 @@
+"""`quantkit quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantkit.cli import options
+from quantkit.cli.console import note, print_fields, print_json
+from quantkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from quantkit.pipeline.quantize import Quantization
+
+SHOWN = 20
+
+
+@click.command()
+@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.option(
+    "--stats",
+    metavar="PATH",
+    type=options.a_path,
+    help="Statistics. Default: MODEL.stats.safetensors beside the model.",
+)
+@click.option(
+    "--table", metavar="PATH", type=options.a_path, help="Take the scales of a calibration table as they are."
+)
+@click.option(
+    "--output",
+    "-o",
+    metavar="PATH",
+    type=options.a_path,
+    help="The Q/DQ model. Default: MODEL.int8.onnx beside the model.",
+)
+@click.option(
+    "--rule",
+    metavar="RULE",
+    default="mse",
+    show_default=True,
+    help="How scales come from statistics: mse, entropy, minmax, percentile:99.99; best chooses for every tensor.",
+)
+@click.option(
+    "--policy",
+    metavar="tensorrt|conv-only|all",
+    default="tensorrt",
+    show_default=True,
+    help="What is quantized: what TensorRT gains by, convolutions only, or attention, gates and activations too.",
+)
+@click.option(
+    "--exclude",
+    metavar="NODE|PATTERN|OPERATOR",
+    multiple=True,
+    help="Keep nodes float; several times. @FILE takes one from each line.",
+)
+@click.option(
+    "--include", metavar="NODE|PATTERN|OPERATOR", multiple=True, help="Quantize nodes that the policy keeps float."
+)
+@click.option(
+    "--weights",
+    metavar="float|int8",
+    help="How weights stand in the file. Default: int8 for TensorRT 10 and newer, float before.",
+)
+@click.option(
+    "--fp16", is_flag=True, help="The rest of the network in FP16, for TensorRT 11, which has no flag for it."
+)
+@options.min_coverage
+@click.option(
+    "--tensorrt-version",
+    metavar="X.Y.Z",
+    help="TensorRT that the model is for. Default: the installed library's version, else 10.3.0.",
+)
+@options.force
+@click.option("--quiet", "-q", is_flag=True, help="No summary.")
+@options.as_json
+def quantize(
+    model: Path,
+    stats: Path | None,
+    table: Path | None,
+    output: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Write MODEL with Q/DQ pairs: INT8 for every TensorRT, the only way on 11, and for onnxruntime.
+
+    Scales come from the statistics of `quantkit calibrate` by any rule, without data, or from a calibration table
+    verbatim, also one that TensorRT wrote.
+    """
+    from quantkit.pipeline.quantize import QuantizeOptions
+    from quantkit.pipeline.quantize import quantize as run
+
+    for name in ("exclude", "include"):
+        settings[name] = options.from_files(settings[name])
+    stats = stats if stats is not None or table is not None else statistics_beside(model)
+    target = output or model.with_name(f"{model.stem}.int8.onnx")
+    made = run(model, target, statistics=stats, table=table, options=QuantizeOptions(**settings))
+    if as_json:
+        print_json(document(made))
+    elif not quiet:
+        print_summary(made)
+
+
+def statistics_beside(model: Path) -> Path:
+    """The statistics that `calibrate` wrote beside a model. UsageError where there are none."""
+    path = model.with_name(f"{model.stem}.stats.safetensors")
+    if not path.exists():
+        raise UsageError(
+            f"there are no statistics of {model}: no {path.name} beside it, no --stats, no --table",
+            remedy=f"quantkit calibrate --data … {model} makes them",
+        )
+    return path
+
+
+def print_summary(made: Quantization) -> None:
+    """What was quantized, for people."""
+    for text in made.notes[:SHOWN]:
+        note(text)
+    if len(made.notes) > SHOWN:
+        note(f"… {len(made.notes) - SHOWN} more remarks (--json has all)")
+    fields = [
+        ("scales", made.source),
+        ("Q/DQ", f"{len(made.pairs)} activations, {len(made.weights)} weights ({made.form.value} in the file)"),
+    ]
+    if made.coverage is not None:
+        covered = made.coverage
+        fields.append(("table", f"{covered.share:.1%} of the float tensors matched, {len(covered.extra)} names extra"))
+    if made.folded:
+        fields.append(("folded", f"{len(made.folded)} BatchNormalizations"))
+    if made.rules:
+        chosen: dict[str, int] = {}
+        for rule in made.rules.values():
+            chosen[rule] = chosen.get(rule, 0) + 1
+        fields.append(("rules", ", ".join(f"{count}× {rule}" for rule, count in chosen.items())))
+    print_fields(fields)
+    if made.left:
+        print("\nstay float")
+    for why, count in made.reasons.items():
+        nodes = [node for node, reason in made.left.items() if reason == why]
+        shown = ", ".join(nodes[:3]) + (" …" if count > 3 else "")
+        print(f"  {count:>3}  {why}: {shown}")
+    print()
+    for path in made.files:
+        print(f"wrote  {path}  {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def document(made: Quantization) -> dict[str, Any]:
+    """The result for programs."""
+    covered = made.coverage
+    return {
+        "files": [str(path) for path in made.files],
+        "scales_from": made.source,
+        "pairs": dict(made.pairs),
+        "rules": dict(made.rules),
+        "weights": list(made.weights),
+        "weights_as": made.form.value,
+        "left": dict(made.left),
+        "folded": list(made.folded),
+        "repairs": dict(made.repairs),
+        "coverage": covered
+        and {
+            "share": covered.share,
+            "matched": len(covered.matched),
+            "missing": list(covered.missing),
+            "extra": list(covered.extra),
+        },
+        "notes": list(made.notes),
+    }

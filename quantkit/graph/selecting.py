@@ -1,0 +1,39 @@
+"""Nodes as a user chooses them: by name, by pattern, by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from quantkit.errors import UsageError
+from quantkit.graph.model import Model
+
+
+def node_names(model: Model) -> dict[str, str]:
+    """Node name → operator, named as in `named`."""
+    return {
+        node.name or next((name for name in node.output if name), ""): node.op_type for node in model.proto.graph.node
+    }
+
+
+def matching(patterns: Sequence[str], operators: Mapping[str, str]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The nodes that names, patterns or operators choose, and those of the patterns that choose none."""
+    chosen: set[str] = set()
+    idle = []
+    for pattern in patterns:
+        found = {n for n, op in operators.items() if n == pattern or op == pattern or fnmatchcase(n, pattern)}
+        chosen |= found
+        if not found:
+            idle.append(pattern)
+    return frozenset(chosen), tuple(idle)
+
+
+def chosen(patterns: Sequence[str], model: Model, option: str) -> frozenset[str]:
+    """The nodes of a model that patterns choose. UsageError where one of them chooses nothing."""
+    found, idle = matching(patterns, node_names(model))
+    if idle:
+        raise UsageError(
+            f"{option} {', '.join(idle)}: no node of the network has that name or operator",
+            remedy="node names are in `quantkit inspect MODEL --json`; patterns look like '/head/*'",
+        )
+    return found

@@ -1,0 +1,216 @@
+"""quantize: a float network and its scales → a Q/DQ network, for every TensorRT and for onnxruntime."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantkit._version import __version__
+from quantkit.artifact import canonical_json, check_writable
+from quantkit.errors import ModelError, UsageError
+from quantkit.graph import (
+    Choices,
+    Model,
+    Policy,
+    Quantized,
+    WeightForm,
+    Weights,
+    folded,
+    has_qdq,
+    load_model,
+    with_half,
+    with_qdq,
+    write_model,
+)
+from quantkit.graph.selecting import chosen
+from quantkit.pipeline.scales import Scales, scales_from
+from quantkit.pipeline.statistics import refuse_existing
+from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.rules import Rule
+    from quantkit.statistics import Statistics
+    from quantkit.table import Coverage
+
+METADATA_KEY = "quantkit.quantize"
+FLOAT_WEIGHTS_BELOW = 10
+"""TensorRT before 10 fails on INT8 weights of matrix products (measured with 8.6: docs/decisions/0010-qdq.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeOptions:
+    """How a network is quantized. Defaults suit most networks."""
+
+    rule: str | Rule = "mse"
+    """How scales come from statistics; `best` chooses for every tensor."""
+    policy: Policy = Policy.TENSORRT
+    exclude: tuple[str, ...] = ()
+    """Nodes that stay float: names, patterns (`/head/*`) or operators (`Softmax`)."""
+    include: tuple[str, ...] = ()
+    """Nodes that are quantized although the policy keeps them float."""
+    weights: WeightForm | None = None
+    """How weights stand in the file; None: INT8 from TensorRT 10 on, float before."""
+    fp16: bool = False
+    """Put the rest of the network into FP16: TensorRT 11 has no flag for it."""
+    repairs: tuple[str, ...] = ()
+    min_coverage: float = 0.9
+    tensorrt_version: str | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", Policy.named(self.policy))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", WeightForm.named(self.weights))
+        if not 0.0 <= self.min_coverage <= 1.0:
+            raise UsageError(f"coverage {self.min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
+
+    @property
+    def form(self) -> WeightForm:
+        """How weights stand in the file, settled. UsageError where the version is none."""
+        if self.weights is not None:
+            return self.weights
+        return WeightForm.FLOAT if self.major < FLOAT_WEIGHTS_BELOW else WeightForm.INT8
+
+    @property
+    def major(self) -> int:
+        """Major version of the TensorRT that the model is for. UsageError."""
+        asked = self.tensorrt_version
+        if asked is None:
+            installed = installed_number()
+            asked = number_text(installed) if installed else DEFAULT_VERSION
+        major = asked.partition(".")[0]
+        if not major.isdigit() or not 8 <= int(major) <= 99:
+            raise UsageError(f"{asked!r} is no TensorRT that reads Q/DQ models", remedy="for example 8.6.1 or 10.13.3")
+        return int(major)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """A Q/DQ network.
+
+    pairs: activation → scale. weights: names of the quantized ones. left: node → why it stays float. coverage: of the
+    float tensors by the table; None where scales came from statistics. files: what was written, nothing without output.
+    """
+
+    proto: onnx.ModelProto = field(repr=False)
+    pairs: Mapping[str, float]
+    weights: tuple[str, ...]
+    left: Mapping[str, str]
+    source: str
+    rules: Mapping[str, str]
+    coverage: Coverage | None
+    folded: tuple[str, ...]
+    form: WeightForm
+    repairs: Mapping[str, str]
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Why operators stay float → how many."""
+        return dict(Counter(self.left.values()).most_common())
+
+    def _repr_html_(self) -> str:
+        import html
+
+        rows = "".join(
+            f"<tr><td>{html.escape(node)}</td><td>{html.escape(why)}</td></tr>" for node, why in self.left.items()
+        )
+        return (
+            f"<p>Q/DQ for {len(self.pairs)} activations and {len(self.weights)} weights, scales from "
+            f"{html.escape(self.source)}</p><table><tr><th>stays float</th><th>why</th></tr>{rows}</table>"
+        )
+
+
+def quantize(
+    model: str | os.PathLike[str] | Model,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    statistics: str | os.PathLike[str] | Statistics | None = None,
+    table: str | os.PathLike[str] | None = None,
+    options: QuantizeOptions | None = None,
+) -> Quantization:
+    """Quantize a network with the scales of statistics or of a calibration table (one of the two).
+
+    Writes to `output` if one is given, whole or not at all. ModelError (already quantized, nothing to quantize, an
+    operator set that cannot be raised), StaleError (statistics or a table of another network), TableError (too few
+    tensors of the network in the table), OutputError, UsageError.
+    """
+    options = options or QuantizeOptions()
+    target = None if output is None else Path(output)
+    if target is not None:
+        refuse_existing(target, force=options.force)
+        check_writable(target)
+    source = model if isinstance(model, Model) else load_model(model)
+    refuse_quantized(source)
+    form = options.form
+    scales = scales_from(source, statistics, table, options.rule, options.min_coverage)
+    plain = folded(source)
+    network = replace(source, proto=plain.proto)
+    choices = Choices(
+        options.policy,
+        chosen(options.exclude, network, "--exclude"),
+        chosen(options.include, network, "--include"),
+    )
+    made = with_qdq(network, scales.scales, choices, Weights(form))
+    proto, notes = finished(source, made, scales, options)
+    files = () if target is None else write_model(proto, source.folder, target)
+    return Quantization(
+        proto=proto,
+        pairs=made.pairs,
+        weights=tuple(made.weights),
+        left=made.left,
+        source=scales.source,
+        rules={name: rule for name, rule in scales.rules.items() if name in made.pairs},
+        coverage=scales.coverage,
+        folded=tuple(plain.folded),
+        form=form,
+        repairs={},
+        notes=notes,
+        files=files,
+    )
+
+
+def refuse_quantized(model: Model) -> None:
+    """ModelError where a network has Q/DQ already."""
+    if has_qdq(model):
+        raise ModelError(
+            f"{model.path} has Q/DQ already",
+            remedy="quantize the float model (quantkit table from-qdq gets back to one), or quantkit lint this one",
+        )
+
+
+def finished(
+    source: Model, made: Quantized, scales: Scales, options: QuantizeOptions
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The network as it is written: in FP16 where that is asked for, with its provenance."""
+    proto, notes = made.proto, []
+    if options.fp16:
+        statistics = scales.statistics
+        ranges = {name: h.amax for name, h in statistics.histograms.items()} if statistics else None
+        half = with_half(replace(source, proto=proto, sha256=""), ranges=ranges)
+        proto = half.proto
+        notes += [f"{name} stays float32: {reason}" for name, reason in half.kept.items()]
+        notes += [
+            f"weight {name} has values up to {most:g}, FP16 ends at 65504" for name, most in half.saturated.items()
+        ]
+    record: dict[str, Any] = {
+        "quantkit": __version__,
+        "model": source.sha256,
+        "scales": dict(scales.record),
+        "policy": options.policy.value,
+        "exclude": list(options.exclude),
+        "include": list(options.include),
+        "weights": options.form.value,
+        "fp16": options.fp16,
+        "repairs": list(options.repairs),
+    }
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, canonical_json(record)
+    return proto, tuple(notes)

@@ -1,0 +1,116 @@
+"""Where the scales of a quantization come from: statistics and a rule, or a calibration table verbatim."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantkit.artifact import sha256_of
+from quantkit.errors import StaleError, TableError, UsageError
+from quantkit.graph import Model, watched_tensors
+from quantkit.numerics import scale_of
+from quantkit.provenance import provenance_path, read_provenance
+from quantkit.rules import Best, Rule, as_rules
+from quantkit.statistics import Statistics, read_statistics
+from quantkit.table import Coverage, coverage, read_table
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """Tensor → scale, and where from.
+
+    rules: tensor → rule that chose it, where each has its own. coverage: of the network's float tensors by a table.
+    record: what decides about the scales, for the provenance.
+    """
+
+    scales: Mapping[str, float]
+    source: str
+    record: Mapping[str, Any]
+    rules: Mapping[str, str] = field(default_factory=dict)
+    coverage: Coverage | None = None
+    statistics: Statistics | None = None
+
+
+def scales_from(
+    model: Model,
+    statistics: str | os.PathLike[str] | Statistics | None,
+    table: str | os.PathLike[str] | None,
+    rule: str | Rule,
+    min_coverage: float,
+) -> Scales:
+    """The scales of statistics or of a table. UsageError unless exactly one is given; StaleError, TableError."""
+    if (statistics is None) == (table is None):
+        raise UsageError(
+            "scales come from statistics or from a table, one of the two",
+            remedy="quantkit calibrate --data … MODEL makes both: give its --stats, or a --table",
+        )
+    if table is not None:
+        return from_table(model, Path(table), min_coverage)
+    known = statistics if isinstance(statistics, Statistics) else read_statistics(str(statistics))
+    name = "statistics" if isinstance(statistics, Statistics) else Path(str(statistics)).name
+    if known.origin.model != model.sha256:
+        raise StaleError(
+            f"{name} is of another network than {model.path}",
+            remedy="calibrate this model: quantkit calibrate --data … MODEL",
+        )
+    return by_rule(known, rule, name)
+
+
+def by_rule(statistics: Statistics, rule: str | Rule, name: str) -> Scales:
+    """Scales that a rule chooses from statistics."""
+    rules = as_rules(rule)
+    if len(rules) != 1:
+        raise UsageError("a Q/DQ model has one rule", remedy="name one, or best, which chooses for every tensor")
+    chosen = rules[0]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = dict(
+            zip(
+                statistics.histograms,
+                pool.map(lambda h: picked(chosen, h), statistics.histograms.values()),
+                strict=True,
+            )
+        )
+    origin = statistics.origin
+    record = {
+        "rule": chosen.name,
+        "data": origin.data,
+        "samples": origin.samples,
+        "histogram": origin.histogram.value,
+        "backend": origin.backend,
+    }
+    each = {tensor: who for tensor, (_, who) in found.items()} if isinstance(chosen, Best) else {}
+    scales = {tensor: scale_of(threshold) for tensor, (threshold, _) in found.items()}
+    return Scales(scales, f"{name} by {chosen.name}", record, each, None, statistics)
+
+
+def picked(rule: Rule, histogram: Any) -> tuple[float, str]:
+    """Threshold, and the name of the rule that gave it."""
+    if isinstance(rule, Best):
+        best, threshold = rule.choice(histogram)
+        return threshold, best.name
+    return rule.threshold(histogram), rule.name
+
+
+def from_table(model: Model, path: Path, min_coverage: float) -> Scales:
+    """The scales of a table as they are. StaleError where its provenance names another model, TableError where it
+    covers too few of the network's tensors."""
+    table = read_table(path)
+    known = read_provenance(provenance_path(path))
+    if known is not None and known.model.sha256 != model.sha256:
+        raise StaleError(
+            f"{path} belongs to another network ({known.model.file or known.model.sha256[:12]}) than {model.path}",
+            remedy="give the table of this network; quantkit table adopt says otherwise",
+        )
+    covered = coverage(table, watched_tensors(model).tensors)
+    if covered.share < min_coverage or not covered.matched:
+        missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
+        raise TableError(
+            f"{path} covers {covered.share:.0%} of the float tensors of {model.path}; missing: {missing}",
+            remedy="give the table of this network, or accept it with a lower --min-coverage",
+        )
+    record = {"table": sha256_of(path.read_bytes()), "header": table.header.text}
+    return Scales(table.scales, f"{path.name} verbatim", record, {}, covered)
