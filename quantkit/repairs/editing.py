@@ -48,6 +48,23 @@ class Editor:
         tensor = self._weights.get(name)
         return tensor is not None and DTYPES.get(tensor.data_type) == "float32" and tensor.name not in self.overridable
 
+    def reads(self, name: str) -> int:
+        """How often a tensor is read, as an output of the network and in subgraphs too."""
+        return self._readers[name]
+
+    def weight_of(self, number: int, place: int) -> str:
+        """The name of input `place` of node `number`."""
+        name: str = self.proto.graph.node[number].input[place]
+        return name
+
+    def set_attribute(self, node: onnx.NodeProto, name: str, value: float) -> None:
+        """Give an attribute of a node another value."""
+        from onnx import helper
+
+        for attribute in [attribute for attribute in node.attribute if attribute.name == name]:
+            node.attribute.remove(attribute)
+        node.attribute.append(helper.make_attribute(name, value))
+
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a weight."""
         return tuple(self._weights[name].dims)
@@ -71,7 +88,7 @@ class Editor:
         if tensor is not None and self._readers[name] == 1 and name not in self.overridable:
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
             return
-        added = fresh(f"{name or f'{node.output[0]}_bias'}_repaired" if name else f"{node.output[0]}_bias", self._names)
+        added = fresh(f"{name}_repaired" if name else f"{node.output[0]}_bias", self._names)
         created = self.proto.graph.initializer.add()
         created.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), added))
         self.proto.ir_version = max(self.proto.ir_version, LEAST_IR)

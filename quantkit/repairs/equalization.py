@@ -1,4 +1,4 @@
-"""Cross-layer equalization: the channels of an activation use the same range, and its operators' weights make up for it.
+"""Cross-layer equalization: the channels of an activation use the same range, and the weights around make up for it.
 
 A per-tensor scale gives every channel the step of the widest one. Here channels of a whole group of tensors (`linking`)
 are divided by factors s_c, about max|x_c|^α, and the weights at its ends make up for it: in float nothing changes, and
@@ -44,9 +44,9 @@ def equalized(
 ) -> Equalized:
     """Scale the channels of the tensors in `channels` (inputs of weighted operators that will be quantized).
 
-    exact: factors are powers of two, and the float network keeps every bit; otherwise it keeps its function up to float32
-    rounding, and gains about 0.5 dB more. adaptive: weights are going to be rounded adaptively, so that they can carry
-    more. ModelError where a weight is not finite.
+    exact: factors are powers of two, and the float network keeps every bit; otherwise it keeps its function up to
+    float32 rounding, and gains about 0.5 dB more. adaptive: weights are going to be rounded adaptively, so that they
+    can carry more. ModelError where a weight is not finite.
     """
     editor = Editor(model)
     done = scale_groups(Network(editor), channels, Ways(exact, adaptive))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -59,11 +59,12 @@ def patches_of(batch: Array, geometry: Geometry, positions: int | None = None) -
         flat = np.moveaxis(batch, geometry.axis, -1).reshape(-1, batch.shape[geometry.axis])
         return np.ascontiguousarray(flat)[None]
     samples, channels, groups = batch.shape[0], batch.shape[1], geometry.groups
-    windows = windows_of(batch, geometry) if geometry.strides else batch[(..., *(None,) * len(geometry.kernel))]
+    ones = (1,) * len(geometry.kernel)
+    windows = windows_of(batch, geometry) if geometry.strides else batch.reshape(batch.shape + ones)
     spatial = windows.shape[2 : 2 + len(geometry.kernel)]
     chosen = chosen_positions(prod(spatial), positions)
-    where = np.unravel_index(chosen, spatial)
-    picked = windows[(slice(None), slice(None), *where)]  # [N, C, P, kernel …]
+    where: tuple[Any, ...] = (slice(None), slice(None), *np.unravel_index(chosen, spatial))
+    picked = windows[where]  # [N, C, P, kernel …]
     picked = picked.reshape(samples, groups, channels // groups, len(chosen), -1)
     ordered = picked.transpose(1, 0, 3, 2, 4)
     return np.ascontiguousarray(ordered).reshape(groups, samples * len(chosen), -1)
@@ -78,9 +79,8 @@ def windows_of(batch: Array, geometry: Geometry) -> Array:
         pads = [same_pads(batch.shape[2 + k], reach[k], geometry.strides[k], geometry.same) for k in spatial]
     padded = np.pad(batch, [(0, 0), (0, 0), *pads])
     windows = sliding_window_view(padded, reach, axis=tuple(2 + k for k in spatial))
-    steps = [slice(None, None, s) for s in geometry.strides]
-    taps = [slice(None, None, d) for d in geometry.dilations]
-    return windows[(slice(None), slice(None), *steps, *taps)]
+    steps = [slice(None, None, step) for step in (1, 1, *geometry.strides, *geometry.dilations)]
+    return windows[tuple(steps)]
 
 
 def same_pads(size: int, reach: int, stride: int, same: str) -> tuple[int, int]:

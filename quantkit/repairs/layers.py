@@ -1,9 +1,9 @@
 """Weighted operators as matrices: which input meets which weight, and the weight as rows that meet patches of it.
 
-    operator          input [N, …]            rows of the weight [G, R, K]
-    Conv              patches, K = C/G·taps   an output channel each
-    ConvTranspose     pixels, K = C/G         an output channel and a tap each; stride ≥ kernel, so that taps do not meet
-    Gemm, MatMul      vectors, K              an output each
+operator          input [N, …]            rows of the weight [G, R, K]
+Conv              patches, K = C/G·taps   an output channel each
+ConvTranspose     pixels, K = C/G         an output channel and a tap each; stride ≥ kernel, so that taps do not meet
+Gemm, MatMul      vectors, K              an output each
 """
 
 from __future__ import annotations

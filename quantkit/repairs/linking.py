@@ -105,9 +105,7 @@ class Network:
 def shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
     """Tensor name → shape, None for a dimension that is not known."""
     return {
-        value.name: tuple(
-            d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim
-        )
+        value.name: tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
         for value in (*graph.value_info, *graph.output, *graph.input)
         if value.type.tensor_type.HasField("shape")
     }
@@ -128,25 +126,28 @@ def spread(end: End, factors: Array, shape: tuple[int, ...]) -> Array | None:
     return rows.reshape(*rows.shape, *(1,) * (len(shape) - 2))
 
 
-def reshaped(where: Layout, source: Shape, target: Shape) -> Layout | None:
+def reshaped(where: Layout, source: Shape | None, target: Shape | None) -> Layout | None:
     """The layout behind a reshape from `source` to `target`; None where the channels do not stay together.
 
-    What lies before the channels must keep its size, and the channels either stay an axis or take up all that follows.
+    The first dimension, the batch, may be unknown: it stays as it is where the others hold as much as before. The
+    channels stay an axis, or become one with all that follows them.
     """
-    before, inner = source[: where.axis], source[where.axis + 1 :]
-    size = source[where.axis] if where.axis < len(source) else None
-    if size is None or None in before[1:]:
+    if source is None or target is None or not 1 <= where.axis < len(source):
         return None
-    for axis, long in enumerate(target):
-        ahead = target[:axis]
-        if None in ahead[1:] or prod(d or 1 for d in ahead[1:]) != prod(d or 1 for d in before[1:]):
-            continue
-        # One unknown size, the batch, may lie ahead on both sides: it then is the same, since the rest is.
-        if (ahead[:1] != before[:1] and (ahead and before)) or bool(ahead) != bool(before):
-            continue
-        rest = target[axis + 1 :]
-        if long == size and None not in inner and None not in rest and prod(inner) == prod(rest):  # type: ignore[type-var]
-            return Layout(axis, where.repeat)
-        if None not in inner and long == size * prod(inner) and prod(d or 0 for d in rest) == 1:  # type: ignore[type-var]
-            return Layout(axis, where.repeat * prod(inner))  # type: ignore[type-var]
+    before, after = [d for d in source[1:] if d is not None], [d for d in target[1:] if d is not None]
+    if len(before) != len(source) - 1 or len(after) != len(target) - 1 or prod(before) != prod(after):
+        return None
+    ahead, size, inner = prod(before[: where.axis - 1]), before[where.axis - 1], prod(before[where.axis :])
+    for k, long in enumerate(after):
+        if prod(after[:k]) == ahead and long in (size, size * inner):
+            return Layout(k + 1, where.repeat * (long // size))
+    return None
+
+
+def folded(where: Layout, source: Shape | None, target: Shape | None) -> Layout | None:
+    """`reshaped` the other way: channels that were one with what follows get an axis of their own again."""
+    for axis in range(1, len(target or ())):
+        back = reshaped(Layout(axis), target, source)
+        if back is not None and back.axis == where.axis:
+            return Layout(axis, where.repeat / back.repeat)
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from quantkit.repairs.linking import HUGE, POOLS, RESHAPES, SCALAR, End, Layout, Network, Step, reshaped
+from quantkit.repairs.linking import HUGE, POOLS, RESHAPES, SCALAR, End, Layout, Network, Step, folded, reshaped
 
 if TYPE_CHECKING:
     import onnx
@@ -19,7 +19,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 
 def step_of(network: Network, number: int, place: int, where: Layout) -> Step | None:
-    """What node `number` does to the group that it meets at input `place` (−1: at its first output); None: forbids it."""
+    """What node `number` does to the group that it meets at input `place`, −1: its output; None: it forbids it."""
     node = network.nodes[number]
     if node.domain not in ("", "ai.onnx"):
         return None
@@ -40,26 +40,12 @@ def passing(network: Network, node: onnx.NodeProto, place: int, where: Layout) -
         data = 1
     if place not in (-1, data) or not commutes(network, node, where, data):
         return None
-    source, target = node.input[data], node.output[0]
-    at = where
-    if node.op_type in RESHAPES:
-        ends = (source, target) if place >= 0 else (target, source)
-        shapes = [network.shapes.get(name) for name in ends]
-        found = reshaped(where, *shapes) if all(shapes) else None  # type: ignore[arg-type]
-        found = found or folded(where, *shapes) if all(shapes) else found  # type: ignore[arg-type]
-        if found is None:
-            return None
-        at = found
-    return Step({target if place >= 0 else source: at})
-
-
-def folded(where: Layout, source: tuple[int | None, ...], target: tuple[int | None, ...]) -> Layout | None:
-    """`reshaped` the other way: channels that took up several axes get an axis of their own again."""
-    for axis in range(len(target)):
-        back = reshaped(Layout(axis), target, source)
-        if back is not None and back.axis == where.axis:
-            return Layout(axis, where.repeat / back.repeat)
-    return None
+    near, far = (node.input[data], node.output[0]) if place >= 0 else (node.output[0], node.input[data])
+    if node.op_type not in RESHAPES:
+        return Step({far: where})
+    shapes = network.shapes.get(near), network.shapes.get(far)
+    found = reshaped(where, *shapes) or folded(where, *shapes)
+    return Step({far: found}) if found else None
 
 
 def commutes(network: Network, node: onnx.NodeProto, where: Layout, data: int) -> bool:

@@ -185,7 +185,7 @@ def with_rounded_weights(model: Model, observe: Observe, exclude: Collection[str
     gains: dict[str, float] = {}
     layers = []
     for layer in layers_of(editor, skipped):
-        size = layer.rows_shape(editor.shape(node_input(editor, layer)))
+        size = layer.rows_shape(editor.shape(editor.weight_of(layer.node, layer.place)))
         if layer.name in exclude:
             skipped[layer.name] = "excluded"
         elif size[2] > LARGEST:
@@ -197,12 +197,6 @@ def with_rounded_weights(model: Model, observe: Observe, exclude: Collection[str
         for layer in part:
             gains[layer.name] = round_layer(editor, layer, grams[layer.tensor, layer.geometry])
     return Rounded(editor.finished(), gains, skipped)
-
-
-def node_input(editor: Editor, layer: Layer) -> str:
-    """The name of a layer's weight."""
-    name: str = editor.proto.graph.node[layer.node].input[layer.place]
-    return name
 
 
 def portions(layers: Sequence[tuple[Layer, int]], memory: int) -> Iterator[list[Layer]]:
@@ -231,13 +225,16 @@ def gathered(layers: Sequence[Layer], observe: Observe) -> dict[tuple[str, Geome
 
 def round_layer(editor: Editor, layer: Layer, grams: NDArray[np.float64]) -> float:
     """Put a layer's weights on their grid; returns the gain in dB."""
-    weight = editor.values(node_input(editor, layer))
+    weight = editor.values(editor.weight_of(layer.node, layer.place))
     rows, scales = layer.rows(weight), layer.scales(weight)
     codes = np.stack([rounded(*each) for each in zip(rows, scales, grams, strict=True)])
     grid = codes * scales[..., None]
     nearest = np.clip(np.rint(rows / scales[..., None]), -LEVELS, LEVELS) * scales[..., None]
     before, after = (
-        sum(float(energies((values - row).astype(np.float64), gram).sum()) for values, row, gram in zip(each, rows, grams, strict=True))
+        sum(
+            float(energies((values - row).astype(np.float64), gram).sum())
+            for values, row, gram in zip(each, rows, grams, strict=True)
+        )
         for each in (nearest, grid)
     )
     editor.replace(editor.proto.graph.node[layer.node], layer.place, layer.back(grid, weight.shape))

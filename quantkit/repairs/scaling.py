@@ -6,8 +6,8 @@ Dividing channel c of a group by s_c and multiplying the weights that read it by
     activations   ρ · step²/12 · Σ_c s_c²·‖W_c‖²                    step = max_c(max|x_c|/s_c)/127
     weights       ω · Σ_o (max_c s_c|W_oc|/127)²/12 · Σ_c k·E[x_c²]/s_c²          k: entries of W_oc
 
-ρ = 1/6: thresholds clip what max|x| does not, and zeros are exact (measured on ReLU networks). ω = 1 for weights that are
-rounded to nearest, 1/6 where adaptive rounding follows (`rounding`, measured: 8 dB).
+ρ = 1/6: thresholds clip below max|x|, and zeros are exact (measured on ReLU networks). ω = 1 for weights rounded
+to nearest, 1/6 where adaptive rounding follows (`rounding`, measured: 8 dB).
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def settled(group: Group, network: Network) -> str | None:
         return "no weighted operator reads it"
     count = channels_of(group, network)
     ones = np.ones(count)
-    if any(spread(end, ones, network.editor.shape(network.nodes[end.node].input[end.place])) is None for end in group.ends):
+    shapes = [network.editor.shape(network.nodes[end.node].input[end.place]) for end in group.ends]
+    if any(spread(end, ones, shape) is None for end, shape in zip(group.ends, shapes, strict=True)):
         return "its operators disagree about the number of channels"
     return None
 

@@ -1,9 +1,9 @@
 """SmoothQuant: what a LayerNormalization hands to matrix products gets even channels, its scale and bias take the rest.
 
 A few channels of a transformer's normalized activations are far wider than the others. They are divided by
-s_j = max|X_j|^α / max|W_j|^(1−α): in the scale and bias of the LayerNormalization that makes them, or in the constant of
-the last Mul where it is decomposed (that of a decomposed GELU as well); the rows of the weights are multiplied. All that
-reads such a tensor has to be a matrix product, or its factors have to pass through it (`linking`).
+s_j = max|X_j|^α / max|W_j|^(1−α): in the scale and bias of the LayerNormalization that makes them, or in the constant
+of the last Mul where it is decomposed (that of a decomposed GELU as well); the rows of the weights are multiplied. All
+that reads such a tensor has to be a matrix product, or its factors have to pass through it (`linking`).
 
 α is chosen per group by predicted error (`scaling`) unless it is given.
 
@@ -49,8 +49,9 @@ def smoothed(
 ) -> Smoothed:
     """Smooth the tensors in `channels` that a LayerNormalization or a Mul by a constant makes.
 
-    alpha: 0 … 1, the same for all, 0.5 in the paper; None chooses. adaptive: weights are going to be rounded adaptively,
-    so that they can carry more. UsageError where alpha is out of range, ModelError where a weight is not finite.
+    alpha: 0 … 1, the same for all, 0.5 in the paper; None chooses. adaptive: weights are going to be rounded
+    adaptively, so that they can carry more. UsageError where alpha is out of range, ModelError where a weight is not
+    finite.
     """
     if alpha is not None and not 0.0 <= alpha <= 1.0:
         raise UsageError(f"alpha {alpha} is not in 0 … 1", remedy="for example 0.5, or leave it out: it is chosen then")
