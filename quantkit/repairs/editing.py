@@ -85,7 +85,7 @@ class Editor:
 
         name = node.input[place] if place < len(node.input) else ""
         tensor = self._initializers.get(name)
-        if tensor is not None and self._readers[name] == 1 and name not in self.overridable:
+        if tensor is not None and self._readers[name] == 1:
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
             return
         added = fresh(f"{name}_repaired" if name else f"{node.output[0]}_bias", self._names)
@@ -110,7 +110,7 @@ class Editor:
                 graph.node.remove(node)
                 self._readers.subtract(node.input)
             for part in (graph.initializer, graph.input):
-                for value in [value for value in part if value.name in orphans and value.name not in self.overridable]:
+                for value in [value for value in part if value.name in orphans]:
                     part.remove(value)
             orphans = {name for node in makers for name in node.input if name and not self._readers[name]}
         return self.proto

@@ -41,11 +41,26 @@ def passing(network: Network, node: onnx.NodeProto, place: int, where: Layout) -
     if place not in (-1, data) or not commutes(network, node, where, data):
         return None
     near, far = (node.input[data], node.output[0]) if place >= 0 else (node.output[0], node.input[data])
+    if node.op_type == "ReduceMean":
+        return reducing(network, node, place, where, far)
     if node.op_type not in RESHAPES:
         return Step({far: where})
     shapes = network.shapes.get(near), network.shapes.get(far)
     found = reshaped(where, *shapes) or folded(where, *shapes)
     return Step({far: found}) if found else None
+
+
+def reducing(network: Network, node: onnx.NodeProto, place: int, where: Layout, far: str) -> Step | None:
+    """ReduceMean over axes that are not the channels; without keepdims these move to the front by as many."""
+    rank, axes = len(network.shapes.get(node.input[0], ())), attribute(node, "axes", None)
+    if axes is None or not rank:
+        return None
+    gone = {axis % rank for axis in axes}
+    kept = [axis for axis in range(rank) if axis not in gone or attribute(node, "keepdims", 1)]
+    source = where.axis if place >= 0 else kept[where.axis]
+    if source in gone:
+        return None
+    return Step({far: Layout(kept.index(source) if place >= 0 else source, where.repeat)})
 
 
 def commutes(network: Network, node: onnx.NodeProto, where: Layout, data: int) -> bool:
@@ -66,14 +81,6 @@ def commutes(network: Network, node: onnx.NodeProto, where: Layout, data: int) -
         low = float(network.editor.values(bounds[0]).min()) if bounds[0] else attribute(node, "min", -HUGE)
         high = float(network.editor.values(bounds[1]).max()) if bounds[1] else attribute(node, "max", HUGE)
         return (low == 0.0 or low <= -HUGE) and high >= HUGE
-    if operator == "ReduceMean":
-        rank = len(network.shapes.get(node.input[0], ()))
-        axes = attribute(node, "axes", None)
-        if axes is None or not rank:
-            return False
-        left = {axis % rank for axis in axes}
-        kept = attribute(node, "keepdims", 1) or all(axis > where.axis for axis in left)
-        return where.axis not in left and bool(kept)
     return True
 
 

@@ -20,7 +20,7 @@ from quantkit.errors import UsageError
 from quantkit.graph.model import Model
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.figures import ChannelFigures
-from quantkit.repairs.linking import Network
+from quantkit.repairs.linking import POOLS, RESHAPES, SCALAR, Network
 from quantkit.repairs.scaling import ALPHAS, Ways, scale_groups
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ABSORBING = frozenset({"LayerNormalization", "Mul"})
 """Operators whose constants take the factors of their output."""
+BETWEEN = SCALAR | POOLS | RESHAPES | {"Add", "ReduceMean"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +65,13 @@ def smoothed(
 
 
 def comes_from_absorbing(network: Network, name: str) -> bool:
-    """Whether the tensor is made by an operator that takes factors, a bias at most in between."""
-    for _ in range(2):
-        number = network.makers.get(name)
-        if number is None:
-            return False
+    """Whether the tensor is made by an operator that takes factors; a bias, a reshape or a mean may lie between."""
+    while (number := network.makers.get(name)) is not None:
         node = network.nodes[number]
         if node.op_type in ABSORBING:
             return node.op_type != "Mul" or any(network.editor.constant(k) for k in node.input)
         variable = [k for k in node.input if not network.editor.constant(k)]
-        if node.op_type != "Add" or len(variable) != 1:
+        if node.op_type not in BETWEEN or (node.op_type == "Add" and len(variable) != 1):
             return False
-        name = variable[0]
+        name = node.input[0] if node.op_type != "Add" else variable[0]
     return False
