@@ -51,6 +51,13 @@ class GramAccumulator:
             raise DataError("activations hold NaN or Inf", remedy="look at the data, or leave these samples out")
         return self._total
 
+    @property
+    def shrunk(self) -> NDArray[np.float64]:
+        """H shrunk towards its diagonal by K/(K + 8·patches), so that few patches are not taken for all there are."""
+        total, size = self.value, self.value.shape[1]
+        share = size / (size + 8 * self.patches)
+        return (1 - share) * total + share * total * np.eye(size)
+
 
 def patches_of(batch: Array, geometry: Geometry, positions: int | None = None) -> NDArray[np.float32]:
     """What the rows of a weight meet, float32 [G, patches, K]; at most `positions` patches of a sample."""

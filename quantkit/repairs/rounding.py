@@ -166,7 +166,8 @@ def descended(
 class Rounded:
     """A network whose weights lie on their grids max|w|/127, so that Q/DQ takes them as they are.
 
-    gains: node → how much smaller than nearest rounding's its error is, in dB, on the samples; skipped: node → reason.
+    gains: node → how much smaller than nearest rounding's its error is, in dB, by the Gram matrix of the samples (shrunk
+    where they are few); skipped: node → reason.
     """
 
     proto: onnx.ModelProto
@@ -220,7 +221,7 @@ def gathered(layers: Sequence[Layer], observe: Observe) -> dict[tuple[str, Geome
     for batch in observe(tuple(dict.fromkeys(tensor for tensor, _ in sums))):
         for (tensor, _), gram in sums.items():
             gram.add(batch[tensor])
-    return {key: gram.value for key, gram in sums.items()}
+    return {key: gram.shrunk for key, gram in sums.items()}
 
 
 def round_layer(editor: Editor, layer: Layer, grams: NDArray[np.float64]) -> float:

@@ -45,10 +45,13 @@ def outputs_of(proto: onnx.ModelProto, *names: str, **feeds: NDArray[Any]) -> li
 
 def figures_of(model: Model, **feeds: NDArray[Any]) -> dict[str, ChannelFigures]:
     """Figures of every input of a weighted operator."""
+    views = watched_tensors(model).channels
+    inner = [view.tensor for view in views if view.tensor not in feeds]
+    values = {**feeds, **dict(zip(inner, outputs_of(model.proto, *inner, **feeds), strict=True))} if inner else feeds
     found = {}
-    for view in watched_tensors(model).channels:
-        values = feeds[view.tensor] if view.tensor in feeds else outputs_of(model.proto, view.tensor, **feeds)[0]
-        flat = np.moveaxis(values.astype(np.float64), view.axis, 0).reshape(values.shape[view.axis], -1)
+    for view in views:
+        x = values[view.tensor].astype(np.float64)
+        flat = np.moveaxis(x, view.axis, 0).reshape(x.shape[view.axis], -1)
         found[view.tensor] = ChannelFigures(view.axis, np.abs(flat).max(1), flat.mean(1), (flat**2).mean(1))
     return found
 

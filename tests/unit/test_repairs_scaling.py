@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from quantkit.errors import ModelError, UsageError
-from quantkit.graph import Model, with_qdq
+from quantkit.graph import Model, load_model, with_qdq
 from quantkit.repairs import ChannelFigures, equalized, smoothed
 from tests.unit.repairing import again, figures_of, model_of, outputs_of, weight_of
 
@@ -290,3 +291,17 @@ def test_only_what_a_normalization_makes_is_smoothed() -> None:
     made = smoothed(model, figures_of(model, x=TOKENS))
     assert (made.factors, made.skipped) == ({}, {})
     assert isinstance(made.proto, onnx.ModelProto)
+
+
+# A trained network ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.shared
+def test_a_face_detector_is_equalized_to_the_bit(shared: Path) -> None:
+    model = load_model(shared / "models" / "ultraface.onnx")
+    x = RANDOM.normal(size=(1, 3, 240, 320)).astype(np.float32)
+    made = equalized(model, figures_of(model, input=x), exact=True)
+    assert len(made.factors) > 30
+    assert "input of the network" in made.skipped["input"]
+    for ours, theirs in zip(outputs_of(made.proto, input=x), outputs_of(model.proto, input=x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -163,6 +163,19 @@ def test_sums_do_not_depend_on_the_batches() -> None:
     np.testing.assert_allclose(grams[0][0], patches.T @ patches, rtol=1e-4, atol=1e-3)
 
 
+def test_few_patches_say_little_about_pairs() -> None:
+    (layer,) = layers_of(Editor(model_of(f"{FLAT} {{ f = Flatten(x) y = Gemm(f, w) }}", w=normal(294, 5))), {})
+    few, many = (GramAccumulator(layer.geometry) for _ in range(2))
+    few.add(normal(1, 294))
+    many.add(normal(4096, 294))
+    for gram, kept in ((few, 0.03), (many, 0.99)):
+        np.testing.assert_allclose(gram.shrunk[0].diagonal(), gram.value[0].diagonal())
+        off = ~np.eye(294, dtype=bool)
+        share = gram.shrunk[0][off] / gram.value[0][off]
+        np.testing.assert_allclose(share, share[0], rtol=1e-6)
+        assert share[0] == pytest.approx(kept, abs=0.01)
+
+
 def test_a_gram_matrix_of_nothing_or_of_nan_is_refused() -> None:
     (layer,) = layers_of(Editor(model_of(f"{X} {{ y = Conv(x, w) }}", w=normal(4, 6, 3, 3))), {})
     gram = GramAccumulator(layer.geometry)
@@ -234,7 +247,7 @@ def test_the_first_layers_output_is_nearer() -> None:
     copy.proto.graph.initializer[0].raw_data = simple.tobytes()
     truth, ours, theirs = (outputs_of(p, "c", x=IMAGES)[0] for p in (model.proto, made.proto, copy.proto))
     gain = 10 * np.log10(((theirs - truth) ** 2).sum() / ((ours - truth) ** 2).sum())
-    assert gain == pytest.approx(made.gains["c"], abs=0.1)
+    assert gain == pytest.approx(made.gains["c"], abs=0.5)
 
 
 def test_what_is_not_rounded_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
