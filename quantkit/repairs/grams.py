@@ -56,7 +56,8 @@ class GramAccumulator:
         """H shrunk towards its diagonal by K/(K + 8·patches), so that few patches are not taken for all there are."""
         total, size = self.value, self.value.shape[1]
         share = size / (size + 8 * self.patches)
-        return (1 - share) * total + share * total * np.eye(size)
+        mixed: NDArray[np.float64] = (1 - share) * total + share * total * np.eye(size)
+        return mixed
 
 
 def patches_of(batch: Array, geometry: Geometry, positions: int | None = None) -> NDArray[np.float32]:

@@ -166,8 +166,8 @@ def descended(
 class Rounded:
     """A network whose weights lie on their grids max|w|/127, so that Q/DQ takes them as they are.
 
-    gains: node → how much smaller than nearest rounding's its error is, in dB, by the Gram matrix of the samples (shrunk
-    where they are few); skipped: node → reason.
+    gains: node → how much smaller than nearest rounding's its error is, in dB, by the Gram matrix of the samples
+    (shrunk where they are few); skipped: node → reason.
     """
 
     proto: onnx.ModelProto
