@@ -1,0 +1,187 @@
+"""Bias correction: weights that were rounded shift the mean of what they compute; the bias takes the shift back.
+
+With x of mean E[x_c] per input channel, rounding W to Ŵ adds on average
+
+    E[Δy_o] = Σ_c Σ_k (Ŵ − W)[o, c, k] · E[x_c] · p_k
+
+to output channel o, and the bias loses it. p_k is the share of output positions at which tap k reads the input rather
+than padding; it is 1 where the input's size is not known (nearly right: padding is a thin border). The mean of x is
+that of all positions, so that borders that differ from the middle are an approximation.
+
+Source: Nagel et al. 2019 (arXiv 1906.04721) §4.2, with measured means instead of those of batch normalization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quantkit.errors import UsageError
+from quantkit.graph.model import Model
+from quantkit.graph.tensors import inferred
+from quantkit.numerics import LEVELS
+from quantkit.repairs.editing import Editor
+from quantkit.repairs.figures import ChannelFigures, decibels
+from quantkit.repairs.grams import same_pads
+from quantkit.repairs.layers import Geometry, Layer, layers_of
+from quantkit.repairs.linking import Shape, shapes
+from quantkit.repairs.operators import attribute
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+    from quantkit.values import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """A network with corrected biases. shifts: node → what was added to its bias [O]; gains: node → how much smaller
+    the error of its weights becomes by that, predicted, in dB; skipped: node → why it stays as it is.
+    """
+
+    proto: onnx.ModelProto
+    shifts: Mapping[str, Array]
+    gains: Mapping[str, float]
+    skipped: Mapping[str, str]
+
+
+def corrected(
+    model: Model,
+    channels: Mapping[str, ChannelFigures],
+    reference: Model | None = None,
+    exclude: Collection[str] = (),
+) -> Corrected:
+    """Correct the biases of `model` for the rounding of its weights to their grids max|w|/127.
+
+    channels: tensor → figures; of these only means and squares are looked at. reference: the network before its weights
+    were changed, for example by adaptive rounding; nodes are matched by name. exclude: nodes that stay float.
+    ModelError where a weight is not finite, UsageError where the reference is another network.
+    """
+    editor = Editor(model)
+    sizes = shapes(inferred(editor.proto).graph)
+    origin = Editor(reference) if reference is not None else None
+    skipped: dict[str, str] = {}
+    before = {layer.name: layer for layer in layers_of(origin, {})} if origin else {}
+    shifts: dict[str, Array] = {}
+    gains: dict[str, float] = {}
+    for layer in list(layers_of(editor, skipped)):
+        figures = channels.get(layer.tensor)
+        place = bias_of(editor, layer)
+        reason = obstacle(layer, figures, exclude) or (place if isinstance(place, str) else None)
+        if reason or figures is None or isinstance(place, str):
+            skipped[layer.name] = reason or ""
+            continue
+        error = error_of(editor, layer, origin, before)
+        means, squares = spread_means(layer, figures, sizes.get(layer.tensor, ()))
+        shift = -np.einsum("grk,gk->gr", error, means).reshape(-1)
+        gains[layer.name] = gain_of(error, means, squares, shift)
+        shifts[layer.name] = add_to_bias(editor, layer, place, shift)
+    return Corrected(editor.finished(), shifts, gains, skipped)
+
+
+def obstacle(layer: Layer, figures: ChannelFigures | None, exclude: Collection[str]) -> str | None:
+    """Why a layer is not corrected."""
+    if layer.name in exclude:
+        return "excluded"
+    if figures is None:
+        return f"no statistics of {layer.tensor}"
+    if layer.operator == "ConvTranspose":
+        return "the taps of a ConvTranspose reach different places, one bias cannot correct them"
+    return (
+        "its weights are on the left: its outputs are no channels"
+        if layer.operator != "Conv" and layer.place == 0
+        else None
+    )
+
+
+def bias_of(editor: Editor, layer: Layer) -> tuple[onnx.NodeProto, int] | str:
+    """The node and the place of a layer's bias; a text says why there is none to correct."""
+    node = editor.proto.graph.node[layer.node]
+    if layer.operator != "MatMul":
+        name = node.input[2] if len(node.input) > 2 else ""
+        known = not name or editor.constant(name)
+        scaled = layer.operator == "Gemm" and name and not attribute(node, "beta", 1.0)
+        return (node, 2) if known and not scaled else "its bias is not known"
+    readers = [reader for reader in editor.proto.graph.node if node.output[0] in reader.input]
+    if editor.reads(node.output[0]) != 1 or len(readers) != 1 or readers[0].op_type != "Add":
+        return "no Add of a constant follows it"
+    place = 1 - list(readers[0].input).index(node.output[0])
+    name = readers[0].input[place]
+    if not editor.constant(name) or len(editor.shape(name)) != 1:
+        return "no Add of a constant vector follows it"
+    return readers[0], place
+
+
+def error_of(editor: Editor, layer: Layer, origin: Editor | None, before: Mapping[str, Layer]) -> NDArray[np.float64]:
+    """Ŵ − W as rows [G, R, K]: the weight on its grid, less what it was."""
+    weight = editor.values(editor.weight_of(layer.node, layer.place))
+    rows, scales = layer.rows(weight).astype(np.float64), layer.scales(weight)[..., None].astype(np.float64)
+    grid = np.clip(np.rint(rows / scales), -LEVELS, LEVELS) * scales
+    if origin is None:
+        return np.asarray(grid - rows)
+    twin = before.get(layer.name)
+    was = origin.values(origin.weight_of(twin.node, twin.place)) if twin else None
+    if twin is None or was is None or was.shape != weight.shape:
+        raise UsageError(
+            f"the reference has no node {layer.name!r} with weights of shape {list(weight.shape)}",
+            remedy="give the same network as it was before its weights were changed",
+        )
+    return np.asarray(grid - twin.rows(was))
+
+
+def spread_means(
+    layer: Layer, figures: ChannelFigures, shape: Shape
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and mean square [G, K] of what each column of the rows meets, padding counted in where sizes are known."""
+    geometry = layer.geometry
+    inside = interior(geometry, shape[2:])
+    taps = inside.size
+    means = np.repeat(figures.mean.reshape(geometry.groups, -1), taps, axis=1)
+    squares = np.repeat(figures.square.reshape(geometry.groups, -1), taps, axis=1)
+    shares = np.tile(inside.reshape(-1), means.shape[1] // taps)
+    return means * shares, squares * shares
+
+
+def interior(geometry: Geometry, size: Shape) -> NDArray[np.float64]:
+    """The share of output positions at which each tap of a kernel reads the input, in the kernel's shape."""
+    shares = np.ones((1,) * len(geometry.kernel))
+    for k, taps in enumerate(geometry.kernel):
+        long = size[k] if k < len(size) else None
+        reach, stride = (taps - 1) * geometry.dilations[k] + 1, geometry.strides[k]
+        each = np.ones(taps)
+        if long is not None:
+            begin, end = geometry.pads[k], geometry.pads[k + len(geometry.kernel)]
+            if geometry.same:
+                begin, end = same_pads(long, reach, stride, geometry.same)
+            starts = np.arange(0, max(long + begin + end - reach, 0) + 1, stride) - begin
+            places = starts[:, None] + geometry.dilations[k] * np.arange(taps)
+            each = ((places >= 0) & (places < long)).mean(axis=0)
+        shares = shares * each.reshape(-1, *(1,) * (len(geometry.kernel) - 1 - k))
+    return shares
+
+
+def gain_of(
+    error: NDArray[np.float64], means: NDArray[np.float64], squares: NDArray[np.float64], shift: NDArray[np.float64]
+) -> float:
+    """The predicted gain in dB, as if channels were independent of each other."""
+    spread = float(np.einsum("grk,gk->", error**2, np.maximum(squares - means**2, 0.0)))
+    mean = float((shift**2).sum())
+    return decibels(spread + mean, spread) if spread > 0 else 0.0
+
+
+def add_to_bias(editor: Editor, layer: Layer, where: tuple[onnx.NodeProto, int], shift: NDArray[np.float64]) -> Array:
+    """Add a shift [O] to the bias; returns what was added, as the bias takes it."""
+    node, place = where
+    if layer.operator == "Gemm":
+        old = len(node.input) > 2 and node.input[2]
+        shift = shift * attribute(node, "alpha", 1.0) / (attribute(node, "beta", 1.0) if old else 1.0)
+        if not old:
+            editor.set_attribute(node, "beta", 1.0)
+    name = node.input[place] if place < len(node.input) else ""
+    old_bias = editor.values(name) if name else np.zeros(len(shift), np.float32)
+    editor.replace(node, place, old_bias + shift)
+    return shift

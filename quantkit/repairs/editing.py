@@ -1,0 +1,116 @@
+"""A copy of a model whose weights can be read and replaced, without touching what else reads them.
+
+A repair changes a weight for one node. Where the weight has that reader only, it is replaced in its place; where others
+read it too (a shared weight, a subgraph, a graph output), that node gets a copy under a new name. What nobody reads any
+more afterwards is removed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quantkit.errors import ModelError
+from quantkit.graph.model import DTYPES, Model
+from quantkit.graph.quantizing import LEAST_IR, fresh, known_weights, names_of
+from quantkit.graph.tensors import outer_names
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.values import Array
+
+
+class Editor:
+    """Reads and replaces the weights of a copy of `model`. `overridable` are weights that a caller may feed."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.proto = type(model.proto)()
+        self.proto.CopyFrom(model.proto)
+        graph = self.proto.graph
+        self._weights = known_weights(graph)
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        # Before IR 4 every initializer had to be listed as an input: there the list says nothing.
+        listed = {value.name for value in graph.input} if self.proto.ir_version >= LEAST_IR else set()
+        self.overridable = listed & set(self._initializers)
+        self._readers = Counter(name for node in graph.node for name in node.input)
+        for node in graph.node:
+            self._readers.update(outer_names(node))
+        self._readers.update(value.name for value in graph.output)
+        self._names = names_of(graph)
+        self._replaced: set[str] = set()
+
+    def constant(self, name: str) -> bool:
+        """Whether a tensor is a float32 weight whose values are known and stay so."""
+        tensor = self._weights.get(name)
+        return tensor is not None and DTYPES.get(tensor.data_type) == "float32" and tensor.name not in self.overridable
+
+    def reads(self, name: str) -> int:
+        """How often a tensor is read, as an output of the network and in subgraphs too."""
+        return self._readers[name]
+
+    def weight_of(self, number: int, place: int) -> str:
+        """The name of input `place` of node `number`."""
+        name: str = self.proto.graph.node[number].input[place]
+        return name
+
+    def set_attribute(self, node: onnx.NodeProto, name: str, value: float) -> None:
+        """Give an attribute of a node another value."""
+        from onnx import helper
+
+        for attribute in [attribute for attribute in node.attribute if attribute.name == name]:
+            node.attribute.remove(attribute)
+        node.attribute.append(helper.make_attribute(name, value))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a weight."""
+        return tuple(self._weights[name].dims)
+
+    def values(self, name: str) -> Array:
+        """The values of a weight, read-only. ModelError where one is NaN or infinite."""
+        from onnx import numpy_helper
+
+        tensor = self._weights[name]
+        values: Array = numpy_helper.to_array(tensor, str(self._model.folder))
+        if not np.isfinite(values).all():
+            raise ModelError(f"{self._model.path}: weight {name!r} holds NaN or Inf", remedy="export the model again")
+        return values
+
+    def replace(self, node: onnx.NodeProto, place: int, values: Array) -> None:
+        """Give input `place` of `node` other values; an input that is not there yet is added."""
+        from onnx import numpy_helper
+
+        name = node.input[place] if place < len(node.input) else ""
+        tensor = self._initializers.get(name)
+        if tensor is not None and self._readers[name] == 1:
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
+            return
+        added = fresh(f"{name}_repaired" if name else f"{node.output[0]}_bias", self._names)
+        created = self.proto.graph.initializer.add()
+        created.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), added))
+        self.proto.ir_version = max(self.proto.ir_version, LEAST_IR)
+        self._initializers[added] = self._weights[added] = created
+        self._readers[added] += 1
+        if name:
+            self._readers[name] -= 1
+            self._replaced.add(name)
+        node.input.extend([""] * (place + 1 - len(node.input)))
+        node.input[place] = added
+
+    def finished(self) -> onnx.ModelProto:
+        """The edited model, without the weights that nobody reads since."""
+        graph = self.proto.graph
+        orphans = {name for name in self._replaced if not self._readers[name]}
+        while orphans:
+            makers = [node for node in graph.node if set(node.output) <= orphans and node.output]
+            for node in makers:
+                graph.node.remove(node)
+                self._readers.subtract(node.input)
+            for part in (graph.initializer, graph.input):
+                for value in [value for value in part if value.name in orphans]:
+                    part.remove(value)
+            orphans = {name for node in makers for name in node.input if name and not self._readers[name]}
+        return self.proto

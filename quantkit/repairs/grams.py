@@ -1,0 +1,105 @@
+"""Gram matrices H = Σ x xᵀ of what a weighted operator reads, batch by batch: memory does not grow with the samples."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from quantkit.errors import DataError
+from quantkit.repairs.layers import Geometry
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from quantkit.values import Array
+
+POSITIONS = 128
+"""Patches of one sample at most, at fixed places spread at random: neighbours say nearly the same."""
+ROWS = 1 << 13
+"""Patches that are multiplied at once."""
+
+
+class GramAccumulator:
+    """Adds up H [G, K, K] of the patches that a layer of this geometry reads."""
+
+    def __init__(self, geometry: Geometry, *, positions: int | None = POSITIONS) -> None:
+        self._geometry, self._positions = geometry, positions
+        self._total: NDArray[np.float64] | None = None
+        self.patches = 0
+
+    def add(self, batch: Array) -> None:
+        """Add activations: [N, C, spatial …] for a convolution, otherwise channels along the geometry's axis."""
+        patches = patches_of(batch, self._geometry, self._positions)
+        groups, count, size = patches.shape
+        if self._total is None:
+            self._total = np.zeros((groups, size, size))
+        for start in range(0, count, ROWS):
+            part = patches[:, start : start + ROWS]
+            # float32 products of a part, float64 sums of parts.
+            self._total += np.matmul(part.transpose(0, 2, 1), part) if groups > 1 else (part[0].T @ part[0])[None]
+        self.patches += count
+
+    @property
+    def value(self) -> NDArray[np.float64]:
+        """H so far, [G, K, K]. DataError where nothing was added, or something that is not finite."""
+        if self._total is None or not self.patches:
+            raise DataError("no activations were seen", remedy="give some samples")
+        if not np.isfinite(self._total).all():
+            raise DataError("activations hold NaN or Inf", remedy="look at the data, or leave these samples out")
+        return self._total
+
+    @property
+    def shrunk(self) -> NDArray[np.float64]:
+        """H shrunk towards its diagonal by K/(K + 8·patches), so that few patches are not taken for all there are."""
+        total, size = self.value, self.value.shape[1]
+        share = size / (size + 8 * self.patches)
+        mixed: NDArray[np.float64] = (1 - share) * total + share * total * np.eye(size)
+        return mixed
+
+
+def patches_of(batch: Array, geometry: Geometry, positions: int | None = None) -> NDArray[np.float32]:
+    """What the rows of a weight meet, float32 [G, patches, K]; at most `positions` patches of a sample."""
+    batch = np.asarray(batch, np.float32)
+    if not geometry.kernel:
+        flat = np.moveaxis(batch, geometry.axis, -1).reshape(-1, batch.shape[geometry.axis])
+        return np.ascontiguousarray(flat)[None]
+    samples, channels, groups = batch.shape[0], batch.shape[1], geometry.groups
+    ones = (1,) * len(geometry.kernel)
+    windows = windows_of(batch, geometry) if geometry.strides else batch.reshape(batch.shape + ones)
+    spatial = windows.shape[2 : 2 + len(geometry.kernel)]
+    chosen = chosen_positions(prod(spatial), positions)
+    where: tuple[Any, ...] = (slice(None), slice(None), *np.unravel_index(chosen, spatial))
+    picked = windows[where]  # [N, C, P, kernel …]
+    picked = picked.reshape(samples, groups, channels // groups, len(chosen), -1)
+    ordered = picked.transpose(1, 0, 3, 2, 4)
+    return np.ascontiguousarray(ordered).reshape(groups, samples * len(chosen), -1)
+
+
+def windows_of(batch: Array, geometry: Geometry) -> Array:
+    """Every patch of a padded batch, [N, C, out …, kernel …], as a view."""
+    spatial = range(len(geometry.kernel))
+    reach = [(k - 1) * d + 1 for k, d in zip(geometry.kernel, geometry.dilations, strict=True)]
+    pads = [(geometry.pads[k], geometry.pads[k + len(reach)]) for k in spatial]
+    if geometry.same:
+        pads = [same_pads(batch.shape[2 + k], reach[k], geometry.strides[k], geometry.same) for k in spatial]
+    padded = np.pad(batch, [(0, 0), (0, 0), *pads])
+    windows = sliding_window_view(padded, reach, axis=tuple(2 + k for k in spatial))
+    steps = [slice(None, None, step) for step in (1, 1, *geometry.strides, *geometry.dilations)]
+    return windows[tuple(steps)]
+
+
+def same_pads(size: int, reach: int, stride: int, same: str) -> tuple[int, int]:
+    """The pads of auto_pad: as many outputs as size/stride, rounded up."""
+    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+    less, more = total // 2, total - total // 2
+    return (less, more) if same == "SAME_UPPER" else (more, less)
+
+
+def chosen_positions(count: int, most: int | None) -> NDArray[np.intp]:
+    """Which of `count` places are looked at: all, or `most` at random, always the same."""
+    if most is None or count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(count).permutation(count)[:most])

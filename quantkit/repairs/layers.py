@@ -1,0 +1,132 @@
+"""Weighted operators as matrices: which input meets which weight, and the weight as rows that meet patches of it.
+
+operator          input [N, …]            rows of the weight [G, R, K]
+Conv              patches, K = C/G·taps   an output channel each
+ConvTranspose     pixels, K = C/G         an output channel and a tap each; stride ≥ kernel, so that taps do not meet
+Gemm, MatMul      vectors, K              an output each
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quantkit.graph.quantizing import WEIGHTED, channel_scales, weight_axis
+from quantkit.repairs.editing import Editor
+from quantkit.repairs.operators import attribute
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.values import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How the rows of a weight meet an input: channels along `axis`, `groups` of them apart, patches of `kernel`.
+
+    kernel, strides, dilations: one number a spatial dimension, empty where there are no patches. pads: as in ONNX,
+    the beginnings before the ends.
+    """
+
+    axis: int
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
+    same: str = ""
+    """SAME_UPPER or SAME_LOWER: pads follow from the input's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A weighted operator: node number, the node's name, its input tensor, and the place and axis of its weight."""
+
+    node: int
+    name: str
+    tensor: str
+    place: int
+    axis: int
+    operator: str
+    geometry: Geometry
+
+    def rows(self, weight: Array) -> Array:
+        """The weight as [G, R, K]."""
+        groups = self.geometry.groups
+        if self.operator == "Conv":
+            return weight.reshape(groups, weight.shape[0] // groups, -1)
+        if self.operator == "ConvTranspose":
+            outputs = np.moveaxis(weight.reshape(groups, weight.shape[0] // groups, -1), 1, 2)
+            return np.ascontiguousarray(outputs)
+        return (weight if self.axis == 0 else weight.T)[None]
+
+    def rows_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """G, R and K for a weight of `shape`."""
+        groups = self.geometry.groups
+        if self.operator == "Conv":
+            return groups, shape[0] // groups, prod(shape[1:])
+        if self.operator == "ConvTranspose":
+            return groups, prod(shape[1:]), shape[0] // groups
+        return 1, shape[self.axis], shape[1 - self.axis]
+
+    def back(self, rows: Array, shape: tuple[int, ...]) -> Array:
+        """The weight of `shape` from its rows."""
+        if self.operator == "ConvTranspose":
+            return np.moveaxis(rows, 2, 1).reshape(shape)
+        return rows.reshape(shape) if self.operator == "Conv" or self.axis == 0 else rows[0].T
+
+    def scales(self, weight: Array) -> Array:
+        """The scale max|w|/127 of every row, float32 [G, R]: that of its output channel."""
+        groups, grouped = self.geometry.groups, self.operator == "ConvTranspose"
+        if grouped:  # output channels lie along axis 1, a group's at a time
+            weight = np.moveaxis(weight.reshape(groups, -1, *weight.shape[1:]), 2, 1)
+            weight = weight.reshape(groups * weight.shape[1], -1)
+        each = channel_scales(weight, 0 if grouped else self.axis)
+        return np.repeat(each, prod(self.geometry.kernel) if grouped else 1).reshape(groups, -1)
+
+
+def layers_of(editor: Editor, skipped: dict[str, str]) -> Iterator[Layer]:
+    """The weighted operators whose weights are known, in graph order; `skipped` gets the others with the reason."""
+    for number, node in enumerate(editor.proto.graph.node):
+        if node.op_type not in WEIGHTED or node.domain not in ("", "ai.onnx"):
+            continue
+        known = [k for k in (0, 1) if editor.constant(node.input[k])]
+        name = node.name or node.output[0]
+        if len(known) != 1:
+            skipped[name] = "its weights are not known" if not known else "both of its inputs are weights"
+            continue
+        place = known[0]
+        geometry = geometry_of(node, place, editor.shape(node.input[place]))
+        if isinstance(geometry, str):
+            skipped[name] = geometry
+            continue
+        axis = weight_axis(node, place, len(editor.shape(node.input[place])))
+        yield Layer(number, name, node.input[1 - place], place, axis, node.op_type, geometry)
+
+
+def geometry_of(node: onnx.NodeProto, place: int, shape: tuple[int, ...]) -> Geometry | str:
+    """How a weight of `shape` meets the other input; a text says why it is not supported."""
+    if node.op_type in ("Gemm", "MatMul"):
+        if len(shape) != 2:
+            return f"its weight has {len(shape)} dimensions"
+        first = "transA" if place == 1 else "transB"
+        flipped = node.op_type == "Gemm" and bool(attribute(node, first, 0))
+        return Geometry(axis=-1 if (place == 1) != flipped else -2)
+    if place != 1:
+        return "its input is a weight"
+    kernel, spatial = shape[2:], len(shape) - 2
+    strides = tuple(attribute(node, "strides", (1,) * spatial))
+    dilations = tuple(attribute(node, "dilations", (1,) * spatial))
+    groups = int(attribute(node, "group", 1))
+    if node.op_type == "ConvTranspose":
+        if any(s < (k - 1) * d + 1 for s, k, d in zip(strides, kernel, dilations, strict=True)):
+            return "its kernel overlaps itself: stride below the kernel's size"
+        return Geometry(1, groups, kernel)
+    same = attribute(node, "auto_pad", b"NOTSET").decode()
+    pads = tuple(attribute(node, "pads", (0,) * 2 * spatial))
+    return Geometry(1, groups, kernel, strides, dilations, pads, same if same.startswith("SAME") else "")

@@ -1,0 +1,242 @@
+"""Adaptive rounding: weights to the codes that change a layer's output least, rather than to the nearest.
+
+Rounding a row w of weights to ŵ = scale·q changes an output by (ŵ − w)·x. Over the data its energy is
+
+    E = (ŵ − w)ᵀ H (ŵ − w)        H = Σ x xᵀ, the Gram matrix of the layer's input [K, K] (patches for a convolution)
+
+Nearest rounding minimises it only where H is diagonal. Three steps, all rows at once:
+
+    compensate     columns in the order of falling H_kk; what a column errs is taken up by those after it (GPTQ)
+    choose         row by row, the better of that and nearest rounding
+    descend        sweeps over the columns: move a code by ±1 where that lowers E, exactly
+
+Codes stay in −127 … 127 and within ±2 of the nearest, and a row's largest weight keeps the code ±127, so that the row's
+scale max|w|/127 reads the same from ŵ. E is therefore never larger than nearest rounding's.
+
+Source: Frantar et al. 2022, "GPTQ" (arXiv 2210.17323) for the first step; coordinate descent is exact for a quadratic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from quantkit.graph.model import Model
+from quantkit.numerics import LEVELS
+from quantkit.repairs.editing import Editor
+from quantkit.repairs.figures import decibels
+from quantkit.repairs.grams import GramAccumulator
+from quantkit.repairs.layers import Geometry, Layer, layers_of
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+    from quantkit.values import Batch
+
+Observe: TypeAlias = "Callable[[Sequence[str]], Iterable[Batch]]"
+LARGEST = 4608
+"""Weights in a row at most: a Gram matrix is K × K, and inverting it takes K³."""
+MEMORY = 1 << 28
+"""Bytes of Gram matrices that are held at once."""
+
+REACH = 2
+"""Codes this far from the nearest are looked at."""
+DAMPING = 0.01
+"""Of the mean diagonal, added to it before it is inverted (GPTQ's)."""
+SWEEPS = 8
+BLOCK = 64
+"""Columns whose compensation is gathered before it reaches the rest (GPTQ's lazy batches)."""
+
+
+def rounded(weight: NDArray[np.floating], scales: NDArray[np.floating], gram: NDArray[np.floating]) -> NDArray[np.int8]:
+    """Codes int8 [O, K] of `weight` [O, K] on the grids `scales` [O], for inputs with Gram matrix `gram` [K, K].
+
+    gram: symmetric and positive semidefinite; its unit does not matter.
+    """
+    target = np.asarray(weight, np.float64) / np.asarray(scales, np.float64)[:, None]
+    nearest = np.clip(np.rint(target), -LEVELS, LEVELS)
+    hessian = np.asarray(gram, np.float64)
+    least, most = limits(target, nearest)
+    codes = compensated(target, hessian, least, most)
+    worse = energies(codes - target, hessian) >= energies(nearest - target, hessian)
+    codes[worse] = nearest[worse]
+    codes = descended(codes, target, hessian, least, most)
+    worse = energies(codes - target, hessian) > energies(nearest - target, hessian)
+    codes[worse] = nearest[worse]
+    return codes.astype(np.int8)
+
+
+def energies(error: NDArray[np.float64], gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """eᵀ H e of every row."""
+    values: NDArray[np.float64] = np.einsum("ok,ok->o", error @ gram, error)
+    return values
+
+
+def limits(
+    target: NDArray[np.float64], nearest: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The least and the largest code allowed for every weight."""
+    size = np.abs(target)
+    peak = (size >= size.max(axis=1, initial=0.0, keepdims=True)) & (np.abs(nearest) == LEVELS)
+    reach = np.where(peak, 0, REACH)
+    return np.maximum(nearest - reach, -LEVELS), np.minimum(nearest + reach, LEVELS)
+
+
+def compensated(
+    target: NDArray[np.float64], gram: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """GPTQ: round column by column, the error of each spread over the columns that follow."""
+    diagonal = np.diag(gram)
+    order = np.argsort(-diagonal, kind="stable")
+    inverse = inverse_root(gram[np.ix_(order, order)])
+    if inverse is None:
+        return np.clip(np.rint(target), least, most)
+    left, codes = target[:, order], np.empty_like(target)
+    low, high = least[:, order], most[:, order]
+    columns = left.shape[1]
+    for start in range(0, columns, BLOCK):
+        stop = min(start + BLOCK, columns)
+        errors = np.empty((len(left), stop - start))
+        for k in range(start, stop):
+            codes[:, k] = np.clip(np.rint(left[:, k]), low[:, k], high[:, k])
+            errors[:, k - start] = (left[:, k] - codes[:, k]) / inverse[k, k]
+            left[:, k:stop] -= np.outer(errors[:, k - start], inverse[k, k:stop])
+        left[:, stop:] -= errors @ inverse[start:stop, stop:]
+    back = np.empty_like(codes)
+    back[:, order] = codes
+    return back
+
+
+def inverse_root(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The upper Cholesky factor of H⁻¹, H damped; None where H is zero."""
+    mean = float(np.diag(gram).mean()) if len(gram) else 0.0
+    if mean <= 0.0:
+        return None
+    damped = gram + DAMPING * mean * np.eye(len(gram))
+    # H = L·Lᵀ with rows and columns reversed gives H⁻¹ = Uᵀ·U for U = L⁻¹ reversed back: one factorisation.
+    lower = np.linalg.cholesky(damped[::-1, ::-1])
+    root: NDArray[np.float64] = np.linalg.inv(lower)[::-1, ::-1]
+    return root
+
+
+def descended(
+    codes: NDArray[np.float64],
+    target: NDArray[np.float64],
+    gram: NDArray[np.float64],
+    least: NDArray[np.float64],
+    most: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Coordinate descent: every code at the best place for the others, column by column, until nothing moves.
+
+    With g = H·e the energy changes by 2·δ·g_k + δ²·H_kk for a move δ of code k: best is −g_k/H_kk, rounded.
+    """
+    codes = codes.copy()
+    diagonal = np.diag(gram)
+    order = np.flatnonzero(diagonal > 0)
+    slope = (codes - target) @ gram
+    for _ in range(SWEEPS):
+        moved = 0
+        for start in range(0, len(order), BLOCK):
+            block = order[start : start + BLOCK]
+            inner = slope[:, block]
+            local = gram[np.ix_(block, block)]
+            moves = np.zeros_like(inner)
+            for j, k in enumerate(block):
+                wanted = np.rint(-inner[:, j] / diagonal[k])
+                move = np.clip(codes[:, k] + wanted, least[:, k], most[:, k]) - codes[:, k]
+                rows = np.flatnonzero(move)
+                if rows.size:
+                    codes[rows, k] += move[rows]
+                    moves[rows, j] = move[rows]
+                    inner[rows] += np.outer(move[rows], local[j])
+            changed = np.flatnonzero(moves.any(axis=1))
+            if changed.size:
+                slope[changed] += moves[changed] @ gram[block]
+                moved += changed.size
+        if not moved:
+            break
+    return codes
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """A network whose weights lie on their grids max|w|/127, so that Q/DQ takes them as they are.
+
+    gains: node → how much smaller than nearest rounding's its error is, in dB, by the Gram matrix of the samples
+    (shrunk where they are few); skipped: node → reason.
+    """
+
+    proto: onnx.ModelProto
+    gains: Mapping[str, float]
+    skipped: Mapping[str, str]
+
+
+def with_rounded_weights(model: Model, observe: Observe, exclude: Collection[str] = ()) -> Rounded:
+    """Round the weights of all weighted operators but `exclude` (by name, or first output where there is none).
+
+    observe: hands out the named tensors batch by batch; it may be called more than once, each time from the start.
+    ModelError where a weight is not finite, DataError where an activation is not.
+    """
+    editor = Editor(model)
+    skipped: dict[str, str] = {}
+    gains: dict[str, float] = {}
+    layers = []
+    for layer in layers_of(editor, skipped):
+        size = layer.rows_shape(editor.shape(editor.weight_of(layer.node, layer.place)))
+        if layer.name in exclude:
+            skipped[layer.name] = "excluded"
+        elif size[2] > LARGEST:
+            skipped[layer.name] = f"it sums over {size[2]} weights, more than {LARGEST}"
+        else:
+            layers.append((layer, size[0] * size[2] ** 2 * 8))
+    for part in portions(layers, MEMORY):
+        grams = gathered(part, observe)
+        for layer in part:
+            gains[layer.name] = round_layer(editor, layer, grams[layer.tensor, layer.geometry])
+    return Rounded(editor.finished(), gains, skipped)
+
+
+def portions(layers: Sequence[tuple[Layer, int]], memory: int) -> Iterator[list[Layer]]:
+    """Layers in turn, as many at once as have room for their Gram matrices."""
+    part: list[Layer] = []
+    held: dict[tuple[str, Geometry], int] = {}
+    for layer, size in layers:
+        key = (layer.tensor, layer.geometry)
+        if part and key not in held and sum(held.values()) + size > memory:
+            yield part
+            part, held = [], {}
+        part.append(layer)
+        held[key] = size
+    if part:
+        yield part
+
+
+def gathered(layers: Sequence[Layer], observe: Observe) -> dict[tuple[str, Geometry], NDArray[np.float64]]:
+    """The Gram matrices of layers, one for all that read a tensor the same way."""
+    sums = {(layer.tensor, layer.geometry): GramAccumulator(layer.geometry) for layer in layers}
+    for batch in observe(tuple(dict.fromkeys(tensor for tensor, _ in sums))):
+        for (tensor, _), gram in sums.items():
+            gram.add(batch[tensor])
+    return {key: gram.shrunk for key, gram in sums.items()}
+
+
+def round_layer(editor: Editor, layer: Layer, grams: NDArray[np.float64]) -> float:
+    """Put a layer's weights on their grid; returns the gain in dB."""
+    weight = editor.values(editor.weight_of(layer.node, layer.place))
+    rows, scales = layer.rows(weight), layer.scales(weight)
+    codes = np.stack([rounded(*each) for each in zip(rows, scales, grams, strict=True)])
+    grid = codes * scales[..., None]
+    nearest = np.clip(np.rint(rows / scales[..., None]), -LEVELS, LEVELS) * scales[..., None]
+    before, after = (
+        sum(
+            float(energies((values - row).astype(np.float64), gram).sum())
+            for values, row, gram in zip(each, rows, grams, strict=True)
+        )
+        for each in (nearest, grid)
+    )
+    editor.replace(editor.proto.graph.node[layer.node], layer.place, layer.back(grid, weight.shape))
+    return decibels(before, after)

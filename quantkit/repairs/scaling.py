@@ -1,0 +1,220 @@
+"""Factors per channel for a group of tensors: the choice among candidates by predicted error, and the rewrite.
+
+Dividing channel c of a group by s_c and multiplying the weights that read it by s_c changes nothing in float. What
+8 bits add to the output of such a reader is predicted (uniform rounding noise, weights per output channel max|w|/127):
+
+    activations   ρ · step²/12 · Σ_c s_c²·‖W_c‖²                    step = max_c(max|x_c|/s_c)/127
+    weights       ω · Σ_o (max_c s_c|W_oc|/127)²/12 · Σ_c k·E[x_c²]/s_c²          k: entries of W_oc
+
+ρ = 1/6: thresholds clip below max|x|, and zeros are exact (measured on ReLU networks). ω = 1 for weights rounded
+to nearest, 1/6 where adaptive rounding follows (`rounding`, measured: 8 dB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quantkit.numerics import LEVELS
+from quantkit.repairs.figures import ChannelFigures, decibels
+from quantkit.repairs.groups import group_of
+from quantkit.repairs.linking import Group, Layout, Network, spread
+
+if TYPE_CHECKING:
+    from quantkit.values import Array
+
+ALPHAS = tuple(k / 8 for k in range(9))
+OFFSETS = tuple(k / 8 for k in range(8))
+"""Shifts before factors are rounded to powers of two."""
+ACTIVATIONS = 1 / 6
+ADAPTIVE = 1 / 6
+BOUND = 8
+"""Factors stay within 2⁻⁸ … 2⁸ of the group's middle."""
+WORTH = 0.99
+"""A group is rewritten where its predicted error shrinks to this at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How factors are chosen. exact: powers of two only; adaptive: weights are rounded adaptively afterwards;
+    alphas: candidates for α; smooth: β = 1 − α only, as SmoothQuant has it.
+    """
+
+    exact: bool = False
+    adaptive: bool = True
+    alphas: tuple[float, ...] = ALPHAS
+    smooth: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """What `scale_groups` did. factors: first tensor of a group → factors [C] that it was divided by; gains: the
+    predicted gain of that group's readers in dB; skipped: tensor → why its group stays as it is.
+    """
+
+    factors: Mapping[str, Array]
+    gains: Mapping[str, float]
+    skipped: Mapping[str, str]
+
+
+def scale_groups(network: Network, channels: Mapping[str, ChannelFigures], ways: Ways) -> Scaled:
+    """Scale the groups of all tensors in `channels` that allow it, in the network's editor."""
+    factors: dict[str, Array] = {}
+    gains: dict[str, float] = {}
+    skipped: dict[str, str] = {}
+    done: set[str] = set()
+    for tensor, figures in channels.items():
+        rank = len(network.shapes.get(tensor, ()))
+        if tensor in done:
+            continue
+        if not rank and figures.axis < 0:
+            skipped[tensor] = "its number of dimensions is not known"
+            continue
+        group = group_of(network, tensor, Layout(figures.axis % rank if rank else figures.axis))
+        done.update(group.tensors)
+        reason = group.reason or settled(group, network)
+        chosen = None if reason else choose(network, group, channels, ways)
+        if chosen is None:
+            skipped[tensor] = reason or "nothing is gained"
+            continue
+        factors[tensor], gains[tensor] = chosen
+        apply(network, group, chosen[0])
+    return Scaled(factors, gains, skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A weighted operator that reads a group, output by output: [O, J] for the J input channels that an output sees.
+
+    index: the group's channel of each; largest: max|w| over the kernel; energy: Σw² over the kernel. taps: entries of
+    the kernel. amax, square: the figures of what it reads, [C·repeat], and owner [C·repeat]: the group's channels.
+    """
+
+    index: Array
+    largest: Array
+    energy: Array
+    taps: int
+    amax: Array
+    square: Array
+    owner: Array
+
+    def error(self, factors: Array, ways: Ways) -> float:
+        """Predicted error energy over signal energy, when the group is divided by `factors` [C]."""
+        s = factors[self.owner]
+        step = (self.amax / s).max() / LEVELS
+        wide = s[self.index]
+        activations = ACTIVATIONS * step**2 / 12 * (wide**2 * self.energy).sum()
+        rows = (wide * self.largest).max(axis=1) / LEVELS
+        weights = (rows**2 / 12 * self.taps * (self.square / s**2)[self.index].sum(axis=1)).sum()
+        signal = (self.energy * self.square[self.index]).sum()
+        share = ADAPTIVE if ways.adaptive else 1.0
+        return float((activations + share * weights) / signal) if signal > 0 else 0.0
+
+    def widths(self, count: int) -> Array:
+        """max|x| of each of the group's channels over that of the tensor."""
+        widths = alive(self.amax.reshape(count, -1).max(axis=1))
+        shares: Array = widths / widths.max()
+        return shares
+
+    def heights(self, count: int) -> Array:
+        """max|w| of each of the group's channels over that of the weight."""
+        each = np.zeros(count)
+        np.maximum.at(each, self.owner[self.index], self.largest)
+        shares: Array = alive(each) / max(each.max(), np.finfo(float).tiny)
+        return shares
+
+
+def settled(group: Group, network: Network) -> str | None:
+    """Why the parameters of a group do not fit it; otherwise count channels from the coarsest tensor on."""
+    least = min(where.repeat for where in group.tensors.values())
+    group.tensors = {name: Layout(where.axis, where.repeat / least) for name, where in group.tensors.items()}
+    group.ends = [replace(end, repeat=end.repeat / least) for end in group.ends]
+    if not any(end.reads for end in group.ends):
+        return "no weighted operator reads it"
+    count = channels_of(group, network)
+    ones = np.ones(count)
+    shapes = [network.editor.shape(network.nodes[end.node].input[end.place]) for end in group.ends]
+    if any(spread(end, ones, shape) is None for end, shape in zip(group.ends, shapes, strict=True)):
+        return "its operators disagree about the number of channels"
+    return None
+
+
+def channels_of(group: Group, network: Network) -> int:
+    """The number of channels of a group, by the first weight that reads it."""
+    end = next(end for end in group.ends if end.reads)
+    shape = network.editor.shape(network.nodes[end.node].input[end.place])
+    return int(shape[end.axis] * end.blocks / end.repeat)
+
+
+def readers_of(group: Group, network: Network, channels: Mapping[str, ChannelFigures]) -> list[Reader]:
+    """The quantized readers of a group with their weights."""
+    found = []
+    for end in group.ends:
+        figures = channels.get(end.reads or "")
+        if figures is None:
+            continue
+        weight = network.editor.values(network.nodes[end.node].input[end.place]).astype(np.float64)
+        lead = np.moveaxis(weight, end.axis, 1) if end.axis != -weight.ndim else np.swapaxes(weight, 0, 1)
+        outputs, inputs = lead.shape[:2]
+        flat = lead.reshape(outputs, inputs, -1)
+        block = np.arange(outputs) // (outputs // end.blocks)
+        index = block[:, None] * inputs + np.arange(inputs)
+        owner = np.arange(len(figures.amax)) // int(end.repeat)
+        largest, energy = np.abs(flat).max(axis=2), (flat**2).sum(axis=2)
+        found.append(Reader(index, largest, energy, flat.shape[2], figures.amax, figures.square, owner))
+    return found
+
+
+def choose(
+    network: Network, group: Group, channels: Mapping[str, ChannelFigures], ways: Ways
+) -> tuple[Array, float] | None:
+    """The factors with the least predicted error, and the gain in dB; None where leaving them out is best."""
+    readers = readers_of(group, network, channels)
+    count = channels_of(group, network)
+    if not readers or any(len(reader.owner) % count for reader in readers):
+        return None
+    before = sum(reader.error(np.ones(count), ways) for reader in readers)
+    best, least = None, before
+    for exponents in candidates(readers, count, ways):
+        factors = bounded(np.round(exponents) if ways.exact else exponents)
+        error = sum(reader.error(factors, ways) for reader in readers)
+        if error < least:
+            best, least = factors, error
+    return None if best is None or least > WORTH * before else (best, decibels(before, least))
+
+
+def candidates(readers: Sequence[Reader], count: int, ways: Ways) -> Iterator[Array]:
+    """Exponents of factors to try: α·log max|x| − β·log max|w| for several α, β either 0 or 1 − α."""
+    activations = np.log2([reader.widths(count) for reader in readers]).mean(axis=0)
+    weights = np.log2([reader.heights(count) for reader in readers]).max(axis=0)
+    for alpha in ways.alphas:
+        for beta in (1 - alpha,) if alpha == 0 or ways.smooth else (0.0, 1 - alpha):
+            for offset in OFFSETS if ways.exact else (0.0,):
+                yield alpha * activations - beta * weights + offset
+
+
+def alive(figures: Array) -> Array:
+    """Figures of channels, those of channels that are always 0 replaced by the middle of the others."""
+    some = figures > 0
+    middle = np.exp(np.log(figures[some]).mean()) if some.any() else 1.0
+    shares: Array = np.where(some, figures, middle)
+    return shares
+
+
+def bounded(exponents: Array) -> Array:
+    """2^exponents around their middle, within the bound."""
+    middle = np.round(np.median(exponents))
+    factors: Array = np.exp2(np.clip(exponents - middle, -BOUND, BOUND))
+    return factors
+
+
+def apply(network: Network, group: Group, factors: Array) -> None:
+    """Divide what makes the group by the factors, multiply what reads it."""
+    for end in group.ends:
+        node = network.nodes[end.node]
+        values = network.editor.values(node.input[end.place])
+        by = spread(end, factors.astype(np.float32) if end.power > 0 else 1 / factors, values.shape)
+        network.editor.replace(node, end.place, values * by)

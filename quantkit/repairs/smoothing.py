@@ -1,0 +1,77 @@
+"""SmoothQuant: what a LayerNormalization hands to matrix products gets even channels, its scale and bias take the rest.
+
+A few channels of a transformer's normalized activations are far wider than the others. They are divided by
+s_j = max|X_j|^α / max|W_j|^(1−α): in the scale and bias of the LayerNormalization that makes them, or in the constant
+of the last Mul where it is decomposed (that of a decomposed GELU as well); the rows of the weights are multiplied. All
+that reads such a tensor has to be a matrix product, or its factors have to pass through it (`linking`).
+
+α is chosen per group by predicted error (`scaling`) unless it is given.
+
+Source: Xiao et al. 2022, "SmoothQuant" (arXiv 2211.10438) §4, eq. 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quantkit.errors import UsageError
+from quantkit.graph.model import Model
+from quantkit.repairs.editing import Editor
+from quantkit.repairs.figures import ChannelFigures
+from quantkit.repairs.linking import POOLS, RESHAPES, SCALAR, Network
+from quantkit.repairs.scaling import ALPHAS, Ways, scale_groups
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.values import Array
+
+ABSORBING = frozenset({"LayerNormalization", "Mul"})
+"""Operators whose constants take the factors of their output."""
+BETWEEN = SCALAR | POOLS | RESHAPES | {"Add", "ReduceMean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothed:
+    """The same function with smoother activations. factors: tensor → factors [C] that it was divided by; gains: the
+    predicted gain of its readers in dB; skipped: tensor → why it stays as it is.
+    """
+
+    proto: onnx.ModelProto
+    factors: Mapping[str, Array]
+    gains: Mapping[str, float]
+    skipped: Mapping[str, str]
+
+
+def smoothed(
+    model: Model, channels: Mapping[str, ChannelFigures], *, alpha: float | None = None, adaptive: bool = True
+) -> Smoothed:
+    """Smooth the tensors in `channels` that a LayerNormalization or a Mul by a constant makes.
+
+    alpha: 0 … 1, the same for all, 0.5 in the paper; None chooses. adaptive: weights are going to be rounded
+    adaptively, so that they can carry more. UsageError where alpha is out of range, ModelError where a weight is not
+    finite.
+    """
+    if alpha is not None and not 0.0 <= alpha <= 1.0:
+        raise UsageError(f"alpha {alpha} is not in 0 … 1", remedy="for example 0.5, or leave it out: it is chosen then")
+    editor = Editor(model)
+    network = Network(editor, ABSORBING)
+    ways = Ways(False, adaptive, ALPHAS, False) if alpha is None else Ways(False, adaptive, (alpha,), True)
+    wanted = {name: figures for name, figures in channels.items() if comes_from_absorbing(network, name)}
+    done = scale_groups(network, wanted, ways)
+    return Smoothed(editor.finished(), done.factors, done.gains, done.skipped)
+
+
+def comes_from_absorbing(network: Network, name: str) -> bool:
+    """Whether the tensor is made by an operator that takes factors; a bias, a reshape or a mean may lie between."""
+    while (number := network.makers.get(name)) is not None:
+        node = network.nodes[number]
+        if node.op_type in ABSORBING:
+            return node.op_type != "Mul" or any(network.editor.constant(k) for k in node.input)
+        variable = [k for k in node.input if not network.editor.constant(k)]
+        if node.op_type not in BETWEEN or (node.op_type == "Add" and len(variable) != 1):
+            return False
+        name = node.input[0] if node.op_type != "Add" else variable[0]
+    return False
