@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,14 @@ SHOWN = 20
 )
 @click.option(
     "--table", metavar="PATH", type=options.a_path, help="Take the scales of a calibration table as they are."
+)
+@click.option("--data", metavar="PATH", help="Images, arrays or module:callable: allows repairs that run the network.")
+@click.option("--preprocess", metavar="PRESET|FILE", help="How images become inputs. Default: as for calibrate.")
+@click.option("--limit", metavar="N", type=int, help="Samples of the data at most. Default: 512.")
+@click.option(
+    "--repair",
+    metavar="NAME,NAME…",
+    help="equalize, smooth, round (they need --data), bias; or none. Default: all that is possible.",
 )
 @click.option(
     "--output",
@@ -80,6 +89,8 @@ def quantize(
     stats: Path | None,
     table: Path | None,
     output: Path | None,
+    data: str | None,
+    preprocess: str | None,
     quiet: bool,
     as_json: bool,
     **settings: Any,
@@ -87,26 +98,46 @@ def quantize(
     """Write MODEL with Q/DQ pairs: INT8 for every TensorRT, the only way on 11, and for onnxruntime.
 
     Scales come from the statistics of `quantkit calibrate` by any rule, without data, or from a calibration table
-    verbatim, also one that TensorRT wrote.
+    verbatim, also one that TensorRT wrote. With --data the network is repaired as well: channels equalized, weights
+    rounded so that outputs change least, biases corrected.
     """
+    from quantkit.cli.progress import Spinner
+    from quantkit.data import DataOptions
     from quantkit.pipeline.quantize import QuantizeOptions
     from quantkit.pipeline.quantize import quantize as run
+    from quantkit.pipeline.repairing import parse_repairs
 
     for name in ("exclude", "include"):
         settings[name] = options.from_files(settings[name])
-    stats = stats if stats is not None or table is not None else statistics_beside(model)
+    repair = settings.pop("repair")
+    settings["repairs"] = None if repair is None else parse_repairs(repair)
+    settings["data"] = DataOptions(limit=settings.pop("limit"))
+    if stats is None and table is None:
+        stats = statistics_beside(model, needed=data is None)
     target = output or model.with_name(f"{model.stem}.int8.onnx")
-    made = run(model, target, statistics=stats, table=table, options=QuantizeOptions(**settings))
+    with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
+        made = run(
+            model,
+            target,
+            statistics=stats,
+            table=table,
+            data=data,
+            preprocess=preprocess,
+            options=QuantizeOptions(**settings),
+            phase=spinner.phase,
+        )
     if as_json:
         print_json(document(made))
     elif not quiet:
         print_summary(made)
 
 
-def statistics_beside(model: Path) -> Path:
-    """The statistics that `calibrate` wrote beside a model. UsageError where there are none."""
+def statistics_beside(model: Path, *, needed: bool) -> Path | None:
+    """The statistics that `calibrate` wrote beside a model. UsageError where there are none, and they are `needed`."""
     path = model.with_name(f"{model.stem}.stats.safetensors")
     if not path.exists():
+        if not needed:
+            return None
         raise UsageError(
             f"there are no statistics of {model}: no {path.name} beside it, no --stats, no --table",
             remedy=f"quantkit calibrate --data … {model} makes them",
@@ -129,6 +160,7 @@ def print_summary(made: Quantization) -> None:
         fields.append(("table", f"{covered.share:.1%} of the float tensors matched, {len(covered.extra)} names extra"))
     if made.folded:
         fields.append(("folded", f"{len(made.folded)} BatchNormalizations"))
+    fields += [(name, text) for name, text in made.repairs.items()]
     if made.rules:
         chosen: dict[str, int] = {}
         for rule in made.rules.values():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
 from quantkit.artifact import canonical_json, check_writable
+from quantkit.data import DataOptions
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import (
     Choices,
@@ -27,8 +28,10 @@ from quantkit.graph import (
     write_model,
 )
 from quantkit.graph.selecting import chosen
-from quantkit.pipeline.scales import Scales, scales_from
+from quantkit.pipeline.repairing import Data, repaired, settled, statistics_of
+from quantkit.pipeline.scales import Scales, by_rule, from_table, statistics_for
 from quantkit.pipeline.statistics import refuse_existing
+from quantkit.preprocess import Preprocess
 from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text
 
 if TYPE_CHECKING:
@@ -58,7 +61,9 @@ class QuantizeOptions:
     """How weights stand in the file; None: INT8 from TensorRT 10 on, float before."""
     fp16: bool = False
     """Put the rest of the network into FP16: TensorRT 11 has no flag for it."""
-    repairs: tuple[str, ...] = ()
+    repairs: tuple[str, ...] | None = None
+    """Of equalize, smooth, round, bias; None: bias with statistics, all with data, none with a table."""
+    data: DataOptions = field(default_factory=DataOptions)
     min_coverage: float = 0.9
     tensorrt_version: str | None = None
     force: bool = False
@@ -134,13 +139,19 @@ def quantize(
     *,
     statistics: str | os.PathLike[str] | Statistics | None = None,
     table: str | os.PathLike[str] | None = None,
+    data: Any = None,
+    preprocess: str | Path | Preprocess | None = None,
     options: QuantizeOptions | None = None,
+    phase: Callable[[str], None] = lambda _: None,
 ) -> Quantization:
-    """Quantize a network with the scales of statistics or of a calibration table (one of the two).
+    """Quantize a network with scales from statistics by a rule, or from a calibration table verbatim.
 
-    Writes to `output` if one is given, whole or not at all. ModelError (already quantized, nothing to quantize, an
-    operator set that cannot be raised), StaleError (statistics or a table of another network), TableError (too few
-    tensors of the network in the table), OutputError, UsageError.
+    data, preprocess: as `calibrate` takes them. They allow repairs that run the network again, and serve for statistics
+    where none are given. phase: told what is going on. Writes to `output` if one is given, whole or not at all.
+
+    ModelError (already quantized, nothing to quantize, an operator set that cannot be raised), StaleError (statistics
+    or a table of another network), TableError (too few tensors of the network in the table), DataError, OutputError,
+    UsageError.
     """
     options = options or QuantizeOptions()
     target = None if output is None else Path(output)
@@ -150,7 +161,6 @@ def quantize(
     source = model if isinstance(model, Model) else load_model(model)
     refuse_quantized(source)
     form = options.form
-    scales = scales_from(source, statistics, table, options.rule, options.min_coverage)
     plain = folded(source)
     network = replace(source, proto=plain.proto)
     choices = Choices(
@@ -158,8 +168,13 @@ def quantize(
         chosen(options.exclude, network, "--exclude"),
         chosen(options.include, network, "--include"),
     )
-    made = with_qdq(network, scales.scales, choices, Weights(form))
-    proto, notes = finished(source, made, scales, options)
+    origin = Given(statistics, table, None if data is None else Data(data, preprocess, options.data).of(source))
+    fixed = prepared(source, network, origin, options, choices, phase)
+    phase("inserting Q/DQ")
+    made = with_qdq(fixed.network, fixed.scales.scales, choices, Weights(form))
+    scales = fixed.scales
+    proto, notes = finished(source, made, scales, options, tuple(fixed.told))
+    phase("writing")
     files = () if target is None else write_model(proto, source.folder, target)
     return Quantization(
         proto=proto,
@@ -171,10 +186,64 @@ def quantize(
         coverage=scales.coverage,
         folded=tuple(plain.folded),
         form=form,
-        repairs={},
+        repairs=fixed.told,
         notes=notes,
         files=files,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a caller gave for the scales."""
+
+    statistics: str | os.PathLike[str] | Statistics | None
+    table: str | os.PathLike[str] | None
+    data: Data | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """The network after its repairs, and its scales."""
+
+    network: Model
+    scales: Scales
+    told: Mapping[str, str]
+
+
+def prepared(
+    source: Model,
+    network: Model,
+    given: Given,
+    options: QuantizeOptions,
+    choices: Choices,
+    phase: Callable[[str], None],
+) -> Fixed:
+    """Repair, and choose scales. StaleError, TableError, UsageError."""
+    if given.table is not None:
+        if given.statistics is not None or given.data is not None:
+            raise UsageError("a table is taken verbatim, without statistics and data", remedy="give one of the two")
+        settled(options.repairs, statistics=False, data=False)
+        return Fixed(network, from_table(source, Path(given.table), options.min_coverage), {})
+    known, name = known_statistics(source, given, network, phase)
+    names = settled(options.repairs, statistics=True, data=given.data is not None)
+    done = repaired(network, known, names, given.data, choices.exclude, phase)
+    phase("choosing scales")
+    return Fixed(done.network, by_rule(done.statistics, options.rule, name), done.told)
+
+
+def known_statistics(
+    source: Model, given: Given, network: Model, phase: Callable[[str], None]
+) -> tuple[Statistics, str]:
+    """The statistics that were given, or those that the data gives, and what they are called."""
+    if given.statistics is not None:
+        return statistics_for(source, given.statistics)
+    if given.data is None:
+        raise UsageError(
+            "scales come from statistics, from a table, or from data; none is given",
+            remedy="quantkit calibrate --data … MODEL makes statistics and a table",
+        )
+    phase("collecting statistics")
+    return statistics_of(network, given.data), "the data"
 
 
 def refuse_quantized(model: Model) -> None:
@@ -187,7 +256,7 @@ def refuse_quantized(model: Model) -> None:
 
 
 def finished(
-    source: Model, made: Quantized, scales: Scales, options: QuantizeOptions
+    source: Model, made: Quantized, scales: Scales, options: QuantizeOptions, repairs: tuple[str, ...]
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The network as it is written: in FP16 where that is asked for, with its provenance."""
     proto, notes = made.proto, []
@@ -209,7 +278,7 @@ def finished(
         "include": list(options.include),
         "weights": options.form.value,
         "fp16": options.fp16,
-        "repairs": list(options.repairs),
+        "repairs": list(repairs),
     }
     entry = proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, canonical_json(record)

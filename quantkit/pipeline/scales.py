@@ -35,21 +35,8 @@ class Scales:
     statistics: Statistics | None = None
 
 
-def scales_from(
-    model: Model,
-    statistics: str | os.PathLike[str] | Statistics | None,
-    table: str | os.PathLike[str] | None,
-    rule: str | Rule,
-    min_coverage: float,
-) -> Scales:
-    """The scales of statistics or of a table. UsageError unless exactly one is given; StaleError, TableError."""
-    if (statistics is None) == (table is None):
-        raise UsageError(
-            "scales come from statistics or from a table, one of the two",
-            remedy="quantkit calibrate --data … MODEL makes both: give its --stats, or a --table",
-        )
-    if table is not None:
-        return from_table(model, Path(table), min_coverage)
+def statistics_for(model: Model, statistics: str | os.PathLike[str] | Statistics) -> tuple[Statistics, str]:
+    """Statistics that belong to a network, and what they are called. StaleError, StatisticsError."""
     known = statistics if isinstance(statistics, Statistics) else read_statistics(str(statistics))
     name = "statistics" if isinstance(statistics, Statistics) else Path(str(statistics)).name
     if known.origin.model != model.sha256:
@@ -57,7 +44,7 @@ def scales_from(
             f"{name} is of another network than {model.path}",
             remedy="calibrate this model: quantkit calibrate --data … MODEL",
         )
-    return by_rule(known, rule, name)
+    return known, name
 
 
 def by_rule(statistics: Statistics, rule: str | Rule, name: str) -> Scales:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.errors import ModelError
+from quantkit.graph.inserting import fresh, names_of
 from quantkit.graph.model import DTYPES, Model
-from quantkit.graph.quantizing import LEAST_IR, fresh, known_weights, names_of
+from quantkit.graph.opsets import LEAST_IR
 from quantkit.graph.tensors import outer_names
+from quantkit.graph.wiring import known_weights
 
 if TYPE_CHECKING:
     import onnx

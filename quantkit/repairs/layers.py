@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.quantizing import WEIGHTED, channel_scales, weight_axis
+from quantkit.graph.heads import WEIGHTED
+from quantkit.graph.inserting import channel_scales, weight_axis
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.operators import attribute
 
