@@ -7,16 +7,35 @@ Selection     which samples of a data set are used, and in which order
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
 Array: TypeAlias = "NDArray[Any]"
 Batch: TypeAlias = Mapping[str, "NDArray[Any]"]
+
+
+class Named(str, Enum):
+    """One of a few things that a user names. Members are told by their values."""
+
+    @classmethod
+    def named(cls, text: str) -> Self:
+        """The member of that name. UsageError."""
+        try:
+            return cls(text)
+        except ValueError:
+            words = re.sub("(?<!^)(?=[A-Z])", " ", cls.__name__).lower()
+            known = ", ".join(member.value for member in cls)
+            raise UsageError(f"unknown {words} {text!r}", remedy=f"one of {known}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quantkit.errors import ModelError, UsageError
+from quantkit.errors import ModelError
 from quantkit.graph.model import Model, subgraphs
 from quantkit.graph.placing import Placement, with_shared
 from quantkit.graph.wiring import Wiring
 from quantkit.numerics import LEVELS
+from quantkit.values import Named
 
 if TYPE_CHECKING:
     import onnx
@@ -34,21 +34,11 @@ TINY = float(np.finfo(np.float32).tiny)
 """The least scale that keeps all its digits."""
 
 
-class WeightForm(str, Enum):
+class WeightForm(Named):
     """How quantized weights stand in the file."""
 
     FLOAT = "float"
     INT8 = "int8"
-
-    @classmethod
-    def named(cls, text: str) -> WeightForm:
-        """By its name. UsageError."""
-        try:
-            return cls(text)
-        except ValueError:
-            raise UsageError(
-                f"unknown form of weights {text!r}", remedy=f"one of {', '.join(f.value for f in cls)}"
-            ) from None
 
 
 @dataclass(frozen=True, slots=True)

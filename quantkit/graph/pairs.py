@@ -20,6 +20,7 @@ import numpy as np
 from quantkit.errors import ModelError
 from quantkit.graph.model import DTYPES, Model, subgraphs
 from quantkit.graph.tensors import outer_names
+from quantkit.graph.wiring import known_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -119,7 +120,7 @@ def find_pairs(model: Model) -> Found:
     """Sort the Q/DQ nodes of a model."""
     graph = model.proto.graph
     nodes = [node for node in graph.node if is_qdq(node)]
-    weights = constant_tensors(graph)
+    weights = known_weights(graph)
     readers = readers_of(graph)
     grids = {node.output[0]: grid_of(node, weights, model) for node in nodes}
     pairs: list[Pair] = []
@@ -215,34 +216,6 @@ def hidden(proto: onnx.ModelProto) -> dict[str, str]:
     for function in proto.functions:
         look(function.node, f"function {function.name}")
     return found
-
-
-def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Tensors whose values are in the file: initializers, Constant nodes, other names of them, and small ones that are
-    cast (PyTorch's exporter casts zero points)."""
-    from onnx import helper, numpy_helper
-
-    found = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute:
-            value = node.attribute[0]
-            if value.name == "value":
-                found[node.output[0]] = value.t
-            elif value.name in ("value_float", "value_floats"):
-                numbers = np.array(helper.get_attribute_value(value), np.float32)
-                found[node.output[0]] = numpy_helper.from_array(numbers, node.output[0])
-        elif node.op_type == "Identity" and node.input[0] in found:
-            found[node.output[0]] = found[node.input[0]]
-        elif node.op_type == "Cast" and is_small(found.get(node.input[0])):
-            kind = helper.tensor_dtype_to_np_dtype(attribute(node, "to"))
-            numbers = numpy_helper.to_array(found[node.input[0]]).astype(kind)
-            found[node.output[0]] = numpy_helper.from_array(numbers, node.output[0])
-    return found
-
-
-def is_small(tensor: onnx.TensorProto | None) -> bool:
-    """Whether a tensor is known, lies inside the model and has few values."""
-    return tensor is not None and not tensor.external_data and tensor.ByteSize() < FEW_BYTES
 
 
 def grid_of(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], model: Model) -> Grid:

@@ -23,14 +23,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING
 
-from quantkit.errors import UsageError
 from quantkit.graph.gates import gates
 from quantkit.graph.heads import WEIGHTED, detection_heads
 from quantkit.graph.model import DTYPES
 from quantkit.graph.wiring import COMMUTING, Reader, Wiring
+from quantkit.values import Named
 
 if TYPE_CHECKING:
     import onnx
@@ -50,20 +49,12 @@ PRODUCT = "a product of two activations (attention)"
 GATE = "part of a gate with single values for each channel (squeeze and excite)"
 
 
-class Policy(str, Enum):
+class Policy(Named):
     """How much is quantized."""
 
     TENSORRT = "tensorrt"
     CONV_ONLY = "conv-only"
     ALL = "all"
-
-    @classmethod
-    def named(cls, text: str) -> Policy:
-        """By its name. UsageError."""
-        try:
-            return cls(text)
-        except ValueError:
-            raise UsageError(f"unknown policy {text!r}", remedy=f"one of {', '.join(p.value for p in cls)}") from None
 
 
 @dataclass(frozen=True, slots=True)

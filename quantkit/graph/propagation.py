@@ -18,8 +18,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from quantkit.graph.pairs import constant_tensors
 from quantkit.graph.sweeping import reads_of
+from quantkit.graph.wiring import known_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +56,7 @@ class Spread:
         self._nodes = [node for node in graph.node if node.input and node.output]
         self._reads = Counter(name for node in graph.node for name in reads_of(node))
         self._reads.update(value.name for value in graph.output)
-        constants = constant_tensors(graph)
+        constants = known_weights(graph)
         self._moves = [n for n in self._nodes if n.op_type in WHOLE | PICKING or pads_with_zero(n, constants)]
         self._movers: dict[str, list[onnx.NodeProto]] = {}
         for node in self._moves:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.errors import ModelError
-from quantkit.graph.model import Model, subgraphs
+from quantkit.graph.inserting import names_of
+from quantkit.graph.model import Model
 from quantkit.graph.pairs import Grid, Stored
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def restored_weights(model: Model, stored: Iterable[Stored]) -> Restored:
 
     stored = tuple(stored)
     refuse_too_large(model, stored)
-    taken = names_in(model.proto.graph)
+    taken = names_of(model.proto.graph)
     outputs = set(model.outputs)
     once: dict[tuple[object, ...], onnx.TensorProto] = {}
     weights: dict[str, onnx.TensorProto] = {}
@@ -100,15 +101,3 @@ def along(values: Array, grid: Grid, rank: int) -> Array:
     shape = [1] * rank
     shape[grid.axis] = -1
     return values.reshape(shape)
-
-
-def names_in(graph: onnx.GraphProto) -> set[str]:
-    """Every name of a tensor in a graph and the graphs inside it."""
-    names = {value.name for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)}
-    names |= {sparse.values.name for sparse in graph.sparse_initializer}
-    for node in graph.node:
-        names.update(node.input, node.output)
-        for attribute in node.attribute:
-            for inner in subgraphs(attribute):
-                names |= names_in(inner)
-    return names

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quantkit.graph.heads import WEIGHTED
+from quantkit.graph.inserting import weight_axis
 from quantkit.graph.model import Model
-from quantkit.graph.pairs import Grid, constant_tensors
+from quantkit.graph.pairs import Grid
 from quantkit.graph.stripping import LostGrid
+from quantkit.graph.wiring import known_weights
 from quantkit.numerics import LEVELS
 
 if TYPE_CHECKING:
     import onnx
 
     from quantkit.values import Array
-
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> dict[str, float]:
@@ -34,7 +35,7 @@ def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> d
     """
     from onnx import numpy_helper
 
-    known = constant_tensors(model.proto.graph)
+    known = known_weights(model.proto.graph)
     axes: dict[str, set[int]] = {}
     for node in model.proto.graph.node:
         for name, axis in weights_of(node, known):
@@ -53,17 +54,7 @@ def weights_of(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> I
     if node.op_type in WEIGHTED:
         for k, name in enumerate(node.input[:2]):
             if name in known and len(known[name].dims) > 1:
-                yield name, output_axis(node, k, len(known[name].dims))
-
-
-def output_axis(node: onnx.NodeProto, k: int, rank: int) -> int:
-    """The axis of a weight, input `k` of a node, along which its output channels lie."""
-    if node.op_type == "Gemm":
-        transposed = any(a.name == ("transA", "transB")[k] and a.i for a in node.attribute)
-        return int(transposed) if k == 0 else int(not transposed)
-    if node.op_type == "MatMul":
-        return rank - 1 if k == 1 else rank - 2
-    return int(node.op_type == "ConvTranspose")
+                yield name, weight_axis(node, k, len(known[name].dims))
 
 
 def deviation(grid: Grid, values: Array, axis: int) -> float:

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantkit.graph.tensors import derived_from_constants, element_types, inferred, shapes
+import numpy as np
+
+from quantkit.graph.tensors import FEW_BYTES, derived_from_constants, element_types, inferred, shapes
 
 if TYPE_CHECKING:
     import onnx
@@ -97,11 +99,28 @@ def wiring(proto: onnx.ModelProto) -> Wiring:
 
 
 def known_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Weights whose values are in the file: initializers, Constant nodes, and other names of them."""
-    weights = {tensor.name: tensor for tensor in graph.initializer}
+    """Tensors whose values are in the file: initializers, Constant nodes, other names of them, and small ones that are
+    cast (PyTorch's exporter casts zero points)."""
+    from onnx import helper, numpy_helper
+
+    found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            weights[node.output[0]] = node.attribute[0].t
-        elif node.op_type == "Identity" and node.input[0] in weights:
-            weights[node.output[0]] = weights[node.input[0]]
-    return weights
+        if node.op_type == "Constant" and node.attribute:
+            value = node.attribute[0]
+            if value.name == "value":
+                found[node.output[0]] = value.t
+            elif value.name in ("value_float", "value_floats"):
+                numbers = np.array(helper.get_attribute_value(value), np.float32)
+                found[node.output[0]] = numpy_helper.from_array(numbers, node.output[0])
+        elif node.op_type == "Identity" and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+        elif node.op_type == "Cast" and is_small(found.get(node.input[0])):
+            kind = helper.tensor_dtype_to_np_dtype(next(a.i for a in node.attribute if a.name == "to"))
+            numbers = numpy_helper.to_array(found[node.input[0]]).astype(kind)
+            found[node.output[0]] = numpy_helper.from_array(numbers, node.output[0])
+    return found
+
+
+def is_small(tensor: onnx.TensorProto | None) -> bool:
+    """Whether a tensor is known, lies inside the model and has few values."""
+    return tensor is not None and not tensor.external_data and tensor.ByteSize() < FEW_BYTES

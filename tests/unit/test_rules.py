@@ -276,7 +276,7 @@ def test_a_list_of_rules_keeps_its_order() -> None:
              "percentile:nan", "percentile:99.99:1", "entropy:1"]
 )  # fmt: skip
 def test_an_unknown_rule_is_refused_with_what_there_is(text: str) -> None:
-    with pytest.raises(UsageError, match=r"unknown rule(.|\n)*entropy, minmax, mse, percentile"):
+    with pytest.raises(UsageError, match=r"unknown rule(.|\n)*entropy, minmax, mse, best, percentile"):
         parse_rule(text)
 
 

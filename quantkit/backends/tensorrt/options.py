@@ -5,18 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.errors import UsageError
 from quantkit.table import Algorithm, CalibrationTable
+from quantkit.values import Named
 
 LEVELS = range(6)
 DEFAULT_LEVEL = 3
 
 
-class Precision(str, Enum):
+class Precision(Named):
     """What an engine may compute in. Each includes what is before it as fallback, but for FP32, which is alone."""
 
     FP32 = "fp32"
@@ -26,33 +26,13 @@ class Precision(str, Enum):
     BEST = "best"
     """Whatever TensorRT finds fastest, INT8 where there are scales."""
 
-    @classmethod
-    def named(cls, text: str) -> Precision:
-        """By its name. UsageError."""
-        try:
-            return cls(text)
-        except ValueError:
-            raise UsageError(
-                f"unknown precision {text!r}", remedy=f"one of {', '.join(p.value for p in cls)}"
-            ) from None
 
-
-class Verbosity(str, Enum):
+class Verbosity(Named):
     """How much the engine tells about its layers."""
 
     DETAILED = "detailed"
     NAMES = "names"
     NONE = "none"
-
-    @classmethod
-    def named(cls, text: str) -> Verbosity:
-        """By its name. UsageError."""
-        try:
-            return cls(text)
-        except ValueError:
-            raise UsageError(
-                f"unknown verbosity {text!r}", remedy=f"one of {', '.join(v.value for v in cls)}"
-            ) from None
 
 
 @dataclass(frozen=True, slots=True)
