@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def sections(shared: Path, images: Path, folder: Path, qdq: Path | None) -> dict[str, Callable[[], Any]]:
-    """Name → what measures it."""
+def sections(shared: Path, images: Path, folder: Path, qdq: Path | None) -> dict[str, Callable[[], Iterator[Any]]]:
+    """Name → what measures it: yields its figures, as far as they are known, again and again."""
     tested: list[Any] = []
 
     def test_set() -> list[Any]:
@@ -61,14 +61,18 @@ def sections(shared: Path, images: Path, folder: Path, qdq: Path | None) -> dict
 
         return networks.classifier(shared / "models" / f"{name}.onnx", shared, folder, *test_set())
 
-    def explicit() -> Any:
+    def explicit() -> Iterator[Any]:
         from acceptance import explicit, networks
 
         if qdq is None:
             raise SystemExit("explicit: give the folder of Q/DQ models with --qdq")
         place = folder / "explicit"
         place.mkdir()
-        return {name: explicit.measured(name, place, qdq, shared / "models", *test_set()) for name in networks.CIFAR}
+        known: dict[str, Any] = {}
+        for name in networks.CIFAR:
+            for figures in explicit.measured(name, place, qdq, shared / "models", *test_set()):
+                yield {**known, name: figures}
+            known[name] = figures
 
     def detector() -> Any:
         from acceptance import networks
@@ -80,7 +84,7 @@ def sections(shared: Path, images: Path, folder: Path, qdq: Path | None) -> dict
 
         place = folder / module
         place.mkdir()
-        return import_module(f"acceptance.{module}").measured(*arguments, place)
+        yield import_module(f"acceptance.{module}").measured(*arguments, place)
 
     return {
         "behaviour": lambda: of("behaviour"),
@@ -90,6 +94,7 @@ def sections(shared: Path, images: Path, folder: Path, qdq: Path | None) -> dict
         "mobilenetv2": lambda: classifier("mobilenetv2"),
         "vit": lambda: classifier("vit"),
         "ultraface": detector,
+        "deconvolution": lambda: of("deconvolution"),
         **({"explicit": explicit} if qdq else {}),
     }
 
@@ -114,17 +119,17 @@ def main() -> int:
         for name in arguments.sections or every:
             started = time.monotonic()
             try:
-                figures = every[name]()
+                for figures in every[name]():  # whatever ends the run, what was measured is kept
+                    seconds = round(time.monotonic() - started, 1)
+                    document[name] = {"machine": machine(), "seconds": seconds, "figures": figures}
+                    text = json.dumps(document, indent=2).replace(f"{folder}/", "")
+                    arguments.output.write_text(text + "\n")
             except Exception:
                 traceback.print_exc()
                 failed += 1
                 continue
-            seconds = round(time.monotonic() - started, 1)
-            document[name] = {"machine": machine(), "seconds": seconds, "figures": figures}
-            text = json.dumps(document, indent=2).replace(f"{folder}/", "")
-            arguments.output.write_text(text + "\n")
             arguments.output.with_suffix(".md").write_text(rendered(document))
-            print(f"{name}: {seconds} s", flush=True)
+            print(f"{name}: {time.monotonic() - started:.1f} s", flush=True)
     return min(failed, 1)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "gpu_acceptance.json"
+OURS = ("quantkit, float weights", "quantkit, INT8 weights")
 CLASSIFIERS = ("resnet20", "mobilenetv2", "vit")
 
 
@@ -49,10 +50,12 @@ def test_the_calibrators_write_tensorrts_golden_tables(document: dict[str, Any])
 def test_streaming_is_bound_by_decoding(document: dict[str, Any]) -> None:
     figures = section(document, "streaming")
     seconds = figures["seconds"]
-    decoding = min(value for name, value in seconds.items() if name.startswith("decoding alone"))
-    floor = max(decoding, seconds["from pinned arrays"])
+    on_all = seconds[f"decoding alone, {figures['cores']} threads"]
+    floor = max(on_all, seconds["from pinned arrays"])
     assert figures["ratio_to_floor"] == pytest.approx(seconds["quantkit"] / floor, abs=2e-3)
     assert figures["ratio_to_floor"] <= 1.1
+    assert figures["ratio_to_polygraphy"] == pytest.approx(seconds["quantkit"] / seconds["Polygraphy"], abs=2e-3)
+    assert figures["ratio_to_polygraphy"] < 1.0
     assert figures["device_bytes"] == 2 * figures["input_batch_bytes"]
 
 
@@ -89,3 +92,27 @@ def test_a_cpu_calibrates_in_a_fraction_of_the_time(document: dict[str, Any], na
     tables = section(document, name)["tables"]
     assert tables["onnxruntime"]["seconds"] < tables["tensorrt"]["seconds"] / 5
     assert tables["agreement"]["CPU's with TensorRT's"]["within_1e-5"] > 0.9
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenetv2"])
+def test_qdq_models_are_no_slower_than_modelopts(document: dict[str, Any], name: str) -> None:
+    """The best of ours for this version, where both were timed in one run; one percent is noise."""
+    subjects = section(document, "explicit")[name]
+    peer = subjects["modelopt entropy"]["latency_ms"]
+    ours = [figures["latency_ms"] for subject, figures in subjects.items() if subject in OURS]
+    for batch in ("32", "256"):
+        assert min(latency[batch]["graph"] for latency in ours) <= 1.01 * peer[batch]["graph"]
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenetv2"])
+def test_an_engine_of_a_qdq_model_is_as_accurate_as_onnxruntime_says(document: dict[str, Any], name: str) -> None:
+    for subject, figures in section(document, "explicit")[name].items():
+        if subject in OURS:
+            assert abs(figures["top1"] - figures["top1_onnxruntime"]) <= 0.001
+            assert set(figures["precisions"]) == {"INT8"}
+            assert not figures["kinds"].get("reformat")
+
+
+def test_scales_of_a_deconvolution_lie_along_its_output_channels(document: dict[str, Any]) -> None:
+    figures = section(document, "deconvolution")["sqnr_db"]
+    assert figures["axis 1"] > 100 > 20 > figures["axis 0"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def layer_kinds(record: Any) -> dict[str, int]:
     return dict(kinds)
 
 
-def measured(network: str, folder: Path, qdq: Path, models: Path, images: Any, labels: Any) -> dict[str, Any]:
-    """Every Q/DQ model of a network, FP16, and the engine of a table where there is one."""
+def measured(network: str, folder: Path, qdq: Path, models: Path, images: Any, labels: Any) -> Iterator[dict[str, Any]]:
+    """Every Q/DQ model of a network, FP16, and the engine of a table where there is one; yields after each of them."""
     found: dict[str, Any] = {}
     subjects: dict[str, tuple[Path, BuildOptions, Path | None]] = {
         "fp16": (models / f"{network}.onnx", BuildOptions(precision=Precision.FP16, level=1, shapes=SHAPES), None)
@@ -76,6 +77,7 @@ def measured(network: str, folder: Path, qdq: Path, models: Path, images: Any, l
                 }
         except QuantkitError as error:
             found[name] = {"error": str(error)}
+            yield found
             continue
         if path.parent == qdq:
             there = on_cpu(path, images)
@@ -83,9 +85,6 @@ def measured(network: str, folder: Path, qdq: Path, models: Path, images: Any, l
                 "top1_onnxruntime": float((there == labels).mean()),
                 "agreement_with_onnxruntime": float((there == guesses).mean()),
             }
-        found[name]["layers"] = [
-            {"name": layer.name[:160], "precision": layer.precision, "reason": layer.reason}
-            for layer in made.record.layers
-        ]
+        found[name]["not_int8"] = [layer.name[:160] for layer in made.record.layers if layer.precision != "INT8"]
         print(f"{network} {name}: {time.monotonic() - started:.1f} s", flush=True)
-    return found
+        yield found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,8 @@ def timed(engine: Engine, batch: int) -> dict[str, float]:
     }
 
 
-def classifier(model: Path, shared: Path, folder: Path, images: Any, labels: Any) -> dict[str, Any]:
-    """A CIFAR-10 network: tables, engines, top-1 on 10,000 images, latencies."""
+def classifier(model: Path, shared: Path, folder: Path, images: Any, labels: Any) -> Iterator[dict[str, Any]]:
+    """A CIFAR-10 network: tables, engines, top-1 on 10,000 images, latencies; yields after each engine."""
     data = shared / "golden" / "networks" / "calibration_512.npz"
     tables = {b: calibrated(model, data, "cifar10", folder, b) for b in ("tensorrt", "onnxruntime")}
     golden = shared / "golden" / "networks" / f"{model.stem}_entropy2.cache"
@@ -138,10 +139,10 @@ def classifier(model: Path, shared: Path, folder: Path, images: Any, labels: Any
                     for streams in (1, 2, 4)
                 },
             }
-    return {"tables": tables, "engines": engines}
+        yield {"tables": tables, "engines": engines}
 
 
-def detector(model: Path, images: Path, folder: Path) -> dict[str, Any]:
+def detector(model: Path, images: Path, folder: Path) -> Iterator[dict[str, Any]]:
     """The face detector, which is fixed to one image: agreement with onnxruntime, latency."""
     tables = {b: calibrated(model, images, FACES, folder, b) for b in ("tensorrt", "onnxruntime")}
     tables["agreement"] = {
@@ -164,7 +165,7 @@ def detector(model: Path, images: Path, folder: Path) -> dict[str, Any]:
                 "sqnr_db": {name: sqnr(expected, outputs, name) for name in loaded.outputs},
                 "latency_ms": {"1": timed(engine, 1)},
             }
-    return {"tables": tables, "engines": engines}
+        yield {"tables": tables, "engines": engines}
 
 
 def sqnr(expected: Any, outputs: Any, name: str) -> float:

@@ -42,6 +42,10 @@ def parts(document: Mapping[str, Any]) -> Iterator[str]:
     for name in NETWORKS:
         if name in document:
             yield from network(name, document[name]["figures"])
+    if "explicit" in document:
+        yield from explicit(document["explicit"])
+    if "deconvolution" in document:
+        yield from deconvolution(document["deconvolution"]["figures"])
 
 
 def streaming(figures: Mapping[str, Any]) -> Iterator[str]:
@@ -51,8 +55,12 @@ def streaming(figures: Mapping[str, Any]) -> Iterator[str]:
     yield from ["", "| | seconds |", "|---|---|"]
     yield from (f"| {name} | {value:.2f} |" for name, value in figures["seconds"].items())
     yield ""
-    floor, peer = figures["ratio_to_floor"], figures["ratio_to_polygraphy"]
-    yield f"{floor:.2f} × the larger of decoding alone and calibrating from pinned arrays, {peer:.2f} × Polygraphy."
+    floor, fastest = figures["ratio_to_floor"], figures["ratio_to_fastest_decoding"]
+    yield f"{floor:.2f} × the larger of decoding alone on all cores and calibrating from pinned arrays;"
+    yield f"{fastest:.2f} × decoding alone with the number of threads that is fastest."
+    peer, ahead = figures["ratio_to_polygraphy"], figures["ratio_to_polygraphy_read_ahead"]
+    yield f"{peer:.2f} × Polygraphy with the same decoding on all cores in its load_data,"
+    yield f"{ahead:.2f} × Polygraphy where quantkit reads ahead for it."
     yield f"GPU memory: {figures['device_bytes'] / figures['input_batch_bytes']:.0f} input batches."
     yield ""
 
@@ -83,4 +91,40 @@ def network(name: str, figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {way} | {' | '.join(shown)} | {' | '.join(times)} | {layers} | {engine['build_seconds']:.1f} |"
     yield ""
     yield "Latency is the device's time with a CUDA graph; engines of optimization level 1, for batches 1 … 256."
+    yield ""
+
+
+def explicit(section: Mapping[str, Any]) -> Iterator[str]:
+    """Q/DQ models beside FP16 and a table, in one run."""
+    yield from ["## Q/DQ models", ""]
+    yield "Engines of Q/DQ models beside FP16, the engine of a calibration table, and modelopt 0.47, in one run"
+    yield f"({told(section['machine'])}); graphs, optimization level 1, batches 1 … 256."
+    yield from [
+        "",
+        "| network | model | top-1 | by onnxruntime | ms at 1 | ms at 32 | ms at 256 | layers |",
+        "|---" * 8 + "|",
+    ]
+    errors = []
+    for name, subjects in section["figures"].items():
+        for subject, figures in subjects.items():
+            if "error" in figures:
+                errors.append((name, subject, figures["error"]))
+                continue
+            times = " | ".join(f"{ms['graph']:.3f}" for ms in figures["latency_ms"].values())
+            layers = ", ".join(f"{count} {precision}" for precision, count in figures["precisions"].items())
+            there = f"{figures['top1_onnxruntime']:.2%}" if "top1_onnxruntime" in figures else ""
+            yield f"| {name} | {subject} | {figures['top1']:.2%} | {there} | {times} | {layers} |"
+    yield ""
+    for name, subject, error in errors:
+        lines = [line.strip() for line in error.splitlines() if line.strip() and "imingCache" not in line]
+        reason = next((line for line in reversed(lines) if "→" not in line), lines[0])
+        yield f"- {name}, {subject}, is not built: {reason}"
+    yield from [""] if errors else []
+
+
+def deconvolution(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Which axis TensorRT takes for the weights of a ConvTranspose."""
+    yield from ["## Weights of a ConvTranspose", ""]
+    yield "Engine against onnxruntime, one quantized ConvTranspose of 32 to 48 channels, by the axis of its scales:"
+    yield ", ".join(f"{how} {decibels:.1f} dB" for how, decibels in figures["sqnr_db"].items()) + "."
     yield ""

@@ -163,14 +163,16 @@ def measured(folder: Path) -> dict[str, Any]:
         AHEAD: lambda: polygraphys({"image": p.batch["image"]} for p in portions(model, images, threads)),
     }
     times = {name: min(seconds(work) for _ in range(2)) for name, work in works.items()}
-    decoding = min(value for name, value in times.items() if name.startswith("decoding alone"))
-    floor = max(decoding, times["from pinned arrays"])
+    fastest = min(value for name, value in times.items() if name.startswith("decoding alone"))
+    on_all = times[f"decoding alone, {all_cores()} threads"]
+    floor = max(on_all, times["from pinned arrays"])
     return {
         "images": IMAGES,
         "mean_kilobytes": round(float(np.mean(sizes)) / 1000, 1),
         "cores": all_cores(),
         "seconds": {name: round(value, 3) for name, value in times.items()},
         "ratio_to_floor": round(times["quantkit"] / floor, 3),
+        "ratio_to_fastest_decoding": round(times["quantkit"] / max(fastest, times["from pinned arrays"]), 3),
         "ratio_to_polygraphy": round(times["quantkit"] / times["Polygraphy"], 3),
         "ratio_to_polygraphy_read_ahead": round(times["quantkit"] / times[AHEAD], 3),
         "input_batch_bytes": int(np.prod(SHAPE)) * 4,

@@ -33,7 +33,6 @@ RULES: Mapping[str, Severity] = {
     "tensor-scales": "slow",
     "duplicate-pair": "slow",
     "subnormal-scale": "accuracy",
-    "deconvolution-axis": "accuracy",
     "weights-per-tensor": "accuracy",
 }
 """Rule → severity. error: TensorRT rejects the network, or computes something else; slow: it runs, but not as fast as

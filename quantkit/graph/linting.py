@@ -261,15 +261,7 @@ def weight_axes(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
             if node.op_type not in WEIGHTED or k > 1:
                 continue
             wanted = weight_axis(node, k, len(dims))
-            if node.op_type == "ConvTranspose" and axis in (0, 1):
-                yield finding(
-                    "deconvolution-axis",
-                    place(node),
-                    f"weights per channel along axis {axis}; NVIDIA named axis 0 for TensorRT 8 (TensorRT#1694, #2380),"
-                    " though output channels lie along axis 1",
-                    "compare the engine's outputs with the network's, or quantize these weights per tensor",
-                )
-            elif axis != wanted:
+            if axis != wanted:
                 told = f"the scales of {node.op_type}'s weights lie along axis {axis}, its output channels along axis"
                 yield finding("weight-axis", place(node), f"{told} {wanted}", f"quantize along axis {wanted}")
 

@@ -171,8 +171,8 @@ STRUCTURES: dict[str, tuple[str, str, str]] = {
                                 " k = DequantizeLinear(m, r, i) y = Gemm<transB = 1>(d, k) }", "along axis 0"),
     "axis of MatMul": ("weight-axis", f"(float[N, 3] x) => (float[N, 3] y) {{ {PAIR}"
                        " k = DequantizeLinear<axis = -2>(m, r, i) y = MatMul(d, k) }", "along axis 1"),
-    "deconvolution": ("deconvolution-axis", f"{SAME} {{ {PAIR} k = DequantizeLinear(u, r, i)"
-                      " y = ConvTranspose(d, k) }", "axis 1"),
+    "axis of ConvTranspose": ("weight-axis", f"{SAME} {{ {PAIR} k = DequantizeLinear<axis = 0>(u, r, i)"
+                              " y = ConvTranspose(d, k) }", "along axis 0, its output channels along axis 1"),
     "no dequantize": ("lone-quantize", f"{SAME} {{ q = QuantizeLinear(x, s, z) y = Cast<to = 1>(q) }}", "Cast"),
     "no quantize": ("lone-dequantize", f"{SAME} {{ q = Cast<to = 3>(x) y = DequantizeLinear(q, s, z) }}", "Cast"),
     "half, weights": ("half-quantized", f"{IMAGE} {{ {WEIGHT} y = Conv(x, k) }}", "none before its activation"),
