@@ -140,7 +140,9 @@ def figures(statistics: Statistics) -> dict[str, ChannelFigures]:
         if view.tensor in found:  # read along two axes: neither can be scaled
             continue
         amax = np.maximum(np.abs(view.minimum), np.abs(view.maximum)).astype(np.float64)
-        found[view.tensor] = ChannelFigures(view.axis, amax, view.mean, view.sum_of_squares / max(view.elements, 1))
+        found[view.tensor] = ChannelFigures(
+            view.axis, amax, view.mean, view.sum_of_squares / max(view.elements, 1), view.elements
+        )
     return found
 
 

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ChannelFigures:
-    """Per-channel figures of a tensor: max|x|, E[x] and E[x²], float64 [C], channels along `axis` of the tensor."""
+    """Per-channel figures of a tensor: max|x|, E[x] and E[x²], float64 [C], channels along `axis` of the tensor.
+
+    elements: how many values of each channel were seen.
+    """
 
     axis: int
     amax: NDArray[np.float64]
     mean: NDArray[np.float64]
     square: NDArray[np.float64]
+    elements: int = 1 << 31
 
 
 def decibels(before: float, after: float) -> float:
