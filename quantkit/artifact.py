@@ -75,6 +75,8 @@ def not_writable(path: Path, error: OSError) -> OutputError:
 
 def check_writable(path: Path) -> None:
     """Fail now rather than after the work: OutputError unless a file can be created beside `path`."""
+    if not path.name or path.is_dir():
+        raise OutputError(f"cannot write {str(path)!r}: it names no file", remedy="give a file's path with --output")
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(probe, "xb"):

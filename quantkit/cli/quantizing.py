@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from quantkit.cli import options
 from quantkit.cli.console import note, print_fields, print_json
@@ -107,6 +109,7 @@ def quantize(
     from quantkit.pipeline.quantize import quantize as run
     from quantkit.pipeline.repairing import parse_repairs
 
+    refuse_idle(table is not None, data is not None)
     for name in ("exclude", "include"):
         settings[name] = options.from_files(settings[name])
     repair = settings.pop("repair")
@@ -132,6 +135,16 @@ def quantize(
         print_summary(made)
 
 
+def refuse_idle(table: bool, data: bool) -> None:
+    """UsageError for options that would change nothing."""
+    source = click.get_current_context().get_parameter_source
+    idle = (("rule",) if table else ()) + (() if data else ("preprocess", "limit"))
+    for name in idle:
+        if source(name) is ParameterSource.COMMANDLINE:
+            why = "a table is taken as it is" if name == "rule" else "it is about --data, which is not given"
+            raise UsageError(f"--{name} has no effect: {why}", remedy="leave it out")
+
+
 def statistics_beside(model: Path, *, needed: bool) -> Path | None:
     """The statistics that `calibrate` wrote beside a model. UsageError where there are none, and they are `needed`."""
     path = model.with_name(f"{model.stem}.stats.safetensors")
@@ -153,14 +166,23 @@ def print_summary(made: Quantization) -> None:
         note(f"… {len(made.notes) - SHOWN} more remarks (--json has all)")
     fields = [
         ("scales", made.source),
-        ("Q/DQ", f"{len(made.pairs)} activations, {len(made.weights)} weights ({made.form.value} in the file)"),
+        (
+            "Q/DQ",
+            f"{len(made.pairs)} activations, {len(made.weights)} weights ({made.form.value} in the file), "
+            f"operator set {made.opset}",
+        ),
     ]
     if made.coverage is not None:
         covered = made.coverage
-        fields.append(("table", f"{covered.share:.1%} of the float tensors matched, {len(covered.extra)} names extra"))
+        text = f"{covered.share:.1%} of the float tensors matched"
+        if covered.missing:
+            text += f", {len(covered.missing)} missing ({', '.join(covered.missing[:3])} …)"
+        if covered.extra:
+            text += f", {len(covered.extra)} names that this network does not have (TensorRT's own, for example)"
+        fields.append(("table", text))
     if made.folded:
         fields.append(("folded", f"{len(made.folded)} BatchNormalizations"))
-    fields += [(name, text) for name, text in made.repairs.items()]
+    fields += [(name, repair.text) for name, repair in made.repairs.items()]
     if made.rules:
         chosen: dict[str, int] = {}
         for rule in made.rules.values():
@@ -170,7 +192,7 @@ def print_summary(made: Quantization) -> None:
     if made.left:
         print("\nstay float")
     for why, count in made.reasons.items():
-        nodes = [node for node, reason in made.left.items() if reason == why]
+        nodes = [node for node, reason in made.left.items() if reason.split(": ")[0] == why]
         shown = ", ".join(nodes[:3]) + (" …" if count > 3 else "")
         print(f"  {count:>3}  {why}: {shown}")
     print()
@@ -190,7 +212,8 @@ def document(made: Quantization) -> dict[str, Any]:
         "weights_as": made.form.value,
         "left": dict(made.left),
         "folded": list(made.folded),
-        "repairs": dict(made.repairs),
+        "repairs": {name: asdict(repair) for name, repair in made.repairs.items()},
+        "opset": made.opset,
         "coverage": covered
         and {
             "share": covered.share,

@@ -4,13 +4,13 @@ and what TensorRT thinks of those that are there."""
 from quantkit.graph.findings import Finding
 from quantkit.graph.folding import Folded, folded
 from quantkit.graph.half import Half, with_half
-from quantkit.graph.inserting import Quantized, WeightForm, Weights
+from quantkit.graph.inserting import Quantized, WeightForm
 from quantkit.graph.linting import lint
 from quantkit.graph.mending import mend
 from quantkit.graph.model import Model, load_model
 from quantkit.graph.placing import Choices, Policy
 from quantkit.graph.propagation import propagated_scales
-from quantkit.graph.quantizing import has_qdq, is_half, with_qdq
+from quantkit.graph.quantizing import Plan, has_qdq, is_half, planned, with_qdq
 from quantkit.graph.saving import saved_files, write_model
 from quantkit.graph.stripping import LostGrid, Stripped, without_qdq
 from quantkit.graph.tensors import ChannelView, Watch, watched_tensors
@@ -24,18 +24,19 @@ __all__ = [
     "Half",
     "LostGrid",
     "Model",
+    "Plan",
     "Policy",
     "Quantized",
     "Stripped",
     "Watch",
     "WeightForm",
-    "Weights",
     "folded",
     "has_qdq",
     "is_half",
     "lint",
     "load_model",
     "mend",
+    "planned",
     "propagated_scales",
     "saved_files",
     "watched_tensors",

@@ -68,6 +68,8 @@ def folded(model: Model) -> Folded:
     The model itself is untouched. External weights stay where they are, but for those that change. ModelError where
     an external file is missing.
     """
+    if not any(is_batchnorm(node) for node in model.proto.graph.node):
+        return Folded(model.proto, (), {name: why for n in model.proto.graph.node for name, why in inside(n).items()})
     folding = Folding(model)
     done: list[str] = []
     left: dict[str, str] = {}

@@ -12,7 +12,7 @@ they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,21 +42,13 @@ class WeightForm(Named):
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """How weights are quantized. codes: weight → its INT8 values, where they were not rounded to the nearest."""
-
-    form: WeightForm = WeightForm.FLOAT
-    codes: Mapping[str, Array] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Quantized:
     """A network with Q/DQ. pairs: activations that got a pair, with the scale; weights: those that were quantized, with
-    the axis of their channels; left: node → why it stays float."""
+    the axis of their channels, None where there is one scale; left: node → why it stays float."""
 
     proto: onnx.ModelProto
     pairs: Mapping[str, float]
-    weights: Mapping[str, int]
+    weights: Mapping[str, int | None]
     left: Mapping[str, str]
 
 
@@ -66,14 +58,14 @@ def inserted(
     wires: Wiring,
     placement: Placement,
     scales: Mapping[str, float],
-    weights: Weights | None = None,
+    form: WeightForm = WeightForm.FLOAT,
 ) -> Quantized:
     """Insert pairs into `proto`, a copy of the model's that is edited here; `wires` is its wiring.
 
     scales: activation → scale. External weights stay where they are, but for those that become INT8. ModelError where
     a weight is not finite, or nothing gets a pair.
     """
-    editor = Editor(model, proto, wires, with_shared(scales, placement.scale_of), weights or Weights())
+    editor = Editor(model, proto, wires, with_shared(scales, placement.scale_of), form)
     for number, node in enumerate(wires.nodes):
         editor.copy(node, placement.inputs.get(number, ()))
     if not editor.pairs:
@@ -90,16 +82,16 @@ class Editor:
     """Copies nodes, with Q/DQ pairs before their inputs; a pair is made once for a tensor."""
 
     def __init__(
-        self, model: Model, proto: onnx.ModelProto, wires: Wiring, scales: Mapping[str, float], weights: Weights
+        self, model: Model, proto: onnx.ModelProto, wires: Wiring, scales: Mapping[str, float], form: WeightForm
     ) -> None:
-        self._model, self._proto, self._wires, self._scales, self._how = model, proto, wires, scales, weights
+        self._model, self._proto, self._wires, self._scales, self._form = model, proto, wires, scales, form
         self._names = names_of(proto.graph)
         self._node_names = {node.name for node in proto.graph.node}
         self._made: dict[tuple[str, int | None], str] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self.pairs: dict[str, float] = {}
-        self.weights: dict[str, int] = {}
+        self.weights: dict[str, int | None] = {}
 
     def copy(self, node: onnx.NodeProto, places: tuple[int, ...]) -> None:
         """The node, its inputs at `places` behind a pair."""
@@ -115,29 +107,27 @@ class Editor:
         graph = self._proto.graph
         del graph.node[:]
         graph.node.extend(self._nodes)
-        if self._how.form is WeightForm.INT8:
+        if self._form is WeightForm.INT8:
             drop_unread(graph, {name for name, _ in self._made} - self.pairs.keys())
         graph.initializer.extend(self._initializers)
 
     def _behind(self, node: onnx.NodeProto, k: int) -> str:
         name: str = node.input[k]
         if name not in self._wires.constants:
-            self.pairs[name] = self._scales[name]
             half = self._wires.types.get(name) == "float16"
-            return self._pair(
-                name, None, at_least_normal(np.asarray(self._scales[name]), np.float16 if half else np.float32)
-            )
+            scale = np.asarray(self._scales[name], np.float16 if half else np.float32)
+            self.pairs[name] = float(scale)
+            return self._pair(name, None, scale)
         weight = self._wires.weights[name]
-        axis = weight_axis(node, k, len(weight.dims))
+        axis = scale_axis(node, k, len(weight.dims))
         if (name, axis) in self._made:  # a shared weight is read once
             return self._made[name, axis]
         self.weights[name] = axis
         values = self._values(weight)
         scales = channel_scales(values, axis)
-        if self._how.form is WeightForm.FLOAT:
+        if self._form is WeightForm.FLOAT:
             return self._pair(name, axis, scales)
-        codes = self._how.codes.get(name)
-        return self._stored(name, axis, scales, codes_of(values, scales, axis) if codes is None else codes)
+        return self._stored(name, axis, scales, codes_of(values, scales, axis))
 
     def _pair(self, name: str, axis: int | None, scale: Array) -> str:
         """Q and DQ behind a tensor; returns what DQ makes."""
@@ -149,11 +139,11 @@ class Editor:
         self._node("Quantize", name, axis, [name, *parameters], quantized)
         return self._dequantized(name, axis, [quantized, *parameters])
 
-    def _stored(self, name: str, axis: int, scale: Array, codes: Array) -> str:
+    def _stored(self, name: str, axis: int | None, scale: Array, codes: Array) -> str:
         """DQ behind a weight that is stored as INT8."""
         from onnx import numpy_helper
 
-        tag = f"_{axis}"
+        tag = "" if axis is None else f"_{axis}"
         stored = self._fresh(f"{name}_quantized{tag}")
         self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(codes, np.int8), stored))
         return self._dequantized(name, axis, [stored, *self._parameters(name, tag, scale)])
@@ -239,6 +229,12 @@ def names_of(graph: onnx.GraphProto) -> set[str]:
     return names
 
 
+def scale_axis(node: onnx.NodeProto, k: int, rank: int) -> int | None:
+    """The axis along which a weight gets scales: that of its output channels. None, one scale, for a stack of matrices:
+    onnxruntime runs those with scales along their channels no more."""
+    return None if node.op_type == "MatMul" and rank > 2 else weight_axis(node, k, rank)
+
+
 def weight_axis(node: onnx.NodeProto, k: int, rank: int) -> int:
     """The axis of the output channels of a weight."""
     if node.op_type == "Conv":
@@ -251,9 +247,9 @@ def weight_axis(node: onnx.NodeProto, k: int, rank: int) -> int:
     return rank - 1 if k == 1 else max(rank - 2, 0)
 
 
-def channel_scales(values: Array, axis: int) -> Array:
+def channel_scales(values: Array, axis: int | None) -> Array:
     """max|w|/127 of every output channel, in the weight's type; the least normal number where a channel is zero."""
-    others = tuple(d for d in range(values.ndim) if d != axis)
+    others = None if axis is None else tuple(d for d in range(values.ndim) if d != axis)
     largest = np.abs(values.astype(np.float32, copy=False)).max(axis=others, initial=0.0)
     return at_least_normal(largest / np.float32(LEVELS), values.dtype.type)
 
@@ -264,10 +260,11 @@ def at_least_normal(scale: Array, dtype: type[np.floating[Any]]) -> Array:
     return result
 
 
-def codes_of(values: Array, scales: Array, axis: int) -> Array:
+def codes_of(values: Array, scales: Array, axis: int | None) -> Array:
     """INT8 values of a weight, as QuantizeLinear gives them: half to even, −128 … 127."""
     shape = [1] * values.ndim
-    shape[axis] = -1
+    if axis is not None:
+        shape[axis] = -1
     codes = np.rint(values / scales.reshape(shape))
     result: Array = np.clip(codes, -128, 127).astype(np.int8)
     return result

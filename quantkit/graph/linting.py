@@ -2,7 +2,7 @@
 
 The rules are the checks of TensorRT's ONNX parser (onnx-tensorrt, QuantDequantLinearHelper: symmetric INT8, positive
 constant scales as many as there are channels) and of its developer guide ("Explicit quantization": activations per
-tensor, weights per output channel). What runs and could run faster is in `quantkit.graph.placement`.
+tensor, weights per output channel). What runs and could run faster is in `quantkit.graph.blocking`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quantkit.graph.blocking import PLACEMENT
 from quantkit.graph.findings import Finding, finding
 from quantkit.graph.heads import WEIGHTED
 from quantkit.graph.inserting import TINY, weight_axis
 from quantkit.graph.mendable import MIDDLE, bias_values, is_free, is_shifted_int8, zero_scales
 from quantkit.graph.model import Model
-from quantkit.graph.placement import PLACEMENT
 from quantkit.graph.qdq import FLOAT_SCALES, Carrier, Reading, Step, place, read_qdq
 from quantkit.graph.quantizing import LEAST_OPSET
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quantkit.graph.blocking import parameters, quantized_groups
 from quantkit.graph.findings import Finding
 from quantkit.graph.inserting import fresh, names_of
 from quantkit.graph.linting import findings_of, zero_form
 from quantkit.graph.mendable import MIDDLE, bias_values, is_free, is_shifted_int8, zero_scales
 from quantkit.graph.model import Model
 from quantkit.graph.opsets import LEAST_IR
-from quantkit.graph.placement import parameters, quantized_groups
 from quantkit.graph.qdq import Carrier, Reading, Step, read_qdq
 from quantkit.graph.tensors import outer_names
 

@@ -45,7 +45,10 @@ ACTIVATIONS = frozenset(
 FUSED = ACTIVATIONS | {"BatchNormalization", "Identity", "Mul"}
 """What TensorRT fuses behind a convolution, looked through to find the convolution's side of an Add."""
 NORMALIZING = frozenset({"Softmax", "LogSoftmax", "LayerNormalization"})
+LEAST = {"float32": 2.0**-126, "float16": 2.0**-14}
+"""The least normal numbers: smaller scales lose digits, and TensorRT refuses them."""
 PRODUCT = "a product of two activations (attention)"
+COMPUTED = "its weights depend on the data"
 GATE = "part of a gate with single values for each channel (squeeze and excite)"
 
 
@@ -138,7 +141,7 @@ class Placing:
             return "not a convolution (policy conv-only)"
         if policy is not Policy.ALL:
             if is_product(self._wires, node):
-                return PRODUCT
+                return PRODUCT if node.op_type not in CONVOLUTIONS else COMPUTED
             if number in self._gates:
                 return GATE
         return None
@@ -168,11 +171,17 @@ class Placing:
         """What policy `all` adds."""
         node = self._wires.nodes[number]
         if node.op_type in NORMALIZING | ACTIVATIONS - {"Relu", "Clip", "LeakyRelu", "PRelu"}:
-            return (0,) if self._wires.activations(number) else ()
+            return (0,) if self._wires.activations(number) and not self._fuses(node.input[0]) else ()
         if node.op_type in ("Add", "Mul"):
+            if node.op_type == "Mul" and any(self._fuses(name) for name in self._wires.activations(number)):
+                return ()  # x·sigmoid(x), fused behind the operator that makes x
             skip = skip_of(self._wires, number, self._inputs) if node.op_type == "Add" else ()
             return skip or ((0, 1) if len(self._wires.activations(number)) == 2 else ())
         return ()
+
+    def _fuses(self, tensor: str) -> bool:
+        """Whether a quantized weighted operator makes a tensor, so that TensorRT fuses what reads it."""
+        return comes_from_weighted(self._wires, tensor, self._inputs, alone=False)
 
     def _is_quantized_behind(self, tensor: str, through: frozenset[str]) -> bool:
         return any(self._reads_behind_pair(reader) for reader, _ in self._wires.behind(tensor, through))
@@ -201,8 +210,12 @@ def obstacle(wires: Wiring, number: int, places: tuple[int, ...], scales: Mappin
     others = [name for name in names if wires.types.get(name, "float32") not in ("float32", "float16")]
     if others:
         return f"not float: {', '.join(others)}"
-    lacking = [name for name in names if name not in wires.constants and not scales.get(name)]
-    return f"no scale: {', '.join(lacking)}" if lacking else None
+    activations = [name for name in names if name not in wires.constants]
+    lacking = [name for name in activations if not scales.get(name)]
+    if lacking:
+        return f"no scale: {', '.join(lacking)}"
+    tiny = [name for name in activations if scales[name] < LEAST[wires.types.get(name, "float32")]]
+    return f"its scale is too small for the type of the tensor: {', '.join(tiny)}" if tiny else None
 
 
 def is_product(wires: Wiring, node: onnx.NodeProto) -> bool:
@@ -228,9 +241,16 @@ def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]
     return (0,) if lengths[0] < lengths[1] else (1,)
 
 
-def comes_from_weighted(wires: Wiring, tensor: str, quantized: Mapping[int, tuple[int, ...]]) -> bool:
-    """Whether a quantized weighted operator made a tensor, batch normalization or a bias at most in between."""
+def comes_from_weighted(
+    wires: Wiring, tensor: str, quantized: Mapping[int, tuple[int, ...]], *, alone: bool = True
+) -> bool:
+    """Whether a quantized weighted operator made a tensor, batch normalization or a bias at most in between.
+
+    alone: nothing else reads any of them, so that what reads the tensor can be fused.
+    """
     while (number := wires.makers.get(tensor)) is not None:
+        if alone and (len(wires.readers.get(tensor, ())) > 1 or tensor in wires.outputs):
+            return False
         node = wires.nodes[number]
         if node.op_type in WEIGHTED:
             return number in quantized
@@ -265,7 +285,7 @@ def shared_scales(wires: Wiring) -> dict[str, str]:
             continue
         if node.op_type != "Concat":
             groups.join(inputs[0], output)
-        elif any(n.op_type in WEIGHTED | POOLS for _, n in wires.behind(output)):
+        elif any(n.op_type in WEIGHTED | POOLS for _, n in wires.behind(output, COMMUTING | {"Relu", "Clip"})):
             for name in inputs:
                 groups.join(output, name)
             concats.append(output)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantkit.graph.inserting import Quantized, Weights, inserted
+from quantkit.graph.heads import WEIGHTED
+from quantkit.graph.inserting import Quantized, WeightForm, inserted
 from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.opsets import raised
 from quantkit.graph.placing import Choices, placed
@@ -32,7 +34,7 @@ def is_half(model: Model) -> bool:
 
 
 def with_qdq(
-    model: Model, scales: Mapping[str, float], choices: Choices | None = None, weights: Weights | None = None
+    model: Model, scales: Mapping[str, float], choices: Choices | None = None, form: WeightForm = WeightForm.FLOAT
 ) -> Quantized:
     """Insert Q/DQ pairs. scales: tensor → scale, as a calibration table has them.
 
@@ -44,7 +46,24 @@ def with_qdq(
     if "float16" in wires.types.values() and opset_of(proto) < LEAST_HALF_OPSET:
         proto = raised(model, LEAST_HALF_OPSET)
         wires = wiring(proto)
-    return inserted(model, proto, wires, placed(wires, scales, choices), scales, weights)
+    return inserted(model, proto, wires, placed(wires, scales, choices), scales, form)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be quantized. tensors: activations; floats: weighted operators that stay float, by name."""
+
+    tensors: frozenset[str]
+    floats: frozenset[str]
+
+
+def planned(model: Model, scales: Mapping[str, float], choices: Choices) -> Plan:
+    """What `with_qdq` would quantize with such scales."""
+    wires = wiring(model.proto)
+    inputs = placed(wires, scales, choices).inputs
+    read = {wires.nodes[number].input[k] for number, places in inputs.items() for k in places}
+    weighted = {number for number, node in enumerate(wires.nodes) if node.op_type in WEIGHTED}
+    return Plan(frozenset(read - wires.constants), frozenset(wires.name(n) for n in weighted - inputs.keys()))
 
 
 def opset_of(proto: onnx.ModelProto) -> int:

@@ -26,6 +26,7 @@ from quantkit.graph import (
 from quantkit.graph.model import identity, stored_outside
 from quantkit.job.target import target_version
 from quantkit.pipeline.convert import MIN_COVERAGE
+from quantkit.pipeline.quantize import METADATA_KEY
 from quantkit.pipeline.statistics import refuse_existing
 from quantkit.provenance import ModelRecord, Provenance, TableRecord, provenance_bytes, provenance_path
 from quantkit.table import Algorithm, CalibrationTable, Coverage, Header, coverage, table_bytes
@@ -99,6 +100,7 @@ def from_qdq(
     stripped = without_qdq(model)
     refuse_what_is_left(model, stripped)
     refuse_lost_weights(model, stripped.proto, target)
+    forget(stripped.proto)
     network = Model(model.path, stripped.proto, identity(stripped.proto, model.folder, str(model.path)))
     tensors = watched_tensors(network).tensors
     open_ = [name for name in tensors if name not in stripped.unscaled]
@@ -128,6 +130,13 @@ def from_qdq(
         weights,
         biases,
     )
+
+
+def forget(proto: onnx.ModelProto) -> None:
+    """Remove what a model says of its quantization; nothing in it is quantized any more."""
+    kept = [entry for entry in proto.metadata_props if entry.key != METADATA_KEY]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
 
 
 def lost_weights(network: Model, stripped: Stripped) -> tuple[dict[str, float | None], int]:

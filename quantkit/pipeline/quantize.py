@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +20,19 @@ from quantkit.graph import (
     Policy,
     Quantized,
     WeightForm,
-    Weights,
     folded,
     has_qdq,
+    is_half,
     load_model,
+    saved_files,
     with_half,
     with_qdq,
     write_model,
 )
+from quantkit.graph.quantizing import opset_of
+from quantkit.graph.saving import same_file
 from quantkit.graph.selecting import chosen
-from quantkit.pipeline.repairing import Data, repaired, settled, statistics_of
+from quantkit.pipeline.repairing import Data, Repair, repaired, settled, statistics_of
 from quantkit.pipeline.scales import Scales, by_rule, from_table, statistics_for
 from quantkit.pipeline.statistics import refuse_existing
 from quantkit.preprocess import Preprocess
@@ -72,6 +76,14 @@ class QuantizeOptions:
         object.__setattr__(self, "policy", Policy.named(self.policy))
         if self.weights is not None:
             object.__setattr__(self, "weights", WeightForm.named(self.weights))
+        if self.fp16 and self.major < FLOAT_WEIGHTS_BELOW:
+            raise UsageError(
+                f"TensorRT {self.major} takes FP16 from a flag, and float16 Q/DQ not at all",
+                remedy="leave --fp16 out; quantkit build allows FP16 beside INT8 there",
+            )
+        both = sorted(set(self.exclude) & set(self.include))
+        if both:
+            raise UsageError(f"{', '.join(both)} is excluded and included", remedy="name it in one of the two")
         if not 0.0 <= self.min_coverage <= 1.0:
             raise UsageError(f"coverage {self.min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
 
@@ -90,7 +102,7 @@ class QuantizeOptions:
             installed = installed_number()
             asked = number_text(installed) if installed else DEFAULT_VERSION
         major = asked.partition(".")[0]
-        if not major.isdigit() or not 8 <= int(major) <= 99:
+        if not re.fullmatch(r"\d+(\.\d+)*", asked) or not 8 <= int(major) <= 99:
             raise UsageError(f"{asked!r} is no TensorRT that reads Q/DQ models", remedy="for example 8.6.1 or 10.13.3")
         return int(major)
 
@@ -112,14 +124,15 @@ class Quantization:
     coverage: Coverage | None
     folded: tuple[str, ...]
     form: WeightForm
-    repairs: Mapping[str, str]
+    repairs: Mapping[str, Repair]
+    opset: int
     notes: tuple[str, ...]
     files: tuple[Path, ...]
 
     @property
     def reasons(self) -> dict[str, int]:
         """Why operators stay float → how many."""
-        return dict(Counter(self.left.values()).most_common())
+        return dict(Counter(why.split(": ")[0] for why in self.left.values()).most_common())
 
     def _repr_html_(self) -> str:
         import html
@@ -156,10 +169,12 @@ def quantize(
     options = options or QuantizeOptions()
     target = None if output is None else Path(output)
     if target is not None:
-        refuse_existing(target, force=options.force)
         check_writable(target)
+        refuse_existing(target, force=options.force)
     source = model if isinstance(model, Model) else load_model(model)
     refuse_quantized(source)
+    if target is not None:
+        refuse_inputs(target, (source.path, statistics, table))
     form = options.form
     plain = folded(source)
     network = replace(source, proto=plain.proto)
@@ -171,11 +186,15 @@ def quantize(
     origin = Given(statistics, table, None if data is None else Data(data, preprocess, options.data).of(source))
     fixed = prepared(source, network, origin, options, choices, phase)
     phase("inserting Q/DQ")
-    made = with_qdq(fixed.network, fixed.scales.scales, choices, Weights(form))
+    made = with_qdq(fixed.network, fixed.scales.scales, choices, form)
     scales = fixed.scales
-    proto, notes = finished(source, made, scales, options, tuple(fixed.told))
+    proto, notes = finished(source, made, scales, options, tuple(fixed.done))
     phase("writing")
-    files = () if target is None else write_model(proto, source.folder, target)
+    files: tuple[Path, ...] = ()
+    if target is not None:
+        for path in saved_files(proto, target):
+            refuse_existing(path, force=options.force)
+        files = write_model(proto, source.folder, target)
     return Quantization(
         proto=proto,
         pairs=made.pairs,
@@ -186,7 +205,8 @@ def quantize(
         coverage=scales.coverage,
         folded=tuple(plain.folded),
         form=form,
-        repairs=fixed.told,
+        repairs=fixed.done,
+        opset=opset_of(proto),
         notes=notes,
         files=files,
     )
@@ -207,7 +227,7 @@ class Fixed:
 
     network: Model
     scales: Scales
-    told: Mapping[str, str]
+    done: Mapping[str, Repair]
 
 
 def prepared(
@@ -226,9 +246,11 @@ def prepared(
         return Fixed(network, from_table(source, Path(given.table), options.min_coverage), {})
     known, name = known_statistics(source, given, network, phase)
     names = settled(options.repairs, statistics=True, data=given.data is not None)
-    done = repaired(network, known, names, given.data, choices.exclude, phase)
+    made = repaired(network, known, names, given.data, choices, phase)
+    if made.collected_again and given.statistics is not None:
+        name = "the data, collected again after its repairs,"
     phase("choosing scales")
-    return Fixed(done.network, by_rule(done.statistics, options.rule, name), done.told)
+    return Fixed(made.network, by_rule(made.statistics, options.rule, name), made.done)
 
 
 def known_statistics(
@@ -246,6 +268,13 @@ def known_statistics(
     return statistics_of(network, given.data), "the data"
 
 
+def refuse_inputs(target: Path, inputs: Iterable[Any]) -> None:
+    """UsageError where the output would replace something that it is made of."""
+    for given in inputs:
+        if isinstance(given, (str, os.PathLike)) and same_file(target, Path(given)):
+            raise UsageError(f"{target} would replace what it is made of", remedy="give another --output")
+
+
 def refuse_quantized(model: Model) -> None:
     """ModelError where a network has Q/DQ already."""
     if has_qdq(model):
@@ -260,11 +289,14 @@ def finished(
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The network as it is written: in FP16 where that is asked for, with its provenance."""
     proto, notes = made.proto, []
+    if is_half(source):
+        notes.append("scales were rounded to float16, the type of the tensors, by 0.05 % at most")
     if options.fp16:
         statistics = scales.statistics
         ranges = {name: h.amax for name, h in statistics.histograms.items()} if statistics else None
         half = with_half(replace(source, proto=proto, sha256=""), ranges=ranges)
         proto = half.proto
+        notes.append("scales of tensors that became float16 were rounded to it, by 0.05 % at most")
         notes += [f"{name} stays float32: {reason}" for name, reason in half.kept.items()]
         notes += [
             f"weight {name} has values up to {most:g}, FP16 ends at 65504" for name, most in half.saturated.items()

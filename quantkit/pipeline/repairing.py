@@ -6,6 +6,7 @@ equalize, smooth, round   run the data again: the first two change activations, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +17,10 @@ import numpy as np
 
 from quantkit.data import DataOptions, open_data
 from quantkit.errors import UsageError
-from quantkit.graph import Model, write_model
+from quantkit.graph import Choices, Model, planned, write_model
 from quantkit.job.options import CalibrateOptions
 from quantkit.job.preparing import choose_spec
+from quantkit.numerics import LEVELS
 from quantkit.pipeline.calibrate import calibrate
 from quantkit.preprocess import Preprocess
 from quantkit.repairs import ChannelFigures, corrected, equalized, smoothed, with_rounded_weights
@@ -46,13 +48,25 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair did. text: in words; gains: of what was changed, in dB; skipped: what was left, and why."""
+
+    text: str
+    gains: Mapping[str, float]
+    skipped: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Repaired:
-    """A network after its repairs, statistics that belong to it, and what was done: repair → in words."""
+    """A network after its repairs, statistics that belong to it, and what was done, by repair.
+
+    collected_again: whether the statistics are not those that were given any more.
+    """
 
     network: Model
     statistics: Statistics
-    told: Mapping[str, str]
-    skipped: Mapping[str, Mapping[str, str]]
+    done: Mapping[str, Repair]
+    collected_again: bool
 
 
 def parse_repairs(text: str) -> tuple[str, ...]:
@@ -93,44 +107,49 @@ def repaired(
     statistics: Statistics,
     names: Collection[str],
     data: Data | None,
-    exclude: Collection[str] = (),
+    choices: Choices,
     phase: Callable[[str], None] = lambda _: None,
 ) -> Repaired:
-    """Do the repairs `names`. exclude: nodes that stay float, whose weights are left alone."""
-    told: dict[str, str] = {}
-    skipped: dict[str, Mapping[str, str]] = {}
+    """Do the repairs `names`. What stays float by `choices` is left alone."""
+    done: dict[str, Repair] = {}
+    plan = planned(network, {name: h.amax / LEVELS for name, h in statistics.histograms.items()}, choices)
+    again, before = False, network
     for name in (n for n in REPAIRS if n in names):
         phase(name)
         if name in ("equalize", "smooth"):
             assert data is not None
-            scaled = (equalized if name == "equalize" else smoothed)(network, figures(statistics))
-            told[name] = summary("groups of channels scaled", scaled.gains, "predicted")
-            skipped[name] = scaled.skipped
+            known = {tensor: f for tensor, f in figures(statistics).items() if tensor in plan.tensors}
+            scaled = (equalized if name == "equalize" else smoothed)(network, known)
+            done[name] = told("groups of channels scaled", scaled.gains, "predicted", scaled.skipped)
             if scaled.factors:
+                again = True
                 network = replace(network, proto=scaled.proto)
                 phase("collecting statistics again")
                 statistics = statistics_of(network, data)
         elif name == "round":
             assert data is not None
             before = network
-            rounded = with_rounded_weights(network, observer(network, data), exclude)
+            rounded = with_rounded_weights(network, observer(network, data), plan.floats)
             network = replace(network, proto=rounded.proto)
-            told[name] = summary("layers' weights rounded", rounded.gains, "measured")
-            skipped[name] = rounded.skipped
+            done[name] = told("layers' weights rounded", rounded.gains, "on the samples it saw", rounded.skipped)
         else:
-            reference = before if "round" in told else None
-            shifted = corrected(network, figures(statistics), reference, exclude)
+            reference = before if "round" in done else None
+            shifted = corrected(network, figures(statistics), reference, plan.floats)
             network = replace(network, proto=shifted.proto)
-            told[name] = summary("biases corrected", shifted.gains, "predicted")
-            skipped[name] = shifted.skipped
-    return Repaired(network, statistics, told, skipped)
+            done[name] = told("biases corrected", shifted.gains, "predicted", shifted.skipped)
+    return Repaired(network, statistics, done, again)
 
 
-def summary(what: str, gains: Mapping[str, float], how: str) -> str:
-    """`22 biases corrected, 0.3 dB less error in the median, predicted`."""
-    if not gains:
-        return f"no {what}"
-    return f"{len(gains)} {what}, {float(np.median(list(gains.values()))):.1f} dB in the median ({how})"
+def told(what: str, gains: Mapping[str, float], how: str, skipped: Mapping[str, str]) -> Repair:
+    """`22 biases corrected, 0.3 dB in the median (predicted); 2 left: no Add of a constant follows it`."""
+    left = {name: why for name, why in skipped.items() if why != "excluded"}
+    text = f"no {what}"
+    if gains:
+        text = f"{len(gains)} {what}, {float(np.median(list(gains.values()))):.1f} dB in the median ({how})"
+    if left:
+        most = Counter(left.values()).most_common(1)[0][0]
+        text += f"; {len(left)} left{': ' if len(set(left.values())) == 1 else ', most of all since '}{most}"
+    return Repair(text, gains, left)
 
 
 def figures(statistics: Statistics) -> dict[str, ChannelFigures]:

@@ -93,6 +93,8 @@ def from_table(model: Model, path: Path, min_coverage: float) -> Scales:
             remedy="give the table of this network; quantkit table adopt says otherwise",
         )
     covered = coverage(table, watched_tensors(model).tensors)
+    if known is not None and known.origin == "qdq":
+        min_coverage = 0.0  # a Q/DQ model has scales for what it quantizes, and for nothing else
     if covered.share < min_coverage or not covered.matched:
         missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
         raise TableError(

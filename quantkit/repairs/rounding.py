@@ -189,6 +189,8 @@ def with_rounded_weights(model: Model, observe: Observe, exclude: Collection[str
         size = layer.rows_shape(editor.shape(editor.weight_of(layer.node, layer.place)))
         if layer.name in exclude:
             skipped[layer.name] = "excluded"
+        elif layer.operator == "ConvTranspose" and layer.geometry.groups > 1:
+            skipped[layer.name] = "the groups of its weights share their scales"
         elif size[2] > LARGEST:
             skipped[layer.name] = f"it sums over {size[2]} weights, more than {LARGEST}"
         else:
