@@ -106,9 +106,7 @@ class Placing:
         numbers = range(len(self._wires.nodes))
         for number in numbers:
             self._decide(number, self._weighted(number))
-        for number in reversed(numbers):
-            if number not in self._inputs:
-                self._decide(number, self._others(number))
+        self._decide_others()
         return Placement(
             dict(sorted(self._inputs.items())),
             {self._wires.name(n): why for n, why in sorted(self._left.items())},
@@ -123,6 +121,19 @@ class Placing:
             self._left[number] = reason
         else:
             self._inputs[number] = places
+
+    def _decide_others(self) -> None:
+        """Take all that could gain, then withdraw what does not: pools of one tensor wait for each other otherwise."""
+        found = {n: self._others(n) for n in reversed(range(len(self._wires.nodes))) if n not in self._inputs}
+        for number, places in found.items():
+            self._decide(number, places)
+        withdrawn = True
+        while withdrawn:
+            withdrawn = [n for n, places in found.items() if places and not self._gains(n)]
+            for number in withdrawn:
+                found[number] = ()
+                self._inputs.pop(number, None)
+                self._left.pop(number, None)
 
     def _kept(self, number: int) -> str | None:
         """Why a node stays float although it could be quantized."""
@@ -151,18 +162,29 @@ class Placing:
         return (0, 1) if any(depends) else ()
 
     def _others(self, number: int) -> tuple[int, ...]:
-        """The places of an operator without weights: none unless INT8 comes out at the other side."""
+        """The places of an operator without weights that could get a pair."""
         node = self._wires.nodes[number]
         if node.domain not in ("", "ai.onnx"):
             return ()
-        if self._choices.policy is Policy.ALL and (places := self._everything(number)):
+        if self._is_wanted(number) and (places := self._everything(number)):
             return places
-        if node.op_type in POOLS and self._is_quantized_behind(node.output[0], COMMUTING):
+        if node.op_type in POOLS:
+            return (0,)
+        return skip_of(self._wires, number, self._inputs) if node.op_type == "Add" else ()
+
+    def _gains(self, number: int) -> bool:
+        """Whether INT8 comes out at the other side of an operator without weights, or a user wants it there."""
+        node = self._wires.nodes[number]
+        if self._wires.name(number) in self._choices.include or (self._is_wanted(number) and self._everything(number)):
+            return True
+        if node.op_type in POOLS:
             # a second copy for the pool alone, where the tensor is needed in float as well, gains nothing
-            return (0,) if self._all_quantized(node.input[0], number) else ()
-        if node.op_type == "Add" and self._is_quantized_behind(node.output[0], COMMUTING | ACTIVATIONS):
-            return skip_of(self._wires, number, self._inputs)
-        return ()
+            return self._is_quantized_behind(node.output[0], COMMUTING) and self._all_quantized(node.input[0], number)
+        return self._is_quantized_behind(node.output[0], COMMUTING | ACTIVATIONS)
+
+    def _is_wanted(self, number: int) -> bool:
+        """Whether a user wants what policy `all` quantizes, everywhere or here."""
+        return self._choices.policy is Policy.ALL or self._wires.name(number) in self._choices.include
 
     def _everything(self, number: int) -> tuple[int, ...]:
         """What policy `all` adds."""
@@ -213,8 +235,8 @@ def is_product(wires: Wiring, node: onnx.NodeProto) -> bool:
 def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
     """The inputs of an Add that get a pair: the one that is not the convolution which it fuses into.
 
-    Where both come from convolutions, the one with the shorter way behind it is the skip: a projection. Where neither
-    does, both; where a constant is added, none.
+    Where both come from convolutions, the skip is the one that the other is made of (identity), or else the one with
+    the shorter way behind it (projection). Where neither does, both; where a constant is added, none.
     """
     node = wires.nodes[number]
     if len(node.input) != 2 or any(name in wires.constants for name in node.input):
@@ -224,6 +246,9 @@ def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]
         return (0, 1)
     if len(convolutions) == 1:
         return (1 - convolutions[0],)
+    before = [leads_to(wires, node.input[k], node.input[1 - k]) for k in (0, 1)]
+    if any(before):
+        return (before.index(True),)
     lengths = [way(wires, node.input[k]) for k in (0, 1)]
     return (0,) if lengths[0] < lengths[1] else (1,)
 
@@ -238,6 +263,21 @@ def comes_from_weighted(wires: Wiring, tensor: str, quantized: Mapping[int, tupl
         if node.op_type not in ("BatchNormalization", "Identity", "Add") or len(inputs) != 1:
             return False
         tensor = inputs[0]
+    return False
+
+
+def leads_to(wires: Wiring, source: str, target: str) -> bool:
+    """Whether a tensor is made of another one. Nodes stand in order, so that nothing before `source` is looked at."""
+    first = wires.makers.get(source, -1)
+    waiting, seen = [target], set[int]()
+    while waiting:
+        name = waiting.pop()
+        if name == source:
+            return True
+        number = wires.makers.get(name, -1)
+        if number > first and number not in seen:
+            seen.add(number)
+            waiting += wires.activations(number)
     return False
 
 
