@@ -127,9 +127,7 @@ class Placing:
         found = {n: self._others(n) for n in reversed(range(len(self._wires.nodes))) if n not in self._inputs}
         for number, places in found.items():
             self._decide(number, places)
-        withdrawn = True
-        while withdrawn:
-            withdrawn = [n for n, places in found.items() if places and not self._gains(n)]
+        while withdrawn := [n for n, places in found.items() if places and not self._gains(n)]:
             for number in withdrawn:
                 found[number] = ()
                 self._inputs.pop(number, None)

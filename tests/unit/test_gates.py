@@ -109,7 +109,9 @@ OTHERS = {
 @pytest.mark.parametrize("free", [False, True], ids=["fixed", "dynamic"])
 def test_what_is_no_gate(kind: str, free: bool) -> None:
     head = "(float[N, 8, H, W] x) => (float y)" if free else "(float[1, 8, 6, 6] x) => (float y)"
-    model = net(OTHERS[kind], head.replace("float y", "float[A, B] y" if "classifier" in kind else "float[A, B, C, D] y"))
+    model = net(
+        OTHERS[kind], head.replace("float y", "float[A, B] y" if "classifier" in kind else "float[A, B, C, D] y")
+    )
     assert found(model) == set()
     assert GATE not in inserted(model).left.values()
 

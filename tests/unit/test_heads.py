@@ -22,10 +22,13 @@ WEIGHTS: dict[str, Any] = {
     "dfl": np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1),
     "as_dfl": np.array([1, 4, 4, 64]), "as_boxes": np.array([1, 4, 64]), "as_cls": np.array([1, 3, 64]),
     "as_4": np.array([1, -1, 4]), "as_3": np.array([1, -1, 3]), "flat": np.array([1, -1]),
+    "as_all": np.array([1, 19, -1]), "parts": np.array([16, 3]), "as_sides": np.array([1, 4, 4, 80]),
+    "as_4s": np.array([1, 4, 80]),
     "grid": noise(1, 2, 64), "stride": np.full((1, 64), 8, np.float32), "two": np.float32(2),
     "halves": np.array([2, 2]), "halves_": np.array([2, 2]),
     "anchors": noise(1, 80, 4), "variance": np.full((1, 1, 4), 0.1, np.float32),
-    "k": np.array([5]), "most": np.array([10]), "iou": np.array([0.5], np.float32), "score": np.array([0.1], np.float32),
+    "k": np.array([5]), "most": np.array([10]),
+    "iou": np.array([0.5], np.float32), "score": np.array([0.1], np.float32),
     "fc": noise(8, 10), "bias": noise(10), "sizes": np.array([1, 1, 2, 2], np.float32), "row": noise(1, 200),
     "pair": noise(16, 10),
 }  # fmt: skip
@@ -45,7 +48,9 @@ def net(text: str, outputs: str = "(float[A, B, C] y)", opset: int = 17) -> Mode
 def heads(model: Model, amax: dict[str, float] | None = None) -> dict[str, str]:
     """Names of the operators of a head, with the reason."""
     wires = wiring(model.proto)
-    return {wires.name(n): why for n, why in detection_heads(wires, every_scale(model) if amax is None else amax).items()}
+    return {
+        wires.name(n): why for n, why in detection_heads(wires, every_scale(model) if amax is None else amax).items()
+    }
 
 
 def flat(source: str, new: str, shape: str) -> str:
@@ -53,7 +58,7 @@ def flat(source: str, new: str, shape: str) -> str:
     return f"{new}_t = Transpose<perm = [0, 2, 3, 1]>({source}) {new} = Reshape({new}_t, {shape}) "
 
 
-# SSD: levels joined, boxes decoded with anchors ------------------------------------------------------------------------
+# SSD: levels joined, boxes decoded with anchors ---------------------------------------------------------------------
 
 SSD = (
     LEVELS
@@ -81,8 +86,7 @@ def test_ssd_whose_boxes_are_decoded_elsewhere_is_not_told() -> None:
 def test_a_selection_tells_a_head(selecting: str) -> None:
     text = f"{SSD} st = Transpose<perm = [0, 2, 1]>(s) "
     if selecting == "TopK":
-        text += "m = ReduceMax<axes = [2], keepdims = 0>(s) v_, n = TopK(m, k) i = Unsqueeze(n, as_1) y = GatherND(l, j)"
-        text = text.replace(" i = Unsqueeze(n, as_1) y = GatherND(l, j)", " y = Mul(v_, two)")
+        text += "m = ReduceMax<axes = [2], keepdims = 0>(s) o, n = TopK(m, k) y = Mul(o, two)"
         model = net(text, "(float[A, B] y, float[D, E, F] l)")
     else:
         model = net(text + "n = NonMaxSuppression(l, st, most, iou, score) y = Cast<to = 1>(n)", "(float[A, B] y)")
@@ -118,6 +122,22 @@ def test_yolov8_with_distributions_over_distances() -> None:
     assert placed(made) == ["x"]
 
 
+def test_yolov8_of_several_levels() -> None:
+    """Boxes and scores of a level are joined, then the levels, and then they are taken apart again."""
+    levels = "".join(
+        f"p{k} = Conv({k}, dist) q{k} = Conv({k}, cls) j{k} = Concat<axis = 1>(p{k}, q{k}) r{k} = Reshape(j{k}, as_all) "
+        for k in "ab"
+    )
+    model = net(
+        f"{LEVELS}{levels} j = Concat<axis = 2>(ra, rb) p, q = Split<axis = 1>(j, parts) p4 = Reshape(p, as_sides)"
+        " pt = Transpose<perm = [0, 2, 1, 3]>(p4) ps = Softmax<axis = 1>(pt) e = Conv(ps, dfl) e4 = Reshape(e, as_4s)"
+        " s = Sigmoid(q) y = Concat<axis = 1>(e4, s)"
+    )
+    made = inserted(model)
+    assert set(made.left) == {"pa", "qa", "pb", "qb", "e"}
+    assert placed(made) == ["x", "a"]
+
+
 def test_the_sum_of_a_softmax_alone_tells_a_head() -> None:
     found = heads(net(f"{DFL} y = Concat<axis = 1>(e4, q3)"))
     assert found == dict.fromkeys(["p", "q", "e"], "detection head, told by a Softmax over distances")
@@ -140,7 +160,10 @@ def test_yolov5_is_told_by_its_grid() -> None:
     assert set(heads(net(YOLO5))) == {"p", "q"}
 
 
-JOINED = BODY + "p = Conv(a, box) q = Conv(a, cls) p3 = Reshape(p, as_boxes) q3 = Reshape(q, as_cls) y = Concat<axis = 1>(p3, q3)"
+JOINED = (
+    BODY
+    + "p = Conv(a, box) q = Conv(a, cls) p3 = Reshape(p, as_boxes) q3 = Reshape(q, as_cls) y = Concat<axis = 1>(p3, q3)"
+)
 
 
 @given(st.floats(1e-3, 1e3), st.floats(1.0, 64.0))
@@ -161,19 +184,20 @@ def test_ranges_tell_a_head_by_the_table_that_is_inserted() -> None:
     assert placed(inserted(net(JOINED))) == ["x", "a"]
 
 
-# What is no head -------------------------------------------------------------------------------------------------------
+# What is no head ----------------------------------------------------------------------------------------------------
 
 GAP = "z = GlobalAveragePool({0}) zf = Flatten(z) y = Gemm(zf, {1})"
 NONE = {
-    "inception": f"{BODY} b = Conv(a, v) c = Conv{PAD}(a, w) i = Concat<axis = 1>(b, c) r = Relu(i) " + GAP.format("r", "pair"),
+    "inception": f"{BODY} b = Conv(a, v) c = Conv{PAD}(a, w) i = Concat<axis = 1>(b, c) r = Relu(i) "
+    + GAP.format("r", "pair"),
     "squeezenet": f"{BODY} b = Conv(a, v) c = Conv{PAD}(a, w) i = Concat<axis = 1>(b, c) r = Conv(i, three)"
     " z = GlobalAveragePool(r) f = Flatten(z) y = Softmax(f)",
     "densenet": f"{BODY} b = Conv{PAD}(a, w) c = Concat<axis = 1>(a, b) e = Conv(c, d) f = Concat<axis = 1>(c, e)"
     " g = Conv(f, wide) " + GAP.format("g", "fc"),
     "classifier with TopK": f"{BODY} z = GlobalAveragePool(a) zf = Flatten(z) g = Gemm(zf, fc) s = Softmax(g)"
     " y, n = TopK(s, k)",
-    "inception with TopK": f"{BODY} b = Conv(a, v) c = Conv{PAD}(a, w) i = Concat<axis = 1>(b, c) z = GlobalAveragePool(i)"
-    " zf = Flatten(z) g = Gemm(zf, pair) y, n = TopK(g, k)",
+    "inception with TopK": f"{BODY} b = Conv(a, v) c = Conv{PAD}(a, w) i = Concat<axis = 1>(b, c)"
+    " z = GlobalAveragePool(i) zf = Flatten(z) g = Gemm(zf, pair) y, n = TopK(g, k)",
     "classifier with a bias of its own": f"{BODY} z = GlobalAveragePool(a) zf = Flatten(z) g = MatMul(zf, fc)"
     " y = Add(g, bias)",
 }  # fmt: skip
@@ -218,5 +242,7 @@ def test_a_vector_is_no_grid(name: str) -> None:
 
 def test_a_grid_that_is_computed_tells_a_head() -> None:
     """By other operators from constants, as exporters leave it."""
-    text = YOLO5.replace("b = Add(xy, grid)", "gc = Mul(grid, two) b = Add(xy, gc)").replace("Mul(b, stride)", "Mul(b, two)")
+    text = YOLO5.replace("b = Add(xy, grid)", "gc = Mul(grid, two) b = Add(xy, gc)").replace(
+        "Mul(b, stride)", "Mul(b, two)"
+    )
     assert set(heads(net(text))) == {"p", "q"}
