@@ -125,7 +125,8 @@ def test_yolov8_with_distributions_over_distances() -> None:
 def test_yolov8_of_several_levels() -> None:
     """Boxes and scores of a level are joined, then the levels, and then they are taken apart again."""
     levels = "".join(
-        f"p{k} = Conv({k}, dist) q{k} = Conv({k}, cls) j{k} = Concat<axis = 1>(p{k}, q{k}) r{k} = Reshape(j{k}, as_all) "
+        f"p{k} = Conv({k}, dist) q{k} = Conv({k}, cls) j{k} = Concat<axis = 1>(p{k}, q{k})"
+        f" r{k} = Reshape(j{k}, as_all) "
         for k in "ab"
     )
     model = net(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -402,6 +402,43 @@ def test_a_pool_of_a_graph_output_stays_float() -> None:
     model = net("r = Relu(x) p = AveragePool<kernel_shape = [1, 1]>(r) y = Conv(p, w)",
                 "(float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] r, float[1, 4, 8, 8] y)")  # fmt: skip
     assert placed(inserted(model)) == ["p"]
+
+
+STEPS = (
+    "{new} = Conv({old}, w)", "{new} = Conv({old}, w)", "{new} = Relu({old})", "{new} = Sigmoid({old})",
+    "{new} = Add({old}, {other})", "{new} = Add({other}, {old})", "{new} = Mul({old}, {other})",
+    "{new} = AveragePool<kernel_shape = [1, 1]>({old})", "{new} = MaxPool<kernel_shape = [1, 1]>({old})",
+)  # fmt: skip
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_the_order_of_nodes_does_not_matter(data: st.DataObject) -> None:
+    """Any order in which everything is made before it is read gives the same places."""
+    names, nodes = ["x"], []
+    for number, step in enumerate(data.draw(st.lists(st.sampled_from(STEPS), min_size=2, max_size=10))):
+        old, other = (data.draw(st.sampled_from(names[-4:])) for _ in range(2))
+        nodes.append(step.format(new=f"t{number}", old=old, other=other))
+        names.append(f"t{number}")
+    read = set(re.findall(r"\w+", " ".join(node.partition("=")[2] for node in nodes)))
+    outputs = ", ".join(f"float[1, 4, 8, 8] {name}" for name in names[1:] if name not in read)
+    model = net(" ".join([*nodes, "y = Conv(x, w)"]), f"(float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y, {outputs})")
+    other_order = Model(model.path, onnx.ModelProto(), "")
+    other_order.proto.CopyFrom(model.proto)
+    waiting, made = list(model.proto.graph.node), {"x", "w"}
+    del other_order.proto.graph.node[:]
+    while waiting:
+        node = data.draw(st.sampled_from([k for k, node in enumerate(waiting) if made.issuperset(node.input)]))
+        other_order.proto.graph.node.append(waiting[node])
+        made.update(waiting.pop(node).output)
+    first, second = inserted(model), inserted(other_order, every_scale(model))
+    assert first.pairs == second.pairs
+    assert first.left == second.left
+    reads = {
+        tuple(sorted((node.output[0], *behind_pairs(one, node.output[0])) for node in model.proto.graph.node))
+        for one in (first, second)
+    }
+    assert len(reads) == 1
 
 
 # Shapes, outputs, subgraphs ---------------------------------------------------------------------------------------
