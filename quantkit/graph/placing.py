@@ -21,7 +21,7 @@ TensorRT gives it to them in implicit mode, or that of the tensor before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -94,10 +94,10 @@ class Placing:
 
     def __init__(self, wires: Wiring, scales: Mapping[str, float], choices: Choices) -> None:
         self._wires, self._choices = wires, choices
-        self._scale_of = shared_scales(wires)
-        self._scales = with_shared(scales, self._scale_of)
         self._heads = detection_heads(wires, scales)
         self._gates = gates(wires)
+        self._scale_of = shared_scales(wires, {n for n in range(len(wires.nodes)) if self._kept(n)})
+        self._scales = with_shared(scales, self._scale_of)
         self._inputs: dict[int, tuple[int, ...]] = {}
         self._left: dict[int, str] = {}
 
@@ -290,9 +290,10 @@ def way(wires: Wiring, tensor: str) -> int:
     return count
 
 
-def shared_scales(wires: Wiring) -> dict[str, str]:
+def shared_scales(wires: Wiring, kept: Container[int] = ()) -> dict[str, str]:
     """Tensor → the tensor whose scale it takes, for what a Concat joins and what only moves values.
 
+    kept: nodes that stay float; a Concat that only these read forces nothing.
     A group takes the scale of its last Concat that is read on; without one, that of the tensor it begins with.
     """
     groups = Groups()
@@ -303,7 +304,7 @@ def shared_scales(wires: Wiring) -> dict[str, str]:
             continue
         if node.op_type != "Concat":
             groups.join(inputs[0], output)
-        elif any(n.op_type in WEIGHTED | POOLS for _, n in wires.behind(output)):
+        elif any(n.op_type in WEIGHTED | POOLS and r.number not in kept for r, n in wires.behind(output)):
             for name in inputs:
                 groups.join(output, name)
             concats.append(output)

@@ -234,6 +234,12 @@ def test_a_concat_that_nobody_quantizes_forces_nothing(tail: str) -> None:
     assert made.pairs["a"] == every_scale(model)["a"]
 
 
+def test_a_concat_whose_reader_is_kept_in_float_forces_nothing() -> None:
+    model = net("a = Conv(x, w) b = Conv(a, v) j = Concat<axis = 1>(a, b) y = Conv(j, d)")
+    assert inserted(model).pairs["a"] == every_scale(model)["j"]
+    assert inserted(model, choices=Choices(exclude=frozenset("y"))).pairs["a"] == every_scale(model)["a"]
+
+
 def test_the_skips_of_a_unet_share_the_scale_of_their_concat() -> None:
     text = (
         "a = Conv(x, w) r = Relu(a) p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(r) b = Conv(p, v) s = Relu(b)"
@@ -280,6 +286,18 @@ def test_what_a_quantized_concat_joins_has_one_scale(steps: list[str], random: A
 
 def test_a_residual_whose_sum_is_an_output_stays_float() -> None:
     assert placed(inserted(net("r = Relu(x) c = Conv(r, w) y = Add(c, r)"))) == ["r"]
+
+
+@pytest.mark.parametrize("silu", ["s = Sigmoid(a) f = Mul(a, s)", "s = HardSigmoid(a) f = Mul(s, a)"])
+def test_silu_behind_a_residual_hands_int8_on(silu: str) -> None:
+    made = inserted(net(f"r = Relu(x) c = Conv(r, w) a = Add(c, r) {silu} y = Conv(f, v)"))
+    assert placed(made) == ["r", "f"]
+    assert behind_pairs(made, "a") == [False, True]
+
+
+def test_a_product_with_another_tensor_does_not() -> None:
+    made = inserted(net("r = Relu(x) c = Conv(r, w) a = Add(c, r) s = Sigmoid(c) f = Mul(a, s) y = Conv(f, v)"))
+    assert behind_pairs(made, "a") == [False, False]
 
 
 @pytest.mark.parametrize("between", ["Relu(a)", "Clip(a)", "MaxPool<kernel_shape = [1, 1]>(a)", "HardSwish(a)"])
