@@ -42,8 +42,6 @@ ACTIVATIONS = frozenset(
         "Gelu", "Mish", "Erf",
     }
 )  # fmt: skip
-FUSED = ACTIVATIONS | {"BatchNormalization", "Identity", "Mul"}
-"""What TensorRT fuses behind a convolution, looked through to find the convolution's side of an Add."""
 NORMALIZING = frozenset({"Softmax", "LogSoftmax", "LayerNormalization"})
 PRODUCT = "a product of two activations (attention)"
 GATE = "part of a gate with single values for each channel (squeeze and excite)"
@@ -234,7 +232,7 @@ def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]
     """The inputs of an Add that get a pair: the one that is not the convolution which it fuses into.
 
     Where both come from convolutions, the skip is the one that the other is made of (identity), or else the one with
-    the shorter way behind it (projection). Where neither does, both; where a constant is added, none.
+    fewer weighted operators of its own (projection). Where neither does, both; where a constant is added, none.
     """
     node = wires.nodes[number]
     if len(node.input) != 2 or any(name in wires.constants for name in node.input):
@@ -244,11 +242,12 @@ def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]
         return (0, 1)
     if len(convolutions) == 1:
         return (1 - convolutions[0],)
-    before = [leads_to(wires, node.input[k], node.input[1 - k]) for k in (0, 1)]
+    made = [made_by(wires, node.input[k]) for k in (0, 1)]
+    before = [wires.makers[node.input[k]] in made[1 - k] for k in (0, 1)]
     if any(before):
         return (before.index(True),)
-    lengths = [way(wires, node.input[k]) for k in (0, 1)]
-    return (0,) if lengths[0] < lengths[1] else (1,)
+    own = [sum(wires.nodes[n].op_type in WEIGHTED for n in made[k] - made[1 - k]) for k in (0, 1)]
+    return (0,) if own[0] < own[1] else (1,)
 
 
 def comes_from_weighted(wires: Wiring, tensor: str, quantized: Mapping[int, tuple[int, ...]]) -> bool:
@@ -264,30 +263,15 @@ def comes_from_weighted(wires: Wiring, tensor: str, quantized: Mapping[int, tupl
     return False
 
 
-def leads_to(wires: Wiring, source: str, target: str) -> bool:
-    """Whether a tensor is made of another one. Nodes stand in order, so that nothing before `source` is looked at."""
-    first = wires.makers.get(source, -1)
-    waiting, seen = [target], set[int]()
+def made_by(wires: Wiring, tensor: str) -> set[int]:
+    """The nodes that a tensor is made by, all the way up to the inputs."""
+    waiting, seen = [tensor], set[int]()
     while waiting:
-        name = waiting.pop()
-        if name == source:
-            return True
-        number = wires.makers.get(name, -1)
-        if number > first and number not in seen:
+        number = wires.makers.get(waiting.pop())
+        if number is not None and number not in seen:
             seen.add(number)
             waiting += wires.activations(number)
-    return False
-
-
-def way(wires: Wiring, tensor: str) -> int:
-    """How many weighted operators lie behind a tensor along its first inputs."""
-    count, node = 0, wires.maker(tensor)
-    while node is not None:
-        count += node.op_type in WEIGHTED
-        if node.op_type not in WEIGHTED | FUSED:
-            break
-        node = wires.maker(node.input[0])
-    return count
+    return seen
 
 
 def shared_scales(wires: Wiring, kept: Container[int] = ()) -> dict[str, str]:

@@ -339,6 +339,18 @@ def test_a_bottleneck_with_a_projection_quantizes_the_projection(swap: bool) -> 
     assert "s" in placed(made)
 
 
+@pytest.mark.parametrize("swap", [False, True])
+def test_a_projection_is_the_skip_of_branches_that_are_joined(swap: bool) -> None:
+    """Res2Net: the way through the block parts and meets again, while the projection's goes on into the stem."""
+    add = "Add(s, m)" if swap else "Add(m, s)"
+    text = (
+        "o = Conv(x, w) i = Relu(o) s = Conv(i, u) e = Conv(i, v) a, b = Split<axis = 1>(e, h) c = Conv(a, v2)"
+        f" j = Concat<axis = 1>(c, b) m = Conv(j, w) k = {add} y = Conv(k, w)"
+    )
+    made = inserted(net(text, v2=noise(2, 2, 1, 1)))
+    assert behind_pairs(made, "k") == [swap, not swap]
+
+
 def test_a_sum_of_two_tensors_that_no_convolution_makes_gets_both() -> None:
     """A feature pyramid: what is resized, and a lateral tensor behind its activation."""
     text = (

@@ -279,7 +279,7 @@ def test_both_squared_errors_agree_at_edges(counts: np.ndarray, edge: int) -> No
 
 
 @given(counts=any_counts, exponent=st.integers(-60, 60))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_the_best_rule_is_never_worse_than_another(counts: np.ndarray, exponent: int) -> None:
     """By the error on values, which is computed here."""
     h = histogram(counts, 2.0**exponent)
@@ -303,15 +303,24 @@ class Twin(MinMax):
     """The same thresholds by another rule."""
 
 
+@given(counts=any_counts, exponent=st.integers(-100, 100))
+@settings(max_examples=30)
+def test_the_best_threshold_scales_with_the_values(counts: np.ndarray, exponent: int) -> None:
+    threshold = Best().threshold(histogram(counts, float(BINS)))
+    assert threshold == float(F32(threshold))
+    assert Best().threshold(histogram(counts, BINS * 2.0**exponent)) == threshold * 2.0**exponent
+
+
 def test_a_threshold_of_zero_is_the_worst_but_for_zeros() -> None:
     assert squared_error(histogram({5: 3}), 0.0) == math.inf
     assert squared_error(Histogram(histogram({0: 9}).counts, 0.0, 0.0, 0.0), 0.0) == 0.0
     assert squared_error(Histogram(np.zeros(BINS, np.int64), 0.0, 0.0, 0.0), 1.0) == 0.0
+    assert Best().threshold(Histogram(histogram({0: 9}).counts, 0.0, 0.0, 0.0)) == 0.0
 
 
 # ── all rules ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-RULES = [Entropy(), MinMax(), Mse(), Percentile(), Percentile(50.0), Best()]
+RULES = [Entropy(), MinMax(), Mse(), Percentile(), Percentile(50.0)]
 all_rules = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 
 
