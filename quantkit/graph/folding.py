@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.inserting import drop_unread, fresh, names_of, values_of, weight_axis
+from quantkit.graph.inserting import fresh, names_of, values_of, weight_axis
 from quantkit.graph.model import DTYPES, Model, subgraphs
+from quantkit.graph.sweeping import sweep
 from quantkit.graph.tensors import FLOATS, inferred, outer_names, shapes
 from quantkit.graph.wiring import known_weights
 from quantkit.numerics import float32
@@ -153,7 +154,7 @@ class Folding:
         del graph.node[:], graph.value_info[:]
         graph.node.extend(keep)
         graph.value_info.extend(values)
-        drop_unread(graph, self._orphans)
+        sweep(graph, sorted(self._orphans), ())
 
     def _target(self, norm: onnx.NodeProto) -> Target | str:
         """What a BatchNormalization folds into, or why there is nothing."""

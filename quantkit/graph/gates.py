@@ -6,10 +6,17 @@ a whole channel.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from quantkit.graph.heads import WEIGHTED
 from quantkit.graph.wiring import COMMUTING, Wiring
 
-GLOBAL_POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"})
+if TYPE_CHECKING:
+    import onnx
+
+GLOBAL_POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool"})
+POOLS = frozenset({"ReduceMean", "ReduceMax", "AveragePool", "MaxPool"})
+"""Global ones where a single value for each channel is left: a mean over channels (CBAM, arXiv 1807.06521) is none."""
 PIECEWISE = frozenset(
     {"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "BatchNormalization"}
 )
@@ -22,7 +29,7 @@ def gates(wires: Wiring) -> frozenset[int]:
     passing = WEIGHTED | COMMUTING | PIECEWISE | BINARY
     for number, node in enumerate(wires.nodes):
         inputs = wires.activations(number)
-        if node.op_type in GLOBAL_POOLS or (node.op_type in passing and inputs and pooled.issuperset(inputs)):
+        if pools_globally(wires, node) or (node.op_type in passing and inputs and pooled.issuperset(inputs)):
             pooled.update(node.output)
     gating: set[str] = set()
     found: set[int] = set()
@@ -35,3 +42,11 @@ def gates(wires: Wiring) -> frozenset[int]:
             if node.op_type in WEIGHTED:
                 found.add(number)
     return frozenset(found)
+
+
+def pools_globally(wires: Wiring, node: onnx.NodeProto) -> bool:
+    """Whether a node leaves at most one axis besides that of the batch, as far as shapes are known."""
+    if node.op_type in GLOBAL_POOLS:
+        return True
+    shape = wires.shapes.get(node.output[0])
+    return node.op_type in POOLS and shape is not None and sum(size != 1 for size in shape[1:]) <= 1

@@ -20,6 +20,7 @@ import numpy as np
 from quantkit.errors import ModelError
 from quantkit.graph.model import Model, subgraphs
 from quantkit.graph.placing import Placement, with_shared
+from quantkit.graph.sweeping import sweep
 from quantkit.graph.wiring import Wiring
 from quantkit.numerics import LEVELS
 from quantkit.values import Named
@@ -108,7 +109,7 @@ class Editor:
         del graph.node[:]
         graph.node.extend(self._nodes)
         if self._form is WeightForm.INT8:
-            drop_unread(graph, {name for name, _ in self._made} - self.pairs.keys())
+            sweep(graph, sorted(self.weights), ())
         graph.initializer.extend(self._initializers)
 
     def _behind(self, node: onnx.NodeProto, k: int) -> str:
@@ -116,7 +117,8 @@ class Editor:
         if name not in self._wires.constants:
             half = self._wires.types.get(name) == "float16"
             scale = np.asarray(self._scales[name], np.float16 if half else np.float32)
-            self.pairs[name] = float(scale)
+            given = self._scales[name]
+            self.pairs[name] = given if np.float32(given) == scale else float(scale)
             return self._pair(name, None, scale)
         weight = self._wires.weights[name]
         axis = scale_axis(node, k, len(weight.dims))
@@ -192,23 +194,6 @@ def values_of(weight: onnx.TensorProto, model: Model) -> Array:
     return values
 
 
-def drop_unread(graph: onnx.GraphProto, names: set[str]) -> None:
-    """Remove initializers and Constant nodes of those names that nothing reads any more."""
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    read |= {name for node in graph.node for name in inner_reads(node)} | {value.name for value in graph.input}
-    gone = names - read
-    keep = [node for node in graph.node if not (node.op_type == "Constant" and gone.intersection(node.output))]
-    weights = [tensor for tensor in graph.initializer if tensor.name not in gone]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(keep)
-    graph.initializer.extend(weights)
-
-
-def inner_reads(node: onnx.NodeProto) -> set[str]:
-    """Every name that the subgraphs of a node hold."""
-    return {name for attribute in node.attribute for graph in subgraphs(attribute) for name in names_of(graph)}
-
-
 def fresh(name: str, taken: set[str]) -> str:
     """A name that is not taken, which it is then."""
     while name in taken:
@@ -261,10 +246,13 @@ def at_least_normal(scale: Array, dtype: type[np.floating[Any]]) -> Array:
 
 
 def codes_of(values: Array, scales: Array, axis: int | None) -> Array:
-    """INT8 values of a weight, as QuantizeLinear gives them: half to even, −128 … 127."""
+    """INT8 values of a weight, as QuantizeLinear gives them: half to even, −128 … 127.
+
+    float16 is divided in float32, as onnxruntime does: a quotient that is rounded to float16 first is rounded twice.
+    """
     shape = [1] * values.ndim
     if axis is not None:
         shape[axis] = -1
-    codes = np.rint(values / scales.reshape(shape))
+    codes = np.rint(values.astype(np.float32, copy=False) / scales.astype(np.float32, copy=False).reshape(shape))
     result: Array = np.clip(codes, -128, 127).astype(np.int8)
     return result

@@ -21,7 +21,7 @@ TensorRT gives it to them in implicit mode, or that of the tensor before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,6 @@ ACTIVATIONS = frozenset(
         "Gelu", "Mish", "Erf",
     }
 )  # fmt: skip
-FUSED = ACTIVATIONS | {"BatchNormalization", "Identity", "Mul"}
-"""What TensorRT fuses behind a convolution, looked through to find the convolution's side of an Add."""
 NORMALIZING = frozenset({"Softmax", "LogSoftmax", "LayerNormalization"})
 LEAST = {"float32": 2.0**-126, "float16": 2.0**-14}
 """The least normal numbers: smaller scales lose digits, and TensorRT refuses them."""
@@ -97,10 +95,10 @@ class Placing:
 
     def __init__(self, wires: Wiring, scales: Mapping[str, float], choices: Choices) -> None:
         self._wires, self._choices = wires, choices
-        self._scale_of = shared_scales(wires)
-        self._scales = with_shared(scales, self._scale_of)
         self._heads = detection_heads(wires, scales)
         self._gates = gates(wires)
+        self._scale_of = shared_scales(wires, {n for n in range(len(wires.nodes)) if self._kept(n)})
+        self._scales = with_shared(scales, self._scale_of)
         self._inputs: dict[int, tuple[int, ...]] = {}
         self._left: dict[int, str] = {}
 
@@ -109,9 +107,7 @@ class Placing:
         numbers = range(len(self._wires.nodes))
         for number in numbers:
             self._decide(number, self._weighted(number))
-        for number in reversed(numbers):
-            if number not in self._inputs:
-                self._decide(number, self._others(number))
+        self._decide_others()
         return Placement(
             dict(sorted(self._inputs.items())),
             {self._wires.name(n): why for n, why in sorted(self._left.items())},
@@ -126,6 +122,17 @@ class Placing:
             self._left[number] = reason
         else:
             self._inputs[number] = places
+
+    def _decide_others(self) -> None:
+        """Take all that could gain, then withdraw what does not: pools of one tensor wait for each other otherwise."""
+        found = {n: self._others(n) for n in reversed(range(len(self._wires.nodes))) if n not in self._inputs}
+        for number, places in found.items():
+            self._decide(number, places)
+        while withdrawn := [n for n, places in found.items() if places and not self._gains(n)]:
+            for number in withdrawn:
+                found[number] = ()
+                self._inputs.pop(number, None)
+                self._left.pop(number, None)
 
     def _kept(self, number: int) -> str | None:
         """Why a node stays float although it could be quantized."""
@@ -154,24 +161,36 @@ class Placing:
         return (0, 1) if any(depends) else ()
 
     def _others(self, number: int) -> tuple[int, ...]:
-        """The places of an operator without weights: none unless INT8 comes out at the other side."""
+        """The places of an operator without weights that could get a pair."""
         node = self._wires.nodes[number]
         if node.domain not in ("", "ai.onnx"):
             return ()
-        if self._choices.policy is Policy.ALL and (places := self._everything(number)):
+        if self._is_wanted(number) and (places := self._everything(number)):
             return places
-        if node.op_type in POOLS and self._is_quantized_behind(node.output[0], COMMUTING):
+        if node.op_type in POOLS:
+            return (0,)
+        return skip_of(self._wires, number, self._inputs) if node.op_type == "Add" else ()
+
+    def _gains(self, number: int) -> bool:
+        """Whether INT8 comes out at the other side of an operator without weights, or a user wants it there."""
+        node = self._wires.nodes[number]
+        if self._wires.name(number) in self._choices.include or (self._is_wanted(number) and self._everything(number)):
+            return True
+        if node.op_type in POOLS:
             # a second copy for the pool alone, where the tensor is needed in float as well, gains nothing
-            return (0,) if self._all_quantized(node.input[0], number) else ()
-        if node.op_type == "Add" and self._is_quantized_behind(node.output[0], COMMUTING | ACTIVATIONS):
-            return skip_of(self._wires, number, self._inputs)
-        return ()
+            return self._is_quantized_behind(node.output[0], COMMUTING) and self._all_quantized(node.input[0], number)
+        return self._is_quantized_behind(node.output[0], COMMUTING | ACTIVATIONS)
+
+    def _is_wanted(self, number: int) -> bool:
+        """Whether a user wants what policy `all` quantizes, everywhere or here."""
+        return self._choices.policy is Policy.ALL or self._wires.name(number) in self._choices.include
 
     def _everything(self, number: int) -> tuple[int, ...]:
         """What policy `all` adds."""
         node = self._wires.nodes[number]
         if node.op_type in NORMALIZING | ACTIVATIONS - {"Relu", "Clip", "LeakyRelu", "PRelu"}:
-            return (0,) if self._wires.activations(number) and not self._fuses(node.input[0]) else ()
+            fused = node.op_type not in NORMALIZING and self._fuses(node.input[0])
+            return (0,) if self._wires.activations(number) and not fused else ()
         if node.op_type in ("Add", "Mul"):
             if node.op_type == "Mul" and any(self._fuses(name) for name in self._wires.activations(number)):
                 return ()  # x·sigmoid(x), fused behind the operator that makes x
@@ -226,8 +245,8 @@ def is_product(wires: Wiring, node: onnx.NodeProto) -> bool:
 def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
     """The inputs of an Add that get a pair: the one that is not the convolution which it fuses into.
 
-    Where both come from convolutions, the one with the shorter way behind it is the skip: a projection. Where neither
-    does, both; where a constant is added, none.
+    Where both come from convolutions, the skip is the one that the other is made of (identity), or else the one with
+    fewer weighted operators of its own (projection). Where neither does, both; where a constant is added, none.
     """
     node = wires.nodes[number]
     if len(node.input) != 2 or any(name in wires.constants for name in node.input):
@@ -237,8 +256,12 @@ def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]
         return (0, 1)
     if len(convolutions) == 1:
         return (1 - convolutions[0],)
-    lengths = [way(wires, node.input[k]) for k in (0, 1)]
-    return (0,) if lengths[0] < lengths[1] else (1,)
+    made = [made_by(wires, node.input[k]) for k in (0, 1)]
+    before = [wires.makers[node.input[k]] in made[1 - k] for k in (0, 1)]
+    if any(before):
+        return (before.index(True),)
+    own = [sum(wires.nodes[n].op_type in WEIGHTED for n in made[k] - made[1 - k]) for k in (0, 1)]
+    return (0,) if own[0] < own[1] else (1,)
 
 
 def comes_from_weighted(
@@ -261,20 +284,21 @@ def comes_from_weighted(
     return False
 
 
-def way(wires: Wiring, tensor: str) -> int:
-    """How many weighted operators lie behind a tensor along its first inputs."""
-    count, node = 0, wires.maker(tensor)
-    while node is not None:
-        count += node.op_type in WEIGHTED
-        if node.op_type not in WEIGHTED | FUSED:
-            break
-        node = wires.maker(node.input[0])
-    return count
+def made_by(wires: Wiring, tensor: str) -> set[int]:
+    """The nodes that a tensor is made by, all the way up to the inputs."""
+    waiting, seen = [tensor], set[int]()
+    while waiting:
+        number = wires.makers.get(waiting.pop())
+        if number is not None and number not in seen:
+            seen.add(number)
+            waiting += wires.activations(number)
+    return seen
 
 
-def shared_scales(wires: Wiring) -> dict[str, str]:
+def shared_scales(wires: Wiring, kept: Container[int] = ()) -> dict[str, str]:
     """Tensor → the tensor whose scale it takes, for what a Concat joins and what only moves values.
 
+    kept: nodes that stay float; a Concat that only these read forces nothing.
     A group takes the scale of its last Concat that is read on; without one, that of the tensor it begins with.
     """
     groups = Groups()
@@ -285,7 +309,10 @@ def shared_scales(wires: Wiring) -> dict[str, str]:
             continue
         if node.op_type != "Concat":
             groups.join(inputs[0], output)
-        elif any(n.op_type in WEIGHTED | POOLS for _, n in wires.behind(output, COMMUTING | {"Relu", "Clip"})):
+        elif any(
+            n.op_type in WEIGHTED | POOLS and r.number not in kept
+            for r, n in wires.behind(output, COMMUTING | {"Relu", "Clip"})
+        ):
             for name in inputs:
                 groups.join(output, name)
             concats.append(output)

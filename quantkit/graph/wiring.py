@@ -67,15 +67,29 @@ class Wiring:
         return [name for name in self.nodes[number].input if name and name not in self.constants]
 
     def behind(self, tensor: str, through: frozenset[str] = COMMUTING) -> Iterator[tuple[Reader, onnx.NodeProto]]:
-        """Who reads a tensor, directly or through operators of the kinds `through`; each of these is passed once."""
+        """Who reads a tensor, directly or through operators of the kinds `through`; each of these is passed once.
+
+        With Sigmoid passes SiLU, written out as x·sigmoid(x).
+        """
         waiting, seen = [tensor], {tensor}
         while waiting:
             for reader, node in self.reading(waiting.pop()):
-                if node.op_type in through and (reader.place == 0 or node.op_type == "Concat"):
+                passes = node.op_type in through and (reader.place == 0 or node.op_type == "Concat")
+                if passes or ("Sigmoid" in through and self.is_silu(node)):
                     waiting.extend(name for name in node.output if name and name not in seen)
                     seen.update(node.output)
                 else:
                     yield reader, node
+
+    def is_silu(self, node: onnx.NodeProto) -> bool:
+        """Whether a node multiplies a tensor with the Sigmoid or HardSigmoid of itself."""
+        if node.op_type != "Mul":
+            return False
+        for x, gate in (tuple(node.input), tuple(node.input)[::-1]):
+            maker = self.maker(gate)
+            if maker is not None and maker.op_type in ("Sigmoid", "HardSigmoid") and maker.input[0] == x:
+                return True
+        return False
 
 
 def wiring(proto: onnx.ModelProto) -> Wiring:

@@ -167,14 +167,9 @@ def quantize(
     UsageError.
     """
     options = options or QuantizeOptions()
-    target = None if output is None else Path(output)
-    if target is not None:
-        check_writable(target)
-        refuse_existing(target, force=options.force)
+    target = None if output is None else checked_target(Path(output), (model, statistics, table), options.force)
     source = model if isinstance(model, Model) else load_model(model)
     refuse_quantized(source)
-    if target is not None:
-        refuse_inputs(target, (source.path, statistics, table))
     form = options.form
     plain = folded(source)
     network = replace(source, proto=plain.proto)
@@ -190,11 +185,7 @@ def quantize(
     scales = fixed.scales
     proto, notes = finished(source, made, scales, options, tuple(fixed.done))
     phase("writing")
-    files: tuple[Path, ...] = ()
-    if target is not None:
-        for path in saved_files(proto, target):
-            refuse_existing(path, force=options.force)
-        files = write_model(proto, source.folder, target)
+    files = () if target is None else written(proto, source, target, options.force)
     return Quantization(
         proto=proto,
         pairs=made.pairs,
@@ -268,11 +259,22 @@ def known_statistics(
     return statistics_of(network, given.data), "the data"
 
 
-def refuse_inputs(target: Path, inputs: Iterable[Any]) -> None:
-    """UsageError where the output would replace something that it is made of."""
+def written(proto: onnx.ModelProto, source: Model, target: Path, force: bool) -> tuple[Path, ...]:
+    """Write the network, and a file of weights beside it where it needs one. StaleError, OutputError."""
+    for path in saved_files(proto, target):
+        refuse_existing(path, force=force)
+    return write_model(proto, source.folder, target)
+
+
+def checked_target(target: Path, inputs: Iterable[Any], force: bool) -> Path:
+    """OutputError where nothing can be written, StaleError where something is there, UsageError where the output would
+    replace what it is made of."""
+    check_writable(target)
+    refuse_existing(target, force=force)
     for given in inputs:
         if isinstance(given, (str, os.PathLike)) and same_file(target, Path(given)):
             raise UsageError(f"{target} would replace what it is made of", remedy="give another --output")
+    return target
 
 
 def refuse_quantized(model: Model) -> None:
