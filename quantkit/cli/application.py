@@ -12,7 +12,7 @@ import click
 
 from quantkit._version import __version__
 from quantkit.cli import benching, building, calibrating, linting, looking, quantizing, statistics_files, tables
-from quantkit.cli.console import print_error
+from quantkit.cli.console import print_error, print_json
 from quantkit.errors import QuantkitError
 
 
@@ -62,8 +62,12 @@ def run(arguments: list[str]) -> int:
         print_error(error, as_json="--json" in arguments)
         return error.exit_code
     except click.ClickException as error:
+        if "--json" in arguments:
+            print_json({"error": {"kind": "UsageError", "problem": error.format_message(), "remedy": "see --help"}})
         error.show()
         return error.exit_code
+    except SystemExit:
+        return 0  # click's answer to a reader (head, less) that went away
     except (KeyboardInterrupt, click.Abort):
         print("quantkit: interrupted", file=sys.stderr)
         return 130

@@ -197,7 +197,8 @@ def print_summary(made: Quantization) -> None:
         print(f"  {count:>3}  {why}: {shown}")
     print()
     for path in made.files:
-        print(f"wrote  {path}  {path.stat().st_size / 2**20:.1f} MiB")
+        size = path.stat().st_size
+        print(f"wrote  {path}  {size / 2**20:.1f} MiB" if size >= 1 << 20 else f"wrote  {path}  {size / 1024:.0f} KiB")
 
 
 def document(made: Quantization) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from quantkit.errors import ModelError
 from quantkit.graph.model import Model, subgraphs
 from quantkit.graph.placing import Placement, with_shared
 from quantkit.graph.sweeping import sweep
+from quantkit.graph.tensors import outer_names
+from quantkit.graph.weights import copied_but
 from quantkit.graph.wiring import Wiring
 from quantkit.numerics import LEVELS
 from quantkit.values import Named
@@ -61,7 +63,7 @@ def inserted(
     scales: Mapping[str, float],
     form: WeightForm = WeightForm.FLOAT,
 ) -> Quantized:
-    """Insert pairs into `proto`, a copy of the model's that is edited here; `wires` is its wiring.
+    """Insert pairs into a copy of `proto`, the model's or a raised one, whose wiring `wires` is.
 
     scales: activation → scale. External weights stay where they are, but for those that become INT8. ModelError where
     a weight is not finite, or nothing gets a pair.
@@ -75,8 +77,7 @@ def inserted(
             f"{model.path}: no operator of this network can be quantized: {why}",
             remedy="give scales of this network, or leave out exclusions",
         )
-    editor.finish()
-    return Quantized(proto, editor.pairs, editor.weights, placement.left)
+    return Quantized(editor.finished(), editor.pairs, editor.weights, placement.left)
 
 
 class Editor:
@@ -103,14 +104,22 @@ class Editor:
             copied.input[k] = name
         self._nodes.append(copied)
 
-    def finish(self) -> None:
-        """Put the copies in place; float weights that nothing reads any more go."""
-        graph = self._proto.graph
-        del graph.node[:]
+    def finished(self) -> onnx.ModelProto:
+        """The new network. Float weights that nothing reads any more are not even copied: they may be gigabytes."""
+        made = copied_but(self._proto, "graph")
+        graph = made.graph
+        graph.CopyFrom(copied_but(self._proto.graph, "node", "initializer"))
         graph.node.extend(self._nodes)
-        if self._form is WeightForm.INT8:
-            sweep(graph, sorted(self.weights), ())
+        stored = self.weights.keys() if self._form is WeightForm.INT8 else set()
+        read = {name for node in graph.node for name in (*node.input, *outer_names(node))}
+        read.update(value.name for value in (*graph.input, *graph.output))
+        for weight in self._proto.graph.initializer:
+            if weight.name in read or weight.name not in stored:
+                graph.initializer.append(weight)
+        if stored:
+            sweep(graph, sorted(stored), ())
         graph.initializer.extend(self._initializers)
+        return made
 
     def _behind(self, node: onnx.NodeProto, k: int) -> str:
         name: str = node.input[k]

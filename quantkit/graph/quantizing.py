@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quantkit.graph.heads import WEIGHTED
 from quantkit.graph.inserting import Quantized, WeightForm, inserted
 from quantkit.graph.model import DTYPES, Model
-from quantkit.graph.opsets import raised
+from quantkit.graph.opsets import LEAST_IR, raised
 from quantkit.graph.placing import Choices, placed
 from quantkit.graph.wiring import wiring
 
@@ -41,12 +41,18 @@ def with_qdq(
     The model itself is untouched. ModelError where the operator set is too old and cannot be raised, a weight is not
     finite, or nothing gets a pair.
     """
-    proto = raised(model, LEAST_OPSET)
+    proto = at_least(model, LEAST_OPSET)
     wires = wiring(proto)
     if "float16" in wires.types.values() and opset_of(proto) < LEAST_HALF_OPSET:
         proto = raised(model, LEAST_HALF_OPSET)
         wires = wiring(proto)
     return inserted(model, proto, wires, placed(wires, scales, choices), scales, form)
+
+
+def at_least(model: Model, opset: int) -> onnx.ModelProto:
+    """The network with that operator set at least: the model's own proto, which nobody edits, where it has it."""
+    old = model.opset < opset or model.proto.ir_version < LEAST_IR
+    return raised(model, opset) if old else model.proto
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,9 @@ def quantize(
     )
     origin = Given(statistics, table, None if data is None else Data(data, preprocess, options.data).of(source))
     fixed = prepared(source, network, origin, options, choices, phase)
+    gone = tuple(plain.folded)
+    del plain, network  # repaired weights are a second copy, and the first is not needed any more
+    source = replace(source, proto=fixed.network.proto)
     phase("inserting Q/DQ")
     made = with_qdq(fixed.network, fixed.scales.scales, choices, form)
     scales = fixed.scales
@@ -194,7 +197,7 @@ def quantize(
         source=scales.source,
         rules={name: rule for name, rule in scales.rules.items() if name in made.pairs},
         coverage=scales.coverage,
-        folded=tuple(plain.folded),
+        folded=gone,
         form=form,
         repairs=fixed.done,
         opset=opset_of(proto),

@@ -148,7 +148,7 @@ def told(what: str, gains: Mapping[str, float], how: str, skipped: Mapping[str, 
         text = f"{len(gains)} {what}, {float(np.median(list(gains.values()))):.1f} dB in the median ({how})"
     if left:
         most = Counter(left.values()).most_common(1)[0][0]
-        text += f"; {len(left)} left{': ' if len(set(left.values())) == 1 else ', most of all since '}{most}"
+        text += f"; {len(left)} left{': ' if len(set(left.values())) == 1 else ', mostly: '}{most}"
     return Repair(text, gains, left)
 
 
