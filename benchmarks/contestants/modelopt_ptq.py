@@ -7,6 +7,7 @@ FP16, which no other contestant does).
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 from modelopt.onnx.quantization import quantize
@@ -19,8 +20,10 @@ def main() -> None:
     """Quantize one network."""
     method = sys.argv.pop(1)
     task = job()
+    model = task.output / "model.onnx"
+    shutil.copyfile(task.model, model)  # it writes its own version over the model that it is given
     quantize(
-        str(task.model),
+        str(model),
         quantize_mode="int8",
         calibration_method=method,
         calibration_data_reader=Reader(Images(task)),
