@@ -29,6 +29,7 @@ from quantkit.graph.gates import gates
 from quantkit.graph.heads import WEIGHTED, detection_heads
 from quantkit.graph.model import DTYPES
 from quantkit.graph.wiring import COMMUTING, Reader, Wiring
+from quantkit.numerics import LEVELS
 from quantkit.values import Named
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Placing:
 
     def __init__(self, wires: Wiring, scales: Mapping[str, float], choices: Choices) -> None:
         self._wires, self._choices = wires, choices
-        self._heads = detection_heads(wires, scales)
+        self._heads = detection_heads(wires, {name: scale * LEVELS for name, scale in scales.items()})
         self._gates = gates(wires)
         self._scale_of = shared_scales(wires, {n for n in range(len(wires.nodes)) if self._kept(n)})
         self._scales = with_shared(scales, self._scale_of)
