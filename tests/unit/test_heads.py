@@ -181,7 +181,7 @@ def test_what_is_not_known_of_ranges_tells_nothing() -> None:
 def test_ranges_tell_a_head_by_the_table_that_is_inserted() -> None:
     made = inserted(net(JOINED), {"x": 0.1, "a": 0.1, "p3": 5.0, "q3": 0.01})
     assert (placed(made), set(made.left)) == (["x"], {"p", "q"})
-    assert "a Concat of ranges 0.01 and 5 (y)" in made.left["p"]
+    assert "a Concat of ranges 1.27 and 635 (y)" in made.left["p"]
     assert placed(inserted(net(JOINED))) == ["x", "a"]
 
 

@@ -37,6 +37,8 @@ from quantkit.graph.selecting import chosen, node_names
 from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
 from quantkit.tensorrt_version import installed_number, number_text
 
+INT8_WEIGHTS = "convertMyelinWeightsToFp32"
+"""What TensorRT 8.6 fails in where weights of a matrix product stand as INT8 in the file (measured)."""
 NOTHING_FITS = ("Could not find any implementation for node", "insufficient workspace", "OutOfMemory", "out of memory")
 
 
@@ -357,6 +359,7 @@ def failed(build: Build) -> QuantkitError:
             f"TensorRT found no kernel for some layer:{shown}",
             remedy="give it more room with a larger --workspace, or another precision for that layer (--exclude)",
         )
-    return ModelError(
-        f"TensorRT could not build an engine of {build.model.path}:{shown}", remedy="see its errors above"
-    )
+    remedy = "see its errors above"
+    if any(INT8_WEIGHTS in text for text in said):
+        remedy = "this TensorRT takes no INT8 weights of matrix products: quantkit quantize --weights float"
+    return ModelError(f"TensorRT could not build an engine of {build.model.path}:{shown}", remedy=remedy)

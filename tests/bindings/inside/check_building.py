@@ -390,6 +390,7 @@ def test_what_the_parser_cannot_parse(unparsable: tuple[str, ...]) -> None:
     [
         (("Could not find any implementation for node /conv.",), BackendError, "no kernel"),
         (("something else",), ModelError, "something else"),
+        (("[optimizer.cpp::convertMyelinWeightsToFp32::1] Assertion",), ModelError, "--weights float"),
         ((), None, ""),
     ],
 )
