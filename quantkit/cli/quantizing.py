@@ -138,11 +138,11 @@ def quantize(
 def refuse_idle(table: bool, data: bool) -> None:
     """UsageError for options that would change nothing."""
     source = click.get_current_context().get_parameter_source
-    idle = (("rule",) if table else ()) + (() if data else ("preprocess", "limit"))
-    for name in idle:
+    idle = {"rule": "a table is taken as it is"} if table else {"min_coverage": "it is about --table"}
+    idle |= {} if data else dict.fromkeys(("preprocess", "limit"), "it is about --data")
+    for name, why in idle.items():
         if source(name) is ParameterSource.COMMANDLINE:
-            why = "a table is taken as it is" if name == "rule" else "it is about --data, which is not given"
-            raise UsageError(f"--{name} has no effect: {why}", remedy="leave it out")
+            raise UsageError(f"--{name.replace('_', '-')} has no effect: {why}", remedy="leave it out")
 
 
 def statistics_beside(model: Path, *, needed: bool) -> Path | None:

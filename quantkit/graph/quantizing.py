@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quantkit.graph.heads import WEIGHTED
 from quantkit.graph.inserting import Quantized, WeightForm, inserted
-from quantkit.graph.model import DTYPES, Model
+from quantkit.graph.model import DTYPES, Model, subgraphs
 from quantkit.graph.opsets import LEAST_IR, raised
 from quantkit.graph.placing import Choices, placed
 from quantkit.graph.wiring import wiring
@@ -46,7 +46,21 @@ def with_qdq(
     if "float16" in wires.types.values() and opset_of(proto) < LEAST_HALF_OPSET:
         proto = raised(model, LEAST_HALF_OPSET)
         wires = wiring(proto)
-    return inserted(model, proto, wires, placed(wires, scales, choices), scales, form)
+    placement = placed(wires, scales, choices)
+    placement = replace(placement, left={**placement.left, **inside_subgraphs(proto.graph)})
+    return inserted(model, proto, wires, placement, scales, form)
+
+
+def inside_subgraphs(graph: onnx.GraphProto) -> dict[str, str]:
+    """Weighted operators in the graphs inside a graph, which stay as they are → where they lie."""
+    found: dict[str, str] = {}
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in subgraphs(attribute):
+                where = f"inside {node.op_type}: {node.name or node.output[0]}"
+                found |= {n.name or n.output[0]: where for n in inner.node if n.op_type in WEIGHTED}
+                found |= inside_subgraphs(inner)
+    return found
 
 
 def at_least(model: Model, opset: int) -> onnx.ModelProto:

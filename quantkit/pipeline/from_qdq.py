@@ -5,6 +5,7 @@ TensorRT 8.6 … 10.x ignores calibration tables as soon as one Q/DQ node is in 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class FromQdq:
     unscaled: Mapping[str, str]
     weights: Mapping[str, float | None]
     biases: int
+    changed: str = ""
+    """What quantization changed in the network besides Q/DQ, which stays."""
 
     @property
     def deviating(self) -> tuple[str, ...]:
@@ -100,6 +103,7 @@ def from_qdq(
     stripped = without_qdq(model)
     refuse_what_is_left(model, stripped)
     refuse_lost_weights(model, stripped.proto, target)
+    changed = told_of(stripped.proto)
     forget(stripped.proto)
     network = Model(model.path, stripped.proto, identity(stripped.proto, model.folder, str(model.path)))
     tensors = watched_tensors(network).tensors
@@ -129,7 +133,22 @@ def from_qdq(
         stripped.unscaled,
         weights,
         biases,
+        changed,
     )
+
+
+def told_of(proto: onnx.ModelProto) -> str:
+    """What a quantkit model says of changes that stay in the plain one; nothing where there are none."""
+    for entry in proto.metadata_props:
+        if entry.key != METADATA_KEY:
+            continue
+        record = json.loads(entry.value)
+        parts = [f"its repairs ({', '.join(record['repairs'])})"] if record.get("repairs") else []
+        parts += ["FP16"] if record.get("fp16") else []
+        parts += ["weights rounded to INT8"] if record.get("weights") == "int8" else []
+        if parts:
+            return f"the plain model is not the one before quantization: it keeps {', '.join(parts)}"
+    return ""
 
 
 def forget(proto: onnx.ModelProto) -> None:
@@ -201,6 +220,8 @@ def refuse_lost_weights(model: Model, proto: onnx.ModelProto, plain: Path) -> No
 
 def notes(made: FromQdq) -> Iterator[str]:
     """What is worth knowing of a table that came out of a Q/DQ model."""
+    if made.changed:
+        yield made.changed
     if made.deviating:
         names = ", ".join(made.deviating[:3]) + (" …" if len(made.deviating) > 3 else "")
         yield (

@@ -287,6 +287,33 @@ def test_ctrl_c_leaves_nothing(calibrated: Path) -> None:
     assert sorted(path.name for path in calibrated.glob("*out*")) == []
 
 
+@pytest.mark.parametrize(
+    "idle", [["--limit", "7"], ["--preprocess", "unit"], ["--min-coverage", "0.5"], ["--rule", "mse", "--table", "t"]]
+)
+def test_options_that_would_change_nothing(calibrated: Path, quantkit_command: Command, idle: list[str]) -> None:
+    done = quantkit_command("quantize", "net/model.onnx", *idle, code=2)
+    assert f"{idle[0]} has no effect" in done.stderr
+
+
+def test_an_output_that_is_an_input(calibrated: Path, quantkit_command: Command) -> None:
+    before = Path("net/model.onnx").read_bytes()
+    done = quantkit_command("quantize", "net/model.onnx", "-o", "net/model.onnx", "--force", code=2)
+    assert "would replace what it is made of" in done.stderr
+    assert Path("net/model.onnx").read_bytes() == before
+
+
+def test_what_stays_float_is_not_repaired(calibrated: Path) -> None:
+    made = quantkit.quantize(
+        "net/model.onnx", data="imgs", options=QuantizeOptions(exclude=("Conv",), weights=WeightForm.FLOAT)
+    )
+    assert set(made.repairs["round"].gains).isdisjoint(made.left)
+    plain = {t.name: t for t in folded(load_model("net/model.onnx")).proto.graph.initializer}
+    kept = [t for t in made.proto.graph.initializer if t.name in plain and len(t.dims) == 4]
+    assert kept
+    for tensor in kept:
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), numpy_helper.to_array(plain[tensor.name]))
+
+
 # Trained networks -------------------------------------------------------------------------------------------------
 
 

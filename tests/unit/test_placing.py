@@ -557,3 +557,14 @@ def test_the_model_is_not_edited() -> None:
     before.CopyFrom(model.proto)
     inserted(model, choices=Choices(Policy.ALL))
     assert model.proto == before
+
+
+def test_operators_inside_subgraphs_are_told() -> None:
+    branches = ", ".join(
+        f"{branch}_branch = {branch} () => (float[N, 4, 8, 8] {name}) {{ {name} = Conv(c, v) }}"
+        for branch, name in (("then", "p"), ("else", "q"))
+    )
+    text = f"(float[N, 4, 8, 8] x, bool b) => (float[N, 4, 8, 8] y) {{ c = Conv(x, w) y = If(b)<{branches}> }}"
+    made = inserted(model_of(text, w=noise(4, 4, 1, 1), v=noise(4, 4, 1, 1)))
+    assert placed(made) == ["x"]
+    assert made.left == {"p": "inside If: y", "q": "inside If: y"}
