@@ -48,7 +48,9 @@ def blocks(page: Path, language: str) -> Iterator[str]:
 def scratch(tmp_path: Path) -> Path:
     """A folder with the bundled data and nothing else."""
     shutil.copytree(
-        ROOT / "calibration_data", tmp_path / "calibration_data", ignore=shutil.ignore_patterns("*.calib*", "*.stats.*")
+        ROOT / "calibration_data",
+        tmp_path / "calibration_data",
+        ignore=shutil.ignore_patterns("*.calib*", "*.stats.*", "*.int8.onnx"),
     )
     return tmp_path
 
