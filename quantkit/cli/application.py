@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import io
 import os
+import signal
 import sys
 import warnings
+from typing import Any
 
 import click
 
@@ -46,10 +48,17 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no "×" gets its number
+    signal.signal(signal.SIGTERM, interrupted)
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def interrupted(number: int, frame: Any) -> None:
+    """SIGTERM ends a command as Ctrl-C does, so that temporary files go."""
+    del number, frame
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str]) -> int:

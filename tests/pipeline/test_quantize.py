@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -274,17 +275,21 @@ def test_weights_with_nan_leave_nothing(calibrated: Path) -> None:
     assert sorted(path.name for path in calibrated.glob("*out*")) == []
 
 
-def test_ctrl_c_leaves_nothing(calibrated: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_nothing(calibrated: Path, tmp_path_factory: Any, number: signal.Signals) -> None:
+    scratch = tmp_path_factory.mktemp("scratch")
     code = (
-        "import os, signal, quantkit.pipeline.repairing as r, quantkit.cli as c\n"
-        "def stop(*a, **k): os.kill(os.getpid(), signal.SIGINT)\n"
-        "r.with_rounded_weights = stop\n"
-        "raise SystemExit(c.run(['quantize', 'net/model.onnx', '--data', 'imgs', '-o', 'out.onnx']))\n"
+        "import os, sys, quantkit.pipeline.repairing as r, quantkit.cli as c\n"
+        f"def stop(*a, **k): os.kill(os.getpid(), {int(number)})\n"
+        "r.calibrate = stop\n"
+        "sys.argv = ['quantkit', 'quantize', 'net/model.onnx', '--data', 'imgs', '-o', 'out.onnx']\n"
+        "c.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode in (130, -signal.SIGINT), done.stderr
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
-    assert sorted(path.name for path in calibrated.glob("*out*")) == []
+    assert sorted(path.name for path in (*calibrated.glob("*out*"), *scratch.glob("quantkit-*"))) == []
 
 
 @pytest.mark.parametrize(
