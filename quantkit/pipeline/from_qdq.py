@@ -93,9 +93,7 @@ def from_qdq(
     """
     output = Path(output)
     target = output.with_name(f"{output.stem}.float.onnx") if plain is None else Path(plain)
-    if algorithm is Algorithm.LEGACY:
-        raise UsageError("a Legacy table says by which percentile it was made", remedy="give another --algorithm")
-    header = Header(algorithm, target_version(tensorrt_version).number)
+    header = header_of(algorithm, tensorrt_version)
     refuse_same(Path(path), output, target)
     for file in (output, target):
         refuse_existing(file, force=force)
@@ -111,16 +109,12 @@ def from_qdq(
     inferred = propagated_scales(stripped.proto.graph, stripped.scales, open_) if infer else {}
     scales = {**stripped.scales, **inferred}
     table = CalibrationTable(header, {n: scales[n] for n in dict.fromkeys((*tensors, *scales)) if n in scales})
-    records = (
-        ModelRecord(file=target.name, sha256=network.sha256),
-        ModelRecord(file=model.path.name, sha256=model.sha256),
-    )
     weights, biases = lost_weights(network, stripped)
     write_all(
         {
             target: stripped.proto.SerializeToString(deterministic=True),
             output: table_bytes(table),
-            provenance_path(output): provenance_of(output, table, *records),
+            provenance_path(output): provenance_of(output, table, record_of(network, target), record_of(model)),
         }
     )
     return FromQdq(
@@ -137,6 +131,13 @@ def from_qdq(
     )
 
 
+def header_of(algorithm: Algorithm, tensorrt_version: str | None) -> Header:
+    """The header of the table. UsageError."""
+    if algorithm is Algorithm.LEGACY:
+        raise UsageError("a Legacy table says by which percentile it was made", remedy="give another --algorithm")
+    return Header(algorithm, target_version(tensorrt_version).number)
+
+
 def told_of(proto: onnx.ModelProto) -> str:
     """What a quantkit model says of changes that stay in the plain one; nothing where there are none."""
     for entry in proto.metadata_props:
@@ -149,6 +150,11 @@ def told_of(proto: onnx.ModelProto) -> str:
         if parts:
             return f"the plain model is not the one before quantization: it keeps {', '.join(parts)}"
     return ""
+
+
+def record_of(model: Model, path: Path | None = None) -> ModelRecord:
+    """What identifies a model, under the name of its file or of the one that it is written to."""
+    return ModelRecord(file=(path or model.path).name, sha256=model.sha256)
 
 
 def forget(proto: onnx.ModelProto) -> None:
