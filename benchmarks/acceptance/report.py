@@ -99,6 +99,7 @@ def explicit(section: Mapping[str, Any]) -> Iterator[str]:
     yield from ["## Q/DQ models", ""]
     yield "Engines of Q/DQ models beside FP16, the engine of a calibration table, and modelopt 0.47, in one run"
     yield f"({told(section['machine'])}); graphs, optimization level 1, batches 1 … 256."
+    yield "onnxruntime: the same model on a processor, with fake quantization. quantkit's models: MSE rule, no repairs."
     yield from [
         "",
         "| network | model | top-1 | by onnxruntime | ms at 1 | ms at 32 | ms at 256 | layers |",
