@@ -117,7 +117,7 @@ def explicit(section: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {name} | {subject} | {figures['top1']:.2%} | {there} | {times} | {layers} |"
     yield ""
     for name, subject, error in errors:
-        lines = [line.strip() for line in error.splitlines() if line.strip() and "imingCache" not in line]
+        lines = [line.strip() for line in error.splitlines() if line.strip()]
         reason = next((line for line in reversed(lines) if "→" not in line), lines[0])
         yield f"- {name}, {subject}, is not built: {reason}"
     yield from [""] if errors else []

@@ -17,7 +17,7 @@ import numpy as np
 
 from quantkit.data import DataOptions, open_data
 from quantkit.errors import UsageError
-from quantkit.graph import Choices, Model, planned, write_model
+from quantkit.graph import Choices, Model, Plan, planned, write_model
 from quantkit.job.options import CalibrateOptions
 from quantkit.job.preparing import choose_spec
 from quantkit.numerics import LEVELS
@@ -131,25 +131,31 @@ def repaired(
             before = network
             rounded = with_rounded_weights(network, observer(network, data), plan.floats)
             network = replace(network, proto=rounded.proto)
-            done[name] = told("layers' weights rounded", rounded.gains, "on the samples it saw", rounded.skipped)
+            left = quantized_only(rounded.skipped, plan)
+            done[name] = told("layers' weights rounded", rounded.gains, "on the samples it saw", left)
         else:
             reference = before if "round" in done else None
             shifted = corrected(network, figures(statistics), reference, plan.floats)
             network = replace(network, proto=shifted.proto)
-            done[name] = told("biases corrected", shifted.gains, "predicted", shifted.skipped)
+            left = quantized_only(shifted.skipped, plan)
+            done[name] = told("biases corrected", shifted.gains, "predicted", left)
     return Repaired(network, statistics, done, again)
 
 
 def told(what: str, gains: Mapping[str, float], how: str, skipped: Mapping[str, str]) -> Repair:
     """`22 biases corrected, 0.3 dB in the median (predicted); 2 left: no Add of a constant follows it`."""
-    left = {name: why for name, why in skipped.items() if why != "excluded"}
     text = f"no {what}"
     if gains:
         text = f"{len(gains)} {what}, {float(np.median(list(gains.values()))):.1f} dB in the median ({how})"
-    if left:
-        most = Counter(left.values()).most_common(1)[0][0]
-        text += f"; {len(left)} left{': ' if len(set(left.values())) == 1 else ', mostly: '}{most}"
-    return Repair(text, gains, left)
+    if skipped:
+        most = Counter(skipped.values()).most_common(1)[0][0]
+        text += f"; {len(skipped)} left{': ' if len(set(skipped.values())) == 1 else ', mostly: '}{most}"
+    return Repair(text, gains, skipped)
+
+
+def quantized_only(skipped: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    """What a repair left, without operators that stay float anyway."""
+    return {name: why for name, why in skipped.items() if name not in plan.floats}
 
 
 def figures(statistics: Statistics) -> dict[str, ChannelFigures]:
