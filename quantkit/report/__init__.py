@@ -1,0 +1,1 @@
+"""Pages of what a verb found: one self-contained HTML file, charts as SVG."""
