@@ -1,0 +1,155 @@
+"""A build directory by content: every step has a folder named by the sha256 of what decides about its outcome.
+
+    OUTPUT/steps/table-1f3a…/        what the step wrote, and step.json: its inputs, and the sha256 of its files
+    OUTPUT/model.calib               what the last run ended with, linked or copied from there
+
+A step is reused while its inputs are the same and its files are as they were written. A step that is interrupted
+leaves nothing: it works in a folder of its own, which gets its name when it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit._version import __version__
+from quantkit.artifact import canonical_json, not_writable, sha256_of
+from quantkit.errors import OutputError
+
+RECORD = "step.json"
+FOLDER = "steps"
+KEPT = 4
+"""Outcomes of a step that stay, so that going back to an earlier option takes no time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A step that is done. digest: sha256 over its files, for the steps that read them."""
+
+    name: str
+    folder: Path
+    digest: str
+    reused: bool
+
+    def file(self, name: str) -> Path:
+        """A file that the step wrote."""
+        return self.folder / name
+
+
+class Store:
+    """The steps below one output folder."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.folder = output / FOLDER
+
+    def prepare(self, *, clean: bool = False) -> None:
+        """Make the folder; clean: forget all steps first. OutputError."""
+        try:
+            if clean and self.folder.is_dir():
+                shutil.rmtree(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_writable(self.folder, error) from None
+        for left in self.folder.glob(".*.tmp"):  # of runs that were killed
+            shutil.rmtree(left, ignore_errors=True)
+
+    def done(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], None]) -> Outcome:
+        """The outcome of a step: the one that is there, or what `work` writes into the folder it is given.
+
+        inputs: JSON values that decide about the outcome; this quantkit's version is added. OutputError, and what
+        `work` raises.
+        """
+        document = {"step": name, "quantkit": __version__, "inputs": inputs}
+        folder = self.folder / f"{name}-{sha256_of(canonical_json(document).encode())[:16]}"
+        there = known(folder)
+        if there is not None:
+            with contextlib.suppress(OSError):
+                os.utime(folder)
+            return Outcome(name, folder, there, True)
+        temporary = self.folder / f".{folder.name}.{secrets.token_hex(4)}.tmp"
+        try:
+            temporary.mkdir()
+            work(temporary)
+            files = {path.name: sha256_of(path.read_bytes()) for path in sorted(temporary.iterdir())}
+            (temporary / RECORD).write_text(json.dumps(document | {"files": files}, indent=2) + "\n", encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)  # it was damaged
+            os.replace(temporary, folder)
+        except OSError as error:
+            raise not_writable(folder, error) from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        self.prune(name, folder)
+        return Outcome(name, folder, digest_of(files), False)
+
+    def prune(self, name: str, newest: Path) -> None:
+        """Remove the oldest outcomes of a step."""
+        others = [path for path in self.folder.glob(f"{name}-*") if path != newest]
+        for path in sorted(others, key=lambda p: p.stat().st_mtime_ns, reverse=True)[KEPT - 1 :]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def publish(self, files: Mapping[str, Path]) -> Iterator[Path]:
+        """Show files of steps in the output folder under these names; yields their paths. OutputError."""
+        for name, source in files.items():
+            target = self.output / name
+            temporary = self.output / f".{name}.{secrets.token_hex(4)}.tmp"
+            try:
+                if not same(source, target):
+                    link(source, temporary)
+                    os.replace(temporary, target)
+            except OSError as error:
+                raise not_writable(target, error) from None
+            finally:
+                temporary.unlink(missing_ok=True)
+            yield target
+
+
+def known(folder: Path) -> str | None:
+    """The digest of an outcome that is whole; None where there is none, or where a file was changed."""
+    try:
+        files: Mapping[str, str] = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
+        whole = all(sha256_of((folder / name).read_bytes()) == digest for name, digest in files.items())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    return digest_of(files) if whole else None
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """sha256 over names and contents."""
+    return sha256_of(canonical_json(dict(files)).encode())
+
+
+def same(source: Path, target: Path) -> bool:
+    """Whether the target holds what the source holds."""
+    return (
+        target.is_file()
+        and target.stat().st_size == source.stat().st_size
+        and sha256_of(target.read_bytes()) == sha256_of(source.read_bytes())
+    )
+
+
+def link(source: Path, target: Path) -> None:
+    """Copy a file. A link would let an edit of the published file change the step's."""
+    shutil.copyfile(source, target)
+
+
+def refuse_foreign(output: Path, names: Iterable[str]) -> None:
+    """OutputError where the output folder is a file, or holds files of these names that no run has put there."""
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file", remedy="give a folder with --output")
+    if (output / FOLDER).is_dir():
+        return
+    there = [name for name in names if (output / name).exists()]
+    if there:
+        raise OutputError(
+            f"{output} holds {', '.join(there)}, which no run of quantkit made there",
+            remedy="give a folder of its own with --output",
+        )
