@@ -48,6 +48,7 @@ def plugged(text: str, output: str | None) -> Callable[[], Metric]:
             "top1, top5, or module:callable with the module in this directory or installed",
             "name a function (outputs, labels) → scores, or a class with update and compute",
         ),
+        fits=lambda value: callable(value) or is_object(value),
     )
     name = text.partition(":")[2]
     if is_object(found):
@@ -167,7 +168,7 @@ class ObjectMetric:
         """The figure. DataError where there were no samples, or where it is not one finite number."""
         if not self._first:
             raise DataError(f"metric {self.name}: there was no sample", remedy="give data with labels")
-        value = guarded(lambda: one_number(self._metric.compute()), self.name, self._first)
+        value: float = guarded(lambda: one_number(self._metric.compute()), f"{self.name}: compute", self._first)
         if not math.isfinite(value):
             raise DataError(f"metric {self.name} is {value}", remedy="compute has to return one finite number")
         resample = getattr(self._metric, "resample", None)
@@ -184,7 +185,7 @@ def guarded(call: Callable[[], Any], metric: str, names: Sequence[str]) -> Any:
         raise
     except Exception as error:  # the user's own code
         first = names[0] if names else "no sample"
-        raise DataError(f"metric {metric} failed in the batch from {first}: {told(error)}", remedy=REMEDY) from error
+        raise DataError(f"metric {metric} failed, samples from {first} on: {told(error)}", remedy=REMEDY) from error
 
 
 def told(error: Exception) -> str:

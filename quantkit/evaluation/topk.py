@@ -99,7 +99,7 @@ def right(scores: Array, labels: NDArray[np.intp], k: int, names: Sequence[str],
         )
     if scores.dtype.kind == "f" and (broken := np.flatnonzero(np.isnan(scores).any(1))).size:
         raise DataError(
-            f"{names[broken[0]]}: output {output} is NaN", remedy="find the layer that makes it: quantkit layers"
+            f"{names[broken[0]]}: output {output} holds NaN", remedy="find the layer that makes it: quantkit layers"
         )
     own = scores[np.arange(len(labels)), labels][:, None]
     before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < labels[:, None]))
