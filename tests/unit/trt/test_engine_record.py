@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
-from quantkit.engine_record import EngineRecord, LayerRecord, TableUse, TensorRecord, read_record, record_bytes, record_path
+from quantkit.engine_record import (
+    EngineRecord,
+    LayerRecord,
+    TableUse,
+    TensorRecord,
+    read_record,
+    record_bytes,
+    record_path,
+)
 from quantkit.errors import BackendError
 from quantkit.provenance import ModelRecord
 
@@ -19,7 +27,8 @@ texts = st.text(max_size=8)
 names = st.lists(texts, max_size=3).map(tuple)
 counts = st.integers(0, 1 << 40)
 tensors = st.lists(
-    st.builds(TensorRecord, name=texts, dtype=texts, shape=st.lists(st.integers(-1, 9), max_size=4).map(tuple)), max_size=2
+    st.builds(TensorRecord, name=texts, dtype=texts, shape=st.lists(st.integers(-1, 9), max_size=4).map(tuple)),
+    max_size=2,
 ).map(tuple)
 records = st.builds(
     EngineRecord,
