@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 13, 8
 """Old enough for every Triton that is in use: onnxruntime 1.10 reads both."""
 PIXELS = "pixels"
+PREPARED = frozenset(
+    {"float16", "float32", "float64", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
+)
+"""Types of inputs that images are prepared for."""
 
 
 def pixel_shape(spec: Preprocess, wanted: Tensor) -> tuple[int, ...]:
@@ -83,15 +87,13 @@ def symbolic(shape: tuple[int, ...]) -> list[int | str]:
 def values(spec: Preprocess, wanted: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
     """The 256 input values of each channel in the spec's order, [C, 256]; [1, 256] where all channels have the same."""
     depth = 1 if spec.channels == "grey" else 3
-    try:
-        name = np.dtype(wanted.dtype).name
-    except TypeError:
+    if wanted.dtype not in PREPARED:
         raise PreprocessError(
             f"input {wanted.name!r} is {wanted.dtype}, which preprocessing does not make",
-            remedy="leave preprocessing to the client: --preprocess none",
-        ) from None
+            remedy="leave preprocessing to your client: --preprocess none",
+        )
     try:
-        table = lookup(spec.scale, spec.mean, spec.std, depth, name)
+        table = lookup(spec.scale, spec.mean, spec.std, depth, wanted.dtype)
     except UnreadableError as error:
         raise PreprocessError(
             f"input {wanted.name!r}: {error}", remedy="correct the preprocessing, or leave it out: --preprocess none"
