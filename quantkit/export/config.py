@@ -85,7 +85,6 @@ def preprocess_config(made: Tensor, pixels: Shape, how: Deployment, about: str) 
 
 def ensemble_config(served: Served, made: Tensor, pixels: Shape, how: Deployment) -> Message:
     """Both together: pixels in, the model's outputs out; its other inputs pass through."""
-    others = [t for t in served.inputs if t.name != made.name]
     whole = ensemble_pixels(served)
     steps: list[Message] = [
         (
@@ -105,12 +104,23 @@ def ensemble_config(served: Served, made: Tensor, pixels: Shape, how: Deployment
         *head(
             how.ensemble, ENSEMBLE, how.most, (f"8-bit pixels, decoded and resized by the client, through {how.name}",)
         ),
-        *(("input", tensor(t, how.most)) for t in (Tensor(whole, "uint8", pixels), *others)),
-        *(("output", tensor(t, how.most, t.name in how.labelled)) for t in served.outputs),
+        *(("input", tensor(t, how.most)) for t in ensemble_inputs(served, made, pixels, how)),
+        *(("output", tensor(shown(t, how), how.most, t.name in how.labelled)) for t in served.outputs),
         Remark(),
         Remark("-1: the newest version that is served"),
         ("ensemble_scheduling", (("step", steps),)),
     )
+
+
+def ensemble_inputs(served: Served, made: Tensor, pixels: Shape, how: Deployment) -> tuple[Tensor, ...]:
+    """The pixels, and the model's other inputs."""
+    others = (shown(t, how) for t in served.inputs if t.name != made.name)
+    return (Tensor(ensemble_pixels(served), "uint8", pixels), *others)
+
+
+def shown(t: Tensor, how: Deployment) -> Tensor:
+    """A tensor as Triton shows it, reshaped where it is nothing but a batch."""
+    return Tensor(t.name, t.dtype, (*t.shape, 1)) if how.most and len(t.shape) == 1 else t
 
 
 def ensemble_pixels(served: Served) -> str:
@@ -143,11 +153,15 @@ def limits(served: Served, how: Deployment) -> Message:
 
 
 def tensor(t: Tensor, most: int, labelled: bool = False) -> Message:
-    """An input or output; without its batch where Triton makes batches. ModelError where Triton has no such type."""
+    """An input or output; without its batch where Triton makes batches. ModelError where Triton has no such."""
     if t.dtype not in TYPES:
         raise ModelError(f"{t.name!r} is {t.dtype}, which Triton does not have", remedy="export it with another type")
+    if not most and not t.shape:
+        raise ModelError(
+            f"{t.name!r} is a scalar, which Triton does not have", remedy="give it the shape [1] in the model"
+        )
     dims = list(t.shape[1:] if most else t.shape)
-    # Triton's dims are never empty; what the model sees is said by reshape
+    # Triton's dims are never empty; what the model sees is said by reshape, which only batches may have empty
     reshape: Message = () if dims else (("reshape", (("shape", []),)),)
     labels: Message = (("label_filename", LABELS),) if labelled else ()
     return (

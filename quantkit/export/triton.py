@@ -15,9 +15,10 @@ from quantkit.export.config import (
     LABELS,
     Deployment,
     ensemble_config,
-    ensemble_pixels,
+    ensemble_inputs,
     preprocess_config,
     served_config,
+    shown,
 )
 from quantkit.export.normalising import PIXELS, normalising, pixel_shape
 from quantkit.export.repository import CONFIG, Content, Entry, check_name, write_repository
@@ -169,7 +170,7 @@ def models_of(served: Served, how: Deployment, spec: Preprocess | None, made: Te
         return [model]
     pixels = pixel_shape(spec, made)
     prepared = Tensor(made.name, made.dtype, prepared_shape(spec, pixels))
-    others = tuple(t for t in served.inputs if t.name != made.name)
+    inputs = ensemble_inputs(served, made, pixels, how)
     return [
         model,
         ModelFolder(
@@ -182,11 +183,11 @@ def models_of(served: Served, how: Deployment, spec: Preprocess | None, made: Te
         ModelFolder(
             how.ensemble,
             ensemble_config(served, made, pixels, how),
-            (Tensor(ensemble_pixels(served), "uint8", pixels), *others),
-            served.outputs,
+            inputs,
+            tuple(shown(t, how) for t in served.outputs),
             {},
             labelled,
-            None if others else client_script(served, made, how, spec),
+            None if len(inputs) > 1 else client_script(served, made, how, spec),
         ),
     ]
 

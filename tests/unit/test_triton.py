@@ -164,6 +164,11 @@ def test_what_has_only_a_batch_is_reshaped(tmp_path: Path) -> None:
     assert (list(output.dims), output.HasField("reshape"), list(output.reshape.shape)) == ([1], True, [])
 
 
+def test_triton_has_no_scalars(tmp_path: Path) -> None:
+    path = engine(tmp_path, outputs=(TensorRecord(name="loss", dtype="float32", shape=()),))
+    refused(ModelError, "'loss' is a scalar, which Triton does not have", path, tmp_path / "repo")
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_an_engine_that_nothing_tells_of_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
