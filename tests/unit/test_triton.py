@@ -159,9 +159,12 @@ def test_an_engine_that_takes_no_single_requests_gets_no_batches(tmp_path: Path)
 def test_what_has_only_a_batch_is_reshaped(tmp_path: Path) -> None:
     """Triton has no empty dims."""
     path = engine(tmp_path, outputs=(TensorRecord(name="class", dtype="int32", shape=(-1,)),))
-    made = export_triton(path, tmp_path / "repo")
+    made = export_triton(path, tmp_path / "repo", preprocess="cifar10")
     (output,) = config_of(tmp_path / "repo", made.models[0]).output
     assert (list(output.dims), output.HasField("reshape"), list(output.reshape.shape)) == ([1], True, [])
+    # the ensemble has it as Triton shows it
+    (output,) = config_of(tmp_path / "repo", made.models[2]).output
+    assert (list(output.dims), output.HasField("reshape")) == ([1], False)
 
 
 def test_triton_has_no_scalars(tmp_path: Path) -> None:
