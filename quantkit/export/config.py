@@ -66,7 +66,7 @@ def served_config(served: Served, how: Deployment) -> Message:
         *graphs(served, how),
         *accelerated(served, how),
         *warmup(served, how),
-    )  # fmt: skip
+    )
 
 
 def preprocess_config(made: Tensor, pixels: Shape, how: Deployment, about: str) -> Message:

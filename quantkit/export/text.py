@@ -37,7 +37,7 @@ def lines(message: Message, margin: str) -> Iterator[str]:
     """The lines of a message."""
     for field in message:
         if isinstance(field, Remark):
-            yield f"{margin}# {field.text}" if field.text else ""
+            yield f"{margin}# {' '.join(field.text.split())}" if field.text else ""  # a name may hold a new line
             continue
         name, value = field
         if isinstance(value, Mapping):

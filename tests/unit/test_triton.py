@@ -36,7 +36,7 @@ from quantkit.errors import (
     UsageError,
 )
 from quantkit.export.serving import served
-from quantkit.export.text import Word, pbtxt
+from quantkit.export.text import Remark, Word, pbtxt
 from quantkit.export.triton import TritonExport, TritonOptions, export_triton
 from quantkit.graph import load_model
 from quantkit.pipeline.measuring import Bench, Latency, Subject, Throughput
@@ -669,6 +669,7 @@ def test_without_tritonclient_it_says_that_nothing_was_read_back(
 def test_any_text_is_read_back_as_it_was(name: str, keys: dict[str, str], dims: list[int], graphs: bool) -> None:
     text = pbtxt(
         (
+            Remark(name),
             ("name", name),
             ("input", [(("name", name), ("data_type", Word("TYPE_INT8")), ("dims", dims))]),
             ("optimization", (("cuda", (("graphs", graphs),)),)),
