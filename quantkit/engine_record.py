@@ -25,6 +25,14 @@ class LayerRecord(Frozen):
     reason: str | None = None
 
 
+class TensorRecord(Frozen):
+    """An input or output of the engine. shape: −1 where a dimension is dynamic; dtype: numpy's name of it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
 class TableUse(Frozen):
     """The calibration table that an engine was built with. completed: tensors whose scale followed from the network;
     missing: tensors without one."""
@@ -64,6 +72,9 @@ class EngineRecord(Frozen):
     trtexec: str | None = None
     no_trtexec: str = ""
     """Why there is no `trtexec` line."""
+    inputs: tuple[TensorRecord, ...] = ()
+    outputs: tuple[TensorRecord, ...] = ()
+    """Empty in records of older versions, which did not keep them."""
 
     @property
     def has_scales(self) -> bool:

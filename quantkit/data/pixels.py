@@ -51,11 +51,19 @@ def decode(content: bytes, spec: Preprocess) -> NDArray[Any]:
 
     `spec` is resolved: size, channels, layout and dtype are set.
     """
+    return prepared(pixels_of(content, spec), spec)
+
+
+def pixels_of(content: bytes, spec: Preprocess) -> NDArray[Any]:
+    """An image file's bytes → its pixels [H, W, C] of the spec's size, grey or RGB: all that comes before arithmetic.
+
+    uint8, or float32 in 0 … 255 where the image has 16 bits. UnreadableError.
+    """
     try:
         with Image.open(BytesIO(content)) as image:
             if image.format == "JPEG" and spec.size and spec.resize != "none":
                 reduce(image, 4 * round(max(spec.size) / spec.crop_fraction))
-            return transform(upright(image), spec)
+            return framed(upright(image), spec)
     except UnreadableError:
         raise
     except Exception as error:  # Pillow raises all kinds of things for damaged files
@@ -65,13 +73,20 @@ def decode(content: bytes, spec: Preprocess) -> NDArray[Any]:
 
 def transform(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
     """An opened image → the input array of one sample. UnreadableError where its size or mode does not fit."""
-    fitted = fit(in_colour(image, grey=spec.channels == "grey"), spec)
-    pixels = np.asarray(fitted)
+    return prepared(framed(image, spec), spec)
+
+
+def framed(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
+    """An opened image → its pixels [H, W, C], grey or RGB. UnreadableError."""
+    pixels = np.asarray(fit(in_colour(image, grey=spec.channels == "grey"), spec))
     if pixels.ndim == 2:
         pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 1 if spec.channels == "grey" else 3))
-    if spec.channels == "bgr":
-        pixels = pixels[..., ::-1]
-    return normalise(pixels, spec)
+    return pixels
+
+
+def prepared(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
+    """Pixels [H, W, C], grey or RGB → the input array: order of the channels, arithmetic, layout. UnreadableError."""
+    return normalise(pixels[..., ::-1] if spec.channels == "bgr" else pixels, spec)
 
 
 def reduce(image: Image.Image, wanted: int) -> None:

@@ -17,7 +17,15 @@ from quantkit.backends.tensorrt.messages import Phase, silent
 from quantkit.backends.tensorrt.options import BuildOptions, Command, Files, Precision, trtexec
 from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
 from quantkit.backends.tensorrt.versions import features, tensorrt
-from quantkit.engine_record import EngineRecord, LayerRecord, TableUse, read_record, record_bytes, record_path
+from quantkit.engine_record import (
+    EngineRecord,
+    LayerRecord,
+    TableUse,
+    TensorRecord,
+    read_record,
+    record_bytes,
+    record_path,
+)
 from quantkit.errors import OutputError, StaleError, TableError, UsageError
 from quantkit.graph import Model, has_qdq, load_model
 from quantkit.job.reuse import REMEDY, refuse_changed
@@ -299,4 +307,6 @@ def recorded(
         warnings=made.warnings,
         trtexec=line.line,
         no_trtexec=line.reason,
+        inputs=tuple(TensorRecord(name=b.name, dtype=b.dtype, shape=b.shape) for b in made.bound if b.is_input),
+        outputs=tuple(TensorRecord(name=b.name, dtype=b.dtype, shape=b.shape) for b in made.bound if not b.is_input),
     )

@@ -12,7 +12,7 @@ from typing import Any
 from quantkit.backends.tensorrt.background import in_background
 from quantkit.backends.tensorrt.coverage import Covered, completed, refuse_little, rule_of
 from quantkit.backends.tensorrt.device import Device, open_device
-from quantkit.backends.tensorrt.inspecting import inspected
+from quantkit.backends.tensorrt.inspecting import Bound, inspected
 from quantkit.backends.tensorrt.layers import Context, Layer
 from quantkit.backends.tensorrt.messages import Messages, Phase, listening, made, silent
 from quantkit.backends.tensorrt.network import Tensor, add_profile, network_nodes, parse, tensors_of
@@ -60,6 +60,7 @@ class Built:
     """Nodes that were kept out of INT8."""
     converted: bool = False
     """Whether the table went into Q/DQ pairs."""
+    bound: tuple[Bound, ...] = ()
 
 
 @dataclass(slots=True)
@@ -158,20 +159,21 @@ def built(build: Build, table: CalibrationTable | None, rule: str | None, timing
             tuning=build.messages.tuning,
             measured_anew=build.measured_anew,
         )
-        layers, memory, silent = inspected(build.trt, log, build.messages, made_now.plan, build.ranges, context)
+        told = inspected(build.trt, log, build.messages, made_now.plan, build.ranges, context)
     return Built(
         plan=made_now.plan,
         seconds=made_now.seconds,
         version=build.features.version,
         gpu=build.device.name,
-        layers=layers,
-        memory=memory,
+        layers=told.layers,
+        memory=told.memory,
         covered=build.covered,
         timing_cache=made_now.timing_cache,
         warnings=build.messages.warnings,
-        notes=(*build.notes, *([silent] if silent else [])),
+        notes=(*build.notes, *([told.silent] if told.silent else [])),
         kept=tuple(sorted(build.kept)),
         converted=build.covered is not None and table is None,
+        bound=told.bound,
     )
 
 

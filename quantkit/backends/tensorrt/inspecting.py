@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from quantkit.backends.tensorrt.layers import Context, Layer, layers_of
@@ -11,26 +12,62 @@ from quantkit.backends.tensorrt.messages import Messages, made
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.backends.tensorrt.versions import allow_own_code, device_memory
 
+DTYPES: Mapping[str, str] = {
+    "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT8": "int8", "UINT8": "uint8", "INT32": "int32",
+    "INT64": "int64", "BOOL": "bool",
+}  # fmt: skip
+"""TensorRT's names of types as numpy and ml_dtypes call them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An input or output of an engine; `shape` holds −1 where it is dynamic."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    is_input: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What an engine tells. layers: () where they are not told, for the reason in `silent`. memory: bytes of
+    activations of one context."""
+
+    bound: tuple[Bound, ...]
+    memory: int
+    layers: tuple[Layer, ...] = ()
+    silent: str = ""
+
 
 def inspected(
     trt: Any, log: Any, messages: Messages, plan: bytes, ranges: Mapping[str, ShapeRange], context: Context
-) -> tuple[tuple[Layer, ...], int, str]:
-    """The layers of an engine, the bytes of activations of one context, and why layers are not told, if they are not.
-
-    BackendError where the engine cannot be read back.
-    """
+) -> Inspected:
+    """An engine, looked into. BackendError where it cannot be read back."""
     runtime = made(lambda: trt.Runtime(log), messages)
     allow_own_code(runtime)  # a version compatible plan brings its own runtime; it was built a moment ago
     engine = made(lambda: runtime.deserialize_cuda_engine(plan), messages, "the engine cannot be read back")
     memory = device_memory(engine)
+    bound = tuple(bound_as(trt, engine, engine.get_tensor_name(i)) for i in range(engine.num_io_tensors))
     execution = engine.create_execution_context()
     if execution is None:
-        return (), memory, "the GPU has no room for a context, so that the layers are not told"
+        return Inspected(bound, memory, silent="the GPU has no room for a context, so that the layers are not told")
     try:
         document = engine_document(trt, engine, execution, ranges)
     except ValueError as error:
-        return (), memory, f"TensorRT's account of the layers cannot be read: {error}"
-    return layers_of(document, context), memory, ""
+        return Inspected(bound, memory, silent=f"TensorRT's account of the layers cannot be read: {error}")
+    return Inspected(bound, memory, layers_of(document, context))
+
+
+def bound_as(trt: Any, engine: Any, name: str) -> Bound:
+    """One input or output of the engine, by its name."""
+    kind = str(engine.get_tensor_dtype(name)).rpartition(".")[2]
+    return Bound(
+        name,
+        DTYPES.get(kind, kind.lower()),
+        tuple(engine.get_tensor_shape(name)),
+        engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
+    )
 
 
 def engine_document(trt: Any, engine: Any, execution: Any, ranges: Mapping[str, ShapeRange]) -> dict[str, Any]:

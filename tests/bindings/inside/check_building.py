@@ -54,6 +54,8 @@ def test_float(world: checked.World, precision: str) -> None:
     assert [layer.nodes for layer in made.layers] == [("/conv",), ("b",), ("b_reshape",), ("/add",), ("y",)]
     assert made.layers[0].precision == "FP32"
     assert made.memory == 4096
+    assert [(b.name, b.dtype, b.is_input) for b in made.bound] == [("x", "float32", True), ("y", "float32", False)]
+    assert made.bound[0].shape[0] == -1
     assert made.warnings == ("weights are denormal",)
     assert made.timing_cache == b"+measured"
     assert world.build.flags == ({"TF32"} if precision == "tf32" else set())

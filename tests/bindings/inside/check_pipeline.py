@@ -50,6 +50,7 @@ def test_a_float_engine(world: checked.World) -> None:
     first = build("float.onnx", output=ENGINE, options=options)
     assert ENGINE.read_bytes().startswith(b'{"magic": "plan"')
     assert read_record(ENGINE) == first.record
+    assert [t.name for t in (*first.record.inputs, *first.record.outputs)] == ["x", "y"]
     assert first.command.line is not None
     assert not BESIDE.exists()
     again = build("float.onnx", output=ENGINE, options=options)

@@ -11,13 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
-from quantkit.engine_record import EngineRecord, LayerRecord, TableUse, read_record, record_bytes, record_path
+from quantkit.engine_record import (
+    EngineRecord,
+    LayerRecord,
+    TableUse,
+    TensorRecord,
+    read_record,
+    record_bytes,
+    record_path,
+)
 from quantkit.errors import BackendError
 from quantkit.provenance import ModelRecord
 
 texts = st.text(max_size=8)
 names = st.lists(texts, max_size=3).map(tuple)
 counts = st.integers(0, 1 << 40)
+tensors = st.lists(
+    st.builds(TensorRecord, name=texts, dtype=texts, shape=st.lists(st.integers(-1, 9), max_size=4).map(tuple)),
+    max_size=2,
+).map(tuple)
 records = st.builds(
     EngineRecord,
     quantkit=texts,
@@ -44,6 +56,8 @@ records = st.builds(
     warnings=names,
     trtexec=st.none() | texts,
     no_trtexec=texts,
+    inputs=tensors,
+    outputs=tensors,
 )
 
 TABLE = TableUse(file="t", sha256="d", header="h", share=1.0)
@@ -85,6 +99,14 @@ def test_the_options_of_a_build_go_round(tmp_path: Path, options: BuildOptions) 
     there = read_record(engine)
     assert there is not None
     assert there.identity()["options"] == options.document()
+
+
+def test_a_record_from_before_inputs_were_kept_is_read(tmp_path: Path) -> None:
+    engine = tmp_path / "m.engine"
+    document = json.loads(record_bytes(record()))
+    del document["inputs"], document["outputs"]
+    record_path(engine).write_text(json.dumps(document))
+    assert read_record(engine) == record()
 
 
 def test_where_it_lies() -> None:

@@ -1,0 +1,1 @@
+"""What serves a network elsewhere: a model repository for Triton Inference Server."""

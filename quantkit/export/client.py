@@ -1,0 +1,37 @@
+"""The script that sends images: a template, filled in for one model."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+from quantkit._version import __version__
+from quantkit.export.config import TYPES, Deployment, ensemble_pixels
+from quantkit.export.value import Served, Tensor
+from quantkit.preprocess import Preprocess
+
+SCRIPT = "client.py"
+OPEN = 32
+"""Images a request where the model takes any number."""
+
+
+def client_script(served: Served, made: Tensor, how: Deployment, spec: Preprocess) -> bytes:
+    """The client of a model and its ensemble. made: the input that preprocessing makes; spec: resolved for it."""
+    size = how.most or made.shape[0]
+    filled = {
+        "NAME": how.name,
+        "VERSION": __version__,
+        "ENSEMBLE": python((how.ensemble, ensemble_pixels(served), "UINT8")),
+        "MODEL": python((how.name, made.name, TYPES[made.dtype])),
+        "OUTPUTS": python([t.name for t in served.outputs]),
+        "BATCH": python(size if size > 0 else OPEN),
+        "FIXED": python(not how.most and size > 0),
+        "SPEC": python(spec.model_dump_json()),
+    }
+    text = files("quantkit.export").joinpath("client.py.template").read_text(encoding="utf-8")
+    return re.sub("@([A-Z]+)@", lambda key: filled[key[1]], text).encode()
+
+
+def python(value: object) -> str:
+    """A value as Python writes it."""
+    return repr(value)

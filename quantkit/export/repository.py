@@ -1,0 +1,175 @@
+"""A model repository on disk: all models of an export land, or none does; versions that are there stay.
+
+    repository/NAME/config.pbtxt          platform, tensors, batches
+    repository/NAME/labels.txt            names of the classes
+    repository/NAME/1/model.plan          version 1
+
+Each model's folder is made whole beside the others, then takes its place by a rename; what was there takes its place
+again where a later one fails. Files of other versions are linked, not copied, on their way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantkit.artifact import not_writable
+from quantkit.errors import OutputError, StaleError, UsageError
+from quantkit.export.checking import contract, parsed
+
+CONFIG = "config.pbtxt"
+EMPTY = ".keep"
+"""A version without files would get lost in object stores and git."""
+Content = bytes | Path
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model: files of its folder, and of the version's folder below; a path is copied."""
+
+    name: str
+    own: Mapping[str, Content]
+    version: Mapping[str, Content]
+
+
+def check_name(name: str) -> str:
+    """The name, if it can be a folder and a model. UsageError."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", name):
+        raise UsageError(f"--name {name!r} is no name of a model", remedy="use letters, digits, '_', '-' and '.'")
+    return name
+
+
+def write_repository(root: Path, entries: Sequence[Entry], version: int, *, force: bool) -> tuple[Path, ...]:
+    """Write all entries as this version; returns the files written, without configurations that were kept.
+
+    Refuses a version that is there, and a configuration that other versions do not fit; force replaces the former.
+    OutputError, StaleError, and BackendError where an existing configuration cannot be read without tritonclient.
+    """
+    configs = {entry.name: config_for(root, entry, version, force=force) for entry in entries}
+    missing = not root.exists()
+    work = root / f".quantkit.{secrets.token_hex(4)}.tmp"
+    path = root
+    try:
+        work.mkdir(parents=True)
+        for entry in entries:
+            path = root / entry.name
+            stage(path, work / entry.name, entry, version, configs[entry.name])
+        swap(root, work, [entry.name for entry in entries])
+    except BaseException as error:
+        shutil.rmtree(work, ignore_errors=True)
+        if missing:
+            with contextlib.suppress(OSError):
+                root.rmdir()
+        if isinstance(error, OSError):
+            raise not_writable(path, error) from None
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+    paths = tuple(path for entry in entries for path in written(root / entry.name, entry, version))
+    return tuple(p for p in paths if p.name != CONFIG or configs[p.parent.name] == contents_of(entries, p.parent.name))
+
+
+def written(folder: Path, entry: Entry, version: int) -> Iterator[Path]:
+    """The files of an entry."""
+    yield from (folder / name for name in entry.own)
+    yield from (folder / str(version) / name for name in entry.version)
+
+
+def contents_of(entries: Sequence[Entry], name: str) -> Content:
+    """The configuration that an entry brings."""
+    return next(entry.own[CONFIG] for entry in entries if entry.name == name)
+
+
+def config_for(root: Path, entry: Entry, version: int, *, force: bool) -> bytes:
+    """The configuration that the model gets: that which is there where other versions stay and it fits."""
+    folder, own = root / entry.name, entry.own[CONFIG]
+    assert isinstance(own, bytes), "bug in quantkit: the configuration is text"
+    if not folder.exists():
+        return own
+    if (folder / str(version)).exists() and not force:
+        raise OutputError(
+            f"{folder / str(version)} is there already",
+            remedy=f"--version {highest(folder) + 1} adds a version, --force replaces this one, --name takes another",
+        )
+    others = [v for v in versions(folder) if v != version]
+    there = folder / CONFIG
+    if not others or not there.exists():
+        return own
+    before = there.read_bytes()
+    if before == own:
+        return own
+    old = contract(parsed(before.decode(errors="replace"), str(there)))
+    new = contract(parsed(own.decode(), f"{entry.name}/{CONFIG}"))
+    if changed := [key for key, value in new.items() if old[key] != value]:
+        raise StaleError(
+            f"version {version} of {entry.name} does not fit version {others[-1]}: other {', '.join(changed)}",
+            remedy="give it a --name of its own, or remove the other versions",
+        )
+    return own if force else before
+
+
+def versions(folder: Path) -> list[int]:
+    """The versions that are there."""
+    return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+
+
+def highest(folder: Path) -> int:
+    """The newest version that is there."""
+    return max(versions(folder), default=0)
+
+
+def stage(there: Path, work: Path, entry: Entry, version: int, config: bytes) -> None:
+    """The model's folder as it will be, in a place of its own."""
+    gone = there / str(version)
+    if there.exists():
+        shutil.copytree(
+            there, work, copy_function=linked, ignore=lambda at, names: [n for n in names if Path(at, n) == gone]
+        )
+    for name, content in {**entry.own, CONFIG: config}.items():
+        put(work / name, content)
+    for name, content in (entry.version or {EMPTY: b""}).items():
+        put(work / str(version) / name, content)
+
+
+def linked(source: str, target: str) -> None:
+    """The same file under another name; a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def put(path: Path, content: Content) -> None:
+    """A file with its folder. A file that is linked is not written into, but replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    if isinstance(content, Path):
+        shutil.copyfile(content, path)
+    else:
+        path.write_bytes(content)
+
+
+def swap(root: Path, work: Path, names: Sequence[str]) -> None:
+    """Every folder takes its place; after an error all are as they were."""
+    done: list[str] = []
+    try:
+        for name in names:
+            done.append(name)
+            if (root / name).exists():
+                os.replace(root / name, work / f"{name}.before")
+            os.replace(work / name, root / name)
+    except BaseException:
+        for name in reversed(done):
+            before = work / f"{name}.before"
+            if before.exists() or not (work / name).exists():
+                with contextlib.suppress(OSError):
+                    if (root / name).exists():
+                        os.replace(root / name, work / f"{name}.after")
+                    if before.exists():
+                        os.replace(before, root / name)
+        raise

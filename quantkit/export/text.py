@@ -1,0 +1,78 @@
+"""Protocol buffers' text format, as `config.pbtxt` is written: fields in the order given, remarks before them.
+
+Source: Protocol Buffers, "Text Format Language Specification" (strings: quotes, backslashes and control characters are
+escaped, the rest is UTF-8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+
+class Word(str):
+    """A value without quotes: a member of an enumeration."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A comment before the next field; empty for a blank line."""
+
+    text: str = ""
+
+
+Message: TypeAlias = "tuple[tuple[str, Any] | Remark, ...]"
+"""Fields by name; a value is a string, number, `Word`, list of numbers or of messages, message, or mapping."""
+
+
+def pbtxt(message: Message) -> str:
+    """The message as text."""
+    return "\n".join(lines(message, "")) + "\n"
+
+
+def lines(message: Message, margin: str) -> Iterator[str]:
+    """The lines of a message."""
+    for field in message:
+        if isinstance(field, Remark):
+            yield f"{margin}# {' '.join(field.text.split())}" if field.text else ""  # a name may hold a new line
+            continue
+        name, value = field
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                yield f"{margin}{name} {{ key: {quoted(key)} value: {quoted(item)} }}"
+        elif isinstance(value, (str, bool, int)):
+            yield f"{margin}{name}: {scalar(value)}"
+        elif isinstance(value, list):
+            if all(isinstance(item, int) for item in value):
+                yield f"{margin}{name}: [ {', '.join(map(str, value))} ]" if value else f"{margin}{name}: []"
+            else:
+                for item in value:
+                    yield from block(name, item, margin)
+        else:
+            yield from block(name, value, margin)
+
+
+def block(name: str, message: Message, margin: str) -> Iterator[str]:
+    """A message in braces."""
+    if not message:
+        yield f"{margin}{name} {{ }}"
+        return
+    yield f"{margin}{name} {{"
+    yield from lines(message, margin + "  ")
+    yield f"{margin}}}"
+
+
+def scalar(value: str | int | bool) -> str:
+    """A value as it stands behind a colon."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, (int, Word)) else quoted(value)
+
+
+def quoted(text: str) -> str:
+    """A string in quotes."""
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    return '"' + "".join(escapes.get(c, c if c >= " " and c != "\x7f" else f"\\{ord(c):03o}") for c in text) + '"'
