@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
     from quantkit.data import DataOptions
     from quantkit.errors import QuantkitError
+    from quantkit.export.triton import TritonExport, TritonOptions, export_triton
     from quantkit.graph import Finding, Policy
     from quantkit.histogram import Histogram, HistogramMode
     from quantkit.job.options import CalibrateOptions
@@ -66,6 +67,8 @@ NAMES = {
     "QuantkitError": "errors",
     "Rule": "rules",
     "Statistics": "statistics",
+    "TritonExport": "export.triton",
+    "TritonOptions": "export.triton",
     "adopt": "pipeline.convert",
     "bench": "pipeline.bench",
     "build": "pipeline.build",
@@ -74,6 +77,7 @@ NAMES = {
     "coverage": "table",
     "diff": "table",
     "doctor": "pipeline.doctor",
+    "export_triton": "export.triton",
     "from_qdq": "pipeline.from_qdq",
     "inspect": "pipeline.inspect",
     "lint": "pipeline.linting",
@@ -116,6 +120,8 @@ __all__ = [
     "QuantkitError",
     "Rule",
     "Statistics",
+    "TritonExport",
+    "TritonOptions",
     "__version__",
     "adopt",
     "bench",
@@ -125,6 +131,7 @@ __all__ = [
     "coverage",
     "diff",
     "doctor",
+    "export_triton",
     "from_qdq",
     "inspect",
     "lint",

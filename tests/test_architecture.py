@@ -19,9 +19,10 @@ NAMES = [
     "Algorithm", "BenchOptions", "Best", "BuildOptions", "BuiltEngine", "CalibrateOptions", "Calibration",
     "CalibrationTable", "DataOptions", "Engine", "Entropy", "Finding", "FromQdq", "Histogram", "HistogramMode",
     "LintReport", "MinMax", "Mse", "PRESETS", "Percentile", "Policy", "Precision", "Preprocess", "Quantization",
-    "QuantizeOptions", "QuantkitError", "Rule", "Statistics", "__version__", "adopt", "bench", "build", "calibrate",
-    "convert", "coverage", "diff", "doctor", "from_qdq", "inspect", "lint", "load_preprocess", "merge", "quantize",
-    "read_statistics", "read_table", "tables_from", "write_statistics", "write_table",
+    "QuantizeOptions", "QuantkitError", "Rule", "Statistics", "TritonExport", "TritonOptions", "__version__",
+    "adopt", "bench", "build", "calibrate", "convert", "coverage", "diff", "doctor", "export_triton", "from_qdq",
+    "inspect", "lint", "load_preprocess", "merge", "quantize", "read_statistics", "read_table", "tables_from",
+    "write_statistics", "write_table",
 ]  # fmt: skip
 
 

@@ -13,7 +13,17 @@ from typing import Any
 import click
 
 from quantkit._version import __version__
-from quantkit.cli import benching, building, calibrating, linting, looking, quantizing, statistics_files, tables
+from quantkit.cli import (
+    benching,
+    building,
+    calibrating,
+    exporting,
+    linting,
+    looking,
+    quantizing,
+    statistics_files,
+    tables,
+)
 from quantkit.cli.console import print_error, print_json
 from quantkit.errors import QuantkitError
 
@@ -31,6 +41,7 @@ for command in (
     benching.bench,
     quantizing.quantize,
     linting.lint,
+    exporting.group,
     tables.group,
     statistics_files.group,
     looking.inspect,
