@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import zip_longest
 
-from quantkit.evaluation.value import Changed, ClassDrop, Confusion, Evaluation, ModelScore
+from quantkit.evaluation.value import Changed, ClassDrop, Evaluation, ModelScore
 from quantkit.report.page import Answer, Block, Cell, Sample, Samples, Section, Table
 from quantkit.report.thumbnails import thumbnail
 from quantkit.report.wording import counted, number, percent, probability, signed
@@ -13,10 +13,12 @@ from quantkit.report.wording import counted, number, percent, probability, signe
 CLASSES = 15
 """Classes that are shown at once; up to `MOST` are folded away, and then the page says how many are left out."""
 MOST = 200
-CONFUSIONS = 10
+CONFUSIONS = 12
 SAMPLES = 24
 SURE = 0.05
 """Classes whose adjusted p is below this are marked."""
+FAINT = 0.4
+"""How strong the colour of the others is."""
 
 
 # ── classes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -42,9 +44,11 @@ def classes_section(evaluation: Evaluation) -> Section | None:
         left_out = f"; {len(order) - MOST:,} with smaller changes are left out" if len(order) > MOST else ""
         blocks.append(Table("The other classes", head, rows[CLASSES:], folded=more + left_out))
     sure = sum(d.p < SURE for m in found for d in m.classes)
-    lead = (
-        f"With many classes some change by chance; p takes that into account. {counted(sure, 'change')} "
-        f"{'is' if sure == 1 else 'are'} marked ● as beyond chance (p < 0.05)."
+    lead = "With many classes some change by chance; p takes that into account. "
+    lead += (
+        "None of the changes is beyond chance (p < 0.05)."
+        if not sure
+        else f"Marked ● and in full colour: {counted(sure, 'change')} beyond chance (p < 0.05)."
     )
     return Section("classes", "Class by class", lead, tuple(blocks))
 
@@ -63,7 +67,7 @@ def class_row(name: str, drops: dict[int, ClassDrop], columns: int, top: float) 
         if d is None:
             cells.append(Cell("–"))
             continue
-        tint = d.drop / top if top and math.isfinite(d.drop) else 0.0
+        tint = (1.0 if d.p < SURE else FAINT) * d.drop / top if top and math.isfinite(d.drop) else 0.0
         mark = " ●" if d.p < SURE else ""
         cells.append(Cell(signed(d.drop) + mark, f"{percent(d.candidate)}, {probability(d.p)}", tint=tint))
     return tuple(cells)
@@ -73,31 +77,37 @@ def class_row(name: str, drops: dict[int, ClassDrop], columns: int, top: float) 
 
 
 def confusions_section(evaluation: Evaluation) -> Section | None:
-    """Which answer became which, most frequent first."""
+    """Which answer became which, most frequent first; candidates across."""
     found = [m for m in evaluation.candidates if m.confusions]
     if not found:
         return None
-    labelled = any(c.label for m in found for c in m.confusions)
-    head = ("model", *(("truth",) if labelled else ()), "reference says", "candidate says", "samples")
-    if labelled:
-        head = (*head, "so it is")
-    rows = tuple(confusion_row(m, c, labelled) for m in found for c in m.confusions[:CONFUSIONS])
-    rest = tuple(confusion_row(m, c, labelled) for m in found for c in m.confusions[CONFUSIONS:MOST])
-    text = frozenset({1, 2, 3, 5} if labelled else {1, 2})
-    blocks: list[Block] = [Table("Answers that changed, counted", head, rows, text)]
-    if rest:
-        blocks.append(
-            Table("Less frequent changes", head, rest, text, folded=counted(len(rest), "less frequent change"))
-        )
+    counts: dict[tuple[str, str, str], dict[int, int]] = {}
+    for column, model in enumerate(found):
+        for c in model.confusions:
+            counts.setdefault((c.label, c.reference, c.candidate), {})[column] = c.count
+    order = sorted(counts, key=lambda key: (-sum(counts[key].values()), key))
+    labelled = any(label for label, _, _ in order)
+    rows = tuple(confusion_row(key, counts[key], len(found), labelled) for key in order[:MOST])
+    head = (*(("truth",) if labelled else ()), "reference says", "candidate says", *(("so it is",) if labelled else ()))
+    text = frozenset(range(len(head)))
+    head = (*head, *(m.name for m in found))
+    blocks: list[Block] = [Table("Answers that changed, in samples", head, rows[:CONFUSIONS], text)]
+    if rows[CONFUSIONS:]:
+        more = counted(len(rows) - CONFUSIONS, "less frequent change")
+        left_out = f"; {len(order) - MOST:,} more are left out" if len(order) > MOST else ""
+        blocks.append(Table("Less frequent changes", head, rows[CONFUSIONS:], text, folded=more + left_out))
     return Section("confusions", "What is taken for what", "The most frequent changes of the answer.", tuple(blocks))
 
 
-def confusion_row(model: ModelScore, found: Confusion, labelled: bool) -> tuple[Cell, ...]:
-    """A change of the answer."""
-    cells = [Cell(model.name), Cell(found.reference), Cell(found.candidate), Cell(f"{found.count:,}")]
-    if labelled:
-        cells = [cells[0], Cell(found.label), *cells[1:], outcome(found.label, found.reference, found.candidate)]
-    return tuple(cells)
+def confusion_row(key: tuple[str, str, str], counts: dict[int, int], columns: int, labelled: bool) -> tuple[Cell, ...]:
+    """A change of the answer, and how many samples of every candidate changed so."""
+    label, reference, candidate = key
+    told = (
+        [Cell(label), Cell(reference), Cell(candidate), outcome(*key)]
+        if labelled
+        else [Cell(reference), Cell(candidate)]
+    )
+    return (*told, *(Cell(f"{counts[i]:,}" if i in counts else "–") for i in range(columns)))
 
 
 def outcome(label: str, reference: str, candidate: str) -> Cell:
@@ -118,10 +128,7 @@ def samples_section(evaluation: Evaluation) -> Section | None:
     turns = (c for turn in zip_longest(*(m.changed for m in found)) for c in turn if c is not None)
     chosen = {(c.sample, c.path): c for c in reversed(list(turns))}
     samples = [sample(c, found) for c in list(reversed(chosen.values()))[:SAMPLES]]
-    changed = "; ".join(
-        f"{m.name}: {m.changed_samples:,} of {evaluation.samples:,}" for m in evaluation.candidates if m.changed_samples
-    )
-    lead = f"Those that changed most, with the answers and how sure the models are. Changed in all: {changed}."
+    lead = "Those that changed most, with the answers and how sure the models are."
     return Section("samples", "Samples that changed", lead, (Samples(tuple(samples)),))
 
 

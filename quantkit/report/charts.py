@@ -17,7 +17,7 @@ from quantkit.report.wording import well_formed
 TEXT = 12.0
 """Size of text in charts, in pixels."""
 NARROW = frozenset("iljtfrI.,:;'|!()[] -/")
-WIDE = frozenset("mwMW@%—…")
+WIDE = frozenset("mwMW@%—…+=~&")
 Attribute: TypeAlias = "str | float"
 
 
@@ -109,10 +109,10 @@ def text_width(text: str, size: float = TEXT) -> float:
 def character_width(character: str) -> float:
     """Width of a character in units of the text size."""
     if character.isascii():
-        return 0.36 if character in NARROW else 0.95 if character in WIDE else 0.7 if character.isupper() else 0.6
+        return 0.36 if character in NARROW else 0.9 if character in WIDE else 0.7 if character.isupper() else 0.6
     if unicodedata.combining(character):
         return 0.0
-    return 1.05 if unicodedata.east_asian_width(character) in "WF" or ord(character) > 0x1F000 else 0.75
+    return 1.05 if unicodedata.east_asian_width(character) in "WF" or ord(character) > 0x1F000 else 0.85
 
 
 def shortened(text: str, room: float, size: float = TEXT) -> str:

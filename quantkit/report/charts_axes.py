@@ -77,7 +77,8 @@ def bottom_axis(scale: Scale, top: float, bottom: float, caption: str) -> list[s
     for value, label in zip(places, labels, strict=True):
         x = scale(value)
         drawn += [line(x, top, x, bottom, "grid"), words(x, bottom + 17, label, "tick", "middle")]
-    return [*drawn, words((scale.start + scale.end) / 2, bottom + 36, caption, "axis", "middle")]
+    middle = max((scale.start + scale.end) / 2, text_width(caption) / 2)
+    return [*drawn, words(middle, bottom + 36, caption, "axis", "middle")]
 
 
 def left_axis(scale: Scale, left: float, right: float, labels: Sequence[tuple[float, str]]) -> list[str]:

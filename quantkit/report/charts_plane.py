@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 NARROW = 560.0
 """Narrower planes number their points and name them below."""
+LANES = 3
+"""Lanes for labels at least, so that charts side by side are as high."""
 BARS = 128
 """Bars of a histogram: 16 of its 2048 bins each."""
+BOLD = 1.12
+"""Labels of thresholds are bold, and wider for it."""
 CLASSES = ("r1", "r2", "r3", "r4", "r5")
 
 
@@ -52,11 +56,14 @@ class Box:
         )
 
 
-def plane(spots: Sequence[Spot], axes: tuple[str, str], title: str, width: float = 960.0) -> Chart:
-    """Quality against speed: up and right is better. `axes`: captions of speed and of quality."""
+def plane(spots: Sequence[Spot], axes: tuple[str, str], title: str, width: float = 960.0, least: float = 1e-6) -> Chart:
+    """Quality against speed: up and right is better. `axes`: captions of speed and of quality.
+
+    The axis of quality spans at least `least`, so that chance does not look like a difference.
+    """
     left, top, bottom = 64.0, 28.0, 330.0
     across = spanning([s.speed for s in spots], left, width - 24.0)
-    up = spanning([s.quality for s in spots], bottom, top, 0.1)
+    up = spanning([s.quality for s in spots], bottom, top, least)
     places = ticks(up, 5)
     body = bottom_axis(across, top, bottom, axes[0])
     body += left_axis(up, left, width, tuple(zip(places, tick_labels(places), strict=True)))
@@ -118,7 +125,7 @@ def free_place(x: float, y: float, width: float, within: Box, taken: Sequence[Bo
 def histogram(tensor: str, found: Histogram, thresholds: Sequence[tuple[str, float]], width: float = 380.0) -> Chart:
     """|x| of a tensor with logarithmic counts, and where rules clip it. `thresholds`: rule name and threshold."""
     lanes = lanes_of(thresholds, found, width)
-    top = 10.0 + 17.0 * (1 + max((lane for lane, _ in lanes), default=0))
+    top = 10.0 + 17.0 * max([LANES, *(lane + 1 for lane, _ in lanes)])
     bottom, left = top + 130.0, 40.0
     across = Scale(0.0, reach(found, thresholds), left, width - 8.0)
     counts = found.counts.reshape(BARS, BINS // BARS).sum(axis=1)
@@ -154,7 +161,7 @@ def lanes_of(thresholds: Sequence[tuple[str, float]], found: Histogram, width: f
     ends: list[list[tuple[float, float]]] = []
     lanes: dict[str, tuple[int, str]] = {}
     for rule, threshold in sorted(thresholds, key=lambda pair: -pair[1]):
-        x, room = across(threshold), text_width(rule) + 6.0
+        x, room = across(threshold), BOLD * text_width(rule) + 6.0
         anchor = "end" if x - room > 44.0 else "start"
         span = (x - room, x - 3.0) if anchor == "end" else (x + 3.0, x + room)
         lane = 0

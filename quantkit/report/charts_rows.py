@@ -15,7 +15,7 @@ from quantkit.evaluation.value import Difference, Evaluation, ModelScore
 from quantkit.pipeline.measuring import Bench
 from quantkit.report.charts import Chart, element, line, name, polygon, rectangle, text_width, words
 from quantkit.report.charts_axes import Scale, bottom_axis, spanning
-from quantkit.report.wording import counted, decibel, number, percent, signed
+from quantkit.report.wording import counted, decibel, metric_name, number, percent, signed
 
 STACKED = 560.0
 """Narrower drawings have the names above the marks."""
@@ -49,24 +49,25 @@ class Rows:
         """Height of a row's mark."""
         return self.top + index * self.pitch + (30.0 if self.stacked else self.pitch / 2)
 
-    def label(self, index: int, text: str, kind: str = "label") -> str:
+    def label(self, index: int, text: str) -> str:
         """The name of a row."""
         y = self.top + index * self.pitch + 14.0 if self.stacked else self.middle(index) + 4.0
-        return name(0.0, y, text, self.room, kind)
+        return name(0.0, y, text, self.room)
 
-    def figure(self, index: int, text: str, kind: str = "figure") -> str:
-        """The figure of a row."""
-        return words(self.width, self.middle(index) + 4.0, text, kind, "end")
+    def figure(self, index: int, text: str) -> str:
+        """The figure of a row, at the right, as high as its name."""
+        y = self.top + index * self.pitch + 14.0 if self.stacked else self.middle(index) + 4.0
+        return words(self.width, y, text, "figure", "end")
 
 
 def rows(width: float, names: Sequence[str], figures: Sequence[str], top: float = 8.0) -> Rows:
     """Room for the names and figures, the rest for the marks."""
     stacked = width < STACKED
     widest = max(map(text_width, names), default=0.0)
-    room = width if stacked else min(widest + 4.0, 0.36 * width)
     figure = max(map(text_width, figures), default=0.0)
-    left = 6.0 if stacked else room + 16.0
-    right = max(width - figure - 14.0, left + 60.0)
+    room = max(width - figure - 12.0, 60.0) if stacked else min(widest + 4.0, 0.36 * width)
+    left = 8.0 if stacked else room + 16.0
+    right = width - 8.0 if stacked else max(width - figure - 14.0, left + 60.0)
     return Rows(width, top, len(names), left, right, room, PITCH_STACKED if stacked else PITCH, stacked)
 
 
@@ -76,14 +77,15 @@ def rows(width: float, names: Sequence[str], figures: Sequence[str], top: float 
 def drops(evaluation: Evaluation, width: float = 960.0) -> Chart:
     """The drop of every candidate with its 95 % interval, the budget as a line. A loss is at the right of zero."""
     found = [(model, d) for model in evaluation.candidates if (d := model.difference) is not None]
-    unit = "points" if evaluation.share else str(evaluation.metric)
+    metric = metric_name(str(evaluation.metric))
+    unit = "points" if evaluation.share else metric
     layout = rows(width, [m.name for m, _ in found], [interval(d) for _, d in found], 26.0)
     budget = [] if evaluation.max_drop is None else [evaluation.max_drop]
     scale = spanning(
         [0.0, *budget, *(v for _, d in found for v in (d.value, d.low, d.high))], layout.left, layout.right
     )
     zero = scale(0.0)
-    body = bottom_axis(scale, layout.top, layout.bottom, f"drop of {evaluation.metric} in {unit}; a loss is right of 0")
+    body = bottom_axis(scale, layout.top, layout.bottom, f"drop of {metric} in {unit}; a loss is right of 0")
     body.append(line(zero, layout.top - 4.0, zero, layout.bottom, "zero"))
     if budget:
         body += budget_line(scale(budget[0]), layout, f"budget {number(budget[0])}")
@@ -93,7 +95,7 @@ def drops(evaluation: Evaluation, width: float = 960.0) -> Chart:
         body += whisker(scale, d, layout.middle(index), over)
     said = "; ".join(f"{m.name}: {interval(d)}" for m, d in found) or "no candidate was compared"
     told = f"Drop in {unit} with 95 % intervals. {said}." + (f" The budget is {number(budget[0])}." if budget else "")
-    return Chart(f"Drop of {evaluation.metric}", told, width, layout.bottom + AXIS, tuple(body))
+    return Chart(f"Drop of {metric}", told, width, layout.bottom + AXIS, tuple(body))
 
 
 def interval(difference: Difference) -> str:
@@ -104,7 +106,7 @@ def interval(difference: Difference) -> str:
 
 def budget_line(x: float, layout: Rows, text: str) -> list[str]:
     """The budget, named above its line."""
-    half = text_width(text) / 2
+    half = 0.56 * text_width(text)  # it is bold
     at = min(max(x, half), layout.width - half)
     drawn = line(x, layout.top - 6.0, x, layout.bottom, "budget")
     return [drawn, words(at, layout.top - 11.0, text, "label budget-label", "middle")]
@@ -132,7 +134,7 @@ def whisker(scale: Scale, difference: Difference, y: float, over: bool) -> list[
 def layer_shares(sensitivity: Sensitivity, width: float = 960.0) -> Chart:
     """The layers' shares of the noise, worst first, with what keeping each in float gives back."""
     shown = sensitivity.layers[:LAYERS]
-    names = [f"{rank}  {layer.node or layer.operator}" for rank, layer in enumerate(shown, 1)]
+    names = [f"{rank}. {layer.node or layer.operator}" for rank, layer in enumerate(shown, 1)]
     figures = [layer_figure(layer) for layer in shown]
     layout = rows(width, names, figures)
     known = [layer.share for layer in shown if math.isfinite(layer.share)]

@@ -10,16 +10,29 @@ from quantkit.pipeline.measuring import verdict as bench_verdict
 from quantkit.report import charts_rows
 from quantkit.report.charts_plane import Spot, plane
 from quantkit.report.page import Block, Cell, Drawing, Prose, Section, Table, Verdict
-from quantkit.report.wording import counted, decibel, number, percent, probability, seconds, signed, significant, size
+from quantkit.report.wording import (
+    counted,
+    decibel,
+    metric_name,
+    number,
+    percent,
+    probability,
+    seconds,
+    signed,
+    significant,
+    size,
+)
 
 NARROW = 350.0
+LEAST = 1.0
+"""Points that an axis of quality spans at least."""
 SHARES = frozenset({"top1", "top5", "top-1", "top-5", "accuracy"})
 """Metrics that are shares whatever the difference is about."""
 
 
 def unit_of(evaluation: Evaluation) -> str:
     """What differences are in."""
-    return "points" if evaluation.share else str(evaluation.metric)
+    return "points" if evaluation.share else metric_name(str(evaluation.metric))
 
 
 def verdict_of(evaluation: Evaluation) -> Verdict:
@@ -37,7 +50,7 @@ def verdict_of(evaluation: Evaluation) -> Verdict:
     figures = [(f"{evaluation.samples:,}", "sample" if evaluation.samples == 1 else "samples")]
     if evaluation.metric in reference.metrics:
         value = metric_text(evaluation, str(evaluation.metric), reference.metrics[str(evaluation.metric)])
-        figures.append((value, f"{evaluation.metric} of {reference.name}"))
+        figures.append((value, f"{metric_name(str(evaluation.metric))} of {reference.name}"))
     count = len(evaluation.candidates)
     figures += [(str(count), "candidate" if count == 1 else "candidates"), (seconds(evaluation.seconds), "to evaluate")]
     sentences = evaluation.verdict or ("There is nothing to compare: only the reference was evaluated.",)
@@ -58,13 +71,14 @@ def models_section(evaluation: Evaluation) -> Section:
     metrics = list(dict.fromkeys(name for model in evaluation.models for name in model.metrics))
     columns = {"kind": [Cell(m.kind.value) for m in evaluation.models]}
     for metric in metrics:
-        columns[metric] = [metric_cell(evaluation, model, metric) for model in evaluation.models]
+        columns[metric_name(metric)] = [metric_cell(evaluation, model, metric) for model in evaluation.models]
     columns[f"drop, {unit_of(evaluation)}"] = [drop_cell(evaluation, m) for m in evaluation.models]
-    columns["agreement"] = [Cell("" if m.agreement is None else percent(m.agreement)) for m in evaluation.models]
+    columns["agreement"] = [agreement_cell(m) for m in evaluation.models]
     columns["SQNR"] = [Cell("" if not m.outputs else charts_rows.worst_output(m)) for m in evaluation.models]
-    columns["confidence"] = [confidence_cell(m) for m in evaluation.models]
+    columns["confidence"] = [confidence_cell(evaluation, m) for m in evaluation.models]
     columns["size"] = [Cell(size(m.bytes)) for m in evaluation.models]
-    columns["samples/s"] = [speed_cell(m) for m in evaluation.models]
+    place = common_place(evaluation)
+    columns["samples/s"] = [speed_cell(m, place) for m in evaluation.models]
     columns["INT8 layers"] = [int8_cell(m) for m in evaluation.models]
     told = {name: cells for name, cells in columns.items() if any(cell.text for cell in cells)}
     names = [Cell(m.name, "reference" if i == 0 else "") for i, m in enumerate(evaluation.models)]
@@ -72,6 +86,7 @@ def models_section(evaluation: Evaluation) -> Section:
     table = Table("The models side by side", ("model", *told), rows, frozenset({1}), cards=True)
     blocks: list[Block] = [table, *outputs(evaluation)]
     lead = "A drop is reference less candidate, so a loss is above zero; in brackets its paired 95 % interval."
+    lead += f" Speeds are of {place}." if place else ""
     return Section("models", "Models", lead, tuple(blocks))
 
 
@@ -91,23 +106,35 @@ def drop_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
     return Cell(signed(d.value), f"({signed(d.low)} … {signed(d.high)})", status=status)
 
 
-def confidence_cell(model: ModelScore) -> Cell:
-    """Mean confidence, and how far it moved."""
+def confidence_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
+    """Mean confidence, and how far it moved; the reference's own as the candidates tell it."""
     c = model.confidence
-    return (
-        Cell("")
-        if c is None
-        else Cell(percent(c.candidate, 1), f"{signed(c.shift)} points, was {percent(c.reference, 1)}")
-    )
+    if c is not None:
+        return Cell(percent(c.candidate, 1), f"{signed(c.shift)} points")
+    told = (m.confidence for m in evaluation.candidates if m.confidence is not None)
+    first = next(told, None) if model is evaluation.reference else None
+    return Cell("" if first is None else percent(first.reference, 1))
 
 
-def speed_cell(model: ModelScore) -> Cell:
-    """Samples a second and where; a figure without a place says nothing."""
+def agreement_cell(model: ModelScore) -> Cell:
+    """The share of samples with the reference's answer, and how many have another."""
+    return Cell("") if model.agreement is None else Cell(percent(model.agreement), f"{model.changed_samples:,} changed")
+
+
+def common_place(evaluation: Evaluation) -> str:
+    """Where and with which batch all speeds were measured, where it is the same for all."""
+    places = {f"batches of {m.speed.batch:,} on {m.speed.where}" for m in evaluation.models if m.speed is not None}
+    return places.pop() if len(places) == 1 else ""
+
+
+def speed_cell(model: ModelScore, place: str) -> Cell:
+    """Samples a second, and where unless all share the place; a figure without a place says nothing."""
     s = model.speed
     if s is None:
         return Cell("")
-    latency = "" if s.latency_ms is None else f"{significant(s.latency_ms)} ms, "
-    return Cell(number(s.samples_per_second, 0), f"{latency}batch {s.batch}, {s.where}")
+    notes = [] if s.latency_ms is None else [f"{significant(s.latency_ms)} ms"]
+    notes += [] if place else [f"batch {s.batch:,}", s.where]
+    return Cell(number(s.samples_per_second, 0), ", ".join(notes))
 
 
 def int8_cell(model: ModelScore) -> Cell:
@@ -185,9 +212,12 @@ def speed_section(evaluation: Evaluation, bench: Bench | None) -> Section | None
         axes, title = (f"samples a second on {where}", axis), "Quality against speed"
         rows = tuple((Cell(s.name), Cell(number(s.speed, 0)), Cell(number(s.quality))) for s in spots)
         table = Table(title, ("model", "samples/s", axis), rows, folded="As a table")
-        wide, narrow = plane(spots, axes, title), plane(spots, axes, title, NARROW)
-        blocks.append(Drawing("speed-chart", wide, narrow, "", table))
+        least = LEAST if axis.endswith("%") else 1e-6
+        wide, narrow = plane(spots, axes, title, least=least), plane(spots, axes, title, NARROW, least)
+        blocks.append(Drawing("speed-chart", wide, narrow, "", table, heading=title))
     if bench is not None and bench.batches:
+        said = (*bench_verdict(bench), *bench.notes)
+        blocks = [Prose(tuple(f"{text[:1].upper()}{text[1:]}." for text in said)), *blocks] if said else blocks
         blocks += bench_blocks(bench)
     lead = "Measured on one machine, so that the figures can be compared."
     return Section("speed", "What it gains", lead, tuple(blocks)) if blocks else None
@@ -204,12 +234,12 @@ def quality_spots(evaluation: Evaluation, timed: tuple[tuple[ModelScore, float],
         quality = agreement if metric is None else model.metrics.get(metric)
         if quality is not None and math.isfinite(quality):
             spots.append(Spot(model.name, speed, unit * quality, first))
-    axis = metric if metric is not None else "agreement with the reference"
+    axis = metric_name(metric) if metric is not None else "agreement with the reference"
     return spots, f"{axis}, %" if unit == 100.0 else axis
 
 
 def bench_blocks(bench: Bench) -> list[Block]:
-    """Latency at every batch size, throughput, and what they mean."""
+    """Latency at every batch size, and throughput."""
     head = ("model", "batch", "median, ms", "p90, ms", "p99, ms", "CUDA graph", "runs")
     rows = tuple(
         (
@@ -226,7 +256,7 @@ def bench_blocks(bench: Bench) -> list[Block]:
     table = Table("Latencies", head, rows, frozenset({5}), folded="As a table")
     chart, narrow = charts_rows.latencies(bench), charts_rows.latencies(bench, NARROW)
     caption = f"Median latency of one batch on {bench.machine}, without copies."
-    blocks: list[Block] = [Drawing("latency-chart", chart, narrow, caption, table)]
+    blocks: list[Block] = [Drawing("latency-chart", chart, narrow, caption, table, heading=chart.title)]
     if bench.throughputs:
         told = tuple(
             (
@@ -241,4 +271,4 @@ def bench_blocks(bench: Bench) -> list[Block]:
         columns = ("model", "batch", "streams", "CUDA graph", "samples/s")
         title = "Throughput, copies included"
         blocks.append(Table(title, columns, told, frozenset({3}), folded=f"{title}: {counted(len(told), 'figure')}"))
-    return [*blocks, *(Prose(f"{text[:1].upper()}{text[1:]}.") for text in (*bench_verdict(bench), *bench.notes))]
+    return blocks

@@ -8,11 +8,12 @@ Page
     ├── Gallery        small drawings side by side
     ├── Samples        images with the answers of the models
     ├── Facts          names and values, nested
-    └── Prose          a paragraph
+    └── Prose          sentences
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jinja2 import Template
+    from markupsafe import Markup
 
+NAME, LONG = 12, 18
+"""Words longer than `NAME` characters may be broken at their dots; parts longer than `LONG` anywhere."""
 SHIFT = 45.0
 """Most colour that a cell gets, in percent: its text stays readable."""
 
@@ -38,6 +42,11 @@ class Cell:
     note: str = ""
     tint: float = 0.0
     status: str = ""
+
+    @property
+    def long(self) -> bool:
+        """Whether a word in it is too long for a column."""
+        return has_long_word(self.text)
 
     @property
     def style(self) -> str:
@@ -134,9 +143,9 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """A paragraph."""
+    """Sentences, one below the other."""
 
-    text: str
+    sentences: tuple[str, ...]
     kind: str = "prose"
 
 
@@ -197,7 +206,22 @@ def template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["breakable"] = breakable
+    environment.tests["long"] = has_long_word
     return environment.get_template("page.html.j2")
+
+
+def breakable(text: str) -> Markup:
+    """Text whose long words may be broken behind the dots, slashes, dashes and underscores of names."""
+    from markupsafe import Markup, escape
+
+    parts = (re.split(r"(?<=\w[./_:-])(?=\w)", word) if len(word) > NAME else [word] for word in text.split(" "))
+    return Markup(" ").join(Markup("<wbr>").join(escape(part) for part in word) for word in parts)
+
+
+def has_long_word(text: str) -> bool:
+    """Whether a word has too many characters for a column between places where it may be broken."""
+    return any(len(word) > LONG for word in re.split(r"[\s./_:-]+", text))
 
 
 @lru_cache(maxsize=4)

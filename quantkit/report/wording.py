@@ -50,7 +50,12 @@ def decibel(value: float, unit: bool = True) -> str:
 
 def probability(p: float) -> str:
     """`p 0.031`, `p < 0.001`."""
-    return f"p {number(p, 3)}" if not p < 0.001 else "p < 0.001"
+    return "p < 0.001" if p < 0.001 else f"p {p:.2g}" if math.isfinite(p) else f"p {number(p)}"
+
+
+def metric_name(name: str) -> str:
+    """`top1` as people write it: `top-1`."""
+    return re.sub(r"^top(\d+)$", r"top-\1", name)
 
 
 def size(count: int) -> str:
