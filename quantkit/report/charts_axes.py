@@ -60,7 +60,8 @@ def tick_labels(values: Sequence[float]) -> list[str]:
         return []
     largest = max(abs(v) for v in values)
     if largest >= 1e7 or 0.0 < largest < 1e-4:
-        return [f"{v:.3g}".replace("-", "−") for v in values]
+        digits = next((d for d in range(3, 17) if len({f"{v:.{d}g}" for v in values}) == len(values)), 17)
+        return [f"{v:.{digits}g}".replace("-", "−") for v in values]
     decimals = next((d for d in range(7) if all(abs(round(v, d) - v) <= 1e-9 * largest for v in values)), 6)
     return [f"{v:,.{decimals}f}".replace("-", "−") for v in values]
 

@@ -14,7 +14,7 @@ from quantkit.evaluation.sensitivity import LayerError, Sensitivity
 from quantkit.evaluation.value import Difference, Evaluation, ModelScore
 from quantkit.pipeline.measuring import Bench
 from quantkit.report.charts import Chart, element, line, name, polygon, rectangle, text_width, words
-from quantkit.report.charts_axes import Scale, bottom_axis, spanning
+from quantkit.report.charts_axes import Scale, bottom_axis, finite, spanning
 from quantkit.report.wording import counted, decibel, metric_name, number, percent, signed
 
 STACKED = 560.0
@@ -137,8 +137,8 @@ def layer_shares(sensitivity: Sensitivity, width: float = 960.0) -> Chart:
     names = [f"{rank}. {layer.node or layer.operator}" for rank, layer in enumerate(shown, 1)]
     figures = [layer_figure(layer) for layer in shown]
     layout = rows(width, names, figures)
-    known = [layer.share for layer in shown if math.isfinite(layer.share)]
-    scale = Scale(0.0, 100.0 * max([*known, 1e-4]), layout.left, layout.right)
+    known = finite(100.0 * layer.share for layer in shown)
+    scale = Scale(0.0, max([*known, 0.01]), layout.left, layout.right)
     body = bottom_axis(scale, layout.top, layout.bottom, "share of the noise of all layers, %")
     for index, layer in enumerate(shown):
         y = layout.middle(index)
