@@ -62,7 +62,7 @@ def tick_labels(values: Sequence[float]) -> list[str]:
     if largest >= 1e7 or 0.0 < largest < 1e-4:
         digits = next((d for d in range(3, 17) if len({f"{v:.{d}g}" for v in values}) == len(values)), 17)
         return [f"{v:.{digits}g}".replace("-", "−") for v in values]
-    decimals = next((d for d in range(7) if all(abs(round(v, d) - v) <= 1e-9 * largest for v in values)), 6)
+    decimals = next((d for d in range(13) if all(abs(round(v, d) - v) <= 1e-9 * largest for v in values)), 12)
     return [f"{v:,.{decimals}f}".replace("-", "−") for v in values]
 
 

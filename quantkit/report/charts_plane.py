@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NARROW = 560.0
-"""Narrower planes number their points and name them below."""
+"""Narrower planes, and those with many points, number them and name them below."""
+MANY = 6
 LANES = 3
 """Lanes for labels at least, so that charts side by side are as high."""
 BARS = 128
@@ -73,10 +74,10 @@ def plane(spots: Sequence[Spot], axes: tuple[str, str], title: str, width: float
     for spot, (x, y) in zip(drawable, at, strict=True):
         kind = "mark plain" if spot.reference else "mark accent"
         body.append(element("circle", {"class": kind, "cx": x, "cy": y, "r": 5.5}))
-    numbered = width < NARROW
+    numbered = width < NARROW or len(drawable) > MANY
     labels = [str(i) for i in range(1, len(drawable) + 1)] if numbered else [s.name for s in drawable]
     body += placed(labels, at, Box(left, top - 8.0, width - left, bottom - top + 8.0))
-    height = bottom + 46.0
+    height = bottom + 50.0
     if numbered:
         body += [name(0.0, height + 18.0 * i + 6.0, f"{i + 1}  {spot.name}", width) for i, spot in enumerate(drawable)]
         height += 18.0 * len(drawable)
@@ -90,7 +91,7 @@ def placed(labels: Sequence[str], at: Sequence[tuple[float, float]], within: Box
     taken = [Box(x - 7.0, y - 7.0, 14.0, 14.0) for x, y in at]
     drawn = []
     for text, (x, y) in zip(labels, at, strict=True):
-        room = min(text_width(text), within.width * 0.45)
+        room = min(text_width(text), within.width * 0.35)
         box = free_place(x, y, room + 4.0, within, taken)
         taken.append(box)
         if abs(box.y + 8.0 - y) > 20.0:

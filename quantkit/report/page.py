@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
 
-NAME, LONG = 12, 18
-"""Words longer than `NAME` characters may be broken at their dots; parts longer than `LONG` anywhere."""
+NAME, LONG, HEAD = 16, 18, 40
+"""Words longer than `NAME` characters may be broken at their dots; parts longer than `LONG` anywhere; column
+heads and names of rows are long from `HEAD` on."""
 SHIFT = 45.0
 """Most colour that a cell gets, in percent: its text stays readable."""
 
@@ -47,6 +48,11 @@ class Cell:
     def long(self) -> bool:
         """Whether a word in it is too long for a column."""
         return has_long_word(self.text)
+
+    @property
+    def row_kind(self) -> str:
+        """The class of the name of a row."""
+        return " ".join(["long"] * self.long + ["name"] * (len(self.text) > HEAD))
 
     @property
     def style(self) -> str:
@@ -207,6 +213,7 @@ def template() -> Template:
         keep_trailing_newline=True,
     )
     environment.filters["breakable"] = breakable
+    environment.filters["heading"] = heading
     environment.tests["long"] = has_long_word
     return environment.get_template("page.html.j2")
 
@@ -217,6 +224,11 @@ def breakable(text: str) -> Markup:
 
     parts = (re.split(r"(?<=\w[./_:-])(?=\w)", word) if len(word) > NAME else [word] for word in text.split(" "))
     return Markup(" ").join(Markup("<wbr>").join(escape(part) for part in word) for word in parts)
+
+
+def heading(text: str) -> str:
+    """A column's name, its middle left out where it is long: models have their whole names as rows elsewhere."""
+    return text if len(text) <= HEAD else f"{text[: HEAD // 3]}…{text[-2 * HEAD // 3 :]}"
 
 
 def has_long_word(text: str) -> bool:

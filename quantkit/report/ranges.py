@@ -38,7 +38,7 @@ def clipping(found: Histogram, rule: Rule) -> Clipping:
     if not found.elements or found.amax == 0.0:
         return Clipping(rule.name, threshold, 0.0, math.inf)
     first = min(BINS, math.ceil(threshold / found.width - 1e-9))
-    clipped = float(found.counts[first:].sum()) / found.elements
+    clipped = 0.0 if threshold >= found.amax else float(found.counts[first:].sum()) / found.elements
     edges = np.arange(BINS) * found.width
     squares = edges**2 + edges * found.width + found.width**2 / 3.0
     signal = float(squares @ found.counts) / found.elements

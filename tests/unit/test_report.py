@@ -141,10 +141,12 @@ def full_page(**changes: object) -> str:
 def test_every_number_appears() -> None:
     read = sound(full_page())
     told = """
-        91.18 % | 99.29 % | 4.34 MB | 41,012 | 0.7803 ms | batches of 32 on NVIDIA H200 | 90.87 % | 99.21 % | 1.11 MB | 97,123
+        91.18 % | 99.29 % | 4.34 MB | 41,012 | 0.7803 ms | batches of 32 on NVIDIA H200 | 90.87 % | 99.21 % | 1.11 MB
+        97,123
         0.3301 ms | 21 of 23 | +0.31 | (+0.13 … +0.49) | 0.0042 | 17 | 48 | paired, Newcombe | 98.73 % | 127 changed
         31.3 dB | 0.99951 | 0.00213 | 2.875 | 85.7 % | −0.93 points | 86.6 %
-        1,003 | 83.45 % | 80.67 % | +2.78 ● | p < 0.001 | 997 | 88.21 % | 89.11 %, p 0.61 | −0.90 | 29 | 13 | 73.1 % | 64.2 %
+        1,003 | 83.45 % | 80.67 % | +2.78 ● | p < 0.001 | 997 | 88.21 % | 89.11 %, p 0.61 | −0.90 | 29 | 13
+        73.1 % | 64.2 %
         31.4 dB | 512 | 50.0 % | 37.4 dB | 32.9 dB | 1.5 dB | 36.6 dB | 9,408 | 33.3 dB | 0.071 % | 211 | 0.0173
         0.123 | 0.136 | 0.160 | 0.087 | 3.949 | 2.787 | 640 | 143,210 | 10,000 | 48.3 s | 0.49, 0.48 | Q/DQ ONNX
         float ONNX | asked for | locks were not locked | Scored with fake-quantized numerics. | val/
