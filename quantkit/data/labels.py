@@ -149,7 +149,7 @@ def from_table(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Lab
     by_sample = matched(told, feed.names, path)
     values = set(told.values())
     numbers = all(re.fullmatch(r"\d+", value) for value in values)
-    if not task.indices and all(is_number(value) for value in values):
+    if not task.indices and not numbers and all(is_number(value) for value in values):
         return Labels(path.name, lambda p: np.array([float(by_sample[name]) for name in p.names]))
     if numbers and options.classes is None:
         index = {value: int(value) for value in values}
@@ -160,7 +160,7 @@ def from_table(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Lab
         index = indices_of(sorted(values), options.classes, task.count, str(path))
         names = named(index, options, task)
     beyond = next((name for name in feed.names if outside(index[by_sample[name]], task.count)), None)
-    if beyond is not None:
+    if task.indices and beyond is not None:
         raise does_not_fit(path.name, beyond, index[by_sample[beyond]], task.count)
     return Labels(
         path.name,
