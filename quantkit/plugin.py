@@ -10,8 +10,8 @@ from typing import Any
 from quantkit.errors import UsageError
 
 
-def load_plugin(text: str, *, option: str, remedies: tuple[str, str]) -> Callable[..., Any]:
-    """`module:callable` → the callable; modules in the working directory are found.
+def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Callable[[Any], bool] = callable) -> Any:
+    """`module:callable` → the callable, or whatever else `fits`; modules in the working directory are found.
 
     UsageError begins with `option`; its remedy is the first of `remedies` where the module is missing, the second where
     the module has no such callable. What the module itself misses is raised as it is.
@@ -27,7 +27,6 @@ def load_plugin(text: str, *, option: str, remedies: tuple[str, str]) -> Callabl
     finally:
         sys.path.remove("")
     found = getattr(module, attribute, None)
-    if not callable(found):
+    if not fits(found):
         raise UsageError(f"{option} {text}: {module_name} has no callable {attribute!r}", remedy=remedies[1])
-    plugin: Callable[..., Any] = found
-    return plugin
+    return found

@@ -172,7 +172,7 @@ def only_input(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Batch
 
 def load_callable(text: str) -> Callable[[], Iterable[Any]]:
     """`module:callable` → the callable; modules in the working directory are found. UsageError."""
-    return load_plugin(
+    found: Callable[[], Iterable[Any]] = load_plugin(
         text,
         option="--data",
         remedies=(
@@ -180,3 +180,4 @@ def load_callable(text: str) -> Callable[[], Iterable[Any]]:
             "name a function that returns an iterable of batches",
         ),
     )
+    return found

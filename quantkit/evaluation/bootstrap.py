@@ -1,0 +1,90 @@
+"""The paired bootstrap: samples are drawn again and again with repetition, both scores of a sample together.
+
+    mean of differences       bias-corrected and accelerated (BCa); the jackknife of a mean is the differences
+    figure of the whole set   percentiles of figure(reference) − figure(candidate) of the same samples
+
+p is the level at which the interval would touch zero, so that p < 0.05 where the 95 % interval leaves zero out.
+Seeded: the same scores give the same interval. Drawn in chunks, so that memory does not grow with the replicates.
+
+Source: Efron, Better bootstrap confidence intervals, J. Am. Stat. Assoc. 82 (1987).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+NORMAL = NormalDist()
+Z = NORMAL.inv_cdf(0.975)
+SEED = 1987
+REPLICATES = 5_000
+SET_REPLICATES = 1_000
+DRAWS = 100_000_000
+"""Samples drawn in all: means of more than DRAWS/REPLICATES samples have fewer replicates, SET_REPLICATES at least."""
+CHUNK = 1 << 20
+"""Samples drawn at once: 16 MiB of indices and scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """A 95 % interval, p, and how many replicates they rest on."""
+
+    low: float
+    high: float
+    p: float
+    replicates: int
+
+
+def of_mean(differences: NDArray[np.float64]) -> Bootstrap:
+    """BCa interval of the mean of paired differences [N], N ≥ 2, not all of them equal."""
+    mean = float(differences.mean())
+    centred = differences - mean
+    acceleration = float(np.sum(centred**3) / (6.0 * np.sum(centred**2) ** 1.5))
+    return accelerated(means_of(differences), mean, acceleration)
+
+
+def of_set(figure: Callable[[NDArray[np.intp]], float], samples: int) -> Bootstrap:
+    """Percentile interval of a figure of the whole set: `figure` gives it for the samples of these indices [N].
+
+    A draw for which it is not finite (no object of a class among the samples) is left out.
+    """
+    random = np.random.default_rng(SEED)
+    found = np.array([figure(random.integers(0, samples, samples)) for _ in range(SET_REPLICATES)], np.float64)
+    return accelerated(found[np.isfinite(found)], None, 0.0)
+
+
+def means_of(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of samples drawn with repetition, one a replicate."""
+    size = differences.size
+    count = min(REPLICATES, max(SET_REPLICATES, DRAWS // size))
+    rows = max(1, CHUNK // size)
+    random = np.random.default_rng(SEED)
+    parts = [
+        differences[random.integers(0, size, (min(rows, count - start), size))].mean(axis=1)
+        for start in range(0, count, rows)
+    ]
+    return np.concatenate(parts)
+
+
+def accelerated(found: NDArray[np.float64], value: float | None, acceleration: float) -> Bootstrap:
+    """The interval and p of replicates; `value`: what they should be centred at, None for plain percentiles."""
+    bias = 0.0 if value is None else NORMAL.inv_cdf(below(found, value))
+
+    def level(z: float) -> float:
+        return NORMAL.cdf(bias + (bias + z) / (1.0 - acceleration * (bias + z)))
+
+    low, high = np.quantile(found, [level(-Z), level(Z)])
+    away = NORMAL.inv_cdf(below(found, 0.0)) - bias
+    z = away / (1.0 + acceleration * away) - bias
+    return Bootstrap(float(low), float(high), 2.0 * NORMAL.cdf(-abs(z)), found.size)
+
+
+def below(found: NDArray[np.float64], value: float) -> float:
+    """Share of replicates below a value, half of those equal to it; never 0 or 1, which no count of draws can show."""
+    share = float(np.mean(found < value) + 0.5 * np.mean(found == value))
+    edge = 0.5 / found.size
+    return min(max(share, edge), 1.0 - edge)

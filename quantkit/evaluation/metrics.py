@@ -1,0 +1,76 @@
+"""Metrics as a stream sees them: outputs and labels come in batch by batch, a figure and its samples come out.
+
+    metric_named("top1", outputs)             share of samples whose label has the highest score
+    metric_named("top5@logits", outputs)      of the output `logits`
+    metric_named("module:callable", outputs)  a metric of the user's own (see `plugged`)
+
+A figure that is a mean over samples keeps the samples' scores, so that two models are compared pair by pair. A figure
+of the whole set (mIoU, mAP) can say what it would be for other samples of the same set (`resample`), or nothing more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantkit.errors import UsageError
+from quantkit.values import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a metric found over all samples.
+
+    per_sample: float64 [N], whose mean is `value`; None for a figure of the whole set. resample: the figure of these
+    samples (indices, with repetition); None where the mean of `per_sample` says it, or where only `value` is known.
+    samples: how many there were.
+    """
+
+    value: float
+    per_sample: Array | None
+    resample: Callable[[NDArray[np.intp]], float] | None
+    samples: int = 0
+
+
+class Metric(Protocol):
+    """One metric of one model. `share`: a share 0 … 1, so that differences are in points."""
+
+    name: str
+    share: bool
+    higher_is_better: bool
+
+    def add(self, outputs: Mapping[str, Array], labels: Sequence[Any] | Array, names: Sequence[str]) -> None:
+        """Take a batch: outputs [N, …] by name, N labels, N sample names. DataError, UsageError."""
+
+    def result(self) -> Result:
+        """The figure over all samples so far. DataError where there were none."""
+
+
+def metric_named(text: str, outputs: Sequence[str]) -> Callable[[], Metric]:
+    """A maker of metrics, one for each model, from what a user wrote. `outputs`: names of the network's outputs.
+
+    UsageError where there is no such metric or no such output.
+    """
+    from quantkit.evaluation.plugged import plugged
+    from quantkit.evaluation.topk import TopK
+
+    word, at, output = text.partition("@")
+    if at and output not in outputs:
+        raise UsageError(
+            f"--metric {text}: the network has no output {output!r}", remedy=f"one of {', '.join(outputs)}"
+        )
+    chosen = output or None
+    if top := re.fullmatch(r"top([1-9]\d*)", word):
+        k = int(top[1])
+        return lambda: TopK(k, chosen)
+    if re.fullmatch(r"\w[\w.]*:\w+", word):
+        return plugged(word, chosen)
+    raise UsageError(
+        f"unknown metric {text!r}",
+        remedy="top1, top5, or module:callable for a metric of your own; @NAME picks an output",
+    )

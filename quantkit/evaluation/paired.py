@@ -1,0 +1,123 @@
+"""Two models on the same samples: how much the candidate loses, how sure that is, and whether it is chance.
+
+Right or wrong (scores of 0 and 1): only samples count that one model has right and the other wrong, b that the
+candidate loses and c that it gains, of n.
+
+    p          McNemar's test, mid-p: 2·P(X ≤ min(b, c)) − P(X = min(b, c)), X ~ binomial(b + c, ½)
+    interval   Bonett and Price: d ± 1.96·√((p₁ + p₂ − d²)/(n + 2)), p₁ = (b+1)/(n+2), p₂ = (c+1)/(n+2), d = p₁ − p₂
+
+n = 10,000, 5 … 100 expected changes, of which half to all are losses (exact, summed over every b and c):
+
+    interval       coverage: least   mean             loss overstated, understated: at most   width (Wald = 1)
+    Wald           0.870             0.944            0.027   0.125                           1
+    Agresti-Min    0.921             0.953            0.025   0.077                           1.03
+    Tango          0.931             0.950            0.053   0.027                           1.09
+    Newcombe 10    0.941             0.958 … 0.969    0.024   0.047                           1.06 … 1.15
+    Bonett-Price   0.944             0.960            0.024   0.050                           1.06
+
+Bonett-Price has the best worst case, is the shortest of those that hold, and asks for b, c and n alone (Newcombe's
+depends on the accuracy as well). The price: where nearly all changes are losses, it understates the loss in up to 5 %
+instead of 2.5 % of cases.
+The mid-p test rejects a true null hypothesis in 2.4 % (5 changes) to 4.9 % (100) of cases at 5 %; the exact test in
+0.9 to 4.0 %, which hides losses; the χ² test in up to 5.2 %.
+
+Other scores: the paired bootstrap (see `bootstrap`).
+
+Sources: McNemar, Psychometrika 12 (1947); Fagerland, Lydersen, Laake, BMC Med. Res. Methodol. 13:91 (2013) for mid-p;
+Bonett, Price, J. Educ. Behav. Stat. 37 (2012); Newcombe, Stat. Med. 17 (1998) 2635; Tango, Stat. Med. 17 (1998) 891;
+Agresti, Min, Stat. Med. 24 (2005).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantkit.errors import DataError
+from quantkit.evaluation import bootstrap
+from quantkit.evaluation.metrics import Result
+from quantkit.evaluation.value import Difference
+from quantkit.values import Array
+
+
+def difference(reference: Result, candidate: Result, share: bool, higher_is_better: bool) -> Difference:
+    """reference − candidate with a paired 95 % interval, turned so that a loss is positive; in points where `share`.
+
+    Where only the values are known (no scores of samples, no `resample`, or a single sample), interval and p are NaN.
+    DataError where the two were not scored on the same samples.
+    """
+    sign = 1.0 if higher_is_better else -1.0
+    points = 100.0 if share else 1.0
+    if reference.samples != candidate.samples:
+        raise DataError(
+            f"the reference has scores of {reference.samples} samples, the candidate of {candidate.samples}",
+            remedy="score both on the same samples",
+        )
+    value = (reference.value - candidate.value) * sign
+    if reference.per_sample is not None and candidate.per_sample is not None:
+        losses = (reference.per_sample - candidate.per_sample) * sign
+        binary = is_binary(reference.per_sample) and is_binary(candidate.per_sample)
+        found = of_binary(losses) if binary else of_scores(losses)
+    else:
+        found = of_set(reference, candidate, value, sign)
+    low, high = points * found.low, points * found.high
+    return Difference(points * value, low, high, found.p, found.better, found.worse, found.method)
+
+
+def of_binary(losses: NDArray[np.float64]) -> Difference:
+    """Of scores that are 0 or 1: losses [N] are −1, 0 or 1."""
+    lost, gained = int(np.sum(losses > 0)), int(np.sum(losses < 0))
+    low, high = interval(lost, gained, losses.size)
+    method = "Bonett-Price interval, McNemar's test (mid-p)"
+    return Difference((lost - gained) / losses.size, low, high, mcnemar(lost, gained), gained, lost, method)
+
+
+def of_scores(losses: NDArray[np.float64]) -> Difference:
+    """Of any other scores, by their paired differences [N]."""
+    lost, gained, value = int(np.sum(losses > 0)), int(np.sum(losses < 0)), float(losses.mean())
+    if not losses.any():
+        return Difference(0.0, 0.0, 0.0, 1.0, 0, 0, "every sample has the same score")
+    if np.ptp(losses) == 0.0:
+        return Difference(value, math.nan, math.nan, math.nan, gained, lost, "every sample differs alike: no interval")
+    found = bootstrap.of_mean(losses)
+    method = f"paired bootstrap, BCa, {found.replicates:,} replicates"
+    return Difference(value, found.low, found.high, found.p, gained, lost, method)
+
+
+def of_set(reference: Result, candidate: Result, value: float, sign: float) -> Difference:
+    """Of a figure of the whole set; better and worse are not known."""
+    first, second = reference.resample, candidate.resample
+    if first is None or second is None or reference.samples < 2:
+        return Difference(value, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
+    found = bootstrap.of_set(lambda indices: sign * (first(indices) - second(indices)), reference.samples)
+    method = f"paired bootstrap of the whole set, percentiles, {found.replicates:,} replicates"
+    return Difference(value, found.low, found.high, found.p, 0, 0, method)
+
+
+def is_binary(scores: Array) -> bool:
+    """Whether all scores are 0 or 1."""
+    return bool(np.all((scores == 0.0) | (scores == 1.0)))
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """McNemar's test by the mid-p: how likely a split at least as uneven is where gains are as likely as losses."""
+    if lost == gained:
+        return 1.0
+    changes, fewer = lost + gained, min(lost, gained)
+    # log C(changes, k)/2^changes for k = 0 … fewer: probabilities of a few thousand changes underflow otherwise.
+    k = np.arange(1, fewer + 1)
+    steps = np.log((changes - k + 1) / k)
+    logs = np.concatenate([[0.0], np.cumsum(steps)]) - changes * math.log(2.0)
+    terms = np.exp(logs)
+    return float(min(1.0, 2.0 * terms.sum() - terms[-1]))
+
+
+def interval(lost: int, gained: int, samples: int) -> tuple[float, float]:
+    """The 95 % interval of (lost − gained)/samples by Bonett and Price, inside −1 … 1."""
+    total = samples + 2
+    down, up = (lost + 1) / total, (gained + 1) / total
+    middle = down - up
+    reach = bootstrap.Z * math.sqrt((down + up - middle**2) / total)
+    return max(-1.0, middle - reach), min(1.0, middle + reach)
