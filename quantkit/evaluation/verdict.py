@@ -1,0 +1,7 @@
+"""stub"""
+from quantkit.evaluation.value import Evaluation
+
+
+def verdict(evaluation: Evaluation) -> tuple[str, ...]:
+    """Stub."""
+    return ()
