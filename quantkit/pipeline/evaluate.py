@@ -37,8 +37,8 @@ class EvaluateOptions:
     """How an evaluation runs. Defaults suit most networks.
 
     classes: file of class names, in the order of the outputs. without_labels: agreement and output errors only.
-    max_drop: the budget, in points where the metric is a share. changed: how many changed samples are kept. provider:
-    onnxruntime's. device, allow_code: of engines.
+    max_drop: the budget, in points where the metric is a share. changed: how many changed samples are kept. names: what
+    the models are called, instead of their files' names. provider: onnxruntime's. device, allow_code: of engines.
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -47,6 +47,7 @@ class EvaluateOptions:
     without_labels: bool = False
     max_drop: float | None = None
     changed: int = 20
+    names: tuple[str, ...] = ()
     provider: str = "cpu"
     device: int = 0
     allow_code: bool = False
@@ -87,7 +88,9 @@ def evaluate(
     asked = (metrics,) if isinstance(metrics, str) else tuple(metrics or ())
     started = time.monotonic()
     with ExitStack() as held:
-        subjects = open_subjects(given, held, device=options.device, allow_code=options.allow_code)
+        subjects = called(
+            open_subjects(given, held, device=options.device, allow_code=options.allow_code), options.names
+        )
         spec, feed = opened(subjects, data, preprocess, options, held)
         assert feed.first is not None
         team = open_team(held, feed.first.batch, options.provider)
@@ -107,6 +110,18 @@ def evaluate(
             seconds=time.monotonic() - started,
         )
         return summed_up(scoring, context)
+
+
+def called(subjects: tuple[Subject, ...], names: Sequence[str]) -> tuple[Subject, ...]:
+    """The models under other names. UsageError where these do not tell them apart."""
+    if not names:
+        return subjects
+    if len(names) != len(subjects) or len(set(names)) != len(names) or not all(names):
+        raise UsageError(
+            f"{len(subjects)} models are called {', '.join(map(repr, names))}",
+            remedy="give every model a name of its own",
+        )
+    return tuple(replace(subject, name=name) for subject, name in zip(subjects, names, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
