@@ -206,11 +206,9 @@ def print_classes(model: ModelScore, *, several: bool) -> None:
     if len(worst) > SHOWN:
         print(f"… {len(worst) - SHOWN} more (--json has all)")
     if model.changed:
-        print(
-            f"\n{model.changed_samples} answers change{about}, the surest first"
-            if model.agreement is not None
-            else f"\n{model.changed_samples} scores change{about}, the largest first"
-        )
+        one = model.changed_samples == 1
+        what = "answer" if model.agreement is not None else "score"
+        print(f"\n{model.changed_samples:,} {what}{'' if one else 's'} change{'s' if one else ''}{about}")
         print_rows(
             ("sample", "label", "reference", "", "here", ""),
             [

@@ -78,7 +78,9 @@ class OnnxRunning:
         self._run = PlainRunner(session, subject.outputs)
         self._subject, self._team = subject, team
         self._types = {i.name: np.dtype(i.dtype) for i in subject.inputs}
-        self._where = f"{version(team.provider)}, {team.lanes * team.threads} cores"
+        library = version(team.provider)
+        cores = f"processor ({team.lanes * team.threads} cores)"
+        self._where = library.replace(" cpu", f", {cores}") if team.provider == "cpu" else library
         self._seconds, self._samples = 0.0, 0
         self._lock = threading.Lock()
 

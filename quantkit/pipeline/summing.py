@@ -15,7 +15,7 @@ from quantkit.evaluation.answers import Answers, agreement, confidence
 from quantkit.evaluation.classes import class_drops, confusions, most_changed, most_changed_scores
 from quantkit.evaluation.metrics import Metric, Result
 from quantkit.evaluation.paired import difference
-from quantkit.evaluation.value import Changed, ClassDrop, Confusion, Evaluation, ModelScore, Speed
+from quantkit.evaluation.value import Changed, ClassDrop, Confusion, Evaluation, Kind, ModelScore, Speed
 from quantkit.evaluation.verdict import verdict
 from quantkit.job.preparing import ChosenSpec
 from quantkit.pipeline.scoring import Scoring, Tally
@@ -52,18 +52,19 @@ def summed_up(scoring: Scoring, context: Context) -> Evaluation:
             score = replace(score, difference=lost)
         models.append(compared(score, tally, scoring, context, main, (results[0], found)) if number else score)
     refuse_unknown_budget(models, main, context)
-    made = Evaluation(
+    metric, share = (main.name, main.share) if main else (None, True)
+    said = [verdict(models[0], m, metric, share, len(scoring.names), context.max_drop) for m in models[1:]]
+    return Evaluation(
         models=tuple(models),
         samples=len(scoring.names),
-        metric=main.name if main else None,
-        share=main.share if main else True,
-        verdict=(),
+        metric=metric,
+        share=share,
+        verdict=tuple(said),
         notes=all_notes(scoring, context),
         provenance=provenance(scoring, context),
         seconds=context.seconds,
         max_drop=context.max_drop,
     )
-    return replace(made, verdict=verdict(made))
 
 
 def plain(tally: Tally, results: list[Result], speed: Speed | None) -> ModelScore:
@@ -156,6 +157,9 @@ def all_notes(scoring: Scoring, context: Context) -> tuple[str, ...]:
     notes += [*context.notes, *(scoring.labels.notes if scoring.labels else ()), *scoring.uncompared.values()]
     if context.skipped:
         notes.append(f"{len(context.skipped)} samples cannot be read and were left out")
+    simulated = [t.subject.name for t in scoring.tallies if t.subject.kind in (Kind.QDQ, Kind.TABLE)]
+    if simulated:
+        notes.append(f"INT8 is simulated, Q and DQ computed in float: {', '.join(simulated)}")
     if scoring.labels is None:
         notes.append("no labels: agreement with the reference and errors of outputs only")
     return tuple(dict.fromkeys(notes))
