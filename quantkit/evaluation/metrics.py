@@ -2,6 +2,7 @@
 
     metric_named("top1", outputs)             share of samples whose label has the highest score
     metric_named("top5@logits", outputs)      of the output `logits`
+    metric_named("yolo", outputs)             COCO's mAP of a detector (see `detection`); yolo:v8, yolo:v5, yolo:end2end
     metric_named("module:callable", outputs)  a metric of the user's own (see `plugged`)
 
 A figure that is a mean over samples keeps the samples' scores, so that two models are compared pair by pair. A figure
@@ -68,9 +69,22 @@ def metric_named(text: str, outputs: Sequence[str]) -> Callable[[], Metric]:
     if top := re.fullmatch(r"top([1-9]\d*)", word):
         k = int(top[1])
         return lambda: TopK(k, chosen)
+    if head := re.fullmatch(r"yolo(?::(\w+))?", word):
+        return detection_of(head[1], chosen)
     if re.fullmatch(r"\w[\w.]*:\w+", word):
         return plugged(word, chosen)
     raise UsageError(
         f"unknown metric {text!r}",
-        remedy="top1, top5, or module:callable for a metric of your own; @NAME picks an output",
+        remedy="top1, top5, yolo, or module:callable for a metric of your own; @NAME picks an output",
     )
+
+
+def detection_of(head: str | None, output: str | None) -> Callable[[], Metric]:
+    """A maker of mAP metrics for a head of the YOLO family. UsageError where there is none of that name."""
+    from quantkit.evaluation.detection import Detection
+    from quantkit.evaluation.yolo import Family
+
+    known = {family.value: family for family in Family}
+    if head is not None and head not in known:
+        raise UsageError(f"--metric yolo:{head}: unknown head {head!r}", remedy=f"one of {', '.join(known)}")
+    return lambda: Detection(None if head is None else known[head], output)

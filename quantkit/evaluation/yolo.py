@@ -1,0 +1,108 @@
+"""What the heads of the YOLO family give, as boxes with a class and a score.
+
+    family     output                what a row is
+    v8         [N, 4 + C, A]         x, y, width, height (centre, input pixels), C class scores        (v8, v9, 11, 12)
+    v5         [N, A, 5 + C]         x, y, width, height, objectness, C class scores; score = their product  (v5, v7)
+    end2end    [N, M, 6]             x1, y1, x2, y2, score, class: without NMS                         (v10, 26, --nms)
+
+A is the number of anchors (8,400 or 25,200 at 640 × 640), M at most a few hundred. Which one it is is read off the
+shape where that decides it; [N, A, 6] could be v5 with one class, so that end2end is recognised at M = 300 alone, its
+default, and has to be named otherwise. The same settings as in Ultralytics' validation: every class of a box counts,
+scores from 0.001, NMS of each class by itself at IoU 0.7 (v5: 0.6), at most 300 boxes an image.
+
+Sources: Ultralytics' `non_max_suppression` and `val` (v8), YOLOv5's `val.py`; written anew from what they do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantkit.errors import UsageError
+from quantkit.values import Array
+
+MIN_SCORE = 0.001
+MOST_BOXES = 300
+MOST_CANDIDATES = 30_000
+DEFAULT_BOXES = 300
+"""M of an end-to-end head, as it is exported by default."""
+
+
+class Family(Enum):
+    """How a head's output is laid out."""
+
+    V8 = "v8"
+    V5 = "v5"
+    END_TO_END = "end2end"
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an output [N, …] has room for boxes and at least one class."""
+        if self is Family.V8:
+            return shape[1] >= 5
+        return shape[2] >= 6 if self is Family.V5 else shape[2] == 6
+
+
+OVERLAP = {Family.V8: 0.7, Family.V5: 0.6}
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Boxes [M, 4] as x1, y1, x2, y2 in input pixels, scores [M] and class numbers [M], the highest score first."""
+
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    classes: NDArray[np.intp]
+
+
+def family_of(shape: tuple[int, ...], output: str) -> Family:
+    """Read off the shape. UsageError where it does not decide."""
+    if len(shape) == 3:
+        _, rows, columns = shape
+        if columns == 6 and rows == DEFAULT_BOXES:
+            return Family.END_TO_END
+        if 5 <= rows < columns:
+            return Family.V8
+        if 6 < columns < rows:
+            return Family.V5
+    raise UsageError(
+        f"output {output} {list(shape)} does not tell which head of the YOLO family it is",
+        remedy="name it: --metric yolo:v8 for [N, 4 + C, A], yolo:v5 for [N, A, 5 + C], yolo:end2end for [N, M, 6]",
+    )
+
+
+def decoded(output: Array, family: Family) -> Detections:
+    """The detections of one image, from its output without the batch axis."""
+    values = output.astype(np.float64)
+    if family is Family.END_TO_END:
+        sure = values[values[:, 4] > MIN_SCORE]
+        sure = sure[np.argsort(-sure[:, 4], kind="stable")[:MOST_BOXES]]
+        return Detections(sure[:, :4], sure[:, 4], np.rint(sure[:, 5]).astype(np.intp))
+    rows = values.T if family is Family.V8 else values
+    scores = rows[:, 4:] if family is Family.V8 else rows[:, 5:] * rows[:, 4:5]
+    anchors, classes = np.nonzero(scores > MIN_SCORE)
+    found = scores[anchors, classes]
+    order = np.argsort(-found, kind="stable")[:MOST_CANDIDATES]
+    anchors, classes, found = anchors[order], classes[order], found[order]
+    centre, half = rows[anchors, :2], rows[anchors, 2:4] / 2
+    boxes = np.concatenate([centre - half, centre + half], axis=1)
+    kept = suppressed(boxes, classes, OVERLAP[family])
+    return Detections(boxes[kept], found[kept], classes[kept])
+
+
+def suppressed(boxes: NDArray[np.float64], classes: NDArray[np.intp], overlap: float) -> NDArray[np.intp]:
+    """Indices that non-maximum suppression keeps, class by class; the boxes are sorted by falling score."""
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
+    left = np.arange(len(boxes))
+    kept: list[int] = []
+    while left.size and len(kept) < MOST_BOXES:
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        corner, other = np.maximum(boxes[best, :2], boxes[left, :2]), np.minimum(boxes[best, 2:], boxes[left, 2:])
+        common = np.prod(np.maximum(other - corner, 0.0), axis=1)
+        # A box of no area overlaps nothing: 0/0 is no overlap.
+        over = common > overlap * (areas[best] + areas[left] - common)
+        left = left[~(over & (classes[left] == classes[best]))]
+    return np.array(kept, np.intp)
