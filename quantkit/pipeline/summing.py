@@ -162,6 +162,8 @@ def all_notes(scoring: Scoring, context: Context) -> tuple[str, ...]:
         notes.append(f"INT8 is simulated, Q and DQ computed in float: {', '.join(simulated)}")
     if scoring.labels is None:
         notes.append("no labels: agreement with the reference and errors of outputs only")
+        if scoring.scores is not None:
+            notes.append(f"output {scoring.scores!r} is taken for class scores")
     return tuple(dict.fromkeys(notes))
 
 

@@ -159,12 +159,13 @@ def test_without_labels_outputs_are_compared(tmp_path: Path, pair: list[Path]) -
 
 def test_outputs_that_are_no_class_scores_are_compared(tmp_path: Path, data: Path) -> None:
     nodes = [
-        helper.make_node("Mul", ["x", "a"], ["boxes"]),
+        helper.make_node("Unsqueeze", ["x", "one"], ["row"]),
+        helper.make_node("Mul", ["row", "a"], ["boxes"]),
         helper.make_node("ReduceSum", ["x"], ["total"], keepdims=1),
         helper.make_node("ArgMax", ["x"], ["best"], axis=1),
     ]
     for name, factor in (("a.onnx", 1.0), ("b.onnx", 1.01)):
-        made = network(nodes, {"x": ["N", 6]}, ["boxes", "total"], {"a": np.float32([factor])})
+        made = network(nodes, {"x": ["N", 6]}, ["boxes", "total"], {"a": np.full((2, 6), factor, np.float32), "one": np.int64([1])})
         made.graph.output.append(helper.make_tensor_value_info("best", onnx.TensorProto.INT64, None))
         onnx.save(made, tmp_path / name)
     options = EvaluateOptions(without_labels=True, data=DataOptions(batch_size=50))

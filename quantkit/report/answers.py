@@ -1,0 +1,142 @@
+"""The answers that changed: per class, which class for which, and sample by sample."""
+
+from __future__ import annotations
+
+import math
+from itertools import zip_longest
+
+from quantkit.evaluation.value import Changed, ClassDrop, Confusion, Evaluation, ModelScore
+from quantkit.report.page import Answer, Block, Cell, Sample, Samples, Section, Table
+from quantkit.report.thumbnails import thumbnail
+from quantkit.report.wording import counted, number, percent, probability, signed
+
+CLASSES = 15
+"""Classes that are shown at once; up to `MOST` are folded away, and then the page says how many are left out."""
+MOST = 200
+CONFUSIONS = 10
+SAMPLES = 24
+SURE = 0.05
+"""Classes whose adjusted p is below this are marked."""
+
+
+# ── classes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def classes_section(evaluation: Evaluation) -> Section | None:
+    """Classes down, candidates across, the class with the largest change first."""
+    found = [m for m in evaluation.candidates if m.classes]
+    if not found:
+        return None
+    by_class: dict[str, dict[int, ClassDrop]] = {}
+    for column, model in enumerate(found):
+        for drop in model.classes:
+            by_class.setdefault(drop.name, {})[column] = drop
+    order = sorted(by_class, key=lambda name: (-largest(by_class[name]), name))
+    top = max((largest(drops) for drops in by_class.values()), default=0.0)
+    rows = tuple(class_row(name, by_class[name], len(found), top) for name in order[:MOST])
+    head = ("class", "samples", "reference", *(m.name for m in found))
+    caption = "Drop of every class in points, below it what the candidate gets right"
+    blocks: list[Block] = [Table(caption, head, rows[:CLASSES])]
+    if rows[CLASSES:]:
+        more = counted(len(rows) - CLASSES, "more class")
+        left_out = f"; {len(order) - MOST:,} with smaller changes are left out" if len(order) > MOST else ""
+        blocks.append(Table("The other classes", head, rows[CLASSES:], folded=more + left_out))
+    sure = sum(d.p < SURE for m in found for d in m.classes)
+    lead = (
+        f"With many classes some change by chance; p takes that into account. {counted(sure, 'change')} "
+        f"{'is' if sure == 1 else 'are'} marked ● as beyond chance (p < 0.05)."
+    )
+    return Section("classes", "Class by class", lead, tuple(blocks))
+
+
+def largest(drops: dict[int, ClassDrop]) -> float:
+    """Largest change of a class."""
+    return max((abs(d.drop) for d in drops.values() if math.isfinite(d.drop)), default=0.0)
+
+
+def class_row(name: str, drops: dict[int, ClassDrop], columns: int, top: float) -> tuple[Cell, ...]:
+    """A class; its shade is the change beside the largest one."""
+    first = next(iter(drops.values()))
+    cells = [Cell(name), Cell(f"{first.count:,}"), Cell(percent(first.reference))]
+    for column in range(columns):
+        d = drops.get(column)
+        if d is None:
+            cells.append(Cell("–"))
+            continue
+        tint = d.drop / top if top and math.isfinite(d.drop) else 0.0
+        mark = " ●" if d.p < SURE else ""
+        cells.append(Cell(signed(d.drop) + mark, f"{percent(d.candidate)}, {probability(d.p)}", tint=tint))
+    return tuple(cells)
+
+
+# ── confusions ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def confusions_section(evaluation: Evaluation) -> Section | None:
+    """Which answer became which, most frequent first."""
+    found = [m for m in evaluation.candidates if m.confusions]
+    if not found:
+        return None
+    labelled = any(c.label for m in found for c in m.confusions)
+    head = ("model", *(("truth",) if labelled else ()), "reference says", "candidate says", "samples")
+    if labelled:
+        head = (*head, "so it is")
+    rows = tuple(confusion_row(m, c, labelled) for m in found for c in m.confusions[:CONFUSIONS])
+    rest = tuple(confusion_row(m, c, labelled) for m in found for c in m.confusions[CONFUSIONS:MOST])
+    text = frozenset({1, 2, 3, 5} if labelled else {1, 2})
+    blocks: list[Block] = [Table("Answers that changed, counted", head, rows, text)]
+    if rest:
+        blocks.append(
+            Table("Less frequent changes", head, rest, text, folded=counted(len(rest), "less frequent change"))
+        )
+    return Section("confusions", "What is taken for what", "The most frequent changes of the answer.", tuple(blocks))
+
+
+def confusion_row(model: ModelScore, found: Confusion, labelled: bool) -> tuple[Cell, ...]:
+    """A change of the answer."""
+    cells = [Cell(model.name), Cell(found.reference), Cell(found.candidate), Cell(f"{found.count:,}")]
+    if labelled:
+        cells = [cells[0], Cell(found.label), *cells[1:], outcome(found.label, found.reference, found.candidate)]
+    return tuple(cells)
+
+
+def outcome(label: str, reference: str, candidate: str) -> Cell:
+    """Whether a change is for the better."""
+    if label == candidate:
+        return Cell("right now", status="within")
+    return Cell("wrong now", status="over") if label == reference else Cell("wrong in both")
+
+
+# ── samples ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def samples_section(evaluation: Evaluation) -> Section | None:
+    """The samples that changed most, the candidates taking turns; a sample that several changed is shown once."""
+    found = [m for m in evaluation.candidates if m.changed]
+    if not found:
+        return None
+    turns = (c for turn in zip_longest(*(m.changed for m in found)) for c in turn if c is not None)
+    chosen = {(c.sample, c.path): c for c in reversed(list(turns))}
+    samples = [sample(c, found) for c in list(reversed(chosen.values()))[:SAMPLES]]
+    changed = "; ".join(
+        f"{m.name}: {m.changed_samples:,} of {evaluation.samples:,}" for m in evaluation.candidates if m.changed_samples
+    )
+    lead = f"Those that changed most, with the answers and how sure the models are. Changed in all: {changed}."
+    return Section("samples", "Samples that changed", lead, (Samples(tuple(samples)),))
+
+
+def sample(change: Changed, models: list[ModelScore]) -> Sample:
+    """One sample with the reference's answer and that of every candidate whose answer changed."""
+    picture = thumbnail(change.path)
+    answers = [answer("reference", change.reference, change.reference_confidence, change.label)]
+    for model in models:
+        own = next((c for c in model.changed if (c.sample, c.path) == (change.sample, change.path)), None)
+        if own is not None:
+            answers.append(answer(model.name, own.candidate, own.candidate_confidence, own.label))
+    return Sample(change.sample, change.label, picture.uri, picture.missing, picture.pixelated, tuple(answers))
+
+
+def answer(model: str, told: str, confidence: float, label: str) -> Answer:
+    """An answer; right or wrong where there is a label."""
+    sure = percent(confidence, 1) if 0.0 <= confidence <= 1.0 else number(confidence)
+    return Answer(model, told, sure, told == label if label else None)

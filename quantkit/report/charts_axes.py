@@ -1,0 +1,89 @@
+"""Axes: from figures to pixels, and where the ticks are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from quantkit.report.charts import line, text_width, words
+
+STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+LARGEST = 1e300
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A linear scale: `low` … `high` on pixels `start` … `end`. What lies outside is drawn at the edge."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """The pixel of a value."""
+        share = (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
+        return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
+
+
+def finite(values: Iterable[float]) -> list[float]:
+    """The values that can be drawn."""
+    return [min(max(v, -LARGEST), LARGEST) for v in values if math.isfinite(v)]
+
+
+def spanning(values: Iterable[float], start: float, end: float, least: float = 1e-6) -> Scale:
+    """A scale that holds all finite values, `least` wide at least, with a twentieth of air at both ends."""
+    known = finite(values) or [0.0]
+    low, high = min(known), max(known)
+    least = max(least, 1e-6 * max(abs(low), abs(high)))
+    if high - low < least:
+        low, high = (low + high) / 2 - least / 2, (low + high) / 2 + least / 2
+    air = (high - low) / 20
+    return Scale(low - air, high + air, start, end)
+
+
+def ticks(scale: Scale, count: int) -> tuple[float, ...]:
+    """At most about `count` round values on the scale: multiples of 1, 2, 2.5 or 5 times a power of ten."""
+    span = scale.high - scale.low
+    rough = span / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(s * power for s in STEPS if s * power >= rough * (1 - 1e-9))
+    first = math.ceil(scale.low / step - 1e-9)
+    last = math.floor(scale.high / step + 1e-9)
+    return tuple(i * step for i in range(first, last + 1))
+
+
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Their labels: all with the same number of decimals, no more than they need."""
+    if not values:
+        return []
+    largest = max(abs(v) for v in values)
+    if largest >= 1e7 or 0.0 < largest < 1e-4:
+        return [f"{v:.3g}".replace("-", "−") for v in values]
+    decimals = next((d for d in range(7) if all(abs(round(v, d) - v) <= 1e-9 * largest for v in values)), 6)
+    return [f"{v:,.{decimals}f}".replace("-", "−") for v in values]
+
+
+def bottom_axis(scale: Scale, top: float, bottom: float, caption: str) -> list[str]:
+    """Grid lines from `top` to `bottom`, tick labels below, and what the axis is."""
+    room = abs(scale.end - scale.start)
+    for count in (6, 5, 4, 3, 2, 1):
+        places = ticks(scale, count)
+        labels = tick_labels(places)
+        if sum(text_width(label) + 14 for label in labels) <= room:
+            break
+    drawn = []
+    for value, label in zip(places, labels, strict=True):
+        x = scale(value)
+        drawn += [line(x, top, x, bottom, "grid"), words(x, bottom + 17, label, "tick", "middle")]
+    return [*drawn, words((scale.start + scale.end) / 2, bottom + 36, caption, "axis", "middle")]
+
+
+def left_axis(scale: Scale, left: float, right: float, labels: Sequence[tuple[float, str]]) -> list[str]:
+    """Grid lines from `left` to `right`, with the labels of the given values at the left."""
+    drawn = []
+    for value, label in labels:
+        y = scale(value)
+        drawn += [line(left, y, right, y, "grid"), words(left - 7, y + 4, label, "tick", "end")]
+    return drawn

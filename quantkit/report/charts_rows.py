@@ -1,0 +1,210 @@
+"""Charts of one row for each thing: intervals of the drop, the layers' share of the noise, latencies of every batch.
+
+A row has a name, a mark on a common axis and its figure in words at the right. Where there is room the name stands left
+of the mark, on a narrow drawing above it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quantkit.evaluation.sensitivity import LayerError, Sensitivity
+from quantkit.evaluation.value import Difference, Evaluation, ModelScore
+from quantkit.pipeline.measuring import Bench
+from quantkit.report.charts import Chart, element, line, name, polygon, rectangle, text_width, words
+from quantkit.report.charts_axes import Scale, bottom_axis, spanning
+from quantkit.report.wording import counted, decibel, number, percent, signed
+
+STACKED = 560.0
+"""Narrower drawings have the names above the marks."""
+PITCH, PITCH_STACKED = 28.0, 44.0
+AXIS = 46.0
+"""Height of the axis below the rows."""
+LAYERS = 25
+"""Layers that are drawn; the table has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where rows are: names from the left edge on, marks between `left` and `right`, figures up to `width`."""
+
+    width: float
+    top: float
+    count: int
+    left: float
+    right: float
+    room: float
+    """Pixels for a name."""
+    pitch: float
+    stacked: bool
+
+    @property
+    def bottom(self) -> float:
+        """Below the last row."""
+        return self.top + self.count * self.pitch
+
+    def middle(self, index: int) -> float:
+        """Height of a row's mark."""
+        return self.top + index * self.pitch + (30.0 if self.stacked else self.pitch / 2)
+
+    def label(self, index: int, text: str, kind: str = "label") -> str:
+        """The name of a row."""
+        y = self.top + index * self.pitch + 14.0 if self.stacked else self.middle(index) + 4.0
+        return name(0.0, y, text, self.room, kind)
+
+    def figure(self, index: int, text: str, kind: str = "figure") -> str:
+        """The figure of a row."""
+        return words(self.width, self.middle(index) + 4.0, text, kind, "end")
+
+
+def rows(width: float, names: Sequence[str], figures: Sequence[str], top: float = 8.0) -> Rows:
+    """Room for the names and figures, the rest for the marks."""
+    stacked = width < STACKED
+    widest = max(map(text_width, names), default=0.0)
+    room = width if stacked else min(widest + 4.0, 0.36 * width)
+    figure = max(map(text_width, figures), default=0.0)
+    left = 6.0 if stacked else room + 16.0
+    right = max(width - figure - 14.0, left + 60.0)
+    return Rows(width, top, len(names), left, right, room, PITCH_STACKED if stacked else PITCH, stacked)
+
+
+# ── drops with their intervals ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def drops(evaluation: Evaluation, width: float = 960.0) -> Chart:
+    """The drop of every candidate with its 95 % interval, the budget as a line. A loss is at the right of zero."""
+    found = [(model, d) for model in evaluation.candidates if (d := model.difference) is not None]
+    unit = "points" if evaluation.share else str(evaluation.metric)
+    layout = rows(width, [m.name for m, _ in found], [interval(d) for _, d in found], 26.0)
+    budget = [] if evaluation.max_drop is None else [evaluation.max_drop]
+    scale = spanning(
+        [0.0, *budget, *(v for _, d in found for v in (d.value, d.low, d.high))], layout.left, layout.right
+    )
+    zero = scale(0.0)
+    body = bottom_axis(scale, layout.top, layout.bottom, f"drop of {evaluation.metric} in {unit}; a loss is right of 0")
+    body.append(line(zero, layout.top - 4.0, zero, layout.bottom, "zero"))
+    if budget:
+        body += budget_line(scale(budget[0]), layout, f"budget {number(budget[0])}")
+    for index, (model, d) in enumerate(found):
+        over = bool(budget) and d.value > budget[0]
+        body += [layout.label(index, model.name), layout.figure(index, interval(d))]
+        body += whisker(scale, d, layout.middle(index), over)
+    said = "; ".join(f"{m.name}: {interval(d)}" for m, d in found) or "no candidate was compared"
+    told = f"Drop in {unit} with 95 % intervals. {said}." + (f" The budget is {number(budget[0])}." if budget else "")
+    return Chart(f"Drop of {evaluation.metric}", told, width, layout.bottom + AXIS, tuple(body))
+
+
+def interval(difference: Difference) -> str:
+    """`+0.25 (+0.06 … +0.44)`."""
+    d = difference
+    return f"{signed(d.value)} ({signed(d.low)} … {signed(d.high)})"
+
+
+def budget_line(x: float, layout: Rows, text: str) -> list[str]:
+    """The budget, named above its line."""
+    half = text_width(text) / 2
+    at = min(max(x, half), layout.width - half)
+    drawn = line(x, layout.top - 6.0, x, layout.bottom, "budget")
+    return [drawn, words(at, layout.top - 11.0, text, "label budget-label", "middle")]
+
+
+def whisker(scale: Scale, difference: Difference, y: float, over: bool) -> list[str]:
+    """The interval as a line with ends, the value as a disc, as a diamond where it is over the budget."""
+    d = difference
+    drawn: list[str] = []
+    kind = "loss" if over else "accent"
+    if not (math.isnan(d.low) or math.isnan(d.high)):
+        a, b = scale(d.low), scale(d.high)
+        drawn = [line(a, y, b, y, f"whisker {kind}"), *(line(x, y - 5, x, y + 5, f"whisker {kind}") for x in (a, b))]
+    if math.isnan(d.value):
+        return drawn
+    x = scale(d.value)
+    if over:
+        return [*drawn, polygon([(x - 6, y), (x, y - 6), (x + 6, y), (x, y + 6)], "mark loss")]
+    return [*drawn, element("circle", {"class": "mark accent", "cx": x, "cy": y, "r": 5.0})]
+
+
+# ── layers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def layer_shares(sensitivity: Sensitivity, width: float = 960.0) -> Chart:
+    """The layers' shares of the noise, worst first, with what keeping each in float gives back."""
+    shown = sensitivity.layers[:LAYERS]
+    names = [f"{rank}  {layer.node or layer.operator}" for rank, layer in enumerate(shown, 1)]
+    figures = [layer_figure(layer) for layer in shown]
+    layout = rows(width, names, figures)
+    known = [layer.share for layer in shown if math.isfinite(layer.share)]
+    scale = Scale(0.0, 100.0 * max([*known, 1e-4]), layout.left, layout.right)
+    body = bottom_axis(scale, layout.top, layout.bottom, "share of the noise of all layers, %")
+    for index, layer in enumerate(shown):
+        y = layout.middle(index)
+        body += [layout.label(index, names[index]), layout.figure(index, figures[index])]
+        if math.isfinite(layer.share):
+            kind = "bar kept" if layer.kept else "bar accent"
+            end = scale(100.0 * layer.share)
+            body.append(rectangle(layout.left, y - 7.0, end - layout.left, 14.0, kind))
+    rest = len(sensitivity.layers) - len(shown)
+    listed = ", ".join(f"{name} {figure}" for name, figure in zip(names, figures, strict=True))
+    told = f"Share of the output's noise, worst first: {listed}."
+    told += f" {counted(rest, 'more layer')} in the table." if rest else ""
+    return Chart(f"Layers of {sensitivity.model} by their noise", told, width, layout.bottom + AXIS, tuple(body))
+
+
+def layer_figure(layer: LayerError) -> str:
+    """`12.3 %, +0.8 dB`: its share, and what keeping it float gives back; `stays float` where it is kept."""
+    share = percent(layer.share, 1)
+    return f"{share}, stays float" if layer.kept else f"{share}, {signed(layer.gain_db, 1)} dB"
+
+
+# ── latencies ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def latencies(bench: Bench, width: float = 960.0) -> Chart:
+    """Median latency of every subject at every batch size, in groups with an axis each: batches differ too much."""
+    body: list[str] = []
+    said: list[str] = []
+    top = 0.0
+    for batch in bench.batches:
+        timed = [(s.name, v) for s in bench.subjects if (v := bench.median(s.name, batch)) is not None]
+        figures = [f"{significant_ms(v)} ms" for _, v in timed]
+        layout = rows(width, [n for n, _ in timed], figures, top + 26.0)
+        longest = max(v for _, v in timed)
+        scale = Scale(0.0, longest or 1.0, layout.left, layout.right)
+        body.append(words(0.0, top + 16.0, f"batch {batch}", "heading"))
+        for index, (subject, value) in enumerate(timed):
+            y = layout.middle(index)
+            best = value <= min(v for _, v in timed)
+            body += [layout.label(index, subject), layout.figure(index, figures[index])]
+            body.append(rectangle(layout.left, y - 7.0, scale(value) - layout.left, 14.0, bar_kind(best)))
+        said.append(f"batch {batch}: " + ", ".join(f"{n} {f}" for (n, _), f in zip(timed, figures, strict=True)))
+        top = layout.bottom + 10.0
+    told = f"Median latency of one batch on {bench.machine}. {'; '.join(said)}."
+    return Chart("Latency at every batch size", told, width, top, tuple(body))
+
+
+def bar_kind(best: bool) -> str:
+    """The fastest stands out; its figure says it as well."""
+    return "bar accent" if best else "bar plain"
+
+
+def significant_ms(value: float) -> str:
+    """Three decimals below ten milliseconds, one above."""
+    return number(value, 3 if value < 10.0 else 1)
+
+
+def gpu_speeds(evaluation: Evaluation) -> tuple[tuple[ModelScore, float], ...]:
+    """Models with their samples a second, where at least two were timed and all on one GPU; else nothing."""
+    timed = tuple((m, m.speed) for m in evaluation.models if m.speed is not None)
+    places = {speed.where for _, speed in timed}
+    if len(timed) < 2 or len(places) > 1 or "processor" in places.pop().lower():
+        return ()
+    return tuple((m, speed.samples_per_second) for m, speed in timed if math.isfinite(speed.samples_per_second))
+
+
+def worst_output(model: ModelScore) -> str:
+    """SQNR of the output that is furthest from the reference's."""
+    if not model.outputs:
+        return "–"
+    return decibel(min((o.sqnr_db for o in model.outputs), key=lambda v: -math.inf if math.isnan(v) else v))

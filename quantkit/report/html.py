@@ -1,0 +1,135 @@
+"""Pages of what `evaluate` and `layers` find: one HTML file each, with all that it shows inside.
+
+A page holds no script and no link to anything outside, follows the reader's light or dark mode, and prints. It is made
+of values only, images of changed samples apart, so the same values give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quantkit.evaluation.sensitivity import Sensitivity
+from quantkit.evaluation.value import Evaluation
+from quantkit.pipeline.measuring import Bench
+from quantkit.report import answers, layers, models
+from quantkit.report.page import Fact, Facts, Page, Section, Verdict
+from quantkit.report.ranges import ranges_section
+from quantkit.report.wording import counted, decibel, seconds
+from quantkit.statistics import Statistics
+
+DEEPEST = 12
+"""Levels of the provenance that are told one by one."""
+
+
+def evaluation_page(
+    evaluation: Evaluation,
+    *,
+    sensitivity: Sensitivity | None = None,
+    statistics: Statistics | None = None,
+    bench: Bench | None = None,
+    title: str | None = None,
+) -> str:
+    """The page of an evaluation, with the layers, ranges and speeds where they are given."""
+    candidates = [m.name for m in evaluation.candidates]
+    beside = candidates[0] if len(candidates) == 1 else counted(len(candidates), "candidate")
+    sections = [
+        models.models_section(evaluation),
+        models.drop_section(evaluation),
+        models.speed_section(evaluation, bench),
+        answers.classes_section(evaluation),
+        answers.confusions_section(evaluation),
+        answers.samples_section(evaluation),
+        *deeper(sensitivity, statistics),
+        provenance_section(evaluation.provenance, files_of(evaluation)),
+    ]
+    return Page(
+        title or f"What INT8 costs: {evaluation.reference.name}",
+        f"{evaluation.reference.name} beside {beside}" if candidates else evaluation.reference.name,
+        models.verdict_of(evaluation),
+        tuple(section for section in sections if section is not None),
+    ).html()
+
+
+def sensitivity_page(sensitivity: Sensitivity, *, statistics: Statistics | None = None) -> str:
+    """The page of where quantization loses: layers, tensors, and the ranges of the worst where statistics are given."""
+    quantized = [layer for layer in sensitivity.layers if not layer.kept]
+    sentences = []
+    if quantized:
+        worst = quantized[0]
+        sentences.append(
+            f"{worst.node or worst.operator} loses most: kept in float, the outputs gain {decibel(worst.gain_db)}."
+        )
+    figures = (
+        (decibel(sensitivity.all_db), "SQNR of the outputs"),
+        (f"{len(sensitivity.layers):,}", "layer" if len(sensitivity.layers) == 1 else "layers"),
+        (f"{sensitivity.samples:,}", "sample" if sensitivity.samples == 1 else "samples"),
+        (seconds(sensitivity.seconds), "to measure"),
+    )
+    verdict = Verdict(tuple(sentences) or ("No layer is quantized.",), "", "", figures, sensitivity.notes)
+    sections = [*deeper(sensitivity, statistics), provenance_section(sensitivity.provenance, [])]
+    subtitle = f"scales from {sensitivity.source}"
+    return Page(f"Where INT8 loses: {sensitivity.model}", subtitle, verdict, tuple(filter(None, sections))).html()
+
+
+def deeper(sensitivity: Sensitivity | None, statistics: Statistics | None) -> list[Section]:
+    """Where the loss comes from, as far as it is known."""
+    found: list[Section] = []
+    if sensitivity is not None:
+        found.append(layers.layers_section(sensitivity))
+        if sensitivity.tensors:
+            found.append(layers.tensors_section(sensitivity))
+    if statistics is not None and len(statistics):
+        found.append(ranges_section(statistics, sensitivity))
+    return found
+
+
+# ── provenance ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def provenance_section(provenance: Mapping[str, Any], models_of: Sequence[Fact]) -> Section:
+    """What decides about the figures."""
+    told = Facts((*models_of, *facts(provenance, 0)))
+    return Section("provenance", "Provenance", "What decides about these figures.", (told,))
+
+
+def files_of(evaluation: Evaluation) -> list[Fact]:
+    """The models' files and digests."""
+    return [
+        Fact(
+            model.name,
+            "",
+            tuple(Fact(n, v) for n, v in (("file", file_name(model.path)), ("sha256", model.sha256)) if v),
+        )
+        for model in evaluation.models
+    ]
+
+
+def file_name(path: Any) -> str:
+    """The name only: a page is passed on."""
+    return path.name if path is not None else ""
+
+
+def facts(values: Mapping[str, Any], depth: int) -> tuple[Fact, ...]:
+    """JSON values as names and values; lists of plain values in one line."""
+    return tuple(fact(str(key), value, depth) for key, value in values.items())
+
+
+def fact(key: str, value: Any, depth: int) -> Fact:
+    """One of them."""
+    if isinstance(value, Mapping) and value and depth < DEEPEST:
+        return Fact(key, "", facts(value, depth + 1))
+    if isinstance(value, (list, tuple)):
+        if any(isinstance(v, (Mapping, list, tuple)) for v in value) and depth < DEEPEST:
+            return Fact(key, "", tuple(fact(str(i), v, depth + 1) for i, v in enumerate(value, 1)))
+        return Fact(key, ", ".join(map(plain, value)) or "none")
+    return Fact(key, plain(value))
+
+
+def plain(value: Any) -> str:
+    """A JSON value as text."""
+    if value is None or value == {}:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

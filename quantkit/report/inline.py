@@ -1,0 +1,60 @@
+"""Single charts for notebooks: values that draw themselves, with their colours inside, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quantkit.artifact import sha256_of
+from quantkit.errors import StatisticsError
+from quantkit.evaluation.sensitivity import Sensitivity
+from quantkit.evaluation.value import Evaluation
+from quantkit.report import charts_plane, charts_rows
+from quantkit.report.charts import Chart, shortened
+from quantkit.report.page import resource
+from quantkit.report.ranges import SHOWN_RULES
+from quantkit.rules import Rule, as_rules
+from quantkit.statistics import Statistics
+
+WIDTH = 720.0
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A chart as a notebook shows it. `svg` is a whole SVG document."""
+
+    svg: str
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def __str__(self) -> str:
+        return self.svg
+
+
+def inline(chart: Chart) -> Inline:
+    """A chart with its style; its ids are made of its content, so that many fit into one page."""
+    key = "qk-" + sha256_of(repr(chart).encode("utf-8", "replace"))[:12]
+    return Inline(chart.svg(key, resource("chart.css")))
+
+
+def histogram_chart(
+    statistics: Statistics, tensor: str, rules: str | Rule | Sequence[Rule] = SHOWN_RULES, *, width: float = WIDTH
+) -> Inline:
+    """The histogram of a tensor with the thresholds of rules. StatisticsError where there is no such tensor."""
+    found = statistics.histograms.get(tensor)
+    if found is None:
+        known = ", ".join(shortened(name, 200.0) for name in list(statistics.histograms)[:5])
+        raise StatisticsError(f"the statistics hold no tensor {tensor!r}", remedy=f"take one of theirs: {known} …")
+    thresholds = [(rule.name, rule.threshold(found)) for rule in as_rules(rules)]
+    return inline(charts_plane.histogram(tensor, found, thresholds, width))
+
+
+def drops_chart(evaluation: Evaluation, *, width: float = WIDTH) -> Inline:
+    """The drop of every candidate with its 95 % interval."""
+    return inline(charts_rows.drops(evaluation, width))
+
+
+def sensitivity_chart(sensitivity: Sensitivity, *, width: float = WIDTH) -> Inline:
+    """The layers by their share of the noise."""
+    return inline(charts_rows.layer_shares(sensitivity, width))

@@ -1,0 +1,244 @@
+"""The models of an evaluation: verdict, table, drops with their intervals, speed."""
+
+from __future__ import annotations
+
+import math
+
+from quantkit.evaluation.value import Evaluation, ModelScore, OutputError
+from quantkit.pipeline.measuring import Bench
+from quantkit.pipeline.measuring import verdict as bench_verdict
+from quantkit.report import charts_rows
+from quantkit.report.charts_plane import Spot, plane
+from quantkit.report.page import Block, Cell, Drawing, Prose, Section, Table, Verdict
+from quantkit.report.wording import counted, decibel, number, percent, probability, seconds, signed, significant, size
+
+NARROW = 350.0
+SHARES = frozenset({"top1", "top5", "top-1", "top-5", "accuracy"})
+"""Metrics that are shares whatever the difference is about."""
+
+
+def unit_of(evaluation: Evaluation) -> str:
+    """What differences are in."""
+    return "points" if evaluation.share else str(evaluation.metric)
+
+
+def verdict_of(evaluation: Evaluation) -> Verdict:
+    """The sentences, and whether the budget holds, in words."""
+    status, badge = "", ""
+    judged = [m for m in evaluation.candidates if m.difference is not None]
+    if evaluation.max_drop is not None and judged:
+        budget = f"{number(evaluation.max_drop)} {unit_of(evaluation)}"
+        over = [m for m in judged if m.difference and not m.difference.value <= evaluation.max_drop]
+        status = "over" if over else "within"
+        badge = f"over the budget of {budget}" if over else f"within the budget of {budget}"
+        if over and len(judged) > 1:
+            badge = f"{len(over)} of {len(judged)} {badge}"
+    reference = evaluation.reference
+    figures = [(f"{evaluation.samples:,}", "sample" if evaluation.samples == 1 else "samples")]
+    if evaluation.metric in reference.metrics:
+        value = metric_text(evaluation, str(evaluation.metric), reference.metrics[str(evaluation.metric)])
+        figures.append((value, f"{evaluation.metric} of {reference.name}"))
+    count = len(evaluation.candidates)
+    figures += [(str(count), "candidate" if count == 1 else "candidates"), (seconds(evaluation.seconds), "to evaluate")]
+    sentences = evaluation.verdict or ("There is nothing to compare: only the reference was evaluated.",)
+    return Verdict(sentences, status, badge, tuple(figures), evaluation.notes)
+
+
+def metric_text(evaluation: Evaluation, name: str, value: float) -> str:
+    """A metric as a percentage where it is a share."""
+    is_share = evaluation.share if name == evaluation.metric else name in SHARES
+    return percent(value) if is_share else significant(value)
+
+
+# ── the table ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def models_section(evaluation: Evaluation) -> Section:
+    """One row a model, the reference first; the outputs below it."""
+    metrics = list(dict.fromkeys(name for model in evaluation.models for name in model.metrics))
+    columns = {"kind": [Cell(m.kind.value) for m in evaluation.models]}
+    for metric in metrics:
+        columns[metric] = [metric_cell(evaluation, model, metric) for model in evaluation.models]
+    columns[f"drop, {unit_of(evaluation)}"] = [drop_cell(evaluation, m) for m in evaluation.models]
+    columns["agreement"] = [Cell("" if m.agreement is None else percent(m.agreement)) for m in evaluation.models]
+    columns["SQNR"] = [Cell("" if not m.outputs else charts_rows.worst_output(m)) for m in evaluation.models]
+    columns["confidence"] = [confidence_cell(m) for m in evaluation.models]
+    columns["size"] = [Cell(size(m.bytes)) for m in evaluation.models]
+    columns["samples/s"] = [speed_cell(m) for m in evaluation.models]
+    columns["INT8 layers"] = [int8_cell(m) for m in evaluation.models]
+    told = {name: cells for name, cells in columns.items() if any(cell.text for cell in cells)}
+    names = [Cell(m.name, "reference" if i == 0 else "") for i, m in enumerate(evaluation.models)]
+    rows = tuple(zip(names, *told.values(), strict=True))
+    table = Table("The models side by side", ("model", *told), rows, frozenset({1}), cards=True)
+    blocks: list[Block] = [table, *outputs(evaluation)]
+    lead = "A drop is reference less candidate, so a loss is above zero; in brackets its paired 95 % interval."
+    return Section("models", "Models", lead, tuple(blocks))
+
+
+def metric_cell(evaluation: Evaluation, model: ModelScore, metric: str) -> Cell:
+    """A metric of a model."""
+    return Cell(metric_text(evaluation, metric, model.metrics[metric]) if metric in model.metrics else "")
+
+
+def drop_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
+    """The drop, its interval below; over or within the budget where there is one."""
+    d = model.difference
+    if d is None:
+        return Cell("")
+    status = ""
+    if evaluation.max_drop is not None:
+        status = "within" if d.value <= evaluation.max_drop else "over"
+    return Cell(signed(d.value), f"({signed(d.low)} … {signed(d.high)})", status=status)
+
+
+def confidence_cell(model: ModelScore) -> Cell:
+    """Mean confidence, and how far it moved."""
+    c = model.confidence
+    return (
+        Cell("")
+        if c is None
+        else Cell(percent(c.candidate, 1), f"{signed(c.shift)} points, was {percent(c.reference, 1)}")
+    )
+
+
+def speed_cell(model: ModelScore) -> Cell:
+    """Samples a second and where; a figure without a place says nothing."""
+    s = model.speed
+    if s is None:
+        return Cell("")
+    latency = "" if s.latency_ms is None else f"{significant(s.latency_ms)} ms, "
+    return Cell(number(s.samples_per_second, 0), f"{latency}batch {s.batch}, {s.where}")
+
+
+def int8_cell(model: ModelScore) -> Cell:
+    """INT8 layers of those that could be."""
+    return Cell("" if model.int8_layers is None else f"{model.int8_layers[0]} of {model.int8_layers[1]}")
+
+
+def outputs(evaluation: Evaluation) -> list[Block]:
+    """How far every output is from the reference's."""
+    rows = tuple(output_row(m, o) for m in evaluation.candidates for o in m.outputs)
+    if not rows:
+        return []
+    head = ("model", "output", "SQNR", "cosine", "KL, nats", "largest difference")
+    return [Table("Outputs beside the reference's", head, rows, frozenset({1}), folded="Outputs one by one")]
+
+
+def output_row(model: ModelScore, output: OutputError) -> tuple[Cell, ...]:
+    """One output."""
+    kl = "–" if output.kl is None else significant(output.kl)
+    cosine = number(output.cosine, 5)
+    return (
+        Cell(model.name),
+        Cell(output.name),
+        Cell(decibel(output.sqnr_db)),
+        Cell(cosine),
+        Cell(kl),
+        Cell(significant(output.largest)),
+    )
+
+
+# ── the interval ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def drop_section(evaluation: Evaluation) -> Section | None:
+    """Intervals as a plot; nothing without a metric."""
+    judged = [(m, m.difference) for m in evaluation.candidates if m.difference is not None]
+    if not judged:
+        return None
+    unit = unit_of(evaluation)
+    lead = (
+        "The line is the 95 % interval of the drop on samples like these. Where it crosses zero, the loss may be "
+        "chance; only where all of it lies right of zero is there a loss beyond doubt."
+    )
+    if evaluation.max_drop is not None:
+        lead += " The dashed line is the budget; a diamond is over it."
+    head = ("model", f"drop, {unit}", "from", "to", "p", "better", "worse", "method")
+    rows = tuple(
+        (
+            Cell(m.name),
+            Cell(signed(d.value)),
+            Cell(signed(d.low)),
+            Cell(signed(d.high)),
+            Cell(probability(d.p).removeprefix("p ")),
+            Cell(f"{d.better:,}"),
+            Cell(f"{d.worse:,}"),
+            Cell(d.method),
+        )
+        for m, d in judged
+    )
+    table = Table("Drops with their intervals", head, rows, frozenset({7}), folded="As a table")
+    chart, narrow = charts_rows.drops(evaluation), charts_rows.drops(evaluation, NARROW)
+    return Section("drop", "What it costs", lead, (Drawing("drop-chart", chart, narrow, "", table),))
+
+
+# ── speed ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def speed_section(evaluation: Evaluation, bench: Bench | None) -> Section | None:
+    """Quality against speed where the speeds are one GPU's, and the latencies of a bench."""
+    blocks: list[Block] = []
+    timed = charts_rows.gpu_speeds(evaluation)
+    spots, axis = quality_spots(evaluation, timed)
+    if len(spots) > 1:
+        where = next(m.speed.where for m, _ in timed if m.speed)
+        axes, title = (f"samples a second on {where}", axis), "Quality against speed"
+        rows = tuple((Cell(s.name), Cell(number(s.speed, 0)), Cell(number(s.quality))) for s in spots)
+        table = Table(title, ("model", "samples/s", axis), rows, folded="As a table")
+        wide, narrow = plane(spots, axes, title), plane(spots, axes, title, NARROW)
+        blocks.append(Drawing("speed-chart", wide, narrow, "", table))
+    if bench is not None and bench.batches:
+        blocks += bench_blocks(bench)
+    lead = "Measured on one machine, so that the figures can be compared."
+    return Section("speed", "What it gains", lead, tuple(blocks)) if blocks else None
+
+
+def quality_spots(evaluation: Evaluation, timed: tuple[tuple[ModelScore, float], ...]) -> tuple[list[Spot], str]:
+    """The models as points: by the metric, without labels by their agreement with the reference."""
+    spots: list[Spot] = []
+    metric = evaluation.metric
+    unit = 100.0 if evaluation.share or metric is None else 1.0
+    for model, speed in timed:
+        first = model is evaluation.reference
+        agreement = 1.0 if first else model.agreement
+        quality = agreement if metric is None else model.metrics.get(metric)
+        if quality is not None and math.isfinite(quality):
+            spots.append(Spot(model.name, speed, unit * quality, first))
+    axis = metric if metric is not None else "agreement with the reference"
+    return spots, f"{axis}, %" if unit == 100.0 else axis
+
+
+def bench_blocks(bench: Bench) -> list[Block]:
+    """Latency at every batch size, throughput, and what they mean."""
+    head = ("model", "batch", "median, ms", "p90, ms", "p99, ms", "CUDA graph", "runs")
+    rows = tuple(
+        (
+            Cell(x.subject),
+            Cell(str(x.batch)),
+            Cell(charts_rows.significant_ms(x.median)),
+            Cell(charts_rows.significant_ms(x.p90)),
+            Cell(charts_rows.significant_ms(x.p99)),
+            Cell("yes" if x.graph else "no"),
+            Cell(f"{x.runs:,}"),
+        )
+        for x in bench.latencies
+    )
+    table = Table("Latencies", head, rows, frozenset({5}), folded="As a table")
+    chart, narrow = charts_rows.latencies(bench), charts_rows.latencies(bench, NARROW)
+    caption = f"Median latency of one batch on {bench.machine}, without copies."
+    blocks: list[Block] = [Drawing("latency-chart", chart, narrow, caption, table)]
+    if bench.throughputs:
+        told = tuple(
+            (
+                Cell(t.subject),
+                Cell(str(t.batch)),
+                Cell(str(t.streams)),
+                Cell("yes" if t.graph else "no"),
+                Cell(number(t.rate, 0)),
+            )
+            for t in bench.throughputs
+        )
+        columns = ("model", "batch", "streams", "CUDA graph", "samples/s")
+        title = "Throughput, copies included"
+        blocks.append(Table(title, columns, told, frozenset({3}), folded=f"{title}: {counted(len(told), 'figure')}"))
+    return [*blocks, *(Prose(f"{text[:1].upper()}{text[1:]}.") for text in (*bench_verdict(bench), *bench.notes))]

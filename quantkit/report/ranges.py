@@ -1,0 +1,90 @@
+"""Ranges: the worst tensors of statistics, and where every rule clips them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from quantkit.evaluation.sensitivity import Sensitivity
+from quantkit.histogram import BINS, Histogram
+from quantkit.report import charts_plane
+from quantkit.report.page import Cell, Drawing, Gallery, Section, Table
+from quantkit.report.wording import counted, decibel, percent, significant
+from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule, squared_error
+from quantkit.statistics import Statistics
+
+SHOWN_RULES: tuple[Rule, ...] = (Entropy(), Percentile(99.99), Mse(), MinMax())
+WORST = 9
+"""Tensors that are drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clipping:
+    """What a rule does to a tensor. clipped: share of values in bins beyond the threshold; sqnr_db: of 8-bit rounding
+    and clipping, with values spread evenly in their bins."""
+
+    rule: str
+    threshold: float
+    clipped: float
+    sqnr_db: float
+
+
+def clipping(found: Histogram, rule: Rule) -> Clipping:
+    """The threshold of a rule, and what it costs."""
+    threshold = rule.threshold(found)
+    if not found.elements or found.amax == 0.0:
+        return Clipping(rule.name, threshold, 0.0, math.inf)
+    first = min(BINS, math.ceil(threshold / found.width - 1e-9))
+    clipped = float(found.counts[first:].sum()) / found.elements
+    edges = np.arange(BINS) * found.width
+    squares = edges**2 + edges * found.width + found.width**2 / 3.0
+    signal = float(squares @ found.counts) / found.elements
+    error = squared_error(found, threshold)
+    sqnr = math.inf if error == 0.0 else -math.inf if not signal / error else 10.0 * math.log10(signal / error)
+    return Clipping(rule.name, threshold, clipped, sqnr)
+
+
+def worst_tensors(statistics: Statistics, sensitivity: Sensitivity | None, count: int = WORST) -> tuple[str, ...]:
+    """The activations with the most noise: as they were measured where they were, else by the error of their histogram
+    under the `mse` rule."""
+    measured = [t.name for t in sensitivity.tensors if not t.weight] if sensitivity else []
+    known = [name for name in dict.fromkeys(measured) if name in statistics.histograms]
+    if not known:
+        errors = {name: clipping(h, Mse()).sqnr_db for name, h in statistics.histograms.items()}
+        known = sorted(errors, key=lambda name: errors[name])
+    return tuple(known[:count])
+
+
+def ranges_section(statistics: Statistics, sensitivity: Sensitivity | None) -> Section:
+    """Histograms of the worst tensors with the thresholds of all rules."""
+    names = worst_tensors(statistics, sensitivity)
+    drawings = tuple(
+        drawing(f"range-{i}", name, statistics.histograms[name], SHOWN_RULES) for i, name in enumerate(names, 1)
+    )
+    lead = (
+        f"The {counted(len(names), 'tensor')} with the lowest ratio of signal to quantization noise, of "
+        f"{len(statistics)}. Everything right of a threshold is clipped; the further right it is, the coarser the "
+        "steps for all other values."
+    )
+    return Section("ranges", "Ranges and thresholds", lead, (Gallery(drawings),))
+
+
+def drawing(key: str, tensor: str, found: Histogram, rules: Sequence[Rule]) -> Drawing:
+    """A histogram with what every rule makes of it."""
+    costs = [clipping(found, rule) for rule in rules]
+    chart = charts_plane.histogram(tensor, found, [(c.rule, c.threshold) for c in costs])
+    best = max(c.sqnr_db for c in costs)
+    rows = tuple(
+        (
+            Cell(c.rule),
+            Cell(significant(c.threshold)),
+            Cell(percent(c.clipped, 3)),
+            Cell(decibel(c.sqnr_db), status="best" if c.sqnr_db == best else ""),
+        )
+        for c in costs
+    )
+    table = Table(f"Thresholds of {tensor}", ("rule", "threshold", "clipped", "SQNR"), rows)
+    return Drawing(key, chart, None, "", table, heading=tensor)

@@ -1,0 +1,92 @@
+"""Small copies of images as data URIs, so that a page carries them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIDE = 160
+"""Longest side of a copy, in pixels."""
+TINY = 96
+"""Images up to this size are kept as they are, and shown with their pixels."""
+LARGEST = 12_000
+"""Bytes of a copy: a JPEG that is larger is made again, coarser."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A data URI, or why there is none."""
+
+    uri: str
+    missing: str = ""
+    pixelated: bool = False
+
+
+def thumbnail(path: Path | None) -> Thumbnail:
+    """A copy of an image file. A file that is not there or is no image is no error: the report is about its answer."""
+    if path is None:
+        return Thumbnail("", "no image file")
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                tiny = max(image.size) <= TINY
+                image.draft("RGB", (SIDE, SIDE))
+                upright = ImageOps.exif_transpose(image)
+                copy = flat(upright)
+                copy.info.clear()  # profiles and other metadata of the original
+    except FileNotFoundError:
+        return Thumbnail("", "the file is not there any more")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return Thumbnail("", "the file cannot be read as an image")
+    if tiny:
+        return Thumbnail(uri("image/png", png(copy)), pixelated=True)
+    copy.thumbnail((SIDE, SIDE))
+    for quality in (82, 65, 45, 25):
+        content = jpeg(copy, quality)
+        if len(content) <= LARGEST:
+            break
+    return Thumbnail(uri("image/jpeg", content))
+
+
+def flat(image: Image) -> Image:
+    """RGB, what is transparent on white."""
+    import numpy as np
+    import PIL.Image
+
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, np.float64)
+        low, high = float(grey.min()), float(grey.max())
+        return PIL.Image.fromarray(((grey - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        return PIL.Image.alpha_composite(PIL.Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def png(image: Image) -> bytes:
+    """The same bytes for the same pixels: no text, no date."""
+    content = io.BytesIO()
+    image.save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def jpeg(image: Image, quality: int) -> bytes:
+    """Without the metadata of the original."""
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=quality, optimize=True)
+    return content.getvalue()
+
+
+def uri(kind: str, content: bytes) -> str:
+    """`data:image/png;base64,…`."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,77 @@
+"""Numbers as a reader wants them: few digits, a true minus sign, and a word where there is no number."""
+
+from __future__ import annotations
+
+import math
+import re
+
+# What HTML and XML cannot carry: control characters, halves of surrogate pairs, the two non-characters.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def well_formed(text: str) -> str:
+    """The text with U+FFFD for every character that a page cannot carry, so that it is valid UTF-8 and XML."""
+    return UNPRINTABLE.sub("\ufffd", text)
+
+
+def number(value: float, digits: int = 2) -> str:
+    """`0.25`, `−3.10`, `∞`, `not a number`; very large and very small ones as `1.2e+09`."""
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    size = abs(value)
+    text = f"{value:,.{digits}f}" if size < 1e6 else f"{value:.3g}"
+    if size and float(text.replace(",", "")) == 0.0:
+        text = f"{value:.1e}" if digits > 2 else text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def significant(value: float) -> str:
+    """Four significant digits: `0.02387`, `6.812`, `1.2e-05`."""
+    return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else number(value)
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """A share: 0.9118 is `91.18 %`."""
+    return f"{number(100.0 * share, digits)} %" if math.isfinite(share) else number(share)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With a plus sign where it is above zero."""
+    text = number(value, digits)
+    return f"+{text}" if value > 0 and text.strip("0.") else text
+
+
+def decibel(value: float, unit: bool = True) -> str:
+    """`31.2 dB`; infinite is a perfect copy: `∞ dB`."""
+    return number(value, 1) + (" dB" if unit and not math.isnan(value) else "")
+
+
+def probability(p: float) -> str:
+    """`p 0.031`, `p < 0.001`."""
+    return f"p {number(p, 3)}" if not p < 0.001 else "p < 0.001"
+
+
+def size(count: int) -> str:
+    """Bytes in SI units: `1.14 MB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000.0 or unit == "GB":
+            break
+        value /= 1000.0
+    return f"{value:,.0f} B" if unit == "B" else f"{value:,.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 sample`, `10,000 samples`, `2 classes`."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
+def seconds(value: float) -> str:
+    """`48 s`, `2 min 5 s`."""
+    if not math.isfinite(value) or value < 60.0:
+        return f"{number(value, 1)} s"
+    whole = round(value)
+    return f"{whole // 60:,} min {whole % 60} s"
