@@ -176,18 +176,30 @@ def print_summary(made: Evaluation) -> None:
         warn(f"over the budget of {made.max_drop:g}{unit}")
 
 
+def speeds(made: Evaluation) -> list[tuple[str, str]]:
+    """How fast each model ran, and where."""
+    by_place: dict[str, list[str]] = {}
+    for model in made.models:
+        if model.speed is not None:
+            alone = f" ({model.speed.latency_ms:.3f} ms for {model.speed.batch})" if model.speed.latency_ms else ""
+            by_place.setdefault(model.speed.where, []).append(
+                f"{model.name} {model.speed.samples_per_second:,.0f}{alone}"
+            )
+    return [("samples/s", f"{', '.join(texts)} on {where}") for where, texts in by_place.items()]
+
+
 def head(metric: str | None) -> tuple[str, ...]:
     """The columns; narrow, so that a line keeps to 80 characters."""
-    return ("model", metric or "metric", "drop", "95 % interval", "agree", "SQNR", "INT8", "/s")
+    return ("model", metric or "metric", "drop", "95 % interval", "agree", "SQNR dB", "INT8")
 
 
 def row(model: ModelScore, made: Evaluation) -> tuple[str, ...]:
     """A line of the table."""
     from quantkit.evaluation.rendering import score_row
 
-    _, metric, drop, interval, agree, sqnr, _, speed = score_row(model, made)
+    _, metric, drop, interval, agree, sqnr, *_ = score_row(model, made)
     layers = f"{model.int8_layers[0]}/{model.int8_layers[1]}" if model.int8_layers else ""
-    return (model.name, metric, drop, interval, agree, sqnr, layers, speed)
+    return (model.name, metric, drop, interval, agree, sqnr, layers)
 
 
 def print_classes(model: ModelScore, *, several: bool) -> None:

@@ -165,7 +165,9 @@ def test_outputs_that_are_no_class_scores_are_compared(tmp_path: Path, data: Pat
         helper.make_node("ArgMax", ["x"], ["best"], axis=1),
     ]
     for name, factor in (("a.onnx", 1.0), ("b.onnx", 1.01)):
-        made = network(nodes, {"x": ["N", 6]}, ["boxes", "total"], {"a": np.full((2, 6), factor, np.float32), "one": np.int64([1])})
+        made = network(
+            nodes, {"x": ["N", 6]}, ["boxes", "total"], {"a": np.full((2, 6), factor, np.float32), "one": np.int64([1])}
+        )
         made.graph.output.append(helper.make_tensor_value_info("best", onnx.TensorProto.INT64, None))
         onnx.save(made, tmp_path / name)
     options = EvaluateOptions(without_labels=True, data=DataOptions(batch_size=50))
