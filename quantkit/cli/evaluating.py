@@ -155,6 +155,7 @@ def print_summary(made: Evaluation) -> None:
             ("data", f"{made.samples:,} samples of {known['data']['source']}"),
             ("labels", known["labels"] or "none"),
             ("reference", f"{made.reference.name} ({made.reference.kind.value})"),
+            *speeds(made),
             (
                 "time",
                 f"{made.seconds:.1f} s, {made.samples * len(made.models) / max(made.seconds, 1e-9):,.0f} samples/s",
