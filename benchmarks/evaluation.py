@@ -168,8 +168,8 @@ def write(results: Mapping[str, Any]) -> None:
     page = f"""# What an evaluation costs
 
 The same Q/DQ model over the same {count:,} images in batches of {batch}, contestants taking turns, medians of {rounds}.
-`plain` is onnxruntime alone on batches that lie decoded in memory, Q and DQ as they stand; `fused` the same with its own
-INT8 kernels, whose sums differ; `evaluate` reads and decodes the images as well, opens the model, and keeps score.
+`plain` is onnxruntime alone on batches that lie decoded in memory, Q and DQ as they stand; `fused` the same with its
+own INT8 kernels, whose sums differ; `evaluate` reads and decodes the images as well, opens the model, and keeps score.
 
 {markdown(head, rows)}
 
