@@ -117,12 +117,13 @@ def the_head(outputs: Mapping[str, Array]) -> str:
 class ClassTable:
     """One class: detections by falling score, and how many objects each image has.
 
-    images [D]: the image of each. right, wrong [10, D]: 1 at the IoU thresholds where it is; neither in a crowd.
+    images [D]: the image of each. right: for each IoU threshold, which of them are. counted [10, D], or [1, D] where
+    all thresholds agree: 1 where it is right or wrong, 0 in a crowd, where it is neither.
     """
 
     images: NDArray[np.intp]
-    right: NDArray[np.float64]
-    wrong: NDArray[np.float64]
+    right: tuple[NDArray[np.intp], ...]
+    counted: NDArray[np.float64]
     objects: NDArray[np.float64]
 
 
@@ -190,8 +191,9 @@ def table_of(images: Sequence[Mapping[str, Any] | None], count: int) -> ClassTab
         ignored.append(np.asarray(entry["dtIgnore"]).reshape(THRESHOLDS, -1) > 0)
     order = np.argsort(-np.concatenate(scores), kind="stable")
     matches, counts = np.concatenate(hit, axis=1)[:, order], ~np.concatenate(ignored, axis=1)[:, order]
-    right, wrong = (matches & counts).astype(np.float64), (~matches & counts).astype(np.float64)
-    return ClassTable(np.concatenate(which)[order], right, wrong, objects)
+    right = tuple(np.flatnonzero(row) for row in matches & counts)
+    counted = counts if (counts != counts[0]).any() else counts[:1]
+    return ClassTable(np.concatenate(which)[order], right, counted.astype(np.float64), objects)
 
 
 def mean_precision(tables: Sequence[ClassTable], weights: NDArray[np.float64]) -> float:
@@ -208,13 +210,13 @@ def precision_of(table: ClassTable, weights: NDArray[np.float64]) -> float | Non
     objects = float(table.objects @ weights)
     if objects == 0:
         return None
-    right = np.cumsum(table.right * weights[table.images], axis=1)
-    wrong = np.cumsum(table.wrong * weights[table.images], axis=1)
-    precision = right / np.maximum(right + wrong, np.spacing(1))
-    # The highest precision at this recall or any higher one.
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    seen = np.cumsum(table.counted * weights[table.images], axis=1)
     total = 0.0
-    for recall, row in zip(right / objects, best, strict=True):
-        at = np.searchsorted(recall, RECALLS, side="left")
-        total += float(row[at[at < row.size]].sum()) / RECALLS.size
-    return total / len(best)
+    for at, found in enumerate(table.right):
+        # Between right ones precision only falls: they alone decide about the highest one at a recall.
+        gained = np.cumsum(weights[table.images[found]])
+        precision = gained / np.maximum(seen[at % len(seen)][found], np.spacing(1))
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        places = np.searchsorted(gained / objects, RECALLS, side="left")
+        total += float(best[places[places < best.size]].sum())
+    return total / (THRESHOLDS * RECALLS.size)

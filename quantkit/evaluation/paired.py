@@ -55,15 +55,14 @@ def difference(reference: Result, candidate: Result, share: bool, higher_is_bett
             f"the reference has scores of {reference.samples} samples, the candidate of {candidate.samples}",
             remedy="score both on the same samples",
         )
-    value = (reference.value - candidate.value) * sign
     if reference.per_sample is not None and candidate.per_sample is not None:
         losses = (reference.per_sample - candidate.per_sample) * sign
         binary = is_binary(reference.per_sample) and is_binary(candidate.per_sample)
         found = of_binary(losses) if binary else of_scores(losses)
     else:
-        found = of_set(reference, candidate, value, sign)
-    low, high = points * found.low, points * found.high
-    return Difference(points * value, low, high, found.p, found.better, found.worse, found.method)
+        found = of_set(reference, candidate, sign)
+    value, low, high = points * found.value, points * found.low, points * found.high
+    return Difference(value, low, high, found.p, found.better, found.worse, found.method)
 
 
 def of_binary(losses: NDArray[np.float64]) -> Difference:
@@ -86,9 +85,9 @@ def of_scores(losses: NDArray[np.float64]) -> Difference:
     return Difference(value, found.low, found.high, found.p, gained, lost, method)
 
 
-def of_set(reference: Result, candidate: Result, value: float, sign: float) -> Difference:
+def of_set(reference: Result, candidate: Result, sign: float) -> Difference:
     """Of a figure of the whole set; better and worse are not known."""
-    first, second = reference.resample, candidate.resample
+    first, second, value = reference.resample, candidate.resample, (reference.value - candidate.value) * sign
     if first is None or second is None or reference.samples < 2:
         return Difference(value, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
     found = bootstrap.of_set(lambda indices: sign * (first(indices) - second(indices)), reference.samples)
