@@ -14,7 +14,7 @@ from quantkit.cli.console import note, print_fields, print_json, print_rows, war
 if TYPE_CHECKING:
     from quantkit.evaluation.comparison import Comparison
     from quantkit.evaluation.value import Evaluation, ModelScore
-    from quantkit.pipeline.evaluate import EvaluateOptions
+    from quantkit.pipeline.settling import EvaluateOptions
 
 OVER_BUDGET = 3
 SHOWN = 5
@@ -133,7 +133,7 @@ def page(made: Evaluation) -> bytes:
 def collected(settings: dict[str, Any]) -> EvaluateOptions:
     """The options as values. UsageError."""
     from quantkit.data import DataOptions
-    from quantkit.pipeline.evaluate import EvaluateOptions
+    from quantkit.pipeline.settling import EvaluateOptions
 
     names = {"limit", "batch_size", "skip_corrupt", "workers"}
     called = settings.pop("names")
@@ -179,14 +179,13 @@ def print_summary(made: Evaluation) -> None:
 
 def speeds(made: Evaluation) -> list[tuple[str, str]]:
     """How fast each model ran, and where."""
-    by_place: dict[str, list[str]] = {}
+    rows = []
     for model in made.models:
         if model.speed is not None:
-            alone = f" ({model.speed.latency_ms:.3f} ms for {model.speed.batch})" if model.speed.latency_ms else ""
-            by_place.setdefault(model.speed.where, []).append(
-                f"{model.name} {model.speed.samples_per_second:,.0f}{alone}"
-            )
-    return [("samples/s", f"{', '.join(texts)} on {where}") for where, texts in by_place.items()]
+            alone = f", {model.speed.latency_ms:.3f} ms for {model.speed.batch}" if model.speed.latency_ms else ""
+            rows.append(("samples/s", f"{model.speed.samples_per_second:,.0f} by {model.name}{alone}"))
+    places = sorted({model.speed.where for model in made.models if model.speed})
+    return [*rows, ("on", "; ".join(places))] if places else rows
 
 
 def head(metric: str | None) -> tuple[str, ...]:

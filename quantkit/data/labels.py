@@ -45,7 +45,7 @@ class Labels:
     """
 
     source: str
-    of: Callable[[Portion], Array]
+    of: Callable[[Portion], Array | Sequence[Any]]
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -7,60 +7,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quantkit.data import DataOptions, Feed, Portion, open_data
-from quantkit.data.classes import read_classes
+from quantkit.data import Feed, Portion, open_data
 from quantkit.data.feed import Identifier, batch_digests
-from quantkit.data.labels import LabelOptions, Labels, Task, open_labels
 from quantkit.data.opening import DEFAULT_BATCH
 from quantkit.errors import DataError, Interrupted, UsageError
-from quantkit.evaluation.metrics import Metric, metric_named
-from quantkit.evaluation.topk import class_scores
 from quantkit.evaluation.value import Evaluation
 from quantkit.graph import Model
 from quantkit.job.preparing import ChosenSpec, DataWatcher, PeekedFeed, choose_spec, feeds_images
 from quantkit.pipeline.observing import Progress, Silent
 from quantkit.pipeline.running import Running, Team, open_running, open_team
-from quantkit.pipeline.scoring import Outputs, Scoring, begun, scores_among
+from quantkit.pipeline.scoring import Outputs, Scoring
+from quantkit.pipeline.settling import EvaluateOptions, Wanted, settled
 from quantkit.pipeline.subjects import Subject, common_inputs, open_subjects
 from quantkit.pipeline.summing import Context, summed_up
 from quantkit.preprocess import Preprocess
-
-DEFAULT_METRICS = ("top1",)
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluateOptions:
-    """How an evaluation runs. Defaults suit most networks.
-
-    classes: file of class names, in the order of the outputs. without_labels: agreement and output errors only.
-    max_drop: the budget, in points where the metric is a share. changed: how many changed samples are kept. names: what
-    the models are called, instead of their files' names. provider: onnxruntime's. device, allow_code: of engines.
-    """
-
-    data: DataOptions = field(default_factory=DataOptions)
-    """All samples, unless a limit is given."""
-    classes: str | Path | None = None
-    without_labels: bool = False
-    max_drop: float | None = None
-    changed: int = 20
-    names: tuple[str, ...] = ()
-    provider: str = "cpu"
-    device: int = 0
-    allow_code: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_drop is not None and not self.max_drop >= 0.0:
-            raise UsageError(f"a budget of {self.max_drop}", remedy="give --max-drop at least 0, for example 0.5")
-        if self.changed < 0:
-            raise UsageError(f"{self.changed} changed samples", remedy="give at least 0")
-        if self.without_labels and self.max_drop is not None:
-            raise UsageError("without labels no drop is known", remedy="leave --max-drop or --no-labels out")
-        if self.provider not in ("cpu", "cuda"):
-            raise UsageError(f"unknown provider {self.provider!r}", remedy="one of cpu, cuda")
 
 
 def evaluate(
@@ -95,7 +59,7 @@ def evaluate(
         assert feed.first is not None
         team = open_team(held, feed.first.batch, options.provider)
         runs = [open_running(subject, team, held) for subject in subjects]
-        wanted = Wanted(asked, None if labels is None else Path(labels), data, options)
+        wanted = Wanted(asked, None if labels is None else Path(labels), data, options, spec.applied)
         pass_ = Pass(feed, team, runs, DataWatcher(spec.applied), progress or Silent())
         scoring, identity = scored(pass_, subjects, wanted)
         context = Context(
@@ -122,16 +86,6 @@ def called(subjects: tuple[Subject, ...], names: Sequence[str]) -> tuple[Subject
             remedy="give every model a name of its own",
         )
     return tuple(replace(subject, name=name) for subject, name in zip(subjects, names, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be found out, and by which labels."""
-
-    metrics: tuple[str, ...]
-    labels: Path | None
-    data: Any
-    options: EvaluateOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,51 +176,6 @@ def scored(pass_: Pass, subjects: Sequence[Subject], wanted: Wanted) -> tuple[Sc
     pass_.watcher.look()
     assert scoring is not None
     return scoring, identity
-
-
-def settled(subjects: Sequence[Subject], first: Outputs, portion: Portion, feed: Feed, wanted: Wanted) -> Scoring:
-    """What is measured, now that the outputs are known. DataError, UsageError."""
-    names = wanted.metrics or DEFAULT_METRICS
-    at = next((text.partition("@")[2] for text in names if "@" in text), "") or None
-    scores = scores_among(first, portion.samples, at)
-    labels = labels_for(scores, first, portion, feed, wanted)
-    makers: list[Callable[[], Metric]] = []
-    if labels is not None:
-        makers = [metric_named(text, list(first)) for text in names]
-    return begun(subjects, first, scores, makers, labels)
-
-
-def labels_for(scores: str | None, first: Outputs, portion: Portion, feed: Feed, wanted: Wanted) -> Labels | None:
-    """The labels; None where there are none and nobody insists. DataError, UsageError."""
-    options = wanted.options
-    insists = bool(wanted.metrics or wanted.labels or options.max_drop is not None)
-    if options.without_labels:
-        if wanted.metrics or wanted.labels:
-            raise UsageError("--no-labels leaves nothing to measure by", remedy="leave --no-labels, or the others, out")
-        return None
-    if scores is None and not wanted.metrics:
-        if insists:
-            raise UsageError(
-                f"no output holds class scores [N, C] for top1; there are {', '.join(map(repr, first))}",
-                remedy="name a metric: --metric top1@OUTPUT, or --metric module:callable",
-            )
-        return None
-    found = None if scores is None else class_scores(first[scores])
-    task = Task(
-        None if found is None else found.shape[1],
-        not wanted.metrics or any(text.startswith("top") and ":" not in text for text in wanted.metrics),
-    )
-    classes = None if options.classes is None else read_classes(Path(options.classes))
-    carried = feed.kind in ("batches", "stream") and portion.labels is None and wanted.labels is None
-    labels = None
-    if not (carried and not insists):
-        labels = open_labels(wanted.data, feed, LabelOptions(wanted.labels, classes), task)
-    if labels is None and insists:
-        raise DataError(
-            "there are no labels to measure by",
-            remedy="sort images into class folders, or give --labels FILE (file,label a line)",
-        )
-    return labels
 
 
 def data_record(data: Any, feed: Feed, identity: Any) -> Mapping[str, Any]:

@@ -56,7 +56,7 @@ class Scoring:
             if tally.answers is not None and self.scores is not None:
                 tally.answers.add(rows(renamed[0][self.scores]), rows(outputs[self.scores]), portion.names)
         self.names.extend(portion.names)
-        if labels is not None:
+        if isinstance(labels, np.ndarray):
             self.truth.append(labels)
 
     def _fitting(self, tally: Tally, outputs: Outputs, reference: Outputs, portion: Portion) -> Outputs:

@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper
+from PIL import Image
 
 import quantkit
 from quantkit.cli import evaluating
@@ -25,7 +26,8 @@ from quantkit.errors import BackendError, DataError, StaleError, UsageError
 from quantkit.evaluation.document import document, parsed
 from quantkit.evaluation.value import Evaluation, Kind
 from quantkit.pipeline.compare import compare
-from quantkit.pipeline.evaluate import EvaluateOptions, evaluate
+from quantkit.pipeline.evaluate import evaluate
+from quantkit.pipeline.settling import EvaluateOptions
 from tests.pipeline.conftest import BUNDLED, network
 
 RANDOM = np.random.default_rng(3)
@@ -272,7 +274,7 @@ def test_options_that_contradict_each_other(pair: list[Path], data: Path) -> Non
         evaluate(pair, data, options=EvaluateOptions(names=("a",)))
 
 
-def test_a_document_comes_back_as_it_was(pair: list[Path], data: Path) -> None:
+def test_a_cococomes_back_as_it_was(pair: list[Path], data: Path) -> None:
     made = evaluate([*pair, linear(pair[0].parent / "same.onnx")], data, options=EvaluateOptions(max_drop=3.0))
     text = json.dumps(document(made), allow_nan=False)
     again = parsed(json.loads(text), "it")
@@ -296,7 +298,7 @@ def test_a_document_comes_back_as_it_was(pair: list[Path], data: Path) -> None:
         (lambda d: {**d, "metric": "top5"}, "a model has no top5"),
     ],
 )
-def test_a_document_that_is_none_is_refused(pair: list[Path], data: Path, change: Any, problem: str) -> None:
+def test_a_cocothat_is_none_is_refused(pair: list[Path], data: Path, change: Any, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         parsed(change(document(evaluate(pair, data))), "it.json")
 
@@ -402,3 +404,60 @@ def test_a_reference_alone_is_scored(pair: list[Path], data: Path) -> None:
     assert made.verdict == ()
     assert made.within_budget
     assert isinstance(replace(made, files=()), Evaluation)
+
+
+def detector(path: Path, boxes: Any) -> Path:
+    """A network that finds the same boxes [4 + classes, M] in every image, as a YOLO v8 head gives them."""
+    head = np.asarray(boxes, np.float32)[None]
+    nodes = [
+        helper.make_node("Slice", ["image", "zero", "one", "axis"], ["plane"]),
+        helper.make_node("ReduceMean", ["plane"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "axes"], ["rows"]),
+        helper.make_node("Mul", ["rows", "none"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "head"], ["found"]),
+    ]
+    weights = {
+        "zero": np.int64([0]), "one": np.int64([1]), "axis": np.int64([1]), "axes": np.int64([1, 2]),
+        "none": np.float32([0.0]), "head": head,
+    }  # fmt: skip
+    onnx.save(network(nodes, {"image": ["N", 3, 16, 16]}, ["found"], weights), path)
+    return path
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """Three images of 32 × 16 pixels with a box each, in YOLO's layout: in the letterboxed input it is [0, 4, 8, 8]."""
+    pytest.importorskip("pycocotools")
+    for folder in ("images", "labels"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    for name in "abc":
+        Image.new("RGB", (32, 16), (9, 9, 9)).save(tmp_path / "set" / "images" / f"{name}.png")
+        (tmp_path / "set" / "labels" / f"{name}.txt").write_text("1 0.25 0.25 0.5 0.5\n")
+    return tmp_path / "set"
+
+
+def test_boxes_are_scored_in_the_image_through_the_letterbox(tmp_path: Path, scenes: Path) -> None:
+    right = [[4.0] * 8, [6.0] * 8, [8.0] * 8, [4.0] * 8, [0.0] * 8, [0.9] + [0.0] * 7]
+    wrong = [[12.0] * 8, *right[1:]]
+    models = [detector(tmp_path / "right.onnx", right), detector(tmp_path / "wrong.onnx", wrong)]
+    made = evaluate(models, scenes / "images", metrics="yolo", preprocess="yolo")
+    assert made.metric == "mAP50-95"
+    assert [m.metrics["mAP50-95"] for m in made.models] == pytest.approx([1.0, 0.0])
+    assert made.candidates[0].agreement is None
+    coco = {
+        "images": [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate("abc")],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+        "annotations": [{"id": i, "image_id": i, "category_id": 7, "bbox": [0, 0, 16, 8]} for i in range(3)],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(coco))
+    again = evaluate(models, scenes / "images", metrics="yolo", preprocess="yolo", labels=tmp_path / "boxes.json")
+    assert [m.metrics for m in again.models] == [m.metrics for m in made.models]
+    with pytest.raises(UsageError, match="yolo wants boxes as labels, top1 does not"):
+        evaluate(models, scenes / "images", metrics=["yolo", "top1"], preprocess="yolo")
+    coco["images"].pop()
+    (tmp_path / "boxes.json").write_text(json.dumps({**coco, "annotations": []}))
+    with pytest.raises(DataError, match=r"does not know 1 of 3 images: c\.png"):
+        evaluate(models, scenes / "images", metrics="yolo", preprocess="yolo", labels=tmp_path / "boxes.json")
+    shutil.rmtree(scenes / "labels")
+    with pytest.raises(DataError, match=r"there are no labels of boxes.*labels/a\.txt"):
+        evaluate(models, scenes / "images", metrics="yolo", preprocess="yolo")
