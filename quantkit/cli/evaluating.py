@@ -34,8 +34,8 @@ LEVEL = 0.05
     "--labels",
     metavar="FILE",
     type=options.a_path,
-    help="file,label a line (.csv, .tsv, .txt), or an array (.npz, .npy). Default: class folders, or the data's own "
-    "array labels.",
+    help="file,label a line (.csv, .tsv, .txt), an array (.npz, .npy), or boxes (COCO's .json, a folder of YOLO's "
+    ".txt). Default: class folders, or the data's own array labels.",
 )
 @click.option(
     "--classes",
@@ -48,8 +48,8 @@ LEVEL = 0.05
     "--metric",
     metavar="NAME",
     multiple=True,
-    help="top1, top5, or module:callable; @OUTPUT behind it names an output; several times, the first one decides. "
-    "Default: top1.",
+    help="top1, top5, yolo (COCO's mAP), or module:callable; @OUTPUT behind it names an output; several times, the "
+    "first one decides. Default: top1.",
 )
 @click.option(
     "--preprocess",

@@ -41,7 +41,7 @@ def evaluate(
 
     models: float or Q/DQ ONNX, engines, and `model.onnx+model.calib` for INT8 as TensorRT would do it by a table. data:
     as `calibrate` takes it, and (inputs, labels) pairs of a Python iterable. labels: a file of labels; by default the
-    class folders, the array `labels` in an `.npz`, or what comes along with batches. metrics: `top1`, `top5` or
+    class folders, the array `labels` in an `.npz`, or what comes along with batches. metrics: `top1`, `top5`, `yolo` or
     `module:callable`; differences are of the first one. None: top1 where there are labels and class scores.
 
     ModelError, DataError (the sample is named), PreprocessError, BackendError, StaleError, TableError, UsageError,
