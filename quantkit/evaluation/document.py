@@ -49,12 +49,12 @@ def of_model(model: ModelScore, metric: str | None) -> dict[str, Any]:
     lost = model.difference
     first = model.outputs[0] if model.outputs else None
     return {
+        **({metric: model.metrics[metric]} if metric else {}),  # first, so that no metric takes the place of a field
         "name": model.name,
         "kind": model.kind.value,
         "path": str(model.path) if model.path else None,
         "sha256": model.sha256,
         "bytes": model.bytes,
-        **({metric: model.metrics[metric]} if metric else {}),
         "metrics": dict(model.metrics),
         "drop": lost.value if lost else None,
         "interval": [lost.low, lost.high] if lost else None,
