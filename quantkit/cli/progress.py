@@ -15,8 +15,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Bar:
     """A tqdm bar in images. The first Ctrl-C (or SIGTERM) asks to stop after this batch, the second stops at once."""
 
-    def __init__(self, *, hidden: bool) -> None:
-        self._hidden = hidden
+    def __init__(self, *, hidden: bool, about: str = "calibrating") -> None:
+        self._hidden, self._about = hidden, about
         self._bar: Any = None
         self._stop = False
         self._previous: dict[int, Any] = {}
@@ -30,7 +30,7 @@ class Bar:
             total=total,
             initial=done,
             unit=" images",
-            desc="calibrating",
+            desc=self._about,
             disable=self._hidden,
             file=sys.stderr,
             dynamic_ncols=True,

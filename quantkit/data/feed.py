@@ -39,11 +39,15 @@ class FileStamp:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """One batch on its way: the arrays, the names of the samples in it, and the position behind it in the feed."""
+    """One batch on its way: the arrays, the names of the samples in it, and the position behind it in the feed.
+
+    labels: what came along as labels, a row for each sample; None where nothing did.
+    """
 
     batch: Batch
     names: tuple[str, ...]
     stop: int
+    labels: NDArray[Any] | None = None
 
     @property
     def samples(self) -> int:
@@ -62,6 +66,8 @@ class Feed(Protocol):
     """Samples in a full batch; None where the source decides."""
     notes: tuple[str, ...]
     """What the user should know about the choice that was made."""
+    names: Sequence[str] | None
+    """The names of all samples, in order; None where only running through tells."""
 
     @property
     def unreadable(self) -> list[str]:
@@ -166,6 +172,7 @@ class SampleFeed:
         self.batch_size: int | None = batch_size
         self.unreadable: list[str] = []
         self.notes = notes
+        self.names: Sequence[str] | None = samples.names
         self._source, self._names, self.stamps = samples, samples.names, samples.stamps
         self._size, self._workers, self._skip_corrupt = batch_size, workers, skip_corrupt
         self._full_batches = full_batches

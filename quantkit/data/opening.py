@@ -35,6 +35,8 @@ class DataOptions:
     workers: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
     """Threads that decode."""
     skip_corrupt: bool = False
+    whole: bool = False
+    """All samples where there is no limit: to evaluate, not to calibrate."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "workers"):
@@ -164,8 +166,9 @@ def open_stream(
     fixed = next((i.fixed_batch for i in inputs if i.fixed_batch is not None), 1)
     if options.shuffle:
         raise UsageError("a stream cannot be shuffled", remedy="shuffle in the iterable itself")
-    limit = options.limit or max(DEFAULT_LIMIT, fixed)
-    return StreamFeed(source, inputs, limit, (f"the first {limit} samples at most (--limit)",))
+    limit = options.limit if options.limit or options.whole else max(DEFAULT_LIMIT, fixed)
+    notes = (f"the first {limit} samples at most (--limit)",) if limit else ()
+    return StreamFeed(source, inputs, limit, notes)
 
 
 def refuse_made(spec: Preprocess, options: DataOptions, what: str, who: str) -> None:
@@ -191,7 +194,7 @@ def choose(count: int, inputs: Sequence[ModelInput], options: DataOptions) -> tu
             f"the model's batch is fixed at {fixed}, --batch-size is {options.batch_size}",
             remedy="leave out --batch-size, or export the model with a dynamic batch",
         )
-    limit = min(options.limit or DEFAULT_LIMIT, count)
+    limit = min(options.limit or (count if options.whole else DEFAULT_LIMIT), count)
     size = fixed or options.batch_size or min(DEFAULT_BATCH, limit)
     notes: tuple[str, ...] = ()
     if fixed is not None and limit % fixed:

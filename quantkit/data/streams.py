@@ -21,7 +21,7 @@ from quantkit.data.feed import (
 from quantkit.data.images import stamp
 from quantkit.errors import DataError
 from quantkit.plugin import load_plugin
-from quantkit.values import Batch, ModelInput
+from quantkit.values import Array, Batch, ModelInput
 
 
 class BatchFolderFeed:
@@ -34,6 +34,7 @@ class BatchFolderFeed:
         self.samples: int | None = None
         self.batch_size: int | None = None
         self.unreadable: list[str] = []
+        self.names: Sequence[str] | None = None
         self.notes = notes
 
     def stamps(self) -> tuple[FileStamp, ...]:
@@ -60,7 +61,8 @@ class BatchFolderFeed:
                 raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.savez") from None
             batch = checked(only_input(named, self._inputs), self._inputs, path.name)
             if count := samples_in(batch, self._inputs):
-                yield Portion(batch, tuple(f"{path.name}[{i}]" for i in range(count)), position)
+                labels = labels_among(named, self._inputs)
+                yield Portion(batch, tuple(f"{path.name}[{i}]" for i in range(count)), position, labels)
 
 
 class StreamFeed:
@@ -79,6 +81,7 @@ class StreamFeed:
         self.samples: int | None = None
         self.batch_size: int | None = None
         self.unreadable: list[str] = []
+        self.names: Sequence[str] | None = None
         self.notes = notes
 
     def stamps(self) -> tuple[FileStamp, ...]:
@@ -94,19 +97,51 @@ class StreamFeed:
         taken = 0
         for position, item in enumerate(self._source(), 1):
             where = f"batch {position} of the stream"
+            item, labels = parted(item, self._inputs)
             batch = checked(named_batch(item, self._inputs, where), self._inputs, where)
             count = samples_in(batch, self._inputs)
             if self._limit is not None and taken + count > self._limit:
                 dynamic = {i.name for i in self._inputs if i.fixed_batch is None}
                 if not dynamic:
                     return  # a batch that the model is fixed to is never cut
+                labels = None if labels is None or len(labels) != count else labels[: self._limit - taken]
                 count = self._limit - taken
                 batch = {n: a[:count] if n in dynamic and a.ndim else a for n, a in batch.items()}
             taken += count
             if count and position > start:
-                yield Portion(batch, tuple(f"{where}, sample {i}" for i in range(count)), position)
+                yield Portion(batch, tuple(f"{where}, sample {i}" for i in range(count)), position, labels)
             if self._limit is not None and taken >= self._limit:
                 return
+
+
+def parted(item: Any, inputs: Sequence[ModelInput]) -> tuple[Any, Array | None]:
+    """What an iterable yielded, as inputs and labels: `(inputs, labels)`, or labels by their name in a mapping.
+
+    Two arrays for two inputs are inputs.
+    """
+    if isinstance(item, Mapping):
+        return item, labels_among(item, inputs)
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        return item, None
+    if isinstance(item[0], Mapping):
+        return item[0], as_labels(item[1])
+    return (item[0], as_labels(item[1])) if len(inputs) == 1 else (item, None)
+
+
+def as_labels(value: Any) -> Array | None:
+    """Labels as an array with a row for each sample; None where they are none."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return None
+    return array if array.ndim and array.dtype.kind in "biufUS" else None
+
+
+def labels_among(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Array | None:
+    """The array that is called as labels are and that no input asks for."""
+    wanted = {i.name for i in inputs}
+    found = [name for name in arrays if str(name).lower() in LABELS and name not in wanted]
+    return as_labels(arrays[found[0]]) if len(found) == 1 else None
 
 
 def named_batch(item: Any, inputs: Sequence[ModelInput], where: str) -> Batch:

@@ -187,3 +187,8 @@ class Evaluation:
         """Whether no candidate loses more than the budget."""
         budget = self.max_drop
         return budget is None or all(m.difference is None or m.difference.value <= budget for m in self.candidates)
+
+    def _repr_html_(self) -> str:
+        from quantkit.evaluation.rendering import evaluation_html
+
+        return evaluation_html(self)

@@ -1,0 +1,289 @@
+"""`quantkit evaluate` and `quantkit compare`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantkit.cli import options
+from quantkit.cli.console import note, print_fields, print_json, print_rows, warn
+
+if TYPE_CHECKING:
+    from quantkit.evaluation.comparison import Comparison
+    from quantkit.evaluation.value import Evaluation, ModelScore
+    from quantkit.pipeline.settling import EvaluateOptions
+
+OVER_BUDGET = 3
+SHOWN = 5
+LEVEL = 0.05
+"""p below this is called more than chance."""
+
+
+@click.command()
+@click.argument("models", metavar="MODEL…", nargs=-1, required=True)
+@click.option(
+    "--data",
+    metavar="PATH",
+    required=True,
+    help="Folder of images, .npy or .npz file, folder of .npz batches, or module:callable.",
+)
+@click.option(
+    "--labels",
+    metavar="FILE",
+    type=options.a_path,
+    help="file,label a line (.csv, .tsv, .txt), an array (.npz, .npy), or boxes (COCO's .json, a folder of YOLO's "
+    ".txt). Default: class folders, or the data's own array labels.",
+)
+@click.option(
+    "--classes",
+    metavar="FILE",
+    type=options.a_path,
+    help="Class names in the order of the network's outputs: one a line, .json or .csv. Default: the folders, sorted.",
+)
+@click.option("--no-labels", is_flag=True, help="Only compare outputs.")
+@click.option(
+    "--metric",
+    metavar="NAME",
+    multiple=True,
+    help="top1, top5, yolo (COCO's mAP), or module:callable; @OUTPUT behind it names an output; several times, the "
+    "first one decides. Default: top1.",
+)
+@click.option(
+    "--preprocess",
+    metavar="PRESET|FILE.toml",
+    help="imagenet, imagenet-caffe, cifar10, yolo, unit, raw, or a TOML file. Default: preprocess.toml beside the "
+    "model, else its metadata, else unit with a warning; arrays: raw.",
+)
+@click.option(
+    "--limit", metavar="N", type=int, help="Samples at most, spread evenly over the sorted list. Default: all."
+)
+@click.option("--batch-size", metavar="N", type=int, help="Samples a batch. Default: about 32.")
+@click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be read, and count them.")
+@click.option("--workers", metavar="N", type=int, help="Threads that decode. Default: one a core, 8 at most.")
+@click.option("--names", metavar="NAME,NAME…", help="What to call the models. Default: their files' names.")
+@click.option(
+    "--max-drop",
+    metavar="POINTS",
+    type=float,
+    help="Exit code 3 where a model loses more of the metric than this (points, where it is a share).",
+)
+@click.option("--output", "-o", metavar="FILE.json", type=options.a_path, help="Write the result for compare.")
+@click.option("--html", metavar="FILE.html", type=options.a_path, help="Write a report in one file.")
+@click.option(
+    "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="onnxruntime's execution provider."
+)
+@options.device
+@click.option("--allow-code", is_flag=True, help="Run the code that version compatible engines bring along.")
+@options.force
+@click.option("--quiet", "-q", is_flag=True, help="No progress, no summary; warnings stay.")
+@options.as_json
+def evaluate(
+    models: tuple[str, ...],
+    data: str,
+    output: Path | None,
+    html: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Evaluate MODELs on the same samples; the first is the reference.
+
+    A MODEL is a float or Q/DQ ONNX model, a TensorRT engine, or model.onnx+model.calib: INT8 as TensorRT would do it by
+    that table, simulated. Labels are class folders, a file, or an array beside the data; without labels outputs are
+    compared.
+    """
+    from quantkit.cli.progress import Bar
+    from quantkit.evaluation.document import document
+    from quantkit.pipeline.evaluate import evaluate as run
+    from quantkit.pipeline.recording import refuse_unwritable, written
+
+    places = [path for path in (output, html) if path is not None]
+    refuse_unwritable(places, force=settings.pop("force"))
+    made = run(
+        models,
+        data,
+        labels=settings.pop("labels"),
+        preprocess=settings.pop("preprocess"),
+        metrics=settings.pop("metric"),
+        options=collected(settings),
+        progress=Bar(hidden=quiet or as_json or not sys.stderr.isatty(), about="evaluating"),
+    )
+    files: dict[Path, bytes] = {}
+    if html is not None:
+        files[html] = page(made)
+    made = written(made, output, files)
+    if as_json:
+        print_json(document(made))
+    elif not quiet:
+        print_summary(made)
+    return 0 if made.within_budget else OVER_BUDGET
+
+
+def page(made: Evaluation) -> bytes:
+    """The report."""
+    from quantkit.report.html import evaluation_page
+
+    text: str = evaluation_page(made)
+    return text.encode()
+
+
+def collected(settings: dict[str, Any]) -> EvaluateOptions:
+    """The options as values. UsageError."""
+    from quantkit.data import DataOptions
+    from quantkit.pipeline.settling import EvaluateOptions
+
+    names = {"limit", "batch_size", "skip_corrupt", "workers"}
+    called = settings.pop("names")
+    return EvaluateOptions(
+        data=DataOptions(**{name: settings[name] for name in names if settings[name] is not None}),
+        without_labels=settings.pop("no_labels"),
+        names=tuple(called.split(",")) if called else (),
+        **{name: value for name, value in settings.items() if name not in names},
+    )
+
+
+def print_summary(made: Evaluation) -> None:
+    """The figures, for people."""
+    for text in made.notes:
+        note(text)
+    known = made.provenance
+    print_fields(
+        [
+            ("data", f"{made.samples:,} samples of {known['data']['source']}"),
+            ("labels", known["labels"] or "none"),
+            ("reference", f"{made.reference.name} ({made.reference.kind.value})"),
+            *speeds(made),
+            (
+                "time",
+                f"{made.seconds:.1f} s, {made.samples * len(made.models) / max(made.seconds, 1e-9):,.0f} samples/s",
+            ),
+        ]
+    )
+    print()
+    print_rows(head(made.metric), [row(model, made) for model in made.models])
+    for model in made.candidates:
+        print_classes(model, several=len(made.candidates) > 1)
+    if made.verdict:
+        print()
+    for text in made.verdict:
+        print(f"• {text}")
+    for path in made.files:
+        print(f"wrote  {path}")
+    if not made.within_budget:
+        unit = " points" if made.share else ""
+        warn(f"over the budget of {made.max_drop:g}{unit}")
+
+
+def speeds(made: Evaluation) -> list[tuple[str, str]]:
+    """How fast each model ran, and where."""
+    rows = []
+    for model in made.models:
+        if model.speed is not None:
+            alone = f", {model.speed.latency_ms:.3f} ms for {model.speed.batch}" if model.speed.latency_ms else ""
+            rows.append(("samples/s", f"{model.speed.samples_per_second:,.0f} by {model.name}{alone}"))
+    places = sorted({model.speed.where for model in made.models if model.speed})
+    return [*rows, ("on", "; ".join(places))] if places else rows
+
+
+def head(metric: str | None) -> tuple[str, ...]:
+    """The columns; narrow, so that a line keeps to 80 characters."""
+    return ("model", metric or "metric", "drop", "95 % interval", "agree", "SQNR dB", "INT8")
+
+
+def row(model: ModelScore, made: Evaluation) -> tuple[str, ...]:
+    """A line of the table."""
+    from quantkit.evaluation.rendering import score_row
+
+    _, metric, drop, interval, agree, sqnr, *_ = score_row(model, made)
+    layers = f"{model.int8_layers[0]}/{model.int8_layers[1]}" if model.int8_layers else ""
+    return (model.name, metric, drop, interval, agree, sqnr, layers)
+
+
+def print_classes(model: ModelScore, *, several: bool) -> None:
+    """Classes that dropped by more than chance, and samples that changed."""
+    about = f" of {model.name}" if several else ""
+    worst = [found for found in model.classes if found.p < LEVEL and found.drop > 0]
+    if worst:
+        print(f"\nclasses that drop by more than chance{about}")
+        print_rows(
+            ("class", "samples", "reference", "here", "drop", "p"),
+            [
+                (c.name, str(c.count), f"{c.reference:.2%}", f"{c.candidate:.2%}", f"{c.drop:+.2f}", f"{c.p:.2g}")
+                for c in worst[:SHOWN]
+            ],
+        )
+    if len(worst) > SHOWN:
+        print(f"… {len(worst) - SHOWN} more (--json has all)")
+    if model.changed:
+        one = model.changed_samples == 1
+        what = "answer" if model.agreement is not None else "score"
+        print(f"\n{model.changed_samples:,} {what}{'' if one else 's'} change{'s' if one else ''}{about}")
+        print_rows(
+            ("sample", "label", "reference", "", "here", ""),
+            [
+                (
+                    c.sample,
+                    c.label,
+                    c.reference,
+                    sure(c.reference_confidence),
+                    c.candidate,
+                    sure(c.candidate_confidence),
+                )
+                for c in model.changed[:SHOWN]
+            ],
+            text=frozenset({1, 2, 4}),
+        )
+
+
+def sure(confidence: float) -> str:
+    """A confidence in percent; empty where there is none."""
+    return f"{confidence:.0%}" if confidence == confidence else ""
+
+
+@click.command()
+@click.argument("runs", metavar="RUN.json…", type=options.a_path, nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Also where the runs saw other data, labels or preprocessing.")
+@options.as_json
+def compare(runs: tuple[Path, ...], force: bool, as_json: bool) -> None:
+    """Show evaluations side by side, in the order given, and what moved from one to the next.
+
+    A RUN is what evaluate --output wrote.
+    """
+    from dataclasses import asdict
+
+    from quantkit.evaluation.document import document
+    from quantkit.pipeline.compare import compare as run
+
+    made = run(runs, force=force)
+    if as_json:
+        print_json(
+            {
+                "metric": made.metric,
+                "share": made.share,
+                "runs": [{"name": r.name, **document(r.evaluation)} for r in made.runs],
+                "moves": [{**asdict(m), "text": m.text(made.unit)} for m in made.moves],
+                "notes": list(made.notes),
+            }
+        )
+        return
+    print_comparison(made)
+
+
+def print_comparison(made: Comparison) -> None:
+    """Runs side by side, for people."""
+    for text in made.notes:
+        warn(text)
+    rows = [
+        (model, r.name, *row(score, r.evaluation)[1:])
+        for model in made.models
+        for r in made.runs
+        if (score := r.score(model)) is not None
+    ]
+    columns = head(made.metric)
+    print_rows((columns[0], "run", *columns[1:]), rows, text=frozenset({1}))
+    print()
+    for move in made.moves:
+        print(f"• {move.text(made.unit)}")

@@ -1,0 +1,361 @@
+"""Labels: what every sample of a data set really is, for an evaluation.
+
+    from                                     label of a sample
+    class folders                            the folder of the first level below the data folder
+    a table (.csv, .tsv, .txt)               `file,label` a line; the file by path, by name or by name without suffix
+    arrays (.npz, .npy)                      the row of the array `y`, `label`, `labels`, `target` or `targets`
+    batches, Python iterables                what comes along: an array of such a name, or (inputs, labels)
+
+Labels are class indices [N] (int64) where they name classes; arrays [N, …] pass as they are, for metrics that want
+others.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from quantkit.data.arrays import LABELS, Rows, open_arrays
+from quantkit.data.classes import ClassNames, indices_of, reason, some
+from quantkit.data.feed import Feed, Portion
+from quantkit.data.images import list_images
+from quantkit.errors import DataError
+from quantkit.values import Array
+
+FILES = frozenset({"file", "filename", "file_name", "image", "img", "path", "name", "id", "image_id", "sample"})
+"""Headings of a column of files."""
+CLASSES = LABELS | {"class", "class_id", "class_name", "category"}
+"""Headings of a column of labels."""
+ROW = re.compile(r"\[(\d+)\]$")
+TABLES = frozenset({".csv", ".tsv", ".txt"})
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The labels of a data set. names: of the classes by index; empty where nobody names them.
+
+    of: a portion's labels, a row for each sample. DataError names the sample that has none, or one that does not fit.
+    """
+
+    source: str
+    of: Callable[[Portion], Array | Sequence[Any]]
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOptions:
+    """Where labels come from. path: a file of labels; None: class folders, or the arrays' own. classes: the file of
+    class names, read. ignored: no labels at all."""
+
+    path: Path | None = None
+    classes: ClassNames | None = None
+    ignored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What labels are for. count: classes that the network tells apart; None where it tells none. indices: whether the
+    metric wants class indices."""
+
+    count: int | None
+    indices: bool = True
+
+
+def open_labels(source: Any, feed: Feed, options: LabelOptions, task: Task) -> Labels | None:
+    """The labels of the samples of `feed`, which was opened from `source`; None where there are none. DataError."""
+    if options.ignored:
+        return None
+    path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+    given = options.path
+    if given is not None:
+        if given.suffix.lower() in (".npy", ".npz"):
+            return from_rows(given, feed, options, task)
+        return from_table(given, feed, options, task)
+    if feed.kind == "images" and path is not None and path.is_dir():
+        return from_folders(path, options, task)
+    if feed.kind == "array" and path is not None and path.suffix == ".npz" and label_arrays(open_arrays(path)):
+        return from_rows(path, feed, options, task)
+    if feed.kind in ("batches", "stream"):
+        return Labels("the batches", lambda portion: carried(portion, options, task), shown(options, task))
+    return None
+
+
+def shown(options: LabelOptions, task: Task) -> tuple[str, ...]:
+    """Class names by index, as far as they are told. DataError where there are more than the network has classes."""
+    if options.classes is None:
+        return ()
+    names = options.classes.shown()
+    if task.count is not None and len(names) > task.count:
+        raise DataError(
+            f"{options.classes.source} names {len(names)} classes, the network has {task.count}",
+            remedy="give the class names of this network to --classes",
+        )
+    return names
+
+
+def from_folders(root: Path, options: LabelOptions, task: Task) -> Labels | None:
+    """The class folder of every image; None where an image lies in the data folder itself."""
+    folder = list_images(root)
+    if not folder.classes:
+        if options.classes is not None:
+            raise DataError(
+                f"{root} has no class folders for the names in {options.classes.source}",
+                remedy="sort the images into folders, one for each class, or give --labels FILE",
+            )
+        return None
+    index = indices_of(folder.classes, options.classes, task.count, str(root))
+    names = named(index, options, task)
+    source = f"{len(folder.classes)} class folders of {root.resolve().name}"
+
+    def of(portion: Portion) -> Array:
+        return np.array([index[name.split("/")[0]] for name in portion.names], np.int64)
+
+    return Labels(source, of, names, notes_on(index, names))
+
+
+def named(index: Mapping[str, int], options: LabelOptions, task: Task) -> tuple[str, ...]:
+    """A name for every class: from the file of names, else what the data set calls it."""
+    if options.classes is not None:
+        return shown(options, task)
+    by_index = {number: name for name, number in index.items()}
+    count = task.count or max(by_index) + 1
+    return tuple(by_index.get(i, str(i)) for i in range(count))
+
+
+def notes_on(index: Mapping[str, int], names: Sequence[str]) -> tuple[str, ...]:
+    """That the data set lacks classes."""
+    absent = [name for i, name in enumerate(names) if i not in set(index.values())]
+    if not absent:
+        return ()
+    return (f"{len(absent)} of {len(names)} classes have no samples: {some(absent)}",)
+
+
+def from_table(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Labels:
+    """`file,label` a line. DataError where a sample has none, a label is unknown, or a line comes twice."""
+    told = read_table(path)
+    if feed.names is None:
+        raise DataError(
+            f"{path} names samples, those of {feed.kind} have no names",
+            remedy="let the batches bring their labels along: (inputs, labels), or an array `labels`",
+        )
+    by_sample = matched(told, feed.names, path)
+    values = set(told.values())
+    numbers = all(re.fullmatch(r"\d+", value) for value in values)
+    if not task.indices and not numbers and all(is_number(value) for value in values):
+        return Labels(path.name, lambda p: np.array([float(by_sample[name]) for name in p.names]))
+    if numbers and options.classes is None:
+        index = {value: int(value) for value in values}
+        names: tuple[str, ...] = ()
+    elif numbers and options.classes is not None and not values <= options.classes.index.keys():
+        index, names = {value: int(value) for value in values}, shown(options, task)
+    else:
+        index = indices_of(sorted(values), options.classes, task.count, str(path))
+        names = named(index, options, task)
+    beyond = next((name for name in feed.names if outside(index[by_sample[name]], task.count)), None)
+    if task.indices and beyond is not None:
+        raise does_not_fit(path.name, beyond, index[by_sample[beyond]], task.count)
+    return Labels(
+        path.name,
+        lambda portion: np.array([index[by_sample[name]] for name in portion.names], np.int64),
+        names,
+        notes_on({v: index[v] for v in set(by_sample.values())}, names),
+    )
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """File → label as text. DataError names the line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {reason(error)}", remedy="give a .csv file of file,label") from None
+    if path.suffix.lower() not in TABLES:
+        raise DataError(
+            f"{path} is no file of labels",
+            remedy=f"they end in {', '.join(sorted(TABLES))} (file,label a line), .npz or .npy",
+        )
+    told: dict[str, str] = {}
+    columns = (0, 1)
+    for number, row in enumerate(rows_of(text, path.suffix.lower()), 1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells):
+            continue
+        if not told and (found := headed(cells)):
+            columns = found
+            continue
+        if max(columns) >= len(cells) or not cells[columns[0]] or not cells[columns[1]]:
+            raise DataError(f"{path}, line {number}: not file,label: {','.join(row)!r}", remedy="mend the line")
+        name, label = cells[columns[0]].replace("\\", "/").removeprefix("./"), cells[columns[1]]
+        if told.setdefault(name, label) != label:
+            raise DataError(
+                f"{path}, line {number}: {name} is labelled {told[name]!r} and {label!r}", remedy="remove one of them"
+            )
+    if not told:
+        raise DataError(f"{path} holds no labels", remedy="write file,label a line")
+    return told
+
+
+def rows_of(text: str, suffix: str) -> Iterator[list[str]]:
+    """The cells of every line; a .txt file has the label behind the last space."""
+    if suffix == ".txt":
+        return (line.rsplit(None, 1) for line in text.splitlines())
+    return csv.reader(text.splitlines(), delimiter="\t" if suffix == ".tsv" else ",")
+
+
+def headed(cells: Sequence[str]) -> tuple[int, int] | None:
+    """The columns of file and label where a line is a heading."""
+    lower = [cell.lower() for cell in cells]
+    label = next((i for i, cell in enumerate(lower) if cell in CLASSES), None)
+    file = next((i for i, cell in enumerate(lower) if cell in FILES and i != label), None)
+    return None if label is None or file is None else (file, label)
+
+
+def matched(told: Mapping[str, str], samples: Sequence[str], path: Path) -> dict[str, str]:
+    """Sample → label. DataError where samples have none, or share a line that names neither of them wholly."""
+    found: dict[str, str] = {}
+    used: dict[str, str] = {}
+    missing: list[str] = []
+    for sample in samples:
+        key = next((key for key in called(sample) if key in told), None)
+        if key is None:
+            missing.append(sample)
+            continue
+        if used.setdefault(key, sample) != sample:
+            raise DataError(
+                f"{path}: {key!r} could be {used[key]} or {sample}",
+                remedy="name files by their path in the data folder",
+            )
+        found[sample] = told[key]
+    if missing:
+        raise DataError(
+            f"{path} has no label for {len(missing)} of {len(samples)} samples: {some(missing)}",
+            remedy="add them, or remove these samples from the data",
+        )
+    return found
+
+
+def called(sample: str) -> Iterator[str]:
+    """What a table may call a sample: its path, its name, its name without suffix; the number of a row."""
+    yield sample
+    if row := ROW.search(sample):
+        yield row[1]
+        return
+    path = PurePosixPath(sample)
+    yield str(path.with_suffix(""))
+    yield path.name
+    yield path.stem
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def label_arrays(arrays: Mapping[str, Rows]) -> list[str]:
+    """Arrays that are called as labels are."""
+    return [name for name in arrays if name.lower() in LABELS]
+
+
+def from_rows(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Labels:
+    """The rows of an array, which are those of the array that the data are. DataError."""
+    arrays = open_arrays(path)
+    names = label_arrays(arrays) or list(arrays)
+    if len(names) != 1:
+        raise DataError(
+            f"{path} holds {', '.join(map(repr, names))}: which of them are labels is not told",
+            remedy="call one of them labels",
+        )
+    rows = arrays[names[0]]
+    if feed.kind != "array" or feed.names is None:
+        raise DataError(
+            f"{path} has a label for each row of an array, and the data are {feed.kind}",
+            remedy="give labels of images in a .csv file of file,label",
+        )
+    last = max(row_of(name) for name in feed.names)
+    if not rows.shape or rows.shape[0] <= last:
+        raise DataError(
+            f"{path}: {names[0]!r} has {rows.shape[0] if rows.shape else 1} labels, the data at least {last + 1} rows",
+            remedy="give as many labels as rows",
+        )
+    source = f"array {names[0]!r} of {path.name}"
+
+    def of(portion: Portion) -> Array:
+        values = np.stack([rows.row(row_of(name)) for name in portion.names])
+        return fitting(values, portion.names, source, options, task)
+
+    return Labels(source, of, shown(options, task))
+
+
+def row_of(name: str) -> int:
+    """The row in the name of a sample (`test.npz[17]`)."""
+    found = ROW.search(name)
+    assert found is not None
+    return int(found[1])
+
+
+def carried(portion: Portion, options: LabelOptions, task: Task) -> Array:
+    """The labels that came along with a batch. DataError."""
+    if portion.labels is None or len(portion.labels) != portion.samples:
+        count = "no labels" if portion.labels is None else f"{len(portion.labels)} labels"
+        raise DataError(
+            f"{portion.names[0]} and {portion.samples - 1} more of its batch have {count}",
+            remedy="yield (inputs, labels) with a label for each sample, or leave labels out with --no-labels",
+        )
+    return fitting(portion.labels, portion.names, "the batches", options, task)
+
+
+def fitting(values: Array, names: Sequence[str], source: str, options: LabelOptions, task: Task) -> Array:
+    """Labels as the metric wants them: class indices below the network's count. DataError names the sample."""
+    if not task.indices:
+        return values
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise DataError(
+            f"{source}: a label of {names[0]} has {values[0].size} values, not one class",
+            remedy="give class indices, or name a metric for such labels: --metric module:callable",
+        )
+    if values.dtype.kind in "US":
+        return by_name(values, names, source, options)
+    whole = values.astype(np.int64)
+    wrong = np.flatnonzero((whole != values) | (whole < 0) | (whole >= (task.count or np.iinfo(np.int64).max)))
+    if wrong.size:
+        raise does_not_fit(source, names[int(wrong[0])], values[wrong[0]].item(), task.count)
+    return whole
+
+
+def by_name(values: Array, names: Sequence[str], source: str, options: LabelOptions) -> Array:
+    """Class names as indices. DataError where a name is unknown, or nothing says which index it has."""
+    known = options.classes.index if options.classes else {}
+    for value, name in zip(values, names, strict=True):
+        if str(value) not in known:
+            told = f"not in {options.classes.source}" if options.classes else "a name, and no index is told for it"
+            raise DataError(
+                f"{source}: the label {str(value)!r} of {name} is {told}",
+                remedy="--classes FILE with one name a line, in the order of the network's outputs",
+            )
+    return np.array([known[str(value)] for value in values], np.int64)
+
+
+def outside(index: int, count: int | None) -> bool:
+    """Whether a network of so many classes has no class of that index."""
+    return index < 0 or (count is not None and index >= count)
+
+
+def does_not_fit(source: str, sample: str, label: Any, count: int | None) -> DataError:
+    """A label that is no class of the network."""
+    most = "" if count is None else f", the network has the classes 0 … {count - 1}"
+    return DataError(
+        f"{source}: the label of {sample} is {label}{most}",
+        remedy="give labels of this network's classes, or map them with --classes FILE",
+    )

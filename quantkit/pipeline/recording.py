@@ -1,0 +1,35 @@
+"""What an evaluation leaves on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from quantkit.artifact import check_writable, write_all
+from quantkit.errors import UsageError
+from quantkit.evaluation.document import document
+from quantkit.evaluation.value import Evaluation
+from quantkit.pipeline.statistics import refuse_existing
+
+
+def refuse_unwritable(places: Sequence[Path], *, force: bool) -> None:
+    """Before the work. OutputError, StaleError where something is there, UsageError where two are the same."""
+    if len(set(places)) != len(places):
+        raise UsageError(f"{places[0]} is named for two files", remedy="give another --output")
+    for path in places:
+        refuse_existing(path, force=force)
+        check_writable(path)
+
+
+def written(evaluation: Evaluation, output: Path | None, others: Mapping[Path, bytes]) -> Evaluation:
+    """Write the evaluation as JSON to `output`, and what else there is, all or nothing; it then knows its files."""
+    files = dict(others)
+    places = ([] if output is None else [output]) + list(files)
+    made = replace(evaluation, files=tuple(places))
+    if output is not None:
+        text = json.dumps(document(made), indent=2, ensure_ascii=False, allow_nan=False)
+        files = {output: f"{text}\n".encode(), **files}
+    write_all(files)
+    return made

@@ -1,0 +1,116 @@
+"""Batches cut to what a model takes and put together again, in the pool and on an engine's lanes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantkit.backends.tensorrt.engine import Engine
+from quantkit.errors import ModelError
+from quantkit.evaluation.value import Kind
+from quantkit.pipeline.running import EngineRunning, joined, parts
+from quantkit.pipeline.subjects import Limits, Subject, limits_of
+from quantkit.values import Array, Batch, ModelInput
+
+X = frozenset({"x"})
+
+
+def subject(limits: Limits, engine: Any = None) -> Subject:
+    inputs = (ModelInput("x", "float32", (None, 2)), ModelInput("k", "float32", (1,)))
+    return Subject("it", Kind.ENGINE, Path("it"), "", 0, inputs, ("y",), limits, engine=engine)
+
+
+def batch(samples: int) -> Batch:
+    return {"x": np.arange(2.0 * samples, dtype=np.float32).reshape(samples, 2), "k": np.float32([3.0])}
+
+
+def run(feeds: Batch) -> dict[str, Array]:
+    return {"y": feeds["x"] * feeds["k"]}
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 11))
+def test_parts_fit_the_limits_and_their_outputs_are_those_of_the_whole(samples: int, high: int, less: int) -> None:
+    limits = Limits(max(1, high - less), high, X)
+    cut = list(parts(batch(samples), samples, limits))
+    assert sum(count for _, count in cut) == samples
+    for part, _ in cut:
+        assert limits.low <= len(part["x"]) <= high
+        assert part["k"].shape == (1,)
+    whole = joined([run(part) for part, _ in cut], [count for _, count in cut], samples, subject(limits))
+    assert np.array_equal(whole["y"], run(batch(samples))["y"])
+
+
+def test_a_batch_that_fits_passes_untouched() -> None:
+    given = batch(5)
+    ((part, count),) = parts(given, 5, Limits(1, None, X))
+    assert part is given
+    assert count == 5
+
+
+def test_outputs_that_are_no_rows_cannot_be_put_together() -> None:
+    limits = Limits(2, 2, X)
+    with pytest.raises(ModelError, match=r"it: output 'y' \[3\] has no row for each sample") as caught:
+        joined([{"y": np.zeros(3)}] * 2, [2, 2], 4, subject(limits))
+    assert caught.value.remedy == "use --batch-size 2"
+
+
+def test_limits_come_from_the_shapes() -> None:
+    assert limits_of([ModelInput("x", "float32", ("N", 3)), ModelInput("k", "float32", (1,))]) == Limits(1, None, X)
+    assert limits_of([ModelInput("x", "float32", (8, 3))]) == Limits(8, 8, X)
+    mixed = [ModelInput("x", "float32", (8, 3)), ModelInput("k", "float32", (2, 3))]
+    assert limits_of(mixed) == Limits(1, None, frozenset())
+
+
+@dataclass
+class FakeLane:
+    of: FakeEngine
+    pending: list[Batch] = field(default_factory=list)
+
+    def __enter__(self) -> FakeLane:
+        self.of.open += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, t: TracebackType | None) -> None:
+        self.of.open -= 1
+
+    def submit(self, feeds: Batch) -> None:
+        assert not self.pending, "a lane holds one batch at a time"
+        self.pending.append(feeds)
+
+    def outputs(self) -> dict[str, Array]:
+        return run(self.pending.pop())
+
+
+@dataclass
+class FakeEngine:
+    """An engine whose lanes compute when they are asked for their outputs."""
+
+    open: int = 0
+
+    def lane(self) -> FakeLane:
+        return FakeLane(self)
+
+    def run(self, batches: Any, *, streams: int) -> Any:
+        assert streams > 0
+        return (run(feeds) for feeds in batches)
+
+
+@pytest.mark.parametrize("high", [None, 8, 3])
+def test_an_engine_takes_a_batch_on_every_lane_and_gives_them_back_in_order(high: int | None) -> None:
+    engine = FakeEngine()
+    with ExitStack() as held:
+        running = EngineRunning(subject(Limits(1, high, X), cast(Engine, engine)), 2, held)
+        assert engine.open == 3
+        waiting = [running.submit(batch(n), n) for n in (4, 8, 2)]
+        for n, outputs in zip((4, 8, 2), waiting, strict=True):
+            assert np.array_equal(outputs()["y"], run(batch(n))["y"])
+        assert np.array_equal(running.submit(batch(5), 5)()["y"], run(batch(5))["y"])
+    assert engine.open == 0
