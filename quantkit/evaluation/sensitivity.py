@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,15 @@ class TensorError:
     sqnr_db: float
     clipped: float
     levels: int
+    best_db: float = math.nan
+    """sqnr_db with the best scale of the same kind."""
+    estimated: bool = False
+    """Whether the figures come from a histogram rather than from the values."""
+
+    @property
+    def misfit_db(self) -> float:
+        """What the best scale would gain."""
+        return self.best_db - self.sqnr_db if math.isfinite(self.best_db) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +55,16 @@ class LayerError:
     parameters: int
     kept: str = ""
     """Why it is not quantized; empty where it is."""
+    misfit_db: float = 0.0
+    """The most that a better scale would gain in one of the tensors and weights that it reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
     """Layers and tensors of a network, worst first.
 
-    all_db: SQNR of the outputs with everything quantized. samples: how many samples were run. source: where the scales
-    came from. provenance: JSON values only.
+    all_db: SQNR of the outputs with everything quantized, nan where nothing was run. samples: how many samples were
+    run. source: where the scales came from. provenance: JSON values only.
     """
 
     model: str
@@ -64,3 +76,13 @@ class Sensitivity:
     notes: tuple[str, ...]
     provenance: Mapping[str, Any]
     seconds: float
+    kept: tuple[str, ...] = ()
+    """The worst layers that were asked for, as nodes to be excluded."""
+    kept_db: float = math.nan
+    """SQNR of the outputs with those kept float; nan where that was not asked for."""
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """Nodes of the layers that are quantized, worst first."""
+        return tuple(layer.node for layer in self.layers if not layer.kept)
+

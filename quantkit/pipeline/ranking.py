@@ -1,0 +1,137 @@
+"""Layers by what their quantization costs: each alone, each left out, worst first.
+
+    alone     only this layer is quantized        noise of its own; the noises of all add up to nearly that of all
+    without   all but this one are                what keeping it float gives back
+    local     its own output, from exact inputs   how well its scales and weights stand, wherever it lies
+
+Noise alone says where the loss comes from, and is not hidden by what others do (two layers that read one tensor behind
+one bad scale each gain nothing when left out). But a network forgives much in some places, and a broken scale there is
+broken all the same. So layers come first that would be `MISFIT` dB better with other scales, the others by noise alone.
+
+Source: one layer at a time as in the accuracy debuggers of the field (Nagel et al. 2021, arXiv 2106.08295, §3.8).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from quantkit.evaluation.sensitivity import LayerError, TensorError
+from quantkit.graph.variants import QuantizedLayer, Variants
+from quantkit.pipeline.noise import Candidate, Measuring, Noise, share
+from quantkit.pipeline.tensor_errors import MISFIT
+
+ALL = "all layers"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Layers, worst first, those that stay float last. all_db: SQNR of the outputs with all of them quantized."""
+
+    layers: tuple[LayerError, ...]
+    all_db: float
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Nodes of the layers that are quantized, worst first."""
+        return tuple(layer.node for layer in self.layers if not layer.kept)
+
+
+def ranked(
+    measuring: Measuring,
+    variants: Variants,
+    tensors: Mapping[tuple[str, str], TensorError],
+    left: Mapping[str, str],
+    phase: Callable[[str], None] = lambda _: None,
+) -> Ranked:
+    """Measure every layer. tensors: (tensor, node) → error, as `tensor_errors` has them; left: node → why it stays
+    float. Two evaluations a layer, and one of all together. DataError, ModelError."""
+    names = [layer.node for layer in variants.layers]
+    candidates = {f"{ALL}": quantizing(variants, names)}
+    for name in names:
+        candidates[f"alone {name}"] = quantizing(variants, [name], twin=name)
+        candidates[f"without {name}"] = quantizing(variants, [other for other in names if other != name])
+    found = measuring.noise(candidates, lambda done, of: phase(f"layers: {done} of {of} evaluations"))
+    everything = found[ALL]
+    total = sum(found[f"alone {name}"].outputs for name in names)
+    layers = [
+        layer_error(
+            layer,
+            (found[f"alone {layer.node}"], found[f"without {layer.node}"], everything),
+            total,
+            misfit_of(layer, tensors),
+        )
+        for layer in variants.layers
+    ]
+    layers.sort(key=order)
+    return Ranked((*layers, *(float_layer(node, why, everything.db) for node, why in left.items())), everything.db)
+
+
+def quantizing(variants: Variants, names: Sequence[str], twin: str = "") -> Candidate:
+    """The network with those layers quantized, as a candidate; with a twin, its output is compared as well."""
+    return Candidate(lambda: variants.quantizing(names, twin), variants.twins(twin) if twin else None)
+
+
+def layer_error(layer: QuantizedLayer, noises: tuple[Noise, Noise, Noise], total: float, misfit: float) -> LayerError:
+    """A layer's figures. noises: of it alone, without it, of all; total: the sum of all alone."""
+    alone, without, everything = noises
+    return LayerError(
+        node=layer.node,
+        operator=layer.operator,
+        alone_db=alone.db,
+        without_db=without.db,
+        gain_db=without.db - everything.db if without.db != everything.db else 0.0,
+        share=1.0 if math.isinf(alone.outputs) else share(alone.outputs, total),
+        local_db=alone.local_db,
+        parameters=layer.parameters,
+        misfit_db=misfit,
+    )
+
+
+def float_layer(node: str, why: str, all_db: float) -> LayerError:
+    """A layer that is not quantized."""
+    return LayerError(node, "", math.inf, all_db, 0.0, 0.0, math.inf, 0, why)
+
+
+def misfit_of(layer: QuantizedLayer, tensors: Mapping[tuple[str, str], TensorError]) -> float:
+    """The most that a better scale would gain in what a layer reads."""
+    activations = set(layer.tensors)
+    found = [e for e in tensors.values() if (e.node == layer.node if e.weight else e.name in activations)]
+    return max((error.misfit_db for error in found), default=0.0)
+
+
+def order(layer: LayerError) -> tuple[bool, float]:
+    """Worst first; ties stay in graph order."""
+    return layer.misfit_db < MISFIT, layer.alone_db
+
+
+def keeping(
+    measuring: Measuring, variants: Variants, found: Ranked, count: int | None, least_db: float | None
+) -> tuple[tuple[str, ...], float]:
+    """The first `count` layers of the ranking, or as many as lift the outputs to `least_db`, and what that gives.
+
+    More layers kept is taken to be better, so that few evaluations find how many. UsageError where all are not enough
+    cannot be: with all of them kept, nothing is quantized.
+    """
+    nodes = found.nodes
+
+    def measured(number: int) -> float:
+        kept = set(nodes[:number])
+        noise = measuring.noise({"": quantizing(variants, [name for name in nodes if name not in kept])})
+        return noise[""].db
+
+    if least_db is None:
+        number = min(count or 0, len(nodes))
+        return nodes[:number], measured(number)
+    low, high, best = 0, len(nodes), math.inf
+    if found.all_db >= least_db:
+        return (), found.all_db
+    while high - low > 1:
+        middle = (low + high) // 2
+        reached = measured(middle)
+        if reached >= least_db:
+            high, best = middle, reached
+        else:
+            low = middle
+    return nodes[:high], best if high < len(nodes) else measured(high)

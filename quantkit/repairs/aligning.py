@@ -1,0 +1,223 @@
+"""A float network in the scale of a repaired one: the factors that its channels were multiplied with, read off weights.
+
+Equalization and smoothing divide the channels of a group of tensors by factors and multiply the weights around it
+(`linking`). A file that was quantized afterwards does not say them, but its weights do: those on both sides of a group
+agree about its factors. Applied to the float network these change nothing that it computes, and its weights become
+those that were rounded, before they were.
+
+    one weight      S = diag(a)·W·diag(b) + rounding    a and b up to a common factor, by alternating least squares
+    one group       1/a of what makes it, b of what reads it: what most of them say, of equals the factor next to 1
+
+A group most of whose factors are 1 was not scaled. What a single weight says against all others (a channel that is
+wrong in the file) is thereby left to that weight, as its error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quantkit.graph.heads import WEIGHTED
+from quantkit.graph.inserting import weight_axis
+from quantkit.graph.model import Model
+from quantkit.repairs.editing import Editor
+from quantkit.repairs.groups import group_of
+from quantkit.repairs.layers import layers_of
+from quantkit.repairs.linking import End, Group, Layout, Network, spread
+from quantkit.repairs.scaling import apply, channels_of, settled
+from quantkit.repairs.smoothing import ABSORBING, comes_from_absorbing
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.values import Array
+
+SWEEPS = 4
+"""Over all groups: the first settles each beside its neighbours, the others take what these have become into account."""
+AGREE = np.log(1.1)
+"""Estimates that are so near to each other say the same."""
+ONE = np.log(1.03)
+"""A factor so near to 1 is 1."""
+MOST = 0.6
+"""Of the estimates of a group that are 1: it was not scaled."""
+ROUNDS = 6
+"""Of alternating least squares."""
+EXACT = 1e6
+"""How much more than an element of a rounded weight one of a parameter counts that is not rounded."""
+
+
+@dataclass(slots=True)
+class Scalable:
+    """A group on its way: its ends, for each the parameter's name, and the factors so far, as logarithms [C]."""
+
+    network: Network
+    group: Group
+    names: tuple[str, ...]
+    logs: Array
+
+
+def aligned(plain: Model, other: Model) -> Model:
+    """`plain` with the factors that `other` has, the same network with other weights and without Q/DQ; `plain` itself
+    where there are none. Nodes are matched by name, or by their first output. ModelError where a weight is not finite.
+    """
+    theirs = Editor(other)
+    nodes = {node.name: node for node in other.proto.graph.node if node.name}
+    nodes |= {node.output[0]: node for node in other.proto.graph.node if node.output}
+    for absorbing in ((), ABSORBING):
+        editor = Editor(plain)
+        network = Network(editor, absorbing)
+        values: dict[str, Array] = {}
+        goals: dict[str, Array] = {}
+        found = [scalable(network, group, (theirs, nodes), values, goals) for group in groups(network)]
+        for sweep in range(SWEEPS):
+            for each in found:
+                settle(each, values, goals, first=sweep == 0)
+        changed = [each for each in found if np.abs(each.logs).max(initial=0.0) > ONE]
+        for each in changed:
+            apply(network, each.group, np.exp(each.logs))
+        if changed:
+            plain = replace(plain, proto=editor.finished())
+    return plain
+
+
+def groups(network: Network) -> Iterator[Group]:
+    """The groups that can be scaled, each once, in graph order."""
+    done: set[str] = set()
+    for layer in layers_of(network.editor, {}):
+        rank = len(network.shapes.get(layer.tensor, ()))
+        if layer.tensor in done or not rank:
+            continue
+        if network.absorbing and not comes_from_absorbing(network, layer.tensor):
+            continue
+        group = group_of(network, layer.tensor, Layout(layer.geometry.axis % rank))
+        done.update(group.tensors)
+        if not group.reason and not settled(group, network):
+            yield group
+
+
+def scalable(
+    network: Network,
+    group: Group,
+    other: tuple[Editor, Mapping[str, onnx.NodeProto]],
+    values: dict[str, Array],
+    goals: dict[str, Array],
+) -> Scalable:
+    """A group with the values of its parameters in both networks, where the other has them in the same shape."""
+    theirs, nodes = other
+    names = []
+    for end in group.ends:
+        node = network.nodes[end.node]
+        name = node.input[end.place]
+        names.append(name)
+        twin = nodes.get(node.name) or nodes.get(node.output[0])
+        values.setdefault(name, network.editor.values(name).astype(np.float64))
+        if name in goals or twin is None or twin.op_type != node.op_type or end.place >= len(twin.input):
+            continue
+        goal = twin.input[end.place]
+        if theirs.constant(goal) and theirs.shape(goal) == values[name].shape:
+            goals[name] = theirs.values(goal).astype(np.float64)
+    return Scalable(network, group, tuple(names), np.zeros(channels_of(group, network)))
+
+
+def settle(each: Scalable, values: dict[str, Array], goals: Mapping[str, Array], *, first: bool) -> None:
+    """Find what the factors of a group still lack, and apply it to `values`."""
+    estimates, weights = [], []
+    for end, name in zip(each.group.ends, each.names, strict=True):
+        node = each.network.nodes[end.node]
+        if name not in goals or not tells(node, end, values[name], first):
+            continue
+        estimates.append(estimate(end, node, (values[name], goals[name]), len(each.logs), first))
+        weights.append(EXACT if node.op_type not in WEIGHTED else values[name].size / len(each.logs))
+    if not estimates:
+        return
+    step = agreed(np.array(estimates), np.array(weights), each.logs, first)
+    if np.isnan(step).any():
+        return
+    each.logs = each.logs + step
+    for end, name in zip(each.group.ends, each.names, strict=True):
+        by = spread(end, np.exp(step * end.power), values[name].shape)
+        values[name] = values[name] * by
+
+
+def tells(node: onnx.NodeProto, end: End, values: Array, first: bool) -> bool:
+    """Whether a parameter tells the factors: biases are corrected by other repairs, and a depthwise weight tells those
+    of both of its sides at once, of which one has to be settled before."""
+    if node.op_type not in WEIGHTED:
+        return node.op_type not in ("Add", "Sub")
+    if end.place == 2:
+        return False
+    return not first or values.ndim < 2 or values.shape[1] > 1
+
+
+def estimate(end: End, node: onnx.NodeProto, both: tuple[Array, Array], count: int, first: bool) -> Array:
+    """What a parameter says of the factors of its group: logarithms [C], nan where it says nothing."""
+    value, goal = both
+    indices = spread(replace(end, power=1), np.arange(count, dtype=np.float64), value.shape)
+    owner = np.broadcast_to(np.asarray(indices), value.shape).astype(np.int64).reshape(-1)
+    if node.op_type in WEIGHTED:
+        rows = row_of(node, end, value.shape)
+        largest = np.maximum(np.abs(goal).reshape(rows.shape), 0)
+        peak = np.zeros(int(rows.max()) + 1)
+        np.maximum.at(peak, rows.reshape(-1), largest.reshape(-1))
+        peak[peak == 0] = 1.0
+        value, goal = value / peak[rows], goal / peak[rows]
+        if first:
+            return end.power * polished(value.reshape(-1), goal.reshape(-1), owner, other_side(end, rows, value.shape))
+    return np.asarray(end.power * ratio(value.reshape(-1), goal.reshape(-1), owner, count))
+
+
+def row_of(node: onnx.NodeProto, end: End, shape: tuple[int, ...]) -> Array:
+    """The output channel of every element of a weight."""
+    axis = weight_axis(node, end.place, len(shape))
+    index = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
+    return np.broadcast_to(index, shape)
+
+
+def other_side(end: End, rows: Array, shape: tuple[int, ...]) -> Array:
+    """For every element of a weight, the channel on the side that is not the group's."""
+    if end.power > 0:
+        return rows.reshape(-1)
+    axis = next(d for d in range(len(shape)) if d != end.axis % len(shape))
+    index = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
+    return np.broadcast_to(index, shape).reshape(-1)
+
+
+def ratio(value: Array, goal: Array, owner: Array, count: int) -> Array:
+    """Logarithm of the least squares factor from `value` to `goal` for each owner."""
+    product = np.bincount(owner, value * goal, count)
+    square = np.bincount(owner, value * value, count)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = np.log(np.where(product > 0, product / square, np.nan))
+    return found
+
+
+def polished(value: Array, goal: Array, owner: Array, other: Array) -> Array:
+    """The same where the other side has unknown factors as well; up to a constant, its median is taken as 0."""
+    count, others = int(owner.max()) + 1, int(other.max()) + 1
+    logs, rest = np.zeros(count), np.zeros(others)
+    for _ in range(ROUNDS):
+        rest += np.nan_to_num(ratio(value * np.exp(logs[owner] + rest[other]), goal, other, others))
+        logs += np.nan_to_num(ratio(value * np.exp(logs[owner] + rest[other]), goal, owner, count))
+    return logs
+
+
+def agreed(estimates: Array, weights: Array, known: Array, first: bool) -> Array:
+    """What the ends of a group [E, C] say together, as logarithms [C]; nan where none says anything."""
+    total = estimates + known
+    if first:  # each is known up to a constant: that of the first holds
+        total = total - np.nanmedian(total - total[:1], axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        ones = np.abs(total) < ONE
+        if ones[~np.isnan(total)].mean() >= MOST:
+            return -known
+        near = np.abs(total[:, None] - total[None]) < AGREE
+    support = near.sum(axis=1) - np.abs(np.nan_to_num(total, nan=1e6)) * 1e-3
+    best = np.argmax(support, axis=0)
+    chosen = near[best, :, np.arange(total.shape[1])].T * weights[:, None]
+    sums: Array = (chosen * np.nan_to_num(total)).sum(axis=0) / np.maximum(chosen.sum(axis=0), 1e-30)
+    return np.where(chosen.sum(axis=0) > 0, sums, 0.0) - known
+
+
