@@ -1,12 +1,17 @@
-"""A Q/DQ model of any tool beside the float network that it was made of."""
+"""A Q/DQ model of any tool beside the float network that it was made of.
+
+Layers are matched by their nodes' names. Where the model was repaired (channels equalized or smoothed), the float network
+is brought into its scale first: the same function, with the weights that were rounded (`repairs.aligning`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from quantkit.errors import ModelError
-from quantkit.graph import Model, folded, has_qdq
+from quantkit.graph import Model, folded, has_qdq, without_qdq
 from quantkit.graph.variants import Variants
+from quantkit.repairs.aligning import aligned
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,8 @@ def compared(plain: Model, quantized: Model) -> Beside:
             remedy="give a Q/DQ model with --against; a float model is looked at with --stats",
         )
     refuse_other(plain, quantized)
-    network = replace(plain, proto=folded(plain).proto)
+    stripped = replace(quantized, proto=without_qdq(quantized).proto, sha256="")
+    network = aligned(replace(plain, proto=folded(plain).proto), stripped)
     variants = Variants(quantized, network)
     weighted = [layer for layer in variants.layers if layer.weights]
     unmatched = [layer.node for layer in weighted if not layer.matched]

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 128
 """By default: the order of layers is settled by then."""
+CLEAR = 10.0
+"""dB by which a network with nothing quantized is better than with everything, where that is all that was done."""
 FROM_FILE = "of the file"
 PER_CHANNEL = "max|w| per channel"
 
@@ -119,7 +121,7 @@ def layers(
     found = ranked(measuring, subject.variants, tensors, subject.left, phase)
     kept, kept_db = kept_of(measuring, subject.variants, found, options, phase)
     identity = feed.identity()
-    notes = (*subject.notes, *([told.warning] if told.warning else []), *feed.notes)
+    notes = (*subject.notes, *remarks(found), *([told.warning] if told.warning else []), *feed.notes)
     record = {
         **subject.record,
         "data": identity.content if identity else "",
@@ -236,6 +238,15 @@ def tensor_errors(subject: Subject, feed: Feed, options: LayersOptions) -> dict[
 def in_order(tensors: Iterable[TensorError]) -> tuple[TensorError, ...]:
     """Worst first: those whose scale does not fit, then by SQNR."""
     return tuple(sorted(tensors, key=lambda e: (e.misfit_db < MISFIT, e.sqnr_db)))
+
+
+def remarks(found: Ranked) -> Iterable[str]:
+    """What limits the figures."""
+    if found.none_db < found.all_db + CLEAR:
+        yield (
+            f"with no layer quantized the outputs are at {found.none_db:.1f} dB of the float network: the file was "
+            "changed in other ways too, and layers that do less than that are not told apart"
+        )
 
 
 def kept_of(

@@ -22,15 +22,17 @@ from quantkit.graph.variants import QuantizedLayer, Variants
 from quantkit.pipeline.noise import Candidate, Measuring, Noise, share
 from quantkit.pipeline.tensor_errors import MISFIT
 
-ALL = "all layers"
+ALL, NONE = "all layers", "no layer"
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Layers, worst first, those that stay float last. all_db: SQNR of the outputs with all of them quantized."""
+    """Layers, worst first, those that stay float last. all_db: SQNR of the outputs with all of them quantized; none_db:
+    with none, which is what else distinguishes the quantized network from the reference."""
 
     layers: tuple[LayerError, ...]
     all_db: float
+    none_db: float
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -48,7 +50,7 @@ def ranked(
     """Measure every layer. tensors: (tensor, node) → error, as `tensor_errors` has them; left: node → why it stays
     float. Two evaluations a layer, and one of all together. DataError, ModelError."""
     names = [layer.node for layer in variants.layers]
-    candidates = {f"{ALL}": quantizing(variants, names)}
+    candidates = {ALL: quantizing(variants, names), NONE: quantizing(variants, ())}
     for name in names:
         candidates[f"alone {name}"] = quantizing(variants, [name], twin=name)
         candidates[f"without {name}"] = quantizing(variants, [other for other in names if other != name])
@@ -65,7 +67,11 @@ def ranked(
         for layer in variants.layers
     ]
     layers.sort(key=order)
-    return Ranked((*layers, *(float_layer(node, why, everything.db) for node, why in left.items())), everything.db)
+    return Ranked(
+        (*layers, *(float_layer(node, why, everything.db) for node, why in left.items())),
+        everything.db,
+        found[NONE].db,
+    )
 
 
 def quantizing(variants: Variants, names: Sequence[str], twin: str = "") -> Candidate:

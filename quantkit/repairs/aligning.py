@@ -7,6 +7,7 @@ those that were rounded, before they were.
 
     one weight      S = diag(a)·W·diag(b) + rounding    a and b up to a common factor, by alternating least squares
     one group       1/a of what makes it, b of what reads it: what most of them say, of equals the factor next to 1
+    all groups      the factor that is common to a group's channels, so that most weights are as large as they should be
 
 A group most of whose factors are 1 was not scaled. What a single weight says against all others (a channel that is
 wrong in the file) is thereby left to that weight, as its error.
@@ -14,7 +15,7 @@ wrong in the file) is thereby left to that weight, as its error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ MOST = 0.6
 """Of the estimates of a group that are 1: it was not scaled."""
 ROUNDS = 6
 """Of alternating least squares."""
+REWEIGHTED = 30
+"""Iterations of reweighted least squares."""
 EXACT = 1e6
 """How much more than an element of a rounded weight one of a parameter counts that is not rounded."""
 
@@ -75,6 +78,7 @@ def aligned(plain: Model, other: Model) -> Model:
         for sweep in range(SWEEPS):
             for each in found:
                 settle(each, values, goals, first=sweep == 0)
+            scale_whole_groups(found, values, goals)
         changed = [each for each in found if np.abs(each.logs).max(initial=0.0) > ONE]
         for each in changed:
             apply(network, each.group, np.exp(each.logs))
@@ -134,12 +138,45 @@ def settle(each: Scalable, values: dict[str, Array], goals: Mapping[str, Array],
     if not estimates:
         return
     step = agreed(np.array(estimates), np.array(weights), each.logs, first)
-    if np.isnan(step).any():
-        return
+    if not np.isnan(step).any():
+        take(each, step, values)
+
+
+def take(each: Scalable, step: Array, values: dict[str, Array]) -> None:
+    """Multiply what reads a group by factors, divide what makes it. step: their logarithms [C]."""
     each.logs = each.logs + step
     for end, name in zip(each.group.ends, each.names, strict=True):
         by = spread(end, np.exp(step * end.power), values[name].shape)
         values[name] = values[name] * by
+
+
+def scale_whole_groups(found: Sequence[Scalable], values: dict[str, Array], goals: Mapping[str, Array]) -> None:
+    """One factor for each group, so that as many weights as possible are as large as they should be.
+
+    Weights tell these of two groups at a time: log|S|/|W| in the middle = Σ power·log factor, solved for the least sum
+    of absolute rests (iteratively reweighted least squares), which a weight that is wrong as a whole does not sway.
+    """
+    rows: dict[str, Array] = {}
+    for number, each in enumerate(found):
+        for end, name in zip(each.group.ends, each.names, strict=True):
+            if name in goals and tells(each.network.nodes[end.node], end, values[name], first=False):
+                rows.setdefault(name, np.zeros(len(found)))[number] += end.power
+    if not rows:
+        return
+    matrix = np.array(list(rows.values()))
+    rest = np.array([magnitude(values[name], goals[name]) for name in rows])
+    factors = np.zeros(len(found))
+    for _ in range(REWEIGHTED):
+        weights = 1 / np.sqrt(np.maximum(np.abs(rest - matrix @ factors), 1e-4))
+        factors = np.linalg.lstsq(matrix * weights[:, None], rest * weights, rcond=None)[0]
+    for each, factor in zip(found, factors, strict=True):
+        take(each, np.full(len(each.logs), factor), values)
+
+
+def magnitude(value: Array, goal: Array) -> float:
+    """The median of log|goal/value| of the larger elements."""
+    both = (np.abs(goal) > np.abs(goal).max(initial=0.0) / 16) & (value != 0)
+    return float(np.median(np.log(np.abs(goal[both] / value[both])))) if both.any() else 0.0
 
 
 def tells(node: onnx.NodeProto, end: End, values: Array, first: bool) -> bool:
