@@ -315,7 +315,8 @@ def squared_error(histogram: Histogram, threshold: float) -> float:
 
 def places_in(histogram: Histogram) -> NDArray[np.float64]:
     """`PARTS` values of |x| in every bin, spread evenly: [2048, PARTS]."""
-    return ((np.arange(BINS * PARTS) + 0.5) * (histogram.width / PARTS)).reshape(BINS, PARTS)
+    places: NDArray[np.float64] = (np.arange(BINS * PARTS, dtype=np.float64) + 0.5) * (histogram.width / PARTS)
+    return places.reshape(BINS, PARTS)
 
 
 def mean_square(histogram: Histogram) -> float:

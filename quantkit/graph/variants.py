@@ -187,9 +187,7 @@ class Variants:
         import onnx
 
         there = {value.name for value in graph.output}
-        graph.output.extend(
-            onnx.ValueInfoProto(name=name) for name in self.twins(part.layer.node) if name not in there
-        )
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.twins(part.layer.node) if name not in there)
         made: set[str] = set()
         for number in sorted({number for number, place in part.floats if place != LAST} | {part.number}):
             node = onnx.NodeProto()
@@ -242,7 +240,9 @@ class Variants:
         layer = QuantizedLayer(name, node.op_type, activations, weights, node.output[0], parameters, matched)
         return Part(layer, number, floats)
 
-    def _of_plain(self, number: int, node: onnx.NodeProto, floats: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], str]:
+    def _of_plain(
+        self, number: int, node: onnx.NodeProto, floats: Mapping[tuple[int, int], str]
+    ) -> dict[tuple[int, int], str]:
         """The constants of a node as the float network has them, where they differ from what the file says."""
         assert self._plain is not None
         found = {}
@@ -261,9 +261,9 @@ class Variants:
         """Constants right behind a layer that quantization changed."""
         found: dict[tuple[int, int], str] = {}
         for other, node in enumerate(self._graph.node):
-            if other != number and node.op_type in ("Add", "Mul", "Sub") and layer.output[0] in node.input:
-                if not any(name in self._sources for name in node.input):
-                    found |= self._of_plain(other, node, {})
+            behind = other != number and node.op_type in ("Add", "Mul", "Sub") and layer.output[0] in node.input
+            if behind and not any(name in self._sources for name in node.input):
+                found |= self._of_plain(other, node, {})
         return found
 
 
@@ -291,9 +291,7 @@ class Twin:
         node = self._by_name.get(name) or self._by_output.get(name)
         return str(node.input[place]) if node is not None and place < len(node.input) else ""
 
-    def changed(
-        self, node: onnx.NodeProto, place: int, own: onnx.TensorProto, model: Model
-    ) -> onnx.TensorProto | None:
+    def changed(self, node: onnx.NodeProto, place: int, own: onnx.TensorProto, model: Model) -> onnx.TensorProto | None:
         """A copy of the constant that the float network reads there; None where it is the same, or of another shape."""
         from onnx import numpy_helper
 

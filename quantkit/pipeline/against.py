@@ -1,7 +1,7 @@
 """A Q/DQ model of any tool beside the float network that it was made of.
 
-Layers are matched by their nodes' names. Where the model was repaired (channels equalized or smoothed), the float network
-is brought into its scale first: the same function, with the weights that were rounded (`repairs.aligning`).
+Layers are matched by their nodes' names. Where the model was repaired (channels equalized or smoothed), the float
+network is brought into its scale first: the same function, with the weights that were rounded (`repairs.aligning`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """layers: where a quantized network loses, tensor by tensor and layer by layer.
 
-A layer is an operator that reads behind Q/DQ pairs, and its quantization is that of what it reads: activations, weights,
-bias. Each is quantized alone in the float network, and left out of the quantized one; what that does to the network's
-outputs ranks them. A layer whose scales do not fit what they are for comes before all others, for it can be mended.
+A layer is an operator that reads behind Q/DQ pairs, and its quantization is that of what it reads: activations,
+weights, bias. Each is quantized alone in the float network, and left out of the quantized one; what that does to the
+network's outputs ranks them. A layer whose scales do not fit comes before all others, for it can be mended.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quantkit.pipeline.noise import Measuring
 from quantkit.pipeline.quantize import refuse_quantized
 from quantkit.pipeline.ranking import Ranked, keeping, ranked
 from quantkit.pipeline.scales import Scales, by_rule, from_table, statistics_for
-from quantkit.pipeline.tensor_errors import MISFIT, Activation, estimated, measured, of_weight
+from quantkit.pipeline.tensor_errors import Activation, estimated, measured, of_weight
 from quantkit.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -145,7 +145,9 @@ def layers(
 
 def refuse_unmeasurable(statistics: Any, table: Any, against: Any, data: Any, options: LayersOptions) -> None:
     """UsageError where the call lacks something, or holds two answers to one question."""
-    given = [name for name, it in (("statistics", statistics), ("table", table), ("against", against)) if it is not None]
+    given = [
+        name for name, it in (("statistics", statistics), ("table", table), ("against", against)) if it is not None
+    ]
     if len(given) != 1:
         raise UsageError(
             f"{' and '.join(given) if given else 'nothing'} says how the network is quantized",
@@ -237,7 +239,7 @@ def tensor_errors(subject: Subject, feed: Feed, options: LayersOptions) -> dict[
 
 def in_order(tensors: Iterable[TensorError]) -> tuple[TensorError, ...]:
     """Worst first: those whose scale does not fit, then by SQNR."""
-    return tuple(sorted(tensors, key=lambda e: (e.misfit_db < MISFIT, e.sqnr_db)))
+    return tuple(sorted(tensors, key=lambda error: (not error.misfit, error.sqnr_db)))
 
 
 def remarks(found: Ranked) -> Iterable[str]:

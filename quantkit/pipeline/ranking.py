@@ -6,7 +6,8 @@
 
 Noise alone says where the loss comes from, and is not hidden by what others do (two layers that read one tensor behind
 one bad scale each gain nothing when left out). But a network forgives much in some places, and a broken scale there is
-broken all the same. So layers come first that would be `MISFIT` dB better with other scales, the others by noise alone.
+broken all the same. So layers come first whose scales do not fit (`MISFIT` dB better with others), the rest by noise
+alone.
 
 Source: one layer at a time as in the accuracy debuggers of the field (Nagel et al. 2021, arXiv 2106.08295, §3.8).
 """
@@ -17,10 +18,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from quantkit.evaluation.sensitivity import LayerError, TensorError
+from quantkit.errors import UsageError
+from quantkit.evaluation.sensitivity import LayerError, TensorError, told
 from quantkit.graph.variants import QuantizedLayer, Variants
 from quantkit.pipeline.noise import Candidate, Measuring, Noise, share
-from quantkit.pipeline.tensor_errors import MISFIT
 
 ALL, NONE = "all layers", "no layer"
 
@@ -109,35 +110,37 @@ def misfit_of(layer: QuantizedLayer, tensors: Mapping[tuple[str, str], TensorErr
 
 def order(layer: LayerError) -> tuple[bool, float]:
     """Worst first; ties stay in graph order."""
-    return layer.misfit_db < MISFIT, layer.alone_db
+    return not layer.misfit, layer.alone_db
 
 
 def keeping(
     measuring: Measuring, variants: Variants, found: Ranked, count: int | None, least_db: float | None
 ) -> tuple[tuple[str, ...], float]:
-    """The first `count` layers of the ranking, or as many as lift the outputs to `least_db`, and what that gives.
+    """The first `count` layers of the ranking, or as many as lift the outputs to `least_db`, and the SQNR then.
 
-    More layers kept is taken to be better, so that few evaluations find how many. UsageError where all are not enough
-    cannot be: with all of them kept, nothing is quantized.
+    More layers kept is taken to be better, so that few evaluations find how many. Layers that the float network does
+    not have by that name are left out. UsageError where the SQNR is not reached with all of the others in float.
     """
-    nodes = found.nodes
+    known = {layer.node for layer in variants.layers if layer.matched}
+    nodes = tuple(node for node in found.nodes if node in known)
 
     def measured(number: int) -> float:
         kept = set(nodes[:number])
-        noise = measuring.noise({"": quantizing(variants, [name for name in nodes if name not in kept])})
-        return noise[""].db
+        names = [layer.node for layer in variants.layers if layer.node not in kept]
+        return measuring.noise({"": quantizing(variants, names)})[""].db
 
     if least_db is None:
         number = min(count or 0, len(nodes))
         return nodes[:number], measured(number)
-    low, high, best = 0, len(nodes), math.inf
-    if found.all_db >= least_db:
-        return (), found.all_db
+    reached = {0: found.all_db, len(nodes): found.none_db if len(nodes) == len(found.nodes) else measured(len(nodes))}
+    if reached[len(nodes)] < least_db:
+        raise UsageError(
+            f"with all layers in float the outputs are at {told(reached[len(nodes)])}; {least_db:g} dB are asked for",
+            remedy="ask for less, or give the float network of this Q/DQ model",
+        )
+    low, high = (0, 0) if found.all_db >= least_db else (0, len(nodes))
     while high - low > 1:
         middle = (low + high) // 2
-        reached = measured(middle)
-        if reached >= least_db:
-            high, best = middle, reached
-        else:
-            low = middle
-    return nodes[:high], best if high < len(nodes) else measured(high)
+        reached[middle] = measured(middle)
+        low, high = (low, middle) if reached[middle] >= least_db else (middle, high)
+    return nodes[:high], reached[high]

@@ -4,14 +4,14 @@
     activations, statistics only  the histogram: values spread evenly within each bin, as rule `mse` takes them
     weights                       every value, with the scales of their channels
 
-Beside each error stands that of the best scale of the same kind. A difference of `MISFIT` says that the scale does not
-fit its tensor: 12 dB are a step four times too large.
+Beside each error stands that of the best scale of the same kind: a large difference says that the scale does not fit
+its tensor.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from quantkit.histogram import Histogram
     from quantkit.values import Array
 
-MISFIT = 12.0
-"""dB. The scales of entropy, minmax, percentile and mse on three networks: 5 dB at most, but where entropy cuts off
-what matters; a scale eight times too large: 16 … 19 dB."""
 FACTORS = tuple(2.0**k for k in range(-3, 4))
 """By which scales are tried, the one that is there among them."""
 FINE = 16
@@ -201,5 +198,3 @@ def along(values: Array, grid: Grid, rank: int) -> Array:
 def energy(values: Array) -> float:
     """Σ x²."""
     return float(np.square(values, dtype=np.float64).sum())
-
-

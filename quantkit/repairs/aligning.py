@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 SWEEPS = 4
-"""Over all groups: the first settles each beside its neighbours, the others take what these have become into account."""
+"""Over all groups: the first settles each beside its neighbours, the others with what these have become."""
 AGREE = np.log(1.1)
 """Estimates that are so near to each other say the same."""
 ONE = np.log(1.03)
@@ -165,10 +165,10 @@ def scale_whole_groups(found: Sequence[Scalable], values: dict[str, Array], goal
         return
     matrix = np.array(list(rows.values()))
     rest = np.array([magnitude(values[name], goals[name]) for name in rows])
-    factors = np.zeros(len(found))
+    factors: Array = np.zeros(len(found))
     for _ in range(REWEIGHTED):
         weights = 1 / np.sqrt(np.maximum(np.abs(rest - matrix @ factors), 1e-4))
-        factors = np.linalg.lstsq(matrix * weights[:, None], rest * weights, rcond=None)[0]
+        factors = np.asarray(np.linalg.lstsq(matrix * weights[:, None], rest * weights, rcond=None)[0], np.float64)
     for each, factor in zip(found, factors, strict=True):
         take(each, np.full(len(each.logs), factor), values)
 
@@ -256,5 +256,3 @@ def agreed(estimates: Array, weights: Array, known: Array, first: bool) -> Array
     chosen = near[best, :, np.arange(total.shape[1])].T * weights[:, None]
     sums: Array = (chosen * np.nan_to_num(total)).sum(axis=0) / np.maximum(chosen.sum(axis=0), 1e-30)
     return np.where(chosen.sum(axis=0) > 0, sums, 0.0) - known
-
-
