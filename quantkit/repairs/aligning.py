@@ -15,7 +15,7 @@ wrong in the file) is thereby left to that weight, as its error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -48,8 +48,12 @@ ROUNDS = 6
 """Of alternating least squares."""
 REWEIGHTED = 30
 """Iterations of reweighted least squares."""
-EXACT = 1e6
-"""How much more than an element of a rounded weight one of a parameter counts that is not rounded."""
+STEP = 1 / (127 * np.sqrt(12))
+"""Standard error of a value that is rounded to 8 bits, as a share of the largest."""
+EXACT = 1e-6
+"""That of a value that is not rounded."""
+SURE = 0.02
+"""A standard error beyond which an estimate is only heard where there is no better one."""
 
 
 @dataclass(slots=True)
@@ -69,37 +73,35 @@ def aligned(plain: Model, other: Model) -> Model:
     theirs = Editor(other)
     nodes = {node.name: node for node in other.proto.graph.node if node.name}
     nodes |= {node.output[0]: node for node in other.proto.graph.node if node.output}
-    for absorbing in ((), ABSORBING):
-        editor = Editor(plain)
-        network = Network(editor, absorbing)
-        values: dict[str, Array] = {}
-        goals: dict[str, Array] = {}
-        found = [scalable(network, group, (theirs, nodes), values, goals) for group in groups(network)]
-        for sweep in range(SWEEPS):
-            for each in found:
-                settle(each, values, goals, first=sweep == 0)
-            scale_whole_groups(found, values, goals)
-        changed = [each for each in found if np.abs(each.logs).max(initial=0.0) > ONE]
-        for each in changed:
-            apply(network, each.group, np.exp(each.logs))
-        if changed:
-            plain = replace(plain, proto=editor.finished())
-    return plain
+    editor = Editor(plain)
+    values: dict[str, Array] = {}
+    goals: dict[str, Array] = {}
+    found = [scalable(network, group, (theirs, nodes), values, goals) for network, group in groups(editor)]
+    for sweep in range(SWEEPS):
+        for each in found:
+            settle(each, values, goals, first=sweep == 0)
+        scale_whole_groups(found, values, goals)
+    changed = [each for each in found if np.abs(each.logs).max(initial=0.0) > ONE]
+    for each in changed:
+        apply(each.network, each.group, np.exp(each.logs))
+    return replace(plain, proto=editor.finished()) if changed else plain
 
 
-def groups(network: Network) -> Iterator[Group]:
-    """The groups that can be scaled, each once, in graph order."""
-    done: set[str] = set()
-    for layer in layers_of(network.editor, {}):
-        rank = len(network.shapes.get(layer.tensor, ()))
-        if layer.tensor in done or not rank:
-            continue
-        if network.absorbing and not comes_from_absorbing(network, layer.tensor):
-            continue
-        group = group_of(network, layer.tensor, Layout(layer.geometry.axis % rank))
-        done.update(group.tensors)
-        if not group.reason and not settled(group, network):
-            yield group
+def groups(editor: Editor) -> list[tuple[Network, Group]]:
+    """The groups that equalization and smoothing can scale, each once, in graph order."""
+    found: dict[frozenset[tuple[int, int, int]], tuple[Network, Group]] = {}
+    for network in (Network(editor), Network(editor, ABSORBING)):
+        done: set[str] = set()
+        for layer in layers_of(editor, {}):
+            rank = len(network.shapes.get(layer.tensor, ()))
+            smooths = not network.absorbing or comes_from_absorbing(network, layer.tensor)
+            if layer.tensor in done or not rank or not smooths:
+                continue
+            group = group_of(network, layer.tensor, Layout(layer.geometry.axis % rank))
+            done.update(group.tensors)
+            if not group.reason and not settled(group, network):
+                found.setdefault(frozenset((e.node, e.place, e.power) for e in group.ends), (network, group))
+    return sorted(found.values(), key=lambda pair: min(end.node for end in pair[1].ends))
 
 
 def scalable(
@@ -128,16 +130,17 @@ def scalable(
 
 def settle(each: Scalable, values: dict[str, Array], goals: Mapping[str, Array], *, first: bool) -> None:
     """Find what the factors of a group still lack, and apply it to `values`."""
-    estimates, weights = [], []
+    estimates, errors = [], []
     for end, name in zip(each.group.ends, each.names, strict=True):
         node = each.network.nodes[end.node]
         if name not in goals or not tells(node, end, values[name], first):
             continue
-        estimates.append(estimate(end, node, (values[name], goals[name]), len(each.logs), first))
-        weights.append(EXACT if node.op_type not in WEIGHTED else values[name].size / len(each.logs))
+        found, error = estimate(end, node, (values[name], goals[name]), len(each.logs), first)
+        estimates.append(found)
+        errors.append(error)
     if not estimates:
         return
-    step = agreed(np.array(estimates), np.array(weights), each.logs, first)
+    step = agreed(np.array(estimates), np.array(errors), each.logs, first)
     if not np.isnan(step).any():
         take(each, step, values)
 
@@ -175,7 +178,8 @@ def scale_whole_groups(found: Sequence[Scalable], values: dict[str, Array], goal
 
 def magnitude(value: Array, goal: Array) -> float:
     """The median of log|goal/value| of the larger elements."""
-    both = (np.abs(goal) > np.abs(goal).max(initial=0.0) / 16) & (value != 0)
+    size = np.abs(goal)
+    both = (size >= np.median(size)) & (size > 0) & (value != 0)
     return float(np.median(np.log(np.abs(goal[both] / value[both])))) if both.any() else 0.0
 
 
@@ -189,8 +193,9 @@ def tells(node: onnx.NodeProto, end: End, values: Array, first: bool) -> bool:
     return not first or values.ndim < 2 or values.shape[1] > 1
 
 
-def estimate(end: End, node: onnx.NodeProto, both: tuple[Array, Array], count: int, first: bool) -> Array:
-    """What a parameter says of the factors of its group: logarithms [C], nan where it says nothing."""
+def estimate(end: End, node: onnx.NodeProto, both: tuple[Array, Array], count: int, first: bool) -> tuple[Array, Array]:
+    """What a parameter says of the factors of its group: logarithms [C], nan where it says nothing, and how sure these
+    are: the standard errors that rounding to 8 bits leaves them."""
     value, goal = both
     indices = spread(replace(end, power=1), np.arange(count, dtype=np.float64), value.shape)
     owner = np.broadcast_to(np.asarray(indices), value.shape).astype(np.int64).reshape(-1)
@@ -200,10 +205,13 @@ def estimate(end: End, node: onnx.NodeProto, both: tuple[Array, Array], count: i
         peak = np.zeros(int(rows.max()) + 1)
         np.maximum.at(peak, rows.reshape(-1), largest.reshape(-1))
         peak[peak == 0] = 1.0
-        value, goal = value / peak[rows], goal / peak[rows]
+        value, goal = (value / peak[rows]).reshape(-1), (goal / peak[rows]).reshape(-1)
+        power = np.sqrt(np.bincount(owner, goal * goal, count))
+        error = STEP / np.maximum(power, STEP)
         if first:
-            return end.power * polished(value.reshape(-1), goal.reshape(-1), owner, other_side(end, rows, value.shape))
-    return np.asarray(end.power * ratio(value.reshape(-1), goal.reshape(-1), owner, count))
+            return end.power * polished(value, goal, owner, other_side(end, rows, both[0].shape)), error
+        return end.power * ratio(value, goal, owner, count), error
+    return end.power * ratio(value.reshape(-1), goal.reshape(-1), owner, count), np.full(count, EXACT)
 
 
 def row_of(node: onnx.NodeProto, end: End, shape: tuple[int, ...]) -> Array:
@@ -241,18 +249,20 @@ def polished(value: Array, goal: Array, owner: Array, other: Array) -> Array:
     return logs
 
 
-def agreed(estimates: Array, weights: Array, known: Array, first: bool) -> Array:
+def agreed(estimates: Array, errors: Array, known: Array, first: bool) -> Array:
     """What the ends of a group [E, C] say together, as logarithms [C]; nan where none says anything."""
     total = estimates + known
     if first:  # each is known up to a constant: that of the first holds
         total = total - np.nanmedian(total - total[:1], axis=1, keepdims=True)
+    unsure = (errors > SURE) & (errors > errors.min(axis=0))
+    total = np.where(unsure, np.nan, total)
     with np.errstate(invalid="ignore"):
-        ones = np.abs(total) < ONE
-        if ones[~np.isnan(total)].mean() >= MOST:
+        if (np.abs(total) < ONE)[~np.isnan(total)].mean() >= MOST:
             return -known
         near = np.abs(total[:, None] - total[None]) < AGREE
     support = near.sum(axis=1) - np.abs(np.nan_to_num(total, nan=1e6)) * 1e-3
     best = np.argmax(support, axis=0)
-    chosen = near[best, :, np.arange(total.shape[1])].T * weights[:, None]
-    sums: Array = (chosen * np.nan_to_num(total)).sum(axis=0) / np.maximum(chosen.sum(axis=0), 1e-30)
-    return np.where(chosen.sum(axis=0) > 0, sums, 0.0) - known
+    chosen = near[best, :, np.arange(total.shape[1])].T / errors**2
+    sums: Array = (chosen * np.nan_to_num(total)).sum(axis=0)
+    told = chosen.sum(axis=0)
+    return np.where(told > 0, sums / np.maximum(told, 1e-30), 0.0) - known
