@@ -307,10 +307,21 @@ def squared_error(histogram: Histogram, threshold: float) -> float:
     """
     if threshold <= 0.0 or not histogram.elements:
         return 0.0 if histogram.amax == 0.0 else float("inf")
-    places = (np.arange(BINS * PARTS) + 0.5) * (histogram.width / PARTS)
+    places = places_in(histogram)
     step = threshold / LEVELS
-    errors = np.square(places - np.minimum(np.rint(places / step), LEVELS) * step).reshape(BINS, PARTS).mean(axis=1)
+    errors = np.square(places - np.minimum(np.rint(places / step), LEVELS) * step).mean(axis=1)
     return float(errors @ histogram.counts) / histogram.elements
+
+
+def places_in(histogram: Histogram) -> NDArray[np.float64]:
+    """`PARTS` values of |x| in every bin, spread evenly: [2048, PARTS]."""
+    places: NDArray[np.float64] = (np.arange(BINS * PARTS, dtype=np.float64) + 0.5) * (histogram.width / PARTS)
+    return places.reshape(BINS, PARTS)
+
+
+def mean_square(histogram: Histogram) -> float:
+    """Mean of x², values spread evenly within each bin as in `squared_error`."""
+    return float(np.square(places_in(histogram)).mean(axis=1) @ histogram.counts) / max(histogram.elements, 1)
 
 
 def squared_errors(

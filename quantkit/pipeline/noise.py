@@ -1,0 +1,221 @@
+"""How far networks are from a reference, on the same batches: noise over signal of the outputs, in one stream.
+
+The data goes by in blocks that fit into memory. For each block the reference runs once, and every candidate is opened,
+run over the block and closed again, a candidate a thread: memory holds one block and as many candidates as there are
+threads, however much data and however many candidates there are.
+
+Source of the measure: signal to quantization noise ratio, 10·log10(Σ ref² / Σ (ref − out)²). Of several outputs the
+ratios are averaged, so that large values do not hide small ones.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.data import Feed
+from quantkit.errors import DataError, ModelError
+from quantkit.graph import Model
+from quantkit.values import Batch
+
+if TYPE_CHECKING:
+    from quantkit.values import Array
+
+BLOCK = 256 << 20
+"""Bytes of inputs and outputs that are held at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A network to be measured. make: makes it when it is its turn. pair: two tensors of it, the second being what the
+    first should be, for `Noise.local`."""
+
+    make: Callable[[], Model]
+    pair: tuple[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Sums:
+    """Energies on their way: output → Σ ref² and Σ (ref − out)²."""
+
+    signal: dict[str, float] = field(default_factory=dict)
+    noise: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, exact: Array, other: Array) -> None:
+        """Count a tensor. Differences that are not finite are infinite noise."""
+        wide = exact.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            noise = float(np.square(wide - other).sum())
+        self.signal[name] = self.signal.get(name, 0.0) + float(np.square(wide).sum())
+        self.noise[name] = self.noise.get(name, 0.0) + (noise if math.isfinite(noise) else math.inf)
+
+    def ratio(self, names: Sequence[str]) -> float:
+        """The mean of noise over signal of tensors."""
+        return sum(share(self.noise[name], self.signal[name]) for name in names) / len(names)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Noise over signal (a ratio of energies) of the outputs, and of the pair that was asked for; 0: exact."""
+
+    outputs: float
+    local: float = 0.0
+
+    @property
+    def db(self) -> float:
+        """SQNR of the outputs in dB."""
+        return decibels(self.outputs)
+
+    @property
+    def local_db(self) -> float:
+        """SQNR of the pair in dB."""
+        return decibels(self.local)
+
+
+def share(noise: float, signal: float) -> float:
+    """noise/signal; 0 for 0/0."""
+    return noise / signal if signal else (math.inf if noise else 0.0)
+
+
+def decibels(ratio: float) -> float:
+    """Noise over signal → dB: inf for none, −inf for noise without end."""
+    return math.inf if ratio == 0.0 else -math.inf if math.isinf(ratio) else -10.0 * math.log10(ratio)
+
+
+class Measuring:
+    """Measures candidates against `reference` on the samples of `feed`, as often as it is asked to.
+
+    Every call of `noise` runs the reference again, and the feed from its start. threads: candidates at once.
+    ModelError where the reference has no float output.
+    """
+
+    def __init__(self, reference: Model, feed: Feed, threads: int | None = None) -> None:
+        self._reference, self._feed = reference, feed
+        self._threads = threads or min(8, os.cpu_count() or 1)
+        self._session = OnnxRuntimeSession(reference, reference.outputs, threads=self._threads)
+        self.outputs = self._session.tensors
+        if not self.outputs:
+            raise ModelError(
+                f"{reference.path} has no float output: noise cannot be measured",
+                remedy="cut the network before its ArgMax, TopK or NonMaxSuppression",
+            )
+        self.samples = 0
+
+    def noise(
+        self, candidates: Mapping[str, Candidate], done: Callable[[int, int], None] = lambda _, __: None
+    ) -> dict[str, Noise]:
+        """The noise of every candidate. done: told how many have been run, of how many.
+
+        DataError where the data yields nothing, or the reference is not finite on it; ModelError where a candidate
+        cannot be run.
+        """
+        sums = {name: Sums() for name in candidates}
+        self.samples = 0
+        run, finished = self._session.runner(), 0
+        pool = ThreadPoolExecutor(self._threads, "quantkit-noise")
+        try:
+            for block in self._blocks(run):
+                finished = self._run_block(pool, block, candidates, sums, (done, finished))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        if not self.samples:
+            raise DataError("the data yields no samples", remedy="give at least one readable sample")
+        return {name: self._found(candidate, sums[name]) for name, candidate in candidates.items()}
+
+    def _found(self, candidate: Candidate, sums: Sums) -> Noise:
+        local = sums.ratio([candidate.pair[0]]) if candidate.pair else 0.0
+        return Noise(sums.ratio([output_key(name) for name in self.outputs]), local)
+
+    def _run_block(
+        self,
+        pool: ThreadPoolExecutor,
+        block: Sequence[tuple[Batch, Mapping[str, Array]]],
+        candidates: Mapping[str, Candidate],
+        sums: Mapping[str, Sums],
+        told: tuple[Callable[[int, int], None], int],
+    ) -> int:
+        done, finished = told
+        stop: list[None] = []
+        futures: set[Future[None]] = {
+            pool.submit(self._run, candidate, block, sums[name], stop) for name, candidate in candidates.items()
+        }
+        try:
+            while futures:
+                ready, futures = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    future.result()
+                    finished += 1
+                    done(finished, len(candidates))
+        except BaseException:
+            stop.append(None)  # those that run end at their next batch
+            raise
+        return finished
+
+    def _run(
+        self, candidate: Candidate, block: Sequence[tuple[Batch, Mapping[str, Array]]], sums: Sums, stop: list[None]
+    ) -> None:
+        """Run one candidate over a block."""
+        if stop:
+            return
+        model = candidate.make()
+        wanted = tuple(dict.fromkeys((*self.outputs, *(candidate.pair or ()))))
+        session = OnnxRuntimeSession(model, wanted)
+        missing = [name for name in wanted if name not in session.tensors]
+        if missing:
+            raise ModelError(
+                f"{model.path}: {missing[0]} is no float output of the quantized network",
+                remedy="quantize the same network that is the reference",
+            )
+        run = session.runner()
+        for batch, exact in block:
+            if stop:
+                return
+            found = run(batch)
+            for name in self.outputs:
+                sums.add(output_key(name), exact[name], same_shape(found[name], exact[name], name))
+            if candidate.pair:
+                own, ideal = candidate.pair
+                sums.add(own, found[ideal], found[own])
+
+    def _blocks(self, run: Any) -> Iterator[list[tuple[Batch, Mapping[str, Array]]]]:
+        """Batches with the reference's outputs, as many as fit."""
+        block: list[tuple[Batch, Mapping[str, Array]]] = []
+        size = 0
+        for portion in self._feed.portions():
+            exact = dict(run(portion.batch))
+            for name, values in exact.items():
+                if not np.isfinite(values).all():
+                    raise DataError(
+                        f"output {name!r} of {self._reference.path} holds NaN or Inf for {portion.names[0]} …",
+                        remedy="mend the network or remove the sample",
+                    )
+            self.samples += portion.samples
+            block.append((portion.batch, exact))
+            size += sum(values.nbytes for values in (*portion.batch.values(), *exact.values()))
+            if size >= BLOCK:
+                yield block
+                block, size = [], 0
+        if block:
+            yield block
+
+
+def output_key(name: str) -> str:
+    """Under which the energies of an output are kept: it may be one of a pair as well."""
+    return f"output {name}"
+
+
+def same_shape(values: Array, exact: Array, name: str) -> Array:
+    """The values. ModelError where they have another shape than the reference's."""
+    if values.shape != exact.shape:
+        raise ModelError(
+            f"output {name!r} has shape {list(values.shape)}, that of the float network {list(exact.shape)}",
+            remedy="cut the network before operators whose output's shape depends on values (NonMaxSuppression)",
+        )
+    return values

@@ -1,0 +1,268 @@
+"""A float network in the scale of a repaired one: the factors that its channels were multiplied with, read off weights.
+
+Equalization and smoothing divide the channels of a group of tensors by factors and multiply the weights around it
+(`linking`). A file that was quantized afterwards does not say them, but its weights do: those on both sides of a group
+agree about its factors. Applied to the float network these change nothing that it computes, and its weights become
+those that were rounded, before they were.
+
+    one weight      S = diag(a)·W·diag(b) + rounding    a and b up to a common factor, by alternating least squares
+    one group       1/a of what makes it, b of what reads it: what most of them say, of equals the factor next to 1
+    all groups      the factor that is common to a group's channels, so that most weights are as large as they should be
+
+A group most of whose factors are 1 was not scaled. What a single weight says against all others (a channel that is
+wrong in the file) is thereby left to that weight, as its error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quantkit.graph.heads import WEIGHTED
+from quantkit.graph.inserting import weight_axis
+from quantkit.graph.model import Model
+from quantkit.repairs.editing import Editor
+from quantkit.repairs.groups import group_of
+from quantkit.repairs.layers import layers_of
+from quantkit.repairs.linking import End, Group, Layout, Network, spread
+from quantkit.repairs.scaling import apply, channels_of, settled
+from quantkit.repairs.smoothing import ABSORBING, comes_from_absorbing
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.values import Array
+
+SWEEPS = 4
+"""Over all groups: the first settles each beside its neighbours, the others with what these have become."""
+AGREE = np.log(1.1)
+"""Estimates that are so near to each other say the same."""
+ONE = np.log(1.03)
+"""A factor so near to 1 is 1."""
+MOST = 0.6
+"""Of the estimates of a group that are 1: it was not scaled."""
+ROUNDS = 6
+"""Of alternating least squares."""
+REWEIGHTED = 30
+"""Iterations of reweighted least squares."""
+STEP = 1 / (127 * np.sqrt(12))
+"""Standard error of a value that is rounded to 8 bits, as a share of the largest."""
+EXACT = 1e-6
+"""That of a value that is not rounded."""
+SURE = 0.02
+"""A standard error beyond which an estimate is only heard where there is no better one."""
+
+
+@dataclass(slots=True)
+class Scalable:
+    """A group on its way: its ends, for each the parameter's name, and the factors so far, as logarithms [C]."""
+
+    network: Network
+    group: Group
+    names: tuple[str, ...]
+    logs: Array
+
+
+def aligned(plain: Model, other: Model) -> Model:
+    """`plain` with the factors that `other` has, the same network with other weights and without Q/DQ; `plain` itself
+    where there are none. Nodes are matched by name, or by their first output. ModelError where a weight is not finite.
+    """
+    theirs = Editor(other)
+    nodes = {node.name: node for node in other.proto.graph.node if node.name}
+    nodes |= {node.output[0]: node for node in other.proto.graph.node if node.output}
+    editor = Editor(plain)
+    values: dict[str, Array] = {}
+    goals: dict[str, Array] = {}
+    found = [scalable(network, group, (theirs, nodes), values, goals) for network, group in groups(editor)]
+    for sweep in range(SWEEPS):
+        for each in found:
+            settle(each, values, goals, first=sweep == 0)
+        scale_whole_groups(found, values, goals)
+    changed = [each for each in found if np.abs(each.logs).max(initial=0.0) > ONE]
+    for each in changed:
+        apply(each.network, each.group, np.exp(each.logs))
+    return replace(plain, proto=editor.finished()) if changed else plain
+
+
+def groups(editor: Editor) -> list[tuple[Network, Group]]:
+    """The groups that equalization and smoothing can scale, each once, in graph order."""
+    found: dict[frozenset[tuple[int, int, int]], tuple[Network, Group]] = {}
+    for network in (Network(editor), Network(editor, ABSORBING)):
+        done: set[str] = set()
+        for layer in layers_of(editor, {}):
+            rank = len(network.shapes.get(layer.tensor, ()))
+            smooths = not network.absorbing or comes_from_absorbing(network, layer.tensor)
+            if layer.tensor in done or not rank or not smooths:
+                continue
+            group = group_of(network, layer.tensor, Layout(layer.geometry.axis % rank))
+            done.update(group.tensors)
+            if not group.reason and not settled(group, network):
+                found.setdefault(frozenset((e.node, e.place, e.power) for e in group.ends), (network, group))
+    return sorted(found.values(), key=lambda pair: min(end.node for end in pair[1].ends))
+
+
+def scalable(
+    network: Network,
+    group: Group,
+    other: tuple[Editor, Mapping[str, onnx.NodeProto]],
+    values: dict[str, Array],
+    goals: dict[str, Array],
+) -> Scalable:
+    """A group with the values of its parameters in both networks, where the other has them in the same shape."""
+    theirs, nodes = other
+    names = []
+    for end in group.ends:
+        node = network.nodes[end.node]
+        name = node.input[end.place]
+        names.append(name)
+        twin = nodes.get(node.name) or nodes.get(node.output[0])
+        values.setdefault(name, network.editor.values(name).astype(np.float64))
+        if name in goals or twin is None or twin.op_type != node.op_type or end.place >= len(twin.input):
+            continue
+        goal = twin.input[end.place]
+        if theirs.constant(goal) and theirs.shape(goal) == values[name].shape:
+            goals[name] = theirs.values(goal).astype(np.float64)
+    return Scalable(network, group, tuple(names), np.zeros(channels_of(group, network)))
+
+
+def settle(each: Scalable, values: dict[str, Array], goals: Mapping[str, Array], *, first: bool) -> None:
+    """Find what the factors of a group still lack, and apply it to `values`."""
+    estimates, errors = [], []
+    for end, name in zip(each.group.ends, each.names, strict=True):
+        node = each.network.nodes[end.node]
+        if name not in goals or not tells(node, end, values[name], first):
+            continue
+        found, error = estimate(end, node, (values[name], goals[name]), len(each.logs), first)
+        estimates.append(found)
+        errors.append(error)
+    if not estimates:
+        return
+    step = agreed(np.array(estimates), np.array(errors), each.logs, first)
+    if not np.isnan(step).any():
+        take(each, step, values)
+
+
+def take(each: Scalable, step: Array, values: dict[str, Array]) -> None:
+    """Multiply what reads a group by factors, divide what makes it. step: their logarithms [C]."""
+    each.logs = each.logs + step
+    for end, name in zip(each.group.ends, each.names, strict=True):
+        by = spread(end, np.exp(step * end.power), values[name].shape)
+        values[name] = values[name] * by
+
+
+def scale_whole_groups(found: Sequence[Scalable], values: dict[str, Array], goals: Mapping[str, Array]) -> None:
+    """One factor for each group, so that as many weights as possible are as large as they should be.
+
+    Weights tell these of two groups at a time: log|S|/|W| in the middle = Σ power·log factor, solved for the least sum
+    of absolute rests (iteratively reweighted least squares), which a weight that is wrong as a whole does not sway.
+    """
+    rows: dict[str, Array] = {}
+    for number, each in enumerate(found):
+        for end, name in zip(each.group.ends, each.names, strict=True):
+            if name in goals and tells(each.network.nodes[end.node], end, values[name], first=False):
+                rows.setdefault(name, np.zeros(len(found)))[number] += end.power
+    if not rows:
+        return
+    matrix = np.array(list(rows.values()))
+    rest = np.array([magnitude(values[name], goals[name]) for name in rows])
+    factors: Array = np.zeros(len(found))
+    for _ in range(REWEIGHTED):
+        weights = 1 / np.sqrt(np.maximum(np.abs(rest - matrix @ factors), 1e-4))
+        factors = np.asarray(np.linalg.lstsq(matrix * weights[:, None], rest * weights, rcond=None)[0], np.float64)
+    for each, factor in zip(found, factors, strict=True):
+        take(each, np.full(len(each.logs), factor), values)
+
+
+def magnitude(value: Array, goal: Array) -> float:
+    """The median of log|goal/value| of the larger elements."""
+    size = np.abs(goal)
+    both = (size >= np.median(size)) & (size > 0) & (value != 0)
+    return float(np.median(np.log(np.abs(goal[both] / value[both])))) if both.any() else 0.0
+
+
+def tells(node: onnx.NodeProto, end: End, values: Array, first: bool) -> bool:
+    """Whether a parameter tells the factors: biases are corrected by other repairs, and a depthwise weight tells those
+    of both of its sides at once, of which one has to be settled before."""
+    if node.op_type not in WEIGHTED:
+        return node.op_type not in ("Add", "Sub")
+    if end.place == 2:
+        return False
+    return not first or values.ndim < 2 or values.shape[1] > 1
+
+
+def estimate(end: End, node: onnx.NodeProto, both: tuple[Array, Array], count: int, first: bool) -> tuple[Array, Array]:
+    """What a parameter says of the factors of its group: logarithms [C], nan where it says nothing, and how sure these
+    are: the standard errors that rounding to 8 bits leaves them."""
+    value, goal = both
+    indices = spread(replace(end, power=1), np.arange(count, dtype=np.float64), value.shape)
+    owner = np.broadcast_to(np.asarray(indices), value.shape).astype(np.int64).reshape(-1)
+    if node.op_type in WEIGHTED:
+        rows = row_of(node, end, value.shape)
+        largest = np.maximum(np.abs(goal).reshape(rows.shape), 0)
+        peak = np.zeros(int(rows.max()) + 1)
+        np.maximum.at(peak, rows.reshape(-1), largest.reshape(-1))
+        peak[peak == 0] = 1.0
+        value, goal = (value / peak[rows]).reshape(-1), (goal / peak[rows]).reshape(-1)
+        power = np.sqrt(np.bincount(owner, goal * goal, count))
+        error = STEP / np.maximum(power, STEP)
+        if first:
+            return end.power * polished(value, goal, owner, other_side(end, rows, both[0].shape)), error
+        return end.power * ratio(value, goal, owner, count), error
+    return end.power * ratio(value.reshape(-1), goal.reshape(-1), owner, count), np.full(count, EXACT)
+
+
+def row_of(node: onnx.NodeProto, end: End, shape: tuple[int, ...]) -> Array:
+    """The output channel of every element of a weight."""
+    axis = weight_axis(node, end.place, len(shape))
+    index = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
+    return np.broadcast_to(index, shape)
+
+
+def other_side(end: End, rows: Array, shape: tuple[int, ...]) -> Array:
+    """For every element of a weight, the channel on the side that is not the group's."""
+    if end.power > 0:
+        return rows.reshape(-1)
+    axis = next(d for d in range(len(shape)) if d != end.axis % len(shape))
+    index = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
+    return np.broadcast_to(index, shape).reshape(-1)
+
+
+def ratio(value: Array, goal: Array, owner: Array, count: int) -> Array:
+    """Logarithm of the least squares factor from `value` to `goal` for each owner."""
+    product = np.bincount(owner, value * goal, count)
+    square = np.bincount(owner, value * value, count)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = np.log(np.where(product > 0, product / square, np.nan))
+    return found
+
+
+def polished(value: Array, goal: Array, owner: Array, other: Array) -> Array:
+    """The same where the other side has unknown factors as well; up to a constant, its median is taken as 0."""
+    count, others = int(owner.max()) + 1, int(other.max()) + 1
+    logs, rest = np.zeros(count), np.zeros(others)
+    for _ in range(ROUNDS):
+        rest += np.nan_to_num(ratio(value * np.exp(logs[owner] + rest[other]), goal, other, others))
+        logs += np.nan_to_num(ratio(value * np.exp(logs[owner] + rest[other]), goal, owner, count))
+    return logs
+
+
+def agreed(estimates: Array, errors: Array, known: Array, first: bool) -> Array:
+    """What the ends of a group [E, C] say together, as logarithms [C]; nan where none says anything."""
+    total = estimates + known
+    if first:  # each is known up to a constant: that of the first holds
+        total = total - np.nanmedian(total - total[:1], axis=1, keepdims=True)
+    unsure = (errors > SURE) & (errors > errors.min(axis=0))
+    total = np.where(unsure, np.nan, total)
+    with np.errstate(invalid="ignore"):
+        if (np.abs(total) < ONE)[~np.isnan(total)].mean() >= MOST:
+            return -known
+        near = np.abs(total[:, None] - total[None]) < AGREE
+    support = near.sum(axis=1) - np.abs(np.nan_to_num(total, nan=1e6)) * 1e-3
+    best = np.argmax(support, axis=0)
+    chosen = near[best, :, np.arange(total.shape[1])].T / errors**2
+    sums: Array = (chosen * np.nan_to_num(total)).sum(axis=0)
+    told = chosen.sum(axis=0)
+    return np.where(told > 0, sums / np.maximum(told, 1e-30), 0.0) - known
