@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from quantkit.data.feed import (
     samples_in,
 )
 from quantkit.data.images import stamp
-from quantkit.errors import DataError, UsageError
+from quantkit.errors import DataError
+from quantkit.plugin import load_plugin
 from quantkit.values import Batch, ModelInput
 
 
@@ -138,24 +137,11 @@ def only_input(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Batch
 
 def load_callable(text: str) -> Callable[[], Iterable[Any]]:
     """`module:callable` → the callable; modules in the working directory are found. UsageError."""
-    module_name, _, attribute = text.partition(":")
-    sys.path.insert(0, "")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name and not module_name.startswith(f"{error.name}."):
-            raise
-        raise UsageError(
-            f"--data {text}: there is no module {module_name!r}",
-            remedy="give a path that exists, or module:callable with the module in this directory or installed",
-        ) from None
-    finally:
-        sys.path.remove("")
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        raise UsageError(
-            f"--data {text}: {module_name} has no callable {attribute!r}",
-            remedy="name a function that returns an iterable of batches",
-        )
-    result: Callable[[], Iterable[Any]] = found
-    return result
+    return load_plugin(
+        text,
+        option="--data",
+        remedies=(
+            "give a path that exists, or module:callable with the module in this directory or installed",
+            "name a function that returns an iterable of batches",
+        ),
+    )
