@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +20,14 @@ from quantkit.errors import ModelError
 from quantkit.frameworks import layout
 from quantkit.frameworks.conversion import Source, convert, opset_of, require_tensorflow, tensorflow
 from quantkit.frameworks.silence import silenced
+from quantkit.frameworks.tflite_file import contents, read
 from quantkit.frameworks.value import Exported
 from quantkit.values import Array, Batch
 
-IDENTIFIER = b"TFL3"
-QUANTIZED = frozenset({"UINT8", "INT8", "INT16", "INT4"})
-PREFIX = "serving_default_"
 DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
 MISSING = "the TFLite interpreter is not installed: pip install ai-edge-litert"
-INTEGER = "the TFLite model takes whole numbers, the ONNX model float32"
+ROUNDING = 0.25
+"""Share of an output's magnitude by which TFLite's own whole numbers may differ from the float network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +39,6 @@ class TfliteOptions:
     inputs_as_nchw: bool = False
     dequantize: bool = False
     tolerance: float = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What a TFLite file says of itself.
-
-    inputs, outputs: tensor name → name in its signature, or a clean one. shapes: of the inputs, None where an axis is
-    dynamic. quantized: names of quantized tensors.
-    """
-
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    shapes: Mapping[str, tuple[int | None, ...]]
-    dtypes: Mapping[str, str]
-    quantized: tuple[str, ...]
 
 
 def exported(path: Path, options: TfliteOptions, folder: Path) -> Exported:
@@ -71,94 +54,45 @@ def exported(path: Path, options: TfliteOptions, folder: Path) -> Exported:
             "points, which TensorRT does not have",
             remedy="give the float model that it was made of; --dequantize makes a float network of this one",
         )
-    first = next(iter(found.shapes.values()), ())
-    batch = options.fixed_batch or (first[0] if first and first[0] else None)
     example = {
-        found.inputs[tensor]: np.zeros([d or 1 for d in shape], DTYPES.get(found.dtypes[tensor], "float32"))
-        for tensor, shape in found.shapes.items()
+        entry.name: np.zeros([d or 1 for d in entry.shape], DTYPES.get(entry.dtype, "float32"))
+        for entry in found.inputs
     }
     images = layout.images(example)
     turned = images if options.inputs_as_nchw else ()
-    source = Source(tflite=path, names={**found.inputs, **found.outputs})
+    source = Source(tflite=path, names={entry.tensor: entry.name for entry in (*found.inputs, *found.outputs)})
     target = folder / "model.onnx"
-    nchw = [tensor for tensor, name in found.inputs.items() if name in turned]
+    nchw = [entry.tensor for entry in found.inputs if entry.name in turned]
     exporter = convert(source, target, opset, nchw=nchw, dequantize=options.dequantize)
-    whole = found.quantized and any(dtype in QUANTIZED for dtype in found.dtypes.values())
-    opened = None if whole else interpreter(content)
+    if found.quantized:
+        refuse_whole(path, target)
+    opened = interpreter(content)
     return Exported(
         target,
         source=opened[1] if opened else "TFLite",
         exporter=exporter,
         example={n: layout.channels_first(a) if n in turned else a for n, a in example.items()},
         run=Reference(opened[0], turned) if opened else None,
-        unchecked="" if opened else INTEGER if whole else MISSING,
-        fixed_batch=batch if options.fixed_batch else None,
-        exact=not found.quantized,
+        unchecked="" if opened else MISSING,
+        ranges={entry.name: entry.range for entry in found.inputs if entry.range},
+        fixed_batch=options.fixed_batch,
+        rounding=ROUNDING if found.quantized else 0.0,
         notes=() if turned else layout.told(images),
     )
 
 
-def read(path: Path) -> bytes:
-    """The file. ModelError where there is none, or it is no TFLite model."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror or error}", remedy="give the path of a .tflite model") from None
-    if content[4:8] != IDENTIFIER:
-        raise ModelError(f"{path} is not a TFLite model", remedy="give a .tflite file")
-    return content
+def refuse_whole(path: Path, target: Path) -> None:
+    """Give the network real inputs and outputs. ModelError where it keeps others."""
+    from quantkit.graph import load_model
+    from quantkit.graph.ends import with_real_ends
 
-
-def contents(path: Path, content: bytes) -> Contents:
-    """Inputs, outputs and quantized tensors. ModelError where the file is damaged."""
-    from tf2onnx.tflite.Model import Model
-    from tf2onnx.tflite.TensorType import TensorType
-
-    types = {number: name for name, number in vars(TensorType).items() if isinstance(number, int)}
-    try:
-        model = Model.GetRootAsModel(bytearray(content), 0)
-        graph = model.Subgraphs(0)
-        tensors = [graph.Tensors(i) for i in range(graph.TensorsLength())]
-        signed = signature_names(model)
-        inputs = [int(graph.Inputs(i)) for i in range(graph.InputsLength())]
-        outputs = [int(graph.Outputs(i)) for i in range(graph.OutputsLength())]
-        return Contents(
-            {tensors[i].Name().decode(): signed.get(i) or clean(tensors[i].Name().decode()) for i in inputs},
-            {tensors[i].Name().decode(): signed.get(i) or clean(tensors[i].Name().decode()) for i in outputs},
-            {tensors[i].Name().decode(): shape_of(tensors[i]) for i in inputs},
-            {tensors[i].Name().decode(): types.get(tensors[i].Type(), "") for i in inputs},
-            tuple(t.Name().decode() for t in tensors if is_quantized(t, types)),
+    proto = with_real_ends(load_model(target).proto)
+    target.write_bytes(proto.SerializeToString(deterministic=True))
+    if whole := [i.name for i in load_model(target).inputs if i.dtype in ("uint8", "int8", "int16")]:
+        raise ModelError(
+            f"{path} takes whole numbers as {whole[0]}, which tf2onnx could not make real",
+            remedy="without --inputs-as-nchw it may; else convert it anew with inference_input_type=tf.float32",
         )
-    except (struct.error, IndexError, AttributeError, UnicodeDecodeError, TypeError) as error:
-        raise ModelError(f"{path} is damaged: {error}", remedy="convert the model again") from None
-
-
-def signature_names(model: Any) -> dict[int, str]:
-    """Tensor number → its name in the only signature of the model."""
-    if model.SignatureDefsLength() != 1:
-        return {}
-    signature = model.SignatureDefs(0)
-    maps = [signature.Inputs(i) for i in range(signature.InputsLength())]
-    maps += [signature.Outputs(i) for i in range(signature.OutputsLength())]
-    names = {int(entry.TensorIndex()): entry.Name().decode() for entry in maps}
-    return names if len(set(names.values())) == len(names) else {}
-
-
-def clean(name: str) -> str:
-    """A tensor's name without what TensorFlow puts around it."""
-    return name.removesuffix(":0").removeprefix(PREFIX)
-
-
-def shape_of(tensor: Any) -> tuple[int | None, ...]:
-    """A tensor's shape, None where it is dynamic."""
-    dims = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else tensor.ShapeAsNumpy()
-    return tuple(int(d) if d > 0 else None for d in np.atleast_1d(dims)) if not isinstance(dims, int) else ()
-
-
-def is_quantized(tensor: Any, types: Mapping[int, str]) -> bool:
-    """Whether a tensor holds whole numbers that stand for others."""
-    quantization = tensor.Quantization()
-    return types.get(tensor.Type()) in QUANTIZED and quantization is not None and quantization.ScaleLength() > 0
 
 
 def interpreter(content: bytes) -> tuple[Any, str] | None:
@@ -184,11 +118,31 @@ class Reference:
         """In the order of the ONNX model's outputs. ValueError, RuntimeError where it does not run in this size."""
         arrays = [layout.channels_last(a) if n in self.turned else a for n, a in batch.items()]
         with silenced():
-            places = [detail["index"] for detail in self.interpreter.get_input_details()]
-            for place, array in zip(places, arrays, strict=True):
-                self.interpreter.resize_tensor_input(place, array.shape)
+            inputs = self.interpreter.get_input_details()
+            for detail, array in zip(inputs, arrays, strict=True):
+                self.interpreter.resize_tensor_input(detail["index"], array.shape)
             self.interpreter.allocate_tensors()
-            for place, array in zip(places, arrays, strict=True):
-                self.interpreter.set_tensor(place, array)
+            for detail, array in zip(inputs, arrays, strict=True):
+                self.interpreter.set_tensor(detail["index"], as_whole(array, detail))
             self.interpreter.invoke()
-        return [self.interpreter.get_tensor(detail["index"]) for detail in self.interpreter.get_output_details()]
+            outputs = self.interpreter.get_output_details()
+            return [as_real(self.interpreter.get_tensor(detail["index"]), detail) for detail in outputs]
+
+
+def as_whole(array: Array, detail: Mapping[str, Any]) -> Array:
+    """Real numbers as the whole numbers that a quantized input takes: round(x/scale) + zero point."""
+    scale, zero = detail["quantization"]
+    if not scale or np.dtype(detail["dtype"]).kind not in "iu":
+        return array
+    limits = np.iinfo(detail["dtype"])
+    whole: Array = np.clip(np.rint(array / scale) + zero, limits.min, limits.max).astype(detail["dtype"])
+    return whole
+
+
+def as_real(array: Array, detail: Mapping[str, Any]) -> Array:
+    """What the whole numbers of a quantized output stand for: scale·(q − zero point)."""
+    scale, zero = detail["quantization"]
+    if not scale or array.dtype.kind not in "iu":
+        return array
+    real: Array = ((array.astype(np.float32) - zero) * scale).astype(np.float32)
+    return real

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -34,7 +34,8 @@ class Exported:
 
     source: framework and version. exporter: what made the file. example: inputs by name, batch first, in the order of
     the ONNX model's. run: the framework's own outputs for a batch, None where `unchecked` says why it cannot tell.
-    exact: whether the outputs should be equal up to rounding.
+    ranges: of inputs that are not drawn from a normal distribution. rounding: share of an output's magnitude by which
+    the framework's own outputs may be off, 0 for a float network.
     """
 
     path: Path
@@ -44,20 +45,23 @@ class Exported:
     run: Run | None
     unchecked: str = ""
     fixed_batch: int | None = None
-    exact: bool = True
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rounding: float = 0.0
     notes: tuple[str, ...] = ()
 
 
-def drawn(example: Batch, batch: int, generator: Generator) -> Batch:
-    """Random inputs for `batch` samples: normal where floats are, else drawn from the example's values."""
-    return {name: random_like(array, batch, generator) for name, array in example.items()}
+def drawn(found: Exported, batch: int, generator: Generator) -> Batch:
+    """Random inputs for `batch` samples: normal where floats are, or even over their range; else of the example's."""
+    return {n: random_like(array, batch, generator, found.ranges.get(n)) for n, array in found.example.items()}
 
 
-def random_like(array: Array, batch: int, generator: Generator) -> Array:
+def random_like(array: Array, batch: int, generator: Generator, limits: tuple[float, float] | None = None) -> Array:
     """A random array of the example's dtype, with `batch` in place of its first axis; scalars stay as they are."""
     if not array.ndim:
         return array
     shape = (batch, *array.shape[1:])
+    if array.dtype.kind == "f" and limits:
+        return generator.uniform(*limits, shape).astype(array.dtype)
     if array.dtype.kind == "f":
         return generator.standard_normal(shape).astype(array.dtype)
     return np.ascontiguousarray(generator.choice(array.ravel(), shape)) if array.size else np.zeros(shape, array.dtype)

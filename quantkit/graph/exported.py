@@ -3,7 +3,7 @@
     left behind by exporters                        here
     stack traces, source lines, paths (PyTorch)     gone, with all other documentation and metadata
     s77, unk__46 as the first axis of an input      batch
-    node_Conv_64, getitem (torch.export)            stem.0/Conv, stem.0/Conv_output_0: the module's own names
+    node_Conv_64, Conv2D__12, const_fold_opt__41    names of layers (quantkit.graph.naming)
     operator sets that no node uses (tf2onnx)       gone
     local functions (torch.export)                  inlined
 
@@ -12,20 +12,16 @@ What the network computes, its weights, and the names of its inputs and outputs 
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import onnx
 
-from quantkit.graph.model import Model, subgraphs
+from quantkit.graph.model import Model
+from quantkit.graph.naming import all_graphs, all_nodes, name_plainly
 from quantkit.graph.weights import graph_tensors, node_tensors
 
 BATCH = "batch"
-SCOPES = "pkg.torch.onnx.name_scopes"
-"""Where torch.export's exporter writes the path of the module that a node comes from, and the operator's name."""
-OUTPUT = "_output_{}"
-"""As the TorchScript exporter names what a node makes."""
 
 
 def plain(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelProto:
@@ -34,7 +30,7 @@ def plain(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelProto:
     proto.CopyFrom(model.proto)
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
-    rename_nodes(proto.graph)
+    name_plainly(proto)
     name_batch(proto.graph, fixed_batch)
     strip(proto)
     used = {node.domain for node in all_nodes(proto.graph)}
@@ -43,24 +39,6 @@ def plain(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelProto:
     proto.opset_import.extend(kept)
     proto.graph.name = "network"
     return proto
-
-
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of those inside it."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in subgraphs(attribute):
-                yield from all_nodes(inner)
-
-
-def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those inside it."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in subgraphs(attribute):
-                yield from all_graphs(inner)
 
 
 def strip(proto: onnx.ModelProto) -> None:
@@ -80,50 +58,6 @@ def clear(messages: Iterable[Any]) -> None:
         for name in ("doc_string", "metadata_props"):
             if name in message.DESCRIPTOR.fields_by_name:
                 message.ClearField(name)
-
-
-def rename_nodes(graph: onnx.GraphProto) -> None:
-    """Nodes, and what they make, by the module that they come from, where the exporter tells it; in place."""
-    weights = {weight.name for weight in graph.initializer}
-    seen: dict[str, int] = {}
-    renamed: dict[str, str] = {}
-    for node in graph.node:
-        scope = scope_of(node, weights)
-        if scope is None:
-            continue
-        name = f"{scope}/{node.op_type}" if scope else node.op_type
-        seen[name] = count = seen.get(name, 0) + 1
-        node.name = name if count == 1 else f"{name}_{count - 1}"
-        renamed |= {tensor: node.name + OUTPUT.format(i) for i, tensor in enumerate(node.output) if tensor}
-    taken = {value.name for value in (*graph.input, *graph.output)} | weights
-    rename_tensors(graph, {old: new for old, new in renamed.items() if old not in taken and new not in taken})
-
-
-def scope_of(node: onnx.NodeProto, weights: set[str]) -> str | None:
-    """The module of a node: the owner of its weight, else what the exporter wrote. None where it wrote nothing."""
-    text = next((entry.value for entry in getattr(node, "metadata_props", ()) if entry.key == SCOPES), None)
-    if text is None:
-        return None
-    owner = next((name.rpartition(".")[0] for name in node.input if name in weights and name.endswith(".weight")), "")
-    if owner:
-        return owner
-    try:
-        scopes = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return None
-    return str(scopes[-2]) if isinstance(scopes, list) and len(scopes) > 1 else ""
-
-
-def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Other names for tensors, also where graphs inside read them; in place."""
-    if not names:
-        return
-    for part in all_graphs(graph):
-        for value in (*part.input, *part.output, *part.value_info, *part.initializer):
-            value.name = names.get(value.name, value.name)
-        for node in part.node:
-            node.input[:] = [names.get(name, name) for name in node.input]
-            node.output[:] = [names.get(name, name) for name in node.output]
 
 
 def name_batch(graph: onnx.GraphProto, fixed: int | None) -> None:

@@ -48,11 +48,11 @@ def compare(model: Model, found: Exported, tolerance: float) -> tuple[Compared, 
     generator = np.random.default_rng(SEED)
     results: list[Compared] = []
     for batch in BATCHES if fixed is None else (fixed,):
-        inputs = drawn(found.example, batch, generator)
+        inputs = drawn(found, batch, generator)
         expected = reference(found, inputs, batch)
         results += compared(model.outputs, expected, ran(session, inputs, batch, found), batch)
     worst = max(results, key=lambda r: (not np.isfinite(r.share), r.share))
-    if found.exact and not worst.share <= tolerance:
+    if not worst.share <= max(tolerance, found.rounding):
         raise ModelError(
             f"output {worst.output} of the ONNX model differs from {found.source}'s by {worst.largest:.3g} at batch "
             f"{worst.batch} (its largest value is {worst.magnitude:.3g})",
