@@ -1,0 +1,112 @@
+"""tf2onnx: a TensorFlow graph or a TFLite file → ONNX.
+
+tf2onnx 1.17 is the first that works beside numpy 2 and current onnx and protobuf; it needs TensorFlow for TFLite files
+too. Its own functions go on after operators that they cannot convert; here that is an error. Its names hold a counter
+of the whole process, which begins anew here, so that the same network gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.errors import BackendError, ModelError, UsageError
+from quantkit.frameworks.silence import silenced
+
+LEAST_OPSET, DEFAULT_OPSET, MOST_OPSET = 13, 17, 18
+"""13 is the first with per-channel Q/DQ, 18 the newest that tf2onnx 1.17 writes; TensorRT 8.6 reads up to 17."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What tf2onnx converts: a frozen graph with its input and output tensors, or a TFLite file.
+
+    names: tensor → name of the input or output in ONNX.
+    """
+
+    graph: Any = None
+    tflite: Path | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    names: Mapping[str, str] | None = None
+
+
+def require_tensorflow() -> None:
+    """BackendError where TensorFlow or tf2onnx is missing."""
+    for name, title in (("tensorflow", "TensorFlow"), ("tf2onnx", "tf2onnx")):
+        if importlib.util.find_spec(name) is None:
+            raise BackendError(f"{title} is not installed", remedy="pip install 'quantkit[tensorflow]'")
+
+
+def tensorflow() -> Any:
+    """The library, without what it says on standard error while it is loaded. BackendError."""
+    require_tensorflow()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
+    with silenced():
+        import tensorflow as tf
+    return tf
+
+
+def opset_of(opset: int | None) -> int:
+    """The operator set to write. UsageError."""
+    if opset is not None and not LEAST_OPSET <= opset <= MOST_OPSET:
+        raise UsageError(f"--opset {opset} is not in {LEAST_OPSET} … {MOST_OPSET}", remedy="leave it out")
+    return opset or DEFAULT_OPSET
+
+
+def convert(source: Source, path: Path, opset: int, *, nchw: Sequence[str] = (), dequantize: bool = False) -> str:
+    """Write ONNX to `path`; returns what did it. nchw: inputs that get their channels first. ModelError."""
+    tf = tensorflow()
+    import tf2onnx
+    from tf2onnx import optimizer, tfonnx
+
+    try:
+        with counting_anew(tf2onnx.utils), silenced(), tf.device("/cpu:0"), tf.Graph().as_default() as graph:
+            if source.graph is not None:
+                tf.import_graph_def(source.graph, name="")
+            made = tfonnx.process_tf_graph(
+                graph,
+                continue_on_error=False,
+                opset=opset,
+                input_names=list(source.inputs) or None,
+                output_names=list(source.outputs) or None,
+                inputs_as_nchw=list(nchw),
+                tensors_to_rename=dict(source.names) if source.names else None,
+                tflite_path=str(source.tflite) if source.tflite else None,
+                dequantize=dequantize,
+            )
+            proto = optimizer.optimize_graph(made, catch_errors=False).make_model("network")
+    except Exception as error:
+        raise ModelError(
+            f"tf2onnx cannot convert the network: {type(error).__name__}: {first_line(error)}",
+            remedy="see python -m tf2onnx.convert on the same model for details; cut off what ONNX has no operator for",
+        ) from error
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    return f"tf2onnx {tf2onnx.__version__}"
+
+
+@contextlib.contextmanager
+def counting_anew(module: Any) -> Iterator[None]:
+    """With tf2onnx's counter of names at its start."""
+    before = getattr(module, "INTERNAL_NAME", None)
+    if before is not None:
+        module.INTERNAL_NAME = 1
+    try:
+        yield
+    finally:
+        if before is not None:
+            module.INTERNAL_NAME = max(before, module.INTERNAL_NAME)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a long message."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

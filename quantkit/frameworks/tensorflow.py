@@ -1,0 +1,238 @@
+"""A TensorFlow SavedModel or a Keras model → ONNX, and TensorFlow itself to compare with.
+
+Both become one tf.function over named tensors, which tf2onnx converts and which is also the reference. (tf2onnx 1.17's
+own `from_keras` fails on models of Keras 3, whose output tensors have names of their own.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantkit.errors import ModelError, UsageError
+from quantkit.frameworks import layout
+from quantkit.frameworks.conversion import Source, convert, first_line, opset_of, require_tensorflow, tensorflow
+from quantkit.frameworks.silence import silenced
+from quantkit.frameworks.value import Exported, Shape, example_of
+from quantkit.values import Array, Batch
+
+KERAS = (".keras", ".h5", ".hdf5")
+SIGNATURE = "serving_default"
+Open = tuple[int | None, ...]
+"""A shape with None where an axis is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class TfOptions:
+    """How a TensorFlow model becomes ONNX.
+
+    opset: 13 … 18, default 17. signature: of a SavedModel. inputs_as_nchw: image inputs get their channels first.
+    fixed_batch, tolerance: as for PyTorch.
+    """
+
+    opset: int | None = None
+    fixed_batch: int | None = None
+    signature: str | None = None
+    inputs_as_nchw: bool = False
+    tolerance: float = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """call: tensors by position → outputs by name. inputs: name → shape and TensorFlow dtype.
+
+    owner: what has to stay alive for as long as `call` is used.
+    """
+
+    call: Callable[..., Mapping[str, Any]]
+    inputs: Mapping[str, tuple[Open, Any]]
+    owner: Any
+
+
+def exported(path: Path, shapes: Mapping[str, Shape], options: TfOptions, folder: Path) -> Exported:
+    """Convert into `folder`. ModelError, UsageError, BackendError."""
+    require_tensorflow()
+    opset = opset_of(options.opset)
+    refuse_unknown(path)
+    tf = tensorflow()
+    network = keras(path, options) if path.suffix in KERAS else saved_model(path, options)
+    inputs = with_shapes(network.inputs, shapes, options.fixed_batch)
+    example = {
+        name: example_of(Shape(tuple(d or 1 for d in shape), np.dtype(dtype.as_numpy_dtype).name))
+        for name, (shape, dtype) in inputs.items()
+    }
+    images = layout.images(example)
+    turned = images if options.inputs_as_nchw else ()
+    function, source = traced(path, network, inputs)
+    tensors = {name: tensor for tensor, name in (source.names or {}).items()}
+    target = folder / "model.onnx"
+    exporter = convert(source, target, opset, nchw=[tensors[name] for name in turned])
+    return Exported(
+        target,
+        source=f"TensorFlow {tf.__version__}",
+        exporter=exporter,
+        example={n: layout.channels_first(a) if n in turned else a for n, a in example.items()},
+        run=Reference(function, turned, network),
+        fixed_batch=options.fixed_batch,
+        notes=() if turned else layout.told(images),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """TensorFlow's own outputs; inputs in `turned` come with their channels first."""
+
+    function: Any
+    turned: tuple[str, ...]
+    network: Network
+
+    def __call__(self, batch: Batch) -> Sequence[Array]:
+        """In the order of the ONNX model's outputs."""
+        import tensorflow as tf
+
+        arrays = [layout.channels_last(a) if n in self.turned else a for n, a in batch.items()]
+        found = self.function(*(tf.constant(array) for array in arrays))
+        return [np.asarray(tensor) for tensor in tf.nest.flatten(found)]
+
+
+def refuse_unknown(path: Path) -> None:
+    """ModelError where `path` is neither a SavedModel nor a Keras file."""
+    if path.is_dir():
+        if not (path / "saved_model.pb").exists():
+            raise ModelError(f"{path} is no SavedModel: no saved_model.pb in it", remedy="give a SavedModel's folder")
+    elif not path.exists():
+        raise ModelError(f"{path}: no such file or directory", remedy="give a SavedModel's folder, or a .keras file")
+    elif path.suffix == ".tflite":
+        raise ModelError(f"{path} is a TFLite model", remedy="quantkit from-tflite")
+    elif path.suffix not in KERAS:
+        raise ModelError(
+            f"{path} is neither a SavedModel's folder nor {', '.join(KERAS)}",
+            remedy="frozen graphs of TensorFlow 1 are converted with python -m tf2onnx.convert",
+        )
+
+
+def saved_model(path: Path, options: TfOptions) -> Network:
+    """A signature of a SavedModel. ModelError, UsageError."""
+    import tensorflow as tf
+
+    try:
+        with silenced():
+            loaded = tf.saved_model.load(str(path))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{path}: {first_line(error)}", remedy="save it again with this TensorFlow") from error
+    known = list(loaded.signatures)
+    wanted = options.signature or (SIGNATURE if SIGNATURE in known else known[0] if len(known) == 1 else None)
+    if not known:
+        raise ModelError(f"{path} has no signature", remedy="save it with model.export(folder), or with signatures=…")
+    if wanted not in known:
+        problem = f"no signature {wanted!r}" if wanted else "several signatures"
+        raise UsageError(f"{path} has {problem}: {', '.join(known)}", remedy=f"--signature {known[0]}")
+    signature = loaded.signatures[wanted]
+    specs = signature.structured_input_signature[1]
+    names = tuple(specs)
+
+    def call(*tensors: Any) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = signature(**dict(zip(names, tensors, strict=True)))
+        return found
+
+    return Network(
+        call, {name: (open_shape(path, name, spec.shape), spec.dtype) for name, spec in specs.items()}, loaded
+    )
+
+
+def keras(path: Path, options: TfOptions) -> Network:
+    """A Keras model. ModelError, UsageError."""
+    import tensorflow as tf
+
+    if options.signature is not None:
+        raise UsageError(f"{path} is a Keras model and has no signatures", remedy="leave --signature out")
+    try:
+        with silenced():
+            model = tf.keras.models.load_model(path, compile=False)
+    except Exception as error:
+        raise ModelError(
+            f"{path} cannot be loaded: {first_line(error)}",
+            remedy="where it has layers of your own, load it in Python, model.export(folder), and give that folder",
+        ) from error
+    if not getattr(model, "inputs", None):
+        raise ModelError(
+            f"{path} was never built: its inputs are unknown", remedy="model.export(folder), and give that"
+        )
+    names = [str(tensor.name).partition(":")[0] for tensor in model.inputs]
+    outputs = unique([str(name) for name in getattr(model, "output_names", ())], len(model.outputs))
+
+    def call(*tensors: Any) -> Mapping[str, Any]:
+        found = model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
+        return dict(zip(outputs, tf.nest.flatten(found), strict=True))
+
+    return Network(
+        call,
+        {
+            name: (open_shape(path, name, tf.TensorShape(tensor.shape)), tf.as_dtype(tensor.dtype))
+            for name, tensor in zip(names, model.inputs, strict=True)
+        },
+        model,
+    )
+
+
+def unique(names: list[str], count: int) -> list[str]:
+    """Names of the outputs, by number where they are not one for each."""
+    if len(names) == count == len(set(names)):
+        return names
+    return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+
+
+def open_shape(path: Path, name: str, shape: Any) -> Open:
+    """A TensorShape as a tuple. ModelError where even the number of axes is unknown."""
+    if shape.rank is None:
+        raise ModelError(
+            f"{path}: nothing is known of the shape of {name}", remedy="save it with a signature that has shapes"
+        )
+    return tuple(shape.as_list())
+
+
+def with_shapes(
+    inputs: Mapping[str, tuple[Open, Any]], shapes: Mapping[str, Shape], fixed_batch: int | None
+) -> dict[str, tuple[Open, Any]]:
+    """Shapes whose only open axis is the batch. UsageError where another stays open, or a given shape does not fit."""
+    if unknown := [name for name in shapes if name not in inputs]:
+        raise UsageError(f"there is no input {unknown[0]!r}", remedy=f"the inputs are {', '.join(inputs)}")
+    closed: dict[str, tuple[Open, Any]] = {}
+    for name, (shape, dtype) in inputs.items():
+        given = shapes[name].dims if name in shapes else shape
+        text = ",".join("?" if d is None else str(d) for d in shape)
+        if len(given) != len(shape) or any(a not in (None, b) for a, b in zip(shape[1:], given[1:], strict=False)):
+            raise UsageError(f"--shape {name}: it does not fit [{text}]", remedy="give the batch and all other axes")
+        if None in given[1:]:
+            example = ",".join(str(d or (1 if i == 0 else 224)) for i, d in enumerate(shape))
+            raise UsageError(f"input {name} [{text}] has open axes", remedy=f"for example --shape {name}={example}")
+        first = (shape[0] if fixed_batch is None else fixed_batch,) if shape else ()
+        closed[name] = ((*first, *given[1:]), dtype)
+    return closed
+
+
+def traced(path: Path, network: Network, inputs: Mapping[str, tuple[Open, Any]]) -> tuple[Any, Source]:
+    """The network over named tensors, and its graph with the weights as constants. ModelError."""
+    import tensorflow as tf
+    from tf2onnx import tf_loader
+
+    specs = [tf.TensorSpec(shape, dtype, name=name) for name, (shape, dtype) in inputs.items()]
+    function = tf.function(network.call, input_signature=specs, autograph=False)
+    try:
+        with silenced():
+            concrete = function.get_concrete_function()
+            taken = tuple(tensor.name for tensor in concrete.inputs[: len(specs)])
+            made = tuple(tensor.name for tensor in concrete.outputs)
+            graph = tf_loader.from_function(concrete, list(taken), list(made))
+    except Exception as error:
+        raise ModelError(
+            f"{path} cannot be traced: {first_line(error)}",
+            remedy="--fixed-batch 1 where its batch cannot be dynamic; else model.export(FOLDER), and give that",
+        ) from error
+    outputs = sorted(concrete.structured_outputs)
+    names = dict(zip((*taken, *made), (*inputs, *outputs), strict=True))
+    return function, Source(graph=graph, inputs=taken, outputs=made, names=names)

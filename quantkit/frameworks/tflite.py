@@ -1,0 +1,148 @@
+"""A TFLite model → ONNX, and the TFLite interpreter to compare with.
+
+A TFLite model that is quantized already has zero points, which TensorRT has not (its INT8 is symmetric), and scales of
+a calibration that quantkit cannot judge. It is refused; `dequantize` makes a float network of it, to be calibrated
+anew. Its weights have been rounded once already: the float model that it was made of is the better source.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantkit.errors import ModelError
+from quantkit.frameworks import layout
+from quantkit.frameworks.conversion import Source, convert, opset_of, require_tensorflow, tensorflow
+from quantkit.frameworks.silence import silenced
+from quantkit.frameworks.tflite_file import contents, read
+from quantkit.frameworks.value import Exported
+from quantkit.values import Array, Batch
+
+DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
+MISSING = "the TFLite interpreter is not installed: pip install ai-edge-litert"
+ROUNDING = 0.25
+"""Share of an output's magnitude by which TFLite's own whole numbers may differ from the float network."""
+
+
+@dataclass(frozen=True, slots=True)
+class TfliteOptions:
+    """How a TFLite model becomes ONNX: as for TensorFlow. dequantize: a float network of one that is quantized."""
+
+    opset: int | None = None
+    fixed_batch: int | None = None
+    inputs_as_nchw: bool = False
+    dequantize: bool = False
+    tolerance: float = 1e-3
+
+
+def exported(path: Path, options: TfliteOptions, folder: Path) -> Exported:
+    """Convert into `folder`. ModelError, UsageError, BackendError."""
+    require_tensorflow()
+    opset = opset_of(options.opset)
+    content = read(path)
+    tensorflow()
+    found = contents(path, content)
+    if found.quantized and not options.dequantize:
+        raise ModelError(
+            f"{path} is quantized already ({len(found.quantized)} tensors, {found.quantized[0]} for one), with zero "
+            "points, which TensorRT does not have",
+            remedy="give the float model that it was made of; --dequantize makes a float network of this one",
+        )
+    example = {
+        entry.name: np.zeros([d or 1 for d in entry.shape], DTYPES.get(entry.dtype, "float32"))
+        for entry in found.inputs
+    }
+    images = layout.images(example)
+    turned = images if options.inputs_as_nchw else ()
+    source = Source(tflite=path, names={entry.tensor: entry.name for entry in (*found.inputs, *found.outputs)})
+    target = folder / "model.onnx"
+    nchw = [entry.tensor for entry in found.inputs if entry.name in turned]
+    exporter = convert(source, target, opset, nchw=nchw, dequantize=options.dequantize)
+    if found.quantized:
+        refuse_whole(path, target)
+    opened = interpreter(content)
+    return Exported(
+        target,
+        source=opened[1] if opened else "TFLite",
+        exporter=exporter,
+        example={n: layout.channels_first(a) if n in turned else a for n, a in example.items()},
+        run=Reference(opened[0], turned) if opened else None,
+        unchecked="" if opened else MISSING,
+        ranges={entry.name: entry.range for entry in found.inputs if entry.range},
+        fixed_batch=options.fixed_batch,
+        rounding=ROUNDING if found.quantized else 0.0,
+        notes=() if turned else layout.told(images),
+    )
+
+
+def refuse_whole(path: Path, target: Path) -> None:
+    """Give the network real inputs and outputs. ModelError where it keeps others."""
+    from quantkit.graph import load_model
+    from quantkit.graph.ends import with_real_ends
+
+    proto = with_real_ends(load_model(target).proto)
+    target.write_bytes(proto.SerializeToString(deterministic=True))
+    if whole := [i.name for i in load_model(target).inputs if i.dtype in ("uint8", "int8", "int16")]:
+        raise ModelError(
+            f"{path} takes whole numbers as {whole[0]}, which tf2onnx could not make real",
+            remedy="without --inputs-as-nchw it may; else convert it anew with inference_input_type=tf.float32",
+        )
+
+
+def interpreter(content: bytes) -> tuple[Any, str] | None:
+    """A TFLite interpreter and its name: LiteRT, else TensorFlow's own, which newer versions do not have."""
+    with silenced():
+        if importlib.util.find_spec("ai_edge_litert") is not None:
+            made = importlib.import_module("ai_edge_litert.interpreter").Interpreter(model_content=content)
+            return made, "LiteRT"
+        tf = tensorflow()
+        if not hasattr(getattr(tf, "lite", None), "Interpreter"):
+            return None
+        return tf.lite.Interpreter(model_content=content), f"TFLite of TensorFlow {tf.__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The interpreter's outputs; inputs in `turned` come with their channels first."""
+
+    interpreter: Any
+    turned: tuple[str, ...]
+
+    def __call__(self, batch: Batch) -> Sequence[Array]:
+        """In the order of the ONNX model's outputs. ValueError, RuntimeError where it does not run in this size."""
+        arrays = [layout.channels_last(a) if n in self.turned else a for n, a in batch.items()]
+        with silenced():
+            inputs = self.interpreter.get_input_details()
+            for detail, array in zip(inputs, arrays, strict=True):
+                self.interpreter.resize_tensor_input(detail["index"], array.shape)
+            self.interpreter.allocate_tensors()
+            for detail, array in zip(inputs, arrays, strict=True):
+                self.interpreter.set_tensor(detail["index"], as_whole(array, detail))
+            self.interpreter.invoke()
+            outputs = self.interpreter.get_output_details()
+            return [as_real(self.interpreter.get_tensor(detail["index"]), detail) for detail in outputs]
+
+
+def as_whole(array: Array, detail: Mapping[str, Any]) -> Array:
+    """Real numbers as the whole numbers that a quantized input takes: round(x/scale) + zero point."""
+    scale, zero = detail["quantization"]
+    if not scale or np.dtype(detail["dtype"]).kind not in "iu":
+        return array
+    limits = np.iinfo(detail["dtype"])
+    whole: Array = np.clip(np.rint(array / scale) + zero, limits.min, limits.max).astype(detail["dtype"])
+    return whole
+
+
+def as_real(array: Array, detail: Mapping[str, Any]) -> Array:
+    """What the whole numbers of a quantized output stand for: scale·(q − zero point)."""
+    scale, zero = detail["quantization"]
+    if not scale or array.dtype.kind not in "iu":
+        return array
+    real: Array = ((array.astype(np.float32) - zero) * scale).astype(np.float32)
+    return real

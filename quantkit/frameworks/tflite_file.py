@@ -1,0 +1,130 @@
+"""A TFLite file: its inputs and outputs by name, and what in it is quantized.
+
+Read with the flatbuffer schema that tf2onnx ships. Names come from the file's signature, where it has one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantkit.errors import ModelError
+
+IDENTIFIER = b"TFL3"
+QUANTIZED: Mapping[str, tuple[int, int]] = {
+    "UINT8": (0, 255), "INT8": (-128, 127), "INT16": (-32768, 32767), "INT4": (-8, 7),
+}  # fmt: skip
+PREFIX = "serving_default_"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An input or output. tensor: its name in the file; name: in its signature, or a clean one.
+
+    shape: None where an axis is dynamic. range: the real numbers that the quantized network can tell apart, or None.
+    """
+
+    tensor: str
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    range: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a TFLite file says of itself. quantized: names of quantized tensors."""
+
+    inputs: tuple[Entry, ...]
+    outputs: tuple[Entry, ...]
+    quantized: tuple[str, ...]
+
+
+def read(path: Path) -> bytes:
+    """The file. ModelError where there is none, or it is no TFLite model."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}", remedy="give the path of a .tflite model") from None
+    if content[4:8] != IDENTIFIER:
+        raise ModelError(f"{path} is not a TFLite model", remedy="give a .tflite file")
+    return content
+
+
+def contents(path: Path, content: bytes) -> Contents:
+    """Inputs, outputs and quantized tensors. ModelError where the file is damaged."""
+    from tf2onnx.tflite.Model import Model
+    from tf2onnx.tflite.TensorType import TensorType
+
+    types = {number: name for name, number in vars(TensorType).items() if isinstance(number, int)}
+    try:
+        model = Model.GetRootAsModel(bytearray(content), 0)
+        graph = model.Subgraphs(0)
+        tensors = [graph.Tensors(i) for i in range(graph.TensorsLength())]
+        names = signature_names(model)
+        inputs = [int(graph.Inputs(i)) for i in range(graph.InputsLength())]
+        outputs = [int(graph.Outputs(i)) for i in range(graph.OutputsLength())]
+
+        def entry(i: int) -> Entry:
+            tensor = tensors[i]
+            name = tensor.Name().decode()
+            told = next((r for t in (tensor, *made_from(graph, tensors, i)) if (r := real_range(t, types))), None)
+            return Entry(name, names.get(i) or clean(name), shape_of(tensor), types.get(tensor.Type(), ""), told)
+
+        quantized = tuple(t.Name().decode() for t in tensors if is_quantized(t, types))
+        return Contents(tuple(map(entry, inputs)), tuple(map(entry, outputs)), quantized)
+    except (struct.error, IndexError, AttributeError, UnicodeDecodeError, TypeError) as error:
+        raise ModelError(f"{path} is damaged: {error}", remedy="convert the model again") from None
+
+
+def signature_names(model: Any) -> dict[int, str]:
+    """Tensor number → its name in the only signature of the model."""
+    if model.SignatureDefsLength() != 1:
+        return {}
+    signature = model.SignatureDefs(0)
+    maps = [signature.Inputs(i) for i in range(signature.InputsLength())]
+    maps += [signature.Outputs(i) for i in range(signature.OutputsLength())]
+    names = {int(entry.TensorIndex()): entry.Name().decode() for entry in maps}
+    return names if len(set(names.values())) == len(names) else {}
+
+
+def clean(name: str) -> str:
+    """A tensor's name without what TensorFlow puts around it."""
+    return name.removesuffix(":0").removeprefix(PREFIX)
+
+
+def made_from(graph: Any, tensors: list[Any], number: int) -> list[Any]:
+    """What the first operator that reads an input makes: the quantized input, where it begins with real numbers."""
+    for i in range(graph.OperatorsLength()):
+        operator = graph.Operators(i)
+        if number in [operator.Inputs(k) for k in range(operator.InputsLength())]:
+            return [tensors[operator.Outputs(0)]] if operator.InputsLength() == 1 else []
+    return []
+
+
+def real_range(tensor: Any, types: Mapping[int, str]) -> tuple[float, float] | None:
+    """The real numbers that a tensor quantized as a whole can hold."""
+    if not is_quantized(tensor, types) or tensor.Quantization().ScaleLength() != 1:
+        return None
+    quantization = tensor.Quantization()
+    scale = float(quantization.Scale(0))
+    zero = int(quantization.ZeroPoint(0)) if quantization.ZeroPointLength() else 0
+    low, high = QUANTIZED[types[tensor.Type()]]
+    return (low - zero) * scale, (high - zero) * scale
+
+
+def shape_of(tensor: Any) -> tuple[int | None, ...]:
+    """A tensor's shape, None where it is dynamic."""
+    dims = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else tensor.ShapeAsNumpy()
+    return tuple(int(d) if d > 0 else None for d in np.atleast_1d(dims)) if not isinstance(dims, int) else ()
+
+
+def is_quantized(tensor: Any, types: Mapping[int, str]) -> bool:
+    """Whether a tensor holds whole numbers that stand for others."""
+    quantization = tensor.Quantization()
+    return types.get(tensor.Type()) in QUANTIZED and quantization is not None and quantization.ScaleLength() > 0

@@ -1,0 +1,149 @@
+"""PyTorch's two exporters to ONNX, chosen by what this PyTorch has.
+
+    torch.export  (PyTorch 2.6 and newer, with onnxscript)   operator set 18 and newer
+    TorchScript   (every PyTorch; traces one run)            operator sets up to 20, deprecated since 2.9
+
+Sources: torch.onnx.export's documentation (`optimize` came with 2.6, `dynamo=True` became the default with 2.9, the
+silent fallback from one exporter to the other left with 2.11). A model in operator set 18 that is asked for in 17 stays
+in 18 without an error where the conversion fails, therefore 17 and older are the TorchScript exporter's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.errors import BackendError, UsageError
+from quantkit.frameworks.silence import silenced
+from quantkit.values import Named
+
+LEAST_OPSET, NEW_OPSET, MOST_OPSET = 13, 18, 20
+"""13 is the first with per-channel Q/DQ; torch.export's exporter writes 18 at least."""
+EMBEDDED = 1_500_000_000
+"""Bytes of weights that may lie in the ONNX file itself."""
+
+
+class Exporter(Named):
+    """Which of PyTorch's exporters."""
+
+    DYNAMO = "dynamo"
+    TORCHSCRIPT = "torchscript"
+
+    @property
+    def told(self) -> str:
+        """As it is told to people."""
+        return "torch.export" if self is Exporter.DYNAMO else "TorchScript"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to export. arguments: positional example inputs, on the CPU; batched: those whose first axis is dynamic."""
+
+    module: Any
+    arguments: tuple[Any, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    batched: frozenset[str]
+    opset: int
+
+
+def chosen(exporter: Exporter | None, opset: int | None) -> tuple[Exporter, int]:
+    """The exporter and its operator set. UsageError where they contradict, BackendError where it is not there."""
+    if opset is not None and not LEAST_OPSET <= opset <= MOST_OPSET:
+        raise UsageError(f"--opset {opset} is not in {LEAST_OPSET} … {MOST_OPSET}", remedy="leave it out")
+    wanted = exporter
+    if wanted is None:
+        old = (opset is not None and opset < NEW_OPSET) or lacks_dynamo()
+        wanted = Exporter.TORCHSCRIPT if old else Exporter.DYNAMO
+    if wanted is Exporter.TORCHSCRIPT:
+        return wanted, opset or 17
+    if opset is not None and opset < NEW_OPSET:
+        raise UsageError(
+            f"the exporter dynamo writes operator set {NEW_OPSET} and newer, not {opset}",
+            remedy="--exporter torchscript, or leave --exporter out",
+        )
+    if reason := lacks_dynamo():
+        raise BackendError(f"the exporter dynamo cannot be used: {reason}", remedy="pip install 'quantkit[torch]'")
+    return wanted, opset or NEW_OPSET
+
+
+def lacks_dynamo() -> str:
+    """Why torch.export's exporter is not to be had here; empty where it is."""
+    import torch
+
+    if "optimize" not in inspect.signature(torch.onnx.export).parameters:
+        return f"PyTorch {torch.__version__} is older than 2.6"
+    missing = importlib.util.find_spec("onnxscript") is None
+    return "onnxscript is not installed" if missing else ""
+
+
+def export(exporter: Exporter, request: Request, path: Path) -> None:
+    """Write `path`, and its weights beside it where they are large. What the exporter raises is the caller's."""
+    import torch
+
+    options: dict[str, Any] = {
+        "input_names": list(request.inputs),
+        "output_names": list(request.outputs),
+        "opset_version": request.opset,
+    }
+    known = inspect.signature(torch.onnx.export).parameters
+    if exporter is Exporter.DYNAMO:
+        options |= {"dynamo": True, "verbose": False, "optimize": True, "external_data": is_large(request.module)}
+        options["dynamic_shapes"] = dynamic_shapes(request)
+        options |= {"fallback": False} if "fallback" in known else {}
+    else:
+        names = (*request.inputs, *request.outputs) if request.batched else ()
+        fixed = set(request.inputs) - request.batched
+        options["dynamic_axes"] = {name: {0: "batch"} for name in names if name not in fixed}
+        options |= {"dynamo": False} if "dynamo" in known else {}
+    with silenced(), plain_attention(), torch.no_grad():
+        torch.onnx.export(request.module, request.arguments, str(path), **options)
+
+
+def dynamic_shapes(request: Request) -> tuple[Any, ...] | None:
+    """One symbol for the first axis of every batched input."""
+    import torch
+
+    if not request.batched:
+        return None
+    batch = torch.export.Dim("batch")
+    return tuple({0: batch} if name in request.batched else None for name in request.inputs)
+
+
+def is_large(module: Any) -> bool:
+    """Whether the weights need a file of their own."""
+    tensors = (*module.parameters(), *module.buffers())
+    return sum(int(t.numel()) * int(t.element_size()) for t in tensors) > EMBEDDED
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """With attention as single operators: its fused form in evaluation mode has no counterpart in ONNX."""
+    import torch
+
+    switches = getattr(torch.backends, "mha", None)
+    before = switches.get_fastpath_enabled() if switches is not None else None
+    if switches is not None:
+        switches.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        if switches is not None:
+            switches.set_fastpath_enabled(before)
+
+
+def flattened(outputs: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The tensors that a module returned, with their names where it named them, in the exporters' order."""
+    if isinstance(outputs, Mapping):
+        for name, value in outputs.items():
+            yield from flattened(value, str(name))
+    elif isinstance(outputs, Sequence) and not isinstance(outputs, str):
+        for value in outputs:
+            yield from flattened(value, prefix)
+    elif hasattr(outputs, "detach"):
+        yield prefix, outputs
