@@ -226,7 +226,7 @@ def test_a_thousand_classes_are_bounded() -> None:
     assert len(page) < 400_000
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(EVALUATIONS, st.none() | SENSITIVITIES)
 def test_any_names_and_figures_make_a_sound_page(found: Evaluation, losses: object) -> None:
     page = evaluation_page(found, sensitivity=losses)  # type: ignore[arg-type]
