@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 import quantkit
 from quantkit import DataOptions, QuantizeOptions
+from quantkit.cli import layering
 from quantkit.cli.options import from_files
 from quantkit.data import open_data
 from quantkit.errors import DataError, ModelError, OutputError, StaleError, UsageError
@@ -29,6 +31,7 @@ from quantkit.rules import mean_square, squared_error
 
 from .conftest import Command, network
 
+STATS = "net/model.stats.safetensors"
 FEW = LayersOptions(data=DataOptions(limit=8))
 
 
@@ -132,6 +135,7 @@ def test_a_channel_that_is_wider_than_the_others_is_found_without_a_misfit(calib
     assert found.ranked[0] == "block1/b/conv"
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["resnet20", "mobilenetv2", "vit"])
 def test_broken_layers_of_trained_networks_are_at_the_top(shared: Path, tmp_path: Path, name: str) -> None:
@@ -260,6 +264,65 @@ def test_a_name_that_a_line_cannot_hold() -> None:
 # The command ------------------------------------------------------------------------------------------------------
 
 
+def command(*arguments: object) -> Result:
+    """`quantkit layers …`; errors are raised."""
+    return CliRunner().invoke(layering.layers, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_the_command_without_data(calibrated: Path) -> None:
+    done = command("net/model.onnx", "--top", 2)
+    assert done.exit_code == 0
+    assert "tensors, worst first (estimated from histograms)" in done.stdout
+    assert len(done.stdout.splitlines()) == 6
+    assert "layers are not measured" in done.stderr
+
+
+def test_the_command_with_data_writes_the_worst_layers(calibrated: Path) -> None:
+    done = command("net/model.onnx", "--data", "imgs", "--limit", 8, "-o", "worst.txt", "--keep", 2)
+    assert "layers, worst first: SQNR of the outputs" in done.stdout
+    assert "wrote  worst.txt" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert len(from_files(("@worst.txt",))) == 2
+    told = json.loads(command("net/model.onnx", "--data", "imgs", "--limit", 8, "--json").stdout)
+    assert [layer["node"] for layer in told["layers"]][:2] == list(from_files(("@worst.txt",)))
+    assert told["kept"] == []
+    assert told["samples"] == 8
+    with pytest.raises(StaleError):
+        command("net/model.onnx", "--data", "imgs", "-o", "worst.txt")
+
+
+def test_the_command_marks_scales_that_do_not_fit(calibrated: Path) -> None:
+    quantkit.quantize("net/model.onnx", "q.onnx", statistics=STATS)
+    model = load_model("q.onnx")
+    onnx.save(edited(model, scales_of(model)[0][5], times(8)).proto, "broken.onnx")
+    done = command("net/model.onnx", "--against", "broken.onnx", "--data", "imgs", "--limit", 8)
+    assert " !" in done.stdout
+    assert "!  a scale that it reads with does not fit" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--limit", 3), "--limit has no effect: it is about --data"),
+        (("--keep", 3, "--data", "imgs"), "--keep has no effect: it is about --exclude-file"),
+        (("--against", "q.onnx", "--rule", "mse", "--data", "imgs"), "--rule has no effect"),
+        (("--table", "net/model.calib", "--rule", "mse", "--data", "imgs"), "--rule has no effect"),
+        (("--device", 1), "--device has no effect: it is about --parity"),
+        (("--parity",), "--parity compares a Q/DQ model with its engine on data"),
+        (("-o", "worst.txt"), "none can be kept"),
+    ],
+)
+def test_options_that_would_change_nothing(calibrated: Path, arguments: tuple[object, ...], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        command("net/model.onnx", *arguments)
+    assert not Path("worst.txt").exists()
+
+
+def test_without_statistics_it_says_how_to_get_them(place: Path) -> None:
+    with pytest.raises(UsageError, match="there are no statistics of"):
+        command("net/model.onnx")
+
+
 def test_values_render_themselves(calibrated: Path) -> None:
     found = layers("net/model.onnx", statistics="net/model.stats.safetensors", data="imgs", options=FEW)
     page = found._repr_html_()
@@ -269,8 +332,6 @@ def test_values_render_themselves(calibrated: Path) -> None:
 
 
 # Refused ----------------------------------------------------------------------------------------------------------
-
-STATS = "net/model.stats.safetensors"
 
 
 @pytest.mark.parametrize(
