@@ -20,12 +20,11 @@ from quantkit.errors import ModelError, StaleError, UsageError  # noqa: E402
 from quantkit.frameworks.pytorch import TorchOptions  # noqa: E402
 from quantkit.frameworks.torch_exporters import Exporter  # noqa: E402
 from quantkit.frameworks.value import Shape  # noqa: E402
-from quantkit.job.options import CalibrateOptions  # noqa: E402
-from quantkit.pipeline.calibrate import calibrate  # noqa: E402
 from quantkit.pipeline.importing import from_torch  # noqa: E402
-from quantkit.pipeline.quantize import quantize  # noqa: E402
+from quantkit.project.run import run  # noqa: E402
+from quantkit.project.settings import Settings  # noqa: E402
 
-from .digits import SPEC, accuracy, digits, shifted  # noqa: E402
+from .digits import SPEC, digits, shifted  # noqa: E402
 
 nn = torch.nn
 pytestmark = pytest.mark.slow
@@ -218,17 +217,16 @@ def test_a_trained_network_goes_in_and_comes_out_as_int8(tmp_path: Path) -> None
     module = trained()
     images, labels = digits("test")
     made = from_torch(module, tmp_path / "digits.onnx", shapes=IMAGE)
-    table = tmp_path / "digits.calib"
-    calibrate(made.path, SPEC.parent / "images", preprocess=SPEC, output=table, options=CalibrateOptions())
-    quantize(made.path, tmp_path / "digits.int8.onnx", statistics=tmp_path / "digits.stats.safetensors")
+    done = run(Settings(model=str(made.path), data=str(SPEC.parent / "images"), preprocess=str(SPEC), gpu=False,
+                        evaluate={"data": str(SPEC.parent / "test")}))  # fmt: skip
     batch = images[:, None]
     with torch.no_grad():
         before = float((module.eval()(torch.from_numpy(batch)).argmax(1).numpy() == labels).mean())
-    float_share = accuracy(made.path, batch, labels)
-    int8_share = accuracy(tmp_path / "digits.int8.onnx", batch, labels)
+    float_share, int8_share = (model.metrics["top1"] for model in done.evaluation.models[:2])
     told = f"PyTorch {before:.1%}, ONNX {float_share:.1%}, INT8 {int8_share:.1%}"
     assert float_share == before >= 0.95, told
     assert int8_share >= float_share - 0.015, told
+    assert f"{int8_share:.2%}".replace("%", " %") in done.files["report.html"].read_text(encoding="utf-8")
 
 
 def trained() -> Any:
