@@ -152,7 +152,7 @@ def test_a_changed_bias_goes_with_its_layer() -> None:
     np.testing.assert_array_equal(run(variants.quantizing(())), run(net()))
     np.testing.assert_array_equal(run(variants.quantizing(LAYERS)), run(made))
     assert np.abs(run(variants.quantizing(["m"])) - run(net())).mean() > 0.9
-    assert variants.twins("m") == ("y", "y|float")
+    assert variants.twins("m") == ("y", "y|twin")
 
 
 def test_a_pair_before_the_end_goes_with_what_makes_it() -> None:
@@ -173,7 +173,7 @@ def test_a_pair_before_the_end_goes_with_what_makes_it() -> None:
     np.testing.assert_array_equal(run(variants.quantizing(())), run(net()))
     rounded = run(variants.quantizing(["raw"]))
     np.testing.assert_array_equal(rounded, np.rint(run(net()) / np.float32(0.5)) * np.float32(0.5))
-    assert variants.twins("raw") == ("y", "raw|float")
+    assert variants.twins("raw") == ("y", "raw|twin")
 
 
 def test_what_cannot_be_taken_out_stays_and_is_told() -> None:
