@@ -148,4 +148,4 @@ def told(value: float, form: str = ".1f") -> str:
     """`21.3 dB`; `exact` where nothing is lost, `all lost` where the noise has no end, `not measured` for nan."""
     if math.isnan(value):
         return "not measured"
-    return "exact" if value == math.inf else "all lost" if value == -math.inf else f"{value:{form}} dB"
+    return "exact" if value == math.inf else "all lost" if value == -math.inf else f"{round(value, 1) + 0.0:{form}} dB"

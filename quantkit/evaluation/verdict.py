@@ -4,7 +4,7 @@
     answers     how many are others, how much surer or less sure it is; where that stands out
     speed       "INT8 is not worth it here" where it is no faster on the same GPU, or where no layer is INT8
 
-A processor's speed decides nothing: it is said that it says nothing.
+A processor's speed decides nothing.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
     if first is None or second is None:
         return []
     if on_processor(first) or on_processor(second):
-        return ["Its speed on a processor says nothing of a GPU's"]
+        return []
     if first.where != second.where:
         return [f"Speeds on {first.where} and on {second.where} cannot be compared"]
     times, told = compared(first, second)
