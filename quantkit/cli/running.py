@@ -133,7 +133,8 @@ def print_summary(made: Run) -> None:
 @click.option("--data", metavar="PATH", help="What calibrates. Default: a folder of images here.")
 @click.option("--output", "-o", metavar="FILE", type=options.a_path, help="Default: quantkit.toml in this folder.")
 @options.force
-def init(model: Path | None, data: str | None, output: Path | None, force: bool) -> None:
+@options.as_json
+def init(model: Path | None, data: str | None, output: Path | None, force: bool, as_json: bool) -> None:
     """Write a quantkit.toml with all options of `run` and what they mean."""
     from quantkit.artifact import write_whole
     from quantkit.pipeline.statistics import refuse_existing
@@ -144,7 +145,10 @@ def init(model: Path | None, data: str | None, output: Path | None, force: bool)
     found = str(model) if model is not None else the_only([str(p) for p in sorted(Path().glob("*.onnx"))], "model.onnx")
     folders = [p.name for p in sorted(Path().iterdir()) if p.is_dir() and p.name in ("images", "calibration", "train")]
     write_whole(target, template(found, data or the_only(folders, "images")).encode())
-    print(f"wrote {target}: read it, then quantkit run")
+    if as_json:
+        print_json({"file": str(target)})
+    else:
+        print(f"wrote {target}: read it, then quantkit run")
 
 
 def the_only(found: list[str], example: str) -> str:

@@ -27,6 +27,7 @@ from quantkit.graph.pairs import Found, Grid, find_pairs, is_qdq
 from quantkit.graph.restoring import restored_weights
 from quantkit.graph.tensors import derived_from_constants, reaching_outputs
 from quantkit.graph.twin import Twin, key
+from quantkit.graph.weights import copied_but
 from quantkit.graph.wiring import known_weights
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class Variants:
 
     def __init__(self, quantized: Model, plain: Model | None = None) -> None:
         self._model, self._graph = quantized, quantized.proto.graph
+        self._bare = copied_but(quantized.proto, "graph")  # without weights: those of a variant are copied alone
+        self._bare.graph.CopyFrom(copied_but(self._graph, "initializer"))
         found = integers_only(find_pairs(quantized))
         self.left: Mapping[str, str] = found.left
         restored = restored_weights(quantized, found.stored)
@@ -117,7 +120,11 @@ class Variants:
             for pair in found.pairs
             if pair.dequantized and pair.tensor not in self._constants and is_known(pair.grid)
         }
-        self._parts = {part.layer.node: part for part in self._found_parts()}
+        self._parts: dict[str, Part] = {}
+        for part in self._found_parts():
+            again = part.layer.node in self._parts  # names need not be unique
+            layer = replace(part.layer, node=part.layer.output, matched=False) if again else part.layer
+            self._parts[layer.node] = replace(part, layer=layer)
         self.layers = tuple(part.layer for part in self._parts.values())
         if not self.layers:
             raise ModelError(
@@ -138,15 +145,19 @@ class Variants:
             if name not in names:
                 floats |= part.floats
         proto = onnx.ModelProto()
-        proto.CopyFrom(self._model.proto)
+        proto.CopyFrom(self._bare)
         graph = proto.graph
         self._rewire(graph.node, floats)
         if twin:
             self._double(graph, self._parts[twin])
         restore(graph, self._lost)
-        graph.initializer.extend(self._restored.values())
-        graph.initializer.extend(self._added.values())
-        prune(graph, also)
+        live = prune(graph, also)
+        gone = {tensor.name for tensor in self._graph.initializer} - live
+        inputs = [value for value in graph.input if value.name not in gone]  # old files list weights among them
+        del graph.input[:]
+        graph.input.extend(inputs)
+        weights = (*self._graph.initializer, *self._restored.values(), *self._added.values())
+        graph.initializer.extend(tensor for tensor in weights if tensor.name in live)
         return replace(self._model, proto=proto, sha256="")
 
     def twins(self, name: str) -> tuple[str, str]:
@@ -359,14 +370,13 @@ def restore(graph: onnx.GraphProto, lost: Mapping[str, onnx.NodeProto]) -> None:
     graph.node.extend(nodes)
 
 
-def prune(graph: onnx.GraphProto, also: Iterable[str] = ()) -> None:
-    """Remove nodes and weights that neither an output nor the tensors `also` need."""
+def prune(graph: onnx.GraphProto, also: Iterable[str] = ()) -> set[str]:
+    """Remove nodes that neither an output nor the tensors `also` need; returns the names that these need."""
     live = reaching_outputs(graph) | set(also)
     nodes = [node for node in graph.node if any(name in live for name in node.output)]
-    weights = [tensor for tensor in graph.initializer if tensor.name in live]
     made = {name for node in nodes for name in node.output}
     told = [value for value in graph.value_info if value.name in made]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(weights)
     graph.value_info.extend(told)
+    return live

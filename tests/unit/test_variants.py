@@ -223,3 +223,22 @@ def test_an_error_of_a_candidate_is_raised() -> None:
 
     with pytest.raises(ModelError, match="no"):
         measuring(net(), 2).noise({"a": Candidate(fails)})
+
+
+def test_layers_of_one_name_are_told_apart() -> None:
+    made = quantized()
+    for node in made.proto.graph.node:
+        if node.op_type in ("Conv", "MatMul"):
+            node.name = "same"
+    variants = Variants(made)
+    assert [layer.node for layer in variants.layers] == ["same", "c", "s", "p", "m"]
+    np.testing.assert_array_equal(run(variants.quantizing(["same", "c", "s", "p", "m"])), run(quantized()))
+
+
+def test_weights_that_are_listed_as_inputs_are_no_inputs_of_a_variant() -> None:
+    made = quantized()
+    made.proto.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in made.proto.graph.initializer
+    )
+    assert [i.name for i in Variants(made).quantizing(()).inputs] == ["x"]
+    assert {v.name for v in Variants(made).quantizing(()).proto.graph.input} == {"x", "w", "b", "v", "g", "h"}
