@@ -62,5 +62,6 @@ def head_of(metric: str | None) -> tuple[str, ...]:
 
 def told_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
     """`score_row`, without speeds of a processor, which say nothing of a GPU's and are others every time."""
-    row = score_row(score, evaluation)
-    return (*row[:-1], "") if score.speed and on_processor(score.speed) else row
+    kind, metric, drop, interval, *rest, speed = score_row(score, evaluation)
+    told = "" if score.speed and on_processor(score.speed) else speed
+    return kind, metric, drop.replace("-", "−"), interval.replace("-", "−"), *rest, told

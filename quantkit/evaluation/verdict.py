@@ -54,7 +54,8 @@ class Unit:
 
     def limit(self, value: float) -> str:
         """`0.5 points`, `0.01`."""
-        return f"{minus(f'{value:g}')}{' points' if self.share else ''}"
+        points = " point" if value == 1.0 else " points"
+        return f"{minus(f'{value:g}')}{points if self.share else ''}"
 
 
 def minus(text: str) -> str:

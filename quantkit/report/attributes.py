@@ -19,7 +19,10 @@ RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
 SELECTOR = re.compile(r"\.qk-chart (\w*)((?:\.[\w-]+)*)")
 ELEMENT = re.compile(r'<(\w+) class="([^"]*)"')
 PRESENTATION = ("fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "paint-order", "font-weight")
-PAPER = '<rect class="paper" width="100%" height="100%"/>'
+FRAME = re.compile(r'viewBox="0 0 (\S+) (\S+)" width="\S+" height="\S+"')
+MARGIN = 10.0
+"""Paper around a chart, in pixels: what a notebook has around it may have another colour."""
+PAPER = f'<rect class="paper" x="{-MARGIN:g}" y="{-MARGIN:g}" width="100%" height="100%"/>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,15 @@ class Rule:
 
 def with_attributes(svg: str) -> str:
     """A chart that looks the same, in light colours, where its `<style>` is dropped; on paper of its own."""
-    drawn = svg.replace("</style>", f"</style>{PAPER}", 1)
+    drawn = FRAME.sub(framed, svg.replace("</style>", f"</style>{PAPER}", 1), count=1)
     return ELEMENT.sub(lambda found: f"{found[0]}{attributes(found[1], found[2])}", drawn)
+
+
+def framed(found: re.Match[str]) -> str:
+    """The size of a drawing with its margin."""
+    width, height = (float(size) + 2 * MARGIN for size in found.groups())
+    box = f"{-MARGIN:g} {-MARGIN:g} {width:g} {height:g}"
+    return f'viewBox="{box}" width="{width:g}" height="{height:g}"'
 
 
 def attributes(tag: str, kind: str) -> str:
