@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from quantkit.project.settings import Settings
 from quantkit.project.store import Outcome, Store
 from quantkit.report.html import evaluation_page
 from quantkit.statistics import read_statistics, write_statistics
+from quantkit.view import Block, Shown
 
 DEFAULT_RULE = "mse"
 """Of table and Q/DQ model: it lost least on every network that was measured (benchmarks/results/accuracy.md)."""
@@ -54,7 +55,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Shown):
     """What a run ends with. recommendation: one sentence out of accuracy and speed. files: what lies in the folder."""
 
     steps: tuple[Step, ...]
@@ -64,10 +65,8 @@ class Run:
     files: Mapping[str, Path]
     notes: tuple[str, ...]
 
-    def _repr_html_(self) -> str:
-        import html
-
-        return f"<p>{html.escape(self.recommendation)}</p>{self.evaluation._repr_html_()}"
+    def _view_(self) -> Sequence[Block]:
+        return self.recommendation, *self.evaluation._view_()
 
 
 class Steps:

@@ -326,7 +326,7 @@ def test_without_statistics_it_says_how_to_get_them(place: Path) -> None:
 def test_values_render_themselves(calibrated: Path) -> None:
     found = layers("net/model.onnx", statistics="net/model.stats.safetensors", data="imgs", options=FEW)
     page = found._repr_html_()
-    assert "<td>stem/conv</td>" in page
+    assert ">stem/conv</td>" in page
     assert page.count("<table>") == page.count("</table>") == 2
     json.dumps(dict(found.provenance))
 

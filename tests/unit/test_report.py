@@ -21,8 +21,9 @@ from PIL import Image
 
 from quantkit._version import __version__
 from quantkit.errors import StatisticsError
-from quantkit.evaluation.value import Changed, Evaluation
+from quantkit.evaluation.value import Changed, Difference, Evaluation
 from quantkit.report import charts_plane, charts_rows
+from quantkit.report.attributes import PRESENTATION, attributes
 from quantkit.report.charts import shortened, text_width
 from quantkit.report.charts_axes import Scale, spanning, tick_labels, ticks
 from quantkit.report.charts_plane import Box, lanes_of, placed
@@ -492,3 +493,33 @@ def test_the_page_does_not_scroll_sideways(tmp_path: Path, width: int) -> None:
     told = re.search(r"<title>(\d+) (\d+)</title>", done.stdout)
     assert told, done.stdout[-2000:] + done.stderr[-2000:]
     assert int(told[1]) <= int(told[2])
+
+
+OVER = Difference(3.0, 2.0, 4.0, 0.1, 1, 9, "paired")
+
+
+def test_inline_charts_keep_their_colours_without_their_style() -> None:
+    held = statistics({"x": np.linspace(-3, 2, 500)})
+    for chart in (
+        histogram_chart(held, "x", "entropy,minmax,mse,percentile:99,percentile:99.9"),
+        drops_chart(evaluation(candidate(), candidate("over", difference=OVER))),
+        sensitivity_chart(sensitivity("conv1", "kept")),
+    ):
+        root = ET.fromstring(re.sub("<style>.*?</style>", "", chart.svg, flags=re.S))
+        drawn = [e for e in root if e.tag.rpartition("}")[2] not in ("title", "desc", "style")]
+        assert drawn[0].get("fill") == "#ffffff"
+        for element in drawn:
+            told = {name: value for name, value in element.attrib.items() if name in PRESENTATION}
+            assert told.get("stroke") or told.get("fill"), element.attrib
+            assert "var(" not in "".join(told.values())
+        assert root.get("font-size") == "12px"
+        assert chart._repr_mimebundle_()["text/plain"] == chart.text
+        assert "<" not in chart.text
+
+
+def test_the_more_exact_rule_decides() -> None:
+    assert attributes("text", "label") == attributes("text", "figure")
+    assert 'fill="#17202a" stroke="#ffffff" stroke-width="4px"' in attributes("text", "label")
+    assert 'fill="#7b3fa0"' in attributes("text", "label budget-label")
+    assert 'stroke="#b23a16" stroke-width="2"' in attributes("line", "whisker loss")
+    assert attributes("g", "unheard-of") == ""
