@@ -128,14 +128,18 @@ def bench_step(steps: Takes, built: list[Outcome], engines: tuple[Path, ...], ma
 def read_bench(path: Path) -> Bench:
     """What `bench_step` wrote. QuantkitError where it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Bench(
-            content["machine"],
-            content["on_gpu"],
-            tuple(Subject(**entry) for entry in content["subjects"]),
-            tuple(Latency(**entry) for entry in content["latencies"]),
-            tuple(Throughput(**entry) for entry in content["throughputs"]),
-            tuple(content["notes"]),
-        )
+        return parsed_bench(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise QuantkitError(f"{path} is damaged: {error}", remedy="run with --clean") from None
+
+
+def parsed_bench(content: Mapping[str, Any]) -> Bench:
+    """A bench out of its JSON. KeyError, TypeError."""
+    return Bench(
+        content["machine"],
+        content["on_gpu"],
+        tuple(Subject(**entry) for entry in content["subjects"]),
+        tuple(Latency(**entry) for entry in content["latencies"]),
+        tuple(Throughput(**entry) for entry in content["throughputs"]),
+        tuple(content["notes"]),
+    )
