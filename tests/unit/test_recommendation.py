@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from quantkit.evaluation.value import Difference, Evaluation, Kind, ModelScore
+from quantkit.evaluation.value import Difference, Evaluation, Kind, ModelScore, OutputError
 from quantkit.pipeline.measuring import Bench, Latency, Subject
 from quantkit.project.recommendation import recommendation
 
@@ -68,3 +68,15 @@ def test_without_a_gpu_speed_is_not_made_up() -> None:
     assert " ms" not in said
     assert "over the 0.05" in recommendation(replace(made, max_drop=0.05), None)
     assert recommendation(evaluation({}), None).startswith("Nothing is recommended")
+
+
+def test_without_labels_nothing_is_said_to_be_kept() -> None:
+    far = replace(score("m.int8.onnx", None, Kind.QDQ), outputs=(OutputError("boxes", 21.5, 1.0, None, 1.0),))
+    made = replace(evaluation({}), models=(score("m.onnx", None, Kind.FLOAT), far), metric=None)
+    assert "m.int8.onnx: what it loses is not known without labels (its outputs are at 21.5 dB)" in recommendation(
+        made, None
+    )
+    timed = replace(made, models=(made.models[0], replace(far, name="m.int8.engine")))
+    said = recommendation(timed, bench({"fp32": 4.0, "int8": 1.0}))
+    assert said.startswith("Take INT8")
+    assert "what it loses is not known without labels" in said
