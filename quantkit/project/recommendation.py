@@ -44,7 +44,8 @@ def recommendation(evaluation: Evaluation, bench: Bench | None) -> str:
     slowest = max(found, key=lambda choice: choice.milliseconds)
     said = (
         f"Take {chosen.precision.upper()} ({chosen.model.name}): {chosen.milliseconds:.3f} ms at batch {batch}, "
-        f"{slowest.milliseconds / chosen.milliseconds:.2f}× as fast as {slowest.precision.upper()}, {loss(chosen.model)}."
+        f"{slowest.milliseconds / chosen.milliseconds:.2f}× as fast as {slowest.precision.upper()}, "
+        f"{loss(chosen.model)}."
     )
     int8 = [choice for choice in found if choice.precision == "int8"]
     return said if chosen in int8 or not int8 else f"{said} {why_not(int8, chosen, budget)}"
