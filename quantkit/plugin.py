@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from quantkit.errors import UsageError
@@ -14,7 +17,7 @@ def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Call
     """`module:callable` → the callable, or whatever else `fits`; modules in the working directory are found.
 
     UsageError begins with `option`; its remedy is the first of `remedies` where the module is missing, the second where
-    the module has no such callable. What the module itself misses is raised as it is.
+    the module has no such callable. Also where the module itself cannot be imported, with the line.
     """
     module_name, _, attribute = text.partition(":")
     sys.path.insert(0, "")
@@ -22,11 +25,38 @@ def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Call
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name != module_name and not module_name.startswith(f"{error.name}."):
-            raise
+            raise not_imported(option, text, module_name, error) from error
         raise UsageError(f"{option} {text}: there is no module {module_name!r}", remedy=remedies[0]) from None
+    except (Exception, SystemExit) as error:  # the user's own code
+        raise not_imported(option, text, module_name, error) from error
     finally:
         sys.path.remove("")
     found = getattr(module, attribute, None)
     if not fits(found):
         raise UsageError(f"{option} {text}: {module_name} has no callable {attribute!r}", remedy=remedies[1])
     return found
+
+
+def not_imported(option: str, text: str, module: str, error: BaseException) -> UsageError:
+    """A module of the user's own that raises while it is imported."""
+    return UsageError(
+        f"{option} {text}: {module} cannot be imported: {told(error)}",
+        remedy=f"mend it; python -c 'import {module}' tries",
+    )
+
+
+def told(error: BaseException) -> str:
+    """What the user's own code raised, in one line: type, first line of the text, and the line of theirs, if any."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    text = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if is_own(frame.filename)]
+    if isinstance(error, SyntaxError) or not own:
+        return text  # a SyntaxError's text names file and line
+    return f"{text} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+
+
+def is_own(file: str) -> bool:
+    """Whether code is the user's: not quantkit's, nor a library's."""
+    path = Path(file)
+    ours, libraries = Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"])
+    return path.exists() and not {ours, libraries} & set(path.parents) and "site-packages" not in path.parts

@@ -98,8 +98,10 @@ def run(arguments: list[str]) -> int:
             print_json({"error": {"kind": "UsageError", "problem": error.format_message(), "remedy": "see --help"}})
         error.show()
         return error.exit_code
-    except SystemExit:
-        return 0  # click's answer to a reader (head, less) that went away
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):
+            return 0  # click's answer to a reader (head, less) that went away
+        return left.code if isinstance(left.code, int) else 1
     except (KeyboardInterrupt, click.Abort):
         print("quantkit: interrupted", file=sys.stderr)
         return 130

@@ -19,8 +19,8 @@ from quantkit.data.feed import (
     samples_in,
 )
 from quantkit.data.images import stamp
-from quantkit.errors import DataError
-from quantkit.plugin import load_plugin
+from quantkit.errors import DataError, QuantkitError
+from quantkit.plugin import load_plugin, told
 from quantkit.values import Array, Batch, ModelInput
 
 
@@ -95,7 +95,7 @@ class StreamFeed:
     def portions(self, start: int = 0) -> Iterator[Portion]:
         """One portion a batch; positions count batches. Ends after `limit` samples, with a batch cut if need be."""
         taken = 0
-        for position, item in enumerate(self._source(), 1):
+        for position, item in enumerate(guarded(self._source), 1):
             where = f"batch {position} of the stream"
             item, labels = parted(item, self._inputs)
             batch = checked(named_batch(item, self._inputs, where), self._inputs, where)
@@ -112,6 +112,27 @@ class StreamFeed:
                 yield Portion(batch, tuple(f"{where}, sample {i}" for i in range(count)), position, labels)
             if self._limit is not None and taken >= self._limit:
                 return
+
+
+def guarded(source: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    """What the user's own code yields; what it raises is one DataError with the batch, and its line."""
+    position = 0
+    try:
+        made = source()
+        if not hasattr(made, "__iter__"):
+            raise DataError(
+                f"the data's callable returned a {type(made).__name__}",
+                remedy="return an iterable of batches, or yield them",
+            )
+        for item in made:
+            position += 1
+            yield item
+    except (QuantkitError, GeneratorExit):
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code
+        raise DataError(
+            f"batch {position + 1} of the stream: {told(error)}", remedy="mend the code that makes the batches"
+        ) from error
 
 
 def parted(item: Any, inputs: Sequence[ModelInput]) -> tuple[Any, Array | None]:

@@ -33,10 +33,11 @@ from numpy.typing import NDArray
 from quantkit.errors import DataError, QuantkitError, UsageError
 from quantkit.evaluation.metrics import Metric, Result
 from quantkit.evaluation.states import SampleStates, of_torch
-from quantkit.plugin import load_plugin
+from quantkit.plugin import load_plugin, told
 from quantkit.values import Array
 
-REMEDY = "see what it was given: outputs (an array, or a mapping of several outputs) and labels of one batch"
+GIVEN = "see what it was given: outputs (an array, or a mapping of several outputs) and labels of one batch"
+ONE_NUMBER = "compute takes nothing and returns one number, over all that update was given"
 
 
 def plugged(text: str, output: str | None) -> Callable[[], Metric]:
@@ -84,7 +85,7 @@ def made_of(factory: Callable[..., Any], text: str) -> Any:
         made = factory()
     except QuantkitError:
         raise
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise UsageError(
             f"--metric {text}: calling it without arguments fails: {told(error)}",
             remedy="name a function without arguments that returns the metric",
@@ -116,7 +117,7 @@ class FunctionMetric:
         )
         if found.shape != (len(names),):
             raise DataError(
-                f"metric {self.name} gave {list(found.shape)} scores for {len(names)} samples (from {names[0]})",
+                f"metric {self.name} gave {counted(found)} for {len(names)} samples (from {names[0]})",
                 remedy="return one score a sample, an array [N]; a figure of the whole set needs update and compute",
             )
         if (wrong := np.flatnonzero(~np.isfinite(found))).size:
@@ -136,6 +137,13 @@ class FunctionMetric:
             raise DataError(f"metric {self.name}: there was no sample", remedy="give data with labels")
         scores = np.concatenate(self._scores)
         return Result(float(scores.mean()), scores, None, scores.size)
+
+
+def counted(scores: NDArray[Any]) -> str:
+    """`1 score`, `one number`, `an array 32×10`: what came instead of a score for each sample."""
+    if scores.ndim == 1:
+        return f"{scores.size} score{'' if scores.size == 1 else 's'}"
+    return f"an array {'×'.join(map(str, scores.shape))}" if scores.ndim else "one number"
 
 
 class ObjectMetric:
@@ -168,7 +176,7 @@ class ObjectMetric:
         """The figure. DataError where there were no samples, or where it is not one finite number."""
         if not self._first:
             raise DataError(f"metric {self.name}: there was no sample", remedy="give data with labels")
-        value: float = guarded(lambda: one_number(self._metric.compute()), f"{self.name}: compute", self._first)
+        value: float = guarded(lambda: one_number(self._metric.compute()), self.name)
         if not math.isfinite(value):
             raise DataError(f"metric {self.name} is {value}", remedy="compute has to return one finite number")
         resample = getattr(self._metric, "resample", None)
@@ -177,21 +185,15 @@ class ObjectMetric:
         return Result(value, None, resample if callable(resample) else None, self._samples)
 
 
-def guarded(call: Callable[[], Any], metric: str, names: Sequence[str]) -> Any:
-    """What the user's own code returns; whatever it raises is one DataError with the metric and the first sample."""
+def guarded(call: Callable[[], Any], metric: str, names: Sequence[str] = ()) -> Any:
+    """What the user's own code returns; whatever it raises is one DataError. names: of the batch; none for compute."""
     try:
         return call()
     except QuantkitError:
         raise
-    except Exception as error:  # the user's own code
-        first = names[0] if names else "no sample"
-        raise DataError(f"metric {metric} failed, samples from {first} on: {told(error)}", remedy=REMEDY) from error
-
-
-def told(error: Exception) -> str:
-    """An exception in one line."""
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    except (Exception, SystemExit) as error:  # the user's own code
+        where, remedy = (f" failed, samples from {names[0]} on", GIVEN) if names else (": compute failed", ONE_NUMBER)
+        raise DataError(f"metric {metric}{where}: {told(error)}", remedy=remedy) from error
 
 
 def seen(outputs: Mapping[str, Array], output: str | None) -> Any:

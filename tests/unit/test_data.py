@@ -450,8 +450,45 @@ def test_what_a_module_itself_misses_is_not_said_of_the_module(
     missing: str, module: Callable[[str, str], None]
 ) -> None:
     module("made_there", f"import {missing}\n")
-    with pytest.raises(ModuleNotFoundError, match=f"'{missing}'"):
+    with pytest.raises(UsageError, match=f"made_there cannot be imported: ModuleNotFoundError.*'{missing}'") as caught:
         opened("made_there:batches")
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def batches(:\n", r"SyntaxError: .*\(made_wrong\.py, line 1\)"),
+        ("raise ValueError('one\\ntwo')", r"ValueError: one \(made_wrong\.py, line 1\)\n"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_with_its_line(
+    text: str, told: str, module: Callable[[str, str], None]
+) -> None:
+    module("made_wrong", text)
+    with pytest.raises(UsageError, match=f"--data made_wrong:batches: made_wrong cannot be imported: {told}"):
+        opened("made_wrong:batches")
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ("raise KeyError('boxes')", r"batch 2 of the stream: KeyError: 'boxes' \(made_badly\.py, line 4\)"),
+        ("raise SystemExit(0)", r"batch 2 of the stream: SystemExit: 0 \(made_badly\.py, line 4\)"),
+        ("np.ones((2, 3)) @ np.ones((2, 3))", r"ValueError: .* \(made_badly\.py, line 4\)"),
+    ],
+)
+def test_code_that_makes_batches_and_fails_is_one_clear_line(
+    then: str, told: str, module: Callable[[str, str], None]
+) -> None:
+    text = "import numpy as np\ndef batches():\n    yield np.ones((2, 3, 6, 5), np.float32)\n"
+    module("made_badly", f"{text}    {then}\ndef none(): pass\n")
+    with pytest.raises(DataError, match=told) as caught:
+        list(opened("made_badly:batches").portions())
+    assert caught.value.__cause__ is not None
+    with pytest.raises(DataError, match="callable returned a NoneType"):
+        list(opened("made_badly:none").portions())
 
 
 # Fixed batches ----------------------------------------------------------------------------------------------------

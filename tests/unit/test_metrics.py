@@ -142,6 +142,15 @@ both.share = True
 def raises(outputs, labels):
     raise KeyError("boxes")
 
+def leaves(outputs, labels):
+    raise SystemExit(5)
+
+def single(outputs, labels):
+    return 1.0
+
+def wide(outputs, labels):
+    return np.zeros((len(labels), 2))
+
 def short(outputs, labels):
     return [1.0]
 
@@ -230,15 +239,26 @@ def test_an_object_with_update_and_compute_comes_in_three_ways_and_is_each_model
 @pytest.mark.parametrize(
     ("text", "kind", "told"),
     [
-        ("raises", DataError, r"metric raises failed, samples from 00\.png on: KeyError: 'boxes'"),
-        ("Bad", DataError, r"metric Bad failed, samples from 00\.png on: ValueError: first line\n  →"),
-        ("short", DataError, r"metric short gave \[1\] scores for 5 samples \(from 00\.png\)"),
+        (
+            "raises",
+            DataError,
+            r"metric raises failed, samples from 00\.png on: KeyError: 'boxes' \(own_metrics\.py, line \d+\)",
+        ),
+        ("leaves", DataError, r"metric leaves failed, samples from 00\.png on: SystemExit: 5"),
+        (
+            "Bad",
+            DataError,
+            r"metric Bad failed, samples from 00\.png on: ValueError: first line \(own_metrics\.py, line \d+\)\n  →",
+        ),
+        ("short", DataError, r"metric short gave 1 score for 5 samples \(from 00\.png\)"),
         ("nan", DataError, r"\.png: metric nan gave nan"),
         ("too_high", DataError, r"\.png: metric too_high gave \d, and says that it is a share"),
+        ("single", DataError, r"metric single gave one number for 5 samples \(from 00\.png\)"),
+        ("wide", DataError, r"metric wide gave an array 5×2 for 5 samples"),
         (
             "Parts",
             DataError,
-            r"Parts: compute failed, samples from 00\.png on: TypeError: compute returns 2 figures \(a, b\)",
+            r"Parts: compute failed: TypeError: compute returns 2 figures \(a, b\), one is needed\n  → compute",
         ),
         ("Infinite", DataError, "metric Infinite is inf"),
         ("Needs", UsageError, "calling it without arguments fails: TypeError"),
