@@ -5,10 +5,8 @@ from __future__ import annotations
 import gc
 import io
 import os
-import signal
 import sys
 import warnings
-from typing import Any
 
 import click
 
@@ -20,6 +18,7 @@ from quantkit.cli import (
     evaluating,
     exporting,
     importing,
+    interruption,
     layering,
     linting,
     looking,
@@ -29,7 +28,7 @@ from quantkit.cli import (
     tables,
 )
 from quantkit.cli.console import print_error, print_json
-from quantkit.errors import QuantkitError
+from quantkit.errors import Interrupted, QuantkitError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -71,17 +70,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no "×" gets its number
-    signal.signal(signal.SIGTERM, interrupted)
+    interruption.listen()
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def interrupted(number: int, frame: Any) -> None:
-    """SIGTERM ends a command as Ctrl-C does, so that temporary files go."""
-    del number, frame
-    raise KeyboardInterrupt
 
 
 def run(arguments: list[str]) -> int:
@@ -91,6 +84,8 @@ def run(arguments: list[str]) -> int:
         code = app.main(arguments, prog_name="quantkit", standalone_mode=False)
         sys.stdout.flush()
     except QuantkitError as error:
+        if interruption.asked() and not isinstance(error, Interrupted):
+            return interrupted()
         print_error(error, as_json="--json" in arguments)
         return error.exit_code
     except click.ClickException as error:
@@ -103,10 +98,19 @@ def run(arguments: list[str]) -> int:
             return 0  # click's answer to a reader (head, less) that went away
         return left.code if isinstance(left.code, int) else 1
     except (KeyboardInterrupt, click.Abort):
-        print("quantkit: interrupted", file=sys.stderr)
-        return 130
+        return interrupted()
     except BrokenPipeError:
         # The reader (head, less) went away: nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception:
+        if not interruption.asked():
+            raise
+        return interrupted()
     return code if isinstance(code, int) else 0
+
+
+def interrupted() -> int:
+    """Say so; returns the exit code."""
+    print("quantkit: interrupted", file=sys.stderr)
+    return 130

@@ -9,6 +9,8 @@ import time
 from types import FrameType
 from typing import Any
 
+from quantkit.cli.interruption import go_on
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -25,6 +27,7 @@ class Bar:
         """Show the bar and listen to Ctrl-C."""
         from tqdm import tqdm
 
+        go_on()
         total = None if samples is None else samples * passes
         self._bar = tqdm(
             total=total,
@@ -75,6 +78,7 @@ class Spinner:
 
     def phase(self, text: str) -> None:
         """What is going on now."""
+        go_on()
         self._text = text
 
     def __enter__(self) -> Spinner:

@@ -10,6 +10,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.console import note, print_fields, print_json, warn
+from quantkit.cli.interruption import go_on
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def run(model: Path | None, config: Path | None, clean: bool, quiet: bool, as_js
     made = go(
         chosen(model, config, settings),
         clean=clean,
-        phase=lambda name: None if hidden else note(f"{name} …"),
+        phase=lambda name: begun(name, hidden=hidden),
         progress=lambda about: Bar(hidden=hidden, about=about),
     )
     if as_json:
@@ -69,6 +70,13 @@ def run(model: Path | None, config: Path | None, clean: bool, quiet: bool, as_js
     elif not quiet:
         print_summary(made)
     return 0 if made.evaluation.within_budget else OVER_BUDGET
+
+
+def begun(step: str, *, hidden: bool) -> None:
+    """A step begins."""
+    go_on()
+    if not hidden:
+        note(f"{step} …")
 
 
 def chosen(model: Path | None, config: Path | None, settings: dict[str, Any]) -> Settings:

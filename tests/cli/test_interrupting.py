@@ -1,0 +1,101 @@
+"""Ctrl-C where a library swallows it, or makes another exception of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from quantkit.cli import application, interruption
+from quantkit.cli.progress import Bar, Spinner
+from quantkit.cli.running import begun
+from quantkit.errors import Interrupted, ModelError, QuantkitError
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    interruption.ASKED.clear()
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> int:
+    monkeypatch.setattr(application.app, "main", lambda *_, **__: work())
+    return application.run([])
+
+
+def swallowed(number: int = signal.SIGTERM) -> None:
+    interruption.listen()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("error", [ImportError("initialization failed"), ModelError("cannot be run", remedy="mend it")])
+def test_what_comes_of_an_interruption_is_an_interruption(
+    number: int, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        swallowed(number)
+        raise error
+
+    assert run(monkeypatch, work) == 130
+    assert capsys.readouterr().err == "quantkit: interrupted\n"
+
+
+def test_without_one_errors_are_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(error: Exception) -> None:
+        raise error
+
+    with pytest.raises(ImportError):
+        run(monkeypatch, lambda: work(ImportError("initialization failed")))
+    assert run(monkeypatch, lambda: work(QuantkitError("wrong", remedy="mend it"))) == 1
+
+
+def test_an_interruption_that_says_more_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        swallowed()
+        raise Interrupted("stopped after 3 batches", remedy="start again")
+
+    assert run(monkeypatch, work) == 130
+    assert "stopped after 3 batches" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: Bar(hidden=True).start(8, 1, 0),
+        lambda: Spinner(hidden=True).phase("layers"),
+        lambda: begun("report", hidden=True),
+    ],
+    ids=["bar", "spinner", "step"],
+)
+def test_after_a_swallowed_one_the_next_phase_does_not_begin(work: Callable[[], None]) -> None:
+    work()
+    swallowed()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+
+
+@pytest.mark.parametrize(("code", "told"), [(5, 5), (0, 0), (None, 1), ("words", 1)])
+def test_code_that_leaves_is_no_success(code: Any, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        raise SystemExit(code)
+
+    assert run(monkeypatch, work) == told
+
+
+def test_a_reader_that_went_away_is_nothing_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1) from None
+
+    assert run(monkeypatch, work) == 0
