@@ -11,10 +11,11 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from quantkit.errors import OutputError
+from quantkit.errors import OutputError, UsageError
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -84,6 +85,22 @@ def check_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise not_writable(path, error) from None
+
+
+def refuse_replacing(written: Iterable[Path], read: Iterable[object]) -> None:
+    """UsageError where a file that would be written is one of those that are read; what is no path is passed over."""
+    sources = [Path(source) for source in read if isinstance(source, (str, os.PathLike))]
+    for path in written:
+        if any(same_file(path, source) for source in sources):
+            raise UsageError(f"{path} would replace what it is made of", remedy="give another --output")
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Whether two paths lead to one file."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return path.resolve() == other.resolve()
 
 
 def canonical_json(value: Any) -> str:

@@ -101,7 +101,9 @@ def evaluate(
     from quantkit.pipeline.recording import refuse_unwritable, written
 
     places = [path for path in (output, html) if path is not None]
-    refuse_unwritable(places, force=settings.pop("force"))
+    parts = [part for text in models for part in (text, *text.rpartition("+")[::2])]
+    read = (*parts, data, settings["labels"], settings["classes"])
+    refuse_unwritable(places, read=read, force=settings.pop("force"))
     made = run(
         models,
         data,

@@ -83,20 +83,22 @@ def layers(
     With statistics alone the errors of tensors are estimated. With --data each layer is quantized alone, and left out
     of the quantized network, and ranked by what that does to the outputs.
     """
-    from quantkit.artifact import check_writable, write_whole
+    from quantkit.artifact import write_whole
     from quantkit.cli.progress import Spinner
     from quantkit.pipeline.exclusions import write_exclusions
+    from quantkit.pipeline.layers import float_network
     from quantkit.pipeline.layers import layers as run
-    from quantkit.pipeline.statistics import refuse_existing
+    from quantkit.pipeline.recording import refuse_unwritable
 
     refuse_idle(settings, exclude_file is not None, parity)
-    for path in (exclude_file, page):
-        if path is not None:
-            refuse_existing(path, force=force)
-            check_writable(path)
+    if top < 1:
+        raise UsageError(f"--top {top} shows nothing", remedy="give at least 1; --quiet shows nothing")
+    source = float_network(model)
     given = collected(model, settings, keeps=exclude_file is not None)
+    read = (model, *(given[name] for name in ("statistics", "table", "against", "data")))
+    refuse_unwritable([path for path in (exclude_file, page) if path is not None], read=read, force=force)
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
-        found = run(model, phase=spinner.phase, **given)
+        found = run(source, phase=spinner.phase, **given)
         beside = compared(given, device, spinner.phase) if parity else None
     written = []
     if exclude_file is not None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING
 
-from quantkit.artifact import not_writable, write_whole
+from quantkit.artifact import not_writable, same_file, write_whole
 from quantkit.errors import OutputError
 from quantkit.graph.model import content
 from quantkit.graph.weights import copied_but, is_external, tensors
@@ -102,14 +102,6 @@ def refuse_own(proto: onnx.ModelProto, folder: Path, files: tuple[Path, ...]) ->
                     f"cannot write {path}: it holds the weights of the model that is read",
                     remedy="write elsewhere with --output",
                 )
-
-
-def same_file(path: Path, other: Path) -> bool:
-    """Whether two paths lead to one file."""
-    try:
-        return path.samefile(other)
-    except OSError:
-        return path.resolve() == other.resolve()
 
 
 def with_data(proto: onnx.ModelProto, folder: Path, file: IO[bytes], location: str) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import check_writable, write_all
+from quantkit.artifact import check_writable, refuse_replacing, write_all
 from quantkit.errors import StaleError
 from quantkit.job.options import CalibrateOptions
 from quantkit.job.outputs import table_files
@@ -68,6 +68,7 @@ def calibrate(
             return reused(job, statistics, there, started)
     if job.output:
         check_writable(job.output)
+        refuse_replacing(places, (model, data))
     if backend == "tensorrt":
         from quantkit.pipeline.on_tensorrt import from_tensorrt
 

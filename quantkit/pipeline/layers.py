@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
 from quantkit.data import DataOptions, Feed, open_data
-from quantkit.errors import UsageError
+from quantkit.errors import ModelError, UsageError
 from quantkit.evaluation.sensitivity import Sensitivity, TensorError
-from quantkit.graph import Choices, Model, Policy, folded, load_model, with_qdq
+from quantkit.graph import Choices, Model, Policy, folded, has_qdq, load_model, with_qdq
 from quantkit.graph.selecting import chosen
 from quantkit.graph.variants import Variants
 from quantkit.job.preparing import choose_spec
 from quantkit.pipeline.against import compared
 from quantkit.pipeline.noise import Measuring
-from quantkit.pipeline.quantize import refuse_quantized
 from quantkit.pipeline.ranking import Ranked, keeping, ranked
 from quantkit.pipeline.scales import Scales, by_rule, from_table, statistics_for
 from quantkit.pipeline.tensor_errors import Activation, estimated, measured, of_weight
@@ -106,8 +105,7 @@ def layers(
     """
     started = time.monotonic()
     options = options or LayersOptions()
-    source = model if isinstance(model, Model) else load_model(model)
-    refuse_quantized(source)
+    source = float_network(model)
     refuse_unmeasurable(statistics, table, against, data, options)
     subject = compared_with(source, against) if against is not None else chosen_for(source, statistics, table, options)
     if data is None:
@@ -141,6 +139,17 @@ def layers(
         kept=kept,
         kept_db=kept_db,
     )
+
+
+def float_network(model: str | os.PathLike[str] | Model) -> Model:
+    """The network that is looked into. ModelError where it is not float."""
+    source = model if isinstance(model, Model) else load_model(model)
+    if has_qdq(source):
+        raise ModelError(
+            f"{source.path} has Q/DQ already",
+            remedy=f"give the float model that it was made of: quantkit layers FLOAT.onnx --against {source.path}",
+        )
+    return source
 
 
 def refuse_unmeasurable(statistics: Any, table: Any, against: Any, data: Any, options: LayersOptions) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
-from quantkit.artifact import canonical_json, check_writable
+from quantkit.artifact import canonical_json, check_writable, refuse_replacing
 from quantkit.data import DataOptions
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import (
@@ -30,7 +30,6 @@ from quantkit.graph import (
     write_model,
 )
 from quantkit.graph.quantizing import opset_of
-from quantkit.graph.saving import same_file
 from quantkit.graph.selecting import chosen
 from quantkit.pipeline.repairing import Data, Repair, repaired, settled, statistics_of
 from quantkit.pipeline.scales import Scales, by_rule, from_table, statistics_for
@@ -272,9 +271,7 @@ def checked_target(target: Path, inputs: Iterable[Any], force: bool) -> Path:
     replace what it is made of."""
     check_writable(target)
     refuse_existing(target, force=force)
-    for given in inputs:
-        if isinstance(given, (str, os.PathLike)) and same_file(target, Path(given)):
-            raise UsageError(f"{target} would replace what it is made of", remedy="give another --output")
+    refuse_replacing([target], inputs)
     return target
 
 

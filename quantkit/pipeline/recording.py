@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quantkit.artifact import check_writable, write_all
+from quantkit.artifact import check_writable, refuse_replacing, write_all
 from quantkit.errors import UsageError
 from quantkit.evaluation.document import document
 from quantkit.evaluation.value import Evaluation
 from quantkit.pipeline.statistics import refuse_existing
 
 
-def refuse_unwritable(places: Sequence[Path], *, force: bool) -> None:
-    """Before the work. OutputError, StaleError where something is there, UsageError where two are the same."""
+def refuse_unwritable(places: Sequence[Path], *, read: Iterable[object] = (), force: bool) -> None:
+    """Before the work. OutputError, StaleError where something is there, UsageError where two are the same, or one of
+    them is among what is `read`."""
     if len(set(places)) != len(places):
         raise UsageError(f"{places[0]} is named for two files", remedy="give another --output")
     for path in places:
         refuse_existing(path, force=force)
         check_writable(path)
+    refuse_replacing(places, read)
 
 
 def written(evaluation: Evaluation, output: Path | None, others: Mapping[Path, bytes]) -> Evaluation:

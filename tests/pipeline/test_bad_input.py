@@ -146,3 +146,51 @@ def test_a_broken_pipe_is_no_error(place: Path, quantkit_command: Command) -> No
         check=True,
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "evaluate net/model.onnx --data imgs -o net/model.onnx",
+        "evaluate net/model.onnx --data imgs --html ./net/../net/model.onnx",
+        "evaluate net/model.onnx+net/model.calib --data imgs -o net/model.calib",
+        "evaluate net/model.onnx --data imgs --labels labels.csv -o link.csv",
+        "layers net/model.onnx --html net/model.onnx",
+        "layers net/model.onnx --data imgs -o net/model.stats.safetensors",
+        "calibrate net/model.onnx --data imgs -o net/model.onnx",
+    ],
+)
+def test_nothing_that_is_read_is_replaced_even_by_force(line: str, place: Path, quantkit_command: Command) -> None:
+    quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", "-q")
+    (place / "labels.csv").write_text("file,label\n")
+    (place / "link.csv").symlink_to("labels.csv")
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    done = quantkit_command(*line.split(), "--force", code=2)
+    assert "would replace what it is made of" in done.stderr
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("none", "No such file"),
+        ("text", "not an ONNX model"),
+        ("quantized", "--against net/quantized.onnx"),
+    ],
+)
+def test_layers_looks_at_the_model_before_it_asks_for_statistics(
+    name: str, told: str, place: Path, quantkit_command: Command
+) -> None:
+    (place / "net" / "text.onnx").write_text("hello")
+    quantkit_command(
+        "quantize", "net/model.onnx", "--data", "imgs", "--repair", "none", "-o", "net/quantized.onnx", "-q"
+    )
+    done = quantkit_command("layers", f"net/{name}.onnx", code=1)
+    assert told in done.stderr
+    assert "statistics" not in done.stderr
+
+
+@pytest.mark.parametrize("top", ["0", "-1"])
+@pytest.mark.usefixtures("place")
+def test_layers_shows_something(top: str, quantkit_command: Command) -> None:
+    assert f"--top {top}" in quantkit_command("layers", "net/model.onnx", "--top", top, code=2).stderr
