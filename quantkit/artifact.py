@@ -108,6 +108,17 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def text_bytes(text: str) -> bytes:
+    r"""Text in UTF-8. Bytes of a file's name that are none (Python holds them as surrogates) become `\udce4`, which is
+    what JSON writes for them, so that they are read as they were."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def readable(name: str) -> str:
+    r"""A file's name for records: bytes that are no UTF-8 (Python holds them as surrogates) as `\xe4`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def sha256_of(content: bytes) -> str:
     """Hexadecimal sha256."""
     return hashlib.sha256(content).hexdigest()

@@ -80,6 +80,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     warnings.filterwarnings("ignore", module="PIL")  # about images that are read all the same
+    stdout = sys.stdout
     try:
         code = app.main(arguments, prog_name="quantkit", standalone_mode=False)
         sys.stdout.flush()
@@ -94,8 +95,8 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except SystemExit as left:
-        if isinstance(left.__context__, BrokenPipeError):
-            return 0  # click's answer to a reader (head, less) that went away
+        if sys.stdout is not stdout:
+            return 0  # click's answer to a reader (head, less) that went away; it puts another stream there
         return left.code if isinstance(left.code, int) else 1
     except (KeyboardInterrupt, click.Abort):
         return interrupted()

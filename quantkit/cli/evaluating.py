@@ -126,10 +126,10 @@ def evaluate(
 
 def page(made: Evaluation) -> bytes:
     """The report."""
+    from quantkit.artifact import text_bytes
     from quantkit.report.html import evaluation_page
 
-    text: str = evaluation_page(made)
-    return text.encode()
+    return text_bytes(evaluation_page(made))
 
 
 def collected(settings: dict[str, Any]) -> EvaluateOptions:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantkit.artifact import readable
 from quantkit.data.feed import FileStamp
 from quantkit.data.pixels import SUFFIXES, UnreadableError, decode
 from quantkit.errors import DataError
@@ -88,4 +89,4 @@ def stamp(path: Path, name: str) -> FileStamp:
         status = path.stat()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}", remedy="mend or remove the file") from None
-    return FileStamp(name, status.st_size, status.st_mtime_ns)
+    return FileStamp(readable(name), status.st_size, status.st_mtime_ns)

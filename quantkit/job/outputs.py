@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import sha256_of, write_all
+from quantkit.artifact import readable, sha256_of, write_all
 from quantkit.data import DataIdentity
 from quantkit.job.tables import checkpoint_path, statistics_path
 from quantkit.job.value import Job
@@ -42,7 +42,7 @@ def written(
     """Write tables, provenance and statistics, all or none; the checkpoint goes."""
     assert job.output is not None
     data = DataRecord(
-        source=job.source,
+        source=readable(job.source),
         kind=job.feed.kind,
         samples=counted.samples,
         chosen=counted.identity.samples,
@@ -51,7 +51,7 @@ def written(
         limit=job.options.data.limit,
         shuffle=job.options.data.shuffle,
         seed=job.options.data.seed,
-        skipped=tuple(job.feed.unreadable),
+        skipped=tuple(map(readable, job.feed.unreadable)),
         files=tuple((s.name, s.size, s.modified_ns) for s in job.feed.stamps()),
     )
     run = RunRecord(
@@ -79,8 +79,10 @@ def table_files(
     content = table_bytes(table)
     provenance = Provenance(
         quantkit=__version__,
-        table=TableRecord(file=path.name, sha256=sha256_of(content), header=table.header.text, tensors=len(table)),
-        model=ModelRecord(file=job.model.path.name, sha256=job.model.sha256),
+        table=TableRecord(
+            file=readable(path.name), sha256=sha256_of(content), header=table.header.text, tensors=len(table)
+        ),
+        model=ModelRecord(file=readable(job.model.path.name), sha256=job.model.sha256),
         rule=rule.name,
         data=data,
         preprocess=job.spec.document,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quantkit.artifact import check_writable, refuse_replacing, write_all
+from quantkit.artifact import check_writable, refuse_replacing, text_bytes, write_all
 from quantkit.errors import UsageError
 from quantkit.evaluation.document import document
 from quantkit.evaluation.value import Evaluation
@@ -32,6 +32,6 @@ def written(evaluation: Evaluation, output: Path | None, others: Mapping[Path, b
     made = replace(evaluation, files=tuple(places))
     if output is not None:
         text = json.dumps(document(made), indent=2, ensure_ascii=False, allow_nan=False)
-        files = {output: f"{text}\n".encode(), **files}
+        files = {output: text_bytes(f"{text}\n"), **files}
     write_all(files)
     return made

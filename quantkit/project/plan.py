@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import canonical_json, sha256_of
+from quantkit.artifact import canonical_json, sha256_of, text_bytes
 from quantkit.data import DataOptions, open_data
 from quantkit.errors import DataError, UsageError
 from quantkit.graph import Model, load_model
@@ -121,7 +121,7 @@ def sources(model: Model, source: str, preprocess: str | None, options: DataOpti
     if feed.samples == 0:
         raise DataError(f"{source} is empty", remedy="give at least one sample")
     stamps = [[stamp.name, stamp.size, stamp.modified_ns] for stamp in feed.stamps()]
-    identity = sha256_of(canonical_json([str(Path(source).resolve()), stamps]).encode()) if stamps else None
+    identity = sha256_of(text_bytes(canonical_json([str(Path(source).resolve()), stamps]))) if stamps else None
     return Sources(source, options, spec.with_applied(applied), identity)
 
 
@@ -139,6 +139,6 @@ def file_identity(path: str | None) -> str | None:
     place = Path(path)
     try:
         files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
-        return sha256_of(canonical_json([[p.name, sha256_of(p.read_bytes())] for p in files]).encode())
+        return sha256_of(text_bytes(canonical_json([[p.name, sha256_of(p.read_bytes())] for p in files])))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}", remedy="check the path") from None

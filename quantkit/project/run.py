@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from quantkit.artifact import text_bytes
 from quantkit.evaluation.document import document as document_of
 from quantkit.evaluation.document import parsed
 from quantkit.evaluation.value import Evaluation
@@ -84,7 +85,7 @@ class Steps:
         def noted(folder: Path) -> None:
             self._phase(name)
             said = work(folder)
-            (folder / SAID).write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
+            (folder / SAID).write_bytes(text_bytes(json.dumps(said, ensure_ascii=False)))
 
         started = time.monotonic()
         outcome = self._store.done(name, inputs, noted)
@@ -227,8 +228,8 @@ def report_step(steps: Steps, statistics: Outcome, table: Outcome | None, model:
             told, statistics=read_statistics(statistics.file(names["statistics"])), bench=engines.bench
         )
         text = json.dumps(document_of(made), indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / EVALUATION).write_text(f"{text}\n", encoding="utf-8")
-        (folder / REPORT).write_text(page, encoding="utf-8")
+        (folder / EVALUATION).write_bytes(text_bytes(f"{text}\n"))
+        (folder / REPORT).write_bytes(text_bytes(page))
         return made.notes
 
     known = data.identity

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit._version import __version__
-from quantkit.artifact import canonical_json, not_writable, sha256_of
+from quantkit.artifact import canonical_json, not_writable, sha256_of, text_bytes
 from quantkit.errors import OutputError
 
 RECORD = "step.json"
@@ -73,7 +73,7 @@ class Store:
         """
         unknown = {"nobody knows": secrets.token_hex(16)}
         document = {"step": name, "quantkit": __version__, "inputs": unknown if inputs is None else inputs}
-        folder = self.folder / f"{name}-{sha256_of(canonical_json(document).encode())[:16]}"
+        folder = self.folder / f"{name}-{sha256_of(text_bytes(canonical_json(document)))[:16]}"
         there = known(folder)
         if there is not None:
             with contextlib.suppress(OSError):
@@ -129,7 +129,7 @@ def known(folder: Path) -> str | None:
 
 def digest_of(files: Mapping[str, str]) -> str:
     """sha256 over names and contents."""
-    return sha256_of(canonical_json(dict(files)).encode())
+    return sha256_of(text_bytes(canonical_json(dict(files))))
 
 
 def linked(source: Path, target: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import click
 import pytest
 
 from quantkit.cli import application, interruption
@@ -91,11 +94,13 @@ def test_code_that_leaves_is_no_success(code: Any, told: int, monkeypatch: pytes
     assert run(monkeypatch, work) == told
 
 
-def test_a_reader_that_went_away_is_nothing_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    def work() -> None:
-        try:
-            raise BrokenPipeError
-        except BrokenPipeError:
-            raise SystemExit(1) from None
+@click.command()
+def unread() -> None:
+    raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    assert run(monkeypatch, work) == 0
+
+def test_a_reader_that_went_away_is_nothing_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))  # click replaces both
+    monkeypatch.setitem(application.app.commands, "unread", unread)
+    assert application.run(["unread"]) == 0

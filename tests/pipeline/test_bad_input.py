@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -194,3 +195,20 @@ def test_layers_looks_at_the_model_before_it_asks_for_statistics(
 @pytest.mark.usefixtures("place")
 def test_layers_shows_something(top: str, quantkit_command: Command) -> None:
     assert f"--top {top}" in quantkit_command("layers", "net/model.onnx", "--top", top, code=2).stderr
+
+
+def test_names_of_files_that_are_no_utf8_are_no_obstacle(place: Path, quantkit_command: Command) -> None:
+    image = next(iter(sorted(place.glob("imgs/0/*"))))
+    try:
+        image.rename(os.fsdecode(os.fsencode(image.parent) + b"/\xe4.png"))
+    except OSError:
+        pytest.skip("this file system knows no such names")
+    quantkit_command("calibrate", "net/model.onnx", "--data", "imgs")
+    done = quantkit_command("calibrate", "net/model.onnx", "--data", "imgs")
+    assert "nothing was decoded" in done.stdout
+    line = ("run", "net/model.onnx", "--data", "imgs", "--repair", "none")
+    quantkit_command(*line)
+    assert quantkit_command(*line).stdout.count("reused") == 4
+    image.parent.joinpath(os.fsdecode(b"\xe4.png")).write_text("hello")
+    done = quantkit_command("evaluate", "net/model.onnx", "--data", "imgs", code=1)
+    assert "\\udce4.png: cannot identify" in done.stderr
