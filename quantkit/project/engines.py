@@ -14,6 +14,7 @@ from quantkit.errors import BackendError, QuantkitError, TableError
 from quantkit.pipeline.bench import BenchOptions, bench, machine_name, shapes_over, why_no_gpu
 from quantkit.pipeline.measuring import Bench, Latency, Subject, Throughput
 from quantkit.project.plan import Plan
+from quantkit.project.settings import Settings
 from quantkit.project.store import Outcome
 
 if TYPE_CHECKING:
@@ -44,15 +45,20 @@ class Engines:
     digest: str | None = None
 
 
+def refuse_without_gpu(settings: Settings) -> None:
+    """Before the work. BackendError where engines are asked for and there is no GPU."""
+    if settings.gpu and (reason := why_no_gpu(0)):
+        raise BackendError(
+            f"engines cannot be built: {reason}",
+            remedy="leave out --gpu (gpu = true in quantkit.toml), or use another machine",
+        )
+
+
 def engines_of(steps: Takes, table: Outcome | None, model: Outcome) -> Engines:
-    """Build and time. BackendError where engines are asked for and there is no GPU."""
+    """Build and time, where there is a GPU."""
     settings = steps.plan.settings
     reason = "" if settings.gpu is False else why_no_gpu(0)
     if reason:
-        if settings.gpu:
-            raise BackendError(
-                f"engines cannot be built: {reason}", remedy="leave out gpu = true, or use another machine"
-            )
         steps.notes.append(f"no engines: {reason}; how fast INT8 is shows on the GPU that it is for")
     if reason is not None:
         return Engines()

@@ -30,7 +30,7 @@ from quantkit.pipeline.quantize import QuantizeOptions, quantize
 from quantkit.pipeline.repairing import FROM_STATISTICS, settled
 from quantkit.pipeline.settling import EvaluateOptions
 from quantkit.pipeline.statistics import tables_from
-from quantkit.project.engines import Engines, engines_of
+from quantkit.project.engines import Engines, engines_of, refuse_without_gpu
 from quantkit.project.plan import Plan, file_identity, planned
 from quantkit.project.recommendation import recommendation
 from quantkit.project.settings import Settings
@@ -108,9 +108,15 @@ def run(
     built. Raises what `calibrate`, `quantize`, `build`, `bench` and `evaluate` raise, UsageError, OutputError.
     """
     plan = planned(settings)
+    refuse_without_gpu(settings)
     store = Store(plan.output)
-    store.prepare(clean=clean)
-    steps = Steps(plan, store, phase, progress)
+    with store.held(clean=clean):
+        return done(Steps(plan, store, phase, progress), store)
+
+
+def done(steps: Steps, store: Store) -> Run:
+    """All steps, and their files where the user looks for them."""
+    plan = steps.plan
     statistics = statistics_step(steps)
     table = table_step(steps, statistics)
     model = model_step(steps, statistics)

@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,6 @@ from quantkit.errors import OutputError
 
 RECORD = "step.json"
 FOLDER = "steps"
-OLD = 86400.0
-"""Seconds after which unfinished work is taken for abandoned."""
 KEPT = 4
 """Outcomes of a step that stay, so that going back to an earlier option takes no time."""
 
@@ -53,17 +50,28 @@ class Store:
         self.output = output
         self.folder = output / FOLDER
 
-    def prepare(self, *, clean: bool = False) -> None:
-        """Make the folder; clean: forget all steps first. OutputError."""
+    @contextlib.contextmanager
+    def held(self, *, clean: bool = False) -> Iterator[None]:
+        """The folder for one run at a time; clean: all steps are forgotten first. Where no step gets done it is taken
+        away again. OutputError, also where another run is at work there."""
         try:
-            if clean and self.folder.is_dir():
-                shutil.rmtree(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
+            lock = locked(self.folder)
+        except BlockingIOError:
+            raise OutputError(
+                f"another run is at work in {self.output}", remedy="wait for it, or give another --output"
+            ) from None
         except OSError as error:
             raise not_writable(self.folder, error) from None
-        for left in self.folder.glob(".*.tmp"):  # of runs that were killed; younger ones may be at work
-            if time.time() - left.stat().st_mtime > OLD:
+        try:
+            for left in self.folder.glob("*" if clean else ".*.tmp"):
                 shutil.rmtree(left, ignore_errors=True)
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # they are not empty
+                self.folder.rmdir()
+                self.output.rmdir()
+            os.close(lock)
 
     def done(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], None]) -> Outcome:
         """The outcome of a step: the one that is there, or what `work` writes into the folder it is given.
@@ -115,6 +123,22 @@ class Store:
             finally:
                 temporary.unlink(missing_ok=True)
             yield target
+
+
+def locked(folder: Path) -> int:
+    """A descriptor of the folder that is locked until it is closed, or its process ends. BlockingIOError where another
+    has it, OSError; no lock where the system or the file system has none."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except (ImportError, OSError):
+        pass
+    return descriptor
 
 
 def known(folder: Path) -> str | None:

@@ -86,6 +86,7 @@ def test_engines_that_are_asked_for_need_a_gpu(place: Path, monkeypatch: pytest.
     monkeypatch.setattr("quantkit.project.engines.why_no_gpu", lambda _: "there is no NVIDIA driver")
     with pytest.raises(BackendError, match="engines cannot be built: there is no NVIDIA driver"):
         run(settings(gpu=True))
+    assert not (place / "net" / "model.run").exists(), "before the work"
 
 
 def test_a_folder_of_others_is_refused(place: Path) -> None:

@@ -17,7 +17,7 @@ INPUTS = st.dictionaries(st.text(max_size=3), st.one_of(st.integers(), st.text(m
 
 def store(folder: Path) -> Store:
     made = Store(folder / "out")
-    made.prepare()
+    made.folder.mkdir(parents=True, exist_ok=True)
     return made
 
 
@@ -99,8 +99,43 @@ def test_old_outcomes_go_and_the_newest_stays(tmp_path: Path) -> None:
 def test_clean_forgets(tmp_path: Path) -> None:
     here = store(tmp_path)
     worked(here, {})
-    here.prepare(clean=True)
-    assert not worked(here, {}).reused
+    with here.held():
+        assert worked(here, {}).reused
+    with here.held(clean=True):
+        assert not worked(here, {}).reused
+
+
+def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
+    first, second = store(tmp_path), store(tmp_path)
+    with first.held():
+        worked(first, {})
+        for clean in (False, True):
+            with pytest.raises(OutputError, match="another run is at work in"), second.held(clean=clean):
+                raise AssertionError("bug in the test: two hold it")
+        assert worked(first, {}).reused, "what is there stays"
+    with second.held():
+        assert worked(second, {}).reused
+
+
+def test_what_a_killed_run_left_goes(tmp_path: Path) -> None:
+    here = store(tmp_path)
+    (here.folder / ".step-1.tmp").mkdir()
+    with here.held():
+        assert list(here.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_run_without_a_step_leaves_no_folder(tmp_path: Path, others: bool) -> None:
+    here = Store(tmp_path / "out")
+    if others:
+        here.output.mkdir()
+        (here.output / "mine").write_text("x")
+    with pytest.raises(DataError), here.held():
+        raise DataError("no", remedy="-")
+    assert [path.name for path in tmp_path.rglob("*")] == (["out", "mine"] if others else [])
+    with here.held():
+        worked(here, {})
+    assert here.folder.is_dir()
 
 
 def test_published_files_are_those_of_the_step(tmp_path: Path) -> None:
