@@ -39,6 +39,7 @@ KEPT = 3
 @click.option("--data", metavar="PATH", help="Images, arrays or module:callable: layers are measured on them.")
 @click.option("--preprocess", metavar="PRESET|FILE", help="How images become inputs. Default: as for calibrate.")
 @click.option("--limit", metavar="N", type=int, default=128, show_default=True, help="Samples of the data at most.")
+@click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--rule", metavar="RULE", default="mse", show_default=True, help="How scales come from statistics.")
 @click.option("--policy", metavar="tensorrt|conv-only|all", default="tensorrt", show_default=True)
 @click.option(
@@ -115,7 +116,7 @@ def layers(
 def refuse_idle(settings: dict[str, Any], writes: bool, parity: bool) -> None:
     """UsageError for options that would change nothing."""
     source = click.get_current_context().get_parameter_source
-    idle = {} if settings["data"] else dict.fromkeys(("preprocess", "limit"), "it is about --data")
+    idle = {} if settings["data"] else dict.fromkeys(("preprocess", "limit", "skip_corrupt"), "it is about --data")
     idle |= {} if writes else dict.fromkeys(("keep", "keep_db"), "it is about --exclude-file")
     idle |= {} if settings["table"] else {"min_coverage": "it is about --table"}
     idle |= {} if parity else {"device": "it is about --parity"}
@@ -144,7 +145,7 @@ def collected(model: Path, settings: dict[str, Any], *, keeps: bool) -> dict[str
     data, preprocess = settings.pop("data"), settings.pop("preprocess")
     if keeps and settings["keep"] is None and settings["keep_db"] is None:
         settings["keep"] = KEPT
-    settings["data"] = DataOptions(limit=settings.pop("limit"))
+    settings["data"] = DataOptions(limit=settings.pop("limit"), skip_corrupt=settings.pop("skip_corrupt"))
     return {
         "statistics": statistics,
         "table": table,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,20 @@ import click
 from quantkit.cli import options
 from quantkit.cli.console import note, print_fields, print_json, warn
 from quantkit.cli.interruption import go_on
-from quantkit.errors import UsageError
+from quantkit.errors import DataError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from quantkit.project.run import Run
     from quantkit.project.settings import Settings
 
 OVER_BUDGET = 3
+NAMES = {
+    "evaluate.max_drop": "--max-drop",
+    "calibrate.limit": "--limit",
+    "bench.batches": "--batch",
+    "bench.streams": "--streams",
+}
+"""What errors call the keys that flags set and that can be wrong by themselves."""
 
 
 @click.command()
@@ -31,6 +39,9 @@ OVER_BUDGET = 3
 @click.option("--preprocess", metavar="PRESET|FILE", help="How images become inputs. Default: as for calibrate.")
 @click.option("--rule", metavar="RULE", help="Of table and Q/DQ model; entropy is TensorRT's own. Default: mse.")
 @click.option("--limit", metavar="N", type=int, help="Calibration samples at most. Default: 512.")
+@click.option(
+    "--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read, and count them."
+)
 @click.option("--exclude", metavar="NODE|@FILE", multiple=True, help="Nodes of the Q/DQ model that stay float.")
 @click.option("--repair", metavar="NAME,NAME…", help="Of equalize, smooth, round, bias; or none. Default: all.")
 @click.option("--precision", metavar="P,P…", help="Engines to build. Default: fp32,tf32,fp16,int8, and of Q/DQ.")
@@ -99,6 +110,8 @@ def chosen(model: Path | None, config: Path | None, settings: dict[str, Any]) ->
         "evaluate.metrics": split(settings["metric"]),
         "evaluate.max_drop": settings["max_drop"],
         "calibrate.limit": settings["limit"],
+        "calibrate.skip_corrupt": settings["skip_corrupt"],
+        "evaluate.skip_corrupt": settings["skip_corrupt"],
         "calibrate.tensorrt_version": settings["tensorrt_version"],
         "quantize.exclude": options.from_files(settings["exclude"]) or None,
         "quantize.repairs": () if repair == "none" else split(repair),
@@ -107,7 +120,7 @@ def chosen(model: Path | None, config: Path | None, settings: dict[str, Any]) ->
         "bench.batches": settings["batch"] and options.counts(settings["batch"], "--batch"),
         "bench.streams": settings["streams"] and options.counts(settings["streams"], "--streams"),
     }
-    return overridden(base, flags)
+    return overridden(base, flags, NAMES)
 
 
 def split(text: str | None) -> tuple[str, ...] | None:
@@ -144,19 +157,31 @@ def print_summary(made: Run) -> None:
 @options.as_json
 def init(model: Path | None, data: str | None, output: Path | None, force: bool, as_json: bool) -> None:
     """Write a quantkit.toml with all options of `run` and what they mean."""
-    from quantkit.artifact import write_whole
+    from quantkit.artifact import text_bytes, write_whole
     from quantkit.pipeline.statistics import refuse_existing
     from quantkit.project.settings import FILE, template
 
     target = output or Path(FILE)
     refuse_existing(target, force=force)
-    found = str(model) if model is not None else the_only([str(p) for p in sorted(Path().glob("*.onnx"))], "model.onnx")
+    if model is not None and not model.is_file():
+        raise ModelError(f"{model}: there is no such file", remedy="give the path of an ONNX model")
+    if data is not None and ":" not in data and not Path(data).exists():
+        raise DataError(f"{data} does not exist", remedy="give images, arrays, or module:callable")
+    models = [str(p) for p in sorted(Path().glob("*.onnx"))]
     folders = [p.name for p in sorted(Path().iterdir()) if p.is_dir() and p.name in ("images", "calibration", "train")]
-    write_whole(target, template(found, data or the_only(folders, "images")).encode())
+    chosen = str(model or the_only(models, "model.onnx")), data or the_only(folders, "images")
+    write_whole(target, text_bytes(template(*(from_folder(text, target.parent) for text in chosen))))
+    missing = " and ".join(text for text in chosen if ":" not in text and not Path(text).exists())
     if as_json:
         print_json({"file": str(target)})
     else:
-        print(f"wrote {target}: read it, then quantkit run")
+        then = f"{missing} stand there as examples, name yours" if missing else "read it"
+        print(f"wrote {target}: {then}, then quantkit run")
+
+
+def from_folder(text: str, folder: Path) -> str:
+    """A path as seen from the folder of the project's file; `module:callable` and absolute ones as they are."""
+    return text if not Path(text).exists() or Path(text).is_absolute() else os.path.relpath(text, folder)
 
 
 def the_only(found: list[str], example: str) -> str:

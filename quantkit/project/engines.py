@@ -14,7 +14,6 @@ from quantkit.errors import BackendError, QuantkitError, TableError
 from quantkit.pipeline.bench import BenchOptions, bench, machine_name, shapes_over, why_no_gpu
 from quantkit.pipeline.measuring import Bench, Latency, Subject, Throughput
 from quantkit.project.plan import Plan
-from quantkit.project.settings import Settings
 from quantkit.project.store import Outcome
 
 if TYPE_CHECKING:
@@ -43,15 +42,6 @@ class Engines:
     files: tuple[Path, ...] = ()
     bench: Bench | None = None
     digest: str | None = None
-
-
-def refuse_without_gpu(settings: Settings) -> None:
-    """Before the work. BackendError where engines are asked for and there is no GPU."""
-    if settings.gpu and (reason := why_no_gpu(0)):
-        raise BackendError(
-            f"engines cannot be built: {reason}",
-            remedy="leave out --gpu (gpu = true in quantkit.toml), or use another machine",
-        )
 
 
 def engines_of(steps: Takes, table: Outcome | None, model: Outcome) -> Engines:

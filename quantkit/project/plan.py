@@ -99,7 +99,7 @@ def planned(settings: Settings) -> Plan:
         model,
         settings.evaluate.data or settings.data,
         settings.preprocess,
-        DataOptions(limit=settings.evaluate.limit, whole=True),
+        DataOptions(limit=settings.evaluate.limit, skip_corrupt=settings.evaluate.skip_corrupt, whole=True),
     )
     plan = Plan(
         settings,

@@ -30,7 +30,8 @@ from quantkit.pipeline.quantize import QuantizeOptions, quantize
 from quantkit.pipeline.repairing import FROM_STATISTICS, settled
 from quantkit.pipeline.settling import EvaluateOptions
 from quantkit.pipeline.statistics import tables_from
-from quantkit.project.engines import Engines, engines_of, refuse_without_gpu
+from quantkit.project.checking import refuse_late_faults
+from quantkit.project.engines import Engines, engines_of
 from quantkit.project.plan import Plan, file_identity, planned
 from quantkit.project.recommendation import recommendation
 from quantkit.project.settings import Settings
@@ -108,7 +109,7 @@ def run(
     built. Raises what `calibrate`, `quantize`, `build`, `bench` and `evaluate` raise, UsageError, OutputError.
     """
     plan = planned(settings)
-    refuse_without_gpu(settings)
+    refuse_late_faults(plan)
     store = Store(plan.output)
     with store.held(clean=clean):
         return done(Steps(plan, store, phase, progress), store)

@@ -5,10 +5,11 @@ Paths in the file are meant from its own folder. Every key has a default but `mo
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +19,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 FILE = "quantkit.toml"
 Count = Annotated[int, Field(ge=1)]
@@ -36,7 +40,7 @@ class Calibrate(Section):
     shuffle: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count | None = None
-    histogram: str = "tensorrt"
+    histogram: Literal["tensorrt", "invariant"] = "tensorrt"
     tensorrt_version: str | None = None
     skip_corrupt: bool = False
 
@@ -77,6 +81,7 @@ class Evaluate(Section):
     classes: str | None = None
     metrics: tuple[str, ...] = ("top1",)
     limit: Count | None = None
+    skip_corrupt: bool = False
     max_drop: Annotated[float, Field(ge=0)] | None = None
 
 
@@ -105,43 +110,71 @@ def read_settings(path: Path) -> Settings:
         raise UsageError(f"{path}: {error.strerror or error}", remedy="quantkit init writes one") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}", remedy="mend the file") from None
-    return placed(parsed(document, str(path)), path.parent)
+    return placed(parsed(document, f"{path}: "), path.parent)
 
 
-def parsed(document: Mapping[str, Any], where: str) -> Settings:
-    """A parsed document as settings. UsageError."""
+def parsed(document: Mapping[str, Any], where: str, names: Mapping[str, str] | None = None) -> Settings:
+    """A parsed document as settings. where: what errors begin with; names: what errors call keys. UsageError."""
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}" for e in error.errors()]
-        raise UsageError(
-            f"{where}: " + "; ".join(dict.fromkeys(lines)), remedy="quantkit init shows all keys"
-        ) from None
+        faults = error.errors()
+        lines = dict.fromkeys(fault_told(fault, names or {}) for fault in faults)
+        unknown = any(fault["type"] == "extra_forbidden" for fault in faults)
+        remedy = "quantkit init shows all keys" if unknown else "quantkit run --help" if names else "mend the file"
+        raise UsageError(where + "; ".join(lines), remedy=remedy) from None
+
+
+def fault_told(fault: ErrorDetails, names: Mapping[str, str]) -> str:
+    """`calibrate.limit is 0: input should be greater than or equal to 1`, with the option's name where there is one."""
+    path = [str(part) for part in fault["loc"]]
+    key = ".".join(path)
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path[-1], keys_of(path[:-1]), 1)
+        return f"{key}: there is no such key" + (f"; did you mean {near[0]}?" if near else "")
+    known = next((names[above] for n in range(len(path), 0, -1) if (above := ".".join(path[:n])) in names), key)
+    message = fault["msg"][:1].lower() + fault["msg"][1:]
+    return f"{known} is {fault['input']!r}: {message}"
+
+
+def keys_of(path: Sequence[str]) -> list[str]:
+    """The keys of the section at a path."""
+    section: Any = Settings
+    for name in path:
+        section = section.model_fields[name].annotation
+    return list(section.model_fields)
 
 
 def placed(settings: Settings, folder: Path) -> Settings:
     """The settings with paths from `folder`; presets, `module:callable` and absolute paths stay as they are."""
 
-    def from_folder(text: str | None) -> str | None:
-        if text is None or not (folder / text).exists():
-            return text
-        return str(folder / text)
+    def below(text: str | None) -> str | None:
+        return None if text is None else str(folder / text)
 
-    changed: dict[str, Any] = {name: from_folder(getattr(settings, name)) for name in ("model", "data", "preprocess")}
-    changed["output"] = settings.output and str(folder / settings.output)
-    own = {name: from_folder(getattr(settings.evaluate, name)) for name in ("data", "labels", "classes")}
-    changed["evaluate"] = settings.evaluate.model_copy(update=own)
+    def if_there(text: str | None) -> str | None:
+        return text if text is None or not (folder / text).exists() else str(folder / text)
+
+    wanted = settings.evaluate
+    own = {"data": if_there(wanted.data), "labels": below(wanted.labels), "classes": below(wanted.classes)}
+    changed = {
+        "model": below(settings.model),
+        "data": if_there(settings.data),
+        "preprocess": if_there(settings.preprocess),
+        "output": below(settings.output),
+        "evaluate": wanted.model_copy(update=own),
+    }
     return settings.model_copy(update=changed)
 
 
-def overridden(settings: Settings, flags: Mapping[str, Any]) -> Settings:
-    """The settings with flags on top: `rule`, or `section.key`; those that are None say nothing. UsageError."""
+def overridden(settings: Settings, flags: Mapping[str, Any], names: Mapping[str, str] | None = None) -> Settings:
+    """The settings with flags on top: `rule`, or `section.key`; those that are None say nothing. names: what errors
+    call them. UsageError."""
     document = settings.model_dump()
     for name, value in flags.items():
         if value is not None:
             section, _, key = name.rpartition(".")
             (document[section] if section else document)[key] = value
-    return parsed(document, "options")
+    return parsed(document, "", names)
 
 
 TEMPLATE = """\
@@ -161,10 +194,12 @@ data = {data}              # calibrates: images, .npz, or module:callable
 # metrics = ["top1"]
 # max_drop = 0.5           # points; a larger loss ends with exit code 3
 # limit = 10000
+# skip_corrupt = true      # leave images out that cannot be read
 
 [calibrate]
 # limit = 512              # samples at most
 # tensorrt_version = "8.6.1"
+# skip_corrupt = true
 
 [quantize]
 # exclude = ["/head/*"]    # stays float

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from quantkit.errors import BackendError, OutputError
+from quantkit.errors import BackendError, OutputError, QuantkitError
 from quantkit.project import run as running
 from quantkit.project.run import run
-from quantkit.project.settings import Evaluate, Quantize, Settings
+from quantkit.project.settings import Evaluate, Quantize, Settings, read_settings
 from quantkit.statistics import read_statistics
 from quantkit.table import read_table
 from tests.pipeline.conftest import Command
@@ -83,7 +83,7 @@ def test_a_run_that_fails_leaves_what_was_there(place: Path, monkeypatch: pytest
 
 
 def test_engines_that_are_asked_for_need_a_gpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantkit.project.engines.why_no_gpu", lambda _: "there is no NVIDIA driver")
+    monkeypatch.setattr("quantkit.project.checking.why_no_gpu", lambda _: "there is no NVIDIA driver")
     with pytest.raises(BackendError, match="engines cannot be built: there is no NVIDIA driver"):
         run(settings(gpu=True))
     assert not (place / "net" / "model.run").exists(), "before the work"
@@ -113,6 +113,32 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rule": "kl"}, "unknown rule 'kl'"),
+        ({"rule": "mse,entropy"}, "one rule"),
+        ({"quantize": {"repairs": ("luck",)}}, "unknown repair 'luck'"),
+        ({"quantize": {"policy": "some"}}, "unknown policy 'some'"),
+        ({"quantize": {"weights": "int3"}}, "unknown weight form 'int3'"),
+        ({"build": {"precisions": ("int3",)}}, "unknown precision 'int3'"),
+        ({"build": {"shapes": ("image",)}}, "image"),
+        ({"evaluate": {"metrics": ("best",)}}, "unknown metric 'best'"),
+        ({"evaluate": {"metrics": ("top1@none",)}}, "no output 'none'"),
+        ({"evaluate": {"metrics": ("none_of_mine:f",)}}, "no module 'none_of_mine'"),
+        ({"evaluate": {"labels": "none.csv"}}, "none.csv"),
+        ({"evaluate": {"classes": "none.txt"}}, "none.txt"),
+    ],
+)
+def test_what_a_late_step_would_refuse_is_refused_before_the_first(
+    changes: dict[str, Any], said: str, place: Path
+) -> None:
+    before = sorted(place.rglob("*"))
+    with pytest.raises(QuantkitError, match=said):
+        run(Settings.model_validate({"model": "net/model.onnx", "data": "imgs"} | changes))
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["run"], 2, "no model is given"),
@@ -130,3 +156,38 @@ def test_errors_are_one_line(
     done = quantkit_command(*arguments, code=code)
     assert said in done.stderr
     assert "→" in done.stderr
+
+
+def test_init_names_paths_from_the_files_own_folder(place: Path, quantkit_command: Command) -> None:
+    quantkit_command("init", "net/model.onnx", "--data", "imgs", "-o", "net/quantkit.toml")
+    text = (place / "net" / "quantkit.toml").read_text()
+    assert 'model = "model.onnx"' in text
+    assert 'data = "../imgs"' in text
+    found = read_settings(place / "net" / "quantkit.toml")
+    assert found.model is not None
+    assert Path(found.model).samefile("net/model.onnx")
+    for line in (("none.onnx", "--data", "imgs"), ("net/model.onnx", "--data", "none")):
+        assert "none" in quantkit_command("init", *line, "-o", "new.toml", code=1).stderr
+    assert not Path("new.toml").exists()
+    assert "read it, then" in quantkit_command("init", "net/model.onnx", "--data", "mine:batches").stdout
+    done = quantkit_command("init", "-o", "other.toml")
+    assert "model.onnx and images stand there as examples" in done.stdout
+
+
+def test_a_path_that_is_not_there_is_told_from_the_files_folder(place: Path) -> None:
+    (place / "net" / "quantkit.toml").write_text('model = "modle.onnx"\ndata = "mine:batches"\n')
+    found = read_settings(place / "net" / "quantkit.toml")
+    assert found.model is not None
+    assert Path(found.model) == place / "net" / "modle.onnx"
+    assert found.data == "mine:batches"
+
+
+def test_unreadable_images_can_be_left_out(place: Path, quantkit_command: Command) -> None:
+    (place / "imgs" / "0" / "zz.png").write_text("hello")
+    line = ("run", "net/model.onnx", "--data", "imgs", "--repair", "none")
+    assert "0/zz.png" in quantkit_command(*line, code=1).stderr
+    quantkit_command(*line, "--skip-corrupt")
+    assert json.loads((place / "net" / "model.run" / "evaluation.json").read_text())["samples"] == 60
+    layers = ("layers", "net/model.onnx", "--stats", "net/model.run/model.stats.safetensors", "--data", "imgs")
+    assert "0/zz.png" in quantkit_command(*layers, code=1).stderr
+    assert "over 60 samples" in quantkit_command(*layers, "--skip-corrupt").stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_template_is_the_defaults(tmp_path: Path) -> None:
     made = read_settings(written(tmp_path, template("m.onnx", "imgs")))
-    assert made == Settings(model="m.onnx", data="imgs")
+    assert made == Settings(model=str(tmp_path / "m.onnx"), data="imgs")
 
 
 def test_every_key_of_the_template_is_known(tmp_path: Path) -> None:
@@ -50,14 +51,18 @@ def test_paths_are_meant_from_the_file(tmp_path: Path, monkeypatch: pytest.Monke
     ("text", "said"),
     [
         ("model = ", "not TOML"),
-        ("modell = 'x'", "modell: Extra inputs"),
-        ("[evaluate]\nmax_drop = -1", "evaluate.max_drop"),
-        ("[build]\nlevel = 9", "build.level"),
-        ("[bench]\nbatches = [0]", "bench.batches"),
+        ("modell = 'x'", "toml: modell: there is no such key; did you mean model?\n  → quantkit init shows all keys"),
+        ("[evaluate]\nmax_dorp = 1", "evaluate.max_dorp: there is no such key; did you mean max_drop?"),
+        ("[tuning]\nx = 1", "tuning: there is no such key\n"),
+        ("[evaluate]\nmax_drop = -1", "toml: evaluate.max_drop is -1: input should be greater than or equal to 0\n"),
+        ("[build]\nlevel = 9", "build.level is 9: "),
+        ("[bench]\nbatches = [0]", "bench.batches.0 is 0: "),
+        ("[calibrate]\nhistogram = 'fine'", "calibrate.histogram is 'fine': input should be 'tensorrt' or 'invariant'"),
+        ("data = 3", "data is 3: input should be a valid string\n  → mend the file"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=re.escape(said)):
         read_settings(written(tmp_path, text))
 
 
@@ -72,3 +77,6 @@ def test_flags_go_over_the_file() -> None:
     assert (made.model, made.rule, made.evaluate.max_drop, made.quantize.repairs) == ("a.onnx", "minmax", 1.0, ())
     with pytest.raises(UsageError, match=r"bench\.seconds"):
         overridden(base, {"bench.seconds": 0.0})
+    names = {"bench.batches": "--batch"}
+    with pytest.raises(UsageError, match=r"^--batch is 0: input should be .*\n  → quantkit run --help"):
+        overridden(base, {"bench.batches": (1, 0)}, names)
