@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, print_rows
+from quantkit.cli.console import note, print_fields, print_json, print_rows, print_sentence
 
 if TYPE_CHECKING:
     from quantkit.pipeline.measuring import Bench
@@ -101,7 +101,7 @@ def bench(
         return
     print_summary(made)
     for text in verdict(made):
-        print(f"• {text}")
+        print_sentence(text)
     if plot is not None:
         print(f"wrote {plot}")
 

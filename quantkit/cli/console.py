@@ -6,8 +6,9 @@ import json
 import math
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from quantkit.errors import QuantkitError
 
@@ -38,12 +39,17 @@ def print_error(error: QuantkitError, *, as_json: bool) -> None:
 
 def warn(text: str) -> None:
     """A warning on standard error."""
-    print(f"warning: {text}", file=sys.stderr)
+    print(wrapped(f"warning: {text}", sys.stderr, indent=9), file=sys.stderr)
 
 
 def note(text: str) -> None:
     """A remark on standard error."""
-    print(text, file=sys.stderr)
+    print(wrapped(text, sys.stderr), file=sys.stderr)
+
+
+def print_sentence(text: str) -> None:
+    """`• text`."""
+    print(wrapped(f"• {text}", sys.stdout, indent=2))
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
@@ -51,7 +57,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     rows = list(fields)
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        print(f"{name:<{width}}  {value}")
+        print(wrapped(f"{name:<{width}}  {value}", sys.stdout, indent=width + 2))
 
 
 def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: frozenset[int] = frozenset()) -> None:
@@ -67,6 +73,28 @@ def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: froz
         first = shortened(line[0], widths[0])
         cells = [f"{c:<{widths[i]}}" if i in text else f"{c:>{widths[i]}}" for i, c in enumerate(line) if i]
         print("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+
+
+def wrapped(text: str, stream: TextIO, *, indent: int = 0) -> str:
+    """Text whose lines end between words where a person reads it: on a terminal; a pipe gets it in one line.
+
+    indent: of the lines below the first. Numbers keep their unit.
+    """
+    columns = shutil.get_terminal_size((80, 24)).columns
+    if not stream.isatty() or len(text) <= columns or columns < 2 * indent:
+        return text
+    kept = text.replace(" %", "\u00a0%").replace(" …", "\u00a0…").replace("… ", "…\u00a0")
+    start = len(kept) - len(kept.lstrip())
+    lines = textwrap.wrap(
+        kept,
+        columns,
+        subsequent_indent=" " * max(indent, start),
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+        replace_whitespace=False,
+    )
+    return "\n".join(lines).replace("\u00a0", " ")
 
 
 def shortened(text: str, width: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, print_rows, warn
+from quantkit.cli.console import note, print_fields, print_json, print_rows, print_sentence, warn
 
 if TYPE_CHECKING:
     from quantkit.evaluation.comparison import Comparison
@@ -171,7 +171,7 @@ def print_summary(made: Evaluation) -> None:
     if made.verdict:
         print()
     for text in made.verdict:
-        print(f"• {text}")
+        print_sentence(text)
     for path in made.files:
         print(f"wrote  {path}")
     if not made.within_budget:
@@ -227,7 +227,7 @@ def print_classes(model: ModelScore, *, several: bool) -> None:
     if model.changed:
         one = model.changed_samples == 1
         what = "answer" if model.agreement is not None else "score"
-        print(f"\n{model.changed_samples:,} {what}{'' if one else 's'} change{'s' if one else ''}{about}")
+        print(f"\n{model.changed_samples:,} {what}{'' if one else 's'}{about} change{'s' if one else ''}")
         print_rows(
             ("sample", "label", "reference", "", "here", ""),
             [
@@ -293,4 +293,4 @@ def print_comparison(made: Comparison) -> None:
     print_rows((columns[0], "run", *columns[1:]), rows, text=frozenset({1}))
     print()
     for move in made.moves:
-        print(f"• {move.text(made.unit)}")
+        print_sentence(move.text(made.unit))

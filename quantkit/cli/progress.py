@@ -97,6 +97,6 @@ class Spinner:
         started, turns = time.monotonic(), 0
         while not self._over.wait(0.1):
             sign = self.SIGNS[turns % len(self.SIGNS)]
-            line = f"{sign} {self._text}, {time.monotonic() - started:.0f} s"
+            line = f"{sign} {self._text}{', ' if self._text else ''}{time.monotonic() - started:.0f} s"
             print(f"\r\033[K{line[:100]}", end="", file=sys.stderr, flush=True)
             turns += 1

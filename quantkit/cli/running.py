@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, warn
+from quantkit.cli.console import note, print_fields, print_json, print_sentence, warn
 from quantkit.cli.interruption import go_on
 from quantkit.errors import DataError, ModelError, UsageError
 
@@ -140,9 +140,9 @@ def print_summary(made: Run) -> None:
     )
     print()
     print_models(made.evaluation)
-    print(f"\n• {made.recommendation}")
-    for text in made.evaluation.verdict:
-        print(f"• {text}")
+    print()
+    for text in (made.recommendation, *made.evaluation.verdict):
+        print_sentence(text)
     for path in made.files.values():
         print(f"file  {path}")
     if not made.evaluation.within_budget:

@@ -42,7 +42,7 @@ class DataOptions:
         for name in ("limit", "batch_size", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}", remedy=f"give a {name} of at least 1")
+                raise UsageError(f"{name} is {value}", remedy="at least 1 is needed")
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}", remedy="give a seed of at least 0")
 

@@ -81,9 +81,10 @@ def called(subjects: tuple[Subject, ...], names: Sequence[str]) -> tuple[Subject
     if not names:
         return subjects
     if len(names) != len(subjects) or len(set(names)) != len(names) or not all(names):
+        one = len(subjects) == 1
         raise UsageError(
-            f"{len(subjects)} models are called {', '.join(map(repr, names))}",
-            remedy="give every model a name of its own",
+            f"{len(subjects)} model{' is' if one else 's are'} called {', '.join(map(repr, names))}",
+            remedy=f"--names gives {'one name' if one else 'every model a name of its own'}",
         )
     return tuple(replace(subject, name=name) for subject, name in zip(subjects, names, strict=True))
 

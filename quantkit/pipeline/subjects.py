@@ -68,7 +68,8 @@ def open_subjects(
     texts = [os.fspath(model) for model in models]
     if not texts:
         raise UsageError("nothing to evaluate", remedy="give a model, and those to compare with it")
-    twice = next((text for i, text in enumerate(texts) if text in texts[:i]), None)
+    paths = [os.path.normpath(text) for text in texts]
+    twice = next((text for i, text in enumerate(texts) if paths[i] in paths[:i]), None)
     if twice is not None:
         raise UsageError(f"{twice} is given twice", remedy="give every model once")
     subjects = [open_subject(text, held, device, allow_code) for text in texts]
@@ -86,6 +87,8 @@ def open_subject(text: str, held: ExitStack, device: int, allow_code: bool) -> S
         return of_engine(path, held, device, allow_code)
     model, plus, table = text.rpartition("+")
     if plus and model.lower().endswith(".onnx") and not path.exists():
+        if not table:
+            raise UsageError(f"{text} names no table", remedy="for example model.onnx+model.calib")
         return of_table(Path(model), Path(table))
     return of_model(load_model(path))
 

@@ -212,3 +212,16 @@ def test_names_of_files_that_are_no_utf8_are_no_obstacle(place: Path, quantkit_c
     image.parent.joinpath(os.fsdecode(b"\xe4.png")).write_text("hello")
     done = quantkit_command("evaluate", "net/model.onnx", "--data", "imgs", code=1)
     assert "\\udce4.png: cannot identify" in done.stderr
+
+
+def test_nan_in_a_weight_is_one_line_without_warnings_of_libraries(place: Path, quantkit_command: Command) -> None:
+    model = onnx.load(place / "net/model.onnx")
+    weight = next(w for w in model.graph.initializer if len(w.dims) == 4)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.flat[0] = np.nan
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, place / "net/model.onnx")
+    done = quantkit_command("run", "net/model.onnx", "--data", "imgs", code=1)
+    assert "holds NaN or Inf" in done.stderr
+    assert "RuntimeWarning" not in done.stderr
+    assert not (place / "net/model.run").exists()

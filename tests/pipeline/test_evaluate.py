@@ -230,6 +230,8 @@ def test_memory_does_not_grow_with_the_samples(pair: list[Path]) -> None:
     [
         ([], "nothing to evaluate", UsageError),
         (["float.onnx", "float.onnx"], "is given twice", UsageError),
+        (["float.onnx", "none/../float.onnx"], "is given twice", UsageError),
+        (["float.onnx+"], r"float\.onnx\+ names no table", UsageError),
         (["none.onnx"], "No such file", quantkit.QuantkitError),
         (["float.onnx", "other.onnx"], "takes x float32 .5,5., the reference float.onnx takes x float32", DataError),
         (["float.onnx", "named.onnx"], "takes z, the reference float.onnx takes x", DataError),
@@ -272,6 +274,8 @@ def test_options_that_contradict_each_other(pair: list[Path], data: Path) -> Non
         evaluate(pair, data, metrics="top1", options=EvaluateOptions(without_labels=True))
     with pytest.raises(UsageError, match="2 models are called 'a'"):
         evaluate(pair, data, options=EvaluateOptions(names=("a",)))
+    with pytest.raises(UsageError, match="1 model is called 'a', 'b'"):
+        evaluate(pair[:1], data, options=EvaluateOptions(names=("a", "b")))
 
 
 def test_a_cococomes_back_as_it_was(pair: list[Path], data: Path) -> None:
