@@ -117,6 +117,8 @@ def evaluate(
     if html is not None:
         files[html] = page(made)
     made = written(made, output, files)
+    for text in made.warnings:
+        warn(text)
     if as_json:
         print_json(document(made))
     elif not quiet:
@@ -150,7 +152,8 @@ def collected(settings: dict[str, Any]) -> EvaluateOptions:
 def print_summary(made: Evaluation) -> None:
     """The figures, for people."""
     for text in made.notes:
-        note(text)
+        if text not in made.warnings:
+            note(text)
     known = made.provenance
     print_fields(
         [

@@ -79,12 +79,17 @@ def triton(
         [
             ("models", f"{', '.join(made.models)} (version {made.version})"),
             ("batches", f"up to {made.max_batch}" if made.max_batch else "none"),
-            ("tuned", tuning.why if tuning else "not measured: one instance, batches of what waits (--bench)"),
+            ("tuned", tuning.why if tuning else untuned(made.max_batch)),
             *([("pixels", made.preprocess.describe())] if made.preprocess else []),
             *([("checked", "Triton's protocol buffers read it")] if made.checked else []),
             *(("wrote", str(path)) for path in made.files),
         ]
     )
+
+
+def untuned(max_batch: int) -> str:
+    """What the configuration says where nothing was measured."""
+    return f"not measured: one instance{', batches of what waits' if max_batch else ''} (--bench)"
 
 
 def document(made: TritonExport) -> dict[str, Any]:

@@ -76,6 +76,8 @@ def run(model: Path | None, config: Path | None, clean: bool, quiet: bool, as_js
         phase=lambda name: begun(name, hidden=hidden),
         progress=lambda about: Bar(hidden=hidden, about=about),
     )
+    for text in made.warnings:
+        warn(text)
     if as_json:
         print_json(document(made))
     elif not quiet:
@@ -133,7 +135,8 @@ def print_summary(made: Run) -> None:
     from quantkit.cli.evaluating import print_models
 
     for text in made.notes:
-        note(text)
+        if text not in made.warnings:
+            note(text)
     print_fields(
         (step.name, "reused: nothing that decides about it changed" if step.reused else f"{step.seconds:.1f} s")
         for step in made.steps

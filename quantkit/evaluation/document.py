@@ -37,6 +37,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
         "verdict": list(evaluation.verdict),
         "models": [of_model(model, evaluation.metric) for model in evaluation.models],
         "notes": list(evaluation.notes),
+        "warnings": list(evaluation.warnings),
         "provenance": dict(evaluation.provenance),
         "seconds": round(evaluation.seconds, 3),
         "files": [str(path) for path in evaluation.files],
@@ -109,6 +110,7 @@ def parsed(content: Any, where: str) -> Evaluation:
             seconds=float(content["seconds"]),
             max_drop=content["max_drop"],
             files=tuple(Path(path) for path in content["files"]),
+            warnings=tuple(content.get("warnings", ())),
         )
         complete = made.models and (made.metric is None or all(made.metric in m.metrics for m in made.models))
     except (KeyError, TypeError, ValueError, AttributeError) as error:

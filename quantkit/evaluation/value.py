@@ -172,6 +172,8 @@ class Evaluation(Shown):
     max_drop: float | None = None
     """The budget, in points or in the metric's unit; None where none was given."""
     files: tuple[Path, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+    """Those of the notes that put the figures in doubt: they are told also where nothing else is."""
 
     @property
     def reference(self) -> ModelScore:

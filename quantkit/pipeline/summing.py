@@ -27,13 +27,14 @@ CONFUSIONS = 50
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the result tells besides the scores. source: the data's path; data: their record."""
+    """What the result tells besides the scores. source: the data's path; data: their record. warnings: of the data."""
 
     source: Path | None
     data: Mapping[str, Any]
     spec: ChosenSpec
     speeds: tuple[Speed | None, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     skipped: tuple[str, ...]
     max_drop: float | None
     changed: int
@@ -60,7 +61,8 @@ def summed_up(scoring: Scoring, context: Context) -> Evaluation:
         metric=metric,
         share=share,
         verdict=tuple(said),
-        notes=all_notes(scoring, context),
+        notes=(*dict.fromkeys((*doubts(context), *all_notes(scoring, context))),),
+        warnings=doubts(context),
         provenance=provenance(scoring, context),
         seconds=context.seconds,
         max_drop=context.max_drop,
@@ -151,12 +153,18 @@ def refuse_unknown_budget(models: list[ModelScore], main: Metric | None, context
         raise DataError("without labels no drop is known", remedy="give labels, or leave --max-drop out")
 
 
-def all_notes(scoring: Scoring, context: Context) -> tuple[str, ...]:
-    """What the user should know."""
-    notes = [context.spec.warning] if context.spec.warning else []
-    notes += [*context.notes, *(scoring.labels.notes if scoring.labels else ()), *scoring.uncompared.values()]
+def doubts(context: Context) -> tuple[str, ...]:
+    """What puts the figures in doubt."""
+    found = [context.spec.warning] if context.spec.warning else []
+    found += context.warnings
     if context.skipped:
-        notes.append(f"{len(context.skipped)} samples cannot be read and were left out")
+        found.append(f"{len(context.skipped)} samples cannot be read and were left out")
+    return tuple(dict.fromkeys(found))
+
+
+def all_notes(scoring: Scoring, context: Context) -> tuple[str, ...]:
+    """What the user should know besides."""
+    notes = [*context.notes, *(scoring.labels.notes if scoring.labels else ()), *scoring.uncompared.values()]
     simulated = [t.subject.name for t in scoring.tallies if t.subject.kind in (Kind.QDQ, Kind.TABLE)]
     if simulated:
         notes.append(f"INT8 is simulated, Q and DQ computed in float: {', '.join(simulated)}")

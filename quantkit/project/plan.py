@@ -60,6 +60,11 @@ class Plan:
         return self.model.path.stem
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What puts the figures in doubt: preprocessing that was guessed."""
+        return tuple(dict.fromkeys(s.spec.warning for s in (self.calibration, self.validation) if s.spec.warning))
+
+    @property
     def tables(self) -> bool:
         """Whether that TensorRT reads calibration tables."""
         return int(self.version.partition(".")[0]) < WITHOUT_TABLES

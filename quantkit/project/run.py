@@ -66,6 +66,8 @@ class Run(Shown):
     recommendation: str
     files: Mapping[str, Path]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """Those of the notes that put the figures in doubt."""
 
     def _view_(self) -> Sequence[Block]:
         return self.recommendation, *self.evaluation._view_()
@@ -133,7 +135,8 @@ def done(steps: Steps, store: Store) -> Run:
     published = dict(zip(sources, store.publish(sources), strict=True))
     found = parsed(json.loads(published[EVALUATION].read_text(encoding="utf-8")), str(published[EVALUATION]))
     said = recommendation(found, engines.bench)
-    return Run(tuple(steps.taken), found, engines.bench, said, published, tuple(dict.fromkeys(steps.notes)))
+    notes = tuple(dict.fromkeys(steps.notes))
+    return Run(tuple(steps.taken), found, engines.bench, said, published, notes, (*plan.warnings, *found.warnings))
 
 
 def statistics_step(steps: Steps) -> Outcome:
@@ -263,6 +266,7 @@ def document(made: Run) -> dict[str, Any]:
         "steps": [asdict(step) for step in made.steps],
         "files": {name: str(path) for name, path in made.files.items()},
         "notes": list(made.notes),
+        "warnings": list(made.warnings),
         "evaluation": document_of(made.evaluation),
         "bench": None if made.bench is None else asdict(made.bench),
     }

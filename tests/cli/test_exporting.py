@@ -45,3 +45,9 @@ def test_programs_get_the_same(tmp_path: Path) -> None:
     assert document["checked"] is True
     again = CliRunner().invoke(group, [*arguments[:4], "--force", "--json"])
     assert Preprocess.model_validate_json(json.dumps(json.loads(again.output)["preprocess"])).size == (16, 16)
+
+
+def test_without_batches_nothing_is_said_to_wait_for_any(tmp_path: Path) -> None:
+    arguments = ["triton", str(MODEL), "-o", str(tmp_path / "repo"), "--preprocess", "none", "--max-batch", "0"]
+    lines = CliRunner().invoke(group, arguments).output.splitlines()
+    assert lines[1:3] == ["batches  none", "tuned    not measured: one instance (--bench)"]

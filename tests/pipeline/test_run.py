@@ -15,7 +15,7 @@ from quantkit.project.run import run
 from quantkit.project.settings import Evaluate, Quantize, Settings, read_settings
 from quantkit.statistics import read_statistics
 from quantkit.table import read_table
-from tests.pipeline.conftest import Command
+from tests.pipeline.conftest import BUNDLED, Command
 
 QUICK = Quantize(repairs=("bias",))
 
@@ -106,7 +106,7 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
     shown = quantkit_command("run", "--json")
     document = json.loads(shown.stdout)
     assert [step["name"] for step in document["steps"]] == ["statistics", "table", "model", "report"]
-    assert set(document) == {"recommendation", "steps", "files", "notes", "evaluation", "bench"}
+    assert set(document) == {"recommendation", "steps", "files", "notes", "warnings", "evaluation", "bench"}
     again = quantkit_command("run", "--max-drop", 0, "--rule", "percentile:90", code=3)
     assert "over the budget of 0 points" in again.stderr
     assert "reused" in again.stdout
@@ -191,3 +191,18 @@ def test_unreadable_images_can_be_left_out(place: Path, quantkit_command: Comman
     layers = ("layers", "net/model.onnx", "--stats", "net/model.run/model.stats.safetensors", "--data", "imgs")
     assert "0/zz.png" in quantkit_command(*layers, code=1).stderr
     assert "over 60 samples" in quantkit_command(*layers, "--skip-corrupt").stdout
+
+
+def test_what_puts_the_figures_in_doubt_is_told_even_quietly(place: Path, quantkit_command: Command) -> None:
+    (place / "net" / "preprocess.toml").unlink()
+    guessed = "warning: no preprocessing is known for this network"
+    run_quietly = quantkit_command("run", "net/model.onnx", "--data", "imgs", "--repair", "none", "-q")
+    assert run_quietly.stderr.count("no preprocessing is known") == run_quietly.stderr.count(guessed) == 1
+    line = ("evaluate", "net/model.onnx", "--data", "imgs")
+    assert quantkit_command(*line, "-q", "-o", "a.json").stderr.startswith(guessed)
+    assert quantkit_command(*line).stderr.count("no preprocessing is known") == 1
+    made = json.loads((place / "a.json").read_text())
+    assert set(made["warnings"]) <= set(made["notes"])
+    assert "no preprocessing is known" in made["warnings"][0]
+    spec = BUNDLED / "preprocess.toml"
+    assert quantkit_command(*line, "--preprocess", spec, "-q").stderr == ""
