@@ -75,6 +75,7 @@ LEVEL = 0.05
 @click.option(
     "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="onnxruntime's execution provider."
 )
+@options.min_coverage
 @options.device
 @click.option("--allow-code", is_flag=True, help="Run the code that version compatible engines bring along.")
 @options.force

@@ -118,7 +118,7 @@ def from_folders(root: Path, options: LabelOptions, task: Task) -> Labels | None
     def of(portion: Portion) -> Array:
         return np.array([index[name.split("/")[0]] for name in portion.names], np.int64)
 
-    return Labels(source, of, names, notes_on(index, names))
+    return Labels(source, of, names, notes_on(index, names, task))
 
 
 def named(index: Mapping[str, int], options: LabelOptions, task: Task) -> tuple[str, ...]:
@@ -130,12 +130,15 @@ def named(index: Mapping[str, int], options: LabelOptions, task: Task) -> tuple[
     return tuple(by_index.get(i, str(i)) for i in range(count))
 
 
-def notes_on(index: Mapping[str, int], names: Sequence[str]) -> tuple[str, ...]:
-    """That the data set lacks classes."""
+def notes_on(index: Mapping[str, int], names: Sequence[str], task: Task) -> tuple[str, ...]:
+    """That the data set lacks classes, or the file of names."""
     absent = [name for i, name in enumerate(names) if i not in set(index.values())]
-    if not absent:
-        return ()
-    return (f"{len(absent)} of {len(names)} classes have no samples: {some(absent)}",)
+    notes = []
+    if names and task.count is not None and len(names) < task.count:
+        notes.append(f"there are names for the first {len(names)} of the network's {task.count} classes only")
+    if absent:
+        notes.append(f"{len(absent)} of {len(names)} classes have no samples: {some(absent)}")
+    return tuple(notes)
 
 
 def from_table(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Labels:
@@ -166,7 +169,7 @@ def from_table(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Lab
         path.name,
         lambda portion: np.array([index[by_sample[name]] for name in portion.names], np.int64),
         names,
-        notes_on({v: index[v] for v in set(by_sample.values())}, names),
+        notes_on({v: index[v] for v in set(by_sample.values())}, names, task),
     )
 
 

@@ -22,7 +22,7 @@ from quantkit.pipeline.observing import Progress, Silent
 from quantkit.pipeline.running import Running, Team, open_running, open_team
 from quantkit.pipeline.scoring import Outputs, Scoring
 from quantkit.pipeline.settling import EvaluateOptions, Wanted, settled
-from quantkit.pipeline.subjects import Subject, common_inputs, open_subjects
+from quantkit.pipeline.subjects import Opening, Subject, common_inputs, open_subjects
 from quantkit.pipeline.summing import Context, summed_up
 from quantkit.preprocess import Preprocess
 
@@ -53,7 +53,7 @@ def evaluate(
     started = time.monotonic()
     with ExitStack() as held:
         subjects = called(
-            open_subjects(given, held, device=options.device, allow_code=options.allow_code), options.names
+            open_subjects(given, held, Opening(options.device, options.allow_code, options.min_coverage)), options.names
         )
         spec, feed = opened(subjects, data, preprocess, options, held)
         assert feed.first is not None

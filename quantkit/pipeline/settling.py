@@ -30,6 +30,7 @@ class EvaluateOptions:
     classes: file of class names, in the order of the outputs. without_labels: agreement and output errors only.
     max_drop: the budget, in points where the metric is a share. changed: how many changed samples are kept. names: what
     the models are called, instead of their files' names. provider: onnxruntime's. device, allow_code: of engines.
+    min_coverage: share of the network's float tensors that need a scale in a table.
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -42,6 +43,7 @@ class EvaluateOptions:
     provider: str = "cpu"
     device: int = 0
     allow_code: bool = False
+    min_coverage: float = 0.9
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and not self.max_drop >= 0.0:

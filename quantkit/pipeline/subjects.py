@@ -41,6 +41,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """How models are opened. device, allow_code: of engines; min_coverage: share of a network's float tensors that a
+    table needs to hold."""
+
+    device: int = 0
+    allow_code: bool = False
+    min_coverage: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """A model to be evaluated. model: what onnxruntime runs; engine: what TensorRT runs; one of the two is there."""
 
@@ -58,9 +68,7 @@ class Subject:
     notes: tuple[str, ...] = ()
 
 
-def open_subjects(
-    models: Sequence[str | os.PathLike[str]], held: ExitStack, *, device: int, allow_code: bool
-) -> tuple[Subject, ...]:
+def open_subjects(models: Sequence[str | os.PathLike[str]], held: ExitStack, how: Opening) -> tuple[Subject, ...]:
     """The models, read; engines stay open as long as `held`. Names are told apart by folders where they are the same.
 
     ModelError, BackendError, TableError, StaleError, UsageError.
@@ -72,7 +80,7 @@ def open_subjects(
     twice = next((text for i, text in enumerate(texts) if paths[i] in paths[:i]), None)
     if twice is not None:
         raise UsageError(f"{twice} is given twice", remedy="give every model once")
-    subjects = [open_subject(text, held, device, allow_code) for text in texts]
+    subjects = [open_subject(text, held, how) for text in texts]
     names = [subject.name for subject in subjects]
     return tuple(
         replace(subject, name=text) if names.count(subject.name) > 1 else subject
@@ -80,16 +88,16 @@ def open_subjects(
     )
 
 
-def open_subject(text: str, held: ExitStack, device: int, allow_code: bool) -> Subject:
+def open_subject(text: str, held: ExitStack, how: Opening) -> Subject:
     """One model by what the user wrote."""
     path = Path(text)
     if path.suffix.lower() in ENGINES:
-        return of_engine(path, held, device, allow_code)
+        return of_engine(path, held, how.device, how.allow_code)
     model, plus, table = text.rpartition("+")
     if plus and model.lower().endswith(".onnx") and not path.exists():
         if not table:
             raise UsageError(f"{text} names no table", remedy="for example model.onnx+model.calib")
-        return of_table(Path(model), Path(table))
+        return of_table(Path(model), Path(table), how.min_coverage)
     return of_model(load_model(path))
 
 
@@ -116,12 +124,12 @@ def of_model(model: Model) -> Subject:
     )
 
 
-def of_table(path: Path, table: Path) -> Subject:
+def of_table(path: Path, table: Path, min_coverage: float) -> Subject:
     """A float model, and Q/DQ in memory where TensorRT would quantize by the table. TableError, StaleError."""
-    from quantkit.pipeline.quantize import quantize
+    from quantkit.pipeline.quantize import QuantizeOptions, quantize
 
     model = load_model(path)
-    made = quantize(model, table=table)
+    made = quantize(model, table=table, options=QuantizeOptions(min_coverage=min_coverage))
     simulated = replace(model, proto=made.proto)
     plain = of_model(model)
     return replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,3 +226,21 @@ def test_nan_in_a_weight_is_one_line_without_warnings_of_libraries(place: Path, 
     assert "holds NaN or Inf" in done.stderr
     assert "RuntimeWarning" not in done.stderr
     assert not (place / "net/model.run").exists()
+
+
+def test_evaluate_takes_a_table_that_covers_little_where_it_is_told_so(place: Path, quantkit_command: Command) -> None:
+    quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", "-q")
+    lines = (place / "net/model.calib").read_text().splitlines(keepends=True)
+    (place / "few.calib").write_text("".join(lines[: len(lines) // 2]))
+    line = ("evaluate", "net/model.onnx+few.calib", "--data", "imgs", "-q")
+    assert "--min-coverage" in quantkit_command(*line, code=1).stderr
+    quantkit_command(*line, "--min-coverage", "0.3")
+
+
+@pytest.mark.parametrize(("count", "told"), [(10, False), (7, True)])
+def test_fewer_names_than_classes_are_told(count: int, told: bool, place: Path, quantkit_command: Command) -> None:
+    for digit in range(7, 10):
+        shutil.rmtree(place / "imgs" / str(digit))
+    (place / "names.txt").write_text("".join(f"{i}\n" for i in range(count)))
+    done = quantkit_command("evaluate", "net/model.onnx", "--data", "imgs", "--classes", "names.txt")
+    assert ("there are names for the first 7 of the network's 10 classes only" in done.stderr) is told
