@@ -54,24 +54,26 @@ class Store:
     def held(self, *, clean: bool = False) -> Iterator[None]:
         """The folder for one run at a time; clean: all steps are forgotten first. Where no step gets done it is taken
         away again. OutputError, also where another run is at work there."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = locked(self.folder)
-        except BlockingIOError:
-            raise OutputError(
-                f"another run is at work in {self.output}", remedy="wait for it, or give another --output"
-            ) from None
-        except OSError as error:
-            raise not_writable(self.folder, error) from None
-        try:
+        with contextlib.ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(self.folder))
+            except BlockingIOError:
+                raise OutputError(
+                    f"another run is at work in {self.output}", remedy="wait for it, or give another --output"
+                ) from None
+            except OSError as error:
+                raise not_writable(self.folder, error) from None
+            held.callback(self.leave)
             for left in self.folder.glob("*" if clean else ".*.tmp"):
                 shutil.rmtree(left, ignore_errors=True)
             yield
-        finally:
-            with contextlib.suppress(OSError):  # they are not empty
-                self.folder.rmdir()
-                self.output.rmdir()
-            os.close(lock)
+
+    def leave(self) -> None:
+        """Take the folders away where nothing is in them."""
+        with contextlib.suppress(OSError):  # they are not empty
+            self.folder.rmdir()
+            self.output.rmdir()
 
     def done(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], None]) -> Outcome:
         """The outcome of a step: the one that is there, or what `work` writes into the folder it is given.
@@ -125,20 +127,26 @@ class Store:
             yield target
 
 
-def locked(folder: Path) -> int:
-    """A descriptor of the folder that is locked until it is closed, or its process ends. BlockingIOError where another
-    has it, OSError; no lock where the system or the file system has none."""
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder is locked until the end, or until its process ends. BlockingIOError where another has it; nothing is
+    locked where the system or the file system knows no such locks."""
     try:
         import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
+        yield
+    finally:
         os.close(descriptor)
-        raise
-    except (ImportError, OSError):
-        pass
-    return descriptor
 
 
 def known(folder: Path) -> str | None:

@@ -150,9 +150,12 @@ def test_a_broken_pipe_is_no_error(place: Path, quantkit_command: Command) -> No
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_nothing_that_is_read_is_replaced_even_by_force(place: Path, quantkit_command: Command) -> None:
+    quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", "-q")
+    (place / "labels.csv").write_text("file,label\n")
+    (place / "link.csv").symlink_to("labels.csv")
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    for line in (
         "evaluate net/model.onnx --data imgs -o net/model.onnx",
         "evaluate net/model.onnx --data imgs --html ./net/../net/model.onnx",
         "evaluate net/model.onnx+net/model.calib --data imgs -o net/model.calib",
@@ -160,16 +163,10 @@ def test_a_broken_pipe_is_no_error(place: Path, quantkit_command: Command) -> No
         "layers net/model.onnx --html net/model.onnx",
         "layers net/model.onnx --data imgs -o net/model.stats.safetensors",
         "calibrate net/model.onnx --data imgs -o net/model.onnx",
-    ],
-)
-def test_nothing_that_is_read_is_replaced_even_by_force(line: str, place: Path, quantkit_command: Command) -> None:
-    quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", "-q")
-    (place / "labels.csv").write_text("file,label\n")
-    (place / "link.csv").symlink_to("labels.csv")
-    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
-    done = quantkit_command(*line.split(), "--force", code=2)
-    assert "would replace what it is made of" in done.stderr
-    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    ):
+        done = quantkit_command(*line.split(), "--force", code=2)
+        assert "would replace what it is made of" in done.stderr
+        assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
