@@ -5,6 +5,22 @@ Exit codes: 0 done, 1 refused or failed, 2 usage, 3 over budget, 130 interrupted
 
 from __future__ import annotations
 
-from quantkit.cli.application import main, run
+import signal
 
 __all__ = ["main", "run"]
+
+
+def main() -> None:
+    """The program `quantkit`. Ctrl-C while it is still being loaded ends it without a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from quantkit.cli.application import main as begin
+
+    begin()
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line in this process; returns the exit code."""
+    from quantkit.cli.application import run as go
+
+    return go(arguments)

@@ -95,7 +95,7 @@ class StreamFeed:
     def portions(self, start: int = 0) -> Iterator[Portion]:
         """One portion a batch; positions count batches. Ends after `limit` samples, with a batch cut if need be."""
         taken = 0
-        for position, item in enumerate(guarded(self._source), 1):
+        for position, item in enumerate(self._source(), 1):
             where = f"batch {position} of the stream"
             item, labels = parted(item, self._inputs)
             batch = checked(named_batch(item, self._inputs, where), self._inputs, where)
@@ -115,7 +115,8 @@ class StreamFeed:
 
 
 def guarded(source: Callable[[], Iterable[Any]]) -> Iterator[Any]:
-    """What the user's own code yields; what it raises is one DataError with the batch, and its line."""
+    """What code named on the command line yields; what it raises is one DataError with the batch, and its line. What
+    a caller in Python passes is left alone: its exceptions are the caller's own."""
     position = 0
     try:
         made = source()
@@ -192,7 +193,7 @@ def only_input(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Batch
 
 
 def load_callable(text: str) -> Callable[[], Iterable[Any]]:
-    """`module:callable` → the callable; modules in the working directory are found. UsageError."""
+    """`module:callable` → the callable, guarded; modules in the working directory are found. UsageError."""
     found: Callable[[], Iterable[Any]] = load_plugin(
         text,
         option="--data",
@@ -201,4 +202,4 @@ def load_callable(text: str) -> Callable[[], Iterable[Any]]:
             "name a function that returns an iterable of batches",
         ),
     )
-    return found
+    return lambda: guarded(found)

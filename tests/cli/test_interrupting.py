@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -104,3 +105,18 @@ def test_a_reader_that_went_away_is_nothing_wrong(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(sys, name, getattr(sys, name))  # click replaces both
     monkeypatch.setitem(application.app.commands, "unread", unread)
     assert application.run(["unread"]) == 0
+
+
+def test_while_the_program_is_loaded_there_is_no_traceback() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'quantkit.cli.application':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "from quantkit.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, "doctor"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
