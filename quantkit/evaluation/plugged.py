@@ -111,9 +111,7 @@ class FunctionMetric:
     def add(self, outputs: Mapping[str, Array], labels: Sequence[Any] | Array, names: Sequence[str]) -> None:
         """Score a batch. DataError names the metric and a sample."""
         found = guarded(
-            lambda: np.asarray(self._function(seen(outputs, self._output), stacked(labels)), np.float64),
-            self.name,
-            names,
+            lambda: scores_of(self._function(seen(outputs, self._output), stacked(labels))), self.name, names
         )
         if found.shape != (len(names),):
             raise DataError(
@@ -137,6 +135,13 @@ class FunctionMetric:
             raise DataError(f"metric {self.name}: there was no sample", remedy="give data with labels")
         scores = np.concatenate(self._scores)
         return Result(float(scores.mean()), scores, None, scores.size)
+
+
+def scores_of(returned: Any) -> NDArray[np.float64]:
+    """What a function returned, as scores. TypeError where it returned nothing."""
+    if returned is None:
+        raise TypeError("it returns None")
+    return np.asarray(returned, np.float64)
 
 
 def counted(scores: NDArray[Any]) -> str:

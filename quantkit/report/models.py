@@ -40,7 +40,7 @@ def verdict_of(evaluation: Evaluation) -> Verdict:
     status, badge = "", ""
     judged = [m for m in evaluation.candidates if m.difference is not None]
     if evaluation.max_drop is not None and judged:
-        budget = f"{number(evaluation.max_drop)} {unit_of(evaluation)}"
+        budget = f"{evaluation.max_drop:g} {unit_of(evaluation)}"
         over = [m for m in judged if m.difference and not m.difference.value <= evaluation.max_drop]
         status = "over" if over else "within"
         badge = f"over the budget of {budget}" if over else f"within the budget of {budget}"

@@ -145,6 +145,9 @@ def raises(outputs, labels):
 def leaves(outputs, labels):
     raise SystemExit(5)
 
+def silent(outputs, labels):
+    pass
+
 def single(outputs, labels):
     return 1.0
 
@@ -253,6 +256,7 @@ def test_an_object_with_update_and_compute_comes_in_three_ways_and_is_each_model
         ("short", DataError, r"metric short gave 1 score for 5 samples \(from 00\.png\)"),
         ("nan", DataError, r"\.png: metric nan gave nan"),
         ("too_high", DataError, r"\.png: metric too_high gave \d, and says that it is a share"),
+        ("silent", DataError, r"metric silent failed, samples from 00\.png on: TypeError: it returns None\n"),
         ("single", DataError, r"metric single gave one number for 5 samples \(from 00\.png\)"),
         ("wide", DataError, r"metric wide gave an array 5×2 for 5 samples"),
         (
