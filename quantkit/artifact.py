@@ -20,6 +20,7 @@ from quantkit.errors import OutputError, UsageError
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically. OutputError where the directory, the disk or the rights forbid it."""
+    refuse_no_file(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -37,6 +38,8 @@ def write_all(files: dict[Path, bytes]) -> None:
     staged: dict[Path, Path] = {}
     before: dict[Path, bytes | None] = {}
     path = Path()
+    for path in files:
+        refuse_no_file(path)
     try:
         for path, content in files.items():
             staged[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -76,8 +79,7 @@ def not_writable(path: Path, error: OSError) -> OutputError:
 
 def check_writable(path: Path) -> None:
     """Fail now rather than after the work: OutputError unless a file can be created beside `path`."""
-    if not path.name or path.is_dir():
-        raise OutputError(f"cannot write {str(path)!r}: it names no file", remedy="give a file's path with --output")
+    refuse_no_file(path)
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(probe, "xb"):
@@ -101,6 +103,12 @@ def same_file(path: Path, other: Path) -> bool:
         return path.samefile(other)
     except OSError:
         return path.resolve() == other.resolve()
+
+
+def refuse_no_file(path: Path) -> None:
+    """OutputError where a rename to `path` would meet a folder, or take the place of a device or a pipe (/dev/null)."""
+    if not path.name or (path.exists() and not path.is_file()):
+        raise OutputError(f"cannot write {str(path)!r}: it names no file", remedy="give a file's path with --output")
 
 
 def canonical_json(value: Any) -> str:

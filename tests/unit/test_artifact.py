@@ -173,3 +173,20 @@ def test_canonical_json_by_example() -> None:
 
 def test_sha256_is_that_of_the_standard() -> None:
     assert sha256_of(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@writers
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, write: Write, kind: str) -> None:
+    path = tmp_path / "x"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    before = path.stat().st_mode
+    with pytest.raises(OutputError, match="names no file"):
+        write(path, NEW)
+    with pytest.raises(OutputError, match="names no file"):
+        check_writable(path)
+    assert path.stat().st_mode == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
