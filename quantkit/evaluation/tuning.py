@@ -83,8 +83,10 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A precision on a GPU. drop: of its engine on the held-out part; None where it was not evaluated. chosen: whether it
-    is the fastest that holds the budget."""
+    """A precision on a GPU. drop: of its engine on the held-out part; None where it was not evaluated.
+
+    chosen: whether it is the one to take: the simplest of those as fast as the fastest that holds the budget.
+    """
 
     name: str
     precision: str
@@ -97,10 +99,10 @@ class Point:
 class Tuning:
     """What tuning found.
 
-    layers: how many are quantized where nothing is kept. reference: the float network's metric on the held-out part.
-    untuned, tuned: the first trial and the chosen one there. chosen: the trial that was taken. held: whether it holds the budget on the tuning part, with a standard error to
-    spare. report: float network, untuned and tuned, on the held-out part. evaluations: of a network on a part, all of
-    them counted.
+    layers: how many are quantized where nothing is kept. chosen: the trial that was taken. held: whether it holds the
+    budget on the tuning part, with a standard error to spare. report: float network, untuned and tuned, on the held-out
+    part. reference: the float network's metric there; untuned, tuned: the first trial and the chosen one. evaluations:
+    of a network on a part, all of them counted.
     """
 
     model: str
@@ -138,7 +140,7 @@ class Tuning:
 
     @property
     def verdict(self) -> str:
-        """One sentence, or a few: what was chosen, what it loses on the held-out part, whether that is in the budget."""
+        """What was chosen, what it loses on the held-out part, and whether that is in the budget."""
         kept = len(self.chosen.recipe.kept)
         stays = f"{kept} of {self.layers} layers in float" if kept else "everything quantized"
         budget = f"the budget of {self.max_drop:g}{self.unit}"

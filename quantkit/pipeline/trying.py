@@ -79,11 +79,14 @@ class Maker:
         """Recipe → SQNR of the outputs in dB."""
         new = [recipe for recipe in recipes if recipe not in self.proxies]
         for recipe in new:  # one after the other: each is a network in memory
-            self._phase(f"noise of {recipe.text()}")
             model = self.model(recipe)
-            found = self._measuring.noise({"": Candidate(lambda model=model: model)})  # type: ignore[misc]
-            self.proxies[recipe] = found[""].db
+            self._phase(f"noise of {recipe.text()}")
+            self.proxies[recipe] = self._noise_of(model)
         return {recipe: self.proxies[recipe] for recipe in recipes}
+
+    def _noise_of(self, model: Model) -> float:
+        """SQNR of the outputs in dB."""
+        return self._measuring.noise({"": Candidate(lambda: model)})[""].db
 
     def layers(self, recipe: Recipe) -> tuple[QuantizedLayer, ...]:
         """The layers that a recipe quantizes; repairs do not change which they are."""

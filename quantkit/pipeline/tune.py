@@ -240,9 +240,7 @@ def summed_up(source: Model, judges: tuple[Judge, Judge], found: Found, report: 
 
 def split_note(tuning: Judge, reporter: Judge) -> tuple[str, ...]:
     """How the samples were shared out."""
-    return (
-        f"tuned on {tuning.samples:,} samples; the figures are of {reporter.samples:,} others that no choice was made by",
-    )
+    return (f"tuned on {tuning.samples:,} samples; the figures are of {reporter.samples:,} others, held out",)
 
 
 def provenance(
