@@ -50,7 +50,7 @@ class Case:
     what: str
     options: Mapping[str, Any] = field(default_factory=dict)
     broken: Callable[[onnx.ModelProto], None] | None = None
-    statistics: Callable[[Statistics], Statistics] | None = None
+    statistics: Callable[[Statistics, Path], Statistics] | None = None
 
 
 def louder_channel(proto: onnx.ModelProto) -> None:
@@ -82,9 +82,13 @@ def channel_between(proto: onnx.ModelProto) -> tuple[Any, Any]:
     raise AssertionError("no such channel")
 
 
-def wider(statistics: Statistics) -> Statistics:
-    """One activation in the middle as if its values reached 32 times as far, so that no rule finds its scale."""
-    name = list(statistics.histograms)[len(statistics.histograms) // 2]
+def wider(statistics: Statistics, path: Path) -> Statistics:
+    """The activation that a convolution in the middle reads as if its values reached 32 times as far, so that no rule
+    finds its scale."""
+    nodes = onnx.load(path).graph.node
+    read = [name for node in nodes for name in node.input]
+    alone = [node.input[0] for node in nodes if node.op_type == "Conv" and read.count(node.input[0]) == 1]
+    name = alone[len(alone) // 2]
     found = statistics.histograms[name]
     changed = replace(found, range=found.range * WIDER, minimum=found.minimum * WIDER, maximum=found.maximum * WIDER)
     return replace(statistics, histograms={**statistics.histograms, name: changed})
@@ -109,10 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--cases", nargs="*", default=list(CASES))
     given = parser.parse_args(arguments)
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))["cases"] if RESULTS.exists() else {}
     for name in given.cases:
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = measured(CASES[name], given.images, Path(folder))
+            case = measured(CASES[name], given.images, Path(folder))
+        found = json.loads(RESULTS.read_text(encoding="utf-8"))["cases"] if RESULTS.exists() else {}
+        found[name] = case
         print(name, json.dumps(found[name]["verdict"], ensure_ascii=False), flush=True)
         write({"cases": {name: found[name] for name in CASES if name in found}})
     return 0
@@ -131,7 +136,7 @@ def measured(case: Case, images: Path, folder: Path) -> dict[str, Any]:
     ).statistics
     assert statistics is not None
     if case.statistics is not None:
-        statistics = case.statistics(statistics)
+        statistics = case.statistics(statistics, path)
     made = tune(
         path,
         images,

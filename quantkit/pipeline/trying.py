@@ -14,11 +14,13 @@ from quantkit.evaluation.tuning import Recipe
 from quantkit.graph import Model, WeightForm, folded
 from quantkit.graph.selecting import node_names
 from quantkit.graph.variants import QuantizedLayer, Variants
+from quantkit.histogram import Histogram
 from quantkit.pipeline.noise import Candidate, Measuring
 from quantkit.pipeline.quantize import Quantization, QuantizeOptions, quantize
 from quantkit.pipeline.ranking import quantizing, ranked
 from quantkit.pipeline.repairing import FROM_STATISTICS
 from quantkit.preprocess import Preprocess
+from quantkit.rules import Rule, parse_rule
 from quantkit.statistics import Statistics
 
 SAMPLES = 64
@@ -37,6 +39,21 @@ class Source:
     options: QuantizeOptions
 
 
+class Remembered:
+    """A rule that searches each histogram once, however often a network is quantized by it."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.name = rule.name
+        self._rule = rule
+        self._known: dict[int, tuple[Histogram, float]] = {}
+
+    def threshold(self, histogram: Histogram) -> float:
+        """The rule's threshold."""
+        if id(histogram) not in self._known:  # what is known holds the histogram, so that its id stays its own
+            self._known[id(histogram)] = histogram, self._rule.threshold(histogram)
+        return self._known[id(histogram)][1]
+
+
 class Maker:
     """Makes what recipes say; the recipes of the last few stay in memory."""
 
@@ -47,6 +64,7 @@ class Maker:
         self._measuring = Measuring(source.model, feed)
         self._made: dict[tuple[Recipe, WeightForm | None], Quantization] = {}
         self._names = node_names(replace(source.model, proto=folded(source.model).proto))
+        self._rules: dict[str, Remembered] = {}
         self.proxies: dict[Recipe, float] = {}
 
     def quantization(self, recipe: Recipe, form: WeightForm | None = None) -> Quantization:
@@ -55,7 +73,7 @@ class Maker:
             source = self.source
             options = replace(
                 source.options,
-                rule=recipe.rule,
+                rule=self._rules.setdefault(recipe.rule, Remembered(parse_rule(recipe.rule))),
                 repairs=recipe.repairs,
                 exclude=(*source.options.exclude, *recipe.kept),
                 weights=form or source.options.weights,
