@@ -177,10 +177,8 @@ def print_summary(made: Tuning, html: Path | None) -> None:
     print_fields(
         [
             ("budget", f"{made.max_drop:g}{made.unit} of {made.metric}"),
-            (
-                "evaluations",
-                f"{made.evaluations}, on {made.samples[0]:,} samples to tune and {made.samples[1]:,} held out",
-            ),
+            ("samples", f"{made.samples[0]:,} to tune on, {made.samples[1]:,} held out"),
+            ("evaluations", str(made.evaluations)),
             ("time", f"{made.seconds:.1f} s"),
         ]
     )

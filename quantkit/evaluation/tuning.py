@@ -144,15 +144,17 @@ class Tuning:
         kept = len(self.chosen.recipe.kept)
         stays = f"{kept} of {self.layers} layers in float" if kept else "everything quantized"
         budget = f"the budget of {self.max_drop:g}{self.unit}"
+        first = self.chosen.recipe == self.trials[0].recipe
+        untuned = "" if first else f", untuned {points(self.untuned.drop)}"
         found = (
             f"{self.chosen.recipe.rule}, {self.chosen.recipe.repairs_text() or 'no repairs'}, {stays}: loses "
             f"{points(self.tuned.drop)}{self.unit} of {self.metric} on {self.samples[1]:,} held-out samples"
-            f"{self.interval(self.tuned)}, untuned {points(self.untuned.drop)}"
+            f"{self.interval(self.tuned)}{untuned}"
         )
         if self.within_budget and self.held:
             return f"{found}. That is within {budget}."
         if self.within_budget:
-            return f"{found}. That is within {budget}, but it was over it on the tuning part: do not rely on it."
+            return f"{found}. That is within {budget}, but on the tuning part it was over it or too near: do not rely on it."
         if self.held:
             return f"{found}. That is over {budget}, although the tuning part held it: measure on more samples."
         return f"{found}. That is over {budget}: nothing that was allowed holds it."
