@@ -141,23 +141,21 @@ class Tuning:
     @property
     def verdict(self) -> str:
         """What was chosen, what it loses on the held-out part, and whether that is in the budget."""
-        kept = len(self.chosen.recipe.kept)
-        stays = f"{kept} of {self.layers} layers in float" if kept else "everything quantized"
-        budget = f"the budget of {self.max_drop:g}{self.unit}"
-        first = self.chosen.recipe == self.trials[0].recipe
-        untuned = "" if first else f", untuned {points(self.untuned.drop)}"
+        recipe, tuned = self.chosen.recipe, self.tuned
+        stays = f"{len(recipe.kept)} of {self.layers} layers in float" if recipe.kept else "everything quantized"
+        untuned = "" if recipe == self.trials[0].recipe else f", untuned {points(self.untuned.drop)}"
         found = (
-            f"{self.chosen.recipe.rule}, {self.chosen.recipe.repairs_text() or 'no repairs'}, {stays}: loses "
-            f"{points(self.tuned.drop)}{self.unit} of {self.metric} on {self.samples[1]:,} held-out samples"
-            f"{self.interval(self.tuned)}{untuned}"
+            f"{recipe.rule}, {recipe.repairs_text() or 'no repairs'}, {stays}: loses {points(tuned.drop)}{self.unit} "
+            f"of {self.metric} on {self.samples[1]:,} held-out samples{self.interval(tuned)}{untuned}"
         )
-        if self.within_budget and self.held:
-            return f"{found}. That is within {budget}."
+        inside = f"That is {'within' if self.within_budget else 'over'} the budget of {self.max_drop:g}{self.unit}"
         if self.within_budget:
-            return f"{found}. That is within {budget}, but on the tuning part it was over it or too near: do not rely on it."
-        if self.held:
-            return f"{found}. That is over {budget}, although the tuning part held it: measure on more samples."
-        return f"{found}. That is over {budget}: nothing that was allowed holds it."
+            doubt = "" if self.held else ", but on the tuning part it was over it or too near: do not rely on it"
+        elif self.held:
+            doubt = ", although the tuning part held it: measure on more samples"
+        else:
+            doubt = ": nothing that was allowed holds it"
+        return f"{found}. {inside}{doubt}."
 
     def interval(self, figure: Figure) -> str:
         """` (95 %: −0.1 … 0.3)`."""

@@ -31,7 +31,7 @@ from quantkit.pipeline.scales import statistics_for
 from quantkit.pipeline.searching import Found, Limits, Search
 from quantkit.pipeline.settling import EvaluateOptions
 from quantkit.pipeline.trying import Maker, Source
-from quantkit.pipeline.tuned import Written, folder_for, paths_in, refuse_occupied, write_tuned
+from quantkit.pipeline.tuned import Written, folder_for, write_tuned
 from quantkit.preprocess import Preprocess
 from quantkit.rules import Rule, as_rules
 from quantkit.statistics import Statistics
@@ -134,39 +134,46 @@ def tune(
     refuse_budget(max_drop)
     source = load_model(Path(model))
     refuse_quantized(source)
-    folder = None if output is None else folder_for(Path(output))
-    if folder is not None:
-        refuse_occupied(paths_in(folder, source).values(), force=options.force)
+    folder = None if output is None else folder_for(Path(output), source, force=options.force)
     asked = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    asked_labels = None if labels is None else Path(labels)
     judging = EvaluateOptions(data=options.data, classes=options.classes, provider=options.provider)
-    question = Question(data, asked_labels, preprocess, asked, judging)
-    tuning, held_out = parts(options.holdout, options.data)
+    question = Question(data, None if labels is None else Path(labels), preprocess, asked, judging)
     known = calibrated(source, question, (calibration, statistics), options, phase)
     spec = choose_spec(preprocess, source, known.data).spec
     maker = Maker(Source(source, known.statistics, known.data, spec, known.options, options.quantize), phase)
-    judge = Judge(source, question, tuning, progress)
-    rules = tuple(rule.name for rule in as_rules(options.rules))
-    limits = Limits(rules, options.repairs, max_drop, options.most, options.evaluations - REPORTED)
-    found = Search(maker, judge, limits, phase).run()
-    phase("the held-out part")
-    reporter = Judge(source, question, held_out, progress)
-    report = reported(maker, reporter, found, max_drop)
-    made = summed_up(source, (judge, reporter), found, report, max_drop)
-    points, said = front_of(source, made, maker.quantization(found.chosen.recipe).proto, question, options, phase)
+    made = tuned(maker, question, max_drop, options, (phase, progress))
+    proto = maker.quantization(made.chosen.recipe).proto
+    front, said = front_of(source, made, proto, question, options, phase)
     made = replace(
         made,
-        front=points,
+        front=front,
         notes=(*made.notes, *said, f"quantized from {known.text}"),
-        provenance=provenance(source, report, known, options, asked),
+        provenance=provenance(source, made.report, known, options, asked),
         seconds=time.monotonic() - started,
     )
     if folder is None:
         return made
     phase("writing")
-    return write_tuned(
-        Written(made, source, maker.quantization(found.chosen.recipe).proto, known.statistics), folder, options
-    )
+    return write_tuned(Written(made, source, proto, known.statistics), folder, options)
+
+
+def tuned(
+    maker: Maker,
+    question: Question,
+    max_drop: float,
+    options: TuneOptions,
+    observers: tuple[Callable[[str], None], Progress | None],
+) -> Tuning:
+    """Search on the tuning part, and report on the other; without front and files."""
+    phase, progress = observers
+    source = maker.source.model
+    tuning, held_out = (Judge(source, question, p, progress) for p in parts(options.holdout, options.data))
+    rules = tuple(rule.name for rule in as_rules(options.rules))
+    limits = Limits(rules, options.repairs, max_drop, options.most, options.evaluations - REPORTED)
+    found = Search(maker, tuning, limits, phase).run()
+    phase("the held-out part")
+    report = reported(maker, held_out, found, max_drop)
+    return summed_up(source, (tuning, held_out), found, report, max_drop)
 
 
 def refuse_budget(max_drop: float) -> None:

@@ -59,12 +59,14 @@ class Written:
     statistics: Statistics
 
 
-def folder_for(folder: Path) -> Path:
-    """The folder, which may have to be made. OutputError where it is a file, or where there is no place for it."""
+def folder_for(folder: Path, source: Model, *, force: bool) -> Path:
+    """The folder, which may have to be made. OutputError where it is a file, or where there is no place for it;
+    StaleError where files are there that may not be replaced."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file", remedy="give a folder with --output")
     if not folder.is_dir() and not folder.absolute().parent.is_dir():
         raise OutputError(f"cannot make {folder}: there is no folder {folder.parent}", remedy="make that folder first")
+    refuse_occupied(paths_in(folder, source).values(), force=force)
     return folder
 
 
