@@ -39,7 +39,7 @@ SHARED = Path(os.environ.get("QUANTKIT_SHARED", REPOSITORY.parent / "shared"))
 SPEC = "cifar10"
 MAX_DROP = 0.5
 CHANNEL, TIMES = 5, 100.0
-WIDER = 32.0
+WIDER = 128.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def channel_between(proto: onnx.ModelProto) -> tuple[Any, Any]:
 
 
 def wider(statistics: Statistics, path: Path) -> Statistics:
-    """The activation that a convolution in the middle reads as if its values reached 32 times as far, so that no rule
+    """The activation that a convolution in the middle reads as if its values reached 128 times as far, so that no rule
     finds its scale."""
     nodes = onnx.load(path).graph.node
     read = [name for node in nodes for name in node.input]
@@ -98,7 +98,7 @@ ALONE = {"rules": "minmax", "repairs": ()}
 CASES = {
     "resnet20, a channel × 100": Case("resnet20", "all rules and repairs allowed", {}, louder_channel),
     "resnet20, a channel × 100, layers only": Case("resnet20", "minmax, no repairs", ALONE, louder_channel),
-    "resnet20, a scale × 32": Case("resnet20", "all rules, no repairs", {"repairs": ()}, None, wider),
+    "resnet20, a scale × 128": Case("resnet20", "all rules, no repairs", {"repairs": ()}, None, wider),
     "vit, everything by minmax": Case("vit", "minmax, no repairs", {**ALONE, "policy": "all"}),
     "vit, everything by percentile:99": Case(
         "vit", "percentile:99, no repairs", {"rules": "percentile:99", "repairs": (), "policy": "all"}

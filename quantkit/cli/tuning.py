@@ -113,7 +113,7 @@ def tune(
     if html is not None:
         refuse_unwritable([html], force=settings["force"])
     given = {name: settings.pop(name) for name in ("labels", "calibration", "preprocess")}
-    given["statistics"], given["metrics"] = settings.pop("stats"), settings.pop("metric")
+    given["statistics"] = settings.pop("stats")
     chosen = collected(settings)
     target = output or model.with_name(f"{model.stem}.tuned")
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
@@ -143,6 +143,7 @@ def collected(settings: dict[str, Any]) -> Any:
         evaluations=settings.pop("max_evaluations"),
         data=DataOptions(limit=settings.pop("limit")),
         front=not settings.pop("no_front"),
+        metrics=settings.pop("metric"),
         **settings,
     )
 

@@ -25,7 +25,7 @@ from quantkit.evaluation.value import Difference, Evaluation, ModelScore, Speed
 from quantkit.graph import Model
 from quantkit.job.preparing import DataWatcher
 from quantkit.pipeline.evaluate import Pass, called, data_record, opened, scored
-from quantkit.pipeline.observing import Progress, Silent
+from quantkit.pipeline.observing import Silent
 from quantkit.pipeline.running import Pending, Running, open_running, open_team
 from quantkit.pipeline.settling import EvaluateOptions, Wanted
 from quantkit.pipeline.subjects import of_model
@@ -55,11 +55,10 @@ class Judge:
     Errors are those of `evaluate`; UsageError besides where neither labels nor class scores tell what is lost.
     """
 
-    def __init__(self, model: Model, question: Question, part: Part, progress: Progress | None = None) -> None:
+    def __init__(self, model: Model, question: Question, part: Part) -> None:
         limited = replace(question.options.data, limit=None, part=part)
         self._options = replace(question.options, data=limited, max_drop=None)
         self._model, self._question = model, question
-        self._progress = progress or Silent()
         self._record = Record()
         self.evaluations = 0
         self.samples = 0
@@ -78,7 +77,7 @@ class Judge:
             runs = [reference, *(open_running(subject, team, held) for subject in subjects[1:])]
             labels = None if question.labels is None else Path(question.labels)
             wanted = Wanted(question.metrics, labels, question.data, options, spec.applied)
-            passing = Pass(feed, team, runs, DataWatcher(spec.applied), self._progress)
+            passing = Pass(feed, team, runs, DataWatcher(spec.applied), Silent())
             scoring, identity = scored(passing, subjects, wanted)
             context = Context(
                 source=Path(question.data).resolve() if isinstance(question.data, (str, Path)) else None,

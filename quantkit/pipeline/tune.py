@@ -24,7 +24,6 @@ from quantkit.job.preparing import choose_spec
 from quantkit.pipeline.calibrate import calibrate
 from quantkit.pipeline.front import front_of
 from quantkit.pipeline.judging import Judge, Question, figure, metric_of, parts
-from quantkit.pipeline.observing import Progress
 from quantkit.pipeline.quantize import QuantizeOptions, refuse_quantized
 from quantkit.pipeline.repairing import REPAIRS, parse_repairs
 from quantkit.pipeline.scales import statistics_for
@@ -33,7 +32,7 @@ from quantkit.pipeline.settling import EvaluateOptions
 from quantkit.pipeline.trying import Maker, Source
 from quantkit.pipeline.tuned import Written, folder_for, write_tuned
 from quantkit.preprocess import Preprocess
-from quantkit.rules import Rule, as_rules
+from quantkit.rules import as_rules
 from quantkit.statistics import Statistics
 
 RULES = "mse,best,percentile:99.99,entropy,minmax"
@@ -53,11 +52,12 @@ class TuneOptions:
     holdout: share of the samples that is held out. rules: the first is tried first. repairs: what may be done. most:
     share of the layers that may stay float. evaluations: of a network on a part, all counted. policy, include, exclude,
     tensorrt_version: as for `quantize`. data: how samples are read; its limit counts both parts. calibration: how those
-    of the calibration data are. classes, provider: as for `evaluate`. front: engines where a GPU with TensorRT is.
+    of the calibration data are. metrics, classes, provider: as for `evaluate`; the first metric decides. front: build
+    engines where a GPU with TensorRT is.
     """
 
     holdout: float = 0.5
-    rules: str | tuple[Rule, ...] = RULES
+    rules: str = RULES
     repairs: tuple[str, ...] = REPAIRS
     most: float = MOST
     evaluations: int = EVALUATIONS
@@ -67,6 +67,7 @@ class TuneOptions:
     tensorrt_version: str | None = None
     data: DataOptions = field(default_factory=DataOptions)
     calibration: DataOptions = field(default_factory=DataOptions)
+    metrics: tuple[str, ...] = ()
     classes: str | Path | None = None
     provider: str = "cpu"
     front: bool = True
@@ -115,15 +116,13 @@ def tune(
     calibration: Any = None,
     statistics: str | os.PathLike[str] | Statistics | None = None,
     preprocess: str | Path | Preprocess | None = None,
-    metrics: str | tuple[str, ...] = (),
     options: TuneOptions | None = None,
     phase: Callable[[str], None] = lambda _: None,
-    progress: Progress | None = None,
 ) -> Tuning:
     """Find the cheapest way to quantize a network that loses no more than a budget.
 
-    data, labels, metrics, preprocess: as `evaluate` takes them; the first metric decides, and without labels the
-    agreement with the float network does. max_drop: the budget, in points where the metric is a share. calibration:
+    data, labels, preprocess: as `evaluate` takes them; without labels the agreement with the float network takes the
+    place of the metric. max_drop: the budget, in points where the metric is a share. calibration:
     data for statistics and repairs; None takes the tuning part of `data`. statistics: a file, or a value, instead of
     the pass that collects them. output: a folder for model, table, exclusion file and `tune.json`; None writes nothing.
 
@@ -135,20 +134,19 @@ def tune(
     source = load_model(Path(model))
     refuse_quantized(source)
     folder = None if output is None else folder_for(Path(output), source, force=options.force)
-    asked = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     judging = EvaluateOptions(data=options.data, classes=options.classes, provider=options.provider)
-    question = Question(data, None if labels is None else Path(labels), preprocess, asked, judging)
+    question = Question(data, None if labels is None else Path(labels), preprocess, options.metrics, judging)
     known = calibrated(source, question, (calibration, statistics), options, phase)
     spec = choose_spec(preprocess, source, known.data).spec
     maker = Maker(Source(source, known.statistics, known.data, spec, known.options, options.quantize), phase)
-    made = tuned(maker, question, max_drop, options, (phase, progress))
+    made = tuned(maker, question, max_drop, options, phase)
     proto = maker.quantization(made.chosen.recipe).proto
     front, said = front_of(source, made, proto, question, options, phase)
     made = replace(
         made,
         front=front,
         notes=(*made.notes, *said, f"quantized from {known.text}"),
-        provenance=provenance(source, made.report, known, options, asked),
+        provenance=provenance(source, made.report, known, options),
         seconds=time.monotonic() - started,
     )
     if folder is None:
@@ -162,12 +160,11 @@ def tuned(
     question: Question,
     max_drop: float,
     options: TuneOptions,
-    observers: tuple[Callable[[str], None], Progress | None],
+    phase: Callable[[str], None],
 ) -> Tuning:
     """Search on the tuning part, and report on the other; without front and files."""
-    phase, progress = observers
     source = maker.source.model
-    tuning, held_out = (Judge(source, question, p, progress) for p in parts(options.holdout, options.data))
+    tuning, held_out = (Judge(source, question, p) for p in parts(options.holdout, options.data))
     rules = tuple(rule.name for rule in as_rules(options.rules))
     limits = Limits(rules, options.repairs, max_drop, options.most, options.evaluations - REPORTED)
     found = Search(maker, tuning, limits, phase).run()
@@ -250,9 +247,7 @@ def split_note(tuning: Judge, reporter: Judge) -> tuple[str, ...]:
     return (f"tuned on {tuning.samples:,} samples; the figures are of {reporter.samples:,} others, held out",)
 
 
-def provenance(
-    source: Model, report: Evaluation, known: Calibrated, options: TuneOptions, metrics: tuple[str, ...]
-) -> Mapping[str, Any]:
+def provenance(source: Model, report: Evaluation, known: Calibrated, options: TuneOptions) -> Mapping[str, Any]:
     """What decides about the figures."""
     origin = known.statistics.origin
     return {
@@ -267,6 +262,6 @@ def provenance(
         "exclude": list(options.exclude),
         "max_float": options.most,
         "max_evaluations": options.evaluations,
-        "metrics": list(metrics),
+        "metrics": list(options.metrics),
         "report": dict(report.provenance),
     }

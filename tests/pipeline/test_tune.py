@@ -297,8 +297,8 @@ def test_a_metric_of_ones_own_decides(place: Path, plain: quantkit.Statistics, m
     """In its own unit; where nothing tells how sure a loss is, it is taken as it is."""
     (place / "own_metric.py").write_text("def sure(outputs, labels):\n    return outputs.max(axis=1)\n")
     monkeypatch.syspath_prepend(place)
-    options = TuneOptions(front=False)
-    made = tune(MODEL, IMAGES, max_drop=100.0, metrics="own_metric:sure", statistics=plain, options=options)
+    options = TuneOptions(front=False, metrics=("own_metric:sure",))
+    made = tune(MODEL, IMAGES, max_drop=100.0, statistics=plain, options=options)
     assert made.metric == "sure"
     assert made.within_budget
     assert made.unit == (" points" if made.share else "")
