@@ -32,46 +32,75 @@ from harness.tables import digits, markdown, plain_text
 
 NETWORKS = ("resnet20", "vit")
 BATCH = 32
-COUNTS = (500, 2000, 8000)
+COUNTS = (250, 1000, 4000)
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write."""
+    """Measure, print, write. All work is done by children, since the peak memory of one starts from its parent's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared")
     parser.add_argument("--count", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--child", nargs=2, metavar=("MODEL", "COUNT"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.child:
-        evaluated(Path(given.child[0]), given.images, int(given.child[1]))
+        step, folder = given.child[0], Path(given.child[1])
+        STEPS[step](given, folder)
         return 0
-    results: dict[str, Any] = {"machine": asdict(this_machine()), "versions": versions()}
-    results |= {"count": given.count, "batch": BATCH, "rounds": given.rounds, "load": os.getloadavg()[0]}
-    with tempfile.TemporaryDirectory() as folder:
-        models = {name: quantized(given.shared, name, Path(folder)) for name in NETWORKS}
-        results["seconds"] = {
-            name: timed(contestants(path, given.images, given.count), given.rounds) for name, path in models.items()
-        }
-        results["mib"] = {
-            str(count): memory(models[NETWORKS[0]], given.images, count, Path(folder)) for count in COUNTS
-        }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        child("quantize", given, folder)
+        results: dict[str, Any] = {"machine": asdict(this_machine()), "load": os.getloadavg()[0]}
+        results |= {"count": given.count, "batch": BATCH, "rounds": given.rounds}
+        results["mib"] = {str(count): child("evaluate", given, folder, count) for count in COUNTS}
+        child("time", given, folder)
+        results |= json.loads((folder / "times.json").read_text())
     write(results)
     return 0
 
 
-def versions() -> dict[str, str]:
-    """Of what decides about the figures."""
+def child(step: str, given: argparse.Namespace, folder: Path, count: int | None = None) -> float:
+    """Run a step in a process of its own; its peak memory in MiB."""
+    command = [sys.executable, str(BENCHMARKS / "evaluation.py"), "--child", step, str(folder)]
+    command += ["--images", str(given.images), "--shared", str(given.shared)]
+    command += ["--count", str(count or given.count), "--rounds", str(given.rounds)]
+    outcome = measure(command, env=os.environ, folder=folder, limits=Limits(3600.0, 16384.0))
+    if outcome.failure:
+        raise SystemExit(f"{step}: {outcome.failure}")
+    return round(outcome.mib, 1)
+
+
+def quantize_step(given: argparse.Namespace, folder: Path) -> None:
+    """The Q/DQ models."""
+    for name in NETWORKS:
+        quantized(given.shared, name, folder)
+
+
+def evaluate_step(given: argparse.Namespace, folder: Path) -> None:
+    """One evaluation, whose memory is measured from outside."""
+    evaluated(folder / f"{NETWORKS[0]}.int8.onnx", given.images, given.count)
+
+
+def time_step(given: argparse.Namespace, folder: Path) -> None:
+    """All rounds of all networks, and the versions."""
     import onnxruntime
 
     import quantkit
 
-    return {"quantkit": quantkit.__version__, "onnxruntime": onnxruntime.__version__}
+    seconds = {
+        name: timed(contestants(folder / f"{name}.int8.onnx", given.images, given.count), given.rounds)
+        for name in NETWORKS
+    }
+    versions = {"quantkit": quantkit.__version__, "onnxruntime": onnxruntime.__version__}
+    (folder / "times.json").write_text(json.dumps({"seconds": seconds, "versions": versions}))
 
 
-def quantized(shared: Path, name: str, folder: Path) -> Path:
+STEPS = {"quantize": quantize_step, "evaluate": evaluate_step, "time": time_step}
+
+
+def quantized(shared: Path, name: str, folder: Path) -> None:
     """A Q/DQ model from the shared calibration images."""
     import quantkit
 
@@ -82,9 +111,7 @@ def quantized(shared: Path, name: str, folder: Path) -> Path:
         preprocess="cifar10",
         options=quantkit.CalibrateOptions(backend="onnxruntime"),
     )
-    path = folder / f"{name}.int8.onnx"
-    quantkit.quantize(source, path, statistics=made.statistics)
-    return path
+    quantkit.quantize(source, folder / f"{name}.int8.onnx", statistics=made.statistics)
 
 
 def evaluated(path: Path, images: Path, count: int) -> None:
@@ -136,23 +163,6 @@ def timed(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[
             if number:
                 found[name].append(round(time.perf_counter() - started, 4))
     return found
-
-
-def memory(path: Path, images: Path, count: int, folder: Path) -> float:
-    """Peak MiB of a process that evaluates `count` images."""
-    command = [
-        sys.executable,
-        str(BENCHMARKS / "evaluation.py"),
-        "--images",
-        str(images),
-        "--child",
-        str(path),
-        str(count),
-    ]
-    outcome = measure(command, env=os.environ, folder=folder, limits=Limits(600.0, 8192.0))
-    if outcome.failure:
-        raise SystemExit(f"{count} images: {outcome.failure}")
-    return round(outcome.mib, 1)
 
 
 def write(results: Mapping[str, Any]) -> None:

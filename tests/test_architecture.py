@@ -14,15 +14,30 @@ import quantkit
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "quantkit").rglob("*.py"))
-HEAVY = ("numpy", "onnx", "onnxruntime", "tensorrt", "pycuda", "PIL", "pydantic", "matplotlib", "safetensors")
+HEAVY = (
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "tensorrt",
+    "pycuda",
+    "PIL",
+    "pydantic",
+    "matplotlib",
+    "safetensors",
+    "jinja2",
+    "torch",
+    "tensorflow",
+)
 NAMES = [
     "Algorithm", "BenchOptions", "Best", "BuildOptions", "BuiltEngine", "CalibrateOptions", "Calibration",
-    "CalibrationTable", "DataOptions", "Engine", "Entropy", "Finding", "FromQdq", "Histogram", "HistogramMode",
-    "LintReport", "MinMax", "Mse", "PRESETS", "Percentile", "Policy", "Precision", "Preprocess", "Quantization",
-    "QuantizeOptions", "QuantkitError", "Rule", "Statistics", "TritonExport", "TritonOptions", "__version__",
-    "adopt", "bench", "build", "calibrate", "convert", "coverage", "diff", "doctor", "export_triton", "from_qdq",
-    "inspect", "lint", "load_preprocess", "merge", "quantize", "read_statistics", "read_table", "tables_from",
-    "write_statistics", "write_table",
+    "CalibrationTable", "Comparison", "DataOptions", "Engine", "Entropy", "EvaluateOptions", "Evaluation",
+    "Finding", "FromQdq", "Histogram", "HistogramMode", "Imported", "LayersOptions", "LintReport", "MinMax", "Mse",
+    "PRESETS", "Percentile", "Policy", "Precision", "Preprocess", "Quantization", "QuantizeOptions",
+    "QuantkitError", "Rule", "Run", "Sensitivity", "Settings", "Statistics", "TfOptions", "TfliteOptions",
+    "TorchOptions", "TritonExport", "TritonOptions", "__version__", "adopt", "bench", "build", "calibrate",
+    "compare", "convert", "coverage", "diff", "doctor", "evaluate", "export_triton", "from_qdq", "from_tf",
+    "from_tflite", "from_torch", "inspect", "layers", "lint", "load_preprocess", "merge", "quantize",
+    "read_settings", "read_statistics", "read_table", "run", "tables_from", "write_statistics", "write_table",
 ]  # fmt: skip
 
 

@@ -163,7 +163,7 @@ def print_summary(made: Evaluation) -> None:
         ]
     )
     print()
-    print_rows(head(made.metric), [row(model, made) for model in made.models])
+    print_models(made)
     for model in made.candidates:
         print_classes(model, several=len(made.candidates) > 1)
     if made.verdict:
@@ -175,6 +175,11 @@ def print_summary(made: Evaluation) -> None:
     if not made.within_budget:
         unit = " points" if made.share else ""
         warn(f"over the budget of {made.max_drop:g}{unit}")
+
+
+def print_models(made: Evaluation) -> None:
+    """A line for each model."""
+    print_rows(head(made.metric), [row(model, made) for model in made.models])
 
 
 def speeds(made: Evaluation) -> list[tuple[str, str]]:

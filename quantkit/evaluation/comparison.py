@@ -7,7 +7,6 @@ reference the two drops go along with each other, so that this errs on the side 
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from itertools import pairwise
 
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.value import Difference, Evaluation, ModelScore
+from quantkit.view import Block, Remarks, Shown, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Shown):
     """Runs side by side, in the order in which they were given. moves: of models that several runs have."""
 
     runs: tuple[Run, ...]
@@ -82,19 +82,20 @@ class Comparison:
         """All models, in the order in which they first appear."""
         return tuple(dict.fromkeys(m.name for run in self.runs for m in run.evaluation.models))
 
-    def _repr_html_(self) -> str:
-        from quantkit.evaluation.rendering import score_row, table
+    def _view_(self) -> Sequence[Block]:
+        from quantkit.evaluation.rendering import head_of, told_row
 
         rows = [
-            (model, run.name, *score_row(score, run.evaluation)[1:])
+            (model, run.name, *told_row(score, run.evaluation))
             for model in self.models
             for run in self.runs
             if (score := run.score(model)) is not None
         ]
-        metric = self.metric or "metric"
-        head = ("model", "run", metric, "drop", "95 % interval", "agreement", "SQNR dB", "INT8 layers", "samples/s")
-        said = "".join(f"<li>{html.escape(t)}</li>" for t in (*self.notes, *(m.text(self.unit) for m in self.moves)))
-        return f"{table(head, rows)}<ul>{said}</ul>"
+        return (
+            f"{len(self.runs)} runs{', differences in points' if self.share else ''}",
+            Table(("model", "run", *head_of(self.metric)), rows, frozenset({0, 1, 2})),
+            Remarks([*self.notes, *(move.text(self.unit) for move in self.moves)]),
+        )
 
 
 def compared(runs: Sequence[Run], *, force: bool = False) -> Comparison:

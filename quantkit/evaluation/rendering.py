@@ -1,14 +1,15 @@
-"""Evaluations as text cells and as small HTML tables for notebooks."""
+"""Evaluations as cells of text, for terminals and notebooks."""
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from quantkit.evaluation.value import Difference, Evaluation, ModelScore
+from quantkit.evaluation.verdict import on_processor
+from quantkit.view import Block, Remarks, Table
 
-HEAD = ("model", "kind", "metric", "drop", "95 % interval", "agreement", "SQNR dB", "INT8 layers", "samples/s")
+HEAD = ("kind", "metric", "drop", "95 % interval", "agreement", "SQNR dB", "INT8 layers", "samples/s")
 
 
 def score_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
@@ -42,17 +43,25 @@ def interval_text(lost: Difference | None) -> str:
     return f"{lost.low:+.2f} … {lost.high:+.2f}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table; every cell is escaped."""
-    titles = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{titles}</tr>{body}</table>"
-
-
-def evaluation_html(evaluation: Evaluation) -> str:
-    """The verdict, and a row for each model."""
-    said = "".join(f"<p>{html.escape(text)}</p>" for text in evaluation.verdict)
-    head = (HEAD[0], HEAD[1], evaluation.metric or HEAD[2], *HEAD[3:])
-    rows = [(model.name, *score_row(model, evaluation)) for model in evaluation.models]
+def evaluation_view(evaluation: Evaluation) -> Sequence[Block]:
+    """A row for each model, and the verdict."""
+    head = ("model", *head_of(evaluation.metric))
+    rows = [(model.name, *told_row(model, evaluation)) for model in evaluation.models]
     unit = ", differences in points" if evaluation.share else ""
-    return f"{said}{table(head, rows)}<p>{evaluation.samples:,} samples{unit}</p>"
+    return (
+        f"{evaluation.samples:,} samples{unit}",
+        Table(head, rows, frozenset({0, 1})),
+        Remarks([*evaluation.verdict, *evaluation.notes]),
+    )
+
+
+def head_of(metric: str | None) -> tuple[str, ...]:
+    """What `score_row` tells."""
+    return (HEAD[0], metric or HEAD[1], *HEAD[2:])
+
+
+def told_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
+    """`score_row`, without speeds of a processor, which say nothing of a GPU's and are others every time."""
+    kind, metric, drop, interval, *rest, speed = score_row(score, evaluation)
+    told = "" if score.speed and on_processor(score.speed) else speed
+    return kind, metric, drop.replace("-", "−"), interval.replace("-", "−"), *rest, told

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from quantkit.view import Block, Remarks, Shown, Table
 
 MISFIT = 12.0
 """dB that a better scale gains, from which on a scale does not fit its tensor: a step four times too large. The scales
 of entropy, minmax, percentile and mse on three networks: 5 dB at most, but where entropy cuts off what matters; a scale
 eight times too large: 16 … 19 dB."""
-SHOWN = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class LayerError:
 
 
 @dataclass(frozen=True, slots=True)
-class Sensitivity:
+class Sensitivity(Shown):
     """Layers and tensors of a network, worst first.
 
     all_db: SQNR of the outputs with everything quantized, nan where nothing was run. samples: how many samples were
@@ -103,36 +104,48 @@ class Sensitivity:
         """Nodes of the layers that are quantized, worst first."""
         return tuple(layer.node for layer in self.layers if not layer.kept)
 
-    def _repr_html_(self) -> str:
-        lines = [
-            f"<p>{html.escape(self.model)}, scales {html.escape(self.source)}: {told(self.all_db)} at the outputs</p>"
-        ]
-        if self.layers:
-            head = ("layer", "operator", "alone", "without", "gain", "own output")
-            rows = [
-                (x.node, x.operator, told(x.alone_db), told(x.without_db), f"{x.gain_db:+.1f} dB", told(x.local_db))
-                for x in self.layers
-                if not x.kept
-            ]
-            lines.append(table(head, rows))
-        tensors = [
-            (x.name, "weight" if x.weight else "activation", told(x.sqnr_db), f"{x.clipped:.2%}", str(x.levels))
-            for x in self.tensors
-        ]
-        return "".join([*lines, table(("tensor", "what", "SQNR", "clipped", "levels"), tensors)])
+    def _view_(self) -> Sequence[Block]:
+        outputs = f": outputs at {told(self.all_db)} over {self.samples:,} samples" if self.samples else ""
+        kept = [f"kept float: {', '.join(self.kept)}; outputs at {told(self.kept_db)} then"] if self.kept else []
+        return (
+            f"{Path(self.model).name}, scales from {self.source}{outputs}; worst first",
+            Table(LAYER_HEAD, [layer_row(x) for x in self.layers if not x.kept], frozenset({0, 1})),
+            Table(TENSOR_HEAD, [tensor_row(x) for x in self.tensors], frozenset({0, 1})),
+            Remarks([*kept, *self.notes]),
+        )
 
 
-def told(value: float) -> str:
+LAYER_HEAD = ("layer", "operator", "alone", "without it", "gain in float", "own output", "a better scale gains")
+TENSOR_HEAD = ("tensor", "what", "SQNR", "clipped", "levels", "a better scale gains")
+
+
+def layer_row(layer: LayerError) -> tuple[str, ...]:
+    """What a layer does to the outputs; what a better scale would gain where one of its scales does not fit."""
+    return (
+        layer.node,
+        layer.operator,
+        told(layer.alone_db),
+        told(layer.without_db),
+        told(layer.gain_db, "+.1f"),
+        told(layer.local_db),
+        told(layer.misfit_db) if layer.misfit else "",
+    )
+
+
+def tensor_row(tensor: TensorError) -> tuple[str, ...]:
+    """A tensor's own error."""
+    return (
+        tensor.name,
+        "weight" if tensor.weight else "activation",
+        told(tensor.sqnr_db),
+        f"{tensor.clipped:.2%}",
+        str(tensor.levels),
+        told(tensor.misfit_db) if tensor.misfit else "",
+    )
+
+
+def told(value: float, form: str = ".1f") -> str:
     """`21.3 dB`; `exact` where nothing is lost, `all lost` where the noise has no end, `not measured` for nan."""
     if math.isnan(value):
         return "not measured"
-    return "exact" if value == math.inf else "all lost" if value == -math.inf else f"{value:.1f} dB"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The first rows as an HTML table."""
-    lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows[:SHOWN]]
-    if len(rows) > SHOWN:
-        lines.append(f'<td colspan="{len(head)}">… {len(rows) - SHOWN} more</td>')
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
+    return "exact" if value == math.inf else "all lost" if value == -math.inf else f"{round(value, 1) + 0.0:{form}} dB"

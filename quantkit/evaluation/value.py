@@ -14,12 +14,13 @@ the metric's own unit where not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from quantkit.values import Named
+from quantkit.view import Block, Shown
 
 
 class Kind(Named):
@@ -152,7 +153,7 @@ class ModelScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Shown):
     """Models on the same samples; the first is the reference.
 
     metric: what `difference` is about; None where there are no labels. verdict: a sentence for each candidate.
@@ -188,7 +189,7 @@ class Evaluation:
         budget = self.max_drop
         return budget is None or all(m.difference is None or m.difference.value <= budget for m in self.candidates)
 
-    def _repr_html_(self) -> str:
-        from quantkit.evaluation.rendering import evaluation_html
+    def _view_(self) -> Sequence[Block]:
+        from quantkit.evaluation.rendering import evaluation_view
 
-        return evaluation_html(self)
+        return evaluation_view(self)

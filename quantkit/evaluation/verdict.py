@@ -4,7 +4,7 @@
     answers     how many are others, how much surer or less sure it is; where that stands out
     speed       "INT8 is not worth it here" where it is no faster on the same GPU, or where no layer is INT8
 
-A processor's speed decides nothing: it is said that it says nothing.
+A processor's speed decides nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Unit:
 
     def limit(self, value: float) -> str:
         """`0.5 points`, `0.01`."""
-        return f"{minus(f'{value:g}')}{' points' if self.share else ''}"
+        points = " point" if value == 1.0 else " points"
+        return f"{minus(f'{value:g}')}{points if self.share else ''}"
 
 
 def minus(text: str) -> str:
@@ -132,7 +133,7 @@ def worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
     if first is None or second is None:
         return []
     if on_processor(first) or on_processor(second):
-        return ["Its speed on a processor says nothing of a GPU's"]
+        return []
     if first.where != second.where:
         return [f"Speeds on {first.where} and on {second.where} cannot be compared"]
     times, told = compared(first, second)

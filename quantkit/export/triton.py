@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from quantkit.export.value import ONNX, PLAN, Served, Shape, Tensor, Tuning
 from quantkit.graph import load_model
 from quantkit.job.preparing import BESIDE
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess, resolve
+from quantkit.view import Block, Remarks, Shown, Table
 
 CONSERVATIVE = 8
 """The largest batch of a model without a limit of its own, where nothing was measured."""
@@ -71,7 +72,7 @@ class TritonOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class TritonExport:
+class TritonExport(Shown):
     """What was written. models: their names, the ensemble last. checked: whether Triton's protocol buffers read every
     configuration. notes: what was left out, and why."""
 
@@ -84,6 +85,11 @@ class TritonExport:
     preprocess: Preprocess | None
     checked: bool
     notes: tuple[str, ...] = ()
+
+    def _view_(self) -> Sequence[Block]:
+        rows = [(path.relative_to(self.repository).as_posix(),) for path in self.files]
+        what = f"{', '.join(self.models)}: version {self.version}, batches of up to {self.max_batch}"
+        return what, Table(("file",), rows), Remarks(self.notes)
 
 
 def export_triton(

@@ -174,10 +174,12 @@ def parameter_names(module: Any) -> list[str]:
 def as_array(value: Any) -> Array:
     """A tensor or an array as an array. UsageError."""
     if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
+        with contextlib.suppress(TypeError):  # bfloat16 and its like, which numpy does not have
+            value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray):
         raise UsageError(
-            f"an example input is a {type(value).__name__}", remedy="give tensors; wrap the module for other arguments"
+            f"an example input is a {type(value).__name__} of {getattr(value, 'dtype', 'no dtype')}",
+            remedy="give tensors of a dtype that numpy has; wrap the module for other arguments",
         )
     return value
 

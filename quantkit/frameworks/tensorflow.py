@@ -163,7 +163,8 @@ def keras(path: Path, options: TfOptions) -> Network:
             f"{path} was never built: its inputs are unknown", remedy="model.export(folder), and give that"
         )
     names = [str(tensor.name).partition(":")[0] for tensor in model.inputs]
-    outputs = unique([str(name) for name in getattr(model, "output_names", ())], len(model.outputs))
+    last = [model.layers[-1].name] if isinstance(model, tf.keras.Sequential) else []
+    outputs = unique([str(name) for name in getattr(model, "output_names", last)], len(model.outputs))
 
     def call(*tensors: Any) -> Mapping[str, Any]:
         found = model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)

@@ -26,6 +26,8 @@ from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.pairs import Found, Grid, find_pairs, is_qdq
 from quantkit.graph.restoring import restored_weights
 from quantkit.graph.tensors import derived_from_constants, reaching_outputs
+from quantkit.graph.twin import Twin, key
+from quantkit.graph.weights import copied_but
 from quantkit.graph.wiring import known_weights
 
 if TYPE_CHECKING:
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 FLOATS = frozenset({"float32", "float16"})
-FLOAT = "|float"
-"""What the float self of a layer adds to names."""
+FLOAT, TWIN = "|float", "|twin"
+"""What is added to names of what the file lacks, and of the float self of a layer."""
+CLIPPING = frozenset({"Relu", "Clip"})
+"""Operators that the range of a pair can do."""
 INTEGERS = re.compile(r"u?int\d+")
 BIAS = "int32"
 """The type of quantized biases, which are no weights."""
@@ -90,9 +94,14 @@ class Variants:
 
     def __init__(self, quantized: Model, plain: Model | None = None) -> None:
         self._model, self._graph = quantized, quantized.proto.graph
+        self._bare = copied_but(quantized.proto, "graph")  # without weights: those of a variant are copied alone
+        self._bare.graph.CopyFrom(copied_but(self._graph, "initializer"))
         found = integers_only(find_pairs(quantized))
         self.left: Mapping[str, str] = found.left
         restored = restored_weights(quantized, found.stored)
+        self._taken = names_of(self._graph)
+        for weight in {id(w): w for w in restored.weights.values()}.values():
+            weight.name = fresh(weight.name, self._taken)  # the nodes that make it stay, and so does their result
         self._added: dict[str, onnx.TensorProto] = {}
         self._sources = sources_of(found, {name: w.name for name, w in restored.weights.items()})
         self._restored = {weight.name: weight for weight in restored.weights.values()}
@@ -102,14 +111,20 @@ class Variants:
         self._known = {**known_weights(self._graph), **self._restored}
         self._grids: dict[str, Grid] = {item.dequantized: item.grid for item in found.stored}
         self._grids |= {name: pair.grid for pair in found.pairs for name in pair.dequantized}
+        self._plain = Twin(plain) if plain is not None else None
+        self._lost = dict(self._clipping())
+        self._sources |= {k: self._lost[t].output[0] for k, t in self._sources.items() if t in self._lost}
+        self._told = {node.output[0]: tensor for tensor, node in self._lost.items()}
         self.scales = {
-            self._sources[pair.dequantized[0]]: pair.grid
+            self.told(self._sources[pair.dequantized[0]]): pair.grid
             for pair in found.pairs
             if pair.dequantized and pair.tensor not in self._constants and is_known(pair.grid)
         }
-        self._taken = names_of(self._graph) | self._restored.keys()
-        self._plain = Twin(plain) if plain is not None else None
-        self._parts = {part.layer.node: part for part in self._found_parts()}
+        self._parts: dict[str, Part] = {}
+        for part in self._found_parts():
+            again = part.layer.node in self._parts  # names need not be unique
+            layer = replace(part.layer, node=part.layer.output, matched=False) if again else part.layer
+            self._parts[layer.node] = replace(part, layer=layer)
         self.layers = tuple(part.layer for part in self._parts.values())
         if not self.layers:
             raise ModelError(
@@ -130,14 +145,19 @@ class Variants:
             if name not in names:
                 floats |= part.floats
         proto = onnx.ModelProto()
-        proto.CopyFrom(self._model.proto)
+        proto.CopyFrom(self._bare)
         graph = proto.graph
         self._rewire(graph.node, floats)
         if twin:
             self._double(graph, self._parts[twin])
-        graph.initializer.extend(self._restored.values())
-        graph.initializer.extend(self._added.values())
-        prune(graph, also)
+        restore(graph, self._lost)
+        live = prune(graph, also)
+        gone = {tensor.name for tensor in self._graph.initializer} - live
+        inputs = [value for value in graph.input if value.name not in gone]  # old files list weights among them
+        del graph.input[:]
+        graph.input.extend(inputs)
+        weights = (*self._graph.initializer, *self._restored.values(), *self._added.values())
+        graph.initializer.extend(tensor for tensor in weights if tensor.name in live)
         return replace(self._model, proto=proto, sha256="")
 
     def twins(self, name: str) -> tuple[str, str]:
@@ -146,7 +166,15 @@ class Variants:
         behind = [number for number, place in part.floats if number != part.number and place != LAST]
         made = str(self._graph.node[max(behind)].output[0]) if behind else part.layer.output
         ends = [self._graph.node[number].output[0] for number, place in part.floats if place == LAST]
-        return (ends[0] if ends and not behind else made), f"{made}{FLOAT}"
+        return (ends[0] if ends and not behind else made), f"{made}{TWIN}"
+
+    def told(self, name: str) -> str:
+        """What the file calls a tensor; `value_of` is the other way."""
+        return self._told.get(name, name)
+
+    def value_of(self, tensor: str) -> str:
+        """The tensor of a float variant that is what a pair rounds."""
+        return str(self._lost[tensor].output[0]) if tensor in self._lost else tensor
 
     def weights(self) -> Iterable[QuantizedWeight]:
         """The quantized weights of all layers, each once for a node that reads it, in graph order."""
@@ -170,6 +198,25 @@ class Variants:
         """Tensor → the node that makes it."""
         return {made: key(node) for node in self._graph.node if not is_qdq(node) for made in node.output if made}
 
+    def _clipping(self) -> Iterable[tuple[str, onnx.NodeProto]]:
+        """Relu and Clip of the float network that the file lacks: tools leave them to the range of the pair."""
+        import onnx
+
+        makers = {name: node.op_type for node in self._graph.node for name in node.output}
+        for tensor in dict.fromkeys(self._sources.values()):
+            lost = self._plain.maker(tensor) if self._plain else None
+            if lost is None or lost.op_type not in CLIPPING or makers.get(tensor) in (None, lost.op_type):
+                continue
+            node = onnx.NodeProto()
+            node.CopyFrom(lost)
+            node.input[0], node.output[0] = tensor, fresh(f"{tensor}{FLOAT}", self._taken)
+            for place, name in enumerate(lost.input[1:], 1):
+                if name and self._plain:
+                    bound = self._plain.copy_of(name)
+                    bound.name = node.input[place] = fresh(f"{name}{FLOAT}", self._taken)
+                    self._added[bound.name] = bound
+            yield tensor, node
+
     def _rewire(self, nodes: Iterable[onnx.NodeProto], floats: Mapping[tuple[int, int], str]) -> None:
         for number, node in enumerate(nodes):
             for place in range(len(node.input)):
@@ -192,12 +239,12 @@ class Variants:
         for number in sorted({number for number, place in part.floats if place != LAST} | {part.number}):
             node = onnx.NodeProto()
             node.CopyFrom(self._graph.node[number])
-            node.name = f"{key(node)}{FLOAT}"
+            node.name = f"{key(node)}{TWIN}"
             for place, name in enumerate(node.input):
-                node.input[place] = part.floats.get((number, place), f"{name}{FLOAT}" if name in made else name)
+                node.input[place] = part.floats.get((number, place), f"{name}{TWIN}" if name in made else name)
             made.update(node.output)
             for place, name in enumerate(node.output):
-                node.output[place] = f"{name}{FLOAT}" if name else ""
+                node.output[place] = f"{name}{TWIN}" if name else ""
             graph.node.append(node)
 
     def _found_parts(self) -> Iterable[Part]:
@@ -235,7 +282,8 @@ class Variants:
             name = twin
             floats |= self._of_plain(number, node, floats)
             floats |= self._companions(number, node)
-        activations = tuple(dict.fromkeys(source for source in quantized.values() if source not in self._constants))
+        read = [self.told(source) for source in quantized.values() if source not in self._constants]
+        activations = tuple(dict.fromkeys(read))
         matched = twin is not None or self._plain is None
         layer = QuantizedLayer(name, node.op_type, activations, weights, node.output[0], parameters, matched)
         return Part(layer, number, floats)
@@ -267,45 +315,6 @@ class Variants:
         return found
 
 
-class Twin:
-    """The float network beside a Q/DQ network: nodes by name, or by the name of their first output."""
-
-    def __init__(self, plain: Model) -> None:
-        self._model = plain
-        self._weights = known_weights(plain.proto.graph)
-        self._by_name = {node.name: node for node in plain.proto.graph.node if node.name}
-        self._by_output = {node.output[0]: node for node in plain.proto.graph.node if node.output}
-
-    def node(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        """The float self of a node."""
-        found = self._by_name.get(node.name) or self._by_output.get(node.output[0])
-        return found if found is not None and found.op_type == node.op_type else None
-
-    def match(self, node: onnx.NodeProto) -> str | None:
-        """What the float network calls a node."""
-        found = self.node(node)
-        return None if found is None else key(found)
-
-    def weight(self, name: str, place: int) -> str:
-        """What the float network calls a weight; empty where it has none."""
-        node = self._by_name.get(name) or self._by_output.get(name)
-        return str(node.input[place]) if node is not None and place < len(node.input) else ""
-
-    def changed(self, node: onnx.NodeProto, place: int, own: onnx.TensorProto, model: Model) -> onnx.TensorProto | None:
-        """A copy of the constant that the float network reads there; None where it is the same, or of another shape."""
-        from onnx import numpy_helper
-
-        found = self.node(node)
-        name = found.input[place] if found is not None and place < len(found.input) else ""
-        tensor = self._weights.get(name)
-        if tensor is None or list(tensor.dims) != list(own.dims) or tensor.data_type != own.data_type:
-            return None
-        values = numpy_helper.to_array(tensor, str(self._model.folder))
-        if np.array_equal(values, numpy_helper.to_array(own, str(model.folder))):
-            return None
-        return numpy_helper.from_array(np.ascontiguousarray(values), name)
-
-
 def integers_only(found: Found) -> Found:
     """The pairs of integers; others stay where they are."""
     other = {p.quantized: f"its values are {p.grid.type}" for p in found.pairs if not INTEGERS.fullmatch(p.grid.type)}
@@ -316,11 +325,6 @@ def integers_only(found: Found) -> Found:
 def is_known(grid: Grid) -> bool:
     """Whether the file says scale and zero point, one for the tensor or one for each channel."""
     return grid.scale is not None and grid.zero is not None and not (grid.block and grid.scale.size > 1)
-
-
-def key(node: onnx.NodeProto) -> str:
-    """A node's name; its first output where it has none."""
-    return str(node.name or next((name for name in node.output if name), ""))
 
 
 def sources_of(found: Found, restored: Mapping[str, str]) -> dict[str, str]:
@@ -353,14 +357,26 @@ def limits(kind: str) -> tuple[int, int]:
     return (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def prune(graph: onnx.GraphProto, also: Iterable[str] = ()) -> None:
-    """Remove nodes and weights that neither an output nor the tensors `also` need."""
+def restore(graph: onnx.GraphProto, lost: Mapping[str, onnx.NodeProto]) -> None:
+    """Put nodes in right behind what makes the tensors that they read."""
+    if not lost:
+        return
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        nodes += [lost[name] for name in node.output if name in lost]
+    nodes = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def prune(graph: onnx.GraphProto, also: Iterable[str] = ()) -> set[str]:
+    """Remove nodes that neither an output nor the tensors `also` need; returns the names that these need."""
     live = reaching_outputs(graph) | set(also)
     nodes = [node for node in graph.node if any(name in live for name in node.output)]
-    weights = [tensor for tensor in graph.initializer if tensor.name in live]
     made = {name for node in nodes for name in node.output}
     told = [value for value in graph.value_info if value.name in made]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(weights)
     graph.value_info.extend(told)
+    return live

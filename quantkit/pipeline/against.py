@@ -31,7 +31,8 @@ def compared(plain: Model, quantized: Model) -> Beside:
         )
     refuse_other(plain, quantized)
     stripped = replace(quantized, proto=without_qdq(quantized).proto, sha256="")
-    network = aligned(replace(plain, proto=folded(plain).proto), stripped)
+    keeps = any(node.op_type == "BatchNormalization" for node in stripped.proto.graph.node)
+    network = aligned(plain if keeps else replace(plain, proto=folded(plain).proto), stripped)
     variants = Variants(quantized, network)
     weighted = [layer for layer in variants.layers if layer.weights]
     unmatched = [layer.node for layer in weighted if not layer.matched]

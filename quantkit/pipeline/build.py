@@ -31,6 +31,7 @@ from quantkit.graph import Model, has_qdq, load_model
 from quantkit.job.reuse import REMEDY, refuse_changed
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
 from quantkit.table import CalibrationTable, read_table, table_bytes
+from quantkit.view import Block, Remarks, Shown, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Scales:
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltEngine:
+class BuiltEngine(Shown):
     """An engine file and its record. `command`: the `trtexec` line that does the same, or why there is none."""
 
     path: Path
@@ -79,6 +80,16 @@ class BuiltEngine:
             shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
             told += (f"{len(missing)} tensors have no scale, so that layers around them are not INT8: {shown}",)
         return told
+
+    def _view_(self) -> Sequence[Block]:
+        record = self.record
+        counts = ", ".join(f"{count} {precision}" for precision, count in self.counts.items())
+        rows = [(layer.name, layer.precision, layer.reason or "") for layer in record.layers if layer.reason]
+        return (
+            f"{self.path.name}: {record.precision}, {record.bytes / 2**20:.1f} MiB, layers: {counts or 'not known'}",
+            Table(("layer", "precision", "why not INT8"), rows, frozenset({0, 1, 2})),
+            Remarks([*self.notes, *self.warnings]),
+        )
 
 
 def build(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from quantkit.job.value import Job
 from quantkit.pipeline.learning import Curve
 from quantkit.statistics import Statistics
 from quantkit.table import CalibrationTable
+from quantkit.view import Block, Remarks, Shown, Table
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Calibration(Shown):
     """What a calibration gives. `tables` is by rule name, in the order of the rules."""
 
     statistics: Statistics | None
@@ -47,8 +48,19 @@ class Calibration:
         """The table of the first rule."""
         return next(iter(self.tables.values()))
 
-    def _repr_html_(self) -> str:
-        return f"<p>{self.samples} samples, {self.batches} batches</p>{self.table._repr_html_()}"
+    def _view_(self) -> Sequence[Block]:
+        source = "reused" if self.reused else f"{self.samples:,} samples, {self.batches:,} batches"
+        rows = [(name, *(amax(table, name) for table in self.tables.values())) for name in self.table.scales]
+        return (
+            f"Calibration of {len(self.table)} tensors for TensorRT {self.target}: {source}; amax by rule",
+            Table(("tensor", *self.tables), rows),
+            Remarks([*self.notes, *self.warnings]),
+        )
+
+
+def amax(table: CalibrationTable, name: str) -> str:
+    """The largest value that a table keeps of a tensor, empty where it has none."""
+    return f"{table.amax(name):.4g}" if name in table.scales else ""
 
 
 @dataclass(frozen=True, slots=True)

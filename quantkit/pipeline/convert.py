@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from quantkit.provenance import (
     read_provenance,
 )
 from quantkit.table import Algorithm, CalibrationTable, Coverage, coverage, read_table, table_bytes
+from quantkit.view import Block, Shown
 
 MIN_COVERAGE = 0.9
 
@@ -71,12 +73,15 @@ def convert(
 
 
 @dataclass(frozen=True, slots=True)
-class Adoption:
+class Adoption(Shown):
     """A table of unknown origin beside a network."""
 
     table: CalibrationTable
     coverage: Coverage
     provenance: Path
+
+    def _view_(self) -> Sequence[Block]:
+        return f"{self.table.header.text}, adopted in {self.provenance.name}", *self.coverage._view_()
 
 
 def adopt(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quantkit._version import __version__
@@ -16,6 +16,7 @@ from quantkit.pipeline.choosing import refuse_without_calibrators
 from quantkit.table import Header
 from quantkit.table.value import Algorithm
 from quantkit.tensorrt_version import has_driver, installed_number
+from quantkit.view import Block, Shown, Table
 
 PACKAGES = (
     "numpy",
@@ -39,7 +40,7 @@ class Ability:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Shown):
     """The machine, the packages that matter (None: not installed), and what they allow."""
 
     quantkit: str
@@ -48,6 +49,15 @@ class Diagnosis:
     cpus: int
     packages: dict[str, str | None]
     abilities: tuple[Ability, ...]
+
+    def _view_(self) -> Sequence[Block]:
+        packages = [(name, version or "not installed") for name, version in self.packages.items()]
+        rows = [(ability.what, "yes" if ability.able else "no", ability.detail) for ability in self.abilities]
+        return (
+            f"quantkit {self.quantkit}, Python {self.python}, {self.platform}, {self.cpus} processors",
+            Table(("what", "here", "why"), rows, frozenset({0, 1, 2})),
+            Table(("package", "version"), packages, frozenset({0, 1})),
+        )
 
 
 def doctor() -> Diagnosis:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from quantkit.pipeline.quantize import METADATA_KEY
 from quantkit.pipeline.statistics import refuse_existing
 from quantkit.provenance import ModelRecord, Provenance, TableRecord, provenance_bytes, provenance_path
 from quantkit.table import Algorithm, CalibrationTable, Coverage, Header, coverage, table_bytes
+from quantkit.view import Block, Remarks, Shown, Table
 
 if TYPE_CHECKING:
     import onnx
@@ -40,7 +41,7 @@ NOTABLE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class FromQdq:
+class FromQdq(Shown):
     """A table and a plain model that were made of a Q/DQ model.
 
     table, model, provenance: the files. scales: the table, inferred scales included. inferred: tensors whose scale
@@ -71,6 +72,15 @@ class FromQdq:
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing before an engine is built of it."""
         return tuple(notes(self))
+
+    def _view_(self) -> Sequence[Block]:
+        found = self.coverage
+        return (
+            f"{self.table.name}: {len(self.scales)} scales, {len(self.inferred)} of them inferred from neighbours; "
+            f"{len(found.matched)} of {len(found.matched) + len(found.missing)} float tensors covered",
+            Table(("no scale in the table", "why"), list(self.unscaled.items()), frozenset({0, 1})),
+            Remarks([*self.notes, f"wrote {self.model.name}, {self.table.name}, {self.provenance.name}"]),
+        )
 
 
 def from_qdq(

@@ -22,7 +22,7 @@ from quantkit.frameworks.tensorflow import exported as tf_exported
 from quantkit.frameworks.tflite import TfliteOptions
 from quantkit.frameworks.tflite import exported as tflite_exported
 from quantkit.frameworks.value import Exported, Shape
-from quantkit.graph import Model, load_model, write_model
+from quantkit.graph import Model, load_model, saved_files, write_model
 from quantkit.graph.exported import plain
 from quantkit.pipeline.comparing import Compared, compare
 from quantkit.pipeline.statistics import refuse_existing
@@ -76,7 +76,9 @@ def from_torch(
             f"a {type(module).__name__} is no torch.nn.Module", remedy="give a module, or the text module:callable"
         )
     named = as_shapes(shapes)
-    return finished(lambda folder: torch_exported(module, example, named, chosen, folder), target, chosen.tolerance)
+    return finished(
+        lambda folder: torch_exported(module, example, named, chosen, folder), target, chosen.tolerance, force
+    )
 
 
 def from_tf(
@@ -92,7 +94,7 @@ def from_tf(
     Raises ModelError, BackendError where TensorFlow or tf2onnx is missing, UsageError, StaleError, OutputError.
     """
     target, chosen, named = ready(output, force), options or TfOptions(), as_shapes(shapes)
-    return finished(lambda folder: tf_exported(Path(source), named, chosen, folder), target, chosen.tolerance)
+    return finished(lambda folder: tf_exported(Path(source), named, chosen, folder), target, chosen.tolerance, force)
 
 
 def from_tflite(
@@ -107,7 +109,7 @@ def from_tflite(
     Raises ModelError, BackendError where TensorFlow or tf2onnx is missing, StaleError, OutputError.
     """
     target, chosen = ready(output, force), options or TfliteOptions()
-    return finished(lambda folder: tflite_exported(Path(source), chosen, folder), target, chosen.tolerance)
+    return finished(lambda folder: tflite_exported(Path(source), chosen, folder), target, chosen.tolerance, force)
 
 
 def ready(output: str | os.PathLike[str], force: bool) -> Path:
@@ -123,7 +125,7 @@ def as_shapes(shapes: Mapping[str, Shape | tuple[int, ...]] | None) -> dict[str,
     return {n: s if isinstance(s, Shape) else Shape(tuple(s)) for n, s in (shapes or {}).items()}
 
 
-def finished(export: Callable[[Path], Exported], target: Path, tolerance: float) -> Imported:
+def finished(export: Callable[[Path], Exported], target: Path, tolerance: float, force: bool) -> Imported:
     """Export into a scratch folder beside the target, clean, check, compare, and only then write."""
     try:
         scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
@@ -138,6 +140,8 @@ def finished(export: Callable[[Path], Exported], target: Path, tolerance: float)
         check(whole, found)
         model = load_model(whole)
         compared = compare(model, found, tolerance)
+        for path in saved_files(model.proto, target):
+            refuse_existing(path, force=force)
         files = write_model(model.proto, folder, target)
     return Imported(
         files,

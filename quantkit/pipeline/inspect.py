@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 from quantkit.graph import Watch, load_model, watched_tensors
 from quantkit.graph.shapes import shapes_of
 from quantkit.preprocess import metadata_preprocess
+from quantkit.view import Block, Remarks, Shown, Table
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(Shown):
     """A network at a glance. `bytes_per_sample`: its watched activations, None where shapes are not known."""
 
     path: str
@@ -27,6 +29,24 @@ class Inspection:
     bytes_per_sample: int | None
     preprocess: str | None
     fixed_batch: int | None
+
+    def _view_(self) -> Sequence[Block]:
+        memory = self.bytes_per_sample
+        rows = [
+            ("inputs", ", ".join(self.inputs)),
+            ("outputs", ", ".join(self.outputs)),
+            ("batch", "dynamic" if self.fixed_batch is None else f"fixed at {self.fixed_batch}"),
+            ("operators", ", ".join(f"{count} {name}" for name, count in self.operators.items())),
+            ("watched", f"{len(self.watch.tensors)} float tensors"),
+            ("activations", "depends on the input size" if memory is None else f"{memory / 2**20:,.1f} MiB a sample"),
+            ("preprocess", self.preprocess or ""),
+        ]
+        shown = [row for row in rows if row[1]]
+        return (
+            f"{Path(self.path).name}, operator set {self.opset}",
+            Table(("part", "what"), shown, frozenset({0, 1})),
+            Remarks([f"not watched: {reason}" for reason in self.watch.unwatched.values()]),
+        )
 
 
 def inspect(model: str | os.PathLike[str]) -> Inspection:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from quantkit.graph import Finding, Model, has_qdq, load_model, mend
 from quantkit.graph import lint as findings_in
 from quantkit.graph.findings import Severity
 from quantkit.pipeline.statistics import refuse_existing
+from quantkit.view import Block, Shown, Table
 
 if TYPE_CHECKING:
     import onnx
@@ -25,7 +26,7 @@ MOST_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class LintReport:
+class LintReport(Shown):
     """What is wrong with a Q/DQ model. findings: what is left, in graph order; fixed: what the copy `written` mends."""
 
     path: Path
@@ -47,16 +48,15 @@ class LintReport:
         names = {"error": "error" if counts["error"] == 1 else "errors"}
         return ", ".join(f"{counts[s]} {names.get(s, s)}" for s in SEVERITIES if counts[s])
 
-    def _repr_html_(self) -> str:
+    def _view_(self) -> Sequence[Block]:
         ranks = {severity: number for number, severity in enumerate(SEVERITIES)}
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(t)}</td>" for t in (f.severity, f.where, f.problem, f.remedy)) + "</tr>"
-            for f in sorted(self.findings, key=lambda f: ranks[f.severity])
-        )
-        head = "<tr><th>severity</th><th>node</th><th>problem</th><th>remedy</th></tr>"
-        table = f"<table>{head}{rows}</table>" if rows else ""
+        rows = [
+            (found.severity, found.where, found.problem, found.remedy)
+            for found in sorted(self.findings, key=lambda found: ranks[found.severity])
+        ]
         mended = f", {len(self.fixed)} mended" if self.written else ""
-        return f"<p>{html.escape(self.path.name)}: {self.summary}{mended}</p>{table}"
+        head = ("severity", "node", "problem", "remedy")
+        return f"{self.path.name}: {self.summary}{mended}", Table(head, rows, frozenset(range(4)))
 
 
 def lint(

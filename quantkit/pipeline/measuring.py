@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from quantkit.view import Block, Remarks, Shown, Table
+
 FASTER = 1.03
 """Less than 3 % is taken for noise."""
 LOSSY = frozenset({"int8", "best"})
@@ -54,7 +56,7 @@ class Throughput:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class Bench(Shown):
     """All of it. `machine`: the GPU and TensorRT, or the processor and onnxruntime, as a label of every figure."""
 
     machine: str
@@ -73,6 +75,28 @@ class Bench:
     def batches(self) -> tuple[int, ...]:
         """The batch sizes that were measured."""
         return tuple(sorted({x.batch for x in self.latencies}))
+
+    def _view_(self) -> Sequence[Block]:
+        head = ("subject", "precision", "MiB", *(f"batch {n}, ms" for n in self.batches), "samples/s at most")
+        rows = [
+            (s.name, s.precision, f"{s.bytes / 2**20:.1f}", *(told(self.median(s.name, n)) for n in self.batches))
+            for s in self.subjects
+        ]
+        rates = [max((x.rate for x in self.throughputs if x.subject == s.name), default=0.0) for s in self.subjects]
+        return (
+            f"{self.machine}: median latency of one batch",
+            Table(
+                head,
+                [(*row, f"{rate:,.0f}" if rate else "") for row, rate in zip(rows, rates, strict=True)],
+                frozenset({0, 1}),
+            ),
+            Remarks([*verdict(self), *self.notes]),
+        )
+
+
+def told(milliseconds: float | None) -> str:
+    """Three decimals; nothing where it was not measured."""
+    return "" if milliseconds is None else f"{milliseconds:.3f}"
 
 
 def verdict(bench: Bench) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def share(noise: float, signal: float) -> float:
 
 def decibels(ratio: float) -> float:
     """Noise over signal → dB: inf for none, −inf for noise without end."""
-    return math.inf if ratio == 0.0 else -math.inf if math.isinf(ratio) else -10.0 * math.log10(ratio)
+    return math.inf if ratio == 0.0 else -math.inf if math.isinf(ratio) else 0.0 - 10.0 * math.log10(ratio)
 
 
 class Measuring:

@@ -31,6 +31,7 @@ from quantkit.job.preparing import choose_spec
 from quantkit.pipeline.noise import Sums, decibels
 from quantkit.preprocess import Preprocess
 from quantkit.values import Array, Batch
+from quantkit.view import Block, Remarks, Shown, Table
 
 PART = 20.0
 """dB. Rounding of sums moves single values by a step, and these add up on their way: 30 dB and more are usual. Below
@@ -48,13 +49,17 @@ class TensorParity:
 
 
 @dataclass(frozen=True, slots=True)
-class Parity:
+class Parity(Shown):
     """tensors: in graph order. parts: the first tensor where engine and onnxruntime part, empty where they agree."""
 
     tensors: tuple[TensorParity, ...]
     parts: str
     verdict: str
     notes: tuple[str, ...]
+
+    def _view_(self) -> Sequence[Block]:
+        rows = [(tensor.name, told(tensor.sqnr_db)) for tensor in self.tensors]
+        return self.verdict, Table(("tensor", "engine to onnxruntime"), rows), Remarks(self.notes)
 
 
 def parity(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from quantkit.pipeline.scales import Scales, by_rule, from_table, statistics_for
 from quantkit.pipeline.statistics import refuse_existing
 from quantkit.preprocess import Preprocess
 from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text
+from quantkit.view import Block, Remarks, Shown, Table
 
 if TYPE_CHECKING:
     import onnx
@@ -108,7 +109,7 @@ class QuantizeOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Quantization:
+class Quantization(Shown):
     """A Q/DQ network.
 
     pairs: activation → scale. weights: names of the quantized ones. left: node → why it stays float. coverage: of the
@@ -134,15 +135,12 @@ class Quantization:
         """Why operators stay float → how many."""
         return dict(Counter(why.split(": ")[0] for why in self.left.values()).most_common())
 
-    def _repr_html_(self) -> str:
-        import html
-
-        rows = "".join(
-            f"<tr><td>{html.escape(node)}</td><td>{html.escape(why)}</td></tr>" for node, why in self.left.items()
-        )
+    def _view_(self) -> Sequence[Block]:
+        repairs = [f"{name}: {repair.text}" for name, repair in self.repairs.items()]
         return (
-            f"<p>Q/DQ for {len(self.pairs)} activations and {len(self.weights)} weights, scales from "
-            f"{html.escape(self.source)}</p><table><tr><th>stays float</th><th>why</th></tr>{rows}</table>"
+            f"Q/DQ for {len(self.pairs)} activations and {len(self.weights)} weights, scales from {self.source}",
+            Remarks([*repairs, *self.notes]),
+            Table(("stays float", "why"), list(self.left.items()), frozenset({0, 1})),
         )
 
 

@@ -16,7 +16,7 @@ from quantkit.evaluation.classes import class_drops, confusions, most_changed, m
 from quantkit.evaluation.metrics import Metric, Result
 from quantkit.evaluation.paired import difference
 from quantkit.evaluation.value import Changed, ClassDrop, Confusion, Evaluation, Kind, ModelScore, Speed
-from quantkit.evaluation.verdict import verdict
+from quantkit.evaluation.verdict import on_processor, verdict
 from quantkit.job.preparing import ChosenSpec
 from quantkit.pipeline.scoring import Scoring, Tally
 from quantkit.values import Array
@@ -160,6 +160,8 @@ def all_notes(scoring: Scoring, context: Context) -> tuple[str, ...]:
     simulated = [t.subject.name for t in scoring.tallies if t.subject.kind in (Kind.QDQ, Kind.TABLE)]
     if simulated:
         notes.append(f"INT8 is simulated, Q and DQ computed in float: {', '.join(simulated)}")
+    if any(speed is not None and on_processor(speed) for speed in context.speeds[1:]):
+        notes.append("speeds on a processor say nothing of a GPU's")
     if scoring.labels is None:
         notes.append("no labels: agreement with the reference and errors of outputs only")
         if scoring.scores is not None:

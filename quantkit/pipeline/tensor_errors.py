@@ -52,9 +52,9 @@ def estimated(tensor: Activation, histogram: Histogram) -> TensorError:
     scale = float(tensor.grid.scale.max())
     places, counts = places_in(histogram), histogram.counts
     step = scale if scale > 0 else math.inf
-    codes = np.minimum(np.rint(places / step), LEVELS)
-    used = np.unique(codes[counts > 0]).size
-    signed = histogram.minimum < 0 < histogram.maximum
+    used = np.unique(np.minimum(np.rint(places[counts > 0] / step), LEVELS))
+    sides = [np.rint(max(end, 0.0) / step) for end in (histogram.maximum, -histogram.minimum)]
+    levels = int((used == 0).sum()) + sum(int(((used > 0) & (used <= side)).sum()) for side in sides)
     signal, error = mean_square(histogram), squared_error(histogram, scale * LEVELS)
     best = min(error, squared_error(histogram, Mse().threshold(histogram)))
     return TensorError(
@@ -65,7 +65,7 @@ def estimated(tensor: Activation, histogram: Histogram) -> TensorError:
         rule=tensor.rule,
         sqnr_db=decibels(share(error, signal)),
         clipped=float((places > scale * LEVELS).mean(axis=1) @ counts) / max(histogram.elements, 1),
-        levels=int(used + (np.unique(codes[counts > 0]) > 0).sum()) if signed else int(used),
+        levels=levels,
         best_db=decibels(share(best, signal)),
         estimated=True,
     )
@@ -134,7 +134,7 @@ class Measured:
 
 def measured(variants: Variants, tensors: Iterable[Activation], feed: Feed, threads: int) -> dict[str, TensorError]:
     """The errors of activations, of the float network's values on all samples; of those that onnxruntime shows."""
-    found = {tensor.name: Measured(tensor) for tensor in tensors}
+    found = {variants.value_of(tensor.name): Measured(tensor) for tensor in tensors}
     plain = variants.quantizing((), also=tuple(found))
     inputs = {i.name for i in plain.inputs}
     run = OnnxRuntimeSession(plain, [name for name in found if name not in inputs], threads=threads).runner()
@@ -144,7 +144,8 @@ def measured(variants: Variants, tensors: Iterable[Activation], feed: Feed, thre
             if name in found:
                 found[name].add(values)
                 seen.add(name)
-    return {name: tensor.found() for name, tensor in found.items() if name in seen}
+    errors = [tensor.found() for name, tensor in found.items() if name in seen]
+    return {error.name: error for error in errors}
 
 
 def of_weight(weight: QuantizedWeight, rule: str) -> TensorError:

@@ -81,7 +81,7 @@ class Evaluate(Section):
 
 
 class Settings(Section):
-    """All of it. rule: of table and Q/DQ model; None takes each one's default."""
+    """All of it. rule: of table and Q/DQ model; None is mse."""
 
     model: str | None = None
     data: str | None = None
@@ -150,7 +150,7 @@ TEMPLATE = """\
 model = {model}
 data = {data}              # calibrates: images, .npz, or module:callable
 # preprocess = "imagenet"  # or a .toml file. Default: preprocess.toml beside the model
-# rule = "entropy"         # of table and Q/DQ model. Default: entropy for the table, mse for the model
+# rule = "mse"             # of table and Q/DQ model: entropy is TensorRT's own
 # output = "quantkit-run"  # the build directory
 # gpu = true               # insist on engines. Default: where a GPU and TensorRT are there
 

@@ -1,7 +1,7 @@
 """A build directory by content: every step has a folder named by the sha256 of what decides about its outcome.
 
     OUTPUT/steps/table-1f3a…/        what the step wrote, and step.json: its inputs, and the sha256 of its files
-    OUTPUT/model.calib               what the last run ended with, linked or copied from there
+    OUTPUT/model.calib               what the last run ended with, linked from there
 
 A step is reused while its inputs are the same and its files are as they were written. A step that is interrupted
 leaves nothing: it works in a folder of its own, which gets its name when it is done.
@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from quantkit.errors import OutputError
 
 RECORD = "step.json"
 FOLDER = "steps"
+OLD = 86400.0
+"""Seconds after which unfinished work is taken for abandoned."""
 KEPT = 4
 """Outcomes of a step that stay, so that going back to an earlier option takes no time."""
 
@@ -58,16 +61,18 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise not_writable(self.folder, error) from None
-        for left in self.folder.glob(".*.tmp"):  # of runs that were killed
-            shutil.rmtree(left, ignore_errors=True)
+        for left in self.folder.glob(".*.tmp"):  # of runs that were killed; younger ones may be at work
+            if time.time() - left.stat().st_mtime > OLD:
+                shutil.rmtree(left, ignore_errors=True)
 
-    def done(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], None]) -> Outcome:
+    def done(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], None]) -> Outcome:
         """The outcome of a step: the one that is there, or what `work` writes into the folder it is given.
 
-        inputs: JSON values that decide about the outcome; this quantkit's version is added. OutputError, and what
-        `work` raises.
+        inputs: JSON values that decide about the outcome; this quantkit's version is added. None: nobody can tell, and
+        nothing is reused. OutputError, and what `work` raises.
         """
-        document = {"step": name, "quantkit": __version__, "inputs": inputs}
+        unknown = {"nobody knows": secrets.token_hex(16)}
+        document = {"step": name, "quantkit": __version__, "inputs": unknown if inputs is None else inputs}
         folder = self.folder / f"{name}-{sha256_of(canonical_json(document).encode())[:16]}"
         there = known(folder)
         if there is not None:
@@ -102,8 +107,8 @@ class Store:
             target = self.output / name
             temporary = self.output / f".{name}.{secrets.token_hex(4)}.tmp"
             try:
-                if not same(source, target):
-                    link(source, temporary)
+                if not (target.exists() and target.samefile(source)):
+                    linked(source, temporary)
                     os.replace(temporary, target)
             except OSError as error:
                 raise not_writable(target, error) from None
@@ -127,18 +132,12 @@ def digest_of(files: Mapping[str, str]) -> str:
     return sha256_of(canonical_json(dict(files)).encode())
 
 
-def same(source: Path, target: Path) -> bool:
-    """Whether the target holds what the source holds."""
-    return (
-        target.is_file()
-        and target.stat().st_size == source.stat().st_size
-        and sha256_of(target.read_bytes()) == sha256_of(source.read_bytes())
-    )
-
-
-def link(source: Path, target: Path) -> None:
-    """Copy a file. A link would let an edit of the published file change the step's."""
-    shutil.copyfile(source, target)
+def linked(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy where links are not possible. An edit of it is noticed by `known`."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def refuse_foreign(output: Path, names: Iterable[str]) -> None:

@@ -123,7 +123,7 @@ def scalable(
         if name in goals or twin is None or twin.op_type != node.op_type or end.place >= len(twin.input):
             continue
         goal = twin.input[end.place]
-        if theirs.constant(goal) and theirs.shape(goal) == values[name].shape:
+        if theirs.constant(goal) and theirs.shape(goal) == values[name].shape and values[name].size > 1:
             goals[name] = theirs.values(goal).astype(np.float64)
     return Scalable(network, group, tuple(names), np.zeros(channels_of(group, network)))
 

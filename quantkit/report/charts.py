@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from quantkit.report.wording import well_formed
+from quantkit.view import well_formed
 
 TEXT = 12.0
 """Size of text in charts, in pixels."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from quantkit.evaluation.sensitivity import LayerError, Sensitivity
 from quantkit.evaluation.value import Difference, Evaluation, ModelScore
@@ -151,7 +152,9 @@ def layer_shares(sensitivity: Sensitivity, width: float = 960.0) -> Chart:
     listed = ", ".join(f"{name} {figure}" for name, figure in zip(names, figures, strict=True))
     told = f"Share of the output's noise, worst first: {listed}."
     told += f" {counted(rest, 'more layer')} in the table." if rest else ""
-    return Chart(f"Layers of {sensitivity.model} by their noise", told, width, layout.bottom + AXIS, tuple(body))
+    return Chart(
+        f"Layers of {Path(sensitivity.model).name} by their noise", told, width, layout.bottom + AXIS, tuple(body)
+    )
 
 
 def layer_figure(layer: LayerError) -> str:

@@ -7,6 +7,7 @@ of values only, images of changed samples apart, so the same values give the sam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from quantkit.evaluation.sensitivity import Sensitivity
@@ -69,7 +70,9 @@ def sensitivity_page(sensitivity: Sensitivity, *, statistics: Statistics | None 
     verdict = Verdict(tuple(sentences) or ("No layer is quantized.",), "", "", figures, sensitivity.notes)
     sections = [*deeper(sensitivity, statistics), provenance_section(sensitivity.provenance, [])]
     subtitle = f"scales from {sensitivity.source}"
-    return Page(f"Where INT8 loses: {sensitivity.model}", subtitle, verdict, tuple(filter(None, sections))).html()
+    return Page(
+        f"Where INT8 loses: {Path(sensitivity.model).name}", subtitle, verdict, tuple(filter(None, sections))
+    ).html()
 
 
 def deeper(sensitivity: Sensitivity | None, statistics: Statistics | None) -> list[Section]:

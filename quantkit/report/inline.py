@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from quantkit.artifact import sha256_of
 from quantkit.errors import StatisticsError
 from quantkit.evaluation.sensitivity import Sensitivity
 from quantkit.evaluation.value import Evaluation
 from quantkit.report import charts_plane, charts_rows
+from quantkit.report.attributes import with_attributes
 from quantkit.report.charts import Chart, shortened
 from quantkit.report.page import resource
 from quantkit.report.ranges import SHOWN_RULES
 from quantkit.rules import Rule, as_rules
 from quantkit.statistics import Statistics
+from quantkit.view import well_formed
 
 WIDTH = 720.0
 
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """A chart as a notebook shows it. `svg` is a whole SVG document."""
+    """A chart as a notebook shows it. svg: a whole SVG document; text: the same in words."""
 
     svg: str
+    text: str
 
     def _repr_svg_(self) -> str:
         return self.svg
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ARG002 (IPython's)
+        return {"image/svg+xml": self.svg, "text/plain": self.text}
 
     def __str__(self) -> str:
         return self.svg
@@ -35,7 +42,8 @@ class Inline:
 def inline(chart: Chart) -> Inline:
     """A chart with its style; its ids are made of its content, so that many fit into one page."""
     key = "qk-" + sha256_of(repr(chart).encode("utf-8", "replace"))[:12]
-    return Inline(chart.svg(key, resource("chart.css")))
+    svg = with_attributes(chart.svg(key, resource("chart.css")))
+    return Inline(svg, well_formed(f"{chart.title}. {chart.description}"))
 
 
 def histogram_chart(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from quantkit._version import __version__
 from quantkit.report.charts import Chart
-from quantkit.report.wording import well_formed
+from quantkit.view import well_formed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

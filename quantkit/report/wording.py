@@ -5,14 +5,6 @@ from __future__ import annotations
 import math
 import re
 
-# What HTML and XML cannot carry: control characters, halves of surrogate pairs, the two non-characters.
-UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-
-
-def well_formed(text: str) -> str:
-    """The text with U+FFFD for every character that a page cannot carry, so that it is valid UTF-8 and XML."""
-    return UNPRINTABLE.sub("\ufffd", text)
-
 
 def number(value: float, digits: int = 2) -> str:
     """`0.25`, `−3.10`, `∞`, `not a number`; very large and very small ones as `1.2e+09`."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from quantkit.histogram import Histogram, HistogramMode
 from quantkit.kernel import sum_values
+from quantkit.view import Block, Shown, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class Channels:
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(Shown):
     """Histograms by tensor name, in the order of the table; `shared` maps a pool's output to the scale it takes."""
 
     histograms: Mapping[str, Histogram]
@@ -87,13 +87,12 @@ class Statistics:
     def __len__(self) -> int:
         return len(self.histograms)
 
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{h.minimum:.4g}</td><td>{h.maximum:.4g}</td><td>{h.elements:,}</td></tr>"
-            for name, h in self.histograms.items()
-        )
-        head = "<tr><th>tensor</th><th>min</th><th>max</th><th>values</th></tr>"
+    def _view_(self) -> Sequence[Block]:
+        rows = [
+            (name, f"{h.minimum:.4g}", f"{h.maximum:.4g}", f"{h.elements:,}") for name, h in self.histograms.items()
+        ]
+        origin = self.origin
         return (
-            f"<p>Statistics of {len(self)} tensors over {self.origin.samples} samples, "
-            f"{self.origin.histogram.value} histograms</p><table>{head}{rows}</table>"
+            f"Statistics of {len(self)} tensors over {origin.samples:,} samples, {origin.histogram.value} histograms",
+            Table(("tensor", "minimum", "maximum", "values"), rows),
         )

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantkit.table.value import CalibrationTable
+from quantkit.view import Block, Shown, Table
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Shown):
     """How table `b` differs from `a`. `ratios`: b/a of the scales of tensors in both, worst first; inf where a is 0."""
 
     only_a: tuple[str, ...]
@@ -26,6 +27,17 @@ class Difference:
     def worst(self) -> float:
         """The largest relative deviation |b/a − 1|; 0 without common tensors."""
         return max((abs(r - 1.0) for r in self.ratios.values()), default=0.0)
+
+    def _view_(self) -> Sequence[Block]:
+        other = [(name, f"{ratio:.4g}") for name, ratio in self.ratios.items() if ratio != 1.0]
+        lone = [(name, "only in the first") for name in self.only_a]
+        lone += [(name, "only in the second") for name in self.only_b]
+        return (
+            f"{self.headers[0]} and {self.headers[1]}: {len(self.ratios)} tensors in both, "
+            f"{len(other)} with another scale",
+            Table(("tensor", "second/first"), other),
+            Table(("tensor", "where"), lone, frozenset({0, 1})),
+        )
 
 
 def diff(a: CalibrationTable, b: CalibrationTable) -> Difference:
@@ -47,7 +59,7 @@ def ratio(a: float, b: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(Shown):
     """Which of the network's tensors a table covers. `extra` names are in the table only; TensorRT ignores them."""
 
     matched: tuple[str, ...]
@@ -59,6 +71,14 @@ class Coverage:
         """Matched tensors of the network, 0 … 1."""
         total = len(self.matched) + len(self.missing)
         return len(self.matched) / total if total else 0.0
+
+    def _view_(self) -> Sequence[Block]:
+        rows = [(name, "missing in the table") for name in self.missing]
+        rows += [(name, "not in the network") for name in self.extra]
+        return (
+            f"{len(self.matched)} of {len(self.matched) + len(self.missing)} tensors of the network have a scale",
+            Table(("tensor", "what"), rows, frozenset({0, 1})),
+        )
 
 
 def coverage(table: CalibrationTable, tensors: Sequence[str]) -> Coverage:

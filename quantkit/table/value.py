@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from quantkit.errors import TableError, UsageError
 from quantkit.numerics import LEVELS, float32
 from quantkit.tensorrt_version import number_text
+from quantkit.view import Block, Shown, Table
 
 
 class Algorithm(str, Enum):
@@ -76,7 +76,7 @@ def version_number(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class CalibrationTable:
+class CalibrationTable(Shown):
     """Tensor name → scale (a float32 value, as a float); the largest value that is kept is 127·scale.
 
     `lines` keeps the lines of a file that was read, those that stand twice included; `newline` its line ends.
@@ -108,10 +108,6 @@ class CalibrationTable:
         """The same scales under another header."""
         return CalibrationTable(header, self.scales, self.lines, self.newline)
 
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(n)}</td><td>{s:.6g}</td><td>{s * LEVELS:.6g}</td></tr>"
-            for n, s in self.scales.items()
-        )
-        head = "<tr><th>tensor</th><th>scale</th><th>amax</th></tr>"
-        return f"<p>{html.escape(self.header.text)}: {len(self)} tensors</p><table>{head}{rows}</table>"
+    def _view_(self) -> Sequence[Block]:
+        rows = [(name, f"{scale:.4g}", f"{scale * LEVELS:.4g}") for name, scale in self.scales.items()]
+        return f"{self.header.text}: {len(self)} tensors", Table(("tensor", "scale", "amax"), rows)

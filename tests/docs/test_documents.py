@@ -3,11 +3,13 @@
 A block marked `console` holds commands behind `$ ` and what they print, standard error included; `...` stands for any
 lines, `[1]` for the exit code of a command that fails. A block marked `python` has to run, one marked `toml` has to be
 a preprocessing spec. All blocks of a page run in one scratch folder, in order. Blocks marked `gpu` besides run where a
-GPU with TensorRT is; elsewhere commands have to parse, and Python to compile.
+GPU with TensorRT is; elsewhere commands have to parse, and Python to compile. Blocks marked `torch` or `tensorflow`
+run, in order, where the framework is installed; a Python block's third word names the file it lies in.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -125,6 +127,52 @@ def test_what_a_page_shows_on_a_gpu_is_what_happens(page: Path, scratch: Path) -
         for command, expected in transcript(block):
             printed = run(command, scratch, QUANTKIT_BACKEND="auto")
             assert matches(expected, without_warnings(printed)), f"$ {command}\nprints\n{printed}\nnot\n{expected}"
+
+
+FRAMEWORKS = {"torch": ("torch", "onnxscript"), "tensorflow": ("tensorflow", "tf2onnx")}
+FENCE = r"^```(console|python) {}(?: (\S+))?\n(.*?)^```$"
+
+
+def framework_blocks(page: Path, framework: str) -> list[tuple[str, str, str]]:
+    """Language, file name and text of the blocks that need a framework."""
+    found = re.findall(FENCE.format(framework), page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [(language, name or "block.py", block) for language, name, block in found]
+
+
+WITH_FRAMEWORKS = [(page, framework) for page in PAGES for framework in FRAMEWORKS if framework_blocks(page, framework)]
+named = pytest.mark.parametrize(("page", "framework"), WITH_FRAMEWORKS, ids=lambda value: getattr(value, "name", value))
+
+
+@pytest.mark.slow
+@named
+def test_what_a_page_shows_with_a_framework_is_what_happens(page: Path, framework: str, scratch: Path) -> None:
+    for library in FRAMEWORKS[framework]:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed: pip install 'quantkit[{framework}]'")
+    for language, name, block in framework_blocks(page, framework):
+        if language == "python":
+            (scratch / name).write_text(block, encoding="utf-8")
+            printed = run(f"{sys.executable} {name}", scratch)
+            assert "Traceback" not in printed, printed
+            assert not printed.endswith("]\n"), printed
+            continue
+        for command, expected in transcript(block):
+            printed = run(command, scratch)
+            assert matches(expected, printed), f"$ {command}\nprints\n{printed}\nbut the page says\n{expected}"
+
+
+@named
+def test_blocks_for_a_framework_are_well_formed(page: Path, framework: str) -> None:
+    from quantkit.cli.application import app
+
+    for language, name, block in framework_blocks(page, framework):
+        if language == "python":
+            compile(block, name, "exec")
+            continue
+        for command, _ in transcript(block):
+            program, verb, *arguments = shlex.split(command)
+            if program == "quantkit":
+                app.commands[verb].make_context(verb, arguments)
 
 
 def without_warnings(printed: str) -> str:

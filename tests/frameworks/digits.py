@@ -1,4 +1,4 @@
-"""The bundled digits as arrays, and how often a network is right about them."""
+"""The bundled digits as arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 BUNDLED = Path(__file__).parents[2] / "calibration_data"
@@ -27,10 +26,3 @@ def shifted(images: np.ndarray[Any, Any], generator: np.random.Generator) -> np.
     """Every image moved by up to a pixel, so that 200 of them teach more."""
     moved = [np.roll(image, generator.integers(-1, 2, 2), (0, 1)) for image in images]
     return np.stack(moved)
-
-
-def accuracy(path: Path, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
-    """Share of the images about which an ONNX model is right."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    scores = session.run(None, {session.get_inputs()[0].name: images})[0]
-    return float((scores.argmax(1) == labels).mean())

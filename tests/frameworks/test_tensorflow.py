@@ -26,11 +26,12 @@ from quantkit.errors import ModelError, UsageError
 from quantkit.frameworks.tensorflow import TfOptions
 from quantkit.frameworks.tflite import TfliteOptions
 from quantkit.frameworks.value import Shape
-from quantkit.pipeline.calibrate import calibrate
+from quantkit.pipeline.evaluate import evaluate
 from quantkit.pipeline.importing import from_tf, from_tflite
-from quantkit.pipeline.quantize import quantize
+from quantkit.project.run import run
+from quantkit.project.settings import Settings
 
-from .digits import SPEC, accuracy, digits, shifted
+from .digits import SPEC, digits, shifted
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -98,6 +99,7 @@ def test_the_model_computes_what_tensorflow_computes(
     made = from_tf(files / name, tmp_path / "m.onnx", options=TfOptions(inputs_as_nchw=nchw))
     expected_shape = "[batch,1,16,16]" if nchw else "[batch,16,16,1]"
     assert made.inputs[0].describe() == f"image float32 {expected_shape}"
+    assert made.outputs == (SOURCES[name],)
     assert [c.batch for c in made.compared] == [1, 3]
     assert made.unchecked == ""
     assert bool(made.notes) is not nchw
@@ -126,8 +128,8 @@ def test_a_quantized_tflite_model_is_refused_or_made_float(name: str, files: Pat
     operators = {node.op_type for node in onnx.load(made.path).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"}.isdisjoint(operators)
     assert 0 < max(c.share for c in made.compared) < 0.1, "TFLite's own rounding, and not more"
-    images, labels = digits("test")
-    assert accuracy(made.path, images[..., None], labels) >= 0.9
+    told = evaluate(made.path, SPEC.parent / "test", preprocess=SPEC)
+    assert told.reference.metrics["top1"] >= 0.9
 
 
 @pytest.mark.parametrize("name", ["saved", "float.tflite", "uint8.tflite"])
@@ -184,18 +186,15 @@ def test_the_commands(files: Path, tmp_path: Path) -> None:
         assert told["files"] == [output]
 
 
-def test_a_tflite_network_goes_in_and_comes_out_as_int8(
-    network: Any, files: Path, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_tflite_network_goes_in_and_comes_out_as_int8(network: Any, files: Path, tmp_path: Path) -> None:
     images, labels = digits("test")
     batch = images[..., None]
     made = from_tflite(files / "float.tflite", tmp_path / "digits.onnx")
-    calibrate(made.path, SPEC.parent / "images", preprocess=SPEC, output=tmp_path / "digits.calib")
-    quantize(made.path, tmp_path / "digits.int8.onnx", statistics=tmp_path / "digits.stats.safetensors")
+    done = run(Settings(model=str(made.path), data=str(SPEC.parent / "images"), preprocess=str(SPEC), gpu=False,
+                        evaluate={"data": str(SPEC.parent / "test")}))  # fmt: skip
     before = float((network(batch, training=False).numpy().argmax(1) == labels).mean())
-    float_share = accuracy(made.path, batch, labels)
-    int8_share = accuracy(tmp_path / "digits.int8.onnx", batch, labels)
+    float_share, int8_share = (model.metrics["top1"] for model in done.evaluation.models[:2])
     told = f"TensorFlow {before:.1%}, ONNX {float_share:.1%}, INT8 {int8_share:.1%}"
-    record_property("top-1", told)
     assert float_share == before >= 0.95, told
     assert int8_share >= float_share - 0.015, told
+    assert f"{int8_share:.2%}".replace("%", " %") in done.files["report.html"].read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,11 @@ from quantkit.errors import ModelError, StaleError, UsageError  # noqa: E402
 from quantkit.frameworks.pytorch import TorchOptions  # noqa: E402
 from quantkit.frameworks.torch_exporters import Exporter  # noqa: E402
 from quantkit.frameworks.value import Shape  # noqa: E402
-from quantkit.job.options import CalibrateOptions  # noqa: E402
-from quantkit.pipeline.calibrate import calibrate  # noqa: E402
 from quantkit.pipeline.importing import from_torch  # noqa: E402
-from quantkit.pipeline.quantize import quantize  # noqa: E402
+from quantkit.project.run import run  # noqa: E402
+from quantkit.project.settings import Settings  # noqa: E402
 
-from .digits import SPEC, accuracy, digits, shifted  # noqa: E402
+from .digits import SPEC, digits, shifted  # noqa: E402
 
 nn = torch.nn
 pytestmark = pytest.mark.slow
@@ -150,6 +148,17 @@ def test_attention_is_exported_in_single_operators(exporter: Exporter, tmp_path:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+def test_large_weights_lie_beside_the_graph(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantkit.frameworks.torch_exporters.EMBEDDED", 0)
+    made = from_torch(small, tmp_path / "m.onnx", shapes=IMAGE)
+    assert [path.name for path in made.files] == ["m.onnx", "m.onnx.data"]
+    assert made.files[0].stat().st_size < made.files[1].stat().st_size
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
+    made.path.unlink()
+    with pytest.raises(StaleError, match=r"m\.onnx\.data is there already"):
+        from_torch(small, tmp_path / "m.onnx", shapes=IMAGE)
+
+
 def test_a_wrong_model_is_never_written(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from quantkit.pipeline import importing as verb
 
@@ -176,6 +185,10 @@ def test_what_is_refused(small: Any, tmp_path: Path) -> None:
         from_torch(small, output, shapes=IMAGE, options=TorchOptions(opset=17, exporter=Exporter.DYNAMO))
     with pytest.raises(UsageError, match="1 outputs, 2 are named"):
         from_torch(small, output, shapes=IMAGE, options=TorchOptions(output_names=("a", "b")))
+    with pytest.raises(UsageError, match=r"a Tensor of torch\.bfloat16"):
+        from_torch(small, output, example=torch.zeros(1, 1, 16, 16, dtype=torch.bfloat16))
+    with pytest.raises(UsageError, match=r"forward's first parameters are image"):
+        from_torch(small, output, example={"picture": torch.zeros(1, 1, 16, 16)})
     assert not list(tmp_path.iterdir())
     output.write_bytes(b"mine")
     with pytest.raises(StaleError):
@@ -200,24 +213,20 @@ def test_the_command_finds_a_module_in_the_working_directory(tmp_path: Path, mon
     assert isinstance(missing.exception, UsageError)
 
 
-def test_a_trained_network_goes_in_and_comes_out_as_int8(
-    tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_trained_network_goes_in_and_comes_out_as_int8(tmp_path: Path) -> None:
     module = trained()
     images, labels = digits("test")
     made = from_torch(module, tmp_path / "digits.onnx", shapes=IMAGE)
-    table = tmp_path / "digits.calib"
-    calibrate(made.path, SPEC.parent / "images", preprocess=SPEC, output=table, options=CalibrateOptions())
-    quantize(made.path, tmp_path / "digits.int8.onnx", statistics=tmp_path / "digits.stats.safetensors")
+    done = run(Settings(model=str(made.path), data=str(SPEC.parent / "images"), preprocess=str(SPEC), gpu=False,
+                        evaluate={"data": str(SPEC.parent / "test")}))  # fmt: skip
     batch = images[:, None]
     with torch.no_grad():
         before = float((module.eval()(torch.from_numpy(batch)).argmax(1).numpy() == labels).mean())
-    float_share = accuracy(made.path, batch, labels)
-    int8_share = accuracy(tmp_path / "digits.int8.onnx", batch, labels)
+    float_share, int8_share = (model.metrics["top1"] for model in done.evaluation.models[:2])
     told = f"PyTorch {before:.1%}, ONNX {float_share:.1%}, INT8 {int8_share:.1%}"
-    record_property("top-1", told)
     assert float_share == before >= 0.95, told
     assert int8_share >= float_share - 0.015, told
+    assert f"{int8_share:.2%}".replace("%", " %") in done.files["report.html"].read_text(encoding="utf-8")
 
 
 def trained() -> Any:

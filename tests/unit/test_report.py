@@ -21,13 +21,15 @@ from PIL import Image
 
 from quantkit._version import __version__
 from quantkit.errors import StatisticsError
-from quantkit.evaluation.value import Changed, Evaluation
+from quantkit.evaluation.value import Changed, Difference, Evaluation
 from quantkit.report import charts_plane, charts_rows
+from quantkit.report.attributes import PRESENTATION, attributes
 from quantkit.report.charts import shortened, text_width
 from quantkit.report.charts_axes import Scale, spanning, tick_labels, ticks
 from quantkit.report.charts_plane import Box, lanes_of, placed
 from quantkit.report.html import evaluation_page, sensitivity_page
 from quantkit.report.inline import drops_chart, histogram_chart, sensitivity_chart
+from quantkit.report.page import SHIFT, resource
 from quantkit.report.ranges import SHOWN_RULES, clipping, worst_tensors
 from quantkit.report.thumbnails import LARGEST, thumbnail
 from quantkit.report.wording import decibel, metric_name, number, percent, probability, signed, size
@@ -225,7 +227,7 @@ def test_a_thousand_classes_are_bounded() -> None:
     assert len(page) < 400_000
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(EVALUATIONS, st.none() | SENSITIVITIES)
 def test_any_names_and_figures_make_a_sound_page(found: Evaluation, losses: object) -> None:
     page = evaluation_page(found, sensitivity=losses)  # type: ignore[arg-type]
@@ -364,6 +366,29 @@ def test_whiskers_lie_where_the_figures_say() -> None:
     assert "<circle" in "".join(charts_rows.drops(replace(found, max_drop=0.5)).body)
 
 
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_text_has_contrast(mode: int) -> None:
+    blocks = re.findall(r"--paper:.*?}", resource("chart.css"), re.S)
+    assert len(blocks) == 2
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[mode]))
+    for ground in ("paper", "raised"):
+        for ink in ("ink", "muted", "accent", "loss", "gain", "budget", "r1", "r2", "r3", "r4", "r5"):
+            light, dark = sorted((luminance(colours[ground]), luminance(colours[ink])), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (ground, ink)
+    for tint in ("loss", "gain"):
+        pair = zip(*((int(colours[c][i : i + 2], 16) for i in (1, 3, 5)) for c in (tint, "paper")), strict=True)
+        cell = "#" + "".join(f"{round(SHIFT / 100 * a + (1 - SHIFT / 100) * b):02x}" for a, b in pair)
+        light, dark = sorted((luminance(cell), luminance(colours["ink"])), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, tint
+
+
 # ── ranges ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -451,13 +476,50 @@ def test_the_page_does_not_scroll_sideways(tmp_path: Path, width: int) -> None:
     # A window is at least 500 px wide; a frame is as wide as it is told.
     frame = f'<iframe src="inner.html" style="width:{width}px;height:3000px;border:0"></iframe>'
     (tmp_path / "page.html").write_text(f"<body>{frame}</body>", encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+    ]
     options += ["--allow-file-access-from-files", "--virtual-time-budget=3000", "--window-size=1400,1000"]
     script = "<script>onload = () => { document.title = frames[0].document.body.innerText }</script>"
     (tmp_path / "page.html").write_text(f"<head>{script}</head><body>{frame}</body>", encoding="utf-8")
     done = subprocess.run(
-        [chromium, *options, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=60, check=True
+        [chromium, *options, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
     )
     told = re.search(r"<title>(\d+) (\d+)</title>", done.stdout)
     assert told, done.stdout[-2000:] + done.stderr[-2000:]
     assert int(told[1]) <= int(told[2])
+
+
+OVER = Difference(3.0, 2.0, 4.0, 0.1, 1, 9, "paired")
+
+
+def test_inline_charts_keep_their_colours_without_their_style() -> None:
+    held = statistics({"x": np.linspace(-3, 2, 500)})
+    for chart in (
+        histogram_chart(held, "x", "entropy,minmax,mse,percentile:99,percentile:99.9"),
+        drops_chart(evaluation(candidate(), candidate("over", difference=OVER))),
+        sensitivity_chart(sensitivity("conv1", "kept")),
+    ):
+        root = ET.fromstring(re.sub("<style>.*?</style>", "", chart.svg, flags=re.S))
+        drawn = [e for e in root if e.tag.rpartition("}")[2] not in ("title", "desc", "style")]
+        assert drawn[0].get("fill") == "#ffffff"
+        for element in drawn:
+            told = {name: value for name, value in element.attrib.items() if name in PRESENTATION}
+            assert told.get("stroke") or told.get("fill"), element.attrib
+            assert "var(" not in "".join(told.values())
+        assert root.get("font-size") == "12px"
+        assert chart._repr_mimebundle_()["text/plain"] == chart.text
+        assert "<" not in chart.text
+
+
+def test_the_more_exact_rule_decides() -> None:
+    assert attributes("text", "label") == attributes("text", "figure")
+    assert 'fill="#17202a" stroke="#ffffff" stroke-width="4px"' in attributes("text", "label")
+    assert 'fill="#7b3fa0"' in attributes("text", "label budget-label")
+    assert 'stroke="#b23a16" stroke-width="2"' in attributes("line", "whisker loss")
+    assert attributes("g", "unheard-of") == ""

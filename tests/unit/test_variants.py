@@ -152,7 +152,7 @@ def test_a_changed_bias_goes_with_its_layer() -> None:
     np.testing.assert_array_equal(run(variants.quantizing(())), run(net()))
     np.testing.assert_array_equal(run(variants.quantizing(LAYERS)), run(made))
     assert np.abs(run(variants.quantizing(["m"])) - run(net())).mean() > 0.9
-    assert variants.twins("m") == ("y", "y|float")
+    assert variants.twins("m") == ("y", "y|twin")
 
 
 def test_a_pair_before_the_end_goes_with_what_makes_it() -> None:
@@ -173,7 +173,7 @@ def test_a_pair_before_the_end_goes_with_what_makes_it() -> None:
     np.testing.assert_array_equal(run(variants.quantizing(())), run(net()))
     rounded = run(variants.quantizing(["raw"]))
     np.testing.assert_array_equal(rounded, np.rint(run(net()) / np.float32(0.5)) * np.float32(0.5))
-    assert variants.twins("raw") == ("y", "raw|float")
+    assert variants.twins("raw") == ("y", "raw|twin")
 
 
 def test_what_cannot_be_taken_out_stays_and_is_told() -> None:
@@ -223,3 +223,22 @@ def test_an_error_of_a_candidate_is_raised() -> None:
 
     with pytest.raises(ModelError, match="no"):
         measuring(net(), 2).noise({"a": Candidate(fails)})
+
+
+def test_layers_of_one_name_are_told_apart() -> None:
+    made = quantized()
+    for node in made.proto.graph.node:
+        if node.op_type in ("Conv", "MatMul"):
+            node.name = "same"
+    variants = Variants(made)
+    assert [layer.node for layer in variants.layers] == ["same", "c", "s", "p", "m"]
+    np.testing.assert_array_equal(run(variants.quantizing(["same", "c", "s", "p", "m"])), run(quantized()))
+
+
+def test_weights_that_are_listed_as_inputs_are_no_inputs_of_a_variant() -> None:
+    made = quantized()
+    made.proto.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in made.proto.graph.initializer
+    )
+    assert [i.name for i in Variants(made).quantizing(()).inputs] == ["x"]
+    assert {v.name for v in Variants(made).quantizing(()).proto.graph.input} == {"x", "w", "b", "v", "g", "h"}

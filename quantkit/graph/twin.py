@@ -1,0 +1,67 @@
+"""The float network beside a Q/DQ network: the same operator, and what it reads there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quantkit.graph.model import Model
+from quantkit.graph.wiring import known_weights
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class Twin:
+    """The float network beside a Q/DQ network: nodes by name, or by the name of their first output."""
+
+    def __init__(self, plain: Model) -> None:
+        self._model = plain
+        self._weights = known_weights(plain.proto.graph)
+        self._by_name = {node.name: node for node in plain.proto.graph.node if node.name}
+        self._by_output = {node.output[0]: node for node in plain.proto.graph.node if node.output}
+
+    def node(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
+        """The float self of a node."""
+        found = self._by_name.get(node.name) or self._by_output.get(node.output[0])
+        return found if found is not None and found.op_type == node.op_type else None
+
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that makes a tensor."""
+        return self._by_output.get(tensor)
+
+    def copy_of(self, name: str) -> onnx.TensorProto:
+        """A copy of a constant."""
+        from onnx import numpy_helper
+
+        return numpy_helper.from_array(numpy_helper.to_array(self._weights[name], str(self._model.folder)))
+
+    def match(self, node: onnx.NodeProto) -> str | None:
+        """What the float network calls a node."""
+        found = self.node(node)
+        return None if found is None else key(found)
+
+    def weight(self, name: str, place: int) -> str:
+        """What the float network calls a weight; empty where it has none."""
+        node = self._by_name.get(name) or self._by_output.get(name)
+        return str(node.input[place]) if node is not None and place < len(node.input) else ""
+
+    def changed(self, node: onnx.NodeProto, place: int, own: onnx.TensorProto, model: Model) -> onnx.TensorProto | None:
+        """A copy of the constant that the float network reads there; None where it is the same, or of another shape."""
+        from onnx import numpy_helper
+
+        found = self.node(node)
+        name = found.input[place] if found is not None and place < len(found.input) else ""
+        tensor = self._weights.get(name)
+        if tensor is None or list(tensor.dims) != list(own.dims) or tensor.data_type != own.data_type:
+            return None
+        values = numpy_helper.to_array(tensor, str(self._model.folder))
+        if np.array_equal(values, numpy_helper.to_array(own, str(model.folder))):
+            return None
+        return numpy_helper.from_array(np.ascontiguousarray(values), name)
+
+
+def key(node: onnx.NodeProto) -> str:
+    """A node's name; its first output where it has none."""
+    return str(node.name or next((name for name in node.output if name), ""))

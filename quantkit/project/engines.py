@@ -1,0 +1,145 @@
+"""The engines of a run, and how fast they are; nothing where there is no GPU with TensorRT."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from quantkit.artifact import canonical_json, sha256_of
+from quantkit.errors import BackendError, QuantkitError, TableError
+from quantkit.pipeline.bench import BenchOptions, bench, machine_name, shapes_over, why_no_gpu
+from quantkit.pipeline.measuring import Bench, Latency, Subject, Throughput
+from quantkit.project.plan import Plan
+from quantkit.project.store import Outcome
+
+if TYPE_CHECKING:
+    from quantkit.backends.tensorrt.options import BuildOptions
+
+BENCH = "bench.json"
+QDQ = "qdq"
+"""What the engine of the Q/DQ model is called, among the precisions."""
+
+
+class Takes(Protocol):
+    """The steps of a run."""
+
+    plan: Plan
+    notes: list[str]
+
+    def take(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], tuple[str, ...]]) -> Outcome:
+        """Do a step, or reuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """engines: one of each precision; files: these, and their records; bench: how fast they are. digest: of all."""
+
+    engines: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+    bench: Bench | None = None
+    digest: str | None = None
+
+
+def engines_of(steps: Takes, table: Outcome | None, model: Outcome) -> Engines:
+    """Build and time. BackendError where engines are asked for and there is no GPU."""
+    settings = steps.plan.settings
+    reason = "" if settings.gpu is False else why_no_gpu(0)
+    if reason:
+        if settings.gpu:
+            raise BackendError(
+                f"engines cannot be built: {reason}", remedy="leave out gpu = true, or use another machine"
+            )
+        steps.notes.append(f"no engines: {reason}; how fast INT8 is shows on the GPU that it is for")
+    if reason is not None:
+        return Engines()
+    machine = machine_name(0)
+    built: list[Outcome] = []
+    names = [*settings.build.precisions, QDQ]
+    for name in dict.fromkeys(names):
+        try:
+            built.append(engine_step(steps, name, table, model, machine))
+        except (BackendError, TableError) as error:
+            steps.notes.append(f"no {name} engine: {error.problem}")
+    if not built:
+        return Engines()
+    files = tuple(path for outcome in built for path in sorted(outcome.folder.iterdir()) if ".engine" in path.name)
+    engines = tuple(path for path in files if path.suffix == ".engine")
+    timed = bench_step(steps, built, engines, machine)
+    digest = sha256_of(canonical_json([outcome.digest for outcome in (*built, timed)]).encode())
+    return Engines(engines, files, read_bench(timed.file(BENCH)), digest)
+
+
+def engine_step(steps: Takes, name: str, table: Outcome | None, model: Outcome, machine: str) -> Outcome:
+    """One engine. The timing cache stays in the output folder, for the next one."""
+    from quantkit.pipeline.build import build
+
+    plan = steps.plan
+    options = options_for(plan, name)
+    names = plan.published()
+    source = model.file(names["model"]) if name == QDQ else plan.model.path
+    scales = table if options.int8 and name != QDQ else None
+
+    def work(folder: Path) -> tuple[str, ...]:
+        for cache in plan.output.glob("timing.*.cache"):
+            shutil.copyfile(cache, folder / cache.name)
+        used = None if scales is None else scales.file(names["table"])
+        made = build(source, options=options, table=used, output=folder / f"{plan.stem}.{name}.engine")
+        for cache in folder.glob("timing.*.cache"):
+            shutil.move(cache, plan.output / cache.name)
+        return tuple(f"{name}: {text}" for text in (*made.warnings, *made.notes))
+
+    about = {"machine": machine, "options": options.document(), "shapes": list(options.shapes)}
+    of = {"model": model.digest if name == QDQ else plan.model.sha256, "table": scales and scales.digest}
+    return steps.take(f"engine {name}".replace(" ", "-"), about | of, work)
+
+
+def options_for(plan: Plan, name: str) -> BuildOptions:
+    """How an engine is built."""
+    from quantkit.backends.tensorrt.options import BuildOptions, Precision
+
+    chosen, batches = plan.settings.build, plan.settings.bench.batches
+    return BuildOptions(
+        precision=Precision.INT8 if name == QDQ else Precision.named(name),
+        fp16=chosen.fp16,
+        shapes=chosen.shapes or shapes_over(plan.model, batches),
+        level=chosen.level,
+        retarget=True,
+    )
+
+
+def bench_step(steps: Takes, built: list[Outcome], engines: tuple[Path, ...], machine: str) -> Outcome:
+    """Time the engines side by side."""
+    chosen = steps.plan.settings.bench
+    options = BenchOptions(batches=chosen.batches, streams=chosen.streams, seconds=chosen.seconds)
+
+    def work(folder: Path) -> tuple[str, ...]:
+        made = bench(engines, options=options)
+        (folder / BENCH).write_text(json.dumps(asdict(made), indent=2) + "\n", encoding="utf-8")
+        return made.notes
+
+    inputs = {"engines": [o.digest for o in built], "options": chosen.model_dump(mode="json"), "machine": machine}
+    return steps.take("bench", inputs, work)
+
+
+def read_bench(path: Path) -> Bench:
+    """What `bench_step` wrote. QuantkitError where it is damaged."""
+    try:
+        return parsed_bench(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise QuantkitError(f"{path} is damaged: {error}", remedy="run with --clean") from None
+
+
+def parsed_bench(content: Mapping[str, Any]) -> Bench:
+    """A bench out of its JSON. KeyError, TypeError."""
+    return Bench(
+        content["machine"],
+        content["on_gpu"],
+        tuple(Subject(**entry) for entry in content["subjects"]),
+        tuple(Latency(**entry) for entry in content["latencies"]),
+        tuple(Throughput(**entry) for entry in content["throughputs"]),
+        tuple(content["notes"]),
+    )

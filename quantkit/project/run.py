@@ -1,0 +1,260 @@
+"""run: the whole way in one call: statistics, table, Q/DQ model, engines where there is a GPU, evaluation, report.
+
+    statistics ─┬─ table ──┬─ engines ─ bench ─┐
+                └─ model ──┴───────────────────┴─ report
+
+Each step is done again only when something that decides about it has changed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from quantkit.evaluation.document import document as document_of
+from quantkit.evaluation.document import parsed
+from quantkit.evaluation.value import Evaluation
+from quantkit.graph import WeightForm
+from quantkit.histogram import HistogramMode
+from quantkit.job.options import CalibrateOptions
+from quantkit.pipeline.calibrate import calibrate
+from quantkit.pipeline.evaluate import evaluate
+from quantkit.pipeline.measuring import Bench
+from quantkit.pipeline.observing import Progress, Silent
+from quantkit.pipeline.quantize import QuantizeOptions, quantize
+from quantkit.pipeline.repairing import FROM_STATISTICS, settled
+from quantkit.pipeline.settling import EvaluateOptions
+from quantkit.pipeline.statistics import tables_from
+from quantkit.project.engines import Engines, engines_of
+from quantkit.project.plan import Plan, file_identity, planned
+from quantkit.project.recommendation import recommendation
+from quantkit.project.settings import Settings
+from quantkit.project.store import Outcome, Store
+from quantkit.report.html import evaluation_page
+from quantkit.statistics import read_statistics, write_statistics
+from quantkit.view import Block, Shown
+
+DEFAULT_RULE = "mse"
+"""Of table and Q/DQ model: it lost least on every network that was measured (benchmarks/results/accuracy.md)."""
+EVALUATION = "evaluation.json"
+REPORT = "report.html"
+SAID = "said.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step as it went. seconds: 0 where it was reused."""
+
+    name: str
+    reused: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Shown):
+    """What a run ends with. recommendation: one sentence out of accuracy and speed. files: what lies in the folder."""
+
+    steps: tuple[Step, ...]
+    evaluation: Evaluation
+    bench: Bench | None
+    recommendation: str
+    files: Mapping[str, Path]
+    notes: tuple[str, ...]
+
+    def _view_(self) -> Sequence[Block]:
+        return self.recommendation, *self.evaluation._view_()
+
+
+class Steps:
+    """The steps of a run, one after the other, with what was said and how long each took."""
+
+    def __init__(self, plan: Plan, store: Store, phase: Callable[[str], None], progress: Callable[[str], Progress]):
+        self.plan, self._store = plan, store
+        self._phase, self.progress = phase, progress
+        self.taken: list[Step] = []
+        self.notes: list[str] = list(plan.notes)
+
+    def take(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], tuple[str, ...]]) -> Outcome:
+        """Do a step, or reuse it; what `work` says is said again when it is reused."""
+
+        def noted(folder: Path) -> None:
+            self._phase(name)
+            said = work(folder)
+            (folder / SAID).write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
+
+        started = time.monotonic()
+        outcome = self._store.done(name, inputs, noted)
+        self.taken.append(Step(name, outcome.reused, 0.0 if outcome.reused else time.monotonic() - started))
+        self.notes += json.loads(outcome.file(SAID).read_text(encoding="utf-8"))
+        return outcome
+
+
+def run(
+    settings: Settings,
+    *,
+    clean: bool = False,
+    phase: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], Progress] = lambda _: Silent(),
+) -> Run:
+    """Go the whole way for one model. clean: forget what earlier runs made. phase: told which step is worked on;
+    progress: gives a bar for what takes long.
+
+    Writes statistics, table, Q/DQ model, evaluation and report into the output folder, and engines where they are
+    built. Raises what `calibrate`, `quantize`, `build`, `bench` and `evaluate` raise, UsageError, OutputError.
+    """
+    plan = planned(settings)
+    store = Store(plan.output)
+    store.prepare(clean=clean)
+    steps = Steps(plan, store, phase, progress)
+    statistics = statistics_step(steps)
+    table = table_step(steps, statistics)
+    model = model_step(steps, statistics)
+    engines = engines_of(steps, table, model)
+    report = report_step(steps, statistics, table, model, engines)
+    names = plan.published()
+    shown = {names["statistics"]: statistics, names["model"]: model, EVALUATION: report, REPORT: report}
+    if table is not None:
+        shown |= {names["table"]: table, f"{names['table']}.json": table}
+    sources = {name: outcome.file(name) for name, outcome in shown.items()}
+    sources |= {p.name: p for p in model.folder.iterdir() if p.name.startswith(names["model"])}
+    sources |= {path.name: path for path in engines.files}
+    published = dict(zip(sources, store.publish(sources), strict=True))
+    found = parsed(json.loads(published[EVALUATION].read_text(encoding="utf-8")), str(published[EVALUATION]))
+    said = recommendation(found, engines.bench)
+    return Run(tuple(steps.taken), found, engines.bench, said, published, tuple(dict.fromkeys(steps.notes)))
+
+
+def statistics_step(steps: Steps) -> Outcome:
+    """Count the calibration data once, on the processor: every rule follows from it."""
+    plan = steps.plan
+    chosen, data = plan.settings.calibrate, plan.calibration
+
+    def work(folder: Path) -> tuple[str, ...]:
+        options = CalibrateOptions(data=data.options, histogram=HistogramMode(chosen.histogram), backend="onnxruntime")
+        made = calibrate(
+            plan.model.path, data.source, rules="minmax", preprocess=data.spec.spec, options=options,
+            progress=steps.progress("calibrating"),
+        )  # fmt: skip
+        assert made.statistics is not None, "bug in quantkit: onnxruntime gives statistics"
+        write_statistics(made.statistics, folder / plan.published()["statistics"])
+        return (*made.warnings, *made.notes)
+
+    known = data.identity
+    inputs = known and {"model": plan.model.sha256, "data": known, "histogram": chosen.histogram}
+    return steps.take("statistics", inputs, work)
+
+
+def table_step(steps: Steps, statistics: Outcome) -> Outcome | None:
+    """The calibration table; none for a TensorRT that reads none."""
+    plan = steps.plan
+    if not plan.tables:
+        return None
+    names = plan.published()
+    rule = plan.settings.rule or DEFAULT_RULE
+
+    def work(folder: Path) -> tuple[str, ...]:
+        source = statistics.file(names["statistics"])
+        tables_from(source, rule, output=folder / names["table"], tensorrt_version=plan.version)
+        return ()
+
+    return steps.take("table", {"statistics": statistics.digest, "rule": rule, "TensorRT": plan.version}, work)
+
+
+def model_step(steps: Steps, statistics: Outcome) -> Outcome:
+    """The Q/DQ model."""
+    plan = steps.plan
+    names, chosen, data = plan.published(), plan.settings.quantize, plan.calibration
+    rule = plan.settings.rule or DEFAULT_RULE
+    repairs = settled(chosen.repairs, statistics=True, data=True)
+    needs_data = not set(repairs) <= set(FROM_STATISTICS)
+
+    def work(folder: Path) -> tuple[str, ...]:
+        options = QuantizeOptions(
+            rule=rule,
+            policy=chosen.policy,  # type: ignore[arg-type]  # a name is settled there
+            exclude=chosen.exclude,
+            include=chosen.include,
+            weights=None if chosen.weights is None else WeightForm.named(chosen.weights),
+            fp16=chosen.fp16,
+            repairs=repairs,
+            data=data.options,
+            tensorrt_version=plan.version,
+        )
+        made = quantize(
+            plan.model.path,
+            folder / names["model"],
+            statistics=statistics.file(names["statistics"]),
+            data=data.source if needs_data else None,
+            preprocess=data.spec.spec,
+            options=options,
+        )
+        return made.notes
+
+    known = data.identity if needs_data else {}
+    inputs: dict[str, Any] | None = None
+    if known is not None:
+        about = {"model": plan.model.sha256, "statistics": statistics.digest, "rule": rule, "TensorRT": plan.version}
+        inputs = about | {"data": known, "options": chosen.model_dump(mode="json")}
+    return steps.take("model", inputs, work)
+
+
+def report_step(steps: Steps, statistics: Outcome, table: Outcome | None, model: Outcome, engines: Engines) -> Outcome:
+    """Accuracy of everything on the same samples, and the page."""
+    plan = steps.plan
+    names, wanted, data = plan.published(), plan.settings.evaluate, plan.validation
+    subjects = [str(plan.model.path), str(model.file(names["model"]))]
+    if table is not None and not engines.files:
+        subjects.append(f"{plan.model.path}+{table.file(names['table'])}")
+    subjects += [str(path) for path in engines.engines]
+
+    def work(folder: Path) -> tuple[str, ...]:
+        made = evaluate(
+            subjects,
+            data.source,
+            labels=wanted.labels,
+            preprocess=data.spec.spec,
+            metrics=None if wanted.metrics == ("top1",) else wanted.metrics,
+            options=EvaluateOptions(data=data.options, classes=wanted.classes, max_drop=wanted.max_drop),
+            progress=steps.progress("evaluating"),
+        )
+        first = recommendation(made, engines.bench)
+        told = replace(made, verdict=(first, *made.verdict))
+        page = evaluation_page(
+            told, statistics=read_statistics(statistics.file(names["statistics"])), bench=engines.bench
+        )
+        text = json.dumps(document_of(made), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / EVALUATION).write_text(f"{text}\n", encoding="utf-8")
+        (folder / REPORT).write_text(page, encoding="utf-8")
+        return made.notes
+
+    known = data.identity
+    inputs: dict[str, Any] | None = None
+    if known is not None:
+        inputs = {
+            "model": plan.model.sha256,
+            "Q/DQ model": model.digest,
+            "statistics": statistics.digest,
+            "table": None if table is None else table.digest,
+            "engines": engines.digest,
+            "labels": file_identity(wanted.labels),
+            "classes": file_identity(wanted.classes),
+            "data": known,
+            "options": wanted.model_dump(mode="json"),
+        }
+    return steps.take("report", inputs, work)
+
+
+def document(made: Run) -> dict[str, Any]:
+    """The result for programs."""
+    return {
+        "recommendation": made.recommendation,
+        "steps": [asdict(step) for step in made.steps],
+        "files": {name: str(path) for name, path in made.files.items()},
+        "notes": list(made.notes),
+        "evaluation": document_of(made.evaluation),
+        "bench": None if made.bench is None else asdict(made.bench),
+    }

@@ -1,0 +1,131 @@
+"""run and init, whole: the first run makes everything, the second nothing, a changed option what depends on it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantkit.errors import BackendError, OutputError
+from quantkit.project import run as running
+from quantkit.project.run import run
+from quantkit.project.settings import Evaluate, Quantize, Settings
+from quantkit.statistics import read_statistics
+from quantkit.table import read_table
+from tests.pipeline.conftest import Command
+
+QUICK = Quantize(repairs=("bias",))
+
+
+def settings(**changes: Any) -> Settings:
+    base: dict[str, Any] = {"model": "net/model.onnx", "data": "imgs", "quantize": QUICK}
+    return Settings(**(base | changes))
+
+
+def redone(made: running.Run) -> list[str]:
+    return [step.name for step in made.steps if not step.reused]
+
+
+def test_each_step_is_done_once_and_again_where_its_inputs_changed(place: Path) -> None:
+    first = run(settings())
+    assert redone(first) == ["statistics", "table", "model", "report"]
+    assert redone(run(settings())) == []
+    assert redone(run(settings(rule="minmax"))) == ["table", "model", "report"]
+    assert redone(run(settings())) == [], "an earlier outcome is still there"
+    assert redone(run(settings(evaluate=Evaluate(max_drop=50.0)))) == ["report"]
+    assert redone(run(settings(quantize=Quantize(repairs=())))) == ["model", "report"]
+    (place / "imgs" / "0" / "new.png").write_bytes(next((place / "imgs" / "0").iterdir()).read_bytes())
+    assert redone(run(settings())) == ["statistics", "table", "model", "report"]
+    assert redone(run(settings(), clean=True)) == ["statistics", "table", "model", "report"]
+
+
+def test_what_lies_in_the_folder_belongs_together(place: Path) -> None:
+    made = run(settings(rule="minmax"))
+    folder = place / "net" / "model.run"
+    assert {path.parent for path in made.files.values()} == {Path("net/model.run")}
+    table = read_table(folder / "model.calib")
+    statistics = read_statistics(folder / "model.stats.safetensors")
+    name = next(iter(table.scales))
+    assert table.amax(name) == pytest.approx(statistics.histograms[name].amax, rel=1e-6)
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert [m["name"] for m in evaluation["models"]] == ["model.onnx", "model.int8.onnx", "model.onnx+model.calib"]
+    assert evaluation["models"][0]["top1"] > 0.9
+    assert ".tmp" not in json.dumps(evaluation)
+    assert made.recommendation.split(".")[0] in (folder / "report.html").read_text()
+    assert any("flatters" in note for note in made.notes)
+    assert "<table" in made._repr_html_()
+
+
+def test_for_tensorrt_11_there_is_no_table(place: Path) -> None:
+    made = run(settings(calibrate={"tensorrt_version": "11.0.0"}))
+    assert "model.calib" not in made.files
+    assert [m.name for m in made.evaluation.models] == ["model.onnx", "model.int8.onnx"]
+
+
+def test_a_run_that_fails_leaves_what_was_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(settings())
+    folder = place / "net" / "model.run"
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings(rule="minmax"))
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert not list((folder / "steps").glob(".*"))
+    assert redone(run(settings(rule="minmax"))) == ["report"]
+
+
+def test_engines_that_are_asked_for_need_a_gpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantkit.project.engines.why_no_gpu", lambda _: "there is no NVIDIA driver")
+    with pytest.raises(BackendError, match="engines cannot be built: there is no NVIDIA driver"):
+        run(settings(gpu=True))
+
+
+def test_a_folder_of_others_is_refused(place: Path) -> None:
+    (place / "out").mkdir()
+    (place / "out" / "report.html").write_text("mine")
+    with pytest.raises(OutputError, match="which no run"):
+        run(settings(output="out"))
+    assert (place / "out" / "report.html").read_text() == "mine"
+
+
+def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantkit_command: Command) -> None:
+    shutil.move(place / "imgs", place / "images")
+    quantkit_command("init", "net/model.onnx", "--data", "images")
+    assert "is there already" in quantkit_command("init", "net/model.onnx", code=1).stderr
+    text = (place / "quantkit.toml").read_text().replace('# repairs = ["bias"]', 'repairs = ["bias"]')
+    (place / "quantkit.toml").write_text(text)
+    shown = quantkit_command("run", "--json")
+    document = json.loads(shown.stdout)
+    assert [step["name"] for step in document["steps"]] == ["statistics", "table", "model", "report"]
+    assert set(document) == {"recommendation", "steps", "files", "notes", "evaluation", "bench"}
+    again = quantkit_command("run", "--max-drop", 0, "--rule", "percentile:90", code=3)
+    assert "over the budget of 0 points" in again.stderr
+    assert "reused" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run"], 2, "no model is given"),
+        (["run", "net/model.onnx"], 2, "no data is given"),
+        (["run", "net/none.onnx", "--data", "imgs"], 1, "none.onnx"),
+        (["run", "net/model.onnx", "--data", "nothing"], 1, "nothing does not exist"),
+        (["run", "net/model.onnx", "--data", "imgs", "--config", "none.toml"], 2, "none.toml"),
+        (["run", "net/model.onnx", "--data", "imgs", "--exclude", "nonode", "--repair", "none"], 2, "nonode"),
+        (["run", "net/model.onnx", "--data", "imgs", "--labels", "none.csv"], 1, "none.csv"),
+    ],
+)
+def test_errors_are_one_line(
+    place: Path, quantkit_command: Command, arguments: list[str], code: int, said: str
+) -> None:
+    done = quantkit_command(*arguments, code=code)
+    assert said in done.stderr
+    assert "→" in done.stderr

@@ -1,0 +1,113 @@
+"""onnxruntime against an engine, with an engine that is none: what is built, what is compared, what is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.errors import BackendError, ModelError
+from quantkit.graph import Model, load_model, with_qdq
+from quantkit.graph.showing import showing, shown_tensors
+from quantkit.pipeline.parity import parity
+from quantkit.values import Array, Batch
+from tests.unit.qdq import model_of, noise
+
+TEXT = """(float[N, 3, 8, 8] x) => (float[N, 5] y) {
+    a = Conv(x, w) r = Relu(a) p = GlobalAveragePool(r) f = Flatten(p) y = Gemm(f, g)
+}"""
+DATA = [{"x": np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)}]
+
+
+def net() -> Model:
+    return model_of(TEXT, w=noise(4, 3, 3, 3), g=noise(4, 5))
+
+
+def quantized() -> Model:
+    made = with_qdq(net(), dict.fromkeys(("x", "a", "r", "p", "f"), 0.03))
+    return Model(Path("net.onnx"), made.proto, "")
+
+
+class FakeEngine:
+    """onnxruntime in the place of TensorRT; adds noise to one tensor."""
+
+    def __init__(self, path: Path, wrong: str) -> None:
+        self._model, self._wrong = load_model(path), wrong
+
+    def __enter__(self) -> FakeEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[Mapping[str, Array]]:
+        run = OnnxRuntimeSession(self._model, self._model.outputs).runner()
+        for batch in batches:
+            found = dict(run(batch))
+            if self._wrong:
+                found[self._wrong] = found[self._wrong] * 2
+            yield found
+
+
+@dataclass
+class Built:
+    path: Path
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Records how the engine is built; `wrong` names a tensor that it computes wrongly."""
+    seen: dict[str, Any] = {"wrong": ""}
+
+    def build(path: Path, *, options: Any, output: Path) -> Built:
+        onnx.checker.check_model(onnx.load(path), full_check=True)
+        seen["options"] = options
+        return Built(path)
+
+    monkeypatch.setattr("quantkit.pipeline.build.build", build)
+    monkeypatch.setattr(
+        "quantkit.backends.tensorrt.engine.Engine.load", lambda path, _: FakeEngine(path, seen["wrong"])
+    )
+    return seen
+
+
+def test_an_engine_that_computes_the_same(gpu: dict[str, Any]) -> None:
+    found = parity(quantized(), DATA)
+    assert [tensor.name for tensor in found.tensors] == ["a", "r", "p", "f", "y"]
+    assert all(tensor.sqnr_db > 100 for tensor in found.tensors)
+    assert found.parts == ""
+    assert found.verdict.startswith("calibration error")
+    assert "another engine" in found.notes[0]
+    options = gpu["options"]
+    assert (options.shapes, options.fp16, options.tf32) == (("x=4x3x8x8",), False, False)
+
+
+def test_the_first_tensor_where_they_part(gpu: dict[str, Any]) -> None:
+    gpu["wrong"] = "p"
+    found = parity(quantized(), DATA)
+    assert found.parts == "p"
+    assert found.verdict.startswith("kernel error: engine and onnxruntime part at p (0.0 dB)")
+
+
+def test_a_float_network_is_refused() -> None:
+    with pytest.raises(ModelError, match="its engine would compute in float"):
+        parity(net(), DATA)
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    with pytest.raises(BackendError):
+        parity(quantized(), DATA)
+
+
+def test_shown_tensors_are_outputs_with_types() -> None:
+    model = quantized()
+    proto = showing(model, shown_tensors(model))
+    assert [value.name for value in proto.graph.output] == ["y", "a", "r", "p", "f"]
+    assert all(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for value in proto.graph.output)
+    assert [value.name for value in model.proto.graph.output] == ["y"]

@@ -1,0 +1,82 @@
+"""One sentence: the fastest precision that keeps the budget, the simpler one where two are as fast."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from quantkit.evaluation.value import Difference, Evaluation, Kind, ModelScore, OutputError
+from quantkit.pipeline.measuring import Bench, Latency, Subject
+from quantkit.project.recommendation import recommendation
+
+
+def score(name: str, lost: float | None, kind: Kind = Kind.ENGINE) -> ModelScore:
+    difference = None if lost is None else Difference(lost, lost - 0.1, lost + 0.1, 0.5, 1, 2, "test")
+    return ModelScore(name, kind, None, "", 1, {"top1": 0.9}, None, difference=difference)
+
+
+def evaluation(losses: dict[str, float], max_drop: float | None = None) -> Evaluation:
+    models = (score("m.onnx", None, Kind.FLOAT), *(score(f"m.{name}.engine", lost) for name, lost in losses.items()))
+    return Evaluation(models, 1000, "top1", True, (), (), {}, 1.0, max_drop)
+
+
+def bench(times: dict[str, float]) -> Bench:
+    subjects = tuple(Subject(f"m.{name}.engine", "int8" if name == "qdq" else name, 1) for name in times)
+    latencies = tuple(Latency(f"m.{name}.engine", 32, True, t, t, t, 9) for name, t in times.items())
+    return Bench("a GPU", True, subjects, latencies)
+
+
+TIMES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0}
+LOSSES = {"fp32": 0.0, "fp16": 0.0, "int8": 0.3}
+
+
+def test_the_fastest_within_the_budget() -> None:
+    assert recommendation(evaluation(LOSSES), bench(TIMES)).startswith(
+        "Take INT8 (m.int8.engine): 1.000 ms at batch 32"
+    )
+
+
+def test_over_the_budget_int8_is_not_worth_it() -> None:
+    said = recommendation(evaluation(LOSSES, 0.2), bench(TIMES))
+    assert said.startswith("Take FP16")
+    assert said.endswith("INT8 is not worth it here: it loses 0.30 points, and 0.2 are allowed.")
+
+
+@pytest.mark.parametrize("int8", [1.96, 2.0, 5.0])
+def test_no_faster_is_not_worth_it(int8: float) -> None:
+    said = recommendation(evaluation(LOSSES), bench(TIMES | {"int8": int8}))
+    assert said.startswith("Take FP16")
+    assert f"INT8 is not worth it here: {int8:.3f} ms against 2.000." in said
+
+
+def test_the_better_of_two_int8_engines() -> None:
+    said = recommendation(evaluation(LOSSES | {"qdq": 0.1, "int8": 3.0}), bench(TIMES | {"qdq": 1.2}))
+    assert said.startswith("Take INT8 (m.qdq.engine)")
+
+
+def test_nothing_keeps_the_budget() -> None:
+    said = recommendation(evaluation({"int8": 2.0}, 0.5), bench({"int8": 1.0}))
+    assert said.startswith("Nothing is recommended: m.int8.engine loses least, 2.00 points")
+
+
+def test_without_a_gpu_speed_is_not_made_up() -> None:
+    made = evaluation({})
+    made = replace(made, models=(*made.models, score("m.int8.onnx", 0.1, Kind.QDQ), score("t", 0.7, Kind.TABLE)))
+    said = recommendation(made, None)
+    assert "m.int8.onnx loses 0.10 points" in said
+    assert " ms" not in said
+    assert "over the 0.05" in recommendation(replace(made, max_drop=0.05), None)
+    assert recommendation(evaluation({}), None).startswith("Nothing is recommended")
+
+
+def test_without_labels_nothing_is_said_to_be_kept() -> None:
+    far = replace(score("m.int8.onnx", None, Kind.QDQ), outputs=(OutputError("boxes", 21.5, 1.0, None, 1.0),))
+    made = replace(evaluation({}), models=(score("m.onnx", None, Kind.FLOAT), far), metric=None)
+    assert "m.int8.onnx: what it loses is not known without labels (its outputs are at 21.5 dB)" in recommendation(
+        made, None
+    )
+    timed = replace(made, models=(made.models[0], replace(far, name="m.int8.engine")))
+    said = recommendation(timed, bench({"fp32": 4.0, "int8": 1.0}))
+    assert said.startswith("Take INT8")
+    assert "what it loses is not known without labels" in said

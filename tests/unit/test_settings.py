@@ -1,0 +1,74 @@
+"""quantkit.toml: what is in it, what is wrong with it, and flags on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quantkit.errors import UsageError
+from quantkit.project.settings import Settings, overridden, read_settings, template
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "quantkit.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_template_is_the_defaults(tmp_path: Path) -> None:
+    made = read_settings(written(tmp_path, template("m.onnx", "imgs")))
+    assert made == Settings(model="m.onnx", data="imgs")
+
+
+def test_every_key_of_the_template_is_known(tmp_path: Path) -> None:
+    lines = [
+        line.removeprefix("# ") for line in template("m.onnx", "imgs").splitlines() if " = " in line or line[:1] == "["
+    ]
+    made = read_settings(written(tmp_path, "\n".join(lines)))
+    assert made.evaluate.max_drop == 0.5
+    assert made.quantize.repairs == ("bias",)
+    assert made.build.shapes == ("image=1:8:32",)
+
+
+def test_paths_are_meant_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "m.onnx").touch()
+    (tmp_path / "here" / "val.csv").touch()
+    path = written(tmp_path / "here", 'model = "m.onnx"\ndata = "mod:call"\npreprocess = "imagenet"\n'
+                   'output = "out"\n[evaluate]\nlabels = "val.csv"\n')  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    made = read_settings(path)
+    assert made.model is not None
+    assert Path(made.model) == tmp_path / "here" / "m.onnx"
+    assert (made.data, made.preprocess) == ("mod:call", "imagenet")
+    assert made.output == str(tmp_path / "here" / "out")
+    assert made.evaluate.labels == str(tmp_path / "here" / "val.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model = ", "not TOML"),
+        ("modell = 'x'", "modell: Extra inputs"),
+        ("[evaluate]\nmax_drop = -1", "evaluate.max_drop"),
+        ("[build]\nlevel = 9", "build.level"),
+        ("[bench]\nbatches = [0]", "bench.batches"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_settings(written(tmp_path, text))
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_settings(tmp_path / "none.toml")
+
+
+def test_flags_go_over_the_file() -> None:
+    base = Settings(model="a.onnx", rule="mse")
+    made = overridden(base, {"model": None, "rule": "minmax", "evaluate.max_drop": 1.0, "quantize.repairs": ()})
+    assert (made.model, made.rule, made.evaluate.max_drop, made.quantize.repairs) == ("a.onnx", "minmax", 1.0, ())
+    with pytest.raises(UsageError, match=r"bench\.seconds"):
+        overridden(base, {"bench.seconds": 0.0})
