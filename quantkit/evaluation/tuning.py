@@ -9,16 +9,15 @@ samples that had no part in the choice.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quantkit.evaluation.rendering import table
 from quantkit.evaluation.sensitivity import LayerError, told
 from quantkit.evaluation.value import Evaluation
+from quantkit.view import Block, Remarks, Shown, Table
 
 FORMAT = 1
 EVERY = 4
@@ -96,7 +95,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
+class Tuning(Shown):
     """What tuning found.
 
     layers: how many are quantized where nothing is kept. chosen: the trial that was taken. held: whether it holds the
@@ -161,10 +160,15 @@ class Tuning:
         """` (95 %: −0.1 … 0.3)`."""
         return "" if math.isnan(figure.low) else f" (95 %: {points(figure.low)} … {points(figure.high)})"
 
-    def _repr_html_(self) -> str:
-        head = ("step", "rule, repairs, layers", "SQNR", "drop", "95 % interval", "outcome")
-        rows = [trial_row(trial) for trial in self.trials]
-        return f"<p>{html.escape(self.verdict)}</p>{table(head, rows)}"
+    def _view_(self) -> Sequence[Block]:
+        head = ("step", "rule, repairs, layers", "SQNR dB", "drop", "95 % interval", "outcome")
+        kept = [f"in float: {', '.join(self.chosen.recipe.kept)}"] if self.chosen.recipe.kept else []
+        budget = f"at most {self.max_drop:g}{self.unit} of {self.metric} lost"
+        return (
+            f"{self.model}, tuned on {self.samples[0]:,} samples: {budget}",
+            Table(head, [trial_row(trial) for trial in self.trials], frozenset({0, 1, 5})),
+            Remarks([self.verdict, *kept, *self.notes]),
+        )
 
 
 def points(value: float) -> str:
