@@ -141,7 +141,7 @@ def tune(
     maker = Maker(Source(source, known.statistics, known.data, spec, known.options, options.quantize), phase)
     made = tuned(maker, question, max_drop, options, phase)
     proto = maker.quantization(made.chosen.recipe).proto
-    front, said = front_of(source, made, proto, question, options, phase)
+    front, said = front_of(source, made, shown(maker, made), question, options, phase)
     made = replace(
         made,
         front=front,
@@ -153,6 +153,14 @@ def tune(
         return made
     phase("writing")
     return write_tuned(Written(made, source, proto, known.statistics), folder, options)
+
+
+def shown(maker: Maker, made: Tuning) -> Mapping[str, Any]:
+    """The Q/DQ networks that a front shows: the first trial, and the chosen one."""
+    recipes = {"untuned": made.trials[0].recipe, "tuned": made.chosen.recipe}
+    if recipes["untuned"] == recipes["tuned"]:
+        del recipes["untuned"]
+    return {name: maker.quantization(recipe).proto for name, recipe in recipes.items()}
 
 
 def tuned(

@@ -323,9 +323,12 @@ def bench_of(times: Mapping[str, float]) -> Bench:
 def test_the_fastest_inside_the_budget_is_taken(
     times: Mapping[str, float], drops: Mapping[str, float], taken: str | None
 ) -> None:
-    points = front.points_of(bench_of(times), {f"{name}.engine": drop for name, drop in drops.items()}, 0.5)
+    points = front.points_of([bench_of(times)], {f"{name}.engine": drop for name, drop in drops.items()}, 0.5)
     assert [p.milliseconds for p in points] == sorted(times.values())
     assert [p.precision for p in points if p.chosen] == ([taken] if taken else [])
+    said = {"int8": "", "fp16": "INT8 is not worth it here: FP16", None: "no engine holds the budget"}[taken]
+    assert said in "".join(front.advice(points))
+    assert bool(front.advice(points)) == (taken != "int8")
 
 
 class Here:
@@ -339,8 +342,10 @@ def test_engines_are_timed_and_judged_where_a_gpu_is(
     asked: dict[str, Any] = {}
 
     def bench(subjects: Any, **settings: Any) -> Bench:
-        asked["subjects"] = [Path(subject).name for subject in subjects]
-        return bench_of({"fp32": 3.0, "int8": 1.0})
+        precisions = settings["options"].precisions
+        asked[",".join(precisions)] = [Path(subject).name for subject in subjects]
+        assert all(Path(subject).is_file() for subject in subjects)
+        return bench_of({precision: {"fp32": 3.0, "fp16": 2.0, "int8": 1.0}[precision] for precision in precisions})
 
     def evaluate(models: Any, data: Any, **settings: Any) -> Evaluation:
         asked["part"] = settings["options"].data.part
@@ -351,12 +356,18 @@ def test_engines_are_timed_and_judged_where_a_gpu_is(
     monkeypatch.setattr(front, "why_no_gpu", lambda _: None)
     monkeypatch.setattr(front, "bench", bench)
     monkeypatch.setattr(front, "evaluate", evaluate)
+    networks = {"untuned": coarse.proto, "tuned": coarse.proto}
     points, notes = front.front_of(
-        plain, tuning_of(lost(0.2)), coarse.proto, question(tmp_path, plain), Here(), lambda _: None
+        plain, tuning_of(lost(0.2)), networks, question(tmp_path, plain), Here(), lambda _: None
     )
-    assert asked["subjects"] == ["net.onnx", "net.tuned.onnx"]
+    assert asked["fp32,fp16"] == ["net.onnx"]
+    assert asked["int8"] == ["net.untuned.onnx", "net.tuned.onnx"]
     assert asked["part"].held
-    assert [(p.precision, p.drop, p.chosen) for p in points] == [("int8", 0.2, True), ("fp32", 0.2, False)]
+    assert [(p.precision, p.drop, p.chosen) for p in points] == [
+        ("int8", 0.2, True),
+        ("fp16", 0.2, False),
+        ("fp32", 0.2, False),
+    ]
     assert notes == ()
 
 
@@ -365,7 +376,9 @@ def test_without_a_gpu_the_weights_in_float_are_the_cost(
 ) -> None:
     asked = question(tmp_path, nets[0])
     monkeypatch.setattr(front, "why_no_gpu", lambda _: "there is no NVIDIA driver")
-    points, notes = front.front_of(nets[0], tuning_of(lost(0.2)), nets[1].proto, asked, Here(), lambda _: None)
+    points, notes = front.front_of(
+        nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None
+    )
     assert points == ()
     assert "25.0% of the weights" in notes[0]
 
@@ -374,7 +387,9 @@ def test_without_a_gpu_the_weights_in_float_are_the_cost(
 
     monkeypatch.setattr(front, "why_no_gpu", lambda _: None)
     monkeypatch.setattr(front, "bench", fails)
-    points, notes = front.front_of(nets[0], tuning_of(lost(0.2)), nets[1].proto, asked, Here(), lambda _: None)
+    points, notes = front.front_of(
+        nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None
+    )
     assert points == ()
     assert notes == ("no latency was measured: the GPU is gone",)
 
