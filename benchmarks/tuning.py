@@ -211,6 +211,9 @@ def rendered(document: Mapping[str, Any]) -> str:
             f"{case['kept']} of {case['layers']}", str(case["evaluations"]), drop(case["first_layers"]),
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
+    idle = [name for name, case in cases.items() if case["untuned"]["drop"] <= MAX_DROP]
+    if idle:
+        lines += ["", f"Inside the budget untuned, as figures of the held-out part: {'; '.join(idle)}."]
     return "\n".join(lines) + "\n"
 
 

@@ -121,6 +121,8 @@ class Tuning(Shown):
     evaluations: int
     ranking: tuple[LayerError, ...]
     """Layers as they were ranked, worst first; empty where no layer had to be kept."""
+    rules: Mapping[str, str]
+    """Quantized activation → the rule of its scale, where `best` chose one for each."""
     front: tuple[Point, ...]
     notes: tuple[str, ...]
     provenance: Mapping[str, Any]
@@ -209,6 +211,7 @@ def document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]:
         "tuned": asdict(tuning.tuned),
         "trials": [of_trial(trial) for trial in tuning.trials],
         "ranking": [asdict(layer) for layer in tuning.ranking],
+        "rules": dict(tuning.rules),
         "front": [asdict(point) for point in tuning.front],
         "holdout": report,
         "notes": list(tuning.notes),

@@ -20,7 +20,7 @@ from quantkit.pipeline.quantize import Quantization, QuantizeOptions, quantize
 from quantkit.pipeline.ranking import quantizing, ranked
 from quantkit.pipeline.repairing import FROM_STATISTICS
 from quantkit.preprocess import Preprocess
-from quantkit.rules import Rule, parse_rule
+from quantkit.rules import Best, Rule, parse_rule
 from quantkit.statistics import Statistics
 
 SAMPLES = 64
@@ -54,6 +54,27 @@ class Remembered:
         return self._known[id(histogram)][1]
 
 
+class RememberedBest(Best):
+    """`best` that searches each histogram once; it still tells which rule a tensor got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        object.__setattr__(self, "_known", {})  # its base is frozen, and has no place for what is remembered
+
+    def choice(self, histogram: Histogram) -> tuple[Rule, float]:
+        """The chosen rule, the first of equals, and its threshold."""
+        known: dict[int, tuple[Histogram, tuple[Rule, float]]] = self._known  # type: ignore[attr-defined]
+        if id(histogram) not in known:
+            known[id(histogram)] = histogram, super().choice(histogram)
+        return known[id(histogram)][1]
+
+
+def remembered(name: str) -> Rule:
+    """The rule of that name, searching each histogram once. UsageError."""
+    rule = parse_rule(name)
+    return RememberedBest() if isinstance(rule, Best) else Remembered(rule)
+
+
 class Maker:
     """Makes what recipes say; the recipes of the last few stay in memory."""
 
@@ -64,7 +85,7 @@ class Maker:
         self._measuring = Measuring(source.model, feed)
         self._made: dict[tuple[Recipe, WeightForm | None], Quantization] = {}
         self._names = node_names(replace(source.model, proto=folded(source.model).proto))
-        self._rules: dict[str, Remembered] = {}
+        self._rules: dict[str, Rule] = {}
         self.proxies: dict[Recipe, float] = {}
 
     def quantization(self, recipe: Recipe, form: WeightForm | None = None) -> Quantization:
@@ -73,7 +94,7 @@ class Maker:
             source = self.source
             options = replace(
                 source.options,
-                rule=self._rules.setdefault(recipe.rule, Remembered(parse_rule(recipe.rule))),
+                rule=self._rule(recipe.rule),
                 repairs=recipe.repairs,
                 exclude=(*source.options.exclude, *recipe.kept),
                 weights=form or source.options.weights,
@@ -101,6 +122,12 @@ class Maker:
             self._phase(f"noise of {recipe.text()}")
             self.proxies[recipe] = self._noise_of(model)
         return {recipe: self.proxies[recipe] for recipe in recipes}
+
+    def _rule(self, name: str) -> Rule:
+        """The same rule for every recipe that names it."""
+        if name not in self._rules:
+            self._rules[name] = remembered(name)
+        return self._rules[name]
 
     def _noise_of(self, model: Model) -> float:
         """SQNR of the outputs in dB."""

@@ -140,10 +140,11 @@ def tune(
     spec = choose_spec(preprocess, source, known.data).spec
     maker = Maker(Source(source, known.statistics, known.data, spec, known.options, options.quantize), phase)
     made = tuned(maker, question, max_drop, options, phase)
-    proto = maker.quantization(made.chosen.recipe).proto
+    quantized = maker.quantization(made.chosen.recipe)
     front, said = front_of(source, made, shown(maker, made), question, options, phase)
     made = replace(
         made,
+        rules=dict(quantized.rules),
         front=front,
         notes=(*made.notes, *said, f"quantized from {known.text}"),
         provenance=provenance(source, made.report, known, options),
@@ -152,7 +153,7 @@ def tune(
     if folder is None:
         return made
     phase("writing")
-    return write_tuned(Written(made, source, proto, known.statistics), folder, options)
+    return write_tuned(Written(made, source, quantized.proto, known.statistics), folder, options)
 
 
 def shown(maker: Maker, made: Tuning) -> Mapping[str, Any]:
@@ -243,6 +244,7 @@ def summed_up(source: Model, judges: tuple[Judge, Judge], found: Found, report: 
         samples=(tuning.samples, reporter.samples),
         evaluations=tuning.evaluations + reporter.evaluations,
         ranking=found.ranking,
+        rules={},
         front=(),
         notes=tuple(dict.fromkeys((*split_note(tuning, reporter), *found.notes, *report.notes))),
         provenance={},

@@ -202,6 +202,15 @@ def test_evaluations_are_never_more_than_allowed(plain: quantkit.Statistics, ten
     assert made.evaluations <= most
 
 
+def test_best_tells_which_rule_each_tensor_got(plain: quantkit.Statistics, tmp_path: Path) -> None:
+    options = TuneOptions(rules="best", front=False)
+    made = tune(MODEL, IMAGES, max_drop=2.0, statistics=plain, output=tmp_path / "out", options=options)
+    alone = quantkit.quantize(MODEL, statistics=plain, options=quantkit.QuantizeOptions(rule="best", repairs=()))
+    assert made.rules == alone.rules != {}
+    assert json.loads((tmp_path / "out/tune.json").read_text())["rules"] == made.rules
+    assert load_model(tmp_path / "out/model.int8.onnx").proto.graph == alone.proto.graph
+
+
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

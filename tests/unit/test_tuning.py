@@ -418,6 +418,7 @@ def tuning_of(tuned: Figure, *, held: bool = True) -> Tuning:
         samples=(50, 50),
         evaluations=6,
         ranking=ranking,
+        rules={"x": "mse"},
         front=(Point("a.engine", "int8", None, 1.0),),
         notes=(),
         provenance={},
