@@ -139,6 +139,8 @@ def worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
     times, told = compared(first, second)
     if times >= FASTER:
         return [f"It is {times:.2f} times as fast as the reference on {second.where}"]
+    if candidate.int8_layers is None:
+        return []
     return [f"INT8 is not worth it here: {told} on {second.where}"]
 
 

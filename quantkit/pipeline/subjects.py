@@ -132,6 +132,10 @@ def of_table(path: Path, table: Path) -> Subject:
     )
 
 
+INT8_PRECISIONS = frozenset({"int8", "best"})
+"""What an engine is asked for, of which INT8 layers can be expected."""
+
+
 def of_engine(path: Path, held: ExitStack, device: int, allow_code: bool) -> Subject:
     """An engine. BackendError where TensorRT or a GPU is missing, or the engine is of another."""
     from quantkit.backends.tensorrt.engine import Engine
@@ -143,7 +147,7 @@ def of_engine(path: Path, held: ExitStack, device: int, allow_code: bool) -> Sub
     layers = None
     if record is not None and record.sha256 != digest:
         notes = (f"the record beside {path.name} is of another engine, and is not used",)
-    elif record is not None and record.layers:
+    elif record is not None and record.layers and record.precision in INT8_PRECISIONS:
         int8 = sum(layer.precision == "INT8" for layer in record.layers)
         layers = (int8, int8 + sum(layer.reason is not None for layer in record.layers))
     return Subject(

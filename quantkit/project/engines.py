@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -118,6 +118,10 @@ def bench_step(steps: Takes, built: list[Outcome], engines: tuple[Path, ...], ma
 
     def work(folder: Path) -> tuple[str, ...]:
         made = bench(engines, options=options)
+        one = tuple(
+            replace(s, model=steps.plan.model.sha256) for s in made.subjects
+        )  # the Q/DQ model is the network too
+        made = replace(made, subjects=one)
         (folder / BENCH).write_text(json.dumps(asdict(made), indent=2) + "\n", encoding="utf-8")
         return made.notes
 

@@ -200,10 +200,11 @@ def significant_ms(value: float) -> str:
 
 
 def gpu_speeds(evaluation: Evaluation) -> tuple[tuple[ModelScore, float], ...]:
-    """Models with their samples a second, where at least two were timed and all on one GPU; else nothing."""
-    timed = tuple((m, m.speed) for m in evaluation.models if m.speed is not None)
-    places = {speed.where for _, speed in timed}
-    if len(timed) < 2 or len(places) > 1 or "processor" in places.pop().lower():
+    """Models with their samples a second, where at least two were timed on one GPU; else nothing."""
+    timed = tuple(
+        (m, m.speed) for m in evaluation.models if m.speed is not None and "processor" not in m.speed.where.lower()
+    )
+    if len(timed) < 2 or len({speed.where for _, speed in timed}) > 1:
         return ()
     return tuple((m, speed.samples_per_second) for m, speed in timed if math.isfinite(speed.samples_per_second))
 

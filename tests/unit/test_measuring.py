@@ -239,3 +239,12 @@ def test_one_network_needs_no_name() -> None:
 
 def test_engines_of_unknown_networks_are_compared_with_nothing() -> None:
     assert verdict(of(("a.engine", "?", "", 4.0), ("b.engine", "?", "", 1.0))) == ()
+
+
+def test_of_two_int8_engines_the_faster_is_compared() -> None:
+    times = {"a.fp16": 2.0, "a.int8": 1.0, "a.qdq": 4.0}
+    subjects = tuple(Subject(n, "fp16" if n == "a.fp16" else "int8", 1, "m") for n in times)
+    latencies = tuple(Latency(n, 8, True, t, t, t, 9) for n, t in times.items())
+    for order in (subjects, subjects[::-1]):
+        said = verdict(Bench("GPU", True, order, latencies))
+        assert "INT8 against FP16: 2.00× as fast at batch 8 (1.000 against 2.000 ms)" in said
