@@ -139,6 +139,7 @@ def file_identity(path: str | None) -> str | None:
     place = Path(path)
     try:
         files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
-        return sha256_of(canonical_json([[p.name, sha256_of(p.read_bytes())] for p in files]).encode())
+        told = [[str(p.relative_to(place.parent)), sha256_of(p.read_bytes())] for p in files]
+        return sha256_of(canonical_json(told).encode())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}", remedy="check the path") from None

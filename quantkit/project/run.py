@@ -79,7 +79,10 @@ class Steps:
         self.notes: list[str] = list(plan.notes)
 
     def take(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], tuple[str, ...]]) -> Outcome:
-        """Do a step, or reuse it; what `work` says is said again when it is reused."""
+        """Do a step, or reuse it; what `work` says is said again when it is reused.
+
+        What files are called decides about the outcome of every step: they are called after the model's file.
+        """
 
         def noted(folder: Path) -> None:
             self._phase(name)
@@ -87,7 +90,8 @@ class Steps:
             (folder / SAID).write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
 
         started = time.monotonic()
-        outcome = self._store.done(name, inputs, noted)
+        known = None if inputs is None else {**inputs, "stem": self.plan.stem}
+        outcome = self._store.done(name, known, noted)
         self.taken.append(Step(name, outcome.reused, 0.0 if outcome.reused else time.monotonic() - started))
         self.notes += json.loads(outcome.file(SAID).read_text(encoding="utf-8"))
         return outcome
@@ -233,7 +237,7 @@ def report_step(steps: Steps, statistics: Outcome, table: Outcome | None, model:
 
     known = data.identity
     inputs: dict[str, Any] | None = None
-    if known is not None:
+    if known is not None and wanted.tells_all:
         inputs = {
             "model": plan.model.sha256,
             "Q/DQ model": model.digest,

@@ -5,6 +5,7 @@ Paths in the file are meant from its own folder. Every key has a default but `mo
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,6 +79,13 @@ class Evaluate(Section):
     metrics: tuple[str, ...] = ("top1",)
     limit: Count | None = None
     max_drop: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether options and data identify the figures: they say nothing of the code of a metric, and of labels of
+        boxes only where these are given."""
+        own = [text for text in self.metrics if not re.fullmatch(r"top\d+(@.*)?", text)]
+        return not own or (self.labels is not None and all(re.fullmatch(r"yolo(:\w+)?(@.*)?", text) for text in own))
 
 
 class Settings(Section):

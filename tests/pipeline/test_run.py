@@ -42,6 +42,23 @@ def test_each_step_is_done_once_and_again_where_its_inputs_changed(place: Path) 
     assert redone(run(settings(), clean=True)) == ["statistics", "table", "model", "report"]
 
 
+def test_a_model_under_another_name_gets_files_of_its_own(place: Path) -> None:
+    run(settings(output="out"))
+    (place / "net" / "other.onnx").write_bytes((place / "net" / "model.onnx").read_bytes())
+    made = run(settings(model="net/other.onnx", output="out"))
+    assert {"other.stats.safetensors", "other.calib", "other.int8.onnx"} <= made.files.keys()
+    assert made.evaluation.reference.name == "other.onnx"
+
+
+def test_a_metric_of_code_is_measured_every_time(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = place / "figures_of_run.py"
+    code.write_text("def right(outputs, labels):\n    return (outputs.argmax(1) == labels) * 1.0\n")
+    monkeypatch.syspath_prepend(str(place))
+    chosen = settings(evaluate=Evaluate(metrics=("figures_of_run:right",)))
+    run(chosen)
+    assert redone(run(chosen)) == ["report"]
+
+
 def test_what_lies_in_the_folder_belongs_together(place: Path) -> None:
     made = run(settings(rule="minmax"))
     folder = place / "net" / "model.run"
