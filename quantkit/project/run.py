@@ -127,6 +127,7 @@ def run(
     sources |= {p.name: p for p in model.folder.iterdir() if p.name.startswith(names["model"])}
     sources |= {path.name: path for path in engines.files}
     published = dict(zip(sources, store.publish(sources), strict=True))
+    store.withdraw(plan.stem, published.keys())
     found = parsed(json.loads(published[EVALUATION].read_text(encoding="utf-8")), str(published[EVALUATION]))
     said = recommendation(found, engines.bench)
     return Run(tuple(steps.taken), found, engines.bench, said, published, tuple(dict.fromkeys(steps.notes)))

@@ -10,12 +10,13 @@ leaves nothing: it works in a folder of its own, which gets its name when it is 
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,20 @@ class Store:
             finally:
                 temporary.unlink(missing_ok=True)
             yield target
+
+    def withdraw(self, stem: str, kept: Collection[str]) -> None:
+        """Remove what earlier runs showed of a model and this one did not make, such as engines without a GPU."""
+        made = {file_number(path) for path in self.folder.glob("*/*")}
+        for path in self.output.glob(f"{glob.escape(stem)}.*"):
+            if path.name not in kept and path.is_file() and file_number(path) in made:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def file_number(path: Path) -> tuple[int, int]:
+    """What all links to one file share."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def known(folder: Path) -> str | None:

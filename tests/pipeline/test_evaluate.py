@@ -274,7 +274,7 @@ def test_options_that_contradict_each_other(pair: list[Path], data: Path) -> Non
         evaluate(pair, data, options=EvaluateOptions(names=("a",)))
 
 
-def test_a_cococomes_back_as_it_was(pair: list[Path], data: Path) -> None:
+def test_a_document_comes_back_as_it_was(pair: list[Path], data: Path) -> None:
     made = evaluate([*pair, linear(pair[0].parent / "same.onnx")], data, options=EvaluateOptions(max_drop=3.0))
     text = json.dumps(document(made), allow_nan=False)
     again = parsed(json.loads(text), "it")
@@ -298,7 +298,7 @@ def test_a_cococomes_back_as_it_was(pair: list[Path], data: Path) -> None:
         (lambda d: {**d, "metric": "top5"}, "a model has no top5"),
     ],
 )
-def test_a_cocothat_is_none_is_refused(pair: list[Path], data: Path, change: Any, problem: str) -> None:
+def test_a_document_that_is_none_is_refused(pair: list[Path], data: Path, change: Any, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         parsed(change(document(evaluate(pair, data))), "it.json")
 
@@ -329,6 +329,16 @@ def test_runs_side_by_side(pair: list[Path], data: Path, tmp_path: Path) -> None
         compare([first])
     with pytest.raises(UsageError, match="run 2 measures top2, run 1 top1"):
         compare([first, evaluate(pair, data, metrics="top2", options=options)])
+
+
+def test_labels_are_compared_by_what_they_are(pair: list[Path], data: Path, tmp_path: Path) -> None:
+    runs = []
+    for name, labels in (("a", Y), ("b", Y), ("b", (Y + 1) % CLASSES)):
+        np.save(tmp_path / f"{name}.npy", labels)
+        runs.append(evaluate(pair, data, labels=tmp_path / f"{name}.npy"))
+    assert compare(runs[:2]).notes == ()
+    with pytest.raises(DataError, match="were measured on other labels"):
+        compare(runs[1:])
 
 
 def test_what_notebooks_show_is_escaped(pair: list[Path], data: Path) -> None:

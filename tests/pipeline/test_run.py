@@ -77,7 +77,11 @@ def test_what_lies_in_the_folder_belongs_together(place: Path) -> None:
 
 
 def test_for_tensorrt_11_there_is_no_table(place: Path) -> None:
+    folder = place / "net" / "model.run"
+    assert run(settings()).files["model.calib"].is_file()
+    (folder / "model.txt").write_text("of the user")
     made = run(settings(calibrate={"tensorrt_version": "11.0.0"}))
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*made.files, "model.txt", "steps"])
     assert "model.calib" not in made.files
     assert [m.name for m in made.evaluation.models] == ["model.onnx", "model.int8.onnx"]
 

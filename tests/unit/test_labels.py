@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -246,6 +246,19 @@ def test_batches_whose_labels_are_missing_or_too_few_are_named() -> None:
         read([(x, [0, 1]), x])
     with pytest.raises(DataError, match="have 3 labels"):
         read([(x, [0, 1, 1])])
+
+
+def test_a_generator_may_write_every_batch_into_one_array() -> None:
+    def batches() -> Iterator[Any]:
+        x, y = np.zeros((2, 1, 2, 2), np.float32), np.zeros(2, np.int64)
+        for number in range(3):
+            x[:], y[:] = number, number
+            yield x, y
+
+    feed, _ = open_data(batches, [INPUT], PRESETS["raw"], DataOptions())
+    portions = list(feed.portions())
+    assert [p.batch[INPUT.name].max() for p in portions] == [0, 1, 2]
+    assert [p.labels.tolist() for p in portions if p.labels is not None] == [[0, 0], [1, 1], [2, 2]]
 
 
 def test_a_limit_cuts_labels_with_their_batch() -> None:
