@@ -339,7 +339,7 @@ def by_name(values: Array, names: Sequence[str], source: str, options: LabelOpti
     known = options.classes.index if options.classes else {}
     for value, name in zip(values, names, strict=True):
         if str(value) not in known:
-            told = f"not in {options.classes.source}" if options.classes else "a name, and no index is told for it"
+            told = options.classes.refused(str(value)) if options.classes else "a name, and no index is told for it"
             raise DataError(
                 f"{source}: the label {str(value)!r} of {name} is {told}",
                 remedy="--classes FILE with one name a line, in the order of the network's outputs",

@@ -28,7 +28,8 @@ from quantkit.evaluation.sensitivity import told
 from quantkit.graph import Model, has_qdq, load_model, write_model
 from quantkit.graph.showing import showing, shown_tensors
 from quantkit.job.preparing import choose_spec
-from quantkit.pipeline.noise import Sums, decibels
+from quantkit.numerics import decibels
+from quantkit.pipeline.noise import Sums
 from quantkit.preprocess import Preprocess
 from quantkit.values import Array, Batch
 from quantkit.view import Block, Remarks, Shown, Table

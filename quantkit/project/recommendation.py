@@ -36,8 +36,8 @@ def recommendation(evaluation: Evaluation, bench: Bench | None) -> str:
     allowed = [choice for choice in found if choice.lost is None or choice.lost <= budget]
     if not allowed:
         least = min(found, key=lambda choice: choice.lost or 0.0)
-        lost = amount(least.model, evaluation)
-        return f"Nothing is recommended: {least.model.name} loses least, {lost}, and {budget:g} are allowed."
+        told = amount(least.model, evaluation)
+        return f"Nothing is recommended: {least.model.name} loses least, {told}, and {budget:g} are allowed."
     best = min(choice.milliseconds for choice in allowed)
     near = [choice for choice in allowed if choice.milliseconds <= best * FASTER]
     chosen = min(near, key=lambda choice: (ORDER.index(choice.precision), choice.milliseconds))
@@ -109,7 +109,7 @@ def without_speed(evaluation: Evaluation) -> str:
     quantized = [model for model in evaluation.candidates if model.kind is not Kind.FLOAT]
     if not quantized:
         return "Nothing is recommended: there is nothing in INT8 to compare."
-    known = {model.name: lost for model in quantized if (lost := lost_at_most(model)) is not None}
+    known = {model.name: most for model in quantized if (most := lost_at_most(model)) is not None}
     later = "How fast it is shows on the GPU that it is for; FP16 may be as fast."
     if not known:
         return f"{quantized[0].name}: {loss(quantized[0], evaluation)}. {later}"

@@ -24,7 +24,7 @@ from quantkit.cli.application import app, run
 from quantkit.data import DataOptions
 from quantkit.errors import BackendError, DataError, StaleError, UsageError
 from quantkit.evaluation.document import document, parsed
-from quantkit.evaluation.value import Evaluation, Kind
+from quantkit.evaluation.value import Changed, Evaluation, Kind
 from quantkit.pipeline.compare import compare
 from quantkit.pipeline.evaluate import evaluate
 from quantkit.pipeline.settling import EvaluateOptions
@@ -285,6 +285,17 @@ def test_a_document_comes_back_as_it_was(pair: list[Path], data: Path) -> None:
     assert entry["interval"][0] <= entry["drop"] <= entry["interval"][1]
     assert json.loads(text)["models"][2]["sqnr_db"] is None
     assert math.isinf(again.models[2].outputs[0].sqnr_db)
+
+
+def test_figures_that_json_has_no_number_for_come_back(pair: list[Path], data: Path) -> None:
+    made = evaluate(pair, data)
+    score = made.models[1]
+    silent = replace(score.outputs[0], sqnr_db=-math.inf)
+    changed = Changed("a", "", "1.5", math.nan, "2.5", math.nan)
+    odd = replace(made, models=(made.models[0], replace(score, outputs=(silent,), changed=(changed,))))
+    again = parsed(json.loads(json.dumps(document(odd), allow_nan=False)), "it").models[1]
+    assert again.outputs == (silent,)
+    assert math.isnan(again.changed[0].reference_confidence)
 
 
 @pytest.mark.parametrize(
