@@ -12,6 +12,9 @@ from quantkit.artifact import finite
 from quantkit.errors import QuantkitError
 from quantkit.view import shortened
 
+OVER_BUDGET = 3
+"""The exit code where a model loses more than it may."""
+
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output; infinite ratios become null."""

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from quantkit.artifact import canonical_json, sha256_of
-from quantkit.errors import BackendError, QuantkitError, TableError
+from quantkit.errors import BackendError, TableError
+from quantkit.export.tuning import read_bench
 from quantkit.pipeline.bench import BenchOptions, bench, machine_name, shapes_over, why_no_gpu
-from quantkit.pipeline.measuring import Bench, Latency, Subject, Throughput
+from quantkit.pipeline.measuring import Bench
 from quantkit.project.plan import Plan
 from quantkit.project.store import Outcome
 
@@ -123,23 +124,3 @@ def bench_step(steps: Takes, built: list[Outcome], engines: tuple[Path, ...], ma
 
     inputs = {"engines": [o.digest for o in built], "options": chosen.model_dump(mode="json"), "machine": machine}
     return steps.take("bench", inputs, work)
-
-
-def read_bench(path: Path) -> Bench:
-    """What `bench_step` wrote. QuantkitError where it is damaged."""
-    try:
-        return parsed_bench(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise QuantkitError(f"{path} is damaged: {error}", remedy="run with --clean") from None
-
-
-def parsed_bench(content: Mapping[str, Any]) -> Bench:
-    """A bench out of its JSON. KeyError, TypeError."""
-    return Bench(
-        content["machine"],
-        content["on_gpu"],
-        tuple(Subject(**entry) for entry in content["subjects"]),
-        tuple(Latency(**entry) for entry in content["latencies"]),
-        tuple(Throughput(**entry) for entry in content["throughputs"]),
-        tuple(content["notes"]),
-    )

@@ -489,7 +489,7 @@ def test_labels_go_to_the_output_of_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("a\nb\n", "2 labels fit no output: y"), ("a\n\nc\nd\n", "line 2 is empty"), ("", "it is empty")],
+    [("a\nb\n", "2 labels fit no output: y"), ("a\n\nc\nd\n", "class 1 has no name"), ("", "holds no class names")],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "names.txt").write_text(text)
