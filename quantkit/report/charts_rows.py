@@ -102,7 +102,12 @@ def drops(evaluation: Evaluation, width: float = 960.0) -> Chart:
 def interval(difference: Difference) -> str:
     """`+0.25 (+0.06 … +0.44)`."""
     d = difference
-    return f"{signed(d.value)} ({signed(d.low)} … {signed(d.high)})"
+    return f"{signed(d.value)} {ends(d)}".rstrip()
+
+
+def ends(d: Difference) -> str:
+    """`(+0.06 … +0.44)`; empty where there is no interval."""
+    return "" if math.isnan(d.low) or math.isnan(d.high) else f"({signed(d.low)} … {signed(d.high)})"
 
 
 def budget_line(x: float, layout: Rows, text: str) -> list[str]:

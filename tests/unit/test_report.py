@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 import shutil
 import subprocess
@@ -138,6 +139,16 @@ def full_page(**changes: object) -> str:
 
 
 # ── what is in it ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    unknown = Difference(0.5, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
+    changed = Changed("a.png", "", "1.5", math.nan, "2.5", math.nan)
+    page = evaluation_page(evaluation(candidate(difference=unknown, changed=(changed,))))
+    assert "(not a number" not in page
+    assert '<span class="sure"></span>' in page
+    second = replace(candidate(), metrics={"top1": 0.9, "top3": 0.9541})
+    assert "95.41 %" in evaluation_page(evaluation(second))
 
 
 def test_every_number_appears() -> None:
