@@ -53,11 +53,10 @@ class Labels:
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
     """Where labels come from. path: a file of labels; None: class folders, or the arrays' own. classes: the file of
-    class names, read. ignored: no labels at all."""
+    class names, read."""
 
     path: Path | None = None
     classes: ClassNames | None = None
-    ignored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +70,6 @@ class Task:
 
 def open_labels(source: Any, feed: Feed, options: LabelOptions, task: Task) -> Labels | None:
     """The labels of the samples of `feed`, which was opened from `source`; None where there are none. DataError."""
-    if options.ignored:
-        return None
     path = Path(source) if isinstance(source, (str, os.PathLike)) else None
     given = options.path
     if given is not None:

@@ -279,11 +279,6 @@ def test_a_limit_cuts_labels_with_their_batch() -> None:
     assert portion.samples == 3
 
 
-def test_labels_can_be_left_out(tmp_path: Path) -> None:
-    labels, _ = opened(arrays(tmp_path / "d.npz", np.arange(5)), LabelOptions(ignored=True), Task(3))
-    assert labels is None
-
-
 def test_an_evaluation_takes_all_samples_and_a_calibration_some(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.zeros((600, 1, 2, 2), np.float32))
     for whole, count in ((True, 600), (False, 512)):
