@@ -18,8 +18,6 @@ from typing import Any
 from quantkit.evaluation.document import document as document_of
 from quantkit.evaluation.document import parsed
 from quantkit.evaluation.value import Evaluation
-from quantkit.graph import WeightForm
-from quantkit.histogram import HistogramMode
 from quantkit.job.options import CalibrateOptions
 from quantkit.pipeline.calibrate import calibrate
 from quantkit.pipeline.evaluate import evaluate
@@ -139,7 +137,7 @@ def statistics_step(steps: Steps) -> Outcome:
     chosen, data = plan.settings.calibrate, plan.calibration
 
     def work(folder: Path) -> tuple[str, ...]:
-        options = CalibrateOptions(data=data.options, histogram=HistogramMode(chosen.histogram), backend="onnxruntime")
+        options = CalibrateOptions(data=data.options, histogram=chosen.histogram, backend="onnxruntime")
         made = calibrate(
             plan.model.path, data.source, rules="minmax", preprocess=data.spec.spec, options=options,
             progress=steps.progress("calibrating"),
@@ -180,10 +178,10 @@ def model_step(steps: Steps, statistics: Outcome) -> Outcome:
     def work(folder: Path) -> tuple[str, ...]:
         options = QuantizeOptions(
             rule=rule,
-            policy=chosen.policy,  # type: ignore[arg-type]  # a name is settled there
+            policy=chosen.policy,
             exclude=chosen.exclude,
             include=chosen.include,
-            weights=None if chosen.weights is None else WeightForm.named(chosen.weights),
+            weights=chosen.weights,
             fp16=chosen.fp16,
             repairs=repairs,
             data=data.options,

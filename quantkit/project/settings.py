@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantkit.errors import UsageError
+from quantkit.graph import Policy, WeightForm
+from quantkit.histogram import HistogramMode
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,7 +39,7 @@ class Calibrate(Section):
     shuffle: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count | None = None
-    histogram: str = "tensorrt"
+    histogram: HistogramMode = HistogramMode.TENSORRT
     tensorrt_version: str | None = None
     skip_corrupt: bool = False
 
@@ -45,11 +47,11 @@ class Calibrate(Section):
 class Quantize(Section):
     """How the Q/DQ model is made."""
 
-    policy: str = "tensorrt"
+    policy: Policy = Policy.TENSORRT
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     repairs: tuple[str, ...] | None = None
-    weights: str | None = None
+    weights: WeightForm | None = None
     fp16: bool = False
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from quantkit.errors import BackendError, OutputError
@@ -48,6 +49,18 @@ def test_a_model_under_another_name_gets_files_of_its_own(place: Path) -> None:
     made = run(settings(model="net/other.onnx", output="out"))
     assert {"other.stats.safetensors", "other.calib", "other.int8.onnx"} <= made.files.keys()
     assert made.evaluation.reference.name == "other.onnx"
+
+
+def test_every_sample_is_evaluated_and_stamped_where_the_batch_is_fixed(place: Path) -> None:
+    proto = onnx.load(place / "net" / "model.onnx")
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 7
+    onnx.save(proto, place / "net" / "seven.onnx")
+    chosen = settings(model="net/seven.onnx", evaluate=Evaluate(limit=60))
+    assert run(chosen).evaluation.samples == 60
+    last = sorted((place / "imgs").rglob("*.png"))[-1]
+    last.write_bytes(last.read_bytes() + b"changed")
+    assert redone(run(chosen)) == ["report"]
 
 
 def test_a_metric_of_code_is_measured_every_time(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +155,9 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
         (["run", "net/model.onnx", "--data", "imgs", "--config", "none.toml"], 2, "none.toml"),
         (["run", "net/model.onnx", "--data", "imgs", "--exclude", "nonode", "--repair", "none"], 2, "nonode"),
         (["run", "net/model.onnx", "--data", "imgs", "--labels", "none.csv"], 1, "none.csv"),
+        (["run", "net/model.onnx", "--data", "imgs", "--rule", "entropy,minmax"], 2, "2 rules are given"),
+        (["run", "net/model.onnx", "--data", "imgs", "--precision", "int4"], 2, "int4"),
+        (["run", "net/model.onnx", "--data", "imgs", "--repair", "magic"], 2, "magic"),
     ],
 )
 def test_errors_are_one_line(
