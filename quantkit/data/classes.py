@@ -31,8 +31,9 @@ class ClassNames:
     shared: frozenset[str] = frozenset()
 
     def shown(self) -> tuple[str, ...]:
-        """A name for every index; the index itself where it has none."""
-        return tuple(str(i) if name is None else name for i, name in enumerate(self.names))
+        """A name of its own for every index: the index itself where it has none, with the index where it is shared."""
+        told = enumerate(self.names)
+        return tuple(str(i) if n is None else f"{n} ({i})" if n in self.shared else n for i, n in told)
 
     def refused(self, name: str) -> str:
         """Why a name has no index."""

@@ -117,7 +117,8 @@ def export_triton(
     if root.exists() and not root.is_dir():
         raise UsageError(f"{root} is no folder", remedy="give a folder with --output")
     served = look_at(subject, options.device, allow_code=options.allow_code)
-    classes = () if labels is None else read_classes(Path(labels)).shown()
+    told = () if labels is None else read_classes(Path(labels)).names
+    classes = tuple(str(i) if name is None else name for i, name in enumerate(told))
     how = deployment(served, options, bench, labelled(served, classes))
     notes = [f"no batches: {served.unbatched}"] if served.unbatched and options.max_batch is None else []
     spec, made, why = preprocessing(served, preprocess)

@@ -84,10 +84,10 @@ def test_a_class_map_says_which_folder_is_which_output(tmp_path: Path, content: 
 
 def test_a_name_of_two_classes_is_shown_and_stands_for_neither(tmp_path: Path) -> None:
     known = classes(tmp_path / "map.txt", "eel\ncrane\ncrane\n")
-    assert known.shown() == ("eel", "crane", "crane")
+    assert known.shown() == ("eel", "crane (1)", "crane (2)")
     by_number = classes(tmp_path / "map.json", {"0": ["n0", "eel"], "1": ["n1", "crane"], "2": ["n2", "crane"]})
     found, labels = read(images(tmp_path / "d", ["n0/1.png", "n2/1.png"]), classes=by_number)
-    assert (found, labels.names) == ([0, 2], ("eel", "crane", "crane"))
+    assert (found, labels.names) == ([0, 2], ("eel", "crane (1)", "crane (2)"))
     with pytest.raises(DataError, match="class 'crane' is the name of several classes"):
         read(images(tmp_path / "e", ["crane/1.png", "eel/1.png"]), classes=known)
 
