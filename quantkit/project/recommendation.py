@@ -118,7 +118,5 @@ def without_speed(evaluation: Evaluation) -> str:
     if math.isinf(budget) and known[best.name] > 0:
         return f"{lost}; whether that is good enough a budget says (--max-drop). {later}"
     good = known[best.name] <= budget
-    judged = (
-        "is good enough" if good else f"is over the {budget:g} that are allowed: quantkit layers shows where it is lost"
-    )
+    judged = "is good enough" if good else f"is over the {budget:g} that are allowed: quantkit layers shows where"
     return f"{lost}, which {judged}. {later}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from quantkit.evaluation.metrics import metric_name
 from quantkit.evaluation.value import Evaluation, ModelScore, OutputError
 from quantkit.pipeline.measuring import Bench
 from quantkit.pipeline.measuring import verdict as bench_verdict
@@ -14,7 +15,6 @@ from quantkit.report.page import Block, Cell, Drawing, Prose, Section, Table, Ve
 from quantkit.report.wording import (
     counted,
     decibel,
-    metric_name,
     number,
     percent,
     probability,

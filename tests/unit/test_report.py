@@ -22,6 +22,7 @@ from PIL import Image
 
 from quantkit._version import __version__
 from quantkit.errors import StatisticsError
+from quantkit.evaluation.metrics import metric_name
 from quantkit.evaluation.value import Changed, Difference, Evaluation
 from quantkit.report import charts_plane, charts_rows
 from quantkit.report.attributes import PRESENTATION, attributes
@@ -33,7 +34,7 @@ from quantkit.report.inline import drops_chart, histogram_chart, sensitivity_cha
 from quantkit.report.page import SHIFT, resource
 from quantkit.report.ranges import SHOWN_RULES, clipping, worst_tensors
 from quantkit.report.thumbnails import LARGEST, thumbnail
-from quantkit.report.wording import decibel, metric_name, number, percent, probability, signed, size
+from quantkit.report.wording import decibel, number, percent, probability, signed, size
 from quantkit.rules import MinMax
 from tests.unit.reports import (
     EVALUATIONS,
