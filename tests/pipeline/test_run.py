@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 
+from quantkit.backends.tensorrt.options import Precision
 from quantkit.errors import BackendError, OutputError
+from quantkit.pipeline.measuring import Bench, Latency, Subject
+from quantkit.pipeline.observing import Silent
 from quantkit.project import run as running
-from quantkit.project.run import run
+from quantkit.project.engines import engines_of
+from quantkit.project.plan import planned
+from quantkit.project.run import model_step, run, statistics_step, table_step
 from quantkit.project.settings import Evaluate, Quantize, Settings
+from quantkit.project.steps import Steps
+from quantkit.project.store import Store
 from quantkit.statistics import read_statistics
 from quantkit.table import read_table
 from tests.pipeline.conftest import Command
@@ -166,3 +175,44 @@ def test_errors_are_one_line(
     done = quantkit_command(*arguments, code=code)
     assert said in done.stderr
     assert "→" in done.stderr
+
+
+def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a builder and a bench that need no GPU."""
+
+    @dataclass
+    class Built:
+        warnings: tuple[str, ...] = ()
+        notes: tuple[str, ...] = ("made up",)
+
+    def build(model: Path, *, options: Any, table: Path | None, output: Path) -> Built:
+        if options.precision is Precision.FP16:
+            raise BackendError("FP16 is not to be had", remedy="none")
+        assert (table is not None) == (output.name == "model.int8.engine")
+        output.write_bytes(model.read_bytes())
+        (output.parent / f"{output.name}.json").write_text("{}")
+        return Built()
+
+    def bench(engines: Sequence[Path], *, options: Any) -> Bench:
+        names = [path.name for path in engines]
+        latencies = tuple(Latency(name, options.batches[-1], True, 1.5, 1.6, 1.7, 9) for name in names)
+        return Bench("a GPU", True, tuple(Subject(name, "int8", 1) for name in names), latencies)
+
+    monkeypatch.setattr("quantkit.pipeline.build.build", build)
+    for name, fake in (("why_no_gpu", lambda _: None), ("machine_name", lambda _: "a GPU"), ("bench", bench)):
+        monkeypatch.setattr(f"quantkit.project.engines.{name}", fake)
+    found = []
+    for _ in range(2):
+        plan = planned(settings(build={"precisions": ("fp32", "fp16", "int8")}, quantize=Quantize(repairs=())))
+        store = Store(plan.output)
+        store.prepare()
+        steps = Steps(plan, store, lambda _: None, lambda _: Silent())
+        statistics = statistics_step(steps)
+        found.append(engines_of(steps, table_step(steps, statistics), model_step(steps, statistics)))
+        assert "no fp16 engine: FP16 is not to be had" in steps.notes
+        assert "qdq: made up" in steps.notes
+    assert found[0] == found[1]
+    assert [path.name for path in found[0].engines] == ["model.fp32.engine", "model.int8.engine", "model.qdq.engine"]
+    assert found[0].bench is not None
+    assert found[0].bench.median("model.qdq.engine", 32) == 1.5
+    assert [step.name for step in steps.taken if not step.reused] == []
