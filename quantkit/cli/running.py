@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, warn
+from quantkit.cli.console import OVER_BUDGET, note, print_fields, print_json, warn
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
     from quantkit.project.run import Run
     from quantkit.project.settings import Settings
-
-OVER_BUDGET = 3
 
 
 @click.command()

@@ -219,6 +219,12 @@ def choose(count: int, inputs: Sequence[ModelInput], options: DataOptions) -> tu
     return [own[i] for i in Selection(limit, options.shuffle, options.seed).of(count)], size, notes
 
 
+def whole_batches(limit: int, inputs: Sequence[ModelInput]) -> int:
+    """As many samples up to `limit` as fill the batches that a model is fixed to, one batch at least."""
+    fixed = next((i.fixed_batch for i in inputs if i.fixed_batch is not None), 1)
+    return max(fixed, limit - limit % fixed)
+
+
 def repeatable(source: Any) -> Callable[[], Iterable[Any]]:
     """A callable that starts the iterable anew; DataError where an iterator is asked for a second pass."""
     if callable(source) and not hasattr(source, "__iter__"):

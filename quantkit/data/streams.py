@@ -68,7 +68,10 @@ class BatchFolderFeed:
 
 
 class StreamFeed:
-    """Batches from a Python iterable: mappings of arrays, arrays for a single input, or (inputs, labels) pairs."""
+    """Batches from a Python iterable: mappings of arrays, arrays for a single input, or (inputs, labels) pairs.
+
+    They are copied: batches are kept while others are made, and a generator may write all of them into one array.
+    """
 
     kind = "stream"
 
@@ -102,7 +105,8 @@ class StreamFeed:
         for position, (item, own) in enumerate(zip(self._source(), mine, strict=False), 1):
             where = f"batch {position} of the stream"
             item, labels = parted(item, self._inputs)
-            batch = checked(named_batch(item, self._inputs, where), self._inputs, where)
+            fed = checked(named_batch(item, self._inputs, where), self._inputs, where)
+            batch: Batch = {name: np.array(array, order="C") for name, array in fed.items()}
             count = samples_in(batch, self._inputs)
             if self._limit is not None and taken + count > self._limit:
                 dynamic = {i.name for i in self._inputs if i.fixed_batch is None}
@@ -135,7 +139,7 @@ def parted(item: Any, inputs: Sequence[ModelInput]) -> tuple[Any, Array | None]:
 def as_labels(value: Any) -> Array | None:
     """Labels as an array with a row for each sample; None where they are none."""
     try:
-        array = np.asarray(value)
+        array = np.array(value)
     except ValueError:  # rows of different lengths
         return None
     return array if array.ndim and array.dtype.kind in "biufUS" else None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.artifact import sha256_of
-from quantkit.engine_record import read_record
+from quantkit.engine_record import is_engine, read_record
 from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.evaluation.value import Kind
 from quantkit.graph import Model, has_qdq, load_model
@@ -26,7 +26,6 @@ from quantkit.values import ModelInput
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.engine import Engine
 
-ENGINES = frozenset({".engine", ".plan", ".trt"})
 FEEDABLE = frozenset(DTYPES.values()) - {"bfloat16"}
 
 
@@ -82,7 +81,7 @@ def open_subjects(
 def open_subject(text: str, held: ExitStack, device: int, allow_code: bool) -> Subject:
     """One model by what the user wrote."""
     path = Path(text)
-    if path.suffix.lower() in ENGINES:
+    if is_engine(path):
         return of_engine(path, held, device, allow_code)
     model, plus, table = text.rpartition("+")
     if plus and model.lower().endswith(".onnx") and not path.exists():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 
+from quantkit.evaluation.metrics import metric_name
 from quantkit.evaluation.value import Evaluation, ModelScore, OutputError
 from quantkit.pipeline.measuring import Bench
 from quantkit.pipeline.measuring import verdict as bench_verdict
@@ -13,7 +15,6 @@ from quantkit.report.page import Block, Cell, Drawing, Prose, Section, Table, Ve
 from quantkit.report.wording import (
     counted,
     decibel,
-    metric_name,
     number,
     percent,
     probability,
@@ -26,7 +27,7 @@ from quantkit.report.wording import (
 NARROW = 350.0
 LEAST = 1.0
 """Points that an axis of quality spans at least."""
-SHARES = frozenset({"top1", "top5", "top-1", "top-5", "accuracy"})
+SHARES = re.compile(r"top-?\d+|accuracy")
 """Metrics that are shares whatever the difference is about."""
 
 
@@ -59,7 +60,7 @@ def verdict_of(evaluation: Evaluation) -> Verdict:
 
 def metric_text(evaluation: Evaluation, name: str, value: float) -> str:
     """A metric as a percentage where it is a share."""
-    is_share = evaluation.share if name == evaluation.metric else name in SHARES
+    is_share = evaluation.share if name == evaluation.metric else bool(SHARES.fullmatch(name))
     return percent(value) if is_share else significant(value)
 
 
@@ -103,7 +104,7 @@ def drop_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
     status = ""
     if evaluation.max_drop is not None:
         status = "within" if d.value <= evaluation.max_drop else "over"
-    return Cell(signed(d.value), f"({signed(d.low)} … {signed(d.high)})", status=status)
+    return Cell(signed(d.value), charts_rows.ends(d), status=status)
 
 
 def confidence_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
