@@ -18,11 +18,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from quantkit import Settings, run
 from quantkit.evaluation.document import parsed
 from quantkit.evaluation.value import Evaluation
 from quantkit.pipeline.measuring import Bench
-from quantkit.project.engines import parsed_bench
 from quantkit.project.recommendation import recommendation
 from quantkit.project.run import document
 from quantkit.report.html import evaluation_page
@@ -60,7 +61,7 @@ def settings(network: str, shared: Path, images: Path, folder: Path) -> Settings
 
 def figures(content: dict[str, Any]) -> tuple[Evaluation, Bench | None]:
     """The values in a result."""
-    bench = None if content["bench"] is None else parsed_bench(content["bench"])
+    bench = None if content["bench"] is None else TypeAdapter(Bench).validate_python(content["bench"])
     return parsed(content["evaluation"], "result"), bench
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from quantkit.errors import QuantkitError
     from quantkit.evaluation.comparison import Comparison
     from quantkit.evaluation.sensitivity import Sensitivity
+    from quantkit.evaluation.tuning import Tuning
     from quantkit.evaluation.value import Evaluation
     from quantkit.export.triton import TritonExport, TritonOptions, export_triton
     from quantkit.frameworks.pytorch import TorchOptions
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from quantkit.pipeline.quantize import Quantization, QuantizeOptions, quantize
     from quantkit.pipeline.settling import EvaluateOptions
     from quantkit.pipeline.statistics import merge, tables_from
+    from quantkit.pipeline.tune import TuneOptions, tune
     from quantkit.preprocess import PRESETS, Preprocess, load_preprocess
     from quantkit.project.run import Run, run
     from quantkit.project.settings import Settings, read_settings
@@ -93,6 +95,8 @@ NAMES = {
     "TorchOptions": "frameworks.pytorch",
     "TritonExport": "export.triton",
     "TritonOptions": "export.triton",
+    "TuneOptions": "pipeline.tune",
+    "Tuning": "evaluation.tuning",
     "adopt": "pipeline.convert",
     "bench": "pipeline.bench",
     "build": "pipeline.build",
@@ -119,6 +123,7 @@ NAMES = {
     "read_table": "table",
     "run": "project.run",
     "tables_from": "pipeline.statistics",
+    "tune": "pipeline.tune",
     "write_statistics": "statistics",
     "write_table": "table",
 }
@@ -165,6 +170,8 @@ __all__ = [
     "TorchOptions",
     "TritonExport",
     "TritonOptions",
+    "TuneOptions",
+    "Tuning",
     "__version__",
     "adopt",
     "bench",
@@ -192,6 +199,7 @@ __all__ = [
     "read_table",
     "run",
     "tables_from",
+    "tune",
     "write_statistics",
     "write_table",
 ]

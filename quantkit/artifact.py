@@ -9,9 +9,10 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,15 @@ def text_bytes(text: str) -> bytes:
 def readable(name: str) -> str:
     r"""A file's name for records: bytes that are no UTF-8 (Python holds them as surrogates) as `\xe4`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def finite(value: Any) -> Any:
+    """The value with null where JSON has no number."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256_of(content: bytes) -> str:

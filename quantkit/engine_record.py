@@ -13,6 +13,14 @@ from pydantic import ValidationError
 from quantkit.errors import BackendError
 from quantkit.provenance import Frozen, ModelRecord
 
+SUFFIXES = frozenset({".engine", ".plan", ".trt"})
+"""What files of engines end in."""
+
+
+def is_engine(path: Path) -> bool:
+    """Whether a file is called as engines are."""
+    return path.suffix.lower() in SUFFIXES
+
 
 class LayerRecord(Frozen):
     """A layer of the engine: its ONNX nodes, its precision, and why that is not INT8 where it could have been."""

@@ -69,3 +69,9 @@ class Interrupted(QuantkitError):  # noqa: N818 (an interruption is no error)
     """The user stopped the run; what is on disk is whole."""
 
     exit_code = 130
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of somebody else's long message; the kind of error where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

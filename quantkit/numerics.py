@@ -7,6 +7,8 @@
 
 Source: TensorRT's sampleINT8 and trtexec (scale = max_dynamic_range/127); the words were read off tables that
 TensorRT 8.6 wrote.
+
+What rounding costs is told as the ratio of signal to quantization noise (SQNR), 10·log10(Σ x² / Σ (x − x̂)²).
 """
 
 from __future__ import annotations
@@ -46,3 +48,13 @@ def scale_of_word(word: str) -> float:
     if not math.isfinite(scale) or scale < 0 or word.zfill(8)[0] in "89abcdefABCDEF":
         raise ValueError(f"{scale} is not a scale: finite and not negative")
     return float(scale)
+
+
+def share(noise: float, signal: float) -> float:
+    """Energy of noise over that of the signal; 0 for 0/0."""
+    return noise / signal if signal else (math.inf if noise else 0.0)
+
+
+def decibels(ratio: float) -> float:
+    """Noise over signal → SQNR in dB: inf for none, −inf for noise without end."""
+    return math.inf if ratio == 0.0 else -math.inf if math.isinf(ratio) else 0.0 - 10.0 * math.log10(ratio)

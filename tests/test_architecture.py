@@ -34,10 +34,11 @@ NAMES = [
     "Finding", "FromQdq", "Histogram", "HistogramMode", "Imported", "LayersOptions", "LintReport", "MinMax", "Mse",
     "PRESETS", "Percentile", "Policy", "Precision", "Preprocess", "Quantization", "QuantizeOptions",
     "QuantkitError", "Rule", "Run", "Sensitivity", "Settings", "Statistics", "TfOptions", "TfliteOptions",
-    "TorchOptions", "TritonExport", "TritonOptions", "__version__", "adopt", "bench", "build", "calibrate",
-    "compare", "convert", "coverage", "diff", "doctor", "evaluate", "export_triton", "from_qdq", "from_tf",
-    "from_tflite", "from_torch", "inspect", "layers", "lint", "load_preprocess", "merge", "quantize",
-    "read_settings", "read_statistics", "read_table", "run", "tables_from", "write_statistics", "write_table",
+    "TorchOptions", "TritonExport", "TritonOptions", "TuneOptions", "Tuning", "__version__", "adopt", "bench",
+    "build", "calibrate", "compare", "convert", "coverage", "diff", "doctor", "evaluate", "export_triton",
+    "from_qdq", "from_tf", "from_tflite", "from_torch", "inspect", "layers", "lint", "load_preprocess", "merge",
+    "quantize", "read_settings", "read_statistics", "read_table", "run", "tables_from", "tune", "write_statistics",
+    "write_table",
 ]  # fmt: skip
 
 

@@ -43,7 +43,9 @@ def parts(document: Mapping[str, Any]) -> Iterator[str]:
         if name in document:
             yield from network(name, document[name]["figures"])
     if "explicit" in document:
-        yield from explicit(document["explicit"])
+        yield from explicit(document["explicit"], DEFAULT)
+    if "explicit variants" in document:
+        yield from explicit(document["explicit variants"], VARIANTS)
     if "deconvolution" in document:
         yield from deconvolution(document["deconvolution"]["figures"])
 
@@ -94,12 +96,24 @@ def network(name: str, figures: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def explicit(section: Mapping[str, Any]) -> Iterator[str]:
-    """Q/DQ models beside FP16 and a table, in one run."""
-    yield from ["## Q/DQ models", ""]
-    yield "Engines of Q/DQ models beside FP16, the engine of a calibration table, and modelopt 0.47, in one run"
+DEFAULT = (
+    "## Q/DQ models",
+    "Engines of Q/DQ models beside FP16, the engine of a calibration table, and modelopt 0.47, in one run",
+    "quantkit's models: as quantize makes them with data for TensorRT 8.6, with float weights in the file.",
+)
+VARIANTS = (
+    "## Other forms of Q/DQ models",
+    "Another run, with weights in either form and the first convolution float",
+    "quantkit's models: MSE rule, no repairs.",
+)
+
+
+def explicit(section: Mapping[str, Any], about: tuple[str, str, str]) -> Iterator[str]:
+    """Q/DQ models beside FP16 and a table, in one run. about: title, what ran, how the models were made."""
+    title, ran, made = about
+    yield from [title, "", ran]
     yield f"({told(section['machine'])}); graphs, optimization level 1, batches 1 … 256."
-    yield "onnxruntime: the same model on a processor, with fake quantization. quantkit's models: MSE rule, no repairs."
+    yield f"onnxruntime: the same model on a processor, with fake quantization. {made}"
     yield from [
         "",
         "| network | model | top-1 | by onnxruntime | ms at 1 | ms at 32 | ms at 256 | layers |",

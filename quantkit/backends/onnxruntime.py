@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 
 from quantkit.backends.session import Runner
-from quantkit.errors import BackendError, ModelError
+from quantkit.errors import BackendError, ModelError, first_line
 from quantkit.graph.model import Model
 from quantkit.values import Array, Batch
 
@@ -185,9 +185,3 @@ def run_error(error: Exception) -> Exception:
         f"onnxruntime cannot run the network on this batch: {first_line(error)}",
         remedy="check that the data fits the network (quantkit inspect MODEL)",
     )
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a long message."""
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

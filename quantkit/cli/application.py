@@ -26,6 +26,7 @@ from quantkit.cli import (
     running,
     statistics_files,
     tables,
+    tuning,
 )
 from quantkit.cli.console import print_error, print_json
 from quantkit.errors import Interrupted, QuantkitError
@@ -49,6 +50,7 @@ for command in (
     evaluating.evaluate,
     evaluating.compare,
     layering.layers,
+    tuning.tune,
     exporting.group,
     importing.from_torch,
     importing.from_tf,

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+from quantkit.artifact import finite
 from quantkit.errors import QuantkitError
+from quantkit.view import shortened
+
+OVER_BUDGET = 3
+"""The exit code where a model loses more than it may."""
 
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output; infinite ratios become null."""
     print(json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def finite(value: Any) -> Any:
-    """The value with null where JSON has no number."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def print_error(error: QuantkitError, *, as_json: bool) -> None:
@@ -95,11 +88,3 @@ def wrapped(text: str, stream: TextIO, *, indent: int = 0) -> str:
         replace_whitespace=False,
     )
     return "\n".join(lines).replace("\u00a0", " ")
-
-
-def shortened(text: str, width: int) -> str:
-    """Text that fits, its middle left out."""
-    if len(text) <= width:
-        return text
-    head = (width - 1) // 2
-    return text[:head] + "…" + text[len(text) - (width - 1 - head) :]

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, print_rows, print_sentence, warn
+from quantkit.cli.console import OVER_BUDGET, note, print_fields, print_json, print_rows, print_sentence, warn
 
 if TYPE_CHECKING:
     from quantkit.evaluation.comparison import Comparison
     from quantkit.evaluation.value import Evaluation, ModelScore
     from quantkit.pipeline.settling import EvaluateOptions
 
-OVER_BUDGET = 3
 SHOWN = 5
 LEVEL = 0.05
 """p below this is called more than chance."""

@@ -223,7 +223,9 @@ def print_tensors(tensors: Sequence[TensorError]) -> None:
 
 def number(value: float) -> str:
     """`21.3`; `exact` for no noise."""
-    return "exact" if value == float("inf") else f"{value:.1f}"
+    from quantkit.evaluation.sensitivity import told
+
+    return told(value).removesuffix(" dB")
 
 
 def document(found: Sensitivity, beside: Parity | None, written: Sequence[Path]) -> dict[str, Any]:

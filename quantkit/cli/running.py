@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, print_sentence, warn
+from quantkit.cli.console import OVER_BUDGET, note, print_fields, print_json, print_sentence, warn
 from quantkit.cli.interruption import go_on
 from quantkit.errors import DataError, ModelError, UsageError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from quantkit.project.run import Run
     from quantkit.project.settings import Settings
 
-OVER_BUDGET = 3
 NAMES = {
     "evaluate.max_drop": "--max-drop",
     "calibrate.limit": "--limit",

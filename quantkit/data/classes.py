@@ -4,7 +4,8 @@
     .json               ["cat", "dog"], {"cat": 0}, {"0": "cat"} or {"0": ["n01440764", "tench"]}
     .csv                name,index
 
-A class can be called by all of its names, and by the first word of one, where that word is no other class's.
+A class can be called by all of its names, and by the first word of one, where these are no other class's: two of
+ImageNet's classes are called crane, and such a name is shown but stands for none of them.
 """
 
 from __future__ import annotations
@@ -22,15 +23,21 @@ from quantkit.errors import DataError
 @dataclass(frozen=True, slots=True)
 class ClassNames:
     """Classes by index. names: what a class is called; None where the file leaves an index out. index: every name that
-    is accepted → its index."""
+    is accepted → its index. shared: names of several classes, which are not."""
 
     names: tuple[str | None, ...]
     index: Mapping[str, int]
     source: str
+    shared: frozenset[str] = frozenset()
 
     def shown(self) -> tuple[str, ...]:
-        """A name for every index; the index itself where it has none."""
-        return tuple(str(i) if name is None else name for i, name in enumerate(self.names))
+        """A name of its own for every index: the index itself where it has none, with the index where it is shared."""
+        told = enumerate(self.names)
+        return tuple(str(i) if n is None else f"{n} ({i})" if n in self.shared else n for i, n in told)
+
+    def refused(self, name: str) -> str:
+        """Why a name has no index."""
+        return f"the name of several classes in {self.source}" if name in self.shared else f"not in {self.source}"
 
 
 def read_classes(path: Path) -> ClassNames:
@@ -100,30 +107,26 @@ def from_csv(text: str, path: Path) -> list[tuple[int, list[str]]]:
 
 
 def indexed(entries: Iterable[tuple[int, Sequence[str]]], path: Path) -> ClassNames:
-    """Classes by index. DataError where an index or a name comes twice, or there is none."""
+    """Classes by index. DataError where an index comes twice or a class has no name, or there is none."""
     remedy = "give every class one name and one index"
     shown: dict[int, str] = {}
-    index: dict[str, int] = {}
+    called: dict[str, set[int]] = {}
+    words: dict[str, set[int]] = {}
     for number, names in entries:
         if number < 0 or number in shown:
             raise DataError(f"{path}: index {number} " + ("comes twice" if number >= 0 else "is none"), remedy=remedy)
         for name in names:
             if not name:
                 raise DataError(f"{path}: class {number} has no name", remedy=remedy)
-            if index.setdefault(name, number) != number:
-                raise DataError(f"{path}: {name!r} names the classes {index[name]} and {number}", remedy=remedy)
+            called.setdefault(name, set()).add(number)
+            words.setdefault(name.split()[0], set()).add(number)
         shown[number] = names[-1]
     if not shown:
         raise DataError(f"{path} holds no class names", remedy="write one name a line, in the order of the outputs")
-    return ClassNames(tuple(shown.get(i) for i in range(max(shown) + 1)), {**first_words(index), **index}, path.name)
-
-
-def first_words(index: Mapping[str, int]) -> dict[str, int]:
-    """The first word of every name, where it stands for one class only (`n01440764 tench, Tinca tinca`)."""
-    found: dict[str, set[int]] = {}
-    for name, number in index.items():
-        found.setdefault(name.split()[0], set()).add(number)
-    return {word: min(numbers) for word, numbers in found.items() if len(numbers) == 1}
+    known = {**words, **called}
+    index = {name: min(numbers) for name, numbers in known.items() if len(numbers) == 1}
+    told = tuple(shown.get(i) for i in range(max(shown) + 1))
+    return ClassNames(told, index, path.name, frozenset(known.keys() - index.keys()))
 
 
 def indices_of(names: Sequence[str], known: ClassNames | None, count: int | None, where: str) -> dict[str, int]:
@@ -137,7 +140,7 @@ def indices_of(names: Sequence[str], known: ClassNames | None, count: int | None
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise DataError(
-                f"{where}: class {unknown[0]!r}{more} is not in {known.source}",
+                f"{where}: class {unknown[0]!r}{more} is {known.refused(unknown[0])}",
                 remedy="name every class in the file given to --classes",
             )
         return {name: known.index[name] for name in names}

@@ -53,11 +53,10 @@ class Labels:
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
     """Where labels come from. path: a file of labels; None: class folders, or the arrays' own. classes: the file of
-    class names, read. ignored: no labels at all."""
+    class names, read."""
 
     path: Path | None = None
     classes: ClassNames | None = None
-    ignored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +70,6 @@ class Task:
 
 def open_labels(source: Any, feed: Feed, options: LabelOptions, task: Task) -> Labels | None:
     """The labels of the samples of `feed`, which was opened from `source`; None where there are none. DataError."""
-    if options.ignored:
-        return None
     path = Path(source) if isinstance(source, (str, os.PathLike)) else None
     given = options.path
     if given is not None:
@@ -342,7 +339,7 @@ def by_name(values: Array, names: Sequence[str], source: str, options: LabelOpti
     known = options.classes.index if options.classes else {}
     for value, name in zip(values, names, strict=True):
         if str(value) not in known:
-            told = f"not in {options.classes.source}" if options.classes else "a name, and no index is told for it"
+            told = options.classes.refused(str(value)) if options.classes else "a name, and no index is told for it"
             raise DataError(
                 f"{source}: the label {str(value)!r} of {name} is {told}",
                 remedy="--classes FILE with one name a line, in the order of the network's outputs",

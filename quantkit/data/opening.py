@@ -13,6 +13,7 @@ from quantkit.data.arrays import ArraySamples, row_count
 from quantkit.data.feed import Feed, SampleFeed
 from quantkit.data.images import ImageFolder, ImageSamples, list_images
 from quantkit.data.pixels import SUFFIXES
+from quantkit.data.splitting import Part
 from quantkit.data.streams import BatchFolderFeed, StreamFeed, load_callable
 from quantkit.errors import DataError, UsageError
 from quantkit.preprocess import Preprocess, resolve
@@ -37,6 +38,8 @@ class DataOptions:
     skip_corrupt: bool = False
     whole: bool = False
     """All samples where there is no limit: to evaluate, not to calibrate."""
+    part: Part | None = None
+    """One of two parts of the samples. Batches that are made already belong to one of them as a whole."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "workers"):
@@ -150,8 +153,9 @@ def open_array(
 def open_batches(files: Sequence[Path], inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions) -> Feed:
     """Each file one batch; all of them unless a limit is given, which then counts files."""
     refuse_made(spec, options, "a folder of .npz batches", "its files")
-    chosen = Selection(options.limit, options.shuffle, options.seed).of(len(files))
-    notes = () if len(chosen) == len(files) else (f"{len(chosen)} of {len(files)} batches (--limit counts files here)",)
+    own = list(range(len(files))) if options.part is None else options.part.of(len(files))
+    chosen = [own[i] for i in Selection(options.limit, options.shuffle, options.seed).of(len(own))]
+    notes = () if len(chosen) == len(own) else (f"{len(chosen)} of {len(own)} batches (--limit counts files here)",)
     return BatchFolderFeed([files[i] for i in chosen], inputs, notes)
 
 
@@ -168,7 +172,7 @@ def open_stream(
         raise UsageError("a stream cannot be shuffled", remedy="shuffle in the iterable itself")
     limit = options.limit if options.limit or options.whole else max(DEFAULT_LIMIT, fixed)
     notes = (f"the first {limit} samples at most (--limit)",) if limit else ()
-    return StreamFeed(source, inputs, limit, notes)
+    return StreamFeed(source, inputs, limit, notes, options.part)
 
 
 def refuse_made(spec: Preprocess, options: DataOptions, what: str, who: str) -> None:
@@ -186,6 +190,8 @@ def refuse_made(spec: Preprocess, options: DataOptions, what: str, who: str) -> 
 
 def choose(count: int, inputs: Sequence[ModelInput], options: DataOptions) -> tuple[list[int], int, tuple[str, ...]]:
     """Which samples, how many a batch, and what to say about it. UsageError where they do not fit a fixed batch."""
+    own = range(count) if options.part is None else options.part.of(count)
+    count = len(own)
     if count == 0:
         raise DataError("the data set is empty", remedy="give at least one sample")
     fixed = next((i.fixed_batch for i in inputs if i.fixed_batch is not None), None)
@@ -210,7 +216,13 @@ def choose(count: int, inputs: Sequence[ModelInput], options: DataOptions) -> tu
         limit -= limit % fixed
     elif options.limit is None and limit < count:
         notes += (f"{limit} of {count} samples, spread evenly over the sorted list (--limit)",)
-    return Selection(limit, options.shuffle, options.seed).of(count), size, notes
+    return [own[i] for i in Selection(limit, options.shuffle, options.seed).of(count)], size, notes
+
+
+def whole_batches(limit: int, inputs: Sequence[ModelInput]) -> int:
+    """As many samples up to `limit` as fill the batches that a model is fixed to, one batch at least."""
+    fixed = next((i.fixed_batch for i in inputs if i.fixed_batch is not None), 1)
+    return max(fixed, limit - limit % fixed)
 
 
 def repeatable(source: Any) -> Callable[[], Iterable[Any]]:

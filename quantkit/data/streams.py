@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from quantkit.data.feed import (
     samples_in,
 )
 from quantkit.data.images import stamp
+from quantkit.data.splitting import Part
 from quantkit.errors import DataError, QuantkitError
 from quantkit.plugin import load_plugin, told
 from quantkit.values import Array, Batch, ModelInput
@@ -66,7 +68,10 @@ class BatchFolderFeed:
 
 
 class StreamFeed:
-    """Batches from a Python iterable: mappings of arrays, arrays for a single input, or (inputs, labels) pairs."""
+    """Batches from a Python iterable: mappings of arrays, arrays for a single input, or (inputs, labels) pairs.
+
+    They are copied: batches are kept while others are made, and a generator may write all of them into one array.
+    """
 
     kind = "stream"
 
@@ -76,8 +81,9 @@ class StreamFeed:
         inputs: Sequence[ModelInput],
         limit: int | None,
         notes: tuple[str, ...] = (),
+        part: Part | None = None,
     ) -> None:
-        self._source, self._inputs, self._limit = source, inputs, limit
+        self._source, self._inputs, self._limit, self._part = source, inputs, limit, part
         self.samples: int | None = None
         self.batch_size: int | None = None
         self.unreadable: list[str] = []
@@ -95,10 +101,12 @@ class StreamFeed:
     def portions(self, start: int = 0) -> Iterator[Portion]:
         """One portion a batch; positions count batches. Ends after `limit` samples, with a batch cut if need be."""
         taken = 0
-        for position, item in enumerate(self._source(), 1):
+        mine = repeat(True) if self._part is None else self._part.members()
+        for position, (item, own) in enumerate(zip(self._source(), mine, strict=False), 1):
             where = f"batch {position} of the stream"
             item, labels = parted(item, self._inputs)
-            batch = checked(named_batch(item, self._inputs, where), self._inputs, where)
+            fed = checked(named_batch(item, self._inputs, where), self._inputs, where)
+            batch: Batch = {name: np.array(array, order="C") for name, array in fed.items()}
             count = samples_in(batch, self._inputs)
             if self._limit is not None and taken + count > self._limit:
                 dynamic = {i.name for i in self._inputs if i.fixed_batch is None}
@@ -108,7 +116,7 @@ class StreamFeed:
                 count = self._limit - taken
                 batch = {n: a[:count] if n in dynamic and a.ndim else a for n, a in batch.items()}
             taken += count
-            if count and position > start:
+            if count and own and position > start:
                 yield Portion(batch, tuple(f"{where}, sample {i}" for i in range(count)), position, labels)
             if self._limit is not None and taken >= self._limit:
                 return
@@ -153,7 +161,7 @@ def parted(item: Any, inputs: Sequence[ModelInput]) -> tuple[Any, Array | None]:
 def as_labels(value: Any) -> Array | None:
     """Labels as an array with a row for each sample; None where they are none."""
     try:
-        array = np.asarray(value)
+        array = np.array(value)
     except ValueError:  # rows of different lengths
         return None
     return array if array.ndim and array.dtype.kind in "biufUS" else None

@@ -11,6 +11,7 @@ Source: Efron, Better bootstrap confidence intervals, J. Am. Stat. Assoc. 82 (19
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -50,11 +51,13 @@ def of_mean(differences: NDArray[np.float64]) -> Bootstrap:
 def of_set(figure: Callable[[NDArray[np.intp]], float], samples: int) -> Bootstrap:
     """Percentile interval of a figure of the whole set: `figure` gives it for the samples of these indices [N].
 
-    A draw for which it is not finite (no object of a class among the samples) is left out.
+    A draw for which it is not finite (no object of a class among the samples) is left out. Without any draw the
+    interval is NaN.
     """
     random = np.random.default_rng(SEED)
     found = np.array([figure(random.integers(0, samples, samples)) for _ in range(SET_REPLICATES)], np.float64)
-    return accelerated(found[np.isfinite(found)], None, 0.0)
+    found = found[np.isfinite(found)]
+    return accelerated(found, None, 0.0) if found.size else Bootstrap(math.nan, math.nan, math.nan, 0)
 
 
 def means_of(differences: NDArray[np.float64]) -> NDArray[np.float64]:

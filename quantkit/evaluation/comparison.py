@@ -133,7 +133,9 @@ def compared(runs: Sequence[Run], *, force: bool = False) -> Comparison:
 
 def differing(first: Evaluation, second: Evaluation) -> str:
     """What the figures of two evaluations rest on that is not the same; empty where all is."""
-    parts = {"data": "data", "labels": "labels", "preprocess": "preprocessing"}
+    # By where they come from only where they are no classes, or an older quantkit did not keep what they are.
+    labels = "labels_sha256" if all(e.provenance.get("labels_sha256") for e in (first, second)) else "labels"
+    parts = {"data": "data", labels: "labels", "preprocess": "preprocessing"}
     found = [name for key, name in parts.items() if identity(first, key) != identity(second, key)]
     return " and ".join(found)
 

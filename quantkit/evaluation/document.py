@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from quantkit.artifact import finite
 from quantkit.errors import DataError
 from quantkit.evaluation.value import (
     Changed,
@@ -26,7 +27,8 @@ FORMAT = 1
 
 
 def document(evaluation: Evaluation) -> dict[str, Any]:
-    """JSON values only; null where a figure is infinite (the SQNR of equal outputs) or not known."""
+    """JSON values only; null where a figure is infinite (the SQNR of equal outputs, and of a reference that is zero
+    throughout) or not known."""
     made = {
         "format": FORMAT,
         "samples": evaluation.samples,
@@ -76,17 +78,6 @@ def of_model(model: ModelScore, metric: str | None) -> dict[str, Any]:
         "int8_layers": list(model.int8_layers) if model.int8_layers else None,
         "speed": asdict(model.speed) if model.speed else None,
     }
-
-
-def finite(value: Any) -> Any:
-    """The value with null where JSON has no number."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def parsed(content: Any, where: str) -> Evaluation:
@@ -141,8 +132,14 @@ def to_model(entry: Mapping[str, Any]) -> ModelScore:
         confidence=Confidence(**entry["confidence"]) if entry["confidence"] else None,
         classes=tuple(ClassDrop(**{**found, "p": number(found["p"])}) for found in entry["classes"]),
         confusions=tuple(Confusion(**found) for found in entry["confusions"]),
-        changed=tuple(Changed(**{**found, "path": as_path(found["path"])}) for found in entry["changed"]),
+        changed=tuple(to_changed(found) for found in entry["changed"]),
     )
+
+
+def to_changed(entry: Mapping[str, Any]) -> Changed:
+    """One sample; scores, which are no classes, have no confidence."""
+    sure = {name: number(entry[name]) for name in ("reference_confidence", "candidate_confidence")}
+    return Changed(**{**entry, **sure, "path": as_path(entry["path"])})
 
 
 def to_difference(entry: Mapping[str, Any]) -> Difference:
@@ -160,9 +157,10 @@ def to_difference(entry: Mapping[str, Any]) -> Difference:
 
 
 def to_output(entry: Mapping[str, Any]) -> OutputError:
-    """One output; null stands for the infinite SQNR of equal outputs."""
-    infinite = math.inf if entry["sqnr_db"] is None else float(entry["sqnr_db"])
-    return OutputError(**{**entry, "sqnr_db": infinite, "cosine": number(entry["cosine"])})
+    """One output; null stands for an infinite SQNR: of equal outputs, or where all is noise."""
+    infinite = -math.inf if entry["largest"] else math.inf
+    sqnr = infinite if entry["sqnr_db"] is None else float(entry["sqnr_db"])
+    return OutputError(**{**entry, "sqnr_db": sqnr, "cosine": number(entry["cosine"])})
 
 
 def number(value: Any) -> float:

@@ -52,6 +52,11 @@ class Metric(Protocol):
         """The figure over all samples so far. DataError where there were none."""
 
 
+def metric_name(name: str) -> str:
+    """`top1` as people write it: `top-1`."""
+    return re.sub(r"^top(\d+)$", r"top-\1", name)
+
+
 def metric_named(text: str, outputs: Sequence[str]) -> Callable[[], Metric]:
     """A maker of metrics, one for each model, from what a user wrote. `outputs`: names of the network's outputs.
 

@@ -11,6 +11,7 @@ from quantkit.errors import DataError
 from quantkit.evaluation.answers import are_probabilities, log_probabilities
 from quantkit.evaluation.topk import class_scores
 from quantkit.evaluation.value import OutputError
+from quantkit.numerics import decibels, share
 from quantkit.values import Array
 
 CHUNK = 1 << 20
@@ -77,12 +78,7 @@ class OutputComparison:
         if not self._samples:
             raise DataError(f"output {self._name}: there were no samples to compare", remedy="give data")
         kl = self._kl / self._samples if self._scores else None
-        return OutputError(self._name, self._sqnr(), self._cosine(), kl, self._largest)
-
-    def _sqnr(self) -> float:
-        if self._error == 0.0:
-            return math.inf
-        return 10.0 * math.log10(self._reference / self._error) if self._reference else -math.inf
+        return OutputError(self._name, decibels(share(self._error, self._reference)), self._cosine(), kl, self._largest)
 
     def _cosine(self) -> float:
         if self._error == 0.0:

@@ -91,6 +91,8 @@ def of_set(reference: Result, candidate: Result, sign: float) -> Difference:
     if first is None or second is None or reference.samples < 2:
         return Difference(value, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
     found = bootstrap.of_set(lambda indices: sign * (first(indices) - second(indices)), reference.samples)
+    if not found.replicates:
+        return Difference(value, math.nan, math.nan, math.nan, 0, 0, "no draw of samples has a figure: no interval")
     method = f"paired bootstrap of the whole set, percentiles, {found.replicates:,} replicates"
     return Difference(value, found.low, found.high, found.p, 0, 0, method)
 

@@ -184,10 +184,14 @@ class ObjectMetric:
         value: float = guarded(lambda: one_number(self._metric.compute()), self.name)
         if not math.isfinite(value):
             raise DataError(f"metric {self.name} is {value}", remedy="compute has to return one finite number")
-        resample = getattr(self._metric, "resample", None)
-        if self._states is not None:
-            resample = self._states.resample
-        return Result(value, None, resample if callable(resample) else None, self._samples)
+        states, own = self._states, getattr(self._metric, "resample", None)
+        resample: Any = states.resample if states is not None else own
+
+        def figure(indices: NDArray[np.intp]) -> float:
+            found: float = guarded(lambda: one_number(resample(indices)), f"{self.name}: resample", self._first)
+            return found
+
+        return Result(value, None, figure if callable(resample) else None, self._samples)
 
 
 def guarded(call: Callable[[], Any], metric: str, names: Sequence[str] = ()) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+from quantkit.evaluation.metrics import metric_name
 from quantkit.evaluation.value import Difference, Kind, ModelScore, Speed
 
 OTHER_ANSWERS = 0.02
@@ -41,7 +42,7 @@ class Unit:
 
     def __init__(self, metric: str, share: bool) -> None:
         self.share = share
-        self.metric = f"top-{metric[3:]}" if metric.startswith("top") and metric[3:].isdigit() else metric
+        self.metric = metric_name(metric)
 
     def of(self, value: float) -> str:
         """`0.12` in points, `0.0123` in a unit of its own, with a true minus sign."""
@@ -139,6 +140,8 @@ def worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
     times, told = compared(first, second)
     if times >= FASTER:
         return [f"It is {times:.2f} times as fast as the reference on {second.where}"]
+    if candidate.int8_layers is None:
+        return []
     return [f"INT8 is not worth it here: {told} on {second.where}"]
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from quantkit.artifact import sha256_of
 from quantkit.backends.tensorrt.shapes import ShapeRange
-from quantkit.engine_record import EngineRecord, read_record
+from quantkit.engine_record import EngineRecord, is_engine, read_record
 from quantkit.errors import BackendError, ModelError, StaleError
 from quantkit.export.value import ONNX, PLAN, Served, Shape, Tensor
 from quantkit.graph import has_qdq, load_model
 from quantkit.graph.interface import interface_of
 from quantkit.graph.model import stored_outside
-from quantkit.pipeline.bench import ENGINES
 from quantkit.tensorrt_version import has_driver
 
 
@@ -23,7 +22,7 @@ def served(path: Path, device: int = 0, *, allow_code: bool = False) -> Served:
     device, allow_code: for engines without a record, which are read on the GPU. Raises BackendError, ModelError,
     StaleError.
     """
-    return of_engine(path, device, allow_code=allow_code) if path.suffix in ENGINES else of_onnx(path)
+    return of_engine(path, device, allow_code=allow_code) if is_engine(path) else of_onnx(path)
 
 
 def of_onnx(path: Path) -> Served:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from quantkit.data.classes import read_classes
 from quantkit.errors import DataError, PreprocessError, UsageError
 from quantkit.export.checking import check, has_triton
 from quantkit.export.client import SCRIPT, client_script
@@ -106,8 +107,8 @@ def export_triton(
     subject: an engine (`.engine`, `.plan`, `.trt`), or an ONNX model, float or with Q/DQ. output: the repository, which
     may hold other models and other versions. preprocess: preset, TOML file or `Preprocess`, by default
     `preprocess.toml` beside the subject or the model's metadata; "none" for none. With it come a model that makes
-    inputs of 8-bit pixels, an ensemble of both, and a client. labels: text file, a class a line. bench: JSON of
-    `quantkit bench`. All models land, or none.
+    inputs of 8-bit pixels, an ensemble of both, and a client. labels: class names, one a line, or JSON or CSV
+    as for `evaluate`. bench: JSON of `quantkit bench`. All models land, or none.
 
     Raises BackendError, ModelError, PreprocessError, DataError, StaleError, UsageError, OutputError.
     """
@@ -116,7 +117,8 @@ def export_triton(
     if root.exists() and not root.is_dir():
         raise UsageError(f"{root} is no folder", remedy="give a folder with --output")
     served = look_at(subject, options.device, allow_code=options.allow_code)
-    classes = read_labels(labels)
+    told = () if labels is None else read_classes(Path(labels)).names
+    classes = tuple(str(i) if name is None else name for i, name in enumerate(told))
     how = deployment(served, options, bench, labelled(served, classes))
     notes = [f"no batches: {served.unbatched}"] if served.unbatched and options.max_batch is None else []
     spec, made, why = preprocessing(served, preprocess)
@@ -135,7 +137,7 @@ def export_triton(
             check(model.text, model.name, how.most, model.inputs, model.outputs)
     else:
         notes.append("the configurations were not read back: pip install 'quantkit[triton]'")
-    texts = {LABELS: "".join(f"{c}\n" for c in classes).encode()} if how.labelled else {}
+    texts = {LABELS: "".join(f"{' '.join(c.split())}\n" for c in classes).encode()} if how.labelled else {}
     files = write_repository(root, [m.entry(texts) for m in models], options.version, force=options.force)
     configs = [root / m.name / CONFIG for m in models]
     notes += [f"{path} stays as it is: version {options.version} fits it" for path in configs if path not in files]
@@ -252,20 +254,6 @@ def largest(served: Served, options: TritonOptions, tuning: Tuning | None) -> in
     if served.unbatched:
         return 0
     return served.most or (tuning.largest if tuning else CONSERVATIVE)
-
-
-def read_labels(path: str | os.PathLike[str] | None) -> tuple[str, ...]:
-    """Names of the classes, one a line. DataError."""
-    if path is None:
-        return ()
-    try:
-        names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}", remedy="give a text file with a class a line") from None
-    if not names or not all(names):
-        where = f"line {names.index('') + 1} is empty" if names else "it is empty"
-        raise DataError(f"{path}: {where}", remedy="give a text file with a class a line")
-    return names
 
 
 def labelled(served: Served, classes: tuple[str, ...]) -> frozenset[str]:

@@ -61,7 +61,7 @@ def tuned(bench: Bench, served: Served, precisions: Sequence[str], where: str) -
 def measured_names(bench: Bench, served: Served, precisions: Sequence[str]) -> set[str]:
     """The subjects whose figures hold for what is served."""
     if served.platform == PLAN:
-        return {s.name for s in bench.subjects if bench.on_gpu and is_engine(s, served)}
+        return {s.name for s in bench.subjects if bench.on_gpu and is_same(s, served)}
     own = [s for s in bench.subjects if s.model == served.model]
     if not precisions:
         return set() if bench.on_gpu else {s.name for s in own}
@@ -69,7 +69,7 @@ def measured_names(bench: Bench, served: Served, precisions: Sequence[str]) -> s
     return {s.name for s in own if s.precision == wanted}
 
 
-def is_engine(subject: Subject, served: Served) -> bool:
+def is_same(subject: Subject, served: Served) -> bool:
     """Whether an engine was measured that is the same by network, size and precision, as far as these are known."""
     same = [(subject.model, served.model), (subject.precision.strip("?"), served.precision)]
     return subject.bytes == served.bytes and all(a == b for a, b in same if a and b)

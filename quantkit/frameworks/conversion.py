@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.errors import BackendError, ModelError, UsageError
+from quantkit.errors import BackendError, ModelError, UsageError, first_line
 from quantkit.frameworks.silence import silenced
 
 LEAST_OPSET, DEFAULT_OPSET, MOST_OPSET = 13, 17, 18
@@ -104,9 +104,3 @@ def counting_anew(module: Any) -> Iterator[None]:
     finally:
         if before is not None:
             module.INTERNAL_NAME = max(before, module.INTERNAL_NAME)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a long message."""
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

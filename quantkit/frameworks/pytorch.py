@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from quantkit.errors import BackendError, ModelError, UsageError
+from quantkit.errors import BackendError, ModelError, UsageError, first_line
 from quantkit.frameworks.torch_exporters import Exporter, Request, chosen, export, flattened, plain_attention
 from quantkit.frameworks.value import Exported, Shape, example_of
 from quantkit.plugin import load_plugin
@@ -272,9 +272,3 @@ def deepest(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a long message."""
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__

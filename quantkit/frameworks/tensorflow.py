@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from quantkit.errors import ModelError, UsageError
+from quantkit.errors import ModelError, UsageError, first_line
 from quantkit.frameworks import layout
-from quantkit.frameworks.conversion import Source, convert, first_line, opset_of, require_tensorflow, tensorflow
+from quantkit.frameworks.conversion import Source, convert, opset_of, require_tensorflow, tensorflow
 from quantkit.frameworks.silence import silenced
 from quantkit.frameworks.value import Exported, Shape, example_of
 from quantkit.values import Array, Batch

@@ -96,6 +96,11 @@ def names_are_text(graph: onnx.GraphProto) -> bool:
     return all(isinstance(text, str) for text in texts)
 
 
+def node_name(node: onnx.NodeProto) -> str:
+    """A node's name; its first output where it has none."""
+    return str(node.name or next((name for name in node.output if name), ""))
+
+
 def as_input(value: onnx.ValueInfoProto) -> ModelInput:
     """Name, dtype and shape of a graph input."""
     tensor = value.type.tensor_type

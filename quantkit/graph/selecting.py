@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from quantkit.errors import UsageError
-from quantkit.graph.model import Model
+from quantkit.graph.model import Model, node_name
 
 
 def node_names(model: Model) -> dict[str, str]:
-    """Node name → operator, named as in `named`."""
-    return {
-        node.name or next((name for name in node.output if name), ""): node.op_type for node in model.proto.graph.node
-    }
+    """Node name → operator, named by `node_name`."""
+    return {node_name(node): node.op_type for node in model.proto.graph.node}
 
 
 def matching(patterns: Sequence[str], operators: Mapping[str, str]) -> tuple[frozenset[str], tuple[str, ...]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.model import Model
+from quantkit.graph.model import Model, node_name
 from quantkit.graph.wiring import known_weights
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Twin:
     def match(self, node: onnx.NodeProto) -> str | None:
         """What the float network calls a node."""
         found = self.node(node)
-        return None if found is None else key(found)
+        return None if found is None else node_name(found)
 
     def weight(self, name: str, place: int) -> str:
         """What the float network calls a weight; empty where it has none."""
@@ -60,8 +60,3 @@ class Twin:
         if np.array_equal(values, numpy_helper.to_array(own, str(model.folder))):
             return None
         return numpy_helper.from_array(np.ascontiguousarray(values), name)
-
-
-def key(node: onnx.NodeProto) -> str:
-    """A node's name; its first output where it has none."""
-    return str(node.name or next((name for name in node.output if name), ""))

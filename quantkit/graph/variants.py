@@ -22,11 +22,11 @@ import numpy as np
 
 from quantkit.errors import ModelError
 from quantkit.graph.inserting import fresh, names_of
-from quantkit.graph.model import DTYPES, Model
+from quantkit.graph.model import DTYPES, Model, node_name
 from quantkit.graph.pairs import Found, Grid, find_pairs, is_qdq
 from quantkit.graph.restoring import restored_weights
 from quantkit.graph.tensors import derived_from_constants, reaching_outputs
-from quantkit.graph.twin import Twin, key
+from quantkit.graph.twin import Twin
 from quantkit.graph.weights import copied_but
 from quantkit.graph.wiring import known_weights
 
@@ -196,7 +196,7 @@ class Variants:
 
     def makers(self) -> Mapping[str, str]:
         """Tensor → the node that makes it."""
-        return {made: key(node) for node in self._graph.node if not is_qdq(node) for made in node.output if made}
+        return {made: node_name(node) for node in self._graph.node if not is_qdq(node) for made in node.output if made}
 
     def _clipping(self) -> Iterable[tuple[str, onnx.NodeProto]]:
         """Relu and Clip of the float network that the file lacks: tools leave them to the range of the pair."""
@@ -239,7 +239,7 @@ class Variants:
         for number in sorted({number for number, place in part.floats if place != LAST} | {part.number}):
             node = onnx.NodeProto()
             node.CopyFrom(self._graph.node[number])
-            node.name = f"{key(node)}{TWIN}"
+            node.name = f"{node_name(node)}{TWIN}"
             for place, name in enumerate(node.input):
                 node.input[place] = part.floats.get((number, place), f"{name}{TWIN}" if name in made else name)
             made.update(node.output)
@@ -270,7 +270,7 @@ class Variants:
 
     def _part(self, number: int, node: onnx.NodeProto, floats: dict[tuple[int, int], str]) -> Part:
         quantized = {place: name for (n, place), name in floats.items() if n == number}
-        name = key(node)
+        name = node_name(node)
         weights = tuple(place for place, source in quantized.items() if source in self._constants)
         twin = self._plain.match(node) if self._plain else None
         parameters = 0

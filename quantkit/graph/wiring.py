@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quantkit.graph.model import node_name
 from quantkit.graph.tensors import FEW_BYTES, derived_from_constants, element_types, inferred, shapes
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ class Wiring:
 
     def name(self, number: int) -> str:
         """A node's name; its first output where it has none."""
-        node = self.nodes[number]
-        return node.name or next((name for name in node.output if name), "")
+        return node_name(self.nodes[number])
 
     def maker(self, tensor: str) -> onnx.NodeProto | None:
         """The node that makes a tensor; None for inputs and weights."""

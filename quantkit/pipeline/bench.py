@@ -16,7 +16,7 @@ import numpy as np
 
 from quantkit.artifact import canonical_json, sha256_of
 from quantkit.backends.tensorrt.messages import silent
-from quantkit.engine_record import read_record
+from quantkit.engine_record import is_engine, read_record
 from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, has_qdq, load_model
 from quantkit.pipeline.build import build, scales_for
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from quantkit.backends.tensorrt.options import BuildOptions
     from quantkit.pipeline.build import BuiltEngine
 
-ENGINES = frozenset({".engine", ".plan", ".trt"})
 DEFAULT_BATCHES = (1, 8, 32)
 DEFAULT_STREAMS = (1, 2)
 PRECISIONS = ("fp32", "tf32", "fp16", "int8")
@@ -81,8 +80,8 @@ def bench(
     if not subjects:
         raise UsageError("nothing to measure", remedy="give engines, or an ONNX model")
     paths = list(dict.fromkeys(Path(subject) for subject in subjects))
-    engines = [path for path in paths if path.suffix in ENGINES]
-    models = [path for path in paths if path.suffix not in ENGINES]
+    engines = [path for path in paths if is_engine(path)]
+    models = [path for path in paths if not is_engine(path)]
     reason = why_no_gpu(options.device)
     if reason is not None:
         if engines:

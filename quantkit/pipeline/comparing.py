@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from quantkit.errors import ModelError
+from quantkit.errors import ModelError, first_line
 from quantkit.frameworks.value import Exported, drawn
 from quantkit.graph import Model
 from quantkit.values import Array
@@ -75,14 +75,14 @@ def reference(found: Exported, inputs: Any, batch: int) -> Sequence[Array]:
         return found.run(inputs)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ModelError(
-            f"the network itself does not run at batch {batch}: {str(error).strip().splitlines()[0][:300]}",
+            f"the network itself does not run at batch {batch}: {first_line(error)}",
             remedy="--fixed-batch N exports it for the one batch size that it is made for",
         ) from error
 
 
 def ran(session: Any, inputs: Any, batch: int, found: Exported) -> Sequence[Array]:
     """onnxruntime's outputs. ModelError where the graph does not run in this batch size."""
-    from quantkit.backends.onnxruntime import first_line, from_onnxruntime
+    from quantkit.backends.onnxruntime import from_onnxruntime
 
     try:
         outputs: Sequence[Array] = session.run(None, dict(inputs))

@@ -128,9 +128,11 @@ def is_array(data: Any) -> bool:
 
 
 def batch_for(subjects: Sequence[Subject]) -> int:
-    """Samples a batch: about 32, and whole batches for models that are fixed to some."""
+    """Samples a batch: about 32, whole batches for models that are fixed to some, and no more than engines take."""
     fixed = max((s.limits.low for s in subjects if s.limits.low == s.limits.high), default=1)
-    return fixed * max(1, DEFAULT_BATCH // fixed)
+    highs = (s.limits.high for s in subjects if s.limits.low != s.limits.high)
+    most = min((high for high in highs if high is not None), default=DEFAULT_BATCH)
+    return fixed * max(1, min(DEFAULT_BATCH, most) // fixed)
 
 
 def spec_for(subjects: Sequence[Subject], asked: str | Path | Preprocess | None, data: Any) -> ChosenSpec:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import check_writable, not_writable
-from quantkit.errors import ModelError, UsageError
+from quantkit.errors import ModelError, UsageError, first_line
 from quantkit.frameworks.pytorch import TorchOptions, load_torch, require_torch
 from quantkit.frameworks.pytorch import exported as torch_exported
 from quantkit.frameworks.tensorflow import TfOptions
@@ -164,7 +164,7 @@ def check(path: Path, found: Exported) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(
-            f"{found.exporter} of {found.source} wrote no valid ONNX: {str(error).strip().splitlines()[0]}",
+            f"{found.exporter} of {found.source} wrote no valid ONNX: {first_line(error)}",
             remedy="another version of the exporter, or another --opset, may do it",
         ) from None
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
 from quantkit.data import DataOptions, Feed, open_data
+from quantkit.data.opening import whole_batches
 from quantkit.errors import ModelError, UsageError
 from quantkit.evaluation.sensitivity import Sensitivity, TensorError
 from quantkit.graph import Choices, Model, Policy, folded, has_qdq, load_model, with_qdq
@@ -111,7 +112,7 @@ def layers(
     if data is None:
         return without_data(subject, started)
     spec = choose_spec(preprocess, source, data)
-    feed, applied = open_data(data, source.inputs, spec.spec, options.data)
+    feed, applied = open_data(data, source.inputs, spec.spec, filling(options.data, source))
     told = spec.with_applied(applied)
     phase("tensors")
     tensors = tensor_errors(subject, feed, options)
@@ -150,6 +151,12 @@ def float_network(model: str | os.PathLike[str] | Model) -> Model:
             remedy=f"give the float model that it was made of: quantkit layers FLOAT.onnx --against {source.path}",
         )
     return source
+
+
+def filling(options: DataOptions, source: Model) -> DataOptions:
+    """At most so many samples, in whole batches where the network is fixed to some."""
+    limit = options.limit
+    return options if limit is None else replace(options, limit=whole_batches(limit, source.inputs))
 
 
 def refuse_unmeasurable(statistics: Any, table: Any, against: Any, data: Any, options: LayersOptions) -> None:

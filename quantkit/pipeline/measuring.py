@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -117,7 +118,7 @@ def verdict(bench: Bench) -> tuple[str, ...]:
 
 def verdict_of_one(bench: Bench) -> list[str]:
     """What the figures of one network say."""
-    by_precision = {s.precision: s for s in bench.subjects}
+    by_precision = fastest(bench)
     found = [compared(bench, by_precision, "fp16", ("tf32", "fp32")), tf32_was_on(bench, by_precision)]
     int8 = by_precision.get("int8")
     if int8 is not None:
@@ -126,6 +127,16 @@ def verdict_of_one(bench: Bench) -> list[str]:
             found.append(f"the INT8 engine holds no INT8 layer{alias}")
         found.append(compared(bench, by_precision, "int8", ("fp16", "tf32", "fp32")))
     return [*filter(None, found), *recommended(bench)]
+
+
+def fastest(bench: Bench) -> dict[str, Subject]:
+    """Precision → the subject that is fastest at the largest batch: INT8 may come by a table and by Q/DQ."""
+    found: dict[str, tuple[float, Subject]] = {}
+    for subject in bench.subjects:
+        time = bench.median(subject.name, bench.batches[-1])
+        if subject.precision not in found or (time is not None and time < found[subject.precision][0]):
+            found[subject.precision] = (math.inf if time is None else time, subject)
+    return {precision: subject for precision, (_, subject) in found.items()}
 
 
 def compared(bench: Bench, subjects: Mapping[str, Subject], precision: str, others: Sequence[str]) -> str | None:

@@ -23,6 +23,7 @@ from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.data import Feed
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
+from quantkit.numerics import decibels, share
 from quantkit.values import Batch
 
 if TYPE_CHECKING:
@@ -77,16 +78,6 @@ class Noise:
     def local_db(self) -> float:
         """SQNR of the pair in dB."""
         return decibels(self.local)
-
-
-def share(noise: float, signal: float) -> float:
-    """noise/signal; 0 for 0/0."""
-    return noise / signal if signal else (math.inf if noise else 0.0)
-
-
-def decibels(ratio: float) -> float:
-    """Noise over signal → dB: inf for none, −inf for noise without end."""
-    return math.inf if ratio == 0.0 else -math.inf if math.isinf(ratio) else 0.0 - 10.0 * math.log10(ratio)
 
 
 class Measuring:

@@ -23,12 +23,14 @@ import numpy as np
 
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.data import DataOptions, open_data
+from quantkit.data.opening import whole_batches
 from quantkit.errors import DataError, ModelError
 from quantkit.evaluation.sensitivity import told
 from quantkit.graph import Model, has_qdq, load_model, write_model
 from quantkit.graph.showing import showing, shown_tensors
 from quantkit.job.preparing import choose_spec
-from quantkit.pipeline.noise import Sums, decibels
+from quantkit.numerics import decibels
+from quantkit.pipeline.noise import Sums
 from quantkit.preprocess import Preprocess
 from quantkit.values import Array, Batch
 from quantkit.view import Block, Remarks, Shown, Table
@@ -81,7 +83,7 @@ def parity(
             remedy="give a Q/DQ model, for example of quantkit quantize",
         )
     spec = choose_spec(preprocess, source, data).spec
-    feed, _ = open_data(data, source.inputs, spec, DataOptions(limit=SAMPLES))
+    feed, _ = open_data(data, source.inputs, spec, DataOptions(limit=whole_batches(SAMPLES, source.inputs)))
     first = next(feed.portions(), None)
     if first is None:
         raise DataError("the data yields no samples", remedy="give at least one readable sample")

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from quantkit.errors import UsageError
 from quantkit.evaluation.sensitivity import LayerError, TensorError, told
 from quantkit.graph.variants import QuantizedLayer, Variants
-from quantkit.pipeline.noise import Candidate, Measuring, Noise, share
+from quantkit.numerics import share
+from quantkit.pipeline.noise import Candidate, Measuring, Noise
 
 ALL, NONE = "all layers", "no layer"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.artifact import sha256_of
-from quantkit.engine_record import read_record
+from quantkit.engine_record import is_engine, read_record
 from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.evaluation.value import Kind
 from quantkit.graph import Model, has_qdq, load_model
@@ -26,7 +26,6 @@ from quantkit.values import ModelInput
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.engine import Engine
 
-ENGINES = frozenset({".engine", ".plan", ".trt"})
 FEEDABLE = frozenset(DTYPES.values()) - {"bfloat16"}
 
 
@@ -91,7 +90,7 @@ def open_subjects(models: Sequence[str | os.PathLike[str]], held: ExitStack, how
 def open_subject(text: str, held: ExitStack, how: Opening) -> Subject:
     """One model by what the user wrote."""
     path = Path(text)
-    if path.suffix.lower() in ENGINES:
+    if is_engine(path):
         return of_engine(path, held, how.device, how.allow_code)
     model, plus, table = text.rpartition("+")
     if plus and model.lower().endswith(".onnx") and not path.exists():
@@ -143,6 +142,10 @@ def of_table(path: Path, table: Path, min_coverage: float) -> Subject:
     )
 
 
+INT8_PRECISIONS = frozenset({"int8", "best"})
+"""What an engine is asked for, of which INT8 layers can be expected."""
+
+
 def of_engine(path: Path, held: ExitStack, device: int, allow_code: bool) -> Subject:
     """An engine. BackendError where TensorRT or a GPU is missing, or the engine is of another."""
     from quantkit.backends.tensorrt.engine import Engine
@@ -154,7 +157,7 @@ def of_engine(path: Path, held: ExitStack, device: int, allow_code: bool) -> Sub
     layers = None
     if record is not None and record.sha256 != digest:
         notes = (f"the record beside {path.name} is of another engine, and is not used",)
-    elif record is not None and record.layers:
+    elif record is not None and record.layers and record.precision in INT8_PRECISIONS:
         int8 = sum(layer.precision == "INT8" for layer in record.layers)
         layers = (int8, int8 + sum(layer.reason is not None for layer in record.layers))
     return Subject(

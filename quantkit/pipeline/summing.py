@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from quantkit._version import __version__
+from quantkit.artifact import sha256_of
 from quantkit.errors import DataError
 from quantkit.evaluation.answers import Answers, agreement, confidence
 from quantkit.evaluation.classes import class_drops, confusions, most_changed, most_changed_scores
@@ -179,11 +180,12 @@ def all_notes(scoring: Scoring, context: Context) -> tuple[str, ...]:
 
 def provenance(scoring: Scoring, context: Context) -> dict[str, Any]:
     """What decides about the figures."""
-    labels = scoring.labels
+    labels, classes = scoring.labels, class_labels(scoring)
     return {
         "quantkit": __version__,
         "data": dict(context.data),
         "labels": labels.source if labels else None,
+        "labels_sha256": None if classes is None else sha256_of(classes.astype("<i8").tobytes()),
         "preprocess": context.spec.document,
         "preprocess_from": context.spec.source,
         "runs_on": sorted({speed.where for speed in context.speeds if speed}),

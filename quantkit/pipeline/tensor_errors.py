@@ -21,8 +21,7 @@ from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.evaluation.sensitivity import TensorError
 from quantkit.graph.pairs import Grid
 from quantkit.graph.variants import QuantizedWeight, Variants, limits, on_grid
-from quantkit.numerics import LEVELS
-from quantkit.pipeline.noise import decibels, share
+from quantkit.numerics import LEVELS, decibels, share
 from quantkit.rules import Mse, mean_square, places_in, squared_error
 
 if TYPE_CHECKING:

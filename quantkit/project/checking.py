@@ -1,38 +1,20 @@
-"""What a late step would refuse, refused before the first one: a name that is none, a file that is not there."""
+"""What a late step would refuse of this model, refused before the first one: metrics, labels, shapes, a missing GPU."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from quantkit.data.classes import read_classes
-from quantkit.errors import BackendError, UsageError
+from quantkit.errors import BackendError
 from quantkit.evaluation.metrics import metric_named
-from quantkit.graph import Policy, WeightForm
 from quantkit.pipeline.bench import why_no_gpu
-from quantkit.pipeline.repairing import settled
 from quantkit.project.plan import Plan, file_identity
-from quantkit.rules import as_rules
 
 
 def refuse_late_faults(plan: Plan) -> None:
     """UsageError, DataError (labels, classes), BackendError (engines are asked for, and there is no GPU)."""
-    refuse_scales(plan)
     refuse_metrics(plan)
     refuse_engines(plan)
-
-
-def refuse_scales(plan: Plan) -> None:
-    """What `calibrate` and `quantize` would refuse."""
-    chosen = plan.settings.quantize
-    if plan.settings.rule is not None and len(as_rules(plan.settings.rule)) > 1:
-        raise UsageError(
-            f"{plan.settings.rule}: table and Q/DQ model have one rule",
-            remedy="name one, or best, which chooses for every tensor",
-        )
-    settled(chosen.repairs, statistics=True, data=True)
-    Policy.named(chosen.policy)
-    if chosen.weights is not None:
-        WeightForm.named(chosen.weights)
 
 
 def refuse_metrics(plan: Plan) -> None:
@@ -47,12 +29,9 @@ def refuse_metrics(plan: Plan) -> None:
 
 def refuse_engines(plan: Plan) -> None:
     """What `build` would refuse, also where nothing is built for want of a GPU."""
-    from quantkit.backends.tensorrt.options import Precision
     from quantkit.backends.tensorrt.shapes import parse_shapes
 
     settings = plan.settings
-    for name in settings.build.precisions:
-        Precision.named(name)
     parse_shapes(settings.build.shapes, plan.model.inputs)
     if settings.gpu and (reason := why_no_gpu(0)):
         raise BackendError(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from quantkit.artifact import canonical_json, sha256_of
-from quantkit.errors import BackendError, QuantkitError, TableError
+from quantkit.errors import BackendError, TableError
+from quantkit.export.tuning import read_bench
 from quantkit.pipeline.bench import BenchOptions, bench, machine_name, shapes_over, why_no_gpu
-from quantkit.pipeline.measuring import Bench, Latency, Subject, Throughput
+from quantkit.pipeline.measuring import Bench
 from quantkit.project.plan import Plan
+from quantkit.project.steps import Steps
 from quantkit.project.store import Outcome
 
 if TYPE_CHECKING:
@@ -22,16 +23,6 @@ if TYPE_CHECKING:
 BENCH = "bench.json"
 QDQ = "qdq"
 """What the engine of the Q/DQ model is called, among the precisions."""
-
-
-class Takes(Protocol):
-    """The steps of a run."""
-
-    plan: Plan
-    notes: list[str]
-
-    def take(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], tuple[str, ...]]) -> Outcome:
-        """Do a step, or reuse it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +35,7 @@ class Engines:
     digest: str | None = None
 
 
-def engines_of(steps: Takes, table: Outcome | None, model: Outcome) -> Engines:
+def engines_of(steps: Steps, table: Outcome | None, model: Outcome) -> Engines:
     """Build and time, where there is a GPU."""
     settings = steps.plan.settings
     reason = "" if settings.gpu is False else why_no_gpu(0)
@@ -69,7 +60,7 @@ def engines_of(steps: Takes, table: Outcome | None, model: Outcome) -> Engines:
     return Engines(engines, files, read_bench(timed.file(BENCH)), digest)
 
 
-def engine_step(steps: Takes, name: str, table: Outcome | None, model: Outcome, machine: str) -> Outcome:
+def engine_step(steps: Steps, name: str, table: Outcome | None, model: Outcome, machine: str) -> Outcome:
     """One engine. The timing cache stays in the output folder, for the next one."""
     from quantkit.pipeline.build import build
 
@@ -107,35 +98,19 @@ def options_for(plan: Plan, name: str) -> BuildOptions:
     )
 
 
-def bench_step(steps: Takes, built: list[Outcome], engines: tuple[Path, ...], machine: str) -> Outcome:
+def bench_step(steps: Steps, built: list[Outcome], engines: tuple[Path, ...], machine: str) -> Outcome:
     """Time the engines side by side."""
     chosen = steps.plan.settings.bench
     options = BenchOptions(batches=chosen.batches, streams=chosen.streams, seconds=chosen.seconds)
 
     def work(folder: Path) -> tuple[str, ...]:
         made = bench(engines, options=options)
+        one = tuple(
+            replace(s, model=steps.plan.model.sha256) for s in made.subjects
+        )  # the Q/DQ model is the network too
+        made = replace(made, subjects=one)
         (folder / BENCH).write_text(json.dumps(asdict(made), indent=2) + "\n", encoding="utf-8")
         return made.notes
 
     inputs = {"engines": [o.digest for o in built], "options": chosen.model_dump(mode="json"), "machine": machine}
     return steps.take("bench", inputs, work)
-
-
-def read_bench(path: Path) -> Bench:
-    """What `bench_step` wrote. QuantkitError where it is damaged."""
-    try:
-        return parsed_bench(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise QuantkitError(f"{path} is damaged: {error}", remedy="run with --clean") from None
-
-
-def parsed_bench(content: Mapping[str, Any]) -> Bench:
-    """A bench out of its JSON. KeyError, TypeError."""
-    return Bench(
-        content["machine"],
-        content["on_gpu"],
-        tuple(Subject(**entry) for entry in content["subjects"]),
-        tuple(Latency(**entry) for entry in content["latencies"]),
-        tuple(Throughput(**entry) for entry in content["throughputs"]),
-        tuple(content["notes"]),
-    )

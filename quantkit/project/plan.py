@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from quantkit.graph import Model, load_model
 from quantkit.job.preparing import ChosenSpec, choose_spec
 from quantkit.job.target import target_version
 from quantkit.pipeline.quantize import refuse_quantized
+from quantkit.pipeline.repairing import settled
 from quantkit.project.settings import Settings
 from quantkit.project.store import refuse_foreign
+from quantkit.rules import as_rules
 from quantkit.tensorrt_version import number_text
+from quantkit.values import ModelInput
 
 WITHOUT_TABLES = 11
 """The first TensorRT that reads no calibration tables."""
@@ -85,6 +88,7 @@ def planned(settings: Settings) -> Plan:
     if settings.model is None or settings.data is None:
         missing = "model" if settings.model is None else "data"
         raise UsageError(f"no {missing} is given", remedy="quantkit run MODEL --data DATA, or quantkit init for a file")
+    refuse_unknown(settings)
     model = load_model(settings.model)
     refuse_quantized(model)
     output = Path(settings.output) if settings.output else model.path.with_suffix(".run")
@@ -96,12 +100,13 @@ def planned(settings: Settings) -> Plan:
         batch_size=chosen.batch_size,
         skip_corrupt=chosen.skip_corrupt,
     )
-    calibration = sources(model, settings.data, settings.preprocess, reading)
+    calibration = sources(model, model.inputs, settings.data, settings.preprocess, reading)
     notes = [*([calibration.spec.warning] if calibration.spec.warning else [])]
     if settings.evaluate.data is None:
         notes.append("accuracy is measured on the calibration data, which flatters INT8: give others with --val")
     validation = sources(
         model,
+        tuple(ModelInput(i.name, i.dtype, (None, *i.shape[1:])) if i.shape else i for i in model.inputs),
         settings.evaluate.data or settings.data,
         settings.preprocess,
         DataOptions(limit=settings.evaluate.limit, skip_corrupt=settings.evaluate.skip_corrupt, whole=True),
@@ -119,10 +124,24 @@ def planned(settings: Settings) -> Plan:
     return plan
 
 
-def sources(model: Model, source: str, preprocess: str | None, options: DataOptions) -> Sources:
-    """Data with its preprocessing settled. DataError where it is empty."""
+def refuse_unknown(settings: Settings) -> None:
+    """UsageError for names that a later step would refuse, after the work of those before it."""
+    from quantkit.backends.tensorrt.options import Precision
+
+    if settings.rule is not None and len(found := as_rules(settings.rule)) > 1:
+        raise UsageError(f"{len(found)} rules are given: {settings.rule}", remedy="give one, for table and Q/DQ model")
+    settled(settings.quantize.repairs, statistics=True, data=True)
+    for name in settings.build.precisions:
+        Precision.named(name)
+
+
+def sources(
+    model: Model, inputs: Sequence[ModelInput], source: str, preprocess: str | None, options: DataOptions
+) -> Sources:
+    """Data with its preprocessing settled. inputs: as it is read for them; evaluation fills up batches that a model is
+    fixed to, calibration leaves samples out. DataError where it is empty."""
     spec = choose_spec(preprocess, model, source)
-    feed, applied = open_data(source, model.inputs, spec.spec, options)
+    feed, applied = open_data(source, inputs, spec.spec, options)
     if feed.samples == 0:
         raise DataError(f"{source} is empty", remedy="give at least one sample")
     stamps = [[stamp.name, stamp.size, stamp.modified_ns] for stamp in feed.stamps()]
@@ -144,6 +163,7 @@ def file_identity(path: str | None) -> str | None:
     place = Path(path)
     try:
         files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
-        return sha256_of(text_bytes(canonical_json([[p.name, sha256_of(p.read_bytes())] for p in files])))
+        told = [[str(p.relative_to(place.parent)), sha256_of(p.read_bytes())] for p in files]
+        return sha256_of(text_bytes(canonical_json(told)))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}", remedy="check the path") from None

@@ -9,7 +9,6 @@ Each step is done again only when something that decides about it has changed.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,8 +18,6 @@ from quantkit.artifact import text_bytes
 from quantkit.evaluation.document import document as document_of
 from quantkit.evaluation.document import parsed
 from quantkit.evaluation.value import Evaluation
-from quantkit.graph import WeightForm
-from quantkit.histogram import HistogramMode
 from quantkit.job.options import CalibrateOptions
 from quantkit.pipeline.calibrate import calibrate
 from quantkit.pipeline.evaluate import evaluate
@@ -32,9 +29,10 @@ from quantkit.pipeline.settling import EvaluateOptions
 from quantkit.pipeline.statistics import tables_from
 from quantkit.project.checking import refuse_late_faults
 from quantkit.project.engines import Engines, engines_of
-from quantkit.project.plan import Plan, file_identity, planned
+from quantkit.project.plan import file_identity, planned
 from quantkit.project.recommendation import recommendation
 from quantkit.project.settings import Settings
+from quantkit.project.steps import Step, Steps
 from quantkit.project.store import Outcome, Store
 from quantkit.report.html import evaluation_page
 from quantkit.statistics import read_statistics, write_statistics
@@ -42,18 +40,6 @@ from quantkit.view import Block, Shown
 
 DEFAULT_RULE = "mse"
 """Of table and Q/DQ model: it lost least on every network that was measured (benchmarks/results/accuracy.md)."""
-EVALUATION = "evaluation.json"
-REPORT = "report.html"
-SAID = "said.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step as it went. seconds: 0 where it was reused."""
-
-    name: str
-    reused: bool
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +57,6 @@ class Run(Shown):
 
     def _view_(self) -> Sequence[Block]:
         return self.recommendation, *self.evaluation._view_()
-
-
-class Steps:
-    """The steps of a run, one after the other, with what was said and how long each took."""
-
-    def __init__(self, plan: Plan, store: Store, phase: Callable[[str], None], progress: Callable[[str], Progress]):
-        self.plan, self._store = plan, store
-        self._phase, self.progress = phase, progress
-        self.taken: list[Step] = []
-        self.notes: list[str] = list(plan.notes)
-
-    def take(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], tuple[str, ...]]) -> Outcome:
-        """Do a step, or reuse it; what `work` says is said again when it is reused."""
-
-        def noted(folder: Path) -> None:
-            self._phase(name)
-            said = work(folder)
-            (folder / SAID).write_bytes(text_bytes(json.dumps(said, ensure_ascii=False)))
-
-        started = time.monotonic()
-        outcome = self._store.done(name, inputs, noted)
-        self.taken.append(Step(name, outcome.reused, 0.0 if outcome.reused else time.monotonic() - started))
-        self.notes += json.loads(outcome.file(SAID).read_text(encoding="utf-8"))
-        return outcome
 
 
 def run(
@@ -126,14 +88,21 @@ def done(steps: Steps, store: Store) -> Run:
     engines = engines_of(steps, table, model)
     report = report_step(steps, statistics, table, model, engines)
     names = plan.published()
-    shown = {names["statistics"]: statistics, names["model"]: model, EVALUATION: report, REPORT: report}
+    shown = {
+        names["statistics"]: statistics,
+        names["model"]: model,
+        names["evaluation"]: report,
+        names["report"]: report,
+    }
     if table is not None:
         shown |= {names["table"]: table, f"{names['table']}.json": table}
     sources = {name: outcome.file(name) for name, outcome in shown.items()}
     sources |= {p.name: p for p in model.folder.iterdir() if p.name.startswith(names["model"])}
     sources |= {path.name: path for path in engines.files}
     published = dict(zip(sources, store.publish(sources), strict=True))
-    found = parsed(json.loads(published[EVALUATION].read_text(encoding="utf-8")), str(published[EVALUATION]))
+    store.withdraw(plan.stem, published.keys())
+    document = published[names["evaluation"]]
+    found = parsed(json.loads(document.read_text(encoding="utf-8")), str(document))
     said = recommendation(found, engines.bench)
     notes = tuple(dict.fromkeys(steps.notes))
     return Run(tuple(steps.taken), found, engines.bench, said, published, notes, (*plan.warnings, *found.warnings))
@@ -145,7 +114,7 @@ def statistics_step(steps: Steps) -> Outcome:
     chosen, data = plan.settings.calibrate, plan.calibration
 
     def work(folder: Path) -> tuple[str, ...]:
-        options = CalibrateOptions(data=data.options, histogram=HistogramMode(chosen.histogram), backend="onnxruntime")
+        options = CalibrateOptions(data=data.options, histogram=chosen.histogram, backend="onnxruntime")
         made = calibrate(
             plan.model.path, data.source, rules="minmax", preprocess=data.spec.spec, options=options,
             progress=steps.progress("calibrating"),
@@ -186,10 +155,10 @@ def model_step(steps: Steps, statistics: Outcome) -> Outcome:
     def work(folder: Path) -> tuple[str, ...]:
         options = QuantizeOptions(
             rule=rule,
-            policy=chosen.policy,  # type: ignore[arg-type]  # a name is settled there
+            policy=chosen.policy,
             exclude=chosen.exclude,
             include=chosen.include,
-            weights=None if chosen.weights is None else WeightForm.named(chosen.weights),
+            weights=chosen.weights,
             fp16=chosen.fp16,
             repairs=repairs,
             data=data.options,
@@ -238,13 +207,13 @@ def report_step(steps: Steps, statistics: Outcome, table: Outcome | None, model:
             told, statistics=read_statistics(statistics.file(names["statistics"])), bench=engines.bench
         )
         text = json.dumps(document_of(made), indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / EVALUATION).write_bytes(text_bytes(f"{text}\n"))
-        (folder / REPORT).write_bytes(text_bytes(page))
+        (folder / names["evaluation"]).write_bytes(text_bytes(f"{text}\n"))
+        (folder / names["report"]).write_bytes(text_bytes(page))
         return made.notes
 
     known = data.identity
     inputs: dict[str, Any] | None = None
-    if known is not None:
+    if known is not None and wanted.tells_all:
         inputs = {
             "model": plan.model.sha256,
             "Q/DQ model": model.digest,

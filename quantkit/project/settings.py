@@ -6,14 +6,17 @@ Paths in the file are meant from its own folder. Every key has a default but `mo
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantkit.errors import UsageError
+from quantkit.graph import Policy, WeightForm
+from quantkit.histogram import HistogramMode
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,7 +43,7 @@ class Calibrate(Section):
     shuffle: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Count | None = None
-    histogram: Literal["tensorrt", "invariant"] = "tensorrt"
+    histogram: HistogramMode = HistogramMode.TENSORRT
     tensorrt_version: str | None = None
     skip_corrupt: bool = False
 
@@ -48,11 +51,11 @@ class Calibrate(Section):
 class Quantize(Section):
     """How the Q/DQ model is made."""
 
-    policy: str = "tensorrt"
+    policy: Policy = Policy.TENSORRT
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     repairs: tuple[str, ...] | None = None
-    weights: str | None = None
+    weights: WeightForm | None = None
     fp16: bool = False
 
 
@@ -83,6 +86,13 @@ class Evaluate(Section):
     limit: Count | None = None
     skip_corrupt: bool = False
     max_drop: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether options and data identify the figures: they say nothing of the code of a metric, and of labels of
+        boxes only where these are given."""
+        own = [text for text in self.metrics if not re.fullmatch(r"top\d+(@.*)?", text)]
+        return not own or (self.labels is not None and all(re.fullmatch(r"yolo(:\w+)?(@.*)?", text) for text in own))
 
 
 class Settings(Section):

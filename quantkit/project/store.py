@@ -10,11 +10,13 @@ leaves nothing: it works in a folder of its own, which gets its name when it is 
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,15 +97,13 @@ class Store:
             work(temporary)
             files = {path.name: sha256_of(path.read_bytes()) for path in sorted(temporary.iterdir())}
             (temporary / RECORD).write_text(json.dumps(document | {"files": files}, indent=2) + "\n", encoding="utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)  # it was damaged
-            os.replace(temporary, folder)
+            digest = placed(temporary, folder)
         except OSError as error:
             raise not_writable(folder, error) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         self.prune(name, folder)
-        return Outcome(name, folder, digest_of(files), False)
+        return Outcome(name, folder, digest, False)
 
     def prune(self, name: str, newest: Path) -> None:
         """Remove the oldest outcomes of a step."""
@@ -125,6 +125,20 @@ class Store:
             finally:
                 temporary.unlink(missing_ok=True)
             yield target
+
+    def withdraw(self, stem: str, kept: Collection[str]) -> None:
+        """Remove what earlier runs showed of a model and this one did not make, such as engines without a GPU."""
+        made = {file_number(path) for path in self.folder.glob("*/*")}
+        for path in self.output.glob(f"{glob.escape(stem)}.*"):
+            if path.name not in kept and path.is_file() and file_number(path) in made:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def file_number(path: Path) -> tuple[int, int]:
+    """What all links to one file share."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
@@ -157,6 +171,19 @@ def known(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, AttributeError):
         return None
     return digest_of(files) if whole else None
+
+
+def placed(temporary: Path, folder: Path) -> str:
+    """Give finished work its name; returns the digest. Where another run did the same work meanwhile, its files stay,
+    which are in use; damaged ones go. OSError."""
+    while (there := known(folder)) is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            os.replace(temporary, folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or known(folder) is None:
+                raise
+    return there
 
 
 def digest_of(files: Mapping[str, str]) -> str:

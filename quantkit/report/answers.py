@@ -144,6 +144,6 @@ def sample(change: Changed, models: list[ModelScore]) -> Sample:
 
 
 def answer(model: str, told: str, confidence: float, label: str) -> Answer:
-    """An answer; right or wrong where there is a label."""
-    sure = percent(confidence, 1) if 0.0 <= confidence <= 1.0 else number(confidence)
+    """An answer; right or wrong where there is a label. Scores, which are no classes, have no confidence."""
+    sure = "" if math.isnan(confidence) else percent(confidence, 1) if 0.0 <= confidence <= 1.0 else number(confidence)
     return Answer(model, told, sure, told == label if label else None)

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantkit.evaluation.metrics import metric_name
 from quantkit.evaluation.sensitivity import LayerError, Sensitivity
 from quantkit.evaluation.value import Difference, Evaluation, ModelScore
 from quantkit.pipeline.measuring import Bench
 from quantkit.report.charts import Chart, element, line, name, polygon, rectangle, text_width, words
 from quantkit.report.charts_axes import Scale, bottom_axis, finite, spanning
-from quantkit.report.wording import counted, decibel, metric_name, number, percent, signed
+from quantkit.report.wording import counted, decibel, number, percent, signed
 
 STACKED = 560.0
 """Narrower drawings have the names above the marks."""
@@ -102,7 +103,12 @@ def drops(evaluation: Evaluation, width: float = 960.0) -> Chart:
 def interval(difference: Difference) -> str:
     """`+0.25 (+0.06 … +0.44)`."""
     d = difference
-    return f"{signed(d.value)} ({signed(d.low)} … {signed(d.high)})"
+    return f"{signed(d.value)} {ends(d)}".rstrip()
+
+
+def ends(d: Difference) -> str:
+    """`(+0.06 … +0.44)`; empty where there is no interval."""
+    return "" if math.isnan(d.low) or math.isnan(d.high) else f"({signed(d.low)} … {signed(d.high)})"
 
 
 def budget_line(x: float, layout: Rows, text: str) -> list[str]:
@@ -200,10 +206,11 @@ def significant_ms(value: float) -> str:
 
 
 def gpu_speeds(evaluation: Evaluation) -> tuple[tuple[ModelScore, float], ...]:
-    """Models with their samples a second, where at least two were timed and all on one GPU; else nothing."""
-    timed = tuple((m, m.speed) for m in evaluation.models if m.speed is not None)
-    places = {speed.where for _, speed in timed}
-    if len(timed) < 2 or len(places) > 1 or "processor" in places.pop().lower():
+    """Models with their samples a second, where at least two were timed on one GPU; else nothing."""
+    timed = tuple(
+        (m, m.speed) for m in evaluation.models if m.speed is not None and "processor" not in m.speed.where.lower()
+    )
+    if len(timed) < 2 or len({speed.where for _, speed in timed}) > 1:
         return ()
     return tuple((m, speed.samples_per_second) for m, speed in timed if math.isfinite(speed.samples_per_second))
 

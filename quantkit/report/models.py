@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 
+from quantkit.evaluation.metrics import metric_name
 from quantkit.evaluation.value import Evaluation, ModelScore, OutputError
 from quantkit.pipeline.measuring import Bench
 from quantkit.pipeline.measuring import verdict as bench_verdict
@@ -13,7 +15,6 @@ from quantkit.report.page import Block, Cell, Drawing, Prose, Section, Table, Ve
 from quantkit.report.wording import (
     counted,
     decibel,
-    metric_name,
     number,
     percent,
     probability,
@@ -26,7 +27,7 @@ from quantkit.report.wording import (
 NARROW = 350.0
 LEAST = 1.0
 """Points that an axis of quality spans at least."""
-SHARES = frozenset({"top1", "top5", "top-1", "top-5", "accuracy"})
+SHARES = re.compile(r"top-?\d+|accuracy")
 """Metrics that are shares whatever the difference is about."""
 
 
@@ -59,7 +60,7 @@ def verdict_of(evaluation: Evaluation) -> Verdict:
 
 def metric_text(evaluation: Evaluation, name: str, value: float) -> str:
     """A metric as a percentage where it is a share."""
-    is_share = evaluation.share if name == evaluation.metric else name in SHARES
+    is_share = evaluation.share if name == evaluation.metric else bool(SHARES.fullmatch(name))
     return percent(value) if is_share else significant(value)
 
 
@@ -78,7 +79,7 @@ def models_section(evaluation: Evaluation) -> Section:
     columns["confidence"] = [confidence_cell(evaluation, m) for m in evaluation.models]
     columns["size"] = [Cell(size(m.bytes)) for m in evaluation.models]
     place = common_place(evaluation)
-    columns["samples/s"] = [speed_cell(m, place) for m in evaluation.models]
+    columns["samples/s"] = [speed_cell(m) for m in evaluation.models]
     columns["INT8 layers"] = [int8_cell(m) for m in evaluation.models]
     told = {name: cells for name, cells in columns.items() if any(cell.text for cell in cells)}
     names = [Cell(m.name, "reference" if i == 0 else "") for i, m in enumerate(evaluation.models)]
@@ -103,7 +104,7 @@ def drop_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
     status = ""
     if evaluation.max_drop is not None:
         status = "within" if d.value <= evaluation.max_drop else "over"
-    return Cell(signed(d.value), f"({signed(d.low)} … {signed(d.high)})", status=status)
+    return Cell(signed(d.value), charts_rows.ends(d), status=status)
 
 
 def confidence_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
@@ -122,19 +123,23 @@ def agreement_cell(model: ModelScore) -> Cell:
 
 
 def common_place(evaluation: Evaluation) -> str:
-    """Where and with which batch all speeds were measured, where it is the same for all."""
-    places = {f"batches of {m.speed.batch:,} on {m.speed.where}" for m in evaluation.models if m.speed is not None}
-    return places.pop() if len(places) == 1 else ""
+    """Where and with which batches speeds were measured: of models that share a place, of their kinds where not."""
+    places: dict[str, list[str]] = {}
+    for m in evaluation.models:
+        if m.speed is not None:
+            kinds = places.setdefault(f"batches of {m.speed.batch:,} on {m.speed.where}", [])
+            kinds += [] if m.kind.value in kinds else [m.kind.value]
+    if len(places) < 2:
+        return next(iter(places), "")
+    return "; ".join(f"{place} ({', '.join(kinds)})" for place, kinds in places.items())
 
 
-def speed_cell(model: ModelScore, place: str) -> Cell:
-    """Samples a second, and where unless all share the place; a figure without a place says nothing."""
+def speed_cell(model: ModelScore) -> Cell:
+    """Samples a second, and the time of a batch; where it was measured stands above the table."""
     s = model.speed
     if s is None:
         return Cell("")
-    notes = [] if s.latency_ms is None else [f"{significant(s.latency_ms)} ms"]
-    notes += [] if place else [f"batch {s.batch:,}", s.where]
-    return Cell(number(s.samples_per_second, 0), ", ".join(notes))
+    return Cell(number(s.samples_per_second, 0), "" if s.latency_ms is None else f"{significant(s.latency_ms)} ms")
 
 
 def int8_cell(model: ModelScore) -> Cell:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from quantkit._version import __version__
 from quantkit.report.charts import Chart
-from quantkit.view import well_formed
+from quantkit.view import shortened, well_formed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -228,7 +228,7 @@ def breakable(text: str) -> Markup:
 
 def heading(text: str) -> str:
     """A column's name, its middle left out where it is long: models have their whole names as rows elsewhere."""
-    return text if len(text) <= HEAD else f"{text[: HEAD // 3]}…{text[-2 * HEAD // 3 :]}"
+    return shortened(text, HEAD)
 
 
 def has_long_word(text: str) -> bool:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from quantkit.evaluation.sensitivity import Sensitivity
 from quantkit.histogram import BINS, Histogram
+from quantkit.numerics import decibels, share
 from quantkit.report import charts_plane
 from quantkit.report.page import Cell, Drawing, Gallery, Section, Table
 from quantkit.report.wording import counted, decibel, percent, significant
-from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule, squared_error
+from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule, mean_square, squared_error
 from quantkit.statistics import Statistics
 
 SHOWN_RULES: tuple[Rule, ...] = (Entropy(), Percentile(99.99), Mse(), MinMax())
@@ -39,12 +38,8 @@ def clipping(found: Histogram, rule: Rule) -> Clipping:
         return Clipping(rule.name, threshold, 0.0, math.inf)
     first = min(BINS, math.ceil(threshold / found.width - 1e-9))
     clipped = 0.0 if threshold >= found.amax else float(found.counts[first:].sum()) / found.elements
-    edges = np.arange(BINS) * found.width
-    squares = edges**2 + edges * found.width + found.width**2 / 3.0
-    signal = float(squares @ found.counts) / found.elements
-    error = squared_error(found, threshold)
-    sqnr = math.inf if error == 0.0 else -math.inf if not signal / error else 10.0 * math.log10(signal / error)
-    return Clipping(rule.name, threshold, clipped, sqnr)
+    ratio = share(squared_error(found, threshold), mean_square(found))
+    return Clipping(rule.name, threshold, clipped, decibels(ratio))
 
 
 def worst_tensors(statistics: Statistics, sensitivity: Sensitivity | None, count: int = WORST) -> tuple[str, ...]:

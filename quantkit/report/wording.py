@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -43,11 +42,6 @@ def decibel(value: float, unit: bool = True) -> str:
 def probability(p: float) -> str:
     """`p 0.031`, `p < 0.001`."""
     return "p < 0.001" if p < 0.001 else f"p {p:.2g}" if math.isfinite(p) else f"p {number(p)}"
-
-
-def metric_name(name: str) -> str:
-    """`top1` as people write it: `top-1`."""
-    return re.sub(r"^top(\d+)$", r"top-\1", name)
 
 
 def size(count: int) -> str:

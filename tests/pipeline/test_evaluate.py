@@ -24,7 +24,7 @@ from quantkit.cli.application import app, run
 from quantkit.data import DataOptions
 from quantkit.errors import BackendError, DataError, StaleError, UsageError
 from quantkit.evaluation.document import document, parsed
-from quantkit.evaluation.value import Evaluation, Kind
+from quantkit.evaluation.value import Changed, Evaluation, Kind
 from quantkit.pipeline.compare import compare
 from quantkit.pipeline.evaluate import evaluate
 from quantkit.pipeline.settling import EvaluateOptions
@@ -278,7 +278,7 @@ def test_options_that_contradict_each_other(pair: list[Path], data: Path) -> Non
         evaluate(pair[:1], data, options=EvaluateOptions(names=("a", "b")))
 
 
-def test_a_cococomes_back_as_it_was(pair: list[Path], data: Path) -> None:
+def test_a_document_comes_back_as_it_was(pair: list[Path], data: Path) -> None:
     made = evaluate([*pair, linear(pair[0].parent / "same.onnx")], data, options=EvaluateOptions(max_drop=3.0))
     text = json.dumps(document(made), allow_nan=False)
     again = parsed(json.loads(text), "it")
@@ -289,6 +289,17 @@ def test_a_cococomes_back_as_it_was(pair: list[Path], data: Path) -> None:
     assert entry["interval"][0] <= entry["drop"] <= entry["interval"][1]
     assert json.loads(text)["models"][2]["sqnr_db"] is None
     assert math.isinf(again.models[2].outputs[0].sqnr_db)
+
+
+def test_figures_that_json_has_no_number_for_come_back(pair: list[Path], data: Path) -> None:
+    made = evaluate(pair, data)
+    score = made.models[1]
+    silent = replace(score.outputs[0], sqnr_db=-math.inf)
+    changed = Changed("a", "", "1.5", math.nan, "2.5", math.nan)
+    odd = replace(made, models=(made.models[0], replace(score, outputs=(silent,), changed=(changed,))))
+    again = parsed(json.loads(json.dumps(document(odd), allow_nan=False)), "it").models[1]
+    assert again.outputs == (silent,)
+    assert math.isnan(again.changed[0].reference_confidence)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +313,7 @@ def test_a_cococomes_back_as_it_was(pair: list[Path], data: Path) -> None:
         (lambda d: {**d, "metric": "top5"}, "a model has no top5"),
     ],
 )
-def test_a_cocothat_is_none_is_refused(pair: list[Path], data: Path, change: Any, problem: str) -> None:
+def test_a_document_that_is_none_is_refused(pair: list[Path], data: Path, change: Any, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         parsed(change(document(evaluate(pair, data))), "it.json")
 
@@ -333,6 +344,16 @@ def test_runs_side_by_side(pair: list[Path], data: Path, tmp_path: Path) -> None
         compare([first])
     with pytest.raises(UsageError, match="run 2 measures top2, run 1 top1"):
         compare([first, evaluate(pair, data, metrics="top2", options=options)])
+
+
+def test_labels_are_compared_by_what_they_are(pair: list[Path], data: Path, tmp_path: Path) -> None:
+    runs = []
+    for name, labels in (("a", Y), ("b", Y), ("b", (Y + 1) % CLASSES)):
+        np.save(tmp_path / f"{name}.npy", labels)
+        runs.append(evaluate(pair, data, labels=tmp_path / f"{name}.npy"))
+    assert compare(runs[:2]).notes == ()
+    with pytest.raises(DataError, match="were measured on other labels"):
+        compare(runs[1:])
 
 
 def test_what_notebooks_show_is_escaped(pair: list[Path], data: Path) -> None:

@@ -377,3 +377,15 @@ def test_networks_that_do_not_belong_together(calibrated: Path) -> None:
         layers("net/model.onnx", statistics=STATS, data="nowhere")
     with pytest.raises(UsageError, match="are asked for"):
         layers("net/model.onnx", against="q.onnx", data="imgs", options=replace(FEW, keep_db=500.0))
+
+
+def test_samples_fill_the_batches_that_a_network_is_fixed_to(place: Path) -> None:
+    proto = onnx.load("net/model.onnx")
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 7
+    onnx.save(proto, "net/seven.onnx")
+    quantkit.calibrate("net/seven.onnx", "imgs", output="net/seven.calib")
+    found = layers(
+        "net/seven.onnx", table="net/seven.calib", data="imgs", options=LayersOptions(data=DataOptions(limit=16))
+    )
+    assert found.samples == 14

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
+from quantkit.backends.tensorrt.options import Precision
 from quantkit.errors import BackendError, OutputError, QuantkitError
+from quantkit.pipeline.measuring import Bench, Latency, Subject
+from quantkit.pipeline.observing import Silent
 from quantkit.project import run as running
-from quantkit.project.run import run
+from quantkit.project.engines import engines_of
+from quantkit.project.plan import planned
+from quantkit.project.run import model_step, run, statistics_step, table_step
 from quantkit.project.settings import Evaluate, Quantize, Settings, read_settings
+from quantkit.project.steps import Steps
+from quantkit.project.store import Store
 from quantkit.statistics import read_statistics
 from quantkit.table import read_table
 from tests.pipeline.conftest import BUNDLED, Command
@@ -42,6 +52,35 @@ def test_each_step_is_done_once_and_again_where_its_inputs_changed(place: Path) 
     assert redone(run(settings(), clean=True)) == ["statistics", "table", "model", "report"]
 
 
+def test_a_model_under_another_name_gets_files_of_its_own(place: Path) -> None:
+    run(settings(output="out"))
+    (place / "net" / "other.onnx").write_bytes((place / "net" / "model.onnx").read_bytes())
+    made = run(settings(model="net/other.onnx", output="out"))
+    assert {"other.stats.safetensors", "other.calib", "other.int8.onnx"} <= made.files.keys()
+    assert made.evaluation.reference.name == "other.onnx"
+
+
+def test_every_sample_is_evaluated_and_stamped_where_the_batch_is_fixed(place: Path) -> None:
+    proto = onnx.load(place / "net" / "model.onnx")
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 7
+    onnx.save(proto, place / "net" / "seven.onnx")
+    chosen = settings(model="net/seven.onnx", evaluate=Evaluate(limit=60))
+    assert run(chosen).evaluation.samples == 60
+    last = sorted((place / "imgs").rglob("*.png"))[-1]
+    last.write_bytes(last.read_bytes() + b"changed")
+    assert redone(run(chosen)) == ["report"]
+
+
+def test_a_metric_of_code_is_measured_every_time(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = place / "figures_of_run.py"
+    code.write_text("def right(outputs, labels):\n    return (outputs.argmax(1) == labels) * 1.0\n")
+    monkeypatch.syspath_prepend(str(place))
+    chosen = settings(evaluate=Evaluate(metrics=("figures_of_run:right",)))
+    run(chosen)
+    assert redone(run(chosen)) == ["report"]
+
+
 def test_what_lies_in_the_folder_belongs_together(place: Path) -> None:
     made = run(settings(rule="minmax"))
     folder = place / "net" / "model.run"
@@ -60,7 +99,11 @@ def test_what_lies_in_the_folder_belongs_together(place: Path) -> None:
 
 
 def test_for_tensorrt_11_there_is_no_table(place: Path) -> None:
+    folder = place / "net" / "model.run"
+    assert run(settings()).files["model.calib"].is_file()
+    (folder / "model.txt").write_text("of the user")
     made = run(settings(calibrate={"tensorrt_version": "11.0.0"}))
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*made.files, "model.txt", "steps"])
     assert "model.calib" not in made.files
     assert [m.name for m in made.evaluation.models] == ["model.onnx", "model.int8.onnx"]
 
@@ -116,10 +159,8 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
     ("changes", "said"),
     [
         ({"rule": "kl"}, "unknown rule 'kl'"),
-        ({"rule": "mse,entropy"}, "one rule"),
+        ({"rule": "mse,entropy"}, "2 rules are given"),
         ({"quantize": {"repairs": ("luck",)}}, "unknown repair 'luck'"),
-        ({"quantize": {"policy": "some"}}, "unknown policy 'some'"),
-        ({"quantize": {"weights": "int3"}}, "unknown weight form 'int3'"),
         ({"build": {"precisions": ("int3",)}}, "unknown precision 'int3'"),
         ({"build": {"shapes": ("image",)}}, "image"),
         ({"evaluate": {"metrics": ("best",)}}, "unknown metric 'best'"),
@@ -148,6 +189,9 @@ def test_what_a_late_step_would_refuse_is_refused_before_the_first(
         (["run", "net/model.onnx", "--data", "imgs", "--config", "none.toml"], 2, "none.toml"),
         (["run", "net/model.onnx", "--data", "imgs", "--exclude", "nonode", "--repair", "none"], 2, "nonode"),
         (["run", "net/model.onnx", "--data", "imgs", "--labels", "none.csv"], 1, "none.csv"),
+        (["run", "net/model.onnx", "--data", "imgs", "--rule", "entropy,minmax"], 2, "2 rules are given"),
+        (["run", "net/model.onnx", "--data", "imgs", "--precision", "int4"], 2, "int4"),
+        (["run", "net/model.onnx", "--data", "imgs", "--repair", "magic"], 2, "magic"),
     ],
 )
 def test_errors_are_one_line(
@@ -206,3 +250,44 @@ def test_what_puts_the_figures_in_doubt_is_told_even_quietly(place: Path, quantk
     assert "no preprocessing is known" in made["warnings"][0]
     spec = BUNDLED / "preprocess.toml"
     assert quantkit_command(*line, "--preprocess", spec, "-q").stderr == ""
+
+
+def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a builder and a bench that need no GPU."""
+
+    @dataclass
+    class Built:
+        warnings: tuple[str, ...] = ()
+        notes: tuple[str, ...] = ("made up",)
+
+    def build(model: Path, *, options: Any, table: Path | None, output: Path) -> Built:
+        if options.precision is Precision.FP16:
+            raise BackendError("FP16 is not to be had", remedy="none")
+        assert (table is not None) == (output.name == "model.int8.engine")
+        output.write_bytes(model.read_bytes())
+        (output.parent / f"{output.name}.json").write_text("{}")
+        return Built()
+
+    def bench(engines: Sequence[Path], *, options: Any) -> Bench:
+        names = [path.name for path in engines]
+        latencies = tuple(Latency(name, options.batches[-1], True, 1.5, 1.6, 1.7, 9) for name in names)
+        return Bench("a GPU", True, tuple(Subject(name, "int8", 1) for name in names), latencies)
+
+    monkeypatch.setattr("quantkit.pipeline.build.build", build)
+    for name, fake in (("why_no_gpu", lambda _: None), ("machine_name", lambda _: "a GPU"), ("bench", bench)):
+        monkeypatch.setattr(f"quantkit.project.engines.{name}", fake)
+    found = []
+    for _ in range(2):
+        plan = planned(settings(build={"precisions": ("fp32", "fp16", "int8")}, quantize=Quantize(repairs=())))
+        store = Store(plan.output)
+        store.folder.mkdir(parents=True, exist_ok=True)
+        steps = Steps(plan, store, lambda _: None, lambda _: Silent())
+        statistics = statistics_step(steps)
+        found.append(engines_of(steps, table_step(steps, statistics), model_step(steps, statistics)))
+        assert "no fp16 engine: FP16 is not to be had" in steps.notes
+        assert "qdq: made up" in steps.notes
+    assert found[0] == found[1]
+    assert [path.name for path in found[0].engines] == ["model.fp32.engine", "model.int8.engine", "model.qdq.engine"]
+    assert found[0].bench is not None
+    assert found[0].bench.median("model.qdq.engine", 32) == 1.5
+    assert [step.name for step in steps.taken if not step.reused] == []

@@ -111,6 +111,12 @@ def test_another_shape_or_a_failure_names_the_batch(linear: Path) -> None:
     with pytest.raises(ModelError, match="the network itself does not run at batch 1: only 7 samples") as told:
         compare(load_model(linear), found(fails), 1e-3)
     assert "--fixed-batch" in told.value.remedy
+
+    def silent(batch: Any) -> Any:
+        raise ValueError
+
+    with pytest.raises(ModelError, match="does not run at batch 1: ValueError"):
+        compare(load_model(linear), found(silent), 1e-3)
     assert compare(load_model(linear), found(None), 1e-3) == ()
 
 

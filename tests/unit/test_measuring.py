@@ -13,7 +13,7 @@ from onnx import numpy_helper, parser
 
 from quantkit.artifact import sha256_of
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
-from quantkit.engine_record import EngineRecord, record_bytes, record_path
+from quantkit.engine_record import EngineRecord, is_engine, record_bytes, record_path
 from quantkit.errors import BackendError, OutputError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.pipeline import bench as benching
@@ -102,7 +102,7 @@ def test_each_set_of_options_has_an_engine_of_its_own(tmp_path: Path) -> None:
     assert names[0] == engine_name(model, BuildOptions(), "H200, TensorRT 8.6.0")
     assert names[0] != engine_name(model, BuildOptions(), "H200, TensorRT 10.3.0")
     assert names[0].startswith("net.int8.")
-    assert Path(names[0]).suffix in benching.ENGINES
+    assert is_engine(Path(names[0]))
 
 
 # What is known of an engine ---------------------------------------------------------------------------------------
@@ -239,3 +239,12 @@ def test_one_network_needs_no_name() -> None:
 
 def test_engines_of_unknown_networks_are_compared_with_nothing() -> None:
     assert verdict(of(("a.engine", "?", "", 4.0), ("b.engine", "?", "", 1.0))) == ()
+
+
+def test_of_two_int8_engines_the_faster_is_compared() -> None:
+    times = {"a.fp16": 2.0, "a.int8": 1.0, "a.qdq": 4.0}
+    subjects = tuple(Subject(n, "fp16" if n == "a.fp16" else "int8", 1, "m") for n in times)
+    latencies = tuple(Latency(n, 8, True, t, t, t, 9) for n, t in times.items())
+    for order in (subjects, subjects[::-1]):
+        said = verdict(Bench("GPU", True, order, latencies))
+        assert "INT8 against FP16: 2.00× as fast at batch 8 (1.000 against 2.000 ms)" in said

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from quantkit.errors import DataError, QuantkitError, UsageError
 from quantkit.evaluation.metrics import Metric, Result, metric_named
+from quantkit.evaluation.plugged import ObjectMetric
 from quantkit.evaluation.states import SampleStates
 
 RANDOM = np.random.default_rng(1)
@@ -300,6 +301,23 @@ def classification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.chdir(tmp_path)
     yield lambda name: named(f"torch_metrics_of_mine:{name}")
     sys.modules.pop("torch_metrics_of_mine", None)
+
+
+def test_a_broken_resample_is_one_error() -> None:
+    class Broken:
+        def update(self, outputs: Any, labels: Any) -> None: ...
+        def compute(self) -> float:
+            return 0.5
+
+        def resample(self, indices: Any) -> float:
+            raise KeyError(f"no states of {len(indices)} samples")
+
+    metric = ObjectMetric("mine", Broken(), None)
+    metric.add({"logits": SCORES}, LABELS, NAMES)
+    resample = metric.result().resample
+    assert resample is not None
+    with pytest.raises(DataError, match="metric mine: resample failed"):
+        resample(np.arange(12))
 
 
 @pytest.mark.parametrize("text", ["accuracy", "ready", "iou"])

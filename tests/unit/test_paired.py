@@ -172,6 +172,14 @@ def test_drawing_in_small_chunks_bounds_memory_and_changes_nothing_of_note(monke
 # A figure of the whole set
 
 
+def test_draws_without_any_figure_give_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "SET_REPLICATES", 3)
+    silent = Result(0.5, None, lambda _: math.nan, 10)
+    found = difference(silent, silent, share=True, higher_is_better=True)
+    assert math.isnan(found.low)
+    assert found.method.endswith("no interval")
+
+
 def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> Result:
     """Σ a / Σ b: no mean over samples, as mIoU and mAP are none."""
 

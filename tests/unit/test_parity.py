@@ -95,6 +95,16 @@ def test_the_first_tensor_where_they_part(gpu: dict[str, Any]) -> None:
     assert found.verdict.startswith("kernel error: engine and onnxruntime part at p (0.0 dB)")
 
 
+def test_batches_are_whole_where_the_network_is_fixed_to_some(gpu: dict[str, Any], tmp_path: Path) -> None:
+    fixed = Model(Path("net.onnx"), onnx.ModelProto(), "")
+    fixed.proto.CopyFrom(quantized().proto)
+    for value in (*fixed.proto.graph.input, *fixed.proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 5
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 3, 8, 8)).astype(np.float32))
+    assert parity(fixed, tmp_path / "x.npy").parts == ""
+    assert gpu["options"].shapes == ()
+
+
 def test_a_float_network_is_refused() -> None:
     with pytest.raises(ModelError, match="its engine would compute in float"):
         parity(net(), DATA)

@@ -80,3 +80,21 @@ def test_without_labels_nothing_is_said_to_be_kept() -> None:
     said = recommendation(timed, bench({"fp32": 4.0, "int8": 1.0}))
     assert said.startswith("Take INT8")
     assert "what it loses is not known without labels" in said
+
+
+def test_answers_that_changed_are_what_is_lost_at_most() -> None:
+    near, far = (replace(score("m.int8.onnx", None, Kind.QDQ), agreement=share) for share in (0.997, 0.95))
+    made = replace(evaluation({}), models=(score("m.onnx", None, Kind.FLOAT), near), metric=None)
+    assert "loses at most 0.30 points (so many answers changed), which is good enough" in recommendation(made, None)
+    said = recommendation(replace(made, models=(made.models[0], far)), None)
+    assert "loses at most 5.00 points (so many answers changed), which is over the 0.5" in said
+
+
+@pytest.mark.parametrize("timed", [None, bench(TIMES)])
+def test_no_budget_in_points_holds_for_a_metric_of_another_unit(timed: Bench | None) -> None:
+    made = replace(evaluation({"int8": 7.25}), metric="rmse", share=False)
+    said = recommendation(made, timed)
+    assert "points" not in said
+    assert "7.25 of rmse" in said
+    assert "good enough" not in said.replace("whether that is good enough a budget says", "")
+    assert recommendation(replace(made, max_drop=0.5), bench({"int8": 1.0})).startswith("Nothing is recommended")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from PIL import Image
 
 from quantkit._version import __version__
 from quantkit.errors import StatisticsError
+from quantkit.evaluation.metrics import metric_name
 from quantkit.evaluation.value import Changed, Difference, Evaluation
 from quantkit.report import charts_plane, charts_rows
 from quantkit.report.attributes import PRESENTATION, attributes
@@ -32,7 +34,7 @@ from quantkit.report.inline import drops_chart, histogram_chart, sensitivity_cha
 from quantkit.report.page import SHIFT, resource
 from quantkit.report.ranges import SHOWN_RULES, clipping, worst_tensors
 from quantkit.report.thumbnails import LARGEST, thumbnail
-from quantkit.report.wording import decibel, metric_name, number, percent, probability, signed, size
+from quantkit.report.wording import decibel, number, percent, probability, signed, size
 from quantkit.rules import MinMax
 from tests.unit.reports import (
     EVALUATIONS,
@@ -138,6 +140,16 @@ def full_page(**changes: object) -> str:
 
 
 # ── what is in it ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    unknown = Difference(0.5, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
+    changed = Changed("a.png", "", "1.5", math.nan, "2.5", math.nan)
+    page = evaluation_page(evaluation(candidate(difference=unknown, changed=(changed,))))
+    assert "(not a number" not in page
+    assert '<span class="sure"></span>' in page
+    second = replace(candidate(), metrics={"top1": 0.9, "top3": 0.9541})
+    assert "95.41 %" in evaluation_page(evaluation(second))
 
 
 def test_every_number_appears() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.errors import ModelError
 from quantkit.evaluation.value import Kind
+from quantkit.pipeline.evaluate import batch_for
 from quantkit.pipeline.running import EngineRunning, joined, parts
 from quantkit.pipeline.subjects import Limits, Subject, limits_of
 from quantkit.values import Array, Batch, ModelInput
@@ -114,3 +115,12 @@ def test_an_engine_takes_a_batch_on_every_lane_and_gives_them_back_in_order(high
             assert np.array_equal(outputs()["y"], run(batch(n))["y"])
         assert np.array_equal(running.submit(batch(5), 5)()["y"], run(batch(5))["y"])
     assert engine.open == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=1, max_size=4))
+def test_batches_are_whole_for_one_model_and_no_larger_than_engines_take(models: list[tuple[int, bool]]) -> None:
+    given = [Limits(size if fixed else 1, size, X) for size, fixed in models]
+    size = batch_for([subject(limits) for limits in given])
+    largest = max((size for size, fixed in models if fixed), default=1)
+    assert size % largest == 0
+    assert size <= max(largest, min([32, *(limits.high or 32 for limits in given if limits.low < (limits.high or 32))]))

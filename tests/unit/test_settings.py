@@ -66,6 +66,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
         read_settings(written(tmp_path, text))
 
 
+def test_names_that_nothing_has_are_refused(tmp_path: Path) -> None:
+    for section, key in (("calibrate", "histogram"), ("quantize", "policy"), ("quantize", "weights")):
+        with pytest.raises(UsageError, match=rf"{section}\.{key} is 'none': input should be"):
+            read_settings(written(tmp_path, f'[{section}]\n{key} = "none"\n'))
+
+
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_settings(tmp_path / "none.toml")

@@ -57,6 +57,20 @@ def test_a_damaged_outcome_is_made_again(tmp_path: Path, damage: str) -> None:
     assert again.digest == made.digest
 
 
+def test_two_runs_at_once_end_with_the_same_outcome(tmp_path: Path) -> None:
+    here = store(tmp_path)
+    other: list[Outcome] = []
+
+    def work(folder: Path) -> None:
+        other.append(worked(here, {"a": 1}, "first"))
+        (folder / "file").write_text("second")
+
+    made = here.done("step", {"a": 1}, work)
+    assert made.file("file").read_text() == "first"
+    assert (made.folder, made.digest) == (other[0].folder, other[0].digest)
+    assert [path.name for path in here.folder.iterdir()] == [made.folder.name]
+
+
 def test_the_digest_tells_what_was_written(tmp_path: Path) -> None:
     here = store(tmp_path)
     assert worked(here, {"a": 1}, "x").digest == worked(here, {"a": 2}, "x").digest

@@ -487,9 +487,15 @@ def test_labels_go_to_the_output_of_classes(tmp_path: Path) -> None:
     assert not (tmp_path / "repo/net_preprocess/labels.txt").exists()
 
 
+def test_labels_of_one_name_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "names.json").write_text('["cat", "crane", "crane", "frog"]')
+    export_triton(network(tmp_path), tmp_path / "repo", labels=tmp_path / "names.json")
+    assert (tmp_path / "repo/net/labels.txt").read_text() == "cat\ncrane\ncrane\nfrog\n"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("a\nb\n", "2 labels fit no output: y"), ("a\n\nc\nd\n", "line 2 is empty"), ("", "it is empty")],
+    [("a\nb\n", "2 labels fit no output: y"), ("a\n\nc\nd\n", "class 1 has no name"), ("", "holds no class names")],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "names.txt").write_text(text)

@@ -21,7 +21,8 @@ from quantkit.errors import ModelError
 from quantkit.graph import Choices, Model, WeightForm, with_qdq
 from quantkit.graph.showing import showing, shown_tensors
 from quantkit.graph.variants import Variants
-from quantkit.pipeline.noise import Candidate, Measuring, decibels
+from quantkit.numerics import decibels
+from quantkit.pipeline.noise import Candidate, Measuring
 from quantkit.pipeline.ranking import ranked
 from quantkit.preprocess import PRESETS
 from tests.unit.qdq import model_of, noise

@@ -149,3 +149,9 @@ def test_without_an_int8_layer_int8_is_not_worth_it_wherever_it_ran() -> None:
     assert "worth" not in raced(None, None, int8_layers=(1, 22))
     assert "worth" not in raced(None, None, int8_layers=None)
     assert "worth" not in raced(None, None, int8_layers=(0, 22), kind=Kind.FLOAT)
+
+
+def test_an_engine_that_is_not_asked_for_int8_is_not_judged_by_it() -> None:
+    slow, fast = Speed(100.0, 1.0, 32, "a GPU"), Speed(100.0, 1.0, 32, "a GPU")
+    assert "worth" not in raced(slow, fast, int8_layers=None, kind=Kind.ENGINE)
+    assert "INT8 is not worth it here" in raced(slow, fast, int8_layers=(3, 22), kind=Kind.ENGINE)

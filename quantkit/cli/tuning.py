@@ -1,0 +1,239 @@
+"""`quantkit tune`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantkit.cli import options
+from quantkit.cli.console import note, print_fields, print_json, print_rows, warn
+from quantkit.cli.evaluating import head, row
+from quantkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from quantkit.evaluation.tuning import Trial, Tuning
+
+OVER_BUDGET = 3
+SHOWN = 10
+
+
+@click.command()
+@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.option(
+    "--max-drop",
+    metavar="POINTS",
+    type=float,
+    required=True,
+    help="What may be lost of the metric (points, where it is a share). Exit code 3 where the held-out samples lose "
+    "more.",
+)
+@click.option("--data", metavar="PATH", required=True, help="What to measure on: as for evaluate.")
+@click.option("--labels", metavar="FILE", type=options.a_path, help="As for evaluate. Default: class folders.")
+@click.option("--classes", metavar="FILE", type=options.a_path, help="Class names in the order of the outputs.")
+@click.option(
+    "--metric",
+    metavar="NAME",
+    multiple=True,
+    help="As for evaluate; the first one decides. Default: top1; without labels, agreement with the float network.",
+)
+@click.option("--preprocess", metavar="PRESET|FILE", help="How images become inputs. Default: as for calibrate.")
+@click.option("--limit", metavar="N", type=int, help="Samples of --data at most, both parts together. Default: all.")
+@click.option(
+    "--holdout",
+    metavar="SHARE",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Share of the samples that no choice is made by, and that the figures are of.",
+)
+@click.option(
+    "--calibration",
+    metavar="PATH",
+    help="Data for statistics and repairs. Default: the part of --data that is not held out.",
+)
+@click.option("--stats", metavar="PATH", type=options.a_path, help="Statistics, instead of collecting them.")
+@click.option("--rule", metavar="RULE,RULE…", help="Rules that may be tried, the first one first. Default: all.")
+@click.option(
+    "--repair", metavar="NAME,NAME…", help="Repairs that may be tried: equalize, smooth, round, bias; or none."
+)
+@click.option("--policy", metavar="tensorrt|conv-only|all", default="tensorrt", show_default=True)
+@click.option("--include", metavar="NODE|PATTERN|OPERATOR", multiple=True, help="As for quantize.")
+@click.option("--exclude", metavar="NODE|PATTERN|OPERATOR", multiple=True, help="Nodes that are float anyway; @FILE.")
+@click.option(
+    "--max-float", metavar="SHARE", default="10%", show_default=True, help="Share of the layers that may stay float."
+)
+@click.option(
+    "--max-evaluations",
+    metavar="N",
+    type=int,
+    default=20,
+    show_default=True,
+    help="Runs of a network over a part of the data, the report's and the float network's counted.",
+)
+@click.option(
+    "--output",
+    "-o",
+    metavar="DIR",
+    type=options.a_path,
+    help="Folder for model, table, exclusion file and tune.json. Default: MODEL.tuned beside the model.",
+)
+@click.option("--html", metavar="FILE.html", type=options.a_path, help="Write a report in one file.")
+@options.tensorrt_version
+@click.option("--no-front", is_flag=True, help="No engines, also where a GPU with TensorRT is.")
+@options.device
+@options.force
+@click.option("--quiet", "-q", is_flag=True, help="No progress, no summary; warnings stay.")
+@options.as_json
+def tune(
+    model: Path,
+    max_drop: float,
+    data: str,
+    output: Path | None,
+    html: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Find the cheapest way to quantize MODEL that loses no more than a budget.
+
+    Rules, repairs, then layers kept in float are tried in this order, from one pass over the data, and the search ends
+    at the first that holds. It sees one part of --data; what is reported comes from the other.
+    """
+    from quantkit.artifact import write_whole
+    from quantkit.cli.progress import Spinner
+    from quantkit.evaluation.document import document as evaluation_document
+    from quantkit.evaluation.tuning import document
+    from quantkit.pipeline.recording import refuse_unwritable
+    from quantkit.pipeline.tune import tune as run
+
+    if html is not None:
+        refuse_unwritable([html], read=(model, data), force=settings["force"])
+    given = {name: settings.pop(name) for name in ("labels", "calibration", "preprocess")}
+    given["statistics"] = settings.pop("stats")
+    chosen = collected(settings)
+    target = output or model.with_name(f"{model.stem}.tuned")
+    with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
+        made = run(model, data, max_drop=max_drop, output=target, options=chosen, phase=spinner.phase, **given)
+    if html is not None:
+        write_whole(html, page(made))
+    if as_json:
+        print_json(document(made, evaluation_document(made.report)))
+    elif not quiet:
+        print_summary(made, html)
+    return 0 if made.within_budget else OVER_BUDGET
+
+
+def collected(settings: dict[str, Any]) -> Any:
+    """The options as a value. UsageError."""
+    from quantkit.data import DataOptions
+    from quantkit.pipeline.repairing import REPAIRS, parse_repairs
+    from quantkit.pipeline.tune import RULES, TuneOptions
+
+    repair = settings.pop("repair")
+    for name in ("exclude", "include"):
+        settings[name] = options.from_files(settings[name])
+    return TuneOptions(
+        rules=settings.pop("rule") or RULES,
+        repairs=REPAIRS if repair is None else parse_repairs(repair),
+        most=share_of(settings.pop("max_float")),
+        evaluations=settings.pop("max_evaluations"),
+        data=DataOptions(limit=settings.pop("limit")),
+        front=not settings.pop("no_front"),
+        metrics=settings.pop("metric"),
+        **settings,
+    )
+
+
+def share_of(text: str) -> float:
+    """`10%` or `0.1`. UsageError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
+    share = float(found[1]) / (100.0 if found[2] else 1.0) if found else -1.0
+    if not 0.0 <= share <= 1.0:
+        raise UsageError(f"--max-float {text!r} is no share", remedy="for example --max-float 10%")
+    return share
+
+
+def page(made: Tuning) -> bytes:
+    """The report: the held-out samples, and the layers as they were ranked."""
+    from quantkit.evaluation.sensitivity import Sensitivity
+    from quantkit.report.html import evaluation_page
+
+    found = None
+    if made.ranking:
+        found = Sensitivity(
+            made.model, made.chosen.recipe.rule, made.trials[0].proxy_db, made.ranking, (), made.samples[0], (), {}, 0.0
+        )
+    text: str = evaluation_page(made.report, sensitivity=found, title=f"Tuned: {made.model}")
+    return text.encode()
+
+
+def print_summary(made: Tuning, html: Path | None) -> None:
+    """What was tried, what was chosen, what it is worth."""
+    for text in made.notes:
+        note(text)
+    print_fields(
+        [
+            ("budget", f"{made.max_drop:g}{made.unit} of {made.metric}"),
+            ("samples", f"{made.samples[0]:,} to tune on, {made.samples[1]:,} held out"),
+            ("evaluations", str(made.evaluations)),
+            ("time", f"{made.seconds:.1f} s"),
+        ]
+    )
+    print("\ntried, on the part to tune on: SQNR on a few samples, loss ± standard error")
+    rows = [trial_row(trial, made) for trial in made.trials]
+    print_rows(("rule, repairs, layers", "SQNR dB", "drop", "outcome"), rows, text=frozenset({3}))
+    print("\non the part held out")
+    print_rows(head(made.report.metric), [row(model, made.report) for model in made.report.models])
+    print_kept(made)
+    print_front(made)
+    print(f"\n• {made.verdict}")
+    for path in (*made.files, *([html] if html else [])):
+        print(f"wrote  {path}")
+    if not made.within_budget:
+        warn(f"over the budget of {made.max_drop:g}{made.unit}")
+
+
+def trial_row(trial: Trial, made: Tuning) -> tuple[str, ...]:
+    """A line of the table."""
+    from quantkit.evaluation.tuning import points
+
+    found = trial.figure
+    noise = "" if trial.proxy_db != trial.proxy_db else f"{trial.proxy_db:.1f}"
+    if found is None:
+        return (trial.recipe.text(), noise, "", "skipped")
+    word = "holds" if found.careful <= made.max_drop else "near" if found.drop <= made.max_drop else "over"
+    mark = f"{word} *" if trial is made.chosen else word
+    return (trial.recipe.text(), noise, f"{points(found.drop)} ± {points(found.error)}", mark)
+
+
+def print_kept(made: Tuning) -> None:
+    """The layers that stay float."""
+    kept = made.chosen.recipe.kept
+    if not kept:
+        return
+    known = {layer.node: layer for layer in made.ranking}
+    print(f"\nkept in float: {len(kept)} of {made.layers} layers, {made.chosen.floats:.1%} of their weights")
+    print_rows(
+        ("layer", "operator", "alone dB", "noise"),
+        [(n, known[n].operator, f"{known[n].alone_db:.1f}", f"{known[n].share:.1%}") for n in kept[:SHOWN]],
+        text=frozenset({1}),
+    )
+    if len(kept) > SHOWN:
+        print(f"… {len(kept) - SHOWN} more (in the exclusion file)")
+
+
+def print_front(made: Tuning) -> None:
+    """Engines by latency."""
+    from quantkit.evaluation.tuning import points
+
+    if made.front:
+        print("\nengines, on the part held out")
+        rows = [
+            (p.name, p.precision, f"{p.milliseconds:.3f}", "" if p.drop is None else points(p.drop), "*" * p.chosen)
+            for p in made.front
+        ]
+        print_rows(("engine", "precision", "ms", "drop", ""), rows, text=frozenset({1}))
