@@ -109,7 +109,10 @@ def same_file(path: Path, other: Path) -> bool:
 def refuse_no_file(path: Path) -> None:
     """OutputError where a rename to `path` would meet a folder, or take the place of a device or a pipe (/dev/null)."""
     if not path.name or (path.exists() and not path.is_file()):
-        raise OutputError(f"cannot write {str(path)!r}: it names no file", remedy="give a file's path with --output")
+        kind = ", but a directory" if path.is_dir() else ", but a device or a pipe" if path.name else ""
+        raise OutputError(
+            f"cannot write {str(path)!r}: it names no file{kind}", remedy="give a file's path with --output"
+        )
 
 
 def canonical_json(value: Any) -> str:

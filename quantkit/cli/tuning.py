@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, print_rows, warn
+from quantkit.cli.console import note, print_fields, print_json, print_rows, print_sentence, warn
 from quantkit.cli.evaluating import head, row
 from quantkit.errors import UsageError
 
@@ -190,7 +190,8 @@ def print_summary(made: Tuning, html: Path | None) -> None:
     print_rows(head(made.report.metric), [row(model, made.report) for model in made.report.models])
     print_kept(made)
     print_front(made)
-    print(f"\n• {made.verdict}")
+    print()
+    print_sentence(made.verdict)
     for path in (*made.files, *([html] if html else [])):
         print(f"wrote  {path}")
     if not made.within_budget:
