@@ -67,7 +67,7 @@ SHOWN = 40
 @options.device
 @click.option("--layers", "all_layers", is_flag=True, help="Show every layer, not only those that are not INT8.")
 @options.force
-@click.option("--quiet", "-q", is_flag=True, help="No progress, no summary; warnings stay.")
+@options.quiet
 @options.as_json
 def build(
     model: Path,

@@ -30,12 +30,7 @@ SHOWN = 8
 @click.option(
     "--output", "-o", metavar="PATH", type=options.a_path, help="The table. Default: beside the model, MODEL.calib."
 )
-@click.option(
-    "--preprocess",
-    metavar="PRESET|FILE.toml",
-    help="imagenet, imagenet-caffe, cifar10, yolo, unit, raw, or a TOML file. Default: preprocess.toml beside the "
-    "model, else its metadata, else unit with a warning; arrays: raw.",
-)
+@options.preprocess
 @click.option(
     "--limit", metavar="N", type=int, help="Images at most, spread evenly over the sorted list. Default: 512."
 )
@@ -44,7 +39,7 @@ SHOWN = 8
 @click.option(
     "--batch-size", metavar="N", type=int, help="Images a batch. Default: the model's where it is fixed, else 32."
 )
-@click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be read, and count them.")
+@options.skip_corrupt
 @click.option("--workers", metavar="N", type=int, help="Threads that decode and run. Default: one a core, 8 at most.")
 @click.option(
     "--backend",
@@ -55,9 +50,7 @@ SHOWN = 8
     help="What runs the network; auto: TensorRT 8.6 … 10.x where it and a GPU are there and can do what is asked for. "
     "The variable QUANTKIT_BACKEND sets it too.",
 )
-@click.option(
-    "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="onnxruntime's execution provider."
-)
+@options.provider
 @click.option(
     "--histogram",
     metavar="tensorrt|invariant",
@@ -74,7 +67,7 @@ SHOWN = 8
 @options.tensorrt_version
 @options.algorithm
 @options.force
-@click.option("--quiet", "-q", is_flag=True, help="No progress, no summary; warnings stay.")
+@options.quiet
 @options.as_json
 def calibrate(
     model: Path,

@@ -50,17 +50,12 @@ LEVEL = 0.05
     help="top1, top5, yolo (COCO's mAP), or module:callable; @OUTPUT behind it names an output; several times, the "
     "first one decides. Default: top1.",
 )
-@click.option(
-    "--preprocess",
-    metavar="PRESET|FILE.toml",
-    help="imagenet, imagenet-caffe, cifar10, yolo, unit, raw, or a TOML file. Default: preprocess.toml beside the "
-    "model, else its metadata, else unit with a warning; arrays: raw.",
-)
+@options.preprocess
 @click.option(
     "--limit", metavar="N", type=int, help="Samples at most, spread evenly over the sorted list. Default: all."
 )
 @click.option("--batch-size", metavar="N", type=int, help="Samples a batch. Default: about 32.")
-@click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be read, and count them.")
+@options.skip_corrupt
 @click.option("--workers", metavar="N", type=int, help="Threads that decode. Default: one a core, 8 at most.")
 @click.option("--names", metavar="NAME,NAME…", help="What to call the models. Default: their files' names.")
 @click.option(
@@ -71,14 +66,12 @@ LEVEL = 0.05
 )
 @click.option("--output", "-o", metavar="FILE.json", type=options.a_path, help="Write the result for compare.")
 @click.option("--html", metavar="FILE.html", type=options.a_path, help="Write a report in one file.")
-@click.option(
-    "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="onnxruntime's execution provider."
-)
+@options.provider
 @options.min_coverage
 @options.device
 @click.option("--allow-code", is_flag=True, help="Run the code that version compatible engines bring along.")
 @options.force
-@click.option("--quiet", "-q", is_flag=True, help="No progress, no summary; warnings stay.")
+@options.quiet
 @options.as_json
 def evaluate(
     models: tuple[str, ...],

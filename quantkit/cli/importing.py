@@ -44,7 +44,6 @@ tolerance = click.option(
     show_default=True,
     help="Largest difference from the framework's outputs, as a share of the largest value.",
 )
-quiet = click.option("--quiet", "-q", is_flag=True, help="No summary.")
 
 
 @click.command("from-torch")
@@ -61,7 +60,7 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="No summary.")
 @fixed_batch
 @tolerance
 @options.force
-@quiet
+@options.quiet
 @options.as_json
 def from_torch(
     source: str,
@@ -103,7 +102,7 @@ def from_torch(
 @fixed_batch
 @tolerance
 @options.force
-@quiet
+@options.quiet
 @options.as_json
 def from_tf(
     source: Path, output: Path, shape: tuple[str, ...], force: bool, quiet: bool, as_json: bool, **settings: Any
@@ -127,7 +126,7 @@ def from_tf(
 @fixed_batch
 @tolerance
 @options.force
-@quiet
+@options.quiet
 @options.as_json
 def from_tflite(source: Path, output: Path, force: bool, quiet: bool, as_json: bool, **settings: Any) -> None:
     """Write a TFLite model as ONNX, and compare its outputs with the TFLite interpreter's.

@@ -26,20 +26,15 @@ KEPT = 3
 
 @click.command()
 @click.argument("model", metavar="MODEL", type=options.a_path)
-@click.option(
-    "--stats",
-    metavar="PATH",
-    type=options.a_path,
-    help="Statistics. Default: MODEL.stats.safetensors beside the model.",
-)
+@options.stats
 @click.option("--table", metavar="PATH", type=options.a_path, help="Take the scales of a calibration table.")
 @click.option(
     "--against", metavar="PATH", type=options.a_path, help="A Q/DQ model that was made of MODEL, by whatever tool."
 )
 @click.option("--data", metavar="PATH", help="Images, arrays or module:callable: layers are measured on them.")
-@click.option("--preprocess", metavar="PRESET|FILE", help="How images become inputs. Default: as for calibrate.")
+@options.preprocess
 @click.option("--limit", metavar="N", type=int, default=128, show_default=True, help="Samples of the data at most.")
-@click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be read, and count them.")
+@options.skip_corrupt
 @click.option("--rule", metavar="RULE", default="mse", show_default=True, help="How scales come from statistics.")
 @click.option("--policy", metavar="tensorrt|conv-only|all", default="tensorrt", show_default=True)
 @click.option(
@@ -65,7 +60,7 @@ KEPT = 3
 )
 @options.device
 @options.force
-@click.option("--quiet", "-q", is_flag=True, help="No summary.")
+@options.quiet
 @options.as_json
 def layers(
     model: Path,
@@ -145,7 +140,7 @@ def collected(model: Path, settings: dict[str, Any], *, keeps: bool) -> dict[str
     data, preprocess = settings.pop("data"), settings.pop("preprocess")
     if keeps and settings["keep"] is None and settings["keep_db"] is None:
         settings["keep"] = KEPT
-    settings["data"] = DataOptions(limit=settings.pop("limit"), skip_corrupt=settings.pop("skip_corrupt"))
+    settings["data"] = DataOptions(limit=settings.pop("limit"), skip_corrupt=bool(settings.pop("skip_corrupt")))
     return {
         "statistics": statistics,
         "table": table,

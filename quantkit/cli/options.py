@@ -55,6 +55,25 @@ level = click.option(
     help="TensorRT's builder optimization level: how long it looks for fast kernels.",
 )
 device = click.option("--device", metavar="N", type=int, default=0, show_default=True, help="Number of the GPU.")
+preprocess = click.option(
+    "--preprocess",
+    metavar="PRESET|FILE.toml",
+    help="imagenet, imagenet-caffe, cifar10, yolo, unit, raw, or a TOML file. Default: preprocess.toml beside the "
+    "model, else its metadata, else unit with a warning; arrays: raw.",
+)
+skip_corrupt = click.option(
+    "--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read, and count them."
+)
+quiet = click.option("--quiet", "-q", is_flag=True, help="No progress, no summary; warnings stay.")
+provider = click.option(
+    "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="onnxruntime's execution provider."
+)
+stats = click.option(
+    "--stats",
+    metavar="PATH",
+    type=a_path,
+    help="Statistics. Default: MODEL.stats.safetensors beside the model.",
+)
 table = click.argument("table", metavar="TABLE", type=a_path)
 
 

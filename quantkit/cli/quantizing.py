@@ -22,17 +22,12 @@ SHOWN = 20
 
 @click.command()
 @click.argument("model", metavar="MODEL", type=options.a_path)
-@click.option(
-    "--stats",
-    metavar="PATH",
-    type=options.a_path,
-    help="Statistics. Default: MODEL.stats.safetensors beside the model.",
-)
+@options.stats
 @click.option(
     "--table", metavar="PATH", type=options.a_path, help="Take the scales of a calibration table as they are."
 )
 @click.option("--data", metavar="PATH", help="Images, arrays or module:callable: allows repairs that run the network.")
-@click.option("--preprocess", metavar="PRESET|FILE", help="How images become inputs. Default: as for calibrate.")
+@options.preprocess
 @click.option("--limit", metavar="N", type=int, help="Samples of the data at most. Default: 512.")
 @click.option(
     "--repair",
@@ -84,7 +79,7 @@ SHOWN = 20
     help="TensorRT that the model is for. Default: the installed library's version, else 10.3.0.",
 )
 @options.force
-@click.option("--quiet", "-q", is_flag=True, help="No summary.")
+@options.quiet
 @options.as_json
 def quantize(
     model: Path,

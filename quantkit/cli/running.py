@@ -35,12 +35,10 @@ NAMES = {
 @click.option("--classes", metavar="FILE", help="Class names in the order of the outputs.")
 @click.option("--metric", metavar="NAME,NAME…", help="top1, top5, yolo, or module:callable. Default: top1.")
 @click.option("--max-drop", metavar="POINTS", type=float, help="Exit code 3 where INT8 loses more than this.")
-@click.option("--preprocess", metavar="PRESET|FILE", help="How images become inputs. Default: as for calibrate.")
+@options.preprocess
 @click.option("--rule", metavar="RULE", help="Of table and Q/DQ model; entropy is TensorRT's own. Default: mse.")
 @click.option("--limit", metavar="N", type=int, help="Calibration samples at most. Default: 512.")
-@click.option(
-    "--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read, and count them."
-)
+@options.skip_corrupt
 @click.option("--exclude", metavar="NODE|@FILE", multiple=True, help="Nodes of the Q/DQ model that stay float.")
 @click.option("--repair", metavar="NAME,NAME…", help="Of equalize, smooth, round, bias; or none. Default: all.")
 @click.option("--precision", metavar="P,P…", help="Engines to build. Default: fp32,tf32,fp16,int8, and of Q/DQ.")
@@ -56,7 +54,7 @@ NAMES = {
 )
 @click.option("--output", "-o", metavar="DIR", help="The build directory. Default: MODEL.run beside the model.")
 @click.option("--clean", is_flag=True, help="Forget what earlier runs made.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress, no summary; warnings stay.")
+@options.quiet
 @options.as_json
 def run(model: Path | None, config: Path | None, clean: bool, quiet: bool, as_json: bool, **settings: Any) -> int:
     """Go the whole way: calibrate, quantize, build where there is a GPU, evaluate, report.

@@ -40,7 +40,7 @@ SHOWN = 10
     multiple=True,
     help="As for evaluate; the first one decides. Default: top1; without labels, agreement with the float network.",
 )
-@click.option("--preprocess", metavar="PRESET|FILE", help="How images become inputs. Default: as for calibrate.")
+@options.preprocess
 @click.option("--limit", metavar="N", type=int, help="Samples of --data at most, both parts together. Default: all.")
 @click.option(
     "--holdout",
@@ -86,7 +86,7 @@ SHOWN = 10
 @click.option("--no-front", is_flag=True, help="No engines, also where a GPU with TensorRT is.")
 @options.device
 @options.force
-@click.option("--quiet", "-q", is_flag=True, help="No progress, no summary; warnings stay.")
+@options.quiet
 @options.as_json
 def tune(
     model: Path,
