@@ -194,6 +194,32 @@ def test_a_selection_is_spread_evenly_and_shuffled_without_repeats(samples: int,
 # Images -----------------------------------------------------------------------------------------------------------
 
 
+def test_links_to_files_are_listed_and_links_to_folders_are_not(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x.PNG").touch()
+    (tmp_path / "a" / "y.png").symlink_to(tmp_path / "a" / "b" / "x.PNG")
+    (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nothing.png")
+    (tmp_path / "loop").symlink_to(tmp_path / "a")
+    (tmp_path / "notes.txt").touch()
+    folder = list_images(tmp_path)
+    assert folder.names == ("a/b/x.PNG", "a/y.png")
+    assert folder.others == 1
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "locked").mkdir()
+    scan = os.scandir
+
+    def refused(path: Path) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr("quantkit.data.images.os.scandir", refused)
+    with pytest.raises(DataError, match="locked: Permission denied"):
+        list_images(tmp_path)
+
+
 def test_a_folder_is_read_recursively_sorted_without_hidden_and_other_files(store: Path, tmp_path: Path) -> None:
     for name in ("b/2.PNG", "b/10.jpeg", "a/deep/er/1.png", "c.jpg", ".git/1.png", "a/.thumb.png", "._c.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
