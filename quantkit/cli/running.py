@@ -48,6 +48,7 @@ NAMES = {
 @click.option(
     "--gpu/--no-gpu", default=None, help="Insist on engines, or leave them out. Default: where it is possible."
 )
+@click.option("--no-layers", is_flag=True, help="Leave the ranking of layers out of the report.")
 @click.option("--tensorrt-version", metavar="X.Y.Z", help="TensorRT that table and model are for.")
 @click.option(
     "--config", metavar="FILE", type=options.a_path, help="Options of the project. Default: quantkit.toml, if there."
@@ -108,6 +109,7 @@ def chosen(model: Path | None, config: Path | None, settings: dict[str, Any]) ->
         "evaluate.classes": settings["classes"],
         "evaluate.metrics": split(settings["metric"]),
         "evaluate.max_drop": settings["max_drop"],
+        "evaluate.layers": False if settings["no_layers"] else None,
         "calibrate.limit": settings["limit"],
         "calibrate.skip_corrupt": settings["skip_corrupt"],
         "evaluate.skip_corrupt": settings["skip_corrupt"],

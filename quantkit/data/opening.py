@@ -204,7 +204,7 @@ def choose(count: int, inputs: Sequence[ModelInput], options: DataOptions) -> tu
     size = fixed or options.batch_size or min(DEFAULT_BATCH, limit)
     notes: tuple[str, ...] = ()
     if fixed is not None and limit % fixed:
-        if options.limit is not None or limit < fixed:
+        if (options.limit is not None and options.limit < count) or limit < fixed:
             fill = f"--limit {limit - limit % fixed}" if limit > fixed else f"at least {fixed} samples"
             raise UsageError(
                 f"{limit} samples do not fill batches of {fixed}, at which the model is fixed",

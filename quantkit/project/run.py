@@ -1,7 +1,7 @@
 """run: the whole way in one call: statistics, table, Q/DQ model, engines where there is a GPU, evaluation, report.
 
     statistics ─┬─ table ──┬─ engines ─ bench ─┐
-                └─ model ──┴───────────────────┴─ report
+                └─ model ──┴─ layers ──────────┴─ report
 
 Each step is done again only when something that decides about it has changed.
 """
@@ -29,6 +29,7 @@ from quantkit.pipeline.settling import EvaluateOptions
 from quantkit.pipeline.statistics import tables_from
 from quantkit.project.checking import refuse_late_faults
 from quantkit.project.engines import Engines, engines_of
+from quantkit.project.losses import LAYERS, layers_step, read_layers
 from quantkit.project.plan import file_identity, planned
 from quantkit.project.recommendation import recommendation
 from quantkit.project.settings import Settings
@@ -86,7 +87,8 @@ def done(steps: Steps, store: Store) -> Run:
     table = table_step(steps, statistics)
     model = model_step(steps, statistics)
     engines = engines_of(steps, table, model)
-    report = report_step(steps, statistics, table, model, engines)
+    layers = layers_step(steps, model)
+    report = report_step(steps, Made(statistics, table, model, layers, engines))
     names = plan.published()
     shown = {
         names["statistics"]: statistics,
@@ -182,13 +184,24 @@ def model_step(steps: Steps, statistics: Outcome) -> Outcome:
     return steps.take("model", inputs, work)
 
 
-def report_step(steps: Steps, statistics: Outcome, table: Outcome | None, model: Outcome, engines: Engines) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a report tells of."""
+
+    statistics: Outcome
+    table: Outcome | None
+    model: Outcome
+    layers: Outcome | None
+    engines: Engines
+
+
+def report_step(steps: Steps, of: Made) -> Outcome:
     """Accuracy of everything on the same samples, and the page."""
-    plan = steps.plan
+    plan, engines = steps.plan, of.engines
     names, wanted, data = plan.published(), plan.settings.evaluate, plan.validation
-    subjects = [str(plan.model.path), str(model.file(names["model"]))]
-    if table is not None and not engines.files:
-        subjects.append(f"{plan.model.path}+{table.file(names['table'])}")
+    subjects = [str(plan.model.path), str(of.model.file(names["model"]))]
+    if of.table is not None and not engines.files:
+        subjects.append(f"{plan.model.path}+{of.table.file(names['table'])}")
     subjects += [str(path) for path in engines.engines]
 
     def work(folder: Path) -> tuple[str, ...]:
@@ -204,7 +217,10 @@ def report_step(steps: Steps, statistics: Outcome, table: Outcome | None, model:
         first = recommendation(made, engines.bench)
         told = replace(made, verdict=(first, *made.verdict))
         page = evaluation_page(
-            told, statistics=read_statistics(statistics.file(names["statistics"])), bench=engines.bench
+            told,
+            sensitivity=None if of.layers is None else read_layers(of.layers.file(LAYERS)),
+            statistics=read_statistics(of.statistics.file(names["statistics"])),
+            bench=engines.bench,
         )
         text = json.dumps(document_of(made), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / names["evaluation"]).write_bytes(text_bytes(f"{text}\n"))
@@ -216,9 +232,10 @@ def report_step(steps: Steps, statistics: Outcome, table: Outcome | None, model:
     if known is not None and wanted.tells_all:
         inputs = {
             "model": plan.model.sha256,
-            "Q/DQ model": model.digest,
-            "statistics": statistics.digest,
-            "table": None if table is None else table.digest,
+            "Q/DQ model": of.model.digest,
+            "statistics": of.statistics.digest,
+            "table": of.table.digest if of.table else None,
+            "layers": of.layers.digest if of.layers else None,
             "engines": engines.digest,
             "labels": file_identity(wanted.labels),
             "classes": file_identity(wanted.classes),

@@ -85,6 +85,8 @@ class Evaluate(Section):
     metrics: tuple[str, ...] = ("top1",)
     limit: Count | None = None
     skip_corrupt: bool = False
+    layers: bool = True
+    """Rank the layers of the Q/DQ model by what they lose, for the report."""
     max_drop: Annotated[float, Field(ge=0)] | None = None
 
     @property
@@ -202,6 +204,7 @@ data = {data}              # calibrates: images, .npz, or module:callable
 # labels = "val.csv"       # Default: class folders, or labels in the .npz
 # classes = "classes.txt"  # names of the outputs, in order
 # metrics = ["top1"]
+# layers = false           # no ranking of layers in the report
 # max_drop = 0.5           # points; a larger loss ends with exit code 3
 # limit = 10000
 # skip_corrupt = true      # leave images out that cannot be read

@@ -41,15 +41,15 @@ def redone(made: running.Run) -> list[str]:
 
 def test_each_step_is_done_once_and_again_where_its_inputs_changed(place: Path) -> None:
     first = run(settings())
-    assert redone(first) == ["statistics", "table", "model", "report"]
+    assert redone(first) == ["statistics", "table", "model", "layers", "report"]
     assert redone(run(settings())) == []
-    assert redone(run(settings(rule="minmax"))) == ["table", "model", "report"]
+    assert redone(run(settings(rule="minmax"))) == ["table", "model", "layers", "report"]
     assert redone(run(settings())) == [], "an earlier outcome is still there"
     assert redone(run(settings(evaluate=Evaluate(max_drop=50.0)))) == ["report"]
-    assert redone(run(settings(quantize=Quantize(repairs=())))) == ["model", "report"]
+    assert redone(run(settings(quantize=Quantize(repairs=())))) == ["model", "layers", "report"]
     (place / "imgs" / "0" / "new.png").write_bytes(next((place / "imgs" / "0").iterdir()).read_bytes())
-    assert redone(run(settings())) == ["statistics", "table", "model", "report"]
-    assert redone(run(settings(), clean=True)) == ["statistics", "table", "model", "report"]
+    assert redone(run(settings())) == ["statistics", "table", "model", "layers", "report"]
+    assert redone(run(settings(), clean=True)) == ["statistics", "table", "model", "layers", "report"]
 
 
 def test_a_model_under_another_name_gets_files_of_its_own(place: Path) -> None:
@@ -96,6 +96,17 @@ def test_what_lies_in_the_folder_belongs_together(place: Path) -> None:
     assert made.recommendation.split(".")[0] in (folder / "report.html").read_text()
     assert any("flatters" in note for note in made.notes)
     assert "<table" in made._repr_html_()
+
+
+def test_the_report_ranks_layers_unless_that_is_left_out(place: Path) -> None:
+    made = run(settings())
+    assert "layer" in made.files["report.html"].read_text().lower()
+    ranked = "classifier"
+    assert ranked in made.files["report.html"].read_text()
+    without = run(settings(evaluate=Evaluate(layers=False)))
+    assert redone(without) == ["report"]
+    assert [step.name for step in without.steps] == ["statistics", "table", "model", "report"]
+    assert ranked not in without.files["report.html"].read_text()
 
 
 def test_for_tensorrt_11_there_is_no_table(place: Path) -> None:
@@ -148,7 +159,7 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
     (place / "quantkit.toml").write_text(text)
     shown = quantkit_command("run", "--json")
     document = json.loads(shown.stdout)
-    assert [step["name"] for step in document["steps"]] == ["statistics", "table", "model", "report"]
+    assert [step["name"] for step in document["steps"]] == ["statistics", "table", "model", "layers", "report"]
     assert set(document) == {"recommendation", "steps", "files", "notes", "warnings", "evaluation", "bench"}
     again = quantkit_command("run", "--max-drop", 0, "--rule", "percentile:90", code=3)
     assert "over the budget of 0 points" in again.stderr
