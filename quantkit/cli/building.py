@@ -100,6 +100,7 @@ def build(
 def collected(settings: dict[str, Any]) -> Any:
     """The options as values. UsageError."""
     from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
+    from quantkit.pipeline.exclusions import from_files
 
     workspace = settings.pop("workspace")
     return BuildOptions(
@@ -109,7 +110,7 @@ def collected(settings: dict[str, Any]) -> Any:
         tf32=not settings.pop("no_tf32"),
         timing_cache=not settings.pop("no_timing_cache"),
         workspace=options.byte_count(workspace) if workspace else None,
-        exclude=options.from_files(settings.pop("exclude")),
+        exclude=from_files(settings.pop("exclude")),
         shapes=tuple(settings.pop("shapes")),
         **settings,
     )

@@ -130,10 +130,11 @@ def collected(model: Path, settings: dict[str, Any], *, keeps: bool) -> dict[str
     """The arguments of `quantkit.layers`. UsageError."""
     from quantkit.cli.quantizing import statistics_beside
     from quantkit.data import DataOptions
+    from quantkit.pipeline.exclusions import from_files
     from quantkit.pipeline.layers import LayersOptions
 
     for name in ("exclude", "include"):
-        settings[name] = options.from_files(settings[name])
+        settings[name] = from_files(settings[name])
     statistics, table, against = (settings.pop(name) for name in ("stats", "table", "against"))
     if statistics is None and table is None and against is None:
         statistics = statistics_beside(model, needed=True)

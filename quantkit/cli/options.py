@@ -77,21 +77,6 @@ stats = click.option(
 table = click.argument("table", metavar="TABLE", type=a_path)
 
 
-def from_files(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """`@FILE` stands for the lines of a file, `#` begins a remark there. UsageError."""
-    found: list[str] = []
-    for text in texts:
-        if not text.startswith("@"):
-            found.append(text)
-            continue
-        try:
-            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{text[1:]} cannot be read: {error}", remedy="give a text file of names") from None
-        found += [name for line in lines if (name := line.partition("#")[0].strip())]
-    return tuple(found)
-
-
 def counts(text: str, option: str) -> tuple[int, ...]:
     """`1,8,32` → numbers. UsageError."""
     try:

@@ -100,13 +100,14 @@ def quantize(
     """
     from quantkit.cli.progress import Spinner
     from quantkit.data import DataOptions
+    from quantkit.pipeline.exclusions import from_files
     from quantkit.pipeline.quantize import QuantizeOptions
     from quantkit.pipeline.quantize import quantize as run
     from quantkit.pipeline.repairing import parse_repairs
 
     refuse_idle(table is not None, data is not None)
     for name in ("exclude", "include"):
-        settings[name] = options.from_files(settings[name])
+        settings[name] = from_files(settings[name])
     repair = settings.pop("repair")
     settings["repairs"] = None if repair is None else parse_repairs(repair)
     settings["data"] = DataOptions(limit=settings.pop("limit"))

@@ -114,7 +114,7 @@ def chosen(model: Path | None, config: Path | None, settings: dict[str, Any]) ->
         "calibrate.skip_corrupt": settings["skip_corrupt"],
         "evaluate.skip_corrupt": settings["skip_corrupt"],
         "calibrate.tensorrt_version": settings["tensorrt_version"],
-        "quantize.exclude": options.from_files(settings["exclude"]) or None,
+        "quantize.exclude": settings["exclude"] or None,
         "quantize.repairs": () if repair == "none" else split(repair),
         "build.precisions": split(settings["precision"]),
         "build.shapes": settings["shapes"] or None,

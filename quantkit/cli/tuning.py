@@ -130,12 +130,13 @@ def tune(
 def collected(settings: dict[str, Any]) -> Any:
     """The options as a value. UsageError."""
     from quantkit.data import DataOptions
+    from quantkit.pipeline.exclusions import from_files
     from quantkit.pipeline.repairing import REPAIRS, parse_repairs
     from quantkit.pipeline.tune import RULES, TuneOptions
 
     repair = settings.pop("repair")
     for name in ("exclude", "include"):
-        settings[name] = options.from_files(settings[name])
+        settings[name] = from_files(settings[name])
     return TuneOptions(
         rules=settings.pop("rule") or RULES,
         repairs=REPAIRS if repair is None else parse_repairs(repair),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from quantkit._version import __version__
 from quantkit.artifact import check_writable, write_whole
-from quantkit.errors import OutputError
+from quantkit.errors import OutputError, UsageError
 from quantkit.evaluation.sensitivity import LayerError, Sensitivity, told
 from quantkit.pipeline.statistics import refuse_existing
 
@@ -47,3 +48,18 @@ def checked(node: str) -> str:
             f"node {node!r} cannot be named in an exclusion file", remedy="exclude it by --exclude, or rename it"
         )
     return node
+
+
+def from_files(texts: Sequence[str]) -> tuple[str, ...]:
+    """`@FILE` stands for the lines of a file, `#` begins a remark there. UsageError."""
+    found: list[str] = []
+    for text in texts:
+        if not text.startswith("@"):
+            found.append(text)
+            continue
+        try:
+            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{text[1:]} cannot be read: {error}", remedy="give a text file of names") from None
+        found += [name for line in lines if (name := line.partition("#")[0].strip())]
+    return tuple(found)

@@ -14,6 +14,7 @@ from quantkit.errors import DataError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.job.preparing import ChosenSpec, choose_spec
 from quantkit.job.target import target_version
+from quantkit.pipeline.exclusions import from_files
 from quantkit.pipeline.quantize import refuse_quantized
 from quantkit.pipeline.repairing import settled
 from quantkit.project.settings import Settings
@@ -83,6 +84,13 @@ class Plan:
         }
 
 
+def listed(settings: Settings) -> Settings:
+    """The settings with the lines of files in place of `@FILE`: they decide about the model. UsageError."""
+    nodes = settings.quantize
+    names = {"exclude": from_files(nodes.exclude), "include": from_files(nodes.include)}
+    return settings.model_copy(update={"quantize": nodes.model_copy(update=names)})
+
+
 def planned(settings: Settings) -> Plan:
     """Check the settings, read the model, look at the data. ModelError, DataError, PreprocessError, UsageError."""
     if settings.model is None or settings.data is None:
@@ -112,7 +120,7 @@ def planned(settings: Settings) -> Plan:
         DataOptions(limit=settings.evaluate.limit, skip_corrupt=settings.evaluate.skip_corrupt, whole=True),
     )
     plan = Plan(
-        settings,
+        listed(settings),
         model,
         calibration,
         validation,

@@ -166,13 +166,17 @@ def placed(settings: Settings, folder: Path) -> Settings:
     def if_there(text: str | None) -> str | None:
         return text if text is None or not (folder / text).exists() else str(folder / text)
 
-    wanted = settings.evaluate
+    def named(texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"@{folder / text[1:]}" if text.startswith("@") else text for text in texts)
+
+    chosen, wanted = settings.quantize, settings.evaluate
     own = {"data": if_there(wanted.data), "labels": below(wanted.labels), "classes": below(wanted.classes)}
     changed = {
         "model": below(settings.model),
         "data": if_there(settings.data),
         "preprocess": if_there(settings.preprocess),
         "output": below(settings.output),
+        "quantize": chosen.model_copy(update={"exclude": named(chosen.exclude), "include": named(chosen.include)}),
         "evaluate": wanted.model_copy(update=own),
     }
     return settings.model_copy(update=changed)
@@ -215,7 +219,7 @@ data = {data}              # calibrates: images, .npz, or module:callable
 # skip_corrupt = true
 
 [quantize]
-# exclude = ["/head/*"]    # stays float
+# exclude = ["/head/*"]    # stays float; "@FILE" stands for its lines
 # repairs = ["bias"]       # of equalize, smooth, round, bias; [] for none. Default: all
 # fp16 = true              # the rest of the Q/DQ model in FP16, for TensorRT 11
 

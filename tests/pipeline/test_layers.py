@@ -19,13 +19,12 @@ from onnx import numpy_helper
 import quantkit
 from quantkit import DataOptions, QuantizeOptions
 from quantkit.cli import layering
-from quantkit.cli.options import from_files
 from quantkit.data import open_data
 from quantkit.errors import DataError, ModelError, OutputError, StaleError, UsageError
 from quantkit.evaluation.sensitivity import MISFIT, LayerError, Sensitivity
 from quantkit.graph import Model, load_model
 from quantkit.graph.selecting import chosen
-from quantkit.pipeline.exclusions import exclusion_text, write_exclusions
+from quantkit.pipeline.exclusions import exclusion_text, from_files, write_exclusions
 from quantkit.pipeline.layers import LayersOptions, layers
 from quantkit.rules import mean_square, squared_error
 

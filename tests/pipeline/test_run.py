@@ -109,6 +109,19 @@ def test_the_report_ranks_layers_unless_that_is_left_out(place: Path) -> None:
     assert ranked not in without.files["report.html"].read_text()
 
 
+def test_nodes_that_stay_float_come_from_a_file_beside_the_project(place: Path, quantkit_command: Command) -> None:
+    (place / "net" / "kept.txt").write_text("classifier  # a remark\n")
+    text = 'model = "model.onnx"\ndata = "../imgs"\n[quantize]\nrepairs = []\nexclude = ["@kept.txt"]\n'
+    (place / "net" / "quantkit.toml").write_text(text)
+    line = ("run", "--config", "net/quantkit.toml", "--no-layers", "--json")
+    first = json.loads(quantkit_command(*line).stdout)
+    int8 = first["evaluation"]["models"][1]["int8_layers"]
+    assert int8[0] == int8[1] - 1
+    (place / "net" / "kept.txt").write_text("# nothing\n")
+    again = json.loads(quantkit_command(*line).stdout)
+    assert [step["name"] for step in again["steps"] if not step["reused"]] == ["model", "report"]
+
+
 def test_for_tensorrt_11_there_is_no_table(place: Path) -> None:
     folder = place / "net" / "model.run"
     assert run(settings()).files["model.calib"].is_file()

@@ -17,12 +17,12 @@ from onnx import numpy_helper
 import quantkit
 from quantkit.cli import tuning
 from quantkit.cli.application import app, run
-from quantkit.cli.options import from_files
 from quantkit.data import DataOptions
 from quantkit.errors import OutputError, StaleError, UsageError
 from quantkit.evaluation.tuning import Tuning
 from quantkit.graph import load_model
 from quantkit.pipeline.evaluate import evaluate
+from quantkit.pipeline.exclusions import from_files
 from quantkit.pipeline.judging import parts
 from quantkit.pipeline.settling import EvaluateOptions
 from quantkit.pipeline.tune import TuneOptions, tune
