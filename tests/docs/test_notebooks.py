@@ -39,7 +39,9 @@ def executed(path: Path) -> Any:
     notebook = nbformat.read(path, as_version=4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the notebook machinery, not of the notebook
-        client = nbclient.NotebookClient(notebook, timeout=10 * SECONDS, resources={"metadata": {"path": str(FOLDER)}})
+        where = {"metadata": {"path": str(FOLDER)}}
+        # what a cell prints comes in as many pieces as the time of day decides
+        client = nbclient.NotebookClient(notebook, timeout=10 * SECONDS, resources=where, coalesce_streams=True)
         client.execute()
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, parser
@@ -128,7 +128,11 @@ def test_what_was_put_in_is_taken_out(case: tuple[onnx.ModelProto, dict[str, flo
     with TemporaryDirectory() as folder:
         onnx.save(proto, f"{folder}/net.onnx")
         model = load_model(f"{folder}/net.onnx")
-    made = with_qdq(model, scales)
+    try:
+        made = with_qdq(model, scales)
+    except ModelError as error:
+        assume("no operator of this network can be quantized" not in error.problem)
+        raise
     again = without_qdq(Model(model.path, made.proto, ""))
     assert again.proto == model.proto
     assert again.proto.SerializeToString(deterministic=True) == model.proto.SerializeToString(deterministic=True)
