@@ -29,6 +29,7 @@ SHOWN = 20
 @click.option("--data", metavar="PATH", help="Images, arrays or module:callable: allows repairs that run the network.")
 @options.preprocess
 @click.option("--limit", metavar="N", type=int, help="Samples of the data at most. Default: 512.")
+@options.skip_corrupt
 @click.option(
     "--repair",
     metavar="NAME,NAME…",
@@ -110,7 +111,7 @@ def quantize(
         settings[name] = from_files(settings[name])
     repair = settings.pop("repair")
     settings["repairs"] = None if repair is None else parse_repairs(repair)
-    settings["data"] = DataOptions(limit=settings.pop("limit"))
+    settings["data"] = DataOptions(limit=settings.pop("limit"), skip_corrupt=bool(settings.pop("skip_corrupt")))
     if stats is None and table is None:
         stats = statistics_beside(model, needed=data is None)
     target = output or model.with_name(f"{model.stem}.int8.onnx")
@@ -135,7 +136,7 @@ def refuse_idle(table: bool, data: bool) -> None:
     """UsageError for options that would change nothing."""
     source = click.get_current_context().get_parameter_source
     idle = {"rule": "a table is taken as it is"} if table else {"min_coverage": "it is about --table"}
-    idle |= {} if data else dict.fromkeys(("preprocess", "limit"), "it is about --data")
+    idle |= {} if data else dict.fromkeys(("preprocess", "limit", "skip_corrupt"), "it is about --data")
     for name, why in idle.items():
         if source(name) is ParameterSource.COMMANDLINE:
             raise UsageError(f"--{name.replace('_', '-')} has no effect: {why}", remedy="leave it out")

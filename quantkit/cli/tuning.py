@@ -42,6 +42,7 @@ SHOWN = 10
 )
 @options.preprocess
 @click.option("--limit", metavar="N", type=int, help="Samples of --data at most, both parts together. Default: all.")
+@options.skip_corrupt
 @click.option(
     "--holdout",
     metavar="SHARE",
@@ -134,7 +135,7 @@ def collected(settings: dict[str, Any]) -> Any:
     from quantkit.pipeline.repairing import REPAIRS, parse_repairs
     from quantkit.pipeline.tune import RULES, TuneOptions
 
-    repair = settings.pop("repair")
+    repair, skips = settings.pop("repair"), bool(settings.pop("skip_corrupt"))
     for name in ("exclude", "include"):
         settings[name] = from_files(settings[name])
     return TuneOptions(
@@ -142,7 +143,8 @@ def collected(settings: dict[str, Any]) -> Any:
         repairs=REPAIRS if repair is None else parse_repairs(repair),
         most=share_of(settings.pop("max_float")),
         evaluations=settings.pop("max_evaluations"),
-        data=DataOptions(limit=settings.pop("limit")),
+        data=DataOptions(limit=settings.pop("limit"), skip_corrupt=skips),
+        calibration=DataOptions(skip_corrupt=skips),
         front=not settings.pop("no_front"),
         metrics=settings.pop("metric"),
         **settings,

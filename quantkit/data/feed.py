@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -81,6 +81,12 @@ class Feed(Protocol):
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
         """Batches from position `start` on. DataError names the sample that is at fault."""
+
+
+def left_out(unreadable: Collection[str]) -> tuple[str, ...]:
+    """How many samples were left out because the user asked for it; nothing where none was."""
+    count = len(unreadable)
+    return (f"{count} samples cannot be read and were left out",) if count else ()
 
 
 class Identifier:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
 from quantkit.data import DataOptions, Feed, open_data
+from quantkit.data.feed import left_out
 from quantkit.data.opening import whole_batches
 from quantkit.errors import ModelError, UsageError
 from quantkit.evaluation.sensitivity import Sensitivity, TensorError
@@ -120,7 +121,13 @@ def layers(
     found = ranked(measuring, subject.variants, tensors, subject.left, phase)
     kept, kept_db = kept_of(measuring, subject.variants, found, options, phase)
     identity = feed.identity()
-    notes = (*subject.notes, *remarks(found), *([told.warning] if told.warning else []), *feed.notes)
+    notes = (
+        *subject.notes,
+        *remarks(found),
+        *([told.warning] if told.warning else []),
+        *feed.notes,
+        *left_out(feed.unreadable),
+    )
     record = {
         **subject.record,
         "data": identity.content if identity else "",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from quantkit._version import __version__
 from quantkit.artifact import canonical_json, check_writable, refuse_replacing
 from quantkit.data import DataOptions
+from quantkit.data.feed import left_out
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import (
     Choices,
@@ -184,6 +185,7 @@ def quantize(
     made = with_qdq(fixed.network, fixed.scales.scales, choices, form)
     scales = fixed.scales
     proto, notes = finished(source, made, scales, options, tuple(fixed.done))
+    notes += left_out(origin.data.unreadable) if origin.data else ()
     phase("writing")
     files = () if target is None else written(proto, source, target, options.force)
     return Quantization(

@@ -42,6 +42,9 @@ class Data:
     preprocess: str | Path | Preprocess | None = None
     options: DataOptions = field(default_factory=DataOptions)
 
+    unreadable: set[str] = field(default_factory=set, compare=False)
+    """Samples that were left out because the user asked for it, with the reason: filled while data are read."""
+
     def of(self, model: Model) -> Data:
         """The same with the spec settled, which may lie beside the model."""
         return replace(self, preprocess=choose_spec(self.preprocess, model, self.source).spec)
@@ -98,6 +101,7 @@ def statistics_of(network: Model, data: Data) -> Statistics:
         write_model(network.proto, network.folder, path)
         options = CalibrateOptions(data=data.options, backend="onnxruntime")
         made = calibrate(path, data.source, rules="minmax", preprocess=data.preprocess, options=options)
+    data.unreadable.update(made.skipped)
     assert made.statistics is not None, "bug in quantkit: onnxruntime gives statistics"
     return made.statistics
 
@@ -186,5 +190,6 @@ def observer(network: Model, data: Data) -> Callable[[Sequence[str]], Iterator[B
         run = OnnxRuntimeSession(network, tensors, threads=data.options.workers).runner()
         for portion in feed.portions():
             yield {**portion.batch, **run(portion.batch)}
+        data.unreadable.update(feed.unreadable)
 
     return observe

@@ -11,6 +11,7 @@ import numpy as np
 
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of
+from quantkit.data.feed import left_out
 from quantkit.errors import DataError
 from quantkit.evaluation.answers import Answers, agreement, confidence
 from quantkit.evaluation.classes import class_drops, confusions, most_changed, most_changed_scores
@@ -158,8 +159,7 @@ def doubts(context: Context) -> tuple[str, ...]:
     """What puts the figures in doubt."""
     found = [context.spec.warning] if context.spec.warning else []
     found += context.warnings
-    if context.skipped:
-        found.append(f"{len(context.skipped)} samples cannot be read and were left out")
+    found += left_out(context.skipped)
     return tuple(dict.fromkeys(found))
 
 

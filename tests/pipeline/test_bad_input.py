@@ -241,3 +241,25 @@ def test_fewer_names_than_classes_are_told(count: int, told: bool, place: Path, 
     (place / "names.txt").write_text("".join(f"{i}\n" for i in range(count)))
     done = quantkit_command("evaluate", "net/model.onnx", "--data", "imgs", "--classes", "names.txt")
     assert ("there are names for the first 7 of the network's 10 classes only" in done.stderr) is told
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("evaluate", "net/model.onnx"),
+        ("layers", "net/model.onnx"),
+        ("quantize", "net/model.onnx", "--repair", "round", "-o", "q.onnx"),
+        ("tune", "net/model.onnx", "--max-drop", "50", "--rule", "mse", "--repair", "none", "-o", "tuned"),
+    ],
+    ids=lambda line: line[0],
+)
+def test_samples_that_are_left_out_are_counted_by_every_command_that_names_the_option(
+    place: Path, quantkit_command: Command, line: tuple[str, ...]
+) -> None:
+    quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", "-q")
+    (place / "imgs" / "3" / "cut.png").write_bytes(next((place / "imgs" / "3").glob("*.png")).read_bytes()[:60])
+    refused = quantkit_command(*line, "--data", "imgs", code=1)
+    assert "3/cut.png" in refused.stderr
+    assert "--skip-corrupt" in refused.stderr
+    done = quantkit_command(*line, "--data", "imgs", "--skip-corrupt")
+    assert "1 samples cannot be read and were left out" in done.stderr
