@@ -46,3 +46,14 @@ def test_a_network_broken_on_purpose_and_a_transformer_are_among_them() -> None:
 def test_as_many_of_the_first_layers_are_worse(name: str) -> None:
     case = CASES[name]
     assert case["first_layers"]["drop"] > case["tuned"]["drop"]
+
+
+def test_the_front_takes_what_it_took() -> None:
+    from quantkit.evaluation.tuning import Point
+    from quantkit.pipeline.front import advice, chosen
+
+    content = json.loads(RESULTS.with_name("front.json").read_text(encoding="utf-8"))
+    points = tuple(Point(**point) for point in content["front"])
+    assert {point.precision for point in points} == {"fp32", "fp16", "int8"}
+    assert chosen(points, content["max_drop"]) == next(point for point in points if point.chosen)
+    assert advice(points) == ("INT8 is not worth it here: FP16 holds the budget and is as fast",)

@@ -104,7 +104,7 @@ def tune(
     Rules, repairs, then layers kept in float are tried in this order, from one pass over the data, and the search ends
     at the first that holds. It sees one part of --data; what is reported comes from the other.
     """
-    from quantkit.artifact import write_whole
+    from quantkit.artifact import text_bytes, write_whole
     from quantkit.cli.progress import Spinner
     from quantkit.evaluation.document import document as evaluation_document
     from quantkit.evaluation.tuning import document
@@ -120,7 +120,9 @@ def tune(
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
         made = run(model, data, max_drop=max_drop, output=target, options=chosen, phase=spinner.phase, **given)
     if html is not None:
-        write_whole(html, page(made))
+        from quantkit.report.html import tuning_page
+
+        write_whole(html, text_bytes(tuning_page(made)))
     if as_json:
         print_json(document(made, evaluation_document(made.report)))
     elif not quiet:
@@ -158,20 +160,6 @@ def share_of(text: str) -> float:
     if not 0.0 <= share <= 1.0:
         raise UsageError(f"--max-float {text!r} is no share", remedy="for example --max-float 10%")
     return share
-
-
-def page(made: Tuning) -> bytes:
-    """The report: the held-out samples, and the layers as they were ranked."""
-    from quantkit.evaluation.sensitivity import Sensitivity
-    from quantkit.report.html import evaluation_page
-
-    found = None
-    if made.ranking:
-        found = Sensitivity(
-            made.model, made.chosen.recipe.rule, made.trials[0].proxy_db, made.ranking, (), made.samples[0], (), {}, 0.0
-        )
-    text: str = evaluation_page(made.report, sensitivity=found, title=f"Tuned: {made.model}")
-    return text.encode()
 
 
 def print_summary(made: Tuning, html: Path | None) -> None:

@@ -7,6 +7,7 @@ stands for the cost.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 BATCH = 32
 PLAIN = ("fp32", "fp16")
 SECONDS = 0.5
+DIGEST = re.compile(r"\.[0-9a-f]{8}\.bench(?=\.engine$)")
 
 
 class Wishes(Protocol):
@@ -114,10 +116,15 @@ def points_of(timed: Sequence[Bench], lost: Mapping[str, float], max_drop: float
         for subject in bench_.subjects:
             time = bench_.median(subject.name, bench_.batches[-1])
             if time is not None:
-                found.append(Point(subject.name, subject.precision, lost.get(subject.name), time))
+                found.append(Point(plain(subject.name), subject.precision, lost.get(subject.name), time))
     found.sort(key=lambda point: point.milliseconds)
     best = chosen(found, max_drop)
     return tuple(replace(point, chosen=point is best) for point in found)
+
+
+def plain(name: str) -> str:
+    """The name of an engine without what keeps those of one folder apart: `net.fp16.engine`."""
+    return DIGEST.sub("", name)
 
 
 def chosen(found: Sequence[Point], max_drop: float) -> Point | None:

@@ -1,12 +1,10 @@
-"""A Q/DQ model on onnxruntime and as a TensorRT engine, tensor by tensor: calibration error or kernel error?
+"""A Q/DQ model on onnxruntime and as TensorRT engines, tensor by tensor: calibration error or kernel error?
 
-onnxruntime computes Q and DQ as they stand in the file, and everything else in float32. The engine is built of the same
-model, without FP16 and TF32, with tensors marked as outputs. Where both agree, what is lost is lost in the file: by its
-scales and weights. Where they part, the engine computes something else from there on.
-
-Marked tensors change the engine: what would be fused away has to be computed. A kernel that errs in a fusion alone is
-not found this way, and one that is chosen differently beside outputs may hide; the outputs of an engine as it is used
-are compared by `evaluate`.
+onnxruntime computes Q and DQ as they stand in the file, and everything else in float32. Two engines are built of the
+same model. One shows its tensors, without FP16 and TF32: where both agree, what is lost is lost in the file, by its
+scales and weights; where they part, the engine computes something else from there on. But a tensor that is shown is not
+fused away, and a kernel that errs in a fusion hides. So the outputs of a second engine are compared, which shows
+nothing else.
 """
 
 from __future__ import annotations
@@ -14,10 +12,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,11 +33,18 @@ from quantkit.preprocess import Preprocess
 from quantkit.values import Array, Batch
 from quantkit.view import Block, Remarks, Shown, Table
 
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.backends.tensorrt.options import BuildOptions
+
 PART = 20.0
-"""dB. Rounding of sums moves single values by a step, and these add up on their way: 30 dB and more are usual. Below
-this the engine computes something else."""
+"""dB. Rounding of sums moves single values by a step, and these add up on their way: benchmarks/results/parity.json has
+no tensor below 30 dB. Below this the engine computes something else."""
 SAMPLES = 32
 """One batch tells it."""
+LEVEL = 1
+"""Optimization level of the builder, for a quick build: what is timed is another engine's business."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +57,19 @@ class TensorParity:
 
 @dataclass(frozen=True, slots=True)
 class Parity(Shown):
-    """tensors: in graph order. parts: the first tensor where engine and onnxruntime part, empty where they agree."""
+    """tensors: in graph order, of the engine that shows them. outputs: of the engine that shows nothing else.
+    parts: the first tensor where an engine and onnxruntime part, empty where they agree."""
 
     tensors: tuple[TensorParity, ...]
+    outputs: tuple[TensorParity, ...]
     parts: str
     verdict: str
     notes: tuple[str, ...]
 
     def _view_(self) -> Sequence[Block]:
-        rows = [(tensor.name, told(tensor.sqnr_db)) for tensor in self.tensors]
-        return self.verdict, Table(("tensor", "engine to onnxruntime"), rows), Remarks(self.notes)
+        whole = {output.name: told(output.sqnr_db) for output in self.outputs}
+        rows = [(tensor.name, told(tensor.sqnr_db), whole.get(tensor.name, "")) for tensor in self.tensors]
+        return self.verdict, Table(("tensor", "engine that shows it", "fused engine"), rows), Remarks(self.notes)
 
 
 def parity(
@@ -72,10 +80,12 @@ def parity(
     device: int = 0,
     phase: Callable[[str], None] = lambda _: None,
 ) -> Parity:
-    """Compare on the first batch of the data. Needs a GPU with TensorRT.
+    """Compare on the first batch of the data. Needs a GPU with TensorRT; builds two engines.
 
     ModelError where there is no Q/DQ; what `build` raises; BackendError without TensorRT, DataError.
     """
+    from quantkit.backends.tensorrt.options import BuildOptions
+
     source = model if isinstance(model, Model) else load_model(model)
     if not has_qdq(source):
         raise ModelError(
@@ -91,26 +101,28 @@ def parity(
     phase("onnxruntime")
     exact = dict(OnnxRuntimeSession(source, tensors).runner()(first.batch))
     phase("building an engine that shows its tensors")
-    with engine_of(source, tensors, first.batch, device) as engine:
+    shown = BuildOptions(fp16=False, tf32=False)
+    with engine_of(source, showing(source, tensors), first.batch, replace(shown, device=device)) as engine:
         found = next(iter(engine.run([first.batch])))
-    return judged(tensors, exact, found, source.outputs)
+    hidden = [name for name in tensors if name not in found]
+    phase("building an engine that shows its outputs alone")
+    with engine_of(source, source.proto, first.batch, BuildOptions(device=device)) as engine:
+        fused = next(iter(engine.run([first.batch])))
+    return judged(figures(tensors, exact, found), figures(source.outputs, exact, fused), hidden)
 
 
 @contextmanager
-def engine_of(source: Model, tensors: Sequence[str], batch: Batch, device: int) -> Iterator[Any]:
-    """An engine of the model with tensors as outputs, built in a folder that goes with it."""
+def engine_of(source: Model, proto: onnx.ModelProto, batch: Batch, options: BuildOptions) -> Iterator[Any]:
+    """An engine of a network for a batch, built in a folder that goes with it. The weights are those of the source."""
     from quantkit.backends.tensorrt.engine import Engine
-    from quantkit.backends.tensorrt.options import BuildOptions
     from quantkit.pipeline.build import build
 
     with TemporaryDirectory(prefix="quantkit-") as folder:
         path = Path(folder) / source.path.name
-        write_model(showing(source, tensors), source.folder, path)
-        options = BuildOptions(
-            fp16=False, tf32=False, shapes=shapes_of(source, batch), timing_cache=False, device=device
-        )
-        built = build(path, options=options, output=Path(folder) / "shown.engine")
-        with Engine.load(built.path, device) as engine:
+        write_model(proto, source.folder, path)
+        chosen = replace(options, level=LEVEL, shapes=shapes_of(source, batch), timing_cache=False)
+        built = build(path, options=chosen, output=path.with_suffix(".engine"))
+        with Engine.load(built.path, options.device) as engine:
             yield engine
 
 
@@ -120,23 +132,25 @@ def shapes_of(source: Model, batch: Batch) -> tuple[str, ...]:
     return tuple(f"{name}={'x'.join(map(str, batch[name].shape))}" for name in dynamic)
 
 
-def judged(
-    tensors: Sequence[str], exact: Mapping[str, Array], found: Mapping[str, Array], outputs: Sequence[str]
-) -> Parity:
-    """What the figures say. Tensors that the engine does not show are named."""
-    both = [name for name in tensors if name in exact and name in found]
-    figures = tuple(TensorParity(name, sqnr(exact[name], found[name])) for name in both)
-    parting = next((tensor for tensor in figures if tensor.sqnr_db < PART), None)
-    missing = [name for name in tensors if name not in found]
-    notes = ["tensors that are marked as outputs keep TensorRT from fusing across them: this is another engine"]
-    if missing:
-        notes.append(f"{len(missing)} tensors are not shown by the engine, for example {missing[0]}")
-    ends = ", ".join(f"{t.name} {told(t.sqnr_db)}" for t in figures if t.name in outputs)
-    if parting is not None:
-        verdict = f"kernel error: engine and onnxruntime part at {parting.name} ({told(parting.sqnr_db)})"
-        return Parity(figures, parting.name, verdict, tuple(notes))
+def figures(names: Sequence[str], exact: Mapping[str, Array], found: Mapping[str, Array]) -> tuple[TensorParity, ...]:
+    """SQNR of those tensors that both have."""
+    return tuple(
+        TensorParity(name, sqnr(exact[name], found[name])) for name in names if name in exact and name in found
+    )
+
+
+def judged(tensors: Sequence[TensorParity], outputs: Sequence[TensorParity], hidden: Sequence[str]) -> Parity:
+    """What the figures say. hidden: tensors that the engine does not show."""
+    notes = (f"{len(hidden)} tensors are not shown by the engine, for example {hidden[0]}",) if hidden else ()
+    for found, where in ((tensors, ""), (outputs, " where its tensors are fused, and agree where they are shown")):
+        parting = next((tensor for tensor in found if tensor.sqnr_db < PART), None)
+        if parting is not None:
+            at = f"{parting.name} ({told(parting.sqnr_db)})"
+            verdict = f"kernel error: engine and onnxruntime part at {at}{where}"
+            return Parity(tuple(tensors), tuple(outputs), parting.name, verdict, notes)
+    ends = ", ".join(f"{output.name} {told(output.sqnr_db)}" for output in outputs)
     verdict = f"calibration error: the engine computes what the model says (outputs: {ends})"
-    return Parity(figures, "", verdict, tuple(notes))
+    return Parity(tuple(tensors), tuple(outputs), "", verdict, notes)
 
 
 def sqnr(exact: Array, other: Array) -> float:

@@ -1,4 +1,4 @@
-"""Pages of what `evaluate` and `layers` find: one HTML file each, with all that it shows inside.
+"""Pages of what `evaluate`, `layers` and `tune` find: one HTML file each, with all that it shows inside.
 
 A page holds no script and no link to anything outside, follows the reader's light or dark mode, and prints. It is made
 of values only, images of changed samples apart, so the same values give the same bytes.
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.evaluation.sensitivity import Sensitivity
+from quantkit.evaluation.tuning import Tuning
 from quantkit.evaluation.value import Evaluation
 from quantkit.pipeline.measuring import Bench
-from quantkit.report import answers, layers, models
+from quantkit.report import answers, layers, models, tuning
 from quantkit.report.page import Fact, Facts, Page, Section, Verdict
 from quantkit.report.ranges import ranges_section
 from quantkit.report.wording import counted, decibel, seconds
@@ -38,9 +39,7 @@ def evaluation_page(
         models.models_section(evaluation),
         models.drop_section(evaluation),
         models.speed_section(evaluation, bench),
-        answers.classes_section(evaluation),
-        answers.confusions_section(evaluation),
-        answers.samples_section(evaluation),
+        *changes(evaluation),
         *deeper(sensitivity, statistics),
         provenance_section(evaluation.provenance, files_of(evaluation)),
     ]
@@ -73,6 +72,31 @@ def sensitivity_page(sensitivity: Sensitivity, *, statistics: Statistics | None 
     return Page(
         f"Where INT8 loses: {Path(sensitivity.model).name}", subtitle, verdict, tuple(filter(None, sections))
     ).html()
+
+
+def tuning_page(found: Tuning) -> str:
+    """The page of a tuning: what was taken and why, what it is worth on the held-out part, the layers as ranked."""
+    report = found.report
+    sections = [
+        tuning.tried_section(found),
+        tuning.front_section(found),
+        models.models_section(report),
+        models.drop_section(report),
+        *changes(report),
+        *deeper(tuning.ranked(found), None),
+        provenance_section(found.provenance, files_of(report)),
+    ]
+    subtitle = f"{found.metric}, at most {found.max_drop:g}{found.unit} lost"
+    return Page(f"Tuned: {found.model}", subtitle, tuning.verdict_of(found), tuple(filter(None, sections))).html()
+
+
+def changes(evaluation: Evaluation) -> list[Section | None]:
+    """What the models answer differently: by class, by answer, by sample."""
+    return [
+        answers.classes_section(evaluation),
+        answers.confusions_section(evaluation),
+        answers.samples_section(evaluation),
+    ]
 
 
 def deeper(sensitivity: Sensitivity | None, statistics: Statistics | None) -> list[Section]:

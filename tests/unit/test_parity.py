@@ -35,7 +35,7 @@ def quantized() -> Model:
 
 
 class FakeEngine:
-    """onnxruntime in the place of TensorRT; adds noise to one tensor."""
+    """onnxruntime in the place of TensorRT; doubles one tensor, if it shows it."""
 
     def __init__(self, path: Path, wrong: str) -> None:
         self._model, self._wrong = load_model(path), wrong
@@ -50,7 +50,7 @@ class FakeEngine:
         run = OnnxRuntimeSession(self._model, self._model.outputs).runner()
         for batch in batches:
             found = dict(run(batch))
-            if self._wrong:
+            if self._wrong in found:
                 found[self._wrong] = found[self._wrong] * 2
             yield found
 
@@ -62,18 +62,22 @@ class Built:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Records how the engine is built; `wrong` names a tensor that it computes wrongly."""
-    seen: dict[str, Any] = {"wrong": ""}
+    """Records how engines are built; `wrong` names a tensor that they compute wrongly, `fused` one that only an engine
+    without other tensors does."""
+    seen: dict[str, Any] = {"wrong": "", "fused": "", "options": []}
 
     def build(path: Path, *, options: Any, output: Path) -> Built:
         onnx.checker.check_model(onnx.load(path), full_check=True)
-        seen["options"] = options
+        seen["options"].append(options)
         return Built(path)
 
     monkeypatch.setattr("quantkit.pipeline.build.build", build)
-    monkeypatch.setattr(
-        "quantkit.backends.tensorrt.engine.Engine.load", lambda path, _: FakeEngine(path, seen["wrong"])
-    )
+
+    def load(path: Path, _: int) -> FakeEngine:
+        fused = len(onnx.load(path).graph.output) == 1
+        return FakeEngine(path, (fused and seen["fused"]) or seen["wrong"])
+
+    monkeypatch.setattr("quantkit.backends.tensorrt.engine.Engine.load", load)
     return seen
 
 
@@ -83,9 +87,11 @@ def test_an_engine_that_computes_the_same(gpu: dict[str, Any]) -> None:
     assert all(tensor.sqnr_db > 100 for tensor in found.tensors)
     assert found.parts == ""
     assert found.verdict.startswith("calibration error")
-    assert "another engine" in found.notes[0]
-    options = gpu["options"]
-    assert (options.shapes, options.fp16, options.tf32) == (("x=4x3x8x8",), False, False)
+    assert found.notes == ()
+    assert [output.name for output in found.outputs] == ["y"]
+    shown, fused = gpu["options"]
+    assert (shown.shapes, shown.fp16, shown.tf32) == (("x=4x3x8x8",), False, False)
+    assert (fused.shapes, fused.fp16, fused.tf32) == (("x=4x3x8x8",), True, True)
 
 
 def test_the_first_tensor_where_they_part(gpu: dict[str, Any]) -> None:
@@ -95,6 +101,17 @@ def test_the_first_tensor_where_they_part(gpu: dict[str, Any]) -> None:
     assert found.verdict.startswith("kernel error: engine and onnxruntime part at p (0.0 dB)")
 
 
+def test_an_error_that_hides_where_tensors_are_shown(gpu: dict[str, Any]) -> None:
+    gpu["fused"] = "y"
+    found = parity(quantized(), DATA)
+    assert found.parts == "y"
+    assert found.verdict == (
+        "kernel error: engine and onnxruntime part at y (0.0 dB) where its tensors are fused, "
+        "and agree where they are shown"
+    )
+    assert found.tensors[-1].sqnr_db > 100
+
+
 def test_batches_are_whole_where_the_network_is_fixed_to_some(gpu: dict[str, Any], tmp_path: Path) -> None:
     fixed = Model(Path("net.onnx"), onnx.ModelProto(), "")
     fixed.proto.CopyFrom(quantized().proto)
@@ -102,7 +119,7 @@ def test_batches_are_whole_where_the_network_is_fixed_to_some(gpu: dict[str, Any
         value.type.tensor_type.shape.dim[0].dim_value = 5
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 3, 8, 8)).astype(np.float32))
     assert parity(fixed, tmp_path / "x.npy").parts == ""
-    assert gpu["options"].shapes == ()
+    assert [options.shapes for options in gpu["options"]] == [(), ()]
 
 
 def test_a_float_network_is_refused() -> None:

@@ -307,8 +307,13 @@ def test_near_the_budget_is_not_enough() -> None:
 
 
 def bench_of(times: Mapping[str, float]) -> Bench:
-    subjects = tuple(Subject(f"{name}.engine", name, 1) for name in times)
-    return Bench("GPU", True, subjects, tuple(Latency(f"{n}.engine", 32, False, t, t, t, 9) for n, t in times.items()))
+    subjects = tuple(Subject(built(name), name, 1) for name in times)
+    return Bench("GPU", True, subjects, tuple(Latency(built(n), 32, False, t, t, t, 9) for n, t in times.items()))
+
+
+def built(name: str) -> str:
+    """What `bench` calls an engine that it builds."""
+    return f"{name}.0a1b2c3d.bench.engine"
 
 
 @pytest.mark.parametrize(
@@ -323,7 +328,8 @@ def bench_of(times: Mapping[str, float]) -> Bench:
 def test_the_fastest_inside_the_budget_is_taken(
     times: Mapping[str, float], drops: Mapping[str, float], taken: str | None
 ) -> None:
-    points = front.points_of([bench_of(times)], {f"{name}.engine": drop for name, drop in drops.items()}, 0.5)
+    points = front.points_of([bench_of(times)], {built(name): drop for name, drop in drops.items()}, 0.5)
+    assert {p.name for p in points} == {f"{name}.engine" for name in times}
     assert [p.milliseconds for p in points] == sorted(times.values())
     assert [p.precision for p in points if p.chosen] == ([taken] if taken else [])
     said = {"int8": "", "fp16": "INT8 is not worth it here: FP16", None: "no engine holds the budget"}[taken]

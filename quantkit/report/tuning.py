@@ -1,0 +1,120 @@
+"""How a network was tuned: the ways that were tried and why, and the engines by accuracy and latency."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from quantkit.evaluation.metrics import metric_name
+from quantkit.evaluation.sensitivity import Sensitivity
+from quantkit.evaluation.tuning import Point, Trial, Tuning
+from quantkit.report.charts_plane import Spot, plane
+from quantkit.report.page import Block, Cell, Drawing, Prose, Section, Table, Verdict
+from quantkit.report.wording import counted, decibel, percent, seconds, signed, significant
+
+NARROW = 350.0
+LEAST = 1.0
+"""Points that the axis of the change spans at least."""
+THOUSAND = 1e3
+"""Milliseconds in a second."""
+
+
+def verdict_of(tuning: Tuning) -> Verdict:
+    """What was taken, and whether the budget holds on the held-out part."""
+    within = tuning.within_budget
+    figures = (
+        (f"{tuning.samples[0]:,}", "samples to tune on"),
+        (f"{tuning.samples[1]:,}", "samples held out"),
+        (f"{tuning.evaluations:,}", "evaluation" if tuning.evaluations == 1 else "evaluations"),
+        (seconds(tuning.seconds), "to tune"),
+    )
+    budget = f"the budget of {tuning.max_drop:g}{tuning.unit}"
+    badge = f"within {budget}" if within else f"over {budget}"
+    return Verdict((tuning.verdict,), "within" if within else "over", badge, figures, tuning.notes)
+
+
+def tried_section(tuning: Tuning) -> Section:
+    """Every trial in its order, with its reason and what followed; the layers that stay float."""
+    lead = (
+        f"On the {counted(tuning.samples[0], 'sample')} to tune on, in this order. The search ends at the first way "
+        "whose drop and one standard error more are inside the budget. SQNR is that of the outputs on a few samples: "
+        "ways that it promises nothing of are not evaluated."
+    )
+    head = (
+        "rule, repairs, layers",
+        "SQNR",
+        f"drop{tuning.unit and ', points'}",
+        "95 % interval",
+        "why",
+        "what followed",
+    )
+    rows = tuple(trial_row(trial, tuning) for trial in tuning.trials)
+    blocks: list[Block] = [Table("Ways to quantize, as they were tried", head, rows, frozenset({4, 5}), cards=True)]
+    if kept := tuning.chosen.recipe.kept:
+        share = percent(tuning.chosen.floats, 1)
+        blocks.append(Prose((f"In float, with {share} of the weights: {', '.join(kept)}.",)))
+    return Section("tried", "What was tried", lead, tuple(blocks))
+
+
+def trial_row(trial: Trial, tuning: Tuning) -> tuple[Cell, ...]:
+    """A trial; the one that was taken says so."""
+    found, known = trial.figure, not math.isnan(trial.proxy_db)
+    drop, interval, status = "", "", ""
+    if found is not None:
+        drop, status = signed(found.drop), "within" if found.drop <= tuning.max_drop else "over"
+        interval = "" if math.isnan(found.low) else f"{signed(found.low)} … {signed(found.high)}"
+    return (
+        Cell(trial.recipe.text(), "taken" if trial is tuning.chosen else ""),
+        Cell(decibel(trial.proxy_db) if known else ""),
+        Cell(drop, status=status),
+        Cell(interval),
+        Cell(trial.why),
+        Cell(trial.outcome),
+    )
+
+
+def front_section(tuning: Tuning) -> Section | None:
+    """Engines on the held-out part, by the change of the metric and by latency; nothing without engines."""
+    if not tuning.front:
+        return None
+    unit = "points" if tuning.share else metric_name(tuning.metric)
+    axes = ("batches a second", f"change of {metric_name(tuning.metric)}, {unit}")
+    title = "Accuracy against speed"
+    head = ("engine", "precision", "ms a batch", f"drop, {unit}")
+    table = Table(title, head, tuple(point_row(p, tuning.max_drop) for p in tuning.front), frozenset({1}))
+    spots = [
+        Spot(p.name, THOUSAND / p.milliseconds, -p.drop)
+        for p in tuning.front
+        if p.drop is not None and p.milliseconds > 0
+    ]
+    blocks: list[Block] = [table]
+    if len(spots) > 1:
+        least = LEAST if tuning.share else 1e-6
+        wide, narrow = plane(spots, axes, title, least=least), plane(spots, axes, title, NARROW, least)
+        blocks.append(Drawing("front-chart", wide, narrow, ""))
+    lead = "Engines of every precision, each timed alone on this GPU, and judged on the held-out part. Taken is the "
+    lead += "simplest of those that are as fast as the fastest inside the budget."
+    return Section("front", "What it gains", lead, tuple(blocks))
+
+
+def point_row(point: Point, max_drop: float) -> tuple[Cell, ...]:
+    """An engine."""
+    drop, status = "", ""
+    if point.drop is not None:
+        drop, status = signed(point.drop), "within" if point.drop <= max_drop else "over"
+    return (
+        Cell(point.name, "taken" if point.chosen else ""),
+        Cell(point.precision.upper()),
+        Cell(significant(point.milliseconds)),
+        Cell(drop, status=status),
+    )
+
+
+def ranked(tuning: Tuning) -> Sensitivity | None:
+    """The layers as they were ranked; None where no layer had to be kept."""
+    if not tuning.ranking:
+        return None
+    recipe = tuning.chosen.recipe
+    whole = replace(recipe, kept=())
+    base = next((trial for trial in tuning.trials if trial.recipe == whole), tuning.trials[0])
+    return Sensitivity(tuning.model, recipe.rule, base.proxy_db, tuning.ranking, (), tuning.samples[0], (), {}, 0.0)
