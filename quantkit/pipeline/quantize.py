@@ -35,6 +35,7 @@ from quantkit.graph.selecting import chosen
 from quantkit.pipeline.repairing import Data, Repair, repaired, settled, statistics_of
 from quantkit.pipeline.scales import Scales, by_rule, from_table, statistics_for
 from quantkit.pipeline.statistics import refuse_existing
+from quantkit.pipeline.weighing import weighed
 from quantkit.preprocess import Preprocess
 from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text
 from quantkit.view import Block, Remarks, Shown, Table
@@ -185,6 +186,7 @@ def quantize(
     made = with_qdq(fixed.network, fixed.scales.scales, choices, form)
     scales = fixed.scales
     proto, notes = finished(source, made, scales, options, tuple(fixed.done))
+    notes += fixed.notes
     notes += left_out(origin.data.unreadable) if origin.data else ()
     phase("writing")
     files = () if target is None else written(proto, source, target, options.force)
@@ -221,6 +223,7 @@ class Fixed:
     network: Model
     scales: Scales
     done: Mapping[str, Repair]
+    notes: tuple[str, ...] = ()
 
 
 def prepared(
@@ -239,11 +242,16 @@ def prepared(
         return Fixed(network, from_table(source, Path(given.table), options.min_coverage), {})
     known, name = known_statistics(source, given, network, phase)
     names = settled(options.repairs, statistics=True, data=given.data is not None)
-    made = repaired(network, known, names, given.data, choices, phase)
+    said: tuple[str, ...] = ()
+    if options.repairs is None and given.data is not None:
+        chosen = weighed(network, known, given.data, choices, options.rule, phase)
+        made, said = chosen.made, (chosen.text,) if chosen.text else ()
+    else:
+        made = repaired(network, known, names, given.data, choices, phase)
     if made.collected_again and given.statistics is not None:
         name = "the data, collected again after its repairs,"
     phase("choosing scales")
-    return Fixed(made.network, by_rule(made.statistics, options.rule, name), made.done)
+    return Fixed(made.network, by_rule(made.statistics, options.rule, name), made.done, said)
 
 
 def known_statistics(

@@ -29,6 +29,8 @@ from quantkit.values import Batch
 
 REPAIRS = ("equalize", "smooth", "round", "bias")
 """In the order in which they are done."""
+SCALING = ("equalize", "smooth")
+"""They scale channels, and need statistics anew."""
 FROM_STATISTICS = ("bias",)
 ROUNDING_SAMPLES = 256
 """Samples that adaptive rounding looks at; more changed no network's error by 0.1 dB."""
@@ -120,10 +122,10 @@ def repaired(
     again, before = False, network
     for name in (n for n in REPAIRS if n in names):
         phase(name)
-        if name in ("equalize", "smooth"):
+        if name in SCALING:
             assert data is not None
             known = {tensor: f for tensor, f in figures(statistics).items() if tensor in plan.tensors}
-            scaled = (equalized if name == "equalize" else smoothed)(network, known)
+            scaled = (equalized if name == "equalize" else smoothed)(network, known, adaptive="round" in names)
             done[name] = told("groups of channels scaled", scaled.gains, "predicted", scaled.skipped)
             if scaled.factors:
                 again = True

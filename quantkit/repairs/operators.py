@@ -71,9 +71,13 @@ def commutes(network: Network, node: onnx.NodeProto, where: Layout, data: int) -
     if operator == "PRelu":
         return constant(node.input[1])
     if operator in ("Mul", "Div"):
-        other = node.input[1 - data]
-        rank = len(network.shapes.get(node.input[data], ()))
-        return constant(other) and len(network.editor.shape(other)) <= rank
+        near, far = network.shapes.get(node.input[data], ()), network.shapes.get(node.output[0], ())
+        # the constant may stretch neither the shape nor the channels: one channel is not several
+        return (
+            constant(node.input[1 - data])
+            and len(near) == len(far) > where.axis
+            and near[where.axis] == far[where.axis]
+        )
     if operator == "Clip":
         bounds = [*node.input[1:], "", ""][:2]
         if any(name and not constant(name) for name in bounds):
@@ -117,8 +121,10 @@ def convolving(network: Network, number: int, place: int, where: Layout) -> Step
         axis = first if transposed else second
         blocks = 1 if transposed else groups
         return Step(ends=(End(number, 1, 1, axis, where.repeat, blocks, node.input[0]),))
-    axis, blocks = (second, groups) if transposed else (first, 1)
-    return Step(ends=(End(number, 1, -1, axis, where.repeat, blocks), *bias(node, number, where)))
+    if transposed and groups > 1:  # the scale of a channel is that of the channels of all groups in its place
+        return Step(reason=f"the groups of {node.input[1]} share their scales")
+    axis = second if transposed else first
+    return Step(ends=(End(number, 1, -1, axis, where.repeat), *bias(node, number, where)))
 
 
 def multiplying(network: Network, number: int, place: int, where: Layout) -> Step | None:

@@ -24,6 +24,12 @@ IMAGE = RANDOM.normal(size=(2, 6, 8, 8)).astype(np.float32)
 HEAD = "(float[N, 6, 8, 8] x) => (float[N, 6, 8, 8] y)"
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same numbers whichever tests ran before."""
+    RANDOM.bit_generator.state = np.random.default_rng(5).bit_generator.state
+
+
 def normal(*shape: int) -> NDArray[np.float32]:
     return RANDOM.normal(size=shape).astype(np.float32)
 
@@ -305,3 +311,24 @@ def test_a_face_detector_is_equalized_to_the_bit(shared: Path) -> None:
     assert "input of the network" in made.skipped["input"]
     for ours, theirs in zip(outputs_of(made.proto, input=x), outputs_of(model.proto, input=x), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_groups_of_a_transposed_convolution_share_their_scales() -> None:
+    model = model_of(
+        """(float[N, 6, 8, 8] x) => (float[N, 5, 16, 16] y) {
+        c = Conv(x, v) r = Relu(c) t = ConvTranspose<group = 6, strides = [2, 2]>(r, d) u = Relu(t) y = Conv(u, w) }""",
+        v=uneven(6, 6, 1, 1), d=uneven(6, 1, 2, 2), w=normal(5, 6, 1, 1),
+    )  # fmt: skip
+    made = equalized(model, figures_of(model, x=IMAGE))
+    assert made.skipped["u"] == "the groups of d share their scales"
+
+
+def test_one_channel_that_a_constant_spreads_stays_one() -> None:
+    model = model_of(
+        """(float[N, 6, 8, 8] x) => (float[N, 5, 8, 8] y) {
+        c = Conv(x, v) r = Relu(c) m = Mul(r, k) y = Conv(m, w) }""",
+        v=normal(1, 6, 1, 1), k=np.exp2(normal(6, 1, 1)), w=normal(5, 6, 1, 1),
+    )  # fmt: skip
+    made = equalized(model, figures_of(model, x=IMAGE))
+    assert not made.factors
+    again(model, made.proto)
