@@ -56,4 +56,4 @@ def test_the_front_takes_what_it_took() -> None:
     points = tuple(Point(**point) for point in content["front"])
     assert {point.precision for point in points} == {"fp32", "fp16", "int8"}
     assert chosen(points, content["max_drop"]) == next(point for point in points if point.chosen)
-    assert advice(points) == ("INT8 is not worth it here: FP16 holds the budget and is as fast",)
+    assert advice(points, content["max_drop"]) == ("INT8 is not worth it here: FP16 holds the budget and is as fast",)

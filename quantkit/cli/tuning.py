@@ -191,12 +191,12 @@ def print_summary(made: Tuning, html: Path | None) -> None:
 
 def trial_row(trial: Trial, made: Tuning) -> tuple[str, ...]:
     """A line of the table."""
-    from quantkit.evaluation.tuning import points
+    from quantkit.evaluation.tuning import NONE_LEFT, points
 
     found = trial.figure
     noise = "" if trial.proxy_db != trial.proxy_db else f"{trial.proxy_db:.1f}"
     if found is None:
-        return (trial.recipe.text(), noise, "", "skipped")
+        return (trial.recipe.text(), noise, "", "none left" if trial.outcome.endswith(NONE_LEFT) else "skipped")
     word = "holds" if found.careful <= made.max_drop else "near" if found.drop <= made.max_drop else "over"
     mark = f"{word} *" if trial is made.chosen else word
     return (trial.recipe.text(), noise, f"{points(found.drop)} ± {points(found.error)}", mark)

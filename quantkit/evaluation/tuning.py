@@ -22,6 +22,8 @@ from quantkit.view import Block, Remarks, Shown, Table
 FORMAT = 1
 EVERY = 4
 """Repairs that there are."""
+NONE_LEFT = "no evaluation is left"
+"""What followed for a trial that was worth an evaluation, where all were used up."""
 AGREEMENT = "agreement"
 """The metric where there are no labels: the share of samples with the float network's answer."""
 
@@ -81,6 +83,15 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """What the layers were ranked on: the recipe, the SQNR of its outputs in dB, and the samples of both."""
+
+    recipe: Recipe
+    db: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """A precision on a GPU. drop: of its engine on the held-out part; None where it was not evaluated.
 
@@ -124,10 +135,16 @@ class Tuning(Shown):
     rules: Mapping[str, str]
     """Quantized activation → the rule of its scale, where `best` chose one for each."""
     front: tuple[Point, ...]
+    """Engines by latency; machine: the GPU that they were timed on."""
     notes: tuple[str, ...]
     provenance: Mapping[str, Any]
     seconds: float
     files: tuple[Path, ...] = field(default=())
+    ranked: Ranked | None = None
+    """What `ranking` is on; None where no layer had to be kept."""
+    excluded: tuple[str, ...] = ()
+    """Nodes that stay float because the caller excluded them."""
+    machine: str = ""
 
     @property
     def within_budget(self) -> bool:
@@ -143,24 +160,34 @@ class Tuning(Shown):
     def verdict(self) -> str:
         """What was chosen, what it loses on the held-out part, and whether that is in the budget."""
         recipe, tuned = self.chosen.recipe, self.tuned
-        stays = f"{len(recipe.kept)} of {self.layers} layers in float" if recipe.kept else "everything quantized"
+        whole = "everything quantized" + (" but what is excluded" if self.excluded else "")
+        stays = f"{len(recipe.kept)} of {self.layers} layers in float" if recipe.kept else whole
+        verb = "gains" if tuned.drop < 0 else "loses"
         untuned = "" if recipe == self.trials[0].recipe else f", untuned {points(self.untuned.drop)}"
+        lost = f"{verb} {points(abs(tuned.drop))}{self.unit} of {self.metric} on {self.samples[1]:,} held-out samples"
         found = (
-            f"{recipe.rule}, {recipe.repairs_text() or 'no repairs'}, {stays}: loses {points(tuned.drop)}{self.unit} "
-            f"of {self.metric} on {self.samples[1]:,} held-out samples{self.interval(tuned)}{untuned}"
+            f"{recipe.rule}, {recipe.repairs_text() or 'no repairs'}, {stays}: {lost}{self.interval(tuned)}{untuned}"
         )
         inside = f"That is {'within' if self.within_budget else 'over'} the budget of {self.max_drop:g}{self.unit}"
+        return f"{found}. {inside}{self.doubt}."
+
+    @property
+    def doubt(self) -> str:
+        """How far the held-out figure can be relied on, and why the budget is missed."""
         if self.within_budget:
-            doubt = "" if self.held else ", but on the tuning part it was over it or too near: do not rely on it"
-        elif self.held:
-            doubt = ", although the tuning part held it: measure on more samples"
-        else:
-            doubt = ": nothing that was allowed holds it"
-        return f"{found}. {inside}{doubt}."
+            if not self.held:
+                return ", but on the tuning part it was over it or too near: do not rely on it"
+            return "" if self.tuned.high <= self.max_drop else ", but perhaps by chance: more samples would tell"
+        if self.held:
+            return ", although the tuning part held it: measure on more samples"
+        if any(trial.outcome.endswith(NONE_LEFT) for trial in self.trials):
+            return ": the evaluations ran out before all that is allowed was tried (--max-evaluations)"
+        return ": nothing that was allowed holds it"
 
     def interval(self, figure: Figure) -> str:
-        """` (95 %: −0.1 … 0.3)`."""
-        return "" if math.isnan(figure.low) else f" (95 %: {points(figure.low)} … {points(figure.high)})"
+        """` (95 %: −0.1 … 0.3)`, of what is gained where that is a gain."""
+        low, high = (-figure.high, -figure.low) if figure.drop < 0 else (figure.low, figure.high)
+        return "" if math.isnan(figure.low) else f" (95 %: {points(low)} … {points(high)})"
 
     def _view_(self) -> Sequence[Block]:
         head = ("step", "rule, repairs, layers", "SQNR dB", "drop", "95 % interval", "outcome")
@@ -212,6 +239,9 @@ def document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]:
         "trials": [of_trial(trial) for trial in tuning.trials],
         "ranking": [asdict(layer) for layer in tuning.ranking],
         "rules": dict(tuning.rules),
+        "ranked_on": None if tuning.ranked is None else of_ranked(tuning.ranked),
+        "excluded": list(tuning.excluded),
+        "machine": tuning.machine,
         "front": [asdict(point) for point in tuning.front],
         "holdout": report,
         "notes": list(tuning.notes),
@@ -220,6 +250,17 @@ def document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]:
         "files": [path.name for path in tuning.files],
     }
     return {key: finite(value) for key, value in made.items()}
+
+
+def of_ranked(found: Ranked) -> dict[str, Any]:
+    """What layers were ranked on."""
+    recipe = found.recipe
+    return {
+        "rule": recipe.rule,
+        "repairs": list(recipe.repairs),
+        "proxy_db": found.db,
+        "samples": found.samples,
+    }
 
 
 def of_trial(trial: Trial) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 from quantkit.errors import QuantkitError
-from quantkit.evaluation.tuning import Point, Tuning
+from quantkit.evaluation.tuning import Point, Tuning, points
 from quantkit.graph import Model, write_model
 from quantkit.pipeline.bench import BenchOptions, bench, why_no_gpu
 from quantkit.pipeline.evaluate import evaluate
@@ -29,6 +29,15 @@ BATCH = 32
 PLAIN = ("fp32", "fp16")
 SECONDS = 0.5
 DIGEST = re.compile(r"\.[0-9a-f]{8}\.bench(?=\.engine$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """points: fastest first; machine: the GPU that they were timed on; said: what is to be said about them."""
+
+    points: tuple[Point, ...] = ()
+    machine: str = ""
+    said: tuple[str, ...] = ()
 
 
 class Wishes(Protocol):
@@ -54,15 +63,15 @@ def front_of(
     question: Question,
     wishes: Wishes,
     phase: Callable[[str], None],
-) -> tuple[tuple[Point, ...], tuple[str, ...]]:
-    """The points, fastest first, and what is to be said. quantized: name → Q/DQ network. What keeps engines from being
+) -> Front:
+    """The engines. quantized: name → Q/DQ network. What keeps engines from being
     built, timed or judged becomes a remark: the result without them is whole."""
     if not wishes.front:
-        return (), ()
+        return Front()
     reason = why_no_gpu(wishes.device)
     if reason is not None:
         share = f"{tuning.chosen.floats:.1%} of the weights"
-        return (), (f"no latency was measured ({reason}): the cost is counted as what stays float, {share}",)
+        return Front(said=(f"no latency was measured ({reason}): the cost is counted as what stays float, {share}",))
     with TemporaryDirectory(prefix="quantkit-") as folder:
         paths = [Path(folder) / f"{source.path.stem}.{name}.onnx" for name in quantized]
         for path, proto in zip(paths, quantized.values(), strict=True):
@@ -77,19 +86,27 @@ def front_of(
             engines = [Path(folder) / subject.name for found in timed for subject in found.subjects]
             lost = losses(engines, source, question, wishes)
         except QuantkitError as error:
-            return (), (f"no latency was measured: {error.problem}",)
+            return Front(said=(f"no latency was measured: {error.problem}",))
     found = points_of(timed, lost, tuning.max_drop)
-    return found, (*advice(found), *(text for part in timed for text in part.notes))
+    said = (*advice(found, tuning.max_drop), *(text for part in timed for text in part.notes))
+    return Front(found, timed[0].machine, said)
 
 
-def advice(found: Sequence[Point]) -> tuple[str, ...]:
-    """Whether INT8 is worth it here."""
+def advice(found: Sequence[Point], max_drop: float) -> tuple[str, ...]:
+    """Whether INT8 is worth it here, and whether accuracy or speed speaks against it."""
     best = next((point for point in found if point.chosen), None)
     if best is None:
         return ("no engine holds the budget on the held-out part",)
     if best.precision == "int8":
         return ()
-    return (f"INT8 is not worth it here: {best.precision.upper()} holds the budget and is as fast",)
+    other = best.precision.upper()
+    over = [p for p in found if p.precision == "int8" and p.drop is not None and p.drop > max_drop]
+    quick = next((p for p in over if p.milliseconds * FASTER < best.milliseconds), None)
+    if quick is not None:
+        times = f"{best.milliseconds / quick.milliseconds:.2f}×"
+        lost = points(quick.drop or 0.0)
+        return (f"take {other}: {quick.name} is {times} as fast, but loses {lost}, which is over the budget",)
+    return (f"INT8 is not worth it here: {other} holds the budget and is as fast",)
 
 
 def losses(engines: Sequence[Path], source: Model, question: Question, wishes: Wishes) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """A Q/DQ model on onnxruntime and as TensorRT engines, tensor by tensor: calibration error or kernel error?
 
 onnxruntime computes Q and DQ as they stand in the file, and everything else in float32. Two engines are built of the
-same model. One shows its tensors, without FP16 and TF32: where both agree, what is lost is lost in the file, by its
+same model, without FP16 and TF32. One shows its tensors: where both agree, what is lost is lost in the file, by its
 scales and weights; where they part, the engine computes something else from there on. But a tensor that is shown is not
 fused away, and a kernel that errs in a fusion hides. So the outputs of a second engine are compared, which shows
 nothing else.
@@ -101,12 +101,12 @@ def parity(
     phase("onnxruntime")
     exact = dict(OnnxRuntimeSession(source, tensors).runner()(first.batch))
     phase("building an engine that shows its tensors")
-    shown = BuildOptions(fp16=False, tf32=False)
-    with engine_of(source, showing(source, tensors), first.batch, replace(shown, device=device)) as engine:
+    options = BuildOptions(fp16=False, tf32=False, device=device)
+    with engine_of(source, showing(source, tensors), first.batch, options) as engine:
         found = next(iter(engine.run([first.batch])))
     hidden = [name for name in tensors if name not in found]
     phase("building an engine that shows its outputs alone")
-    with engine_of(source, source.proto, first.batch, BuildOptions(device=device)) as engine:
+    with engine_of(source, source.proto, first.batch, options) as engine:
         fused = next(iter(engine.run([first.batch])))
     return judged(figures(tensors, exact, found), figures(source.outputs, exact, fused), hidden)
 

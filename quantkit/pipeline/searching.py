@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from quantkit.errors import ModelError
 from quantkit.evaluation.sensitivity import LayerError, told
-from quantkit.evaluation.tuning import Figure, Recipe, Trial
+from quantkit.evaluation.tuning import NONE_LEFT, Figure, Ranked, Recipe, Trial
 from quantkit.pipeline.judging import Judge, figure
 from quantkit.pipeline.trying import Maker
 
@@ -50,6 +51,7 @@ class Found:
     held: bool
     layers: int
     ranking: tuple[LayerError, ...]
+    ranked: Ranked | None
     notes: tuple[str, ...]
 
 
@@ -61,6 +63,7 @@ class Search:
         self._trials: list[Trial] = []
         self._notes: list[str] = []
         self._ranking: tuple[LayerError, ...] = ()
+        self._ranked: Ranked | None = None
 
     def run(self) -> Found:
         """Try, until something holds. Errors of `quantize` and `evaluate`."""
@@ -69,7 +72,7 @@ class Search:
         judged = [trial for trial in self._trials if trial.figure is not None]
         chosen = min(held, key=cost) if held else min(judged, key=lambda t: t.figure.careful if t.figure else 0.0)
         layers = len(self._maker.layers(Recipe(self._limits.rules[0])))
-        return Found(tuple(self._trials), chosen, bool(held), layers, self._ranking, tuple(self._notes))
+        return Found(tuple(self._trials), chosen, bool(held), layers, self._ranking, self._ranked, tuple(self._notes))
 
     # ── steps ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,6 +122,7 @@ class Search:
             self._notes.append(f"{self._limits.most:.0%} of {layers} layers are none: no layer is kept in float")
             return False
         self._ranking, by = self._maker.ranking(base, most)
+        self._ranked = Ranked(base, self._maker.proxies[base], self._maker.samples)
         self._notes.append(f"layers are ranked by {by}, on top of {base.text()}")
         nodes = [layer.node for layer in self._ranking]
         high = self._allowed(base, nodes, most, layers)
@@ -156,7 +160,11 @@ class Search:
     def _allowed(self, base: Recipe, nodes: Sequence[str], most: int, layers: int) -> int:
         """How many of the ranking may be kept: operators around them may follow them into float."""
         for count in range(min(most, len(nodes)), 0, -1):
-            if layers - len(self._maker.layers(replace(base, kept=tuple(nodes[:count])))) <= most:
+            try:
+                left = len(self._maker.layers(replace(base, kept=tuple(nodes[:count]))))
+            except ModelError:  # nothing is left to quantize
+                continue
+            if layers - left <= most:
                 return count
         self._notes.append(f"keeping {nodes[0]} in float takes more than {most} layers along")
         return 0
@@ -169,7 +177,7 @@ class Search:
     def _try(self, recipe: Recipe, step: str, why: str) -> bool:
         """Evaluate a recipe on the tuning part."""
         if not self._left():
-            self._pass_over(recipe, step, "no evaluation is left")
+            self._pass_over(recipe, step, NONE_LEFT)
             return False
         self._phase(f"evaluating {recipe.text()}")
         evaluation = self._judge.evaluation({"INT8": self._maker.model(recipe)})

@@ -108,19 +108,24 @@ def of_model(model: Model) -> Subject:
                 f"{model.path}: input {i.describe()} cannot be fed", remedy="cut that input off, or make it numbers"
             )
     quantized = has_qdq(model)
-    files = [model.path, *(model.folder / name for name in stored_outside(model.proto))]
     return Subject(
         name=model.path.name,
         kind=Kind.QDQ if quantized else Kind.FLOAT,
         path=model.path,
         sha256=model.sha256,
-        bytes=sum(file.stat().st_size for file in files),
+        bytes=size_of(model),
         inputs=model.inputs,
         outputs=model.outputs,
         limits=limits_of(model.inputs),
         int8_layers=int8_nodes(model) if quantized else None,
         model=model,
     )
+
+
+def size_of(model: Model) -> int:
+    """Bytes of a model's files; of one in memory what its file would have."""
+    outside = sum((model.folder / name).stat().st_size for name in stored_outside(model.proto))
+    return outside + (model.path.stat().st_size if model.sha256 else model.proto.ByteSize())
 
 
 def of_table(path: Path, table: Path, min_coverage: float) -> Subject:

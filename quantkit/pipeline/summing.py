@@ -77,7 +77,7 @@ def plain(tally: Tally, results: list[Result], speed: Speed | None) -> ModelScor
     return ModelScore(
         name=subject.name,
         kind=subject.kind,
-        path=subject.path,
+        path=subject.path if subject.sha256 else None,  # none is in memory
         sha256=subject.sha256,
         bytes=subject.bytes,
         metrics={m.name: result.value for m, result in zip(tally.metrics, results, strict=True)},

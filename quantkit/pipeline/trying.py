@@ -86,7 +86,13 @@ class Maker:
         self._made: dict[tuple[Recipe, WeightForm | None], Quantization] = {}
         self._names = node_names(replace(source.model, proto=folded(source.model).proto))
         self._rules: dict[str, Rule] = {}
+        self._every: dict[str, int] | None = None
         self.proxies: dict[Recipe, float] = {}
+
+    @property
+    def samples(self) -> int:
+        """Samples that the proxy is of."""
+        return self._measuring.samples
 
     def quantization(self, recipe: Recipe, form: WeightForm | None = None) -> Quantization:
         """The quantized network, as `quantize` makes it from the same statistics and data."""
@@ -138,10 +144,16 @@ class Maker:
         return Variants(self.model(replace(recipe, repairs=()))).layers
 
     def weights_in_float(self, recipe: Recipe) -> float:
-        """Share of the weights of the layers that stay float because of what is kept."""
-        if not recipe.kept:
+        """Share of the weights of the layers that stay float because they are kept or excluded."""
+        excluded = self.source.options.exclude
+        if not recipe.kept and not excluded:
             return 0.0
-        every = {layer.node: layer.parameters for layer in self.layers(replace(recipe, kept=()))}
+        if self._every is None:
+            options = replace(self.source.options, exclude=())
+            plain = quantize(self.source.model, statistics=self.source.statistics, options=replace(options, repairs=()))
+            variants = Variants(replace(self.source.model, proto=plain.proto, sha256=""))
+            self._every = {layer.node: layer.parameters for layer in variants.layers}
+        every = self._every
         still = {layer.node for layer in self.layers(recipe)}
         total = sum(every.values())
         return sum(count for node, count in every.items() if node not in still) / total if total else 0.0

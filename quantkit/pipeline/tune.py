@@ -18,7 +18,8 @@ from quantkit.data import DataOptions
 from quantkit.errors import UsageError
 from quantkit.evaluation.tuning import Tuning
 from quantkit.evaluation.value import Evaluation
-from quantkit.graph import Model, Policy, load_model
+from quantkit.graph import Model, Policy, folded, load_model
+from quantkit.graph.selecting import chosen, node_names
 from quantkit.job.options import CalibrateOptions
 from quantkit.job.preparing import choose_spec
 from quantkit.pipeline.calibrate import calibrate
@@ -141,12 +142,14 @@ def tune(
     maker = Maker(Source(source, known.statistics, known.data, spec, known.options, options.quantize), phase)
     made = tuned(maker, question, max_drop, options, phase)
     quantized = maker.quantization(made.chosen.recipe)
-    front, said = front_of(source, made, shown(maker, made), question, options, phase)
+    made = replace(made, excluded=excluded_of(source, options))
+    front = front_of(source, made, shown(maker, made), question, options, phase)
     made = replace(
         made,
         rules=dict(quantized.rules),
-        front=front,
-        notes=(*made.notes, *said, f"quantized from {known.text}"),
+        front=front.points,
+        machine=front.machine,
+        notes=(*made.notes, *front.said, f"quantized from {known.text}"),
         provenance=provenance(source, made.report, known, options),
         seconds=time.monotonic() - started,
     )
@@ -154,6 +157,13 @@ def tune(
         return made
     phase("writing")
     return write_tuned(Written(made, source, quantized.proto, known.statistics), folder, options)
+
+
+def excluded_of(source: Model, options: TuneOptions) -> tuple[str, ...]:
+    """The nodes that the caller excluded, by name, in graph order."""
+    network = replace(source, proto=folded(source).proto)
+    excluded = chosen(options.exclude, network, "--exclude")
+    return tuple(name for name in node_names(network) if name in excluded)
 
 
 def shown(maker: Maker, made: Tuning) -> Mapping[str, Any]:
@@ -244,6 +254,7 @@ def summed_up(source: Model, judges: tuple[Judge, Judge], found: Found, report: 
         samples=(tuning.samples, reporter.samples),
         evaluations=tuning.evaluations + reporter.evaluations,
         ranking=found.ranking,
+        ranked=found.ranked,
         rules={},
         front=(),
         notes=tuple(dict.fromkeys((*split_note(tuning, reporter), *found.notes, *report.notes))),

@@ -139,6 +139,7 @@ def exclusion_text(tuning: Tuning) -> str:
         f"# nodes that stay float: {len(kept)} of {tuning.layers} layers",
         f"# made by quantkit {__version__} tune, of {tuning.model}: {tuning.metric}, at most {tuning.max_drop:g} lost",
     ]
+    lines += [f"{checked(node)}  # excluded by --exclude" for node in tuning.excluded]
     lines += [f"{checked(node)}  # {reason(known[node])}" for node in kept]
     return "".join(f"{line}\n" for line in lines)
 

@@ -89,10 +89,18 @@ def amount(model: ModelScore, evaluation: Evaluation) -> str:
 def loss(model: ModelScore, evaluation: Evaluation) -> str:
     """What is lost, in words."""
     if lost_at_most(model) is not None:
-        return f"{amount(model, evaluation)} lost"
+        return f"{amount(model, evaluation)} lost{chance(model, evaluation)}"
     least = min((output.sqnr_db for output in model.outputs), default=None)
     far = "" if least is None else f" (its outputs are at {least:.1f} dB)"
     return f"what it loses is not known without labels{far}"
+
+
+def chance(model: ModelScore, evaluation: Evaluation) -> str:
+    """` in 200 samples, perhaps by chance`: where more than the budget may be lost on other samples."""
+    found = model.difference
+    if found is None or math.isnan(found.high) or found.high <= budget_of(evaluation):
+        return ""
+    return f" in {evaluation.samples:,} samples, perhaps by chance"
 
 
 def why_not(int8: Sequence[Choice], chosen: Choice, evaluation: Evaluation) -> str:
@@ -118,5 +126,8 @@ def without_speed(evaluation: Evaluation) -> str:
     if math.isinf(budget) and known[best.name] > 0:
         return f"{lost}; whether that is good enough a budget says (--max-drop). {later}"
     good = known[best.name] <= budget
+    doubt = chance(best, evaluation)
+    if good and doubt:
+        return f"{lost}{doubt}: more samples would tell whether that is good enough. {later}"
     judged = "is good enough" if good else f"is over the {budget:g} that are allowed: quantkit tune looks for better"
     return f"{lost}, which {judged}. {later}"

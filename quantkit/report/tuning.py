@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from quantkit.evaluation.metrics import metric_name
 from quantkit.evaluation.sensitivity import Sensitivity
@@ -83,7 +82,7 @@ def front_section(tuning: Tuning) -> Section | None:
     head = ("engine", "precision", "ms a batch", f"drop, {unit}")
     table = Table(title, head, tuple(point_row(p, tuning.max_drop) for p in tuning.front), frozenset({1}))
     spots = [
-        Spot(p.name, THOUSAND / p.milliseconds, -p.drop)
+        Spot(f"{p.name}, taken" if p.chosen else p.name, THOUSAND / p.milliseconds, -p.drop)
         for p in tuning.front
         if p.drop is not None and p.milliseconds > 0
     ]
@@ -92,8 +91,10 @@ def front_section(tuning: Tuning) -> Section | None:
         least = LEAST if tuning.share else 1e-6
         wide, narrow = plane(spots, axes, title, least=least), plane(spots, axes, title, NARROW, least)
         blocks.append(Drawing("front-chart", wide, narrow, ""))
-    lead = "Engines of every precision, each timed alone on this GPU, and judged on the held-out part. Taken is the "
-    lead += "simplest of those that are as fast as the fastest inside the budget."
+    lead = (
+        f"Engines of every precision, each timed alone on {tuning.machine or 'a GPU'}, and judged on the part "
+        "held out. Taken is the simplest of those that are as fast as the fastest inside the budget."
+    )
     return Section("front", "What it gains", lead, tuple(blocks))
 
 
@@ -112,9 +113,7 @@ def point_row(point: Point, max_drop: float) -> tuple[Cell, ...]:
 
 def ranked(tuning: Tuning) -> Sensitivity | None:
     """The layers as they were ranked; None where no layer had to be kept."""
-    if not tuning.ranking:
+    base = tuning.ranked
+    if base is None or not tuning.ranking:
         return None
-    recipe = tuning.chosen.recipe
-    whole = replace(recipe, kept=())
-    base = next((trial for trial in tuning.trials if trial.recipe == whole), tuning.trials[0])
-    return Sensitivity(tuning.model, recipe.rule, base.proxy_db, tuning.ranking, (), tuning.samples[0], (), {}, 0.0)
+    return Sensitivity(tuning.model, base.recipe.rule, base.db, tuning.ranking, (), base.samples, (), {}, 0.0)

@@ -19,6 +19,7 @@ from quantkit.cli import tuning
 from quantkit.cli.application import app, run
 from quantkit.data import DataOptions
 from quantkit.errors import OutputError, StaleError, UsageError
+from quantkit.evaluation.sensitivity import LayerError
 from quantkit.evaluation.tuning import Tuning
 from quantkit.graph import load_model
 from quantkit.pipeline.evaluate import evaluate
@@ -200,6 +201,52 @@ def test_evaluations_are_never_more_than_allowed(plain: quantkit.Statistics, ten
     options = TuneOptions(rules="mse,minmax", evaluations=most, repairs=(), front=False)
     made = tune(MODEL, IMAGES, max_drop=0.0, statistics=broken(plain, tensor, 3000.0), options=options)
     assert made.evaluations <= most
+
+
+def test_evaluations_that_ran_out_are_told(plain: quantkit.Statistics, tensor: str) -> None:
+    options = TuneOptions(rules="minmax,percentile:90", evaluations=5, front=False)
+    made = tune(MODEL, IMAGES, max_drop=0.0, statistics=broken(plain, tensor, 3000.0), options=options)
+    assert any(trial.outcome == "not evaluated: no evaluation is left" for trial in made.trials)
+    assert made.verdict.endswith("the evaluations ran out before all that is allowed was tried (--max-evaluations).")
+    assert "none left" in [tuning.trial_row(trial, made)[-1] for trial in made.trials]
+
+
+def test_all_but_one_layer_may_stay_float(plain: quantkit.Statistics) -> None:
+    options = TuneOptions(most=1.0, rules="percentile:80", repairs=(), front=False)
+    made = tune(MODEL, IMAGES, max_drop=0.0, statistics=plain, options=options)
+    assert any(trial.recipe.kept for trial in made.trials)
+    assert len(made.chosen.recipe.kept) < made.layers
+
+
+def test_what_the_caller_excludes_is_counted_told_and_written(plain: quantkit.Statistics, tmp_path: Path) -> None:
+    options = TuneOptions(exclude=("block1*", "classifier"), rules="mse", repairs=(), front=True)
+    made = tune(MODEL, IMAGES, max_drop=50.0, statistics=plain, output=tmp_path / "out", options=options)
+    assert "everything quantized but what is excluded" in made.verdict
+    layers = [layer.node for layer in ranked_layers(plain)]
+    assert set(made.excluded) >= {name for name in layers if name.startswith("block1")} | {"classifier"}
+    assert 0.0 < made.chosen.floats < 1.0
+    if made.front == ():
+        assert any(f"{made.chosen.floats:.1%} of the weights" in note for note in made.notes)
+    again = quantkit.QuantizeOptions(repairs=(), exclude=from_files((f"@{tmp_path}/out/model.exclude",)))
+    same = quantkit.quantize(MODEL, statistics=plain, options=again)
+    assert load_model(tmp_path / "out/model.int8.onnx").proto.graph == same.proto.graph
+
+
+def ranked_layers(found: quantkit.Statistics) -> tuple[LayerError, ...]:
+    """The layers of the bundled network."""
+    return quantkit.layers(
+        MODEL, statistics=found, options=quantkit.LayersOptions(data=DataOptions(limit=8)), data=IMAGES
+    ).layers
+
+
+def test_a_network_in_memory_has_no_file_and_its_own_size(plain: quantkit.Statistics, tmp_path: Path) -> None:
+    options = TuneOptions(rules="percentile:90,mse", repairs=(), front=False)
+    made = tune(MODEL, IMAGES, max_drop=2.0, statistics=plain, output=tmp_path / "out", options=options)
+    plain_network, untuned, tuned = made.report.models
+    assert plain_network.path == MODEL
+    assert untuned.path is None
+    assert tuned.path == tmp_path / "out/model.int8.onnx"
+    assert untuned.bytes < 0.7 * plain_network.bytes
 
 
 def test_best_tells_which_rule_each_tensor_got(plain: quantkit.Statistics, tmp_path: Path) -> None:

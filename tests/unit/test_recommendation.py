@@ -70,6 +70,18 @@ def test_without_a_gpu_speed_is_not_made_up() -> None:
     assert recommendation(evaluation({}), None).startswith("Nothing is recommended")
 
 
+def test_few_samples_are_no_proof() -> None:
+    wide = replace(score("m.int8.onnx", 0.0, Kind.QDQ), difference=Difference(0.0, -3.0, 3.0, 1.0, 0, 0, "test"))
+    made = evaluation({})
+    made = replace(made, models=(*made.models[:1], wide), samples=200)
+    said = recommendation(made, None)
+    assert said.startswith("m.int8.onnx loses nothing in 200 samples, perhaps by chance: more samples would tell")
+    assert "which is good enough" not in said
+    engine = replace(wide, name="m.int8.engine", kind=Kind.ENGINE)
+    timed = recommendation(replace(made, models=(made.models[0], engine)), bench({"fp32": 4.0, "int8": 1.0}))
+    assert "nothing lost in 200 samples, perhaps by chance" in timed
+
+
 def test_without_labels_nothing_is_said_to_be_kept() -> None:
     far = replace(score("m.int8.onnx", None, Kind.QDQ), outputs=(OutputError("boxes", 21.5, 1.0, None, 1.0),))
     made = replace(evaluation({}), models=(score("m.onnx", None, Kind.FLOAT), far), metric=None)

@@ -189,6 +189,7 @@ class FakeMaker:
 
     def __init__(self, decibels: Callable[[Recipe], float]) -> None:
         self.proxies: dict[Recipe, float] = {}
+        self.samples = 64
         self._decibels = decibels
 
     def measured(self, recipes: Sequence[Recipe]) -> Mapping[Recipe, float]:
@@ -316,12 +317,19 @@ def built(name: str) -> str:
     return f"{name}.0a1b2c3d.bench.engine"
 
 
+def test_a_faster_engine_over_the_budget_is_not_called_slow() -> None:
+    found = front.points_of([bench_of({"fp16": 0.9, "int8": 0.3})], {built("fp16"): 0.0, built("int8"): 0.6}, 0.5)
+    assert front.advice(found, 0.5) == (
+        "take FP16: int8.engine is 3.00× as fast, but loses 0.60, which is over the budget",
+    )
+
+
 @pytest.mark.parametrize(
     ("times", "drops", "taken"),
     [
         ({"fp32": 4.0, "fp16": 2.0, "int8": 1.0}, {"fp32": 0.0, "fp16": 0.0, "int8": 0.3}, "int8"),
         ({"fp32": 4.0, "fp16": 1.0, "int8": 0.99}, {"fp32": 0.0, "fp16": 0.0, "int8": 0.3}, "fp16"),
-        ({"fp32": 4.0, "fp16": 2.0, "int8": 1.0}, {"fp32": 0.0, "fp16": 0.1, "int8": 0.8}, "fp16"),
+        ({"fp32": 4.0, "fp16": 2.0, "int8": 1.99}, {"fp32": 0.0, "fp16": 0.1, "int8": 0.8}, "fp16"),
         ({"fp16": 2.0, "int8": 1.0}, {"fp16": 0.9, "int8": 0.8}, None),
     ],
 )
@@ -333,8 +341,8 @@ def test_the_fastest_inside_the_budget_is_taken(
     assert [p.milliseconds for p in points] == sorted(times.values())
     assert [p.precision for p in points if p.chosen] == ([taken] if taken else [])
     said = {"int8": "", "fp16": "INT8 is not worth it here: FP16", None: "no engine holds the budget"}[taken]
-    assert said in "".join(front.advice(points))
-    assert bool(front.advice(points)) == (taken != "int8")
+    assert said in "".join(front.advice(points, 0.5))
+    assert bool(front.advice(points, 0.5)) == (taken != "int8")
 
 
 class Here:
@@ -363,18 +371,17 @@ def test_engines_are_timed_and_judged_where_a_gpu_is(
     monkeypatch.setattr(front, "bench", bench)
     monkeypatch.setattr(front, "evaluate", evaluate)
     networks = {"untuned": coarse.proto, "tuned": coarse.proto}
-    points, notes = front.front_of(
-        plain, tuning_of(lost(0.2)), networks, question(tmp_path, plain), Here(), lambda _: None
-    )
+    made = front.front_of(plain, tuning_of(lost(0.2)), networks, question(tmp_path, plain), Here(), lambda _: None)
     assert asked["fp32,fp16"] == ["net.onnx"]
     assert asked["int8"] == ["net.untuned.onnx", "net.tuned.onnx"]
     assert asked["part"].held
-    assert [(p.precision, p.drop, p.chosen) for p in points] == [
+    assert [(p.precision, p.drop, p.chosen) for p in made.points] == [
         ("int8", 0.2, True),
         ("fp16", 0.2, False),
         ("fp32", 0.2, False),
     ]
-    assert notes == ()
+    assert made.machine == "GPU"
+    assert made.said == ()
 
 
 def test_without_a_gpu_the_weights_in_float_are_the_cost(
@@ -382,22 +389,18 @@ def test_without_a_gpu_the_weights_in_float_are_the_cost(
 ) -> None:
     asked = question(tmp_path, nets[0])
     monkeypatch.setattr(front, "why_no_gpu", lambda _: "there is no NVIDIA driver")
-    points, notes = front.front_of(
-        nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None
-    )
-    assert points == ()
-    assert "25.0% of the weights" in notes[0]
+    made = front.front_of(nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None)
+    assert made.points == ()
+    assert "25.0% of the weights" in made.said[0]
 
     def fails(*_: Any, **__: Any) -> Bench:
         raise BackendError("the GPU is gone", remedy="look for it")
 
     monkeypatch.setattr(front, "why_no_gpu", lambda _: None)
     monkeypatch.setattr(front, "bench", fails)
-    points, notes = front.front_of(
-        nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None
-    )
-    assert points == ()
-    assert notes == ("no latency was measured: the GPU is gone",)
+    made = front.front_of(nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None)
+    assert made.points == ()
+    assert made.said == ("no latency was measured: the GPU is gone",)
 
 
 # ── values ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -430,6 +433,14 @@ def tuning_of(tuned: Figure, *, held: bool = True) -> Tuning:
         provenance={},
         seconds=1.0,
     )
+
+
+@given(drop=st.floats(-2.0, 0.5), error=st.floats(0.0, 1.0))
+def test_the_verdict_tells_of_chance_and_of_gains(drop: float, error: float) -> None:
+    made = tuning_of(lost(drop, error))
+    assert ("perhaps by chance" in made.verdict) == (made.tuned.high > 0.5)
+    assert ("gains" in made.verdict) == (drop < 0)
+    assert "loses −" not in made.verdict
 
 
 @given(drop=st.floats(-2.0, 5.0), held=st.booleans())
