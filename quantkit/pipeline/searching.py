@@ -18,6 +18,7 @@ from quantkit.errors import ModelError
 from quantkit.evaluation.sensitivity import LayerError, told
 from quantkit.evaluation.tuning import NONE_LEFT, Figure, Ranked, Recipe, Trial
 from quantkit.pipeline.judging import Judge, figure
+from quantkit.pipeline.repairing import SCALING
 from quantkit.pipeline.trying import Maker
 
 BETTER = 0.2
@@ -100,10 +101,10 @@ class Search:
         return False
 
     def _by_repairs(self) -> bool:
-        """Repairs on the rule with the least noise: cheap ones, then all."""
+        """Repairs on the rule with the least noise: cheap ones, then all, or all but those that scale channels."""
         base = self._least_noise()
         cheap = tuple(name for name in self._limits.repairs if name == "bias")
-        for repairs in dict.fromkeys(names for names in (cheap, self._limits.repairs) if names):
+        for repairs in dict.fromkeys(names for names in (cheap, self._most(base)) if names):
             recipe = replace(base, repairs=repairs)
             noise = self._maker.measured([recipe])[recipe]
             before = max(self._maker.proxies[t.recipe] for t in self._trials if t.figure is not None)
@@ -112,6 +113,15 @@ class Search:
             elif self._try(recipe, "repair", f"{told(noise)} at the outputs, {told(before)} before"):
                 return True
         return False
+
+    def _most(self, base: Recipe) -> tuple[str, ...]:
+        """All repairs, or those that scale no channels where that leaves less noise."""
+        every = self._limits.repairs
+        unscaled = tuple(name for name in every if name not in SCALING)
+        if not unscaled or unscaled == every:
+            return every
+        noise = self._maker.measured([replace(base, repairs=names) for names in (every, unscaled)])
+        return max(noise, key=lambda recipe: noise[recipe]).repairs
 
     def _by_layers(self) -> bool:
         """Layers in float: the fewest of the ranking that hold the budget."""

@@ -256,6 +256,19 @@ def test_repairs_come_before_layers_and_cheap_ones_first() -> None:
     assert found.chosen.recipe.kept == ()
 
 
+def test_channels_are_not_scaled_where_that_leaves_more_noise() -> None:
+    """`round` of (equalize, round): what scales channels is left out of the last repairs."""
+
+    def noise(recipe: Recipe) -> float:
+        return 20.0 + 3 * len(recipe.repairs) - 9 * ("equalize" in recipe.repairs)
+
+    judge, maker = FakeJudge(lambda r: 3.0 - 2.9 * ("round" in r.repairs)), FakeMaker(noise)
+    limits = Limits(("mse",), ("equalize", "round", "bias"), 0.5, 0.5, 17)
+    found = Search(maker, judge, limits, lambda _: None).run()  # type: ignore[arg-type]
+    assert [trial.recipe.repairs for trial in found.trials] == [(), ("bias",), ("round", "bias")]
+    assert found.held
+
+
 @settings(max_examples=40)
 @given(enough=st.integers(1, 10), most=st.sampled_from([0.1, 0.25, 0.5]))
 def test_the_fewest_layers_that_hold_are_found(enough: int, most: float) -> None:
