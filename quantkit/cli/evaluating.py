@@ -151,7 +151,7 @@ def print_summary(made: Evaluation) -> None:
     print_fields(
         [
             ("data", f"{made.samples:,} samples of {known['data']['source']}"),
-            ("labels", known["labels"] or "none"),
+            ("labels", known["labels"] or "none used"),
             ("reference", f"{made.reference.name} ({made.reference.kind.value})"),
             *speeds(made),
             (

@@ -152,8 +152,9 @@ def from_table(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Lab
     numbers = all(INDEX.fullmatch(value) for value in values)
     if not task.indices and not numbers and all(is_number(value) for value in values):
         return Labels(path.name, lambda p: np.array([float(by_sample[name]) for name in p.names]))
+    names: tuple[str, ...] = ()
     if options.classes is None:
-        index, names = by_number(by_sample, path), ()
+        index = by_number(by_sample, path)
     elif numbers and not values <= options.classes.index.keys():
         index, names = {value: int(value) for value in values}, shown(options, task)
     else:

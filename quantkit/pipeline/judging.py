@@ -27,7 +27,7 @@ from quantkit.job.preparing import DataWatcher
 from quantkit.pipeline.evaluate import Pass, called, data_record, opened, scored
 from quantkit.pipeline.observing import Silent
 from quantkit.pipeline.running import Pending, Running, open_running, open_team
-from quantkit.pipeline.settling import EvaluateOptions, Wanted
+from quantkit.pipeline.settling import EvaluateOptions, Wanted, naming, several
 from quantkit.pipeline.subjects import of_model
 from quantkit.pipeline.summing import Context, summed_up
 from quantkit.preprocess import Preprocess
@@ -79,6 +79,10 @@ class Judge:
             wanted = Wanted(question.metrics, labels, question.data, options, spec.applied)
             passing = Pass(feed, team, runs, DataWatcher(spec.applied), Silent())
             scoring, identity = scored(passing, subjects, wanted)
+            if scoring.undecided:
+                raise UsageError(
+                    f"{several(scoring.undecided)}: which of them decides is not told", remedy=naming(scoring.undecided)
+                )
             context = Context(
                 source=Path(question.data).resolve() if isinstance(question.data, (str, Path)) else None,
                 data=data_record(question.data, feed, identity.identity() if identity else feed.identity()),
