@@ -93,10 +93,9 @@ def evaluate(
     from quantkit.pipeline.evaluate import evaluate as run
     from quantkit.pipeline.recording import refuse_unwritable, written
 
-    places = [path for path in (output, html) if path is not None]
     parts = [part for text in models for part in (text, *text.rpartition("+")[::2])]
     read = (*parts, data, settings["labels"], settings["classes"])
-    refuse_unwritable(places, read=read, force=settings.pop("force"))
+    refuse_unwritable({"--output": output, "--html": html}, read=read, force=settings.pop("force"))
     made = run(
         models,
         data,

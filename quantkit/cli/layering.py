@@ -92,7 +92,7 @@ def layers(
     source = float_network(model)
     given = collected(model, settings, keeps=exclude_file is not None)
     read = (model, *(given[name] for name in ("statistics", "table", "against", "data")))
-    refuse_unwritable([path for path in (exclude_file, page) if path is not None], read=read, force=force)
+    refuse_unwritable({"--exclude-file": exclude_file, "--html": page}, read=read, force=force)
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
         found = run(source, phase=spinner.phase, **given)
         beside = compared(given, device, spinner.phase) if parity else None
@@ -100,7 +100,7 @@ def layers(
     if exclude_file is not None:
         written.append(write_exclusions(found, exclude_file, force=force))
     if page is not None:
-        write_whole(page, import_module("quantkit.report.html").sensitivity_page(found).encode())
+        write_whole(page, import_module("quantkit.report.html").sensitivity_page(found).encode(), "--html")
         written.append(page)
     if as_json:
         print_json(document(found, beside, written))

@@ -111,23 +111,28 @@ def tune(
     from quantkit.pipeline.recording import refuse_unwritable
     from quantkit.pipeline.tune import tune as run
 
-    if html is not None:
-        refuse_unwritable([html], read=(model, data), force=settings["force"])
     given = {name: settings.pop(name) for name in ("labels", "calibration", "preprocess")}
     given["statistics"] = settings.pop("stats")
     chosen = collected(settings)
     target = output or model.with_name(f"{model.stem}.tuned")
+    if html is not None and not into(html, target):
+        refuse_unwritable({"--html": html}, read=(model, data), force=settings["force"])
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
         made = run(model, data, max_drop=max_drop, output=target, options=chosen, phase=spinner.phase, **given)
     if html is not None:
         from quantkit.report.html import tuning_page
 
-        write_whole(html, text_bytes(tuning_page(made)))
+        write_whole(html, text_bytes(tuning_page(made)), "--html")
     if as_json:
         print_json(document(made, evaluation_document(made.report)))
     elif not quiet:
         print_summary(made, html)
     return 0 if made.within_budget else OVER_BUDGET
+
+
+def into(html: Path, folder: Path) -> bool:
+    """Whether the report goes into the folder that the work is going to make."""
+    return not folder.exists() and html.absolute().parent == folder.absolute()
 
 
 def collected(settings: dict[str, Any]) -> Any:

@@ -180,7 +180,9 @@ def by_number(by_sample: Mapping[str, str], path: Path) -> dict[str, int]:
         return {value: int(value) for value in values}
     remedy = "--classes FILE with one name a line, in the order of the network's outputs"
     if not any(is_number(value) for value in values):
-        raise DataError(f"{path}: labels are names ({some(sorted(values))}), and no index is told for them", remedy=remedy)
+        raise DataError(
+            f"{path}: labels are names ({some(sorted(values))}), and no index is told for them", remedy=remedy
+        )
     raise DataError(
         f"{path}: the label {by_sample[other]!r} of {other} is no class index",
         remedy=f"give whole numbers from 0 on; for names, {remedy}",

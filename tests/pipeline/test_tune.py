@@ -273,6 +273,34 @@ def test_what_is_wrong_is_one_line(
     assert not (place / "net/model.tuned").exists()
 
 
+@pytest.mark.parametrize(
+    ("html", "said"),
+    [
+        ("tune.html", "another --html keeps both"),
+        ("nodir/x.html", "write elsewhere with --html"),
+        ("imgs", "another --html keeps both"),
+        ("net/model.onnx", "another --html keeps both"),
+    ],
+)
+def test_what_is_wrong_with_the_report_names_its_option(
+    place: Path, command: None, capsys: pytest.CaptureFixture[str], html: str, said: str
+) -> None:
+    (place / "tune.html").write_text("mine")
+    assert called("net/model.onnx", "--data", "imgs", "--max-drop", 1, "-o", "out", "--html", html) == 1
+    told = capsys.readouterr().err
+    assert said in told
+    assert "--output" not in told
+    assert not (place / "out").exists()
+
+
+def test_the_report_can_go_into_the_folder_that_is_made(place: Path, command: None) -> None:
+    line = ("net/model.onnx", "--data", "imgs", "--max-drop", 2, "-o", "out", "--html")
+    assert called(*line, "out/deeper/tune.html") == 1
+    assert not (place / "out").exists()
+    assert called(*line, "./out/tune.html") == 0
+    assert {"tune.html", "tune.json"} <= {path.name for path in (place / "out").iterdir()}
+
+
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -151,7 +151,9 @@ def test_which_of_several_outputs_decides_has_to_be_told(nets: tuple[Model, Mode
     two = replace(plain, proto=proto, path=tmp_path / "two.onnx")
     asked = question(tmp_path, plain)
     part = parts(0.5, DataOptions())[0]
-    with pytest.raises(UsageError, match=f"outputs '{first}' and 'aux' hold class scores: which .* is not told") as caught:
+    with pytest.raises(
+        UsageError, match=f"outputs '{first}' and 'aux' hold class scores: which .* is not told"
+    ) as caught:
         Judge(two, asked, part).evaluation({"INT8": two})
     assert f"--metric top1@{first}" in caught.value.remedy
     named = replace(asked, metrics=("top1@aux",))
