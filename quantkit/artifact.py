@@ -18,7 +18,6 @@ from typing import Any
 
 from quantkit.errors import OutputError, UsageError
 
-
 OUTPUT = "--output"
 """The option that names most of what is written: errors tell which one is to be given differently."""
 

@@ -82,7 +82,7 @@ def refuse_idle_budget(models: Sequence[Any], options: EvaluateOptions) -> None:
     """UsageError where there is a budget, and no model that could go over it."""
     if options.max_drop is not None and len(models) == 1:
         raise UsageError(
-            f"--max-drop {options.max_drop:g} says what a model may lose beside the reference, and {models[0]} is alone",
+            f"--max-drop {options.max_drop:g} is what a model may lose beside the reference, and {models[0]} is alone",
             remedy="give a candidate behind it, or leave --max-drop out",
         )
 

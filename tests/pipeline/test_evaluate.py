@@ -434,7 +434,7 @@ def test_a_reference_alone_is_scored(pair: list[Path], data: Path) -> None:
 def test_a_budget_with_nothing_beside_the_reference_is_refused(
     command: Any, pair: list[Path], data: Path, capsys: Any
 ) -> None:
-    with pytest.raises(UsageError, match="float.onnx is alone") as caught:
+    with pytest.raises(UsageError, match=r"float\.onnx is alone") as caught:
         evaluate(pair[0], data, options=EvaluateOptions(max_drop=0.5))
     assert "give a candidate" in caught.value.remedy
     assert command("evaluate", pair[0], "--data", data, "--max-drop", "1") == 2
