@@ -53,6 +53,11 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
         print(wrapped(f"{name:<{width}}  {value}", sys.stdout, indent=width + 2))
 
 
+def width_of(table: Sequence[Sequence[str]]) -> int:
+    """Characters of a line of a table with all its columns whole."""
+    return sum(max(map(len, column)) + 2 for column in zip(*table, strict=True)) - 2
+
+
 def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: frozenset[int] = frozenset()) -> None:
     """A table: the first column gives way where the terminal is narrow; it and those in `text` begin at the left, the
     others are numbers and end at the right."""

@@ -11,7 +11,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.console import note, print_fields, print_json, print_rows, print_sentence, warn
-from quantkit.cli.evaluating import head, row
+from quantkit.cli.evaluating import print_models
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ def tune(
         from quantkit.report.html import tuning_page
 
         write_whole(html, text_bytes(tuning_page(made)), "--html")
+    for text in made.report.warnings:
+        warn(text)
     if as_json:
         print_json(document(made, evaluation_document(made.report)))
     elif not quiet:
@@ -170,7 +172,8 @@ def share_of(text: str) -> float:
 def print_summary(made: Tuning, html: Path | None) -> None:
     """What was tried, what was chosen, what it is worth."""
     for text in made.notes:
-        note(text)
+        if text not in made.report.warnings:
+            note(text)
     print_fields(
         [
             ("budget", f"{made.max_drop:g}{made.unit} of {made.metric}"),
@@ -183,7 +186,7 @@ def print_summary(made: Tuning, html: Path | None) -> None:
     rows = [trial_row(trial, made) for trial in made.trials]
     print_rows(("rule, repairs, layers", "SQNR dB", "drop", "outcome"), rows, text=frozenset({3}))
     print("\non the part held out")
-    print_rows(head(made.report.metric), [row(model, made.report) for model in made.report.models])
+    print_models(made.report)
     print_kept(made)
     print_front(made)
     print()

@@ -40,13 +40,15 @@ FLOAT = "FP32"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What candidates are judged by. data, labels, preprocess, metrics, options: as `evaluate` takes them."""
+    """What candidates are judged by. data, labels, preprocess, metrics, options: as `evaluate` takes them. unreadable:
+    samples of any part that were left out so far."""
 
     data: Any
     labels: str | Path | None = None
     preprocess: str | Path | Preprocess | None = None
     metrics: tuple[str, ...] = ()
     options: EvaluateOptions = field(default_factory=EvaluateOptions)
+    unreadable: set[str] = field(default_factory=set, compare=False)
 
 
 class Judge:
@@ -91,6 +93,7 @@ class Judge:
                 notes=(*feed.notes,),
                 warnings=passing.watcher.warnings,
                 skipped=tuple(feed.unreadable),
+                skipped_before=tuple(question.unreadable),
                 max_drop=max_drop if scoring.labels else None,
                 changed=options.changed,
                 seconds=time.monotonic() - started,
@@ -98,6 +101,7 @@ class Judge:
             self.evaluations += len(candidates) + (not self._record.whole)
             self._record.close()
             self.samples = len(scoring.names)
+            question.unreadable.update(feed.unreadable)
             return summed_up(scoring, context)
 
 

@@ -121,7 +121,8 @@ def layers(
     found = ranked(measuring, subject.variants, tensors, subject.left, phase)
     kept, kept_db = kept_of(measuring, subject.variants, found, options, phase)
     identity = feed.identity()
-    notes = (*subject.notes, *remarks(found), *([told.warning] if told.warning else []), *about(feed))
+    warnings = (*([told.warning] if told.warning else []), *left_out(feed.unreadable))
+    notes = (*subject.notes, *remarks(found), *warnings, *feed.notes)
     record = {
         **subject.record,
         "data": identity.content if identity else "",
@@ -140,6 +141,7 @@ def layers(
         seconds=time.monotonic() - started,
         kept=kept,
         kept_db=kept_db,
+        warnings=warnings,
     )
 
 
@@ -266,11 +268,6 @@ def remarks(found: Ranked) -> Iterable[str]:
             f"with no layer quantized the outputs are at {found.none_db:.1f} dB of the float network: the file was "
             "changed in other ways too, and layers that do less than that are not told apart"
         )
-
-
-def about(feed: Feed) -> tuple[str, ...]:
-    """What is to be said of the samples."""
-    return (*feed.notes, *left_out(feed.unreadable))
 
 
 def kept_of(

@@ -42,6 +42,8 @@ class Context:
     max_drop: float | None
     changed: int
     seconds: float
+    skipped_before: tuple[str, ...] = ()
+    """Samples of other parts of the data that were left out."""
 
 
 def summed_up(scoring: Scoring, context: Context) -> Evaluation:
@@ -160,7 +162,7 @@ def doubts(context: Context) -> tuple[str, ...]:
     """What puts the figures in doubt."""
     found = [context.spec.warning] if context.spec.warning else []
     found += context.warnings
-    found += left_out(context.skipped)
+    found += left_out({*context.skipped, *context.skipped_before})
     return tuple(dict.fromkeys(found))
 
 

@@ -262,4 +262,15 @@ def test_samples_that_are_left_out_are_counted_by_every_command_that_names_the_o
     assert "3/cut.png" in refused.stderr
     assert "--skip-corrupt" in refused.stderr
     done = quantkit_command(*line, "--data", "imgs", "--skip-corrupt")
-    assert "1 samples cannot be read and were left out" in done.stderr
+    assert done.stderr.count("1 sample cannot be read and was left out") == 1
+
+
+@pytest.mark.parametrize("holdout", ["0.2", "0.5"])
+def test_tune_counts_what_was_left_out_of_both_parts_at_once(
+    place: Path, quantkit_command: Command, holdout: str
+) -> None:
+    for digit in "0369":
+        (place / "imgs" / digit / "cut.png").write_bytes(next((place / "imgs" / digit).glob("*.png")).read_bytes()[:60])
+    line = ("tune", "net/model.onnx", "--data", "imgs", "--max-drop", "50", "--rule", "mse", "--repair", "none")
+    done = quantkit_command(*line, "--skip-corrupt", "--holdout", holdout, "--quiet")
+    assert done.stderr == "warning: 4 samples cannot be read and were left out\n"

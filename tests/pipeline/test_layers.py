@@ -319,6 +319,18 @@ def test_options_that_would_change_nothing(calibrated: Path, arguments: tuple[ob
     assert not Path("worst.txt").exists()
 
 
+def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(calibrated: Path) -> None:
+    Path("net/preprocess.toml").unlink()
+    done = command("net/model.onnx", "--data", "imgs", "--limit", 4, "-q", "--table", "net/model.calib")
+    assert done.stdout == ""
+    assert done.stderr.startswith("warning: no preprocessing is known for this network")
+    told = json.loads(
+        command("net/model.onnx", "--data", "imgs", "--limit", 4, "--json", "--table", "net/model.calib").stdout
+    )
+    assert set(told["warnings"]) <= set(told["notes"])
+    assert len(told["warnings"]) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [

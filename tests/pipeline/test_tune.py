@@ -240,6 +240,16 @@ def test_the_command_writes_and_tells(place: Path, command: None, capsys: pytest
     assert json.loads(capsys.readouterr().out)["within_budget"]
 
 
+def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(
+    place: Path, command: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "net/preprocess.toml").unlink()
+    assert called("net/model.onnx", "--data", "imgs", "--max-drop", 50, "--rule", "mse", "--repair", "none", "-q") == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("warning: no preprocessing is known for this network")
+
+
 def test_the_exit_code_tells_of_the_budget(place: Path, command: None, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ("--rule", "percentile:90", "--repair", "none", "--max-float", "20%", "-o", "out", "--json")
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 0.5, *settings) == 3
