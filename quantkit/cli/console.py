@@ -24,10 +24,10 @@ def print_json(document: Any) -> None:
 
 def print_error(error: QuantkitError, *, as_json: bool) -> None:
     """The error on standard error; as JSON on standard output too, where a program listens."""
+    print(f"quantkit: {error}", file=sys.stderr)
     if as_json:
         kind = type(error).__name__
         print_json({"error": {"kind": kind, "problem": error.problem, "remedy": error.remedy}})
-    print(f"quantkit: {error}", file=sys.stderr)
 
 
 def warn(text: str) -> None:
