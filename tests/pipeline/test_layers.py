@@ -319,6 +319,30 @@ def test_options_that_would_change_nothing(calibrated: Path, arguments: tuple[ob
     assert not Path("worst.txt").exists()
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_statistics_of_images_that_were_prepared_otherwise_are_refused(calibrated: Path, beside: bool) -> None:
+    """With the spec beside the network gone, `unit` would be taken."""
+    asked = ("--preprocess", "unit") if beside else ()
+    if not beside:
+        Path("net/preprocess.toml").unlink()
+    with pytest.raises(StaleError, match=r"model\.stats\.safetensors is of images prepared by: .*mean") as caught:
+        command("net/model.onnx", "--data", "imgs", "--limit", 4, *asked)
+    assert "these would be by: exact 16×16 bilinear, grey, ×1/255, nchw float32" in caught.value.problem
+    assert "--preprocess" in caught.value.remedy
+    assert command("net/model.onnx", *asked[:0]).exit_code == 0
+
+
+def test_arrays_that_were_prepared_beforehand_go_with_any_statistics(calibrated: Path) -> None:
+    model = load_model("net/model.onnx")
+    spec = quantkit.Preprocess.model_validate(quantkit.PRESETS["unit"])
+    feed, _ = open_data("imgs", model.inputs, spec, DataOptions(limit=4))
+    np.savez("few.npz", **next(feed.portions()).batch)
+    assert command("net/model.onnx", "--data", "few.npz", "--limit", 4).exit_code == 0
+    quantkit.calibrate("net/model.onnx", "few.npz", output="few.calib")
+    line = ("net/model.onnx", "--stats", "few.stats.safetensors", "--data", "imgs", "--limit", 4)
+    assert command(*line, "--preprocess", "unit").exit_code == 0
+
+
 def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(calibrated: Path) -> None:
     Path("net/preprocess.toml").unlink()
     done = command("net/model.onnx", "--data", "imgs", "--limit", 4, "-q", "--table", "net/model.calib")

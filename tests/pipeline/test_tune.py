@@ -340,6 +340,18 @@ def test_other_statistics_are_refused(place: Path, plain: quantkit.Statistics) -
         tune("net/model.onnx", "imgs", max_drop=1.0, statistics=other)
 
 
+@pytest.mark.parametrize("where", ["data", "calibration"])
+def test_statistics_of_images_that_were_prepared_otherwise_are_refused(
+    place: Path, plain: quantkit.Statistics, where: str
+) -> None:
+    assert plain.origin.preprocess is not None
+    document = {**plain.origin.preprocess, "interpolation": "bicubic"}
+    other = replace(plain, origin=plain.origin.model_copy(update={"preprocess": document}))
+    given = {"data": "x.npz", "calibration": "x.npz"} | {where: "imgs"}
+    with pytest.raises(StaleError, match=r"statistics is of images prepared by: .*bicubic.*would be by: .*bilinear"):
+        tune("net/model.onnx", max_drop=1.0, statistics=other, **given)
+
+
 def test_a_metric_of_ones_own_decides(place: Path, plain: quantkit.Statistics, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its own unit; where nothing tells how sure a loss is, it is taken as it is."""
     (place / "own_metric.py").write_text("def sure(outputs, labels):\n    return outputs.max(axis=1)\n")
