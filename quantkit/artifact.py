@@ -18,17 +18,21 @@ from typing import Any
 
 from quantkit.errors import OutputError, UsageError
 
+OUTPUT = "--output"
+"""The option that names most of what is written: errors tell which one is to be given differently."""
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically. OutputError where the directory, the disk or the rights forbid it."""
-    refuse_no_file(path)
+
+def write_whole(path: Path, content: bytes, option: str = OUTPUT) -> None:
+    """Write `content` to `path` atomically. OutputError where the directory, the disk or the rights forbid it; `option`
+    is what names the path."""
+    refuse_no_file(path, option)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
         os.replace(temporary, path)
     except OSError as error:
-        raise not_writable(path, error) from None
+        raise not_writable(path, error, option) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -69,33 +73,33 @@ def restore(before: dict[Path, bytes | None]) -> None:
                 write_whole(path, content)
 
 
-def not_writable(path: Path, error: OSError) -> OutputError:
-    """The OSError of a write as an error with a remedy."""
+def not_writable(path: Path, error: OSError, option: str = OUTPUT) -> OutputError:
+    """The OSError of a write as an error with a remedy: space, or another path by `option`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return OutputError(
         f"cannot write {path}: {error.strerror or error}",
-        remedy="free some space, or write elsewhere with --output" if full else "write elsewhere with --output",
+        remedy=f"{'free some space, or ' if full else ''}write elsewhere with {option}",
     )
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, option: str = OUTPUT) -> None:
     """Fail now rather than after the work: OutputError unless a file can be created beside `path`."""
-    refuse_no_file(path)
+    refuse_no_file(path, option)
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(probe, "xb"):
             pass
         probe.unlink()
     except OSError as error:
-        raise not_writable(path, error) from None
+        raise not_writable(path, error, option) from None
 
 
-def refuse_replacing(written: Iterable[Path], read: Iterable[object]) -> None:
+def refuse_replacing(written: Iterable[Path], read: Iterable[object], option: str = OUTPUT) -> None:
     """UsageError where a file that would be written is one of those that are read; what is no path is passed over."""
     sources = [Path(source) for source in read if isinstance(source, (str, os.PathLike))]
     for path in written:
         if any(same_file(path, source) for source in sources):
-            raise UsageError(f"{path} would replace what it is made of", remedy="give another --output")
+            raise UsageError(f"{path} would replace what it is made of", remedy=f"give another {option}")
 
 
 def same_file(path: Path, other: Path) -> bool:
@@ -106,12 +110,12 @@ def same_file(path: Path, other: Path) -> bool:
         return path.resolve() == other.resolve()
 
 
-def refuse_no_file(path: Path) -> None:
+def refuse_no_file(path: Path, option: str = OUTPUT) -> None:
     """OutputError where a rename to `path` would meet a folder, or take the place of a device or a pipe (/dev/null)."""
     if not path.name or (path.exists() and not path.is_file()):
         kind = ", but a directory" if path.is_dir() else ", but a device or a pipe" if path.name else ""
         raise OutputError(
-            f"cannot write {str(path)!r}: it names no file{kind}", remedy="give a file's path with --output"
+            f"cannot write {str(path)!r}: it names no file{kind}", remedy=f"give a file's path with {option}"
         )
 
 

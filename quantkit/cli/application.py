@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import io
 import os
@@ -29,7 +31,7 @@ from quantkit.cli import (
     tuning,
 )
 from quantkit.cli.console import print_error, print_json
-from quantkit.errors import Interrupted, QuantkitError
+from quantkit.errors import Interrupted, OutputError, QuantkitError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,13 +71,24 @@ def main() -> None:
     Taking libraries down in good order takes longer than a short command; everything is written by then.
     """
     gc.set_threshold(100_000)  # libraries make many objects while they are loaded, and hardly any garbage
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no "×" gets its number
-    interruption.listen()
-    code = run(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        interruption.listen()
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = interrupted()
+    except OSError as error:
+        if not is_of_stream(error):
+            raise
+        code = unwritable(error)
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     os._exit(code)
 
 
@@ -92,9 +105,9 @@ def run(arguments: list[str]) -> int:
         print_error(error, as_json="--json" in arguments)
         return error.exit_code
     except click.ClickException as error:
+        error.show()
         if "--json" in arguments:
             print_json({"error": {"kind": "UsageError", "problem": error.format_message(), "remedy": "see --help"}})
-        error.show()
         return error.exit_code
     except SystemExit as left:
         if sys.stdout is not stdout:
@@ -106,11 +119,30 @@ def run(arguments: list[str]) -> int:
         # The reader (head, less) went away: nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception:
-        if not interruption.asked():
-            raise
-        return interrupted()
+    except Exception as error:
+        if interruption.asked():
+            return interrupted()
+        if isinstance(error, OSError) and is_of_stream(error):
+            return unwritable(error)
+        raise
     return code if isinstance(code, int) else 0
+
+
+def is_of_stream(error: OSError) -> bool:
+    """Whether a write failed that is of no file with a name: what is printed finds no room."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def unwritable(error: OSError) -> int:
+    """Say that what is printed goes nowhere, and let go of it; returns the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    told = OutputError(
+        f"cannot write to standard output: {error.strerror or error}",
+        remedy="free some space, or send it elsewhere; files that were asked for are written",
+    )
+    with contextlib.suppress(OSError):
+        print_error(told, as_json=False)
+    return told.exit_code
 
 
 def interrupted() -> int:

@@ -24,10 +24,10 @@ def print_json(document: Any) -> None:
 
 def print_error(error: QuantkitError, *, as_json: bool) -> None:
     """The error on standard error; as JSON on standard output too, where a program listens."""
+    print(f"quantkit: {error}", file=sys.stderr)
     if as_json:
         kind = type(error).__name__
         print_json({"error": {"kind": kind, "problem": error.problem, "remedy": error.remedy}})
-    print(f"quantkit: {error}", file=sys.stderr)
 
 
 def warn(text: str) -> None:
@@ -51,6 +51,11 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
         print(wrapped(f"{name:<{width}}  {value}", sys.stdout, indent=width + 2))
+
+
+def width_of(table: Sequence[Sequence[str]]) -> int:
+    """Characters of a line of a table with all its columns whole."""
+    return sum(max(map(len, column)) + 2 for column in zip(*table, strict=True)) - 2
 
 
 def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: frozenset[int] = frozenset()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import OVER_BUDGET, note, print_fields, print_json, print_rows, print_sentence, warn
+from quantkit.cli.console import OVER_BUDGET, note, print_fields, print_json, print_rows, print_sentence, warn, width_of
 
 if TYPE_CHECKING:
     from quantkit.evaluation.comparison import Comparison
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from quantkit.pipeline.settling import EvaluateOptions
 
 SHOWN = 5
+COLUMNS = 80
 LEVEL = 0.05
 """p below this is called more than chance."""
 
@@ -93,10 +95,9 @@ def evaluate(
     from quantkit.pipeline.evaluate import evaluate as run
     from quantkit.pipeline.recording import refuse_unwritable, written
 
-    places = [path for path in (output, html) if path is not None]
     parts = [part for text in models for part in (text, *text.rpartition("+")[::2])]
     read = (*parts, data, settings["labels"], settings["classes"])
-    refuse_unwritable(places, read=read, force=settings.pop("force"))
+    refuse_unwritable({"--output": output, "--html": html}, read=read, force=settings.pop("force"))
     made = run(
         models,
         data,
@@ -151,7 +152,7 @@ def print_summary(made: Evaluation) -> None:
     print_fields(
         [
             ("data", f"{made.samples:,} samples of {known['data']['source']}"),
-            ("labels", known["labels"] or "none"),
+            ("labels", known["labels"] or "none used"),
             ("reference", f"{made.reference.name} ({made.reference.kind.value})"),
             *speeds(made),
             (
@@ -176,8 +177,24 @@ def print_summary(made: Evaluation) -> None:
 
 
 def print_models(made: Evaluation) -> None:
-    """A line for each model."""
-    print_rows(head(made.metric), [row(model, made) for model in made.models])
+    """A line for each model, with what other metrics found where there is room; else in a table of their own."""
+    table = [head(made.metric), *(row(model, made) for model in made.models)]
+    others = [name for name in made.reference.metrics if name != made.metric]
+    found = [others, *([told(name, model.metrics.get(name)) for name in others] for model in made.models)]
+    whole = [(*line[:2], *more, *line[2:]) for line, more in zip(table, found, strict=True)]
+    if width_of(whole) <= COLUMNS:
+        print_rows(whole[0], whole[1:])
+        return
+    print_rows(table[0], table[1:])
+    print()
+    print_rows(("model", *others), [(line[0], *more) for line, more in zip(table[1:], found[1:], strict=True)])
+
+
+def told(metric: str, value: float | None) -> str:
+    """The figure of a metric that nothing is decided by."""
+    from quantkit.evaluation.rendering import figure
+
+    return figure(value, re.fullmatch(r"top\d+", metric) is not None)
 
 
 def speeds(made: Evaluation) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, print_rows
+from quantkit.cli.console import note, print_fields, print_json, print_rows, warn
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def layers(
     source = float_network(model)
     given = collected(model, settings, keeps=exclude_file is not None)
     read = (model, *(given[name] for name in ("statistics", "table", "against", "data")))
-    refuse_unwritable([path for path in (exclude_file, page) if path is not None], read=read, force=force)
+    refuse_unwritable({"--exclude-file": exclude_file, "--html": page}, read=read, force=force)
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
         found = run(source, phase=spinner.phase, **given)
         beside = compared(given, device, spinner.phase) if parity else None
@@ -100,8 +100,10 @@ def layers(
     if exclude_file is not None:
         written.append(write_exclusions(found, exclude_file, force=force))
     if page is not None:
-        write_whole(page, import_module("quantkit.report.html").sensitivity_page(found).encode())
+        write_whole(page, import_module("quantkit.report.html").sensitivity_page(found).encode(), "--html")
         written.append(page)
+    for text in found.warnings:
+        warn(text)
     if as_json:
         print_json(document(found, beside, written))
     elif not quiet:
@@ -164,7 +166,8 @@ def print_summary(found: Sensitivity, beside: Parity | None, top: int, written: 
     from quantkit.evaluation.sensitivity import told
 
     for text in found.notes:
-        note(text)
+        if text not in found.warnings:
+            note(text)
     quantized = [layer for layer in found.layers if not layer.kept]
     fields = [("scales", found.source)]
     if found.samples:
@@ -237,6 +240,7 @@ def document(found: Sensitivity, beside: Parity | None, written: Sequence[Path])
         "kept_db": found.kept_db,
         "parity": None if beside is None else asdict(beside),
         "notes": list(found.notes),
+        "warnings": list(found.warnings),
         "provenance": dict(found.provenance),
         "seconds": round(found.seconds, 3),
         "files": [str(path) for path in written],

@@ -166,7 +166,8 @@ def init(model: Path | None, data: str | None, output: Path | None, force: bool,
     target = output or Path(FILE)
     refuse_existing(target, force=force)
     if model is not None and not model.is_file():
-        raise ModelError(f"{model}: there is no such file", remedy="give the path of an ONNX model")
+        why = "this is a folder" if model.is_dir() else "there is no such file"
+        raise ModelError(f"{model}: {why}", remedy="give the path of an ONNX model")
     if data is not None and ":" not in data and not Path(data).exists():
         raise DataError(f"{data} does not exist", remedy="give images, arrays, or module:callable")
     models = [str(p) for p in sorted(Path().glob("*.onnx"))]

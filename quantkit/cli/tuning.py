@@ -11,7 +11,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.console import note, print_fields, print_json, print_rows, print_sentence, warn
-from quantkit.cli.evaluating import head, row
+from quantkit.cli.evaluating import print_models
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -111,23 +111,30 @@ def tune(
     from quantkit.pipeline.recording import refuse_unwritable
     from quantkit.pipeline.tune import tune as run
 
-    if html is not None:
-        refuse_unwritable([html], read=(model, data), force=settings["force"])
     given = {name: settings.pop(name) for name in ("labels", "calibration", "preprocess")}
     given["statistics"] = settings.pop("stats")
     chosen = collected(settings)
     target = output or model.with_name(f"{model.stem}.tuned")
+    if html is not None and not into(html, target):
+        refuse_unwritable({"--html": html}, read=(model, data), force=settings["force"])
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
         made = run(model, data, max_drop=max_drop, output=target, options=chosen, phase=spinner.phase, **given)
     if html is not None:
         from quantkit.report.html import tuning_page
 
-        write_whole(html, text_bytes(tuning_page(made)))
+        write_whole(html, text_bytes(tuning_page(made)), "--html")
+    for text in made.report.warnings:
+        warn(text)
     if as_json:
         print_json(document(made, evaluation_document(made.report)))
     elif not quiet:
         print_summary(made, html)
     return 0 if made.within_budget else OVER_BUDGET
+
+
+def into(html: Path, folder: Path) -> bool:
+    """Whether the report goes into the folder that the work is going to make."""
+    return not folder.exists() and html.absolute().parent == folder.absolute()
 
 
 def collected(settings: dict[str, Any]) -> Any:
@@ -165,7 +172,8 @@ def share_of(text: str) -> float:
 def print_summary(made: Tuning, html: Path | None) -> None:
     """What was tried, what was chosen, what it is worth."""
     for text in made.notes:
-        note(text)
+        if text not in made.report.warnings:
+            note(text)
     print_fields(
         [
             ("budget", f"{made.max_drop:g}{made.unit} of {made.metric}"),
@@ -178,7 +186,7 @@ def print_summary(made: Tuning, html: Path | None) -> None:
     rows = [trial_row(trial, made) for trial in made.trials]
     print_rows(("rule, repairs, layers", "SQNR dB", "drop", "outcome"), rows, text=frozenset({3}))
     print("\non the part held out")
-    print_rows(head(made.report.metric), [row(model, made.report) for model in made.report.models])
+    print_models(made.report)
     print_kept(made)
     print_front(made)
     print()

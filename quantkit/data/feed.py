@@ -86,7 +86,8 @@ class Feed(Protocol):
 def left_out(unreadable: Collection[str]) -> tuple[str, ...]:
     """How many samples were left out because the user asked for it; nothing where none was."""
     count = len(unreadable)
-    return (f"{count} samples cannot be read and were left out",) if count else ()
+    told = "1 sample cannot be read and was" if count == 1 else f"{count} samples cannot be read and were"
+    return (f"{told} left out",) if count else ()
 
 
 class Identifier:

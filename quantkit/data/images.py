@@ -38,26 +38,31 @@ class ImageFolder:
 
 
 def list_images(root: Path) -> ImageFolder:
-    """All images below `root`, recursively; hidden files and folders are passed over. DataError."""
+    """All images below `root`, recursively, through links too; hidden files and folders are passed over. DataError."""
     found = list(files_below(root, ""))
     names = tuple(sorted(name for name in found if os.path.splitext(name)[1].lower() in SUFFIXES))
     return ImageFolder(root, names, len(found) - len(names))
 
 
-def files_below(folder: Path, prefix: str) -> Iterator[str]:
-    """Every file below a folder, by its path from there with `/`; links to folders are not followed. DataError."""
+def files_below(folder: Path, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """Every file below a folder, by its path from there with `/`. Links are followed, but for those that lead to a
+    folder they lie in: `above` are device and inode of the folders around this one. DataError."""
     try:
+        own = os.stat(folder)
+        around = (*above, (own.st_dev, own.st_ino))
+        if around[-1] in above:
+            return
         with os.scandir(folder) as entries:  # many times quicker than pathlib, which asks for each file on its own
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir(follow_symlinks=False):
-                    yield from files_below(folder / entry.name, f"{prefix}{entry.name}/")
+                if entry.is_dir():
+                    yield from files_below(folder / entry.name, f"{prefix}{entry.name}/", around)
                 elif entry.is_file():
                     yield prefix + entry.name
     except OSError as error:
         raise DataError(
-            f"{folder}: {error.strerror or error}", remedy="make the folder readable, or move it away"
+            f"{error.filename or folder}: {error.strerror or error}", remedy="make it readable, or move it away"
         ) from None
 
 

@@ -33,6 +33,7 @@ FILES = frozenset({"file", "filename", "file_name", "image", "img", "path", "nam
 """Headings of a column of files."""
 CLASSES = LABELS | {"class", "class_id", "class_name", "category"}
 """Headings of a column of labels."""
+INDEX = re.compile(r"\d+")
 ROW = re.compile(r"\[(\d+)\]$")
 TABLES = frozenset({".csv", ".tsv", ".txt"})
 
@@ -148,17 +149,17 @@ def from_table(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Lab
         )
     by_sample = matched(told, feed.names, path)
     values = set(told.values())
-    numbers = all(re.fullmatch(r"\d+", value) for value in values)
+    numbers = all(INDEX.fullmatch(value) for value in values)
     if not task.indices and not numbers and all(is_number(value) for value in values):
         return Labels(path.name, lambda p: np.array([float(by_sample[name]) for name in p.names]))
-    if numbers and options.classes is None:
-        index = {value: int(value) for value in values}
-        names: tuple[str, ...] = ()
-    elif numbers and options.classes is not None and not values <= options.classes.index.keys():
+    names: tuple[str, ...] = ()
+    if options.classes is None:
+        index = by_number(by_sample, path)
+    elif numbers and not values <= options.classes.index.keys():
         index, names = {value: int(value) for value in values}, shown(options, task)
     else:
         index = indices_of(sorted(values), options.classes, task.count, str(path))
-        names = named(index, options, task)
+        names = shown(options, task)
     beyond = next((name for name in feed.names if outside(index[by_sample[name]], task.count)), None)
     if task.indices and beyond is not None:
         raise does_not_fit(path.name, beyond, index[by_sample[beyond]], task.count)
@@ -167,6 +168,24 @@ def from_table(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Lab
         lambda portion: np.array([index[by_sample[name]] for name in portion.names], np.int64),
         names,
         notes_on({v: index[v] for v in set(by_sample.values())}, names, task),
+    )
+
+
+def by_number(by_sample: Mapping[str, str], path: Path) -> dict[str, int]:
+    """Labels that are class indices as numbers. DataError where they are names, which no table puts into an order, or
+    where one of them is none: it names the sample."""
+    values = set(by_sample.values())
+    other = next((name for name, value in by_sample.items() if not INDEX.fullmatch(value)), None)
+    if other is None:
+        return {value: int(value) for value in values}
+    remedy = "--classes FILE with one name a line, in the order of the network's outputs"
+    if not any(is_number(value) for value in values):
+        raise DataError(
+            f"{path}: labels are names ({some(sorted(values))}), and no index is told for them", remedy=remedy
+        )
+    raise DataError(
+        f"{path}: the label {by_sample[other]!r} of {other} is no class index",
+        remedy=f"give whole numbers from 0 on; for names, {remedy}",
     )
 
 

@@ -98,6 +98,8 @@ class Sensitivity(Shown):
     """The worst layers that were asked for, as nodes to be excluded."""
     kept_db: float = math.nan
     """SQNR of the outputs with those kept float; nan where that was not asked for."""
+    warnings: tuple[str, ...] = ()
+    """Those of the notes that put the figures in doubt."""
 
     @property
     def ranked(self) -> tuple[str, ...]:

@@ -194,10 +194,11 @@ def instances(how: Deployment, kind: str) -> Message:
 
 def batching(how: Deployment) -> Message:
     """Dynamic batching, where the model takes batches and was not fastest without."""
-    if not how.most or (how.tuning and how.tuning.batch == 1):
+    alone = how.tuning is not None and how.tuning.largest == 1  # no batch was measured that will be served
+    if not how.most or (alone and how.most == 1) or (how.tuning and how.tuning.batch == 1 and not alone):
         return ()
-    if how.tuning is None:
-        why = "batches of what waits anyway; nobody is kept waiting"
+    if how.tuning is None or alone:
+        why = "batches of what waits anyway; nobody is kept waiting" + (", for none was measured" if alone else "")
         return (Remark(), Remark(why), ("dynamic_batching", ()))
     return (
         Remark(),

@@ -207,7 +207,8 @@ def deployment(
     precision = precision_of(served, options)
     tuning = None
     if bench is not None:
-        tuning = tuned(read_bench(Path(bench)), served, MEASURED_AS.get(precision, ()), str(bench))
+        measured = read_bench(Path(bench))
+        tuning = tuned(measured, served, MEASURED_AS.get(precision, ()), str(bench), options.max_batch)
     unmeasured = "" if tuning else "nothing was measured (quantkit bench … --json, then --bench)"
     name = options.name or re.sub(r"[^A-Za-z0-9_-]+", "_", served.path.stem)
     return Deployment(

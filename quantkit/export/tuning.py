@@ -30,8 +30,10 @@ def read_bench(path: Path) -> Bench:
         ) from None
 
 
-def tuned(bench: Bench, served: Served, precisions: Sequence[str], where: str) -> Tuning:
+def tuned(bench: Bench, served: Served, precisions: Sequence[str], where: str, asked: int | None = None) -> Tuning:
     """The batch size and streams of the best throughput; smaller ones where they are as good as equal.
+
+    asked: the largest batch that will be served, 0 for single requests; figures of larger ones do not count.
 
     precisions: of the engines that onnxruntime's TensorRT provider will build of an ONNX model, the first that was
     measured counts; () for onnxruntime itself. where: names the file in errors. StaleError where nothing was measured
@@ -43,7 +45,15 @@ def tuned(bench: Bench, served: Served, precisions: Sequence[str], where: str) -
         for x in bench.latencies
         if x.subject in names and x.median > 0
     ]
-    figures = [t for t in figures if t.rate > 0 and (served.most is None or t.batch <= served.most)]
+    known = [t for t in figures if t.rate > 0 and (served.most is None or t.batch <= served.most)]
+    most = None if asked is None or served.unbatched else max(asked, 1)
+    figures = [t for t in known if most is None or t.batch <= most]
+    if known and not figures:
+        sizes = ", ".join(map(str, sorted({t.batch for t in known})))
+        raise StaleError(
+            f"{where} has batches of {sizes}, and none of up to {most} (--max-batch {asked})",
+            remedy=f"measure them (quantkit bench … --batch {most} --json), or leave out --bench",
+        )
     if not figures:
         there = ", ".join(f"{s.name} ({s.precision})" for s in bench.subjects) or "nothing"
         raise StaleError(
@@ -55,6 +65,8 @@ def tuned(bench: Bench, served: Served, precisions: Sequence[str], where: str) -
     delay = min(LONGEST, max(1, round(1e6 * best.batch / best.rate)))
     how = f"batches of {best.batch}, {best.streams} at once{', CUDA graphs' if best.graph else ''}"
     why = f"measured fastest: {how}: {best.rate:,.0f} samples/s ({bench.machine})"
+    if most is not None and most not in {t.batch for t in figures}:
+        why += f"; batches of {most} were not measured"
     return Tuning(best.batch, best.streams, best.graph, delay, max(t.batch for t in figures), why)
 
 

@@ -63,7 +63,7 @@ def refuse_without_calibrators() -> None:
     from quantkit.backends.tensorrt.device import open_device
     from quantkit.backends.tensorrt.versions import calibrator_base, tensorrt
 
-    calibrator_base(tensorrt(), Algorithm.ENTROPY_2)
+    calibrator_base(tensorrt("--backend onnxruntime"), Algorithm.ENTROPY_2)
     open_device()
 
 

@@ -51,6 +51,7 @@ def evaluate(
     given = [models] if isinstance(models, (str, os.PathLike)) else list(models)
     asked = (metrics,) if isinstance(metrics, str) else tuple(metrics or ())
     started = time.monotonic()
+    refuse_idle_budget(given, options)
     with ExitStack() as held:
         subjects = called(
             open_subjects(given, held, Opening(options.device, options.allow_code, options.min_coverage)), options.names
@@ -75,6 +76,15 @@ def evaluate(
             seconds=time.monotonic() - started,
         )
         return summed_up(scoring, context)
+
+
+def refuse_idle_budget(models: Sequence[Any], options: EvaluateOptions) -> None:
+    """UsageError where there is a budget, and no model that could go over it."""
+    if options.max_drop is not None and len(models) == 1:
+        raise UsageError(
+            f"--max-drop {options.max_drop:g} is what a model may lose beside the reference, and {models[0]} is alone",
+            remedy="give a candidate behind it, or leave --max-drop out",
+        )
 
 
 def called(subjects: tuple[Subject, ...], names: Sequence[str]) -> tuple[Subject, ...]:

@@ -12,13 +12,15 @@ from quantkit.errors import OutputError, UsageError
 from quantkit.evaluation.sensitivity import LayerError, Sensitivity, told
 from quantkit.pipeline.statistics import refuse_existing
 
+OPTION = "--exclude-file"
+
 
 def write_exclusions(found: Sensitivity, path: str | os.PathLike[str], *, force: bool = False) -> Path:
     """Write the layers that are to stay float (`found.kept`). StaleError where the file is there, OutputError."""
     target = Path(path)
-    refuse_existing(target, force=force)
-    check_writable(target)
-    write_whole(target, exclusion_text(found).encode())
+    refuse_existing(target, force=force, option=OPTION)
+    check_writable(target, OPTION)
+    write_whole(target, exclusion_text(found).encode(), OPTION)
     return target
 
 

@@ -27,7 +27,7 @@ from quantkit.job.preparing import DataWatcher
 from quantkit.pipeline.evaluate import Pass, called, data_record, opened, scored
 from quantkit.pipeline.observing import Silent
 from quantkit.pipeline.running import Pending, Running, open_running, open_team
-from quantkit.pipeline.settling import EvaluateOptions, Wanted
+from quantkit.pipeline.settling import EvaluateOptions, Wanted, naming, several
 from quantkit.pipeline.subjects import of_model
 from quantkit.pipeline.summing import Context, summed_up
 from quantkit.preprocess import Preprocess
@@ -40,13 +40,15 @@ FLOAT = "FP32"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What candidates are judged by. data, labels, preprocess, metrics, options: as `evaluate` takes them."""
+    """What candidates are judged by. data, labels, preprocess, metrics, options: as `evaluate` takes them. unreadable:
+    samples of any part that were left out so far."""
 
     data: Any
     labels: str | Path | None = None
     preprocess: str | Path | Preprocess | None = None
     metrics: tuple[str, ...] = ()
     options: EvaluateOptions = field(default_factory=EvaluateOptions)
+    unreadable: set[str] = field(default_factory=set, compare=False)
 
 
 class Judge:
@@ -79,6 +81,10 @@ class Judge:
             wanted = Wanted(question.metrics, labels, question.data, options, spec.applied)
             passing = Pass(feed, team, runs, DataWatcher(spec.applied), Silent())
             scoring, identity = scored(passing, subjects, wanted)
+            if scoring.undecided:
+                raise UsageError(
+                    f"{several(scoring.undecided)}: which of them decides is not told", remedy=naming(scoring.undecided)
+                )
             context = Context(
                 source=Path(question.data).resolve() if isinstance(question.data, (str, Path)) else None,
                 data=data_record(question.data, feed, identity.identity() if identity else feed.identity()),
@@ -87,6 +93,7 @@ class Judge:
                 notes=(*feed.notes,),
                 warnings=passing.watcher.warnings,
                 skipped=tuple(feed.unreadable),
+                skipped_before=tuple(question.unreadable),
                 max_drop=max_drop if scoring.labels else None,
                 changed=options.changed,
                 seconds=time.monotonic() - started,
@@ -94,6 +101,7 @@ class Judge:
             self.evaluations += len(candidates) + (not self._record.whole)
             self._record.close()
             self.samples = len(scoring.names)
+            question.unreadable.update(feed.unreadable)
             return summed_up(scoring, context)
 
 

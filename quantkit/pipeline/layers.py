@@ -27,7 +27,7 @@ from quantkit.job.preparing import choose_spec
 from quantkit.pipeline.against import compared
 from quantkit.pipeline.noise import Measuring
 from quantkit.pipeline.ranking import Ranked, keeping, ranked
-from quantkit.pipeline.scales import Scales, by_rule, from_table, statistics_for
+from quantkit.pipeline.scales import Scales, by_rule, from_table, refuse_other_preprocess, statistics_for
 from quantkit.pipeline.tensor_errors import Activation, estimated, measured, of_weight
 from quantkit.preprocess import Preprocess
 
@@ -109,7 +109,8 @@ def layers(
     options = options or LayersOptions()
     source = float_network(model)
     refuse_unmeasurable(statistics, table, against, data, options)
-    subject = compared_with(source, against) if against is not None else chosen_for(source, statistics, table, options)
+    known = None if statistics is None else fitting(source, statistics, preprocess, data)
+    subject = compared_with(source, against) if against is not None else chosen_for(source, known, table, options)
     if data is None:
         return without_data(subject, started)
     spec = choose_spec(preprocess, source, data)
@@ -121,7 +122,8 @@ def layers(
     found = ranked(measuring, subject.variants, tensors, subject.left, phase)
     kept, kept_db = kept_of(measuring, subject.variants, found, options, phase)
     identity = feed.identity()
-    notes = (*subject.notes, *remarks(found), *([told.warning] if told.warning else []), *about(feed))
+    warnings = (*([told.warning] if told.warning else []), *left_out(feed.unreadable))
+    notes = (*subject.notes, *remarks(found), *warnings, *feed.notes)
     record = {
         **subject.record,
         "data": identity.content if identity else "",
@@ -140,6 +142,7 @@ def layers(
         seconds=time.monotonic() - started,
         kept=kept,
         kept_db=kept_db,
+        warnings=warnings,
     )
 
 
@@ -181,16 +184,29 @@ def refuse_unmeasurable(statistics: Any, table: Any, against: Any, data: Any, op
         raise UsageError("without data layers are not ranked, and none can be kept", remedy="give --data")
 
 
+def fitting(
+    source: Model,
+    statistics: str | os.PathLike[str] | Statistics,
+    preprocess: str | Path | Preprocess | None,
+    data: Any,
+) -> tuple[Statistics, str]:
+    """The statistics, and what they are called. StaleError where they are of another network, or of images that were
+    prepared in another way than the data will be."""
+    known = statistics_for(source, statistics)
+    if data is not None:
+        refuse_other_preprocess(known, source, preprocess, data)
+    return known
+
+
 def chosen_for(
     source: Model,
-    statistics: str | os.PathLike[str] | Statistics | None,
+    statistics: tuple[Statistics, str] | None,
     table: str | os.PathLike[str] | None,
     options: LayersOptions,
 ) -> Subject:
-    """A network that is quantized here as `quantize` does it, without repairs."""
+    """A network that is quantized here as `quantize` does it, without repairs. statistics: and what they are called."""
     if statistics is not None:
-        known, name = statistics_for(source, statistics)
-        scales = by_rule(known, options.rule, name)
+        scales = by_rule(statistics[0], options.rule, statistics[1])
     else:
         assert table is not None
         scales = from_table(source, Path(table), options.min_coverage)
@@ -266,11 +282,6 @@ def remarks(found: Ranked) -> Iterable[str]:
             f"with no layer quantized the outputs are at {found.none_db:.1f} dB of the float network: the file was "
             "changed in other ways too, and layers that do less than that are not told apart"
         )
-
-
-def about(feed: Feed) -> tuple[str, ...]:
-    """What is to be said of the samples."""
-    return (*feed.notes, *left_out(feed.unreadable))
 
 
 def kept_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +14,20 @@ from quantkit.evaluation.value import Evaluation
 from quantkit.pipeline.statistics import refuse_existing
 
 
-def refuse_unwritable(places: Sequence[Path], *, read: Iterable[object] = (), force: bool) -> None:
-    """Before the work. OutputError, StaleError where something is there, UsageError where two are the same, or one of
-    them is among what is `read`."""
-    if len(set(places)) != len(places):
-        raise UsageError(f"{places[0]} is named for two files", remedy="give another --output")
-    for path in places:
-        refuse_existing(path, force=force)
-        check_writable(path)
-    refuse_replacing(places, read)
+def refuse_unwritable(places: Mapping[str, Path | None], *, read: Iterable[object] = (), force: bool) -> None:
+    """Before the work. places: option → what it names; None where it is not given. OutputError, StaleError where
+    something is there, UsageError where two are the same, or one of them is among what is `read`."""
+    read = tuple(read)
+    seen: set[Path] = set()
+    for option, path in places.items():
+        if path is None:
+            continue
+        if path.absolute() in seen:
+            raise UsageError(f"{path} is named for two files", remedy=f"give another {option}")
+        seen.add(path.absolute())
+        refuse_existing(path, force=force, option=option)
+        check_writable(path, option)
+        refuse_replacing([path], read, option)
 
 
 def written(evaluation: Evaluation, output: Path | None, others: Mapping[Path, bytes]) -> Evaluation:

@@ -12,7 +12,9 @@ from typing import Any
 from quantkit.artifact import sha256_of
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import Model, watched_tensors
+from quantkit.job.preparing import choose_spec, feeds_images
 from quantkit.numerics import scale_of
+from quantkit.preprocess import PRESETS, Preprocess, parse_preprocess, resolve
 from quantkit.provenance import provenance_path, read_provenance
 from quantkit.rules import Best, Rule, as_rules
 from quantkit.statistics import Statistics, read_statistics
@@ -45,6 +47,31 @@ def statistics_for(model: Model, statistics: str | os.PathLike[str] | Statistics
             remedy="calibrate this model: quantkit calibrate --data … MODEL",
         )
     return known, name
+
+
+def refuse_other_preprocess(
+    known: tuple[Statistics, str], model: Model, asked: str | Path | Preprocess | None, *sources: Any
+) -> None:
+    """StaleError where statistics are of images that were prepared in another way than those of `sources` will be.
+
+    known: the statistics, and what they are called. asked: as `choose_spec` takes it. Arrays that were prepared
+    beforehand tell nothing, neither here nor there. PreprocessError where the spec does not fit the model's input.
+    """
+    statistics, name = known
+    if statistics.origin.preprocess is None or len(model.inputs) != 1:
+        return
+    counted = parse_preprocess(statistics.origin.preprocess, name)
+    for source in sources:
+        spec = choose_spec(asked, model, source)
+        if spec.spec == PRESETS["raw"] and not feeds_images(source):
+            continue
+        applied = resolve(spec.spec, model.inputs[0])
+        if applied != counted:
+            raise StaleError(
+                f"{name} is of images prepared by: {counted.describe()}; these would be by: {applied.describe()} "
+                f"({spec.source})",
+                remedy="give the --preprocess that the statistics are of, or calibrate again",
+            )
 
 
 def by_rule(statistics: Statistics, rule: str | Rule, name: str) -> Scales:

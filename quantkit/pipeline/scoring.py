@@ -41,6 +41,8 @@ class Scoring:
     truth: list[Array] = field(default_factory=list)
     uncompared: dict[str, str] = field(default_factory=dict)
     """Output → why it is not compared."""
+    undecided: tuple[str, ...] = ()
+    """Outputs that hold class scores alike, where nothing says which of them is measured."""
 
     def add(self, portion: Portion, found: Sequence[Outputs]) -> None:
         """A batch, and the outputs of every model. DataError names model, output and sample."""
@@ -110,11 +112,16 @@ def rows(output: Array) -> Array:
     return scores
 
 
+def holding_scores(outputs: Outputs, samples: int) -> tuple[str, ...]:
+    """The outputs that can be class scores [N, C]."""
+    return tuple(
+        name for name, o in outputs.items() if o.dtype.kind == "f" and len(o) == samples and class_scores(o) is not None
+    )
+
+
 def scores_among(outputs: Outputs, samples: int, named: str | None) -> str | None:
     """The output with class scores [N, C]: the one that a metric names, else the only one that is; None in doubt."""
-    fitting = [
-        name for name, o in outputs.items() if o.dtype.kind == "f" and len(o) == samples and class_scores(o) is not None
-    ]
+    fitting = holding_scores(outputs, samples)
     if named is not None:
         return named if named in fitting else None
     return fitting[0] if len(fitting) == 1 else None

@@ -15,7 +15,7 @@ from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.metrics import Metric, metric_named
 from quantkit.evaluation.topk import class_scores
 from quantkit.pipeline.box_labelling import open_scenes
-from quantkit.pipeline.scoring import Outputs, Scoring, begun, scores_among
+from quantkit.pipeline.scoring import Outputs, Scoring, begun, holding_scores, scores_among
 from quantkit.pipeline.subjects import Subject
 from quantkit.preprocess import Preprocess
 
@@ -87,7 +87,31 @@ def settled(subjects: Sequence[Subject], first: Outputs, portion: Portion, feed:
     makers: list[Callable[[], Metric]] = []
     if labels is not None:
         makers = [metric_named(text, list(first)) for text in names]
-    return begun(subjects, first, scores, makers, labels)
+    scoring = begun(subjects, first, scores, makers, labels)
+    if scores is None and labels is None and not wanted.options.without_labels:
+        fitting = holding_scores(first, portion.samples)
+        scoring.undecided = fitting if len(fitting) > 1 else ()
+    return scoring
+
+
+def unmeasurable(outputs: Outputs, fitting: Sequence[str]) -> UsageError:
+    """That top1 has no output to go by, or several that fit."""
+    if fitting:
+        return UsageError(f"{several(fitting)}, and top1 is of one of them", remedy=naming(fitting))
+    return UsageError(
+        f"no output holds class scores [N, C] for top1; there are {', '.join(map(repr, outputs))}",
+        remedy="name a metric: --metric top1@OUTPUT, or --metric module:callable",
+    )
+
+
+def several(fitting: Sequence[str]) -> str:
+    """`outputs 'a' and 'b' hold class scores`."""
+    return f"outputs {', '.join(map(repr, fitting[:-1]))} and {fitting[-1]!r} hold class scores"
+
+
+def naming(fitting: Sequence[str]) -> str:
+    """How one of them is named."""
+    return f"name the one to measure by, for example --metric top1@{fitting[0]}"
 
 
 def labels_for(scores: str | None, first: Outputs, portion: Portion, feed: Feed, wanted: Wanted) -> Labels | None:
@@ -100,10 +124,7 @@ def labels_for(scores: str | None, first: Outputs, portion: Portion, feed: Feed,
         return None
     if scores is None and not wanted.metrics:
         if insists:
-            raise UsageError(
-                f"no output holds class scores [N, C] for top1; there are {', '.join(map(repr, first))}",
-                remedy="name a metric: --metric top1@OUTPUT, or --metric module:callable",
-            )
+            raise unmeasurable(first, holding_scores(first, portion.samples))
         return None
     if wanted.boxes:
         return open_scenes(wanted.data, feed, wanted.labels, wanted.spec)

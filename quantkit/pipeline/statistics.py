@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import sha256_of, write_all
+from quantkit.artifact import OUTPUT, sha256_of, write_all
 from quantkit.errors import StaleError
 from quantkit.job.tables import header_for, make_tables, table_paths
 from quantkit.job.target import target_version
@@ -25,10 +25,10 @@ from quantkit.statistics import Statistics, merge_statistics, read_statistics, w
 from quantkit.table import Algorithm, CalibrationTable, table_bytes
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
-    """StaleError where a file is there and may not be replaced."""
+def refuse_existing(path: Path, *, force: bool, option: str = OUTPUT) -> None:
+    """StaleError where a file is there and may not be replaced; `option` is what names it."""
     if path.exists() and not force:
-        raise StaleError(f"{path} is there already", remedy="--force replaces it, another --output keeps both")
+        raise StaleError(f"{path} is there already", remedy=f"--force replaces it, another {option} keeps both")
 
 
 def merge(

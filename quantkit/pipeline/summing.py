@@ -21,6 +21,7 @@ from quantkit.evaluation.value import Changed, ClassDrop, Confusion, Evaluation,
 from quantkit.evaluation.verdict import on_processor, verdict
 from quantkit.job.preparing import ChosenSpec
 from quantkit.pipeline.scoring import Scoring, Tally
+from quantkit.pipeline.settling import naming, several
 from quantkit.values import Array
 
 CONFUSIONS = 50
@@ -41,6 +42,8 @@ class Context:
     max_drop: float | None
     changed: int
     seconds: float
+    skipped_before: tuple[str, ...] = ()
+    """Samples of other parts of the data that were left out."""
 
 
 def summed_up(scoring: Scoring, context: Context) -> Evaluation:
@@ -159,7 +162,7 @@ def doubts(context: Context) -> tuple[str, ...]:
     """What puts the figures in doubt."""
     found = [context.spec.warning] if context.spec.warning else []
     found += context.warnings
-    found += left_out(context.skipped)
+    found += left_out({*context.skipped, *context.skipped_before})
     return tuple(dict.fromkeys(found))
 
 
@@ -172,10 +175,18 @@ def all_notes(scoring: Scoring, context: Context) -> tuple[str, ...]:
     if any(speed is not None and on_processor(speed) for speed in context.speeds[1:]):
         notes.append("speeds on a processor say nothing of a GPU's")
     if scoring.labels is None:
-        notes.append("no labels: agreement with the reference and errors of outputs only")
+        notes.append(unlabelled(scoring))
         if scoring.scores is not None:
             notes.append(f"output {scoring.scores!r} is taken for class scores")
     return tuple(dict.fromkeys(notes))
+
+
+def unlabelled(scoring: Scoring) -> str:
+    """Why there is no metric, and what is told instead."""
+    if scoring.undecided:
+        return f"no metric: {several(scoring.undecided)}; where there are labels, {naming(scoring.undecided)}"
+    told = "errors of outputs" if scoring.scores is None else "agreement with the reference and errors of outputs"
+    return f"no labels: {told} only"
 
 
 def provenance(scoring: Scoring, context: Context) -> dict[str, Any]:

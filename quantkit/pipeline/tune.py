@@ -27,7 +27,7 @@ from quantkit.pipeline.front import front_of
 from quantkit.pipeline.judging import Judge, Question, figure, metric_of, parts
 from quantkit.pipeline.quantize import QuantizeOptions, refuse_quantized
 from quantkit.pipeline.repairing import REPAIRS, parse_repairs
-from quantkit.pipeline.scales import statistics_for
+from quantkit.pipeline.scales import refuse_other_preprocess, statistics_for
 from quantkit.pipeline.searching import Found, Limits, Search
 from quantkit.pipeline.settling import EvaluateOptions
 from quantkit.pipeline.trying import Maker, Source
@@ -213,6 +213,7 @@ def calibrated(
         own = replace(options.data, limit=own.limit, whole=False, part=parts(options.holdout, options.data)[0])
     if statistics is not None:
         known, name = statistics_for(source, statistics)
+        refuse_other_preprocess((known, name), source, question.preprocess, question.data, data)
         return Calibrated(known, data, own, f"{name}, and {text} where repairs run the network")
     phase(f"collecting statistics of {text}")
     made = calibrate(

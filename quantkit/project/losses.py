@@ -53,6 +53,7 @@ def read_layers(path: Path) -> Sensitivity:
                 "tensors": tuple(TensorError(**entry) for entry in content["tensors"]),
                 "notes": tuple(content["notes"]),
                 "kept": tuple(content["kept"]),
+                "warnings": tuple(content.get("warnings", ())),
             }
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -87,6 +87,32 @@ def test_after_a_swallowed_one_the_next_phase_does_not_begin(work: Callable[[], 
         work()
 
 
+def test_other_errors_of_the_system_are_no_matter_of_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(error: OSError) -> None:
+        raise error
+
+    for error in (OSError(errno.ENOSPC, "full", "a file"), OSError(errno.ENOTCONN, "no connection")):
+        with pytest.raises(OSError, match=error.strerror):
+            run(monkeypatch, lambda error=error: work(error))
+
+
+@pytest.mark.parametrize("when", ["listen", "run"])
+def test_an_interruption_around_the_command_is_no_traceback(when: str) -> None:
+    script = (
+        "import signal, sys\n"
+        "from quantkit.cli import application, interruption\n"
+        f"before = {when!r} == 'listen'\n"
+        "listen, begin = interruption.listen, application.run\n"
+        "def ask():\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "interruption.listen = lambda: (listen(), ask() if before else None)\n"
+        "application.run = lambda arguments: (begin(arguments), None if before else ask())[0]\n"
+        "application.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "quantkit: interrupted\n")
+
+
 @pytest.mark.parametrize(("code", "told"), [(5, 5), (0, 0), (None, 1), ("words", 1)])
 def test_code_that_leaves_is_no_success(code: Any, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def work() -> None:

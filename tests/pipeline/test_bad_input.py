@@ -150,6 +150,40 @@ def test_a_broken_pipe_is_no_error(place: Path, quantkit_command: Command) -> No
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [
+        ("table show x.calib", ""),
+        ("table show x.calib --json", ""),
+        ("table --help", ""),
+        ("table show none.calib --json", "quantkit: none.calib: No such file"),
+    ],
+)
+def test_what_is_printed_and_finds_no_room_is_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, unbuffered: str, line: str, first: str
+) -> None:
+    (place / "x.calib").write_text("TRT-8503-EntropyCalibration2\nx: 3c010a14\n")
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "quantkit", *line.split()],
+            cwd=place,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    *before, problem, remedy = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert problem == "quantkit: cannot write to standard output: No space left on device"
+    assert remedy.startswith("  → ")
+    assert bool(before) == bool(first)
+    assert "\n".join(before).startswith(first)
+
+
 def test_nothing_that_is_read_is_replaced_even_by_force(place: Path, quantkit_command: Command) -> None:
     quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", "-q")
     (place / "labels.csv").write_text("file,label\n")
@@ -262,4 +296,15 @@ def test_samples_that_are_left_out_are_counted_by_every_command_that_names_the_o
     assert "3/cut.png" in refused.stderr
     assert "--skip-corrupt" in refused.stderr
     done = quantkit_command(*line, "--data", "imgs", "--skip-corrupt")
-    assert "1 samples cannot be read and were left out" in done.stderr
+    assert done.stderr.count("1 sample cannot be read and was left out") == 1
+
+
+@pytest.mark.parametrize("holdout", ["0.2", "0.5"])
+def test_tune_counts_what_was_left_out_of_both_parts_at_once(
+    place: Path, quantkit_command: Command, holdout: str
+) -> None:
+    for digit in "0369":
+        (place / "imgs" / digit / "cut.png").write_bytes(next((place / "imgs" / digit).glob("*.png")).read_bytes()[:60])
+    line = ("tune", "net/model.onnx", "--data", "imgs", "--max-drop", "50", "--rule", "mse", "--repair", "none")
+    done = quantkit_command(*line, "--skip-corrupt", "--holdout", holdout, "--quiet")
+    assert done.stderr == "warning: 4 samples cannot be read and were left out\n"

@@ -388,6 +388,20 @@ def test_the_command_prints_a_table_of_80_columns_and_keeps_the_budget(
     assert told["models"][1]["drop"] > 0.5
 
 
+@pytest.mark.parametrize("name", ["a", "a network whose name leaves no room for another column"])
+def test_every_metric_is_on_the_terminal(command: Any, data: Path, tmp_path: Path, capsys: Any, name: str) -> None:
+    pair = [linear(tmp_path / f"{name}.onnx"), coarse(tmp_path / f"{name}.int8.onnx")]
+    assert command("evaluate", *pair, "--data", data, "--metric", "top2", "--metric", "top1") == 0
+    printed = capsys.readouterr().out
+    made = evaluate(pair, data, metrics=("top2", "top1"))
+    for model in made.models:
+        told = " ".join(line for line in printed.splitlines() if line.startswith(f"{model.name} "))
+        assert all(f" {value:.2%}" in told for value in model.metrics.values())
+    (head, *_) = (line for line in printed.splitlines() if line.startswith("model "))
+    assert ("top1" in head) == (name == "a")
+    assert name != "a" or max(map(len, printed.split("\n\n")[1].splitlines())) <= 80
+
+
 def test_the_command_writes_runs_that_compare_reads(
     command: Any, pair: list[Path], data: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -425,10 +439,47 @@ def test_a_table_of_another_network_is_refused(tmp_path: Path, pair: list[Path],
 
 
 def test_a_reference_alone_is_scored(pair: list[Path], data: Path) -> None:
-    made = evaluate(pair[0], data, options=EvaluateOptions(max_drop=0.5))
+    made = evaluate(pair[0], data)
     assert made.verdict == ()
     assert made.within_budget
     assert isinstance(replace(made, files=()), Evaluation)
+
+
+def test_a_budget_with_nothing_beside_the_reference_is_refused(
+    command: Any, pair: list[Path], data: Path, capsys: Any
+) -> None:
+    with pytest.raises(UsageError, match=r"float\.onnx is alone") as caught:
+        evaluate(pair[0], data, options=EvaluateOptions(max_drop=0.5))
+    assert "give a candidate" in caught.value.remedy
+    assert command("evaluate", pair[0], "--data", data, "--max-drop", "1") == 2
+    assert "--max-drop 1 " in capsys.readouterr().err
+
+
+def two_headed(path: Path, weight: Any = WEIGHT) -> Path:
+    """A network whose two outputs are class scores alike; the second one puts them upside down."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["main"], "product"),
+        helper.make_node("Neg", ["main"], ["aux"], "upside"),
+    ]
+    onnx.save(network(nodes, {"x": ["N", 6]}, ["main", "aux"], {"w": weight}), path)
+    return path
+
+
+def test_several_outputs_of_class_scores_are_named(command: Any, data: Path, tmp_path: Path, capsys: Any) -> None:
+    pair = [two_headed(tmp_path / "a.onnx"), two_headed(tmp_path / "b.onnx", np.round(WEIGHT))]
+    assert command("evaluate", *pair, "--data", data) == 0
+    told = capsys.readouterr()
+    assert "outputs 'main' and 'aux' hold class scores" in told.err
+    assert "--metric top1@main" in told.err
+    assert "no labels" not in told.err
+    assert "labels     none used" in told.out
+    with pytest.raises(UsageError, match="outputs 'main' and 'aux' hold class scores, and top1 is of one") as caught:
+        evaluate(pair, data, options=EvaluateOptions(max_drop=0.5))
+    assert "--metric top1@main" in caught.value.remedy
+    made = evaluate(pair, data, metrics="top1@main")
+    assert made.reference.metrics["top1"] == 0.9
+    made = evaluate(pair, data, options=EvaluateOptions(without_labels=True))
+    assert "no labels: errors of outputs only" in made.notes
 
 
 def detector(path: Path, boxes: Any) -> Path:

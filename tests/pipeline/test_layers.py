@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +21,11 @@ import quantkit
 from quantkit import DataOptions, QuantizeOptions
 from quantkit.cli import layering
 from quantkit.data import open_data
-from quantkit.errors import DataError, ModelError, OutputError, StaleError, UsageError
+from quantkit.errors import BackendError, DataError, ModelError, OutputError, QuantkitError, StaleError, UsageError
 from quantkit.evaluation.sensitivity import MISFIT, LayerError, Sensitivity
 from quantkit.graph import Model, load_model
 from quantkit.graph.selecting import chosen
+from quantkit.pipeline.choosing import refuse_without_calibrators
 from quantkit.pipeline.exclusions import exclusion_text, from_files, write_exclusions
 from quantkit.pipeline.layers import LayersOptions, layers
 from quantkit.rules import mean_square, squared_error
@@ -315,6 +317,71 @@ def test_options_that_would_change_nothing(calibrated: Path, arguments: tuple[ob
     with pytest.raises(UsageError, match=problem):
         command("net/model.onnx", *arguments)
     assert not Path("worst.txt").exists()
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_statistics_of_images_that_were_prepared_otherwise_are_refused(calibrated: Path, beside: bool) -> None:
+    """With the spec beside the network gone, `unit` would be taken."""
+    asked = ("--preprocess", "unit") if beside else ()
+    if not beside:
+        Path("net/preprocess.toml").unlink()
+    with pytest.raises(StaleError, match=r"model\.stats\.safetensors is of images prepared by: .*mean") as caught:
+        command("net/model.onnx", "--data", "imgs", "--limit", 4, *asked)
+    assert "these would be by: exact 16×16 bilinear, grey, ×1/255, nchw float32" in caught.value.problem
+    assert "--preprocess" in caught.value.remedy
+    assert command("net/model.onnx", *asked[:0]).exit_code == 0
+
+
+def test_arrays_that_were_prepared_beforehand_go_with_any_statistics(calibrated: Path) -> None:
+    model = load_model("net/model.onnx")
+    spec = quantkit.Preprocess.model_validate(quantkit.PRESETS["unit"])
+    feed, _ = open_data("imgs", model.inputs, spec, DataOptions(limit=4))
+    np.savez("few.npz", **next(feed.portions()).batch)
+    assert command("net/model.onnx", "--data", "few.npz", "--limit", 4).exit_code == 0
+    quantkit.calibrate("net/model.onnx", "few.npz", output="few.calib")
+    line = ("net/model.onnx", "--stats", "few.stats.safetensors", "--data", "imgs", "--limit", 4)
+    assert command(*line, "--preprocess", "unit").exit_code == 0
+
+
+def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(calibrated: Path) -> None:
+    Path("net/preprocess.toml").unlink()
+    done = command("net/model.onnx", "--data", "imgs", "--limit", 4, "-q", "--table", "net/model.calib")
+    assert done.stdout == ""
+    assert done.stderr.startswith("warning: no preprocessing is known for this network")
+    told = json.loads(
+        command("net/model.onnx", "--data", "imgs", "--limit", 4, "--json", "--table", "net/model.calib").stdout
+    )
+    assert set(told["warnings"]) <= set(told["notes"])
+    assert len(told["warnings"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (("--html", "net/model.onnx"), "another --html keeps both"),
+        (("--html", "nowhere/x.html"), "write elsewhere with --html"),
+        (("--html", "net/model.onnx", "--force"), "give another --html"),
+        (("--data", "imgs", "-o", "net/model.onnx"), "another --exclude-file keeps both"),
+        (("--data", "imgs", "-o", "imgs", "--force"), "give a file's path with --exclude-file"),
+        (("--data", "imgs", "-o", "x", "--html", "x"), "give another --html"),
+    ],
+)
+def test_what_cannot_be_written_names_its_option(calibrated: Path, arguments: tuple[object, ...], remedy: str) -> None:
+    with pytest.raises(QuantkitError) as caught:
+        command("net/model.onnx", *arguments)
+    assert remedy in caught.value.remedy
+
+
+def test_parity_without_tensorrt_names_no_option_that_it_does_not_have(
+    calibrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    quantkit.quantize("net/model.onnx", "q.onnx", statistics=STATS, options=QuantizeOptions(repairs=()))
+    with pytest.raises(BackendError, match="TensorRT is not installed") as caught:
+        command("net/model.onnx", "--against", "q.onnx", "--data", "imgs", "--limit", 2, "--parity")
+    assert "--backend" not in caught.value.remedy
+    with pytest.raises(BackendError, match="or --backend onnxruntime"):
+        refuse_without_calibrators()
 
 
 def test_without_statistics_it_says_how_to_get_them(place: Path) -> None:

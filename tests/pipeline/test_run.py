@@ -226,6 +226,13 @@ def test_errors_are_one_line(
     assert "→" in done.stderr
 
 
+def test_init_says_that_a_folder_is_no_model(place: Path, quantkit_command: Command) -> None:
+    told = quantkit_command("init", "net", code=1).stderr
+    assert "net: this is a folder" in told
+    assert "path of an ONNX model" in told
+    assert not (place / "quantkit.toml").exists()
+
+
 def test_init_names_paths_from_the_files_own_folder(place: Path, quantkit_command: Command) -> None:
     quantkit_command("init", "net/model.onnx", "--data", "imgs", "-o", "net/quantkit.toml")
     text = (place / "net" / "quantkit.toml").read_text()

@@ -287,6 +287,16 @@ def test_the_command_writes_and_tells(place: Path, command: None, capsys: pytest
     assert json.loads(capsys.readouterr().out)["within_budget"]
 
 
+def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(
+    place: Path, command: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "net/preprocess.toml").unlink()
+    assert called("net/model.onnx", "--data", "imgs", "--max-drop", 50, "--rule", "mse", "--repair", "none", "-q") == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("warning: no preprocessing is known for this network")
+
+
 def test_the_exit_code_tells_of_the_budget(place: Path, command: None, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ("--rule", "percentile:90", "--repair", "none", "--max-float", "20%", "-o", "out", "--json")
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 0.5, *settings) == 3
@@ -320,6 +330,34 @@ def test_what_is_wrong_is_one_line(
     assert not (place / "net/model.tuned").exists()
 
 
+@pytest.mark.parametrize(
+    ("html", "said"),
+    [
+        ("tune.html", "another --html keeps both"),
+        ("nodir/x.html", "write elsewhere with --html"),
+        ("imgs", "another --html keeps both"),
+        ("net/model.onnx", "another --html keeps both"),
+    ],
+)
+def test_what_is_wrong_with_the_report_names_its_option(
+    place: Path, command: None, capsys: pytest.CaptureFixture[str], html: str, said: str
+) -> None:
+    (place / "tune.html").write_text("mine")
+    assert called("net/model.onnx", "--data", "imgs", "--max-drop", 1, "-o", "out", "--html", html) == 1
+    told = capsys.readouterr().err
+    assert said in told
+    assert "--output" not in told
+    assert not (place / "out").exists()
+
+
+def test_the_report_can_go_into_the_folder_that_is_made(place: Path, command: None) -> None:
+    line = ("net/model.onnx", "--data", "imgs", "--max-drop", 2, "-o", "out", "--html")
+    assert called(*line, "out/deeper/tune.html") == 1
+    assert not (place / "out").exists()
+    assert called(*line, "./out/tune.html") == 0
+    assert {"tune.html", "tune.json"} <= {path.name for path in (place / "out").iterdir()}
+
+
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -347,6 +385,18 @@ def test_other_statistics_are_refused(place: Path, plain: quantkit.Statistics) -
     other = replace(plain, origin=plain.origin.model_copy(update={"model": "0" * 64}))
     with pytest.raises(StaleError, match="another network"):
         tune("net/model.onnx", "imgs", max_drop=1.0, statistics=other)
+
+
+@pytest.mark.parametrize("where", ["data", "calibration"])
+def test_statistics_of_images_that_were_prepared_otherwise_are_refused(
+    place: Path, plain: quantkit.Statistics, where: str
+) -> None:
+    assert plain.origin.preprocess is not None
+    document = {**plain.origin.preprocess, "interpolation": "bicubic"}
+    other = replace(plain, origin=plain.origin.model_copy(update={"preprocess": document}))
+    given = {"data": "x.npz", "calibration": "x.npz"} | {where: "imgs"}
+    with pytest.raises(StaleError, match=r"statistics is of images prepared by: .*bicubic.*would be by: .*bilinear"):
+        tune("net/model.onnx", max_drop=1.0, statistics=other, **given)
 
 
 def test_a_metric_of_ones_own_decides(place: Path, plain: quantkit.Statistics, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,16 +194,36 @@ def test_a_selection_is_spread_evenly_and_shuffled_without_repeats(samples: int,
 # Images -----------------------------------------------------------------------------------------------------------
 
 
-def test_links_to_files_are_listed_and_links_to_folders_are_not(tmp_path: Path) -> None:
+def test_links_are_followed_and_a_link_to_a_folder_around_it_ends_there(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "x.PNG").touch()
     (tmp_path / "a" / "y.png").symlink_to(tmp_path / "a" / "b" / "x.PNG")
     (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nothing.png")
-    (tmp_path / "loop").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "gone").symlink_to(tmp_path / "nothing")
     (tmp_path / "notes.txt").touch()
+    (tmp_path / "c").symlink_to("a/b")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "b" / "here").symlink_to(".")
     folder = list_images(tmp_path)
-    assert folder.names == ("a/b/x.PNG", "a/y.png")
+    assert folder.names == ("a/b/x.PNG", "a/y.png", "c/x.PNG")
+    assert folder.classes == ("a", "c")
     assert folder.others == 1
+
+
+def test_folders_that_link_to_each_other_come_to_an_end(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.png").touch()
+        (tmp_path / name / "other").symlink_to(tmp_path / other)
+    assert list_images(tmp_path).names == ("a/a.png", "a/other/b.png", "b/b.png", "b/other/a.png")
+
+
+def test_class_folders_that_are_links_are_as_good_as_others(store: Path, tmp_path: Path) -> None:
+    for name in ("ant", "bee", "cat"):
+        (tmp_path / name).symlink_to(store / "classes" / name)
+    linked, plain = (opened(root, spec=UNIT) for root in (tmp_path, store / "classes"))
+    assert (linked.names, linked.identity()) == (plain.names, plain.identity())
+    assert np.array_equal(arrays_of(linked), arrays_of(plain))
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,6 @@ def test_tables_of_labels(tmp_path: Path, name: str, content: str) -> None:
 def test_tables_of_names_and_of_figures(tmp_path: Path) -> None:
     data = images(tmp_path / "d", ["a.png", "b.png"])
     (tmp_path / "l.csv").write_text("a.png,dog\nb.png,cat\n")
-    assert read(data, count=2, path=tmp_path / "l.csv")[0] == [1, 0]
     known = classes(tmp_path / "map.txt", "dog\ncow\ncat\n")
     assert read(data, path=tmp_path / "l.csv", classes=known)[0] == [0, 2]
     (tmp_path / "l.csv").write_text("a.png,1.5\nb.png,-2\n")
@@ -189,13 +188,33 @@ def test_tables_of_names_and_of_figures(tmp_path: Path) -> None:
         ("a.png,0\nb/c.png,1\nd/c.png,3\n", r"the label of d/c\.png is 3, the network has the classes 0 … 2"),
         ("a.png\n", "line 1: not file,label"),
         ("", "holds no labels"),
-        ("a.png,cat\nb/c.png,dog\nd/c.png,dog\n", "has 2 classes"),
+        ("a.png,cat\nb/c.png,dog\nd/c.png,eel\n", r"l\.csv: labels are names \(cat, dog, eel\), and no index is told"),
+        ("a.png,0\nb/c.png,-1\nd/c.png,9.5\n", r"l\.csv: the label '-1' of b/c\.png is no class index"),
+        ("a.png,9.5\nb/c.png,cat\nd/c.png,0\n", r"the label '9\.5' of a\.png is no class index"),
+        ("d/c.png,2\nb/c.png,1\na.png,cat\n", r"the label 'cat' of a\.png is no class index"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, content: str, problem: str) -> None:
     (tmp_path / "l.csv").write_text(content)
     with pytest.raises(DataError, match=problem):
         read(images(tmp_path / "d", ["a.png", "b/c.png", "d/c.png"]), path=tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize("indices", [True, False])
+def test_names_in_a_table_have_no_order_of_their_own(tmp_path: Path, indices: bool) -> None:
+    """As many names as the network has classes are no reason to take them for sorted."""
+    data = images(tmp_path / "d", ["a.png", "b.png"])
+    (tmp_path / "l.csv").write_text("a.png,one\nb.png,zero\n")
+    with pytest.raises(DataError, match="labels are names") as caught:
+        read(data, count=2, indices=indices, path=tmp_path / "l.csv")
+    assert "--classes FILE" in caught.value.remedy
+    known = classes(tmp_path / "map.txt", "zero\none\n")
+    assert read(data, count=2, indices=indices, path=tmp_path / "l.csv", classes=known)[0] == [1, 0]
+
+
+def test_lines_of_other_samples_are_no_concern(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("a.png,2\nunlabelled.png,-1\n")
+    assert read(images(tmp_path / "d", ["a.png"]), path=tmp_path / "l.csv")[0] == [2]
 
 
 def arrays(path: Path, labels: Any, name: str = "labels") -> Path:

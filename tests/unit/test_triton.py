@@ -255,6 +255,48 @@ def test_what_is_fastest_alone_is_not_batched(tmp_path: Path) -> None:
     assert (config.instance_group[0].count, config.optimization.cuda.graphs) == (3, False)
 
 
+def test_only_batches_that_will_be_served_count(tmp_path: Path) -> None:
+    """Else a queue waits for a batch of 8 where none of more than 4 is made."""
+    bench = measured(tmp_path, (1, 3, False, 900.0), (4, 2, False, 3000.0), (8, 1, True, 8000.0))
+    how = {"bench": bench, "options": TritonOptions(name="net", max_batch=6)}
+    made = export_triton(engine(tmp_path), tmp_path / "repo", **how)
+    assert made.tuning is not None
+    assert (made.tuning.batch, made.tuning.streams, made.tuning.graph, made.max_batch) == (4, 2, False, 6)
+    assert "batches of 4" in made.tuning.why
+    assert "batches of 6 were not measured" in made.tuning.why
+    config = config_of(tmp_path / "repo", "net")
+    assert list(config.dynamic_batching.preferred_batch_size) == [4]
+    assert config.dynamic_batching.max_queue_delay_microseconds == round(1e6 * 4 / 3000)
+    how["options"] = TritonOptions(name="net", max_batch=4)
+    told = export_triton(engine(tmp_path), tmp_path / "whole", **how).tuning
+    assert told is not None
+    assert "not measured" not in told.why
+    how["options"] = TritonOptions(name="net", max_batch=0)
+    told = export_triton(engine(tmp_path), tmp_path / "single", **how).tuning
+    assert told is not None
+    assert (told.batch, told.streams) == (1, 3)
+
+
+def test_single_requests_alone_say_nothing_of_batches(tmp_path: Path) -> None:
+    bench = measured(tmp_path, (1, 3, False, 900.0), (8, 1, True, 8000.0))
+    options = TritonOptions(name="net", max_batch=4)
+    made = export_triton(engine(tmp_path), tmp_path / "repo", bench=bench, options=options)
+    assert made.tuning is not None
+    assert (made.tuning.batch, made.tuning.streams) == (1, 3)
+    config = config_of(tmp_path / "repo", "net")
+    assert config.HasField("dynamic_batching")
+    assert list(config.dynamic_batching.preferred_batch_size) == []
+    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+    assert [w.batch_size for w in config.model_warmup] == [1]
+
+
+def test_a_bench_without_batches_that_will_be_served_is_refused(tmp_path: Path) -> None:
+    bench = measured(tmp_path, (8, 2, True, 8000.0), (16, 2, True, 8500.0))
+    options = TritonOptions(max_batch=4)
+    match = r"batches of 8, 16, and none of up to 4 .*\n.*--batch 4"
+    refused(StaleError, match, engine(tmp_path), tmp_path / "repo", bench=bench, options=options)
+
+
 @pytest.mark.parametrize("changed", [{"bytes": 1}, {"model": "other"}, {"precision": "fp16"}])
 def test_figures_of_another_engine_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     bench = measured(tmp_path, (8, 2, True, 8000.0), **changed)

@@ -137,6 +137,29 @@ def test_the_parts_are_those_of_an_evaluation_of_all(nets: tuple[Model, Model], 
     assert sum(right for right, _ in rights) == pytest.approx(whole.reference.metrics["top1"] * 40)
 
 
+def test_which_of_several_outputs_decides_has_to_be_told(nets: tuple[Model, Model], tmp_path: Path) -> None:
+    import onnx
+    from onnx import helper
+
+    plain, _ = nets
+    proto = onnx.ModelProto()
+    proto.CopyFrom(plain.proto)
+    first = proto.graph.output[0].name
+    proto.graph.node.append(helper.make_node("Neg", [first], ["aux"], "upside"))
+    proto.graph.output.append(helper.make_tensor_value_info("aux", onnx.TensorProto.FLOAT, ["N", 4]))
+    onnx.save(proto, tmp_path / "two.onnx")
+    two = replace(plain, proto=proto, path=tmp_path / "two.onnx")
+    asked = question(tmp_path, plain)
+    part = parts(0.5, DataOptions())[0]
+    with pytest.raises(
+        UsageError, match=f"outputs '{first}' and 'aux' hold class scores: which .* is not told"
+    ) as caught:
+        Judge(two, asked, part).evaluation({"INT8": two})
+    assert f"--metric top1@{first}" in caught.value.remedy
+    named = replace(asked, metrics=("top1@aux",))
+    assert Judge(two, named, part).evaluation({"INT8": two}).reference.metrics["top1"] < 1.0
+
+
 def test_too_many_outputs_are_not_kept(
     nets: tuple[Model, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

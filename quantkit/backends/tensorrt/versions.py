@@ -50,8 +50,9 @@ class Features:
         return self.strong_types and not self.precision_flags
 
 
-def tensorrt() -> Any:
-    """The module `tensorrt`. BackendError where it is not there or does not load."""
+def tensorrt(instead: str = "") -> Any:
+    """The module `tensorrt`. BackendError where it is not there or does not load; `instead`: what does without it, if
+    anything does."""
     try:
         module = importlib.import_module("tensorrt")
         if not hasattr(module, "__version__"):  # a folder of that name, which Python takes for a package
@@ -61,7 +62,7 @@ def tensorrt() -> Any:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "tensorrt"
         raise BackendError(
             "TensorRT is not installed" if missing else f"TensorRT does not load: {error}",
-            remedy="pip install 'quantkit[tensorrt]' (on Jetson it comes with JetPack), or --backend onnxruntime"
+            remedy=f"pip install 'quantkit[tensorrt]' (on Jetson it comes with JetPack){instead and f', or {instead}'}"
             if missing
             else "install the libraries that this TensorRT wants, and see quantkit doctor",
         ) from None
