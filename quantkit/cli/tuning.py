@@ -110,11 +110,14 @@ def tune(
     from quantkit.evaluation.tuning import document
     from quantkit.pipeline.recording import refuse_unwritable
     from quantkit.pipeline.tune import tune as run
+    from quantkit.pipeline.tuned import paths_in
 
     given = {name: settings.pop(name) for name in ("labels", "calibration", "preprocess")}
     given["statistics"] = settings.pop("stats")
     chosen = collected(settings)
     target = output or model.with_name(f"{model.stem}.tuned")
+    if html is not None and html.absolute() in {path.absolute() for path in paths_in(target, model.stem).values()}:
+        raise UsageError(f"tune writes {html} itself", remedy="give the report another name with --html")
     if html is not None and not into(html, target):
         refuse_unwritable({"--html": html}, read=(model, data), force=settings["force"])
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:

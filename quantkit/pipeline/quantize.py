@@ -33,7 +33,7 @@ from quantkit.graph import (
 from quantkit.graph.quantizing import opset_of
 from quantkit.graph.selecting import chosen
 from quantkit.pipeline.repairing import Data, Repair, repaired, settled, statistics_of
-from quantkit.pipeline.scales import Scales, by_rule, from_table, statistics_for
+from quantkit.pipeline.scales import Scales, by_rule, from_table, refuse_other_preprocess, statistics_for
 from quantkit.pipeline.statistics import refuse_existing
 from quantkit.pipeline.weighing import weighed
 from quantkit.preprocess import Preprocess
@@ -259,7 +259,10 @@ def known_statistics(
 ) -> tuple[Statistics, str]:
     """The statistics that were given, or those that the data gives, and what they are called."""
     if given.statistics is not None:
-        return statistics_for(source, given.statistics)
+        found = statistics_for(source, given.statistics)
+        if given.data is not None:
+            refuse_other_preprocess(found, source, given.data.preprocess, given.data.source)
+        return found
     if given.data is None:
         raise UsageError(
             "scales come from statistics, from a table, or from data; none is given",

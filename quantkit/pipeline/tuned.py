@@ -66,13 +66,12 @@ def folder_for(folder: Path, source: Model, *, force: bool) -> Path:
         raise OutputError(f"{folder} is a file", remedy="give a folder with --output")
     if not folder.is_dir() and not folder.absolute().parent.is_dir():
         raise OutputError(f"cannot make {folder}: there is no folder {folder.parent}", remedy="make that folder first")
-    refuse_occupied(paths_in(folder, source).values(), force=force)
+    refuse_occupied(paths_in(folder, source.path.stem).values(), force=force)
     return folder
 
 
-def paths_in(folder: Path, source: Model) -> Mapping[str, Path]:
-    """What → where."""
-    stem = source.path.stem
+def paths_in(folder: Path, stem: str) -> Mapping[str, Path]:
+    """What → where, for a network whose file has that stem."""
     names = {"model": f"{stem}.int8.onnx", "table": f"{stem}.calib", "exclude": f"{stem}.exclude", "record": RECORD}
     found = {what: folder / name for what, name in names.items()}
     return {**found, "provenance": provenance_path(found["table"])}
@@ -86,7 +85,7 @@ def refuse_occupied(paths: Iterable[Path], *, force: bool) -> None:
 
 def write_tuned(written: Written, folder: Path, wishes: Wishes) -> Tuning:
     """Write all files, or none; the result then knows them. OutputError, StaleError."""
-    paths = paths_in(folder, written.source)
+    paths = paths_in(folder, written.source.path.stem)
     content = written.proto.SerializeToString(deterministic=True)
     tuning = with_model(written.tuning, paths["model"], content)
     tuning = replace(tuning, files=tuple(paths[what] for what in ("model", "table", "provenance", "exclude", "record")))

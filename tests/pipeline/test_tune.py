@@ -317,6 +317,7 @@ def test_the_exit_code_tells_of_the_budget(place: Path, command: None, capsys: p
         (("--max-drop", 1, "--rule", "kl"), "unknown rule 'kl'"),
         (("--max-drop", 1, "--repair", "paint"), "unknown repair 'paint'"),
         (("--max-drop", 1, "--data", "nowhere"), "nowhere does not exist"),
+        (("--max-drop", 1, "-o", "out", "--html", "out/tune.json"), "tune writes out/tune.json itself"),
         (("--max-drop", 1, "--limit", 1), "1 samples cannot be shared out"),
     ],
 )
@@ -401,9 +402,9 @@ def test_statistics_of_images_that_were_prepared_otherwise_are_refused(
 
 def test_a_metric_of_ones_own_decides(place: Path, plain: quantkit.Statistics, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its own unit; where nothing tells how sure a loss is, it is taken as it is."""
-    (place / "own_metric.py").write_text("def sure(outputs, labels):\n    return outputs.max(axis=1)\n")
+    (place / "tuned_metric.py").write_text("def sure(outputs, labels):\n    return outputs.max(axis=1)\n")
     monkeypatch.syspath_prepend(place)
-    options = TuneOptions(front=False, metrics=("own_metric:sure",))
+    options = TuneOptions(front=False, metrics=("tuned_metric:sure",))
     made = tune(MODEL, IMAGES, max_drop=100.0, statistics=plain, options=options)
     assert made.metric == "sure"
     assert made.within_budget
