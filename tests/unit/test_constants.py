@@ -18,7 +18,6 @@ from quantkit.graph import Choices, Model, folded, load_model, with_qdq
 from quantkit.graph.constants import FORMING, with_constants
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.layers import layers_of
-
 from tests.unit.qdq import every_scale, noise
 
 X = noise(5, 4)
@@ -143,7 +142,10 @@ def test_what_stays() -> None:
 
 def test_a_subgraph_reads_the_initializer() -> None:
     inner = helper.make_graph(
-        [node("MatMul", ["x", "v"], ["z"])], "inner", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["A", "B"])]
+        [node("MatMul", ["x", "v"], ["z"])],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["A", "B"])],
     )
     nodes = [node("Transpose", ["w"], ["v"]), node("If", ["yes"], ["y"], then_branch=inner, else_branch=inner)]
     proto = network(nodes, w=noise(4, 3).T.copy(), yes=np.array(True))
