@@ -20,7 +20,8 @@ import numpy as np
 
 from quantkit.errors import ModelError
 from quantkit.graph.model import Model, subgraphs
-from quantkit.graph.placing import Placement, with_shared
+from quantkit.graph.placing import Placement
+from quantkit.graph.sharing import with_shared
 from quantkit.graph.sweeping import sweep
 from quantkit.graph.tensors import outer_names
 from quantkit.graph.weights import copied_but
