@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from .conftest import ROOT, Command, network
 
@@ -151,6 +151,24 @@ def test_the_names_that_exclude_takes_are_where_the_refusal_says(
     for node in nodes:
         options = ("--exclude", node["name"], "-o", f"{node['name']}.onnx", "-q")
         quantkit_command("quantize", "net.onnx", "--data", "x.npy", *options)
+
+
+def test_what_is_folded_is_not_among_the_names(
+    place: Path, quantkit_command: Command, quantkit_json: Callable[..., dict[str, list[dict[str, str]]]]
+) -> None:
+    model = small(place)
+    model.graph.node[1].op_type = "Gemm"
+    model.graph.node.extend([helper.make_node("BatchNormalization", ["y", *"bbbb"], ["z"], name="norm")])
+    model.graph.node.extend(
+        [helper.make_node("Transpose", ["w"], ["v"]), helper.make_node("MatMul", ["z", "v"], ["k"])]
+    )
+    model.graph.output[0].name = "k"
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.float32), "b"))
+    onnx.save(model, "net.onnx")
+    names = [node["name"] for node in quantkit_json("inspect", "net.onnx")["nodes"]]
+    assert not {"norm", "v"} & set(names)
+    excluded = [option for name in names[:-1] for option in ("--exclude", name)]
+    quantkit_command("quantize", "net.onnx", "--data", "x.npy", *excluded, "-q")
 
 
 @pytest.mark.parametrize("limit", [0, 2_000, 20_000])
