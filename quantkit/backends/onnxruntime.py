@@ -8,6 +8,7 @@ Each thread has its own binding, whose output buffers are made once where shapes
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -160,6 +161,7 @@ def open_session(serialized: bytes, model: Model, provider: str, threads: int) -
     except Exception as error:
         if not from_onnxruntime(error):
             raise
+        refuse_twice(model)
         raise ModelError(
             f"onnxruntime cannot load {model.path}: {first_line(error)}",
             remedy="check the model with onnx.checker; operators of other runtimes have to be cut off",
@@ -170,6 +172,18 @@ def open_session(serialized: bytes, model: Model, provider: str, threads: int) -
             remedy="install the CUDA libraries that this onnxruntime wants, or use --provider cpu",
         )
     return session
+
+
+def refuse_twice(model: Model) -> None:
+    """ModelError where nodes have one name, which onnxruntime refuses and onnx.checker does not."""
+    counts = Counter(node.name for node in model.proto.graph.node if node.name)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        others = f", and {len(twice) - 1} more" if len(twice) > 1 else ""
+        raise ModelError(
+            f"{model.path}: the node name {twice[0]!r} comes twice{others}, onnxruntime wants every name once",
+            remedy="give the nodes names of their own, or none: for node in model.graph.node: node.name = ''",
+        )
 
 
 def from_onnxruntime(error: Exception) -> bool:

@@ -33,6 +33,7 @@ def inspect(model: Path, tensors: bool, as_json: bool) -> None:
                 "inputs": list(found.inputs),
                 "outputs": list(found.outputs),
                 "operators": dict(found.operators),
+                "nodes": [{"name": name, "operator": operator} for name, operator in found.nodes],
                 "tensors": list(watch.tensors),
                 "shared": dict(watch.shared),
                 "channels": [{"tensor": v.tensor, "axis": v.axis} for v in watch.channels],

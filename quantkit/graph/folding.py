@@ -16,11 +16,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quantkit.graph.constants import listed, with_constants
 from quantkit.graph.inserting import fresh, names_of, values_of, weight_axis
 from quantkit.graph.model import DTYPES, Model, subgraphs
 from quantkit.graph.sweeping import sweep
@@ -65,10 +66,12 @@ class Target:
 
 def folded(model: Model) -> Folded:
     """Fold every BatchNormalization that directly follows a Conv, ConvTranspose, Gemm or MatMul with constant weights.
+    Weights behind a Transpose, Reshape or Cast become weights before that (`constants`).
 
     The model itself is untouched. External weights stay where they are, but for those that change. ModelError where
     an external file is missing.
     """
+    model = replace(model, proto=with_constants(model))
     if not any(is_batchnorm(node) for node in model.proto.graph.node):
         return Folded(model.proto, (), {name: why for n in model.proto.graph.node for name, why in inside(n).items()})
     folding = Folding(model)
@@ -305,13 +308,6 @@ def times(weight: Array, factor: Array, node: onnx.NodeProto) -> Array:
     shape = [1] * weight.ndim
     shape[weight_axis(node, 1, weight.ndim)] = -1
     return weight * factor.reshape(shape)
-
-
-def listed(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
-    """A weight as a graph input, which old files want."""
-    from onnx import helper
-
-    return helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
 
 
 def label(node: onnx.NodeProto) -> str:

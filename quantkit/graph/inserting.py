@@ -11,7 +11,8 @@ they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ import numpy as np
 
 from quantkit.errors import ModelError
 from quantkit.graph.model import Model, subgraphs
-from quantkit.graph.placing import Placement, with_shared
+from quantkit.graph.placing import Placement
+from quantkit.graph.sharing import with_shared
 from quantkit.graph.sweeping import sweep
 from quantkit.graph.tensors import outer_names
 from quantkit.graph.weights import copied_but
@@ -72,12 +74,36 @@ def inserted(
     for number, node in enumerate(wires.nodes):
         editor.copy(node, placement.inputs.get(number, ()))
     if not editor.pairs:
-        why = "; ".join(dict.fromkeys(placement.left.values())) or "it has no weighted operators"
+        why = "; ".join(dict.fromkeys(placement.left.values())) or NOTHING
         raise ModelError(
             f"{model.path}: no operator of this network can be quantized: {why}",
-            remedy="give scales of this network, or leave out exclusions",
+            remedy=remedy_for(placement.left.values()),
         )
     return Quantized(editor.finished(), editor.pairs, editor.weights, placement.left)
+
+
+NOTHING = "it has no weighted operators"
+REMEDIES: Mapping[str, str] = {
+    NOTHING: "leave it float: INT8 pays in Conv, ConvTranspose, Gemm and MatMul with weights",
+    "excluded": "leave out some of the exclusions",
+    "no scale": "give scales of this network: quantkit calibrate MODEL makes them",
+    "its scale is too small for the type of the tensor": "look at the data: such a tensor is nearly zero throughout",
+    "its weights are computed by other operators": "export the model with its weights as initializers",
+    "its weights are not float": "give the network with float32 or float16 weights",
+    "its weights are a vector": "leave it float: TensorRT wants matrices",
+    "not float": "export the network in float32 or float16",
+    "not a convolution (policy conv-only)": "leave out --policy conv-only",
+    "inside If": "export the network without control flow around its operators",
+    "inside Loop": "export the network without control flow around its operators",
+    "inside Scan": "export the network without control flow around its operators",
+}
+"""Why operators stay float, up to the colon → what helps."""
+
+
+def remedy_for(reasons: Iterable[str]) -> str:
+    """What helps against the most frequent of the reasons for which operators stay float."""
+    counted = Counter(reason.split(": ")[0] for reason in reasons) or Counter([NOTHING])
+    return REMEDIES.get(counted.most_common(1)[0][0], "--policy all, or --include, quantizes what is left float")
 
 
 class Editor:

@@ -10,7 +10,9 @@ The rules are those of TensorRT's developer guide ("Working with quantized types
 
 A pool or an Add gets its pair only where its result is quantized further on; otherwise INT8 would be left at once.
 All inputs of a Concat, and both sides of a MaxPool, Reshape or Transpose, share one scale: the Concat's own, as
-TensorRT gives it to them in implicit mode, or that of the tensor before.
+TensorRT gives it to them in implicit mode, or that of the tensor before. Where such an operator reads what a Concat
+joins (the skip of a U-Net), and that has no pair of its own, TensorRT needs the scales to be one only to write the
+tensor once: they part where their own ones differ by more than twice, which would cost a bit and more.
 
     policy      quantizes besides
     tensorrt    nothing
@@ -21,13 +23,14 @@ TensorRT gives it to them in implicit mode, or that of the tensor before.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quantkit.graph.gates import gates
 from quantkit.graph.heads import WEIGHTED, detection_heads
 from quantkit.graph.model import DTYPES
+from quantkit.graph.sharing import POOLS, moved_from, shared_scales, sharing, with_shared
 from quantkit.graph.wiring import COMMUTING, Reader, Wiring
 from quantkit.numerics import LEVELS
 from quantkit.values import Named
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     import onnx
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
-POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
 ACTIVATIONS = frozenset(
     {
         "Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus",
@@ -44,6 +46,8 @@ ACTIVATIONS = frozenset(
     }
 )  # fmt: skip
 NORMALIZING = frozenset({"Softmax", "LogSoftmax", "LayerNormalization"})
+APART = 2.0
+"""A scale that is so many times another is not shared for speed alone."""
 LEAST = {"float32": 2.0**-126, "float16": 2.0**-14}
 """The least normal numbers: smaller scales lose digits, and TensorRT refuses them."""
 PRODUCT = "a product of two activations (attention)"
@@ -81,11 +85,6 @@ class Placement:
     scale_of: Mapping[str, str] = field(default_factory=dict)
 
 
-def with_shared(scales: Mapping[str, float], scale_of: Mapping[str, str]) -> dict[str, float]:
-    """Scales where those that are shared are the same; a tensor keeps its own where the shared one is missing."""
-    return {**scales, **{name: scales[head] for name, head in scale_of.items() if scales.get(head)}}
-
-
 def placed(wires: Wiring, scales: Mapping[str, float], choices: Choices | None = None) -> Placement:
     """Decide. scales: tensor → scale; where a needed one is missing, the operator stays float."""
     return Placing(wires, scales, choices or Choices()).placement()
@@ -98,7 +97,9 @@ class Placing:
         self._wires, self._choices = wires, choices
         self._heads = detection_heads(wires, {name: scale * LEVELS for name, scale in scales.items()})
         self._gates = gates(wires)
-        self._scale_of = shared_scales(wires, {n for n in range(len(wires.nodes)) if self._kept(n)})
+        self._float = {n for n in range(len(wires.nodes)) if self._kept(n)}
+        self._own = scales
+        self._scale_of = shared_scales(wires, self._float)
         self._scales = with_shared(scales, self._scale_of)
         self._inputs: dict[int, tuple[int, ...]] = {}
         self._left: dict[int, str] = {}
@@ -109,11 +110,32 @@ class Placing:
         for number in numbers:
             self._decide(number, self._weighted(number))
         self._decide_others()
+        if apart := self._apart():
+            self._scale_of = shared_scales(self._wires, self._float, apart)
         return Placement(
             dict(sorted(self._inputs.items())),
             {self._wires.name(n): why for n, why in sorted(self._left.items())},
             self._scale_of,
         )
+
+    def _apart(self) -> set[int]:
+        """The operators that only move values, and both sides of which need not have one scale: in front lies what a
+        Concat joins, without a pair of its own, and the scales would be far from those that the tensors have."""
+        nodes = self._wires.nodes
+        paired = {nodes[n].input[k] for n, places in self._inputs.items() for k in places}
+        forcing = sharing(self._wires, self._float)
+        joined = {name for n in forcing if nodes[n].op_type == "Concat" for name in self._wires.activations(n)}
+        found = set()
+        for number in forcing:
+            before, behind = self._wires.activations(number)[0], nodes[number].output[0]
+            own, shared = self._own.get(behind, 0.0), self._scales.get(behind, 0.0)
+            far = max(own, shared) > APART * min(own, shared)
+            fits = own >= LEAST[self._wires.types.get(behind, "float32")] if far else False
+            if nodes[number].op_type != "Concat" and before in joined and fits:
+                source = moved_from(self._wires, before)
+                if source and not paired & source:
+                    found.add(number)
+        return found
 
     def _decide(self, number: int, places: tuple[int, ...]) -> None:
         if not places:
@@ -294,56 +316,3 @@ def made_by(wires: Wiring, tensor: str) -> set[int]:
             seen.add(number)
             waiting += wires.activations(number)
     return seen
-
-
-def shared_scales(wires: Wiring, kept: Container[int] = ()) -> dict[str, str]:
-    """Tensor → the tensor whose scale it takes, for what a Concat joins and what only moves values.
-
-    kept: nodes that stay float; a Concat that only these read forces nothing.
-    A group takes the scale of its last Concat that is read on; without one, that of the tensor it begins with.
-    """
-    groups = Groups()
-    concats: list[str] = []
-    for number, node in enumerate(wires.nodes):
-        inputs, output = wires.activations(number), next(iter(node.output), "")
-        if node.op_type not in SHARING or not inputs or node.domain not in ("", "ai.onnx"):
-            continue
-        if node.op_type != "Concat":
-            groups.join(inputs[0], output)
-        elif any(
-            n.op_type in WEIGHTED | POOLS and r.number not in kept
-            for r, n in wires.behind(output, COMMUTING | {"Relu", "Clip"})
-        ):
-            for name in inputs:
-                groups.join(output, name)
-            concats.append(output)
-    heads = {groups.first(name): name for name in concats}
-    return {
-        name: head for name in groups.members() if (head := heads.get(groups.first(name), groups.first(name))) != name
-    }
-
-
-SHARING = frozenset({"MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat"})
-
-
-class Groups:
-    """Tensors that belong together; `first` is the one that a group began with."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-
-    def join(self, a: str, b: str) -> None:
-        """Put two groups together; that of `a` goes on."""
-        first, second = self.first(a), self.first(b)
-        self._parent.setdefault(first, first)
-        self._parent[second] = first
-
-    def first(self, name: str) -> str:
-        """The representative of a group."""
-        while self._parent.get(name, name) != name:
-            name = self._parent[name]
-        return name
-
-    def members(self) -> list[str]:
-        """Every tensor that is in a group."""
-        return sorted(self._parent)

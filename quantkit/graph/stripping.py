@@ -4,6 +4,7 @@
     w → Q → DQ → Conv        Conv reads w
     int8 w → DQ → Conv       Conv reads the float weight (w − zero point)·scale
     Conv → Q → DQ → output   Conv makes the output itself
+    Conv → Q(−128) → DQ      a Relu behind Conv, which the zero point stood for (`clipping`)
 
 It undoes `with_qdq`: order of nodes and initializers, names and metadata stay, so that a network whose weights stayed
 float comes back as it was. A tensor whose grid no calibration table can hold loses its pair too, and gets no scale.
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quantkit.graph.clipping import with_clipped
 from quantkit.graph.model import Model, subgraphs
 from quantkit.graph.pairs import Found, Grid, find_pairs
 from quantkit.graph.restoring import Restored, restored_weights
@@ -39,7 +41,8 @@ class Stripped:
 
     scales: activation → scale, the float32 of the file. weights: float weight → the grids that it lost.
     unscaled: activations whose pair went, but whose grid a table cannot hold, with the reason.
-    left: Q/DQ nodes that are still there, with the reason.
+    left: Q/DQ nodes that are still there, with the reason. clipped: tensors of ReLUs that a pair stood for, and
+    that are nodes again.
     """
 
     proto: onnx.ModelProto
@@ -47,6 +50,7 @@ class Stripped:
     weights: Mapping[str, tuple[LostGrid, ...]]
     unscaled: Mapping[str, str]
     left: Mapping[str, str]
+    clipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ def without_qdq(model: Model) -> Stripped:
     """
     import onnx
 
+    model, clipped = with_clipped(model, find_pairs(model))
     found = find_pairs(model)
     restored = restored_weights(model, found.stored)
     rename = renaming(model.proto.graph, found, restored)
@@ -89,7 +94,7 @@ def without_qdq(model: Model) -> Stripped:
     proto.graph.initializer.extend(weights)
     sweep(proto.graph, spare, rename.removed | rename.ends.keys())
     scales, unscaled = activation_scales(model, found, rename)
-    return Stripped(proto, scales, lost_grids(model, found, restored, rename), unscaled, found.left)
+    return Stripped(proto, scales, lost_grids(model, found, restored, rename), unscaled, found.left, clipped)
 
 
 def renaming(graph: onnx.GraphProto, found: Found, restored: Restored) -> Renaming:

@@ -10,7 +10,7 @@ from typing import Any
 
 from quantkit.data import DataIdentity, Feed, open_data
 from quantkit.errors import ModelError, OutputError
-from quantkit.graph import Model, Watch, load_model, watched_tensors
+from quantkit.graph import Model, Watch, has_qdq, load_model, watched_tensors
 from quantkit.graph.model import DTYPES
 from quantkit.histogram import HistogramMode
 from quantkit.job.options import CalibrateOptions
@@ -82,11 +82,13 @@ def prepared(
     target = target_version(options.tensorrt_version)
     headers = {r.name: header_for(r, target.number, options.algorithm) for r in chosen_rules}
     loaded = load_model(model)
+    refuse_quantized(loaded)
     for i in loaded.inputs:
         if i.dtype not in FEEDABLE:
             raise ModelError(
                 f"{loaded.path}: input {i.describe()} cannot be fed", remedy="cut that input off, or make it numbers"
             )
+    refuse_unshaped(loaded)
     watch = watched_tensors(loaded)
     if not watch.tensors:
         raise ModelError(f"{loaded.path} has no float tensors", remedy="give a float32 or float16 network")
@@ -106,6 +108,27 @@ def prepared(
         place,
         options,
     )
+
+
+def refuse_quantized(model: Model) -> None:
+    """ModelError where a network has Q/DQ: its scales are in it, and TensorRT ignores a table beside them."""
+    if has_qdq(model):
+        raise ModelError(
+            f"{model.path} has Q/DQ already",
+            remedy="calibrate the float network; quantkit table from-qdq gets back to one, with a table of its scales",
+        )
+
+
+def refuse_unshaped(model: Model) -> None:
+    """ModelError where an input does not even say how many dimensions it has."""
+    names = {i.name for i in model.inputs}
+    for number, value in enumerate(model.proto.graph.input):
+        if value.name in names and not value.type.tensor_type.HasField("shape"):
+            raise ModelError(
+                f"{model.path}: input {value.name!r} has no shape",
+                remedy=f"export it with one, or say it in the file: model.graph.input[{number}].type.CopyFrom("
+                f"onnx.helper.make_tensor_type_proto({value.type.tensor_type.elem_type}, ['N', 3, 224, 224]))",
+            )
 
 
 def placed(output: Path, model: Path) -> Path:

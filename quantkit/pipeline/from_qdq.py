@@ -61,6 +61,8 @@ class FromQdq(Shown):
     biases: int
     changed: str = ""
     """What quantization changed in the network besides Q/DQ, which stays."""
+    clipped: tuple[str, ...] = ()
+    """Tensors of ReLUs that the range of a pair stood for, and that are nodes of the plain model again."""
 
     @property
     def deviating(self) -> tuple[str, ...]:
@@ -138,6 +140,7 @@ def from_qdq(
         weights,
         biases,
         changed,
+        stripped.clipped,
     )
 
 
@@ -238,6 +241,12 @@ def notes(made: FromQdq) -> Iterator[str]:
     """What is worth knowing of a table that came out of a Q/DQ model."""
     if made.changed:
         yield made.changed
+    if made.clipped:
+        names = ", ".join(made.clipped[:3]) + (" …" if len(made.clipped) > 3 else "")
+        yield (
+            f"{len(made.clipped)} ReLUs that zero points at the end of a range stood for are nodes of the plain model "
+            f"again: {names}; had they an upper bound (ReLU6), the file does not tell it"
+        )
     if made.deviating:
         names = ", ".join(made.deviating[:3]) + (" …" if len(made.deviating) > 3 else "")
         yield (

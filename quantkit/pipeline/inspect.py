@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from quantkit.graph import Watch, load_model, watched_tensors
+from quantkit.graph import Watch, folded, load_model, watched_tensors
+from quantkit.graph.model import node_name
 from quantkit.graph.shapes import shapes_of
 from quantkit.preprocess import metadata_preprocess
 from quantkit.view import Block, Remarks, Shown, Table
@@ -17,7 +18,11 @@ from quantkit.view import Block, Remarks, Shown, Table
 
 @dataclass(frozen=True, slots=True)
 class Inspection(Shown):
-    """A network at a glance. `bytes_per_sample`: its watched activations, None where shapes are not known."""
+    """A network at a glance.
+
+    bytes_per_sample: its watched activations, None where shapes are not known. nodes: name, as `--exclude` takes it,
+    and operator of each node, in graph order, without what is folded into weights.
+    """
 
     path: str
     sha256: str
@@ -29,6 +34,7 @@ class Inspection(Shown):
     bytes_per_sample: int | None
     preprocess: str | None
     fixed_batch: int | None
+    nodes: tuple[tuple[str, str], ...] = ()
 
     def _view_(self) -> Sequence[Block]:
         memory = self.bytes_per_sample
@@ -76,4 +82,5 @@ def inspect(model: str | os.PathLike[str]) -> Inspection:
         bytes_per_sample=4 * sum(known) // batch if len(known) == len(found) else None,
         preprocess=told.describe() if told else None,
         fixed_batch=fixed,
+        nodes=tuple((node_name(node), node.op_type) for node in folded(loaded).proto.graph.node),
     )

@@ -33,7 +33,14 @@ from quantkit.graph import (
 from quantkit.graph.quantizing import opset_of
 from quantkit.graph.selecting import chosen
 from quantkit.pipeline.repairing import Data, Repair, repaired, settled, statistics_of
-from quantkit.pipeline.scales import Scales, by_rule, from_table, refuse_other_preprocess, statistics_for
+from quantkit.pipeline.scales import (
+    Scales,
+    by_rule,
+    from_table,
+    refuse_other_preprocess,
+    shared_notes,
+    statistics_for,
+)
 from quantkit.pipeline.statistics import refuse_existing
 from quantkit.pipeline.weighing import weighed
 from quantkit.preprocess import Preprocess
@@ -186,7 +193,7 @@ def quantize(
     made = with_qdq(fixed.network, fixed.scales.scales, choices, form)
     scales = fixed.scales
     proto, notes = finished(source, made, scales, options, tuple(fixed.done))
-    notes += fixed.notes
+    notes += fixed.notes + shared_notes(scales, made.pairs)
     notes += left_out(origin.data.unreadable) if origin.data else ()
     phase("writing")
     files = () if target is None else written(proto, source, target, options.force)

@@ -37,6 +37,25 @@ class Scales:
     statistics: Statistics | None = None
 
 
+OTHER, COARSE = 1.001, 2.0
+"""How far a shared scale is from a tensor's own, for it to be told: of a table, which is verbatim; of statistics."""
+
+
+def shared_notes(scales: Scales, used: Mapping[str, float]) -> tuple[str, ...]:
+    """What is worth knowing of tensors that took another tensor's scale. used: tensor → the scale in the network."""
+    least = OTHER if scales.statistics is None else COARSE
+    own = {name: scales.scales[name] for name in used if scales.scales.get(name)}
+    factors = {name: max(used[name] / scale, scale / used[name]) for name, scale in own.items()}
+    far = sorted((name for name, factor in factors.items() if factor > least), key=lambda name: (-factors[name], name))
+    if not far:
+        return ()
+    worst = far[0]
+    return (
+        f"{len(far)} tensors share the scale of a Concat, or of the tensor before a pool or Reshape, not their own: "
+        f"{worst} has {used[worst]:.4g}, its own is {own[worst]:.4g} (the largest factor, {factors[worst]:.3g})",
+    )
+
+
 def statistics_for(model: Model, statistics: str | os.PathLike[str] | Statistics) -> tuple[Statistics, str]:
     """Statistics that belong to a network, and what they are called. StaleError, StatisticsError."""
     known = statistics if isinstance(statistics, Statistics) else read_statistics(str(statistics))

@@ -8,6 +8,7 @@ more afterwards is removed.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,14 @@ class Editor:
         """Whether a tensor is a float32 weight whose values are known and stay so."""
         tensor = self._weights.get(name)
         return tensor is not None and DTYPES.get(tensor.data_type) == "float32" and tensor.name not in self.overridable
+
+    def reason(self, names: Iterable[str]) -> str:
+        """Why none of the tensors is such a weight."""
+        kinds = {
+            DTYPES.get(self._weights[name].data_type, "of another type") for name in names if name in self._weights
+        }
+        other = sorted(kinds - {"float32"})
+        return f"its weights are {other[0]}, repairs need float32" if other else "its weights are not known"
 
     def reads(self, name: str) -> int:
         """How often a tensor is read, as an output of the network and in subgraphs too."""

@@ -99,7 +99,7 @@ def layers_of(editor: Editor, skipped: dict[str, str]) -> Iterator[Layer]:
         known = [k for k in (0, 1) if editor.constant(node.input[k])]
         name = node.name or node.output[0]
         if len(known) != 1:
-            skipped[name] = "its weights are not known" if not known else "both of its inputs are weights"
+            skipped[name] = editor.reason(node.input[:2]) if not known else "both of its inputs are weights"
             continue
         place = known[0]
         geometry = geometry_of(node, place, editor.shape(node.input[place]))

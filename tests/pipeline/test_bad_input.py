@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from .conftest import ROOT, Command, network
 
@@ -97,6 +97,78 @@ def test_nan_in_an_activation_names_tensor_and_batch(place: Path, quantkit_comma
     done = quantkit_command("calibrate", "log.onnx", "--data", "batches", code=1)
     assert "tensor 'y' holds NaN or Inf in batch 3 (2.npz[0] … 2.npz[1])" in done.stderr
     assert not list(place.glob("log.*calib*"))
+
+
+def small(place: Path) -> onnx.ModelProto:
+    """A network with weights; its data are in x.npy."""
+    np.save(place / "x.npy", np.ones((4, 3), np.float32))
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["c"]), helper.make_node("MatMul", ["c", "w"], ["y"], name="last")]
+    return network(nodes, {"x": ["N", 3]}, ["y"], {"w": np.eye(3, dtype=np.float32)})
+
+
+def test_a_network_with_qdq_is_not_calibrated(place: Path, quantkit_command: Command) -> None:
+    onnx.save(small(place), "net.onnx")
+    quantkit_command("quantize", "net.onnx", "--data", "x.npy", "-o", "q.onnx", "-q")
+    done = quantkit_command("calibrate", "q.onnx", "--data", "x.npy", code=1)
+    assert "q.onnx has Q/DQ already" in done.stderr
+    assert "quantkit table from-qdq" in done.stderr
+    assert not list(place.glob("q.*calib*"))
+
+
+def test_an_input_without_a_shape_is_refused_and_the_remedy_helps(place: Path, quantkit_command: Command) -> None:
+    model = small(place)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, "net.onnx")
+    done = quantkit_command("calibrate", "net.onnx", "--data", "x.npy", code=1)
+    assert "net.onnx: input 'x' has no shape" in done.stderr
+    told = "onnx.helper.make_tensor_type_proto(1, ['N', 3, 224, 224])"
+    assert f"model.graph.input[0].type.CopyFrom({told})" in done.stderr.replace("\n", " ")
+    model.graph.input[0].type.CopyFrom(onnx.helper.make_tensor_type_proto(1, ["N", 3]))
+    onnx.save(model, "net.onnx")
+    quantkit_command("calibrate", "net.onnx", "--data", "x.npy", "-q")
+
+
+def test_a_node_name_that_comes_twice_is_named(place: Path, quantkit_command: Command) -> None:
+    model = small(place)
+    model.graph.node[0].name = "last"
+    onnx.save(model, "net.onnx")
+    done = quantkit_command("calibrate", "net.onnx", "--data", "x.npy", code=1)
+    assert "the node name 'last' comes twice" in done.stderr
+    for node in model.graph.node:
+        node.name = ""
+    onnx.save(model, "net.onnx")
+    quantkit_command("calibrate", "net.onnx", "--data", "x.npy", "-q")
+
+
+def test_the_names_that_exclude_takes_are_where_the_refusal_says(
+    place: Path, quantkit_command: Command, quantkit_json: Callable[..., dict[str, list[dict[str, str]]]]
+) -> None:
+    onnx.save(small(place), "net.onnx")
+    done = quantkit_command("quantize", "net.onnx", "--data", "x.npy", "--exclude", "nosuchnode", code=2)
+    assert "quantkit inspect MODEL --json" in done.stderr
+    nodes = quantkit_json("inspect", "net.onnx")["nodes"]
+    assert nodes == [{"name": "c", "operator": "MatMul"}, {"name": "last", "operator": "MatMul"}]
+    for node in nodes:
+        options = ("--exclude", node["name"], "-o", f"{node['name']}.onnx", "-q")
+        quantkit_command("quantize", "net.onnx", "--data", "x.npy", *options)
+
+
+def test_what_is_folded_is_not_among_the_names(
+    place: Path, quantkit_command: Command, quantkit_json: Callable[..., dict[str, list[dict[str, str]]]]
+) -> None:
+    model = small(place)
+    model.graph.node[1].op_type = "Gemm"
+    model.graph.node.extend([helper.make_node("BatchNormalization", ["y", *"bbbb"], ["z"], name="norm")])
+    model.graph.node.extend(
+        [helper.make_node("Transpose", ["w"], ["v"]), helper.make_node("MatMul", ["z", "v"], ["k"])]
+    )
+    model.graph.output[0].name = "k"
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.float32), "b"))
+    onnx.save(model, "net.onnx")
+    names = [node["name"] for node in quantkit_json("inspect", "net.onnx")["nodes"]]
+    assert not {"norm", "v"} & set(names)
+    excluded = [option for name in names[:-1] for option in ("--exclude", name)]
+    quantkit_command("quantize", "net.onnx", "--data", "x.npy", *excluded, "-q")
 
 
 @pytest.mark.parametrize("limit", [0, 2_000, 20_000])

@@ -285,6 +285,21 @@ def test_onnxruntimes_default_is_refused(here: Path) -> None:
             "ort.onnx", "t.calib")  # fmt: skip
 
 
+def test_onnxruntimes_asymmetric_models_keep_their_relus(here: Path) -> None:
+    x = np.clip(RANDOM.normal(size=(2, 3, 8, 8)), -2, 2).astype(np.float32)
+    images = Images()
+    images._batches = iter([{"x": x}])
+    quantize_static("net.onnx", "ort.onnx", images, activation_type=QuantType.QInt8, per_channel=True)
+    assert "Relu" not in {node.op_type for node in onnx.load("ort.onnx").graph.node}
+    made = quantkit.from_qdq("ort.onnx", "ort.calib")
+    plain = onnx.load("ort.float.onnx")
+    onnx.checker.check_model(plain, full_check=True)
+    assert [node.op_type for node in plain.graph.node] == [node.op_type for node in NODES]
+    exact, ours = on_onnxruntime("net.onnx", x), on_onnxruntime("ort.float.onnx", x)
+    assert np.abs(ours - exact).max() <= 0.05 * np.abs(exact).max(), "only weights were rounded"
+    assert any("1 ReLUs that zero points" in note for note in made.notes)
+
+
 def test_integer_operators_are_refused(here: Path) -> None:
     quantize_static("net.onnx", "ort.onnx", Images(), quant_format=QuantFormat.QOperator,
                     activation_type=QuantType.QInt8)  # fmt: skip

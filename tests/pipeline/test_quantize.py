@@ -102,6 +102,30 @@ def test_every_scale_of_a_table_is_taken_as_it_is(calibrated: Path) -> None:
     assert made.coverage.share == 1.0
 
 
+@pytest.mark.parametrize(("factor", "of_statistics"), [(1.5, False), (20.0, True)])
+def test_scales_that_are_shared_are_told(factor: float, of_statistics: bool, place: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["b"]),
+        helper.make_node("Concat", ["a", "b"], ["j"], axis=1), helper.make_node("MatMul", ["j", "u"], ["y"]),
+    ]  # fmt: skip
+    eye = np.eye(4, dtype=np.float32)
+    weights = {"v": eye, "w": eye * np.float32(factor), "u": np.concatenate([eye, eye])}
+    onnx.save(network(nodes, {"x": ["N", 4]}, ["y"], weights), "joins.onnx")
+    np.save("x.npy", np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32))
+    quantkit.calibrate("joins.onnx", "x.npy", rules="minmax", output="joins.calib")
+    for given, told in (
+        ({"table": "joins.calib"}, True), ({"statistics": "joins.stats.safetensors"}, of_statistics)
+    ):  # fmt: skip
+        made = quantkit.quantize("joins.onnx", **given, options=QuantizeOptions(rule="minmax", repairs=()))
+        own = read_table("joins.calib").scales
+        assert made.pairs["a"] == made.pairs["j"] == pytest.approx(own["j"])
+        notes = [note for note in made.notes if "share the scale of a Concat" in note]
+        assert len(notes) == told
+        for note in notes:
+            assert note.startswith("1 tensors share")
+            assert f"a has {own['j']:.4g}, its own is {own['a']:.4g} (the largest factor, {factor:.3g})" in note
+
+
 def test_the_way_there_and_back(calibrated: Path) -> None:
     options = QuantizeOptions(weights=WeightForm.FLOAT)
     made = quantkit.quantize("net/model.onnx", "q.onnx", table="net/model.calib", options=options)

@@ -240,21 +240,54 @@ def test_a_concat_whose_reader_is_kept_in_float_forces_nothing() -> None:
     assert inserted(model, choices=Choices(exclude=frozenset("y"))).pairs["a"] == every_scale(model)["a"]
 
 
+UNET = (
+    "a = Conv(x, w) r = Relu(a) p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(r) b = Conv(p, v) s = Relu(b)"
+    " i = ConvTranspose<strides = [2, 2]>(s, k) j = Concat<axis = 1>(i, r) y = Conv(j, d)"
+)
+
+
 def test_the_skips_of_a_unet_share_the_scale_of_their_concat() -> None:
-    text = (
-        "a = Conv(x, w) r = Relu(a) p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(r) b = Conv(p, v) s = Relu(b)"
-        " i = ConvTranspose<strides = [2, 2]>(s, k) j = Concat<axis = 1>(i, r) y = Conv(j, d)"
-    )
-    model = net(text, k=noise(4, 4, 2, 2))
+    model = net(UNET, k=noise(4, 4, 2, 2))
     made = inserted(model)
     assert placed(made) == ["x", "p", "s", "j"]
     assert shared(made, "p", "j") == every_scale(model)["j"]
     assert (pair(made.proto, "k").axis, made.left) == (1, {})
 
 
-@given(st.lists(st.sampled_from(["conv", "concat", "pool", "relu", "concat"]), min_size=1, max_size=8), st.randoms())
-def test_what_a_quantized_concat_joins_has_one_scale(steps: list[str], random: Any) -> None:
-    """Whatever the network looks like."""
+@pytest.mark.parametrize(("scale", "own"), [(0.3, True), (0.21, True), (0.19, False), (0.04, True)])
+def test_the_pool_before_a_skip_keeps_its_scale_where_the_concats_is_far_from_it(scale: float, own: bool) -> None:
+    model = net(UNET, k=noise(4, 4, 2, 2))
+    scales = dict.fromkeys(every_scale(model), 0.1) | {"j": scale}
+    made = inserted(model, scales)
+    assert placed(made) == ["x", "p", "s", "j"]
+    assert (made.pairs["p"], made.pairs["j"]) == (0.1 if own else scale, scale)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        UNET.replace("y = Conv(j, d)", "q = Conv(r, u) z = Conv(j, d) y = Add(q, z)"),
+        "b = Conv(x, w) a = Conv(b, v) c = Concat<axis = 1>(a, b) p = MaxPool<kernel_shape = [1, 1]>(c) e = Conv(p, d)"
+        " j = Concat<axis = 1>(e, c) y = Conv(j, t)",
+        "c = Conv(x, w) o = MaxPool<kernel_shape = [1, 1]>(c) p = MaxPool<kernel_shape = [1, 1]>(o) e = Conv(p, v)"
+        " j = Concat<axis = 1>(o, e) z = Conv(j, d) q = Conv(c, u) y = Add(q, z)",
+    ],
+    ids=["the skip has a pair", "the skip is a concat", "what the skip is pooled from has a pair"],
+)
+def test_what_is_quantized_before_the_pool_has_the_pools_scale(text: str) -> None:
+    model = net(text, **({"k": noise(4, 4, 2, 2)} if ", k)" in text else {}))
+    scales = dict.fromkeys(every_scale(model), 0.1) | {"j": 1.0}
+    made = inserted(model, scales)
+    assert shared(made, "p", "j") == 1.0
+
+
+@given(
+    st.lists(st.sampled_from(["conv", "concat", "pool", "relu", "concat"]), min_size=1, max_size=8),
+    st.randoms(),
+    st.sampled_from([0.001, 0.5]),
+)
+def test_what_a_quantized_concat_joins_has_one_scale(steps: list[str], random: Any, spread: float) -> None:
+    """Whatever the network looks like, and however far its scales are apart."""
     channels, nodes, weights = {"x": 4}, [], {}
     for number, step in enumerate([*steps, "conv"]):
         source, new = random.choice(list(channels)), f"t{number}"
@@ -272,12 +305,12 @@ def test_what_a_quantized_concat_joins_has_one_scale(steps: list[str], random: A
             nodes.append(f"{new} = {kind}({source})")
     outputs = ", ".join(f"float[1, {channels[f't{k}']}, 8, 8] t{k}" for k in range(len(nodes)))
     model = model_of(f"(float[1, 4, 8, 8] x) => ({outputs}) {{ {' '.join(nodes)} }}", **weights)
-    made = inserted(model)
+    ranges = {name: 0.1 * 10 ** (spread * k) for k, name in enumerate(every_scale(model))}
+    made = inserted(model, ranges)
     for node in model.proto.graph.node:
         joined = {*node.input, node.output[0]} & made.pairs.keys()
         if node.op_type == "MaxPool" or (node.op_type == "Concat" and node.output[0] in made.pairs):
             assert len({made.pairs[name] for name in joined}) <= 1
-    ranges = every_scale(model)
     assert all(scale in ranges.values() for scale in made.pairs.values())
 
 

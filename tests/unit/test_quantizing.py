@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.errors import ModelError
-from quantkit.graph import Choices, Model, Quantized, WeightForm, has_qdq, is_half, load_model, with_qdq
+from quantkit.graph import Choices, Model, Policy, Quantized, WeightForm, has_qdq, is_half, load_model, with_qdq
 from quantkit.preprocess import PRESETS
 from quantkit.table import read_table
 from tests.unit.qdq import network, node_of, on_onnxruntime, pair, pairs, placed
@@ -378,6 +378,28 @@ def test_the_reasons_are_named_each_once(loaded: Any) -> None:
         )
     with pytest.raises(ModelError, match="can be quantized: it has no weighted operators"):
         with_qdq(loaded(f"{SAME} {{ y = Relu(x) }}"), {"x": 0.1})
+
+
+FEW = "(float[3, 3] x) => (float[3, 3] y)"
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "remedy"),
+    [
+        ("y = Relu(x)", Choices(), "leave it float: INT8 pays in"),
+        ("v = Add(w, w) y = MatMul(x, v)", Choices(), "with its weights as initializers"),
+        ("a = MatMul(x, w) b = MatMul(a, w) y = MatMul(b, w)", Choices(exclude=frozenset("y")), "give scales of this"),
+        ("a = MatMul(x, w) b = MatMul(a, w) y = MatMul(b, w)", Choices(exclude=frozenset("ab")), "some of the exclus"),
+        ("y = MatMul(x, x)", Choices(), "--policy all, or --include"),
+        ("y = MatMul(x, w)", Choices(Policy.CONV_ONLY), "leave out --policy conv-only"),
+    ],
+)
+def test_the_remedy_fits_the_most_frequent_reason(loaded: Any, text: str, choices: Choices, remedy: str) -> None:
+    weights = {"w": POINT[:, :, 0, 0]} if "w" in text else {}
+    with pytest.raises(ModelError, match="no operator of this network can be quantized") as caught:
+        with_qdq(loaded(f"{FEW} {{ {text} }}", **weights), {}, choices)
+    assert remedy in caught.value.remedy
+    assert ("exclus" in caught.value.remedy) == ("exclus" in remedy)
 
 
 @pytest.mark.parametrize(

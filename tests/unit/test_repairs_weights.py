@@ -266,6 +266,14 @@ def test_what_is_not_rounded_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
     assert "more than 5" in with_rounded_weights(model, observer(model, IMAGES)).skipped["d"]
 
 
+def test_float16_weights_say_so() -> None:
+    half = {name: array.astype(np.float16) for name, array in WEIGHTS.items()}
+    model = model_of(f"{TEXT.replace('float', 'float16')} {{ {NODES} }}", **half)
+    skipped: dict[str, str] = {}
+    assert not list(layers_of(Editor(model), skipped))
+    assert set(skipped.values()) == {"its weights are float16, repairs need float32"}
+
+
 def test_a_weight_that_is_not_finite_is_refused() -> None:
     model = model_of(f"{TEXT} {{ {NODES} }}", **WEIGHTS | {"w": np.full((6, 6, 3, 3), np.inf, np.float32)})
     with pytest.raises(ModelError, match="'w' holds NaN or Inf"):

@@ -733,3 +733,95 @@ def test_propagation_adds_and_never_changes(case: tuple[onnx.ModelProto, dict[st
     assert set(found.values()) <= set(scales.values())
     assert propagated_scales(proto.graph, {**scales, **found}, watched) == {}
     assert propagated_scales(proto.graph, scales, watched[::-1]) == found
+
+
+# int8 −128, uint8 0: nothing negative has an integer
+
+CUTTING = [np.int8(-128), np.uint8(0), np.int16(-32768), np.uint16(0)]
+CUT = "q = QuantizeLinear(c, s, z) d = DequantizeLinear(q, s, z)"
+
+
+def plain_of(proto: onnx.ModelProto) -> tuple[Arrays, list[str], Stripped]:
+    """What the network without pairs computes, its operators, and all that was found."""
+    made = without_qdq(model_of(proto))
+    onnx.checker.check_model(made.proto, full_check=True)
+    x = np.random.default_rng(3).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    result = ReferenceEvaluator(made.proto).run(None, {"x": x})[0]
+    return np.asarray(result), [node.op_type for node in made.proto.graph.node], made
+
+
+@pytest.mark.parametrize("zero", CUTTING)
+@pytest.mark.parametrize(
+    ("rest", "plain"),
+    [
+        ("y = Conv(d, w)", "c = Conv(x, w) r = Relu(c) y = Conv(r, w)"),
+        ("a = Conv(d, w) y = Add(a, c)", "c = Conv(x, w) r = Relu(c) a = Conv(r, w) y = Add(a, c)"),
+        ("y = Identity(d)", "c = Conv(x, w) r = Relu(c) y = Identity(r)"),
+        ("y = DequantizeLinear(q, s, z)", "c = Conv(x, w) y = Relu(c)"),
+        ("m = MaxPool <kernel_shape = [1, 1]> (d) q2 = QuantizeLinear(m, s, z) d2 = DequantizeLinear(q2, s, z) "
+         "y = Conv(d2, w)", "c = Conv(x, w) r = Relu(c) m = MaxPool <kernel_shape = [1, 1]> (r) y = Conv(r, w)"),
+    ],
+)  # fmt: skip
+def test_a_relu_that_the_range_of_a_pair_stands_for_is_a_node_again(zero: Any, rest: str, plain: str) -> None:
+    opset = 21
+    proto = network(f"{HEAD} {{ c = Conv(x, w) {CUT} {rest} }}", opset, w=POINT, s=S, z=zero)
+    expected, *_ = plain_of(network(f"{HEAD} {{ {plain} }}", opset, w=POINT, s=S))
+    result, operators, made = plain_of(proto)
+    np.testing.assert_array_equal(result, expected)
+    assert operators.count("Relu") == len(made.clipped) == 1
+
+
+def test_the_tensor_of_a_relu_that_comes_back_keeps_its_name_where_only_pairs_read_it() -> None:
+    proto = network(f"{HEAD} {{ c = Conv(x, w) {CUT} y = Conv(d, w) }}", w=POINT, s=S, z=np.int8(-128))
+    made = without_qdq(model_of(proto))
+    assert made.clipped == ("c",)
+    assert "c" in made.unscaled
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "c = Relu(x)",
+        "c = Sigmoid(x)",
+        "c = Softmax(x)",
+        "c = Mul(x, x)",
+        "a = Relu(x) b = Sigmoid(x) c = Concat <axis = 1> (a, b)",
+        "a = Abs(x) b = MaxPool <kernel_shape = [1, 1]> (a) c = Add(a, b)",
+        "a = Clip(x, zero) c = Reshape(a, same)",
+        "c = Max(zero, x)",
+    ],
+)
+def test_no_relu_comes_back_where_nothing_is_negative_anyway(before: str) -> None:
+    text = f"(float[2, 3, 8, 8] x) => (float[A, B, C, D] y) {{ {before} {CUT} y = Neg(d) }}"
+    values = {"zero": np.float32(0), "same": np.array([2, 3, 8, 8])}
+    proto = network(text, s=S, z=np.uint8(0), **{name: array for name, array in values.items() if name in before})
+    assert without_qdq(model_of(proto)).clipped == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "clipped"),
+    [
+        ("c = Neg(x)", 1),
+        ("c = Clip(x, low)", 1),
+        ("a = Relu(x) c = Sub(a, x)", 1),
+        ("a = Relu(x) c = Min(a, x)", 1),
+        ("a = Relu(x) c = Add(a, low)", 1),
+    ],
+)
+def test_a_relu_comes_back_where_something_may_be_negative(before: str, clipped: int) -> None:
+    values = {"low": np.float32(-1)} if "low" in before else {}
+    proto = network(f"{HEAD} {{ {before} {CUT} y = Neg(d) }}", s=S, z=np.uint8(0), **values)
+    result, _, made = plain_of(proto)
+    assert len(made.clipped) == clipped
+    assert result.max() <= 0
+
+
+@pytest.mark.parametrize("zero", [np.int8(0), np.int8(-127), np.uint8(128), np.uint8(1)])
+def test_a_range_that_holds_negative_numbers_stands_for_no_relu(zero: Any) -> None:
+    proto = network(f"{HEAD} {{ c = Conv(x, w) {CUT} y = Conv(d, w) }}", w=POINT, s=S, z=zero)
+    assert without_qdq(model_of(proto)).clipped == ()
+
+
+def test_an_input_of_the_network_gets_no_relu() -> None:
+    proto = network(f"{HEAD} {{ {CUT.replace('c,', 'x,')} y = Conv(d, w) }}", w=POINT, s=S, z=np.uint8(0))
+    assert without_qdq(model_of(proto)).clipped == ()
