@@ -179,7 +179,7 @@ def print_summary(made: Tuning, html: Path | None) -> None:
             note(text)
     print_fields(
         [
-            ("budget", f"{made.max_drop:g}{made.unit} of {made.metric}"),
+            ("budget", f"{made.budget} of {made.metric}"),
             ("samples", f"{made.samples[0]:,} to tune on, {made.samples[1]:,} held out"),
             ("evaluations", str(made.evaluations)),
             ("time", f"{made.seconds:.1f} s"),
@@ -197,7 +197,7 @@ def print_summary(made: Tuning, html: Path | None) -> None:
     for path in (*made.files, *([html] if html else [])):
         print(f"wrote  {path}")
     if not made.within_budget:
-        warn(f"over the budget of {made.max_drop:g}{made.unit}")
+        warn(f"over the budget of {made.budget}")
 
 
 def trial_row(trial: Trial, made: Tuning) -> tuple[str, ...]:

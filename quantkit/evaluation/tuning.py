@@ -157,6 +157,11 @@ class Tuning(Shown):
         return " points" if self.share else ""
 
     @property
+    def budget(self) -> str:
+        """`0.5 points`, `1 point`, `0.01`."""
+        return f"{self.max_drop:g}{' point' if self.share and self.max_drop == 1 else self.unit}"
+
+    @property
     def verdict(self) -> str:
         """What was chosen, what it loses on the held-out part, and whether that is in the budget."""
         recipe, tuned = self.chosen.recipe, self.tuned
@@ -168,7 +173,7 @@ class Tuning(Shown):
         found = (
             f"{recipe.rule}, {recipe.repairs_text() or 'no repairs'}, {stays}: {lost}{self.interval(tuned)}{untuned}"
         )
-        inside = f"That is {'within' if self.within_budget else 'over'} the budget of {self.max_drop:g}{self.unit}"
+        inside = f"That is {'within' if self.within_budget else 'over'} the budget of {self.budget}"
         return f"{found}. {inside}{self.doubt}."
 
     @property
@@ -192,7 +197,7 @@ class Tuning(Shown):
     def _view_(self) -> Sequence[Block]:
         head = ("step", "rule, repairs, layers", "SQNR dB", "drop", "95 % interval", "outcome")
         kept = [f"in float: {', '.join(self.chosen.recipe.kept)}"] if self.chosen.recipe.kept else []
-        budget = f"at most {self.max_drop:g}{self.unit} of {self.metric} lost"
+        budget = f"at most {self.budget} of {self.metric} lost"
         return (
             f"{self.model}, tuned on {self.samples[0]:,} samples: {budget}",
             Table(head, [trial_row(trial) for trial in self.trials], frozenset({0, 1, 5})),

@@ -86,7 +86,7 @@ def tuning_page(found: Tuning) -> str:
         *deeper(tuning.ranked(found), None),
         provenance_section(found.provenance, files_of(report)),
     ]
-    subtitle = f"{found.metric}, at most {found.max_drop:g}{found.unit} lost"
+    subtitle = f"{found.metric}, at most {found.budget} lost"
     return Page(f"Tuned: {found.model}", subtitle, tuning.verdict_of(found), tuple(filter(None, sections))).html()
 
 

@@ -41,7 +41,8 @@ def verdict_of(evaluation: Evaluation) -> Verdict:
     status, badge = "", ""
     judged = [m for m in evaluation.candidates if m.difference is not None]
     if evaluation.max_drop is not None and judged:
-        budget = f"{evaluation.max_drop:g} {unit_of(evaluation)}"
+        unit = "point" if evaluation.share and evaluation.max_drop == 1 else unit_of(evaluation)
+        budget = f"{evaluation.max_drop:g} {unit}"
         over = [m for m in judged if m.difference and not m.difference.value <= evaluation.max_drop]
         status = "over" if over else "within"
         badge = f"over the budget of {budget}" if over else f"within the budget of {budget}"

@@ -27,7 +27,7 @@ def verdict_of(tuning: Tuning) -> Verdict:
         (f"{tuning.evaluations:,}", "evaluation" if tuning.evaluations == 1 else "evaluations"),
         (seconds(tuning.seconds), "to tune"),
     )
-    budget = f"the budget of {tuning.max_drop:g}{tuning.unit}"
+    budget = f"the budget of {tuning.budget}"
     badge = f"within {budget}" if within else f"over {budget}"
     return Verdict((tuning.verdict,), "within" if within else "over", badge, figures, tuning.notes)
 

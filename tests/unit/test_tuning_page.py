@@ -83,6 +83,7 @@ def test_every_way_is_told_with_its_reason() -> None:
 def test_the_budget_is_judged_on_the_part_held_out() -> None:
     assert "within the budget of 0.5 points" in sound(tuning_page(tuning())).text
     lost = replace(TAKEN.figure, drop=0.7)  # type: ignore[type-var]
+    assert "within the budget of 1 point." in sound(tuning_page(tuning(max_drop=1.0))).text
     assert "over the budget of 0.5 points" in sound(tuning_page(tuning(tuned=lost))).text
 
 
