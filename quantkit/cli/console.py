@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -24,7 +25,7 @@ def print_json(document: Any) -> None:
 
 def print_error(error: QuantkitError, *, as_json: bool) -> None:
     """The error on standard error; as JSON on standard output too, where a program listens."""
-    print(f"quantkit: {error}", file=sys.stderr)
+    say(f"quantkit: {error}")
     if as_json:
         kind = type(error).__name__
         print_json({"error": {"kind": kind, "problem": error.problem, "remedy": error.remedy}})
@@ -32,12 +33,18 @@ def print_error(error: QuantkitError, *, as_json: bool) -> None:
 
 def warn(text: str) -> None:
     """A warning on standard error."""
-    print(wrapped(f"warning: {text}", sys.stderr, indent=9), file=sys.stderr)
+    say(wrapped(f"warning: {text}", sys.stderr, indent=9))
 
 
 def note(text: str) -> None:
     """A remark on standard error."""
-    print(wrapped(text, sys.stderr), file=sys.stderr)
+    say(wrapped(text, sys.stderr))
+
+
+def say(text: str) -> None:
+    """A line on standard error. Where it goes nowhere, standard output and the exit code stay what they are."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def print_sentence(text: str) -> None:

@@ -39,31 +39,44 @@ class ImageFolder:
 
 def list_images(root: Path) -> ImageFolder:
     """All images below `root`, recursively, through links too; hidden files and folders are passed over. DataError."""
-    found = list(files_below(root, ""))
+    found = list(files_below(root))
     names = tuple(sorted(name for name in found if os.path.splitext(name)[1].lower() in SUFFIXES))
     return ImageFolder(root, names, len(found) - len(names))
 
 
-def files_below(folder: Path, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Every file below a folder, by its path from there with `/`. Links are followed, but for those that lead to a
-    folder they lie in: `above` are device and inode of the folders around this one. DataError."""
+def files_below(folder: Path) -> Iterator[str]:
+    """Every file below a folder, by its path from there with `/`. Links are followed, but no folder is read twice: a
+    link to one that lies in `folder` is passed over, and so is one to a folder around it. DataError."""
+    return walked(folder, "", folder.resolve(), set())
+
+
+def walked(folder: Path, prefix: str, home: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """The files below a folder, with `prefix`. seen: device and inode of the folders that were read."""
     try:
         own = os.stat(folder)
-        around = (*above, (own.st_dev, own.st_ino))
-        if around[-1] in above:
+        if (own.st_dev, own.st_ino) in seen:
             return
+        seen.add((own.st_dev, own.st_ino))
         with os.scandir(folder) as entries:  # many times quicker than pathlib, which asks for each file on its own
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    yield from files_below(folder / entry.name, f"{prefix}{entry.name}/", around)
-                elif entry.is_file():
-                    yield prefix + entry.name
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                path = folder / entry.name
+                if not (entry.is_symlink() and is_read_anyway(path.resolve(), home)):
+                    yield from walked(path, f"{prefix}{entry.name}/", home, seen)
+            elif entry.is_file():
+                yield prefix + entry.name
     except OSError as error:
         raise DataError(
             f"{error.filename or folder}: {error.strerror or error}", remedy="make it readable, or move it away"
         ) from None
+
+
+def is_read_anyway(real: Path, home: Path) -> bool:
+    """Whether a linked folder lies in the data folder, or around it."""
+    return real == home or home in real.parents or real in home.parents
 
 
 class ImageSamples:

@@ -167,9 +167,8 @@ class Tuning(Shown):
         recipe, tuned = self.chosen.recipe, self.tuned
         whole = "everything quantized" + (" but what is excluded" if self.excluded else "")
         stays = f"{len(recipe.kept)} of {self.layers} layers in float" if recipe.kept else whole
-        verb = "gains" if tuned.drop < 0 else "loses"
-        untuned = "" if recipe == self.trials[0].recipe else f", untuned {points(self.untuned.drop)}"
-        lost = f"{verb} {points(abs(tuned.drop))}{self.unit} of {self.metric} on {self.samples[1]:,} held-out samples"
+        untuned = "" if recipe == self.trials[0].recipe else f"; untuned it {moved(self.untuned.drop)}"
+        lost = f"{moved(tuned.drop)}{self.unit} of {self.metric} on {self.samples[1]:,} held-out samples"
         found = (
             f"{recipe.rule}, {recipe.repairs_text() or 'no repairs'}, {stays}: {lost}{self.interval(tuned)}{untuned}"
         )
@@ -182,7 +181,7 @@ class Tuning(Shown):
         if self.within_budget:
             if not self.held:
                 return ", but on the tuning part it was over it or too near: do not rely on it"
-            return "" if self.tuned.high <= self.max_drop else ", but perhaps by chance: more samples would tell"
+            return "" if not self.tuned.high > self.max_drop else ", but perhaps by chance: more samples would tell"
         if self.held:
             return ", although the tuning part held it: measure on more samples"
         if any(trial.outcome.endswith(NONE_LEFT) for trial in self.trials):
@@ -191,7 +190,7 @@ class Tuning(Shown):
 
     def interval(self, figure: Figure) -> str:
         """` (95 %: −0.1 … 0.3)`, of what is gained where that is a gain."""
-        low, high = (-figure.high, -figure.low) if figure.drop < 0 else (figure.low, figure.high)
+        low, high = (-figure.high, -figure.low) if round(figure.drop, 2) < 0 else (figure.low, figure.high)
         return "" if math.isnan(figure.low) else f" (95 %: {points(low)} … {points(high)})"
 
     def _view_(self) -> Sequence[Block]:
@@ -203,6 +202,11 @@ class Tuning(Shown):
             Table(head, [trial_row(trial) for trial in self.trials], frozenset({0, 1, 5})),
             Remarks([self.verdict, *kept, *self.notes]),
         )
+
+
+def moved(drop: float) -> str:
+    """`loses 0.12`, `gains 0.30`."""
+    return f"{'gains' if round(drop, 2) < 0 else 'loses'} {points(abs(drop))}"
 
 
 def points(value: float) -> str:

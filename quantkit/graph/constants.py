@@ -86,7 +86,7 @@ def formed_weights(model: Model) -> dict[str, onnx.TensorProto]:
             continue
         room -= values.nbytes
         name = node.output[0]
-        found[name] = known[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        found[name] = known[name] = numpy_helper.from_array(np.array(values, order="C"), name)
     return found
 
 

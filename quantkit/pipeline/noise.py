@@ -68,6 +68,8 @@ class Noise:
 
     outputs: float
     local: float = 0.0
+    each: Mapping[str, float] = field(default_factory=dict)
+    """The same of every output."""
 
     @property
     def db(self) -> float:
@@ -122,7 +124,8 @@ class Measuring:
 
     def _found(self, candidate: Candidate, sums: Sums) -> Noise:
         local = sums.ratio([candidate.pair[0]]) if candidate.pair else 0.0
-        return Noise(sums.ratio([output_key(name) for name in self.outputs]), local)
+        each = {name: sums.ratio([output_key(name)]) for name in self.outputs}
+        return Noise(sum(each.values()) / len(each), local, each)
 
     def _run_block(
         self,

@@ -184,14 +184,14 @@ def quantize(
         chosen(options.exclude, network, "--exclude"),
         chosen(options.include, network, "--include"),
     )
-    origin = Given(statistics, table, None if data is None else Data(data, preprocess, options.data).of(source))
+    origin = Given(statistics, table, to_run(source, data, preprocess, options.data), preprocess)
     fixed = prepared(source, network, origin, options, choices, phase)
     gone = tuple(plain.folded)
     del plain, network  # repaired weights are a second copy, and the first is not needed any more
     source = replace(source, proto=fixed.network.proto)
     phase("inserting Q/DQ")
-    made = with_qdq(fixed.network, fixed.scales.scales, choices, form)
     scales = fixed.scales
+    made = with_qdq(fixed.network, scales.scales, choices, form)
     proto, notes = finished(source, made, scales, options, tuple(fixed.done))
     notes += fixed.notes + shared_notes(scales, made.pairs)
     notes += left_out(origin.data.unreadable) if origin.data else ()
@@ -221,6 +221,13 @@ class Given:
     statistics: str | os.PathLike[str] | Statistics | None
     table: str | os.PathLike[str] | None
     data: Data | None
+    preprocess: str | Path | Preprocess | None = None
+    """As it was asked for."""
+
+
+def to_run(source: Model, data: Any, preprocess: str | Path | Preprocess | None, options: DataOptions) -> Data | None:
+    """The data that a network may be run on, where there is some."""
+    return None if data is None else Data(data, preprocess, options).of(source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +259,7 @@ def prepared(
     said: tuple[str, ...] = ()
     if options.repairs is None and given.data is not None:
         chosen = weighed(network, known, given.data, choices, options.rule, phase)
-        made, said = chosen.made, (chosen.text,) if chosen.text else ()
+        made, said = chosen.made, (chosen.text,)
     else:
         made = repaired(network, known, names, given.data, choices, phase)
     if made.collected_again and given.statistics is not None:
@@ -268,7 +275,7 @@ def known_statistics(
     if given.statistics is not None:
         found = statistics_for(source, given.statistics)
         if given.data is not None:
-            refuse_other_preprocess(found, source, given.data.preprocess, given.data.source)
+            refuse_other_preprocess(found, source, given.preprocess, given.data.source)
         return found
     if given.data is None:
         raise UsageError(

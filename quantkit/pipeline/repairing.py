@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from quantkit.data import DataOptions, open_data
+from quantkit.data.opening import whole_batches
 from quantkit.errors import UsageError
 from quantkit.graph import Choices, Model, Plan, planned, write_model
 from quantkit.job.options import CalibrateOptions
@@ -183,7 +184,7 @@ def observer(network: Model, data: Data) -> Callable[[Sequence[str]], Iterator[B
     def observe(names: Sequence[str]) -> Iterator[Batch]:
         from quantkit.backends.onnxruntime import OnnxRuntimeSession
 
-        limit = min(data.options.limit or ROUNDING_SAMPLES, ROUNDING_SAMPLES)
+        limit = whole_batches(min(data.options.limit or ROUNDING_SAMPLES, ROUNDING_SAMPLES), network.inputs)
         spec = data.preprocess
         assert isinstance(spec, Preprocess)
         feed, _ = open_data(data.source, network.inputs, spec, replace(data.options, limit=limit))

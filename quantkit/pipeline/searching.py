@@ -131,8 +131,7 @@ class Search:
         if most < 1:
             self._notes.append(f"{self._limits.most:.0%} of {layers} layers are none: no layer is kept in float")
             return False
-        self._ranking, by = self._maker.ranking(base, most)
-        self._ranked = Ranked(base, self._maker.proxies[base], self._maker.samples)
+        self._ranking, by, self._ranked = self._maker.ranking(base, most)
         self._notes.append(f"layers are ranked by {by}, on top of {base.text()}")
         nodes = [layer.node for layer in self._ranking]
         high = self._allowed(base, nodes, most, layers)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from quantkit.data import DataOptions, open_data
+from quantkit.data.opening import whole_batches
 from quantkit.evaluation.sensitivity import LayerError
-from quantkit.evaluation.tuning import Recipe
+from quantkit.evaluation.tuning import Ranked, Recipe
 from quantkit.graph import Model, WeightForm, folded
 from quantkit.graph.selecting import node_names
 from quantkit.graph.variants import QuantizedLayer, Variants
@@ -80,7 +81,7 @@ class Maker:
 
     def __init__(self, source: Source, phase: Any = lambda _: None) -> None:
         self.source, self._phase = source, phase
-        limited = replace(source.data_options, limit=SAMPLES)
+        limited = replace(source.data_options, limit=whole_batches(SAMPLES, source.model.inputs))
         feed, _ = open_data(source.data, source.model.inputs, source.preprocess, limited)
         self._measuring = Measuring(source.model, feed)
         self._made: dict[tuple[Recipe, WeightForm | None], Quantization] = {}
@@ -158,9 +159,9 @@ class Maker:
         total = sum(every.values())
         return sum(count for node, count in every.items() if node not in still) / total if total else 0.0
 
-    def ranking(self, recipe: Recipe, most: int) -> tuple[tuple[LayerError, ...], str]:
-        """The layers that can be named, worst first, and by what: by their noise alone or by what leaving them out
-        gains, whichever leaves less noise when the first `most` of them are float."""
+    def ranking(self, recipe: Recipe, most: int) -> tuple[tuple[LayerError, ...], str, Ranked]:
+        """The layers that can be named, worst first; by what: by their noise alone or by what leaving them out gains,
+        whichever leaves less noise when the first `most` of them are float; and on what: before weights are rounded."""
         before_rounding = replace(recipe, repairs=tuple(name for name in recipe.repairs if name != "round"))
         variants = Variants(self.model(before_rounding, WeightForm.FLOAT))
         found = ranked(self._measuring, variants, {}, {}, self._phase)
@@ -174,4 +175,4 @@ class Maker:
         }
         noise = self._measuring.noise(candidates)
         best = min(orders, key=lambda name: noise[name].outputs)
-        return tuple(orders[best]), best
+        return tuple(orders[best]), best, Ranked(before_rounding, found.all_db, self.samples)

@@ -134,7 +134,7 @@ def exclusion_text(tuning: Tuning) -> str:
     """The nodes that stay float, and why. OutputError where a name does not fit into a line."""
     kept = tuning.chosen.recipe.kept
     known = {layer.node: layer for layer in tuning.ranking}
-    more = ", besides those excluded" if tuning.excluded else ""
+    more = f", and {len(tuning.excluded)} nodes that were excluded" if tuning.excluded else ""
     lines = [
         f"# nodes that stay float: {len(kept)} of {tuning.layers} layers{more}",
         f"# made by quantkit {__version__} tune, of {tuning.model}: {tuning.metric}, at most {tuning.max_drop:g} lost",

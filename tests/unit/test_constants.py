@@ -166,3 +166,27 @@ def test_weights_outside_the_model(tmp_path: Path) -> None:
 
 def test_every_operator_is_looked_at() -> None:
     assert {step.op_type for steps in STEPS.values() for step in steps} == FORMING
+
+
+def test_a_number_stays_a_number() -> None:
+    """A scalar has no dimensions before and behind: Concat and Resize count them."""
+    proto = network(
+        [
+            node("Cast", ["half"], ["single"], to=TensorProto.FLOAT),
+            node("Mul", ["x", "single"], ["m"]),
+            node("Unsqueeze", ["single", "axes"], ["listed"]),
+            node("Concat", ["listed", "one"], ["both"], axis=0),
+            node("ReduceSum", ["both"], ["sum"], keepdims=0),
+            node("Add", ["m", "sum"], ["y"]),
+        ],
+        half=np.array(0.5, np.float16),
+        axes=np.array([0]),
+        one=np.ones(1, np.float32),
+    )
+    before = computed(proto)
+    made = with_constants(model_of(proto))
+    onnx.checker.check_model(made, full_check=True)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in made.graph.initializer}
+    assert shapes["single"] == ()
+    assert shapes["listed"] == (1,)
+    np.testing.assert_array_equal(computed(made), before)

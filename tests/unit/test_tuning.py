@@ -18,7 +18,7 @@ from quantkit.data import DataOptions
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.evaluation.paired import of_binary
 from quantkit.evaluation.sensitivity import LayerError
-from quantkit.evaluation.tuning import Figure, Point, Recipe, Trial, Tuning, document, trial_row
+from quantkit.evaluation.tuning import Figure, Point, Ranked, Recipe, Trial, Tuning, document, trial_row
 from quantkit.evaluation.value import Difference, Evaluation, Kind, ModelScore
 from quantkit.graph import Model
 from quantkit.pipeline import front, judging
@@ -228,8 +228,9 @@ class FakeMaker:
     def weights_in_float(self, recipe: Recipe) -> float:
         return len(recipe.kept) / len(NODES)
 
-    def ranking(self, *_: Any) -> tuple[tuple[LayerError, ...], str]:
-        return tuple(LayerError(n, "Conv", 20.0, 20.0, 0.0, 0.1, 20.0, 1) for n in NODES), "noise alone"
+    def ranking(self, recipe: Recipe, _: int) -> tuple[tuple[LayerError, ...], str, Ranked]:
+        layers = tuple(LayerError(n, "Conv", 20.0, 20.0, 0.0, 0.1, 20.0, 1) for n in NODES)
+        return layers, "noise alone", Ranked(recipe, 20.0, 64)
 
 
 class FakeJudge:
@@ -475,7 +476,7 @@ def tuning_of(tuned: Figure, *, held: bool = True) -> Tuning:
 def test_the_verdict_tells_of_chance_and_of_gains(drop: float, error: float) -> None:
     made = tuning_of(lost(drop, error))
     assert ("perhaps by chance" in made.verdict) == (made.tuned.high > 0.5)
-    assert ("gains" in made.verdict) == (drop < 0)
+    assert ("gains" in made.verdict) == (round(drop, 2) < 0)
     assert "loses −" not in made.verdict
 
 
