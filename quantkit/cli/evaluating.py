@@ -194,7 +194,7 @@ def told(metric: str, value: float | None) -> str:
     """The figure of a metric that nothing is decided by."""
     from quantkit.evaluation.rendering import figure
 
-    return figure(value, re.fullmatch(r"top\d+", metric) is not None)
+    return figure(value, re.fullmatch(r"top\d+(@.+)?", metric) is not None)
 
 
 def speeds(made: Evaluation) -> list[tuple[str, str]]:

@@ -54,7 +54,7 @@ class Metric(Protocol):
 
 def metric_name(name: str) -> str:
     """`top1` as people write it: `top-1`."""
-    return re.sub(r"^top(\d+)$", r"top-\1", name)
+    return re.sub(r"^top(\d+)(?=$|@)", r"top-\1", name)
 
 
 def metric_named(text: str, outputs: Sequence[str]) -> Callable[[], Metric]:

@@ -80,18 +80,36 @@ class Wanted:
 
 def settled(subjects: Sequence[Subject], first: Outputs, portion: Portion, feed: Feed, wanted: Wanted) -> Scoring:
     """What is measured, now that the outputs are known. DataError, UsageError."""
-    names = wanted.metrics or DEFAULT_METRICS
+    names = tuple(dict.fromkeys(wanted.metrics or DEFAULT_METRICS))
     at = next((text.partition("@")[2] for text in names if "@" in text), "") or None
     scores = scores_among(first, portion.samples, at)
     labels = labels_for(scores, first, portion, feed, wanted)
     makers: list[Callable[[], Metric]] = []
     if labels is not None:
-        makers = [metric_named(text, list(first)) for text in names]
+        makers = told_apart(names, [metric_named(text, list(first)) for text in names])
     scoring = begun(subjects, first, scores, makers, labels)
     if scores is None and labels is None and not wanted.options.without_labels:
         fitting = holding_scores(first, portion.samples)
         scoring.undecided = fitting if len(fitting) > 1 else ()
     return scoring
+
+
+def told_apart(texts: Sequence[str], makers: Sequence[Callable[[], Metric]]) -> list[Callable[[], Metric]]:
+    """Makers of metrics of different names: those that would share one, of several outputs, are called as asked for."""
+    names = [make().name for make in makers]
+
+    def called(make: Callable[[], Metric], text: str) -> Callable[[], Metric]:
+        def made() -> Metric:
+            metric = make()
+            metric.name = text
+            return metric
+
+        return made
+
+    return [
+        make if names.count(name) == 1 else called(make, text)
+        for make, name, text in zip(makers, names, texts, strict=True)
+    ]
 
 
 def unmeasurable(outputs: Outputs, fitting: Sequence[str]) -> UsageError:

@@ -27,7 +27,7 @@ from quantkit.report.wording import (
 NARROW = 350.0
 LEAST = 1.0
 """Points that an axis of quality spans at least."""
-SHARES = re.compile(r"top-?\d+|accuracy")
+SHARES = re.compile(r"(top-?\d+|accuracy)(@.+)?")
 """Metrics that are shares whatever the difference is about."""
 
 

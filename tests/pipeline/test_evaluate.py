@@ -478,6 +478,10 @@ def test_several_outputs_of_class_scores_are_named(command: Any, data: Path, tmp
     assert "--metric top1@main" in caught.value.remedy
     made = evaluate(pair, data, metrics="top1@main")
     assert made.reference.metrics["top1"] == 0.9
+    made = evaluate(pair, data, metrics=("top1@main", "top1@aux", "top2@main", "top1@main"))
+    assert list(made.reference.metrics) == ["top1@main", "top1@aux", "top2"]
+    assert made.reference.metrics["top1@main"] == 0.9 != made.reference.metrics["top1@aux"]
+    assert made.metric == "top1@main"
     made = evaluate(pair, data, options=EvaluateOptions(without_labels=True))
     assert "no labels: errors of outputs only" in made.notes
 
