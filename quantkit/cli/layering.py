@@ -130,7 +130,7 @@ def refuse_idle(settings: dict[str, Any], writes: bool, parity: bool) -> None:
 
 def collected(model: Path, settings: dict[str, Any], *, keeps: bool) -> dict[str, Any]:
     """The arguments of `quantkit.layers`. UsageError."""
-    from quantkit.cli.quantizing import statistics_beside
+    from quantkit.cli.quantizing import scales_beside
     from quantkit.data import DataOptions
     from quantkit.pipeline.exclusions import from_files
     from quantkit.pipeline.layers import LayersOptions
@@ -139,7 +139,7 @@ def collected(model: Path, settings: dict[str, Any], *, keeps: bool) -> dict[str
         settings[name] = from_files(settings[name])
     statistics, table, against = (settings.pop(name) for name in ("stats", "table", "against"))
     if statistics is None and table is None and against is None:
-        statistics = statistics_beside(model, needed=True)
+        statistics, table = scales_beside(model, needed=True)
     data, preprocess = settings.pop("data"), settings.pop("preprocess")
     if keeps and settings["keep"] is None and settings["keep_db"] is None:
         settings["keep"] = KEPT

@@ -72,7 +72,7 @@ stats = click.option(
     "--stats",
     metavar="PATH",
     type=a_path,
-    help="Statistics. Default: MODEL.stats.safetensors beside the model.",
+    help="Statistics. Default: MODEL.stats.safetensors beside the model, else the table MODEL.calib.",
 )
 table = click.argument("table", metavar="TABLE", type=a_path)
 

@@ -106,14 +106,14 @@ def quantize(
     from quantkit.pipeline.quantize import quantize as run
     from quantkit.pipeline.repairing import parse_repairs
 
+    if stats is None and table is None:
+        stats, table = scales_beside(model, needed=data is None)
     refuse_idle(table is not None, data is not None)
     for name in ("exclude", "include"):
         settings[name] = from_files(settings[name])
     repair = settings.pop("repair")
     settings["repairs"] = None if repair is None else parse_repairs(repair)
     settings["data"] = DataOptions(limit=settings.pop("limit"), skip_corrupt=bool(settings.pop("skip_corrupt")))
-    if stats is None and table is None:
-        stats = statistics_beside(model, needed=data is None)
     target = output or model.with_name(f"{model.stem}.int8.onnx")
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
         made = run(
@@ -142,17 +142,20 @@ def refuse_idle(table: bool, data: bool) -> None:
             raise UsageError(f"--{name.replace('_', '-')} has no effect: {why}", remedy="leave it out")
 
 
-def statistics_beside(model: Path, *, needed: bool) -> Path | None:
-    """The statistics that `calibrate` wrote beside a model. UsageError where there are none, and they are `needed`."""
-    path = model.with_name(f"{model.stem}.stats.safetensors")
-    if not path.exists():
-        if not needed:
-            return None
-        raise UsageError(
-            f"there are no statistics of {model}: no {path.name} beside it, no --stats, no --table",
-            remedy=f"quantkit calibrate --data … {model} makes them",
-        )
-    return path
+def scales_beside(model: Path, *, needed: bool) -> tuple[Path | None, Path | None]:
+    """What `calibrate` wrote beside a model: statistics, else, where they are `needed`, the table, which TensorRT's
+    calibrators write alone. UsageError where neither is there, or the table does not do for a --rule."""
+    path, table = model.with_name(f"{model.stem}.stats.safetensors"), model.with_name(f"{model.stem}.calib")
+    if path.exists() or not needed:
+        return path if path.exists() else None, None
+    chosen = click.get_current_context().get_parameter_source("rule") is ParameterSource.COMMANDLINE
+    if table.exists() and not chosen:
+        return None, table
+    why = f"{table.name} is one table, of one rule" if table.exists() else "no --stats, no --table"
+    raise UsageError(
+        f"there are no statistics of {model}: no {path.name} beside it, {why}",
+        remedy=f"quantkit calibrate --backend onnxruntime --data … {model} makes them",
+    )
 
 
 def print_summary(made: Quantization) -> None:

@@ -23,6 +23,7 @@ class CalibrateOptions:
     tensorrt_version: str | None = None
     """For example `10.13.3`; by default the installed library's, else `DEFAULT_VERSION`."""
     backend: str = "auto"
+    """`onnxruntime`, `tensorrt`, or `auto`: TensorRT where a table is written and TensorRT and a GPU are there."""
     provider: str = "cpu"
     max_memory: int = DEFAULT_MEMORY
     """Bytes of activations that are held at once."""

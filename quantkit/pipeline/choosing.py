@@ -30,9 +30,10 @@ def chosen_backend(
 ) -> tuple[str, tuple[str, ...]]:
     """`tensorrt` or `onnxruntime`, and what the user should know about the choice.
 
-    `auto` takes TensorRT where it is 8.6 … 10.x, a GPU is there, and TensorRT can do what is asked for; a table that
-    is there already decides, so that it can be reused. BackendError, UsageError where TensorRT was asked for and
-    cannot.
+    `auto` takes TensorRT where a table is written, TensorRT is 8.6 … 10.x, a GPU is there, and TensorRT can do what is
+    asked for; a table that is there already decides, so that it can be reused. Where nothing is written it is
+    statistics that the caller is after, and those TensorRT does not give. BackendError, UsageError where TensorRT was
+    asked for and cannot.
     """
     if options.backend == "onnxruntime":
         return "onnxruntime", ()
@@ -42,11 +43,11 @@ def chosen_backend(
             raise UsageError(f"TensorRT's calibrators {beyond}", remedy=ONE_PASS)
         refuse_without_calibrators()
         return "tensorrt", ()
-    if options.backend == "auto" and options.provider != "cpu":
+    if output is None or options.provider != "cpu":
         return "onnxruntime", ()
     if not has_driver():  # without looking further, which would take time
         return "onnxruntime", ()
-    known = None if output is None or options.force else read_provenance(provenance_path(Path(output)))
+    known = None if options.force else read_provenance(provenance_path(Path(output)))
     if known is not None and known.run is not None and backend_kind(known.run.backend) != "tensorrt":
         return "onnxruntime", ()
     if beyond:

@@ -280,7 +280,7 @@ def known_statistics(
     if given.data is None:
         raise UsageError(
             "scales come from statistics, from a table, or from data; none is given",
-            remedy="quantkit calibrate --data … MODEL makes statistics and a table",
+            remedy="quantkit calibrate --backend onnxruntime --data … MODEL makes statistics and a table",
         )
     phase("collecting statistics")
     return statistics_of(network, given.data), "the data"

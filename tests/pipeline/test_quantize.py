@@ -72,6 +72,17 @@ def test_from_the_statistics_beside_the_model(calibrated: Path, quantkit_command
     assert decibels(exact, ours) > 20
 
 
+def test_from_the_table_beside_the_model_where_a_calibrator_wrote_no_more(
+    calibrated: Path, quantkit_command: Command
+) -> None:
+    Path("net/model.stats.safetensors").unlink()
+    done = quantkit_command("quantize", "net/model.onnx")
+    assert "model.calib verbatim" in done.stdout
+    done = quantkit_command("quantize", "net/model.onnx", "--rule", "best", "--force", code=2)
+    assert "model.calib is one table, of one rule" in done.stderr
+    assert "--backend onnxruntime" in done.stderr
+
+
 def test_json_tells_all_of_it(calibrated: Path, quantkit_json: Callable[..., Any]) -> None:
     told = quantkit_json("quantize", "net/model.onnx", "--rule", "best")
     table = read_table("net/model.calib")

@@ -17,6 +17,7 @@ from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule
 from quantkit.table import Algorithm
 
 ENTROPY: tuple[Rule, ...] = (Entropy(),)
+OUT = "nowhere.calib"
 MISSING = BackendError("TensorRT is not installed", remedy="install it")
 
 
@@ -44,32 +45,39 @@ def options(**settings: Any) -> CalibrateOptions:
 
 def test_whoever_asks_for_onnxruntime_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = machine(monkeypatch)
-    assert chosen_backend(options(backend="onnxruntime"), ENTROPY, None) == ("onnxruntime", ())
+    assert chosen_backend(options(backend="onnxruntime"), ENTROPY, OUT) == ("onnxruntime", ())
     assert asked == []
 
 
 def test_without_a_driver_nothing_else_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = machine(monkeypatch, driver=False)
-    assert chosen_backend(options(), ENTROPY, None) == ("onnxruntime", ())
+    assert chosen_backend(options(), ENTROPY, OUT) == ("onnxruntime", ())
     assert asked == ["driver"]
 
 
 def test_tensorrt_calibrates_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch)
-    backend, (note,) = chosen_backend(options(), ENTROPY, None)
+    backend, (note,) = chosen_backend(options(), ENTROPY, OUT)
     assert backend == "tensorrt"
     assert "--backend onnxruntime" in note
+    assert chosen_backend(options(backend="tensorrt"), ENTROPY, OUT) == ("tensorrt", ())
+
+
+def test_where_nothing_is_written_statistics_are_what_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = machine(monkeypatch)
+    assert chosen_backend(options(), ENTROPY, None) == ("onnxruntime", ())
     assert chosen_backend(options(backend="tensorrt"), ENTROPY, None) == ("tensorrt", ())
+    assert asked == ["TensorRT"]
 
 
 def test_where_tensorrt_is_missing_onnxruntime_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, fault=MISSING)
-    assert chosen_backend(options(), ENTROPY, None) == (
+    assert chosen_backend(options(), ENTROPY, OUT) == (
         "onnxruntime",
         ("onnxruntime calibrates: TensorRT is not installed",),
     )
     with pytest.raises(BackendError) as caught:
-        chosen_backend(options(backend="tensorrt"), ENTROPY, None)
+        chosen_backend(options(backend="tensorrt"), ENTROPY, OUT)
     assert caught.value is MISSING
 
 
@@ -94,21 +102,21 @@ def test_what_the_calibrators_cannot_do(
 ) -> None:
     machine(monkeypatch)
     assert beyond_tensorrt(options(**settings), rules) == problem
-    backend, notes = chosen_backend(options(**settings), rules, None)
+    backend, notes = chosen_backend(options(**settings), rules, OUT)
     if problem is None:
         assert backend == "tensorrt"
         return
     assert (backend, notes) == ("onnxruntime", (f"onnxruntime calibrates: TensorRT's calibrators {problem}",))
     with pytest.raises(UsageError, match="TensorRT's calibrators ") as caught:
-        chosen_backend(options(backend="tensorrt", **settings), rules, None)
+        chosen_backend(options(backend="tensorrt", **settings), rules, OUT)
     assert problem in caught.value.problem
 
 
 def test_a_provider_that_is_asked_for_is_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = machine(monkeypatch)
-    assert chosen_backend(options(provider="cuda"), ENTROPY, None) == ("onnxruntime", ())
+    assert chosen_backend(options(provider="cuda"), ENTROPY, OUT) == ("onnxruntime", ())
     with pytest.raises(UsageError, match="TensorRT's calibrators know no --provider"):
-        chosen_backend(options(backend="tensorrt", provider="cuda"), ENTROPY, None)
+        chosen_backend(options(backend="tensorrt", provider="cuda"), ENTROPY, OUT)
     assert asked == []
 
 
@@ -137,4 +145,4 @@ def test_a_table_that_is_there_decides(
 def test_a_version_that_is_not_the_installed_one_is_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch)
     monkeypatch.setattr("quantkit.tensorrt_version.installed_number", lambda: 8600)
-    assert chosen_backend(options(tensorrt_version="10.3.0"), ENTROPY, None)[0] == "onnxruntime"
+    assert chosen_backend(options(tensorrt_version="10.3.0"), ENTROPY, OUT)[0] == "onnxruntime"
