@@ -6,7 +6,7 @@ from quantkit.graph.folding import Folded, folded
 from quantkit.graph.half import Half, with_half
 from quantkit.graph.inserting import Quantized, WeightForm
 from quantkit.graph.linting import lint
-from quantkit.graph.mending import mend
+from quantkit.graph.mending import mend, with_split_clips
 from quantkit.graph.model import Model, load_model
 from quantkit.graph.placing import Choices, Policy
 from quantkit.graph.propagation import propagated_scales
@@ -43,6 +43,7 @@ __all__ = [
     "weight_deviations",
     "with_half",
     "with_qdq",
+    "with_split_clips",
     "without_qdq",
     "write_model",
 ]

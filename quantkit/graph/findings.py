@@ -22,6 +22,7 @@ RULES: Mapping[str, Severity] = {
     "scale-shape": "error",
     "activation-per-channel": "error",
     "weight-axis": "error",
+    "clip-apart": "error",
     "lone-quantize": "error",
     "lone-dequantize": "error",
     "integer-boundary": "slow",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.blocking import PLACEMENT
+from quantkit.graph.bounded import misread_clips
 from quantkit.graph.findings import Finding, finding
 from quantkit.graph.heads import WEIGHTED
 from quantkit.graph.inserting import TINY, weight_axis
@@ -328,7 +329,19 @@ def is_quantized(reading: Reading, name: str) -> bool:
     return node is not None and node.op_type in MOVING and is_quantized(reading, node.input[0])
 
 
-WHOLE: tuple[Callable[[Reading], Iterator[Finding]], ...] = (integer_operators,)
+def clips_apart(reading: Reading) -> Iterator[Finding]:
+    """Clips that TensorRT 8.6 applies to integers."""
+    for node in misread_clips(reading):
+        yield finding(
+            "clip-apart",
+            place(node),
+            f"no INT8 layer makes {node.input[0]!r}: TensorRT 8.6 quantizes before this Clip, and clips the integers",
+            "write it as Relu and Min, or quantize what makes its input",
+            fixable=True,
+        )
+
+
+WHOLE: tuple[Callable[[Reading], Iterator[Finding]], ...] = (integer_operators, clips_apart)
 Rule = Callable[[Reading, Carrier], Iterator[Finding]]
 
 

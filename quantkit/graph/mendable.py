@@ -5,6 +5,7 @@ uint8, zero point 128   int8, zero point 0: q − 128, the same numbers
 scale 0                 the least normal number, where all that it applies to is stored, and zero
 zero point of 0         int8, one for every scale
 equal pairs             one
+a Clip apart            Relu (Max) and Min: the same numbers
 """
 
 from __future__ import annotations

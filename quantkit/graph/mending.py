@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.blocking import parameters, quantized_groups
+from quantkit.graph.bounded import misread_clips, split
 from quantkit.graph.findings import Finding
 from quantkit.graph.inserting import fresh, names_of
 from quantkit.graph.linting import findings_of, zero_form
 from quantkit.graph.mendable import MIDDLE, bias_values, is_free, is_shifted_int8, zero_scales
 from quantkit.graph.model import Model
 from quantkit.graph.opsets import LEAST_IR
-from quantkit.graph.qdq import Carrier, Reading, Step, read_qdq
+from quantkit.graph.qdq import Carrier, Reading, Step, place, read_qdq
 from quantkit.graph.tensors import outer_names
 
 if TYPE_CHECKING:
@@ -62,7 +63,23 @@ def without(reading: Reading) -> onnx.ModelProto:
     for groups in quantized_groups(reading).values():
         for first, *others in groups:
             edit.share(first, [step for step in others if step.result not in reading.held])
+    for node in misread_clips(reading):
+        edit.split(node)
     return edit.result()
+
+
+def with_split_clips(model: Model) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The network without the Clips that TensorRT 8.6 computes wrongly, and their names; the same one without any."""
+    if not any(node.op_type == "Clip" for node in model.proto.graph.node):
+        return model.proto, ()
+    reading = read_qdq(model)
+    clips = list(misread_clips(reading))
+    if not clips:
+        return model.proto, ()
+    edit = Edit(reading)
+    for node in clips:
+        edit.split(node)
+    return edit.result(), tuple(place(node) for node in clips)
 
 
 class Edit:
@@ -75,6 +92,8 @@ class Edit:
         """(first output of a node, place) → the name that it reads now."""
         self._renamed: dict[str, str] = {}
         self._dropped: set[str] = set()
+        self._split: dict[str, float] = {}
+        """Output of a Clip → its lower bound."""
         self._retyped: set[str] = set()
         self._added: list[onnx.TensorProto] = []
         self._known: dict[tuple[str, bytes, tuple[int, ...], str], str] = {}
@@ -129,6 +148,12 @@ class Edit:
             self._drop(step)
             self._renamed[step.result] = first.result
 
+    def split(self, clip: onnx.NodeProto) -> None:
+        """Two nodes take the place of a Clip."""
+        low = self._reading.values(clip.input[1])
+        assert low is not None
+        self._split[clip.output[0]] = float(low.item())
+
     def result(self) -> onnx.ModelProto:
         """The edited copy, without stored tensors that nothing reads any more."""
         copy = type(self._reading.model.proto)()
@@ -143,7 +168,9 @@ class Edit:
             for k, name in enumerate(node.input):
                 node.input[k] = self._inputs.get((node.output[0], k), self._renamed.get(name, name))
         del graph.node[:]
-        graph.node.extend(nodes)
+        for node in nodes:
+            low = self._split.get(node.output[0])
+            graph.node.extend([node] if low is None else split(node, low, self._names))
         graph.initializer.extend(self._added)
         sweep(graph, before, self._retyped)
         return copy

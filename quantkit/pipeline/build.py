@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantkit._version import __version__
@@ -27,7 +27,7 @@ from quantkit.engine_record import (
     record_path,
 )
 from quantkit.errors import OutputError, StaleError, TableError, UsageError
-from quantkit.graph import Model, has_qdq, load_model
+from quantkit.graph import Model, has_qdq, lint, load_model
 from quantkit.job.reuse import REMEDY, refuse_changed
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
 from quantkit.table import CalibrationTable, read_table, table_bytes
@@ -133,6 +133,7 @@ def build(
         timing_cache=read_cache(cache),
         phase=phase,
     )
+    made = replace(made, warnings=(*made.warnings, *clip_warnings(loaded, made.version)))
     files = {path: made.plan}
     used = scales
     if scales and made.covered and table_bytes(made.covered.table) != table_bytes(scales.table):
@@ -151,6 +152,17 @@ def build(
     if scales and scales.provenance is None:
         notes.append(f"nothing tells which network {scales.path} was made for; its tensors' names are this one's")
     return BuiltEngine(path, record, line, False, tuple(notes))
+
+
+def clip_warnings(model: Model, version: str) -> tuple[str, ...]:
+    """Of a Q/DQ network, the Clips that TensorRT 8 computes wrongly."""
+    if not has_qdq(model) or not version.startswith("8."):
+        return ()
+    return tuple(
+        f"TensorRT {version} computes Clip {found.where} wrongly, behind a float layer: quantkit lint --fix mends that"
+        for found in lint(model)
+        if found.rule == "clip-apart"
+    )
 
 
 def refuse_replacing(written: Sequence[Path], model: Path, scales: Scales | None) -> None:

@@ -28,6 +28,7 @@ from quantkit.graph import (
     saved_files,
     with_half,
     with_qdq,
+    with_split_clips,
     write_model,
 )
 from quantkit.graph.quantizing import opset_of
@@ -315,7 +316,10 @@ def finished(
     source: Model, made: Quantized, scales: Scales, options: QuantizeOptions, repairs: tuple[str, ...]
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The network as it is written: in FP16 where that is asked for, with its provenance."""
-    proto, notes = made.proto, []
+    proto, clips = with_split_clips(replace(source, proto=made.proto, sha256=""))
+    notes = [
+        f"Clip {name} is written as Relu and Min: without INT8 before it TensorRT 8.6 clips integers" for name in clips
+    ]
     if is_half(source):
         notes.append("scales were rounded to float16, the type of the tensors, by 0.05 % at most")
     if options.fp16:

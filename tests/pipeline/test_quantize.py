@@ -262,6 +262,37 @@ def test_statistics_and_tables_of_another_network(calibrated: Path) -> None:
         quantkit.quantize(other, table="net/model.calib", options=QuantizeOptions(min_coverage=0.0))
 
 
+def bounded_network(folder: Path) -> Path:
+    """Two convolutions with a ReLU6 between them."""
+    random = np.random.default_rng(5)
+    text = "(float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { c = Conv(x, v) r = Clip(c, low, high) y = Conv(r, w) }"
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net {text}')
+    proto.graph.node[0].name, proto.graph.node[2].name = "first", "second"
+    stored = {"v": random.normal(size=(4, 3, 1, 1)) * 4, "w": random.normal(size=(4, 4, 1, 1)), "low": 0.0, "high": 6.0}
+    for name, values in stored.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(values), name))
+    onnx.save(proto, folder / "bounded.onnx")
+    return folder / "bounded.onnx"
+
+
+def test_a_clip_behind_a_float_layer_is_written_as_tensorrt_reads_it(tmp_path: Path) -> None:
+    path = bounded_network(tmp_path)
+    batch = {"x": np.random.default_rng(1).normal(size=(32, 3, 8, 8)).astype(np.float32)}
+    statistics = quantkit.calibrate(path, [batch]).statistics
+    whole = quantkit.quantize(path, statistics=statistics)
+    assert [node.op_type for node in whole.proto.graph.node].count("Clip") == 1
+    output = tmp_path / "partly.onnx"
+    partly = quantkit.quantize(path, output, statistics=statistics, options=QuantizeOptions(exclude=("first",)))
+    assert [n for n in partly.notes if "is written as Relu and Min" in n]
+    operators = [node.op_type for node in partly.proto.graph.node]
+    assert ("Clip" in operators, "Relu" in operators, "Min" in operators) == (False, True, True)
+    assert lint(load_model(output)) == ()
+    exact, ours = (on_onnxruntime(f, batch) for f in (path, output))
+    assert decibels(exact, ours) > 30
+    found = quantkit.layers(path, against=output, data=[batch])
+    assert [layer.node for layer in found.layers] == ["second"]
+
+
 def test_nothing_to_take_scales_from(place: Path, quantkit_command: Command) -> None:
     done = quantkit_command("quantize", "net/model.onnx", code=2)
     assert "there are no statistics of net/model.onnx" in done.stderr

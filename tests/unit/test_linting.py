@@ -28,6 +28,7 @@ IMAGE = "(float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y)"
 SAME = "(float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y)"
 PAIR = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)"
 WEIGHT = "k = DequantizeLinear<axis = 0>(w, t, o)"
+BEHIND = "q = QuantizeLinear(c, s, z) y = DequantizeLinear(q, s, z)"
 CLEAN = f"{PAIR} {WEIGHT} y = Conv(d, k)"
 ONES = np.ones(3, np.float32)
 DEFAULTS: dict[str, NDArray[Any]] = {
@@ -307,6 +308,15 @@ REPAIRS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "equal pairs, late": ("duplicate-pair", f"{SAME} {{ q = QuantizeLinear(x, s, z) q2 = QuantizeLinear(x, s2, z2)"
                           " e = DequantizeLinear(q2, s2, z2) a = Relu(e) d = DequantizeLinear(q, s, z)"
                           " y = Sub(a, d) }", {"s2": np.array([0.05], np.float32), "z2": np.zeros(1, np.int8)}),
+    "Clip apart": ("clip-apart", f"{SAME} {{ a = Mul(x, h) c = Clip(a, l, h) {BEHIND} }}",
+                   {"l": np.float32(0), "h": np.float32(3)}),
+    "Clip apart, two sides": ("clip-apart", f"{SAME} {{ a = Mul(x, h) c = Clip(a, l, h) {BEHIND} }}",
+                              {"l": np.float32(-1), "h": np.float32(3)}),
+    "Clip apart, read in float too": ("clip-apart", "(float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y,"
+                                      " float[N, 3, 8, 8] c) { c = Clip(x, l, h)"
+                                      " m = Transpose<perm = [0, 1, 3, 2]>(c)"
+                                      " q = QuantizeLinear(m, s, z) y = DequantizeLinear(q, s, z) }",
+                                      {"l": np.float32(-1), "h": np.float32(3)}),
 }  # fmt: skip
 
 
