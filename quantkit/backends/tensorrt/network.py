@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantkit.backends.tensorrt.messages import Messages
 from quantkit.backends.tensorrt.shapes import ShapeRange
-from quantkit.backends.tensorrt.versions import parser_error
+from quantkit.backends.tensorrt.versions import library_version, parser_error
 from quantkit.errors import ModelError
 from quantkit.graph import Model
 
@@ -62,7 +62,7 @@ def parse(trt: Any, network: Any, model: Model, logger: Any, messages: Messages)
     ]
     told = told or list(messages.errors) or ["the parser says no more"]
     lines = "".join(f"\n    {text}" for text in dict.fromkeys(told))
-    raise ModelError(f"TensorRT {trt.__version__} cannot parse {model.path}:{lines}", remedy=PARSER_REMEDY)
+    raise ModelError(f"TensorRT {library_version(trt)} cannot parse {model.path}:{lines}", remedy=PARSER_REMEDY)
 
 
 def tensors_of(trt: Any, network: Any) -> list[Tensor]:

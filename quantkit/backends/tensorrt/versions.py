@@ -68,11 +68,16 @@ def tensorrt(instead: str = "") -> Any:
         ) from None
 
 
+def library_version(trt: Any) -> str:
+    """The version of the library, which a wheel's bindings can name otherwise (8.6.1 over 8.6.0)."""
+    number = installed_number()
+    return number_text(number) if number else str(trt.__version__)
+
+
 def features(trt: Any) -> Features:
     """Look at the bindings."""
-    number = installed_number()
     return Features(
-        version=number_text(number) if number else str(trt.__version__),
+        version=library_version(trt),
         precision_flags=hasattr(trt.BuilderFlag, "INT8"),
         strong_types=hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"),
         progress=hasattr(trt, "IProgressMonitor"),
@@ -83,7 +88,7 @@ def calibrator_base(trt: Any, algorithm: Algorithm) -> Any:
     """TensorRT's calibrator class of an algorithm. BackendError where calibrators are gone."""
     base = getattr(trt, CALIBRATORS[algorithm], None)
     if base is None:
-        raise BackendError(f"this is TensorRT {trt.__version__}: {GONE}", remedy=INSTEAD)
+        raise BackendError(f"this is TensorRT {library_version(trt)}: {GONE}", remedy=INSTEAD)
     return base
 
 
@@ -94,7 +99,7 @@ def network_flags(trt: Any, *, strongly_typed: bool) -> int:
     if strongly_typed:
         if not hasattr(kinds, "STRONGLY_TYPED"):
             raise BackendError(
-                f"TensorRT {trt.__version__} has no strongly typed networks",
+                f"TensorRT {library_version(trt)} has no strongly typed networks",
                 remedy="leave out --strongly-typed, or use TensorRT 10 or newer",
             )
         if hasattr(trt.BuilderFlag, "INT8"):  # from 11 on every network is strongly typed
@@ -135,7 +140,9 @@ def set_flag(trt: Any, config: Any, name: str) -> None:
     """Set a builder flag. BackendError where this version does not have it."""
     flag = getattr(trt.BuilderFlag, name, None)
     if flag is None:
-        raise BackendError(f"TensorRT {trt.__version__} has no builder flag {name}", remedy="leave that option out")
+        raise BackendError(
+            f"TensorRT {library_version(trt)} has no builder flag {name}", remedy="leave that option out"
+        )
     with without_deprecation():
         config.set_flag(flag)
 
