@@ -139,7 +139,7 @@ def collected(model: Path, settings: dict[str, Any], *, keeps: bool) -> dict[str
         settings[name] = from_files(settings[name])
     statistics, table, against = (settings.pop(name) for name in ("stats", "table", "against"))
     if statistics is None and table is None and against is None:
-        statistics, table = scales_beside(model, needed=True)
+        statistics, table = scales_beside(model, needed=True, tables=settings["data"] is not None)
     data, preprocess = settings.pop("data"), settings.pop("preprocess")
     if keeps and settings["keep"] is None and settings["keep_db"] is None:
         settings["keep"] = KEPT

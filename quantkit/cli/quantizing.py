@@ -108,6 +108,8 @@ def quantize(
 
     if stats is None and table is None:
         stats, table = scales_beside(model, needed=data is None)
+        if table is not None and not quiet and not as_json:
+            note(f"no statistics beside the model: scales of {table.name} as they are, without repairs")
     refuse_idle(table is not None, data is not None)
     for name in ("exclude", "include"):
         settings[name] = from_files(settings[name])
@@ -142,14 +144,15 @@ def refuse_idle(table: bool, data: bool) -> None:
             raise UsageError(f"--{name.replace('_', '-')} has no effect: {why}", remedy="leave it out")
 
 
-def scales_beside(model: Path, *, needed: bool) -> tuple[Path | None, Path | None]:
+def scales_beside(model: Path, *, needed: bool, tables: bool = True) -> tuple[Path | None, Path | None]:
     """What `calibrate` wrote beside a model: statistics, else, where they are `needed`, the table, which TensorRT's
-    calibrators write alone. UsageError where neither is there, or the table does not do for a --rule."""
+    calibrators write alone. UsageError where neither is there, or a table does not do (for a --rule; without `tables`).
+    """
     path, table = model.with_name(f"{model.stem}.stats.safetensors"), model.with_name(f"{model.stem}.calib")
     if path.exists() or not needed:
         return path if path.exists() else None, None
     chosen = click.get_current_context().get_parameter_source("rule") is ParameterSource.COMMANDLINE
-    if table.exists() and not chosen:
+    if table.exists() and tables and not chosen:
         return None, table
     why = f"{table.name} is one table, of one rule" if table.exists() else "no --stats, no --table"
     raise UsageError(

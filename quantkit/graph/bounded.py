@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from quantkit.graph.blocking import is_dequantized
 from quantkit.graph.heads import WEIGHTED
 from quantkit.graph.inserting import fresh
@@ -21,6 +23,7 @@ from quantkit.graph.qdq import Reading
 if TYPE_CHECKING:
     import onnx
 
+FLOATS = frozenset({"float32", "float16"})
 UNBOUNDED = 1e30
 """A bound beyond it is none: exporters write the largest float for it."""
 CARRYING = frozenset({"Add", "BatchNormalization", "Concat", "Div", "Identity", "Mul", "Sub"})
@@ -31,53 +34,62 @@ PASSING = frozenset({"Clip", "Flatten", "Identity", "MaxPool", "Relu", "Reshape"
 
 def misread_clips(reading: Reading) -> Iterator[onnx.NodeProto]:
     """The Clips that TensorRT 8.6 computes wrongly, in graph order."""
-    for node in reading.graph.node:
-        if (
-            node.op_type == "Clip"
-            and node.domain in ("", "ai.onnx")
-            and is_bounded(reading, node)
-            and is_quantized_behind(reading, node.output[0])
-            and not is_int8(reading, node.input[0])
-        ):
+    clips = [node for node in reading.graph.node if node.op_type == "Clip" and is_bounded(reading, node)]
+    if not clips:
+        return
+    int8, quantized = int8_tensors(reading), quantized_behind(reading)
+    for node in clips:
+        if node.output[0] in quantized and node.input[0] not in int8:
             yield node
 
 
 def is_bounded(reading: Reading, node: onnx.NodeProto) -> bool:
-    """Whether a Clip has two bounds. Those of old operator sets, in attributes, and computed ones are not looked at."""
-    bounds = [reading.values(name) for name in node.input[1:] if name]
-    return len(bounds) == 2 and all(b is not None and b.size == 1 and abs(float(b.item())) < UNBOUNDED for b in bounds)
-
-
-def is_quantized_behind(reading: Reading, name: str) -> bool:
-    """Whether a QuantizeLinear reads a tensor, or what is made of it by operators that it moves ahead of."""
-    for node, place in reading.readers.get(name, ()):
-        step = reading.steps.get(node.output[0])
-        if place == 0 and step is not None and step.quantizes:
-            return True
-        if place == 0 and node.op_type in PASSING and is_quantized_behind(reading, node.output[0]):
-            return True
-    return False
-
-
-def is_int8(reading: Reading, name: str) -> bool:
-    """Whether a layer in INT8 makes a tensor, or what fuses with one."""
-    if reading.before(name) is not None:
-        return True
-    node = reading.producers.get(name)
-    if node is None:
+    """Whether a Clip of floats has two stored bounds. Those of old operator sets, in attributes, are not looked at, nor
+    what is computed of constants alone, nor bounds that a caller can replace."""
+    names = [name for name in node.input[1:] if name]
+    if node.domain not in ("", "ai.onnx") or len(names) != 2 or node.output[0] in reading.constants:
         return False
-    if node.op_type in WEIGHTED:
-        return all(is_dequantized(reading, source) for source in node.input[:2])
-    sources = [source for source in node.input if source and source not in reading.constants]
-    return node.op_type in CARRYING and all(is_int8(reading, source) for source in sources)
+    if reading.types.get(node.input[0], "float32") not in FLOATS or {v.name for v in reading.graph.input} & set(names):
+        return False
+    bounds = [reading.values(name) for name in names]
+    return all(b is not None and b.size == 1 and abs(float(b.item())) < UNBOUNDED for b in bounds)
 
 
-def split(node: onnx.NodeProto, low: float, names: set[str]) -> tuple[onnx.NodeProto, onnx.NodeProto]:
-    """The two nodes that compute what a Clip with the lower bound `low` computes, the second under its name."""
+def quantized_behind(reading: Reading) -> set[str]:
+    """The tensors that a QuantizeLinear reads, or reads what operators make of them that it moves ahead of."""
+    found = {step.data for step in reading.steps.values() if step.quantizes}
+    for node in reversed(reading.graph.node):
+        if node.op_type in PASSING and node.output[0] in found:
+            found.add(node.input[0])
+    return found
+
+
+def int8_tensors(reading: Reading) -> set[str]:
+    """The tensors that a layer in INT8 makes, or what fuses with one."""
+    found: set[str] = set()
+    for node in reading.graph.node:
+        if node.output[0] in reading.steps:
+            found.add(node.output[0])
+        elif node.op_type in WEIGHTED:
+            if all(is_dequantized(reading, source) for source in node.input[:2]):
+                found.add(node.output[0])
+        elif node.op_type in CARRYING:
+            sources = [source for source in node.input if source and source not in reading.constants]
+            if sources and found.issuperset(sources):
+                found.add(node.output[0])
+    return found
+
+
+def split(
+    node: onnx.NodeProto, low: float, tensors: set[str], nodes: set[str]
+) -> tuple[onnx.NodeProto, onnx.NodeProto]:
+    """The two nodes that compute what a Clip with the lower bound `low` computes, the second under its name. tensors,
+    nodes: names that are taken, which grow."""
     from onnx import helper
 
     data, bottom, top = node.input[:3]
-    between = fresh(f"{node.output[0]}_above", names)
-    kind, inputs = ("Relu", [data]) if low == 0.0 else ("Max", [data, bottom])
-    first = helper.make_node(kind, inputs, [between], f"{node.name or node.output[0]}_{kind}")
+    between = fresh(f"{node.output[0]}_above", tensors)
+    plain = low == 0.0 and not np.signbit(low)  # the sign of a zero lower bound can reach an output
+    kind, inputs = ("Relu", [data]) if plain else ("Max", [data, bottom])
+    first = helper.make_node(kind, inputs, [between], fresh(f"{node.name or node.output[0]}_{kind}", nodes))
     return first, helper.make_node("Min", [between, top], [node.output[0]], node.name)

@@ -167,10 +167,11 @@ class Edit:
                 node.input.append("")
             for k, name in enumerate(node.input):
                 node.input[k] = self._inputs.get((node.output[0], k), self._renamed.get(name, name))
+        taken = {node.name for node in nodes}
         del graph.node[:]
         for node in nodes:
             low = self._split.get(node.output[0])
-            graph.node.extend([node] if low is None else split(node, low, self._names))
+            graph.node.extend([node] if low is None else split(node, low, self._names, taken))
         graph.initializer.extend(self._added)
         sweep(graph, before, self._retyped)
         return copy

@@ -205,11 +205,13 @@ class Variants:
         makers = {name: node.op_type for node in self._graph.node for name in node.output}
         for tensor in dict.fromkeys(self._sources.values()):
             lost = self._plain.maker(tensor) if self._plain else None
-            if lost is None or lost.op_type not in CLIPPING or makers.get(tensor) in (None, lost.op_type):
+            # a Clip can stand in two nodes, of which Min is the second
+            if lost is None or lost.op_type not in CLIPPING or makers.get(tensor) in (None, lost.op_type, "Min"):
                 continue
             node = onnx.NodeProto()
             node.CopyFrom(lost)
             node.input[0], node.output[0] = tensor, fresh(f"{tensor}{FLOAT}", self._taken)
+            node.name = node.output[0]
             for place, name in enumerate(lost.input[1:], 1):
                 if name and self._plain:
                     bound = self._plain.copy_of(name)

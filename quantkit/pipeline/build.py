@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit._version import __version__
@@ -27,7 +27,9 @@ from quantkit.engine_record import (
     record_path,
 )
 from quantkit.errors import OutputError, StaleError, TableError, UsageError
-from quantkit.graph import Model, has_qdq, lint, load_model
+from quantkit.graph import Model, has_qdq, load_model
+from quantkit.graph.bounded import misread_clips
+from quantkit.graph.qdq import place, read_qdq
 from quantkit.job.reuse import REMEDY, refuse_changed
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
 from quantkit.table import CalibrationTable, read_table, table_bytes
@@ -124,6 +126,7 @@ def build(
     if path.exists() and not options.force:
         return reused(path, wanted, options.min_coverage)
     check_writable(path)
+    clips = clip_warnings(loaded, trt_version)
     made = build_engine(
         loaded,
         options,
@@ -133,7 +136,6 @@ def build(
         timing_cache=read_cache(cache),
         phase=phase,
     )
-    made = replace(made, warnings=(*made.warnings, *clip_warnings(loaded, made.version)))
     files = {path: made.plan}
     used = scales
     if scales and made.covered and table_bytes(made.covered.table) != table_bytes(scales.table):
@@ -148,7 +150,7 @@ def build(
     if cache is not None and made.timing_cache:
         files[cache] = made.timing_cache
     write_all(files)
-    notes = list(made.notes)
+    notes = [*made.notes, *clips]
     if scales and scales.provenance is None:
         notes.append(f"nothing tells which network {scales.path} was made for; its tensors' names are this one's")
     return BuiltEngine(path, record, line, False, tuple(notes))
@@ -159,9 +161,8 @@ def clip_warnings(model: Model, version: str) -> tuple[str, ...]:
     if not has_qdq(model) or not version.startswith("8."):
         return ()
     return tuple(
-        f"TensorRT {version} computes Clip {found.where} wrongly, behind a float layer: quantkit lint --fix mends that"
-        for found in lint(model)
-        if found.rule == "clip-apart"
+        f"TensorRT {version} computes Clip {place(node)} wrongly, which no INT8 layer takes in: quantkit lint --fix"
+        for node in misread_clips(read_qdq(model))
     )
 
 

@@ -317,9 +317,10 @@ def finished(
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The network as it is written: in FP16 where that is asked for, with its provenance."""
     proto, clips = with_split_clips(replace(source, proto=made.proto, sha256=""))
-    notes = [
-        f"Clip {name} is written as Relu and Min: without INT8 before it TensorRT 8.6 clips integers" for name in clips
-    ]
+    notes = []
+    if clips:
+        told = f"Clip {clips[0]} is" if len(clips) == 1 else f"{len(clips)} Clips ({clips[0]} …) are"
+        notes.append(f"{told} written in two nodes: no INT8 layer takes them in, and TensorRT 8.6 would clip integers")
     if is_half(source):
         notes.append("scales were rounded to float16, the type of the tensors, by 0.05 % at most")
     if options.fp16:

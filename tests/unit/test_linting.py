@@ -511,3 +511,24 @@ def test_our_own_pairs_have_no_findings(shared: Path, name: str) -> None:
     table = read_table(shared / "golden" / "networks" / f"{name}_entropy2.cache")
     made = with_qdq(model, table.scales)
     assert lint(replace(model, proto=made.proto)) == ()
+
+
+def test_names_of_split_clips_are_fresh_and_long_chains_are_read() -> None:
+    text = f"{SAME} {{ [act_Relu] n = Neg(x) [act] c = Clip(n, l, h) {BEHIND} }}"
+    proto, _ = mend(network(text, l=np.float32(0), h=np.float32(3)))
+    names = [node.name for node in proto.graph.node if node.name]
+    assert len(names) == len(set(names)) == 3
+    chain = " ".join(f"a{k + 1} = Add(a{k}, a{k})" for k in range(1500))
+    long = network(f"{SAME} {{ a0 = Neg(x) {chain} c = Clip(a1500, l, h) {BEHIND} }}", l=np.float32(0), h=np.float32(3))
+    assert found(long) == ["clip-apart"]
+
+
+@pytest.mark.parametrize("text", [
+    "(int32[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) { c = Clip(x, i0, i6) q = QuantizeLinear(c, s, z)"
+    " y = DequantizeLinear(q, s, z) }",
+    f"(float[N, 3, 8, 8] x, float l, float h) => (float[N, 3, 8, 8] y) {{ c = Clip(x, l, h) {BEHIND} }}",
+    f"{IMAGE} {{ {PAIR} c = Clip(v, l, h) k = QuantizeLinear(c, s, z) m = DequantizeLinear(k, s, z) y = Conv(d, m) }}",
+])  # fmt: skip
+def test_clips_that_are_left_alone(text: str) -> None:
+    weights = {"l": np.float32(0), "h": np.float32(3), "i0": np.int32(0), "i6": np.int32(6), "v": FLOAT}
+    assert "clip-apart" not in found(network(text, **weights))
