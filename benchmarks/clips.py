@@ -73,12 +73,12 @@ class Graph:
 
     def clip(self, tensor: str, low: float | None = 0.0, high: float | None = 6.0) -> str:
         """Clip."""
-        bounds = ["" if bound is None else self.constant(np.float32(bound)) for bound in (low, high)]
+        bounds = ["" if bound is None else self.scalar(bound) for bound in (low, high)]
         return self.add("Clip", tensor, *(bounds if bounds[1] else bounds[:1]))
 
-    def constants_of(self, *values: float) -> list[str]:
-        """Stored scalars."""
-        return [self.constant(np.float32(value)) for value in values]
+    def scalar(self, value: float) -> str:
+        """A stored number."""
+        return self.constant(np.float32(value))
 
     def end(self, tensor: str, scale: float = SIX) -> str:
         """Q, DQ, and an INT8 convolution."""
@@ -111,8 +111,8 @@ def read_twice(g: Graph) -> str:
 
 def hard_swish(g: Graph, made: str) -> str:
     """x·Clip(x + 3, 0, 6)/6."""
-    three, six = g.constants_of(3.0, 6.0)
-    return g.end(g.add("Div", g.add("Mul", made, g.clip(g.add("Add", made, three))), six), 9 / 127)
+    gate = g.clip(g.add("Add", made, g.scalar(3.0)))
+    return g.end(g.add("Div", g.add("Mul", made, gate), g.scalar(6.0)), 9 / 127)
 
 
 def pooled(g: Graph, tensor: str) -> str:
@@ -123,7 +123,7 @@ def pooled(g: Graph, tensor: str) -> str:
 NETWORKS: Mapping[str, Callable[[Graph], str]] = {
     "Conv": lambda g: g.end(g.clip(g.float_conv())),
     "Add of Conv": lambda g: g.end(g.clip(g.add("Add", g.float_conv(), g.float_conv()))),
-    "Mul of the input": lambda g: g.end(g.clip(g.add("Mul", "x", *g.constants_of(3.0)))),
+    "Mul of the input": lambda g: g.end(g.clip(g.add("Mul", "x", g.scalar(3.0)))),
     "MaxPool of the input, 0 … 1": lambda g: g.end(g.clip(pooled(g, "x"), 0.0, 1.0), 1 / 127),
     "Conv, −1 … 1": lambda g: g.end(g.clip(g.float_conv(), -1.0, 1.0), 1 / 127),
     "Conv, MaxPool behind": lambda g: g.end(pooled(g, g.clip(g.float_conv()))),
@@ -132,7 +132,7 @@ NETWORKS: Mapping[str, Callable[[Graph], str]] = {
     ),
     "Conv, … 6 alone": lambda g: g.end(g.clip(g.float_conv(), None, 6.0)),
     "Conv, 0 … alone": lambda g: g.end(g.clip(g.float_conv(), 0.0, None)),
-    "Conv, Relu and Min": lambda g: g.end(g.add("Min", g.add("Relu", g.float_conv()), *g.constants_of(6.0))),
+    "Conv, Relu and Min": lambda g: g.end(g.add("Min", g.add("Relu", g.float_conv()), g.scalar(6.0))),
     "Conv, GlobalAveragePool behind": lambda g: g.end(g.add("GlobalAveragePool", g.clip(g.float_conv())), 3 / 127),
     "Conv, hard swish": lambda g: hard_swish(g, g.float_conv()),
     "INT8 Conv": lambda g: g.end(g.clip(g.int8_conv(3))),
@@ -143,13 +143,13 @@ NETWORKS: Mapping[str, Callable[[Graph], str]] = {
     "INT8 Conv, Add of constants": lambda g: g.end(
         g.clip(g.add("Add", g.int8_conv(), g.constant(g.random.normal(size=(1, 32, 1, 1)).astype(np.float32))))
     ),
-    "INT8 Conv, Mul": lambda g: g.end(g.clip(g.add("Mul", g.int8_conv(), *g.constants_of(1.7)))),
+    "INT8 Conv, Mul": lambda g: g.end(g.clip(g.add("Mul", g.int8_conv(), g.scalar(1.7)))),
     "INT8 Conv, Concat": lambda g: g.conv(
         g.pair(g.clip(g.add("Concat", g.int8_conv(), g.int8_conv(), axis=1)), SIX), channels=64
     ),
     "INT8 Conv, hard swish": lambda g: hard_swish(g, g.int8_conv()),
 }
-"""What makes the Clip's input → network."""
+"""What makes the Clip's input, and what is told of the rest → network."""
 
 
 def network(name: str) -> onnx.ModelProto:
@@ -182,7 +182,7 @@ def main() -> None:
     """Measure all networks."""
     from quantkit.backends.tensorrt.building import kernels_loaded
     from quantkit.backends.tensorrt.device import open_device
-    from quantkit.backends.tensorrt.versions import features, tensorrt
+    from quantkit.backends.tensorrt.versions import library_version, tensorrt
 
     found = {}
     settings = {
@@ -200,7 +200,7 @@ def main() -> None:
         otherwise = {name: measured(path, **chosen) for name, chosen in settings.items()}
     machine = {
         "gpu": open_device().name,
-        "tensorrt": features(tensorrt()).version,
+        "tensorrt": library_version(tensorrt()),
         "date": date.today().isoformat(),
     }
     document = {"machine": machine, "sqnr_db": found, "settings_db": otherwise}

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from quantkit.graph import lint, load_model, mend
-from quantkit.pipeline.build import clip_warnings
+from quantkit.pipeline.build import clip_faults
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 DOCUMENT: dict[str, Any] = json.loads((BENCHMARKS / "results" / "clips.json").read_text(encoding="utf-8"))
@@ -53,8 +53,8 @@ def test_what_lint_finds_is_what_the_engine_computes_wrongly(name: str, script: 
 def test_a_build_on_that_version_says_so(script: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(script.network("Conv"), path)
-    (warning,) = clip_warnings(load_model(path), "8.6.0")
+    (warning,) = clip_faults(load_model(path), "8.6.0")
     assert "quantkit lint --fix" in warning
-    assert clip_warnings(load_model(path), "10.3.0") == ()
+    assert clip_faults(load_model(path), "10.3.0") == ()
     onnx.save(script.network("INT8 Conv"), path)
-    assert clip_warnings(load_model(path), "8.6.0") == ()
+    assert clip_faults(load_model(path), "8.6.0") == ()

@@ -81,16 +81,19 @@ def layers(
     """
     from quantkit.artifact import write_whole
     from quantkit.cli.progress import Spinner
+    from quantkit.cli.quantizing import scales_beside
     from quantkit.pipeline.exclusions import write_exclusions
     from quantkit.pipeline.layers import float_network
     from quantkit.pipeline.layers import layers as run
     from quantkit.pipeline.recording import refuse_unwritable
 
-    refuse_idle(settings, exclude_file is not None, parity)
     if top < 1:
         raise UsageError(f"--top {top} shows nothing", remedy="give at least 1; --quiet shows nothing")
     source = float_network(model)
-    given = collected(model, settings, keeps=exclude_file is not None)
+    if not any(settings[name] for name in ("stats", "table", "against")):
+        settings["stats"], settings["table"] = scales_beside(model, needed=True, tables=settings["data"] is not None)
+    refuse_idle(settings, exclude_file is not None, parity)
+    given = collected(settings, keeps=exclude_file is not None)
     read = (model, *(given[name] for name in ("statistics", "table", "against", "data")))
     refuse_unwritable({"--exclude-file": exclude_file, "--html": page}, read=read, force=force)
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
@@ -128,9 +131,8 @@ def refuse_idle(settings: dict[str, Any], writes: bool, parity: bool) -> None:
         raise UsageError("--parity compares a Q/DQ model with its engine on data", remedy="give --against and --data")
 
 
-def collected(model: Path, settings: dict[str, Any], *, keeps: bool) -> dict[str, Any]:
+def collected(settings: dict[str, Any], *, keeps: bool) -> dict[str, Any]:
     """The arguments of `quantkit.layers`. UsageError."""
-    from quantkit.cli.quantizing import scales_beside
     from quantkit.data import DataOptions
     from quantkit.pipeline.exclusions import from_files
     from quantkit.pipeline.layers import LayersOptions
@@ -138,8 +140,6 @@ def collected(model: Path, settings: dict[str, Any], *, keeps: bool) -> dict[str
     for name in ("exclude", "include"):
         settings[name] = from_files(settings[name])
     statistics, table, against = (settings.pop(name) for name in ("stats", "table", "against"))
-    if statistics is None and table is None and against is None:
-        statistics, table = scales_beside(model, needed=True, tables=settings["data"] is not None)
     data, preprocess = settings.pop("data"), settings.pop("preprocess")
     if keeps and settings["keep"] is None and settings["keep_db"] is None:
         settings["keep"] = KEPT

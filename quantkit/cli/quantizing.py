@@ -146,19 +146,28 @@ def refuse_idle(table: bool, data: bool) -> None:
 
 def scales_beside(model: Path, *, needed: bool, tables: bool = True) -> tuple[Path | None, Path | None]:
     """What `calibrate` wrote beside a model: statistics, else, where they are `needed`, the table, which TensorRT's
-    calibrators write alone. UsageError where neither is there, or a table does not do (for a --rule; without `tables`).
-    """
+    calibrators write alone. UsageError where neither is there, or a table does not do (`tables`; for a rule or a repair
+    that is asked for)."""
     path, table = model.with_name(f"{model.stem}.stats.safetensors"), model.with_name(f"{model.stem}.calib")
     if path.exists() or not needed:
         return path if path.exists() else None, None
-    chosen = click.get_current_context().get_parameter_source("rule") is ParameterSource.COMMANDLINE
-    if table.exists() and tables and not chosen:
+    context = click.get_current_context()
+    asked = [name for name in ("rule", "repair") if given(context, name) and context.params[name] != "none"]
+    if table.exists() and tables and not asked:
         return None, table
-    why = f"{table.name} is one table, of one rule" if table.exists() else "no --stats, no --table"
+    why = "no --stats, no --table"
+    if table.exists():
+        why = f"{table.name} is a table, which knows no --{asked[0]}" if asked else f"only the table {table.name}"
     raise UsageError(
         f"there are no statistics of {model}: no {path.name} beside it, {why}",
-        remedy=f"quantkit calibrate --backend onnxruntime --data … {model} makes them",
+        remedy=f"quantkit calibrate --backend onnxruntime --data … {model} makes them"
+        + (" (--force where TensorRT made the table)" if table.exists() else ""),
     )
+
+
+def given(context: click.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def print_summary(made: Quantization) -> None:

@@ -63,8 +63,7 @@ def without(reading: Reading) -> onnx.ModelProto:
     for groups in quantized_groups(reading).values():
         for first, *others in groups:
             edit.share(first, [step for step in others if step.result not in reading.held])
-    for node in misread_clips(reading):
-        edit.split(node)
+    edit.split_clips()
     return edit.result()
 
 
@@ -72,14 +71,9 @@ def with_split_clips(model: Model) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The network without the Clips that TensorRT 8.6 computes wrongly, and their names; the same one without any."""
     if not any(node.op_type == "Clip" for node in model.proto.graph.node):
         return model.proto, ()
-    reading = read_qdq(model)
-    clips = list(misread_clips(reading))
-    if not clips:
-        return model.proto, ()
-    edit = Edit(reading)
-    for node in clips:
-        edit.split(node)
-    return edit.result(), tuple(place(node) for node in clips)
+    edit = Edit(read_qdq(model))
+    names = edit.split_clips()
+    return edit.result() if names else model.proto, names
 
 
 class Edit:
@@ -148,11 +142,14 @@ class Edit:
             self._drop(step)
             self._renamed[step.result] = first.result
 
-    def split(self, clip: onnx.NodeProto) -> None:
-        """Two nodes take the place of a Clip."""
-        low = self._reading.values(clip.input[1])
-        assert low is not None
-        self._split[clip.output[0]] = float(low.item())
+    def split_clips(self) -> tuple[str, ...]:
+        """Two nodes take the place of each Clip that TensorRT 8.6 computes wrongly; returns their names."""
+        clips = list(misread_clips(self._reading))
+        for clip in clips:
+            low = self._reading.values(clip.input[1])
+            assert low is not None
+            self._split[clip.output[0]] = float(low.item())
+        return tuple(map(place, clips))
 
     def result(self) -> onnx.ModelProto:
         """The edited copy, without stored tensors that nothing reads any more."""

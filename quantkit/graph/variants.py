@@ -205,8 +205,9 @@ class Variants:
         makers = {name: node.op_type for node in self._graph.node for name in node.output}
         for tensor in dict.fromkeys(self._sources.values()):
             lost = self._plain.maker(tensor) if self._plain else None
-            # a Clip can stand in two nodes, of which Min is the second
-            if lost is None or lost.op_type not in CLIPPING or makers.get(tensor) in (None, lost.op_type, "Min"):
+            if lost is None or lost.op_type not in CLIPPING or makers.get(tensor) in (None, lost.op_type):
+                continue
+            if (lost.op_type, makers[tensor]) == ("Clip", "Min"):  # a Clip in two nodes, of which this is the second
                 continue
             node = onnx.NodeProto()
             node.CopyFrom(lost)

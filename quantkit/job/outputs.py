@@ -68,8 +68,6 @@ def written(
     for path, rule in job.paths().items():
         files |= table_files(job, path, rule, tables[rule.name], data, run)
     write_all(files)
-    if statistics is None:  # those of an earlier run would be taken for this table's
-        statistics_path(job.output).unlink(missing_ok=True)
     checkpoint_path(job.output).unlink(missing_ok=True)
     return tuple(files)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantkit._version import __version__
@@ -60,6 +60,8 @@ class BuiltEngine(Shown):
     command: Command
     reused: bool
     notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    """What this TensorRT is known to compute wrongly of the network."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -68,9 +70,9 @@ class BuiltEngine(Shown):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What TensorRT warned about, and an INT8 engine that holds no INT8."""
+        """What TensorRT computes wrongly and warned about, and an INT8 engine that holds no INT8."""
         record = self.record
-        told = tuple(f"TensorRT: {text}" for text in record.warnings)
+        told = (*self.faults, *(f"TensorRT: {text}" for text in record.warnings))
         int8 = record.precision in (Precision.INT8.value, Precision.BEST.value) and record.has_scales
         if int8 and set(self.counts) - {"unknown"} and not self.counts.get("INT8"):
             told += (
@@ -123,10 +125,10 @@ def build(
     cache = path.with_name(f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
     refuse_replacing([path, record_path(path), used_table(path), *([cache] if cache else [])], loaded.path, scales)
     wanted = identity(loaded, options, ranges, scales, trt_version, gpu.name)
+    faults = clip_faults(loaded, trt_version)
     if path.exists() and not options.force:
-        return reused(path, wanted, options.min_coverage)
+        return replace(reused(path, wanted, options.min_coverage), faults=faults)
     check_writable(path)
-    clips = clip_warnings(loaded, trt_version)
     made = build_engine(
         loaded,
         options,
@@ -150,18 +152,19 @@ def build(
     if cache is not None and made.timing_cache:
         files[cache] = made.timing_cache
     write_all(files)
-    notes = [*made.notes, *clips]
+    notes = list(made.notes)
     if scales and scales.provenance is None:
         notes.append(f"nothing tells which network {scales.path} was made for; its tensors' names are this one's")
-    return BuiltEngine(path, record, line, False, tuple(notes))
+    return BuiltEngine(path, record, line, False, tuple(notes), faults)
 
 
-def clip_warnings(model: Model, version: str) -> tuple[str, ...]:
+def clip_faults(model: Model, version: str) -> tuple[str, ...]:
     """Of a Q/DQ network, the Clips that TensorRT 8 computes wrongly."""
     if not has_qdq(model) or not version.startswith("8."):
         return ()
     return tuple(
-        f"TensorRT {version} computes Clip {place(node)} wrongly, which no INT8 layer takes in: quantkit lint --fix"
+        f"TensorRT {version} computes Clip {place(node)} wrongly, which no INT8 layer takes in: "
+        "quantkit lint --fix mends the model"
         for node in misread_clips(read_qdq(model))
     )
 

@@ -315,7 +315,7 @@ def refuse_quantized(model: Model) -> None:
 def finished(
     source: Model, made: Quantized, scales: Scales, options: QuantizeOptions, repairs: tuple[str, ...]
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """The network as it is written: in FP16 where that is asked for, with its provenance."""
+    """The network as it is written: Clips as TensorRT reads them, in FP16 where asked for, with its provenance."""
     proto, clips = with_split_clips(replace(source, proto=made.proto, sha256=""))
     notes = []
     if clips:

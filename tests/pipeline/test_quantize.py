@@ -79,8 +79,11 @@ def test_from_the_table_beside_the_model_where_a_calibrator_wrote_no_more(
     done = quantkit_command("quantize", "net/model.onnx")
     assert "model.calib verbatim" in done.stdout
     done = quantkit_command("quantize", "net/model.onnx", "--rule", "best", "--force", code=2)
-    assert "model.calib is one table, of one rule" in done.stderr
+    assert "model.calib is a table, which knows no --rule" in done.stderr
     assert "--backend onnxruntime" in done.stderr
+    done = quantkit_command("quantize", "net/model.onnx", "--repair", "bias", "--force", code=2)
+    assert "which knows no --repair" in done.stderr
+    quantkit_command("quantize", "net/model.onnx", "--repair", "none", "--min-coverage", "0.5", "--force")
 
 
 def test_json_tells_all_of_it(calibrated: Path, quantkit_json: Callable[..., Any]) -> None:
