@@ -161,7 +161,7 @@ def network(name: str) -> onnx.ModelProto:
 def measured(path: Path, **settings: Any) -> float:
     """SQNR of the engine of a file, in dB."""
     from quantkit.backends.onnxruntime import OnnxRuntimeSession
-    from quantkit.backends.tensorrt.building import build_engine
+    from quantkit.backends.tensorrt.build import build_engine
     from quantkit.backends.tensorrt.engine import Engine
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
     from quantkit.backends.tensorrt.shapes import parse_shapes
@@ -180,7 +180,7 @@ def measured(path: Path, **settings: Any) -> float:
 
 def main() -> None:
     """Measure all networks."""
-    from quantkit.backends.tensorrt.building import kernels_loaded
+    from quantkit.backends.tensorrt.build import kernels_loaded
     from quantkit.backends.tensorrt.device import open_device
     from quantkit.backends.tensorrt.versions import library_version, tensorrt
 

@@ -21,9 +21,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from quantkit import Settings, run
-from quantkit.evaluation.document import parsed
-from quantkit.evaluation.value import Evaluation
-from quantkit.pipeline.measuring import Bench
+from quantkit.engines.bench_result import Bench
+from quantkit.evaluation.json_document import parsed
+from quantkit.evaluation.result import Evaluation
 from quantkit.project.recommendation import recommendation
 from quantkit.project.run import document
 from quantkit.report.html import evaluation_page

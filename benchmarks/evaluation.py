@@ -117,8 +117,8 @@ def quantized(shared: Path, name: str, folder: Path) -> None:
 def evaluated(path: Path, images: Path, count: int) -> None:
     """One evaluation."""
     from quantkit import DataOptions
-    from quantkit.pipeline.evaluate import evaluate
-    from quantkit.pipeline.settling import EvaluateOptions
+    from quantkit.evaluation.evaluate import evaluate
+    from quantkit.evaluation.options import EvaluateOptions
 
     options = EvaluateOptions(data=DataOptions(limit=count, batch_size=BATCH))
     evaluate(path, images, preprocess="cifar10", options=options)

@@ -112,7 +112,7 @@ def main() -> int:
     failed = 0
     from acceptance.report import rendered
 
-    from quantkit.backends.tensorrt.building import kernels_loaded
+    from quantkit.backends.tensorrt.build import kernels_loaded
 
     with tempfile.TemporaryDirectory() as folder, kernels_loaded():
         every = sections(Path(arguments.shared), arguments.images, Path(folder), arguments.qdq)

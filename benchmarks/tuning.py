@@ -27,11 +27,11 @@ from onnx import numpy_helper
 
 import quantkit
 from quantkit import CalibrateOptions, QuantizeOptions, Statistics
-from quantkit.evaluation.tuning import Tuning
 from quantkit.graph import Model, load_model
-from quantkit.graph.variants import Variants
-from quantkit.pipeline.judging import Judge, Question, figure, parts
-from quantkit.pipeline.tune import TuneOptions, tune
+from quantkit.qdq.partial import Variants
+from quantkit.tuning.metric_trials import Judge, Question, figure, parts
+from quantkit.tuning.result import Tuning
+from quantkit.tuning.tune import TuneOptions, tune
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "tuning.json"

@@ -16,78 +16,79 @@ from quantkit._version import __version__
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.engine import Engine
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
+    from quantkit.calibration.calibrate import calibrate
+    from quantkit.calibration.convert_table import adopt, convert
+    from quantkit.calibration.from_statistics import merge, tables_from
+    from quantkit.calibration.options import CalibrateOptions
+    from quantkit.calibration.result import Calibration
     from quantkit.data import DataOptions
+    from quantkit.engines.bench import BenchOptions, bench
+    from quantkit.engines.build import BuiltEngine, build
     from quantkit.errors import QuantkitError
+    from quantkit.evaluation.compare import compare
     from quantkit.evaluation.comparison import Comparison
-    from quantkit.evaluation.sensitivity import Sensitivity
-    from quantkit.evaluation.tuning import Tuning
-    from quantkit.evaluation.value import Evaluation
+    from quantkit.evaluation.evaluate import evaluate
+    from quantkit.evaluation.options import EvaluateOptions
+    from quantkit.evaluation.result import Evaluation
     from quantkit.export.triton import TritonExport, TritonOptions, export_triton
+    from quantkit.frameworks.convert import Imported, from_tf, from_tflite, from_torch
     from quantkit.frameworks.pytorch import TorchOptions
     from quantkit.frameworks.tensorflow import TfOptions
     from quantkit.frameworks.tflite import TfliteOptions
-    from quantkit.graph import Finding, Policy
     from quantkit.histogram import Histogram, HistogramMode
-    from quantkit.job.options import CalibrateOptions
-    from quantkit.pipeline.bench import BenchOptions, bench
-    from quantkit.pipeline.build import BuiltEngine, build
-    from quantkit.pipeline.calibrate import calibrate
-    from quantkit.pipeline.calibration import Calibration
-    from quantkit.pipeline.compare import compare
-    from quantkit.pipeline.convert import adopt, convert
-    from quantkit.pipeline.doctor import doctor
-    from quantkit.pipeline.evaluate import evaluate
-    from quantkit.pipeline.from_qdq import FromQdq, from_qdq
-    from quantkit.pipeline.importing import Imported, from_tf, from_tflite, from_torch
-    from quantkit.pipeline.inspect import inspect
-    from quantkit.pipeline.layers import LayersOptions, layers
-    from quantkit.pipeline.linting import LintReport, lint
-    from quantkit.pipeline.quantize import Quantization, QuantizeOptions, quantize
-    from quantkit.pipeline.settling import EvaluateOptions
-    from quantkit.pipeline.statistics import merge, tables_from
-    from quantkit.pipeline.tune import TuneOptions, tune
+    from quantkit.inspection.machine import doctor
+    from quantkit.inspection.model import inspect
+    from quantkit.linting.finding import Finding
+    from quantkit.linting.lint import LintReport, lint
     from quantkit.preprocess import PRESETS, Preprocess, load_preprocess
     from quantkit.project.run import Run, run
     from quantkit.project.settings import Settings, read_settings
+    from quantkit.qdq.placement import Policy
+    from quantkit.quantization.from_qdq import FromQdq, from_qdq
+    from quantkit.quantization.quantize import Quantization, QuantizeOptions, quantize
     from quantkit.rules import Best, Entropy, MinMax, Mse, Percentile, Rule
+    from quantkit.sensitivity.layers import LayersOptions, layers
+    from quantkit.sensitivity.result import Sensitivity
     from quantkit.statistics import Statistics, read_statistics, write_statistics
     from quantkit.table import Algorithm, CalibrationTable, coverage, diff, read_table, write_table
+    from quantkit.tuning.result import Tuning
+    from quantkit.tuning.tune import TuneOptions, tune
 
 NAMES = {
     "Algorithm": "table",
-    "BenchOptions": "pipeline.bench",
+    "BenchOptions": "engines.bench",
     "Best": "rules",
     "BuildOptions": "backends.tensorrt.options",
-    "BuiltEngine": "pipeline.build",
-    "CalibrateOptions": "job.options",
-    "Calibration": "pipeline.calibration",
+    "BuiltEngine": "engines.build",
+    "CalibrateOptions": "calibration.options",
+    "Calibration": "calibration.result",
     "CalibrationTable": "table",
     "Comparison": "evaluation.comparison",
     "DataOptions": "data",
     "Engine": "backends.tensorrt.engine",
     "Entropy": "rules",
-    "EvaluateOptions": "pipeline.settling",
-    "Evaluation": "evaluation.value",
-    "Finding": "graph",
-    "FromQdq": "pipeline.from_qdq",
+    "EvaluateOptions": "evaluation.options",
+    "Evaluation": "evaluation.result",
+    "Finding": "linting.finding",
+    "FromQdq": "quantization.from_qdq",
     "Histogram": "histogram",
     "HistogramMode": "histogram",
-    "Imported": "pipeline.importing",
-    "LayersOptions": "pipeline.layers",
-    "LintReport": "pipeline.linting",
+    "Imported": "frameworks.convert",
+    "LayersOptions": "sensitivity.layers",
+    "LintReport": "linting.lint",
     "MinMax": "rules",
     "Mse": "rules",
     "PRESETS": "preprocess",
     "Percentile": "rules",
-    "Policy": "graph",
+    "Policy": "qdq.placement",
     "Precision": "backends.tensorrt.options",
     "Preprocess": "preprocess",
-    "Quantization": "pipeline.quantize",
-    "QuantizeOptions": "pipeline.quantize",
+    "Quantization": "quantization.quantize",
+    "QuantizeOptions": "quantization.quantize",
     "QuantkitError": "errors",
     "Rule": "rules",
     "Run": "project.run",
-    "Sensitivity": "evaluation.sensitivity",
+    "Sensitivity": "sensitivity.result",
     "Settings": "project.settings",
     "Statistics": "statistics",
     "TfOptions": "frameworks.tensorflow",
@@ -95,35 +96,35 @@ NAMES = {
     "TorchOptions": "frameworks.pytorch",
     "TritonExport": "export.triton",
     "TritonOptions": "export.triton",
-    "TuneOptions": "pipeline.tune",
-    "Tuning": "evaluation.tuning",
-    "adopt": "pipeline.convert",
-    "bench": "pipeline.bench",
-    "build": "pipeline.build",
-    "calibrate": "pipeline.calibrate",
-    "compare": "pipeline.compare",
-    "convert": "pipeline.convert",
+    "TuneOptions": "tuning.tune",
+    "Tuning": "tuning.result",
+    "adopt": "calibration.convert_table",
+    "bench": "engines.bench",
+    "build": "engines.build",
+    "calibrate": "calibration.calibrate",
+    "compare": "evaluation.compare",
+    "convert": "calibration.convert_table",
     "coverage": "table",
     "diff": "table",
-    "doctor": "pipeline.doctor",
-    "evaluate": "pipeline.evaluate",
+    "doctor": "inspection.machine",
+    "evaluate": "evaluation.evaluate",
     "export_triton": "export.triton",
-    "from_qdq": "pipeline.from_qdq",
-    "from_tf": "pipeline.importing",
-    "from_tflite": "pipeline.importing",
-    "from_torch": "pipeline.importing",
-    "inspect": "pipeline.inspect",
-    "layers": "pipeline.layers",
-    "lint": "pipeline.linting",
+    "from_qdq": "quantization.from_qdq",
+    "from_tf": "frameworks.convert",
+    "from_tflite": "frameworks.convert",
+    "from_torch": "frameworks.convert",
+    "inspect": "inspection.model",
+    "layers": "sensitivity.layers",
+    "lint": "linting.lint",
     "load_preprocess": "preprocess",
-    "merge": "pipeline.statistics",
-    "quantize": "pipeline.quantize",
+    "merge": "calibration.from_statistics",
+    "quantize": "quantization.quantize",
     "read_settings": "project.settings",
     "read_statistics": "statistics",
     "read_table": "table",
     "run": "project.run",
-    "tables_from": "pipeline.statistics",
-    "tune": "pipeline.tune",
+    "tables_from": "calibration.from_statistics",
+    "tune": "tuning.tune",
     "write_statistics": "statistics",
     "write_table": "table",
 }

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from quantkit.errors import OutputError, UsageError
+from quantkit.errors import OutputError, StaleError, UsageError
 
 OUTPUT = "--output"
 """The option that names most of what is written: errors tell which one is to be given differently."""
@@ -147,3 +147,9 @@ def finite(value: Any) -> Any:
 def sha256_of(content: bytes) -> str:
     """Hexadecimal sha256."""
     return hashlib.sha256(content).hexdigest()
+
+
+def refuse_existing(path: Path, *, force: bool, option: str = OUTPUT) -> None:
+    """StaleError where a file is there and may not be replaced; `option` is what names it."""
+    if path.exists() and not force:
+        raise StaleError(f"{path} is there already", remedy=f"--force replaces it, another {option} keeps both")

@@ -18,6 +18,8 @@ import struct
 
 LEVELS = 127
 FLOAT32_MAX = (2.0 - 2.0**-23) * 2.0**127
+TINY = 2.0**-126
+"""The smallest normal float32, and so the least scale that keeps all its digits."""
 
 
 def float32(value: float) -> float:
@@ -58,3 +60,10 @@ def share(noise: float, signal: float) -> float:
 def decibels(ratio: float) -> float:
     """Noise over signal → SQNR in dB: inf for none, −inf for noise without end."""
     return math.inf if ratio == 0.0 else -math.inf if math.isinf(ratio) else 0.0 - 10.0 * math.log10(ratio)
+
+
+def told(value: float, form: str = ".1f") -> str:
+    """`21.3 dB`; `exact` where nothing is lost, `all lost` where the noise has no end, `not measured` for nan."""
+    if math.isnan(value):
+        return "not measured"
+    return "exact" if value == math.inf else "all lost" if value == -math.inf else f"{round(value, 1) + 0.0:{form}} dB"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from quantkit.errors import UsageError
 
 DEFAULT_VERSION = "10.3.0"
 """TensorRT of JetPack 6.2; tables for other versions differ in the header only."""
@@ -58,3 +61,30 @@ def has_driver() -> bool:
     except OSError:
         return False
     return True
+
+
+def version_number(text: str) -> int:
+    """`10.13.3` → 101303, `8.6.1` → 8601: TensorRT's NV_TENSORRT_VERSION of that release. UsageError."""
+    match = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.\d+)*(?:\.post\d+)?", text)
+    if not match:
+        raise UsageError(f"{text!r} is not a TensorRT version", remedy="for example --tensorrt-version 10.13.3")
+    major, minor, patch = int(match[1]), int(match[2]), int(match[3] or 0)
+    if major >= 11:
+        raise UsageError(
+            f"TensorRT {text} reads no calibration tables: version 11 removed them",
+            remedy="give 10.x or older, and use Q/DQ models with TensorRT 11",
+        )
+    if minor > 99 or patch > 99 or major < 4 or (major < 10 and minor > 9):
+        raise UsageError(f"there is no TensorRT {text}", remedy="for example --tensorrt-version 10.13.3")
+    return major * (10000 if major >= 10 else 1000) + minor * 100 + patch
+
+
+def target_version(asked: str | None) -> TargetVersion:
+    """`asked`, else the installed library's own version if it reads tables, else the default. UsageError."""
+    if asked is not None:
+        return TargetVersion(version_number(asked), "as asked")
+    installed = installed_number()
+    if installed is not None and installed < 110000:
+        return TargetVersion(installed, "the installed TensorRT")
+    why = "TensorRT 11 reads no tables" if installed else "no TensorRT here"
+    return TargetVersion(version_number(DEFAULT_VERSION), f"default, {why}; set it with --tensorrt-version")

@@ -30,7 +30,7 @@ def shared() -> Path:
 def without_tensorrt() -> Iterator[None]:
     """`auto` means onnxruntime, on a machine with a GPU as well; tests of the choice choose for themselves."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("quantkit.pipeline.choosing.has_driver", lambda: False)
+        patch.setattr("quantkit.calibration.backend_choice.has_driver", lambda: False)
         yield
 
 

@@ -55,7 +55,7 @@ def test_importing_quantkit_is_free() -> None:
 
 @pytest.mark.parametrize("arguments", ["--help", "calibrate --help", "table show --help", "--version"])
 def test_help_is_free(arguments: str) -> None:
-    code = f"import quantkit.cli\nassert quantkit.cli.run({arguments.split()!r}) == 0"
+    code = f"import quantkit.cli\nassert quantkit.cli.invoke({arguments.split()!r}) == 0"
     assert loaded_by(code) == set()
 
 

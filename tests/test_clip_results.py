@@ -12,8 +12,10 @@ from typing import Any
 import onnx
 import pytest
 
-from quantkit.graph import lint, load_model, mend
-from quantkit.pipeline.build import clip_faults
+from quantkit.engines.build import clip_faults
+from quantkit.graph import load_model
+from quantkit.linting.fix import mend
+from quantkit.linting.parser_rules import lint
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 DOCUMENT: dict[str, Any] = json.loads((BENCHMARKS / "results" / "clips.json").read_text(encoding="utf-8"))

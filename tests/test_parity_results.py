@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from quantkit.pipeline.parity import PART, TensorParity, judged
+from quantkit.sensitivity.parity import PART, TensorParity, judged
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "parity.json"
 NETWORKS: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))["networks"]

@@ -49,8 +49,8 @@ def test_as_many_of_the_first_layers_are_worse(name: str) -> None:
 
 
 def test_the_front_takes_what_it_took() -> None:
-    from quantkit.evaluation.tuning import Point
-    from quantkit.pipeline.front import advice, chosen
+    from quantkit.tuning.pareto_front import advice, chosen
+    from quantkit.tuning.result import Point
 
     content = json.loads(RESULTS.with_name("front.json").read_text(encoding="utf-8"))
     points = tuple(Point(**point) for point in content["front"])

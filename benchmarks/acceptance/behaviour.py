@@ -13,8 +13,8 @@ import numpy as np
 import quantkit
 from acceptance.scripts import build
 from acceptance.streaming import network
-from quantkit.backends.tensorrt import EntropyCalibrator2
-from quantkit.backends.tensorrt.building import build_engine
+from quantkit.calibration.tensorrt import EntropyCalibrator2
+from quantkit.backends.tensorrt.build import build_engine
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.backends.tensorrt.options import BuildOptions, Precision

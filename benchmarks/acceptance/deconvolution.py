@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
-from quantkit.backends.tensorrt.building import build_engine
+from quantkit.backends.tensorrt.build import build_engine
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.backends.tensorrt.options import BuildOptions
 from quantkit.backends.tensorrt.shapes import parse_shapes

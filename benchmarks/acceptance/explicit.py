@@ -17,9 +17,9 @@ from acceptance.networks import of_engine, timed
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
+from quantkit.engines.build import build
 from quantkit.errors import QuantkitError
 from quantkit.graph import load_model
-from quantkit.pipeline.build import build
 
 BATCHES = (1, 32, 256)
 SHAPES = ("image=1:32:256",)

@@ -19,9 +19,9 @@ from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.backends.tensorrt.timing import latencies, throughput
 from quantkit.data import open_data
 from quantkit.data.images import list_images
+from quantkit.data.preprocess_choice import choose_spec
+from quantkit.engines.build import build
 from quantkit.graph import load_model
-from quantkit.job.preparing import choose_spec
-from quantkit.pipeline.build import build
 from quantkit.table import diff, read_table
 
 CIFAR = ("resnet20", "mobilenetv2", "vit")

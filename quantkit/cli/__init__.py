@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 
-__all__ = ["main", "run"]
+__all__ = ["invoke", "main"]
 
 
 def main() -> None:
@@ -19,8 +19,8 @@ def main() -> None:
     begin()
 
 
-def run(arguments: list[str]) -> int:
+def invoke(arguments: list[str]) -> int:
     """Run a command line in this process; returns the exit code."""
-    from quantkit.cli.application import run as go
+    from quantkit.cli.application import invoke as begin
 
-    return go(arguments)
+    return begin(arguments)

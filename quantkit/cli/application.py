@@ -14,21 +14,24 @@ import click
 
 from quantkit._version import __version__
 from quantkit.cli import (
-    benching,
-    building,
-    calibrating,
-    evaluating,
-    exporting,
-    importing,
+    bench,
+    build,
+    calibrate,
+    compare,
+    doctor,
+    evaluate,
+    export,
+    from_framework,
+    init,
+    inspect,
     interruption,
-    layering,
-    linting,
-    looking,
-    quantizing,
-    running,
-    statistics_files,
-    tables,
-    tuning,
+    layers,
+    lint,
+    quantize,
+    run,
+    stats,
+    table,
+    tune,
 )
 from quantkit.cli.console import print_error, print_json
 from quantkit.errors import Interrupted, OutputError, QuantkitError
@@ -42,25 +45,25 @@ def app() -> None:
 
 
 for command in (
-    running.run,
-    running.init,
-    calibrating.calibrate,
-    building.build,
-    benching.bench,
-    quantizing.quantize,
-    linting.lint,
-    evaluating.evaluate,
-    evaluating.compare,
-    layering.layers,
-    tuning.tune,
-    exporting.group,
-    importing.from_torch,
-    importing.from_tf,
-    importing.from_tflite,
-    tables.group,
-    statistics_files.group,
-    looking.inspect,
-    looking.doctor,
+    run.run,
+    init.init,
+    calibrate.calibrate,
+    build.build,
+    bench.bench,
+    quantize.quantize,
+    lint.lint,
+    evaluate.evaluate,
+    compare.compare,
+    layers.layers,
+    tune.tune,
+    export.group,
+    from_framework.from_torch,
+    from_framework.from_tf,
+    from_framework.from_tflite,
+    table.group,
+    stats.group,
+    inspect.inspect,
+    doctor.doctor,
 ):
     app.add_command(command)
 
@@ -79,7 +82,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no "×" gets its number
     try:
         interruption.listen()
-        code = run(sys.argv[1:])
+        code = invoke(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = interrupted()
@@ -92,7 +95,7 @@ def main() -> None:
     os._exit(code)
 
 
-def run(arguments: list[str]) -> int:
+def invoke(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     warnings.filterwarnings("ignore", module="PIL")  # about images that are read all the same
     stdout = sys.stdout

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from quantkit.errors import UsageError
+from quantkit.histogram import HistogramMode
+from quantkit.table import Algorithm
 
 a_path = click.Path(path_type=Path)
 
@@ -99,3 +101,20 @@ def byte_count(text: str) -> int:
     if not match or float(match[1]) <= 0:
         raise UsageError(f"{text!r} is not a size", remedy="for example 512M or 2G")
     return int(float(match[1]) * 1024 ** "_KMGT".index(match[2].upper() or "_"))
+
+
+def histogram_named(text: str) -> HistogramMode:
+    """`tensorrt` or `invariant`. UsageError."""
+    try:
+        return HistogramMode(text)
+    except ValueError:
+        raise UsageError(f"unknown histogram {text!r}", remedy="one of tensorrt, invariant") from None
+
+
+def algorithm_named(text: str | None) -> Algorithm | None:
+    """An algorithm by TensorRT's name. UsageError."""
+    try:
+        return None if text is None else Algorithm(text)
+    except ValueError:
+        known = ", ".join(a.value for a in Algorithm)
+        raise UsageError(f"unknown algorithm {text!r}", remedy=f"one of {known}") from None

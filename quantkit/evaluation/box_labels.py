@@ -1,112 +1,110 @@
-"""Labels of detection data: COCO's JSON, and the YOLO family's text files.
+"""Labels of detectors: the objects of every image, and how the image became the network's input.
 
-Classes are numbered 0, 1, … in the order of COCO's category ids, as the YOLO family numbers them: COCO's 90 ids with
-gaps become 0 … 79.
+    labels                      where
+    COCO's instances JSON       --labels FILE.json; images by path or by name
+    YOLO's text files           --labels FOLDER, or beside the images: `…/images/a.jpg` has `…/labels/a.txt`
 
-Sources: COCO data format (cocodataset.org/#format-data); Ultralytics' detection data set format: `class x y width
-height`, centre and size as shares of the image, or `class x1 y1 x2 y2 x3 y3 …` for an outline, whose box is taken.
+An image without a text file holds no objects, as in the YOLO family; a data set without any text file has no labels.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from quantkit.data import Feed, Portion
+from quantkit.data.labels import Labels
+from quantkit.errors import DataError, UsageError
+from quantkit.metrics.box_labels import read_coco, read_yolo
+from quantkit.metrics.boxes import Objects, Scene, geometry
+from quantkit.preprocess import Preprocess
 
-from quantkit.errors import DataError
-from quantkit.evaluation.boxes import Objects
-
-
-@dataclass(frozen=True, slots=True)
-class CocoLabels:
-    """names: of the classes, by number. objects: by the images' file names as the JSON gives them, all of them."""
-
-    names: tuple[str, ...]
-    objects: Mapping[str, Objects]
+ORIENTATION = 274
+TURNED = frozenset({5, 6, 7, 8})
+"""EXIF orientations in which width and height change places."""
 
 
-def objects_of(rows: list[tuple[int, float, float, float, float, bool]]) -> Objects:
-    """From (class, x1, y1, x2, y2, crowd) rows."""
-    return Objects(
-        np.array([row[0] for row in rows], np.intp),
-        np.array([row[1:5] for row in rows], np.float64).reshape(-1, 4),
-        np.array([row[5] for row in rows], np.bool_),
-    )
+def open_scenes(data: Any, feed: Feed, path: Path | None, spec: Preprocess | None) -> Labels:
+    """The labels of detection data. UsageError where the data are no images, DataError where there are no labels."""
+    if feed.kind != "images" or spec is None or feed.names is None:
+        raise UsageError(
+            f"boxes are measured in images, and the data are {feed.kind}", remedy="give a folder of images"
+        )
+    given = Path(data)
+    root = given if given.is_dir() else given.parent
+    if path is not None and path.is_file():
+        return of_coco(path, root, feed.names, spec)
+    return of_yolo(path, root, feed.names, spec)
 
 
-def read_coco(path: str | os.PathLike[str]) -> CocoLabels:
-    """COCO's instances JSON. DataError names the file and the annotation."""
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}", remedy="give COCO's instances file") from None
-    try:
-        names = {int(c["id"]): str(c["name"]) for c in document["categories"]}
-        files = {i["id"]: str(i["file_name"]) for i in document["images"]}
-        annotations = list(document["annotations"])
-    except (KeyError, TypeError, ValueError) as error:
+def of_coco(path: Path, root: Path, names: Sequence[str], spec: Preprocess) -> Labels:
+    """From COCO's JSON. DataError where images are not in it."""
+    known = read_coco(path)
+    by_sample = {name: found for name in names if (found := named(name, known.objects)) is not None}
+    missing = [name for name in names if name not in by_sample]
+    if missing:
         raise DataError(
-            f"{path}: no COCO labels: {type(error).__name__} {error}",
-            remedy="it needs images (id, file_name), categories (id, name) and annotations",
-        ) from None
-    number = {identity: at for at, identity in enumerate(sorted(names))}
-    rows: dict[Any, list[tuple[int, float, float, float, float, bool]]] = defaultdict(list)
-    for position, annotation in enumerate(annotations):
-        try:
-            x, y, width, height = map(float, annotation["bbox"])
-            at = number[annotation["category_id"]]
-            file = files[annotation["image_id"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}: annotation {position}: {type(error).__name__} {error}",
-                remedy="it needs bbox [x, y, width, height], a category_id and an image_id that are there",
-            ) from None
-        rows[file].append((at, x, y, x + width, y + height, bool(annotation.get("iscrowd", 0))))
-    return CocoLabels(tuple(names[i] for i in sorted(names)), {f: objects_of(rows[f]) for f in files.values()})
+            f"{path} does not know {len(missing)} of {len(names)} images: {missing[0]}",
+            remedy="give the JSON of these images, or remove the others from the data",
+        )
+
+    def of(portion: Portion) -> Sequence[Scene]:
+        return [Scene(by_sample[name], geometry(spec, upright_size(root / name))) for name in portion.names]
+
+    return Labels(path.name, of, known.names)
 
 
-def read_yolo(path: str | os.PathLike[str], size: tuple[int, int]) -> Objects:
-    """A YOLO text file for an image of `size` (width, height). A file that is not there is an image without objects.
+def named(sample: str, objects: Mapping[str, Objects]) -> Objects | None:
+    """What a JSON holds for an image, by its path or its name."""
+    return objects.get(sample, objects.get(sample.rpartition("/")[2]))
 
-    DataError names the file and the line.
-    """
+
+def of_yolo(path: Path | None, root: Path, names: Sequence[str], spec: Preprocess) -> Labels:
+    """From text files. DataError where no image has one."""
+    places = {name: text_file(path, root, name) for name in names}
+    if not any(place.is_file() for place in places.values()):
+        first = next(iter(places.values()))
+        raise DataError(
+            f"there are no labels of boxes: no image has its text file, such as {first}",
+            remedy="--labels FILE.json in COCO's format, or --labels FOLDER of text files in YOLO's",
+        )
+
+    def of(portion: Portion) -> Sequence[Scene]:
+        sizes = {name: upright_size(root / name) for name in portion.names}
+        return [Scene(read_yolo(places[name], size), geometry(spec, size)) for name, size in sizes.items()]
+
+    return Labels(f"text files of {places[names[0]].parent.name}", of)
+
+
+def text_file(path: Path | None, root: Path, name: str) -> Path:
+    """Where an image's text file is: below `path`, else in `labels` where the image is in `images`, else beside it."""
+    if path is not None:
+        return (path / name).with_suffix(".txt")
+    parts = list((root.resolve() / name).parts)
+    if "images" in parts:
+        last = len(parts) - 1 - parts[::-1].index("images")
+        parts[last] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as it is meant to be seen, from its head alone. DataError."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return objects_of([])
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}", remedy="give a text file in YOLO's format") from None
-    rows = []
-    for position, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            kind, *values = line.split()
-            rows.append(yolo_row(int(kind), [float(value) for value in values], size))
-        except ValueError as error:
-            raise DataError(
-                f"{path}, line {position}: {error}", remedy="a line is `class x y width height`, in shares of the image"
-            ) from None
-    return objects_of(rows)
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = is_turned(image)
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"{path}: {error}", remedy="mend or remove the file") from None
+    return (height, width) if turned else (width, height)
 
 
-def yolo_row(kind: int, values: list[float], size: tuple[int, int]) -> tuple[int, float, float, float, float, bool]:
-    """One line's box in pixels. ValueError where it is none."""
-    if kind < 0 or not all(-0.01 <= value <= 1.01 for value in values):
-        raise ValueError("the class is a whole number from 0, the other figures are shares of the image")
-    width, height = size
-    if len(values) == 4:
-        x, y, wide, tall = values
-        left, top, right, bottom = x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2
-    elif len(values) >= 6 and len(values) % 2 == 0:
-        left, right = min(values[::2]), max(values[::2])
-        top, bottom = min(values[1::2]), max(values[1::2])
-    else:
-        raise ValueError(f"{1 + len(values)} figures")
-    return kind, left * width, top * height, right * width, bottom * height, False
+def is_turned(image: Any) -> bool:
+    """Whether its EXIF orientation turns an image on its side; damaged EXIF data turns nothing."""
+    try:
+        return image.getexif().get(ORIENTATION) in TURNED
+    except (OSError, ValueError, SyntaxError, KeyError, struct.error, Warning):
+        return False

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from quantkit.errors import DataError, UsageError
-from quantkit.evaluation.value import Difference, Evaluation, ModelScore
+from quantkit.evaluation.result import Difference, Evaluation, ModelScore
 from quantkit.view import Block, Remarks, Shown, Table
 
 
@@ -83,7 +83,7 @@ class Comparison(Shown):
         return tuple(dict.fromkeys(m.name for run in self.runs for m in run.evaluation.models))
 
     def _view_(self) -> Sequence[Block]:
-        from quantkit.evaluation.rendering import head_of, told_row
+        from quantkit.evaluation.result import head_of, told_row
 
         rows = [
             (model, run.name, *told_row(score, run.evaluation))

@@ -37,8 +37,8 @@ from numpy.typing import NDArray
 
 from quantkit.errors import DataError
 from quantkit.evaluation import bootstrap
-from quantkit.evaluation.metrics import Result
-from quantkit.evaluation.value import Difference
+from quantkit.evaluation.result import Difference
+from quantkit.metrics.metric import Result
 from quantkit.values import Array
 
 

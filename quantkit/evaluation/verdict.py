@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 
-from quantkit.evaluation.metrics import metric_name
-from quantkit.evaluation.value import Difference, Kind, ModelScore, Speed
+from quantkit.evaluation.result import Difference, Kind, ModelScore, Speed, on_processor
+from quantkit.metrics.metric import metric_name
 
 OTHER_ANSWERS = 0.02
 """A share of other answers that stands out."""
@@ -143,11 +143,6 @@ def worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
     if candidate.int8_layers is None:
         return []
     return [f"INT8 is not worth it here: {told} on {second.where}"]
-
-
-def on_processor(speed: Speed) -> bool:
-    """Whether it was measured on a processor and not on a GPU."""
-    return "processor" in speed.where
 
 
 def compared(reference: Speed, candidate: Speed) -> tuple[float, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from quantkit.errors import BackendError, OutputError
 from quantkit.export.config import TYPES
-from quantkit.export.value import Tensor
+from quantkit.export.served_model import Tensor
 
 Contract = dict[str, Any]
 

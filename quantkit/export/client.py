@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from quantkit._version import __version__
 from quantkit.export.config import TYPES, Deployment, ensemble_pixels
-from quantkit.export.value import Served, Tensor
+from quantkit.export.served_model import Served, Tensor
 from quantkit.preprocess import Preprocess
 
 SCRIPT = "client.py"

@@ -12,9 +12,9 @@ from typing import Any
 
 from quantkit._version import __version__
 from quantkit.errors import ModelError
-from quantkit.export.normalising import PIXELS
+from quantkit.export.normalization import PIXELS
+from quantkit.export.served_model import ENSEMBLE, ONNX, PLAN, Served, Shape, Tensor, Tuning
 from quantkit.export.text import Message, Remark, Word
-from quantkit.export.value import ENSEMBLE, ONNX, PLAN, Served, Shape, Tensor, Tuning
 
 TYPES: Mapping[str, str] = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from quantkit.artifact import sha256_of
+from quantkit.backends.engine_record import EngineRecord, is_engine, read_record
 from quantkit.backends.tensorrt.shapes import ShapeRange
-from quantkit.engine_record import EngineRecord, is_engine, read_record
 from quantkit.errors import BackendError, ModelError, StaleError
-from quantkit.export.value import ONNX, PLAN, Served, Shape, Tensor
-from quantkit.graph import has_qdq, load_model
+from quantkit.export.served_model import ONNX, PLAN, Served, Shape, Tensor
+from quantkit.graph import load_model
 from quantkit.graph.interface import interface_of
 from quantkit.graph.model import stored_outside
+from quantkit.qdq.insert import has_qdq
 from quantkit.tensorrt_version import has_driver
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantkit.data.classes import read_classes
+from quantkit.data.preprocess_choice import BESIDE
 from quantkit.errors import DataError, PreprocessError, UsageError
+from quantkit.export.batching import read_bench, tuned
 from quantkit.export.checking import check, has_triton
 from quantkit.export.client import SCRIPT, client_script
 from quantkit.export.config import (
@@ -21,14 +23,12 @@ from quantkit.export.config import (
     served_config,
     shown,
 )
-from quantkit.export.normalising import PIXELS, normalising, pixel_shape
+from quantkit.export.normalization import PIXELS, normalising, pixel_shape
 from quantkit.export.repository import CONFIG, Content, Entry, check_name, write_repository
+from quantkit.export.served_model import ONNX, PLAN, Served, Shape, Tensor, Tuning
 from quantkit.export.serving import served as look_at
 from quantkit.export.text import Message, pbtxt
-from quantkit.export.tuning import read_bench, tuned
-from quantkit.export.value import ONNX, PLAN, Served, Shape, Tensor, Tuning
 from quantkit.graph import load_model
-from quantkit.job.preparing import BESIDE
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess, resolve
 from quantkit.view import Block, Remarks, Shown, Table
 

@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from quantkit.errors import BackendError, ModelError, UsageError, first_line
+from quantkit.frameworks.exported import Exported, Shape, example_of
 from quantkit.frameworks.torch_exporters import Exporter, Request, chosen, export, flattened, plain_attention
-from quantkit.frameworks.value import Exported, Shape, example_of
 from quantkit.plugin import load_plugin
 from quantkit.values import Array, Batch
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from quantkit.errors import ModelError, UsageError, first_line
 from quantkit.frameworks import layout
-from quantkit.frameworks.conversion import Source, convert, opset_of, require_tensorflow, tensorflow
+from quantkit.frameworks.exported import Exported, Shape, example_of
 from quantkit.frameworks.silence import silenced
-from quantkit.frameworks.value import Exported, Shape, example_of
+from quantkit.frameworks.tf2onnx import Source, convert, opset_of, require_tensorflow, tensorflow
 from quantkit.values import Array, Batch
 
 KERAS = (".keras", ".h5", ".hdf5")

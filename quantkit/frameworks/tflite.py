@@ -18,10 +18,10 @@ import numpy as np
 
 from quantkit.errors import ModelError
 from quantkit.frameworks import layout
-from quantkit.frameworks.conversion import Source, convert, opset_of, require_tensorflow, tensorflow
+from quantkit.frameworks.exported import Exported
 from quantkit.frameworks.silence import silenced
+from quantkit.frameworks.tf2onnx import Source, convert, opset_of, require_tensorflow, tensorflow
 from quantkit.frameworks.tflite_file import contents, read
-from quantkit.frameworks.value import Exported
 from quantkit.values import Array, Batch
 
 DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
@@ -84,7 +84,7 @@ def exported(path: Path, options: TfliteOptions, folder: Path) -> Exported:
 def refuse_whole(path: Path, target: Path) -> None:
     """Give the network real inputs and outputs. ModelError where it keeps others."""
     from quantkit.graph import load_model
-    from quantkit.graph.ends import with_real_ends
+    from quantkit.graph.dequantized_ends import with_real_ends
 
     proto = with_real_ends(load_model(target).proto)
     target.write_bytes(proto.SerializeToString(deterministic=True))

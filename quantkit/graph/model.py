@@ -7,9 +7,15 @@ not enter it, so that a copy or a re-saved model stays the same model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -244,3 +250,16 @@ def external_content(tensor: onnx.TensorProto, folder: Path, where: str) -> Iter
         raise ModelError(f"{where}: {path}: {error.strerror or error}", remedy=remedy) from None
     except ValueError:
         raise ModelError(f"{where}: weight {tensor.name!r} has no valid place in {path}", remedy=remedy) from None
+
+
+def dtype_name(code: int) -> str:
+    """`float32`, `int8`, `float8e4m3fn` …: the name of an ONNX element type."""
+    from onnx import TensorProto
+
+    known: Mapping[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
+    return DTYPES.get(code) or known.get(code, f"type {code}")
+
+
+def place(node: onnx.NodeProto) -> str:
+    """The name by which a node is told: its own, or its first output."""
+    return str(node.name or next(iter(node.output), node.op_type))

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.model import node_name
-from quantkit.graph.tensors import FEW_BYTES, derived_from_constants, element_types, inferred, shapes
+from quantkit.graph.model import Model
 
 if TYPE_CHECKING:
     import onnx
 
-COMMUTING = frozenset(
-    {
-        "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Slice", "Split", "Gather",
-        "Identity", "Dropout", "DepthToSpace", "SpaceToDepth", "Expand", "Tile",
-    }
-)  # fmt: skip
-"""Operators that move values and make no new ones, through which Q and DQ pass."""
+    from quantkit.values import Array
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quantkit.graph.model import node_name
+from quantkit.graph.operators import COMMUTING
+from quantkit.graph.tensors import FEW_BYTES, derived_from_constants, element_types, inferred, shapes
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +141,31 @@ def known_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 def is_small(tensor: onnx.TensorProto | None) -> bool:
     """Whether a tensor is known, lies inside the model and has few values."""
     return tensor is not None and not tensor.external_data and tensor.ByteSize() < FEW_BYTES
+
+
+def stored_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Everything whose values are in the file: initializers, and Constant nodes in any of their forms."""
+    from onnx import numpy_helper
+
+    weights = dict(known_weights(graph))
+    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            kind = kinds.get(attribute.name)
+            if kind is not None:
+                value = {1: attribute.f, 2: attribute.i, 6: attribute.floats, 7: attribute.ints}[attribute.type]
+                weights[node.output[0]] = numpy_helper.from_array(np.array(value, kind), node.output[0])
+        if node.op_type == "Identity" and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
+    return weights
+
+
+def stored_values(model: Model, weights: Mapping[str, onnx.TensorProto], name: str) -> Array | None:
+    """The values of a stored tensor; None where there is none of that name."""
+    from onnx import numpy_helper
+
+    tensor = weights.get(name)
+    if tensor is None:
+        return None
+    values: Array = numpy_helper.to_array(tensor, str(model.folder))
+    return values

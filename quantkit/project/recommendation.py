@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantkit.evaluation.value import Evaluation, Kind, ModelScore
-from quantkit.pipeline.measuring import FASTER, ORDER, Bench
+from quantkit.engines.bench_result import FASTER, ORDER, Bench
+from quantkit.evaluation.result import Evaluation, Kind, ModelScore
 
 DEFAULT_BUDGET = 0.5
 """Points that may be lost where nobody said how many."""

@@ -15,26 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import text_bytes
-from quantkit.evaluation.document import document as document_of
-from quantkit.evaluation.document import parsed
-from quantkit.evaluation.value import Evaluation
-from quantkit.job.options import CalibrateOptions
-from quantkit.pipeline.calibrate import calibrate
-from quantkit.pipeline.evaluate import evaluate
-from quantkit.pipeline.measuring import Bench
-from quantkit.pipeline.observing import Progress, Silent
-from quantkit.pipeline.quantize import QuantizeOptions, quantize
-from quantkit.pipeline.repairing import FROM_STATISTICS, settled
-from quantkit.pipeline.settling import EvaluateOptions
-from quantkit.pipeline.statistics import tables_from
-from quantkit.project.checking import refuse_late_faults
-from quantkit.project.engines import Engines, engines_of
-from quantkit.project.losses import LAYERS, layers_step, read_layers
-from quantkit.project.plan import file_identity, planned
+from quantkit.calibration.calibrate import calibrate
+from quantkit.calibration.from_statistics import tables_from
+from quantkit.calibration.options import CalibrateOptions
+from quantkit.engines.bench_result import Bench
+from quantkit.evaluation.evaluate import evaluate
+from quantkit.evaluation.json_document import document as document_of
+from quantkit.evaluation.json_document import parsed
+from quantkit.evaluation.options import EvaluateOptions
+from quantkit.evaluation.result import Evaluation
+from quantkit.progress import Progress, Silent
+from quantkit.project.early_checks import refuse_late_faults
+from quantkit.project.engine_steps import Engines, engines_of
+from quantkit.project.inputs import file_identity, planned
+from quantkit.project.layers_step import LAYERS, layers_step, read_layers
 from quantkit.project.recommendation import recommendation
 from quantkit.project.settings import Settings
 from quantkit.project.steps import Step, Steps
 from quantkit.project.store import Outcome, Store
+from quantkit.quantization.quantize import QuantizeOptions, quantize
+from quantkit.quantization.repair import FROM_STATISTICS, settled
 from quantkit.report.html import evaluation_page
 from quantkit.statistics import read_statistics, write_statistics
 from quantkit.view import Block, Shown

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantkit.errors import UsageError
-from quantkit.graph import Policy, WeightForm
 from quantkit.histogram import HistogramMode
+from quantkit.qdq.insertion import WeightForm
+from quantkit.qdq.placement import Policy
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import text_bytes
-from quantkit.pipeline.observing import Progress
-from quantkit.project.plan import Plan
+from quantkit.progress import Progress
+from quantkit.project.inputs import Plan
 from quantkit.project.store import Outcome, Store
 
 SAID = "said.json"

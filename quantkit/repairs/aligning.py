@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.heads import WEIGHTED
-from quantkit.graph.inserting import weight_axis
 from quantkit.graph.model import Model
+from quantkit.graph.operators import WEIGHTED, weight_axis
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.groups import group_of
 from quantkit.repairs.layers import layers_of

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.errors import ModelError
-from quantkit.graph.inserting import fresh, names_of
 from quantkit.graph.model import DTYPES, Model
-from quantkit.graph.opsets import LEAST_IR
+from quantkit.graph.names import fresh, names_of
+from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.tensors import outer_names
 from quantkit.graph.wiring import known_weights
 

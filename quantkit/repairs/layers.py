@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.heads import WEIGHTED
-from quantkit.graph.inserting import channel_scales, weight_axis
+from quantkit.graph.operators import WEIGHTED, weight_axis
+from quantkit.qdq.insertion import channel_scales
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.operators import attribute
 

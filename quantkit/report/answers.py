@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import zip_longest
 
-from quantkit.evaluation.value import Changed, ClassDrop, Evaluation, ModelScore
+from quantkit.evaluation.result import Changed, ClassDrop, Evaluation, ModelScore
 from quantkit.report.page import Answer, Block, Cell, Sample, Samples, Section, Table
 from quantkit.report.thumbnails import thumbnail
 from quantkit.report.wording import counted, number, percent, probability, signed

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantkit.evaluation.metrics import metric_name
-from quantkit.evaluation.sensitivity import LayerError, Sensitivity
-from quantkit.evaluation.value import Difference, Evaluation, ModelScore
-from quantkit.pipeline.measuring import Bench
+from quantkit.engines.bench_result import Bench
+from quantkit.evaluation.result import Difference, Evaluation, ModelScore
+from quantkit.metrics.metric import metric_name
 from quantkit.report.charts import Chart, element, line, name, polygon, rectangle, text_width, words
 from quantkit.report.charts_axes import Scale, bottom_axis, finite, spanning
 from quantkit.report.wording import counted, decibel, number, percent, signed
+from quantkit.sensitivity.result import LayerError, Sensitivity
 
 STACKED = 560.0
 """Narrower drawings have the names above the marks."""

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantkit.evaluation.sensitivity import Sensitivity
-from quantkit.evaluation.tuning import Tuning
-from quantkit.evaluation.value import Evaluation
-from quantkit.pipeline.measuring import Bench
+from quantkit.engines.bench_result import Bench
+from quantkit.evaluation.result import Evaluation
 from quantkit.report import answers, layers, models, tuning
 from quantkit.report.page import Fact, Facts, Page, Section, Verdict
 from quantkit.report.ranges import ranges_section
 from quantkit.report.wording import counted, decibel, seconds
+from quantkit.sensitivity.result import Sensitivity
 from quantkit.statistics import Statistics
+from quantkit.tuning.result import Tuning
 
 DEEPEST = 12
 """Levels of the provenance that are told one by one."""

@@ -8,14 +8,14 @@ from typing import Any
 
 from quantkit.artifact import sha256_of
 from quantkit.errors import StatisticsError
-from quantkit.evaluation.sensitivity import Sensitivity
-from quantkit.evaluation.value import Evaluation
+from quantkit.evaluation.result import Evaluation
 from quantkit.report import charts_plane, charts_rows
 from quantkit.report.attributes import with_attributes
 from quantkit.report.charts import Chart, shortened
 from quantkit.report.page import resource
 from quantkit.report.ranges import SHOWN_RULES
 from quantkit.rules import Rule, as_rules
+from quantkit.sensitivity.result import Sensitivity
 from quantkit.statistics import Statistics
 from quantkit.view import well_formed
 

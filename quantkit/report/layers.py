@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from quantkit.evaluation.sensitivity import LayerError, Sensitivity, TensorError
 from quantkit.report import charts_rows
 from quantkit.report.page import Block, Cell, Drawing, Section, Table
 from quantkit.report.wording import counted, decibel, number, percent, significant
+from quantkit.sensitivity.result import LayerError, Sensitivity, TensorError
 
 TENSORS = 12
 """Tensors that are shown at once; the others are folded away."""

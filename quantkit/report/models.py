@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 
-from quantkit.evaluation.metrics import metric_name
-from quantkit.evaluation.value import Evaluation, ModelScore, OutputError
-from quantkit.pipeline.measuring import Bench
-from quantkit.pipeline.measuring import verdict as bench_verdict
+from quantkit.engines.bench_result import Bench
+from quantkit.engines.bench_result import verdict as bench_verdict
+from quantkit.evaluation.result import Evaluation, ModelScore, OutputError
+from quantkit.metrics.metric import metric_name
 from quantkit.report import charts_rows
 from quantkit.report.charts_plane import Spot, plane
 from quantkit.report.page import Block, Cell, Drawing, Prose, Section, Table, Verdict

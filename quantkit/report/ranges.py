@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantkit.evaluation.sensitivity import Sensitivity
 from quantkit.histogram import BINS, Histogram
 from quantkit.numerics import decibels, share
 from quantkit.report import charts_plane
 from quantkit.report.page import Cell, Drawing, Gallery, Section, Table
 from quantkit.report.wording import counted, decibel, percent, significant
 from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule, mean_square, squared_error
+from quantkit.sensitivity.result import Sensitivity
 from quantkit.statistics import Statistics
 
 SHOWN_RULES: tuple[Rule, ...] = (Entropy(), Percentile(99.99), Mse(), MinMax())

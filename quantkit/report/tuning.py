@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from quantkit.evaluation.metrics import metric_name
-from quantkit.evaluation.sensitivity import Sensitivity
-from quantkit.evaluation.tuning import Point, Trial, Tuning
+from quantkit.metrics.metric import metric_name
 from quantkit.report.charts_plane import Spot, plane
 from quantkit.report.page import Block, Cell, Drawing, Prose, Section, Table, Verdict
 from quantkit.report.wording import counted, decibel, percent, seconds, signed, significant
+from quantkit.sensitivity.result import Sensitivity
+from quantkit.tuning.result import Point, Trial, Tuning
 
 NARROW = 350.0
 LEAST = 1.0

@@ -3,7 +3,7 @@
 from quantkit.statistics.collector import Collector, histogram_of
 from quantkit.statistics.file import read_statistics, statistics_bytes, write_statistics
 from quantkit.statistics.merging import merge_statistics
-from quantkit.statistics.value import Channels, Origin, Statistics
+from quantkit.statistics.statistics import Channels, Origin, Statistics
 
 __all__ = [
     "Channels",

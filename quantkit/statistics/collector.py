@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quantkit.histogram import BINS, Histogram, HistogramMode
 from quantkit.kernel import DIGITS, EMPTY, channel_sums, extremes, observe
-from quantkit.statistics.value import Channels, Origin, Statistics
+from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
 
 

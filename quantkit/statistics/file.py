@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from quantkit.artifact import canonical_json, write_whole
 from quantkit.errors import StatisticsError
 from quantkit.histogram import BINS, Histogram
-from quantkit.statistics.value import Channels, Origin, Statistics
+from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
 
 KEY = "quantkit"

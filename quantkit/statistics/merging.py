@@ -10,7 +10,7 @@ from quantkit import histogram
 from quantkit.errors import StatisticsError
 from quantkit.histogram import HistogramMode
 from quantkit.kernel import merge_sums
-from quantkit.statistics.value import Channels, Statistics
+from quantkit.statistics.statistics import Channels, Statistics
 
 MODULUS = 1 << 256
 

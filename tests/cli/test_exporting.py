@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from quantkit.cli.exporting import group
+from quantkit.cli.export import group
 from quantkit.preprocess import Preprocess
 
 MODEL = Path(__file__).parents[2] / "calibration_data" / "model.onnx"

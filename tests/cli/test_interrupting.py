@@ -14,7 +14,7 @@ import pytest
 
 from quantkit.cli import application, interruption
 from quantkit.cli.progress import Bar, Spinner
-from quantkit.cli.running import begun
+from quantkit.cli.run import begun
 from quantkit.errors import Interrupted, ModelError, QuantkitError
 
 
@@ -29,7 +29,7 @@ def _handlers() -> Iterator[None]:
 
 def run(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> int:
     monkeypatch.setattr(application.app, "main", lambda *_, **__: work())
-    return application.run([])
+    return application.invoke([])
 
 
 def swallowed(number: int = signal.SIGTERM) -> None:
@@ -102,11 +102,11 @@ def test_an_interruption_around_the_command_is_no_traceback(when: str) -> None:
         "import signal, sys\n"
         "from quantkit.cli import application, interruption\n"
         f"before = {when!r} == 'listen'\n"
-        "listen, begin = interruption.listen, application.run\n"
+        "listen, begin = interruption.listen, application.invoke\n"
         "def ask():\n"
         "    signal.raise_signal(signal.SIGINT)\n"
         "interruption.listen = lambda: (listen(), ask() if before else None)\n"
-        "application.run = lambda arguments: (begin(arguments), None if before else ask())[0]\n"
+        "application.invoke = lambda arguments: (begin(arguments), None if before else ask())[0]\n"
         "application.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", script, "--version"], capture_output=True, text=True, check=False)
@@ -130,7 +130,7 @@ def test_a_reader_that_went_away_is_nothing_wrong(monkeypatch: pytest.MonkeyPatc
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, getattr(sys, name))  # click replaces both
     monkeypatch.setitem(application.app.commands, "unread", unread)
-    assert application.run(["unread"]) == 0
+    assert application.invoke(["unread"]) == 0
 
 
 def test_while_the_program_is_loaded_there_is_no_traceback() -> None:

@@ -23,11 +23,11 @@ with warnings.catch_warnings():
 
 from quantkit.cli import importing
 from quantkit.errors import ModelError, UsageError
+from quantkit.evaluation.evaluate import evaluate
+from quantkit.frameworks.convert import from_tf, from_tflite
+from quantkit.frameworks.exported import Shape
 from quantkit.frameworks.tensorflow import TfOptions
 from quantkit.frameworks.tflite import TfliteOptions
-from quantkit.frameworks.value import Shape
-from quantkit.pipeline.evaluate import evaluate
-from quantkit.pipeline.importing import from_tf, from_tflite
 from quantkit.project.run import run
 from quantkit.project.settings import Settings
 

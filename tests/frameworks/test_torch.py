@@ -17,10 +17,10 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip insta
 
 from quantkit.cli import importing  # noqa: E402
 from quantkit.errors import ModelError, StaleError, UsageError  # noqa: E402
+from quantkit.frameworks.convert import from_torch  # noqa: E402
+from quantkit.frameworks.exported import Shape  # noqa: E402
 from quantkit.frameworks.pytorch import TorchOptions  # noqa: E402
 from quantkit.frameworks.torch_exporters import Exporter  # noqa: E402
-from quantkit.frameworks.value import Shape  # noqa: E402
-from quantkit.pipeline.importing import from_torch  # noqa: E402
 from quantkit.project.run import run  # noqa: E402
 from quantkit.project.settings import Settings  # noqa: E402
 
@@ -160,7 +160,7 @@ def test_large_weights_lie_beside_the_graph(small: Any, tmp_path: Path, monkeypa
 
 
 def test_a_wrong_model_is_never_written(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from quantkit.pipeline import importing as verb
+    from quantkit.frameworks import convert as verb
 
     def broken(*arguments: Any, **options: Any) -> Any:
         proto = plain(*arguments, **options)

@@ -23,11 +23,11 @@ from quantkit.cli import evaluating
 from quantkit.cli.application import app, run
 from quantkit.data import DataOptions
 from quantkit.errors import BackendError, DataError, StaleError, UsageError
-from quantkit.evaluation.document import document, parsed
-from quantkit.evaluation.value import Changed, Evaluation, Kind
-from quantkit.pipeline.compare import compare
-from quantkit.pipeline.evaluate import evaluate
-from quantkit.pipeline.settling import EvaluateOptions
+from quantkit.evaluation.compare import compare
+from quantkit.evaluation.evaluate import evaluate
+from quantkit.evaluation.json_document import document, parsed
+from quantkit.evaluation.options import EvaluateOptions
+from quantkit.evaluation.result import Changed, Evaluation, Kind
 from tests.pipeline.conftest import BUNDLED, network
 
 RANDOM = np.random.default_rng(3)

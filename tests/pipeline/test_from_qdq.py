@@ -16,10 +16,11 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 import quantkit
+from quantkit.engines.build import scales_for
 from quantkit.errors import ModelError, OutputError, StaleError, TableError, UsageError
-from quantkit.graph import load_model, watched_tensors, with_qdq
-from quantkit.pipeline.build import scales_for
+from quantkit.graph import load_model, watched_tensors
 from quantkit.provenance import read_provenance
+from quantkit.qdq.insert import with_qdq
 from quantkit.table import Algorithm, coverage, read_table
 
 from .conftest import Command, network

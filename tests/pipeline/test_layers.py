@@ -19,16 +19,16 @@ from onnx import numpy_helper
 
 import quantkit
 from quantkit import DataOptions, QuantizeOptions
+from quantkit.calibration.backend_choice import refuse_without_calibrators
 from quantkit.cli import layering
 from quantkit.data import open_data
 from quantkit.errors import BackendError, DataError, ModelError, OutputError, QuantkitError, StaleError, UsageError
-from quantkit.evaluation.sensitivity import MISFIT, LayerError, Sensitivity
 from quantkit.graph import Model, load_model
-from quantkit.graph.selecting import chosen
-from quantkit.pipeline.choosing import refuse_without_calibrators
-from quantkit.pipeline.exclusions import exclusion_text, from_files, write_exclusions
-from quantkit.pipeline.layers import LayersOptions, layers
+from quantkit.graph.node_selection import chosen
 from quantkit.rules import mean_square, squared_error
+from quantkit.sensitivity.exclusion_file import exclusion_text, from_files, write_exclusions
+from quantkit.sensitivity.layers import LayersOptions, layers
+from quantkit.sensitivity.result import MISFIT, LayerError, Sensitivity
 
 from .conftest import Command, network
 

@@ -15,10 +15,11 @@ from onnx import numpy_helper, parser
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 import quantkit
-from quantkit.cli import run
+from quantkit.cli import invoke as run
 from quantkit.errors import ModelError, OutputError, StaleError, UsageError
-from quantkit.graph import lint as findings_in
-from quantkit.graph import load_model, with_qdq
+from quantkit.graph import load_model
+from quantkit.linting.parser_rules import lint as findings_in
+from quantkit.qdq.insert import with_qdq
 
 from .conftest import BUNDLED
 

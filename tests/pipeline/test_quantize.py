@@ -22,8 +22,12 @@ import quantkit
 from quantkit import CalibrateOptions, DataOptions, QuantizeOptions
 from quantkit.data import open_data
 from quantkit.errors import ModelError, OutputError, StaleError, TableError, UsageError
-from quantkit.graph import WeightForm, folded, lint, load_model, without_qdq
-from quantkit.pipeline.quantize import METADATA_KEY
+from quantkit.graph import load_model
+from quantkit.linting.parser_rules import lint
+from quantkit.qdq.insertion import WeightForm
+from quantkit.qdq.removal import without_qdq
+from quantkit.quantization.quantize import METADATA_KEY
+from quantkit.rewrites.fold_batch_norm import folded
 from quantkit.table import read_table
 
 from .conftest import BUNDLED, Command, network
@@ -349,7 +353,7 @@ def test_weights_with_nan_leave_nothing(calibrated: Path) -> None:
 def test_a_stopped_run_leaves_nothing(calibrated: Path, tmp_path_factory: Any, number: signal.Signals) -> None:
     scratch = tmp_path_factory.mktemp("scratch")
     code = (
-        "import os, sys, quantkit.pipeline.repairing as r, quantkit.cli as c\n"
+        "import os, sys, quantkit.quantization.repair as r, quantkit.cli as c\n"
         f"def stop(*a, **k): os.kill(os.getpid(), {int(number)})\n"
         "r.calibrate = stop\n"
         "sys.argv = ['quantkit', 'quantize', 'net/model.onnx', '--data', 'imgs', '-o', 'out.onnx']\n"

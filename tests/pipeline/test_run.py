@@ -13,12 +13,12 @@ import onnx
 import pytest
 
 from quantkit.backends.tensorrt.options import Precision
+from quantkit.engines.bench_result import Bench, Latency, Subject
 from quantkit.errors import BackendError, OutputError, QuantkitError
-from quantkit.pipeline.measuring import Bench, Latency, Subject
-from quantkit.pipeline.observing import Silent
+from quantkit.progress import Silent
 from quantkit.project import run as running
-from quantkit.project.engines import engines_of
-from quantkit.project.plan import planned
+from quantkit.project.engine_steps import engines_of
+from quantkit.project.inputs import planned
 from quantkit.project.run import model_step, run, statistics_step, table_step
 from quantkit.project.settings import Evaluate, Quantize, Settings, read_settings
 from quantkit.project.steps import Steps
@@ -150,7 +150,7 @@ def test_a_run_that_fails_leaves_what_was_there(place: Path, monkeypatch: pytest
 
 
 def test_engines_that_are_asked_for_need_a_gpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantkit.project.checking.why_no_gpu", lambda _: "there is no NVIDIA driver")
+    monkeypatch.setattr("quantkit.project.early_checks.why_no_gpu", lambda _: "there is no NVIDIA driver")
     with pytest.raises(BackendError, match="engines cannot be built: there is no NVIDIA driver"):
         run(settings(gpu=True))
     assert not (place / "net" / "model.run").exists(), "before the work"
@@ -304,9 +304,9 @@ def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.Monke
         latencies = tuple(Latency(name, options.batches[-1], True, 1.5, 1.6, 1.7, 9) for name in names)
         return Bench("a GPU", True, tuple(Subject(name, "int8", 1) for name in names), latencies)
 
-    monkeypatch.setattr("quantkit.pipeline.build.build", build)
+    monkeypatch.setattr("quantkit.engines.build.build", build)
     for name, fake in (("why_no_gpu", lambda _: None), ("machine_name", lambda _: "a GPU"), ("bench", bench)):
-        monkeypatch.setattr(f"quantkit.project.engines.{name}", fake)
+        monkeypatch.setattr(f"quantkit.project.engine_steps.{name}", fake)
     found = []
     for _ in range(2):
         plan = planned(settings(build={"precisions": ("fp32", "fp16", "int8")}, quantize=Quantize(repairs=())))

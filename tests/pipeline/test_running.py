@@ -17,9 +17,10 @@ from onnx import helper
 import quantkit
 from quantkit import CalibrateOptions, DataOptions, HistogramMode
 from quantkit.backends.session import FakeSession
+from quantkit.calibration.memory_plan import Plan
+from quantkit.calibration.streaming_pass import Checkpoints, Hooks, Run, new_collectors
 from quantkit.data.streams import StreamFeed
-from quantkit.pipeline.observing import Checkpoints, Hooks, Run, Silent, new_collectors
-from quantkit.pipeline.plan import Plan
+from quantkit.progress import Silent
 from quantkit.statistics import Origin, Statistics, statistics_bytes
 from quantkit.values import Batch, ModelInput
 

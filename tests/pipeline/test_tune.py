@@ -15,18 +15,18 @@ import pytest
 from onnx import numpy_helper
 
 import quantkit
-from quantkit.cli import tuning
+from quantkit.cli import tune as tuning
 from quantkit.cli.application import app, run
 from quantkit.data import DataOptions
 from quantkit.errors import OutputError, StaleError, UsageError
-from quantkit.evaluation.sensitivity import LayerError
-from quantkit.evaluation.tuning import Tuning
+from quantkit.evaluation.evaluate import evaluate
+from quantkit.evaluation.options import EvaluateOptions
 from quantkit.graph import load_model
-from quantkit.pipeline.evaluate import evaluate
-from quantkit.pipeline.exclusions import from_files
-from quantkit.pipeline.judging import parts
-from quantkit.pipeline.settling import EvaluateOptions
-from quantkit.pipeline.tune import TuneOptions, tune
+from quantkit.sensitivity.exclusion_file import from_files
+from quantkit.sensitivity.result import LayerError
+from quantkit.tuning.metric_trials import parts
+from quantkit.tuning.result import Tuning
+from quantkit.tuning.tune import TuneOptions, tune
 from tests.pipeline.conftest import BUNDLED
 
 MODEL, IMAGES = BUNDLED / "model.onnx", BUNDLED / "images"
@@ -376,7 +376,7 @@ def test_a_failed_write_leaves_nothing(
     def full(files: object) -> None:
         raise OutputError("cannot write: No space left on device", remedy="free some space")
 
-    monkeypatch.setattr("quantkit.pipeline.tuned.write_all", full)
+    monkeypatch.setattr("quantkit.tuning.files.write_all", full)
     with pytest.raises(OutputError, match="No space"):
         tune("net/model.onnx", "imgs", max_drop=9.0, output="out", statistics=plain)
     assert not (place / "out").exists()

@@ -12,10 +12,10 @@ import pytest
 import quantkit
 from quantkit import QuantizeOptions
 from quantkit.graph import load_model
-from quantkit.pipeline.noise import Candidate
-from quantkit.pipeline.repairing import REPAIRS, Data
-from quantkit.pipeline.weighing import measuring, named
+from quantkit.output_noise import Candidate
 from quantkit.preprocess import PRESETS
+from quantkit.quantization.repair import REPAIRS, Data
+from quantkit.quantization.repair_choice import measuring, named
 from tests.unit.qdq import model_of
 
 BRANCHES = """(float[N, 8, 16, 16] x) => (float[N, 6] y) {

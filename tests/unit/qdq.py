@@ -12,7 +12,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
-from quantkit.graph import Choices, Model, Quantized, WeightForm, watched_tensors, with_qdq
+from quantkit.graph import Model, watched_tensors
+from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insertion import Quantized, WeightForm
+from quantkit.qdq.placement import Choices
 
 
 class Pair:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from quantkit.evaluation.sensitivity import LayerError, Sensitivity, TensorError
-from quantkit.evaluation.value import (
+from quantkit.engines.bench_result import Bench, Latency, Subject, Throughput
+from quantkit.evaluation.result import (
     Changed,
     ClassDrop,
     Confidence,
@@ -23,7 +23,7 @@ from quantkit.evaluation.value import (
     Speed,
 )
 from quantkit.histogram import HistogramMode
-from quantkit.pipeline.measuring import Bench, Latency, Subject, Throughput
+from quantkit.sensitivity.result import LayerError, Sensitivity, TensorError
 from quantkit.statistics import Origin, Statistics, histogram_of
 
 GPU = "NVIDIA H200, TensorRT 8.6.1"

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from quantkit.graph import Model, WeightForm, with_qdq, without_qdq
+from quantkit.graph import Model
+from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insertion import WeightForm
+from quantkit.qdq.removal import without_qdq
 from quantkit.repairs.aligning import aligned
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.groups import group_of

@@ -9,9 +9,9 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from quantkit.evaluation.answers import Answers
-from quantkit.evaluation.classes import class_drops, confusions, holm, most_changed, most_changed_scores
-from quantkit.evaluation.value import Confusion
+from quantkit.evaluation.answer_changes import Answers
+from quantkit.evaluation.class_drops import class_drops, confusions, holm, most_changed, most_changed_scores
+from quantkit.evaluation.result import Confusion
 
 NAMES = ("cat", "dog", "owl", "fox", "none of these")
 RANDOM = np.random.default_rng(9)

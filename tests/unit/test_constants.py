@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from quantkit.graph import Choices, Model, folded, load_model, with_qdq
-from quantkit.graph.constants import FORMING, with_constants
+from quantkit.graph import Model, load_model
+from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.placement import Choices
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.layers import layers_of
+from quantkit.rewrites.fold_batch_norm import folded
+from quantkit.rewrites.fold_constants import FORMING, with_constants
 from tests.unit.qdq import every_scale, noise
 
 X = noise(5, 4)

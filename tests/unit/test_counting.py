@@ -8,7 +8,7 @@ import numpy as np
 from onnx import helper
 
 from quantkit.graph import Model
-from quantkit.graph.counting import int8_nodes
+from quantkit.qdq.int8_count import int8_nodes
 from tests.pipeline.conftest import network
 
 WEIGHTS = {

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quantkit.backends.session import FakeSession, Session
+from quantkit.calibration.memory_plan import sliced
+from quantkit.calibration.worker_pool import Crew
 from quantkit.errors import DataError
 from quantkit.histogram import HistogramMode
-from quantkit.pipeline.crew import Crew
-from quantkit.pipeline.plan import sliced
 from quantkit.statistics import Collector, Origin
 from quantkit.values import Batch
 

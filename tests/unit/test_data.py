@@ -21,8 +21,8 @@ from PIL import Image
 from quantkit.data import DataOptions, Feed, Portion, open_data
 from quantkit.data.feed import Identifier, batch_digests
 from quantkit.data.images import list_images
+from quantkit.data.peeking import PeekedFeed
 from quantkit.errors import DataError, PreprocessError, QuantkitError, UsageError
-from quantkit.job.preparing import PeekedFeed
 from quantkit.preprocess import PRESETS, Preprocess
 from quantkit.values import ModelInput, Selection
 

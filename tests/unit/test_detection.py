@@ -21,12 +21,13 @@ from pycocotools.cocoeval import COCOeval
 from quantkit.data.pixels import fit
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.evaluation import bootstrap
-from quantkit.evaluation.box_labels import objects_of, read_coco, read_yolo
-from quantkit.evaluation.boxes import Geometry, Objects, Scene, geometry
-from quantkit.evaluation.detection import Detection, dataset_of
-from quantkit.evaluation.metrics import Result, metric_named
 from quantkit.evaluation.paired import difference
-from quantkit.evaluation.yolo import Family, decoded, family_of, suppressed
+from quantkit.metrics.box_labels import objects_of, read_coco, read_yolo
+from quantkit.metrics.boxes import Geometry, Objects, Scene, geometry
+from quantkit.metrics.coco_map import Detection, dataset_of
+from quantkit.metrics.metric import Result
+from quantkit.metrics.registry import metric_named
+from quantkit.metrics.yolo_heads import Family, decoded, family_of, suppressed
 from quantkit.preprocess import Preprocess
 
 PLAIN = Geometry((640, 640), (1.0, 1.0), (0.0, 0.0))

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from quantkit.graph.ends import with_real_ends
-from quantkit.graph.exported import plain
+from quantkit.graph.clean_export import plain
+from quantkit.graph.dequantized_ends import with_real_ends
 from quantkit.graph.model import Model
-from quantkit.graph.naming import SCOPES, numbered
+from quantkit.graph.readable_names import SCOPES, numbered
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(3, 2) / 7
 TRACE = 'File "/home/somebody/net.py", line 3, in forward'

@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.graph import Model, load_model
-from quantkit.graph.folding import Folded, folded
+from quantkit.rewrites.fold_batch_norm import Folded, folded
 
 RANDOM = np.random.default_rng(11)
 IMAGE = "(float[2, 4, 8, 8] x) => (float[2, N, A, B] y)"

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quantkit.graph import Choices, Model, Policy
-from quantkit.graph.gates import gates
-from quantkit.graph.placing import GATE
+from quantkit.graph import Model
 from quantkit.graph.wiring import wiring
+from quantkit.qdq.gates import gates
+from quantkit.qdq.placement import GATE, Choices, Policy
 from tests.unit.qdq import inserted, model_of, noise, placed
 
 HEAD = "(float[1, 8, 6, 6] x) => (float[1, 8, 6, 6] y)"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from quantkit.calibration.tables import header_for, make_tables
 from quantkit.histogram import HistogramMode
-from quantkit.job.tables import header_for, make_tables
 from quantkit.rules import Entropy, MinMax, Percentile, Rule
 from quantkit.statistics import Collector, Origin, Statistics
 from quantkit.table import Algorithm, parse_table, table_bytes

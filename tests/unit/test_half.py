@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
-from quantkit.graph import Model, load_model, with_qdq
-from quantkit.graph.half import Half, with_half
-from quantkit.graph.keeping import half_scale
+from quantkit.graph import Model, load_model
 from quantkit.graph.tensors import element_types, inferred
 from quantkit.numerics import scale_of
 from quantkit.preprocess import PRESETS
+from quantkit.qdq.insert import with_qdq
+from quantkit.rewrites.fp16 import Half, with_half
+from quantkit.rewrites.fp32_exceptions import half_scale
 from quantkit.table import read_table
 
 RANDOM = np.random.default_rng(13)
@@ -402,5 +403,5 @@ def test_resnet20_chooses_the_same(shared: Path) -> None:
 
 
 def test_it_works_without_onnxruntime_and_torch() -> None:
-    code = "import sys; sys.modules['onnxruntime'] = sys.modules['torch'] = None; import quantkit.graph.half"
+    code = "import sys; sys.modules['onnxruntime'] = sys.modules['torch'] = None; import quantkit.rewrites.fp16"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.graph import Choices, Model
-from quantkit.graph.heads import GRID, SPREAD, detection_heads
+from quantkit.graph import Model
 from quantkit.graph.wiring import wiring
+from quantkit.qdq.detection_heads import GRID, SPREAD, detection_heads
+from quantkit.qdq.placement import Choices
 from tests.unit.qdq import every_scale, inserted, model_of, noise, placed
 
 WEIGHTS: dict[str, Any] = {

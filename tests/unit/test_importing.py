@@ -17,11 +17,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quantkit.cli import importing
 from quantkit.errors import BackendError, ModelError, OutputError, UsageError
+from quantkit.frameworks.convert import from_tflite
+from quantkit.frameworks.exported import DTYPES, Exported, Shape, drawn, example_of, parse_shape
 from quantkit.frameworks.layout import channels_first, channels_last, images
-from quantkit.frameworks.value import DTYPES, Exported, Shape, drawn, example_of, parse_shape
+from quantkit.frameworks.output_check import compare, largest_difference
 from quantkit.graph import load_model
-from quantkit.pipeline.comparing import compare, largest_difference
-from quantkit.pipeline.importing import from_tflite
 
 WEIGHT = np.array([[1.0, -2.0], [3.0, 0.5], [0.25, 4.0]], np.float32)
 

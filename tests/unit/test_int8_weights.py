@@ -17,18 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.errors import ModelError, UsageError
-from quantkit.graph import (
-    Choices,
-    Model,
-    Quantized,
-    WeightForm,
-    load_model,
-    with_qdq,
-    without_qdq,
-    write_model,
-)
-from quantkit.graph.inserting import codes_of
-from quantkit.graph.selecting import chosen, node_names
+from quantkit.graph import Model, load_model, write_model
+from quantkit.graph.node_selection import chosen, node_names
+from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insertion import Quantized, WeightForm, codes_of
+from quantkit.qdq.placement import Choices
+from quantkit.qdq.removal import without_qdq
 from tests.unit.qdq import every_scale, inserted, model_of, network, node_of, noise, on_onnxruntime
 
 INT8 = WeightForm.INT8

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
-from quantkit.graph import Finding, Model, lint, load_model, mend, with_qdq
-from quantkit.graph.findings import RULES
+from quantkit.graph import Model, load_model
+from quantkit.linting.finding import RULES, Finding
+from quantkit.linting.fix import mend
+from quantkit.linting.parser_rules import lint
+from quantkit.qdq.insert import with_qdq
 from quantkit.table import read_table
 
 RANDOM = np.random.default_rng(11)

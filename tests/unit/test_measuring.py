@@ -12,13 +12,13 @@ import pytest
 from onnx import numpy_helper, parser
 
 from quantkit.artifact import sha256_of
+from quantkit.backends.engine_record import EngineRecord, is_engine, record_bytes, record_path
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
-from quantkit.engine_record import EngineRecord, is_engine, record_bytes, record_path
+from quantkit.engines import bench as benching
+from quantkit.engines.bench import BenchOptions, bench, engine_name, measured, subject_of_file, unique
+from quantkit.engines.bench_result import Bench, Latency, Subject, verdict
 from quantkit.errors import BackendError, OutputError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.pipeline import bench as benching
-from quantkit.pipeline.bench import BenchOptions, bench, engine_name, measured, subject_of_file, unique
-from quantkit.pipeline.measuring import Bench, Latency, Subject, verdict
 from quantkit.provenance import ModelRecord
 
 TEXT = '<ir_version: 8, opset_import: ["": 17]> net (float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y) { y = Conv(x, w) }'

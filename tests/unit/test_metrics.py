@@ -15,9 +15,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from quantkit.errors import DataError, QuantkitError, UsageError
-from quantkit.evaluation.metrics import Metric, Result, metric_named
-from quantkit.evaluation.plugged import ObjectMetric
-from quantkit.evaluation.states import SampleStates
+from quantkit.metrics.metric import Metric, Result
+from quantkit.metrics.registry import metric_named
+from quantkit.metrics.torchmetrics_state import SampleStates
+from quantkit.metrics.user_metric import ObjectMetric
 
 RANDOM = np.random.default_rng(1)
 SCORES = RANDOM.normal(size=(12, 7)).astype(np.float32)
@@ -341,7 +342,7 @@ def test_torchmetrics_with_other_states_has_a_value_alone(
     found = run(classification("auroc"))
     assert 0 < found.value < 1
     assert found.resample is None
-    monkeypatch.setattr("quantkit.evaluation.states.STATE_BYTES", 1_000)
+    monkeypatch.setattr("quantkit.metrics.torchmetrics_state.STATE_BYTES", 1_000)
     assert run(classification("accuracy")).resample is None
 
 

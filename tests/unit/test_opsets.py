@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, parser, version_converter
 
 from quantkit.errors import ModelError
 from quantkit.graph import load_model
-from quantkit.graph.opsets import raised
+from quantkit.graph.opset import raised
 
 RANDOM = np.random.default_rng(5)
 IMAGE = "(float[1, 2, 5, 5] x) => (float[A, B, C, D] y)"

@@ -15,9 +15,9 @@ from scipy import special, stats
 
 from quantkit.errors import DataError
 from quantkit.evaluation import outputs
-from quantkit.evaluation.answers import AnswerComparison, agreement, are_probabilities, confidence
-from quantkit.evaluation.outputs import OutputComparison
-from quantkit.evaluation.value import OutputError
+from quantkit.evaluation.answer_changes import AnswerComparison, agreement, are_probabilities, confidence
+from quantkit.evaluation.output_errors import OutputComparison
+from quantkit.evaluation.result import OutputError
 
 RANDOM = np.random.default_rng(4)
 LOGITS = (RANDOM.normal(size=(30, 8)) * 5).astype(np.float32)

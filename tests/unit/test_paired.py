@@ -14,8 +14,8 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
 from quantkit.errors import DataError
 from quantkit.evaluation import bootstrap
-from quantkit.evaluation.metrics import Result
 from quantkit.evaluation.paired import difference, interval, mcnemar
+from quantkit.metrics.metric import Result
 
 counts = st.integers(0, 400)
 

@@ -13,9 +13,10 @@ import pytest
 
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.errors import BackendError, ModelError
-from quantkit.graph import Model, load_model, with_qdq
-from quantkit.graph.showing import showing, shown_tensors
-from quantkit.pipeline.parity import parity
+from quantkit.graph import Model, load_model
+from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.tensors_as_outputs import showing, shown_tensors
+from quantkit.sensitivity.parity import parity
 from quantkit.values import Array, Batch
 from tests.unit.qdq import model_of, noise
 
@@ -71,7 +72,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen["options"].append(options)
         return Built(path)
 
-    monkeypatch.setattr("quantkit.pipeline.build.build", build)
+    monkeypatch.setattr("quantkit.engines.build.build", build)
 
     def load(path: Path, _: int) -> FakeEngine:
         fused = len(onnx.load(path).graph.output) == 1

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from quantkit.graph import Choices, Model, Policy, Quantized
+from quantkit.graph import Model
 from quantkit.graph.wiring import known_weights, wiring
+from quantkit.qdq.insertion import Quantized
+from quantkit.qdq.placement import Choices, Policy
 from tests.unit.qdq import every_scale, inserted, model_of, node_of, noise, pair, pairs, placed
 
 SAME = "(float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y)"

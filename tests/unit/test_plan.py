@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
+from quantkit.calibration.memory_plan import CACHED_BYTES, Plan, groups, make_plan, sliced
+from quantkit.calibration.options import DEFAULT_MEMORY
 from quantkit.errors import UsageError
 from quantkit.graph import Model, load_model, watched_tensors
-from quantkit.job.options import DEFAULT_MEMORY
-from quantkit.pipeline.plan import CACHED_BYTES, Plan, groups, make_plan, sliced
 from quantkit.values import Batch
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]> net (float[N, 3, 8, 8] x, float scale) => (float[N, 4, 6, 6] y) {

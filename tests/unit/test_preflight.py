@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quantkit.data import Portion, preflight
-from quantkit.job.preparing import DataWatcher
+from quantkit.data.peeking import DataWatcher
 from quantkit.preprocess import PRESETS, Preprocess, resolve
 from quantkit.values import Batch, ModelInput
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from quantkit.data.preprocess_choice import choose_spec
 from quantkit.errors import PreprocessError
 from quantkit.graph import Model, load_model
-from quantkit.job.preparing import choose_spec
 from quantkit.preprocess import (
     METADATA_KEY,
     PRESETS,

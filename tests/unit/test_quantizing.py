@@ -18,8 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.errors import ModelError
-from quantkit.graph import Choices, Model, Policy, Quantized, WeightForm, has_qdq, is_half, load_model, with_qdq
+from quantkit.graph import Model, load_model
 from quantkit.preprocess import PRESETS
+from quantkit.qdq.insert import has_qdq, is_half, with_qdq
+from quantkit.qdq.insertion import Quantized, WeightForm
+from quantkit.qdq.placement import Choices, Policy
 from quantkit.table import read_table
 from tests.unit.qdq import network, node_of, on_onnxruntime, pair, pairs, placed
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from quantkit.evaluation.value import Difference, Evaluation, Kind, ModelScore, OutputError
-from quantkit.pipeline.measuring import Bench, Latency, Subject
+from quantkit.engines.bench_result import Bench, Latency, Subject
+from quantkit.evaluation.result import Difference, Evaluation, Kind, ModelScore, OutputError
 from quantkit.project.recommendation import recommendation
 
 

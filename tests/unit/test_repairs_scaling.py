@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from quantkit.errors import ModelError, UsageError
-from quantkit.graph import Model, load_model, with_qdq
+from quantkit.graph import Model, load_model
+from quantkit.qdq.insert import with_qdq
 from quantkit.repairs import ChannelFigures, equalized, smoothed
 from tests.unit.repairing import again, figures_of, model_of, outputs_of, weight_of
 

@@ -22,8 +22,8 @@ from PIL import Image
 
 from quantkit._version import __version__
 from quantkit.errors import StatisticsError
-from quantkit.evaluation.metrics import metric_name
-from quantkit.evaluation.value import Changed, Difference, Evaluation
+from quantkit.evaluation.result import Changed, Difference, Evaluation
+from quantkit.metrics.metric import metric_name
 from quantkit.report import charts_plane, charts_rows
 from quantkit.report.attributes import PRESENTATION, attributes
 from quantkit.report.charts import shortened, text_width

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.errors import ModelError
-from quantkit.evaluation.value import Kind
-from quantkit.pipeline.evaluate import batch_for
-from quantkit.pipeline.running import EngineRunning, joined, parts
-from quantkit.pipeline.subjects import Limits, Subject, limits_of
+from quantkit.evaluation.evaluate import batch_for
+from quantkit.evaluation.result import Kind
+from quantkit.evaluation.runners import EngineRunning, joined, parts
+from quantkit.evaluation.subjects import Limits, Subject, limits_of
 from quantkit.values import Array, Batch, ModelInput
 
 X = frozenset({"x"})

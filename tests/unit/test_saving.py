@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from quantkit.errors import ModelError, OutputError
 from quantkit.graph import load_model, saving
 from quantkit.graph.model import identity
-from quantkit.graph.saving import data_path, saved_files, write_model
+from quantkit.graph.save import data_path, saved_files, write_model
 
 RANDOM = np.random.default_rng(3)
 SQUARE = RANDOM.normal(size=(40, 40)).astype(np.float32)

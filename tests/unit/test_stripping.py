@@ -19,19 +19,14 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.errors import ModelError
-from quantkit.graph import (
-    Model,
-    Stripped,
-    load_model,
-    propagated_scales,
-    watched_tensors,
-    weight_deviations,
-    with_qdq,
-    without_qdq,
-)
+from quantkit.graph import Model, load_model, watched_tensors
 from quantkit.graph import restoring as restoring_module
 from quantkit.graph.model import identity
-from quantkit.graph.pairs import Grid
+from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.pairs import Grid
+from quantkit.qdq.removal import Stripped, without_qdq
+from quantkit.qdq.scale_propagation import propagated_scales
+from quantkit.qdq.weight_scales import weight_deviations
 from quantkit.table import read_table
 
 RANDOM = np.random.default_rng(11)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from quantkit.errors import TableError, UsageError
 from quantkit.numerics import scale_of_word, word_of
 from quantkit.table import Algorithm, CalibrationTable, Header, coverage, diff, parse_table, read_table, table_bytes
-from quantkit.table.value import version_number
+from quantkit.tensorrt_version import version_number
 
 HEAD = "TRT-8601-EntropyCalibration2"
 NAMED = [Algorithm.ENTROPY_2, Algorithm.MIN_MAX, Algorithm.ENTROPY]

@@ -10,7 +10,7 @@ import pytest
 
 from quantkit import tensorrt_version
 from quantkit.errors import UsageError
-from quantkit.job.target import target_version
+from quantkit.tensorrt_version import target_version
 
 
 def library(folder: Path, number: int) -> Path:

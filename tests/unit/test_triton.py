@@ -22,9 +22,10 @@ from serving import Server, config_of, type_name
 from tritonclient.grpc import model_config_pb2
 
 from quantkit.artifact import sha256_of
+from quantkit.backends.engine_record import EngineRecord, TensorRecord, record_bytes, record_path
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.data.pixels import decode
-from quantkit.engine_record import EngineRecord, TensorRecord, record_bytes, record_path
+from quantkit.engines.bench_result import Bench, Latency, Subject, Throughput
 from quantkit.errors import (
     BackendError,
     DataError,
@@ -39,7 +40,6 @@ from quantkit.export.serving import served
 from quantkit.export.text import Remark, Word, pbtxt
 from quantkit.export.triton import TritonExport, TritonOptions, export_triton
 from quantkit.graph import load_model
-from quantkit.pipeline.measuring import Bench, Latency, Subject, Throughput
 from quantkit.preprocess import PRESETS, load_preprocess, resolve
 from quantkit.provenance import ModelRecord
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from quantkit.data.pixels import UnreadableError, decode, pixels_of, prepared
 from quantkit.errors import PreprocessError
-from quantkit.export.normalising import normalising, pixel_shape
-from quantkit.export.value import Tensor
+from quantkit.export.normalization import normalising, pixel_shape
+from quantkit.export.served_model import Tensor
 from quantkit.preprocess import PRESETS, Preprocess, resolve
 from quantkit.values import ModelInput
 

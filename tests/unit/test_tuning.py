@@ -15,19 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantkit.data import DataOptions
+from quantkit.engines.bench_result import Bench, Latency, Subject
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.evaluation.paired import of_binary
-from quantkit.evaluation.sensitivity import LayerError
-from quantkit.evaluation.tuning import Figure, Point, Ranked, Recipe, Trial, Tuning, document, trial_row
-from quantkit.evaluation.value import Difference, Evaluation, Kind, ModelScore
+from quantkit.evaluation.result import Difference, Evaluation, Kind, ModelScore
 from quantkit.graph import Model
-from quantkit.pipeline import front, judging
-from quantkit.pipeline.judging import Judge, Question, Record, Replayed, figure, parts, standard_error
-from quantkit.pipeline.measuring import Bench, Latency, Subject
-from quantkit.pipeline.searching import Limits, Search
-from quantkit.pipeline.trying import Remembered
-from quantkit.pipeline.tune import TuneOptions
 from quantkit.rules import Mse
+from quantkit.sensitivity.result import LayerError
+from quantkit.tuning import metric_trials as judging
+from quantkit.tuning import pareto_front as front
+from quantkit.tuning.candidates import Remembered
+from quantkit.tuning.metric_trials import Judge, Question, Record, Replayed, figure, parts, standard_error
+from quantkit.tuning.result import Figure, Point, Ranked, Recipe, Trial, Tuning, document, trial_row
+from quantkit.tuning.search import Limits, Search
+from quantkit.tuning.tune import TuneOptions
 from tests.unit.qdq import model_of, noise
 
 DROPS = st.floats(0.0, 5.0)
@@ -124,7 +125,7 @@ def test_the_float_network_runs_once(
 
 def test_the_parts_are_those_of_an_evaluation_of_all(nets: tuple[Model, Model], tmp_path: Path) -> None:
     """What both parts find right adds up to what all samples do."""
-    from quantkit.pipeline.evaluate import evaluate
+    from quantkit.evaluation.evaluate import evaluate
 
     plain, coarse = nets
     asked = question(tmp_path, plain)

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantkit.evaluation.tuning import Figure, Point, Ranked, Recipe, Trial, Tuning
 from quantkit.report.html import tuning_page
+from quantkit.tuning.result import Figure, Point, Ranked, Recipe, Trial, Tuning
 from tests.unit.reports import EVALUATIONS, NUMBERS, SENSITIVITIES, TEXTS, candidate, evaluation, layer
 from tests.unit.test_report import SVG, sound
 

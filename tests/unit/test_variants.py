@@ -18,13 +18,16 @@ from onnx.reference import ReferenceEvaluator
 
 from quantkit.data import DataOptions, open_data
 from quantkit.errors import ModelError
-from quantkit.graph import Choices, Model, WeightForm, with_qdq
-from quantkit.graph.showing import showing, shown_tensors
-from quantkit.graph.variants import Variants
+from quantkit.graph import Model
 from quantkit.numerics import decibels
-from quantkit.pipeline.noise import Candidate, Measuring
-from quantkit.pipeline.ranking import ranked
+from quantkit.output_noise import Candidate, Measuring
 from quantkit.preprocess import PRESETS
+from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insertion import WeightForm
+from quantkit.qdq.partial import Variants
+from quantkit.qdq.placement import Choices
+from quantkit.qdq.tensors_as_outputs import showing, shown_tensors
+from quantkit.sensitivity.layer_ranking import ranked
 from tests.unit.qdq import model_of, noise
 
 TEXT = """(float[N, 3, 8, 8] x) => (float[N, 5] y) {
@@ -130,7 +133,7 @@ def test_threads_and_batches_change_nothing() -> None:
 
 def test_a_blocks_end_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ranked(measuring(net()), Variants(quantized()), {}, {})
-    monkeypatch.setattr("quantkit.pipeline.noise.BLOCK", 1)
+    monkeypatch.setattr("quantkit.output_noise.BLOCK", 1)
     assert ranked(measuring(net()), Variants(quantized()), {}, {}) == whole
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.evaluation.value import Confidence, Difference, Kind, ModelScore, OutputError, Speed
+from quantkit.evaluation.result import Confidence, Difference, Kind, ModelScore, OutputError, Speed
 from quantkit.evaluation.verdict import verdict
 
 METHOD = "Bonett-Price interval, McNemar's test (mid-p)"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import quantkit
 from quantkit.evaluation.comparison import Comparison, Run
-from quantkit.evaluation.value import Evaluation, Speed
-from quantkit.pipeline.linting import LintReport
+from quantkit.evaluation.result import Evaluation, Speed
+from quantkit.linting.lint import LintReport
 from quantkit.table import Algorithm, Coverage, Header
 from quantkit.view import CELL, LINES, Remarks, Shown, Table, block_html, block_lines
 from tests.unit.reports import EVALUATIONS, SENSITIVITIES, TEXTS, bench, candidate, evaluation, sensitivity, statistics

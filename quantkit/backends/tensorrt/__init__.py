@@ -1,20 +1,23 @@
-"""TensorRT 8.6 … 11: calibrators that stream to the GPU, engines of every precision, and what runs them.
+"""TensorRT 8.6 … 11: engines of every precision, and what runs them.
 
 Nothing here is loaded before it is used: `tensorrt` and `pycuda` are imported by the functions that need them.
 """
 
 from __future__ import annotations
 
+import warnings
+from importlib import import_module
 from typing import Any
 
-CALIBRATORS = ("EntropyCalibrator", "EntropyCalibrator2", "LegacyCalibrator", "MinMaxCalibrator")
-__all__ = ["EntropyCalibrator", "EntropyCalibrator2", "LegacyCalibrator", "MinMaxCalibrator"]
+MOVED = ("EntropyCalibrator", "EntropyCalibrator2", "LegacyCalibrator", "MinMaxCalibrator")
+"""Names that moved to `quantkit.calibration.tensorrt` in 0.2 and keep working here until 0.3."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in CALIBRATORS:
+    if name not in MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from quantkit.backends.tensorrt.calibrators import calibrator_class
-    from quantkit.backends.tensorrt.versions import CALIBRATORS as BASES
-
-    return calibrator_class(next(a for a, base in BASES.items() if base == f"IInt8{name}"))
+    warnings.warn(
+        f"{__name__}.{name} moved to quantkit.calibration.tensorrt.{name}", DeprecationWarning, stacklevel=2
+    )
+    # imported by name because this package lies below calibration, and may not depend on it
+    return getattr(import_module("quantkit.calibration.tensorrt"), name)

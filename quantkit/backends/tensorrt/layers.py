@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quantkit.backends.tensorrt.tuning import Tuning
+from quantkit.backends.tensorrt.kernel_times import Tuning
 
 ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1e|\x1f|\[ONNX Layer|$)")
 DATATYPE = re.compile(r"\b(FP32|FP16|BF16|FP8|Int8|INT8|Int32|INT32|Int64|INT64|Bool|Float|Half|BFloat16)\b")

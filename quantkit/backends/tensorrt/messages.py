@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from quantkit.backends.tensorrt.tuning import Tuning
+from quantkit.backends.tensorrt.kernel_times import Tuning
 from quantkit.errors import BackendError
 
 UNSCALED = re.compile(r"Missing scale and zero-point for tensor (.*?), expect fall back")

@@ -13,8 +13,8 @@ import pytest
 from checked import HAS_CALIBRATORS, NUMBER
 from onnx import numpy_helper
 
-from quantkit.backends.tensorrt import inspecting
-from quantkit.backends.tensorrt.building import Built, build_engine, kernels_loaded
+from quantkit.backends.tensorrt import inspection as inspecting
+from quantkit.backends.tensorrt.build import Built, build_engine, kernels_loaded
 from quantkit.backends.tensorrt.layers import Context, Layer, layers_of
 from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
 from quantkit.backends.tensorrt.shapes import parse_shapes

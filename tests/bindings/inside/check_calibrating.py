@@ -13,17 +13,17 @@ import pytest
 import tensorrt as trt
 from checked import HAS_CALIBRATORS, NUMBER
 
-import quantkit.backends.tensorrt as backend
-from quantkit.backends.tensorrt import calibrating
+import quantkit.calibration.tensorrt as backend
 from quantkit.backends.tensorrt.background import Abandoned
-from quantkit.backends.tensorrt.calibrating import Calibrated, calibrate_on_tensorrt
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.messages import logger
-from quantkit.backends.tensorrt.streaming import Streaming
+from quantkit.calibration.job import prepared
+from quantkit.calibration.options import CalibrateOptions
+from quantkit.calibration.tensorrt import calibration_build as calibrating
+from quantkit.calibration.tensorrt.batch_source import Streaming
+from quantkit.calibration.tensorrt.calibration_build import Calibrated, calibrate_on_tensorrt
 from quantkit.data import DataOptions
 from quantkit.errors import BackendError, Interrupted, ModelError, UsageError
-from quantkit.job.options import CalibrateOptions
-from quantkit.job.value import prepared
 from quantkit.rules import Entropy, MinMax, Percentile
 from quantkit.table import Algorithm, read_table
 from quantkit.tensorrt_version import number_text

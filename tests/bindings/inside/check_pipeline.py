@@ -12,10 +12,10 @@ import checked
 import pytest
 from checked import HAS_CALIBRATORS, NUMBER
 
+from quantkit.backends.engine_record import read_record
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
-from quantkit.engine_record import read_record
+from quantkit.engines.build import BuiltEngine, build
 from quantkit.errors import StaleError, TableError, UsageError
-from quantkit.pipeline.build import BuiltEngine, build
 from quantkit.table import Algorithm, CalibrationTable, Header, read_table, table_bytes
 
 pytestmark = pytest.mark.usefixtures("folder")

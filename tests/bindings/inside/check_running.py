@@ -14,7 +14,7 @@ import pytest
 
 from quantkit.backends.tensorrt import engine as engine_module
 from quantkit.backends.tensorrt import messages
-from quantkit.backends.tensorrt.building import build_engine
+from quantkit.backends.tensorrt.build import build_engine
 from quantkit.backends.tensorrt.engine import Engine, unusable
 from quantkit.backends.tensorrt.messages import Messages
 from quantkit.backends.tensorrt.options import BuildOptions, Precision

@@ -17,7 +17,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from quantkit.backends.tensorrt import calibrators, device
+from quantkit.backends.tensorrt import device
+from quantkit.calibration.tensorrt import calibrators
 
 sys.modules["tensorrt"] = checked.MODULE
 sys.modules["pycuda"] = types.ModuleType("pycuda")

@@ -13,12 +13,12 @@ from onnx import numpy_helper, parser
 
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of
+from quantkit.backends.engine_record import EngineRecord, LayerRecord, TableUse, record_bytes, record_path
 from quantkit.backends.tensorrt.options import BuildOptions, Command, Precision
 from quantkit.backends.tensorrt.shapes import ShapeRange
-from quantkit.engine_record import EngineRecord, LayerRecord, TableUse, record_bytes, record_path
+from quantkit.engines.build import BuiltEngine, build, command, identity, placed, read_cache, reused, scales_for
 from quantkit.errors import OutputError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.pipeline.build import BuiltEngine, build, command, identity, placed, read_cache, reused, scales_for
 from quantkit.provenance import ModelRecord, Provenance, TableRecord, provenance_bytes, provenance_path
 from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
 
@@ -88,10 +88,10 @@ def test_the_engine_goes_beside_the_model_or_where_it_is_told(tmp_path: Path) ->
 def test_the_engine_does_not_go_where_model_or_table_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, onto: str, force: bool
 ) -> None:
-    monkeypatch.setattr("quantkit.pipeline.build.tensorrt", lambda: None)
-    monkeypatch.setattr("quantkit.pipeline.build.features", lambda _: SimpleNamespace(version="8.6.1"))
-    monkeypatch.setattr("quantkit.pipeline.build.open_device", lambda _: SimpleNamespace(slug="h200", name="H200"))
-    monkeypatch.setattr("quantkit.pipeline.build.build_engine", lambda *_, **__: pytest.fail("nothing is built"))
+    monkeypatch.setattr("quantkit.engines.build.tensorrt", lambda: None)
+    monkeypatch.setattr("quantkit.engines.build.features", lambda _: SimpleNamespace(version="8.6.1"))
+    monkeypatch.setattr("quantkit.engines.build.open_device", lambda _: SimpleNamespace(slug="h200", name="H200"))
+    monkeypatch.setattr("quantkit.engines.build.build_engine", lambda *_, **__: pytest.fail("nothing is built"))
     model = network(tmp_path)
     write_table(tmp_path / "net.calib", model=model.sha256)
     (tmp_path / "link.onnx").symlink_to(model.path)
@@ -285,8 +285,8 @@ def test_the_line_for_trtexec_names_the_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, progress: bool, strong: bool
 ) -> None:
     found = SimpleNamespace(progress=progress, always_strong=strong)
-    monkeypatch.setattr("quantkit.pipeline.build.tensorrt", lambda: None)
-    monkeypatch.setattr("quantkit.pipeline.build.features", lambda _: found)
+    monkeypatch.setattr("quantkit.engines.build.tensorrt", lambda: None)
+    monkeypatch.setattr("quantkit.engines.build.features", lambda _: found)
     model = network(tmp_path)
     scales = scales_for(model, BuildOptions(), write_table(tmp_path / "net.calib"))
     line = command(model, tmp_path / "e", BuildOptions(), RANGES, scales, tmp_path / "t.cache", ()).line

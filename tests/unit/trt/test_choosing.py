@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from quantkit.calibration import backend_choice as choosing
+from quantkit.calibration.backend_choice import beyond_tensorrt, chosen_backend
+from quantkit.calibration.options import CalibrateOptions
 from quantkit.errors import BackendError, UsageError
 from quantkit.histogram import HistogramMode
-from quantkit.job.options import CalibrateOptions
-from quantkit.pipeline import choosing
-from quantkit.pipeline.choosing import beyond_tensorrt, chosen_backend
 from quantkit.provenance import ModelRecord, Provenance, RunRecord, TableRecord, provenance_bytes, provenance_path
 from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule
 from quantkit.table import Algorithm

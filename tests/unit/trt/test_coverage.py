@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from quantkit.backends.tensorrt.coverage import Covered, completed, refuse_little, rule_of
 from quantkit.backends.tensorrt.network import Tensor
+from quantkit.backends.tensorrt.table_coverage import Covered, completed, refuse_little, rule_of
 from quantkit.errors import TableError
 from quantkit.numerics import scale_of, word_of
 from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.backends.tensorrt.options import BuildOptions, Precision
-from quantkit.engine_record import (
+from quantkit.backends.engine_record import (
     EngineRecord,
     LayerRecord,
     TableUse,
@@ -20,6 +19,7 @@ from quantkit.engine_record import (
     record_bytes,
     record_path,
 )
+from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.errors import BackendError
 from quantkit.provenance import ModelRecord
 

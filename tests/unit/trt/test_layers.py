@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quantkit.backends.tensorrt.kernel_times import Tuning
 from quantkit.backends.tensorrt.layers import Context, Layer, layers_of, nodes_in, precision_counts
-from quantkit.backends.tensorrt.tuning import Tuning
-from quantkit.graph.selecting import matching
+from quantkit.graph.node_selection import matching
 
 ENGINE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "engine.json").read_text())
 ENTRIES = {entry["Name"]: entry for entry in ENGINE["Layers"]}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from quantkit.backends.tensorrt.kernel_times import Tuning
 from quantkit.backends.tensorrt.messages import Messages, listening, logger, made
-from quantkit.backends.tensorrt.tuning import Tuning
 from quantkit.errors import BackendError
 
 LOG = [tuple(line.split(": ", 1)) for line in (Path(__file__).parent / "data" / "build.txt").read_text().splitlines()]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from quantkit.backends.tensorrt.limits import Network, refuse_impossible
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
-from quantkit.backends.tensorrt.refusing import Network, refuse_impossible
 from quantkit.backends.tensorrt.versions import Features
 from quantkit.errors import BackendError, QuantkitError, UsageError
 

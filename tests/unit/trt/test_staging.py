@@ -12,7 +12,7 @@ from fake_gpu import FakeFeed, FakeGpu, filled
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from quantkit.backends.tensorrt.staging import Staging, copy_filled, ordered, with_last
+from quantkit.calibration.tensorrt.staging import Staging, copy_filled, ordered, with_last
 from quantkit.data import Portion
 from quantkit.errors import BackendError, DataError
 

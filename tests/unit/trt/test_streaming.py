@@ -12,7 +12,7 @@ from fake_gpu import FakeFeed, FakeGpu, filled
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.backends.tensorrt.streaming import Outcome, Streaming
+from quantkit.calibration.tensorrt.batch_source import Outcome, Streaming
 from quantkit.errors import BackendError, DataError
 
 NAMES = ("image", "ids", "weights")

@@ -1,0 +1,369 @@
+"""From an ONNX model to a serialized engine, and what it became."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from quantkit.backends.tensorrt.background import in_background
+from quantkit.backends.tensorrt.device import Device, open_device
+from quantkit.backends.tensorrt.inspection import Bound, inspected
+from quantkit.backends.tensorrt.layers import Context, Layer
+from quantkit.backends.tensorrt.limits import Network, refuse_impossible
+from quantkit.backends.tensorrt.messages import Messages, Phase, listening, made, silent
+from quantkit.backends.tensorrt.network import Tensor, add_profile, network_nodes, parse, tensors_of
+from quantkit.backends.tensorrt.options import BuildOptions, Verbosity
+from quantkit.backends.tensorrt.shapes import ShapeRange
+from quantkit.backends.tensorrt.table_coverage import Covered, completed, refuse_little, rule_of
+from quantkit.backends.tensorrt.versions import (
+    Features,
+    calibrator_base,
+    features,
+    keep_precision,
+    network_flags,
+    set_calibration,
+    set_flag,
+    share_profile,
+    stopper,
+    tensorrt,
+)
+from quantkit.errors import BackendError, ModelError, QuantkitError, TableError
+from quantkit.graph import Model, watched_tensors
+from quantkit.graph.node_selection import chosen, node_names
+from quantkit.qdq.insert import has_qdq, is_half, with_qdq
+from quantkit.qdq.placement import Choices
+from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
+from quantkit.tensorrt_version import installed_number, number_text
+
+INT8_WEIGHTS = "convertMyelinWeightsToFp32"
+"""What TensorRT 8.6 fails in where weights of a matrix product stand as INT8 in the file (measured)."""
+NOTHING_FITS = ("Could not find any implementation for node", "insufficient workspace", "OutOfMemory", "out of memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An engine and what is known about it."""
+
+    plan: bytes
+    seconds: float
+    version: str
+    gpu: str
+    layers: tuple[Layer, ...]
+    memory: int
+    covered: Covered | None
+    timing_cache: bytes | None
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    """Nodes that were kept out of INT8."""
+    converted: bool = False
+    """Whether the table went into Q/DQ pairs."""
+    bound: tuple[Bound, ...] = ()
+
+
+@dataclass(slots=True)
+class Build:
+    """One build on its way: the library, the GPU, and what is said meanwhile."""
+
+    model: Model
+    options: BuildOptions
+    ranges: Mapping[str, ShapeRange]
+    phase: Phase
+    trt: Any = field(init=False)
+    features: Features = field(init=False)
+    device: Device = field(init=False)
+    messages: Messages = field(init=False)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    notes: list[str] = field(default_factory=list)
+    measured_anew: bool = True
+    covered: Covered | None = None
+    kept: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.trt = tensorrt()
+        self.device = open_device(self.options.device)
+        self.features = features(self.trt)
+        self.messages = Messages(self.phase)
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the network says itself, by Q/DQ, what is INT8."""
+        return has_qdq(self.model)
+
+    @property
+    def strong(self) -> bool:
+        """Whether the network is strongly typed: precisions come from it alone, and a table has no place."""
+        return self.options.strongly_typed or self.features.always_strong
+
+
+def build_engine(
+    model: Model,
+    options: BuildOptions,
+    ranges: Mapping[str, ShapeRange],
+    *,
+    table: CalibrationTable | None = None,
+    rule: str | None = None,
+    timing_cache: bytes | None = None,
+    phase: Phase = silent,
+) -> Built:
+    """Build an engine.
+
+    ranges: the shape range of every input. table: scales for a network without Q/DQ; rule: what the table was made
+    with. timing_cache: what an earlier build measured. phase: told what is going on.
+
+    Raises BackendError (no TensorRT, no GPU, a feature this version does not have, no kernel fits), ModelError (with
+    every operator that TensorRT cannot parse), TableError (a table for another version, or of little coverage),
+    Interrupted at Ctrl-C.
+    """
+    build = Build(model, options, ranges, phase)
+    kinds = Network(explicit=build.explicit, half=is_half(model), has_table=table is not None)
+    refuse_impossible(options, build.features, build.device, kinds)
+    if table is not None and build.strong:
+        through_qdq(build, table, rule)
+        table = None
+    with build.device.current():
+        pass  # the primary context exists before TensorRT looks for one
+    return in_background(
+        lambda: built(build, table, rule, timing_cache), build.stopping.set, waits=build.features.progress
+    )
+
+
+@contextlib.contextmanager
+def kernels_loaded(number: int = 0) -> Iterator[None]:
+    """Keep TensorRT's kernels loaded between builds; otherwise each of them loads them anew, which takes 3 … 10 s."""
+    trt, device = tensorrt(), open_device(number)
+    messages = Messages()
+    with listening(trt, messages) as log, device.current():
+        builder = made(lambda: trt.Builder(log), messages)
+    try:
+        yield
+    finally:
+        with device.current():
+            del builder
+
+
+def built(build: Build, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None) -> Built:
+    """The build itself."""
+    build.phase("starting TensorRT")
+    with build.device.current(), listening(build.trt, build.messages) as log:
+        made_now = plan_of(build, log, table, rule, timing_cache)  # builder and network go before their context does
+        build.phase("looking at the engine")
+        context = Context(
+            operators=node_names(build.model),
+            int8=build.options.int8 and (build.explicit or build.covered is not None),
+            table=build.covered is not None and not build.explicit,
+            unscaled=frozenset(build.messages.unscaled) | frozenset(build.covered.missing if build.covered else ()),
+            excluded=build.kept,
+            tuning=build.messages.tuning,
+            measured_anew=build.measured_anew,
+        )
+        told = inspected(build.trt, log, build.messages, made_now.plan, build.ranges, context)
+    return Built(
+        plan=made_now.plan,
+        seconds=made_now.seconds,
+        version=build.features.version,
+        gpu=build.device.name,
+        layers=told.layers,
+        memory=told.memory,
+        covered=build.covered,
+        timing_cache=made_now.timing_cache,
+        warnings=build.messages.warnings,
+        notes=(*build.notes, *([told.silent] if told.silent else [])),
+        kept=tuple(sorted(build.kept)),
+        converted=build.covered is not None and table is None,
+        bound=told.bound,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A serialized engine, how long it took, and what was measured on the way."""
+
+    plan: bytes
+    seconds: float
+    timing_cache: bytes | None
+
+
+def plan_of(
+    build: Build, log: Any, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None
+) -> Plan:
+    """Parse, configure, build."""
+    trt, options = build.trt, build.options
+    trt.init_libnvinfer_plugins(log, "")
+    builder = made(lambda: trt.Builder(log), build.messages)
+    network = builder.create_network(network_flags(trt, strongly_typed=build.strong))
+    build.phase("parsing")
+    parser = parse(trt, network, build.model, log, build.messages)
+    config = builder.create_builder_config()
+    configure(build, config, () if build.strong else options.flags(scales=table is not None or build.explicit))
+    profile = add_profile(builder, network, build.ranges)
+    if profile is not None:
+        config.add_optimization_profile(profile)
+    calibrator = None
+    if table is not None:
+        build.covered = covered_by(build, table, rule, network)
+        calibrator = table_calibrator(trt, build.covered.table)
+        set_calibration(config, calibrator, profile)
+    if not build.strong:
+        build.kept = excluded(build, network, config)
+    cache = use_timing_cache(build, config, timing_cache)
+    monitor = stopper(trt, config, build.stopping.is_set, build.phase)
+    build.phase("building")
+    started = time.monotonic()
+    memory = builder.build_serialized_network(network, config)
+    seconds = time.monotonic() - started
+    del monitor, parser
+    if calibrator is not None and calibrator.calls:
+        raise TableError(
+            f"TensorRT did not take the table: it asked for {calibrator.calls} batches of data",
+            remedy="the header has to name this TensorRT and this calibrator (--retarget, quantkit table convert)",
+        )
+    if memory is None:
+        raise failed(build)
+    return Plan(bytes(memory), seconds, bytes(cache.serialize()) if cache is not None else None)
+
+
+def configure(build: Build, config: Any, flags: Sequence[str]) -> None:
+    """Options → TensorRT's builder configuration; `flags`: of the precision."""
+    trt, options = build.trt, build.options
+    config.builder_optimization_level = options.level
+    verbosity = {
+        Verbosity.DETAILED: trt.ProfilingVerbosity.DETAILED,
+        Verbosity.NAMES: trt.ProfilingVerbosity.LAYER_NAMES_ONLY,
+        Verbosity.NONE: trt.ProfilingVerbosity.NONE,
+    }
+    config.profiling_verbosity = verbosity[options.verbosity]
+    share_profile(trt, config)
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if not options.allows_tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    for name in flags:
+        set_flag(trt, config, name)
+    if options.refit:
+        set_flag(trt, config, "REFIT")
+    if options.version_compatible:
+        set_flag(trt, config, "VERSION_COMPATIBLE")
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+
+
+def covered_by(build: Build, table: CalibrationTable, rule: str | None, network: Any) -> Covered:
+    """The table for this network and this TensorRT. TableError."""
+    number = installed_number()
+    header = table.header
+    if header.algorithm is not Algorithm.LEGACY and number is not None and header.version != number:
+        if not build.options.retarget:
+            raise TableError(
+                f"the table is for TensorRT {header.version_text}, this is {number_text(number)} and would ignore it",
+                remedy="--retarget uses its scales all the same (they do not depend on the version)",
+            )
+        build.notes.append(f"the table was made for TensorRT {header.version_text}; its scales are used (--retarget)")
+        table = table.with_header(replace(header, version=number))
+    covered = completed(table, tensors_of(build.trt, network), rule_of(table, rule))
+    refuse_little(covered, build.options.min_coverage, "the table")
+    return covered
+
+
+def table_calibrator(trt: Any, table: CalibrationTable) -> Any:
+    """A calibrator that has a table and no data; `calls` counts how often TensorRT asked for data all the same."""
+    base: Any = calibrator_base(trt, table.header.algorithm)
+    content = table_bytes(table)
+    header: Header = table.header
+
+    class TableCalibrator(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.calls = 0
+
+        def get_batch_size(self) -> int:
+            return 1
+
+        def get_batch(self, names: Any, *_: Any) -> None:
+            del names
+            self.calls += 1
+
+        def read_calibration_cache(self, *_: Any) -> bytes:
+            return content
+
+        def write_calibration_cache(self, cache: Any, *_: Any) -> None:
+            del cache
+
+        def get_quantile(self) -> float:
+            return header.quantile
+
+        def get_regression_cutoff(self) -> float:
+            return header.cutoff
+
+        def read_histogram_cache(self, *_: Any) -> None:
+            return None
+
+        def write_histogram_cache(self, *_: Any) -> None:
+            return None
+
+    return TableCalibrator()
+
+
+def excluded(build: Build, network: Any, config: Any) -> frozenset[str]:
+    """Keep the chosen nodes out of INT8. UsageError where a pattern chooses nothing."""
+    trt, options = build.trt, build.options
+    named = chosen(options.exclude, build.model, "--exclude")
+    dtype = trt.float16 if options.fp16 else trt.float32
+    layers = network_nodes(network)
+    missing = [name for name in named if name not in layers]
+    for name in named:
+        if name in layers:
+            keep_precision(trt, config, layers[name], dtype)
+    if missing:
+        build.notes.append(f"nodes that are no layer of their own, and were not constrained: {', '.join(missing)}")
+    return named - set(missing)
+
+
+def through_qdq(build: Build, table: CalibrationTable, rule: str | None) -> None:
+    """Give the network Q/DQ pairs with the table's scales: the way into a strongly typed network. TableError."""
+    names = watched_tensors(build.model).tensors
+    build.covered = completed(table, [Tensor(name) for name in names], rule_of(table, rule))
+    refuse_little(build.covered, build.options.min_coverage, "the table")
+    build.kept = chosen(build.options.exclude, build.model, "--exclude")
+    quantized = with_qdq(build.model, table.scales, Choices(exclude=build.kept))
+    build.model = replace(build.model, proto=quantized.proto)
+    why = "has no calibrators" if build.features.always_strong else "was asked for strong types"
+    build.notes.append(
+        f"TensorRT {build.features.version} {why}: {len(quantized.pairs)} activations got Q/DQ pairs from the table"
+    )
+    build.notes += [f"{node} stays float: {reason}" for node, reason in quantized.left.items() if reason != "excluded"]
+
+
+def use_timing_cache(build: Build, config: Any, there: bytes | None) -> Any | None:
+    """Measured kernel times of earlier builds, or an empty store for new ones; None where they are not wanted."""
+    if not build.options.timing_cache:
+        set_flag(build.trt, config, "DISABLE_TIMING_CACHE")
+        return None
+    if there:
+        cache = config.create_timing_cache(there)
+        if cache is not None and config.set_timing_cache(cache, False):
+            build.measured_anew = False
+            return cache
+        build.notes.append("TensorRT does not take the timing cache that is there; this build measures anew")
+    cache = config.create_timing_cache(b"")
+    config.set_timing_cache(cache, False)
+    return cache
+
+
+def failed(build: Build) -> QuantkitError:
+    """Why there is no engine."""
+    said = build.messages.errors
+    shown = "".join(f"\n    {text}" for text in said) or "\n    it says no more"
+    if any(word in text for text in said for word in NOTHING_FITS):
+        return BackendError(
+            f"TensorRT found no kernel for some layer:{shown}",
+            remedy="give it more room with a larger --workspace, or another precision for that layer (--exclude)",
+        )
+    remedy = "see its errors above"
+    if any(INT8_WEIGHTS in text for text in said):
+        remedy = "this TensorRT takes no INT8 weights of matrix products: quantkit quantize --weights float"
+    return ModelError(f"TensorRT could not build an engine of {build.model.path}:{shown}", remedy=remedy)

@@ -1,0 +1,81 @@
+"""Whether batches may be cut into slices: only where the network treats samples on their own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quantkit.backends.session import Session
+from quantkit.calibration.job import Job
+from quantkit.calibration.memory_plan import Plan, make_plan, sliced
+from quantkit.calibration.options import CalibrateOptions
+from quantkit.data import Portion
+from quantkit.errors import ModelError
+from quantkit.values import Array
+
+
+def planned(job: Job, first: Portion) -> tuple[Plan, Session, tuple[str, ...]]:
+    """The plan, and the session of its first pass; batches stay whole where the model wants or mixes them."""
+    fixed = all(i.fixed_batch is not None for i in job.model.inputs)
+    options = job.options
+
+    def plan(whole: bool) -> tuple[Plan, Session]:
+        made = make_plan(
+            job.model,
+            job.watch,
+            first.batch,
+            first.samples,
+            max_memory=options.max_memory,
+            workers=options.data.workers,
+            whole=whole,
+        )
+        return made, opened(job, made.passes[0], made)
+
+    # From one sample nobody can tell, and later batches may hold more.
+    chosen, session = plan(fixed or first.samples == 1)
+    if fixed or first.samples == 1 or independent(job, chosen, session, first):
+        return chosen, session, ()
+    return *plan(True), ("the network mixes the samples of a batch, so batches are run whole",)
+
+
+def independent(job: Job, plan: Plan, session: Session, first: Portion) -> bool:
+    """Whether the network treats samples on their own: two at once give what each gives alone."""
+    names = [name for name in job.model.outputs if name in job.watch.tensors] or list(session.tensors)
+    if len(plan.passes) > 1:
+        session = opened(job, tuple(names), plan)
+    run = session.runner()
+    (pair, _), *_ = sliced(first.batch, first.samples, 2, plan.fixed)
+    try:
+        alone = [{n: run(feeds)[n].copy() for n in names} for feeds, _ in sliced(pair, 2, 1, plan.fixed)]
+        together = run(pair)
+    except ModelError:
+        return False
+    return all(same(together[n], np.concatenate([a[n] for a in alone])) for n in names if together[n].ndim)
+
+
+def same(together: Array, alone: Array) -> bool:
+    """Whether two samples gave the same values together and alone, but for rounding."""
+    if together.shape != alone.shape:
+        return False
+    most = np.abs(together).max(initial=0.0)
+    return bool(np.isfinite(most) and np.allclose(together, alone, rtol=1e-2, atol=1e-3 * most))
+
+
+def opened(job: Job, tensors: tuple[str, ...], plan: Plan) -> Session:
+    """An onnxruntime session that watches `tensors`."""
+    from quantkit.backends.onnxruntime import OnnxRuntimeSession
+
+    alone = plan.runners == 1
+    return OnnxRuntimeSession(
+        job.model,
+        tensors,
+        provider=job.options.provider,
+        threads=job.options.data.workers if alone else 1,
+        fixed_shapes=job.watch.fixed_shapes,
+    )
+
+
+def backend_version(options: CalibrateOptions) -> str:
+    """Library and provider."""
+    from quantkit.backends.onnxruntime import version
+
+    return version(options.provider)

@@ -1,0 +1,115 @@
+"""calibrate: a model and data in, statistics and calibration tables out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quantkit.artifact import check_writable, refuse_replacing, write_all
+from quantkit.calibration.backend_choice import chosen_backend
+from quantkit.calibration.files import table_files
+from quantkit.calibration.job import Job, placed, prepared
+from quantkit.calibration.onnxruntime_run import from_data
+from quantkit.calibration.options import CalibrateOptions
+from quantkit.calibration.result import Calibration, Made, summed_up
+from quantkit.calibration.reuse import Found, found, known_identity, matching_statistics
+from quantkit.calibration.tables import make_tables, statistics_path
+from quantkit.errors import StaleError
+from quantkit.preprocess import Preprocess
+from quantkit.progress import Progress, Silent
+from quantkit.provenance import provenance_path, read_provenance
+from quantkit.rules import Rule, as_rules
+from quantkit.statistics import Statistics
+from quantkit.table import CalibrationTable, read_table
+
+
+def calibrate(
+    model: str | os.PathLike[str],
+    data: Any,
+    *,
+    rules: str | Rule | Sequence[Rule] = "entropy",
+    preprocess: str | Path | Preprocess | None = None,
+    output: str | os.PathLike[str] | None = None,
+    options: CalibrateOptions | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Calibrate an ONNX model on real data: one pass, statistics, and a table for every rule.
+
+    model: path of the ONNX file. data: folder of images, `.npy`, `.npz`, folder of `.npz` batches, `module:callable`,
+    or an iterable of batches (input name → array [N, …]). rules: `"entropy,minmax,percentile:99.99,mse"` or rule
+    values. preprocess: preset, path of a TOML file, or a `Preprocess`; None looks beside the model. output: path of
+    the first rule's table; None writes nothing.
+
+    The histogram and the entropy search are TensorRT's own (docs/decisions/0002-entropy-search.md). Raises
+    ModelError, DataError, PreprocessError, StaleError (something else lies at `output`), OutputError, BackendError,
+    Interrupted, UsageError.
+    """
+    options = options or CalibrateOptions()
+    started = time.monotonic()
+    chosen_rules = as_rules(rules)
+    if output is not None:
+        output = placed(Path(output), Path(model))
+    backend, why = chosen_backend(options, chosen_rules, output)
+    options = replace(options, backend=backend)
+    job = prepared(model, data, chosen_rules, preprocess, output, options)
+    places = [*job.paths(), statistics_path(job.output)] if job.output else []
+    occupied = not options.force and any(path.exists() for path in places)
+    previous = read_provenance(provenance_path(job.output)) if occupied and job.output else None
+    identity = known_identity(job.feed, previous, needed=occupied)
+    if occupied and job.output and identity:
+        request = job.request(identity)
+        there = found(job.paths(), request)
+        statistics = matching_statistics(job.output, request, tables=bool(there.tables))
+        if there.tables and (statistics or len(there.tables) == len(job.rules)):
+            return reused(job, statistics, there, started)
+    if job.output:
+        check_writable(job.output)
+        refuse_replacing(places, (model, data))
+    if backend == "tensorrt":
+        from quantkit.calibration.tensorrt_run import from_tensorrt
+
+        return from_tensorrt(job, identity, progress or Silent(), started, why)
+    return from_data(job, identity, progress or Silent(), started, why)
+
+
+def reused(job: Job, statistics: Statistics | None, there: Found, started: float) -> Calibration:
+    """Reuse the tables that are there; those that are missing come from the statistics, without the data."""
+    assert there.provenance is not None
+    data, run = there.provenance.data, there.provenance.run
+    assert data is not None
+    assert run is not None
+    if data.skipped and not job.options.data.skip_corrupt:
+        raise StaleError(
+            f"{job.output} was made without {len(data.skipped)} samples that cannot be read",
+            remedy="--skip-corrupt accepts that; otherwise mend them",
+        )
+    missing = {rule: job.headers[rule.name] for rule in job.rules if rule.name not in there.tables}
+    made_now = make_tables(statistics, missing) if statistics else {}
+    tables: dict[str, CalibrationTable] = {}
+    new: dict[Path, bytes] = {}
+    for path, rule in job.paths().items():
+        if rule.name in made_now:
+            tables[rule.name] = made_now[rule.name]
+            new |= table_files(job, path, rule, tables[rule.name], data, run)
+        else:
+            tables[rule.name] = read_table(path)
+    write_all(new)
+    made = Made(
+        data.samples,
+        run.batches,
+        time.monotonic() - started,
+        not new,
+        tuple(new) or tuple(job.paths()),
+        data.skipped,
+        False,
+    )
+    notes = ["nothing changed: the tables that are there are reused"]
+    if new:
+        notes = ["new tables come from the statistics that are there, without the data"]
+    if job.options.learning_curve:
+        notes.append("no learning curve: it needs the pass over the data, which --force repeats")
+    return summed_up(job, statistics, tables, made, tuple(notes), (), None)

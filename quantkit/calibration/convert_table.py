@@ -1,0 +1,123 @@
+"""table: convert a table to another TensorRT version, and adopt one of unknown origin."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quantkit._version import __version__
+from quantkit.artifact import refuse_existing, sha256_of, write_all
+from quantkit.errors import StaleError, TableError, UsageError
+from quantkit.graph import load_model, watched_tensors
+from quantkit.provenance import (
+    ModelRecord,
+    Provenance,
+    TableRecord,
+    provenance_bytes,
+    provenance_path,
+    read_provenance,
+)
+from quantkit.table import Algorithm, CalibrationTable, Coverage, coverage, read_table, table_bytes
+from quantkit.table.comparison import MIN_COVERAGE
+from quantkit.tensorrt_version import target_version
+from quantkit.view import Block, Shown
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    tensorrt_version: str | None = None,
+    algorithm: Algorithm | None = None,
+    force: bool = False,
+) -> CalibrationTable:
+    """The same scales under the header of another TensorRT version or calibrator; provenance goes along.
+
+    A MinMax table under the header `EntropyCalibration2` is what trtexec reads. TableError, StaleError, UsageError.
+    """
+    source, output = Path(source), Path(output)
+    refuse_existing(output, force=force)
+    table = read_table(source)
+    chosen = algorithm or table.header.algorithm
+    if chosen is Algorithm.LEGACY and table.header.algorithm is not Algorithm.LEGACY:
+        raise UsageError(
+            "only a table with cutoff and quantile can have the Legacy header",
+            remedy="quantkit stats table --rule percentile:99.99 --algorithm LegacyCalibration",
+        )
+    if algorithm is None and tensorrt_version is None:
+        raise UsageError("nothing is to be converted", remedy="give --tensorrt-version, --algorithm, or both")
+    if chosen is Algorithm.LEGACY:
+        raise UsageError("the Legacy header carries no version", remedy="copy the file as it is")
+    version = target_version(tensorrt_version).number if tensorrt_version else table.header.version
+    if version is None:
+        raise UsageError("the Legacy table names no TensorRT version", remedy="give --tensorrt-version")
+    header = replace(table.header, algorithm=chosen, version=version)
+    converted = table.with_header(header)
+    content = table_bytes(converted)
+    files = {output: content}
+    known = read_provenance(provenance_path(source))
+    if known is not None:
+        if sha256_of(table_bytes(table)) != known.table.sha256:
+            raise StaleError(
+                f"{source} was changed after its provenance was written",
+                remedy=f"remove {provenance_path(source).name} if you trust the table",
+            )
+        record = TableRecord(file=output.name, sha256=sha256_of(content), header=header.text, tensors=len(table))
+        files[provenance_path(output)] = provenance_bytes(known.model_copy(update={"table": record}))
+    write_all(files)
+    return converted
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption(Shown):
+    """A table of unknown origin beside a network."""
+
+    table: CalibrationTable
+    coverage: Coverage
+    provenance: Path
+
+    def _view_(self) -> Sequence[Block]:
+        return f"{self.table.header.text}, adopted in {self.provenance.name}", *self.coverage._view_()
+
+
+def adopt(
+    source: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    *,
+    min_coverage: float = MIN_COVERAGE,
+    force: bool = False,
+) -> Adoption:
+    """Check that a table's names are those of a network, and write a provenance that says `adopted`.
+
+    TableError where fewer than `min_coverage` of the network's tensors have a scale.
+    """
+    if not 0.0 <= min_coverage <= 1.0:
+        raise UsageError(f"coverage {min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
+    source = Path(source)
+    table = read_table(source)
+    target = provenance_path(source)
+    if target.exists() and not force:
+        raise StaleError(f"{source} has a provenance already: {target}", remedy="--force replaces it")
+    network = load_model(model)
+    covered = coverage(table, watched_tensors(network).tensors)
+    if covered.share < min_coverage:
+        missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
+        raise TableError(
+            f"{source} covers {covered.share:.0%} of the tensors of {model}; missing: {missing}",
+            remedy="give the model that the table was made for, or accept it with a lower --min-coverage",
+        )
+    record = Provenance(
+        quantkit=__version__,
+        table=TableRecord(
+            file=source.name,
+            sha256=sha256_of(source.read_bytes()),
+            header=table.header.text,
+            tensors=len(table),
+        ),
+        model=ModelRecord(file=network.path.name, sha256=network.sha256),
+        origin="adopted",
+    )
+    write_all({target: provenance_bytes(record)})
+    return Adoption(table, covered, target)

@@ -1,0 +1,92 @@
+"""What a calibration writes: tables, their provenance, the statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantkit._version import __version__
+from quantkit.artifact import readable, sha256_of, write_all
+from quantkit.calibration.job import Job
+from quantkit.calibration.tables import checkpoint_path, statistics_path
+from quantkit.data import DataIdentity
+from quantkit.provenance import (
+    DataRecord,
+    ModelRecord,
+    Provenance,
+    RunRecord,
+    TableRecord,
+    provenance_bytes,
+    provenance_path,
+)
+from quantkit.rules import Rule
+from quantkit.statistics import Statistics, statistics_bytes
+from quantkit.table import CalibrationTable, table_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a pass counted, by which backend, and in slices of how many samples (0: whole batches)."""
+
+    identity: DataIdentity
+    samples: int
+    batches: int
+    backend: str
+    slice: int = 0
+
+
+def written(
+    job: Job, statistics: Statistics | None, tables: Mapping[str, CalibrationTable], counted: Counted
+) -> tuple[Path, ...]:
+    """Write tables, provenance and statistics, all or none; the checkpoint goes."""
+    assert job.output is not None
+    data = DataRecord(
+        source=readable(job.source),
+        kind=job.feed.kind,
+        samples=counted.samples,
+        chosen=counted.identity.samples,
+        content=counted.identity.content,
+        order=counted.identity.order,
+        limit=job.options.data.limit,
+        shuffle=job.options.data.shuffle,
+        seed=job.options.data.seed,
+        skipped=tuple(map(readable, job.feed.unreadable)),
+        files=tuple((s.name, s.size, s.modified_ns) for s in job.feed.stamps()),
+    )
+    run = RunRecord(
+        histogram=job.options.histogram,
+        backend=counted.backend,
+        batch_size=job.feed.batch_size,
+        batches=counted.batches,
+        slice=counted.slice,
+        max_memory=None if job.options.backend == "tensorrt" else job.options.max_memory,
+    )
+    files: dict[Path, bytes] = {}
+    if statistics is not None:
+        files[statistics_path(job.output)] = statistics_bytes(statistics)
+    for path, rule in job.paths().items():
+        files |= table_files(job, path, rule, tables[rule.name], data, run)
+    write_all(files)
+    checkpoint_path(job.output).unlink(missing_ok=True)
+    return tuple(files)
+
+
+def table_files(
+    job: Job, path: Path, rule: Rule, table: CalibrationTable, data: DataRecord, run: RunRecord
+) -> dict[Path, bytes]:
+    """A table and its provenance."""
+    content = table_bytes(table)
+    provenance = Provenance(
+        quantkit=__version__,
+        table=TableRecord(
+            file=readable(path.name), sha256=sha256_of(content), header=table.header.text, tensors=len(table)
+        ),
+        model=ModelRecord(file=readable(job.model.path.name), sha256=job.model.sha256),
+        rule=rule.name,
+        data=data,
+        preprocess=job.spec.document,
+        preprocess_from=job.spec.source,
+        run=run,
+    )
+    return {path: content, provenance_path(path): provenance_bytes(provenance)}

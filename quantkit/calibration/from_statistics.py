@@ -1,0 +1,100 @@
+"""stats: merge statistics files, and make tables from one, without data and without a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from quantkit._version import __version__
+from quantkit.artifact import refuse_existing, sha256_of, write_all
+from quantkit.calibration.tables import header_for, make_tables, table_paths
+from quantkit.provenance import (
+    DataRecord,
+    ModelRecord,
+    Provenance,
+    RunRecord,
+    TableRecord,
+    provenance_bytes,
+    provenance_path,
+)
+from quantkit.rules import Rule, as_rules
+from quantkit.statistics import Statistics, merge_statistics, read_statistics, write_statistics
+from quantkit.table import Algorithm, CalibrationTable, table_bytes
+from quantkit.tensorrt_version import target_version
+
+
+def merge(
+    parts: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *, force: bool = False
+) -> Statistics:
+    """Merge statistics files of `invariant` mode into one. StatisticsError, StaleError, OutputError."""
+    output = Path(output)
+    refuse_existing(output, force=force)
+    merged = merge_statistics([read_statistics(part) for part in parts])
+    write_statistics(merged, output)
+    return merged
+
+
+def tables_from(
+    source: str | os.PathLike[str] | Statistics,
+    rules: str | Rule | Sequence[Rule],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    tensorrt_version: str | None = None,
+    algorithm: Algorithm | None = None,
+    force: bool = False,
+) -> Mapping[str, CalibrationTable]:
+    """Tables by rule name from statistics, written to `output` (first rule) and beside it if one is given."""
+    chosen = as_rules(rules)
+    version = target_version(tensorrt_version).number
+    headers = {rule: header_for(rule, version, algorithm) for rule in chosen}
+    statistics = source if isinstance(source, Statistics) else read_statistics(source)
+    paths = table_paths(Path(output), chosen) if output else {}
+    for path in paths:
+        refuse_existing(path, force=force)
+    tables = make_tables(statistics, headers)
+    name = "statistics" if isinstance(source, Statistics) else Path(source).name
+    files: dict[Path, bytes] = {}
+    for path, rule in paths.items():
+        content = table_bytes(tables[rule.name])
+        record = provenance_of(statistics, name, path, content, tables[rule.name], rule)
+        files |= {path: content, provenance_path(path): provenance_bytes(record)}
+    write_all(files)
+    return tables
+
+
+def provenance_of(
+    statistics: Statistics,
+    source: str,
+    path: Path,
+    content: bytes,
+    table: CalibrationTable,
+    rule: Rule,
+) -> Provenance:
+    """What is known of a table that was made from a statistics file."""
+    origin = statistics.origin
+    return Provenance(
+        quantkit=__version__,
+        table=TableRecord(file=path.name, sha256=sha256_of(content), header=table.header.text, tensors=len(table)),
+        model=ModelRecord(file="", sha256=origin.model),
+        rule=rule.name,
+        data=DataRecord(
+            source=source,
+            kind="statistics",
+            samples=origin.samples,
+            chosen=origin.samples,
+            content=origin.data,
+            order=origin.order,
+            limit=None,
+            shuffle=False,
+            seed=0,
+        ),
+        preprocess=origin.preprocess,
+        run=RunRecord(
+            histogram=origin.histogram,
+            backend=origin.backend,
+            batch_size=origin.batch_size,
+            batches=origin.batches or 0,
+            slice=origin.slice,
+        ),
+    )

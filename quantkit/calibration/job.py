@@ -1,0 +1,139 @@
+"""A calibration job: everything that is settled before data is looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.calibration.options import CalibrateOptions
+from quantkit.calibration.reuse import Request
+from quantkit.calibration.tables import header_for, table_paths
+from quantkit.data import DataIdentity, Feed, open_data
+from quantkit.data.preprocess_choice import ChosenSpec, choose_spec
+from quantkit.errors import ModelError, OutputError
+from quantkit.graph import Model, Watch, load_model, watched_tensors
+from quantkit.graph.model import DTYPES
+from quantkit.histogram import HistogramMode
+from quantkit.preprocess import Preprocess
+from quantkit.qdq.insert import has_qdq
+from quantkit.rules import Rule, as_rules
+from quantkit.table import Header
+from quantkit.tensorrt_version import TargetVersion, target_version
+
+FEEDABLE = frozenset(DTYPES.values()) - {"bfloat16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that is settled before data is looked at."""
+
+    model: Model
+    watch: Watch
+    rules: tuple[Rule, ...]
+    headers: Mapping[str, Header]
+    target: TargetVersion
+    source: str
+    feed: Feed
+    spec: ChosenSpec
+    output: Path | None
+    options: CalibrateOptions
+
+    @property
+    def backend(self) -> str:
+        """What runs the network, as far as it decides about the numbers: `tensorrt`, `onnxruntime cpu`."""
+        options = self.options
+        return "tensorrt" if options.backend == "tensorrt" else f"onnxruntime {options.provider}"
+
+    def request(self, identity: DataIdentity) -> Request:
+        """What decides about the tables."""
+        options = self.options
+        ordered = options.histogram is HistogramMode.TENSORRT
+        parts = {
+            "model": self.model.sha256,
+            "data": identity.content,
+            "samples": identity.samples,
+            "order of the data": identity.order if ordered else None,
+            "batch size": self.feed.batch_size if ordered else None,
+            "preprocessing": self.spec.document,
+            "histogram": options.histogram.value,
+            "max memory": None if options.backend == "tensorrt" else options.max_memory,
+            "backend": self.backend,
+        }
+        return Request(parts, self.headers)
+
+    def paths(self) -> dict[Path, Rule]:
+        """Where the tables go; nowhere without an output."""
+        return table_paths(self.output, self.rules) if self.output else {}
+
+
+def prepared(
+    model: str | os.PathLike[str],
+    data: Any,
+    rules: str | Rule | Sequence[Rule],
+    preprocess: str | Path | Preprocess | None,
+    output: str | os.PathLike[str] | None,
+    options: CalibrateOptions,
+) -> Job:
+    """Check the arguments, read the model, open the data."""
+    chosen_rules = as_rules(rules)
+    target = target_version(options.tensorrt_version)
+    headers = {r.name: header_for(r, target.number, options.algorithm) for r in chosen_rules}
+    loaded = load_model(model)
+    refuse_quantized(loaded)
+    for i in loaded.inputs:
+        if i.dtype not in FEEDABLE:
+            raise ModelError(
+                f"{loaded.path}: input {i.describe()} cannot be fed", remedy="cut that input off, or make it numbers"
+            )
+    refuse_unshaped(loaded)
+    watch = watched_tensors(loaded)
+    if not watch.tensors:
+        raise ModelError(f"{loaded.path} has no float tensors", remedy="give a float32 or float16 network")
+    spec = choose_spec(preprocess, loaded, data)
+    feed, applied = open_data(data, loaded.inputs, spec.spec, options.data)
+    source = Path(data).resolve().name if isinstance(data, (str, os.PathLike)) else type(data).__name__
+    place = None if output is None else placed(Path(output), loaded.path)
+    return Job(
+        loaded,
+        watch,
+        chosen_rules,
+        headers,
+        target,
+        source,
+        feed,
+        spec.with_applied(applied),
+        place,
+        options,
+    )
+
+
+def refuse_quantized(model: Model) -> None:
+    """ModelError where a network has Q/DQ: its scales are in it, and TensorRT ignores a table beside them."""
+    if has_qdq(model):
+        raise ModelError(
+            f"{model.path} has Q/DQ already",
+            remedy="calibrate the float network; quantkit table from-qdq gets back to one, with a table of its scales",
+        )
+
+
+def refuse_unshaped(model: Model) -> None:
+    """ModelError where an input does not even say how many dimensions it has."""
+    names = {i.name for i in model.inputs}
+    for number, value in enumerate(model.proto.graph.input):
+        if value.name in names and not value.type.tensor_type.HasField("shape"):
+            raise ModelError(
+                f"{model.path}: input {value.name!r} has no shape",
+                remedy=f"export it with one, or say it in the file: model.graph.input[{number}].type.CopyFrom("
+                f"onnx.helper.make_tensor_type_proto({value.type.tensor_type.elem_type}, ['N', 3, 224, 224]))",
+            )
+
+
+def placed(output: Path, model: Path) -> Path:
+    """Where the first table goes: `output`, or below it where it is a folder. OutputError."""
+    path = output / f"{model.stem}.calib" if output.is_dir() else output
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="make the folder first")
+    return path

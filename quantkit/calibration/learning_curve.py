@@ -1,0 +1,70 @@
+"""The learning curve: how thresholds settle with the number of images, and how many would have been enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from quantkit.calibration.tables import thresholds
+from quantkit.rules import Rule
+from quantkit.statistics import Collector
+
+TOLERANCE = 0.05
+"""A threshold has settled when it is within 5 % of its last value and stays there."""
+SHARE = 0.95
+"""Enough is where this share of the tensors has settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """After `samples` samples: median and 95th percentile over tensors of |threshold/last − 1|, share within 5 %."""
+
+    samples: int
+    median: float
+    p95: float
+    settled: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The points, and the smallest number of samples from which on 95 % of the thresholds stay within 5 %."""
+
+    rule: str
+    points: tuple[Point, ...]
+    enough: int | None
+
+
+class CurveRecorder:
+    """Takes thresholds after 1, 2, 4, 8 … batches."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self._taken: dict[int, dict[str, float]] = {}
+
+    def take(self, samples: int, collector: Collector) -> None:
+        """Thresholds after `samples` samples; called once a pass over the tensors of that pass."""
+        self._taken.setdefault(samples, {}).update(thresholds(collector.histograms(), self._rule))
+
+    def curve(self, samples: int, last: Mapping[str, float]) -> Curve:
+        """The curve against the thresholds after all samples."""
+        points = [point(count, taken, last) for count, taken in sorted(self._taken.items()) if count < samples]
+        points.append(Point(samples, 0.0, 0.0, 1.0))
+        enough: int | None = None
+        for candidate in reversed(points[:-1]):
+            if candidate.settled < SHARE:
+                break
+            enough = candidate.samples
+        return Curve(self._rule.name, tuple(points), enough)
+
+
+def point(samples: int, taken: Mapping[str, float], last: Mapping[str, float]) -> Point:
+    """One point of the curve."""
+    deviations = np.array([abs(taken[n] / t - 1.0) if t else float(taken[n] != 0.0) for n, t in last.items()])
+    return Point(
+        samples,
+        float(np.median(deviations)),
+        float(np.percentile(deviations, 95)),
+        float((deviations <= TOLERANCE).mean()),
+    )

@@ -1,0 +1,147 @@
+"""Is what lies at the output what would be made? Then it is reused; otherwise it is refused, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.artifact import sha256_of
+from quantkit.calibration.tables import statistics_path
+from quantkit.data import DataIdentity, Feed
+from quantkit.data.feed import Identifier, batch_digests
+from quantkit.errors import StaleError
+from quantkit.histogram import HistogramMode
+from quantkit.provenance import Provenance, backend_kind, provenance_path, read_provenance
+from quantkit.rules import Rule
+from quantkit.statistics import Statistics, read_statistics
+from quantkit.table import Header
+
+REMEDY = "--force replaces it, another --output keeps both"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What decides about a table, by the name that the user knows it by."""
+
+    parts: Mapping[str, Any]
+    headers: Mapping[str, Header]
+
+    def for_rule(self, rule: Rule) -> dict[str, Any]:
+        """The parts of one rule's table."""
+        return {**self.parts, "rule": rule.name, "header": self.headers[rule.name].text}
+
+
+def parts_of(provenance: Provenance) -> dict[str, Any]:
+    """The same parts, as a table's provenance tells them."""
+    data, run = provenance.data, provenance.run
+    ordered = run is not None and run.histogram is HistogramMode.TENSORRT
+    return {
+        "model": provenance.model.sha256,
+        "data": data and data.content,
+        "samples": data and data.chosen,
+        "order of the data": data.order if ordered and data else None,
+        "batch size": run.batch_size if ordered and run else None,
+        "preprocessing": provenance.preprocess,
+        "histogram": run and run.histogram.value,
+        "max memory": run and run.max_memory,
+        "backend": run and backend_kind(run.backend),
+        "rule": provenance.rule,
+        "header": provenance.table.header,
+    }
+
+
+def known_identity(feed: Feed, previous: Provenance | None, *, needed: bool) -> DataIdentity | None:
+    """The identity of the data: from the table's provenance while no file changed, else by content.
+
+    A stream has to be run through for it, which is done only where it is `needed`; otherwise None.
+    """
+    stamps = tuple((s.name, s.size, s.modified_ns) for s in feed.stamps())
+    if previous and previous.data and previous.run and stamps:
+        data, run = previous.data, previous.run
+        if data.order is not None and stamps == data.files and feed.batch_size == run.batch_size:
+            return DataIdentity(data.content, data.order, data.chosen)
+    identity = feed.identity()
+    if identity is None and needed:
+        identifier = Identifier()
+        for portion in feed.portions():
+            identifier.add(batch_digests(portion.batch, portion.samples))
+        identity = identifier.identity()
+    return identity
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies at the output: tables that fit by rule name, and the provenance of the first of them."""
+
+    tables: Mapping[str, Path]
+    provenance: Provenance | None
+
+
+def found(paths: Mapping[Path, Rule], request: Request) -> Found:
+    """Which of the tables are there already and fit. StaleError names what changed in one that does not."""
+    fitting: dict[str, Path] = {}
+    first: Provenance | None = None
+    for path, rule in paths.items():
+        if not path.exists():
+            continue
+        provenance = read_provenance(provenance_path(path))
+        if provenance is None:
+            raise StaleError(
+                f"{path} is there, and nothing tells what it was made of",
+                remedy=f"{REMEDY}; quantkit table adopt records a table of unknown origin",
+            )
+        if provenance.origin != "calibrated":
+            how = "adopted" if provenance.origin == "adopted" else "taken out of a Q/DQ model"
+            raise StaleError(f"{path} was {how}, not calibrated here", remedy=REMEDY)
+        if sha256_of(path.read_bytes()) != provenance.table.sha256:
+            raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
+        refuse_changed(path, parts_of(provenance), request.for_rule(rule))
+        fitting[rule.name] = path
+        first = first or provenance
+    return Found(fitting, first)
+
+
+def refuse_changed(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """StaleError unless both are the same."""
+    untold = {"max memory"} if theirs.get("max memory") is None else set()
+    changed = [name for name, value in ours.items() if theirs.get(name) != value and name not in untold]
+    if not changed:
+        return
+    shown = ", ".join(described(name, theirs.get(name), ours[name]) for name in changed)
+    raise StaleError(f"{path} was made with something else: {shown}", remedy=REMEDY)
+
+
+def described(name: str, then: Any, now: Any) -> str:
+    """`rule (was minmax, now entropy)`; digests are not shown."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        keys = [key for key in {**then, **now} if now.get(key) != then.get(key)]
+        return f"{name} ({', '.join(f'{k} was {then.get(k)}, now {now.get(k)}' for k in keys)})"
+    if name in ("model", "data", "order of the data", "table") or isinstance(now, dict) or isinstance(then, dict):
+        return name
+    return f"{name} (was {then}, now {now})"
+
+
+def matching_statistics(output: Path, request: Request, *, tables: bool) -> Statistics | None:
+    """The statistics beside the output, if they are of exactly this run. None where there are none, or others beside
+    fitting `tables`. StaleError where others lie there alone, StatisticsError where they are damaged."""
+    path = statistics_path(output)
+    if not path.exists():
+        return None
+    statistics = read_statistics(path)
+    origin, parts = statistics.origin, request.parts
+    same: Sequence[bool] = (
+        origin.model == parts["model"],
+        origin.data == parts["data"],
+        origin.order == parts["order of the data"],
+        origin.batch_size == parts["batch size"],
+        origin.preprocess == parts["preprocessing"],
+        origin.histogram.value == parts["histogram"],
+        backend_kind(origin.backend) == parts["backend"],
+    )
+    if all(same):
+        return statistics
+    if tables:
+        return None
+    raise StaleError(f"{path} is there, of another run", remedy=REMEDY)

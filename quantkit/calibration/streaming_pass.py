@@ -1,0 +1,192 @@
+"""The streaming pass: batches through the network, activations into collectors, checkpoints on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantkit.backends.session import Session
+from quantkit.calibration.checkpoint import Position, read_checkpoint, write_checkpoint
+from quantkit.calibration.memory_plan import Plan, sliced
+from quantkit.calibration.worker_pool import Crew
+from quantkit.data import DataIdentity, Feed, Portion
+from quantkit.data.feed import Identifier, batch_digests
+from quantkit.errors import DataError, Interrupted, StaleError, StatisticsError
+from quantkit.histogram import HistogramMode
+from quantkit.progress import Progress
+from quantkit.statistics import Collector
+from quantkit.values import Array
+
+OTHER_STREAM = "the data is not that of the interrupted run"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Where the state is written, every how many batches, and the identity of the run. No path: nowhere."""
+
+    path: Path | None = None
+    every: int = 16
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a run saw: the collectors of its passes, and the data that went by."""
+
+    collectors: tuple[Collector, ...]
+    identity: DataIdentity
+    batches: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What else looks on: `identity` of the data if it is known, every batch of the first pass, and the collector
+    after 1, 2, 4, 8 … batches."""
+
+    identity: DataIdentity | None = None
+    batch: Callable[[Portion], None] | None = None
+    milestone: Callable[[int, Collector], None] | None = None
+
+
+class Run:
+    """One calibration run over a feed."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        plan: Plan,
+        collectors: tuple[Collector, ...],
+        checkpoints: Checkpoints,
+        progress: Progress,
+        hooks: Hooks,
+    ) -> None:
+        self._feed, self._plan, self._collectors = feed, plan, collectors
+        self._checkpoints, self._progress, self._hooks = checkpoints, progress, hooks
+
+    def observe(self, open_session: Callable[[int], Session]) -> Observed:
+        """Run all passes, each with its session. Interrupted leaves a checkpoint; errors name tensor and batch."""
+        position = self._resumed()
+        self._progress.start(self._feed.samples, len(self._plan.passes), self._done(position))
+        seen = (self._hooks.identity, position.batches, position.samples)
+        try:
+            for number in range(position.pass_, len(self._plan.passes)):
+                start = position if number == position.pass_ else Position(number)
+                session = open_session(number)
+                before, seen = seen, self._one_pass(session, start)
+                if number > 0 and before[0] not in (None, seen[0]):
+                    raise DataError(
+                        "the stream yields other data in every pass, and one pass does not fit --max-memory",
+                        remedy="make the stream repeatable, or give more --max-memory",
+                    )
+        finally:
+            self._progress.close()
+        identity, batches, samples = seen
+        assert identity is not None, "bug in quantkit: a pass ended without an identity of its data"
+        return Observed(self._collectors, identity, batches, samples)
+
+    def _one_pass(self, session: Session, start: Position) -> tuple[DataIdentity, int, int]:
+        collector = self._collectors[start.pass_]
+        identifier = None if self._hooks.identity else Identifier()
+        position, names, passed = start, list[str](), 0
+        with Crew(
+            session, collector, self._plan.runners,
+            names=lambda number: names[number], advance=self._progress.advance,
+            done=start.batches,
+        ) as crew:  # fmt: skip
+            for portion in self._feed.portions(0 if identifier else start.stop):
+                if identifier:
+                    identifier.add(batch_digests(portion.batch, portion.samples))
+                    if portion.stop <= start.stop:
+                        passed = portion.stop
+                        refuse_other_stream(start, passed, identifier)
+                        continue
+                names.append(described(portion))
+                if self._hooks.batch and start.pass_ == 0:
+                    self._hooks.batch(portion)
+                crew.run(len(names) - 1, sliced(portion.batch, portion.samples, self._plan.slice, self._plan.fixed))
+                position = Position(
+                    start.pass_,
+                    portion.stop,
+                    position.batches + 1,
+                    position.samples + portion.samples,
+                    tuple(self._feed.unreadable),
+                    identifier.identity().order if identifier else "",
+                )
+                self._between(crew, collector, position)
+            crew.wait()
+        if identifier and passed < start.stop:
+            raise StaleError(OTHER_STREAM, remedy="leave out --resume to start again")
+        if not position.samples:
+            raise DataError("the data yields no samples", remedy="give at least one sample")
+        return (
+            self._hooks.identity or (identifier or Identifier()).identity(),
+            position.batches,
+            position.samples,
+        )
+
+    def _between(self, crew: Crew, collector: Collector, position: Position) -> None:
+        """After a batch was handed out: the learning curve, a checkpoint, the user's wish to stop."""
+        if self._hooks.milestone and position.batches & (position.batches - 1) == 0:
+            crew.wait()
+            self._hooks.milestone(position.samples, collector)
+        stopping = self._progress.stopped()
+        checkpoints = self._checkpoints
+        if checkpoints.path and (stopping or position.batches % checkpoints.every == 0):
+            crew.wait()
+            write_checkpoint(checkpoints.path, checkpoints.identity, position, self._dump())
+        if stopping:
+            crew.wait()
+            raise Interrupted(
+                f"stopped after {position.batches} batches ({position.samples} samples)",
+                remedy="go on from there with --resume" if checkpoints.path else "start again",
+            )
+
+    def _dump(self) -> dict[str, Array]:
+        return {
+            f"{k}/{key}": array
+            for k, collector in enumerate(self._collectors)
+            for key, array in collector.dump().items()
+        }
+
+    def _resumed(self) -> Position:
+        checkpoints = self._checkpoints
+        if not checkpoints.resume or checkpoints.path is None:
+            return Position()
+        position, arrays = read_checkpoint(checkpoints.path, checkpoints.identity)
+        try:
+            for k, collector in enumerate(self._collectors):
+                prefix = f"{k}/"
+                collector.load({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
+        except (KeyError, ValueError) as error:
+            raise StatisticsError(
+                f"{checkpoints.path} is damaged: {error}", remedy="remove it and start again"
+            ) from None
+        self._feed.unreadable[:] = position.unreadable
+        return position
+
+    def _done(self, position: Position) -> int:
+        return position.pass_ * (self._feed.samples or 0) + position.samples
+
+
+def refuse_other_stream(start: Position, passed: int, identifier: Identifier) -> None:
+    """StaleError where the part of a stream that was counted before the interruption was another."""
+    if passed == start.stop and identifier.identity().order != start.seen:
+        raise StaleError(OTHER_STREAM, remedy="leave out --resume to start again")
+
+
+def described(portion: Portion) -> str:
+    """`a.png … z.png`."""
+    first, last = portion.names[0], portion.names[-1]
+    return first if first == last else f"{first} … {last}"
+
+
+def new_collectors(plan: Plan, views: Mapping[str, list[int]], mode: HistogramMode) -> tuple[Collector, ...]:
+    """A collector for every pass, with the channel views of its tensors."""
+    return tuple(
+        Collector(group, [(name, axis) for name in group for axis in views.get(name, [])], mode, plan.batch_first)
+        for group in plan.passes
+    )

@@ -1,0 +1,289 @@
+"""TensorRT's calibrators, fed by quantkit: `EntropyCalibrator2`, `MinMaxCalibrator`, `EntropyCalibrator`,
+`LegacyCalibrator`.
+
+    calibrator = EntropyCalibrator2("model.onnx", "images/", table="model.calib", preprocess="imagenet")
+    config.int8_calibrator = calibrator
+    engine = calibrator.build(builder, network, config)
+
+The classes are made when they are first asked for, since their bases come from whichever TensorRT is installed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from quantkit.artifact import check_writable
+from quantkit.backends.tensorrt.device import Device, open_device
+from quantkit.backends.tensorrt.network import calibration_profile, inputs_of
+from quantkit.backends.tensorrt.versions import (
+    calibration_shapes,
+    calibrator_base,
+    features,
+    set_calibration,
+    tensorrt,
+)
+from quantkit.calibration.files import Counted, written
+from quantkit.calibration.job import Job, prepared
+from quantkit.calibration.options import CalibrateOptions
+from quantkit.calibration.reuse import found, known_identity
+from quantkit.calibration.tensorrt.batch_source import Outcome, Streaming
+from quantkit.data import DataIdentity, DataOptions, Portion
+from quantkit.data.feed import Identifier, batch_digests
+from quantkit.errors import BackendError, TableError, UsageError
+from quantkit.preprocess import Preprocess
+from quantkit.provenance import provenance_path, read_provenance
+from quantkit.rules import Entropy, MinMax, Rule, percentile_of
+from quantkit.table import Algorithm, CalibrationTable, parse_table
+
+MOST_WORKERS = 8
+"""Threads that decode: more of them wait for each other (16 cores: 8 threads took 0.85 ms an image, 16 took 1.08)."""
+RULES: dict[Algorithm, Rule] = {
+    Algorithm.ENTROPY_2: Entropy(),
+    Algorithm.MIN_MAX: MinMax(),
+    Algorithm.ENTROPY: Entropy(),
+}
+
+
+class Calibrating:
+    """What all four calibrators share: a job, its streaming, and a table on disk that is written whole or not at all.
+
+    model: path of the ONNX file that the network was parsed from. data, preprocess: as `quantkit.calibrate` takes them.
+    table: where the calibration table goes; one that is there is reused if it belongs to this model, data,
+    preprocessing and TensorRT, and refused (StaleError) if not, unless `force`. batch_size, limit: how the data is
+    read; a network with a fixed batch decides itself. device: number of the GPU. quantile: the share of the values that
+    a LegacyCalibrator keeps, 0.9999 by default. `calls` counts how often TensorRT asked for a batch in the last build:
+    0 proves that a table was reused. Raises what `quantkit.calibrate` raises.
+    """
+
+    algorithm: Algorithm
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        data: Any,
+        *,
+        table: str | os.PathLike[str] | None = None,
+        preprocess: str | Path | Preprocess | None = None,
+        batch_size: int | None = None,
+        limit: int | None = None,
+        force: bool = False,
+        device: int = 0,
+        quantile: float | None = None,
+    ) -> None:
+        if quantile is not None and self.algorithm is not Algorithm.LEGACY:
+            raise UsageError("only the LegacyCalibrator has a quantile", remedy="leave it out")
+        about_data = DataOptions(limit=limit, batch_size=batch_size, workers=min(MOST_WORKERS, all_cores()))
+        options = CalibrateOptions(data=about_data, backend="tensorrt", algorithm=self.algorithm, force=force)
+        rule = RULES.get(self.algorithm) or percentile_of(0.9999 if quantile is None else quantile)
+        source = Source(prepared(model, data, rule, preprocess, table, options), device=device)
+        there = source.reusable()
+        self._take_over(source, Streaming(source.gpu, source.portions, there), there)
+
+    def _take_over(self, source: Source, streaming: Streaming, there: bytes | None = None) -> None:
+        """Serve a job that is prepared already; `there`: a table that is reused."""
+        self.source, self.job, self.streaming = source, source.job, streaming
+        self._attached = self._used = False
+        self._table = there
+        calibrator_base(tensorrt(), self.algorithm).__init__(self)
+
+    @property
+    def calls(self) -> int:
+        """How often TensorRT asked for a batch."""
+        return self.streaming.calls
+
+    # ── what TensorRT calls ──
+
+    def get_batch_size(self) -> int:
+        """Samples in a batch; TensorRT takes the shape from the network or the calibration profile."""
+        return self.job.feed.batch_size or 1
+
+    def get_batch(self, names: list[str], *_: Any) -> list[int] | None:
+        """Device addresses of the next batch, in the order of `names`."""
+        if not self._attached:  # in another shape TensorRT would read beyond a batch, or pass over a part of it
+            self.streaming.fail(
+                UsageError(
+                    "TensorRT asks for data of a calibrator that does not know the shape it calibrates in",
+                    remedy="call calibrator.attach(builder, network, config), or calibrator.build(…), which does",
+                )
+            )
+        return self.streaming.batch(names)
+
+    def read_calibration_cache(self, *_: Any) -> bytes | None:
+        """The table that is reused, if there is one."""
+        return self.streaming.read()
+
+    def write_calibration_cache(self, cache: Any, *_: Any) -> None:
+        """The table that TensorRT made; `cache` looks into memory of TensorRT's and is copied."""
+        try:
+            self.streaming.write(bytes(cache))
+        except BaseException as error:
+            self.streaming.fail(error)
+
+    # ── what the user calls ──
+
+    def build(self, builder: Any, network: Any, config: Any) -> Any:
+        """`builder.build_serialized_network` with this calibrator, with errors raised where they belong; writes the
+        table.
+
+        Returns TensorRT's IHostMemory. Raises what went wrong in the data or in a callback, KeyboardInterrupt
+        included, and BackendError where TensorRT built nothing; then neither table nor engine is left. Another build
+        with the same calibrator uses the table that it has made.
+        """
+        with self:
+            self.attach(builder, network, config)
+            plan = builder.build_serialized_network(network, config)
+            if plan is None:
+                self.streaming.fail(BackendError("TensorRT built no engine", remedy="look at what its logger said"))
+        return plan
+
+    def attach(self, builder: Any, network: Any, config: Any) -> None:
+        """Give a build this calibrator, and the one shape that it calibrates in: that of the batches.
+
+        UsageError where the network, or a calibration profile that the caller has set, has another shape: TensorRT
+        would read beyond a smaller batch, and pass over a part of a larger one.
+        """
+        if self._used:  # an earlier build ended, well or not: the data starts anew, a table that was made is used
+            self.streaming = Streaming(self.source.gpu, self.source.portions, self._table)
+        profile = None
+        if self.streaming.read() is None:
+            shapes = {name: tuple(array.shape) for name, array in self.streaming.first().batch.items()}
+            there = calibration_shapes(network, config)
+            fixed = {name: shape for name, shape in inputs_of(network).items() if -1 not in shape}
+            for name, shape in {**fixed, **there}.items():
+                if shape != shapes.get(name):
+                    raise UsageError(
+                        f"the calibration runs in {name} {list(shape)}, the batches are {list(shapes.get(name, ()))}",
+                        remedy="give batches of that size (batch_size), or leave out set_calibration_profile",
+                    )
+            profile = None if there else calibration_profile(builder, network, shapes)
+        set_calibration(config, self, profile)
+        self._attached = True
+
+    def __enter__(self) -> Calibrating:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._used = True
+        if error is None:
+            self.finish()
+        else:
+            self.streaming.close()
+
+    def finish(self) -> CalibrationTable:
+        """After a build: raise what went wrong in it, write the table with its provenance, give GPU memory back."""
+        outcome = self.streaming.outcome()
+        table = parse_table(outcome.table, "TensorRT's table")
+        check_header(self.job, table)
+        self._table = outcome.table
+        if self.job.output is not None and not outcome.reused:
+            written(self.job, None, {self.job.rules[0].name: table}, self.source.counted(outcome))
+        return table
+
+
+class LegacyCalibrating(Calibrating):
+    """What the Legacy calibrator is asked besides: the quantile that is kept, and a histogram that nobody stores."""
+
+    def get_quantile(self) -> float:
+        """Share of the values that is not clipped."""
+        return self.job.headers[self.job.rules[0].name].quantile
+
+    def get_regression_cutoff(self) -> float:
+        """1: the quantile decides alone."""
+        return 1.0
+
+    def read_histogram_cache(self, *_: Any) -> None:
+        """None is stored."""
+
+    def write_histogram_cache(self, *_: Any) -> None:
+        """None is stored."""
+
+
+def all_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Source:
+    """The data of a job on its way to a calibrator, and its identity: known beforehand, or learnt as it goes by."""
+
+    def __init__(
+        self,
+        job: Job,
+        identity: DataIdentity | None = None,
+        see: Callable[[Portion], None] | None = None,
+        device: int = 0,
+    ) -> None:
+        self.job, self.device = job, device
+        self._identity, self._see = identity, see
+        self._learnt: Identifier | None = None
+
+    def gpu(self) -> Device:
+        """The GPU."""
+        return open_device(self.device)
+
+    def portions(self) -> Iterator[Portion]:
+        """The batches."""
+        if self._identity is None and not self.job.feed.stamps():  # a stream tells who it is only while it runs
+            self._learnt = Identifier()
+        for portion in self.job.feed.portions():
+            if self._learnt is not None:
+                self._learnt.add(batch_digests(portion.batch, portion.samples))
+            if self._see:
+                self._see(portion)
+            yield portion
+
+    def reusable(self) -> bytes | None:
+        """The table at the job's output, where it is the one that would be made. StaleError where it is not."""
+        job = self.job
+        if job.output is None:
+            return None
+        if job.options.force or not job.output.exists():
+            check_writable(job.output)
+            return None
+        previous = read_provenance(provenance_path(job.output))
+        self._identity = known_identity(job.feed, previous, needed=True)
+        assert self._identity is not None
+        there = found(job.paths(), job.request(self._identity))
+        return job.output.read_bytes() if there.tables else None
+
+    def counted(self, outcome: Outcome) -> Counted:
+        """What the calibration saw, for the record."""
+        identity = self._identity or (self._learnt.identity() if self._learnt else self.job.feed.identity())
+        assert identity is not None
+        return Counted(identity, outcome.seen.samples, outcome.seen.taken, backend_name(self.device))
+
+
+def check_header(job: Job, table: CalibrationTable) -> None:
+    """TableError where TensorRT wrote another header than its own version says: then nobody could reuse the table."""
+    wanted = job.headers[job.rules[0].name].text
+    if table.header.text != wanted:
+        raise TableError(
+            f"TensorRT wrote the header {table.header.text!r}, its library's version asks for {wanted!r}",
+            remedy="check that bindings and library of TensorRT belong together (quantkit doctor)",
+        )
+
+
+def backend_name(device: int) -> str:
+    """`tensorrt 8.6.0 NVIDIA H200`."""
+    return f"tensorrt {features(tensorrt()).version} {open_device(device).name}"
+
+
+@cache
+def calibrator_class(algorithm: Algorithm) -> type[Any]:
+    """The calibrator of an algorithm, over the installed TensorRT's base. BackendError where calibrators are gone."""
+    base = calibrator_base(tensorrt(), algorithm)
+    shared = LegacyCalibrating if algorithm is Algorithm.LEGACY else Calibrating
+    body = {"algorithm": algorithm, "__doc__": Calibrating.__doc__, "__module__": __name__}
+    return type(base.__name__.removeprefix("IInt8"), (shared, base), body)
+
+
+def calibrator_for(source: Source, streaming: Streaming) -> Any:
+    """A calibrator for a job that is prepared already."""
+    kind: Any = calibrator_class(source.job.headers[source.job.rules[0].name].algorithm)
+    made = kind.__new__(kind)
+    made._take_over(source, streaming)
+    return made

@@ -1,0 +1,45 @@
+"""Calibration on TensorRT itself: the table is TensorRT's own; there are no statistics."""
+
+from __future__ import annotations
+
+import time
+
+from quantkit.calibration.files import written
+from quantkit.calibration.job import Job
+from quantkit.calibration.result import Calibration, Made, summed_up
+from quantkit.calibration.tensorrt.calibration_build import calibrate_on_tensorrt
+from quantkit.data import DataIdentity
+from quantkit.data.peeking import DataWatcher
+from quantkit.errors import Interrupted
+from quantkit.progress import Progress
+
+
+def from_tensorrt(
+    job: Job, identity: DataIdentity | None, progress: Progress, started: float, why: tuple[str, ...] = ()
+) -> Calibration:
+    """One build on the GPU that ends with the table."""
+    watcher = DataWatcher(job.spec.applied)
+
+    def stopped() -> Interrupted | None:
+        return Interrupted("stopped", remedy="start again; nothing was written") if progress.stopped() else None
+
+    progress.start(job.feed.samples, 1, 0)
+    try:
+        made = calibrate_on_tensorrt(job, identity, see=watcher.see, advance=progress.advance, stopped=stopped)
+    finally:
+        progress.close()
+    watcher.look()
+    tables = {job.rules[0].name: made.table}
+    files = written(job, None, tables, made.counted) if job.output is not None else ()
+    notes = [*why, *job.feed.notes]
+    if made.repeated:
+        notes.append(
+            f"the last batch was filled with {made.repeated} samples of its own, which count twice: "
+            "TensorRT calibrates in one shape"
+        )
+    counts = made.counted
+    result = Made(
+        counts.samples, counts.batches, time.monotonic() - started, False, files, tuple(job.feed.unreadable), True
+    )
+    warnings = (*watcher.warnings, *(f"TensorRT: {text}" for text in made.warnings))
+    return summed_up(job, None, tables, result, tuple(notes), warnings, None)

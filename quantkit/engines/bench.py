@@ -1,0 +1,346 @@
+"""bench: how fast engines of every precision are, side by side; without a GPU, onnxruntime's figures."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quantkit.artifact import canonical_json, sha256_of
+from quantkit.backends.engine_record import is_engine, read_record
+from quantkit.backends.tensorrt.messages import silent
+from quantkit.engines.bench_result import Bench, Latency, Subject, Throughput
+from quantkit.engines.build import build, scales_for
+from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
+from quantkit.graph import Model, load_model
+from quantkit.qdq.insert import has_qdq
+from quantkit.tensorrt_version import has_driver
+
+if TYPE_CHECKING:
+    from quantkit.backends.tensorrt.engine import Engine
+    from quantkit.backends.tensorrt.options import BuildOptions
+    from quantkit.engines.build import BuiltEngine
+
+DEFAULT_BATCHES = (1, 8, 32)
+DEFAULT_STREAMS = (1, 2)
+PRECISIONS = ("fp32", "tf32", "fp16", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What is measured. seconds: for each figure."""
+
+    batches: tuple[int, ...] = DEFAULT_BATCHES
+    streams: tuple[int, ...] = DEFAULT_STREAMS
+    graphs: tuple[bool, ...] = (False, True)
+    seconds: float = 1.0
+    precisions: tuple[str, ...] = PRECISIONS
+    device: int = 0
+    allow_code: bool = False
+    """Let version compatible engines run the code that they bring along."""
+
+    def __post_init__(self) -> None:
+        for name in ("batches", "streams", "graphs", "precisions"):
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+        if not self.batches or not self.streams or min(*self.batches, *self.streams, 1) < 1:
+            raise UsageError("batches and streams are at least 1", remedy="for example --batch 1,32 --streams 1,2")
+        if not 0.0 < self.seconds <= 3600.0:
+            raise UsageError(f"{self.seconds} seconds for a figure", remedy="for example --seconds 1")
+        if unknown := [p for p in self.precisions if p not in (*PRECISIONS, "best")]:
+            raise UsageError(f"unknown precision {unknown[0]!r}", remedy=f"of {', '.join(PRECISIONS)}, best")
+
+
+def bench(
+    subjects: Sequence[str | os.PathLike[str]],
+    *,
+    options: BenchOptions | None = None,
+    build_options: BuildOptions | None = None,
+    table: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    phase: Callable[[str], None] | None = None,
+) -> Bench:
+    """Measure engines, or build engines of every precision from one ONNX model and measure those.
+
+    subjects: engine files, or ONNX models. build_options, table, output: as `build` takes them, for a model. Without a
+    GPU or TensorRT the models run on onnxruntime, and the result says so. phase: told what is going on.
+
+    Raises BackendError, ModelError, UsageError, and what `build` raises.
+    """
+    options = options or BenchOptions()
+    say = phase or silent
+    if output is not None and not Path(output).is_dir():
+        raise OutputError(f"{output} is no folder", remedy="engines of several precisions need one; make it first")
+    if not subjects:
+        raise UsageError("nothing to measure", remedy="give engines, or an ONNX model")
+    paths = list(dict.fromkeys(Path(subject) for subject in subjects))
+    engines = [path for path in paths if is_engine(path)]
+    models = [path for path in paths if not is_engine(path)]
+    reason = why_no_gpu(options.device)
+    if reason is not None:
+        if engines:
+            raise BackendError(
+                f"{engines[0]} cannot be run: {reason}", remedy="run it on the GPU that it was built for"
+            )
+        return on_processor([load_model(path) for path in models], options, say, reason)
+    return on_gpu(engines, models, options, build_options, table, output, say)
+
+
+def why_no_gpu(device: int) -> str | None:
+    """Why engines cannot be run here; None where they can."""
+    if not has_driver():
+        return "there is no NVIDIA driver"
+    from quantkit.backends.tensorrt.device import open_device
+    from quantkit.backends.tensorrt.versions import tensorrt
+
+    try:
+        tensorrt()
+        open_device(device)
+    except BackendError as error:
+        return error.problem
+    return None
+
+
+def on_gpu(
+    engines: Sequence[Path],
+    models: Sequence[Path],
+    options: BenchOptions,
+    build_options: BuildOptions | None,
+    table: str | os.PathLike[str] | None,
+    output: str | os.PathLike[str] | None,
+    say: Callable[[str], None],
+) -> Bench:
+    """Figures of TensorRT."""
+    from quantkit.backends.tensorrt.build import kernels_loaded
+    from quantkit.backends.tensorrt.engine import Engine
+
+    notes: list[str] = []
+    chosen: list[tuple[Path, Subject]] = []
+    for path in engines:
+        subject, said = subject_of_file(path)
+        chosen.append((path, subject))
+        notes += said
+    with kernels_loaded(options.device) if models else nullcontext():
+        for path in models:
+            built, said = of_every_precision(load_model(path), options, build_options, table, output, say)
+            notes += said
+            chosen += [(made.path, subject_of(made)) for made in built]
+    subjects, latencies, throughputs = [], [], []
+    for (path, subject), name in zip(chosen, unique([path for path, _ in chosen]), strict=True):
+        with Engine.load(path, options.device, allow_code=options.allow_code) as engine:
+            subjects.append(replace(subject, name=name, memory=engine.memory))
+            found = measured(engine, name, options, say)
+            latencies += found[0]
+            throughputs += found[1]
+            notes += found[2]
+    if not latencies:
+        shown = "; ".join(dict.fromkeys(notes)) or "there is no engine"
+        raise UsageError(f"nothing could be measured: {shown}", remedy="give other --batch sizes, or build again")
+    return Bench(
+        machine_name(options.device),
+        True,
+        tuple(subjects),
+        tuple(latencies),
+        tuple(throughputs),
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def machine_name(device: int) -> str:
+    """`NVIDIA H200, TensorRT 8.6.0`."""
+    from quantkit.backends.tensorrt.device import open_device
+    from quantkit.backends.tensorrt.versions import features, tensorrt
+
+    return f"{open_device(device).name}, TensorRT {features(tensorrt()).version}"
+
+
+def unique(paths: Sequence[Path]) -> list[str]:
+    """Names of files, with their folders where two are called the same."""
+    names = [path.name for path in paths]
+    return [str(path) if names.count(path.name) > 1 else path.name for path in paths]
+
+
+def subject_of_file(path: Path) -> tuple[Subject, list[str]]:
+    """What the record beside an engine tells, if it is this engine's."""
+    record = read_record(path)
+    size = path.stat().st_size if path.exists() else 0
+    if record is None or not path.is_file():
+        return Subject(path.name, "?", size), []
+    if sha256_of(path.read_bytes()) != record.sha256:
+        return Subject(path.name, "?", size), [f"the record beside {path.name} is of another engine, and is not used"]
+    counts = counts_of(record.layers)
+    return Subject(path.name, record.precision, size, record.model.sha256, record.seconds, None, counts), []
+
+
+def of_every_precision(
+    model: Model,
+    options: BenchOptions,
+    build_options: BuildOptions | None,
+    table: str | os.PathLike[str] | None,
+    output: str | os.PathLike[str] | None,
+    say: Callable[[str], None],
+) -> tuple[list[BuiltEngine], list[str]]:
+    """Engines of one model; those that are there are reused."""
+    from quantkit.backends.tensorrt.options import BuildOptions, Precision
+
+    base = build_options or BuildOptions()
+    if not base.shapes:
+        base = replace(base, shapes=shapes_over(model, options.batches))
+    notes: list[str] = []
+    built: list[BuiltEngine] = []
+    for name in options.precisions:
+        chosen = replace(base, precision=Precision.named(name))
+        if has_qdq(model) and not chosen.int8:
+            continue
+        if chosen.precision is Precision.INT8 and not has_qdq(model) and scales_for(model, chosen, table) is None:
+            notes.append(f"no INT8 engine of {model.path.name}: there is no calibration table (quantkit calibrate)")
+            continue
+        try:
+            made = build(
+                model.path,
+                options=chosen,
+                table=table if chosen.int8 else None,
+                output=output,
+                phase=partial(told, say, name),
+                name=engine_name(model, chosen, machine_name(options.device)),
+            )
+        except (BackendError, TableError) as error:
+            notes.append(f"no {name} engine: {error.problem}")
+            continue
+        built.append(made)
+        notes += [f"{name}: {text}" for text in made.warnings]
+    return built, notes
+
+
+def told(say: Callable[[str], None], name: str, text: str) -> None:
+    """A phase, with what it is about."""
+    say(f"{name}: {text}")
+
+
+def engine_name(model: Model, options: BuildOptions, machine: str) -> str:
+    """A name of its own for each set of options, shapes, GPU and TensorRT, so that other engines stay as they are."""
+    about = canonical_json([options.document(), list(options.shapes), machine])
+    return f"{model.path.stem}.{options.precision.value}.{sha256_of(about.encode())[:8]}.bench.engine"
+
+
+def shapes_over(model: Model, batches: Sequence[int]) -> tuple[str, ...]:
+    """Shape ranges that hold all batch sizes, tuned for the largest."""
+    return tuple(
+        f"{i.name}={min(batches)}:{max(batches)}:{max(batches)}"
+        for i in model.inputs
+        if i.shape and i.fixed_batch is None
+    )
+
+
+def subject_of(made: BuiltEngine) -> Subject:
+    """What is known of an engine that was built."""
+    record = made.record
+    return Subject(
+        made.path.name,
+        record.precision,
+        record.bytes,
+        record.model.sha256,
+        record.seconds,
+        record.device_memory,
+        made.counts,
+    )
+
+
+def counts_of(layers: Sequence[Any]) -> dict[str, int]:
+    """Precision → layers, from a record."""
+    from quantkit.backends.tensorrt.layers import Layer, precision_counts
+
+    return precision_counts([Layer(**layer.model_dump()) for layer in layers])
+
+
+def measured(
+    engine: Engine, name: str, options: BenchOptions, say: Callable[[str], None]
+) -> tuple[list[Latency], list[Throughput], list[str]]:
+    """The figures of one engine."""
+    from quantkit.backends.tensorrt.timing import fits, latencies, throughput
+
+    alone: list[Latency] = []
+    together: list[Throughput] = []
+    notes: list[str] = []
+    for batch in batches_for(engine, options):
+        if not fits(engine, batch):
+            notes.append(f"{name} was not built for batch {batch}")
+            continue
+        for graph in options.graphs:
+            with_graph = " with a CUDA graph" if graph else ""
+            say(f"{name}: batch {batch}{with_graph}")
+            try:
+                times = latencies(engine, batch, seconds=options.seconds, graph=graph)
+                if not times:
+                    notes.append(f"{name}: no CUDA graph, since the shape of an output depends on the data")
+                    continue
+                alone.append(summed_up(name, batch, times, graph))
+                for streams in options.streams:
+                    rate = throughput(engine, batch, streams=streams, seconds=options.seconds, graph=graph)
+                    together.append(Throughput(name, batch, streams, graph, rate))
+            except BackendError as error:
+                if not graph:
+                    raise
+                notes.append(f"{name}: no CUDA graph at batch {batch}: {error.problem}")
+    return alone, together, notes
+
+
+def batches_for(engine: Engine, options: BenchOptions) -> tuple[int, ...]:
+    """The batch sizes that are asked for, or the one that the engine is fixed to."""
+    fixed = next((i.fixed_batch for i in engine.inputs if i.fixed_batch is not None), None)
+    return options.batches if fixed is None else (fixed,)
+
+
+def summed_up(name: str, batch: int, times: Sequence[float], graph: bool) -> Latency:
+    """Percentiles."""
+    median, p90, p99 = np.percentile(np.asarray(times), [50, 90, 99])
+    return Latency(name, batch, graph, float(median), float(p90), float(p99), len(times))
+
+
+def on_processor(models: Sequence[Model], options: BenchOptions, say: Callable[[str], None], reason: str) -> Bench:
+    """Figures of onnxruntime on the processor."""
+    from quantkit.backends.onnxruntime import OnnxRuntimeSession, version
+
+    threads = os.cpu_count() or 1
+    subjects, latencies = [], []
+    for model, name in zip(models, unique([model.path for model in models]), strict=True):
+        session = OnnxRuntimeSession(model, model.outputs, threads=threads)
+        run = session.runner()
+        size = model.path.stat().st_size
+        subjects.append(Subject(name, "int8" if has_qdq(model) else "fp32", size, model.sha256))
+        fixed = next((i.fixed_batch for i in model.inputs if i.fixed_batch is not None), None)
+        for batch in options.batches if fixed is None else (fixed,):
+            say(f"{name}: batch {batch} on onnxruntime")
+            feeds = made_up(model, batch)
+            run(feeds)
+            times: list[float] = []
+            end = time.monotonic() + options.seconds
+            while not times or time.monotonic() < end:
+                started = time.perf_counter()
+                run(feeds)
+                times.append(1000.0 * (time.perf_counter() - started))
+            latencies.append(summed_up(name, batch, times, graph=False))
+    machine = f"{platform.processor() or platform.machine()} ({threads} threads), {version('cpu')}"
+    return Bench(machine, False, tuple(subjects), tuple(latencies), (), (f"onnxruntime on the processor: {reason}",))
+
+
+def made_up(model: Model, batch: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Inputs for timing, seeded: how fast a network is does not depend on values, as a rule. ModelError."""
+    random = np.random.default_rng(0)
+    feeds = {}
+    for i in model.inputs:
+        shape = [batch if k == 0 and not isinstance(s, int) else s for k, s in enumerate(i.shape)]
+        if not all(isinstance(size, int) for size in shape):
+            raise ModelError(
+                f"input {i.describe()} is dynamic in more than its batch", remedy="export the model with a fixed size"
+            )
+        values = random.random([int(str(size)) for size in shape], np.float32)
+        feeds[i.name] = values.astype(i.dtype) if i.dtype.startswith("float") else np.zeros(values.shape, i.dtype)
+    return feeds

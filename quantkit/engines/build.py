@@ -1,0 +1,341 @@
+"""build: an ONNX model, and scales for INT8, to a TensorRT engine with a record of what it became."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quantkit._version import __version__
+from quantkit.artifact import check_writable, sha256_of, write_all
+from quantkit.backends.engine_record import (
+    EngineRecord,
+    LayerRecord,
+    TableUse,
+    TensorRecord,
+    read_record,
+    record_bytes,
+    record_path,
+)
+from quantkit.backends.tensorrt.build import Built, build_engine
+from quantkit.backends.tensorrt.device import open_device
+from quantkit.backends.tensorrt.layers import Layer, precision_counts
+from quantkit.backends.tensorrt.messages import Phase, silent
+from quantkit.backends.tensorrt.options import BuildOptions, Command, Files, Precision, trtexec
+from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
+from quantkit.backends.tensorrt.versions import features, tensorrt
+from quantkit.calibration.reuse import REMEDY, refuse_changed
+from quantkit.errors import OutputError, StaleError, TableError, UsageError
+from quantkit.graph import Model, load_model
+from quantkit.graph.model import place
+from quantkit.linting.clip_rule import misread_clips
+from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
+from quantkit.qdq.insert import has_qdq
+from quantkit.qdq.reader import read_qdq
+from quantkit.table import CalibrationTable, read_table, table_bytes
+from quantkit.view import Block, Remarks, Shown, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """A calibration table with its file, and what is known of its origin."""
+
+    path: Path
+    table: CalibrationTable
+    sha256: str
+    provenance: Provenance | None
+
+    @property
+    def rule(self) -> str | None:
+        """The rule that the table was made by, where its provenance tells."""
+        return self.provenance.rule if self.provenance else None
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine(Shown):
+    """An engine file and its record. `command`: the `trtexec` line that does the same, or why there is none."""
+
+    path: Path
+    record: EngineRecord
+    command: Command
+    reused: bool
+    notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    """What this TensorRT is known to compute wrongly of the network."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Precision → layers that compute in it."""
+        return precision_counts(tuple(Layer(**layer.model_dump()) for layer in self.record.layers))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What TensorRT computes wrongly and warned about, and an INT8 engine that holds no INT8."""
+        record = self.record
+        told = (*self.faults, *(f"TensorRT: {text}" for text in record.warnings))
+        int8 = record.precision in (Precision.INT8.value, Precision.BEST.value) and record.has_scales
+        if int8 and set(self.counts) - {"unknown"} and not self.counts.get("INT8"):
+            told += (
+                "no layer of this engine computes in INT8: TensorRT found other precisions faster"
+                + (" (--no-fp16 shows what INT8 does)" if record.options.get("fp16") else ""),
+            )
+        if record.table and record.table.missing:
+            missing = record.table.missing
+            shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+            told += (f"{len(missing)} tensors have no scale, so that layers around them are not INT8: {shown}",)
+        return told
+
+    def _view_(self) -> Sequence[Block]:
+        record = self.record
+        counts = ", ".join(f"{count} {precision}" for precision, count in self.counts.items())
+        rows = [(layer.name, layer.precision, layer.reason or "") for layer in record.layers if layer.reason]
+        return (
+            f"{self.path.name}: {record.precision}, {record.bytes / 2**20:.1f} MiB, layers: {counts or 'not known'}",
+            Table(("layer", "precision", "why not INT8"), rows, frozenset({0, 1, 2})),
+            Remarks([*self.notes, *self.warnings]),
+        )
+
+
+def build(
+    model: str | os.PathLike[str],
+    *,
+    options: BuildOptions | None = None,
+    table: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    phase: Phase = silent,
+    name: str | None = None,
+) -> BuiltEngine:
+    """Build a TensorRT engine for the GPU of this machine.
+
+    model: path of the ONNX file. table: a calibration table; by default the one beside the model (`MODEL.calib`),
+    where the precision is INT8 and the network has no Q/DQ. output: the engine, by default
+    `MODEL.<gpu>.<TensorRT>.<precision>.engine` beside the model; a folder takes that name, or `name`. phase: told what
+    is going on. An engine that is there and was built of the same is reused.
+
+    Writes the engine, its record (`.json`) and the timing cache of this GPU and TensorRT. Raises ModelError,
+    TableError, StaleError, BackendError, OutputError, UsageError, Interrupted.
+    """
+    options = options or BuildOptions()
+    loaded = load_model(model)
+    ranges = parse_shapes(options.shapes, loaded.inputs)
+    scales = scales_for(loaded, options, table)
+    trt_version, gpu = features(tensorrt()).version, open_device(options.device)
+    usual = f"{loaded.path.stem}.{gpu.slug}.{trt_version}.{options.precision.value}.engine"
+    path = placed(output, loaded.path, name or usual)
+    cache = path.with_name(f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
+    refuse_replacing([path, record_path(path), used_table(path), *([cache] if cache else [])], loaded.path, scales)
+    wanted = identity(loaded, options, ranges, scales, trt_version, gpu.name)
+    faults = clip_faults(loaded, trt_version)
+    if path.exists() and not options.force:
+        return replace(reused(path, wanted, options.min_coverage), faults=faults)
+    check_writable(path)
+    made = build_engine(
+        loaded,
+        options,
+        ranges,
+        table=scales.table if scales else None,
+        rule=scales.rule if scales else None,
+        timing_cache=read_cache(cache),
+        phase=phase,
+    )
+    files = {path: made.plan}
+    used = scales
+    if scales and made.covered and table_bytes(made.covered.table) != table_bytes(scales.table):
+        # trtexec and others get the scales that were filled in, under this TensorRT's header
+        used = Scales(used_table(path), made.covered.table, "", None)
+        files[used.path] = table_bytes(made.covered.table)
+    line = command(loaded, path, options, ranges, used, cache, made.kept)
+    if scales and made.converted:
+        line = Command(None, "the Q/DQ pairs were inserted on the way, which trtexec cannot do")
+    record = recorded(loaded, path, options, ranges, scales, made, line)
+    files[record_path(path)] = record_bytes(record)
+    if cache is not None and made.timing_cache:
+        files[cache] = made.timing_cache
+    write_all(files)
+    notes = list(made.notes)
+    if scales and scales.provenance is None:
+        notes.append(f"nothing tells which network {scales.path} was made for; its tensors' names are this one's")
+    return BuiltEngine(path, record, line, False, tuple(notes), faults)
+
+
+def clip_faults(model: Model, version: str) -> tuple[str, ...]:
+    """Of a Q/DQ network, the Clips that TensorRT 8 computes wrongly."""
+    if not has_qdq(model) or not version.startswith("8."):
+        return ()
+    return tuple(
+        f"TensorRT {version} computes Clip {place(node)} wrongly, which no INT8 layer takes in: "
+        "quantkit lint --fix mends the model"
+        for node in misread_clips(read_qdq(model))
+    )
+
+
+def refuse_replacing(written: Sequence[Path], model: Path, scales: Scales | None) -> None:
+    """UsageError where a file that the engine is built of would be written."""
+    sources = {model.resolve(), *([scales.path.resolve()] if scales else [])}
+    for path in written:
+        if path.resolve() in sources:
+            raise UsageError(f"the build would replace {path}, which it is made of", remedy="give another --output")
+
+
+def used_table(engine: Path) -> Path:
+    """`x.engine` → `x.engine.calib`: the table as it was used, where scales were filled in."""
+    return engine.with_name(f"{engine.name}.calib")
+
+
+def placed(output: str | os.PathLike[str] | None, model: Path, name: str) -> Path:
+    """Where the engine goes. OutputError."""
+    asked = model.parent if output is None else Path(output)
+    path = asked / name if asked.is_dir() else asked
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="make the folder first")
+    return path
+
+
+def scales_for(model: Model, options: BuildOptions, table: str | os.PathLike[str] | None) -> Scales | None:
+    """The table that an INT8 build uses. StaleError where it belongs to another network."""
+    if table is None:
+        beside = model.path.with_suffix(".calib")
+        if not options.int8 or has_qdq(model) or not beside.exists():
+            return None
+        table = beside
+    elif not options.int8:
+        raise UsageError(
+            f"a table goes with INT8, the precision is {options.precision.value}", remedy="leave out --table"
+        )
+    path = Path(table)
+    found, known = read_table(path), read_provenance(provenance_path(path))
+    digest = sha256_of(path.read_bytes())
+    if known is not None and known.table.sha256 != digest:
+        raise StaleError(f"{path} was changed after quantkit wrote it", remedy="calibrate again with --force")
+    if known is not None and known.model.sha256 != model.sha256:
+        raise StaleError(
+            f"{path} was made for another network ({known.model.file}, {known.model.sha256[:12]})",
+            remedy="calibrate this network: quantkit calibrate MODEL --data DATA",
+        )
+    return Scales(path, found, digest, known)
+
+
+def identity(
+    model: Model,
+    options: BuildOptions,
+    ranges: Mapping[str, ShapeRange],
+    scales: Scales | None,
+    version: str,
+    gpu: str,
+) -> dict[str, object]:
+    """What decides about the engine; the counterpart of `EngineRecord.identity`."""
+    return {
+        "TensorRT": version,
+        "GPU": gpu,
+        "model": model.sha256,
+        "table": scales.sha256 if scales else None,
+        "rule of the table": scales.rule if scales else None,
+        "quantkit": __version__ if scales else None,
+        "shapes": {name: r.text for name, r in ranges.items()},
+        "options": options.document(),
+    }
+
+
+def reused(path: Path, wanted: Mapping[str, object], least: float) -> BuiltEngine:
+    """The engine that is there. StaleError where it is another, TableError where its table covers less than `least`."""
+    record = read_record(path)
+    if record is None:
+        raise StaleError(f"{path} is there, and nothing tells what it was built of", remedy=REMEDY)
+    if sha256_of(path.read_bytes()) != record.sha256:
+        raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
+    refuse_changed(path, record.identity(), wanted)
+    if record.table and record.table.share < least:
+        raise TableError(
+            f"{path} was built of a table that covers {record.table.share:.0%} of the network's float tensors",
+            remedy="calibrate again, or accept it with a lower --min-coverage",
+        )
+    line = Command(record.trtexec, record.no_trtexec)
+    return BuiltEngine(path, record, line, True, ("nothing changed: the engine that is there is reused",))
+
+
+def read_cache(path: Path | None) -> bytes | None:
+    """What earlier builds measured."""
+    if path is None:
+        return None
+    with suppress(FileNotFoundError):
+        return path.read_bytes()
+    return None
+
+
+def command(
+    model: Model,
+    path: Path,
+    options: BuildOptions,
+    ranges: Mapping[str, ShapeRange],
+    scales: Scales | None,
+    cache: Path | None,
+    kept: Sequence[str],
+) -> Command:
+    """The `trtexec` line."""
+    found = features(tensorrt())
+    files = Files(
+        model.path,
+        path,
+        scales.path if scales else None,
+        cache,
+        shares_profile=not found.progress,
+        ranges=ranges,
+        explicit=has_qdq(model),
+        always_strong=found.always_strong,
+    )
+    return trtexec(options, files, scales.table if scales else None, kept)
+
+
+def recorded(
+    model: Model,
+    path: Path,
+    options: BuildOptions,
+    ranges: Mapping[str, ShapeRange],
+    scales: Scales | None,
+    made: Built,
+    line: Command,
+) -> EngineRecord:
+    """The record of an engine."""
+    use = None
+    if scales is not None and made.covered is not None:
+        covered = made.covered
+        use = TableUse(
+            file=scales.path.name,
+            sha256=scales.sha256,
+            header=scales.table.header.text,
+            rule=scales.rule,
+            share=covered.share,
+            completed=covered.completed,
+            missing=covered.missing,
+            extra=covered.extra,
+        )
+    return EngineRecord(
+        quantkit=__version__,
+        file=path.name,
+        sha256=sha256_of(made.plan),
+        bytes=len(made.plan),
+        tensorrt=made.version,
+        gpu=made.gpu,
+        model=ModelRecord(file=model.path.name, sha256=model.sha256),
+        precision=options.precision.value,
+        shapes={name: r.text for name, r in ranges.items()},
+        options=options.document(),
+        table=use,
+        explicit=has_qdq(model),
+        seconds=round(made.seconds, 3),
+        device_memory=made.memory,
+        layers=tuple(
+            LayerRecord(
+                name=x.name, nodes=x.nodes, kind=x.kind, precision=x.precision, tactic=x.tactic, reason=x.reason
+            )
+            for x in made.layers
+        ),
+        kept=made.kept,
+        warnings=made.warnings,
+        trtexec=line.line,
+        no_trtexec=line.reason,
+        inputs=tuple(TensorRecord(name=b.name, dtype=b.dtype, shape=b.shape) for b in made.bound if b.is_input),
+        outputs=tuple(TensorRecord(name=b.name, dtype=b.dtype, shape=b.shape) for b in made.bound if not b.is_input),
+    )

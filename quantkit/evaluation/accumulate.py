@@ -1,0 +1,149 @@
+"""What an evaluation keeps of every batch: metrics, errors of outputs, and the answer of each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from quantkit.data import Portion
+from quantkit.data.labels import Labels
+from quantkit.errors import DataError
+from quantkit.evaluation.answer_changes import AnswerComparison
+from quantkit.evaluation.output_errors import OutputComparison
+from quantkit.evaluation.subjects import Subject
+from quantkit.metrics.metric import Metric
+from quantkit.metrics.topk import class_scores
+from quantkit.values import Array
+
+Outputs = Mapping[str, Array]
+
+
+@dataclass(slots=True)
+class Tally:
+    """One model so far. comparisons, answers: with the reference; the reference itself has none."""
+
+    subject: Subject
+    metrics: list[Metric]
+    comparisons: dict[str, OutputComparison]
+    answers: AnswerComparison | None
+
+
+@dataclass(slots=True)
+class Scoring:
+    """All models so far, on the same samples. scores: the output that holds class scores; None where none does."""
+
+    tallies: list[Tally]
+    scores: str | None
+    labels: Labels | None
+    names: list[str] = field(default_factory=list)
+    truth: list[Array] = field(default_factory=list)
+    uncompared: dict[str, str] = field(default_factory=dict)
+    """Output → why it is not compared."""
+    undecided: tuple[str, ...] = ()
+    """Outputs that hold class scores alike, where nothing says which of them is measured."""
+
+    def add(self, portion: Portion, found: Sequence[Outputs]) -> None:
+        """A batch, and the outputs of every model. DataError names model, output and sample."""
+        labels = self.labels.of(portion) if self.labels else None
+        renamed = [self._fitting(t, outputs, found[0], portion) for t, outputs in zip(self.tallies, found, strict=True)]
+        for tally, outputs in zip(self.tallies, renamed, strict=True):
+            if labels is not None:
+                for metric in tally.metrics:
+                    metric.add(outputs, labels, portion.names)
+            for name, comparison in tally.comparisons.items():
+                if name not in self.uncompared:
+                    comparison.add(renamed[0][name], outputs[name])
+            if tally.answers is not None and self.scores is not None:
+                tally.answers.add(rows(renamed[0][self.scores]), rows(outputs[self.scores]), portion.names)
+        self.names.extend(portion.names)
+        if isinstance(labels, np.ndarray):
+            self.truth.append(labels)
+
+    def _fitting(self, tally: Tally, outputs: Outputs, reference: Outputs, portion: Portion) -> Outputs:
+        """A model's outputs under the reference's names, finite. DataError."""
+        if len(outputs) == len(reference) == 1:
+            outputs = dict(zip(reference, outputs.values(), strict=True))
+        who = tally.subject.name
+        for name, known in reference.items():
+            if name not in outputs:
+                raise DataError(
+                    f"{who} has no output {name!r}; it has {', '.join(map(repr, outputs))}",
+                    remedy="evaluate models with the same outputs together",
+                )
+            array = outputs[name]
+            if array.shape != known.shape:
+                if name == self.scores or array.shape[1:] != known.shape[1:]:
+                    raise DataError(
+                        f"{who}: output {name!r} is {list(array.shape)}, the reference's {list(known.shape)}",
+                        remedy="evaluate models with the same outputs together",
+                    )
+                self.uncompared[name] = f"output {name!r} is not compared: its shape depends on the values"
+            refuse_broken((self.tallies[0].subject.name, who), name, (known, array), portion)
+        return outputs
+
+
+def refuse_broken(who: tuple[str, str], name: str, arrays: tuple[Array, Array], portion: Portion) -> None:
+    """DataError where an output of reference or candidate holds NaN, or is infinite in one of them alone: it names the
+    model, the output and the sample."""
+    known, array = arrays
+    if array.dtype.kind != "f" or (np.isfinite(array).all() and np.isfinite(known).all()):
+        return
+    alike = np.isinf(array) & (known == array) if known.shape == array.shape else np.isinf(array)
+    model, broken = who[1], ~(np.isfinite(array) | alike)
+    if not broken.any() and known.shape == array.shape:
+        model, broken = who[0], ~(np.isfinite(known) | alike)
+    if not broken.any():
+        return
+    where = f"{portion.names[0]} or another of its batch"
+    if broken.ndim and len(broken) == portion.samples:
+        where = portion.names[int(np.argmax(broken.reshape(len(broken), -1).any(axis=1)))]
+    raise DataError(
+        f"{model}: output {name!r} holds NaN or Inf for {where}",
+        remedy="mend the network or remove the sample; float16 networks overflow beyond 65504",
+    )
+
+
+def rows(output: Array) -> Array:
+    """Class scores as [N, C]."""
+    scores = class_scores(output)
+    assert scores is not None
+    return scores
+
+
+def holding_scores(outputs: Outputs, samples: int) -> tuple[str, ...]:
+    """The outputs that can be class scores [N, C]."""
+    return tuple(
+        name for name, o in outputs.items() if o.dtype.kind == "f" and len(o) == samples and class_scores(o) is not None
+    )
+
+
+def scores_among(outputs: Outputs, samples: int, named: str | None) -> str | None:
+    """The output with class scores [N, C]: the one that a metric names, else the only one that is; None in doubt."""
+    fitting = holding_scores(outputs, samples)
+    if named is not None:
+        return named if named in fitting else None
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def begun(
+    subjects: Sequence[Subject],
+    first: Outputs,
+    scores: str | None,
+    makers: Sequence[Callable[[], Metric]],
+    labels: Labels | None,
+) -> Scoring:
+    """Nothing counted yet; `first` is an example of the reference's outputs."""
+    floats = [name for name, output in first.items() if output.dtype.kind == "f"]
+    ordered = sorted(floats, key=lambda name: name != scores)  # class scores come first
+    tallies = [
+        Tally(
+            subject,
+            [make() for make in makers] if labels else [],
+            {name: OutputComparison(name, name == scores) for name in ordered} if number else {},
+            AnswerComparison() if number and scores is not None else None,
+        )
+        for number, subject in enumerate(subjects)
+    ]
+    return Scoring(tallies, scores, labels)

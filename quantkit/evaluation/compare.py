@@ -1,0 +1,40 @@
+"""compare: evaluations side by side, over time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantkit.errors import DataError
+from quantkit.evaluation.comparison import Comparison, Run, compared
+from quantkit.evaluation.json_document import parsed
+from quantkit.evaluation.result import Evaluation
+
+
+def compare(runs: Sequence[str | os.PathLike[str] | Evaluation], *, force: bool = False) -> Comparison:
+    """Evaluations side by side, in the order given: files that `evaluate --output` wrote, or evaluations.
+
+    force: also where they saw other data, labels or preprocessing. DataError where they did, and where a file is no
+    evaluation; UsageError where there are fewer than two, or their metrics differ.
+    """
+    names = [f"run {i}" if isinstance(r, Evaluation) else Path(r).name for i, r in enumerate(runs, 1)]
+    read = [
+        Run(str(run) if names.count(name) > 1 and not isinstance(run, Evaluation) else name, evaluation_in(run))
+        for run, name in zip(runs, names, strict=True)
+    ]
+    return compared(read, force=force)
+
+
+def evaluation_in(run: str | os.PathLike[str] | Evaluation) -> Evaluation:
+    """The evaluation itself, or that in a file. DataError."""
+    if isinstance(run, Evaluation):
+        return run
+    remedy = "give a file that quantkit evaluate --output wrote"
+    try:
+        return parsed(json.loads(Path(run).read_text(encoding="utf-8")), str(run))
+    except OSError as error:
+        raise DataError(f"{run}: {error.strerror or error}", remedy=remedy) from None
+    except ValueError as error:
+        raise DataError(f"{run} is no JSON: {error}", remedy=remedy) from None

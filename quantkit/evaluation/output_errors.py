@@ -1,0 +1,94 @@
+"""How far one output of a candidate is from the reference's, over all samples, in float64, with flat memory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantkit.errors import DataError
+from quantkit.evaluation.answer_changes import are_probabilities, log_probabilities
+from quantkit.evaluation.result import OutputError
+from quantkit.metrics.topk import class_scores
+from quantkit.numerics import decibels, share
+from quantkit.values import Array
+
+CHUNK = 1 << 20
+"""Values that are turned into float64 at once."""
+
+
+class OutputComparison:
+    """Sums over all samples of one output. `scores`: it holds class scores [N, C], so that KL has a meaning."""
+
+    def __init__(self, name: str, scores: bool) -> None:
+        self._name, self._scores = name, scores
+        self._reference, self._candidate, self._error, self._dot = 0.0, 0.0, 0.0, 0.0
+        self._largest, self._kl, self._samples = 0.0, 0.0, 0
+        self._probabilities: bool | None = None
+
+    def add(self, reference: Array, candidate: Array) -> None:
+        """Take a batch of both. DataError where shapes differ, or where a value is NaN, or infinite in one alone."""
+        if reference.shape != candidate.shape:
+            shapes = f"{list(reference.shape)} of the reference, {list(candidate.shape)} of the candidate"
+            raise DataError(
+                f"output {self._name} is {shapes}", remedy="compare models whose outputs have the same shape"
+            )
+        first, second = np.ravel(reference), np.ravel(candidate)
+        for at in range(0, first.size, CHUNK):
+            self._add(first[at : at + CHUNK], second[at : at + CHUNK])
+        if self._scores and reference.size:
+            self._add_scores(reference, candidate)
+        self._samples += len(reference) if reference.ndim else 1
+
+    def _add(self, reference: Array, candidate: Array) -> None:
+        a, b = reference.astype(np.float64), candidate.astype(np.float64)
+        alike = np.isinf(a) & (a == b)  # masked out on purpose, by both
+        a[alike], b[alike] = 0.0, 0.0
+        self._check(a, b)
+        error = a - b
+        self._reference += float(a @ a)
+        self._candidate += float(b @ b)
+        self._dot += float(a @ b)
+        self._error += float(error @ error)
+        self._largest = max(self._largest, float(np.abs(error).max(initial=0.0)))
+
+    def _add_scores(self, reference: Array, candidate: Array) -> None:
+        a, b = class_scores(reference), class_scores(candidate)
+        if a is None or b is None:
+            raise DataError(
+                f"output {self._name} {list(reference.shape)} holds no class scores [N, C]",
+                remedy="compare it without KL divergence",
+            )
+        self._check(a.max(axis=1), b.max(axis=1))
+        if self._probabilities is None:
+            self._probabilities = are_probabilities(a)
+        self._kl += float(divergences(a, b, self._probabilities).sum())
+
+    def _check(self, reference: Array, candidate: Array) -> None:
+        for values, whose in ((reference, "reference"), (candidate, "candidate")):
+            if not np.isfinite(values).all():
+                raise DataError(
+                    f"output {self._name} of the {whose} holds NaN or Inf, in the batch from sample {self._samples}",
+                    remedy="find the layer that makes it: quantkit layers",
+                )
+
+    def result(self) -> OutputError:
+        """SQNR (inf where nothing differs), cosine, mean KL in nats, largest difference. DataError without samples."""
+        if not self._samples:
+            raise DataError(f"output {self._name}: there were no samples to compare", remedy="give data")
+        kl = self._kl / self._samples if self._scores else None
+        return OutputError(self._name, decibels(share(self._error, self._reference)), self._cosine(), kl, self._largest)
+
+    def _cosine(self) -> float:
+        if self._error == 0.0:
+            return 1.0
+        lengths = math.sqrt(self._reference) * math.sqrt(self._candidate)
+        return max(-1.0, min(1.0, self._dot / lengths)) if lengths else 0.0
+
+
+def divergences(reference: Array, candidate: Array, probabilities: bool) -> NDArray[np.float64]:
+    """KL divergence Σ p·(log p − log q) of every row [N, C], in nats: p the reference's probabilities, q the others."""
+    p, q = log_probabilities(reference, probabilities), log_probabilities(candidate, probabilities)
+    apart = np.subtract(p, q, out=np.zeros_like(p), where=p > -np.inf)
+    return np.asarray(np.maximum((np.exp(p) * apart).sum(axis=1), 0.0))

@@ -1,0 +1,175 @@
+"""from-torch, from-tf, from-tflite: a framework's network → an ONNX model that every other verb takes, checked.
+
+What is written computed what the framework computes: onnxruntime's outputs are compared with the framework's own on
+random inputs, in two batch sizes where the batch is dynamic, neither of which was the exporter's example.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.artifact import check_writable, not_writable, refuse_existing
+from quantkit.errors import ModelError, UsageError, first_line
+from quantkit.frameworks.exported import Exported, Shape
+from quantkit.frameworks.output_check import Compared, compare
+from quantkit.frameworks.pytorch import TorchOptions, load_torch, require_torch
+from quantkit.frameworks.pytorch import exported as torch_exported
+from quantkit.frameworks.tensorflow import TfOptions
+from quantkit.frameworks.tensorflow import exported as tf_exported
+from quantkit.frameworks.tflite import TfliteOptions
+from quantkit.frameworks.tflite import exported as tflite_exported
+from quantkit.graph import Model, load_model, saved_files, write_model
+from quantkit.graph.clean_export import plain
+from quantkit.values import ModelInput
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A model that came in. compared: each output in each batch size; empty where `unchecked` says why."""
+
+    files: tuple[Path, ...]
+    source: str
+    exporter: str
+    opset: int
+    inputs: tuple[ModelInput, ...]
+    outputs: tuple[str, ...]
+    compared: tuple[Compared, ...]
+    unchecked: str
+    notes: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """The model."""
+        return self.files[0]
+
+
+def from_torch(
+    module: Any,
+    output: str | os.PathLike[str],
+    *,
+    example: Any = None,
+    shapes: Mapping[str, Shape | tuple[int, ...]] | None = None,
+    options: TorchOptions | None = None,
+    force: bool = False,
+) -> Imported:
+    """Write a PyTorch module as ONNX, its batch dynamic.
+
+    module: a torch.nn.Module, which stays as it is, or `module:callable` that returns one, or (module, example).
+    example: a tensor, a sequence of them, or a mapping by parameter name; shapes: input name → shape instead.
+    Raises ModelError where the module cannot be exported or computes something else as ONNX, BackendError where PyTorch
+    is missing, UsageError, StaleError, OutputError.
+    """
+    target = ready(output, force)
+    require_torch()
+    chosen = options or TorchOptions()
+    if isinstance(module, str):
+        module, given = load_torch(module)
+        example = given if example is None and not shapes else example
+    if not hasattr(module, "forward"):
+        raise UsageError(
+            f"a {type(module).__name__} is no torch.nn.Module", remedy="give a module, or the text module:callable"
+        )
+    named = as_shapes(shapes)
+    return finished(
+        lambda folder: torch_exported(module, example, named, chosen, folder), target, chosen.tolerance, force
+    )
+
+
+def from_tf(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    shapes: Mapping[str, Shape | tuple[int, ...]] | None = None,
+    options: TfOptions | None = None,
+    force: bool = False,
+) -> Imported:
+    """Write a TensorFlow SavedModel, or a Keras model (.keras, .h5), as ONNX. shapes: for axes that it leaves open.
+
+    Raises ModelError, BackendError where TensorFlow or tf2onnx is missing, UsageError, StaleError, OutputError.
+    """
+    target, chosen, named = ready(output, force), options or TfOptions(), as_shapes(shapes)
+    return finished(lambda folder: tf_exported(Path(source), named, chosen, folder), target, chosen.tolerance, force)
+
+
+def from_tflite(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    options: TfliteOptions | None = None,
+    force: bool = False,
+) -> Imported:
+    """Write a TFLite model as ONNX. One that is quantized already is refused, or becomes float with `dequantize`.
+
+    Raises ModelError, BackendError where TensorFlow or tf2onnx is missing, StaleError, OutputError.
+    """
+    target, chosen = ready(output, force), options or TfliteOptions()
+    return finished(lambda folder: tflite_exported(Path(source), chosen, folder), target, chosen.tolerance, force)
+
+
+def ready(output: str | os.PathLike[str], force: bool) -> Path:
+    """The path to write, before any work is done. StaleError, OutputError."""
+    target = Path(output)
+    refuse_existing(target, force=force)
+    check_writable(target)
+    return target
+
+
+def as_shapes(shapes: Mapping[str, Shape | tuple[int, ...]] | None) -> dict[str, Shape]:
+    """Plain tuples as float32 shapes."""
+    return {n: s if isinstance(s, Shape) else Shape(tuple(s)) for n, s in (shapes or {}).items()}
+
+
+def finished(export: Callable[[Path], Exported], target: Path, tolerance: float, force: bool) -> Imported:
+    """Export into a scratch folder beside the target, clean, check, compare, and only then write."""
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    except OSError as error:
+        raise not_writable(target, error) from None
+    with scratch as name:
+        folder = Path(name)
+        found = export(folder)
+        proto = plain(load_model(found.path), fixed_batch=found.fixed_batch)
+        whole = folder / "plain.onnx"
+        write_model(proto, folder, whole)
+        check(whole, found)
+        model = load_model(whole)
+        compared = compare(model, found, tolerance)
+        for path in saved_files(model.proto, target):
+            refuse_existing(path, force=force)
+        files = write_model(model.proto, folder, target)
+    return Imported(
+        files,
+        found.source,
+        found.exporter,
+        model.opset,
+        model.inputs,
+        model.outputs,
+        compared,
+        found.unchecked,
+        (*found.notes, *remarks(model)),
+    )
+
+
+def check(path: Path, found: Exported) -> None:
+    """ModelError where the exporter wrote no valid ONNX."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(
+            f"{found.exporter} of {found.source} wrote no valid ONNX: {first_line(error)}",
+            remedy="another version of the exporter, or another --opset, may do it",
+        ) from None
+
+
+def remarks(model: Model) -> tuple[str, ...]:
+    """What the user should know of the model that was written."""
+    fixed = [i for i in model.inputs if i.fixed_batch is not None]
+    notes = [f"the batch of {i.name} is fixed at {i.fixed_batch}" for i in fixed]
+    return tuple(notes)

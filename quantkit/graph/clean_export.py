@@ -1,0 +1,87 @@
+"""A model as exporters leave it, and as it should lie on a disk: without what tells of the machine it was made on.
+
+    left behind by exporters                        here
+    stack traces, source lines, paths (PyTorch)     gone, with all other documentation and metadata
+    s77, unk__46 as the first axis of an input      batch
+    node_Conv_64, Conv2D__12, const_fold_opt__41    names of layers (quantkit.graph.readable_names)
+    operator sets that no node uses (tf2onnx)       gone
+    local functions (torch.export)                  inlined
+
+What the network computes, its weights, and the names of its inputs and outputs stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import onnx
+
+from quantkit.graph.model import Model
+from quantkit.graph.readable_names import all_graphs, all_nodes, name_plainly
+from quantkit.graph.weights import graph_tensors, node_tensors
+
+BATCH = "batch"
+
+
+def plain(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelProto:
+    """A copy without documentation and metadata, its batch axis by name; `fixed_batch` makes a number of that axis."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
+    name_plainly(proto)
+    name_batch(proto.graph, fixed_batch)
+    strip(proto)
+    used = {node.domain for node in all_nodes(proto.graph)}
+    kept = [opset for opset in proto.opset_import if opset.domain in used or opset.domain in ("", "ai.onnx")]
+    del proto.opset_import[:]
+    proto.opset_import.extend(kept)
+    proto.graph.name = "network"
+    return proto
+
+
+def strip(proto: onnx.ModelProto) -> None:
+    """Remove documentation and metadata, wherever they are; in place."""
+    clear([proto])
+    for graph in all_graphs(proto.graph):
+        clear([graph, *graph.node, *graph.input, *graph.output, *graph.value_info])
+        clear(attribute for node in graph.node for attribute in node.attribute)
+        clear(graph_tensors(graph))
+        clear(node_tensors(graph.node))
+        del graph.quantization_annotation[:]
+
+
+def clear(messages: Iterable[Any]) -> None:
+    """Clear the fields that computing does not need."""
+    for message in messages:
+        for name in ("doc_string", "metadata_props"):
+            if name in message.DESCRIPTOR.fields_by_name:
+                message.ClearField(name)
+
+
+def name_batch(graph: onnx.GraphProto, fixed: int | None) -> None:
+    """Call the first axis of inputs and outputs `batch` where it is dynamic, or give it a size; in place."""
+    symbols = {dim.dim_param for value in graph.input if (dim := first_axis(value)) is not None and dim.dim_param}
+    for value in (*graph.input, *graph.output):
+        dim = first_axis(value)
+        if dim is None:
+            continue
+        loose = not dim.HasField("dim_value") or dim.dim_value <= 0
+        unnamed = dim.dim_param in symbols or not dim.dim_param or dim.dim_param.startswith("unk__")
+        if fixed is not None and (loose or value in graph.input):
+            dim.dim_value = fixed
+        elif loose and unnamed:
+            dim.dim_param = BATCH
+    for value in graph.value_info:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in symbols:
+                dim.dim_param = BATCH
+    if fixed is not None:
+        del graph.value_info[:]
+
+
+def first_axis(value: onnx.ValueInfoProto) -> Any:
+    """The first dimension of a tensor, None for scalars and unknown shapes."""
+    dims = value.type.tensor_type.shape.dim
+    return dims[0] if len(dims) else None

@@ -1,0 +1,1 @@
+"""Inspection: what a model holds, and what this machine can do."""

@@ -1,0 +1,87 @@
+"""inspect: what a network is, and what a calibration of it would watch."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from quantkit.graph import Watch, load_model, watched_tensors
+from quantkit.graph.model import node_name
+from quantkit.graph.shapes import shapes_of
+from quantkit.preprocess import metadata_preprocess
+from quantkit.rewrites.fold_batch_norm import folded
+from quantkit.view import Block, Remarks, Shown, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection(Shown):
+    """A network at a glance.
+
+    bytes_per_sample: its watched activations, None where shapes are not known. nodes: name, as `--exclude` takes it,
+    and operator of each node, in graph order, without what is folded into weights.
+    """
+
+    path: str
+    sha256: str
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    operators: Mapping[str, int]
+    watch: Watch
+    bytes_per_sample: int | None
+    preprocess: str | None
+    fixed_batch: int | None
+    nodes: tuple[tuple[str, str], ...] = ()
+
+    def _view_(self) -> Sequence[Block]:
+        memory = self.bytes_per_sample
+        rows = [
+            ("inputs", ", ".join(self.inputs)),
+            ("outputs", ", ".join(self.outputs)),
+            ("batch", "dynamic" if self.fixed_batch is None else f"fixed at {self.fixed_batch}"),
+            ("operators", ", ".join(f"{count} {name}" for name, count in self.operators.items())),
+            ("watched", f"{len(self.watch.tensors)} float tensors"),
+            ("activations", "depends on the input size" if memory is None else f"{memory / 2**20:,.1f} MiB a sample"),
+            ("preprocess", self.preprocess or ""),
+        ]
+        shown = [row for row in rows if row[1]]
+        return (
+            f"{Path(self.path).name}, operator set {self.opset}",
+            Table(("part", "what"), shown, frozenset({0, 1})),
+            Remarks([f"not watched: {reason}" for reason in self.watch.unwatched.values()]),
+        )
+
+
+def inspect(model: str | os.PathLike[str]) -> Inspection:
+    """Read an ONNX model and say what would be watched. ModelError."""
+    loaded = load_model(model)
+    watch = watched_tensors(loaded)
+    shapes: dict[str, tuple[int, ...]] | None = {}
+    for i in loaded.inputs:
+        if shapes is None or not all(isinstance(d, int) for d in i.shape[1:]):
+            shapes = None
+            break
+        first = i.shape[0] if i.shape and isinstance(i.shape[0], int) else 1
+        shapes[i.name] = (first, *(d for d in i.shape[1:] if isinstance(d, int)))
+    found = shapes_of(loaded, watch.tensors, shapes) if shapes is not None else {"": None}
+    known = [prod(shape) for shape in found.values() if shape is not None]
+    fixed = next((i.fixed_batch for i in loaded.inputs if i.fixed_batch is not None), None)
+    batch = fixed or 1
+    told = metadata_preprocess(loaded.metadata)
+    return Inspection(
+        path=str(loaded.path),
+        sha256=loaded.sha256,
+        opset=loaded.opset,
+        inputs=tuple(i.describe() for i in loaded.inputs),
+        outputs=loaded.outputs,
+        operators=dict(Counter(node.op_type for node in loaded.proto.graph.node).most_common()),
+        watch=watch,
+        bytes_per_sample=4 * sum(known) // batch if len(known) == len(found) else None,
+        preprocess=told.describe() if told else None,
+        fixed_batch=fixed,
+        nodes=tuple((node_name(node), node.op_type) for node in folded(loaded).proto.graph.node),
+    )

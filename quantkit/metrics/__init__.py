@@ -1,0 +1,1 @@
+"""Metrics: figures that a stream of outputs and labels adds up to."""

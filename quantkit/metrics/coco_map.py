@@ -1,0 +1,222 @@
+"""COCO's mAP (mean average precision at IoU 0.50 … 0.95) of detectors of the YOLO family.
+
+pycocotools, COCO's own code, matches detections with objects (extra `detection`; of its peers, faster-coco-eval is as
+well kept and faster, but hands out no matches of single images, which the interval needs). Precision and recall are
+then summed up here, with a weight for each image: all 1 is COCO's figure, and the counts of a draw with repetition
+give the figure of that draw without matching again (Everingham et al., IJCV 88 (2010); Lin et al., ECCV 2014).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantkit.errors import BackendError, DataError, UsageError
+from quantkit.metrics.boxes import Objects, Scene
+from quantkit.metrics.metric import Result
+from quantkit.metrics.yolo_heads import Detections, Family, decoded, family_of
+from quantkit.values import Array
+
+RECALLS = np.linspace(0.0, 1.0, 101)
+THRESHOLDS = 10
+MOST_OF_A_CLASS = 100
+"""COCO's maxDets."""
+
+
+class Detection:
+    """mAP of one output. `family`: None to read it off the output's shape. Labels are `Scene` values."""
+
+    name = "mAP50-95"
+    share = True
+    higher_is_better = True
+
+    def __init__(self, family: Family | None = None, output: str | None = None) -> None:
+        """BackendError where pycocotools is missing."""
+        coco_library()
+        self._family, self._output = family, output
+        self._objects: list[Objects] = []
+        self._found: list[Detections] = []
+
+    def add(self, outputs: Mapping[str, Array], labels: Sequence[Any] | Array, names: Sequence[str]) -> None:
+        """Take a batch: a head's output [N, …] and a `Scene` for each image. UsageError, DataError names the image."""
+        name = self._output or the_head(outputs)
+        head = outputs[name]
+        self._family = self._family or family_of(head.shape, name)
+        told = f"output {name} {list(head.shape)}"
+        if head.ndim != 3 or len(head) != len(names) or not self._family.fits(head.shape):
+            raise DataError(
+                f"{told} is no {self._family.value} head for {len(names)} images ({names[0]} …)",
+                remedy="name head and output: --metric yolo:v8@NAME",
+            )
+        for values, scene, image in zip(head, labels, names, strict=True):
+            if not isinstance(scene, Scene):
+                raise DataError(f"{image} has no boxes as its label", remedy="give COCO's JSON or YOLO's text files")
+            if not np.isfinite(values).all():
+                raise DataError(f"{image}: output {name} holds NaN or Inf", remedy="quantkit layers finds the layer")
+            self._check_classes(scene.objects, values.shape, image, name)
+            found = decoded(values, self._family)
+            boxes = scene.geometry.undone(found.boxes)
+            self._found.append(Detections(boxes, found.scores, found.classes))
+            self._objects.append(scene.objects)
+
+    def _check_classes(self, objects: Objects, shape: tuple[int, ...], image: str, output: str) -> None:
+        if self._family is Family.END_TO_END or not objects.classes.size:
+            return
+        classes = shape[0] - 4 if self._family is Family.V8 else shape[1] - 5
+        if (highest := int(objects.classes.max())) >= classes:
+            raise DataError(
+                f"{image}: a box has class {highest}, output {output} has {classes} classes (0 … {classes - 1})",
+                remedy="give labels of the network's classes, or name the head: --metric yolo:v8, yolo:v5",
+            )
+
+    def result(self) -> Result:
+        """mAP over all images, and over any choice of them. DataError where there are no objects at all."""
+        if not any(objects.classes.size for objects in self._objects):
+            raise DataError(f"{self.name}: no image has an object", remedy="give labels with boxes")
+        tables = matched(self._objects, self._found)
+        count = len(self._objects)
+
+        def figure(chosen: NDArray[np.intp]) -> float:
+            return mean_precision(tables, np.bincount(chosen, minlength=count).astype(np.float64))
+
+        return Result(mean_precision(tables, np.ones(count)), None, figure, count)
+
+
+def coco_library() -> tuple[Any, Any]:
+    """pycocotools' COCO and COCOeval. BackendError where it is missing."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pycocotools":
+            raise
+        remedy = "pip install 'quantkit[detection]'"
+        raise BackendError("mAP needs pycocotools, which is not installed", remedy=remedy) from None
+    return COCO, COCOeval
+
+
+def the_head(outputs: Mapping[str, Array]) -> str:
+    """The only output, or the only one with three dimensions. UsageError."""
+    fitting = [name for name, output in outputs.items() if output.ndim == 3]
+    if len(outputs) == 1 or len(fitting) == 1:
+        return fitting[0] if fitting else next(iter(outputs))
+    told = ", ".join(f"{name} {list(output.shape)}" for name, output in outputs.items())
+    raise UsageError(
+        f"which output holds the boxes does not tell itself: {told}",
+        remedy="name it: --metric yolo@NAME; a network with one output for each scale has to be exported decoded",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTable:
+    """One class: detections by falling score, and how many objects each image has.
+
+    images [D]: the image of each. right: for each IoU threshold, which of them are. counted [10, D], or [1, D] where
+    all thresholds agree: 1 where it is right or wrong, 0 in a crowd, where it is neither.
+    """
+
+    images: NDArray[np.intp]
+    right: tuple[NDArray[np.intp], ...]
+    counted: NDArray[np.float64]
+    objects: NDArray[np.float64]
+
+
+def matched(objects: Sequence[Objects], found: Sequence[Detections]) -> list[ClassTable]:
+    """A table for each class that has objects, matched by pycocotools."""
+    coco, evaluation = coco_library()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        truth, answers = coco(), coco()
+        truth.dataset, answers.dataset = dataset_of(objects, found)
+        truth.createIndex()
+        answers.createIndex()
+        run = evaluation(truth, answers, "bbox")
+        run.params.areaRng, run.params.areaRngLbl = [[0.0, 1e10]], ["all"]
+        run.params.maxDets = [MOST_OF_A_CLASS]
+        run.evaluate()
+    count = len(objects)
+    tables = [table_of(run.evalImgs[at : at + count], count) for at in range(0, len(run.evalImgs), count)]
+    return [table for table in tables if table.objects.any()]
+
+
+def dataset_of(objects: Sequence[Objects], found: Sequence[Detections]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Objects and detections as COCO's own documents, images numbered in order."""
+    numbers = {int(c) for o in objects for c in o.classes}
+    shared = {"images": [{"id": i} for i in range(len(objects))], "categories": [{"id": c} for c in sorted(numbers)]}
+    truth = [
+        {"image_id": i, "category_id": int(c), "bbox": corner_and_size(b), "iscrowd": int(w), "area": area_of(b)}
+        for i, o in enumerate(objects)
+        for c, b, w in zip(o.classes, o.boxes, o.crowd, strict=True)
+    ]
+    answers = [
+        {"image_id": i, "category_id": int(c), "bbox": corner_and_size(b), "score": float(s), "area": area_of(b)}
+        for i, d in enumerate(found)
+        for c, b, s in zip(d.classes, d.boxes, d.scores, strict=True)
+        if int(c) in numbers
+    ]
+    for rows in (truth, answers):
+        for number, row in enumerate(rows, 1):  # 0 would be "no match" in pycocotools
+            row["id"] = number
+            row.setdefault("iscrowd", 0)
+    return {**shared, "annotations": truth}, {**shared, "annotations": answers}
+
+
+def corner_and_size(box: NDArray[np.float64]) -> list[float]:
+    """x1, y1, x2, y2 → x, y, width, height."""
+    return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
+
+
+def area_of(box: NDArray[np.float64]) -> float:
+    """In pixels."""
+    return float((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def table_of(images: Sequence[Mapping[str, Any] | None], count: int) -> ClassTable:
+    """What pycocotools found for one class in every image."""
+    objects = np.zeros(count)
+    which, scores = [np.zeros(0, np.intp)], [np.zeros(0)]
+    hit, ignored = [np.zeros((THRESHOLDS, 0), np.bool_)], [np.zeros((THRESHOLDS, 0), np.bool_)]
+    for image, entry in enumerate(images):
+        if entry is None:  # neither an object nor a detection of this class
+            continue
+        objects[image] = np.sum(np.asarray(entry["gtIgnore"]) == 0)
+        which.append(np.full(len(entry["dtScores"]), image, np.intp))
+        scores.append(np.asarray(entry["dtScores"], np.float64))
+        hit.append(np.asarray(entry["dtMatches"]).reshape(THRESHOLDS, -1) > 0)
+        ignored.append(np.asarray(entry["dtIgnore"]).reshape(THRESHOLDS, -1) > 0)
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    matches, counts = np.concatenate(hit, axis=1)[:, order], ~np.concatenate(ignored, axis=1)[:, order]
+    right = tuple(np.flatnonzero(row) for row in matches & counts)
+    counted = counts if (counts != counts[0]).any() else counts[:1]
+    return ClassTable(np.concatenate(which)[order], right, counted.astype(np.float64), objects)
+
+
+def mean_precision(tables: Sequence[ClassTable], weights: NDArray[np.float64]) -> float:
+    """Mean over classes with objects and over the thresholds of the precision at 101 recalls; weights [N] of images.
+
+    NaN where the weighted images hold no object.
+    """
+    found = [p for table in tables if (p := precision_of(table, weights)) is not None]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def precision_of(table: ClassTable, weights: NDArray[np.float64]) -> float | None:
+    """Average precision of one class, mean over the thresholds; None where the weighted images hold none of it."""
+    objects = float(table.objects @ weights)
+    if objects == 0:
+        return None
+    seen = np.cumsum(table.counted * weights[table.images], axis=1)
+    total = 0.0
+    for at, found in enumerate(table.right):
+        # Between right ones precision only falls: they alone decide about the highest one at a recall.
+        gained = np.cumsum(weights[table.images[found]])
+        precision = gained / np.maximum(seen[at % len(seen)][found], np.spacing(1))
+        best = np.maximum.accumulate(precision[::-1])[::-1]
+        places = np.searchsorted(gained / objects, RECALLS, side="left")
+        total += float(best[places[places < best.size]].sum())
+    return total / (THRESHOLDS * RECALLS.size)

@@ -1,0 +1,265 @@
+"""Metrics of the user's own, `module:callable`. Three forms:
+
+    a function (outputs, labels) → scores [N]     one score a sample; the figure is their mean
+    a class, or a function without arguments      makes an object with update(outputs, labels) and compute() → number
+    an object with update and compute             a torchmetrics metric; a copy of it serves each model
+
+`outputs` is the array of the network's only output, or of the one that `module:callable@NAME` names; where there are
+several and none is named, the mapping name → array. `labels` are an array where all are of one shape, else a list.
+A metric made of torch (torchmetrics, torcheval) gets tensors that share the arrays' memory.
+
+Attributes `share` (scores are shares 0 … 1: differences in points; default: what torchmetrics' plot bounds say, else
+False) and `higher_is_better` (default True) are read from the callable or the object.
+
+What an interval can rest on: scores of samples for a function. An object has none, since nothing says that its figure
+is a mean over samples. If it has `resample(indices) → number`, that is used. For a torchmetrics metric all of whose
+states are sums (`dist_reduce_fx="sum"`: by torchmetrics' own contract the state of two parts is then the sum of the
+parts' states) the states of every single sample are kept, up to STATE_BYTES, and any choice of samples is the sum of
+theirs. Otherwise only the value is known.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantkit.errors import DataError, QuantkitError, UsageError
+from quantkit.metrics.metric import Metric, Result
+from quantkit.metrics.torchmetrics_state import SampleStates, of_torch
+from quantkit.plugin import load_plugin, told
+from quantkit.values import Array
+
+GIVEN = "see what it was given: outputs (an array, or a mapping of several outputs) and labels of one batch"
+ONE_NUMBER = "compute takes nothing and returns one number, over all that update was given"
+
+
+def plugged(text: str, output: str | None) -> Callable[[], Metric]:
+    """`module:callable` → a maker of metrics. UsageError where it is none of the three forms."""
+    found = load_plugin(
+        text,
+        option="--metric",
+        remedies=(
+            "top1, top5, or module:callable with the module in this directory or installed",
+            "name a function (outputs, labels) → scores, or a class with update and compute",
+        ),
+        fits=lambda value: callable(value) or is_object(value),
+    )
+    name = text.partition(":")[2]
+    if is_object(found):
+        return lambda: ObjectMetric(name, copy.deepcopy(found), output)
+    if takes_two(found):
+        return lambda: FunctionMetric(name, found, output)
+    made_of(found, text)  # an error now, rather than after the data
+    return lambda: ObjectMetric(name, made_of(found, text), output)
+
+
+def is_object(value: Any) -> bool:
+    """Whether it is an object (no class) with update and compute."""
+    return not isinstance(value, type) and all(callable(getattr(value, a, None)) for a in ("update", "compute"))
+
+
+def takes_two(function: Callable[..., Any]) -> bool:
+    """Whether it is a function of (outputs, labels), not a class or a partial of one."""
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if isinstance(inner, type):
+        return False
+    try:
+        inspect.signature(function).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def made_of(factory: Callable[..., Any], text: str) -> Any:
+    """The object that a class or a function without arguments makes. UsageError."""
+    try:
+        made = factory()
+    except QuantkitError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code
+        raise UsageError(
+            f"--metric {text}: calling it without arguments fails: {told(error)}",
+            remedy="name a function without arguments that returns the metric",
+        ) from error
+    if not is_object(made):
+        raise UsageError(
+            f"--metric {text} gives a {type(made).__name__}, which has no update and compute",
+            remedy="name a function (outputs, labels) → scores, or a class with update and compute",
+        )
+    return made
+
+
+class FunctionMetric:
+    """The mean of the scores that a function gives each sample."""
+
+    def __init__(self, name: str, function: Callable[..., Any], output: str | None) -> None:
+        self.name = name
+        self.share = bool(getattr(function, "share", False))
+        self.higher_is_better = better_if_higher(function, name)
+        self._function, self._output = function, output
+        self._scores: list[NDArray[np.float64]] = []
+
+    def add(self, outputs: Mapping[str, Array], labels: Sequence[Any] | Array, names: Sequence[str]) -> None:
+        """Score a batch. DataError names the metric and a sample."""
+        found = guarded(
+            lambda: scores_of(self._function(seen(outputs, self._output), stacked(labels))), self.name, names
+        )
+        if found.shape != (len(names),):
+            raise DataError(
+                f"metric {self.name} gave {counted(found)} for {len(names)} samples (from {names[0]})",
+                remedy="return one score a sample, an array [N]; a figure of the whole set needs update and compute",
+            )
+        if (wrong := np.flatnonzero(~np.isfinite(found))).size:
+            raise DataError(
+                f"{names[wrong[0]]}: metric {self.name} gave {found[wrong[0]]}", remedy="return a finite score"
+            )
+        if self.share and (wrong := np.flatnonzero((found < 0) | (found > 1))).size:
+            raise DataError(
+                f"{names[wrong[0]]}: metric {self.name} gave {found[wrong[0]]:g}, and says that it is a share",
+                remedy="return scores in 0 … 1, or remove its attribute share",
+            )
+        self._scores.append(found)
+
+    def result(self) -> Result:
+        """The mean, and every sample's score. DataError where there were no samples."""
+        if not sum(map(len, self._scores)):
+            raise DataError(f"metric {self.name}: there was no sample", remedy="give data with labels")
+        scores = np.concatenate(self._scores)
+        return Result(float(scores.mean()), scores, None, scores.size)
+
+
+def scores_of(returned: Any) -> NDArray[np.float64]:
+    """What a function returned, as scores. TypeError where it returned nothing."""
+    if returned is None:
+        raise TypeError("it returns None")
+    return np.asarray(returned, np.float64)
+
+
+def counted(scores: NDArray[Any]) -> str:
+    """`1 score`, `one number`, `an array 32×10`: what came instead of a score for each sample."""
+    if scores.ndim == 1:
+        return f"{scores.size} score{'' if scores.size == 1 else 's'}"
+    return f"an array {'×'.join(map(str, scores.shape))}" if scores.ndim else "one number"
+
+
+class ObjectMetric:
+    """A figure of the whole set, by an object with update and compute."""
+
+    def __init__(self, name: str, metric: Any, output: str | None) -> None:
+        self.name = name
+        self.share = shares(metric)
+        self.higher_is_better = better_if_higher(metric, name)
+        self._metric, self._output = metric, output
+        self._torch = of_torch(metric)
+        self._states = SampleStates.of(metric) if self._torch else None
+        self._first: tuple[str, ...] = ()
+        self._samples = 0
+
+    def add(self, outputs: Mapping[str, Array], labels: Sequence[Any] | Array, names: Sequence[str]) -> None:
+        """Update with a batch. DataError names the metric and the batch's first sample."""
+        self._first = self._first or tuple(names[:1])
+        self._samples += len(names)
+        guarded(lambda: self._update(seen(outputs, self._output), stacked(labels)), self.name, names)
+
+    def _update(self, outputs: Any, labels: Any) -> None:
+        if self._torch:
+            outputs, labels = as_tensors(outputs), as_tensors(labels)
+        self._metric.update(outputs, labels)
+        if self._states is not None and not self._states.add(outputs, labels):
+            self._states = None
+
+    def result(self) -> Result:
+        """The figure. DataError where there were no samples, or where it is not one finite number."""
+        if not self._first:
+            raise DataError(f"metric {self.name}: there was no sample", remedy="give data with labels")
+        value: float = guarded(lambda: one_number(self._metric.compute()), self.name)
+        if not math.isfinite(value):
+            raise DataError(f"metric {self.name} is {value}", remedy="compute has to return one finite number")
+        states, own = self._states, getattr(self._metric, "resample", None)
+        resample: Any = states.resample if states is not None else own
+
+        def figure(indices: NDArray[np.intp]) -> float:
+            found: float = guarded(lambda: one_number(resample(indices)), f"{self.name}: resample", self._first)
+            return found
+
+        return Result(value, None, figure if callable(resample) else None, self._samples)
+
+
+def guarded(call: Callable[[], Any], metric: str, names: Sequence[str] = ()) -> Any:
+    """What the user's own code returns; whatever it raises is one DataError. names: of the batch; none for compute."""
+    try:
+        return call()
+    except QuantkitError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code
+        where, remedy = (f" failed, samples from {names[0]} on", GIVEN) if names else (": compute failed", ONE_NUMBER)
+        raise DataError(f"metric {metric}{where}: {told(error)}", remedy=remedy) from error
+
+
+def seen(outputs: Mapping[str, Array], output: str | None) -> Any:
+    """What a metric is given of the outputs."""
+    if output is not None:
+        return outputs[output]
+    return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
+
+
+def stacked(labels: Sequence[Any] | Array) -> Any:
+    """Labels as one array where they are numbers of one shape, else as a list."""
+    if isinstance(labels, np.ndarray):
+        return labels
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        return list(labels)
+    return array if array.dtype.kind in "biuf" else list(labels)
+
+
+def as_tensors(value: Any) -> Any:
+    """Arrays as torch tensors, mappings and lists of them item by item; anything else as it is."""
+    import torch
+
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        whole = np.ascontiguousarray(value)
+        return torch.from_numpy(whole if whole.flags.writeable else whole.copy())
+    if isinstance(value, dict):
+        return {key: as_tensors(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_tensors(item) for item in value]
+    return value
+
+
+def one_number(value: Any) -> float:
+    """What compute returned, as a float. TypeError where it is not one number."""
+    if isinstance(value, Mapping):
+        raise TypeError(f"compute returns {len(value)} figures ({', '.join(map(str, value))}), one is needed")
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, np.float64)
+    if array.size != 1:
+        raise TypeError(f"compute returns {array.size} figures, one is needed")
+    return float(array.reshape(()))
+
+
+def shares(metric: Any) -> bool:
+    """Whether the figure is a share: what it says itself, or torchmetrics' bounds for plots."""
+    stated = getattr(metric, "share", None)
+    if stated is not None:
+        return bool(stated)
+    return (getattr(metric, "plot_lower_bound", None), getattr(metric, "plot_upper_bound", None)) == (0.0, 1.0)
+
+
+def better_if_higher(metric: Any, name: str) -> bool:
+    """What it says itself; True where it says nothing. UsageError where it says that it does not know."""
+    stated = getattr(metric, "higher_is_better", True)
+    if stated is None:
+        raise UsageError(
+            f"metric {name} does not say whether higher is better", remedy="set its attribute higher_is_better"
+        )
+    return bool(stated)

@@ -1,1 +1,0 @@
-"""The verbs: what quantkit does, as functions that return values and print nothing."""

@@ -1,0 +1,116 @@
+"""The engines of a run, and how fast they are; nothing where there is no GPU with TensorRT."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantkit.artifact import canonical_json, sha256_of
+from quantkit.engines.bench import BenchOptions, bench, machine_name, shapes_over, why_no_gpu
+from quantkit.engines.bench_result import Bench
+from quantkit.errors import BackendError, TableError
+from quantkit.export.batching import read_bench
+from quantkit.project.inputs import Plan
+from quantkit.project.steps import Steps
+from quantkit.project.store import Outcome
+
+if TYPE_CHECKING:
+    from quantkit.backends.tensorrt.options import BuildOptions
+
+BENCH = "bench.json"
+QDQ = "qdq"
+"""What the engine of the Q/DQ model is called, among the precisions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """engines: one of each precision; files: these, and their records; bench: how fast they are. digest: of all."""
+
+    engines: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+    bench: Bench | None = None
+    digest: str | None = None
+
+
+def engines_of(steps: Steps, table: Outcome | None, model: Outcome) -> Engines:
+    """Build and time, where there is a GPU."""
+    settings = steps.plan.settings
+    reason = "" if settings.gpu is False else why_no_gpu(0)
+    if reason:
+        steps.notes.append(f"no engines: {reason}; how fast INT8 is shows on the GPU that it is for")
+    if reason is not None:
+        return Engines()
+    machine = machine_name(0)
+    built: list[Outcome] = []
+    names = [*settings.build.precisions, QDQ]
+    for name in dict.fromkeys(names):
+        try:
+            built.append(engine_step(steps, name, table, model, machine))
+        except (BackendError, TableError) as error:
+            steps.notes.append(f"no {name} engine: {error.problem}")
+    if not built:
+        return Engines()
+    files = tuple(path for outcome in built for path in sorted(outcome.folder.iterdir()) if ".engine" in path.name)
+    engines = tuple(path for path in files if path.suffix == ".engine")
+    timed = bench_step(steps, built, engines, machine)
+    digest = sha256_of(canonical_json([outcome.digest for outcome in (*built, timed)]).encode())
+    return Engines(engines, files, read_bench(timed.file(BENCH)), digest)
+
+
+def engine_step(steps: Steps, name: str, table: Outcome | None, model: Outcome, machine: str) -> Outcome:
+    """One engine. The timing cache stays in the output folder, for the next one."""
+    from quantkit.engines.build import build
+
+    plan = steps.plan
+    options = options_for(plan, name)
+    names = plan.published()
+    source = model.file(names["model"]) if name == QDQ else plan.model.path
+    scales = table if options.int8 and name != QDQ else None
+
+    def work(folder: Path) -> tuple[str, ...]:
+        for cache in plan.output.glob("timing.*.cache"):
+            shutil.copyfile(cache, folder / cache.name)
+        used = None if scales is None else scales.file(names["table"])
+        made = build(source, options=options, table=used, output=folder / f"{plan.stem}.{name}.engine")
+        for cache in folder.glob("timing.*.cache"):
+            shutil.move(cache, plan.output / cache.name)
+        return tuple(f"{name}: {text}" for text in (*made.warnings, *made.notes))
+
+    about = {"machine": machine, "options": options.document(), "shapes": list(options.shapes)}
+    of = {"model": model.digest if name == QDQ else plan.model.sha256, "table": scales and scales.digest}
+    return steps.take(f"engine {name}".replace(" ", "-"), about | of, work)
+
+
+def options_for(plan: Plan, name: str) -> BuildOptions:
+    """How an engine is built."""
+    from quantkit.backends.tensorrt.options import BuildOptions, Precision
+
+    chosen, batches = plan.settings.build, plan.settings.bench.batches
+    return BuildOptions(
+        precision=Precision.INT8 if name == QDQ else Precision.named(name),
+        fp16=chosen.fp16,
+        shapes=chosen.shapes or shapes_over(plan.model, batches),
+        level=chosen.level,
+        retarget=True,
+    )
+
+
+def bench_step(steps: Steps, built: list[Outcome], engines: tuple[Path, ...], machine: str) -> Outcome:
+    """Time the engines side by side."""
+    chosen = steps.plan.settings.bench
+    options = BenchOptions(batches=chosen.batches, streams=chosen.streams, seconds=chosen.seconds)
+
+    def work(folder: Path) -> tuple[str, ...]:
+        made = bench(engines, options=options)
+        one = tuple(
+            replace(s, model=steps.plan.model.sha256) for s in made.subjects
+        )  # the Q/DQ model is the network too
+        made = replace(made, subjects=one)
+        (folder / BENCH).write_text(json.dumps(asdict(made), indent=2) + "\n", encoding="utf-8")
+        return made.notes
+
+    inputs = {"engines": [o.digest for o in built], "options": chosen.model_dump(mode="json"), "machine": machine}
+    return steps.take("bench", inputs, work)

@@ -1,0 +1,176 @@
+"""What a run works on: the model, the data and how they are prepared, and what identifies each of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.artifact import canonical_json, sha256_of, text_bytes
+from quantkit.data import DataOptions, open_data
+from quantkit.data.preprocess_choice import ChosenSpec, choose_spec
+from quantkit.errors import DataError, UsageError
+from quantkit.graph import Model, load_model
+from quantkit.project.settings import Settings
+from quantkit.project.store import refuse_foreign
+from quantkit.quantization.quantize import refuse_quantized
+from quantkit.quantization.repair import settled
+from quantkit.rules import as_rules
+from quantkit.sensitivity.exclusion_file import from_files
+from quantkit.tensorrt_version import number_text, target_version
+from quantkit.values import ModelInput
+
+WITHOUT_TABLES = 11
+"""The first TensorRT that reads no calibration tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Data as steps take it. stamps: sha256 over names, sizes and times of its files; None where it has none."""
+
+    source: str
+    options: DataOptions
+    spec: ChosenSpec
+    stamps: str | None
+
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        """What decides about what is read; None where nobody can tell."""
+        if self.stamps is None:
+            return None
+        chosen = self.options
+        read = [chosen.limit, chosen.shuffle, chosen.seed, chosen.batch_size, chosen.skip_corrupt, chosen.whole]
+        return {"files": self.stamps, "read": read, "preprocess": self.spec.document}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is settled before work begins. version: of the TensorRT that table and model are for."""
+
+    settings: Settings
+    model: Model
+    calibration: Sources
+    validation: Sources
+    output: Path
+    version: str
+    notes: tuple[str, ...]
+
+    @property
+    def stem(self) -> str:
+        """What files are called."""
+        return self.model.path.stem
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What puts the figures in doubt: preprocessing that was guessed."""
+        return tuple(dict.fromkeys(s.spec.warning for s in (self.calibration, self.validation) if s.spec.warning))
+
+    @property
+    def tables(self) -> bool:
+        """Whether that TensorRT reads calibration tables."""
+        return int(self.version.partition(".")[0]) < WITHOUT_TABLES
+
+    def published(self) -> Mapping[str, str]:
+        """What a run shows in its folder, by what it is."""
+        return {
+            "statistics": f"{self.stem}.stats.safetensors",
+            "table": f"{self.stem}.calib",
+            "model": f"{self.stem}.int8.onnx",
+            "evaluation": "evaluation.json",
+            "report": "report.html",
+        }
+
+
+def listed(settings: Settings) -> Settings:
+    """The settings with the lines of files in place of `@FILE`: they decide about the model. UsageError."""
+    nodes = settings.quantize
+    names = {"exclude": from_files(nodes.exclude), "include": from_files(nodes.include)}
+    return settings.model_copy(update={"quantize": nodes.model_copy(update=names)})
+
+
+def planned(settings: Settings) -> Plan:
+    """Check the settings, read the model, look at the data. ModelError, DataError, PreprocessError, UsageError."""
+    if settings.model is None or settings.data is None:
+        missing = "model" if settings.model is None else "data"
+        raise UsageError(f"no {missing} is given", remedy="quantkit run MODEL --data DATA, or quantkit init for a file")
+    refuse_unknown(settings)
+    model = load_model(settings.model)
+    refuse_quantized(model)
+    output = Path(settings.output) if settings.output else model.path.with_suffix(".run")
+    chosen = settings.calibrate
+    reading = DataOptions(
+        limit=chosen.limit,
+        shuffle=chosen.shuffle,
+        seed=chosen.seed,
+        batch_size=chosen.batch_size,
+        skip_corrupt=chosen.skip_corrupt,
+    )
+    calibration = sources(model, model.inputs, settings.data, settings.preprocess, reading)
+    notes = [*([calibration.spec.warning] if calibration.spec.warning else [])]
+    if settings.evaluate.data is None:
+        notes.append("accuracy is measured on the calibration data, which flatters INT8: give others with --val")
+    validation = sources(
+        model,
+        tuple(ModelInput(i.name, i.dtype, (None, *i.shape[1:])) if i.shape else i for i in model.inputs),
+        settings.evaluate.data or settings.data,
+        settings.preprocess,
+        DataOptions(limit=settings.evaluate.limit, skip_corrupt=settings.evaluate.skip_corrupt, whole=True),
+    )
+    plan = Plan(
+        listed(settings),
+        model,
+        calibration,
+        validation,
+        output,
+        target_of(settings.calibrate.tensorrt_version),
+        tuple(notes),
+    )
+    refuse_foreign(output, plan.published().values())
+    return plan
+
+
+def refuse_unknown(settings: Settings) -> None:
+    """UsageError for names that a later step would refuse, after the work of those before it."""
+    from quantkit.backends.tensorrt.options import Precision
+
+    if settings.rule is not None and len(found := as_rules(settings.rule)) > 1:
+        raise UsageError(f"{len(found)} rules are given: {settings.rule}", remedy="give one, for table and Q/DQ model")
+    settled(settings.quantize.repairs, statistics=True, data=True)
+    for name in settings.build.precisions:
+        Precision.named(name)
+
+
+def sources(
+    model: Model, inputs: Sequence[ModelInput], source: str, preprocess: str | None, options: DataOptions
+) -> Sources:
+    """Data with its preprocessing settled. inputs: as it is read for them; evaluation fills up batches that a model is
+    fixed to, calibration leaves samples out. DataError where it is empty."""
+    spec = choose_spec(preprocess, model, source)
+    feed, applied = open_data(source, inputs, spec.spec, options)
+    if feed.samples == 0:
+        raise DataError(f"{source} is empty", remedy="give at least one sample")
+    stamps = [[stamp.name, stamp.size, stamp.modified_ns] for stamp in feed.stamps()]
+    identity = sha256_of(text_bytes(canonical_json([str(Path(source).resolve()), stamps]))) if stamps else None
+    return Sources(source, options, spec.with_applied(applied), identity)
+
+
+def target_of(asked: str | None) -> str:
+    """The TensorRT that files are for, as text. UsageError."""
+    if asked is not None and re.fullmatch(r"\d+(\.\d+)*", asked) and int(asked.partition(".")[0]) >= WITHOUT_TABLES:
+        return asked
+    return number_text(target_version(asked).number)
+
+
+def file_identity(path: str | None) -> str | None:
+    """sha256 of a small file that an option names; None without one. A folder: by its files. DataError."""
+    if path is None:
+        return None
+    place = Path(path)
+    try:
+        files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+        told = [[str(p.relative_to(place.parent)), sha256_of(p.read_bytes())] for p in files]
+        return sha256_of(text_bytes(canonical_json(told)))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}", remedy="check the path") from None

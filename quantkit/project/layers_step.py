@@ -1,0 +1,60 @@
+"""Where a run's Q/DQ model loses, for the report: its layers, ranked on a part of the calibration data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from quantkit.artifact import text_bytes
+from quantkit.errors import ModelError, QuantkitError
+from quantkit.project.steps import Steps
+from quantkit.project.store import Outcome
+from quantkit.sensitivity.layers import SAMPLES, LayersOptions, layers
+from quantkit.sensitivity.result import LayerError, Sensitivity, TensorError
+
+LAYERS = "layers.json"
+
+
+def layers_step(steps: Steps, model: Outcome) -> Outcome | None:
+    """Measure the layers of the Q/DQ model; None where that is not wanted, or not possible, which is noted."""
+    plan, data = steps.plan, steps.plan.calibration
+    if not plan.settings.evaluate.layers:
+        return None
+
+    def work(folder: Path) -> tuple[str, ...]:
+        few = replace(data.options, limit=min(SAMPLES, data.options.limit or SAMPLES))
+        made = layers(
+            plan.model,
+            against=model.file(plan.published()["model"]),
+            data=data.source,
+            preprocess=data.spec.spec,
+            options=LayersOptions(data=few),
+        )
+        (folder / LAYERS).write_bytes(text_bytes(json.dumps(asdict(made), ensure_ascii=False)))
+        return ()
+
+    known = data.identity
+    try:
+        return steps.take("layers", known and {"model": plan.model.sha256, "Q/DQ": model.digest, "data": known}, work)
+    except ModelError as error:
+        steps.notes.append(f"layers are not measured: {error.problem}")
+        return None
+
+
+def read_layers(path: Path) -> Sensitivity:
+    """What `layers_step` wrote. QuantkitError where it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Sensitivity(
+            **content
+            | {
+                "layers": tuple(LayerError(**entry) for entry in content["layers"]),
+                "tensors": tuple(TensorError(**entry) for entry in content["tensors"]),
+                "notes": tuple(content["notes"]),
+                "kept": tuple(content["kept"]),
+                "warnings": tuple(content.get("warnings", ())),
+            }
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise QuantkitError(f"{path} is damaged: {error}", remedy="run with --clean") from None

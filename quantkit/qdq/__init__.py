@@ -1,0 +1,1 @@
+"""Q/DQ pairs: where they go, inserting, reading and removing them."""

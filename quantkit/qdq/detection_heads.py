@@ -1,0 +1,132 @@
+"""Detection heads: the operators in front of box decoding, found from the graph's shape and the tensors' ranges.
+
+Boxes and scores leave such a network together, over several orders of magnitude: one scale for both loses one of them.
+A head is recognised by what follows its last weighted operators up to the graph's output:
+
+    a Concat that joins what several weighted operators made        levels, or boxes and scores
+    and one of     NonMaxSuppression or TopK
+                   arithmetic with a grid or anchors                a constant with many values
+                   inputs of a Concat of very different range       more than `SPREAD` times
+                   a Softmax whose classes are summed up            distributions over distances
+
+Its last weighted operators, and that sum, stay float. No names are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING
+
+from quantkit.graph.operators import COMMUTING, WEIGHTED
+from quantkit.graph.wiring import Wiring
+
+if TYPE_CHECKING:
+    import onnx
+
+SELECTING = frozenset({"NonMaxSuppression", "TopK", "EfficientNMS_TRT", "BatchedNMS_TRT", "BatchedNMSDynamic_TRT"})
+ARITHMETIC = frozenset({"Mul", "Add", "Sub", "Div", "Pow"})
+SPREAD = 8.0
+GRID = 64
+"""Values of a constant from which on it is a grid, if it has more than one axis: a bias is a vector."""
+
+
+@dataclass(slots=True)
+class Tail:
+    """What lies between a graph output and the last weighted operators before it."""
+
+    weighted: set[int] = field(default_factory=set)
+    sums: set[int] = field(default_factory=set)
+    joins: bool = False
+    evidence: str = ""
+
+
+def detection_heads(wires: Wiring, amax: Mapping[str, float]) -> dict[int, str]:
+    """Node number → why it belongs to a detection head; empty for a network that detects nothing.
+
+    amax: the largest |x| of tensors, as far as it is known.
+    """
+    tails = [tail_of(wires, output, amax) for output in sorted(wires.outputs)]
+    evidence = next((tail.evidence for tail in tails if tail.joins and tail.evidence), "")
+    if not evidence:
+        return {}
+    return {
+        number: f"detection head, told by {evidence}"
+        for tail in tails
+        if tail.joins
+        for number in sorted(tail.weighted | tail.sums)
+    }
+
+
+def tail_of(wires: Wiring, output: str, amax: Mapping[str, float]) -> Tail:
+    """Walk from a graph output up to the last weighted operators."""
+    tail, waiting, seen = Tail(), [output], set()
+    while waiting:
+        tensor = waiting.pop()
+        number = wires.makers.get(tensor)
+        if number is None or number in seen:
+            continue
+        seen.add(number)
+        node = wires.nodes[number]
+        if node.op_type in WEIGHTED and any(name in wires.constants for name in node.input[:2]):
+            if not sums_a_softmax(wires, node):
+                tail.weighted.add(number)
+                continue
+            tail.sums.add(number)
+            tail.evidence = tail.evidence or "a Softmax over distances"
+        waiting.extend(wires.activations(number))
+        tail.joins = tail.joins or joins(wires, node)
+        tail.evidence = tail.evidence or evidence_of(wires, node, amax)
+    return tail
+
+
+def joins(wires: Wiring, node: onnx.NodeProto) -> bool:
+    """Whether a node puts together what different weighted operators made."""
+    return node.op_type == "Concat" and len({weighted_behind(wires, name) for name in node.input} - {None}) > 1
+
+
+def weighted_behind(wires: Wiring, tensor: str) -> int | None:
+    """The weighted operator that a tensor comes from along first inputs; None where there is none."""
+    seen: set[int] = set()
+    while (number := wires.makers.get(tensor)) is not None and number not in seen:
+        seen.add(number)
+        if wires.nodes[number].op_type in WEIGHTED:
+            return number
+        inputs = wires.activations(number)
+        if not inputs:
+            return None
+        tensor = inputs[0]
+    return None
+
+
+def evidence_of(wires: Wiring, node: onnx.NodeProto, amax: Mapping[str, float]) -> str:
+    """What about a node says that boxes are decoded here; empty where nothing does."""
+    if node.op_type in SELECTING:
+        return str(node.op_type)
+    if node.op_type in ARITHMETIC and any(is_grid(wires, name) for name in node.input):
+        return f"arithmetic with a grid ({node.op_type} {node.name or node.output[0]})"
+    if node.op_type == "Concat":
+        ranges = [amax[name] for name in node.input if amax.get(name)]
+        if len(ranges) > 1 and max(ranges) > SPREAD * min(ranges):
+            return f"a Concat of ranges {min(ranges):.3g} and {max(ranges):.3g} ({node.name or node.output[0]})"
+    return ""
+
+
+def is_grid(wires: Wiring, name: str) -> bool:
+    """Whether a constant has many values along more than one axis, or for every position."""
+    weight = wires.weights.get(name)
+    shape = tuple(weight.dims) if weight is not None else wires.shapes.get(name, ()) if name in wires.constants else ()
+    known = [size for size in shape if size]
+    return len(known) == len(shape) > 1 and prod(known) >= GRID and max(known) < prod(known)
+
+
+def sums_a_softmax(wires: Wiring, node: onnx.NodeProto) -> bool:
+    """Whether a convolution to one channel reads a Softmax: the expectation of a distribution."""
+    weight = wires.weights.get(node.input[1]) if len(node.input) > 1 else None
+    if node.op_type != "Conv" or weight is None or weight.dims[0] != 1:
+        return False
+    maker = wires.maker(node.input[0])
+    while maker is not None and maker.op_type in COMMUTING:
+        maker = wires.maker(maker.input[0])
+    return maker is not None and maker.op_type == "Softmax"

@@ -1,0 +1,141 @@
+"""ReLUs that a Q/DQ network leaves to the range of a pair, as nodes again.
+
+    Conv → Q(−128) → DQ → Conv        Conv → Relu → Q(−128) → DQ → Conv
+
+A zero point at the least integer of its type (int8 −128, uint8 0) has no integer left for what is negative: the pair
+cuts it off. Tools drop the Relu before such a pair (onnxruntime, which quantizes asymmetrically by itself). Without the
+pair nothing would do its work. None is put back where the tensor is not negative anyway, and none behind an input of
+the network, since no tool drops one there. The upper end of the range is calibration: that of a dropped Clip is not
+told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from quantkit.graph.model import Model
+from quantkit.graph.names import fresh, names_of
+from quantkit.graph.tensors import derived_from_constants
+from quantkit.graph.wiring import is_small, known_weights
+from quantkit.qdq.pairs import Found, Grid, readers_of
+from quantkit.qdq.partial import limits, restore
+
+if TYPE_CHECKING:
+    import onnx
+
+MAKING = frozenset(
+    {"Abs", "Exp", "HardSigmoid", "ReduceL1", "ReduceL2", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt"}
+)
+"""Operators that make nothing negative of anything."""
+KEEPING = frozenset(
+    {
+        "Add", "AveragePool", "Concat", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Mean", "Min", "Mul",
+        "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Sum",
+    }
+)  # fmt: skip
+"""Operators that make nothing negative of inputs that are not."""
+MOVING = frozenset(
+    {
+        "Cast", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "LeakyRelu", "PRelu", "Reshape",
+        "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+"""Operators whose first input says it; the others are settings."""
+
+
+def with_clipped(model: Model, found: Found) -> tuple[Model, tuple[str, ...]]:
+    """The network with its lost ReLUs, and the tensors that they make. The model itself is untouched.
+
+    The tensor keeps its name behind the Relu where only such pairs read it.
+    """
+    wanted = lost(model, found)
+    if not wanted:
+        return model, ()
+    proto = type(model.proto)()
+    proto.CopyFrom(model.proto)
+    changed = replace(model, proto=proto)
+    return changed, tuple(put_back(proto.graph, tensor, pairs) for tensor, pairs in wanted.items())
+
+
+def lost(model: Model, found: Found) -> dict[str, set[str]]:
+    """Tensor whose negative values a pair cuts off → the quantized tensors of these pairs."""
+    graph = model.proto.graph
+    constants = derived_from_constants(graph.node, {tensor.name for tensor in graph.initializer})
+    made = {name for node in graph.node for name in node.output} - constants
+    cutting: dict[str, set[str]] = {}
+    for pair in found.pairs:
+        if pair.tensor in made and cuts_negative(pair.grid):
+            cutting.setdefault(pair.tensor, set()).add(pair.quantized)
+    if not cutting:
+        return {}
+    cut = [name for pair in found.pairs if cuts_negative(pair.grid) for name in pair.dequantized]
+    positive = not_negative(model, cut)
+    return {tensor: pairs for tensor, pairs in cutting.items() if tensor not in positive}
+
+
+def cuts_negative(grid: Grid) -> bool:
+    """Whether the integers of a grid stand for no negative number."""
+    return "int" in grid.type and grid.zero is not None and bool((grid.zero == limits(grid.type)[0]).all())
+
+
+def not_negative(model: Model, known: Iterable[str]) -> set[str]:
+    """The tensors that hold nothing negative, as far as the operators tell. known: some of them."""
+    from onnx import numpy_helper
+
+    weights = known_weights(model.proto.graph)
+    found = set(known)
+    for name, tensor in weights.items():
+        if is_small(tensor) and not (numpy_helper.to_array(tensor) < 0).any():
+            found.add(name)
+    for node in model.proto.graph.node:
+        if node.domain in ("", "ai.onnx", "com.microsoft") and is_not_negative(node, found):
+            found.update(name for name in node.output if name)
+    return found
+
+
+def is_not_negative(node: onnx.NodeProto, found: Collection[str]) -> bool:
+    """Whether a node makes nothing negative. found: what is known not to be."""
+    inputs = [name for name in node.input if name]
+    kind = node.op_type
+    if kind in MAKING:
+        return True
+    if kind in KEEPING:
+        # ReduceSum and others may take their axes as an input
+        data = inputs[:1] if kind.startswith("Reduce") else inputs
+        return all(name in found for name in data) or (kind == "Mul" and len(set(inputs)) == 1)
+    if kind == "Max":
+        return any(name in found for name in inputs)
+    if kind == "Clip":
+        low = [a.f for a in node.attribute if a.name == "min"]
+        return inputs[0] in found or (node.input[1] in found if len(node.input) > 1 else bool(low) and low[0] >= 0)
+    if kind == "Resize":
+        return inputs[0] in found and not any(a.name == "mode" and a.s == b"cubic" for a in node.attribute)
+    if kind == "Pad":
+        value = node.input[2] if len(node.input) > 2 else ""
+        negative = any(a.name == "value" and a.f < 0 for a in node.attribute)
+        return inputs[0] in found and not negative and (not value or value in found)
+    return kind in MOVING and bool(inputs) and inputs[0] in found
+
+
+def put_back(graph: onnx.GraphProto, tensor: str, pairs: set[str]) -> str:
+    """Put a Relu behind a tensor, in front of pairs; returns the name of what it makes. Edits the graph."""
+    from onnx import helper
+
+    names = names_of(graph)
+    alone = all(node is not None and pairs.intersection(node.output) for node in readers_of(graph)[tensor])
+    if alone:
+        source, result = fresh(f"{tensor}_before_relu", names), tensor
+        for node in graph.node:
+            for place, name in enumerate(node.output):
+                if name == tensor:
+                    node.output[place] = source
+    else:
+        source, result = tensor, fresh(f"{tensor}_relu", names)
+        for node in graph.node:
+            if pairs.intersection(node.output):
+                node.input[0] = result
+    name = fresh(f"{tensor}_Relu", {node.name for node in graph.node})
+    restore(graph, {source: helper.make_node("Relu", [source], [result], name)})
+    return result

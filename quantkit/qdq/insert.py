@@ -1,0 +1,91 @@
+"""A float network and scales → the network with Q/DQ pairs where TensorRT wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from quantkit.graph.model import DTYPES, Model, subgraphs
+from quantkit.graph.operators import WEIGHTED
+from quantkit.graph.opset import LEAST_IR, raised
+from quantkit.graph.wiring import wiring
+from quantkit.qdq.insertion import Quantized, WeightForm, inserted
+from quantkit.qdq.placement import Choices, placed
+
+if TYPE_CHECKING:
+    import onnx
+
+LEAST_OPSET = 13
+"""The first with per-channel QuantizeLinear."""
+LEAST_HALF_OPSET = 19
+"""The first whose QuantizeLinear reads float16."""
+
+
+def has_qdq(model: Model) -> bool:
+    """Whether a network says itself, by QuantizeLinear or DequantizeLinear, what is INT8."""
+    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.proto.graph.node)
+
+
+def is_half(model: Model) -> bool:
+    """Whether the weights of a network are float16."""
+    kinds = {DTYPES.get(tensor.data_type) for tensor in model.proto.graph.initializer}
+    return "float16" in kinds and "float32" not in kinds
+
+
+def with_qdq(
+    model: Model, scales: Mapping[str, float], choices: Choices | None = None, form: WeightForm = WeightForm.FLOAT
+) -> Quantized:
+    """Insert Q/DQ pairs. scales: tensor → scale, as a calibration table has them.
+
+    The model itself is untouched. ModelError where the operator set is too old and cannot be raised, a weight is not
+    finite, or nothing gets a pair.
+    """
+    proto = at_least(model, LEAST_OPSET)
+    wires = wiring(proto)
+    if "float16" in wires.types.values() and opset_of(proto) < LEAST_HALF_OPSET:
+        proto = raised(model, LEAST_HALF_OPSET)
+        wires = wiring(proto)
+    placement = placed(wires, scales, choices)
+    placement = replace(placement, left={**placement.left, **inside_subgraphs(proto.graph)})
+    return inserted(model, proto, wires, placement, scales, form)
+
+
+def inside_subgraphs(graph: onnx.GraphProto) -> dict[str, str]:
+    """Weighted operators in the graphs inside a graph, which stay as they are → where they lie."""
+    found: dict[str, str] = {}
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in subgraphs(attribute):
+                where = f"inside {node.op_type}: {node.name or node.output[0]}"
+                found |= {n.name or n.output[0]: where for n in inner.node if n.op_type in WEIGHTED}
+                found |= inside_subgraphs(inner)
+    return found
+
+
+def at_least(model: Model, opset: int) -> onnx.ModelProto:
+    """The network with that operator set at least: the model's own proto, which nobody edits, where it has it."""
+    old = model.opset < opset or model.proto.ir_version < LEAST_IR
+    return raised(model, opset) if old else model.proto
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be quantized. tensors: activations; floats: weighted operators that stay float, by name."""
+
+    tensors: frozenset[str]
+    floats: frozenset[str]
+
+
+def planned(model: Model, scales: Mapping[str, float], choices: Choices) -> Plan:
+    """What `with_qdq` would quantize with such scales."""
+    wires = wiring(model.proto)
+    inputs = placed(wires, scales, choices).inputs
+    read = {wires.nodes[number].input[k] for number, places in inputs.items() for k in places}
+    weighted = {number for number, node in enumerate(wires.nodes) if node.op_type in WEIGHTED}
+    return Plan(frozenset(read - wires.constants), frozenset(wires.name(n) for n in weighted - inputs.keys()))
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Version of the default operator set."""
+    return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)

@@ -1,0 +1,245 @@
+"""Q/DQ pairs into a float network, at the places that were chosen.
+
+A tensor has one pair, which all of its quantized readers share; weights that are shared are quantized once.
+Activations have one scale, weights one for each output channel: max|w|/127. The bias and the graph's outputs stay as
+they are.
+
+    weights    in the file                                 size      what TensorRT and onnxruntime compute
+    float      float initializer → Q → DQ                  as it was both the same, bit for bit
+    int8       INT8 initializer → DQ                       a quarter
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quantkit.errors import ModelError
+from quantkit.graph.dead_nodes import sweep
+from quantkit.graph.model import Model
+from quantkit.graph.names import fresh, names_of
+from quantkit.graph.operators import scale_axis, values_of
+from quantkit.graph.tensors import outer_names
+from quantkit.graph.weights import copied_but
+from quantkit.graph.wiring import Wiring
+from quantkit.numerics import LEVELS
+from quantkit.qdq.placement import Placement
+from quantkit.qdq.shared_scales import with_shared
+from quantkit.values import Named
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.values import Array
+
+
+class WeightForm(Named):
+    """How quantized weights stand in the file."""
+
+    FLOAT = "float"
+    INT8 = "int8"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A network with Q/DQ. pairs: activations that got a pair, with the scale; weights: those that were quantized, with
+    the axis of their channels, None where there is one scale; left: node → why it stays float."""
+
+    proto: onnx.ModelProto
+    pairs: Mapping[str, float]
+    weights: Mapping[str, int | None]
+    left: Mapping[str, str]
+
+
+def inserted(
+    model: Model,
+    proto: onnx.ModelProto,
+    wires: Wiring,
+    placement: Placement,
+    scales: Mapping[str, float],
+    form: WeightForm = WeightForm.FLOAT,
+) -> Quantized:
+    """Insert pairs into a copy of `proto`, the model's or a raised one, whose wiring `wires` is.
+
+    scales: activation → scale. External weights stay where they are, but for those that become INT8. ModelError where
+    a weight is not finite, or nothing gets a pair.
+    """
+    editor = Editor(model, proto, wires, with_shared(scales, placement.scale_of), form)
+    for number, node in enumerate(wires.nodes):
+        editor.copy(node, placement.inputs.get(number, ()))
+    if not editor.pairs:
+        why = "; ".join(dict.fromkeys(placement.left.values())) or NOTHING
+        raise ModelError(
+            f"{model.path}: no operator of this network can be quantized: {why}",
+            remedy=remedy_for(placement.left.values()),
+        )
+    return Quantized(editor.finished(), editor.pairs, editor.weights, placement.left)
+
+
+NOTHING = "it has no weighted operators"
+REMEDIES: Mapping[str, str] = {
+    NOTHING: "leave it float: INT8 pays in Conv, ConvTranspose, Gemm and MatMul with weights",
+    "excluded": "leave out some of the exclusions",
+    "no scale": "give scales of this network: quantkit calibrate MODEL makes them",
+    "its scale is too small for the type of the tensor": "look at the data: such a tensor is nearly zero throughout",
+    "its weights are computed by other operators": "export the model with its weights as initializers",
+    "its weights are not float": "give the network with float32 or float16 weights",
+    "its weights are a vector": "leave it float: TensorRT wants matrices",
+    "not float": "export the network in float32 or float16",
+    "not a convolution (policy conv-only)": "leave out --policy conv-only",
+    "inside If": "export the network without control flow around its operators",
+    "inside Loop": "export the network without control flow around its operators",
+    "inside Scan": "export the network without control flow around its operators",
+}
+"""Why operators stay float, up to the colon → what helps."""
+
+
+def remedy_for(reasons: Iterable[str]) -> str:
+    """What helps against the most frequent of the reasons for which operators stay float."""
+    counted = Counter(reason.split(": ")[0] for reason in reasons) or Counter([NOTHING])
+    return REMEDIES.get(counted.most_common(1)[0][0], "--policy all, or --include, quantizes what is left float")
+
+
+class Editor:
+    """Copies nodes, with Q/DQ pairs before their inputs; a pair is made once for a tensor."""
+
+    def __init__(
+        self, model: Model, proto: onnx.ModelProto, wires: Wiring, scales: Mapping[str, float], form: WeightForm
+    ) -> None:
+        self._model, self._proto, self._wires, self._scales, self._form = model, proto, wires, scales, form
+        self._names = names_of(proto.graph)
+        self._node_names = {node.name for node in proto.graph.node}
+        self._made: dict[tuple[str, int | None], str] = {}
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: list[onnx.TensorProto] = []
+        self.pairs: dict[str, float] = {}
+        self.weights: dict[str, int | None] = {}
+
+    def copy(self, node: onnx.NodeProto, places: tuple[int, ...]) -> None:
+        """The node, its inputs at `places` behind a pair."""
+        inputs = {k: self._behind(node, k) for k in places}
+        copied = type(node)()
+        copied.CopyFrom(node)
+        for k, name in inputs.items():
+            copied.input[k] = name
+        self._nodes.append(copied)
+
+    def finished(self) -> onnx.ModelProto:
+        """The new network. Float weights that nothing reads any more are not even copied: they may be gigabytes."""
+        made = copied_but(self._proto, "graph")
+        graph = made.graph
+        graph.CopyFrom(copied_but(self._proto.graph, "node", "initializer"))
+        graph.node.extend(self._nodes)
+        stored = self.weights.keys() if self._form is WeightForm.INT8 else set()
+        read = {name for node in graph.node for name in (*node.input, *outer_names(node))}
+        read.update(value.name for value in (*graph.input, *graph.output))
+        for weight in self._proto.graph.initializer:
+            if weight.name in read or weight.name not in stored:
+                graph.initializer.append(weight)
+        if stored:
+            sweep(graph, sorted(stored), ())
+        graph.initializer.extend(self._initializers)
+        return made
+
+    def _behind(self, node: onnx.NodeProto, k: int) -> str:
+        name: str = node.input[k]
+        if name not in self._wires.constants:
+            half = self._wires.types.get(name) == "float16"
+            scale = np.asarray(self._scales[name], np.float16 if half else np.float32)
+            given = self._scales[name]
+            self.pairs[name] = given if np.float32(given) == scale else float(scale)
+            return self._pair(name, None, scale)
+        weight = self._wires.weights[name]
+        axis = scale_axis(node, k, len(weight.dims))
+        if (name, axis) in self._made:  # a shared weight is read once
+            return self._made[name, axis]
+        self.weights[name] = axis
+        values = self._values(weight)
+        scales = channel_scales(values, axis)
+        if self._form is WeightForm.FLOAT:
+            return self._pair(name, axis, scales)
+        return self._stored(name, axis, scales, codes_of(values, scales, axis))
+
+    def _pair(self, name: str, axis: int | None, scale: Array) -> str:
+        """Q and DQ behind a tensor; returns what DQ makes."""
+        if (name, axis) in self._made:
+            return self._made[name, axis]
+        tag = "" if axis is None else f"_{axis}"
+        quantized = self._fresh(f"{name}_quantized{tag}")
+        parameters = self._parameters(name, tag, scale)
+        self._node("Quantize", name, axis, [name, *parameters], quantized)
+        return self._dequantized(name, axis, [quantized, *parameters])
+
+    def _stored(self, name: str, axis: int | None, scale: Array, codes: Array) -> str:
+        """DQ behind a weight that is stored as INT8."""
+        from onnx import numpy_helper
+
+        tag = "" if axis is None else f"_{axis}"
+        stored = self._fresh(f"{name}_quantized{tag}")
+        self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(codes, np.int8), stored))
+        return self._dequantized(name, axis, [stored, *self._parameters(name, tag, scale)])
+
+    def _parameters(self, name: str, tag: str, scale: Array) -> list[str]:
+        """Initializers of a scale, in the type of the tensor, and its zero point."""
+        from onnx import numpy_helper
+
+        names = [self._fresh(f"{name}_scale{tag}"), self._fresh(f"{name}_zero_point{tag}")]
+        self._initializers += [
+            numpy_helper.from_array(np.asarray(scale), names[0]),
+            numpy_helper.from_array(np.zeros(np.shape(scale), np.int8), names[1]),
+        ]
+        return names
+
+    def _dequantized(self, name: str, axis: int | None, inputs: list[str]) -> str:
+        result = self._fresh(f"{name}_dequantized{'' if axis is None else f'_{axis}'}")
+        self._node("Dequantize", name, axis, inputs, result)
+        self._made[name, axis] = result
+        return result
+
+    def _node(self, operator: str, name: str, axis: int | None, inputs: list[str], output: str) -> None:
+        from onnx import helper
+
+        how = {} if axis is None else {"axis": axis}
+        node_name = fresh(f"{name}_{operator}{'' if axis is None else f'_{axis}'}", self._node_names)
+        self._nodes.append(helper.make_node(f"{operator}Linear", inputs, [output], node_name, **how))
+
+    def _fresh(self, name: str) -> str:
+        return fresh(name, self._names)
+
+    def _values(self, weight: onnx.TensorProto) -> Array:
+        values = values_of(weight, self._model)
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"{self._model.path}: weight {weight.name!r} holds NaN or Inf", remedy="export the model again"
+            )
+        return values
+
+
+def channel_scales(values: Array, axis: int | None) -> Array:
+    """max|w|/127 of every output channel, in the weight's type; the least normal number where a channel is zero."""
+    others = None if axis is None else tuple(d for d in range(values.ndim) if d != axis)
+    largest = np.abs(values.astype(np.float32, copy=False)).max(axis=others, initial=0.0)
+    return at_least_normal(largest / np.float32(LEVELS), values.dtype.type)
+
+
+def at_least_normal(scale: Array, dtype: type[np.floating[Any]]) -> Array:
+    """A scale in the type that the file wants; subnormal numbers lose digits, and TensorRT refuses them."""
+    result: Array = np.maximum(np.asarray(scale, dtype), np.finfo(dtype).tiny)
+    return result
+
+
+def codes_of(values: Array, scales: Array, axis: int | None) -> Array:
+    """INT8 values of a weight, as QuantizeLinear gives them: half to even, −128 … 127.
+
+    float16 is divided in float32, as onnxruntime does: a quotient that is rounded to float16 first is rounded twice.
+    """
+    shape = [1] * values.ndim
+    if axis is not None:
+        shape[axis] = -1
+    codes = np.rint(values.astype(np.float32, copy=False) / scales.astype(np.float32, copy=False).reshape(shape))
+    result: Array = np.clip(codes, -128, 127).astype(np.int8)
+    return result

@@ -1,0 +1,385 @@
+"""Networks between float and Q/DQ: any choice of a Q/DQ network's layers quantized, the others as they were in float.
+
+    layer       an operator that reads at least one tensor behind a pair: what it reads there, weights included, is its
+                quantization. A pair with the wrong scale is therefore an error of the layers that read it.
+    companion   a constant behind a layer that quantization changed (the Add of a MatMul's bias): it goes with the layer
+    outputs     a pair that nothing but the end of the network reads goes with the operator that makes its tensor
+
+In float a layer reads the tensors themselves, and the weights and the bias of the float network, where that is given
+and has the operator under the same name; else what the file itself says of them, INT8 weights as the floats they stand
+for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quantkit.errors import ModelError
+from quantkit.graph.model import DTYPES, Model, node_name
+from quantkit.graph.names import fresh, names_of
+from quantkit.graph.tensors import derived_from_constants, reaching_outputs
+from quantkit.graph.weights import copied_but
+from quantkit.graph.wiring import known_weights
+from quantkit.qdq.float_counterpart import Twin
+from quantkit.qdq.pairs import Found, Grid, find_pairs, is_qdq
+from quantkit.qdq.stored_weights import restored_weights
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.values import Array
+
+FLOATS = frozenset({"float32", "float16"})
+FLOAT, TWIN = "|float", "|twin"
+"""What is added to names of what the file lacks, and of the float self of a layer."""
+CLIPPING = frozenset({"Relu", "Clip"})
+"""Operators that the range of a pair can do."""
+INTEGERS = re.compile(r"u?int\d+")
+BIAS = "int32"
+"""The type of quantized biases, which are no weights."""
+LAST = -1
+"""The place of a layer's pair behind its own output, which is an output of the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedLayer:
+    """An operator that reads behind pairs.
+
+    node: its name, in the float network where that has it. tensors: activations that it reads quantized. weights: the
+    places of its quantized weights. output: its first. parameters: how many weights it has. matched: whether the float
+    network has it.
+    """
+
+    node: str
+    operator: str
+    tensors: tuple[str, ...]
+    weights: tuple[int, ...]
+    output: str
+    parameters: int
+    matched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedWeight:
+    """A weight of a layer: its float values, the values that stand for them, and the grid of these."""
+
+    name: str
+    node: str
+    values: Array
+    quantized: Array
+    grid: Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A layer on the way: node number, and (node number, place) → the name that is read there in float."""
+
+    layer: QuantizedLayer
+    number: int
+    floats: Mapping[tuple[int, int], str]
+
+
+class Variants:
+    """The variants of a Q/DQ network. plain: the float network that it was made of, BatchNormalizations folded.
+
+    `layers` are in graph order; `left` are Q/DQ nodes that stay in every variant, with the reason; `scales`: activation
+    → its grid. ModelError where there is nothing to vary.
+    """
+
+    def __init__(self, quantized: Model, plain: Model | None = None) -> None:
+        self._model, self._graph = quantized, quantized.proto.graph
+        self._bare = copied_but(quantized.proto, "graph")  # without weights: those of a variant are copied alone
+        self._bare.graph.CopyFrom(copied_but(self._graph, "initializer"))
+        found = integers_only(find_pairs(quantized))
+        self.left: Mapping[str, str] = found.left
+        restored = restored_weights(quantized, found.stored)
+        self._taken = names_of(self._graph)
+        for weight in {id(w): w for w in restored.weights.values()}.values():
+            weight.name = fresh(weight.name, self._taken)  # the nodes that make it stay, and so does their result
+        self._added: dict[str, onnx.TensorProto] = {}
+        self._sources = sources_of(found, {name: w.name for name, w in restored.weights.items()})
+        self._restored = {weight.name: weight for weight in restored.weights.values()}
+        weights = {tensor.name for tensor in self._graph.initializer}
+        constants = derived_from_constants(self._graph.node, weights)
+        self._constants = constants | self._restored.keys()
+        self._known = {**known_weights(self._graph), **self._restored}
+        self._grids: dict[str, Grid] = {item.dequantized: item.grid for item in found.stored}
+        self._grids |= {name: pair.grid for pair in found.pairs for name in pair.dequantized}
+        self._plain = Twin(plain) if plain is not None else None
+        self._lost = dict(self._clipping())
+        self._sources |= {k: self._lost[t].output[0] for k, t in self._sources.items() if t in self._lost}
+        self._told = {node.output[0]: tensor for tensor, node in self._lost.items()}
+        self.scales = {
+            self.told(self._sources[pair.dequantized[0]]): pair.grid
+            for pair in found.pairs
+            if pair.dequantized and pair.tensor not in self._constants and is_known(pair.grid)
+        }
+        self._parts: dict[str, Part] = {}
+        for part in self._found_parts():
+            again = part.layer.node in self._parts  # names need not be unique
+            layer = replace(part.layer, node=part.layer.output, matched=False) if again else part.layer
+            self._parts[layer.node] = replace(part, layer=layer)
+        self.layers = tuple(part.layer for part in self._parts.values())
+        if not self.layers:
+            raise ModelError(
+                f"{quantized.path} has no operator that reads behind a Q/DQ pair",
+                remedy="give a Q/DQ model, for example of quantkit quantize",
+            )
+
+    def quantizing(self, names: Collection[str], twin: str = "", also: Sequence[str] = ()) -> Model:
+        """The network in which the layers `names` are quantized, and no other.
+
+        twin: one of them, whose float self is computed beside it, from the same tensors (`twins`). also: tensors that
+        are going to be looked at.
+        """
+        import onnx
+
+        floats: dict[tuple[int, int], str] = {}
+        for name, part in self._parts.items():
+            if name not in names:
+                floats |= part.floats
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self._bare)
+        graph = proto.graph
+        self._rewire(graph.node, floats)
+        if twin:
+            self._double(graph, self._parts[twin])
+        restore(graph, self._lost)
+        live = prune(graph, also)
+        gone = {tensor.name for tensor in self._graph.initializer} - live
+        inputs = [value for value in graph.input if value.name not in gone]  # old files list weights among them
+        del graph.input[:]
+        graph.input.extend(inputs)
+        weights = (*self._graph.initializer, *self._restored.values(), *self._added.values())
+        graph.initializer.extend(tensor for tensor in weights if tensor.name in live)
+        return replace(self._model, proto=proto, sha256="")
+
+    def twins(self, name: str) -> tuple[str, str]:
+        """What a layer makes, companions included, and what its float self makes."""
+        part = self._parts[name]
+        behind = [number for number, place in part.floats if number != part.number and place != LAST]
+        made = str(self._graph.node[max(behind)].output[0]) if behind else part.layer.output
+        ends = [self._graph.node[number].output[0] for number, place in part.floats if place == LAST]
+        return (ends[0] if ends and not behind else made), f"{made}{TWIN}"
+
+    def told(self, name: str) -> str:
+        """What the file calls a tensor; `value_of` is the other way."""
+        return self._told.get(name, name)
+
+    def value_of(self, tensor: str) -> str:
+        """The tensor of a float variant that is what a pair rounds."""
+        return str(self._lost[tensor].output[0]) if tensor in self._lost else tensor
+
+    def weights(self) -> Iterable[QuantizedWeight]:
+        """The quantized weights of all layers, each once for a node that reads it, in graph order."""
+        from onnx import numpy_helper
+
+        for part in self._parts.values():
+            node = self._graph.node[part.number]
+            for place in part.layer.weights:
+                name = part.floats[part.number, place]
+                tensor = self._added.get(name) or self._known.get(name)
+                grid = self._grids[node.input[place]]
+                stored = self._known.get(self._sources[node.input[place]])
+                if tensor is None or stored is None or not is_known(grid) or grid.type == BIAS:
+                    continue
+                values = numpy_helper.to_array(tensor, str(self._model.folder))
+                own = numpy_helper.to_array(stored, str(self._model.folder))
+                known_as = self._plain.weight(part.layer.node, place) if self._plain else ""
+                yield QuantizedWeight(known_as or name, part.layer.node, values, on_grid(own, grid), grid)
+
+    def makers(self) -> Mapping[str, str]:
+        """Tensor → the node that makes it."""
+        return {made: node_name(node) for node in self._graph.node if not is_qdq(node) for made in node.output if made}
+
+    def _clipping(self) -> Iterable[tuple[str, onnx.NodeProto]]:
+        """Relu and Clip of the float network that the file lacks: tools leave them to the range of the pair."""
+        import onnx
+
+        makers = {name: node.op_type for node in self._graph.node for name in node.output}
+        for tensor in dict.fromkeys(self._sources.values()):
+            lost = self._plain.maker(tensor) if self._plain else None
+            if lost is None or lost.op_type not in CLIPPING or makers.get(tensor) in (None, lost.op_type):
+                continue
+            if (lost.op_type, makers[tensor]) == ("Clip", "Min"):  # a Clip in two nodes, of which this is the second
+                continue
+            node = onnx.NodeProto()
+            node.CopyFrom(lost)
+            node.input[0], node.output[0] = tensor, fresh(f"{tensor}{FLOAT}", self._taken)
+            node.name = node.output[0]
+            for place, name in enumerate(lost.input[1:], 1):
+                if name and self._plain:
+                    bound = self._plain.copy_of(name)
+                    bound.name = node.input[place] = fresh(f"{name}{FLOAT}", self._taken)
+                    self._added[bound.name] = bound
+            yield tensor, node
+
+    def _rewire(self, nodes: Iterable[onnx.NodeProto], floats: Mapping[tuple[int, int], str]) -> None:
+        for number, node in enumerate(nodes):
+            for place in range(len(node.input)):
+                if (number, place) in floats:
+                    node.input[place] = floats[number, place]
+            if (number, LAST) in floats:  # a DequantizeLinear whose result is an output of the network
+                made = node.output[0]
+                node.Clear()
+                node.op_type, node.name = "Identity", f"{made}{FLOAT}"
+                node.input.append(floats[number, LAST])
+                node.output.append(made)
+
+    def _double(self, graph: onnx.GraphProto, part: Part) -> None:
+        """Add the float self of a layer, companions included, and both results as outputs."""
+        import onnx
+
+        there = {value.name for value in graph.output}
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.twins(part.layer.node) if name not in there)
+        made: set[str] = set()
+        for number in sorted({number for number, place in part.floats if place != LAST} | {part.number}):
+            node = onnx.NodeProto()
+            node.CopyFrom(self._graph.node[number])
+            node.name = f"{node_name(node)}{TWIN}"
+            for place, name in enumerate(node.input):
+                node.input[place] = part.floats.get((number, place), f"{name}{TWIN}" if name in made else name)
+            made.update(node.output)
+            for place, name in enumerate(node.output):
+                node.output[place] = f"{name}{TWIN}" if name else ""
+            graph.node.append(node)
+
+    def _found_parts(self) -> Iterable[Part]:
+        """The layers in graph order."""
+        makers = {name: number for number, node in enumerate(self._graph.node) for name in node.output if name}
+        ends = self._ends(makers)
+        for number, node in enumerate(self._graph.node):
+            if is_qdq(node):
+                continue
+            floats = {(number, k): self._sources[name] for k, name in enumerate(node.input) if name in self._sources}
+            floats |= {(made, LAST): source for made, source, maker in ends if maker == number}
+            if floats:
+                yield self._part(number, node, floats)
+
+    def _ends(self, makers: Mapping[str, int]) -> list[tuple[int, str, int]]:
+        """Outputs of the network behind a pair: number of the DequantizeLinear, the tensor, and who makes it."""
+        found = []
+        for value in self._graph.output:
+            source = self._sources.get(value.name)
+            if source is not None and source in makers:
+                found.append((makers[value.name], source, makers[source]))
+        return found
+
+    def _part(self, number: int, node: onnx.NodeProto, floats: dict[tuple[int, int], str]) -> Part:
+        quantized = {place: name for (n, place), name in floats.items() if n == number}
+        name = node_name(node)
+        weights = tuple(place for place, source in quantized.items() if source in self._constants)
+        twin = self._plain.match(node) if self._plain else None
+        parameters = 0
+        for place, read in enumerate(node.input):
+            source = quantized.get(place, read)
+            if source in self._known and DTYPES.get(self._known[source].data_type) in FLOATS:
+                parameters += prod(self._known[source].dims)
+        if twin is not None:
+            name = twin
+            floats |= self._of_plain(number, node, floats)
+            floats |= self._companions(number, node)
+        read = [self.told(source) for source in quantized.values() if source not in self._constants]
+        activations = tuple(dict.fromkeys(read))
+        matched = twin is not None or self._plain is None
+        layer = QuantizedLayer(name, node.op_type, activations, weights, node.output[0], parameters, matched)
+        return Part(layer, number, floats)
+
+    def _of_plain(
+        self, number: int, node: onnx.NodeProto, floats: Mapping[tuple[int, int], str]
+    ) -> dict[tuple[int, int], str]:
+        """The constants of a node as the float network has them, where they differ from what the file says."""
+        assert self._plain is not None
+        found = {}
+        for place, read in enumerate(node.input):
+            source = floats.get((number, place), read)
+            if source not in self._known:
+                continue
+            tensor = self._plain.changed(node, place, self._known[source], self._model)
+            if tensor is not None:
+                tensor.name = fresh(f"{tensor.name}{FLOAT}", self._taken)
+                self._added[tensor.name] = tensor
+                found[number, place] = tensor.name
+        return found
+
+    def _companions(self, number: int, layer: onnx.NodeProto) -> dict[tuple[int, int], str]:
+        """Constants right behind a layer that quantization changed."""
+        found: dict[tuple[int, int], str] = {}
+        for other, node in enumerate(self._graph.node):
+            behind = other != number and node.op_type in ("Add", "Mul", "Sub") and layer.output[0] in node.input
+            if behind and not any(name in self._sources for name in node.input):
+                found |= self._of_plain(other, node, {})
+        return found
+
+
+def integers_only(found: Found) -> Found:
+    """The pairs of integers; others stay where they are."""
+    other = {p.quantized: f"its values are {p.grid.type}" for p in found.pairs if not INTEGERS.fullmatch(p.grid.type)}
+    pairs = tuple(pair for pair in found.pairs if pair.quantized not in other)
+    return Found(pairs, found.stored, {**found.left, **other})
+
+
+def is_known(grid: Grid) -> bool:
+    """Whether the file says scale and zero point, one for the tensor or one for each channel."""
+    return grid.scale is not None and grid.zero is not None and not (grid.block and grid.scale.size > 1)
+
+
+def sources_of(found: Found, restored: Mapping[str, str]) -> dict[str, str]:
+    """Result of a DequantizeLinear → the float tensor behind it; a pair behind a pair finds where that one begins."""
+    sources = dict(restored)
+    for pair in found.pairs:
+        for name in pair.dequantized:
+            sources[name] = sources.get(pair.tensor, pair.tensor)
+    return sources
+
+
+def on_grid(values: Array, grid: Grid) -> Array:
+    """What Q and DQ make of values: rounded half to even, cut at the ends of the integers."""
+    assert grid.scale is not None
+    assert grid.zero is not None
+    shape = [1] * values.ndim
+    if grid.scale.size > 1:
+        shape[grid.axis] = -1
+    scale, zero = grid.scale.astype(np.float32).reshape(shape), np.broadcast_to(grid.zero, grid.scale.shape)
+    offset = zero.astype(np.float32).reshape(shape)
+    low, high = limits(grid.type)
+    codes = np.clip(np.rint(values.astype(np.float32, copy=False) / scale) + offset, low, high)
+    result: Array = (codes - offset) * scale
+    return result
+
+
+def limits(kind: str) -> tuple[int, int]:
+    """The least and the largest integer of a type."""
+    bits = int("".join(c for c in kind if c.isdigit()) or 8)
+    return (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def restore(graph: onnx.GraphProto, lost: Mapping[str, onnx.NodeProto]) -> None:
+    """Put nodes in right behind what makes the tensors that they read."""
+    if not lost:
+        return
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        nodes += [lost[name] for name in node.output if name in lost]
+    nodes = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def prune(graph: onnx.GraphProto, also: Iterable[str] = ()) -> set[str]:
+    """Remove nodes that neither an output nor the tensors `also` need; returns the names that these need."""
+    live = reaching_outputs(graph) | set(also)
+    nodes = [node for node in graph.node if any(name in live for name in node.output)]
+    made = {name for node in nodes for name in node.output}
+    told = [value for value in graph.value_info if value.name in made]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.value_info.extend(told)
+    return live

@@ -1,0 +1,319 @@
+"""Where Q/DQ pairs go, so that TensorRT runs in INT8 what gains by it, and why every other operator stays float.
+
+The rules are those of TensorRT's developer guide ("Working with quantized types", explicit quantization):
+
+    weighted operators    Conv, ConvTranspose, Gemm, MatMul with weights: the activation per tensor, the weights per
+                          output channel; the bias stays float
+    residual Add          the skip input only, so that Conv + Add + activation fuse and hand on INT8
+    average pools         their input, where INT8 comes out at the other side as well: they do not commute with Q
+    everything else       nothing: Q moves backward, DQ forward through what commutes (ReLU, MaxPool, Reshape, Concat)
+
+A pool or an Add gets its pair only where its result is quantized further on; otherwise INT8 would be left at once.
+All inputs of a Concat, and both sides of a MaxPool, Reshape or Transpose, share one scale: the Concat's own, as
+TensorRT gives it to them in implicit mode, or that of the tensor before. Where such an operator reads what a Concat
+joins (the skip of a U-Net), and that has no pair of its own, TensorRT needs the scales to be one only to write the
+tensor once: they part where their own ones differ by more than twice, which would cost a bit and more.
+
+    policy      quantizes besides
+    tensorrt    nothing
+    conv-only   less: of the weighted operators only convolutions
+    all         products of two activations (attention), gates, the inputs of Softmax, LayerNormalization, Sigmoid and
+                other activations, and both inputs of every Add and Mul
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from quantkit.graph.model import DTYPES
+from quantkit.graph.operators import COMMUTING, WEIGHTED
+from quantkit.graph.wiring import Reader, Wiring
+from quantkit.numerics import LEVELS
+from quantkit.qdq.detection_heads import detection_heads
+from quantkit.qdq.gates import gates
+from quantkit.qdq.shared_scales import POOLS, moved_from, shared_scales, sharing, with_shared
+from quantkit.values import Named
+
+if TYPE_CHECKING:
+    import onnx
+
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+ACTIVATIONS = frozenset(
+    {
+        "Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus",
+        "Gelu", "Mish", "Erf",
+    }
+)  # fmt: skip
+NORMALIZING = frozenset({"Softmax", "LogSoftmax", "LayerNormalization"})
+APART = 2.0
+"""A scale that is so many times another is not shared for speed alone."""
+LEAST = {"float32": 2.0**-126, "float16": 2.0**-14}
+"""The least normal numbers: smaller scales lose digits, and TensorRT refuses them."""
+PRODUCT = "a product of two activations (attention)"
+COMPUTED = "its weights depend on the data"
+GATE = "part of a gate with single values for each channel (squeeze and excite)"
+
+
+class Policy(Named):
+    """How much is quantized."""
+
+    TENSORRT = "tensorrt"
+    CONV_ONLY = "conv-only"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a user decides about the placement. exclude, include: names of nodes (of the first output without one)."""
+
+    policy: Policy = Policy.TENSORRT
+    exclude: frozenset[str] = frozenset()
+    include: frozenset[str] = frozenset()
+    """Quantized although the policy, or a detection head, would keep them float."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where pairs go. inputs: node number → its inputs that read behind a pair.
+
+    left: operator that could be quantized → why it stays float. scale_of: tensor → the one whose scale it takes.
+    """
+
+    inputs: Mapping[int, tuple[int, ...]]
+    left: Mapping[str, str]
+    scale_of: Mapping[str, str] = field(default_factory=dict)
+
+
+def placed(wires: Wiring, scales: Mapping[str, float], choices: Choices | None = None) -> Placement:
+    """Decide. scales: tensor → scale; where a needed one is missing, the operator stays float."""
+    return Placing(wires, scales, choices or Choices()).placement()
+
+
+class Placing:
+    """The decisions on their way; weighted operators first, then backward whatever depends on what follows it."""
+
+    def __init__(self, wires: Wiring, scales: Mapping[str, float], choices: Choices) -> None:
+        self._wires, self._choices = wires, choices
+        self._heads = detection_heads(wires, {name: scale * LEVELS for name, scale in scales.items()})
+        self._gates = gates(wires)
+        self._float = {n for n in range(len(wires.nodes)) if self._kept(n)}
+        self._own = scales
+        self._scale_of = shared_scales(wires, self._float)
+        self._scales = with_shared(scales, self._scale_of)
+        self._inputs: dict[int, tuple[int, ...]] = {}
+        self._left: dict[int, str] = {}
+
+    def placement(self) -> Placement:
+        """All of it."""
+        numbers = range(len(self._wires.nodes))
+        for number in numbers:
+            self._decide(number, self._weighted(number))
+        self._decide_others()
+        if apart := self._apart():
+            self._scale_of = shared_scales(self._wires, self._float, apart)
+        return Placement(
+            dict(sorted(self._inputs.items())),
+            {self._wires.name(n): why for n, why in sorted(self._left.items())},
+            self._scale_of,
+        )
+
+    def _apart(self) -> set[int]:
+        """The operators that only move values, and both sides of which need not have one scale: in front lies what a
+        Concat joins, without a pair of its own, and the scales would be far from those that the tensors have."""
+        nodes = self._wires.nodes
+        paired = {nodes[n].input[k] for n, places in self._inputs.items() for k in places}
+        forcing = sharing(self._wires, self._float)
+        joined = {name for n in forcing if nodes[n].op_type == "Concat" for name in self._wires.activations(n)}
+        found = set()
+        for number in forcing:
+            before, behind = self._wires.activations(number)[0], nodes[number].output[0]
+            own, shared = self._own.get(behind, 0.0), self._scales.get(behind, 0.0)
+            far = max(own, shared) > APART * min(own, shared)
+            fits = own >= LEAST[self._wires.types.get(behind, "float32")] if far else False
+            if nodes[number].op_type != "Concat" and before in joined and fits:
+                source = moved_from(self._wires, before)
+                if source and not paired & source:
+                    found.add(number)
+        return found
+
+    def _decide(self, number: int, places: tuple[int, ...]) -> None:
+        if not places:
+            return
+        reason = self._kept(number) or obstacle(self._wires, number, places, self._scales)
+        if reason:
+            self._left[number] = reason
+        else:
+            self._inputs[number] = places
+
+    def _decide_others(self) -> None:
+        """Take all that could gain, then withdraw what does not: pools of one tensor wait for each other otherwise."""
+        found = {n: self._others(n) for n in reversed(range(len(self._wires.nodes))) if n not in self._inputs}
+        for number, places in found.items():
+            self._decide(number, places)
+        while withdrawn := [n for n, places in found.items() if places and not self._gains(n)]:
+            for number in withdrawn:
+                found[number] = ()
+                self._inputs.pop(number, None)
+                self._left.pop(number, None)
+
+    def _kept(self, number: int) -> str | None:
+        """Why a node stays float although it could be quantized."""
+        name, node = self._wires.name(number), self._wires.nodes[number]
+        if name in self._choices.exclude:
+            return "excluded"
+        if name in self._choices.include:
+            return None
+        if number in self._heads:
+            return self._heads[number]
+        policy = self._choices.policy
+        if policy is Policy.CONV_ONLY and node.op_type in WEIGHTED - CONVOLUTIONS:
+            return "not a convolution (policy conv-only)"
+        if policy is not Policy.ALL:
+            if is_product(self._wires, node):
+                return PRODUCT if node.op_type not in CONVOLUTIONS else COMPUTED
+            if number in self._gates:
+                return GATE
+        return None
+
+    def _weighted(self, number: int) -> tuple[int, ...]:
+        node = self._wires.nodes[number]
+        if node.op_type not in WEIGHTED or node.domain not in ("", "ai.onnx"):
+            return ()
+        depends = [name not in self._wires.constants for name in node.input[:2]]
+        return (0, 1) if any(depends) else ()
+
+    def _others(self, number: int) -> tuple[int, ...]:
+        """The places of an operator without weights that could get a pair."""
+        node = self._wires.nodes[number]
+        if node.domain not in ("", "ai.onnx"):
+            return ()
+        if self._is_wanted(number) and (places := self._everything(number)):
+            return places
+        if node.op_type in POOLS:
+            return (0,)
+        return skip_of(self._wires, number, self._inputs) if node.op_type == "Add" else ()
+
+    def _gains(self, number: int) -> bool:
+        """Whether INT8 comes out at the other side of an operator without weights, or a user wants it there."""
+        node = self._wires.nodes[number]
+        if self._wires.name(number) in self._choices.include or (self._is_wanted(number) and self._everything(number)):
+            return True
+        if node.op_type in POOLS:
+            # a second copy for the pool alone, where the tensor is needed in float as well, gains nothing
+            return self._is_quantized_behind(node.output[0], COMMUTING) and self._all_quantized(node.input[0], number)
+        return self._is_quantized_behind(node.output[0], COMMUTING | ACTIVATIONS)
+
+    def _is_wanted(self, number: int) -> bool:
+        """Whether a user wants what policy `all` quantizes, everywhere or here."""
+        return self._choices.policy is Policy.ALL or self._wires.name(number) in self._choices.include
+
+    def _everything(self, number: int) -> tuple[int, ...]:
+        """What policy `all` adds."""
+        node = self._wires.nodes[number]
+        if node.op_type in NORMALIZING | ACTIVATIONS - {"Relu", "Clip", "LeakyRelu", "PRelu"}:
+            fused = node.op_type not in NORMALIZING and self._fuses(node.input[0])
+            return (0,) if self._wires.activations(number) and not fused else ()
+        if node.op_type in ("Add", "Mul"):
+            if node.op_type == "Mul" and any(self._fuses(name) for name in self._wires.activations(number)):
+                return ()  # x·sigmoid(x), fused behind the operator that makes x
+            skip = skip_of(self._wires, number, self._inputs) if node.op_type == "Add" else ()
+            return skip or ((0, 1) if len(self._wires.activations(number)) == 2 else ())
+        return ()
+
+    def _fuses(self, tensor: str) -> bool:
+        """Whether a quantized weighted operator makes a tensor, so that TensorRT fuses what reads it."""
+        return comes_from_weighted(self._wires, tensor, self._inputs, alone=False)
+
+    def _is_quantized_behind(self, tensor: str, through: frozenset[str]) -> bool:
+        return any(self._reads_behind_pair(reader) for reader, _ in self._wires.behind(tensor, through))
+
+    def _all_quantized(self, tensor: str, but: int) -> bool:
+        """Whether everybody else who reads a tensor does so behind a pair; also where nobody else reads it."""
+        if tensor in self._wires.outputs:
+            return False
+        others = [reader for reader, _ in self._wires.behind(tensor) if reader.number != but]
+        return all(self._reads_behind_pair(reader) for reader in others)
+
+    def _reads_behind_pair(self, reader: Reader) -> bool:
+        return reader.place in self._inputs.get(reader.number, ())
+
+
+def obstacle(wires: Wiring, number: int, places: tuple[int, ...], scales: Mapping[str, float]) -> str | None:
+    """Why an operator cannot be quantized, whatever anybody wants."""
+    names = [wires.nodes[number].input[k] for k in places]
+    constant = [name for name in names if name in wires.constants]
+    if any(name not in wires.weights for name in constant):
+        return "its weights are computed by other operators"
+    if any(DTYPES.get(wires.weights[name].data_type) not in ("float32", "float16") for name in constant):
+        return "its weights are not float"
+    if any(len(wires.weights[name].dims) < 2 for name in constant):
+        return "its weights are a vector"
+    others = [name for name in names if wires.types.get(name, "float32") not in ("float32", "float16")]
+    if others:
+        return f"not float: {', '.join(others)}"
+    activations = [name for name in names if name not in wires.constants]
+    lacking = [name for name in activations if not scales.get(name)]
+    if lacking:
+        return f"no scale: {', '.join(lacking)}"
+    tiny = [name for name in activations if scales[name] < LEAST[wires.types.get(name, "float32")]]
+    return f"its scale is too small for the type of the tensor: {', '.join(tiny)}" if tiny else None
+
+
+def is_product(wires: Wiring, node: onnx.NodeProto) -> bool:
+    """Whether both factors of a product depend on the data."""
+    return node.op_type in WEIGHTED and all(name not in wires.constants for name in node.input[:2])
+
+
+def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """The inputs of an Add that get a pair: the one that is not the convolution which it fuses into.
+
+    Where both come from convolutions, the skip is the one that the other is made of (identity), or else the one with
+    fewer weighted operators of its own (projection). Where neither does, both; where a constant is added, none.
+    """
+    node = wires.nodes[number]
+    if len(node.input) != 2 or any(name in wires.constants for name in node.input):
+        return ()
+    convolutions = [k for k in (0, 1) if comes_from_weighted(wires, node.input[k], quantized)]
+    if not convolutions:
+        return (0, 1)
+    if len(convolutions) == 1:
+        return (1 - convolutions[0],)
+    made = [made_by(wires, node.input[k]) for k in (0, 1)]
+    before = [wires.makers[node.input[k]] in made[1 - k] for k in (0, 1)]
+    if any(before):
+        return (before.index(True),)
+    own = [sum(wires.nodes[n].op_type in WEIGHTED for n in made[k] - made[1 - k]) for k in (0, 1)]
+    return (0,) if own[0] < own[1] else (1,)
+
+
+def comes_from_weighted(
+    wires: Wiring, tensor: str, quantized: Mapping[int, tuple[int, ...]], *, alone: bool = True
+) -> bool:
+    """Whether a quantized weighted operator made a tensor, batch normalization or a bias at most in between.
+
+    alone: nothing else reads any of them, so that what reads the tensor can be fused.
+    """
+    while (number := wires.makers.get(tensor)) is not None:
+        if alone and (len(wires.readers.get(tensor, ())) > 1 or tensor in wires.outputs):
+            return False
+        node = wires.nodes[number]
+        if node.op_type in WEIGHTED:
+            return number in quantized
+        inputs = wires.activations(number)
+        if node.op_type not in ("BatchNormalization", "Identity", "Add") or len(inputs) != 1:
+            return False
+        tensor = inputs[0]
+    return False
+
+
+def made_by(wires: Wiring, tensor: str) -> set[int]:
+    """The nodes that a tensor is made by, all the way up to the inputs."""
+    waiting, seen = [tensor], set[int]()
+    while waiting:
+        number = wires.makers.get(waiting.pop())
+        if number is not None and number not in seen:
+            seen.add(number)
+            waiting += wires.activations(number)
+    return seen

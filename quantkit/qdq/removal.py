@@ -1,0 +1,191 @@
+"""From a Q/DQ network back to the float network and the scales of its activations.
+
+    x → Q → DQ → Conv        Conv reads x; the scale of Q belongs to x
+    w → Q → DQ → Conv        Conv reads w
+    int8 w → DQ → Conv       Conv reads the float weight (w − zero point)·scale
+    Conv → Q → DQ → output   Conv makes the output itself
+    Conv → Q(−128) → DQ      a Relu behind Conv, which the zero point stood for (`clipping`)
+
+It undoes `with_qdq`: order of nodes and initializers, names and metadata stay, so that a network whose weights stayed
+float comes back as it was. A tensor whose grid no calibration table can hold loses its pair too, and gets no scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quantkit.graph.dead_nodes import sweep
+from quantkit.graph.model import Model, subgraphs
+from quantkit.graph.tensors import derived_from_constants
+from quantkit.qdq.implied_relu import with_clipped
+from quantkit.qdq.pairs import Found, Grid, find_pairs
+from quantkit.qdq.stored_weights import Restored, restored_weights
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True, slots=True)
+class LostGrid:
+    """The grid that a weight had. stored: whether the file held nothing but its integers."""
+
+    grid: Grid
+    stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stripped:
+    """A network without Q/DQ.
+
+    scales: activation → scale, the float32 of the file. weights: float weight → the grids that it lost.
+    unscaled: activations whose pair went, but whose grid a table cannot hold, with the reason.
+    left: Q/DQ nodes that are still there, with the reason. clipped: tensors of ReLUs that a pair stood for, and
+    that are nodes again.
+    """
+
+    proto: onnx.ModelProto
+    scales: Mapping[str, float]
+    weights: Mapping[str, tuple[LostGrid, ...]]
+    unscaled: Mapping[str, str]
+    left: Mapping[str, str]
+    clipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Renaming:
+    """What tensors are called in the float network.
+
+    removed: outputs of the nodes that go. sources: their results → the tensor to read instead. ends: tensors that take
+    the name of a network output. aliases: network outputs that need a copy of their tensor.
+    """
+
+    removed: frozenset[str]
+    sources: Mapping[str, str]
+    ends: Mapping[str, str]
+    aliases: frozenset[str]
+
+    def __call__(self, name: str) -> str:
+        """What `name` is called."""
+        source = self.sources.get(name, name)
+        return self.ends.get(source, source)
+
+
+def without_qdq(model: Model) -> Stripped:
+    """Take the Q/DQ pairs out. The model itself is untouched; external float weights stay where they are.
+
+    Weights that were stored as integers become float32 (float16, where their scale is) inside the model. ModelError
+    where these do not fit into a file, or the file is damaged.
+    """
+    import onnx
+
+    model, clipped = with_clipped(model, find_pairs(model))
+    found = find_pairs(model)
+    restored = restored_weights(model, found.stored)
+    rename = renaming(model.proto.graph, found, restored)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    spare = [name for node in proto.graph.node if rename.removed.intersection(node.output) for name in node.input]
+    nodes = list(rewired(proto.graph.node, rename))
+    weights = list(with_restored(proto.graph.initializer, restored))
+    del proto.graph.node[:], proto.graph.initializer[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(weights)
+    sweep(proto.graph, spare, rename.removed | rename.ends.keys())
+    scales, unscaled = activation_scales(model, found, rename)
+    return Stripped(proto, scales, lost_grids(model, found, restored, rename), unscaled, found.left, clipped)
+
+
+def renaming(graph: onnx.GraphProto, found: Found, restored: Restored) -> Renaming:
+    """What the tensors of a graph are called without the nodes that were found."""
+    sources = {name: weight.name for name, weight in restored.weights.items()}
+    behind = {name: pair.tensor for pair in found.pairs for name in pair.dequantized}
+    for name, tensor in behind.items():  # in graph order, so that a pair behind a pair finds where that one begins
+        sources[name] = sources.get(tensor, tensor)
+    removed = {*sources, *(pair.quantized for pair in found.pairs)}
+    outputs = {value.name for value in graph.output}
+    made = {name for node in graph.node for name in node.output} - removed - outputs
+    ends: dict[str, str] = {}
+    for value in graph.output:
+        if value.name in behind and sources[value.name] in made - ends.keys():
+            ends[sources[value.name]] = value.name
+    aliases = outputs & behind.keys() - set(ends.values())
+    return Renaming(frozenset(removed), sources, ends, frozenset(aliases))
+
+
+def rewired(nodes: Iterable[onnx.NodeProto], rename: Renaming) -> Iterable[onnx.NodeProto]:
+    """The nodes that stay, under new names; edits them."""
+    from onnx import helper
+
+    for node in nodes:
+        made = node.output[0] if node.output else ""
+        if made in rename.aliases:
+            yield helper.make_node("Identity", [rename(made)], [made], node.name)
+        elif made not in rename.removed or not made:
+            rename_inside(node, rename)
+            for k, name in enumerate(node.output):
+                node.output[k] = rename(name)
+            yield node
+
+
+def rename_inside(node: onnx.NodeProto, rename: Renaming) -> None:
+    """New names for what a node reads, and what is read inside it."""
+    for k, name in enumerate(node.input):
+        node.input[k] = rename(name)
+    for attribute in node.attribute:
+        for graph in subgraphs(attribute):
+            for inner in graph.node:
+                rename_inside(inner, rename)
+            for value in graph.output:
+                value.name = rename(value.name)
+
+
+def with_restored(weights: Iterable[onnx.TensorProto], restored: Restored) -> Iterable[onnx.TensorProto]:
+    """The weights, with float ones where their integers lie; those of Constant nodes come last."""
+    waiting = {source: list(made) for source, made in restored.by_source.items()}
+    for weight in weights:
+        yield from waiting.pop(weight.name, [])
+        yield weight
+    for made in waiting.values():
+        yield from made
+
+
+def activation_scales(model: Model, found: Found, rename: Renaming) -> tuple[dict[str, float], dict[str, str]]:
+    """Activation → scale, and activation → why it has none."""
+    constant = constants_of(model)
+    seen: dict[str, list[float | str]] = {}
+    for pair in found.pairs:
+        if pair.tensor not in constant:
+            seen.setdefault(rename(pair.tensor), []).append(pair.grid.scale_for_a_table())
+    scales: dict[str, float] = {}
+    unscaled: dict[str, str] = {}
+    for tensor, told in seen.items():
+        numbers = sorted({scale for scale in told if isinstance(scale, float)})
+        reasons = [reason for reason in told if isinstance(reason, str)]
+        if len(numbers) > 1:
+            reasons.append(f"it has several scales: {', '.join(f'{scale:g}' for scale in numbers)}")
+        if reasons:
+            unscaled[tensor] = reasons[0]
+        else:
+            scales[tensor] = numbers[0]
+    return scales, unscaled
+
+
+def lost_grids(model: Model, found: Found, restored: Restored, rename: Renaming) -> dict[str, tuple[LostGrid, ...]]:
+    """Float weight → the grids that it had, in graph order."""
+    constant = constants_of(model)
+    lost: dict[str, list[LostGrid]] = {}
+    for item in found.stored:
+        lost.setdefault(restored.weights[item.dequantized].name, []).append(LostGrid(item.grid, True))
+    for pair in found.pairs:
+        if pair.tensor in constant:
+            lost.setdefault(rename(pair.tensor), []).append(LostGrid(pair.grid, False))
+    return {name: tuple(grids) for name, grids in lost.items()}
+
+
+def constants_of(model: Model) -> set[str]:
+    """Weights, and all that is computed from weights and shapes alone."""
+    graph = model.proto.graph
+    weights = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    return derived_from_constants(graph.node, weights)

@@ -1,0 +1,122 @@
+"""Scales for tensors that have none, from those beside them: implicit INT8 wants a scale on every float tensor.
+
+    MaxPool, Reshape, Transpose, …   input and output share a scale, both ways; so does Pad with zeros
+    Slice, Split, Gather             the same; back only where nothing else reads the input, the largest of the outputs'
+    AveragePool                      its output takes its input's scale, as TensorRT's own tables have it
+    Relu, Clip                       the output takes the input's scale
+    Relu, Clip, LeakyRelu, …         the input takes the output's, where nothing else reads it: TensorRT fuses it away
+    Concat                           inputs take the output's scale; the output the largest of its inputs'
+
+That is what NVIDIA's qdq_translator does (Deep-Learning-Accelerator-SW, `infer_unchanged_scales`), without its guesses
+about Sigmoid and Mul. A scale that is there is never changed. The convolution's side of a residual Add gets none: no
+other tensor tells its range.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from quantkit.graph.dead_nodes import reads_of
+from quantkit.graph.wiring import known_weights
+
+if TYPE_CHECKING:
+    import onnx
+
+WHOLE = frozenset(
+    {
+        "DepthToSpace", "Dropout", "Expand", "Flatten", "Identity", "MaxPool", "Reshape", "SpaceToDepth", "Squeeze",
+        "Tile", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+"""Operators whose output holds the values of their first input; MaxPool the largest of them."""
+PICKING = frozenset({"Gather", "Slice", "Split"})
+"""Operators whose outputs hold some of the values of their first input."""
+CUTTING = frozenset({"Relu", "Clip"})
+"""Activations that only cut off."""
+ACTIVATIONS = CUTTING | {"Celu", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Swish"}
+"""Activations that leave large values nearly as they are."""
+
+
+def propagated_scales(graph: onnx.GraphProto, scales: Mapping[str, float], among: Collection[str]) -> dict[str, float]:
+    """Tensor → scale for those tensors in `among` that have none in `scales` and whose neighbours tell it."""
+    spread = Spread(graph, scales, frozenset(among) - scales.keys())
+    while spread.along_moves() or spread.through_activations():
+        pass
+    return {name: spread.scales[name] for name in among if name not in scales and name in spread.scales}
+
+
+class Spread:
+    """Scales as far as they are known; every step adds some."""
+
+    def __init__(self, graph: onnx.GraphProto, scales: Mapping[str, float], wanting: frozenset[str]) -> None:
+        self.scales = dict(scales)
+        self._wanting = wanting
+        self._nodes = [node for node in graph.node if node.input and node.output]
+        self._reads = Counter(name for node in graph.node for name in reads_of(node))
+        self._reads.update(value.name for value in graph.output)
+        constants = known_weights(graph)
+        self._moves = [n for n in self._nodes if n.op_type in WHOLE | PICKING or pads_with_zero(n, constants)]
+        self._movers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self._moves:
+            self._movers.setdefault(node.input[0], []).append(node)
+
+    def along_moves(self) -> bool:
+        """Through operators that move values: from the inputs on, then back. Whether that added a scale."""
+        before = len(self.scales)
+        moves = {node.output[0] for node in self._moves}
+        for node in self._nodes:
+            if node.output[0] in moves or node.op_type == "AveragePool":
+                for name in node.output:
+                    self._take(name, [node.input[0]])
+        for name, movers in reversed(self._movers.items()):
+            self._take(name, self._outputs(node for node in movers if node.op_type not in PICKING))
+            outputs = self._outputs(movers)
+            if self._reads[name] == len(movers) and all(output in self.scales for output in outputs):
+                self._take(name, outputs)
+        return len(self.scales) > before
+
+    def through_activations(self) -> bool:
+        """Through activations and Concat. Whether that added a scale."""
+        before = len(self.scales)
+        for node in self._nodes:
+            if node.op_type in CUTTING:
+                self._take(node.output[0], [node.input[0]])
+            if node.op_type == "Concat" and all(name in self.scales for name in node.input):
+                self._take(node.output[0], node.input)
+        for node in reversed(self._nodes):
+            if node.op_type in ACTIVATIONS and self._reads[node.input[0]] == 1:
+                self._take(node.input[0], [node.output[0]])
+            if node.op_type == "Concat":
+                for name in node.input:
+                    self._take(name, [node.output[0]])
+        return len(self.scales) > before
+
+    def _outputs(self, nodes: Iterable[onnx.NodeProto]) -> list[str]:
+        """The outputs that have a scale or want one; masks and indices do not."""
+        return [name for node in nodes for name in node.output if name in self.scales or name in self._wanting]
+
+    def _take(self, name: str, others: Iterable[str]) -> None:
+        """The largest scale of `others`, where `name` wants one and they have some."""
+        known = [self.scales[other] for other in others if other in self.scales]
+        if known and name in self._wanting and name not in self.scales:
+            self.scales[name] = max(known)
+
+
+def pads_with_zero(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether a node pads with zeros or with values of its input."""
+    from onnx import helper, numpy_helper
+
+    if node.op_type != "Pad":
+        return False
+    told = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    name = node.input[2] if len(node.input) > 2 else ""
+    if told.get("mode", b"constant") != b"constant":
+        return True
+    if not name:
+        return not told.get("value", 0.0)  # an attribute before operator set 11
+    known = constants.get(name)
+    return (
+        known is not None and bool(known.raw_data or not known.external_data) and not numpy_helper.to_array(known).any()
+    )

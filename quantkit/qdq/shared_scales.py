@@ -1,0 +1,90 @@
+"""Which tensors share one scale: what a Concat joins, and both sides of operators that only move values."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+
+from quantkit.graph.operators import COMMUTING, WEIGHTED
+from quantkit.graph.wiring import Wiring
+
+POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
+SHARING = frozenset({"MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat"})
+
+
+def with_shared(scales: Mapping[str, float], scale_of: Mapping[str, str]) -> dict[str, float]:
+    """Scales where those that are shared are the same; a tensor keeps its own where the shared one is missing."""
+    return {**scales, **{name: scales[head] for name, head in scale_of.items() if scales.get(head)}}
+
+
+def shared_scales(wires: Wiring, kept: Container[int] = (), apart: Container[int] = ()) -> dict[str, str]:
+    """Tensor → the tensor whose scale it takes, for what a Concat joins and what only moves values.
+
+    kept: nodes that stay float; a Concat that only these read forces nothing. apart: nodes that force nothing either.
+    A group takes the scale of its last Concat that is read on; without one, that of the tensor it begins with.
+    """
+    groups = Groups()
+    concats: list[str] = []
+    for number in sharing(wires, kept):
+        inputs, output = wires.activations(number), wires.nodes[number].output[0]
+        if wires.nodes[number].op_type == "Concat":
+            for name in inputs:
+                groups.join(output, name)
+            concats.append(output)
+        elif number not in apart:
+            groups.join(inputs[0], output)
+    heads = {groups.first(name): name for name in concats}
+    return {
+        name: head for name in groups.members() if (head := heads.get(groups.first(name), groups.first(name))) != name
+    }
+
+
+def sharing(wires: Wiring, kept: Container[int]) -> list[int]:
+    """The nodes whose tensors share a scale. A Concat does where something that is not in `kept` reads it quantized."""
+    found = []
+    for number, node in enumerate(wires.nodes):
+        if node.op_type not in SHARING or not wires.activations(number) or node.domain not in ("", "ai.onnx"):
+            continue
+        if node.op_type != "Concat" or any(
+            n.op_type in WEIGHTED | POOLS and r.number not in kept
+            for r, n in wires.behind(node.output[0], COMMUTING | {"Relu", "Clip"})
+        ):
+            found.append(number)
+    return found
+
+
+def moved_from(wires: Wiring, tensor: str) -> set[str]:
+    """A tensor, and those before it whose values it holds, up to the operator that made them; none where a Concat is
+    among these, which makes one tensor of several."""
+    found = {tensor}
+    while (number := wires.makers.get(tensor)) is not None and wires.nodes[number].op_type in SHARING:
+        inputs = wires.activations(number)
+        if wires.nodes[number].op_type == "Concat":
+            return set()
+        if not inputs:
+            break
+        tensor = inputs[0]
+        found.add(tensor)
+    return found
+
+
+class Groups:
+    """Tensors that belong together; `first` is the one that a group began with."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def join(self, a: str, b: str) -> None:
+        """Put two groups together; that of `a` goes on."""
+        first, second = self.first(a), self.first(b)
+        self._parent.setdefault(first, first)
+        self._parent[second] = first
+
+    def first(self, name: str) -> str:
+        """The representative of a group."""
+        while self._parent.get(name, name) != name:
+            name = self._parent[name]
+        return name
+
+    def members(self) -> list[str]:
+        """Every tensor that is in a group."""
+        return sorted(self._parent)

@@ -1,0 +1,38 @@
+"""A network that shows tensors: they become outputs, with the types that ONNX infers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from quantkit.graph.model import Model
+from quantkit.graph.tensors import FLOATS, derived_from_constants, element_types, inferred, reaching_outputs
+from quantkit.qdq.pairs import is_qdq
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def shown_tensors(model: Model) -> tuple[str, ...]:
+    """The float tensors that operators make of the data, those of Q and DQ nodes left out, in graph order."""
+    graph = model.proto.graph
+    types = element_types(inferred(model.proto).graph)
+    known = derived_from_constants(graph.node, {tensor.name for tensor in graph.initializer})
+    live = reaching_outputs(graph)
+    made = (name for node in graph.node if not is_qdq(node) for name in node.output)
+    outputs = dict.fromkeys(model.outputs)
+    return tuple(
+        dict.fromkeys((*(n for n in made if types.get(n) in FLOATS and n in live and n not in known), *outputs))
+    )
+
+
+def showing(model: Model, tensors: Iterable[str]) -> onnx.ModelProto:
+    """A copy with `tensors` as outputs behind its own, typed; the model itself is untouched."""
+    import onnx
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    there = {value.name for value in proto.graph.output}
+    told = {value.name: value for value in inferred(model.proto).graph.value_info}
+    proto.graph.output.extend(told[name] for name in tensors if name in told and name not in there)
+    return proto

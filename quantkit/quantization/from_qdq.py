@@ -1,0 +1,259 @@
+"""table: from a Q/DQ model back to a calibration table and the plain float model, for implicit INT8 and for DLA.
+
+TensorRT 8.6 … 10.x ignores calibration tables as soon as one Q/DQ node is in the network: all of them have to go.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantkit._version import __version__
+from quantkit.artifact import refuse_existing, sha256_of, write_all
+from quantkit.errors import ModelError, OutputError, TableError, UsageError
+from quantkit.graph import Model, load_model, watched_tensors
+from quantkit.graph.model import identity, stored_outside
+from quantkit.provenance import ModelRecord, Provenance, TableRecord, provenance_bytes, provenance_path
+from quantkit.qdq.removal import Stripped, without_qdq
+from quantkit.qdq.scale_propagation import propagated_scales
+from quantkit.qdq.weight_scales import weight_deviations
+from quantkit.quantization.quantize import METADATA_KEY
+from quantkit.table import Algorithm, CalibrationTable, Coverage, Header, coverage, table_bytes
+from quantkit.table.comparison import MIN_COVERAGE
+from quantkit.tensorrt_version import target_version
+from quantkit.view import Block, Remarks, Shown, Table
+
+if TYPE_CHECKING:
+    import onnx
+
+NOTABLE = 0.01
+"""A weight's own scale that differs by less from TensorRT's is taken for the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromQdq(Shown):
+    """A table and a plain model that were made of a Q/DQ model.
+
+    table, model, provenance: the files. scales: the table, inferred scales included. inferred: tensors whose scale
+    their neighbours told. coverage: of the plain network's float tensors. unscaled: activations whose pair no table can
+    hold, with the reason. weights: float weight → largest |scale/(max|w|/127) − 1|, None where TensorRT does not
+    quantize it, or the file does not tell. biases: how many biases were stored as integers and are float now.
+    """
+
+    table: Path
+    model: Path
+    provenance: Path
+    scales: CalibrationTable
+    inferred: Mapping[str, float]
+    coverage: Coverage
+    unscaled: Mapping[str, str]
+    weights: Mapping[str, float | None]
+    biases: int
+    changed: str = ""
+    """What quantization changed in the network besides Q/DQ, which stays."""
+    clipped: tuple[str, ...] = ()
+    """Tensors of ReLUs that the range of a pair stood for, and that are nodes of the plain model again."""
+
+    @property
+    def deviating(self) -> tuple[str, ...]:
+        """Weights whose own scales differ from those that TensorRT gives them, the worst first."""
+        found = {name: far for name, far in self.weights.items() if far is not None and far > NOTABLE}
+        return tuple(sorted(found, key=lambda name: (-found[name], name)))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing before an engine is built of it."""
+        return tuple(notes(self))
+
+    def _view_(self) -> Sequence[Block]:
+        found = self.coverage
+        return (
+            f"{self.table.name}: {len(self.scales)} scales, {len(self.inferred)} of them inferred from neighbours; "
+            f"{len(found.matched)} of {len(found.matched) + len(found.missing)} float tensors covered",
+            Table(("no scale in the table", "why"), list(self.unscaled.items()), frozenset({0, 1})),
+            Remarks([*self.notes, f"wrote {self.model.name}, {self.table.name}, {self.provenance.name}"]),
+        )
+
+
+def from_qdq(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    plain: str | os.PathLike[str] | None = None,
+    tensorrt_version: str | None = None,
+    algorithm: Algorithm = Algorithm.ENTROPY_2,
+    infer: bool = True,
+    force: bool = False,
+) -> FromQdq:
+    """Write the scales of a Q/DQ model as a table, and the model without Q/DQ to `plain` (`x.calib` → `x.float.onnx`).
+
+    infer: also give scales to tensors whose neighbours tell them. External weights stay where they are, so that the
+    plain model has to lie beside the Q/DQ model then. All files are written, or none.
+
+    ModelError where there is no Q/DQ, or some of it cannot be taken out; TableError where no scale fits a table;
+    StaleError, OutputError, UsageError.
+    """
+    output = Path(output)
+    target = output.with_name(f"{output.stem}.float.onnx") if plain is None else Path(plain)
+    header = header_of(algorithm, tensorrt_version)
+    refuse_same(Path(path), output, target)
+    for file in (output, target):
+        refuse_existing(file, force=force)
+    model = load_model(path)
+    stripped = without_qdq(model)
+    refuse_what_is_left(model, stripped)
+    refuse_lost_weights(model, stripped.proto, target)
+    changed = told_of(stripped.proto)
+    forget(stripped.proto)
+    network = Model(model.path, stripped.proto, identity(stripped.proto, model.folder, str(model.path)))
+    tensors = watched_tensors(network).tensors
+    open_ = [name for name in tensors if name not in stripped.unscaled]
+    inferred = propagated_scales(stripped.proto.graph, stripped.scales, open_) if infer else {}
+    scales = {**stripped.scales, **inferred}
+    table = CalibrationTable(header, {n: scales[n] for n in dict.fromkeys((*tensors, *scales)) if n in scales})
+    weights, biases = lost_weights(network, stripped)
+    write_all(
+        {
+            target: stripped.proto.SerializeToString(deterministic=True),
+            output: table_bytes(table),
+            provenance_path(output): provenance_of(output, table, record_of(network, target), record_of(model)),
+        }
+    )
+    return FromQdq(
+        output,
+        target,
+        provenance_path(output),
+        table,
+        inferred,
+        coverage(table, tensors),
+        stripped.unscaled,
+        weights,
+        biases,
+        changed,
+        stripped.clipped,
+    )
+
+
+def header_of(algorithm: Algorithm, tensorrt_version: str | None) -> Header:
+    """The header of the table. UsageError."""
+    if algorithm is Algorithm.LEGACY:
+        raise UsageError("a Legacy table says by which percentile it was made", remedy="give another --algorithm")
+    return Header(algorithm, target_version(tensorrt_version).number)
+
+
+def told_of(proto: onnx.ModelProto) -> str:
+    """What a quantkit model says of changes that stay in the plain one; nothing where there are none."""
+    for entry in proto.metadata_props:
+        if entry.key != METADATA_KEY:
+            continue
+        record = json.loads(entry.value)
+        parts = [f"its repairs ({', '.join(record['repairs'])})"] if record.get("repairs") else []
+        parts += ["FP16"] if record.get("fp16") else []
+        parts += ["weights rounded to INT8"] if record.get("weights") == "int8" else []
+        if parts:
+            return f"the plain model is not the one before quantization: it keeps {', '.join(parts)}"
+    return ""
+
+
+def record_of(model: Model, path: Path | None = None) -> ModelRecord:
+    """What identifies a model, under the name of its file or of the one that it is written to."""
+    return ModelRecord(file=(path or model.path).name, sha256=model.sha256)
+
+
+def forget(proto: onnx.ModelProto) -> None:
+    """Remove what a model says of its quantization; nothing in it is quantized any more."""
+    kept = [entry for entry in proto.metadata_props if entry.key != METADATA_KEY]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+
+
+def lost_weights(network: Model, stripped: Stripped) -> tuple[dict[str, float | None], int]:
+    """Weight → how far its scales were from TensorRT's; and how many biases were integers."""
+    deviations = weight_deviations(network, stripped.weights)
+    biases = {name for name, lost in stripped.weights.items() if all(item.grid.type == "int32" for item in lost)}
+    return {name: deviations.get(name) for name in stripped.weights if name not in biases}, len(biases)
+
+
+def provenance_of(output: Path, table: CalibrationTable, model: ModelRecord, source: ModelRecord) -> bytes:
+    """The file beside the table: `model` is the plain network, `source` the one with Q/DQ."""
+    digest = sha256_of(table_bytes(table))
+    record = TableRecord(file=output.name, sha256=digest, header=table.header.text, tensors=len(table))
+    return provenance_bytes(Provenance(quantkit=__version__, table=record, model=model, origin="qdq", source=source))
+
+
+def refuse_same(model: Path, table: Path, plain: Path) -> None:
+    """UsageError where a file would be written over another one of the call."""
+    places = [file.resolve() for file in (model, table, provenance_path(table), plain)]
+    if len(set(places)) < len(places):
+        raise UsageError(
+            f"{model}, {table} and {plain} have to be files of their own",
+            remedy="give the table and the plain model other names, with --output and --model",
+        )
+
+
+def refuse_what_is_left(model: Model, stripped: Stripped) -> None:
+    """ModelError where a node stays, or none was there; TableError where there is no scale at all."""
+    if stripped.left:
+        name, reason = next(iter(stripped.left.items()))
+        others = f", and {len(stripped.left) - 1} more" if len(stripped.left) > 1 else ""
+        raise ModelError(
+            f"{model.path}: Q/DQ node {name!r} cannot be taken out: {reason}{others}",
+            remedy="build the model as it is (quantkit build), since TensorRT reads no table where Q/DQ nodes are left",
+        )
+    if not (stripped.scales or stripped.unscaled or stripped.weights):
+        raise ModelError(
+            f"{model.path} has no QuantizeLinear and no DequantizeLinear",
+            remedy="give a Q/DQ model; a float model gets its table from quantkit calibrate",
+        )
+    if not stripped.scales:
+        reasons = [f"{name!r}: {reason}" for name, reason in stripped.unscaled.items()]
+        why = f"{reasons[0]} ({len(reasons)} in all)" if reasons else "only weights have Q/DQ"
+        raise TableError(
+            f"{model.path} has no activation whose scale fits a calibration table; {why}",
+            remedy="quantize activations symmetrically, to int8 with zero point 0 and one scale per tensor",
+        )
+
+
+def refuse_lost_weights(model: Model, proto: onnx.ModelProto, plain: Path) -> None:
+    """OutputError where weights outside the model would not be found beside the plain model; UsageError where it would
+    be written over them."""
+    outside = stored_outside(proto)
+    if plain.resolve() in {(model.folder / file).resolve() for file in stored_outside(model.proto)}:
+        raise UsageError(f"{plain} holds weights of {model.path}", remedy="give another --model")
+    if outside and plain.absolute().parent.resolve() != model.folder.resolve():
+        raise OutputError(
+            f"{plain} would not find its weights, which lie in {outside[0]} beside {model.path}",
+            remedy=f"write it beside that: --model {model.path.with_name(plain.name)}",
+        )
+
+
+def notes(made: FromQdq) -> Iterator[str]:
+    """What is worth knowing of a table that came out of a Q/DQ model."""
+    if made.changed:
+        yield made.changed
+    if made.clipped:
+        names = ", ".join(made.clipped[:3]) + (" …" if len(made.clipped) > 3 else "")
+        yield (
+            f"{len(made.clipped)} ReLUs that zero points at the end of a range stood for are nodes of the plain model "
+            f"again: {names}; had they an upper bound (ReLU6), the file does not tell it"
+        )
+    if made.deviating:
+        names = ", ".join(made.deviating[:3]) + (" …" if len(made.deviating) > 3 else "")
+        yield (
+            f"{len(made.deviating)} weights had scales that differ by more than {NOTABLE:.0%} from max|w|/127 per "
+            f"output channel, which TensorRT takes without Q/DQ: {names}; expect another accuracy"
+        )
+    if made.unscaled:
+        name, reason = next(iter(made.unscaled.items()))
+        others = f" (and {len(made.unscaled) - 1} more)" if len(made.unscaled) > 1 else ""
+        yield f"{name!r} gets no scale, since {reason}{others}; its readers run in float"
+    share = made.coverage.share
+    if share < MIN_COVERAGE:
+        yield (
+            f"{len(made.coverage.missing)} float tensors have no scale, a Q/DQ model says nothing of them; "
+            f"quantkit build wants --min-coverage {int(share * 100) / 100:g} or less for this table"
+        )

@@ -1,0 +1,338 @@
+"""quantize: a float network and its scales → a Q/DQ network, for every TensorRT and for onnxruntime."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantkit._version import __version__
+from quantkit.artifact import canonical_json, check_writable, refuse_existing, refuse_replacing
+from quantkit.data import DataOptions
+from quantkit.data.feed import left_out
+from quantkit.errors import ModelError, UsageError
+from quantkit.graph import Model, load_model, saved_files, write_model
+from quantkit.graph.node_selection import chosen
+from quantkit.linting.fix import with_split_clips
+from quantkit.preprocess import Preprocess
+from quantkit.qdq.insert import has_qdq, is_half, opset_of, with_qdq
+from quantkit.qdq.insertion import Quantized, WeightForm
+from quantkit.qdq.placement import Choices, Policy
+from quantkit.quantization.repair import Data, Repair, repaired, settled, statistics_of
+from quantkit.quantization.repair_choice import weighed
+from quantkit.quantization.scales import (
+    Scales,
+    by_rule,
+    from_table,
+    refuse_other_preprocess,
+    shared_notes,
+    statistics_for,
+)
+from quantkit.rewrites.fold_batch_norm import folded
+from quantkit.rewrites.fp16 import with_half
+from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text
+from quantkit.view import Block, Remarks, Shown, Table
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.rules import Rule
+    from quantkit.statistics import Statistics
+    from quantkit.table import Coverage
+
+METADATA_KEY = "quantkit.quantize"
+FLOAT_WEIGHTS_BELOW = 10
+"""TensorRT before 10 fails on INT8 weights of matrix products (measured with 8.6: docs/decisions/0010-qdq.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeOptions:
+    """How a network is quantized. Defaults suit most networks."""
+
+    rule: str | Rule = "mse"
+    """How scales come from statistics; `best` chooses for every tensor."""
+    policy: Policy = Policy.TENSORRT
+    exclude: tuple[str, ...] = ()
+    """Nodes that stay float: names, patterns (`/head/*`) or operators (`Softmax`)."""
+    include: tuple[str, ...] = ()
+    """Nodes that are quantized although the policy keeps them float."""
+    weights: WeightForm | None = None
+    """How weights stand in the file; None: INT8 from TensorRT 10 on, float before."""
+    fp16: bool = False
+    """Put the rest of the network into FP16: TensorRT 11 has no flag for it."""
+    repairs: tuple[str, ...] | None = None
+    """Of equalize, smooth, round, bias; None: bias with statistics, all with data, none with a table."""
+    data: DataOptions = field(default_factory=DataOptions)
+    min_coverage: float = 0.9
+    tensorrt_version: str | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", Policy.named(self.policy))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", WeightForm.named(self.weights))
+        if self.fp16 and self.major < FLOAT_WEIGHTS_BELOW:
+            raise UsageError(
+                f"TensorRT {self.major} takes FP16 from a flag, and float16 Q/DQ not at all",
+                remedy="leave --fp16 out; quantkit build allows FP16 beside INT8 there",
+            )
+        both = sorted(set(self.exclude) & set(self.include))
+        if both:
+            raise UsageError(f"{', '.join(both)} is excluded and included", remedy="name it in one of the two")
+        if not 0.0 <= self.min_coverage <= 1.0:
+            raise UsageError(f"coverage {self.min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
+
+    @property
+    def form(self) -> WeightForm:
+        """How weights stand in the file, settled. UsageError where the version is none."""
+        if self.weights is not None:
+            return self.weights
+        return WeightForm.FLOAT if self.major < FLOAT_WEIGHTS_BELOW else WeightForm.INT8
+
+    @property
+    def major(self) -> int:
+        """Major version of the TensorRT that the model is for. UsageError."""
+        asked = self.tensorrt_version
+        if asked is None:
+            installed = installed_number()
+            asked = number_text(installed) if installed else DEFAULT_VERSION
+        major = asked.partition(".")[0]
+        if not re.fullmatch(r"\d+(\.\d+)*", asked) or not 8 <= int(major) <= 99:
+            raise UsageError(f"{asked!r} is no TensorRT that reads Q/DQ models", remedy="for example 8.6.1 or 10.13.3")
+        return int(major)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization(Shown):
+    """A Q/DQ network.
+
+    pairs: activation → scale. weights: names of the quantized ones. left: node → why it stays float. coverage: of the
+    float tensors by the table; None where scales came from statistics. files: what was written, nothing without output.
+    """
+
+    proto: onnx.ModelProto = field(repr=False)
+    pairs: Mapping[str, float]
+    weights: tuple[str, ...]
+    left: Mapping[str, str]
+    source: str
+    rules: Mapping[str, str]
+    coverage: Coverage | None
+    folded: tuple[str, ...]
+    form: WeightForm
+    repairs: Mapping[str, Repair]
+    opset: int
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Why operators stay float → how many."""
+        return dict(Counter(why.split(": ")[0] for why in self.left.values()).most_common())
+
+    def _view_(self) -> Sequence[Block]:
+        repairs = [f"{name}: {repair.text}" for name, repair in self.repairs.items()]
+        return (
+            f"Q/DQ for {len(self.pairs)} activations and {len(self.weights)} weights, scales from {self.source}",
+            Remarks([*repairs, *self.notes]),
+            Table(("stays float", "why"), list(self.left.items()), frozenset({0, 1})),
+        )
+
+
+def quantize(
+    model: str | os.PathLike[str] | Model,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    statistics: str | os.PathLike[str] | Statistics | None = None,
+    table: str | os.PathLike[str] | None = None,
+    data: Any = None,
+    preprocess: str | Path | Preprocess | None = None,
+    options: QuantizeOptions | None = None,
+    phase: Callable[[str], None] = lambda _: None,
+) -> Quantization:
+    """Quantize a network with scales from statistics by a rule, or from a calibration table verbatim.
+
+    data, preprocess: as `calibrate` takes them. They allow repairs that run the network again, and serve for statistics
+    where none are given. phase: told what is going on. Writes to `output` if one is given, whole or not at all.
+
+    ModelError (already quantized, nothing to quantize, an operator set that cannot be raised), StaleError (statistics
+    or a table of another network), TableError (too few tensors of the network in the table), DataError, OutputError,
+    UsageError.
+    """
+    options = options or QuantizeOptions()
+    target = None if output is None else checked_target(Path(output), (model, statistics, table), options.force)
+    source = model if isinstance(model, Model) else load_model(model)
+    refuse_quantized(source)
+    form = options.form
+    plain = folded(source)
+    network = replace(source, proto=plain.proto)
+    choices = Choices(
+        options.policy,
+        chosen(options.exclude, network, "--exclude"),
+        chosen(options.include, network, "--include"),
+    )
+    origin = Given(statistics, table, to_run(source, data, preprocess, options.data), preprocess)
+    fixed = prepared(source, network, origin, options, choices, phase)
+    gone = tuple(plain.folded)
+    del plain, network  # repaired weights are a second copy, and the first is not needed any more
+    source = replace(source, proto=fixed.network.proto)
+    phase("inserting Q/DQ")
+    scales = fixed.scales
+    made = with_qdq(fixed.network, scales.scales, choices, form)
+    proto, notes = finished(source, made, scales, options, tuple(fixed.done))
+    notes += fixed.notes + shared_notes(scales, made.pairs)
+    notes += left_out(origin.data.unreadable) if origin.data else ()
+    phase("writing")
+    files = () if target is None else written(proto, source, target, options.force)
+    return Quantization(
+        proto=proto,
+        pairs=made.pairs,
+        weights=tuple(made.weights),
+        left=made.left,
+        source=scales.source,
+        rules={name: rule for name, rule in scales.rules.items() if name in made.pairs},
+        coverage=scales.coverage,
+        folded=gone,
+        form=form,
+        repairs=fixed.done,
+        opset=opset_of(proto),
+        notes=notes,
+        files=files,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a caller gave for the scales."""
+
+    statistics: str | os.PathLike[str] | Statistics | None
+    table: str | os.PathLike[str] | None
+    data: Data | None
+    preprocess: str | Path | Preprocess | None = None
+    """As it was asked for."""
+
+
+def to_run(source: Model, data: Any, preprocess: str | Path | Preprocess | None, options: DataOptions) -> Data | None:
+    """The data that a network may be run on, where there is some."""
+    return None if data is None else Data(data, preprocess, options).of(source)
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """The network after its repairs, and its scales."""
+
+    network: Model
+    scales: Scales
+    done: Mapping[str, Repair]
+    notes: tuple[str, ...] = ()
+
+
+def prepared(
+    source: Model,
+    network: Model,
+    given: Given,
+    options: QuantizeOptions,
+    choices: Choices,
+    phase: Callable[[str], None],
+) -> Fixed:
+    """Repair, and choose scales. StaleError, TableError, UsageError."""
+    if given.table is not None:
+        if given.statistics is not None or given.data is not None:
+            raise UsageError("a table is taken verbatim, without statistics and data", remedy="give one of the two")
+        settled(options.repairs, statistics=False, data=False)
+        return Fixed(network, from_table(source, Path(given.table), options.min_coverage), {})
+    known, name = known_statistics(source, given, network, phase)
+    names = settled(options.repairs, statistics=True, data=given.data is not None)
+    said: tuple[str, ...] = ()
+    if options.repairs is None and given.data is not None:
+        chosen = weighed(network, known, given.data, choices, options.rule, phase)
+        made, said = chosen.made, (chosen.text,)
+    else:
+        made = repaired(network, known, names, given.data, choices, phase)
+    if made.collected_again and given.statistics is not None:
+        name = "the data, collected again after its repairs,"
+    phase("choosing scales")
+    return Fixed(made.network, by_rule(made.statistics, options.rule, name), made.done, said)
+
+
+def known_statistics(
+    source: Model, given: Given, network: Model, phase: Callable[[str], None]
+) -> tuple[Statistics, str]:
+    """The statistics that were given, or those that the data gives, and what they are called."""
+    if given.statistics is not None:
+        found = statistics_for(source, given.statistics)
+        if given.data is not None:
+            refuse_other_preprocess(found, source, given.preprocess, given.data.source)
+        return found
+    if given.data is None:
+        raise UsageError(
+            "scales come from statistics, from a table, or from data; none is given",
+            remedy="quantkit calibrate --backend onnxruntime --data … MODEL makes statistics and a table",
+        )
+    phase("collecting statistics")
+    return statistics_of(network, given.data), "the data"
+
+
+def written(proto: onnx.ModelProto, source: Model, target: Path, force: bool) -> tuple[Path, ...]:
+    """Write the network, and a file of weights beside it where it needs one. StaleError, OutputError."""
+    for path in saved_files(proto, target):
+        refuse_existing(path, force=force)
+    return write_model(proto, source.folder, target)
+
+
+def checked_target(target: Path, inputs: Iterable[Any], force: bool) -> Path:
+    """OutputError where nothing can be written, StaleError where something is there, UsageError where the output would
+    replace what it is made of."""
+    check_writable(target)
+    refuse_existing(target, force=force)
+    refuse_replacing([target], inputs)
+    return target
+
+
+def refuse_quantized(model: Model) -> None:
+    """ModelError where a network has Q/DQ already."""
+    if has_qdq(model):
+        raise ModelError(
+            f"{model.path} has Q/DQ already",
+            remedy="quantize the float model (quantkit table from-qdq gets back to one), or quantkit lint this one",
+        )
+
+
+def finished(
+    source: Model, made: Quantized, scales: Scales, options: QuantizeOptions, repairs: tuple[str, ...]
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The network as it is written: Clips as TensorRT reads them, in FP16 where asked for, with its provenance."""
+    proto, clips = with_split_clips(replace(source, proto=made.proto, sha256=""))
+    notes = []
+    if clips:
+        told = f"Clip {clips[0]} is" if len(clips) == 1 else f"{len(clips)} Clips ({clips[0]} …) are"
+        notes.append(f"{told} written in two nodes: no INT8 layer takes them in, and TensorRT 8.6 would clip integers")
+    if is_half(source):
+        notes.append("scales were rounded to float16, the type of the tensors, by 0.05 % at most")
+    if options.fp16:
+        statistics = scales.statistics
+        ranges = {name: h.amax for name, h in statistics.histograms.items()} if statistics else None
+        half = with_half(replace(source, proto=proto, sha256=""), ranges=ranges)
+        proto = half.proto
+        notes.append("scales of tensors that became float16 were rounded to it, by 0.05 % at most")
+        notes += [f"{name} stays float32: {reason}" for name, reason in half.kept.items()]
+        notes += [
+            f"weight {name} has values up to {most:g}, FP16 ends at 65504" for name, most in half.saturated.items()
+        ]
+    record: dict[str, Any] = {
+        "quantkit": __version__,
+        "model": source.sha256,
+        "scales": dict(scales.record),
+        "policy": options.policy.value,
+        "exclude": list(options.exclude),
+        "include": list(options.include),
+        "weights": options.form.value,
+        "fp16": options.fp16,
+        "repairs": list(repairs),
+    }
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, canonical_json(record)
+    return proto, tuple(notes)

@@ -1,0 +1,151 @@
+"""Where the scales of a quantization come from: statistics and a rule, or a calibration table verbatim."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantkit.artifact import sha256_of
+from quantkit.data.preprocess_choice import choose_spec, feeds_images
+from quantkit.errors import StaleError, TableError, UsageError
+from quantkit.graph import Model, watched_tensors
+from quantkit.numerics import scale_of
+from quantkit.preprocess import PRESETS, Preprocess, parse_preprocess, resolve
+from quantkit.provenance import provenance_path, read_provenance
+from quantkit.rules import Best, Rule, as_rules
+from quantkit.statistics import Statistics, read_statistics
+from quantkit.table import Coverage, coverage, read_table
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """Tensor → scale, and where from.
+
+    rules: tensor → rule that chose it, where each has its own. coverage: of the network's float tensors by a table.
+    record: what decides about the scales, for the provenance.
+    """
+
+    scales: Mapping[str, float]
+    source: str
+    record: Mapping[str, Any]
+    rules: Mapping[str, str] = field(default_factory=dict)
+    coverage: Coverage | None = None
+    statistics: Statistics | None = None
+
+
+OTHER, COARSE = 1.001, 2.0
+"""How far a shared scale is from a tensor's own, for it to be told: of a table, which is verbatim; of statistics."""
+
+
+def shared_notes(scales: Scales, used: Mapping[str, float]) -> tuple[str, ...]:
+    """What is worth knowing of tensors that took another tensor's scale. used: tensor → the scale in the network."""
+    least = OTHER if scales.statistics is None else COARSE
+    own = {name: scales.scales[name] for name in used if scales.scales.get(name)}
+    factors = {name: max(used[name] / scale, scale / used[name]) for name, scale in own.items()}
+    far = sorted((name for name, factor in factors.items() if factor > least), key=lambda name: (-factors[name], name))
+    if not far:
+        return ()
+    worst = far[0]
+    return (
+        f"{len(far)} tensors share the scale of a Concat, or of the tensor before a pool or Reshape, not their own: "
+        f"{worst} has {used[worst]:.4g}, its own is {own[worst]:.4g} (the largest factor, {factors[worst]:.3g})",
+    )
+
+
+def statistics_for(model: Model, statistics: str | os.PathLike[str] | Statistics) -> tuple[Statistics, str]:
+    """Statistics that belong to a network, and what they are called. StaleError, StatisticsError."""
+    known = statistics if isinstance(statistics, Statistics) else read_statistics(str(statistics))
+    name = "statistics" if isinstance(statistics, Statistics) else Path(str(statistics)).name
+    if known.origin.model != model.sha256:
+        raise StaleError(
+            f"{name} is of another network than {model.path}",
+            remedy="calibrate this model: quantkit calibrate --data … MODEL",
+        )
+    return known, name
+
+
+def refuse_other_preprocess(
+    known: tuple[Statistics, str], model: Model, asked: str | Path | Preprocess | None, *sources: Any
+) -> None:
+    """StaleError where statistics are of images that were prepared in another way than those of `sources` will be.
+
+    known: the statistics, and what they are called. asked: as `choose_spec` takes it. Arrays that were prepared
+    beforehand tell nothing, neither here nor there. PreprocessError where the spec does not fit the model's input.
+    """
+    statistics, name = known
+    if statistics.origin.preprocess is None or len(model.inputs) != 1:
+        return
+    counted = parse_preprocess(statistics.origin.preprocess, name)
+    for source in sources:
+        spec = choose_spec(asked, model, source)
+        if spec.spec == PRESETS["raw"] and not feeds_images(source):
+            continue
+        applied = resolve(spec.spec, model.inputs[0])
+        if applied != counted:
+            raise StaleError(
+                f"{name} is of images prepared by: {counted.describe()}; these would be by: {applied.describe()} "
+                f"({spec.source})",
+                remedy="give the --preprocess that the statistics are of, or calibrate again",
+            )
+
+
+def by_rule(statistics: Statistics, rule: str | Rule, name: str) -> Scales:
+    """Scales that a rule chooses from statistics."""
+    rules = as_rules(rule)
+    if len(rules) != 1:
+        raise UsageError("a Q/DQ model has one rule", remedy="name one, or best, which chooses for every tensor")
+    chosen = rules[0]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = dict(
+            zip(
+                statistics.histograms,
+                pool.map(lambda h: picked(chosen, h), statistics.histograms.values()),
+                strict=True,
+            )
+        )
+    origin = statistics.origin
+    record = {
+        "rule": chosen.name,
+        "data": origin.data,
+        "samples": origin.samples,
+        "histogram": origin.histogram.value,
+        "backend": origin.backend,
+    }
+    each = {tensor: who for tensor, (_, who) in found.items()} if isinstance(chosen, Best) else {}
+    scales = {tensor: scale_of(threshold) for tensor, (threshold, _) in found.items()}
+    return Scales(scales, f"{name} by {chosen.name}", record, each, None, statistics)
+
+
+def picked(rule: Rule, histogram: Any) -> tuple[float, str]:
+    """Threshold, and the name of the rule that gave it."""
+    if isinstance(rule, Best):
+        best, threshold = rule.choice(histogram)
+        return threshold, best.name
+    return rule.threshold(histogram), rule.name
+
+
+def from_table(model: Model, path: Path, min_coverage: float) -> Scales:
+    """The scales of a table as they are. StaleError where its provenance names another model, TableError where it
+    covers too few of the network's tensors."""
+    table = read_table(path)
+    known = read_provenance(provenance_path(path))
+    if known is not None and known.model.sha256 != model.sha256:
+        raise StaleError(
+            f"{path} belongs to another network ({known.model.file or known.model.sha256[:12]}) than {model.path}",
+            remedy="give the table of this network; quantkit table adopt says otherwise",
+        )
+    covered = coverage(table, watched_tensors(model).tensors)
+    if known is not None and known.origin == "qdq":
+        min_coverage = 0.0  # a Q/DQ model has scales for what it quantizes, and for nothing else
+    if covered.share < min_coverage or not covered.matched:
+        missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
+        raise TableError(
+            f"{path} covers {covered.share:.0%} of the float tensors of {model.path}; missing: {missing}",
+            remedy="give the table of this network, or accept it with a lower --min-coverage",
+        )
+    record = {"table": sha256_of(path.read_bytes()), "header": table.header.text}
+    return Scales(table.scales, f"{path.name} verbatim", record, {}, covered)

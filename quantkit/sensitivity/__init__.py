@@ -1,0 +1,1 @@
+"""Sensitivity: which layers and tensors lose accuracy in INT8."""

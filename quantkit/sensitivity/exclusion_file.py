@@ -1,0 +1,67 @@
+"""Exclusion files: the worst layers of a network, one node a line, for `--exclude @FILE` of quantize and build."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantkit._version import __version__
+from quantkit.artifact import check_writable, refuse_existing, write_whole
+from quantkit.errors import OutputError, UsageError
+from quantkit.numerics import told
+from quantkit.sensitivity.result import LayerError, Sensitivity
+
+OPTION = "--exclude-file"
+
+
+def write_exclusions(found: Sensitivity, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """Write the layers that are to stay float (`found.kept`). StaleError where the file is there, OutputError."""
+    target = Path(path)
+    refuse_existing(target, force=force, option=OPTION)
+    check_writable(target, OPTION)
+    write_whole(target, exclusion_text(found).encode(), OPTION)
+    return target
+
+
+def exclusion_text(found: Sensitivity) -> str:
+    """The file: remarks that say how it was made, and a line for each node. OutputError where a name does not fit."""
+    layers = {layer.node: layer for layer in found.layers}
+    lines = [
+        f"# nodes that stay float: the {len(found.kept)} worst of {len(found.ranked)} quantized layers",
+        f"# made by quantkit {__version__} layers, of {Path(found.model).name} with {found.source}",
+        f"# outputs: {told(found.all_db)} with all quantized, {told(found.kept_db)} with these in float, "
+        f"over {found.samples} samples",
+    ]
+    lines += [f"{checked(node)}  # {reason(layers[node])}" for node in found.kept]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def reason(layer: LayerError) -> str:
+    """Why a layer is in the file: `Conv, alone 21.3 dB, 62.0 % of the noise`."""
+    text = f"{layer.operator}, alone {told(layer.alone_db)}, {layer.share:.1%} of the noise"
+    return f"{text}, a better scale would gain {told(layer.misfit_db)}" if layer.misfit else text
+
+
+def checked(node: str) -> str:
+    """A node's name. OutputError where a line cannot hold it."""
+    if "#" in node or node.startswith("@") or node != node.strip() or not node.isprintable():
+        raise OutputError(
+            f"node {node!r} cannot be named in an exclusion file", remedy="exclude it by --exclude, or rename it"
+        )
+    return node
+
+
+def from_files(texts: Sequence[str]) -> tuple[str, ...]:
+    """`@FILE` stands for the lines of a file, `#` begins a remark there. UsageError."""
+    found: list[str] = []
+    for text in texts:
+        if not text.startswith("@"):
+            found.append(text)
+            continue
+        try:
+            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{text[1:]} cannot be read: {error}", remedy="give a text file of names") from None
+        found += [name for line in lines if (name := line.partition("#")[0].strip())]
+    return tuple(found)

@@ -1,0 +1,297 @@
+"""layers: where a quantized network loses, tensor by tensor and layer by layer.
+
+A layer is an operator that reads behind Q/DQ pairs, and its quantization is that of what it reads: activations,
+weights, bias. Each is quantized alone in the float network, and left out of the quantized one; what that does to the
+network's outputs ranks them. A layer whose scales do not fit comes before all others, for it can be mended.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantkit._version import __version__
+from quantkit.data import DataOptions, Feed, open_data
+from quantkit.data.feed import left_out
+from quantkit.data.opening import whole_batches
+from quantkit.data.preprocess_choice import choose_spec
+from quantkit.errors import ModelError, UsageError
+from quantkit.graph import Model, load_model
+from quantkit.graph.node_selection import chosen
+from quantkit.output_noise import Measuring
+from quantkit.preprocess import Preprocess
+from quantkit.qdq.insert import has_qdq, with_qdq
+from quantkit.qdq.partial import Variants
+from quantkit.qdq.placement import Choices, Policy
+from quantkit.quantization.scales import Scales, by_rule, from_table, refuse_other_preprocess, statistics_for
+from quantkit.rewrites.fold_batch_norm import folded
+from quantkit.sensitivity.existing_qdq import compared
+from quantkit.sensitivity.layer_ranking import Ranked, keeping, ranked
+from quantkit.sensitivity.result import Sensitivity, TensorError
+from quantkit.sensitivity.tensor_errors import Activation, estimated, measured, of_weight
+
+if TYPE_CHECKING:
+    from quantkit.rules import Rule
+    from quantkit.statistics import Statistics
+
+SAMPLES = 128
+"""By default: the order of layers is settled by then."""
+CLEAR = 10.0
+"""dB by which a network with nothing quantized is better than with everything, where that is all that was done."""
+FROM_FILE = "of the file"
+PER_CHANNEL = "max|w| per channel"
+
+
+@dataclass(frozen=True, slots=True)
+class LayersOptions:
+    """What is looked at. rule, policy, exclude, include, min_coverage: as for `quantize`, where scales are chosen.
+
+    keep: so many of the worst layers are named to be kept float. keep_db: as many as lift the outputs to that SQNR.
+    """
+
+    rule: str | Rule = "mse"
+    policy: Policy = Policy.TENSORRT
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    min_coverage: float = 0.9
+    keep: int | None = None
+    keep_db: float | None = None
+    data: DataOptions = field(default_factory=lambda: DataOptions(limit=SAMPLES))
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", Policy.named(self.policy))
+        if self.keep is not None and self.keep_db is not None:
+            raise UsageError("keep and keep_db both say how many layers stay float", remedy="give one of the two")
+        if self.keep is not None and self.keep < 1:
+            raise UsageError(f"keep {self.keep} layers", remedy="give at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is looked into. reference: the float network as it was given; variants: of its quantized self.
+
+    scales: where scales were chosen. left: node → why it stays float. rule: what the scales of activations are by.
+    """
+
+    reference: Model
+    variants: Variants
+    source: str
+    left: Mapping[str, str]
+    scales: Scales | None = None
+    rule: str = FROM_FILE
+    notes: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def layers(
+    model: str | os.PathLike[str] | Model,
+    *,
+    statistics: str | os.PathLike[str] | Statistics | None = None,
+    table: str | os.PathLike[str] | None = None,
+    against: str | os.PathLike[str] | Model | None = None,
+    data: Any = None,
+    preprocess: str | Path | Preprocess | None = None,
+    options: LayersOptions | None = None,
+    phase: Callable[[str], None] = lambda _: None,
+) -> Sensitivity:
+    """Where a network loses by quantization, worst first.
+
+    model: the float network. What quantizes it is one of: statistics, with a rule; table, verbatim; against, a Q/DQ
+    model that was made of it, by whatever tool. data, preprocess: as `calibrate` takes them; without them the errors of
+    tensors are estimated from statistics, and layers are not measured. phase: told what is going on.
+
+    ModelError (a Q/DQ model that belongs to another network, outputs that are not float), StaleError, TableError,
+    DataError, UsageError.
+    """
+    started = time.monotonic()
+    options = options or LayersOptions()
+    source = float_network(model)
+    refuse_unmeasurable(statistics, table, against, data, options)
+    known = None if statistics is None else fitting(source, statistics, preprocess, data)
+    subject = compared_with(source, against) if against is not None else chosen_for(source, known, table, options)
+    if data is None:
+        return without_data(subject, started)
+    spec = choose_spec(preprocess, source, data)
+    feed, applied = open_data(data, source.inputs, spec.spec, filling(options.data, source))
+    told = spec.with_applied(applied)
+    phase("tensors")
+    tensors = tensor_errors(subject, feed, options)
+    measuring = Measuring(subject.reference, feed, options.threads)
+    found = ranked(measuring, subject.variants, tensors, subject.left, phase)
+    kept, kept_db = kept_of(measuring, subject.variants, found, options, phase)
+    identity = feed.identity()
+    warnings = (*([told.warning] if told.warning else []), *left_out(feed.unreadable))
+    notes = (*subject.notes, *remarks(found), *warnings, *feed.notes)
+    record = {
+        **subject.record,
+        "data": identity.content if identity else "",
+        "preprocess": told.document,
+        "samples": measuring.samples,
+    }
+    return Sensitivity(
+        model=str(source.path),
+        source=subject.source,
+        all_db=found.all_db,
+        layers=found.layers,
+        tensors=in_order(tensors.values()),
+        samples=measuring.samples,
+        notes=notes,
+        provenance=record,
+        seconds=time.monotonic() - started,
+        kept=kept,
+        kept_db=kept_db,
+        warnings=warnings,
+    )
+
+
+def float_network(model: str | os.PathLike[str] | Model) -> Model:
+    """The network that is looked into. ModelError where it is not float."""
+    source = model if isinstance(model, Model) else load_model(model)
+    if has_qdq(source):
+        raise ModelError(
+            f"{source.path} has Q/DQ already",
+            remedy=f"give the float model that it was made of: quantkit layers FLOAT.onnx --against {source.path}",
+        )
+    return source
+
+
+def filling(options: DataOptions, source: Model) -> DataOptions:
+    """At most so many samples, in whole batches where the network is fixed to some."""
+    limit = options.limit
+    return options if limit is None else replace(options, limit=whole_batches(limit, source.inputs))
+
+
+def refuse_unmeasurable(statistics: Any, table: Any, against: Any, data: Any, options: LayersOptions) -> None:
+    """UsageError where the call lacks something, or holds two answers to one question."""
+    given = [
+        name for name, it in (("statistics", statistics), ("table", table), ("against", against)) if it is not None
+    ]
+    if len(given) != 1:
+        raise UsageError(
+            f"{' and '.join(given) if given else 'nothing'} says how the network is quantized",
+            remedy="give statistics, a table, or a Q/DQ model with --against: one of them",
+        )
+    if against is not None and (options.exclude or options.include):
+        raise UsageError("a Q/DQ model says itself what is quantized", remedy="leave --exclude and --include out")
+    if data is None and statistics is None:
+        raise UsageError(
+            f"the errors of a network {'of a table' if table is not None else 'with Q/DQ'} are measured on data",
+            remedy="give --data; without data, statistics (--stats) give estimates",
+        )
+    if data is None and (options.keep is not None or options.keep_db is not None):
+        raise UsageError("without data layers are not ranked, and none can be kept", remedy="give --data")
+
+
+def fitting(
+    source: Model,
+    statistics: str | os.PathLike[str] | Statistics,
+    preprocess: str | Path | Preprocess | None,
+    data: Any,
+) -> tuple[Statistics, str]:
+    """The statistics, and what they are called. StaleError where they are of another network, or of images that were
+    prepared in another way than the data will be."""
+    known = statistics_for(source, statistics)
+    if data is not None:
+        refuse_other_preprocess(known, source, preprocess, data)
+    return known
+
+
+def chosen_for(
+    source: Model,
+    statistics: tuple[Statistics, str] | None,
+    table: str | os.PathLike[str] | None,
+    options: LayersOptions,
+) -> Subject:
+    """A network that is quantized here as `quantize` does it, without repairs. statistics: and what they are called."""
+    if statistics is not None:
+        scales = by_rule(statistics[0], options.rule, statistics[1])
+    else:
+        assert table is not None
+        scales = from_table(source, Path(table), options.min_coverage)
+    network = replace(source, proto=folded(source).proto)
+    choices = Choices(
+        options.policy, chosen(options.exclude, network, "--exclude"), chosen(options.include, network, "--include")
+    )
+    made = with_qdq(network, scales.scales, choices)
+    rule = str(scales.record.get("rule", "the table"))
+    record = {"quantkit": __version__, "model": source.sha256, "scales": dict(scales.record)}
+    variants = Variants(replace(network, proto=made.proto, sha256=""))
+    return Subject(source, variants, scales.source, made.left, scales, rule, (), record)
+
+
+def compared_with(source: Model, against: str | os.PathLike[str] | Model) -> Subject:
+    """A Q/DQ model beside the float one that it was made of."""
+    quantized = against if isinstance(against, Model) else load_model(against)
+    beside = compared(source, quantized)
+    record = {"quantkit": __version__, "model": source.sha256, "against": quantized.sha256}
+    return Subject(source, beside.variants, quantized.path.name, {}, None, FROM_FILE, beside.notes, record)
+
+
+def without_data(subject: Subject, started: float) -> Sensitivity:
+    """What statistics alone tell: the errors of tensors."""
+    scales, variants = subject.scales, subject.variants
+    assert scales is not None
+    assert scales.statistics is not None
+    histograms = scales.statistics.histograms
+    found = [estimated(tensor, histograms[tensor.name]) for tensor in activations(subject) if tensor.name in histograms]
+    found += [of_weight(weight, PER_CHANNEL) for weight in variants.weights()]
+    note = "no data: errors of activations are estimated from histograms, layers are not measured"
+    return Sensitivity(
+        model=str(subject.reference.path),
+        source=subject.source,
+        all_db=float("nan"),
+        layers=(),
+        tensors=in_order(found),
+        samples=0,
+        notes=(*subject.notes, note),
+        provenance=subject.record,
+        seconds=time.monotonic() - started,
+    )
+
+
+def activations(subject: Subject) -> list[Activation]:
+    """The quantized activations."""
+    makers = subject.variants.makers()
+    rules = subject.scales.rules if subject.scales else {}
+    return [
+        Activation(name, makers.get(name, ""), grid, rules.get(name, subject.rule))
+        for name, grid in subject.variants.scales.items()
+    ]
+
+
+def tensor_errors(subject: Subject, feed: Feed, options: LayersOptions) -> dict[tuple[str, str], TensorError]:
+    """(tensor, node) → error, of activations on the data and of weights."""
+    threads = options.threads or min(8, os.cpu_count() or 1)
+    found = measured(subject.variants, activations(subject), feed, threads)
+    rule = PER_CHANNEL if subject.scales else FROM_FILE
+    weights = [of_weight(weight, rule) for weight in subject.variants.weights()]
+    return {(e.name, e.node): e for e in (*found.values(), *weights)}
+
+
+def in_order(tensors: Iterable[TensorError]) -> tuple[TensorError, ...]:
+    """Worst first: those whose scale does not fit, then by SQNR."""
+    return tuple(sorted(tensors, key=lambda error: (not error.misfit, error.sqnr_db)))
+
+
+def remarks(found: Ranked) -> Iterable[str]:
+    """What limits the figures."""
+    if found.none_db < found.all_db + CLEAR:
+        yield (
+            f"with no layer quantized the outputs are at {found.none_db:.1f} dB of the float network: the file was "
+            "changed in other ways too, and layers that do less than that are not told apart"
+        )
+
+
+def kept_of(
+    measuring: Measuring, variants: Variants, found: Ranked, options: LayersOptions, phase: Callable[[str], None]
+) -> tuple[tuple[str, ...], float]:
+    """The layers to be kept float, and the SQNR of the outputs then."""
+    if options.keep is None and options.keep_db is None:
+        return (), float("nan")
+    phase("layers to keep")
+    return keeping(measuring, variants, found, options.keep, options.keep_db)

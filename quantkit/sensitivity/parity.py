@@ -1,0 +1,162 @@
+"""A Q/DQ model on onnxruntime and as TensorRT engines, tensor by tensor: calibration error or kernel error?
+
+onnxruntime computes Q and DQ as they stand in the file, and everything else in float32. Two engines are built of the
+same model, without FP16 and TF32. One shows its tensors: where both agree, what is lost is lost in the file, by its
+scales and weights; where they part, the engine computes something else from there on. But a tensor that is shown is not
+fused away, and a kernel that errs in a fusion hides. So the outputs of a second engine are compared, which shows
+nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.data import DataOptions, open_data
+from quantkit.data.opening import whole_batches
+from quantkit.data.preprocess_choice import choose_spec
+from quantkit.errors import DataError, ModelError
+from quantkit.graph import Model, load_model, write_model
+from quantkit.numerics import decibels, told
+from quantkit.output_noise import Sums
+from quantkit.preprocess import Preprocess
+from quantkit.qdq.insert import has_qdq
+from quantkit.qdq.tensors_as_outputs import showing, shown_tensors
+from quantkit.values import Array, Batch
+from quantkit.view import Block, Remarks, Shown, Table
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.backends.tensorrt.options import BuildOptions
+
+PART = 20.0
+"""dB. Rounding of sums moves single values by a step, and these add up on their way: benchmarks/results/parity.json has
+no tensor below 30 dB. Below this the engine computes something else."""
+SAMPLES = 32
+"""One batch tells it."""
+LEVEL = 1
+"""Optimization level of the builder, for a quick build: what is timed is another engine's business."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorParity:
+    """A tensor of the engine against onnxruntime's, as SQNR in dB."""
+
+    name: str
+    sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parity(Shown):
+    """tensors: in graph order, of the engine that shows them. outputs: of the engine that shows nothing else.
+    parts: the first tensor where an engine and onnxruntime part, empty where they agree."""
+
+    tensors: tuple[TensorParity, ...]
+    outputs: tuple[TensorParity, ...]
+    parts: str
+    verdict: str
+    notes: tuple[str, ...]
+
+    def _view_(self) -> Sequence[Block]:
+        whole = {output.name: told(output.sqnr_db) for output in self.outputs}
+        rows = [(tensor.name, told(tensor.sqnr_db), whole.get(tensor.name, "")) for tensor in self.tensors]
+        return self.verdict, Table(("tensor", "engine that shows it", "fused engine"), rows), Remarks(self.notes)
+
+
+def parity(
+    model: str | os.PathLike[str] | Model,
+    data: Any,
+    preprocess: str | Path | Preprocess | None = None,
+    *,
+    device: int = 0,
+    phase: Callable[[str], None] = lambda _: None,
+) -> Parity:
+    """Compare on the first batch of the data. Needs a GPU with TensorRT; builds two engines.
+
+    ModelError where there is no Q/DQ; what `build` raises; BackendError without TensorRT, DataError.
+    """
+    from quantkit.backends.tensorrt.options import BuildOptions
+
+    source = model if isinstance(model, Model) else load_model(model)
+    if not has_qdq(source):
+        raise ModelError(
+            f"{source.path} has no QuantizeLinear and no DequantizeLinear: its engine would compute in float",
+            remedy="give a Q/DQ model, for example of quantkit quantize",
+        )
+    spec = choose_spec(preprocess, source, data).spec
+    feed, _ = open_data(data, source.inputs, spec, DataOptions(limit=whole_batches(SAMPLES, source.inputs)))
+    first = next(feed.portions(), None)
+    if first is None:
+        raise DataError("the data yields no samples", remedy="give at least one readable sample")
+    tensors = shown_tensors(source)
+    phase("onnxruntime")
+    exact = dict(OnnxRuntimeSession(source, tensors).runner()(first.batch))
+    phase("building an engine that shows its tensors")
+    options = BuildOptions(fp16=False, tf32=False, device=device)
+    with engine_of(source, showing(source, tensors), first.batch, options) as engine:
+        found = next(iter(engine.run([first.batch])))
+    hidden = [name for name in tensors if name not in found]
+    phase("building an engine that shows its outputs alone")
+    with engine_of(source, source.proto, first.batch, options) as engine:
+        fused = next(iter(engine.run([first.batch])))
+    return judged(figures(tensors, exact, found), figures(source.outputs, exact, fused), hidden)
+
+
+@contextmanager
+def engine_of(source: Model, proto: onnx.ModelProto, batch: Batch, options: BuildOptions) -> Iterator[Any]:
+    """An engine of a network for a batch, built in a folder that goes with it. The weights are those of the source."""
+    from quantkit.backends.tensorrt.engine import Engine
+    from quantkit.engines.build import build
+
+    with TemporaryDirectory(prefix="quantkit-") as folder:
+        path = Path(folder) / source.path.name
+        write_model(proto, source.folder, path)
+        chosen = replace(options, level=LEVEL, shapes=shapes_of(source, batch), timing_cache=False)
+        built = build(path, options=chosen, output=path.with_suffix(".engine"))
+        with Engine.load(built.path, options.device) as engine:
+            yield engine
+
+
+def shapes_of(source: Model, batch: Batch) -> tuple[str, ...]:
+    """The shapes of a batch, for the inputs that are dynamic."""
+    dynamic = [i.name for i in source.inputs if not all(isinstance(size, int) for size in i.shape)]
+    return tuple(f"{name}={'x'.join(map(str, batch[name].shape))}" for name in dynamic)
+
+
+def figures(names: Sequence[str], exact: Mapping[str, Array], found: Mapping[str, Array]) -> tuple[TensorParity, ...]:
+    """SQNR of those tensors that both have."""
+    return tuple(
+        TensorParity(name, sqnr(exact[name], found[name])) for name in names if name in exact and name in found
+    )
+
+
+def judged(tensors: Sequence[TensorParity], outputs: Sequence[TensorParity], hidden: Sequence[str]) -> Parity:
+    """What the figures say. hidden: tensors that the engine does not show."""
+    notes = (f"{len(hidden)} tensors are not shown by the engine, for example {hidden[0]}",) if hidden else ()
+    for found, where in ((tensors, ""), (outputs, " where its tensors are fused, and agree where they are shown")):
+        parting = next((tensor for tensor in found if tensor.sqnr_db < PART), None)
+        if parting is not None:
+            at = f"{parting.name} ({told(parting.sqnr_db)})"
+            verdict = f"kernel error: engine and onnxruntime part at {at}{where}"
+            return Parity(tuple(tensors), tuple(outputs), parting.name, verdict, notes)
+    ends = ", ".join(f"{output.name} {told(output.sqnr_db)}" for output in outputs)
+    verdict = f"calibration error: the engine computes what the model says (outputs: {ends})"
+    return Parity(tuple(tensors), tuple(outputs), "", verdict, notes)
+
+
+def sqnr(exact: Array, other: Array) -> float:
+    """SQNR of a tensor in dB; −inf where the shapes differ."""
+    if exact.shape != other.shape:
+        return -np.inf
+    sums = Sums()
+    sums.add("", exact, other)
+    return decibels(sums.ratio([""]))

@@ -1,0 +1,200 @@
+"""Quantization error of single tensors: from the values that go by, or estimated from histograms without data.
+
+    activations, with data        every value of the float network's tensors
+    activations, statistics only  the histogram: values spread evenly within each bin, as rule `mse` takes them
+    weights                       every value, with the scales of their channels
+
+Beside each error stands that of the best scale of the same kind: a large difference says that the scale does not fit
+its tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.numerics import LEVELS, decibels, share
+from quantkit.qdq.pairs import Grid
+from quantkit.qdq.partial import QuantizedWeight, Variants, limits, on_grid
+from quantkit.rules import Mse, mean_square, places_in, squared_error
+from quantkit.sensitivity.result import TensorError
+
+if TYPE_CHECKING:
+    from quantkit.data import Feed
+    from quantkit.histogram import Histogram
+    from quantkit.values import Array
+
+FACTORS = tuple(2.0**k for k in range(-3, 4))
+"""By which scales are tried, the one that is there among them."""
+FINE = 16
+"""Parts of a step that values are counted in for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A quantized activation: name, the node that makes it, its grid, and the rule that its scale is by."""
+
+    name: str
+    node: str
+    grid: Grid
+    rule: str
+
+
+def estimated(tensor: Activation, histogram: Histogram) -> TensorError:
+    """The error of an activation from its histogram."""
+    assert tensor.grid.scale is not None
+    scale = float(tensor.grid.scale.max())
+    places, counts = places_in(histogram), histogram.counts
+    step = scale if scale > 0 else math.inf
+    used = np.unique(np.minimum(np.rint(places[counts > 0] / step), LEVELS))
+    sides = [np.rint(max(end, 0.0) / step) for end in (histogram.maximum, -histogram.minimum)]
+    levels = int((used == 0).sum()) + sum(int(((used > 0) & (used <= side)).sum()) for side in sides)
+    signal, error = mean_square(histogram), squared_error(histogram, scale * LEVELS)
+    best = min(error, squared_error(histogram, Mse().threshold(histogram)))
+    return TensorError(
+        name=tensor.name,
+        node=tensor.node,
+        weight=False,
+        scale=scale,
+        rule=tensor.rule,
+        sqnr_db=decibels(share(error, signal)),
+        clipped=float((places > scale * LEVELS).mean(axis=1) @ counts) / max(histogram.elements, 1),
+        levels=levels,
+        best_db=decibels(share(best, signal)),
+        estimated=True,
+    )
+
+
+class Measured:
+    """The error of one activation on its way, batch by batch."""
+
+    def __init__(self, tensor: Activation) -> None:
+        self._tensor = tensor
+        low, high = limits(tensor.grid.type)
+        self._used = np.zeros(high - low + 1, bool)
+        self._signal = self._noise = 0.0
+        self._clipped = self._elements = 0
+        self._reach = FINE * (high - low + 1) * 4
+        self._counts = np.zeros(2 * self._reach + 1, np.int64)
+
+    def add(self, values: Array) -> None:
+        """Count the values of a batch."""
+        grid, wide = self._tensor.grid, values.astype(np.float32, copy=False)
+        assert grid.scale is not None
+        assert grid.zero is not None
+        found = on_grid(wide, grid)
+        self._signal += energy(wide)
+        self._noise += energy(wide - found)
+        self._elements += wide.size
+        self._clipped += clipped(wide, grid)
+        low, _ = limits(grid.type)
+        codes = np.rint(found / along(grid.scale, grid, found.ndim)) + along(grid.zero, grid, found.ndim) - low
+        self._used |= np.bincount(codes.astype(np.int64).reshape(-1), minlength=len(self._used)).astype(bool)
+        parts = np.rint(wide * (FINE / along(grid.scale, grid, wide.ndim)))
+        parts = np.clip(parts, -self._reach, self._reach).astype(np.int64) + self._reach
+        self._counts += np.bincount(parts.reshape(-1), minlength=len(self._counts))
+
+    def found(self) -> TensorError:
+        """The error of all that was counted."""
+        tensor = self._tensor
+        assert tensor.grid.scale is not None
+        ratio = share(self._noise, self._signal)
+        return TensorError(
+            name=tensor.name,
+            node=tensor.node,
+            weight=False,
+            scale=float(tensor.grid.scale.max()),
+            rule=tensor.rule,
+            sqnr_db=decibels(ratio),
+            clipped=self._clipped / max(self._elements, 1),
+            levels=int(self._used.sum()),
+            best_db=decibels(ratio * self._best()),
+        )
+
+    def _best(self) -> float:
+        """The noise with the best of the tried scales over that with the one that is there, in parts of a step."""
+        grid = self._tensor.grid
+        assert grid.zero is not None
+        low, high = limits(grid.type)
+        zero = float(np.median(grid.zero))
+        places = np.arange(-self._reach, self._reach + 1) / FINE
+        noises = []
+        for factor in FACTORS:
+            codes = np.clip(np.rint(places / factor), low - zero, high - zero)
+            noises.append(float(np.square(places - codes * factor) @ self._counts))
+        own = noises[FACTORS.index(1.0)]
+        return min(noises) / own if own else 1.0
+
+
+def measured(variants: Variants, tensors: Iterable[Activation], feed: Feed, threads: int) -> dict[str, TensorError]:
+    """The errors of activations, of the float network's values on all samples; of those that onnxruntime shows."""
+    found = {variants.value_of(tensor.name): Measured(tensor) for tensor in tensors}
+    plain = variants.quantizing((), also=tuple(found))
+    inputs = {i.name for i in plain.inputs}
+    run = OnnxRuntimeSession(plain, [name for name in found if name not in inputs], threads=threads).runner()
+    seen: set[str] = set()
+    for portion in feed.portions():
+        for name, values in {**portion.batch, **run(portion.batch)}.items():
+            if name in found:
+                found[name].add(values)
+                seen.add(name)
+    errors = [tensor.found() for name, tensor in found.items() if name in seen]
+    return {error.name: error for error in errors}
+
+
+def of_weight(weight: QuantizedWeight, rule: str) -> TensorError:
+    """The error of a weight, exactly. The best scales are max|w|/127 of each of its channels."""
+    grid = weight.grid
+    assert grid.scale is not None
+    values = weight.values.astype(np.float32, copy=False)
+    axis = grid.axis % values.ndim if grid.scale.size > 1 else None
+    others = None if axis is None else tuple(d for d in range(values.ndim) if d != axis)
+    amax = np.abs(values).max(axis=others, initial=0.0)
+    scale = np.maximum(np.asarray(amax / np.float32(LEVELS), np.float32), np.finfo(np.float32).tiny)
+    ideal = replace(grid, type="int8", scale=scale, zero=np.zeros(scale.shape, np.int64), axis=axis or 0)
+    signal, noise = energy(values), energy(values - weight.quantized)
+    best = min(noise, energy(values - on_grid(values, ideal)))
+    codes = np.rint(weight.quantized / along(grid.scale, grid, values.ndim))
+    return TensorError(
+        name=weight.name,
+        node=weight.node,
+        weight=True,
+        scale=float(grid.scale.max()),
+        rule=rule,
+        sqnr_db=decibels(share(noise, signal)),
+        clipped=clipped(values, grid) / max(values.size, 1),
+        levels=int(np.unique(codes).size),
+        best_db=decibels(share(best, signal)),
+    )
+
+
+def clipped(values: Array, grid: Grid) -> int:
+    """How many values lie outside the grid: beyond ±127·scale where that is symmetric."""
+    assert grid.scale is not None
+    assert grid.zero is not None
+    low, high = limits(grid.type)
+    scale, zero = along(grid.scale, grid, values.ndim), along(grid.zero, grid, values.ndim)
+    middle = (low + high + 1) // 2
+    least = np.where(zero == middle, low + 1, low)
+    outside = (values < (least - zero) * scale) | (values > (high - zero) * scale)
+    return int(np.count_nonzero(outside))
+
+
+def along(values: Array, grid: Grid, rank: int) -> Array:
+    """One value, or one per channel, shaped so that it meets its channel; float32."""
+    flat = np.asarray(values, np.float32)
+    if flat.size == 1:
+        return flat.reshape(())
+    shape = [1] * rank
+    shape[grid.axis] = -1
+    return flat.reshape(shape)
+
+
+def energy(values: Array) -> float:
+    """Σ x²."""
+    return float(np.square(values, dtype=np.float64).sum())

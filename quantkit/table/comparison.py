@@ -1,0 +1,94 @@
+"""Two tables side by side, and a table beside the tensors of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quantkit.table.table import CalibrationTable
+from quantkit.view import Block, Shown, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Difference(Shown):
+    """How table `b` differs from `a`. `ratios`: b/a of the scales of tensors in both, worst first; inf where a is 0."""
+
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    ratios: dict[str, float]
+    headers: tuple[str, str]
+
+    @property
+    def equal(self) -> bool:
+        """Whether both give every tensor the same scale."""
+        return not self.only_a and not self.only_b and all(r == 1.0 for r in self.ratios.values())
+
+    @property
+    def worst(self) -> float:
+        """The largest relative deviation |b/a − 1|; 0 without common tensors."""
+        return max((abs(r - 1.0) for r in self.ratios.values()), default=0.0)
+
+    def _view_(self) -> Sequence[Block]:
+        other = [(name, f"{ratio:.4g}") for name, ratio in self.ratios.items() if ratio != 1.0]
+        lone = [(name, "only in the first") for name in self.only_a]
+        lone += [(name, "only in the second") for name in self.only_b]
+        return (
+            f"{self.headers[0]} and {self.headers[1]}: {len(self.ratios)} tensors in both, "
+            f"{len(other)} with another scale",
+            Table(("tensor", "second/first"), other),
+            Table(("tensor", "where"), lone, frozenset({0, 1})),
+        )
+
+
+def diff(a: CalibrationTable, b: CalibrationTable) -> Difference:
+    """Compare two tables by tensor name."""
+    ratios = {name: ratio(a.scales[name], b.scales[name]) for name in a.scales if name in b.scales}
+    return Difference(
+        tuple(n for n in a.scales if n not in b.scales),
+        tuple(n for n in b.scales if n not in a.scales),
+        dict(sorted(ratios.items(), key=lambda item: -abs(item[1] - 1.0))),
+        (a.header.text, b.header.text),
+    )
+
+
+def ratio(a: float, b: float) -> float:
+    """b/a; 1 where both are 0."""
+    if a == b:
+        return 1.0
+    return b / a if a else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage(Shown):
+    """Which of the network's tensors a table covers. `extra` names are in the table only; TensorRT ignores them."""
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Matched tensors of the network, 0 … 1."""
+        total = len(self.matched) + len(self.missing)
+        return len(self.matched) / total if total else 0.0
+
+    def _view_(self) -> Sequence[Block]:
+        rows = [(name, "missing in the table") for name in self.missing]
+        rows += [(name, "not in the network") for name in self.extra]
+        return (
+            f"{len(self.matched)} of {len(self.matched) + len(self.missing)} tensors of the network have a scale",
+            Table(("tensor", "what"), rows, frozenset({0, 1})),
+        )
+
+
+def coverage(table: CalibrationTable, tensors: Sequence[str]) -> Coverage:
+    """Compare a table with the tensors that a network wants scales for."""
+    wanted = set(tensors)
+    return Coverage(
+        tuple(t for t in tensors if t in table.scales),
+        tuple(t for t in tensors if t not in table.scales),
+        tuple(n for n in table.scales if n not in wanted),
+    )
+
+
+MIN_COVERAGE = 0.9

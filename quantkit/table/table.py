@@ -1,0 +1,96 @@
+"""The calibration table as a value: a header and the scale of every tensor."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from quantkit.errors import TableError
+from quantkit.numerics import LEVELS, float32
+from quantkit.tensorrt_version import number_text
+from quantkit.view import Block, Shown, Table
+
+
+class Algorithm(str, Enum):
+    """The calibrator that a table is for, by TensorRT's name."""
+
+    ENTROPY_2 = "EntropyCalibration2"
+    MIN_MAX = "MinMaxCalibration"
+    ENTROPY = "EntropyCalibration"
+    LEGACY = "LegacyCalibration"
+
+    @property
+    def shares_pools(self) -> bool:
+        """Whether TensorRT gives a pool's output the scale of its input (measured with TensorRT 8.6)."""
+        return self in (Algorithm.ENTROPY_2, Algorithm.MIN_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first line of a table.
+
+    `TRT-8601-EntropyCalibration2`: version number and algorithm; TensorRT ignores a table whose header is not its own.
+    `0 3ff0000000000000 3fefff2e48e8a71e`: the Legacy calibrator's cutoff and quantile, as hexadecimal doubles; in
+    tables before TensorRT 5 the three stand without spaces (`spaced` is False).
+    """
+
+    algorithm: Algorithm
+    version: int | None = None
+    cutoff: float = 1.0
+    quantile: float = 0.9999
+    spaced: bool = True
+
+    @property
+    def text(self) -> str:
+        """As it stands in the file."""
+        if self.algorithm is not Algorithm.LEGACY:
+            return f"TRT-{self.version}-{self.algorithm.value}"
+        words = ["0", struct.pack(">d", self.cutoff).hex(), struct.pack(">d", self.quantile).hex()]
+        return (" " if self.spaced else "").join(words)
+
+    @property
+    def version_text(self) -> str:
+        """For example `8.6.1`; `any` for the Legacy calibrator, whose header carries no version."""
+        if self.version is None:
+            return "any"
+        return number_text(self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationTable(Shown):
+    """Tensor name → scale (a float32 value, as a float); the largest value that is kept is 127·scale.
+
+    `lines` keeps the lines of a file that was read, those that stand twice included; `newline` its line ends.
+    """
+
+    header: Header
+    scales: Mapping[str, float]
+    lines: tuple[str, ...] = field(default=())
+    newline: str = "\n"
+
+    def __post_init__(self) -> None:
+        for name, scale in self.scales.items():
+            if "\n" in name or "\r" in name or not name:
+                raise TableError(
+                    f"tensor name {name!r} cannot stand in a calibration table",
+                    remedy="rename the tensor",
+                )
+            if not 0.0 <= float32(scale) < float("inf"):
+                raise TableError(f"tensor {name!r} has scale {scale}", remedy="calibrate again")
+
+    def __len__(self) -> int:
+        return len(self.scales)
+
+    def amax(self, name: str) -> float:
+        """The largest |x| that the scale of `name` can represent."""
+        return self.scales[name] * LEVELS
+
+    def with_header(self, header: Header) -> CalibrationTable:
+        """The same scales under another header."""
+        return CalibrationTable(header, self.scales, self.lines, self.newline)
+
+    def _view_(self) -> Sequence[Block]:
+        rows = [(name, f"{scale:.4g}", f"{scale * LEVELS:.4g}") for name, scale in self.scales.items()]
+        return f"{self.header.text}: {len(self)} tensors", Table(("tensor", "scale", "amax"), rows)

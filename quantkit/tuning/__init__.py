@@ -1,0 +1,1 @@
+"""Tuning: the cheapest INT8 configuration inside an accuracy budget."""

@@ -1,0 +1,180 @@
+"""Ways to quantize a network, made as `quantize` makes them, and measured by a proxy: the noise of the outputs on a few
+calibration samples, which costs no evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from quantkit.data import DataOptions, open_data
+from quantkit.data.opening import whole_batches
+from quantkit.graph import Model
+from quantkit.graph.node_selection import node_names
+from quantkit.histogram import Histogram
+from quantkit.output_noise import Candidate, Measuring
+from quantkit.preprocess import Preprocess
+from quantkit.qdq.insertion import WeightForm
+from quantkit.qdq.partial import QuantizedLayer, Variants
+from quantkit.quantization.quantize import Quantization, QuantizeOptions, quantize
+from quantkit.quantization.repair import FROM_STATISTICS
+from quantkit.rewrites.fold_batch_norm import folded
+from quantkit.rules import Best, Rule, parse_rule
+from quantkit.sensitivity.layer_ranking import quantizing, ranked
+from quantkit.sensitivity.result import LayerError
+from quantkit.statistics import Statistics
+from quantkit.tuning.result import Ranked, Recipe
+
+SAMPLES = 64
+"""Of the calibration data, for the proxy: the order of rules and of the worst layers is settled by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A network and what it is quantized from. data: the calibration data; options: what every recipe has in common."""
+
+    model: Model
+    statistics: Statistics
+    data: Any
+    preprocess: Preprocess
+    data_options: DataOptions
+    options: QuantizeOptions
+
+
+class Remembered:
+    """A rule that searches each histogram once, however often a network is quantized by it."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.name = rule.name
+        self._rule = rule
+        self._known: dict[int, tuple[Histogram, float]] = {}
+
+    def threshold(self, histogram: Histogram) -> float:
+        """The rule's threshold."""
+        if id(histogram) not in self._known:  # what is known holds the histogram, so that its id stays its own
+            self._known[id(histogram)] = histogram, self._rule.threshold(histogram)
+        return self._known[id(histogram)][1]
+
+
+class RememberedBest(Best):
+    """`best` that searches each histogram once; it still tells which rule a tensor got."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        object.__setattr__(self, "_known", {})  # its base is frozen, and has no place for what is remembered
+
+    def choice(self, histogram: Histogram) -> tuple[Rule, float]:
+        """The chosen rule, the first of equals, and its threshold."""
+        known: dict[int, tuple[Histogram, tuple[Rule, float]]] = self._known  # type: ignore[attr-defined]
+        if id(histogram) not in known:
+            known[id(histogram)] = histogram, super().choice(histogram)
+        return known[id(histogram)][1]
+
+
+def remembered(name: str) -> Rule:
+    """The rule of that name, searching each histogram once. UsageError."""
+    rule = parse_rule(name)
+    return RememberedBest() if isinstance(rule, Best) else Remembered(rule)
+
+
+class Maker:
+    """Makes what recipes say; the recipes of the last few stay in memory."""
+
+    def __init__(self, source: Source, phase: Any = lambda _: None) -> None:
+        self.source, self._phase = source, phase
+        limited = replace(source.data_options, limit=whole_batches(SAMPLES, source.model.inputs))
+        feed, _ = open_data(source.data, source.model.inputs, source.preprocess, limited)
+        self._measuring = Measuring(source.model, feed)
+        self._made: dict[tuple[Recipe, WeightForm | None], Quantization] = {}
+        self._names = node_names(replace(source.model, proto=folded(source.model).proto))
+        self._rules: dict[str, Rule] = {}
+        self._every: dict[str, int] | None = None
+        self.proxies: dict[Recipe, float] = {}
+
+    @property
+    def samples(self) -> int:
+        """Samples that the proxy is of."""
+        return self._measuring.samples
+
+    def quantization(self, recipe: Recipe, form: WeightForm | None = None) -> Quantization:
+        """The quantized network, as `quantize` makes it from the same statistics and data."""
+        if (recipe, form) not in self._made:
+            source = self.source
+            options = replace(
+                source.options,
+                rule=self._rule(recipe.rule),
+                repairs=recipe.repairs,
+                exclude=(*source.options.exclude, *recipe.kept),
+                weights=form or source.options.weights,
+                data=source.data_options,
+            )
+            runs = any(name not in FROM_STATISTICS for name in recipe.repairs)
+            given = {"data": source.data, "preprocess": source.preprocess} if runs else {}
+            self._phase(f"making {recipe.text()}")
+            while len(self._made) >= 4:
+                self._made.pop(next(iter(self._made)))
+            self._made[recipe, form] = quantize(
+                source.model, statistics=source.statistics, options=options, phase=self._phase, **given
+            )
+        return self._made[recipe, form]
+
+    def model(self, recipe: Recipe, form: WeightForm | None = None) -> Model:
+        """The same as a model in memory."""
+        return replace(self.source.model, proto=self.quantization(recipe, form).proto, sha256="")
+
+    def measured(self, recipes: Sequence[Recipe]) -> Mapping[Recipe, float]:
+        """Recipe → SQNR of the outputs in dB."""
+        new = [recipe for recipe in recipes if recipe not in self.proxies]
+        for recipe in new:  # one after the other: each is a network in memory
+            model = self.model(recipe)
+            self._phase(f"noise of {recipe.text()}")
+            self.proxies[recipe] = self._noise_of(model)
+        return {recipe: self.proxies[recipe] for recipe in recipes}
+
+    def _rule(self, name: str) -> Rule:
+        """The same rule for every recipe that names it."""
+        if name not in self._rules:
+            self._rules[name] = remembered(name)
+        return self._rules[name]
+
+    def _noise_of(self, model: Model) -> float:
+        """SQNR of the outputs in dB."""
+        return self._measuring.noise({"": Candidate(lambda: model)})[""].db
+
+    def layers(self, recipe: Recipe) -> tuple[QuantizedLayer, ...]:
+        """The layers that a recipe quantizes; repairs do not change which they are."""
+        return Variants(self.model(replace(recipe, repairs=()))).layers
+
+    def weights_in_float(self, recipe: Recipe) -> float:
+        """Share of the weights of the layers that stay float because they are kept or excluded."""
+        excluded = self.source.options.exclude
+        if not recipe.kept and not excluded:
+            return 0.0
+        if self._every is None:
+            options = replace(self.source.options, exclude=())
+            plain = quantize(self.source.model, statistics=self.source.statistics, options=replace(options, repairs=()))
+            variants = Variants(replace(self.source.model, proto=plain.proto, sha256=""))
+            self._every = {layer.node: layer.parameters for layer in variants.layers}
+        every = self._every
+        still = {layer.node for layer in self.layers(recipe)}
+        total = sum(every.values())
+        return sum(count for node, count in every.items() if node not in still) / total if total else 0.0
+
+    def ranking(self, recipe: Recipe, most: int) -> tuple[tuple[LayerError, ...], str, Ranked]:
+        """The layers that can be named, worst first; by what: by their noise alone or by what leaving them out gains,
+        whichever leaves less noise when the first `most` of them are float; and on what: before weights are rounded."""
+        before_rounding = replace(recipe, repairs=tuple(name for name in recipe.repairs if name != "round"))
+        variants = Variants(self.model(before_rounding, WeightForm.FLOAT))
+        found = ranked(self._measuring, variants, {}, {}, self._phase)
+        named = [layer for layer in found.layers if layer.node in self._names]
+        by_gain = sorted(named, key=lambda layer: -layer.gain_db if math.isfinite(layer.gain_db) else -math.inf)
+        orders = {"noise alone": named, "gain when left out": by_gain}
+        every = [layer.node for layer in variants.layers]
+        candidates = {
+            name: quantizing(variants, [n for n in every if n not in {layer.node for layer in order[:most]}])
+            for name, order in orders.items()
+        }
+        noise = self._measuring.noise(candidates)
+        best = min(orders, key=lambda name: noise[name].outputs)
+        return tuple(orders[best]), best, Ranked(before_rounding, found.all_db, self.samples)

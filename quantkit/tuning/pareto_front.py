@@ -1,0 +1,159 @@
+"""Accuracy × latency on a GPU: engines of every precision beside the tuned one, the fastest that holds the budget.
+
+FP32 and FP16 come from the float network, INT8 from the Q/DQ networks, untuned and tuned. Each engine is timed alone,
+and judged on the held-out part. Without a GPU nothing is timed, and it is said that the share of weights in float
+stands for the cost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Protocol
+
+from quantkit.engines.bench import BenchOptions, bench, why_no_gpu
+from quantkit.engines.bench_result import FASTER, ORDER, Bench
+from quantkit.errors import QuantkitError
+from quantkit.evaluation.evaluate import evaluate
+from quantkit.graph import Model, write_model
+from quantkit.tuning.metric_trials import Question, figure, parts
+from quantkit.tuning.result import Point, Tuning, points
+
+if TYPE_CHECKING:
+    import onnx
+
+BATCH = 32
+PLAIN = ("fp32", "fp16")
+SECONDS = 0.5
+DIGEST = re.compile(r"\.[0-9a-f]{8}\.bench(?=\.engine$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """points: fastest first; machine: the GPU that they were timed on; said: what is to be said about them."""
+
+    points: tuple[Point, ...] = ()
+    machine: str = ""
+    said: tuple[str, ...] = ()
+
+
+class Wishes(Protocol):
+    """What is asked of a front."""
+
+    @property
+    def front(self) -> bool:
+        """Whether engines are built where they can be."""
+
+    @property
+    def device(self) -> int:
+        """Number of the GPU."""
+
+    @property
+    def holdout(self) -> float:
+        """Share of the samples that is held out."""
+
+
+def front_of(
+    source: Model,
+    tuning: Tuning,
+    quantized: Mapping[str, onnx.ModelProto],
+    question: Question,
+    wishes: Wishes,
+    phase: Callable[[str], None],
+) -> Front:
+    """The engines. quantized: name → Q/DQ network. What keeps engines from being
+    built, timed or judged becomes a remark: the result without them is whole."""
+    if not wishes.front:
+        return Front()
+    reason = why_no_gpu(wishes.device)
+    if reason is not None:
+        share = f"{tuning.chosen.floats:.1%} of the weights"
+        return Front(said=(f"no latency was measured ({reason}): the cost is counted as what stays float, {share}",))
+    with TemporaryDirectory(prefix="quantkit-") as folder:
+        paths = [Path(folder) / f"{source.path.stem}.{name}.onnx" for name in quantized]
+        for path, proto in zip(paths, quantized.values(), strict=True):
+            write_model(proto, source.folder, path)
+        base = BenchOptions(batches=(1, BATCH), streams=(1,), seconds=SECONDS, device=wishes.device)
+        try:
+            timed = [
+                bench(models, options=replace(base, precisions=precisions), output=folder, phase=phase)
+                for models, precisions in (([source.path], PLAIN), (paths, ("int8",)))
+            ]
+            phase("engines on the held-out part")
+            engines = [Path(folder) / subject.name for found in timed for subject in found.subjects]
+            lost = losses(engines, source, question, wishes)
+        except QuantkitError as error:
+            return Front(said=(f"no latency was measured: {error.problem}",))
+    found = points_of(timed, lost, tuning.max_drop)
+    said = (*advice(found, tuning.max_drop), *(text for part in timed for text in part.notes))
+    return Front(found, timed[0].machine, said)
+
+
+def advice(found: Sequence[Point], max_drop: float) -> tuple[str, ...]:
+    """Whether INT8 is worth it here, and whether accuracy or speed speaks against it."""
+    best = next((point for point in found if point.chosen), None)
+    if best is None:
+        return ("no engine holds the budget on the held-out part",)
+    if best.precision == "int8":
+        return ()
+    other = best.precision.upper()
+    over = [p for p in found if p.precision == "int8" and p.drop is not None and p.drop > max_drop]
+    quick = next((p for p in over if p.milliseconds * FASTER < best.milliseconds), None)
+    if quick is not None:
+        times = f"{best.milliseconds / quick.milliseconds:.2f}×"
+        lost = points(quick.drop or 0.0)
+        return (f"take {other}: {quick.name} is {times} as fast, but loses {lost}, which is over the budget",)
+    return (f"INT8 is not worth it here: {other} holds the budget and is as fast",)
+
+
+def losses(engines: Sequence[Path], source: Model, question: Question, wishes: Wishes) -> dict[str, float]:
+    """Engine → what it loses on the held-out part."""
+    part = parts(wishes.holdout, question.options.data)[1]
+    data = replace(question.options.data, limit=None, part=part)
+    options = replace(question.options, data=data, max_drop=None, device=wishes.device)
+    found = evaluate(
+        [source.path, *engines],
+        question.data,
+        labels=question.labels,
+        preprocess=question.preprocess,
+        metrics=question.metrics or None,
+        options=options,
+    )
+    return {model.name: figure(found, model).drop for model in found.candidates}
+
+
+def points_of(timed: Sequence[Bench], lost: Mapping[str, float], max_drop: float) -> tuple[Point, ...]:
+    """Engines by their latency at the largest batch; the simplest of those that are as fast as the fastest that holds
+    the budget is chosen."""
+    found = []
+    for bench_ in timed:
+        for subject in bench_.subjects:
+            time = bench_.median(subject.name, bench_.batches[-1])
+            if time is not None:
+                found.append(Point(plain(subject.name), subject.precision, lost.get(subject.name), time))
+    found.sort(key=lambda point: point.milliseconds)
+    best = chosen(found, max_drop)
+    return tuple(replace(point, chosen=point is best) for point in found)
+
+
+def plain(name: str) -> str:
+    """The name of an engine without what keeps those of one folder apart: `net.fp16.engine`."""
+    return DIGEST.sub("", name)
+
+
+def chosen(found: Sequence[Point], max_drop: float) -> Point | None:
+    """The point to take; None where none holds the budget."""
+    allowed = [point for point in found if point.drop is not None and point.drop <= max_drop]
+    if not allowed:
+        return None
+    fastest = min(point.milliseconds for point in allowed)
+    near = [point for point in allowed if point.milliseconds <= fastest * FASTER]
+    return min(near, key=lambda point: (order(point.precision), point.milliseconds))
+
+
+def order(precision: str) -> int:
+    """Simpler precisions first."""
+    return ORDER.index(precision) if precision in ORDER else len(ORDER)

@@ -1,0 +1,291 @@
+"""tune: the cheapest way to quantize a network that stays inside an accuracy budget, from one pass over the data.
+
+The data to measure on is shared out in two parts. The search sees the first one only; what is reported comes from the
+second, which had no part in any choice.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from quantkit._version import __version__
+from quantkit.calibration.calibrate import calibrate
+from quantkit.calibration.options import CalibrateOptions
+from quantkit.data import DataOptions
+from quantkit.data.preprocess_choice import choose_spec
+from quantkit.errors import UsageError
+from quantkit.evaluation.options import EvaluateOptions
+from quantkit.evaluation.result import Evaluation
+from quantkit.graph import Model, load_model
+from quantkit.graph.node_selection import chosen, node_names
+from quantkit.preprocess import Preprocess
+from quantkit.qdq.placement import Policy
+from quantkit.quantization.quantize import QuantizeOptions, refuse_quantized
+from quantkit.quantization.repair import REPAIRS, parse_repairs
+from quantkit.quantization.scales import refuse_other_preprocess, statistics_for
+from quantkit.rewrites.fold_batch_norm import folded
+from quantkit.rules import as_rules
+from quantkit.statistics import Statistics
+from quantkit.tuning.candidates import Maker, Source
+from quantkit.tuning.files import Written, folder_for, write_tuned
+from quantkit.tuning.metric_trials import Judge, Question, figure, metric_of, parts
+from quantkit.tuning.pareto_front import front_of
+from quantkit.tuning.result import Tuning
+from quantkit.tuning.search import Found, Limits, Search
+
+RULES = "mse,best,percentile:99.99,entropy,minmax"
+MOST = 0.1
+EVALUATIONS = 20
+REPORTED = 3
+"""Evaluations that are set aside for the held-out part: the float network, untuned, tuned."""
+LEAST = 5
+"""Evaluations that make a search: those of the report, the float network and one trial."""
+UNTUNED, TUNED = "INT8 untuned", "INT8 tuned"
+
+
+@dataclass(frozen=True, slots=True)
+class TuneOptions:
+    """What may be tried, and what is held against it.
+
+    holdout: share of the samples that is held out. rules: the first is tried first. repairs: what may be done. most:
+    share of the layers that may stay float. evaluations: of a network on a part, all counted. policy, include, exclude,
+    tensorrt_version: as for `quantize`. data: how samples are read; its limit counts both parts. calibration: how those
+    of the calibration data are. metrics, classes, provider: as for `evaluate`; the first metric decides. front: build
+    engines where a GPU with TensorRT is.
+    """
+
+    holdout: float = 0.5
+    rules: str = RULES
+    repairs: tuple[str, ...] = REPAIRS
+    most: float = MOST
+    evaluations: int = EVALUATIONS
+    policy: Policy = Policy.TENSORRT
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    tensorrt_version: str | None = None
+    data: DataOptions = field(default_factory=DataOptions)
+    calibration: DataOptions = field(default_factory=DataOptions)
+    metrics: tuple[str, ...] = ()
+    classes: str | Path | None = None
+    provider: str = "cpu"
+    front: bool = True
+    device: int = 0
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", Policy.named(self.policy))
+        object.__setattr__(self, "repairs", parse_repairs(",".join(self.repairs) or "none"))
+        as_rules(self.rules)
+        if not 0.0 < self.holdout < 1.0:
+            raise UsageError(f"{self.holdout:g} of the samples are held out", remedy="for example --holdout 0.5")
+        if not 0.0 <= self.most <= 1.0:
+            raise UsageError(f"{self.most:g} of the layers may stay float", remedy="for example --max-float 10%")
+        if self.evaluations < LEAST:
+            raise UsageError(
+                f"{self.evaluations} evaluations are too few",
+                remedy=f"give at least {LEAST}: three are for the report, two begin the search",
+            )
+
+    @property
+    def quantize(self) -> QuantizeOptions:
+        """What all trials have in common."""
+        return QuantizeOptions(
+            policy=self.policy, include=self.include, exclude=self.exclude, tensorrt_version=self.tensorrt_version
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What networks are quantized from. text: what it is called."""
+
+    statistics: Statistics
+    data: Any
+    options: DataOptions
+    text: str
+
+
+def tune(
+    model: str | os.PathLike[str],
+    data: Any,
+    *,
+    max_drop: float,
+    output: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    calibration: Any = None,
+    statistics: str | os.PathLike[str] | Statistics | None = None,
+    preprocess: str | Path | Preprocess | None = None,
+    options: TuneOptions | None = None,
+    phase: Callable[[str], None] = lambda _: None,
+) -> Tuning:
+    """Find the cheapest way to quantize a network that loses no more than a budget.
+
+    data, labels, preprocess: as `evaluate` takes them; without labels the agreement with the float network takes the
+    place of the metric. max_drop: the budget, in points where the metric is a share. calibration:
+    data for statistics and repairs; None takes the tuning part of `data`. statistics: a file, or a value, instead of
+    the pass that collects them. output: a folder for model, table, exclusion file and `tune.json`; None writes nothing.
+
+    ModelError, DataError, PreprocessError, StaleError, OutputError, UsageError, Interrupted.
+    """
+    started = time.monotonic()
+    options = options or TuneOptions()
+    refuse_budget(max_drop)
+    source = load_model(Path(model))
+    refuse_quantized(source)
+    folder = None if output is None else folder_for(Path(output), source, force=options.force)
+    judging = EvaluateOptions(data=options.data, classes=options.classes, provider=options.provider)
+    question = Question(data, None if labels is None else Path(labels), preprocess, options.metrics, judging)
+    known = calibrated(source, question, (calibration, statistics), options, phase)
+    spec = choose_spec(preprocess, source, known.data).spec
+    maker = Maker(Source(source, known.statistics, known.data, spec, known.options, options.quantize), phase)
+    made = tuned(maker, question, max_drop, options, phase)
+    quantized = maker.quantization(made.chosen.recipe)
+    made = replace(made, excluded=excluded_of(source, options))
+    front = front_of(source, made, shown(maker, made), question, options, phase)
+    made = replace(
+        made,
+        rules=dict(quantized.rules),
+        front=front.points,
+        machine=front.machine,
+        notes=(*made.notes, *front.said, f"quantized from {known.text}"),
+        provenance=provenance(source, made.report, known, options),
+        seconds=time.monotonic() - started,
+    )
+    if folder is None:
+        return made
+    phase("writing")
+    return write_tuned(Written(made, source, quantized.proto, known.statistics), folder, options)
+
+
+def excluded_of(source: Model, options: TuneOptions) -> tuple[str, ...]:
+    """The nodes that the caller excluded, by name, in graph order."""
+    network = replace(source, proto=folded(source).proto)
+    excluded = chosen(options.exclude, network, "--exclude")
+    return tuple(name for name in node_names(network) if name in excluded)
+
+
+def shown(maker: Maker, made: Tuning) -> Mapping[str, Any]:
+    """The Q/DQ networks that a front shows: the first trial, and the chosen one."""
+    recipes = {"untuned": made.trials[0].recipe, "tuned": made.chosen.recipe}
+    if recipes["untuned"] == recipes["tuned"]:
+        del recipes["untuned"]
+    return {name: maker.quantization(recipe).proto for name, recipe in recipes.items()}
+
+
+def tuned(
+    maker: Maker,
+    question: Question,
+    max_drop: float,
+    options: TuneOptions,
+    phase: Callable[[str], None],
+) -> Tuning:
+    """Search on the tuning part, and report on the other; without front and files."""
+    source = maker.source.model
+    tuning, held_out = (Judge(source, question, p) for p in parts(options.holdout, options.data))
+    rules = tuple(rule.name for rule in as_rules(options.rules))
+    limits = Limits(rules, options.repairs, max_drop, options.most, options.evaluations - REPORTED)
+    found = Search(maker, tuning, limits, phase).run()
+    phase("the held-out part")
+    report = reported(maker, held_out, found, max_drop)
+    return summed_up(source, (tuning, held_out), found, report, max_drop)
+
+
+def refuse_budget(max_drop: float) -> None:
+    """UsageError where a budget is none."""
+    if not max_drop >= 0.0:
+        raise UsageError(f"a budget of {max_drop}", remedy="give --max-drop at least 0, for example 0.5")
+
+
+def calibrated(
+    source: Model,
+    question: Question,
+    given: tuple[Any, str | os.PathLike[str] | Statistics | None],
+    options: TuneOptions,
+    phase: Callable[[str], None],
+) -> Calibrated:
+    """The data for statistics and repairs, and the statistics. Errors of `calibrate`; StaleError."""
+    data, statistics = given
+    own, text = options.calibration, "the calibration data"
+    if data is None:
+        data, text = question.data, "the tuning part"
+        own = replace(options.data, limit=own.limit, whole=False, part=parts(options.holdout, options.data)[0])
+    if statistics is not None:
+        known, name = statistics_for(source, statistics)
+        refuse_other_preprocess((known, name), source, question.preprocess, question.data, data)
+        return Calibrated(known, data, own, f"{name}, and {text} where repairs run the network")
+    phase(f"collecting statistics of {text}")
+    made = calibrate(
+        source.path,
+        data,
+        rules="minmax",
+        preprocess=question.preprocess,
+        options=CalibrateOptions(data=own, backend="onnxruntime"),
+    )
+    assert made.statistics is not None, "bug in quantkit: onnxruntime gives statistics"
+    return Calibrated(made.statistics, data, own, f"{text}, {made.samples} samples")
+
+
+def reported(maker: Maker, judge: Judge, found: Found, max_drop: float) -> Evaluation:
+    """The float network, the first trial, and the chosen one, on the held-out part."""
+    first, last = found.trials[0].recipe, found.chosen.recipe
+    untuned = {} if last == first else {UNTUNED: maker.model(first)}
+    return judge.evaluation({**untuned, TUNED: maker.model(last)}, max_drop)
+
+
+def summed_up(source: Model, judges: tuple[Judge, Judge], found: Found, report: Evaluation, max_drop: float) -> Tuning:
+    """The result, without front and files."""
+    tuning, reporter = judges
+    untuned, tuned = (figure(report, report.models[at]) for at in (1, -1))
+    metric = metric_of(report)
+    return Tuning(
+        model=source.path.name,
+        metric=metric,
+        share=report.share,
+        max_drop=max_drop,
+        layers=found.layers,
+        reference=1.0 if report.metric is None else report.reference.metrics[report.metric],
+        trials=found.trials,
+        chosen=found.chosen,
+        held=found.held,
+        report=report,
+        untuned=untuned,
+        tuned=tuned,
+        samples=(tuning.samples, reporter.samples),
+        evaluations=tuning.evaluations + reporter.evaluations,
+        ranking=found.ranking,
+        ranked=found.ranked,
+        rules={},
+        front=(),
+        notes=tuple(dict.fromkeys((*split_note(tuning, reporter), *found.notes, *report.notes))),
+        provenance={},
+        seconds=0.0,
+    )
+
+
+def split_note(tuning: Judge, reporter: Judge) -> tuple[str, ...]:
+    """How the samples were shared out."""
+    return (f"tuned on {tuning.samples:,} samples; the figures are of {reporter.samples:,} others, held out",)
+
+
+def provenance(source: Model, report: Evaluation, known: Calibrated, options: TuneOptions) -> Mapping[str, Any]:
+    """What decides about the figures."""
+    origin = known.statistics.origin
+    return {
+        "quantkit": __version__,
+        "model": source.sha256,
+        "statistics": {"data": origin.data, "samples": origin.samples, "backend": origin.backend},
+        "holdout": options.holdout,
+        "rules": [rule.name for rule in as_rules(options.rules)],
+        "repairs": list(options.repairs),
+        "policy": options.policy.value,
+        "include": list(options.include),
+        "exclude": list(options.exclude),
+        "max_float": options.most,
+        "max_evaluations": options.evaluations,
+        "metrics": list(options.metrics),
+        "report": dict(report.provenance),
+    }
