@@ -80,7 +80,7 @@ differ in the last bits, so that now and then the minimum of the entropy search 
     tail = f"""
 Tensors that only TensorRT has are constants and reshapes to which its parser gives names of its own; tensors that only
 quantkit has are outputs (of Softmax) which the parser renames. On equal activations all four kinds of table are equal
-byte for byte (`tests/unit/test_golden_distributions.py`).
+byte for byte (`tests/test_golden_distributions.py`).
 
 quantkit {document["quantkit"]}, onnxruntime {document["onnxruntime"]}, {document["date"]}; `benchmarks/agreement.py`.
 """

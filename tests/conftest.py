@@ -1,13 +1,20 @@
-"""What the tests share: where trained models and TensorRT's tables lie, and how hypothesis runs."""
+"""Fixtures of all tests: trained models and TensorRT's tables, a small project folder, the command line."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from tests.support.networks import BUNDLED, ROOT, Command
 
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -32,6 +39,46 @@ def without_tensorrt() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("quantkit.calibration.backend_choice.has_driver", lambda: False)
         yield
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the bundled network (`net/model.onnx`) and 60 of its images (`imgs/`)."""
+    (tmp_path / "net").mkdir()
+    for name in ("model.onnx", "preprocess.toml"):
+        shutil.copy(BUNDLED / name, tmp_path / "net" / name)
+    for digit in range(10):
+        (tmp_path / "imgs" / str(digit)).mkdir(parents=True)
+        for image in sorted((BUNDLED / "images" / str(digit)).iterdir())[:6]:
+            shutil.copy(image, tmp_path / "imgs" / str(digit) / image.name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def quantkit_command(tmp_path: Path) -> Command:
+    """`quantkit …` in a process of its own, in the working directory."""
+
+    def run(*arguments: object, code: int | None = 0, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "quantkit", *map(str, arguments)],
+            cwd=folder or tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def quantkit_json(quantkit_command: Command) -> Callable[..., Any]:
+    """`quantkit … --json` as a document."""
+    return lambda *arguments, **options: json.loads(quantkit_command(*arguments, "--json", **options).stdout)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

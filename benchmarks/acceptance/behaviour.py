@@ -13,12 +13,12 @@ import numpy as np
 import quantkit
 from acceptance.scripts import build
 from acceptance.streaming import network
-from quantkit.calibration.tensorrt import EntropyCalibrator2
 from quantkit.backends.tensorrt.build import build_engine
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.backends.tensorrt.shapes import parse_shapes
+from quantkit.calibration.tensorrt import EntropyCalibrator2
 from quantkit.graph import load_model
 
 SHAPE = (4, 3, 224, 224)

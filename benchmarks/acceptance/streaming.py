@@ -19,8 +19,8 @@ from PIL import Image
 import quantkit
 from acceptance.scripts import build
 from quantkit import DataOptions
-from quantkit.calibration.tensorrt import EntropyCalibrator2
 from quantkit.backends.tensorrt.device import open_device
+from quantkit.calibration.tensorrt import EntropyCalibrator2
 from quantkit.calibration.tensorrt.calibrators import MOST_WORKERS, all_cores
 from quantkit.data import open_data
 from quantkit.data.pixels import decode

@@ -16,8 +16,6 @@ MOVED = ("EntropyCalibrator", "EntropyCalibrator2", "LegacyCalibrator", "MinMaxC
 def __getattr__(name: str) -> Any:
     if name not in MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn(
-        f"{__name__}.{name} moved to quantkit.calibration.tensorrt.{name}", DeprecationWarning, stacklevel=2
-    )
+    warnings.warn(f"{__name__}.{name} moved to quantkit.calibration.tensorrt.{name}", DeprecationWarning, stacklevel=2)
     # imported by name because this package lies below calibration, and may not depend on it
     return getattr(import_module("quantkit.calibration.tensorrt"), name)

@@ -1,0 +1,195 @@
+"""Weights behind operators that change their form: initializers, and the network computes the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from quantkit.graph import Model, load_model
+from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.placement import Choices
+from quantkit.repairs.editing import Editor
+from quantkit.repairs.layers import layers_of
+from quantkit.rewrites.fold_batch_norm import folded
+from quantkit.rewrites.fold_constants import FORMING, with_constants
+from tests.support.qdq import every_scale, noise
+
+X = noise(5, 4)
+Arrays = NDArray[Any]
+
+
+def network(nodes: list[onnx.NodeProto], opset: int = 17, ir: int = 8, **weights: Arrays) -> onnx.ModelProto:
+    """x [5, 4] → y, with weights as initializers."""
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [5, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["A", "B"])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
+    if ir < 4:
+        for tensor in graph.initializer:
+            proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return proto
+
+
+def model_of(proto: onnx.ModelProto) -> Model:
+    return Model(Path("net.onnx"), proto, "")
+
+
+def computed(proto: onnx.ModelProto) -> Arrays:
+    return np.asarray(ReferenceEvaluator(proto).run(None, {"x": X})[0])
+
+
+def held(proto: onnx.ModelProto) -> set[str]:
+    return {tensor.name for tensor in proto.graph.initializer}
+
+
+def operators(proto: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in proto.graph.node]
+
+
+node = helper.make_node
+STEPS: dict[str, tuple[onnx.NodeProto, ...]] = {
+    "transpose": (node("Transpose", ["?"], ["?"]),),
+    "perm": (node("Transpose", ["?"], ["?"], perm=[1, 0]),),
+    "there and back": (node("Unsqueeze", ["?", "axes"], ["?"]), node("Squeeze", ["?", "axes"], ["?"])),
+    "reshape": (node("Reshape", ["?", "six"], ["?"]), node("Reshape", ["?", "square"], ["?"])),
+    "copied": (node("Reshape", ["?", "zero"], ["?"]),),
+    "flatten": (node("Flatten", ["?"], ["?"], axis=-1),),
+    "half": (node("Cast", ["?"], ["?"], to=TensorProto.FLOAT16), node("Cast", ["?"], ["?"], to=TensorProto.FLOAT)),
+    "identity": (node("Identity", ["?"], ["?"]),),
+}
+SETTINGS = {
+    "axes": np.array([0, 3]),
+    "six": np.array([2, -1]),
+    "square": np.array([4, 4]),
+    "zero": np.array([0, -1]),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=4), st.booleans(), st.sampled_from([3, 8]))
+def test_a_chain_comes_to_one_initializer(names: list[str], shared: bool, ir: int) -> None:
+    nodes, last = [], "w"
+    for number, step in enumerate(step for name in names for step in STEPS[name]):
+        made = onnx.NodeProto()
+        made.CopyFrom(step)
+        made.input[0], made.output[0] = last, f"t{number}"
+        last = made.output[0]
+        nodes.append(made)
+    nodes.append(node("MatMul", ["x", last], ["m"]))
+    nodes.append(node("MatMul", ["m", "w" if shared else last], ["y"]))
+    needed = {name for step in nodes for name in step.input}
+    values = {name: array for name, array in SETTINGS.items() if name in needed}
+    proto = network(nodes, ir=ir, w=noise(4, 4), **values)
+    before = proto.SerializeToString(deterministic=True)
+    made = with_constants(model_of(proto))
+    assert proto.SerializeToString(deterministic=True) == before, "the model itself is untouched"
+    onnx.checker.check_model(made, full_check=True)
+    np.testing.assert_array_equal(computed(made), computed(proto))
+    if set(names) != {"identity"}:
+        assert operators(made) == ["MatMul", "MatMul"]
+        assert held(made) == ({"w", last} if shared else {last})
+        assert {value.name for value in made.graph.input} == {"x"} | (held(made) if ir < 4 else set())
+    else:
+        assert made is proto
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_a_large_weight_of_another_type_behind_a_cast_is_quantized_and_repaired(dtype: type) -> None:
+    weight = np.random.default_rng(1).normal(size=(4, 20000)).astype(dtype)
+    nodes = [node("Cast", ["w"], ["v"], to=TensorProto.FLOAT), node("MatMul", ["x", "v"], ["y"], name="dense")]
+    model = model_of(folded(model_of(network(nodes, w=weight))).proto)
+    made = with_qdq(model, every_scale(model), Choices())
+    assert list(made.weights) == ["v"]
+    assert not made.left
+    assert [layer.name for layer in layers_of(Editor(model), {})] == ["dense"]
+
+
+def test_opset_11_has_axes_as_attributes() -> None:
+    nodes = [node("Squeeze", ["w"], ["v"], axes=[0]), node("MatMul", ["x", "v"], ["y"])]
+    made = with_constants(model_of(network(nodes, opset=11, w=noise(1, 4, 3))))
+    assert operators(made) == ["MatMul"]
+    assert list(made.graph.initializer[0].dims) == [4, 3]
+
+
+def left(nodes: list[onnx.NodeProto], **weights: Arrays) -> bool:
+    """Whether a network stays as it is."""
+    proto = network(nodes, **weights)
+    return with_constants(model_of(proto)) is proto
+
+
+def test_what_stays() -> None:
+    product = node("MatMul", ["x", "v"], ["y"])
+    transposed = node("Transpose", ["w"], ["v"])
+    assert left([node("MatMul", ["x", "w"], ["y"])], w=noise(4, 4)), "a weight that is one already"
+    assert left([node("Transpose", ["x"], ["y"])]), "an activation"
+    assert left([node("Add", ["w", "w"], ["v"]), product], w=noise(4, 4)), "weights that are computed with"
+    assert left([node("Cast", ["w"], ["v"], to=TensorProto.FLOAT), product], w=np.eye(4, dtype=np.int8)), "integers"
+    assert left([node("Transpose", ["w"], ["y"])], w=noise(4, 4)), "an output of the network"
+    proto = network([transposed, product], w=noise(4, 4))
+    proto.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4, 4]))
+    assert with_constants(model_of(proto)) is proto, "a weight that a caller may feed"
+
+
+def test_a_subgraph_reads_the_initializer() -> None:
+    inner = helper.make_graph(
+        [node("MatMul", ["x", "v"], ["z"])],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["A", "B"])],
+    )
+    nodes = [node("Transpose", ["w"], ["v"]), node("If", ["yes"], ["y"], then_branch=inner, else_branch=inner)]
+    proto = network(nodes, w=noise(4, 3).T.copy(), yes=np.array(True))
+    made = with_constants(model_of(proto))
+    onnx.checker.check_model(made, full_check=True)
+    assert operators(made) == ["If"]
+    np.testing.assert_array_equal(computed(made), computed(proto))
+
+
+def test_weights_outside_the_model(tmp_path: Path) -> None:
+    nodes = [node("Transpose", ["w"], ["v"]), node("MatMul", ["x", "v"], ["y"])]
+    proto = network(nodes, w=noise(64, 4))
+    expected = computed(proto)
+    onnx.save(proto, tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0, location="w.bin")
+    made = with_constants(load_model(tmp_path / "net.onnx"))
+    np.testing.assert_array_equal(computed(made), expected)
+
+
+def test_every_operator_is_looked_at() -> None:
+    assert {step.op_type for steps in STEPS.values() for step in steps} == FORMING
+
+
+def test_a_number_stays_a_number() -> None:
+    """A scalar has no dimensions before and behind: Concat and Resize count them."""
+    proto = network(
+        [
+            node("Cast", ["half"], ["single"], to=TensorProto.FLOAT),
+            node("Mul", ["x", "single"], ["m"]),
+            node("Unsqueeze", ["single", "axes"], ["listed"]),
+            node("Concat", ["listed", "one"], ["both"], axis=0),
+            node("ReduceSum", ["both"], ["sum"], keepdims=0),
+            node("Add", ["m", "sum"], ["y"]),
+        ],
+        half=np.array(0.5, np.float16),
+        axes=np.array([0]),
+        one=np.ones(1, np.float32),
+    )
+    before = computed(proto)
+    made = with_constants(model_of(proto))
+    onnx.checker.check_model(made, full_check=True)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in made.graph.initializer}
+    assert shapes["single"] == ()
+    assert shapes["listed"] == (1,)
+    np.testing.assert_array_equal(computed(made), before)
