@@ -1,0 +1,24 @@
+"""Optional libraries: what each extra of the package installs, for messages that name the remedy.
+
+Messages name the libraries themselves, because that works from a clone, from a wheel and from a package index alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "tensorrt": ("tensorrt>=8.6,<11", "pycuda>=2022.2"),
+    "cuda": ("pycuda>=2022.2",),
+    "triton": ("tritonclient[grpc]>=2.40",),
+    "torch": ("torch>=2.4", "onnxscript>=0.5"),
+    "tensorflow": ("tensorflow>=2.16", "tf2onnx>=1.17"),
+    "notebook": ("jupyter>=1.0", "matplotlib>=3.7"),
+    "detection": ("pycocotools>=2.0.7",),
+}
+"""Extra → its requirements, as in pyproject.toml."""
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs the libraries of an extra: `pip install 'pycocotools>=2.0.7'`."""
+    return f"pip install {' '.join(map(repr, EXTRAS[extra]))}"
