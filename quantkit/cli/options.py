@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from quantkit.errors import UsageError
-from quantkit.histogram import HistogramMode
-from quantkit.table import Algorithm
+
+if TYPE_CHECKING:
+    from quantkit.histogram import HistogramMode
+    from quantkit.table import Algorithm
 
 a_path = click.Path(path_type=Path)
 
@@ -105,6 +108,8 @@ def byte_count(text: str) -> int:
 
 def histogram_named(text: str) -> HistogramMode:
     """`tensorrt` or `invariant`. UsageError."""
+    from quantkit.histogram import HistogramMode
+
     try:
         return HistogramMode(text)
     except ValueError:
@@ -113,6 +118,8 @@ def histogram_named(text: str) -> HistogramMode:
 
 def algorithm_named(text: str | None) -> Algorithm | None:
     """An algorithm by TensorRT's name. UsageError."""
+    from quantkit.table import Algorithm
+
     try:
         return None if text is None else Algorithm(text)
     except ValueError:
