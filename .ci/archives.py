@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BESIDE = {"CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}
-MADE = re.compile(r"PKG-INFO|setup\.cfg|quantkit\.egg-info/.*")
+MADE = re.compile(r"PKG-INFO|setup\.cfg|quantkit_trt\.egg-info/.*")
 COMPILED = re.compile(r"quantkit/_kernel\.[\w.-]+\.(so|pyd)")
 RECORDS = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt", "licenses/LICENSE"}
 
@@ -31,7 +31,7 @@ def in_sdist(path: Path) -> set[str]:
 def in_wheel(path: Path) -> set[str]:
     """The files of a wheel; those that tell of it without the folder's name."""
     with zipfile.ZipFile(path) as archive:
-        return {re.sub(r"^quantkit-[^/]*\.dist-info/", "", name) for name in archive.namelist()}
+        return {re.sub(r"^quantkit_trt-[^/]*\.dist-info/", "", name) for name in archive.namelist()}
 
 
 def difference(path: Path, found: set[str], wanted: set[str]) -> str:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import quantkit
+from quantkit.extras import EXTRAS, install_command
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -80,3 +81,22 @@ def test_the_licences_are_there(project: dict[str, Any]) -> None:
     assert project["project"]["license"] == "Apache-2.0"
     assert project["project"]["license-files"] == ["LICENSE"]
     assert "CC BY 4.0" in (ROOT / "calibration_data" / "LICENSE-images.txt").read_text(encoding="utf-8")
+
+
+def test_nothing_installs_a_strangers_package() -> None:
+    """`quantkit` on the package index belongs to somebody else; ours is `quantkit-trt`, installed from the clone."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    pages = [
+        ROOT / name for name in listed if Path(name).suffix in {".md", ".py", ".ipynb", ".template", ".toml", ".yml"}
+    ]
+    bare = re.compile(r"pip3? install[^\n`&;]*?[ '\"]quantkit(?![\w-])")
+    found = [f"{page.name}: {m[0]}" for page in pages for m in bare.finditer(page.read_text(encoding="utf-8"))]
+    assert not found
+
+
+def test_messages_install_what_the_extras_install(project: dict[str, Any]) -> None:
+    stated = project["project"]["optional-dependencies"]
+    assert {name: list(requirements) for name, requirements in EXTRAS.items()} == {
+        name: stated[name] for name in EXTRAS
+    }
+    assert install_command("detection") == "pip install 'pycocotools>=2.0.7'"

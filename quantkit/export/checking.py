@@ -8,6 +8,7 @@ from typing import Any
 from quantkit.errors import BackendError, OutputError
 from quantkit.export.config import TYPES
 from quantkit.export.served_model import Tensor
+from quantkit.extras import install_command
 
 Contract = dict[str, Any]
 
@@ -26,7 +27,7 @@ def parsed(text: str, where: str) -> Any:
         from tritonclient.grpc import model_config_pb2
     except (ImportError, RuntimeError):  # tritonclient raises RuntimeError where grpc is missing
         raise BackendError(
-            f"{where} cannot be read without Triton's protocol buffers", remedy="pip install 'quantkit[triton]'"
+            f"{where} cannot be read without Triton's protocol buffers", remedy=install_command("triton")
         ) from None
     try:
         return text_format.Parse(text, model_config_pb2.ModelConfig())

@@ -28,6 +28,7 @@ from quantkit.export.repository import CONFIG, Content, Entry, check_name, write
 from quantkit.export.served_model import ONNX, PLAN, Served, Shape, Tensor, Tuning
 from quantkit.export.serving import served as look_at
 from quantkit.export.text import Message, pbtxt
+from quantkit.extras import install_command
 from quantkit.graph import load_model
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess, resolve
 from quantkit.view import Block, Remarks, Shown, Table
@@ -136,7 +137,7 @@ def export_triton(
         for model in models:
             check(model.text, model.name, how.most, model.inputs, model.outputs)
     else:
-        notes.append("the configurations were not read back: pip install 'quantkit[triton]'")
+        notes.append(f"the configurations were not read back: {install_command('triton')}")
     texts = {LABELS: "".join(f"{' '.join(c.split())}\n" for c in classes).encode()} if how.labelled else {}
     files = write_repository(root, [m.entry(texts) for m in models], options.version, force=options.force)
     configs = [root / m.name / CONFIG for m in models]

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from quantkit.errors import BackendError, ModelError, UsageError, first_line
+from quantkit.extras import install_command
 from quantkit.frameworks.exported import Exported, Shape, example_of
 from quantkit.frameworks.torch_exporters import Exporter, Request, chosen, export, flattened, plain_attention
 from quantkit.plugin import load_plugin
@@ -70,7 +71,7 @@ def load_torch(text: str) -> tuple[Any, Any]:
 def require_torch() -> None:
     """BackendError where PyTorch is missing."""
     if importlib.util.find_spec("torch") is None:
-        raise BackendError("PyTorch is not installed", remedy="pip install 'quantkit[torch]'")
+        raise BackendError("PyTorch is not installed", remedy=install_command("torch"))
 
 
 def exported(module: Any, example: Any, shapes: Mapping[str, Shape], options: TorchOptions, folder: Path) -> Exported:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import BackendError, ModelError, UsageError, first_line
+from quantkit.extras import install_command
 from quantkit.frameworks.silence import silenced
 
 LEAST_OPSET, DEFAULT_OPSET, MOST_OPSET = 13, 17, 18
@@ -41,7 +42,7 @@ def require_tensorflow() -> None:
     """BackendError where TensorFlow or tf2onnx is missing."""
     for name, title in (("tensorflow", "TensorFlow"), ("tf2onnx", "tf2onnx")):
         if importlib.util.find_spec(name) is None:
-            raise BackendError(f"{title} is not installed", remedy="pip install 'quantkit[tensorflow]'")
+            raise BackendError(f"{title} is not installed", remedy=install_command("tensorflow"))
 
 
 def tensorflow() -> Any:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import BackendError, UsageError
+from quantkit.extras import install_command
 from quantkit.frameworks.silence import silenced
 from quantkit.values import Named
 
@@ -68,7 +69,7 @@ def chosen(exporter: Exporter | None, opset: int | None) -> tuple[Exporter, int]
             remedy="--exporter torchscript, or leave --exporter out",
         )
     if reason := lacks_dynamo():
-        raise BackendError(f"the exporter dynamo cannot be used: {reason}", remedy="pip install 'quantkit[torch]'")
+        raise BackendError(f"the exporter dynamo cannot be used: {reason}", remedy=install_command("torch"))
     return wanted, opset or NEW_OPSET
 
 

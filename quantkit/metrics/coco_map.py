@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.errors import BackendError, DataError, UsageError
+from quantkit.extras import install_command
 from quantkit.metrics.boxes import Objects, Scene
 from quantkit.metrics.metric import Result
 from quantkit.metrics.yolo_heads import Detections, Family, decoded, family_of
@@ -96,7 +97,7 @@ def coco_library() -> tuple[Any, Any]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "pycocotools":
             raise
-        remedy = "pip install 'quantkit[detection]'"
+        remedy = install_command("detection")
         raise BackendError("mAP needs pycocotools, which is not installed", remedy=remedy) from None
     return COCO, COCOeval
 

@@ -148,7 +148,7 @@ named = pytest.mark.parametrize(("page", "framework"), WITH_FRAMEWORKS, ids=lamb
 def test_what_a_page_shows_with_a_framework_is_what_happens(page: Path, framework: str, scratch: Path) -> None:
     for library in FRAMEWORKS[framework]:
         if importlib.util.find_spec(library) is None:
-            pytest.skip(f"{library} is not installed: pip install 'quantkit[{framework}]'")
+            pytest.skip(f"{library} is not installed: pip install '.[{framework}]'")
     for language, name, block in framework_blocks(page, framework):
         if language == "python":
             (scratch / name).write_text(block, encoding="utf-8")

@@ -38,6 +38,7 @@ from quantkit.errors import (
 from quantkit.export.serving import served
 from quantkit.export.text import Remark, Word, pbtxt
 from quantkit.export.triton import TritonExport, TritonOptions, export_triton
+from quantkit.extras import install_command
 from quantkit.graph import load_model
 from quantkit.preprocess import PRESETS, load_preprocess, resolve
 from quantkit.provenance import ModelRecord
@@ -705,7 +706,7 @@ def test_without_tritonclient_it_says_that_nothing_was_read_back(
     monkeypatch.setattr("quantkit.export.triton.has_triton", lambda: False)
     made = exported(network(tmp_path), tmp_path / "repo")
     assert not made.checked
-    assert made.notes == ("the configurations were not read back: pip install 'quantkit[triton]'",)
+    assert made.notes == (f"the configurations were not read back: {install_command('triton')}",)
 
 
 @given(

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quantkit.cli import from_framework as importing
 from quantkit.errors import BackendError, ModelError, OutputError, UsageError
+from quantkit.extras import install_command
 from quantkit.frameworks.convert import from_tflite
 from quantkit.frameworks.exported import DTYPES, Exported, Shape, drawn, example_of, parse_shape
 from quantkit.frameworks.layout import channels_first, channels_last, images
@@ -147,7 +148,7 @@ def test_a_missing_framework_is_told_with_the_line_that_installs_it(
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == library else specs("json"))
     done = CliRunner().invoke(command, [source, "-o", str(tmp_path / "m.onnx")])
     assert isinstance(done.exception, BackendError)
-    assert f"pip install 'quantkit[{extra}]'" in done.exception.remedy
+    assert install_command(extra) in done.exception.remedy
     assert not list(tmp_path.iterdir())
 
 

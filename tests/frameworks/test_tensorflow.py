@@ -18,8 +18,8 @@ from click.testing import CliRunner
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed: pip install 'quantkit[tensorflow]'")
-    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed: pip install 'quantkit[tensorflow]'")
+    tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed: pip install '.[tensorflow]'")
+    pytest.importorskip("tf2onnx", reason="tf2onnx is not installed: pip install '.[tensorflow]'")
 
 from quantkit.cli import importing
 from quantkit.errors import ModelError, UsageError

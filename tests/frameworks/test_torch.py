@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'quantkit[torch]'")
-pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'quantkit[torch]'")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install '.[torch]'")
 
 from quantkit.cli import importing  # noqa: E402
 from quantkit.errors import ModelError, StaleError, UsageError  # noqa: E402

@@ -22,6 +22,7 @@ from quantkit.data.pixels import fit
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.evaluation import bootstrap
 from quantkit.evaluation.paired import difference
+from quantkit.extras import install_command
 from quantkit.metrics.box_labels import objects_of, read_coco, read_yolo
 from quantkit.metrics.boxes import Geometry, Objects, Scene, geometry
 from quantkit.metrics.coco_map import Detection, dataset_of
@@ -276,7 +277,7 @@ def test_the_metric_has_a_name_and_asks_for_its_library(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     with pytest.raises(BackendError) as caught:
         metric_named("yolo", ("head",))()
-    assert caught.value.remedy == "pip install 'quantkit[detection]'"
+    assert caught.value.remedy == install_command("detection")
 
 
 def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from quantkit.errors import BackendError
+from quantkit.extras import install_command
 from quantkit.values import Array
 
 NON_BLOCKING = 1
@@ -31,7 +32,7 @@ def driver() -> Any:
     except ModuleNotFoundError as error:
         if error.name not in ("pycuda", "pycuda.driver"):
             raise
-        raise BackendError("pycuda is not installed", remedy="pip install 'quantkit[cuda]'") from None
+        raise BackendError("pycuda is not installed", remedy=install_command("cuda")) from None
     except ImportError as error:
         raise BackendError(
             f"pycuda does not load: {error}",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantkit.errors import BackendError
+from quantkit.extras import install_command
 from quantkit.table import Algorithm
 from quantkit.tensorrt_version import installed_number, number_text
 
@@ -62,7 +63,7 @@ def tensorrt(instead: str = "") -> Any:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "tensorrt"
         raise BackendError(
             "TensorRT is not installed" if missing else f"TensorRT does not load: {error}",
-            remedy=f"pip install 'quantkit[tensorrt]' (on Jetson it comes with JetPack){instead and f', or {instead}'}"
+            remedy=f"{install_command('tensorrt')} (on Jetson it comes with JetPack){instead and f', or {instead}'}"
             if missing
             else "install the libraries that this TensorRT wants, and see quantkit doctor",
         ) from None
