@@ -21,11 +21,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from quantkit import Settings, run
-from quantkit.engines.bench_result import Bench
-from quantkit.evaluation.json_document import parsed
+from quantkit.engines.bench_result import BenchResult
+from quantkit.evaluation.json_document import parse_evaluation
 from quantkit.evaluation.result import Evaluation
 from quantkit.project.recommendation import recommendation
-from quantkit.project.run import document
+from quantkit.project.run import run_document
 from quantkit.report.html import evaluation_page
 
 RESULTS = Path(__file__).resolve().parent / "results" / "deployment"
@@ -59,10 +59,10 @@ def settings(network: str, shared: Path, images: Path, folder: Path) -> Settings
     )
 
 
-def figures(content: dict[str, Any]) -> tuple[Evaluation, Bench | None]:
+def figures(content: dict[str, Any]) -> tuple[Evaluation, BenchResult | None]:
     """The values in a result."""
-    bench = None if content["bench"] is None else TypeAdapter(Bench).validate_python(content["bench"])
-    return parsed(content["evaluation"], "result"), bench
+    bench = None if content["bench"] is None else TypeAdapter(BenchResult).validate_python(content["bench"])
+    return parse_evaluation(content["evaluation"], "result"), bench
 
 
 def page(content: dict[str, Any]) -> str:
@@ -77,7 +77,7 @@ def measured(network: str, shared: Path, images: Path) -> dict[str, Any]:
     """What a run finds, without paths."""
     with TemporaryDirectory() as folder:
         started = time.monotonic()
-        made = document(run(settings(network, shared, images, Path(folder)), phase=print))
+        made = run_document(run(settings(network, shared, images, Path(folder)), phase=print))
         made |= {"date": date.today().isoformat(), "seconds": round(time.monotonic() - started, 1)}
         made["files"] = sorted(made["files"])
         for model in made["evaluation"]["models"]:

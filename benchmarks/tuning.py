@@ -29,7 +29,7 @@ import quantkit
 from quantkit import CalibrateOptions, QuantizeOptions, Statistics
 from quantkit.graph import Model, load_model
 from quantkit.qdq.partial import Variants
-from quantkit.tuning.metric_trials import Judge, Question, figure, parts
+from quantkit.tuning.metric_trials import MetricTrials, TrialRequest, holdout_parts, loss_of
 from quantkit.tuning.result import Tuning
 from quantkit.tuning.tune import TuneOptions, tune
 
@@ -178,9 +178,9 @@ def first_layers(source: Model, made: Tuning, images: Path, statistics: Statisti
     layers = Variants(replace(source, proto=whole.proto, sha256="")).layers
     nodes = tuple(layer.node for layer in layers[: len(recipe.kept)])
     naive = quantkit.quantize(source, statistics=statistics, options=replace(options, exclude=nodes))
-    judge = Judge(source, Question(images, preprocess=SPEC), parts(0.5, quantkit.DataOptions())[1])
+    judge = MetricTrials(source, TrialRequest(images, preprocess=SPEC), holdout_parts(0.5, quantkit.DataOptions())[1])
     found = judge.evaluation({"first": replace(source, proto=naive.proto, sha256="")})
-    return asdict(figure(found, found.models[1]))
+    return asdict(loss_of(found, found.models[1]))
 
 
 def write(document: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import quantkit
-from quantkit.evaluation.comparison import Comparison, Run
+from quantkit.evaluation.comparison import Comparison, EvaluationRun
 from quantkit.evaluation.result import Evaluation, Speed
 from quantkit.linting.lint import LintReport
 from quantkit.table import Algorithm, Coverage, Header
@@ -105,7 +105,7 @@ def test_numbers_end_at_the_right() -> None:
 @SMALL
 @given(EVALUATIONS, SENSITIVITIES)
 def test_whatever_was_found_can_be_shown(made: Evaluation, found: Any) -> None:
-    runs = (Run("<a>", made), Run("b", made))
+    runs = (EvaluationRun("<a>", made), EvaluationRun("b", made))
     for value in (made, found, Comparison(runs, made.metric, made.share, (), made.notes)):
         shown = value._repr_mimebundle_()
         Reader(shown["text/html"])

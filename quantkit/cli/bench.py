@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.errors import BackendError, OutputError, UsageError
+from quantkit.extras import install_command
 
 if TYPE_CHECKING:
-    from quantkit.engines.bench_result import Bench
+    from quantkit.engines.bench_result import BenchResult
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from quantkit.cli import options
 from quantkit.cli.console import note, print_fields, print_json, print_rows, print_sentence
 
 if TYPE_CHECKING:
-    from quantkit.engines.bench_result import Bench
+    from quantkit.engines.bench_result import BenchResult
 
 
 @click.command()
@@ -72,7 +73,7 @@ def bench(
     from quantkit.cli.progress import Spinner
     from quantkit.engines.bench import BenchOptions
     from quantkit.engines.bench import bench as run
-    from quantkit.engines.bench_result import verdict
+    from quantkit.engines.bench_result import bench_verdicts
 
     chosen = BenchOptions(
         batches=options.counts(settings["batch"], "--batch"),
@@ -103,13 +104,13 @@ def bench(
         print_json(document(made))
         return
     print_summary(made)
-    for text in verdict(made):
+    for text in bench_verdicts(made):
         print_sentence(text)
     if plot is not None:
         print(f"wrote {plot}")
 
 
-def print_summary(made: Bench) -> None:
+def print_summary(made: BenchResult) -> None:
     """The figures, for people."""
     for text in made.notes:
         note(text)
@@ -158,13 +159,13 @@ def print_summary(made: Bench) -> None:
     print()
 
 
-def document(made: Bench) -> dict[str, Any]:
+def document(made: BenchResult) -> dict[str, Any]:
     """The result for programs."""
     from dataclasses import asdict
 
-    from quantkit.engines.bench_result import verdict
+    from quantkit.engines.bench_result import bench_verdicts
 
-    return {**asdict(made), "verdict": list(verdict(made))}
+    return {**asdict(made), "verdict": list(bench_verdicts(made))}
 
 
 FORMATS = frozenset({".svg", ".png", ".pdf"})
@@ -185,10 +186,10 @@ def check_drawable(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise BackendError("a plot needs matplotlib", remedy="pip install 'quantkit[notebook]'") from None
+        raise BackendError("a plot needs matplotlib", remedy=install_command("notebook")) from None
 
 
-def draw_latencies(made: Bench, path: Path) -> None:
+def draw_latencies(made: BenchResult, path: Path) -> None:
     """Median latency of every subject at every batch size, as bars with their values. OutputError."""
     import io
 

@@ -30,7 +30,7 @@ def compare(runs: tuple[Path, ...], force: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
     from quantkit.evaluation.compare import compare as run
-    from quantkit.evaluation.json_document import document
+    from quantkit.evaluation.json_document import evaluation_json
 
     made = run(runs, force=force)
     if as_json:
@@ -38,7 +38,7 @@ def compare(runs: tuple[Path, ...], force: bool, as_json: bool) -> None:
             {
                 "metric": made.metric,
                 "share": made.share,
-                "runs": [{"name": r.name, **document(r.evaluation)} for r in made.runs],
+                "runs": [{"name": r.name, **evaluation_json(r.evaluation)} for r in made.runs],
                 "moves": [{**asdict(m), "text": m.text(made.unit)} for m in made.moves],
                 "notes": list(made.notes),
             }

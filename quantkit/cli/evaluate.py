@@ -91,8 +91,8 @@ def evaluate(
     """
     from quantkit.cli.progress import Bar
     from quantkit.evaluation.evaluate import evaluate as run
-    from quantkit.evaluation.files import refuse_unwritable, written
-    from quantkit.evaluation.json_document import document
+    from quantkit.evaluation.files import refuse_unwritable, write_evaluation
+    from quantkit.evaluation.json_document import evaluation_json
 
     parts = [part for text in models for part in (text, *text.rpartition("+")[::2])]
     read = (*parts, data, settings["labels"], settings["classes"])
@@ -109,11 +109,11 @@ def evaluate(
     files: dict[Path, bytes] = {}
     if html is not None:
         files[html] = page(made)
-    made = written(made, output, files)
+    made = write_evaluation(made, output, files)
     for text in made.warnings:
         warn(text)
     if as_json:
-        print_json(document(made))
+        print_json(evaluation_json(made))
     elif not quiet:
         print_summary(made)
     return 0 if made.within_budget else OVER_BUDGET
@@ -191,9 +191,9 @@ def print_models(made: Evaluation) -> None:
 
 def told(metric: str, value: float | None) -> str:
     """The figure of a metric that nothing is decided by."""
-    from quantkit.evaluation.result import figure
+    from quantkit.evaluation.result import format_metric
 
-    return figure(value, re.fullmatch(r"top\d+(@.+)?", metric) is not None)
+    return format_metric(value, re.fullmatch(r"top\d+(@.+)?", metric) is not None)
 
 
 def speeds(made: Evaluation) -> list[tuple[str, str]]:

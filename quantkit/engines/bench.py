@@ -17,8 +17,8 @@ import numpy as np
 from quantkit.artifact import canonical_json, sha256_of
 from quantkit.backends.engine_record import is_engine, read_record
 from quantkit.backends.tensorrt.messages import silent
-from quantkit.engines.bench_result import Bench, Latency, Subject, Throughput
-from quantkit.engines.build import build, scales_for
+from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Throughput
+from quantkit.engines.build import build, find_table_scales
 from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.qdq.insert import has_qdq
@@ -66,7 +66,7 @@ def bench(
     table: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     phase: Callable[[str], None] | None = None,
-) -> Bench:
+) -> BenchResult:
     """Measure engines, or build engines of every precision from one ONNX model and measure those.
 
     subjects: engine files, or ONNX models. build_options, table, output: as `build` takes them, for a model. Without a
@@ -83,17 +83,17 @@ def bench(
     paths = list(dict.fromkeys(Path(subject) for subject in subjects))
     engines = [path for path in paths if is_engine(path)]
     models = [path for path in paths if not is_engine(path)]
-    reason = why_no_gpu(options.device)
+    reason = explain_no_gpu(options.device)
     if reason is not None:
         if engines:
             raise BackendError(
                 f"{engines[0]} cannot be run: {reason}", remedy="run it on the GPU that it was built for"
             )
-        return on_processor([load_model(path) for path in models], options, say, reason)
-    return on_gpu(engines, models, options, build_options, table, output, say)
+        return bench_on_cpu([load_model(path) for path in models], options, say, reason)
+    return bench_on_gpu(engines, models, options, build_options, table, output, say)
 
 
-def why_no_gpu(device: int) -> str | None:
+def explain_no_gpu(device: int) -> str | None:
     """Why engines cannot be run here; None where they can."""
     if not has_driver():
         return "there is no NVIDIA driver"
@@ -108,7 +108,7 @@ def why_no_gpu(device: int) -> str | None:
     return None
 
 
-def on_gpu(
+def bench_on_gpu(
     engines: Sequence[Path],
     models: Sequence[Path],
     options: BenchOptions,
@@ -116,34 +116,34 @@ def on_gpu(
     table: str | os.PathLike[str] | None,
     output: str | os.PathLike[str] | None,
     say: Callable[[str], None],
-) -> Bench:
+) -> BenchResult:
     """Figures of TensorRT."""
     from quantkit.backends.tensorrt.build import kernels_loaded
     from quantkit.backends.tensorrt.engine import Engine
 
     notes: list[str] = []
-    chosen: list[tuple[Path, Subject]] = []
+    chosen: list[tuple[Path, BenchSubject]] = []
     for path in engines:
-        subject, said = subject_of_file(path)
+        subject, said = read_engine_subject(path)
         chosen.append((path, subject))
         notes += said
     with kernels_loaded(options.device) if models else nullcontext():
         for path in models:
-            built, said = of_every_precision(load_model(path), options, build_options, table, output, say)
+            built, said = build_every_precision(load_model(path), options, build_options, table, output, say)
             notes += said
-            chosen += [(made.path, subject_of(made)) for made in built]
+            chosen += [(made.path, built_engine_subject(made)) for made in built]
     subjects, latencies, throughputs = [], [], []
-    for (path, subject), name in zip(chosen, unique([path for path, _ in chosen]), strict=True):
+    for (path, subject), name in zip(chosen, distinct_names([path for path, _ in chosen]), strict=True):
         with Engine.load(path, options.device, allow_code=options.allow_code) as engine:
             subjects.append(replace(subject, name=name, memory=engine.memory))
-            found = measured(engine, name, options, say)
+            found = measure_engine(engine, name, options, say)
             latencies += found[0]
             throughputs += found[1]
             notes += found[2]
     if not latencies:
         shown = "; ".join(dict.fromkeys(notes)) or "there is no engine"
         raise UsageError(f"nothing could be measured: {shown}", remedy="give other --batch sizes, or build again")
-    return Bench(
+    return BenchResult(
         machine_name(options.device),
         True,
         tuple(subjects),
@@ -161,25 +161,27 @@ def machine_name(device: int) -> str:
     return f"{open_device(device).name}, TensorRT {features(tensorrt()).version}"
 
 
-def unique(paths: Sequence[Path]) -> list[str]:
+def distinct_names(paths: Sequence[Path]) -> list[str]:
     """Names of files, with their folders where two are called the same."""
     names = [path.name for path in paths]
     return [str(path) if names.count(path.name) > 1 else path.name for path in paths]
 
 
-def subject_of_file(path: Path) -> tuple[Subject, list[str]]:
+def read_engine_subject(path: Path) -> tuple[BenchSubject, list[str]]:
     """What the record beside an engine tells, if it is this engine's."""
     record = read_record(path)
     size = path.stat().st_size if path.exists() else 0
     if record is None or not path.is_file():
-        return Subject(path.name, "?", size), []
+        return BenchSubject(path.name, "?", size), []
     if sha256_of(path.read_bytes()) != record.sha256:
-        return Subject(path.name, "?", size), [f"the record beside {path.name} is of another engine, and is not used"]
-    counts = counts_of(record.layers)
-    return Subject(path.name, record.precision, size, record.model.sha256, record.seconds, None, counts), []
+        return BenchSubject(path.name, "?", size), [
+            f"the record beside {path.name} is of another engine, and is not used"
+        ]
+    counts = count_recorded_layers(record.layers)
+    return BenchSubject(path.name, record.precision, size, record.model.sha256, record.seconds, None, counts), []
 
 
-def of_every_precision(
+def build_every_precision(
     model: Model,
     options: BenchOptions,
     build_options: BuildOptions | None,
@@ -192,14 +194,18 @@ def of_every_precision(
 
     base = build_options or BuildOptions()
     if not base.shapes:
-        base = replace(base, shapes=shapes_over(model, options.batches))
+        base = replace(base, shapes=shapes_for_batches(model, options.batches))
     notes: list[str] = []
     built: list[BuiltEngine] = []
     for name in options.precisions:
         chosen = replace(base, precision=Precision.named(name))
         if has_qdq(model) and not chosen.int8:
             continue
-        if chosen.precision is Precision.INT8 and not has_qdq(model) and scales_for(model, chosen, table) is None:
+        if (
+            chosen.precision is Precision.INT8
+            and not has_qdq(model)
+            and find_table_scales(model, chosen, table) is None
+        ):
             notes.append(f"no INT8 engine of {model.path.name}: there is no calibration table (quantkit calibrate)")
             continue
         try:
@@ -208,7 +214,7 @@ def of_every_precision(
                 options=chosen,
                 table=table if chosen.int8 else None,
                 output=output,
-                phase=partial(told, say, name),
+                phase=partial(prefix_phase, say, name),
                 name=engine_name(model, chosen, machine_name(options.device)),
             )
         except (BackendError, TableError) as error:
@@ -219,7 +225,7 @@ def of_every_precision(
     return built, notes
 
 
-def told(say: Callable[[str], None], name: str, text: str) -> None:
+def prefix_phase(say: Callable[[str], None], name: str, text: str) -> None:
     """A phase, with what it is about."""
     say(f"{name}: {text}")
 
@@ -230,7 +236,7 @@ def engine_name(model: Model, options: BuildOptions, machine: str) -> str:
     return f"{model.path.stem}.{options.precision.value}.{sha256_of(about.encode())[:8]}.bench.engine"
 
 
-def shapes_over(model: Model, batches: Sequence[int]) -> tuple[str, ...]:
+def shapes_for_batches(model: Model, batches: Sequence[int]) -> tuple[str, ...]:
     """Shape ranges that hold all batch sizes, tuned for the largest."""
     return tuple(
         f"{i.name}={min(batches)}:{max(batches)}:{max(batches)}"
@@ -239,10 +245,10 @@ def shapes_over(model: Model, batches: Sequence[int]) -> tuple[str, ...]:
     )
 
 
-def subject_of(made: BuiltEngine) -> Subject:
+def built_engine_subject(made: BuiltEngine) -> BenchSubject:
     """What is known of an engine that was built."""
     record = made.record
-    return Subject(
+    return BenchSubject(
         made.path.name,
         record.precision,
         record.bytes,
@@ -253,14 +259,14 @@ def subject_of(made: BuiltEngine) -> Subject:
     )
 
 
-def counts_of(layers: Sequence[Any]) -> dict[str, int]:
+def count_recorded_layers(layers: Sequence[Any]) -> dict[str, int]:
     """Precision → layers, from a record."""
     from quantkit.backends.tensorrt.layers import Layer, precision_counts
 
     return precision_counts([Layer(**layer.model_dump()) for layer in layers])
 
 
-def measured(
+def measure_engine(
     engine: Engine, name: str, options: BenchOptions, say: Callable[[str], None]
 ) -> tuple[list[Latency], list[Throughput], list[str]]:
     """The figures of one engine."""
@@ -269,7 +275,7 @@ def measured(
     alone: list[Latency] = []
     together: list[Throughput] = []
     notes: list[str] = []
-    for batch in batches_for(engine, options):
+    for batch in bench_batches(engine, options):
         if not fits(engine, batch):
             notes.append(f"{name} was not built for batch {batch}")
             continue
@@ -281,7 +287,7 @@ def measured(
                 if not times:
                     notes.append(f"{name}: no CUDA graph, since the shape of an output depends on the data")
                     continue
-                alone.append(summed_up(name, batch, times, graph))
+                alone.append(latency_percentiles(name, batch, times, graph))
                 for streams in options.streams:
                     rate = throughput(engine, batch, streams=streams, seconds=options.seconds, graph=graph)
                     together.append(Throughput(name, batch, streams, graph, rate))
@@ -292,33 +298,35 @@ def measured(
     return alone, together, notes
 
 
-def batches_for(engine: Engine, options: BenchOptions) -> tuple[int, ...]:
+def bench_batches(engine: Engine, options: BenchOptions) -> tuple[int, ...]:
     """The batch sizes that are asked for, or the one that the engine is fixed to."""
     fixed = next((i.fixed_batch for i in engine.inputs if i.fixed_batch is not None), None)
     return options.batches if fixed is None else (fixed,)
 
 
-def summed_up(name: str, batch: int, times: Sequence[float], graph: bool) -> Latency:
+def latency_percentiles(name: str, batch: int, times: Sequence[float], graph: bool) -> Latency:
     """Percentiles."""
     median, p90, p99 = np.percentile(np.asarray(times), [50, 90, 99])
     return Latency(name, batch, graph, float(median), float(p90), float(p99), len(times))
 
 
-def on_processor(models: Sequence[Model], options: BenchOptions, say: Callable[[str], None], reason: str) -> Bench:
+def bench_on_cpu(
+    models: Sequence[Model], options: BenchOptions, say: Callable[[str], None], reason: str
+) -> BenchResult:
     """Figures of onnxruntime on the processor."""
     from quantkit.backends.onnxruntime import OnnxRuntimeSession, version
 
     threads = os.cpu_count() or 1
     subjects, latencies = [], []
-    for model, name in zip(models, unique([model.path for model in models]), strict=True):
+    for model, name in zip(models, distinct_names([model.path for model in models]), strict=True):
         session = OnnxRuntimeSession(model, model.outputs, threads=threads)
         run = session.runner()
         size = model.path.stat().st_size
-        subjects.append(Subject(name, "int8" if has_qdq(model) else "fp32", size, model.sha256))
+        subjects.append(BenchSubject(name, "int8" if has_qdq(model) else "fp32", size, model.sha256))
         fixed = next((i.fixed_batch for i in model.inputs if i.fixed_batch is not None), None)
         for batch in options.batches if fixed is None else (fixed,):
             say(f"{name}: batch {batch} on onnxruntime")
-            feeds = made_up(model, batch)
+            feeds = random_feeds(model, batch)
             run(feeds)
             times: list[float] = []
             end = time.monotonic() + options.seconds
@@ -326,12 +334,14 @@ def on_processor(models: Sequence[Model], options: BenchOptions, say: Callable[[
                 started = time.perf_counter()
                 run(feeds)
                 times.append(1000.0 * (time.perf_counter() - started))
-            latencies.append(summed_up(name, batch, times, graph=False))
+            latencies.append(latency_percentiles(name, batch, times, graph=False))
     machine = f"{platform.processor() or platform.machine()} ({threads} threads), {version('cpu')}"
-    return Bench(machine, False, tuple(subjects), tuple(latencies), (), (f"onnxruntime on the processor: {reason}",))
+    return BenchResult(
+        machine, False, tuple(subjects), tuple(latencies), (), (f"onnxruntime on the processor: {reason}",)
+    )
 
 
-def made_up(model: Model, batch: int) -> dict[str, np.ndarray[Any, Any]]:
+def random_feeds(model: Model, batch: int) -> dict[str, np.ndarray[Any, Any]]:
     """Inputs for timing, seeded: how fast a network is does not depend on values, as a rule. ModelError."""
     random = np.random.default_rng(0)
     feeds = {}

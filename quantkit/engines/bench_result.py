@@ -15,7 +15,7 @@ ORDER = ("fp32", "tf32", "fp16", "int8", "best")
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class BenchSubject:
     """What was measured: an engine, or a model on onnxruntime.
 
     model: sha256 of the network, "" where nothing tells; only subjects of one network are compared. bytes: of the file.
@@ -57,12 +57,12 @@ class Throughput:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench(Shown):
+class BenchResult(Shown):
     """All of it. `machine`: the GPU and TensorRT, or the processor and onnxruntime, as a label of every figure."""
 
     machine: str
     on_gpu: bool
-    subjects: tuple[Subject, ...]
+    subjects: tuple[BenchSubject, ...]
     latencies: tuple[Latency, ...]
     throughputs: tuple[Throughput, ...] = ()
     notes: tuple[str, ...] = ()
@@ -80,7 +80,12 @@ class Bench(Shown):
     def _view_(self) -> Sequence[Block]:
         head = ("subject", "precision", "MiB", *(f"batch {n}, ms" for n in self.batches), "samples/s at most")
         rows = [
-            (s.name, s.precision, f"{s.bytes / 2**20:.1f}", *(told(self.median(s.name, n)) for n in self.batches))
+            (
+                s.name,
+                s.precision,
+                f"{s.bytes / 2**20:.1f}",
+                *(format_milliseconds(self.median(s.name, n)) for n in self.batches),
+            )
             for s in self.subjects
         ]
         rates = [max((x.rate for x in self.throughputs if x.subject == s.name), default=0.0) for s in self.subjects]
@@ -91,16 +96,16 @@ class Bench(Shown):
                 [(*row, f"{rate:,.0f}" if rate else "") for row, rate in zip(rows, rates, strict=True)],
                 frozenset({0, 1}),
             ),
-            Remarks([*verdict(self), *self.notes]),
+            Remarks([*bench_verdicts(self), *self.notes]),
         )
 
 
-def told(milliseconds: float | None) -> str:
+def format_milliseconds(milliseconds: float | None) -> str:
     """Three decimals; nothing where it was not measured."""
     return "" if milliseconds is None else f"{milliseconds:.3f}"
 
 
-def verdict(bench: Bench) -> tuple[str, ...]:
+def bench_verdicts(bench: BenchResult) -> tuple[str, ...]:
     """What the figures say, one sentence each; networks are not compared with each other."""
     said: list[str] = []
     if not bench.on_gpu:
@@ -112,26 +117,26 @@ def verdict(bench: Bench) -> tuple[str, ...]:
         own = replace(bench, subjects=subjects, latencies=tuple(x for x in bench.latencies if x.subject in names))
         if own.latencies:
             prefix = f"{subjects[0].name.split('.')[0]}: " if len(models) > 1 else ""
-            said += [prefix + text for text in verdict_of_one(own)]
+            said += [prefix + text for text in network_verdicts(own)]
     return tuple(said)
 
 
-def verdict_of_one(bench: Bench) -> list[str]:
+def network_verdicts(bench: BenchResult) -> list[str]:
     """What the figures of one network say."""
-    by_precision = fastest(bench)
-    found = [compared(bench, by_precision, "fp16", ("tf32", "fp32")), tf32_was_on(bench, by_precision)]
+    by_precision = fastest_by_precision(bench)
+    found = [compare_precisions(bench, by_precision, "fp16", ("tf32", "fp32")), describe_tf32(bench, by_precision)]
     int8 = by_precision.get("int8")
     if int8 is not None:
         if set(int8.counts) - {"unknown"} and not int8.counts.get("INT8"):
             alias = ": it is the FP16 engine under another name" if "FP16" in int8.counts else ""
             found.append(f"the INT8 engine holds no INT8 layer{alias}")
-        found.append(compared(bench, by_precision, "int8", ("fp16", "tf32", "fp32")))
-    return [*filter(None, found), *recommended(bench)]
+        found.append(compare_precisions(bench, by_precision, "int8", ("fp16", "tf32", "fp32")))
+    return [*filter(None, found), *recommend_engines(bench)]
 
 
-def fastest(bench: Bench) -> dict[str, Subject]:
+def fastest_by_precision(bench: BenchResult) -> dict[str, BenchSubject]:
     """Precision → the subject that is fastest at the largest batch: INT8 may come by a table and by Q/DQ."""
-    found: dict[str, tuple[float, Subject]] = {}
+    found: dict[str, tuple[float, BenchSubject]] = {}
     for subject in bench.subjects:
         time = bench.median(subject.name, bench.batches[-1])
         if subject.precision not in found or (time is not None and time < found[subject.precision][0]):
@@ -139,7 +144,9 @@ def fastest(bench: Bench) -> dict[str, Subject]:
     return {precision: subject for precision, (_, subject) in found.items()}
 
 
-def compared(bench: Bench, subjects: Mapping[str, Subject], precision: str, others: Sequence[str]) -> str | None:
+def compare_precisions(
+    bench: BenchResult, subjects: Mapping[str, BenchSubject], precision: str, others: Sequence[str]
+) -> str | None:
     """`INT8 is 1.32× as fast as FP16 at batch 32, no faster at batch 1`."""
     other = next((o for o in others if o in subjects), None)
     if precision not in subjects or other is None:
@@ -154,7 +161,7 @@ def compared(bench: Bench, subjects: Mapping[str, Subject], precision: str, othe
     return f"{precision.upper()} against {other.upper()}: {', '.join(parts)}" if parts else None
 
 
-def tf32_was_on(bench: Bench, subjects: Mapping[str, Subject]) -> str | None:
+def describe_tf32(bench: BenchResult, subjects: Mapping[str, BenchSubject]) -> str | None:
     """That TF32 explains a part of the float engine's speed."""
     if "tf32" not in subjects or "fp32" not in subjects:
         return None
@@ -168,7 +175,7 @@ def tf32_was_on(bench: Bench, subjects: Mapping[str, Subject]) -> str | None:
     )
 
 
-def recommended(bench: Bench) -> list[str]:
+def recommend_engines(bench: BenchResult) -> list[str]:
     """The fastest subject for single samples and for throughput; the simpler one where they are as good as equal."""
     if len(bench.subjects) < 2:
         return []
@@ -190,6 +197,6 @@ def recommended(bench: Bench) -> list[str]:
     return [*said, "that is speed alone: measure what INT8 costs in accuracy before you take it"] if lossy else said
 
 
-def rank(subject: Subject) -> int:
+def rank(subject: BenchSubject) -> int:
     """Simpler precisions first: they cost no accuracy."""
     return ORDER.index(subject.precision) if subject.precision in ORDER else len(ORDER)

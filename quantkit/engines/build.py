@@ -39,7 +39,7 @@ from quantkit.view import Block, Remarks, Shown, Table
 
 
 @dataclass(frozen=True, slots=True)
-class Scales:
+class TableScales:
     """A calibration table with its file, and what is known of its origin."""
 
     path: Path
@@ -120,16 +120,18 @@ def build(
     options = options or BuildOptions()
     loaded = load_model(model)
     ranges = parse_shapes(options.shapes, loaded.inputs)
-    scales = scales_for(loaded, options, table)
+    scales = find_table_scales(loaded, options, table)
     trt_version, gpu = features(tensorrt()).version, open_device(options.device)
     usual = f"{loaded.path.stem}.{gpu.slug}.{trt_version}.{options.precision.value}.engine"
-    path = placed(output, loaded.path, name or usual)
+    path = engine_output_path(output, loaded.path, name or usual)
     cache = path.with_name(f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
-    refuse_replacing([path, record_path(path), used_table(path), *([cache] if cache else [])], loaded.path, scales)
-    wanted = identity(loaded, options, ranges, scales, trt_version, gpu.name)
-    faults = clip_faults(loaded, trt_version)
+    refuse_replacing_sources(
+        [path, record_path(path), used_table_path(path), *([cache] if cache else [])], loaded.path, scales
+    )
+    wanted = engine_identity(loaded, options, ranges, scales, trt_version, gpu.name)
+    faults = find_clip_faults(loaded, trt_version)
     if path.exists() and not options.force:
-        return replace(reused(path, wanted, options.min_coverage), faults=faults)
+        return replace(reuse_engine(path, wanted, options.min_coverage), faults=faults)
     check_writable(path)
     made = build_engine(
         loaded,
@@ -137,19 +139,19 @@ def build(
         ranges,
         table=scales.table if scales else None,
         rule=scales.rule if scales else None,
-        timing_cache=read_cache(cache),
+        timing_cache=read_timing_cache(cache),
         phase=phase,
     )
     files = {path: made.plan}
     used = scales
     if scales and made.covered and table_bytes(made.covered.table) != table_bytes(scales.table):
         # trtexec and others get the scales that were filled in, under this TensorRT's header
-        used = Scales(used_table(path), made.covered.table, "", None)
+        used = TableScales(used_table_path(path), made.covered.table, "", None)
         files[used.path] = table_bytes(made.covered.table)
-    line = command(loaded, path, options, ranges, used, cache, made.kept)
+    line = trtexec_command(loaded, path, options, ranges, used, cache, made.kept)
     if scales and made.converted:
         line = Command(None, "the Q/DQ pairs were inserted on the way, which trtexec cannot do")
-    record = recorded(loaded, path, options, ranges, scales, made, line)
+    record = make_engine_record(loaded, path, options, ranges, scales, made, line)
     files[record_path(path)] = record_bytes(record)
     if cache is not None and made.timing_cache:
         files[cache] = made.timing_cache
@@ -160,7 +162,7 @@ def build(
     return BuiltEngine(path, record, line, False, tuple(notes), faults)
 
 
-def clip_faults(model: Model, version: str) -> tuple[str, ...]:
+def find_clip_faults(model: Model, version: str) -> tuple[str, ...]:
     """Of a Q/DQ network, the Clips that TensorRT 8 computes wrongly."""
     if not has_qdq(model) or not version.startswith("8."):
         return ()
@@ -171,7 +173,7 @@ def clip_faults(model: Model, version: str) -> tuple[str, ...]:
     )
 
 
-def refuse_replacing(written: Sequence[Path], model: Path, scales: Scales | None) -> None:
+def refuse_replacing_sources(written: Sequence[Path], model: Path, scales: TableScales | None) -> None:
     """UsageError where a file that the engine is built of would be written."""
     sources = {model.resolve(), *([scales.path.resolve()] if scales else [])}
     for path in written:
@@ -179,12 +181,12 @@ def refuse_replacing(written: Sequence[Path], model: Path, scales: Scales | None
             raise UsageError(f"the build would replace {path}, which it is made of", remedy="give another --output")
 
 
-def used_table(engine: Path) -> Path:
+def used_table_path(engine: Path) -> Path:
     """`x.engine` → `x.engine.calib`: the table as it was used, where scales were filled in."""
     return engine.with_name(f"{engine.name}.calib")
 
 
-def placed(output: str | os.PathLike[str] | None, model: Path, name: str) -> Path:
+def engine_output_path(output: str | os.PathLike[str] | None, model: Path, name: str) -> Path:
     """Where the engine goes. OutputError."""
     asked = model.parent if output is None else Path(output)
     path = asked / name if asked.is_dir() else asked
@@ -193,7 +195,7 @@ def placed(output: str | os.PathLike[str] | None, model: Path, name: str) -> Pat
     return path
 
 
-def scales_for(model: Model, options: BuildOptions, table: str | os.PathLike[str] | None) -> Scales | None:
+def find_table_scales(model: Model, options: BuildOptions, table: str | os.PathLike[str] | None) -> TableScales | None:
     """The table that an INT8 build uses. StaleError where it belongs to another network."""
     if table is None:
         beside = model.path.with_suffix(".calib")
@@ -214,14 +216,14 @@ def scales_for(model: Model, options: BuildOptions, table: str | os.PathLike[str
             f"{path} was made for another network ({known.model.file}, {known.model.sha256[:12]})",
             remedy="calibrate this network: quantkit calibrate MODEL --data DATA",
         )
-    return Scales(path, found, digest, known)
+    return TableScales(path, found, digest, known)
 
 
-def identity(
+def engine_identity(
     model: Model,
     options: BuildOptions,
     ranges: Mapping[str, ShapeRange],
-    scales: Scales | None,
+    scales: TableScales | None,
     version: str,
     gpu: str,
 ) -> dict[str, object]:
@@ -238,7 +240,7 @@ def identity(
     }
 
 
-def reused(path: Path, wanted: Mapping[str, object], least: float) -> BuiltEngine:
+def reuse_engine(path: Path, wanted: Mapping[str, object], least: float) -> BuiltEngine:
     """The engine that is there. StaleError where it is another, TableError where its table covers less than `least`."""
     record = read_record(path)
     if record is None:
@@ -255,7 +257,7 @@ def reused(path: Path, wanted: Mapping[str, object], least: float) -> BuiltEngin
     return BuiltEngine(path, record, line, True, ("nothing changed: the engine that is there is reused",))
 
 
-def read_cache(path: Path | None) -> bytes | None:
+def read_timing_cache(path: Path | None) -> bytes | None:
     """What earlier builds measured."""
     if path is None:
         return None
@@ -264,12 +266,12 @@ def read_cache(path: Path | None) -> bytes | None:
     return None
 
 
-def command(
+def trtexec_command(
     model: Model,
     path: Path,
     options: BuildOptions,
     ranges: Mapping[str, ShapeRange],
-    scales: Scales | None,
+    scales: TableScales | None,
     cache: Path | None,
     kept: Sequence[str],
 ) -> Command:
@@ -288,12 +290,12 @@ def command(
     return trtexec(options, files, scales.table if scales else None, kept)
 
 
-def recorded(
+def make_engine_record(
     model: Model,
     path: Path,
     options: BuildOptions,
     ranges: Mapping[str, ShapeRange],
-    scales: Scales | None,
+    scales: TableScales | None,
     made: Built,
     line: Command,
 ) -> EngineRecord:

@@ -10,7 +10,7 @@ import numpy as np
 from quantkit.data import Portion
 from quantkit.data.labels import Labels
 from quantkit.errors import DataError
-from quantkit.evaluation.answer_changes import AnswerComparison
+from quantkit.evaluation.answer_changes import PredictionComparison
 from quantkit.evaluation.output_errors import OutputComparison
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.metric import Metric
@@ -21,20 +21,20 @@ Outputs = Mapping[str, Array]
 
 
 @dataclass(slots=True)
-class Tally:
+class ModelTotals:
     """One model so far. comparisons, answers: with the reference; the reference itself has none."""
 
     subject: Subject
     metrics: list[Metric]
     comparisons: dict[str, OutputComparison]
-    answers: AnswerComparison | None
+    answers: PredictionComparison | None
 
 
 @dataclass(slots=True)
 class Scoring:
     """All models so far, on the same samples. scores: the output that holds class scores; None where none does."""
 
-    tallies: list[Tally]
+    tallies: list[ModelTotals]
     scores: str | None
     labels: Labels | None
     names: list[str] = field(default_factory=list)
@@ -56,12 +56,14 @@ class Scoring:
                 if name not in self.uncompared:
                     comparison.add(renamed[0][name], outputs[name])
             if tally.answers is not None and self.scores is not None:
-                tally.answers.add(rows(renamed[0][self.scores]), rows(outputs[self.scores]), portion.names)
+                tally.answers.add(
+                    as_score_rows(renamed[0][self.scores]), as_score_rows(outputs[self.scores]), portion.names
+                )
         self.names.extend(portion.names)
         if isinstance(labels, np.ndarray):
             self.truth.append(labels)
 
-    def _fitting(self, tally: Tally, outputs: Outputs, reference: Outputs, portion: Portion) -> Outputs:
+    def _fitting(self, tally: ModelTotals, outputs: Outputs, reference: Outputs, portion: Portion) -> Outputs:
         """A model's outputs under the reference's names, finite. DataError."""
         if len(outputs) == len(reference) == 1:
             outputs = dict(zip(reference, outputs.values(), strict=True))
@@ -80,11 +82,11 @@ class Scoring:
                         remedy="evaluate models with the same outputs together",
                     )
                 self.uncompared[name] = f"output {name!r} is not compared: its shape depends on the values"
-            refuse_broken((self.tallies[0].subject.name, who), name, (known, array), portion)
+            refuse_non_finite((self.tallies[0].subject.name, who), name, (known, array), portion)
         return outputs
 
 
-def refuse_broken(who: tuple[str, str], name: str, arrays: tuple[Array, Array], portion: Portion) -> None:
+def refuse_non_finite(who: tuple[str, str], name: str, arrays: tuple[Array, Array], portion: Portion) -> None:
     """DataError where an output of reference or candidate holds NaN, or is infinite in one of them alone: it names the
     model, the output and the sample."""
     known, array = arrays
@@ -105,29 +107,29 @@ def refuse_broken(who: tuple[str, str], name: str, arrays: tuple[Array, Array], 
     )
 
 
-def rows(output: Array) -> Array:
+def as_score_rows(output: Array) -> Array:
     """Class scores as [N, C]."""
     scores = class_scores(output)
     assert scores is not None
     return scores
 
 
-def holding_scores(outputs: Outputs, samples: int) -> tuple[str, ...]:
+def score_outputs(outputs: Outputs, samples: int) -> tuple[str, ...]:
     """The outputs that can be class scores [N, C]."""
     return tuple(
         name for name, o in outputs.items() if o.dtype.kind == "f" and len(o) == samples and class_scores(o) is not None
     )
 
 
-def scores_among(outputs: Outputs, samples: int, named: str | None) -> str | None:
+def choose_score_output(outputs: Outputs, samples: int, named: str | None) -> str | None:
     """The output with class scores [N, C]: the one that a metric names, else the only one that is; None in doubt."""
-    fitting = holding_scores(outputs, samples)
+    fitting = score_outputs(outputs, samples)
     if named is not None:
         return named if named in fitting else None
     return fitting[0] if len(fitting) == 1 else None
 
 
-def begun(
+def start_scoring(
     subjects: Sequence[Subject],
     first: Outputs,
     scores: str | None,
@@ -138,11 +140,11 @@ def begun(
     floats = [name for name, output in first.items() if output.dtype.kind == "f"]
     ordered = sorted(floats, key=lambda name: name != scores)  # class scores come first
     tallies = [
-        Tally(
+        ModelTotals(
             subject,
             [make() for make in makers] if labels else [],
             {name: OutputComparison(name, name == scores) for name in ordered} if number else {},
-            AnswerComparison() if number and scores is not None else None,
+            PredictionComparison() if number and scores is not None else None,
         )
         for number, subject in enumerate(subjects)
     ]

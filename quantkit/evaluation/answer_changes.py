@@ -23,20 +23,20 @@ SMALLEST = 2.0**-24
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class Predictions:
     """Of every sample: the class, int32 [N], and its probability, float64 [N]."""
 
     classes: NDArray[np.int32]
     confidence: NDArray[np.float64]
 
 
-class AnswerComparison:
+class PredictionComparison:
     """Collects the answers of reference and candidate, 24 bytes a sample."""
 
     def __init__(self) -> None:
         self._probabilities: bool | None = None
-        self._reference: list[Answers] = []
-        self._candidate: list[Answers] = []
+        self._reference: list[Predictions] = []
+        self._candidate: list[Predictions] = []
 
     def add(self, reference: Array, candidate: Array, names: Sequence[str] = ()) -> None:
         """Take a batch of class scores [N, C] of both. DataError where shapes differ or a score is NaN or +Inf."""
@@ -56,34 +56,34 @@ class AnswerComparison:
                 sample = names[wrong[0]] if names else f"sample {at + wrong[0]}"
                 remedy = "find the layer that makes it: quantkit layers"
                 raise DataError(f"{sample}: a class score of the {whose} is NaN or Inf", remedy=remedy)
-        self._reference.append(answers(first, self._probabilities))
-        self._candidate.append(answers(second, self._probabilities))
+        self._reference.append(predict_classes(first, self._probabilities))
+        self._candidate.append(predict_classes(second, self._probabilities))
 
-    def result(self) -> tuple[Answers, Answers]:
+    def result(self) -> tuple[Predictions, Predictions]:
         """Reference's and candidate's answers. DataError where there were no samples."""
         if not sum(len(part.classes) for part in self._reference):
             raise DataError("there were no samples to compare", remedy="give data")
-        return joined(self._reference), joined(self._candidate)
+        return join_predictions(self._reference), join_predictions(self._candidate)
 
 
-def answers(scores: Array, probabilities: bool) -> Answers:
+def predict_classes(scores: Array, probabilities: bool) -> Predictions:
     """Class and confidence of every row; ties go to the lowest class."""
     classes = scores.argmax(axis=1)
     sure = np.exp(log_probabilities(scores, probabilities)[np.arange(len(scores)), classes])
-    return Answers(classes.astype(np.int32), sure)
+    return Predictions(classes.astype(np.int32), sure)
 
 
-def joined(parts: Sequence[Answers]) -> Answers:
+def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     """Batches one behind the other."""
-    return Answers(np.concatenate([p.classes for p in parts]), np.concatenate([p.confidence for p in parts]))
+    return Predictions(np.concatenate([p.classes for p in parts]), np.concatenate([p.confidence for p in parts]))
 
 
-def agreement(reference: Answers, candidate: Answers) -> float:
+def agreement(reference: Predictions, candidate: Predictions) -> float:
     """Share of samples with the same answer."""
     return float(np.mean(reference.classes == candidate.classes))
 
 
-def confidence(reference: Answers, candidate: Answers) -> Confidence:
+def confidence(reference: Predictions, candidate: Predictions) -> Confidence:
     """How sure both are on average, and the shift in points. Each is sure of its own answer."""
     first, second = float(reference.confidence.mean()), float(candidate.confidence.mean())
     return Confidence(first, second, 100.0 * float(np.mean(candidate.confidence - reference.confidence)))

@@ -40,15 +40,15 @@ class Bootstrap:
     replicates: int
 
 
-def of_mean(differences: NDArray[np.float64]) -> Bootstrap:
+def bootstrap_mean(differences: NDArray[np.float64]) -> Bootstrap:
     """BCa interval of the mean of paired differences [N], N ≥ 2, not all of them equal."""
     mean = float(differences.mean())
     centred = differences - mean
     acceleration = float(np.sum(centred**3) / (6.0 * np.sum(centred**2) ** 1.5))
-    return accelerated(means_of(differences), mean, acceleration)
+    return bca_interval(resample_means(differences), mean, acceleration)
 
 
-def of_set(figure: Callable[[NDArray[np.intp]], float], samples: int) -> Bootstrap:
+def bootstrap_set(figure: Callable[[NDArray[np.intp]], float], samples: int) -> Bootstrap:
     """Percentile interval of a figure of the whole set: `figure` gives it for the samples of these indices [N].
 
     A draw for which it is not finite (no object of a class among the samples) is left out. Without any draw the
@@ -57,10 +57,10 @@ def of_set(figure: Callable[[NDArray[np.intp]], float], samples: int) -> Bootstr
     random = np.random.default_rng(SEED)
     found = np.array([figure(random.integers(0, samples, samples)) for _ in range(SET_REPLICATES)], np.float64)
     found = found[np.isfinite(found)]
-    return accelerated(found, None, 0.0) if found.size else Bootstrap(math.nan, math.nan, math.nan, 0)
+    return bca_interval(found, None, 0.0) if found.size else Bootstrap(math.nan, math.nan, math.nan, 0)
 
 
-def means_of(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+def resample_means(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     """Means of samples drawn with repetition, one a replicate."""
     size = differences.size
     count = min(REPLICATES, max(SET_REPLICATES, DRAWS // size))
@@ -73,20 +73,20 @@ def means_of(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate(parts)
 
 
-def accelerated(found: NDArray[np.float64], value: float | None, acceleration: float) -> Bootstrap:
+def bca_interval(found: NDArray[np.float64], value: float | None, acceleration: float) -> Bootstrap:
     """The interval and p of replicates; `value`: what they should be centred at, None for plain percentiles."""
-    bias = 0.0 if value is None else NORMAL.inv_cdf(below(found, value))
+    bias = 0.0 if value is None else NORMAL.inv_cdf(share_below(found, value))
 
     def level(z: float) -> float:
         return NORMAL.cdf(bias + (bias + z) / (1.0 - acceleration * (bias + z)))
 
     low, high = np.quantile(found, [level(-Z), level(Z)])
-    away = NORMAL.inv_cdf(below(found, 0.0)) - bias
+    away = NORMAL.inv_cdf(share_below(found, 0.0)) - bias
     z = away / (1.0 + acceleration * away) - bias
     return Bootstrap(float(low), float(high), 2.0 * NORMAL.cdf(-abs(z)), found.size)
 
 
-def below(found: NDArray[np.float64], value: float) -> float:
+def share_below(found: NDArray[np.float64], value: float) -> float:
     """Share of replicates below a value, half of those equal to it; never 0 or 1, which no count of draws can show."""
     share = float(np.mean(found < value) + 0.5 * np.mean(found == value))
     edge = 0.5 / found.size

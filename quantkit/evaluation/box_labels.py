@@ -18,7 +18,7 @@ from quantkit.data import Feed, Portion
 from quantkit.data.labels import Labels
 from quantkit.errors import DataError, UsageError
 from quantkit.metrics.box_labels import read_coco, read_yolo
-from quantkit.metrics.boxes import Objects, Scene, geometry
+from quantkit.metrics.boxes import Objects, Scene, image_geometry
 from quantkit.preprocess import Preprocess
 
 ORIENTATION = 274
@@ -51,7 +51,7 @@ def of_coco(path: Path, root: Path, names: Sequence[str], spec: Preprocess) -> L
         )
 
     def of(portion: Portion) -> Sequence[Scene]:
-        return [Scene(by_sample[name], geometry(spec, upright_size(root / name))) for name in portion.names]
+        return [Scene(by_sample[name], image_geometry(spec, upright_size(root / name))) for name in portion.names]
 
     return Labels(path.name, of, known.names)
 
@@ -73,7 +73,7 @@ def of_yolo(path: Path | None, root: Path, names: Sequence[str], spec: Preproces
 
     def of(portion: Portion) -> Sequence[Scene]:
         sizes = {name: upright_size(root / name) for name in portion.names}
-        return [Scene(read_yolo(places[name], size), geometry(spec, size)) for name, size in sizes.items()]
+        return [Scene(read_yolo(places[name], size), image_geometry(spec, size)) for name, size in sizes.items()]
 
     return Labels(f"text files of {places[names[0]].parent.name}", of)
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quantkit.evaluation.answer_changes import Answers
+from quantkit.evaluation.answer_changes import Predictions
 from quantkit.evaluation.paired import mcnemar
-from quantkit.evaluation.result import Changed, ClassDrop, Confusion
+from quantkit.evaluation.result import ChangedSample, ClassDrop, Confusion
 from quantkit.values import Array
 
 Labels = NDArray[np.intp]
@@ -38,7 +38,7 @@ def class_drops(
         found.append((int(number), int(mine.sum()), float(first.mean()), float(second.mean()), p))
     adjusted = holm([p for *_, p in found])
     drops = [
-        ClassDrop(called(number, names), count, first, second, 100.0 * (first - second), p)
+        ClassDrop(class_name(number, names), count, first, second, 100.0 * (first - second), p)
         for (number, count, first, second, _), p in zip(found, adjusted, strict=True)
     ]
     return tuple(sorted(drops, key=lambda drop: -drop.drop))
@@ -60,7 +60,11 @@ def confusions(
     """Changes of the predicted class, the most frequent first; classes as numbers [N]. Without labels `label` is ""."""
     changed = np.flatnonzero(reference != candidate)
     counted = Counter(
-        ("" if labels is None else called(labels[i], names), called(reference[i], names), called(candidate[i], names))
+        (
+            "" if labels is None else class_name(labels[i], names),
+            class_name(reference[i], names),
+            class_name(candidate[i], names),
+        )
         for i in changed
     )
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
@@ -68,8 +72,12 @@ def confusions(
 
 
 def most_changed(
-    samples: Sequence[str], labels: Labels | None, answers: tuple[Answers, Answers], names: Sequence[str], limit: int
-) -> tuple[Changed, ...]:
+    samples: Sequence[str],
+    labels: Labels | None,
+    answers: tuple[Predictions, Predictions],
+    names: Sequence[str],
+    limit: int,
+) -> tuple[ChangedSample, ...]:
     """At most `limit` samples whose answer changed: first those that went from right to wrong, then the others.
 
     Among each the surest first, by the confidence of the less sure of the two. answers: reference's, candidate's.
@@ -80,12 +88,12 @@ def most_changed(
     lost = np.zeros(changed.size, bool) if labels is None else reference.classes[changed] == labels[changed]
     order = np.lexsort((changed, -sure, ~lost))[:limit]
     return tuple(
-        Changed(
+        ChangedSample(
             sample=samples[i],
-            label="" if labels is None else called(labels[i], names),
-            reference=called(reference.classes[i], names),
+            label="" if labels is None else class_name(labels[i], names),
+            reference=class_name(reference.classes[i], names),
             reference_confidence=float(reference.confidence[i]),
-            candidate=called(candidate.classes[i], names),
+            candidate=class_name(candidate.classes[i], names),
             candidate_confidence=float(candidate.confidence[i]),
         )
         for i in changed[order]
@@ -94,17 +102,17 @@ def most_changed(
 
 def most_changed_scores(
     samples: Sequence[str], reference: Array, candidate: Array, higher_is_better: bool, limit: int
-) -> tuple[Changed, ...]:
+) -> tuple[ChangedSample, ...]:
     """The same for scores [N] of any metric: the largest losses first, then the largest gains. Confidences are NaN."""
     loss = (reference - candidate) * (1.0 if higher_is_better else -1.0)
     changed = np.flatnonzero(loss)
     order = np.lexsort((changed, -np.abs(loss[changed]), loss[changed] < 0))[:limit]
     return tuple(
-        Changed(samples[i], "", f"{reference[i]:.6g}", math.nan, f"{candidate[i]:.6g}", math.nan)
+        ChangedSample(samples[i], "", f"{reference[i]:.6g}", math.nan, f"{candidate[i]:.6g}", math.nan)
         for i in changed[order]
     )
 
 
-def called(number: int, names: Sequence[str]) -> str:
+def class_name(number: int, names: Sequence[str]) -> str:
     """The name of a class; its number where it has none."""
     return names[number] if 0 <= number < len(names) else str(number)

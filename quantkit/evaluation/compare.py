@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantkit.errors import DataError
-from quantkit.evaluation.comparison import Comparison, Run, compared
-from quantkit.evaluation.json_document import parsed
+from quantkit.evaluation.comparison import Comparison, EvaluationRun, compare_runs
+from quantkit.evaluation.json_document import parse_evaluation
 from quantkit.evaluation.result import Evaluation
 
 
@@ -21,19 +21,21 @@ def compare(runs: Sequence[str | os.PathLike[str] | Evaluation], *, force: bool 
     """
     names = [f"run {i}" if isinstance(r, Evaluation) else Path(r).name for i, r in enumerate(runs, 1)]
     read = [
-        Run(str(run) if names.count(name) > 1 and not isinstance(run, Evaluation) else name, evaluation_in(run))
+        EvaluationRun(
+            str(run) if names.count(name) > 1 and not isinstance(run, Evaluation) else name, read_evaluation(run)
+        )
         for run, name in zip(runs, names, strict=True)
     ]
-    return compared(read, force=force)
+    return compare_runs(read, force=force)
 
 
-def evaluation_in(run: str | os.PathLike[str] | Evaluation) -> Evaluation:
+def read_evaluation(run: str | os.PathLike[str] | Evaluation) -> Evaluation:
     """The evaluation itself, or that in a file. DataError."""
     if isinstance(run, Evaluation):
         return run
     remedy = "give a file that quantkit evaluate --output wrote"
     try:
-        return parsed(json.loads(Path(run).read_text(encoding="utf-8")), str(run))
+        return parse_evaluation(json.loads(Path(run).read_text(encoding="utf-8")), str(run))
     except OSError as error:
         raise DataError(f"{run}: {error.strerror or error}", remedy=remedy) from None
     except ValueError as error:

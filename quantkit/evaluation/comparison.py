@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from quantkit.errors import DataError, UsageError
-from quantkit.evaluation.result import Difference, Evaluation, ModelScore
+from quantkit.evaluation.result import Evaluation, MetricDifference, ModelScore
 from quantkit.view import Block, Remarks, Shown, Table
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class EvaluationRun:
     """An evaluation, and what it is called: its file, as a rule."""
 
     name: str
@@ -30,7 +30,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class MetricMove:
     """A model in two runs that follow each other.
 
     metric, drop: how much more the second run has; points where the metric is a share, None where it was not measured.
@@ -66,10 +66,10 @@ class Move:
 class Comparison(Shown):
     """Runs side by side, in the order in which they were given. moves: of models that several runs have."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[EvaluationRun, ...]
     metric: str | None
     share: bool
-    moves: tuple[Move, ...]
+    moves: tuple[MetricMove, ...]
     notes: tuple[str, ...]
 
     @property
@@ -83,22 +83,22 @@ class Comparison(Shown):
         return tuple(dict.fromkeys(m.name for run in self.runs for m in run.evaluation.models))
 
     def _view_(self) -> Sequence[Block]:
-        from quantkit.evaluation.result import head_of, told_row
+        from quantkit.evaluation.result import score_columns, score_row_without_cpu
 
         rows = [
-            (model, run.name, *told_row(score, run.evaluation))
+            (model, run.name, *score_row_without_cpu(score, run.evaluation))
             for model in self.models
             for run in self.runs
             if (score := run.score(model)) is not None
         ]
         return (
             f"{len(self.runs)} runs{', differences in points' if self.share else ''}",
-            Table(("model", "run", *head_of(self.metric)), rows, frozenset({0, 1, 2})),
+            Table(("model", "run", *score_columns(self.metric)), rows, frozenset({0, 1, 2})),
             Remarks([*self.notes, *(move.text(self.unit) for move in self.moves)]),
         )
 
 
-def compared(runs: Sequence[Run], *, force: bool = False) -> Comparison:
+def compare_runs(runs: Sequence[EvaluationRun], *, force: bool = False) -> Comparison:
     """Runs beside each other. force: also where they saw other data, of which the result then tells.
 
     UsageError where there are fewer than two or their metrics differ, DataError where their data differ.
@@ -114,7 +114,7 @@ def compared(runs: Sequence[Run], *, force: bool = False) -> Comparison:
                 f"{first.name} {first.evaluation.metric or 'none'}",
                 remedy="evaluate with the same --metric first",
             )
-        other = differing(first.evaluation, run.evaluation)
+        other = differing_inputs(first.evaluation, run.evaluation)
         if other and not force:
             raise DataError(
                 f"{run.name} and {first.name} were measured on other {other}",
@@ -127,26 +127,26 @@ def compared(runs: Sequence[Run], *, force: bool = False) -> Comparison:
     for one, two in pairwise(runs):
         if one.evaluation.reference.sha256 != two.evaluation.reference.sha256:
             notes.append(f"{two.name} has another reference than {one.name}: their drops are from different heights")
-    moves = [move for one, two in pairwise(runs) for move in moved(one, two)]
+    moves = [move for one, two in pairwise(runs) for move in moves_between(one, two)]
     return Comparison(tuple(runs), first.evaluation.metric, first.evaluation.share, tuple(moves), tuple(notes))
 
 
-def differing(first: Evaluation, second: Evaluation) -> str:
+def differing_inputs(first: Evaluation, second: Evaluation) -> str:
     """What the figures of two evaluations rest on that is not the same; empty where all is."""
     # By where they come from only where they are no classes, or an older quantkit did not keep what they are.
     labels = "labels_sha256" if all(e.provenance.get("labels_sha256") for e in (first, second)) else "labels"
     parts = {"data": "data", labels: "labels", "preprocess": "preprocessing"}
-    found = [name for key, name in parts.items() if identity(first, key) != identity(second, key)]
+    found = [name for key, name in parts.items() if provenance_identity(first, key) != provenance_identity(second, key)]
     return " and ".join(found)
 
 
-def identity(evaluation: Evaluation, key: str) -> object:
+def provenance_identity(evaluation: Evaluation, key: str) -> object:
     """What makes a part of the provenance the same: of data their content, whatever the folder is called."""
     known = evaluation.provenance.get(key)
     return known.get("content") if isinstance(known, dict) else known
 
 
-def moved(one: Run, two: Run) -> list[Move]:
+def moves_between(one: EvaluationRun, two: EvaluationRun) -> list[MetricMove]:
     """The models of two runs."""
     unit = 100.0 if one.evaluation.share else 1.0
     metric = one.evaluation.metric
@@ -157,26 +157,26 @@ def moved(one: Run, two: Run) -> list[Move]:
             continue
         lost = (before.difference, after.difference)
         found.append(
-            Move(
+            MetricMove(
                 before.name,
                 one.name,
                 two.name,
                 unit * (after.metrics[metric] - before.metrics[metric]) if metric else None,
                 lost[1].value - lost[0].value if lost[0] and lost[1] else None,
-                less(after.agreement, before.agreement),
-                beyond(lost[0], lost[1]) if lost[0] and lost[1] else None,
+                known_difference(after.agreement, before.agreement),
+                is_beyond_intervals(lost[0], lost[1]) if lost[0] and lost[1] else None,
                 before.sha256 == after.sha256,
             )
         )
     return found
 
 
-def less(after: float | None, before: float | None) -> float | None:
+def known_difference(after: float | None, before: float | None) -> float | None:
     """after − before where both are known."""
     return None if after is None or before is None else after - before
 
 
-def beyond(first: Difference, second: Difference) -> bool | None:
+def is_beyond_intervals(first: MetricDifference, second: MetricDifference) -> bool | None:
     """Whether two drops differ by more than their intervals; None where one has none."""
     halves = [(d.high - d.low) / 2 for d in (first, second)]
     if not all(map(math.isfinite, halves)):

@@ -18,11 +18,11 @@ from quantkit.data.peeking import DataWatcher, PeekedFeed
 from quantkit.data.preprocess_choice import ChosenSpec, choose_spec, feeds_images
 from quantkit.errors import DataError, Interrupted, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring
-from quantkit.evaluation.options import EvaluateOptions, Wanted, settled
+from quantkit.evaluation.options import EvaluateOptions, EvaluationRequest, resolve_metrics
 from quantkit.evaluation.result import Evaluation
-from quantkit.evaluation.runners import Running, Team, open_running, open_team
-from quantkit.evaluation.subjects import Opening, Subject, common_inputs, open_subjects
-from quantkit.evaluation.summarize import Context, summed_up
+from quantkit.evaluation.runners import ModelRunner, RunnerPool, open_model_runner, open_runner_pool
+from quantkit.evaluation.subjects import Subject, SubjectOptions, common_inputs, open_subjects
+from quantkit.evaluation.summarize import EvaluationContext, summarize
 from quantkit.graph import Model
 from quantkit.preprocess import Preprocess
 from quantkit.progress import Progress, Silent
@@ -54,17 +54,18 @@ def evaluate(
     started = time.monotonic()
     refuse_idle_budget(given, options)
     with ExitStack() as held:
-        subjects = called(
-            open_subjects(given, held, Opening(options.device, options.allow_code, options.min_coverage)), options.names
+        subjects = rename_subjects(
+            open_subjects(given, held, SubjectOptions(options.device, options.allow_code, options.min_coverage)),
+            options.names,
         )
-        spec, feed = opened(subjects, data, preprocess, options, held)
+        spec, feed = open_evaluation_data(subjects, data, preprocess, options, held)
         assert feed.first is not None
-        team = open_team(held, feed.first.batch, options.provider)
-        runs = [open_running(subject, team, held) for subject in subjects]
-        wanted = Wanted(asked, None if labels is None else Path(labels), data, options, spec.applied)
-        pass_ = Pass(feed, team, runs, DataWatcher(spec.applied), progress or Silent())
-        scoring, identity = scored(pass_, subjects, wanted)
-        context = Context(
+        team = open_runner_pool(held, feed.first.batch, options.provider)
+        runs = [open_model_runner(subject, team, held) for subject in subjects]
+        wanted = EvaluationRequest(asked, None if labels is None else Path(labels), data, options, spec.applied)
+        pass_ = EvaluationPass(feed, team, runs, DataWatcher(spec.applied), progress or Silent())
+        scoring, identity = run_pass(pass_, subjects, wanted)
+        context = EvaluationContext(
             source=Path(data).resolve() if isinstance(data, (str, os.PathLike)) else None,
             data=data_record(data, feed, identity.identity() if identity else feed.identity()),
             spec=spec,
@@ -76,7 +77,7 @@ def evaluate(
             changed=options.changed,
             seconds=time.monotonic() - started,
         )
-        return summed_up(scoring, context)
+        return summarize(scoring, context)
 
 
 def refuse_idle_budget(models: Sequence[Any], options: EvaluateOptions) -> None:
@@ -88,7 +89,7 @@ def refuse_idle_budget(models: Sequence[Any], options: EvaluateOptions) -> None:
         )
 
 
-def called(subjects: tuple[Subject, ...], names: Sequence[str]) -> tuple[Subject, ...]:
+def rename_subjects(subjects: tuple[Subject, ...], names: Sequence[str]) -> tuple[Subject, ...]:
     """The models under other names. UsageError where these do not tell them apart."""
     if not names:
         return subjects
@@ -102,17 +103,17 @@ def called(subjects: tuple[Subject, ...], names: Sequence[str]) -> tuple[Subject
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class EvaluationPass:
     """One pass over the data by all models."""
 
     feed: PeekedFeed
-    team: Team
-    runs: Sequence[Running]
+    team: RunnerPool
+    runs: Sequence[ModelRunner]
     watcher: DataWatcher
     progress: Progress
 
 
-def opened(
+def open_evaluation_data(
     subjects: Sequence[Subject],
     data: Any,
     preprocess: str | Path | Preprocess | None,
@@ -121,10 +122,10 @@ def opened(
 ) -> tuple[ChosenSpec, PeekedFeed]:
     """The data as all of the models take them, and how they are prepared. DataError, PreprocessError."""
     inputs = common_inputs(subjects)
-    spec = spec_for(subjects, preprocess, data)
+    spec = choose_common_spec(subjects, preprocess, data)
     chosen = replace(options.data, whole=True)
-    if chosen.batch_size is None and (feeds_images(data) or is_array(data)):
-        chosen = replace(chosen, batch_size=batch_for(subjects))
+    if chosen.batch_size is None and (feeds_images(data) or is_array_file(data)):
+        chosen = replace(chosen, batch_size=choose_batch_size(subjects))
     feed, applied = open_data(data, inputs, spec.spec, chosen)
     peeked = PeekedFeed(feed)
     held.callback(peeked.close)
@@ -133,12 +134,12 @@ def opened(
     return spec.with_applied(applied), peeked
 
 
-def is_array(data: Any) -> bool:
+def is_array_file(data: Any) -> bool:
     """Whether data are rows of a file."""
     return isinstance(data, (str, os.PathLike)) and Path(data).suffix in (".npy", ".npz")
 
 
-def batch_for(subjects: Sequence[Subject]) -> int:
+def choose_batch_size(subjects: Sequence[Subject]) -> int:
     """Samples a batch: about 32, whole batches for models that are fixed to some, and no more than engines take."""
     fixed = max((s.limits.low for s in subjects if s.limits.low == s.limits.high), default=1)
     highs = (s.limits.high for s in subjects if s.limits.low != s.limits.high)
@@ -146,7 +147,7 @@ def batch_for(subjects: Sequence[Subject]) -> int:
     return fixed * max(1, min(DEFAULT_BATCH, most) // fixed)
 
 
-def spec_for(subjects: Sequence[Subject], asked: str | Path | Preprocess | None, data: Any) -> ChosenSpec:
+def choose_common_spec(subjects: Sequence[Subject], asked: str | Path | Preprocess | None, data: Any) -> ChosenSpec:
     """As `calibrate` chooses it: by the reference, or by the first model that tells."""
     import onnx
 
@@ -156,7 +157,9 @@ def spec_for(subjects: Sequence[Subject], asked: str | Path | Preprocess | None,
     return next((spec for spec in found if spec.source != "default"), found[0])
 
 
-def scored(pass_: Pass, subjects: Sequence[Subject], wanted: Wanted) -> tuple[Scoring, Identifier | None]:
+def run_pass(
+    pass_: EvaluationPass, subjects: Sequence[Subject], wanted: EvaluationRequest
+) -> tuple[Scoring, Identifier | None]:
     """Run all models over all batches, while the next ones are decoded. The identity of batches and streams is found
     in passing; that of files is not."""
     feed, progress = pass_.feed, pass_.progress
@@ -169,7 +172,7 @@ def scored(pass_: Pass, subjects: Sequence[Subject], wanted: Wanted) -> tuple[Sc
         portion, waiting = pending.popleft()
         found = [outputs() for outputs in waiting]
         if scoring is None:
-            scoring = settled(subjects, found[0], portion, feed, wanted)
+            scoring = resolve_metrics(subjects, found[0], portion, feed, wanted)
         scoring.add(portion, found)
         progress.advance(portion.samples)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quantkit.artifact import check_writable, refuse_existing, refuse_replacing, text_bytes, write_all
 from quantkit.errors import UsageError
-from quantkit.evaluation.json_document import document
+from quantkit.evaluation.json_document import evaluation_json
 from quantkit.evaluation.result import Evaluation
 
 
@@ -29,13 +29,13 @@ def refuse_unwritable(places: Mapping[str, Path | None], *, read: Iterable[objec
         refuse_replacing([path], read, option)
 
 
-def written(evaluation: Evaluation, output: Path | None, others: Mapping[Path, bytes]) -> Evaluation:
+def write_evaluation(evaluation: Evaluation, output: Path | None, others: Mapping[Path, bytes]) -> Evaluation:
     """Write the evaluation as JSON to `output`, and what else there is, all or nothing; it then knows its files."""
     files = dict(others)
     places = ([] if output is None else [output]) + list(files)
     made = replace(evaluation, files=tuple(places))
     if output is not None:
-        text = json.dumps(document(made), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(evaluation_json(made), indent=2, ensure_ascii=False, allow_nan=False)
         files = {output: text_bytes(f"{text}\n"), **files}
     write_all(files)
     return made

@@ -11,22 +11,22 @@ from typing import Any
 from quantkit.artifact import finite
 from quantkit.errors import DataError
 from quantkit.evaluation.result import (
-    Changed,
+    ChangedSample,
     ClassDrop,
     Confidence,
     Confusion,
-    Difference,
     Evaluation,
-    Kind,
+    MetricDifference,
+    ModelKind,
     ModelScore,
-    OutputError,
+    OutputDeviation,
     Speed,
 )
 
 FORMAT = 1
 
 
-def document(evaluation: Evaluation) -> dict[str, Any]:
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     """JSON values only; null where a figure is infinite (the SQNR of equal outputs, and of a reference that is zero
     throughout) or not known."""
     made = {
@@ -37,7 +37,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
         "max_drop": evaluation.max_drop,
         "within_budget": evaluation.within_budget,
         "verdict": list(evaluation.verdict),
-        "models": [of_model(model, evaluation.metric) for model in evaluation.models],
+        "models": [model_json(model, evaluation.metric) for model in evaluation.models],
         "notes": list(evaluation.notes),
         "warnings": list(evaluation.warnings),
         "provenance": dict(evaluation.provenance),
@@ -47,7 +47,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
     return {key: finite(value) for key, value in made.items()}
 
 
-def of_model(model: ModelScore, metric: str | None) -> dict[str, Any]:
+def model_json(model: ModelScore, metric: str | None) -> dict[str, Any]:
     """One model; what is about the main metric stands at the top, under the metric's own name too."""
     lost = model.difference
     first = model.outputs[0] if model.outputs else None
@@ -80,7 +80,7 @@ def of_model(model: ModelScore, metric: str | None) -> dict[str, Any]:
     }
 
 
-def parsed(content: Any, where: str) -> Evaluation:
+def parse_evaluation(content: Any, where: str) -> Evaluation:
     """The evaluation in a document. DataError where it is none, or of another version."""
     if not isinstance(content, Mapping) or "models" not in content or "format" not in content:
         raise DataError(f"{where} is no evaluation", remedy="quantkit evaluate … --output FILE.json writes one")
@@ -91,7 +91,7 @@ def parsed(content: Any, where: str) -> Evaluation:
         )
     try:
         made = Evaluation(
-            models=tuple(to_model(model) for model in content["models"]),
+            models=tuple(parse_model_score(model) for model in content["models"]),
             samples=int(content["samples"]),
             metric=content["metric"],
             share=bool(content["share"]),
@@ -105,69 +105,69 @@ def parsed(content: Any, where: str) -> Evaluation:
         )
         complete = made.models and (made.metric is None or all(made.metric in m.metrics for m in made.models))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise damaged(where, f"{type(error).__name__}: {error}") from None
+        raise damaged_file_error(where, f"{type(error).__name__}: {error}") from None
     if not complete:
-        raise damaged(where, "it has no models" if not made.models else f"a model has no {made.metric}")
+        raise damaged_file_error(where, "it has no models" if not made.models else f"a model has no {made.metric}")
     return made
 
 
-def damaged(where: str, why: str) -> DataError:
+def damaged_file_error(where: str, why: str) -> DataError:
     """A file that does not hold what it should."""
     return DataError(f"{where} is damaged: {why}", remedy="evaluate again with --output")
 
 
-def to_model(entry: Mapping[str, Any]) -> ModelScore:
+def parse_model_score(entry: Mapping[str, Any]) -> ModelScore:
     """One model. KeyError, TypeError, ValueError."""
     kept = {key: entry[key] for key in ("name", "sha256", "bytes", "agreement", "changed_samples")}
     lost = entry["drop"] is not None or entry["interval"] is not None
     return ModelScore(
         **kept,
-        kind=Kind(entry["kind"]),
-        path=as_path(entry["path"]),
+        kind=ModelKind(entry["kind"]),
+        path=path_or_none(entry["path"]),
         metrics={str(name): float(value) for name, value in entry["metrics"].items()},
         speed=Speed(**entry["speed"]) if entry["speed"] else None,
         int8_layers=(int(entry["int8_layers"][0]), int(entry["int8_layers"][1])) if entry["int8_layers"] else None,
-        difference=to_difference(entry) if lost else None,
-        outputs=tuple(to_output(output) for output in entry["outputs"]),
+        difference=parse_difference(entry) if lost else None,
+        outputs=tuple(parse_output_deviation(output) for output in entry["outputs"]),
         confidence=Confidence(**entry["confidence"]) if entry["confidence"] else None,
-        classes=tuple(ClassDrop(**{**found, "p": number(found["p"])}) for found in entry["classes"]),
+        classes=tuple(ClassDrop(**{**found, "p": number_or_nan(found["p"])}) for found in entry["classes"]),
         confusions=tuple(Confusion(**found) for found in entry["confusions"]),
-        changed=tuple(to_changed(found) for found in entry["changed"]),
+        changed=tuple(parse_changed_sample(found) for found in entry["changed"]),
     )
 
 
-def to_changed(entry: Mapping[str, Any]) -> Changed:
+def parse_changed_sample(entry: Mapping[str, Any]) -> ChangedSample:
     """One sample; scores, which are no classes, have no confidence."""
-    sure = {name: number(entry[name]) for name in ("reference_confidence", "candidate_confidence")}
-    return Changed(**{**entry, **sure, "path": as_path(entry["path"])})
+    sure = {name: number_or_nan(entry[name]) for name in ("reference_confidence", "candidate_confidence")}
+    return ChangedSample(**{**entry, **sure, "path": path_or_none(entry["path"])})
 
 
-def to_difference(entry: Mapping[str, Any]) -> Difference:
+def parse_difference(entry: Mapping[str, Any]) -> MetricDifference:
     """The difference of the main metric."""
     low, high = entry["interval"]
-    return Difference(
+    return MetricDifference(
         float(entry["drop"]),
-        number(low),
-        number(high),
-        number(entry["p"]),
+        number_or_nan(low),
+        number_or_nan(high),
+        number_or_nan(entry["p"]),
         int(entry["better"]),
         int(entry["worse"]),
         entry["method"],
     )
 
 
-def to_output(entry: Mapping[str, Any]) -> OutputError:
+def parse_output_deviation(entry: Mapping[str, Any]) -> OutputDeviation:
     """One output; null stands for an infinite SQNR: of equal outputs, or where all is noise."""
     infinite = -math.inf if entry["largest"] else math.inf
     sqnr = infinite if entry["sqnr_db"] is None else float(entry["sqnr_db"])
-    return OutputError(**{**entry, "sqnr_db": sqnr, "cosine": number(entry["cosine"])})
+    return OutputDeviation(**{**entry, "sqnr_db": sqnr, "cosine": number_or_nan(entry["cosine"])})
 
 
-def number(value: Any) -> float:
+def number_or_nan(value: Any) -> float:
     """A number; NaN for null."""
     return math.nan if value is None else float(value)
 
 
-def as_path(text: str | None) -> Path | None:
+def path_or_none(text: str | None) -> Path | None:
     """A path; None for null."""
     return None if text is None else Path(text)

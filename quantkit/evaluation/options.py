@@ -12,11 +12,11 @@ from quantkit.data import DataOptions, Feed, Portion
 from quantkit.data.classes import read_classes
 from quantkit.data.labels import LabelOptions, Labels, Task, open_labels
 from quantkit.errors import DataError, UsageError
-from quantkit.evaluation.accumulate import Outputs, Scoring, begun, holding_scores, scores_among
+from quantkit.evaluation.accumulate import Outputs, Scoring, choose_score_output, score_outputs, start_scoring
 from quantkit.evaluation.box_labels import open_scenes
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.metric import Metric
-from quantkit.metrics.registry import metric_named
+from quantkit.metrics.registry import resolve_metric
 from quantkit.metrics.topk import class_scores
 from quantkit.preprocess import Preprocess
 
@@ -58,7 +58,7 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EvaluationRequest:
     """What is to be found out, and by which labels. spec: how images are prepared; None where they are not."""
 
     metrics: tuple[str, ...]
@@ -79,23 +79,25 @@ class Wanted:
         return bool(found)
 
 
-def settled(subjects: Sequence[Subject], first: Outputs, portion: Portion, feed: Feed, wanted: Wanted) -> Scoring:
+def resolve_metrics(
+    subjects: Sequence[Subject], first: Outputs, portion: Portion, feed: Feed, wanted: EvaluationRequest
+) -> Scoring:
     """What is measured, now that the outputs are known. DataError, UsageError."""
     names = tuple(dict.fromkeys(wanted.metrics or DEFAULT_METRICS))
     at = next((text.partition("@")[2] for text in names if "@" in text), "") or None
-    scores = scores_among(first, portion.samples, at)
-    labels = labels_for(scores, first, portion, feed, wanted)
+    scores = choose_score_output(first, portion.samples, at)
+    labels = find_labels(scores, first, portion, feed, wanted)
     makers: list[Callable[[], Metric]] = []
     if labels is not None:
-        makers = told_apart(names, [metric_named(text, list(first)) for text in names])
-    scoring = begun(subjects, first, scores, makers, labels)
+        makers = name_apart(names, [resolve_metric(text, list(first)) for text in names])
+    scoring = start_scoring(subjects, first, scores, makers, labels)
     if scores is None and labels is None and not wanted.options.without_labels:
-        fitting = holding_scores(first, portion.samples)
+        fitting = score_outputs(first, portion.samples)
         scoring.undecided = fitting if len(fitting) > 1 else ()
     return scoring
 
 
-def told_apart(texts: Sequence[str], makers: Sequence[Callable[[], Metric]]) -> list[Callable[[], Metric]]:
+def name_apart(texts: Sequence[str], makers: Sequence[Callable[[], Metric]]) -> list[Callable[[], Metric]]:
     """Makers of metrics of different names: those that would share one, of several outputs, are called as asked for."""
     names = [make().name for make in makers]
 
@@ -113,27 +115,31 @@ def told_apart(texts: Sequence[str], makers: Sequence[Callable[[], Metric]]) -> 
     ]
 
 
-def unmeasurable(outputs: Outputs, fitting: Sequence[str]) -> UsageError:
+def no_scores_error(outputs: Outputs, fitting: Sequence[str]) -> UsageError:
     """That top1 has no output to go by, or several that fit."""
     if fitting:
-        return UsageError(f"{several(fitting)}, and top1 is of one of them", remedy=naming(fitting))
+        return UsageError(
+            f"{describe_score_outputs(fitting)}, and top1 is of one of them", remedy=name_output_remedy(fitting)
+        )
     return UsageError(
         f"no output holds class scores [N, C] for top1; there are {', '.join(map(repr, outputs))}",
         remedy="name a metric: --metric top1@OUTPUT, or --metric module:callable",
     )
 
 
-def several(fitting: Sequence[str]) -> str:
+def describe_score_outputs(fitting: Sequence[str]) -> str:
     """`outputs 'a' and 'b' hold class scores`."""
     return f"outputs {', '.join(map(repr, fitting[:-1]))} and {fitting[-1]!r} hold class scores"
 
 
-def naming(fitting: Sequence[str]) -> str:
+def name_output_remedy(fitting: Sequence[str]) -> str:
     """How one of them is named."""
     return f"name the one to measure by, for example --metric top1@{fitting[0]}"
 
 
-def labels_for(scores: str | None, first: Outputs, portion: Portion, feed: Feed, wanted: Wanted) -> Labels | None:
+def find_labels(
+    scores: str | None, first: Outputs, portion: Portion, feed: Feed, wanted: EvaluationRequest
+) -> Labels | None:
     """The labels; None where there are none and nobody insists. DataError, UsageError."""
     options = wanted.options
     insists = bool(wanted.metrics or wanted.labels or options.max_drop is not None)
@@ -143,7 +149,7 @@ def labels_for(scores: str | None, first: Outputs, portion: Portion, feed: Feed,
         return None
     if scores is None and not wanted.metrics:
         if insists:
-            raise unmeasurable(first, holding_scores(first, portion.samples))
+            raise no_scores_error(first, score_outputs(first, portion.samples))
         return None
     if wanted.boxes:
         return open_scenes(wanted.data, feed, wanted.labels, wanted.spec)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from quantkit.errors import DataError
 from quantkit.evaluation.answer_changes import are_probabilities, log_probabilities
-from quantkit.evaluation.result import OutputError
+from quantkit.evaluation.result import OutputDeviation
 from quantkit.metrics.topk import class_scores
 from quantkit.numerics import decibels, share
 from quantkit.values import Array
@@ -63,7 +63,7 @@ class OutputComparison:
         self._check(a.max(axis=1), b.max(axis=1))
         if self._probabilities is None:
             self._probabilities = are_probabilities(a)
-        self._kl += float(divergences(a, b, self._probabilities).sum())
+        self._kl += float(kl_divergences(a, b, self._probabilities).sum())
 
     def _check(self, reference: Array, candidate: Array) -> None:
         for values, whose in ((reference, "reference"), (candidate, "candidate")):
@@ -73,12 +73,14 @@ class OutputComparison:
                     remedy="find the layer that makes it: quantkit layers",
                 )
 
-    def result(self) -> OutputError:
+    def result(self) -> OutputDeviation:
         """SQNR (inf where nothing differs), cosine, mean KL in nats, largest difference. DataError without samples."""
         if not self._samples:
             raise DataError(f"output {self._name}: there were no samples to compare", remedy="give data")
         kl = self._kl / self._samples if self._scores else None
-        return OutputError(self._name, decibels(share(self._error, self._reference)), self._cosine(), kl, self._largest)
+        return OutputDeviation(
+            self._name, decibels(share(self._error, self._reference)), self._cosine(), kl, self._largest
+        )
 
     def _cosine(self) -> float:
         if self._error == 0.0:
@@ -87,7 +89,7 @@ class OutputComparison:
         return max(-1.0, min(1.0, self._dot / lengths)) if lengths else 0.0
 
 
-def divergences(reference: Array, candidate: Array, probabilities: bool) -> NDArray[np.float64]:
+def kl_divergences(reference: Array, candidate: Array, probabilities: bool) -> NDArray[np.float64]:
     """KL divergence Σ p·(log p − log q) of every row [N, C], in nats: p the reference's probabilities, q the others."""
     p, q = log_probabilities(reference, probabilities), log_probabilities(candidate, probabilities)
     apart = np.subtract(p, q, out=np.zeros_like(p), where=p > -np.inf)

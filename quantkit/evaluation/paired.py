@@ -37,12 +37,12 @@ from numpy.typing import NDArray
 
 from quantkit.errors import DataError
 from quantkit.evaluation import bootstrap
-from quantkit.evaluation.result import Difference
+from quantkit.evaluation.result import MetricDifference
 from quantkit.metrics.metric import Result
 from quantkit.values import Array
 
 
-def difference(reference: Result, candidate: Result, share: bool, higher_is_better: bool) -> Difference:
+def paired_difference(reference: Result, candidate: Result, share: bool, higher_is_better: bool) -> MetricDifference:
     """reference − candidate with a paired 95 % interval, turned so that a loss is positive; in points where `share`.
 
     Where only the values are known (no scores of samples, no `resample`, or a single sample), interval and p are NaN.
@@ -58,43 +58,47 @@ def difference(reference: Result, candidate: Result, share: bool, higher_is_bett
     if reference.per_sample is not None and candidate.per_sample is not None:
         losses = (reference.per_sample - candidate.per_sample) * sign
         binary = is_binary(reference.per_sample) and is_binary(candidate.per_sample)
-        found = of_binary(losses) if binary else of_scores(losses)
+        found = binary_difference(losses) if binary else score_difference(losses)
     else:
-        found = of_set(reference, candidate, sign)
+        found = set_difference(reference, candidate, sign)
     value, low, high = points * found.value, points * found.low, points * found.high
-    return Difference(value, low, high, found.p, found.better, found.worse, found.method)
+    return MetricDifference(value, low, high, found.p, found.better, found.worse, found.method)
 
 
-def of_binary(losses: NDArray[np.float64]) -> Difference:
+def binary_difference(losses: NDArray[np.float64]) -> MetricDifference:
     """Of scores that are 0 or 1: losses [N] are −1, 0 or 1."""
     lost, gained = int(np.sum(losses > 0)), int(np.sum(losses < 0))
-    low, high = interval(lost, gained, losses.size)
+    low, high = bonett_price_interval(lost, gained, losses.size)
     method = "Bonett-Price interval, McNemar's test (mid-p)"
-    return Difference((lost - gained) / losses.size, low, high, mcnemar(lost, gained), gained, lost, method)
+    return MetricDifference((lost - gained) / losses.size, low, high, mcnemar(lost, gained), gained, lost, method)
 
 
-def of_scores(losses: NDArray[np.float64]) -> Difference:
+def score_difference(losses: NDArray[np.float64]) -> MetricDifference:
     """Of any other scores, by their paired differences [N]."""
     lost, gained, value = int(np.sum(losses > 0)), int(np.sum(losses < 0)), float(losses.mean())
     if not losses.any():
-        return Difference(0.0, 0.0, 0.0, 1.0, 0, 0, "every sample has the same score")
+        return MetricDifference(0.0, 0.0, 0.0, 1.0, 0, 0, "every sample has the same score")
     if np.ptp(losses) == 0.0:
-        return Difference(value, math.nan, math.nan, math.nan, gained, lost, "every sample differs alike: no interval")
-    found = bootstrap.of_mean(losses)
+        return MetricDifference(
+            value, math.nan, math.nan, math.nan, gained, lost, "every sample differs alike: no interval"
+        )
+    found = bootstrap.bootstrap_mean(losses)
     method = f"paired bootstrap, BCa, {found.replicates:,} replicates"
-    return Difference(value, found.low, found.high, found.p, gained, lost, method)
+    return MetricDifference(value, found.low, found.high, found.p, gained, lost, method)
 
 
-def of_set(reference: Result, candidate: Result, sign: float) -> Difference:
+def set_difference(reference: Result, candidate: Result, sign: float) -> MetricDifference:
     """Of a figure of the whole set; better and worse are not known."""
     first, second, value = reference.resample, candidate.resample, (reference.value - candidate.value) * sign
     if first is None or second is None or reference.samples < 2:
-        return Difference(value, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
-    found = bootstrap.of_set(lambda indices: sign * (first(indices) - second(indices)), reference.samples)
+        return MetricDifference(value, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
+    found = bootstrap.bootstrap_set(lambda indices: sign * (first(indices) - second(indices)), reference.samples)
     if not found.replicates:
-        return Difference(value, math.nan, math.nan, math.nan, 0, 0, "no draw of samples has a figure: no interval")
+        return MetricDifference(
+            value, math.nan, math.nan, math.nan, 0, 0, "no draw of samples has a figure: no interval"
+        )
     method = f"paired bootstrap of the whole set, percentiles, {found.replicates:,} replicates"
-    return Difference(value, found.low, found.high, found.p, 0, 0, method)
+    return MetricDifference(value, found.low, found.high, found.p, 0, 0, method)
 
 
 def is_binary(scores: Array) -> bool:
@@ -115,7 +119,7 @@ def mcnemar(lost: int, gained: int) -> float:
     return float(min(1.0, 2.0 * terms.sum() - terms[-1]))
 
 
-def interval(lost: int, gained: int, samples: int) -> tuple[float, float]:
+def bonett_price_interval(lost: int, gained: int, samples: int) -> tuple[float, float]:
     """The 95 % interval of (lost − gained)/samples by Bonett and Price, inside −1 … 1."""
     total = samples + 2
     down, up = (lost + 1) / total, (gained + 1) / total

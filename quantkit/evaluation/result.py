@@ -24,7 +24,7 @@ from quantkit.values import Named
 from quantkit.view import Block, Remarks, Shown, Table
 
 
-class Kind(Named):
+class ModelKind(Named):
     """What a model is."""
 
     FLOAT = "float ONNX"
@@ -34,7 +34,7 @@ class Kind(Named):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class MetricDifference:
     """reference − candidate of a metric, so that a loss is positive.
 
     value, low, high: the difference and its paired 95 % interval. p: probability of a difference as large by chance.
@@ -51,7 +51,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class OutputError:
+class OutputDeviation:
     """One output against the reference's, over all samples. sqnr_db: 10·log10(Σ ref² / Σ (ref − out)²).
 
     kl: mean KL divergence of softmax(reference) from softmax(candidate), in nats, for class scores; else None.
@@ -89,7 +89,7 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class ChangedSample:
     """A sample that changed: its name, its label ("" without labels), both answers and how sure both were.
 
     For metrics that are not about classes, the answers are scores as text.
@@ -133,7 +133,7 @@ class ModelScore:
     """One model. `difference`, `agreement` and what follows are None or empty for the reference itself."""
 
     name: str
-    kind: Kind
+    kind: ModelKind
     path: Path | None
     sha256: str
     bytes: int
@@ -141,14 +141,14 @@ class ModelScore:
     speed: Speed | None
     int8_layers: tuple[int, int] | None = None
     """INT8 layers and all layers that could be: of an engine by its record, of a Q/DQ model by its weighted nodes."""
-    difference: Difference | None = None
+    difference: MetricDifference | None = None
     agreement: float | None = None
     """Share of samples with the reference's answer."""
-    outputs: tuple[OutputError, ...] = ()
+    outputs: tuple[OutputDeviation, ...] = ()
     confidence: Confidence | None = None
     classes: tuple[ClassDrop, ...] = ()
     confusions: tuple[Confusion, ...] = ()
-    changed: tuple[Changed, ...] = ()
+    changed: tuple[ChangedSample, ...] = ()
     changed_samples: int = 0
     """How many samples changed; `changed` holds those that changed most."""
 
@@ -197,7 +197,7 @@ class Evaluation(Shown):
         return evaluation_view(self)
 
 
-def on_processor(speed: Speed) -> bool:
+def is_cpu_speed(speed: Speed) -> bool:
     """Whether it was measured on a processor and not on a GPU."""
     return "processor" in speed.where
 
@@ -212,7 +212,7 @@ def score_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
     layers = score.int8_layers
     return (
         score.kind.value,
-        figure(value, evaluation.share),
+        format_metric(value, evaluation.share),
         "" if lost is None else f"{lost.value:+.2f}",
         interval_text(lost),
         "" if score.agreement is None else f"{score.agreement:.2%}",
@@ -222,14 +222,14 @@ def score_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
     )
 
 
-def figure(value: float | None, share: bool) -> str:
+def format_metric(value: float | None, share: bool) -> str:
     """A metric's value: a share in percent."""
     if value is None:
         return ""
     return f"{value:.2%}" if share else f"{value:.4g}"
 
 
-def interval_text(lost: Difference | None) -> str:
+def interval_text(lost: MetricDifference | None) -> str:
     """`−0.10 … +0.18`; empty where there is no interval."""
     if lost is None or not (math.isfinite(lost.low) and math.isfinite(lost.high)):
         return ""
@@ -238,8 +238,8 @@ def interval_text(lost: Difference | None) -> str:
 
 def evaluation_view(evaluation: Evaluation) -> Sequence[Block]:
     """A row for each model, and the verdict."""
-    head = ("model", *head_of(evaluation.metric))
-    rows = [(model.name, *told_row(model, evaluation)) for model in evaluation.models]
+    head = ("model", *score_columns(evaluation.metric))
+    rows = [(model.name, *score_row_without_cpu(model, evaluation)) for model in evaluation.models]
     unit = ", differences in points" if evaluation.share else ""
     return (
         f"{evaluation.samples:,} samples{unit}",
@@ -248,13 +248,13 @@ def evaluation_view(evaluation: Evaluation) -> Sequence[Block]:
     )
 
 
-def head_of(metric: str | None) -> tuple[str, ...]:
+def score_columns(metric: str | None) -> tuple[str, ...]:
     """What `score_row` tells."""
     return (HEAD[0], metric or HEAD[1], *HEAD[2:])
 
 
-def told_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
+def score_row_without_cpu(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
     """`score_row`, without speeds of a processor, which say nothing of a GPU's and are others every time."""
     kind, metric, drop, interval, *rest, speed = score_row(score, evaluation)
-    told = "" if score.speed and on_processor(score.speed) else speed
+    told = "" if score.speed and is_cpu_speed(score.speed) else speed
     return kind, metric, drop.replace("-", "−"), interval.replace("-", "−"), *rest, told

@@ -21,7 +21,7 @@ import numpy as np
 
 from quantkit.errors import ModelError
 from quantkit.evaluation.result import Speed
-from quantkit.evaluation.subjects import Limits, Subject
+from quantkit.evaluation.subjects import BatchLimits, Subject
 from quantkit.values import Array, Batch
 
 LANE_BYTES = 64 << 20
@@ -30,7 +30,7 @@ TIMED_SECONDS = 0.3
 Pending = Callable[[], Mapping[str, Array]]
 
 
-class Running(Protocol):
+class ModelRunner(Protocol):
     """A model that batches are handed to."""
 
     def submit(self, batch: Batch, samples: int) -> Pending:
@@ -41,7 +41,7 @@ class Running(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
+class RunnerPool:
     """Threads for onnxruntime. lanes: batches at work at once; threads: cores that each of them has."""
 
     pool: ThreadPoolExecutor
@@ -50,27 +50,27 @@ class Team:
     provider: str = "cpu"
 
 
-def open_team(held: ExitStack, first: Batch, provider: str) -> Team:
+def open_runner_pool(held: ExitStack, first: Batch, provider: str) -> RunnerPool:
     """A team for batches like the first, as large as the machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     size = sum(array.nbytes for array in first.values())
     lanes = max(1, min(cores, LANE_BYTES // max(size, 1))) if provider == "cpu" else 1
     pool = ThreadPoolExecutor(lanes, "quantkit-run")
     held.callback(pool.shutdown, wait=True, cancel_futures=True)
-    return Team(pool, lanes, max(1, cores // lanes), provider)
+    return RunnerPool(pool, lanes, max(1, cores // lanes), provider)
 
 
-def open_running(subject: Subject, team: Team, held: ExitStack) -> Running:
+def open_model_runner(subject: Subject, team: RunnerPool, held: ExitStack) -> ModelRunner:
     """Ready to run. ModelError, BackendError."""
     if subject.engine is not None:
-        return EngineRunning(subject, team.lanes, held)
-    return OnnxRunning(subject, team)
+        return EngineRunner(subject, team.lanes, held)
+    return OnnxRunner(subject, team)
 
 
-class OnnxRunning:
+class OnnxRunner:
     """An ONNX model on onnxruntime."""
 
-    def __init__(self, subject: Subject, team: Team) -> None:
+    def __init__(self, subject: Subject, team: RunnerPool) -> None:
         from quantkit.backends.onnxruntime import PlainRunner, open_session, version, with_outputs
 
         assert subject.model is not None
@@ -91,7 +91,7 @@ class OnnxRunning:
     def _work(self, batch: Batch, samples: int) -> Mapping[str, Array]:
         feeds = {name: np.asarray(batch[name], dtype) for name, dtype in self._types.items()}
         pieces, fed = [], []
-        for part, count in parts(feeds, samples, self._subject.limits):
+        for part, count in split_batch(feeds, samples, self._subject.limits):
             started = time.perf_counter()
             pieces.append(self._run(part))
             took = time.perf_counter() - started
@@ -99,7 +99,7 @@ class OnnxRunning:
             with self._lock:
                 self._seconds += took
                 self._samples += count
-        return joined(pieces, fed, samples, self._subject)
+        return join_outputs(pieces, fed, samples, self._subject)
 
     def speed(self, batch: int) -> Speed | None:
         """Samples a second with all cores at it, by the time inside the runs."""
@@ -108,7 +108,7 @@ class OnnxRunning:
         return Speed(self._samples * self._team.lanes / self._seconds, None, batch, self._where)
 
 
-class EngineRunning:
+class EngineRunner:
     """An engine, with a context for every batch under way."""
 
     def __init__(self, subject: Subject, lanes: int, held: ExitStack) -> None:
@@ -118,7 +118,7 @@ class EngineRunning:
 
     def submit(self, batch: Batch, samples: int) -> Pending:
         """Begin with a batch: copied in at once where one lane takes it whole, part by part otherwise."""
-        pieces = list(parts(batch, samples, self._subject.limits))
+        pieces = list(split_batch(batch, samples, self._subject.limits))
         if len(pieces) > 1 or not self._lanes:
             return lambda: self._one_by_one(pieces, samples)
         lane = self._lanes.popleft()
@@ -127,13 +127,13 @@ class EngineRunning:
         def outputs() -> Mapping[str, Array]:
             found = lane.outputs()
             self._lanes.append(lane)
-            return joined([found], [samples], samples, self._subject)
+            return join_outputs([found], [samples], samples, self._subject)
 
         return outputs
 
     def _one_by_one(self, pieces: Sequence[tuple[Batch, int]], samples: int) -> Mapping[str, Array]:
         found = list(self._engine.run((part for part, _ in pieces), streams=2))
-        return joined(found, [count for _, count in pieces], samples, self._subject)
+        return join_outputs(found, [count for _, count in pieces], samples, self._subject)
 
     def speed(self, batch: int) -> Speed | None:
         """The device's median time for one batch alone, measured now on made-up values."""
@@ -147,7 +147,7 @@ class EngineRunning:
         return Speed(1000.0 * size / median, median, size, where)
 
 
-def parts(batch: Batch, samples: int, limits: Limits) -> Iterator[tuple[Batch, int]]:
+def split_batch(batch: Batch, samples: int, limits: BatchLimits) -> Iterator[tuple[Batch, int]]:
     """A batch as batches that a model takes, and how many samples of each count."""
     high = limits.high or samples
     if limits.low <= samples <= high or not limits.batched:
@@ -159,7 +159,7 @@ def parts(batch: Batch, samples: int, limits: Limits) -> Iterator[tuple[Batch, i
         yield {name: a[rows] if name in limits.batched else a for name, a in batch.items()}, count
 
 
-def joined(
+def join_outputs(
     pieces: Sequence[Mapping[str, Array]], counts: Sequence[int], samples: int, subject: Subject
 ) -> Mapping[str, Array]:
     """The outputs of the parts of a batch as those of the batch. ModelError where an output's rows are not samples."""

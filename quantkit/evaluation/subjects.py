@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from quantkit.artifact import sha256_of
 from quantkit.backends.engine_record import is_engine, read_record
 from quantkit.errors import DataError, ModelError, UsageError
-from quantkit.evaluation.result import Kind
+from quantkit.evaluation.result import ModelKind
 from quantkit.graph import Model, load_model
 from quantkit.graph.model import DTYPES, stored_outside
 from quantkit.qdq.insert import has_qdq
@@ -31,7 +31,7 @@ FEEDABLE = frozenset(DTYPES.values()) - {"bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BatchLimits:
     """Which batches a model takes. low, high: samples at least and at most (None: any). batched: the inputs along whose
     first axis samples lie."""
 
@@ -41,7 +41,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class SubjectOptions:
     """How models are opened. device, allow_code: of engines; min_coverage: share of a network's float tensors that a
     table needs to hold."""
 
@@ -55,20 +55,22 @@ class Subject:
     """A model to be evaluated. model: what onnxruntime runs; engine: what TensorRT runs; one of the two is there."""
 
     name: str
-    kind: Kind
+    kind: ModelKind
     path: Path
     sha256: str
     bytes: int
     inputs: tuple[ModelInput, ...]
     outputs: tuple[str, ...]
-    limits: Limits
+    limits: BatchLimits
     int8_layers: tuple[int, int] | None = None
     model: Model | None = None
     engine: Engine | None = None
     notes: tuple[str, ...] = ()
 
 
-def open_subjects(models: Sequence[str | os.PathLike[str]], held: ExitStack, how: Opening) -> tuple[Subject, ...]:
+def open_subjects(
+    models: Sequence[str | os.PathLike[str]], held: ExitStack, how: SubjectOptions
+) -> tuple[Subject, ...]:
     """The models, read; engines stay open as long as `held`. Names are told apart by folders where they are the same.
 
     ModelError, BackendError, TableError, StaleError, UsageError.
@@ -88,20 +90,20 @@ def open_subjects(models: Sequence[str | os.PathLike[str]], held: ExitStack, how
     )
 
 
-def open_subject(text: str, held: ExitStack, how: Opening) -> Subject:
+def open_subject(text: str, held: ExitStack, how: SubjectOptions) -> Subject:
     """One model by what the user wrote."""
     path = Path(text)
     if is_engine(path):
-        return of_engine(path, held, how.device, how.allow_code)
+        return engine_subject(path, held, how.device, how.allow_code)
     model, plus, table = text.rpartition("+")
     if plus and model.lower().endswith(".onnx") and not path.exists():
         if not table:
             raise UsageError(f"{text} names no table", remedy="for example model.onnx+model.calib")
-        return of_table(Path(model), Path(table), how.min_coverage)
-    return of_model(load_model(path))
+        return table_subject(Path(model), Path(table), how.min_coverage)
+    return model_subject(load_model(path))
 
 
-def of_model(model: Model) -> Subject:
+def model_subject(model: Model) -> Subject:
     """An ONNX model for onnxruntime. ModelError where it cannot be fed."""
     for i in model.inputs:
         if i.dtype not in FEEDABLE:
@@ -111,36 +113,36 @@ def of_model(model: Model) -> Subject:
     quantized = has_qdq(model)
     return Subject(
         name=model.path.name,
-        kind=Kind.QDQ if quantized else Kind.FLOAT,
+        kind=ModelKind.QDQ if quantized else ModelKind.FLOAT,
         path=model.path,
         sha256=model.sha256,
-        bytes=size_of(model),
+        bytes=model_bytes(model),
         inputs=model.inputs,
         outputs=model.outputs,
-        limits=limits_of(model.inputs),
+        limits=batch_limits(model.inputs),
         int8_layers=int8_nodes(model) if quantized else None,
         model=model,
     )
 
 
-def size_of(model: Model) -> int:
+def model_bytes(model: Model) -> int:
     """Bytes of a model's files; of one in memory what its file would have."""
     outside = sum((model.folder / name).stat().st_size for name in stored_outside(model.proto))
     return outside + (model.path.stat().st_size if model.sha256 else model.proto.ByteSize())
 
 
-def of_table(path: Path, table: Path, min_coverage: float) -> Subject:
+def table_subject(path: Path, table: Path, min_coverage: float) -> Subject:
     """A float model, and Q/DQ in memory where TensorRT would quantize by the table. TableError, StaleError."""
     from quantkit.quantization.quantize import QuantizeOptions, quantize
 
     model = load_model(path)
     made = quantize(model, table=table, options=QuantizeOptions(min_coverage=min_coverage))
     simulated = replace(model, proto=made.proto)
-    plain = of_model(model)
+    plain = model_subject(model)
     return replace(
         plain,
         name=f"{path.name}+{table.name}",
-        kind=Kind.TABLE,
+        kind=ModelKind.TABLE,
         path=table,
         sha256=sha256_of(f"{model.sha256}+{sha256_of(table.read_bytes())}".encode()),
         int8_layers=int8_nodes(simulated),
@@ -152,7 +154,7 @@ INT8_PRECISIONS = frozenset({"int8", "best"})
 """What an engine is asked for, of which INT8 layers can be expected."""
 
 
-def of_engine(path: Path, held: ExitStack, device: int, allow_code: bool) -> Subject:
+def engine_subject(path: Path, held: ExitStack, device: int, allow_code: bool) -> Subject:
     """An engine. BackendError where TensorRT or a GPU is missing, or the engine is of another."""
     from quantkit.backends.tensorrt.engine import Engine
 
@@ -168,31 +170,31 @@ def of_engine(path: Path, held: ExitStack, device: int, allow_code: bool) -> Sub
         layers = (int8, int8 + sum(layer.reason is not None for layer in record.layers))
     return Subject(
         name=path.name,
-        kind=Kind.ENGINE,
+        kind=ModelKind.ENGINE,
         path=path,
         sha256=digest,
         bytes=engine.size,
         inputs=engine.inputs,
         outputs=engine.outputs,
-        limits=limits_of(engine.inputs, engine),
+        limits=batch_limits(engine.inputs, engine),
         int8_layers=layers,
         engine=engine,
         notes=notes,
     )
 
 
-def limits_of(inputs: Sequence[ModelInput], engine: Engine | None = None) -> Limits:
+def batch_limits(inputs: Sequence[ModelInput], engine: Engine | None = None) -> BatchLimits:
     """The batches that a model takes: any along dynamic first axes, else those that it is fixed to."""
     dynamic = [i.name for i in inputs if i.shape and i.fixed_batch is None]
     if dynamic:
         low = max((engine.least(name)[0] for name in dynamic), default=1) if engine else 1
         high = min(engine.most(name)[0] for name in dynamic) if engine else None
-        return Limits(low, high, frozenset(dynamic))
+        return BatchLimits(low, high, frozenset(dynamic))
     fixed = {i.fixed_batch for i in inputs if i.fixed_batch is not None}
     if len(fixed) != 1:
-        return Limits(1, None, frozenset())
+        return BatchLimits(1, None, frozenset())
     size = min(fixed)
-    return Limits(size, size, frozenset(i.name for i in inputs if i.shape))
+    return BatchLimits(size, size, frozenset(i.name for i in inputs if i.shape))
 
 
 def common_inputs(subjects: Sequence[Subject]) -> tuple[ModelInput, ...]:
@@ -202,11 +204,13 @@ def common_inputs(subjects: Sequence[Subject]) -> tuple[ModelInput, ...]:
     for subject in subjects:
         told = {i.name: i for i in subject.inputs}
         if told.keys() != shapes.keys():
-            raise misfit(reference, subject, ", ".join(shapes), ", ".join(told))
+            raise input_mismatch(reference, subject, ", ".join(shapes), ", ".join(told))
         for i in reference.inputs:
             other = told[i.name]
-            if not same_kind(i.dtype, other.dtype) or not meet(shapes[i.name], other.shape, i.name in batched(subject)):
-                raise misfit(reference, subject, i.describe(), other.describe())
+            if not is_compatible_dtype(i.dtype, other.dtype) or not merge_shape(
+                shapes[i.name], other.shape, i.name in batched_inputs(subject)
+            ):
+                raise input_mismatch(reference, subject, i.describe(), other.describe())
     free = reference.limits.batched
     return tuple(
         ModelInput(i.name, i.dtype, (None, *shapes[i.name][1:]) if i.name in free else tuple(shapes[i.name]))
@@ -214,17 +218,17 @@ def common_inputs(subjects: Sequence[Subject]) -> tuple[ModelInput, ...]:
     )
 
 
-def batched(subject: Subject) -> frozenset[str]:
+def batched_inputs(subject: Subject) -> frozenset[str]:
     """The inputs along whose first axis a subject's samples lie."""
     return subject.limits.batched
 
 
-def same_kind(first: str, second: str) -> bool:
+def is_compatible_dtype(first: str, second: str) -> bool:
     """Whether values of one type can be fed as the other: the same, or both floating point."""
     return first == second or ("float" in first and "float" in second)
 
 
-def meet(known: list[int | str | None], shape: Sequence[int | str | None], free: bool) -> bool:
+def merge_shape(known: list[int | str | None], shape: Sequence[int | str | None], free: bool) -> bool:
     """Whether two shapes can be one; what the second fixes is entered into the first. free: the first axis counts
     samples."""
     if len(known) != len(shape):
@@ -238,7 +242,7 @@ def meet(known: list[int | str | None], shape: Sequence[int | str | None], free:
     return True
 
 
-def misfit(reference: Subject, subject: Subject, first: str, second: str) -> DataError:
+def input_mismatch(reference: Subject, subject: Subject, first: str, second: str) -> DataError:
     """Two models that cannot be fed the same."""
     return DataError(
         f"{subject.name} takes {second}, the reference {reference.name} takes {first}",

@@ -14,13 +14,22 @@ from quantkit.artifact import sha256_of
 from quantkit.data.feed import left_out
 from quantkit.data.preprocess_choice import ChosenSpec
 from quantkit.errors import DataError
-from quantkit.evaluation.accumulate import Scoring, Tally
-from quantkit.evaluation.answer_changes import Answers, agreement, confidence
+from quantkit.evaluation.accumulate import ModelTotals, Scoring
+from quantkit.evaluation.answer_changes import Predictions, agreement, confidence
 from quantkit.evaluation.class_drops import class_drops, confusions, most_changed, most_changed_scores
-from quantkit.evaluation.options import naming, several
-from quantkit.evaluation.paired import difference
-from quantkit.evaluation.result import Changed, ClassDrop, Confusion, Evaluation, Kind, ModelScore, Speed, on_processor
-from quantkit.evaluation.verdict import verdict
+from quantkit.evaluation.options import describe_score_outputs, name_output_remedy
+from quantkit.evaluation.paired import paired_difference
+from quantkit.evaluation.result import (
+    ChangedSample,
+    ClassDrop,
+    Confusion,
+    Evaluation,
+    ModelKind,
+    ModelScore,
+    Speed,
+    is_cpu_speed,
+)
+from quantkit.evaluation.verdict import model_verdict
 from quantkit.metrics.metric import Metric, Result
 from quantkit.values import Array
 
@@ -29,7 +38,7 @@ CONFUSIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class EvaluationContext:
     """What the result tells besides the scores. source: the data's path; data: their record. warnings: of the data."""
 
     source: Path | None
@@ -46,35 +55,35 @@ class Context:
     """Samples of other parts of the data that were left out."""
 
 
-def summed_up(scoring: Scoring, context: Context) -> Evaluation:
+def summarize(scoring: Scoring, context: EvaluationContext) -> Evaluation:
     """All of it. DataError where a metric cannot be computed."""
     results = [[metric.result() for metric in tally.metrics] for tally in scoring.tallies]
     main = scoring.tallies[0].metrics[0] if scoring.labels else None
     models = []
     for number, (tally, found) in enumerate(zip(scoring.tallies, results, strict=True)):
-        score = plain(tally, found, context.speeds[number])
+        score = score_model(tally, found, context.speeds[number])
         if number and main is not None:
-            lost = difference(results[0][0], found[0], main.share, main.higher_is_better)
+            lost = paired_difference(results[0][0], found[0], main.share, main.higher_is_better)
             score = replace(score, difference=lost)
-        models.append(compared(score, tally, scoring, context, main, (results[0], found)) if number else score)
+        models.append(score_candidate(score, tally, scoring, context, main, (results[0], found)) if number else score)
     refuse_unknown_budget(models, main, context)
     metric, share = (main.name, main.share) if main else (None, True)
-    said = [verdict(models[0], m, metric, share, len(scoring.names), context.max_drop) for m in models[1:]]
+    said = [model_verdict(models[0], m, metric, share, len(scoring.names), context.max_drop) for m in models[1:]]
     return Evaluation(
         models=tuple(models),
         samples=len(scoring.names),
         metric=metric,
         share=share,
         verdict=tuple(said),
-        notes=(*dict.fromkeys((*doubts(context), *all_notes(scoring, context))),),
-        warnings=doubts(context),
-        provenance=provenance(scoring, context),
+        notes=(*dict.fromkeys((*evaluation_warnings(context), *evaluation_notes(scoring, context))),),
+        warnings=evaluation_warnings(context),
+        provenance=evaluation_provenance(scoring, context),
         seconds=context.seconds,
         max_drop=context.max_drop,
     )
 
 
-def plain(tally: Tally, results: list[Result], speed: Speed | None) -> ModelScore:
+def score_model(tally: ModelTotals, results: list[Result], speed: Speed | None) -> ModelScore:
     """A model by itself."""
     subject = tally.subject
     return ModelScore(
@@ -89,11 +98,11 @@ def plain(tally: Tally, results: list[Result], speed: Speed | None) -> ModelScor
     )
 
 
-def compared(
+def score_candidate(
     score: ModelScore,
-    tally: Tally,
+    tally: ModelTotals,
     scoring: Scoring,
-    context: Context,
+    context: EvaluationContext,
     main: Metric | None,
     results: tuple[list[Result], list[Result]],
 ) -> ModelScore:
@@ -101,17 +110,21 @@ def compared(
     errors = tuple(c.result() for name, c in tally.comparisons.items() if name not in scoring.uncompared)
     score = replace(score, outputs=errors)
     if tally.answers is not None:
-        return of_classes(score, tally.answers.result(), scoring, context)
+        return add_class_changes(score, tally.answers.result(), scoring, context)
     first, second = (found[0].per_sample if found else None for found in results)
     if main is None or first is None or second is None:
         return score
     changed = most_changed_scores(scoring.names, first, second, main.higher_is_better, context.changed)
     return replace(
-        score, changed=placed(changed, context), changed_samples=int(np.count_nonzero(np.asarray(first) != second))
+        score,
+        changed=add_image_paths(changed, context),
+        changed_samples=int(np.count_nonzero(np.asarray(first) != second)),
     )
 
 
-def of_classes(score: ModelScore, answers: tuple[Answers, Answers], scoring: Scoring, context: Context) -> ModelScore:
+def add_class_changes(
+    score: ModelScore, answers: tuple[Predictions, Predictions], scoring: Scoring, context: EvaluationContext
+) -> ModelScore:
     """What is told of a network that tells classes apart."""
     before, after = answers
     names = scoring.labels.names if scoring.labels else ()
@@ -126,7 +139,7 @@ def of_classes(score: ModelScore, answers: tuple[Answers, Answers], scoring: Sco
         confidence=confidence(before, after),
         classes=drops,
         confusions=moves[:CONFUSIONS],
-        changed=placed(most_changed(scoring.names, truth, answers, names, context.changed), context),
+        changed=add_image_paths(most_changed(scoring.names, truth, answers, names, context.changed), context),
         changed_samples=int(np.count_nonzero(before.classes != after.classes)),
     )
 
@@ -143,7 +156,7 @@ def as_index(classes: Array) -> Array:
     return classes.astype(np.intp)
 
 
-def placed(changed: tuple[Changed, ...], context: Context) -> tuple[Changed, ...]:
+def add_image_paths(changed: tuple[ChangedSample, ...], context: EvaluationContext) -> tuple[ChangedSample, ...]:
     """Samples with the files that they are, where the data are images."""
     root = context.source
     if context.data["kind"] != "images" or root is None:
@@ -152,13 +165,13 @@ def placed(changed: tuple[Changed, ...], context: Context) -> tuple[Changed, ...
     return tuple(replace(found, path=folder / found.sample) for found in changed)
 
 
-def refuse_unknown_budget(models: list[ModelScore], main: Metric | None, context: Context) -> None:
+def refuse_unknown_budget(models: list[ModelScore], main: Metric | None, context: EvaluationContext) -> None:
     """DataError where there is a budget and nothing to hold against it."""
     if context.max_drop is not None and main is None and len(models) > 1:
         raise DataError("without labels no drop is known", remedy="give labels, or leave --max-drop out")
 
 
-def doubts(context: Context) -> tuple[str, ...]:
+def evaluation_warnings(context: EvaluationContext) -> tuple[str, ...]:
     """What puts the figures in doubt."""
     found = [context.spec.warning] if context.spec.warning else []
     found += context.warnings
@@ -166,30 +179,30 @@ def doubts(context: Context) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def all_notes(scoring: Scoring, context: Context) -> tuple[str, ...]:
+def evaluation_notes(scoring: Scoring, context: EvaluationContext) -> tuple[str, ...]:
     """What the user should know besides."""
     notes = [*context.notes, *(scoring.labels.notes if scoring.labels else ()), *scoring.uncompared.values()]
-    simulated = [t.subject.name for t in scoring.tallies if t.subject.kind in (Kind.QDQ, Kind.TABLE)]
+    simulated = [t.subject.name for t in scoring.tallies if t.subject.kind in (ModelKind.QDQ, ModelKind.TABLE)]
     if simulated:
         notes.append(f"INT8 is simulated, Q and DQ computed in float: {', '.join(simulated)}")
-    if any(speed is not None and on_processor(speed) for speed in context.speeds[1:]):
+    if any(speed is not None and is_cpu_speed(speed) for speed in context.speeds[1:]):
         notes.append("speeds on a processor say nothing of a GPU's")
     if scoring.labels is None:
-        notes.append(unlabelled(scoring))
+        notes.append(explain_no_metric(scoring))
         if scoring.scores is not None:
             notes.append(f"output {scoring.scores!r} is taken for class scores")
     return tuple(dict.fromkeys(notes))
 
 
-def unlabelled(scoring: Scoring) -> str:
+def explain_no_metric(scoring: Scoring) -> str:
     """Why there is no metric, and what is told instead."""
     if scoring.undecided:
-        return f"no metric: {several(scoring.undecided)}; where there are labels, {naming(scoring.undecided)}"
+        return f"no metric: {describe_score_outputs(scoring.undecided)}; where there are labels, {name_output_remedy(scoring.undecided)}"
     told = "errors of outputs" if scoring.scores is None else "agreement with the reference and errors of outputs"
     return f"no labels: {told} only"
 
 
-def provenance(scoring: Scoring, context: Context) -> dict[str, Any]:
+def evaluation_provenance(scoring: Scoring, context: EvaluationContext) -> dict[str, Any]:
     """What decides about the figures."""
     labels, classes = scoring.labels, class_labels(scoring)
     return {

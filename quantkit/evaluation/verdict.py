@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from quantkit.evaluation.result import Difference, Kind, ModelScore, Speed, on_processor
+from quantkit.evaluation.result import MetricDifference, ModelKind, ModelScore, Speed, is_cpu_speed
 from quantkit.metrics.metric import metric_name
 
 OTHER_ANSWERS = 0.02
@@ -22,22 +22,24 @@ FASTER = 1.02
 """Less than 2 % faster is within what two measurements differ by."""
 
 
-def verdict(
+def model_verdict(
     reference: ModelScore, candidate: ModelScore, metric: str | None, share: bool, samples: int, max_drop: float | None
 ) -> str:
     """What a candidate costs and gains. metric, share, samples, max_drop: as in `Evaluation`."""
     if candidate.difference is None or metric is None:
-        parts = [without_labels(candidate, samples)]
+        parts = [describe_unlabelled(candidate, samples)]
     else:
-        unit = Unit(metric, share)
-        parts = [f"{loss(candidate.difference, unit, samples)}{budget(candidate.difference, unit, max_drop)}"]
-        parts += other_answers(candidate)
-    sentences = ["; ".join([f"{candidate.name} {parts[0]}", *parts[1:], *surer(candidate)])]
-    sentences += worth(reference, candidate)
+        unit = MetricUnit(metric, share)
+        parts = [
+            f"{describe_loss(candidate.difference, unit, samples)}{describe_budget(candidate.difference, unit, max_drop)}"
+        ]
+        parts += describe_changes(candidate)
+    sentences = ["; ".join([f"{candidate.name} {parts[0]}", *parts[1:], *describe_confidence(candidate)])]
+    sentences += describe_worth(reference, candidate)
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
-class Unit:
+class MetricUnit:
     """How figures of a metric are written."""
 
     def __init__(self, metric: str, share: bool) -> None:
@@ -47,7 +49,7 @@ class Unit:
     def of(self, value: float) -> str:
         """`0.12` in points, `0.0123` in a unit of its own, with a true minus sign."""
         text = f"{value:.2f}" if self.share else f"{value:.3g}"
-        return minus(text)
+        return true_minus(text)
 
     def amount(self, value: float) -> str:
         """`0.12 points of top-1`, `0.0123 of rmse`."""
@@ -56,15 +58,15 @@ class Unit:
     def limit(self, value: float) -> str:
         """`0.5 points`, `0.01`."""
         points = " point" if value == 1.0 else " points"
-        return f"{minus(f'{value:g}')}{points if self.share else ''}"
+        return f"{true_minus(f'{value:g}')}{points if self.share else ''}"
 
 
-def minus(text: str) -> str:
+def true_minus(text: str) -> str:
     """A number with a true minus sign, and none before zero."""
     return text.replace("-", "−") if text.strip("-0.") else text.lstrip("-")
 
 
-def loss(found: Difference, unit: Unit, samples: int) -> str:
+def describe_loss(found: MetricDifference, unit: MetricUnit, samples: int) -> str:
     """`loses 0.12 points of top-1 (95 %: −0.05 … 0.29): no loss is shown in 10,000 samples`."""
     gains = found.value < 0
     verb = "gains" if gains else "loses"
@@ -76,7 +78,7 @@ def loss(found: Difference, unit: Unit, samples: int) -> str:
     return f"{verb} {amount} (95 %: {unit.of(ends[0])} … {unit.of(ends[1])}): {shown} in {samples:,} samples"
 
 
-def budget(found: Difference, unit: Unit, max_drop: float | None) -> str:
+def describe_budget(found: MetricDifference, unit: MetricUnit, max_drop: float | None) -> str:
     """How the interval lies beside the budget."""
     if max_drop is None:
         return ""
@@ -88,29 +90,29 @@ def budget(found: Difference, unit: Unit, max_drop: float | None) -> str:
     return f"{limit} {'for sure' if sure else 'but perhaps by chance'}"
 
 
-def without_labels(candidate: ModelScore, samples: int) -> str:
+def describe_unlabelled(candidate: ModelScore, samples: int) -> str:
     """What can be said where nobody knows the right answers."""
     unknown = "without labels nothing tells which of the two is right"
     if candidate.agreement == 1.0:
         return f"gives the reference's answer for all of {samples:,} samples"
     if candidate.agreement is not None:
-        return f"gives the reference's answer for {percent(candidate.agreement)} of {samples:,} samples; {unknown}"
+        return f"gives the reference's answer for {format_share(candidate.agreement)} of {samples:,} samples; {unknown}"
     worst = min(candidate.outputs, key=lambda output: output.sqnr_db, default=None)
     if worst is None:
         return f"was run on {samples:,} samples, and neither labels nor outputs were compared"
     if worst.sqnr_db == math.inf:
         return f"gives the reference's outputs for all of {samples:,} samples"
-    return f"has an SQNR of {minus(f'{worst.sqnr_db:.1f}')} dB at {worst.name}, its worst output; {unknown}"
+    return f"has an SQNR of {true_minus(f'{worst.sqnr_db:.1f}')} dB at {worst.name}, its worst output; {unknown}"
 
 
-def other_answers(candidate: ModelScore) -> list[str]:
+def describe_changes(candidate: ModelScore) -> list[str]:
     """How many answers are others, where that stands out: losses and gains may cancel out."""
     if candidate.agreement is None or 1.0 - candidate.agreement < OTHER_ANSWERS:
         return []
-    return [f"{percent(1.0 - candidate.agreement)} of its answers are others than the reference's"]
+    return [f"{format_share(1.0 - candidate.agreement)} of its answers are others than the reference's"]
 
 
-def surer(candidate: ModelScore) -> list[str]:
+def describe_confidence(candidate: ModelScore) -> list[str]:
     """How much surer it is, where that stands out."""
     found = candidate.confidence
     if found is None or abs(found.shift) < SHIFT:
@@ -118,14 +120,14 @@ def surer(candidate: ModelScore) -> list[str]:
     return [f"it is {abs(found.shift):.1f} points {'surer' if found.shift > 0 else 'less sure'} of its answers"]
 
 
-def percent(share: float) -> str:
+def format_share(share: float) -> str:
     """`98.60 %`; never 100 % or 0 % of a share that is not."""
     return f"{min(max(100 * share, 0.01), 99.99):.2f} %"
 
 
-def worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
+def describe_worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
     """Whether INT8 is worth it, as far as layers and speed tell."""
-    if candidate.kind is Kind.FLOAT:
+    if candidate.kind is ModelKind.FLOAT:
         return []
     if candidate.int8_layers is not None and candidate.int8_layers[0] == 0:
         count = candidate.int8_layers[1]
@@ -133,11 +135,11 @@ def worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
     first, second = reference.speed, candidate.speed
     if first is None or second is None:
         return []
-    if on_processor(first) or on_processor(second):
+    if is_cpu_speed(first) or is_cpu_speed(second):
         return []
     if first.where != second.where:
         return [f"Speeds on {first.where} and on {second.where} cannot be compared"]
-    times, told = compared(first, second)
+    times, told = compare_speeds(first, second)
     if times >= FASTER:
         return [f"It is {times:.2f} times as fast as the reference on {second.where}"]
     if candidate.int8_layers is None:
@@ -145,7 +147,7 @@ def worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
     return [f"INT8 is not worth it here: {told} on {second.where}"]
 
 
-def compared(reference: Speed, candidate: Speed) -> tuple[float, str]:
+def compare_speeds(reference: Speed, candidate: Speed) -> tuple[float, str]:
     """How many times as fast, by latency where both have it at the same batch size, by throughput where not."""
     first, second = reference.latency_ms, candidate.latency_ms
     if first is not None and second is not None and reference.batch == candidate.batch:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from quantkit.engines.bench_result import FASTER, Bench, Subject, Throughput
+from quantkit.engines.bench_result import FASTER, BenchResult, BenchSubject, Throughput
 from quantkit.errors import DataError, StaleError
 from quantkit.export.served_model import PLAN, Served, Tuning
 
@@ -15,11 +15,11 @@ LONGEST = 1_000_000
 """Microseconds that a request waits at most."""
 
 
-def read_bench(path: Path) -> Bench:
+def read_bench(path: Path) -> BenchResult:
     """What a bench found out. DataError where the file is not its JSON."""
     remedy = "give the output of quantkit bench … --json"
     try:
-        return TypeAdapter(Bench).validate_json(path.read_bytes())
+        return TypeAdapter(BenchResult).validate_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}", remedy=remedy) from None
     except ValidationError as error:
@@ -30,7 +30,9 @@ def read_bench(path: Path) -> Bench:
         ) from None
 
 
-def tuned(bench: Bench, served: Served, precisions: Sequence[str], where: str, asked: int | None = None) -> Tuning:
+def tuned(
+    bench: BenchResult, served: Served, precisions: Sequence[str], where: str, asked: int | None = None
+) -> Tuning:
     """The batch size and streams of the best throughput; smaller ones where they are as good as equal.
 
     asked: the largest batch that will be served, 0 for single requests; figures of larger ones do not count.
@@ -70,7 +72,7 @@ def tuned(bench: Bench, served: Served, precisions: Sequence[str], where: str, a
     return Tuning(best.batch, best.streams, best.graph, delay, max(t.batch for t in figures), why)
 
 
-def measured_names(bench: Bench, served: Served, precisions: Sequence[str]) -> set[str]:
+def measured_names(bench: BenchResult, served: Served, precisions: Sequence[str]) -> set[str]:
     """The subjects whose figures hold for what is served."""
     if served.platform == PLAN:
         return {s.name for s in bench.subjects if bench.on_gpu and is_same(s, served)}
@@ -81,7 +83,7 @@ def measured_names(bench: Bench, served: Served, precisions: Sequence[str]) -> s
     return {s.name for s in own if s.precision == wanted}
 
 
-def is_same(subject: Subject, served: Served) -> bool:
+def is_same(subject: BenchSubject, served: Served) -> bool:
     """Whether an engine was measured that is the same by network, size and precision, as far as these are known."""
     same = [(subject.model, served.model), (subject.precision.strip("?"), served.precision)]
     return subject.bytes == served.bytes and all(a == b for a, b in same if a and b)

@@ -31,7 +31,7 @@ class CocoLabels:
     objects: Mapping[str, Objects]
 
 
-def objects_of(rows: list[tuple[int, float, float, float, float, bool]]) -> Objects:
+def as_objects(rows: list[tuple[int, float, float, float, float, bool]]) -> Objects:
     """From (class, x1, y1, x2, y2, crowd) rows."""
     return Objects(
         np.array([row[0] for row in rows], np.intp),
@@ -68,7 +68,7 @@ def read_coco(path: str | os.PathLike[str]) -> CocoLabels:
                 remedy="it needs bbox [x, y, width, height], a category_id and an image_id that are there",
             ) from None
         rows[file].append((at, x, y, x + width, y + height, bool(annotation.get("iscrowd", 0))))
-    return CocoLabels(tuple(names[i] for i in sorted(names)), {f: objects_of(rows[f]) for f in files.values()})
+    return CocoLabels(tuple(names[i] for i in sorted(names)), {f: as_objects(rows[f]) for f in files.values()})
 
 
 def read_yolo(path: str | os.PathLike[str], size: tuple[int, int]) -> Objects:
@@ -79,7 +79,7 @@ def read_yolo(path: str | os.PathLike[str], size: tuple[int, int]) -> Objects:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return objects_of([])
+        return as_objects([])
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}", remedy="give a text file in YOLO's format") from None
     rows = []
@@ -88,15 +88,17 @@ def read_yolo(path: str | os.PathLike[str], size: tuple[int, int]) -> Objects:
             continue
         try:
             kind, *values = line.split()
-            rows.append(yolo_row(int(kind), [float(value) for value in values], size))
+            rows.append(parse_yolo_row(int(kind), [float(value) for value in values], size))
         except ValueError as error:
             raise DataError(
                 f"{path}, line {position}: {error}", remedy="a line is `class x y width height`, in shares of the image"
             ) from None
-    return objects_of(rows)
+    return as_objects(rows)
 
 
-def yolo_row(kind: int, values: list[float], size: tuple[int, int]) -> tuple[int, float, float, float, float, bool]:
+def parse_yolo_row(
+    kind: int, values: list[float], size: tuple[int, int]
+) -> tuple[int, float, float, float, float, bool]:
     """One line's box in pixels. ValueError where it is none."""
     if kind < 0 or not all(-0.01 <= value <= 1.01 for value in values):
         raise ValueError("the class is a whole number from 0, the other figures are shares of the image")

@@ -21,7 +21,7 @@ from quantkit.preprocess import Preprocess
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
+class ImageGeometry:
     """How an image of `size` (width, height) became an input: scale and offset for x and y, in input pixels."""
 
     size: tuple[int, int]
@@ -51,27 +51,27 @@ class Scene:
     """The label of an image for detection: what is in it, and how it became the input."""
 
     objects: Objects
-    geometry: Geometry
+    geometry: ImageGeometry
 
 
-def geometry(spec: Preprocess, size: tuple[int, int]) -> Geometry:
+def image_geometry(spec: Preprocess, size: tuple[int, int]) -> ImageGeometry:
     """How an upright image of `size` (width, height) becomes an input by a resolved spec: as `data` rounds it."""
     assert spec.size is not None, "bug in quantkit: the spec was not resolved"
     width, height = size
     tall, wide = spec.size
     if spec.resize == "none" or (size == (wide, tall) and (spec.resize != "shortest" or spec.crop_fraction == 1.0)):
-        return Geometry(size, (1.0, 1.0), (0.0, 0.0))
+        return ImageGeometry(size, (1.0, 1.0), (0.0, 0.0))
     if spec.resize == "exact":
-        return Geometry(size, (wide / width, tall / height), (0.0, 0.0))
+        return ImageGeometry(size, (wide / width, tall / height), (0.0, 0.0))
     if spec.resize == "letterbox":
         ratio = min(tall / height, wide / width)
         scaled = max(1, round(width * ratio)), max(1, round(height * ratio))
         offset = (float((wide - scaled[0]) // 2), float((tall - scaled[1]) // 2))
-        return Geometry(size, (scaled[0] / width, scaled[1] / height), offset)
+        return ImageGeometry(size, (scaled[0] / width, scaled[1] / height), offset)
     larger = round(tall / spec.crop_fraction), round(wide / spec.crop_fraction)
     if larger[0] * width >= larger[1] * height:
         scaled = max(wide, int(larger[0] * width / height)), larger[0]
     else:
         scaled = larger[1], max(tall, int(larger[1] * height / width))
     offset = (-float(round((scaled[0] - wide) / 2)), -float(round((scaled[1] - tall) / 2)))
-    return Geometry(size, (scaled[0] / width, scaled[1] / height), offset)
+    return ImageGeometry(size, (scaled[0] / width, scaled[1] / height), offset)

@@ -21,7 +21,7 @@ from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.extras import install_command
 from quantkit.metrics.boxes import Objects, Scene
 from quantkit.metrics.metric import Result
-from quantkit.metrics.yolo_heads import Detections, Family, decoded, family_of
+from quantkit.metrics.yolo_heads import Detections, HeadFamily, decode_head, infer_head_family
 from quantkit.values import Array
 
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -30,14 +30,14 @@ MOST_OF_A_CLASS = 100
 """COCO's maxDets."""
 
 
-class Detection:
+class CocoMap:
     """mAP of one output. `family`: None to read it off the output's shape. Labels are `Scene` values."""
 
     name = "mAP50-95"
     share = True
     higher_is_better = True
 
-    def __init__(self, family: Family | None = None, output: str | None = None) -> None:
+    def __init__(self, family: HeadFamily | None = None, output: str | None = None) -> None:
         """BackendError where pycocotools is missing."""
         coco_library()
         self._family, self._output = family, output
@@ -46,9 +46,9 @@ class Detection:
 
     def add(self, outputs: Mapping[str, Array], labels: Sequence[Any] | Array, names: Sequence[str]) -> None:
         """Take a batch: a head's output [N, …] and a `Scene` for each image. UsageError, DataError names the image."""
-        name = self._output or the_head(outputs)
+        name = self._output or choose_head_output(outputs)
         head = outputs[name]
-        self._family = self._family or family_of(head.shape, name)
+        self._family = self._family or infer_head_family(head.shape, name)
         told = f"output {name} {list(head.shape)}"
         if head.ndim != 3 or len(head) != len(names) or not self._family.fits(head.shape):
             raise DataError(
@@ -61,15 +61,15 @@ class Detection:
             if not np.isfinite(values).all():
                 raise DataError(f"{image}: output {name} holds NaN or Inf", remedy="quantkit layers finds the layer")
             self._check_classes(scene.objects, values.shape, image, name)
-            found = decoded(values, self._family)
+            found = decode_head(values, self._family)
             boxes = scene.geometry.undone(found.boxes)
             self._found.append(Detections(boxes, found.scores, found.classes))
             self._objects.append(scene.objects)
 
     def _check_classes(self, objects: Objects, shape: tuple[int, ...], image: str, output: str) -> None:
-        if self._family is Family.END_TO_END or not objects.classes.size:
+        if self._family is HeadFamily.END_TO_END or not objects.classes.size:
             return
-        classes = shape[0] - 4 if self._family is Family.V8 else shape[1] - 5
+        classes = shape[0] - 4 if self._family is HeadFamily.V8 else shape[1] - 5
         if (highest := int(objects.classes.max())) >= classes:
             raise DataError(
                 f"{image}: a box has class {highest}, output {output} has {classes} classes (0 … {classes - 1})",
@@ -80,13 +80,13 @@ class Detection:
         """mAP over all images, and over any choice of them. DataError where there are no objects at all."""
         if not any(objects.classes.size for objects in self._objects):
             raise DataError(f"{self.name}: no image has an object", remedy="give labels with boxes")
-        tables = matched(self._objects, self._found)
+        tables = match_detections(self._objects, self._found)
         count = len(self._objects)
 
         def figure(chosen: NDArray[np.intp]) -> float:
-            return mean_precision(tables, np.bincount(chosen, minlength=count).astype(np.float64))
+            return mean_average_precision(tables, np.bincount(chosen, minlength=count).astype(np.float64))
 
-        return Result(mean_precision(tables, np.ones(count)), None, figure, count)
+        return Result(mean_average_precision(tables, np.ones(count)), None, figure, count)
 
 
 def coco_library() -> tuple[Any, Any]:
@@ -102,7 +102,7 @@ def coco_library() -> tuple[Any, Any]:
     return COCO, COCOeval
 
 
-def the_head(outputs: Mapping[str, Array]) -> str:
+def choose_head_output(outputs: Mapping[str, Array]) -> str:
     """The only output, or the only one with three dimensions. UsageError."""
     fitting = [name for name, output in outputs.items() if output.ndim == 3]
     if len(outputs) == 1 or len(fitting) == 1:
@@ -128,12 +128,12 @@ class ClassTable:
     objects: NDArray[np.float64]
 
 
-def matched(objects: Sequence[Objects], found: Sequence[Detections]) -> list[ClassTable]:
+def match_detections(objects: Sequence[Objects], found: Sequence[Detections]) -> list[ClassTable]:
     """A table for each class that has objects, matched by pycocotools."""
     coco, evaluation = coco_library()
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         truth, answers = coco(), coco()
-        truth.dataset, answers.dataset = dataset_of(objects, found)
+        truth.dataset, answers.dataset = coco_documents(objects, found)
         truth.createIndex()
         answers.createIndex()
         run = evaluation(truth, answers, "bbox")
@@ -141,21 +141,21 @@ def matched(objects: Sequence[Objects], found: Sequence[Detections]) -> list[Cla
         run.params.maxDets = [MOST_OF_A_CLASS]
         run.evaluate()
     count = len(objects)
-    tables = [table_of(run.evalImgs[at : at + count], count) for at in range(0, len(run.evalImgs), count)]
+    tables = [class_table(run.evalImgs[at : at + count], count) for at in range(0, len(run.evalImgs), count)]
     return [table for table in tables if table.objects.any()]
 
 
-def dataset_of(objects: Sequence[Objects], found: Sequence[Detections]) -> tuple[dict[str, Any], dict[str, Any]]:
+def coco_documents(objects: Sequence[Objects], found: Sequence[Detections]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Objects and detections as COCO's own documents, images numbered in order."""
     numbers = {int(c) for o in objects for c in o.classes}
     shared = {"images": [{"id": i} for i in range(len(objects))], "categories": [{"id": c} for c in sorted(numbers)]}
     truth = [
-        {"image_id": i, "category_id": int(c), "bbox": corner_and_size(b), "iscrowd": int(w), "area": area_of(b)}
+        {"image_id": i, "category_id": int(c), "bbox": corner_and_size(b), "iscrowd": int(w), "area": box_area(b)}
         for i, o in enumerate(objects)
         for c, b, w in zip(o.classes, o.boxes, o.crowd, strict=True)
     ]
     answers = [
-        {"image_id": i, "category_id": int(c), "bbox": corner_and_size(b), "score": float(s), "area": area_of(b)}
+        {"image_id": i, "category_id": int(c), "bbox": corner_and_size(b), "score": float(s), "area": box_area(b)}
         for i, d in enumerate(found)
         for c, b, s in zip(d.classes, d.boxes, d.scores, strict=True)
         if int(c) in numbers
@@ -172,12 +172,12 @@ def corner_and_size(box: NDArray[np.float64]) -> list[float]:
     return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
 
 
-def area_of(box: NDArray[np.float64]) -> float:
+def box_area(box: NDArray[np.float64]) -> float:
     """In pixels."""
     return float((box[2] - box[0]) * (box[3] - box[1]))
 
 
-def table_of(images: Sequence[Mapping[str, Any] | None], count: int) -> ClassTable:
+def class_table(images: Sequence[Mapping[str, Any] | None], count: int) -> ClassTable:
     """What pycocotools found for one class in every image."""
     objects = np.zeros(count)
     which, scores = [np.zeros(0, np.intp)], [np.zeros(0)]
@@ -197,16 +197,16 @@ def table_of(images: Sequence[Mapping[str, Any] | None], count: int) -> ClassTab
     return ClassTable(np.concatenate(which)[order], right, counted.astype(np.float64), objects)
 
 
-def mean_precision(tables: Sequence[ClassTable], weights: NDArray[np.float64]) -> float:
+def mean_average_precision(tables: Sequence[ClassTable], weights: NDArray[np.float64]) -> float:
     """Mean over classes with objects and over the thresholds of the precision at 101 recalls; weights [N] of images.
 
     NaN where the weighted images hold no object.
     """
-    found = [p for table in tables if (p := precision_of(table, weights)) is not None]
+    found = [p for table in tables if (p := average_precision(table, weights)) is not None]
     return float(np.mean(found)) if found else float("nan")
 
 
-def precision_of(table: ClassTable, weights: NDArray[np.float64]) -> float | None:
+def average_precision(table: ClassTable, weights: NDArray[np.float64]) -> float | None:
     """Average precision of one class, mean over the thresholds; None where the weighted images hold none of it."""
     objects = float(table.objects @ weights)
     if objects == 0:

@@ -18,13 +18,13 @@ from quantkit.errors import UsageError
 from quantkit.metrics.metric import Metric
 
 
-def metric_named(text: str, outputs: Sequence[str]) -> Callable[[], Metric]:
+def resolve_metric(text: str, outputs: Sequence[str]) -> Callable[[], Metric]:
     """A maker of metrics, one for each model, from what a user wrote. `outputs`: names of the network's outputs.
 
     UsageError where there is no such metric or no such output.
     """
     from quantkit.metrics.topk import TopK
-    from quantkit.metrics.user_metric import plugged
+    from quantkit.metrics.user_metric import load_user_metric
 
     word, at, output = text.partition("@")
     if at and output not in outputs:
@@ -38,7 +38,7 @@ def metric_named(text: str, outputs: Sequence[str]) -> Callable[[], Metric]:
     if head := re.fullmatch(r"yolo(?::(\w+))?", word):
         return detection_of(head[1], chosen)
     if re.fullmatch(r"\w[\w.]*:\w+", word):
-        return plugged(word, chosen)
+        return load_user_metric(word, chosen)
     raise UsageError(
         f"unknown metric {text!r}",
         remedy="top1, top5, yolo, or module:callable for a metric of your own; @NAME picks an output",
@@ -47,10 +47,10 @@ def metric_named(text: str, outputs: Sequence[str]) -> Callable[[], Metric]:
 
 def detection_of(head: str | None, output: str | None) -> Callable[[], Metric]:
     """A maker of mAP metrics for a head of the YOLO family. UsageError where there is none of that name."""
-    from quantkit.metrics.coco_map import Detection
-    from quantkit.metrics.yolo_heads import Family
+    from quantkit.metrics.coco_map import CocoMap
+    from quantkit.metrics.yolo_heads import HeadFamily
 
-    known = {family.value: family for family in Family}
+    known = {family.value: family for family in HeadFamily}
     if head is not None and head not in known:
         raise UsageError(f"--metric yolo:{head}: unknown head {head!r}", remedy=f"one of {', '.join(known)}")
-    return lambda: Detection(None if head is None else known[head], output)
+    return lambda: CocoMap(None if head is None else known[head], output)

@@ -26,7 +26,7 @@ class TopK:
 
     def add(self, outputs: Mapping[str, Array], labels: Sequence[Any] | Array, names: Sequence[str]) -> None:
         """Take a batch; labels are class numbers. DataError names the sample, UsageError the outputs."""
-        name = self._output or scores_among(outputs, self.name)
+        name = self._output or find_score_output(outputs, self.name)
         scores = class_scores(outputs[name])
         if scores is None:
             raise UsageError(
@@ -38,7 +38,9 @@ class TopK:
                 f"{self.name} of {scores.shape[1]} classes (output {name}) is always right",
                 remedy="use top1" if self._k > 1 else "use a metric of your own: --metric module:callable",
             )
-        self._right.append(right(scores, classes_of(labels, names, name, scores.shape[1]), self._k, names, name))
+        self._right.append(
+            is_within_top(scores, as_class_numbers(labels, names, name, scores.shape[1]), self._k, names, name)
+        )
 
     def result(self) -> Result:
         """The share, and 0 or 1 for each sample. DataError where there were no samples."""
@@ -55,7 +57,7 @@ def class_scores(output: Array) -> Array | None:
     return output.reshape(output.shape[:2])
 
 
-def scores_among(outputs: Mapping[str, Array], metric: str) -> str:
+def find_score_output(outputs: Mapping[str, Array], metric: str) -> str:
     """The name of the only output, or of the only one that can be class scores. UsageError."""
     if len(outputs) == 1:
         return next(iter(outputs))
@@ -70,7 +72,9 @@ def scores_among(outputs: Mapping[str, Array], metric: str) -> str:
     )
 
 
-def classes_of(labels: Sequence[Any] | Array, names: Sequence[str], output: str, classes: int) -> NDArray[np.intp]:
+def as_class_numbers(
+    labels: Sequence[Any] | Array, names: Sequence[str], output: str, classes: int
+) -> NDArray[np.intp]:
     """Labels as class numbers [N], all of them in 0 … classes−1. DataError names the first sample that is not."""
     found = np.asarray(labels)
     if found.shape == (len(names), 1):
@@ -90,7 +94,9 @@ def classes_of(labels: Sequence[Any] | Array, names: Sequence[str], output: str,
     return found.astype(np.intp)
 
 
-def right(scores: Array, labels: NDArray[np.intp], k: int, names: Sequence[str], output: str) -> NDArray[np.bool_]:
+def is_within_top(
+    scores: Array, labels: NDArray[np.intp], k: int, names: Sequence[str], output: str
+) -> NDArray[np.bool_]:
     """Whether fewer than `k` classes come before the label's: a higher score, or the same and a lower number."""
     if len(scores) != len(labels):
         raise DataError(

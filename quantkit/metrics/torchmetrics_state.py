@@ -12,7 +12,7 @@ STATE_BYTES = 256 << 20
 """More than this is not kept: the figure is then known without an interval."""
 
 
-def of_torch(metric: Any) -> bool:
+def is_torch_metric(metric: Any) -> bool:
     """Whether a metric is made of torch, and wants tensors."""
     return any(c.__module__.partition(".")[0] in ("torch", "torchmetrics", "torcheval") for c in type(metric).__mro__)
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from quantkit.errors import DataError, QuantkitError, UsageError
 from quantkit.metrics.metric import Metric, Result
-from quantkit.metrics.torchmetrics_state import SampleStates, of_torch
+from quantkit.metrics.torchmetrics_state import SampleStates, is_torch_metric
 from quantkit.plugin import load_plugin, told
 from quantkit.values import Array
 
@@ -40,7 +40,7 @@ GIVEN = "see what it was given: outputs (an array, or a mapping of several outpu
 ONE_NUMBER = "compute takes nothing and returns one number, over all that update was given"
 
 
-def plugged(text: str, output: str | None) -> Callable[[], Metric]:
+def load_user_metric(text: str, output: str | None) -> Callable[[], Metric]:
     """`module:callable` → a maker of metrics. UsageError where it is none of the three forms."""
     found = load_plugin(
         text,
@@ -49,23 +49,23 @@ def plugged(text: str, output: str | None) -> Callable[[], Metric]:
             "top1, top5, or module:callable with the module in this directory or installed",
             "name a function (outputs, labels) → scores, or a class with update and compute",
         ),
-        fits=lambda value: callable(value) or is_object(value),
+        fits=lambda value: callable(value) or is_metric_object(value),
     )
     name = text.partition(":")[2]
-    if is_object(found):
+    if is_metric_object(found):
         return lambda: ObjectMetric(name, copy.deepcopy(found), output)
-    if takes_two(found):
+    if is_scoring_function(found):
         return lambda: FunctionMetric(name, found, output)
-    made_of(found, text)  # an error now, rather than after the data
-    return lambda: ObjectMetric(name, made_of(found, text), output)
+    make_metric_object(found, text)  # an error now, rather than after the data
+    return lambda: ObjectMetric(name, make_metric_object(found, text), output)
 
 
-def is_object(value: Any) -> bool:
+def is_metric_object(value: Any) -> bool:
     """Whether it is an object (no class) with update and compute."""
     return not isinstance(value, type) and all(callable(getattr(value, a, None)) for a in ("update", "compute"))
 
 
-def takes_two(function: Callable[..., Any]) -> bool:
+def is_scoring_function(function: Callable[..., Any]) -> bool:
     """Whether it is a function of (outputs, labels), not a class or a partial of one."""
     inner = function
     while isinstance(inner, functools.partial):
@@ -79,7 +79,7 @@ def takes_two(function: Callable[..., Any]) -> bool:
     return True
 
 
-def made_of(factory: Callable[..., Any], text: str) -> Any:
+def make_metric_object(factory: Callable[..., Any], text: str) -> Any:
     """The object that a class or a function without arguments makes. UsageError."""
     try:
         made = factory()
@@ -90,7 +90,7 @@ def made_of(factory: Callable[..., Any], text: str) -> Any:
             f"--metric {text}: calling it without arguments fails: {told(error)}",
             remedy="name a function without arguments that returns the metric",
         ) from error
-    if not is_object(made):
+    if not is_metric_object(made):
         raise UsageError(
             f"--metric {text} gives a {type(made).__name__}, which has no update and compute",
             remedy="name a function (outputs, labels) → scores, or a class with update and compute",
@@ -104,18 +104,20 @@ class FunctionMetric:
     def __init__(self, name: str, function: Callable[..., Any], output: str | None) -> None:
         self.name = name
         self.share = bool(getattr(function, "share", False))
-        self.higher_is_better = better_if_higher(function, name)
+        self.higher_is_better = is_higher_better(function, name)
         self._function, self._output = function, output
         self._scores: list[NDArray[np.float64]] = []
 
     def add(self, outputs: Mapping[str, Array], labels: Sequence[Any] | Array, names: Sequence[str]) -> None:
         """Score a batch. DataError names the metric and a sample."""
-        found = guarded(
-            lambda: scores_of(self._function(seen(outputs, self._output), stacked(labels))), self.name, names
+        found = call_user_code(
+            lambda: as_sample_scores(self._function(select_output(outputs, self._output), stack_labels(labels))),
+            self.name,
+            names,
         )
         if found.shape != (len(names),):
             raise DataError(
-                f"metric {self.name} gave {counted(found)} for {len(names)} samples (from {names[0]})",
+                f"metric {self.name} gave {describe_scores(found)} for {len(names)} samples (from {names[0]})",
                 remedy="return one score a sample, an array [N]; a figure of the whole set needs update and compute",
             )
         if (wrong := np.flatnonzero(~np.isfinite(found))).size:
@@ -137,14 +139,14 @@ class FunctionMetric:
         return Result(float(scores.mean()), scores, None, scores.size)
 
 
-def scores_of(returned: Any) -> NDArray[np.float64]:
+def as_sample_scores(returned: Any) -> NDArray[np.float64]:
     """What a function returned, as scores. TypeError where it returned nothing."""
     if returned is None:
         raise TypeError("it returns None")
     return np.asarray(returned, np.float64)
 
 
-def counted(scores: NDArray[Any]) -> str:
+def describe_scores(scores: NDArray[Any]) -> str:
     """`1 score`, `one number`, `an array 32×10`: what came instead of a score for each sample."""
     if scores.ndim == 1:
         return f"{scores.size} score{'' if scores.size == 1 else 's'}"
@@ -156,10 +158,10 @@ class ObjectMetric:
 
     def __init__(self, name: str, metric: Any, output: str | None) -> None:
         self.name = name
-        self.share = shares(metric)
-        self.higher_is_better = better_if_higher(metric, name)
+        self.share = is_share(metric)
+        self.higher_is_better = is_higher_better(metric, name)
         self._metric, self._output = metric, output
-        self._torch = of_torch(metric)
+        self._torch = is_torch_metric(metric)
         self._states = SampleStates.of(metric) if self._torch else None
         self._first: tuple[str, ...] = ()
         self._samples = 0
@@ -168,7 +170,9 @@ class ObjectMetric:
         """Update with a batch. DataError names the metric and the batch's first sample."""
         self._first = self._first or tuple(names[:1])
         self._samples += len(names)
-        guarded(lambda: self._update(seen(outputs, self._output), stacked(labels)), self.name, names)
+        call_user_code(
+            lambda: self._update(select_output(outputs, self._output), stack_labels(labels)), self.name, names
+        )
 
     def _update(self, outputs: Any, labels: Any) -> None:
         if self._torch:
@@ -181,20 +185,22 @@ class ObjectMetric:
         """The figure. DataError where there were no samples, or where it is not one finite number."""
         if not self._first:
             raise DataError(f"metric {self.name}: there was no sample", remedy="give data with labels")
-        value: float = guarded(lambda: one_number(self._metric.compute()), self.name)
+        value: float = call_user_code(lambda: as_one_number(self._metric.compute()), self.name)
         if not math.isfinite(value):
             raise DataError(f"metric {self.name} is {value}", remedy="compute has to return one finite number")
         states, own = self._states, getattr(self._metric, "resample", None)
         resample: Any = states.resample if states is not None else own
 
         def figure(indices: NDArray[np.intp]) -> float:
-            found: float = guarded(lambda: one_number(resample(indices)), f"{self.name}: resample", self._first)
+            found: float = call_user_code(
+                lambda: as_one_number(resample(indices)), f"{self.name}: resample", self._first
+            )
             return found
 
         return Result(value, None, figure if callable(resample) else None, self._samples)
 
 
-def guarded(call: Callable[[], Any], metric: str, names: Sequence[str] = ()) -> Any:
+def call_user_code(call: Callable[[], Any], metric: str, names: Sequence[str] = ()) -> Any:
     """What the user's own code returns; whatever it raises is one DataError. names: of the batch; none for compute."""
     try:
         return call()
@@ -205,14 +211,14 @@ def guarded(call: Callable[[], Any], metric: str, names: Sequence[str] = ()) -> 
         raise DataError(f"metric {metric}{where}: {told(error)}", remedy=remedy) from error
 
 
-def seen(outputs: Mapping[str, Array], output: str | None) -> Any:
+def select_output(outputs: Mapping[str, Array], output: str | None) -> Any:
     """What a metric is given of the outputs."""
     if output is not None:
         return outputs[output]
     return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
 
 
-def stacked(labels: Sequence[Any] | Array) -> Any:
+def stack_labels(labels: Sequence[Any] | Array) -> Any:
     """Labels as one array where they are numbers of one shape, else as a list."""
     if isinstance(labels, np.ndarray):
         return labels
@@ -237,7 +243,7 @@ def as_tensors(value: Any) -> Any:
     return value
 
 
-def one_number(value: Any) -> float:
+def as_one_number(value: Any) -> float:
     """What compute returned, as a float. TypeError where it is not one number."""
     if isinstance(value, Mapping):
         raise TypeError(f"compute returns {len(value)} figures ({', '.join(map(str, value))}), one is needed")
@@ -247,7 +253,7 @@ def one_number(value: Any) -> float:
     return float(array.reshape(()))
 
 
-def shares(metric: Any) -> bool:
+def is_share(metric: Any) -> bool:
     """Whether the figure is a share: what it says itself, or torchmetrics' bounds for plots."""
     stated = getattr(metric, "share", None)
     if stated is not None:
@@ -255,7 +261,7 @@ def shares(metric: Any) -> bool:
     return (getattr(metric, "plot_lower_bound", None), getattr(metric, "plot_upper_bound", None)) == (0.0, 1.0)
 
 
-def better_if_higher(metric: Any, name: str) -> bool:
+def is_higher_better(metric: Any, name: str) -> bool:
     """What it says itself; True where it says nothing. UsageError where it says that it does not know."""
     stated = getattr(metric, "higher_is_better", True)
     if stated is None:

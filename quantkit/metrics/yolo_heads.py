@@ -31,7 +31,7 @@ DEFAULT_BOXES = 300
 """M of an end-to-end head, as it is exported by default."""
 
 
-class Family(Enum):
+class HeadFamily(Enum):
     """How a head's output is laid out."""
 
     V8 = "v8"
@@ -40,12 +40,12 @@ class Family(Enum):
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether an output [N, …] has room for boxes and at least one class."""
-        if self is Family.V8:
+        if self is HeadFamily.V8:
             return shape[1] >= 5
-        return shape[2] >= 6 if self is Family.V5 else shape[2] == 6
+        return shape[2] >= 6 if self is HeadFamily.V5 else shape[2] == 6
 
 
-OVERLAP = {Family.V8: 0.7, Family.V5: 0.6}
+OVERLAP = {HeadFamily.V8: 0.7, HeadFamily.V5: 0.6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,42 +57,42 @@ class Detections:
     classes: NDArray[np.intp]
 
 
-def family_of(shape: tuple[int, ...], output: str) -> Family:
+def infer_head_family(shape: tuple[int, ...], output: str) -> HeadFamily:
     """Read off the shape. UsageError where it does not decide."""
     if len(shape) == 3:
         _, rows, columns = shape
         if columns == 6 and rows == DEFAULT_BOXES:
-            return Family.END_TO_END
+            return HeadFamily.END_TO_END
         if 5 <= rows < columns:
-            return Family.V8
+            return HeadFamily.V8
         if 6 < columns < rows:
-            return Family.V5
+            return HeadFamily.V5
     raise UsageError(
         f"output {output} {list(shape)} does not tell which head of the YOLO family it is",
         remedy="name it: --metric yolo:v8 for [N, 4 + C, A], yolo:v5 for [N, A, 5 + C], yolo:end2end for [N, M, 6]",
     )
 
 
-def decoded(output: Array, family: Family) -> Detections:
+def decode_head(output: Array, family: HeadFamily) -> Detections:
     """The detections of one image, from its output without the batch axis."""
     values = output.astype(np.float64)
-    if family is Family.END_TO_END:
+    if family is HeadFamily.END_TO_END:
         sure = values[values[:, 4] > MIN_SCORE]
         sure = sure[np.argsort(-sure[:, 4], kind="stable")[:MOST_BOXES]]
         return Detections(sure[:, :4], sure[:, 4], np.rint(sure[:, 5]).astype(np.intp))
-    rows = values.T if family is Family.V8 else values
-    scores = rows[:, 4:] if family is Family.V8 else rows[:, 5:] * rows[:, 4:5]
+    rows = values.T if family is HeadFamily.V8 else values
+    scores = rows[:, 4:] if family is HeadFamily.V8 else rows[:, 5:] * rows[:, 4:5]
     anchors, classes = np.nonzero(scores > MIN_SCORE)
     found = scores[anchors, classes]
     order = np.argsort(-found, kind="stable")[:MOST_CANDIDATES]
     anchors, classes, found = anchors[order], classes[order], found[order]
     centre, half = rows[anchors, :2], rows[anchors, 2:4] / 2
     boxes = np.concatenate([centre - half, centre + half], axis=1)
-    kept = suppressed(boxes, classes, OVERLAP[family])
+    kept = suppress_overlaps(boxes, classes, OVERLAP[family])
     return Detections(boxes[kept], found[kept], classes[kept])
 
 
-def suppressed(boxes: NDArray[np.float64], classes: NDArray[np.intp], overlap: float) -> NDArray[np.intp]:
+def suppress_overlaps(boxes: NDArray[np.float64], classes: NDArray[np.intp], overlap: float) -> NDArray[np.intp]:
     """Indices that non-maximum suppression keeps, class by class; the boxes are sorted by falling score."""
     areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
     left = np.arange(len(boxes))

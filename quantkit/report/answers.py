@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import zip_longest
 
-from quantkit.evaluation.result import Changed, ClassDrop, Evaluation, ModelScore
+from quantkit.evaluation.result import ChangedSample, ClassDrop, Evaluation, ModelScore
 from quantkit.report.page import Answer, Block, Cell, Sample, Samples, Section, Table
 from quantkit.report.thumbnails import thumbnail
 from quantkit.report.wording import counted, number, percent, probability, signed
@@ -33,8 +33,8 @@ def classes_section(evaluation: Evaluation) -> Section | None:
     for column, model in enumerate(found):
         for drop in model.classes:
             by_class.setdefault(drop.name, {})[column] = drop
-    order = sorted(by_class, key=lambda name: (-largest(by_class[name]), name))
-    top = max((largest(drops) for drops in by_class.values()), default=0.0)
+    order = sorted(by_class, key=lambda name: (-largest_drop(by_class[name]), name))
+    top = max((largest_drop(drops) for drops in by_class.values()), default=0.0)
     rows = tuple(class_row(name, by_class[name], len(found), top) for name in order[:MOST])
     head = ("class", "samples", "reference", *(m.name for m in found))
     caption = "Drop of every class in points, below it what the candidate gets right"
@@ -53,7 +53,7 @@ def classes_section(evaluation: Evaluation) -> Section | None:
     return Section("classes", "Class by class", lead, tuple(blocks))
 
 
-def largest(drops: dict[int, ClassDrop]) -> float:
+def largest_drop(drops: dict[int, ClassDrop]) -> float:
     """Largest change of a class."""
     return max((abs(d.drop) for d in drops.values() if math.isfinite(d.drop)), default=0.0)
 
@@ -103,14 +103,14 @@ def confusion_row(key: tuple[str, str, str], counts: dict[int, int], columns: in
     """A change of the answer, and how many samples of every candidate changed so."""
     label, reference, candidate = key
     told = (
-        [Cell(label), Cell(reference), Cell(candidate), outcome(*key)]
+        [Cell(label), Cell(reference), Cell(candidate), outcome_cell(*key)]
         if labelled
         else [Cell(reference), Cell(candidate)]
     )
     return (*told, *(Cell(f"{counts[i]:,}" if i in counts else "–") for i in range(columns)))
 
 
-def outcome(label: str, reference: str, candidate: str) -> Cell:
+def outcome_cell(label: str, reference: str, candidate: str) -> Cell:
     """Whether a change is for the better."""
     if label == candidate:
         return Cell("right now", status="within")
@@ -127,23 +127,23 @@ def samples_section(evaluation: Evaluation) -> Section | None:
         return None
     turns = (c for turn in zip_longest(*(m.changed for m in found)) for c in turn if c is not None)
     chosen = {(c.sample, c.path): c for c in reversed(list(turns))}
-    samples = [sample(c, found) for c in list(reversed(chosen.values()))[:SAMPLES]]
+    samples = [sample_card(c, found) for c in list(reversed(chosen.values()))[:SAMPLES]]
     lead = "Those that changed most, with the answers and how sure the models are."
     return Section("samples", "Samples that changed", lead, (Samples(tuple(samples)),))
 
 
-def sample(change: Changed, models: list[ModelScore]) -> Sample:
+def sample_card(change: ChangedSample, models: list[ModelScore]) -> Sample:
     """One sample with the reference's answer and that of every candidate whose answer changed."""
     picture = thumbnail(change.path)
-    answers = [answer("reference", change.reference, change.reference_confidence, change.label)]
+    answers = [model_prediction("reference", change.reference, change.reference_confidence, change.label)]
     for model in models:
         own = next((c for c in model.changed if (c.sample, c.path) == (change.sample, change.path)), None)
         if own is not None:
-            answers.append(answer(model.name, own.candidate, own.candidate_confidence, own.label))
+            answers.append(model_prediction(model.name, own.candidate, own.candidate_confidence, own.label))
     return Sample(change.sample, change.label, picture.uri, picture.missing, picture.pixelated, tuple(answers))
 
 
-def answer(model: str, told: str, confidence: float, label: str) -> Answer:
+def model_prediction(model: str, told: str, confidence: float, label: str) -> Answer:
     """An answer; right or wrong where there is a label. Scores, which are no classes, have no confidence."""
     sure = "" if math.isnan(confidence) else percent(confidence, 1) if 0.0 <= confidence <= 1.0 else number(confidence)
     return Answer(model, told, sure, told == label if label else None)

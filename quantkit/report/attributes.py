@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from quantkit.report.charts import escaped
+from quantkit.report.charts import escape_markup
 from quantkit.report.page import resource
 
 COMMENT = re.compile(r"/\*.*?\*/", re.S)
@@ -26,7 +26,7 @@ PAPER = f'<rect class="paper" x="{-MARGIN:g}" y="{-MARGIN:g}" width="100%" heigh
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class StyleRule:
     """Declarations for elements of a tag ("" for any) that have all of the classes."""
 
     tag: str
@@ -41,35 +41,35 @@ class Rule:
 
 def with_attributes(svg: str) -> str:
     """A chart that looks the same, in light colours, where its `<style>` is dropped; on paper of its own."""
-    drawn = FRAME.sub(framed, svg.replace("</style>", f"</style>{PAPER}", 1), count=1)
-    return ELEMENT.sub(lambda found: f"{found[0]}{attributes(found[1], found[2])}", drawn)
+    drawn = FRAME.sub(framed_with_margin, svg.replace("</style>", f"</style>{PAPER}", 1), count=1)
+    return ELEMENT.sub(lambda found: f"{found[0]}{presentation_attributes(found[1], found[2])}", drawn)
 
 
-def framed(found: re.Match[str]) -> str:
+def framed_with_margin(found: re.Match[str]) -> str:
     """The size of a drawing with its margin."""
     width, height = (float(size) + 2 * MARGIN for size in found.groups())
     box = f"{-MARGIN:g} {-MARGIN:g} {width:g} {height:g}"
     return f'viewBox="{box}" width="{width:g}" height="{height:g}"'
 
 
-def attributes(tag: str, kind: str) -> str:
+def presentation_attributes(tag: str, kind: str) -> str:
     """The attributes of an element with these classes, with a space before each."""
     if tag == "svg":
         size, _, family = declarations(".qk-chart")["font"].partition(" ")
-        return f' font-size="{size}" font-family="{escaped(family)}"'
+        return f' font-size="{size}" font-family="{escape_markup(family)}"'
     told: dict[str, str] = {}
-    for rule in rules():
+    for rule in style_rules():
         if rule.tag in ("", tag) and rule.classes <= set(kind.split()):
             told |= rule.declarations
-    return "".join(f' {name}="{escaped(told[name])}"' for name in PRESENTATION if name in told)
+    return "".join(f' {name}="{escape_markup(told[name])}"' for name in PRESENTATION if name in told)
 
 
 @lru_cache(maxsize=1)
-def rules() -> tuple[Rule, ...]:
+def style_rules() -> tuple[StyleRule, ...]:
     """The rules of `chart.css` about elements inside charts, those that decide last."""
     found = [
-        Rule(match[1], frozenset(match[2].split(".")[1:]), declared(body))
-        for selectors, body in parts()
+        StyleRule(match[1], frozenset(match[2].split(".")[1:]), parse_declarations(body))
+        for selectors, body in css_blocks()
         for selector in selectors.split(",")
         if (match := SELECTOR.fullmatch(selector.strip()))
     ]
@@ -78,28 +78,28 @@ def rules() -> tuple[Rule, ...]:
 
 def declarations(selector: str) -> dict[str, str]:
     """What is declared for exactly this selector."""
-    return declared(next(body for selectors, body in parts() if selectors.strip() == selector))
+    return parse_declarations(next(body for selectors, body in css_blocks() if selectors.strip() == selector))
 
 
-def declared(body: str) -> dict[str, str]:
+def parse_declarations(body: str) -> dict[str, str]:
     """`fill: var(--ink); …` as names and values, variables put in."""
     pairs = (text.split(":", 1) for text in body.split(";") if ":" in text)
-    known = variables()
+    known = css_variables()
     told = {name.strip(): re.sub(r"var\((--[\w-]+)\)", lambda v: known[v[1]], value.strip()) for name, value in pairs}
     return {name: " ".join(value.split()) for name, value in told.items()}
 
 
 @lru_cache(maxsize=1)
-def variables() -> dict[str, str]:
+def css_variables() -> dict[str, str]:
     """The variables as they are set first: in light mode."""
     found: dict[str, str] = {}
-    for _, body in parts():
+    for _, body in css_blocks():
         for name, value in re.findall(r"(--[\w-]+):\s*([^;]+);", body):
             found.setdefault(name, value.strip())
     return found
 
 
 @lru_cache(maxsize=1)
-def parts() -> tuple[tuple[str, str], ...]:
+def css_blocks() -> tuple[tuple[str, str], ...]:
     """Selectors and bodies of `chart.css`."""
     return tuple((match[1], match[2]) for match in RULE.finditer(COMMENT.sub("", resource("chart.css"))))

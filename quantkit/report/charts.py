@@ -34,8 +34,8 @@ class Chart:
     def svg(self, key: str, style: str = "") -> str:
         """The `<svg>` element; `key` makes its ids unique in a page, `style` is CSS that it brings along."""
         inside = [
-            element("title", {"id": f"{key}-title"}, escaped(self.title)),
-            element("desc", {"id": f"{key}-desc"}, escaped(self.description)),
+            element("title", {"id": f"{key}-title"}, escape_markup(self.title)),
+            element("desc", {"id": f"{key}-desc"}, escape_markup(self.description)),
             element("style", {}, style) if style else "",
             *self.body,
         ]
@@ -43,7 +43,7 @@ class Chart:
             "class": "qk-chart",
             "role": "img",
             "aria-labelledby": f"{key}-title {key}-desc",
-            "viewBox": f"0 0 {shown(self.width)} {shown(self.height)}",
+            "viewBox": f"0 0 {format_coordinate(self.width)} {format_coordinate(self.height)}",
             "width": self.width,
             "height": self.height,
             "xmlns": "http://www.w3.org/2000/svg",
@@ -51,12 +51,12 @@ class Chart:
         return element("svg", attributes, "".join(inside))
 
 
-def escaped(text: str) -> str:
+def escape_markup(text: str) -> str:
     """Text that can stand between tags and in attributes."""
     return html.escape(well_formed(text))
 
 
-def shown(value: float) -> str:
+def format_coordinate(value: float) -> str:
     """A coordinate with at most one decimal."""
     text = f"{value:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text
@@ -64,7 +64,7 @@ def shown(value: float) -> str:
 
 def element(tag: str, attributes: Mapping[str, Attribute], content: str = "") -> str:
     """An element; `content` is markup already."""
-    told = "".join(f' {k}="{escaped(v) if isinstance(v, str) else shown(v)}"' for k, v in attributes.items())
+    told = "".join(f' {k}="{escape_markup(v) if isinstance(v, str) else format_coordinate(v)}"' for k, v in attributes.items())
     return f"<{tag}{told}>{content}</{tag}>" if content or tag == "text" else f"<{tag}{told}/>"
 
 
@@ -83,13 +83,13 @@ def words(x: float, y: float, text: str, kind: str = "label", anchor: str = "sta
     attributes: dict[str, Attribute] = {"class": kind, "x": x, "y": y}
     if anchor != "start":
         attributes["text-anchor"] = anchor
-    return element("text", attributes, escaped(text))
+    return element("text", attributes, escape_markup(text))
 
 
 def name(x: float, y: float, text: str, room: float, kind: str = "label", anchor: str = "start") -> str:
     """A name, its middle left out where it needs more than `room` pixels; the whole name is its tooltip then."""
     fitting = shortened(text, room)
-    content = escaped(fitting) if fitting == text else element("title", {}, escaped(text)) + escaped(fitting)
+    content = escape_markup(fitting) if fitting == text else element("title", {}, escape_markup(text)) + escape_markup(fitting)
     attributes: dict[str, Attribute] = {"class": kind, "x": x, "y": y}
     if anchor != "start":
         attributes["text-anchor"] = anchor
@@ -98,7 +98,7 @@ def name(x: float, y: float, text: str, room: float, kind: str = "label", anchor
 
 def polygon(points: Iterable[tuple[float, float]], kind: str) -> str:
     """A closed shape."""
-    return element("polygon", {"class": kind, "points": " ".join(f"{shown(x)},{shown(y)}" for x, y in points)})
+    return element("polygon", {"class": kind, "points": " ".join(f"{format_coordinate(x)},{format_coordinate(y)}" for x, y in points)})
 
 
 def text_width(text: str, size: float = TEXT) -> float:

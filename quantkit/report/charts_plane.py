@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quantkit.histogram import BINS, Histogram
-from quantkit.report.charts import Chart, element, line, name, shown, text_width, words
+from quantkit.report.charts import Chart, element, line, name, format_coordinate, text_width, words
 from quantkit.report.charts_axes import Scale, bottom_axis, left_axis, spanning, tick_labels, ticks
 from quantkit.report.wording import significant
 
@@ -194,11 +194,11 @@ def power(exponent: int) -> str:
 
 def outline(counts: NDArray[np.int64], found: Histogram, across: Scale, up: Scale) -> str:
     """The path around the bars. A bar with one value has a height, an empty one has none."""
-    steps = [f"M{shown(across(0.0))},{shown(up.start)}"]
+    steps = [f"M{format_coordinate(across(0.0))},{format_coordinate(up.start)}"]
     for index, count in enumerate(counts.tolist()):
         a, b = index * found.range / BARS, (index + 1) * found.range / BARS
         if a > across.high:
             break
-        y = shown(up(math.log10(count + 1)))
-        steps.append(f"L{shown(across(a))},{y}L{shown(across(min(b, across.high)))},{y}")
-    return "".join(steps) + f"L{shown(across(min(found.range, across.high)))},{shown(up.start)}Z"
+        y = format_coordinate(up(math.log10(count + 1)))
+        steps.append(f"L{format_coordinate(across(a))},{y}L{format_coordinate(across(min(b, across.high)))},{y}")
+    return "".join(steps) + f"L{format_coordinate(across(min(found.range, across.high)))},{format_coordinate(up.start)}Z"

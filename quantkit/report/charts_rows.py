@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantkit.engines.bench_result import Bench
-from quantkit.evaluation.result import Difference, Evaluation, ModelScore
+from quantkit.engines.bench_result import BenchResult
+from quantkit.evaluation.result import Evaluation, MetricDifference, ModelScore
 from quantkit.metrics.metric import metric_name
 from quantkit.report.charts import Chart, element, line, name, polygon, rectangle, text_width, words
 from quantkit.report.charts_axes import Scale, bottom_axis, finite, spanning
@@ -100,13 +100,13 @@ def drops(evaluation: Evaluation, width: float = 960.0) -> Chart:
     return Chart(f"Drop of {metric}", told, width, layout.bottom + AXIS, tuple(body))
 
 
-def interval(difference: Difference) -> str:
+def interval(difference: MetricDifference) -> str:
     """`+0.25 (+0.06 … +0.44)`."""
     d = difference
     return f"{signed(d.value)} {ends(d)}".rstrip()
 
 
-def ends(d: Difference) -> str:
+def ends(d: MetricDifference) -> str:
     """`(+0.06 … +0.44)`; empty where there is no interval."""
     return "" if math.isnan(d.low) or math.isnan(d.high) else f"({signed(d.low)} … {signed(d.high)})"
 
@@ -119,7 +119,7 @@ def budget_line(x: float, layout: Rows, text: str) -> list[str]:
     return [drawn, words(at, layout.top - 11.0, text, "label budget-label", "middle")]
 
 
-def whisker(scale: Scale, difference: Difference, y: float, over: bool) -> list[str]:
+def whisker(scale: Scale, difference: MetricDifference, y: float, over: bool) -> list[str]:
     """The interval as a line with ends, the value as a disc, as a diamond where it is over the budget."""
     d = difference
     drawn: list[str] = []
@@ -172,7 +172,7 @@ def layer_figure(layer: LayerError) -> str:
 # ── latencies ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def latencies(bench: Bench, width: float = 960.0) -> Chart:
+def latencies(bench: BenchResult, width: float = 960.0) -> Chart:
     """Median latency of every subject at every batch size, in groups with an axis each: batches differ too much."""
     body: list[str] = []
     said: list[str] = []

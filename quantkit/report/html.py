@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantkit.engines.bench_result import Bench
+from quantkit.engines.bench_result import BenchResult
 from quantkit.evaluation.result import Evaluation
 from quantkit.report import answers, layers, models, tuning
 from quantkit.report.page import Fact, Facts, Page, Section, Verdict
@@ -29,7 +29,7 @@ def evaluation_page(
     *,
     sensitivity: Sensitivity | None = None,
     statistics: Statistics | None = None,
-    bench: Bench | None = None,
+    bench: BenchResult | None = None,
     title: str | None = None,
 ) -> str:
     """The page of an evaluation, with the layers, ranges and speeds where they are given."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-from quantkit.engines.bench_result import Bench
-from quantkit.engines.bench_result import verdict as bench_verdict
-from quantkit.evaluation.result import Evaluation, ModelScore, OutputError
+from quantkit.engines.bench_result import BenchResult
+from quantkit.engines.bench_result import bench_verdicts as bench_verdict
+from quantkit.evaluation.result import Evaluation, ModelScore, OutputDeviation
 from quantkit.metrics.metric import metric_name
 from quantkit.report import charts_rows
 from quantkit.report.charts_plane import Spot, plane
@@ -157,7 +157,7 @@ def outputs(evaluation: Evaluation) -> list[Block]:
     return [Table("Outputs beside the reference's", head, rows, frozenset({1}), folded="Outputs one by one")]
 
 
-def output_row(model: ModelScore, output: OutputError) -> tuple[Cell, ...]:
+def output_row(model: ModelScore, output: OutputDeviation) -> tuple[Cell, ...]:
     """One output."""
     kl = "–" if output.kl is None else significant(output.kl)
     cosine = number(output.cosine, 5)
@@ -208,7 +208,7 @@ def drop_section(evaluation: Evaluation) -> Section | None:
 # ── speed ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def speed_section(evaluation: Evaluation, bench: Bench | None) -> Section | None:
+def speed_section(evaluation: Evaluation, bench: BenchResult | None) -> Section | None:
     """Quality against speed where the speeds are one GPU's, and the latencies of a bench."""
     blocks: list[Block] = []
     timed = charts_rows.gpu_speeds(evaluation)
@@ -244,7 +244,7 @@ def quality_spots(evaluation: Evaluation, timed: tuple[tuple[ModelScore, float],
     return spots, f"{axis}, %" if unit == 100.0 else axis
 
 
-def bench_blocks(bench: Bench) -> list[Block]:
+def bench_blocks(bench: BenchResult) -> list[Block]:
     """Latency at every batch size, and throughput."""
     head = ("model", "batch", "median, ms", "p90, ms", "p99, ms", "CUDA graph", "runs")
     rows = tuple(

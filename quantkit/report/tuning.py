@@ -9,7 +9,7 @@ from quantkit.report.charts_plane import Spot, plane
 from quantkit.report.page import Block, Cell, Drawing, Prose, Section, Table, Verdict
 from quantkit.report.wording import counted, decibel, percent, seconds, signed, significant
 from quantkit.sensitivity.result import Sensitivity
-from quantkit.tuning.result import Point, Trial, Tuning
+from quantkit.tuning.result import FrontPoint, Trial, Tuning
 
 NARROW = 350.0
 LEAST = 1.0
@@ -98,7 +98,7 @@ def front_section(tuning: Tuning) -> Section | None:
     return Section("front", "What it gains", lead, tuple(blocks))
 
 
-def point_row(point: Point, max_drop: float) -> tuple[Cell, ...]:
+def point_row(point: FrontPoint, max_drop: float) -> tuple[Cell, ...]:
     """An engine."""
     drop, status = "", ""
     if point.drop is not None:

@@ -20,13 +20,13 @@ from quantkit.data.peeking import DataWatcher
 from quantkit.data.splitting import Part
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.bootstrap import Z
-from quantkit.evaluation.evaluate import Pass, called, data_record, opened, scored
-from quantkit.evaluation.options import EvaluateOptions, Wanted, naming, several
-from quantkit.evaluation.paired import of_binary
-from quantkit.evaluation.result import Difference, Evaluation, ModelScore, Speed
-from quantkit.evaluation.runners import Pending, Running, open_running, open_team
-from quantkit.evaluation.subjects import of_model
-from quantkit.evaluation.summarize import Context, summed_up
+from quantkit.evaluation.evaluate import EvaluationPass, data_record, open_evaluation_data, rename_subjects, run_pass
+from quantkit.evaluation.options import EvaluateOptions, EvaluationRequest, describe_score_outputs, name_output_remedy
+from quantkit.evaluation.paired import binary_difference
+from quantkit.evaluation.result import Evaluation, MetricDifference, ModelScore, Speed
+from quantkit.evaluation.runners import ModelRunner, Pending, open_model_runner, open_runner_pool
+from quantkit.evaluation.subjects import model_subject
+from quantkit.evaluation.summarize import EvaluationContext, summarize
 from quantkit.graph import Model
 from quantkit.preprocess import Preprocess
 from quantkit.progress import Silent
@@ -39,7 +39,7 @@ FLOAT = "FP32"
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TrialRequest:
     """What candidates are judged by. data, labels, preprocess, metrics, options: as `evaluate` takes them. unreadable:
     samples of any part that were left out so far."""
 
@@ -51,17 +51,17 @@ class Question:
     unreadable: set[str] = field(default_factory=set, compare=False)
 
 
-class Judge:
+class MetricTrials:
     """Judges candidates of `model` on a part of the data. `evaluations` counts networks that ran over the part.
 
     Errors are those of `evaluate`; UsageError besides where neither labels nor class scores tell what is lost.
     """
 
-    def __init__(self, model: Model, question: Question, part: Part) -> None:
+    def __init__(self, model: Model, question: TrialRequest, part: Part) -> None:
         limited = replace(question.options.data, limit=None, part=part)
         self._options = replace(question.options, data=limited, max_drop=None)
         self._model, self._question = model, question
-        self._record = Record()
+        self._record = OutputCache()
         self.evaluations = 0
         self.samples = 0
 
@@ -70,22 +70,23 @@ class Judge:
         started = time.monotonic()
         question = self._question
         options = replace(self._options, names=(FLOAT, *candidates))
-        subjects = called(tuple(of_model(m) for m in (self._model, *candidates.values())), options.names)
+        subjects = rename_subjects(tuple(model_subject(m) for m in (self._model, *candidates.values())), options.names)
         with ExitStack() as held:
-            spec, feed = opened(subjects, question.data, question.preprocess, options, held)
+            spec, feed = open_evaluation_data(subjects, question.data, question.preprocess, options, held)
             assert feed.first is not None
-            team = open_team(held, feed.first.batch, options.provider)
-            reference = self._record.of(open_running(subjects[0], team, held))
-            runs = [reference, *(open_running(subject, team, held) for subject in subjects[1:])]
+            team = open_runner_pool(held, feed.first.batch, options.provider)
+            reference = self._record.of(open_model_runner(subjects[0], team, held))
+            runs = [reference, *(open_model_runner(subject, team, held) for subject in subjects[1:])]
             labels = None if question.labels is None else Path(question.labels)
-            wanted = Wanted(question.metrics, labels, question.data, options, spec.applied)
-            passing = Pass(feed, team, runs, DataWatcher(spec.applied), Silent())
-            scoring, identity = scored(passing, subjects, wanted)
+            wanted = EvaluationRequest(question.metrics, labels, question.data, options, spec.applied)
+            passing = EvaluationPass(feed, team, runs, DataWatcher(spec.applied), Silent())
+            scoring, identity = run_pass(passing, subjects, wanted)
             if scoring.undecided:
                 raise UsageError(
-                    f"{several(scoring.undecided)}: which of them decides is not told", remedy=naming(scoring.undecided)
+                    f"{describe_score_outputs(scoring.undecided)}: which of them decides is not told",
+                    remedy=name_output_remedy(scoring.undecided),
                 )
-            context = Context(
+            context = EvaluationContext(
                 source=Path(question.data).resolve() if isinstance(question.data, (str, Path)) else None,
                 data=data_record(question.data, feed, identity.identity() if identity else feed.identity()),
                 spec=spec,
@@ -102,10 +103,10 @@ class Judge:
             self._record.close()
             self.samples = len(scoring.names)
             question.unreadable.update(feed.unreadable)
-            return summed_up(scoring, context)
+            return summarize(scoring, context)
 
 
-class Record:
+class OutputCache:
     """The outputs of a network, batch by batch, kept from its first pass for the others."""
 
     def __init__(self) -> None:
@@ -115,11 +116,11 @@ class Record:
         self.whole = False
         """Whether a pass is kept from its first batch to its last."""
 
-    def of(self, running: Running) -> Running:
+    def of(self, running: ModelRunner) -> ModelRunner:
         """The network as it is to be run in the next pass."""
         if self.whole and self._kept is not None:
-            return Replayed(self._kept, self._speed)
-        return Recording(running, self)
+            return ReplayRunner(self._kept, self._speed)
+        return CachingRunner(running, self)
 
     def keep(self, outputs: Mapping[str, Array]) -> None:
         """The outputs of the next batch; too many are forgotten altogether."""
@@ -141,11 +142,11 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class CachingRunner:
     """A network that runs, and whose outputs are kept."""
 
-    running: Running
-    record: Record
+    running: ModelRunner
+    record: OutputCache
 
     def submit(self, batch: Batch, samples: int) -> Pending:
         """Begin with a batch."""
@@ -163,7 +164,7 @@ class Recording:
         return self.record.timed(self.running.speed(batch))
 
 
-class Replayed:
+class ReplayRunner:
     """What a network answered before, on the same batches."""
 
     def __init__(self, kept: Sequence[Mapping[str, Array]], speed: Speed | None) -> None:
@@ -186,7 +187,7 @@ class Replayed:
         return self._speed
 
 
-def figure(evaluation: Evaluation, score: ModelScore) -> Figure:
+def loss_of(evaluation: Evaluation, score: ModelScore) -> Figure:
     """What a candidate loses; without labels, by its agreement with the float network. UsageError where neither."""
     lost = score.difference
     if lost is not None and evaluation.metric is not None:
@@ -199,13 +200,13 @@ def figure(evaluation: Evaluation, score: ModelScore) -> Figure:
         )
     losses = np.zeros(evaluation.samples)
     losses[: round((1.0 - score.agreement) * evaluation.samples)] = 1.0  # as if the float network were always right
-    found = of_binary(losses)
+    found = binary_difference(losses)
     error = standard_error(found, evaluation.samples, 1.0)
     drop, low, high, error = (100.0 * value for value in (found.value, max(found.low, 0.0), found.high, error))
     return Figure(score.agreement, drop, low, high, error)
 
 
-def standard_error(lost: Difference, samples: int, points: float) -> float:
+def standard_error(lost: MetricDifference, samples: int, points: float) -> float:
     """Of a loss whose value is `points` × a mean: by the samples that changed, by the interval where they are not
     counted, 0 where there is no interval."""
     if "McNemar" in lost.method:
@@ -213,11 +214,11 @@ def standard_error(lost: Difference, samples: int, points: float) -> float:
     return 0.0 if math.isnan(lost.high) else (lost.high - lost.low) / (2 * Z)
 
 
-def metric_of(evaluation: Evaluation) -> str:
+def trial_metric(evaluation: Evaluation) -> str:
     """What is measured."""
     return evaluation.metric or AGREEMENT
 
 
-def parts(holdout: float, options: DataOptions) -> tuple[Part, Part]:
+def holdout_parts(holdout: float, options: DataOptions) -> tuple[Part, Part]:
     """The tuning part and the held-out part; --limit counts both."""
     return Part(holdout, False, options.limit), Part(holdout, True, options.limit)

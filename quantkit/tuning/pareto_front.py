@@ -14,28 +14,28 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
-from quantkit.engines.bench import BenchOptions, bench, why_no_gpu
-from quantkit.engines.bench_result import FASTER, ORDER, Bench
+from quantkit.engines.bench import BenchOptions, bench, explain_no_gpu
+from quantkit.engines.bench_result import FASTER, ORDER, BenchResult
 from quantkit.errors import QuantkitError
 from quantkit.evaluation.evaluate import evaluate
 from quantkit.graph import Model, write_model
-from quantkit.tuning.metric_trials import Question, figure, parts
-from quantkit.tuning.result import Point, Tuning, points
+from quantkit.tuning.metric_trials import TrialRequest, holdout_parts, loss_of
+from quantkit.tuning.result import FrontPoint, Tuning, two_decimals
 
 if TYPE_CHECKING:
     import onnx
 
 BATCH = 32
-PLAIN = ("fp32", "fp16")
+FLOAT_PRECISIONS = ("fp32", "fp16")
 SECONDS = 0.5
 DIGEST = re.compile(r"\.[0-9a-f]{8}\.bench(?=\.engine$)")
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
+class ParetoFront:
     """points: fastest first; machine: the GPU that they were timed on; said: what is to be said about them."""
 
-    points: tuple[Point, ...] = ()
+    points: tuple[FrontPoint, ...] = ()
     machine: str = ""
     said: tuple[str, ...] = ()
 
@@ -56,22 +56,24 @@ class Wishes(Protocol):
         """Share of the samples that is held out."""
 
 
-def front_of(
+def measure_front(
     source: Model,
     tuning: Tuning,
     quantized: Mapping[str, onnx.ModelProto],
-    question: Question,
+    question: TrialRequest,
     wishes: Wishes,
     phase: Callable[[str], None],
-) -> Front:
+) -> ParetoFront:
     """The engines. quantized: name → Q/DQ network. What keeps engines from being
     built, timed or judged becomes a remark: the result without them is whole."""
     if not wishes.front:
-        return Front()
-    reason = why_no_gpu(wishes.device)
+        return ParetoFront()
+    reason = explain_no_gpu(wishes.device)
     if reason is not None:
         share = f"{tuning.chosen.floats:.1%} of the weights"
-        return Front(said=(f"no latency was measured ({reason}): the cost is counted as what stays float, {share}",))
+        return ParetoFront(
+            said=(f"no latency was measured ({reason}): the cost is counted as what stays float, {share}",)
+        )
     with TemporaryDirectory(prefix="quantkit-") as folder:
         paths = [Path(folder) / f"{source.path.stem}.{name}.onnx" for name in quantized]
         for path, proto in zip(paths, quantized.values(), strict=True):
@@ -80,19 +82,19 @@ def front_of(
         try:
             timed = [
                 bench(models, options=replace(base, precisions=precisions), output=folder, phase=phase)
-                for models, precisions in (([source.path], PLAIN), (paths, ("int8",)))
+                for models, precisions in (([source.path], FLOAT_PRECISIONS), (paths, ("int8",)))
             ]
             phase("engines on the held-out part")
             engines = [Path(folder) / subject.name for found in timed for subject in found.subjects]
-            lost = losses(engines, source, question, wishes)
+            lost = measure_losses(engines, source, question, wishes)
         except QuantkitError as error:
-            return Front(said=(f"no latency was measured: {error.problem}",))
-    found = points_of(timed, lost, tuning.max_drop)
-    said = (*advice(found, tuning.max_drop), *(text for part in timed for text in part.notes))
-    return Front(found, timed[0].machine, said)
+            return ParetoFront(said=(f"no latency was measured: {error.problem}",))
+    found = front_points(timed, lost, tuning.max_drop)
+    said = (*advise_on_front(found, tuning.max_drop), *(text for part in timed for text in part.notes))
+    return ParetoFront(found, timed[0].machine, said)
 
 
-def advice(found: Sequence[Point], max_drop: float) -> tuple[str, ...]:
+def advise_on_front(found: Sequence[FrontPoint], max_drop: float) -> tuple[str, ...]:
     """Whether INT8 is worth it here, and whether accuracy or speed speaks against it."""
     best = next((point for point in found if point.chosen), None)
     if best is None:
@@ -104,14 +106,14 @@ def advice(found: Sequence[Point], max_drop: float) -> tuple[str, ...]:
     quick = next((p for p in over if p.milliseconds * FASTER < best.milliseconds), None)
     if quick is not None:
         times = f"{best.milliseconds / quick.milliseconds:.2f}×"
-        lost = points(quick.drop or 0.0)
+        lost = two_decimals(quick.drop or 0.0)
         return (f"take {other}: {quick.name} is {times} as fast, but loses {lost}, which is over the budget",)
     return (f"INT8 is not worth it here: {other} holds the budget and is as fast",)
 
 
-def losses(engines: Sequence[Path], source: Model, question: Question, wishes: Wishes) -> dict[str, float]:
+def measure_losses(engines: Sequence[Path], source: Model, question: TrialRequest, wishes: Wishes) -> dict[str, float]:
     """Engine → what it loses on the held-out part."""
-    part = parts(wishes.holdout, question.options.data)[1]
+    part = holdout_parts(wishes.holdout, question.options.data)[1]
     data = replace(question.options.data, limit=None, part=part)
     options = replace(question.options, data=data, max_drop=None, device=wishes.device)
     found = evaluate(
@@ -122,10 +124,10 @@ def losses(engines: Sequence[Path], source: Model, question: Question, wishes: W
         metrics=question.metrics or None,
         options=options,
     )
-    return {model.name: figure(found, model).drop for model in found.candidates}
+    return {model.name: loss_of(found, model).drop for model in found.candidates}
 
 
-def points_of(timed: Sequence[Bench], lost: Mapping[str, float], max_drop: float) -> tuple[Point, ...]:
+def front_points(timed: Sequence[BenchResult], lost: Mapping[str, float], max_drop: float) -> tuple[FrontPoint, ...]:
     """Engines by their latency at the largest batch; the simplest of those that are as fast as the fastest that holds
     the budget is chosen."""
     found = []
@@ -133,18 +135,18 @@ def points_of(timed: Sequence[Bench], lost: Mapping[str, float], max_drop: float
         for subject in bench_.subjects:
             time = bench_.median(subject.name, bench_.batches[-1])
             if time is not None:
-                found.append(Point(plain(subject.name), subject.precision, lost.get(subject.name), time))
+                found.append(FrontPoint(engine_label(subject.name), subject.precision, lost.get(subject.name), time))
     found.sort(key=lambda point: point.milliseconds)
     best = chosen(found, max_drop)
     return tuple(replace(point, chosen=point is best) for point in found)
 
 
-def plain(name: str) -> str:
+def engine_label(name: str) -> str:
     """The name of an engine without what keeps those of one folder apart: `net.fp16.engine`."""
     return DIGEST.sub("", name)
 
 
-def chosen(found: Sequence[Point], max_drop: float) -> Point | None:
+def chosen(found: Sequence[FrontPoint], max_drop: float) -> FrontPoint | None:
     """The point to take; None where none holds the budget."""
     allowed = [point for point in found if point.drop is not None and point.drop <= max_drop]
     if not allowed:

@@ -26,24 +26,24 @@ from quantkit.graph.node_selection import chosen, node_names
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.placement import Policy
 from quantkit.quantization.quantize import QuantizeOptions, refuse_quantized
-from quantkit.quantization.repair import REPAIRS, parse_repairs
 from quantkit.quantization.scales import refuse_other_preprocess, statistics_for
+from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
 from quantkit.rewrites.fold_batch_norm import folded
 from quantkit.rules import as_rules
 from quantkit.statistics import Statistics
-from quantkit.tuning.candidates import Maker, Source
-from quantkit.tuning.files import Written, folder_for, write_tuned
-from quantkit.tuning.metric_trials import Judge, Question, figure, metric_of, parts
-from quantkit.tuning.pareto_front import front_of
+from quantkit.tuning.candidates import CandidateFactory, TuningSource
+from quantkit.tuning.files import TuningFiles, usable_folder, write_tuning
+from quantkit.tuning.metric_trials import MetricTrials, TrialRequest, holdout_parts, loss_of, trial_metric
+from quantkit.tuning.pareto_front import measure_front
 from quantkit.tuning.result import Tuning
-from quantkit.tuning.search import Found, Limits, Search
+from quantkit.tuning.search import Search, SearchLimits, SearchResult
 
 RULES = "mse,best,percentile:99.99,entropy,minmax"
-MOST = 0.1
+MAX_FLOAT = 0.1
 EVALUATIONS = 20
-REPORTED = 3
+REPORT_EVALUATIONS = 3
 """Evaluations that are set aside for the held-out part: the float network, untuned, tuned."""
-LEAST = 5
+MIN_EVALUATIONS = 5
 """Evaluations that make a search: those of the report, the float network and one trial."""
 UNTUNED, TUNED = "INT8 untuned", "INT8 tuned"
 
@@ -61,8 +61,8 @@ class TuneOptions:
 
     holdout: float = 0.5
     rules: str = RULES
-    repairs: tuple[str, ...] = REPAIRS
-    most: float = MOST
+    repairs: tuple[str, ...] = REPAIR_NAMES
+    most: float = MAX_FLOAT
     evaluations: int = EVALUATIONS
     policy: Policy = Policy.TENSORRT
     include: tuple[str, ...] = ()
@@ -85,10 +85,10 @@ class TuneOptions:
             raise UsageError(f"{self.holdout:g} of the samples are held out", remedy="for example --holdout 0.5")
         if not 0.0 <= self.most <= 1.0:
             raise UsageError(f"{self.most:g} of the layers may stay float", remedy="for example --max-float 10%")
-        if self.evaluations < LEAST:
+        if self.evaluations < MIN_EVALUATIONS:
             raise UsageError(
                 f"{self.evaluations} evaluations are too few",
-                remedy=f"give at least {LEAST}: three are for the report, two begin the search",
+                remedy=f"give at least {MIN_EVALUATIONS}: three are for the report, two begin the search",
             )
 
     @property
@@ -100,7 +100,7 @@ class TuneOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
+class CalibrationSource:
     """What networks are quantized from. text: what it is called."""
 
     statistics: Statistics
@@ -136,39 +136,41 @@ def tune(
     refuse_budget(max_drop)
     source = load_model(Path(model))
     refuse_quantized(source)
-    folder = None if output is None else folder_for(Path(output), source, force=options.force)
+    folder = None if output is None else usable_folder(Path(output), source, force=options.force)
     judging = EvaluateOptions(data=options.data, classes=options.classes, provider=options.provider)
-    question = Question(data, None if labels is None else Path(labels), preprocess, options.metrics, judging)
-    known = calibrated(source, question, (calibration, statistics), options, phase)
+    question = TrialRequest(data, None if labels is None else Path(labels), preprocess, options.metrics, judging)
+    known = calibrate_for_tuning(source, question, (calibration, statistics), options, phase)
     spec = choose_spec(preprocess, source, known.data).spec
-    maker = Maker(Source(source, known.statistics, known.data, spec, known.options, options.quantize), phase)
-    made = tuned(maker, question, max_drop, options, phase)
+    maker = CandidateFactory(
+        TuningSource(source, known.statistics, known.data, spec, known.options, options.quantize), phase
+    )
+    made = search_and_report(maker, question, max_drop, options, phase)
     quantized = maker.quantization(made.chosen.recipe)
-    made = replace(made, excluded=excluded_of(source, options))
-    front = front_of(source, made, shown(maker, made), question, options, phase)
+    made = replace(made, excluded=excluded_nodes(source, options))
+    front = measure_front(source, made, front_networks(maker, made), question, options, phase)
     made = replace(
         made,
         rules=dict(quantized.rules),
         front=front.points,
         machine=front.machine,
         notes=(*made.notes, *front.said, f"quantized from {known.text}"),
-        provenance=provenance(source, made.report, known, options),
+        provenance=tuning_provenance(source, made.report, known, options),
         seconds=time.monotonic() - started,
     )
     if folder is None:
         return made
     phase("writing")
-    return write_tuned(Written(made, source, quantized.proto, known.statistics), folder, options)
+    return write_tuning(TuningFiles(made, source, quantized.proto, known.statistics), folder, options)
 
 
-def excluded_of(source: Model, options: TuneOptions) -> tuple[str, ...]:
+def excluded_nodes(source: Model, options: TuneOptions) -> tuple[str, ...]:
     """The nodes that the caller excluded, by name, in graph order."""
     network = replace(source, proto=folded(source).proto)
     excluded = chosen(options.exclude, network, "--exclude")
     return tuple(name for name in node_names(network) if name in excluded)
 
 
-def shown(maker: Maker, made: Tuning) -> Mapping[str, Any]:
+def front_networks(maker: CandidateFactory, made: Tuning) -> Mapping[str, Any]:
     """The Q/DQ networks that a front shows: the first trial, and the chosen one."""
     recipes = {"untuned": made.trials[0].recipe, "tuned": made.chosen.recipe}
     if recipes["untuned"] == recipes["tuned"]:
@@ -176,22 +178,22 @@ def shown(maker: Maker, made: Tuning) -> Mapping[str, Any]:
     return {name: maker.quantization(recipe).proto for name, recipe in recipes.items()}
 
 
-def tuned(
-    maker: Maker,
-    question: Question,
+def search_and_report(
+    maker: CandidateFactory,
+    question: TrialRequest,
     max_drop: float,
     options: TuneOptions,
     phase: Callable[[str], None],
 ) -> Tuning:
     """Search on the tuning part, and report on the other; without front and files."""
     source = maker.source.model
-    tuning, held_out = (Judge(source, question, p) for p in parts(options.holdout, options.data))
+    tuning, held_out = (MetricTrials(source, question, p) for p in holdout_parts(options.holdout, options.data))
     rules = tuple(rule.name for rule in as_rules(options.rules))
-    limits = Limits(rules, options.repairs, max_drop, options.most, options.evaluations - REPORTED)
+    limits = SearchLimits(rules, options.repairs, max_drop, options.most, options.evaluations - REPORT_EVALUATIONS)
     found = Search(maker, tuning, limits, phase).run()
     phase("the held-out part")
-    report = reported(maker, held_out, found, max_drop)
-    return summed_up(source, (tuning, held_out), found, report, max_drop)
+    report = evaluate_held_out(maker, held_out, found, max_drop)
+    return assemble_tuning(source, (tuning, held_out), found, report, max_drop)
 
 
 def refuse_budget(max_drop: float) -> None:
@@ -200,23 +202,23 @@ def refuse_budget(max_drop: float) -> None:
         raise UsageError(f"a budget of {max_drop}", remedy="give --max-drop at least 0, for example 0.5")
 
 
-def calibrated(
+def calibrate_for_tuning(
     source: Model,
-    question: Question,
+    question: TrialRequest,
     given: tuple[Any, str | os.PathLike[str] | Statistics | None],
     options: TuneOptions,
     phase: Callable[[str], None],
-) -> Calibrated:
+) -> CalibrationSource:
     """The data for statistics and repairs, and the statistics. Errors of `calibrate`; StaleError."""
     data, statistics = given
     own, text = options.calibration, "the calibration data"
     if data is None:
         data, text = question.data, "the tuning part"
-        own = replace(options.data, limit=own.limit, whole=False, part=parts(options.holdout, options.data)[0])
+        own = replace(options.data, limit=own.limit, whole=False, part=holdout_parts(options.holdout, options.data)[0])
     if statistics is not None:
         known, name = statistics_for(source, statistics)
         refuse_other_preprocess((known, name), source, question.preprocess, question.data, data)
-        return Calibrated(known, data, own, f"{name}, and {text} where repairs run the network")
+        return CalibrationSource(known, data, own, f"{name}, and {text} where repairs run the network")
     phase(f"collecting statistics of {text}")
     made = calibrate(
         source.path,
@@ -226,21 +228,23 @@ def calibrated(
         options=CalibrateOptions(data=own, backend="onnxruntime"),
     )
     assert made.statistics is not None, "bug in quantkit: onnxruntime gives statistics"
-    return Calibrated(made.statistics, data, own, f"{text}, {made.samples} samples")
+    return CalibrationSource(made.statistics, data, own, f"{text}, {made.samples} samples")
 
 
-def reported(maker: Maker, judge: Judge, found: Found, max_drop: float) -> Evaluation:
+def evaluate_held_out(maker: CandidateFactory, judge: MetricTrials, found: SearchResult, max_drop: float) -> Evaluation:
     """The float network, the first trial, and the chosen one, on the held-out part."""
     first, last = found.trials[0].recipe, found.chosen.recipe
     untuned = {} if last == first else {UNTUNED: maker.model(first)}
     return judge.evaluation({**untuned, TUNED: maker.model(last)}, max_drop)
 
 
-def summed_up(source: Model, judges: tuple[Judge, Judge], found: Found, report: Evaluation, max_drop: float) -> Tuning:
+def assemble_tuning(
+    source: Model, judges: tuple[MetricTrials, MetricTrials], found: SearchResult, report: Evaluation, max_drop: float
+) -> Tuning:
     """The result, without front and files."""
     tuning, reporter = judges
-    untuned, tuned = (figure(report, report.models[at]) for at in (1, -1))
-    metric = metric_of(report)
+    untuned, tuned = (loss_of(report, report.models[at]) for at in (1, -1))
+    metric = trial_metric(report)
     return Tuning(
         model=source.path.name,
         metric=metric,
@@ -266,12 +270,14 @@ def summed_up(source: Model, judges: tuple[Judge, Judge], found: Found, report: 
     )
 
 
-def split_note(tuning: Judge, reporter: Judge) -> tuple[str, ...]:
+def split_note(tuning: MetricTrials, reporter: MetricTrials) -> tuple[str, ...]:
     """How the samples were shared out."""
     return (f"tuned on {tuning.samples:,} samples; the figures are of {reporter.samples:,} others, held out",)
 
 
-def provenance(source: Model, report: Evaluation, known: Calibrated, options: TuneOptions) -> Mapping[str, Any]:
+def tuning_provenance(
+    source: Model, report: Evaluation, known: CalibrationSource, options: TuneOptions
+) -> Mapping[str, Any]:
     """What decides about the figures."""
     origin = known.statistics.origin
     return {

@@ -15,8 +15,8 @@ from quantkit.artifact import sha256_of
 from quantkit.backends.engine_record import EngineRecord, is_engine, record_bytes, record_path
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.engines import bench as benching
-from quantkit.engines.bench import BenchOptions, bench, engine_name, measured, subject_of_file, unique
-from quantkit.engines.bench_result import Bench, Latency, Subject, verdict
+from quantkit.engines.bench import BenchOptions, bench, distinct_names, engine_name, measure_engine, read_engine_subject
+from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, bench_verdicts
 from quantkit.errors import BackendError, OutputError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.provenance import ModelRecord
@@ -72,7 +72,7 @@ def test_engines_of_several_precisions_need_a_folder(tmp_path: Path) -> None:
 
 
 def test_names_are_unique() -> None:
-    assert unique([Path("a/x.engine"), Path("y.engine"), Path("b/x.engine")]) == [
+    assert distinct_names([Path("a/x.engine"), Path("y.engine"), Path("b/x.engine")]) == [
         "a/x.engine",
         "y.engine",
         "b/x.engine",
@@ -109,12 +109,12 @@ def test_each_set_of_options_has_an_engine_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_record_tells_of_its_own_engine_alone(tmp_path: Path) -> None:
-    own, notes = subject_of_file(engine(tmp_path / "own.engine", recorded=b"an engine"))
+    own, notes = read_engine_subject(engine(tmp_path / "own.engine", recorded=b"an engine"))
     assert (own.precision, own.model, own.build_seconds, own.bytes, notes) == ("fp16", "m", 2.5, 9, [])
-    other, (note,) = subject_of_file(engine(tmp_path / "other.engine", recorded=b"another"))
+    other, (note,) = read_engine_subject(engine(tmp_path / "other.engine", recorded=b"another"))
     assert (other.precision, other.model, other.build_seconds, other.bytes) == ("?", "", None, 9)
     assert note == "the record beside other.engine is of another engine, and is not used"
-    assert subject_of_file(engine(tmp_path / "none.engine", recorded=None))[0].precision == "?"
+    assert read_engine_subject(engine(tmp_path / "none.engine", recorded=None))[0].precision == "?"
 
 
 # What is measured -------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def test_a_graph_that_cannot_be_is_a_note(monkeypatch: pytest.MonkeyPatch) -> No
             raise BackendError("cuStreamEndCapture failed with CUDA error 901", remedy="")
         return [1.0, 2.0, 3.0]
 
-    alone, together, notes = measured(timed(monkeypatch, latencies), "e", QUICK, lambda _: None)
+    alone, together, notes = measure_engine(timed(monkeypatch, latencies), "e", QUICK, lambda _: None)
     assert [(x.batch, x.graph, x.median, x.runs) for x in alone] == [(1, False, 2.0, 3), (4, False, 2.0, 3)]
     assert [(x.batch, x.streams, x.rate) for x in together] == [(1, 1, 100), (1, 2, 200), (4, 1, 100), (4, 2, 200)]
     assert notes == [
@@ -149,13 +149,13 @@ def test_without_a_graph_an_error_is_one(monkeypatch: pytest.MonkeyPatch) -> Non
         raise error
 
     with pytest.raises(BackendError) as caught:
-        measured(timed(monkeypatch, latencies), "e", QUICK, lambda _: None)
+        measure_engine(timed(monkeypatch, latencies), "e", QUICK, lambda _: None)
     assert caught.value is error
 
 
 def test_no_latencies_with_a_graph_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     made = timed(monkeypatch, lambda *_, graph, **__: [] if graph else [1.0])
-    alone, together, notes = measured(made, "e", QUICK, lambda _: None)
+    alone, together, notes = measure_engine(made, "e", QUICK, lambda _: None)
     assert not any(x.graph for x in alone)
     assert not any(x.graph for x in together)
     assert set(notes) == {"e: no CUDA graph, since the shape of an output depends on the data"}
@@ -177,7 +177,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(benching, "why_no_gpu", lambda _: None)
+    monkeypatch.setattr(benching, "explain_no_gpu", lambda _: None)
     monkeypatch.setattr("quantkit.backends.tensorrt.engine.Engine", Loaded)
     monkeypatch.setattr("quantkit.backends.tensorrt.device.open_device", lambda _: SimpleNamespace(name="H200"))
     monkeypatch.setattr("quantkit.backends.tensorrt.versions.tensorrt", lambda: None)
@@ -213,18 +213,18 @@ def test_engines_are_measured_under_names_of_their_own(monkeypatch: pytest.Monke
 # What it means ----------------------------------------------------------------------------------------------------
 
 
-def of(*figures: tuple[str, str, str, float]) -> Bench:
+def of(*figures: tuple[str, str, str, float]) -> BenchResult:
     """Name, precision, network and median of each subject."""
-    return Bench(
+    return BenchResult(
         "H200",
         True,
-        tuple(Subject(name, precision, 1, model) for name, precision, model, _ in figures),
+        tuple(BenchSubject(name, precision, 1, model) for name, precision, model, _ in figures),
         tuple(Latency(name, 1, False, time, time, time, 9) for name, _, _, time in figures),
     )
 
 
 def test_networks_are_not_compared_with_each_other() -> None:
-    said = verdict(of(("a.fp32", "fp32", "a", 4.0), ("b.fp32", "fp32", "b", 1.0), ("a.fp16", "fp16", "a", 2.0)))
+    said = bench_verdicts(of(("a.fp32", "fp32", "a", 4.0), ("b.fp32", "fp32", "b", 1.0), ("a.fp16", "fp16", "a", 2.0)))
     assert said == (
         "a: FP16 against FP32: 2.00× as fast at batch 1 (2.000 against 4.000 ms)",
         "a: for batch 1 take FP16 (a.fp16): 2.000 ms, 500 samples/s",
@@ -232,19 +232,19 @@ def test_networks_are_not_compared_with_each_other() -> None:
 
 
 def test_one_network_needs_no_name() -> None:
-    said = verdict(of(("a.fp32", "fp32", "a", 4.0), ("b.fp16", "fp16", "a", 4.2)))
+    said = bench_verdicts(of(("a.fp32", "fp32", "a", 4.0), ("b.fp16", "fp16", "a", 4.2)))
     assert said[0] == "FP16 against FP32: slower at batch 1 (4.200 against 4.000 ms)"
     assert said[1].startswith("for batch 1 take FP32 (a.fp32)")
 
 
 def test_engines_of_unknown_networks_are_compared_with_nothing() -> None:
-    assert verdict(of(("a.engine", "?", "", 4.0), ("b.engine", "?", "", 1.0))) == ()
+    assert bench_verdicts(of(("a.engine", "?", "", 4.0), ("b.engine", "?", "", 1.0))) == ()
 
 
 def test_of_two_int8_engines_the_faster_is_compared() -> None:
     times = {"a.fp16": 2.0, "a.int8": 1.0, "a.qdq": 4.0}
-    subjects = tuple(Subject(n, "fp16" if n == "a.fp16" else "int8", 1, "m") for n in times)
+    subjects = tuple(BenchSubject(n, "fp16" if n == "a.fp16" else "int8", 1, "m") for n in times)
     latencies = tuple(Latency(n, 8, True, t, t, t, 9) for n, t in times.items())
     for order in (subjects, subjects[::-1]):
-        said = verdict(Bench("GPU", True, order, latencies))
+        said = bench_verdicts(BenchResult("GPU", True, order, latencies))
         assert "INT8 against FP16: 2.00× as fast at batch 8 (1.000 against 2.000 ms)" in said

@@ -16,7 +16,16 @@ from quantkit.artifact import sha256_of
 from quantkit.backends.engine_record import EngineRecord, LayerRecord, TableUse, record_bytes, record_path
 from quantkit.backends.tensorrt.options import BuildOptions, Command, Precision
 from quantkit.backends.tensorrt.shapes import ShapeRange
-from quantkit.engines.build import BuiltEngine, build, command, identity, placed, read_cache, reused, scales_for
+from quantkit.engines.build import (
+    BuiltEngine,
+    build,
+    engine_identity,
+    engine_output_path,
+    find_table_scales,
+    read_timing_cache,
+    reuse_engine,
+    trtexec_command,
+)
 from quantkit.errors import OutputError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.provenance import ModelRecord, Provenance, TableRecord, provenance_bytes, provenance_path
@@ -75,11 +84,11 @@ def record(**changed: Any) -> EngineRecord:
 
 def test_the_engine_goes_beside_the_model_or_where_it_is_told(tmp_path: Path) -> None:
     model = tmp_path / "net.onnx"
-    assert placed(None, model, "a.engine") == tmp_path / "a.engine"
-    assert placed(str(tmp_path), model, "a.engine") == tmp_path / "a.engine"
-    assert placed(tmp_path / "b.plan", model, "a.engine") == tmp_path / "b.plan"
+    assert engine_output_path(None, model, "a.engine") == tmp_path / "a.engine"
+    assert engine_output_path(str(tmp_path), model, "a.engine") == tmp_path / "a.engine"
+    assert engine_output_path(tmp_path / "b.plan", model, "a.engine") == tmp_path / "b.plan"
     with pytest.raises(OutputError, match="there is no folder"):
-        placed(tmp_path / "none" / "b.plan", model, "a.engine")
+        engine_output_path(tmp_path / "none" / "b.plan", model, "a.engine")
     assert not (tmp_path / "none").exists()
 
 
@@ -103,10 +112,10 @@ def test_the_engine_does_not_go_where_model_or_table_is(
 
 
 def test_a_timing_cache_is_read_where_there_is_one(tmp_path: Path) -> None:
-    assert read_cache(None) is None
-    assert read_cache(tmp_path / "t.cache") is None
+    assert read_timing_cache(None) is None
+    assert read_timing_cache(tmp_path / "t.cache") is None
     (tmp_path / "t.cache").write_bytes(b"times")
-    assert read_cache(tmp_path / "t.cache") == b"times"
+    assert read_timing_cache(tmp_path / "t.cache") == b"times"
 
 
 # ── with which table ──
@@ -114,25 +123,25 @@ def test_a_timing_cache_is_read_where_there_is_one(tmp_path: Path) -> None:
 
 def test_the_table_beside_the_model_is_taken(tmp_path: Path) -> None:
     model = network(tmp_path)
-    assert scales_for(model, BuildOptions(), None) is None
+    assert find_table_scales(model, BuildOptions(), None) is None
     path = write_table(tmp_path / "net.calib", model=model.sha256)
     for precision in (Precision.INT8, Precision.BEST):
-        scales = scales_for(model, BuildOptions(precision=precision), None)
+        scales = find_table_scales(model, BuildOptions(precision=precision), None)
         assert scales is not None
         assert (scales.path, scales.table.scales, scales.sha256) == (path, TABLE.scales, sha256_of(path.read_bytes()))
         assert scales.provenance is not None
         assert scales.provenance.rule == "entropy"
-    assert scales_for(model, BuildOptions(precision=Precision.FP16), None) is None
+    assert find_table_scales(model, BuildOptions(precision=Precision.FP16), None) is None
 
 
 def test_a_network_with_q_dq_takes_no_table_by_itself(tmp_path: Path) -> None:
     model = network(tmp_path, QDQ)
     write_table(tmp_path / "net.calib", model="another")
-    assert scales_for(model, BuildOptions(), None) is None
+    assert find_table_scales(model, BuildOptions(), None) is None
 
 
 def test_a_table_of_unknown_origin_is_taken_where_it_is_given(tmp_path: Path) -> None:
-    scales = scales_for(network(tmp_path), BuildOptions(), write_table(tmp_path / "their.cache"))
+    scales = find_table_scales(network(tmp_path), BuildOptions(), write_table(tmp_path / "their.cache"))
     assert scales is not None
     assert scales.provenance is None
 
@@ -140,13 +149,13 @@ def test_a_table_of_unknown_origin_is_taken_where_it_is_given(tmp_path: Path) ->
 def test_tables_that_do_not_belong_are_refused(tmp_path: Path) -> None:
     model = network(tmp_path)
     with pytest.raises(UsageError, match="a table goes with INT8, the precision is fp16"):
-        scales_for(model, BuildOptions(precision=Precision.FP16), write_table(tmp_path / "a"))
+        find_table_scales(model, BuildOptions(precision=Precision.FP16), write_table(tmp_path / "a"))
     with pytest.raises(StaleError, match=r"made for another network \(net\.onnx, 123456789012\)"):
-        scales_for(model, BuildOptions(), write_table(tmp_path / "b", model="1234567890123456"))
+        find_table_scales(model, BuildOptions(), write_table(tmp_path / "b", model="1234567890123456"))
     with pytest.raises(StaleError, match="was changed after quantkit wrote it"):
-        scales_for(model, BuildOptions(), write_table(tmp_path / "c", model=model.sha256, changed=True))
+        find_table_scales(model, BuildOptions(), write_table(tmp_path / "c", model=model.sha256, changed=True))
     with pytest.raises(TableError):
-        scales_for(model, BuildOptions(), tmp_path / "none")
+        find_table_scales(model, BuildOptions(), tmp_path / "none")
 
 
 # ── what is there already ──
@@ -164,9 +173,9 @@ def test_an_engine_of_the_same_is_reused(tmp_path: Path) -> None:
     model = network(tmp_path)
     write_table(tmp_path / "net.calib", model=model.sha256)
     options = BuildOptions(exclude=("Softmax",), workspace=1 << 20)
-    scales = scales_for(model, options, None)
+    scales = find_table_scales(model, options, None)
     assert scales is not None
-    wanted = identity(model, options, RANGES, scales, "8.6.1", "NVIDIA H200")
+    wanted = engine_identity(model, options, RANGES, scales, "8.6.1", "NVIDIA H200")
     use = TableUse(file="net.calib", sha256=scales.sha256, header=TABLE.header.text, rule="entropy", share=0.8)
     there = record(
         model=ModelRecord(file="m.onnx", sha256=model.sha256),
@@ -175,11 +184,11 @@ def test_an_engine_of_the_same_is_reused(tmp_path: Path) -> None:
         trtexec="trtexec x",
         quantkit=__version__,
     )
-    found = reused(engine(tmp_path, there), wanted, 0.8)
+    found = reuse_engine(engine(tmp_path, there), wanted, 0.8)
     assert (found.reused, found.record, found.command) == (True, there, Command("trtexec x"))
     assert "reused" in found.notes[0]
     with pytest.raises(TableError, match=r"net\.engine was built of a table that covers 80% of") as caught:
-        reused(engine(tmp_path, there), wanted, 0.9)
+        reuse_engine(engine(tmp_path, there), wanted, 0.9)
     assert "--min-coverage" in caught.value.remedy
 
 
@@ -205,27 +214,27 @@ def test_an_engine_of_something_else_is_refused_with_what_changed(
 ) -> None:
     there: dict[str, Any] = {"table": SCALES}
     wanted = record(**there).identity()
-    assert reused(engine(tmp_path, record(**there)), wanted, 1.0).reused
+    assert reuse_engine(engine(tmp_path, record(**there)), wanted, 1.0).reused
     with pytest.raises(StaleError) as caught:
-        reused(engine(tmp_path, record(**{**there, **changed})), wanted, 1.0)
+        reuse_engine(engine(tmp_path, record(**{**there, **changed})), wanted, 1.0)
     assert caught.value.problem == f"{tmp_path / 'net.engine'} was made with something else: {told}"
 
 
 def test_without_a_table_it_does_not_matter_which_quantkit_built(tmp_path: Path) -> None:
-    assert reused(engine(tmp_path, record(quantkit="0")), record(quantkit="1").identity(), 1.0).reused
+    assert reuse_engine(engine(tmp_path, record(quantkit="0")), record(quantkit="1").identity(), 1.0).reused
 
 
 def test_an_engine_that_is_not_what_was_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StaleError, match="was changed after quantkit wrote it"):
-        reused(engine(tmp_path, record(), b"another"), record().identity(), 0.9)
+        reuse_engine(engine(tmp_path, record(), b"another"), record().identity(), 0.9)
     record_path(tmp_path / "net.engine").unlink()
     with pytest.raises(StaleError, match="nothing tells what it was built of") as caught:
-        reused(tmp_path / "net.engine", record().identity(), 0.9)
+        reuse_engine(tmp_path / "net.engine", record().identity(), 0.9)
     assert "--force" in caught.value.remedy
 
 
 def test_identity_has_the_same_parts_as_that_of_a_record(tmp_path: Path) -> None:
-    parts = identity(network(tmp_path), BuildOptions(), RANGES, None, "8.6.1", "NVIDIA H200")
+    parts = engine_identity(network(tmp_path), BuildOptions(), RANGES, None, "8.6.1", "NVIDIA H200")
     assert list(parts) == list(record().identity())
     assert (parts["rule of the table"], parts["quantkit"]) == (None, None)
 
@@ -288,8 +297,8 @@ def test_the_line_for_trtexec_names_the_files(
     monkeypatch.setattr("quantkit.engines.build.tensorrt", lambda: None)
     monkeypatch.setattr("quantkit.engines.build.features", lambda _: found)
     model = network(tmp_path)
-    scales = scales_for(model, BuildOptions(), write_table(tmp_path / "net.calib"))
-    line = command(model, tmp_path / "e", BuildOptions(), RANGES, scales, tmp_path / "t.cache", ()).line
+    scales = find_table_scales(model, BuildOptions(), write_table(tmp_path / "net.calib"))
+    line = trtexec_command(model, tmp_path / "e", BuildOptions(), RANGES, scales, tmp_path / "t.cache", ()).line
     assert line is not None
     words = line.split()
     assert f"--onnx={model.path}" in words

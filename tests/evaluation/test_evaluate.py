@@ -25,9 +25,9 @@ from quantkit.data import DataOptions
 from quantkit.errors import BackendError, DataError, StaleError, UsageError
 from quantkit.evaluation.compare import compare
 from quantkit.evaluation.evaluate import evaluate
-from quantkit.evaluation.json_document import document, parsed
+from quantkit.evaluation.json_document import evaluation_json, parse_evaluation
 from quantkit.evaluation.options import EvaluateOptions
-from quantkit.evaluation.result import Changed, Evaluation, Kind
+from quantkit.evaluation.result import ChangedSample, Evaluation, ModelKind
 from tests.support.networks import BUNDLED, network
 
 RANDOM = np.random.default_rng(3)
@@ -133,7 +133,7 @@ def test_qdq_models_and_tables_are_told_apart(tmp_path: Path) -> None:
     quantkit.quantize(model, folder / "model.int8.onnx", statistics=made.statistics)
     table = f"{model}+{folder / 'model.calib'}"
     found = evaluate([model, folder / "model.int8.onnx", table], folder / "test")
-    assert [m.kind for m in found.models] == [Kind.FLOAT, Kind.QDQ, Kind.TABLE]
+    assert [m.kind for m in found.models] == [ModelKind.FLOAT, ModelKind.QDQ, ModelKind.TABLE]
     assert [m.int8_layers for m in found.models] == [None, (14, 14), (14, 14)]
     assert found.provenance["preprocess_from"] == "preprocess.toml beside the model"
     assert found.provenance["labels"] == "10 class folders of test"
@@ -280,10 +280,10 @@ def test_options_that_contradict_each_other(pair: list[Path], data: Path) -> Non
 
 def test_a_document_comes_back_as_it_was(pair: list[Path], data: Path) -> None:
     made = evaluate([*pair, linear(pair[0].parent / "same.onnx")], data, options=EvaluateOptions(max_drop=3.0))
-    text = json.dumps(document(made), allow_nan=False)
-    again = parsed(json.loads(text), "it")
+    text = json.dumps(evaluation_json(made), allow_nan=False)
+    again = parse_evaluation(json.loads(text), "it")
     assert again.models == made.models
-    assert document(again) == document(made)
+    assert evaluation_json(again) == evaluation_json(made)
     entry = json.loads(text)["models"][1]
     assert entry["top1"] == made.models[1].metrics["top1"]
     assert entry["interval"][0] <= entry["drop"] <= entry["interval"][1]
@@ -295,9 +295,9 @@ def test_figures_that_json_has_no_number_for_come_back(pair: list[Path], data: P
     made = evaluate(pair, data)
     score = made.models[1]
     silent = replace(score.outputs[0], sqnr_db=-math.inf)
-    changed = Changed("a", "", "1.5", math.nan, "2.5", math.nan)
+    changed = ChangedSample("a", "", "1.5", math.nan, "2.5", math.nan)
     odd = replace(made, models=(made.models[0], replace(score, outputs=(silent,), changed=(changed,))))
-    again = parsed(json.loads(json.dumps(document(odd), allow_nan=False)), "it").models[1]
+    again = parse_evaluation(json.loads(json.dumps(evaluation_json(odd), allow_nan=False)), "it").models[1]
     assert again.outputs == (silent,)
     assert math.isnan(again.changed[0].reference_confidence)
 
@@ -315,7 +315,7 @@ def test_figures_that_json_has_no_number_for_come_back(pair: list[Path], data: P
 )
 def test_a_document_that_is_none_is_refused(pair: list[Path], data: Path, change: Any, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
-        parsed(change(document(evaluate(pair, data))), "it.json")
+        parse_evaluation(change(evaluation_json(evaluate(pair, data))), "it.json")
 
 
 def test_runs_side_by_side(pair: list[Path], data: Path, tmp_path: Path) -> None:
@@ -433,7 +433,7 @@ def test_a_table_of_another_network_is_refused(tmp_path: Path, pair: list[Path],
     quantkit.calibrate(
         pair[0], data, output=tmp_path / "a.calib", options=quantkit.CalibrateOptions(backend="onnxruntime")
     )
-    assert evaluate([pair[0], f"{pair[0]}+{tmp_path / 'a.calib'}"], data).candidates[0].kind is Kind.TABLE
+    assert evaluate([pair[0], f"{pair[0]}+{tmp_path / 'a.calib'}"], data).candidates[0].kind is ModelKind.TABLE
     with pytest.raises(StaleError, match="belongs to another network"):
         evaluate([pair[0], f"{pair[1]}+{tmp_path / 'a.calib'}"], data)
 

@@ -14,7 +14,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
 from quantkit.errors import DataError
 from quantkit.evaluation import bootstrap
-from quantkit.evaluation.paired import difference, interval, mcnemar
+from quantkit.evaluation.paired import bonett_price_interval, mcnemar, paired_difference
 from quantkit.metrics.metric import Result
 
 counts = st.integers(0, 400)
@@ -70,7 +70,7 @@ def coverage(samples: int, changes: float, losses: float) -> tuple[float, float,
     gained = np.arange(most + 1)
     for lost in range(most + 1):
         chance = stats.binom.pmf(lost, samples, down) * stats.binom.pmf(gained, samples - lost, up / (1 - down))
-        ends = np.array([interval(lost, int(c), samples) for c in gained if lost + c <= samples])
+        ends = np.array([bonett_price_interval(lost, int(c), samples) for c in gained if lost + c <= samples])
         chance = chance[: len(ends)]
         over, under = ends[:, 0] > down - up, ends[:, 1] < down - up
         above += chance[over].sum()
@@ -92,7 +92,7 @@ def test_simulated_evaluations_are_covered() -> None:
     """10,000 samples at 91 % with about 60 changes, 0.3 points lost; 5,000 evaluations from end to end."""
     random = np.random.default_rng(5)
     cells = random.multinomial(10_000, [0.91, 0.0045, 0.0015, 0.084], size=5_000)
-    found = [difference(*answers(*map(int, cell)), share=True, higher_is_better=True) for cell in cells]
+    found = [paired_difference(*answers(*map(int, cell)), share=True, higher_is_better=True) for cell in cells]
     covered = np.mean([d.low <= 0.3 <= d.high for d in found])
     assert 0.94 <= covered <= 0.965
     detected = np.mean([d.p < 0.05 for d in found])
@@ -105,9 +105,9 @@ def test_the_interval_holds_the_value_and_turns_with_the_order(lost: int, gained
     samples = lost + gained + same
     if samples == 0:
         return
-    low, high = interval(lost, gained, samples)
+    low, high = bonett_price_interval(lost, gained, samples)
     assert -1 <= low <= (lost - gained) / samples <= high <= 1
-    assert interval(gained, lost, samples) == (pytest.approx(-high), pytest.approx(-low))
+    assert bonett_price_interval(gained, lost, samples) == (pytest.approx(-high), pytest.approx(-low))
     assert low < high
 
 
@@ -116,7 +116,9 @@ def test_bonett_price_is_wald_with_a_sample_more_in_each_cell_of_changes() -> No
     a, b = (lost + 1) / (samples + 2), (gained + 1) / (samples + 2)
     paired = np.repeat([1.0, -1.0, 0.0], [lost + 1, gained + 1, samples - lost - gained])
     error = stats.sem(paired, ddof=0)
-    assert interval(lost, gained, samples) == pytest.approx((a - b - 1.959964 * error, a - b + 1.959964 * error))
+    assert bonett_price_interval(lost, gained, samples) == pytest.approx(
+        (a - b - 1.959964 * error, a - b + 1.959964 * error)
+    )
 
 
 # The bootstrap ----------------------------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ def test_bonett_price_is_wald_with_a_sample_more_in_each_cell_of_changes() -> No
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_bootstrap_of_means_is_scipys(seed: int) -> None:
     losses = np.random.default_rng(seed).lognormal(0.0, 1.2, 25)
-    found = bootstrap.of_mean(losses)
+    found = bootstrap.bootstrap_mean(losses)
     draws = {"n_resamples": 19_999, "rng": np.random.default_rng(3), "vectorized": True}
     expected = stats.bootstrap((losses,), np.mean, method="BCa", **draws).confidence_interval
     plain = stats.bootstrap((losses,), np.mean, method="percentile", **draws).confidence_interval
@@ -138,17 +140,21 @@ def test_the_bootstrap_of_means_is_scipys(seed: int) -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_p_is_where_the_interval_touches_zero(seed: int) -> None:
     losses = np.random.default_rng(seed).lognormal(0.0, 1.0, 60)
-    found = bootstrap.of_mean(losses)
+    found = bootstrap.bootstrap_mean(losses)
     for end in (found.low, found.high):
-        assert bootstrap.of_mean(losses - end).p == pytest.approx(0.05, abs=0.003)
-    assert bootstrap.of_mean(losses - found.low + 0.05).p < 0.05 < bootstrap.of_mean(losses - found.low - 0.05).p
+        assert bootstrap.bootstrap_mean(losses - end).p == pytest.approx(0.05, abs=0.003)
+    assert (
+        bootstrap.bootstrap_mean(losses - found.low + 0.05).p
+        < 0.05
+        < bootstrap.bootstrap_mean(losses - found.low - 0.05).p
+    )
 
 
 def test_p_is_that_of_the_t_test_where_scores_are_normal() -> None:
     random = np.random.default_rng(8)
     for shift in np.linspace(-0.4, 0.4, 9):
         losses = random.normal(shift, 1.0, 100)
-        assert bootstrap.of_mean(losses).p == pytest.approx(stats.ttest_1samp(losses, 0).pvalue, abs=0.03)
+        assert bootstrap.bootstrap_mean(losses).p == pytest.approx(stats.ttest_1samp(losses, 0).pvalue, abs=0.03)
 
 
 def test_the_bootstrap_covers_skewed_scores() -> None:
@@ -156,15 +162,15 @@ def test_the_bootstrap_covers_skewed_scores() -> None:
     covered = []
     for _ in range(250):
         losses = random.exponential(1.0, 120)
-        covered.append((found := bootstrap.of_mean(losses)).low <= 1.0 <= found.high)
+        covered.append((found := bootstrap.bootstrap_mean(losses)).low <= 1.0 <= found.high)
     assert 0.92 <= np.mean(covered) <= 0.975
 
 
 def test_drawing_in_small_chunks_bounds_memory_and_changes_nothing_of_note(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = np.random.default_rng(2).normal(0.1, 1.0, 500)
-    whole = bootstrap.of_mean(losses)
+    whole = bootstrap.bootstrap_mean(losses)
     monkeypatch.setattr(bootstrap, "CHUNK", 1)
-    one_by_one = bootstrap.of_mean(losses)
+    one_by_one = bootstrap.bootstrap_mean(losses)
     assert one_by_one.replicates == whole.replicates == 5_000
     assert one_by_one.low == pytest.approx(whole.low, abs=0.02)
 
@@ -175,7 +181,7 @@ def test_drawing_in_small_chunks_bounds_memory_and_changes_nothing_of_note(monke
 def test_draws_without_any_figure_give_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "SET_REPLICATES", 3)
     silent = Result(0.5, None, lambda _: math.nan, 10)
-    found = difference(silent, silent, share=True, higher_is_better=True)
+    found = paired_difference(silent, silent, share=True, higher_is_better=True)
     assert math.isnan(found.low)
     assert found.method.endswith("no interval")
 
@@ -197,7 +203,7 @@ def test_a_figure_of_the_whole_set_covers_and_draws_the_same_samples_for_both(mo
         union = random.gamma(2.0, 1.0, 150)
         first = union * random.beta(8, 2, 150)
         second = first * 0.9
-        found = difference(ratio(first, union), ratio(second, union), share=True, higher_is_better=True)
+        found = paired_difference(ratio(first, union), ratio(second, union), share=True, higher_is_better=True)
         covered.append(found.low <= 8.0 <= found.high)
         widths.append(found.high - found.low)
     assert 0.90 <= np.mean(covered) <= 0.985
@@ -210,24 +216,24 @@ def test_a_figure_of_the_whole_set_covers_and_draws_the_same_samples_for_both(mo
 
 def test_a_loss_is_positive_whichever_way_is_better() -> None:
     good, bad = answers(80, 10, 3, 7)
-    loss = difference(good, bad, share=True, higher_is_better=True)
+    loss = paired_difference(good, bad, share=True, higher_is_better=True)
     assert (loss.value, loss.worse, loss.better) == (pytest.approx(7.0), 10, 3)
     assert loss.low < 7.0 < loss.high
-    turned = difference(bad, good, share=True, higher_is_better=True)
+    turned = paired_difference(bad, good, share=True, higher_is_better=True)
     assert (turned.value, turned.worse, turned.better, turned.p) == (pytest.approx(-7.0), 3, 10, loss.p)
-    error = difference(bad, good, share=True, higher_is_better=False)
+    error = paired_difference(bad, good, share=True, higher_is_better=False)
     assert (error.value, error.low, error.high) == (
         pytest.approx(loss.value), pytest.approx(loss.low), pytest.approx(loss.high),
     )  # fmt: skip
-    unit = difference(good, bad, share=False, higher_is_better=True)
+    unit = paired_difference(good, bad, share=False, higher_is_better=True)
     assert (unit.value, unit.high) == (pytest.approx(0.07), pytest.approx(loss.high / 100))
 
 
 def test_other_scores_are_bootstrapped_and_repeat_themselves() -> None:
     random = np.random.default_rng(0)
     first, second = scored(random.normal(3.0, 1.0, 400)), scored(random.normal(2.9, 1.0, 400))
-    found = difference(first, second, share=False, higher_is_better=True)
-    assert found == difference(first, second, share=False, higher_is_better=True)
+    found = paired_difference(first, second, share=False, higher_is_better=True)
+    assert found == paired_difference(first, second, share=False, higher_is_better=True)
     assert found.value == pytest.approx(first.value - second.value)
     assert found.better + found.worse == 400
     assert "bootstrap" in found.method
@@ -235,11 +241,11 @@ def test_other_scores_are_bootstrapped_and_repeat_themselves() -> None:
 
 def test_the_same_answers_differ_by_nothing() -> None:
     same = answers(90, 0, 0, 10)[0]
-    found = difference(same, same, share=True, higher_is_better=True)
+    found = paired_difference(same, same, share=True, higher_is_better=True)
     assert (found.value, found.p, found.better, found.worse) == (0.0, 1.0, 0, 0)
     assert found.low < 0.0 < found.high  # no change in 100 samples is not proof of none
     scores = scored(np.linspace(0.1, 0.9, 9))
-    found = difference(scores, scores, share=True, higher_is_better=True)
+    found = paired_difference(scores, scores, share=True, higher_is_better=True)
     assert (found.value, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
 
 
@@ -252,7 +258,7 @@ def test_the_same_answers_differ_by_nothing() -> None:
     ],
 )
 def test_where_only_the_value_is_known_no_interval_is_made_up(first: Result, second: Result) -> None:
-    found = difference(first, second, share=True, higher_is_better=True)
+    found = paired_difference(first, second, share=True, higher_is_better=True)
     assert found.value == pytest.approx(10.0)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
@@ -262,4 +268,4 @@ def test_where_only_the_value_is_known_no_interval_is_made_up(first: Result, sec
 
 def test_scores_of_other_samples_are_refused() -> None:
     with pytest.raises(DataError, match="of 100 samples, the candidate of 50"):
-        difference(answers(100, 0, 0, 0)[0], answers(50, 0, 0, 0)[0], share=True, higher_is_better=True)
+        paired_difference(answers(100, 0, 0, 0)[0], answers(50, 0, 0, 0)[0], share=True, higher_is_better=True)

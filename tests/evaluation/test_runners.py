@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.errors import ModelError
-from quantkit.evaluation.evaluate import batch_for
-from quantkit.evaluation.result import Kind
-from quantkit.evaluation.runners import EngineRunning, joined, parts
-from quantkit.evaluation.subjects import Limits, Subject, limits_of
+from quantkit.evaluation.evaluate import choose_batch_size
+from quantkit.evaluation.result import ModelKind
+from quantkit.evaluation.runners import EngineRunner, join_outputs, split_batch
+from quantkit.evaluation.subjects import BatchLimits, Subject, batch_limits
 from quantkit.values import Array, Batch, ModelInput
 
 X = frozenset({"x"})
 
 
-def subject(limits: Limits, engine: Any = None) -> Subject:
+def subject(limits: BatchLimits, engine: Any = None) -> Subject:
     inputs = (ModelInput("x", "float32", (None, 2)), ModelInput("k", "float32", (1,)))
-    return Subject("it", Kind.ENGINE, Path("it"), "", 0, inputs, ("y",), limits, engine=engine)
+    return Subject("it", ModelKind.ENGINE, Path("it"), "", 0, inputs, ("y",), limits, engine=engine)
 
 
 def batch(samples: int) -> Batch:
@@ -39,35 +39,37 @@ def run(feeds: Batch) -> dict[str, Array]:
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 11))
 def test_parts_fit_the_limits_and_their_outputs_are_those_of_the_whole(samples: int, high: int, less: int) -> None:
-    limits = Limits(max(1, high - less), high, X)
-    cut = list(parts(batch(samples), samples, limits))
+    limits = BatchLimits(max(1, high - less), high, X)
+    cut = list(split_batch(batch(samples), samples, limits))
     assert sum(count for _, count in cut) == samples
     for part, _ in cut:
         assert limits.low <= len(part["x"]) <= high
         assert part["k"].shape == (1,)
-    whole = joined([run(part) for part, _ in cut], [count for _, count in cut], samples, subject(limits))
+    whole = join_outputs([run(part) for part, _ in cut], [count for _, count in cut], samples, subject(limits))
     assert np.array_equal(whole["y"], run(batch(samples))["y"])
 
 
 def test_a_batch_that_fits_passes_untouched() -> None:
     given = batch(5)
-    ((part, count),) = parts(given, 5, Limits(1, None, X))
+    ((part, count),) = split_batch(given, 5, BatchLimits(1, None, X))
     assert part is given
     assert count == 5
 
 
 def test_outputs_that_are_no_rows_cannot_be_put_together() -> None:
-    limits = Limits(2, 2, X)
+    limits = BatchLimits(2, 2, X)
     with pytest.raises(ModelError, match=r"it: output 'y' \[3\] has no row for each sample") as caught:
-        joined([{"y": np.zeros(3)}] * 2, [2, 2], 4, subject(limits))
+        join_outputs([{"y": np.zeros(3)}] * 2, [2, 2], 4, subject(limits))
     assert caught.value.remedy == "use --batch-size 2"
 
 
 def test_limits_come_from_the_shapes() -> None:
-    assert limits_of([ModelInput("x", "float32", ("N", 3)), ModelInput("k", "float32", (1,))]) == Limits(1, None, X)
-    assert limits_of([ModelInput("x", "float32", (8, 3))]) == Limits(8, 8, X)
+    assert batch_limits([ModelInput("x", "float32", ("N", 3)), ModelInput("k", "float32", (1,))]) == BatchLimits(
+        1, None, X
+    )
+    assert batch_limits([ModelInput("x", "float32", (8, 3))]) == BatchLimits(8, 8, X)
     mixed = [ModelInput("x", "float32", (8, 3)), ModelInput("k", "float32", (2, 3))]
-    assert limits_of(mixed) == Limits(1, None, frozenset())
+    assert batch_limits(mixed) == BatchLimits(1, None, frozenset())
 
 
 @dataclass
@@ -108,7 +110,7 @@ class FakeEngine:
 def test_an_engine_takes_a_batch_on_every_lane_and_gives_them_back_in_order(high: int | None) -> None:
     engine = FakeEngine()
     with ExitStack() as held:
-        running = EngineRunning(subject(Limits(1, high, X), cast(Engine, engine)), 2, held)
+        running = EngineRunner(subject(BatchLimits(1, high, X), cast(Engine, engine)), 2, held)
         assert engine.open == 3
         waiting = [running.submit(batch(n), n) for n in (4, 8, 2)]
         for n, outputs in zip((4, 8, 2), waiting, strict=True):
@@ -119,8 +121,8 @@ def test_an_engine_takes_a_batch_on_every_lane_and_gives_them_back_in_order(high
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=1, max_size=4))
 def test_batches_are_whole_for_one_model_and_no_larger_than_engines_take(models: list[tuple[int, bool]]) -> None:
-    given = [Limits(size if fixed else 1, size, X) for size, fixed in models]
-    size = batch_for([subject(limits) for limits in given])
+    given = [BatchLimits(size if fixed else 1, size, X) for size, fixed in models]
+    size = choose_batch_size([subject(limits) for limits in given])
     largest = max((size for size, fixed in models if fixed), default=1)
     assert size % largest == 0
     assert size <= max(largest, min([32, *(limits.high or 32 for limits in given if limits.low < (limits.high or 32))]))

@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.evaluation.result import Confidence, Difference, Kind, ModelScore, OutputError, Speed
-from quantkit.evaluation.verdict import verdict
+from quantkit.evaluation.result import Confidence, MetricDifference, ModelKind, ModelScore, OutputDeviation, Speed
+from quantkit.evaluation.verdict import model_verdict
 
 METHOD = "Bonett-Price interval, McNemar's test (mid-p)"
-FLOAT = ModelScore("model", Kind.FLOAT, None, "", 0, {"top1": 0.9118}, None)
+FLOAT = ModelScore("model", ModelKind.FLOAT, None, "", 0, {"top1": 0.9118}, None)
 GPU = "NVIDIA H200"
-BASE = ModelScore("int8", Kind.QDQ, None, "", 0, {"top1": 0.9106}, None, int8_layers=(20, 22), agreement=0.995)
+BASE = ModelScore("int8", ModelKind.QDQ, None, "", 0, {"top1": 0.9106}, None, int8_layers=(20, 22), agreement=0.995)
 
 
 def lost(value: float, low: float, high: float) -> ModelScore:
-    return replace(BASE, difference=Difference(value, low, high, 0.2, 1, 2, METHOD))
+    return replace(BASE, difference=MetricDifference(value, low, high, 0.2, 1, 2, METHOD))
 
 
 def told(candidate: ModelScore, metric: str | None = "top1", share: bool = True, max_drop: float | None = None) -> str:
-    return verdict(FLOAT, candidate, metric, share, 10_000, max_drop)
+    return model_verdict(FLOAT, candidate, metric, share, 10_000, max_drop)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_for_sure_is_never_said_of_an_interval_that_holds_the_budget(
 
 
 def test_no_interval_is_told_where_none_is_known() -> None:
-    text = told(replace(BASE, difference=Difference(1.2, math.nan, math.nan, math.nan, 0, 0, "no interval: why")))
+    text = told(replace(BASE, difference=MetricDifference(1.2, math.nan, math.nan, math.nan, 0, 0, "no interval: why")))
     assert text == "int8 loses 1.20 points of top-1 in 10,000 samples (no interval: why)."
 
 
@@ -107,10 +107,10 @@ def test_without_labels_nobody_knows_who_is_right() -> None:
 
 
 def test_outputs_that_are_no_classes_are_told_by_the_worst() -> None:
-    outputs = (OutputError("boxes", 31.24, 0.99, None, 2.0), OutputError("masks", 35.0, 0.99, None, 2.0))
+    outputs = (OutputDeviation("boxes", 31.24, 0.99, None, 2.0), OutputDeviation("masks", 35.0, 0.99, None, 2.0))
     text = told(replace(BASE, agreement=None, outputs=outputs), None)
     assert "an SQNR of 31.2 dB at boxes, its worst output" in text
-    same = (OutputError("boxes", math.inf, 1.0, None, 0.0),)
+    same = (OutputDeviation("boxes", math.inf, 1.0, None, 0.0),)
     assert "the reference's outputs for all" in told(replace(BASE, agreement=None, outputs=same), None)
     assert "neither labels nor outputs" in told(replace(BASE, agreement=None), None)
 
@@ -120,7 +120,7 @@ def test_outputs_that_are_no_classes_are_told_by_the_worst() -> None:
 
 def raced(first: Speed | None, second: Speed | None, **changes: object) -> str:
     candidate = replace(lost(0.1, 0.0, 0.2), speed=second, **changes)  # type: ignore[arg-type]
-    return verdict(replace(FLOAT, speed=first), candidate, "top1", True, 10_000, None)
+    return model_verdict(replace(FLOAT, speed=first), candidate, "top1", True, 10_000, None)
 
 
 def test_int8_that_is_no_faster_on_the_gpu_is_not_worth_it() -> None:
@@ -148,10 +148,10 @@ def test_without_an_int8_layer_int8_is_not_worth_it_wherever_it_ran() -> None:
     assert text.endswith("INT8 is not worth it here: none of its 22 layers is INT8.")
     assert "worth" not in raced(None, None, int8_layers=(1, 22))
     assert "worth" not in raced(None, None, int8_layers=None)
-    assert "worth" not in raced(None, None, int8_layers=(0, 22), kind=Kind.FLOAT)
+    assert "worth" not in raced(None, None, int8_layers=(0, 22), kind=ModelKind.FLOAT)
 
 
 def test_an_engine_that_is_not_asked_for_int8_is_not_judged_by_it() -> None:
     slow, fast = Speed(100.0, 1.0, 32, "a GPU"), Speed(100.0, 1.0, 32, "a GPU")
-    assert "worth" not in raced(slow, fast, int8_layers=None, kind=Kind.ENGINE)
-    assert "INT8 is not worth it here" in raced(slow, fast, int8_layers=(3, 22), kind=Kind.ENGINE)
+    assert "worth" not in raced(slow, fast, int8_layers=None, kind=ModelKind.ENGINE)
+    assert "INT8 is not worth it here" in raced(slow, fast, int8_layers=(3, 22), kind=ModelKind.ENGINE)

@@ -24,7 +24,7 @@ from quantkit.artifact import sha256_of
 from quantkit.backends.engine_record import EngineRecord, TensorRecord, record_bytes, record_path
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.data.pixels import decode
-from quantkit.engines.bench_result import Bench, Latency, Subject, Throughput
+from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Throughput
 from quantkit.errors import (
     BackendError,
     DataError,
@@ -88,9 +88,9 @@ def engine(folder: Path, *, name: str = "net.h200.10.3.0.int8", **changed: Any) 
 
 def measured(folder: Path, *throughputs: tuple[int, int, bool, float], **changed: Any) -> Path:
     """A bench of the engine: batch, streams, graph, rate."""
-    subject = Subject(**{"name": "e", "precision": "int8", "bytes": len(PLAN), "model": "m", **changed})
+    subject = BenchSubject(**{"name": "e", "precision": "int8", "bytes": len(PLAN), "model": "m", **changed})
     found = tuple(Throughput("e", *figures) for figures in throughputs)
-    made = Bench("H200", True, (subject,), (), found)
+    made = BenchResult("H200", True, (subject,), (), found)
     path = folder / "bench.json"
     path.write_text(json.dumps({**asdict(made), "verdict": ["fast"]}))
     return path
@@ -314,7 +314,7 @@ def test_what_is_no_measurement_is_refused(tmp_path: Path, content: str) -> None
 def test_figures_of_the_processor_serve_onnxruntime_alone(tmp_path: Path) -> None:
     path = network(tmp_path)
     figures = Latency("net.onnx", 16, False, 2.0, 2.0, 2.0, 9)
-    made = Bench("x86", False, (Subject("net.onnx", "fp32", 1, load_model(path).sha256),), (figures,))
+    made = BenchResult("x86", False, (BenchSubject("net.onnx", "fp32", 1, load_model(path).sha256),), (figures,))
     (tmp_path / "bench.json").write_text(json.dumps(asdict(made)))
     done = export_triton(path, tmp_path / "repo", bench=tmp_path / "bench.json")
     assert done.tuning is not None

@@ -15,9 +15,9 @@ from scipy import special, stats
 
 from quantkit.errors import DataError
 from quantkit.evaluation import output_errors as outputs
-from quantkit.evaluation.answer_changes import AnswerComparison, agreement, are_probabilities, confidence
+from quantkit.evaluation.answer_changes import PredictionComparison, agreement, are_probabilities, confidence
 from quantkit.evaluation.output_errors import OutputComparison
-from quantkit.evaluation.result import OutputError
+from quantkit.evaluation.result import OutputDeviation
 
 RANDOM = np.random.default_rng(4)
 LOGITS = (RANDOM.normal(size=(30, 8)) * 5).astype(np.float32)
@@ -25,7 +25,7 @@ OTHERS = LOGITS + RANDOM.normal(size=LOGITS.shape).astype(np.float32)
 floats = st.floats(-50, 50, width=32)
 
 
-def compared(first: Any, second: Any, scores: bool = True, batch: int = 7) -> OutputError:
+def compared(first: Any, second: Any, scores: bool = True, batch: int = 7) -> OutputDeviation:
     comparison = OutputComparison("logits", scores)
     for at in range(0, len(first), batch):
         comparison.add(first[at : at + batch], second[at : at + batch])
@@ -55,7 +55,7 @@ def test_scores_that_overflow_a_naive_softmax_do_not() -> None:
 
 
 def test_identical_outputs_are_infinitely_good_and_zero_outputs_infinitely_bad() -> None:
-    assert compared(LOGITS, LOGITS) == OutputError("logits", math.inf, 1.0, 0.0, 0.0)
+    assert compared(LOGITS, LOGITS) == OutputDeviation("logits", math.inf, 1.0, 0.0, 0.0)
     zero = np.zeros_like(LOGITS)
     assert compared(zero, zero).sqnr_db == math.inf
     found = compared(zero, LOGITS, scores=False)
@@ -117,8 +117,8 @@ def test_probabilities_are_not_put_through_softmax_again() -> None:
 # Answers ----------------------------------------------------------------------------------------------------------
 
 
-def answered(first: Any, second: Any, batch: int = 7) -> AnswerComparison:
-    comparison = AnswerComparison()
+def answered(first: Any, second: Any, batch: int = 7) -> PredictionComparison:
+    comparison = PredictionComparison()
     for at in range(0, len(first), batch):
         comparison.add(first[at : at + batch], second[at : at + batch])
     return comparison
@@ -157,7 +157,7 @@ def test_answers_that_cannot_be_compared_are_refused() -> None:
     second[17, 3] = np.nan
     with pytest.raises(DataError, match="sample 17: a class score of the candidate is NaN or Inf"):
         answered(LOGITS, second)
-    comparison = AnswerComparison()
+    comparison = PredictionComparison()
     with pytest.raises(DataError, match=r"c\.png: a class score of the reference"):
         comparison.add(second[15:18], LOGITS[15:18], ["a.png", "b.png", "c.png"])
     with pytest.raises(DataError, match=r"scores are \[30, 8\], the candidate's \[30, 7\]"):

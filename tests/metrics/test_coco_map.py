@@ -21,17 +21,17 @@ from pycocotools.cocoeval import COCOeval
 from quantkit.data.pixels import fit
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.evaluation import bootstrap
-from quantkit.evaluation.paired import difference
+from quantkit.evaluation.paired import paired_difference
 from quantkit.extras import install_command
-from quantkit.metrics.box_labels import objects_of, read_coco, read_yolo
-from quantkit.metrics.boxes import Geometry, Objects, Scene, geometry
-from quantkit.metrics.coco_map import Detection, dataset_of
+from quantkit.metrics.box_labels import as_objects, read_coco, read_yolo
+from quantkit.metrics.boxes import ImageGeometry, Objects, Scene, image_geometry
+from quantkit.metrics.coco_map import CocoMap, coco_documents
 from quantkit.metrics.metric import Result
-from quantkit.metrics.registry import metric_named
-from quantkit.metrics.yolo_heads import Family, decoded, family_of, suppressed
+from quantkit.metrics.registry import resolve_metric
+from quantkit.metrics.yolo_heads import HeadFamily, decode_head, infer_head_family, suppress_overlaps
 from quantkit.preprocess import Preprocess
 
-PLAIN = Geometry((640, 640), (1.0, 1.0), (0.0, 0.0))
+PLAIN = ImageGeometry((640, 640), (1.0, 1.0), (0.0, 0.0))
 IMAGES = 24
 CLASSES = 3
 
@@ -51,7 +51,7 @@ def test_the_geometry_is_what_happened_to_the_pixels(
 ) -> None:
     """Pixels that hold their own x (or y) coordinate still tell it after resizing and cropping."""
     spec = Preprocess(resize=resize, size=wanted, crop_fraction=crop, pad=255)
-    found = geometry(spec, size)
+    found = image_geometry(spec, size)
     for axis in (0, 1):
         ramp = np.broadcast_to(np.arange(size[axis], dtype=np.uint8), (size[1 - axis], size[axis]))
         picture = np.asarray(fit(Image.fromarray(np.ascontiguousarray(ramp if axis == 0 else ramp.T)), spec))
@@ -66,8 +66,8 @@ def test_the_geometry_is_what_happened_to_the_pixels(
 
 
 def test_boxes_come_back_to_the_image_and_end_at_its_edges() -> None:
-    found = geometry(Preprocess(resize="letterbox", size=(640, 640)), (1280, 720))
-    assert found == Geometry((1280, 720), (0.5, 0.5), (0.0, 140.0))
+    found = image_geometry(Preprocess(resize="letterbox", size=(640, 640)), (1280, 720))
+    assert found == ImageGeometry((1280, 720), (0.5, 0.5), (0.0, 140.0))
     boxes = np.array([[100.0, 200.0, 300.0, 400.0], [-50.0, 0.0, 700.0, 640.0]])
     assert found.undone(boxes).tolist() == [[200, 120, 600, 520], [0, 0, 1280, 720]]
 
@@ -75,7 +75,7 @@ def test_boxes_come_back_to_the_image_and_end_at_its_edges() -> None:
 # Heads ------------------------------------------------------------------------------------------------------------
 
 
-def heads(rows: list[tuple[float, ...]], anchors: int = 60) -> dict[Family, NDArray[np.float32]]:
+def heads(rows: list[tuple[float, ...]], anchors: int = 60) -> dict[HeadFamily, NDArray[np.float32]]:
     """The same (x1, y1, x2, y2, score, class) rows as each family gives them, for one image."""
     end = np.zeros((300, 6), np.float32)
     v8, v5 = np.zeros((4 + CLASSES, anchors), np.float32), np.zeros((anchors, 5 + CLASSES), np.float32)
@@ -84,22 +84,22 @@ def heads(rows: list[tuple[float, ...]], anchors: int = 60) -> dict[Family, NDAr
         box = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
         v8[:4, at], v8[4 + int(kind), at] = box, score
         v5[at, :4], v5[at, 4], v5[at, 5 + int(kind)] = box, 0.5, 2 * score
-    return {Family.V8: v8, Family.V5: v5, Family.END_TO_END: end}
+    return {HeadFamily.V8: v8, HeadFamily.V5: v5, HeadFamily.END_TO_END: end}
 
 
 def test_the_same_objects_come_out_of_every_head() -> None:
     rows = [(10, 20, 110, 220, 0.4, 0), (300, 300, 400, 350, 0.3, 2), (12, 20, 110, 220, 0.2, 1)]
     for family, output in heads(rows).items():
-        found = decoded(output, family)
+        found = decode_head(output, family)
         assert np.allclose(found.boxes, [row[:4] for row in rows], atol=1e-4)
         assert np.allclose(found.scores, [row[4] for row in rows])
         assert found.classes.tolist() == [0, 2, 1]
 
 
 def test_a_box_counts_for_every_class_that_it_scores_in() -> None:
-    output = heads([(10, 20, 110, 220, 0.4, 0)])[Family.V8]
+    output = heads([(10, 20, 110, 220, 0.4, 0)])[HeadFamily.V8]
     output[5, 0] = 0.3
-    assert decoded(output, Family.V8).classes.tolist() == [0, 1]
+    assert decode_head(output, HeadFamily.V8).classes.tolist() == [0, 1]
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.3, 0.7]))
@@ -121,34 +121,34 @@ def test_suppression_is_its_definition(seed: int, overlap: float) -> None:
     for i in range(25):
         if all(classes[i] != classes[k] or iou(boxes[i], boxes[k]) <= overlap for k in kept):
             kept.append(i)
-    assert suppressed(boxes, classes, overlap).tolist() == kept
+    assert suppress_overlaps(boxes, classes, overlap).tolist() == kept
 
 
 @pytest.mark.parametrize(
     ("shape", "family"),
     [
-        ((1, 84, 8400), Family.V8), ((1, 5, 8400), Family.V8), ((1, 84, 85), Family.V8), ((1, 6, 8400), Family.V8),
-        ((1, 25200, 85), Family.V5), ((1, 25200, 7), Family.V5),
-        ((1, 300, 6), Family.END_TO_END),
+        ((1, 84, 8400), HeadFamily.V8), ((1, 5, 8400), HeadFamily.V8), ((1, 84, 85), HeadFamily.V8), ((1, 6, 8400), HeadFamily.V8),
+        ((1, 25200, 85), HeadFamily.V5), ((1, 25200, 7), HeadFamily.V5),
+        ((1, 300, 6), HeadFamily.END_TO_END),
         ((1, 25200, 6), None), ((1, 84, 84), None), ((1, 4, 8400), None), ((1, 3, 80, 80, 85), None), ((1, 1000), None),
     ],
 )  # fmt: skip
-def test_the_head_is_read_off_the_shape_or_asked_for(shape: tuple[int, ...], family: Family | None) -> None:
+def test_the_head_is_read_off_the_shape_or_asked_for(shape: tuple[int, ...], family: HeadFamily | None) -> None:
     if family is not None:
-        assert family_of(shape, "output0") is family
+        assert infer_head_family(shape, "output0") is family
         return
     with pytest.raises(UsageError, match="does not tell which head") as caught:
-        family_of(shape, "output0")
+        infer_head_family(shape, "output0")
     assert "yolo:v8" in caught.value.remedy
 
 
 # mAP --------------------------------------------------------------------------------------------------------------
 
 
-def scenes(seed: int) -> tuple[list[Scene], dict[Family, NDArray[np.float32]]]:
+def scenes(seed: int) -> tuple[list[Scene], dict[HeadFamily, NDArray[np.float32]]]:
     """Images with up to four objects, and detections of them: shifted, missed, doubled, invented, of another class."""
     random = np.random.default_rng(seed)
-    labels, outputs = [], {family: [] for family in Family}
+    labels, outputs = [], {family: [] for family in HeadFamily}
     for _ in range(IMAGES):
         rows, found = [], []
         for _ in range(random.integers(0, 5)):
@@ -163,27 +163,27 @@ def scenes(seed: int) -> tuple[list[Scene], dict[Family, NDArray[np.float32]]]:
         for _ in range(random.integers(0, 3)):
             x, y = random.uniform(0, 500, 2)
             found.append((x, y, x + 60, y + 60, random.uniform(0.01, 0.4), int(random.integers(0, CLASSES))))
-        labels.append(Scene(objects_of(rows), PLAIN))
+        labels.append(Scene(as_objects(rows), PLAIN))
         for family, output in heads(found).items():
             outputs[family].append(output)
     return labels, {family: np.stack(parts) for family, parts in outputs.items()}
 
 
-def scored(labels: list[Scene], output: NDArray[Any], family: Family | None = None, batch: int = 5) -> Result:
-    metric = Detection(family)
+def scored(labels: list[Scene], output: NDArray[Any], family: HeadFamily | None = None, batch: int = 5) -> Result:
+    metric = CocoMap(family)
     for at in range(0, len(labels), batch):
         part = labels[at : at + batch]
         metric.add({"output0": output[at : at + batch]}, part, [f"{at + i}.jpg" for i in range(len(part))])
     return metric.result()
 
 
-def by_coco(labels: list[Scene], output: NDArray[Any], family: Family) -> float:
+def by_coco(labels: list[Scene], output: NDArray[Any], family: HeadFamily) -> float:
     """COCO's own figure: matching, accumulation and summary by pycocotools."""
-    found = [decoded(values, family) for values in output]
+    found = [decode_head(values, family) for values in output]
     clipped = [type(d)(PLAIN.undone(d.boxes), d.scores, d.classes) for d in found]
     with contextlib.redirect_stdout(io.StringIO()):
         truth, answers = COCO(), COCO()
-        truth.dataset, answers.dataset = dataset_of([s.objects for s in labels], clipped)
+        truth.dataset, answers.dataset = coco_documents([s.objects for s in labels], clipped)
         truth.createIndex()
         answers.createIndex()
         run = COCOeval(truth, answers, "bbox")
@@ -194,10 +194,10 @@ def by_coco(labels: list[Scene], output: NDArray[Any], family: Family) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("family", Family)
-def test_the_figure_is_cocos(seed: int, family: Family) -> None:
+@pytest.mark.parametrize("family", HeadFamily)
+def test_the_figure_is_cocos(seed: int, family: HeadFamily) -> None:
     labels, outputs = scenes(seed)
-    found = scored(labels, outputs[family], None if family is Family.END_TO_END else family)
+    found = scored(labels, outputs[family], None if family is HeadFamily.END_TO_END else family)
     assert 0.1 < found.value < 0.9
     assert found.value == pytest.approx(by_coco(labels, outputs[family], family), abs=1e-12)
     assert (found.per_sample, found.samples) == (None, IMAGES)
@@ -206,7 +206,7 @@ def test_the_figure_is_cocos(seed: int, family: Family) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_figure_of_a_draw_is_that_of_the_images_drawn(seed: int) -> None:
     labels, outputs = scenes(seed)
-    output = outputs[Family.V8]
+    output = outputs[HeadFamily.V8]
     found = scored(labels, output)
     assert found.resample is not None
     chosen = np.random.default_rng(seed).integers(0, IMAGES, IMAGES)
@@ -217,21 +217,21 @@ def test_the_figure_of_a_draw_is_that_of_the_images_drawn(seed: int) -> None:
 
 def test_perfect_and_hopeless_detectors() -> None:
     rows = [(10.0, 20.0, 110.0, 220.0, 0.4, 0), (300.0, 300.0, 400.0, 350.0, 0.3, 2)]
-    truth = Scene(objects_of([(int(r[5]), *r[:4], False) for r in rows]), PLAIN)
+    truth = Scene(as_objects([(int(r[5]), *r[:4], False) for r in rows]), PLAIN)
     for family, output in heads(rows).items():
         assert scored([truth], output[None], family).value == pytest.approx(1.0)
         assert scored([truth], np.zeros_like(output)[None], family).value == 0.0
-    half = scored([truth], heads(rows[:1])[Family.V8][None])
+    half = scored([truth], heads(rows[:1])[HeadFamily.V8][None])
     assert half.value == pytest.approx(0.5)
 
 
 def test_a_letterbox_is_undone() -> None:
     spec = Preprocess(resize="letterbox", size=(640, 640))
-    way = geometry(spec, (1000, 500))
+    way = image_geometry(spec, (1000, 500))
     box = np.array([400.0, 100.0, 700.0, 300.0])
     inside = box * np.tile(way.scale, 2) + np.tile(way.offset, 2)
-    output = heads([(*inside, 0.4, 1)])[Family.V8][None]
-    objects = objects_of([(1, *box, False)])
+    output = heads([(*inside, 0.4, 1)])[HeadFamily.V8][None]
+    objects = as_objects([(1, *box, False)])
     assert scored([Scene(objects, way)], output).value == pytest.approx(1.0)
     assert scored([Scene(objects, PLAIN)], output).value < 0.5
 
@@ -239,50 +239,52 @@ def test_a_letterbox_is_undone() -> None:
 def test_a_worse_detector_is_shown_with_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "SET_REPLICATES", 200)
     labels, outputs = scenes(1)
-    good = outputs[Family.V8]
+    good = outputs[HeadFamily.V8]
     bad = good.copy()
     bad[:, 2:4] *= 0.8
-    found = difference(scored(labels, good), scored(labels, bad), share=True, higher_is_better=True)
+    found = paired_difference(scored(labels, good), scored(labels, bad), share=True, higher_is_better=True)
     assert 0 < found.low < found.value < found.high
     assert found.p < 0.05
 
 
 def test_what_does_not_fit_is_told_with_the_images_name() -> None:
     labels, outputs = scenes(0)
-    broken = outputs[Family.V8].copy()
+    broken = outputs[HeadFamily.V8].copy()
     broken[7, 0, 0] = np.nan
     with pytest.raises(DataError, match=r"7\.jpg: output output0 holds NaN"):
         scored(labels, broken)
-    many = [*labels[:3], Scene(objects_of([(CLASSES, 0, 0, 9, 9, False)]), PLAIN)]
+    many = [*labels[:3], Scene(as_objects([(CLASSES, 0, 0, 9, 9, False)]), PLAIN)]
     with pytest.raises(DataError, match=rf"3\.jpg: a box has class {CLASSES}, output output0 has {CLASSES} classes"):
-        scored(many, outputs[Family.V8][:4])
+        scored(many, outputs[HeadFamily.V8][:4])
     with pytest.raises(DataError, match=r"0\.jpg has no boxes as its label"):
-        Detection().add({"output0": outputs[Family.V8][:1]}, [3], ["0.jpg"])
+        CocoMap().add({"output0": outputs[HeadFamily.V8][:1]}, [3], ["0.jpg"])
     with pytest.raises(DataError, match="no image has an object"):
-        scored([Scene(objects_of([]), PLAIN)], outputs[Family.V8][:1])
+        scored([Scene(as_objects([]), PLAIN)], outputs[HeadFamily.V8][:1])
     with pytest.raises(DataError, match=r"\[1, 7, 60\] is no end2end head"):
-        scored(labels[:1], outputs[Family.V8][:1], Family.END_TO_END)
+        scored(labels[:1], outputs[HeadFamily.V8][:1], HeadFamily.END_TO_END)
     with pytest.raises(UsageError, match="which output holds the boxes"):
-        Detection().add({"a": np.zeros((1, 3, 8, 8, 8)), "b": np.zeros((1, 3, 4, 4, 8))}, labels[:1], ["0.jpg"])
+        CocoMap().add({"a": np.zeros((1, 3, 8, 8, 8)), "b": np.zeros((1, 3, 4, 4, 8))}, labels[:1], ["0.jpg"])
 
 
 def test_the_metric_has_a_name_and_asks_for_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, outputs = scenes(0)
-    metric = metric_named("yolo:v8@head", ("head", "aux"))()
-    metric.add({"head": outputs[Family.V8], "aux": outputs[Family.V5]}, labels, [f"{i}.jpg" for i in range(IMAGES)])
-    assert metric.result().value == scored(labels, outputs[Family.V8]).value
+    metric = resolve_metric("yolo:v8@head", ("head", "aux"))()
+    metric.add(
+        {"head": outputs[HeadFamily.V8], "aux": outputs[HeadFamily.V5]}, labels, [f"{i}.jpg" for i in range(IMAGES)]
+    )
+    assert metric.result().value == scored(labels, outputs[HeadFamily.V8]).value
     assert (metric.name, metric.share, metric.higher_is_better) == ("mAP50-95", True, True)
     with pytest.raises(UsageError, match="unknown head 'v3'"):
-        metric_named("yolo:v3", ("head",))
+        resolve_metric("yolo:v3", ("head",))
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     with pytest.raises(BackendError) as caught:
-        metric_named("yolo", ("head",))()
+        resolve_metric("yolo", ("head",))()
     assert caught.value.remedy == install_command("detection")
 
 
 def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     labels, outputs = scenes(0)
-    scored(labels, outputs[Family.V8])
+    scored(labels, outputs[HeadFamily.V8])
     assert capsys.readouterr() == ("", "")
 
 
@@ -309,12 +311,12 @@ def test_cocos_and_yolos_files_say_the_same(tmp_path: Path) -> None:
     found = read_coco(tmp_path / "instances.json")
     assert found.names == ("person", "toothbrush")
     assert list(found.objects) == ["b.jpg", "a.jpg"]
-    assert same(found.objects["b.jpg"], objects_of([(1, 10, 20, 40, 60, False), (0, 0, 0, 5, 5, True)]))
+    assert same(found.objects["b.jpg"], as_objects([(1, 10, 20, 40, 60, False), (0, 0, 0, 5, 5, True)]))
     assert found.objects["a.jpg"].classes.size == 0
     (tmp_path / "b.txt").write_text("1 0.25 0.4 0.3 0.4\n\n1 .1 .2 .4 .2 .4 .6 .1 .6\n", encoding="utf-8")
     yolo = read_yolo(tmp_path / "b.txt", (100, 100))
-    assert same(yolo, objects_of([(1, 10, 20, 40, 60, False)] * 2))
-    assert same(read_yolo(tmp_path / "absent.txt", (100, 100)), objects_of([]))
+    assert same(yolo, as_objects([(1, 10, 20, 40, 60, False)] * 2))
+    assert same(read_yolo(tmp_path / "absent.txt", (100, 100)), as_objects([]))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from quantkit.errors import DataError, QuantkitError, UsageError
 from quantkit.metrics.metric import Metric, Result
-from quantkit.metrics.registry import metric_named
+from quantkit.metrics.registry import resolve_metric
 from quantkit.metrics.torchmetrics_state import SampleStates
 from quantkit.metrics.user_metric import ObjectMetric
 
@@ -27,7 +27,7 @@ NAMES = [f"{i:02}.png" for i in range(12)]
 
 
 def named(text: str, *outputs: str) -> Metric:
-    return metric_named(text, outputs or ("logits",))()
+    return resolve_metric(text, outputs or ("logits",))()
 
 
 def run(metric: Metric, scores: Any = SCORES, labels: Any = LABELS, batch: int = 5, output: str = "logits") -> Result:
@@ -122,9 +122,9 @@ def test_a_metric_that_cannot_fail_or_has_nothing_to_say_is_refused() -> None:
 @pytest.mark.parametrize("text", ["top", "top0", "accuracy", "", "top-1", ":x", "x:", ".a:b"])
 def test_unknown_metrics_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="unknown metric"):
-        metric_named(text, ("logits",))
+        resolve_metric(text, ("logits",))
     with pytest.raises(UsageError, match="no output 'softmax'") as caught:
-        metric_named("top1@softmax", ("logits", "aux"))
+        resolve_metric("top1@softmax", ("logits", "aux"))
     assert caught.value.remedy == "one of logits, aux"
 
 
@@ -229,7 +229,7 @@ def test_of_several_outputs_a_mapping_is_given_or_the_named_one() -> None:
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize("text", ["Iou", "make", "ready"])
 def test_an_object_with_update_and_compute_comes_in_three_ways_and_is_each_models_own(text: str) -> None:
-    maker = metric_named(f"own_metrics:{text}", ("logits",))
+    maker = resolve_metric(f"own_metrics:{text}", ("logits",))
     first, second = maker(), maker()
     found = run(first)
     positive, high = SCORES > 0, LABELS[:, None] > 3

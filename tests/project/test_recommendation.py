@@ -6,25 +6,28 @@ from dataclasses import replace
 
 import pytest
 
-from quantkit.engines.bench_result import Bench, Latency, Subject
-from quantkit.evaluation.result import Difference, Evaluation, Kind, ModelScore, OutputError
+from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
+from quantkit.evaluation.result import Evaluation, MetricDifference, ModelKind, ModelScore, OutputDeviation
 from quantkit.project.recommendation import recommendation
 
 
-def score(name: str, lost: float | None, kind: Kind = Kind.ENGINE) -> ModelScore:
-    difference = None if lost is None else Difference(lost, lost - 0.1, lost + 0.1, 0.5, 1, 2, "test")
+def score(name: str, lost: float | None, kind: ModelKind = ModelKind.ENGINE) -> ModelScore:
+    difference = None if lost is None else MetricDifference(lost, lost - 0.1, lost + 0.1, 0.5, 1, 2, "test")
     return ModelScore(name, kind, None, "", 1, {"top1": 0.9}, None, difference=difference)
 
 
 def evaluation(losses: dict[str, float], max_drop: float | None = None) -> Evaluation:
-    models = (score("m.onnx", None, Kind.FLOAT), *(score(f"m.{name}.engine", lost) for name, lost in losses.items()))
+    models = (
+        score("m.onnx", None, ModelKind.FLOAT),
+        *(score(f"m.{name}.engine", lost) for name, lost in losses.items()),
+    )
     return Evaluation(models, 1000, "top1", True, (), (), {}, 1.0, max_drop)
 
 
-def bench(times: dict[str, float]) -> Bench:
-    subjects = tuple(Subject(f"m.{name}.engine", "int8" if name == "qdq" else name, 1) for name in times)
+def bench(times: dict[str, float]) -> BenchResult:
+    subjects = tuple(BenchSubject(f"m.{name}.engine", "int8" if name == "qdq" else name, 1) for name in times)
     latencies = tuple(Latency(f"m.{name}.engine", 32, True, t, t, t, 9) for name, t in times.items())
-    return Bench("a GPU", True, subjects, latencies)
+    return BenchResult("a GPU", True, subjects, latencies)
 
 
 TIMES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0}
@@ -62,7 +65,9 @@ def test_nothing_keeps_the_budget() -> None:
 
 def test_without_a_gpu_speed_is_not_made_up() -> None:
     made = evaluation({})
-    made = replace(made, models=(*made.models, score("m.int8.onnx", 0.1, Kind.QDQ), score("t", 0.7, Kind.TABLE)))
+    made = replace(
+        made, models=(*made.models, score("m.int8.onnx", 0.1, ModelKind.QDQ), score("t", 0.7, ModelKind.TABLE))
+    )
     said = recommendation(made, None)
     assert "m.int8.onnx loses 0.10 points" in said
     assert " ms" not in said
@@ -71,20 +76,22 @@ def test_without_a_gpu_speed_is_not_made_up() -> None:
 
 
 def test_few_samples_are_no_proof() -> None:
-    wide = replace(score("m.int8.onnx", 0.0, Kind.QDQ), difference=Difference(0.0, -3.0, 3.0, 1.0, 0, 0, "test"))
+    wide = replace(
+        score("m.int8.onnx", 0.0, ModelKind.QDQ), difference=MetricDifference(0.0, -3.0, 3.0, 1.0, 0, 0, "test")
+    )
     made = evaluation({})
     made = replace(made, models=(*made.models[:1], wide), samples=200)
     said = recommendation(made, None)
     assert said.startswith("m.int8.onnx loses nothing in 200 samples, perhaps by chance: more samples would tell")
     assert "which is good enough" not in said
-    engine = replace(wide, name="m.int8.engine", kind=Kind.ENGINE)
+    engine = replace(wide, name="m.int8.engine", kind=ModelKind.ENGINE)
     timed = recommendation(replace(made, models=(made.models[0], engine)), bench({"fp32": 4.0, "int8": 1.0}))
     assert "nothing lost in 200 samples, perhaps by chance" in timed
 
 
 def test_without_labels_nothing_is_said_to_be_kept() -> None:
-    far = replace(score("m.int8.onnx", None, Kind.QDQ), outputs=(OutputError("boxes", 21.5, 1.0, None, 1.0),))
-    made = replace(evaluation({}), models=(score("m.onnx", None, Kind.FLOAT), far), metric=None)
+    far = replace(score("m.int8.onnx", None, ModelKind.QDQ), outputs=(OutputDeviation("boxes", 21.5, 1.0, None, 1.0),))
+    made = replace(evaluation({}), models=(score("m.onnx", None, ModelKind.FLOAT), far), metric=None)
     assert "m.int8.onnx: what it loses is not known without labels (its outputs are at 21.5 dB)" in recommendation(
         made, None
     )
@@ -95,15 +102,15 @@ def test_without_labels_nothing_is_said_to_be_kept() -> None:
 
 
 def test_answers_that_changed_are_what_is_lost_at_most() -> None:
-    near, far = (replace(score("m.int8.onnx", None, Kind.QDQ), agreement=share) for share in (0.997, 0.95))
-    made = replace(evaluation({}), models=(score("m.onnx", None, Kind.FLOAT), near), metric=None)
+    near, far = (replace(score("m.int8.onnx", None, ModelKind.QDQ), agreement=share) for share in (0.997, 0.95))
+    made = replace(evaluation({}), models=(score("m.onnx", None, ModelKind.FLOAT), near), metric=None)
     assert "loses at most 0.30 points (so many answers changed), which is good enough" in recommendation(made, None)
     said = recommendation(replace(made, models=(made.models[0], far)), None)
     assert "loses at most 5.00 points (so many answers changed), which is over the 0.5" in said
 
 
 @pytest.mark.parametrize("timed", [None, bench(TIMES)])
-def test_no_budget_in_points_holds_for_a_metric_of_another_unit(timed: Bench | None) -> None:
+def test_no_budget_in_points_holds_for_a_metric_of_another_unit(timed: BenchResult | None) -> None:
     made = replace(evaluation({"int8": 7.25}), metric="rmse", share=False)
     said = recommendation(made, timed)
     assert "points" not in said

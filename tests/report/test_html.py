@@ -22,10 +22,10 @@ from PIL import Image
 
 from quantkit._version import __version__
 from quantkit.errors import StatisticsError
-from quantkit.evaluation.result import Changed, Difference, Evaluation
+from quantkit.evaluation.result import ChangedSample, Evaluation, MetricDifference
 from quantkit.metrics.metric import metric_name
 from quantkit.report import charts_plane, charts_rows
-from quantkit.report.attributes import PRESENTATION, attributes
+from quantkit.report.attributes import PRESENTATION, presentation_attributes
 from quantkit.report.charts import shortened, text_width
 from quantkit.report.charts_axes import Scale, spanning, tick_labels, ticks
 from quantkit.report.charts_plane import Box, lanes_of, placed
@@ -143,8 +143,8 @@ def full_page(**changes: object) -> str:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    unknown = Difference(0.5, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
-    changed = Changed("a.png", "", "1.5", math.nan, "2.5", math.nan)
+    unknown = MetricDifference(0.5, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
+    changed = ChangedSample("a.png", "", "1.5", math.nan, "2.5", math.nan)
     page = evaluation_page(evaluation(candidate(difference=unknown, changed=(changed,))))
     assert "(not a number" not in page
     assert '<span class="sure"></span>' in page
@@ -262,7 +262,7 @@ def test_names_are_text(name: str) -> None:
         outputs=(replace(candidate().outputs[0], name=name),),
         classes=(replace(candidate().classes[0], name=name),),
         confusions=(replace(candidate().confusions[0], label=name, reference=name),),
-        changed=(Changed(name, name, name, 0.5, name, 0.5),),
+        changed=(ChangedSample(name, name, name, 0.5, name, 0.5),),
     )
     found = evaluation(hostile, verdict=(name,), notes=(name,), provenance={name: {name: [name]}})
     held = statistics({name: [1.0, 2.0]})
@@ -273,8 +273,8 @@ def test_names_are_text(name: str) -> None:
 # ── images ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def changed(path: Path | None) -> Changed:
-    return Changed(path.name if path else "row 7", "cat", "cat", 0.7, "dog", 0.6, path)
+def changed(path: Path | None) -> ChangedSample:
+    return ChangedSample(path.name if path else "row 7", "cat", "cat", 0.7, "dog", 0.6, path)
 
 
 def test_images_travel_in_the_file(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_images_travel_in_the_file(tmp_path: Path) -> None:
 
 
 def test_at_most_24_samples_each_once(tmp_path: Path) -> None:
-    many = tuple(Changed(f"{i}.png", "a", "a", 0.5, "b", 0.5) for i in range(300))
+    many = tuple(ChangedSample(f"{i}.png", "a", "a", 0.5, "b", 0.5) for i in range(300))
     read = sound(evaluation_page(evaluation(candidate("one", changed=many), candidate("two", changed=many))))
     names = re.findall(r"\d+\.png", read.text)
     assert len(names) == len(set(names)) == 24
@@ -507,7 +507,7 @@ def test_the_page_does_not_scroll_sideways(tmp_path: Path, width: int) -> None:
     assert int(told[1]) <= int(told[2])
 
 
-OVER = Difference(3.0, 2.0, 4.0, 0.1, 1, 9, "paired")
+OVER = MetricDifference(3.0, 2.0, 4.0, 0.1, 1, 9, "paired")
 
 
 def test_inline_charts_keep_their_colours_without_their_style() -> None:
@@ -530,8 +530,8 @@ def test_inline_charts_keep_their_colours_without_their_style() -> None:
 
 
 def test_the_more_exact_rule_decides() -> None:
-    assert attributes("text", "label") == attributes("text", "figure")
-    assert 'fill="#17202a" stroke="#ffffff" stroke-width="4px"' in attributes("text", "label")
-    assert 'fill="#7b3fa0"' in attributes("text", "label budget-label")
-    assert 'stroke="#b23a16" stroke-width="2"' in attributes("line", "whisker loss")
-    assert attributes("g", "unheard-of") == ""
+    assert presentation_attributes("text", "label") == presentation_attributes("text", "figure")
+    assert 'fill="#17202a" stroke="#ffffff" stroke-width="4px"' in presentation_attributes("text", "label")
+    assert 'fill="#7b3fa0"' in presentation_attributes("text", "label budget-label")
+    assert 'stroke="#b23a16" stroke-width="2"' in presentation_attributes("line", "whisker loss")
+    assert presentation_attributes("g", "unheard-of") == ""

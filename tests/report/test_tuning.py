@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantkit.report.html import tuning_page
-from quantkit.tuning.result import Figure, Point, Ranked, Recipe, Trial, Tuning
+from quantkit.tuning.result import Figure, FrontPoint, RankingBasis, Recipe, Trial, Tuning
 from tests.report.test_html import SVG, sound
 from tests.support.reports import EVALUATIONS, NUMBERS, SENSITIVITIES, TEXTS, candidate, evaluation, layer
 
 FIGURES = st.builds(Figure, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
 RECIPES = st.builds(Recipe, TEXTS, st.lists(TEXTS, max_size=4).map(tuple), st.lists(TEXTS, max_size=3).map(tuple))
 TRIALS = st.builds(Trial, RECIPES, TEXTS, TEXTS, TEXTS, NUMBERS, st.none() | FIGURES, st.floats(0, 1))
-POINTS = st.builds(Point, TEXTS, TEXTS, st.none() | NUMBERS, NUMBERS, st.booleans())
+POINTS = st.builds(FrontPoint, TEXTS, TEXTS, st.none() | NUMBERS, NUMBERS, st.booleans())
 
 FIRST = Trial(Recipe("mse"), "rule", "everything quantized by the first rule", "over the budget", 21.5)
 TAKEN = Trial(
@@ -30,9 +30,9 @@ TAKEN = Trial(
     0.25,
 )
 ENGINES = (
-    Point("net.fp16.engine", "fp16", 0.01, 0.5),
-    Point("net.tuned.int8.engine", "int8", 0.21, 0.25, chosen=True),
-    Point("net.fp32.engine", "fp32", None, 1.0),
+    FrontPoint("net.fp16.engine", "fp16", 0.01, 0.5),
+    FrontPoint("net.tuned.int8.engine", "int8", 0.21, 0.25, chosen=True),
+    FrontPoint("net.fp32.engine", "fp32", None, 1.0),
 )
 
 
@@ -58,7 +58,7 @@ def tuning(**changes: Any) -> Tuning:
         "front": (),
         "notes": ("tuned on 5,000 samples",),
         "provenance": {"quantkit": "0.1.0"},
-        "ranked": Ranked(Recipe("mse", ("bias",)), 27.4, 64),
+        "ranked": RankingBasis(Recipe("mse", ("bias",)), 27.4, 64),
         "machine": "NVIDIA H200",
         "seconds": 61.0,
     }

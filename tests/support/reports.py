@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from quantkit.engines.bench_result import Bench, Latency, Subject, Throughput
+from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Throughput
 from quantkit.evaluation.result import (
-    Changed,
+    ChangedSample,
     ClassDrop,
     Confidence,
     Confusion,
-    Difference,
     Evaluation,
-    Kind,
+    MetricDifference,
+    ModelKind,
     ModelScore,
-    OutputError,
+    OutputDeviation,
     Speed,
 )
 from quantkit.histogram import HistogramMode
@@ -33,7 +33,7 @@ def reference(**changes: Any) -> ModelScore:
     """The reference of the evaluations below."""
     given: dict[str, Any] = {
         "name": "net.onnx",
-        "kind": Kind.FLOAT,
+        "kind": ModelKind.FLOAT,
         "path": Path("/somewhere/secret/net.onnx"),
         "sha256": "a1" * 32,
         "bytes": 4_340_123,
@@ -47,23 +47,23 @@ def candidate(name: str = "net.int8.onnx", **changes: Any) -> ModelScore:
     """A candidate with everything that one can have."""
     given: dict[str, Any] = {
         "name": name,
-        "kind": Kind.QDQ,
+        "kind": ModelKind.QDQ,
         "path": Path("net.int8.onnx"),
         "sha256": "b2" * 32,
         "bytes": 1_112_233,
         "metrics": {"top1": 0.9087, "top5": 0.9921},
         "speed": Speed(97123.0, 0.3301, 32, GPU),
         "int8_layers": (21, 23),
-        "difference": Difference(0.31, 0.13, 0.49, 0.0042, 17, 48, "paired, Newcombe"),
+        "difference": MetricDifference(0.31, 0.13, 0.49, 0.0042, 17, 48, "paired, Newcombe"),
         "agreement": 0.9873,
-        "outputs": (OutputError("logits", 31.27, 0.99951, 0.00213, 2.875),),
+        "outputs": (OutputDeviation("logits", 31.27, 0.99951, 0.00213, 2.875),),
         "confidence": Confidence(0.8664, 0.8571, -0.93),
         "classes": (
             ClassDrop("cat", 1003, 0.8345, 0.8067, 2.78, 0.0007),
             ClassDrop("dog", 997, 0.8821, 0.8911, -0.9, 0.61),
         ),
         "confusions": (Confusion("cat", "cat", "dog", 29), Confusion("dog", "cat", "dog", 13)),
-        "changed": (Changed("cat/001.png", "cat", "cat", 0.731, "dog", 0.642),),
+        "changed": (ChangedSample("cat/001.png", "cat", "cat", 0.731, "dog", 0.642),),
         "changed_samples": 127,
     }
     return ModelScore(**(given | changes))
@@ -107,16 +107,16 @@ def statistics(values: Mapping[str, Any]) -> Statistics:
     return Statistics(found, (), {}, origin)
 
 
-def bench() -> Bench:
+def bench() -> BenchResult:
     """Two engines at two batch sizes on a GPU."""
-    subjects = (Subject("net.fp16.engine", "fp16", 10, "m"), Subject("net.int8.engine", "int8", 5, "m"))
+    subjects = (BenchSubject("net.fp16.engine", "fp16", 10, "m"), BenchSubject("net.int8.engine", "int8", 5, "m"))
     latencies = tuple(
         Latency(s.name, b, True, v * b, v * b * 1.1, v * b * 1.3, 640)
         for s, v in zip(subjects, (0.1234, 0.0871), strict=True)
         for b in (1, 32)
     )
     throughputs = (Throughput("net.int8.engine", 32, 2, True, 143210.0),)
-    return Bench(GPU, True, subjects, latencies, throughputs, ("clocks were not locked",))
+    return BenchResult(GPU, True, subjects, latencies, throughputs, ("clocks were not locked",))
 
 
 # ── any value ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,24 +154,24 @@ def candidates_of(names: st.SearchStrategy[str]) -> st.SearchStrategy[ModelScore
     return st.builds(
         ModelScore,
         name=names,
-        kind=st.sampled_from(list(Kind)),
+        kind=st.sampled_from(list(ModelKind)),
         path=st.none(),
         sha256=st.just("c3" * 32),
         bytes=COUNTS,
         metrics=st.dictionaries(st.sampled_from(["top1", "top5", "map", "<b>"]), NUMBERS, max_size=3),
         speed=st.none() | SPEEDS,
         int8_layers=st.none() | st.tuples(st.integers(0, 300), st.integers(0, 300)),
-        difference=st.none() | st.builds(Difference, NUMBERS, NUMBERS, NUMBERS, NUMBERS, COUNTS, COUNTS, names),
+        difference=st.none() | st.builds(MetricDifference, NUMBERS, NUMBERS, NUMBERS, NUMBERS, COUNTS, COUNTS, names),
         agreement=st.none() | NUMBERS,
-        outputs=st.lists(st.builds(OutputError, names, NUMBERS, NUMBERS, st.none() | NUMBERS, NUMBERS), max_size=2).map(
-            tuple
-        ),
+        outputs=st.lists(
+            st.builds(OutputDeviation, names, NUMBERS, NUMBERS, st.none() | NUMBERS, NUMBERS), max_size=2
+        ).map(tuple),
         confidence=st.none() | st.builds(Confidence, NUMBERS, NUMBERS, NUMBERS),
         classes=st.lists(st.builds(ClassDrop, names, COUNTS, NUMBERS, NUMBERS, NUMBERS, NUMBERS), max_size=3).map(
             tuple
         ),
         confusions=st.lists(st.builds(Confusion, names, names, names, COUNTS), max_size=3).map(tuple),
-        changed=st.lists(st.builds(Changed, names, names, names, NUMBERS, names, NUMBERS), max_size=3).map(tuple),
+        changed=st.lists(st.builds(ChangedSample, names, names, names, NUMBERS, names, NUMBERS), max_size=3).map(tuple),
         changed_samples=COUNTS,
     )
 
