@@ -1,4 +1,4 @@
-"""bench: how fast engines of every precision are, side by side; without a GPU, onnxruntime's figures."""
+"""bench: compare the speed of engines of every precision; without a GPU, measure onnxruntime on the CPU."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PRECISIONS = ("fp32", "tf32", "fp16", "int8")
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What is measured. seconds: for each figure."""
+    """A frozen choice of what to measure. seconds: measuring time for each figure."""
 
     batches: tuple[int, ...] = DEFAULT_BATCHES
     streams: tuple[int, ...] = DEFAULT_STREAMS
@@ -45,17 +45,17 @@ class BenchOptions:
     precisions: tuple[str, ...] = PRECISIONS
     device: int = 0
     allow_code: bool = False
-    """Let version compatible engines run the code that they bring along."""
+    """Allow version-compatible engines to run the code that they contain."""
 
     def __post_init__(self) -> None:
         for name in ("batches", "streams", "graphs", "precisions"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         if not self.batches or not self.streams or min(*self.batches, *self.streams, 1) < 1:
-            raise UsageError("batches and streams are at least 1", remedy="for example --batch 1,32 --streams 1,2")
+            raise UsageError("batches and streams must be at least 1", remedy="for example --batch 1,32 --streams 1,2")
         if not 0.0 < self.seconds <= 3600.0:
-            raise UsageError(f"{self.seconds} seconds for a figure", remedy="for example --seconds 1")
+            raise UsageError(f"cannot measure for {self.seconds} seconds", remedy="for example --seconds 1")
         if unknown := [p for p in self.precisions if p not in (*PRECISIONS, "best")]:
-            raise UsageError(f"unknown precision {unknown[0]!r}", remedy=f"of {', '.join(PRECISIONS)}, best")
+            raise UsageError(f"unknown precision {unknown[0]!r}", remedy=f"one of {', '.join(PRECISIONS)}, best")
 
 
 def bench(
@@ -67,34 +67,35 @@ def bench(
     output: str | os.PathLike[str] | None = None,
     phase: Callable[[str], None] | None = None,
 ) -> BenchResult:
-    """Measure engines, or build engines of every precision from one ONNX model and measure those.
+    """Measure engines, or build engines of every precision from an ONNX model and measure those.
 
     subjects: engine files, or ONNX models. build_options, table, output: as `build` takes them, for a model. Without a
-    GPU or TensorRT the models run on onnxruntime, and the result says so. phase: told what is going on.
+    GPU or TensorRT the models run on onnxruntime, and the result says so. phase: receives progress messages.
 
     Raises BackendError, ModelError, UsageError, and what `build` raises.
     """
     options = options or BenchOptions()
     say = phase or silent
     if output is not None and not Path(output).is_dir():
-        raise OutputError(f"{output} is no folder", remedy="engines of several precisions need one; make it first")
+        raise OutputError(
+            f"{output} is not a folder",
+            remedy="create it first: engines of several precisions are written into a folder",
+        )
     if not subjects:
-        raise UsageError("nothing to measure", remedy="give engines, or an ONNX model")
+        raise UsageError("nothing to measure", remedy="give engines or an ONNX model")
     paths = list(dict.fromkeys(Path(subject) for subject in subjects))
     engines = [path for path in paths if is_engine(path)]
     models = [path for path in paths if not is_engine(path)]
     reason = explain_no_gpu(options.device)
     if reason is not None:
         if engines:
-            raise BackendError(
-                f"{engines[0]} cannot be run: {reason}", remedy="run it on the GPU that it was built for"
-            )
+            raise BackendError(f"cannot run {engines[0]}: {reason}", remedy="run it on the GPU that it was built for")
         return bench_on_cpu([load_model(path) for path in models], options, say, reason)
     return bench_on_gpu(engines, models, options, build_options, table, output, say)
 
 
 def explain_no_gpu(device: int) -> str | None:
-    """Why engines cannot be run here; None where they can."""
+    """Return why engines cannot run here; None if they can."""
     if not has_driver():
         return "there is no NVIDIA driver"
     from quantkit.backends.tensorrt.device import open_device
@@ -117,7 +118,7 @@ def bench_on_gpu(
     output: str | os.PathLike[str] | None,
     say: Callable[[str], None],
 ) -> BenchResult:
-    """Figures of TensorRT."""
+    """Measure engines with TensorRT, after building those of the models."""
     from quantkit.backends.tensorrt.build import kernels_loaded
     from quantkit.backends.tensorrt.engine import Engine
 
@@ -141,8 +142,8 @@ def bench_on_gpu(
             throughputs += found[1]
             notes += found[2]
     if not latencies:
-        shown = "; ".join(dict.fromkeys(notes)) or "there is no engine"
-        raise UsageError(f"nothing could be measured: {shown}", remedy="give other --batch sizes, or build again")
+        reasons = "; ".join(dict.fromkeys(notes)) or "there is no engine"
+        raise UsageError(f"nothing could be measured: {reasons}", remedy="give other --batch sizes, or build again")
     return BenchResult(
         machine_name(options.device),
         True,
@@ -154,7 +155,7 @@ def bench_on_gpu(
 
 
 def machine_name(device: int) -> str:
-    """`NVIDIA H200, TensorRT 8.6.0`."""
+    """Return GPU and library, for example `NVIDIA H200, TensorRT 8.6.0`."""
     from quantkit.backends.tensorrt.device import open_device
     from quantkit.backends.tensorrt.versions import features, tensorrt
 
@@ -162,20 +163,20 @@ def machine_name(device: int) -> str:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Names of files, with their folders where two are called the same."""
+    """Return the files' names, with their folders where two names are the same."""
     names = [path.name for path in paths]
     return [str(path) if names.count(path.name) > 1 else path.name for path in paths]
 
 
 def read_engine_subject(path: Path) -> tuple[BenchSubject, list[str]]:
-    """What the record beside an engine tells, if it is this engine's."""
+    """Return a subject from the record beside an engine, and notes; a record of another engine is not used."""
     record = read_record(path)
     size = path.stat().st_size if path.exists() else 0
     if record is None or not path.is_file():
         return BenchSubject(path.name, "?", size), []
     if sha256_of(path.read_bytes()) != record.sha256:
         return BenchSubject(path.name, "?", size), [
-            f"the record beside {path.name} is of another engine, and is not used"
+            f"the record beside {path.name} belongs to another engine and is not used"
         ]
     counts = count_recorded_layers(record.layers)
     return BenchSubject(path.name, record.precision, size, record.model.sha256, record.seconds, None, counts), []
@@ -189,7 +190,7 @@ def build_every_precision(
     output: str | os.PathLike[str] | None,
     say: Callable[[str], None],
 ) -> tuple[list[BuiltEngine], list[str]]:
-    """Engines of one model; those that are there are reused."""
+    """Build the engines of one model, reusing those that exist; return them with notes."""
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
 
     base = build_options or BuildOptions()
@@ -206,7 +207,7 @@ def build_every_precision(
             and not has_qdq(model)
             and find_table_scales(model, chosen, table) is None
         ):
-            notes.append(f"no INT8 engine of {model.path.name}: there is no calibration table (quantkit calibrate)")
+            notes.append(f"no INT8 engine of {model.path.name}: there is no calibration table (run quantkit calibrate)")
             continue
         try:
             made = build(
@@ -226,18 +227,18 @@ def build_every_precision(
 
 
 def prefix_phase(say: Callable[[str], None], name: str, text: str) -> None:
-    """A phase, with what it is about."""
+    """Pass on a progress message with a prefix."""
     say(f"{name}: {text}")
 
 
 def engine_name(model: Model, options: BuildOptions, machine: str) -> str:
-    """A name of its own for each set of options, shapes, GPU and TensorRT, so that other engines stay as they are."""
+    """Return a name that is unique to options, shapes, GPU and TensorRT, so that no other engine is replaced."""
     about = canonical_json([options.document(), list(options.shapes), machine])
     return f"{model.path.stem}.{options.precision.value}.{sha256_of(about.encode())[:8]}.bench.engine"
 
 
 def shapes_for_batches(model: Model, batches: Sequence[int]) -> tuple[str, ...]:
-    """Shape ranges that hold all batch sizes, tuned for the largest."""
+    """Return shape ranges that cover all batch sizes, optimized for the largest."""
     return tuple(
         f"{i.name}={min(batches)}:{max(batches)}:{max(batches)}"
         for i in model.inputs
@@ -246,7 +247,7 @@ def shapes_for_batches(model: Model, batches: Sequence[int]) -> tuple[str, ...]:
 
 
 def built_engine_subject(made: BuiltEngine) -> BenchSubject:
-    """What is known of an engine that was built."""
+    """Return the subject of an engine that was just built."""
     record = made.record
     return BenchSubject(
         made.path.name,
@@ -260,7 +261,7 @@ def built_engine_subject(made: BuiltEngine) -> BenchSubject:
 
 
 def count_recorded_layers(layers: Sequence[Any]) -> dict[str, int]:
-    """Precision → layers, from a record."""
+    """Return precision → number of layers, from a record."""
     from quantkit.backends.tensorrt.layers import Layer, precision_counts
 
     return precision_counts([Layer(**layer.model_dump()) for layer in layers])
@@ -269,7 +270,7 @@ def count_recorded_layers(layers: Sequence[Any]) -> dict[str, int]:
 def measure_engine(
     engine: Engine, name: str, options: BenchOptions, say: Callable[[str], None]
 ) -> tuple[list[Latency], list[Throughput], list[str]]:
-    """The figures of one engine."""
+    """Measure one engine; return latencies, throughputs and notes."""
     from quantkit.backends.tensorrt.timing import fits, latencies, throughput
 
     alone: list[Latency] = []
@@ -285,7 +286,7 @@ def measure_engine(
             try:
                 times = latencies(engine, batch, seconds=options.seconds, graph=graph)
                 if not times:
-                    notes.append(f"{name}: no CUDA graph, since the shape of an output depends on the data")
+                    notes.append(f"{name}: no CUDA graph, because the shape of an output depends on the data")
                     continue
                 alone.append(latency_percentiles(name, batch, times, graph))
                 for streams in options.streams:
@@ -299,13 +300,13 @@ def measure_engine(
 
 
 def bench_batches(engine: Engine, options: BenchOptions) -> tuple[int, ...]:
-    """The batch sizes that are asked for, or the one that the engine is fixed to."""
+    """Return the requested batch sizes, or the one that the engine is fixed to."""
     fixed = next((i.fixed_batch for i in engine.inputs if i.fixed_batch is not None), None)
     return options.batches if fixed is None else (fixed,)
 
 
 def latency_percentiles(name: str, batch: int, times: Sequence[float], graph: bool) -> Latency:
-    """Percentiles."""
+    """Return median, p90 and p99 of times in milliseconds."""
     median, p90, p99 = np.percentile(np.asarray(times), [50, 90, 99])
     return Latency(name, batch, graph, float(median), float(p90), float(p99), len(times))
 
@@ -313,7 +314,7 @@ def latency_percentiles(name: str, batch: int, times: Sequence[float], graph: bo
 def bench_on_cpu(
     models: Sequence[Model], options: BenchOptions, say: Callable[[str], None], reason: str
 ) -> BenchResult:
-    """Figures of onnxruntime on the processor."""
+    """Measure models with onnxruntime on the CPU."""
     from quantkit.backends.onnxruntime import OnnxRuntimeSession, version
 
     threads = os.cpu_count() or 1
@@ -336,20 +337,18 @@ def bench_on_cpu(
                 times.append(1000.0 * (time.perf_counter() - started))
             latencies.append(latency_percentiles(name, batch, times, graph=False))
     machine = f"{platform.processor() or platform.machine()} ({threads} threads), {version('cpu')}"
-    return BenchResult(
-        machine, False, tuple(subjects), tuple(latencies), (), (f"onnxruntime on the processor: {reason}",)
-    )
+    return BenchResult(machine, False, tuple(subjects), tuple(latencies), (), (f"onnxruntime on the CPU: {reason}",))
 
 
 def random_feeds(model: Model, batch: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Inputs for timing, seeded: how fast a network is does not depend on values, as a rule. ModelError."""
+    """Return seeded random inputs for timing, whose values rarely matter for speed. ModelError."""
     random = np.random.default_rng(0)
     feeds = {}
     for i in model.inputs:
         shape = [batch if k == 0 and not isinstance(s, int) else s for k, s in enumerate(i.shape)]
         if not all(isinstance(size, int) for size in shape):
             raise ModelError(
-                f"input {i.describe()} is dynamic in more than its batch", remedy="export the model with a fixed size"
+                f"input {i.describe()} has dynamic axes besides the batch", remedy="export the model with a fixed size"
             )
         values = random.random([int(str(size)) for size in shape], np.float32)
         feeds[i.name] = values.astype(i.dtype) if i.dtype.startswith("float") else np.zeros(values.shape, i.dtype)

@@ -1,4 +1,4 @@
-"""Measured speed: what a bench finds out, and what it means in words. Pure; the measuring itself is elsewhere."""
+"""The result of a bench: measured speeds, and what they mean in words. Pure; `bench` measures."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from quantkit.engines.choice import TimedEngine, fastest_within_budget, is_faster
 from quantkit.view import Block, Remarks, Shown, Table
 
-FASTER = 1.03
-"""Less than 3 % is taken for noise."""
 LOSSY = frozenset({"int8", "best"})
-ORDER = ("fp32", "tf32", "fp16", "int8", "best")
+"""Precisions that may cost accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchSubject:
-    """What was measured: an engine, or a model on onnxruntime.
+    """An engine, or a model on onnxruntime, that was measured.
 
-    model: sha256 of the network, "" where nothing tells; only subjects of one network are compared. bytes: of the file.
-    build_seconds: None where nothing tells. memory: bytes of activations a context takes. counts: precision → layers
-    that compute in it.
+    model: sha256 of the network, "" if unknown; only subjects of one network are compared. bytes: size of the file.
+    build_seconds: None if unknown. memory: bytes of activation memory per context. counts: precision → layers that
+    compute in it.
     """
 
     name: str
@@ -34,7 +33,7 @@ class BenchSubject:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds of one batch alone, on the device where there is one, without copies."""
+    """Milliseconds for one batch at a time, on the device if there is one, without copies."""
 
     subject: str
     batch: int
@@ -47,7 +46,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Samples a second with `streams` batches under way at once, copies in and out included."""
+    """Samples per second with `streams` batches in flight, including the copies in and out."""
 
     subject: str
     batch: int
@@ -58,7 +57,7 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class BenchResult(Shown):
-    """All of it. `machine`: the GPU and TensorRT, or the processor and onnxruntime, as a label of every figure."""
+    """All measurements. `machine` labels every figure: the GPU and TensorRT, or the CPU and onnxruntime."""
 
     machine: str
     on_gpu: bool
@@ -68,17 +67,17 @@ class BenchResult(Shown):
     notes: tuple[str, ...] = ()
 
     def median(self, subject: str, batch: int) -> float | None:
-        """The best median latency of a subject at a batch size."""
+        """Return the best median latency of a subject at a batch size, in milliseconds."""
         found = [x.median for x in self.latencies if (x.subject, x.batch) == (subject, batch)]
         return min(found, default=None)
 
     @property
     def batches(self) -> tuple[int, ...]:
-        """The batch sizes that were measured."""
+        """Return the batch sizes that were measured."""
         return tuple(sorted({x.batch for x in self.latencies}))
 
     def _view_(self) -> Sequence[Block]:
-        head = ("subject", "precision", "MiB", *(f"batch {n}, ms" for n in self.batches), "samples/s at most")
+        head = ("subject", "precision", "MiB", *(f"batch {n}, ms" for n in self.batches), "best samples/s")
         rows = [
             (
                 s.name,
@@ -101,15 +100,15 @@ class BenchResult(Shown):
 
 
 def format_milliseconds(milliseconds: float | None) -> str:
-    """Three decimals; nothing where it was not measured."""
+    """Return a time with three decimals, or "" if it was not measured."""
     return "" if milliseconds is None else f"{milliseconds:.3f}"
 
 
 def bench_verdicts(bench: BenchResult) -> tuple[str, ...]:
-    """What the figures say, one sentence each; networks are not compared with each other."""
+    """Return one sentence for each conclusion; different networks are not compared with each other."""
     said: list[str] = []
     if not bench.on_gpu:
-        said.append("these are figures of the processor; TensorRT's on a GPU will be others")
+        said.append("these figures are for the CPU; TensorRT on a GPU will differ")
     models = list(dict.fromkeys(s.model or s.name for s in bench.subjects))
     for model in models:
         subjects = tuple(s for s in bench.subjects if (s.model or s.name) == model)
@@ -122,20 +121,20 @@ def bench_verdicts(bench: BenchResult) -> tuple[str, ...]:
 
 
 def network_verdicts(bench: BenchResult) -> list[str]:
-    """What the figures of one network say."""
+    """Return the conclusions for one network."""
     by_precision = fastest_by_precision(bench)
     found = [compare_precisions(bench, by_precision, "fp16", ("tf32", "fp32")), describe_tf32(bench, by_precision)]
     int8 = by_precision.get("int8")
     if int8 is not None:
         if set(int8.counts) - {"unknown"} and not int8.counts.get("INT8"):
             alias = ": it is the FP16 engine under another name" if "FP16" in int8.counts else ""
-            found.append(f"the INT8 engine holds no INT8 layer{alias}")
+            found.append(f"the INT8 engine has no INT8 layer{alias}")
         found.append(compare_precisions(bench, by_precision, "int8", ("fp16", "tf32", "fp32")))
     return [*filter(None, found), *recommend_engines(bench)]
 
 
 def fastest_by_precision(bench: BenchResult) -> dict[str, BenchSubject]:
-    """Precision → the subject that is fastest at the largest batch: INT8 may come by a table and by Q/DQ."""
+    """Map each precision to its fastest subject at the largest batch; INT8 can come from a table and from Q/DQ."""
     found: dict[str, tuple[float, BenchSubject]] = {}
     for subject in bench.subjects:
         time = bench.median(subject.name, bench.batches[-1])
@@ -147,7 +146,7 @@ def fastest_by_precision(bench: BenchResult) -> dict[str, BenchSubject]:
 def compare_precisions(
     bench: BenchResult, subjects: Mapping[str, BenchSubject], precision: str, others: Sequence[str]
 ) -> str | None:
-    """`INT8 is 1.32× as fast as FP16 at batch 32, no faster at batch 1`."""
+    """Return for example `INT8 against FP16: 1.32× as fast at batch 32 (0.310 against 0.409 ms)`, or None."""
     other = next((o for o in others if o in subjects), None)
     if precision not in subjects or other is None:
         return None
@@ -156,47 +155,39 @@ def compare_precisions(
         ours, theirs = bench.median(subjects[precision].name, batch), bench.median(subjects[other].name, batch)
         if ours and theirs:
             ratio = theirs / ours
-            gain = f"{ratio:.2f}× as fast" if ratio >= FASTER else "no faster" if ratio > 1 / FASTER else "slower"
+            gain = f"{ratio:.2f}× as fast" if is_faster(ratio) else "slower" if is_faster(1 / ratio) else "no faster"
             parts.append(f"{gain} at batch {batch} ({ours:.3f} against {theirs:.3f} ms)")
     return f"{precision.upper()} against {other.upper()}: {', '.join(parts)}" if parts else None
 
 
 def describe_tf32(bench: BenchResult, subjects: Mapping[str, BenchSubject]) -> str | None:
-    """That TF32 explains a part of the float engine's speed."""
+    """Return how much of the float engine's speed is due to TF32, or None if that was not measured."""
     if "tf32" not in subjects or "fp32" not in subjects:
         return None
     batch = bench.batches[-1]
     ours, theirs = bench.median(subjects["tf32"].name, batch), bench.median(subjects["fp32"].name, batch)
-    if not ours or not theirs or theirs / ours < FASTER:
+    if not ours or not theirs or not is_faster(theirs / ours):
         return "TF32 is no faster than FP32 here"
     return (
-        f"TF32, which TensorRT allows by default, is {theirs / ours:.2f}× as fast as FP32 at batch {batch}: "
-        "compare INT8 with it, not with FP32"
+        f"TF32, which TensorRT enables by default, is {theirs / ours:.2f}× as fast as FP32 at batch {batch}: "
+        "compare INT8 with TF32, not with FP32"
     )
 
 
 def recommend_engines(bench: BenchResult) -> list[str]:
-    """The fastest subject for single samples and for throughput; the simpler one where they are as good as equal."""
+    """Recommend a subject for the smallest and for the largest batch, by speed alone."""
     if len(bench.subjects) < 2:
         return []
     said = []
     lossy = False
     for batch in dict.fromkeys((bench.batches[0], bench.batches[-1])):
-        timed = [(bench.median(s.name, batch), rank(s), s) for s in bench.subjects]
-        known = [(time, order, s) for time, order, s in timed if time]
-        if not known:
+        medians = [(subject, bench.median(subject.name, batch)) for subject in bench.subjects]
+        best = fastest_within_budget([TimedEngine(s.name, s.precision, time) for s, time in medians if time])
+        if best is None:
             continue
-        best = min(time for time, _, _ in known)
-        chosen = min((order, time, s.name, s) for time, order, s in known if time <= best * FASTER)[3]
-        time = next(t for t, _, s in known if s is chosen)
         said.append(
-            f"for batch {batch} take {chosen.precision.upper()} ({chosen.name}): {time:.3f} ms, "
-            f"{1000.0 * batch / time:,.0f} samples/s"
+            f"for batch {batch} take {best.precision.upper()} ({best.name}): {best.milliseconds:.3f} ms, "
+            f"{1000.0 * batch / best.milliseconds:,.0f} samples/s"
         )
-        lossy = lossy or chosen.precision in LOSSY
-    return [*said, "that is speed alone: measure what INT8 costs in accuracy before you take it"] if lossy else said
-
-
-def rank(subject: BenchSubject) -> int:
-    """Simpler precisions first: they cost no accuracy."""
-    return ORDER.index(subject.precision) if subject.precision in ORDER else len(ORDER)
+        lossy = lossy or best.precision in LOSSY
+    return [*said, "this considers speed only: measure the accuracy of INT8 before you deploy it"] if lossy else said

@@ -1,4 +1,4 @@
-"""build: an ONNX model, and scales for INT8, to a TensorRT engine with a record of what it became."""
+"""build: turn an ONNX model, with scales for INT8, into a TensorRT engine and a record of how it was built."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from quantkit.view import Block, Remarks, Shown, Table
 
 @dataclass(frozen=True, slots=True)
 class TableScales:
-    """A calibration table with its file, and what is known of its origin."""
+    """A calibration table with its file and its provenance record."""
 
     path: Path
     table: CalibrationTable
@@ -49,13 +49,13 @@ class TableScales:
 
     @property
     def rule(self) -> str | None:
-        """The rule that the table was made by, where its provenance tells."""
+        """Return the calibration method of the table, if its provenance record exists."""
         return self.provenance.rule if self.provenance else None
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine(Shown):
-    """An engine file and its record. `command`: the `trtexec` line that does the same, or why there is none."""
+    """An engine file and its record. command: the equivalent `trtexec` line, or why there is none."""
 
     path: Path
     record: EngineRecord
@@ -63,36 +63,36 @@ class BuiltEngine(Shown):
     reused: bool
     notes: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
-    """What this TensorRT is known to compute wrongly of the network."""
+    """Operators of the network that this TensorRT is known to compute wrongly."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """Precision → layers that compute in it."""
+        """Return precision → number of layers that compute in it."""
         return precision_counts(tuple(Layer(**layer.model_dump()) for layer in self.record.layers))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What TensorRT computes wrongly and warned about, and an INT8 engine that holds no INT8."""
+        """Return known faults, TensorRT's own warnings, and missing INT8 layers or scales."""
         record = self.record
-        told = (*self.faults, *(f"TensorRT: {text}" for text in record.warnings))
+        found = (*self.faults, *(f"TensorRT: {text}" for text in record.warnings))
         int8 = record.precision in (Precision.INT8.value, Precision.BEST.value) and record.has_scales
         if int8 and set(self.counts) - {"unknown"} and not self.counts.get("INT8"):
-            told += (
+            found += (
                 "no layer of this engine computes in INT8: TensorRT found other precisions faster"
-                + (" (--no-fp16 shows what INT8 does)" if record.options.get("fp16") else ""),
+                + (" (--no-fp16 shows the effect of INT8)" if record.options.get("fp16") else ""),
             )
         if record.table and record.table.missing:
             missing = record.table.missing
             shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-            told += (f"{len(missing)} tensors have no scale, so that layers around them are not INT8: {shown}",)
-        return told
+            found += (f"{len(missing)} tensors have no scale, so layers around them are not INT8: {shown}",)
+        return found
 
     def _view_(self) -> Sequence[Block]:
         record = self.record
         counts = ", ".join(f"{count} {precision}" for precision, count in self.counts.items())
         rows = [(layer.name, layer.precision, layer.reason or "") for layer in record.layers if layer.reason]
         return (
-            f"{self.path.name}: {record.precision}, {record.bytes / 2**20:.1f} MiB, layers: {counts or 'not known'}",
+            f"{self.path.name}: {record.precision}, {record.bytes / 2**20:.1f} MiB, layers: {counts or 'unknown'}",
             Table(("layer", "precision", "why not INT8"), rows, frozenset({0, 1, 2})),
             Remarks([*self.notes, *self.warnings]),
         )
@@ -109,10 +109,10 @@ def build(
 ) -> BuiltEngine:
     """Build a TensorRT engine for the GPU of this machine.
 
-    model: path of the ONNX file. table: a calibration table; by default the one beside the model (`MODEL.calib`),
-    where the precision is INT8 and the network has no Q/DQ. output: the engine, by default
-    `MODEL.<gpu>.<TensorRT>.<precision>.engine` beside the model; a folder takes that name, or `name`. phase: told what
-    is going on. An engine that is there and was built of the same is reused.
+    model: path of the ONNX file. table: a calibration table; by default the one beside the model (`MODEL.calib`) if
+    the precision is INT8 and the network has no Q/DQ. output: the engine file, by default
+    `MODEL.<gpu>.<TensorRT>.<precision>.engine` beside the model; in a folder the engine gets that name, or `name`.
+    phase: receives progress messages. An existing engine is reused if it was built from the same inputs.
 
     Writes the engine, its record (`.json`) and the timing cache of this GPU and TensorRT. Raises ModelError,
     TableError, StaleError, BackendError, OutputError, UsageError, Interrupted.
@@ -145,12 +145,12 @@ def build(
     files = {path: made.plan}
     used = scales
     if scales and made.covered and table_bytes(made.covered.table) != table_bytes(scales.table):
-        # trtexec and others get the scales that were filled in, under this TensorRT's header
+        # trtexec and other tools get the completed scales, under this TensorRT's header
         used = TableScales(used_table_path(path), made.covered.table, "", None)
         files[used.path] = table_bytes(made.covered.table)
     line = trtexec_command(loaded, path, options, ranges, used, cache, made.kept)
     if scales and made.converted:
-        line = Command(None, "the Q/DQ pairs were inserted on the way, which trtexec cannot do")
+        line = Command(None, "the Q/DQ pairs were inserted during the build, which trtexec cannot do")
     record = make_engine_record(loaded, path, options, ranges, scales, made, line)
     files[record_path(path)] = record_bytes(record)
     if cache is not None and made.timing_cache:
@@ -158,45 +158,45 @@ def build(
     write_all(files)
     notes = list(made.notes)
     if scales and scales.provenance is None:
-        notes.append(f"nothing tells which network {scales.path} was made for; its tensors' names are this one's")
+        notes.append(f"{scales.path} has no provenance record; only its tensor names show that it fits this network")
     return BuiltEngine(path, record, line, False, tuple(notes), faults)
 
 
 def find_clip_faults(model: Model, version: str) -> tuple[str, ...]:
-    """Of a Q/DQ network, the Clips that TensorRT 8 computes wrongly."""
+    """Return a warning for each Clip of a Q/DQ network that TensorRT 8 computes wrongly."""
     if not has_qdq(model) or not version.startswith("8."):
         return ()
     return tuple(
-        f"TensorRT {version} computes Clip {place(node)} wrongly, which no INT8 layer takes in: "
-        "quantkit lint --fix mends the model"
+        f"TensorRT {version} computes Clip {place(node)} wrongly, because no INT8 layer fuses it: "
+        "quantkit lint --fix fixes the model"
         for node in misread_clips(read_qdq(model))
     )
 
 
 def refuse_replacing_sources(written: Sequence[Path], model: Path, scales: TableScales | None) -> None:
-    """UsageError where a file that the engine is built of would be written."""
+    """Raise UsageError if the build would replace a file that it reads."""
     sources = {model.resolve(), *([scales.path.resolve()] if scales else [])}
     for path in written:
         if path.resolve() in sources:
-            raise UsageError(f"the build would replace {path}, which it is made of", remedy="give another --output")
+            raise UsageError(f"the build would replace {path}, which it reads", remedy="give another --output")
 
 
 def used_table_path(engine: Path) -> Path:
-    """`x.engine` → `x.engine.calib`: the table as it was used, where scales were filled in."""
+    """Return `x.engine.calib` for `x.engine`: the table as it was used, if scales were filled in."""
     return engine.with_name(f"{engine.name}.calib")
 
 
 def engine_output_path(output: str | os.PathLike[str] | None, model: Path, name: str) -> Path:
-    """Where the engine goes. OutputError."""
+    """Return the path of the engine. OutputError if its folder does not exist."""
     asked = model.parent if output is None else Path(output)
     path = asked / name if asked.is_dir() else asked
     if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="make the folder first")
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="create the folder first")
     return path
 
 
 def find_table_scales(model: Model, options: BuildOptions, table: str | os.PathLike[str] | None) -> TableScales | None:
-    """The table that an INT8 build uses. StaleError where it belongs to another network."""
+    """Return the table that an INT8 build uses, or None. StaleError if it belongs to another network."""
     if table is None:
         beside = model.path.with_suffix(".calib")
         if not options.int8 or has_qdq(model) or not beside.exists():
@@ -204,7 +204,7 @@ def find_table_scales(model: Model, options: BuildOptions, table: str | os.PathL
         table = beside
     elif not options.int8:
         raise UsageError(
-            f"a table goes with INT8, the precision is {options.precision.value}", remedy="leave out --table"
+            f"a table needs INT8, but the precision is {options.precision.value}", remedy="leave out --table"
         )
     path = Path(table)
     found, known = read_table(path), read_provenance(provenance_path(path))
@@ -227,7 +227,7 @@ def engine_identity(
     version: str,
     gpu: str,
 ) -> dict[str, object]:
-    """What decides about the engine; the counterpart of `EngineRecord.identity`."""
+    """Return everything that determines the engine; the counterpart of `EngineRecord.identity`."""
     return {
         "TensorRT": version,
         "GPU": gpu,
@@ -241,24 +241,27 @@ def engine_identity(
 
 
 def reuse_engine(path: Path, wanted: Mapping[str, object], least: float) -> BuiltEngine:
-    """The engine that is there. StaleError where it is another, TableError where its table covers less than `least`."""
+    """Return the existing engine.
+
+    StaleError if it was built from other inputs, TableError if its table covers less than `least` of the tensors.
+    """
     record = read_record(path)
     if record is None:
-        raise StaleError(f"{path} is there, and nothing tells what it was built of", remedy=REMEDY)
+        raise StaleError(f"{path} already exists but has no record of how it was built", remedy=REMEDY)
     if sha256_of(path.read_bytes()) != record.sha256:
         raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
     refuse_changed(path, record.identity(), wanted)
     if record.table and record.table.share < least:
         raise TableError(
-            f"{path} was built of a table that covers {record.table.share:.0%} of the network's float tensors",
+            f"{path} was built with a table that covers {record.table.share:.0%} of the network's float tensors",
             remedy="calibrate again, or accept it with a lower --min-coverage",
         )
     line = Command(record.trtexec, record.no_trtexec)
-    return BuiltEngine(path, record, line, True, ("nothing changed: the engine that is there is reused",))
+    return BuiltEngine(path, record, line, True, ("nothing changed: the existing engine is reused",))
 
 
 def read_timing_cache(path: Path | None) -> bytes | None:
-    """What earlier builds measured."""
+    """Return the timing cache of earlier builds, if there is one."""
     if path is None:
         return None
     with suppress(FileNotFoundError):
@@ -275,7 +278,7 @@ def trtexec_command(
     cache: Path | None,
     kept: Sequence[str],
 ) -> Command:
-    """The `trtexec` line."""
+    """Return the `trtexec` line that builds the same engine."""
     found = features(tensorrt())
     files = Files(
         model.path,
@@ -299,7 +302,7 @@ def make_engine_record(
     made: Built,
     line: Command,
 ) -> EngineRecord:
-    """The record of an engine."""
+    """Return the record of an engine."""
     use = None
     if scales is not None and made.covered is not None:
         covered = made.covered

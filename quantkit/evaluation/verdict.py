@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+from quantkit.engines.choice import is_faster
 from quantkit.evaluation.result import MetricDifference, ModelKind, ModelScore, Speed, is_cpu_speed
 from quantkit.metrics.metric import metric_name
 
@@ -18,8 +19,6 @@ OTHER_ANSWERS = 0.02
 """A share of other answers that stands out."""
 SHIFT = 1.0
 """A shift of confidence that stands out, in points."""
-FASTER = 1.02
-"""Less than 2 % faster is within what two measurements differ by."""
 
 
 def model_verdict(
@@ -140,7 +139,7 @@ def describe_worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
     if first.where != second.where:
         return [f"Speeds on {first.where} and on {second.where} cannot be compared"]
     times, told = compare_speeds(first, second)
-    if times >= FASTER:
+    if is_faster(times):
         return [f"It is {times:.2f} times as fast as the reference on {second.where}"]
     if candidate.int8_layers is None:
         return []

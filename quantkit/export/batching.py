@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from quantkit.engines.bench_result import FASTER, BenchResult, BenchSubject, Throughput
+from quantkit.engines.bench_result import BenchResult, BenchSubject, Throughput
+from quantkit.engines.choice import is_faster
 from quantkit.errors import DataError, StaleError
-from quantkit.export.served_model import PLAN, Served, Tuning
+from quantkit.export.served_model import PLAN, BatchTuning, ServedModel
 
 LONGEST = 1_000_000
 """Microseconds that a request waits at most."""
@@ -30,9 +31,9 @@ def read_bench(path: Path) -> BenchResult:
         ) from None
 
 
-def tuned(
-    bench: BenchResult, served: Served, precisions: Sequence[str], where: str, asked: int | None = None
-) -> Tuning:
+def choose_batching(
+    bench: BenchResult, served: ServedModel, precisions: Sequence[str], where: str, asked: int | None = None
+) -> BatchTuning:
     """The batch size and streams of the best throughput; smaller ones where they are as good as equal.
 
     asked: the largest batch that will be served, 0 for single requests; figures of larger ones do not count.
@@ -63,19 +64,19 @@ def tuned(
             remedy="measure what is served (quantkit bench FILE --json), or leave out --bench",
         )
     fastest = max(t.rate for t in figures)
-    best = min((t for t in figures if t.rate * FASTER >= fastest), key=lambda t: (t.batch * t.streams, -t.rate))
+    best = min((t for t in figures if not is_faster(fastest / t.rate)), key=lambda t: (t.batch * t.streams, -t.rate))
     delay = min(LONGEST, max(1, round(1e6 * best.batch / best.rate)))
     how = f"batches of {best.batch}, {best.streams} at once{', CUDA graphs' if best.graph else ''}"
     why = f"measured fastest: {how}: {best.rate:,.0f} samples/s ({bench.machine})"
     if most is not None and most not in {t.batch for t in figures}:
         why += f"; batches of {most} were not measured"
-    return Tuning(best.batch, best.streams, best.graph, delay, max(t.batch for t in figures), why)
+    return BatchTuning(best.batch, best.streams, best.graph, delay, max(t.batch for t in figures), why)
 
 
-def measured_names(bench: BenchResult, served: Served, precisions: Sequence[str]) -> set[str]:
+def measured_names(bench: BenchResult, served: ServedModel, precisions: Sequence[str]) -> set[str]:
     """The subjects whose figures hold for what is served."""
     if served.platform == PLAN:
-        return {s.name for s in bench.subjects if bench.on_gpu and is_same(s, served)}
+        return {s.name for s in bench.subjects if bench.on_gpu and is_same_engine(s, served)}
     own = [s for s in bench.subjects if s.model == served.model]
     if not precisions:
         return set() if bench.on_gpu else {s.name for s in own}
@@ -83,7 +84,7 @@ def measured_names(bench: BenchResult, served: Served, precisions: Sequence[str]
     return {s.name for s in own if s.precision == wanted}
 
 
-def is_same(subject: BenchSubject, served: Served) -> bool:
+def is_same_engine(subject: BenchSubject, served: ServedModel) -> bool:
     """Whether an engine was measured that is the same by network, size and precision, as far as these are known."""
     same = [(subject.model, served.model), (subject.precision.strip("?"), served.precision)]
     return subject.bytes == served.bytes and all(a == b for a, b in same if a and b)

@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 from quantkit.engines.bench import BenchOptions, bench, explain_no_gpu
-from quantkit.engines.bench_result import FASTER, ORDER, BenchResult
+from quantkit.engines.bench_result import BenchResult
+from quantkit.engines.choice import TimedEngine, fastest_within_budget, is_faster
 from quantkit.errors import QuantkitError
 from quantkit.evaluation.evaluate import evaluate
 from quantkit.graph import Model, write_model
@@ -103,7 +104,7 @@ def advise_on_front(found: Sequence[FrontPoint], max_drop: float) -> tuple[str, 
         return ()
     other = best.precision.upper()
     over = [p for p in found if p.precision == "int8" and p.drop is not None and p.drop > max_drop]
-    quick = next((p for p in over if p.milliseconds * FASTER < best.milliseconds), None)
+    quick = next((p for p in over if is_faster(best.milliseconds / p.milliseconds)), None)
     if quick is not None:
         times = f"{best.milliseconds / quick.milliseconds:.2f}×"
         lost = two_decimals(quick.drop or 0.0)
@@ -137,25 +138,11 @@ def front_points(timed: Sequence[BenchResult], lost: Mapping[str, float], max_dr
             if time is not None:
                 found.append(FrontPoint(engine_label(subject.name), subject.precision, lost.get(subject.name), time))
     found.sort(key=lambda point: point.milliseconds)
-    best = chosen(found, max_drop)
-    return tuple(replace(point, chosen=point is best) for point in found)
+    engines = [TimedEngine(p.name, p.precision, p.milliseconds, p.drop) for p in found]
+    best = fastest_within_budget([engine for engine in engines if engine.loss is not None], max_drop)
+    return tuple(replace(point, chosen=engine is best) for point, engine in zip(found, engines, strict=True))
 
 
 def engine_label(name: str) -> str:
     """The name of an engine without what keeps those of one folder apart: `net.fp16.engine`."""
     return DIGEST.sub("", name)
-
-
-def chosen(found: Sequence[FrontPoint], max_drop: float) -> FrontPoint | None:
-    """The point to take; None where none holds the budget."""
-    allowed = [point for point in found if point.drop is not None and point.drop <= max_drop]
-    if not allowed:
-        return None
-    fastest = min(point.milliseconds for point in allowed)
-    near = [point for point in allowed if point.milliseconds <= fastest * FASTER]
-    return min(near, key=lambda point: (order(point.precision), point.milliseconds))
-
-
-def order(precision: str) -> int:
-    """Simpler precisions first."""
-    return ORDER.index(precision) if precision in ORDER else len(ORDER)

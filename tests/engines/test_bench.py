@@ -1,4 +1,4 @@
-"""A bench without a GPU: what is refused, what becomes a note, and what the figures say of each network."""
+"""A bench without a GPU: errors, notes, and the conclusions for each network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def network(folder: Path) -> Model:
 
 
 def engine(path: Path, *, recorded: bytes | None) -> Path:
-    """An engine file, with the record of an engine that is `recorded`."""
+    """An engine file, with a record of an engine whose content is `recorded`."""
     path.write_bytes(b"an engine")
     if recorded is not None:
         record = EngineRecord(
@@ -56,10 +56,10 @@ def engine(path: Path, *, recorded: bytes | None) -> Path:
     return path
 
 
-# What is asked for ------------------------------------------------------------------------------------------------
+# Requests --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_given_twice_is_measured_once() -> None:
+def test_a_subject_given_twice_is_measured_once() -> None:
     options = BenchOptions(batches=(8, 1, 8), streams=(2, 2), graphs=(True, True), precisions=("int8", "fp16", "int8"))
     assert (options.batches, options.streams) == ((8, 1), (2,))
     assert (options.graphs, options.precisions) == ((True,), ("int8", "fp16"))
@@ -67,7 +67,7 @@ def test_what_is_given_twice_is_measured_once() -> None:
 
 def test_engines_of_several_precisions_need_a_folder(tmp_path: Path) -> None:
     for output in (tmp_path / "none", network(tmp_path).path):
-        with pytest.raises(OutputError, match="is no folder"):
+        with pytest.raises(OutputError, match="is not a folder"):
             bench([tmp_path / "net.onnx"], output=output)
 
 
@@ -79,7 +79,7 @@ def test_names_are_unique() -> None:
     ]
 
 
-def test_models_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_models_of_one_name_get_their_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(benching, "has_driver", lambda: False)
     paths = [network(tmp_path / folder).path for folder in "ab"]
     made = bench(paths, options=QUICK)
@@ -105,19 +105,19 @@ def test_each_set_of_options_has_an_engine_of_its_own(tmp_path: Path) -> None:
     assert is_engine(Path(names[0]))
 
 
-# What is known of an engine ---------------------------------------------------------------------------------------
+# Records of engines ---------------------------------------------------------------------------------------------
 
 
-def test_a_record_tells_of_its_own_engine_alone(tmp_path: Path) -> None:
+def test_a_record_describes_only_its_own_engine(tmp_path: Path) -> None:
     own, notes = read_engine_subject(engine(tmp_path / "own.engine", recorded=b"an engine"))
     assert (own.precision, own.model, own.build_seconds, own.bytes, notes) == ("fp16", "m", 2.5, 9, [])
     other, (note,) = read_engine_subject(engine(tmp_path / "other.engine", recorded=b"another"))
     assert (other.precision, other.model, other.build_seconds, other.bytes) == ("?", "", None, 9)
-    assert note == "the record beside other.engine is of another engine, and is not used"
+    assert note == "the record beside other.engine belongs to another engine and is not used"
     assert read_engine_subject(engine(tmp_path / "none.engine", recorded=None))[0].precision == "?"
 
 
-# What is measured -------------------------------------------------------------------------------------------------
+# Measuring --------------------------------------------------------------------------------------------------------
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, latencies: Any, *, fits: bool = True) -> Any:
@@ -128,7 +128,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, latencies: Any, *, fits: bool = True)
     return SimpleNamespace(inputs=())
 
 
-def test_a_graph_that_cannot_be_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impossible_cuda_graph_becomes_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     def latencies(*_: Any, graph: bool, **__: Any) -> list[float]:
         if graph:
             raise BackendError("cuStreamEndCapture failed with CUDA error 901", remedy="")
@@ -142,7 +142,7 @@ def test_a_graph_that_cannot_be_is_a_note(monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
-def test_without_a_graph_an_error_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_without_a_graph_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     error = BackendError("no room", remedy="")
 
     def latencies(*_: Any, **__: Any) -> list[float]:
@@ -158,12 +158,12 @@ def test_no_latencies_with_a_graph_are_a_note(monkeypatch: pytest.MonkeyPatch) -
     alone, together, notes = measure_engine(made, "e", QUICK, lambda _: None)
     assert not any(x.graph for x in alone)
     assert not any(x.graph for x in together)
-    assert set(notes) == {"e: no CUDA graph, since the shape of an output depends on the data"}
+    assert set(notes) == {"e: no CUDA graph, because the shape of an output depends on the data"}
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine whose engines say nothing but their size."""
+    """A fake GPU machine whose engines report only their size."""
 
     class Loaded:
         memory, inputs = 7, ()
@@ -185,7 +185,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("gpu")
-def test_where_nothing_was_measured_it_is_said_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_says_why_nothing_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     timed(monkeypatch, None, fits=False)
     path = engine(tmp_path / "x.engine", recorded=None)
     with pytest.raises(
@@ -206,11 +206,11 @@ def test_engines_are_measured_under_names_of_their_own(monkeypatch: pytest.Monke
         (str(paths[1]), "?", 7),
     ]
     assert {x.subject for x in made.latencies} == set(map(str, paths))
-    assert made.notes == ("the record beside x.engine is of another engine, and is not used",)
+    assert made.notes == ("the record beside x.engine belongs to another engine and is not used",)
     assert (made.machine, made.on_gpu) == ("H200, TensorRT 8.6.1", True)
 
 
-# What it means ----------------------------------------------------------------------------------------------------
+# Conclusions ------------------------------------------------------------------------------------------------------
 
 
 def of(*figures: tuple[str, str, str, float]) -> BenchResult:
@@ -241,7 +241,7 @@ def test_engines_of_unknown_networks_are_compared_with_nothing() -> None:
     assert bench_verdicts(of(("a.engine", "?", "", 4.0), ("b.engine", "?", "", 1.0))) == ()
 
 
-def test_of_two_int8_engines_the_faster_is_compared() -> None:
+def test_the_faster_of_two_int8_engines_is_compared() -> None:
     times = {"a.fp16": 2.0, "a.int8": 1.0, "a.qdq": 4.0}
     subjects = tuple(BenchSubject(n, "fp16" if n == "a.fp16" else "int8", 1, "m") for n in times)
     latencies = tuple(Latency(n, 8, True, t, t, t, 9) for n, t in times.items())

@@ -1,4 +1,4 @@
-"""What a build decides without TensorRT: where the engine goes, which table it uses, what is reused, what is warned."""
+"""Decisions of a build that need no TensorRT: output path, table, reuse, and warnings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def network(folder: Path, body: str = PLAIN) -> Model:
 
 
 def write_table(path: Path, *, model: str | None = None, changed: bool = False) -> Path:
-    """A table, with its provenance where `model` is a network's sha256."""
+    """A table, with a provenance record if `model` is the sha256 of a network."""
     path.write_bytes(table_bytes(TABLE))
     if model is not None:
         digest = "other" if changed else sha256_of(path.read_bytes())
@@ -79,10 +79,10 @@ def record(**changed: Any) -> EngineRecord:
     return EngineRecord(**{**settings, **changed})
 
 
-# ── where ──
+# ── output path ──
 
 
-def test_the_engine_goes_beside_the_model_or_where_it_is_told(tmp_path: Path) -> None:
+def test_the_engine_goes_beside_the_model_or_to_the_given_path(tmp_path: Path) -> None:
     model = tmp_path / "net.onnx"
     assert engine_output_path(None, model, "a.engine") == tmp_path / "a.engine"
     assert engine_output_path(str(tmp_path), model, "a.engine") == tmp_path / "a.engine"
@@ -94,7 +94,7 @@ def test_the_engine_goes_beside_the_model_or_where_it_is_told(tmp_path: Path) ->
 
 @pytest.mark.parametrize("onto", ["net.onnx", "net.calib", "link.onnx"])
 @pytest.mark.parametrize("force", [False, True])
-def test_the_engine_does_not_go_where_model_or_table_is(
+def test_the_engine_does_not_replace_model_or_table(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, onto: str, force: bool
 ) -> None:
     monkeypatch.setattr("quantkit.engines.build.tensorrt", lambda: None)
@@ -111,17 +111,17 @@ def test_the_engine_does_not_go_where_model_or_table_is(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_timing_cache_is_read_where_there_is_one(tmp_path: Path) -> None:
+def test_an_existing_timing_cache_is_read(tmp_path: Path) -> None:
     assert read_timing_cache(None) is None
     assert read_timing_cache(tmp_path / "t.cache") is None
     (tmp_path / "t.cache").write_bytes(b"times")
     assert read_timing_cache(tmp_path / "t.cache") == b"times"
 
 
-# ── with which table ──
+# ── table ──
 
 
-def test_the_table_beside_the_model_is_taken(tmp_path: Path) -> None:
+def test_the_table_beside_the_model_is_used(tmp_path: Path) -> None:
     model = network(tmp_path)
     assert find_table_scales(model, BuildOptions(), None) is None
     path = write_table(tmp_path / "net.calib", model=model.sha256)
@@ -134,21 +134,21 @@ def test_the_table_beside_the_model_is_taken(tmp_path: Path) -> None:
     assert find_table_scales(model, BuildOptions(precision=Precision.FP16), None) is None
 
 
-def test_a_network_with_q_dq_takes_no_table_by_itself(tmp_path: Path) -> None:
+def test_a_network_with_q_dq_uses_no_table_by_default(tmp_path: Path) -> None:
     model = network(tmp_path, QDQ)
     write_table(tmp_path / "net.calib", model="another")
     assert find_table_scales(model, BuildOptions(), None) is None
 
 
-def test_a_table_of_unknown_origin_is_taken_where_it_is_given(tmp_path: Path) -> None:
+def test_a_given_table_without_provenance_is_used(tmp_path: Path) -> None:
     scales = find_table_scales(network(tmp_path), BuildOptions(), write_table(tmp_path / "their.cache"))
     assert scales is not None
     assert scales.provenance is None
 
 
-def test_tables_that_do_not_belong_are_refused(tmp_path: Path) -> None:
+def test_tables_of_other_networks_are_refused(tmp_path: Path) -> None:
     model = network(tmp_path)
-    with pytest.raises(UsageError, match="a table goes with INT8, the precision is fp16"):
+    with pytest.raises(UsageError, match="a table needs INT8, but the precision is fp16"):
         find_table_scales(model, BuildOptions(precision=Precision.FP16), write_table(tmp_path / "a"))
     with pytest.raises(StaleError, match=r"made for another network \(net\.onnx, 123456789012\)"):
         find_table_scales(model, BuildOptions(), write_table(tmp_path / "b", model="1234567890123456"))
@@ -158,7 +158,7 @@ def test_tables_that_do_not_belong_are_refused(tmp_path: Path) -> None:
         find_table_scales(model, BuildOptions(), tmp_path / "none")
 
 
-# ── what is there already ──
+# ── reuse ──
 
 
 def engine(folder: Path, record: EngineRecord | None, content: bytes = PLAN) -> Path:
@@ -169,7 +169,7 @@ def engine(folder: Path, record: EngineRecord | None, content: bytes = PLAN) -> 
     return path
 
 
-def test_an_engine_of_the_same_is_reused(tmp_path: Path) -> None:
+def test_an_engine_from_the_same_inputs_is_reused(tmp_path: Path) -> None:
     model = network(tmp_path)
     write_table(tmp_path / "net.calib", model=model.sha256)
     options = BuildOptions(exclude=("Softmax",), workspace=1 << 20)
@@ -187,7 +187,7 @@ def test_an_engine_of_the_same_is_reused(tmp_path: Path) -> None:
     found = reuse_engine(engine(tmp_path, there), wanted, 0.8)
     assert (found.reused, found.record, found.command) == (True, there, Command("trtexec x"))
     assert "reused" in found.notes[0]
-    with pytest.raises(TableError, match=r"net\.engine was built of a table that covers 80% of") as caught:
+    with pytest.raises(TableError, match=r"net\.engine was built with a table that covers 80% of") as caught:
         reuse_engine(engine(tmp_path, there), wanted, 0.9)
     assert "--min-coverage" in caught.value.remedy
 
@@ -209,7 +209,7 @@ def test_an_engine_of_the_same_is_reused(tmp_path: Path) -> None:
         ("options (level was 5, now 3)", {"options": BuildOptions(level=5).document()}),
     ],
 )
-def test_an_engine_of_something_else_is_refused_with_what_changed(
+def test_an_engine_from_other_inputs_is_refused_with_what_changed(
     tmp_path: Path, told: str, changed: dict[str, Any]
 ) -> None:
     there: dict[str, Any] = {"table": SCALES}
@@ -224,11 +224,11 @@ def test_without_a_table_it_does_not_matter_which_quantkit_built(tmp_path: Path)
     assert reuse_engine(engine(tmp_path, record(quantkit="0")), record(quantkit="1").identity(), 1.0).reused
 
 
-def test_an_engine_that_is_not_what_was_written_is_refused(tmp_path: Path) -> None:
+def test_an_engine_changed_on_disk_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StaleError, match="was changed after quantkit wrote it"):
         reuse_engine(engine(tmp_path, record(), b"another"), record().identity(), 0.9)
     record_path(tmp_path / "net.engine").unlink()
-    with pytest.raises(StaleError, match="nothing tells what it was built of") as caught:
+    with pytest.raises(StaleError, match="has no record of how it was built") as caught:
         reuse_engine(tmp_path / "net.engine", record().identity(), 0.9)
     assert "--force" in caught.value.remedy
 
@@ -239,7 +239,7 @@ def test_identity_has_the_same_parts_as_that_of_a_record(tmp_path: Path) -> None
     assert (parts["rule of the table"], parts["quantkit"]) == (None, None)
 
 
-# ── what is said ──
+# ── warnings ──
 
 
 def layer(precision: str, kind: str = "CaskConvolution") -> LayerRecord:
@@ -259,7 +259,7 @@ def test_layers_that_compute_are_counted() -> None:
 
 
 @pytest.mark.parametrize(("precision", "warned"), [("int8", True), ("best", True), ("fp16", False), ("fp32", False)])
-def test_an_int8_engine_without_int8_is_warned_of(precision: str, warned: bool) -> None:
+def test_an_int8_engine_without_int8_layers_causes_a_warning(precision: str, warned: bool) -> None:
     layers = (layer("FP16"), layer("INT8", "Reformat"))
     warnings = built(precision=precision, layers=layers, explicit=True).warnings
     assert [text.startswith("no layer of this engine computes in INT8") for text in warnings] == [True] * warned
@@ -274,12 +274,12 @@ def test_no_fp16_is_advised_where_fp16_was_allowed(fp16: bool) -> None:
     assert ("--no-fp16" in warning) is fp16
 
 
-def test_an_engine_that_tells_names_only_is_not_warned_of() -> None:
+def test_an_engine_that_lists_only_names_causes_no_warning() -> None:
     assert built(layers=(layer("unknown", "unknown"),)).warnings == ()
 
 
 @pytest.mark.parametrize(("count", "shown"), [(1, ": t0"), (3, ": t0, t1, t2"), (4, ": t0, t1, t2 …")])
-def test_what_tensorrt_said_and_tensors_without_scale_are_warned_of(count: int, shown: str) -> None:
+def test_warnings_include_tensorrts_own_and_tensors_without_scale(count: int, shown: str) -> None:
     missing = tuple(f"t{i}" for i in range(count))
     use = TableUse(file="t", sha256="t", header="h", share=0.9, missing=missing)
     said, scales = built(warnings=("careful",), table=use, layers=(layer("INT8"),)).warnings

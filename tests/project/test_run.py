@@ -13,21 +13,21 @@ import onnx
 import pytest
 
 from quantkit.backends.tensorrt.options import Precision
-from quantkit.engines.bench_result import Bench, Latency, Subject
+from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
 from quantkit.errors import BackendError, OutputError, QuantkitError
 from quantkit.progress import Silent
 from quantkit.project import run as running
-from quantkit.project.engine_steps import engines_of
-from quantkit.project.inputs import planned
+from quantkit.project.engine_steps import engine_steps
+from quantkit.project.inputs import plan_run
 from quantkit.project.run import model_step, run, statistics_step, table_step
-from quantkit.project.settings import Evaluate, Quantize, Settings, read_settings
-from quantkit.project.steps import Steps
-from quantkit.project.store import Store
+from quantkit.project.settings import EvaluateSettings, QuantizeSettings, Settings, read_settings
+from quantkit.project.steps import RunSteps
+from quantkit.project.store import StepStore
 from quantkit.statistics import read_statistics
 from quantkit.table import read_table
 from tests.support.networks import BUNDLED, Command
 
-QUICK = Quantize(repairs=("bias",))
+QUICK = QuantizeSettings(repairs=("bias",))
 
 
 def settings(**changes: Any) -> Settings:
@@ -45,8 +45,8 @@ def test_each_step_is_done_once_and_again_where_its_inputs_changed(place: Path) 
     assert redone(run(settings())) == []
     assert redone(run(settings(rule="minmax"))) == ["table", "model", "layers", "report"]
     assert redone(run(settings())) == [], "an earlier outcome is still there"
-    assert redone(run(settings(evaluate=Evaluate(max_drop=50.0)))) == ["report"]
-    assert redone(run(settings(quantize=Quantize(repairs=())))) == ["model", "layers", "report"]
+    assert redone(run(settings(evaluate=EvaluateSettings(max_drop=50.0)))) == ["report"]
+    assert redone(run(settings(quantize=QuantizeSettings(repairs=())))) == ["model", "layers", "report"]
     (place / "imgs" / "0" / "new.png").write_bytes(next((place / "imgs" / "0").iterdir()).read_bytes())
     assert redone(run(settings())) == ["statistics", "table", "model", "layers", "report"]
     assert redone(run(settings(), clean=True)) == ["statistics", "table", "model", "layers", "report"]
@@ -65,7 +65,7 @@ def test_every_sample_is_evaluated_and_stamped_where_the_batch_is_fixed(place: P
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 7
     onnx.save(proto, place / "net" / "seven.onnx")
-    chosen = settings(model="net/seven.onnx", evaluate=Evaluate(limit=60))
+    chosen = settings(model="net/seven.onnx", evaluate=EvaluateSettings(limit=60))
     assert run(chosen).evaluation.samples == 60
     last = sorted((place / "imgs").rglob("*.png"))[-1]
     last.write_bytes(last.read_bytes() + b"changed")
@@ -76,7 +76,7 @@ def test_a_metric_of_code_is_measured_every_time(place: Path, monkeypatch: pytes
     code = place / "figures_of_run.py"
     code.write_text("def right(outputs, labels):\n    return (outputs.argmax(1) == labels) * 1.0\n")
     monkeypatch.syspath_prepend(str(place))
-    chosen = settings(evaluate=Evaluate(metrics=("figures_of_run:right",)))
+    chosen = settings(evaluate=EvaluateSettings(metrics=("figures_of_run:right",)))
     run(chosen)
     assert redone(run(chosen)) == ["report"]
 
@@ -103,7 +103,7 @@ def test_the_report_ranks_layers_unless_that_is_left_out(place: Path) -> None:
     assert "layer" in made.files["report.html"].read_text().lower()
     ranked = "classifier"
     assert ranked in made.files["report.html"].read_text()
-    without = run(settings(evaluate=Evaluate(layers=False)))
+    without = run(settings(evaluate=EvaluateSettings(layers=False)))
     assert redone(without) == ["report"]
     assert [step.name for step in without.steps] == ["statistics", "table", "model", "report"]
     assert ranked not in without.files["report.html"].read_text()
@@ -150,7 +150,7 @@ def test_a_run_that_fails_leaves_what_was_there(place: Path, monkeypatch: pytest
 
 
 def test_engines_that_are_asked_for_need_a_gpu(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantkit.project.early_checks.why_no_gpu", lambda _: "there is no NVIDIA driver")
+    monkeypatch.setattr("quantkit.project.early_checks.explain_no_gpu", lambda _: "there is no NVIDIA driver")
     with pytest.raises(BackendError, match="engines cannot be built: there is no NVIDIA driver"):
         run(settings(gpu=True))
     assert not (place / "net" / "model.run").exists(), "before the work"
@@ -299,22 +299,22 @@ def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.Monke
         (output.parent / f"{output.name}.json").write_text("{}")
         return Built()
 
-    def bench(engines: Sequence[Path], *, options: Any) -> Bench:
+    def bench(engines: Sequence[Path], *, options: Any) -> BenchResult:
         names = [path.name for path in engines]
         latencies = tuple(Latency(name, options.batches[-1], True, 1.5, 1.6, 1.7, 9) for name in names)
-        return Bench("a GPU", True, tuple(Subject(name, "int8", 1) for name in names), latencies)
+        return BenchResult("a GPU", True, tuple(BenchSubject(name, "int8", 1) for name in names), latencies)
 
     monkeypatch.setattr("quantkit.engines.build.build", build)
-    for name, fake in (("why_no_gpu", lambda _: None), ("machine_name", lambda _: "a GPU"), ("bench", bench)):
+    for name, fake in (("explain_no_gpu", lambda _: None), ("machine_name", lambda _: "a GPU"), ("bench", bench)):
         monkeypatch.setattr(f"quantkit.project.engine_steps.{name}", fake)
     found = []
     for _ in range(2):
-        plan = planned(settings(build={"precisions": ("fp32", "fp16", "int8")}, quantize=Quantize(repairs=())))
-        store = Store(plan.output)
+        plan = plan_run(settings(build={"precisions": ("fp32", "fp16", "int8")}, quantize=QuantizeSettings(repairs=())))
+        store = StepStore(plan.output)
         store.folder.mkdir(parents=True, exist_ok=True)
-        steps = Steps(plan, store, lambda _: None, lambda _: Silent())
+        steps = RunSteps(plan, store, lambda _: None, lambda _: Silent())
         statistics = statistics_step(steps)
-        found.append(engines_of(steps, table_step(steps, statistics), model_step(steps, statistics)))
+        found.append(engine_steps(steps, table_step(steps, statistics), model_step(steps, statistics)))
         assert "no fp16 engine: FP16 is not to be had" in steps.notes
         assert "qdq: made up" in steps.notes
     assert found[0] == found[1]

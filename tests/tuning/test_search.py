@@ -15,19 +15,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantkit.data import DataOptions
-from quantkit.engines.bench_result import Bench, Latency, Subject
+from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
 from quantkit.errors import BackendError, DataError, UsageError
-from quantkit.evaluation.paired import of_binary
-from quantkit.evaluation.result import Difference, Evaluation, Kind, ModelScore
+from quantkit.evaluation.paired import binary_difference
+from quantkit.evaluation.result import Evaluation, MetricDifference, ModelKind, ModelScore
 from quantkit.graph import Model
 from quantkit.rules import Mse
 from quantkit.sensitivity.result import LayerError
 from quantkit.tuning import metric_trials as judging
 from quantkit.tuning import pareto_front as front
-from quantkit.tuning.candidates import Remembered
-from quantkit.tuning.metric_trials import Judge, Question, Record, Replayed, figure, parts, standard_error
-from quantkit.tuning.result import Figure, Point, Ranked, Recipe, Trial, Tuning, document, trial_row
-from quantkit.tuning.search import Limits, Search
+from quantkit.tuning.candidates import MemoizedRule
+from quantkit.tuning.metric_trials import (
+    MetricTrials,
+    OutputCache,
+    ReplayRunner,
+    TrialRequest,
+    holdout_parts,
+    loss_of,
+    standard_error,
+)
+from quantkit.tuning.result import Figure, FrontPoint, RankingBasis, Recipe, Trial, Tuning, trial_cells, tuning_document
+from quantkit.tuning.search import Search, SearchLimits
 from quantkit.tuning.tune import TuneOptions
 from tests.support.qdq import model_of, noise
 
@@ -45,19 +53,19 @@ def lost(drop: float, error: float = 0.0) -> Figure:
 def test_the_standard_error_is_that_of_the_mean_of_the_losses(better: int, worse: int, samples: int) -> None:
     losses = np.zeros(samples)
     losses[:worse], losses[worse : worse + better] = 1.0, -1.0
-    found = of_binary(losses)
+    found = binary_difference(losses)
     assert standard_error(found, samples, 1.0) == pytest.approx(losses.std() / math.sqrt(samples), abs=1e-12)
 
 
 def test_an_interval_gives_the_error_where_changes_are_not_counted() -> None:
-    found = Difference(1.0, 1.0 - 1.96, 1.0 + 1.96, 0.3, 0, 0, "paired bootstrap")
+    found = MetricDifference(1.0, 1.0 - 1.96, 1.0 + 1.96, 0.3, 0, 0, "paired bootstrap")
     assert standard_error(found, 100, 1.0) == pytest.approx(1.0, rel=1e-3)
-    unknown = Difference(1.0, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
+    unknown = MetricDifference(1.0, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
     assert standard_error(unknown, 100, 1.0) == 0.0
 
 
-def score(name: str, difference: Difference | None, agreement: float | None) -> ModelScore:
-    return ModelScore(name, Kind.QDQ, None, "", 0, {"top1": 0.8}, None, difference=difference, agreement=agreement)
+def score(name: str, difference: MetricDifference | None, agreement: float | None) -> ModelScore:
+    return ModelScore(name, ModelKind.QDQ, None, "", 0, {"top1": 0.8}, None, difference=difference, agreement=agreement)
 
 
 def evaluation(*models: ModelScore, metric: str | None = "top1", samples: int = 100) -> Evaluation:
@@ -66,11 +74,11 @@ def evaluation(*models: ModelScore, metric: str | None = "top1", samples: int = 
 
 def test_without_labels_the_loss_is_what_does_not_agree() -> None:
     candidate = score("INT8", None, 0.97)
-    found = figure(evaluation(score("FP32", None, None), candidate, metric=None), candidate)
+    found = loss_of(evaluation(score("FP32", None, None), candidate, metric=None), candidate)
     assert found.drop == pytest.approx(3.0)
     assert 0.0 <= found.low < 3.0 < found.high
     with pytest.raises(UsageError, match="neither labels nor class scores"):
-        figure(evaluation(metric=None), score("INT8", None, None))
+        loss_of(evaluation(metric=None), score("INT8", None, None))
 
 
 # ── the judge ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -94,24 +102,24 @@ def nets(tmp_path: Path) -> tuple[Model, Model]:
     return plain, linear(tmp_path, np.round(weight * 4) / 4)
 
 
-def question(tmp_path: Path, weight_of: Model) -> Question:
+def question(tmp_path: Path, weight_of: Model) -> TrialRequest:
     from onnx import numpy_helper
 
     weight = numpy_helper.to_array(weight_of.proto.graph.initializer[0])
     np.savez(tmp_path / "val.npz", x=X, labels=(X @ weight).argmax(axis=1))
-    return Question(tmp_path / "val.npz")
+    return TrialRequest(tmp_path / "val.npz")
 
 
 def test_the_float_network_runs_once(
     nets: tuple[Model, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    original = judging.Recording.submit
+    original = judging.CachingRunner.submit
     monkeypatch.setattr(
-        judging.Recording, "submit", lambda self, batch, n: (opened.append("run"), original(self, batch, n))[1]
+        judging.CachingRunner, "submit", lambda self, batch, n: (opened.append("run"), original(self, batch, n))[1]
     )
     plain, coarse = nets
-    judge = Judge(plain, question(tmp_path, plain), parts(0.5, DataOptions())[0])
+    judge = MetricTrials(plain, question(tmp_path, plain), holdout_parts(0.5, DataOptions())[0])
     first = judge.evaluation({"INT8": coarse})
     once = len(opened)
     second = judge.evaluation({"INT8": coarse, "same": plain})
@@ -130,8 +138,8 @@ def test_the_parts_are_those_of_an_evaluation_of_all(nets: tuple[Model, Model], 
     plain, coarse = nets
     asked = question(tmp_path, plain)
     rights = []
-    for part in parts(0.3, DataOptions()):
-        found = Judge(plain, asked, part).evaluation({"INT8": coarse})
+    for part in holdout_parts(0.3, DataOptions()):
+        found = MetricTrials(plain, asked, part).evaluation({"INT8": coarse})
         rights.append((found.models[1].metrics["top1"] * found.samples, found.samples))
     whole = evaluate([coarse.path], asked.data)
     assert sum(samples for _, samples in rights) == whole.samples == 40
@@ -151,14 +159,14 @@ def test_which_of_several_outputs_decides_has_to_be_told(nets: tuple[Model, Mode
     onnx.save(proto, tmp_path / "two.onnx")
     two = replace(plain, proto=proto, path=tmp_path / "two.onnx")
     asked = question(tmp_path, plain)
-    part = parts(0.5, DataOptions())[0]
+    part = holdout_parts(0.5, DataOptions())[0]
     with pytest.raises(
         UsageError, match=f"outputs '{first}' and 'aux' hold class scores: which .* is not told"
     ) as caught:
-        Judge(two, asked, part).evaluation({"INT8": two})
+        MetricTrials(two, asked, part).evaluation({"INT8": two})
     assert f"--metric top1@{first}" in caught.value.remedy
     named = replace(asked, metrics=("top1@aux",))
-    assert Judge(two, named, part).evaluation({"INT8": two}).reference.metrics["top1"] < 1.0
+    assert MetricTrials(two, named, part).evaluation({"INT8": two}).reference.metrics["top1"] < 1.0
 
 
 def test_too_many_outputs_are_not_kept(
@@ -166,22 +174,22 @@ def test_too_many_outputs_are_not_kept(
 ) -> None:
     monkeypatch.setattr(judging, "RECORDED", 100)
     plain, coarse = nets
-    judge = Judge(plain, question(tmp_path, plain), parts(0.5, DataOptions())[0])
+    judge = MetricTrials(plain, question(tmp_path, plain), holdout_parts(0.5, DataOptions())[0])
     found = [judge.evaluation({"INT8": coarse}) for _ in range(2)]
     assert judge.evaluations == 4  # the float network ran twice, and is counted twice
     assert found[0].models[1].difference == found[1].models[1].difference
 
 
 def test_other_batches_in_a_later_pass_are_noticed() -> None:
-    record = Record()
+    record = OutputCache()
     record.keep({"y": np.zeros((3, 4))})
     record.close()
     assert record.whole
-    replayed = Replayed([{"y": np.zeros((3, 4))}], None)
+    replayed = ReplayRunner([{"y": np.zeros((3, 4))}], None)
     with pytest.raises(DataError, match="other batches"):
         replayed.submit({"x": np.zeros((2, 6))}, 2)
     with pytest.raises(DataError, match="other batches"):
-        Replayed([], None).submit({"x": np.zeros((2, 6))}, 2)
+        ReplayRunner([], None).submit({"x": np.zeros((2, 6))}, 2)
 
 
 def test_a_rule_searches_a_histogram_once() -> None:
@@ -195,7 +203,7 @@ def test_a_rule_searches_a_histogram_once() -> None:
             return Mse().threshold(histogram)
 
     rule = Counting()
-    known = Remembered(rule)
+    known = MemoizedRule(rule)
     counts = np.zeros(2048, np.int64)
     counts[:100] = 5
     first, second = Histogram(counts, 1.0, 0.0, 0.9), Histogram(counts.copy(), 2.0, 0.0, 1.9)
@@ -229,9 +237,9 @@ class FakeMaker:
     def weights_in_float(self, recipe: Recipe) -> float:
         return len(recipe.kept) / len(NODES)
 
-    def ranking(self, recipe: Recipe, _: int) -> tuple[tuple[LayerError, ...], str, Ranked]:
+    def ranking(self, recipe: Recipe, _: int) -> tuple[tuple[LayerError, ...], str, RankingBasis]:
         layers = tuple(LayerError(n, "Conv", 20.0, 20.0, 0.0, 0.1, 20.0, 1) for n in NODES)
-        return layers, "noise alone", Ranked(recipe, 20.0, 64)
+        return layers, "noise alone", RankingBasis(recipe, 20.0, 64)
 
 
 class FakeJudge:
@@ -244,7 +252,7 @@ class FakeJudge:
         self.evaluations += 1
         (recipe,) = candidates.values()
         value = self._loss(recipe)
-        found = Difference(value, value, value, 1.0, 0, 0, "made up")
+        found = MetricDifference(value, value, value, 1.0, 0, 0, "made up")
         return evaluation(score("FP32", None, None), score("INT8", found, 1.0))
 
 
@@ -252,7 +260,7 @@ def searched(
     decibels: Callable[[Recipe], float], loss: Callable[[Recipe], float], most: float = 0.5, evaluations: int = 17
 ) -> Any:
     rules, repairs = ("mse", "minmax", "entropy"), ("equalize", "bias")
-    limits = Limits(rules, repairs, 0.5, most, evaluations)
+    limits = SearchLimits(rules, repairs, 0.5, most, evaluations)
     judge = FakeJudge(loss)
     maker: Any = FakeMaker(decibels)
     found = Search(maker, judge, limits, lambda _: None).run()  # type: ignore[arg-type]
@@ -288,7 +296,7 @@ def test_channels_are_not_scaled_where_that_leaves_more_noise() -> None:
         return 20.0 + 3 * len(recipe.repairs) - 9 * ("equalize" in recipe.repairs)
 
     judge, maker = FakeJudge(lambda r: 3.0 - 2.9 * ("round" in r.repairs)), FakeMaker(noise)
-    limits = Limits(("mse",), ("equalize", "round", "bias"), 0.5, 0.5, 17)
+    limits = SearchLimits(("mse",), ("equalize", "round", "bias"), 0.5, 0.5, 17)
     found = Search(maker, judge, limits, lambda _: None).run()  # type: ignore[arg-type]
     assert [trial.recipe.repairs for trial in found.trials] == [(), ("bias",), ("round", "bias")]
     assert found.held
@@ -345,9 +353,9 @@ def test_near_the_budget_is_not_enough() -> None:
 # ── the front ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def bench_of(times: Mapping[str, float]) -> Bench:
-    subjects = tuple(Subject(built(name), name, 1) for name in times)
-    return Bench("GPU", True, subjects, tuple(Latency(built(n), 32, False, t, t, t, 9) for n, t in times.items()))
+def bench_of(times: Mapping[str, float]) -> BenchResult:
+    subjects = tuple(BenchSubject(built(name), name, 1) for name in times)
+    return BenchResult("GPU", True, subjects, tuple(Latency(built(n), 32, False, t, t, t, 9) for n, t in times.items()))
 
 
 def built(name: str) -> str:
@@ -356,8 +364,8 @@ def built(name: str) -> str:
 
 
 def test_a_faster_engine_over_the_budget_is_not_called_slow() -> None:
-    found = front.points_of([bench_of({"fp16": 0.9, "int8": 0.3})], {built("fp16"): 0.0, built("int8"): 0.6}, 0.5)
-    assert front.advice(found, 0.5) == (
+    found = front.front_points([bench_of({"fp16": 0.9, "int8": 0.3})], {built("fp16"): 0.0, built("int8"): 0.6}, 0.5)
+    assert front.advise_on_front(found, 0.5) == (
         "take FP16: int8.engine is 3.00× as fast, but loses 0.60, which is over the budget",
     )
 
@@ -374,13 +382,13 @@ def test_a_faster_engine_over_the_budget_is_not_called_slow() -> None:
 def test_the_fastest_inside_the_budget_is_taken(
     times: Mapping[str, float], drops: Mapping[str, float], taken: str | None
 ) -> None:
-    points = front.points_of([bench_of(times)], {built(name): drop for name, drop in drops.items()}, 0.5)
+    points = front.front_points([bench_of(times)], {built(name): drop for name, drop in drops.items()}, 0.5)
     assert {p.name for p in points} == {f"{name}.engine" for name in times}
     assert [p.milliseconds for p in points] == sorted(times.values())
     assert [p.precision for p in points if p.chosen] == ([taken] if taken else [])
     said = {"int8": "", "fp16": "INT8 is not worth it here: FP16", None: "no engine holds the budget"}[taken]
-    assert said in "".join(front.advice(points, 0.5))
-    assert bool(front.advice(points, 0.5)) == (taken != "int8")
+    assert said in "".join(front.advise_on_front(points, 0.5))
+    assert bool(front.advise_on_front(points, 0.5)) == (taken != "int8")
 
 
 class Here:
@@ -393,7 +401,7 @@ def test_engines_are_timed_and_judged_where_a_gpu_is(
     plain, coarse = nets
     asked: dict[str, Any] = {}
 
-    def bench(subjects: Any, **settings: Any) -> Bench:
+    def bench(subjects: Any, **settings: Any) -> BenchResult:
         precisions = settings["options"].precisions
         asked[",".join(precisions)] = [Path(subject).name for subject in subjects]
         assert all(Path(subject).is_file() for subject in subjects)
@@ -402,14 +410,14 @@ def test_engines_are_timed_and_judged_where_a_gpu_is(
     def evaluate(models: Any, data: Any, **settings: Any) -> Evaluation:
         asked["part"] = settings["options"].data.part
         names = [Path(model).name for model in models[1:]]
-        drop = Difference(0.2, 0.1, 0.3, 0.5, 0, 0, "made up")
+        drop = MetricDifference(0.2, 0.1, 0.3, 0.5, 0, 0, "made up")
         return evaluation(score("FP32", None, None), *(score(name, drop, 1.0) for name in names))
 
-    monkeypatch.setattr(front, "why_no_gpu", lambda _: None)
+    monkeypatch.setattr(front, "explain_no_gpu", lambda _: None)
     monkeypatch.setattr(front, "bench", bench)
     monkeypatch.setattr(front, "evaluate", evaluate)
     networks = {"untuned": coarse.proto, "tuned": coarse.proto}
-    made = front.front_of(plain, tuning_of(lost(0.2)), networks, question(tmp_path, plain), Here(), lambda _: None)
+    made = front.measure_front(plain, tuning_of(lost(0.2)), networks, question(tmp_path, plain), Here(), lambda _: None)
     assert asked["fp32,fp16"] == ["net.onnx"]
     assert asked["int8"] == ["net.untuned.onnx", "net.tuned.onnx"]
     assert asked["part"].held
@@ -426,17 +434,17 @@ def test_without_a_gpu_the_weights_in_float_are_the_cost(
     nets: tuple[Model, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = question(tmp_path, nets[0])
-    monkeypatch.setattr(front, "why_no_gpu", lambda _: "there is no NVIDIA driver")
-    made = front.front_of(nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None)
+    monkeypatch.setattr(front, "explain_no_gpu", lambda _: "there is no NVIDIA driver")
+    made = front.measure_front(nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None)
     assert made.points == ()
     assert "25.0% of the weights" in made.said[0]
 
-    def fails(*_: Any, **__: Any) -> Bench:
+    def fails(*_: Any, **__: Any) -> BenchResult:
         raise BackendError("the GPU is gone", remedy="look for it")
 
-    monkeypatch.setattr(front, "why_no_gpu", lambda _: None)
+    monkeypatch.setattr(front, "explain_no_gpu", lambda _: None)
     monkeypatch.setattr(front, "bench", fails)
-    made = front.front_of(nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None)
+    made = front.measure_front(nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None)
     assert made.points == ()
     assert made.said == ("no latency was measured: the GPU is gone",)
 
@@ -466,7 +474,7 @@ def tuning_of(tuned: Figure, *, held: bool = True) -> Tuning:
         evaluations=6,
         ranking=ranking,
         rules={"x": "mse"},
-        front=(Point("a.engine", "int8", None, 1.0),),
+        front=(FrontPoint("a.engine", "int8", None, 1.0),),
         notes=(),
         provenance={},
         seconds=1.0,
@@ -497,11 +505,11 @@ def test_a_notebook_and_a_program_see_every_trial() -> None:
     page = made._repr_html_()
     assert page.count("<tr>") == 3
     assert "a<b" not in page
-    record = json.loads(json.dumps(document(made, {}), allow_nan=False))
+    record = json.loads(json.dumps(tuning_document(made, {}), allow_nan=False))
     assert [trial["drop"] for trial in record["trials"]] == [None, 0.2]
     assert record["ranking"][0]["alone_db"] is None
     assert record["trials"][0]["proxy_db"] is None
-    assert trial_row(made.trials[0])[3] == ""
+    assert trial_cells(made.trials[0])[3] == ""
 
 
 @pytest.mark.parametrize(

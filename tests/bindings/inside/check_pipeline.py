@@ -146,7 +146,7 @@ def check_converted(make: Callable[[], BuiltEngine], world: checked.World, conte
     record = read_record(ENGINE)
     assert record == engine.record
     assert record.trtexec is engine.command.line is None
-    assert record.no_trtexec == "the Q/DQ pairs were inserted on the way, which trtexec cannot do"
+    assert record.no_trtexec == "the Q/DQ pairs were inserted during the build, which trtexec cannot do"
     assert record.table is not None
     assert (record.table.file, record.table.share, record.table.missing) == ("given.calib", 1.0, ())
     assert (record.explicit, record.has_scales) == (False, True)
