@@ -28,7 +28,7 @@ from onnx import numpy_helper
 import quantkit
 from quantkit import CalibrateOptions, QuantizeOptions, Statistics
 from quantkit.graph import Model, load_model
-from quantkit.qdq.partial import Variants
+from quantkit.qdq.partial import PartialQuantization
 from quantkit.tuning.metric_trials import MetricTrials, TrialRequest, holdout_parts, loss_of
 from quantkit.tuning.result import Tuning
 from quantkit.tuning.tune import TuneOptions, tune
@@ -175,7 +175,7 @@ def first_layers(source: Model, made: Tuning, images: Path, statistics: Statisti
         return None
     options = QuantizeOptions(rule=recipe.rule, repairs=recipe.repairs, policy=case.options.get("policy", "tensorrt"))
     whole = quantkit.quantize(source, statistics=statistics, options=options)
-    layers = Variants(replace(source, proto=whole.proto, sha256="")).layers
+    layers = PartialQuantization(replace(source, proto=whole.proto, sha256="")).layers
     nodes = tuple(layer.node for layer in layers[: len(recipe.kept)])
     naive = quantkit.quantize(source, statistics=statistics, options=replace(options, exclude=nodes))
     judge = MetricTrials(source, TrialRequest(images, preprocess=SPEC), holdout_parts(0.5, quantkit.DataOptions())[1])

@@ -18,6 +18,7 @@ from tests.support.networks import BUNDLED, ROOT, Command
 
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("fast", deadline=None, max_examples=5)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 os.environ.setdefault("QUANTKIT_BACKEND", "onnxruntime")  # for programs that tests start
@@ -81,6 +82,38 @@ def quantkit_json(quantkit_command: Command) -> Callable[..., Any]:
     return lambda *arguments, **options: json.loads(quantkit_command(*arguments, "--json", **options).stdout)
 
 
+WHOLE = {"docs", "bindings", "frameworks", "cli", "project", "tuning"}
+"""Folders whose tests run whole commands, pages, or other people's libraries."""
+SLOW_FIXTURES = {"quantkit_command", "quantkit_json", "shared"}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--regen` rewrites pages that are made of code."""
+    """`--regen` rewrites pages that are made of code; `--fast` is the loop for everyday work."""
     parser.addoption("--regen", action="store_true", help="rewrite generated pages instead of comparing them")
+    parser.addoption(
+        "--fast",
+        action="store_true",
+        help="leave out whole commands, pages, trained networks and whatever is marked slow, and try fewer examples",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fewer examples of each law with `--fast`."""
+    if config.getoption("--fast"):
+        settings.load_profile("fast")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--fast`, leave out what takes long by its nature."""
+    if not config.getoption("--fast"):
+        return
+    left = [item for item in items if is_slow(item)]
+    items[:] = [item for item in items if not is_slow(item)]
+    config.hook.pytest_deselected(items=left)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether a test runs whole commands or trained networks, or is marked slow."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    folder = item.path.relative_to(ROOT / "tests").parts[0]
+    return folder in WHOLE or bool(fixtures & SLOW_FIXTURES) or item.get_closest_marker("slow") is not None

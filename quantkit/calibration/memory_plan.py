@@ -12,7 +12,7 @@ from math import prod
 
 from quantkit.errors import UsageError
 from quantkit.graph import Model, Watch
-from quantkit.graph.shapes import shapes_of
+from quantkit.graph.shapes import shapes_for_inputs
 from quantkit.values import Batch
 
 CACHED_BYTES = 8 << 20
@@ -48,8 +48,8 @@ def make_plan(
     `whole`: batches must not be sliced. UsageError where one tensor alone is more than `max_memory`.
     """
     unit = samples if whole else 1
-    one = shapes_of(model, watch.tensors, input_shapes(first, samples, unit))
-    two = one if whole else shapes_of(model, watch.tensors, input_shapes(first, samples, 2))
+    one = shapes_for_inputs(model, watch.tensors, input_shapes(first, samples, unit))
+    two = one if whole else shapes_for_inputs(model, watch.tensors, input_shapes(first, samples, 2))
     known = [prod(shape) for shape in one.values() if shape is not None]
     # A tensor of unknown size is taken to be as large as the largest one that is known.
     guess = max(known, default=0)

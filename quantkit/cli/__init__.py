@@ -14,13 +14,13 @@ def main() -> None:
     """The program `quantkit`. Ctrl-C while it is still being loaded ends it without a traceback."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from quantkit.cli.application import main as begin
+    from quantkit.cli.application import run_program as begin
 
     begin()
 
 
 def invoke(arguments: list[str]) -> int:
     """Run a command line in this process; returns the exit code."""
-    from quantkit.cli.application import invoke as begin
+    from quantkit.cli.application import run_command_line as begin
 
     return begin(arguments)

@@ -56,7 +56,7 @@ for command in (
     compare.compare,
     layers.layers,
     tune.tune,
-    export.group,
+    export.export_group,
     from_framework.from_torch,
     from_framework.from_tf,
     from_framework.from_tflite,
@@ -68,7 +68,7 @@ for command in (
     app.add_command(command)
 
 
-def main() -> None:
+def run_program() -> None:
     """The program `quantkit`: run the command line, and leave the process at once.
 
     Taking libraries down in good order takes longer than a short command; everything is written by then.
@@ -82,20 +82,20 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no "×" gets its number
     try:
         interruption.listen()
-        code = invoke(sys.argv[1:])
+        code = run_command_line(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
-        code = interrupted()
+        code = report_interruption()
     except OSError as error:
-        if not is_of_stream(error):
+        if not is_stream_error(error):
             raise
-        code = unwritable(error)
+        code = report_unwritable(error)
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     os._exit(code)
 
 
-def invoke(arguments: list[str]) -> int:
+def run_command_line(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     warnings.filterwarnings("ignore", module="PIL")  # about images that are read all the same
     stdout = sys.stdout
@@ -104,7 +104,7 @@ def invoke(arguments: list[str]) -> int:
         sys.stdout.flush()
     except QuantkitError as error:
         if interruption.asked() and not isinstance(error, Interrupted):
-            return interrupted()
+            return report_interruption()
         print_error(error, as_json="--json" in arguments)
         return error.exit_code
     except click.ClickException as error:
@@ -117,26 +117,26 @@ def invoke(arguments: list[str]) -> int:
             return 0  # click's answer to a reader (head, less) that went away; it puts another stream there
         return left.code if isinstance(left.code, int) else 1
     except (KeyboardInterrupt, click.Abort):
-        return interrupted()
+        return report_interruption()
     except BrokenPipeError:
         # The reader (head, less) went away: nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if interruption.asked():
-            return interrupted()
-        if isinstance(error, OSError) and is_of_stream(error):
-            return unwritable(error)
+            return report_interruption()
+        if isinstance(error, OSError) and is_stream_error(error):
+            return report_unwritable(error)
         raise
     return code if isinstance(code, int) else 0
 
 
-def is_of_stream(error: OSError) -> bool:
+def is_stream_error(error: OSError) -> bool:
     """Whether a write failed that is of no file with a name: what is printed finds no room."""
     return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def unwritable(error: OSError) -> int:
+def report_unwritable(error: OSError) -> int:
     """Say that what is printed goes nowhere, and let go of it; returns the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     told = OutputError(
@@ -148,7 +148,7 @@ def unwritable(error: OSError) -> int:
     return told.exit_code
 
 
-def interrupted() -> int:
+def report_interruption() -> int:
     """Say so; returns the exit code."""
     print("quantkit: interrupted", file=sys.stderr)
     return 130

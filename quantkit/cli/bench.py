@@ -93,7 +93,7 @@ def bench(
         force=settings["force"],
     )
     if plot is not None:
-        check_drawable(plot)
+        refuse_undrawable(plot)
     with Spinner(hidden=as_json or not sys.stderr.isatty()) as spinner:
         made = run(
             subjects, options=chosen, build_options=build_options, table=table, output=output, phase=spinner.phase
@@ -101,16 +101,16 @@ def bench(
     if plot is not None:
         draw_latencies(made, plot)
     if as_json:
-        print_json(document(made))
+        print_json(bench_document(made))
         return
-    print_summary(made)
+    print_bench(made)
     for text in bench_verdicts(made):
         print_sentence(text)
     if plot is not None:
         print(f"wrote {plot}")
 
 
-def print_summary(made: BenchResult) -> None:
+def print_bench(made: BenchResult) -> None:
     """The figures, for people."""
     for text in made.notes:
         note(text)
@@ -159,7 +159,7 @@ def print_summary(made: BenchResult) -> None:
     print()
 
 
-def document(made: BenchResult) -> dict[str, Any]:
+def bench_document(made: BenchResult) -> dict[str, Any]:
     """The result for programs."""
     from dataclasses import asdict
 
@@ -177,7 +177,7 @@ COLOURS = {"fp32": "#8c8c8c", "tf32": "#4c78a8", "fp16": "#f2a93b", "int8": "#2f
 OTHER = "#555555"
 
 
-def check_drawable(path: Path) -> None:
+def refuse_undrawable(path: Path) -> None:
     """Fail before the work. UsageError, OutputError, BackendError."""
     if path.suffix not in FORMATS:
         raise UsageError(f"cannot draw {path.name}", remedy=f"the name ends in {', '.join(sorted(FORMATS))}")

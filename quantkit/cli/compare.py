@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantkit.cli.console import print_rows, print_sentence, warn
-from quantkit.cli.evaluate import head, row
+from quantkit.cli.evaluate import head, score_cells
 
 if TYPE_CHECKING:
     from quantkit.evaluation.comparison import Comparison
@@ -52,7 +52,7 @@ def print_comparison(made: Comparison) -> None:
     for text in made.notes:
         warn(text)
     rows = [
-        (model, r.name, *row(score, r.evaluation)[1:])
+        (model, r.name, *score_cells(score, r.evaluation)[1:])
         for model in made.models
         for r in made.runs
         if (score := r.score(model)) is not None

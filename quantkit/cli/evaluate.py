@@ -103,23 +103,23 @@ def evaluate(
         labels=settings.pop("labels"),
         preprocess=settings.pop("preprocess"),
         metrics=settings.pop("metric"),
-        options=collected(settings),
+        options=evaluate_options(settings),
         progress=Bar(hidden=quiet or as_json or not sys.stderr.isatty(), about="evaluating"),
     )
     files: dict[Path, bytes] = {}
     if html is not None:
-        files[html] = page(made)
+        files[html] = evaluation_report(made)
     made = write_evaluation(made, output, files)
     for text in made.warnings:
         warn(text)
     if as_json:
         print_json(evaluation_json(made))
     elif not quiet:
-        print_summary(made)
+        print_evaluation(made)
     return 0 if made.within_budget else OVER_BUDGET
 
 
-def page(made: Evaluation) -> bytes:
+def evaluation_report(made: Evaluation) -> bytes:
     """The report."""
     from quantkit.artifact import text_bytes
     from quantkit.report.html import evaluation_page
@@ -127,7 +127,7 @@ def page(made: Evaluation) -> bytes:
     return text_bytes(evaluation_page(made))
 
 
-def collected(settings: dict[str, Any]) -> EvaluateOptions:
+def evaluate_options(settings: dict[str, Any]) -> EvaluateOptions:
     """The options as values. UsageError."""
     from quantkit.data import DataOptions
     from quantkit.evaluation.options import EvaluateOptions
@@ -142,7 +142,7 @@ def collected(settings: dict[str, Any]) -> EvaluateOptions:
     )
 
 
-def print_summary(made: Evaluation) -> None:
+def print_evaluation(made: Evaluation) -> None:
     """The figures, for people."""
     for text in made.notes:
         if text not in made.warnings:
@@ -153,7 +153,7 @@ def print_summary(made: Evaluation) -> None:
             ("data", f"{made.samples:,} samples of {known['data']['source']}"),
             ("labels", known["labels"] or "none used"),
             ("reference", f"{made.reference.name} ({made.reference.kind.value})"),
-            *speeds(made),
+            *speed_fields(made),
             (
                 "time",
                 f"{made.seconds:.1f} s, {made.samples * len(made.models) / max(made.seconds, 1e-9):,.0f} samples/s",
@@ -161,9 +161,9 @@ def print_summary(made: Evaluation) -> None:
         ]
     )
     print()
-    print_models(made)
+    print_model_table(made)
     for model in made.candidates:
-        print_classes(model, several=len(made.candidates) > 1)
+        print_class_drops(model, several=len(made.candidates) > 1)
     if made.verdict:
         print()
     for text in made.verdict:
@@ -175,9 +175,9 @@ def print_summary(made: Evaluation) -> None:
         warn(f"over the budget of {made.max_drop:g}{unit}")
 
 
-def print_models(made: Evaluation) -> None:
+def print_model_table(made: Evaluation) -> None:
     """A line for each model, with what other metrics found where there is room; else in a table of their own."""
-    table = [head(made.metric), *(row(model, made) for model in made.models)]
+    table = [head(made.metric), *(score_cells(model, made) for model in made.models)]
     others = [name for name in made.reference.metrics if name != made.metric]
     found = [others, *([told(name, model.metrics.get(name)) for name in others] for model in made.models)]
     whole = [(*line[:2], *more, *line[2:]) for line, more in zip(table, found, strict=True)]
@@ -196,7 +196,7 @@ def told(metric: str, value: float | None) -> str:
     return format_metric(value, re.fullmatch(r"top\d+(@.+)?", metric) is not None)
 
 
-def speeds(made: Evaluation) -> list[tuple[str, str]]:
+def speed_fields(made: Evaluation) -> list[tuple[str, str]]:
     """How fast each model ran, and where."""
     rows = []
     for model in made.models:
@@ -212,7 +212,7 @@ def head(metric: str | None) -> tuple[str, ...]:
     return ("model", metric or "metric", "drop", "95 % interval", "agree", "SQNR dB", "INT8")
 
 
-def row(model: ModelScore, made: Evaluation) -> tuple[str, ...]:
+def score_cells(model: ModelScore, made: Evaluation) -> tuple[str, ...]:
     """A line of the table."""
     from quantkit.evaluation.result import score_row
 
@@ -221,7 +221,7 @@ def row(model: ModelScore, made: Evaluation) -> tuple[str, ...]:
     return (model.name, metric, drop, interval, agree, sqnr, layers)
 
 
-def print_classes(model: ModelScore, *, several: bool) -> None:
+def print_class_drops(model: ModelScore, *, several: bool) -> None:
     """Classes that dropped by more than chance, and samples that changed."""
     about = f" of {model.name}" if several else ""
     worst = [found for found in model.classes if found.p < LEVEL and found.drop > 0]
@@ -247,9 +247,9 @@ def print_classes(model: ModelScore, *, several: bool) -> None:
                     c.sample,
                     c.label,
                     c.reference,
-                    sure(c.reference_confidence),
+                    format_confidence(c.reference_confidence),
                     c.candidate,
-                    sure(c.candidate_confidence),
+                    format_confidence(c.candidate_confidence),
                 )
                 for c in model.changed[:SHOWN]
             ],
@@ -257,6 +257,6 @@ def print_classes(model: ModelScore, *, several: bool) -> None:
         )
 
 
-def sure(confidence: float) -> str:
+def format_confidence(confidence: float) -> str:
     """A confidence in percent; empty where there is none."""
     return f"{confidence:.0%}" if confidence == confidence else ""

@@ -103,8 +103,8 @@ def quantize(
     from quantkit.data import DataOptions
     from quantkit.quantization.quantize import QuantizeOptions
     from quantkit.quantization.quantize import quantize as run
-    from quantkit.quantization.repair import parse_repairs
-    from quantkit.sensitivity.exclusion_file import from_files
+    from quantkit.repairs.registry import parse_repairs
+    from quantkit.sensitivity.exclusion_file import expand_name_files
 
     if stats is None and table is None:
         stats, table = scales_beside(model, needed=data is None)
@@ -112,7 +112,7 @@ def quantize(
             note(f"no statistics beside the model: scales of {table.name} as they are, without repairs")
     refuse_idle(table is not None, data is not None)
     for name in ("exclude", "include"):
-        settings[name] = from_files(settings[name])
+        settings[name] = expand_name_files(settings[name])
     repair = settings.pop("repair")
     settings["repairs"] = None if repair is None else parse_repairs(repair)
     settings["data"] = DataOptions(limit=settings.pop("limit"), skip_corrupt=bool(settings.pop("skip_corrupt")))

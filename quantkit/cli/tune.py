@@ -11,7 +11,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.console import note, print_fields, print_json, print_rows, print_sentence, warn
-from quantkit.cli.evaluate import print_models
+from quantkit.cli.evaluate import print_model_table
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -107,16 +107,16 @@ def tune(
     from quantkit.artifact import text_bytes, write_whole
     from quantkit.cli.progress import Spinner
     from quantkit.evaluation.files import refuse_unwritable
-    from quantkit.evaluation.json_document import document as evaluation_document
-    from quantkit.tuning.files import paths_in
-    from quantkit.tuning.result import document
+    from quantkit.evaluation.json_document import evaluation_json as evaluation_document
+    from quantkit.tuning.files import tuning_paths
+    from quantkit.tuning.result import tuning_document
     from quantkit.tuning.tune import tune as run
 
     given = {name: settings.pop(name) for name in ("labels", "calibration", "preprocess")}
     given["statistics"] = settings.pop("stats")
     chosen = collected(settings)
     target = output or model.with_name(f"{model.stem}.tuned")
-    if html is not None and html.absolute() in {path.absolute() for path in paths_in(target, model.stem).values()}:
+    if html is not None and html.absolute() in {path.absolute() for path in tuning_paths(target, model.stem).values()}:
         raise UsageError(f"tune writes {html} itself", remedy="give the report another name with --html")
     if html is not None and not into(html, target):
         refuse_unwritable({"--html": html}, read=(model, data), force=settings["force"])
@@ -129,7 +129,7 @@ def tune(
     for text in made.report.warnings:
         warn(text)
     if as_json:
-        print_json(document(made, evaluation_document(made.report)))
+        print_json(tuning_document(made, evaluation_document(made.report)))
     elif not quiet:
         print_summary(made, html)
     return 0 if made.within_budget else OVER_BUDGET
@@ -143,16 +143,16 @@ def into(html: Path, folder: Path) -> bool:
 def collected(settings: dict[str, Any]) -> Any:
     """The options as a value. UsageError."""
     from quantkit.data import DataOptions
-    from quantkit.quantization.repair import REPAIRS, parse_repairs
-    from quantkit.sensitivity.exclusion_file import from_files
+    from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
+    from quantkit.sensitivity.exclusion_file import expand_name_files
     from quantkit.tuning.tune import RULES, TuneOptions
 
     repair, skips = settings.pop("repair"), bool(settings.pop("skip_corrupt"))
     for name in ("exclude", "include"):
-        settings[name] = from_files(settings[name])
+        settings[name] = expand_name_files(settings[name])
     return TuneOptions(
         rules=settings.pop("rule") or RULES,
-        repairs=REPAIRS if repair is None else parse_repairs(repair),
+        repairs=REPAIR_NAMES if repair is None else parse_repairs(repair),
         most=share_of(settings.pop("max_float")),
         evaluations=settings.pop("max_evaluations"),
         data=DataOptions(limit=settings.pop("limit"), skip_corrupt=skips),
@@ -189,7 +189,7 @@ def print_summary(made: Tuning, html: Path | None) -> None:
     rows = [trial_row(trial, made) for trial in made.trials]
     print_rows(("rule, repairs, layers", "SQNR dB", "drop", "outcome"), rows, text=frozenset({3}))
     print("\non the part held out")
-    print_models(made.report)
+    print_model_table(made.report)
     print_kept(made)
     print_front(made)
     print()
@@ -202,7 +202,7 @@ def print_summary(made: Tuning, html: Path | None) -> None:
 
 def trial_row(trial: Trial, made: Tuning) -> tuple[str, ...]:
     """A line of the table."""
-    from quantkit.tuning.result import NONE_LEFT, points
+    from quantkit.tuning.result import NONE_LEFT, two_decimals
 
     found = trial.figure
     noise = "" if trial.proxy_db != trial.proxy_db else f"{trial.proxy_db:.1f}"
@@ -210,7 +210,7 @@ def trial_row(trial: Trial, made: Tuning) -> tuple[str, ...]:
         return (trial.recipe.text(), noise, "", "none left" if trial.outcome.endswith(NONE_LEFT) else "skipped")
     word = "holds" if found.careful <= made.max_drop else "near" if found.drop <= made.max_drop else "over"
     mark = f"{word} *" if trial is made.chosen else word
-    return (trial.recipe.text(), noise, f"{points(found.drop)} ± {points(found.error)}", mark)
+    return (trial.recipe.text(), noise, f"{two_decimals(found.drop)} ± {two_decimals(found.error)}", mark)
 
 
 def print_kept(made: Tuning) -> None:
@@ -231,12 +231,18 @@ def print_kept(made: Tuning) -> None:
 
 def print_front(made: Tuning) -> None:
     """Engines by latency."""
-    from quantkit.tuning.result import points
+    from quantkit.tuning.result import two_decimals
 
     if made.front:
         print("\nengines, on the part held out")
         rows = [
-            (p.name, p.precision, f"{p.milliseconds:.3f}", "" if p.drop is None else points(p.drop), "*" * p.chosen)
+            (
+                p.name,
+                p.precision,
+                f"{p.milliseconds:.3f}",
+                "" if p.drop is None else two_decimals(p.drop),
+                "*" * p.chosen,
+            )
             for p in made.front
         ]
         print_rows(("engine", "precision", "ms", "drop", ""), rows, text=frozenset({1}))

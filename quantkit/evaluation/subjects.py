@@ -19,9 +19,9 @@ from quantkit.backends.engine_record import is_engine, read_record
 from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.evaluation.result import ModelKind
 from quantkit.graph import Model, load_model
-from quantkit.graph.model import DTYPES, stored_outside
+from quantkit.graph.model import DTYPES, external_files
 from quantkit.qdq.insert import has_qdq
-from quantkit.qdq.int8_count import int8_nodes
+from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.values import ModelInput
 
 if TYPE_CHECKING:
@@ -120,14 +120,14 @@ def model_subject(model: Model) -> Subject:
         inputs=model.inputs,
         outputs=model.outputs,
         limits=batch_limits(model.inputs),
-        int8_layers=int8_nodes(model) if quantized else None,
+        int8_layers=count_int8_layers(model) if quantized else None,
         model=model,
     )
 
 
 def model_bytes(model: Model) -> int:
     """Bytes of a model's files; of one in memory what its file would have."""
-    outside = sum((model.folder / name).stat().st_size for name in stored_outside(model.proto))
+    outside = sum((model.folder / name).stat().st_size for name in external_files(model.proto))
     return outside + (model.path.stat().st_size if model.sha256 else model.proto.ByteSize())
 
 
@@ -145,7 +145,7 @@ def table_subject(path: Path, table: Path, min_coverage: float) -> Subject:
         kind=ModelKind.TABLE,
         path=table,
         sha256=sha256_of(f"{model.sha256}+{sha256_of(table.read_bytes())}".encode()),
-        int8_layers=int8_nodes(simulated),
+        int8_layers=count_int8_layers(simulated),
         model=simulated,
     )
 

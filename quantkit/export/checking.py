@@ -7,7 +7,7 @@ from typing import Any
 
 from quantkit.errors import BackendError, OutputError
 from quantkit.export.config import TYPES
-from quantkit.export.served_model import Tensor
+from quantkit.export.served_model import ServedTensor
 from quantkit.extras import install_command
 
 Contract = dict[str, Any]
@@ -20,7 +20,7 @@ def has_triton() -> bool:
     return importlib.util.find_spec("tritonclient") is not None and importlib.util.find_spec("grpc") is not None
 
 
-def parsed(text: str, where: str) -> Any:
+def parse_config(text: str, where: str) -> Any:
     """The ModelConfig in a text. BackendError where tritonclient is missing; OutputError where it is none."""
     try:
         from google.protobuf import text_format
@@ -35,28 +35,30 @@ def parsed(text: str, where: str) -> Any:
         raise OutputError(f"{where} is no model configuration: {error}", remedy="mend or remove it") from None
 
 
-def contract(config: Any) -> Contract:
+def config_contract(config: Any) -> Contract:
     """What clients and other versions rely on, by the name of the field."""
     return {
         "name": config.name,
         "platform": config.platform or config.backend,
         "max_batch_size": config.max_batch_size,
-        "input": [port(p) for p in config.input],
-        "output": [port(p) for p in config.output],
+        "input": [port_contract(p) for p in config.input],
+        "output": [port_contract(p) for p in config.output],
     }
 
 
-def port(value: Any) -> tuple[str, int, tuple[int, ...], tuple[int, ...] | None]:
+def port_contract(value: Any) -> tuple[str, int, tuple[int, ...], tuple[int, ...] | None]:
     """Name, type, dims and reshape of an input or output."""
     reshape = tuple(value.reshape.shape) if value.HasField("reshape") else None
     return value.name, value.data_type, tuple(value.dims), reshape
 
 
-def check(text: str, name: str, most: int, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+def check_config(
+    text: str, name: str, most: int, inputs: Sequence[ServedTensor], outputs: Sequence[ServedTensor]
+) -> None:
     """Read a configuration that was just written, and compare it with the model. An AssertionError is our bug."""
     from tritonclient.grpc import model_config_pb2
 
-    found = contract(parsed(text, f"{name}/config.pbtxt"))
+    found = config_contract(parse_config(text, f"{name}/config.pbtxt"))
     assert (found["name"], found["max_batch_size"]) == (name, most), "bug in quantkit: another name or batch"
     for ports, tensors in ((found["input"], inputs), (found["output"], outputs)):
         told = []

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from quantkit._version import __version__
 from quantkit.export.config import TYPES, Deployment, ensemble_pixels
-from quantkit.export.served_model import Served, Tensor
+from quantkit.export.served_model import ServedModel, ServedTensor
 from quantkit.preprocess import Preprocess
 
 SCRIPT = "client.py"
@@ -15,23 +15,23 @@ OPEN = 32
 """Images a request where the model takes any number."""
 
 
-def client_script(served: Served, made: Tensor, how: Deployment, spec: Preprocess) -> bytes:
+def client_script(served: ServedModel, made: ServedTensor, how: Deployment, spec: Preprocess) -> bytes:
     """The client of a model and its ensemble. made: the input that preprocessing makes; spec: resolved for it."""
     size = how.most or made.shape[0]
     filled = {
         "NAME": how.name,
         "VERSION": __version__,
-        "ENSEMBLE": python((how.ensemble, ensemble_pixels(served), "UINT8")),
-        "MODEL": python((how.name, made.name, TYPES[made.dtype])),
-        "OUTPUTS": python([t.name for t in served.outputs]),
-        "BATCH": python(size if size > 0 else OPEN),
-        "FIXED": python(not how.most and size > 0),
-        "SPEC": python(spec.model_dump_json()),
+        "ENSEMBLE": python_literal((how.ensemble, ensemble_pixels(served), "UINT8")),
+        "MODEL": python_literal((how.name, made.name, TYPES[made.dtype])),
+        "OUTPUTS": python_literal([t.name for t in served.outputs]),
+        "BATCH": python_literal(size if size > 0 else OPEN),
+        "FIXED": python_literal(not how.most and size > 0),
+        "SPEC": python_literal(spec.model_dump_json()),
     }
     text = files("quantkit.export").joinpath("client.py.template").read_text(encoding="utf-8")
     return re.sub("@([A-Z]+)@", lambda key: filled[key[1]], text).encode()
 
 
-def python(value: object) -> str:
+def python_literal(value: object) -> str:
     """A value as Python writes it."""
     return repr(value)

@@ -13,7 +13,7 @@ from typing import Any
 from quantkit._version import __version__
 from quantkit.errors import ModelError
 from quantkit.export.normalization import PIXELS
-from quantkit.export.served_model import ENSEMBLE, ONNX, PLAN, Served, Shape, Tensor, Tuning
+from quantkit.export.served_model import ENSEMBLE, ONNX, PLAN, BatchTuning, ServedModel, ServedTensor, Shape
 from quantkit.export.text import Message, Remark, Word
 
 TYPES: Mapping[str, str] = {
@@ -36,7 +36,7 @@ class Deployment:
 
     name: str
     most: int
-    tuning: Tuning | None = None
+    tuning: BatchTuning | None = None
     unmeasured: str = ""
     accelerator: str | None = None
     precision: str = ""
@@ -53,37 +53,37 @@ class Deployment:
         return f"{self.name}_ensemble"
 
 
-def served_config(served: Served, how: Deployment) -> Message:
+def served_config(served: ServedModel, how: Deployment) -> Message:
     """The model itself."""
     return (
-        *head(how.name, served.platform, how.most, served.about),
-        *limits(served, how),
-        *(("input", tensor(t, how.most)) for t in served.inputs),
-        *(("output", tensor(t, how.most, t.name in how.labelled)) for t in served.outputs),
-        *newest(),
-        *instances(how, "KIND_GPU" if served.platform == PLAN or how.accelerator else "KIND_AUTO"),
-        *batching(how),
-        *graphs(served, how),
-        *accelerated(served, how),
-        *warmup(served, how),
+        *config_head(how.name, served.platform, how.most, served.about),
+        *unbatched_remark(served, how),
+        *(("input", tensor_config(t, how.most)) for t in served.inputs),
+        *(("output", tensor_config(t, how.most, t.name in how.labelled)) for t in served.outputs),
+        *version_policy(),
+        *instance_group(how, "KIND_GPU" if served.platform == PLAN or how.accelerator else "KIND_AUTO"),
+        *dynamic_batching(how),
+        *cuda_graphs(served, how),
+        *accelerator_config(served, how),
+        *warmup_config(served, how),
     )
 
 
-def preprocess_config(made: Tensor, pixels: Shape, how: Deployment, about: str) -> Message:
+def preprocess_config(made: ServedTensor, pixels: Shape, how: Deployment, about: str) -> Message:
     """The model that makes an input of pixels."""
     streams = how.tuning.streams if how.tuning else 1
     return (
-        *head(how.preprocess, ONNX, how.most, (f"preprocessing behind decoding and resizing: {about}",)),
-        ("input", tensor(Tensor(PIXELS, "uint8", pixels), how.most)),
-        ("output", tensor(made, how.most)),
-        *newest(),
+        *config_head(how.preprocess, ONNX, how.most, (f"preprocessing behind decoding and resizing: {about}",)),
+        ("input", tensor_config(ServedTensor(PIXELS, "uint8", pixels), how.most)),
+        ("output", tensor_config(made, how.most)),
+        *version_policy(),
         Remark(),
         Remark("as many as the model has; requests are batched there, not here"),
         ("instance_group", (("count", streams), ("kind", Word("KIND_AUTO")))),
     )
 
 
-def ensemble_config(served: Served, made: Tensor, pixels: Shape, how: Deployment) -> Message:
+def ensemble_config(served: ServedModel, made: ServedTensor, pixels: Shape, how: Deployment) -> Message:
     """Both together: pixels in, the model's outputs out; its other inputs pass through."""
     whole = ensemble_pixels(served)
     steps: list[Message] = [
@@ -101,29 +101,31 @@ def ensemble_config(served: Served, made: Tensor, pixels: Shape, how: Deployment
         ),
     ]
     return (
-        *head(
+        *config_head(
             how.ensemble, ENSEMBLE, how.most, (f"8-bit pixels, decoded and resized by the client, through {how.name}",)
         ),
-        *(("input", tensor(t, how.most)) for t in ensemble_inputs(served, made, pixels, how)),
-        *(("output", tensor(shown(t, how), how.most, t.name in how.labelled)) for t in served.outputs),
+        *(("input", tensor_config(t, how.most)) for t in ensemble_inputs(served, made, pixels, how)),
+        *(("output", tensor_config(triton_tensor(t, how), how.most, t.name in how.labelled)) for t in served.outputs),
         Remark(),
         Remark("-1: the newest version that is served"),
         ("ensemble_scheduling", (("step", steps),)),
     )
 
 
-def ensemble_inputs(served: Served, made: Tensor, pixels: Shape, how: Deployment) -> tuple[Tensor, ...]:
+def ensemble_inputs(
+    served: ServedModel, made: ServedTensor, pixels: Shape, how: Deployment
+) -> tuple[ServedTensor, ...]:
     """The pixels, and the model's other inputs."""
-    others = (shown(t, how) for t in served.inputs if t.name != made.name)
-    return (Tensor(ensemble_pixels(served), "uint8", pixels), *others)
+    others = (triton_tensor(t, how) for t in served.inputs if t.name != made.name)
+    return (ServedTensor(ensemble_pixels(served), "uint8", pixels), *others)
 
 
-def shown(t: Tensor, how: Deployment) -> Tensor:
+def triton_tensor(t: ServedTensor, how: Deployment) -> ServedTensor:
     """A tensor as Triton shows it, reshaped where it is nothing but a batch."""
-    return Tensor(t.name, t.dtype, (*t.shape, 1)) if how.most and len(t.shape) == 1 else t
+    return ServedTensor(t.name, t.dtype, (*t.shape, 1)) if how.most and len(t.shape) == 1 else t
 
 
-def ensemble_pixels(served: Served) -> str:
+def ensemble_pixels(served: ServedModel) -> str:
     """The ensemble's name for the pixels, which no other tensor of it has."""
     name, taken = PIXELS, {t.name for t in (*served.inputs, *served.outputs)}
     while name in taken:
@@ -131,7 +133,7 @@ def ensemble_pixels(served: Served) -> str:
     return name
 
 
-def head(name: str, platform: str, most: int, about: Sequence[str]) -> Message:
+def config_head(name: str, platform: str, most: int, about: Sequence[str]) -> Message:
     """What stands first."""
     return (
         Remark(f"written by quantkit {__version__}"),
@@ -143,7 +145,7 @@ def head(name: str, platform: str, most: int, about: Sequence[str]) -> Message:
     )
 
 
-def limits(served: Served, how: Deployment) -> Message:
+def unbatched_remark(served: ServedModel, how: Deployment) -> Message:
     """Why there are no batches, where there are none."""
     return (
         (Remark(f"shapes are whole, without Triton's batches: {served.unbatched}"),)
@@ -152,7 +154,7 @@ def limits(served: Served, how: Deployment) -> Message:
     )
 
 
-def tensor(t: Tensor, most: int, labelled: bool = False) -> Message:
+def tensor_config(t: ServedTensor, most: int, labelled: bool = False) -> Message:
     """An input or output; without its batch where Triton makes batches. ModelError where Triton has no such."""
     if t.dtype not in TYPES:
         raise ModelError(f"{t.name!r} is {t.dtype}, which Triton does not have", remedy="export it with another type")
@@ -173,7 +175,7 @@ def tensor(t: Tensor, most: int, labelled: bool = False) -> Message:
     )
 
 
-def newest() -> Message:
+def version_policy() -> Message:
     """Which versions are served."""
     return (
         Remark(),
@@ -182,7 +184,7 @@ def newest() -> Message:
     )
 
 
-def instances(how: Deployment, kind: str) -> Message:
+def instance_group(how: Deployment, kind: str) -> Message:
     """How many run at once, on each GPU."""
     why = how.tuning.why if how.tuning else f"{how.unmeasured}: one instance"
     return (
@@ -192,7 +194,7 @@ def instances(how: Deployment, kind: str) -> Message:
     )
 
 
-def batching(how: Deployment) -> Message:
+def dynamic_batching(how: Deployment) -> Message:
     """Dynamic batching, where the model takes batches and was not fastest without."""
     alone = how.tuning is not None and how.tuning.largest == 1  # no batch was measured that will be served
     if not how.most or (alone and how.most == 1) or (how.tuning and how.tuning.batch == 1 and not alone):
@@ -213,14 +215,14 @@ def batching(how: Deployment) -> Message:
     )
 
 
-def graphs(served: Served, how: Deployment) -> Message:
+def cuda_graphs(served: ServedModel, how: Deployment) -> Message:
     """CUDA graphs for an engine that was fastest with them."""
     if served.platform != PLAN or how.tuning is None or not how.tuning.graph:
         return ()
     return (Remark(), Remark("CUDA graphs: measured faster"), ("optimization", (("cuda", (("graphs", True),)),)))
 
 
-def accelerated(served: Served, how: Deployment) -> Message:
+def accelerator_config(served: ServedModel, how: Deployment) -> Message:
     """onnxruntime's TensorRT provider. The shapes of its profile are given, since it builds anew for every other."""
     if how.accelerator is None:
         return ()
@@ -247,7 +249,7 @@ def accelerated(served: Served, how: Deployment) -> Message:
 Pairs = dict[str, str]
 
 
-def warmup(served: Served, how: Deployment) -> Message:
+def warmup_config(served: ServedModel, how: Deployment) -> Message:
     """Zeros through the model before it is called ready, alone and in the batch that is preferred."""
     if any(t.name not in served.usual for t in served.inputs):
         return (Remark(), Remark("no warm-up: nothing tells the sizes of all dimensions"))
@@ -256,11 +258,11 @@ def warmup(served: Served, how: Deployment) -> Message:
     return (
         Remark(),
         Remark("the first request finds everything built and loaded"),
-        *(("model_warmup", warmup_of(served, how.most, size)) for size in sizes),
+        *(("model_warmup", warmup_request(served, how.most, size)) for size in sizes),
     )
 
 
-def warmup_of(served: Served, most: int, batch: int) -> Message:
+def warmup_request(served: ServedModel, most: int, batch: int) -> Message:
     """One warm-up request."""
     inputs: list[Any] = []
     for t in served.inputs:

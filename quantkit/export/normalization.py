@@ -15,7 +15,7 @@ import numpy as np
 
 from quantkit.data.pixels import UnreadableError, lookup
 from quantkit.errors import PreprocessError
-from quantkit.export.served_model import Tensor
+from quantkit.export.served_model import ServedTensor
 from quantkit.graph.model import DTYPES
 from quantkit.preprocess import Preprocess
 
@@ -31,20 +31,20 @@ PREPARED = frozenset(
 """Types of inputs that images are prepared for."""
 
 
-def pixel_shape(spec: Preprocess, wanted: Tensor) -> tuple[int, ...]:
+def pixel_shape(spec: Preprocess, wanted: ServedTensor) -> tuple[int, ...]:
     """The shape of the pixels [N, H, W, C] behind an input; −1 for a dynamic batch."""
     assert spec.size is not None, "bug in quantkit: the spec was not resolved"
     return (wanted.shape[0], *spec.size, 1 if spec.channels == "grey" else 3)
 
 
-def normalising(spec: Preprocess, wanted: Tensor, pixels: str = PIXELS) -> onnx.ModelProto:
+def preprocess_model(spec: Preprocess, wanted: ServedTensor, pixels: str = PIXELS) -> onnx.ModelProto:
     """The model that makes the input `wanted` of uint8 pixels [N, H, W, C], grey or RGB, to calibration's last bit.
 
     spec: resolved for that input. pixels: the name of its input. PreprocessError where values do not fit the type.
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    table = values(spec, wanted)
+    table = value_table(spec, wanted)
     kinds = {name: number for number, name in DTYPES.items()}
     layout, at = spec.layout, 1 if spec.layout == "nchw" else 3
     nodes, weights, now = [], [numpy_helper.from_array(table.reshape(-1), "values")], pixels
@@ -69,8 +69,8 @@ def normalising(spec: Preprocess, wanted: Tensor, pixels: str = PIXELS) -> onnx.
     graph = helper.make_graph(
         nodes,
         "preprocess",
-        [helper.make_tensor_value_info(pixels, TensorProto.UINT8, symbolic(shape))],
-        [helper.make_tensor_value_info(wanted.name, kinds[wanted.dtype], symbolic(whole))],
+        [helper.make_tensor_value_info(pixels, TensorProto.UINT8, symbolic_shape(shape))],
+        [helper.make_tensor_value_info(wanted.name, kinds[wanted.dtype], symbolic_shape(whole))],
         weights,
         doc_string=spec.describe(),
     )
@@ -79,12 +79,12 @@ def normalising(spec: Preprocess, wanted: Tensor, pixels: str = PIXELS) -> onnx.
     )
 
 
-def symbolic(shape: tuple[int, ...]) -> list[int | str]:
+def symbolic_shape(shape: tuple[int, ...]) -> list[int | str]:
     """A shape for ONNX, the dynamic batch called N."""
     return ["N" if size < 0 else size for size in shape]
 
 
-def values(spec: Preprocess, wanted: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
+def value_table(spec: Preprocess, wanted: ServedTensor) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
     """The 256 input values of each channel in the spec's order, [C, 256]; [1, 256] where all channels have the same."""
     depth = 1 if spec.channels == "grey" else 3
     if wanted.dtype not in PREPARED:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from quantkit.artifact import not_writable
 from quantkit.errors import OutputError, StaleError, UsageError
-from quantkit.export.checking import contract, parsed
+from quantkit.export.checking import config_contract, parse_config
 
 CONFIG = "config.pbtxt"
 EMPTY = ".keep"
@@ -30,7 +30,7 @@ Content = bytes | Path
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RepositoryEntry:
     """A model: files of its folder, and of the version's folder below; a path is copied."""
 
     name: str
@@ -45,13 +45,13 @@ def check_name(name: str) -> str:
     return name
 
 
-def write_repository(root: Path, entries: Sequence[Entry], version: int, *, force: bool) -> tuple[Path, ...]:
+def write_repository(root: Path, entries: Sequence[RepositoryEntry], version: int, *, force: bool) -> tuple[Path, ...]:
     """Write all entries as this version; returns the files written, without configurations that were kept.
 
     Refuses a version that is there, and a configuration that other versions do not fit; force replaces the former.
     OutputError, StaleError, and BackendError where an existing configuration cannot be read without tritonclient.
     """
-    configs = {entry.name: config_for(root, entry, version, force=force) for entry in entries}
+    configs = {entry.name: choose_config(root, entry, version, force=force) for entry in entries}
     missing = not root.exists()
     work = root / f".quantkit.{secrets.token_hex(4)}.tmp"
     path = root
@@ -59,8 +59,8 @@ def write_repository(root: Path, entries: Sequence[Entry], version: int, *, forc
         work.mkdir(parents=True)
         for entry in entries:
             path = root / entry.name
-            stage(path, work / entry.name, entry, version, configs[entry.name])
-        swap(root, work, [entry.name for entry in entries])
+            stage_model(path, work / entry.name, entry, version, configs[entry.name])
+        swap_folders(root, work, [entry.name for entry in entries])
     except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
         if missing:
@@ -70,22 +70,22 @@ def write_repository(root: Path, entries: Sequence[Entry], version: int, *, forc
             raise not_writable(path, error) from None
         raise
     shutil.rmtree(work, ignore_errors=True)
-    paths = tuple(path for entry in entries for path in written(root / entry.name, entry, version))
-    return tuple(p for p in paths if p.name != CONFIG or configs[p.parent.name] == contents_of(entries, p.parent.name))
+    paths = tuple(path for entry in entries for path in entry_files(root / entry.name, entry, version))
+    return tuple(p for p in paths if p.name != CONFIG or configs[p.parent.name] == entry_config(entries, p.parent.name))
 
 
-def written(folder: Path, entry: Entry, version: int) -> Iterator[Path]:
+def entry_files(folder: Path, entry: RepositoryEntry, version: int) -> Iterator[Path]:
     """The files of an entry."""
     yield from (folder / name for name in entry.own)
     yield from (folder / str(version) / name for name in entry.version)
 
 
-def contents_of(entries: Sequence[Entry], name: str) -> Content:
+def entry_config(entries: Sequence[RepositoryEntry], name: str) -> Content:
     """The configuration that an entry brings."""
     return next(entry.own[CONFIG] for entry in entries if entry.name == name)
 
 
-def config_for(root: Path, entry: Entry, version: int, *, force: bool) -> bytes:
+def choose_config(root: Path, entry: RepositoryEntry, version: int, *, force: bool) -> bytes:
     """The configuration that the model gets: that which is there where other versions stay and it fits."""
     folder, own = root / entry.name, entry.own[CONFIG]
     assert isinstance(own, bytes), "bug in quantkit: the configuration is text"
@@ -94,17 +94,17 @@ def config_for(root: Path, entry: Entry, version: int, *, force: bool) -> bytes:
     if (folder / str(version)).exists() and not force:
         raise OutputError(
             f"{folder / str(version)} is there already",
-            remedy=f"--version {highest(folder) + 1} adds a version, --force replaces this one, --name takes another",
+            remedy=f"--version {newest_version(folder) + 1} adds a version, --force replaces this one, --name takes another",
         )
-    others = [v for v in versions(folder) if v != version]
+    others = [v for v in existing_versions(folder) if v != version]
     there = folder / CONFIG
     if not others or not there.exists():
         return own
     before = there.read_bytes()
     if before == own:
         return own
-    old = contract(parsed(before.decode(errors="replace"), str(there)))
-    new = contract(parsed(own.decode(), f"{entry.name}/{CONFIG}"))
+    old = config_contract(parse_config(before.decode(errors="replace"), str(there)))
+    new = config_contract(parse_config(own.decode(), f"{entry.name}/{CONFIG}"))
     if changed := [key for key, value in new.items() if old[key] != value]:
         raise StaleError(
             f"version {version} of {entry.name} does not fit version {others[-1]}: other {', '.join(changed)}",
@@ -113,30 +113,33 @@ def config_for(root: Path, entry: Entry, version: int, *, force: bool) -> bytes:
     return own if force else before
 
 
-def versions(folder: Path) -> list[int]:
+def existing_versions(folder: Path) -> list[int]:
     """The versions that are there."""
     return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
 
 
-def highest(folder: Path) -> int:
+def newest_version(folder: Path) -> int:
     """The newest version that is there."""
-    return max(versions(folder), default=0)
+    return max(existing_versions(folder), default=0)
 
 
-def stage(there: Path, work: Path, entry: Entry, version: int, config: bytes) -> None:
+def stage_model(there: Path, work: Path, entry: RepositoryEntry, version: int, config: bytes) -> None:
     """The model's folder as it will be, in a place of its own."""
     gone = there / str(version)
     if there.exists():
         shutil.copytree(
-            there, work, copy_function=linked, ignore=lambda at, names: [n for n in names if Path(at, n) == gone]
+            there,
+            work,
+            copy_function=link_or_copy_file,
+            ignore=lambda at, names: [n for n in names if Path(at, n) == gone],
         )
     for name, content in {**entry.own, CONFIG: config}.items():
-        put(work / name, content)
+        put_file(work / name, content)
     for name, content in (entry.version or {EMPTY: b""}).items():
-        put(work / str(version) / name, content)
+        put_file(work / str(version) / name, content)
 
 
-def linked(source: str, target: str) -> None:
+def link_or_copy_file(source: str, target: str) -> None:
     """The same file under another name; a copy where the file system has no links."""
     try:
         os.link(source, target)
@@ -144,7 +147,7 @@ def linked(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def put(path: Path, content: Content) -> None:
+def put_file(path: Path, content: Content) -> None:
     """A file with its folder. A file that is linked is not written into, but replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -154,7 +157,7 @@ def put(path: Path, content: Content) -> None:
         path.write_bytes(content)
 
 
-def swap(root: Path, work: Path, names: Sequence[str]) -> None:
+def swap_folders(root: Path, work: Path, names: Sequence[str]) -> None:
     """Every folder takes its place; after an error all are as they were."""
     done: list[str] = []
     try:

@@ -14,7 +14,7 @@ PLAN, ONNX, ENSEMBLE = "tensorrt_plan", "onnxruntime_onnx", "ensemble"
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class ServedTensor:
     """An input or output as the model has it: with its batch dimension, −1 where a dimension is dynamic."""
 
     name: str
@@ -26,13 +26,13 @@ class Tensor:
         return ModelInput(self.name, self.dtype, tuple(None if size < 0 else size for size in self.shape))
 
     @classmethod
-    def of(cls, source: ModelInput) -> Tensor:
+    def of(cls, source: ModelInput) -> ServedTensor:
         """A tensor of an ONNX model: what has no number is dynamic."""
         return cls(source.name, source.dtype, tuple(s if isinstance(s, int) else -1 for s in source.shape))
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """A model that is served.
 
     files: name below the version's folder → source. model: sha256 of the network, "" where nothing tells. unbatched:
@@ -44,8 +44,8 @@ class Served:
     path: Path
     platform: str
     files: Mapping[str, Path]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[ServedTensor, ...]
+    outputs: tuple[ServedTensor, ...]
     bytes: int
     model: str = ""
     precision: str = ""
@@ -58,7 +58,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
+class BatchTuning:
     """The batch size and the streams of the best measured throughput. delay: microseconds that a request waits for
     others. why: what was measured."""
 

@@ -9,45 +9,45 @@ from quantkit.artifact import sha256_of
 from quantkit.backends.engine_record import EngineRecord, is_engine, read_record
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.errors import BackendError, ModelError, StaleError
-from quantkit.export.served_model import ONNX, PLAN, Served, Shape, Tensor
+from quantkit.export.served_model import ONNX, PLAN, ServedModel, ServedTensor, Shape
 from quantkit.graph import load_model
-from quantkit.graph.interface import interface_of
-from quantkit.graph.model import stored_outside
+from quantkit.graph.interface import read_interface
+from quantkit.graph.model import external_files
 from quantkit.qdq.insert import has_qdq
 from quantkit.tensorrt_version import has_driver
 
 
-def served(path: Path, device: int = 0, *, allow_code: bool = False) -> Served:
+def read_served_model(path: Path, device: int = 0, *, allow_code: bool = False) -> ServedModel:
     """What serves the file: an engine by its ending (.engine, .plan, .trt), everything else as ONNX.
 
     device, allow_code: for engines without a record, which are read on the GPU. Raises BackendError, ModelError,
     StaleError.
     """
-    return of_engine(path, device, allow_code=allow_code) if is_engine(path) else of_onnx(path)
+    return engine_served_model(path, device, allow_code=allow_code) if is_engine(path) else onnx_served_model(path)
 
 
-def of_onnx(path: Path) -> Served:
+def onnx_served_model(path: Path) -> ServedModel:
     """An ONNX model, with the files of its weights. ModelError."""
     model = load_model(path)
-    interface = interface_of(model)
-    outside = {name: model.folder / name for name in stored_outside(model.proto)}
+    interface = read_interface(model)
+    outside = {name: model.folder / name for name in external_files(model.proto)}
     if "model.onnx" in outside:
         raise ModelError(
             f"{path} keeps weights in model.onnx, which Triton wants for the model itself",
             remedy="save the model again with another name for its external data",
         )
-    inputs = tuple(Tensor.of(i) for i in interface.inputs)
+    inputs = tuple(ServedTensor.of(i) for i in interface.inputs)
     usual = {}
     for tensor in inputs:
         shape = (max(tensor.shape[0], 1), *tensor.shape[1:]) if tensor.shape else ()
         if -1 not in shape:
             usual[tensor.name] = shape
-    return Served(
+    return ServedModel(
         path,
         ONNX,
         {"model.onnx": path, **outside},
         inputs,
-        tuple(Tensor.of(o) for o in interface.outputs),
+        tuple(ServedTensor.of(o) for o in interface.outputs),
         path.stat().st_size,
         model.sha256,
         unbatched=interface.unbatched,
@@ -57,7 +57,7 @@ def of_onnx(path: Path) -> Served:
     )
 
 
-def of_engine(path: Path, device: int, *, allow_code: bool) -> Served:
+def engine_served_model(path: Path, device: int, *, allow_code: bool) -> ServedModel:
     """An engine. The record beside it tells its tensors; without, the GPU that it was built for does."""
     try:
         digest, size = sha256_of(path.read_bytes()), path.stat().st_size
@@ -67,9 +67,9 @@ def of_engine(path: Path, device: int, *, allow_code: bool) -> Served:
     if record is not None and record.sha256 != digest:
         raise StaleError(f"{path} was changed after quantkit wrote its record", remedy="build it again with --force")
     if record is not None and record.inputs and record.outputs:
-        tensors, ranges = told_by(record), ranges_of(record, path)
+        tensors, ranges = recorded_tensors(record), recorded_shapes(record, path)
     elif has_driver():
-        tensors, ranges = asked(path, device, allow_code=allow_code)
+        tensors, ranges = engine_tensors(path, device, allow_code=allow_code)
     else:
         why = "is from an older quantkit, which did not keep them" if record else "is missing"
         raise BackendError(
@@ -84,7 +84,7 @@ def of_engine(path: Path, device: int, *, allow_code: bool) -> Served:
             f"built by TensorRT {record.tensorrt}, which Triton's image has to hold, for {record.gpu} "
             f"of {record.model.file}"
         )
-    return Served(
+    return ServedModel(
         path,
         PLAN,
         {"model.plan": path},
@@ -100,18 +100,18 @@ def of_engine(path: Path, device: int, *, allow_code: bool) -> Served:
     )
 
 
-Tensors = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+Tensors = tuple[tuple[ServedTensor, ...], tuple[ServedTensor, ...]]
 
 
-def told_by(record: EngineRecord) -> Tensors:
+def recorded_tensors(record: EngineRecord) -> Tensors:
     """Inputs and outputs as the record holds them."""
     inputs, outputs = (
-        tuple(Tensor(t.name, t.dtype, t.shape) for t in side) for side in (record.inputs, record.outputs)
+        tuple(ServedTensor(t.name, t.dtype, t.shape) for t in side) for side in (record.inputs, record.outputs)
     )
     return inputs, outputs
 
 
-def ranges_of(record: EngineRecord, path: Path) -> dict[str, ShapeRange]:
+def recorded_shapes(record: EngineRecord, path: Path) -> dict[str, ShapeRange]:
     """The shapes of the profile. BackendError where the record's text is none."""
     ranges = {}
     for name, text in record.shapes.items():
@@ -125,13 +125,14 @@ def ranges_of(record: EngineRecord, path: Path) -> dict[str, ShapeRange]:
     return ranges
 
 
-def asked(path: Path, device: int, *, allow_code: bool) -> tuple[Tensors, dict[str, ShapeRange]]:
+def engine_tensors(path: Path, device: int, *, allow_code: bool) -> tuple[Tensors, dict[str, ShapeRange]]:
     """Inputs, outputs and shapes as the engine itself tells them on its GPU. BackendError."""
     from quantkit.backends.tensorrt.engine import Engine
 
     with Engine.load(path, device, allow_code=allow_code) as engine:
         sides = [
-            [Tensor(b.name, b.dtype, b.shape) for b in engine.bindings if b.is_input is side] for side in (True, False)
+            [ServedTensor(b.name, b.dtype, b.shape) for b in engine.bindings if b.is_input is side]
+            for side in (True, False)
         ]
         ranges = {
             t.name: ShapeRange(engine.least(t.name), engine.most(t.name), engine.most(t.name))
@@ -143,7 +144,7 @@ def asked(path: Path, device: int, *, allow_code: bool) -> tuple[Tensors, dict[s
 
 
 def batches(
-    inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], ranges: Mapping[str, ShapeRange]
+    inputs: tuple[ServedTensor, ...], outputs: tuple[ServedTensor, ...], ranges: Mapping[str, ShapeRange]
 ) -> tuple[str, int | None]:
     """Why an engine takes no batches of any size ("" where it does), and the largest."""
     for tensor in (*inputs, *outputs):

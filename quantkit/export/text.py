@@ -30,10 +30,10 @@ Message: TypeAlias = "tuple[tuple[str, Any] | Remark, ...]"
 
 def pbtxt(message: Message) -> str:
     """The message as text."""
-    return "\n".join(lines(message, "")) + "\n"
+    return "\n".join(message_lines(message, "")) + "\n"
 
 
-def lines(message: Message, margin: str) -> Iterator[str]:
+def message_lines(message: Message, margin: str) -> Iterator[str]:
     """The lines of a message."""
     for field in message:
         if isinstance(field, Remark):
@@ -42,37 +42,37 @@ def lines(message: Message, margin: str) -> Iterator[str]:
         name, value = field
         if isinstance(value, Mapping):
             for key, item in value.items():
-                yield f"{margin}{name} {{ key: {quoted(key)} value: {quoted(item)} }}"
+                yield f"{margin}{name} {{ key: {quote_text(key)} value: {quote_text(item)} }}"
         elif isinstance(value, (str, bool, int)):
-            yield f"{margin}{name}: {scalar(value)}"
+            yield f"{margin}{name}: {format_scalar(value)}"
         elif isinstance(value, list):
             if all(isinstance(item, int) for item in value):
                 yield f"{margin}{name}: [ {', '.join(map(str, value))} ]" if value else f"{margin}{name}: []"
             else:
                 for item in value:
-                    yield from block(name, item, margin)
+                    yield from message_block(name, item, margin)
         else:
-            yield from block(name, value, margin)
+            yield from message_block(name, value, margin)
 
 
-def block(name: str, message: Message, margin: str) -> Iterator[str]:
+def message_block(name: str, message: Message, margin: str) -> Iterator[str]:
     """A message in braces."""
     if not message:
         yield f"{margin}{name} {{ }}"
         return
     yield f"{margin}{name} {{"
-    yield from lines(message, margin + "  ")
+    yield from message_lines(message, margin + "  ")
     yield f"{margin}}}"
 
 
-def scalar(value: str | int | bool) -> str:
+def format_scalar(value: str | int | bool) -> str:
     """A value as it stands behind a colon."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, (int, Word)) else quoted(value)
+    return str(value) if isinstance(value, (int, Word)) else quote_text(value)
 
 
-def quoted(text: str) -> str:
+def quote_text(text: str) -> str:
     """A string in quotes."""
     escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
     return '"' + "".join(escapes.get(c, c if c >= " " and c != "\x7f" else f"\\{ord(c):03o}") for c in text) + '"'

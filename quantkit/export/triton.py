@@ -11,8 +11,8 @@ from pathlib import Path
 from quantkit.data.classes import read_classes
 from quantkit.data.preprocess_choice import BESIDE
 from quantkit.errors import DataError, PreprocessError, UsageError
-from quantkit.export.batching import read_bench, tuned
-from quantkit.export.checking import check, has_triton
+from quantkit.export.batching import choose_batching, read_bench
+from quantkit.export.checking import check_config, has_triton
 from quantkit.export.client import SCRIPT, client_script
 from quantkit.export.config import (
     LABELS,
@@ -21,19 +21,19 @@ from quantkit.export.config import (
     ensemble_inputs,
     preprocess_config,
     served_config,
-    shown,
+    triton_tensor,
 )
-from quantkit.export.normalization import PIXELS, normalising, pixel_shape
-from quantkit.export.repository import CONFIG, Content, Entry, check_name, write_repository
-from quantkit.export.served_model import ONNX, PLAN, Served, Shape, Tensor, Tuning
-from quantkit.export.serving import served as look_at
+from quantkit.export.normalization import PIXELS, pixel_shape, preprocess_model
+from quantkit.export.repository import CONFIG, Content, RepositoryEntry, check_name, write_repository
+from quantkit.export.served_model import ONNX, PLAN, BatchTuning, ServedModel, ServedTensor, Shape
+from quantkit.export.serving import read_served_model as look_at
 from quantkit.export.text import Message, pbtxt
 from quantkit.extras import install_command
 from quantkit.graph import load_model
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess, resolve
 from quantkit.view import Block, Remarks, Shown, Table
 
-CONSERVATIVE = 8
+DEFAULT_MAX_BATCH = 8
 """The largest batch of a model without a limit of its own, where nothing was measured."""
 NONE = "none"
 MEASURED_AS = {"INT8": ("int8",), "FP16": ("fp16",), "FP32": ("tf32", "fp32")}
@@ -83,7 +83,7 @@ class TritonExport(Shown):
     version: int
     max_batch: int
     files: tuple[Path, ...]
-    tuning: Tuning | None
+    tuning: BatchTuning | None
     preprocess: Preprocess | None
     checked: bool
     notes: tuple[str, ...] = ()
@@ -120,12 +120,12 @@ def export_triton(
     served = look_at(subject, options.device, allow_code=options.allow_code)
     told = () if labels is None else read_classes(Path(labels)).names
     classes = tuple(str(i) if name is None else name for i, name in enumerate(told))
-    how = deployment(served, options, bench, labelled(served, classes))
+    how = deployment(served, options, bench, labelled_outputs(served, classes))
     notes = [f"no batches: {served.unbatched}"] if served.unbatched and options.max_batch is None else []
-    spec, made, why = preprocessing(served, preprocess)
+    spec, made, why = resolve_preprocess(served, preprocess)
     notes += [why] if why else []
     if spec and made:
-        served = with_usual(served, made, spec)
+        served = with_prepared_shape(served, made, spec)
     elif (root / how.ensemble).exists():
         raise UsageError(
             f"{root / how.ensemble} would stay behind and feed another model",
@@ -135,7 +135,7 @@ def export_triton(
     checked = has_triton()
     if checked:
         for model in models:
-            check(model.text, model.name, how.most, model.inputs, model.outputs)
+            check_config(model.text, model.name, how.most, model.inputs, model.outputs)
     else:
         notes.append(f"the configurations were not read back: {install_command('triton')}")
     texts = {LABELS: "".join(f"{' '.join(c.split())}\n" for c in classes).encode()} if how.labelled else {}
@@ -152,8 +152,8 @@ class ModelFolder:
 
     name: str
     config: Message
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[ServedTensor, ...]
+    outputs: tuple[ServedTensor, ...]
     version: Mapping[str, Content]
     labelled: bool = False
     client: bytes | None = None
@@ -163,37 +163,39 @@ class ModelFolder:
         """The configuration."""
         return pbtxt(self.config)
 
-    def entry(self, labels: Mapping[str, bytes]) -> Entry:
+    def entry(self, labels: Mapping[str, bytes]) -> RepositoryEntry:
         """What is written."""
         client = {SCRIPT: self.client} if self.client else {}
-        return Entry(
+        return RepositoryEntry(
             self.name, {CONFIG: self.text.encode(), **(labels if self.labelled else {}), **client}, self.version
         )
 
 
-def models_of(served: Served, how: Deployment, spec: Preprocess | None, made: Tensor | None) -> list[ModelFolder]:
+def models_of(
+    served: ServedModel, how: Deployment, spec: Preprocess | None, made: ServedTensor | None
+) -> list[ModelFolder]:
     """The model itself; before it, for images, one that makes the input `made` of pixels, and an ensemble of both."""
     labelled = bool(how.labelled)
     model = ModelFolder(how.name, served_config(served, how), served.inputs, served.outputs, served.files, labelled)
     if spec is None or made is None:
         return [model]
     pixels = pixel_shape(spec, made)
-    prepared = Tensor(made.name, made.dtype, prepared_shape(spec, pixels))
+    prepared = ServedTensor(made.name, made.dtype, prepared_shape(spec, pixels))
     inputs = ensemble_inputs(served, made, pixels, how)
     return [
         model,
         ModelFolder(
             how.preprocess,
             preprocess_config(prepared, pixels, how, spec.describe()),
-            (Tensor(PIXELS, "uint8", pixels),),
+            (ServedTensor(PIXELS, "uint8", pixels),),
             (prepared,),
-            {"model.onnx": normalising(spec, prepared).SerializeToString(deterministic=True)},
+            {"model.onnx": preprocess_model(spec, prepared).SerializeToString(deterministic=True)},
         ),
         ModelFolder(
             how.ensemble,
             ensemble_config(served, made, pixels, how),
             inputs,
-            tuple(shown(t, how) for t in served.outputs),
+            tuple(triton_tensor(t, how) for t in served.outputs),
             {},
             labelled,
             None if len(inputs) > 1 else client_script(served, made, how, spec),
@@ -202,19 +204,19 @@ def models_of(served: Served, how: Deployment, spec: Preprocess | None, made: Te
 
 
 def deployment(
-    served: Served, options: TritonOptions, bench: str | os.PathLike[str] | None, labelled: frozenset[str]
+    served: ServedModel, options: TritonOptions, bench: str | os.PathLike[str] | None, labelled: frozenset[str]
 ) -> Deployment:
     """Name, batches, precision and measured figures. UsageError, StaleError, DataError."""
-    precision = precision_of(served, options)
+    precision = accelerator_precision(served, options)
     tuning = None
     if bench is not None:
         measured = read_bench(Path(bench))
-        tuning = tuned(measured, served, MEASURED_AS.get(precision, ()), str(bench), options.max_batch)
+        tuning = choose_batching(measured, served, MEASURED_AS.get(precision, ()), str(bench), options.max_batch)
     unmeasured = "" if tuning else "nothing was measured (quantkit bench … --json, then --bench)"
     name = options.name or re.sub(r"[^A-Za-z0-9_-]+", "_", served.path.stem)
     return Deployment(
         check_name(name),
-        largest(served, options, tuning),
+        max_batch_size(served, options, tuning),
         tuning,
         unmeasured,
         options.accelerator,
@@ -223,7 +225,7 @@ def deployment(
     )
 
 
-def precision_of(served: Served, options: TritonOptions) -> str:
+def accelerator_precision(served: ServedModel, options: TritonOptions) -> str:
     """The precision of the accelerator; "" without one. UsageError where the model does not allow it."""
     if options.accelerator is None:
         return ""
@@ -242,7 +244,7 @@ def precision_of(served: Served, options: TritonOptions) -> str:
     return asked
 
 
-def largest(served: Served, options: TritonOptions, tuning: Tuning | None) -> int:
+def max_batch_size(served: ServedModel, options: TritonOptions, tuning: BatchTuning | None) -> int:
     """Triton's max_batch_size. UsageError where the model does not take what was asked for."""
     asked = options.max_batch
     if asked and served.unbatched:
@@ -255,10 +257,10 @@ def largest(served: Served, options: TritonOptions, tuning: Tuning | None) -> in
         return asked
     if served.unbatched:
         return 0
-    return served.most or (tuning.largest if tuning else CONSERVATIVE)
+    return served.most or (tuning.largest if tuning else DEFAULT_MAX_BATCH)
 
 
-def labelled(served: Served, classes: tuple[str, ...]) -> frozenset[str]:
+def labelled_outputs(served: ServedModel, classes: tuple[str, ...]) -> frozenset[str]:
     """The outputs whose last dimension is the classes. DataError where there is none."""
     found = frozenset(t.name for t in served.outputs if t.shape and t.shape[-1] == len(classes))
     if classes and not found:
@@ -267,13 +269,13 @@ def labelled(served: Served, classes: tuple[str, ...]) -> frozenset[str]:
     return found if classes else frozenset()
 
 
-def preprocessing(
-    served: Served, asked: str | Path | Preprocess | None
-) -> tuple[Preprocess | None, Tensor | None, str]:
+def resolve_preprocess(
+    served: ServedModel, asked: str | Path | Preprocess | None
+) -> tuple[Preprocess | None, ServedTensor | None, str]:
     """The spec, resolved, and the input that it makes; or why there is none. PreprocessError."""
     if asked == NONE:
         return None, None, ""
-    spec = chosen(served, asked)
+    spec = choose_preprocess(served, asked)
     if spec is None:
         return None, None, "no preprocessing is known (--preprocess): no ensemble for images, and no client"
     images = [t for t in served.inputs if len(t.shape) == 4]
@@ -285,7 +287,7 @@ def preprocessing(
     return resolve(spec, images[0].as_input()), images[0], ""
 
 
-def chosen(served: Served, asked: str | Path | Preprocess | None) -> Preprocess | None:
+def choose_preprocess(served: ServedModel, asked: str | Path | Preprocess | None) -> Preprocess | None:
     """The spec that was asked for, the one beside the file, or the model's own."""
     if isinstance(asked, Preprocess):
         return asked
@@ -297,7 +299,7 @@ def chosen(served: Served, asked: str | Path | Preprocess | None) -> Preprocess 
     return metadata_preprocess(load_model(served.path).metadata) if served.platform == ONNX else None
 
 
-def with_usual(served: Served, made: Tensor, spec: Preprocess) -> Served:
+def with_prepared_shape(served: ServedModel, made: ServedTensor, spec: Preprocess) -> ServedModel:
     """The same with the size that preprocessing makes, where nothing else tells it."""
     if made.name in served.usual:
         return served

@@ -24,7 +24,7 @@ from quantkit.frameworks.tensorflow import exported as tf_exported
 from quantkit.frameworks.tflite import TfliteOptions
 from quantkit.frameworks.tflite import exported as tflite_exported
 from quantkit.graph import Model, load_model, saved_files, write_model
-from quantkit.graph.clean_export import plain
+from quantkit.graph.clean_export import clean_copy
 from quantkit.values import ModelInput
 
 
@@ -133,7 +133,7 @@ def finished(export: Callable[[Path], Exported], target: Path, tolerance: float,
     with scratch as name:
         folder = Path(name)
         found = export(folder)
-        proto = plain(load_model(found.path), fixed_batch=found.fixed_batch)
+        proto = clean_copy(load_model(found.path), fixed_batch=found.fixed_batch)
         whole = folder / "plain.onnx"
         write_model(proto, folder, whole)
         check(whole, found)

@@ -84,9 +84,9 @@ def exported(path: Path, options: TfliteOptions, folder: Path) -> Exported:
 def refuse_whole(path: Path, target: Path) -> None:
     """Give the network real inputs and outputs. ModelError where it keeps others."""
     from quantkit.graph import load_model
-    from quantkit.graph.dequantized_ends import with_real_ends
+    from quantkit.graph.dequantized_ends import with_float_ends
 
-    proto = with_real_ends(load_model(target).proto)
+    proto = with_float_ends(load_model(target).proto)
     target.write_bytes(proto.SerializeToString(deterministic=True))
     if whole := [i.name for i in load_model(target).inputs if i.dtype in ("uint8", "int8", "int16")]:
         raise ModelError(

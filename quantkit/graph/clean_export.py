@@ -18,21 +18,21 @@ from typing import Any
 import onnx
 
 from quantkit.graph.model import Model
-from quantkit.graph.readable_names import all_graphs, all_nodes, name_plainly
+from quantkit.graph.readable_names import all_graphs, all_nodes, rename_readably
 from quantkit.graph.weights import graph_tensors, node_tensors
 
 BATCH = "batch"
 
 
-def plain(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelProto:
+def clean_copy(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelProto:
     """A copy without documentation and metadata, its batch axis by name; `fixed_batch` makes a number of that axis."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
-    name_plainly(proto)
+    rename_readably(proto)
     name_batch(proto.graph, fixed_batch)
-    strip(proto)
+    strip_metadata(proto)
     used = {node.domain for node in all_nodes(proto.graph)}
     kept = [opset for opset in proto.opset_import if opset.domain in used or opset.domain in ("", "ai.onnx")]
     del proto.opset_import[:]
@@ -41,18 +41,18 @@ def plain(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelProto:
     return proto
 
 
-def strip(proto: onnx.ModelProto) -> None:
+def strip_metadata(proto: onnx.ModelProto) -> None:
     """Remove documentation and metadata, wherever they are; in place."""
-    clear([proto])
+    clear_annotations([proto])
     for graph in all_graphs(proto.graph):
-        clear([graph, *graph.node, *graph.input, *graph.output, *graph.value_info])
-        clear(attribute for node in graph.node for attribute in node.attribute)
-        clear(graph_tensors(graph))
-        clear(node_tensors(graph.node))
+        clear_annotations([graph, *graph.node, *graph.input, *graph.output, *graph.value_info])
+        clear_annotations(attribute for node in graph.node for attribute in node.attribute)
+        clear_annotations(graph_tensors(graph))
+        clear_annotations(node_tensors(graph.node))
         del graph.quantization_annotation[:]
 
 
-def clear(messages: Iterable[Any]) -> None:
+def clear_annotations(messages: Iterable[Any]) -> None:
     """Clear the fields that computing does not need."""
     for message in messages:
         for name in ("doc_string", "metadata_props"):

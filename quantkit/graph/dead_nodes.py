@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from quantkit.graph.tensors import outer_names
+from quantkit.graph.tensors import captured_names
 
 if TYPE_CHECKING:
     import onnx
 
 
-def sweep(graph: onnx.GraphProto, spare: Iterable[str], gone: Collection[str]) -> None:
+def remove_unread(graph: onnx.GraphProto, spare: Iterable[str], gone: Collection[str]) -> None:
     """Remove the tensors in `spare` that nothing reads, and in turn what only they needed.
 
     gone: names that nothing makes any more; what the graph tells of them goes as well. Everything else stays, also
     what was unread before.
     """
-    reads = Counter(name for node in graph.node for name in reads_of(node))
+    reads = Counter(name for node in graph.node for name in names_read_by(node))
     reads.update(value.name for value in graph.output)
     makers = {name: node for node in graph.node for name in node.output if name}
     weights = {tensor.name for tensor in graph.initializer}
@@ -32,7 +32,7 @@ def sweep(graph: onnx.GraphProto, spare: Iterable[str], gone: Collection[str]) -
             unread.add(name)
         elif not any(reads[output] for output in node.output):
             unread.update(output for output in node.output if output)
-            reads.subtract(reads_of(node))
+            reads.subtract(names_read_by(node))
             waiting += node.input
     kept_nodes = [node for node in graph.node if not unread.intersection(node.output)]
     kept_weights = [tensor for tensor in graph.initializer if tensor.name not in unread]
@@ -40,15 +40,15 @@ def sweep(graph: onnx.GraphProto, spare: Iterable[str], gone: Collection[str]) -
     graph.node.extend(kept_nodes)
     graph.initializer.extend(kept_weights)
     made = {name for node in kept_nodes for name in node.output} | {tensor.name for tensor in kept_weights}
-    forget(graph, (set(gone) | unread) - made, unread)
+    remove_stale_entries(graph, (set(gone) | unread) - made, unread)
 
 
-def reads_of(node: onnx.NodeProto) -> list[str]:
+def names_read_by(node: onnx.NodeProto) -> list[str]:
     """What a node reads, and what is read inside it."""
-    return [name for name in (*node.input, *outer_names(node)) if name]
+    return [name for name in (*node.input, *captured_names(node)) if name]
 
 
-def forget(graph: onnx.GraphProto, names: set[str], weights: set[str]) -> None:
+def remove_stale_entries(graph: onnx.GraphProto, names: set[str], weights: set[str]) -> None:
     """Remove what a graph tells of tensors that are not there; weights that are listed among the inputs too."""
     for entries, key, lost in (
         (graph.value_info, "name", names),

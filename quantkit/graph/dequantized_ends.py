@@ -18,7 +18,7 @@ LAST = ("Mul", "DequantizeLinear")
 WHOLE = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT16)
 
 
-def with_real_ends(proto: onnx.ModelProto) -> onnx.ModelProto:
+def with_float_ends(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose inputs and outputs of whole numbers are float32, where the chains above stand at them."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -26,7 +26,7 @@ def with_real_ends(proto: onnx.ModelProto) -> onnx.ModelProto:
     gone: list[int] = []
     for value in graph.input:
         if value.type.tensor_type.elem_type in WHOLE:
-            chain = chain_after(graph, value.name)
+            chain = dequantizing_chain(graph, value.name)
             if chain:
                 rename_tensors(graph, {graph.node[chain[-1]].output[0]: value.name, value.name: f"{value.name} whole"})
                 value.name = value.name.removesuffix(" whole")
@@ -56,7 +56,7 @@ def read(graph: onnx.GraphProto, tensor: str) -> list[int]:
     return [number for number, node in enumerate(graph.node) if tensor in node.input]
 
 
-def chain_after(graph: onnx.GraphProto, tensor: str) -> list[int]:
+def dequantizing_chain(graph: onnx.GraphProto, tensor: str) -> list[int]:
     """The nodes that turn a whole-number input into real numbers; empty where it is read otherwise."""
     found: list[int] = []
     while True:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
 from quantkit.graph.model import DTYPES, Model, as_input
-from quantkit.graph.shapes import shapes_of
+from quantkit.graph.shapes import shapes_for_inputs
 from quantkit.values import ModelInput
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Interface:
     unbatched: str = ""
 
 
-def interface_of(model: Model) -> Interface:
+def read_interface(model: Model) -> Interface:
     """Types and shapes of inputs and outputs; shapes of outputs are inferred where the file does not declare them.
 
     ModelError where the number of dimensions or the type of one cannot be told.
@@ -40,9 +40,9 @@ def interface_of(model: Model) -> Interface:
     for name in (i.name for i in model.inputs):
         if not shaped[name].HasField("shape"):
             raise ModelError(f"{model.path}: nothing tells the shape of input {name!r}", remedy=REMEDY)
-    few, more = (outputs_for(model, batch) for batch in (FEW, MORE))
+    few, more = (output_shapes(model, batch) for batch in (FEW, MORE))
     symbols = {i.shape[0] if i.shape else 0 for i in model.inputs}
-    outputs, unbatched = [], fixed_input(model.inputs)
+    outputs, unbatched = [], unbatched_reason(model.inputs)
     for value in model.proto.graph.output:
         output, follows = as_output(model, value, few.get(value.name), more.get(value.name), symbols)
         outputs.append(output)
@@ -51,7 +51,7 @@ def interface_of(model: Model) -> Interface:
     return Interface(model.inputs, tuple(outputs), unbatched)
 
 
-def fixed_input(inputs: tuple[ModelInput, ...]) -> str:
+def unbatched_reason(inputs: tuple[ModelInput, ...]) -> str:
     """Why the inputs take no batches; "" where they do."""
     for i in inputs:
         if not i.shape or isinstance(i.shape[0], int):
@@ -61,7 +61,7 @@ def fixed_input(inputs: tuple[ModelInput, ...]) -> str:
     return ""
 
 
-def outputs_for(model: Model, batch: int) -> Mapping[str, tuple[int, ...] | None]:
+def output_shapes(model: Model, batch: int) -> Mapping[str, tuple[int, ...] | None]:
     """The shapes of the outputs for a batch size, where inference tells; nothing where other dimensions are dynamic."""
     shapes: dict[str, tuple[int, ...]] = {}
     for i in model.inputs:
@@ -69,7 +69,7 @@ def outputs_for(model: Model, batch: int) -> Mapping[str, tuple[int, ...] | None
         if not all(isinstance(size, int) for size in shape):
             return {}
         shapes[i.name] = tuple(size for size in shape if isinstance(size, int))
-    return shapes_of(model, model.outputs, shapes)
+    return shapes_for_inputs(model, model.outputs, shapes)
 
 
 def as_output(

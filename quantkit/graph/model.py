@@ -84,12 +84,12 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{file}: {error.strerror or error}", remedy=remedy) from None
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{file} is not an ONNX model: it holds no graph", remedy=remedy)
-    if not names_are_text(proto.graph):
+    if not has_text_names(proto.graph):
         raise ModelError(f"{file} is damaged: a name in it is not text", remedy=remedy)
-    return Model(file, proto, identity(proto, file.absolute().parent, str(file)))
+    return Model(file, proto, model_identity(proto, file.absolute().parent, str(file)))
 
 
-def names_are_text(graph: onnx.GraphProto) -> bool:
+def has_text_names(graph: onnx.GraphProto) -> bool:
     """Whether every name is UTF-8; protobuf hands others out as bytes, or refuses."""
     try:
         texts = [
@@ -116,7 +116,7 @@ def as_input(value: onnx.ValueInfoProto) -> ModelInput:
     return ModelInput(value.name, DTYPES.get(tensor.elem_type, f"type {tensor.elem_type}"), tuple(dims))
 
 
-def identity(proto: onnx.ModelProto, folder: Path, where: str) -> str:
+def model_identity(proto: onnx.ModelProto, folder: Path, where: str) -> str:
     """sha256 of graph and weights. ModelError where an external file is missing or too short."""
     digest = hashlib.sha256()
 
@@ -158,7 +158,7 @@ def identity(proto: onnx.ModelProto, folder: Path, where: str) -> str:
 
     def add_tensor(tensor: onnx.TensorProto) -> None:
         add("weight", tensor.name, str(tensor.data_type), str(list(tensor.dims)))
-        for chunk in content(tensor, folder, where):
+        for chunk in tensor_bytes(tensor, folder, where):
             digest.update(chunk)
 
     for opset in sorted(proto.opset_import, key=lambda o: o.domain):
@@ -180,7 +180,7 @@ def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
     return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
 
 
-def stored_outside(proto: onnx.ModelProto) -> tuple[str, ...]:
+def external_files(proto: onnx.ModelProto) -> tuple[str, ...]:
     """The files beside a model that hold weights of it, in the order of these."""
     import onnx
 
@@ -206,13 +206,13 @@ def stored_outside(proto: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(found)
 
 
-def content(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:
+def tensor_bytes(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:
     """The raw little-endian values of a weight, in chunks."""
     import onnx
     from onnx import numpy_helper
 
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        yield from external_content(tensor, folder, where)
+        yield from external_tensor_bytes(tensor, folder, where)
     elif tensor.HasField("raw_data"):
         yield tensor.raw_data
     elif tensor.data_type == onnx.TensorProto.STRING:
@@ -226,7 +226,7 @@ def content(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[byte
             ) from None
 
 
-def external_content(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:
+def external_tensor_bytes(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:
     """The bytes of a weight in a file of its own. ModelError."""
     entries = {e.key: e.value for e in tensor.external_data}
     location = PurePath(entries.get("location", ""))

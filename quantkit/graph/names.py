@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-def fresh(name: str, taken: set[str]) -> str:
+def unique_name(name: str, taken: set[str]) -> str:
     """A name that is not taken, which it is then."""
     while name in taken:
         name += "_"
@@ -18,7 +18,7 @@ def fresh(name: str, taken: set[str]) -> str:
     return name
 
 
-def names_of(graph: onnx.GraphProto) -> set[str]:
+def tensor_names(graph: onnx.GraphProto) -> set[str]:
     """Every name of a tensor in a graph and the graphs inside it."""
     names = {value.name for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)}
     names |= {sparse.values.name for sparse in graph.sparse_initializer}
@@ -26,5 +26,5 @@ def names_of(graph: onnx.GraphProto) -> set[str]:
         names.update(node.input, node.output)
         for attribute in node.attribute:
             for inner in subgraphs(attribute):
-                names |= names_of(inner)
+                names |= tensor_names(inner)
     return names

@@ -14,7 +14,7 @@ def node_names(model: Model) -> dict[str, str]:
     return {node_name(node): node.op_type for node in model.proto.graph.node}
 
 
-def matching(patterns: Sequence[str], operators: Mapping[str, str]) -> tuple[frozenset[str], tuple[str, ...]]:
+def match_nodes(patterns: Sequence[str], operators: Mapping[str, str]) -> tuple[frozenset[str], tuple[str, ...]]:
     """The nodes that names, patterns or operators choose, and those of the patterns that choose none."""
     chosen: set[str] = set()
     idle = []
@@ -26,9 +26,9 @@ def matching(patterns: Sequence[str], operators: Mapping[str, str]) -> tuple[fro
     return frozenset(chosen), tuple(idle)
 
 
-def chosen(patterns: Sequence[str], model: Model, option: str) -> frozenset[str]:
+def select_nodes(patterns: Sequence[str], model: Model, option: str) -> frozenset[str]:
     """The nodes of a model that patterns choose. UsageError where one of them chooses nothing."""
-    found, idle = matching(patterns, node_names(model))
+    found, idle = match_nodes(patterns, node_names(model))
     if idle:
         raise UsageError(
             f"{option} {', '.join(idle)}: no node of the network has that name or operator",

@@ -30,7 +30,7 @@ def scale_axis(node: onnx.NodeProto, k: int, rank: int) -> int | None:
     return None if node.op_type == "MatMul" and rank > 2 else weight_axis(node, k, rank)
 
 
-def values_of(weight: onnx.TensorProto, model: Model) -> Array:
+def weight_values(weight: onnx.TensorProto, model: Model) -> Array:
     """The values of a weight, read from its file where it lies outside the model."""
     from onnx import numpy_helper
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
-from quantkit.graph.model import Model, content, subgraphs
-from quantkit.graph.weights import copied_but, is_external, node_tensors
+from quantkit.graph.model import Model, subgraphs, tensor_bytes
+from quantkit.graph.weights import copy_without, is_external, node_tensors
 from quantkit.graph.wiring import known_weights
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ FLATTENING = 12
 REMEDY = "export the model with a newer operator set"
 
 
-def raised(model: Model, least: int) -> onnx.ModelProto:
+def raise_opset(model: Model, least: int) -> onnx.ModelProto:
     """A copy of a model with an operator set of `least` at least, and the IR version that this set asks for.
 
     Sources: onnx.version_converter; onnx.helper.VERSION_TABLE. ModelError where the converter cannot do it, or would
@@ -50,24 +50,24 @@ def raised(model: Model, least: int) -> onnx.ModelProto:
         copy.CopyFrom(model.proto)
         copy.ir_version = max(copy.ir_version, LEAST_IR)
         return copy
-    reason = obstacle(model)
+    reason = conversion_obstacle(model)
     if reason:
-        raise cannot(model, least, reason)
-    light, heavy = with_stand_ins(model.proto)
-    copy = assembled(model, converted(model, light, least), light, heavy, least)
+        raise opset_error(model, least, reason)
+    light, heavy = with_placeholders(model.proto)
+    copy = assemble_model(model, convert_operators(model, light, least), light, heavy, least)
     needed = helper.find_min_ir_version_for(list(copy.opset_import), ignore_unknown=True)
     copy.ir_version = max(copy.ir_version, needed, LEAST_IR)
     return copy
 
 
-def cannot(model: Model, least: int, reason: str) -> ModelError:
+def opset_error(model: Model, least: int, reason: str) -> ModelError:
     """The one error of this module."""
     return ModelError(
         f"{model.path} has operator set {model.opset}, which cannot be raised to {least}: {reason}", remedy=REMEDY
     )
 
 
-def obstacle(model: Model) -> str:
+def conversion_obstacle(model: Model) -> str:
     """What ONNX's converter would lose or change without a word; nothing where there is none."""
     if model.proto.functions:
         return f"it has local functions, {model.proto.functions[0].name!r} for one"
@@ -81,7 +81,7 @@ def obstacle(model: Model) -> str:
         if node.op_type == "Hardmax" and model.opset <= FLATTENING:
             return f"{name} means something else in newer ones"
         old = node.op_type == "Upsample" or (node.op_type == "Resize" and model.opset <= OLD_RESIZE)
-        if old and not enlarges(node, weights):
+        if old and not only_enlarges(node, weights):
             return f"{name} does not only enlarge, or not by constants, and how it rounds was never specified"
     return ""
 
@@ -95,11 +95,11 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
                 yield from all_nodes(graph.node)
 
 
-def enlarges(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> bool:
+def only_enlarges(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> bool:
     """Whether an old Resize takes the nearest value below, or interpolates, where both were always clear."""
     from onnx import numpy_helper
 
-    if mode_of(node) != "nearest":
+    if resize_mode(node) != "nearest":
         return True
     for attribute in node.attribute:
         if attribute.name == "scales":
@@ -108,18 +108,18 @@ def enlarges(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> b
     return scales is not None and not is_external(scales) and bool((numpy_helper.to_array(scales) >= 1).all())
 
 
-def mode_of(node: onnx.NodeProto) -> str:
+def resize_mode(node: onnx.NodeProto) -> str:
     """The `mode` of a Resize."""
     return next((a.s.decode() for a in node.attribute if a.name == "mode"), "nearest")
 
 
-def with_stand_ins(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
+def with_placeholders(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
     """A copy with stand-ins for large weights, external ones whose place is a number; and the weights by number."""
     import onnx
 
     heavy: list[onnx.TensorProto] = []
-    light: onnx.ModelProto = copied_but(proto, "graph")
-    light.graph.CopyFrom(copied_but(proto.graph, "initializer"))
+    light: onnx.ModelProto = copy_without(proto, "graph")
+    light.graph.CopyFrom(copy_without(proto.graph, "initializer"))
 
     def stand_in(tensor: onnx.TensorProto) -> onnx.TensorProto:
         made = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
@@ -129,19 +129,19 @@ def with_stand_ins(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.T
         return made
 
     for tensor in proto.graph.initializer:
-        light.graph.initializer.append(stand_in(tensor) if is_heavy(tensor) else tensor)
+        light.graph.initializer.append(stand_in(tensor) if is_replaceable(tensor) else tensor)
     for tensor, source in zip(node_tensors(light.graph.node), node_tensors(proto.graph.node), strict=True):
-        if is_heavy(source):
+        if is_replaceable(source):
             tensor.CopyFrom(stand_in(source))
     return light, heavy
 
 
-def is_heavy(tensor: onnx.TensorProto) -> bool:
+def is_replaceable(tensor: onnx.TensorProto) -> bool:
     """Whether the converter does without the values of a weight."""
     return is_external(tensor) or tensor.ByteSize() >= LARGE
 
 
-def converted(model: Model, light: onnx.ModelProto, least: int) -> onnx.ModelProto:
+def convert_operators(model: Model, light: onnx.ModelProto, least: int) -> onnx.ModelProto:
     """What ONNX's converter makes of it. ModelError."""
     from onnx import version_converter
 
@@ -149,70 +149,70 @@ def converted(model: Model, light: onnx.ModelProto, least: int) -> onnx.ModelPro
         result: onnx.ModelProto = version_converter.convert_version(light, least)
     except (RuntimeError, ValueError, version_converter.ConvertError) as error:
         # The message starts with a place in the source code of the converter.
-        raise cannot(model, least, str(error).split("failed: ")[-1].strip()) from None
+        raise opset_error(model, least, str(error).split("failed: ")[-1].strip()) from None
     return result
 
 
-def assembled(
+def assemble_model(
     model: Model, new: onnx.ModelProto, light: onnx.ModelProto, heavy: list[onnx.TensorProto], least: int
 ) -> onnx.ModelProto:
     """The model with the operators that the converter made. ModelError where it lost something."""
-    result: onnx.ModelProto = copied_but(model.proto, "graph", "opset_import")
-    result.graph.CopyFrom(copied_but(model.proto.graph, "node", "initializer"))
+    result: onnx.ModelProto = copy_without(model.proto, "graph", "opset_import")
+    result.graph.CopyFrom(copy_without(model.proto.graph, "node", "initializer"))
     for opset in model.proto.opset_import:
         version = least if opset.domain in DOMAINS else opset.version
         result.opset_import.add(domain=opset.domain, version=version)
     before = {node.output[0]: number for number, node in enumerate(light.graph.node) if node.output}
     for node in new.graph.node:
         number = before.get(node.output[0]) if node.output else None
-        if number is not None and same_node(node, light.graph.node[number]):
+        if number is not None and is_same_node(node, light.graph.node[number]):
             result.graph.node.append(model.proto.graph.node[number])
             continue
         added = result.graph.node.add()
         added.CopyFrom(node)
-        restore(added, heavy)
+        restore_placeholders(added, heavy)
         if number is not None and hasattr(added, "metadata_props"):
             added.metadata_props.extend(model.proto.graph.node[number].metadata_props)
-    keep_asymmetric(model, result.graph.node)
+    set_resize_modes(model, result.graph.node)
     weights = {tensor.name: tensor for tensor in new.graph.initializer}
     for tensor in model.proto.graph.initializer:
         made = weights.pop(tensor.name, tensor)
-        result.graph.initializer.append(tensor if is_heavy(tensor) or same_values(made, tensor) else made)
+        result.graph.initializer.append(tensor if is_replaceable(tensor) or has_same_values(made, tensor) else made)
         if made.dims != result.graph.initializer[-1].dims:
-            raise cannot(model, least, f"ONNX's converter reshapes the weight {tensor.name!r}")
+            raise opset_error(model, least, f"ONNX's converter reshapes the weight {tensor.name!r}")
     result.graph.initializer.extend(weights.values())
-    lost = names_made(model.proto.graph.node) - names_made(result.graph.node)
+    lost = produced_names(model.proto.graph.node) - produced_names(result.graph.node)
     foreign = [node for node in model.proto.graph.node if node.domain not in DOMAINS]
     if lost or any(node not in list(result.graph.node) for node in foreign):
-        raise cannot(model, least, f"ONNX's converter loses {min(lost, default=foreign and foreign[0].op_type)!r}")
+        raise opset_error(model, least, f"ONNX's converter loses {min(lost, default=foreign and foreign[0].op_type)!r}")
     return result
 
 
-def same_node(node: onnx.NodeProto, other: onnx.NodeProto) -> bool:
+def is_same_node(node: onnx.NodeProto, other: onnx.NodeProto) -> bool:
     """Whether two nodes compute the same from the same; documentation does not count."""
     if (node.op_type, node.domain, *node.input) != (other.op_type, other.domain, *other.input):
         return False
     if list(node.output) != list(other.output) or len(node.attribute) != len(other.attribute):
         return False
-    attributes = ({a.name: copied_but(a, "doc_string") for a in n.attribute} for n in (node, other))
+    attributes = ({a.name: copy_without(a, "doc_string") for a in n.attribute} for n in (node, other))
     return next(attributes) == next(attributes)
 
 
-def same_values(tensor: onnx.TensorProto, other: onnx.TensorProto) -> bool:
+def has_same_values(tensor: onnx.TensorProto, other: onnx.TensorProto) -> bool:
     """Whether two weights that are in the file are the same, however they are encoded."""
     if (tensor.data_type, *tensor.dims) != (other.data_type, *other.dims):
         return False
-    return b"".join(content(tensor, Path(), "")) == b"".join(content(other, Path(), ""))
+    return b"".join(tensor_bytes(tensor, Path(), "")) == b"".join(tensor_bytes(other, Path(), ""))
 
 
-def restore(node: onnx.NodeProto, heavy: list[onnx.TensorProto]) -> None:
+def restore_placeholders(node: onnx.NodeProto, heavy: list[onnx.TensorProto]) -> None:
     """Put weights back in the place of stand-ins, everywhere inside a node."""
     for tensor in node_tensors([node]):
         if is_external(tensor):
             tensor.CopyFrom(heavy[int(tensor.external_data[0].value)])
 
 
-def keep_asymmetric(model: Model, nodes: Iterable[onnx.NodeProto]) -> None:
+def set_resize_modes(model: Model, nodes: Iterable[onnx.NodeProto]) -> None:
     """Say in every Resize that was an old one how it computed."""
     from onnx import helper
 
@@ -221,13 +221,13 @@ def keep_asymmetric(model: Model, nodes: Iterable[onnx.NodeProto]) -> None:
     for node in all_nodes(nodes):
         if node.op_type == "Resize" and node.domain in DOMAINS:
             modes = {"coordinate_transformation_mode": "asymmetric"}
-            if mode_of(node) == "nearest":
+            if resize_mode(node) == "nearest":
                 modes["nearest_mode"] = "floor"
             for attribute in [a for a in node.attribute if a.name in modes]:
                 node.attribute.remove(attribute)
             node.attribute.extend(helper.make_attribute(name, value) for name, value in modes.items())
 
 
-def names_made(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+def produced_names(nodes: Iterable[onnx.NodeProto]) -> set[str]:
     """The tensors that the nodes of a graph make."""
     return {name for node in nodes for name in node.output if name}

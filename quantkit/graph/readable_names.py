@@ -42,15 +42,15 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         yield from part.node
 
 
-def name_plainly(proto: onnx.ModelProto) -> None:
+def rename_readably(proto: onnx.ModelProto) -> None:
     """Rename what has a better name, inputs and outputs of the network excepted; in place."""
     graph = proto.graph
     weights = {weight.name for weight in graph.initializer}
     if proto.producer_name == TF2ONNX:
-        wanted: list[str | None] = [layer_name(node) for node in graph.node]
+        wanted: list[str | None] = [tf2onnx_layer_name(node) for node in graph.node]
     else:
         wanted = [scoped_name(node, weights) for node in graph.node]
-    names = numbered(wanted)
+    names = make_unique(wanted)
     fixed = {value.name for value in (*graph.input, *graph.output)}
     renamed: dict[str, str] = {}
     for node, name in zip(graph.node, names, strict=True):
@@ -68,7 +68,7 @@ def name_plainly(proto: onnx.ModelProto) -> None:
         sort_weights(graph)
 
 
-def numbered(names: Sequence[str | None]) -> list[str | None]:
+def make_unique(names: Sequence[str | None]) -> list[str | None]:
     """Names that are each there once: the second `x` is `x_1`."""
     used: set[str] = set()
     made: list[str | None] = []
@@ -97,7 +97,7 @@ def scoped_name(node: onnx.NodeProto, weights: set[str]) -> str | None:
     return f"{scope}/{node.op_type}" if scope else node.op_type
 
 
-def layer_name(node: onnx.NodeProto) -> str:
+def tf2onnx_layer_name(node: onnx.NodeProto) -> str:
     """tf2onnx's name without its numbers, without the calls around it, and of fused TFLite names the last."""
     name = re.sub(r"__\d+", "", node.name).rpartition(";")[2].removesuffix("_prequant").removesuffix(":0")
     name = re.sub(r"^(StatefulPartitionedCall(_\d+)?/)+", "", name)
@@ -112,12 +112,12 @@ def sort_weights(graph: onnx.GraphProto) -> None:
         for name in node.input:
             order.setdefault(name, len(order))
     weights = sorted(graph.initializer, key=lambda weight: order.get(weight.name, len(order)))
-    copies = [copy_of(weight) for weight in weights]
+    copies = [copy_tensor(weight) for weight in weights]
     del graph.initializer[:]
     graph.initializer.extend(copies)
 
 
-def copy_of(weight: onnx.TensorProto) -> onnx.TensorProto:
+def copy_tensor(weight: onnx.TensorProto) -> onnx.TensorProto:
     """A message of its own: those in a list die with it."""
     copy = onnx.TensorProto()
     copy.CopyFrom(weight)

@@ -20,8 +20,8 @@ from typing import IO, TYPE_CHECKING
 
 from quantkit.artifact import not_writable, same_file, write_whole
 from quantkit.errors import OutputError
-from quantkit.graph.model import content
-from quantkit.graph.weights import copied_but, is_external, tensors
+from quantkit.graph.model import tensor_bytes
+from quantkit.graph.weights import all_tensors, copy_without, is_external
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +36,7 @@ ALIGNMENT, LARGE_ALIGNMENT, LARGE = 64, 4096, 1 << 16
 
 def saved_files(proto: onnx.ModelProto, output: Path) -> tuple[Path, ...]:
     """The files that `write_model` makes: the model, and its weights where they do not lie in it."""
-    return (output, data_path(output)) if needs_data(proto) else (output,)
+    return (output, data_path(output)) if needs_data_file(proto) else (output,)
 
 
 def write_model(proto: onnx.ModelProto, folder: Path, output: Path) -> tuple[Path, ...]:
@@ -47,7 +47,7 @@ def write_model(proto: onnx.ModelProto, folder: Path, output: Path) -> tuple[Pat
     cannot be written, or where a file with weights of the source itself would be replaced.
     """
     files = saved_files(proto, output)
-    refuse_own(proto, folder, files)
+    refuse_source_weights(proto, folder, files)
     if len(files) == 1:
         write_whole(output, proto.SerializeToString(deterministic=True))
         return files
@@ -55,7 +55,7 @@ def write_model(proto: onnx.ModelProto, folder: Path, output: Path) -> tuple[Pat
     path = files[1]
     try:
         with open(staged[path], "xb") as file:
-            graph = with_data(proto, folder, file, path.name)
+            graph = write_data_file(proto, folder, file, path.name)
         path = output
         if graph.ByteSize() > ONE_FILE:
             raise OutputError(
@@ -63,7 +63,7 @@ def write_model(proto: onnx.ModelProto, folder: Path, output: Path) -> tuple[Pat
                 remedy="export the model with its weights as initializers",
             )
         staged[path].write_bytes(graph.SerializeToString(deterministic=True))
-        replace_all({p: staged[p] for p in reversed(files)})
+        replace_files({p: staged[p] for p in reversed(files)})
     except OSError as error:
         raise not_writable(path, error) from None
     finally:
@@ -78,10 +78,10 @@ def data_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.data")
 
 
-def needs_data(proto: onnx.ModelProto) -> bool:
+def needs_data_file(proto: onnx.ModelProto) -> bool:
     """Whether weights need a file of their own."""
     sizes = 0
-    for tensor in tensors(proto):
+    for tensor in all_tensors(proto):
         if is_external(tensor):
             return True
         sizes += len(tensor.raw_data)
@@ -89,9 +89,9 @@ def needs_data(proto: onnx.ModelProto) -> bool:
     return sizes > ONE_FILE or proto.ByteSize() > ONE_FILE
 
 
-def refuse_own(proto: onnx.ModelProto, folder: Path, files: tuple[Path, ...]) -> None:
+def refuse_source_weights(proto: onnx.ModelProto, folder: Path, files: tuple[Path, ...]) -> None:
     """OutputError where a file that is to be written holds weights of the source."""
-    for tensor in tensors(proto):
+    for tensor in all_tensors(proto):
         if not is_external(tensor):
             continue
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
@@ -104,21 +104,21 @@ def refuse_own(proto: onnx.ModelProto, folder: Path, files: tuple[Path, ...]) ->
                 )
 
 
-def with_data(proto: onnx.ModelProto, folder: Path, file: IO[bytes], location: str) -> onnx.ModelProto:
+def write_data_file(proto: onnx.ModelProto, folder: Path, file: IO[bytes], location: str) -> onnx.ModelProto:
     """A copy of a model whose large weights were written to `file`, which lies beside it as `location`."""
     copy = without_values(proto)
-    for tensor, source in zip(tensors(copy), tensors(proto), strict=True):
-        pieces = content(source, folder, f"the model in {folder}")
-        if is_external(source) and size_of(source) < SMALL:
-            clear_place(tensor)
+    for tensor, source in zip(all_tensors(copy), all_tensors(proto), strict=True):
+        pieces = tensor_bytes(source, folder, f"the model in {folder}")
+        if is_external(source) and tensor_size(source) < SMALL:
+            clear_location(tensor)
             tensor.raw_data = b"".join(pieces)
         elif is_external(source) or (source.HasField("raw_data") and not tensor.HasField("raw_data")):
-            clear_place(tensor)
-            store(tensor, pieces, file, size_of(source), location)
+            clear_location(tensor)
+            append_weight(tensor, pieces, file, tensor_size(source), location)
     return copy
 
 
-def store(tensor: onnx.TensorProto, pieces: Iterator[bytes], file: IO[bytes], size: int, location: str) -> None:
+def append_weight(tensor: onnx.TensorProto, pieces: Iterator[bytes], file: IO[bytes], size: int, location: str) -> None:
     """Write a weight to the end of `file`, and its place there into `tensor`."""
     import onnx
 
@@ -131,13 +131,13 @@ def store(tensor: onnx.TensorProto, pieces: Iterator[bytes], file: IO[bytes], si
         tensor.external_data.add(key=key, value=str(value))
 
 
-def clear_place(tensor: onnx.TensorProto) -> None:
+def clear_location(tensor: onnx.TensorProto) -> None:
     """Forget where the values of a weight lay."""
     tensor.ClearField("data_location")
     tensor.ClearField("external_data")
 
 
-def size_of(tensor: onnx.TensorProto) -> int:
+def tensor_size(tensor: onnx.TensorProto) -> int:
     """How many bytes the values of a weight take, at most."""
     from onnx import helper
 
@@ -149,14 +149,14 @@ def size_of(tensor: onnx.TensorProto) -> int:
 
 def without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model whose large initializers have names, types and shapes, but no values."""
-    copy: onnx.ModelProto = copied_but(proto, "graph")
-    copy.graph.CopyFrom(copied_but(proto.graph, "initializer"))
+    copy: onnx.ModelProto = copy_without(proto, "graph")
+    copy.graph.CopyFrom(copy_without(proto.graph, "initializer"))
     for weight in proto.graph.initializer:
-        copy.graph.initializer.append(weight if len(weight.raw_data) < SMALL else copied_but(weight, "raw_data"))
+        copy.graph.initializer.append(weight if len(weight.raw_data) < SMALL else copy_without(weight, "raw_data"))
     return copy
 
 
-def replace_all(staged: Mapping[Path, Path]) -> None:
+def replace_files(staged: Mapping[Path, Path]) -> None:
     """Put files in place: target → what it becomes, the model last. All of them, or all are as they were.
 
     The old model goes first, so that at no time a graph lies beside the weights of another.

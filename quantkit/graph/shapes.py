@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from quantkit.graph.model import Model
-from quantkit.graph.tensors import inferred, without_large_weights
+from quantkit.graph.tensors import infer_types, without_large_weights
 
 
-def shapes_of(
+def shapes_for_inputs(
     model: Model, tensors: Sequence[str], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, tuple[int, ...] | None]:
     """The shape of each tensor when the inputs have `shapes`; None where inference cannot tell."""
@@ -19,7 +19,7 @@ def shapes_of(
             dim.dim_value = size
     for value in proto.graph.output:
         value.type.tensor_type.ClearField("shape")
-    graph = inferred(proto).graph
+    graph = infer_types(proto).graph
     known: dict[str, tuple[int, ...]] = {}
     for value in (*graph.value_info, *graph.output, *graph.input):
         tensor = value.type.tensor_type

@@ -65,10 +65,10 @@ def watched_tensors(model: Model) -> Watch:
     """The tensors of `model` that get a scale. Types come from ONNX shape inference where the file lacks them."""
     graph = model.proto.graph
     weights = {i.name for i in graph.initializer} | {i.values.name for i in graph.sparse_initializer}
-    known = derived_from_constants(graph.node, weights)
-    live = reaching_outputs(graph)
-    typed = inferred(model.proto).graph
-    types, rank = element_types(typed), {name: len(shape) for name, shape in shapes(typed).items()}
+    known = constant_tensors(graph.node, weights)
+    live = live_tensors(graph)
+    typed = infer_types(model.proto).graph
+    types, rank = element_types(typed), {name: len(shape) for name, shape in tensor_shapes(typed).items()}
     inputs = [i.name for i in model.inputs]
     candidates = [*inputs, *(name for node in graph.node for name in node.output if name)]
     tensors = tuple(
@@ -79,7 +79,7 @@ def watched_tensors(model: Model) -> Watch:
     inner = {
         node.output[0]: f"inside {node.op_type} {node.name!r}: {inside} operators"
         for node in graph.node
-        if (inside := operators_inside(node))
+        if (inside := count_inner_operators(node))
     }
     brain = [name for name in dict.fromkeys(candidates) if types.get(name) == "bfloat16" and name in live - known]
     if brain:
@@ -87,51 +87,51 @@ def watched_tensors(model: Model) -> Watch:
     watched = set(tensors)
     return Watch(
         tensors,
-        shared_scales(graph.node, watched),
+        pool_scale_sources(graph.node, watched),
         channel_views(graph.node, watched, weights | known, rank),
         inner,
-        shapes_are_fixed(graph.node, known, types),
+        has_fixed_shapes(graph.node, known, types),
     )
 
 
-def derived_from_constants(nodes: Iterable[onnx.NodeProto], weights: set[str]) -> set[str]:
+def constant_tensors(nodes: Iterable[onnx.NodeProto], weights: set[str]) -> set[str]:
     """Names of all tensors that depend on weights and shapes only, the weights included."""
     known = set(weights)
     for node in nodes:
         constant = node.op_type in SHAPE_OPERATORS or all(name in known or not name for name in node.input)
-        if constant and not operators_inside(node) and not node.op_type.startswith("Random"):
+        if constant and not count_inner_operators(node) and not node.op_type.startswith("Random"):
             known.update(name for name in node.output if name)
     return known
 
 
-def reaching_outputs(graph: onnx.GraphProto) -> set[str]:
+def live_tensors(graph: onnx.GraphProto) -> set[str]:
     """Names of all tensors that a graph output depends on."""
     live = {value.name for value in graph.output}
     for node in reversed(graph.node):
         if any(name in live for name in node.output):
             live.update(node.input)
-            live.update(outer_names(node))
+            live.update(captured_names(node))
     return live
 
 
-def outer_names(node: onnx.NodeProto) -> set[str]:
+def captured_names(node: onnx.NodeProto) -> set[str]:
     """Every name that the subgraphs of a node read."""
     names: set[str] = set()
     for attribute in node.attribute:
         for subgraph in subgraphs(attribute):
             for inner in subgraph.node:
                 names.update(inner.input)
-                names |= outer_names(inner)
+                names |= captured_names(inner)
             names.update(value.name for value in subgraph.output)
     return names
 
 
-def operators_inside(node: onnx.NodeProto) -> int:
+def count_inner_operators(node: onnx.NodeProto) -> int:
     """How many operators the subgraphs of a node hold."""
     return sum(len(subgraph.node) for attribute in node.attribute for subgraph in subgraphs(attribute))
 
 
-def inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with the types that ONNX infers, its large weights left out; as it is where inference fails."""
     import onnx
 
@@ -171,7 +171,7 @@ def element_types(graph: onnx.GraphProto) -> dict[str, str]:
     }
 
 
-def shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
+def tensor_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
     """Tensor name → shape, None for a dimension that is not fixed, for all whose rank is known."""
     return {
         value.name: tuple(
@@ -183,7 +183,7 @@ def shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
     }
 
 
-def shared_scales(nodes: Iterable[onnx.NodeProto], watched: set[str]) -> dict[str, str]:
+def pool_scale_sources(nodes: Iterable[onnx.NodeProto], watched: set[str]) -> dict[str, str]:
     """Pool output → the first tensor before the pools, for pools whose output takes its input's scale."""
     shared: dict[str, str] = {}
     for node in nodes:
@@ -220,11 +220,11 @@ def weighted_inputs(node: onnx.NodeProto, constant: set[str]) -> list[tuple[str,
     return []
 
 
-def shapes_are_fixed(nodes: Iterable[onnx.NodeProto], known: set[str], types: Mapping[str, str]) -> bool:
+def has_fixed_shapes(nodes: Iterable[onnx.NodeProto], known: set[str], types: Mapping[str, str]) -> bool:
     """Whether every shape follows from the shapes of the inputs, as far as that is certain."""
     for node in nodes:
         depends = [name for name in node.input if name and name not in known]
-        if not depends and not operators_inside(node):
+        if not depends and not count_inner_operators(node):
             continue
         if node.op_type in DATA_DEPENDENT or node.domain not in ("", "ai.onnx"):
             return False

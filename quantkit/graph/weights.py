@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+def all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every tensor with values in a model."""
     yield from graph_tensors(proto.graph)
     for function in proto.functions:
@@ -44,7 +44,7 @@ def is_external(tensor: onnx.TensorProto) -> bool:
     return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
 
 
-def copied_but(message: Any, *left: str) -> Any:
+def copy_without(message: Any, *left: str) -> Any:
     """A copy of a message without some of its fields; those are never copied, however large they are."""
     copy = type(message)()
     for field, value in message.ListFields():

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 
 from quantkit.graph.model import node_name
 from quantkit.graph.operators import COMMUTING
-from quantkit.graph.tensors import FEW_BYTES, derived_from_constants, element_types, inferred, shapes
+from quantkit.graph.tensors import FEW_BYTES, constant_tensors, element_types, infer_types, tensor_shapes
 
 if TYPE_CHECKING:
     import onnx
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class TensorReader:
     """A node, by number, that reads a tensor as its input `place`."""
 
     number: int
@@ -36,13 +36,13 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
+class GraphIndex:
     """What the placement of Q/DQ pairs asks of a graph. Nodes go by their number in the graph."""
 
     nodes: tuple[onnx.NodeProto, ...]
     makers: Mapping[str, int]
     """Tensor → node that makes it."""
-    readers: Mapping[str, tuple[Reader, ...]]
+    readers: Mapping[str, tuple[TensorReader, ...]]
     outputs: frozenset[str]
     constants: frozenset[str]
     """Weights, and all that is computed from weights and shapes alone."""
@@ -60,7 +60,7 @@ class Wiring:
         number = self.makers.get(tensor)
         return None if number is None else self.nodes[number]
 
-    def reading(self, tensor: str) -> Iterator[tuple[Reader, onnx.NodeProto]]:
+    def reading(self, tensor: str) -> Iterator[tuple[TensorReader, onnx.NodeProto]]:
         """Every node that reads a tensor."""
         for reader in self.readers.get(tensor, ()):
             yield reader, self.nodes[reader.number]
@@ -69,7 +69,7 @@ class Wiring:
         """The inputs of a node that depend on the data."""
         return [name for name in self.nodes[number].input if name and name not in self.constants]
 
-    def behind(self, tensor: str, through: frozenset[str] = COMMUTING) -> Iterator[tuple[Reader, onnx.NodeProto]]:
+    def behind(self, tensor: str, through: frozenset[str] = COMMUTING) -> Iterator[tuple[TensorReader, onnx.NodeProto]]:
         """Who reads a tensor, directly or through operators of the kinds `through`; each of these is passed once.
 
         With Sigmoid passes SiLU, written out as x·sigmoid(x).
@@ -95,23 +95,23 @@ class Wiring:
         return False
 
 
-def wiring(proto: onnx.ModelProto) -> Wiring:
+def index_graph(proto: onnx.ModelProto) -> GraphIndex:
     """Look at a graph. Types and shapes come from ONNX shape inference where the file lacks them."""
     graph = proto.graph
-    readers: dict[str, list[Reader]] = defaultdict(list)
+    readers: dict[str, list[TensorReader]] = defaultdict(list)
     for number, node in enumerate(graph.node):
         for place, name in enumerate(node.input):
-            readers[name].append(Reader(number, place))
-    typed = inferred(proto).graph
-    return Wiring(
+            readers[name].append(TensorReader(number, place))
+    typed = infer_types(proto).graph
+    return GraphIndex(
         nodes=tuple(graph.node),
         makers={name: number for number, node in enumerate(graph.node) for name in node.output if name},
         readers={name: tuple(found) for name, found in readers.items()},
         outputs=frozenset(value.name for value in graph.output),
-        constants=frozenset(derived_from_constants(graph.node, {tensor.name for tensor in graph.initializer})),
+        constants=frozenset(constant_tensors(graph.node, {tensor.name for tensor in graph.initializer})),
         weights=known_weights(graph),
         types=element_types(typed),
-        shapes=shapes(typed),
+        shapes=tensor_shapes(typed),
     )
 
 

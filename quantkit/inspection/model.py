@@ -11,9 +11,9 @@ from pathlib import Path
 
 from quantkit.graph import Watch, load_model, watched_tensors
 from quantkit.graph.model import node_name
-from quantkit.graph.shapes import shapes_of
+from quantkit.graph.shapes import shapes_for_inputs
 from quantkit.preprocess import metadata_preprocess
-from quantkit.rewrites.fold_batch_norm import folded
+from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.view import Block, Remarks, Shown, Table
 
 
@@ -67,7 +67,7 @@ def inspect(model: str | os.PathLike[str]) -> Inspection:
             break
         first = i.shape[0] if i.shape and isinstance(i.shape[0], int) else 1
         shapes[i.name] = (first, *(d for d in i.shape[1:] if isinstance(d, int)))
-    found = shapes_of(loaded, watch.tensors, shapes) if shapes is not None else {"": None}
+    found = shapes_for_inputs(loaded, watch.tensors, shapes) if shapes is not None else {"": None}
     known = [prod(shape) for shape in found.values() if shape is not None]
     fixed = next((i.fixed_batch for i in loaded.inputs if i.fixed_batch is not None), None)
     batch = fixed or 1
@@ -83,5 +83,5 @@ def inspect(model: str | os.PathLike[str]) -> Inspection:
         bytes_per_sample=4 * sum(known) // batch if len(known) == len(found) else None,
         preprocess=told.describe() if told else None,
         fixed_batch=fixed,
-        nodes=tuple((node_name(node), node.op_type) for node in folded(loaded).proto.graph.node),
+        nodes=tuple((node_name(node), node.op_type) for node in fold_batch_norms(loaded).proto.graph.node),
     )

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.names import fresh
+from quantkit.graph.names import unique_name
 from quantkit.graph.operators import WEIGHTED
 from quantkit.linting.placement_rules import COMMUTING, is_dequantized
-from quantkit.qdq.reader import Reading
+from quantkit.qdq.reader import QdqGraph
 
 if TYPE_CHECKING:
     import onnx
@@ -32,7 +32,7 @@ PASSING = COMMUTING | {"Clip"}
 """QuantizeLinear moves ahead of them, rightly or not."""
 
 
-def misread_clips(reading: Reading) -> Iterator[onnx.NodeProto]:
+def misread_clips(reading: QdqGraph) -> Iterator[onnx.NodeProto]:
     """The Clips that TensorRT 8.6 computes wrongly, in graph order."""
     clips = [node for node in reading.graph.node if node.op_type == "Clip" and is_bounded(reading, node)]
     if not clips:
@@ -43,7 +43,7 @@ def misread_clips(reading: Reading) -> Iterator[onnx.NodeProto]:
             yield node
 
 
-def is_bounded(reading: Reading, node: onnx.NodeProto) -> bool:
+def is_bounded(reading: QdqGraph, node: onnx.NodeProto) -> bool:
     """Whether a Clip of floats has two stored bounds. Those of old operator sets, in attributes, are not looked at, nor
     what is computed of constants alone, nor bounds that a caller can replace."""
     names = [name for name in node.input[1:] if name]
@@ -55,7 +55,7 @@ def is_bounded(reading: Reading, node: onnx.NodeProto) -> bool:
     return all(b is not None and b.size == 1 and abs(float(b.item())) < UNBOUNDED for b in bounds)
 
 
-def quantized_behind(reading: Reading) -> set[str]:
+def quantized_behind(reading: QdqGraph) -> set[str]:
     """The tensors that a QuantizeLinear reads, or reads what operators make of them that it moves ahead of."""
     found = {step.data for step in reading.steps.values() if step.quantizes}
     for node in reversed(reading.graph.node):
@@ -64,7 +64,7 @@ def quantized_behind(reading: Reading) -> set[str]:
     return found
 
 
-def int8_tensors(reading: Reading) -> set[str]:
+def int8_tensors(reading: QdqGraph) -> set[str]:
     """The tensors that a layer in INT8 makes, or what fuses with one."""
     found: set[str] = set()
     for node in reading.graph.node:
@@ -88,8 +88,8 @@ def split(
     from onnx import helper
 
     data, bottom, top = node.input[:3]
-    between = fresh(f"{node.output[0]}_above", tensors)
+    between = unique_name(f"{node.output[0]}_above", tensors)
     plain = low == 0.0 and not np.signbit(low)  # the sign of a zero lower bound can reach an output
     kind, inputs = ("Relu", [data]) if plain else ("Max", [data, bottom])
-    first = helper.make_node(kind, inputs, [between], fresh(f"{node.name or node.output[0]}_{kind}", nodes))
+    first = helper.make_node(kind, inputs, [between], unique_name(f"{node.name or node.output[0]}_{kind}", nodes))
     return first, helper.make_node("Min", [between, top], [node.output[0]], node.name)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import Model, place
-from quantkit.graph.names import fresh, names_of
+from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.opset import LEAST_IR
-from quantkit.graph.tensors import outer_names
+from quantkit.graph.tensors import captured_names
 from quantkit.linting.clip_rule import misread_clips, split
 from quantkit.linting.finding import Finding
 from quantkit.linting.fixable import MIDDLE, bias_values, is_free, is_shifted_int8, zero_scales
 from quantkit.linting.parser_rules import findings_of, zero_form
 from quantkit.linting.placement_rules import parameters, quantized_groups
-from quantkit.qdq.reader import Carrier, Reading, Step, read_qdq
+from quantkit.qdq.reader import QdqGraph, QdqNode, QuantizedTensor, read_qdq
 
 if TYPE_CHECKING:
     import onnx
@@ -44,7 +44,7 @@ def mend(model: Model) -> tuple[onnx.ModelProto, tuple[Finding, ...]]:
         model = replace(model, proto=without(reading))
 
 
-def without(reading: Reading) -> onnx.ModelProto:
+def without(reading: QdqGraph) -> onnx.ModelProto:
     """One round of repairs."""
     edit = Edit(reading)
     for carrier in reading.carriers:
@@ -79,9 +79,9 @@ def with_split_clips(model: Model) -> tuple[onnx.ModelProto, tuple[str, ...]]:
 class Edit:
     """Changes to a copy of a network: inputs of nodes that are replaced, nodes that go, initializers that come."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: QdqGraph) -> None:
         self._reading = reading
-        self._names = names_of(reading.graph)
+        self._names = tensor_names(reading.graph)
         self._inputs: dict[tuple[str, int], str] = {}
         """(first output of a node, place) → the name that it reads now."""
         self._renamed: dict[str, str] = {}
@@ -92,14 +92,14 @@ class Edit:
         self._added: list[onnx.TensorProto] = []
         self._known: dict[tuple[str, bytes, tuple[int, ...], str], str] = {}
 
-    def store_bias(self, step: Step) -> None:
+    def store_bias(self, step: QdqNode) -> None:
         """A float initializer takes the place, and the name, of what a DequantizeLinear makes."""
         values = bias_values(self._reading, step)
         if values is not None:
             self._drop(step)
             self._add(values, step.result)
 
-    def sign(self, carrier: Carrier) -> None:
+    def sign(self, carrier: QuantizedTensor) -> None:
         """uint8 with zero point 128 becomes int8 with 0."""
         self._retyped.add(carrier.name)
         stored = self._reading.values(carrier.name) if carrier.quantize is None else None
@@ -111,7 +111,7 @@ class Edit:
         for step in carrier.steps:
             self._zero(step)
 
-    def write_zeros(self, carrier: Carrier) -> None:
+    def write_zeros(self, carrier: QuantizedTensor) -> None:
         """A zero point of 0 of another type or shape becomes int8, one for every scale."""
         for step in carrier.steps:
             absent = step.zero is None and not step.zero_name
@@ -119,20 +119,20 @@ class Edit:
             if zero and zero_form(self._reading, step):
                 self._zero(step)
 
-    def raise_scales(self, carrier: Carrier, raised: Iterable[Array]) -> None:
+    def raise_scales(self, carrier: QuantizedTensor, raised: Iterable[Array]) -> None:
         """Scales of 0 become the least normal number."""
         for step, scale in zip(carrier.steps, raised, strict=True):
             if step.scale is not None and (step.scale == 0).any():
                 self._inputs[step.result, 1] = self._constant(scale, f"{step.node.input[1]}_normal")
 
-    def share(self, first: Step, others: Iterable[Step]) -> None:
+    def share(self, first: QdqNode, others: Iterable[QdqNode]) -> None:
         """One QuantizeLinear instead of several equal ones, and one DequantizeLinear, the earliest, behind it."""
         merged = [first, *others]
         if len(merged) == 1:
             return
         readers = {step.result for step in merged}
         behind = [s for s in self._reading.steps.values() if not s.quantizes and s.data in readers]
-        kept: dict[tuple[object, ...], Step] = {}
+        kept: dict[tuple[object, ...], QdqNode] = {}
         for step in behind:
             earliest = kept.setdefault(parameters(step), step)
             if earliest is not step and step.result not in self._reading.held:
@@ -173,10 +173,10 @@ class Edit:
         sweep(graph, before, self._retyped)
         return copy
 
-    def _drop(self, step: Step) -> None:
+    def _drop(self, step: QdqNode) -> None:
         self._dropped.add(step.result)
 
-    def _zero(self, step: Step) -> None:
+    def _zero(self, step: QdqNode) -> None:
         shape = () if step.scale is None else step.scale.shape
         if step.scale is None and step.zero is not None:
             shape = step.zero.shape
@@ -186,7 +186,7 @@ class Edit:
         """The name of a new initializer; equal ones of the same wish are made once."""
         key = (name, values.tobytes(), values.shape, str(values.dtype))
         if key not in self._known:
-            self._known[key] = fresh(name, self._names)
+            self._known[key] = unique_name(name, self._names)
             self._add(values, self._known[key])
         return self._known[key]
 
@@ -201,7 +201,7 @@ def names_read(graph: onnx.GraphProto) -> set[str]:
     names = {value.name for value in graph.output}
     for node in graph.node:
         names.update(node.input)
-        names |= outer_names(node)
+        names |= captured_names(node)
     return names
 
 

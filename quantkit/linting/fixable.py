@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.numerics import TINY
-from quantkit.qdq.reader import Carrier, Reading, Step
+from quantkit.qdq.reader import QdqGraph, QdqNode, QuantizedTensor
 
 if TYPE_CHECKING:
     from quantkit.values import Array
@@ -24,7 +24,7 @@ MIDDLE = 128
 """uint8 with this zero point is int8 with 0, number by number."""
 
 
-def bias_values(reading: Reading, step: Step) -> Array | None:
+def bias_values(reading: QdqGraph, step: QdqNode) -> Array | None:
     """A stored int32 tensor as its DequantizeLinear computes it; None where that cannot be told, or is asked for."""
     stored = reading.values(step.data)
     if stored is None or step.scale is None or step.result in {v.name for v in reading.graph.output}:
@@ -41,7 +41,7 @@ def bias_values(reading: Reading, step: Step) -> Array | None:
     return np.asarray(values, step.scale.dtype) if values.shape == stored.shape else None
 
 
-def zero_scales(reading: Reading, carrier: Carrier) -> tuple[Array, ...] | None:
+def zero_scales(reading: QdqGraph, carrier: QuantizedTensor) -> tuple[Array, ...] | None:
     """Scales of all nodes of a carrier with 0 raised to the least normal number; None where that is not exact.
 
     It is exact where everything that a scale of 0 applies to is stored, and zero.
@@ -66,12 +66,12 @@ def zero_scales(reading: Reading, carrier: Carrier) -> tuple[Array, ...] | None:
     return tuple(raised)
 
 
-def is_shifted_int8(carrier: Carrier) -> bool:
+def is_shifted_int8(carrier: QuantizedTensor) -> bool:
     """Whether all nodes of a uint8 tensor have the zero point 128."""
     return all(step.zero is not None and bool((step.zero == MIDDLE).all()) for step in carrier.steps)
 
 
-def is_free(reading: Reading, carrier: Carrier) -> bool:
+def is_free(reading: QdqGraph, carrier: QuantizedTensor) -> bool:
     """Whether only DequantizeLinear nodes see a quantized tensor, so that it may change its type."""
     made = carrier.quantize is not None or carrier.name in reading.weights
     readers = reading.readers.get(carrier.name, ())

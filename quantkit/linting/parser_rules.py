@@ -20,7 +20,7 @@ from quantkit.linting.fixable import MIDDLE, bias_values, is_free, is_shifted_in
 from quantkit.linting.placement_rules import PLACEMENT
 from quantkit.numerics import TINY
 from quantkit.qdq.insert import LEAST_OPSET
-from quantkit.qdq.reader import FLOAT_SCALES, Carrier, Reading, Step, read_qdq
+from quantkit.qdq.reader import FLOAT_SCALES, QdqGraph, QdqNode, QuantizedTensor, read_qdq
 
 if TYPE_CHECKING:
     import onnx
@@ -62,7 +62,7 @@ def lint(model: Model) -> tuple[Finding, ...]:
     return findings_of(read_qdq(model))
 
 
-def findings_of(reading: Reading) -> tuple[Finding, ...]:
+def findings_of(reading: QdqGraph) -> tuple[Finding, ...]:
     """All findings in a network that was read."""
     order: dict[str, int] = {}
     for number, node in enumerate(reading.graph.node):
@@ -75,7 +75,7 @@ def findings_of(reading: Reading) -> tuple[Finding, ...]:
 # Operators --------------------------------------------------------------------------------------------------------
 
 
-def integer_operators(reading: Reading) -> Iterator[Finding]:
+def integer_operators(reading: QdqGraph) -> Iterator[Finding]:
     """Operators that compute in integers themselves, which TensorRT has none of."""
     for node in reading.graph.node:
         if node.op_type.startswith("TRT_") and "quantize" in node.op_type.lower():
@@ -101,7 +101,7 @@ def computes_in_integers(node: onnx.NodeProto) -> bool:
 # One quantized tensor ---------------------------------------------------------------------------------------------
 
 
-def stored_type(_: Reading, carrier: Carrier) -> Iterator[Finding]:
+def stored_type(_: QdqGraph, carrier: QuantizedTensor) -> Iterator[Finding]:
     """A type that is not INT8."""
     first = carrier.steps[0]
     if first.stored not in ("int8", "uint8", ""):
@@ -113,7 +113,7 @@ def stored_type(_: Reading, carrier: Carrier) -> Iterator[Finding]:
         )
 
 
-def int32_bias(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
+def int32_bias(reading: QdqGraph, carrier: QuantizedTensor) -> Iterator[Finding]:
     """A stored bias behind DequantizeLinear; TensorRT adds biases in float."""
     for step in carrier.dequantize:
         fixable = bias_values(reading, step) is not None
@@ -126,7 +126,7 @@ def int32_bias(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
         )
 
 
-def unsigned(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
+def unsigned(reading: QdqGraph, carrier: QuantizedTensor) -> Iterator[Finding]:
     """uint8, which TensorRT reads as INT8 or refuses."""
     steps = carrier.steps
     zeros = [step.zero for step in steps]
@@ -157,7 +157,7 @@ def extremes(zeros: Iterable[Array | None]) -> tuple[int, int]:
     return min(values), max(values)
 
 
-def zero_points(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
+def zero_points(reading: QdqGraph, carrier: QuantizedTensor) -> Iterator[Finding]:
     """int8 that is not symmetric, or a zero point of 0 in another form than TensorRT takes."""
     for step in carrier.steps:
         if step.zero_name and step.zero is None:
@@ -174,7 +174,7 @@ def zero_points(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
             yield finding("zero-point-type", step.where, wrong, "write an int8 zero for every scale", fixable=True)
 
 
-def zero_form(reading: Reading, step: Step) -> str | None:
+def zero_form(reading: QdqGraph, step: QdqNode) -> str | None:
     """What is wrong with the form of a zero point of 0, of an int8 node."""
     if step.stored != "int8":
         return None
@@ -191,7 +191,7 @@ def zero_form(reading: Reading, step: Step) -> str | None:
 # Scales -----------------------------------------------------------------------------------------------------------
 
 
-def scale_values(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
+def scale_values(reading: QdqGraph, carrier: QuantizedTensor) -> Iterator[Finding]:
     """Scales that are no positive normal numbers, that are computed, or of another type."""
     for step in distinct(carrier):
         if step.scale_type not in FLOAT_SCALES:
@@ -206,7 +206,7 @@ def scale_values(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
             yield from numbers(reading, carrier, step)
 
 
-def numbers(reading: Reading, carrier: Carrier, step: Step) -> Iterator[Finding]:
+def numbers(reading: QdqGraph, carrier: QuantizedTensor, step: QdqNode) -> Iterator[Finding]:
     """Scales that are 0, negative, NaN, Inf or subnormal."""
     scale = np.asarray(step.scale, np.float64).ravel()
     bad = scale[~((scale > 0) & np.isfinite(scale))]
@@ -225,7 +225,7 @@ def numbers(reading: Reading, carrier: Carrier, step: Step) -> Iterator[Finding]
         yield finding("subnormal-scale", step.where, told, f"raise it to {TINY:g}")
 
 
-def scale_shapes(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
+def scale_shapes(reading: QdqGraph, carrier: QuantizedTensor) -> Iterator[Finding]:
     """Scales along a channel axis: on activations, in a wrong number, or in an operator set without axes."""
     for step in distinct(carrier):
         if step.scale_type == "float16" and reading.model.opset < HALF_OPSET:
@@ -251,7 +251,7 @@ def scale_shapes(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
             yield finding("scale-shape", step.where, told, AGAIN)
 
 
-def weight_axes(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
+def weight_axes(reading: QdqGraph, carrier: QuantizedTensor) -> Iterator[Finding]:
     """Scales of weights along another axis than that of the output channels."""
     for step in carrier.dequantize:
         dims = reading.shapes.get(step.data) or reading.shapes.get(step.result) or ()
@@ -267,7 +267,7 @@ def weight_axes(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
                 yield finding("weight-axis", place(node), f"{told} {wanted}", f"quantize along axis {wanted}")
 
 
-def distinct(carrier: Carrier) -> Iterator[Step]:
+def distinct(carrier: QuantizedTensor) -> Iterator[QdqNode]:
     """The nodes of a carrier without those that repeat another's parameters."""
     seen: set[tuple[str, int]] = set()
     for step in carrier.steps:
@@ -280,7 +280,7 @@ def distinct(carrier: Carrier) -> Iterator[Step]:
 # Whole pairs ------------------------------------------------------------------------------------------------------
 
 
-def ends(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
+def ends(reading: QdqGraph, carrier: QuantizedTensor) -> Iterator[Finding]:
     """A node without its other half, and integer inputs and outputs."""
     outputs = {value.name for value in reading.graph.output}
     inputs = {value.name for value in reading.graph.input} - set(reading.weights)
@@ -306,7 +306,7 @@ def ends(reading: Reading, carrier: Carrier) -> Iterator[Finding]:
         yield finding("lone-dequantize", step.where, told, "dequantize what a QuantizeLinear made, or stored INT8")
 
 
-def is_dequantized(reading: Reading, name: str) -> bool:
+def is_dequantized(reading: QdqGraph, name: str) -> bool:
     """Whether everything that reads a quantized tensor is DequantizeLinear, or moves values to one."""
     readers = reading.readers.get(name, ())
     return bool(readers) and all(
@@ -316,12 +316,12 @@ def is_dequantized(reading: Reading, name: str) -> bool:
     )
 
 
-def integers_behind(reading: Reading, name: str) -> bool:
+def integers_behind(reading: QdqGraph, name: str) -> bool:
     """Whether an integer operator reads a tensor, which is told there."""
     return any(computes_in_integers(node) for node, _ in reading.readers.get(name, ()))
 
 
-def is_quantized(reading: Reading, name: str) -> bool:
+def is_quantized(reading: QdqGraph, name: str) -> bool:
     """Whether QuantizeLinear made a tensor, or moved values of one."""
     step, node = reading.before(name), reading.producers.get(name)
     if step is not None:
@@ -329,7 +329,7 @@ def is_quantized(reading: Reading, name: str) -> bool:
     return node is not None and node.op_type in MOVING and is_quantized(reading, node.input[0])
 
 
-def clips_apart(reading: Reading) -> Iterator[Finding]:
+def clips_apart(reading: QdqGraph) -> Iterator[Finding]:
     """Clips that TensorRT 8.6 applies to integers."""
     for node in misread_clips(reading):
         yield finding(
@@ -341,11 +341,11 @@ def clips_apart(reading: Reading) -> Iterator[Finding]:
         )
 
 
-WHOLE: tuple[Callable[[Reading], Iterator[Finding]], ...] = (integer_operators, clips_apart)
-Rule = Callable[[Reading, Carrier], Iterator[Finding]]
+WHOLE: tuple[Callable[[QdqGraph], Iterator[Finding]], ...] = (integer_operators, clips_apart)
+Rule = Callable[[QdqGraph, QuantizedTensor], Iterator[Finding]]
 
 
-def rules_for(reading: Reading, carrier: Carrier) -> tuple[Rule, ...]:
+def rules_for(reading: QdqGraph, carrier: QuantizedTensor) -> tuple[Rule, ...]:
     """The rules for a quantized tensor, by its type."""
     stored = carrier.steps[0].stored
     if stored == "int32" and carrier.quantize is None and carrier.name in reading.constants:

@@ -15,7 +15,7 @@ import numpy as np
 from quantkit.graph.model import place
 from quantkit.graph.operators import WEIGHTED, weight_axis
 from quantkit.linting.finding import Finding, finding
-from quantkit.qdq.reader import Carrier, Reading, Step
+from quantkit.qdq.reader import QdqGraph, QdqNode, QuantizedTensor
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +31,7 @@ KEEPING = COMMUTING - {"Relu", "Identity"}
 FEW_LEVELS = 8
 
 
-def half_quantized(reading: Reading) -> Iterator[Finding]:
+def half_quantized(reading: QdqGraph) -> Iterator[Finding]:
     """Weighted operators of which one input has a pair and the other has none."""
     for node in reading.graph.node:
         if node.op_type not in WEIGHTED or len(node.input) < 2:
@@ -52,7 +52,7 @@ def half_quantized(reading: Reading) -> Iterator[Finding]:
         )
 
 
-def is_dequantized(reading: Reading, name: str) -> bool:
+def is_dequantized(reading: QdqGraph, name: str) -> bool:
     """Whether DequantizeLinear made a tensor, with only what commutes with it in between."""
     while name not in reading.steps and name in reading.producers and reading.producers[name].op_type in COMMUTING:
         name = reading.producers[name].input[0]
@@ -60,7 +60,7 @@ def is_dequantized(reading: Reading, name: str) -> bool:
     return step is not None and not step.quantizes
 
 
-def blocked_fusions(reading: Reading) -> Iterator[Finding]:
+def blocked_fusions(reading: QdqGraph) -> Iterator[Finding]:
     """Pairs between a convolution and the normalization or activation that would fuse into it."""
     for carrier in reading.carriers:
         if carrier.quantize is None:
@@ -80,7 +80,7 @@ def blocked_fusions(reading: Reading) -> Iterator[Finding]:
         )
 
 
-def fusible(reading: Reading, name: str) -> onnx.NodeProto | None:
+def fusible(reading: QdqGraph, name: str) -> onnx.NodeProto | None:
     """The convolution whose result nothing else reads, batch normalization at most in between."""
     while reading.sole_reader(name) and name in reading.producers:
         node = reading.producers[name]
@@ -92,7 +92,7 @@ def fusible(reading: Reading, name: str) -> onnx.NodeProto | None:
     return None
 
 
-def residual_pairs(reading: Reading) -> Iterator[Finding]:
+def residual_pairs(reading: QdqGraph) -> Iterator[Finding]:
     """Additions with a pair on both inputs, of which a convolution could have taken in the addition."""
     for node in reading.graph.node:
         if node.op_type != "Add" or len(node.input) != 2 or any(name in reading.constants for name in node.input):
@@ -111,13 +111,13 @@ def residual_pairs(reading: Reading) -> Iterator[Finding]:
                 break
 
 
-def quantizer(reading: Reading, step: Step | None) -> Step | None:
+def quantizer(reading: QdqGraph, step: QdqNode | None) -> QdqNode | None:
     """The QuantizeLinear before a DequantizeLinear."""
     before = None if step is None or step.quantizes else reading.before(step.data)
     return before if before is not None and before.quantizes else None
 
 
-def concat_scales(reading: Reading) -> Iterator[Finding]:
+def concat_scales(reading: QdqGraph) -> Iterator[Finding]:
     """Concatenations before a QuantizeLinear whose inputs have unequal scales, or only some of which have one."""
     for node in reading.graph.node:
         names = [name for name in node.input if name not in reading.constants]
@@ -133,24 +133,24 @@ def concat_scales(reading: Reading) -> Iterator[Finding]:
             yield finding("concat-scales", place(node), told, "give all the same scale, or quantize the result alone")
 
 
-def quantizers_behind(reading: Reading, name: str) -> list[Step]:
+def quantizers_behind(reading: QdqGraph, name: str) -> list[QdqNode]:
     """The QuantizeLinear nodes that read a tensor."""
     found = (reading.steps.get(node.output[0]) for node, k in reading.readers.get(name, ()) if k == 0)
     return [step for step in found if step is not None and step.quantizes]
 
 
-def scale_key(step: Step) -> bytes | None:
+def scale_key(step: QdqNode) -> bytes | None:
     """What two scales are equal by; None where a scale is not known."""
     return None if step.scale is None else np.asarray(step.scale, np.float64).ravel().tobytes()
 
 
-def spread(steps: list[Step]) -> str:
+def spread(steps: list[QdqNode]) -> str:
     """`0.01 … 0.2`."""
     values = sorted({float(step.scale.ravel()[0]) for step in steps if step.scale is not None and step.scale.size})
     return f"{values[0]:.4g} … {values[-1]:.4g}" if values else ""
 
 
-def commuting_scales(reading: Reading) -> Iterator[Finding]:
+def commuting_scales(reading: QdqGraph) -> Iterator[Finding]:
     """Operators that only move values, with one scale before and another behind."""
     for node in reading.graph.node:
         before = reading.before(node.input[0]) if node.op_type in KEEPING else None
@@ -162,7 +162,7 @@ def commuting_scales(reading: Reading) -> Iterator[Finding]:
                 yield finding("commuting-scales", place(node), told, "give both the scale of its input")
 
 
-def repeated_pairs(reading: Reading) -> Iterator[Finding]:
+def repeated_pairs(reading: QdqGraph) -> Iterator[Finding]:
     """Activations that are quantized more than once."""
     for tensor, groups in quantized_groups(reading).items():
         if len(groups) > 1:
@@ -180,9 +180,9 @@ def repeated_pairs(reading: Reading) -> Iterator[Finding]:
                 )
 
 
-def quantized_groups(reading: Reading) -> dict[str, list[list[Step]]]:
+def quantized_groups(reading: QdqGraph) -> dict[str, list[list[QdqNode]]]:
     """Activation → its QuantizeLinear nodes, equal ones together."""
-    found: dict[str, dict[tuple[object, ...], list[Step]]] = {}
+    found: dict[str, dict[tuple[object, ...], list[QdqNode]]] = {}
     for step in reading.steps.values():
         known = step.scale is not None and (step.zero is not None or not step.zero_name)
         if step.quantizes and known and step.data not in reading.constants:
@@ -190,14 +190,14 @@ def quantized_groups(reading: Reading) -> dict[str, list[list[Step]]]:
     return {tensor: list(groups.values()) for tensor, groups in found.items()}
 
 
-def parameters(step: Step) -> tuple[object, ...]:
+def parameters(step: QdqNode) -> tuple[object, ...]:
     """What two nodes of one tensor compute the same by."""
     zero = 0 if step.zero is None or not step.zero.any() else step.zero.tobytes()
     rest = tuple(sorted((a.name, a.i) for a in step.node.attribute if a.name != "axis"))
     return scale_key(step), zero, step.stored, step.scale_type, step.axis if step.per_channel else None, rest
 
 
-def coarse_weights(reading: Reading) -> Iterator[Finding]:
+def coarse_weights(reading: QdqGraph) -> Iterator[Finding]:
     """Weights with one scale of which channels have hardly any levels left."""
     for carrier in reading.carriers:
         for step in carrier.dequantize:
@@ -216,7 +216,7 @@ def coarse_weights(reading: Reading) -> Iterator[Finding]:
                     )
 
 
-def channel_levels(reading: Reading, carrier: Carrier, node: onnx.NodeProto, k: int) -> Array | None:
+def channel_levels(reading: QdqGraph, carrier: QuantizedTensor, node: onnx.NodeProto, k: int) -> Array | None:
     """max|w|/scale of every output channel; None where the weights are not stored, or a vector."""
     step = carrier.quantize or carrier.dequantize[0]
     values = reading.values(carrier.quantize.data if carrier.quantize else carrier.name)
@@ -236,7 +236,7 @@ def channel_levels(reading: Reading, carrier: Carrier, node: onnx.NodeProto, k: 
     return levels
 
 
-PLACEMENT: tuple[Callable[[Reading], Iterator[Finding]], ...] = (
+PLACEMENT: tuple[Callable[[QdqGraph], Iterator[Finding]], ...] = (
     half_quantized,
     blocked_fusions,
     residual_pairs,

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.artifact import canonical_json, sha256_of
-from quantkit.engines.bench import BenchOptions, bench, machine_name, shapes_over, why_no_gpu
-from quantkit.engines.bench_result import Bench
+from quantkit.engines.bench import BenchOptions, bench, explain_no_gpu, machine_name, shapes_for_batches
+from quantkit.engines.bench_result import BenchResult
 from quantkit.errors import BackendError, TableError
 from quantkit.export.batching import read_bench
-from quantkit.project.inputs import Plan
-from quantkit.project.steps import Steps
-from quantkit.project.store import Outcome
+from quantkit.project.inputs import RunPlan
+from quantkit.project.steps import RunSteps
+from quantkit.project.store import StepOutcome
 
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.options import BuildOptions
@@ -26,25 +26,25 @@ QDQ = "qdq"
 
 
 @dataclass(frozen=True, slots=True)
-class Engines:
+class EngineStepResult:
     """engines: one of each precision; files: these, and their records; bench: how fast they are. digest: of all."""
 
     engines: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
-    bench: Bench | None = None
+    bench: BenchResult | None = None
     digest: str | None = None
 
 
-def engines_of(steps: Steps, table: Outcome | None, model: Outcome) -> Engines:
+def engine_steps(steps: RunSteps, table: StepOutcome | None, model: StepOutcome) -> EngineStepResult:
     """Build and time, where there is a GPU."""
     settings = steps.plan.settings
-    reason = "" if settings.gpu is False else why_no_gpu(0)
+    reason = "" if settings.gpu is False else explain_no_gpu(0)
     if reason:
         steps.notes.append(f"no engines: {reason}; how fast INT8 is shows on the GPU that it is for")
     if reason is not None:
-        return Engines()
+        return EngineStepResult()
     machine = machine_name(0)
-    built: list[Outcome] = []
+    built: list[StepOutcome] = []
     names = [*settings.build.precisions, QDQ]
     for name in dict.fromkeys(names):
         try:
@@ -52,20 +52,20 @@ def engines_of(steps: Steps, table: Outcome | None, model: Outcome) -> Engines:
         except (BackendError, TableError) as error:
             steps.notes.append(f"no {name} engine: {error.problem}")
     if not built:
-        return Engines()
+        return EngineStepResult()
     files = tuple(path for outcome in built for path in sorted(outcome.folder.iterdir()) if ".engine" in path.name)
     engines = tuple(path for path in files if path.suffix == ".engine")
     timed = bench_step(steps, built, engines, machine)
     digest = sha256_of(canonical_json([outcome.digest for outcome in (*built, timed)]).encode())
-    return Engines(engines, files, read_bench(timed.file(BENCH)), digest)
+    return EngineStepResult(engines, files, read_bench(timed.file(BENCH)), digest)
 
 
-def engine_step(steps: Steps, name: str, table: Outcome | None, model: Outcome, machine: str) -> Outcome:
+def engine_step(steps: RunSteps, name: str, table: StepOutcome | None, model: StepOutcome, machine: str) -> StepOutcome:
     """One engine. The timing cache stays in the output folder, for the next one."""
     from quantkit.engines.build import build
 
     plan = steps.plan
-    options = options_for(plan, name)
+    options = engine_options(plan, name)
     names = plan.published()
     source = model.file(names["model"]) if name == QDQ else plan.model.path
     scales = table if options.int8 and name != QDQ else None
@@ -84,7 +84,7 @@ def engine_step(steps: Steps, name: str, table: Outcome | None, model: Outcome, 
     return steps.take(f"engine {name}".replace(" ", "-"), about | of, work)
 
 
-def options_for(plan: Plan, name: str) -> BuildOptions:
+def engine_options(plan: RunPlan, name: str) -> BuildOptions:
     """How an engine is built."""
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
 
@@ -92,13 +92,13 @@ def options_for(plan: Plan, name: str) -> BuildOptions:
     return BuildOptions(
         precision=Precision.INT8 if name == QDQ else Precision.named(name),
         fp16=chosen.fp16,
-        shapes=chosen.shapes or shapes_over(plan.model, batches),
+        shapes=chosen.shapes or shapes_for_batches(plan.model, batches),
         level=chosen.level,
         retarget=True,
     )
 
 
-def bench_step(steps: Steps, built: list[Outcome], engines: tuple[Path, ...], machine: str) -> Outcome:
+def bench_step(steps: RunSteps, built: list[StepOutcome], engines: tuple[Path, ...], machine: str) -> StepOutcome:
     """Time the engines side by side."""
     chosen = steps.plan.settings.bench
     options = BenchOptions(batches=chosen.batches, streams=chosen.streams, seconds=chosen.seconds)

@@ -14,11 +14,11 @@ from quantkit.data.preprocess_choice import ChosenSpec, choose_spec
 from quantkit.errors import DataError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.project.settings import Settings
-from quantkit.project.store import refuse_foreign
+from quantkit.project.store import refuse_foreign_files
 from quantkit.quantization.quantize import refuse_quantized
-from quantkit.quantization.repair import settled
+from quantkit.repairs.registry import resolve_repairs
 from quantkit.rules import as_rules
-from quantkit.sensitivity.exclusion_file import from_files
+from quantkit.sensitivity.exclusion_file import expand_name_files
 from quantkit.tensorrt_version import number_text, target_version
 from quantkit.values import ModelInput
 
@@ -27,7 +27,7 @@ WITHOUT_TABLES = 11
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class DataSource:
     """Data as steps take it. stamps: sha256 over names, sizes and times of its files; None where it has none."""
 
     source: str
@@ -46,13 +46,13 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """Everything that is settled before work begins. version: of the TensorRT that table and model are for."""
 
     settings: Settings
     model: Model
-    calibration: Sources
-    validation: Sources
+    calibration: DataSource
+    validation: DataSource
     output: Path
     version: str
     notes: tuple[str, ...]
@@ -83,19 +83,19 @@ class Plan:
         }
 
 
-def listed(settings: Settings) -> Settings:
+def expand_node_files(settings: Settings) -> Settings:
     """The settings with the lines of files in place of `@FILE`: they decide about the model. UsageError."""
     nodes = settings.quantize
-    names = {"exclude": from_files(nodes.exclude), "include": from_files(nodes.include)}
+    names = {"exclude": expand_name_files(nodes.exclude), "include": expand_name_files(nodes.include)}
     return settings.model_copy(update={"quantize": nodes.model_copy(update=names)})
 
 
-def planned(settings: Settings) -> Plan:
+def plan_run(settings: Settings) -> RunPlan:
     """Check the settings, read the model, look at the data. ModelError, DataError, PreprocessError, UsageError."""
     if settings.model is None or settings.data is None:
         missing = "model" if settings.model is None else "data"
         raise UsageError(f"no {missing} is given", remedy="quantkit run MODEL --data DATA, or quantkit init for a file")
-    refuse_unknown(settings)
+    refuse_unknown_names(settings)
     model = load_model(settings.model)
     refuse_quantized(model)
     output = Path(settings.output) if settings.output else model.path.with_suffix(".run")
@@ -107,44 +107,44 @@ def planned(settings: Settings) -> Plan:
         batch_size=chosen.batch_size,
         skip_corrupt=chosen.skip_corrupt,
     )
-    calibration = sources(model, model.inputs, settings.data, settings.preprocess, reading)
+    calibration = data_source(model, model.inputs, settings.data, settings.preprocess, reading)
     notes = [*([calibration.spec.warning] if calibration.spec.warning else [])]
     if settings.evaluate.data is None:
         notes.append("accuracy is measured on the calibration data, which flatters INT8: give others with --val")
-    validation = sources(
+    validation = data_source(
         model,
         tuple(ModelInput(i.name, i.dtype, (None, *i.shape[1:])) if i.shape else i for i in model.inputs),
         settings.evaluate.data or settings.data,
         settings.preprocess,
         DataOptions(limit=settings.evaluate.limit, skip_corrupt=settings.evaluate.skip_corrupt, whole=True),
     )
-    plan = Plan(
-        listed(settings),
+    plan = RunPlan(
+        expand_node_files(settings),
         model,
         calibration,
         validation,
         output,
-        target_of(settings.calibrate.tensorrt_version),
+        target_version_text(settings.calibrate.tensorrt_version),
         tuple(notes),
     )
-    refuse_foreign(output, plan.published().values())
+    refuse_foreign_files(output, plan.published().values())
     return plan
 
 
-def refuse_unknown(settings: Settings) -> None:
+def refuse_unknown_names(settings: Settings) -> None:
     """UsageError for names that a later step would refuse, after the work of those before it."""
     from quantkit.backends.tensorrt.options import Precision
 
     if settings.rule is not None and len(found := as_rules(settings.rule)) > 1:
         raise UsageError(f"{len(found)} rules are given: {settings.rule}", remedy="give one, for table and Q/DQ model")
-    settled(settings.quantize.repairs, statistics=True, data=True)
+    resolve_repairs(settings.quantize.repairs, statistics=True, data=True)
     for name in settings.build.precisions:
         Precision.named(name)
 
 
-def sources(
+def data_source(
     model: Model, inputs: Sequence[ModelInput], source: str, preprocess: str | None, options: DataOptions
-) -> Sources:
+) -> DataSource:
     """Data with its preprocessing settled. inputs: as it is read for them; evaluation fills up batches that a model is
     fixed to, calibration leaves samples out. DataError where it is empty."""
     spec = choose_spec(preprocess, model, source)
@@ -153,10 +153,10 @@ def sources(
         raise DataError(f"{source} is empty", remedy="give at least one sample")
     stamps = [[stamp.name, stamp.size, stamp.modified_ns] for stamp in feed.stamps()]
     identity = sha256_of(text_bytes(canonical_json([str(Path(source).resolve()), stamps]))) if stamps else None
-    return Sources(source, options, spec.with_applied(applied), identity)
+    return DataSource(source, options, spec.with_applied(applied), identity)
 
 
-def target_of(asked: str | None) -> str:
+def target_version_text(asked: str | None) -> str:
     """The TensorRT that files are for, as text. UsageError."""
     if asked is not None and re.fullmatch(r"\d+(\.\d+)*", asked) and int(asked.partition(".")[0]) >= WITHOUT_TABLES:
         return asked

@@ -18,23 +18,23 @@ from quantkit.artifact import text_bytes
 from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.from_statistics import tables_from
 from quantkit.calibration.options import CalibrateOptions
-from quantkit.engines.bench_result import Bench
+from quantkit.engines.bench_result import BenchResult
 from quantkit.evaluation.evaluate import evaluate
-from quantkit.evaluation.json_document import document as document_of
-from quantkit.evaluation.json_document import parsed
+from quantkit.evaluation.json_document import evaluation_json as document_of
+from quantkit.evaluation.json_document import parse_evaluation
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
 from quantkit.progress import Progress, Silent
-from quantkit.project.early_checks import refuse_late_faults
-from quantkit.project.engine_steps import Engines, engines_of
-from quantkit.project.inputs import file_identity, planned
+from quantkit.project.early_checks import refuse_early
+from quantkit.project.engine_steps import EngineStepResult, engine_steps
+from quantkit.project.inputs import file_identity, plan_run
 from quantkit.project.layers_step import LAYERS, layers_step, read_layers
 from quantkit.project.recommendation import recommendation
 from quantkit.project.settings import Settings
-from quantkit.project.steps import Step, Steps
-from quantkit.project.store import Outcome, Store
+from quantkit.project.steps import CompletedStep, RunSteps
+from quantkit.project.store import StepOutcome, StepStore
 from quantkit.quantization.quantize import QuantizeOptions, quantize
-from quantkit.quantization.repair import FROM_STATISTICS, settled
+from quantkit.repairs.registry import needs_data, resolve_repairs
 from quantkit.report.html import evaluation_page
 from quantkit.statistics import read_statistics, write_statistics
 from quantkit.view import Block, Shown
@@ -47,9 +47,9 @@ DEFAULT_RULE = "mse"
 class Run(Shown):
     """What a run ends with. recommendation: one sentence out of accuracy and speed. files: what lies in the folder."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[CompletedStep, ...]
     evaluation: Evaluation
-    bench: Bench | None
+    bench: BenchResult | None
     recommendation: str
     files: Mapping[str, Path]
     notes: tuple[str, ...]
@@ -73,22 +73,22 @@ def run(
     Writes statistics, table, Q/DQ model, evaluation and report into the output folder, and engines where they are
     built. Raises what `calibrate`, `quantize`, `build`, `bench` and `evaluate` raise, UsageError, OutputError.
     """
-    plan = planned(settings)
-    refuse_late_faults(plan)
-    store = Store(plan.output)
+    plan = plan_run(settings)
+    refuse_early(plan)
+    store = StepStore(plan.output)
     with store.held(clean=clean):
-        return done(Steps(plan, store, phase, progress), store)
+        return run_steps(RunSteps(plan, store, phase, progress), store)
 
 
-def done(steps: Steps, store: Store) -> Run:
+def run_steps(steps: RunSteps, store: StepStore) -> Run:
     """All steps, and their files where the user looks for them."""
     plan = steps.plan
     statistics = statistics_step(steps)
     table = table_step(steps, statistics)
     model = model_step(steps, statistics)
-    engines = engines_of(steps, table, model)
+    engines = engine_steps(steps, table, model)
     layers = layers_step(steps, model)
-    report = report_step(steps, Made(statistics, table, model, layers, engines))
+    report = report_step(steps, StepOutcomes(statistics, table, model, layers, engines))
     names = plan.published()
     shown = {
         names["statistics"]: statistics,
@@ -104,13 +104,13 @@ def done(steps: Steps, store: Store) -> Run:
     published = dict(zip(sources, store.publish(sources), strict=True))
     store.withdraw(plan.stem, published.keys())
     document = published[names["evaluation"]]
-    found = parsed(json.loads(document.read_text(encoding="utf-8")), str(document))
+    found = parse_evaluation(json.loads(document.read_text(encoding="utf-8")), str(document))
     said = recommendation(found, engines.bench)
     notes = tuple(dict.fromkeys(steps.notes))
     return Run(tuple(steps.taken), found, engines.bench, said, published, notes, (*plan.warnings, *found.warnings))
 
 
-def statistics_step(steps: Steps) -> Outcome:
+def statistics_step(steps: RunSteps) -> StepOutcome:
     """Count the calibration data once, on the processor: every rule follows from it."""
     plan = steps.plan
     chosen, data = plan.settings.calibrate, plan.calibration
@@ -130,7 +130,7 @@ def statistics_step(steps: Steps) -> Outcome:
     return steps.take("statistics", inputs, work)
 
 
-def table_step(steps: Steps, statistics: Outcome) -> Outcome | None:
+def table_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome | None:
     """The calibration table; none for a TensorRT that reads none."""
     plan = steps.plan
     if not plan.tables:
@@ -146,13 +146,13 @@ def table_step(steps: Steps, statistics: Outcome) -> Outcome | None:
     return steps.take("table", {"statistics": statistics.digest, "rule": rule, "TensorRT": plan.version}, work)
 
 
-def model_step(steps: Steps, statistics: Outcome) -> Outcome:
+def model_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome:
     """The Q/DQ model."""
     plan = steps.plan
     names, chosen, data = plan.published(), plan.settings.quantize, plan.calibration
     rule = plan.settings.rule or DEFAULT_RULE
-    repairs = settled(chosen.repairs, statistics=True, data=True)
-    needs_data = not set(repairs) <= set(FROM_STATISTICS)
+    repairs = resolve_repairs(chosen.repairs, statistics=True, data=True)
+    runs_network = needs_data(repairs)
 
     def work(folder: Path) -> tuple[str, ...]:
         options = QuantizeOptions(
@@ -185,17 +185,17 @@ def model_step(steps: Steps, statistics: Outcome) -> Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class StepOutcomes:
     """What a report tells of."""
 
-    statistics: Outcome
-    table: Outcome | None
-    model: Outcome
-    layers: Outcome | None
-    engines: Engines
+    statistics: StepOutcome
+    table: StepOutcome | None
+    model: StepOutcome
+    layers: StepOutcome | None
+    engines: EngineStepResult
 
 
-def report_step(steps: Steps, of: Made) -> Outcome:
+def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
     """Accuracy of everything on the same samples, and the page."""
     plan, engines = steps.plan, of.engines
     names, wanted, data = plan.published(), plan.settings.evaluate, plan.validation
@@ -245,7 +245,7 @@ def report_step(steps: Steps, of: Made) -> Outcome:
     return steps.take("report", inputs, work)
 
 
-def document(made: Run) -> dict[str, Any]:
+def run_document(made: Run) -> dict[str, Any]:
     """The result for programs."""
     return {
         "recommendation": made.recommendation,

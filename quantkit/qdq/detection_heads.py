@@ -20,7 +20,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from quantkit.graph.operators import COMMUTING, WEIGHTED
-from quantkit.graph.wiring import Wiring
+from quantkit.graph.wiring import GraphIndex
 
 if TYPE_CHECKING:
     import onnx
@@ -42,12 +42,12 @@ class Tail:
     evidence: str = ""
 
 
-def detection_heads(wires: Wiring, amax: Mapping[str, float]) -> dict[int, str]:
+def find_detection_heads(wires: GraphIndex, amax: Mapping[str, float]) -> dict[int, str]:
     """Node number → why it belongs to a detection head; empty for a network that detects nothing.
 
     amax: the largest |x| of tensors, as far as it is known.
     """
-    tails = [tail_of(wires, output, amax) for output in sorted(wires.outputs)]
+    tails = [walk_tail(wires, output, amax) for output in sorted(wires.outputs)]
     evidence = next((tail.evidence for tail in tails if tail.joins and tail.evidence), "")
     if not evidence:
         return {}
@@ -59,7 +59,7 @@ def detection_heads(wires: Wiring, amax: Mapping[str, float]) -> dict[int, str]:
     }
 
 
-def tail_of(wires: Wiring, output: str, amax: Mapping[str, float]) -> Tail:
+def walk_tail(wires: GraphIndex, output: str, amax: Mapping[str, float]) -> Tail:
     """Walk from a graph output up to the last weighted operators."""
     tail, waiting, seen = Tail(), [output], set()
     while waiting:
@@ -70,23 +70,23 @@ def tail_of(wires: Wiring, output: str, amax: Mapping[str, float]) -> Tail:
         seen.add(number)
         node = wires.nodes[number]
         if node.op_type in WEIGHTED and any(name in wires.constants for name in node.input[:2]):
-            if not sums_a_softmax(wires, node):
+            if not is_softmax_sum(wires, node):
                 tail.weighted.add(number)
                 continue
             tail.sums.add(number)
             tail.evidence = tail.evidence or "a Softmax over distances"
         waiting.extend(wires.activations(number))
-        tail.joins = tail.joins or joins(wires, node)
-        tail.evidence = tail.evidence or evidence_of(wires, node, amax)
+        tail.joins = tail.joins or joins_weighted(wires, node)
+        tail.evidence = tail.evidence or decoding_evidence(wires, node, amax)
     return tail
 
 
-def joins(wires: Wiring, node: onnx.NodeProto) -> bool:
+def joins_weighted(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     """Whether a node puts together what different weighted operators made."""
-    return node.op_type == "Concat" and len({weighted_behind(wires, name) for name in node.input} - {None}) > 1
+    return node.op_type == "Concat" and len({weighted_source(wires, name) for name in node.input} - {None}) > 1
 
 
-def weighted_behind(wires: Wiring, tensor: str) -> int | None:
+def weighted_source(wires: GraphIndex, tensor: str) -> int | None:
     """The weighted operator that a tensor comes from along first inputs; None where there is none."""
     seen: set[int] = set()
     while (number := wires.makers.get(tensor)) is not None and number not in seen:
@@ -100,7 +100,7 @@ def weighted_behind(wires: Wiring, tensor: str) -> int | None:
     return None
 
 
-def evidence_of(wires: Wiring, node: onnx.NodeProto, amax: Mapping[str, float]) -> str:
+def decoding_evidence(wires: GraphIndex, node: onnx.NodeProto, amax: Mapping[str, float]) -> str:
     """What about a node says that boxes are decoded here; empty where nothing does."""
     if node.op_type in SELECTING:
         return str(node.op_type)
@@ -113,7 +113,7 @@ def evidence_of(wires: Wiring, node: onnx.NodeProto, amax: Mapping[str, float]) 
     return ""
 
 
-def is_grid(wires: Wiring, name: str) -> bool:
+def is_grid(wires: GraphIndex, name: str) -> bool:
     """Whether a constant has many values along more than one axis, or for every position."""
     weight = wires.weights.get(name)
     shape = tuple(weight.dims) if weight is not None else wires.shapes.get(name, ()) if name in wires.constants else ()
@@ -121,7 +121,7 @@ def is_grid(wires: Wiring, name: str) -> bool:
     return len(known) == len(shape) > 1 and prod(known) >= GRID and max(known) < prod(known)
 
 
-def sums_a_softmax(wires: Wiring, node: onnx.NodeProto) -> bool:
+def is_softmax_sum(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     """Whether a convolution to one channel reads a Softmax: the expectation of a distribution."""
     weight = wires.weights.get(node.input[1]) if len(node.input) > 1 else None
     if node.op_type != "Conv" or weight is None or weight.dims[0] != 1:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-class Twin:
+class FloatCounterpart:
     """The float network beside a Q/DQ network: nodes by name, or by the name of their first output."""
 
     def __init__(self, plain: Model) -> None:

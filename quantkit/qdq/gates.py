@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantkit.graph.operators import COMMUTING, WEIGHTED
-from quantkit.graph.wiring import Wiring
+from quantkit.graph.wiring import GraphIndex
 
 if TYPE_CHECKING:
     import onnx
@@ -23,13 +23,13 @@ PIECEWISE = frozenset(
 BINARY = frozenset({"Add", "Mul", "Div", "Sub"})
 
 
-def gates(wires: Wiring) -> frozenset[int]:
+def gate_nodes(wires: GraphIndex) -> frozenset[int]:
     """The weighted operators, by number, that make gates."""
     pooled: set[str] = set()
     passing = WEIGHTED | COMMUTING | PIECEWISE | BINARY
     for number, node in enumerate(wires.nodes):
         inputs = wires.activations(number)
-        if pools_globally(wires, node) or (node.op_type in passing and inputs and pooled.issuperset(inputs)):
+        if is_global_pool(wires, node) or (node.op_type in passing and inputs and pooled.issuperset(inputs)):
             pooled.update(node.output)
     gating: set[str] = set()
     found: set[int] = set()
@@ -44,7 +44,7 @@ def gates(wires: Wiring) -> frozenset[int]:
     return frozenset(found)
 
 
-def pools_globally(wires: Wiring, node: onnx.NodeProto) -> bool:
+def is_global_pool(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     """Whether a node leaves at most one axis besides that of the batch, as far as shapes are known."""
     if node.op_type in GLOBAL_POOLS:
         return True

@@ -16,11 +16,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quantkit.graph.model import Model
-from quantkit.graph.names import fresh, names_of
-from quantkit.graph.tensors import derived_from_constants
+from quantkit.graph.names import tensor_names, unique_name
+from quantkit.graph.tensors import constant_tensors
 from quantkit.graph.wiring import is_small, known_weights
-from quantkit.qdq.pairs import Found, Grid, readers_of
-from quantkit.qdq.partial import limits, restore
+from quantkit.qdq.pairs import FoundPairs, Grid, readers_of
+from quantkit.qdq.partial import insert_behind, integer_limits
 
 if TYPE_CHECKING:
     import onnx
@@ -45,42 +45,42 @@ MOVING = frozenset(
 """Operators whose first input says it; the others are settings."""
 
 
-def with_clipped(model: Model, found: Found) -> tuple[Model, tuple[str, ...]]:
+def restore_relus(model: Model, found: FoundPairs) -> tuple[Model, tuple[str, ...]]:
     """The network with its lost ReLUs, and the tensors that they make. The model itself is untouched.
 
     The tensor keeps its name behind the Relu where only such pairs read it.
     """
-    wanted = lost(model, found)
+    wanted = find_lost_relus(model, found)
     if not wanted:
         return model, ()
     proto = type(model.proto)()
     proto.CopyFrom(model.proto)
     changed = replace(model, proto=proto)
-    return changed, tuple(put_back(proto.graph, tensor, pairs) for tensor, pairs in wanted.items())
+    return changed, tuple(insert_relu(proto.graph, tensor, pairs) for tensor, pairs in wanted.items())
 
 
-def lost(model: Model, found: Found) -> dict[str, set[str]]:
+def find_lost_relus(model: Model, found: FoundPairs) -> dict[str, set[str]]:
     """Tensor whose negative values a pair cuts off → the quantized tensors of these pairs."""
     graph = model.proto.graph
-    constants = derived_from_constants(graph.node, {tensor.name for tensor in graph.initializer})
+    constants = constant_tensors(graph.node, {tensor.name for tensor in graph.initializer})
     made = {name for node in graph.node for name in node.output} - constants
     cutting: dict[str, set[str]] = {}
     for pair in found.pairs:
-        if pair.tensor in made and cuts_negative(pair.grid):
+        if pair.tensor in made and is_non_negative_grid(pair.grid):
             cutting.setdefault(pair.tensor, set()).add(pair.quantized)
     if not cutting:
         return {}
-    cut = [name for pair in found.pairs if cuts_negative(pair.grid) for name in pair.dequantized]
-    positive = not_negative(model, cut)
+    cut = [name for pair in found.pairs if is_non_negative_grid(pair.grid) for name in pair.dequantized]
+    positive = non_negative_tensors(model, cut)
     return {tensor: pairs for tensor, pairs in cutting.items() if tensor not in positive}
 
 
-def cuts_negative(grid: Grid) -> bool:
+def is_non_negative_grid(grid: Grid) -> bool:
     """Whether the integers of a grid stand for no negative number."""
-    return "int" in grid.type and grid.zero is not None and bool((grid.zero == limits(grid.type)[0]).all())
+    return "int" in grid.type and grid.zero is not None and bool((grid.zero == integer_limits(grid.type)[0]).all())
 
 
-def not_negative(model: Model, known: Iterable[str]) -> set[str]:
+def non_negative_tensors(model: Model, known: Iterable[str]) -> set[str]:
     """The tensors that hold nothing negative, as far as the operators tell. known: some of them."""
     from onnx import numpy_helper
 
@@ -90,12 +90,12 @@ def not_negative(model: Model, known: Iterable[str]) -> set[str]:
         if is_small(tensor) and not (numpy_helper.to_array(tensor) < 0).any():
             found.add(name)
     for node in model.proto.graph.node:
-        if node.domain in ("", "ai.onnx", "com.microsoft") and is_not_negative(node, found):
+        if node.domain in ("", "ai.onnx", "com.microsoft") and is_non_negative_node(node, found):
             found.update(name for name in node.output if name)
     return found
 
 
-def is_not_negative(node: onnx.NodeProto, found: Collection[str]) -> bool:
+def is_non_negative_node(node: onnx.NodeProto, found: Collection[str]) -> bool:
     """Whether a node makes nothing negative. found: what is known not to be."""
     inputs = [name for name in node.input if name]
     kind = node.op_type
@@ -119,23 +119,23 @@ def is_not_negative(node: onnx.NodeProto, found: Collection[str]) -> bool:
     return kind in MOVING and bool(inputs) and inputs[0] in found
 
 
-def put_back(graph: onnx.GraphProto, tensor: str, pairs: set[str]) -> str:
+def insert_relu(graph: onnx.GraphProto, tensor: str, pairs: set[str]) -> str:
     """Put a Relu behind a tensor, in front of pairs; returns the name of what it makes. Edits the graph."""
     from onnx import helper
 
-    names = names_of(graph)
+    names = tensor_names(graph)
     alone = all(node is not None and pairs.intersection(node.output) for node in readers_of(graph)[tensor])
     if alone:
-        source, result = fresh(f"{tensor}_before_relu", names), tensor
+        source, result = unique_name(f"{tensor}_before_relu", names), tensor
         for node in graph.node:
             for place, name in enumerate(node.output):
                 if name == tensor:
                     node.output[place] = source
     else:
-        source, result = tensor, fresh(f"{tensor}_relu", names)
+        source, result = tensor, unique_name(f"{tensor}_relu", names)
         for node in graph.node:
             if pairs.intersection(node.output):
                 node.input[0] = result
-    name = fresh(f"{tensor}_Relu", {node.name for node in graph.node})
-    restore(graph, {source: helper.make_node("Relu", [source], [result], name)})
+    name = unique_name(f"{tensor}_Relu", {node.name for node in graph.node})
+    insert_behind(graph, {source: helper.make_node("Relu", [source], [result], name)})
     return result

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from quantkit.graph.model import DTYPES, Model, subgraphs
 from quantkit.graph.operators import WEIGHTED
-from quantkit.graph.opset import LEAST_IR, raised
-from quantkit.graph.wiring import wiring
-from quantkit.qdq.insertion import Quantized, WeightForm, inserted
-from quantkit.qdq.placement import Choices, placed
+from quantkit.graph.opset import LEAST_IR, raise_opset
+from quantkit.graph.wiring import index_graph
+from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, insert_pairs
+from quantkit.qdq.placement import Choices, place_pairs
 
 if TYPE_CHECKING:
     import onnx
@@ -33,25 +33,25 @@ def is_half(model: Model) -> bool:
     return "float16" in kinds and "float32" not in kinds
 
 
-def with_qdq(
+def insert_qdq(
     model: Model, scales: Mapping[str, float], choices: Choices | None = None, form: WeightForm = WeightForm.FLOAT
-) -> Quantized:
+) -> QuantizedNetwork:
     """Insert Q/DQ pairs. scales: tensor → scale, as a calibration table has them.
 
     The model itself is untouched. ModelError where the operator set is too old and cannot be raised, a weight is not
     finite, or nothing gets a pair.
     """
-    proto = at_least(model, LEAST_OPSET)
-    wires = wiring(proto)
-    if "float16" in wires.types.values() and opset_of(proto) < LEAST_HALF_OPSET:
-        proto = raised(model, LEAST_HALF_OPSET)
-        wires = wiring(proto)
-    placement = placed(wires, scales, choices)
-    placement = replace(placement, left={**placement.left, **inside_subgraphs(proto.graph)})
-    return inserted(model, proto, wires, placement, scales, form)
+    proto = with_least_opset(model, LEAST_OPSET)
+    wires = index_graph(proto)
+    if "float16" in wires.types.values() and default_opset(proto) < LEAST_HALF_OPSET:
+        proto = raise_opset(model, LEAST_HALF_OPSET)
+        wires = index_graph(proto)
+    placement = place_pairs(wires, scales, choices)
+    placement = replace(placement, left={**placement.left, **nested_weighted_nodes(proto.graph)})
+    return insert_pairs(model, proto, wires, placement, scales, form)
 
 
-def inside_subgraphs(graph: onnx.GraphProto) -> dict[str, str]:
+def nested_weighted_nodes(graph: onnx.GraphProto) -> dict[str, str]:
     """Weighted operators in the graphs inside a graph, which stay as they are → where they lie."""
     found: dict[str, str] = {}
     for node in graph.node:
@@ -59,33 +59,35 @@ def inside_subgraphs(graph: onnx.GraphProto) -> dict[str, str]:
             for inner in subgraphs(attribute):
                 where = f"inside {node.op_type}: {node.name or node.output[0]}"
                 found |= {n.name or n.output[0]: where for n in inner.node if n.op_type in WEIGHTED}
-                found |= inside_subgraphs(inner)
+                found |= nested_weighted_nodes(inner)
     return found
 
 
-def at_least(model: Model, opset: int) -> onnx.ModelProto:
+def with_least_opset(model: Model, opset: int) -> onnx.ModelProto:
     """The network with that operator set at least: the model's own proto, which nobody edits, where it has it."""
     old = model.opset < opset or model.proto.ir_version < LEAST_IR
-    return raised(model, opset) if old else model.proto
+    return raise_opset(model, opset) if old else model.proto
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class QuantizationPlan:
     """What will be quantized. tensors: activations; floats: weighted operators that stay float, by name."""
 
     tensors: frozenset[str]
     floats: frozenset[str]
 
 
-def planned(model: Model, scales: Mapping[str, float], choices: Choices) -> Plan:
+def plan_quantization(model: Model, scales: Mapping[str, float], choices: Choices) -> QuantizationPlan:
     """What `with_qdq` would quantize with such scales."""
-    wires = wiring(model.proto)
-    inputs = placed(wires, scales, choices).inputs
+    wires = index_graph(model.proto)
+    inputs = place_pairs(wires, scales, choices).inputs
     read = {wires.nodes[number].input[k] for number, places in inputs.items() for k in places}
     weighted = {number for number, node in enumerate(wires.nodes) if node.op_type in WEIGHTED}
-    return Plan(frozenset(read - wires.constants), frozenset(wires.name(n) for n in weighted - inputs.keys()))
+    return QuantizationPlan(
+        frozenset(read - wires.constants), frozenset(wires.name(n) for n in weighted - inputs.keys())
+    )
 
 
-def opset_of(proto: onnx.ModelProto) -> int:
+def default_opset(proto: onnx.ModelProto) -> int:
     """Version of the default operator set."""
     return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)

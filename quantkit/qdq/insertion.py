@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quantkit.errors import ModelError
-from quantkit.graph.dead_nodes import sweep
+from quantkit.graph.dead_nodes import remove_unread
 from quantkit.graph.model import Model
-from quantkit.graph.names import fresh, names_of
-from quantkit.graph.operators import scale_axis, values_of
-from quantkit.graph.tensors import outer_names
-from quantkit.graph.weights import copied_but
-from quantkit.graph.wiring import Wiring
+from quantkit.graph.names import tensor_names, unique_name
+from quantkit.graph.operators import scale_axis, weight_values
+from quantkit.graph.tensors import captured_names
+from quantkit.graph.weights import copy_without
+from quantkit.graph.wiring import GraphIndex
 from quantkit.numerics import LEVELS
 from quantkit.qdq.placement import Placement
-from quantkit.qdq.shared_scales import with_shared
+from quantkit.qdq.shared_scales import apply_shared_scales
 from quantkit.values import Named
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class WeightForm(Named):
 
 
 @dataclass(frozen=True, slots=True)
-class Quantized:
+class QuantizedNetwork:
     """A network with Q/DQ. pairs: activations that got a pair, with the scale; weights: those that were quantized, with
     the axis of their channels, None where there is one scale; left: node → why it stays float."""
 
@@ -55,29 +55,29 @@ class Quantized:
     left: Mapping[str, str]
 
 
-def inserted(
+def insert_pairs(
     model: Model,
     proto: onnx.ModelProto,
-    wires: Wiring,
+    wires: GraphIndex,
     placement: Placement,
     scales: Mapping[str, float],
     form: WeightForm = WeightForm.FLOAT,
-) -> Quantized:
+) -> QuantizedNetwork:
     """Insert pairs into a copy of `proto`, the model's or a raised one, whose wiring `wires` is.
 
     scales: activation → scale. External weights stay where they are, but for those that become INT8. ModelError where
     a weight is not finite, or nothing gets a pair.
     """
-    editor = Editor(model, proto, wires, with_shared(scales, placement.scale_of), form)
+    editor = PairInserter(model, proto, wires, apply_shared_scales(scales, placement.scale_of), form)
     for number, node in enumerate(wires.nodes):
         editor.copy(node, placement.inputs.get(number, ()))
     if not editor.pairs:
         why = "; ".join(dict.fromkeys(placement.left.values())) or NOTHING
         raise ModelError(
             f"{model.path}: no operator of this network can be quantized: {why}",
-            remedy=remedy_for(placement.left.values()),
+            remedy=remedy_for_float(placement.left.values()),
         )
-    return Quantized(editor.finished(), editor.pairs, editor.weights, placement.left)
+    return QuantizedNetwork(editor.finished(), editor.pairs, editor.weights, placement.left)
 
 
 NOTHING = "it has no weighted operators"
@@ -98,20 +98,20 @@ REMEDIES: Mapping[str, str] = {
 """Why operators stay float, up to the colon → what helps."""
 
 
-def remedy_for(reasons: Iterable[str]) -> str:
+def remedy_for_float(reasons: Iterable[str]) -> str:
     """What helps against the most frequent of the reasons for which operators stay float."""
     counted = Counter(reason.split(": ")[0] for reason in reasons) or Counter([NOTHING])
     return REMEDIES.get(counted.most_common(1)[0][0], "--policy all, or --include, quantizes what is left float")
 
 
-class Editor:
+class PairInserter:
     """Copies nodes, with Q/DQ pairs before their inputs; a pair is made once for a tensor."""
 
     def __init__(
-        self, model: Model, proto: onnx.ModelProto, wires: Wiring, scales: Mapping[str, float], form: WeightForm
+        self, model: Model, proto: onnx.ModelProto, wires: GraphIndex, scales: Mapping[str, float], form: WeightForm
     ) -> None:
         self._model, self._proto, self._wires, self._scales, self._form = model, proto, wires, scales, form
-        self._names = names_of(proto.graph)
+        self._names = tensor_names(proto.graph)
         self._node_names = {node.name for node in proto.graph.node}
         self._made: dict[tuple[str, int | None], str] = {}
         self._nodes: list[onnx.NodeProto] = []
@@ -130,18 +130,18 @@ class Editor:
 
     def finished(self) -> onnx.ModelProto:
         """The new network. Float weights that nothing reads any more are not even copied: they may be gigabytes."""
-        made = copied_but(self._proto, "graph")
+        made = copy_without(self._proto, "graph")
         graph = made.graph
-        graph.CopyFrom(copied_but(self._proto.graph, "node", "initializer"))
+        graph.CopyFrom(copy_without(self._proto.graph, "node", "initializer"))
         graph.node.extend(self._nodes)
         stored = self.weights.keys() if self._form is WeightForm.INT8 else set()
-        read = {name for node in graph.node for name in (*node.input, *outer_names(node))}
+        read = {name for node in graph.node for name in (*node.input, *captured_names(node))}
         read.update(value.name for value in (*graph.input, *graph.output))
         for weight in self._proto.graph.initializer:
             if weight.name in read or weight.name not in stored:
                 graph.initializer.append(weight)
         if stored:
-            sweep(graph, sorted(stored), ())
+            remove_unread(graph, sorted(stored), ())
         graph.initializer.extend(self._initializers)
         return made
 
@@ -162,7 +162,7 @@ class Editor:
         scales = channel_scales(values, axis)
         if self._form is WeightForm.FLOAT:
             return self._pair(name, axis, scales)
-        return self._stored(name, axis, scales, codes_of(values, scales, axis))
+        return self._stored(name, axis, scales, int8_codes(values, scales, axis))
 
     def _pair(self, name: str, axis: int | None, scale: Array) -> str:
         """Q and DQ behind a tensor; returns what DQ makes."""
@@ -204,14 +204,14 @@ class Editor:
         from onnx import helper
 
         how = {} if axis is None else {"axis": axis}
-        node_name = fresh(f"{name}_{operator}{'' if axis is None else f'_{axis}'}", self._node_names)
+        node_name = unique_name(f"{name}_{operator}{'' if axis is None else f'_{axis}'}", self._node_names)
         self._nodes.append(helper.make_node(f"{operator}Linear", inputs, [output], node_name, **how))
 
     def _fresh(self, name: str) -> str:
-        return fresh(name, self._names)
+        return unique_name(name, self._names)
 
     def _values(self, weight: onnx.TensorProto) -> Array:
-        values = values_of(weight, self._model)
+        values = weight_values(weight, self._model)
         if not np.isfinite(values).all():
             raise ModelError(
                 f"{self._model.path}: weight {weight.name!r} holds NaN or Inf", remedy="export the model again"
@@ -223,16 +223,16 @@ def channel_scales(values: Array, axis: int | None) -> Array:
     """max|w|/127 of every output channel, in the weight's type; the least normal number where a channel is zero."""
     others = None if axis is None else tuple(d for d in range(values.ndim) if d != axis)
     largest = np.abs(values.astype(np.float32, copy=False)).max(axis=others, initial=0.0)
-    return at_least_normal(largest / np.float32(LEVELS), values.dtype.type)
+    return raise_to_normal(largest / np.float32(LEVELS), values.dtype.type)
 
 
-def at_least_normal(scale: Array, dtype: type[np.floating[Any]]) -> Array:
+def raise_to_normal(scale: Array, dtype: type[np.floating[Any]]) -> Array:
     """A scale in the type that the file wants; subnormal numbers lose digits, and TensorRT refuses them."""
     result: Array = np.maximum(np.asarray(scale, dtype), np.finfo(dtype).tiny)
     return result
 
 
-def codes_of(values: Array, scales: Array, axis: int | None) -> Array:
+def int8_codes(values: Array, scales: Array, axis: int | None) -> Array:
     """INT8 values of a weight, as QuantizeLinear gives them: half to even, −128 … 127.
 
     float16 is divided in float32, as onnxruntime does: a quotient that is rounded to float16 first is rounded twice.

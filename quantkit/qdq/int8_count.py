@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from quantkit.graph.model import Model
 from quantkit.graph.operators import COMMUTING, WEIGHTED
-from quantkit.graph.tensors import derived_from_constants
+from quantkit.graph.tensors import constant_tensors
 
 if TYPE_CHECKING:
     import onnx
 
 
-def int8_nodes(model: Model) -> tuple[int, int]:
+def count_int8_layers(model: Model) -> tuple[int, int]:
     """Operators with weights whose activation and weight both come out of DequantizeLinear, and all with weights.
 
     Operators that only move values may stand between. Operators inside subgraphs are not counted.
     """
     graph = model.proto.graph
-    constants = derived_from_constants(graph.node, {tensor.name for tensor in graph.initializer})
+    constants = constant_tensors(graph.node, {tensor.name for tensor in graph.initializer})
     makers = {name: node for node in graph.node for name in node.output if name}
     weighted = [n for n in graph.node if n.op_type in WEIGHTED and any(name in constants for name in n.input[:2])]
     return sum(all(dequantized(name, makers) for name in node.input[:2]) for node in weighted), len(weighted)

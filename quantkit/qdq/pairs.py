@@ -19,7 +19,7 @@ import numpy as np
 
 from quantkit.errors import ModelError
 from quantkit.graph.model import DTYPES, Model, subgraphs
-from quantkit.graph.tensors import outer_names
+from quantkit.graph.tensors import captured_names
 from quantkit.graph.wiring import known_weights
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Grid:
         if len({self.type, other.type} - {""}) > 1 or (several and self.channels != other.channels):
             return False
         values = ((self.scale, other.scale), (self.zero, other.zero))
-        return all(a == b or equal(*two) for a, b, two in zip(self.names, other.names, values, strict=True))
+        return all(a == b or are_equal(*two) for a, b, two in zip(self.names, other.names, values, strict=True))
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -81,7 +81,7 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class QdqPair:
     """A tensor, the output of its QuantizeLinear, and the outputs of the DequantizeLinear behind it."""
 
     tensor: str
@@ -91,7 +91,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredWeight:
     """A weight that is kept as integers, and what its DequantizeLinear makes of it."""
 
     weight: onnx.TensorProto
@@ -101,49 +101,49 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundPairs:
     """All Q/DQ nodes of a model, in graph order. left: node → why it can not be taken out."""
 
-    pairs: tuple[Pair, ...]
-    stored: tuple[Stored, ...]
+    pairs: tuple[QdqPair, ...]
+    stored: tuple[StoredWeight, ...]
     left: Mapping[str, str]
 
 
-def equal(a: Array | None, b: Array | None) -> bool:
+def are_equal(a: Array | None, b: Array | None) -> bool:
     """Whether both are known, of one type, and hold the same values; one value stands for many."""
     if a is None or b is None or a.dtype != b.dtype or (a.size != b.size and 1 not in (a.size, b.size)):
         return False
     return bool((a.reshape(-1) == b.reshape(-1)).all())
 
 
-def find_pairs(model: Model) -> Found:
+def find_pairs(model: Model) -> FoundPairs:
     """Sort the Q/DQ nodes of a model."""
     graph = model.proto.graph
     nodes = [node for node in graph.node if is_qdq(node)]
     weights = known_weights(graph)
     readers = readers_of(graph)
-    grids = {node.output[0]: grid_of(node, weights, model) for node in nodes}
-    pairs: list[Pair] = []
-    stored: list[Stored] = []
+    grids = {node.output[0]: read_grid(node, weights, model) for node in nodes}
+    pairs: list[QdqPair] = []
+    stored: list[StoredWeight] = []
     left: dict[str, str] = {}
     done: set[str] = set()
     for node in nodes:
         made = node.output[0]
         if node.op_type == "QuantizeLinear":
             behind = readers[made]
-            reason = why_no_pair(node, behind, grids)
+            reason = unpaired_reason(node, behind, grids)
             if reason is None:
                 ends = tuple(reader.output[0] for reader in behind if reader is not None)
-                pairs.append(Pair(node.input[0], made, ends, grids[made]))
+                pairs.append(QdqPair(node.input[0], made, ends, grids[made]))
                 done.update(ends)
         else:
-            reason = None if made in done else why_not_stored(node, weights, grids[made])
+            reason = None if made in done else not_stored_reason(node, weights, grids[made])
             if reason is None and made not in done:
                 source = node.input[0]
-                stored.append(Stored(weights[source], source, made, grids[made]))
+                stored.append(StoredWeight(weights[source], source, made, grids[made]))
         if reason:
             left[node.name or made] = reason
-    return Found(tuple(pairs), tuple(stored), {**left, **hidden(model.proto)})
+    return FoundPairs(tuple(pairs), tuple(stored), {**left, **nested_qdq_nodes(model.proto)})
 
 
 def is_qdq(node: onnx.NodeProto) -> bool:
@@ -155,14 +155,14 @@ def readers_of(graph: onnx.GraphProto) -> Mapping[str, list[onnx.NodeProto | Non
     """Tensor → the nodes that read it, those inside which it is read too; None stands for the end of the graph."""
     readers: defaultdict[str, list[onnx.NodeProto | None]] = defaultdict(list)
     for node in graph.node:
-        for name in {*node.input, *outer_names(node)}:
+        for name in {*node.input, *captured_names(node)}:
             readers[name].append(node)
     for value in graph.output:
         readers[value.name].append(None)
     return readers
 
 
-def why_no_pair(
+def unpaired_reason(
     quantize: onnx.NodeProto, readers: Sequence[onnx.NodeProto | None], grids: Mapping[str, Grid]
 ) -> str | None:
     """Why a QuantizeLinear cannot go together with what reads it."""
@@ -177,12 +177,12 @@ def why_no_pair(
             known = all(values is not None for grid in both for values in (grid.scale, grid.zero))
             what = "another scale or zero point" if known else "a scale or zero point that the network computes"
             return f"{node.name or node.output[0]} has {what}"
-        if attribute(node, "output_dtype"):
+        if int_attribute(node, "output_dtype"):
             return f"{node.name or node.output[0]} changes the type"
     return None
 
 
-def why_not_stored(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], grid: Grid) -> str | None:
+def not_stored_reason(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], grid: Grid) -> str | None:
     """Why a DequantizeLinear that is in no pair cannot be computed."""
     if node.input[0] not in weights:
         return f"{node.input[0]} is neither a weight nor made by a QuantizeLinear that can go"
@@ -195,12 +195,12 @@ def why_not_stored(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]
     dims = weights[node.input[0]].dims
     if grid.scale.size > 1 and not (-len(dims) <= grid.axis < len(dims) and dims[grid.axis] == grid.scale.size):
         return f"its {grid.scale.size} scales do not fit its shape {list(dims)}"
-    if grid.scale.dtype not in (np.float32, np.float16) or attribute(node, "output_dtype"):
+    if grid.scale.dtype not in (np.float32, np.float16) or int_attribute(node, "output_dtype"):
         return f"its weights become {grid.scale.dtype}"
     return None
 
 
-def hidden(proto: onnx.ModelProto) -> dict[str, str]:
+def nested_qdq_nodes(proto: onnx.ModelProto) -> dict[str, str]:
     """Q/DQ nodes inside subgraphs and local functions: node → where."""
     found: dict[str, str] = {}
 
@@ -218,7 +218,7 @@ def hidden(proto: onnx.ModelProto) -> dict[str, str]:
     return found
 
 
-def grid_of(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], model: Model) -> Grid:
+def read_grid(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], model: Model) -> Grid:
     """The grid of a Q or DQ node. ModelError where it has none."""
     from onnx import numpy_helper
 
@@ -230,12 +230,12 @@ def grid_of(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], model
         numpy_helper.to_array(weights[name], str(model.folder)) if name in weights else None for name in names
     )
     telling = [name for name in (names[1], "" if quantizes else node.input[0]) if name in weights]
-    kind = attribute(node, "output_dtype") if quantizes else 0
+    kind = int_attribute(node, "output_dtype") if quantizes else 0
     kind = kind or (weights[telling[0]].data_type if telling else UINT8 if quantizes and not names[1] else 0)
     if not names[1]:
         zero = np.zeros(())
     zero = None if zero is None else zero.astype(np.int64)
-    return Grid(type_name(kind), scale, zero, attribute(node, "axis", 1), attribute(node, "block_size"), names)
+    return Grid(type_name(kind), scale, zero, int_attribute(node, "axis", 1), int_attribute(node, "block_size"), names)
 
 
 def type_name(kind: int) -> str:
@@ -245,6 +245,6 @@ def type_name(kind: int) -> str:
     return DTYPES.get(kind) or (str(onnx.TensorProto.DataType.Name(kind)).lower() if kind else "")
 
 
-def attribute(node: onnx.NodeProto, name: str, default: int = 0) -> int:
+def int_attribute(node: onnx.NodeProto, name: str, default: int = 0) -> int:
     """An integer attribute of a node."""
     return next((int(a.i) for a in node.attribute if a.name == name), default)

@@ -22,13 +22,13 @@ import numpy as np
 
 from quantkit.errors import ModelError
 from quantkit.graph.model import DTYPES, Model, node_name
-from quantkit.graph.names import fresh, names_of
-from quantkit.graph.tensors import derived_from_constants, reaching_outputs
-from quantkit.graph.weights import copied_but
+from quantkit.graph.names import tensor_names, unique_name
+from quantkit.graph.tensors import constant_tensors, live_tensors
+from quantkit.graph.weights import copy_without
 from quantkit.graph.wiring import known_weights
-from quantkit.qdq.float_counterpart import Twin
-from quantkit.qdq.pairs import Found, Grid, find_pairs, is_qdq
-from quantkit.qdq.stored_weights import restored_weights
+from quantkit.qdq.float_counterpart import FloatCounterpart
+from quantkit.qdq.pairs import FoundPairs, Grid, find_pairs, is_qdq
+from quantkit.qdq.stored_weights import restore_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -77,7 +77,7 @@ class QuantizedWeight:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LayerPart:
     """A layer on the way: node number, and (node number, place) → the name that is read there in float."""
 
     layer: QuantizedLayer
@@ -85,7 +85,7 @@ class Part:
     floats: Mapping[tuple[int, int], str]
 
 
-class Variants:
+class PartialQuantization:
     """The variants of a Q/DQ network. plain: the float network that it was made of, BatchNormalizations folded.
 
     `layers` are in graph order; `left` are Q/DQ nodes that stay in every variant, with the reason; `scales`: activation
@@ -94,33 +94,33 @@ class Variants:
 
     def __init__(self, quantized: Model, plain: Model | None = None) -> None:
         self._model, self._graph = quantized, quantized.proto.graph
-        self._bare = copied_but(quantized.proto, "graph")  # without weights: those of a variant are copied alone
-        self._bare.graph.CopyFrom(copied_but(self._graph, "initializer"))
-        found = integers_only(find_pairs(quantized))
+        self._bare = copy_without(quantized.proto, "graph")  # without weights: those of a variant are copied alone
+        self._bare.graph.CopyFrom(copy_without(self._graph, "initializer"))
+        found = integer_pairs(find_pairs(quantized))
         self.left: Mapping[str, str] = found.left
-        restored = restored_weights(quantized, found.stored)
-        self._taken = names_of(self._graph)
+        restored = restore_weights(quantized, found.stored)
+        self._taken = tensor_names(self._graph)
         for weight in {id(w): w for w in restored.weights.values()}.values():
-            weight.name = fresh(weight.name, self._taken)  # the nodes that make it stay, and so does their result
+            weight.name = unique_name(weight.name, self._taken)  # the nodes that make it stay, and so does their result
         self._added: dict[str, onnx.TensorProto] = {}
-        self._sources = sources_of(found, {name: w.name for name, w in restored.weights.items()})
+        self._sources = float_sources(found, {name: w.name for name, w in restored.weights.items()})
         self._restored = {weight.name: weight for weight in restored.weights.values()}
         weights = {tensor.name for tensor in self._graph.initializer}
-        constants = derived_from_constants(self._graph.node, weights)
+        constants = constant_tensors(self._graph.node, weights)
         self._constants = constants | self._restored.keys()
         self._known = {**known_weights(self._graph), **self._restored}
         self._grids: dict[str, Grid] = {item.dequantized: item.grid for item in found.stored}
         self._grids |= {name: pair.grid for pair in found.pairs for name in pair.dequantized}
-        self._plain = Twin(plain) if plain is not None else None
+        self._plain = FloatCounterpart(plain) if plain is not None else None
         self._lost = dict(self._clipping())
         self._sources |= {k: self._lost[t].output[0] for k, t in self._sources.items() if t in self._lost}
         self._told = {node.output[0]: tensor for tensor, node in self._lost.items()}
         self.scales = {
             self.told(self._sources[pair.dequantized[0]]): pair.grid
             for pair in found.pairs
-            if pair.dequantized and pair.tensor not in self._constants and is_known(pair.grid)
+            if pair.dequantized and pair.tensor not in self._constants and has_known_scales(pair.grid)
         }
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, LayerPart] = {}
         for part in self._found_parts():
             again = part.layer.node in self._parts  # names need not be unique
             layer = replace(part.layer, node=part.layer.output, matched=False) if again else part.layer
@@ -150,8 +150,8 @@ class Variants:
         self._rewire(graph.node, floats)
         if twin:
             self._double(graph, self._parts[twin])
-        restore(graph, self._lost)
-        live = prune(graph, also)
+        insert_behind(graph, self._lost)
+        live = prune_nodes(graph, also)
         gone = {tensor.name for tensor in self._graph.initializer} - live
         inputs = [value for value in graph.input if value.name not in gone]  # old files list weights among them
         del graph.input[:]
@@ -187,12 +187,12 @@ class Variants:
                 tensor = self._added.get(name) or self._known.get(name)
                 grid = self._grids[node.input[place]]
                 stored = self._known.get(self._sources[node.input[place]])
-                if tensor is None or stored is None or not is_known(grid) or grid.type == BIAS:
+                if tensor is None or stored is None or not has_known_scales(grid) or grid.type == BIAS:
                     continue
                 values = numpy_helper.to_array(tensor, str(self._model.folder))
                 own = numpy_helper.to_array(stored, str(self._model.folder))
                 known_as = self._plain.weight(part.layer.node, place) if self._plain else ""
-                yield QuantizedWeight(known_as or name, part.layer.node, values, on_grid(own, grid), grid)
+                yield QuantizedWeight(known_as or name, part.layer.node, values, round_to_grid(own, grid), grid)
 
     def makers(self) -> Mapping[str, str]:
         """Tensor → the node that makes it."""
@@ -211,12 +211,12 @@ class Variants:
                 continue
             node = onnx.NodeProto()
             node.CopyFrom(lost)
-            node.input[0], node.output[0] = tensor, fresh(f"{tensor}{FLOAT}", self._taken)
+            node.input[0], node.output[0] = tensor, unique_name(f"{tensor}{FLOAT}", self._taken)
             node.name = node.output[0]
             for place, name in enumerate(lost.input[1:], 1):
                 if name and self._plain:
                     bound = self._plain.copy_of(name)
-                    bound.name = node.input[place] = fresh(f"{name}{FLOAT}", self._taken)
+                    bound.name = node.input[place] = unique_name(f"{name}{FLOAT}", self._taken)
                     self._added[bound.name] = bound
             yield tensor, node
 
@@ -232,7 +232,7 @@ class Variants:
                 node.input.append(floats[number, LAST])
                 node.output.append(made)
 
-    def _double(self, graph: onnx.GraphProto, part: Part) -> None:
+    def _double(self, graph: onnx.GraphProto, part: LayerPart) -> None:
         """Add the float self of a layer, companions included, and both results as outputs."""
         import onnx
 
@@ -250,7 +250,7 @@ class Variants:
                 node.output[place] = f"{name}{TWIN}" if name else ""
             graph.node.append(node)
 
-    def _found_parts(self) -> Iterable[Part]:
+    def _found_parts(self) -> Iterable[LayerPart]:
         """The layers in graph order."""
         makers = {name: number for number, node in enumerate(self._graph.node) for name in node.output if name}
         ends = self._ends(makers)
@@ -271,7 +271,7 @@ class Variants:
                 found.append((makers[value.name], source, makers[source]))
         return found
 
-    def _part(self, number: int, node: onnx.NodeProto, floats: dict[tuple[int, int], str]) -> Part:
+    def _part(self, number: int, node: onnx.NodeProto, floats: dict[tuple[int, int], str]) -> LayerPart:
         quantized = {place: name for (n, place), name in floats.items() if n == number}
         name = node_name(node)
         weights = tuple(place for place, source in quantized.items() if source in self._constants)
@@ -289,7 +289,7 @@ class Variants:
         activations = tuple(dict.fromkeys(read))
         matched = twin is not None or self._plain is None
         layer = QuantizedLayer(name, node.op_type, activations, weights, node.output[0], parameters, matched)
-        return Part(layer, number, floats)
+        return LayerPart(layer, number, floats)
 
     def _of_plain(
         self, number: int, node: onnx.NodeProto, floats: Mapping[tuple[int, int], str]
@@ -303,7 +303,7 @@ class Variants:
                 continue
             tensor = self._plain.changed(node, place, self._known[source], self._model)
             if tensor is not None:
-                tensor.name = fresh(f"{tensor.name}{FLOAT}", self._taken)
+                tensor.name = unique_name(f"{tensor.name}{FLOAT}", self._taken)
                 self._added[tensor.name] = tensor
                 found[number, place] = tensor.name
         return found
@@ -318,19 +318,19 @@ class Variants:
         return found
 
 
-def integers_only(found: Found) -> Found:
+def integer_pairs(found: FoundPairs) -> FoundPairs:
     """The pairs of integers; others stay where they are."""
     other = {p.quantized: f"its values are {p.grid.type}" for p in found.pairs if not INTEGERS.fullmatch(p.grid.type)}
     pairs = tuple(pair for pair in found.pairs if pair.quantized not in other)
-    return Found(pairs, found.stored, {**found.left, **other})
+    return FoundPairs(pairs, found.stored, {**found.left, **other})
 
 
-def is_known(grid: Grid) -> bool:
+def has_known_scales(grid: Grid) -> bool:
     """Whether the file says scale and zero point, one for the tensor or one for each channel."""
     return grid.scale is not None and grid.zero is not None and not (grid.block and grid.scale.size > 1)
 
 
-def sources_of(found: Found, restored: Mapping[str, str]) -> dict[str, str]:
+def float_sources(found: FoundPairs, restored: Mapping[str, str]) -> dict[str, str]:
     """Result of a DequantizeLinear → the float tensor behind it; a pair behind a pair finds where that one begins."""
     sources = dict(restored)
     for pair in found.pairs:
@@ -339,7 +339,7 @@ def sources_of(found: Found, restored: Mapping[str, str]) -> dict[str, str]:
     return sources
 
 
-def on_grid(values: Array, grid: Grid) -> Array:
+def round_to_grid(values: Array, grid: Grid) -> Array:
     """What Q and DQ make of values: rounded half to even, cut at the ends of the integers."""
     assert grid.scale is not None
     assert grid.zero is not None
@@ -348,19 +348,19 @@ def on_grid(values: Array, grid: Grid) -> Array:
         shape[grid.axis] = -1
     scale, zero = grid.scale.astype(np.float32).reshape(shape), np.broadcast_to(grid.zero, grid.scale.shape)
     offset = zero.astype(np.float32).reshape(shape)
-    low, high = limits(grid.type)
+    low, high = integer_limits(grid.type)
     codes = np.clip(np.rint(values.astype(np.float32, copy=False) / scale) + offset, low, high)
     result: Array = (codes - offset) * scale
     return result
 
 
-def limits(kind: str) -> tuple[int, int]:
+def integer_limits(kind: str) -> tuple[int, int]:
     """The least and the largest integer of a type."""
     bits = int("".join(c for c in kind if c.isdigit()) or 8)
     return (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def restore(graph: onnx.GraphProto, lost: Mapping[str, onnx.NodeProto]) -> None:
+def insert_behind(graph: onnx.GraphProto, lost: Mapping[str, onnx.NodeProto]) -> None:
     """Put nodes in right behind what makes the tensors that they read."""
     if not lost:
         return
@@ -373,9 +373,9 @@ def restore(graph: onnx.GraphProto, lost: Mapping[str, onnx.NodeProto]) -> None:
     graph.node.extend(nodes)
 
 
-def prune(graph: onnx.GraphProto, also: Iterable[str] = ()) -> set[str]:
+def prune_nodes(graph: onnx.GraphProto, also: Iterable[str] = ()) -> set[str]:
     """Remove nodes that neither an output nor the tensors `also` need; returns the names that these need."""
-    live = reaching_outputs(graph) | set(also)
+    live = live_tensors(graph) | set(also)
     nodes = [node for node in graph.node if any(name in live for name in node.output)]
     made = {name for node in nodes for name in node.output}
     told = [value for value in graph.value_info if value.name in made]

@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING
 
 from quantkit.graph.model import DTYPES
 from quantkit.graph.operators import COMMUTING, WEIGHTED
-from quantkit.graph.wiring import Reader, Wiring
+from quantkit.graph.wiring import GraphIndex, TensorReader
 from quantkit.numerics import LEVELS
-from quantkit.qdq.detection_heads import detection_heads
-from quantkit.qdq.gates import gates
-from quantkit.qdq.shared_scales import POOLS, moved_from, shared_scales, sharing, with_shared
+from quantkit.qdq.detection_heads import find_detection_heads
+from quantkit.qdq.gates import gate_nodes
+from quantkit.qdq.shared_scales import POOLS, apply_shared_scales, find_shared_scales, move_sources, scale_sharing_nodes
 from quantkit.values import Named
 
 if TYPE_CHECKING:
@@ -86,22 +86,22 @@ class Placement:
     scale_of: Mapping[str, str] = field(default_factory=dict)
 
 
-def placed(wires: Wiring, scales: Mapping[str, float], choices: Choices | None = None) -> Placement:
+def place_pairs(wires: GraphIndex, scales: Mapping[str, float], choices: Choices | None = None) -> Placement:
     """Decide. scales: tensor → scale; where a needed one is missing, the operator stays float."""
-    return Placing(wires, scales, choices or Choices()).placement()
+    return PairPlacer(wires, scales, choices or Choices()).placement()
 
 
-class Placing:
+class PairPlacer:
     """The decisions on their way; weighted operators first, then backward whatever depends on what follows it."""
 
-    def __init__(self, wires: Wiring, scales: Mapping[str, float], choices: Choices) -> None:
+    def __init__(self, wires: GraphIndex, scales: Mapping[str, float], choices: Choices) -> None:
         self._wires, self._choices = wires, choices
-        self._heads = detection_heads(wires, {name: scale * LEVELS for name, scale in scales.items()})
-        self._gates = gates(wires)
+        self._heads = find_detection_heads(wires, {name: scale * LEVELS for name, scale in scales.items()})
+        self._gates = gate_nodes(wires)
         self._float = {n for n in range(len(wires.nodes)) if self._kept(n)}
         self._own = scales
-        self._scale_of = shared_scales(wires, self._float)
-        self._scales = with_shared(scales, self._scale_of)
+        self._scale_of = find_shared_scales(wires, self._float)
+        self._scales = apply_shared_scales(scales, self._scale_of)
         self._inputs: dict[int, tuple[int, ...]] = {}
         self._left: dict[int, str] = {}
 
@@ -112,7 +112,7 @@ class Placing:
             self._decide(number, self._weighted(number))
         self._decide_others()
         if apart := self._apart():
-            self._scale_of = shared_scales(self._wires, self._float, apart)
+            self._scale_of = find_shared_scales(self._wires, self._float, apart)
         return Placement(
             dict(sorted(self._inputs.items())),
             {self._wires.name(n): why for n, why in sorted(self._left.items())},
@@ -124,7 +124,7 @@ class Placing:
         Concat joins, without a pair of its own, and the scales would be far from those that the tensors have."""
         nodes = self._wires.nodes
         paired = {nodes[n].input[k] for n, places in self._inputs.items() for k in places}
-        forcing = sharing(self._wires, self._float)
+        forcing = scale_sharing_nodes(self._wires, self._float)
         joined = {name for n in forcing if nodes[n].op_type == "Concat" for name in self._wires.activations(n)}
         found = set()
         for number in forcing:
@@ -133,7 +133,7 @@ class Placing:
             far = max(own, shared) > APART * min(own, shared)
             fits = own >= LEAST[self._wires.types.get(behind, "float32")] if far else False
             if nodes[number].op_type != "Concat" and before in joined and fits:
-                source = moved_from(self._wires, before)
+                source = move_sources(self._wires, before)
                 if source and not paired & source:
                     found.add(number)
         return found
@@ -141,7 +141,7 @@ class Placing:
     def _decide(self, number: int, places: tuple[int, ...]) -> None:
         if not places:
             return
-        reason = self._kept(number) or obstacle(self._wires, number, places, self._scales)
+        reason = self._kept(number) or float_reason(self._wires, number, places, self._scales)
         if reason:
             self._left[number] = reason
         else:
@@ -193,7 +193,7 @@ class Placing:
             return places
         if node.op_type in POOLS:
             return (0,)
-        return skip_of(self._wires, number, self._inputs) if node.op_type == "Add" else ()
+        return skip_inputs(self._wires, number, self._inputs) if node.op_type == "Add" else ()
 
     def _gains(self, number: int) -> bool:
         """Whether INT8 comes out at the other side of an operator without weights, or a user wants it there."""
@@ -218,7 +218,7 @@ class Placing:
         if node.op_type in ("Add", "Mul"):
             if node.op_type == "Mul" and any(self._fuses(name) for name in self._wires.activations(number)):
                 return ()  # x·sigmoid(x), fused behind the operator that makes x
-            skip = skip_of(self._wires, number, self._inputs) if node.op_type == "Add" else ()
+            skip = skip_inputs(self._wires, number, self._inputs) if node.op_type == "Add" else ()
             return skip or ((0, 1) if len(self._wires.activations(number)) == 2 else ())
         return ()
 
@@ -236,11 +236,11 @@ class Placing:
         others = [reader for reader, _ in self._wires.behind(tensor) if reader.number != but]
         return all(self._reads_behind_pair(reader) for reader in others)
 
-    def _reads_behind_pair(self, reader: Reader) -> bool:
+    def _reads_behind_pair(self, reader: TensorReader) -> bool:
         return reader.place in self._inputs.get(reader.number, ())
 
 
-def obstacle(wires: Wiring, number: int, places: tuple[int, ...], scales: Mapping[str, float]) -> str | None:
+def float_reason(wires: GraphIndex, number: int, places: tuple[int, ...], scales: Mapping[str, float]) -> str | None:
     """Why an operator cannot be quantized, whatever anybody wants."""
     names = [wires.nodes[number].input[k] for k in places]
     constant = [name for name in names if name in wires.constants]
@@ -261,12 +261,12 @@ def obstacle(wires: Wiring, number: int, places: tuple[int, ...], scales: Mappin
     return f"its scale is too small for the type of the tensor: {', '.join(tiny)}" if tiny else None
 
 
-def is_product(wires: Wiring, node: onnx.NodeProto) -> bool:
+def is_product(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     """Whether both factors of a product depend on the data."""
     return node.op_type in WEIGHTED and all(name not in wires.constants for name in node.input[:2])
 
 
-def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+def skip_inputs(wires: GraphIndex, number: int, quantized: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
     """The inputs of an Add that get a pair: the one that is not the convolution which it fuses into.
 
     Where both come from convolutions, the skip is the one that the other is made of (identity), or else the one with
@@ -280,7 +280,7 @@ def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]
         return (0, 1)
     if len(convolutions) == 1:
         return (1 - convolutions[0],)
-    made = [made_by(wires, node.input[k]) for k in (0, 1)]
+    made = [upstream_nodes(wires, node.input[k]) for k in (0, 1)]
     before = [wires.makers[node.input[k]] in made[1 - k] for k in (0, 1)]
     if any(before):
         return (before.index(True),)
@@ -289,7 +289,7 @@ def skip_of(wires: Wiring, number: int, quantized: Mapping[int, tuple[int, ...]]
 
 
 def comes_from_weighted(
-    wires: Wiring, tensor: str, quantized: Mapping[int, tuple[int, ...]], *, alone: bool = True
+    wires: GraphIndex, tensor: str, quantized: Mapping[int, tuple[int, ...]], *, alone: bool = True
 ) -> bool:
     """Whether a quantized weighted operator made a tensor, batch normalization or a bias at most in between.
 
@@ -308,7 +308,7 @@ def comes_from_weighted(
     return False
 
 
-def made_by(wires: Wiring, tensor: str) -> set[int]:
+def upstream_nodes(wires: GraphIndex, tensor: str) -> set[int]:
     """The nodes that a tensor is made by, all the way up to the inputs."""
     waiting, seen = [tensor], set[int]()
     while waiting:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quantkit.graph.model import DTYPES, Model, dtype_name, place
-from quantkit.graph.tensors import derived_from_constants, element_types, inferred, outer_names
+from quantkit.graph.tensors import captured_names, constant_tensors, element_types, infer_types
 from quantkit.graph.wiring import stored_tensors, stored_values
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ DEFAULT_AXIS = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Step:
+class QdqNode:
     """A QuantizeLinear or DequantizeLinear node. scale and zero are None where no constant says them.
 
     stored: dtype of the quantized side, "" where nothing tells. axis: as written, it may be negative.
@@ -80,28 +80,28 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Carrier:
+class QuantizedTensor:
     """A quantized tensor. quantize: what makes it, None for a stored one; dequantize: what reads it."""
 
     name: str
-    quantize: Step | None
-    dequantize: tuple[Step, ...]
+    quantize: QdqNode | None
+    dequantize: tuple[QdqNode, ...]
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[QdqNode, ...]:
         """All of its nodes, the QuantizeLinear first."""
         return (*([self.quantize] if self.quantize else []), *self.dequantize)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class QdqGraph:
     """A network as its Q/DQ nodes see it. readers: tensor → nodes of the main graph that read it, with the place."""
 
     model: Model
     graph: onnx.GraphProto
-    steps: Mapping[str, Step]
+    steps: Mapping[str, QdqNode]
     """By the tensor that they make, in graph order."""
-    carriers: tuple[Carrier, ...]
+    carriers: tuple[QuantizedTensor, ...]
     producers: Mapping[str, onnx.NodeProto]
     readers: Mapping[str, tuple[tuple[onnx.NodeProto, int], ...]]
     constants: frozenset[str]
@@ -117,7 +117,7 @@ class Reading:
         """The values of a stored tensor; None where there is none of that name."""
         return stored_values(self.model, self.weights, name)
 
-    def before(self, name: str) -> Step | None:
+    def before(self, name: str) -> QdqNode | None:
         """The Q/DQ node that makes a tensor."""
         return self.steps.get(name)
 
@@ -126,11 +126,11 @@ class Reading:
         return len(self.readers.get(name, ())) == 1 and name not in self.held
 
 
-def read_qdq(model: Model) -> Reading:
+def read_qdq(model: Model) -> QdqGraph:
     """Read a network's Q/DQ nodes. ModelError where external weights that are needed are missing."""
     graph = model.proto.graph
     weights = stored_tensors(graph)
-    typed = inferred(model.proto).graph
+    typed = infer_types(model.proto).graph
     types = {**element_types(typed), **{name: dtype_name(t.data_type) for name, t in weights.items()}}
     shapes: dict[str, tuple[int | None, ...]] = {name: tuple(t.dims) for name, t in weights.items()}
     for value in (*typed.value_info, *typed.output, *typed.input):
@@ -141,23 +141,23 @@ def read_qdq(model: Model) -> Reading:
     readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
     held = {value.name for value in (*graph.input, *graph.output)}
     for node in graph.node:
-        held |= outer_names(node)
+        held |= captured_names(node)
         for k, name in enumerate(node.input):
             readers.setdefault(name, []).append((node, k))
-    steps: dict[str, Step] = {}
+    steps: dict[str, QdqNode] = {}
     for node in graph.node:
         if node.op_type in (QUANTIZE, DEQUANTIZE) and node.domain in ONNX_DOMAINS and len(node.input) > 1:
-            step = step_of(model, node, weights, types)
+            step = read_qdq_node(model, node, weights, types)
             types[step.result] = step.stored if step.quantizes else step.scale_type
             steps[step.result] = step
-    return Reading(
+    return QdqGraph(
         model=model,
         graph=graph,
         steps=steps,
-        carriers=tuple(carriers_of(steps)),
+        carriers=tuple(group_quantized_tensors(steps)),
         producers={name: node for node in graph.node for name in node.output},
         readers={name: tuple(found) for name, found in readers.items()},
-        constants=frozenset(derived_from_constants(graph.node, set(weights))),
+        constants=frozenset(constant_tensors(graph.node, set(weights))),
         weights=weights,
         types=types,
         shapes=shapes,
@@ -165,9 +165,9 @@ def read_qdq(model: Model) -> Reading:
     )
 
 
-def step_of(
+def read_qdq_node(
     model: Model, node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], types: Mapping[str, str]
-) -> Step:
+) -> QdqNode:
     """A Q/DQ node as a value."""
     numbers = {a.name: a.i for a in node.attribute}
     zero_name = node.input[2] if len(node.input) > 2 else ""
@@ -178,7 +178,7 @@ def step_of(
         stored = types.get(zero_name, "")
     else:  # the default of the ONNX operator is uint8
         stored = dtype_name(numbers["output_dtype"]) if numbers.get("output_dtype") else "uint8"
-    return Step(
+    return QdqNode(
         node=node,
         stored=stored,
         scale_type=scale_type,
@@ -188,11 +188,11 @@ def step_of(
     )
 
 
-def carriers_of(steps: Mapping[str, Step]) -> Iterator[Carrier]:
+def group_quantized_tensors(steps: Mapping[str, QdqNode]) -> Iterator[QuantizedTensor]:
     """Quantized tensors, in graph order."""
-    found: dict[str, list[Step]] = {}
+    found: dict[str, list[QdqNode]] = {}
     for step in steps.values():
         found.setdefault(step.carrier, []).append(step)
     for name, those in found.items():
         makes = next((step for step in those if step.quantizes), None)
-        yield Carrier(name, makes, tuple(step for step in those if not step.quantizes))
+        yield QuantizedTensor(name, makes, tuple(step for step in those if not step.quantizes))

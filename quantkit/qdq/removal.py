@@ -16,12 +16,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantkit.graph.dead_nodes import sweep
+from quantkit.graph.dead_nodes import remove_unread
 from quantkit.graph.model import Model, subgraphs
-from quantkit.graph.tensors import derived_from_constants
-from quantkit.qdq.implied_relu import with_clipped
-from quantkit.qdq.pairs import Found, Grid, find_pairs
-from quantkit.qdq.stored_weights import Restored, restored_weights
+from quantkit.graph.tensors import constant_tensors
+from quantkit.qdq.implied_relu import restore_relus
+from quantkit.qdq.pairs import FoundPairs, Grid, find_pairs
+from quantkit.qdq.stored_weights import RestoredWeights, restore_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +36,7 @@ class LostGrid:
 
 
 @dataclass(frozen=True, slots=True)
-class Stripped:
+class StrippedNetwork:
     """A network without Q/DQ.
 
     scales: activation → scale, the float32 of the file. weights: float weight → the grids that it lost.
@@ -72,7 +72,7 @@ class Renaming:
         return self.ends.get(source, source)
 
 
-def without_qdq(model: Model) -> Stripped:
+def remove_qdq(model: Model) -> StrippedNetwork:
     """Take the Q/DQ pairs out. The model itself is untouched; external float weights stay where they are.
 
     Weights that were stored as integers become float32 (float16, where their scale is) inside the model. ModelError
@@ -80,24 +80,24 @@ def without_qdq(model: Model) -> Stripped:
     """
     import onnx
 
-    model, clipped = with_clipped(model, find_pairs(model))
+    model, clipped = restore_relus(model, find_pairs(model))
     found = find_pairs(model)
-    restored = restored_weights(model, found.stored)
-    rename = renaming(model.proto.graph, found, restored)
+    restored = restore_weights(model, found.stored)
+    rename = plan_renaming(model.proto.graph, found, restored)
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     spare = [name for node in proto.graph.node if rename.removed.intersection(node.output) for name in node.input]
-    nodes = list(rewired(proto.graph.node, rename))
-    weights = list(with_restored(proto.graph.initializer, restored))
+    nodes = list(rewire_nodes(proto.graph.node, rename))
+    weights = list(merge_restored(proto.graph.initializer, restored))
     del proto.graph.node[:], proto.graph.initializer[:]
     proto.graph.node.extend(nodes)
     proto.graph.initializer.extend(weights)
-    sweep(proto.graph, spare, rename.removed | rename.ends.keys())
+    remove_unread(proto.graph, spare, rename.removed | rename.ends.keys())
     scales, unscaled = activation_scales(model, found, rename)
-    return Stripped(proto, scales, lost_grids(model, found, restored, rename), unscaled, found.left, clipped)
+    return StrippedNetwork(proto, scales, lost_grids(model, found, restored, rename), unscaled, found.left, clipped)
 
 
-def renaming(graph: onnx.GraphProto, found: Found, restored: Restored) -> Renaming:
+def plan_renaming(graph: onnx.GraphProto, found: FoundPairs, restored: RestoredWeights) -> Renaming:
     """What the tensors of a graph are called without the nodes that were found."""
     sources = {name: weight.name for name, weight in restored.weights.items()}
     behind = {name: pair.tensor for pair in found.pairs for name in pair.dequantized}
@@ -114,7 +114,7 @@ def renaming(graph: onnx.GraphProto, found: Found, restored: Restored) -> Renami
     return Renaming(frozenset(removed), sources, ends, frozenset(aliases))
 
 
-def rewired(nodes: Iterable[onnx.NodeProto], rename: Renaming) -> Iterable[onnx.NodeProto]:
+def rewire_nodes(nodes: Iterable[onnx.NodeProto], rename: Renaming) -> Iterable[onnx.NodeProto]:
     """The nodes that stay, under new names; edits them."""
     from onnx import helper
 
@@ -123,25 +123,25 @@ def rewired(nodes: Iterable[onnx.NodeProto], rename: Renaming) -> Iterable[onnx.
         if made in rename.aliases:
             yield helper.make_node("Identity", [rename(made)], [made], node.name)
         elif made not in rename.removed or not made:
-            rename_inside(node, rename)
+            rename_reads(node, rename)
             for k, name in enumerate(node.output):
                 node.output[k] = rename(name)
             yield node
 
 
-def rename_inside(node: onnx.NodeProto, rename: Renaming) -> None:
+def rename_reads(node: onnx.NodeProto, rename: Renaming) -> None:
     """New names for what a node reads, and what is read inside it."""
     for k, name in enumerate(node.input):
         node.input[k] = rename(name)
     for attribute in node.attribute:
         for graph in subgraphs(attribute):
             for inner in graph.node:
-                rename_inside(inner, rename)
+                rename_reads(inner, rename)
             for value in graph.output:
                 value.name = rename(value.name)
 
 
-def with_restored(weights: Iterable[onnx.TensorProto], restored: Restored) -> Iterable[onnx.TensorProto]:
+def merge_restored(weights: Iterable[onnx.TensorProto], restored: RestoredWeights) -> Iterable[onnx.TensorProto]:
     """The weights, with float ones where their integers lie; those of Constant nodes come last."""
     waiting = {source: list(made) for source, made in restored.by_source.items()}
     for weight in weights:
@@ -151,9 +151,9 @@ def with_restored(weights: Iterable[onnx.TensorProto], restored: Restored) -> It
         yield from made
 
 
-def activation_scales(model: Model, found: Found, rename: Renaming) -> tuple[dict[str, float], dict[str, str]]:
+def activation_scales(model: Model, found: FoundPairs, rename: Renaming) -> tuple[dict[str, float], dict[str, str]]:
     """Activation → scale, and activation → why it has none."""
-    constant = constants_of(model)
+    constant = constant_names(model)
     seen: dict[str, list[float | str]] = {}
     for pair in found.pairs:
         if pair.tensor not in constant:
@@ -172,9 +172,11 @@ def activation_scales(model: Model, found: Found, rename: Renaming) -> tuple[dic
     return scales, unscaled
 
 
-def lost_grids(model: Model, found: Found, restored: Restored, rename: Renaming) -> dict[str, tuple[LostGrid, ...]]:
+def lost_grids(
+    model: Model, found: FoundPairs, restored: RestoredWeights, rename: Renaming
+) -> dict[str, tuple[LostGrid, ...]]:
     """Float weight → the grids that it had, in graph order."""
-    constant = constants_of(model)
+    constant = constant_names(model)
     lost: dict[str, list[LostGrid]] = {}
     for item in found.stored:
         lost.setdefault(restored.weights[item.dequantized].name, []).append(LostGrid(item.grid, True))
@@ -184,8 +186,8 @@ def lost_grids(model: Model, found: Found, restored: Restored, rename: Renaming)
     return {name: tuple(grids) for name, grids in lost.items()}
 
 
-def constants_of(model: Model) -> set[str]:
+def constant_names(model: Model) -> set[str]:
     """Weights, and all that is computed from weights and shapes alone."""
     graph = model.proto.graph
     weights = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
-    return derived_from_constants(graph.node, weights)
+    return constant_tensors(graph.node, weights)

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from quantkit.graph.dead_nodes import reads_of
+from quantkit.graph.dead_nodes import names_read_by
 from quantkit.graph.wiring import known_weights
 
 if TYPE_CHECKING:
@@ -39,22 +39,22 @@ ACTIVATIONS = CUTTING | {"Celu", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Mish"
 """Activations that leave large values nearly as they are."""
 
 
-def propagated_scales(graph: onnx.GraphProto, scales: Mapping[str, float], among: Collection[str]) -> dict[str, float]:
+def propagate_scales(graph: onnx.GraphProto, scales: Mapping[str, float], among: Collection[str]) -> dict[str, float]:
     """Tensor → scale for those tensors in `among` that have none in `scales` and whose neighbours tell it."""
-    spread = Spread(graph, scales, frozenset(among) - scales.keys())
+    spread = ScalePropagation(graph, scales, frozenset(among) - scales.keys())
     while spread.along_moves() or spread.through_activations():
         pass
     return {name: spread.scales[name] for name in among if name not in scales and name in spread.scales}
 
 
-class Spread:
+class ScalePropagation:
     """Scales as far as they are known; every step adds some."""
 
     def __init__(self, graph: onnx.GraphProto, scales: Mapping[str, float], wanting: frozenset[str]) -> None:
         self.scales = dict(scales)
         self._wanting = wanting
         self._nodes = [node for node in graph.node if node.input and node.output]
-        self._reads = Counter(name for node in graph.node for name in reads_of(node))
+        self._reads = Counter(name for node in graph.node for name in names_read_by(node))
         self._reads.update(value.name for value in graph.output)
         constants = known_weights(graph)
         self._moves = [n for n in self._nodes if n.op_type in WHOLE | PICKING or pads_with_zero(n, constants)]

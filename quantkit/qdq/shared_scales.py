@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 
 from quantkit.graph.operators import COMMUTING, WEIGHTED
-from quantkit.graph.wiring import Wiring
+from quantkit.graph.wiring import GraphIndex
 
 POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
 SHARING = frozenset({"MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat"})
 
 
-def with_shared(scales: Mapping[str, float], scale_of: Mapping[str, str]) -> dict[str, float]:
+def apply_shared_scales(scales: Mapping[str, float], scale_of: Mapping[str, str]) -> dict[str, float]:
     """Scales where those that are shared are the same; a tensor keeps its own where the shared one is missing."""
     return {**scales, **{name: scales[head] for name, head in scale_of.items() if scales.get(head)}}
 
 
-def shared_scales(wires: Wiring, kept: Container[int] = (), apart: Container[int] = ()) -> dict[str, str]:
+def find_shared_scales(wires: GraphIndex, kept: Container[int] = (), apart: Container[int] = ()) -> dict[str, str]:
     """Tensor → the tensor whose scale it takes, for what a Concat joins and what only moves values.
 
     kept: nodes that stay float; a Concat that only these read forces nothing. apart: nodes that force nothing either.
     A group takes the scale of its last Concat that is read on; without one, that of the tensor it begins with.
     """
-    groups = Groups()
+    groups = TensorGroups()
     concats: list[str] = []
-    for number in sharing(wires, kept):
+    for number in scale_sharing_nodes(wires, kept):
         inputs, output = wires.activations(number), wires.nodes[number].output[0]
         if wires.nodes[number].op_type == "Concat":
             for name in inputs:
@@ -38,7 +38,7 @@ def shared_scales(wires: Wiring, kept: Container[int] = (), apart: Container[int
     }
 
 
-def sharing(wires: Wiring, kept: Container[int]) -> list[int]:
+def scale_sharing_nodes(wires: GraphIndex, kept: Container[int]) -> list[int]:
     """The nodes whose tensors share a scale. A Concat does where something that is not in `kept` reads it quantized."""
     found = []
     for number, node in enumerate(wires.nodes):
@@ -52,7 +52,7 @@ def sharing(wires: Wiring, kept: Container[int]) -> list[int]:
     return found
 
 
-def moved_from(wires: Wiring, tensor: str) -> set[str]:
+def move_sources(wires: GraphIndex, tensor: str) -> set[str]:
     """A tensor, and those before it whose values it holds, up to the operator that made them; none where a Concat is
     among these, which makes one tensor of several."""
     found = {tensor}
@@ -67,7 +67,7 @@ def moved_from(wires: Wiring, tensor: str) -> set[str]:
     return found
 
 
-class Groups:
+class TensorGroups:
     """Tensors that belong together; `first` is the one that a group began with."""
 
     def __init__(self) -> None:

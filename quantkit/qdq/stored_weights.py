@@ -12,8 +12,8 @@ import numpy as np
 
 from quantkit.errors import ModelError
 from quantkit.graph.model import Model
-from quantkit.graph.names import names_of
-from quantkit.qdq.pairs import Grid, Stored
+from quantkit.graph.names import tensor_names
+from quantkit.qdq.pairs import Grid, StoredWeight
 
 if TYPE_CHECKING:
     import onnx
@@ -27,21 +27,21 @@ INTEGERS_NAME = re.compile(r"(.+)_quantized(_\d+)?_*")
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
+class RestoredWeights:
     """weights: result of a DequantizeLinear → the float weight. by_source: integers → what was made of them."""
 
     weights: Mapping[str, onnx.TensorProto]
     by_source: Mapping[str, tuple[onnx.TensorProto, ...]]
 
 
-def restored_weights(model: Model, stored: Iterable[Stored]) -> Restored:
+def restore_weights(model: Model, stored: Iterable[StoredWeight]) -> RestoredWeights:
     """Compute the float weights. One takes the name that its weight had, where that is known and free, else the name
     of its DequantizeLinear's result. ModelError where they do not fit into a file, or one is damaged."""
     from onnx import numpy_helper
 
     stored = tuple(stored)
-    refuse_too_large(model, stored)
-    taken = names_of(model.proto.graph)
+    refuse_oversized(model, stored)
+    taken = tensor_names(model.proto.graph)
     outputs = set(model.outputs)
     once: dict[tuple[object, ...], onnx.TensorProto] = {}
     weights: dict[str, onnx.TensorProto] = {}
@@ -49,15 +49,15 @@ def restored_weights(model: Model, stored: Iterable[Stored]) -> Restored:
     for item in stored:
         key = (item.source, item.grid.names, item.grid.axis)
         if key not in once or item.dequantized in outputs:
-            name = item.dequantized if item.dequantized in outputs else plain_name(item, taken)
+            name = item.dequantized if item.dequantized in outputs else float_weight_name(item, taken)
             taken.add(name)
-            once[key] = numpy_helper.from_array(values_of(item, model), name)
+            once[key] = numpy_helper.from_array(dequantize_weight(item, model), name)
             sources.setdefault(item.source, []).append(once[key])
         weights[item.dequantized] = once[key]
-    return Restored(weights, {source: tuple(made) for source, made in sources.items()})
+    return RestoredWeights(weights, {source: tuple(made) for source, made in sources.items()})
 
 
-def refuse_too_large(model: Model, stored: Iterable[Stored]) -> None:
+def refuse_oversized(model: Model, stored: Iterable[StoredWeight]) -> None:
     """ModelError where the model with float weights is larger than a file can be."""
     size = model.proto.ByteSize() + sum(4 * prod(item.weight.dims) for item in stored)
     if size > LARGEST:
@@ -68,13 +68,13 @@ def refuse_too_large(model: Model, stored: Iterable[Stored]) -> None:
         )
 
 
-def plain_name(item: Stored, taken: set[str]) -> str:
+def float_weight_name(item: StoredWeight, taken: set[str]) -> str:
     """The name of a float weight: `w` for `w_quantized`, if no tensor is called so."""
     match = INTEGERS_NAME.fullmatch(item.source)
     return match[1] if match and match[1] not in taken else item.dequantized
 
 
-def values_of(item: Stored, model: Model) -> Array:
+def dequantize_weight(item: StoredWeight, model: Model) -> Array:
     """What DequantizeLinear computes: products in float32, in the type of the scale."""
     from onnx import numpy_helper
 
@@ -88,13 +88,13 @@ def values_of(item: Stored, model: Model) -> Array:
             f"{model.path}: weight {item.source!r} is damaged: {error}", remedy="export the model again"
         ) from None
     if zero.any():
-        integers = integers - along(zero, item.grid, integers.ndim)
+        integers = integers - broadcast_to_channels(zero, item.grid, integers.ndim)
     values: Array = integers.astype(np.float32)
-    values *= along(scale, item.grid, integers.ndim).astype(np.float32)
+    values *= broadcast_to_channels(scale, item.grid, integers.ndim).astype(np.float32)
     return values.astype(scale.dtype, copy=False)
 
 
-def along(values: Array, grid: Grid, rank: int) -> Array:
+def broadcast_to_channels(values: Array, grid: Grid, rank: int) -> Array:
     """One value, or one per channel, shaped so that it meets its channel."""
     if values.size == 1:
         return values.reshape(())

@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from quantkit.graph.model import Model
-from quantkit.graph.tensors import FLOATS, derived_from_constants, element_types, inferred, reaching_outputs
+from quantkit.graph.tensors import FLOATS, constant_tensors, element_types, infer_types, live_tensors
 from quantkit.qdq.pairs import is_qdq
 
 if TYPE_CHECKING:
     import onnx
 
 
-def shown_tensors(model: Model) -> tuple[str, ...]:
+def float_activations(model: Model) -> tuple[str, ...]:
     """The float tensors that operators make of the data, those of Q and DQ nodes left out, in graph order."""
     graph = model.proto.graph
-    types = element_types(inferred(model.proto).graph)
-    known = derived_from_constants(graph.node, {tensor.name for tensor in graph.initializer})
-    live = reaching_outputs(graph)
+    types = element_types(infer_types(model.proto).graph)
+    known = constant_tensors(graph.node, {tensor.name for tensor in graph.initializer})
+    live = live_tensors(graph)
     made = (name for node in graph.node if not is_qdq(node) for name in node.output)
     outputs = dict.fromkeys(model.outputs)
     return tuple(
@@ -33,6 +33,6 @@ def showing(model: Model, tensors: Iterable[str]) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     there = {value.name for value in proto.graph.output}
-    told = {value.name: value for value in inferred(model.proto).graph.value_info}
+    told = {value.name: value for value in infer_types(model.proto).graph.value_info}
     proto.graph.output.extend(told[name] for name in tensors if name in told and name not in there)
     return proto

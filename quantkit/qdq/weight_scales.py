@@ -37,18 +37,18 @@ def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> d
     known = known_weights(model.proto.graph)
     axes: dict[str, set[int]] = {}
     for node in model.proto.graph.node:
-        for name, axis in weights_of(node, known):
+        for name, axis in weights_with_axis(node, known):
             axes.setdefault(name, set()).add(axis)
     worst: dict[str, float] = {}
     for name in axes.keys() & lost.keys():
         grids = [item.grid for item in lost[name] if item.grid.scale is not None and item.grid.zero is not None]
         if grids:
             values = numpy_helper.to_array(known[name], str(model.folder))
-            worst[name] = max(min(deviation(grid, values, axis) for axis in axes[name]) for grid in grids)
+            worst[name] = max(min(largest_deviation(grid, values, axis) for axis in axes[name]) for grid in grids)
     return {name: worst[name] for name in lost if name in worst}
 
 
-def weights_of(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> Iterator[tuple[str, int]]:
+def weights_with_axis(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> Iterator[tuple[str, int]]:
     """The weights that a node reads, each with the axis of its output channels."""
     if node.op_type in WEIGHTED:
         for k, name in enumerate(node.input[:2]):
@@ -56,7 +56,7 @@ def weights_of(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> I
                 yield name, weight_axis(node, k, len(known[name].dims))
 
 
-def deviation(grid: Grid, values: Array, axis: int) -> float:
+def largest_deviation(grid: Grid, values: Array, axis: int) -> float:
     """The largest |scale/(max|w|/127) − 1| of the channels along `axis` that hold something else than zeros."""
     assert grid.scale is not None
     assert grid.zero is not None

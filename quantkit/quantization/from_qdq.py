@@ -16,10 +16,10 @@ from quantkit._version import __version__
 from quantkit.artifact import refuse_existing, sha256_of, write_all
 from quantkit.errors import ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, load_model, watched_tensors
-from quantkit.graph.model import identity, stored_outside
+from quantkit.graph.model import external_files, model_identity
 from quantkit.provenance import ModelRecord, Provenance, TableRecord, provenance_bytes, provenance_path
-from quantkit.qdq.removal import Stripped, without_qdq
-from quantkit.qdq.scale_propagation import propagated_scales
+from quantkit.qdq.removal import StrippedNetwork, remove_qdq
+from quantkit.qdq.scale_propagation import propagate_scales
 from quantkit.qdq.weight_scales import weight_deviations
 from quantkit.quantization.quantize import METADATA_KEY
 from quantkit.table import Algorithm, CalibrationTable, Coverage, Header, coverage, table_bytes
@@ -104,15 +104,15 @@ def from_qdq(
     for file in (output, target):
         refuse_existing(file, force=force)
     model = load_model(path)
-    stripped = without_qdq(model)
+    stripped = remove_qdq(model)
     refuse_what_is_left(model, stripped)
     refuse_lost_weights(model, stripped.proto, target)
     changed = told_of(stripped.proto)
     forget(stripped.proto)
-    network = Model(model.path, stripped.proto, identity(stripped.proto, model.folder, str(model.path)))
+    network = Model(model.path, stripped.proto, model_identity(stripped.proto, model.folder, str(model.path)))
     tensors = watched_tensors(network).tensors
     open_ = [name for name in tensors if name not in stripped.unscaled]
-    inferred = propagated_scales(stripped.proto.graph, stripped.scales, open_) if infer else {}
+    inferred = propagate_scales(stripped.proto.graph, stripped.scales, open_) if infer else {}
     scales = {**stripped.scales, **inferred}
     table = CalibrationTable(header, {n: scales[n] for n in dict.fromkeys((*tensors, *scales)) if n in scales})
     weights, biases = lost_weights(network, stripped)
@@ -171,7 +171,7 @@ def forget(proto: onnx.ModelProto) -> None:
     proto.metadata_props.extend(kept)
 
 
-def lost_weights(network: Model, stripped: Stripped) -> tuple[dict[str, float | None], int]:
+def lost_weights(network: Model, stripped: StrippedNetwork) -> tuple[dict[str, float | None], int]:
     """Weight → how far its scales were from TensorRT's; and how many biases were integers."""
     deviations = weight_deviations(network, stripped.weights)
     biases = {name for name, lost in stripped.weights.items() if all(item.grid.type == "int32" for item in lost)}
@@ -195,7 +195,7 @@ def refuse_same(model: Path, table: Path, plain: Path) -> None:
         )
 
 
-def refuse_what_is_left(model: Model, stripped: Stripped) -> None:
+def refuse_what_is_left(model: Model, stripped: StrippedNetwork) -> None:
     """ModelError where a node stays, or none was there; TableError where there is no scale at all."""
     if stripped.left:
         name, reason = next(iter(stripped.left.items()))
@@ -221,8 +221,8 @@ def refuse_what_is_left(model: Model, stripped: Stripped) -> None:
 def refuse_lost_weights(model: Model, proto: onnx.ModelProto, plain: Path) -> None:
     """OutputError where weights outside the model would not be found beside the plain model; UsageError where it would
     be written over them."""
-    outside = stored_outside(proto)
-    if plain.resolve() in {(model.folder / file).resolve() for file in stored_outside(model.proto)}:
+    outside = external_files(proto)
+    if plain.resolve() in {(model.folder / file).resolve() for file in external_files(model.proto)}:
         raise UsageError(f"{plain} holds weights of {model.path}", remedy="give another --model")
     if outside and plain.absolute().parent.resolve() != model.folder.resolve():
         raise OutputError(

@@ -16,13 +16,13 @@ from quantkit.data import DataOptions
 from quantkit.data.feed import left_out
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model, saved_files, write_model
-from quantkit.graph.node_selection import chosen
+from quantkit.graph.node_selection import select_nodes
 from quantkit.linting.fix import with_split_clips
 from quantkit.preprocess import Preprocess
-from quantkit.qdq.insert import has_qdq, is_half, opset_of, with_qdq
-from quantkit.qdq.insertion import Quantized, WeightForm
+from quantkit.qdq.insert import default_opset, has_qdq, insert_qdq, is_half
+from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.placement import Choices, Policy
-from quantkit.quantization.repair import Data, Repair, repaired, settled, statistics_of
+from quantkit.quantization.repair import Data, repaired, statistics_of
 from quantkit.quantization.repair_choice import weighed
 from quantkit.quantization.scales import (
     Scales,
@@ -32,8 +32,10 @@ from quantkit.quantization.scales import (
     shared_notes,
     statistics_for,
 )
-from quantkit.rewrites.fold_batch_norm import folded
-from quantkit.rewrites.fp16 import with_half
+from quantkit.repairs.registry import resolve_repairs
+from quantkit.repairs.repair import RepairReport
+from quantkit.rewrites.fold_batch_norm import fold_batch_norms
+from quantkit.rewrites.fp16 import convert_to_fp16
 from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text
 from quantkit.view import Block, Remarks, Shown, Table
 
@@ -65,7 +67,7 @@ class QuantizeOptions:
     fp16: bool = False
     """Put the rest of the network into FP16: TensorRT 11 has no flag for it."""
     repairs: tuple[str, ...] | None = None
-    """Of equalize, smooth, round, bias; None: bias with statistics, all with data, none with a table."""
+    """Names of repairs; None: all with data, those that need no data with statistics, none with a table."""
     data: DataOptions = field(default_factory=DataOptions)
     min_coverage: float = 0.9
     tensorrt_version: str | None = None
@@ -123,7 +125,7 @@ class Quantization(Shown):
     coverage: Coverage | None
     folded: tuple[str, ...]
     form: WeightForm
-    repairs: Mapping[str, Repair]
+    repairs: Mapping[str, RepairReport]
     opset: int
     notes: tuple[str, ...]
     files: tuple[Path, ...]
@@ -167,12 +169,12 @@ def quantize(
     source = model if isinstance(model, Model) else load_model(model)
     refuse_quantized(source)
     form = options.form
-    plain = folded(source)
+    plain = fold_batch_norms(source)
     network = replace(source, proto=plain.proto)
     choices = Choices(
         options.policy,
-        chosen(options.exclude, network, "--exclude"),
-        chosen(options.include, network, "--include"),
+        select_nodes(options.exclude, network, "--exclude"),
+        select_nodes(options.include, network, "--include"),
     )
     origin = Given(statistics, table, to_run(source, data, preprocess, options.data), preprocess)
     fixed = prepared(source, network, origin, options, choices, phase)
@@ -181,7 +183,7 @@ def quantize(
     source = replace(source, proto=fixed.network.proto)
     phase("inserting Q/DQ")
     scales = fixed.scales
-    made = with_qdq(fixed.network, scales.scales, choices, form)
+    made = insert_qdq(fixed.network, scales.scales, choices, form)
     proto, notes = finished(source, made, scales, options, tuple(fixed.done))
     notes += fixed.notes + shared_notes(scales, made.pairs)
     notes += left_out(origin.data.unreadable) if origin.data else ()
@@ -198,7 +200,7 @@ def quantize(
         folded=gone,
         form=form,
         repairs=fixed.done,
-        opset=opset_of(proto),
+        opset=default_opset(proto),
         notes=notes,
         files=files,
     )
@@ -226,7 +228,7 @@ class Fixed:
 
     network: Model
     scales: Scales
-    done: Mapping[str, Repair]
+    done: Mapping[str, RepairReport]
     notes: tuple[str, ...] = ()
 
 
@@ -242,10 +244,10 @@ def prepared(
     if given.table is not None:
         if given.statistics is not None or given.data is not None:
             raise UsageError("a table is taken verbatim, without statistics and data", remedy="give one of the two")
-        settled(options.repairs, statistics=False, data=False)
+        resolve_repairs(options.repairs, statistics=False, data=False)
         return Fixed(network, from_table(source, Path(given.table), options.min_coverage), {})
     known, name = known_statistics(source, given, network, phase)
-    names = settled(options.repairs, statistics=True, data=given.data is not None)
+    names = resolve_repairs(options.repairs, statistics=True, data=given.data is not None)
     said: tuple[str, ...] = ()
     if options.repairs is None and given.data is not None:
         chosen = weighed(network, known, given.data, choices, options.rule, phase)
@@ -302,7 +304,7 @@ def refuse_quantized(model: Model) -> None:
 
 
 def finished(
-    source: Model, made: Quantized, scales: Scales, options: QuantizeOptions, repairs: tuple[str, ...]
+    source: Model, made: QuantizedNetwork, scales: Scales, options: QuantizeOptions, repairs: tuple[str, ...]
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The network as it is written: Clips as TensorRT reads them, in FP16 where asked for, with its provenance."""
     proto, clips = with_split_clips(replace(source, proto=made.proto, sha256=""))
@@ -315,7 +317,7 @@ def finished(
     if options.fp16:
         statistics = scales.statistics
         ranges = {name: h.amax for name, h in statistics.histograms.items()} if statistics else None
-        half = with_half(replace(source, proto=proto, sha256=""), ranges=ranges)
+        half = convert_to_fp16(replace(source, proto=proto, sha256=""), ranges=ranges)
         proto = half.proto
         notes.append("scales of tensors that became float16 were rounded to it, by 0.05 % at most")
         notes += [f"{name} stays float32: {reason}" for name, reason in half.kept.items()]

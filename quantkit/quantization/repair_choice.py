@@ -20,13 +20,14 @@ from quantkit.data.opening import whole_batches
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
 from quantkit.numerics import decibels, told
-from quantkit.output_noise import Candidate, Measuring
+from quantkit.output_noise import NoiseCandidate, NoiseMeter
 from quantkit.preprocess import Preprocess
-from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Choices
-from quantkit.quantization.repair import FROM_STATISTICS, REPAIRS, SCALING, Data, Repaired, repaired
+from quantkit.quantization.repair import Data, Repaired, repaired
 from quantkit.quantization.scales import by_rule
+from quantkit.repairs.registry import REPAIR_NAMES, from_statistics_alone, without_rescaling
 from quantkit.rules import Rule
 from quantkit.statistics import Statistics
 
@@ -36,7 +37,6 @@ CLEAR = 0.5
 """dB by which all repairs have to beat the cheapest, to be taken without a look at what lies between."""
 EXACT = 200.0
 """dB: an output that is the same to the last bit counts as this."""
-UNSCALED = tuple(name for name in REPAIRS if name not in SCALING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +57,20 @@ def weighed(
 ) -> Weighed:
     """All repairs, or fewer where these leave less noise at the outputs; all where outputs cannot be compared, which
     `text` tells then. DataError, ModelError, UsageError."""
-    every = repaired(network, statistics, REPAIRS, data, choices, phase)
-    plain = repaired(network, statistics, FROM_STATISTICS, None, choices, phase)
+    cheap, unscaled = from_statistics_alone(), without_rescaling()
+    every = repaired(network, statistics, REPAIR_NAMES, data, choices, phase)
+    plain = repaired(network, statistics, cheap, None, choices, phase)
     try:
         measure = measuring(network, data)
-        found = [Way(REPAIRS, every), Way(FROM_STATISTICS, plain)]
+        found = [Way(REPAIR_NAMES, every), Way(cheap, plain)]
         heard = compared(measure, found, rule, choices, phase)
         if not found[0].db(heard) >= found[1].db(heard) + CLEAR and every.collected_again:
-            found.append(Way(UNSCALED, repaired(network, statistics, UNSCALED, data, choices, phase)))
+            found.append(Way(unscaled, repaired(network, statistics, unscaled, data, choices, phase)))
             heard = compared(measure, found, rule, choices, phase)
     except (ModelError, DataError) as error:
         return Weighed(every, f"all repairs: outputs were not compared ({error.problem})")
     if not heard:
-        return Weighed(plain, "bias alone: the outputs hold no signal that tells more repairs from less")
+        return Weighed(plain, f"{named(cheap)}: the outputs hold no signal that tells more repairs from less")
     best = max(found, key=lambda way: way.db(heard))
     others = ", ".join(f"{told(way.db(heard))} with {named(way.names)}" for way in found if way is not best)
     outputs = "outputs" if len(heard) == len(measure.outputs) else f"{len(heard)} of {len(measure.outputs)} outputs"
@@ -91,7 +92,7 @@ class Way:
 
 
 def compared(
-    measure: Measuring, ways: Sequence[Way], rule: str | Rule, choices: Choices, phase: Callable[[str], None]
+    measure: NoiseMeter, ways: Sequence[Way], rule: str | Rule, choices: Choices, phase: Callable[[str], None]
 ) -> tuple[str, ...]:
     """Measure the ways that were not yet; returns the outputs that can tell them apart: not those
     without a signal, and not those that are exact in all."""
@@ -99,9 +100,9 @@ def compared(
         phase("comparing outputs")
         network = way.made.network
         scales = by_rule(way.made.statistics, rule, "").scales
-        proto = with_qdq(network, scales, choices, WeightForm.FLOAT).proto
+        proto = insert_qdq(network, scales, choices, WeightForm.FLOAT).proto
         candidate = replace(network, proto=proto, sha256="")
-        noise = measure.noise({"": Candidate(lambda made=candidate: made)})[""].each  # type: ignore[misc]
+        noise = measure.noise({"": NoiseCandidate(lambda made=candidate: made)})[""].each  # type: ignore[misc]
         way.each = {name: min(decibels(ratio), EXACT) for name, ratio in noise.items()}
     heard = [name for name in measure.outputs if all(math.isfinite(way.each[name]) for way in ways)]
     return tuple(name for name in heard if any(way.each[name] < EXACT for way in ways))
@@ -109,15 +110,15 @@ def compared(
 
 def named(names: tuple[str, ...]) -> str:
     """`all repairs`, `round and bias`, `bias alone`."""
-    if names == REPAIRS:
+    if names == REPAIR_NAMES:
         return "all repairs"
     return " and ".join(names) if len(names) > 1 else f"{names[0]} alone"
 
 
-def measuring(network: Model, data: Data) -> Measuring:
+def measuring(network: Model, data: Data) -> NoiseMeter:
     """What compares outputs. ModelError where the network has none that could be compared."""
     limit = whole_batches(min(data.options.limit or SAMPLES, SAMPLES), network.inputs)
     spec = data.preprocess
     assert isinstance(spec, Preprocess)
     feed, _ = open_data(data.source, network.inputs, spec, replace(data.options, limit=limit))
-    return Measuring(network, feed, data.options.workers)
+    return NoiseMeter(network, feed, data.options.workers)

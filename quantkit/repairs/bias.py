@@ -14,21 +14,22 @@ Source: Nagel et al. 2019 (arXiv 1906.04721) §4.2, with measured means instead 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from quantkit.errors import UsageError
 from quantkit.graph.model import Model
-from quantkit.graph.tensors import inferred
+from quantkit.graph.tensors import infer_types
 from quantkit.numerics import LEVELS
 from quantkit.repairs.editing import Editor
-from quantkit.repairs.figures import ChannelFigures, decibels
+from quantkit.repairs.figures import ChannelFigures, channel_figures, decibels
 from quantkit.repairs.grams import same_pads
 from quantkit.repairs.layers import Geometry, Layer, layers_of
 from quantkit.repairs.linking import Shape, shapes
 from quantkit.repairs.operators import attribute
+from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
 
 if TYPE_CHECKING:
     import onnx
@@ -37,32 +38,22 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 
-@dataclass(frozen=True, slots=True)
-class Corrected:
-    """A network with corrected biases. shifts: node → what was added to its bias [O]; gains: node → how much smaller
-    the error of its weights becomes by that, predicted, in dB; skipped: node → why it stays as it is.
-    """
-
-    proto: onnx.ModelProto
-    shifts: Mapping[str, Array]
-    gains: Mapping[str, float]
-    skipped: Mapping[str, str]
-
-
 def corrected(
     model: Model,
     channels: Mapping[str, ChannelFigures],
     reference: Model | None = None,
     exclude: Collection[str] = (),
-) -> Corrected:
+) -> RepairOutcome:
     """Correct the biases of `model` for the rounding of its weights to their grids max|w|/127.
 
     channels: tensor → figures; of these only means and squares are looked at. reference: the network before its weights
-    were changed, for example by adaptive rounding; nodes are matched by name. exclude: nodes that stay float.
+    were changed, for example by adaptive rounding; nodes are matched by name. exclude: nodes that stay float. The
+    outcome's gains, by node, are the predicted decrease of the error that its weights cause.
+
     ModelError where a weight is not finite, UsageError where the reference is another network.
     """
     editor = Editor(model)
-    sizes = shapes(inferred(editor.proto).graph)
+    sizes = shapes(infer_types(editor.proto).graph)
     origin = Editor(reference) if reference is not None else None
     skipped: dict[str, str] = {}
     before = {layer.name: layer for layer in layers_of(origin, {})} if origin else {}
@@ -80,7 +71,7 @@ def corrected(
         shift = -np.einsum("grk,gk->gr", error, means).reshape(-1)
         gains[layer.name] = gain_of(error, means, squares, shift)
         shifts[layer.name] = add_to_bias(editor, layer, place, shift)
-    return Corrected(editor.finished(), shifts, gains, skipped)
+    return RepairOutcome(editor.finished(), gains, skipped, shifts)
 
 
 def obstacle(layer: Layer, figures: ChannelFigures | None, exclude: Collection[str]) -> str | None:
@@ -185,3 +176,19 @@ def add_to_bias(editor: Editor, layer: Layer, where: tuple[onnx.NodeProto, int],
     old_bias = editor.values(name) if name else np.zeros(len(shift), np.float32)
     editor.replace(node, place, old_bias + shift)
     return shift
+
+
+def apply_correction(given: RepairInput) -> RepairOutcome:
+    """Correct the biases of the operators that will be quantized."""
+    done = corrected(given.network, channel_figures(given.statistics), given.unrounded, given.plan.floats)
+    return replace(done, skipped=given.without_floats(done.skipped))
+
+
+BIAS = Repair(
+    "bias",
+    Needs.STATISTICS,
+    summary="biases lose the mean shift that rounded weights cause",
+    unit="biases corrected",
+    basis="predicted",
+    apply=apply_correction,
+)

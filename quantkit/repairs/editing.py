@@ -15,9 +15,9 @@ import numpy as np
 
 from quantkit.errors import ModelError
 from quantkit.graph.model import DTYPES, Model
-from quantkit.graph.names import fresh, names_of
+from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.opset import LEAST_IR
-from quantkit.graph.tensors import outer_names
+from quantkit.graph.tensors import captured_names
 from quantkit.graph.wiring import known_weights
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Editor:
         self.overridable = listed & set(self._initializers)
         self._readers = Counter(name for node in graph.node for name in node.input)
         for node in graph.node:
-            self._readers.update(outer_names(node))
+            self._readers.update(captured_names(node))
         self._readers.update(value.name for value in graph.output)
-        self._names = names_of(graph)
+        self._names = tensor_names(graph)
         self._replaced: set[str] = set()
 
     def constant(self, name: str) -> bool:
@@ -99,7 +99,7 @@ class Editor:
         if tensor is not None and self._readers[name] == 1:
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
             return
-        added = fresh(f"{name}_repaired" if name else f"{node.output[0]}_bias", self._names)
+        added = unique_name(f"{name}_repaired" if name else f"{node.output[0]}_bias", self._names)
         created = self.proto.graph.initializer.add()
         created.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), added))
         self.proto.ir_version = max(self.proto.ir_version, LEAST_IR)

@@ -12,42 +12,40 @@ and activations per tensor, as TensorRT has them, it is the activations that nee
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from quantkit.graph.model import Model
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.figures import ChannelFigures
 from quantkit.repairs.linking import Network
+from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
 from quantkit.repairs.scaling import Ways, scale_groups
-
-if TYPE_CHECKING:
-    import onnx
-
-    from quantkit.values import Array
-
-
-@dataclass(frozen=True, slots=True)
-class Equalized:
-    """The same function with flatter activations. factors: first tensor of a group → factors [C] that it was divided
-    by; gains: the predicted gain of that group's readers in dB; skipped: tensor → why its group stays as it is.
-    """
-
-    proto: onnx.ModelProto
-    factors: Mapping[str, Array]
-    gains: Mapping[str, float]
-    skipped: Mapping[str, str]
 
 
 def equalized(
     model: Model, channels: Mapping[str, ChannelFigures], *, exact: bool = False, adaptive: bool = True
-) -> Equalized:
+) -> RepairOutcome:
     """Scale the channels of the tensors in `channels` (inputs of weighted operators that will be quantized).
 
     exact: factors are powers of two, and the float network keeps every bit; otherwise it keeps its function up to
-    float32 rounding, and gains about 0.5 dB more. adaptive: weights are going to be rounded adaptively, so that they
-    can carry more. ModelError where a weight is not finite.
+    float32 rounding, and gains about 0.5 dB more. adaptive: weights will be rounded adaptively, so that they can carry
+    more. The outcome's gains are predicted, by the first tensor of each group. ModelError where a weight is not finite.
     """
     editor = Editor(model)
     done = scale_groups(Network(editor), channels, Ways(exact, adaptive))
-    return Equalized(editor.finished(), done.factors, done.gains, done.skipped)
+    return RepairOutcome(editor.finished(), done.gains, done.skipped, done.factors)
+
+
+def apply_equalization(given: RepairInput) -> RepairOutcome:
+    """Equalize the activations that will be quantized."""
+    return equalized(given.network, given.quantized_channels, adaptive=given.rounds_weights)
+
+
+EQUALIZE = Repair(
+    "equalize",
+    Needs.DATA,
+    summary="channels of an activation get the same range, the weights around it make up for it",
+    unit="groups of channels scaled",
+    basis="predicted",
+    apply=apply_equalization,
+    rescales=True,
+)

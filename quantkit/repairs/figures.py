@@ -1,4 +1,4 @@
-"""What the repairs know of an activation: figures per channel, as statistics have them."""
+"""Figures per channel: everything that the repairs know of an activation, taken from statistics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from quantkit.statistics import Statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,21 @@ class ChannelFigures:
     elements: int = 1 << 31
 
 
+def channel_figures(statistics: Statistics) -> dict[str, ChannelFigures]:
+    """Return tensor → figures per channel, of the inputs of weighted operators."""
+    found: dict[str, ChannelFigures] = {}
+    for view in statistics.channels:
+        if view.tensor in found:  # read along two axes: neither can be scaled
+            continue
+        amax = np.maximum(np.abs(view.minimum), np.abs(view.maximum)).astype(np.float64)
+        found[view.tensor] = ChannelFigures(
+            view.axis, amax, view.mean, view.sum_of_squares / max(view.elements, 1), view.elements
+        )
+    return found
+
+
 def decibels(before: float, after: float) -> float:
-    """How much smaller an error became, 10·log10(before/after) in dB; 0 where there was none."""
+    """Return how much smaller an error became, 10·log10(before/after) in dB; 0 where there was none."""
     if before <= 0.0:
         return 0.0
     return float(10.0 * np.log10(before / max(after, before * 1e-12)))

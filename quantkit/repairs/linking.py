@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.tensors import inferred, outer_names
+from quantkit.graph.tensors import captured_names, infer_types
 from quantkit.repairs.editing import Editor
 
 if TYPE_CHECKING:
@@ -92,14 +92,14 @@ class Network:
         graph = editor.proto.graph
         self.editor, self.absorbing = editor, absorbing
         self.nodes = list(graph.node)
-        self.shapes = shapes(inferred(editor.proto).graph)
+        self.shapes = shapes(infer_types(editor.proto).graph)
         self.makers = {name: number for number, node in enumerate(self.nodes) for name in node.output if name}
         self.readers: dict[str, list[tuple[int, int]]] = {}
         self.fixed = {value.name: "it is an output of the network" for value in graph.output}
         for number, node in enumerate(self.nodes):
             for place, name in enumerate(node.input):
                 self.readers.setdefault(name, []).append((number, place))
-            self.fixed.update(dict.fromkeys(outer_names(node), f"{node.op_type} reads it in a subgraph"))
+            self.fixed.update(dict.fromkeys(captured_names(node), f"{node.op_type} reads it in a subgraph"))
 
 
 def shapes(graph: onnx.GraphProto) -> dict[str, Shape]:

@@ -18,9 +18,9 @@ Source: Frantar et al. 2022, "GPTQ" (arXiv 2210.17323) for the first step; coord
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,14 +30,11 @@ from quantkit.repairs.editing import Editor
 from quantkit.repairs.figures import decibels
 from quantkit.repairs.grams import GramAccumulator
 from quantkit.repairs.layers import Geometry, Layer, layers_of
+from quantkit.repairs.repair import Needs, Observe, Repair, RepairInput, RepairOutcome
 
 if TYPE_CHECKING:
-    import onnx
     from numpy.typing import NDArray
 
-    from quantkit.values import Batch
-
-Observe: TypeAlias = "Callable[[Sequence[str]], Iterable[Batch]]"
 LARGEST = 4608
 """Weights in a row at most: a Gram matrix is K × K, and inverting it takes K³."""
 MEMORY = 1 << 28
@@ -162,24 +159,12 @@ def descended(
     return codes
 
 
-@dataclass(frozen=True, slots=True)
-class Rounded:
-    """A network whose weights lie on their grids max|w|/127, so that Q/DQ takes them as they are.
-
-    gains: node → how much smaller than nearest rounding's its error is, in dB, by the Gram matrix of the samples
-    (shrunk where they are few); skipped: node → reason.
-    """
-
-    proto: onnx.ModelProto
-    gains: Mapping[str, float]
-    skipped: Mapping[str, str]
-
-
-def with_rounded_weights(model: Model, observe: Observe, exclude: Collection[str] = ()) -> Rounded:
+def with_rounded_weights(model: Model, observe: Observe, exclude: Collection[str] = ()) -> RepairOutcome:
     """Round the weights of all weighted operators but `exclude` (by name, or first output where there is none).
 
-    observe: hands out the named tensors batch by batch; it may be called more than once, each time from the start.
-    ModelError where a weight is not finite, DataError where an activation is not.
+    They lie on their grids max|w|/127 then, so that Q/DQ takes them as they are. observe may be called more than once.
+    The outcome's gains compare a node's error with that of nearest rounding, by the Gram matrix of the samples (shrunk
+    where they are few). ModelError where a weight is not finite, DataError where an activation is not.
     """
     editor = Editor(model)
     skipped: dict[str, str] = {}
@@ -199,7 +184,7 @@ def with_rounded_weights(model: Model, observe: Observe, exclude: Collection[str
         grams = gathered(part, observe)
         for layer in part:
             gains[layer.name] = round_layer(editor, layer, grams[layer.tensor, layer.geometry])
-    return Rounded(editor.finished(), gains, skipped)
+    return RepairOutcome(editor.finished(), gains, skipped)
 
 
 def portions(layers: Sequence[tuple[Layer, int]], memory: int) -> Iterator[list[Layer]]:
@@ -242,3 +227,21 @@ def round_layer(editor: Editor, layer: Layer, grams: NDArray[np.float64]) -> flo
     )
     editor.replace(editor.proto.graph.node[layer.node], layer.place, layer.back(grid, weight.shape))
     return decibels(before, after)
+
+
+def apply_rounding(given: RepairInput) -> RepairOutcome:
+    """Round the weights of the operators that will be quantized."""
+    assert given.observe is not None, "bug in quantkit: rounding needs data"
+    done = with_rounded_weights(given.network, given.observe, given.plan.floats)
+    return replace(done, skipped=given.without_floats(done.skipped))
+
+
+ROUND = Repair(
+    "round",
+    Needs.DATA,
+    summary="weights are rounded so that a layer's output changes least, rather than to the nearest",
+    unit="layers' weights rounded",
+    basis="on the samples it saw",
+    apply=apply_rounding,
+    rounds_weights=True,
+)

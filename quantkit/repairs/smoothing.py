@@ -13,46 +13,28 @@ Source: Xiao et al. 2022, "SmoothQuant" (arXiv 2211.10438) §4, eq. 4.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from quantkit.errors import UsageError
 from quantkit.graph.model import Model
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.figures import ChannelFigures
 from quantkit.repairs.linking import POOLS, RESHAPES, SCALAR, Network
+from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
 from quantkit.repairs.scaling import ALPHAS, Ways, scale_groups
-
-if TYPE_CHECKING:
-    import onnx
-
-    from quantkit.values import Array
 
 ABSORBING = frozenset({"LayerNormalization", "Mul"})
 """Operators whose constants take the factors of their output."""
 BETWEEN = SCALAR | POOLS | RESHAPES | {"Add", "ReduceMean"}
 
 
-@dataclass(frozen=True, slots=True)
-class Smoothed:
-    """The same function with smoother activations. factors: tensor → factors [C] that it was divided by; gains: the
-    predicted gain of its readers in dB; skipped: tensor → why it stays as it is.
-    """
-
-    proto: onnx.ModelProto
-    factors: Mapping[str, Array]
-    gains: Mapping[str, float]
-    skipped: Mapping[str, str]
-
-
 def smoothed(
     model: Model, channels: Mapping[str, ChannelFigures], *, alpha: float | None = None, adaptive: bool = True
-) -> Smoothed:
+) -> RepairOutcome:
     """Smooth the tensors in `channels` that a LayerNormalization or a Mul by a constant makes.
 
-    alpha: 0 … 1, the same for all, 0.5 in the paper; None chooses. adaptive: weights are going to be rounded
-    adaptively, so that they can carry more. UsageError where alpha is out of range, ModelError where a weight is not
-    finite.
+    alpha: 0 … 1, the same for all, 0.5 in the paper; None chooses. adaptive: weights will be rounded adaptively, so
+    that they can carry more. The outcome's gains are predicted, by the first tensor of each group. UsageError where alpha is
+    out of range, ModelError where a weight is not finite.
     """
     if alpha is not None and not 0.0 <= alpha <= 1.0:
         raise UsageError(f"alpha {alpha} is not in 0 … 1", remedy="for example 0.5, or leave it out: it is chosen then")
@@ -61,7 +43,7 @@ def smoothed(
     ways = Ways(False, adaptive, ALPHAS, False) if alpha is None else Ways(False, adaptive, (alpha,), True)
     wanted = {name: figures for name, figures in channels.items() if comes_from_absorbing(network, name)}
     done = scale_groups(network, wanted, ways)
-    return Smoothed(editor.finished(), done.factors, done.gains, done.skipped)
+    return RepairOutcome(editor.finished(), done.gains, done.skipped, done.factors)
 
 
 def comes_from_absorbing(network: Network, name: str) -> bool:
@@ -75,3 +57,19 @@ def comes_from_absorbing(network: Network, name: str) -> bool:
             return False
         name = node.input[0] if node.op_type != "Add" else variable[0]
     return False
+
+
+def apply_smoothing(given: RepairInput) -> RepairOutcome:
+    """Smooth the activations that will be quantized."""
+    return smoothed(given.network, given.quantized_channels, adaptive=given.rounds_weights)
+
+
+SMOOTH = Repair(
+    "smooth",
+    Needs.DATA,
+    summary="the same behind LayerNormalization",
+    unit="groups of channels scaled",
+    basis="predicted",
+    apply=apply_smoothing,
+    rescales=True,
+)

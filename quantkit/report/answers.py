@@ -6,9 +6,9 @@ import math
 from itertools import zip_longest
 
 from quantkit.evaluation.result import ChangedSample, ClassDrop, Evaluation, ModelScore
-from quantkit.report.page import Answer, Block, Cell, Sample, Samples, Section, Table
+from quantkit.report.page import Block, Cell, ModelPrediction, PageSection, PageTable, SampleCard, SampleCards
 from quantkit.report.thumbnails import thumbnail
-from quantkit.report.wording import counted, number, percent, probability, signed
+from quantkit.report.wording import count_noun, format_number, format_percent, format_probability, format_signed
 
 CLASSES = 15
 """Classes that are shown at once; up to `MOST` are folded away, and then the page says how many are left out."""
@@ -24,7 +24,7 @@ FAINT = 0.4
 # ── classes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def classes_section(evaluation: Evaluation) -> Section | None:
+def classes_section(evaluation: Evaluation) -> PageSection | None:
     """Classes down, candidates across, the class with the largest change first."""
     found = [m for m in evaluation.candidates if m.classes]
     if not found:
@@ -38,19 +38,19 @@ def classes_section(evaluation: Evaluation) -> Section | None:
     rows = tuple(class_row(name, by_class[name], len(found), top) for name in order[:MOST])
     head = ("class", "samples", "reference", *(m.name for m in found))
     caption = "Drop of every class in points, below it what the candidate gets right"
-    blocks: list[Block] = [Table(caption, head, rows[:CLASSES])]
+    blocks: list[Block] = [PageTable(caption, head, rows[:CLASSES])]
     if rows[CLASSES:]:
-        more = counted(len(rows) - CLASSES, "more class")
+        more = count_noun(len(rows) - CLASSES, "more class")
         left_out = f"; {len(order) - MOST:,} with smaller changes are left out" if len(order) > MOST else ""
-        blocks.append(Table("The other classes", head, rows[CLASSES:], folded=more + left_out))
+        blocks.append(PageTable("The other classes", head, rows[CLASSES:], folded=more + left_out))
     sure = sum(d.p < SURE for m in found for d in m.classes)
     lead = "With many classes some change by chance; p takes that into account. "
     lead += (
         "None of the changes is beyond chance (p < 0.05)."
         if not sure
-        else f"Marked ● and in full colour: {counted(sure, 'change')} beyond chance (p < 0.05)."
+        else f"Marked ● and in full colour: {count_noun(sure, 'change')} beyond chance (p < 0.05)."
     )
-    return Section("classes", "Class by class", lead, tuple(blocks))
+    return PageSection("classes", "Class by class", lead, tuple(blocks))
 
 
 def largest_drop(drops: dict[int, ClassDrop]) -> float:
@@ -61,7 +61,7 @@ def largest_drop(drops: dict[int, ClassDrop]) -> float:
 def class_row(name: str, drops: dict[int, ClassDrop], columns: int, top: float) -> tuple[Cell, ...]:
     """A class; its shade is the change beside the largest one."""
     first = next(iter(drops.values()))
-    cells = [Cell(name), Cell(f"{first.count:,}"), Cell(percent(first.reference))]
+    cells = [Cell(name), Cell(f"{first.count:,}"), Cell(format_percent(first.reference))]
     for column in range(columns):
         d = drops.get(column)
         if d is None:
@@ -69,14 +69,16 @@ def class_row(name: str, drops: dict[int, ClassDrop], columns: int, top: float) 
             continue
         tint = (1.0 if d.p < SURE else FAINT) * d.drop / top if top and math.isfinite(d.drop) else 0.0
         mark = " ●" if d.p < SURE else ""
-        cells.append(Cell(signed(d.drop) + mark, f"{percent(d.candidate)}, {probability(d.p)}", tint=tint))
+        cells.append(
+            Cell(format_signed(d.drop) + mark, f"{format_percent(d.candidate)}, {format_probability(d.p)}", tint=tint)
+        )
     return tuple(cells)
 
 
 # ── confusions ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def confusions_section(evaluation: Evaluation) -> Section | None:
+def confusions_section(evaluation: Evaluation) -> PageSection | None:
     """Which answer became which, most frequent first; candidates across."""
     found = [m for m in evaluation.candidates if m.confusions]
     if not found:
@@ -91,12 +93,14 @@ def confusions_section(evaluation: Evaluation) -> Section | None:
     head = (*(("truth",) if labelled else ()), "reference says", "candidate says", *(("so it is",) if labelled else ()))
     text = frozenset(range(len(head)))
     head = (*head, *(m.name for m in found))
-    blocks: list[Block] = [Table("Answers that changed, in samples", head, rows[:CONFUSIONS], text)]
+    blocks: list[Block] = [PageTable("Answers that changed, in samples", head, rows[:CONFUSIONS], text)]
     if rows[CONFUSIONS:]:
-        more = counted(len(rows) - CONFUSIONS, "less frequent change")
+        more = count_noun(len(rows) - CONFUSIONS, "less frequent change")
         left_out = f"; {len(order) - MOST:,} more are left out" if len(order) > MOST else ""
-        blocks.append(Table("Less frequent changes", head, rows[CONFUSIONS:], text, folded=more + left_out))
-    return Section("confusions", "What is taken for what", "The most frequent changes of the answer.", tuple(blocks))
+        blocks.append(PageTable("Less frequent changes", head, rows[CONFUSIONS:], text, folded=more + left_out))
+    return PageSection(
+        "confusions", "What is taken for what", "The most frequent changes of the answer.", tuple(blocks)
+    )
 
 
 def confusion_row(key: tuple[str, str, str], counts: dict[int, int], columns: int, labelled: bool) -> tuple[Cell, ...]:
@@ -120,7 +124,7 @@ def outcome_cell(label: str, reference: str, candidate: str) -> Cell:
 # ── samples ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def samples_section(evaluation: Evaluation) -> Section | None:
+def samples_section(evaluation: Evaluation) -> PageSection | None:
     """The samples that changed most, the candidates taking turns; a sample that several changed is shown once."""
     found = [m for m in evaluation.candidates if m.changed]
     if not found:
@@ -129,10 +133,10 @@ def samples_section(evaluation: Evaluation) -> Section | None:
     chosen = {(c.sample, c.path): c for c in reversed(list(turns))}
     samples = [sample_card(c, found) for c in list(reversed(chosen.values()))[:SAMPLES]]
     lead = "Those that changed most, with the answers and how sure the models are."
-    return Section("samples", "Samples that changed", lead, (Samples(tuple(samples)),))
+    return PageSection("samples", "Samples that changed", lead, (SampleCards(tuple(samples)),))
 
 
-def sample_card(change: ChangedSample, models: list[ModelScore]) -> Sample:
+def sample_card(change: ChangedSample, models: list[ModelScore]) -> SampleCard:
     """One sample with the reference's answer and that of every candidate whose answer changed."""
     picture = thumbnail(change.path)
     answers = [model_prediction("reference", change.reference, change.reference_confidence, change.label)]
@@ -140,10 +144,16 @@ def sample_card(change: ChangedSample, models: list[ModelScore]) -> Sample:
         own = next((c for c in model.changed if (c.sample, c.path) == (change.sample, change.path)), None)
         if own is not None:
             answers.append(model_prediction(model.name, own.candidate, own.candidate_confidence, own.label))
-    return Sample(change.sample, change.label, picture.uri, picture.missing, picture.pixelated, tuple(answers))
+    return SampleCard(change.sample, change.label, picture.uri, picture.missing, picture.pixelated, tuple(answers))
 
 
-def model_prediction(model: str, told: str, confidence: float, label: str) -> Answer:
+def model_prediction(model: str, told: str, confidence: float, label: str) -> ModelPrediction:
     """An answer; right or wrong where there is a label. Scores, which are no classes, have no confidence."""
-    sure = "" if math.isnan(confidence) else percent(confidence, 1) if 0.0 <= confidence <= 1.0 else number(confidence)
-    return Answer(model, told, sure, told == label if label else None)
+    sure = (
+        ""
+        if math.isnan(confidence)
+        else format_percent(confidence, 1)
+        if 0.0 <= confidence <= 1.0
+        else format_number(confidence)
+    )
+    return ModelPrediction(model, told, sure, told == label if label else None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from quantkit.report.charts import escape_markup
-from quantkit.report.page import resource
+from quantkit.report.page import read_resource
 
 COMMENT = re.compile(r"/\*.*?\*/", re.S)
 RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
@@ -102,4 +102,4 @@ def css_variables() -> dict[str, str]:
 @lru_cache(maxsize=1)
 def css_blocks() -> tuple[tuple[str, str], ...]:
     """Selectors and bodies of `chart.css`."""
-    return tuple((match[1], match[2]) for match in RULE.finditer(COMMENT.sub("", resource("chart.css"))))
+    return tuple((match[1], match[2]) for match in RULE.finditer(COMMENT.sub("", read_resource("chart.css"))))

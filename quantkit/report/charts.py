@@ -64,7 +64,9 @@ def format_coordinate(value: float) -> str:
 
 def element(tag: str, attributes: Mapping[str, Attribute], content: str = "") -> str:
     """An element; `content` is markup already."""
-    told = "".join(f' {k}="{escape_markup(v) if isinstance(v, str) else format_coordinate(v)}"' for k, v in attributes.items())
+    told = "".join(
+        f' {k}="{escape_markup(v) if isinstance(v, str) else format_coordinate(v)}"' for k, v in attributes.items()
+    )
     return f"<{tag}{told}>{content}</{tag}>" if content or tag == "text" else f"<{tag}{told}/>"
 
 
@@ -78,7 +80,7 @@ def rectangle(x: float, y: float, width: float, height: float, kind: str) -> str
     return element("rect", {"class": kind, "x": x, "y": y, "width": max(width, 1.0), "height": height, "rx": 1.5})
 
 
-def words(x: float, y: float, text: str, kind: str = "label", anchor: str = "start") -> str:
+def text_line(x: float, y: float, text: str, kind: str = "label", anchor: str = "start") -> str:
     """A line of text, its baseline at `y`."""
     attributes: dict[str, Attribute] = {"class": kind, "x": x, "y": y}
     if anchor != "start":
@@ -86,10 +88,14 @@ def words(x: float, y: float, text: str, kind: str = "label", anchor: str = "sta
     return element("text", attributes, escape_markup(text))
 
 
-def name(x: float, y: float, text: str, room: float, kind: str = "label", anchor: str = "start") -> str:
+def fitted_name(x: float, y: float, text: str, room: float, kind: str = "label", anchor: str = "start") -> str:
     """A name, its middle left out where it needs more than `room` pixels; the whole name is its tooltip then."""
-    fitting = shortened(text, room)
-    content = escape_markup(fitting) if fitting == text else element("title", {}, escape_markup(text)) + escape_markup(fitting)
+    fitting = fit_text(text, room)
+    content = (
+        escape_markup(fitting)
+        if fitting == text
+        else element("title", {}, escape_markup(text)) + escape_markup(fitting)
+    )
     attributes: dict[str, Attribute] = {"class": kind, "x": x, "y": y}
     if anchor != "start":
         attributes["text-anchor"] = anchor
@@ -98,7 +104,10 @@ def name(x: float, y: float, text: str, room: float, kind: str = "label", anchor
 
 def polygon(points: Iterable[tuple[float, float]], kind: str) -> str:
     """A closed shape."""
-    return element("polygon", {"class": kind, "points": " ".join(f"{format_coordinate(x)},{format_coordinate(y)}" for x, y in points)})
+    return element(
+        "polygon",
+        {"class": kind, "points": " ".join(f"{format_coordinate(x)},{format_coordinate(y)}" for x, y in points)},
+    )
 
 
 def text_width(text: str, size: float = TEXT) -> float:
@@ -115,7 +124,7 @@ def character_width(character: str) -> float:
     return 1.05 if unicodedata.east_asian_width(character) in "WF" or ord(character) > 0x1F000 else 0.85
 
 
-def shortened(text: str, room: float, size: float = TEXT) -> str:
+def fit_text(text: str, room: float, size: float = TEXT) -> str:
     """The text, its middle left out where it is wider than `room` pixels. Both ends of a node's name tell something."""
     text = text if len(text) <= 400 else f"{text[:200]}…{text[-200:]}"
     if text_width(text, size) <= room:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from quantkit.report.charts import line, text_width, words
+from quantkit.report.charts import line, text_line, text_width
 
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 LARGEST = 1e300
@@ -27,14 +27,14 @@ class Scale:
         return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
 
 
-def finite(values: Iterable[float]) -> list[float]:
+def drawable_values(values: Iterable[float]) -> list[float]:
     """The values that can be drawn."""
     return [min(max(v, -LARGEST), LARGEST) for v in values if math.isfinite(v)]
 
 
-def spanning(values: Iterable[float], start: float, end: float, least: float = 1e-6) -> Scale:
+def spanning_scale(values: Iterable[float], start: float, end: float, least: float = 1e-6) -> Scale:
     """A scale that holds all finite values, `least` wide at least, with a twentieth of air at both ends."""
-    known = finite(values) or [0.0]
+    known = drawable_values(values) or [0.0]
     low, high = min(known), max(known)
     least = max(least, 1e-6 * max(abs(low), abs(high)))
     if high - low < least:
@@ -43,7 +43,7 @@ def spanning(values: Iterable[float], start: float, end: float, least: float = 1
     return Scale(low - air, high + air, start, end)
 
 
-def ticks(scale: Scale, count: int) -> tuple[float, ...]:
+def tick_values(scale: Scale, count: int) -> tuple[float, ...]:
     """At most about `count` round values on the scale: multiples of 1, 2, 2.5 or 5 times a power of ten."""
     span = scale.high - scale.low
     rough = span / max(count, 1)
@@ -70,16 +70,16 @@ def bottom_axis(scale: Scale, top: float, bottom: float, caption: str) -> list[s
     """Grid lines from `top` to `bottom`, tick labels below, and what the axis is."""
     room = abs(scale.end - scale.start)
     for count in (6, 5, 4, 3, 2, 1):
-        places = ticks(scale, count)
+        places = tick_values(scale, count)
         labels = tick_labels(places)
         if sum(text_width(label) + 14 for label in labels) <= room:
             break
     drawn = []
     for value, label in zip(places, labels, strict=True):
         x = scale(value)
-        drawn += [line(x, top, x, bottom, "grid"), words(x, bottom + 17, label, "tick", "middle")]
+        drawn += [line(x, top, x, bottom, "grid"), text_line(x, bottom + 17, label, "tick", "middle")]
     middle = max((scale.start + scale.end) / 2, text_width(caption) / 2)
-    return [*drawn, words(middle, bottom + 36, caption, "axis", "middle")]
+    return [*drawn, text_line(middle, bottom + 36, caption, "axis", "middle")]
 
 
 def left_axis(scale: Scale, left: float, right: float, labels: Sequence[tuple[float, str]]) -> list[str]:
@@ -87,5 +87,5 @@ def left_axis(scale: Scale, left: float, right: float, labels: Sequence[tuple[fl
     drawn = []
     for value, label in labels:
         y = scale(value)
-        drawn += [line(left, y, right, y, "grid"), words(left - 7, y + 4, label, "tick", "end")]
+        drawn += [line(left, y, right, y, "grid"), text_line(left - 7, y + 4, label, "tick", "end")]
     return drawn

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quantkit.histogram import BINS, Histogram
-from quantkit.report.charts import Chart, element, line, name, format_coordinate, text_width, words
-from quantkit.report.charts_axes import Scale, bottom_axis, left_axis, spanning, tick_labels, ticks
-from quantkit.report.wording import significant
+from quantkit.report.charts import Chart, element, fitted_name, format_coordinate, line, text_line, text_width
+from quantkit.report.charts_axes import Scale, bottom_axis, left_axis, spanning_scale, tick_labels, tick_values
+from quantkit.report.wording import format_significant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ CLASSES = ("r1", "r2", "r3", "r4", "r5")
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class PlanePoint:
     """A point: its name, speed in samples a second, and how good it is, in the unit of the axis."""
 
     name: str
@@ -39,7 +39,7 @@ class Spot:
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class LabelBox:
     """A rectangle that a label or a point takes."""
 
     x: float
@@ -47,7 +47,7 @@ class Box:
     width: float
     height: float
 
-    def meets(self, other: Box) -> bool:
+    def meets(self, other: LabelBox) -> bool:
         """Whether they overlap."""
         return (
             self.x < other.x + other.width
@@ -57,18 +57,20 @@ class Box:
         )
 
 
-def plane(spots: Sequence[Spot], axes: tuple[str, str], title: str, width: float = 960.0, least: float = 1e-6) -> Chart:
+def plane(
+    spots: Sequence[PlanePoint], axes: tuple[str, str], title: str, width: float = 960.0, least: float = 1e-6
+) -> Chart:
     """Quality against speed: up and right is better. `axes`: captions of speed and of quality.
 
     The axis of quality spans at least `least`, so that chance does not look like a difference.
     """
     left, top, bottom = 64.0, 28.0, 330.0
-    across = spanning([s.speed for s in spots], left, width - 24.0)
-    up = spanning([s.quality for s in spots], bottom, top, least)
-    places = ticks(up, 5)
+    across = spanning_scale([s.speed for s in spots], left, width - 24.0)
+    up = spanning_scale([s.quality for s in spots], bottom, top, least)
+    places = tick_values(up, 5)
     body = bottom_axis(across, top, bottom, axes[0])
     body += left_axis(up, left, width, tuple(zip(places, tick_labels(places), strict=True)))
-    body.append(words(0.0, 14.0, f"{axes[1]}; up and right is better", "axis"))
+    body.append(text_line(0.0, 14.0, f"{axes[1]}; up and right is better", "axis"))
     drawable = [s for s in spots if math.isfinite(s.speed) and math.isfinite(s.quality)]
     at = [(across(s.speed), up(s.quality)) for s in drawable]
     for spot, (x, y) in zip(drawable, at, strict=True):
@@ -76,19 +78,21 @@ def plane(spots: Sequence[Spot], axes: tuple[str, str], title: str, width: float
         body.append(element("circle", {"class": kind, "cx": x, "cy": y, "r": 5.5}))
     numbered = width < NARROW or len(drawable) > MANY
     labels = [str(i) for i in range(1, len(drawable) + 1)] if numbered else [s.name for s in drawable]
-    body += placed(labels, at, Box(left, top - 8.0, width - left, bottom - top + 8.0))
+    body += place_labels(labels, at, LabelBox(left, top - 8.0, width - left, bottom - top + 8.0))
     height = bottom + 50.0
     if numbered:
-        body += [name(0.0, height + 18.0 * i + 6.0, f"{i + 1}  {spot.name}", width) for i, spot in enumerate(drawable)]
+        body += [
+            fitted_name(0.0, height + 18.0 * i + 6.0, f"{i + 1}  {spot.name}", width) for i, spot in enumerate(drawable)
+        ]
         height += 18.0 * len(drawable)
-    said = "; ".join(f"{s.name}: {significant(s.speed)}, {significant(s.quality)}" for s in spots)
+    said = "; ".join(f"{s.name}: {format_significant(s.speed)}, {format_significant(s.quality)}" for s in spots)
     return Chart(title, f"{axes[1]} against {axes[0]}. {said}.", width, height, tuple(body))
 
 
-def placed(labels: Sequence[str], at: Sequence[tuple[float, float]], within: Box) -> list[str]:
+def place_labels(labels: Sequence[str], at: Sequence[tuple[float, float]], within: LabelBox) -> list[str]:
     """Labels beside their points, none upon another or upon a point as long as there is a free place; the nearest
     place first, and a thin line to the point where it is further away."""
-    taken = [Box(x - 7.0, y - 7.0, 14.0, 14.0) for x, y in at]
+    taken = [LabelBox(x - 7.0, y - 7.0, 14.0, 14.0) for x, y in at]
     drawn = []
     for text, (x, y) in zip(labels, at, strict=True):
         room = min(text_width(text), within.width * 0.35)
@@ -96,18 +100,18 @@ def placed(labels: Sequence[str], at: Sequence[tuple[float, float]], within: Box
         taken.append(box)
         if abs(box.y + 8.0 - y) > 20.0:
             drawn.append(line(x, y, min(max(x, box.x), box.x + box.width), box.y + 8.0, "leader"))
-        drawn.append(name(box.x + 2.0, box.y + 12.0, text, room + 1.0))
+        drawn.append(fitted_name(box.x + 2.0, box.y + 12.0, text, room + 1.0))
     return drawn
 
 
-def free_place(x: float, y: float, width: float, within: Box, taken: Sequence[Box]) -> Box:
+def free_place(x: float, y: float, width: float, within: LabelBox, taken: Sequence[LabelBox]) -> LabelBox:
     """The nearest free box of a label around a point, inside `within`; the first one where none is free."""
     candidates = []
     for away in (0.0, 18.0, 36.0, 54.0, 72.0):
         for dy in (0.0,) if away == 0.0 else (-away, away):
             middle = y + dy - 8.0
-            candidates += [Box(x + 9.0, middle, width, 16.0), Box(x - 9.0 - width, middle, width, 16.0)]
-            candidates += [Box(x - width / 2, middle, width, 16.0)] if dy else []
+            candidates += [LabelBox(x + 9.0, middle, width, 16.0), LabelBox(x - 9.0 - width, middle, width, 16.0)]
+            candidates += [LabelBox(x - width / 2, middle, width, 16.0)] if dy else []
     inside = [
         box
         for box in candidates
@@ -123,42 +127,48 @@ def free_place(x: float, y: float, width: float, within: Box, taken: Sequence[Bo
 # ── histograms ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def histogram(tensor: str, found: Histogram, thresholds: Sequence[tuple[str, float]], width: float = 380.0) -> Chart:
+def histogram_plot(
+    tensor: str, found: Histogram, thresholds: Sequence[tuple[str, float]], width: float = 380.0
+) -> Chart:
     """|x| of a tensor with logarithmic counts, and where rules clip it. `thresholds`: rule name and threshold."""
-    lanes = lanes_of(thresholds, found, width)
+    lanes = label_lanes(thresholds, found, width)
     top = 10.0 + 17.0 * max([LANES, *(lane + 1 for lane, _ in lanes)])
     bottom, left = top + 130.0, 40.0
-    across = Scale(0.0, reach(found, thresholds), left, width - 8.0)
+    across = Scale(0.0, axis_end(found, thresholds), left, width - 8.0)
     counts = found.counts.reshape(BARS, BINS // BARS).sum(axis=1)
     decades = max(1, math.ceil(math.log10(int(counts.max()) + 1)))
     up = Scale(0.0, float(decades), bottom, top)
-    levels = [(0.0, "0"), *((math.log10(10.0**d + 1.0), power(d)) for d in every(decades))]
+    levels = [(0.0, "0"), *((math.log10(10.0**d + 1.0), power_label(d)) for d in tick_decades(decades))]
     body = left_axis(up, left, width - 8.0, levels)
-    body += [element("path", {"class": "area", "d": outline(counts, found, across, up)})] if found.range > 0 else []
+    body += (
+        [element("path", {"class": "area", "d": histogram_outline(counts, found, across, up)})]
+        if found.range > 0
+        else []
+    )
     body += bottom_axis(across, bottom, bottom + 4.0, "|x|")
-    body.append(words(0.0, 10.0, "count", "axis"))
+    body.append(text_line(0.0, 10.0, "count", "axis"))
     for index, ((rule, threshold), (lane, anchor)) in enumerate(zip(thresholds, lanes, strict=True)):
         kind = CLASSES[index % len(CLASSES)]
         x, y = across(threshold), 12.0 + 17.0 * lane
         body.append(line(x, y + -9.0, x, bottom, f"threshold {kind}"))
         shift = 4.0 if anchor == "start" else -4.0
-        body.append(words(x + shift, y, rule, f"label {kind}", anchor))
-    said = ", ".join(f"{rule} at {significant(t)}" for rule, t in thresholds) or "none"
+        body.append(text_line(x + shift, y, rule, f"label {kind}", anchor))
+    said = ", ".join(f"{rule} at {format_significant(t)}" for rule, t in thresholds) or "none"
     told = (
         f"Histogram of the absolute values of {tensor} with logarithmic counts: {found.elements:,} values between "
-        f"{significant(found.minimum)} and {significant(found.maximum)}. Thresholds: {said}."
+        f"{format_significant(found.minimum)} and {format_significant(found.maximum)}. Thresholds: {said}."
     )
     return Chart(f"Histogram of {tensor}", told, width, bottom + 40.0, tuple(body))
 
 
-def reach(found: Histogram, thresholds: Sequence[tuple[str, float]]) -> float:
+def axis_end(found: Histogram, thresholds: Sequence[tuple[str, float]]) -> float:
     """The end of the axis: the largest value or threshold, a little further; 1 where all is zero."""
     return 1.04 * max([found.amax, *(t for _, t in thresholds if math.isfinite(t))]) or 1.0
 
 
-def lanes_of(thresholds: Sequence[tuple[str, float]], found: Histogram, width: float) -> list[tuple[int, str]]:
+def label_lanes(thresholds: Sequence[tuple[str, float]], found: Histogram, width: float) -> list[tuple[int, str]]:
     """For every threshold the lane of its label, 0 on top, and its side of the line, so that no labels meet."""
-    across = Scale(0.0, reach(found, thresholds), 40.0, width - 8.0)
+    across = Scale(0.0, axis_end(found, thresholds), 40.0, width - 8.0)
     ends: list[list[tuple[float, float]]] = []
     lanes: dict[str, tuple[int, str]] = {}
     for rule, threshold in sorted(thresholds, key=lambda pair: -pair[1]):
@@ -180,19 +190,19 @@ def lanes_of(thresholds: Sequence[tuple[str, float]], found: Histogram, width: f
     return [lanes[rule] for rule, _ in thresholds]
 
 
-def every(decades: int) -> range:
+def tick_decades(decades: int) -> range:
     """Powers of ten that get a tick: five at most."""
     step = -(-decades // 5)
     return range(step, decades + 1, step)
 
 
-def power(exponent: int) -> str:
+def power_label(exponent: int) -> str:
     """`1`, `10`, `100`, `1k`, `10M`."""
     unit = ("", "k", "M", "G", "T", "P", "E")[exponent // 3]
     return f"{10 ** (exponent % 3)}{unit}"
 
 
-def outline(counts: NDArray[np.int64], found: Histogram, across: Scale, up: Scale) -> str:
+def histogram_outline(counts: NDArray[np.int64], found: Histogram, across: Scale, up: Scale) -> str:
     """The path around the bars. A bar with one value has a height, an empty one has none."""
     steps = [f"M{format_coordinate(across(0.0))},{format_coordinate(up.start)}"]
     for index, count in enumerate(counts.tolist()):
@@ -201,4 +211,6 @@ def outline(counts: NDArray[np.int64], found: Histogram, across: Scale, up: Scal
             break
         y = format_coordinate(up(math.log10(count + 1)))
         steps.append(f"L{format_coordinate(across(a))},{y}L{format_coordinate(across(min(b, across.high)))},{y}")
-    return "".join(steps) + f"L{format_coordinate(across(min(found.range, across.high)))},{format_coordinate(up.start)}Z"
+    return (
+        "".join(steps) + f"L{format_coordinate(across(min(found.range, across.high)))},{format_coordinate(up.start)}Z"
+    )

@@ -14,9 +14,9 @@ from pathlib import Path
 from quantkit.engines.bench_result import BenchResult
 from quantkit.evaluation.result import Evaluation, MetricDifference, ModelScore
 from quantkit.metrics.metric import metric_name
-from quantkit.report.charts import Chart, element, line, name, polygon, rectangle, text_width, words
-from quantkit.report.charts_axes import Scale, bottom_axis, finite, spanning
-from quantkit.report.wording import counted, decibel, number, percent, signed
+from quantkit.report.charts import Chart, element, fitted_name, line, polygon, rectangle, text_line, text_width
+from quantkit.report.charts_axes import Scale, bottom_axis, drawable_values, spanning_scale
+from quantkit.report.wording import count_noun, format_decibel, format_number, format_percent, format_signed
 from quantkit.sensitivity.result import LayerError, Sensitivity
 
 STACKED = 560.0
@@ -29,7 +29,7 @@ LAYERS = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowLayout:
     """Where rows are: names from the left edge on, marks between `left` and `right`, figures up to `width`."""
 
     width: float
@@ -54,15 +54,15 @@ class Rows:
     def label(self, index: int, text: str) -> str:
         """The name of a row."""
         y = self.top + index * self.pitch + 14.0 if self.stacked else self.middle(index) + 4.0
-        return name(0.0, y, text, self.room)
+        return fitted_name(0.0, y, text, self.room)
 
     def figure(self, index: int, text: str) -> str:
         """The figure of a row, at the right, as high as its name."""
         y = self.top + index * self.pitch + 14.0 if self.stacked else self.middle(index) + 4.0
-        return words(self.width, y, text, "figure", "end")
+        return text_line(self.width, y, text, "figure", "end")
 
 
-def rows(width: float, names: Sequence[str], figures: Sequence[str], top: float = 8.0) -> Rows:
+def lay_out_rows(width: float, names: Sequence[str], figures: Sequence[str], top: float = 8.0) -> RowLayout:
     """Room for the names and figures, the rest for the marks."""
     stacked = width < STACKED
     widest = max(map(text_width, names), default=0.0)
@@ -70,53 +70,55 @@ def rows(width: float, names: Sequence[str], figures: Sequence[str], top: float 
     room = max(width - figure - 12.0, 60.0) if stacked else min(widest + 4.0, 0.36 * width)
     left = 8.0 if stacked else room + 16.0
     right = width - 8.0 if stacked else max(width - figure - 14.0, left + 60.0)
-    return Rows(width, top, len(names), left, right, room, PITCH_STACKED if stacked else PITCH, stacked)
+    return RowLayout(width, top, len(names), left, right, room, PITCH_STACKED if stacked else PITCH, stacked)
 
 
 # ── drops with their intervals ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def drops(evaluation: Evaluation, width: float = 960.0) -> Chart:
+def drop_plot(evaluation: Evaluation, width: float = 960.0) -> Chart:
     """The drop of every candidate with its 95 % interval, the budget as a line. A loss is at the right of zero."""
     found = [(model, d) for model in evaluation.candidates if (d := model.difference) is not None]
     metric = metric_name(str(evaluation.metric))
     unit = "points" if evaluation.share else metric
-    layout = rows(width, [m.name for m, _ in found], [interval(d) for _, d in found], 26.0)
+    layout = lay_out_rows(width, [m.name for m, _ in found], [format_interval(d) for _, d in found], 26.0)
     budget = [] if evaluation.max_drop is None else [evaluation.max_drop]
-    scale = spanning(
+    scale = spanning_scale(
         [0.0, *budget, *(v for _, d in found for v in (d.value, d.low, d.high))], layout.left, layout.right
     )
     zero = scale(0.0)
     body = bottom_axis(scale, layout.top, layout.bottom, f"drop of {metric} in {unit}; a loss is right of 0")
     body.append(line(zero, layout.top - 4.0, zero, layout.bottom, "zero"))
     if budget:
-        body += budget_line(scale(budget[0]), layout, f"budget {number(budget[0])}")
+        body += budget_line(scale(budget[0]), layout, f"budget {format_number(budget[0])}")
     for index, (model, d) in enumerate(found):
         over = bool(budget) and d.value > budget[0]
-        body += [layout.label(index, model.name), layout.figure(index, interval(d))]
+        body += [layout.label(index, model.name), layout.figure(index, format_interval(d))]
         body += whisker(scale, d, layout.middle(index), over)
-    said = "; ".join(f"{m.name}: {interval(d)}" for m, d in found) or "no candidate was compared"
-    told = f"Drop in {unit} with 95 % intervals. {said}." + (f" The budget is {number(budget[0])}." if budget else "")
+    said = "; ".join(f"{m.name}: {format_interval(d)}" for m, d in found) or "no candidate was compared"
+    told = f"Drop in {unit} with 95 % intervals. {said}." + (
+        f" The budget is {format_number(budget[0])}." if budget else ""
+    )
     return Chart(f"Drop of {metric}", told, width, layout.bottom + AXIS, tuple(body))
 
 
-def interval(difference: MetricDifference) -> str:
+def format_interval(difference: MetricDifference) -> str:
     """`+0.25 (+0.06 … +0.44)`."""
     d = difference
-    return f"{signed(d.value)} {ends(d)}".rstrip()
+    return f"{format_signed(d.value)} {format_interval_ends(d)}".rstrip()
 
 
-def ends(d: MetricDifference) -> str:
+def format_interval_ends(d: MetricDifference) -> str:
     """`(+0.06 … +0.44)`; empty where there is no interval."""
-    return "" if math.isnan(d.low) or math.isnan(d.high) else f"({signed(d.low)} … {signed(d.high)})"
+    return "" if math.isnan(d.low) or math.isnan(d.high) else f"({format_signed(d.low)} … {format_signed(d.high)})"
 
 
-def budget_line(x: float, layout: Rows, text: str) -> list[str]:
+def budget_line(x: float, layout: RowLayout, text: str) -> list[str]:
     """The budget, named above its line."""
     half = 0.56 * text_width(text)  # it is bold
     at = min(max(x, half), layout.width - half)
     drawn = line(x, layout.top - 6.0, x, layout.bottom, "budget")
-    return [drawn, words(at, layout.top - 11.0, text, "label budget-label", "middle")]
+    return [drawn, text_line(at, layout.top - 11.0, text, "label budget-label", "middle")]
 
 
 def whisker(scale: Scale, difference: MetricDifference, y: float, over: bool) -> list[str]:
@@ -138,13 +140,13 @@ def whisker(scale: Scale, difference: MetricDifference, y: float, over: bool) ->
 # ── layers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def layer_shares(sensitivity: Sensitivity, width: float = 960.0) -> Chart:
+def layer_share_plot(sensitivity: Sensitivity, width: float = 960.0) -> Chart:
     """The layers' shares of the noise, worst first, with what keeping each in float gives back."""
     shown = sensitivity.layers[:LAYERS]
     names = [f"{rank}. {layer.node or layer.operator}" for rank, layer in enumerate(shown, 1)]
     figures = [layer_figure(layer) for layer in shown]
-    layout = rows(width, names, figures)
-    known = finite(100.0 * layer.share for layer in shown)
+    layout = lay_out_rows(width, names, figures)
+    known = drawable_values(100.0 * layer.share for layer in shown)
     scale = Scale(0.0, max([*known, 0.01]), layout.left, layout.right)
     body = bottom_axis(scale, layout.top, layout.bottom, "share of the noise of all layers, %")
     for index, layer in enumerate(shown):
@@ -157,7 +159,7 @@ def layer_shares(sensitivity: Sensitivity, width: float = 960.0) -> Chart:
     rest = len(sensitivity.layers) - len(shown)
     listed = ", ".join(f"{name} {figure}" for name, figure in zip(names, figures, strict=True))
     told = f"Share of the output's noise, worst first: {listed}."
-    told += f" {counted(rest, 'more layer')} in the table." if rest else ""
+    told += f" {count_noun(rest, 'more layer')} in the table." if rest else ""
     return Chart(
         f"Layers of {Path(sensitivity.model).name} by their noise", told, width, layout.bottom + AXIS, tuple(body)
     )
@@ -165,14 +167,14 @@ def layer_shares(sensitivity: Sensitivity, width: float = 960.0) -> Chart:
 
 def layer_figure(layer: LayerError) -> str:
     """`12.3 %, +0.8 dB`: its share, and what keeping it float gives back; `stays float` where it is kept."""
-    share = percent(layer.share, 1)
-    return f"{share}, stays float" if layer.kept else f"{share}, {signed(layer.gain_db, 1)} dB"
+    share = format_percent(layer.share, 1)
+    return f"{share}, stays float" if layer.kept else f"{share}, {format_signed(layer.gain_db, 1)} dB"
 
 
 # ── latencies ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def latencies(bench: BenchResult, width: float = 960.0) -> Chart:
+def latency_plot(bench: BenchResult, width: float = 960.0) -> Chart:
     """Median latency of every subject at every batch size, in groups with an axis each: batches differ too much."""
     body: list[str] = []
     said: list[str] = []
@@ -180,10 +182,10 @@ def latencies(bench: BenchResult, width: float = 960.0) -> Chart:
     for batch in bench.batches:
         timed = [(s.name, v) for s in bench.subjects if (v := bench.median(s.name, batch)) is not None]
         figures = [f"{significant_ms(v)} ms" for _, v in timed]
-        layout = rows(width, [n for n, _ in timed], figures, top + 26.0)
+        layout = lay_out_rows(width, [n for n, _ in timed], figures, top + 26.0)
         longest = max(v for _, v in timed)
         scale = Scale(0.0, longest or 1.0, layout.left, layout.right)
-        body.append(words(0.0, top + 16.0, f"batch {batch}", "heading"))
+        body.append(text_line(0.0, top + 16.0, f"batch {batch}", "heading"))
         for index, (subject, value) in enumerate(timed):
             y = layout.middle(index)
             best = value <= min(v for _, v in timed)
@@ -202,7 +204,7 @@ def bar_kind(best: bool) -> str:
 
 def significant_ms(value: float) -> str:
     """Three decimals below ten milliseconds, one above."""
-    return number(value, 3 if value < 10.0 else 1)
+    return format_number(value, 3 if value < 10.0 else 1)
 
 
 def gpu_speeds(evaluation: Evaluation) -> tuple[tuple[ModelScore, float], ...]:
@@ -219,4 +221,4 @@ def worst_output(model: ModelScore) -> str:
     """SQNR of the output that is furthest from the reference's."""
     if not model.outputs:
         return "–"
-    return decibel(min((o.sqnr_db for o in model.outputs), key=lambda v: -math.inf if math.isnan(v) else v))
+    return format_decibel(min((o.sqnr_db for o in model.outputs), key=lambda v: -math.inf if math.isnan(v) else v))

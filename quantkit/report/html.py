@@ -13,9 +13,9 @@ from typing import Any
 from quantkit.engines.bench_result import BenchResult
 from quantkit.evaluation.result import Evaluation
 from quantkit.report import answers, layers, models, tuning
-from quantkit.report.page import Fact, Facts, Page, Section, Verdict
+from quantkit.report.page import Fact, Facts, Page, PageSection, PageVerdict
 from quantkit.report.ranges import ranges_section
-from quantkit.report.wording import counted, decibel, seconds
+from quantkit.report.wording import count_noun, format_decibel, format_seconds
 from quantkit.sensitivity.result import Sensitivity
 from quantkit.statistics import Statistics
 from quantkit.tuning.result import Tuning
@@ -34,19 +34,19 @@ def evaluation_page(
 ) -> str:
     """The page of an evaluation, with the layers, ranges and speeds where they are given."""
     candidates = [m.name for m in evaluation.candidates]
-    beside = candidates[0] if len(candidates) == 1 else counted(len(candidates), "candidate")
+    beside = candidates[0] if len(candidates) == 1 else count_noun(len(candidates), "candidate")
     sections = [
         models.models_section(evaluation),
         models.drop_section(evaluation),
         models.speed_section(evaluation, bench),
-        *changes(evaluation),
-        *deeper(sensitivity, statistics),
-        provenance_section(evaluation.provenance, files_of(evaluation)),
+        *change_sections(evaluation),
+        *loss_sections(sensitivity, statistics),
+        provenance_section(evaluation.provenance, model_facts(evaluation)),
     ]
     return Page(
         title or f"What INT8 costs: {evaluation.reference.name}",
         f"{evaluation.reference.name} beside {beside}" if candidates else evaluation.reference.name,
-        models.verdict_of(evaluation),
+        models.evaluation_verdict(evaluation),
         tuple(section for section in sections if section is not None),
     ).html()
 
@@ -58,16 +58,16 @@ def sensitivity_page(sensitivity: Sensitivity, *, statistics: Statistics | None 
     if quantized:
         worst = quantized[0]
         sentences.append(
-            f"{worst.node or worst.operator} loses most: kept in float, the outputs gain {decibel(worst.gain_db)}."
+            f"{worst.node or worst.operator} loses most: kept in float, the outputs gain {format_decibel(worst.gain_db)}."
         )
     figures = (
-        (decibel(sensitivity.all_db), "SQNR of the outputs"),
+        (format_decibel(sensitivity.all_db), "SQNR of the outputs"),
         (f"{len(sensitivity.layers):,}", "layer" if len(sensitivity.layers) == 1 else "layers"),
         (f"{sensitivity.samples:,}", "sample" if sensitivity.samples == 1 else "samples"),
-        (seconds(sensitivity.seconds), "to measure"),
+        (format_seconds(sensitivity.seconds), "to measure"),
     )
-    verdict = Verdict(tuple(sentences) or ("No layer is quantized.",), "", "", figures, sensitivity.notes)
-    sections = [*deeper(sensitivity, statistics), provenance_section(sensitivity.provenance, [])]
+    verdict = PageVerdict(tuple(sentences) or ("No layer is quantized.",), "", "", figures, sensitivity.notes)
+    sections = [*loss_sections(sensitivity, statistics), provenance_section(sensitivity.provenance, [])]
     subtitle = f"scales from {sensitivity.source}"
     return Page(
         f"Where INT8 loses: {Path(sensitivity.model).name}", subtitle, verdict, tuple(filter(None, sections))
@@ -82,15 +82,15 @@ def tuning_page(found: Tuning) -> str:
         tuning.front_section(found),
         models.models_section(report),
         models.drop_section(report),
-        *changes(report),
-        *deeper(tuning.ranked(found), None),
-        provenance_section(found.provenance, files_of(report)),
+        *change_sections(report),
+        *loss_sections(tuning.tuned_sensitivity(found), None),
+        provenance_section(found.provenance, model_facts(report)),
     ]
     subtitle = f"{found.metric}, at most {found.budget} lost"
-    return Page(f"Tuned: {found.model}", subtitle, tuning.verdict_of(found), tuple(filter(None, sections))).html()
+    return Page(f"Tuned: {found.model}", subtitle, tuning.tuning_verdict(found), tuple(filter(None, sections))).html()
 
 
-def changes(evaluation: Evaluation) -> list[Section | None]:
+def change_sections(evaluation: Evaluation) -> list[PageSection | None]:
     """What the models answer differently: by class, by answer, by sample."""
     return [
         answers.classes_section(evaluation),
@@ -99,9 +99,9 @@ def changes(evaluation: Evaluation) -> list[Section | None]:
     ]
 
 
-def deeper(sensitivity: Sensitivity | None, statistics: Statistics | None) -> list[Section]:
+def loss_sections(sensitivity: Sensitivity | None, statistics: Statistics | None) -> list[PageSection]:
     """Where the loss comes from, as far as it is known."""
-    found: list[Section] = []
+    found: list[PageSection] = []
     if sensitivity is not None:
         found.append(layers.layers_section(sensitivity))
         if sensitivity.tensors:
@@ -114,13 +114,13 @@ def deeper(sensitivity: Sensitivity | None, statistics: Statistics | None) -> li
 # ── provenance ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def provenance_section(provenance: Mapping[str, Any], models_of: Sequence[Fact]) -> Section:
+def provenance_section(provenance: Mapping[str, Any], models_of: Sequence[Fact]) -> PageSection:
     """What decides about the figures."""
-    told = Facts((*models_of, *facts(provenance, 0)))
-    return Section("provenance", "Provenance", "What decides about these figures.", (told,))
+    told = Facts((*models_of, *nested_facts(provenance, 0)))
+    return PageSection("provenance", "Provenance", "What decides about these figures.", (told,))
 
 
-def files_of(evaluation: Evaluation) -> list[Fact]:
+def model_facts(evaluation: Evaluation) -> list[Fact]:
     """The models' files and digests."""
     return [
         Fact(
@@ -137,23 +137,23 @@ def file_name(path: Any) -> str:
     return path.name if path is not None else ""
 
 
-def facts(values: Mapping[str, Any], depth: int) -> tuple[Fact, ...]:
+def nested_facts(values: Mapping[str, Any], depth: int) -> tuple[Fact, ...]:
     """JSON values as names and values; lists of plain values in one line."""
-    return tuple(fact(str(key), value, depth) for key, value in values.items())
+    return tuple(nested_fact(str(key), value, depth) for key, value in values.items())
 
 
-def fact(key: str, value: Any, depth: int) -> Fact:
+def nested_fact(key: str, value: Any, depth: int) -> Fact:
     """One of them."""
     if isinstance(value, Mapping) and value and depth < DEEPEST:
-        return Fact(key, "", facts(value, depth + 1))
+        return Fact(key, "", nested_facts(value, depth + 1))
     if isinstance(value, (list, tuple)):
         if any(isinstance(v, (Mapping, list, tuple)) for v in value) and depth < DEEPEST:
-            return Fact(key, "", tuple(fact(str(i), v, depth + 1) for i, v in enumerate(value, 1)))
-        return Fact(key, ", ".join(map(plain, value)) or "none")
-    return Fact(key, plain(value))
+            return Fact(key, "", tuple(nested_fact(str(i), v, depth + 1) for i, v in enumerate(value, 1)))
+        return Fact(key, ", ".join(map(plain_text, value)) or "none")
+    return Fact(key, plain_text(value))
 
 
-def plain(value: Any) -> str:
+def plain_text(value: Any) -> str:
     """A JSON value as text."""
     if value is None or value == {}:
         return "none"

@@ -11,8 +11,8 @@ from quantkit.errors import StatisticsError
 from quantkit.evaluation.result import Evaluation
 from quantkit.report import charts_plane, charts_rows
 from quantkit.report.attributes import with_attributes
-from quantkit.report.charts import Chart, shortened
-from quantkit.report.page import resource
+from quantkit.report.charts import Chart, fit_text
+from quantkit.report.page import read_resource
 from quantkit.report.ranges import SHOWN_RULES
 from quantkit.rules import Rule, as_rules
 from quantkit.sensitivity.result import Sensitivity
@@ -39,10 +39,10 @@ class Inline:
         return self.svg
 
 
-def inline(chart: Chart) -> Inline:
+def inline_chart(chart: Chart) -> Inline:
     """A chart with its style; its ids are made of its content, so that many fit into one page."""
     key = "qk-" + sha256_of(repr(chart).encode("utf-8", "replace"))[:12]
-    svg = with_attributes(chart.svg(key, resource("chart.css")))
+    svg = with_attributes(chart.svg(key, read_resource("chart.css")))
     return Inline(svg, well_formed(f"{chart.title}. {chart.description}"))
 
 
@@ -52,17 +52,17 @@ def histogram_chart(
     """The histogram of a tensor with the thresholds of rules. StatisticsError where there is no such tensor."""
     found = statistics.histograms.get(tensor)
     if found is None:
-        known = ", ".join(shortened(name, 200.0) for name in list(statistics.histograms)[:5])
+        known = ", ".join(fit_text(name, 200.0) for name in list(statistics.histograms)[:5])
         raise StatisticsError(f"the statistics hold no tensor {tensor!r}", remedy=f"take one of theirs: {known} …")
     thresholds = [(rule.name, rule.threshold(found)) for rule in as_rules(rules)]
-    return inline(charts_plane.histogram(tensor, found, thresholds, width))
+    return inline_chart(charts_plane.histogram_plot(tensor, found, thresholds, width))
 
 
 def drops_chart(evaluation: Evaluation, *, width: float = WIDTH) -> Inline:
     """The drop of every candidate with its 95 % interval."""
-    return inline(charts_rows.drops(evaluation, width))
+    return inline_chart(charts_rows.drop_plot(evaluation, width))
 
 
 def sensitivity_chart(sensitivity: Sensitivity, *, width: float = WIDTH) -> Inline:
     """The layers by their share of the noise."""
-    return inline(charts_rows.layer_shares(sensitivity, width))
+    return inline_chart(charts_rows.layer_share_plot(sensitivity, width))

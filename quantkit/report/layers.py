@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from quantkit.report import charts_rows
-from quantkit.report.page import Block, Cell, Drawing, Section, Table
-from quantkit.report.wording import counted, decibel, number, percent, significant
+from quantkit.report.page import Block, Cell, Drawing, PageSection, PageTable
+from quantkit.report.wording import count_noun, format_decibel, format_number, format_percent, format_significant
 from quantkit.sensitivity.result import LayerError, Sensitivity, TensorError
 
 TENSORS = 12
@@ -24,60 +24,60 @@ LAYER_HEAD = (
 )
 
 
-def layers_section(sensitivity: Sensitivity) -> Section:
+def layers_section(sensitivity: Sensitivity) -> PageSection:
     """The layers, ranked."""
     lead = (
-        f"With everything quantized the outputs have {decibel(sensitivity.all_db)} of signal to noise, over "
-        f"{counted(sensitivity.samples, 'sample')}. The bar of a layer is its share of the noise that all layers make "
+        f"With everything quantized the outputs have {format_decibel(sensitivity.all_db)} of signal to noise, over "
+        f"{count_noun(sensitivity.samples, 'sample')}. The bar of a layer is its share of the noise that all layers make "
         "alone; the second figure is what the outputs gain when it stays in float."
     )
     blocks: list[Block] = []
     if sensitivity.layers:
-        rows = tuple(layer_row(rank, layer) for rank, layer in enumerate(sensitivity.layers, 1))
-        folded = f"All {counted(len(rows), 'layer')} as a table" if len(rows) > 1 else "As a table"
-        table = Table("Layers by their share of the noise", LAYER_HEAD, rows, frozenset({2, 9}), folded=folded)
-        wide, narrow = charts_rows.layer_shares(sensitivity), charts_rows.layer_shares(sensitivity, NARROW)
+        rows = tuple(layer_table_row(rank, layer) for rank, layer in enumerate(sensitivity.layers, 1))
+        folded = f"All {count_noun(len(rows), 'layer')} as a table" if len(rows) > 1 else "As a table"
+        table = PageTable("Layers by their share of the noise", LAYER_HEAD, rows, frozenset({2, 9}), folded=folded)
+        wide, narrow = charts_rows.layer_share_plot(sensitivity), charts_rows.layer_share_plot(sensitivity, NARROW)
         blocks.append(Drawing("layers-chart", wide, narrow, "", table))
-    return Section("layers", "Layers that lose most", lead, tuple(blocks))
+    return PageSection("layers", "Layers that lose most", lead, tuple(blocks))
 
 
-def layer_row(rank: int, layer: LayerError) -> tuple[Cell, ...]:
+def layer_table_row(rank: int, layer: LayerError) -> tuple[Cell, ...]:
     """A layer's figures."""
     return (
         Cell(layer.node),
         Cell(str(rank)),
         Cell(layer.operator),
-        Cell(percent(layer.share, 1)),
-        Cell(decibel(layer.alone_db)),
-        Cell(decibel(layer.without_db)),
-        Cell(decibel(layer.gain_db)),
-        Cell(decibel(layer.local_db)),
+        Cell(format_percent(layer.share, 1)),
+        Cell(format_decibel(layer.alone_db)),
+        Cell(format_decibel(layer.without_db)),
+        Cell(format_decibel(layer.gain_db)),
+        Cell(format_decibel(layer.local_db)),
         Cell(f"{layer.parameters:,}"),
         Cell(layer.kept),
     )
 
 
-def tensors_section(sensitivity: Sensitivity) -> Section:
+def tensors_section(sensitivity: Sensitivity) -> PageSection:
     """The tensors, worst first."""
     lead = "Each tensor quantized by itself: signal to noise, what is clipped, and how many of the 256 levels are used."
     head = ("tensor", "node", "kind", "SQNR", "clipped", "levels", "scale", "rule")
-    rows = tuple(tensor_row(tensor) for tensor in sensitivity.tensors)
-    parts: list[Block] = [Table("Tensors, worst first", head, rows[:TENSORS], frozenset({1, 2, 7}))]
+    rows = tuple(tensor_table_row(tensor) for tensor in sensitivity.tensors)
+    parts: list[Block] = [PageTable("Tensors, worst first", head, rows[:TENSORS], frozenset({1, 2, 7}))]
     if rows[TENSORS:]:
-        folded = f"{counted(len(rows) - TENSORS, 'more tensor')}"
-        parts.append(Table("The other tensors", head, rows[TENSORS:], frozenset({1, 2, 7}), folded=folded))
-    return Section("tensors", "Tensors that lose most", lead, tuple(parts))
+        folded = f"{count_noun(len(rows) - TENSORS, 'more tensor')}"
+        parts.append(PageTable("The other tensors", head, rows[TENSORS:], frozenset({1, 2, 7}), folded=folded))
+    return PageSection("tensors", "Tensors that lose most", lead, tuple(parts))
 
 
-def tensor_row(tensor: TensorError) -> tuple[Cell, ...]:
+def tensor_table_row(tensor: TensorError) -> tuple[Cell, ...]:
     """A tensor's figures."""
     return (
         Cell(tensor.name),
         Cell(tensor.node),
         Cell("weights" if tensor.weight else "activation"),
-        Cell(decibel(tensor.sqnr_db)),
-        Cell(percent(tensor.clipped, 3)),
-        Cell(number(tensor.levels, 0)),
-        Cell(significant(tensor.scale)),
+        Cell(format_decibel(tensor.sqnr_db)),
+        Cell(format_percent(tensor.clipped, 3)),
+        Cell(format_number(tensor.levels, 0)),
+        Cell(format_significant(tensor.scale)),
         Cell(tensor.rule),
     )

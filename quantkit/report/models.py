@@ -10,18 +10,18 @@ from quantkit.engines.bench_result import bench_verdicts as bench_verdict
 from quantkit.evaluation.result import Evaluation, ModelScore, OutputDeviation
 from quantkit.metrics.metric import metric_name
 from quantkit.report import charts_rows
-from quantkit.report.charts_plane import Spot, plane
-from quantkit.report.page import Block, Cell, Drawing, Prose, Section, Table, Verdict
+from quantkit.report.charts_plane import PlanePoint, plane
+from quantkit.report.page import Block, Cell, Drawing, PageSection, PageTable, PageVerdict, Prose
 from quantkit.report.wording import (
-    counted,
-    decibel,
-    number,
-    percent,
-    probability,
-    seconds,
-    signed,
-    significant,
-    size,
+    count_noun,
+    format_decibel,
+    format_number,
+    format_percent,
+    format_probability,
+    format_seconds,
+    format_signed,
+    format_significant,
+    format_size,
 )
 
 NARROW = 350.0
@@ -31,17 +31,17 @@ SHARES = re.compile(r"(top-?\d+|accuracy)(@.+)?")
 """Metrics that are shares whatever the difference is about."""
 
 
-def unit_of(evaluation: Evaluation) -> str:
+def difference_unit(evaluation: Evaluation) -> str:
     """What differences are in."""
     return "points" if evaluation.share else metric_name(str(evaluation.metric))
 
 
-def verdict_of(evaluation: Evaluation) -> Verdict:
+def evaluation_verdict(evaluation: Evaluation) -> PageVerdict:
     """The sentences, and whether the budget holds, in words."""
     status, badge = "", ""
     judged = [m for m in evaluation.candidates if m.difference is not None]
     if evaluation.max_drop is not None and judged:
-        unit = "point" if evaluation.share and evaluation.max_drop == 1 else unit_of(evaluation)
+        unit = "point" if evaluation.share and evaluation.max_drop == 1 else difference_unit(evaluation)
         budget = f"{evaluation.max_drop:g} {unit}"
         over = [m for m in judged if m.difference and not m.difference.value <= evaluation.max_drop]
         status = "over" if over else "within"
@@ -54,42 +54,45 @@ def verdict_of(evaluation: Evaluation) -> Verdict:
         value = metric_text(evaluation, str(evaluation.metric), reference.metrics[str(evaluation.metric)])
         figures.append((value, f"{metric_name(str(evaluation.metric))} of {reference.name}"))
     count = len(evaluation.candidates)
-    figures += [(str(count), "candidate" if count == 1 else "candidates"), (seconds(evaluation.seconds), "to evaluate")]
+    figures += [
+        (str(count), "candidate" if count == 1 else "candidates"),
+        (format_seconds(evaluation.seconds), "to evaluate"),
+    ]
     sentences = evaluation.verdict or ("There is nothing to compare: only the reference was evaluated.",)
-    return Verdict(sentences, status, badge, tuple(figures), evaluation.notes)
+    return PageVerdict(sentences, status, badge, tuple(figures), evaluation.notes)
 
 
 def metric_text(evaluation: Evaluation, name: str, value: float) -> str:
     """A metric as a percentage where it is a share."""
     is_share = evaluation.share if name == evaluation.metric else bool(SHARES.fullmatch(name))
-    return percent(value) if is_share else significant(value)
+    return format_percent(value) if is_share else format_significant(value)
 
 
 # ── the table ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def models_section(evaluation: Evaluation) -> Section:
+def models_section(evaluation: Evaluation) -> PageSection:
     """One row a model, the reference first; the outputs below it."""
     metrics = list(dict.fromkeys(name for model in evaluation.models for name in model.metrics))
     columns = {"kind": [Cell(m.kind.value) for m in evaluation.models]}
     for metric in metrics:
         columns[metric_name(metric)] = [metric_cell(evaluation, model, metric) for model in evaluation.models]
-    columns[f"drop, {unit_of(evaluation)}"] = [drop_cell(evaluation, m) for m in evaluation.models]
+    columns[f"drop, {difference_unit(evaluation)}"] = [drop_cell(evaluation, m) for m in evaluation.models]
     columns["agreement"] = [agreement_cell(m) for m in evaluation.models]
     columns["SQNR"] = [Cell("" if not m.outputs else charts_rows.worst_output(m)) for m in evaluation.models]
     columns["confidence"] = [confidence_cell(evaluation, m) for m in evaluation.models]
-    columns["size"] = [Cell(size(m.bytes)) for m in evaluation.models]
+    columns["size"] = [Cell(format_size(m.bytes)) for m in evaluation.models]
     place = common_place(evaluation)
     columns["samples/s"] = [speed_cell(m) for m in evaluation.models]
     columns["INT8 layers"] = [int8_cell(m) for m in evaluation.models]
     told = {name: cells for name, cells in columns.items() if any(cell.text for cell in cells)}
     names = [Cell(m.name, "reference" if i == 0 else "") for i, m in enumerate(evaluation.models)]
     rows = tuple(zip(names, *told.values(), strict=True))
-    table = Table("The models side by side", ("model", *told), rows, frozenset({1}), cards=True)
-    blocks: list[Block] = [table, *outputs(evaluation)]
+    table = PageTable("The models side by side", ("model", *told), rows, frozenset({1}), cards=True)
+    blocks: list[Block] = [table, *output_tables(evaluation)]
     lead = "A drop is reference less candidate, so a loss is above zero; in brackets its paired 95 % interval."
     lead += f" Speeds are of {place}." if place else ""
-    return Section("models", "Models", lead, tuple(blocks))
+    return PageSection("models", "Models", lead, tuple(blocks))
 
 
 def metric_cell(evaluation: Evaluation, model: ModelScore, metric: str) -> Cell:
@@ -105,22 +108,26 @@ def drop_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
     status = ""
     if evaluation.max_drop is not None:
         status = "within" if d.value <= evaluation.max_drop else "over"
-    return Cell(signed(d.value), charts_rows.ends(d), status=status)
+    return Cell(format_signed(d.value), charts_rows.format_interval_ends(d), status=status)
 
 
 def confidence_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
     """Mean confidence, and how far it moved; the reference's own as the candidates tell it."""
     c = model.confidence
     if c is not None:
-        return Cell(percent(c.candidate, 1), f"{signed(c.shift)} points")
+        return Cell(format_percent(c.candidate, 1), f"{format_signed(c.shift)} points")
     told = (m.confidence for m in evaluation.candidates if m.confidence is not None)
     first = next(told, None) if model is evaluation.reference else None
-    return Cell("" if first is None else percent(first.reference, 1))
+    return Cell("" if first is None else format_percent(first.reference, 1))
 
 
 def agreement_cell(model: ModelScore) -> Cell:
     """The share of samples with the reference's answer, and how many have another."""
-    return Cell("") if model.agreement is None else Cell(percent(model.agreement), f"{model.changed_samples:,} changed")
+    return (
+        Cell("")
+        if model.agreement is None
+        else Cell(format_percent(model.agreement), f"{model.changed_samples:,} changed")
+    )
 
 
 def common_place(evaluation: Evaluation) -> str:
@@ -140,7 +147,9 @@ def speed_cell(model: ModelScore) -> Cell:
     s = model.speed
     if s is None:
         return Cell("")
-    return Cell(number(s.samples_per_second, 0), "" if s.latency_ms is None else f"{significant(s.latency_ms)} ms")
+    return Cell(
+        format_number(s.samples_per_second, 0), "" if s.latency_ms is None else f"{format_significant(s.latency_ms)} ms"
+    )
 
 
 def int8_cell(model: ModelScore) -> Cell:
@@ -148,38 +157,38 @@ def int8_cell(model: ModelScore) -> Cell:
     return Cell("" if model.int8_layers is None else f"{model.int8_layers[0]} of {model.int8_layers[1]}")
 
 
-def outputs(evaluation: Evaluation) -> list[Block]:
+def output_tables(evaluation: Evaluation) -> list[Block]:
     """How far every output is from the reference's."""
     rows = tuple(output_row(m, o) for m in evaluation.candidates for o in m.outputs)
     if not rows:
         return []
     head = ("model", "output", "SQNR", "cosine", "KL, nats", "largest difference")
-    return [Table("Outputs beside the reference's", head, rows, frozenset({1}), folded="Outputs one by one")]
+    return [PageTable("Outputs beside the reference's", head, rows, frozenset({1}), folded="Outputs one by one")]
 
 
 def output_row(model: ModelScore, output: OutputDeviation) -> tuple[Cell, ...]:
     """One output."""
-    kl = "–" if output.kl is None else significant(output.kl)
-    cosine = number(output.cosine, 5)
+    kl = "–" if output.kl is None else format_significant(output.kl)
+    cosine = format_number(output.cosine, 5)
     return (
         Cell(model.name),
         Cell(output.name),
-        Cell(decibel(output.sqnr_db)),
+        Cell(format_decibel(output.sqnr_db)),
         Cell(cosine),
         Cell(kl),
-        Cell(significant(output.largest)),
+        Cell(format_significant(output.largest)),
     )
 
 
 # ── the interval ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def drop_section(evaluation: Evaluation) -> Section | None:
+def drop_section(evaluation: Evaluation) -> PageSection | None:
     """Intervals as a plot; nothing without a metric."""
     judged = [(m, m.difference) for m in evaluation.candidates if m.difference is not None]
     if not judged:
         return None
-    unit = unit_of(evaluation)
+    unit = difference_unit(evaluation)
     lead = (
         "The line is the 95 % interval of the drop on samples like these. Where it crosses zero, the loss may be "
         "chance; only where all of it lies right of zero is there a loss beyond doubt."
@@ -190,25 +199,25 @@ def drop_section(evaluation: Evaluation) -> Section | None:
     rows = tuple(
         (
             Cell(m.name),
-            Cell(signed(d.value)),
-            Cell(signed(d.low)),
-            Cell(signed(d.high)),
-            Cell(probability(d.p).removeprefix("p ")),
+            Cell(format_signed(d.value)),
+            Cell(format_signed(d.low)),
+            Cell(format_signed(d.high)),
+            Cell(format_probability(d.p).removeprefix("p ")),
             Cell(f"{d.better:,}"),
             Cell(f"{d.worse:,}"),
             Cell(d.method),
         )
         for m, d in judged
     )
-    table = Table("Drops with their intervals", head, rows, frozenset({7}), folded="As a table")
-    chart, narrow = charts_rows.drops(evaluation), charts_rows.drops(evaluation, NARROW)
-    return Section("drop", "What it costs", lead, (Drawing("drop-chart", chart, narrow, "", table),))
+    table = PageTable("Drops with their intervals", head, rows, frozenset({7}), folded="As a table")
+    chart, narrow = charts_rows.drop_plot(evaluation), charts_rows.drop_plot(evaluation, NARROW)
+    return PageSection("drop", "What it costs", lead, (Drawing("drop-chart", chart, narrow, "", table),))
 
 
 # ── speed ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def speed_section(evaluation: Evaluation, bench: BenchResult | None) -> Section | None:
+def speed_section(evaluation: Evaluation, bench: BenchResult | None) -> PageSection | None:
     """Quality against speed where the speeds are one GPU's, and the latencies of a bench."""
     blocks: list[Block] = []
     timed = charts_rows.gpu_speeds(evaluation)
@@ -216,8 +225,8 @@ def speed_section(evaluation: Evaluation, bench: BenchResult | None) -> Section 
     if len(spots) > 1:
         where = next(m.speed.where for m, _ in timed if m.speed)
         axes, title = (f"samples a second on {where}", axis), "Quality against speed"
-        rows = tuple((Cell(s.name), Cell(number(s.speed, 0)), Cell(number(s.quality))) for s in spots)
-        table = Table(title, ("model", "samples/s", axis), rows, folded="As a table")
+        rows = tuple((Cell(s.name), Cell(format_number(s.speed, 0)), Cell(format_number(s.quality))) for s in spots)
+        table = PageTable(title, ("model", "samples/s", axis), rows, folded="As a table")
         least = LEAST if axis.endswith("%") else 1e-6
         wide, narrow = plane(spots, axes, title, least=least), plane(spots, axes, title, NARROW, least)
         blocks.append(Drawing("speed-chart", wide, narrow, "", table, heading=title))
@@ -226,12 +235,12 @@ def speed_section(evaluation: Evaluation, bench: BenchResult | None) -> Section 
         blocks = [Prose(tuple(f"{text[:1].upper()}{text[1:]}." for text in said)), *blocks] if said else blocks
         blocks += bench_blocks(bench)
     lead = "Measured on one machine, so that the figures can be compared."
-    return Section("speed", "What it gains", lead, tuple(blocks)) if blocks else None
+    return PageSection("speed", "What it gains", lead, tuple(blocks)) if blocks else None
 
 
-def quality_spots(evaluation: Evaluation, timed: tuple[tuple[ModelScore, float], ...]) -> tuple[list[Spot], str]:
+def quality_spots(evaluation: Evaluation, timed: tuple[tuple[ModelScore, float], ...]) -> tuple[list[PlanePoint], str]:
     """The models as points: by the metric, without labels by their agreement with the reference."""
-    spots: list[Spot] = []
+    spots: list[PlanePoint] = []
     metric = evaluation.metric
     unit = 100.0 if evaluation.share or metric is None else 1.0
     for model, speed in timed:
@@ -239,7 +248,7 @@ def quality_spots(evaluation: Evaluation, timed: tuple[tuple[ModelScore, float],
         agreement = 1.0 if first else model.agreement
         quality = agreement if metric is None else model.metrics.get(metric)
         if quality is not None and math.isfinite(quality):
-            spots.append(Spot(model.name, speed, unit * quality, first))
+            spots.append(PlanePoint(model.name, speed, unit * quality, first))
     axis = metric_name(metric) if metric is not None else "agreement with the reference"
     return spots, f"{axis}, %" if unit == 100.0 else axis
 
@@ -259,8 +268,8 @@ def bench_blocks(bench: BenchResult) -> list[Block]:
         )
         for x in bench.latencies
     )
-    table = Table("Latencies", head, rows, frozenset({5}), folded="As a table")
-    chart, narrow = charts_rows.latencies(bench), charts_rows.latencies(bench, NARROW)
+    table = PageTable("Latencies", head, rows, frozenset({5}), folded="As a table")
+    chart, narrow = charts_rows.latency_plot(bench), charts_rows.latency_plot(bench, NARROW)
     caption = f"Median latency of one batch on {bench.machine}, without copies."
     blocks: list[Block] = [Drawing("latency-chart", chart, narrow, caption, table, heading=chart.title)]
     if bench.throughputs:
@@ -270,11 +279,13 @@ def bench_blocks(bench: BenchResult) -> list[Block]:
                 Cell(str(t.batch)),
                 Cell(str(t.streams)),
                 Cell("yes" if t.graph else "no"),
-                Cell(number(t.rate, 0)),
+                Cell(format_number(t.rate, 0)),
             )
             for t in bench.throughputs
         )
         columns = ("model", "batch", "streams", "CUDA graph", "samples/s")
         title = "Throughput, copies included"
-        blocks.append(Table(title, columns, told, frozenset({3}), folded=f"{title}: {counted(len(told), 'figure')}"))
+        blocks.append(
+            PageTable(title, columns, told, frozenset({3}), folded=f"{title}: {count_noun(len(told), 'figure')}")
+        )
     return blocks

@@ -64,7 +64,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PageTable:
     """Rows under a head; the first cell of a row is its name. `words`: columns of text, which begin at the left.
 
     cards: on a telephone every row becomes a card. folded: what the table is folded away under; it is open where "".
@@ -87,7 +87,7 @@ class Drawing:
     chart: Chart
     narrow: Chart | None
     caption: str
-    table: Table | None = None
+    table: PageTable | None = None
     heading: str = ""
     kind: str = "drawing"
 
@@ -101,7 +101,7 @@ class Gallery:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ModelPrediction:
     """What a model says of a sample, and how sure it is."""
 
     model: str
@@ -111,7 +111,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SampleCard:
     """A sample with its picture as a data URI, "" where there is none, and the models' answers."""
 
     name: str
@@ -119,14 +119,14 @@ class Sample:
     picture: str
     missing: str
     pixelated: bool
-    answers: tuple[Answer, ...]
+    answers: tuple[ModelPrediction, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class SampleCards:
     """Samples side by side."""
 
-    samples: tuple[Sample, ...]
+    samples: tuple[SampleCard, ...]
     kind: str = "samples"
 
 
@@ -159,7 +159,7 @@ Block: TypeAlias = "Table | Drawing | Gallery | Samples | Facts | Prose"
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PageSection:
     """A heading with its key for links, a sentence on how to read it, and blocks."""
 
     key: str
@@ -169,7 +169,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PageVerdict:
     """What comes first. `status`: over, within or "", which `badge` says in words; `figures`: value, and of what."""
 
     sentences: tuple[str, ...]
@@ -185,22 +185,22 @@ class Page:
 
     title: str
     subtitle: str
-    verdict: Verdict
-    sections: tuple[Section, ...]
+    verdict: PageVerdict
+    sections: tuple[PageSection, ...]
 
     def html(self) -> str:
         """The file: no script, nothing from elsewhere, the same bytes for the same values."""
         context: Mapping[str, Any] = {
             "page": self,
             "version": __version__,
-            "charts_css": resource("chart.css"),
-            "page_css": resource("page.css"),
+            "charts_css": read_resource("chart.css"),
+            "page_css": read_resource("page.css"),
         }
-        return well_formed(template().render(context))
+        return well_formed(page_template().render(context))
 
 
 @lru_cache(maxsize=1)
-def template() -> Template:
+def page_template() -> Template:
     """The page's template, everything in it escaped."""
     import jinja2
 
@@ -213,7 +213,7 @@ def template() -> Template:
         keep_trailing_newline=True,
     )
     environment.filters["breakable"] = breakable
-    environment.filters["heading"] = heading
+    environment.filters["heading"] = column_heading
     environment.tests["long"] = has_long_word
     return environment.get_template("page.html.j2")
 
@@ -226,7 +226,7 @@ def breakable(text: str) -> Markup:
     return Markup(" ").join(Markup("<wbr>").join(escape(part) for part in word) for word in parts)
 
 
-def heading(text: str) -> str:
+def column_heading(text: str) -> str:
     """A column's name, its middle left out where it is long: models have their whole names as rows elsewhere."""
     return shortened(text, HEAD)
 
@@ -237,7 +237,7 @@ def has_long_word(text: str) -> bool:
 
 
 @lru_cache(maxsize=4)
-def resource(name: str) -> str:
+def read_resource(name: str) -> str:
     """A file beside the template."""
     from importlib.resources import files
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from quantkit.histogram import BINS, Histogram
 from quantkit.numerics import decibels, share
 from quantkit.report import charts_plane
-from quantkit.report.page import Cell, Drawing, Gallery, Section, Table
-from quantkit.report.wording import counted, decibel, percent, significant
+from quantkit.report.page import Cell, Drawing, Gallery, PageSection, PageTable
+from quantkit.report.wording import count_noun, format_decibel, format_percent, format_significant
 from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule, mean_square, squared_error
 from quantkit.sensitivity.result import Sensitivity
 from quantkit.statistics import Statistics
@@ -53,33 +53,33 @@ def worst_tensors(statistics: Statistics, sensitivity: Sensitivity | None, count
     return tuple(known[:count])
 
 
-def ranges_section(statistics: Statistics, sensitivity: Sensitivity | None) -> Section:
+def ranges_section(statistics: Statistics, sensitivity: Sensitivity | None) -> PageSection:
     """Histograms of the worst tensors with the thresholds of all rules."""
     names = worst_tensors(statistics, sensitivity)
     drawings = tuple(
-        drawing(f"range-{i}", name, statistics.histograms[name], SHOWN_RULES) for i, name in enumerate(names, 1)
+        range_drawing(f"range-{i}", name, statistics.histograms[name], SHOWN_RULES) for i, name in enumerate(names, 1)
     )
     lead = (
-        f"The {counted(len(names), 'tensor')} with the lowest ratio of signal to quantization noise, of "
+        f"The {count_noun(len(names), 'tensor')} with the lowest ratio of signal to quantization noise, of "
         f"{len(statistics)}. Everything right of a threshold is clipped; the further right it is, the coarser the "
         "steps for all other values."
     )
-    return Section("ranges", "Ranges and thresholds", lead, (Gallery(drawings),))
+    return PageSection("ranges", "Ranges and thresholds", lead, (Gallery(drawings),))
 
 
-def drawing(key: str, tensor: str, found: Histogram, rules: Sequence[Rule]) -> Drawing:
+def range_drawing(key: str, tensor: str, found: Histogram, rules: Sequence[Rule]) -> Drawing:
     """A histogram with what every rule makes of it."""
     costs = [clipping(found, rule) for rule in rules]
-    chart = charts_plane.histogram(tensor, found, [(c.rule, c.threshold) for c in costs])
+    chart = charts_plane.histogram_plot(tensor, found, [(c.rule, c.threshold) for c in costs])
     best = max(c.sqnr_db for c in costs)
     rows = tuple(
         (
             Cell(c.rule),
-            Cell(significant(c.threshold)),
-            Cell(percent(c.clipped, 3)),
-            Cell(decibel(c.sqnr_db), status="best" if c.sqnr_db == best else ""),
+            Cell(format_significant(c.threshold)),
+            Cell(format_percent(c.clipped, 3)),
+            Cell(format_decibel(c.sqnr_db), status="best" if c.sqnr_db == best else ""),
         )
         for c in costs
     )
-    table = Table(f"Thresholds of {tensor}", ("rule", "threshold", "clipped", "SQNR"), rows)
+    table = PageTable(f"Thresholds of {tensor}", ("rule", "threshold", "clipped", "SQNR"), rows)
     return Drawing(key, chart, None, "", table, heading=tensor)

@@ -42,23 +42,23 @@ def thumbnail(path: Path | None) -> Thumbnail:
                 tiny = max(image.size) <= TINY
                 image.draft("RGB", (SIDE, SIDE))
                 upright = ImageOps.exif_transpose(image)
-                copy = flat(upright)
+                copy = flatten(upright)
                 copy.info.clear()  # profiles and other metadata of the original
     except FileNotFoundError:
         return Thumbnail("", "the file is not there any more")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Thumbnail("", "the file cannot be read as an image")
     if tiny:
-        return Thumbnail(uri("image/png", png(copy)), pixelated=True)
+        return Thumbnail(data_uri("image/png", png_bytes(copy)), pixelated=True)
     copy.thumbnail((SIDE, SIDE))
     for quality in (82, 65, 45, 25):
-        content = jpeg(copy, quality)
+        content = jpeg_bytes(copy, quality)
         if len(content) <= LARGEST:
             break
-    return Thumbnail(uri("image/jpeg", content))
+    return Thumbnail(data_uri("image/jpeg", content))
 
 
-def flat(image: Image) -> Image:
+def flatten(image: Image) -> Image:
     """RGB, what is transparent on white."""
     import numpy as np
     import PIL.Image
@@ -73,20 +73,20 @@ def flat(image: Image) -> Image:
     return image.convert("RGB")
 
 
-def png(image: Image) -> bytes:
+def png_bytes(image: Image) -> bytes:
     """The same bytes for the same pixels: no text, no date."""
     content = io.BytesIO()
     image.save(content, "PNG", optimize=True)
     return content.getvalue()
 
 
-def jpeg(image: Image, quality: int) -> bytes:
+def jpeg_bytes(image: Image, quality: int) -> bytes:
     """Without the metadata of the original."""
     content = io.BytesIO()
     image.save(content, "JPEG", quality=quality, optimize=True)
     return content.getvalue()
 
 
-def uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
     """`data:image/png;base64,…`."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

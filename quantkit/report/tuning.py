@@ -5,9 +5,16 @@ from __future__ import annotations
 import math
 
 from quantkit.metrics.metric import metric_name
-from quantkit.report.charts_plane import Spot, plane
-from quantkit.report.page import Block, Cell, Drawing, Prose, Section, Table, Verdict
-from quantkit.report.wording import counted, decibel, percent, seconds, signed, significant
+from quantkit.report.charts_plane import PlanePoint, plane
+from quantkit.report.page import Block, Cell, Drawing, PageSection, PageTable, PageVerdict, Prose
+from quantkit.report.wording import (
+    count_noun,
+    format_decibel,
+    format_percent,
+    format_seconds,
+    format_signed,
+    format_significant,
+)
 from quantkit.sensitivity.result import Sensitivity
 from quantkit.tuning.result import FrontPoint, Trial, Tuning
 
@@ -18,24 +25,24 @@ THOUSAND = 1e3
 """Milliseconds in a second."""
 
 
-def verdict_of(tuning: Tuning) -> Verdict:
+def tuning_verdict(tuning: Tuning) -> PageVerdict:
     """What was taken, and whether the budget holds on the held-out part."""
     within = tuning.within_budget
     figures = (
         (f"{tuning.samples[0]:,}", "samples to tune on"),
         (f"{tuning.samples[1]:,}", "samples held out"),
         (f"{tuning.evaluations:,}", "evaluation" if tuning.evaluations == 1 else "evaluations"),
-        (seconds(tuning.seconds), "to tune"),
+        (format_seconds(tuning.seconds), "to tune"),
     )
     budget = f"the budget of {tuning.budget}"
     badge = f"within {budget}" if within else f"over {budget}"
-    return Verdict((tuning.verdict,), "within" if within else "over", badge, figures, tuning.notes)
+    return PageVerdict((tuning.verdict,), "within" if within else "over", badge, figures, tuning.notes)
 
 
-def tried_section(tuning: Tuning) -> Section:
+def tried_section(tuning: Tuning) -> PageSection:
     """Every trial in its order, with its reason and what followed; the layers that stay float."""
     lead = (
-        f"On the {counted(tuning.samples[0], 'sample')} to tune on, in this order. The search ends at the first way "
+        f"On the {count_noun(tuning.samples[0], 'sample')} to tune on, in this order. The search ends at the first way "
         "whose drop and one standard error more are inside the budget. SQNR is that of the outputs on a few samples: "
         "ways that it promises nothing of are not evaluated."
     )
@@ -47,24 +54,24 @@ def tried_section(tuning: Tuning) -> Section:
         "why",
         "what followed",
     )
-    rows = tuple(trial_row(trial, tuning) for trial in tuning.trials)
-    blocks: list[Block] = [Table("Ways to quantize, as they were tried", head, rows, frozenset({4, 5}), cards=True)]
+    rows = tuple(trial_table_row(trial, tuning) for trial in tuning.trials)
+    blocks: list[Block] = [PageTable("Ways to quantize, as they were tried", head, rows, frozenset({4, 5}), cards=True)]
     if kept := tuning.chosen.recipe.kept:
-        share = percent(tuning.chosen.floats, 1)
+        share = format_percent(tuning.chosen.floats, 1)
         blocks.append(Prose((f"In float, with {share} of the weights: {', '.join(kept)}.",)))
-    return Section("tried", "What was tried", lead, tuple(blocks))
+    return PageSection("tried", "What was tried", lead, tuple(blocks))
 
 
-def trial_row(trial: Trial, tuning: Tuning) -> tuple[Cell, ...]:
+def trial_table_row(trial: Trial, tuning: Tuning) -> tuple[Cell, ...]:
     """A trial; the one that was taken says so."""
     found, known = trial.figure, not math.isnan(trial.proxy_db)
     drop, interval, status = "", "", ""
     if found is not None:
-        drop, status = signed(found.drop), "within" if found.drop <= tuning.max_drop else "over"
-        interval = "" if math.isnan(found.low) else f"{signed(found.low)} … {signed(found.high)}"
+        drop, status = format_signed(found.drop), "within" if found.drop <= tuning.max_drop else "over"
+        interval = "" if math.isnan(found.low) else f"{format_signed(found.low)} … {format_signed(found.high)}"
     return (
         Cell(trial.recipe.text(), "taken" if trial is tuning.chosen else ""),
-        Cell(decibel(trial.proxy_db) if known else ""),
+        Cell(format_decibel(trial.proxy_db) if known else ""),
         Cell(drop, status=status),
         Cell(interval),
         Cell(trial.why),
@@ -72,7 +79,7 @@ def trial_row(trial: Trial, tuning: Tuning) -> tuple[Cell, ...]:
     )
 
 
-def front_section(tuning: Tuning) -> Section | None:
+def front_section(tuning: Tuning) -> PageSection | None:
     """Engines on the held-out part, by the change of the metric and by latency; nothing without engines."""
     if not tuning.front:
         return None
@@ -80,9 +87,9 @@ def front_section(tuning: Tuning) -> Section | None:
     axes = ("batches a second", f"change of {metric_name(tuning.metric)}, {unit}")
     title = "Accuracy against speed"
     head = ("engine", "precision", "ms a batch", f"drop, {unit}")
-    table = Table(title, head, tuple(point_row(p, tuning.max_drop) for p in tuning.front), frozenset({1}))
+    table = PageTable(title, head, tuple(front_table_row(p, tuning.max_drop) for p in tuning.front), frozenset({1}))
     spots = [
-        Spot(f"{p.name}, taken" if p.chosen else p.name, THOUSAND / p.milliseconds, -p.drop)
+        PlanePoint(f"{p.name}, taken" if p.chosen else p.name, THOUSAND / p.milliseconds, -p.drop)
         for p in tuning.front
         if p.drop is not None and p.milliseconds > 0
     ]
@@ -95,23 +102,23 @@ def front_section(tuning: Tuning) -> Section | None:
         f"Engines of every precision, each timed alone on {tuning.machine or 'a GPU'}, and judged on the part "
         "held out. Taken is the simplest of those that are as fast as the fastest inside the budget."
     )
-    return Section("front", "What it gains", lead, tuple(blocks))
+    return PageSection("front", "What it gains", lead, tuple(blocks))
 
 
-def point_row(point: FrontPoint, max_drop: float) -> tuple[Cell, ...]:
+def front_table_row(point: FrontPoint, max_drop: float) -> tuple[Cell, ...]:
     """An engine."""
     drop, status = "", ""
     if point.drop is not None:
-        drop, status = signed(point.drop), "within" if point.drop <= max_drop else "over"
+        drop, status = format_signed(point.drop), "within" if point.drop <= max_drop else "over"
     return (
         Cell(point.name, "taken" if point.chosen else ""),
         Cell(point.precision.upper()),
-        Cell(significant(point.milliseconds)),
+        Cell(format_significant(point.milliseconds)),
         Cell(drop, status=status),
     )
 
 
-def ranked(tuning: Tuning) -> Sensitivity | None:
+def tuned_sensitivity(tuning: Tuning) -> Sensitivity | None:
     """The layers as they were ranked; None where no layer had to be kept."""
     base = tuning.ranked
     if base is None or not tuning.ranking:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def number(value: float, digits: int = 2) -> str:
+def format_number(value: float, digits: int = 2) -> str:
     """`0.25`, `−3.10`, `∞`, `not a number`; very large and very small ones as `1.2e+09`."""
     if math.isnan(value):
         return "not a number"
@@ -18,33 +18,33 @@ def number(value: float, digits: int = 2) -> str:
     return text.replace("-", "−")
 
 
-def significant(value: float) -> str:
+def format_significant(value: float) -> str:
     """Four significant digits: `0.02387`, `6.812`, `1.2e-05`."""
-    return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else number(value)
+    return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else format_number(value)
 
 
-def percent(share: float, digits: int = 2) -> str:
+def format_percent(share: float, digits: int = 2) -> str:
     """A share: 0.9118 is `91.18 %`."""
-    return f"{number(100.0 * share, digits)} %" if math.isfinite(share) else number(share)
+    return f"{format_number(100.0 * share, digits)} %" if math.isfinite(share) else format_number(share)
 
 
-def signed(value: float, digits: int = 2) -> str:
+def format_signed(value: float, digits: int = 2) -> str:
     """With a plus sign where it is above zero."""
-    text = number(value, digits)
+    text = format_number(value, digits)
     return f"+{text}" if value > 0 and text.strip("0.") else text
 
 
-def decibel(value: float, unit: bool = True) -> str:
+def format_decibel(value: float, unit: bool = True) -> str:
     """`31.2 dB`; infinite is a perfect copy: `∞ dB`."""
-    return number(value, 1) + (" dB" if unit and not math.isnan(value) else "")
+    return format_number(value, 1) + (" dB" if unit and not math.isnan(value) else "")
 
 
-def probability(p: float) -> str:
+def format_probability(p: float) -> str:
     """`p 0.031`, `p < 0.001`."""
-    return "p < 0.001" if p < 0.001 else f"p {p:.2g}" if math.isfinite(p) else f"p {number(p)}"
+    return "p < 0.001" if p < 0.001 else f"p {p:.2g}" if math.isfinite(p) else f"p {format_number(p)}"
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """Bytes in SI units: `1.14 MB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
@@ -54,15 +54,15 @@ def size(count: int) -> str:
     return f"{value:,.0f} B" if unit == "B" else f"{value:,.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
 
 
-def counted(count: int, noun: str) -> str:
+def count_noun(count: int, noun: str) -> str:
     """`1 sample`, `10,000 samples`, `2 classes`."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{count:,} {noun if count == 1 else plural}"
 
 
-def seconds(value: float) -> str:
+def format_seconds(value: float) -> str:
     """`48 s`, `2 min 5 s`."""
     if not math.isfinite(value) or value < 60.0:
-        return f"{number(value, 1)} s"
+        return f"{format_number(value, 1)} s"
     whole = round(value)
     return f"{whole // 60:,} min {whole % 60} s"

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.dead_nodes import sweep
+from quantkit.graph.dead_nodes import remove_unread
 from quantkit.graph.model import DTYPES, Model, subgraphs
-from quantkit.graph.names import fresh, names_of
-from quantkit.graph.operators import values_of, weight_axis
-from quantkit.graph.tensors import FLOATS, inferred, outer_names, shapes
+from quantkit.graph.names import tensor_names, unique_name
+from quantkit.graph.operators import weight_axis, weight_values
+from quantkit.graph.tensors import FLOATS, captured_names, infer_types, tensor_shapes
 from quantkit.graph.wiring import known_weights
 from quantkit.numerics import float32
-from quantkit.rewrites.fold_constants import listed, with_constants
+from quantkit.rewrites.fold_constants import as_graph_input, fold_constants
 
 if TYPE_CHECKING:
     import onnx
@@ -44,7 +44,7 @@ EPSILON = float32(1e-5)
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class FoldedNetwork:
     """A network without the BatchNormalizations that could be folded. folded: their nodes; left: node → why it stays.
 
     A node without a name goes by its first output.
@@ -56,7 +56,7 @@ class Folded:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class FoldTarget:
     """The operator that a BatchNormalization folds into. bias: its name, empty where there is none; add: what adds it
     to the product of a MatMul."""
 
@@ -65,17 +65,19 @@ class Target:
     add: onnx.NodeProto | None = None
 
 
-def folded(model: Model) -> Folded:
+def fold_batch_norms(model: Model) -> FoldedNetwork:
     """Fold every BatchNormalization that directly follows a Conv, ConvTranspose, Gemm or MatMul with constant weights.
     Weights behind a Transpose, Reshape or Cast become weights before that (`constants`).
 
     The model itself is untouched. External weights stay where they are, but for those that change. ModelError where
     an external file is missing.
     """
-    model = replace(model, proto=with_constants(model))
+    model = replace(model, proto=fold_constants(model))
     if not any(is_batchnorm(node) for node in model.proto.graph.node):
-        return Folded(model.proto, (), {name: why for n in model.proto.graph.node for name, why in inside(n).items()})
-    folding = Folding(model)
+        return FoldedNetwork(
+            model.proto, (), {name: why for n in model.proto.graph.node for name, why in nested_batch_norms(n).items()}
+        )
+    folding = BatchNormFolder(model)
     done: list[str] = []
     left: dict[str, str] = {}
     for node in list(folding.proto.graph.node):
@@ -86,9 +88,9 @@ def folded(model: Model) -> Folded:
                 left[name] = reason
             else:
                 done.append(name)
-        left |= inside(node)
+        left |= nested_batch_norms(node)
     folding.finish()
-    return Folded(folding.proto, tuple(done), left)
+    return FoldedNetwork(folding.proto, tuple(done), left)
 
 
 def is_batchnorm(node: onnx.NodeProto) -> bool:
@@ -96,7 +98,7 @@ def is_batchnorm(node: onnx.NodeProto) -> bool:
     return node.op_type == "BatchNormalization" and node.domain in DOMAINS
 
 
-def inside(node: onnx.NodeProto) -> dict[str, str]:
+def nested_batch_norms(node: onnx.NodeProto) -> dict[str, str]:
     """The BatchNormalizations in the subgraphs of a node, which stay."""
     found: dict[str, str] = {}
     for attribute in node.attribute:
@@ -104,11 +106,11 @@ def inside(node: onnx.NodeProto) -> dict[str, str]:
             for inner in graph.node:
                 if is_batchnorm(inner):
                     found[inner.name or inner.output[0]] = f"inside {node.op_type} {node.name or node.output[0]!r}"
-                found |= inside(inner)
+                found |= nested_batch_norms(inner)
     return found
 
 
-class Folding:
+class BatchNormFolder:
     """A copy of a model, and its edits."""
 
     def __init__(self, model: Model) -> None:
@@ -121,9 +123,9 @@ class Folding:
         self._weights = known_weights(graph)
         self._stored = {tensor.name: number for number, tensor in enumerate(graph.initializer)}
         self._makers = {name: node for node in graph.node for name in node.output if name}
-        self._reads = Counter(name for node in graph.node for name in (*node.input, *outer_names(node)))
+        self._reads = Counter(name for node in graph.node for name in (*node.input, *captured_names(node)))
         self._reads.update(value.name for value in graph.output)
-        self._names = names_of(graph)
+        self._names = tensor_names(graph)
         self._vanished: set[str] = set()
         self._orphans: set[str] = set()
         self._ranks: dict[str, int] | None = None
@@ -132,7 +134,7 @@ class Folding:
         """Fold one BatchNormalization; returns why it stays, nothing where it is folded."""
         if self._model.opset < LEAST_OPSET:
             return f"operator set {self._model.opset}, older than {LEAST_OPSET}"
-        reason = training(node, self._reads)
+        reason = training_reason(node, self._reads)
         if reason:
             return reason
         if any(name not in self._weights for name in node.input[1:5]):
@@ -142,8 +144,8 @@ class Folding:
             return target
         weight = self._weights[target.node.input[1]]
         if DTYPES.get(weight.data_type) not in FLOATS:
-            return f"the weights of {label(target.node)} are {DTYPES.get(weight.data_type, 'of an unknown type')}"
-        return self._fold_into(target, node, values_of(weight, self._model))
+            return f"the weights of {node_label(target.node)} are {DTYPES.get(weight.data_type, 'of an unknown type')}"
+        return self._fold_into(target, node, weight_values(weight, self._model))
 
     def finish(self) -> None:
         """Take out what is folded, and the weights that nothing reads any more."""
@@ -158,9 +160,9 @@ class Folding:
         del graph.node[:], graph.value_info[:]
         graph.node.extend(keep)
         graph.value_info.extend(values)
-        sweep(graph, sorted(self._orphans), ())
+        remove_unread(graph, sorted(self._orphans), ())
 
-    def _target(self, norm: onnx.NodeProto) -> Target | str:
+    def _target(self, norm: onnx.NodeProto) -> FoldTarget | str:
         """What a BatchNormalization folds into, or why there is nothing."""
         node = self._makers.get(norm.input[0])
         add = None
@@ -173,42 +175,42 @@ class Folding:
         if node is None or node.domain not in DOMAINS:
             return "no operator with weights directly before it"
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-            return f"no operator with weights directly before it, but {label(node)}"
+            return f"no operator with weights directly before it, but {node_label(node)}"
         if any(self._reads[maker.output[0]] > 1 for maker in (node, add) if maker is not None):
-            return f"what {label(node)} makes is read elsewhere too"
+            return f"what {node_label(node)} makes is read elsewhere too"
         if node.input[1] not in self._weights or node.input[0] in self._weights:
-            return f"the weights of {label(node)} are not its second input, or computed by the network"
+            return f"the weights of {node_label(node)} are not its second input, or computed by the network"
         if node.op_type == "MatMul":
             if self._rank(node.input[0]) != 2 or len(self._weights[node.input[1]].dims) != 2:
-                return f"channels of {label(node)} are not those of its weights: it does not multiply two matrices"
-            return Target(node, bias, add)
+                return f"channels of {node_label(node)} are not those of its weights: it does not multiply two matrices"
+            return FoldTarget(node, bias, add)
         bias = node.input[2] if len(node.input) > 2 else ""
         if bias and bias not in self._weights:
-            return f"the bias of {label(node)} is computed by the network"
-        return Target(node, bias)
+            return f"the bias of {node_label(node)} is computed by the network"
+        return FoldTarget(node, bias)
 
-    def _fold_into(self, target: Target, norm: onnx.NodeProto, weight: Array) -> str:
+    def _fold_into(self, target: FoldTarget, norm: onnx.NodeProto, weight: Array) -> str:
         scale, shift, mean, variance = (
-            values_of(self._weights[name], self._model).astype(np.float64) for name in norm.input[1:5]
+            weight_values(self._weights[name], self._model).astype(np.float64) for name in norm.input[1:5]
         )
-        bias = values_of(self._weights[target.bias], self._model).astype(np.float64) if target.bias else np.zeros(1)
-        channels = channels_of(target.node, weight)
+        bias = weight_values(self._weights[target.bias], self._model).astype(np.float64) if target.bias else np.zeros(1)
+        channels = output_channels(target.node, weight)
         if any(part.shape != (channels,) for part in (scale, shift, mean, variance)):
-            return f"its parameters are not one for each of the {channels} channels of {label(target.node)}"
+            return f"its parameters are not one for each of the {channels} channels of {node_label(target.node)}"
         if math.prod(bias.shape[:-1]) != 1 or bias.size not in (1, channels):
-            return f"the bias of {label(target.node)} is not one value for each channel"
+            return f"the bias of {node_label(target.node)} is not one value for each channel"
         epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), EPSILON)
         beta = next((a.f for a in target.node.attribute if a.name == "beta"), 1.0)
         with np.errstate(all="ignore"):
             factor = scale / np.sqrt(variance + epsilon)
-            product = times(weight.astype(np.float64), factor, target.node).astype(weight.dtype)
+            product = scale_channels(weight.astype(np.float64), factor, target.node).astype(weight.dtype)
             summand = ((beta * bias.reshape(-1) - mean) * factor + shift).astype(weight.dtype)
         if not (np.isfinite(product).all() and np.isfinite(summand).all()):
-            return f"folded into {label(target.node)}, weights would not be finite in {weight.dtype}"
+            return f"folded into {node_label(target.node)}, weights would not be finite in {weight.dtype}"
         self._rewire(target, norm, product, summand)
         return ""
 
-    def _rewire(self, target: Target, norm: onnx.NodeProto, weight: Array, bias: Array) -> None:
+    def _rewire(self, target: FoldTarget, norm: onnx.NodeProto, weight: Array, bias: Array) -> None:
         """Give a target its new weights, and the output of the BatchNormalization."""
         node = target.node
         name = node.input[1]
@@ -221,7 +223,7 @@ class Folding:
         for attribute in [a for a in node.attribute if a.name == "beta"]:
             node.attribute.remove(attribute)
         if node.op_type == "MatMul":
-            node.output[0] = fresh(f"{result}_product", self._names)
+            node.output[0] = unique_name(f"{result}_product", self._names)
             self._add(target.add or norm, node.output[0], summand, result)
             if target.add is None:
                 return
@@ -255,29 +257,31 @@ class Folding:
         self._weights[name] = tensor
         if dims != list(tensor.dims):  # a bias of one value became one for each channel
             for value in (v for v in self.proto.graph.input if v.name == name):
-                value.CopyFrom(listed(tensor))
+                value.CopyFrom(as_graph_input(tensor))
         return name
 
     def _new(self, wanted: str, values: Array) -> str:
         from onnx import numpy_helper
 
         graph = self.proto.graph
-        name = fresh(wanted, self._names)
+        name = unique_name(wanted, self._names)
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         self._stored[name] = len(graph.initializer) - 1
         self._weights[name] = graph.initializer[-1]
         self._reads[name] += 1
         if self.proto.ir_version < LEAST_IR:
-            graph.input.append(listed(graph.initializer[-1]))
+            graph.input.append(as_graph_input(graph.initializer[-1]))
         return name
 
     def _rank(self, tensor: str) -> int | None:
         if self._ranks is None:
-            self._ranks = {name: len(shape) for name, shape in shapes(inferred(self._model.proto).graph).items()}
+            self._ranks = {
+                name: len(shape) for name, shape in tensor_shapes(infer_types(self._model.proto).graph).items()
+            }
         return self._ranks.get(tensor)
 
 
-def training(node: onnx.NodeProto, reads: Mapping[str, int]) -> str:
+def training_reason(node: onnx.NodeProto, reads: Mapping[str, int]) -> str:
     """Why a BatchNormalization does not infer, nothing where it does."""
     if any(a.name == "training_mode" and a.i for a in node.attribute):
         return "it is in training mode"
@@ -289,21 +293,21 @@ def training(node: onnx.NodeProto, reads: Mapping[str, int]) -> str:
     return "it is in training mode: it has further outputs" if further else ""
 
 
-def channels_of(node: onnx.NodeProto, weight: Array) -> int:
+def output_channels(node: onnx.NodeProto, weight: Array) -> int:
     """How many output channels a weighted operator has."""
     axis = weight_axis(node, 1, weight.ndim)
-    return int(weight.shape[axis]) * (groups_of(node) if node.op_type == "ConvTranspose" else 1)
+    return int(weight.shape[axis]) * (convolution_groups(node) if node.op_type == "ConvTranspose" else 1)
 
 
-def groups_of(node: onnx.NodeProto) -> int:
+def convolution_groups(node: onnx.NodeProto) -> int:
     """The `group` of a convolution."""
     return int(next((a.i for a in node.attribute if a.name == "group"), 1))
 
 
-def times(weight: Array, factor: Array, node: onnx.NodeProto) -> Array:
+def scale_channels(weight: Array, factor: Array, node: onnx.NodeProto) -> Array:
     """A weight with every output channel multiplied by its factor."""
     if node.op_type == "ConvTranspose":  # [inputs, outputs of a group, …], the inputs group after group
-        groups = groups_of(node)
+        groups = convolution_groups(node)
         parts = weight.reshape(groups, -1, *weight.shape[1:])
         return (parts * factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
     shape = [1] * weight.ndim
@@ -311,6 +315,6 @@ def times(weight: Array, factor: Array, node: onnx.NodeProto) -> Array:
     return weight * factor.reshape(shape)
 
 
-def label(node: onnx.NodeProto) -> str:
+def node_label(node: onnx.NodeProto) -> str:
     """For example `Conv 'conv1'`."""
     return f"{node.op_type} {node.name or node.output[0]!r}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quantkit.errors import ModelError
-from quantkit.graph.dead_nodes import reads_of, sweep
+from quantkit.graph.dead_nodes import names_read_by, remove_unread
 from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.tensors import FLOATS
@@ -33,13 +33,13 @@ FORMING = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Trans
 """Operators that change the form of a weight, and no value of it but by rounding to another type."""
 
 
-def with_constants(model: Model) -> onnx.ModelProto:
+def fold_constants(model: Model) -> onnx.ModelProto:
     """The network with such weights as initializers: the model's own proto, which nobody edits, where it has none.
 
     Weights that a caller may feed (initializers that are inputs too) stay as they are, and so does what would make the
     model too large for a file. ModelError where a weight is damaged.
     """
-    formed = formed_weights(model)
+    formed = folded_weights(model)
     if not formed:
         return model.proto
     proto = type(model.proto)()
@@ -47,7 +47,7 @@ def with_constants(model: Model) -> onnx.ModelProto:
     graph = proto.graph
     spare = [name for node in graph.node if node.output[0] in formed for name in node.input]
     kept = [node for node in graph.node if node.output[0] not in formed]
-    read = {name for node in kept for name in reads_of(node)}
+    read = {name for node in kept for name in names_read_by(node)}
     told = [value for value in graph.value_info if value.name not in formed]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(kept)
@@ -56,12 +56,12 @@ def with_constants(model: Model) -> onnx.ModelProto:
         if name in read:
             graph.initializer.append(tensor)
             if proto.ir_version < LEAST_IR:
-                graph.input.append(listed(tensor))
-    sweep(graph, spare, formed.keys() - read)
+                graph.input.append(as_graph_input(tensor))
+    remove_unread(graph, spare, formed.keys() - read)
     return proto
 
 
-def formed_weights(model: Model) -> dict[str, onnx.TensorProto]:
+def folded_weights(model: Model) -> dict[str, onnx.TensorProto]:
     """Tensor → what it comes to, for the results of operators that change the form of a float weight, in graph order.
 
     An Identity alone is left: whatever reads weights sees through it.
@@ -79,9 +79,9 @@ def formed_weights(model: Model) -> dict[str, onnx.TensorProto]:
     for node in graph.node:
         if node.op_type == "Identity" and node.input[0] in known.keys() - found.keys():
             known[node.output[0]] = known[node.input[0]]
-        if not forms(node, known) or node.output[0] in outputs | known.keys():
+        if not is_foldable(node, known) or node.output[0] in outputs | known.keys():
             continue
-        values = evaluated(node, known, model)
+        values = evaluate_node(node, known, model)
         if values is None or values.nbytes > room:
             continue
         room -= values.nbytes
@@ -90,14 +90,14 @@ def formed_weights(model: Model) -> dict[str, onnx.TensorProto]:
     return found
 
 
-def forms(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> bool:
+def is_foldable(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> bool:
     """Whether a node changes the form of a float weight, by settings that are known too."""
     if node.op_type not in FORMING or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
         return False
     return all(name in known for name in node.input if name) and DTYPES.get(known[node.input[0]].data_type) in FLOATS
 
 
-def evaluated(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto], model: Model) -> Array | None:
+def evaluate_node(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto], model: Model) -> Array | None:
     """What a node makes of a weight; None where it casts it to something else than float32 or float16, or its settings
     make no sense."""
     from onnx import helper
@@ -105,23 +105,23 @@ def evaluated(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto], model
     told = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type == "Cast" and DTYPES.get(told.get("to", 0)) not in ("float32", "float16"):
         return None
-    values = weight_values(known, node.input[0], model)
+    values = read_stored_weight(known, node.input[0], model)
     given = node.input[1] if len(node.input) > 1 else ""
-    numbers = [int(n) for n in weight_values(known, given, model).reshape(-1)] if given else None
+    numbers = [int(n) for n in read_stored_weight(known, given, model).reshape(-1)] if given else None
     try:
-        return in_form(node.op_type, values, numbers, told)
+        return apply_form(node.op_type, values, numbers, told)
     except ValueError:
         return None
 
 
-def in_form(kind: str, values: Array, numbers: list[int] | None, told: Mapping[str, Any]) -> Array:
+def apply_form(kind: str, values: Array, numbers: list[int] | None, told: Mapping[str, Any]) -> Array:
     """A weight in another form. numbers: the shape or the axes, where they are an input. ValueError."""
     from onnx import helper
 
     axes = told.get("axes") if numbers is None else numbers
     result = values
     if kind == "Cast":
-        result = cast(values, helper.tensor_dtype_to_np_dtype(told["to"]))
+        result = cast_values(values, helper.tensor_dtype_to_np_dtype(told["to"]))
     elif kind == "Transpose":
         result = values.transpose(told.get("perm"))
     elif kind == "Flatten":
@@ -129,7 +129,9 @@ def in_form(kind: str, values: Array, numbers: list[int] | None, told: Mapping[s
         axis += values.ndim if axis < 0 else 0
         result = values.reshape(prod(values.shape[:axis]), -1)
     elif kind == "Reshape":
-        result = reshaped(values, told.get("shape", []) if numbers is None else numbers, bool(told.get("allowzero")))
+        result = reshape_values(
+            values, told.get("shape", []) if numbers is None else numbers, bool(told.get("allowzero"))
+        )
     elif kind == "Squeeze":
         result = values.squeeze(None if axes is None else tuple(axes))
     elif kind == "Unsqueeze":
@@ -137,7 +139,7 @@ def in_form(kind: str, values: Array, numbers: list[int] | None, told: Mapping[s
     return result
 
 
-def weight_values(known: Mapping[str, onnx.TensorProto], name: str, model: Model) -> Array:
+def read_stored_weight(known: Mapping[str, onnx.TensorProto], name: str, model: Model) -> Array:
     """The values of a weight. ModelError where it is damaged."""
     try:
         values = stored_values(model, known, name)
@@ -149,20 +151,20 @@ def weight_values(known: Mapping[str, onnx.TensorProto], name: str, model: Model
     return values
 
 
-def cast(values: Array, dtype: np.dtype[Any]) -> Array:
+def cast_values(values: Array, dtype: np.dtype[Any]) -> Array:
     """Values in another type; what is too large for it is infinite, as in ONNX."""
     with np.errstate(over="ignore"):
         result: Array = values.astype(dtype)
     return result
 
 
-def reshaped(values: Array, shape: list[int], zeros: bool) -> Array:
+def reshape_values(values: Array, shape: list[int], zeros: bool) -> Array:
     """Reshape as ONNX has it: 0 copies a dimension, unless zeros are meant."""
     wanted = [values.shape[k] if n == 0 and not zeros and k < values.ndim else n for k, n in enumerate(shape)]
     return values.reshape(wanted)
 
 
-def listed(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
+def as_graph_input(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
     """A weight as a graph input, which old files want."""
     from onnx import helper
 

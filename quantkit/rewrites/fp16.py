@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import Model, subgraphs
-from quantkit.graph.names import fresh, names_of
-from quantkit.graph.operators import values_of
-from quantkit.graph.opset import raised
-from quantkit.graph.tensors import outer_names
-from quantkit.graph.wiring import Wiring, wiring
-from quantkit.rewrites.fp32_exceptions import DOMAINS, HALF_MAX, half_scale, slots, staying
+from quantkit.graph.names import tensor_names, unique_name
+from quantkit.graph.operators import weight_values
+from quantkit.graph.opset import raise_opset
+from quantkit.graph.tensors import captured_names
+from quantkit.graph.wiring import GraphIndex, index_graph
+from quantkit.rewrites.fp32_exceptions import DOMAINS, HALF_MAX, fp16_scale, fp32_reasons, type_slots
 
 if TYPE_CHECKING:
     import onnx
@@ -39,7 +39,7 @@ FREELY_CAST = frozenset({"bool", "int8", "uint8", "float16", "float32", "bfloat1
 
 
 @dataclass(frozen=True, slots=True)
-class Half:
+class Fp16Network:
     """A network in FP16. kept: node → why it stays float32, those aside that compute constants; saturated:
     weights that pass 65504 → their largest |w|."""
 
@@ -48,38 +48,38 @@ class Half:
     saturated: Mapping[str, float]
 
 
-def with_half(model: Model, *, keep_io: bool = True, ranges: Mapping[str, float] | None = None) -> Half:
+def convert_to_fp16(model: Model, *, keep_io: bool = True, ranges: Mapping[str, float] | None = None) -> Fp16Network:
     """Put a network, with or without Q/DQ pairs, into FP16.
 
     keep_io: inputs and outputs stay float32. ranges: tensor → the largest absolute value that was seen in it; tensors
     that come near 65504 stay float32. The model itself is untouched; external weights are read one at a time.
     ModelError where the operator set cannot be raised to 19.
     """
-    proto = raised(model, LEAST_OPSET)
-    wires = wiring(proto)
-    kept = staying(model, wires, max(model.opset, LEAST_OPSET), ranges or {})
-    halving = Halving(model, proto, wires, kept, keep_io)
+    proto = raise_opset(model, LEAST_OPSET)
+    wires = index_graph(proto)
+    kept = fp32_reasons(model, wires, max(model.opset, LEAST_OPSET), ranges or {})
+    halving = Fp16Conversion(model, proto, wires, kept, keep_io)
     for number in range(len(wires.nodes)):
         halving.copy(number)
     halving.finish()
-    told = {wires.name(number): reason for number, reason in kept.items() if counts(wires, wires.nodes[number])}
-    return Half(proto, told, halving.saturated)
+    told = {wires.name(number): reason for number, reason in kept.items() if affects_result(wires, wires.nodes[number])}
+    return Fp16Network(proto, told, halving.saturated)
 
 
-def counts(wires: Wiring, node: onnx.NodeProto) -> bool:
+def affects_result(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     """Whether it matters what a node computes in: on data, or with quantized weights; other constants are folded."""
     return node.op_type in ("QuantizeLinear", "DequantizeLinear") or not wires.constants.issuperset(node.output)
 
 
-class Halving:
+class Fp16Conversion:
     """Copies nodes; knows in which types, and under which names, a tensor is there."""
 
     def __init__(
-        self, model: Model, proto: onnx.ModelProto, wires: Wiring, kept: Container[int], keep_io: bool
+        self, model: Model, proto: onnx.ModelProto, wires: GraphIndex, kept: Container[int], keep_io: bool
     ) -> None:
         self._model, self._proto, self._wires = model, proto, wires
         self._border = FLOAT if keep_io else HALF
-        self._names = names_of(proto.graph)
+        self._names = tensor_names(proto.graph)
         self._node_names = {node.name for node in proto.graph.node}
         self._weights = float_weights(proto.graph)
         self._floats = self._weights | {name for name, dtype in wires.types.items() if dtype == FLOAT}
@@ -104,12 +104,12 @@ class Halving:
         copied = type(node)()
         copied.CopyFrom(node)
         halves = self._halves[number]
-        if not is_constant(node):
+        if not is_constant_node(node):
             for place, name in enumerate(node.input):
                 if name in self._floats:
                     copied.input[place] = self._as(name, HALF if ("input", place) in halves else FLOAT)
-            captured = sorted(outer_names(node) & self._floats & (self._there.keys() | self._weights))
-            rename(copied, {name: self._as(name, FLOAT) for name in captured})
+            captured = sorted(captured_names(node) & self._floats & (self._there.keys() | self._weights))
+            rename_captured(copied, {name: self._as(name, FLOAT) for name in captured})
         self._nodes.append(copied)
         for place, name in enumerate(node.output):
             if name in self._floats - self._weights:
@@ -128,7 +128,7 @@ class Halving:
         del graph.node[:]
         graph.node.extend(self._nodes)
         for node in graph.node:
-            if is_constant(node) and node.output[0] in self._weights:
+            if is_constant_node(node) and node.output[0] in self._weights:
                 self._convert(node.output[0], next(a.t for a in node.attribute if a.name == "value"))
         for tensor in list(graph.initializer):
             if tensor.name in self._weights:
@@ -140,7 +140,7 @@ class Halving:
 
     def _halved(self, node: onnx.NodeProto, opset: int) -> set[tuple[str, int]]:
         """Which inputs and outputs of a node become float16."""
-        found = list(slots(node, opset))
+        found = list(type_slots(node, opset))
         inputs, outputs = found[: len(node.input)], found[len(node.input) :]
         variables = {place: v for place, (name, v, half) in enumerate(inputs) if half and name in self._floats}
         # A type that no input sets is float32 by itself, or by an attribute.
@@ -158,7 +158,7 @@ class Halving:
             for place, name in enumerate(node.input):
                 if name in asked:
                     asked[name].add(HALF if ("input", place) in halves else FLOAT)
-            for name in outer_names(node) & asked.keys():
+            for name in captured_names(node) & asked.keys():
                 asked[name].add(FLOAT)
         return asked
 
@@ -167,26 +167,26 @@ class Halving:
         asked = self._asked[name] | ({self._border} if name in self._outputs else set())
         own = self._border if name in self._outputs else HALF if asked == {HALF} else FLOAT
         others = sorted(asked - {own})
-        self._there[name] = {own: name} | {dtype: fresh(f"{name}_{dtype}", self._names) for dtype in others}
+        self._there[name] = {own: name} | {dtype: unique_name(f"{name}_{dtype}", self._names) for dtype in others}
 
     def _as(self, name: str, dtype: str) -> str:
         """The name under which a tensor is there in a type; a Cast makes it where it is not."""
         if dtype not in self._there[name]:
-            self._cast(name, dtype, fresh(f"{name}_{dtype}", self._names))
+            self._cast(name, dtype, unique_name(f"{name}_{dtype}", self._names))
         return self._there[name][dtype]
 
     def _cast(self, name: str, dtype: str, result: str) -> None:
         from onnx import helper
 
         (source,) = self._there[name].values()
-        node_name = fresh(f"{name}_Cast", self._node_names)
+        node_name = unique_name(f"{name}_Cast", self._node_names)
         self._nodes.append(helper.make_node("Cast", [source], [result], node_name, to=CODES[dtype]))
         self._there[name][dtype] = result
 
     def _made(self, name: str, dtype: str) -> str:
         """Note in which type a node makes a tensor; returns under which name."""
         taken = name in self._outputs and dtype != self._border
-        result = fresh(f"{name}_{dtype}", self._names) if taken else name
+        result = unique_name(f"{name}_{dtype}", self._names) if taken else name
         self._there[name] = {dtype: result}
         return result
 
@@ -197,7 +197,7 @@ class Halving:
         there = self._there[name]
         if HALF not in there:
             return
-        half = numpy_helper.from_array(self._rounded(name, values_of(tensor, self._model)), there[HALF])
+        half = numpy_helper.from_array(self._rounded(name, weight_values(tensor, self._model)), there[HALF])
         if FLOAT not in there:
             half.doc_string = tensor.doc_string
             half.name = tensor.name
@@ -216,7 +216,7 @@ class Halving:
         """A weight in float16; as a scale where it is one."""
         readers = [node for reader, node in self._wires.reading(name) if reader.place == 1]
         if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in readers):
-            return half_scale(values, any(node.op_type == "QuantizeLinear" for node in readers))
+            return fp16_scale(values, any(node.op_type == "QuantizeLinear" for node in readers))
         largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
         if largest > HALF_MAX:
             self.saturated[name] = largest
@@ -228,23 +228,23 @@ def float_weights(graph: onnx.GraphProto) -> set[str]:
     """The float32 weights of a graph: initializers and Constant nodes."""
     names = {tensor.name for tensor in graph.initializer if tensor.data_type == CODES[FLOAT]}
     for node in graph.node:
-        if is_constant(node) and any(a.name == "value" and a.t.data_type == CODES[FLOAT] for a in node.attribute):
+        if is_constant_node(node) and any(a.name == "value" and a.t.data_type == CODES[FLOAT] for a in node.attribute):
             names.add(node.output[0])
     return names
 
 
-def is_constant(node: onnx.NodeProto) -> bool:
+def is_constant_node(node: onnx.NodeProto) -> bool:
     """Whether a node is ONNX's Constant."""
     return node.op_type == "Constant" and node.domain in DOMAINS
 
 
-def rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+def rename_captured(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
     """Give other names to what the subgraphs of a node read from outside."""
     for attribute in node.attribute:
         for graph in subgraphs(attribute):
             for inner in graph.node:
                 for place, name in enumerate(inner.input):
                     inner.input[place] = names.get(name, name)
-                rename(inner, names)
+                rename_captured(inner, names)
             for value in graph.output:
                 value.name = names.get(value.name, value.name)

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import DTYPES, Model
-from quantkit.graph.operators import values_of
-from quantkit.graph.tensors import operators_inside
+from quantkit.graph.operators import weight_values
+from quantkit.graph.tensors import count_inner_operators
 
 if TYPE_CHECKING:
     import onnx
 
-    from quantkit.graph.wiring import Wiring
+    from quantkit.graph.wiring import GraphIndex
     from quantkit.values import Array
 
 DOMAINS = ("", "ai.onnx")
@@ -65,12 +65,12 @@ INTEGERS = frozenset({"int16", "int32", "int64", "uint16", "uint32", "uint64"})
 GROWN, INDEX, MEASURED = "grown", "index", "measured"
 
 
-def staying(model: Model, wires: Wiring, opset: int, ranges: Mapping[str, float]) -> dict[int, str]:
+def fp32_reasons(model: Model, wires: GraphIndex, opset: int, ranges: Mapping[str, float]) -> dict[int, str]:
     """The nodes that stay float32, by number, each with the reason. Those without float32 are not among them.
 
     ranges: tensor → the largest absolute value that was seen in it.
     """
-    keeping = Keeping(model, wires, opset, ranges)
+    keeping = Fp32Exceptions(model, wires, opset, ranges)
     reasons: dict[int, str] = {}
     for number, node in enumerate(wires.nodes):
         reason = keeping.reason(node)
@@ -81,7 +81,7 @@ def staying(model: Model, wires: Wiring, opset: int, ranges: Mapping[str, float]
     return reasons
 
 
-def slots(node: onnx.NodeProto, opset: int) -> Iterator[tuple[str, str, bool]]:
+def type_slots(node: onnx.NodeProto, opset: int) -> Iterator[tuple[str, str, bool]]:
     """Every tensor of a node, inputs first: its name, its type variable, whether that may be float16.
 
     Nothing where ONNX does not know the operator.
@@ -99,10 +99,10 @@ def slots(node: onnx.NodeProto, opset: int) -> Iterator[tuple[str, str, bool]]:
             yield name, variable, variable in half
 
 
-class Keeping:
+class Fp32Exceptions:
     """Walks a graph in order; remembers which tensors hold what float16 cannot."""
 
-    def __init__(self, model: Model, wires: Wiring, opset: int, ranges: Mapping[str, float]) -> None:
+    def __init__(self, model: Model, wires: GraphIndex, opset: int, ranges: Mapping[str, float]) -> None:
         self._model, self._wires, self._opset = model, wires, opset
         self._wide = {name: MEASURED for name, largest in ranges.items() if largest > NEAR}
 
@@ -113,9 +113,9 @@ class Keeping:
         return self._form(node) or self._scale(node) or self._measured(node) or self._grown(node)
 
     def _form(self, node: onnx.NodeProto) -> str:
-        if operators_inside(node):
+        if count_inner_operators(node):
             return "it holds graphs"
-        if node.domain not in DOMAINS or not any(slots(node, self._opset)):
+        if node.domain not in DOMAINS or not any(type_slots(node, self._opset)):
             return "it is not an operator of ONNX"
         if node.op_type in COORDINATES:
             return "it computes with coordinates"
@@ -126,7 +126,7 @@ class Keeping:
             return "types of its tensors are unknown"
         if "other" in (self._wires.types.get(name) for name in (*node.input, *node.output)):
             return "it handles more than tensors"
-        floats = [half for name, _, half in slots(node, self._opset) if name and self._type(name) == "float32"]
+        floats = [half for name, _, half in type_slots(node, self._opset) if name and self._type(name) == "float32"]
         return "it has no float16 form" if floats and not any(floats) else ""
 
     def _type(self, name: str) -> str:
@@ -143,7 +143,7 @@ class Keeping:
             return "it says itself which type it makes"
         if (
             self._type(node.input[1]) != "float32"
-            or half_scale(values_of(weight, self._model), self._is_pair(node)).size
+            or fp16_scale(weight_values(weight, self._model), self._is_pair(node)).size
         ):
             return ""
         return "its scale is subnormal in float16, or too large"
@@ -195,11 +195,11 @@ class Keeping:
         weight = self._wires.weights.get(name)
         if weight is None or self._type(name) != "float32" or int(np.prod(weight.dims)) != 1:
             return False
-        value = float(values_of(weight, self._model).reshape(()))
+        value = float(weight_values(weight, self._model).reshape(()))
         return 0 < abs(value) < LEAST_NORMAL and abs(float(np.float16(value)) - value) > COARSE * abs(value)
 
 
-def half_scale(scale: Array, pair: bool) -> Array:
+def fp16_scale(scale: Array, pair: bool) -> Array:
     """A scale in float16, empty where one of its numbers is subnormal there, or too large.
 
     A channel that is 0 in float16 may have any scale. pair: QuantizeLinear and DequantizeLinear, which use the same

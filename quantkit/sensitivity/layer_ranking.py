@@ -20,15 +20,15 @@ from dataclasses import dataclass
 
 from quantkit.errors import UsageError
 from quantkit.numerics import share, told
-from quantkit.output_noise import Candidate, Measuring, Noise
-from quantkit.qdq.partial import QuantizedLayer, Variants
+from quantkit.output_noise import NoiseCandidate, NoiseMeter, OutputNoise
+from quantkit.qdq.partial import PartialQuantization, QuantizedLayer
 from quantkit.sensitivity.result import LayerError, TensorError
 
 ALL, NONE = "all layers", "no layer"
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class LayerRanking:
     """Layers, worst first, those that stay float last. all_db: SQNR of the outputs with all of them quantized; none_db:
     with none, which is what else distinguishes the quantized network from the reference."""
 
@@ -42,20 +42,20 @@ class Ranked:
         return tuple(layer.node for layer in self.layers if not layer.kept)
 
 
-def ranked(
-    measuring: Measuring,
-    variants: Variants,
+def rank_layers(
+    measuring: NoiseMeter,
+    variants: PartialQuantization,
     tensors: Mapping[tuple[str, str], TensorError],
     left: Mapping[str, str],
     phase: Callable[[str], None] = lambda _: None,
-) -> Ranked:
+) -> LayerRanking:
     """Measure every layer. tensors: (tensor, node) → error, as `tensor_errors` has them; left: node → why it stays
     float. Two evaluations a layer, and one of all together. DataError, ModelError."""
     names = [layer.node for layer in variants.layers]
-    candidates = {ALL: quantizing(variants, names), NONE: quantizing(variants, ())}
+    candidates = {ALL: partial_candidate(variants, names), NONE: partial_candidate(variants, ())}
     for name in names:
-        candidates[f"alone {name}"] = quantizing(variants, [name], twin=name)
-        candidates[f"without {name}"] = quantizing(variants, [other for other in names if other != name])
+        candidates[f"alone {name}"] = partial_candidate(variants, [name], twin=name)
+        candidates[f"without {name}"] = partial_candidate(variants, [other for other in names if other != name])
     found = measuring.noise(candidates, lambda done, of: phase(f"layers: {done} of {of} evaluations"))
     everything = found[ALL]
     total = sum(found[f"alone {name}"].outputs for name in names)
@@ -64,24 +64,26 @@ def ranked(
             layer,
             (found[f"alone {layer.node}"], found[f"without {layer.node}"], everything),
             total,
-            misfit_of(layer, tensors),
+            largest_misfit(layer, tensors),
         )
         for layer in variants.layers
     ]
-    layers.sort(key=order)
-    return Ranked(
-        (*layers, *(float_layer(node, why, everything.db) for node, why in left.items())),
+    layers.sort(key=ranking_key)
+    return LayerRanking(
+        (*layers, *(float_layer_error(node, why, everything.db) for node, why in left.items())),
         everything.db,
         found[NONE].db,
     )
 
 
-def quantizing(variants: Variants, names: Sequence[str], twin: str = "") -> Candidate:
+def partial_candidate(variants: PartialQuantization, names: Sequence[str], twin: str = "") -> NoiseCandidate:
     """The network with those layers quantized, as a candidate; with a twin, its output is compared as well."""
-    return Candidate(lambda: variants.quantizing(names, twin), variants.twins(twin) if twin else None)
+    return NoiseCandidate(lambda: variants.quantizing(names, twin), variants.twins(twin) if twin else None)
 
 
-def layer_error(layer: QuantizedLayer, noises: tuple[Noise, Noise, Noise], total: float, misfit: float) -> LayerError:
+def layer_error(
+    layer: QuantizedLayer, noises: tuple[OutputNoise, OutputNoise, OutputNoise], total: float, misfit: float
+) -> LayerError:
     """A layer's figures. noises: of it alone, without it, of all; total: the sum of all alone."""
     alone, without, everything = noises
     return LayerError(
@@ -97,25 +99,25 @@ def layer_error(layer: QuantizedLayer, noises: tuple[Noise, Noise, Noise], total
     )
 
 
-def float_layer(node: str, why: str, all_db: float) -> LayerError:
+def float_layer_error(node: str, why: str, all_db: float) -> LayerError:
     """A layer that is not quantized."""
     return LayerError(node, "", math.inf, all_db, 0.0, 0.0, math.inf, 0, why)
 
 
-def misfit_of(layer: QuantizedLayer, tensors: Mapping[tuple[str, str], TensorError]) -> float:
+def largest_misfit(layer: QuantizedLayer, tensors: Mapping[tuple[str, str], TensorError]) -> float:
     """The most that a better scale would gain in what a layer reads."""
     activations = set(layer.tensors)
     found = [e for e in tensors.values() if (e.node == layer.node if e.weight else e.name in activations)]
     return max((error.misfit_db for error in found), default=0.0)
 
 
-def order(layer: LayerError) -> tuple[bool, float]:
+def ranking_key(layer: LayerError) -> tuple[bool, float]:
     """Worst first; ties stay in graph order."""
     return not layer.misfit, layer.alone_db
 
 
-def keeping(
-    measuring: Measuring, variants: Variants, found: Ranked, count: int | None, least_db: float | None
+def choose_kept_layers(
+    measuring: NoiseMeter, variants: PartialQuantization, found: LayerRanking, count: int | None, least_db: float | None
 ) -> tuple[tuple[str, ...], float]:
     """The first `count` layers of the ranking, or as many as lift the outputs to `least_db`, and the SQNR then.
 
@@ -128,7 +130,7 @@ def keeping(
     def measured(number: int) -> float:
         kept = set(nodes[:number])
         names = [layer.node for layer in variants.layers if layer.node not in kept]
-        return measuring.noise({"": quantizing(variants, names)})[""].db
+        return measuring.noise({"": partial_candidate(variants, names)})[""].db
 
     if least_db is None:
         number = min(count or 0, len(nodes))

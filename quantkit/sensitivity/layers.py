@@ -21,18 +21,23 @@ from quantkit.data.opening import whole_batches
 from quantkit.data.preprocess_choice import choose_spec
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.graph.node_selection import chosen
-from quantkit.output_noise import Measuring
+from quantkit.graph.node_selection import select_nodes
+from quantkit.output_noise import NoiseMeter
 from quantkit.preprocess import Preprocess
-from quantkit.qdq.insert import has_qdq, with_qdq
-from quantkit.qdq.partial import Variants
+from quantkit.qdq.insert import has_qdq, insert_qdq
+from quantkit.qdq.partial import PartialQuantization
 from quantkit.qdq.placement import Choices, Policy
 from quantkit.quantization.scales import Scales, by_rule, from_table, refuse_other_preprocess, statistics_for
-from quantkit.rewrites.fold_batch_norm import folded
-from quantkit.sensitivity.existing_qdq import compared
-from quantkit.sensitivity.layer_ranking import Ranked, keeping, ranked
+from quantkit.rewrites.fold_batch_norm import fold_batch_norms
+from quantkit.sensitivity.existing_qdq import read_existing_qdq
+from quantkit.sensitivity.layer_ranking import LayerRanking, choose_kept_layers, rank_layers
 from quantkit.sensitivity.result import Sensitivity, TensorError
-from quantkit.sensitivity.tensor_errors import Activation, estimated, measured, of_weight
+from quantkit.sensitivity.tensor_errors import (
+    QuantizedActivation,
+    estimate_activation_error,
+    measure_activation_errors,
+    weight_error,
+)
 
 if TYPE_CHECKING:
     from quantkit.rules import Rule
@@ -72,14 +77,14 @@ class LayersOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class SensitivitySubject:
     """What is looked into. reference: the float network as it was given; variants: of its quantized self.
 
     scales: where scales were chosen. left: node → why it stays float. rule: what the scales of activations are by.
     """
 
     reference: Model
-    variants: Variants
+    variants: PartialQuantization
     source: str
     left: Mapping[str, str]
     scales: Scales | None = None
@@ -110,23 +115,25 @@ def layers(
     """
     started = time.monotonic()
     options = options or LayersOptions()
-    source = float_network(model)
+    source = load_float_network(model)
     refuse_unmeasurable(statistics, table, against, data, options)
-    known = None if statistics is None else fitting(source, statistics, preprocess, data)
-    subject = compared_with(source, against) if against is not None else chosen_for(source, known, table, options)
+    known = None if statistics is None else load_matching_statistics(source, statistics, preprocess, data)
+    subject = (
+        subject_from_qdq(source, against) if against is not None else subject_from_scales(source, known, table, options)
+    )
     if data is None:
-        return without_data(subject, started)
+        return estimate_sensitivity(subject, started)
     spec = choose_spec(preprocess, source, data)
-    feed, applied = open_data(data, source.inputs, spec.spec, filling(options.data, source))
+    feed, applied = open_data(data, source.inputs, spec.spec, limit_to_whole_batches(options.data, source))
     told = spec.with_applied(applied)
     phase("tensors")
-    tensors = tensor_errors(subject, feed, options)
-    measuring = Measuring(subject.reference, feed, options.threads)
-    found = ranked(measuring, subject.variants, tensors, subject.left, phase)
-    kept, kept_db = kept_of(measuring, subject.variants, found, options, phase)
+    tensors = measure_tensor_errors(subject, feed, options)
+    measuring = NoiseMeter(subject.reference, feed, options.threads)
+    found = rank_layers(measuring, subject.variants, tensors, subject.left, phase)
+    kept, kept_db = kept_layers(measuring, subject.variants, found, options, phase)
     identity = feed.identity()
     warnings = (*([told.warning] if told.warning else []), *left_out(feed.unreadable))
-    notes = (*subject.notes, *remarks(found), *warnings, *feed.notes)
+    notes = (*subject.notes, *ranking_notes(found), *warnings, *feed.notes)
     record = {
         **subject.record,
         "data": identity.content if identity else "",
@@ -138,7 +145,7 @@ def layers(
         source=subject.source,
         all_db=found.all_db,
         layers=found.layers,
-        tensors=in_order(tensors.values()),
+        tensors=sort_tensor_errors(tensors.values()),
         samples=measuring.samples,
         notes=notes,
         provenance=record,
@@ -149,7 +156,7 @@ def layers(
     )
 
 
-def float_network(model: str | os.PathLike[str] | Model) -> Model:
+def load_float_network(model: str | os.PathLike[str] | Model) -> Model:
     """The network that is looked into. ModelError where it is not float."""
     source = model if isinstance(model, Model) else load_model(model)
     if has_qdq(source):
@@ -160,7 +167,7 @@ def float_network(model: str | os.PathLike[str] | Model) -> Model:
     return source
 
 
-def filling(options: DataOptions, source: Model) -> DataOptions:
+def limit_to_whole_batches(options: DataOptions, source: Model) -> DataOptions:
     """At most so many samples, in whole batches where the network is fixed to some."""
     limit = options.limit
     return options if limit is None else replace(options, limit=whole_batches(limit, source.inputs))
@@ -187,7 +194,7 @@ def refuse_unmeasurable(statistics: Any, table: Any, against: Any, data: Any, op
         raise UsageError("without data layers are not ranked, and none can be kept", remedy="give --data")
 
 
-def fitting(
+def load_matching_statistics(
     source: Model,
     statistics: str | os.PathLike[str] | Statistics,
     preprocess: str | Path | Preprocess | None,
@@ -201,52 +208,58 @@ def fitting(
     return known
 
 
-def chosen_for(
+def subject_from_scales(
     source: Model,
     statistics: tuple[Statistics, str] | None,
     table: str | os.PathLike[str] | None,
     options: LayersOptions,
-) -> Subject:
+) -> SensitivitySubject:
     """A network that is quantized here as `quantize` does it, without repairs. statistics: and what they are called."""
     if statistics is not None:
         scales = by_rule(statistics[0], options.rule, statistics[1])
     else:
         assert table is not None
         scales = from_table(source, Path(table), options.min_coverage)
-    network = replace(source, proto=folded(source).proto)
+    network = replace(source, proto=fold_batch_norms(source).proto)
     choices = Choices(
-        options.policy, chosen(options.exclude, network, "--exclude"), chosen(options.include, network, "--include")
+        options.policy,
+        select_nodes(options.exclude, network, "--exclude"),
+        select_nodes(options.include, network, "--include"),
     )
-    made = with_qdq(network, scales.scales, choices)
+    made = insert_qdq(network, scales.scales, choices)
     rule = str(scales.record.get("rule", "the table"))
     record = {"quantkit": __version__, "model": source.sha256, "scales": dict(scales.record)}
-    variants = Variants(replace(network, proto=made.proto, sha256=""))
-    return Subject(source, variants, scales.source, made.left, scales, rule, (), record)
+    variants = PartialQuantization(replace(network, proto=made.proto, sha256=""))
+    return SensitivitySubject(source, variants, scales.source, made.left, scales, rule, (), record)
 
 
-def compared_with(source: Model, against: str | os.PathLike[str] | Model) -> Subject:
+def subject_from_qdq(source: Model, against: str | os.PathLike[str] | Model) -> SensitivitySubject:
     """A Q/DQ model beside the float one that it was made of."""
     quantized = against if isinstance(against, Model) else load_model(against)
-    beside = compared(source, quantized)
+    beside = read_existing_qdq(source, quantized)
     record = {"quantkit": __version__, "model": source.sha256, "against": quantized.sha256}
-    return Subject(source, beside.variants, quantized.path.name, {}, None, FROM_FILE, beside.notes, record)
+    return SensitivitySubject(source, beside.variants, quantized.path.name, {}, None, FROM_FILE, beside.notes, record)
 
 
-def without_data(subject: Subject, started: float) -> Sensitivity:
+def estimate_sensitivity(subject: SensitivitySubject, started: float) -> Sensitivity:
     """What statistics alone tell: the errors of tensors."""
     scales, variants = subject.scales, subject.variants
     assert scales is not None
     assert scales.statistics is not None
     histograms = scales.statistics.histograms
-    found = [estimated(tensor, histograms[tensor.name]) for tensor in activations(subject) if tensor.name in histograms]
-    found += [of_weight(weight, PER_CHANNEL) for weight in variants.weights()]
+    found = [
+        estimate_activation_error(tensor, histograms[tensor.name])
+        for tensor in quantized_activations(subject)
+        if tensor.name in histograms
+    ]
+    found += [weight_error(weight, PER_CHANNEL) for weight in variants.weights()]
     note = "no data: errors of activations are estimated from histograms, layers are not measured"
     return Sensitivity(
         model=str(subject.reference.path),
         source=subject.source,
         all_db=float("nan"),
         layers=(),
-        tensors=in_order(found),
+        tensors=sort_tensor_errors(found),
         samples=0,
         notes=(*subject.notes, note),
         provenance=subject.record,
@@ -254,31 +267,33 @@ def without_data(subject: Subject, started: float) -> Sensitivity:
     )
 
 
-def activations(subject: Subject) -> list[Activation]:
+def quantized_activations(subject: SensitivitySubject) -> list[QuantizedActivation]:
     """The quantized activations."""
     makers = subject.variants.makers()
     rules = subject.scales.rules if subject.scales else {}
     return [
-        Activation(name, makers.get(name, ""), grid, rules.get(name, subject.rule))
+        QuantizedActivation(name, makers.get(name, ""), grid, rules.get(name, subject.rule))
         for name, grid in subject.variants.scales.items()
     ]
 
 
-def tensor_errors(subject: Subject, feed: Feed, options: LayersOptions) -> dict[tuple[str, str], TensorError]:
+def measure_tensor_errors(
+    subject: SensitivitySubject, feed: Feed, options: LayersOptions
+) -> dict[tuple[str, str], TensorError]:
     """(tensor, node) → error, of activations on the data and of weights."""
     threads = options.threads or min(8, os.cpu_count() or 1)
-    found = measured(subject.variants, activations(subject), feed, threads)
+    found = measure_activation_errors(subject.variants, quantized_activations(subject), feed, threads)
     rule = PER_CHANNEL if subject.scales else FROM_FILE
-    weights = [of_weight(weight, rule) for weight in subject.variants.weights()]
+    weights = [weight_error(weight, rule) for weight in subject.variants.weights()]
     return {(e.name, e.node): e for e in (*found.values(), *weights)}
 
 
-def in_order(tensors: Iterable[TensorError]) -> tuple[TensorError, ...]:
+def sort_tensor_errors(tensors: Iterable[TensorError]) -> tuple[TensorError, ...]:
     """Worst first: those whose scale does not fit, then by SQNR."""
     return tuple(sorted(tensors, key=lambda error: (not error.misfit, error.sqnr_db)))
 
 
-def remarks(found: Ranked) -> Iterable[str]:
+def ranking_notes(found: LayerRanking) -> Iterable[str]:
     """What limits the figures."""
     if found.none_db < found.all_db + CLEAR:
         yield (
@@ -287,11 +302,15 @@ def remarks(found: Ranked) -> Iterable[str]:
         )
 
 
-def kept_of(
-    measuring: Measuring, variants: Variants, found: Ranked, options: LayersOptions, phase: Callable[[str], None]
+def kept_layers(
+    measuring: NoiseMeter,
+    variants: PartialQuantization,
+    found: LayerRanking,
+    options: LayersOptions,
+    phase: Callable[[str], None],
 ) -> tuple[tuple[str, ...], float]:
     """The layers to be kept float, and the SQNR of the outputs then."""
     if options.keep is None and options.keep_db is None:
         return (), float("nan")
     phase("layers to keep")
-    return keeping(measuring, variants, found, options.keep, options.keep_db)
+    return choose_kept_layers(measuring, variants, found, options.keep, options.keep_db)

@@ -26,10 +26,10 @@ from quantkit.data.preprocess_choice import choose_spec
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model, load_model, write_model
 from quantkit.numerics import decibels, told
-from quantkit.output_noise import Sums
+from quantkit.output_noise import EnergySums
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.insert import has_qdq
-from quantkit.qdq.tensors_as_outputs import showing, shown_tensors
+from quantkit.qdq.tensors_as_outputs import float_activations, showing
 from quantkit.values import Array, Batch
 from quantkit.view import Block, Remarks, Shown, Table
 
@@ -97,22 +97,22 @@ def parity(
     first = next(feed.portions(), None)
     if first is None:
         raise DataError("the data yields no samples", remedy="give at least one readable sample")
-    tensors = shown_tensors(source)
+    tensors = float_activations(source)
     phase("onnxruntime")
     exact = dict(OnnxRuntimeSession(source, tensors).runner()(first.batch))
     phase("building an engine that shows its tensors")
     options = BuildOptions(fp16=False, tf32=False, device=device)
-    with engine_of(source, showing(source, tensors), first.batch, options) as engine:
+    with temporary_engine(source, showing(source, tensors), first.batch, options) as engine:
         found = next(iter(engine.run([first.batch])))
     hidden = [name for name in tensors if name not in found]
     phase("building an engine that shows its outputs alone")
-    with engine_of(source, source.proto, first.batch, options) as engine:
+    with temporary_engine(source, source.proto, first.batch, options) as engine:
         fused = next(iter(engine.run([first.batch])))
-    return judged(figures(tensors, exact, found), figures(source.outputs, exact, fused), hidden)
+    return judge_parity(tensor_parities(tensors, exact, found), tensor_parities(source.outputs, exact, fused), hidden)
 
 
 @contextmanager
-def engine_of(source: Model, proto: onnx.ModelProto, batch: Batch, options: BuildOptions) -> Iterator[Any]:
+def temporary_engine(source: Model, proto: onnx.ModelProto, batch: Batch, options: BuildOptions) -> Iterator[Any]:
     """An engine of a network for a batch, built in a folder that goes with it. The weights are those of the source."""
     from quantkit.backends.tensorrt.engine import Engine
     from quantkit.engines.build import build
@@ -120,26 +120,28 @@ def engine_of(source: Model, proto: onnx.ModelProto, batch: Batch, options: Buil
     with TemporaryDirectory(prefix="quantkit-") as folder:
         path = Path(folder) / source.path.name
         write_model(proto, source.folder, path)
-        chosen = replace(options, level=LEVEL, shapes=shapes_of(source, batch), timing_cache=False)
+        chosen = replace(options, level=LEVEL, shapes=batch_shapes(source, batch), timing_cache=False)
         built = build(path, options=chosen, output=path.with_suffix(".engine"))
         with Engine.load(built.path, options.device) as engine:
             yield engine
 
 
-def shapes_of(source: Model, batch: Batch) -> tuple[str, ...]:
+def batch_shapes(source: Model, batch: Batch) -> tuple[str, ...]:
     """The shapes of a batch, for the inputs that are dynamic."""
     dynamic = [i.name for i in source.inputs if not all(isinstance(size, int) for size in i.shape)]
     return tuple(f"{name}={'x'.join(map(str, batch[name].shape))}" for name in dynamic)
 
 
-def figures(names: Sequence[str], exact: Mapping[str, Array], found: Mapping[str, Array]) -> tuple[TensorParity, ...]:
+def tensor_parities(
+    names: Sequence[str], exact: Mapping[str, Array], found: Mapping[str, Array]
+) -> tuple[TensorParity, ...]:
     """SQNR of those tensors that both have."""
     return tuple(
-        TensorParity(name, sqnr(exact[name], found[name])) for name in names if name in exact and name in found
+        TensorParity(name, tensor_sqnr(exact[name], found[name])) for name in names if name in exact and name in found
     )
 
 
-def judged(tensors: Sequence[TensorParity], outputs: Sequence[TensorParity], hidden: Sequence[str]) -> Parity:
+def judge_parity(tensors: Sequence[TensorParity], outputs: Sequence[TensorParity], hidden: Sequence[str]) -> Parity:
     """What the figures say. hidden: tensors that the engine does not show."""
     notes = (f"{len(hidden)} tensors are not shown by the engine, for example {hidden[0]}",) if hidden else ()
     for found, where in ((tensors, ""), (outputs, " where its tensors are fused, and agree where they are shown")):
@@ -153,10 +155,10 @@ def judged(tensors: Sequence[TensorParity], outputs: Sequence[TensorParity], hid
     return Parity(tuple(tensors), tuple(outputs), "", verdict, notes)
 
 
-def sqnr(exact: Array, other: Array) -> float:
+def tensor_sqnr(exact: Array, other: Array) -> float:
     """SQNR of a tensor in dB; −inf where the shapes differ."""
     if exact.shape != other.shape:
         return -np.inf
-    sums = Sums()
+    sums = EnergySums()
     sums.add("", exact, other)
     return decibels(sums.ratio([""]))

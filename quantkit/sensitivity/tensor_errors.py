@@ -20,7 +20,7 @@ import numpy as np
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.numerics import LEVELS, decibels, share
 from quantkit.qdq.pairs import Grid
-from quantkit.qdq.partial import QuantizedWeight, Variants, limits, on_grid
+from quantkit.qdq.partial import PartialQuantization, QuantizedWeight, integer_limits, round_to_grid
 from quantkit.rules import Mse, mean_square, places_in, squared_error
 from quantkit.sensitivity.result import TensorError
 
@@ -36,7 +36,7 @@ FINE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Activation:
+class QuantizedActivation:
     """A quantized activation: name, the node that makes it, its grid, and the rule that its scale is by."""
 
     name: str
@@ -45,7 +45,7 @@ class Activation:
     rule: str
 
 
-def estimated(tensor: Activation, histogram: Histogram) -> TensorError:
+def estimate_activation_error(tensor: QuantizedActivation, histogram: Histogram) -> TensorError:
     """The error of an activation from its histogram."""
     assert tensor.grid.scale is not None
     scale = float(tensor.grid.scale.max())
@@ -70,12 +70,12 @@ def estimated(tensor: Activation, histogram: Histogram) -> TensorError:
     )
 
 
-class Measured:
+class ActivationErrorSums:
     """The error of one activation on its way, batch by batch."""
 
-    def __init__(self, tensor: Activation) -> None:
+    def __init__(self, tensor: QuantizedActivation) -> None:
         self._tensor = tensor
-        low, high = limits(tensor.grid.type)
+        low, high = integer_limits(tensor.grid.type)
         self._used = np.zeros(high - low + 1, bool)
         self._signal = self._noise = 0.0
         self._clipped = self._elements = 0
@@ -87,15 +87,19 @@ class Measured:
         grid, wide = self._tensor.grid, values.astype(np.float32, copy=False)
         assert grid.scale is not None
         assert grid.zero is not None
-        found = on_grid(wide, grid)
+        found = round_to_grid(wide, grid)
         self._signal += energy(wide)
         self._noise += energy(wide - found)
         self._elements += wide.size
-        self._clipped += clipped(wide, grid)
-        low, _ = limits(grid.type)
-        codes = np.rint(found / along(grid.scale, grid, found.ndim)) + along(grid.zero, grid, found.ndim) - low
+        self._clipped += count_clipped(wide, grid)
+        low, _ = integer_limits(grid.type)
+        codes = (
+            np.rint(found / shape_for_channels(grid.scale, grid, found.ndim))
+            + shape_for_channels(grid.zero, grid, found.ndim)
+            - low
+        )
         self._used |= np.bincount(codes.astype(np.int64).reshape(-1), minlength=len(self._used)).astype(bool)
-        parts = np.rint(wide * (FINE / along(grid.scale, grid, wide.ndim)))
+        parts = np.rint(wide * (FINE / shape_for_channels(grid.scale, grid, wide.ndim)))
         parts = np.clip(parts, -self._reach, self._reach).astype(np.int64) + self._reach
         self._counts += np.bincount(parts.reshape(-1), minlength=len(self._counts))
 
@@ -120,7 +124,7 @@ class Measured:
         """The noise with the best of the tried scales over that with the one that is there, in parts of a step."""
         grid = self._tensor.grid
         assert grid.zero is not None
-        low, high = limits(grid.type)
+        low, high = integer_limits(grid.type)
         zero = float(np.median(grid.zero))
         places = np.arange(-self._reach, self._reach + 1) / FINE
         noises = []
@@ -131,9 +135,11 @@ class Measured:
         return min(noises) / own if own else 1.0
 
 
-def measured(variants: Variants, tensors: Iterable[Activation], feed: Feed, threads: int) -> dict[str, TensorError]:
+def measure_activation_errors(
+    variants: PartialQuantization, tensors: Iterable[QuantizedActivation], feed: Feed, threads: int
+) -> dict[str, TensorError]:
     """The errors of activations, of the float network's values on all samples; of those that onnxruntime shows."""
-    found = {variants.value_of(tensor.name): Measured(tensor) for tensor in tensors}
+    found = {variants.value_of(tensor.name): ActivationErrorSums(tensor) for tensor in tensors}
     plain = variants.quantizing((), also=tuple(found))
     inputs = {i.name for i in plain.inputs}
     run = OnnxRuntimeSession(plain, [name for name in found if name not in inputs], threads=threads).runner()
@@ -147,7 +153,7 @@ def measured(variants: Variants, tensors: Iterable[Activation], feed: Feed, thre
     return {error.name: error for error in errors}
 
 
-def of_weight(weight: QuantizedWeight, rule: str) -> TensorError:
+def weight_error(weight: QuantizedWeight, rule: str) -> TensorError:
     """The error of a weight, exactly. The best scales are max|w|/127 of each of its channels."""
     grid = weight.grid
     assert grid.scale is not None
@@ -158,8 +164,8 @@ def of_weight(weight: QuantizedWeight, rule: str) -> TensorError:
     scale = np.maximum(np.asarray(amax / np.float32(LEVELS), np.float32), np.finfo(np.float32).tiny)
     ideal = replace(grid, type="int8", scale=scale, zero=np.zeros(scale.shape, np.int64), axis=axis or 0)
     signal, noise = energy(values), energy(values - weight.quantized)
-    best = min(noise, energy(values - on_grid(values, ideal)))
-    codes = np.rint(weight.quantized / along(grid.scale, grid, values.ndim))
+    best = min(noise, energy(values - round_to_grid(values, ideal)))
+    codes = np.rint(weight.quantized / shape_for_channels(grid.scale, grid, values.ndim))
     return TensorError(
         name=weight.name,
         node=weight.node,
@@ -167,25 +173,25 @@ def of_weight(weight: QuantizedWeight, rule: str) -> TensorError:
         scale=float(grid.scale.max()),
         rule=rule,
         sqnr_db=decibels(share(noise, signal)),
-        clipped=clipped(values, grid) / max(values.size, 1),
+        clipped=count_clipped(values, grid) / max(values.size, 1),
         levels=int(np.unique(codes).size),
         best_db=decibels(share(best, signal)),
     )
 
 
-def clipped(values: Array, grid: Grid) -> int:
+def count_clipped(values: Array, grid: Grid) -> int:
     """How many values lie outside the grid: beyond ±127·scale where that is symmetric."""
     assert grid.scale is not None
     assert grid.zero is not None
-    low, high = limits(grid.type)
-    scale, zero = along(grid.scale, grid, values.ndim), along(grid.zero, grid, values.ndim)
+    low, high = integer_limits(grid.type)
+    scale, zero = shape_for_channels(grid.scale, grid, values.ndim), shape_for_channels(grid.zero, grid, values.ndim)
     middle = (low + high + 1) // 2
     least = np.where(zero == middle, low + 1, low)
     outside = (values < (least - zero) * scale) | (values > (high - zero) * scale)
     return int(np.count_nonzero(outside))
 
 
-def along(values: Array, grid: Grid, rank: int) -> Array:
+def shape_for_channels(values: Array, grid: Grid, rank: int) -> Array:
     """One value, or one per channel, shaped so that it meets its channel; float32."""
     flat = np.asarray(values, np.float32)
     if flat.size == 1:

@@ -13,25 +13,25 @@ from quantkit.data.opening import whole_batches
 from quantkit.graph import Model
 from quantkit.graph.node_selection import node_names
 from quantkit.histogram import Histogram
-from quantkit.output_noise import Candidate, Measuring
+from quantkit.output_noise import NoiseCandidate, NoiseMeter
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.insertion import WeightForm
-from quantkit.qdq.partial import QuantizedLayer, Variants
+from quantkit.qdq.partial import PartialQuantization, QuantizedLayer
 from quantkit.quantization.quantize import Quantization, QuantizeOptions, quantize
-from quantkit.quantization.repair import FROM_STATISTICS
-from quantkit.rewrites.fold_batch_norm import folded
+from quantkit.repairs.registry import needs_data, without_rounding
+from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rules import Best, Rule, parse_rule
-from quantkit.sensitivity.layer_ranking import quantizing, ranked
+from quantkit.sensitivity.layer_ranking import partial_candidate, rank_layers
 from quantkit.sensitivity.result import LayerError
 from quantkit.statistics import Statistics
-from quantkit.tuning.result import Ranked, Recipe
+from quantkit.tuning.result import RankingBasis, Recipe
 
-SAMPLES = 64
+PROXY_SAMPLES = 64
 """Of the calibration data, for the proxy: the order of rules and of the worst layers is settled by then."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class TuningSource:
     """A network and what it is quantized from. data: the calibration data; options: what every recipe has in common."""
 
     model: Model
@@ -42,7 +42,7 @@ class Source:
     options: QuantizeOptions
 
 
-class Remembered:
+class MemoizedRule:
     """A rule that searches each histogram once, however often a network is quantized by it."""
 
     def __init__(self, rule: Rule) -> None:
@@ -57,7 +57,7 @@ class Remembered:
         return self._known[id(histogram)][1]
 
 
-class RememberedBest(Best):
+class MemoizedBest(Best):
     """`best` that searches each histogram once; it still tells which rule a tensor got."""
 
     def __init__(self) -> None:
@@ -72,22 +72,22 @@ class RememberedBest(Best):
         return known[id(histogram)][1]
 
 
-def remembered(name: str) -> Rule:
+def memoized_rule(name: str) -> Rule:
     """The rule of that name, searching each histogram once. UsageError."""
     rule = parse_rule(name)
-    return RememberedBest() if isinstance(rule, Best) else Remembered(rule)
+    return MemoizedBest() if isinstance(rule, Best) else MemoizedRule(rule)
 
 
-class Maker:
+class CandidateFactory:
     """Makes what recipes say; the recipes of the last few stay in memory."""
 
-    def __init__(self, source: Source, phase: Any = lambda _: None) -> None:
+    def __init__(self, source: TuningSource, phase: Any = lambda _: None) -> None:
         self.source, self._phase = source, phase
-        limited = replace(source.data_options, limit=whole_batches(SAMPLES, source.model.inputs))
+        limited = replace(source.data_options, limit=whole_batches(PROXY_SAMPLES, source.model.inputs))
         feed, _ = open_data(source.data, source.model.inputs, source.preprocess, limited)
-        self._measuring = Measuring(source.model, feed)
+        self._measuring = NoiseMeter(source.model, feed)
         self._made: dict[tuple[Recipe, WeightForm | None], Quantization] = {}
-        self._names = node_names(replace(source.model, proto=folded(source.model).proto))
+        self._names = node_names(replace(source.model, proto=fold_batch_norms(source.model).proto))
         self._rules: dict[str, Rule] = {}
         self._every: dict[str, int] | None = None
         self.proxies: dict[Recipe, float] = {}
@@ -109,7 +109,7 @@ class Maker:
                 weights=form or source.options.weights,
                 data=source.data_options,
             )
-            runs = any(name not in FROM_STATISTICS for name in recipe.repairs)
+            runs = needs_data(recipe.repairs)
             given = {"data": source.data, "preprocess": source.preprocess} if runs else {}
             self._phase(f"making {recipe.text()}")
             while len(self._made) >= 4:
@@ -135,16 +135,16 @@ class Maker:
     def _rule(self, name: str) -> Rule:
         """The same rule for every recipe that names it."""
         if name not in self._rules:
-            self._rules[name] = remembered(name)
+            self._rules[name] = memoized_rule(name)
         return self._rules[name]
 
     def _noise_of(self, model: Model) -> float:
         """SQNR of the outputs in dB."""
-        return self._measuring.noise({"": Candidate(lambda: model)})[""].db
+        return self._measuring.noise({"": NoiseCandidate(lambda: model)})[""].db
 
     def layers(self, recipe: Recipe) -> tuple[QuantizedLayer, ...]:
         """The layers that a recipe quantizes; repairs do not change which they are."""
-        return Variants(self.model(replace(recipe, repairs=()))).layers
+        return PartialQuantization(self.model(replace(recipe, repairs=()))).layers
 
     def weights_in_float(self, recipe: Recipe) -> float:
         """Share of the weights of the layers that stay float because they are kept or excluded."""
@@ -154,27 +154,27 @@ class Maker:
         if self._every is None:
             options = replace(self.source.options, exclude=())
             plain = quantize(self.source.model, statistics=self.source.statistics, options=replace(options, repairs=()))
-            variants = Variants(replace(self.source.model, proto=plain.proto, sha256=""))
+            variants = PartialQuantization(replace(self.source.model, proto=plain.proto, sha256=""))
             self._every = {layer.node: layer.parameters for layer in variants.layers}
         every = self._every
         still = {layer.node for layer in self.layers(recipe)}
         total = sum(every.values())
         return sum(count for node, count in every.items() if node not in still) / total if total else 0.0
 
-    def ranking(self, recipe: Recipe, most: int) -> tuple[tuple[LayerError, ...], str, Ranked]:
+    def ranking(self, recipe: Recipe, most: int) -> tuple[tuple[LayerError, ...], str, RankingBasis]:
         """The layers that can be named, worst first; by what: by their noise alone or by what leaving them out gains,
         whichever leaves less noise when the first `most` of them are float; and on what: before weights are rounded."""
-        before_rounding = replace(recipe, repairs=tuple(name for name in recipe.repairs if name != "round"))
-        variants = Variants(self.model(before_rounding, WeightForm.FLOAT))
-        found = ranked(self._measuring, variants, {}, {}, self._phase)
+        before_rounding = replace(recipe, repairs=without_rounding(recipe.repairs))
+        variants = PartialQuantization(self.model(before_rounding, WeightForm.FLOAT))
+        found = rank_layers(self._measuring, variants, {}, {}, self._phase)
         named = [layer for layer in found.layers if layer.node in self._names]
         by_gain = sorted(named, key=lambda layer: -layer.gain_db if math.isfinite(layer.gain_db) else -math.inf)
         orders = {"noise alone": named, "gain when left out": by_gain}
         every = [layer.node for layer in variants.layers]
         candidates = {
-            name: quantizing(variants, [n for n in every if n not in {layer.node for layer in order[:most]}])
+            name: partial_candidate(variants, [n for n in every if n not in {layer.node for layer in order[:most]}])
             for name, order in orders.items()
         }
         noise = self._measuring.noise(candidates)
         best = min(orders, key=lambda name: noise[name].outputs)
-        return tuple(orders[best]), best, Ranked(before_rounding, found.all_db, self.samples)
+        return tuple(orders[best]), best, RankingBasis(before_rounding, found.all_db, self.samples)

@@ -20,16 +20,16 @@ from quantkit.artifact import not_writable, refuse_existing, restore, sha256_of,
 from quantkit.calibration.from_statistics import provenance_of
 from quantkit.calibration.tables import header_for, make_tables
 from quantkit.errors import OutputError
-from quantkit.evaluation.json_document import document as evaluation_document
+from quantkit.evaluation.json_document import evaluation_json as evaluation_document
 from quantkit.graph import Model, saved_files
 from quantkit.graph.save import write_model
 from quantkit.provenance import provenance_bytes, provenance_path
 from quantkit.rules import parse_rule
-from quantkit.sensitivity.exclusion_file import checked, reason
+from quantkit.sensitivity.exclusion_file import check_node_name, exclusion_reason
 from quantkit.statistics import Statistics
 from quantkit.table import table_bytes
 from quantkit.tensorrt_version import target_version
-from quantkit.tuning.result import Tuning, document
+from quantkit.tuning.result import Tuning, tuning_document
 
 if TYPE_CHECKING:
     import onnx
@@ -50,7 +50,7 @@ class Wishes(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class TuningFiles:
     """What is to be written: the result, the float network, the chosen Q/DQ network, the statistics."""
 
     tuning: Tuning
@@ -59,18 +59,18 @@ class Written:
     statistics: Statistics
 
 
-def folder_for(folder: Path, source: Model, *, force: bool) -> Path:
+def usable_folder(folder: Path, source: Model, *, force: bool) -> Path:
     """The folder, which may have to be made. OutputError where it is a file, or where there is no place for it;
     StaleError where files are there that may not be replaced."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file", remedy="give a folder with --output")
     if not folder.is_dir() and not folder.absolute().parent.is_dir():
         raise OutputError(f"cannot make {folder}: there is no folder {folder.parent}", remedy="make that folder first")
-    refuse_occupied(paths_in(folder, source.path.stem).values(), force=force)
+    refuse_occupied(tuning_paths(folder, source.path.stem).values(), force=force)
     return folder
 
 
-def paths_in(folder: Path, stem: str) -> Mapping[str, Path]:
+def tuning_paths(folder: Path, stem: str) -> Mapping[str, Path]:
     """What → where, for a network whose file has that stem."""
     names = {"model": f"{stem}.int8.onnx", "table": f"{stem}.calib", "exclude": f"{stem}.exclude", "record": RECORD}
     found = {what: folder / name for what, name in names.items()}
@@ -83,16 +83,16 @@ def refuse_occupied(paths: Iterable[Path], *, force: bool) -> None:
         refuse_existing(path, force=force)
 
 
-def write_tuned(written: Written, folder: Path, wishes: Wishes) -> Tuning:
+def write_tuning(written: TuningFiles, folder: Path, wishes: Wishes) -> Tuning:
     """Write all files, or none; the result then knows them. OutputError, StaleError."""
-    paths = paths_in(folder, written.source.path.stem)
+    paths = tuning_paths(folder, written.source.path.stem)
     content = written.proto.SerializeToString(deterministic=True)
-    tuning = with_model(written.tuning, paths["model"], content)
+    tuning = with_model_file(written.tuning, paths["model"], content)
     tuning = replace(tuning, files=tuple(paths[what] for what in ("model", "table", "provenance", "exclude", "record")))
     files = {
-        **table_files(written, paths["table"], wishes.tensorrt_version),
-        paths["exclude"]: exclusion_text(tuning).encode(),
-        paths["record"]: record_bytes(tuning),
+        **tuned_table_files(written, paths["table"], wishes.tensorrt_version),
+        paths["exclude"]: tuned_exclusion_text(tuning).encode(),
+        paths["record"]: tune_json(tuning),
     }
     models = saved_files(written.proto, paths["model"])
     refuse_occupied((*models, *files), force=wishes.force)
@@ -113,14 +113,14 @@ def write_tuned(written: Written, folder: Path, wishes: Wishes) -> Tuning:
     return tuning
 
 
-def with_model(tuning: Tuning, path: Path, content: bytes) -> Tuning:
+def with_model_file(tuning: Tuning, path: Path, content: bytes) -> Tuning:
     """The report with the tuned model as the file that it becomes."""
     *others, tuned = tuning.report.models
     tuned = replace(tuned, path=path, sha256=sha256_of(content), bytes=len(content))
     return replace(tuning, report=replace(tuning.report, models=(*others, tuned)))
 
 
-def table_files(written: Written, path: Path, version: str | None) -> dict[Path, bytes]:
+def tuned_table_files(written: TuningFiles, path: Path, version: str | None) -> dict[Path, bytes]:
     """The table and its provenance. UsageError where the version is none."""
     rule = parse_rule(written.tuning.chosen.recipe.rule)
     header = header_for(rule, target_version(version).number, None)
@@ -130,7 +130,7 @@ def table_files(written: Written, path: Path, version: str | None) -> dict[Path,
     return {path: content, provenance_path(path): provenance_bytes(record)}
 
 
-def exclusion_text(tuning: Tuning) -> str:
+def tuned_exclusion_text(tuning: Tuning) -> str:
     """The nodes that stay float, and why. OutputError where a name does not fit into a line."""
     kept = tuning.chosen.recipe.kept
     known = {layer.node: layer for layer in tuning.ranking}
@@ -139,12 +139,12 @@ def exclusion_text(tuning: Tuning) -> str:
         f"# nodes that stay float: {len(kept)} of {tuning.layers} layers{more}",
         f"# made by quantkit {__version__} tune, of {tuning.model}: {tuning.metric}, at most {tuning.max_drop:g} lost",
     ]
-    lines += [f"{checked(node)}  # excluded by --exclude" for node in tuning.excluded]
-    lines += [f"{checked(node)}  # {reason(known[node])}" for node in kept]
+    lines += [f"{check_node_name(node)}  # excluded by --exclude" for node in tuning.excluded]
+    lines += [f"{check_node_name(node)}  # {exclusion_reason(known[node])}" for node in kept]
     return "".join(f"{line}\n" for line in lines)
 
 
-def record_bytes(tuning: Tuning) -> bytes:
+def tune_json(tuning: Tuning) -> bytes:
     """`tune.json`."""
-    made = document(tuning, evaluation_document(tuning.report))
+    made = tuning_document(tuning, evaluation_document(tuning.report))
     return f"{json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()

@@ -17,12 +17,11 @@ from typing import Any
 
 from quantkit.evaluation.result import Evaluation
 from quantkit.numerics import told
+from quantkit.repairs.registry import REPAIR_NAMES
 from quantkit.sensitivity.result import LayerError
 from quantkit.view import Block, Remarks, Shown, Table
 
 FORMAT = 1
-EVERY = 4
-"""Repairs that there are."""
 NONE_LEFT = "no evaluation is left"
 """What followed for a trial that was worth an evaluation, where all were used up."""
 AGREEMENT = "agreement"
@@ -63,7 +62,7 @@ class Recipe:
 
     def repairs_text(self) -> str:
         """`round+bias`, `all repairs`, or nothing."""
-        return "all repairs" if len(self.repairs) == EVERY else "+".join(self.repairs)
+        return "all repairs" if set(self.repairs) == set(REPAIR_NAMES) else "+".join(self.repairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class RankingBasis:
     """What the layers were ranked on: the recipe, the SQNR of its outputs in dB, and the samples of both."""
 
     recipe: Recipe
@@ -93,7 +92,7 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class FrontPoint:
     """A precision on a GPU. drop: of its engine on the held-out part; None where it was not evaluated.
 
     chosen: whether it is the one to take: the simplest of those as fast as the fastest that holds the budget.
@@ -135,13 +134,13 @@ class Tuning(Shown):
     """Layers as they were ranked, worst first; empty where no layer had to be kept."""
     rules: Mapping[str, str]
     """Quantized activation → the rule of its scale, where `best` chose one for each."""
-    front: tuple[Point, ...]
+    front: tuple[FrontPoint, ...]
     """Engines by latency; machine: the GPU that they were timed on."""
     notes: tuple[str, ...]
     provenance: Mapping[str, Any]
     seconds: float
     files: tuple[Path, ...] = field(default=())
-    ranked: Ranked | None = None
+    ranked: RankingBasis | None = None
     """What `ranking` is on; None where no layer had to be kept."""
     excluded: tuple[str, ...] = ()
     """Nodes that stay float because the caller excluded them."""
@@ -168,8 +167,8 @@ class Tuning(Shown):
         recipe, tuned = self.chosen.recipe, self.tuned
         whole = "everything quantized" + (" but what is excluded" if self.excluded else "")
         stays = f"{len(recipe.kept)} of {self.layers} layers in float" if recipe.kept else whole
-        untuned = "" if recipe == self.trials[0].recipe else f"; untuned it {moved(self.untuned.drop)}"
-        lost = f"{moved(tuned.drop)}{self.unit} of {self.metric} on {self.samples[1]:,} held-out samples"
+        untuned = "" if recipe == self.trials[0].recipe else f"; untuned it {loss_text(self.untuned.drop)}"
+        lost = f"{loss_text(tuned.drop)}{self.unit} of {self.metric} on {self.samples[1]:,} held-out samples"
         found = (
             f"{recipe.rule}, {recipe.repairs_text() or 'no repairs'}, {stays}: {lost}{self.interval(tuned)}{untuned}"
         )
@@ -192,7 +191,7 @@ class Tuning(Shown):
     def interval(self, figure: Figure) -> str:
         """` (95 %: −0.1 … 0.3)`, of what is gained where that is a gain."""
         low, high = (-figure.high, -figure.low) if round(figure.drop, 2) < 0 else (figure.low, figure.high)
-        return "" if math.isnan(figure.low) else f" (95 %: {points(low)} … {points(high)})"
+        return "" if math.isnan(figure.low) else f" (95 %: {two_decimals(low)} … {two_decimals(high)})"
 
     def _view_(self) -> Sequence[Block]:
         head = ("step", "rule, repairs, layers", "SQNR dB", "drop", "95 % interval", "outcome")
@@ -200,36 +199,36 @@ class Tuning(Shown):
         budget = f"at most {self.budget} of {self.metric} lost"
         return (
             f"{self.model}, tuned on {self.samples[0]:,} samples: {budget}",
-            Table(head, [trial_row(trial) for trial in self.trials], frozenset({0, 1, 5})),
+            Table(head, [trial_cells(trial) for trial in self.trials], frozenset({0, 1, 5})),
             Remarks([self.verdict, *kept, *self.notes]),
         )
 
 
-def moved(drop: float) -> str:
+def loss_text(drop: float) -> str:
     """`loses 0.12`, `gains 0.30`."""
-    return f"{'gains' if round(drop, 2) < 0 else 'loses'} {points(abs(drop))}"
+    return f"{'gains' if round(drop, 2) < 0 else 'loses'} {two_decimals(abs(drop))}"
 
 
-def points(value: float) -> str:
+def two_decimals(value: float) -> str:
     """Two decimals, a true minus sign, none before zero."""
     text = f"{value:.2f}"
     return text.replace("-", "−") if text.strip("-0.") else text.lstrip("-")
 
 
-def trial_row(trial: Trial) -> tuple[str, ...]:
+def trial_cells(trial: Trial) -> tuple[str, ...]:
     """step, recipe, proxy, drop, interval, outcome as text."""
     figure = trial.figure
     return (
         trial.step,
         trial.recipe.text(),
         "" if math.isnan(trial.proxy_db) else told(trial.proxy_db).removesuffix(" dB"),
-        "" if figure is None else points(figure.drop),
-        "" if figure is None or math.isnan(figure.low) else f"{points(figure.low)} … {points(figure.high)}",
+        "" if figure is None else two_decimals(figure.drop),
+        "" if figure is None or math.isnan(figure.low) else f"{two_decimals(figure.low)} … {two_decimals(figure.high)}",
         trial.outcome,
     )
 
 
-def document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]:
+def tuning_document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]:
     """JSON values; null where a figure is infinite or was not measured. report: the evaluation's own document."""
     made = {
         "format": FORMAT,
@@ -243,13 +242,13 @@ def document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]:
         "layers": tuning.layers,
         "evaluations": tuning.evaluations,
         "reference": tuning.reference,
-        "chosen": of_trial(tuning.chosen),
+        "chosen": trial_document(tuning.chosen),
         "untuned": asdict(tuning.untuned),
         "tuned": asdict(tuning.tuned),
-        "trials": [of_trial(trial) for trial in tuning.trials],
+        "trials": [trial_document(trial) for trial in tuning.trials],
         "ranking": [asdict(layer) for layer in tuning.ranking],
         "rules": dict(tuning.rules),
-        "ranked_on": None if tuning.ranked is None else of_ranked(tuning.ranked),
+        "ranked_on": None if tuning.ranked is None else ranking_basis_document(tuning.ranked),
         "excluded": list(tuning.excluded),
         "machine": tuning.machine,
         "front": [asdict(point) for point in tuning.front],
@@ -259,10 +258,10 @@ def document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": round(tuning.seconds, 3),
         "files": [path.name for path in tuning.files],
     }
-    return {key: finite(value) for key, value in made.items()}
+    return {key: without_infinities(value) for key, value in made.items()}
 
 
-def of_ranked(found: Ranked) -> dict[str, Any]:
+def ranking_basis_document(found: RankingBasis) -> dict[str, Any]:
     """What layers were ranked on."""
     recipe = found.recipe
     return {
@@ -273,7 +272,7 @@ def of_ranked(found: Ranked) -> dict[str, Any]:
     }
 
 
-def of_trial(trial: Trial) -> dict[str, Any]:
+def trial_document(trial: Trial) -> dict[str, Any]:
     """One trial."""
     return {
         "step": trial.step,
@@ -290,12 +289,12 @@ def of_trial(trial: Trial) -> dict[str, Any]:
     }
 
 
-def finite(value: Any) -> Any:
+def without_infinities(value: Any) -> Any:
     """The value with null where JSON has no number."""
     if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: without_infinities(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [finite(item) for item in value]
+        return [without_infinities(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 
 from quantkit.errors import ModelError
 from quantkit.numerics import told
-from quantkit.quantization.repair import SCALING
+from quantkit.repairs.registry import from_statistics_alone, without_rescaling
 from quantkit.sensitivity.result import LayerError
-from quantkit.tuning.candidates import Maker
-from quantkit.tuning.metric_trials import Judge, figure
-from quantkit.tuning.result import NONE_LEFT, Figure, Ranked, Recipe, Trial
+from quantkit.tuning.candidates import CandidateFactory
+from quantkit.tuning.metric_trials import MetricTrials, loss_of
+from quantkit.tuning.result import NONE_LEFT, Figure, RankingBasis, Recipe, Trial
 
 BETTER = 0.2
 """dB by which the proxy has to be better than that of what failed already: less is chance."""
@@ -33,7 +33,7 @@ IDLE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SearchLimits:
     """What may be tried. rules: the first is the default; repairs: in order; most: share of the layers that may stay
     float; evaluations: on the tuning part."""
 
@@ -45,7 +45,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """How the search ended."""
 
     trials: tuple[Trial, ...]
@@ -53,28 +53,32 @@ class Found:
     held: bool
     layers: int
     ranking: tuple[LayerError, ...]
-    ranked: Ranked | None
+    ranked: RankingBasis | None
     notes: tuple[str, ...]
 
 
 class Search:
     """One search. `run` may be called once."""
 
-    def __init__(self, maker: Maker, judge: Judge, limits: Limits, phase: Callable[[str], None]) -> None:
+    def __init__(
+        self, maker: CandidateFactory, judge: MetricTrials, limits: SearchLimits, phase: Callable[[str], None]
+    ) -> None:
         self._maker, self._judge, self._limits, self._phase = maker, judge, limits, phase
         self._trials: list[Trial] = []
         self._notes: list[str] = []
         self._ranking: tuple[LayerError, ...] = ()
-        self._ranked: Ranked | None = None
+        self._ranked: RankingBasis | None = None
 
-    def run(self) -> Found:
+    def run(self) -> SearchResult:
         """Try, until something holds. Errors of `quantize` and `evaluate`."""
         self._held() or self._by_rules() or self._by_repairs() or self._by_layers()
         held = [trial for trial in self._trials if trial.figure is not None and self._holds(trial.figure)]
         judged = [trial for trial in self._trials if trial.figure is not None]
-        chosen = min(held, key=cost) if held else min(judged, key=lambda t: t.figure.careful if t.figure else 0.0)
+        chosen = min(held, key=trial_cost) if held else min(judged, key=lambda t: t.figure.careful if t.figure else 0.0)
         layers = len(self._maker.layers(Recipe(self._limits.rules[0])))
-        return Found(tuple(self._trials), chosen, bool(held), layers, self._ranking, self._ranked, tuple(self._notes))
+        return SearchResult(
+            tuple(self._trials), chosen, bool(held), layers, self._ranking, self._ranked, tuple(self._notes)
+        )
 
     # ── steps ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -104,7 +108,7 @@ class Search:
     def _by_repairs(self) -> bool:
         """Repairs on the rule with the least noise: cheap ones, then all, or all but those that scale channels."""
         base = self._least_noise()
-        cheap = tuple(name for name in self._limits.repairs if name == "bias")
+        cheap = from_statistics_alone(self._limits.repairs)
         for repairs in dict.fromkeys(names for names in (cheap, self._most(base)) if names):
             recipe = replace(base, repairs=repairs)
             noise = self._maker.measured([recipe])[recipe]
@@ -118,7 +122,7 @@ class Search:
     def _most(self, base: Recipe) -> tuple[str, ...]:
         """All repairs, or those that scale no channels where that leaves less noise."""
         every = self._limits.repairs
-        unscaled = tuple(name for name in every if name not in SCALING)
+        unscaled = without_rescaling(every)
         if not unscaled or unscaled == every:
             return every
         noise = self._maker.measured([replace(base, repairs=names) for names in (every, unscaled)])
@@ -191,7 +195,7 @@ class Search:
             return False
         self._phase(f"evaluating {recipe.text()}")
         evaluation = self._judge.evaluation({"INT8": self._maker.model(recipe)})
-        found = figure(evaluation, evaluation.models[1])
+        found = loss_of(evaluation, evaluation.models[1])
         holds = self._holds(found)
         self._trials.append(
             Trial(
@@ -230,6 +234,6 @@ class Search:
         )
 
 
-def cost(trial: Trial) -> tuple[int, float, float]:
+def trial_cost(trial: Trial) -> tuple[int, float, float]:
     """Fewer layers in float, fewer weights in float, less loss."""
     return len(trial.recipe.kept), trial.floats, trial.figure.careful if trial.figure else 0.0

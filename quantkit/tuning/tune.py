@@ -22,13 +22,13 @@ from quantkit.errors import UsageError
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
 from quantkit.graph import Model, load_model
-from quantkit.graph.node_selection import chosen, node_names
+from quantkit.graph.node_selection import node_names, select_nodes
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.placement import Policy
 from quantkit.quantization.quantize import QuantizeOptions, refuse_quantized
 from quantkit.quantization.scales import refuse_other_preprocess, statistics_for
 from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
-from quantkit.rewrites.fold_batch_norm import folded
+from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rules import as_rules
 from quantkit.statistics import Statistics
 from quantkit.tuning.candidates import CandidateFactory, TuningSource
@@ -165,8 +165,8 @@ def tune(
 
 def excluded_nodes(source: Model, options: TuneOptions) -> tuple[str, ...]:
     """The nodes that the caller excluded, by name, in graph order."""
-    network = replace(source, proto=folded(source).proto)
-    excluded = chosen(options.exclude, network, "--exclude")
+    network = replace(source, proto=fold_batch_norms(source).proto)
+    excluded = select_nodes(options.exclude, network, "--exclude")
     return tuple(name for name in node_names(network) if name in excluded)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import pytest
 
-from quantkit.engines.build import clip_faults
+from quantkit.engines.build import find_clip_faults
 from quantkit.graph import load_model
 from quantkit.linting.fix import mend
 from quantkit.linting.parser_rules import lint
@@ -55,8 +55,8 @@ def test_what_lint_finds_is_what_the_engine_computes_wrongly(name: str, script: 
 def test_a_build_on_that_version_says_so(script: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(script.network("Conv"), path)
-    (warning,) = clip_faults(load_model(path), "8.6.0")
+    (warning,) = find_clip_faults(load_model(path), "8.6.0")
     assert "quantkit lint --fix" in warning
-    assert clip_faults(load_model(path), "10.3.0") == ()
+    assert find_clip_faults(load_model(path), "10.3.0") == ()
     onnx.save(script.network("INT8 Conv"), path)
-    assert clip_faults(load_model(path), "8.6.0") == ()
+    assert find_clip_faults(load_model(path), "8.6.0") == ()

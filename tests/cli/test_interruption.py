@@ -29,7 +29,7 @@ def _handlers() -> Iterator[None]:
 
 def run(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> int:
     monkeypatch.setattr(application.app, "main", lambda *_, **__: work())
-    return application.invoke([])
+    return application.run_command_line([])
 
 
 def swallowed(number: int = signal.SIGTERM) -> None:
@@ -130,7 +130,7 @@ def test_a_reader_that_went_away_is_nothing_wrong(monkeypatch: pytest.MonkeyPatc
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, getattr(sys, name))  # click replaces both
     monkeypatch.setitem(application.app.commands, "unread", unread)
-    assert application.invoke(["unread"]) == 0
+    assert application.run_command_line(["unread"]) == 0
 
 
 def test_while_the_program_is_loaded_there_is_no_traceback() -> None:

@@ -9,7 +9,7 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from quantkit.evaluation.answer_changes import Answers
+from quantkit.evaluation.answer_changes import Predictions
 from quantkit.evaluation.class_drops import class_drops, confusions, holm, most_changed, most_changed_scores
 from quantkit.evaluation.result import Confusion
 
@@ -69,8 +69,8 @@ def test_confusions_count_every_change_once() -> None:
 
 def test_the_surest_lost_samples_come_first() -> None:
     labels = np.array([0, 0, 1, 2, 2, 3])
-    first = Answers(np.array([0, 0, 1, 3, 2, 3], np.int32), np.array([0.9, 0.6, 0.99, 0.97, 0.8, 0.5]))
-    second = Answers(np.array([1, 3, 1, 2, 0, 3], np.int32), np.array([0.7, 0.65, 0.99, 0.96, 0.75, 0.5]))
+    first = Predictions(np.array([0, 0, 1, 3, 2, 3], np.int32), np.array([0.9, 0.6, 0.99, 0.97, 0.8, 0.5]))
+    second = Predictions(np.array([1, 3, 1, 2, 0, 3], np.int32), np.array([0.7, 0.65, 0.99, 0.96, 0.75, 0.5]))
     found = most_changed(SAMPLES, labels, (first, second), NAMES, 10)
     assert [c.sample for c in found] == ["4.png", "0.png", "1.png", "3.png"]  # the last one was put right
     assert (found[0].label, found[0].reference, found[0].candidate) == ("owl", "owl", "cat")
@@ -82,8 +82,8 @@ def test_the_surest_lost_samples_come_first() -> None:
 
 
 def test_equally_sure_samples_keep_their_order() -> None:
-    first = Answers(np.zeros(5, np.int32), np.full(5, 0.5))
-    second = Answers(np.ones(5, np.int32), np.full(5, 0.5))
+    first = Predictions(np.zeros(5, np.int32), np.full(5, 0.5))
+    second = Predictions(np.ones(5, np.int32), np.full(5, 0.5))
     assert [c.sample for c in most_changed(SAMPLES, None, (first, second), NAMES, 5)] == SAMPLES[:5]
 
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from quantkit.data.pixels import UnreadableError, decode, pixels_of, prepared
 from quantkit.errors import PreprocessError
-from quantkit.export.normalization import normalising, pixel_shape
-from quantkit.export.served_model import Tensor
+from quantkit.export.normalization import pixel_shape, preprocess_model
+from quantkit.export.served_model import ServedTensor
 from quantkit.preprocess import PRESETS, Preprocess, resolve
 from quantkit.values import ModelInput
 
@@ -27,7 +27,7 @@ finite = st.floats(-300, 300, width=32).map(float)
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[Preprocess, Tensor]:
+def cases(draw: st.DrawFn) -> tuple[Preprocess, ServedTensor]:
     """A resolved spec with the input that it makes; of every layout, order, type, and number of means."""
     channels = draw(st.sampled_from(["rgb", "bgr", "grey"]))
     depth, layout = (1 if channels == "grey" else 3), draw(st.sampled_from(["nchw", "nhwc"]))
@@ -47,7 +47,7 @@ def cases(draw: st.DrawFn) -> tuple[Preprocess, Tensor]:
         layout=layout,
     )
     shape = (batch, depth, height, width) if layout == "nchw" else (batch, height, width, depth)
-    wanted = Tensor("image", dtype, shape)
+    wanted = ServedTensor("image", dtype, shape)
     return resolve(spec, wanted.as_input()), wanted
 
 
@@ -64,16 +64,16 @@ def same_bits(one: Any, other: Any) -> bool:
 
 @settings(max_examples=120)
 @given(case=cases(), seed=st.integers(0, 99))
-def test_the_server_makes_the_bits_that_calibration_makes(case: tuple[Preprocess, Tensor], seed: int) -> None:
+def test_the_server_makes_the_bits_that_calibration_makes(case: tuple[Preprocess, ServedTensor], seed: int) -> None:
     spec, wanted = case
     pixels = np.random.default_rng(seed).integers(0, 256, (2, *pixel_shape(spec, wanted)[1:])).astype(np.uint8)
     try:
         own = np.stack([prepared(image, spec) for image in pixels])
     except UnreadableError:
         with pytest.raises(PreprocessError, match="do not fit the input's type"):
-            normalising(spec, wanted)
+            preprocess_model(spec, wanted)
         return
-    proto = normalising(spec, wanted)
+    proto = preprocess_model(spec, wanted)
     onnx.checker.check_model(proto, full_check=True)
     assert same_bits(runs(proto, pixels), own)
     assert same_bits(ReferenceEvaluator(proto).run(None, {"pixels": pixels})[0], own)
@@ -82,13 +82,13 @@ def test_the_server_makes_the_bits_that_calibration_makes(case: tuple[Preprocess
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_every_pixel_of_every_preset(preset: str, dtype: str) -> None:
-    wanted = Tensor("image", dtype, (-1, 3, 16, 16))
+    wanted = ServedTensor("image", dtype, (-1, 3, 16, 16))
     spec = resolve(PRESETS[preset], wanted.as_input())
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     pixels = np.stack([np.concatenate([np.roll(levels, 7 * k, 0) for k in range(3)], axis=2)])
     own = np.stack([prepared(image, spec) for image in pixels])
     assert len(np.unique(own)) > 200
-    assert same_bits(runs(normalising(spec, wanted), pixels), own)
+    assert same_bits(runs(preprocess_model(spec, wanted), pixels), own)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK"])
@@ -97,12 +97,12 @@ def test_files_of_every_colour_come_out_as_from_the_pipeline(mode: str, preset: 
     colours = np.random.default_rng(3).integers(0, 256, (23, 31, 3)).astype(np.uint8)
     stored = io.BytesIO()
     Image.fromarray(colours).convert(mode).save(stored, "TIFF")
-    wanted = Tensor("image", "float32", (-1, 3, 14, 12))
+    wanted = ServedTensor("image", "float32", (-1, 3, 14, 12))
     spec = resolve(PRESETS[preset], wanted.as_input())
     pixels = pixels_of(stored.getvalue(), spec)
     assert pixels.dtype == np.uint8
     assert pixels.shape == pixel_shape(spec, wanted)[1:]
-    assert same_bits(runs(normalising(spec, wanted), pixels[None])[0], decode(stored.getvalue(), spec))
+    assert same_bits(runs(preprocess_model(spec, wanted), pixels[None])[0], decode(stored.getvalue(), spec))
 
 
 def test_sixteen_bits_are_no_pixels_for_the_server() -> None:
@@ -115,21 +115,21 @@ def test_sixteen_bits_are_no_pixels_for_the_server() -> None:
 
 def test_equal_channels_share_a_table() -> None:
     one, three = (
-        normalising(resolve(Preprocess(mean=mean), wanted.as_input()), wanted)
+        preprocess_model(resolve(Preprocess(mean=mean), wanted.as_input()), wanted)
         for mean in ((0.5,), (0.5, 0.5, 0.25))
-        for wanted in [Tensor("image", "float32", (-1, 3, 2, 2))]
+        for wanted in [ServedTensor("image", "float32", (-1, 3, 2, 2))]
     )
     tables = [next(w for w in m.graph.initializer if w.name == "values") for m in (one, three)]
     assert [list(t.dims) for t in tables] == [[256], [768]]
 
 
 def test_a_type_that_numpy_does_not_have_is_refused() -> None:
-    wanted = Tensor("image", "bfloat16", (-1, 3, 2, 2))
+    wanted = ServedTensor("image", "bfloat16", (-1, 3, 2, 2))
     with pytest.raises(PreprocessError, match="bfloat16, which preprocessing does not make"):
-        normalising(resolve(Preprocess(), wanted.as_input()), wanted)
+        preprocess_model(resolve(Preprocess(), wanted.as_input()), wanted)
 
 
 def test_the_same_spec_makes_the_same_bytes(tmp_path: Path) -> None:
-    wanted = Tensor("image", "float16", (-1, 3, 4, 4))
+    wanted = ServedTensor("image", "float16", (-1, 3, 4, 4))
     spec = resolve(PRESETS["imagenet"], wanted.as_input())
-    assert normalising(spec, wanted) == normalising(spec, wanted)
+    assert preprocess_model(spec, wanted) == preprocess_model(spec, wanted)

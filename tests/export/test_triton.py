@@ -35,7 +35,7 @@ from quantkit.errors import (
     StaleError,
     UsageError,
 )
-from quantkit.export.serving import served
+from quantkit.export.serving import read_served_model
 from quantkit.export.text import Remark, Word, pbtxt
 from quantkit.export.triton import TritonExport, TritonOptions, export_triton
 from quantkit.extras import install_command
@@ -188,7 +188,7 @@ def test_an_engine_that_nothing_tells_of_is_refused(
 
 def test_without_a_record_the_gpu_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = engine(tmp_path)
-    expected = served(path)
+    expected = read_served_model(path)
     record_path(path).unlink()
     monkeypatch.setattr("quantkit.export.serving.has_driver", lambda: True)
 
@@ -211,7 +211,7 @@ def test_without_a_record_the_gpu_tells(tmp_path: Path, monkeypatch: pytest.Monk
             return {"x": (32, 3, 8, 8)}[name]
 
     monkeypatch.setattr("quantkit.backends.tensorrt.engine.Engine.load", lambda *_, **__: Loaded())
-    told = served(path)
+    told = read_served_model(path)
     assert (told.inputs, told.outputs, told.most, told.unbatched) == (expected.inputs, expected.outputs, 32, "")
 
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from quantkit.graph.clean_export import plain
-from quantkit.graph.dequantized_ends import with_real_ends
+from quantkit.graph.clean_export import clean_copy
+from quantkit.graph.dequantized_ends import with_float_ends
 from quantkit.graph.model import Model
-from quantkit.graph.readable_names import SCOPES, numbered
+from quantkit.graph.readable_names import SCOPES, make_unique
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(3, 2) / 7
 TRACE = 'File "/home/somebody/net.py", line 3, in forward'
@@ -59,8 +59,8 @@ def run(proto: onnx.ModelProto, **feeds: Any) -> Any:
 
 @given(st.permutations([11, 23, 35]), st.permutations([4, 5, 6]))
 def test_what_changes_from_run_to_run_is_gone(one: list[int], other: list[int]) -> None:
-    first = plain(model(exported((one[0], one[1], one[2]), 0, "tf2onnx")))
-    second = plain(model(exported((other[0], other[1], other[2]), 1, "tf2onnx")))
+    first = clean_copy(model(exported((one[0], one[1], one[2]), 0, "tf2onnx")))
+    second = clean_copy(model(exported((other[0], other[1], other[2]), 1, "tf2onnx")))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
     assert [node.name for node in first.graph.node] == ["call/dense/MatMul", "Relu6/Clip", "net/add"]
 
@@ -68,7 +68,7 @@ def test_what_changes_from_run_to_run_is_gone(one: list[int], other: list[int]) 
 @pytest.mark.parametrize("producer", ["tf2onnx", "pytorch"])
 def test_nothing_is_left_but_the_network(producer: str) -> None:
     source = exported((1, 2, 3), 0, producer)
-    made = plain(model(source))
+    made = clean_copy(model(source))
     content = made.SerializeToString()
     assert b"somebody" not in content
     assert b"ai.onnx.ml" not in content
@@ -82,12 +82,12 @@ def test_nothing_is_left_but_the_network(producer: str) -> None:
 
 
 def test_plain_twice_is_plain_once() -> None:
-    once = plain(model(exported((1, 2, 3), 0, "tf2onnx")))
-    assert plain(model(once)).SerializeToString() == once.SerializeToString()
+    once = clean_copy(model(exported((1, 2, 3), 0, "tf2onnx")))
+    assert clean_copy(model(once)).SerializeToString() == once.SerializeToString()
 
 
 def test_a_fixed_batch_is_a_number() -> None:
-    made = plain(model(exported((1, 2, 3), 0, "tf2onnx")), fixed_batch=4)
+    made = clean_copy(model(exported((1, 2, 3), 0, "tf2onnx")), fixed_batch=4)
     for value in (*made.graph.input, *made.graph.output):
         assert value.type.tensor_type.shape.dim[0].dim_value == 4
 
@@ -98,7 +98,7 @@ def test_torch_nodes_are_named_by_their_modules() -> None:
     proto.graph.node[0].input[1] = "head.weight"
     for node, scopes in zip(proto.graph.node, (["", "x", "matmul"], ["", "act", "clip"], ["", "add"]), strict=True):
         node.metadata_props.add(key=SCOPES, value=str(scopes))
-    made = plain(model(proto))
+    made = clean_copy(model(proto))
     assert [node.name for node in made.graph.node] == ["head/MatMul", "act/Clip", "Add"]
     assert made.graph.node[1].input[0] == "head/MatMul_output_0"
     assert made.graph.output[0].name == "scores"
@@ -106,7 +106,7 @@ def test_torch_nodes_are_named_by_their_modules() -> None:
 
 @given(st.lists(st.sampled_from(["a", "a_1", "b", None])))
 def test_numbered_names_are_each_there_once(names: list[str | None]) -> None:
-    made = [name for name in numbered(names) if name is not None]
+    made = [name for name in make_unique(names) if name is not None]
     assert len(set(made)) == len(made)
     assert len(made) == sum(name is not None for name in names)
 
@@ -136,7 +136,7 @@ def test_whole_numbers_at_the_ends_stand_for_real_ones(whole: bool) -> None:
         [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
     )
     source = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    made = with_real_ends(source)
+    made = with_float_ends(source)
     onnx.checker.check_model(made, full_check=True)
     assert [node.op_type for node in made.graph.node] == ["MatMul"]
     image = np.random.default_rng(0).integers(0, 256, (5, 3), np.uint8)

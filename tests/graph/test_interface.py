@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, parser
 
 from quantkit.errors import ModelError
 from quantkit.graph import load_model
-from quantkit.graph.interface import Interface, interface_of
+from quantkit.graph.interface import Interface, read_interface
 
 HEAD = '<ir_version: 8, opset_import: ["": 17]> net '
 
@@ -22,7 +22,7 @@ def interface(folder: Path, text: str, *, bare: bool = False) -> Interface:
         for value in proto.graph.output:
             value.type.tensor_type.ClearField("shape")
     onnx.save(proto, folder / "net.onnx")
-    return interface_of(load_model(folder / "net.onnx"))
+    return read_interface(load_model(folder / "net.onnx"))
 
 
 @pytest.mark.parametrize("bare", [False, True])
@@ -71,4 +71,4 @@ def test_what_nothing_tells_is_refused(tmp_path: Path, shaped: str, what: str) -
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets), tmp_path / "net.onnx")
     with pytest.raises(ModelError, match=f"nothing tells the shape of {what}"):
-        interface_of(load_model(tmp_path / "net.onnx"))
+        read_interface(load_model(tmp_path / "net.onnx"))

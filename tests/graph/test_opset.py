@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, parser, version_converter
 
 from quantkit.errors import ModelError
 from quantkit.graph import load_model
-from quantkit.graph.opset import raised
+from quantkit.graph.opset import raise_opset
 
 RANDOM = np.random.default_rng(5)
 IMAGE = "(float[1, 2, 5, 5] x) => (float[A, B, C, D] y)"
@@ -34,8 +34,10 @@ def up(tmp_path: Path) -> Any:
         onnx.save(proto, tmp_path / "net.onnx")
         model = load_model(tmp_path / "net.onnx")
         before = model.proto.SerializeToString(deterministic=True)
-        made = raised(model, least)
-        assert made.SerializeToString(deterministic=True) == raised(model, least).SerializeToString(deterministic=True)
+        made = raise_opset(model, least)
+        assert made.SerializeToString(deterministic=True) == raise_opset(model, least).SerializeToString(
+            deterministic=True
+        )
         assert model.proto.SerializeToString(deterministic=True) == before
         return made
 
@@ -229,7 +231,7 @@ def test_the_converter_never_sees_large_weights(tmp_path: Path, monkeypatch: pyt
     seen = []
     real = version_converter.convert_version
     monkeypatch.setattr(version_converter, "convert_version", lambda p, v: seen.append(p.ByteSize()) or real(p, v))
-    made = raised(load_model(tmp_path / "net.onnx"), 13)
+    made = raise_opset(load_model(tmp_path / "net.onnx"), 13)
     assert seen[0] < 3_000
     assert made.ByteSize() > 4 << 20
     assert made.graph.initializer[:2] == proto.graph.initializer
@@ -253,7 +255,7 @@ def test_trained_networks(shared: Path, name: str, feed: tuple[int, ...]) -> Non
     x = RANDOM.normal(size=feed).astype(np.float32)
     theirs = computed(model.proto, **{model.inputs[0].name: x})
     for least in (13, 19):
-        made = raised(model, least)
+        made = raise_opset(model, least)
         onnx.checker.check_model(made, full_check=True)
         assert made.graph.input == model.proto.graph.input
         assert made.graph.initializer[: len(model.proto.graph.initializer)] == model.proto.graph.initializer

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from quantkit.errors import ModelError, OutputError
 from quantkit.graph import load_model
 from quantkit.graph import save as saving
-from quantkit.graph.model import identity
+from quantkit.graph.model import model_identity
 from quantkit.graph.save import data_path, saved_files, write_model
 
 RANDOM = np.random.default_rng(3)
@@ -86,7 +86,7 @@ def test_external_weights_are_one_file_beside_it(tmp_path: Path, external: onnx.
     ]
     write_model(network(), tmp_path, tmp_path / "one.onnx")
     np.testing.assert_array_equal(run(output), run(tmp_path / "one.onnx"))
-    assert load_model(output).sha256 == identity(external, tmp_path / "source", "")
+    assert load_model(output).sha256 == model_identity(external, tmp_path / "source", "")
     assert external.SerializeToString(deterministic=True) == before
 
 
@@ -108,7 +108,7 @@ def test_what_would_pass_two_gigabytes_gets_a_file_of_weights(tmp_path: Path, mo
         tensor.ClearField("data_location")
     assert whole == proto, "initializers' texts, metadata and all"
     assert output.stat().st_size < 2_000
-    assert load_model(output).sha256 == identity(proto, tmp_path, "")
+    assert load_model(output).sha256 == model_identity(proto, tmp_path, "")
 
 
 def test_a_graph_that_is_too_large_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_the_weights_of_the_source_are_never_replaced(tmp_path: Path, external: 
         assert "--output" in caught.value.remedy
     assert content_of(source) == before
     write_model(external, source, source / "other.onnx")
-    assert load_model(source / "other.onnx").sha256 == identity(external, source, "")
+    assert load_model(source / "other.onnx").sha256 == model_identity(external, source, "")
 
 
 @pytest.mark.parametrize("part", ["missing", "short"])
@@ -279,4 +279,4 @@ def test_what_is_read_is_what_was_written(weights: list[tuple[Any, int, str]]) -
             proto.graph.initializer.append(tensor)
         files = write_model(proto, folder, folder / "out.onnx")
         assert len(files) == (2 if any(form == "file" for _, _, form in weights) else 1)
-        assert load_model(folder / "out.onnx").sha256 == identity(proto, folder, "")
+        assert load_model(folder / "out.onnx").sha256 == model_identity(proto, folder, "")

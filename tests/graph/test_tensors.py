@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from quantkit.errors import ModelError
 from quantkit.graph import ChannelView, Model, Watch, load_model, watched_tensors
-from quantkit.graph.shapes import shapes_of
+from quantkit.graph.shapes import shapes_for_inputs
 from quantkit.values import ModelInput
 
 RANDOM = np.random.default_rng(5)
@@ -237,7 +237,7 @@ def test_shapes_follow_from_the_shapes_of_the_inputs(loaded: Any) -> None:
             w=WEIGHT,
         )
     )
-    assert shapes_of(model, ["x", "c", "y", "z"], {"x": (2, 3, 10, 8)}) == {
+    assert shapes_for_inputs(model, ["x", "c", "y", "z"], {"x": (2, 3, 10, 8)}) == {
         "x": (2, 3, 10, 8), "c": (2, 4, 8, 6), "y": (2, 4, 8, 6), "z": None,
     }  # fmt: skip
 

@@ -19,7 +19,7 @@ from quantkit.cli import invoke as run
 from quantkit.errors import ModelError, OutputError, StaleError, UsageError
 from quantkit.graph import load_model
 from quantkit.linting.parser_rules import lint as findings_in
-from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insert import insert_qdq
 from tests.support.networks import BUNDLED
 
 NODES = """<ir_version: 8, opset_import: ["": 17]> net (float[N, 3, 8, 8] x) => (float[N, 5] y) {
@@ -114,7 +114,7 @@ def test_the_operator_format_is_told_once_per_operator(files: Path) -> None:
 def test_our_own_pairs_on_the_bundled_network() -> None:
     model = load_model(BUNDLED / "model.onnx")
     scales = {name: 0.1 for node in model.proto.graph.node for name in (*node.input, *node.output)}
-    made = with_qdq(model, scales)
+    made = insert_qdq(model, scales)
     assert findings_in(type(model)(model.path, made.proto, "")) == ()
 
 

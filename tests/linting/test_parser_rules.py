@@ -19,7 +19,7 @@ from quantkit.graph import Model, load_model
 from quantkit.linting.finding import RULES, Finding
 from quantkit.linting.fix import mend
 from quantkit.linting.parser_rules import lint
-from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insert import insert_qdq
 from quantkit.table import read_table
 
 RANDOM = np.random.default_rng(11)
@@ -512,7 +512,7 @@ def test_mending_is_exact_and_complete(model: Model) -> None:
 def test_our_own_pairs_have_no_findings(shared: Path, name: str) -> None:
     model = load_model(shared / "models" / f"{name}.onnx")
     table = read_table(shared / "golden" / "networks" / f"{name}_entropy2.cache")
-    made = with_qdq(model, table.scales)
+    made = insert_qdq(model, table.scales)
     assert lint(replace(model, proto=made.proto)) == ()
 
 

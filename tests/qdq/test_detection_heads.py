@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.graph import Model
-from quantkit.graph.wiring import wiring
-from quantkit.qdq.detection_heads import GRID, SPREAD, detection_heads
+from quantkit.graph.wiring import index_graph
+from quantkit.qdq.detection_heads import GRID, SPREAD, find_detection_heads
 from quantkit.qdq.placement import Choices
 from tests.support.qdq import every_scale, inserted, model_of, noise, placed
 
@@ -48,9 +48,10 @@ def net(text: str, outputs: str = "(float[A, B, C] y)", opset: int = 17) -> Mode
 
 def heads(model: Model, amax: dict[str, float] | None = None) -> dict[str, str]:
     """Names of the operators of a head, with the reason."""
-    wires = wiring(model.proto)
+    wires = index_graph(model.proto)
     return {
-        wires.name(n): why for n, why in detection_heads(wires, every_scale(model) if amax is None else amax).items()
+        wires.name(n): why
+        for n, why in find_detection_heads(wires, every_scale(model) if amax is None else amax).items()
     }
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from quantkit.graph import Model
-from quantkit.graph.wiring import wiring
-from quantkit.qdq.gates import gates
+from quantkit.graph.wiring import index_graph
+from quantkit.qdq.gates import gate_nodes
 from quantkit.qdq.placement import GATE, Choices, Policy
 from tests.support.qdq import inserted, model_of, noise, placed
 
@@ -54,8 +54,8 @@ def net(text: str, head: str = HEAD, opset: int = 17) -> Model:
 
 
 def found(model: Model) -> set[str]:
-    wires = wiring(model.proto)
-    return {wires.name(number) for number in gates(wires)}
+    wires = index_graph(model.proto)
+    return {wires.name(number) for number in gate_nodes(wires)}
 
 
 @pytest.mark.parametrize("head", [HEAD, FREE], ids=["fixed", "dynamic"])

@@ -20,8 +20,8 @@ from onnx.reference import ReferenceEvaluator
 from quantkit.errors import ModelError
 from quantkit.graph import Model, load_model
 from quantkit.preprocess import PRESETS
-from quantkit.qdq.insert import has_qdq, is_half, with_qdq
-from quantkit.qdq.insertion import Quantized, WeightForm
+from quantkit.qdq.insert import has_qdq, insert_qdq, is_half
+from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.placement import Choices, Policy
 from quantkit.table import read_table
 from tests.support.qdq import network, node_of, on_onnxruntime, pair, pairs, placed
@@ -57,8 +57,8 @@ def quantized(loaded: Any) -> Any:
         opset: int = 17,
         ir: int = 8,
         **weights: NDArray[Any],
-    ) -> Quantized:
-        made = with_qdq(loaded(text, opset, ir, **weights), scales, Choices(exclude=frozenset(exclude)))
+    ) -> QuantizedNetwork:
+        made = insert_qdq(loaded(text, opset, ir, **weights), scales, Choices(exclude=frozenset(exclude)))
         onnx.checker.check_model(made.proto, full_check=True)
         return made
 
@@ -99,7 +99,7 @@ WORDS = st.integers(0x00800000, 0x7F7FFFFF).map(lambda word: float(np.uint32(wor
 def test_an_activations_scale_is_the_given_float32(scales: tuple[float, float]) -> None:
     with TemporaryDirectory() as folder:
         onnx.save(network(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT), f"{folder}/net.onnx")
-        made = with_qdq(load_model(f"{folder}/net.onnx"), {"x": scales[0], "c": scales[1]})
+        made = insert_qdq(load_model(f"{folder}/net.onnx"), {"x": scales[0], "c": scales[1]})
     assert made.pairs == {"x": scales[0], "c": scales[1]}
     for name, scale in made.pairs.items():
         assert pair(made.proto, name).scale.tobytes() == np.float32(scale).tobytes()
@@ -151,7 +151,7 @@ def test_weights_are_quantized_per_output_channel(
 def test_a_stack_of_matrices_has_one_scale(loaded: Any, node: str, form: WeightForm) -> None:
     """onnxruntime's own optimizations make operators of it that take no more than one for each matrix."""
     weight = RANDOM.normal(size=(2, 8, 8)).astype(np.float32)
-    made = with_qdq(loaded(f"(float[2, 8, 8] x) => (float[2, 8, 8] y) {{ y = {node} }}", w=weight), ANY, None, form)
+    made = insert_qdq(loaded(f"(float[2, 8, 8] x) => (float[2, 8, 8] y) {{ y = {node} }}", w=weight), ANY, None, form)
     assert made.weights == {"w": None}
     x = RANDOM.normal(size=(2, 8, 8)).astype(np.float32)
     session = onnxruntime.InferenceSession(made.proto.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -327,8 +327,8 @@ def test_nodes_can_be_excluded(quantized: Any) -> None:
 def test_a_node_is_excluded_by_its_name(loaded: Any) -> None:
     model = loaded(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT)
     model.proto.graph.node[1].name = "/head/Conv"
-    assert with_qdq(model, ANY, Choices(exclude=frozenset({"/head/Conv"}))).left == {"/head/Conv": "excluded"}
-    assert with_qdq(model, ANY, Choices(exclude=frozenset({"y"}))).left == {}
+    assert insert_qdq(model, ANY, Choices(exclude=frozenset({"/head/Conv"}))).left == {"/head/Conv": "excluded"}
+    assert insert_qdq(model, ANY, Choices(exclude=frozenset({"y"}))).left == {}
 
 
 def test_float16_parts_have_scales_of_their_type(quantized: Any) -> None:
@@ -364,7 +364,7 @@ def test_pools_and_skips_without_a_scale_are_told(quantized: Any, scales: dict[s
 def test_nothing_to_quantize_is_an_error(loaded: Any, scales: dict[str, float]) -> None:
     wanted = r"net\.onnx: no operator of this network can be quantized: no scale: x\n"
     with pytest.raises(ModelError, match=wanted) as caught:
-        with_qdq(loaded(f"{IMAGE} {{ y = Conv(x, w) }}", w=CONV), scales)
+        insert_qdq(loaded(f"{IMAGE} {{ y = Conv(x, w) }}", w=CONV), scales)
     assert "scales" in caught.value.remedy
 
 
@@ -374,13 +374,13 @@ DOUBLE = "(double[N, 3, 8, 8] x) => (double[N, 3, 8, 8] y)"
 def test_the_reasons_are_named_each_once(loaded: Any) -> None:
     model = loaded(f"{DOUBLE} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT.astype(np.float64))
     with pytest.raises(ModelError, match=r"can be quantized: its weights are not float\n"):
-        with_qdq(model, {"x": 0.1, "c": 0.1})
+        insert_qdq(model, {"x": 0.1, "c": 0.1})
     with pytest.raises(ModelError, match=r"can be quantized: excluded; no scale: c\n"):
-        with_qdq(
+        insert_qdq(
             loaded(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT), {"x": 0.1}, Choices(exclude=frozenset("c"))
         )
     with pytest.raises(ModelError, match="can be quantized: it has no weighted operators"):
-        with_qdq(loaded(f"{SAME} {{ y = Relu(x) }}"), {"x": 0.1})
+        insert_qdq(loaded(f"{SAME} {{ y = Relu(x) }}"), {"x": 0.1})
 
 
 FEW = "(float[3, 3] x) => (float[3, 3] y)"
@@ -400,7 +400,7 @@ FEW = "(float[3, 3] x) => (float[3, 3] y)"
 def test_the_remedy_fits_the_most_frequent_reason(loaded: Any, text: str, choices: Choices, remedy: str) -> None:
     weights = {"w": POINT[:, :, 0, 0]} if "w" in text else {}
     with pytest.raises(ModelError, match="no operator of this network can be quantized") as caught:
-        with_qdq(loaded(f"{FEW} {{ {text} }}", **weights), {}, choices)
+        insert_qdq(loaded(f"{FEW} {{ {text} }}", **weights), {}, choices)
     assert remedy in caught.value.remedy
     assert ("exclus" in caught.value.remedy) == ("exclus" in remedy)
 
@@ -420,7 +420,7 @@ def test_a_network_is_half_where_its_weights_are(loaded: Any, kinds: str, half: 
 def test_a_network_with_pairs_is_known(loaded: Any) -> None:
     model = loaded(f"{IMAGE} {{ y = Conv(x, w) }}", w=CONV)
     assert not has_qdq(model)
-    assert has_qdq(Model(model.path, with_qdq(model, ANY).proto, ""))
+    assert has_qdq(Model(model.path, insert_qdq(model, ANY).proto, ""))
 
 
 def names_in(proto: onnx.ModelProto) -> list[str]:
@@ -461,7 +461,7 @@ def test_names_of_nodes_are_unique(loaded: Any) -> None:
     """TensorRT's layers take them."""
     model = loaded(f"{IMAGE} {{ c = Relu(x) y = Conv(x, w) }}", w=CONV)
     model.proto.graph.node[0].name = "x_Quantize"
-    names = [node.name for node in with_qdq(model, ANY).proto.graph.node if node.name]
+    names = [node.name for node in insert_qdq(model, ANY).proto.graph.node if node.name]
     assert len(set(names)) == len(names)
 
 
@@ -491,7 +491,7 @@ def test_an_old_operator_set_is_raised(loaded: Any, opset: int) -> None:
     seen.CopyFrom(model.proto)
     seen.graph.output.append(helper.make_tensor_value_info("r", TensorProto.FLOAT, [2, 3, 8, 8]))
     theirs, r = on_onnxruntime(seen, x=x)
-    made = with_qdq(model, {"x": 2 / 127, "r": float(np.abs(r).max()) / 127})
+    made = insert_qdq(model, {"x": 2 / 127, "r": float(np.abs(r).max()) / 127})
     onnx.checker.check_model(made.proto, full_check=True)
     assert placed(made) == ["x", "r"]
     assert {o.version for o in made.proto.opset_import} == {13}
@@ -504,7 +504,7 @@ def test_an_old_operator_set_is_raised(loaded: Any, opset: int) -> None:
 def test_an_operator_set_that_cannot_be_raised(loaded: Any) -> None:
     model = loaded(f"{IMAGE} {{ c = Conv(x, w) y = Mystery(c) }}", 11, 6, w=CONV)
     with pytest.raises(ModelError, match=r"has operator set 11, which cannot be raised to 13") as caught:
-        with_qdq(model, ANY)
+        insert_qdq(model, ANY)
     assert "operator set" in caught.value.remedy
 
 
@@ -514,7 +514,7 @@ def test_external_weights_stay_external(tmp_path: Path, opset: int) -> None:
     inside = tmp_path / "inside.onnx"
     onnx.save(proto, inside)
     onnx.save(proto, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
-    made, whole = (with_qdq(load_model(path), ANY).proto for path in (tmp_path / "net.onnx", inside))
+    made, whole = (insert_qdq(load_model(path), ANY).proto for path in (tmp_path / "net.onnx", inside))
     (weight,) = (tensor for tensor in made.graph.initializer if tensor.name == "w")
     assert weight.data_location == TensorProto.EXTERNAL
     assert {entry.key: entry.value for entry in weight.external_data}["location"] == "net.data"
@@ -562,8 +562,8 @@ def test_pairs_can_be_taken_out_again(case: tuple[onnx.ModelProto, dict[str, flo
         onnx.save(proto, f"{folder}/net.onnx")
         model = load_model(f"{folder}/net.onnx")
         before = model.proto.SerializeToString(deterministic=True)
-        made = with_qdq(model, scales, Choices(exclude=frozenset(exclude)))
-        again = with_qdq(model, dict(reversed(scales.items())), Choices(exclude=frozenset(exclude)))
+        made = insert_qdq(model, scales, Choices(exclude=frozenset(exclude)))
+        again = insert_qdq(model, dict(reversed(scales.items())), Choices(exclude=frozenset(exclude)))
     assert model.proto.SerializeToString(deterministic=True) == before, "nobody edits a model"
     assert made.proto.SerializeToString() == again.proto.SerializeToString()
     onnx.checker.check_model(made.proto, full_check=True)
@@ -610,7 +610,7 @@ def test_onnxruntime_the_reference_and_numpy_agree(kind: str, seed: int, spread:
         head = "(float[2, 3, 8, 8] x) => (float[A, B, C, D] y)"
         onnx.save(network(f"{head} {{ {nodes} }}", 19, 9, **weights), f"{folder}/net.onnx")  # the reference's first
         model = load_model(f"{folder}/net.onnx")
-        made = with_qdq(model, scales)
+        made = insert_qdq(model, scales)
     x = (spread * random.normal(size=(2, 3, 8, 8))).astype(np.float32)
     (ours,) = on_onnxruntime(made.proto, x=x)
     (theirs,) = ReferenceEvaluator(made.proto).run(None, {"x": x})
@@ -638,7 +638,7 @@ def test_resnet20_with_tensorrts_own_table(shared: Path) -> None:
     model = load_model(shared / "models" / "resnet20.onnx")
     networks = shared / "golden" / "networks"
     table = read_table(networks / "resnet20_entropy2.cache")
-    made = with_qdq(model, table.scales)
+    made = insert_qdq(model, table.scales)
     onnx.checker.check_model(made.proto, full_check=True)
     assert len(placed(made)) == 23
     assert made.left == {}
@@ -670,4 +670,4 @@ def test_a_weight_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "n.onnx")
     with pytest.raises(ModelError, match="'w' holds NaN or Inf"):
-        with_qdq(load_model(tmp_path / "n.onnx"), {"x": 0.1})
+        insert_qdq(load_model(tmp_path / "n.onnx"), {"x": 0.1})

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import helper
 
 from quantkit.graph import Model
-from quantkit.qdq.int8_count import int8_nodes
+from quantkit.qdq.int8_count import count_int8_layers
 from tests.support.networks import network
 
 WEIGHTS = {
@@ -20,7 +20,7 @@ WEIGHTS = {
 
 def counted(*nodes: tuple[str, list[str], str]) -> tuple[int, int]:
     made = [helper.make_node(kind, inputs, [output]) for kind, inputs, output in nodes]
-    return int8_nodes(Model(Path("m"), network(made, {"x": ["N", 4]}, [nodes[-1][2]], WEIGHTS), ""))
+    return count_int8_layers(Model(Path("m"), network(made, {"x": ["N", 4]}, [nodes[-1][2]], WEIGHTS), ""))
 
 
 QUANTIZED = (("QuantizeLinear", ["x", "s"], "q"), ("DequantizeLinear", ["q", "s"], "a"))

@@ -18,11 +18,11 @@ from onnx.reference import ReferenceEvaluator
 
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model, write_model
-from quantkit.graph.node_selection import chosen, node_names
-from quantkit.qdq.insert import with_qdq
-from quantkit.qdq.insertion import Quantized, WeightForm, codes_of
+from quantkit.graph.node_selection import node_names, select_nodes
+from quantkit.qdq.insert import insert_qdq
+from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, int8_codes
 from quantkit.qdq.placement import Choices
-from quantkit.qdq.removal import without_qdq
+from quantkit.qdq.removal import remove_qdq
 from tests.support.qdq import every_scale, inserted, model_of, network, node_of, noise, on_onnxruntime
 
 INT8 = WeightForm.INT8
@@ -41,7 +41,9 @@ KINDS: dict[str, tuple[str, str, tuple[int, ...], int]] = {
 }
 
 
-def both(model: Model, scales: Mapping[str, float] | None = None, choices: Choices | None = None) -> list[Quantized]:
+def both(
+    model: Model, scales: Mapping[str, float] | None = None, choices: Choices | None = None
+) -> list[QuantizedNetwork]:
     """With float weights and with INT8 ones."""
     return [inserted(model, scales, choices, weights) for weights in WeightForm]
 
@@ -200,7 +202,7 @@ def test_external_weights_come_into_the_file_where_they_become_int8(tmp_path: Pa
     onnx.save(proto, tmp_path / "inside.onnx")
     onnx.save(proto, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
     outside, inside = (
-        with_qdq(load_model(tmp_path / name), {"x": 0.1, "c": 0.1}, Choices(exclude=frozenset("y")), INT8)
+        insert_qdq(load_model(tmp_path / name), {"x": 0.1, "c": 0.1}, Choices(exclude=frozenset("y")), INT8)
         for name in ("net.onnx", "inside.onnx")
     )
     kept = {tensor.name: tensor.data_location for tensor in outside.proto.graph.initializer}
@@ -258,7 +260,7 @@ def test_taken_out_the_weights_are_those_on_the_grid(seed: int, kind: str) -> No
     weight = np.random.default_rng(seed).standard_t(3, size=shape).astype(np.float32)
     model = model_of(f"{head} {{ y = {node} }}", w=weight)
     made = inserted(model, {"x": 0.25}, form=INT8)
-    again = without_qdq(Model(model.path, made.proto, ""))
+    again = remove_qdq(Model(model.path, made.proto, ""))
     assert (again.scales, again.left, again.unscaled) == ({"x": 0.25}, {}, {})
     assert [(n.op_type, len(n.input)) for n in again.proto.graph.node] == [(model.proto.graph.node[0].op_type, 2)]
     ((name, values),) = stored(again.proto).items()
@@ -275,7 +277,7 @@ def test_taken_out_the_weights_are_those_on_the_grid(seed: int, kind: str) -> No
 def test_the_largest_of_a_channel_gets_127(seed: int, dtype: type) -> None:
     values = np.random.default_rng(seed).normal(size=(5, 7)).astype(dtype)
     scales = (np.abs(values.astype(np.float32)).max(1) / np.float32(127)).astype(dtype)
-    codes = codes_of(values, scales, 0)
+    codes = int8_codes(values, scales, 0)
     assert codes.dtype == np.int8
     assert (np.abs(codes.astype(int)).max(1) == 127).all()
     assert (np.sign(codes) * np.sign(values) >= 0).all()
@@ -288,11 +290,11 @@ def test_nodes_are_chosen_by_name_first_output_pattern_or_operator() -> None:
     model = model_of(f"{SAME} {{ c = Conv(x, w) r = Relu(c) y = Conv(r, w) }}", w=POINT)
     model.proto.graph.node[0].name = "/stem/Conv"
     assert node_names(model) == {"/stem/Conv": "Conv", "r": "Relu", "y": "Conv"}
-    assert chosen(["/stem/*", "y"], model, "--exclude") == {"/stem/Conv", "y"}
-    assert chosen(["Conv"], model, "--exclude") == {"/stem/Conv", "y"}
-    assert chosen([], model, "--exclude") == set()
+    assert select_nodes(["/stem/*", "y"], model, "--exclude") == {"/stem/Conv", "y"}
+    assert select_nodes(["Conv"], model, "--exclude") == {"/stem/Conv", "y"}
+    assert select_nodes([], model, "--exclude") == set()
     with pytest.raises(UsageError, match=r"--exclude c, \[z\]: no node") as caught:
-        chosen(["r", "c", "[z]"], model, "--exclude")
+        select_nodes(["r", "c", "[z]"], model, "--exclude")
     assert "quantkit inspect" in caught.value.remedy
 
 

@@ -20,14 +20,14 @@ from quantkit.data import DataOptions, open_data
 from quantkit.errors import ModelError
 from quantkit.graph import Model
 from quantkit.numerics import decibels
-from quantkit.output_noise import Candidate, Measuring
+from quantkit.output_noise import NoiseCandidate, NoiseMeter
 from quantkit.preprocess import PRESETS
-from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.insertion import WeightForm
-from quantkit.qdq.partial import Variants
+from quantkit.qdq.partial import PartialQuantization
 from quantkit.qdq.placement import Choices
-from quantkit.qdq.tensors_as_outputs import showing, shown_tensors
-from quantkit.sensitivity.layer_ranking import ranked
+from quantkit.qdq.tensors_as_outputs import float_activations, showing
+from quantkit.sensitivity.layer_ranking import rank_layers
 from tests.support.qdq import model_of, noise
 
 TEXT = """(float[N, 3, 8, 8] x) => (float[N, 5] y) {
@@ -44,7 +44,7 @@ def net() -> Model:
 
 
 def quantized(form: WeightForm = WeightForm.FLOAT, exclude: frozenset[str] = frozenset()) -> Model:
-    made = with_qdq(net(), SCALES, Choices(exclude=exclude), form)
+    made = insert_qdq(net(), SCALES, Choices(exclude=exclude), form)
     return Model(Path("net.int8.onnx"), made.proto, "")
 
 
@@ -57,13 +57,13 @@ def run(model: Model) -> NDArray[Any]:
     return np.asarray(ReferenceEvaluator(model.proto).run(["y"], {"x": images()})[0])
 
 
-def measuring(reference: Model, threads: int | None = 1) -> Measuring:
+def measuring(reference: Model, threads: int | None = 1) -> NoiseMeter:
     feed, _ = open_data([{"x": images()[:4]}, {"x": images()[4:]}], reference.inputs, PRESETS["raw"], DataOptions())
-    return Measuring(reference, feed, threads)
+    return NoiseMeter(reference, feed, threads)
 
 
 def test_a_layer_is_what_reads_behind_a_pair() -> None:
-    layers = Variants(quantized()).layers
+    layers = PartialQuantization(quantized()).layers
     assert [layer.node for layer in layers] == LAYERS
     assert [layer.operator for layer in layers] == ["Conv", "Conv", "Add", "GlobalAveragePool", "MatMul"]
     assert [layer.tensors for layer in layers] == [("x",), ("r",), ("r",), ("s",), ("f",)]
@@ -72,7 +72,7 @@ def test_a_layer_is_what_reads_behind_a_pair() -> None:
 
 @pytest.mark.parametrize("form", list(WeightForm))
 def test_all_layers_are_the_quantized_network_and_none_the_float_one(form: WeightForm) -> None:
-    variants = Variants(quantized(form), net())
+    variants = PartialQuantization(quantized(form), net())
     np.testing.assert_array_equal(run(variants.quantizing(LAYERS)), run(quantized(form)))
     np.testing.assert_array_equal(run(variants.quantizing(())), run(net()))
     onnx.checker.check_model(variants.quantizing(LAYERS[:2]).proto, full_check=True)
@@ -86,7 +86,7 @@ def test_a_variant_is_what_exclusion_makes(chosen: set[str], form: WeightForm) -
     if not chosen:
         return
     kept = quantized(exclude=frozenset(set(LAYERS) - chosen))
-    np.testing.assert_array_equal(run(Variants(quantized(form), net()).quantizing(chosen)), run(kept))
+    np.testing.assert_array_equal(run(PartialQuantization(quantized(form), net()).quantizing(chosen)), run(kept))
 
 
 def test_a_layer_alone_against_arithmetic_by_hand() -> None:
@@ -98,9 +98,11 @@ def test_a_layer_alone_against_arithmetic_by_hand() -> None:
     g = noise(4, 5)
     scale = np.abs(g).max(axis=0) / np.float32(127)
     expected = f.astype(np.float32) @ (np.rint(g / scale) * scale).astype(np.float32) + noise(5)
-    variants = Variants(quantized())
+    variants = PartialQuantization(quantized())
     np.testing.assert_allclose(run(variants.quantizing(["m"])), expected, rtol=1e-5, atol=1e-5)
-    found = measuring(net()).noise({"m": Candidate(lambda: variants.quantizing(["m"], "m"), variants.twins("m"))})["m"]
+    found = measuring(net()).noise({"m": NoiseCandidate(lambda: variants.quantizing(["m"], "m"), variants.twins("m"))})[
+        "m"
+    ]
     y = values["y"].astype(np.float64)
     assert found.db == pytest.approx(10 * np.log10((y**2).sum() / ((y - expected) ** 2).sum()), abs=1e-3)
     m = values["m"].astype(np.float64)
@@ -109,13 +111,13 @@ def test_a_layer_alone_against_arithmetic_by_hand() -> None:
 
 
 def showing_all(model: Model) -> onnx.ModelProto:
-    return showing(model, shown_tensors(model))
+    return showing(model, float_activations(model))
 
 
 def test_leaving_all_out_one_by_one_ends_without_noise() -> None:
-    variants, meter = Variants(quantized()), measuring(net())
+    variants, meter = PartialQuantization(quantized()), measuring(net())
     candidates = {
-        str(n): Candidate(lambda n=n: variants.quantizing(LAYERS[n:]))  # type: ignore[misc]
+        str(n): NoiseCandidate(lambda n=n: variants.quantizing(LAYERS[n:]))  # type: ignore[misc]
         for n in range(len(LAYERS) + 1)
     }
     found = meter.noise(candidates)
@@ -125,20 +127,20 @@ def test_leaving_all_out_one_by_one_ends_without_noise() -> None:
 
 
 def test_threads_and_batches_change_nothing() -> None:
-    variants = Variants(quantized())
-    several = {name: Candidate(lambda name=name: variants.quantizing([name])) for name in LAYERS}  # type: ignore[misc]
+    variants = PartialQuantization(quantized())
+    several = {name: NoiseCandidate(lambda name=name: variants.quantizing([name])) for name in LAYERS}  # type: ignore[misc]
     one = measuring(net(), 1).noise(several)
     assert measuring(net(), 3).noise(several) == one
 
 
 def test_a_blocks_end_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = ranked(measuring(net()), Variants(quantized()), {}, {})
+    whole = rank_layers(measuring(net()), PartialQuantization(quantized()), {}, {})
     monkeypatch.setattr("quantkit.output_noise.BLOCK", 1)
-    assert ranked(measuring(net()), Variants(quantized()), {}, {}) == whole
+    assert rank_layers(measuring(net()), PartialQuantization(quantized()), {}, {}) == whole
 
 
 def test_ranks_by_noise_alone_and_tells_what_stays_float() -> None:
-    found = ranked(measuring(net()), Variants(quantized()), {}, {"q": "excluded"})
+    found = rank_layers(measuring(net()), PartialQuantization(quantized()), {}, {"q": "excluded"})
     alone = [layer.alone_db for layer in found.layers]
     assert alone == sorted(alone)
     assert found.layers[-1].kept == "excluded"
@@ -152,7 +154,7 @@ def test_a_changed_bias_goes_with_its_layer() -> None:
     for tensor in made.proto.graph.initializer:
         if tensor.name in ("b", "h"):
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 1, tensor.name))
-    variants = Variants(made, net())
+    variants = PartialQuantization(made, net())
     np.testing.assert_array_equal(run(variants.quantizing(())), run(net()))
     np.testing.assert_array_equal(run(variants.quantizing(LAYERS)), run(made))
     assert np.abs(run(variants.quantizing(["m"])) - run(net())).mean() > 0.9
@@ -172,7 +174,7 @@ def test_a_pair_before_the_end_goes_with_what_makes_it() -> None:
             helper.make_node("DequantizeLinear", ["yq", "ys", "yz"], ["y"], "dq"),
         ]
     )
-    variants = Variants(made)
+    variants = PartialQuantization(made)
     assert variants.layers[-1].node == "raw"
     np.testing.assert_array_equal(run(variants.quantizing(())), run(net()))
     rounded = run(variants.quantizing(["raw"]))
@@ -184,14 +186,14 @@ def test_what_cannot_be_taken_out_stays_and_is_told() -> None:
     made = quantized()
     node = next(n for n in made.proto.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == "f")
     made.proto.graph.output.append(helper.make_tensor_value_info(node.output[0], onnx.TensorProto.INT8, None))
-    variants = Variants(made)
+    variants = PartialQuantization(made)
     assert "is an output of the network" in variants.left[node.name]
     assert "m" not in [layer.node for layer in variants.layers if layer.tensors]
 
 
 def test_a_float_network_has_no_variants() -> None:
     with pytest.raises(ModelError, match="no operator that reads behind a Q/DQ pair"):
-        Variants(net())
+        PartialQuantization(net())
 
 
 def test_outputs_that_are_no_floats_are_refused() -> None:
@@ -207,7 +209,7 @@ def test_a_network_that_yields_nan_is_infinite_noise() -> None:
     next(t for t in broken.proto.graph.initializer if t.name == "h").CopyFrom(
         numpy_helper.from_array(np.full(5, np.nan, np.float32), "h")
     )
-    found = measuring(model).noise({"": Candidate(lambda: broken)})[""]
+    found = measuring(model).noise({"": NoiseCandidate(lambda: broken)})[""]
     assert (found.outputs, found.db) == (math.inf, -math.inf)
     assert decibels(0.1) == pytest.approx(10.0)
 
@@ -216,9 +218,9 @@ def test_ctrl_c_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def told(done: int, of: int) -> None:
         raise KeyboardInterrupt
 
-    variants = Variants(quantized())
+    variants = PartialQuantization(quantized())
     with pytest.raises(KeyboardInterrupt):
-        measuring(net(), 2).noise({name: Candidate(lambda: variants.quantizing(())) for name in "abcdefgh"}, told)
+        measuring(net(), 2).noise({name: NoiseCandidate(lambda: variants.quantizing(())) for name in "abcdefgh"}, told)
 
 
 def test_an_error_of_a_candidate_is_raised() -> None:
@@ -226,7 +228,7 @@ def test_an_error_of_a_candidate_is_raised() -> None:
         raise ModelError("no", remedy="none")
 
     with pytest.raises(ModelError, match="no"):
-        measuring(net(), 2).noise({"a": Candidate(fails)})
+        measuring(net(), 2).noise({"a": NoiseCandidate(fails)})
 
 
 def test_layers_of_one_name_are_told_apart() -> None:
@@ -234,7 +236,7 @@ def test_layers_of_one_name_are_told_apart() -> None:
     for node in made.proto.graph.node:
         if node.op_type in ("Conv", "MatMul"):
             node.name = "same"
-    variants = Variants(made)
+    variants = PartialQuantization(made)
     assert [layer.node for layer in variants.layers] == ["same", "c", "s", "p", "m"]
     np.testing.assert_array_equal(run(variants.quantizing(["same", "c", "s", "p", "m"])), run(quantized()))
 
@@ -244,5 +246,12 @@ def test_weights_that_are_listed_as_inputs_are_no_inputs_of_a_variant() -> None:
     made.proto.graph.input.extend(
         helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in made.proto.graph.initializer
     )
-    assert [i.name for i in Variants(made).quantizing(()).inputs] == ["x"]
-    assert {v.name for v in Variants(made).quantizing(()).proto.graph.input} == {"x", "w", "b", "v", "g", "h"}
+    assert [i.name for i in PartialQuantization(made).quantizing(()).inputs] == ["x"]
+    assert {v.name for v in PartialQuantization(made).quantizing(()).proto.graph.input} == {
+        "x",
+        "w",
+        "b",
+        "v",
+        "g",
+        "h",
+    }

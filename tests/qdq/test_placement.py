@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from quantkit.graph import Model
-from quantkit.graph.wiring import known_weights, wiring
-from quantkit.qdq.insertion import Quantized
+from quantkit.graph.wiring import index_graph, known_weights
+from quantkit.qdq.insertion import QuantizedNetwork
 from quantkit.qdq.placement import Choices, Policy
 from tests.support.qdq import every_scale, inserted, model_of, node_of, noise, pair, pairs, placed
 
@@ -38,7 +38,7 @@ def net(text: str, head: str = SAME, opset: int = 17, **more: Any) -> Model:
     return model_of(f"{head} {{ {text} }}", opset, **{**weights_of(text), **more})
 
 
-def behind_pairs(made: Quantized, output: str) -> list[bool]:
+def behind_pairs(made: QuantizedNetwork, output: str) -> list[bool]:
     """For every input of a node: whether it is read behind a pair."""
     results = {p.result for p in pairs(made.proto)}
     return [name in results for name in node_of(made.proto, output).input]
@@ -148,7 +148,7 @@ def test_excluding_an_add_or_a_pool_is_told() -> None:
 # Shared scales ----------------------------------------------------------------------------------------------------
 
 
-def shared(made: Quantized, *tensors: str) -> float:
+def shared(made: QuantizedNetwork, *tensors: str) -> float:
     """The one scale that all of these have."""
     (scale,) = {made.pairs[name] for name in tensors}
     return scale
@@ -540,7 +540,7 @@ def test_shapes_do_not_matter_to_places() -> None:
     unknown = net(BLOCK.replace("Relu(x)", "Mystery(x)"))
     unknown.proto.graph.node[0].domain = "somebody"
     unknown.proto.opset_import.add(domain="somebody", version=1)
-    assert "r" not in wiring(unknown.proto).shapes
+    assert "r" not in index_graph(unknown.proto).shapes
     assert placed(inserted(unknown, dict.fromkeys("xrcap", 0.1))) == fixed
 
 
@@ -557,7 +557,7 @@ def test_operators_of_other_domains_get_none() -> None:
 def test_the_wiring_knows_who_makes_and_who_reads() -> None:
     model = net("c = Conv(x, w) m = MaxPool<kernel_shape = [1, 1]>(c) j = Concat<axis = 1>(x, m) a, b = Split<axis = 1>"
                 "(j, h4) y = Add(a, b)", h4=np.array([4, 4]))  # fmt: skip
-    wires = wiring(model.proto)
+    wires = index_graph(model.proto)
     assert [node.op_type for _, node in wires.behind("c")] == ["Add", "Add"]
     assert sorted(node.op_type for _, node in wires.behind("x")) == ["Add", "Add", "Conv"]
     assert [node.op_type for _, node in wires.behind("c", frozenset())] == ["MaxPool"]
@@ -571,7 +571,7 @@ def test_the_wiring_knows_who_makes_and_who_reads() -> None:
 def test_what_is_read_as_a_shape_is_not_behind() -> None:
     """A Reshape passes on what it moves, not what says how."""
     model = model_of("(float[4] x, int64[1] k) => (float[N] y) { i = Identity(k) y = Reshape(x, i) }")
-    assert [(reader.place, node.op_type) for reader, node in wiring(model.proto).behind("k")] == [(1, "Reshape")]
+    assert [(reader.place, node.op_type) for reader, node in index_graph(model.proto).behind("k")] == [(1, "Reshape")]
 
 
 def test_weights_are_known_by_every_name_that_they_have() -> None:

@@ -20,12 +20,12 @@ from onnx.reference import ReferenceEvaluator
 
 from quantkit.errors import ModelError
 from quantkit.graph import Model, load_model, watched_tensors
-from quantkit.graph.model import identity
+from quantkit.graph.model import model_identity
 from quantkit.qdq import stored_weights as restoring_module
-from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.pairs import Grid
-from quantkit.qdq.removal import Stripped, without_qdq
-from quantkit.qdq.scale_propagation import propagated_scales
+from quantkit.qdq.removal import StrippedNetwork, remove_qdq
+from quantkit.qdq.scale_propagation import propagate_scales
 from quantkit.qdq.weight_scales import weight_deviations
 from quantkit.table import read_table
 
@@ -49,17 +49,17 @@ def model_of(proto: onnx.ModelProto) -> Model:
     return Model(Path("net.onnx"), proto, "")
 
 
-def strip(text: str, opset: int = 17, **weights: Any) -> Stripped:
+def strip(text: str, opset: int = 17, **weights: Any) -> StrippedNetwork:
     """Take the pairs out of a network, and look whether the result is a model at all."""
     proto = network(text, opset, **weights)
     before = proto.SerializeToString(deterministic=True)
-    made = without_qdq(model_of(proto))
+    made = remove_qdq(model_of(proto))
     assert proto.SerializeToString(deterministic=True) == before, "nobody edits a model"
     onnx.checker.check_model(made.proto, full_check=True)
     return made
 
 
-def lines(made: Stripped) -> list[str]:
+def lines(made: StrippedNetwork) -> list[str]:
     """The nodes as text: `y = Relu(x)`."""
     return [f"{', '.join(n.output)} = {n.op_type}({', '.join(n.input)})" for n in made.proto.graph.node]
 
@@ -124,18 +124,18 @@ def test_what_was_put_in_is_taken_out(case: tuple[onnx.ModelProto, dict[str, flo
         onnx.save(proto, f"{folder}/net.onnx")
         model = load_model(f"{folder}/net.onnx")
     try:
-        made = with_qdq(model, scales)
+        made = insert_qdq(model, scales)
     except ModelError as error:
         assume("no operator of this network can be quantized" not in error.problem)
         raise
-    again = without_qdq(Model(model.path, made.proto, ""))
+    again = remove_qdq(Model(model.path, made.proto, ""))
     assert again.proto == model.proto
     assert again.proto.SerializeToString(deterministic=True) == model.proto.SerializeToString(deterministic=True)
-    assert identity(again.proto, Path(), "") == model.sha256
+    assert model_identity(again.proto, Path(), "") == model.sha256
     assert again.scales == {name: float(np.float32(scale)) for name, scale in made.pairs.items()}
     assert (again.unscaled, again.left) == ({}, {})
     assert all(far < 1e-6 for far in weight_deviations(model_of(again.proto), again.weights).values())
-    twice = without_qdq(model_of(again.proto))
+    twice = remove_qdq(model_of(again.proto))
     assert (twice.proto, twice.scales, twice.weights) == (model.proto, {}, {})
 
 
@@ -155,8 +155,8 @@ def test_a_scale_is_the_word_of_the_file(word: Any) -> None:
 def test_trained_networks_come_back(name: str, shared: Path) -> None:
     model = load_model(shared / "models" / f"{name}.onnx")
     table = read_table(shared / "golden" / "networks" / f"{name}_entropy2.cache")
-    made = with_qdq(model, table.scales)
-    again = without_qdq(Model(model.path, made.proto, ""))
+    made = insert_qdq(model, table.scales)
+    again = remove_qdq(Model(model.path, made.proto, ""))
     assert again.proto.SerializeToString(deterministic=True) == model.path.read_bytes()
     assert set(again.scales) == set(made.pairs)
     assert all(np.float32(scale) == np.float32(table.scales[tensor]) for tensor, scale in again.scales.items())
@@ -236,7 +236,7 @@ def test_what_a_subgraph_hands_on_is_renamed_too() -> None:
         f"(float[2] x, bool f) => (float[2] y) {{ {PAIR} y = If(f)<then_branch = t () => (float[2] d) {{ k = Neg(x) }},"
         " else_branch = e () => (float[2] b) { b = Relu(d) }> }", s=S, z=Z,
     )  # fmt: skip
-    made = without_qdq(model_of(proto))
+    made = remove_qdq(model_of(proto))
     assert [a.g.output[0].name for a in made.proto.graph.node[0].attribute] == ["x", "b"]
 
 
@@ -265,7 +265,7 @@ def test_what_the_file_tells_of_removed_tensors_goes() -> None:
     for name in ("q", "d", "c"):
         proto.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3, 8, 8]))
     proto.graph.input.append(helper.make_tensor_value_info("s", TensorProto.FLOAT, []))
-    made = without_qdq(model_of(proto))
+    made = remove_qdq(model_of(proto))
     assert [v.name for v in made.proto.graph.value_info] == ["c"]
     assert [v.name for v in made.proto.graph.input] == ["x"]
 
@@ -309,7 +309,7 @@ def test_uint8_around_128_is_int8(seed: int) -> None:
     x = np.random.default_rng(seed).normal(scale=9, size=(2, 3, 8, 8)).astype(np.float32)
     protos = [network(f"{HEAD} {{ {PAIR} y = Relu(d) }}", s=S, z=z) for z in (np.uint8(128), Z)]
     np.testing.assert_array_equal(*(on_onnxruntime(proto, x=x)[0] for proto in protos))
-    assert [without_qdq(model_of(proto)).scales for proto in protos] == [{"x": float(S)}] * 2
+    assert [remove_qdq(model_of(proto)).scales for proto in protos] == [{"x": float(S)}] * 2
 
 
 def test_channels_of_one_scale_are_one_scale() -> None:
@@ -357,7 +357,7 @@ def test_a_pair_that_changes_the_type_stays() -> None:
     )  # fmt: skip
     assert half.left["q"] == "d has another scale or zero point"
     text = f"{HEAD} {{ {PAIR.replace('DequantizeLinear', 'DequantizeLinear<output_dtype = 10>')} y = Relu(d) }}"
-    assert without_qdq(model_of(network(text, 23, s=S, z=Z))).left["q"] == "d changes the type"
+    assert remove_qdq(model_of(network(text, 23, s=S, z=Z))).left["q"] == "d changes the type"
 
 
 def test_grids_are_the_same_where_type_axis_and_values_are() -> None:
@@ -401,7 +401,7 @@ def test_a_node_without_a_scale_is_damage() -> None:
     proto = network(f"{HEAD} {{ y = Relu(x) }}")
     proto.graph.node.append(helper.make_node("QuantizeLinear", ["x"], ["q"], "broken"))
     with pytest.raises(ModelError, match=r"net\.onnx: QuantizeLinear 'broken' has no scale"):
-        without_qdq(model_of(proto))
+        remove_qdq(model_of(proto))
 
 
 # Weights ----------------------------------------------------------------------------------------------------------
@@ -500,7 +500,7 @@ def test_stored_weights_that_stay(kind: str) -> None:
         f"(float[4, 2] x) => (float[4, 2] y) {{ d = DequantizeLinear{how}(w, s) y = Add(x, d) }}", 21, **scale
     )
     proto.graph.initializer.append(weight)
-    made = without_qdq(model_of(proto))
+    made = remove_qdq(model_of(proto))
     assert made.left == {"d": reason}
     assert made.proto == proto
 
@@ -518,17 +518,17 @@ def test_half_scales_make_half_weights() -> None:
 def test_weights_that_do_not_fit_into_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     proto = network(f"{HEAD} {{ d = DequantizeLinear(w, s, z) y = Conv(x, d) }}", w=CODES, s=S, z=Z)
     monkeypatch.setattr(restoring_module, "LARGEST", proto.ByteSize() + 4 * 9)
-    without_qdq(model_of(proto))
+    remove_qdq(model_of(proto))
     monkeypatch.setattr(restoring_module, "LARGEST", proto.ByteSize() + 4 * 9 - 1)
     with pytest.raises(ModelError, match=r"more than the .* GB that an ONNX file can hold"):
-        without_qdq(model_of(proto))
+        remove_qdq(model_of(proto))
 
 
 def test_external_weights_stay_where_they_are(tmp_path: Path) -> None:
     proto = network(f"{HEAD} {{ c = Conv(x, w) y = Conv(c, v) }}", w=POINT, v=2 * POINT)
     onnx.save(proto, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
     model = load_model(tmp_path / "net.onnx")
-    made = without_qdq(Model(model.path, with_qdq(model, {"x": 0.1, "c": 0.2}).proto, ""))
+    made = remove_qdq(Model(model.path, insert_qdq(model, {"x": 0.1, "c": 0.2}).proto, ""))
     assert made.proto == model.proto
     found = weight_deviations(Model(model.path, made.proto, ""), made.weights)
     assert found == {"w": pytest.approx(0, abs=1e-6), "v": pytest.approx(0, abs=1e-6)}
@@ -541,7 +541,7 @@ def deviations(text: str, w: Arrays, s: Any, axis: int | None = None, z: Any = N
     how = "" if axis is None else f"<axis = {axis}>"
     z = np.zeros(np.shape(s), np.int8) if z is None else z
     pair = f"q = QuantizeLinear{how}(w, s, z) d = DequantizeLinear{how}(q, s, z)"
-    made = without_qdq(model_of(network(f"(float[8, 8] x) => (float[A, B] y) {{ {pair} {text} }}", w=w, s=s, z=z)))
+    made = remove_qdq(model_of(network(f"(float[8, 8] x) => (float[A, B] y) {{ {pair} {text} }}", w=w, s=s, z=z)))
     return weight_deviations(model_of(made.proto), made.weights)
 
 
@@ -613,7 +613,7 @@ def propagated(
     proto = network(text, **weights)
     onnx.checker.check_model(proto)
     watched = [name for name in watched_tensors(model_of(proto)).tensors if name not in (without or set())]
-    return propagated_scales(proto.graph, scales, watched)
+    return propagate_scales(proto.graph, scales, watched)
 
 
 MOVES = {
@@ -722,12 +722,12 @@ def test_a_long_way_in_both_directions() -> None:
 def test_propagation_adds_and_never_changes(case: tuple[onnx.ModelProto, dict[str, float]]) -> None:
     proto, scales = case
     watched = watched_tensors(model_of(proto)).tensors
-    found = propagated_scales(proto.graph, scales, watched)
+    found = propagate_scales(proto.graph, scales, watched)
     assert not found.keys() & scales.keys()
     assert list(found) == [name for name in watched if name in found]
     assert set(found.values()) <= set(scales.values())
-    assert propagated_scales(proto.graph, {**scales, **found}, watched) == {}
-    assert propagated_scales(proto.graph, scales, watched[::-1]) == found
+    assert propagate_scales(proto.graph, {**scales, **found}, watched) == {}
+    assert propagate_scales(proto.graph, scales, watched[::-1]) == found
 
 
 # int8 −128, uint8 0: nothing negative has an integer
@@ -736,9 +736,9 @@ CUTTING = [np.int8(-128), np.uint8(0), np.int16(-32768), np.uint16(0)]
 CUT = "q = QuantizeLinear(c, s, z) d = DequantizeLinear(q, s, z)"
 
 
-def plain_of(proto: onnx.ModelProto) -> tuple[Arrays, list[str], Stripped]:
+def plain_of(proto: onnx.ModelProto) -> tuple[Arrays, list[str], StrippedNetwork]:
     """What the network without pairs computes, its operators, and all that was found."""
-    made = without_qdq(model_of(proto))
+    made = remove_qdq(model_of(proto))
     onnx.checker.check_model(made.proto, full_check=True)
     x = np.random.default_rng(3).normal(size=(2, 3, 8, 8)).astype(np.float32)
     result = ReferenceEvaluator(made.proto).run(None, {"x": x})[0]
@@ -768,7 +768,7 @@ def test_a_relu_that_the_range_of_a_pair_stands_for_is_a_node_again(zero: Any, r
 
 def test_the_tensor_of_a_relu_that_comes_back_keeps_its_name_where_only_pairs_read_it() -> None:
     proto = network(f"{HEAD} {{ c = Conv(x, w) {CUT} y = Conv(d, w) }}", w=POINT, s=S, z=np.int8(-128))
-    made = without_qdq(model_of(proto))
+    made = remove_qdq(model_of(proto))
     assert made.clipped == ("c",)
     assert "c" in made.unscaled
 
@@ -790,7 +790,7 @@ def test_no_relu_comes_back_where_nothing_is_negative_anyway(before: str) -> Non
     text = f"(float[2, 3, 8, 8] x) => (float[A, B, C, D] y) {{ {before} {CUT} y = Neg(d) }}"
     values = {"zero": np.float32(0), "same": np.array([2, 3, 8, 8])}
     proto = network(text, s=S, z=np.uint8(0), **{name: array for name, array in values.items() if name in before})
-    assert without_qdq(model_of(proto)).clipped == ()
+    assert remove_qdq(model_of(proto)).clipped == ()
 
 
 @pytest.mark.parametrize(
@@ -814,9 +814,9 @@ def test_a_relu_comes_back_where_something_may_be_negative(before: str, clipped:
 @pytest.mark.parametrize("zero", [np.int8(0), np.int8(-127), np.uint8(128), np.uint8(1)])
 def test_a_range_that_holds_negative_numbers_stands_for_no_relu(zero: Any) -> None:
     proto = network(f"{HEAD} {{ c = Conv(x, w) {CUT} y = Conv(d, w) }}", w=POINT, s=S, z=zero)
-    assert without_qdq(model_of(proto)).clipped == ()
+    assert remove_qdq(model_of(proto)).clipped == ()
 
 
 def test_an_input_of_the_network_gets_no_relu() -> None:
     proto = network(f"{HEAD} {{ {CUT.replace('c,', 'x,')} y = Conv(d, w) }}", w=POINT, s=S, z=np.uint8(0))
-    assert without_qdq(model_of(proto)).clipped == ()
+    assert remove_qdq(model_of(proto)).clipped == ()

@@ -16,11 +16,11 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 import quantkit
-from quantkit.engines.build import scales_for
+from quantkit.engines.build import find_table_scales
 from quantkit.errors import ModelError, OutputError, StaleError, TableError, UsageError
 from quantkit.graph import load_model, watched_tensors
 from quantkit.provenance import read_provenance
-from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insert import insert_qdq
 from quantkit.table import Algorithm, coverage, read_table
 from tests.support.networks import Command, network
 
@@ -47,7 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a float network and the same with Q/DQ."""
     monkeypatch.chdir(tmp_path)
     onnx.save(small(), "net.onnx")
-    onnx.save(with_qdq(load_model("net.onnx"), {"x": 0.1, "f": 0.25}).proto, "net.int8.onnx")
+    onnx.save(insert_qdq(load_model("net.onnx"), {"x": 0.1, "f": 0.25}).proto, "net.int8.onnx")
     return tmp_path
 
 
@@ -108,11 +108,11 @@ def test_the_provenance_is_of_the_plain_model(here: Path) -> None:
     assert (record.origin, record.model.file, record.model.sha256) == ("qdq", "net.float.onnx", plain.sha256)
     assert record.source is not None
     assert (record.source.file, record.source.sha256) == ("net.int8.onnx", source.sha256)
-    found = scales_for(plain, quantkit.BuildOptions(precision=quantkit.Precision("int8")), "net.calib")
+    found = find_table_scales(plain, quantkit.BuildOptions(precision=quantkit.Precision("int8")), "net.calib")
     assert found is not None
     assert found.provenance == record
     with pytest.raises(StaleError, match="made for another network"):
-        scales_for(source, quantkit.BuildOptions(precision=quantkit.Precision("int8")), "net.calib")
+        find_table_scales(source, quantkit.BuildOptions(precision=quantkit.Precision("int8")), "net.calib")
 
 
 def test_calibrate_does_not_take_it_for_its_own(here: Path) -> None:
@@ -348,7 +348,7 @@ def test_the_command_as_json(here: Path, quantkit_json: Callable[..., Any]) -> N
 def test_resnet20_with_tensorrts_own_table(here: Path, shared: Path) -> None:
     original = shared / "models" / "resnet20.onnx"
     golden = read_table(shared / "golden" / "networks" / "resnet20_entropy2.cache")
-    pairs = with_qdq(load_model(original), golden.scales)
+    pairs = insert_qdq(load_model(original), golden.scales)
     onnx.save(pairs.proto, "resnet20.int8.onnx")
     made = quantkit.from_qdq("resnet20.int8.onnx", "resnet20.calib")
     table = read_table("resnet20.calib").scales

@@ -25,9 +25,9 @@ from quantkit.errors import ModelError, OutputError, StaleError, TableError, Usa
 from quantkit.graph import load_model
 from quantkit.linting.parser_rules import lint
 from quantkit.qdq.insertion import WeightForm
-from quantkit.qdq.removal import without_qdq
+from quantkit.qdq.removal import remove_qdq
 from quantkit.quantization.quantize import METADATA_KEY
-from quantkit.rewrites.fold_batch_norm import folded
+from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.table import read_table
 from tests.support.networks import BUNDLED, Command, network
 
@@ -146,9 +146,9 @@ def test_scales_that_are_shared_are_told(factor: float, of_statistics: bool, pla
 def test_the_way_there_and_back(calibrated: Path) -> None:
     options = QuantizeOptions(weights=WeightForm.FLOAT)
     made = quantkit.quantize("net/model.onnx", "q.onnx", table="net/model.calib", options=options)
-    back = without_qdq(load_model("q.onnx"))
+    back = remove_qdq(load_model("q.onnx"))
     assert back.scales == dict(made.pairs)
-    source = folded(load_model("net/model.onnx")).proto
+    source = fold_batch_norms(load_model("net/model.onnx")).proto
     del back.proto.metadata_props[:], source.metadata_props[:]
     assert back.proto.graph == source.graph
 
@@ -385,7 +385,7 @@ def test_what_stays_float_is_not_repaired(calibrated: Path) -> None:
         "net/model.onnx", data="imgs", options=QuantizeOptions(exclude=("Conv",), weights=WeightForm.FLOAT)
     )
     assert set(made.repairs["round"].gains).isdisjoint(made.left)
-    plain = {t.name: t for t in folded(load_model("net/model.onnx")).proto.graph.initializer}
+    plain = {t.name: t for t in fold_batch_norms(load_model("net/model.onnx")).proto.graph.initializer}
     kept = [t for t in made.proto.graph.initializer if t.name in plain and len(t.dims) == 4]
     assert kept
     for tensor in kept:

@@ -12,10 +12,11 @@ import pytest
 import quantkit
 from quantkit import QuantizeOptions
 from quantkit.graph import load_model
-from quantkit.output_noise import Candidate
+from quantkit.output_noise import NoiseCandidate
 from quantkit.preprocess import PRESETS
-from quantkit.quantization.repair import REPAIRS, Data
+from quantkit.quantization.repair import Data
 from quantkit.quantization.repair_choice import measuring, named
+from quantkit.repairs.registry import REPAIR_NAMES
 from tests.support.qdq import model_of
 
 BRANCHES = """(float[N, 8, 16, 16] x) => (float[N, 6] y) {
@@ -23,7 +24,7 @@ BRANCHES = """(float[N, 8, 16, 16] x) => (float[N, 6] y) {
     d = Conv<pads = [1, 1, 1, 1]>(r, l) e = Conv(r, q) f = Add(d, e) g = Add(f, r) s = Relu(g)
     m = GlobalAveragePool(s) n = Flatten(m) y = Gemm(n, w)
 }"""
-WAYS: dict[str, tuple[str, ...] | None] = {"bias": ("bias",), "all": REPAIRS, "default": None}
+WAYS: dict[str, tuple[str, ...] | None] = {"bias": ("bias",), "all": REPAIR_NAMES, "default": None}
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_the_default_is_the_best_of_what_it_weighs(net: Path) -> None:
     source = load_model(net / "net.onnx")
     measure = measuring(source, Data(net / "x.npy", PRESETS["raw"]))
     made = {name: quantized(net, repairs) for name, repairs in WAYS.items()}
-    noise = measure.noise({n: Candidate(lambda m=m: load(net, m.proto)) for n, m in made.items()})  # type: ignore[misc]
+    noise = measure.noise({n: NoiseCandidate(lambda m=m: load(net, m.proto)) for n, m in made.items()})  # type: ignore[misc]
     assert noise["default"].db >= noise["bias"].db - 0.05
     assert noise["default"].db >= noise["all"].db - 0.05
     said = made["default"].notes[0]
@@ -108,5 +109,5 @@ def test_outputs_that_are_not_float_cannot_be_compared(tmp_path: Path) -> None:
     onnx.save(made.proto, tmp_path / "net.onnx")
     np.save(tmp_path / "x.npy", random.normal(size=(32, 8)).astype(np.float32))
     found = quantized(tmp_path, None)
-    assert set(found.repairs) == set(REPAIRS)
+    assert set(found.repairs) == set(REPAIR_NAMES)
     assert found.notes[0].startswith("all repairs: outputs were not compared (")

@@ -14,9 +14,9 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.graph import Model
-from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.insertion import WeightForm
-from quantkit.qdq.removal import without_qdq
+from quantkit.qdq.removal import remove_qdq
 from quantkit.repairs.aligning import aligned
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.groups import group_of
@@ -78,8 +78,8 @@ def scaled(model: Model, tensors: tuple[str, ...], seed: int = 0) -> Model:
 def rounded(model: Model) -> Model:
     """Its weights as 8 bits leave them."""
     scales = {name: 0.1 for node in model.proto.graph.node for name in (*node.input, *node.output)}
-    made = with_qdq(model, scales, form=WeightForm.INT8)
-    return replace(model, proto=without_qdq(replace(model, proto=made.proto)).proto)
+    made = insert_qdq(model, scales, form=WeightForm.INT8)
+    return replace(model, proto=remove_qdq(replace(model, proto=made.proto)).proto)
 
 
 def weights(model: Model) -> dict[str, NDArray[Any]]:

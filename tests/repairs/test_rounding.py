@@ -312,7 +312,7 @@ def test_the_mean_of_a_linear_layer_is_as_it_was(nodes: str) -> None:
                      b=normal(4), c=normal(6))  # fmt: skip
     figures = figures_of(model, x=x)
     made = corrected(model, figures)
-    assert list(made.shifts) == [name]
+    assert list(made.amounts) == [name]
     assert made.skipped == {}
     assert made.gains[name] >= 0
     axis = -1 if "MatMul" in nodes else 1
@@ -326,7 +326,7 @@ def test_the_mean_of_a_linear_layer_is_as_it_was(nodes: str) -> None:
     assert np.abs(means(model.proto) - truth).max() > 1e-4, "rounding alone moves it"
     np.testing.assert_allclose(means(made.proto), truth, atol=2e-6)
     same = corrected(on_grid(model), figures, reference=model)
-    np.testing.assert_allclose(same.shifts[name], made.shifts[name], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(same.amounts[name], made.amounts[name], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("gemm", ["Gemm<alpha = 2.0, beta = 0.5>(x, v, p)", "Gemm<alpha = 3.0, beta = 0.0>(x, v)"])
@@ -345,7 +345,7 @@ def test_what_is_not_corrected_has_a_reason() -> None:
                      v=normal(6, 6, 1, 1), m=normal(8, 8))  # fmt: skip
     figures = figures_of(model, x=IMAGES)
     made = corrected(model, {k: v for k, v in figures.items() if k != "f"}, exclude={"d"})
-    assert made.shifts == {}
+    assert made.amounts == {}
     assert made.proto == model.proto
     assert {name: reason[:16] for name, reason in made.skipped.items()} == {
         "c": "the taps of a Co", "d": "excluded", "e": "no Add of a cons", "f": "its weights are ",
@@ -364,5 +364,5 @@ def test_a_shared_bias_is_copied() -> None:
     made = corrected(model, figures_of(model, x=IMAGES))
     new = again(model, made.proto)
     first, second = (weight_of(new.proto, node.input[2]) for node in new.proto.graph.node if node.op_type == "Conv")
-    np.testing.assert_allclose(first, bias + made.shifts["c"], rtol=1e-5)
-    np.testing.assert_allclose(second, bias + made.shifts["d"], rtol=1e-5)
+    np.testing.assert_allclose(first, bias + made.amounts["c"], rtol=1e-5)
+    np.testing.assert_allclose(second, bias + made.amounts["d"], rtol=1e-5)

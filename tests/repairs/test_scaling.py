@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insert import insert_qdq
 from quantkit.repairs import ChannelFigures, equalized, smoothed
 from tests.support.repairing import again, figures_of, model_of, outputs_of, weight_of
 
@@ -83,9 +83,9 @@ def test_powers_of_two_keep_every_bit(model: Model) -> None:
     assert made.proto.SerializeToString() == equalized(model, figures, exact=True).proto.SerializeToString()
     new = again(model, made.proto)
     np.testing.assert_array_equal(outputs_of(new.proto, x=IMAGE)[0], outputs_of(model.proto, x=IMAGE)[0])
-    assert set(made.factors) == set(made.gains)
-    assert not set(made.factors) & set(made.skipped)
-    for tensor, factors in made.factors.items():
+    assert set(made.amounts) == set(made.gains)
+    assert not set(made.amounts) & set(made.skipped)
+    for tensor, factors in made.amounts.items():
         np.testing.assert_array_equal(np.exp2(np.rint(np.log2(factors))), factors)
         ours, theirs = (outputs_of(proto, tensor, x=IMAGE)[0] for proto in (new.proto, model.proto))
         np.testing.assert_array_equal(ours * factors.astype(np.float32)[:, None, None], theirs)
@@ -114,7 +114,7 @@ def test_factors_pass_to_a_classifier(tail: str) -> None:
                      v=WEIGHTS["v"], bias=WEIGHTS["bias"], m=normal(5, 6), n=normal(5), k=normal(24, 5),
                      to=np.array([-1, 24]))  # fmt: skip
     made = equalized(model, figures_of(model, x=IMAGE), exact=True)
-    assert [len(factors) for factors in made.factors.values()] == [6]
+    assert [len(factors) for factors in made.amounts.values()] == [6]
     assert min(made.gains.values()) > 1
     np.testing.assert_array_equal(
         outputs_of(again(model, made.proto).proto, x=IMAGE)[0], outputs_of(model.proto, x=IMAGE)[0]
@@ -124,7 +124,7 @@ def test_factors_pass_to_a_classifier(tail: str) -> None:
 def sqnr(model: Model, x: NDArray[Any], reference: NDArray[Any]) -> float:
     """Output SQNR in dB of the network with Q/DQ at max|x|."""
     figures = figures_of(model, x=x)
-    made = with_qdq(model, {name: float(each.amax.max()) / 127 for name, each in figures.items()})
+    made = insert_qdq(model, {name: float(each.amax.max()) / 127 for name, each in figures.items()})
     (output,) = outputs_of(made.proto, x=x)
     return float(10 * np.log10((reference.astype(float) ** 2).sum() / ((output - reference).astype(float) ** 2).sum()))
 
@@ -147,8 +147,8 @@ def test_channels_that_are_always_zero_are_no_trouble() -> None:
     weight[2] = 0
     model = model_of(f"{HEAD} {{ c = Conv(x, v) r = Relu(c) y = Conv(r, w) }}", v=weight, w=normal(6, 6, 1, 1))
     made = equalized(model, figures_of(model, x=IMAGE))
-    assert np.isfinite(made.factors["r"]).all()
-    assert made.factors["r"].min() < made.factors["r"][2] < made.factors["r"].max()
+    assert np.isfinite(made.amounts["r"]).all()
+    assert made.amounts["r"].min() < made.amounts["r"][2] < made.amounts["r"].max()
     zero = {name: ChannelFigures(1, np.zeros(6), np.zeros(6), np.zeros(6)) for name in ("x", "r")}
     assert equalized(model, zero).skipped["r"] == "nothing is gained"
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_scaled_is_left_with_a_reason(nodes: str) -> None:
     made = equalized(model, figures_of(model, x=IMAGE))
     expected = REASONS[nodes]
     if expected is None:
-        assert "r" in made.factors
+        assert "r" in made.amounts
     else:
         assert expected in made.skipped["r"]
         assert made.proto == model.proto
@@ -187,7 +187,7 @@ def test_a_weight_that_others_read_is_copied() -> None:
     model = model_of(f"{HEAD} {{ c = Conv(x, v) r = Relu(c) d = Conv(r, v) s = Conv(x, v) y = Add(d, s) }}",
                      v=WEIGHTS["v"])  # fmt: skip
     made = equalized(model, figures_of(model, x=IMAGE), exact=True)
-    assert made.factors
+    assert made.amounts
     np.testing.assert_array_equal(weight_of(made.proto, "v"), WEIGHTS["v"])
     assert len(made.proto.graph.initializer) == 3
     np.testing.assert_array_equal(
@@ -210,7 +210,7 @@ def test_weights_before_ir_4_are_all_listed_as_inputs() -> None:
     model = model_of(CHAIN, opset=8, ir=3, v=WEIGHTS["v"], w=normal(6, 6, 1, 1))
     model.proto.graph.input.extend(helper.make_tensor_value_info(name, 1, [6, 6, 1, 1]) for name in "vw")
     made = equalized(model, figures_of(model, x=IMAGE), exact=True)
-    assert made.factors
+    assert made.amounts
     np.testing.assert_array_equal(
         outputs_of(again(model, made.proto).proto, x=IMAGE)[0], outputs_of(model.proto, x=IMAGE)[0]
     )
@@ -224,7 +224,7 @@ def test_weights_in_constant_nodes() -> None:
     del model.proto.graph.node[:]
     model.proto.graph.node.extend(nodes)
     made = equalized(model, figures_of(model, x=IMAGE), exact=True)
-    assert made.factors
+    assert made.amounts
     assert [node.op_type for node in made.proto.graph.node] == ["Conv", "Relu", "Conv"], "nobody reads them any more"
     np.testing.assert_array_equal(
         outputs_of(again(model, made.proto).proto, x=IMAGE)[0], outputs_of(model.proto, x=IMAGE)[0]
@@ -296,7 +296,7 @@ def test_what_is_read_by_something_else_is_not_smoothed() -> None:
 def test_only_what_a_normalization_makes_is_smoothed() -> None:
     model = smooth_model("c = MatMul(x, q) r = Relu(c) y = MatMul(r, k)")
     made = smoothed(model, figures_of(model, x=TOKENS))
-    assert (made.factors, made.skipped) == ({}, {})
+    assert (made.amounts, made.skipped) == ({}, {})
     assert isinstance(made.proto, onnx.ModelProto)
 
 
@@ -308,7 +308,7 @@ def test_a_face_detector_is_equalized_to_the_bit(shared: Path) -> None:
     model = load_model(shared / "models" / "ultraface.onnx")
     x = RANDOM.normal(size=(1, 3, 240, 320)).astype(np.float32)
     made = equalized(model, figures_of(model, input=x), exact=True)
-    assert len(made.factors) > 30
+    assert len(made.amounts) > 30
     assert "input of the network" in made.skipped["input"]
     for ours, theirs in zip(outputs_of(made.proto, input=x), outputs_of(model.proto, input=x), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -331,5 +331,5 @@ def test_one_channel_that_a_constant_spreads_stays_one() -> None:
         v=normal(1, 6, 1, 1), k=np.exp2(normal(6, 1, 1)), w=normal(5, 6, 1, 1),
     )  # fmt: skip
     made = equalized(model, figures_of(model, x=IMAGE))
-    assert not made.factors
+    assert not made.amounts
     again(model, made.proto)

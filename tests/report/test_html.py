@@ -26,15 +26,22 @@ from quantkit.evaluation.result import ChangedSample, Evaluation, MetricDifferen
 from quantkit.metrics.metric import metric_name
 from quantkit.report import charts_plane, charts_rows
 from quantkit.report.attributes import PRESENTATION, presentation_attributes
-from quantkit.report.charts import shortened, text_width
-from quantkit.report.charts_axes import Scale, spanning, tick_labels, ticks
-from quantkit.report.charts_plane import Box, lanes_of, placed
+from quantkit.report.charts import fit_text, text_width
+from quantkit.report.charts_axes import Scale, spanning_scale, tick_labels, tick_values
+from quantkit.report.charts_plane import LabelBox, label_lanes, place_labels
 from quantkit.report.html import evaluation_page, sensitivity_page
 from quantkit.report.inline import drops_chart, histogram_chart, sensitivity_chart
-from quantkit.report.page import SHIFT, resource
+from quantkit.report.page import SHIFT, read_resource
 from quantkit.report.ranges import SHOWN_RULES, clipping, worst_tensors
 from quantkit.report.thumbnails import LARGEST, thumbnail
-from quantkit.report.wording import decibel, number, percent, probability, signed, size
+from quantkit.report.wording import (
+    format_decibel,
+    format_number,
+    format_percent,
+    format_probability,
+    format_signed,
+    format_size,
+)
 from quantkit.rules import MinMax
 from tests.support.reports import (
     EVALUATIONS,
@@ -321,8 +328,8 @@ def test_any_kind_of_image_becomes_a_picture(tmp_path: Path, mode: str) -> None:
 
 @given(st.lists(NUMBERS, max_size=6), st.integers(2, 8))
 def test_ticks_are_round_few_and_inside(values: list[float], count: int) -> None:
-    scale = spanning(values, 10.0, 500.0)
-    found = ticks(scale, count)
+    scale = spanning_scale(values, 10.0, 500.0)
+    found = tick_values(scale, count)
     assert 1 <= len(found) <= count + 1
     assert all(scale.low <= t * (1 + 1e-9) + 1e-300 and t * (1 - 1e-9) - 1e-300 <= scale.high for t in found) or len(
         found
@@ -332,20 +339,20 @@ def test_ticks_are_round_few_and_inside(values: list[float], count: int) -> None
 
 
 def test_ticks_by_hand() -> None:
-    assert tick_labels(ticks(Scale(-0.26, 0.51, 0.0, 1.0), 4)) == ["−0.2", "0.0", "0.2", "0.4"]
-    assert tick_labels(ticks(Scale(0.0, 104000.0, 0.0, 1.0), 3)) == ["0", "50,000", "100,000"]
+    assert tick_labels(tick_values(Scale(-0.26, 0.51, 0.0, 1.0), 4)) == ["−0.2", "0.0", "0.2", "0.4"]
+    assert tick_labels(tick_values(Scale(0.0, 104000.0, 0.0, 1.0), 3)) == ["0", "50,000", "100,000"]
 
 
 @given(st.text(max_size=300), st.floats(20, 400))
 def test_shortened_names_fit(text: str, room: float) -> None:
-    short = shortened(text, room)
+    short = fit_text(text, room)
     assert text_width(short) <= room or short == "…"
     assert short == text or "…" in short
 
 
 @given(st.lists(st.tuples(st.floats(80, 800), st.floats(40, 300)), min_size=1, max_size=9))
 def test_labels_of_points_stay_inside(at: list[tuple[float, float]]) -> None:
-    drawn = placed([f"net{i}" for i in range(len(at))], at, Box(64.0, 20.0, 896.0, 310.0))
+    drawn = place_labels([f"net{i}" for i in range(len(at))], at, LabelBox(64.0, 20.0, 896.0, 310.0))
     for x, y in re.findall(r'<text class="label" x="([\d.]+)" y="([\d.]+)"', "".join(drawn)):
         assert 64.0 <= float(x) <= 960.0
         assert 20.0 <= float(y) <= 330.0
@@ -355,19 +362,19 @@ def test_labels_of_points_stay_inside(at: list[tuple[float, float]]) -> None:
 def test_labels_of_thresholds_do_not_meet(values: list[float]) -> None:
     found = statistics({"x": [0.1, 4.0]}).histograms["x"]
     thresholds = [(f"percentile:99.{i}", v) for i, v in enumerate(values)]
-    lanes = lanes_of(thresholds, found, 380.0)
-    across = Scale(0.0, charts_plane.reach(found, thresholds), 40.0, 372.0)
+    lanes = label_lanes(thresholds, found, 380.0)
+    across = Scale(0.0, charts_plane.axis_end(found, thresholds), 40.0, 372.0)
     boxes = []
     for (rule, value), (lane, anchor) in zip(thresholds, lanes, strict=True):
         width, x = text_width(rule), across(value)
-        boxes.append(Box(x - 4 - width if anchor == "end" else x + 4, 17.0 * lane, width, 12.0))
+        boxes.append(LabelBox(x - 4 - width if anchor == "end" else x + 4, 17.0 * lane, width, 12.0))
         assert boxes[-1].x >= 0.0
     assert not any(a.meets(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_whiskers_lie_where_the_figures_say() -> None:
     found = evaluation(candidate())
-    body = "".join(charts_rows.drops(found).body)
+    body = "".join(charts_rows.drop_plot(found).body)
     zero = float(re.search(r'class="zero" x1="([\d.]+)"', body)[1])  # type: ignore[index]
     budget = float(re.search(r'class="budget" x1="([\d.]+)"', body)[1])  # type: ignore[index]
     low, high = map(float, re.search(r'class="whisker loss" x1="([\d.]+)" y1="[\d.]+" x2="([\d.]+)"', body).groups())  # type: ignore[union-attr]
@@ -375,7 +382,7 @@ def test_whiskers_lie_where_the_figures_say() -> None:
     assert (low - zero) / unit == pytest.approx(0.13, abs=0.002)
     assert (high - zero) / unit == pytest.approx(0.49, abs=0.002)
     assert "<polygon" in body
-    assert "<circle" in "".join(charts_rows.drops(replace(found, max_drop=0.5)).body)
+    assert "<circle" in "".join(charts_rows.drop_plot(replace(found, max_drop=0.5)).body)
 
 
 def luminance(colour: str) -> float:
@@ -387,7 +394,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
 def test_text_has_contrast(mode: int) -> None:
-    blocks = re.findall(r"--paper:.*?}", resource("chart.css"), re.S)
+    blocks = re.findall(r"--paper:.*?}", read_resource("chart.css"), re.S)
     assert len(blocks) == 2
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[mode]))
     for ground in ("paper", "raised"):
@@ -451,12 +458,30 @@ def test_inline_charts_are_documents_of_their_own() -> None:
 
 
 def test_numbers_as_words() -> None:
-    assert (number(-0.001), number(-3.14159), number(float("inf")), number(1.5e9)) == ("0.00", "−3.14", "∞", "1.5e+09")
-    assert (signed(0.25), signed(-0.25), signed(0.001), signed(0.0)) == ("+0.25", "−0.25", "0.00", "0.00")
-    assert (decibel(float("inf")), decibel(float("nan"))) == ("∞ dB", "not a number")
-    assert (probability(0.0004), probability(0.042), probability(1.0)) == ("p < 0.001", "p 0.042", "p 1")
-    assert (size(999), size(1_112_233), size(2_000_000_000_000)) == ("999 B", "1.11 MB", "2,000 GB")
-    assert (percent(0.9118), metric_name("top5"), metric_name("map")) == ("91.18 %", "top-5", "map")
+    assert (format_number(-0.001), format_number(-3.14159), format_number(float("inf")), format_number(1.5e9)) == (
+        "0.00",
+        "−3.14",
+        "∞",
+        "1.5e+09",
+    )
+    assert (format_signed(0.25), format_signed(-0.25), format_signed(0.001), format_signed(0.0)) == (
+        "+0.25",
+        "−0.25",
+        "0.00",
+        "0.00",
+    )
+    assert (format_decibel(float("inf")), format_decibel(float("nan"))) == ("∞ dB", "not a number")
+    assert (format_probability(0.0004), format_probability(0.042), format_probability(1.0)) == (
+        "p < 0.001",
+        "p 0.042",
+        "p 1",
+    )
+    assert (format_size(999), format_size(1_112_233), format_size(2_000_000_000_000)) == (
+        "999 B",
+        "1.11 MB",
+        "2,000 GB",
+    )
+    assert (format_percent(0.9118), metric_name("top5"), metric_name("map")) == ("91.18 %", "top-5", "map")
 
 
 # ── in a browser ────────────────────────────────────────────────────────────────────────────────────────────────────

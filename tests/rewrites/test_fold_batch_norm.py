@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.graph import Model, load_model
-from quantkit.rewrites.fold_batch_norm import Folded, folded
+from quantkit.rewrites.fold_batch_norm import FoldedNetwork, fold_batch_norms
 
 RANDOM = np.random.default_rng(11)
 IMAGE = "(float[2, 4, 8, 8] x) => (float[2, N, A, B] y)"
@@ -67,11 +67,11 @@ def referred(proto: onnx.ModelProto, **feeds: NDArray[Any]) -> list[NDArray[Any]
 BOTH = (computed, referred)
 
 
-def same(model: Model, made: Folded, tolerance: float = 2e-5, by: Any = BOTH, **feeds: NDArray[Any]) -> None:
+def same(model: Model, made: FoldedNetwork, tolerance: float = 2e-5, by: Any = BOTH, **feeds: NDArray[Any]) -> None:
     """The laws: a network that checks, computes the same by two evaluators, and has nothing left to fold."""
     onnx.checker.check_model(made.proto, full_check=True)
     assert made.proto.graph.output == model.proto.graph.output
-    assert folded(Model(model.path, made.proto, "")).proto == made.proto
+    assert fold_batch_norms(Model(model.path, made.proto, "")).proto == made.proto
     for evaluate in by:
         for ours, theirs in zip(evaluate(made.proto, **feeds), evaluate(model.proto, **feeds), strict=True):
             assert ours.dtype == theirs.dtype
@@ -143,12 +143,12 @@ def test_it_disappears_behind_weights(kind: str) -> None:
     proto, left, x = case(kind)
     model = loaded(proto)
     before = model.proto.SerializeToString(deterministic=True)
-    made = folded(model)
+    made = fold_batch_norms(model)
     assert (kinds(made.proto), made.folded, made.left) == (left, ("y",), {})
     # the reference cannot compute grouped transposed convolutions
     same(model, made, by=BOTH if "grouped" not in kind else (computed,), x=x)
     assert model.proto.SerializeToString(deterministic=True) == before
-    assert folded(model).proto.SerializeToString() == made.proto.SerializeToString()
+    assert fold_batch_norms(model).proto.SerializeToString() == made.proto.SerializeToString()
     assert not {t.name for t in made.proto.graph.initializer} & {"g", "h", "m", "v"}
 
 
@@ -159,7 +159,7 @@ def test_weights_are_rounded_once_from_float64(kind: str) -> None:
     beta = 3.0 if kind == "Gemm" else 1.0
     factor = values["g"] / np.sqrt(values["v"] + np.float32(1e-5))
     at = {"Conv with bias": (-1, 1, 1, 1), "ConvTranspose": (1, -1, 1, 1)}.get(kind, (1, -1))
-    made = {t.name: numpy_helper.to_array(t) for t in folded(loaded(proto)).proto.graph.initializer}
+    made = {t.name: numpy_helper.to_array(t) for t in fold_batch_norms(loaded(proto)).proto.graph.initializer}
     np.testing.assert_array_equal(made["w"], (values["w"] * factor.reshape(at)).astype(np.float32))
     bias = ((beta * values["b"] - values["m"]) * factor + values["h"]).astype(np.float32)
     np.testing.assert_array_equal(made["b"].ravel(), bias)
@@ -169,7 +169,7 @@ def test_epsilon_counts() -> None:
     proto = network(f"{IMAGE} {{ c = Conv(x, w) y = BatchNormalization<epsilon = 0.7>(c, g, h, m, v) }}",
                     w=numbers(6, 4, 1, 1), **norm(6))  # fmt: skip
     model = loaded(proto)
-    same(model, folded(model), x=numbers(2, 4, 8, 8))
+    same(model, fold_batch_norms(model), x=numbers(2, 4, 8, 8))
 
 
 W, SQUARE = numbers(4, 4, 1, 1), numbers(4, 4)
@@ -200,7 +200,7 @@ def test_it_stays_with_a_reason(kind: str) -> None:
     proto = network(
         f"(float[2, 4, 8, 8] x) => (float[2, 4, 8, 8] y) {{ {nodes} }}", w=W, u=numbers(8, 8), **norm(4), **extra
     )
-    made = folded(loaded(proto))
+    made = fold_batch_norms(loaded(proto))
     assert made.folded == ()
     (reason,) = made.left.values()
     assert re.search(wanted, reason), reason
@@ -217,7 +217,7 @@ def test_it_stays_with_a_reason(kind: str) -> None:
     ],
 )
 def test_old_ways_to_say_training(opset: int, nodes: str, wanted: str) -> None:
-    made = folded(loaded(network(f"{IMAGE} {{ {nodes} }}", opset, 4, w=W, **norm(4))))
+    made = fold_batch_norms(loaded(network(f"{IMAGE} {{ {nodes} }}", opset, 4, w=W, **norm(4))))
     assert (made.folded, list(made.left)) == ((), ["y"])
     assert wanted in made.left["y"]
 
@@ -227,7 +227,7 @@ def test_inside_a_subgraph_it_stays() -> None:
             f"<then_branch = t () => (float[2, 4, 8, 8] p) {{ c = Conv(x, w) p = {BN.format('c')} }},"
             f" else_branch = e () => (float[2, 4, 8, 8] q) {{ q = Relu(x) }}> }}")  # fmt: skip
     proto = network(text, w=W, **norm(4))
-    made = folded(loaded(proto))
+    made = fold_batch_norms(loaded(proto))
     assert (made.folded, made.left) == ((), {"p": "inside If 'y'"})
     assert made.proto == proto
 
@@ -236,14 +236,14 @@ def test_what_a_subgraph_reads_is_read_elsewhere() -> None:
     text = (f"(float[2, 4, 8, 8] x, bool b) => (float[2, 4, 8, 8] y) {{ c = Conv(x, w) n = {BN.format('c')} y = If(b)"
             " <then_branch = t () => (float[2, 4, 8, 8] p) { p = Relu(c) },"
             " else_branch = e () => (float[2, 4, 8, 8] q) { q = Relu(n) }> }")  # fmt: skip
-    assert "read elsewhere" in folded(loaded(network(text, w=W, **norm(4)))).left["n"]
+    assert "read elsewhere" in fold_batch_norms(loaded(network(text, w=W, **norm(4)))).left["n"]
 
 
 def test_shared_weights_are_copied() -> None:
     text = f"c = Conv(x, w, k) d = {BN.format('c')} e = Conv(d, w, k) f = BatchNormalization(e, g2, h, m, v2)"
     model = loaded(network(f"(float[2, 4, 8, 8] x) => (float[2, 4, 8, 8] y) {{ {text} y = Conv(f, w) }}",
                            w=W, k=numbers(4), **norm(4), **norm(4, "2")))  # fmt: skip
-    made = folded(model)
+    made = fold_batch_norms(model)
     same(model, made, x=numbers(2, 4, 8, 8))
     names = [t.name for t in made.proto.graph.initializer]
     assert names[0] == "w"
@@ -255,7 +255,7 @@ def test_a_shared_parameter_stays_for_its_other_readers() -> None:
     model = loaded(network(f"(float[2, 4, 8, 8] x) => (float[2, 4, 8, 8] y)"
                            f"{{ c = Conv(x, w, g) d = {BN.format('c')} y = PRelu(d, s) }}", w=W,
                            s=numbers(4, 1, 1), **norm(4)))  # fmt: skip
-    made = folded(model)
+    made = fold_batch_norms(model)
     assert {t.name for t in made.proto.graph.initializer} == {"w", "s", "g"}
     same(model, made, x=numbers(2, 4, 8, 8))
 
@@ -264,7 +264,7 @@ def test_two_in_a_row_and_constant_nodes_and_their_other_names() -> None:
     text = (f"k = Constant<value = float[4] {{1.0, 2.0, 0.5, -1.0}}>() a = Identity(k) b = Identity(a)"
             f" c = Conv(x, w, b) d = {BN.format('c')} e = BatchNormalization(d, a, b, k, v) y = Relu(e)")  # fmt: skip
     model = loaded(network(f"(float[2, 4, 8, 8] x) => (float[2, 4, 8, 8] y) {{ {text} }}", w=W, **norm(4)))
-    made = folded(model)
+    made = fold_batch_norms(model)
     assert kinds(made.proto) == ["Conv", "Relu"]
     assert made.proto.graph.node[0].output[0] == "e", "statistics know it by that name"
     assert made.folded == ("d", "e")
@@ -278,7 +278,7 @@ def test_nothing_else_is_touched() -> None:
     proto.graph.value_info.extend(
         onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4, 8, 8]) for name in "cd"
     )
-    made = folded(loaded(proto)).proto
+    made = fold_batch_norms(loaded(proto)).proto
     assert {t.name for t in made.graph.initializer} == {"w", "unused", "w_bias"}
     assert [v.name for v in made.graph.value_info] == ["d"]
     assert made.metadata_props == proto.metadata_props
@@ -292,7 +292,7 @@ def test_old_files_list_their_weights_as_inputs() -> None:
     proto = network(f"{text} {{ c = Conv(x, w) d = {BN.format('c')} e = Conv(d, w, b) y = {BN.format('e')} }}", 8, 3,
                     w=W, b=numbers(4), **norm(4))  # fmt: skip
     model = loaded(proto)
-    made = folded(model)
+    made = fold_batch_norms(model)
     assert len(made.folded) == 2
     same(model, made, by=(computed,), x=numbers(2, 4, 8, 8))  # the reference has no BatchNormalization so old
     assert [i.name for i in Model(model.path, made.proto, "").inputs] == ["x"]
@@ -303,7 +303,7 @@ def test_types_are_kept(dtype: Any, kind: str, by: Any) -> None:
     weights = {name: array.astype(dtype) for name, array in {"w": W, **norm(4)}.items()}
     text = f"({kind}[2, 4, 8, 8] x) => ({kind}[2, 4, 8, 8] y)"
     model = loaded(network(f"{text} {{ c = Conv(x, w) y = {BN.format('c')} }}", **weights))
-    made = folded(model)
+    made = fold_batch_norms(model)
     assert made.folded == ("y",)
     assert {numpy_helper.to_array(t).dtype for t in made.proto.graph.initializer} == {np.dtype(dtype)}
     same(model, made, 1e-2 if dtype == np.float16 else 1e-7, by, x=numbers(2, 4, 8, 8).astype(dtype))
@@ -313,15 +313,15 @@ def test_float16_that_overflows_stays() -> None:
     weights = {name: array.astype(np.float16) for name, array in {"w": 1000 * W, **norm(4)}.items()}
     weights["v"] = np.full(4, 1e-7, np.float16)
     text = "(float16[2, 4, 8, 8] x) => (float16[2, 4, 8, 8] y)"
-    made = folded(loaded(network(f"{text} {{ c = Conv(x, w) y = {BN.format('c')} }}", **weights)))
+    made = fold_batch_norms(loaded(network(f"{text} {{ c = Conv(x, w) y = {BN.format('c')} }}", **weights)))
     assert made.left == {"y": "folded into Conv 'c', weights would not be finite in float16"}
 
 
 def test_external_weights(tmp_path: Path) -> None:
     proto = network(f"{IMAGE} {{ c = Conv(x, w) d = {BN.format('c')} y = Conv(d, u) }}", w=W, u=W, **norm(4))
-    inside = folded(loaded(proto)).proto
+    inside = fold_batch_norms(loaded(proto)).proto
     onnx.save(proto, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
-    made = folded(load_model(tmp_path / "net.onnx")).proto
+    made = fold_batch_norms(load_model(tmp_path / "net.onnx")).proto
     outside = [t.name for t in made.graph.initializer if t.data_location == TensorProto.EXTERNAL]
     assert outside == ["u"], "what does not change stays where it is"
     onnx.load_external_data_for_model(made, str(tmp_path))
@@ -353,7 +353,7 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
 @settings(max_examples=40)
 def test_the_network_computes_the_same(proto: onnx.ModelProto) -> None:
     model = loaded(proto)
-    made = folded(model)
+    made = fold_batch_norms(model)
     assert len(made.folded) + len(made.left) == kinds(proto).count("BatchNormalization")
     assert kinds(made.proto).count("BatchNormalization") == len(made.left)
     tensors = {name for node in made.proto.graph.node for name in node.output}

@@ -15,12 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.graph import Model, load_model
-from quantkit.qdq.insert import with_qdq
+from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.placement import Choices
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.layers import layers_of
-from quantkit.rewrites.fold_batch_norm import folded
-from quantkit.rewrites.fold_constants import FORMING, with_constants
+from quantkit.rewrites.fold_batch_norm import fold_batch_norms
+from quantkit.rewrites.fold_constants import FORMING, fold_constants
 from tests.support.qdq import every_scale, noise
 
 X = noise(5, 4)
@@ -94,7 +94,7 @@ def test_a_chain_comes_to_one_initializer(names: list[str], shared: bool, ir: in
     values = {name: array for name, array in SETTINGS.items() if name in needed}
     proto = network(nodes, ir=ir, w=noise(4, 4), **values)
     before = proto.SerializeToString(deterministic=True)
-    made = with_constants(model_of(proto))
+    made = fold_constants(model_of(proto))
     assert proto.SerializeToString(deterministic=True) == before, "the model itself is untouched"
     onnx.checker.check_model(made, full_check=True)
     np.testing.assert_array_equal(computed(made), computed(proto))
@@ -110,8 +110,8 @@ def test_a_chain_comes_to_one_initializer(names: list[str], shared: bool, ir: in
 def test_a_large_weight_of_another_type_behind_a_cast_is_quantized_and_repaired(dtype: type) -> None:
     weight = np.random.default_rng(1).normal(size=(4, 20000)).astype(dtype)
     nodes = [node("Cast", ["w"], ["v"], to=TensorProto.FLOAT), node("MatMul", ["x", "v"], ["y"], name="dense")]
-    model = model_of(folded(model_of(network(nodes, w=weight))).proto)
-    made = with_qdq(model, every_scale(model), Choices())
+    model = model_of(fold_batch_norms(model_of(network(nodes, w=weight))).proto)
+    made = insert_qdq(model, every_scale(model), Choices())
     assert list(made.weights) == ["v"]
     assert not made.left
     assert [layer.name for layer in layers_of(Editor(model), {})] == ["dense"]
@@ -119,7 +119,7 @@ def test_a_large_weight_of_another_type_behind_a_cast_is_quantized_and_repaired(
 
 def test_opset_11_has_axes_as_attributes() -> None:
     nodes = [node("Squeeze", ["w"], ["v"], axes=[0]), node("MatMul", ["x", "v"], ["y"])]
-    made = with_constants(model_of(network(nodes, opset=11, w=noise(1, 4, 3))))
+    made = fold_constants(model_of(network(nodes, opset=11, w=noise(1, 4, 3))))
     assert operators(made) == ["MatMul"]
     assert list(made.graph.initializer[0].dims) == [4, 3]
 
@@ -127,7 +127,7 @@ def test_opset_11_has_axes_as_attributes() -> None:
 def left(nodes: list[onnx.NodeProto], **weights: Arrays) -> bool:
     """Whether a network stays as it is."""
     proto = network(nodes, **weights)
-    return with_constants(model_of(proto)) is proto
+    return fold_constants(model_of(proto)) is proto
 
 
 def test_what_stays() -> None:
@@ -140,7 +140,7 @@ def test_what_stays() -> None:
     assert left([node("Transpose", ["w"], ["y"])], w=noise(4, 4)), "an output of the network"
     proto = network([transposed, product], w=noise(4, 4))
     proto.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4, 4]))
-    assert with_constants(model_of(proto)) is proto, "a weight that a caller may feed"
+    assert fold_constants(model_of(proto)) is proto, "a weight that a caller may feed"
 
 
 def test_a_subgraph_reads_the_initializer() -> None:
@@ -152,7 +152,7 @@ def test_a_subgraph_reads_the_initializer() -> None:
     )
     nodes = [node("Transpose", ["w"], ["v"]), node("If", ["yes"], ["y"], then_branch=inner, else_branch=inner)]
     proto = network(nodes, w=noise(4, 3).T.copy(), yes=np.array(True))
-    made = with_constants(model_of(proto))
+    made = fold_constants(model_of(proto))
     onnx.checker.check_model(made, full_check=True)
     assert operators(made) == ["If"]
     np.testing.assert_array_equal(computed(made), computed(proto))
@@ -163,7 +163,7 @@ def test_weights_outside_the_model(tmp_path: Path) -> None:
     proto = network(nodes, w=noise(64, 4))
     expected = computed(proto)
     onnx.save(proto, tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0, location="w.bin")
-    made = with_constants(load_model(tmp_path / "net.onnx"))
+    made = fold_constants(load_model(tmp_path / "net.onnx"))
     np.testing.assert_array_equal(computed(made), expected)
 
 
@@ -187,7 +187,7 @@ def test_a_number_stays_a_number() -> None:
         one=np.ones(1, np.float32),
     )
     before = computed(proto)
-    made = with_constants(model_of(proto))
+    made = fold_constants(model_of(proto))
     onnx.checker.check_model(made, full_check=True)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in made.graph.initializer}
     assert shapes["single"] == ()

@@ -20,12 +20,12 @@ from onnx import TensorProto, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.graph import Model, load_model
-from quantkit.graph.tensors import element_types, inferred
+from quantkit.graph.tensors import element_types, infer_types
 from quantkit.numerics import scale_of
 from quantkit.preprocess import PRESETS
-from quantkit.qdq.insert import with_qdq
-from quantkit.rewrites.fp16 import Half, with_half
-from quantkit.rewrites.fp32_exceptions import half_scale
+from quantkit.qdq.insert import insert_qdq
+from quantkit.rewrites.fp16 import Fp16Network, convert_to_fp16
+from quantkit.rewrites.fp32_exceptions import fp16_scale
 from quantkit.table import read_table
 
 RANDOM = np.random.default_rng(13)
@@ -47,13 +47,16 @@ def loaded(proto: onnx.ModelProto) -> Model:
         return load_model(f"{folder}/net.onnx")
 
 
-def halved(proto: onnx.ModelProto, *, keep_io: bool = True, ranges: Mapping[str, float] | None = None) -> Half:
+def halved(proto: onnx.ModelProto, *, keep_io: bool = True, ranges: Mapping[str, float] | None = None) -> Fp16Network:
     """Put into FP16, and look whether the result is a model, whole and in order."""
     model = loaded(proto)
     before = model.proto.SerializeToString(deterministic=True)
-    made = with_half(model, keep_io=keep_io, ranges=ranges)
+    made = convert_to_fp16(model, keep_io=keep_io, ranges=ranges)
     assert model.proto.SerializeToString(deterministic=True) == before
-    assert with_half(model, keep_io=keep_io, ranges=ranges).proto.SerializeToString() == made.proto.SerializeToString()
+    assert (
+        convert_to_fp16(model, keep_io=keep_io, ranges=ranges).proto.SerializeToString()
+        == made.proto.SerializeToString()
+    )
     onnx.checker.check_model(made.proto, full_check=True)
     assert [o.name for o in made.proto.graph.output] == [o.name for o in proto.graph.output]
     assert [i.name for i in made.proto.graph.input] == [i.name for i in proto.graph.input]
@@ -70,7 +73,7 @@ def computed(proto: onnx.ModelProto, **feeds: NDArray[Any]) -> list[NDArray[Any]
 
 
 def types(proto: onnx.ModelProto) -> dict[str, str]:
-    found = element_types(inferred(proto).graph)
+    found = element_types(infer_types(proto).graph)
     kinds = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.INT8: "int8"}
     return found | {t.name: kinds.get(t.data_type, "other") for t in proto.graph.initializer}
 
@@ -149,7 +152,7 @@ def test_external_weights(tmp_path: Path) -> None:
     proto = network(f"{SAME} {{ y = Conv(x, w) }}", w=POINT)
     inside = halved(proto).proto
     onnx.save(proto, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
-    assert with_half(load_model(tmp_path / "net.onnx")).proto == inside
+    assert convert_to_fp16(load_model(tmp_path / "net.onnx")).proto == inside
 
 
 def test_weights_that_are_listed_as_inputs() -> None:
@@ -275,7 +278,7 @@ def test_who_takes_float16_with_which_scale(opset: int, dtype: Any, checks: bool
 
 def test_pairs_become_float16() -> None:
     model = loaded(network(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", 13, w=POINT))
-    proto = with_qdq(model, {"x": scale_of(3), "c": scale_of(5)}).proto
+    proto = insert_qdq(model, {"x": scale_of(3), "c": scale_of(5)}).proto
     made = halved(proto)
     found = types(made.proto)
     assert made.kept == {}
@@ -306,7 +309,7 @@ def test_scales_that_float16_lacks_keep_their_pair_in_float32(scale: float, kept
 
 def test_weights_with_scales_that_float16_lacks_are_told_and_exact() -> None:
     weight = (POINT * np.array([1, 1e-3, 1, 1], np.float32).reshape(4, 1, 1, 1)).astype(np.float32)
-    proto = with_qdq(loaded(network(f"{SAME} {{ y = Conv(x, w) }}", w=weight)), {"x": scale_of(3)}).proto
+    proto = insert_qdq(loaded(network(f"{SAME} {{ y = Conv(x, w) }}", w=weight)), {"x": scale_of(3)}).proto
     made = halved(proto)
     assert list(made.kept) == ["w_Quantize_0", "w_Dequantize_0"]
     initializers = {t.name: t for t in made.proto.graph.initializer}
@@ -340,7 +343,7 @@ def test_channels_of_zeros(form: str) -> None:
 @given(st.lists(st.floats(2**-40, 1e5, width=32), min_size=1, max_size=9), st.booleans())
 def test_scales_in_float16_are_exact_enough_or_none(scales: list[float], pair: bool) -> None:
     scale = np.array(scales, np.float32)
-    half = half_scale(scale, pair)
+    half = fp16_scale(scale, pair)
     normal = (scale >= 2**-14) & (scale < 65520)
     vanishing = (scale * 127 <= 2**-25) if pair else np.zeros(len(scale), bool)
     edge = np.abs(scale / 2**-14 - 1) < 2**-10  # may round up to a normal number
@@ -392,7 +395,7 @@ def test_any_network_stays_a_network(proto: onnx.ModelProto, keep_io: bool) -> N
 def test_resnet20_chooses_the_same(shared: Path) -> None:
     model = load_model(shared / "models" / "resnet20.onnx")
     table = read_table(shared / "golden" / "networks" / "resnet20_entropy2.cache")
-    proto = with_qdq(model, table.scales).proto
+    proto = insert_qdq(model, table.scales).proto
     made = halved(proto)
     assert (made.kept, made.saturated) == ({}, {})
     pixels = np.load(shared / "golden" / "networks" / "calibration_512.npz")["x"][:256]

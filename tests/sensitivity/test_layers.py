@@ -24,9 +24,9 @@ from quantkit.cli import layers as layering
 from quantkit.data import open_data
 from quantkit.errors import BackendError, DataError, ModelError, OutputError, QuantkitError, StaleError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.graph.node_selection import chosen
+from quantkit.graph.node_selection import select_nodes
 from quantkit.rules import mean_square, squared_error
-from quantkit.sensitivity.exclusion_file import exclusion_text, from_files, write_exclusions
+from quantkit.sensitivity.exclusion_file import expand_name_files, format_exclusions, write_exclusions
 from quantkit.sensitivity.layers import LayersOptions, layers
 from quantkit.sensitivity.result import MISFIT, LayerError, Sensitivity
 from tests.support.networks import Command, network
@@ -243,11 +243,11 @@ def test_the_file_is_what_quantize_and_build_take(
     )
     path = write_exclusions(found, "worst.txt")
     text = path.read_text()
-    assert text == exclusion_text(found)
+    assert text == format_exclusions(found)
     assert "# nodes that stay float: the 2 worst of" in text
-    names = from_files((f"@{path}",))
+    names = expand_name_files((f"@{path}",))
     assert names == found.kept
-    assert chosen(names, load_model("net/model.onnx"), "--exclude") == set(found.kept)
+    assert select_nodes(names, load_model("net/model.onnx"), "--exclude") == set(found.kept)
     told = quantkit_json("quantize", "net/model.onnx", "--exclude", "@worst.txt")
     assert [node for node, why in told["left"].items() if why == "excluded"] == sorted(found.kept, key=told["left"].get)
     with pytest.raises(StaleError, match="is there already"):
@@ -258,7 +258,7 @@ def test_a_name_that_a_line_cannot_hold() -> None:
     layer = LayerError("conv #1", "Conv", 20.0, 30.0, 10.0, 1.0, 20.0, 9)
     found = Sensitivity("m.onnx", "s", 20.0, (layer,), (), 1, (), {}, 0.0, ("conv #1",), 30.0)
     with pytest.raises(OutputError, match="'conv #1' cannot be named"):
-        exclusion_text(found)
+        format_exclusions(found)
 
 
 # The command ------------------------------------------------------------------------------------------------------
@@ -282,9 +282,9 @@ def test_the_command_with_data_writes_the_worst_layers(calibrated: Path) -> None
     assert "layers, worst first: SQNR of the outputs" in done.stdout
     assert "wrote  worst.txt" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
-    assert len(from_files(("@worst.txt",))) == 2
+    assert len(expand_name_files(("@worst.txt",))) == 2
     told = json.loads(command("net/model.onnx", "--data", "imgs", "--limit", 8, "--json").stdout)
-    assert [layer["node"] for layer in told["layers"]][:2] == list(from_files(("@worst.txt",)))
+    assert [layer["node"] for layer in told["layers"]][:2] == list(expand_name_files(("@worst.txt",)))
     assert told["kept"] == []
     assert told["samples"] == 8
     with pytest.raises(StaleError):

@@ -14,8 +14,8 @@ import pytest
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.errors import BackendError, ModelError
 from quantkit.graph import Model, load_model
-from quantkit.qdq.insert import with_qdq
-from quantkit.qdq.tensors_as_outputs import showing, shown_tensors
+from quantkit.qdq.insert import insert_qdq
+from quantkit.qdq.tensors_as_outputs import float_activations, showing
 from quantkit.sensitivity.parity import parity
 from quantkit.values import Array, Batch
 from tests.support.qdq import model_of, noise
@@ -31,7 +31,7 @@ def net() -> Model:
 
 
 def quantized() -> Model:
-    made = with_qdq(net(), dict.fromkeys(("x", "a", "r", "p", "f"), 0.03))
+    made = insert_qdq(net(), dict.fromkeys(("x", "a", "r", "p", "f"), 0.03))
     return Model(Path("net.onnx"), made.proto, "")
 
 
@@ -135,7 +135,7 @@ def test_without_a_gpu_it_says_so() -> None:
 
 def test_shown_tensors_are_outputs_with_types() -> None:
     model = quantized()
-    proto = showing(model, shown_tensors(model))
+    proto = showing(model, float_activations(model))
     assert [value.name for value in proto.graph.output] == ["y", "a", "r", "p", "f"]
     assert all(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for value in proto.graph.output)
     assert [value.name for value in model.proto.graph.output] == ["y"]

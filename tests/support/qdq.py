@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from quantkit.graph import Model, watched_tensors
-from quantkit.qdq.insert import with_qdq
-from quantkit.qdq.insertion import Quantized, WeightForm
+from quantkit.qdq.insert import insert_qdq
+from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.placement import Choices
 
 
@@ -64,9 +64,9 @@ def inserted(
     scales: Mapping[str, float] | None = None,
     choices: Choices | None = None,
     form: WeightForm = WeightForm.FLOAT,
-) -> Quantized:
+) -> QuantizedNetwork:
     """Insert pairs, and look whether the result is a model at all."""
-    made = with_qdq(model, every_scale(model) if scales is None else scales, choices, form)
+    made = insert_qdq(model, every_scale(model) if scales is None else scales, choices, form)
     onnx.checker.check_model(made.proto, full_check=True)
     return made
 
@@ -80,7 +80,7 @@ def pair(proto: onnx.ModelProto, tensor: str) -> Pair:
     return found
 
 
-def placed(made: Quantized) -> list[str]:
+def placed(made: QuantizedNetwork) -> list[str]:
     """Activations with a pair."""
     found = [p.tensor for p in pairs(made.proto) if p.axis is None]
     assert found == list(made.pairs)

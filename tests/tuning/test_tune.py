@@ -22,9 +22,9 @@ from quantkit.errors import OutputError, StaleError, UsageError
 from quantkit.evaluation.evaluate import evaluate
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.graph import load_model
-from quantkit.sensitivity.exclusion_file import from_files
+from quantkit.sensitivity.exclusion_file import expand_name_files
 from quantkit.sensitivity.result import LayerError
-from quantkit.tuning.metric_trials import parts
+from quantkit.tuning.metric_trials import holdout_parts
 from quantkit.tuning.result import Tuning
 from quantkit.tuning.tune import TuneOptions, tune
 from tests.support.networks import BUNDLED
@@ -105,7 +105,7 @@ def test_it_beats_the_first_layers(mended: tuple[Tuning, Path], plain: quantkit.
     naive = folder.parent / "first.onnx"
     options = quantkit.QuantizeOptions(rule=made.chosen.recipe.rule, repairs=(), exclude=(first,))
     quantkit.quantize(MODEL, naive, statistics=broken(plain, tensor, 3000.0), options=options)
-    held_out = EvaluateOptions(data=DataOptions(part=parts(0.5, DataOptions())[1]))
+    held_out = EvaluateOptions(data=DataOptions(part=holdout_parts(0.5, DataOptions())[1]))
     found = evaluate([MODEL, naive, folder / "model.int8.onnx"], IMAGES, options=held_out)
     worse, better = (model.difference for model in found.candidates)
     assert worse is not None
@@ -121,7 +121,7 @@ def test_the_written_model_is_what_quantize_makes_of_the_files(
     options = quantkit.QuantizeOptions(
         rule=made.chosen.recipe.rule,
         repairs=made.chosen.recipe.repairs,
-        exclude=from_files((f"@{folder}/model.exclude",)),
+        exclude=expand_name_files((f"@{folder}/model.exclude",)),
     )
     again = quantkit.quantize(MODEL, statistics=broken(plain, tensor, 3000.0), options=options)
     assert load_model(folder / "model.int8.onnx").proto.SerializeToString(deterministic=True) == (
@@ -227,7 +227,7 @@ def test_what_the_caller_excludes_is_counted_told_and_written(plain: quantkit.St
     assert 0.0 < made.chosen.floats < 1.0
     if made.front == ():
         assert any(f"{made.chosen.floats:.1%} of the weights" in note for note in made.notes)
-    again = quantkit.QuantizeOptions(repairs=(), exclude=from_files((f"@{tmp_path}/out/model.exclude",)))
+    again = quantkit.QuantizeOptions(repairs=(), exclude=expand_name_files((f"@{tmp_path}/out/model.exclude",)))
     same = quantkit.quantize(MODEL, statistics=plain, options=again)
     assert load_model(tmp_path / "out/model.int8.onnx").proto.graph == same.proto.graph
 
@@ -304,7 +304,7 @@ def test_the_exit_code_tells_of_the_budget(place: Path, command: None, capsys: p
     assert not made["within_budget"]
     assert len(made["chosen"]["kept"]) <= 0.2 * made["layers"]
     assert sorted(path.name for path in (place / "out").iterdir()) == sorted(made["files"])
-    assert from_files(("@out/model.exclude",)) == tuple(made["chosen"]["kept"])
+    assert expand_name_files(("@out/model.exclude",)) == tuple(made["chosen"]["kept"])
 
 
 @pytest.mark.parametrize(

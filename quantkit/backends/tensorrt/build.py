@@ -33,8 +33,8 @@ from quantkit.backends.tensorrt.versions import (
 )
 from quantkit.errors import BackendError, ModelError, QuantkitError, TableError
 from quantkit.graph import Model, watched_tensors
-from quantkit.graph.node_selection import chosen, node_names
-from quantkit.qdq.insert import has_qdq, is_half, with_qdq
+from quantkit.graph.node_selection import node_names, select_nodes
+from quantkit.qdq.insert import has_qdq, insert_qdq, is_half
 from quantkit.qdq.placement import Choices
 from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
 from quantkit.tensorrt_version import installed_number, number_text
@@ -311,7 +311,7 @@ def table_calibrator(trt: Any, table: CalibrationTable) -> Any:
 def excluded(build: Build, network: Any, config: Any) -> frozenset[str]:
     """Keep the chosen nodes out of INT8. UsageError where a pattern chooses nothing."""
     trt, options = build.trt, build.options
-    named = chosen(options.exclude, build.model, "--exclude")
+    named = select_nodes(options.exclude, build.model, "--exclude")
     dtype = trt.float16 if options.fp16 else trt.float32
     layers = network_nodes(network)
     missing = [name for name in named if name not in layers]
@@ -328,8 +328,8 @@ def through_qdq(build: Build, table: CalibrationTable, rule: str | None) -> None
     names = watched_tensors(build.model).tensors
     build.covered = completed(table, [Tensor(name) for name in names], rule_of(table, rule))
     refuse_little(build.covered, build.options.min_coverage, "the table")
-    build.kept = chosen(build.options.exclude, build.model, "--exclude")
-    quantized = with_qdq(build.model, table.scales, Choices(exclude=build.kept))
+    build.kept = select_nodes(build.options.exclude, build.model, "--exclude")
+    quantized = insert_qdq(build.model, table.scales, Choices(exclude=build.kept))
     build.model = replace(build.model, proto=quantized.proto)
     why = "has no calibrators" if build.features.always_strong else "was asked for strong types"
     build.notes.append(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from quantkit.backends.tensorrt.kernel_times import Tuning
 from quantkit.backends.tensorrt.layers import Context, Layer, layers_of, nodes_in, precision_counts
-from quantkit.graph.node_selection import matching
+from quantkit.graph.node_selection import match_nodes
 
 ENGINE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "engine.json").read_text())
 ENTRIES = {entry["Name"]: entry for entry in ENGINE["Layers"]}
@@ -254,4 +254,4 @@ OPERATORS = {"/head/fc/Gemm": "Gemm", "/head/Softmax": "Softmax", "/body/Softmax
 def test_nodes_are_chosen_by_name_pattern_or_operator(
     patterns: tuple[str, ...], chosen: set[str], idle: tuple[str, ...]
 ) -> None:
-    assert matching(patterns, OPERATORS) == (frozenset(chosen), idle)
+    assert match_nodes(patterns, OPERATORS) == (frozenset(chosen), idle)
