@@ -60,8 +60,8 @@ for command in (
     from_framework.from_torch,
     from_framework.from_tf,
     from_framework.from_tflite,
-    table.group,
-    stats.group,
+    table.table_group,
+    stats.stats_group,
     inspect.inspect,
     doctor.doctor,
 ):
@@ -81,7 +81,7 @@ def run_program() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no "×" gets its number
     try:
-        interruption.listen()
+        interruption.install_handlers()
         code = run_command_line(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -103,7 +103,7 @@ def run_command_line(arguments: list[str]) -> int:
         code = app.main(arguments, prog_name="quantkit", standalone_mode=False)
         sys.stdout.flush()
     except QuantkitError as error:
-        if interruption.asked() and not isinstance(error, Interrupted):
+        if interruption.is_interrupted() and not isinstance(error, Interrupted):
             return report_interruption()
         print_error(error, as_json="--json" in arguments)
         return error.exit_code
@@ -123,7 +123,7 @@ def run_command_line(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if interruption.asked():
+        if interruption.is_interrupted():
             return report_interruption()
         if isinstance(error, OSError) and is_stream_error(error):
             return report_unwritable(error)

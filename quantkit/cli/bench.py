@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("subjects", metavar="ENGINE|MODEL…", type=options.a_path, nargs=-1, required=True)
+@click.argument("subjects", metavar="ENGINE|MODEL…", type=options.PATH, nargs=-1, required=True)
 @click.option("--batch", metavar="N,N…", default="1,8,32", show_default=True, help="Batch sizes.")
 @click.option("--streams", metavar="N,N…", default="1,2", show_default=True, help="Batches under way at once.")
 @click.option("--graphs", metavar="on|off|both", default="both", show_default=True, help="CUDA graphs.")
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     help="Engines to build of a model.",
 )
 @click.option(
-    "--table", metavar="PATH", type=options.a_path, help="Calibration table for INT8. Default: MODEL.calib, if there."
+    "--table", metavar="PATH", type=options.PATH, help="Calibration table for INT8. Default: MODEL.calib, if there."
 )
 @click.option(
-    "--output", "-o", metavar="DIR", type=options.a_path, help="Folder for the engines. Default: beside the model."
+    "--output", "-o", metavar="DIR", type=options.PATH, help="Folder for the engines. Default: beside the model."
 )
 @click.option(
     "--shapes",
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @options.level
 @click.option("--no-fp16", is_flag=True, help="INT8 without FP16 as fallback.")
 @click.option("--retarget", is_flag=True, help="Use a table of another TensorRT version.")
-@click.option("--plot", metavar="FILE", type=options.a_path, help="Draw latencies: .svg, .png or .pdf.")
+@click.option("--plot", metavar="FILE", type=options.PATH, help="Draw latencies: .svg, .png or .pdf.")
 @click.option("--allow-code", is_flag=True, help="Run the code that version compatible engines bring along.")
 @options.device
 @options.force
@@ -76,9 +76,9 @@ def bench(
     from quantkit.engines.bench_result import bench_verdicts
 
     chosen = BenchOptions(
-        batches=options.counts(settings["batch"], "--batch"),
-        streams=options.counts(settings["streams"], "--streams"),
-        graphs=options.switches(settings["graphs"]),
+        batches=options.parse_counts(settings["batch"], "--batch"),
+        streams=options.parse_counts(settings["streams"], "--streams"),
+        graphs=options.parse_switches(settings["graphs"]),
         seconds=settings["seconds"],
         precisions=tuple(settings["precision"].split(",")),
         device=settings["device"],

@@ -18,7 +18,7 @@ SHOWN = 40
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.argument("model", metavar="MODEL", type=options.PATH)
 @click.option(
     "--precision",
     metavar="fp32|tf32|fp16|int8|best",
@@ -29,14 +29,14 @@ SHOWN = 40
 @click.option(
     "--table",
     metavar="PATH",
-    type=options.a_path,
+    type=options.PATH,
     help="Calibration table. Default: MODEL.calib beside the model, unless the model has Q/DQ.",
 )
 @click.option(
     "--output",
     "-o",
     metavar="PATH",
-    type=options.a_path,
+    type=options.PATH,
     help="The engine. Default: beside the model, MODEL.<gpu>.<TensorRT>.<precision>.engine.",
 )
 @options.shapes
@@ -88,19 +88,19 @@ def build(
     from quantkit.engines.build import build as run
 
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
-        made = run(model, options=collected(settings), table=table, output=output, phase=spinner.phase)
+        made = run(model, options=build_options(settings), table=table, output=output, phase=spinner.phase)
     for text in made.warnings:
         warn(text)
     if as_json:
-        print_json(document(made))
+        print_json(build_document(made))
     elif not quiet:
-        print_summary(made, all_layers=all_layers)
+        print_build(made, all_layers=all_layers)
 
 
-def collected(settings: dict[str, Any]) -> Any:
+def build_options(settings: dict[str, Any]) -> Any:
     """The options as values. UsageError."""
     from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
-    from quantkit.sensitivity.exclusion_file import from_files
+    from quantkit.sensitivity.exclusion_file import expand_name_files
 
     workspace = settings.pop("workspace")
     return BuildOptions(
@@ -109,14 +109,14 @@ def collected(settings: dict[str, Any]) -> Any:
         fp16=not settings.pop("no_fp16"),
         tf32=not settings.pop("no_tf32"),
         timing_cache=not settings.pop("no_timing_cache"),
-        workspace=options.byte_count(workspace) if workspace else None,
-        exclude=from_files(settings.pop("exclude")),
+        workspace=options.parse_size(workspace) if workspace else None,
+        exclude=expand_name_files(settings.pop("exclude")),
         shapes=tuple(settings.pop("shapes")),
         **settings,
     )
 
 
-def print_summary(made: BuiltEngine, *, all_layers: bool) -> None:
+def print_build(made: BuiltEngine, *, all_layers: bool) -> None:
     """What was built, for people."""
     record = made.record
     for text in made.notes:
@@ -150,7 +150,7 @@ def print_summary(made: BuiltEngine, *, all_layers: bool) -> None:
     print(f"{'file' if made.reused else 'wrote'}  {made.path}")
 
 
-def document(made: BuiltEngine) -> dict[str, Any]:
+def build_document(made: BuiltEngine) -> dict[str, Any]:
     """The result for programs."""
     return {
         "engine": str(made.path),

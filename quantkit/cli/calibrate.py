@@ -19,7 +19,7 @@ SHOWN = 8
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.argument("model", metavar="MODEL", type=options.PATH)
 @click.option(
     "--data",
     metavar="PATH",
@@ -28,7 +28,7 @@ SHOWN = 8
 )
 @options.rule
 @click.option(
-    "--output", "-o", metavar="PATH", type=options.a_path, help="The table. Default: beside the model, MODEL.calib."
+    "--output", "-o", metavar="PATH", type=options.PATH, help="The table. Default: beside the model, MODEL.calib."
 )
 @options.preprocess
 @click.option(
@@ -85,7 +85,7 @@ def calibrate(
     data and options reuses them.
     """
     from quantkit.calibration.calibrate import calibrate as run
-    from quantkit.cli.progress import Bar
+    from quantkit.cli.progress import ProgressBar
 
     result = run(
         model,
@@ -93,21 +93,21 @@ def calibrate(
         rules=rule,
         preprocess=preprocess,
         output=output or (model.with_suffix(".calib") if model.name else model),
-        options=collected(settings),
-        progress=Bar(hidden=quiet or as_json or not sys.stderr.isatty()),
+        options=calibrate_options(settings),
+        progress=ProgressBar(hidden=quiet or as_json or not sys.stderr.isatty()),
     )
     for text in result.warnings:
         warn(text)
     if as_json:
-        print_json(document(result))
+        print_json(calibrate_document(result))
     elif not quiet:
-        print_summary(result)
+        print_calibration(result)
 
 
-def collected(settings: dict[str, Any]) -> CalibrateOptions:
+def calibrate_options(settings: dict[str, Any]) -> CalibrateOptions:
     """The options as values. UsageError where a name is unknown."""
     from quantkit.calibration.options import CalibrateOptions
-    from quantkit.cli.options import algorithm_named, histogram_named
+    from quantkit.cli.options import parse_algorithm, parse_histogram
     from quantkit.data import DataOptions
 
     names = {"limit", "shuffle", "seed", "batch_size", "skip_corrupt", "workers"}
@@ -117,14 +117,14 @@ def collected(settings: dict[str, Any]) -> CalibrateOptions:
         data=DataOptions(**about_data),
         **rest
         | {
-            "histogram": histogram_named(settings["histogram"]),
-            "algorithm": algorithm_named(settings["algorithm"]),
-            "max_memory": options.byte_count(settings["max_memory"]),
+            "histogram": parse_histogram(settings["histogram"]),
+            "algorithm": parse_algorithm(settings["algorithm"]),
+            "max_memory": options.parse_size(settings["max_memory"]),
         },
     )
 
 
-def print_summary(result: Calibration) -> None:
+def print_calibration(result: Calibration) -> None:
     """What was done, for people."""
     for text in result.notes:
         note(text)
@@ -156,12 +156,12 @@ def print_summary(result: Calibration) -> None:
     if len(result.findings) > SHOWN:
         warn(f"{len(result.findings) - SHOWN} more tensors like these (--json lists all)")
     if result.curve:
-        print_curve(result.curve)
+        print_learning_curve(result.curve)
     for path in result.files:
         print(f"{'file' if result.reused else 'wrote'}  {path}")
 
 
-def print_curve(curve: Any) -> None:
+def print_learning_curve(curve: Any) -> None:
     """The learning curve."""
     print(f"\nthresholds of {curve.rule} against those of all images:")
     print_rows(
@@ -174,7 +174,7 @@ def print_curve(curve: Any) -> None:
         print(f"{curve.enough} images would have been enough (95 % of tensors within 5 % from there on)\n")
 
 
-def document(result: Calibration) -> dict[str, Any]:
+def calibrate_document(result: Calibration) -> dict[str, Any]:
     """The result for programs."""
     applied = result.preprocess.applied
     curve = result.curve

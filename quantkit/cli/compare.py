@@ -19,7 +19,7 @@ from quantkit.cli.console import print_json
 
 
 @click.command()
-@click.argument("runs", metavar="RUN.json…", type=options.a_path, nargs=-1, required=True)
+@click.argument("runs", metavar="RUN.json…", type=options.PATH, nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Also where the runs saw other data, labels or preprocessing.")
 @options.as_json
 def compare(runs: tuple[Path, ...], force: bool, as_json: bool) -> None:

@@ -25,7 +25,7 @@ def print_json(document: Any) -> None:
 
 def print_error(error: QuantkitError, *, as_json: bool) -> None:
     """The error on standard error; as JSON on standard output too, where a program listens."""
-    say(f"quantkit: {error}")
+    print_to_stderr(f"quantkit: {error}")
     if as_json:
         kind = type(error).__name__
         print_json({"error": {"kind": kind, "problem": error.problem, "remedy": error.remedy}})
@@ -33,15 +33,15 @@ def print_error(error: QuantkitError, *, as_json: bool) -> None:
 
 def warn(text: str) -> None:
     """A warning on standard error."""
-    say(wrapped(f"warning: {text}", sys.stderr, indent=9))
+    print_to_stderr(wrapped(f"warning: {text}", sys.stderr, indent=9))
 
 
 def note(text: str) -> None:
     """A remark on standard error."""
-    say(wrapped(text, sys.stderr))
+    print_to_stderr(wrapped(text, sys.stderr))
 
 
-def say(text: str) -> None:
+def print_to_stderr(text: str) -> None:
     """A line on standard error. Where it goes nowhere, standard output and the exit code stay what they are."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr)
@@ -60,7 +60,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
         print(wrapped(f"{name:<{width}}  {value}", sys.stdout, indent=width + 2))
 
 
-def width_of(table: Sequence[Sequence[str]]) -> int:
+def table_width(table: Sequence[Sequence[str]]) -> int:
     """Characters of a line of a table with all its columns whole."""
     return sum(max(map(len, column)) + 2 for column in zip(*table, strict=True)) - 2
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import OVER_BUDGET, note, print_fields, print_json, print_rows, print_sentence, warn, width_of
+from quantkit.cli.console import (
+    OVER_BUDGET,
+    note,
+    print_fields,
+    print_json,
+    print_rows,
+    print_sentence,
+    table_width,
+    warn,
+)
 
 if TYPE_CHECKING:
     from quantkit.evaluation.options import EvaluateOptions
@@ -33,14 +42,14 @@ LEVEL = 0.05
 @click.option(
     "--labels",
     metavar="FILE",
-    type=options.a_path,
+    type=options.PATH,
     help="file,label a line (.csv, .tsv, .txt), an array (.npz, .npy), or boxes (COCO's .json, a folder of YOLO's "
     ".txt). Default: class folders, or the data's own array labels.",
 )
 @click.option(
     "--classes",
     metavar="FILE",
-    type=options.a_path,
+    type=options.PATH,
     help="Class names in the order of the network's outputs: one a line, .json or .csv. Default: the folders, sorted.",
 )
 @click.option("--no-labels", is_flag=True, help="Only compare outputs.")
@@ -65,8 +74,8 @@ LEVEL = 0.05
     type=float,
     help="Exit code 3 where a model loses more of the metric than this (points, where it is a share).",
 )
-@click.option("--output", "-o", metavar="FILE.json", type=options.a_path, help="Write the result for compare.")
-@click.option("--html", metavar="FILE.html", type=options.a_path, help="Write a report in one file.")
+@click.option("--output", "-o", metavar="FILE.json", type=options.PATH, help="Write the result for compare.")
+@click.option("--html", metavar="FILE.html", type=options.PATH, help="Write a report in one file.")
 @options.provider
 @options.min_coverage
 @options.device
@@ -89,7 +98,7 @@ def evaluate(
     that table, simulated. Labels are class folders, a file, or an array beside the data; without labels outputs are
     compared.
     """
-    from quantkit.cli.progress import Bar
+    from quantkit.cli.progress import ProgressBar
     from quantkit.evaluation.evaluate import evaluate as run
     from quantkit.evaluation.files import refuse_unwritable, write_evaluation
     from quantkit.evaluation.json_document import evaluation_json
@@ -104,7 +113,7 @@ def evaluate(
         preprocess=settings.pop("preprocess"),
         metrics=settings.pop("metric"),
         options=evaluate_options(settings),
-        progress=Bar(hidden=quiet or as_json or not sys.stderr.isatty(), about="evaluating"),
+        progress=ProgressBar(hidden=quiet or as_json or not sys.stderr.isatty(), about="evaluating"),
     )
     files: dict[Path, bytes] = {}
     if html is not None:
@@ -181,7 +190,7 @@ def print_model_table(made: Evaluation) -> None:
     others = [name for name in made.reference.metrics if name != made.metric]
     found = [others, *([told(name, model.metrics.get(name)) for name in others] for model in made.models)]
     whole = [(*line[:2], *more, *line[2:]) for line, more in zip(table, found, strict=True)]
-    if width_of(whole) <= COLUMNS:
+    if table_width(whole) <= COLUMNS:
         print_rows(whole[0], whole[1:])
         return
     print_rows(table[0], table[1:])

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 @click.group("export")
-def group() -> None:
+def export_group() -> None:
     """What serves a network elsewhere."""
 
 
-@group.command("triton")
-@click.argument("subject", metavar="MODEL|ENGINE", type=options.a_path)
-@click.option("--output", "-o", metavar="DIR", type=options.a_path, required=True, help="The model repository.")
+@export_group.command("triton")
+@click.argument("subject", metavar="MODEL|ENGINE", type=options.PATH)
+@click.option("--output", "-o", metavar="DIR", type=options.PATH, required=True, help="The model repository.")
 @click.option("--name", metavar="NAME", help="The model's name. Default: that of the file.")
 @click.option("--version", metavar="N", type=int, default=1, show_default=True, help="Version to write; others stay.")
 @click.option(
@@ -30,11 +30,11 @@ def group() -> None:
     type=int,
     help="Largest batch, 0 for none. Default: the engine's; for ONNX the largest that was measured, else 8.",
 )
-@click.option("--labels", metavar="FILE", type=options.a_path, help="Names of the classes, one a line.")
+@click.option("--labels", metavar="FILE", type=options.PATH, help="Names of the classes, one a line.")
 @click.option(
     "--bench",
     metavar="FILE",
-    type=options.a_path,
+    type=options.PATH,
     help="Output of quantkit bench --json: batches and instances are those of the best throughput.",
 )
 @click.option(
@@ -70,7 +70,7 @@ def triton(
         bench=bench,
     )
     if as_json:
-        print_json(document(made))
+        print_json(triton_document(made))
         return
     for text in made.notes:
         note(text)
@@ -79,7 +79,7 @@ def triton(
         [
             ("models", f"{', '.join(made.models)} (version {made.version})"),
             ("batches", f"up to {made.max_batch}" if made.max_batch else "none"),
-            ("tuned", tuning.why if tuning else untuned(made.max_batch)),
+            ("tuned", tuning.why if tuning else untuned_text(made.max_batch)),
             *([("pixels", made.preprocess.describe())] if made.preprocess else []),
             *([("checked", "Triton's protocol buffers read it")] if made.checked else []),
             *(("wrote", str(path)) for path in made.files),
@@ -87,12 +87,12 @@ def triton(
     )
 
 
-def untuned(max_batch: int) -> str:
+def untuned_text(max_batch: int) -> str:
     """What the configuration says where nothing was measured."""
     return f"not measured: one instance{', batches of what waits' if max_batch else ''} (--bench)"
 
 
-def document(made: TritonExport) -> dict[str, Any]:
+def triton_document(made: TritonExport) -> dict[str, Any]:
     """The result for programs."""
     from dataclasses import asdict
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from quantkit.frameworks.convert import Imported
     from quantkit.frameworks.exported import Shape
 
-output = click.option("--output", "-o", metavar="PATH", type=options.a_path, required=True, help="The ONNX model.")
+output = click.option("--output", "-o", metavar="PATH", type=options.PATH, required=True, help="The ONNX model.")
 opset = click.option(
     "--opset",
     metavar="N",
@@ -77,7 +77,7 @@ def from_torch(
     """Write a PyTorch module as ONNX, its batch dynamic, and compare its outputs with PyTorch's.
 
     MODULE:CALLABLE, found in this directory or installed, returns a torch.nn.Module with its weights, or (module,
-    example inputs). Needs pip install 'quantkit[torch]'.
+    example inputs). Needs the libraries of the extra `torch`.
     """
     from quantkit.frameworks.convert import from_torch as run
     from quantkit.frameworks.pytorch import TorchOptions
@@ -89,11 +89,11 @@ def from_torch(
         tolerance=tolerance,
         **settings,
     )
-    show(run(source, output, shapes=shapes(shape), options=chosen, force=force), quiet, as_json)
+    print_import(run(source, output, shapes=shapes(shape), options=chosen, force=force), quiet, as_json)
 
 
 @click.command("from-tf")
-@click.argument("source", metavar="SAVED_MODEL|FILE.keras|FILE.h5", type=options.a_path)
+@click.argument("source", metavar="SAVED_MODEL|FILE.keras|FILE.h5", type=options.PATH)
 @output
 @shape
 @click.option("--signature", metavar="NAME", help="Signature of a SavedModel. Default: serving_default.")
@@ -109,16 +109,16 @@ def from_tf(
 ) -> None:
     """Write a TensorFlow SavedModel or a Keras model as ONNX, and compare its outputs with TensorFlow's.
 
-    Needs pip install 'quantkit[tensorflow]'.
+    Needs the libraries of the extra `tensorflow`.
     """
     from quantkit.frameworks.convert import from_tf as run
     from quantkit.frameworks.tensorflow import TfOptions
 
-    show(run(source, output, shapes=shapes(shape), options=TfOptions(**settings), force=force), quiet, as_json)
+    print_import(run(source, output, shapes=shapes(shape), options=TfOptions(**settings), force=force), quiet, as_json)
 
 
 @click.command("from-tflite")
-@click.argument("source", metavar="FILE.tflite", type=options.a_path)
+@click.argument("source", metavar="FILE.tflite", type=options.PATH)
 @output
 @opset
 @nchw
@@ -131,25 +131,25 @@ def from_tf(
 def from_tflite(source: Path, output: Path, force: bool, quiet: bool, as_json: bool, **settings: Any) -> None:
     """Write a TFLite model as ONNX, and compare its outputs with the TFLite interpreter's.
 
-    Needs pip install 'quantkit[tensorflow]'.
+    Needs the libraries of the extra `tensorflow`.
     """
     from quantkit.frameworks.convert import from_tflite as run
     from quantkit.frameworks.tflite import TfliteOptions
 
-    show(run(source, output, options=TfliteOptions(**settings), force=force), quiet, as_json)
+    print_import(run(source, output, options=TfliteOptions(**settings), force=force), quiet, as_json)
 
 
 def shapes(texts: tuple[str, ...]) -> dict[str, Shape]:
     """The --shape options. UsageError."""
-    from quantkit.frameworks.exported import parse_shape
+    from quantkit.frameworks.exported import parse_input_shape
 
-    return dict(parse_shape(text) for text in texts)
+    return dict(parse_input_shape(text) for text in texts)
 
 
-def show(made: Imported, quiet: bool, as_json: bool) -> None:
+def print_import(made: Imported, quiet: bool, as_json: bool) -> None:
     """The result, as text or JSON; that nothing was compared is said in any case."""
     if as_json:
-        print_json(document(made))
+        print_json(import_document(made))
         return
     if made.unchecked:
         warn(f"the outputs were not compared: {made.unchecked}")
@@ -170,7 +170,7 @@ def show(made: Imported, quiet: bool, as_json: bool) -> None:
         print(f"wrote  {path}  {size / 2**20:.1f} MiB" if size >= 1 << 20 else f"wrote  {path}  {size / 1024:.0f} KiB")
 
 
-def document(made: Imported) -> dict[str, Any]:
+def import_document(made: Imported) -> dict[str, Any]:
     """The result for programs."""
     return {
         "files": [str(path) for path in made.files],

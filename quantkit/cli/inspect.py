@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.argument("model", metavar="MODEL", type=options.PATH)
 @click.option("--tensors", is_flag=True, help="List every watched tensor.")
 @options.as_json
 def inspect(model: Path, tensors: bool, as_json: bool) -> None:

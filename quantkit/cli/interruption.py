@@ -10,29 +10,29 @@ import signal
 import threading
 from types import FrameType
 
-ASKED = threading.Event()
+INTERRUPTED = threading.Event()
 
 
-def listen() -> None:
+def install_handlers() -> None:
     """From now on SIGTERM ends a command as Ctrl-C does, so that temporary files go. What is ignored stays ignored."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, ask)
+            signal.signal(number, handle_signal)
 
 
-def ask(number: int, frame: FrameType | None) -> None:
+def handle_signal(number: int, frame: FrameType | None) -> None:
     """The handler."""
     del number, frame
-    ASKED.set()
+    INTERRUPTED.set()
     raise KeyboardInterrupt
 
 
-def asked() -> bool:
+def is_interrupted() -> bool:
     """Whether the user has asked to stop at once."""
-    return ASKED.is_set()
+    return INTERRUPTED.is_set()
 
 
-def go_on() -> None:
+def raise_if_interrupted() -> None:
     """KeyboardInterrupt where the user has asked to stop, and a library has swallowed it."""
-    if asked():
+    if is_interrupted():
         raise KeyboardInterrupt

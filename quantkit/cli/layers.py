@@ -25,11 +25,11 @@ KEPT = 3
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.argument("model", metavar="MODEL", type=options.PATH)
 @options.stats
-@click.option("--table", metavar="PATH", type=options.a_path, help="Take the scales of a calibration table.")
+@click.option("--table", metavar="PATH", type=options.PATH, help="Take the scales of a calibration table.")
 @click.option(
-    "--against", metavar="PATH", type=options.a_path, help="A Q/DQ model that was made of MODEL, by whatever tool."
+    "--against", metavar="PATH", type=options.PATH, help="A Q/DQ model that was made of MODEL, by whatever tool."
 )
 @click.option("--data", metavar="PATH", help="Images, arrays or module:callable: layers are measured on them.")
 @options.preprocess
@@ -47,12 +47,12 @@ KEPT = 3
     "--exclude-file",
     "-o",
     metavar="FILE",
-    type=options.a_path,
+    type=options.PATH,
     help="Write the worst layers there, for --exclude @FILE of quantize and build.",
 )
 @click.option("--keep", metavar="N", type=int, help=f"How many layers go into that file. Default: {KEPT}.")
 @click.option("--keep-db", metavar="DB", type=float, help="As many as lift the outputs to that SQNR.")
-@click.option("--html", "page", metavar="FILE", type=options.a_path, help="A report of all layers and tensors.")
+@click.option("--html", "page", metavar="FILE", type=options.PATH, help="A report of all layers and tensors.")
 @click.option(
     "--parity",
     is_flag=True,
@@ -81,24 +81,24 @@ def layers(
     """
     from quantkit.artifact import write_whole
     from quantkit.cli.progress import Spinner
-    from quantkit.cli.quantize import scales_beside
+    from quantkit.cli.quantize import find_scales
     from quantkit.evaluation.files import refuse_unwritable
     from quantkit.sensitivity.exclusion_file import write_exclusions
-    from quantkit.sensitivity.layers import float_network
     from quantkit.sensitivity.layers import layers as run
+    from quantkit.sensitivity.layers import load_float_network
 
     if top < 1:
         raise UsageError(f"--top {top} shows nothing", remedy="give at least 1; --quiet shows nothing")
-    source = float_network(model)
+    source = load_float_network(model)
     if not any(settings[name] for name in ("stats", "table", "against")):
-        settings["stats"], settings["table"] = scales_beside(model, needed=True, tables=settings["data"] is not None)
-    refuse_idle(settings, exclude_file is not None, parity)
-    given = collected(settings, keeps=exclude_file is not None)
+        settings["stats"], settings["table"] = find_scales(model, needed=True, tables=settings["data"] is not None)
+    refuse_unused_layers_options(settings, exclude_file is not None, parity)
+    given = layers_arguments(settings, keeps=exclude_file is not None)
     read = (model, *(given[name] for name in ("statistics", "table", "against", "data")))
     refuse_unwritable({"--exclude-file": exclude_file, "--html": page}, read=read, force=force)
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
         found = run(source, phase=spinner.phase, **given)
-        beside = compared(given, device, spinner.phase) if parity else None
+        beside = measure_parity(given, device, spinner.phase) if parity else None
     written = []
     if exclude_file is not None:
         written.append(write_exclusions(found, exclude_file, force=force))
@@ -108,12 +108,12 @@ def layers(
     for text in found.warnings:
         warn(text)
     if as_json:
-        print_json(document(found, beside, written))
+        print_json(layers_document(found, beside, written))
     elif not quiet:
-        print_summary(found, beside, top, written)
+        print_sensitivity(found, beside, top, written)
 
 
-def refuse_idle(settings: dict[str, Any], writes: bool, parity: bool) -> None:
+def refuse_unused_layers_options(settings: dict[str, Any], writes: bool, parity: bool) -> None:
     """UsageError for options that would change nothing."""
     source = click.get_current_context().get_parameter_source
     idle = {} if settings["data"] else dict.fromkeys(("preprocess", "limit", "skip_corrupt"), "it is about --data")
@@ -131,14 +131,14 @@ def refuse_idle(settings: dict[str, Any], writes: bool, parity: bool) -> None:
         raise UsageError("--parity compares a Q/DQ model with its engine on data", remedy="give --against and --data")
 
 
-def collected(settings: dict[str, Any], *, keeps: bool) -> dict[str, Any]:
+def layers_arguments(settings: dict[str, Any], *, keeps: bool) -> dict[str, Any]:
     """The arguments of `quantkit.layers`. UsageError."""
     from quantkit.data import DataOptions
-    from quantkit.sensitivity.exclusion_file import from_files
+    from quantkit.sensitivity.exclusion_file import expand_name_files
     from quantkit.sensitivity.layers import LayersOptions
 
     for name in ("exclude", "include"):
-        settings[name] = from_files(settings[name])
+        settings[name] = expand_name_files(settings[name])
     statistics, table, against = (settings.pop(name) for name in ("stats", "table", "against"))
     data, preprocess = settings.pop("data"), settings.pop("preprocess")
     if keeps and settings["keep"] is None and settings["keep_db"] is None:
@@ -154,14 +154,14 @@ def collected(settings: dict[str, Any], *, keeps: bool) -> dict[str, Any]:
     }
 
 
-def compared(given: dict[str, Any], device: int, phase: Any) -> Parity:
+def measure_parity(given: dict[str, Any], device: int, phase: Any) -> Parity:
     """The Q/DQ model on onnxruntime and on TensorRT."""
     from quantkit.sensitivity.parity import parity
 
     return parity(given["against"], given["data"], given["preprocess"], device=device, phase=phase)
 
 
-def print_summary(found: Sensitivity, beside: Parity | None, top: int, written: Sequence[Path]) -> None:
+def print_sensitivity(found: Sensitivity, beside: Parity | None, top: int, written: Sequence[Path]) -> None:
     """What was found, for people."""
     from quantkit.numerics import told
 
@@ -178,9 +178,9 @@ def print_summary(found: Sensitivity, beside: Parity | None, top: int, written: 
     print_fields(fields)
     if quantized:
         print("\nlayers, worst first: SQNR of the outputs")
-        print_layers(quantized[:top])
+        print_layer_rows(quantized[:top])
     print("\ntensors, worst first" + (" (estimated from histograms)" if not found.samples else ""))
-    print_tensors(found.tensors[:top])
+    print_tensor_rows(found.tensors[:top])
     if beside is not None:
         print()
         print_fields([("engine", beside.verdict), *(("note", text) for text in beside.notes)])
@@ -192,17 +192,17 @@ def print_summary(found: Sensitivity, beside: Parity | None, top: int, written: 
         print(f"wrote  {path}")
 
 
-def print_layers(layers: Sequence[LayerError]) -> None:
+def print_layer_rows(layers: Sequence[LayerError]) -> None:
     """A row for each layer."""
     head = ("layer", "operator", "alone", "without", "gain", "own output")
     rows = [
         (
             f"{layer.node} !" if layer.misfit else layer.node,
             layer.operator,
-            number(layer.alone_db),
-            number(layer.without_db),
+            format_db_number(layer.alone_db),
+            format_db_number(layer.without_db),
             f"{layer.gain_db:+.2f}",
-            number(layer.local_db),
+            format_db_number(layer.local_db),
         )
         for layer in layers
     ]
@@ -211,23 +211,30 @@ def print_layers(layers: Sequence[LayerError]) -> None:
         print("!  a scale that it reads with does not fit: quantize again before keeping it float")
 
 
-def print_tensors(tensors: Sequence[TensorError]) -> None:
+def print_tensor_rows(tensors: Sequence[TensorError]) -> None:
     """A row for each tensor."""
     rows = [
-        (t.name, "weight" if t.weight else "activation", number(t.sqnr_db), f"{t.clipped:.3%}", str(t.levels), t.rule)
+        (
+            t.name,
+            "weight" if t.weight else "activation",
+            format_db_number(t.sqnr_db),
+            f"{t.clipped:.3%}",
+            str(t.levels),
+            t.rule,
+        )
         for t in tensors
     ]
     print_rows(("tensor", "what", "SQNR", "clipped", "levels", "scale"), rows, text=frozenset({1, 5}))
 
 
-def number(value: float) -> str:
+def format_db_number(value: float) -> str:
     """`21.3`; `exact` for no noise."""
     from quantkit.numerics import told
 
     return told(value).removesuffix(" dB")
 
 
-def document(found: Sensitivity, beside: Parity | None, written: Sequence[Path]) -> dict[str, Any]:
+def layers_document(found: Sensitivity, beside: Parity | None, written: Sequence[Path]) -> dict[str, Any]:
     """The result for programs: decibels, null where there is no noise."""
     return {
         "model": found.model,

@@ -25,13 +25,13 @@ HEADINGS = {
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.argument("model", metavar="MODEL", type=options.PATH)
 @click.option("--fix", is_flag=True, help="Write a copy with everything mended that can be mended exactly.")
 @click.option(
     "--output",
     "-o",
     metavar="PATH",
-    type=options.a_path,
+    type=options.PATH,
     help="The mended copy. Default: MODEL.mended.onnx beside the model.",
 )
 @options.force
@@ -50,20 +50,20 @@ def lint(model: Path, fix: bool, output: Path | None, force: bool, as_json: bool
     target = (output or model.with_name(f"{model.stem}.mended.onnx")) if fix else None
     report = run(model, fix_to=target, force=force)
     if as_json:
-        print_json(document(report))
+        print_json(lint_document(report))
     else:
-        print_report(report)
+        print_lint_report(report)
     if report.errors:
         raise click.exceptions.Exit(1)
 
 
-def print_report(report: LintReport) -> None:
+def print_lint_report(report: LintReport) -> None:
     """What was found, by severity and rule."""
     for severity, heading in HEADINGS.items():
         found = [f for f in report.findings if f.severity == severity]
         if found:
             print(heading)
-            print_rules(found)
+            print_findings(found)
             print()
     if report.written:
         print_fixed(report)
@@ -71,7 +71,7 @@ def print_report(report: LintReport) -> None:
     print(report.summary + (f"; --fix mends {able}" if able else ""))
 
 
-def print_rules(found: list[Finding]) -> None:
+def print_findings(found: list[Finding]) -> None:
     """Findings of one severity, rule by rule, each in the order of the graph."""
     ordered = {f.rule: n for n, f in reversed(list(enumerate(found)))}
     for rule, group in groupby(sorted(found, key=lambda f: ordered[f.rule]), key=lambda f: f.rule):
@@ -91,18 +91,18 @@ def print_fixed(report: LintReport) -> None:
     print(f"wrote   {report.written}")
 
 
-def document(report: LintReport) -> dict[str, Any]:
+def lint_document(report: LintReport) -> dict[str, Any]:
     """The result for programs."""
     return {
         "model": str(report.path),
-        "findings": [as_document(f) for f in report.findings],
-        "fixed": [as_document(f) for f in report.fixed],
+        "findings": [finding_document(f) for f in report.findings],
+        "fixed": [finding_document(f) for f in report.fixed],
         "written": str(report.written) if report.written else None,
         "summary": report.summary,
     }
 
 
-def as_document(found: Finding) -> dict[str, Any]:
+def finding_document(found: Finding) -> dict[str, Any]:
     """A finding for programs."""
     return {
         "rule": found.rule,

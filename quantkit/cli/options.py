@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from quantkit.histogram import HistogramMode
     from quantkit.table import Algorithm
 
-a_path = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 force = click.option("--force", is_flag=True, help="Replace what is there.")
@@ -76,13 +76,13 @@ provider = click.option(
 stats = click.option(
     "--stats",
     metavar="PATH",
-    type=a_path,
+    type=PATH,
     help="Statistics. Default: MODEL.stats.safetensors beside the model, else the table MODEL.calib.",
 )
-table = click.argument("table", metavar="TABLE", type=a_path)
+table = click.argument("table", metavar="TABLE", type=PATH)
 
 
-def counts(text: str, option: str) -> tuple[int, ...]:
+def parse_counts(text: str, option: str) -> tuple[int, ...]:
     """`1,8,32` → numbers. UsageError."""
     try:
         return tuple(int(part) for part in text.split(","))
@@ -90,7 +90,7 @@ def counts(text: str, option: str) -> tuple[int, ...]:
         raise UsageError(f"{option} {text!r} is no list of numbers", remedy=f"for example {option} 1,8,32") from None
 
 
-def switches(text: str) -> tuple[bool, ...]:
+def parse_switches(text: str) -> tuple[bool, ...]:
     """`on`, `off` or `both`. UsageError."""
     known = {"on": (True,), "off": (False,), "both": (False, True)}
     if text not in known:
@@ -98,7 +98,7 @@ def switches(text: str) -> tuple[bool, ...]:
     return known[text]
 
 
-def byte_count(text: str) -> int:
+def parse_size(text: str) -> int:
     """`512M`, `2G`, `1048576` → bytes. UsageError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match or float(match[1]) <= 0:
@@ -106,7 +106,7 @@ def byte_count(text: str) -> int:
     return int(float(match[1]) * 1024 ** "_KMGT".index(match[2].upper() or "_"))
 
 
-def histogram_named(text: str) -> HistogramMode:
+def parse_histogram(text: str) -> HistogramMode:
     """`tensorrt` or `invariant`. UsageError."""
     from quantkit.histogram import HistogramMode
 
@@ -116,7 +116,7 @@ def histogram_named(text: str) -> HistogramMode:
         raise UsageError(f"unknown histogram {text!r}", remedy="one of tensorrt, invariant") from None
 
 
-def algorithm_named(text: str | None) -> Algorithm | None:
+def parse_algorithm(text: str | None) -> Algorithm | None:
     """An algorithm by TensorRT's name. UsageError."""
     from quantkit.table import Algorithm
 

@@ -9,12 +9,12 @@ import time
 from types import FrameType
 from typing import Any
 
-from quantkit.cli.interruption import go_on
+from quantkit.cli.interruption import raise_if_interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Bar:
+class ProgressBar:
     """A tqdm bar in images. The first Ctrl-C (or SIGTERM) asks to stop after this batch, the second stops at once."""
 
     def __init__(self, *, hidden: bool, about: str = "calibrating") -> None:
@@ -27,7 +27,7 @@ class Bar:
         """Show the bar and listen to Ctrl-C."""
         from tqdm import tqdm
 
-        go_on()
+        raise_if_interrupted()
         total = None if samples is None else samples * passes
         self._bar = tqdm(
             total=total,
@@ -78,7 +78,7 @@ class Spinner:
 
     def phase(self, text: str) -> None:
         """What is going on now."""
-        go_on()
+        raise_if_interrupted()
         self._text = text
 
     def __enter__(self) -> Spinner:

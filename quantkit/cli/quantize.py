@@ -21,11 +21,9 @@ SHOWN = 20
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.argument("model", metavar="MODEL", type=options.PATH)
 @options.stats
-@click.option(
-    "--table", metavar="PATH", type=options.a_path, help="Take the scales of a calibration table as they are."
-)
+@click.option("--table", metavar="PATH", type=options.PATH, help="Take the scales of a calibration table as they are.")
 @click.option("--data", metavar="PATH", help="Images, arrays or module:callable: allows repairs that run the network.")
 @options.preprocess
 @click.option("--limit", metavar="N", type=int, help="Samples of the data at most. Default: 512.")
@@ -39,7 +37,7 @@ SHOWN = 20
     "--output",
     "-o",
     metavar="PATH",
-    type=options.a_path,
+    type=options.PATH,
     help="The Q/DQ model. Default: MODEL.int8.onnx beside the model.",
 )
 @click.option(
@@ -107,10 +105,10 @@ def quantize(
     from quantkit.sensitivity.exclusion_file import expand_name_files
 
     if stats is None and table is None:
-        stats, table = scales_beside(model, needed=data is None)
+        stats, table = find_scales(model, needed=data is None)
         if table is not None and not quiet and not as_json:
             note(f"no statistics beside the model: scales of {table.name} as they are, without repairs")
-    refuse_idle(table is not None, data is not None)
+    refuse_unused_quantize_options(table is not None, data is not None)
     for name in ("exclude", "include"):
         settings[name] = expand_name_files(settings[name])
     repair = settings.pop("repair")
@@ -129,12 +127,12 @@ def quantize(
             phase=spinner.phase,
         )
     if as_json:
-        print_json(document(made))
+        print_json(quantize_document(made))
     elif not quiet:
-        print_summary(made)
+        print_quantization(made)
 
 
-def refuse_idle(table: bool, data: bool) -> None:
+def refuse_unused_quantize_options(table: bool, data: bool) -> None:
     """UsageError for options that would change nothing."""
     source = click.get_current_context().get_parameter_source
     idle = {"rule": "a table is taken as it is"} if table else {"min_coverage": "it is about --table"}
@@ -144,7 +142,7 @@ def refuse_idle(table: bool, data: bool) -> None:
             raise UsageError(f"--{name.replace('_', '-')} has no effect: {why}", remedy="leave it out")
 
 
-def scales_beside(model: Path, *, needed: bool, tables: bool = True) -> tuple[Path | None, Path | None]:
+def find_scales(model: Path, *, needed: bool, tables: bool = True) -> tuple[Path | None, Path | None]:
     """What `calibrate` wrote beside a model: statistics, else, where they are `needed`, the table, which TensorRT's
     calibrators write alone. UsageError where neither is there, or a table does not do (`tables`; for a rule or a repair
     that is asked for)."""
@@ -152,7 +150,7 @@ def scales_beside(model: Path, *, needed: bool, tables: bool = True) -> tuple[Pa
     if path.exists() or not needed:
         return path if path.exists() else None, None
     context = click.get_current_context()
-    asked = [name for name in ("rule", "repair") if given(context, name) and context.params[name] != "none"]
+    asked = [name for name in ("rule", "repair") if is_given(context, name) and context.params[name] != "none"]
     if table.exists() and tables and not asked:
         return None, table
     why = "no --stats, no --table"
@@ -165,12 +163,12 @@ def scales_beside(model: Path, *, needed: bool, tables: bool = True) -> tuple[Pa
     )
 
 
-def given(context: click.Context, name: str) -> bool:
+def is_given(context: click.Context, name: str) -> bool:
     """Whether an option stands on the command line."""
     return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
-def print_summary(made: Quantization) -> None:
+def print_quantization(made: Quantization) -> None:
     """What was quantized, for people."""
     for text in made.notes[:SHOWN]:
         note(text)
@@ -213,7 +211,7 @@ def print_summary(made: Quantization) -> None:
         print(f"wrote  {path}  {size / 2**20:.1f} MiB" if size >= 1 << 20 else f"wrote  {path}  {size / 1024:.0f} KiB")
 
 
-def document(made: Quantization) -> dict[str, Any]:
+def quantize_document(made: Quantization) -> dict[str, Any]:
     """The result for programs."""
     covered = made.coverage
     return {

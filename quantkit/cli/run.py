@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.console import OVER_BUDGET, note, print_fields, print_json, print_sentence, warn
-from quantkit.cli.interruption import go_on
+from quantkit.cli.interruption import raise_if_interrupted
 
 if TYPE_CHECKING:
     from quantkit.project.run import Run
@@ -31,7 +31,7 @@ NAMES = {
 
 
 @click.command()
-@click.argument("model", metavar="[MODEL]", type=options.a_path, required=False)
+@click.argument("model", metavar="[MODEL]", type=options.PATH, required=False)
 @click.option("--data", metavar="PATH", help="What calibrates: images, arrays, or module:callable.")
 @click.option("--val", metavar="PATH", help="What accuracy is measured on. Default: the calibration data.")
 @click.option("--labels", metavar="FILE", help="Labels of it. Default: class folders, or the data's own.")
@@ -54,7 +54,7 @@ NAMES = {
 @click.option("--no-layers", is_flag=True, help="Leave the ranking of layers out of the report.")
 @click.option("--tensorrt-version", metavar="X.Y.Z", help="TensorRT that table and model are for.")
 @click.option(
-    "--config", metavar="FILE", type=options.a_path, help="Options of the project. Default: quantkit.toml, if there."
+    "--config", metavar="FILE", type=options.PATH, help="Options of the project. Default: quantkit.toml, if there."
 )
 @click.option("--output", "-o", metavar="DIR", help="The build directory. Default: MODEL.run beside the model.")
 @click.option("--clean", is_flag=True, help="Forget what earlier runs made.")
@@ -66,41 +66,41 @@ def run(model: Path | None, config: Path | None, clean: bool, quiet: bool, as_js
     Steps are reused while nothing that decides about them changed. Options come from quantkit.toml (quantkit init
     writes one); flags override it.
     """
-    from quantkit.cli.progress import Bar
-    from quantkit.project.run import document
+    from quantkit.cli.progress import ProgressBar
     from quantkit.project.run import run as go
+    from quantkit.project.run import run_document
 
     hidden = quiet or as_json or not sys.stderr.isatty()
     made = go(
-        chosen(model, config, settings),
+        run_settings(model, config, settings),
         clean=clean,
-        phase=lambda name: begun(name, hidden=hidden),
-        progress=lambda about: Bar(hidden=hidden, about=about),
+        phase=lambda name: announce_step(name, hidden=hidden),
+        progress=lambda about: ProgressBar(hidden=hidden, about=about),
     )
     for text in made.warnings:
         warn(text)
     if as_json:
-        print_json(document(made))
+        print_json(run_document(made))
     elif not quiet:
-        print_summary(made)
+        print_run(made)
     return 0 if made.evaluation.within_budget else OVER_BUDGET
 
 
-def begun(step: str, *, hidden: bool) -> None:
+def announce_step(step: str, *, hidden: bool) -> None:
     """A step begins."""
-    go_on()
+    raise_if_interrupted()
     if not hidden:
         note(f"{step} …")
 
 
-def split(text: str | None) -> tuple[str, ...] | None:
+def split_names(text: str | None) -> tuple[str, ...] | None:
     """`a,b` → names."""
     return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
-def print_summary(made: Run) -> None:
+def print_run(made: Run) -> None:
     """Steps, accuracy, and what to take."""
-    from quantkit.cli.evaluate import print_models
+    from quantkit.cli.evaluate import print_model_table
 
     for text in made.notes:
         if text not in made.warnings:
@@ -110,7 +110,7 @@ def print_summary(made: Run) -> None:
         for step in made.steps
     )
     print()
-    print_models(made.evaluation)
+    print_model_table(made.evaluation)
     print()
     for text in (made.recommendation, *made.evaluation.verdict):
         print_sentence(text)
@@ -120,9 +120,9 @@ def print_summary(made: Run) -> None:
         warn(f"over the budget of {made.evaluation.max_drop:g}{' points' if made.evaluation.share else ''}")
 
 
-def chosen(model: Path | None, config: Path | None, settings: dict[str, Any]) -> Settings:
+def run_settings(model: Path | None, config: Path | None, settings: dict[str, Any]) -> Settings:
     """The file's options with the flags on top. UsageError."""
-    from quantkit.project.settings import FILE, Settings, overridden, read_settings
+    from quantkit.project.settings import FILE, Settings, override_settings, read_settings
 
     path = config or Path(FILE)
     base = read_settings(path) if config is not None or path.exists() else Settings()
@@ -137,7 +137,7 @@ def chosen(model: Path | None, config: Path | None, settings: dict[str, Any]) ->
         "evaluate.data": settings["val"],
         "evaluate.labels": settings["labels"],
         "evaluate.classes": settings["classes"],
-        "evaluate.metrics": split(settings["metric"]),
+        "evaluate.metrics": split_names(settings["metric"]),
         "evaluate.max_drop": settings["max_drop"],
         "evaluate.layers": False if settings["no_layers"] else None,
         "calibrate.limit": settings["limit"],
@@ -145,10 +145,10 @@ def chosen(model: Path | None, config: Path | None, settings: dict[str, Any]) ->
         "evaluate.skip_corrupt": settings["skip_corrupt"],
         "calibrate.tensorrt_version": settings["tensorrt_version"],
         "quantize.exclude": settings["exclude"] or None,
-        "quantize.repairs": () if repair == "none" else split(repair),
-        "build.precisions": split(settings["precision"]),
+        "quantize.repairs": () if repair == "none" else split_names(repair),
+        "build.precisions": split_names(settings["precision"]),
         "build.shapes": settings["shapes"] or None,
-        "bench.batches": settings["batch"] and options.counts(settings["batch"], "--batch"),
-        "bench.streams": settings["streams"] and options.counts(settings["streams"], "--streams"),
+        "bench.batches": settings["batch"] and options.parse_counts(settings["batch"], "--batch"),
+        "bench.streams": settings["streams"] and options.parse_counts(settings["streams"], "--streams"),
     }
-    return overridden(base, flags, NAMES)
+    return override_settings(base, flags, NAMES)

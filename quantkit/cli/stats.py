@@ -11,14 +11,14 @@ from quantkit.cli.console import print_fields, print_json, print_rows
 
 
 @click.group("stats")
-def group() -> None:
+def stats_group() -> None:
     """Statistics files: show, merge, make tables."""
 
 
-@group.command("show")
-@click.argument("stats", metavar="STATS", type=options.a_path)
+@stats_group.command("show")
+@click.argument("stats", metavar="STATS", type=options.PATH)
 @options.as_json
-def show(stats: Path, as_json: bool) -> None:
+def show_statistics(stats: Path, as_json: bool) -> None:
     """Show the ranges of all tensors, and where STATS came from."""
     from quantkit.rules import Percentile
     from quantkit.statistics import read_statistics
@@ -66,9 +66,9 @@ def show(stats: Path, as_json: bool) -> None:
     print_rows(("tensor", "min", "max", "99.9 %", "bin 0"), rows)
 
 
-@group.command("merge")
-@click.argument("stats", metavar="STATS…", type=options.a_path, nargs=-1, required=True)
-@click.option("--output", "-o", metavar="PATH", type=options.a_path, required=True, help="The merged file.")
+@stats_group.command("merge")
+@click.argument("stats", metavar="STATS…", type=options.PATH, nargs=-1, required=True)
+@click.option("--output", "-o", metavar="PATH", type=options.PATH, required=True, help="The merged file.")
 @options.force
 @options.as_json
 def merge(stats: tuple[Path, ...], output: Path, force: bool, as_json: bool) -> None:
@@ -82,9 +82,9 @@ def merge(stats: tuple[Path, ...], output: Path, force: bool, as_json: bool) -> 
         print(f"wrote {output}: {made.origin.samples} samples, {len(made)} tensors")
 
 
-@group.command("table")
-@click.argument("stats", metavar="STATS", type=options.a_path)
-@click.option("--output", "-o", metavar="PATH", type=options.a_path, required=True, help="The first rule's table.")
+@stats_group.command("table")
+@click.argument("stats", metavar="STATS", type=options.PATH)
+@click.option("--output", "-o", metavar="PATH", type=options.PATH, required=True, help="The first rule's table.")
 @options.rule
 @options.tensorrt_version
 @options.algorithm
@@ -102,7 +102,7 @@ def table(
     """Make calibration tables from STATS, without data."""
     from quantkit.calibration.from_statistics import tables_from
     from quantkit.calibration.tables import table_paths
-    from quantkit.cli.options import algorithm_named
+    from quantkit.cli.options import parse_algorithm
     from quantkit.rules import parse_rules
 
     made = tables_from(
@@ -110,7 +110,7 @@ def table(
         rule,
         output=output,
         tensorrt_version=tensorrt_version,
-        algorithm=algorithm_named(algorithm),
+        algorithm=parse_algorithm(algorithm),
         force=force,
     )
     paths = table_paths(output, parse_rules(rule))

@@ -11,14 +11,14 @@ from quantkit.cli.console import print_fields, print_json, print_rows
 
 
 @click.group("table")
-def group() -> None:
+def table_group() -> None:
     """Calibration tables: show, compare, convert, adopt, take out of Q/DQ models."""
 
 
-@group.command("show")
+@table_group.command("show")
 @options.table
 @options.as_json
-def show(table: Path, as_json: bool) -> None:
+def show_table(table: Path, as_json: bool) -> None:
     """Show header, scales and provenance of TABLE."""
     from quantkit.numerics import word_of
     from quantkit.provenance import provenance_path, read_provenance
@@ -58,9 +58,9 @@ def show(table: Path, as_json: bool) -> None:
     print_rows(("tensor", "scale", "amax", "word"), rows)
 
 
-@group.command("diff")
-@click.argument("first", metavar="A", type=options.a_path)
-@click.argument("second", metavar="B", type=options.a_path)
+@table_group.command("diff")
+@click.argument("first", metavar="A", type=options.PATH)
+@click.argument("second", metavar="B", type=options.PATH)
 @options.as_json
 def diff(first: Path, second: Path, as_json: bool) -> None:
     """Compare the scales of two tables, the largest difference first."""
@@ -94,9 +94,9 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
         print_rows(("tensor", "A", "B", "B/A − 1"), rows)
 
 
-@group.command("convert")
+@table_group.command("convert")
 @options.table
-@click.option("--output", "-o", metavar="PATH", type=options.a_path, required=True, help="The new table.")
+@click.option("--output", "-o", metavar="PATH", type=options.PATH, required=True, help="The new table.")
 @options.tensorrt_version
 @options.algorithm
 @options.force
@@ -106,13 +106,13 @@ def convert(
 ) -> None:
     """Write the scales of TABLE under the header of another TensorRT version or calibrator."""
     from quantkit.calibration.convert_table import convert as run
-    from quantkit.cli.options import algorithm_named
+    from quantkit.cli.options import parse_algorithm
 
     made = run(
         table,
         output,
         tensorrt_version=tensorrt_version,
-        algorithm=algorithm_named(algorithm),
+        algorithm=parse_algorithm(algorithm),
         force=force,
     )
     if as_json:
@@ -121,9 +121,9 @@ def convert(
         print(f"wrote {output}: {made.header.text}, {len(made)} tensors")
 
 
-@group.command("adopt")
+@table_group.command("adopt")
 @options.table
-@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.argument("model", metavar="MODEL", type=options.PATH)
 @options.min_coverage
 @options.force
 @options.as_json
@@ -157,14 +157,14 @@ def adopt(table: Path, model: Path, min_coverage: float, force: bool, as_json: b
     )
 
 
-@group.command("from-qdq")
-@click.argument("model", metavar="MODEL", type=options.a_path)
-@click.option("--output", "-o", metavar="PATH", type=options.a_path, required=True, help="The table.")
+@table_group.command("from-qdq")
+@click.argument("model", metavar="MODEL", type=options.PATH)
+@click.option("--output", "-o", metavar="PATH", type=options.PATH, required=True, help="The table.")
 @click.option(
     "--model",
     "plain",
     metavar="PATH",
-    type=options.a_path,
+    type=options.PATH,
     help="The model without Q/DQ. Default: beside the table, x.float.onnx for x.calib.",
 )
 @options.tensorrt_version
@@ -189,7 +189,7 @@ def from_qdq(
     as_json: bool,
 ) -> None:
     """Make a table and the plain float model of a Q/DQ MODEL, by whatever tool, for TensorRT up to 10 and DLA."""
-    from quantkit.cli.options import algorithm_named
+    from quantkit.cli.options import parse_algorithm
     from quantkit.quantization.from_qdq import from_qdq as run
     from quantkit.table import Algorithm
 
@@ -198,7 +198,7 @@ def from_qdq(
         output,
         plain=plain,
         tensorrt_version=tensorrt_version,
-        algorithm=algorithm_named(algorithm) or Algorithm.ENTROPY_2,
+        algorithm=parse_algorithm(algorithm) or Algorithm.ENTROPY_2,
         infer=not no_infer,
         force=force,
     )

@@ -22,7 +22,7 @@ SHOWN = 10
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=options.a_path)
+@click.argument("model", metavar="MODEL", type=options.PATH)
 @click.option(
     "--max-drop",
     metavar="POINTS",
@@ -32,8 +32,8 @@ SHOWN = 10
     "more.",
 )
 @click.option("--data", metavar="PATH", required=True, help="What to measure on: as for evaluate.")
-@click.option("--labels", metavar="FILE", type=options.a_path, help="As for evaluate. Default: class folders.")
-@click.option("--classes", metavar="FILE", type=options.a_path, help="Class names in the order of the outputs.")
+@click.option("--labels", metavar="FILE", type=options.PATH, help="As for evaluate. Default: class folders.")
+@click.option("--classes", metavar="FILE", type=options.PATH, help="Class names in the order of the outputs.")
 @click.option(
     "--metric",
     metavar="NAME",
@@ -56,7 +56,7 @@ SHOWN = 10
     metavar="PATH",
     help="Data for statistics and repairs. Default: the part of --data that is not held out.",
 )
-@click.option("--stats", metavar="PATH", type=options.a_path, help="Statistics, instead of collecting them.")
+@click.option("--stats", metavar="PATH", type=options.PATH, help="Statistics, instead of collecting them.")
 @click.option("--rule", metavar="RULE,RULE…", help="Rules that may be tried, the first one first. Default: all.")
 @click.option(
     "--repair", metavar="NAME,NAME…", help="Repairs that may be tried: equalize, smooth, round, bias; or none."
@@ -79,10 +79,10 @@ SHOWN = 10
     "--output",
     "-o",
     metavar="DIR",
-    type=options.a_path,
+    type=options.PATH,
     help="Folder for model, table, exclusion file and tune.json. Default: MODEL.tuned beside the model.",
 )
-@click.option("--html", metavar="FILE.html", type=options.a_path, help="Write a report in one file.")
+@click.option("--html", metavar="FILE.html", type=options.PATH, help="Write a report in one file.")
 @options.tensorrt_version
 @click.option("--no-front", is_flag=True, help="No engines, also where a GPU with TensorRT is.")
 @options.device
@@ -114,11 +114,11 @@ def tune(
 
     given = {name: settings.pop(name) for name in ("labels", "calibration", "preprocess")}
     given["statistics"] = settings.pop("stats")
-    chosen = collected(settings)
+    chosen = tune_options(settings)
     target = output or model.with_name(f"{model.stem}.tuned")
     if html is not None and html.absolute() in {path.absolute() for path in tuning_paths(target, model.stem).values()}:
         raise UsageError(f"tune writes {html} itself", remedy="give the report another name with --html")
-    if html is not None and not into(html, target):
+    if html is not None and not is_in_new_folder(html, target):
         refuse_unwritable({"--html": html}, read=(model, data), force=settings["force"])
     with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
         made = run(model, data, max_drop=max_drop, output=target, options=chosen, phase=spinner.phase, **given)
@@ -131,16 +131,16 @@ def tune(
     if as_json:
         print_json(tuning_document(made, evaluation_document(made.report)))
     elif not quiet:
-        print_summary(made, html)
+        print_tuning(made, html)
     return 0 if made.within_budget else OVER_BUDGET
 
 
-def into(html: Path, folder: Path) -> bool:
+def is_in_new_folder(html: Path, folder: Path) -> bool:
     """Whether the report goes into the folder that the work is going to make."""
     return not folder.exists() and html.absolute().parent == folder.absolute()
 
 
-def collected(settings: dict[str, Any]) -> Any:
+def tune_options(settings: dict[str, Any]) -> Any:
     """The options as a value. UsageError."""
     from quantkit.data import DataOptions
     from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
@@ -153,7 +153,7 @@ def collected(settings: dict[str, Any]) -> Any:
     return TuneOptions(
         rules=settings.pop("rule") or RULES,
         repairs=REPAIR_NAMES if repair is None else parse_repairs(repair),
-        most=share_of(settings.pop("max_float")),
+        most=parse_fraction(settings.pop("max_float")),
         evaluations=settings.pop("max_evaluations"),
         data=DataOptions(limit=settings.pop("limit"), skip_corrupt=skips),
         calibration=DataOptions(skip_corrupt=skips),
@@ -163,7 +163,7 @@ def collected(settings: dict[str, Any]) -> Any:
     )
 
 
-def share_of(text: str) -> float:
+def parse_fraction(text: str) -> float:
     """`10%` or `0.1`. UsageError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
     share = float(found[1]) / (100.0 if found[2] else 1.0) if found else -1.0
@@ -172,7 +172,7 @@ def share_of(text: str) -> float:
     return share
 
 
-def print_summary(made: Tuning, html: Path | None) -> None:
+def print_tuning(made: Tuning, html: Path | None) -> None:
     """What was tried, what was chosen, what it is worth."""
     for text in made.notes:
         if text not in made.report.warnings:
@@ -190,8 +190,8 @@ def print_summary(made: Tuning, html: Path | None) -> None:
     print_rows(("rule, repairs, layers", "SQNR dB", "drop", "outcome"), rows, text=frozenset({3}))
     print("\non the part held out")
     print_model_table(made.report)
-    print_kept(made)
-    print_front(made)
+    print_float_layers(made)
+    print_pareto_front(made)
     print()
     print_sentence(made.verdict)
     for path in (*made.files, *([html] if html else [])):
@@ -213,7 +213,7 @@ def trial_row(trial: Trial, made: Tuning) -> tuple[str, ...]:
     return (trial.recipe.text(), noise, f"{two_decimals(found.drop)} ± {two_decimals(found.error)}", mark)
 
 
-def print_kept(made: Tuning) -> None:
+def print_float_layers(made: Tuning) -> None:
     """The layers that stay float."""
     kept = made.chosen.recipe.kept
     if not kept:
@@ -229,7 +229,7 @@ def print_kept(made: Tuning) -> None:
         print(f"… {len(kept) - SHOWN} more (in the exclusion file)")
 
 
-def print_front(made: Tuning) -> None:
+def print_pareto_front(made: Tuning) -> None:
     """Engines by latency."""
     from quantkit.tuning.result import two_decimals
 

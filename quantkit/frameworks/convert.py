@@ -16,13 +16,13 @@ from typing import Any
 from quantkit.artifact import check_writable, not_writable, refuse_existing
 from quantkit.errors import ModelError, UsageError, first_line
 from quantkit.frameworks.exported import Exported, Shape
-from quantkit.frameworks.output_check import Compared, compare
+from quantkit.frameworks.output_check import OutputDifference, check_outputs
 from quantkit.frameworks.pytorch import TorchOptions, load_torch, require_torch
-from quantkit.frameworks.pytorch import exported as torch_exported
+from quantkit.frameworks.pytorch import export_torch as torch_exported
 from quantkit.frameworks.tensorflow import TfOptions
-from quantkit.frameworks.tensorflow import exported as tf_exported
+from quantkit.frameworks.tensorflow import export_tf as tf_exported
 from quantkit.frameworks.tflite import TfliteOptions
-from quantkit.frameworks.tflite import exported as tflite_exported
+from quantkit.frameworks.tflite import export_tflite as tflite_exported
 from quantkit.graph import Model, load_model, saved_files, write_model
 from quantkit.graph.clean_export import clean_copy
 from quantkit.values import ModelInput
@@ -38,7 +38,7 @@ class Imported:
     opset: int
     inputs: tuple[ModelInput, ...]
     outputs: tuple[str, ...]
-    compared: tuple[Compared, ...]
+    compared: tuple[OutputDifference, ...]
     unchecked: str
     notes: tuple[str, ...]
 
@@ -64,7 +64,7 @@ def from_torch(
     Raises ModelError where the module cannot be exported or computes something else as ONNX, BackendError where PyTorch
     is missing, UsageError, StaleError, OutputError.
     """
-    target = ready(output, force)
+    target = writable_target(output, force)
     require_torch()
     chosen = options or TorchOptions()
     if isinstance(module, str):
@@ -74,8 +74,8 @@ def from_torch(
         raise UsageError(
             f"a {type(module).__name__} is no torch.nn.Module", remedy="give a module, or the text module:callable"
         )
-    named = as_shapes(shapes)
-    return finished(
+    named = as_named_shapes(shapes)
+    return export_and_check(
         lambda folder: torch_exported(module, example, named, chosen, folder), target, chosen.tolerance, force
     )
 
@@ -92,8 +92,10 @@ def from_tf(
 
     Raises ModelError, BackendError where TensorFlow or tf2onnx is missing, UsageError, StaleError, OutputError.
     """
-    target, chosen, named = ready(output, force), options or TfOptions(), as_shapes(shapes)
-    return finished(lambda folder: tf_exported(Path(source), named, chosen, folder), target, chosen.tolerance, force)
+    target, chosen, named = writable_target(output, force), options or TfOptions(), as_named_shapes(shapes)
+    return export_and_check(
+        lambda folder: tf_exported(Path(source), named, chosen, folder), target, chosen.tolerance, force
+    )
 
 
 def from_tflite(
@@ -107,11 +109,13 @@ def from_tflite(
 
     Raises ModelError, BackendError where TensorFlow or tf2onnx is missing, StaleError, OutputError.
     """
-    target, chosen = ready(output, force), options or TfliteOptions()
-    return finished(lambda folder: tflite_exported(Path(source), chosen, folder), target, chosen.tolerance, force)
+    target, chosen = writable_target(output, force), options or TfliteOptions()
+    return export_and_check(
+        lambda folder: tflite_exported(Path(source), chosen, folder), target, chosen.tolerance, force
+    )
 
 
-def ready(output: str | os.PathLike[str], force: bool) -> Path:
+def writable_target(output: str | os.PathLike[str], force: bool) -> Path:
     """The path to write, before any work is done. StaleError, OutputError."""
     target = Path(output)
     refuse_existing(target, force=force)
@@ -119,12 +123,12 @@ def ready(output: str | os.PathLike[str], force: bool) -> Path:
     return target
 
 
-def as_shapes(shapes: Mapping[str, Shape | tuple[int, ...]] | None) -> dict[str, Shape]:
+def as_named_shapes(shapes: Mapping[str, Shape | tuple[int, ...]] | None) -> dict[str, Shape]:
     """Plain tuples as float32 shapes."""
     return {n: s if isinstance(s, Shape) else Shape(tuple(s)) for n, s in (shapes or {}).items()}
 
 
-def finished(export: Callable[[Path], Exported], target: Path, tolerance: float, force: bool) -> Imported:
+def export_and_check(export: Callable[[Path], Exported], target: Path, tolerance: float, force: bool) -> Imported:
     """Export into a scratch folder beside the target, clean, check, compare, and only then write."""
     try:
         scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
@@ -136,9 +140,9 @@ def finished(export: Callable[[Path], Exported], target: Path, tolerance: float,
         proto = clean_copy(load_model(found.path), fixed_batch=found.fixed_batch)
         whole = folder / "plain.onnx"
         write_model(proto, folder, whole)
-        check(whole, found)
+        check_valid_onnx(whole, found)
         model = load_model(whole)
-        compared = compare(model, found, tolerance)
+        compared = check_outputs(model, found, tolerance)
         for path in saved_files(model.proto, target):
             refuse_existing(path, force=force)
         files = write_model(model.proto, folder, target)
@@ -151,11 +155,11 @@ def finished(export: Callable[[Path], Exported], target: Path, tolerance: float,
         model.outputs,
         compared,
         found.unchecked,
-        (*found.notes, *remarks(model)),
+        (*found.notes, *fixed_batch_notes(model)),
     )
 
 
-def check(path: Path, found: Exported) -> None:
+def check_valid_onnx(path: Path, found: Exported) -> None:
     """ModelError where the exporter wrote no valid ONNX."""
     import onnx
 
@@ -168,7 +172,7 @@ def check(path: Path, found: Exported) -> None:
         ) from None
 
 
-def remarks(model: Model) -> tuple[str, ...]:
+def fixed_batch_notes(model: Model) -> tuple[str, ...]:
     """What the user should know of the model that was written."""
     fixed = [i for i in model.inputs if i.fixed_batch is not None]
     notes = [f"the batch of {i.name} is fixed at {i.fixed_batch}" for i in fixed]

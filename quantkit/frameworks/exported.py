@@ -15,7 +15,7 @@ from quantkit.values import Array, Batch
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-Run: TypeAlias = Callable[[Batch], Sequence[Array]]
+RunNetwork: TypeAlias = Callable[[Batch], Sequence[Array]]
 """Inputs by name → outputs in the order of the ONNX model's."""
 DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 
@@ -42,7 +42,7 @@ class Exported:
     source: str
     exporter: str
     example: Batch
-    run: Run | None
+    run: RunNetwork | None
     unchecked: str = ""
     fixed_batch: int | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
-def drawn(found: Exported, batch: int, generator: Generator) -> Batch:
+def draw_inputs(found: Exported, batch: int, generator: Generator) -> Batch:
     """Random inputs for `batch` samples: normal where floats are, or even over their range; else of the example's."""
     return {n: random_like(array, batch, generator, found.ranges.get(n)) for n, array in found.example.items()}
 
@@ -67,7 +67,7 @@ def random_like(array: Array, batch: int, generator: Generator, limits: tuple[fl
     return np.ascontiguousarray(generator.choice(array.ravel(), shape)) if array.size else np.zeros(shape, array.dtype)
 
 
-def example_of(shape: Shape) -> Array:
+def example_input(shape: Shape) -> Array:
     """An input of that shape: zeros, with a 1 among them where it is not float, so that draws of it vary."""
     array = np.zeros(shape.dims, shape.dtype)
     if array.dtype.kind != "f" and array.size > 1:
@@ -75,7 +75,7 @@ def example_of(shape: Shape) -> Array:
     return array
 
 
-def parse_shape(text: str) -> tuple[str, Shape]:
+def parse_input_shape(text: str) -> tuple[str, Shape]:
     """`image=1,3,224,224` or `ids=1,128:int64` → name and shape. UsageError."""
     name, _, rest = text.partition("=")
     dims, _, dtype = rest.partition(":")

@@ -13,7 +13,7 @@ from quantkit.values import Array, Batch
 CHANNELS = (1, 3, 4)
 
 
-def images(example: Batch) -> tuple[str, ...]:
+def image_inputs(example: Batch) -> tuple[str, ...]:
     """The inputs that are images with their channels last."""
     return tuple(name for name, array in example.items() if array.ndim == 4 and array.shape[3] in CHANNELS)
 
@@ -28,6 +28,6 @@ def channels_last(array: Array) -> Array:
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1))
 
 
-def told(names: tuple[str, ...]) -> tuple[str, ...]:
+def nhwc_notes(names: tuple[str, ...]) -> tuple[str, ...]:
     """What the user should know of inputs that stay as they are."""
     return tuple(f"{name} stays NHWC: TensorRT transposes it first; --inputs-as-nchw leaves that out" for name in names)

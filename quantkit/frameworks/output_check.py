@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from quantkit.errors import ModelError, first_line
-from quantkit.frameworks.exported import Exported, drawn
+from quantkit.frameworks.exported import Exported, draw_inputs
 from quantkit.graph import Model
 from quantkit.values import Array
 
@@ -21,7 +21,7 @@ REMEDY = "another --opset or exporter may do it; --tolerance accepts larger diff
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class OutputDifference:
     """One output on random inputs. largest: |difference|; magnitude: largest |value| of the framework's output."""
 
     output: str
@@ -35,7 +35,7 @@ class Compared:
         return self.largest / self.magnitude if self.magnitude else self.largest
 
 
-def compare(model: Model, found: Exported, tolerance: float) -> tuple[Compared, ...]:
+def check_outputs(model: Model, found: Exported, tolerance: float) -> tuple[OutputDifference, ...]:
     """Every output in every batch size; nothing where the framework's own run is not to be had.
 
     ModelError names the output that differs by more than `tolerance` of its magnitude, or the batch size in which one
@@ -43,14 +43,14 @@ def compare(model: Model, found: Exported, tolerance: float) -> tuple[Compared, 
     """
     if found.run is None:
         return ()
-    session = opened(model)
+    session = open_onnx_session(model)
     fixed = next((i.fixed_batch for i in model.inputs if i.fixed_batch is not None), None)
     generator = np.random.default_rng(SEED)
-    results: list[Compared] = []
+    results: list[OutputDifference] = []
     for batch in BATCHES if fixed is None else (fixed,):
-        inputs = drawn(found, batch, generator)
-        expected = reference(found, inputs, batch)
-        results += compared(model.outputs, expected, ran(session, inputs, batch, found), batch)
+        inputs = draw_inputs(found, batch, generator)
+        expected = framework_outputs(found, inputs, batch)
+        results += compare_outputs(model.outputs, expected, onnx_outputs(session, inputs, batch, found), batch)
     worst = max(results, key=lambda r: (not np.isfinite(r.share), r.share))
     if not worst.share <= max(tolerance, found.rounding):
         raise ModelError(
@@ -61,14 +61,14 @@ def compare(model: Model, found: Exported, tolerance: float) -> tuple[Compared, 
     return tuple(results)
 
 
-def opened(model: Model) -> Any:
+def open_onnx_session(model: Model) -> Any:
     """An onnxruntime session of the model, outputs as they are. ModelError."""
     from quantkit.backends.onnxruntime import open_session, with_outputs
 
     return open_session(with_outputs(model, ()), model, "cpu", 0)
 
 
-def reference(found: Exported, inputs: Any, batch: int) -> Sequence[Array]:
+def framework_outputs(found: Exported, inputs: Any, batch: int) -> Sequence[Array]:
     """The framework's outputs. ModelError where it does not run in this batch size."""
     assert found.run is not None
     try:
@@ -80,7 +80,7 @@ def reference(found: Exported, inputs: Any, batch: int) -> Sequence[Array]:
         ) from error
 
 
-def ran(session: Any, inputs: Any, batch: int, found: Exported) -> Sequence[Array]:
+def onnx_outputs(session: Any, inputs: Any, batch: int, found: Exported) -> Sequence[Array]:
     """onnxruntime's outputs. ModelError where the graph does not run in this batch size."""
     from quantkit.backends.onnxruntime import from_onnxruntime
 
@@ -96,7 +96,9 @@ def ran(session: Any, inputs: Any, batch: int, found: Exported) -> Sequence[Arra
     return outputs
 
 
-def compared(names: Sequence[str], expected: Sequence[Array], found: Sequence[Array], batch: int) -> Iterator[Compared]:
+def compare_outputs(
+    names: Sequence[str], expected: Sequence[Array], found: Sequence[Array], batch: int
+) -> Iterator[OutputDifference]:
     """The outputs side by side. ModelError where their number or a shape differs."""
     if len(expected) != len(found):
         raise ModelError(f"the ONNX model has {len(found)} outputs, the network {len(expected)}", remedy=REMEDY)
@@ -107,7 +109,7 @@ def compared(names: Sequence[str], expected: Sequence[Array], found: Sequence[Ar
                 remedy=FIXED,
             )
         magnitude = float(np.max(np.abs(want.astype(np.float64)), initial=0.0, where=np.isfinite(want)))
-        yield Compared(name, batch, largest_difference(want, have), magnitude)
+        yield OutputDifference(name, batch, largest_difference(want, have), magnitude)
 
 
 def largest_difference(want: Array, have: Array) -> float:

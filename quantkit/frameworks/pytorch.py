@@ -20,8 +20,15 @@ import numpy as np
 
 from quantkit.errors import BackendError, ModelError, UsageError, first_line
 from quantkit.extras import install_command
-from quantkit.frameworks.exported import Exported, Shape, example_of
-from quantkit.frameworks.torch_exporters import Exporter, Request, chosen, export, flattened, plain_attention
+from quantkit.frameworks.exported import Exported, Shape, example_input
+from quantkit.frameworks.torch_exporters import (
+    Exporter,
+    ExportRequest,
+    choose_exporter,
+    export_module,
+    flatten_outputs,
+    unfused_attention,
+)
 from quantkit.plugin import load_plugin
 from quantkit.values import Array, Batch
 
@@ -74,7 +81,9 @@ def require_torch() -> None:
         raise BackendError("PyTorch is not installed", remedy=install_command("torch"))
 
 
-def exported(module: Any, example: Any, shapes: Mapping[str, Shape], options: TorchOptions, folder: Path) -> Exported:
+def export_torch(
+    module: Any, example: Any, shapes: Mapping[str, Shape], options: TorchOptions, folder: Path
+) -> Exported:
     """Export a module into `folder`. example: a tensor, a sequence or a mapping of them; None where `shapes` has them.
 
     ModelError where the module cannot run on the example, cannot be exported, or has no dynamic batch; UsageError,
@@ -82,15 +91,15 @@ def exported(module: Any, example: Any, shapes: Mapping[str, Shape], options: To
     """
     import torch
 
-    exporter, opset = chosen(options.exporter, options.opset)
+    exporter, opset = choose_exporter(options.exporter, options.opset)
     arrays = example_inputs(module, example, shapes)
     size = options.fixed_batch or TRACED
-    arrays = {name: batch_of(array, size) for name, array in arrays.items()}
-    with evaluating(module) as network:
+    arrays = {name: resize_batch(array, size) for name, array in arrays.items()}
+    with evaluation_mode(module) as network:
         arguments = tuple(torch.from_numpy(array) for array in arrays.values())
-        outputs = output_names(tried(network, arguments, arrays), options.output_names)
+        outputs = output_names(run_example(network, arguments, arrays), options.output_names)
         batched = frozenset() if options.fixed_batch else frozenset(n for n, array in arrays.items() if array.ndim)
-        request = Request(network, arguments, tuple(arrays), outputs, batched, opset)
+        request = ExportRequest(network, arguments, tuple(arrays), outputs, batched, opset)
         path = folder / "model.onnx"
         export_or_explain(exporter, request, path)
         refuse_fixed(request, path)
@@ -99,13 +108,13 @@ def exported(module: Any, example: Any, shapes: Mapping[str, Shape], options: To
         source=f"PyTorch {torch.__version__.partition('+')[0]}",
         exporter=exporter.told,
         example=arrays,
-        run=Reference(module),
+        run=TorchReference(module),
         fixed_batch=options.fixed_batch,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class TorchReference:
     """The module's own outputs for a batch."""
 
     module: Any
@@ -114,13 +123,13 @@ class Reference:
         """In the order of the ONNX model's outputs. What the module raises is the caller's."""
         import torch
 
-        with evaluating(self.module) as network, plain_attention(), torch.no_grad():
+        with evaluation_mode(self.module) as network, unfused_attention(), torch.no_grad():
             found = network(*(torch.from_numpy(np.ascontiguousarray(array)) for array in batch.values()))
-        return [np.asarray(tensor.detach().numpy()) for _, tensor in flattened(found)]
+        return [np.asarray(tensor.detach().numpy()) for _, tensor in flatten_outputs(found)]
 
 
 @contextlib.contextmanager
-def evaluating(module: Any) -> Iterator[Any]:
+def evaluation_mode(module: Any) -> Iterator[Any]:
     """The module in evaluation mode on the CPU (a copy where it lies elsewhere); it is put back as it was."""
     tensors = (*module.parameters(), *module.buffers())
     network = module if all(t.device.type == "cpu" for t in tensors) else copy.deepcopy(module).cpu()
@@ -143,15 +152,15 @@ def example_inputs(module: Any, example: Any, shapes: Mapping[str, Shape]) -> di
             remedy="--shape image=1,3,224,224, or return (module, example inputs) from the callable",
         )
     if shapes:
-        return {name: example_of(shape) for name, shape in shapes.items()}
+        return {name: example_input(shape) for name, shape in shapes.items()}
     if isinstance(example, Mapping):
-        return in_order(module, {str(name): as_array(value) for name, value in example.items()})
+        return order_by_parameters(module, {str(name): as_array(value) for name, value in example.items()})
     values = list(example) if isinstance(example, (tuple, list)) else [example]
     names = parameter_names(module)
     return {names[i] if i < len(names) else f"input_{i}": as_array(value) for i, value in enumerate(values)}
 
 
-def in_order(module: Any, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def order_by_parameters(module: Any, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Inputs given by name, as positional ones. UsageError where `forward` takes others before them."""
     names = parameter_names(module)[: len(arrays)]
     if set(names) != set(arrays):
@@ -185,21 +194,21 @@ def as_array(value: Any) -> Array:
     return value
 
 
-def batch_of(array: Array, size: int) -> Array:
+def resize_batch(array: Array, size: int) -> Array:
     """The array with `size` samples: its own over and over."""
     if not array.ndim or not len(array):
         return array
     return np.ascontiguousarray(np.resize(array, (size, *array.shape[1:])))
 
 
-def tried(network: Any, arguments: tuple[Any, ...], arrays: Batch) -> list[tuple[str, Any]]:
+def run_example(network: Any, arguments: tuple[Any, ...], arrays: Batch) -> list[tuple[str, Any]]:
     """What the module returns for the example. ModelError."""
     import torch
 
     told = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in arrays.items())
     try:
-        with plain_attention(), torch.no_grad():
-            found = list(flattened(network(*arguments)))
+        with unfused_attention(), torch.no_grad():
+            found = list(flatten_outputs(network(*arguments)))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ModelError(
             f"the module does not run on {told}: {first_line(error)}",
@@ -222,32 +231,32 @@ def output_names(found: Sequence[tuple[str, Any]], given: tuple[str, ...]) -> tu
     return ("output",) if len(found) == 1 else tuple(f"output_{i}" for i in range(len(found)))
 
 
-def export_or_explain(exporter: Exporter, request: Request, path: Path) -> None:
+def export_or_explain(exporter: Exporter, request: ExportRequest, path: Path) -> None:
     """Export. ModelError that tells a batch that cannot be dynamic from a module that cannot be exported."""
     try:
-        export(exporter, request, path)
+        export_module(exporter, request, path)
         return
     except Exception as error:
         cause = error
-    if request.batched and works(exporter, replace(request, batched=frozenset()), path):
-        raise_fixed(request, deepest(cause))
+    if request.batched and can_export(exporter, replace(request, batched=frozenset()), path):
+        raise_fixed(request, root_cause(cause))
     other = "--opset 18 (its newer exporter)" if exporter is Exporter.TORCHSCRIPT else "--exporter torchscript"
     raise ModelError(
-        f"PyTorch's {exporter.told} exporter cannot export the module: {deepest(cause)}",
+        f"PyTorch's {exporter.told} exporter cannot export the module: {root_cause(cause)}",
         remedy=f"{other} may do it; else change what the module does there",
     ) from cause
 
 
-def works(exporter: Exporter, request: Request, path: Path) -> bool:
+def can_export(exporter: Exporter, request: ExportRequest, path: Path) -> bool:
     """Whether the exporter does it."""
     try:
-        export(exporter, request, path)
+        export_module(exporter, request, path)
     except Exception:
         return False
     return True
 
 
-def raise_fixed(request: Request, why: str) -> NoReturn:
+def raise_fixed(request: ExportRequest, why: str) -> NoReturn:
     """ModelError: the batch cannot be dynamic."""
     raise ModelError(
         f"the batch of {', '.join(sorted(request.batched))} cannot be dynamic: {why}",
@@ -255,7 +264,7 @@ def raise_fixed(request: Request, why: str) -> NoReturn:
     )
 
 
-def refuse_fixed(request: Request, path: Path) -> None:
+def refuse_fixed(request: ExportRequest, path: Path) -> None:
     """ModelError where the exporter took the batch for a constant without saying so."""
     from quantkit.graph import load_model
 
@@ -268,7 +277,7 @@ def refuse_fixed(request: Request, path: Path) -> None:
         raise_fixed(request, f"the module computes with the number {TRACED} where the batch should stand")
 
 
-def deepest(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """The first line of what began it: exporters wrap errors in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__

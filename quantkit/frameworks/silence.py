@@ -14,14 +14,14 @@ STREAMS = (1, 2)
 
 
 @contextlib.contextmanager
-def silenced() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Without warnings, log lines and whatever is written to standard output and error; errors are raised as ever."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), streams_closed():
+        with warnings.catch_warnings(), redirect_streams():
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -30,7 +30,7 @@ def silenced() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def streams_closed() -> Iterator[None]:
+def redirect_streams() -> Iterator[None]:
     """Standard output and error lead nowhere, for Python and for C++."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -15,14 +15,20 @@ import numpy as np
 
 from quantkit.errors import ModelError, UsageError, first_line
 from quantkit.frameworks import layout
-from quantkit.frameworks.exported import Exported, Shape, example_of
-from quantkit.frameworks.silence import silenced
-from quantkit.frameworks.tf2onnx import Source, convert, opset_of, require_tensorflow, tensorflow
+from quantkit.frameworks.exported import Exported, Shape, example_input
+from quantkit.frameworks.silence import silence
+from quantkit.frameworks.tf2onnx import (
+    ConversionSource,
+    checked_opset,
+    convert_with_tf2onnx,
+    import_tensorflow,
+    require_tensorflow,
+)
 from quantkit.values import Array, Batch
 
 KERAS = (".keras", ".h5", ".hdf5")
 SIGNATURE = "serving_default"
-Open = tuple[int | None, ...]
+OpenShape = tuple[int | None, ...]
 """A shape with None where an axis is open."""
 
 
@@ -42,53 +48,53 @@ class TfOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class TfNetwork:
     """call: tensors by position → outputs by name. inputs: name → shape and TensorFlow dtype.
 
     owner: what has to stay alive for as long as `call` is used.
     """
 
     call: Callable[..., Mapping[str, Any]]
-    inputs: Mapping[str, tuple[Open, Any]]
+    inputs: Mapping[str, tuple[OpenShape, Any]]
     owner: Any
 
 
-def exported(path: Path, shapes: Mapping[str, Shape], options: TfOptions, folder: Path) -> Exported:
+def export_tf(path: Path, shapes: Mapping[str, Shape], options: TfOptions, folder: Path) -> Exported:
     """Convert into `folder`. ModelError, UsageError, BackendError."""
     require_tensorflow()
-    opset = opset_of(options.opset)
-    refuse_unknown(path)
-    tf = tensorflow()
-    network = keras(path, options) if path.suffix in KERAS else saved_model(path, options)
-    inputs = with_shapes(network.inputs, shapes, options.fixed_batch)
+    opset = checked_opset(options.opset)
+    refuse_unknown_tf_model(path)
+    tf = import_tensorflow()
+    network = load_keras(path, options) if path.suffix in KERAS else load_saved_model(path, options)
+    inputs = close_shapes(network.inputs, shapes, options.fixed_batch)
     example = {
-        name: example_of(Shape(tuple(d or 1 for d in shape), np.dtype(dtype.as_numpy_dtype).name))
+        name: example_input(Shape(tuple(d or 1 for d in shape), np.dtype(dtype.as_numpy_dtype).name))
         for name, (shape, dtype) in inputs.items()
     }
-    images = layout.images(example)
+    images = layout.image_inputs(example)
     turned = images if options.inputs_as_nchw else ()
-    function, source = traced(path, network, inputs)
+    function, source = trace_network(path, network, inputs)
     tensors = {name: tensor for tensor, name in (source.names or {}).items()}
     target = folder / "model.onnx"
-    exporter = convert(source, target, opset, nchw=[tensors[name] for name in turned])
+    exporter = convert_with_tf2onnx(source, target, opset, nchw=[tensors[name] for name in turned])
     return Exported(
         target,
         source=f"TensorFlow {tf.__version__}",
         exporter=exporter,
         example={n: layout.channels_first(a) if n in turned else a for n, a in example.items()},
-        run=Reference(function, turned, network),
+        run=TfReference(function, turned, network),
         fixed_batch=options.fixed_batch,
-        notes=() if turned else layout.told(images),
+        notes=() if turned else layout.nhwc_notes(images),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class TfReference:
     """TensorFlow's own outputs; inputs in `turned` come with their channels first."""
 
     function: Any
     turned: tuple[str, ...]
-    network: Network
+    network: TfNetwork
 
     def __call__(self, batch: Batch) -> Sequence[Array]:
         """In the order of the ONNX model's outputs."""
@@ -99,7 +105,7 @@ class Reference:
         return [np.asarray(tensor) for tensor in tf.nest.flatten(found)]
 
 
-def refuse_unknown(path: Path) -> None:
+def refuse_unknown_tf_model(path: Path) -> None:
     """ModelError where `path` is neither a SavedModel nor a Keras file."""
     if path.is_dir():
         if not (path / "saved_model.pb").exists():
@@ -115,12 +121,12 @@ def refuse_unknown(path: Path) -> None:
         )
 
 
-def saved_model(path: Path, options: TfOptions) -> Network:
+def load_saved_model(path: Path, options: TfOptions) -> TfNetwork:
     """A signature of a SavedModel. ModelError, UsageError."""
     import tensorflow as tf
 
     try:
-        with silenced():
+        with silence():
             loaded = tf.saved_model.load(str(path))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{path}: {first_line(error)}", remedy="save it again with this TensorFlow") from error
@@ -139,19 +145,19 @@ def saved_model(path: Path, options: TfOptions) -> Network:
         found: Mapping[str, Any] = signature(**dict(zip(names, tensors, strict=True)))
         return found
 
-    return Network(
+    return TfNetwork(
         call, {name: (open_shape(path, name, spec.shape), spec.dtype) for name, spec in specs.items()}, loaded
     )
 
 
-def keras(path: Path, options: TfOptions) -> Network:
+def load_keras(path: Path, options: TfOptions) -> TfNetwork:
     """A Keras model. ModelError, UsageError."""
     import tensorflow as tf
 
     if options.signature is not None:
         raise UsageError(f"{path} is a Keras model and has no signatures", remedy="leave --signature out")
     try:
-        with silenced():
+        with silence():
             model = tf.keras.models.load_model(path, compile=False)
     except Exception as error:
         raise ModelError(
@@ -164,13 +170,13 @@ def keras(path: Path, options: TfOptions) -> Network:
         )
     names = [str(tensor.name).partition(":")[0] for tensor in model.inputs]
     last = [model.layers[-1].name] if isinstance(model, tf.keras.Sequential) else []
-    outputs = unique([str(name) for name in getattr(model, "output_names", last)], len(model.outputs))
+    outputs = unique_output_names([str(name) for name in getattr(model, "output_names", last)], len(model.outputs))
 
     def call(*tensors: Any) -> Mapping[str, Any]:
         found = model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
         return dict(zip(outputs, tf.nest.flatten(found), strict=True))
 
-    return Network(
+    return TfNetwork(
         call,
         {
             name: (open_shape(path, name, tf.TensorShape(tensor.shape)), tf.as_dtype(tensor.dtype))
@@ -180,14 +186,14 @@ def keras(path: Path, options: TfOptions) -> Network:
     )
 
 
-def unique(names: list[str], count: int) -> list[str]:
+def unique_output_names(names: list[str], count: int) -> list[str]:
     """Names of the outputs, by number where they are not one for each."""
     if len(names) == count == len(set(names)):
         return names
     return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
 
 
-def open_shape(path: Path, name: str, shape: Any) -> Open:
+def open_shape(path: Path, name: str, shape: Any) -> OpenShape:
     """A TensorShape as a tuple. ModelError where even the number of axes is unknown."""
     if shape.rank is None:
         raise ModelError(
@@ -196,13 +202,13 @@ def open_shape(path: Path, name: str, shape: Any) -> Open:
     return tuple(shape.as_list())
 
 
-def with_shapes(
-    inputs: Mapping[str, tuple[Open, Any]], shapes: Mapping[str, Shape], fixed_batch: int | None
-) -> dict[str, tuple[Open, Any]]:
+def close_shapes(
+    inputs: Mapping[str, tuple[OpenShape, Any]], shapes: Mapping[str, Shape], fixed_batch: int | None
+) -> dict[str, tuple[OpenShape, Any]]:
     """Shapes whose only open axis is the batch. UsageError where another stays open, or a given shape does not fit."""
     if unknown := [name for name in shapes if name not in inputs]:
         raise UsageError(f"there is no input {unknown[0]!r}", remedy=f"the inputs are {', '.join(inputs)}")
-    closed: dict[str, tuple[Open, Any]] = {}
+    closed: dict[str, tuple[OpenShape, Any]] = {}
     for name, (shape, dtype) in inputs.items():
         given = shapes[name].dims if name in shapes else shape
         text = ",".join("?" if d is None else str(d) for d in shape)
@@ -216,7 +222,9 @@ def with_shapes(
     return closed
 
 
-def traced(path: Path, network: Network, inputs: Mapping[str, tuple[Open, Any]]) -> tuple[Any, Source]:
+def trace_network(
+    path: Path, network: TfNetwork, inputs: Mapping[str, tuple[OpenShape, Any]]
+) -> tuple[Any, ConversionSource]:
     """The network over named tensors, and its graph with the weights as constants. ModelError."""
     import tensorflow as tf
     from tf2onnx import tf_loader
@@ -224,7 +232,7 @@ def traced(path: Path, network: Network, inputs: Mapping[str, tuple[Open, Any]])
     specs = [tf.TensorSpec(shape, dtype, name=name) for name, (shape, dtype) in inputs.items()]
     function = tf.function(network.call, input_signature=specs, autograph=False)
     try:
-        with silenced():
+        with silence():
             concrete = function.get_concrete_function()
             taken = tuple(tensor.name for tensor in concrete.inputs[: len(specs)])
             made = tuple(tensor.name for tensor in concrete.outputs)
@@ -236,4 +244,4 @@ def traced(path: Path, network: Network, inputs: Mapping[str, tuple[Open, Any]])
         ) from error
     outputs = sorted(concrete.structured_outputs)
     names = dict(zip((*taken, *made), (*inputs, *outputs), strict=True))
-    return function, Source(graph=graph, inputs=taken, outputs=made, names=names)
+    return function, ConversionSource(graph=graph, inputs=taken, outputs=made, names=names)

@@ -18,14 +18,14 @@ from typing import Any
 
 from quantkit.errors import BackendError, ModelError, UsageError, first_line
 from quantkit.extras import install_command
-from quantkit.frameworks.silence import silenced
+from quantkit.frameworks.silence import silence
 
 LEAST_OPSET, DEFAULT_OPSET, MOST_OPSET = 13, 17, 18
 """13 is the first with per-channel Q/DQ, 18 the newest that tf2onnx 1.17 writes; TensorRT 8.6 reads up to 17."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ConversionSource:
     """What tf2onnx converts: a frozen graph with its input and output tensors, or a TFLite file.
 
     names: tensor → name of the input or output in ONNX.
@@ -45,32 +45,34 @@ def require_tensorflow() -> None:
             raise BackendError(f"{title} is not installed", remedy=install_command("tensorflow"))
 
 
-def tensorflow() -> Any:
+def import_tensorflow() -> Any:
     """The library, without what it says on standard error while it is loaded. BackendError."""
     require_tensorflow()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
         return sys.modules["tensorflow"]
-    with silenced():
+    with silence():
         import tensorflow as tf
     return tf
 
 
-def opset_of(opset: int | None) -> int:
+def checked_opset(opset: int | None) -> int:
     """The operator set to write. UsageError."""
     if opset is not None and not LEAST_OPSET <= opset <= MOST_OPSET:
         raise UsageError(f"--opset {opset} is not in {LEAST_OPSET} … {MOST_OPSET}", remedy="leave it out")
     return opset or DEFAULT_OPSET
 
 
-def convert(source: Source, path: Path, opset: int, *, nchw: Sequence[str] = (), dequantize: bool = False) -> str:
+def convert_with_tf2onnx(
+    source: ConversionSource, path: Path, opset: int, *, nchw: Sequence[str] = (), dequantize: bool = False
+) -> str:
     """Write ONNX to `path`; returns what did it. nchw: inputs that get their channels first. ModelError."""
-    tf = tensorflow()
+    tf = import_tensorflow()
     import tf2onnx
     from tf2onnx import optimizer, tfonnx
 
     try:
-        with counting_anew(tf2onnx.utils), silenced(), tf.device("/cpu:0"), tf.Graph().as_default() as graph:
+        with restarted_name_counter(tf2onnx.utils), silence(), tf.device("/cpu:0"), tf.Graph().as_default() as graph:
             if source.graph is not None:
                 tf.import_graph_def(source.graph, name="")
             made = tfonnx.process_tf_graph(
@@ -95,7 +97,7 @@ def convert(source: Source, path: Path, opset: int, *, nchw: Sequence[str] = (),
 
 
 @contextlib.contextmanager
-def counting_anew(module: Any) -> Iterator[None]:
+def restarted_name_counter(module: Any) -> Iterator[None]:
     """With tf2onnx's counter of names at its start."""
     before = getattr(module, "INTERNAL_NAME", None)
     if before is not None:

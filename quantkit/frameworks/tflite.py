@@ -19,9 +19,15 @@ import numpy as np
 from quantkit.errors import ModelError
 from quantkit.frameworks import layout
 from quantkit.frameworks.exported import Exported
-from quantkit.frameworks.silence import silenced
-from quantkit.frameworks.tf2onnx import Source, convert, opset_of, require_tensorflow, tensorflow
-from quantkit.frameworks.tflite_file import contents, read
+from quantkit.frameworks.silence import silence
+from quantkit.frameworks.tf2onnx import (
+    ConversionSource,
+    checked_opset,
+    convert_with_tf2onnx,
+    import_tensorflow,
+    require_tensorflow,
+)
+from quantkit.frameworks.tflite_file import read_tflite, tflite_contents
 from quantkit.values import Array, Batch
 
 DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
@@ -41,13 +47,13 @@ class TfliteOptions:
     tolerance: float = 1e-3
 
 
-def exported(path: Path, options: TfliteOptions, folder: Path) -> Exported:
+def export_tflite(path: Path, options: TfliteOptions, folder: Path) -> Exported:
     """Convert into `folder`. ModelError, UsageError, BackendError."""
     require_tensorflow()
-    opset = opset_of(options.opset)
-    content = read(path)
-    tensorflow()
-    found = contents(path, content)
+    opset = checked_opset(options.opset)
+    content = read_tflite(path)
+    import_tensorflow()
+    found = tflite_contents(path, content)
     if found.quantized and not options.dequantize:
         raise ModelError(
             f"{path} is quantized already ({len(found.quantized)} tensors, {found.quantized[0]} for one), with zero "
@@ -58,30 +64,32 @@ def exported(path: Path, options: TfliteOptions, folder: Path) -> Exported:
         entry.name: np.zeros([d or 1 for d in entry.shape], DTYPES.get(entry.dtype, "float32"))
         for entry in found.inputs
     }
-    images = layout.images(example)
+    images = layout.image_inputs(example)
     turned = images if options.inputs_as_nchw else ()
-    source = Source(tflite=path, names={entry.tensor: entry.name for entry in (*found.inputs, *found.outputs)})
+    source = ConversionSource(
+        tflite=path, names={entry.tensor: entry.name for entry in (*found.inputs, *found.outputs)}
+    )
     target = folder / "model.onnx"
     nchw = [entry.tensor for entry in found.inputs if entry.name in turned]
-    exporter = convert(source, target, opset, nchw=nchw, dequantize=options.dequantize)
+    exporter = convert_with_tf2onnx(source, target, opset, nchw=nchw, dequantize=options.dequantize)
     if found.quantized:
-        refuse_whole(path, target)
-    opened = interpreter(content)
+        make_ends_real(path, target)
+    opened = open_interpreter(content)
     return Exported(
         target,
         source=opened[1] if opened else "TFLite",
         exporter=exporter,
         example={n: layout.channels_first(a) if n in turned else a for n, a in example.items()},
-        run=Reference(opened[0], turned) if opened else None,
+        run=TfliteReference(opened[0], turned) if opened else None,
         unchecked="" if opened else MISSING,
         ranges={entry.name: entry.range for entry in found.inputs if entry.range},
         fixed_batch=options.fixed_batch,
         rounding=ROUNDING if found.quantized else 0.0,
-        notes=() if turned else layout.told(images),
+        notes=() if turned else layout.nhwc_notes(images),
     )
 
 
-def refuse_whole(path: Path, target: Path) -> None:
+def make_ends_real(path: Path, target: Path) -> None:
     """Give the network real inputs and outputs. ModelError where it keeps others."""
     from quantkit.graph import load_model
     from quantkit.graph.dequantized_ends import with_float_ends
@@ -95,20 +103,20 @@ def refuse_whole(path: Path, target: Path) -> None:
         )
 
 
-def interpreter(content: bytes) -> tuple[Any, str] | None:
+def open_interpreter(content: bytes) -> tuple[Any, str] | None:
     """A TFLite interpreter and its name: LiteRT, else TensorFlow's own, which newer versions do not have."""
-    with silenced():
+    with silence():
         if importlib.util.find_spec("ai_edge_litert") is not None:
             made = importlib.import_module("ai_edge_litert.interpreter").Interpreter(model_content=content)
             return made, "LiteRT"
-        tf = tensorflow()
+        tf = import_tensorflow()
         if not hasattr(getattr(tf, "lite", None), "Interpreter"):
             return None
         return tf.lite.Interpreter(model_content=content), f"TFLite of TensorFlow {tf.__version__}"
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class TfliteReference:
     """The interpreter's outputs; inputs in `turned` come with their channels first."""
 
     interpreter: Any
@@ -117,19 +125,19 @@ class Reference:
     def __call__(self, batch: Batch) -> Sequence[Array]:
         """In the order of the ONNX model's outputs. ValueError, RuntimeError where it does not run in this size."""
         arrays = [layout.channels_last(a) if n in self.turned else a for n, a in batch.items()]
-        with silenced():
+        with silence():
             inputs = self.interpreter.get_input_details()
             for detail, array in zip(inputs, arrays, strict=True):
                 self.interpreter.resize_tensor_input(detail["index"], array.shape)
             self.interpreter.allocate_tensors()
             for detail, array in zip(inputs, arrays, strict=True):
-                self.interpreter.set_tensor(detail["index"], as_whole(array, detail))
+                self.interpreter.set_tensor(detail["index"], quantize_input(array, detail))
             self.interpreter.invoke()
             outputs = self.interpreter.get_output_details()
-            return [as_real(self.interpreter.get_tensor(detail["index"]), detail) for detail in outputs]
+            return [dequantize_output(self.interpreter.get_tensor(detail["index"]), detail) for detail in outputs]
 
 
-def as_whole(array: Array, detail: Mapping[str, Any]) -> Array:
+def quantize_input(array: Array, detail: Mapping[str, Any]) -> Array:
     """Real numbers as the whole numbers that a quantized input takes: round(x/scale) + zero point."""
     scale, zero = detail["quantization"]
     if not scale or np.dtype(detail["dtype"]).kind not in "iu":
@@ -139,7 +147,7 @@ def as_whole(array: Array, detail: Mapping[str, Any]) -> Array:
     return whole
 
 
-def as_real(array: Array, detail: Mapping[str, Any]) -> Array:
+def dequantize_output(array: Array, detail: Mapping[str, Any]) -> Array:
     """What the whole numbers of a quantized output stand for: scale·(q − zero point)."""
     scale, zero = detail["quantization"]
     if not scale or array.dtype.kind not in "iu":

@@ -23,7 +23,7 @@ PREFIX = "serving_default_"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TfliteTensor:
     """An input or output. tensor: its name in the file; name: in its signature, or a clean one.
 
     shape: None where an axis is dynamic. range: the real numbers that the quantized network can tell apart, or None.
@@ -37,15 +37,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class TfliteContents:
     """What a TFLite file says of itself. quantized: names of quantized tensors."""
 
-    inputs: tuple[Entry, ...]
-    outputs: tuple[Entry, ...]
+    inputs: tuple[TfliteTensor, ...]
+    outputs: tuple[TfliteTensor, ...]
     quantized: tuple[str, ...]
 
 
-def read(path: Path) -> bytes:
+def read_tflite(path: Path) -> bytes:
     """The file. ModelError where there is none, or it is no TFLite model."""
     try:
         content = path.read_bytes()
@@ -56,7 +56,7 @@ def read(path: Path) -> bytes:
     return content
 
 
-def contents(path: Path, content: bytes) -> Contents:
+def tflite_contents(path: Path, content: bytes) -> TfliteContents:
     """Inputs, outputs and quantized tensors. ModelError where the file is damaged."""
     from tf2onnx.tflite.Model import Model
     from tf2onnx.tflite.TensorType import TensorType
@@ -70,14 +70,18 @@ def contents(path: Path, content: bytes) -> Contents:
         inputs = [int(graph.Inputs(i)) for i in range(graph.InputsLength())]
         outputs = [int(graph.Outputs(i)) for i in range(graph.OutputsLength())]
 
-        def entry(i: int) -> Entry:
+        def entry(i: int) -> TfliteTensor:
             tensor = tensors[i]
             name = tensor.Name().decode()
-            told = next((r for t in (tensor, *made_from(graph, tensors, i)) if (r := real_range(t, types))), None)
-            return Entry(name, names.get(i) or clean(name), shape_of(tensor), types.get(tensor.Type(), ""), told)
+            told = next(
+                (r for t in (tensor, *first_consumer_outputs(graph, tensors, i)) if (r := real_range(t, types))), None
+            )
+            return TfliteTensor(
+                name, names.get(i) or clean_tensor_name(name), tflite_shape(tensor), types.get(tensor.Type(), ""), told
+            )
 
-        quantized = tuple(t.Name().decode() for t in tensors if is_quantized(t, types))
-        return Contents(tuple(map(entry, inputs)), tuple(map(entry, outputs)), quantized)
+        quantized = tuple(t.Name().decode() for t in tensors if is_quantized_tensor(t, types))
+        return TfliteContents(tuple(map(entry, inputs)), tuple(map(entry, outputs)), quantized)
     except (struct.error, IndexError, AttributeError, UnicodeDecodeError, TypeError) as error:
         raise ModelError(f"{path} is damaged: {error}", remedy="convert the model again") from None
 
@@ -93,12 +97,12 @@ def signature_names(model: Any) -> dict[int, str]:
     return names if len(set(names.values())) == len(names) else {}
 
 
-def clean(name: str) -> str:
+def clean_tensor_name(name: str) -> str:
     """A tensor's name without what TensorFlow puts around it."""
     return name.removesuffix(":0").removeprefix(PREFIX)
 
 
-def made_from(graph: Any, tensors: list[Any], number: int) -> list[Any]:
+def first_consumer_outputs(graph: Any, tensors: list[Any], number: int) -> list[Any]:
     """What the first operator that reads an input makes: the quantized input, where it begins with real numbers."""
     for i in range(graph.OperatorsLength()):
         operator = graph.Operators(i)
@@ -109,7 +113,7 @@ def made_from(graph: Any, tensors: list[Any], number: int) -> list[Any]:
 
 def real_range(tensor: Any, types: Mapping[int, str]) -> tuple[float, float] | None:
     """The real numbers that a tensor quantized as a whole can hold."""
-    if not is_quantized(tensor, types) or tensor.Quantization().ScaleLength() != 1:
+    if not is_quantized_tensor(tensor, types) or tensor.Quantization().ScaleLength() != 1:
         return None
     quantization = tensor.Quantization()
     scale = float(quantization.Scale(0))
@@ -118,13 +122,13 @@ def real_range(tensor: Any, types: Mapping[int, str]) -> tuple[float, float] | N
     return (low - zero) * scale, (high - zero) * scale
 
 
-def shape_of(tensor: Any) -> tuple[int | None, ...]:
+def tflite_shape(tensor: Any) -> tuple[int | None, ...]:
     """A tensor's shape, None where it is dynamic."""
     dims = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else tensor.ShapeAsNumpy()
     return tuple(int(d) if d > 0 else None for d in np.atleast_1d(dims)) if not isinstance(dims, int) else ()
 
 
-def is_quantized(tensor: Any, types: Mapping[int, str]) -> bool:
+def is_quantized_tensor(tensor: Any, types: Mapping[int, str]) -> bool:
     """Whether a tensor holds whole numbers that stand for others."""
     quantization = tensor.Quantization()
     return types.get(tensor.Type()) in QUANTIZED and quantization is not None and quantization.ScaleLength() > 0

@@ -20,7 +20,7 @@ from typing import Any
 
 from quantkit.errors import BackendError, UsageError
 from quantkit.extras import install_command
-from quantkit.frameworks.silence import silenced
+from quantkit.frameworks.silence import silence
 from quantkit.values import Named
 
 LEAST_OPSET, NEW_OPSET, MOST_OPSET = 13, 18, 20
@@ -42,7 +42,7 @@ class Exporter(Named):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ExportRequest:
     """What to export. arguments: positional example inputs, on the CPU; batched: those whose first axis is dynamic."""
 
     module: Any
@@ -53,13 +53,13 @@ class Request:
     opset: int
 
 
-def chosen(exporter: Exporter | None, opset: int | None) -> tuple[Exporter, int]:
+def choose_exporter(exporter: Exporter | None, opset: int | None) -> tuple[Exporter, int]:
     """The exporter and its operator set. UsageError where they contradict, BackendError where it is not there."""
     if opset is not None and not LEAST_OPSET <= opset <= MOST_OPSET:
         raise UsageError(f"--opset {opset} is not in {LEAST_OPSET} … {MOST_OPSET}", remedy="leave it out")
     wanted = exporter
     if wanted is None:
-        old = (opset is not None and opset < NEW_OPSET) or lacks_dynamo()
+        old = (opset is not None and opset < NEW_OPSET) or reason_without_dynamo()
         wanted = Exporter.TORCHSCRIPT if old else Exporter.DYNAMO
     if wanted is Exporter.TORCHSCRIPT:
         return wanted, opset or 17
@@ -68,12 +68,12 @@ def chosen(exporter: Exporter | None, opset: int | None) -> tuple[Exporter, int]
             f"the exporter dynamo writes operator set {NEW_OPSET} and newer, not {opset}",
             remedy="--exporter torchscript, or leave --exporter out",
         )
-    if reason := lacks_dynamo():
+    if reason := reason_without_dynamo():
         raise BackendError(f"the exporter dynamo cannot be used: {reason}", remedy=install_command("torch"))
     return wanted, opset or NEW_OPSET
 
 
-def lacks_dynamo() -> str:
+def reason_without_dynamo() -> str:
     """Why torch.export's exporter is not to be had here; empty where it is."""
     import torch
 
@@ -83,7 +83,7 @@ def lacks_dynamo() -> str:
     return "onnxscript is not installed" if missing else ""
 
 
-def export(exporter: Exporter, request: Request, path: Path) -> None:
+def export_module(exporter: Exporter, request: ExportRequest, path: Path) -> None:
     """Write `path`, and its weights beside it where they are large. What the exporter raises is the caller's."""
     import torch
 
@@ -102,11 +102,11 @@ def export(exporter: Exporter, request: Request, path: Path) -> None:
         fixed = set(request.inputs) - request.batched
         options["dynamic_axes"] = {name: {0: "batch"} for name in names if name not in fixed}
         options |= {"dynamo": False} if "dynamo" in known else {}
-    with silenced(), plain_attention(), torch.no_grad():
+    with silence(), unfused_attention(), torch.no_grad():
         torch.onnx.export(request.module, request.arguments, str(path), **options)
 
 
-def dynamic_shapes(request: Request) -> tuple[Any, ...] | None:
+def dynamic_shapes(request: ExportRequest) -> tuple[Any, ...] | None:
     """One symbol for the first axis of every batched input."""
     import torch
 
@@ -123,7 +123,7 @@ def is_large(module: Any) -> bool:
 
 
 @contextlib.contextmanager
-def plain_attention() -> Iterator[None]:
+def unfused_attention() -> Iterator[None]:
     """With attention as single operators: its fused form in evaluation mode has no counterpart in ONNX."""
     import torch
 
@@ -138,13 +138,13 @@ def plain_attention() -> Iterator[None]:
             switches.set_fastpath_enabled(before)
 
 
-def flattened(outputs: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_outputs(outputs: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The tensors that a module returned, with their names where it named them, in the exporters' order."""
     if isinstance(outputs, Mapping):
         for name, value in outputs.items():
-            yield from flattened(value, str(name))
+            yield from flatten_outputs(value, str(name))
     elif isinstance(outputs, Sequence) and not isinstance(outputs, str):
         for value in outputs:
-            yield from flattened(value, prefix)
+            yield from flatten_outputs(value, prefix)
     elif hasattr(outputs, "detach"):
         yield prefix, outputs

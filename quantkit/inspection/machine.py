@@ -61,18 +61,18 @@ class Diagnosis(Shown):
 
 def doctor() -> Diagnosis:
     """Look at this machine; changes nothing."""
-    packages = {name: installed(name) for name in PACKAGES}
+    packages = {name: package_version(name) for name in PACKAGES}
     return Diagnosis(
         __version__,
         platform.python_version(),
         platform.platform(terse=True),
         os.cpu_count() or 1,
         packages,
-        abilities(),
+        list_abilities(),
     )
 
 
-def installed(name: str) -> str | None:
+def package_version(name: str) -> str | None:
     """Version of a distribution; None where it is not installed."""
     try:
         return importlib.metadata.version(name)
@@ -80,7 +80,7 @@ def installed(name: str) -> str | None:
         return None
 
 
-def abilities() -> tuple[Ability, ...]:
+def list_abilities() -> tuple[Ability, ...]:
     """What can be done, each with its reason."""
     import onnxruntime
 
@@ -114,13 +114,13 @@ def abilities() -> tuple[Ability, ...]:
             number is not None,
             f"library version {number}" if number else "not installed; none is needed for tables",
         ),
-        on_tensorrt("calibrate on TensorRT", refuse_without_calibrators),
-        on_tensorrt("build and run engines", refuse_without_tensorrt),
+        tensorrt_ability("calibrate on TensorRT", refuse_without_calibrators),
+        tensorrt_ability("build and run engines", refuse_without_tensorrt),
         Ability("write calibration tables", True, f"for TensorRT {version} ({target.source})"),
     )
 
 
-def on_tensorrt(what: str, refuse: Callable[[], None]) -> Ability:
+def tensorrt_ability(what: str, refuse: Callable[[], None]) -> Ability:
     """Something that needs TensorRT and a GPU."""
     try:
         refuse()

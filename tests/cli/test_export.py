@@ -7,14 +7,14 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from quantkit.cli.export import group
+from quantkit.cli.export import export_group
 from quantkit.preprocess import Preprocess
 
 MODEL = Path(__file__).parents[2] / "calibration_data" / "model.onnx"
 
 
 def test_people_are_told_what_was_written(tmp_path: Path) -> None:
-    done = CliRunner().invoke(group, ["triton", str(MODEL), "-o", str(tmp_path / "repo"), "--name", "digits"])
+    done = CliRunner().invoke(export_group, ["triton", str(MODEL), "-o", str(tmp_path / "repo"), "--name", "digits"])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert lines[0] == "models   digits, digits_preprocess, digits_ensemble (version 1)"
@@ -37,17 +37,17 @@ def test_programs_get_the_same(tmp_path: Path) -> None:
         "0",
         "--json",
     ]
-    done = CliRunner().invoke(group, arguments)
+    done = CliRunner().invoke(export_group, arguments)
     assert done.exit_code == 0, done.output
     document = json.loads(done.output)
     assert (document["models"], document["max_batch"], document["tuning"]) == (["model"], 0, None)
     assert document["preprocess"] is None
     assert document["checked"] is True
-    again = CliRunner().invoke(group, [*arguments[:4], "--force", "--json"])
+    again = CliRunner().invoke(export_group, [*arguments[:4], "--force", "--json"])
     assert Preprocess.model_validate_json(json.dumps(json.loads(again.output)["preprocess"])).size == (16, 16)
 
 
 def test_without_batches_nothing_is_said_to_wait_for_any(tmp_path: Path) -> None:
     arguments = ["triton", str(MODEL), "-o", str(tmp_path / "repo"), "--preprocess", "none", "--max-batch", "0"]
-    lines = CliRunner().invoke(group, arguments).output.splitlines()
+    lines = CliRunner().invoke(export_group, arguments).output.splitlines()
     assert lines[1:3] == ["batches  none", "tuned    not measured: one instance (--bench)"]

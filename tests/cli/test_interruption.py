@@ -13,8 +13,8 @@ import click
 import pytest
 
 from quantkit.cli import application, interruption
-from quantkit.cli.progress import Bar, Spinner
-from quantkit.cli.run import begun
+from quantkit.cli.progress import ProgressBar, Spinner
+from quantkit.cli.run import announce_step
 from quantkit.errors import Interrupted, ModelError, QuantkitError
 
 
@@ -22,7 +22,7 @@ from quantkit.errors import Interrupted, ModelError, QuantkitError
 def _handlers() -> Iterator[None]:
     before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     yield
-    interruption.ASKED.clear()
+    interruption.INTERRUPTED.clear()
     for number, handler in before:
         signal.signal(number, handler)
 
@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> int:
 
 
 def swallowed(number: int = signal.SIGTERM) -> None:
-    interruption.listen()
+    interruption.install_handlers()
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(number)
 
@@ -74,9 +74,9 @@ def test_an_interruption_that_says_more_is_told(
 @pytest.mark.parametrize(
     "work",
     [
-        lambda: Bar(hidden=True).start(8, 1, 0),
+        lambda: ProgressBar(hidden=True).start(8, 1, 0),
         lambda: Spinner(hidden=True).phase("layers"),
-        lambda: begun("report", hidden=True),
+        lambda: announce_step("report", hidden=True),
     ],
     ids=["bar", "spinner", "step"],
 )
@@ -102,12 +102,12 @@ def test_an_interruption_around_the_command_is_no_traceback(when: str) -> None:
         "import signal, sys\n"
         "from quantkit.cli import application, interruption\n"
         f"before = {when!r} == 'listen'\n"
-        "listen, begin = interruption.listen, application.invoke\n"
+        "listen, begin = interruption.install_handlers, application.run_command_line\n"
         "def ask():\n"
         "    signal.raise_signal(signal.SIGINT)\n"
-        "interruption.listen = lambda: (listen(), ask() if before else None)\n"
-        "application.invoke = lambda arguments: (begin(arguments), None if before else ask())[0]\n"
-        "application.main()\n"
+        "interruption.install_handlers = lambda: (listen(), ask() if before else None)\n"
+        "application.run_command_line = lambda arguments: (begin(arguments), None if before else ask())[0]\n"
+        "application.run_program()\n"
     )
     done = subprocess.run([sys.executable, "-c", script, "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "quantkit: interrupted\n")

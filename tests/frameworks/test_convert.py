@@ -19,9 +19,9 @@ from quantkit.cli import from_framework as importing
 from quantkit.errors import BackendError, ModelError, OutputError, UsageError
 from quantkit.extras import install_command
 from quantkit.frameworks.convert import from_tflite
-from quantkit.frameworks.exported import DTYPES, Exported, Shape, drawn, example_of, parse_shape
-from quantkit.frameworks.layout import channels_first, channels_last, images
-from quantkit.frameworks.output_check import compare, largest_difference
+from quantkit.frameworks.exported import DTYPES, Exported, Shape, draw_inputs, example_input, parse_input_shape
+from quantkit.frameworks.layout import channels_first, channels_last, image_inputs
+from quantkit.frameworks.output_check import check_outputs, largest_difference
 from quantkit.graph import load_model
 
 WEIGHT = np.array([[1.0, -2.0], [3.0, 0.5], [0.25, 4.0]], np.float32)
@@ -33,19 +33,19 @@ WEIGHT = np.array([[1.0, -2.0], [3.0, 0.5], [0.25, 4.0]], np.float32)
     st.sampled_from(DTYPES),
 )
 def test_a_shape_is_read_as_it_is_written(name: str, sizes: list[int], dtype: str) -> None:
-    assert parse_shape(f"{name}={','.join(map(str, sizes))}:{dtype}") == (name, Shape(tuple(sizes), dtype))
+    assert parse_input_shape(f"{name}={','.join(map(str, sizes))}:{dtype}") == (name, Shape(tuple(sizes), dtype))
 
 
 @pytest.mark.parametrize("text", ["", "x", "x=", "=1,2", "x=1,a", "x=0,3", "x=-1,3", "x=1,3:float8", "x=1,,3"])
 def test_what_is_no_shape_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not NAME=SIZE"):
-        parse_shape(text)
+        parse_input_shape(text)
 
 
 @given(st.sampled_from(DTYPES), st.integers(1, 5), st.integers(0, 3))
 def test_drawn_inputs_have_the_examples_dtype_and_the_batch(dtype: str, batch: int, seed: int) -> None:
-    example = {"x": example_of(Shape((1, 4), dtype)), "gain": np.float32(2)}
-    made = drawn(found(example=example), batch, np.random.default_rng(seed))
+    example = {"x": example_input(Shape((1, 4), dtype)), "gain": np.float32(2)}
+    made = draw_inputs(found(example=example), batch, np.random.default_rng(seed))
     assert made["x"].dtype == dtype
     assert made["x"].shape == (batch, 4)
     assert made["gain"] == np.float32(2)
@@ -54,7 +54,7 @@ def test_drawn_inputs_have_the_examples_dtype_and_the_batch(dtype: str, batch: i
 def test_layouts_are_each_others_inverse() -> None:
     array = np.arange(2 * 4 * 5 * 3).reshape(2, 4, 5, 3)
     np.testing.assert_array_equal(channels_last(channels_first(array)), array)
-    assert images({"a": array, "b": array.transpose(0, 3, 1, 2), "c": array[0]}) == ("a",)
+    assert image_inputs({"a": array, "b": array.transpose(0, 3, 1, 2), "c": array[0]}) == ("a",)
 
 
 def found(run: Any = None, example: Any = None, rounding: float = 0.0) -> Exported:
@@ -82,7 +82,7 @@ def network(change: Callable[[Any], Any] = lambda y: y) -> Callable[[Any], Seque
 
 
 def test_equal_outputs_pass_in_two_batch_sizes(linear: Path) -> None:
-    results = compare(load_model(linear), found(network()), 1e-6)
+    results = check_outputs(load_model(linear), found(network()), 1e-6)
     assert [(r.output, r.batch) for r in results] == [("y", 1), ("y", 3)]
     assert all(r.share <= 1e-6 and r.magnitude > 0 for r in results)
 
@@ -92,33 +92,33 @@ def test_a_difference_names_output_batch_and_size(linear: Path) -> None:
         return y + (0.5 if len(y) == 3 else 0)
 
     with pytest.raises(ModelError, match=r"output y of the ONNX model differs from Framework 1's by 0.5 at batch 3"):
-        compare(load_model(linear), found(network(wrong)), 1e-3)
-    assert compare(load_model(linear), found(network(wrong), rounding=10.0), 1e-3)
+        check_outputs(load_model(linear), found(network(wrong)), 1e-3)
+    assert check_outputs(load_model(linear), found(network(wrong), rounding=10.0), 1e-3)
 
 
 @pytest.mark.parametrize("change", [lambda y: y * np.nan, lambda y: y + np.inf])
 def test_nan_and_inf_on_one_side_are_a_difference(change: Any, linear: Path) -> None:
     with pytest.raises(ModelError, match="differs"):
-        compare(load_model(linear), found(network(change)), 1e9)
+        check_outputs(load_model(linear), found(network(change)), 1e9)
 
 
 def test_another_shape_or_a_failure_names_the_batch(linear: Path) -> None:
     with pytest.raises(ModelError, match=r"output y has shape \[1, 2\] at batch 1, the network's has \[2, 1\]"):
-        compare(load_model(linear), found(network(lambda y: y.reshape(2, -1))), 1e-3)
+        check_outputs(load_model(linear), found(network(lambda y: y.reshape(2, -1))), 1e-3)
 
     def fails(batch: Any) -> Any:
         raise RuntimeError("only 7 samples\nin all")
 
     with pytest.raises(ModelError, match="the network itself does not run at batch 1: only 7 samples") as told:
-        compare(load_model(linear), found(fails), 1e-3)
+        check_outputs(load_model(linear), found(fails), 1e-3)
     assert "--fixed-batch" in told.value.remedy
 
     def silent(batch: Any) -> Any:
         raise ValueError
 
     with pytest.raises(ModelError, match="does not run at batch 1: ValueError"):
-        compare(load_model(linear), found(silent), 1e-3)
-    assert compare(load_model(linear), found(None), 1e-3) == ()
+        check_outputs(load_model(linear), found(silent), 1e-3)
+    assert check_outputs(load_model(linear), found(None), 1e-3) == ()
 
 
 @given(st.lists(st.floats(width=32), min_size=1), st.lists(st.floats(width=32), min_size=1))
