@@ -170,13 +170,13 @@ def model_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome:
             plan.model.path,
             folder / names["model"],
             statistics=statistics.file(names["statistics"]),
-            data=data.source if needs_data else None,
+            data=data.source if runs_network else None,
             preprocess=data.spec.spec,
             options=options,
         )
         return made.notes
 
-    known = data.identity if needs_data else {}
+    known = data.identity if runs_network else {}
     inputs: dict[str, Any] | None = None
     if known is not None:
         about = {"model": plan.model.sha256, "statistics": statistics.digest, "rule": rule, "TensorRT": plan.version}

@@ -33,8 +33,8 @@ def smoothed(
     """Smooth the tensors in `channels` that a LayerNormalization or a Mul by a constant makes.
 
     alpha: 0 … 1, the same for all, 0.5 in the paper; None chooses. adaptive: weights will be rounded adaptively, so
-    that they can carry more. The outcome's gains are predicted, by the first tensor of each group. UsageError where alpha is
-    out of range, ModelError where a weight is not finite.
+    that they can carry more. The outcome's gains are predicted, by the first tensor of each group. UsageError where
+    alpha is out of range, ModelError where a weight is not finite.
     """
     if alpha is not None and not 0.0 <= alpha <= 1.0:
         raise UsageError(f"alpha {alpha} is not in 0 … 1", remedy="for example 0.5, or leave it out: it is chosen then")

@@ -1,0 +1,75 @@
+"""The repairs that there are, in the order in which they are done, and the choice among them by name.
+
+Those that rescale activations come first, since everything after them uses statistics that are collected again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from quantkit.errors import UsageError
+from quantkit.repairs.bias import BIAS
+from quantkit.repairs.equalization import EQUALIZE
+from quantkit.repairs.repair import Needs, Repair
+from quantkit.repairs.rounding import ROUND
+from quantkit.repairs.smoothing import SMOOTH
+
+REPAIRS: tuple[Repair, ...] = (EQUALIZE, SMOOTH, ROUND, BIAS)
+REPAIR_NAMES = tuple(repair.name for repair in REPAIRS)
+
+
+def repairs_named(names: Collection[str]) -> tuple[Repair, ...]:
+    """Return the repairs of these names in the order in which they are done. UsageError."""
+    unknown = [name for name in names if name not in REPAIR_NAMES]
+    if unknown:
+        raise UsageError(
+            f"unknown repair {', '.join(map(repr, unknown))}", remedy=f"none, or of {', '.join(REPAIR_NAMES)}"
+        )
+    return tuple(repair for repair in REPAIRS if repair.name in names)
+
+
+def parse_repairs(text: str) -> tuple[str, ...]:
+    """Return the names in `equalize,round` or `none` in the order in which the repairs are done. UsageError."""
+    names = [] if text == "none" else [part.strip() for part in text.split(",")]
+    return names_of_repairs(repairs_named(names))
+
+
+def names_of_repairs(repairs: Iterable[Repair]) -> tuple[str, ...]:
+    """Return the names of repairs."""
+    return tuple(repair.name for repair in repairs)
+
+
+def from_statistics_alone(names: Collection[str] = REPAIR_NAMES) -> tuple[str, ...]:
+    """Return the names of those repairs that need no data."""
+    return names_of_repairs(repair for repair in repairs_named(names) if repair.needs is Needs.STATISTICS)
+
+
+def needs_data(names: Collection[str]) -> bool:
+    """Return True if one of these repairs has to run the network on data."""
+    return any(repair.needs is Needs.DATA for repair in repairs_named(names))
+
+
+def without_rescaling(names: Collection[str] = REPAIR_NAMES) -> tuple[str, ...]:
+    """Return the names of those repairs that leave activations as they are."""
+    return names_of_repairs(repair for repair in repairs_named(names) if not repair.rescales)
+
+
+def without_rounding(names: Collection[str] = REPAIR_NAMES) -> tuple[str, ...]:
+    """Return the names of those repairs that leave weights unrounded."""
+    return names_of_repairs(repair for repair in repairs_named(names) if not repair.rounds_weights)
+
+
+def resolve_repairs(asked: Sequence[str] | None, *, statistics: bool, data: bool) -> tuple[str, ...]:
+    """Return the repairs that are done: those asked for, by default all that the sources allow.
+
+    UsageError where one lacks its source.
+    """
+    possible = REPAIR_NAMES if data else from_statistics_alone() if statistics else ()
+    if asked is None:
+        return possible
+    chosen = repairs_named(parse_repairs(",".join(asked) or "none"))
+    for repair in chosen:
+        if repair.name not in possible:
+            needs = "statistics or data" if repair.needs is Needs.STATISTICS else "the data"
+            raise UsageError(f"the repair {repair.name!r} needs {needs}", remedy="give --data, or leave the repair out")
+    return names_of_repairs(chosen)
