@@ -19,8 +19,7 @@ from onnx import helper
 from PIL import Image
 
 import quantkit
-from quantkit.cli import evaluate as evaluating
-from quantkit.cli.application import app, run
+from quantkit.cli import invoke
 from quantkit.data import DataOptions
 from quantkit.errors import BackendError, DataError, StaleError, UsageError
 from quantkit.evaluation.compare import compare
@@ -365,10 +364,8 @@ def test_what_notebooks_show_is_escaped(pair: list[Path], data: Path) -> None:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.setitem(app.commands, "evaluate", evaluating.evaluate)
-    monkeypatch.setitem(app.commands, "compare", evaluating.compare)
-    return lambda *arguments: run([str(argument) for argument in arguments])
+def command() -> Callable[..., int]:
+    return lambda *arguments: invoke([str(argument) for argument in arguments])
 
 
 def test_the_command_prints_a_table_of_80_columns_and_keeps_the_budget(

@@ -15,8 +15,8 @@ import pytest
 from onnx import numpy_helper
 
 import quantkit
+from quantkit.cli import invoke
 from quantkit.cli import tune as tuning
-from quantkit.cli.application import app, run
 from quantkit.data import DataOptions
 from quantkit.errors import OutputError, StaleError, UsageError
 from quantkit.evaluation.evaluate import evaluate
@@ -261,17 +261,11 @@ def test_best_tells_which_rule_each_tensor_got(plain: quantkit.Statistics, tmp_p
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command by its name."""
-    monkeypatch.setitem(app.commands, "tune", tuning.tune)
-
-
 def called(*arguments: object) -> int:
-    return run(["tune", *map(str, arguments), "--no-front"])
+    return invoke(["tune", *map(str, arguments), "--no-front"])
 
 
-def test_the_command_writes_and_tells(place: Path, command: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_and_tells(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = Path("report.html")
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 2, "--html", page) == 0
     printed = capsys.readouterr().out
@@ -288,7 +282,7 @@ def test_the_command_writes_and_tells(place: Path, command: None, capsys: pytest
 
 
 def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(
-    place: Path, command: None, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "net/preprocess.toml").unlink()
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 50, "--rule", "mse", "--repair", "none", "-q") == 0
@@ -297,7 +291,7 @@ def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(
     assert told.err.startswith("warning: no preprocessing is known for this network")
 
 
-def test_the_exit_code_tells_of_the_budget(place: Path, command: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_code_tells_of_the_budget(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ("--rule", "percentile:90", "--repair", "none", "--max-float", "20%", "-o", "out", "--json")
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 0.5, *settings) == 3
     made = json.loads(capsys.readouterr().out)
@@ -322,7 +316,7 @@ def test_the_exit_code_tells_of_the_budget(place: Path, command: None, capsys: p
     ],
 )
 def test_what_is_wrong_is_one_line(
-    place: Path, command: None, capsys: pytest.CaptureFixture[str], arguments: tuple[object, ...], said: str
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[object, ...], said: str
 ) -> None:
     assert called("net/model.onnx", "--data", "imgs", "--quiet", *arguments) in (1, 2)
     problem = capsys.readouterr().err.splitlines()
@@ -341,7 +335,7 @@ def test_what_is_wrong_is_one_line(
     ],
 )
 def test_what_is_wrong_with_the_report_names_its_option(
-    place: Path, command: None, capsys: pytest.CaptureFixture[str], html: str, said: str
+    place: Path, capsys: pytest.CaptureFixture[str], html: str, said: str
 ) -> None:
     (place / "tune.html").write_text("mine")
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 1, "-o", "out", "--html", html) == 1
@@ -351,7 +345,7 @@ def test_what_is_wrong_with_the_report_names_its_option(
     assert not (place / "out").exists()
 
 
-def test_the_report_can_go_into_the_folder_that_is_made(place: Path, command: None) -> None:
+def test_the_report_can_go_into_the_folder_that_is_made(place: Path) -> None:
     line = ("net/model.onnx", "--data", "imgs", "--max-drop", 2, "-o", "out", "--html")
     assert called(*line, "out/deeper/tune.html") == 1
     assert not (place / "out").exists()
