@@ -32,11 +32,11 @@ def machine() -> dict[str, Any]:
 
     from quantkit._version import __version__
     from quantkit.backends.tensorrt.device import open_device
-    from quantkit.backends.tensorrt.versions import features, tensorrt
+    from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 
     return {
         "gpu": open_device().name,
-        "tensorrt": features(tensorrt()).version,
+        "tensorrt": detect_features(tensorrt()).version,
         "cuda_driver": open_device().driver_version,
         "cores": os.cpu_count(),
         "python": platform.python_version(),

@@ -25,14 +25,14 @@ OUTPUT = "--output"
 def write_whole(path: Path, content: bytes, option: str = OUTPUT) -> None:
     """Write `content` to `path` atomically. OutputError where the directory, the disk or the rights forbid it; `option`
     is what names the path."""
-    refuse_no_file(path, option)
+    refuse_non_file(path, option)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
         os.replace(temporary, path)
     except OSError as error:
-        raise not_writable(path, error, option) from None
+        raise write_failure(path, error, option) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -44,7 +44,7 @@ def write_all(files: dict[Path, bytes]) -> None:
     before: dict[Path, bytes | None] = {}
     path = Path()
     for path in files:
-        refuse_no_file(path)
+        refuse_non_file(path)
     try:
         for path, content in files.items():
             staged[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -53,9 +53,9 @@ def write_all(files: dict[Path, bytes]) -> None:
             before[path] = path.read_bytes() if path.exists() else None
             os.replace(temporary, path)
     except BaseException as error:
-        restore(before)
+        restore_files(before)
         if isinstance(error, OSError):
-            raise not_writable(path, error) from None
+            raise write_failure(path, error) from None
         raise
     finally:
         for temporary in staged.values():
@@ -63,7 +63,7 @@ def write_all(files: dict[Path, bytes]) -> None:
                 temporary.unlink(missing_ok=True)
 
 
-def restore(before: dict[Path, bytes | None]) -> None:
+def restore_files(before: dict[Path, bytes | None]) -> None:
     """Put files back as they were, as far as that is possible."""
     for path, content in before.items():
         with contextlib.suppress(OSError, OutputError):
@@ -73,7 +73,7 @@ def restore(before: dict[Path, bytes | None]) -> None:
                 write_whole(path, content)
 
 
-def not_writable(path: Path, error: OSError, option: str = OUTPUT) -> OutputError:
+def write_failure(path: Path, error: OSError, option: str = OUTPUT) -> OutputError:
     """The OSError of a write as an error with a remedy: space, or another path by `option`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return OutputError(
@@ -84,17 +84,17 @@ def not_writable(path: Path, error: OSError, option: str = OUTPUT) -> OutputErro
 
 def check_writable(path: Path, option: str = OUTPUT) -> None:
     """Fail now rather than after the work: OutputError unless a file can be created beside `path`."""
-    refuse_no_file(path, option)
+    refuse_non_file(path, option)
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(probe, "xb"):
             pass
         probe.unlink()
     except OSError as error:
-        raise not_writable(path, error, option) from None
+        raise write_failure(path, error, option) from None
 
 
-def refuse_replacing(written: Iterable[Path], read: Iterable[object], option: str = OUTPUT) -> None:
+def refuse_overwriting(written: Iterable[Path], read: Iterable[object], option: str = OUTPUT) -> None:
     """UsageError where a file that would be written is one of those that are read; what is no path is passed over."""
     sources = [Path(source) for source in read if isinstance(source, (str, os.PathLike))]
     for path in written:
@@ -110,7 +110,7 @@ def same_file(path: Path, other: Path) -> bool:
         return path.resolve() == other.resolve()
 
 
-def refuse_no_file(path: Path, option: str = OUTPUT) -> None:
+def refuse_non_file(path: Path, option: str = OUTPUT) -> None:
     """OutputError where a rename to `path` would meet a folder, or take the place of a device or a pipe (/dev/null)."""
     if not path.name or (path.exists() and not path.is_file()):
         kind = ", but a directory" if path.is_dir() else ", but a device or a pipe" if path.name else ""
@@ -130,17 +130,17 @@ def text_bytes(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def readable(name: str) -> str:
+def readable_name(name: str) -> str:
     r"""A file's name for records: bytes that are no UTF-8 (Python holds them as surrogates) as `\xe4`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def finite(value: Any) -> Any:
+def nulls_for_nonfinite(value: Any) -> Any:
     """The value with null where JSON has no number."""
     if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: nulls_for_nonfinite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
+        return [nulls_for_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -22,7 +22,7 @@ from quantkit.kernel import BINS, double_range
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BINS", "Histogram", "HistogramMode", "merge"]
+__all__ = ["BINS", "Histogram", "HistogramMode", "merge_histograms"]
 
 
 class HistogramMode(str, Enum):
@@ -65,7 +65,7 @@ class Histogram:
         return int(self.counts.sum())
 
 
-def merge(a: Histogram, b: Histogram) -> Histogram:
+def merge_histograms(a: Histogram, b: Histogram) -> Histogram:
     """Both together. Exact for histograms of `invariant` mode, whose ranges are powers of two."""
     first, second = sorted((a, b), key=lambda h: h.range)
     counts = np.append(first.counts, 0)

@@ -36,7 +36,7 @@ def numpy_extremes(x: NDArray[np.float32]) -> tuple[float, float, bool]:
     return low, high, bool(np.isfinite(low) and np.isfinite(high))
 
 
-def grown(range_: float, most: float, invariant: bool) -> float:
+def grow_range(range_: float, most: float, invariant: bool) -> float:
     """The range that holds |x| ≤ `most`: the old one, doubled as often as needed; from `most` if there is none."""
     if range_ == 0.0 and most > 0.0:
         range_ = ldexp(1.0, frexp(most)[1]) if invariant else most
@@ -64,7 +64,7 @@ def numpy_observe(
     if not finite or x.size == 0:
         return finite
     state[1], state[2] = min(state[1], low), max(state[2], high)
-    range_ = grown(float(state[0]), max(-low, high), invariant)
+    range_ = grow_range(float(state[0]), max(-low, high), invariant)
     while 0.0 < state[0] < range_:
         double_range(counts)
         state[0] *= 2.0
@@ -149,18 +149,18 @@ def numpy_channel_sums(
         grouped = block[..., 0]
         total, squares = grouped.sum(axis=1), (grouped * grouped).sum(axis=1)
         if rows > 1:  # numpy adds pairwise along a contiguous axis; the order here is row after row
-            total, squares = in_order(grouped), in_order(grouped * grouped)
+            total, squares = sum_in_order(grouped), sum_in_order(grouped * grouped)
     else:
         padded = np.zeros((units, channels, -(-inner // LANES) * LANES))
         padded[..., :inner] = block[:, 0]
         lanes = np.moveaxis(padded.reshape(units, channels, -1, LANES), 2, 1)
-        total, squares = tree(in_order(lanes)), tree(in_order(lanes * lanes))
+        total, squares = sum_tree(sum_in_order(lanes)), sum_tree(sum_in_order(lanes * lanes))
     ranges[:, 0] = np.minimum(ranges[:, 0], block.min(axis=(0, 1, 3)).astype(np.float32)) + np.float32(0)
     ranges[:, 1] = np.maximum(ranges[:, 1], block.max(axis=(0, 1, 3)).astype(np.float32)) + np.float32(0)
     add_exactly(sums, np.stack([total.T, squares.T], axis=1))
 
 
-def in_order(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def sum_in_order(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sum over axis 1, one after the other."""
     total = np.zeros(values.shape[:1] + values.shape[2:])
     for i in range(values.shape[1]):
@@ -168,7 +168,7 @@ def in_order(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return total
 
 
-def tree(lanes: NDArray[np.float64]) -> NDArray[np.float64]:
+def sum_tree(lanes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sum over the last axis of eight in a fixed tree."""
     for _ in range(3):
         lanes = lanes[..., 0::2] + lanes[..., 1::2]

@@ -52,7 +52,7 @@ def scale_of_word(word: str) -> float:
     return float(scale)
 
 
-def share(noise: float, signal: float) -> float:
+def noise_share(noise: float, signal: float) -> float:
     """Energy of noise over that of the signal; 0 for 0/0."""
     return noise / signal if signal else (math.inf if noise else 0.0)
 
@@ -62,7 +62,7 @@ def decibels(ratio: float) -> float:
     return math.inf if ratio == 0.0 else -math.inf if math.isinf(ratio) else 0.0 - 10.0 * math.log10(ratio)
 
 
-def told(value: float, form: str = ".1f") -> str:
+def format_db(value: float, form: str = ".1f") -> str:
     """`21.3 dB`; `exact` where nothing is lost, `all lost` where the noise has no end, `not measured` for nan."""
     if math.isnan(value):
         return "not measured"

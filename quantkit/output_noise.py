@@ -23,7 +23,7 @@ from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.data import Feed
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
-from quantkit.numerics import decibels, share
+from quantkit.numerics import decibels, noise_share
 from quantkit.values import Batch
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ BLOCK = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class NoiseCandidate:
     """A network to be measured. make: makes it when it is its turn. pair: two tensors of it, the second being what the
     first should be, for `Noise.local`."""
 
@@ -43,7 +43,7 @@ class Candidate:
 
 
 @dataclass(slots=True)
-class Sums:
+class EnergySums:
     """Energies on their way: output → Σ ref² and Σ (ref − out)²."""
 
     signal: dict[str, float] = field(default_factory=dict)
@@ -59,11 +59,11 @@ class Sums:
 
     def ratio(self, names: Sequence[str]) -> float:
         """The mean of noise over signal of tensors."""
-        return sum(share(self.noise[name], self.signal[name]) for name in names) / len(names)
+        return sum(noise_share(self.noise[name], self.signal[name]) for name in names) / len(names)
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
+class OutputNoise:
     """Noise over signal (a ratio of energies) of the outputs, and of the pair that was asked for; 0: exact."""
 
     outputs: float
@@ -82,7 +82,7 @@ class Noise:
         return decibels(self.local)
 
 
-class Measuring:
+class NoiseMeter:
     """Measures candidates against `reference` on the samples of `feed`, as often as it is asked to.
 
     Every call of `noise` runs the reference again, and the feed from its start. threads: candidates at once.
@@ -102,14 +102,14 @@ class Measuring:
         self.samples = 0
 
     def noise(
-        self, candidates: Mapping[str, Candidate], done: Callable[[int, int], None] = lambda _, __: None
-    ) -> dict[str, Noise]:
+        self, candidates: Mapping[str, NoiseCandidate], done: Callable[[int, int], None] = lambda _, __: None
+    ) -> dict[str, OutputNoise]:
         """The noise of every candidate. done: told how many have been run, of how many.
 
         DataError where the data yields nothing, or the reference is not finite on it; ModelError where a candidate
         cannot be run.
         """
-        sums = {name: Sums() for name in candidates}
+        sums = {name: EnergySums() for name in candidates}
         self.samples = 0
         run, finished = self._session.runner(), 0
         pool = ThreadPoolExecutor(self._threads, "quantkit-noise")
@@ -122,17 +122,17 @@ class Measuring:
             raise DataError("the data yields no samples", remedy="give at least one readable sample")
         return {name: self._found(candidate, sums[name]) for name, candidate in candidates.items()}
 
-    def _found(self, candidate: Candidate, sums: Sums) -> Noise:
+    def _found(self, candidate: NoiseCandidate, sums: EnergySums) -> OutputNoise:
         local = sums.ratio([candidate.pair[0]]) if candidate.pair else 0.0
         each = {name: sums.ratio([output_key(name)]) for name in self.outputs}
-        return Noise(sum(each.values()) / len(each), local, each)
+        return OutputNoise(sum(each.values()) / len(each), local, each)
 
     def _run_block(
         self,
         pool: ThreadPoolExecutor,
         block: Sequence[tuple[Batch, Mapping[str, Array]]],
-        candidates: Mapping[str, Candidate],
-        sums: Mapping[str, Sums],
+        candidates: Mapping[str, NoiseCandidate],
+        sums: Mapping[str, EnergySums],
         told: tuple[Callable[[int, int], None], int],
     ) -> int:
         done, finished = told
@@ -153,7 +153,11 @@ class Measuring:
         return finished
 
     def _run(
-        self, candidate: Candidate, block: Sequence[tuple[Batch, Mapping[str, Array]]], sums: Sums, stop: list[None]
+        self,
+        candidate: NoiseCandidate,
+        block: Sequence[tuple[Batch, Mapping[str, Array]]],
+        sums: EnergySums,
+        stop: list[None],
     ) -> None:
         """Run one candidate over a block."""
         if stop:
@@ -173,7 +177,7 @@ class Measuring:
                 return
             found = run(batch)
             for name in self.outputs:
-                sums.add(output_key(name), exact[name], same_shape(found[name], exact[name], name))
+                sums.add(output_key(name), exact[name], require_same_shape(found[name], exact[name], name))
             if candidate.pair:
                 own, ideal = candidate.pair
                 sums.add(own, found[ideal], found[own])
@@ -205,7 +209,7 @@ def output_key(name: str) -> str:
     return f"output {name}"
 
 
-def same_shape(values: Array, exact: Array, name: str) -> Array:
+def require_same_shape(values: Array, exact: Array, name: str) -> Array:
     """The values. ModelError where they have another shape than the reference's."""
     if values.shape != exact.shape:
         raise ModelError(

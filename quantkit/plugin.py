@@ -25,10 +25,10 @@ def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Call
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name != module_name and not module_name.startswith(f"{error.name}."):
-            raise not_imported(option, text, module_name, error) from error
+            raise import_failure(option, text, module_name, error) from error
         raise UsageError(f"{option} {text}: there is no module {module_name!r}", remedy=remedies[0]) from None
     except (Exception, SystemExit) as error:  # the user's own code
-        raise not_imported(option, text, module_name, error) from error
+        raise import_failure(option, text, module_name, error) from error
     finally:
         sys.path.remove("")
     found = getattr(module, attribute, None)
@@ -37,25 +37,25 @@ def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Call
     return found
 
 
-def not_imported(option: str, text: str, module: str, error: BaseException) -> UsageError:
+def import_failure(option: str, text: str, module: str, error: BaseException) -> UsageError:
     """A module of the user's own that raises while it is imported."""
     return UsageError(
-        f"{option} {text}: {module} cannot be imported: {told(error)}",
+        f"{option} {text}: {module} cannot be imported: {describe_error(error)}",
         remedy=f"mend it; python -c 'import {module}' tries",
     )
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What the user's own code raised, in one line: type, first line of the text, and the line of theirs, if any."""
     first = (str(error).strip().splitlines() or [""])[0]
     text = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if is_own(frame.filename)]
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_code(frame.filename)]
     if isinstance(error, SyntaxError) or not own:
         return text  # a SyntaxError's text names file and line
     return f"{text} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
 
 
-def is_own(file: str) -> bool:
+def is_user_code(file: str) -> bool:
     """Whether code is the user's: not quantkit's, nor a library's."""
     path = Path(file)
     ours, libraries = Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"])

@@ -21,7 +21,7 @@ class Progress(Protocol):
         """The run is over."""
 
 
-class Silent:
+class NoProgress:
     """No progress."""
 
     def start(self, samples: int | None, passes: int, done: int) -> None:

@@ -24,7 +24,7 @@ Array: TypeAlias = "NDArray[Any]"
 Batch: TypeAlias = Mapping[str, "NDArray[Any]"]
 
 
-class Named(str, Enum):
+class NamedChoice(str, Enum):
     """One of a few things that a user names. Members are told by their values."""
 
     @classmethod

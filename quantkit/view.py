@@ -27,7 +27,7 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ViewTable:
     """Rows under a head. words: columns of text, which begin at the left; the others are numbers.
 
     A column that has nothing in any row is left out, the first one excepted.
@@ -70,7 +70,7 @@ class Remarks:
 Block: TypeAlias = "str | Table | Remarks"
 
 
-class Shown:
+class RichDisplay:
     """A value that notebooks show by the blocks of `_view_`."""
 
     __slots__ = ()
@@ -86,17 +86,17 @@ class Shown:
         return {"text/html": self._repr_html_(), "text/plain": "\n".join(lines)}
 
 
-def well_formed(text: str) -> str:
+def replace_unprintable(text: str) -> str:
     """The text with U+FFFD for every character that a page cannot carry, so that it is valid UTF-8 and XML."""
     return UNPRINTABLE.sub("\ufffd", text)
 
 
-def one_line(text: str) -> str:
+def join_lines(text: str) -> str:
     """Text for a cell: in one line, the middle of long names left out."""
-    return " ".join(shortened(word, WORD) for word in well_formed(text).split())
+    return " ".join(shorten_middle(word, WORD) for word in replace_unprintable(text).split())
 
 
-def shortened(text: str, most: int) -> str:
+def shorten_middle(text: str, most: int) -> str:
     """At most so many characters, the middle left out: both ends of a node's name tell something."""
     if len(text) <= most:
         return text
@@ -107,25 +107,25 @@ def shortened(text: str, most: int) -> str:
 def block_html(block: Block) -> str:
     """A block as HTML."""
     if isinstance(block, str):
-        return f"<p>{escaped(block)}</p>"
+        return f"<p>{escape_cell(block)}</p>"
     if isinstance(block, Remarks):
-        points = "".join(f"<li>{escaped(text)}</li>" for text in block.shown)
+        points = "".join(f"<li>{escape_cell(text)}</li>" for text in block.shown)
         return f"<ul>{points}</ul>" if points else ""
     kept = block.columns
-    head = "".join(f"<th{aligned(block, i)}>{escaped(block.head[i])}</th>" for i in kept)
-    lines = ["".join(f"<td{aligned(block, i)}>{escaped(row[i])}</td>" for i in kept) for row in block.shown]
+    head = "".join(f"<th{cell_style(block, i)}>{escape_cell(block.head[i])}</th>" for i in kept)
+    lines = ["".join(f"<td{cell_style(block, i)}>{escape_cell(row[i])}</td>" for i in kept) for row in block.shown]
     if block.more:
         lines.append(f'<td colspan="{len(kept)}"{LEFT}>{block.more}</td>')
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if block.rows else ""
 
 
-def escaped(text: str) -> str:
+def escape_cell(text: str) -> str:
     """Text that can stand between tags."""
-    return html.escape(one_line(text))
+    return html.escape(join_lines(text))
 
 
-def aligned(table: Table, column: int) -> str:
+def cell_style(table: ViewTable, column: int) -> str:
     """Notebooks put cells at the right, where numbers belong."""
     return LEFT if column in table.words else ""
 
@@ -133,13 +133,13 @@ def aligned(table: Table, column: int) -> str:
 def block_lines(block: Block) -> list[str]:
     """A block as lines of plain text."""
     if isinstance(block, str):
-        return [one_line(block)]
+        return [join_lines(block)]
     if isinstance(block, Remarks):
-        return [f"• {one_line(text)}" for text in block.shown]
+        return [f"• {join_lines(text)}" for text in block.shown]
     if not block.rows:
         return []
     kept = block.columns
-    lines = [[shortened(one_line(row[i]), CELL) for i in kept] for row in (block.head, *block.shown)]
+    lines = [[shorten_middle(join_lines(row[i]), CELL) for i in kept] for row in (block.head, *block.shown)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     texts = [
         "  ".join(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from quantkit.histogram import BINS, Histogram, HistogramMode, merge
+from quantkit.histogram import BINS, Histogram, HistogramMode, merge_histograms
 from quantkit.rules import Entropy, MinMax, Mse, Percentile
 from quantkit.statistics import Collector
 
@@ -132,15 +132,18 @@ def test_invariant_mode_sees_neither_batches_nor_order(data: tuple, shuffle) -> 
     at_once = bits(collected([[ordered]], INVARIANT))
     assert bits(collected(data[1], INVARIANT)) == at_once
     assert bits(collected([[part] for part in parts], INVARIANT)) == at_once
-    assert bits(functools.reduce(merge, (collected([[part]], INVARIANT) for part in parts if part.size))) == at_once
+    assert (
+        bits(functools.reduce(merge_histograms, (collected([[part]], INVARIANT) for part in parts if part.size)))
+        == at_once
+    )
 
 
 @given(a=batches(2), b=batches(2), c=batches(2))
 @example(a=[F32([[0.0]])], b=[F32([[-0.0]])], c=[F32([[1.0]])])
 def test_merging_is_commutative_and_associative(a: list, b: list, c: list) -> None:
     x, y, z = (collected([part], INVARIANT) for part in (a, b, c))
-    assert bits(merge(x, y)) == bits(merge(y, x))
-    assert bits(merge(merge(x, y), z)) == bits(merge(x, merge(y, z)))
+    assert bits(merge_histograms(x, y)) == bits(merge_histograms(y, x))
+    assert bits(merge_histograms(merge_histograms(x, y), z)) == bits(merge_histograms(x, merge_histograms(y, z)))
 
 
 @given(data=batches())

@@ -15,7 +15,7 @@ from quantkit.evaluation.comparison import Comparison, EvaluationRun
 from quantkit.evaluation.result import Evaluation, Speed
 from quantkit.linting.lint import LintReport
 from quantkit.table import Algorithm, Coverage, Header
-from quantkit.view import CELL, LINES, Remarks, Shown, Table, block_html, block_lines
+from quantkit.view import CELL, LINES, Remarks, RichDisplay, ViewTable, block_html, block_lines
 from tests.support.reports import (
     EVALUATIONS,
     SENSITIVITIES,
@@ -68,7 +68,7 @@ def table_of(names: list[str]) -> quantkit.CalibrationTable:
 @SMALL
 @given(TEXTS, TEXTS, st.integers(0, 40))
 def test_whatever_a_cell_holds_is_text(first: str, second: str, count: int) -> None:
-    table = Table((first, "second"), [(second, first)] * count)
+    table = ViewTable((first, "second"), [(second, first)] * count)
     blocks: list[Any] = [first, table, Remarks([second, first])]
     read = Reader("".join(map(block_html, blocks)))
     assert len(read.rows) == (1 + min(count, LINES) if count else 0)
@@ -81,7 +81,7 @@ def test_whatever_a_cell_holds_is_text(first: str, second: str, count: int) -> N
 
 @given(st.integers(1, 500))
 def test_a_long_table_says_how_many_there_are_more(count: int) -> None:
-    table = Table(("name", "n"), [(f"t{i}", str(i)) for i in range(count)])
+    table = ViewTable(("name", "n"), [(f"t{i}", str(i)) for i in range(count)])
     assert len(table.shown) + (1 if table.more else 0) <= LINES
     assert len(table.shown) + int(table.more.strip("… more").replace(",", "") or 0) == count
     assert (table.more == "") == (count <= LINES)
@@ -90,12 +90,12 @@ def test_a_long_table_says_how_many_there_are_more(count: int) -> None:
 
 
 def test_columns_without_figures_are_left_out() -> None:
-    table = Table(("", "full", "empty"), [("", "1", ""), ("", "", "")])
+    table = ViewTable(("", "full", "empty"), [("", "1", ""), ("", "", "")])
     assert Reader(block_html(table)).rows == [["", "full"], ["", "1"], ["", ""]]
 
 
 def test_numbers_end_at_the_right() -> None:
-    assert block_lines(Table(("a", "b", "c"), [("long", "5", "x"), ("s", "100", "yy")], frozenset({0, 2}))) == [
+    assert block_lines(ViewTable(("a", "b", "c"), [("long", "5", "x"), ("s", "100", "yy")], frozenset({0, 2}))) == [
         "a       b  c",
         "long    5  x",
         "s     100  yy",
@@ -129,9 +129,9 @@ def test_whatever_was_found_can_be_shown(made: Evaluation, found: Any) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_values_are_few_lines(value: Shown) -> None:
+def test_values_are_few_lines(value: RichDisplay) -> None:
     read = Reader(value._repr_html_())
-    tables = sum(isinstance(block, Table) and bool(block.rows) for block in value._view_())
+    tables = sum(isinstance(block, ViewTable) and bool(block.rows) for block in value._view_())
     assert 1 <= tables <= 2
     assert len(read.rows) <= tables * (LINES + 1)
     lines = value._repr_mimebundle_()["text/plain"].splitlines()

@@ -16,7 +16,7 @@ from quantkit import CalibrateOptions, DataOptions, Preprocess
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
-from quantkit.backends.tensorrt.timing import latencies, throughput
+from quantkit.backends.tensorrt.timing import measure_latencies, measure_throughput
 from quantkit.data import open_data
 from quantkit.data.images import list_images
 from quantkit.data.preprocess_choice import choose_spec
@@ -105,7 +105,7 @@ def of_engine(made: Any) -> dict[str, Any]:
 def timed(engine: Engine, batch: int) -> dict[str, float]:
     """Median device milliseconds, without and with a CUDA graph."""
     return {
-        name: round(float(np.median(latencies(engine, batch, seconds=SECONDS, graph=graph))), 4)
+        name: round(float(np.median(measure_latencies(engine, batch, seconds=SECONDS, graph=graph))), 4)
         for name, graph in (("plain", False), ("graph", True))
     }
 
@@ -135,7 +135,7 @@ def classifier(model: Path, shared: Path, folder: Path, images: Any, labels: Any
                 "agreement_with_fp32": float((guesses == reference).mean()),
                 "latency_ms": {str(batch): timed(engine, batch) for batch in BATCHES},
                 "images_per_second_with_copies": {
-                    str(streams): round(throughput(engine, 256, streams=streams, seconds=SECONDS, graph=True))
+                    str(streams): round(measure_throughput(engine, 256, streams=streams, seconds=SECONDS, graph=True))
                     for streams in (1, 2, 4)
                 },
             }

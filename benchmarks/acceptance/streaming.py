@@ -21,7 +21,7 @@ from acceptance.scripts import build
 from quantkit import DataOptions
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.calibration.tensorrt import EntropyCalibrator2
-from quantkit.calibration.tensorrt.calibrators import MOST_WORKERS, all_cores
+from quantkit.calibration.tensorrt.calibrators import MOST_WORKERS, usable_cores
 from quantkit.data import open_data
 from quantkit.data.pixels import decode
 from quantkit.graph import load_model
@@ -57,7 +57,7 @@ def photographs(folder: Path, count: int) -> Path:
             picture += weight / 255 * np.asarray(coarse.resize((500, 400), Image.Resampling.BICUBIC), np.float64)
         Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(folder / f"{number:05}.jpg", quality=90)
 
-    with ThreadPoolExecutor(all_cores()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(one, range(count)))
     return folder
 
@@ -130,7 +130,7 @@ def measured(folder: Path) -> dict[str, Any]:
     sizes = [entry.stat().st_size for entry in os.scandir(images)]
     device = open_device()
     pinned = []
-    threads = min(MOST_WORKERS, all_cores())  # as the calibrators have
+    threads = min(MOST_WORKERS, usable_cores())  # as the calibrators have
     for portion in portions(model, images, threads):
         room = device_array(device, portion.batch["image"])
         pinned.append(room)
@@ -156,20 +156,20 @@ def measured(folder: Path) -> dict[str, Any]:
 
     works = {
         f"decoding alone, {threads} threads": partial(decode, threads),
-        f"decoding alone, {all_cores()} threads": partial(decode, all_cores()),
+        f"decoding alone, {usable_cores()} threads": partial(decode, usable_cores()),
         "from pinned arrays": from_pinned,
         "quantkit": ours,
-        "Polygraphy": lambda: polygraphys(batch_by_batch(model, images, all_cores())),
+        "Polygraphy": lambda: polygraphys(batch_by_batch(model, images, usable_cores())),
         AHEAD: lambda: polygraphys({"image": p.batch["image"]} for p in portions(model, images, threads)),
     }
     times = {name: min(seconds(work) for _ in range(2)) for name, work in works.items()}
     fastest = min(value for name, value in times.items() if name.startswith("decoding alone"))
-    on_all = times[f"decoding alone, {all_cores()} threads"]
+    on_all = times[f"decoding alone, {usable_cores()} threads"]
     floor = max(on_all, times["from pinned arrays"])
     return {
         "images": IMAGES,
         "mean_kilobytes": round(float(np.mean(sizes)) / 1000, 1),
-        "cores": all_cores(),
+        "cores": usable_cores(),
         "seconds": {name: round(value, 3) for name, value in times.items()},
         "ratio_to_floor": round(times["quantkit"] / floor, 3),
         "ratio_to_fastest_decoding": round(times["quantkit"] / max(fastest, times["from pinned arrays"]), 3),

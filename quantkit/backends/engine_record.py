@@ -103,19 +103,19 @@ class EngineRecord(Frozen):
         }
 
 
-def record_path(engine: Path) -> Path:
+def engine_record_path(engine: Path) -> Path:
     """`x.engine` → `x.engine.json`."""
     return engine.with_name(engine.name + ".json")
 
 
-def record_bytes(record: EngineRecord) -> bytes:
+def engine_record_bytes(record: EngineRecord) -> bytes:
     """Indented JSON."""
     return (record.model_dump_json(indent=2, exclude_none=True) + "\n").encode()
 
 
-def read_record(engine: Path) -> EngineRecord | None:
+def read_engine_record(engine: Path) -> EngineRecord | None:
     """The record beside an engine; None where there is none. BackendError where it is damaged."""
-    path = record_path(engine)
+    path = engine_record_path(engine)
     try:
         content = path.read_bytes()
     except FileNotFoundError:

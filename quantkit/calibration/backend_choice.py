@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantkit.calibration.options import CalibrateOptions
-from quantkit.calibration.tables import algorithm_of
+from quantkit.calibration.tables import default_algorithm
 from quantkit.errors import BackendError, UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.provenance import backend_kind, provenance_path, read_provenance
@@ -24,7 +24,7 @@ FITTING: dict[Algorithm, type] = {
 }
 
 
-def chosen_backend(
+def choose_backend(
     options: CalibrateOptions, rules: Sequence[Rule], output: str | os.PathLike[str] | None
 ) -> tuple[str, tuple[str, ...]]:
     """`tensorrt` or `onnxruntime`, and what the user should know about the choice.
@@ -36,7 +36,7 @@ def chosen_backend(
     """
     if options.backend == "onnxruntime":
         return "onnxruntime", ()
-    beyond = beyond_tensorrt(options, rules)
+    beyond = unsupported_by_calibrators(options, rules)
     if options.backend == "tensorrt":
         if beyond:
             raise UsageError(f"TensorRT's calibrators {beyond}", remedy=ONE_PASS)
@@ -67,11 +67,11 @@ def refuse_without_calibrators() -> None:
     open_device()
 
 
-def beyond_tensorrt(options: CalibrateOptions, rules: Sequence[Rule]) -> str | None:
+def unsupported_by_calibrators(options: CalibrateOptions, rules: Sequence[Rule]) -> str | None:
     """What TensorRT's calibrators cannot do of what is asked for; None where they can do all."""
     if len(rules) > 1:
         return "make one table a run"
-    algorithm = options.algorithm or algorithm_of(rules[0])
+    algorithm = options.algorithm or default_algorithm(rules[0])
     if not isinstance(rules[0], FITTING[algorithm]):
         return f"have no rule {rules[0].name} ({algorithm.value})"
     if options.provider != "cpu":

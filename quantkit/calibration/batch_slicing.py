@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from quantkit.backends.session import Session
-from quantkit.calibration.job import Job
-from quantkit.calibration.memory_plan import Plan, make_plan, sliced
+from quantkit.calibration.job import CalibrationJob
+from quantkit.calibration.memory_plan import MemoryPlan, plan_memory, slice_batch
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.data import Portion
 from quantkit.errors import ModelError
 from quantkit.values import Array
 
 
-def planned(job: Job, first: Portion) -> tuple[Plan, Session, tuple[str, ...]]:
+def plan_batches(job: CalibrationJob, first: Portion) -> tuple[MemoryPlan, Session, tuple[str, ...]]:
     """The plan, and the session of its first pass; batches stay whole where the model wants or mixes them."""
     fixed = all(i.fixed_batch is not None for i in job.model.inputs)
     options = job.options
 
-    def plan(whole: bool) -> tuple[Plan, Session]:
-        made = make_plan(
+    def plan(whole: bool) -> tuple[MemoryPlan, Session]:
+        made = plan_memory(
             job.model,
             job.watch,
             first.batch,
@@ -28,31 +28,31 @@ def planned(job: Job, first: Portion) -> tuple[Plan, Session, tuple[str, ...]]:
             workers=options.data.workers,
             whole=whole,
         )
-        return made, opened(job, made.passes[0], made)
+        return made, open_watching_session(job, made.passes[0], made)
 
     # From one sample nobody can tell, and later batches may hold more.
     chosen, session = plan(fixed or first.samples == 1)
-    if fixed or first.samples == 1 or independent(job, chosen, session, first):
+    if fixed or first.samples == 1 or treats_samples_alone(job, chosen, session, first):
         return chosen, session, ()
     return *plan(True), ("the network mixes the samples of a batch, so batches are run whole",)
 
 
-def independent(job: Job, plan: Plan, session: Session, first: Portion) -> bool:
+def treats_samples_alone(job: CalibrationJob, plan: MemoryPlan, session: Session, first: Portion) -> bool:
     """Whether the network treats samples on their own: two at once give what each gives alone."""
     names = [name for name in job.model.outputs if name in job.watch.tensors] or list(session.tensors)
     if len(plan.passes) > 1:
-        session = opened(job, tuple(names), plan)
+        session = open_watching_session(job, tuple(names), plan)
     run = session.runner()
-    (pair, _), *_ = sliced(first.batch, first.samples, 2, plan.fixed)
+    (pair, _), *_ = slice_batch(first.batch, first.samples, 2, plan.fixed)
     try:
-        alone = [{n: run(feeds)[n].copy() for n in names} for feeds, _ in sliced(pair, 2, 1, plan.fixed)]
+        alone = [{n: run(feeds)[n].copy() for n in names} for feeds, _ in slice_batch(pair, 2, 1, plan.fixed)]
         together = run(pair)
     except ModelError:
         return False
-    return all(same(together[n], np.concatenate([a[n] for a in alone])) for n in names if together[n].ndim)
+    return all(outputs_agree(together[n], np.concatenate([a[n] for a in alone])) for n in names if together[n].ndim)
 
 
-def same(together: Array, alone: Array) -> bool:
+def outputs_agree(together: Array, alone: Array) -> bool:
     """Whether two samples gave the same values together and alone, but for rounding."""
     if together.shape != alone.shape:
         return False
@@ -60,7 +60,7 @@ def same(together: Array, alone: Array) -> bool:
     return bool(np.isfinite(most) and np.allclose(together, alone, rtol=1e-2, atol=1e-3 * most))
 
 
-def opened(job: Job, tensors: tuple[str, ...], plan: Plan) -> Session:
+def open_watching_session(job: CalibrationJob, tensors: tuple[str, ...], plan: MemoryPlan) -> Session:
     """An onnxruntime session that watches `tensors`."""
     from quantkit.backends.onnxruntime import OnnxRuntimeSession
 

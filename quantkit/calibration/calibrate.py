@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import check_writable, refuse_replacing, write_all
-from quantkit.calibration.backend_choice import chosen_backend
-from quantkit.calibration.files import table_files
-from quantkit.calibration.job import Job, placed, prepared
-from quantkit.calibration.onnxruntime_run import from_data
+from quantkit.artifact import check_writable, refuse_overwriting, write_all
+from quantkit.calibration.backend_choice import choose_backend
+from quantkit.calibration.files import table_with_provenance
+from quantkit.calibration.job import CalibrationJob, output_path, prepare_job
+from quantkit.calibration.onnxruntime_run import calibrate_by_watching
 from quantkit.calibration.options import CalibrateOptions
-from quantkit.calibration.result import Calibration, Made, summed_up
-from quantkit.calibration.reuse import Found, found, known_identity, matching_statistics
+from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
+from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
 from quantkit.calibration.tables import make_tables, statistics_path
 from quantkit.errors import StaleError
 from quantkit.preprocess import Preprocess
-from quantkit.progress import Progress, Silent
+from quantkit.progress import NoProgress, Progress
 from quantkit.provenance import provenance_path, read_provenance
 from quantkit.rules import Rule, as_rules
 from quantkit.statistics import Statistics
@@ -52,31 +52,33 @@ def calibrate(
     started = time.monotonic()
     chosen_rules = as_rules(rules)
     if output is not None:
-        output = placed(Path(output), Path(model))
-    backend, why = chosen_backend(options, chosen_rules, output)
+        output = output_path(Path(output), Path(model))
+    backend, why = choose_backend(options, chosen_rules, output)
     options = replace(options, backend=backend)
-    job = prepared(model, data, chosen_rules, preprocess, output, options)
+    job = prepare_job(model, data, chosen_rules, preprocess, output, options)
     places = [*job.paths(), statistics_path(job.output)] if job.output else []
     occupied = not options.force and any(path.exists() for path in places)
     previous = read_provenance(provenance_path(job.output)) if occupied and job.output else None
     identity = known_identity(job.feed, previous, needed=occupied)
     if occupied and job.output and identity:
         request = job.request(identity)
-        there = found(job.paths(), request)
+        there = find_fitting_tables(job.paths(), request)
         statistics = matching_statistics(job.output, request, tables=bool(there.tables))
         if there.tables and (statistics or len(there.tables) == len(job.rules)):
-            return reused(job, statistics, there, started)
+            return reuse_tables(job, statistics, there, started)
     if job.output:
         check_writable(job.output)
-        refuse_replacing(places, (model, data))
+        refuse_overwriting(places, (model, data))
     if backend == "tensorrt":
-        from quantkit.calibration.tensorrt_run import from_tensorrt
+        from quantkit.calibration.tensorrt_run import calibrate_by_calibrator
 
-        return from_tensorrt(job, identity, progress or Silent(), started, why)
-    return from_data(job, identity, progress or Silent(), started, why)
+        return calibrate_by_calibrator(job, identity, progress or NoProgress(), started, why)
+    return calibrate_by_watching(job, identity, progress or NoProgress(), started, why)
 
 
-def reused(job: Job, statistics: Statistics | None, there: Found, started: float) -> Calibration:
+def reuse_tables(
+    job: CalibrationJob, statistics: Statistics | None, there: FittingTables, started: float
+) -> Calibration:
     """Reuse the tables that are there; those that are missing come from the statistics, without the data."""
     assert there.provenance is not None
     data, run = there.provenance.data, there.provenance.run
@@ -94,11 +96,11 @@ def reused(job: Job, statistics: Statistics | None, there: Found, started: float
     for path, rule in job.paths().items():
         if rule.name in made_now:
             tables[rule.name] = made_now[rule.name]
-            new |= table_files(job, path, rule, tables[rule.name], data, run)
+            new |= table_with_provenance(job, path, rule, tables[rule.name], data, run)
         else:
             tables[rule.name] = read_table(path)
     write_all(new)
-    made = Made(
+    made = CalibrationFigures(
         data.samples,
         run.batches,
         time.monotonic() - started,
@@ -112,4 +114,4 @@ def reused(job: Job, statistics: Statistics | None, there: Found, started: float
         notes = ["new tables come from the statistics that are there, without the data"]
     if job.options.learning_curve:
         notes.append("no learning curve: it needs the pass over the data, which --force repeats")
-    return summed_up(job, statistics, tables, made, tuple(notes), (), None)
+    return summarize_calibration(job, statistics, tables, made, tuple(notes), (), None)

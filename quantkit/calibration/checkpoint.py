@@ -57,7 +57,7 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[Position, 
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise StatisticsError(f"{path} is damaged: {error}", remedy="remove it and start again") from None
     try:
-        position, theirs = position_in(document), dict(document["identity"])
+        position, theirs = parse_position(document), dict(document["identity"])
     except (KeyError, TypeError, ValueError) as error:
         raise StatisticsError(f"{path} is damaged: {error}", remedy="remove it and start again") from None
     changed = [key for key in identity if canonical_json(identity[key]) != canonical_json(theirs.get(key))]
@@ -69,7 +69,7 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[Position, 
     return position, arrays
 
 
-def position_in(document: Mapping[str, Any]) -> Position:
+def parse_position(document: Mapping[str, Any]) -> Position:
     """The position that a checkpoint records."""
     return Position(
         document["pass"],

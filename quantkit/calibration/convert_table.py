@@ -22,7 +22,7 @@ from quantkit.provenance import (
 from quantkit.table import Algorithm, CalibrationTable, Coverage, coverage, read_table, table_bytes
 from quantkit.table.comparison import MIN_COVERAGE
 from quantkit.tensorrt_version import target_version
-from quantkit.view import Block, Shown
+from quantkit.view import Block, RichDisplay
 
 
 def convert(
@@ -71,7 +71,7 @@ def convert(
 
 
 @dataclass(frozen=True, slots=True)
-class Adoption(Shown):
+class Adoption(RichDisplay):
     """A table of unknown origin beside a network."""
 
     table: CalibrationTable

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import readable, sha256_of, write_all
-from quantkit.calibration.job import Job
+from quantkit.artifact import readable_name, sha256_of, write_all
+from quantkit.calibration.job import CalibrationJob
 from quantkit.calibration.tables import checkpoint_path, statistics_path
 from quantkit.data import DataIdentity
 from quantkit.provenance import (
@@ -26,7 +26,7 @@ from quantkit.table import CalibrationTable, table_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class PassCounts:
     """What a pass counted, by which backend, and in slices of how many samples (0: whole batches)."""
 
     identity: DataIdentity
@@ -36,13 +36,13 @@ class Counted:
     slice: int = 0
 
 
-def written(
-    job: Job, statistics: Statistics | None, tables: Mapping[str, CalibrationTable], counted: Counted
+def write_calibration(
+    job: CalibrationJob, statistics: Statistics | None, tables: Mapping[str, CalibrationTable], counted: PassCounts
 ) -> tuple[Path, ...]:
     """Write tables, provenance and statistics, all or none; the checkpoint goes."""
     assert job.output is not None
     data = DataRecord(
-        source=readable(job.source),
+        source=readable_name(job.source),
         kind=job.feed.kind,
         samples=counted.samples,
         chosen=counted.identity.samples,
@@ -51,7 +51,7 @@ def written(
         limit=job.options.data.limit,
         shuffle=job.options.data.shuffle,
         seed=job.options.data.seed,
-        skipped=tuple(map(readable, job.feed.unreadable)),
+        skipped=tuple(map(readable_name, job.feed.unreadable)),
         files=tuple((s.name, s.size, s.modified_ns) for s in job.feed.stamps()),
     )
     run = RunRecord(
@@ -66,23 +66,23 @@ def written(
     if statistics is not None:
         files[statistics_path(job.output)] = statistics_bytes(statistics)
     for path, rule in job.paths().items():
-        files |= table_files(job, path, rule, tables[rule.name], data, run)
+        files |= table_with_provenance(job, path, rule, tables[rule.name], data, run)
     write_all(files)
     checkpoint_path(job.output).unlink(missing_ok=True)
     return tuple(files)
 
 
-def table_files(
-    job: Job, path: Path, rule: Rule, table: CalibrationTable, data: DataRecord, run: RunRecord
+def table_with_provenance(
+    job: CalibrationJob, path: Path, rule: Rule, table: CalibrationTable, data: DataRecord, run: RunRecord
 ) -> dict[Path, bytes]:
     """A table and its provenance."""
     content = table_bytes(table)
     provenance = Provenance(
         quantkit=__version__,
         table=TableRecord(
-            file=readable(path.name), sha256=sha256_of(content), header=table.header.text, tensors=len(table)
+            file=readable_name(path.name), sha256=sha256_of(content), header=table.header.text, tensors=len(table)
         ),
-        model=ModelRecord(file=readable(job.model.path.name), sha256=job.model.sha256),
+        model=ModelRecord(file=readable_name(job.model.path.name), sha256=job.model.sha256),
         rule=rule.name,
         data=data,
         preprocess=job.spec.document,

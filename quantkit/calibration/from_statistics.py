@@ -57,13 +57,13 @@ def tables_from(
     files: dict[Path, bytes] = {}
     for path, rule in paths.items():
         content = table_bytes(tables[rule.name])
-        record = provenance_of(statistics, name, path, content, tables[rule.name], rule)
+        record = statistics_provenance(statistics, name, path, content, tables[rule.name], rule)
         files |= {path: content, provenance_path(path): provenance_bytes(record)}
     write_all(files)
     return tables
 
 
-def provenance_of(
+def statistics_provenance(
     statistics: Statistics,
     source: str,
     path: Path,

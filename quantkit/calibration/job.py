@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.calibration.options import CalibrateOptions
-from quantkit.calibration.reuse import Request
+from quantkit.calibration.reuse import TableRequest
 from quantkit.calibration.tables import header_for, table_paths
 from quantkit.data import DataIdentity, Feed, open_data
-from quantkit.data.preprocess_choice import ChosenSpec, choose_spec
+from quantkit.data.preprocess_choice import PreprocessChoice, choose_spec
 from quantkit.errors import ModelError, OutputError
 from quantkit.graph import Model, Watch, load_model, watched_tensors
 from quantkit.graph.model import DTYPES
@@ -27,7 +27,7 @@ FEEDABLE = frozenset(DTYPES.values()) - {"bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CalibrationJob:
     """Everything that is settled before data is looked at."""
 
     model: Model
@@ -37,7 +37,7 @@ class Job:
     target: TargetVersion
     source: str
     feed: Feed
-    spec: ChosenSpec
+    spec: PreprocessChoice
     output: Path | None
     options: CalibrateOptions
 
@@ -47,7 +47,7 @@ class Job:
         options = self.options
         return "tensorrt" if options.backend == "tensorrt" else f"onnxruntime {options.provider}"
 
-    def request(self, identity: DataIdentity) -> Request:
+    def request(self, identity: DataIdentity) -> TableRequest:
         """What decides about the tables."""
         options = self.options
         ordered = options.histogram is HistogramMode.TENSORRT
@@ -62,27 +62,27 @@ class Job:
             "max memory": None if options.backend == "tensorrt" else options.max_memory,
             "backend": self.backend,
         }
-        return Request(parts, self.headers)
+        return TableRequest(parts, self.headers)
 
     def paths(self) -> dict[Path, Rule]:
         """Where the tables go; nowhere without an output."""
         return table_paths(self.output, self.rules) if self.output else {}
 
 
-def prepared(
+def prepare_job(
     model: str | os.PathLike[str],
     data: Any,
     rules: str | Rule | Sequence[Rule],
     preprocess: str | Path | Preprocess | None,
     output: str | os.PathLike[str] | None,
     options: CalibrateOptions,
-) -> Job:
+) -> CalibrationJob:
     """Check the arguments, read the model, open the data."""
     chosen_rules = as_rules(rules)
     target = target_version(options.tensorrt_version)
     headers = {r.name: header_for(r, target.number, options.algorithm) for r in chosen_rules}
     loaded = load_model(model)
-    refuse_quantized(loaded)
+    refuse_qdq(loaded)
     for i in loaded.inputs:
         if i.dtype not in FEEDABLE:
             raise ModelError(
@@ -95,8 +95,8 @@ def prepared(
     spec = choose_spec(preprocess, loaded, data)
     feed, applied = open_data(data, loaded.inputs, spec.spec, options.data)
     source = Path(data).resolve().name if isinstance(data, (str, os.PathLike)) else type(data).__name__
-    place = None if output is None else placed(Path(output), loaded.path)
-    return Job(
+    place = None if output is None else output_path(Path(output), loaded.path)
+    return CalibrationJob(
         loaded,
         watch,
         chosen_rules,
@@ -110,7 +110,7 @@ def prepared(
     )
 
 
-def refuse_quantized(model: Model) -> None:
+def refuse_qdq(model: Model) -> None:
     """ModelError where a network has Q/DQ: its scales are in it, and TensorRT ignores a table beside them."""
     if has_qdq(model):
         raise ModelError(
@@ -131,7 +131,7 @@ def refuse_unshaped(model: Model) -> None:
             )
 
 
-def placed(output: Path, model: Path) -> Path:
+def output_path(output: Path, model: Path) -> Path:
     """Where the first table goes: `output`, or below it where it is a folder. OutputError."""
     path = output / f"{model.stem}.calib" if output.is_dir() else output
     if not path.parent.is_dir():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantkit.calibration.tables import thresholds
+from quantkit.calibration.tables import compute_thresholds
 from quantkit.rules import Rule
 from quantkit.statistics import Collector
 
@@ -18,7 +18,7 @@ SHARE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CurvePoint:
     """After `samples` samples: median and 95th percentile over tensors of |threshold/last − 1|, share within 5 %."""
 
     samples: int
@@ -28,11 +28,11 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class LearningCurve:
     """The points, and the smallest number of samples from which on 95 % of the thresholds stay within 5 %."""
 
     rule: str
-    points: tuple[Point, ...]
+    points: tuple[CurvePoint, ...]
     enough: int | None
 
 
@@ -45,24 +45,24 @@ class CurveRecorder:
 
     def take(self, samples: int, collector: Collector) -> None:
         """Thresholds after `samples` samples; called once a pass over the tensors of that pass."""
-        self._taken.setdefault(samples, {}).update(thresholds(collector.histograms(), self._rule))
+        self._taken.setdefault(samples, {}).update(compute_thresholds(collector.histograms(), self._rule))
 
-    def curve(self, samples: int, last: Mapping[str, float]) -> Curve:
+    def curve(self, samples: int, last: Mapping[str, float]) -> LearningCurve:
         """The curve against the thresholds after all samples."""
-        points = [point(count, taken, last) for count, taken in sorted(self._taken.items()) if count < samples]
-        points.append(Point(samples, 0.0, 0.0, 1.0))
+        points = [curve_point(count, taken, last) for count, taken in sorted(self._taken.items()) if count < samples]
+        points.append(CurvePoint(samples, 0.0, 0.0, 1.0))
         enough: int | None = None
         for candidate in reversed(points[:-1]):
             if candidate.settled < SHARE:
                 break
             enough = candidate.samples
-        return Curve(self._rule.name, tuple(points), enough)
+        return LearningCurve(self._rule.name, tuple(points), enough)
 
 
-def point(samples: int, taken: Mapping[str, float], last: Mapping[str, float]) -> Point:
+def curve_point(samples: int, taken: Mapping[str, float], last: Mapping[str, float]) -> CurvePoint:
     """One point of the curve."""
     deviations = np.array([abs(taken[n] / t - 1.0) if t else float(taken[n] != 0.0) for n, t in last.items()])
-    return Point(
+    return CurvePoint(
         samples,
         float(np.median(deviations)),
         float(np.percentile(deviations, 95)),

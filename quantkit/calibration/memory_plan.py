@@ -20,7 +20,7 @@ CACHED_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MemoryPlan:
     """slice: samples at once, 0 for whole batches. passes: the watched tensors of each pass over the data.
     bytes: activations of a slice. batch_first: tensors whose axis 0 is the batch. fixed: inputs that are never sliced.
     """
@@ -33,7 +33,7 @@ class Plan:
     fixed: frozenset[str] = frozenset()
 
 
-def make_plan(
+def plan_memory(
     model: Model,
     watch: Watch,
     first: Batch,
@@ -42,7 +42,7 @@ def make_plan(
     max_memory: int,
     workers: int,
     whole: bool,
-) -> Plan:
+) -> MemoryPlan:
     """The plan for batches like `first`, which holds `samples` samples.
 
     `whole`: batches must not be sliced. UsageError where one tensor alone is more than `max_memory`.
@@ -54,16 +54,16 @@ def make_plan(
     # A tensor of unknown size is taken to be as large as the largest one that is known.
     guess = max(known, default=0)
     sizes = {name: 4 * (guess if shape is None else prod(shape)) for name, shape in one.items()}
-    passes = groups(sizes, max_memory)
+    passes = group_by_size(sizes, max_memory)
     heaviest = max(sum(sizes[name] for name in group) for group in passes)
     fitting = 1 if whole else max(1, min(CACHED_BYTES, max_memory) // max(heaviest, 1))
     held = heaviest * fitting
-    return Plan(
+    return MemoryPlan(
         0 if whole else fitting,
         passes,
         max(1, min(workers, max_memory // max(held, 1))),
         held,
-        frozenset(name for name in one if leads(one[name], two[name], samples if whole else None)),
+        frozenset(name for name in one if starts_with_batch(one[name], two[name], samples if whole else None)),
         frozenset(i.name for i in model.inputs if i.fixed_batch is not None),
     )
 
@@ -76,14 +76,14 @@ def input_shapes(batch: Batch, samples: int, count: int) -> dict[str, tuple[int,
     }
 
 
-def leads(one: tuple[int, ...] | None, two: tuple[int, ...] | None, fixed: int | None) -> bool:
+def starts_with_batch(one: tuple[int, ...] | None, two: tuple[int, ...] | None, fixed: int | None) -> bool:
     """Whether axis 0 of a tensor is the batch: it grows with it (shapes for one and two samples), or is as long."""
     if not one or not two:
         return False
     return one[0] == fixed if fixed is not None else two[0] == 2 * one[0]
 
 
-def groups(sizes: Mapping[str, int], limit: int) -> tuple[tuple[str, ...], ...]:
+def group_by_size(sizes: Mapping[str, int], limit: int) -> tuple[tuple[str, ...], ...]:
     """Tensors in order, split so that each group takes at most `limit` bytes. UsageError."""
     result: list[list[str]] = [[]]
     held = 0
@@ -101,7 +101,7 @@ def groups(sizes: Mapping[str, int], limit: int) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in result)
 
 
-def sliced(batch: Batch, samples: int, size: int, fixed: frozenset[str] = frozenset()) -> list[tuple[Batch, int]]:
+def slice_batch(batch: Batch, samples: int, size: int, fixed: frozenset[str] = frozenset()) -> list[tuple[Batch, int]]:
     """A batch in slices of at most `size` samples (0: whole); inputs without a batch axis go along as they are."""
     if size in (0, samples) or size > samples:
         return [(batch, samples)]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of
-from quantkit.calibration.batch_slicing import backend_version, opened, planned
-from quantkit.calibration.files import Counted, written
-from quantkit.calibration.job import Job
+from quantkit.calibration.batch_slicing import backend_version, open_watching_session, plan_batches
+from quantkit.calibration.files import PassCounts, write_calibration
+from quantkit.calibration.job import CalibrationJob
 from quantkit.calibration.learning_curve import CurveRecorder
-from quantkit.calibration.memory_plan import Plan
-from quantkit.calibration.result import Calibration, Made, summed_up
-from quantkit.calibration.streaming_pass import Checkpoints, Hooks, Observed, Run, new_collectors
-from quantkit.calibration.tables import checkpoint_path, make_tables, thresholds
+from quantkit.calibration.memory_plan import MemoryPlan
+from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
+from quantkit.calibration.streaming_pass import CheckpointPlan, PassHooks, PassResult, StreamingPass, new_collectors
+from quantkit.calibration.tables import checkpoint_path, compute_thresholds, make_tables
 from quantkit.data import DataIdentity
 from quantkit.data.peeking import DataWatcher, PeekedFeed
 from quantkit.errors import DataError, ModelError, UsageError
@@ -23,8 +23,8 @@ from quantkit.progress import Progress
 from quantkit.statistics import Origin, Statistics
 
 
-def from_data(
-    job: Job, identity: DataIdentity | None, progress: Progress, started: float, why: tuple[str, ...] = ()
+def calibrate_by_watching(
+    job: CalibrationJob, identity: DataIdentity | None, progress: Progress, started: float, why: tuple[str, ...] = ()
 ) -> Calibration:
     """The streaming pass, and all that is written after it."""
     options = job.options
@@ -32,7 +32,7 @@ def from_data(
     try:
         if feed.first is None:
             raise DataError("the data yields no samples", remedy="give at least one readable sample")
-        plan, session, notes = planned(job, feed.first)
+        plan, session, notes = plan_batches(job, feed.first)
         if job.output and checkpoint_path(job.output).exists() and not options.resume:
             notes += ("an interrupted run is replaced; --resume would have continued it",)
         watcher = DataWatcher(job.spec.applied)
@@ -40,15 +40,17 @@ def from_data(
         views: dict[str, list[int]] = {}
         for view in job.watch.channels:
             views.setdefault(view.tensor, []).append(view.axis)
-        run = Run(
+        run = StreamingPass(
             feed,
             plan,
             new_collectors(plan, views, options.histogram),
-            checkpoints(job, identity, plan),
+            plan_checkpoints(job, identity, plan),
             progress,
-            Hooks(identity, watcher.see, recorder.take if recorder else None),
+            PassHooks(identity, watcher.see, recorder.take if recorder else None),
         )
-        observed = run.observe(lambda number: opened(job, plan.passes[number], plan) if number else session)
+        observed = run.observe(
+            lambda number: open_watching_session(job, plan.passes[number], plan) if number else session
+        )
         watcher.look()
     except (DataError, ModelError):
         if job.output:
@@ -56,22 +58,24 @@ def from_data(
         raise
     finally:
         feed.close()
-    statistics = collected(job, observed, plan)
+    statistics = collect_statistics(job, observed, plan)
     tables = make_tables(statistics, {rule: job.headers[rule.name] for rule in job.rules})
     curve = None
     if recorder:
-        curve = recorder.curve(observed.samples, thresholds(statistics.histograms, job.rules[0]))
+        curve = recorder.curve(observed.samples, compute_thresholds(statistics.histograms, job.rules[0]))
     files: tuple[Path, ...] = ()
     if job.output is not None:
-        counted = Counted(observed.identity, observed.samples, observed.batches, statistics.origin.backend, plan.slice)
-        files = written(job, statistics, tables, counted)
-    made = Made(
+        counted = PassCounts(
+            observed.identity, observed.samples, observed.batches, statistics.origin.backend, plan.slice
+        )
+        files = write_calibration(job, statistics, tables, counted)
+    made = CalibrationFigures(
         observed.samples, observed.batches, time.monotonic() - started, False, files, tuple(job.feed.unreadable), True
     )
-    return summed_up(job, statistics, tables, made, (*why, *feed.notes, *notes), watcher.warnings, curve)
+    return summarize_calibration(job, statistics, tables, made, (*why, *feed.notes, *notes), watcher.warnings, curve)
 
 
-def collected(job: Job, observed: Observed, plan: Plan) -> Statistics:
+def collect_statistics(job: CalibrationJob, observed: PassResult, plan: MemoryPlan) -> Statistics:
     """The statistics of all passes together, with their origin."""
     ordered = job.options.histogram is HistogramMode.TENSORRT
     origin = Origin(
@@ -95,7 +99,7 @@ def collected(job: Job, observed: Observed, plan: Plan) -> Statistics:
     )
 
 
-def checkpoints(job: Job, identity: DataIdentity | None, plan: Plan) -> Checkpoints:
+def plan_checkpoints(job: CalibrationJob, identity: DataIdentity | None, plan: MemoryPlan) -> CheckpointPlan:
     """Where the run's state goes, and what it belongs to."""
     options = job.options
     if job.output is None:
@@ -104,7 +108,7 @@ def checkpoints(job: Job, identity: DataIdentity | None, plan: Plan) -> Checkpoi
                 "nothing to resume without an output",
                 remedy="give the output of the interrupted run",
             )
-        return Checkpoints()
+        return CheckpointPlan()
     known = identity or DataIdentity("", "", 0)
     # The position in the feed means nothing in another order, also where the order does not decide about the result.
     parts = {
@@ -116,4 +120,4 @@ def checkpoints(job: Job, identity: DataIdentity | None, plan: Plan) -> Checkpoi
         "quantkit": __version__,
         "tensors": sha256_of(repr(plan.passes).encode()),
     }
-    return Checkpoints(checkpoint_path(job.output), options.checkpoint_every, parts, options.resume)
+    return CheckpointPlan(checkpoint_path(job.output), options.checkpoint_every, parts, options.resume)

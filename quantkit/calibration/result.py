@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quantkit.calibration.job import Job
-from quantkit.calibration.learning_curve import Curve
-from quantkit.calibration.tables import Finding, suspicious
-from quantkit.data.preprocess_choice import ChosenSpec
+from quantkit.calibration.job import CalibrationJob
+from quantkit.calibration.learning_curve import LearningCurve
+from quantkit.calibration.tables import RangeFinding, find_suspicious_ranges
+from quantkit.data.preprocess_choice import PreprocessChoice
 from quantkit.statistics import Statistics
 from quantkit.table import CalibrationTable
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration(Shown):
+class Calibration(RichDisplay):
     """What a calibration gives. `tables` is by rule name, in the order of the rules."""
 
     statistics: Statistics | None
@@ -27,19 +27,19 @@ class Calibration(Shown):
     target: str
     """TensorRT's version in the first table's header, and where it came from."""
     target_source: str
-    preprocess: ChosenSpec
+    preprocess: PreprocessChoice
     inputs: tuple[str, ...]
     samples: int
     batches: int
     seconds: float
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[RangeFinding, ...] = ()
     unwatched: Mapping[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     """Watched tensors that never had a value."""
-    curve: Curve | None = None
+    curve: LearningCurve | None = None
     decoded: bool = True
     """Whether data went through the network; tables can come from the statistics that are there."""
 
@@ -50,21 +50,21 @@ class Calibration(Shown):
 
     def _view_(self) -> Sequence[Block]:
         source = "reused" if self.reused else f"{self.samples:,} samples, {self.batches:,} batches"
-        rows = [(name, *(amax(table, name) for table in self.tables.values())) for name in self.table.scales]
+        rows = [(name, *(amax_text(table, name) for table in self.tables.values())) for name in self.table.scales]
         return (
             f"Calibration of {len(self.table)} tensors for TensorRT {self.target}: {source}; amax by rule",
-            Table(("tensor", *self.tables), rows),
+            ViewTable(("tensor", *self.tables), rows),
             Remarks([*self.notes, *self.warnings]),
         )
 
 
-def amax(table: CalibrationTable, name: str) -> str:
+def amax_text(table: CalibrationTable, name: str) -> str:
     """The largest value that a table keeps of a tensor, empty where it has none."""
     return f"{table.amax(name):.4g}" if name in table.scales else ""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class CalibrationFigures:
     """Figures of what was done."""
 
     samples: int
@@ -76,14 +76,14 @@ class Made:
     decoded: bool
 
 
-def summed_up(
-    job: Job,
+def summarize_calibration(
+    job: CalibrationJob,
     statistics: Statistics | None,
     tables: Mapping[str, CalibrationTable],
-    made: Made,
+    made: CalibrationFigures,
     notes: tuple[str, ...],
     warnings: tuple[str, ...],
-    curve: Curve | None,
+    curve: LearningCurve | None,
 ) -> Calibration:
     """The result."""
     about_spec = (job.spec.warning,) if job.spec.warning else ()
@@ -101,7 +101,7 @@ def summed_up(
         seconds=made.seconds,
         notes=notes,
         warnings=(*about_spec, *warnings),
-        findings=suspicious(statistics) if statistics else (),
+        findings=find_suspicious_ranges(statistics) if statistics else (),
         unwatched=job.watch.unwatched,
         skipped=made.skipped,
         missing=tuple(n for n in job.watch.tensors if n not in next(iter(tables.values())).scales),

@@ -22,7 +22,7 @@ REMEDY = "--force replaces it, another --output keeps both"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class TableRequest:
     """What decides about a table, by the name that the user knows it by."""
 
     parts: Mapping[str, Any]
@@ -33,7 +33,7 @@ class Request:
         return {**self.parts, "rule": rule.name, "header": self.headers[rule.name].text}
 
 
-def parts_of(provenance: Provenance) -> dict[str, Any]:
+def recorded_parts(provenance: Provenance) -> dict[str, Any]:
     """The same parts, as a table's provenance tells them."""
     data, run = provenance.data, provenance.run
     ordered = run is not None and run.histogram is HistogramMode.TENSORRT
@@ -72,14 +72,14 @@ def known_identity(feed: Feed, previous: Provenance | None, *, needed: bool) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FittingTables:
     """What lies at the output: tables that fit by rule name, and the provenance of the first of them."""
 
     tables: Mapping[str, Path]
     provenance: Provenance | None
 
 
-def found(paths: Mapping[Path, Rule], request: Request) -> Found:
+def find_fitting_tables(paths: Mapping[Path, Rule], request: TableRequest) -> FittingTables:
     """Which of the tables are there already and fit. StaleError names what changed in one that does not."""
     fitting: dict[str, Path] = {}
     first: Provenance | None = None
@@ -97,10 +97,10 @@ def found(paths: Mapping[Path, Rule], request: Request) -> Found:
             raise StaleError(f"{path} was {how}, not calibrated here", remedy=REMEDY)
         if sha256_of(path.read_bytes()) != provenance.table.sha256:
             raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
-        refuse_changed(path, parts_of(provenance), request.for_rule(rule))
+        refuse_changed(path, recorded_parts(provenance), request.for_rule(rule))
         fitting[rule.name] = path
         first = first or provenance
-    return Found(fitting, first)
+    return FittingTables(fitting, first)
 
 
 def refuse_changed(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
@@ -109,11 +109,11 @@ def refuse_changed(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any
     changed = [name for name, value in ours.items() if theirs.get(name) != value and name not in untold]
     if not changed:
         return
-    shown = ", ".join(described(name, theirs.get(name), ours[name]) for name in changed)
+    shown = ", ".join(describe_change(name, theirs.get(name), ours[name]) for name in changed)
     raise StaleError(f"{path} was made with something else: {shown}", remedy=REMEDY)
 
 
-def described(name: str, then: Any, now: Any) -> str:
+def describe_change(name: str, then: Any, now: Any) -> str:
     """`rule (was minmax, now entropy)`; digests are not shown."""
     if isinstance(now, dict) and isinstance(then, dict):
         keys = [key for key in {**then, **now} if now.get(key) != then.get(key)]
@@ -123,7 +123,7 @@ def described(name: str, then: Any, now: Any) -> str:
     return f"{name} (was {then}, now {now})"
 
 
-def matching_statistics(output: Path, request: Request, *, tables: bool) -> Statistics | None:
+def matching_statistics(output: Path, request: TableRequest, *, tables: bool) -> Statistics | None:
     """The statistics beside the output, if they are of exactly this run. None where there are none, or others beside
     fitting `tables`. StaleError where others lie there alone, StatisticsError where they are damaged."""
     path = statistics_path(output)

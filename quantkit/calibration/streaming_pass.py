@@ -9,8 +9,8 @@ from typing import Any
 
 from quantkit.backends.session import Session
 from quantkit.calibration.checkpoint import Position, read_checkpoint, write_checkpoint
-from quantkit.calibration.memory_plan import Plan, sliced
-from quantkit.calibration.worker_pool import Crew
+from quantkit.calibration.memory_plan import MemoryPlan, slice_batch
+from quantkit.calibration.worker_pool import WorkerPool
 from quantkit.data import DataIdentity, Feed, Portion
 from quantkit.data.feed import Identifier, batch_digests
 from quantkit.errors import DataError, Interrupted, StaleError, StatisticsError
@@ -23,7 +23,7 @@ OTHER_STREAM = "the data is not that of the interrupted run"
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoints:
+class CheckpointPlan:
     """Where the state is written, every how many batches, and the identity of the run. No path: nowhere."""
 
     path: Path | None = None
@@ -33,7 +33,7 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class PassResult:
     """What a run saw: the collectors of its passes, and the data that went by."""
 
     collectors: tuple[Collector, ...]
@@ -43,7 +43,7 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
-class Hooks:
+class PassHooks:
     """What else looks on: `identity` of the data if it is known, every batch of the first pass, and the collector
     after 1, 2, 4, 8 … batches."""
 
@@ -52,22 +52,22 @@ class Hooks:
     milestone: Callable[[int, Collector], None] | None = None
 
 
-class Run:
+class StreamingPass:
     """One calibration run over a feed."""
 
     def __init__(
         self,
         feed: Feed,
-        plan: Plan,
+        plan: MemoryPlan,
         collectors: tuple[Collector, ...],
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointPlan,
         progress: Progress,
-        hooks: Hooks,
+        hooks: PassHooks,
     ) -> None:
         self._feed, self._plan, self._collectors = feed, plan, collectors
         self._checkpoints, self._progress, self._hooks = checkpoints, progress, hooks
 
-    def observe(self, open_session: Callable[[int], Session]) -> Observed:
+    def observe(self, open_session: Callable[[int], Session]) -> PassResult:
         """Run all passes, each with its session. Interrupted leaves a checkpoint; errors name tensor and batch."""
         position = self._resumed()
         self._progress.start(self._feed.samples, len(self._plan.passes), self._done(position))
@@ -86,13 +86,13 @@ class Run:
             self._progress.close()
         identity, batches, samples = seen
         assert identity is not None, "bug in quantkit: a pass ended without an identity of its data"
-        return Observed(self._collectors, identity, batches, samples)
+        return PassResult(self._collectors, identity, batches, samples)
 
     def _one_pass(self, session: Session, start: Position) -> tuple[DataIdentity, int, int]:
         collector = self._collectors[start.pass_]
         identifier = None if self._hooks.identity else Identifier()
         position, names, passed = start, list[str](), 0
-        with Crew(
+        with WorkerPool(
             session, collector, self._plan.runners,
             names=lambda number: names[number], advance=self._progress.advance,
             done=start.batches,
@@ -104,10 +104,12 @@ class Run:
                         passed = portion.stop
                         refuse_other_stream(start, passed, identifier)
                         continue
-                names.append(described(portion))
+                names.append(portion_label(portion))
                 if self._hooks.batch and start.pass_ == 0:
                     self._hooks.batch(portion)
-                crew.run(len(names) - 1, sliced(portion.batch, portion.samples, self._plan.slice, self._plan.fixed))
+                crew.run(
+                    len(names) - 1, slice_batch(portion.batch, portion.samples, self._plan.slice, self._plan.fixed)
+                )
                 position = Position(
                     start.pass_,
                     portion.stop,
@@ -128,7 +130,7 @@ class Run:
             position.samples,
         )
 
-    def _between(self, crew: Crew, collector: Collector, position: Position) -> None:
+    def _between(self, crew: WorkerPool, collector: Collector, position: Position) -> None:
         """After a batch was handed out: the learning curve, a checkpoint, the user's wish to stop."""
         if self._hooks.milestone and position.batches & (position.batches - 1) == 0:
             crew.wait()
@@ -178,13 +180,13 @@ def refuse_other_stream(start: Position, passed: int, identifier: Identifier) ->
         raise StaleError(OTHER_STREAM, remedy="leave out --resume to start again")
 
 
-def described(portion: Portion) -> str:
+def portion_label(portion: Portion) -> str:
     """`a.png … z.png`."""
     first, last = portion.names[0], portion.names[-1]
     return first if first == last else f"{first} … {last}"
 
 
-def new_collectors(plan: Plan, views: Mapping[str, list[int]], mode: HistogramMode) -> tuple[Collector, ...]:
+def new_collectors(plan: MemoryPlan, views: Mapping[str, list[int]], mode: HistogramMode) -> tuple[Collector, ...]:
     """A collector for every pass, with the channel views of its tensors."""
     return tuple(
         Collector(group, [(name, axis) for name in group for axis in views.get(name, [])], mode, plan.batch_first)

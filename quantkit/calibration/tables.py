@@ -18,14 +18,14 @@ from quantkit.table import Algorithm, CalibrationTable, Header
 OUTLIER_RATIO = 100.0
 
 
-def algorithm_of(rule: Rule) -> Algorithm:
+def default_algorithm(rule: Rule) -> Algorithm:
     """The header under which a rule's table is written by default: Entropy2 carries percentiles and MSE too."""
     return Algorithm.MIN_MAX if isinstance(rule, MinMax) else Algorithm.ENTROPY_2
 
 
 def header_for(rule: Rule, version: int, algorithm: Algorithm | None = None) -> Header:
     """The header of a rule's table for a TensorRT version. UsageError where rule and algorithm contradict."""
-    chosen = algorithm or algorithm_of(rule)
+    chosen = algorithm or default_algorithm(rule)
     if chosen is Algorithm.LEGACY:
         if not isinstance(rule, Percentile):
             raise UsageError(
@@ -36,7 +36,7 @@ def header_for(rule: Rule, version: int, algorithm: Algorithm | None = None) -> 
     return Header(chosen, version)
 
 
-def thresholds(histograms: Mapping[str, Histogram], rule: Rule) -> dict[str, float]:
+def compute_thresholds(histograms: Mapping[str, Histogram], rule: Rule) -> dict[str, float]:
     """Tensor → threshold, on all cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(histograms, pool.map(rule.threshold, histograms.values()), strict=True))
@@ -45,7 +45,7 @@ def thresholds(histograms: Mapping[str, Histogram], rule: Rule) -> dict[str, flo
 def make_tables(statistics: Statistics, headers: Mapping[Rule, Header]) -> dict[str, CalibrationTable]:
     """A table for every rule, by its name; pool outputs take their input's scale where TensorRT does that."""
     histograms = statistics.histograms
-    asked = [(rule, name) for rule, header in headers.items() for name in own_scale(statistics, header)]
+    asked = [(rule, name) for rule, header in headers.items() for name in tensors_with_own_scale(statistics, header)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(lambda pair: pair[0].threshold(histograms[pair[1]]), asked)
         scales = {pair: scale_of(threshold) for pair, threshold in zip(asked, found, strict=True)}
@@ -58,30 +58,30 @@ def make_tables(statistics: Statistics, headers: Mapping[Rule, Header]) -> dict[
     return tables
 
 
-def own_scale(statistics: Statistics, header: Header) -> list[str]:
+def tensors_with_own_scale(statistics: Statistics, header: Header) -> list[str]:
     """The tensors that have a scale of their own under a header."""
     shared = statistics.shared if header.algorithm.shares_pools else {}
     return [name for name in statistics.histograms if name not in shared]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RangeFinding:
     """Something about a tensor's range that the user should look at."""
 
     tensor: str
     text: str
 
 
-def suspicious(statistics: Statistics) -> tuple[Finding, ...]:
+def find_suspicious_ranges(statistics: Statistics) -> tuple[RangeFinding, ...]:
     """Ranges that look wrong: zero throughout, or a few values far beyond the rest."""
     findings = []
     bulk = Percentile(99.9)
     for name, histogram in statistics.histograms.items():
         if histogram.amax == 0.0:
-            findings.append(Finding(name, "is zero throughout; TensorRT cannot run it in INT8"))
+            findings.append(RangeFinding(name, "is zero throughout; TensorRT cannot run it in INT8"))
         elif histogram.amax > OUTLIER_RATIO * bulk.threshold(histogram):
             ratio = histogram.amax / bulk.threshold(histogram)
-            findings.append(Finding(name, f"max|x| is {ratio:,.0f} times its 99.9th percentile"))
+            findings.append(RangeFinding(name, f"max|x| is {ratio:,.0f} times its 99.9th percentile"))
     return tuple(findings)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from quantkit.calibration.files import written
-from quantkit.calibration.job import Job
-from quantkit.calibration.result import Calibration, Made, summed_up
+from quantkit.calibration.files import write_calibration
+from quantkit.calibration.job import CalibrationJob
+from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.tensorrt.calibration_build import calibrate_on_tensorrt
 from quantkit.data import DataIdentity
 from quantkit.data.peeking import DataWatcher
@@ -14,8 +14,8 @@ from quantkit.errors import Interrupted
 from quantkit.progress import Progress
 
 
-def from_tensorrt(
-    job: Job, identity: DataIdentity | None, progress: Progress, started: float, why: tuple[str, ...] = ()
+def calibrate_by_calibrator(
+    job: CalibrationJob, identity: DataIdentity | None, progress: Progress, started: float, why: tuple[str, ...] = ()
 ) -> Calibration:
     """One build on the GPU that ends with the table."""
     watcher = DataWatcher(job.spec.applied)
@@ -30,7 +30,7 @@ def from_tensorrt(
         progress.close()
     watcher.look()
     tables = {job.rules[0].name: made.table}
-    files = written(job, None, tables, made.counted) if job.output is not None else ()
+    files = write_calibration(job, None, tables, made.counted) if job.output is not None else ()
     notes = [*why, *job.feed.notes]
     if made.repeated:
         notes.append(
@@ -38,8 +38,8 @@ def from_tensorrt(
             "TensorRT calibrates in one shape"
         )
     counts = made.counted
-    result = Made(
+    result = CalibrationFigures(
         counts.samples, counts.batches, time.monotonic() - started, False, files, tuple(job.feed.unreadable), True
     )
     warnings = (*watcher.warnings, *(f"TensorRT: {text}" for text in made.warnings))
-    return summed_up(job, None, tables, result, tuple(notes), warnings, None)
+    return summarize_calibration(job, None, tables, result, tuple(notes), warnings, None)

@@ -19,7 +19,7 @@ from quantkit.values import Batch
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class SliceTask:
     """A slice of a batch. `again` names the tensors whose values are counted in a second run; None for a first run."""
 
     batch: int
@@ -29,7 +29,7 @@ class Task:
     again: frozenset[str] | None = None
 
 
-class Crew:
+class WorkerPool:
     """`workers` threads that run `session` and count into `collector`; a context manager.
 
     names: what is in a batch, for errors. advance: told of counted samples. done: batches before the first.
@@ -48,7 +48,7 @@ class Crew:
         self._session, self._collector, self._workers = session, collector, workers
         self._names, self._advance, self._done = names, advance, done
         self._changed = threading.Condition()
-        self._tasks: deque[Task] = deque()
+        self._tasks: deque[SliceTask] = deque()
         self._left: dict[int, int] = {}
         self._turn = 0
         self._again: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Crew:
         self._closed = False
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         for thread in self._threads:
             thread.start()
         return self
@@ -82,14 +82,14 @@ class Crew:
         """Hand out batch `number` (0, 1, 2 …, or the same one again never). Returns while it is still being run,
         unless a tensor's range is not settled yet."""
         patient = self._collector.unsettled and len(slices) > 1
-        self._hand_out([Task(number, feeds, n, len(slices) == 1) for feeds, n in slices])
+        self._hand_out([SliceTask(number, feeds, n, len(slices) == 1) for feeds, n in slices])
         if not patient:
             return
         self.wait()
         if again := frozenset(self._again):
             with self._changed:
                 self._turn = number
-            self._hand_out([Task(number, feeds, n, False, again) for feeds, n in slices])
+            self._hand_out([SliceTask(number, feeds, n, False, again) for feeds, n in slices])
             self.wait()
 
     def wait(self) -> None:
@@ -98,7 +98,7 @@ class Crew:
             self._changed.wait_for(lambda: self._failure or not self._left)
             self._check()
 
-    def _hand_out(self, tasks: Sequence[Task]) -> None:
+    def _hand_out(self, tasks: Sequence[SliceTask]) -> None:
         with self._changed:
             self._left[tasks[0].batch] = len(tasks)
             for task in tasks:
@@ -121,7 +121,7 @@ class Crew:
                 self._failure = self._failure or error
                 self._changed.notify_all()
 
-    def _next(self) -> Task | None:
+    def _next(self) -> SliceTask | None:
         with self._changed:
             self._changed.wait_for(lambda: self._tasks or self._closed or self._failure)
             if not self._tasks or self._failure:
@@ -130,7 +130,7 @@ class Crew:
             self._changed.notify_all()
             return task
 
-    def _count(self, task: Task, runner: Runner) -> None:
+    def _count(self, task: SliceTask, runner: Runner) -> None:
         activations = {**task.feeds, **runner(task.feeds)}
         with self._changed:
             self._changed.wait_for(lambda: self._turn == task.batch or self._failure)
@@ -150,7 +150,7 @@ class Crew:
                 self._collector.recount(name, activations[name])
         self._leave(task)
 
-    def _leave(self, task: Task) -> None:
+    def _leave(self, task: SliceTask) -> None:
         with self._changed:
             self._left[task.batch] -= 1
             if task.again is None:

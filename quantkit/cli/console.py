@@ -10,9 +10,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from quantkit.artifact import finite
+from quantkit.artifact import nulls_for_nonfinite
 from quantkit.errors import QuantkitError
-from quantkit.view import shortened
+from quantkit.view import shorten_middle
 
 OVER_BUDGET = 3
 """The exit code where a model loses more than it may."""
@@ -20,7 +20,7 @@ OVER_BUDGET = 3
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output; infinite ratios become null."""
-    print(json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(nulls_for_nonfinite(document), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_error(error: QuantkitError, *, as_json: bool) -> None:
@@ -75,7 +75,7 @@ def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: froz
     if room:
         widths[0] = max(12, min(widths[0], room - others))
     for line in [list(head), *body]:
-        first = shortened(line[0], widths[0])
+        first = shorten_middle(line[0], widths[0])
         cells = [f"{c:<{widths[i]}}" if i in text else f"{c:>{widths[i]}}" for i, c in enumerate(line) if i]
         print("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
 

@@ -163,7 +163,7 @@ def measure_parity(given: dict[str, Any], device: int, phase: Any) -> Parity:
 
 def print_sensitivity(found: Sensitivity, beside: Parity | None, top: int, written: Sequence[Path]) -> None:
     """What was found, for people."""
-    from quantkit.numerics import told
+    from quantkit.numerics import format_db
 
     for text in found.notes:
         if text not in found.warnings:
@@ -172,7 +172,7 @@ def print_sensitivity(found: Sensitivity, beside: Parity | None, top: int, writt
     fields = [("scales", found.source)]
     if found.samples:
         fields += [
-            ("outputs", f"{told(found.all_db)} with everything quantized, over {found.samples} samples"),
+            ("outputs", f"{format_db(found.all_db)} with everything quantized, over {found.samples} samples"),
             ("layers", f"{len(quantized)} quantized, {len(found.layers) - len(quantized)} float"),
         ]
     print_fields(fields)
@@ -184,10 +184,10 @@ def print_sensitivity(found: Sensitivity, beside: Parity | None, top: int, writt
     if beside is not None:
         print()
         print_fields([("engine", beside.verdict), *(("note", text) for text in beside.notes)])
-        rows = [(t.name, told(t.sqnr_db)) for t in beside.tensors[:top]]
+        rows = [(t.name, format_db(t.sqnr_db)) for t in beside.tensors[:top]]
         print_rows(("tensor", "engine to onnxruntime"), rows)
     if found.kept:
-        print(f"\nkept float: {len(found.kept)} layers, outputs {told(found.kept_db)}")
+        print(f"\nkept float: {len(found.kept)} layers, outputs {format_db(found.kept_db)}")
     for path in written:
         print(f"wrote  {path}")
 
@@ -229,9 +229,9 @@ def print_tensor_rows(tensors: Sequence[TensorError]) -> None:
 
 def format_db_number(value: float) -> str:
     """`21.3`; `exact` for no noise."""
-    from quantkit.numerics import told
+    from quantkit.numerics import format_db
 
-    return told(value).removesuffix(" dB")
+    return format_db(value).removesuffix(" dB")
 
 
 def layers_document(found: Sensitivity, beside: Parity | None, written: Sequence[Path]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from quantkit.data.feed import FileStamp, checked, digest_of
-from quantkit.data.images import stamp
+from quantkit.data.feed import FileStamp, arrays_digest, check_batch
+from quantkit.data.images import stamp_file
 from quantkit.data.pixels import UnreadableError, normalise, transform
 from quantkit.errors import DataError
 from quantkit.preprocess import Preprocess
@@ -39,7 +39,7 @@ LABELS = frozenset({"y", "label", "labels", "target", "targets"})
 """Arrays of these names are labels where a file holds them beside its inputs."""
 
 
-class Rows(Protocol):
+class ArrayRows(Protocol):
     """An array whose rows are read one by one."""
 
     @property
@@ -149,12 +149,12 @@ def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]
     return header["shape"], header["fortran_order"], np.dtype(header["descr"])
 
 
-def open_arrays(path: Path) -> Mapping[str, Rows]:
+def open_arrays(path: Path) -> Mapping[str, ArrayRows]:
     """The arrays of a `.npy` (named `array`) or `.npz` file. DataError where it is none, or holds objects."""
     try:
         if path.suffix == ".npy":
             return {"array": MappedRows(np.lib.format.open_memmap(path, mode="r"))}
-        arrays: dict[str, Rows] = {}
+        arrays: dict[str, ArrayRows] = {}
         with zipfile.ZipFile(path) as archive:
             for entry in archive.namelist():
                 if entry.endswith(".npy"):
@@ -169,7 +169,7 @@ def open_arrays(path: Path) -> Mapping[str, Rows]:
     return arrays
 
 
-def member_rows(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> Rows:
+def member_rows(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> ArrayRows:
     """Rows of one member; ValueError for objects, which would need pickle."""
     if dtype.hasobject or not dtype.itemsize:
         raise ValueError(
@@ -181,7 +181,9 @@ def member_rows(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dt
     return ZippedRows(path, name, shape, dtype)
 
 
-def by_input(arrays: Mapping[str, Rows], inputs: Sequence[ModelInput], where: str) -> Mapping[str, Rows]:
+def arrays_by_input(
+    arrays: Mapping[str, ArrayRows], inputs: Sequence[ModelInput], where: str
+) -> Mapping[str, ArrayRows]:
     """The array of every input: by name, or the only one there is. DataError."""
     if len(inputs) == 1 and inputs[0].name not in arrays:
         candidates = [name for name in arrays if name.lower() not in LABELS]
@@ -207,15 +209,15 @@ class ArraySamples:
         spec: Preprocess | None,
     ) -> None:
         self._path, self._indices, self._inputs, self._spec = path, indices, inputs, spec
-        self._rows = by_input(open_arrays(path), inputs, str(path))
+        self._rows = arrays_by_input(open_arrays(path), inputs, str(path))
         self.names = [f"{path.name}[{i}]" for i in indices]
 
     def load(self, index: int) -> Batch:
         """One row of every array as the inputs of the network, without batch axis. DataError, UnreadableError."""
         rows = self._read(index)
         if self._spec is not None:
-            return {name: prepare(row, self._spec) for name, row in rows.items()}
-        batch = checked(
+            return {name: image_input(row, self._spec) for name, row in rows.items()}
+        batch = check_batch(
             {name: row[None] for name, row in rows.items()},
             [ModelInput(i.name, i.dtype, (None, *i.shape[1:])) for i in self._inputs],
             self.names[index],
@@ -225,12 +227,12 @@ class ArraySamples:
     def digest(self, index: int) -> bytes:
         """sha256 of the row as it is in the file."""
         rows = self._read(index)
-        return digest_of([rows[name] for name in sorted(rows)])
+        return arrays_digest([rows[name] for name in sorted(rows)])
 
     def stamps(self) -> tuple[FileStamp, ...]:
         """Size and time of the file, and which of its rows were chosen."""
         rows = hashlib.sha256(repr(list(self._indices)).encode()).hexdigest()[:16]
-        return (stamp(self._path, f"{self._path.name} rows {rows}"),)
+        return (stamp_file(self._path, f"{self._path.name} rows {rows}"),)
 
     def close(self) -> None:
         """Give the file back until the next row."""
@@ -245,7 +247,7 @@ def row_count(path: Path, inputs: Sequence[ModelInput]) -> int:
     """How many samples the file holds. DataError where the arrays disagree."""
     lengths = {
         name: rows.shape[0] if rows.shape else 0
-        for name, rows in by_input(open_arrays(path), inputs, str(path)).items()
+        for name, rows in arrays_by_input(open_arrays(path), inputs, str(path)).items()
     }
     if len(set(lengths.values())) != 1:
         raise DataError(
@@ -255,7 +257,7 @@ def row_count(path: Path, inputs: Sequence[ModelInput]) -> int:
     return next(iter(lengths.values()))
 
 
-def prepare(row: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
+def image_input(row: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
     """An image as an array (uint8 [H, W, C] or [H, W], or any number type at the final size) → the input array.
 
     UnreadableError where it is no image, or would have to be resized without being uint8.

@@ -45,25 +45,25 @@ def read_classes(path: Path) -> ClassNames:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {reason(error)}", remedy="give a text, JSON or CSV file of class names") from None
+        raise DataError(f"{path}: {file_fault(error)}", remedy="give a text, JSON or CSV file of class names") from None
     if path.suffix.lower() == ".json":
-        entries = from_json(text, path)
+        entries = entries_from_json(text, path)
     elif path.suffix.lower() == ".csv":
-        entries = from_csv(text, path)
+        entries = entries_from_csv(text, path)
     else:
         lines = text.splitlines()
         while lines and not lines[-1].strip():
             lines.pop()
         entries = [(i, [line.strip()]) for i, line in enumerate(lines)]
-    return indexed(entries, path)
+    return index_classes(entries, path)
 
 
-def reason(error: OSError | UnicodeDecodeError) -> str:
+def file_fault(error: OSError | UnicodeDecodeError) -> str:
     """What is wrong with a file, in a few words."""
     return (error.strerror or str(error)) if isinstance(error, OSError) else "not text in UTF-8"
 
 
-def from_json(text: str, path: Path) -> list[tuple[int, list[str]]]:
+def entries_from_json(text: str, path: Path) -> list[tuple[int, list[str]]]:
     """Index and names from one of the four shapes. DataError."""
     wrong = DataError(
         f"{path}: neither a list of names nor a mapping between names and indices",
@@ -90,7 +90,7 @@ def json_entry(key: str, value: Any, wrong: DataError) -> tuple[int, list[str]]:
     raise wrong
 
 
-def from_csv(text: str, path: Path) -> list[tuple[int, list[str]]]:
+def entries_from_csv(text: str, path: Path) -> list[tuple[int, list[str]]]:
     """`name,index`, also the other way round; a first line without an index is a heading. DataError."""
     entries: list[tuple[int, list[str]]] = []
     for number, row in enumerate(csv.reader(text.splitlines()), 1):
@@ -106,7 +106,7 @@ def from_csv(text: str, path: Path) -> list[tuple[int, list[str]]]:
     return entries
 
 
-def indexed(entries: Iterable[tuple[int, Sequence[str]]], path: Path) -> ClassNames:
+def index_classes(entries: Iterable[tuple[int, Sequence[str]]], path: Path) -> ClassNames:
     """Classes by index. DataError where an index comes twice or a class has no name, or there is none."""
     remedy = "give every class one name and one index"
     shown: dict[int, str] = {}
@@ -129,7 +129,7 @@ def indexed(entries: Iterable[tuple[int, Sequence[str]]], path: Path) -> ClassNa
     return ClassNames(told, index, path.name, frozenset(known.keys() - index.keys()))
 
 
-def indices_of(names: Sequence[str], known: ClassNames | None, count: int | None, where: str) -> dict[str, int]:
+def class_indices(names: Sequence[str], known: ClassNames | None, count: int | None, where: str) -> dict[str, int]:
     """Class names of a data set → indices of a network's `count` classes (None: not known).
 
     By `known` where there is such a file. Else, in sorted order where there are `count` of them, and by their number
@@ -150,17 +150,17 @@ def indices_of(names: Sequence[str], known: ClassNames | None, count: int | None
         return {name: int(name) for name in names}
     if count is not None and len(names) != count:
         raise DataError(
-            f"{where} has {len(names)} classes ({some(ordered)}), the network has {count}: which is which is not told",
+            f"{where} has {len(names)} classes ({first_few(ordered)}), the network has {count}: which is which is not told",
             remedy="--classes FILE with one name a line, in the order of the network's outputs",
         )
     if numbers and ordered != sorted(names, key=int):
         raise DataError(
-            f"{where}: classes are numbers, and {some(ordered)} is another order than by number",
+            f"{where}: classes are numbers, and {first_few(ordered)} is another order than by number",
             remedy="--classes FILE with one name a line, in the order of the network's outputs",
         )
     return {name: i for i, name in enumerate(ordered)}
 
 
-def some(names: Sequence[str], shown: int = 3) -> str:
+def first_few(names: Sequence[str], shown: int = 3) -> str:
     """The first few of a list of names."""
     return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")

@@ -83,7 +83,7 @@ class Feed(Protocol):
         """Batches from position `start` on. DataError names the sample that is at fault."""
 
 
-def left_out(unreadable: Collection[str]) -> tuple[str, ...]:
+def describe_left_out(unreadable: Collection[str]) -> tuple[str, ...]:
     """How many samples were left out because the user asked for it; nothing where none was."""
     count = len(unreadable)
     told = "1 sample cannot be read and was" if count == 1 else f"{count} samples cannot be read and were"
@@ -111,7 +111,7 @@ class Identifier:
         return DataIdentity(format(self._sum, "064x"), self._chain.hexdigest(), self._samples)
 
 
-def digest_of(arrays: Sequence[NDArray[Any]]) -> bytes:
+def arrays_digest(arrays: Sequence[NDArray[Any]]) -> bytes:
     """sha256 over dtype, shape and values of the arrays of one sample."""
     digest = hashlib.sha256()
     for array in arrays:
@@ -123,10 +123,10 @@ def digest_of(arrays: Sequence[NDArray[Any]]) -> bytes:
 def batch_digests(batch: Batch, samples: int) -> list[bytes]:
     """A digest for every sample of a batch of `samples`."""
     arrays = [batch[name] for name in sorted(batch)]
-    return [digest_of([part_of(array, i, samples) for array in arrays]) for i in range(samples)]
+    return [arrays_digest([sample_part(array, i, samples) for array in arrays]) for i in range(samples)]
 
 
-def part_of(array: NDArray[Any], index: int, count: int) -> NDArray[Any]:
+def sample_part(array: NDArray[Any], index: int, count: int) -> NDArray[Any]:
     """The part of an input that belongs to one of `count` samples: a row, or all of an input without a batch axis."""
     return array[index] if array.ndim and len(array) == count else array
 
@@ -137,7 +137,7 @@ def samples_in(batch: Batch, inputs: Sequence[ModelInput]) -> int:
     return max(dynamic or [len(array) for array in batch.values() if array.ndim], default=1)
 
 
-class Samples(Protocol):
+class SampleSource(Protocol):
     """Chosen samples that can be loaded one by one: image files, rows of arrays."""
 
     @property
@@ -166,7 +166,7 @@ class SampleFeed:
     def __init__(
         self,
         kind: str,
-        samples: Samples,
+        samples: SampleSource,
         *,
         batch_size: int,
         workers: int,
@@ -210,12 +210,12 @@ class SampleFeed:
                 batch.append(sample)
                 names.append(name)
             if len(batch) == self._size:
-                yield Portion(stacked(batch), tuple(names), position)
+                yield Portion(stack_samples(batch), tuple(names), position)
                 batch, names = [], []
         if batch and self._full_batches:
             self.unreadable += [f"{name}: left out, the last {len(batch)} do not fill a batch" for name in names]
         elif batch:
-            yield Portion(stacked(batch), tuple(names), position)
+            yield Portion(stack_samples(batch), tuple(names), position)
 
     def _loaded(self, start: int) -> Iterator[tuple[str, Batch | None]]:
         """Every sample in order; None for one that is left out."""
@@ -263,12 +263,12 @@ class SampleFeed:
         )
 
 
-def stacked(samples: Sequence[Batch]) -> Batch:
+def stack_samples(samples: Sequence[Batch]) -> Batch:
     """Samples without the batch axis → one batch."""
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
-def checked(batch: Batch, inputs: Sequence[ModelInput], where: str) -> Batch:
+def check_batch(batch: Batch, inputs: Sequence[ModelInput], where: str) -> Batch:
     """The batch as the model wants it: every input by name, shape, dtype, finite, C-contiguous. DataError."""
     missing = [i.name for i in inputs if i.name not in batch]
     if missing:
@@ -276,14 +276,14 @@ def checked(batch: Batch, inputs: Sequence[ModelInput], where: str) -> Batch:
             f"{where} has no array for input {', '.join(map(repr, missing))}; it has {', '.join(map(repr, batch))}",
             remedy="name the arrays as the model names its inputs (quantkit inspect MODEL)",
         )
-    out = {i.name: fitted(np.asarray(batch[i.name]), i, where) for i in inputs}
+    out = {i.name: check_array(np.asarray(batch[i.name]), i, where) for i in inputs}
     lengths = {i.name: len(out[i.name]) for i in inputs if i.fixed_batch is None and out[i.name].ndim}
     if len(set(lengths.values())) > 1:
         raise DataError(f"{where}: the inputs disagree about the batch size: {lengths}", remedy="mend the batch")
     return out
 
 
-def fitted(array: NDArray[Any], wanted: ModelInput, where: str) -> NDArray[Any]:
+def check_array(array: NDArray[Any], wanted: ModelInput, where: str) -> NDArray[Any]:
     """One input's array, checked against the model. DataError."""
     name = f"{where}, input {wanted.name!r}"
     agree = array.ndim == len(wanted.shape) and all(
@@ -297,10 +297,10 @@ def fitted(array: NDArray[Any], wanted: ModelInput, where: str) -> NDArray[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argmin(np.isfinite(array.reshape(len(array), -1)).all(axis=1))) if array.ndim else 0
         raise DataError(f"{name} holds NaN or Inf in sample {row}", remedy="mend or remove that sample")
-    return survived(array, np.dtype(wanted.dtype), name)
+    return cast_exactly(array, np.dtype(wanted.dtype), name)
 
 
-def survived(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+def cast_exactly(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     """The array in the input's type. DataError where values would change by more than rounding."""
     refusal = DataError(
         f"{name} is {array.dtype}, the model wants {dtype}: the values would not survive",

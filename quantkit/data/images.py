@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantkit.artifact import readable
+from quantkit.artifact import readable_name
 from quantkit.data.feed import FileStamp
 from quantkit.data.pixels import SUFFIXES, UnreadableError, decode
 from quantkit.errors import DataError
@@ -47,10 +47,10 @@ def list_images(root: Path) -> ImageFolder:
 def files_below(folder: Path) -> Iterator[str]:
     """Every file below a folder, by its path from there with `/`. Links are followed, but no folder is read twice: a
     link to one that lies in `folder` is passed over, and so is one to a folder around it. DataError."""
-    return walked(folder, "", folder.resolve(), set())
+    return walk_files(folder, "", folder.resolve(), set())
 
 
-def walked(folder: Path, prefix: str, home: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
+def walk_files(folder: Path, prefix: str, home: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
     """The files below a folder, with `prefix`. seen: device and inode of the folders that were read."""
     try:
         own = os.stat(folder)
@@ -65,7 +65,7 @@ def walked(folder: Path, prefix: str, home: Path, seen: set[tuple[int, int]]) ->
             if entry.is_dir():
                 path = folder / entry.name
                 if not (entry.is_symlink() and is_read_anyway(path.resolve(), home)):
-                    yield from walked(path, f"{prefix}{entry.name}/", home, seen)
+                    yield from walk_files(path, f"{prefix}{entry.name}/", home, seen)
             elif entry.is_file():
                 yield prefix + entry.name
     except OSError as error:
@@ -99,7 +99,7 @@ class ImageSamples:
 
     def stamps(self) -> tuple[FileStamp, ...]:
         """Size and time of every file."""
-        return tuple(stamp(self._root / name, name) for name in self.names)
+        return tuple(stamp_file(self._root / name, name) for name in self.names)
 
     def close(self) -> None:
         """Nothing: every file is closed after it was read."""
@@ -111,10 +111,10 @@ class ImageSamples:
             raise UnreadableError(error.strerror or str(error)) from None
 
 
-def stamp(path: Path, name: str) -> FileStamp:
+def stamp_file(path: Path, name: str) -> FileStamp:
     """The stamp of one file. DataError where it is gone."""
     try:
         status = path.stat()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}", remedy="mend or remove the file") from None
-    return FileStamp(readable(name), status.st_size, status.st_mtime_ns)
+    return FileStamp(readable_name(name), status.st_size, status.st_mtime_ns)

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from quantkit.data.arrays import LABELS, Rows, open_arrays
-from quantkit.data.classes import ClassNames, indices_of, reason, some
+from quantkit.data.arrays import LABELS, ArrayRows, open_arrays
+from quantkit.data.classes import ClassNames, class_indices, file_fault, first_few
 from quantkit.data.feed import Feed, Portion
 from quantkit.data.images import list_images
 from quantkit.errors import DataError
@@ -61,7 +61,7 @@ class LabelOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class LabelTask:
     """What labels are for. count: classes that the network tells apart; None where it tells none. indices: whether the
     metric wants class indices."""
 
@@ -69,24 +69,26 @@ class Task:
     indices: bool = True
 
 
-def open_labels(source: Any, feed: Feed, options: LabelOptions, task: Task) -> Labels | None:
+def open_labels(source: Any, feed: Feed, options: LabelOptions, task: LabelTask) -> Labels | None:
     """The labels of the samples of `feed`, which was opened from `source`; None where there are none. DataError."""
     path = Path(source) if isinstance(source, (str, os.PathLike)) else None
     given = options.path
     if given is not None:
         if given.suffix.lower() in (".npy", ".npz"):
-            return from_rows(given, feed, options, task)
-        return from_table(given, feed, options, task)
+            return labels_from_array(given, feed, options, task)
+        return labels_from_table(given, feed, options, task)
     if feed.kind == "images" and path is not None and path.is_dir():
-        return from_folders(path, options, task)
+        return labels_from_folders(path, options, task)
     if feed.kind == "array" and path is not None and path.suffix == ".npz" and label_arrays(open_arrays(path)):
-        return from_rows(path, feed, options, task)
+        return labels_from_array(path, feed, options, task)
     if feed.kind in ("batches", "stream"):
-        return Labels("the batches", lambda portion: carried(portion, options, task), shown(options, task))
+        return Labels(
+            "the batches", lambda portion: batch_labels(portion, options, task), given_class_names(options, task)
+        )
     return None
 
 
-def shown(options: LabelOptions, task: Task) -> tuple[str, ...]:
+def given_class_names(options: LabelOptions, task: LabelTask) -> tuple[str, ...]:
     """Class names by index, as far as they are told. DataError where there are more than the network has classes."""
     if options.classes is None:
         return ()
@@ -99,7 +101,7 @@ def shown(options: LabelOptions, task: Task) -> tuple[str, ...]:
     return names
 
 
-def from_folders(root: Path, options: LabelOptions, task: Task) -> Labels | None:
+def labels_from_folders(root: Path, options: LabelOptions, task: LabelTask) -> Labels | None:
     """The class folder of every image; None where an image lies in the data folder itself."""
     folder = list_images(root)
     if not folder.classes:
@@ -109,69 +111,69 @@ def from_folders(root: Path, options: LabelOptions, task: Task) -> Labels | None
                 remedy="sort the images into folders, one for each class, or give --labels FILE",
             )
         return None
-    index = indices_of(folder.classes, options.classes, task.count, str(root))
-    names = named(index, options, task)
+    index = class_indices(folder.classes, options.classes, task.count, str(root))
+    names = class_names(index, options, task)
     source = f"{len(folder.classes)} class folders of {root.resolve().name}"
 
     def of(portion: Portion) -> Array:
         return np.array([index[name.split("/")[0]] for name in portion.names], np.int64)
 
-    return Labels(source, of, names, notes_on(index, names, task))
+    return Labels(source, of, names, label_notes(index, names, task))
 
 
-def named(index: Mapping[str, int], options: LabelOptions, task: Task) -> tuple[str, ...]:
+def class_names(index: Mapping[str, int], options: LabelOptions, task: LabelTask) -> tuple[str, ...]:
     """A name for every class: from the file of names, else what the data set calls it."""
     if options.classes is not None:
-        return shown(options, task)
+        return given_class_names(options, task)
     by_index = {number: name for name, number in index.items()}
     count = task.count or max(by_index) + 1
     return tuple(by_index.get(i, str(i)) for i in range(count))
 
 
-def notes_on(index: Mapping[str, int], names: Sequence[str], task: Task) -> tuple[str, ...]:
+def label_notes(index: Mapping[str, int], names: Sequence[str], task: LabelTask) -> tuple[str, ...]:
     """That the data set lacks classes, or the file of names."""
     absent = [name for i, name in enumerate(names) if i not in set(index.values())]
     notes = []
     if names and task.count is not None and len(names) < task.count:
         notes.append(f"there are names for the first {len(names)} of the network's {task.count} classes only")
     if absent:
-        notes.append(f"{len(absent)} of {len(names)} classes have no samples: {some(absent)}")
+        notes.append(f"{len(absent)} of {len(names)} classes have no samples: {first_few(absent)}")
     return tuple(notes)
 
 
-def from_table(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Labels:
+def labels_from_table(path: Path, feed: Feed, options: LabelOptions, task: LabelTask) -> Labels:
     """`file,label` a line. DataError where a sample has none, a label is unknown, or a line comes twice."""
-    told = read_table(path)
+    told = read_label_table(path)
     if feed.names is None:
         raise DataError(
             f"{path} names samples, those of {feed.kind} have no names",
             remedy="let the batches bring their labels along: (inputs, labels), or an array `labels`",
         )
-    by_sample = matched(told, feed.names, path)
+    by_sample = match_samples(told, feed.names, path)
     values = set(told.values())
     numbers = all(INDEX.fullmatch(value) for value in values)
     if not task.indices and not numbers and all(is_number(value) for value in values):
         return Labels(path.name, lambda p: np.array([float(by_sample[name]) for name in p.names]))
     names: tuple[str, ...] = ()
     if options.classes is None:
-        index = by_number(by_sample, path)
+        index = indices_by_number(by_sample, path)
     elif numbers and not values <= options.classes.index.keys():
-        index, names = {value: int(value) for value in values}, shown(options, task)
+        index, names = {value: int(value) for value in values}, given_class_names(options, task)
     else:
-        index = indices_of(sorted(values), options.classes, task.count, str(path))
-        names = shown(options, task)
-    beyond = next((name for name in feed.names if outside(index[by_sample[name]], task.count)), None)
+        index = class_indices(sorted(values), options.classes, task.count, str(path))
+        names = given_class_names(options, task)
+    beyond = next((name for name in feed.names if is_outside(index[by_sample[name]], task.count)), None)
     if task.indices and beyond is not None:
-        raise does_not_fit(path.name, beyond, index[by_sample[beyond]], task.count)
+        raise unfit_label(path.name, beyond, index[by_sample[beyond]], task.count)
     return Labels(
         path.name,
         lambda portion: np.array([index[by_sample[name]] for name in portion.names], np.int64),
         names,
-        notes_on({v: index[v] for v in set(by_sample.values())}, names, task),
+        label_notes({v: index[v] for v in set(by_sample.values())}, names, task),
     )
 
 
-def by_number(by_sample: Mapping[str, str], path: Path) -> dict[str, int]:
+def indices_by_number(by_sample: Mapping[str, str], path: Path) -> dict[str, int]:
     """Labels that are class indices as numbers. DataError where they are names, which no table puts into an order, or
     where one of them is none: it names the sample."""
     values = set(by_sample.values())
@@ -181,7 +183,7 @@ def by_number(by_sample: Mapping[str, str], path: Path) -> dict[str, int]:
     remedy = "--classes FILE with one name a line, in the order of the network's outputs"
     if not any(is_number(value) for value in values):
         raise DataError(
-            f"{path}: labels are names ({some(sorted(values))}), and no index is told for them", remedy=remedy
+            f"{path}: labels are names ({first_few(sorted(values))}), and no index is told for them", remedy=remedy
         )
     raise DataError(
         f"{path}: the label {by_sample[other]!r} of {other} is no class index",
@@ -189,12 +191,12 @@ def by_number(by_sample: Mapping[str, str], path: Path) -> dict[str, int]:
     )
 
 
-def read_table(path: Path) -> dict[str, str]:
+def read_label_table(path: Path) -> dict[str, str]:
     """File → label as text. DataError names the line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {reason(error)}", remedy="give a .csv file of file,label") from None
+        raise DataError(f"{path}: {file_fault(error)}", remedy="give a .csv file of file,label") from None
     if path.suffix.lower() not in TABLES:
         raise DataError(
             f"{path} is no file of labels",
@@ -202,11 +204,11 @@ def read_table(path: Path) -> dict[str, str]:
         )
     told: dict[str, str] = {}
     columns = (0, 1)
-    for number, row in enumerate(rows_of(text, path.suffix.lower()), 1):
+    for number, row in enumerate(split_rows(text, path.suffix.lower()), 1):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
-        if not told and (found := headed(cells)):
+        if not told and (found := heading_columns(cells)):
             columns = found
             continue
         if max(columns) >= len(cells) or not cells[columns[0]] or not cells[columns[1]]:
@@ -221,14 +223,14 @@ def read_table(path: Path) -> dict[str, str]:
     return told
 
 
-def rows_of(text: str, suffix: str) -> Iterator[list[str]]:
+def split_rows(text: str, suffix: str) -> Iterator[list[str]]:
     """The cells of every line; a .txt file has the label behind the last space."""
     if suffix == ".txt":
         return (line.rsplit(None, 1) for line in text.splitlines())
     return csv.reader(text.splitlines(), delimiter="\t" if suffix == ".tsv" else ",")
 
 
-def headed(cells: Sequence[str]) -> tuple[int, int] | None:
+def heading_columns(cells: Sequence[str]) -> tuple[int, int] | None:
     """The columns of file and label where a line is a heading."""
     lower = [cell.lower() for cell in cells]
     label = next((i for i, cell in enumerate(lower) if cell in CLASSES), None)
@@ -236,13 +238,13 @@ def headed(cells: Sequence[str]) -> tuple[int, int] | None:
     return None if label is None or file is None else (file, label)
 
 
-def matched(told: Mapping[str, str], samples: Sequence[str], path: Path) -> dict[str, str]:
+def match_samples(told: Mapping[str, str], samples: Sequence[str], path: Path) -> dict[str, str]:
     """Sample → label. DataError where samples have none, or share a line that names neither of them wholly."""
     found: dict[str, str] = {}
     used: dict[str, str] = {}
     missing: list[str] = []
     for sample in samples:
-        key = next((key for key in called(sample) if key in told), None)
+        key = next((key for key in sample_keys(sample) if key in told), None)
         if key is None:
             missing.append(sample)
             continue
@@ -254,13 +256,13 @@ def matched(told: Mapping[str, str], samples: Sequence[str], path: Path) -> dict
         found[sample] = told[key]
     if missing:
         raise DataError(
-            f"{path} has no label for {len(missing)} of {len(samples)} samples: {some(missing)}",
+            f"{path} has no label for {len(missing)} of {len(samples)} samples: {first_few(missing)}",
             remedy="add them, or remove these samples from the data",
         )
     return found
 
 
-def called(sample: str) -> Iterator[str]:
+def sample_keys(sample: str) -> Iterator[str]:
     """What a table may call a sample: its path, its name, its name without suffix; the number of a row."""
     yield sample
     if row := ROW.search(sample):
@@ -280,12 +282,12 @@ def is_number(text: str) -> bool:
         return False
 
 
-def label_arrays(arrays: Mapping[str, Rows]) -> list[str]:
+def label_arrays(arrays: Mapping[str, ArrayRows]) -> list[str]:
     """Arrays that are called as labels are."""
     return [name for name in arrays if name.lower() in LABELS]
 
 
-def from_rows(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Labels:
+def labels_from_array(path: Path, feed: Feed, options: LabelOptions, task: LabelTask) -> Labels:
     """The rows of an array, which are those of the array that the data are. DataError."""
     arrays = open_arrays(path)
     names = label_arrays(arrays) or list(arrays)
@@ -300,7 +302,7 @@ def from_rows(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Labe
             f"{path} has a label for each row of an array, and the data are {feed.kind}",
             remedy="give labels of images in a .csv file of file,label",
         )
-    last = max(row_of(name) for name in feed.names)
+    last = max(row_index(name) for name in feed.names)
     if not rows.shape or rows.shape[0] <= last:
         raise DataError(
             f"{path}: {names[0]!r} has {rows.shape[0] if rows.shape else 1} labels, the data at least {last + 1} rows",
@@ -309,20 +311,20 @@ def from_rows(path: Path, feed: Feed, options: LabelOptions, task: Task) -> Labe
     source = f"array {names[0]!r} of {path.name}"
 
     def of(portion: Portion) -> Array:
-        values = np.stack([rows.row(row_of(name)) for name in portion.names])
-        return fitting(values, portion.names, source, options, task)
+        values = np.stack([rows.row(row_index(name)) for name in portion.names])
+        return check_labels(values, portion.names, source, options, task)
 
-    return Labels(source, of, shown(options, task))
+    return Labels(source, of, given_class_names(options, task))
 
 
-def row_of(name: str) -> int:
+def row_index(name: str) -> int:
     """The row in the name of a sample (`test.npz[17]`)."""
     found = ROW.search(name)
     assert found is not None
     return int(found[1])
 
 
-def carried(portion: Portion, options: LabelOptions, task: Task) -> Array:
+def batch_labels(portion: Portion, options: LabelOptions, task: LabelTask) -> Array:
     """The labels that came along with a batch. DataError."""
     if portion.labels is None or len(portion.labels) != portion.samples:
         count = "no labels" if portion.labels is None else f"{len(portion.labels)} labels"
@@ -330,10 +332,10 @@ def carried(portion: Portion, options: LabelOptions, task: Task) -> Array:
             f"{portion.names[0]} and {portion.samples - 1} more of its batch have {count}",
             remedy="yield (inputs, labels) with a label for each sample, or leave labels out with --no-labels",
         )
-    return fitting(portion.labels, portion.names, "the batches", options, task)
+    return check_labels(portion.labels, portion.names, "the batches", options, task)
 
 
-def fitting(values: Array, names: Sequence[str], source: str, options: LabelOptions, task: Task) -> Array:
+def check_labels(values: Array, names: Sequence[str], source: str, options: LabelOptions, task: LabelTask) -> Array:
     """Labels as the metric wants them: class indices below the network's count. DataError names the sample."""
     if not task.indices:
         return values
@@ -345,15 +347,15 @@ def fitting(values: Array, names: Sequence[str], source: str, options: LabelOpti
             remedy="give class indices, or name a metric for such labels: --metric module:callable",
         )
     if values.dtype.kind in "US":
-        return by_name(values, names, source, options)
+        return indices_by_name(values, names, source, options)
     whole = values.astype(np.int64)
     wrong = np.flatnonzero((whole != values) | (whole < 0) | (whole >= (task.count or np.iinfo(np.int64).max)))
     if wrong.size:
-        raise does_not_fit(source, names[int(wrong[0])], values[wrong[0]].item(), task.count)
+        raise unfit_label(source, names[int(wrong[0])], values[wrong[0]].item(), task.count)
     return whole
 
 
-def by_name(values: Array, names: Sequence[str], source: str, options: LabelOptions) -> Array:
+def indices_by_name(values: Array, names: Sequence[str], source: str, options: LabelOptions) -> Array:
     """Class names as indices. DataError where a name is unknown, or nothing says which index it has."""
     known = options.classes.index if options.classes else {}
     for value, name in zip(values, names, strict=True):
@@ -366,12 +368,12 @@ def by_name(values: Array, names: Sequence[str], source: str, options: LabelOpti
     return np.array([known[str(value)] for value in values], np.int64)
 
 
-def outside(index: int, count: int | None) -> bool:
+def is_outside(index: int, count: int | None) -> bool:
     """Whether a network of so many classes has no class of that index."""
     return index < 0 or (count is not None and index >= count)
 
 
-def does_not_fit(source: str, sample: str, label: Any, count: int | None) -> DataError:
+def unfit_label(source: str, sample: str, label: Any, count: int | None) -> DataError:
     """A label that is no class of the network."""
     most = "" if count is None else f", the network has the classes 0 … {count - 1}"
     return DataError(

@@ -13,7 +13,7 @@ from quantkit.data.arrays import ArraySamples, row_count
 from quantkit.data.feed import Feed, SampleFeed
 from quantkit.data.images import ImageFolder, ImageSamples, list_images
 from quantkit.data.pixels import SUFFIXES
-from quantkit.data.splitting import Part
+from quantkit.data.splitting import HoldoutPart
 from quantkit.data.streams import BatchFolderFeed, StreamFeed, load_callable
 from quantkit.errors import DataError, UsageError
 from quantkit.preprocess import Preprocess, resolve
@@ -38,7 +38,7 @@ class DataOptions:
     skip_corrupt: bool = False
     whole: bool = False
     """All samples where there is no limit: to evaluate, not to calibrate."""
-    part: Part | None = None
+    part: HoldoutPart | None = None
     """One of two parts of the samples. Batches that are made already belong to one of them as a whole."""
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ def open_data(
             return open_stream(load_callable(str(source)), inputs, spec, options), None
         return open_path(path, inputs, spec, options)
     if callable(source) or hasattr(source, "__iter__"):
-        return open_stream(repeatable(source), inputs, spec, options), None
+        return open_stream(make_repeatable(source), inputs, spec, options), None
     raise UsageError(
         f"data is a {type(source).__name__}",
         remedy="pass a path, an iterable of batches, or a callable",
@@ -116,7 +116,7 @@ def open_images(
             remedy="save batches as .npz files with an array for every input, and point --data at their folder",
         )
     applied = resolve(spec, inputs[0])
-    indices, size, notes = choose(len(folder.names), inputs, options)
+    indices, size, notes = choose_samples(len(folder.names), inputs, options)
     if folder.others:
         notes += (f"{folder.others} other files in the folder are no images",)
     samples = ImageSamples(folder.root, [folder.names[i] for i in indices], inputs[0].name, applied)
@@ -140,7 +140,7 @@ def open_array(
                 remedy="prepare the arrays beforehand and use --preprocess raw",
             )
         applied = resolve(spec, inputs[0])
-    indices, size, notes = choose(row_count(path, inputs), inputs, options)
+    indices, size, notes = choose_samples(row_count(path, inputs), inputs, options)
     samples = ArraySamples(path, indices, inputs, applied)
     feed = SampleFeed(
         "array", samples,
@@ -152,7 +152,7 @@ def open_array(
 
 def open_batches(files: Sequence[Path], inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions) -> Feed:
     """Each file one batch; all of them unless a limit is given, which then counts files."""
-    refuse_made(spec, options, "a folder of .npz batches", "its files")
+    refuse_batch_options(spec, options, "a folder of .npz batches", "its files")
     own = list(range(len(files))) if options.part is None else options.part.of(len(files))
     chosen = [own[i] for i in Selection(options.limit, options.shuffle, options.seed).of(len(own))]
     notes = () if len(chosen) == len(own) else (f"{len(chosen)} of {len(own)} batches (--limit counts files here)",)
@@ -166,7 +166,7 @@ def open_stream(
     options: DataOptions,
 ) -> Feed:
     """A Python iterable; the first samples of it, since nobody knows its length."""
-    refuse_made(spec, options, "a stream", "it")
+    refuse_batch_options(spec, options, "a stream", "it")
     fixed = next((i.fixed_batch for i in inputs if i.fixed_batch is not None), 1)
     if options.shuffle:
         raise UsageError("a stream cannot be shuffled", remedy="shuffle in the iterable itself")
@@ -175,7 +175,7 @@ def open_stream(
     return StreamFeed(source, inputs, limit, notes, options.part)
 
 
-def refuse_made(spec: Preprocess, options: DataOptions, what: str, who: str) -> None:
+def refuse_batch_options(spec: Preprocess, options: DataOptions, what: str, who: str) -> None:
     """Batches that are made already are neither preprocessed nor regrouped. UsageError."""
     if spec != Preprocess():
         raise UsageError(
@@ -188,7 +188,9 @@ def refuse_made(spec: Preprocess, options: DataOptions, what: str, who: str) -> 
         raise UsageError(f"the batches of {what} are made by {who}", remedy="leave out --batch-size")
 
 
-def choose(count: int, inputs: Sequence[ModelInput], options: DataOptions) -> tuple[list[int], int, tuple[str, ...]]:
+def choose_samples(
+    count: int, inputs: Sequence[ModelInput], options: DataOptions
+) -> tuple[list[int], int, tuple[str, ...]]:
     """Which samples, how many a batch, and what to say about it. UsageError where they do not fit a fixed batch."""
     own = range(count) if options.part is None else options.part.of(count)
     count = len(own)
@@ -225,7 +227,7 @@ def whole_batches(limit: int, inputs: Sequence[ModelInput]) -> int:
     return max(fixed, limit - limit % fixed)
 
 
-def repeatable(source: Any) -> Callable[[], Iterable[Any]]:
+def make_repeatable(source: Any) -> Callable[[], Iterable[Any]]:
     """A callable that starts the iterable anew; DataError where an iterator is asked for a second pass."""
     if callable(source) and not hasattr(source, "__iter__"):
         result: Callable[[], Iterable[Any]] = source

@@ -51,7 +51,7 @@ def decode(content: bytes, spec: Preprocess) -> NDArray[Any]:
 
     `spec` is resolved: size, channels, layout and dtype are set.
     """
-    return prepared(pixels_of(content, spec), spec)
+    return to_input_array(pixels_of(content, spec), spec)
 
 
 def pixels_of(content: bytes, spec: Preprocess) -> NDArray[Any]:
@@ -62,8 +62,8 @@ def pixels_of(content: bytes, spec: Preprocess) -> NDArray[Any]:
     try:
         with Image.open(BytesIO(content)) as image:
             if image.format == "JPEG" and spec.size and spec.resize != "none":
-                reduce(image, 4 * round(max(spec.size) / spec.crop_fraction))
-            return framed(upright(image), spec)
+                decode_smaller(image, 4 * round(max(spec.size) / spec.crop_fraction))
+            return to_pixels(turn_upright(image), spec)
     except UnreadableError:
         raise
     except Exception as error:  # Pillow raises all kinds of things for damaged files
@@ -73,23 +73,23 @@ def pixels_of(content: bytes, spec: Preprocess) -> NDArray[Any]:
 
 def transform(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
     """An opened image → the input array of one sample. UnreadableError where its size or mode does not fit."""
-    return prepared(framed(image, spec), spec)
+    return to_input_array(to_pixels(image, spec), spec)
 
 
-def framed(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
+def to_pixels(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
     """An opened image → its pixels [H, W, C], grey or RGB. UnreadableError."""
-    pixels = np.asarray(fit(in_colour(image, grey=spec.channels == "grey"), spec))
+    pixels = np.asarray(fit_size(convert_colour(image, grey=spec.channels == "grey"), spec))
     if pixels.ndim == 2:
         pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 1 if spec.channels == "grey" else 3))
     return pixels
 
 
-def prepared(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
+def to_input_array(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
     """Pixels [H, W, C], grey or RGB → the input array: order of the channels, arithmetic, layout. UnreadableError."""
     return normalise(pixels[..., ::-1] if spec.channels == "bgr" else pixels, spec)
 
 
-def reduce(image: Image.Image, wanted: int) -> None:
+def decode_smaller(image: Image.Image, wanted: int) -> None:
     """Let libjpeg decode at a part of the size, where that divides it and both sides stay at `wanted` at least.
 
     A size that it does not divide would be rounded up, and the picture stretched by that.
@@ -101,7 +101,7 @@ def reduce(image: Image.Image, wanted: int) -> None:
             return
 
 
-def upright(image: Image.Image) -> Image.Image:
+def turn_upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says; damaged EXIF data turns nothing."""
     image.load()  # a TIFF turns itself then
     try:
@@ -112,7 +112,7 @@ def upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def in_colour(image: Image.Image, *, grey: bool) -> Image.Image:
+def convert_colour(image: Image.Image, *, grey: bool) -> Image.Image:
     """The image as L or RGB, or as F with values 0 … 255 where it has 16 bits."""
     if image.mode in SIXTEEN_BIT:
         values = np.asarray(image).astype(np.float32)
@@ -126,7 +126,7 @@ def in_colour(image: Image.Image, *, grey: bool) -> Image.Image:
     return image.convert("L" if grey else "RGB")
 
 
-def fit(image: Image.Image, spec: Preprocess) -> Image.Image:
+def fit_size(image: Image.Image, spec: Preprocess) -> Image.Image:
     """Resize and crop to `spec.size`."""
     assert spec.size is not None, "bug in quantkit: the spec was not resolved"
     height, width = spec.size
@@ -136,7 +136,7 @@ def fit(image: Image.Image, spec: Preprocess) -> Image.Image:
     if spec.resize == "exact":
         return image.resize((width, height), filter_)
     if spec.resize == "shortest":
-        return shortest(image, spec, filter_)
+        return resize_shortest(image, spec, filter_)
     if spec.resize == "letterbox":
         return letterbox(image, spec, filter_)
     raise UnreadableError(
@@ -144,7 +144,7 @@ def fit(image: Image.Image, spec: Preprocess) -> Image.Image:
     )
 
 
-def shortest(image: Image.Image, spec: Preprocess, filter_: Image.Resampling) -> Image.Image:
+def resize_shortest(image: Image.Image, spec: Preprocess, filter_: Image.Resampling) -> Image.Image:
     """Scale so that the crop, enlarged by 1/crop_fraction, fits; then cut its centre out (as torchvision rounds it)."""
     assert spec.size is not None
     height, width = spec.size
@@ -177,24 +177,24 @@ def normalise(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
     out = np.empty((depth, height, width) if nchw else (height, width, depth), dtype)
     last = out.transpose(1, 2, 0) if nchw else out
     if pixels.dtype == np.uint8:
-        table = lookup(spec.scale, spec.mean, spec.std, depth, dtype.name)
+        table = level_table(spec.scale, spec.mean, spec.std, depth, dtype.name)
         (gather if dtype == np.float32 else numpy_gather)(pixels, table, last)
         return out
     for channel in range(depth):
-        mean, std = at(spec.mean, channel), at(spec.std, channel)
+        mean, std = channel_value(spec.mean, channel), channel_value(spec.std, channel)
         last[..., channel] = cast((pixels[..., channel].astype(np.float64) * spec.scale - mean) / std, dtype)
     return out
 
 
 @lru_cache(maxsize=8)
-def lookup(scale: float, mean: tuple[float, ...], std: tuple[float, ...], depth: int, dtype: str) -> NDArray[Any]:
+def level_table(scale: float, mean: tuple[float, ...], std: tuple[float, ...], depth: int, dtype: str) -> NDArray[Any]:
     """The 256 input values of each channel, [depth, 256]."""
     levels = np.arange(256, dtype=np.float64)
-    rows = [(levels * scale - at(mean, c)) / at(std, c) for c in range(depth)]
+    rows = [(levels * scale - channel_value(mean, c)) / channel_value(std, c) for c in range(depth)]
     return cast(np.stack(rows), np.dtype(dtype))
 
 
-def at(values: tuple[float, ...], channel: int) -> float:
+def channel_value(values: tuple[float, ...], channel: int) -> float:
     """The value of a channel; one value serves all."""
     return values[channel] if len(values) > 1 else values[0]
 

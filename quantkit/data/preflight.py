@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from quantkit.data.feed import digest_of
+from quantkit.data.feed import arrays_digest
 from quantkit.preprocess import Preprocess
 from quantkit.values import Array, Batch
 
@@ -23,25 +23,25 @@ def preflight(batches: Sequence[Batch], spec: Preprocess | None) -> tuple[str, .
     """
     warnings: list[str] = []
     for name in batches[0] if batches else ():
-        arrays = [b[name] for b in batches if b[name].ndim and len(b[name]) == longest(b)]
+        arrays = [b[name] for b in batches if b[name].ndim and len(b[name]) == longest_axis(b)]
         if len(arrays) == len(batches) and arrays[0].dtype.kind == "f":
-            warnings.extend(of_input(arrays, name, spec))
+            warnings.extend(input_warnings(arrays, name, spec))
     return tuple(warnings)
 
 
-def longest(batch: Batch) -> int:
+def longest_axis(batch: Batch) -> int:
     """The length of the longest axis 0 of a batch."""
     return max((len(array) for array in batch.values() if array.ndim), default=0)
 
 
-def of_input(arrays: Sequence[Array], name: str, spec: Preprocess | None) -> Iterator[str]:
+def input_warnings(arrays: Sequence[Array], name: str, spec: Preprocess | None) -> Iterator[str]:
     """The warnings about one input."""
     samples = [sample.reshape(-1).astype(np.float32) for array in arrays for sample in array if sample.size]
     if not samples:
         return
     low, high = float(min(s.min() for s in samples)), float(max(s.max() for s in samples))
     constant = sum(s.size > 1 and s.min() == s.max() for s in samples)
-    digests = {digest_of([s]) for s in samples}
+    digests = {arrays_digest([s]) for s in samples}
     telling = samples[0].size >= TELLING
     if low == high and samples[0].size > 1:
         yield f"input {name!r}: every value is {low:g}; this is no data"
@@ -58,10 +58,10 @@ def of_input(arrays: Sequence[Array], name: str, spec: Preprocess | None) -> Ite
             "name its preprocessing with --preprocess"
         )
     elif spec is not None and any(spec.mean):
-        yield from off_centre(name, arrays, spec)
+        yield from centre_warnings(name, arrays, spec)
 
 
-def off_centre(name: str, arrays: Sequence[Array], spec: Preprocess) -> Iterator[str]:
+def centre_warnings(name: str, arrays: Sequence[Array], spec: Preprocess) -> Iterator[str]:
     """Channel means far from zero where the spec is meant to centre them."""
     axis = 1 if spec.layout == "nchw" else 3
     channels = [np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1).astype(np.float64) for a in arrays]

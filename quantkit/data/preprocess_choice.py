@@ -14,7 +14,7 @@ BESIDE = "preprocess.toml"
 
 
 @dataclass(frozen=True, slots=True)
-class ChosenSpec:
+class PreprocessChoice:
     """The spec, where it came from, and what was applied after size, layout and dtype were filled in."""
 
     spec: Preprocess
@@ -22,7 +22,7 @@ class ChosenSpec:
     warning: str | None = None
     applied: Preprocess | None = None
 
-    def with_applied(self, applied: Preprocess | None) -> ChosenSpec:
+    def with_applied(self, applied: Preprocess | None) -> PreprocessChoice:
         """The same choice with what was applied; a warning about images is void where none are decoded."""
         return replace(self, applied=applied, warning=self.warning if applied else None)
 
@@ -32,23 +32,23 @@ class ChosenSpec:
         return None if self.applied is None else self.applied.model_dump(mode="json")
 
 
-def choose_spec(asked: str | Path | Preprocess | None, model: Model, data: Any) -> ChosenSpec:
+def choose_spec(asked: str | Path | Preprocess | None, model: Model, data: Any) -> PreprocessChoice:
     """What the user asked for, else `preprocess.toml` beside the model, else the model's metadata, else a default.
 
     The default is `raw` for arrays, batches and streams, and `unit` with a warning for images.
     """
     if isinstance(asked, Preprocess):
-        return ChosenSpec(asked, "given")
+        return PreprocessChoice(asked, "given")
     if asked is not None:
-        return ChosenSpec(load_preprocess(asked), f"--preprocess {Path(str(asked)).name}")
+        return PreprocessChoice(load_preprocess(asked), f"--preprocess {Path(str(asked)).name}")
     if not feeds_images(data):
-        return ChosenSpec(PRESETS["raw"], "arrays are fed as they are")
+        return PreprocessChoice(PRESETS["raw"], "arrays are fed as they are")
     beside = model.path.parent / BESIDE
     if beside.exists():
-        return ChosenSpec(load_preprocess(beside), f"{BESIDE} beside the model")
+        return PreprocessChoice(load_preprocess(beside), f"{BESIDE} beside the model")
     if told := metadata_preprocess(model.metadata):
-        return ChosenSpec(told, "the model's metadata")
-    return ChosenSpec(
+        return PreprocessChoice(told, "the model's metadata")
+    return PreprocessChoice(
         PRESETS["unit"],
         "default",
         "no preprocessing is known for this network: pixels are divided by 255 (unit); "

@@ -18,7 +18,7 @@ SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class HoldoutPart:
     """One of the two parts. share: of the samples that is held out, above 0 and below 1; held: whether this is the part
     held out. limit: samples that are shared out at most, spread evenly over the list; None: all."""
 

@@ -16,13 +16,13 @@ from quantkit.data.feed import (
     Identifier,
     Portion,
     batch_digests,
-    checked,
+    check_batch,
     samples_in,
 )
-from quantkit.data.images import stamp
-from quantkit.data.splitting import Part
+from quantkit.data.images import stamp_file
+from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, QuantkitError
-from quantkit.plugin import load_plugin, told
+from quantkit.plugin import describe_error, load_plugin
 from quantkit.values import Array, Batch, ModelInput
 
 
@@ -41,7 +41,7 @@ class BatchFolderFeed:
 
     def stamps(self) -> tuple[FileStamp, ...]:
         """Size and time of every file."""
-        return tuple(stamp(path, path.name) for path in self._files)
+        return tuple(stamp_file(path, path.name) for path in self._files)
 
     def identity(self) -> DataIdentity:
         """By the content of every sample of every batch."""
@@ -61,7 +61,7 @@ class BatchFolderFeed:
                     named = {str(name): archive[name] for name in archive}
             except BROKEN as error:
                 raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.savez") from None
-            batch = checked(only_input(named, self._inputs), self._inputs, path.name)
+            batch = check_batch(match_single_input(named, self._inputs), self._inputs, path.name)
             if count := samples_in(batch, self._inputs):
                 labels = labels_among(named, self._inputs)
                 yield Portion(batch, tuple(f"{path.name}[{i}]" for i in range(count)), position, labels)
@@ -81,7 +81,7 @@ class StreamFeed:
         inputs: Sequence[ModelInput],
         limit: int | None,
         notes: tuple[str, ...] = (),
-        part: Part | None = None,
+        part: HoldoutPart | None = None,
     ) -> None:
         self._source, self._inputs, self._limit, self._part = source, inputs, limit, part
         self.samples: int | None = None
@@ -104,8 +104,8 @@ class StreamFeed:
         mine = repeat(True) if self._part is None else self._part.members()
         for position, (item, own) in enumerate(zip(self._source(), mine, strict=False), 1):
             where = f"batch {position} of the stream"
-            item, labels = parted(item, self._inputs)
-            fed = checked(named_batch(item, self._inputs, where), self._inputs, where)
+            item, labels = split_labels(item, self._inputs)
+            fed = check_batch(as_batch(item, self._inputs, where), self._inputs, where)
             batch: Batch = {name: np.array(array, order="C") for name, array in fed.items()}
             count = samples_in(batch, self._inputs)
             if self._limit is not None and taken + count > self._limit:
@@ -122,7 +122,7 @@ class StreamFeed:
                 return
 
 
-def guarded(source: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+def guard_user_code(source: Callable[[], Iterable[Any]]) -> Iterator[Any]:
     """What code named on the command line yields; what it raises is one DataError with the batch, and its line. What
     a caller in Python passes is left alone: its exceptions are the caller's own."""
     position = 0
@@ -140,11 +140,12 @@ def guarded(source: Callable[[], Iterable[Any]]) -> Iterator[Any]:
         raise
     except (Exception, SystemExit) as error:  # the user's own code
         raise DataError(
-            f"batch {position + 1} of the stream: {told(error)}", remedy="mend the code that makes the batches"
+            f"batch {position + 1} of the stream: {describe_error(error)}",
+            remedy="mend the code that makes the batches",
         ) from error
 
 
-def parted(item: Any, inputs: Sequence[ModelInput]) -> tuple[Any, Array | None]:
+def split_labels(item: Any, inputs: Sequence[ModelInput]) -> tuple[Any, Array | None]:
     """What an iterable yielded, as inputs and labels: `(inputs, labels)`, or labels by their name in a mapping.
 
     Two arrays for two inputs are inputs.
@@ -174,10 +175,10 @@ def labels_among(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Arr
     return as_labels(arrays[found[0]]) if len(found) == 1 else None
 
 
-def named_batch(item: Any, inputs: Sequence[ModelInput], where: str) -> Batch:
+def as_batch(item: Any, inputs: Sequence[ModelInput], where: str) -> Batch:
     """What an iterable yielded, as input name → array. DataError."""
     if isinstance(item, Mapping):
-        return only_input({str(name): np.asarray(array) for name, array in item.items()}, inputs)
+        return match_single_input({str(name): np.asarray(array) for name, array in item.items()}, inputs)
     if isinstance(item, (tuple, list)) and len(inputs) == 1 and len(item) == 2:
         return {inputs[0].name: np.asarray(item[0])}
     if isinstance(item, (tuple, list)) and len(item) == len(inputs):
@@ -191,7 +192,7 @@ def named_batch(item: Any, inputs: Sequence[ModelInput], where: str) -> Batch:
     )
 
 
-def only_input(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Batch:
+def match_single_input(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Batch:
     """The arrays under the inputs' names; a single array serves a single input."""
     if len(inputs) == 1 and inputs[0].name not in arrays:
         candidates = [name for name in arrays if name.lower() not in LABELS]
@@ -210,4 +211,4 @@ def load_callable(text: str) -> Callable[[], Iterable[Any]]:
             "name a function that returns an iterable of batches",
         ),
     )
-    return lambda: guarded(found)
+    return lambda: guard_user_code(found)

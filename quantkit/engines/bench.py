@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quantkit.artifact import canonical_json, sha256_of
-from quantkit.backends.engine_record import is_engine, read_record
-from quantkit.backends.tensorrt.messages import silent
+from quantkit.backends.engine_record import is_engine, read_engine_record
+from quantkit.backends.tensorrt.messages import ignore_phase
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Throughput
 from quantkit.engines.build import build, find_table_scales
 from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
@@ -75,7 +75,7 @@ def bench(
     Raises BackendError, ModelError, UsageError, and what `build` raises.
     """
     options = options or BenchOptions()
-    say = phase or silent
+    say = phase or ignore_phase
     if output is not None and not Path(output).is_dir():
         raise OutputError(
             f"{output} is not a folder",
@@ -157,9 +157,9 @@ def bench_on_gpu(
 def machine_name(device: int) -> str:
     """Return GPU and library, for example `NVIDIA H200, TensorRT 8.6.0`."""
     from quantkit.backends.tensorrt.device import open_device
-    from quantkit.backends.tensorrt.versions import features, tensorrt
+    from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 
-    return f"{open_device(device).name}, TensorRT {features(tensorrt()).version}"
+    return f"{open_device(device).name}, TensorRT {detect_features(tensorrt()).version}"
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -170,7 +170,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 def read_engine_subject(path: Path) -> tuple[BenchSubject, list[str]]:
     """Return a subject from the record beside an engine, and notes; a record of another engine is not used."""
-    record = read_record(path)
+    record = read_engine_record(path)
     size = path.stat().st_size if path.exists() else 0
     if record is None or not path.is_file():
         return BenchSubject(path.name, "?", size), []
@@ -262,35 +262,35 @@ def built_engine_subject(made: BuiltEngine) -> BenchSubject:
 
 def count_recorded_layers(layers: Sequence[Any]) -> dict[str, int]:
     """Return precision → number of layers, from a record."""
-    from quantkit.backends.tensorrt.layers import Layer, precision_counts
+    from quantkit.backends.tensorrt.layers import EngineLayer, precision_counts
 
-    return precision_counts([Layer(**layer.model_dump()) for layer in layers])
+    return precision_counts([EngineLayer(**layer.model_dump()) for layer in layers])
 
 
 def measure_engine(
     engine: Engine, name: str, options: BenchOptions, say: Callable[[str], None]
 ) -> tuple[list[Latency], list[Throughput], list[str]]:
     """Measure one engine; return latencies, throughputs and notes."""
-    from quantkit.backends.tensorrt.timing import fits, latencies, throughput
+    from quantkit.backends.tensorrt.timing import measure_latencies, measure_throughput, takes_batch
 
     alone: list[Latency] = []
     together: list[Throughput] = []
     notes: list[str] = []
     for batch in bench_batches(engine, options):
-        if not fits(engine, batch):
+        if not takes_batch(engine, batch):
             notes.append(f"{name} was not built for batch {batch}")
             continue
         for graph in options.graphs:
             with_graph = " with a CUDA graph" if graph else ""
             say(f"{name}: batch {batch}{with_graph}")
             try:
-                times = latencies(engine, batch, seconds=options.seconds, graph=graph)
+                times = measure_latencies(engine, batch, seconds=options.seconds, graph=graph)
                 if not times:
                     notes.append(f"{name}: no CUDA graph, because the shape of an output depends on the data")
                     continue
                 alone.append(latency_percentiles(name, batch, times, graph))
                 for streams in options.streams:
-                    rate = throughput(engine, batch, streams=streams, seconds=options.seconds, graph=graph)
+                    rate = measure_throughput(engine, batch, streams=streams, seconds=options.seconds, graph=graph)
                     together.append(Throughput(name, batch, streams, graph, rate))
             except BackendError as error:
                 if not graph:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from quantkit.engines.choice import TimedEngine, fastest_within_budget, is_faster
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 LOSSY = frozenset({"int8", "best"})
 """Precisions that may cost accuracy."""
@@ -56,7 +56,7 @@ class Throughput:
 
 
 @dataclass(frozen=True, slots=True)
-class BenchResult(Shown):
+class BenchResult(RichDisplay):
     """All measurements. `machine` labels every figure: the GPU and TensorRT, or the CPU and onnxruntime."""
 
     machine: str
@@ -90,7 +90,7 @@ class BenchResult(Shown):
         rates = [max((x.rate for x in self.throughputs if x.subject == s.name), default=0.0) for s in self.subjects]
         return (
             f"{self.machine}: median latency of one batch",
-            Table(
+            ViewTable(
                 head,
                 [(*row, f"{rate:,.0f}" if rate else "") for row, rate in zip(rows, rates, strict=True)],
                 frozenset({0, 1}),

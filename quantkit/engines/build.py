@@ -15,17 +15,17 @@ from quantkit.backends.engine_record import (
     LayerRecord,
     TableUse,
     TensorRecord,
-    read_record,
-    record_bytes,
-    record_path,
+    engine_record_bytes,
+    engine_record_path,
+    read_engine_record,
 )
-from quantkit.backends.tensorrt.build import Built, build_engine
+from quantkit.backends.tensorrt.build import EngineBuild, build_engine
 from quantkit.backends.tensorrt.device import open_device
-from quantkit.backends.tensorrt.layers import Layer, precision_counts
-from quantkit.backends.tensorrt.messages import Phase, silent
-from quantkit.backends.tensorrt.options import BuildOptions, Command, Files, Precision, trtexec
+from quantkit.backends.tensorrt.layers import EngineLayer, precision_counts
+from quantkit.backends.tensorrt.messages import Phase, ignore_phase
+from quantkit.backends.tensorrt.options import BuildFiles, BuildOptions, Precision, TrtexecCommand, trtexec
 from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
-from quantkit.backends.tensorrt.versions import features, tensorrt
+from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 from quantkit.calibration.reuse import REMEDY, refuse_changed
 from quantkit.errors import OutputError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
@@ -35,7 +35,7 @@ from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_p
 from quantkit.qdq.insert import has_qdq
 from quantkit.qdq.reader import read_qdq
 from quantkit.table import CalibrationTable, read_table, table_bytes
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ class TableScales:
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltEngine(Shown):
+class BuiltEngine(RichDisplay):
     """An engine file and its record. command: the equivalent `trtexec` line, or why there is none."""
 
     path: Path
     record: EngineRecord
-    command: Command
+    command: TrtexecCommand
     reused: bool
     notes: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class BuiltEngine(Shown):
     @property
     def counts(self) -> dict[str, int]:
         """Return precision → number of layers that compute in it."""
-        return precision_counts(tuple(Layer(**layer.model_dump()) for layer in self.record.layers))
+        return precision_counts(tuple(EngineLayer(**layer.model_dump()) for layer in self.record.layers))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ class BuiltEngine(Shown):
         rows = [(layer.name, layer.precision, layer.reason or "") for layer in record.layers if layer.reason]
         return (
             f"{self.path.name}: {record.precision}, {record.bytes / 2**20:.1f} MiB, layers: {counts or 'unknown'}",
-            Table(("layer", "precision", "why not INT8"), rows, frozenset({0, 1, 2})),
+            ViewTable(("layer", "precision", "why not INT8"), rows, frozenset({0, 1, 2})),
             Remarks([*self.notes, *self.warnings]),
         )
 
@@ -104,7 +104,7 @@ def build(
     options: BuildOptions | None = None,
     table: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
-    phase: Phase = silent,
+    phase: Phase = ignore_phase,
     name: str | None = None,
 ) -> BuiltEngine:
     """Build a TensorRT engine for the GPU of this machine.
@@ -121,12 +121,12 @@ def build(
     loaded = load_model(model)
     ranges = parse_shapes(options.shapes, loaded.inputs)
     scales = find_table_scales(loaded, options, table)
-    trt_version, gpu = features(tensorrt()).version, open_device(options.device)
+    trt_version, gpu = detect_features(tensorrt()).version, open_device(options.device)
     usual = f"{loaded.path.stem}.{gpu.slug}.{trt_version}.{options.precision.value}.engine"
     path = engine_output_path(output, loaded.path, name or usual)
     cache = path.with_name(f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
     refuse_replacing_sources(
-        [path, record_path(path), used_table_path(path), *([cache] if cache else [])], loaded.path, scales
+        [path, engine_record_path(path), used_table_path(path), *([cache] if cache else [])], loaded.path, scales
     )
     wanted = engine_identity(loaded, options, ranges, scales, trt_version, gpu.name)
     faults = find_clip_faults(loaded, trt_version)
@@ -150,9 +150,9 @@ def build(
         files[used.path] = table_bytes(made.covered.table)
     line = trtexec_command(loaded, path, options, ranges, used, cache, made.kept)
     if scales and made.converted:
-        line = Command(None, "the Q/DQ pairs were inserted during the build, which trtexec cannot do")
+        line = TrtexecCommand(None, "the Q/DQ pairs were inserted during the build, which trtexec cannot do")
     record = make_engine_record(loaded, path, options, ranges, scales, made, line)
-    files[record_path(path)] = record_bytes(record)
+    files[engine_record_path(path)] = engine_record_bytes(record)
     if cache is not None and made.timing_cache:
         files[cache] = made.timing_cache
     write_all(files)
@@ -245,7 +245,7 @@ def reuse_engine(path: Path, wanted: Mapping[str, object], least: float) -> Buil
 
     StaleError if it was built from other inputs, TableError if its table covers less than `least` of the tensors.
     """
-    record = read_record(path)
+    record = read_engine_record(path)
     if record is None:
         raise StaleError(f"{path} already exists but has no record of how it was built", remedy=REMEDY)
     if sha256_of(path.read_bytes()) != record.sha256:
@@ -256,7 +256,7 @@ def reuse_engine(path: Path, wanted: Mapping[str, object], least: float) -> Buil
             f"{path} was built with a table that covers {record.table.share:.0%} of the network's float tensors",
             remedy="calibrate again, or accept it with a lower --min-coverage",
         )
-    line = Command(record.trtexec, record.no_trtexec)
+    line = TrtexecCommand(record.trtexec, record.no_trtexec)
     return BuiltEngine(path, record, line, True, ("nothing changed: the existing engine is reused",))
 
 
@@ -277,10 +277,10 @@ def trtexec_command(
     scales: TableScales | None,
     cache: Path | None,
     kept: Sequence[str],
-) -> Command:
+) -> TrtexecCommand:
     """Return the `trtexec` line that builds the same engine."""
-    found = features(tensorrt())
-    files = Files(
+    found = detect_features(tensorrt())
+    files = BuildFiles(
         model.path,
         path,
         scales.path if scales else None,
@@ -299,8 +299,8 @@ def make_engine_record(
     options: BuildOptions,
     ranges: Mapping[str, ShapeRange],
     scales: TableScales | None,
-    made: Built,
-    line: Command,
+    made: EngineBuild,
+    line: TrtexecCommand,
 ) -> EngineRecord:
     """Return the record of an engine."""
     use = None

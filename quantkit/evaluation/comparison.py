@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.result import Evaluation, MetricDifference, ModelScore
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class MetricMove:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison(Shown):
+class Comparison(RichDisplay):
     """Runs side by side, in the order in which they were given. moves: of models that several runs have."""
 
     runs: tuple[EvaluationRun, ...]
@@ -93,7 +93,7 @@ class Comparison(Shown):
         ]
         return (
             f"{len(self.runs)} runs{', differences in points' if self.share else ''}",
-            Table(("model", "run", *score_columns(self.metric)), rows, frozenset({0, 1, 2})),
+            ViewTable(("model", "run", *score_columns(self.metric)), rows, frozenset({0, 1, 2})),
             Remarks([*self.notes, *(move.text(self.unit) for move in self.moves)]),
         )
 

@@ -15,7 +15,7 @@ from quantkit.data import Feed, Portion, open_data
 from quantkit.data.feed import Identifier, batch_digests
 from quantkit.data.opening import DEFAULT_BATCH
 from quantkit.data.peeking import DataWatcher, PeekedFeed
-from quantkit.data.preprocess_choice import ChosenSpec, choose_spec, feeds_images
+from quantkit.data.preprocess_choice import PreprocessChoice, choose_spec, feeds_images
 from quantkit.errors import DataError, Interrupted, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring
 from quantkit.evaluation.options import EvaluateOptions, EvaluationRequest, resolve_metrics
@@ -25,7 +25,7 @@ from quantkit.evaluation.subjects import Subject, SubjectOptions, common_inputs,
 from quantkit.evaluation.summarize import EvaluationContext, summarize
 from quantkit.graph import Model
 from quantkit.preprocess import Preprocess
-from quantkit.progress import Progress, Silent
+from quantkit.progress import NoProgress, Progress
 
 
 def evaluate(
@@ -63,7 +63,7 @@ def evaluate(
         team = open_runner_pool(held, feed.first.batch, options.provider)
         runs = [open_model_runner(subject, team, held) for subject in subjects]
         wanted = EvaluationRequest(asked, None if labels is None else Path(labels), data, options, spec.applied)
-        pass_ = EvaluationPass(feed, team, runs, DataWatcher(spec.applied), progress or Silent())
+        pass_ = EvaluationPass(feed, team, runs, DataWatcher(spec.applied), progress or NoProgress())
         scoring, identity = run_pass(pass_, subjects, wanted)
         context = EvaluationContext(
             source=Path(data).resolve() if isinstance(data, (str, os.PathLike)) else None,
@@ -119,7 +119,7 @@ def open_evaluation_data(
     preprocess: str | Path | Preprocess | None,
     options: EvaluateOptions,
     held: ExitStack,
-) -> tuple[ChosenSpec, PeekedFeed]:
+) -> tuple[PreprocessChoice, PeekedFeed]:
     """The data as all of the models take them, and how they are prepared. DataError, PreprocessError."""
     inputs = common_inputs(subjects)
     spec = choose_common_spec(subjects, preprocess, data)
@@ -147,7 +147,9 @@ def choose_batch_size(subjects: Sequence[Subject]) -> int:
     return fixed * max(1, min(DEFAULT_BATCH, most) // fixed)
 
 
-def choose_common_spec(subjects: Sequence[Subject], asked: str | Path | Preprocess | None, data: Any) -> ChosenSpec:
+def choose_common_spec(
+    subjects: Sequence[Subject], asked: str | Path | Preprocess | None, data: Any
+) -> PreprocessChoice:
     """As `calibrate` chooses it: by the reference, or by the first model that tells."""
     import onnx
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import finite
+from quantkit.artifact import nulls_for_nonfinite
 from quantkit.errors import DataError
 from quantkit.evaluation.result import (
     ChangedSample,
@@ -44,7 +44,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "seconds": round(evaluation.seconds, 3),
         "files": [str(path) for path in evaluation.files],
     }
-    return {key: finite(value) for key, value in made.items()}
+    return {key: nulls_for_nonfinite(value) for key, value in made.items()}
 
 
 def model_json(model: ModelScore, metric: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from quantkit.data import DataOptions, Feed, Portion
 from quantkit.data.classes import read_classes
-from quantkit.data.labels import LabelOptions, Labels, Task, open_labels
+from quantkit.data.labels import LabelOptions, Labels, LabelTask, open_labels
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring, choose_score_output, score_outputs, start_scoring
 from quantkit.evaluation.box_labels import open_scenes
@@ -154,7 +154,7 @@ def find_labels(
     if wanted.boxes:
         return open_scenes(wanted.data, feed, wanted.labels, wanted.spec)
     found = None if scores is None else class_scores(first[scores])
-    task = Task(
+    task = LabelTask(
         None if found is None else found.shape[1],
         not wanted.metrics or any(text.startswith("top") and ":" not in text for text in wanted.metrics),
     )

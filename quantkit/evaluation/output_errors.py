@@ -11,7 +11,7 @@ from quantkit.errors import DataError
 from quantkit.evaluation.answer_changes import are_probabilities, log_probabilities
 from quantkit.evaluation.result import OutputDeviation
 from quantkit.metrics.topk import class_scores
-from quantkit.numerics import decibels, share
+from quantkit.numerics import decibels, noise_share
 from quantkit.values import Array
 
 CHUNK = 1 << 20
@@ -79,7 +79,7 @@ class OutputComparison:
             raise DataError(f"output {self._name}: there were no samples to compare", remedy="give data")
         kl = self._kl / self._samples if self._scores else None
         return OutputDeviation(
-            self._name, decibels(share(self._error, self._reference)), self._cosine(), kl, self._largest
+            self._name, decibels(noise_share(self._error, self._reference)), self._cosine(), kl, self._largest
         )
 
     def _cosine(self) -> float:

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quantkit.values import Named
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.values import NamedChoice
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 
-class ModelKind(Named):
+class ModelKind(NamedChoice):
     """What a model is."""
 
     FLOAT = "float ONNX"
@@ -154,7 +154,7 @@ class ModelScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation(Shown):
+class Evaluation(RichDisplay):
     """Models on the same samples; the first is the reference.
 
     metric: what `difference` is about; None where there are no labels. verdict: a sentence for each candidate.
@@ -243,7 +243,7 @@ def evaluation_view(evaluation: Evaluation) -> Sequence[Block]:
     unit = ", differences in points" if evaluation.share else ""
     return (
         f"{evaluation.samples:,} samples{unit}",
-        Table(head, rows, frozenset({0, 1})),
+        ViewTable(head, rows, frozenset({0, 1})),
         Remarks([*evaluation.verdict, *evaluation.notes]),
     )
 

@@ -137,13 +137,13 @@ class EngineRunner:
 
     def speed(self, batch: int) -> Speed | None:
         """The device's median time for one batch alone, measured now on made-up values."""
-        from quantkit.backends.tensorrt.timing import latencies
-        from quantkit.backends.tensorrt.versions import features, tensorrt
+        from quantkit.backends.tensorrt.timing import measure_latencies
+        from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 
         limits = self._subject.limits
         size = max(limits.low, min(batch, limits.high or batch))
-        median = float(np.median(latencies(self._engine, size, seconds=TIMED_SECONDS, graph=False)))
-        where = f"{self._engine.device.name}, TensorRT {features(tensorrt()).version}"
+        median = float(np.median(measure_latencies(self._engine, size, seconds=TIMED_SECONDS, graph=False)))
+        where = f"{self._engine.device.name}, TensorRT {detect_features(tensorrt()).version}"
         return Speed(1000.0 * size / median, median, size, where)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.artifact import sha256_of
-from quantkit.backends.engine_record import is_engine, read_record
+from quantkit.backends.engine_record import is_engine, read_engine_record
 from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.evaluation.result import ModelKind
 from quantkit.graph import Model, load_model
@@ -160,7 +160,7 @@ def engine_subject(path: Path, held: ExitStack, device: int, allow_code: bool) -
 
     engine = held.enter_context(Engine.load(path, device, allow_code=allow_code))
     digest = sha256_of(path.read_bytes())
-    record = read_record(path)
+    record = read_engine_record(path)
     notes: tuple[str, ...] = ()
     layers = None
     if record is not None and record.sha256 != digest:

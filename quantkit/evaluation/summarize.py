@@ -11,8 +11,8 @@ import numpy as np
 
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of
-from quantkit.data.feed import left_out
-from quantkit.data.preprocess_choice import ChosenSpec
+from quantkit.data.feed import describe_left_out
+from quantkit.data.preprocess_choice import PreprocessChoice
 from quantkit.errors import DataError
 from quantkit.evaluation.accumulate import ModelTotals, Scoring
 from quantkit.evaluation.answer_changes import Predictions, agreement, confidence
@@ -30,7 +30,7 @@ from quantkit.evaluation.result import (
     is_cpu_speed,
 )
 from quantkit.evaluation.verdict import model_verdict
-from quantkit.metrics.metric import Metric, Result
+from quantkit.metrics.metric import Metric, MetricResult
 from quantkit.values import Array
 
 CONFUSIONS = 50
@@ -43,7 +43,7 @@ class EvaluationContext:
 
     source: Path | None
     data: Mapping[str, Any]
-    spec: ChosenSpec
+    spec: PreprocessChoice
     speeds: tuple[Speed | None, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -83,7 +83,7 @@ def summarize(scoring: Scoring, context: EvaluationContext) -> Evaluation:
     )
 
 
-def score_model(tally: ModelTotals, results: list[Result], speed: Speed | None) -> ModelScore:
+def score_model(tally: ModelTotals, results: list[MetricResult], speed: Speed | None) -> ModelScore:
     """A model by itself."""
     subject = tally.subject
     return ModelScore(
@@ -104,7 +104,7 @@ def score_candidate(
     scoring: Scoring,
     context: EvaluationContext,
     main: Metric | None,
-    results: tuple[list[Result], list[Result]],
+    results: tuple[list[MetricResult], list[MetricResult]],
 ) -> ModelScore:
     """A candidate beside the reference."""
     errors = tuple(c.result() for name, c in tally.comparisons.items() if name not in scoring.uncompared)
@@ -175,7 +175,7 @@ def evaluation_warnings(context: EvaluationContext) -> tuple[str, ...]:
     """What puts the figures in doubt."""
     found = [context.spec.warning] if context.spec.warning else []
     found += context.warnings
-    found += left_out({*context.skipped, *context.skipped_before})
+    found += describe_left_out({*context.skipped, *context.skipped_before})
     return tuple(dict.fromkeys(found))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.data.pixels import UnreadableError, lookup
+from quantkit.data.pixels import UnreadableError, level_table
 from quantkit.errors import PreprocessError
 from quantkit.export.served_model import ServedTensor
 from quantkit.graph.model import DTYPES
@@ -93,7 +93,7 @@ def value_table(spec: Preprocess, wanted: ServedTensor) -> np.ndarray[tuple[int,
             remedy="leave preprocessing to your client: --preprocess none",
         )
     try:
-        table = lookup(spec.scale, spec.mean, spec.std, depth, wanted.dtype)
+        table = level_table(spec.scale, spec.mean, spec.std, depth, wanted.dtype)
     except UnreadableError as error:
         raise PreprocessError(
             f"input {wanted.name!r}: {error}", remedy="correct the preprocessing, or leave it out: --preprocess none"

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantkit.artifact import not_writable
+from quantkit.artifact import write_failure
 from quantkit.errors import OutputError, StaleError, UsageError
 from quantkit.export.checking import config_contract, parse_config
 
@@ -67,7 +67,7 @@ def write_repository(root: Path, entries: Sequence[RepositoryEntry], version: in
             with contextlib.suppress(OSError):
                 root.rmdir()
         if isinstance(error, OSError):
-            raise not_writable(path, error) from None
+            raise write_failure(path, error) from None
         raise
     shutil.rmtree(work, ignore_errors=True)
     paths = tuple(path for entry in entries for path in entry_files(root / entry.name, entry, version))

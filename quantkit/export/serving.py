@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from quantkit.artifact import sha256_of
-from quantkit.backends.engine_record import EngineRecord, is_engine, read_record
+from quantkit.backends.engine_record import EngineRecord, is_engine, read_engine_record
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.errors import BackendError, ModelError, StaleError
 from quantkit.export.served_model import ONNX, PLAN, ServedModel, ServedTensor, Shape
@@ -63,7 +63,7 @@ def engine_served_model(path: Path, device: int, *, allow_code: bool) -> ServedM
         digest, size = sha256_of(path.read_bytes()), path.stat().st_size
     except OSError as error:
         raise BackendError(f"{path}: {error.strerror or error}", remedy="give the path of an engine") from None
-    record = read_record(path)
+    record = read_engine_record(path)
     if record is not None and record.sha256 != digest:
         raise StaleError(f"{path} was changed after quantkit wrote its record", remedy="build it again with --force")
     if record is not None and record.inputs and record.outputs:
@@ -77,7 +77,7 @@ def engine_served_model(path: Path, device: int, *, allow_code: bool) -> ServedM
             remedy="export it on the machine that it was built on, or build it again: quantkit build MODEL --force",
         )
     inputs, outputs = tensors
-    unbatched, most = batches(inputs, outputs, ranges)
+    unbatched, most = engine_batch_limits(inputs, outputs, ranges)
     about = [f"the engine: sha256 {digest[:12]}, {path.name}"]
     if record is not None:
         about.append(
@@ -143,7 +143,7 @@ def engine_tensors(path: Path, device: int, *, allow_code: bool) -> tuple[Tensor
     return (tuple(sides[0]), tuple(sides[1])), ranges
 
 
-def batches(
+def engine_batch_limits(
     inputs: tuple[ServedTensor, ...], outputs: tuple[ServedTensor, ...], ranges: Mapping[str, ShapeRange]
 ) -> tuple[str, int | None]:
     """Why an engine takes no batches of any size ("" where it does), and the largest."""

@@ -31,7 +31,7 @@ from quantkit.export.text import Message, pbtxt
 from quantkit.extras import install_command
 from quantkit.graph import load_model
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess, resolve
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 DEFAULT_MAX_BATCH = 8
 """The largest batch of a model without a limit of its own, where nothing was measured."""
@@ -74,7 +74,7 @@ class TritonOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class TritonExport(Shown):
+class TritonExport(RichDisplay):
     """What was written. models: their names, the ensemble last. checked: whether Triton's protocol buffers read every
     configuration. notes: what was left out, and why."""
 
@@ -91,7 +91,7 @@ class TritonExport(Shown):
     def _view_(self) -> Sequence[Block]:
         rows = [(path.relative_to(self.repository).as_posix(),) for path in self.files]
         what = f"{', '.join(self.models)}: version {self.version}, batches of up to {self.max_batch}"
-        return what, Table(("file",), rows), Remarks(self.notes)
+        return what, ViewTable(("file",), rows), Remarks(self.notes)
 
 
 def export_triton(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import check_writable, not_writable, refuse_existing
+from quantkit.artifact import check_writable, refuse_existing, write_failure
 from quantkit.errors import ModelError, UsageError, first_line
 from quantkit.frameworks.exported import Exported, Shape
 from quantkit.frameworks.output_check import OutputDifference, check_outputs
@@ -133,7 +133,7 @@ def export_and_check(export: Callable[[Path], Exported], target: Path, tolerance
     try:
         scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     except OSError as error:
-        raise not_writable(target, error) from None
+        raise write_failure(target, error) from None
     with scratch as name:
         folder = Path(name)
         found = export(folder)

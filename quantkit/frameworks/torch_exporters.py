@@ -21,7 +21,7 @@ from typing import Any
 from quantkit.errors import BackendError, UsageError
 from quantkit.extras import install_command
 from quantkit.frameworks.silence import silence
-from quantkit.values import Named
+from quantkit.values import NamedChoice
 
 LEAST_OPSET, NEW_OPSET, MOST_OPSET = 13, 18, 20
 """13 is the first with per-channel Q/DQ; torch.export's exporter writes 18 at least."""
@@ -29,7 +29,7 @@ EMBEDDED = 1_500_000_000
 """Bytes of weights that may lie in the ONNX file itself."""
 
 
-class Exporter(Named):
+class Exporter(NamedChoice):
     """Which of PyTorch's exporters."""
 
     DYNAMO = "dynamo"

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING
 
-from quantkit.artifact import not_writable, same_file, write_whole
+from quantkit.artifact import same_file, write_failure, write_whole
 from quantkit.errors import OutputError
 from quantkit.graph.model import tensor_bytes
 from quantkit.graph.weights import all_tensors, copy_without, is_external
@@ -65,7 +65,7 @@ def write_model(proto: onnx.ModelProto, folder: Path, output: Path) -> tuple[Pat
         staged[path].write_bytes(graph.SerializeToString(deterministic=True))
         replace_files({p: staged[p] for p in reversed(files)})
     except OSError as error:
-        raise not_writable(path, error) from None
+        raise write_failure(path, error) from None
     finally:
         for temporary in staged.values():
             with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from quantkit.kernel import COMPILED
 from quantkit.table import Header
 from quantkit.table.table import Algorithm
 from quantkit.tensorrt_version import has_driver, installed_number, target_version
-from quantkit.view import Block, Shown, Table
+from quantkit.view import Block, RichDisplay, ViewTable
 
 PACKAGES = (
     "numpy",
@@ -39,7 +39,7 @@ class Ability:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis(Shown):
+class Diagnosis(RichDisplay):
     """The machine, the packages that matter (None: not installed), and what they allow."""
 
     quantkit: str
@@ -54,8 +54,8 @@ class Diagnosis(Shown):
         rows = [(ability.what, "yes" if ability.able else "no", ability.detail) for ability in self.abilities]
         return (
             f"quantkit {self.quantkit}, Python {self.python}, {self.platform}, {self.cpus} processors",
-            Table(("what", "here", "why"), rows, frozenset({0, 1, 2})),
-            Table(("package", "version"), packages, frozenset({0, 1})),
+            ViewTable(("what", "here", "why"), rows, frozenset({0, 1, 2})),
+            ViewTable(("package", "version"), packages, frozenset({0, 1})),
         )
 
 

@@ -14,11 +14,11 @@ from quantkit.graph.model import node_name
 from quantkit.graph.shapes import shapes_for_inputs
 from quantkit.preprocess import metadata_preprocess
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection(Shown):
+class Inspection(RichDisplay):
     """A network at a glance.
 
     bytes_per_sample: its watched activations, None where shapes are not known. nodes: name, as `--exclude` takes it,
@@ -51,7 +51,7 @@ class Inspection(Shown):
         shown = [row for row in rows if row[1]]
         return (
             f"{Path(self.path).name}, operator set {self.opset}",
-            Table(("part", "what"), shown, frozenset({0, 1})),
+            ViewTable(("part", "what"), shown, frozenset({0, 1})),
             Remarks([f"not watched: {reason}" for reason in self.watch.unwatched.values()]),
         )
 

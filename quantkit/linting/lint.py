@@ -16,7 +16,7 @@ from quantkit.linting.finding import Finding, Severity
 from quantkit.linting.fix import mend
 from quantkit.linting.parser_rules import lint as findings_in
 from quantkit.qdq.insert import has_qdq
-from quantkit.view import Block, Shown, Table
+from quantkit.view import Block, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
     import onnx
@@ -27,7 +27,7 @@ MOST_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class LintReport(Shown):
+class LintReport(RichDisplay):
     """What is wrong with a Q/DQ model. findings: what is left, in graph order; fixed: what the copy `written` mends."""
 
     path: Path
@@ -57,7 +57,7 @@ class LintReport(Shown):
         ]
         mended = f", {len(self.fixed)} mended" if self.written else ""
         head = ("severity", "node", "problem", "remedy")
-        return f"{self.path.name}: {self.summary}{mended}", Table(head, rows, frozenset(range(4)))
+        return f"{self.path.name}: {self.summary}{mended}", ViewTable(head, rows, frozenset(range(4)))
 
 
 def lint(

@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.errors import DataError, QuantkitError, UsageError
-from quantkit.metrics.metric import Metric, Result
+from quantkit.metrics.metric import Metric, MetricResult
 from quantkit.metrics.torchmetrics_state import SampleStates, is_torch_metric
-from quantkit.plugin import load_plugin, told
+from quantkit.plugin import describe_error, load_plugin
 from quantkit.values import Array
 
 GIVEN = "see what it was given: outputs (an array, or a mapping of several outputs) and labels of one batch"
@@ -87,7 +87,7 @@ def make_metric_object(factory: Callable[..., Any], text: str) -> Any:
         raise
     except (Exception, SystemExit) as error:  # the user's own code
         raise UsageError(
-            f"--metric {text}: calling it without arguments fails: {told(error)}",
+            f"--metric {text}: calling it without arguments fails: {describe_error(error)}",
             remedy="name a function without arguments that returns the metric",
         ) from error
     if not is_metric_object(made):
@@ -131,12 +131,12 @@ class FunctionMetric:
             )
         self._scores.append(found)
 
-    def result(self) -> Result:
+    def result(self) -> MetricResult:
         """The mean, and every sample's score. DataError where there were no samples."""
         if not sum(map(len, self._scores)):
             raise DataError(f"metric {self.name}: there was no sample", remedy="give data with labels")
         scores = np.concatenate(self._scores)
-        return Result(float(scores.mean()), scores, None, scores.size)
+        return MetricResult(float(scores.mean()), scores, None, scores.size)
 
 
 def as_sample_scores(returned: Any) -> NDArray[np.float64]:
@@ -181,7 +181,7 @@ class ObjectMetric:
         if self._states is not None and not self._states.add(outputs, labels):
             self._states = None
 
-    def result(self) -> Result:
+    def result(self) -> MetricResult:
         """The figure. DataError where there were no samples, or where it is not one finite number."""
         if not self._first:
             raise DataError(f"metric {self.name}: there was no sample", remedy="give data with labels")
@@ -197,7 +197,7 @@ class ObjectMetric:
             )
             return found
 
-        return Result(value, None, figure if callable(resample) else None, self._samples)
+        return MetricResult(value, None, figure if callable(resample) else None, self._samples)
 
 
 def call_user_code(call: Callable[[], Any], metric: str, names: Sequence[str] = ()) -> Any:
@@ -208,7 +208,7 @@ def call_user_code(call: Callable[[], Any], metric: str, names: Sequence[str] = 
         raise
     except (Exception, SystemExit) as error:  # the user's own code
         where, remedy = (f" failed, samples from {names[0]} on", GIVEN) if names else (": compute failed", ONE_NUMBER)
-        raise DataError(f"metric {metric}{where}: {told(error)}", remedy=remedy) from error
+        raise DataError(f"metric {metric}{where}: {describe_error(error)}", remedy=remedy) from error
 
 
 def select_output(outputs: Mapping[str, Array], output: str | None) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from quantkit.artifact import canonical_json, sha256_of, text_bytes
 from quantkit.data import DataOptions, open_data
-from quantkit.data.preprocess_choice import ChosenSpec, choose_spec
+from quantkit.data.preprocess_choice import PreprocessChoice, choose_spec
 from quantkit.errors import DataError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.project.settings import Settings
@@ -32,7 +32,7 @@ class DataSource:
 
     source: str
     options: DataOptions
-    spec: ChosenSpec
+    spec: PreprocessChoice
     stamps: str | None
 
     @property

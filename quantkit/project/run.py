@@ -24,7 +24,7 @@ from quantkit.evaluation.json_document import evaluation_json as document_of
 from quantkit.evaluation.json_document import parse_evaluation
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
-from quantkit.progress import Progress, Silent
+from quantkit.progress import NoProgress, Progress
 from quantkit.project.early_checks import refuse_early
 from quantkit.project.engine_steps import EngineStepResult, engine_steps
 from quantkit.project.inputs import file_identity, plan_run
@@ -37,14 +37,14 @@ from quantkit.quantization.quantize import QuantizeOptions, quantize
 from quantkit.repairs.registry import needs_data, resolve_repairs
 from quantkit.report.html import evaluation_page
 from quantkit.statistics import read_statistics, write_statistics
-from quantkit.view import Block, Shown
+from quantkit.view import Block, RichDisplay
 
 DEFAULT_RULE = "mse"
 """Of table and Q/DQ model: it lost least on every network that was measured (benchmarks/results/accuracy.md)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run(Shown):
+class Run(RichDisplay):
     """What a run ends with. recommendation: one sentence out of accuracy and speed. files: what lies in the folder."""
 
     steps: tuple[CompletedStep, ...]
@@ -65,7 +65,7 @@ def run(
     *,
     clean: bool = False,
     phase: Callable[[str], None] = lambda _: None,
-    progress: Callable[[str], Progress] = lambda _: Silent(),
+    progress: Callable[[str], Progress] = lambda _: NoProgress(),
 ) -> Run:
     """Go the whole way for one model. clean: forget what earlier runs made. phase: told which step is worked on;
     progress: gives a bar for what takes long.

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit._version import __version__
-from quantkit.artifact import canonical_json, not_writable, sha256_of, text_bytes
+from quantkit.artifact import canonical_json, sha256_of, text_bytes, write_failure
 from quantkit.errors import OutputError
 
 RECORD = "step.json"
@@ -32,7 +32,7 @@ KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepOutcome:
     """A step that is done. digest: sha256 over its files, for the steps that read them."""
 
     name: str
@@ -45,7 +45,7 @@ class Outcome:
         return self.folder / name
 
 
-class Store:
+class StepStore:
     """The steps below one output folder."""
 
     def __init__(self, output: Path) -> None:
@@ -59,13 +59,13 @@ class Store:
         with contextlib.ExitStack() as held:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                held.enter_context(locked(self.folder))
+                held.enter_context(lock_folder(self.folder))
             except BlockingIOError:
                 raise OutputError(
                     f"another run is at work in {self.output}", remedy="wait for it, or give another --output"
                 ) from None
             except OSError as error:
-                raise not_writable(self.folder, error) from None
+                raise write_failure(self.folder, error) from None
             held.callback(self.leave)
             for left in self.folder.glob("*" if clean else ".*.tmp"):
                 shutil.rmtree(left, ignore_errors=True)
@@ -77,7 +77,7 @@ class Store:
             self.folder.rmdir()
             self.output.rmdir()
 
-    def done(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], None]) -> Outcome:
+    def done(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], None]) -> StepOutcome:
         """The outcome of a step: the one that is there, or what `work` writes into the folder it is given.
 
         inputs: JSON values that decide about the outcome; this quantkit's version is added. None: nobody can tell, and
@@ -86,24 +86,24 @@ class Store:
         unknown = {"nobody knows": secrets.token_hex(16)}
         document = {"step": name, "quantkit": __version__, "inputs": unknown if inputs is None else inputs}
         folder = self.folder / f"{name}-{sha256_of(text_bytes(canonical_json(document)))[:16]}"
-        there = known(folder)
+        there = stored_digest(folder)
         if there is not None:
             with contextlib.suppress(OSError):
                 os.utime(folder)
-            return Outcome(name, folder, there, True)
+            return StepOutcome(name, folder, there, True)
         temporary = self.folder / f".{folder.name}.{secrets.token_hex(4)}.tmp"
         try:
             temporary.mkdir()
             work(temporary)
             files = {path.name: sha256_of(path.read_bytes()) for path in sorted(temporary.iterdir())}
             (temporary / RECORD).write_text(json.dumps(document | {"files": files}, indent=2) + "\n", encoding="utf-8")
-            digest = placed(temporary, folder)
+            digest = move_into_place(temporary, folder)
         except OSError as error:
-            raise not_writable(folder, error) from None
+            raise write_failure(folder, error) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         self.prune(name, folder)
-        return Outcome(name, folder, digest, False)
+        return StepOutcome(name, folder, digest, False)
 
     def prune(self, name: str, newest: Path) -> None:
         """Remove the oldest outcomes of a step."""
@@ -118,10 +118,10 @@ class Store:
             temporary = self.output / f".{name}.{secrets.token_hex(4)}.tmp"
             try:
                 if not (target.exists() and target.samefile(source)):
-                    linked(source, temporary)
+                    link_or_copy(source, temporary)
                     os.replace(temporary, target)
             except OSError as error:
-                raise not_writable(target, error) from None
+                raise write_failure(target, error) from None
             finally:
                 temporary.unlink(missing_ok=True)
             yield target
@@ -142,7 +142,7 @@ def file_number(path: Path) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """The folder is locked until the end, or until its process ends. BlockingIOError where another has it; nothing is
     locked where the system or the file system knows no such locks."""
     try:
@@ -163,35 +163,35 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def known(folder: Path) -> str | None:
+def stored_digest(folder: Path) -> str | None:
     """The digest of an outcome that is whole; None where there is none, or where a file was changed."""
     try:
         files: Mapping[str, str] = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
         whole = all(sha256_of((folder / name).read_bytes()) == digest for name, digest in files.items())
     except (OSError, ValueError, KeyError, AttributeError):
         return None
-    return digest_of(files) if whole else None
+    return digest_files(files) if whole else None
 
 
-def placed(temporary: Path, folder: Path) -> str:
+def move_into_place(temporary: Path, folder: Path) -> str:
     """Give finished work its name; returns the digest. Where another run did the same work meanwhile, its files stay,
     which are in use; damaged ones go. OSError."""
-    while (there := known(folder)) is None:
+    while (there := stored_digest(folder)) is None:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             os.replace(temporary, folder)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or known(folder) is None:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or stored_digest(folder) is None:
                 raise
     return there
 
 
-def digest_of(files: Mapping[str, str]) -> str:
+def digest_files(files: Mapping[str, str]) -> str:
     """sha256 over names and contents."""
     return sha256_of(text_bytes(canonical_json(dict(files))))
 
 
-def linked(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """The same file under another name, or a copy where links are not possible. An edit of it is noticed by `known`."""
     try:
         os.link(source, target)
@@ -199,7 +199,7 @@ def linked(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def refuse_foreign(output: Path, names: Iterable[str]) -> None:
+def refuse_foreign_files(output: Path, names: Iterable[str]) -> None:
     """OutputError where the output folder is a file, or holds files of these names that no run has put there."""
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file", remedy="give a folder with --output")

@@ -29,7 +29,7 @@ from quantkit.graph.wiring import GraphIndex
 from quantkit.numerics import LEVELS
 from quantkit.qdq.placement import Placement
 from quantkit.qdq.shared_scales import apply_shared_scales
-from quantkit.values import Named
+from quantkit.values import NamedChoice
 
 if TYPE_CHECKING:
     import onnx
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 
-class WeightForm(Named):
+class WeightForm(NamedChoice):
     """How quantized weights stand in the file."""
 
     FLOAT = "float"

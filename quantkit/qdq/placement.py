@@ -34,7 +34,7 @@ from quantkit.numerics import LEVELS
 from quantkit.qdq.detection_heads import find_detection_heads
 from quantkit.qdq.gates import gate_nodes
 from quantkit.qdq.shared_scales import POOLS, apply_shared_scales, find_shared_scales, move_sources, scale_sharing_nodes
-from quantkit.values import Named
+from quantkit.values import NamedChoice
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +56,7 @@ COMPUTED = "its weights depend on the data"
 GATE = "part of a gate with single values for each channel (squeeze and excite)"
 
 
-class Policy(Named):
+class Policy(NamedChoice):
     """How much is quantized."""
 
     TENSORRT = "tensorrt"

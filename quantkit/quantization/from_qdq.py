@@ -25,7 +25,7 @@ from quantkit.quantization.quantize import METADATA_KEY
 from quantkit.table import Algorithm, CalibrationTable, Coverage, Header, coverage, table_bytes
 from quantkit.table.comparison import MIN_COVERAGE
 from quantkit.tensorrt_version import target_version
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
     import onnx
@@ -35,7 +35,7 @@ NOTABLE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class FromQdq(Shown):
+class FromQdq(RichDisplay):
     """A table and a plain model that were made of a Q/DQ model.
 
     table, model, provenance: the files. scales: the table, inferred scales included. inferred: tensors whose scale
@@ -74,7 +74,7 @@ class FromQdq(Shown):
         return (
             f"{self.table.name}: {len(self.scales)} scales, {len(self.inferred)} of them inferred from neighbours; "
             f"{len(found.matched)} of {len(found.matched) + len(found.missing)} float tensors covered",
-            Table(("no scale in the table", "why"), list(self.unscaled.items()), frozenset({0, 1})),
+            ViewTable(("no scale in the table", "why"), list(self.unscaled.items()), frozenset({0, 1})),
             Remarks([*self.notes, f"wrote {self.model.name}, {self.table.name}, {self.provenance.name}"]),
         )
 

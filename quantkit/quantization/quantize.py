@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
-from quantkit.artifact import canonical_json, check_writable, refuse_existing, refuse_replacing
+from quantkit.artifact import canonical_json, check_writable, refuse_existing, refuse_overwriting
 from quantkit.data import DataOptions
-from quantkit.data.feed import left_out
+from quantkit.data.feed import describe_left_out
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model, saved_files, write_model
 from quantkit.graph.node_selection import select_nodes
@@ -37,7 +37,7 @@ from quantkit.repairs.repair import RepairReport
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
 from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
     import onnx
@@ -109,7 +109,7 @@ class QuantizeOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Quantization(Shown):
+class Quantization(RichDisplay):
     """A Q/DQ network.
 
     pairs: activation → scale. weights: names of the quantized ones. left: node → why it stays float. coverage: of the
@@ -140,7 +140,7 @@ class Quantization(Shown):
         return (
             f"Q/DQ for {len(self.pairs)} activations and {len(self.weights)} weights, scales from {self.source}",
             Remarks([*repairs, *self.notes]),
-            Table(("stays float", "why"), list(self.left.items()), frozenset({0, 1})),
+            ViewTable(("stays float", "why"), list(self.left.items()), frozenset({0, 1})),
         )
 
 
@@ -186,7 +186,7 @@ def quantize(
     made = insert_qdq(fixed.network, scales.scales, choices, form)
     proto, notes = finished(source, made, scales, options, tuple(fixed.done))
     notes += fixed.notes + shared_notes(scales, made.pairs)
-    notes += left_out(origin.data.unreadable) if origin.data else ()
+    notes += describe_left_out(origin.data.unreadable) if origin.data else ()
     phase("writing")
     files = () if target is None else written(proto, source, target, options.force)
     return Quantization(
@@ -290,7 +290,7 @@ def checked_target(target: Path, inputs: Iterable[Any], force: bool) -> Path:
     replace what it is made of."""
     check_writable(target)
     refuse_existing(target, force=force)
-    refuse_replacing([target], inputs)
+    refuse_overwriting([target], inputs)
     return target
 
 

@@ -19,7 +19,7 @@ from quantkit.data import open_data
 from quantkit.data.opening import whole_batches
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
-from quantkit.numerics import decibels, told
+from quantkit.numerics import decibels, format_db
 from quantkit.output_noise import NoiseCandidate, NoiseMeter
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.insert import insert_qdq
@@ -72,9 +72,9 @@ def weighed(
     if not heard:
         return Weighed(plain, f"{named(cheap)}: the outputs hold no signal that tells more repairs from less")
     best = max(found, key=lambda way: way.db(heard))
-    others = ", ".join(f"{told(way.db(heard))} with {named(way.names)}" for way in found if way is not best)
+    others = ", ".join(f"{format_db(way.db(heard))} with {named(way.names)}" for way in found if way is not best)
     outputs = "outputs" if len(heard) == len(measure.outputs) else f"{len(heard)} of {len(measure.outputs)} outputs"
-    text = f"{named(best.names)}: {outputs} at {told(best.db(heard))} on {measure.samples} samples, {others}"
+    text = f"{named(best.names)}: {outputs} at {format_db(best.db(heard))} on {measure.samples} samples, {others}"
     return Weighed(best.made, text)
 
 

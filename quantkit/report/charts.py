@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from quantkit.view import well_formed
+from quantkit.view import replace_unprintable
 
 TEXT = 12.0
 """Size of text in charts, in pixels."""
@@ -53,7 +53,7 @@ class Chart:
 
 def escape_markup(text: str) -> str:
     """Text that can stand between tags and in attributes."""
-    return html.escape(well_formed(text))
+    return html.escape(replace_unprintable(text))
 
 
 def format_coordinate(value: float) -> str:

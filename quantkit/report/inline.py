@@ -17,7 +17,7 @@ from quantkit.report.ranges import SHOWN_RULES
 from quantkit.rules import Rule, as_rules
 from quantkit.sensitivity.result import Sensitivity
 from quantkit.statistics import Statistics
-from quantkit.view import well_formed
+from quantkit.view import replace_unprintable
 
 WIDTH = 720.0
 
@@ -43,7 +43,7 @@ def inline_chart(chart: Chart) -> Inline:
     """A chart with its style; its ids are made of its content, so that many fit into one page."""
     key = "qk-" + sha256_of(repr(chart).encode("utf-8", "replace"))[:12]
     svg = with_attributes(chart.svg(key, read_resource("chart.css")))
-    return Inline(svg, well_formed(f"{chart.title}. {chart.description}"))
+    return Inline(svg, replace_unprintable(f"{chart.title}. {chart.description}"))
 
 
 def histogram_chart(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from quantkit._version import __version__
 from quantkit.report.charts import Chart
-from quantkit.view import shortened, well_formed
+from quantkit.view import replace_unprintable, shorten_middle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -196,7 +196,7 @@ class Page:
             "charts_css": read_resource("chart.css"),
             "page_css": read_resource("page.css"),
         }
-        return well_formed(page_template().render(context))
+        return replace_unprintable(page_template().render(context))
 
 
 @lru_cache(maxsize=1)
@@ -228,7 +228,7 @@ def breakable(text: str) -> Markup:
 
 def column_heading(text: str) -> str:
     """A column's name, its middle left out where it is long: models have their whole names as rows elsewhere."""
-    return shortened(text, HEAD)
+    return shorten_middle(text, HEAD)
 
 
 def has_long_word(text: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantkit.histogram import BINS, Histogram
-from quantkit.numerics import decibels, share
+from quantkit.numerics import decibels, noise_share
 from quantkit.report import charts_plane
 from quantkit.report.page import Cell, Drawing, Gallery, PageSection, PageTable
 from quantkit.report.wording import count_noun, format_decibel, format_percent, format_significant
@@ -38,7 +38,7 @@ def clipping(found: Histogram, rule: Rule) -> Clipping:
         return Clipping(rule.name, threshold, 0.0, math.inf)
     first = min(BINS, math.ceil(threshold / found.width - 1e-9))
     clipped = 0.0 if threshold >= found.amax else float(found.counts[first:].sum()) / found.elements
-    ratio = share(squared_error(found, threshold), mean_square(found))
+    ratio = noise_share(squared_error(found, threshold), mean_square(found))
     return Clipping(rule.name, threshold, clipped, decibels(ratio))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from quantkit._version import __version__
 from quantkit.artifact import check_writable, refuse_existing, write_whole
 from quantkit.errors import OutputError, UsageError
-from quantkit.numerics import told
+from quantkit.numerics import format_db
 from quantkit.sensitivity.result import LayerError, Sensitivity
 
 OPTION = "--exclude-file"
@@ -20,30 +20,30 @@ def write_exclusions(found: Sensitivity, path: str | os.PathLike[str], *, force:
     target = Path(path)
     refuse_existing(target, force=force, option=OPTION)
     check_writable(target, OPTION)
-    write_whole(target, exclusion_text(found).encode(), OPTION)
+    write_whole(target, format_exclusions(found).encode(), OPTION)
     return target
 
 
-def exclusion_text(found: Sensitivity) -> str:
+def format_exclusions(found: Sensitivity) -> str:
     """The file: remarks that say how it was made, and a line for each node. OutputError where a name does not fit."""
     layers = {layer.node: layer for layer in found.layers}
     lines = [
         f"# nodes that stay float: the {len(found.kept)} worst of {len(found.ranked)} quantized layers",
         f"# made by quantkit {__version__} layers, of {Path(found.model).name} with {found.source}",
-        f"# outputs: {told(found.all_db)} with all quantized, {told(found.kept_db)} with these in float, "
+        f"# outputs: {format_db(found.all_db)} with all quantized, {format_db(found.kept_db)} with these in float, "
         f"over {found.samples} samples",
     ]
-    lines += [f"{checked(node)}  # {reason(layers[node])}" for node in found.kept]
+    lines += [f"{check_node_name(node)}  # {exclusion_reason(layers[node])}" for node in found.kept]
     return "".join(f"{line}\n" for line in lines)
 
 
-def reason(layer: LayerError) -> str:
+def exclusion_reason(layer: LayerError) -> str:
     """Why a layer is in the file: `Conv, alone 21.3 dB, 62.0 % of the noise`."""
-    text = f"{layer.operator}, alone {told(layer.alone_db)}, {layer.share:.1%} of the noise"
-    return f"{text}, a better scale would gain {told(layer.misfit_db)}" if layer.misfit else text
+    text = f"{layer.operator}, alone {format_db(layer.alone_db)}, {layer.share:.1%} of the noise"
+    return f"{text}, a better scale would gain {format_db(layer.misfit_db)}" if layer.misfit else text
 
 
-def checked(node: str) -> str:
+def check_node_name(node: str) -> str:
     """A node's name. OutputError where a line cannot hold it."""
     if "#" in node or node.startswith("@") or node != node.strip() or not node.isprintable():
         raise OutputError(
@@ -52,7 +52,7 @@ def checked(node: str) -> str:
     return node
 
 
-def from_files(texts: Sequence[str]) -> tuple[str, ...]:
+def expand_name_files(texts: Sequence[str]) -> tuple[str, ...]:
     """`@FILE` stands for the lines of a file, `#` begins a remark there. UsageError."""
     found: list[str] = []
     for text in texts:

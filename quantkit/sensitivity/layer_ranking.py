@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quantkit.errors import UsageError
-from quantkit.numerics import share, told
+from quantkit.numerics import format_db, noise_share
 from quantkit.output_noise import NoiseCandidate, NoiseMeter, OutputNoise
 from quantkit.qdq.partial import PartialQuantization, QuantizedLayer
 from quantkit.sensitivity.result import LayerError, TensorError
@@ -92,7 +92,7 @@ def layer_error(
         alone_db=alone.db,
         without_db=without.db,
         gain_db=without.db - everything.db if without.db != everything.db else 0.0,
-        share=1.0 if math.isinf(alone.outputs) else share(alone.outputs, total),
+        share=1.0 if math.isinf(alone.outputs) else noise_share(alone.outputs, total),
         local_db=alone.local_db,
         parameters=layer.parameters,
         misfit_db=misfit,
@@ -138,7 +138,7 @@ def choose_kept_layers(
     reached = {0: found.all_db, len(nodes): found.none_db if len(nodes) == len(found.nodes) else measured(len(nodes))}
     if reached[len(nodes)] < least_db:
         raise UsageError(
-            f"with all layers in float the outputs are at {told(reached[len(nodes)])}; {least_db:g} dB are asked for",
+            f"with all layers in float the outputs are at {format_db(reached[len(nodes)])}; {least_db:g} dB are asked for",
             remedy="ask for less, or give the float network of this Q/DQ model",
         )
     low, high = (0, 0) if found.all_db >= least_db else (0, len(nodes))

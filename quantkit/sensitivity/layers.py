@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
 from quantkit.data import DataOptions, Feed, open_data
-from quantkit.data.feed import left_out
+from quantkit.data.feed import describe_left_out
 from quantkit.data.opening import whole_batches
 from quantkit.data.preprocess_choice import choose_spec
 from quantkit.errors import ModelError, UsageError
@@ -132,7 +132,7 @@ def layers(
     found = rank_layers(measuring, subject.variants, tensors, subject.left, phase)
     kept, kept_db = kept_layers(measuring, subject.variants, found, options, phase)
     identity = feed.identity()
-    warnings = (*([told.warning] if told.warning else []), *left_out(feed.unreadable))
+    warnings = (*([told.warning] if told.warning else []), *describe_left_out(feed.unreadable))
     notes = (*subject.notes, *ranking_notes(found), *warnings, *feed.notes)
     record = {
         **subject.record,

@@ -25,13 +25,13 @@ from quantkit.data.opening import whole_batches
 from quantkit.data.preprocess_choice import choose_spec
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model, load_model, write_model
-from quantkit.numerics import decibels, told
+from quantkit.numerics import decibels, format_db
 from quantkit.output_noise import EnergySums
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.insert import has_qdq
 from quantkit.qdq.tensors_as_outputs import float_activations, showing
 from quantkit.values import Array, Batch
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +56,7 @@ class TensorParity:
 
 
 @dataclass(frozen=True, slots=True)
-class Parity(Shown):
+class Parity(RichDisplay):
     """tensors: in graph order, of the engine that shows them. outputs: of the engine that shows nothing else.
     parts: the first tensor where an engine and onnxruntime part, empty where they agree."""
 
@@ -67,9 +67,9 @@ class Parity(Shown):
     notes: tuple[str, ...]
 
     def _view_(self) -> Sequence[Block]:
-        whole = {output.name: told(output.sqnr_db) for output in self.outputs}
-        rows = [(tensor.name, told(tensor.sqnr_db), whole.get(tensor.name, "")) for tensor in self.tensors]
-        return self.verdict, Table(("tensor", "engine that shows it", "fused engine"), rows), Remarks(self.notes)
+        whole = {output.name: format_db(output.sqnr_db) for output in self.outputs}
+        rows = [(tensor.name, format_db(tensor.sqnr_db), whole.get(tensor.name, "")) for tensor in self.tensors]
+        return self.verdict, ViewTable(("tensor", "engine that shows it", "fused engine"), rows), Remarks(self.notes)
 
 
 def parity(
@@ -147,10 +147,10 @@ def judge_parity(tensors: Sequence[TensorParity], outputs: Sequence[TensorParity
     for found, where in ((tensors, ""), (outputs, " where its tensors are fused, and agree where they are shown")):
         parting = next((tensor for tensor in found if tensor.sqnr_db < PART), None)
         if parting is not None:
-            at = f"{parting.name} ({told(parting.sqnr_db)})"
+            at = f"{parting.name} ({format_db(parting.sqnr_db)})"
             verdict = f"kernel error: engine and onnxruntime part at {at}{where}"
             return Parity(tuple(tensors), tuple(outputs), parting.name, verdict, notes)
-    ends = ", ".join(f"{output.name} {told(output.sqnr_db)}" for output in outputs)
+    ends = ", ".join(f"{output.name} {format_db(output.sqnr_db)}" for output in outputs)
     verdict = f"calibration error: the engine computes what the model says (outputs: {ends})"
     return Parity(tuple(tensors), tuple(outputs), "", verdict, notes)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.numerics import told
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.numerics import format_db
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 MISFIT = 12.0
 """dB that a better scale gains, from which on a scale does not fit its tensor: a step four times too large. The scales
@@ -79,7 +79,7 @@ class LayerError:
 
 
 @dataclass(frozen=True, slots=True)
-class Sensitivity(Shown):
+class Sensitivity(RichDisplay):
     """Layers and tensors of a network, worst first.
 
     all_db: SQNR of the outputs with everything quantized, nan where nothing was run. samples: how many samples were
@@ -108,12 +108,12 @@ class Sensitivity(Shown):
         return tuple(layer.node for layer in self.layers if not layer.kept)
 
     def _view_(self) -> Sequence[Block]:
-        outputs = f": outputs at {told(self.all_db)} over {self.samples:,} samples" if self.samples else ""
-        kept = [f"kept float: {', '.join(self.kept)}; outputs at {told(self.kept_db)} then"] if self.kept else []
+        outputs = f": outputs at {format_db(self.all_db)} over {self.samples:,} samples" if self.samples else ""
+        kept = [f"kept float: {', '.join(self.kept)}; outputs at {format_db(self.kept_db)} then"] if self.kept else []
         return (
             f"{Path(self.model).name}, scales from {self.source}{outputs}; worst first",
-            Table(LAYER_HEAD, [layer_row(x) for x in self.layers if not x.kept], frozenset({0, 1})),
-            Table(TENSOR_HEAD, [tensor_row(x) for x in self.tensors], frozenset({0, 1})),
+            ViewTable(LAYER_HEAD, [layer_cells(x) for x in self.layers if not x.kept], frozenset({0, 1})),
+            ViewTable(TENSOR_HEAD, [tensor_cells(x) for x in self.tensors], frozenset({0, 1})),
             Remarks([*kept, *self.notes]),
         )
 
@@ -122,26 +122,26 @@ LAYER_HEAD = ("layer", "operator", "alone", "without it", "gain in float", "own 
 TENSOR_HEAD = ("tensor", "what", "SQNR", "clipped", "levels", "a better scale gains")
 
 
-def layer_row(layer: LayerError) -> tuple[str, ...]:
+def layer_cells(layer: LayerError) -> tuple[str, ...]:
     """What a layer does to the outputs; what a better scale would gain where one of its scales does not fit."""
     return (
         layer.node,
         layer.operator,
-        told(layer.alone_db),
-        told(layer.without_db),
-        told(layer.gain_db, "+.1f"),
-        told(layer.local_db),
-        told(layer.misfit_db) if layer.misfit else "",
+        format_db(layer.alone_db),
+        format_db(layer.without_db),
+        format_db(layer.gain_db, "+.1f"),
+        format_db(layer.local_db),
+        format_db(layer.misfit_db) if layer.misfit else "",
     )
 
 
-def tensor_row(tensor: TensorError) -> tuple[str, ...]:
+def tensor_cells(tensor: TensorError) -> tuple[str, ...]:
     """A tensor's own error."""
     return (
         tensor.name,
         "weight" if tensor.weight else "activation",
-        told(tensor.sqnr_db),
+        format_db(tensor.sqnr_db),
         f"{tensor.clipped:.2%}",
         str(tensor.levels),
-        told(tensor.misfit_db) if tensor.misfit else "",
+        format_db(tensor.misfit_db) if tensor.misfit else "",
     )

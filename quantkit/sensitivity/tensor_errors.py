@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
-from quantkit.numerics import LEVELS, decibels, share
+from quantkit.numerics import LEVELS, decibels, noise_share
 from quantkit.qdq.pairs import Grid
 from quantkit.qdq.partial import PartialQuantization, QuantizedWeight, integer_limits, round_to_grid
 from quantkit.rules import Mse, mean_square, places_in, squared_error
@@ -62,10 +62,10 @@ def estimate_activation_error(tensor: QuantizedActivation, histogram: Histogram)
         weight=False,
         scale=scale,
         rule=tensor.rule,
-        sqnr_db=decibels(share(error, signal)),
+        sqnr_db=decibels(noise_share(error, signal)),
         clipped=float((places > scale * LEVELS).mean(axis=1) @ counts) / max(histogram.elements, 1),
         levels=levels,
-        best_db=decibels(share(best, signal)),
+        best_db=decibels(noise_share(best, signal)),
         estimated=True,
     )
 
@@ -107,7 +107,7 @@ class ActivationErrorSums:
         """The error of all that was counted."""
         tensor = self._tensor
         assert tensor.grid.scale is not None
-        ratio = share(self._noise, self._signal)
+        ratio = noise_share(self._noise, self._signal)
         return TensorError(
             name=tensor.name,
             node=tensor.node,
@@ -172,10 +172,10 @@ def weight_error(weight: QuantizedWeight, rule: str) -> TensorError:
         weight=True,
         scale=float(grid.scale.max()),
         rule=rule,
-        sqnr_db=decibels(share(noise, signal)),
+        sqnr_db=decibels(noise_share(noise, signal)),
         clipped=count_clipped(values, grid) / max(values.size, 1),
         levels=int(np.unique(codes).size),
-        best_db=decibels(share(best, signal)),
+        best_db=decibels(noise_share(best, signal)),
     )
 
 

@@ -40,7 +40,7 @@ class View(Frozen):
     elements: Annotated[int, Field(ge=0)]
 
 
-class Document(Frozen):
+class StatisticsDocument(Frozen):
     """The metadata of the file."""
 
     format: Literal[1]
@@ -50,7 +50,7 @@ class Document(Frozen):
     origin: Origin
 
     @model_validator(mode="after")
-    def names_are_known(self) -> Document:
+    def names_are_known(self) -> StatisticsDocument:
         """Everything that is named is one of the tensors, and no tensor is named twice."""
         known = set(self.tensors)
         named = {*self.shared, *self.shared.values(), *(view.tensor for view in self.channels)}
@@ -70,7 +70,7 @@ def statistics_bytes(statistics: Statistics) -> bytes:
     for k, view in enumerate(statistics.channels):
         arrays[f"channels/{k}/range"] = np.stack([view.minimum, view.maximum], axis=1)
         arrays[f"channels/{k}/sums"] = view.sums
-    document = Document(
+    document = StatisticsDocument(
         format=1,
         tensors=tuple(names),
         shared={pool: source for pool, source in statistics.shared.items() if {pool, source} <= set(names)},
@@ -94,9 +94,9 @@ def read_statistics(path: str | os.PathLike[str]) -> Statistics:
             text = (file.metadata() or {}).get(KEY)
             if text is None:
                 raise StatisticsError(f"{path} is no statistics file", remedy=REMEDY)
-            document = Document.model_validate_json(text)
+            document = StatisticsDocument.model_validate_json(text)
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        return assembled(document, arrays)
+        return assemble_statistics(document, arrays)
     except OSError as error:
         raise StatisticsError(f"{path}: {error.strerror or error}", remedy="check the path") from None
     except ValidationError as error:
@@ -107,14 +107,14 @@ def read_statistics(path: str | os.PathLike[str]) -> Statistics:
         raise StatisticsError(f"{path} is no statistics file, or is damaged: {error}", remedy=REMEDY) from None
 
 
-def assembled(document: Document, arrays: dict[str, Array]) -> Statistics:
+def assemble_statistics(document: StatisticsDocument, arrays: dict[str, Array]) -> Statistics:
     """Statistics from what the file holds. KeyError or ValueError where it does not fit."""
-    ranges = typed(arrays["ranges"], np.float64, (len(document.tensors), 3))
+    ranges = check_typed(arrays["ranges"], np.float64, (len(document.tensors), 3))
     if not np.isfinite(ranges).all() or (ranges[:, 0] < 0).any() or (ranges[:, 1] > ranges[:, 2]).any():
         raise ValueError("a range is not one")
     histograms = {}
     for i, name in enumerate(document.tensors):
-        counts = typed(arrays[f"counts/{name}"], np.int64, (BINS,))
+        counts = check_typed(arrays[f"counts/{name}"], np.int64, (BINS,))
         if (counts < 0).any():
             raise ValueError(f"a count of {name!r} is negative")
         histograms[name] = Histogram(counts, *(float(v) for v in ranges[i]))
@@ -122,13 +122,13 @@ def assembled(document: Document, arrays: dict[str, Array]) -> Statistics:
     for k, view in enumerate(document.channels):
         low_high, sums = arrays[f"channels/{k}/range"], arrays[f"channels/{k}/sums"]
         count = len(low_high)
-        typed(low_high, np.float32, (count, 2))
-        typed(sums, np.int64, (count, 2, 4))
+        check_typed(low_high, np.float32, (count, 2))
+        check_typed(sums, np.int64, (count, 2, 4))
         channels.append(Channels(view.tensor, view.axis, low_high[:, 0], low_high[:, 1], sums, view.elements))
     return Statistics(histograms, tuple(channels), document.shared, document.origin)
 
 
-def typed(array: Array, dtype: type, shape: tuple[int, ...]) -> Array:
+def check_typed(array: Array, dtype: type, shape: tuple[int, ...]) -> Array:
     """`array`, if it is what it has to be. ValueError."""
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"an array is {array.dtype} {list(array.shape)}, not {np.dtype(dtype)} {list(shape)}")

@@ -37,33 +37,33 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
                     f"the parts differ in {name}: {ours} and {theirs}",
                     remedy="calibrate all parts with the same model and options",
                 )
-        if watched(part) != watched(first):
+        if watched_views(part) != watched_views(first):
             raise StatisticsError("the parts watch different tensors", remedy="use the same quantkit for all parts")
     if len({p.origin.data for p in parts}) != len(parts):
         raise StatisticsError("one part is given twice: the same samples", remedy="name every part once")
     merged = first
     for part in parts[1:]:
-        merged = pair(merged, part)
+        merged = merge_pair(merged, part)
     return merged
 
 
-def watched(part: Statistics) -> tuple[object, ...]:
+def watched_views(part: Statistics) -> tuple[object, ...]:
     """The tensors and channels of a part, in order."""
     return list(part.histograms), [(v.tensor, v.axis, len(v.sums)) for v in part.channels], dict(part.shared)
 
 
-def pair(a: Statistics, b: Statistics) -> Statistics:
+def merge_pair(a: Statistics, b: Statistics) -> Statistics:
     """Two parts together."""
     data = (int(a.origin.data, 16) + int(b.origin.data, 16)) % MODULUS
     return Statistics(
-        {n: histogram.merge(h, b.histograms[n]) for n, h in a.histograms.items()},
-        tuple(pair_channels(x, y) for x, y in zip(a.channels, b.channels, strict=True)),
+        {n: histogram.merge_histograms(h, b.histograms[n]) for n, h in a.histograms.items()},
+        tuple(merge_channels(x, y) for x, y in zip(a.channels, b.channels, strict=True)),
         a.shared,
         a.origin.model_copy(update={"data": format(data, "064x"), "samples": a.origin.samples + b.origin.samples}),
     )
 
 
-def pair_channels(a: Channels, b: Channels) -> Channels:
+def merge_channels(a: Channels, b: Channels) -> Channels:
     """Channel figures of two parts together."""
     return Channels(
         a.tensor,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from quantkit.histogram import Histogram, HistogramMode
 from quantkit.kernel import sum_values
-from quantkit.view import Block, Shown, Table
+from quantkit.view import Block, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class Channels:
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics(Shown):
+class Statistics(RichDisplay):
     """Histograms by tensor name, in the order of the table; `shared` maps a pool's output to the scale it takes."""
 
     histograms: Mapping[str, Histogram]
@@ -94,5 +94,5 @@ class Statistics(Shown):
         origin = self.origin
         return (
             f"Statistics of {len(self)} tensors over {origin.samples:,} samples, {origin.histogram.value} histograms",
-            Table(("tensor", "minimum", "maximum", "values"), rows),
+            ViewTable(("tensor", "minimum", "maximum", "values"), rows),
         )

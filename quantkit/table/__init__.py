@@ -1,14 +1,14 @@
 """TensorRT's calibration table: tensor name → scale, in TensorRT's own text format."""
 
 from quantkit.table.codec import parse_table, read_table, table_bytes, write_table
-from quantkit.table.comparison import Coverage, Difference, coverage, diff
+from quantkit.table.comparison import Coverage, TableDifference, coverage, diff
 from quantkit.table.table import Algorithm, CalibrationTable, Header
 
 __all__ = [
     "Algorithm",
     "CalibrationTable",
     "Coverage",
-    "Difference",
+    "TableDifference",
     "Header",
     "coverage",
     "diff",

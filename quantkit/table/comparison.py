@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantkit.table.table import CalibrationTable
-from quantkit.view import Block, Shown, Table
+from quantkit.view import Block, RichDisplay, ViewTable
 
 
 @dataclass(frozen=True, slots=True)
-class Difference(Shown):
+class TableDifference(RichDisplay):
     """How table `b` differs from `a`. `ratios`: b/a of the scales of tensors in both, worst first; inf where a is 0."""
 
     only_a: tuple[str, ...]
@@ -35,15 +35,15 @@ class Difference(Shown):
         return (
             f"{self.headers[0]} and {self.headers[1]}: {len(self.ratios)} tensors in both, "
             f"{len(other)} with another scale",
-            Table(("tensor", "second/first"), other),
-            Table(("tensor", "where"), lone, frozenset({0, 1})),
+            ViewTable(("tensor", "second/first"), other),
+            ViewTable(("tensor", "where"), lone, frozenset({0, 1})),
         )
 
 
-def diff(a: CalibrationTable, b: CalibrationTable) -> Difference:
+def diff(a: CalibrationTable, b: CalibrationTable) -> TableDifference:
     """Compare two tables by tensor name."""
-    ratios = {name: ratio(a.scales[name], b.scales[name]) for name in a.scales if name in b.scales}
-    return Difference(
+    ratios = {name: scale_ratio(a.scales[name], b.scales[name]) for name in a.scales if name in b.scales}
+    return TableDifference(
         tuple(n for n in a.scales if n not in b.scales),
         tuple(n for n in b.scales if n not in a.scales),
         dict(sorted(ratios.items(), key=lambda item: -abs(item[1] - 1.0))),
@@ -51,7 +51,7 @@ def diff(a: CalibrationTable, b: CalibrationTable) -> Difference:
     )
 
 
-def ratio(a: float, b: float) -> float:
+def scale_ratio(a: float, b: float) -> float:
     """b/a; 1 where both are 0."""
     if a == b:
         return 1.0
@@ -59,7 +59,7 @@ def ratio(a: float, b: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage(Shown):
+class Coverage(RichDisplay):
     """Which of the network's tensors a table covers. `extra` names are in the table only; TensorRT ignores them."""
 
     matched: tuple[str, ...]
@@ -77,7 +77,7 @@ class Coverage(Shown):
         rows += [(name, "not in the network") for name in self.extra]
         return (
             f"{len(self.matched)} of {len(self.matched) + len(self.missing)} tensors of the network have a scale",
-            Table(("tensor", "what"), rows, frozenset({0, 1})),
+            ViewTable(("tensor", "what"), rows, frozenset({0, 1})),
         )
 
 

@@ -10,7 +10,7 @@ from enum import Enum
 from quantkit.errors import TableError
 from quantkit.numerics import LEVELS, float32
 from quantkit.tensorrt_version import number_text
-from quantkit.view import Block, Shown, Table
+from quantkit.view import Block, RichDisplay, ViewTable
 
 
 class Algorithm(str, Enum):
@@ -59,7 +59,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class CalibrationTable(Shown):
+class CalibrationTable(RichDisplay):
     """Tensor name → scale (a float32 value, as a float); the largest value that is kept is 127·scale.
 
     `lines` keeps the lines of a file that was read, those that stand twice included; `newline` its line ends.
@@ -93,4 +93,4 @@ class CalibrationTable(Shown):
 
     def _view_(self) -> Sequence[Block]:
         rows = [(name, f"{scale:.4g}", f"{scale * LEVELS:.4g}") for name, scale in self.scales.items()]
-        return f"{self.header.text}: {len(self)} tensors", Table(("tensor", "scale", "amax"), rows)
+        return f"{self.header.text}: {len(self)} tensors", ViewTable(("tensor", "scale", "amax"), rows)

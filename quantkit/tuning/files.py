@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from quantkit._version import __version__
-from quantkit.artifact import not_writable, refuse_existing, restore, sha256_of, write_all
-from quantkit.calibration.from_statistics import provenance_of
+from quantkit.artifact import refuse_existing, restore_files, sha256_of, write_all, write_failure
+from quantkit.calibration.from_statistics import statistics_provenance
 from quantkit.calibration.tables import header_for, make_tables
 from quantkit.errors import OutputError
 from quantkit.evaluation.json_document import evaluation_json as evaluation_document
@@ -100,13 +100,13 @@ def write_tuning(written: TuningFiles, folder: Path, wishes: Wishes) -> Tuning:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise not_writable(folder, error) from None
+        raise write_failure(folder, error) from None
     before = {path: path.read_bytes() if path.exists() else None for path in models}
     try:
         write_model(written.proto, written.source.folder, paths["model"])
         write_all(files)
     except BaseException:
-        restore(before)
+        restore_files(before)
         if made_now and not any(folder.iterdir()):
             folder.rmdir()
         raise
@@ -126,7 +126,7 @@ def tuned_table_files(written: TuningFiles, path: Path, version: str | None) -> 
     header = header_for(rule, target_version(version).number, None)
     table = make_tables(written.statistics, {rule: header})[rule.name]
     content = table_bytes(table)
-    record = provenance_of(written.statistics, "quantkit tune", path, content, table, rule)
+    record = statistics_provenance(written.statistics, "quantkit tune", path, content, table, rule)
     return {path: content, provenance_path(path): provenance_bytes(record)}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from quantkit.data import DataOptions
 from quantkit.data.peeking import DataWatcher
-from quantkit.data.splitting import Part
+from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.bootstrap import Z
 from quantkit.evaluation.evaluate import EvaluationPass, data_record, open_evaluation_data, rename_subjects, run_pass
@@ -29,7 +29,7 @@ from quantkit.evaluation.subjects import model_subject
 from quantkit.evaluation.summarize import EvaluationContext, summarize
 from quantkit.graph import Model
 from quantkit.preprocess import Preprocess
-from quantkit.progress import Silent
+from quantkit.progress import NoProgress
 from quantkit.tuning.result import AGREEMENT, Figure
 from quantkit.values import Array, Batch
 
@@ -57,7 +57,7 @@ class MetricTrials:
     Errors are those of `evaluate`; UsageError besides where neither labels nor class scores tell what is lost.
     """
 
-    def __init__(self, model: Model, question: TrialRequest, part: Part) -> None:
+    def __init__(self, model: Model, question: TrialRequest, part: HoldoutPart) -> None:
         limited = replace(question.options.data, limit=None, part=part)
         self._options = replace(question.options, data=limited, max_drop=None)
         self._model, self._question = model, question
@@ -79,7 +79,7 @@ class MetricTrials:
             runs = [reference, *(open_model_runner(subject, team, held) for subject in subjects[1:])]
             labels = None if question.labels is None else Path(question.labels)
             wanted = EvaluationRequest(question.metrics, labels, question.data, options, spec.applied)
-            passing = EvaluationPass(feed, team, runs, DataWatcher(spec.applied), Silent())
+            passing = EvaluationPass(feed, team, runs, DataWatcher(spec.applied), NoProgress())
             scoring, identity = run_pass(passing, subjects, wanted)
             if scoring.undecided:
                 raise UsageError(
@@ -219,6 +219,6 @@ def trial_metric(evaluation: Evaluation) -> str:
     return evaluation.metric or AGREEMENT
 
 
-def holdout_parts(holdout: float, options: DataOptions) -> tuple[Part, Part]:
+def holdout_parts(holdout: float, options: DataOptions) -> tuple[HoldoutPart, HoldoutPart]:
     """The tuning part and the held-out part; --limit counts both."""
-    return Part(holdout, False, options.limit), Part(holdout, True, options.limit)
+    return HoldoutPart(holdout, False, options.limit), HoldoutPart(holdout, True, options.limit)

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.evaluation.result import Evaluation
-from quantkit.numerics import told
+from quantkit.numerics import format_db
 from quantkit.repairs.registry import REPAIR_NAMES
 from quantkit.sensitivity.result import LayerError
-from quantkit.view import Block, Remarks, Shown, Table
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 FORMAT = 1
 NONE_LEFT = "no evaluation is left"
@@ -106,7 +106,7 @@ class FrontPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning(Shown):
+class Tuning(RichDisplay):
     """What tuning found.
 
     layers: how many are quantized where nothing is kept. chosen: the trial that was taken. held: whether it holds the
@@ -199,7 +199,7 @@ class Tuning(Shown):
         budget = f"at most {self.budget} of {self.metric} lost"
         return (
             f"{self.model}, tuned on {self.samples[0]:,} samples: {budget}",
-            Table(head, [trial_cells(trial) for trial in self.trials], frozenset({0, 1, 5})),
+            ViewTable(head, [trial_cells(trial) for trial in self.trials], frozenset({0, 1, 5})),
             Remarks([self.verdict, *kept, *self.notes]),
         )
 
@@ -221,7 +221,7 @@ def trial_cells(trial: Trial) -> tuple[str, ...]:
     return (
         trial.step,
         trial.recipe.text(),
-        "" if math.isnan(trial.proxy_db) else told(trial.proxy_db).removesuffix(" dB"),
+        "" if math.isnan(trial.proxy_db) else format_db(trial.proxy_db).removesuffix(" dB"),
         "" if figure is None else two_decimals(figure.drop),
         "" if figure is None or math.isnan(figure.low) else f"{two_decimals(figure.low)} … {two_decimals(figure.high)}",
         trial.outcome,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from quantkit.errors import ModelError
-from quantkit.numerics import told
+from quantkit.numerics import format_db
 from quantkit.repairs.registry import from_statistics_alone, without_rescaling
 from quantkit.sensitivity.result import LayerError
 from quantkit.tuning.candidates import CandidateFactory
@@ -96,7 +96,9 @@ class Search:
         tried, least = 0, noise[first] + BETTER
         for recipe in sorted(others, key=lambda r: -noise[r]):
             if noise[recipe] < least:
-                self._pass_over(recipe, "rule", f"{told(noise[recipe])}, {first.rule} has {told(noise[first])}")
+                self._pass_over(
+                    recipe, "rule", f"{format_db(noise[recipe])}, {first.rule} has {format_db(noise[first])}"
+                )
             elif tried >= RULES_TRIED:
                 self._pass_over(recipe, "rule", f"{RULES_TRIED} better ones missed the budget")
             else:
@@ -114,8 +116,8 @@ class Search:
             noise = self._maker.measured([recipe])[recipe]
             before = max(self._maker.proxies[t.recipe] for t in self._trials if t.figure is not None)
             if noise < before + BETTER:
-                self._pass_over(recipe, "repair", f"{told(noise)}, {told(before)} without")
-            elif self._try(recipe, "repair", f"{told(noise)} at the outputs, {told(before)} before"):
+                self._pass_over(recipe, "repair", f"{format_db(noise)}, {format_db(before)} without")
+            elif self._try(recipe, "repair", f"{format_db(noise)} at the outputs, {format_db(before)} before"):
                 return True
         return False
 

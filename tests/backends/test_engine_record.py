@@ -15,9 +15,9 @@ from quantkit.backends.engine_record import (
     LayerRecord,
     TableUse,
     TensorRecord,
-    read_record,
-    record_bytes,
-    record_path,
+    engine_record_bytes,
+    engine_record_path,
+    read_engine_record,
 )
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.errors import BackendError
@@ -85,8 +85,8 @@ def record(**changed: Any) -> EngineRecord:
 @given(record=records)
 def test_a_record_goes_round(tmp_path_factory: pytest.TempPathFactory, record: EngineRecord) -> None:
     engine = tmp_path_factory.getbasetemp() / "round.engine"
-    record_path(engine).write_bytes(record_bytes(record))
-    there = read_record(engine)
+    engine_record_path(engine).write_bytes(engine_record_bytes(record))
+    there = read_engine_record(engine)
     assert there == record
     assert there is not None
     assert there.identity() == record.identity()
@@ -95,26 +95,26 @@ def test_a_record_goes_round(tmp_path_factory: pytest.TempPathFactory, record: E
 @pytest.mark.parametrize("options", [BuildOptions(), BuildOptions(exclude=("a",)), BuildOptions(Precision.FP32)])
 def test_the_options_of_a_build_go_round(tmp_path: Path, options: BuildOptions) -> None:
     engine = tmp_path / "m.engine"
-    record_path(engine).write_bytes(record_bytes(record(options=options.document())))
-    there = read_record(engine)
+    engine_record_path(engine).write_bytes(engine_record_bytes(record(options=options.document())))
+    there = read_engine_record(engine)
     assert there is not None
     assert there.identity()["options"] == options.document()
 
 
 def test_a_record_from_before_inputs_were_kept_is_read(tmp_path: Path) -> None:
     engine = tmp_path / "m.engine"
-    document = json.loads(record_bytes(record()))
+    document = json.loads(engine_record_bytes(record()))
     del document["inputs"], document["outputs"]
-    record_path(engine).write_text(json.dumps(document))
-    assert read_record(engine) == record()
+    engine_record_path(engine).write_text(json.dumps(document))
+    assert read_engine_record(engine) == record()
 
 
 def test_where_it_lies() -> None:
-    assert record_path(Path("a/m.h200.engine")) == Path("a/m.h200.engine.json")
+    assert engine_record_path(Path("a/m.h200.engine")) == Path("a/m.h200.engine.json")
 
 
 def test_no_record_is_none(tmp_path: Path) -> None:
-    assert read_record(tmp_path / "m.engine") is None
+    assert read_engine_record(tmp_path / "m.engine") is None
 
 
 DAMAGES: dict[str, tuple[Any, str]] = {
@@ -132,26 +132,26 @@ DAMAGES: dict[str, tuple[Any, str]] = {
 def test_a_damaged_record_is_refused_with_the_place(tmp_path: Path, field: str) -> None:
     engine = tmp_path / "m.engine"
     value, problem = DAMAGES[field]
-    document = {**json.loads(record_bytes(record())), field: value}
-    record_path(engine).write_text(json.dumps(document))
+    document = {**json.loads(engine_record_bytes(record())), field: value}
+    engine_record_path(engine).write_text(json.dumps(document))
     with pytest.raises(BackendError, match=f"is no record of this quantkit: {problem}") as caught:
-        read_record(engine)
-    assert str(record_path(engine)) in caught.value.problem
+        read_engine_record(engine)
+    assert str(engine_record_path(engine)) in caught.value.problem
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
 def test_what_is_no_record_is_refused(tmp_path: Path, content: bytes) -> None:
     engine = tmp_path / "m.engine"
-    record_path(engine).write_bytes(content)
+    engine_record_path(engine).write_bytes(content)
     with pytest.raises(BackendError, match="is no record of this quantkit"):
-        read_record(engine)
+        read_engine_record(engine)
 
 
 def test_a_record_that_cannot_be_read(tmp_path: Path) -> None:
     engine = tmp_path / "m.engine"
-    record_path(engine).mkdir()
+    engine_record_path(engine).mkdir()
     with pytest.raises(BackendError, match="check the path"):
-        read_record(engine)
+        read_engine_record(engine)
 
 
 @pytest.mark.parametrize(

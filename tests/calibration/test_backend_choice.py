@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from quantkit.calibration import backend_choice as choosing
-from quantkit.calibration.backend_choice import beyond_tensorrt, chosen_backend
+from quantkit.calibration.backend_choice import choose_backend, unsupported_by_calibrators
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.errors import BackendError, UsageError
 from quantkit.histogram import HistogramMode
@@ -45,39 +45,39 @@ def options(**settings: Any) -> CalibrateOptions:
 
 def test_whoever_asks_for_onnxruntime_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = machine(monkeypatch)
-    assert chosen_backend(options(backend="onnxruntime"), ENTROPY, OUT) == ("onnxruntime", ())
+    assert choose_backend(options(backend="onnxruntime"), ENTROPY, OUT) == ("onnxruntime", ())
     assert asked == []
 
 
 def test_without_a_driver_nothing_else_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = machine(monkeypatch, driver=False)
-    assert chosen_backend(options(), ENTROPY, OUT) == ("onnxruntime", ())
+    assert choose_backend(options(), ENTROPY, OUT) == ("onnxruntime", ())
     assert asked == ["driver"]
 
 
 def test_tensorrt_calibrates_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch)
-    backend, (note,) = chosen_backend(options(), ENTROPY, OUT)
+    backend, (note,) = choose_backend(options(), ENTROPY, OUT)
     assert backend == "tensorrt"
     assert "--backend onnxruntime" in note
-    assert chosen_backend(options(backend="tensorrt"), ENTROPY, OUT) == ("tensorrt", ())
+    assert choose_backend(options(backend="tensorrt"), ENTROPY, OUT) == ("tensorrt", ())
 
 
 def test_where_nothing_is_written_statistics_are_what_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = machine(monkeypatch)
-    assert chosen_backend(options(), ENTROPY, None) == ("onnxruntime", ())
-    assert chosen_backend(options(backend="tensorrt"), ENTROPY, None) == ("tensorrt", ())
+    assert choose_backend(options(), ENTROPY, None) == ("onnxruntime", ())
+    assert choose_backend(options(backend="tensorrt"), ENTROPY, None) == ("tensorrt", ())
     assert asked == ["TensorRT"]
 
 
 def test_where_tensorrt_is_missing_onnxruntime_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, fault=MISSING)
-    assert chosen_backend(options(), ENTROPY, OUT) == (
+    assert choose_backend(options(), ENTROPY, OUT) == (
         "onnxruntime",
         ("onnxruntime calibrates: TensorRT is not installed",),
     )
     with pytest.raises(BackendError) as caught:
-        chosen_backend(options(backend="tensorrt"), ENTROPY, OUT)
+        choose_backend(options(backend="tensorrt"), ENTROPY, OUT)
     assert caught.value is MISSING
 
 
@@ -101,22 +101,22 @@ def test_what_the_calibrators_cannot_do(
     monkeypatch: pytest.MonkeyPatch, rules: tuple[Rule, ...], settings: dict[str, Any], problem: str | None
 ) -> None:
     machine(monkeypatch)
-    assert beyond_tensorrt(options(**settings), rules) == problem
-    backend, notes = chosen_backend(options(**settings), rules, OUT)
+    assert unsupported_by_calibrators(options(**settings), rules) == problem
+    backend, notes = choose_backend(options(**settings), rules, OUT)
     if problem is None:
         assert backend == "tensorrt"
         return
     assert (backend, notes) == ("onnxruntime", (f"onnxruntime calibrates: TensorRT's calibrators {problem}",))
     with pytest.raises(UsageError, match="TensorRT's calibrators ") as caught:
-        chosen_backend(options(backend="tensorrt", **settings), rules, OUT)
+        choose_backend(options(backend="tensorrt", **settings), rules, OUT)
     assert problem in caught.value.problem
 
 
 def test_a_provider_that_is_asked_for_is_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = machine(monkeypatch)
-    assert chosen_backend(options(provider="cuda"), ENTROPY, OUT) == ("onnxruntime", ())
+    assert choose_backend(options(provider="cuda"), ENTROPY, OUT) == ("onnxruntime", ())
     with pytest.raises(UsageError, match="TensorRT's calibrators know no --provider"):
-        chosen_backend(options(backend="tensorrt", provider="cuda"), ENTROPY, OUT)
+        choose_backend(options(backend="tensorrt", provider="cuda"), ENTROPY, OUT)
     assert asked == []
 
 
@@ -138,11 +138,11 @@ def test_a_table_that_is_there_decides(
     table = TableRecord(file="m.calib", sha256="a", header="h", tensors=1)
     provenance = Provenance(quantkit="1", table=table, model=ModelRecord(file="m.onnx", sha256="b"), run=run)
     provenance_path(output).write_bytes(provenance_bytes(provenance))
-    assert chosen_backend(options(force=force), ENTROPY, output)[0] == chosen
-    assert chosen_backend(options(force=force), ENTROPY, tmp_path / "other.calib")[0] == "tensorrt"
+    assert choose_backend(options(force=force), ENTROPY, output)[0] == chosen
+    assert choose_backend(options(force=force), ENTROPY, tmp_path / "other.calib")[0] == "tensorrt"
 
 
 def test_a_version_that_is_not_the_installed_one_is_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch)
     monkeypatch.setattr("quantkit.tensorrt_version.installed_number", lambda: 8600)
-    assert chosen_backend(options(tensorrt_version="10.3.0"), ENTROPY, OUT)[0] == "onnxruntime"
+    assert choose_backend(options(tensorrt_version="10.3.0"), ENTROPY, OUT)[0] == "onnxruntime"

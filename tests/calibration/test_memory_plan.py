@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
-from quantkit.calibration.memory_plan import CACHED_BYTES, Plan, groups, make_plan, sliced
+from quantkit.calibration.memory_plan import CACHED_BYTES, MemoryPlan, group_by_size, plan_memory, slice_batch
 from quantkit.calibration.options import DEFAULT_MEMORY
 from quantkit.errors import UsageError
 from quantkit.graph import Model, load_model, watched_tensors
@@ -35,7 +35,7 @@ sizes = st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 1000), m
 def test_groups_keep_the_order_and_the_limit_and_none_could_take_its_successors_first(
     sizes: dict[str, int], limit: int
 ) -> None:
-    found = groups(sizes, limit)
+    found = group_by_size(sizes, limit)
     assert [name for group in found for name in group] == list(sizes)
     held = [sum(sizes[name] for name in group) for group in found]
     assert max(held) <= limit
@@ -46,10 +46,10 @@ def test_groups_keep_the_order_and_the_limit_and_none_could_take_its_successors_
 def test_a_tensor_beyond_the_limit_is_named(sizes: dict[str, int], limit: int) -> None:
     beyond = [name for name, size in sizes.items() if size > limit]
     if not beyond:
-        assert groups(sizes, limit)
+        assert group_by_size(sizes, limit)
         return
     with pytest.raises(UsageError, match="--max-memory") as caught:
-        groups(sizes, limit)
+        group_by_size(sizes, limit)
     assert repr(beyond[0]) in caught.value.problem
 
 
@@ -58,9 +58,9 @@ def test_the_memory_that_the_error_asks_for_is_enough(size: int, limit: int) -> 
     if size <= limit:
         return
     with pytest.raises(UsageError) as caught:
-        groups({"x": size}, limit)
+        group_by_size({"x": size}, limit)
     ((number, unit),) = re.findall(r"--max-memory (\d+)([KMG])\b", caught.value.remedy)
-    assert groups({"x": size}, int(number) << {"K": 10, "M": 20, "G": 30}[unit]) == (("x",),)
+    assert group_by_size({"x": size}, int(number) << {"K": 10, "M": 20, "G": 30}[unit]) == (("x",),)
 
 
 @given(samples=st.integers(1, 40), size=st.integers(1, 50), wide=st.integers(0, 3))
@@ -71,7 +71,7 @@ def test_slices_add_up_to_the_batch(samples: int, size: int, wide: int) -> None:
         "scalar": np.array(3.0),
         "table": np.zeros((samples + 1, wide)),
     }
-    slices = sliced(batch, samples, size)
+    slices = slice_batch(batch, samples, size)
     assert sum(n for _, n in slices) == samples
     assert all(0 < n <= size for _, n in slices)
     assert len({n for _, n in slices[:-1]}) <= 1
@@ -92,10 +92,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load_model(path)
 
 
-def planned(model: Model, samples: int = 8, max_memory: int = DEFAULT_MEMORY, workers: int = 1, **options: Any) -> Plan:
+def planned(
+    model: Model, samples: int = 8, max_memory: int = DEFAULT_MEMORY, workers: int = 1, **options: Any
+) -> MemoryPlan:
     first: dict[str, NDArray[Any]] = {"x": np.zeros((samples, 3, 8, 8), np.float32), "scale": np.array(1, np.float32)}
     options = {"whole": False, **options}
-    return make_plan(model, watched_tensors(model), first, samples, max_memory=max_memory, workers=workers, **options)
+    return plan_memory(model, watched_tensors(model), first, samples, max_memory=max_memory, workers=workers, **options)
 
 
 memories = st.integers(4 * 192, 1 << 33)
@@ -146,7 +148,7 @@ def test_an_input_without_batch_axis_is_whole_in_every_slice(tmp_path: Path) -> 
     onnx.save(parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net {text}'), tmp_path / "net.onnx")
     model = load_model(tmp_path / "net.onnx")
     first = {"x": np.zeros((3, 6), np.float32), "table": np.zeros((50, 6), np.float32)}
-    plan = make_plan(model, watched_tensors(model), first, 3, max_memory=1 << 20, workers=1, whole=True)
+    plan = plan_memory(model, watched_tensors(model), first, 3, max_memory=1 << 20, workers=1, whole=True)
     assert plan.bytes == 4 * (3 * 6 + 50 * 6 + 6 * 50 + 3 * 50)
 
 

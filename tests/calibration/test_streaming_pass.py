@@ -17,10 +17,10 @@ from onnx import helper
 import quantkit
 from quantkit import CalibrateOptions, DataOptions, HistogramMode
 from quantkit.backends.session import FakeSession
-from quantkit.calibration.memory_plan import Plan
-from quantkit.calibration.streaming_pass import Checkpoints, Hooks, Run, new_collectors
+from quantkit.calibration.memory_plan import MemoryPlan
+from quantkit.calibration.streaming_pass import CheckpointPlan, PassHooks, StreamingPass, new_collectors
 from quantkit.data.streams import StreamFeed
-from quantkit.progress import Silent
+from quantkit.progress import NoProgress
 from quantkit.statistics import Origin, Statistics, statistics_bytes
 from quantkit.values import Batch, ModelInput
 from tests.support.networks import BUNDLED, network
@@ -38,10 +38,10 @@ def activations(feeds: Batch) -> Batch:
 def observed(batches: list[np.ndarray[Any, Any]], mode: HistogramMode, size: int, runners: int, split: int) -> bytes:
     """The statistics file of a run over `batches`; `split` cuts the tensors into two passes."""
     passes = (TENSORS[:split], TENSORS[split:]) if 0 < split < len(TENSORS) else (TENSORS,)
-    plan = Plan(size, passes, runners, 0)
+    plan = MemoryPlan(size, passes, runners, 0)
     feed = StreamFeed(lambda: [{"x": b} for b in batches], [ModelInput("x", "float32", (None, 2, 8))], None)
     collectors = new_collectors(plan, {"x": [1], "relu": [-1]}, mode)
-    seen = Run(feed, plan, collectors, Checkpoints(), Silent(), Hooks()).observe(
+    seen = StreamingPass(feed, plan, collectors, CheckpointPlan(), NoProgress(), PassHooks()).observe(
         lambda number: FakeSession(activations, passes[number])
     )
     origin = Origin(

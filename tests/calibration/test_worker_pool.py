@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quantkit.backends.session import FakeSession, Session
-from quantkit.calibration.memory_plan import sliced
-from quantkit.calibration.worker_pool import Crew
+from quantkit.calibration.memory_plan import slice_batch
+from quantkit.calibration.worker_pool import WorkerPool
 from quantkit.errors import DataError
 from quantkit.histogram import HistogramMode
 from quantkit.statistics import Collector, Origin
@@ -58,9 +58,9 @@ def counted(
     collector = Collector(TENSORS, VIEWS, mode)
     given_samples, progress = 0, list[int]()
     names = "part {}".format
-    with Crew(FakeSession(run, TENSORS[1:]), collector, workers, names=names, advance=progress.append) as crew:
+    with WorkerPool(FakeSession(run, TENSORS[1:]), collector, workers, names=names, advance=progress.append) as crew:
         for number, x in enumerate(batches):
-            crew.run(number, sliced({"x": x}, len(x), size))
+            crew.run(number, slice_batch({"x": x}, len(x), size))
             given_samples += len(x)
     assert sum(progress) == given_samples
     return collector
@@ -166,9 +166,9 @@ def test_an_exception_in_the_session_comes_out_as_itself(
 def crowd(session: Session, tensors: Sequence[str], advance: Callable[[int], object] = abs) -> Collector:
     """Twenty batches of four samples, four slices each."""
     collector = Collector(tensors, [], HistogramMode.INVARIANT)
-    with Crew(session, collector, 3, names=str, advance=advance) as crew:  # type: ignore[arg-type]
+    with WorkerPool(session, collector, 3, names=str, advance=advance) as crew:  # type: ignore[arg-type]
         for number in range(20):
-            crew.run(number, sliced({"x": np.ones((4, 2, 3), np.float32)}, 4, 1))
+            crew.run(number, slice_batch({"x": np.ones((4, 2, 3), np.float32)}, 4, 1))
         crew.wait()
     return collector
 

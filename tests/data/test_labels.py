@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from quantkit.data import DataOptions, Portion, open_data
-from quantkit.data.classes import indices_of, read_classes
-from quantkit.data.labels import LabelOptions, Labels, Task, open_labels
+from quantkit.data.classes import class_indices, read_classes
+from quantkit.data.labels import LabelOptions, Labels, LabelTask, open_labels
 from quantkit.errors import DataError
 from quantkit.preprocess import PRESETS
 from quantkit.values import ModelInput
@@ -32,7 +32,7 @@ def images(root: Path, names: Sequence[str]) -> Path:
     return root
 
 
-def opened(source: Any, options: LabelOptions, task: Task) -> tuple[Labels | None, list[Portion]]:
+def opened(source: Any, options: LabelOptions, task: LabelTask) -> tuple[Labels | None, list[Portion]]:
     spec = PRESETS["unit"] if isinstance(source, Path) and source.is_dir() else PRESETS["raw"]
     chosen = replace(WHOLE, batch_size=2) if isinstance(source, Path) else WHOLE
     feed, _ = open_data(source, [INPUT], spec, chosen)
@@ -40,7 +40,7 @@ def opened(source: Any, options: LabelOptions, task: Task) -> tuple[Labels | Non
 
 
 def read(source: Any, count: int | None = 3, indices: bool = True, **options: Any) -> tuple[list[Any], Labels]:
-    labels, portions = opened(source, LabelOptions(**options), Task(count, indices))
+    labels, portions = opened(source, LabelOptions(**options), LabelTask(count, indices))
     assert labels is not None
     return np.concatenate([labels.of(p) for p in portions]).tolist(), labels
 
@@ -58,7 +58,7 @@ def test_class_folders_are_classes_in_sorted_order(tmp_path: Path) -> None:
 
 
 def test_images_without_folders_have_no_labels(tmp_path: Path) -> None:
-    labels, _ = opened(images(tmp_path, ["1.png", "cat/2.png"]), LabelOptions(), Task(2))
+    labels, _ = opened(images(tmp_path, ["1.png", "cat/2.png"]), LabelOptions(), LabelTask(2))
     assert labels is None
 
 
@@ -96,7 +96,7 @@ def test_a_name_of_two_classes_is_shown_and_stands_for_neither(tmp_path: Path) -
 def test_a_map_gives_every_name_its_own_index_whatever_the_order(names: list[str], random: Any) -> None:
     order = list(names)
     random.shuffle(order)
-    found = indices_of(order, None, len(names), "here")
+    found = class_indices(order, None, len(names), "here")
     assert sorted(found.values()) == list(range(len(names)))
     assert sorted(found, key=found.__getitem__) == sorted(names)
 
@@ -113,8 +113,8 @@ def test_fewer_folders_than_classes_are_refused_unless_they_are_numbers(tmp_path
 def test_numbers_in_another_order_as_text_are_refused() -> None:
     names = [str(i) for i in range(11)]
     with pytest.raises(DataError, match="another order than by number"):
-        indices_of(names, None, 11, "val")
-    assert indices_of([f"{i:02d}" for i in range(11)], None, 11, "val")["10"] == 10
+        class_indices(names, None, 11, "val")
+    assert class_indices([f"{i:02d}" for i in range(11)], None, 11, "val")["10"] == 10
 
 
 def test_missing_classes_are_one_line(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from quantkit.data.pixels import RESAMPLING, UnreadableError, decode, lookup, normalise, transform
+from quantkit.data.pixels import RESAMPLING, UnreadableError, decode, level_table, normalise, transform
 from quantkit.preprocess import Preprocess
 
 ORIENTATION = 0x0112
@@ -353,7 +353,7 @@ def test_an_image_becomes_to_the_bit_what_numpy_finds_in_the_table(
 ) -> None:
     image = Image.fromarray(pixels[..., 0] if grey or channels == "grey" else pixels)
     depth = 1 if channels == "grey" else 3
-    table = lookup(scale, mean[:depth], std[:depth], depth, dtype)
+    table = level_table(scale, mean[:depth], std[:depth], depth, dtype)
     fields: Any = {"channels": channels, "layout": layout, "dtype": dtype}
     asked = spec(pixels.shape[:2], scale=scale, mean=mean[:depth], std=std[:depth], **fields)
     shown = np.asarray(image.convert("L" if depth == 1 else "RGB")).reshape(*pixels.shape[:2], depth)

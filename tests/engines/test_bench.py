@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from quantkit.artifact import sha256_of
-from quantkit.backends.engine_record import EngineRecord, is_engine, record_bytes, record_path
+from quantkit.backends.engine_record import EngineRecord, engine_record_bytes, engine_record_path, is_engine
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.engines import bench as benching
 from quantkit.engines.bench import BenchOptions, bench, distinct_names, engine_name, measure_engine, read_engine_subject
@@ -52,7 +52,7 @@ def engine(path: Path, *, recorded: bytes | None) -> Path:
             device_memory=1,
             layers=(),
         )
-        record_path(path).write_bytes(record_bytes(record))
+        engine_record_path(path).write_bytes(engine_record_bytes(record))
     return path
 
 
@@ -122,9 +122,11 @@ def test_a_record_describes_only_its_own_engine(tmp_path: Path) -> None:
 
 def timed(monkeypatch: pytest.MonkeyPatch, latencies: Any, *, fits: bool = True) -> Any:
     """An engine whose latencies are made up."""
-    monkeypatch.setattr("quantkit.backends.tensorrt.timing.fits", lambda *_: fits)
-    monkeypatch.setattr("quantkit.backends.tensorrt.timing.latencies", latencies)
-    monkeypatch.setattr("quantkit.backends.tensorrt.timing.throughput", lambda *_, streams, **__: 100.0 * streams)
+    monkeypatch.setattr("quantkit.backends.tensorrt.timing.takes_batch", lambda *_: fits)
+    monkeypatch.setattr("quantkit.backends.tensorrt.timing.measure_latencies", latencies)
+    monkeypatch.setattr(
+        "quantkit.backends.tensorrt.timing.measure_throughput", lambda *_, streams, **__: 100.0 * streams
+    )
     return SimpleNamespace(inputs=())
 
 
@@ -181,7 +183,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quantkit.backends.tensorrt.engine.Engine", Loaded)
     monkeypatch.setattr("quantkit.backends.tensorrt.device.open_device", lambda _: SimpleNamespace(name="H200"))
     monkeypatch.setattr("quantkit.backends.tensorrt.versions.tensorrt", lambda: None)
-    monkeypatch.setattr("quantkit.backends.tensorrt.versions.features", lambda _: SimpleNamespace(version="8.6.1"))
+    monkeypatch.setattr(
+        "quantkit.backends.tensorrt.versions.detect_features", lambda _: SimpleNamespace(version="8.6.1")
+    )
 
 
 @pytest.mark.usefixtures("gpu")

@@ -13,8 +13,8 @@ from onnx import numpy_helper, parser
 
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of
-from quantkit.backends.engine_record import EngineRecord, LayerRecord, TableUse, record_bytes, record_path
-from quantkit.backends.tensorrt.options import BuildOptions, Command, Precision
+from quantkit.backends.engine_record import EngineRecord, LayerRecord, TableUse, engine_record_bytes, engine_record_path
+from quantkit.backends.tensorrt.options import BuildOptions, Precision, TrtexecCommand
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.engines.build import (
     BuiltEngine,
@@ -165,7 +165,7 @@ def engine(folder: Path, record: EngineRecord | None, content: bytes = PLAN) -> 
     path = folder / "net.engine"
     path.write_bytes(content)
     if record is not None:
-        record_path(path).write_bytes(record_bytes(record))
+        engine_record_path(path).write_bytes(engine_record_bytes(record))
     return path
 
 
@@ -185,7 +185,7 @@ def test_an_engine_from_the_same_inputs_is_reused(tmp_path: Path) -> None:
         quantkit=__version__,
     )
     found = reuse_engine(engine(tmp_path, there), wanted, 0.8)
-    assert (found.reused, found.record, found.command) == (True, there, Command("trtexec x"))
+    assert (found.reused, found.record, found.command) == (True, there, TrtexecCommand("trtexec x"))
     assert "reused" in found.notes[0]
     with pytest.raises(TableError, match=r"net\.engine was built with a table that covers 80% of") as caught:
         reuse_engine(engine(tmp_path, there), wanted, 0.9)
@@ -227,7 +227,7 @@ def test_without_a_table_it_does_not_matter_which_quantkit_built(tmp_path: Path)
 def test_an_engine_changed_on_disk_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StaleError, match="was changed after quantkit wrote it"):
         reuse_engine(engine(tmp_path, record(), b"another"), record().identity(), 0.9)
-    record_path(tmp_path / "net.engine").unlink()
+    engine_record_path(tmp_path / "net.engine").unlink()
     with pytest.raises(StaleError, match="has no record of how it was built") as caught:
         reuse_engine(tmp_path / "net.engine", record().identity(), 0.9)
     assert "--force" in caught.value.remedy
@@ -247,7 +247,7 @@ def layer(precision: str, kind: str = "CaskConvolution") -> LayerRecord:
 
 
 def built(**changed: Any) -> BuiltEngine:
-    return BuiltEngine(Path("net.engine"), record(**changed), Command("trtexec"), False)
+    return BuiltEngine(Path("net.engine"), record(**changed), TrtexecCommand("trtexec"), False)
 
 
 def test_layers_that_compute_are_counted() -> None:

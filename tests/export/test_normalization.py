@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
-from quantkit.data.pixels import UnreadableError, decode, pixels_of, prepared
+from quantkit.data.pixels import UnreadableError, decode, pixels_of, to_input_array
 from quantkit.errors import PreprocessError
 from quantkit.export.normalization import pixel_shape, preprocess_model
 from quantkit.export.served_model import ServedTensor
@@ -68,7 +68,7 @@ def test_the_server_makes_the_bits_that_calibration_makes(case: tuple[Preprocess
     spec, wanted = case
     pixels = np.random.default_rng(seed).integers(0, 256, (2, *pixel_shape(spec, wanted)[1:])).astype(np.uint8)
     try:
-        own = np.stack([prepared(image, spec) for image in pixels])
+        own = np.stack([to_input_array(image, spec) for image in pixels])
     except UnreadableError:
         with pytest.raises(PreprocessError, match="do not fit the input's type"):
             preprocess_model(spec, wanted)
@@ -86,7 +86,7 @@ def test_every_pixel_of_every_preset(preset: str, dtype: str) -> None:
     spec = resolve(PRESETS[preset], wanted.as_input())
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     pixels = np.stack([np.concatenate([np.roll(levels, 7 * k, 0) for k in range(3)], axis=2)])
-    own = np.stack([prepared(image, spec) for image in pixels])
+    own = np.stack([to_input_array(image, spec) for image in pixels])
     assert len(np.unique(own)) > 200
     assert same_bits(runs(preprocess_model(spec, wanted), pixels), own)
 

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from tritonclient.grpc import model_config_pb2
 
 from quantkit.artifact import sha256_of
-from quantkit.backends.engine_record import EngineRecord, TensorRecord, record_bytes, record_path
+from quantkit.backends.engine_record import EngineRecord, TensorRecord, engine_record_bytes, engine_record_path
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.data.pixels import decode
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Throughput
@@ -82,7 +82,7 @@ def engine(folder: Path, *, name: str = "net.h200.10.3.0.int8", **changed: Any) 
         "inputs": (TensorRecord(name="x", dtype="float32", shape=(-1, 3, 8, 8)),),
         "outputs": (TensorRecord(name="y", dtype="float16", shape=(-1, 4)),),
     }
-    record_path(path).write_bytes(record_bytes(EngineRecord(**{**settings, **changed})))
+    engine_record_path(path).write_bytes(engine_record_bytes(EngineRecord(**{**settings, **changed})))
     return path
 
 
@@ -180,7 +180,7 @@ def test_an_engine_that_nothing_tells_of_is_refused(
     monkeypatch.setattr("quantkit.export.serving.has_driver", lambda: False)
     path = engine(tmp_path, inputs=(), outputs=())
     if not there:
-        record_path(path).unlink()
+        engine_record_path(path).unlink()
     why = "is from an older quantkit" if there else "is missing"
     refused(BackendError, f"the record beside it {why}.*no GPU to ask", path, tmp_path / "repo")
     assert not (tmp_path / "repo").exists()
@@ -189,7 +189,7 @@ def test_an_engine_that_nothing_tells_of_is_refused(
 def test_without_a_record_the_gpu_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = engine(tmp_path)
     expected = read_served_model(path)
-    record_path(path).unlink()
+    engine_record_path(path).unlink()
     monkeypatch.setattr("quantkit.export.serving.has_driver", lambda: True)
 
     class Loaded:

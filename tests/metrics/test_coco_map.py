@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from quantkit.data.pixels import fit
+from quantkit.data.pixels import fit_size
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.evaluation import bootstrap
 from quantkit.evaluation.paired import paired_difference
@@ -26,7 +26,7 @@ from quantkit.extras import install_command
 from quantkit.metrics.box_labels import as_objects, read_coco, read_yolo
 from quantkit.metrics.boxes import ImageGeometry, Objects, Scene, image_geometry
 from quantkit.metrics.coco_map import CocoMap, coco_documents
-from quantkit.metrics.metric import Result
+from quantkit.metrics.metric import MetricResult
 from quantkit.metrics.registry import resolve_metric
 from quantkit.metrics.yolo_heads import HeadFamily, decode_head, infer_head_family, suppress_overlaps
 from quantkit.preprocess import Preprocess
@@ -54,7 +54,7 @@ def test_the_geometry_is_what_happened_to_the_pixels(
     found = image_geometry(spec, size)
     for axis in (0, 1):
         ramp = np.broadcast_to(np.arange(size[axis], dtype=np.uint8), (size[1 - axis], size[axis]))
-        picture = np.asarray(fit(Image.fromarray(np.ascontiguousarray(ramp if axis == 0 else ramp.T)), spec))
+        picture = np.asarray(fit_size(Image.fromarray(np.ascontiguousarray(ramp if axis == 0 else ramp.T)), spec))
         middle = picture.shape[axis] // 2  # a line through the picture, away from any padding
         line = picture[middle, :] if axis == 0 else picture[:, middle]
         position = (np.arange(line.size) + 0.5 - found.offset[axis]) / found.scale[axis] - 0.5
@@ -169,7 +169,7 @@ def scenes(seed: int) -> tuple[list[Scene], dict[HeadFamily, NDArray[np.float32]
     return labels, {family: np.stack(parts) for family, parts in outputs.items()}
 
 
-def scored(labels: list[Scene], output: NDArray[Any], family: HeadFamily | None = None, batch: int = 5) -> Result:
+def scored(labels: list[Scene], output: NDArray[Any], family: HeadFamily | None = None, batch: int = 5) -> MetricResult:
     metric = CocoMap(family)
     for at in range(0, len(labels), batch):
         part = labels[at : at + batch]

@@ -15,7 +15,7 @@ import pytest
 from quantkit.backends.tensorrt.options import Precision
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
 from quantkit.errors import BackendError, OutputError, QuantkitError
-from quantkit.progress import Silent
+from quantkit.progress import NoProgress
 from quantkit.project import run as running
 from quantkit.project.engine_steps import engine_steps
 from quantkit.project.inputs import plan_run
@@ -312,7 +312,7 @@ def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.Monke
         plan = plan_run(settings(build={"precisions": ("fp32", "fp16", "int8")}, quantize=QuantizeSettings(repairs=())))
         store = StepStore(plan.output)
         store.folder.mkdir(parents=True, exist_ok=True)
-        steps = RunSteps(plan, store, lambda _: None, lambda _: Silent())
+        steps = RunSteps(plan, store, lambda _: None, lambda _: NoProgress())
         statistics = statistics_step(steps)
         found.append(engine_steps(steps, table_step(steps, statistics), model_step(steps, statistics)))
         assert "no fp16 engine: FP16 is not to be had" in steps.notes

@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 POLL = 0.1
 
 
-class Abandoned(Interrupted):
+class AbandonedBuild(Interrupted):
     """The user left while the thread goes on: what it uses must not be freed."""
 
 
@@ -21,7 +21,7 @@ def never() -> bool:
     return False
 
 
-def in_background(
+def run_in_background(
     work: Callable[[], Result], stop: Callable[[], None], *, waits: bool, asked: Callable[[], bool] = never
 ) -> Result:
     """Run `work` in a thread and return what it returns, or raise what it raises.
@@ -51,7 +51,7 @@ def in_background(
         except KeyboardInterrupt:
             if interrupted or not waits or asked():
                 stop()
-                raise Abandoned("the build was stopped", remedy="start it again; nothing was written") from None
+                raise AbandonedBuild("the build was stopped", remedy="start it again; nothing was written") from None
             interrupted = True
             stop()
     if interrupted:

@@ -9,26 +9,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from quantkit.backends.tensorrt.background import in_background
+from quantkit.backends.tensorrt.background import run_in_background
 from quantkit.backends.tensorrt.device import Device, open_device
-from quantkit.backends.tensorrt.inspection import Bound, inspected
-from quantkit.backends.tensorrt.layers import Context, Layer
-from quantkit.backends.tensorrt.limits import Network, refuse_impossible
-from quantkit.backends.tensorrt.messages import Messages, Phase, listening, made, silent
-from quantkit.backends.tensorrt.network import Tensor, add_profile, network_nodes, parse, tensors_of
+from quantkit.backends.tensorrt.inspection import EngineTensor, inspect_engine
+from quantkit.backends.tensorrt.layers import EngineLayer, LayerContext
+from quantkit.backends.tensorrt.limits import NetworkTraits, refuse_impossible
+from quantkit.backends.tensorrt.messages import Messages, Phase, capture_messages, ignore_phase, make_or_raise
+from quantkit.backends.tensorrt.network import NetworkTensor, add_profile, layers_by_name, network_tensors, parse_model
 from quantkit.backends.tensorrt.options import BuildOptions, Verbosity
 from quantkit.backends.tensorrt.shapes import ShapeRange
-from quantkit.backends.tensorrt.table_coverage import Covered, completed, refuse_little, rule_of
+from quantkit.backends.tensorrt.table_coverage import CompletedTable, complete_table, refuse_low_coverage, table_rule
 from quantkit.backends.tensorrt.versions import (
     Features,
+    build_stopper,
     calibrator_base,
-    features,
+    detect_features,
     keep_precision,
     network_flags,
     set_calibration,
     set_flag,
     share_profile,
-    stopper,
     tensorrt,
 )
 from quantkit.errors import BackendError, ModelError, QuantkitError, TableError
@@ -45,16 +45,16 @@ NOTHING_FITS = ("Could not find any implementation for node", "insufficient work
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class EngineBuild:
     """An engine and what is known about it."""
 
     plan: bytes
     seconds: float
     version: str
     gpu: str
-    layers: tuple[Layer, ...]
+    layers: tuple[EngineLayer, ...]
     memory: int
-    covered: Covered | None
+    covered: CompletedTable | None
     timing_cache: bytes | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -62,11 +62,11 @@ class Built:
     """Nodes that were kept out of INT8."""
     converted: bool = False
     """Whether the table went into Q/DQ pairs."""
-    bound: tuple[Bound, ...] = ()
+    bound: tuple[EngineTensor, ...] = ()
 
 
 @dataclass(slots=True)
-class Build:
+class BuildContext:
     """One build on its way: the library, the GPU, and what is said meanwhile."""
 
     model: Model
@@ -80,13 +80,13 @@ class Build:
     stopping: threading.Event = field(default_factory=threading.Event)
     notes: list[str] = field(default_factory=list)
     measured_anew: bool = True
-    covered: Covered | None = None
+    covered: CompletedTable | None = None
     kept: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.trt = tensorrt()
         self.device = open_device(self.options.device)
-        self.features = features(self.trt)
+        self.features = detect_features(self.trt)
         self.messages = Messages(self.phase)
 
     @property
@@ -108,8 +108,8 @@ def build_engine(
     table: CalibrationTable | None = None,
     rule: str | None = None,
     timing_cache: bytes | None = None,
-    phase: Phase = silent,
-) -> Built:
+    phase: Phase = ignore_phase,
+) -> EngineBuild:
     """Build an engine.
 
     ranges: the shape range of every input. table: scales for a network without Q/DQ; rule: what the table was made
@@ -119,16 +119,16 @@ def build_engine(
     every operator that TensorRT cannot parse), TableError (a table for another version, or of little coverage),
     Interrupted at Ctrl-C.
     """
-    build = Build(model, options, ranges, phase)
-    kinds = Network(explicit=build.explicit, half=is_half(model), has_table=table is not None)
+    build = BuildContext(model, options, ranges, phase)
+    kinds = NetworkTraits(explicit=build.explicit, half=is_half(model), has_table=table is not None)
     refuse_impossible(options, build.features, build.device, kinds)
     if table is not None and build.strong:
-        through_qdq(build, table, rule)
+        insert_table_as_qdq(build, table, rule)
         table = None
     with build.device.current():
         pass  # the primary context exists before TensorRT looks for one
-    return in_background(
-        lambda: built(build, table, rule, timing_cache), build.stopping.set, waits=build.features.progress
+    return run_in_background(
+        lambda: run_build(build, table, rule, timing_cache), build.stopping.set, waits=build.features.progress
     )
 
 
@@ -137,8 +137,8 @@ def kernels_loaded(number: int = 0) -> Iterator[None]:
     """Keep TensorRT's kernels loaded between builds; otherwise each of them loads them anew, which takes 3 … 10 s."""
     trt, device = tensorrt(), open_device(number)
     messages = Messages()
-    with listening(trt, messages) as log, device.current():
-        builder = made(lambda: trt.Builder(log), messages)
+    with capture_messages(trt, messages) as log, device.current():
+        builder = make_or_raise(lambda: trt.Builder(log), messages)
     try:
         yield
     finally:
@@ -146,13 +146,17 @@ def kernels_loaded(number: int = 0) -> Iterator[None]:
             del builder
 
 
-def built(build: Build, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None) -> Built:
+def run_build(
+    build: BuildContext, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None
+) -> EngineBuild:
     """The build itself."""
     build.phase("starting TensorRT")
-    with build.device.current(), listening(build.trt, build.messages) as log:
-        made_now = plan_of(build, log, table, rule, timing_cache)  # builder and network go before their context does
+    with build.device.current(), capture_messages(build.trt, build.messages) as log:
+        made_now = serialize_engine(
+            build, log, table, rule, timing_cache
+        )  # builder and network go before their context does
         build.phase("looking at the engine")
-        context = Context(
+        context = LayerContext(
             operators=node_names(build.model),
             int8=build.options.int8 and (build.explicit or build.covered is not None),
             table=build.covered is not None and not build.explicit,
@@ -161,8 +165,8 @@ def built(build: Build, table: CalibrationTable | None, rule: str | None, timing
             tuning=build.messages.tuning,
             measured_anew=build.measured_anew,
         )
-        told = inspected(build.trt, log, build.messages, made_now.plan, build.ranges, context)
-    return Built(
+        told = inspect_engine(build.trt, log, build.messages, made_now.plan, build.ranges, context)
+    return EngineBuild(
         plan=made_now.plan,
         seconds=made_now.seconds,
         version=build.features.version,
@@ -180,7 +184,7 @@ def built(build: Build, table: CalibrationTable | None, rule: str | None, timing
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SerializedEngine:
     """A serialized engine, how long it took, and what was measured on the way."""
 
     plan: bytes
@@ -188,30 +192,30 @@ class Plan:
     timing_cache: bytes | None
 
 
-def plan_of(
-    build: Build, log: Any, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None
-) -> Plan:
+def serialize_engine(
+    build: BuildContext, log: Any, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None
+) -> SerializedEngine:
     """Parse, configure, build."""
     trt, options = build.trt, build.options
     trt.init_libnvinfer_plugins(log, "")
-    builder = made(lambda: trt.Builder(log), build.messages)
+    builder = make_or_raise(lambda: trt.Builder(log), build.messages)
     network = builder.create_network(network_flags(trt, strongly_typed=build.strong))
     build.phase("parsing")
-    parser = parse(trt, network, build.model, log, build.messages)
+    parser = parse_model(trt, network, build.model, log, build.messages)
     config = builder.create_builder_config()
-    configure(build, config, () if build.strong else options.flags(scales=table is not None or build.explicit))
+    configure_builder(build, config, () if build.strong else options.flags(scales=table is not None or build.explicit))
     profile = add_profile(builder, network, build.ranges)
     if profile is not None:
         config.add_optimization_profile(profile)
     calibrator = None
     if table is not None:
-        build.covered = covered_by(build, table, rule, network)
+        build.covered = cover_network(build, table, rule, network)
         calibrator = table_calibrator(trt, build.covered.table)
         set_calibration(config, calibrator, profile)
     if not build.strong:
-        build.kept = excluded(build, network, config)
+        build.kept = exclude_from_int8(build, network, config)
     cache = use_timing_cache(build, config, timing_cache)
-    monitor = stopper(trt, config, build.stopping.is_set, build.phase)
+    monitor = build_stopper(trt, config, build.stopping.is_set, build.phase)
     build.phase("building")
     started = time.monotonic()
     memory = builder.build_serialized_network(network, config)
@@ -223,11 +227,11 @@ def plan_of(
             remedy="the header has to name this TensorRT and this calibrator (--retarget, quantkit table convert)",
         )
     if memory is None:
-        raise failed(build)
-    return Plan(bytes(memory), seconds, bytes(cache.serialize()) if cache is not None else None)
+        raise build_failure(build)
+    return SerializedEngine(bytes(memory), seconds, bytes(cache.serialize()) if cache is not None else None)
 
 
-def configure(build: Build, config: Any, flags: Sequence[str]) -> None:
+def configure_builder(build: BuildContext, config: Any, flags: Sequence[str]) -> None:
     """Options → TensorRT's builder configuration; `flags`: of the precision."""
     trt, options = build.trt, build.options
     config.builder_optimization_level = options.level
@@ -252,7 +256,7 @@ def configure(build: Build, config: Any, flags: Sequence[str]) -> None:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
-def covered_by(build: Build, table: CalibrationTable, rule: str | None, network: Any) -> Covered:
+def cover_network(build: BuildContext, table: CalibrationTable, rule: str | None, network: Any) -> CompletedTable:
     """The table for this network and this TensorRT. TableError."""
     number = installed_number()
     header = table.header
@@ -264,8 +268,8 @@ def covered_by(build: Build, table: CalibrationTable, rule: str | None, network:
             )
         build.notes.append(f"the table was made for TensorRT {header.version_text}; its scales are used (--retarget)")
         table = table.with_header(replace(header, version=number))
-    covered = completed(table, tensors_of(build.trt, network), rule_of(table, rule))
-    refuse_little(covered, build.options.min_coverage, "the table")
+    covered = complete_table(table, network_tensors(build.trt, network), table_rule(table, rule))
+    refuse_low_coverage(covered, build.options.min_coverage, "the table")
     return covered
 
 
@@ -308,12 +312,12 @@ def table_calibrator(trt: Any, table: CalibrationTable) -> Any:
     return TableCalibrator()
 
 
-def excluded(build: Build, network: Any, config: Any) -> frozenset[str]:
+def exclude_from_int8(build: BuildContext, network: Any, config: Any) -> frozenset[str]:
     """Keep the chosen nodes out of INT8. UsageError where a pattern chooses nothing."""
     trt, options = build.trt, build.options
     named = select_nodes(options.exclude, build.model, "--exclude")
     dtype = trt.float16 if options.fp16 else trt.float32
-    layers = network_nodes(network)
+    layers = layers_by_name(network)
     missing = [name for name in named if name not in layers]
     for name in named:
         if name in layers:
@@ -323,11 +327,11 @@ def excluded(build: Build, network: Any, config: Any) -> frozenset[str]:
     return named - set(missing)
 
 
-def through_qdq(build: Build, table: CalibrationTable, rule: str | None) -> None:
+def insert_table_as_qdq(build: BuildContext, table: CalibrationTable, rule: str | None) -> None:
     """Give the network Q/DQ pairs with the table's scales: the way into a strongly typed network. TableError."""
     names = watched_tensors(build.model).tensors
-    build.covered = completed(table, [Tensor(name) for name in names], rule_of(table, rule))
-    refuse_little(build.covered, build.options.min_coverage, "the table")
+    build.covered = complete_table(table, [NetworkTensor(name) for name in names], table_rule(table, rule))
+    refuse_low_coverage(build.covered, build.options.min_coverage, "the table")
     build.kept = select_nodes(build.options.exclude, build.model, "--exclude")
     quantized = insert_qdq(build.model, table.scales, Choices(exclude=build.kept))
     build.model = replace(build.model, proto=quantized.proto)
@@ -338,7 +342,7 @@ def through_qdq(build: Build, table: CalibrationTable, rule: str | None) -> None
     build.notes += [f"{node} stays float: {reason}" for node, reason in quantized.left.items() if reason != "excluded"]
 
 
-def use_timing_cache(build: Build, config: Any, there: bytes | None) -> Any | None:
+def use_timing_cache(build: BuildContext, config: Any, there: bytes | None) -> Any | None:
     """Measured kernel times of earlier builds, or an empty store for new ones; None where they are not wanted."""
     if not build.options.timing_cache:
         set_flag(build.trt, config, "DISABLE_TIMING_CACHE")
@@ -354,7 +358,7 @@ def use_timing_cache(build: Build, config: Any, there: bytes | None) -> Any | No
     return cache
 
 
-def failed(build: Build) -> QuantkitError:
+def build_failure(build: BuildContext) -> QuantkitError:
     """Why there is no engine."""
     said = build.messages.errors
     shown = "".join(f"\n    {text}" for text in said) or "\n    it says no more"

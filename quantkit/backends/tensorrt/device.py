@@ -42,13 +42,13 @@ def driver() -> Any:
         cuda.init()
         count = cuda.Device.count()
     except cuda.Error as error:
-        raise BackendError(f"no GPU can be used: {first_sentence(error)}", remedy=remedy_for(str(error))) from None
+        raise BackendError(f"no GPU can be used: {first_sentence(error)}", remedy=driver_remedy(str(error))) from None
     if count == 0:
         raise BackendError("there is no GPU", remedy="use --backend onnxruntime, which needs none")
     return cuda
 
 
-def remedy_for(message: str) -> str:
+def driver_remedy(message: str) -> str:
     """What to do about a driver that does not start."""
     if re.search("insufficient|system driver mismatch|forward compat", message):
         return "update the NVIDIA driver: it is older than this CUDA"
@@ -206,12 +206,12 @@ class Stream:
         """Record what `work` enqueues here as a CUDA graph. BackendError where it cannot be captured."""
         library = graph_library()
         stream, graph = ctypes.c_void_p(self.handle), ctypes.c_void_p()
-        checked("cuStreamBeginCapture", library.cuStreamBeginCapture_v2(stream, THREAD_LOCAL))
+        check_driver_call("cuStreamBeginCapture", library.cuStreamBeginCapture_v2(stream, THREAD_LOCAL))
         try:
             work()
         finally:
             code = library.cuStreamEndCapture(stream, ctypes.byref(graph))
-        checked("cuStreamEndCapture", code)
+        check_driver_call("cuStreamEndCapture", code)
         try:
             return Graph(library, graph)
         finally:
@@ -224,11 +224,13 @@ class Graph:
     def __init__(self, library: Any, graph: Any) -> None:
         self._library, self._executable = library, ctypes.c_void_p()
         code = library.cuGraphInstantiateWithFlags(ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
-        checked("cuGraphInstantiate", code)
+        check_driver_call("cuGraphInstantiate", code)
 
     def launch(self, stream: Stream) -> None:
         """Enqueue it."""
-        checked("cuGraphLaunch", self._library.cuGraphLaunch(self._executable, ctypes.c_void_p(stream.handle)))
+        check_driver_call(
+            "cuGraphLaunch", self._library.cuGraphLaunch(self._executable, ctypes.c_void_p(stream.handle))
+        )
 
     def free(self) -> None:
         """Give it back; the context has to be current."""
@@ -248,7 +250,7 @@ def graph_library() -> Any:
     return library
 
 
-def checked(call: str, code: int) -> None:
+def check_driver_call(call: str, code: int) -> None:
     """BackendError where a call to the driver failed."""
     if code:
         raise BackendError(f"{call} failed with CUDA error {code}", remedy="leave out CUDA graphs")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.backends.tensorrt.device import Buffer, Graph, free_all, open_device
-from quantkit.backends.tensorrt.messages import Messages, listening, made
+from quantkit.backends.tensorrt.messages import Messages, capture_messages, make_or_raise
 from quantkit.backends.tensorrt.versions import allow_own_code, device_memory, output_allocator, tensorrt
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.values import Array, Batch, ModelInput
@@ -42,18 +42,18 @@ class Engine:
         self.where, self.size = where, len(plan)
         self.messages = Messages()
         self._held = ExitStack()
-        log = self._held.enter_context(listening(self._trt, self.messages))
+        log = self._held.enter_context(capture_messages(self._trt, self.messages))
         self._runtime: Any = None
         self.engine: Any = None
         try:
             with self.device.current():
                 self._trt.init_libnvinfer_plugins(log, "")
-                self._runtime = made(lambda: self._trt.Runtime(log), self.messages)
+                self._runtime = make_or_raise(lambda: self._trt.Runtime(log), self.messages)
                 if allow_code:
                     allow_own_code(self._runtime)
                 self.engine = self._runtime.deserialize_cuda_engine(plan)
             if self.engine is None:
-                raise unusable(self.messages, where)
+                raise unusable_plan(self.messages, where)
             self.memory = device_memory(self.engine)
             names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
             self.bindings = tuple(self._binding(name) for name in names)
@@ -174,7 +174,7 @@ class Engine:
         self.close()
 
 
-def unusable(messages: Messages, where: str) -> BackendError:
+def unusable_plan(messages: Messages, where: str) -> BackendError:
     """Why a plan cannot be run, in the user's words."""
     said = "; ".join(messages.errors) or "TensorRT says no more"
     rebuild = "build it again on this machine: quantkit build MODEL"
@@ -193,7 +193,7 @@ def unusable(messages: Messages, where: str) -> BackendError:
 
 
 @dataclass(slots=True)
-class Room:
+class BindingMemory:
     """Pinned and device memory of one binding, as large as was ever needed."""
 
     host: Array | None = None
@@ -213,7 +213,7 @@ class Lane:
 
     of: Engine
     graphs: bool = False
-    _rooms: dict[str, Room] = field(default_factory=dict)
+    _rooms: dict[str, BindingMemory] = field(default_factory=dict)
     _recorded: list[Graph] = field(default_factory=list)
     _shapes: tuple[Shape, ...] = ()
     _allocator: Any = None
@@ -228,7 +228,7 @@ class Lane:
                 self.stream.free()
                 room = f"{self.of.memory / 2**20:,.0f} MiB"
                 raise self.of.failure(f"TensorRT makes no further context of {self.of.where} ({room} each)")
-            self._rooms = {b.name: Room() for b in self.of.bindings}
+            self._rooms = {b.name: BindingMemory() for b in self.of.bindings}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quantkit.backends.tensorrt.layers import Context, Layer, layers_of
-from quantkit.backends.tensorrt.messages import Messages, made
+from quantkit.backends.tensorrt.layers import EngineLayer, LayerContext, engine_layers
+from quantkit.backends.tensorrt.messages import Messages, make_or_raise
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.backends.tensorrt.versions import allow_own_code, device_memory
 
@@ -20,7 +20,7 @@ DTYPES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class EngineTensor:
     """An input or output of an engine; `shape` holds −1 where it is dynamic."""
 
     name: str
@@ -30,39 +30,41 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class Inspected:
+class EngineInspection:
     """What an engine tells. layers: () where they are not told, for the reason in `silent`. memory: bytes of
     activations of one context."""
 
-    bound: tuple[Bound, ...]
+    bound: tuple[EngineTensor, ...]
     memory: int
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[EngineLayer, ...] = ()
     silent: str = ""
 
 
-def inspected(
-    trt: Any, log: Any, messages: Messages, plan: bytes, ranges: Mapping[str, ShapeRange], context: Context
-) -> Inspected:
+def inspect_engine(
+    trt: Any, log: Any, messages: Messages, plan: bytes, ranges: Mapping[str, ShapeRange], context: LayerContext
+) -> EngineInspection:
     """An engine, looked into. BackendError where it cannot be read back."""
-    runtime = made(lambda: trt.Runtime(log), messages)
+    runtime = make_or_raise(lambda: trt.Runtime(log), messages)
     allow_own_code(runtime)  # a version compatible plan brings its own runtime; it was built a moment ago
-    engine = made(lambda: runtime.deserialize_cuda_engine(plan), messages, "the engine cannot be read back")
+    engine = make_or_raise(lambda: runtime.deserialize_cuda_engine(plan), messages, "the engine cannot be read back")
     memory = device_memory(engine)
-    bound = tuple(bound_as(trt, engine, engine.get_tensor_name(i)) for i in range(engine.num_io_tensors))
+    bound = tuple(engine_tensor(trt, engine, engine.get_tensor_name(i)) for i in range(engine.num_io_tensors))
     execution = engine.create_execution_context()
     if execution is None:
-        return Inspected(bound, memory, silent="the GPU has no room for a context, so that the layers are not told")
+        return EngineInspection(
+            bound, memory, silent="the GPU has no room for a context, so that the layers are not told"
+        )
     try:
         document = engine_document(trt, engine, execution, ranges)
     except ValueError as error:
-        return Inspected(bound, memory, silent=f"TensorRT's account of the layers cannot be read: {error}")
-    return Inspected(bound, memory, layers_of(document, context))
+        return EngineInspection(bound, memory, silent=f"TensorRT's account of the layers cannot be read: {error}")
+    return EngineInspection(bound, memory, engine_layers(document, context))
 
 
-def bound_as(trt: Any, engine: Any, name: str) -> Bound:
+def engine_tensor(trt: Any, engine: Any, name: str) -> EngineTensor:
     """One input or output of the engine, by its name."""
     kind = str(engine.get_tensor_dtype(name)).rpartition(".")[2]
-    return Bound(
+    return EngineTensor(
         name,
         DTYPES.get(kind, kind.lower()),
         tuple(engine.get_tensor_shape(name)),

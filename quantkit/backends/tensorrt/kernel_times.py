@@ -18,7 +18,7 @@ NAMES = {"Float": "FP32", "Half": "FP16", "Int8": "INT8", "BFloat16": "BF16", "F
 REFORMAT = "Optimizer Reformat("
 
 
-class Tuning:
+class KernelTimes:
     """Layer → precision of its input → milliseconds of its fastest kernel."""
 
     def __init__(self) -> None:

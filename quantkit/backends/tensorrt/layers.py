@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quantkit.backends.tensorrt.kernel_times import Tuning
+from quantkit.backends.tensorrt.kernel_times import KernelTimes
 
 ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1e|\x1f|\[ONNX Layer|$)")
 DATATYPE = re.compile(r"\b(FP32|FP16|BF16|FP8|Int8|INT8|Int32|INT32|Int64|INT64|Bool|Float|Half|BFloat16)\b")
@@ -41,7 +41,7 @@ NO_KERNEL = {
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class EngineLayer:
     """A layer of an engine.
 
     nodes: ONNX nodes in it. kind: TensorRT's layer type. precision: of what it computes; `mixed` for a region whose
@@ -62,7 +62,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class LayerContext:
     """What is known about a build, to say why a layer is what it is. `operators`: node name → operator."""
 
     operators: Mapping[str, str]
@@ -70,24 +70,24 @@ class Context:
     table: bool = False
     unscaled: frozenset[str] = frozenset()
     excluded: frozenset[str] = frozenset()
-    tuning: Tuning | None = None
+    tuning: KernelTimes | None = None
     measured_anew: bool = True
     """Whether every kernel was timed in this build; with a kept timing cache some are not timed again."""
 
 
-def layers_of(document: Mapping[str, Any], context: Context) -> tuple[Layer, ...]:
+def engine_layers(document: Mapping[str, Any], context: LayerContext) -> tuple[EngineLayer, ...]:
     """The layers in an inspector's document, which holds names only where the engine tells no more."""
     found = []
-    twins = Twins(document, context.tuning)
+    twins = EqualLayers(document, context.tuning)
     for entry in document.get("Layers", ()):
         if isinstance(entry, str):
-            found.append(Layer(entry, nodes_in(entry, None, context.operators), "unknown", "unknown"))
+            found.append(EngineLayer(entry, nodes_in(entry, None, context.operators), "unknown", "unknown"))
             continue
         name, kind = str(entry.get("Name", "")), str(entry.get("LayerType", "unknown"))
         nodes = nodes_in(name, entry.get("Metadata"), context.operators)
-        precision = precision_of(entry)
-        layer = Layer(name, nodes, kind, precision, str(entry.get("TacticName", "")))
-        found.append(Layer(name, nodes, kind, precision, layer.tactic, reason(layer, entry, context, twins)))
+        precision = layer_precision(entry)
+        layer = EngineLayer(name, nodes, kind, precision, str(entry.get("TacticName", "")))
+        found.append(EngineLayer(name, nodes, kind, precision, layer.tactic, reason(layer, entry, context, twins)))
     return tuple(found)
 
 
@@ -101,7 +101,7 @@ def nodes_in(name: str, metadata: str | None, operators: Mapping[str, str]) -> t
     return tuple(node for node in operators if node in parts)
 
 
-def precision_of(entry: Mapping[str, Any]) -> str:
+def layer_precision(entry: Mapping[str, Any]) -> str:
     """The precision in which a layer computes: that of its weights, else of its data inputs, else of its outputs."""
     if str(entry.get("LayerType")) in REGIONS:
         kinds = {*datatypes(entry, "Inputs"), *datatypes(entry, "Outputs")} & {"FP32", "FP16", "BF16", "FP8", "INT8"}
@@ -110,13 +110,15 @@ def precision_of(entry: Mapping[str, Any]) -> str:
     kind = NAMES.get(str(weights.get("Type")), str(weights.get("Type"))) if isinstance(weights, dict) else None
     if kind is None:
         inputs = datatypes(entry, "Inputs") or datatypes(entry, "Outputs")
-        kind = "INT8" if "INT8" in inputs else inputs[0] if inputs else told_by_tactic(str(entry.get("TacticName", "")))
+        kind = (
+            "INT8" if "INT8" in inputs else inputs[0] if inputs else tactic_precision(str(entry.get("TacticName", "")))
+        )
     if kind == "FP32" and "tf32" in str(entry.get("TacticName", "")).lower():
         return "TF32"
     return kind
 
 
-def told_by_tactic(name: str) -> str:
+def tactic_precision(name: str) -> str:
     """The precision in a kernel's name; `unknown` where it has none."""
     return next((precision for pattern, precision in TACTICS if pattern.search(name)), "unknown")
 
@@ -133,28 +135,28 @@ def datatypes(entry: Mapping[str, Any], side: str) -> list[str]:
     return kinds
 
 
-class Twins:
+class EqualLayers:
     """Layers of one kind and size: TensorRT times one of them and uses its figures for the others."""
 
-    def __init__(self, document: Mapping[str, Any], tuning: Tuning | None) -> None:
+    def __init__(self, document: Mapping[str, Any], tuning: KernelTimes | None) -> None:
         self._timed: dict[str, str] = {}
         for entry in document.get("Layers", ()):
             if isinstance(entry, Mapping) and tuning is not None and entry.get("Name") in tuning.fastest:
-                self._timed.setdefault(signature(entry), str(entry["Name"]))
+                self._timed.setdefault(layer_signature(entry), str(entry["Name"]))
 
     def of(self, entry: Mapping[str, Any]) -> str:
         """The layer whose times hold for this one; itself where there is no other."""
-        return self._timed.get(signature(entry), str(entry.get("Name")))
+        return self._timed.get(layer_signature(entry), str(entry.get("Name")))
 
 
-def signature(entry: Mapping[str, Any]) -> str:
+def layer_signature(entry: Mapping[str, Any]) -> str:
     """What decides about a layer's speed: everything but names, tactics and the precision that was chosen."""
     sizes = [[t.get("Dimensions") for t in entry.get(s, ()) if isinstance(t, Mapping)] for s in ("Inputs", "Outputs")]
     own = {"Name", "Inputs", "Outputs", "TacticName", "TacticValue", "Metadata", "Weights", "Bias", "StreamId"}
     return json.dumps([sizes, {k: v for k, v in sorted(entry.items()) if k not in own}], default=str)
 
 
-def reason(layer: Layer, entry: Mapping[str, Any], context: Context, twins: Twins) -> str | None:
+def reason(layer: EngineLayer, entry: Mapping[str, Any], context: LayerContext, twins: EqualLayers) -> str | None:
     """Why a layer of an INT8 engine does not compute in INT8; None where it does, or only moves data."""
     if not context.int8 or not layer.computes or layer.precision in QUANTIZED:
         return None
@@ -181,6 +183,6 @@ def reason(layer: Layer, entry: Mapping[str, Any], context: Context, twins: Twin
     return "TensorRT found another precision faster, or has no INT8 kernel for it"
 
 
-def precision_counts(layers: Sequence[Layer]) -> dict[str, int]:
+def precision_counts(layers: Sequence[EngineLayer]) -> dict[str, int]:
     """Precision → number of layers that compute in it."""
     return dict(Counter(layer.precision for layer in layers if layer.computes).most_common())

@@ -11,7 +11,7 @@ from quantkit.errors import BackendError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class NetworkTraits:
     """What matters of a network. explicit: it has Q/DQ; half: its weights are float16; has_table: there is a table."""
 
     explicit: bool
@@ -19,7 +19,7 @@ class Network:
     has_table: bool
 
 
-def refuse_impossible(options: BuildOptions, found: Features, device: Device, network: Network) -> None:
+def refuse_impossible(options: BuildOptions, found: Features, device: Device, network: NetworkTraits) -> None:
     """BackendError, UsageError."""
     explicit, has_table = network.explicit, network.has_table
     if options.int8 and not device.has_int8:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from quantkit.backends.tensorrt.kernel_times import Tuning
+from quantkit.backends.tensorrt.kernel_times import KernelTimes
 from quantkit.errors import BackendError
 
 UNSCALED = re.compile(r"Missing scale and zero-point for tensor (.*?), expect fall back")
@@ -36,7 +36,7 @@ ORDER = ("INTERNAL_ERROR", "ERROR", "WARNING")
 Phase = Callable[[str], None]
 
 
-def silent(text: str) -> None:
+def ignore_phase(text: str) -> None:
     """A phase that nobody wants to know."""
     del text
 
@@ -49,7 +49,7 @@ class Messages:
 
     def __init__(self, phase: Callable[[str], None] | None = None) -> None:
         self.unscaled: dict[str, None] = {}
-        self.tuning = Tuning()
+        self.tuning = KernelTimes()
         self._phase = phase
         self._said: Counter[tuple[str, str]] = Counter()
         self._tuned = 0
@@ -82,19 +82,23 @@ class Messages:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings, each once, in the order of their first appearance."""
-        return tuple(shown(text, count) for (severity, text), count in self._said.items() if severity == "WARNING")
+        return tuple(
+            message_text(text, count) for (severity, text), count in self._said.items() if severity == "WARNING"
+        )
 
     @property
     def errors(self) -> tuple[str, ...]:
         """Errors, each once."""
-        return tuple(shown(text, count) for (severity, text), count in self._said.items() if severity != "WARNING")
+        return tuple(
+            message_text(text, count) for (severity, text), count in self._said.items() if severity != "WARNING"
+        )
 
     def told(self, word: str) -> bool:
         """Whether some error or warning holds `word`."""
         return any(word in text for _, text in self._said)
 
 
-def made(make: Callable[[], Any], messages: Messages, problem: str = "TensorRT does not start") -> Any:
+def make_or_raise(make: Callable[[], Any], messages: Messages, problem: str = "TensorRT does not start") -> Any:
     """What `make` makes. BackendError where TensorRT gives nothing, with what it said."""
     try:
         result = make()
@@ -106,7 +110,7 @@ def made(make: Callable[[], Any], messages: Messages, problem: str = "TensorRT d
     return result
 
 
-def shown(text: str, count: int) -> str:
+def message_text(text: str, count: int) -> str:
     """The message, on one line, with the number of times it came."""
     line = " ".join(text.split())
     return line if count == 1 else f"{line} ({count} times)"
@@ -116,7 +120,7 @@ _LISTENING: list[Messages] = []
 
 
 @contextlib.contextmanager
-def listening(trt: Any, messages: Messages) -> Iterator[Any]:
+def capture_messages(trt: Any, messages: Messages) -> Iterator[Any]:
     """TensorRT's messages go to `messages` meanwhile; gives the logger to make builders and runtimes with.
 
     There is one logger a process, since TensorRT keeps the first one that it is given for as long as anything made with

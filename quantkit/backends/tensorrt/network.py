@@ -21,7 +21,7 @@ PARSER_REMEDY = "export with another opset, rewrite that operator, or give Tenso
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class NetworkTensor:
     """A float tensor of the network that TensorRT wants a scale for.
 
     constant: its values, where it is a constant. same_as: the tensor whose values it holds in another shape.
@@ -32,7 +32,7 @@ class Tensor:
     same_as: str | None = None
 
 
-def named(proto: onnx.ModelProto) -> onnx.ModelProto:
+def name_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model, each node named: TensorRT's layers take these names, and a node without one gets its output's."""
     if all(node.name for node in proto.graph.node):
         return proto
@@ -44,16 +44,16 @@ def named(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def parse(trt: Any, network: Any, model: Model, logger: Any, messages: Messages) -> Any:
+def parse_model(trt: Any, network: Any, model: Model, logger: Any, messages: Messages) -> Any:
     """Parse `model` into `network`; returns the parser, which the network needs alive.
 
     ModelError names node and operator of everything that TensorRT cannot parse.
     """
     parser = trt.OnnxParser(network, logger)
     # external weights are looked for beside the path that is given here
-    if parser.parse(named(model.proto).SerializeToString(), str(model.path.absolute())) and network.num_outputs:
+    if parser.parse(name_nodes(model.proto).SerializeToString(), str(model.path.absolute())) and network.num_outputs:
         return parser
-    nodes = [(node.name, node.op_type) for node in named(model.proto).graph.node]
+    nodes = [(node.name, node.op_type) for node in name_nodes(model.proto).graph.node]
     told = [parser_error(trt, parser.get_error(i), nodes) for i in range(parser.num_errors)]
     told += [
         f"node {name!r} ({operator}): TensorRT's parser has no operator {operator}"
@@ -65,11 +65,13 @@ def parse(trt: Any, network: Any, model: Model, logger: Any, messages: Messages)
     raise ModelError(f"TensorRT {library_version(trt)} cannot parse {model.path}:{lines}", remedy=PARSER_REMEDY)
 
 
-def tensors_of(trt: Any, network: Any) -> list[Tensor]:
+def network_tensors(trt: Any, network: Any) -> list[NetworkTensor]:
     """The float tensors of the network, in TensorRT's order: inputs, then the outputs of the layers."""
     floats = (trt.float32, trt.float16)
     found = [
-        Tensor(network.get_input(i).name) for i in range(network.num_inputs) if network.get_input(i).dtype in floats
+        NetworkTensor(network.get_input(i).name)
+        for i in range(network.num_inputs)
+        if network.get_input(i).dtype in floats
     ]
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -79,7 +81,7 @@ def tensors_of(trt: Any, network: Any) -> list[Tensor]:
             if output is None or output.dtype not in floats or output.is_shape_tensor:
                 continue
             found.append(
-                Tensor(
+                NetworkTensor(
                     output.name,
                     constant_values(trt, layer) if kind == trt.LayerType.CONSTANT else None,
                     layer.get_input(0).name if kind in (trt.LayerType.SHUFFLE, trt.LayerType.IDENTITY) else None,
@@ -96,19 +98,19 @@ def constant_values(trt: Any, layer: Any) -> Array:
     return np.array(layer.weights, dtype=np.float32)
 
 
-def network_nodes(network: Any) -> dict[str, Any]:
+def layers_by_name(network: Any) -> dict[str, Any]:
     """Layer name → layer."""
     return {network.get_layer(i).name: network.get_layer(i) for i in range(network.num_layers)}
 
 
-def inputs_of(network: Any) -> dict[str, tuple[int, ...]]:
+def network_inputs(network: Any) -> dict[str, tuple[int, ...]]:
     """Input → shape, −1 where a dimension is dynamic."""
     return {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
 
 
 def add_profile(builder: Any, network: Any, ranges: Mapping[str, ShapeRange]) -> Any | None:
     """An optimization profile over the dynamic inputs; None where every shape is fixed."""
-    dynamic = [name for name, shape in inputs_of(network).items() if -1 in shape]
+    dynamic = [name for name, shape in network_inputs(network).items() if -1 in shape]
     if not dynamic:
         return None
     profile = builder.create_optimization_profile()

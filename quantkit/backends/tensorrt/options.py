@@ -10,13 +10,13 @@ from pathlib import Path
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.errors import UsageError
 from quantkit.table import Algorithm, CalibrationTable
-from quantkit.values import Named
+from quantkit.values import NamedChoice
 
 LEVELS = range(6)
 DEFAULT_LEVEL = 3
 
 
-class Precision(Named):
+class Precision(NamedChoice):
     """What an engine may compute in. Each includes what is before it as fallback, but for FP32, which is alone."""
 
     FP32 = "fp32"
@@ -27,7 +27,7 @@ class Precision(Named):
     """Whatever TensorRT finds fastest, INT8 where there are scales."""
 
 
-class Verbosity(Named):
+class Verbosity(NamedChoice):
     """How much the engine tells about its layers."""
 
     DETAILED = "detailed"
@@ -121,7 +121,7 @@ class BuildOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class TrtexecCommand:
     """A `trtexec` line, or why there is none."""
 
     line: str | None
@@ -129,7 +129,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class BuildFiles:
     """The files of a build, as the command line names them."""
 
     model: Path
@@ -150,10 +150,12 @@ class Files:
         return self.explicit or self.table is not None
 
 
-def trtexec(options: BuildOptions, files: Files, table: CalibrationTable | None, kept: Sequence[str]) -> Command:
+def trtexec(
+    options: BuildOptions, files: BuildFiles, table: CalibrationTable | None, kept: Sequence[str]
+) -> TrtexecCommand:
     """The `trtexec` line that builds the same engine (options of TensorRT 8.6 … 10.x)."""
     if table is not None and table.header.algorithm is not Algorithm.ENTROPY_2:
-        return Command(
+        return TrtexecCommand(
             None,
             f"trtexec reads {Algorithm.ENTROPY_2.value} tables only, this is {table.header.algorithm.value} "
             "(quantkit table convert changes the header)",
@@ -182,7 +184,7 @@ def trtexec(options: BuildOptions, files: Files, table: CalibrationTable | None,
     if kept:
         types = ",".join(f"{name}:{'fp16' if options.fp16 else 'fp32'}" for name in kept)
         words += ["--precisionConstraints=obey", f"--layerPrecisions={types}", f"--layerOutputTypes={types}"]
-    return Command(shlex.join(words))
+    return TrtexecCommand(shlex.join(words))
 
 
 def shape_words(ranges: Mapping[str, ShapeRange]) -> list[str]:

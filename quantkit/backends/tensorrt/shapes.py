@@ -49,10 +49,10 @@ def parse_shapes(texts: Sequence[str], inputs: Sequence[ModelInput]) -> dict[str
         if name in given:
             raise UsageError(f"--shapes gives {name!r} twice", remedy="give each input once")
         given[name] = value
-    return {i.name: range_of(given.get(i.name), i) for i in inputs}
+    return {i.name: shape_range(given.get(i.name), i) for i in inputs}
 
 
-def range_of(text: str | None, wanted: ModelInput) -> ShapeRange:
+def shape_range(text: str | None, wanted: ModelInput) -> ShapeRange:
     """The range of one input. UsageError."""
     dynamic = [k for k, size in enumerate(wanted.shape) if not isinstance(size, int)]
     if not dynamic:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantkit.backends.tensorrt.network import Tensor
+from quantkit.backends.tensorrt.network import NetworkTensor
 from quantkit.errors import TableError
 from quantkit.histogram import HistogramMode
 from quantkit.numerics import scale_of
@@ -22,7 +22,7 @@ from quantkit.table import Algorithm, CalibrationTable
 
 
 @dataclass(frozen=True, slots=True)
-class Covered:
+class CompletedTable:
     """A table as a build uses it. completed: tensors whose scale was filled in; missing: those without one; extra:
     names that the network does not have, which TensorRT ignores."""
 
@@ -38,7 +38,7 @@ class Covered:
         return 1.0 - len(self.missing) / self.tensors if self.tensors else 0.0
 
 
-def rule_of(table: CalibrationTable, told: str | None) -> Rule:
+def table_rule(table: CalibrationTable, told: str | None) -> Rule:
     """The rule of a table: as its provenance tells, else as its header says."""
     if told is not None:
         return parse_rule(told)
@@ -48,7 +48,7 @@ def rule_of(table: CalibrationTable, told: str | None) -> Rule:
     return percentile_of(header.quantile) if header.algorithm is Algorithm.LEGACY else Entropy()
 
 
-def completed(table: CalibrationTable, tensors: Sequence[Tensor], rule: Rule) -> Covered:
+def complete_table(table: CalibrationTable, tensors: Sequence[NetworkTensor], rule: Rule) -> CompletedTable:
     """The table with every scale that follows from the network itself."""
     scales = dict(table.scales)
     added: list[str] = []
@@ -64,7 +64,7 @@ def completed(table: CalibrationTable, tensors: Sequence[Tensor], rule: Rule) ->
             if histogram is not None:
                 add(tensor.name, scale_of(rule.threshold(histogram)))
 
-    def follow(tensor: Tensor) -> None:
+    def follow(tensor: NetworkTensor) -> None:
         if tensor.same_as and tensor.name not in scales and tensor.same_as in scales:
             add(tensor.name, scales[tensor.same_as])
 
@@ -77,7 +77,7 @@ def completed(table: CalibrationTable, tensors: Sequence[Tensor], rule: Rule) ->
         follow(tensor)
     names = [tensor.name for tensor in tensors]
     wanted = set(names)
-    return Covered(
+    return CompletedTable(
         CalibrationTable(table.header, scales),
         len(names),
         tuple(name for name in added if name in wanted),
@@ -86,7 +86,7 @@ def completed(table: CalibrationTable, tensors: Sequence[Tensor], rule: Rule) ->
     )
 
 
-def refuse_little(covered: Covered, least: float, where: str) -> None:
+def refuse_low_coverage(covered: CompletedTable, least: float, where: str) -> None:
     """TableError where fewer than `least` of the tensors have a scale."""
     if covered.share < least:
         missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")

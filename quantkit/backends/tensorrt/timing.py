@@ -25,7 +25,7 @@ def shapes_for(engine: Engine, batch: int) -> dict[str, Shape]:
     return shapes
 
 
-def made_up(engine: Engine, batch: int) -> dict[str, Array]:
+def timing_inputs(engine: Engine, batch: int) -> dict[str, Array]:
     """Inputs for timing, seeded; zeros where they are no numbers with a fraction, so that indices stay in range."""
     random = np.random.default_rng(0)
     made = {}
@@ -37,7 +37,7 @@ def made_up(engine: Engine, batch: int) -> dict[str, Array]:
     return made
 
 
-def fits(engine: Engine, batch: int) -> bool:
+def takes_batch(engine: Engine, batch: int) -> bool:
     """Whether the engine takes batches of that size."""
     for i in engine.inputs:
         if not i.shape:
@@ -50,11 +50,11 @@ def fits(engine: Engine, batch: int) -> bool:
     return True
 
 
-def latencies(engine: Engine, batch: int, *, seconds: float, graph: bool) -> list[float]:
+def measure_latencies(engine: Engine, batch: int, *, seconds: float, graph: bool) -> list[float]:
     """Milliseconds of the device for each run of one batch alone, for about `seconds`; none where `graph` is asked for
     and the network cannot run as one, since an output's shape depends on the data."""
     with engine.lane(graphs=graph) as lane, engine.device.current():
-        lane.load(made_up(engine, batch))
+        lane.load(timing_inputs(engine, batch))
         lane.replay()
         if graph and not lane.captures:
             return []
@@ -75,9 +75,9 @@ def latencies(engine: Engine, batch: int, *, seconds: float, graph: bool) -> lis
         return found
 
 
-def throughput(engine: Engine, batch: int, *, streams: int, seconds: float, graph: bool) -> float:
+def measure_throughput(engine: Engine, batch: int, *, streams: int, seconds: float, graph: bool) -> float:
     """Samples a second with `streams` contexts at work, each copying in, running and copying out."""
-    inputs = made_up(engine, batch)
+    inputs = timing_inputs(engine, batch)
     with ExitStack() as stack, engine.device.current():
         lanes = [stack.enter_context(engine.lane(graphs=graph)) for _ in range(streams)]
         for lane in lanes:

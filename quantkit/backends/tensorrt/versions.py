@@ -75,7 +75,7 @@ def library_version(trt: Any) -> str:
     return number_text(number) if number else str(trt.__version__)
 
 
-def features(trt: Any) -> Features:
+def detect_features(trt: Any) -> Features:
     """Look at the bindings."""
     return Features(
         version=library_version(trt),
@@ -187,7 +187,7 @@ def parser_error(trt: Any, error: Any, nodes: list[tuple[str, str]]) -> str:
     return f"{where}{error.desc().strip()}"
 
 
-def stopper(trt: Any, config: Any, stop: Callable[[], bool], phase: Callable[[str], None]) -> Any:
+def build_stopper(trt: Any, config: Any, stop: Callable[[], bool], phase: Callable[[str], None]) -> Any:
     """Something that ends a build once `stop()` says so, and tells of its phases; None where the version has neither.
 
     The builder does not keep it alive: hold it until the build is over. On 8.6 only an algorithm selector can end a
@@ -245,10 +245,10 @@ def progress_monitor(trt: Any, stop: Callable[[], bool], phase: Callable[[str], 
     return Monitor()
 
 
-def ends_early(trt: Any, config: Any, stop: Callable[[], bool]) -> Any:
+def end_early(trt: Any, config: Any, stop: Callable[[], bool]) -> Any:
     """End a build whose engine nobody wants as soon as `stop()`; hold the result until the build is over."""
     if hasattr(trt, "IProgressMonitor"):
-        return stopper(trt, config, stop, lambda _: None)
+        return build_stopper(trt, config, stop, lambda _: None)
     return selector_that_stops(trt, config, stop)
 
 

@@ -7,22 +7,22 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from quantkit.calibration.tensorrt.staging import Gpu, Seen, Staging, ordered
+from quantkit.calibration.tensorrt.staging import Staging, StagingCounts, StagingDevice, order_addresses
 from quantkit.data import Portion
 from quantkit.errors import BackendError, DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CalibratorOutcome:
     """What a calibration gave: the table as TensorRT wrote it, how often TensorRT asked for a batch, what it saw."""
 
     table: bytes
     calls: int
-    seen: Seen
+    seen: StagingCounts
     reused: bool
 
 
-class Streaming:
+class BatchSource:
     """One calibration. `open_portions` opens the data; `there` is a table to be reused, or None.
 
     Whatever goes wrong in a callback is kept, since TensorRT's binding prints a Python exception and takes it for the
@@ -31,7 +31,7 @@ class Streaming:
 
     def __init__(
         self,
-        gpu: Callable[[], Gpu],
+        gpu: Callable[[], StagingDevice],
         open_portions: Callable[[], Iterator[Portion]],
         there: bytes | None = None,
         advance: Callable[[int], None] | None = None,
@@ -47,7 +47,7 @@ class Streaming:
         self._portions: Iterator[Portion] | None = None
         self._first: Portion | None = None
         self.calls = 0
-        self.seen = Seen()
+        self.seen = StagingCounts()
         self.device_bytes = 0
 
     @property
@@ -78,7 +78,7 @@ class Streaming:
             raise stop
         if self._staging is None:
             first = self.first()
-            ordered(dict.fromkeys(first.batch, 0), names)
+            order_addresses(dict.fromkeys(first.batch, 0), names)
             assert self._portions is not None
             self._staging = Staging(self._gpu(), self._portions)
             self.seen = self._staging.seen
@@ -89,7 +89,7 @@ class Streaming:
             return None
         if self._advance:
             self._advance(staged.samples)
-        return ordered(staged.addresses, names)
+        return order_addresses(staged.addresses, names)
 
     def first(self) -> Portion:
         """The first batch, whose shapes are those of the calibration; it is not read twice. DataError."""
@@ -118,7 +118,7 @@ class Streaming:
         """Something else went wrong in a callback."""
         self._error = self._error or error
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> CalibratorOutcome:
         """After the build. Raises what went wrong in a callback; BackendError where TensorRT made no table."""
         self.close()
         if self._error is not None:
@@ -129,12 +129,12 @@ class Streaming:
                     f"TensorRT did not take the table: it asked for {self.calls} batches",
                     remedy="the header has to name this TensorRT and this calibrator (quantkit table convert)",
                 )
-            return Outcome(self._there, 0, self.seen, True)
+            return CalibratorOutcome(self._there, 0, self.seen, True)
         if self._written is None:
             raise BackendError(
                 "TensorRT made no calibration table", remedy="look at its errors above; the builder needs the INT8 flag"
             )
-        return Outcome(self._written, self.calls, self.seen, False)
+        return CalibratorOutcome(self._written, self.calls, self.seen, False)
 
     def close(self) -> None:
         """Give the GPU's memory back."""

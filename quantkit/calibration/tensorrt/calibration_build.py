@@ -8,31 +8,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from quantkit.backends.tensorrt.background import Abandoned, in_background
-from quantkit.backends.tensorrt.messages import Messages, listening, made
-from quantkit.backends.tensorrt.network import calibration_profile, parse
+from quantkit.backends.tensorrt.background import AbandonedBuild, run_in_background
+from quantkit.backends.tensorrt.messages import Messages, capture_messages, make_or_raise
+from quantkit.backends.tensorrt.network import calibration_profile, parse_model
 from quantkit.backends.tensorrt.versions import (
     calibrator_base,
-    ends_early,
+    end_early,
     network_flags,
     set_flag,
     tensorrt,
 )
-from quantkit.calibration.files import Counted
-from quantkit.calibration.job import Job
-from quantkit.calibration.tensorrt.batch_source import Streaming
-from quantkit.calibration.tensorrt.calibrators import Source, calibrator_for, check_header
+from quantkit.calibration.files import PassCounts
+from quantkit.calibration.job import CalibrationJob
+from quantkit.calibration.tensorrt.batch_source import BatchSource
+from quantkit.calibration.tensorrt.calibrators import CalibratorData, calibrator_for, check_header
 from quantkit.data import DataIdentity, Portion
 from quantkit.errors import BackendError, Interrupted
 from quantkit.table import CalibrationTable, parse_table
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
+class CalibrationBuild:
     """TensorRT's table, what it was counted from, and what was said meanwhile. seconds: of the build alone."""
 
     table: CalibrationTable
-    counted: Counted
+    counted: PassCounts
     repeated: int
     calls: int
     device_bytes: int
@@ -41,20 +41,20 @@ class Calibrated:
 
 
 def calibrate_on_tensorrt(
-    job: Job,
+    job: CalibrationJob,
     identity: DataIdentity | None,
     *,
     see: Callable[[Portion], None] | None = None,
     advance: Callable[[int], None] | None = None,
     stopped: Callable[[], BaseException | None] | None = None,
     device: int = 0,
-) -> Calibrated:
+) -> CalibrationBuild:
     """Calibrate the job's network with TensorRT's own calibrator, in float32 without TF32.
 
     Raises what goes wrong in the data, BackendError, ModelError (operators that TensorRT cannot parse), Interrupted.
     """
     calibrator_base(tensorrt(), job.headers[job.rules[0].name].algorithm)
-    source = Source(job, identity, see, device)
+    source = CalibratorData(job, identity, see, device)
     stopping = threading.Event()
 
     def ended() -> BaseException | None:
@@ -62,18 +62,18 @@ def calibrate_on_tensorrt(
             return Interrupted("stopped", remedy="start again; nothing was written")
         return stopped() if stopped else None
 
-    streaming = Streaming(source.gpu, source.portions, None, advance, ended)
+    streaming = BatchSource(source.gpu, source.portions, None, advance, ended)
     try:
         shapes = {name: array.shape for name, array in streaming.first().batch.items()}
         with source.gpu().current():
             pass  # the primary context exists before TensorRT looks for one
-        made_now = in_background(
-            lambda: run(source, streaming, shapes, stopping),
+        made_now = run_in_background(
+            lambda: run_calibration_build(source, streaming, shapes, stopping),
             stopping.set,
             waits=True,
             asked=lambda: stopped is not None and stopped() is not None,
         )
-    except Abandoned:
+    except AbandonedBuild:
         raise  # TensorRT still reads what the streaming holds
     except BaseException:
         streaming.close()
@@ -82,20 +82,20 @@ def calibrate_on_tensorrt(
     return made_now
 
 
-def run(
-    source: Source, streaming: Streaming, shapes: dict[str, tuple[int, ...]], stopping: threading.Event
-) -> Calibrated:
+def run_calibration_build(
+    source: CalibratorData, streaming: BatchSource, shapes: dict[str, tuple[int, ...]], stopping: threading.Event
+) -> CalibrationBuild:
     """The build, in the thread that TensorRT keeps busy."""
     messages, job = Messages(), source.job
-    with source.gpu().current(), listening(tensorrt(), messages) as log:
-        seconds = build_until_over(source, streaming, shapes, stopping, log, messages)
+    with source.gpu().current(), capture_messages(tensorrt(), messages) as log:
+        seconds = build_until_table(source, streaming, shapes, stopping, log, messages)
     outcome = streaming.outcome() if streaming.over else None
     if outcome is None:
         said = "".join(f"\n    {text}" for text in messages.errors) or "\n    it says no more"
         raise BackendError(f"TensorRT could not calibrate {job.model.path}:{said}", remedy="see its errors above")
     table = parse_table(outcome.table, "TensorRT's table")
     check_header(job, table)
-    return Calibrated(
+    return CalibrationBuild(
         table,
         source.counted(outcome),
         outcome.seen.repeated,
@@ -106,9 +106,9 @@ def run(
     )
 
 
-def build_until_over(
-    source: Source,
-    streaming: Streaming,
+def build_until_table(
+    source: CalibratorData,
+    streaming: BatchSource,
     shapes: dict[str, tuple[int, ...]],
     stopping: threading.Event,
     log: Any,
@@ -117,9 +117,9 @@ def build_until_over(
     """Build until the table is there; what TensorRT made goes before its context does. Returns seconds."""
     trt = tensorrt()
     trt.init_libnvinfer_plugins(log, "")
-    builder = made(lambda: trt.Builder(log), messages)
+    builder = make_or_raise(lambda: trt.Builder(log), messages)
     network = builder.create_network(network_flags(trt, strongly_typed=False))
-    parser = parse(trt, network, source.job.model, log, messages)
+    parser = parse_model(trt, network, source.job.model, log, messages)
     config = builder.create_builder_config()
     config.builder_optimization_level = 0
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -129,7 +129,7 @@ def build_until_over(
         config.add_optimization_profile(profile)
     calibrator = calibrator_for(source, streaming)
     calibrator.attach(builder, network, config)
-    over = ends_early(trt, config, lambda: streaming.over or stopping.is_set())
+    over = end_early(trt, config, lambda: streaming.over or stopping.is_set())
     started = time.monotonic()
     builder.build_serialized_network(network, config)
     seconds = time.monotonic() - started

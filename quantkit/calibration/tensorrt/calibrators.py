@@ -18,19 +18,19 @@ from typing import Any
 
 from quantkit.artifact import check_writable
 from quantkit.backends.tensorrt.device import Device, open_device
-from quantkit.backends.tensorrt.network import calibration_profile, inputs_of
+from quantkit.backends.tensorrt.network import calibration_profile, network_inputs
 from quantkit.backends.tensorrt.versions import (
     calibration_shapes,
     calibrator_base,
-    features,
+    detect_features,
     set_calibration,
     tensorrt,
 )
-from quantkit.calibration.files import Counted, written
-from quantkit.calibration.job import Job, prepared
+from quantkit.calibration.files import PassCounts, write_calibration
+from quantkit.calibration.job import CalibrationJob, prepare_job
 from quantkit.calibration.options import CalibrateOptions
-from quantkit.calibration.reuse import found, known_identity
-from quantkit.calibration.tensorrt.batch_source import Outcome, Streaming
+from quantkit.calibration.reuse import find_fitting_tables, known_identity
+from quantkit.calibration.tensorrt.batch_source import BatchSource, CalibratorOutcome
 from quantkit.data import DataIdentity, DataOptions, Portion
 from quantkit.data.feed import Identifier, batch_digests
 from quantkit.errors import BackendError, TableError, UsageError
@@ -48,7 +48,7 @@ RULES: dict[Algorithm, Rule] = {
 }
 
 
-class Calibrating:
+class StreamingCalibrator:
     """What all four calibrators share: a job, its streaming, and a table on disk that is written whole or not at all.
 
     model: path of the ONNX file that the network was parsed from. data, preprocess: as `quantkit.calibrate` takes them.
@@ -76,14 +76,14 @@ class Calibrating:
     ) -> None:
         if quantile is not None and self.algorithm is not Algorithm.LEGACY:
             raise UsageError("only the LegacyCalibrator has a quantile", remedy="leave it out")
-        about_data = DataOptions(limit=limit, batch_size=batch_size, workers=min(MOST_WORKERS, all_cores()))
+        about_data = DataOptions(limit=limit, batch_size=batch_size, workers=min(MOST_WORKERS, usable_cores()))
         options = CalibrateOptions(data=about_data, backend="tensorrt", algorithm=self.algorithm, force=force)
         rule = RULES.get(self.algorithm) or percentile_of(0.9999 if quantile is None else quantile)
-        source = Source(prepared(model, data, rule, preprocess, table, options), device=device)
+        source = CalibratorData(prepare_job(model, data, rule, preprocess, table, options), device=device)
         there = source.reusable()
-        self._take_over(source, Streaming(source.gpu, source.portions, there), there)
+        self._take_over(source, BatchSource(source.gpu, source.portions, there), there)
 
-    def _take_over(self, source: Source, streaming: Streaming, there: bytes | None = None) -> None:
+    def _take_over(self, source: CalibratorData, streaming: BatchSource, there: bytes | None = None) -> None:
         """Serve a job that is prepared already; `there`: a table that is reused."""
         self.source, self.job, self.streaming = source, source.job, streaming
         self._attached = self._used = False
@@ -147,12 +147,12 @@ class Calibrating:
         would read beyond a smaller batch, and pass over a part of a larger one.
         """
         if self._used:  # an earlier build ended, well or not: the data starts anew, a table that was made is used
-            self.streaming = Streaming(self.source.gpu, self.source.portions, self._table)
+            self.streaming = BatchSource(self.source.gpu, self.source.portions, self._table)
         profile = None
         if self.streaming.read() is None:
             shapes = {name: tuple(array.shape) for name, array in self.streaming.first().batch.items()}
             there = calibration_shapes(network, config)
-            fixed = {name: shape for name, shape in inputs_of(network).items() if -1 not in shape}
+            fixed = {name: shape for name, shape in network_inputs(network).items() if -1 not in shape}
             for name, shape in {**fixed, **there}.items():
                 if shape != shapes.get(name):
                     raise UsageError(
@@ -163,7 +163,7 @@ class Calibrating:
         set_calibration(config, self, profile)
         self._attached = True
 
-    def __enter__(self) -> Calibrating:
+    def __enter__(self) -> StreamingCalibrator:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -180,11 +180,11 @@ class Calibrating:
         check_header(self.job, table)
         self._table = outcome.table
         if self.job.output is not None and not outcome.reused:
-            written(self.job, None, {self.job.rules[0].name: table}, self.source.counted(outcome))
+            write_calibration(self.job, None, {self.job.rules[0].name: table}, self.source.counted(outcome))
         return table
 
 
-class LegacyCalibrating(Calibrating):
+class LegacyStreamingCalibrator(StreamingCalibrator):
     """What the Legacy calibrator is asked besides: the quantile that is kept, and a histogram that nobody stores."""
 
     def get_quantile(self) -> float:
@@ -202,17 +202,17 @@ class LegacyCalibrating(Calibrating):
         """None is stored."""
 
 
-def all_cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Source:
+class CalibratorData:
     """The data of a job on its way to a calibrator, and its identity: known beforehand, or learnt as it goes by."""
 
     def __init__(
         self,
-        job: Job,
+        job: CalibrationJob,
         identity: DataIdentity | None = None,
         see: Callable[[Portion], None] | None = None,
         device: int = 0,
@@ -247,17 +247,17 @@ class Source:
         previous = read_provenance(provenance_path(job.output))
         self._identity = known_identity(job.feed, previous, needed=True)
         assert self._identity is not None
-        there = found(job.paths(), job.request(self._identity))
+        there = find_fitting_tables(job.paths(), job.request(self._identity))
         return job.output.read_bytes() if there.tables else None
 
-    def counted(self, outcome: Outcome) -> Counted:
+    def counted(self, outcome: CalibratorOutcome) -> PassCounts:
         """What the calibration saw, for the record."""
         identity = self._identity or (self._learnt.identity() if self._learnt else self.job.feed.identity())
         assert identity is not None
-        return Counted(identity, outcome.seen.samples, outcome.seen.taken, backend_name(self.device))
+        return PassCounts(identity, outcome.seen.samples, outcome.seen.taken, tensorrt_label(self.device))
 
 
-def check_header(job: Job, table: CalibrationTable) -> None:
+def check_header(job: CalibrationJob, table: CalibrationTable) -> None:
     """TableError where TensorRT wrote another header than its own version says: then nobody could reuse the table."""
     wanted = job.headers[job.rules[0].name].text
     if table.header.text != wanted:
@@ -267,21 +267,21 @@ def check_header(job: Job, table: CalibrationTable) -> None:
         )
 
 
-def backend_name(device: int) -> str:
+def tensorrt_label(device: int) -> str:
     """`tensorrt 8.6.0 NVIDIA H200`."""
-    return f"tensorrt {features(tensorrt()).version} {open_device(device).name}"
+    return f"tensorrt {detect_features(tensorrt()).version} {open_device(device).name}"
 
 
 @cache
 def calibrator_class(algorithm: Algorithm) -> type[Any]:
     """The calibrator of an algorithm, over the installed TensorRT's base. BackendError where calibrators are gone."""
     base = calibrator_base(tensorrt(), algorithm)
-    shared = LegacyCalibrating if algorithm is Algorithm.LEGACY else Calibrating
-    body = {"algorithm": algorithm, "__doc__": Calibrating.__doc__, "__module__": __name__}
+    shared = LegacyStreamingCalibrator if algorithm is Algorithm.LEGACY else StreamingCalibrator
+    body = {"algorithm": algorithm, "__doc__": StreamingCalibrator.__doc__, "__module__": __name__}
     return type(base.__name__.removeprefix("IInt8"), (shared, base), body)
 
 
-def calibrator_for(source: Source, streaming: Streaming) -> Any:
+def calibrator_for(source: CalibratorData, streaming: BatchSource) -> Any:
     """A calibrator for a job that is prepared already."""
     kind: Any = calibrator_class(source.job.headers[source.job.rules[0].name].algorithm)
     made = kind.__new__(kind)

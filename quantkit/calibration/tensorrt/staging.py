@@ -21,7 +21,7 @@ from quantkit.values import Array
 SLOTS = 2
 
 
-class Gpu(Protocol):
+class StagingDevice(Protocol):
     """What staging needs of a device."""
 
     def current(self) -> Any:
@@ -38,7 +38,7 @@ class Gpu(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class StagingSlot:
     """Room for one batch: input → array in pinned memory, input → device memory."""
 
     host: dict[str, Array]
@@ -46,10 +46,10 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class StagedBatch:
     """A batch whose copy is under way."""
 
-    slot: Slot
+    slot: StagingSlot
     event: Any
     samples: int
 
@@ -60,14 +60,14 @@ class Staged:
 
 
 @dataclass(slots=True)
-class Failure:
+class FeedFailure:
     """What ended the feed."""
 
     error: BaseException
 
 
 @dataclass(slots=True)
-class Seen:
+class StagingCounts:
     """What went through: batches that were staged and that were taken, samples, and those that were counted twice to
     fill the last batch."""
 
@@ -84,16 +84,16 @@ class Staging:
     `seen.repeated` counts, since TensorRT calibrates in one shape. DataError where a batch in between is another.
     """
 
-    def __init__(self, gpu: Gpu, portions: Iterator[Portion]) -> None:
+    def __init__(self, gpu: StagingDevice, portions: Iterator[Portion]) -> None:
         self._gpu, self._portions = gpu, portions
-        self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
-        self._ready: queue.SimpleQueue[Staged | Failure | None] = queue.SimpleQueue()
-        self._held: Slot | None = None
-        self._slots: list[Slot] = []
+        self._free: queue.SimpleQueue[StagingSlot | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[StagedBatch | FeedFailure | None] = queue.SimpleQueue()
+        self._held: StagingSlot | None = None
+        self._slots: list[StagingSlot] = []
         self._thread: threading.Thread | None = None
         self._closing = False
         self._stream: Any = None
-        self.seen = Seen()
+        self.seen = StagingCounts()
 
     @property
     def bytes(self) -> int:
@@ -106,7 +106,9 @@ class Staging:
             self._stream = self._gpu.stream()
             for _ in range(SLOTS):
                 device: dict[str, Any] = {}
-                self._slots.append(Slot({name: self._room(array) for name, array in first.batch.items()}, device))
+                self._slots.append(
+                    StagingSlot({name: self._room(array) for name, array in first.batch.items()}, device)
+                )
                 for name, array in first.batch.items():
                     device[name] = self._gpu.buffer(array.nbytes)  # what is there is freed even if the next one fails
         for slot in self._slots:
@@ -114,7 +116,7 @@ class Staging:
         self._thread = threading.Thread(target=self._work, args=(first,), name="quantkit-stage", daemon=True)
         self._thread.start()
 
-    def take(self) -> Staged | None:
+    def take(self) -> StagedBatch | None:
         """The next batch on the device, valid until the next call; None after the last. Raises what went wrong in the
         feed."""
         if self._held is not None:
@@ -124,7 +126,7 @@ class Staging:
         if staged is None:
             self._ready.put(None)  # asked again, the answer stays
             return None
-        if isinstance(staged, Failure):
+        if isinstance(staged, FeedFailure):
             self._ready.put(staged)
             raise staged.error
         with self._gpu.current():
@@ -149,7 +151,7 @@ class Staging:
             finally:
                 while not self._ready.empty():  # batches that nobody took: their events
                     waiting = self._ready.get()
-                    if isinstance(waiting, Staged):
+                    if isinstance(waiting, StagedBatch):
                         waiting.event.free()
                 for slot in slots:
                     for buffer in slot.device.values():
@@ -167,20 +169,20 @@ class Staging:
         """The thread: until the feed ends, fails, or `close()` is called."""
         try:
             with self._gpu.current():
-                for portion, last in with_last(first, self._portions):
+                for portion, last in mark_last(first, self._portions):
                     slot = self._free.get()
                     if slot is None or self._closing:
                         return
                     self._fill(slot, portion, first, last=last)
             self._ready.put(None)
         except BaseException as error:
-            self._ready.put(Failure(error))
+            self._ready.put(FeedFailure(error))
         finally:
             close = getattr(self._portions, "close", None)
             if close:
                 close()
 
-    def _fill(self, slot: Slot, portion: Portion, first: Portion, *, last: bool) -> None:
+    def _fill(self, slot: StagingSlot, portion: Portion, first: Portion, *, last: bool) -> None:
         short = first.samples - portion.samples
         where = f"batch {self.seen.staged + 1} ({portion.names[0]} …)"
         if short < 0 or (short > 0 and not last):
@@ -199,7 +201,7 @@ class Staging:
         self.seen.staged += 1
         self.seen.samples += portion.samples
         self.seen.repeated += short
-        self._ready.put(Staged(slot, self._stream.event(), portion.samples))
+        self._ready.put(StagedBatch(slot, self._stream.event(), portion.samples))
 
 
 def copy_filled(room: Array, array: Array, samples: int, where: str, name: str) -> None:
@@ -217,7 +219,7 @@ def copy_filled(room: Array, array: Array, samples: int, where: str, name: str) 
         part[...] = array[: len(part)]
 
 
-def with_last(first: Portion, rest: Iterator[Portion]) -> Iterator[tuple[Portion, bool]]:
+def mark_last(first: Portion, rest: Iterator[Portion]) -> Iterator[tuple[Portion, bool]]:
     """Portions, each with whether it is the last one; looks one ahead."""
     current = first
     for following in rest:
@@ -226,7 +228,7 @@ def with_last(first: Portion, rest: Iterator[Portion]) -> Iterator[tuple[Portion
     yield current, True
 
 
-def ordered(addresses: Mapping[str, int], names: Sequence[str]) -> list[int]:
+def order_addresses(addresses: Mapping[str, int], names: Sequence[str]) -> list[int]:
     """Addresses in the order that TensorRT asks for. DataError where it asks for an input that the feed lacks."""
     missing = [name for name in names if name not in addresses]
     if missing or len(names) != len(addresses):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.backends.tensorrt.background import Abandoned, in_background
+from quantkit.backends.tensorrt.background import AbandonedBuild, run_in_background
 from quantkit.errors import Interrupted
 
 ENDED = "Interrupted: the build was stopped"
@@ -28,9 +28,9 @@ def nothing() -> None:
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_the_result_comes_back(waits: bool) -> None:
-    assert in_background(lambda: 42, nothing, waits=waits) == 42
-    assert in_background(lambda: None, nothing, waits=waits) is None
-    assert in_background(threading.current_thread, nothing, waits=waits) is not threading.current_thread()
+    assert run_in_background(lambda: 42, nothing, waits=waits) == 42
+    assert run_in_background(lambda: None, nothing, waits=waits) is None
+    assert run_in_background(threading.current_thread, nothing, waits=waits) is not threading.current_thread()
 
 
 @pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), SystemExit(2), MemoryError()])
@@ -40,7 +40,7 @@ def test_what_goes_wrong_comes_out_as_itself(waits: bool, error: BaseException) 
         raise error
 
     with pytest.raises(type(error)) as caught:
-        in_background(work, lambda: pytest.fail("nobody stopped it"), waits=waits)
+        run_in_background(work, lambda: pytest.fail("nobody stopped it"), waits=waits)
     assert caught.value is error
 
 
@@ -129,4 +129,4 @@ def test_the_first_ctrl_c_leaves_where_the_user_had_asked_before() -> None:
 
 
 def test_work_that_is_left_is_interrupted_work() -> None:
-    assert issubclass(Abandoned, Interrupted)
+    assert issubclass(AbandonedBuild, Interrupted)

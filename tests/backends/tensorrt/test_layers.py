@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.backends.tensorrt.kernel_times import Tuning
-from quantkit.backends.tensorrt.layers import Context, Layer, layers_of, nodes_in, precision_counts
+from quantkit.backends.tensorrt.kernel_times import KernelTimes
+from quantkit.backends.tensorrt.layers import EngineLayer, LayerContext, engine_layers, nodes_in, precision_counts
 from quantkit.graph.node_selection import match_nodes
 
 ENGINE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "engine.json").read_text())
@@ -23,11 +23,11 @@ FIRST = "/0/0.0/Conv + /0/0.2/Relu"
 SHORTCUT = "/4/sc/sc.0/Conv + /4/Add + /4/Relu"
 POOL = "/10/GlobalAveragePool"
 MYELIN = next(name for name in ENTRIES if name.startswith("{ForeignNode"))
-INT8 = Context({}, int8=True, table=True)
+INT8 = LayerContext({}, int8=True, table=True)
 
 
-def layers(context: Context = INT8) -> dict[str, Layer]:
-    return {layer.name: layer for layer in layers_of(ENGINE, context)}
+def layers(context: LayerContext = INT8) -> dict[str, EngineLayer]:
+    return {layer.name: layer for layer in engine_layers(ENGINE, context)}
 
 
 def entry(
@@ -37,13 +37,13 @@ def entry(
     return {"Name": name, "LayerType": kind, "Inputs": inputs, "Outputs": outputs, **more}
 
 
-def only(described: Any, context: Context = INT8) -> Layer:
-    (layer,) = layers_of({"Layers": [described]}, context)
+def only(described: Any, context: LayerContext = INT8) -> EngineLayer:
+    (layer,) = engine_layers({"Layers": [described]}, context)
     return layer
 
 
-def tuned(**milliseconds: float) -> Tuning:
-    tuning = Tuning()
+def tuned(**milliseconds: float) -> KernelTimes:
+    tuning = KernelTimes()
     tuning.fastest["/a/Conv"] = milliseconds
     return tuning
 
@@ -70,7 +70,7 @@ def test_layers_of_an_engine() -> None:
 def test_only_layers_that_compute_something_else_have_a_reason() -> None:
     reasons = {name for name, layer in layers().items() if layer.reason}
     assert reasons == {FIRST, "/1/b/b.0/Conv + /1/Add + /1/Relu", MYELIN}
-    assert not any(layer.reason for layer in layers(Context({})).values())
+    assert not any(layer.reason for layer in layers(LayerContext({})).values())
 
 
 @pytest.mark.parametrize(
@@ -90,18 +90,18 @@ def test_without_metadata_the_name_tells(name: str, nodes: tuple[str, ...]) -> N
     assert nodes_in(name, None, operators) == nodes
     assert nodes_in(name, "", operators) == (), "TensorRT told that there is none"
     assert nodes_in(f"Reformatting CopyNode for Input Tensor 0 to {name}", None, operators) == ()
-    assert only({"Name": name, "LayerType": "x"}, Context(operators)).nodes == nodes
-    assert only({"Name": name, "LayerType": "x", "Metadata": ""}, Context(operators)).nodes == ()
+    assert only({"Name": name, "LayerType": "x"}, LayerContext(operators)).nodes == nodes
+    assert only({"Name": name, "LayerType": "x", "Metadata": ""}, LayerContext(operators)).nodes == ()
 
 
 def test_a_layer_that_tells_its_name_only() -> None:
-    layer = only(FIRST, Context({"/0/0.2/Relu": "Relu"}, int8=True, table=True))
+    layer = only(FIRST, LayerContext({"/0/0.2/Relu": "Relu"}, int8=True, table=True))
     assert (layer.nodes, layer.precision, layer.reason) == (("/0/0.2/Relu",), "unknown", None)
 
 
 def test_a_reformat_holds_no_node() -> None:
     operators = dict.fromkeys(["/0/0.0/Conv", "/0/0.2/Relu"], "Conv")
-    assert layers(Context(operators))["Reformatting CopyNode for Input Tensor 0 to " + FIRST].nodes == ()
+    assert layers(LayerContext(operators))["Reformatting CopyNode for Input Tensor 0 to " + FIRST].nodes == ()
 
 
 node_names = st.text("abc/._-[] ", min_size=1, max_size=9).filter(lambda n: "]" not in n)
@@ -180,32 +180,34 @@ def test_reasons_from_the_surest_to_the_vaguest() -> None:
 
     def why(**changed: Any) -> str | None:
         context.update(changed)
-        return only(half, Context(int8=True, **context)).reason
+        return only(half, LayerContext(int8=True, **context)).reason
 
     assert why() == "excluded: /a/Soft"
     assert why(excluded=frozenset()) == "no scale: y"
-    assert only({**half, "LayerType": "Myelin"}, Context(int8=True, **context)).reason == "no scale: y"
+    assert only({**half, "LayerType": "Myelin"}, LayerContext(int8=True, **context)).reason == "no scale: y"
     assert why(unscaled=frozenset()) == ("another path through the network was faster (FP16 0.0040 ms, INT8 0.0050 ms)")
-    region = only({**half, "LayerType": "Myelin"}, Context(int8=True, **context)).reason
+    region = only({**half, "LayerType": "Myelin"}, LayerContext(int8=True, **context)).reason
     assert region is not None
     assert region.startswith("a region")
     assert why(tuning=tuned(FP32=0.02, FP16=0.004)) == "no INT8 kernel fits (FP16 0.0040 ms, FP32 0.0200 ms)"
     assert why(tuning=None) == "no INT8 kernel for Softmax"
     assert why(operators={}, table=False) == "no Q/DQ around it"
     assert why(table=True) == "TensorRT found another precision faster, or has no INT8 kernel for it"
-    assert only(half, Context(**context)).reason is None
+    assert only(half, LayerContext(**context)).reason is None
 
 
 def test_with_times_of_an_earlier_build_no_kernel_is_said_to_be_missing() -> None:
     """What a kept timing cache holds is not timed again, and not in the log."""
     half = entry(Weights={"Type": "Half", "Count": 1})
     context: dict[str, Any] = {"int8": True, "table": True, "tuning": tuned(FP16=0.004)}
-    assert only(half, Context({}, **context)).reason == "no INT8 kernel fits (FP16 0.0040 ms)"
-    kept = only(half, Context({}, **context, measured_anew=False)).reason
+    assert only(half, LayerContext({}, **context)).reason == "no INT8 kernel fits (FP16 0.0040 ms)"
+    kept = only(half, LayerContext({}, **context, measured_anew=False)).reason
     assert kept == "TensorRT chose so by times in its timing cache (--no-timing-cache measures and shows them)"
-    assert only(half, Context({}, **{**context, "table": False}, measured_anew=False)).reason == "no Q/DQ around it"
+    assert (
+        only(half, LayerContext({}, **{**context, "table": False}, measured_anew=False)).reason == "no Q/DQ around it"
+    )
     context["tuning"] = tuned(FP16=0.004, INT8=0.005)
-    assert only(half, Context({}, **context, measured_anew=False)).reason == (
+    assert only(half, LayerContext({}, **context, measured_anew=False)).reason == (
         "another path through the network was faster (FP16 0.0040 ms, INT8 0.0050 ms)"
     )
 
@@ -222,8 +224,8 @@ def test_a_layer_that_was_not_timed_has_the_times_of_its_twin() -> None:
             entry("Pooling", name="/pool", **half),
         ]
     }
-    context = Context({}, int8=True, table=True, tuning=tuned(FP16=0.004, INT8=0.005))
-    first, twin, *others = layers_of(document, context)
+    context = LayerContext({}, int8=True, table=True, tuning=tuned(FP16=0.004, INT8=0.005))
+    first, twin, *others = engine_layers(document, context)
     assert first.reason == twin.reason == "another path through the network was faster (FP16 0.0040 ms, INT8 0.0050 ms)"
     assert {layer.reason for layer in others} == {
         "TensorRT found another precision faster, or has no INT8 kernel for it"

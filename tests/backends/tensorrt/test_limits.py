@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from quantkit.backends.tensorrt.limits import Network, refuse_impossible
+from quantkit.backends.tensorrt.limits import NetworkTraits, refuse_impossible
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.backends.tensorrt.versions import Features
 from quantkit.errors import BackendError, QuantkitError, UsageError
 
-FLOAT = Network(explicit=False, half=False, has_table=False)
-HALF = Network(explicit=False, half=True, has_table=False)
-SCALED = Network(explicit=False, half=False, has_table=True)
-QDQ = Network(explicit=True, half=False, has_table=False)
+FLOAT = NetworkTraits(explicit=False, half=False, has_table=False)
+HALF = NetworkTraits(explicit=False, half=True, has_table=False)
+SCALED = NetworkTraits(explicit=False, half=False, has_table=True)
+QDQ = NetworkTraits(explicit=True, half=False, has_table=False)
 WEAK = Features(version="10.3.0", precision_flags=True, strong_types=True, progress=True)
 STRONG = Features(version="11.0.0", precision_flags=False, strong_types=True, progress=True)
 GPU: dict[str, Any] = {"name": "GPU", "has_int8": True, "has_tf32": True}
 
 
-def refuse(precision: str, network: Network, found: Features = WEAK, *, typed: bool = False, **gpu: bool) -> None:
+def refuse(precision: str, network: NetworkTraits, found: Features = WEAK, *, typed: bool = False, **gpu: bool) -> None:
     device: Any = SimpleNamespace(**{**GPU, **gpu})
     refuse_impossible(BuildOptions(Precision.named(precision), strongly_typed=typed), found, device, network)
 
@@ -38,7 +38,7 @@ def refuse(precision: str, network: Network, found: Features = WEAK, *, typed: b
         ("int8", QDQ),
     ],
 )
-def test_what_can_be_built_strongly_typed(precision: str, network: Network) -> None:
+def test_what_can_be_built_strongly_typed(precision: str, network: NetworkTraits) -> None:
     refuse(precision, network)
     refuse(precision, network, typed=True)
     refuse(precision, network, STRONG)
@@ -59,14 +59,20 @@ def test_precisions_that_a_float_network_does_not_have(precision: str) -> None:
     [
         ("int8", SCALED, {"has_int8": False}, BackendError, "GPU has no fast INT8"),
         ("tf32", FLOAT, {"has_tf32": False}, BackendError, "GPU has no TF32"),
-        ("int8", Network(explicit=True, half=False, has_table=True), {}, UsageError, "a table does not go with it"),
+        (
+            "int8",
+            NetworkTraits(explicit=True, half=False, has_table=True),
+            {},
+            UsageError,
+            "a table does not go with it",
+        ),
         ("fp16", QDQ, {}, UsageError, "the network has Q/DQ, the precision is fp16"),
         ("int8", FLOAT, {}, UsageError, "INT8 needs scales"),
         ("int8", HALF, {}, UsageError, "INT8 needs scales"),
     ],
 )
 def test_what_is_refused_of_every_version(
-    precision: str, network: Network, gpu: dict[str, bool], error: type[QuantkitError], problem: str
+    precision: str, network: NetworkTraits, gpu: dict[str, bool], error: type[QuantkitError], problem: str
 ) -> None:
     for found in (WEAK, STRONG):
         with pytest.raises(error, match=problem):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.backends.tensorrt.kernel_times import Tuning
-from quantkit.backends.tensorrt.messages import Messages, listening, logger, made
+from quantkit.backends.tensorrt.kernel_times import KernelTimes
+from quantkit.backends.tensorrt.messages import Messages, capture_messages, logger, make_or_raise
 from quantkit.errors import BackendError
 
 LOG = [tuple(line.split(": ", 1)) for line in (Path(__file__).parent / "data" / "build.txt").read_text().splitlines()]
@@ -86,17 +86,17 @@ def null() -> None:
 def test_what_tensorrt_does_not_make_is_an_error_with_what_it_said(make: Callable[[], None]) -> None:
     messages = heard([("INTERNAL_ERROR", "CUDA initialization failure"), ("WARNING", "w"), ("ERROR", "b")])[0]
     with pytest.raises(BackendError, match=r"^TensorRT does not start: CUDA initialization failure; b\n"):
-        made(make, messages)
+        make_or_raise(make, messages)
     with pytest.raises(BackendError, match=r"^the engine cannot be read back: it says no more\n"):
-        made(make, Messages(), "the engine cannot be read back")
+        make_or_raise(make, Messages(), "the engine cannot be read back")
 
 
 def test_what_tensorrt_makes_is_handed_on() -> None:
     thing = object()
-    assert made(lambda: thing, heard([("ERROR", "said")])[0]) is thing
-    assert made(bytes, Messages()) == b"", "empty is not nothing"
+    assert make_or_raise(lambda: thing, heard([("ERROR", "said")])[0]) is thing
+    assert make_or_raise(bytes, Messages()) == b"", "empty is not nothing"
     with pytest.raises(ZeroDivisionError):
-        made(lambda: 1 // 0, Messages())
+        make_or_raise(lambda: 1 // 0, Messages())
 
 
 def test_warnings_and_errors_once_each_in_their_order() -> None:
@@ -128,7 +128,7 @@ def test_an_error_about_a_phase_is_no_phase() -> None:
 
 
 def test_the_fastest_kernel_of_each_precision_counts() -> None:
-    tuning = Tuning()
+    tuning = KernelTimes()
     for precision, times in {"Float": ["0.3", "0.2", "0.25"], "Int8": ["1e-3", "inf"]}.items():
         for time in times:
             tuning.take(COMBINATION.format(f"{precision}(3,2)"))
@@ -141,14 +141,14 @@ def test_the_fastest_kernel_of_each_precision_counts() -> None:
 
 
 def test_a_kernel_that_could_not_run_is_none() -> None:
-    tuning = Tuning()
+    tuning = KernelTimes()
     tuning.take(COMBINATION.format("Int8(3,2)"))
     tuning.take(timed("/a", "inf"))
     assert not tuning.timed("/a", "INT8")
 
 
 def test_what_is_no_kernel_of_the_network_is_left_out() -> None:
-    tuning = Tuning()
+    tuning = KernelTimes()
     tuning.take(timed("/a", "0.1"))
     tuning.take(COMBINATION.format("Int8(3,2)"))
     tuning.take(timed("Optimizer Reformat(image -> <out>)", "0.1", "Reformat[0x80000006]"))
@@ -162,7 +162,7 @@ def test_what_is_no_kernel_of_the_network_is_left_out() -> None:
 
 
 def test_names_with_brackets_are_read_whole() -> None:
-    tuning = Tuning()
+    tuning = KernelTimes()
     tuning.take(COMBINATION.format("Int8(3,2)"))
     tuning.take(timed("/0/Conv + PWN(/0/Clip)", "0.1"))
     tuning.take(timed("{ForeignNode[a (1)...b]}", "0.2", "Myelin[0x80000023]"))
@@ -185,11 +185,11 @@ WARNING = "Severity.WARNING"
 
 def test_there_is_one_logger_and_all_who_listen_hear_everything() -> None:
     first, second = Messages(), Messages()
-    with listening(Stand, first) as log:
+    with capture_messages(Stand, first) as log:
         assert isinstance(log, ILogger)
         assert log is logger(Stand)
         log.log(WARNING, "alone")
-        with listening(Stand, second) as same:
+        with capture_messages(Stand, second) as same:
             assert same is log
             log.log(WARNING, "both")
         log.log(WARNING, "alone again")
@@ -201,7 +201,7 @@ def test_there_is_one_logger_and_all_who_listen_hear_everything() -> None:
 def test_whoever_came_first_may_leave_first() -> None:
     """Builds in two threads end in any order."""
     first, second = Messages(), Messages()
-    one, two = listening(Stand, first), listening(Stand, second)
+    one, two = capture_messages(Stand, first), capture_messages(Stand, second)
     log = one.__enter__()
     two.__enter__()
     one.__exit__(None, None, None)
@@ -213,7 +213,7 @@ def test_whoever_came_first_may_leave_first() -> None:
 
 def test_an_error_ends_the_listening() -> None:
     messages = Messages()
-    with pytest.raises(ZeroDivisionError), listening(Stand, messages):
+    with pytest.raises(ZeroDivisionError), capture_messages(Stand, messages):
         _ = 1 // 0
     logger(Stand).log(WARNING, "nobody")
     assert messages.warnings == ()

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from quantkit.backends.tensorrt.options import BuildOptions, Files, Precision, Verbosity, trtexec
+from quantkit.backends.tensorrt.options import BuildFiles, BuildOptions, Precision, Verbosity, trtexec
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.errors import UsageError
 from quantkit.table import Algorithm, CalibrationTable, Header
 
-FILES = Files(Path("m.onnx"), Path("m.engine"))
+FILES = BuildFiles(Path("m.onnx"), Path("m.engine"))
 SCALED = replace(FILES, table=Path("m.calib"))
 EXPLICIT = replace(FILES, explicit=True)
 TABLE = CalibrationTable(Header(Algorithm.ENTROPY_2, 8601), {"x": 0.5})
@@ -61,7 +61,7 @@ def test_a_precision_is_a_set_of_flags(
     [
         (
             BuildOptions(),
-            Files(
+            BuildFiles(
                 Path("m.onnx"), Path("m.engine"), table=Path("m.calib"), timing_cache=Path("t.cache"), ranges=RANGES
             ),
             TABLE,
@@ -72,7 +72,7 @@ def test_a_precision_is_a_set_of_flags(
         ),
         (
             BuildOptions(precision=Precision.TF32),
-            Files(Path("m.onnx"), Path("m.engine"), shares_profile=True),
+            BuildFiles(Path("m.onnx"), Path("m.engine"), shares_profile=True),
             None,
             (),
             f"{HEAD} --builderOptimizationLevel=3 --noBuilderCache --preview=+profileSharing0806 "
@@ -119,7 +119,7 @@ def test_a_precision_is_a_set_of_flags(
         ),
         (
             BuildOptions(),
-            Files(Path("my model.onnx"), Path("m.engine"), Path("my table.calib")),
+            BuildFiles(Path("my model.onnx"), Path("m.engine"), Path("my table.calib")),
             TABLE,
             (),
             "trtexec '--onnx=my model.onnx' --saveEngine=m.engine --fp16 --int8 '--calib=my table.calib' "
@@ -128,7 +128,7 @@ def test_a_precision_is_a_set_of_flags(
     ],
 )  # fmt: skip
 def test_the_line_for_trtexec(
-    options: BuildOptions, files: Files, table: CalibrationTable | None, kept: tuple[str, ...], wanted: str
+    options: BuildOptions, files: BuildFiles, table: CalibrationTable | None, kept: tuple[str, ...], wanted: str
 ) -> None:
     command = trtexec(options, files, table, kept)
     assert (command.line, command.reason) == (wanted, "")

@@ -14,8 +14,8 @@ from checked import HAS_CALIBRATORS, NUMBER
 from onnx import numpy_helper
 
 from quantkit.backends.tensorrt import inspection as inspecting
-from quantkit.backends.tensorrt.build import Built, build_engine, kernels_loaded
-from quantkit.backends.tensorrt.layers import Context, Layer, layers_of
+from quantkit.backends.tensorrt.build import EngineBuild, build_engine, kernels_loaded
+from quantkit.backends.tensorrt.layers import EngineLayer, LayerContext, engine_layers
 from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
 from quantkit.backends.tensorrt.shapes import parse_shapes
 from quantkit.errors import BackendError, ModelError, TableError, UsageError
@@ -33,7 +33,7 @@ ALL = {
 }  # fmt: skip
 
 
-def build(network: str, precision: str, table: CalibrationTable | None = None, **how: Any) -> Built:
+def build(network: str, precision: str, table: CalibrationTable | None = None, **how: Any) -> EngineBuild:
     model = load_model(f"{network}.onnx")
     arguments = {name: how.pop(name) for name in ("timing_cache", "phase") if isinstance(how.get(name), bytes)}
     if "phase" in how:
@@ -357,11 +357,11 @@ def test_times_that_were_kept_are_known_as_such(
     monkeypatch: pytest.MonkeyPatch, there: bytes | None, takes: bool, anew: bool
 ) -> None:
     checked.reset(takes_timing_cache=takes)
-    contexts: list[Context] = []
+    contexts: list[LayerContext] = []
 
-    def seen(document: Any, context: Context) -> tuple[Layer, ...]:
+    def seen(document: Any, context: LayerContext) -> tuple[EngineLayer, ...]:
         contexts.append(context)
-        return layers_of(document, context)
+        return engine_layers(document, context)
 
     monkeypatch.setattr(inspecting, "layers_of", seen)
     model = load_model("float.onnx")

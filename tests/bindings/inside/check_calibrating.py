@@ -14,14 +14,14 @@ import tensorrt as trt
 from checked import HAS_CALIBRATORS, NUMBER
 
 import quantkit.calibration.tensorrt as backend
-from quantkit.backends.tensorrt.background import Abandoned
+from quantkit.backends.tensorrt.background import AbandonedBuild
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.messages import logger
-from quantkit.calibration.job import prepared
+from quantkit.calibration.job import prepare_job
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.tensorrt import calibration_build as calibrating
-from quantkit.calibration.tensorrt.batch_source import Streaming
-from quantkit.calibration.tensorrt.calibration_build import Calibrated, calibrate_on_tensorrt
+from quantkit.calibration.tensorrt.batch_source import BatchSource
+from quantkit.calibration.tensorrt.calibration_build import CalibrationBuild, calibrate_on_tensorrt
 from quantkit.data import DataOptions
 from quantkit.errors import BackendError, Interrupted, ModelError, UsageError
 from quantkit.rules import Entropy, MinMax, Percentile
@@ -80,11 +80,11 @@ def built_by_user(calibrator: Any, best: int = 4, calibration: int | None = None
         return calibrator.build(builder, network, config)
 
 
-def on_tensorrt(data: Any = "data.npy", algorithm: Algorithm = Algorithm.ENTROPY_2, **how: Any) -> Calibrated:
+def on_tensorrt(data: Any = "data.npy", algorithm: Algorithm = Algorithm.ENTROPY_2, **how: Any) -> CalibrationBuild:
     batch_size = 4 if data == "data.npy" else None
     network = how.pop("network", "float")
     options = CalibrateOptions(data=DataOptions(batch_size=batch_size), backend="tensorrt", algorithm=algorithm)
-    job = prepared(f"{network}.onnx", data, RULES[algorithm], None, None, options)
+    job = prepare_job(f"{network}.onnx", data, RULES[algorithm], None, None, options)
     return calibrate_on_tensorrt(job, None, **how)
 
 
@@ -325,12 +325,12 @@ def test_a_job_that_is_stopped() -> None:
 
 
 @with_calibrators
-@pytest.mark.parametrize(("error", "closes"), [(Abandoned, 0), (Interrupted, 1), (ValueError, 1)])
+@pytest.mark.parametrize(("error", "closes"), [(AbandonedBuild, 0), (Interrupted, 1), (ValueError, 1)])
 def test_what_tensorrt_still_reads_is_not_freed(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception], closes: int
 ) -> None:
-    closed: list[Streaming] = []
-    monkeypatch.setattr(Streaming, "close", lambda streaming: closed.append(streaming))
+    closed: list[BatchSource] = []
+    monkeypatch.setattr(BatchSource, "close", lambda streaming: closed.append(streaming))
 
     def left(*_: Any, asked: Callable[[], bool], **__: Any) -> Any:
         assert not asked()

@@ -12,7 +12,7 @@ import checked
 import pytest
 from checked import HAS_CALIBRATORS, NUMBER
 
-from quantkit.backends.engine_record import read_record
+from quantkit.backends.engine_record import read_engine_record
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.engines.build import BuiltEngine, build
 from quantkit.errors import StaleError, TableError, UsageError
@@ -49,7 +49,7 @@ def test_a_float_engine(world: checked.World) -> None:
     options = BuildOptions(precision=Precision.FP32, shapes=("x=1:4:8",))
     first = build("float.onnx", output=ENGINE, options=options)
     assert ENGINE.read_bytes().startswith(b'{"magic": "plan"')
-    assert read_record(ENGINE) == first.record
+    assert read_engine_record(ENGINE) == first.record
     assert [t.name for t in (*first.record.inputs, *first.record.outputs)] == ["x", "y"]
     assert first.command.line is not None
     assert not BESIDE.exists()
@@ -77,7 +77,7 @@ def test_scales_that_were_filled_in_are_kept_beside_the_engine(world: checked.Wo
     assert set(there.scales) == set(ALL)
     assert {name: there.scales[name] for name in SOME} == pytest.approx(SOME)
     assert Path("given.calib").read_bytes() == content
-    record = read_record(ENGINE)
+    record = read_engine_record(ENGINE)
     assert record is not None
     assert record.table is not None
     assert (record.table.file, record.table.completed) == ("given.calib", ("b", "b_reshaped"))
@@ -103,7 +103,7 @@ def test_a_table_of_another_version_is_kept_under_this_ones_header(world: checke
 def test_where_there_is_no_line_the_record_says_why(algorithm: Algorithm) -> None:
     write(ALL, algorithm=algorithm)
     engine = made()
-    record = read_record(ENGINE)
+    record = read_engine_record(ENGINE)
     assert record is not None
     assert engine.command.line is None
     assert record.trtexec is None
@@ -143,7 +143,7 @@ def test_the_same_where_strong_types_are_asked_for(world: checked.World) -> None
 def check_converted(make: Callable[[], BuiltEngine], world: checked.World, content: bytes) -> None:
     engine = make()
     assert world.build.layers["x_Quantize"] == "QUANTIZE"
-    record = read_record(ENGINE)
+    record = read_engine_record(ENGINE)
     assert record == engine.record
     assert record.trtexec is engine.command.line is None
     assert record.no_trtexec == "the Q/DQ pairs were inserted during the build, which trtexec cannot do"

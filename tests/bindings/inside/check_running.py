@@ -15,11 +15,11 @@ import pytest
 from quantkit.backends.tensorrt import engine as engine_module
 from quantkit.backends.tensorrt import messages
 from quantkit.backends.tensorrt.build import build_engine
-from quantkit.backends.tensorrt.engine import Engine, unusable
+from quantkit.backends.tensorrt.engine import Engine, unusable_plan
 from quantkit.backends.tensorrt.messages import Messages
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.backends.tensorrt.shapes import parse_shapes
-from quantkit.backends.tensorrt.timing import latencies, made_up, throughput
+from quantkit.backends.tensorrt.timing import measure_latencies, measure_throughput, timing_inputs
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.graph import load_model
 
@@ -116,7 +116,7 @@ def test_a_version_compatible_engine() -> None:
 def test_how_tensorrt_may_word_its_refusal(said: str) -> None:
     heard = Messages()
     heard.take("ERROR", f"API Usage Error ({said})")
-    assert "is version compatible" in unusable(heard, "an.engine").problem
+    assert "is version compatible" in unusable_plan(heard, "an.engine").problem
 
 
 def test_only_engines_that_are_trusted_may_bring_code() -> None:
@@ -233,8 +233,8 @@ def test_what_runs_as_a_graph(network: str, graphs: bool, captures: bool) -> Non
 
 def test_an_output_that_depends_on_the_data_has_no_latency_with_a_graph() -> None:
     with engine("late") as e:
-        assert latencies(e, 4, seconds=0.01, graph=True) == []
-        assert latencies(e, 4, seconds=0.01, graph=False)
+        assert measure_latencies(e, 4, seconds=0.01, graph=True) == []
+        assert measure_latencies(e, 4, seconds=0.01, graph=False)
 
 
 def test_inputs_are_made_up_and_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,10 +248,10 @@ def test_inputs_are_made_up_and_uploaded(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(checked.IExecutionContext, "execute_async_v3", look)
     with engine() as e:
-        wanted = made_up(e, 4)["x"]
-        latencies(e, 4, seconds=0.01, graph=False)
-        throughput(e, 4, streams=2, seconds=0.01, graph=False)
-        np.testing.assert_array_equal(made_up(e, 4)["x"], wanted)
+        wanted = timing_inputs(e, 4)["x"]
+        measure_latencies(e, 4, seconds=0.01, graph=False)
+        measure_throughput(e, 4, streams=2, seconds=0.01, graph=False)
+        np.testing.assert_array_equal(timing_inputs(e, 4)["x"], wanted)
     assert wanted.shape == (4, 2, 4, 4)
     assert wanted.std() > 0.1
     assert all((x == wanted.ravel()).all() for x in seen)
@@ -289,5 +289,5 @@ def test_no_memory_for_a_larger_batch(network: str) -> None:
 @pytest.mark.parametrize("streams", [1, 2])
 def test_measuring(streams: int) -> None:
     with engine() as e:
-        assert all(time > 0 for time in latencies(e, 4, seconds=0.01, graph=False))
-        assert throughput(e, 4, streams=streams, seconds=0.01, graph=False) > 0
+        assert all(time > 0 for time in measure_latencies(e, 4, seconds=0.01, graph=False))
+        assert measure_throughput(e, 4, streams=streams, seconds=0.01, graph=False) > 0

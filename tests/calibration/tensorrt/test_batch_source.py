@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.calibration.tensorrt.batch_source import Outcome, Streaming
+from quantkit.calibration.tensorrt.batch_source import BatchSource, CalibratorOutcome
 from quantkit.errors import BackendError, DataError
 from tests.support.fake_gpu import FakeFeed, FakeGpu, filled
 
@@ -20,7 +20,9 @@ TABLE = b"TRT-8601-EntropyCalibration2\nimage: 3c010204\n"
 ERRORS = [ValueError("here"), KeyboardInterrupt(), SystemExit(3), DataError("bad", remedy="mend it")]
 
 
-def calibrated(streaming: Streaming, names: tuple[str, ...] = NAMES, table: bytes | None = TABLE) -> Outcome:
+def calibrated(
+    streaming: BatchSource, names: tuple[str, ...] = NAMES, table: bytes | None = TABLE
+) -> CalibratorOutcome:
     """As TensorRT does it: batches until there are none, then the table, made of whatever came."""
     while streaming.batch(names) is not None:
         pass
@@ -29,7 +31,7 @@ def calibrated(streaming: Streaming, names: tuple[str, ...] = NAMES, table: byte
     return streaming.outcome()
 
 
-def raised(streaming: Streaming, **how: Any) -> BaseException:
+def raised(streaming: BatchSource, **how: Any) -> BaseException:
     with pytest.raises(BaseException) as caught:  # noqa: PT011
         calibrated(streaming, **how)
     return caught.value
@@ -47,7 +49,7 @@ def test_batches_come_in_order_and_under_the_names_that_are_asked_for(
 ) -> None:
     last = min(last, size) if count > 1 else size
     feed, gpu = FakeFeed([size] * (count - 1) + [last]), FakeGpu(late=late)
-    streaming = Streaming(lambda: gpu, feed)
+    streaming = BatchSource(lambda: gpu, feed)
     for portion in feed.portions:
         addresses = streaming.batch(names)
         assert addresses is not None
@@ -72,7 +74,7 @@ def test_batches_come_in_order_and_under_the_names_that_are_asked_for(
 @given(late=st.booleans(), count=st.integers(1, 5), at=st.integers(0, 5))
 def test_what_goes_wrong_in_the_data_comes_out_as_itself(error: BaseException, late: bool, count: int, at: int) -> None:
     feed, gpu = FakeFeed([3] * count, at=min(at, count), failure=error), FakeGpu(late=late)
-    streaming = Streaming(lambda: gpu, feed)
+    streaming = BatchSource(lambda: gpu, feed)
     assert raised(streaming) is error
     assert (gpu.given_back, feed.closed) == (True, True)
     assert streaming.over
@@ -98,7 +100,7 @@ def failing_at(number: int, error: BaseException) -> Callable[..., Any]:
 @pytest.mark.parametrize("number", [0, 1, 4])
 def test_what_goes_wrong_in_a_callback_comes_out_as_itself(where: str, error: BaseException, number: int) -> None:
     feed, gpu = FakeFeed([2] * 5), FakeGpu()
-    assert raised(Streaming(lambda: gpu, feed, **{where: failing_at(number, error)})) is error
+    assert raised(BatchSource(lambda: gpu, feed, **{where: failing_at(number, error)})) is error
     assert gpu.given_back
 
 
@@ -106,7 +108,7 @@ def test_what_goes_wrong_in_a_callback_comes_out_as_itself(where: str, error: Ba
 def test_who_is_stopped_raises_what_stopped_it(number: int) -> None:
     feed, gpu, error = FakeFeed([2] * 5), FakeGpu(), KeyboardInterrupt()
     asked = iter(range(100))
-    streaming = Streaming(lambda: gpu, feed, stopped=lambda: error if next(asked) == number else None)
+    streaming = BatchSource(lambda: gpu, feed, stopped=lambda: error if next(asked) == number else None)
     assert raised(streaming) is error
     assert gpu.given_back
     assert streaming.seen.taken == number
@@ -118,10 +120,10 @@ def test_data_and_gpu_that_do_not_open_come_out_as_themselves() -> None:
     def broken() -> Any:
         raise error
 
-    assert raised(Streaming(FakeGpu, broken)) is error
-    assert raised(Streaming(broken, FakeFeed([2]))) is error
+    assert raised(BatchSource(FakeGpu, broken)) is error
+    assert raised(BatchSource(broken, FakeFeed([2]))) is error
     full = FakeGpu(room=10)
-    assert isinstance(raised(Streaming(lambda: full, FakeFeed([2]))), BackendError)
+    assert isinstance(raised(BatchSource(lambda: full, FakeFeed([2]))), BackendError)
     assert full.given_back
 
 
@@ -131,20 +133,20 @@ def test_data_that_was_opened_is_closed_where_the_gpu_is_missing() -> None:
     def broken() -> Any:
         raise BackendError("no GPU", remedy="buy one")
 
-    error = raised(Streaming(broken, feed))
+    error = raised(BatchSource(broken, feed))
     assert feed.closed
     del error
 
 
 def test_no_data_is_an_error() -> None:
     with pytest.raises(DataError, match="no samples"):
-        calibrated(Streaming(FakeGpu, lambda: iter(())))
+        calibrated(BatchSource(FakeGpu, lambda: iter(())))
 
 
 @pytest.mark.parametrize("names", [("image", "ids"), ("image", "ids", "x"), (*NAMES, "x")])
 def test_inputs_that_the_data_lacks_are_refused(names: tuple[str, ...]) -> None:
     gpu = FakeGpu()
-    streaming = Streaming(lambda: gpu, FakeFeed([2, 2]))
+    streaming = BatchSource(lambda: gpu, FakeFeed([2, 2]))
     with pytest.raises(DataError, match="TensorRT asks for inputs"):
         calibrated(streaming, names)
     assert gpu.buffers == 0
@@ -152,7 +154,7 @@ def test_inputs_that_the_data_lacks_are_refused(names: tuple[str, ...]) -> None:
 
 def test_other_names_later_on_are_refused_too() -> None:
     gpu = FakeGpu()
-    streaming = Streaming(lambda: gpu, FakeFeed([2, 2]))
+    streaming = BatchSource(lambda: gpu, FakeFeed([2, 2]))
     assert streaming.batch(NAMES)
     assert streaming.batch(("image", "ids", "x")) is None
     assert gpu.given_back
@@ -163,7 +165,7 @@ def test_other_names_later_on_are_refused_too() -> None:
 @pytest.mark.parametrize("taken", [0, 1, 2])
 def test_a_table_before_the_data_is_through_is_refused(taken: int) -> None:
     gpu = FakeGpu()
-    streaming = Streaming(lambda: gpu, FakeFeed([2, 2]))
+    streaming = BatchSource(lambda: gpu, FakeFeed([2, 2]))
     for _ in range(taken):
         streaming.batch(NAMES)
     streaming.write(TABLE)
@@ -175,28 +177,28 @@ def test_a_table_before_the_data_is_through_is_refused(taken: int) -> None:
 
 def test_no_table_is_an_error() -> None:
     with pytest.raises(BackendError, match="no calibration table"):
-        calibrated(Streaming(FakeGpu, FakeFeed([2, 2])), table=None)
+        calibrated(BatchSource(FakeGpu, FakeFeed([2, 2])), table=None)
 
 
 def test_a_table_that_is_there_is_read_and_nothing_else_happens() -> None:
     gpu, feed = FakeGpu(), FakeFeed([2, 2])
-    streaming = Streaming(lambda: gpu, feed, TABLE)
+    streaming = BatchSource(lambda: gpu, feed, TABLE)
     assert streaming.read() == TABLE
     streaming.write(TABLE + b"more")
     outcome = streaming.outcome()
     assert (outcome.table, outcome.calls, outcome.reused, outcome.seen.samples) == (TABLE, 0, True, 0)
     assert gpu.buffers == 0
-    assert Streaming(FakeGpu, feed).read() is None
+    assert BatchSource(FakeGpu, feed).read() is None
 
 
 def test_a_table_that_tensorrt_does_not_take_is_an_error() -> None:
-    streaming = Streaming(FakeGpu, FakeFeed([2, 2]), TABLE)
+    streaming = BatchSource(FakeGpu, FakeFeed([2, 2]), TABLE)
     with pytest.raises(BackendError, match=r"did not take the table: it asked for 3 batches"):
         calibrated(streaming)
 
 
 def test_the_first_failure_is_the_one_that_counts() -> None:
-    streaming = Streaming(FakeGpu, FakeFeed([2, 2]))
+    streaming = BatchSource(FakeGpu, FakeFeed([2, 2]))
     first, second = ValueError(), ValueError()
     streaming.fail(first)
     streaming.fail(second)
@@ -209,7 +211,7 @@ def test_the_first_failure_is_the_one_that_counts() -> None:
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_closing_early_gives_everything_back(taken: int) -> None:
     gpu, feed = FakeGpu(), FakeFeed([2] * 6)
-    streaming = Streaming(lambda: gpu, feed)
+    streaming = BatchSource(lambda: gpu, feed)
     for _ in range(taken):
         streaming.batch(NAMES)
     streaming.close()
@@ -220,7 +222,7 @@ def test_closing_early_gives_everything_back(taken: int) -> None:
 def test_one_thread_builds_and_another_closes() -> None:
     for _ in range(20):
         gpu, feed = FakeGpu(), FakeFeed([2] * 6)
-        streaming = Streaming(lambda gpu=gpu: gpu, feed)  # type: ignore[misc]
+        streaming = BatchSource(lambda gpu=gpu: gpu, feed)  # type: ignore[misc]
         got: list[object] = []
         thread = threading.Thread(target=lambda s=streaming, g=got: g.extend(iter(lambda: s.batch(NAMES), None)))
         thread.start()
@@ -244,7 +246,7 @@ def test_two_close_while_the_data_is_read() -> None:
         go.wait()
         yield feed.portions[1]
 
-    streaming = Streaming(lambda: gpu, slow)
+    streaming = BatchSource(lambda: gpu, slow)
     taker = threading.Thread(target=streaming.batch, args=(NAMES,))
     taker.start()
     reached.wait()
@@ -265,13 +267,13 @@ def test_two_close_while_the_data_is_read() -> None:
 @pytest.mark.parametrize("lengths", [[4, 4, 4], [4, 4, 1], [4]])
 def test_progress_adds_up_to_the_samples(lengths: list[int]) -> None:
     told: list[int] = []
-    calibrated(Streaming(FakeGpu, FakeFeed(lengths), advance=told.append))
+    calibrated(BatchSource(FakeGpu, FakeFeed(lengths), advance=told.append))
     assert told == lengths
 
 
 def test_the_first_batch_can_be_looked_at_and_is_not_read_twice() -> None:
     gpu, feed = FakeGpu(), FakeFeed([2, 2, 1])
-    streaming = Streaming(lambda: gpu, feed)
+    streaming = BatchSource(lambda: gpu, feed)
     assert streaming.first() is streaming.first() is feed.portions[0]
     assert (gpu.buffers, streaming.calls, streaming.seen.taken) == (0, 0, 0)
     outcome = calibrated(streaming)
@@ -281,7 +283,7 @@ def test_the_first_batch_can_be_looked_at_and_is_not_read_twice() -> None:
 
 def test_a_first_batch_that_nobody_takes_is_given_back() -> None:
     feed = FakeFeed([2, 2])
-    streaming = Streaming(FakeGpu, feed)
+    streaming = BatchSource(FakeGpu, feed)
     streaming.first()
     streaming.close()
     assert feed.closed
@@ -290,10 +292,10 @@ def test_a_first_batch_that_nobody_takes_is_given_back() -> None:
 def test_a_first_batch_that_cannot_be_read_raises_where_it_is_looked_at() -> None:
     error = ValueError("bad sample")
     with pytest.raises(ValueError, match="bad sample") as caught:
-        Streaming(FakeGpu, FakeFeed([2], at=0, failure=error)).first()
+        BatchSource(FakeGpu, FakeFeed([2], at=0, failure=error)).first()
     assert caught.value is error
     with pytest.raises(DataError, match="no samples"):
-        Streaming(FakeGpu, lambda: iter(())).first()
+        BatchSource(FakeGpu, lambda: iter(())).first()
 
 
 def test_the_data_is_opened_once_and_not_before_it_is_wanted() -> None:
@@ -303,7 +305,7 @@ def test_the_data_is_opened_once_and_not_before_it_is_wanted() -> None:
         opened.append(1)
         yield from FakeFeed([2, 2])()
 
-    streaming = Streaming(FakeGpu, portions)
+    streaming = BatchSource(FakeGpu, portions)
     assert not opened
     calibrated(streaming)
     assert len(opened) == 1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from quantkit.calibration.tensorrt.staging import Staging, copy_filled, ordered, with_last
+from quantkit.calibration.tensorrt.staging import Staging, copy_filled, mark_last, order_addresses
 from quantkit.data import Portion
 from quantkit.errors import BackendError, DataError
 from tests.support.fake_gpu import FakeFeed, FakeGpu, filled
@@ -246,7 +246,7 @@ def test_filling_repeats_the_samples_from_the_first_on(samples: int, size: int) 
 
 @given(st.lists(st.integers(), min_size=1))
 def test_only_the_last_one_is_the_last(numbers: list[int]) -> None:
-    found = list(with_last(numbers[0], iter(numbers[1:])))  # type: ignore[arg-type, var-annotated]
+    found = list(mark_last(numbers[0], iter(numbers[1:])))  # type: ignore[arg-type, var-annotated]
     assert [number for number, _ in found] == numbers
     assert [last for _, last in found] == [False] * (len(numbers) - 1) + [True]
 
@@ -254,7 +254,7 @@ def test_only_the_last_one_is_the_last(numbers: list[int]) -> None:
 @given(st.permutations(["a", "b", "c"]))
 def test_addresses_come_in_the_order_that_is_asked_for(names: list[str]) -> None:
     addresses = {"a": 1, "b": 2, "c": 3}
-    assert ordered(addresses, names) == [addresses[name] for name in names]
+    assert order_addresses(addresses, names) == [addresses[name] for name in names]
     for wrong in (names[:2], [*names, "d"], ["d", *names[1:]]):
         with pytest.raises(DataError, match="TensorRT asks for inputs"):
-            ordered(addresses, wrong)
+            order_addresses(addresses, wrong)
