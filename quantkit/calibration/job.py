@@ -18,7 +18,7 @@ from quantkit.graph import Model, Watch, load_model, watched_tensors
 from quantkit.graph.model import DTYPES
 from quantkit.histogram import HistogramMode
 from quantkit.preprocess import Preprocess
-from quantkit.qdq.insert import has_qdq
+from quantkit.qdq.reader import has_qdq
 from quantkit.rules import Rule, as_rules
 from quantkit.table import Header
 from quantkit.tensorrt_version import TargetVersion, target_version

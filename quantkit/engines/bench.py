@@ -21,7 +21,7 @@ from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Th
 from quantkit.engines.build import build, find_table_scales
 from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.qdq.insert import has_qdq
+from quantkit.qdq.reader import has_qdq
 from quantkit.tensorrt_version import has_driver
 
 if TYPE_CHECKING:

@@ -32,8 +32,7 @@ from quantkit.graph import Model, load_model
 from quantkit.graph.model import place
 from quantkit.linting.clip_rule import misread_clips
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
-from quantkit.qdq.insert import has_qdq
-from quantkit.qdq.reader import read_qdq
+from quantkit.qdq.reader import has_qdq, read_qdq
 from quantkit.table import CalibrationTable, read_table, table_bytes
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 

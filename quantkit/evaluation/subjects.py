@@ -20,8 +20,8 @@ from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.evaluation.result import ModelKind
 from quantkit.graph import Model, load_model
 from quantkit.graph.model import DTYPES, external_files
-from quantkit.qdq.insert import has_qdq
 from quantkit.qdq.int8_count import count_int8_layers
+from quantkit.qdq.reader import has_qdq
 from quantkit.values import ModelInput
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from quantkit.export.served_model import ONNX, PLAN, ServedModel, ServedTensor, 
 from quantkit.graph import load_model
 from quantkit.graph.interface import read_interface
 from quantkit.graph.model import external_files
-from quantkit.qdq.insert import has_qdq
+from quantkit.qdq.reader import has_qdq
 from quantkit.tensorrt_version import has_driver
 
 

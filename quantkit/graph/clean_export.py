@@ -18,7 +18,8 @@ from typing import Any
 import onnx
 
 from quantkit.graph.model import Model
-from quantkit.graph.readable_names import all_graphs, all_nodes, rename_readably
+from quantkit.graph.readable_names import rename_readably
+from quantkit.graph.subgraphs import all_graphs, all_nodes
 from quantkit.graph.weights import graph_tensors, node_tensors
 
 BATCH = "batch"

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from quantkit.graph.tensors import captured_names
+from quantkit.graph.dependencies import live_tensors
+from quantkit.graph.subgraphs import captured_names
 
 if TYPE_CHECKING:
     import onnx
@@ -59,3 +60,15 @@ def remove_stale_entries(graph: onnx.GraphProto, names: set[str], weights: set[s
         if len(kept) < len(entries):
             del entries[:]
             entries.extend(kept)
+
+
+def prune_nodes(graph: onnx.GraphProto, also: Iterable[str] = ()) -> set[str]:
+    """Remove nodes that neither an output nor the tensors `also` need; returns the names that these need."""
+    live = live_tensors(graph) | set(also)
+    nodes = [node for node in graph.node if any(name in live for name in node.output)]
+    made = {name for node in nodes for name in node.output}
+    told = [value for value in graph.value_info if value.name in made]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.value_info.extend(told)
+    return live

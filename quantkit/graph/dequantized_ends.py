@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import onnx
 
-from quantkit.graph.readable_names import all_nodes, rename_tensors
+from quantkit.graph.readable_names import rename_tensors
+from quantkit.graph.subgraphs import all_nodes
 
 CHAIN = ("Cast", "Sub", "Mul", "DequantizeLinear")
 LAST = ("Mul", "DequantizeLinear")

@@ -7,20 +7,15 @@ not enter it, so that a copy or a re-saved model stays the same model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import onnx
-
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
+from quantkit.graph.subgraphs import subgraphs
 from quantkit.values import ModelInput
 
 if TYPE_CHECKING:
@@ -175,11 +170,6 @@ def model_identity(proto: onnx.ModelProto, folder: Path, where: str) -> str:
     return digest.hexdigest()
 
 
-def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
-    """The graphs that an attribute holds."""
-    return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-
-
 def external_files(proto: onnx.ModelProto) -> tuple[str, ...]:
     """The files beside a model that hold weights of it, in the order of these."""
     import onnx
@@ -263,3 +253,8 @@ def dtype_name(code: int) -> str:
 def place(node: onnx.NodeProto) -> str:
     """The name by which a node is told: its own, or its first output."""
     return str(node.name or next(iter(node.output), node.op_type))
+
+
+def default_opset(proto: onnx.ModelProto) -> int:
+    """Version of the default operator set."""
+    return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantkit.graph.model import subgraphs
+from quantkit.graph.subgraphs import subgraphs
 
 if TYPE_CHECKING:
     import onnx

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantkit.graph.model import Model
-
 if TYPE_CHECKING:
     import onnx
-
-    from quantkit.values import Array
 
 
 def weight_axis(node: onnx.NodeProto, k: int, rank: int) -> int:
@@ -28,14 +24,6 @@ def scale_axis(node: onnx.NodeProto, k: int, rank: int) -> int | None:
     """The axis along which a weight gets scales: that of its output channels. None, one scale, for a stack of matrices:
     onnxruntime runs those with scales along their channels no more."""
     return None if node.op_type == "MatMul" and rank > 2 else weight_axis(node, k, rank)
-
-
-def weight_values(weight: onnx.TensorProto, model: Model) -> Array:
-    """The values of a weight, read from its file where it lies outside the model."""
-    from onnx import numpy_helper
-
-    values: Array = numpy_helper.to_array(weight, str(model.folder))
-    return values
 
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})

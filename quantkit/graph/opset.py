@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
-from quantkit.graph.model import Model, subgraphs, tensor_bytes
-from quantkit.graph.weights import copy_without, is_external, node_tensors
-from quantkit.graph.wiring import known_weights
+from quantkit.graph.model import Model, tensor_bytes
+from quantkit.graph.subgraphs import subgraphs
+from quantkit.graph.weights import copy_without, is_external, known_weights, node_tensors
 
 if TYPE_CHECKING:
     import onnx

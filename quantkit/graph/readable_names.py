@@ -14,32 +14,17 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 
-from quantkit.graph.model import subgraphs
+from quantkit.graph.subgraphs import all_graphs, all_nodes
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where torch.export's exporter writes the modules around a node, and the operator's name."""
 TF2ONNX = "tf2onnx"
 ROLES = ("input", "weight", "bias")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
-
-def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those inside it."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in subgraphs(attribute):
-                yield from all_graphs(inner)
-
-
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of those inside it."""
-    for part in all_graphs(graph):
-        yield from part.node
 
 
 def rename_readably(proto: onnx.ModelProto) -> None:

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from quantkit.graph.model import DTYPES, Model, subgraphs
+from quantkit.graph.dependencies import constant_tensors, live_tensors
+from quantkit.graph.inference import element_types, infer_types, tensor_shapes
+from quantkit.graph.model import Model
+from quantkit.graph.subgraphs import count_inner_operators
 
 if TYPE_CHECKING:
     import onnx
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
 FLOATS = frozenset({"float16", "float32", "float64"})
 SHARING_POOLS = frozenset({"MaxPool", "AveragePool"})
 """Their output takes the scale of their input; GlobalAveragePool keeps its own (measured with TensorRT 8.6)."""
-FEW_BYTES = 1024
-SHAPE_OPERATORS = frozenset({"Shape", "Size"})
 DATA_DEPENDENT = frozenset(
     {"NonZero", "NonMaxSuppression", "Unique", "Compress", "If", "Loop", "Scan", "ConstantOfShape", "Range"}
 )
@@ -92,95 +93,6 @@ def watched_tensors(model: Model) -> Watch:
         inner,
         has_fixed_shapes(graph.node, known, types),
     )
-
-
-def constant_tensors(nodes: Iterable[onnx.NodeProto], weights: set[str]) -> set[str]:
-    """Names of all tensors that depend on weights and shapes only, the weights included."""
-    known = set(weights)
-    for node in nodes:
-        constant = node.op_type in SHAPE_OPERATORS or all(name in known or not name for name in node.input)
-        if constant and not count_inner_operators(node) and not node.op_type.startswith("Random"):
-            known.update(name for name in node.output if name)
-    return known
-
-
-def live_tensors(graph: onnx.GraphProto) -> set[str]:
-    """Names of all tensors that a graph output depends on."""
-    live = {value.name for value in graph.output}
-    for node in reversed(graph.node):
-        if any(name in live for name in node.output):
-            live.update(node.input)
-            live.update(captured_names(node))
-    return live
-
-
-def captured_names(node: onnx.NodeProto) -> set[str]:
-    """Every name that the subgraphs of a node read."""
-    names: set[str] = set()
-    for attribute in node.attribute:
-        for subgraph in subgraphs(attribute):
-            for inner in subgraph.node:
-                names.update(inner.input)
-                names |= captured_names(inner)
-            names.update(value.name for value in subgraph.output)
-    return names
-
-
-def count_inner_operators(node: onnx.NodeProto) -> int:
-    """How many operators the subgraphs of a node hold."""
-    return sum(len(subgraph.node) for attribute in node.attribute for subgraph in subgraphs(attribute))
-
-
-def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the types that ONNX infers, its large weights left out; as it is where inference fails."""
-    import onnx
-
-    light = without_large_weights(proto)
-    try:
-        return onnx.shape_inference.infer_shapes(light, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        return light
-
-
-def without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose weights have a type and a shape, and values only where there are few: those can say shapes."""
-    copy = type(proto)()
-    copy.opset_import.extend(proto.opset_import)
-    copy.functions.extend(proto.functions)
-    copy.ir_version = proto.ir_version
-    copy.graph.name = "light"
-    for part in ("node", "input", "output", "value_info", "sparse_initializer"):
-        getattr(copy.graph, part).extend(getattr(proto.graph, part))
-    for weight in proto.graph.initializer:
-        if weight.ByteSize() < FEW_BYTES:
-            copy.graph.initializer.append(weight)
-        else:
-            copy.graph.initializer.add(name=weight.name, data_type=weight.data_type, dims=weight.dims)
-    return copy
-
-
-def element_types(graph: onnx.GraphProto) -> dict[str, str]:
-    """Tensor name → dtype, for all that is known; something that is no tensor is `other`."""
-    values = [*graph.value_info, *graph.output, *graph.input]
-    return {
-        value.name: DTYPES.get(value.type.tensor_type.elem_type, "other")
-        if value.type.HasField("tensor_type")
-        else "other"
-        for value in values
-        if value.type.WhichOneof("value")
-    }
-
-
-def tensor_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
-    """Tensor name → shape, None for a dimension that is not fixed, for all whose rank is known."""
-    return {
-        value.name: tuple(
-            d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
-            for d in value.type.tensor_type.shape.dim
-        )
-        for value in (*graph.value_info, *graph.output, *graph.input)
-        if value.type.tensor_type.HasField("shape")
-    }
 
 
 def pool_scale_sources(nodes: Iterable[onnx.NodeProto], watched: set[str]) -> dict[str, str]:

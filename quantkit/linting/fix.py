@@ -14,7 +14,7 @@ import numpy as np
 from quantkit.graph.model import Model, place
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.opset import LEAST_IR
-from quantkit.graph.tensors import captured_names
+from quantkit.graph.subgraphs import captured_names
 from quantkit.linting.clip_rule import misread_clips, split
 from quantkit.linting.finding import Finding
 from quantkit.linting.fixable import MIDDLE, bias_values, is_free, is_shifted_int8, zero_scales

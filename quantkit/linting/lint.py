@@ -15,7 +15,7 @@ from quantkit.graph import Model, load_model
 from quantkit.linting.finding import Finding, Severity
 from quantkit.linting.fix import mend
 from quantkit.linting.parser_rules import lint as findings_in
-from quantkit.qdq.insert import has_qdq
+from quantkit.qdq.reader import has_qdq
 from quantkit.view import Block, RichDisplay, ViewTable
 
 if TYPE_CHECKING:

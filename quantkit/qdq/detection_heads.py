@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
 
+from quantkit.graph.index import GraphIndex
 from quantkit.graph.operators import COMMUTING, WEIGHTED
-from quantkit.graph.wiring import GraphIndex
 
 if TYPE_CHECKING:
     import onnx

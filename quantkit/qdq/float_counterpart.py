@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import Model, node_name
-from quantkit.graph.wiring import known_weights
+from quantkit.graph.weights import known_weights
 
 if TYPE_CHECKING:
     import onnx

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quantkit.graph.index import GraphIndex
 from quantkit.graph.operators import COMMUTING, WEIGHTED
-from quantkit.graph.wiring import GraphIndex
 
 if TYPE_CHECKING:
     import onnx

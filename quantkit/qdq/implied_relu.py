@@ -15,12 +15,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.model import Model
 from quantkit.graph.names import tensor_names, unique_name
-from quantkit.graph.tensors import constant_tensors
-from quantkit.graph.wiring import is_small, known_weights
-from quantkit.qdq.pairs import FoundPairs, Grid, readers_of
-from quantkit.qdq.partial import insert_behind, integer_limits
+from quantkit.graph.node_edits import insert_behind
+from quantkit.graph.weights import is_small, known_weights
+from quantkit.qdq.pairs import FoundPairs, Grid, integer_limits, readers_of
 
 if TYPE_CHECKING:
     import onnx

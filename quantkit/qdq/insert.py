@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from quantkit.graph.model import DTYPES, Model, subgraphs
+from quantkit.graph.index import index_graph
+from quantkit.graph.model import DTYPES, Model, default_opset
 from quantkit.graph.operators import WEIGHTED
 from quantkit.graph.opset import LEAST_IR, raise_opset
-from quantkit.graph.wiring import index_graph
+from quantkit.graph.subgraphs import subgraphs
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, insert_pairs
 from quantkit.qdq.placement import Choices, place_pairs
 
@@ -20,11 +21,6 @@ LEAST_OPSET = 13
 """The first with per-channel QuantizeLinear."""
 LEAST_HALF_OPSET = 19
 """The first whose QuantizeLinear reads float16."""
-
-
-def has_qdq(model: Model) -> bool:
-    """Whether a network says itself, by QuantizeLinear or DequantizeLinear, what is INT8."""
-    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.proto.graph.node)
 
 
 def is_half(model: Model) -> bool:
@@ -86,8 +82,3 @@ def plan_quantization(model: Model, scales: Mapping[str, float], choices: Choice
     return QuantizationPlan(
         frozenset(read - wires.constants), frozenset(wires.name(n) for n in weighted - inputs.keys())
     )
-
-
-def default_opset(proto: onnx.ModelProto) -> int:
-    """Version of the default operator set."""
-    return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)

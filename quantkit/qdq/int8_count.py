@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.model import Model
 from quantkit.graph.operators import COMMUTING, WEIGHTED
-from quantkit.graph.tensors import constant_tensors
 
 if TYPE_CHECKING:
     import onnx

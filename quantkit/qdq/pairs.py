@@ -10,24 +10,29 @@ point QuantizeLinear makes uint8, or what its `output_dtype` says.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from quantkit.values import Array
+
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from quantkit.errors import ModelError
-from quantkit.graph.model import DTYPES, Model, subgraphs
-from quantkit.graph.tensors import captured_names
-from quantkit.graph.wiring import known_weights
+from quantkit.graph.model import DTYPES, Model
+from quantkit.graph.subgraphs import captured_names, subgraphs
+from quantkit.graph.weights import known_weights
+from quantkit.qdq.reader import is_qdq
 
 if TYPE_CHECKING:
     import onnx
 
     from quantkit.values import Array
 
-QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 UINT8 = 2
 FEW_BYTES = 1 << 16
 STORED = frozenset({"int8", "uint8", "int16", "uint16", "int32"})
@@ -146,11 +151,6 @@ def find_pairs(model: Model) -> FoundPairs:
     return FoundPairs(tuple(pairs), tuple(stored), {**left, **nested_qdq_nodes(model.proto)})
 
 
-def is_qdq(node: onnx.NodeProto) -> bool:
-    """Whether a node is ONNX's QuantizeLinear or DequantizeLinear, or onnxruntime's of 16 bits."""
-    return node.op_type in QDQ and node.domain in ("", "ai.onnx", "com.microsoft")
-
-
 def readers_of(graph: onnx.GraphProto) -> Mapping[str, list[onnx.NodeProto | None]]:
     """Tensor → the nodes that read it, those inside which it is read too; None stands for the end of the graph."""
     readers: defaultdict[str, list[onnx.NodeProto | None]] = defaultdict(list)
@@ -248,3 +248,29 @@ def type_name(kind: int) -> str:
 def int_attribute(node: onnx.NodeProto, name: str, default: int = 0) -> int:
     """An integer attribute of a node."""
     return next((int(a.i) for a in node.attribute if a.name == name), default)
+
+
+def integer_limits(kind: str) -> tuple[int, int]:
+    """The least and the largest integer of a type."""
+    bits = int("".join(c for c in kind if c.isdigit()) or 8)
+    return (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def round_to_grid(values: Array, grid: Grid) -> Array:
+    """What Q and DQ make of values: rounded half to even, cut at the ends of the integers."""
+    assert grid.scale is not None
+    assert grid.zero is not None
+    shape = [1] * values.ndim
+    if grid.scale.size > 1:
+        shape[grid.axis] = -1
+    scale, zero = grid.scale.astype(np.float32).reshape(shape), np.broadcast_to(grid.zero, grid.scale.shape)
+    offset = zero.astype(np.float32).reshape(shape)
+    low, high = integer_limits(grid.type)
+    codes = np.clip(np.rint(values.astype(np.float32, copy=False) / scale) + offset, low, high)
+    result: Array = (codes - offset) * scale
+    return result
+
+
+def has_known_scales(grid: Grid) -> bool:
+    """Whether the file says scale and zero point, one for the tensor or one for each channel."""
+    return grid.scale is not None and grid.zero is not None and not (grid.block and grid.scale.size > 1)

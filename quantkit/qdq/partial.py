@@ -18,16 +18,16 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from quantkit.errors import ModelError
+from quantkit.graph.dead_nodes import prune_nodes
+from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.model import DTYPES, Model, node_name
 from quantkit.graph.names import tensor_names, unique_name
-from quantkit.graph.tensors import constant_tensors, live_tensors
-from quantkit.graph.weights import copy_without
-from quantkit.graph.wiring import known_weights
+from quantkit.graph.node_edits import insert_behind
+from quantkit.graph.weights import copy_without, known_weights
 from quantkit.qdq.float_counterpart import FloatCounterpart
-from quantkit.qdq.pairs import FoundPairs, Grid, find_pairs, is_qdq
+from quantkit.qdq.pairs import FoundPairs, Grid, find_pairs, has_known_scales, round_to_grid
+from quantkit.qdq.reader import is_qdq
 from quantkit.qdq.stored_weights import restore_weights
 
 if TYPE_CHECKING:
@@ -325,11 +325,6 @@ def integer_pairs(found: FoundPairs) -> FoundPairs:
     return FoundPairs(pairs, found.stored, {**found.left, **other})
 
 
-def has_known_scales(grid: Grid) -> bool:
-    """Whether the file says scale and zero point, one for the tensor or one for each channel."""
-    return grid.scale is not None and grid.zero is not None and not (grid.block and grid.scale.size > 1)
-
-
 def float_sources(found: FoundPairs, restored: Mapping[str, str]) -> dict[str, str]:
     """Result of a DequantizeLinear → the float tensor behind it; a pair behind a pair finds where that one begins."""
     sources = dict(restored)
@@ -337,49 +332,3 @@ def float_sources(found: FoundPairs, restored: Mapping[str, str]) -> dict[str, s
         for name in pair.dequantized:
             sources[name] = sources.get(pair.tensor, pair.tensor)
     return sources
-
-
-def round_to_grid(values: Array, grid: Grid) -> Array:
-    """What Q and DQ make of values: rounded half to even, cut at the ends of the integers."""
-    assert grid.scale is not None
-    assert grid.zero is not None
-    shape = [1] * values.ndim
-    if grid.scale.size > 1:
-        shape[grid.axis] = -1
-    scale, zero = grid.scale.astype(np.float32).reshape(shape), np.broadcast_to(grid.zero, grid.scale.shape)
-    offset = zero.astype(np.float32).reshape(shape)
-    low, high = integer_limits(grid.type)
-    codes = np.clip(np.rint(values.astype(np.float32, copy=False) / scale) + offset, low, high)
-    result: Array = (codes - offset) * scale
-    return result
-
-
-def integer_limits(kind: str) -> tuple[int, int]:
-    """The least and the largest integer of a type."""
-    bits = int("".join(c for c in kind if c.isdigit()) or 8)
-    return (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
-def insert_behind(graph: onnx.GraphProto, lost: Mapping[str, onnx.NodeProto]) -> None:
-    """Put nodes in right behind what makes the tensors that they read."""
-    if not lost:
-        return
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        nodes.append(node)
-        nodes += [lost[name] for name in node.output if name in lost]
-    nodes = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def prune_nodes(graph: onnx.GraphProto, also: Iterable[str] = ()) -> set[str]:
-    """Remove nodes that neither an output nor the tensors `also` need; returns the names that these need."""
-    live = live_tensors(graph) | set(also)
-    nodes = [node for node in graph.node if any(name in live for name in node.output)]
-    made = {name for node in nodes for name in node.output}
-    told = [value for value in graph.value_info if value.name in made]
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend(nodes)
-    graph.value_info.extend(told)
-    return live

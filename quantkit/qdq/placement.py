@@ -27,9 +27,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from quantkit.graph.index import GraphIndex, TensorReader
 from quantkit.graph.model import DTYPES
 from quantkit.graph.operators import COMMUTING, WEIGHTED
-from quantkit.graph.wiring import GraphIndex, TensorReader
 from quantkit.numerics import LEVELS
 from quantkit.qdq.detection_heads import find_detection_heads
 from quantkit.qdq.gates import gate_nodes

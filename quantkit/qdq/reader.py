@@ -13,15 +13,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quantkit.graph.dependencies import constant_tensors
+from quantkit.graph.inference import element_types, infer_types
 from quantkit.graph.model import DTYPES, Model, dtype_name, place
-from quantkit.graph.tensors import captured_names, constant_tensors, element_types, infer_types
-from quantkit.graph.wiring import stored_tensors, stored_values
+from quantkit.graph.subgraphs import captured_names
+from quantkit.graph.weights import stored_tensors, stored_values
 
 if TYPE_CHECKING:
     import onnx
 
     from quantkit.values import Array
 
+QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 ONNX_DOMAINS = frozenset({"", "ai.onnx"})
 FLOAT_SCALES = frozenset({"float32", "float16", "bfloat16"})
@@ -196,3 +199,13 @@ def group_quantized_tensors(steps: Mapping[str, QdqNode]) -> Iterator[QuantizedT
     for name, those in found.items():
         makes = next((step for step in those if step.quantizes), None)
         yield QuantizedTensor(name, makes, tuple(step for step in those if not step.quantizes))
+
+
+def has_qdq(model: Model) -> bool:
+    """Whether a network says itself, by QuantizeLinear or DequantizeLinear, what is INT8."""
+    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.proto.graph.node)
+
+
+def is_qdq(node: onnx.NodeProto) -> bool:
+    """Whether a node is ONNX's QuantizeLinear or DequantizeLinear, or onnxruntime's of 16 bits."""
+    return node.op_type in QDQ and node.domain in ("", "ai.onnx", "com.microsoft")

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quantkit.graph.dead_nodes import remove_unread
-from quantkit.graph.model import Model, subgraphs
-from quantkit.graph.tensors import constant_tensors
+from quantkit.graph.dependencies import constant_tensors
+from quantkit.graph.model import Model
+from quantkit.graph.subgraphs import subgraphs
 from quantkit.qdq.implied_relu import restore_relus
 from quantkit.qdq.pairs import FoundPairs, Grid, find_pairs
 from quantkit.qdq.stored_weights import RestoredWeights, restore_weights

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from quantkit.graph.dead_nodes import names_read_by
-from quantkit.graph.wiring import known_weights
+from quantkit.graph.weights import known_weights
 
 if TYPE_CHECKING:
     import onnx

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
+from quantkit.graph.index import GraphIndex
 from quantkit.graph.operators import COMMUTING, WEIGHTED
-from quantkit.graph.wiring import GraphIndex
 
 POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
 SHARING = frozenset({"MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat"})

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from quantkit.graph.dependencies import constant_tensors, live_tensors
+from quantkit.graph.inference import element_types, infer_types
 from quantkit.graph.model import Model
-from quantkit.graph.tensors import FLOATS, constant_tensors, element_types, infer_types, live_tensors
-from quantkit.qdq.pairs import is_qdq
+from quantkit.graph.tensors import FLOATS
+from quantkit.qdq.reader import is_qdq
 
 if TYPE_CHECKING:
     import onnx

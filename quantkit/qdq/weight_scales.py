@@ -13,7 +13,7 @@ import numpy as np
 
 from quantkit.graph.model import Model
 from quantkit.graph.operators import WEIGHTED, weight_axis
-from quantkit.graph.wiring import known_weights
+from quantkit.graph.weights import known_weights
 from quantkit.numerics import LEVELS
 from quantkit.qdq.pairs import Grid
 from quantkit.qdq.removal import LostGrid

@@ -16,12 +16,14 @@ from quantkit.data import DataOptions
 from quantkit.data.feed import describe_left_out
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model, saved_files, write_model
+from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
 from quantkit.linting.fix import with_split_clips
 from quantkit.preprocess import Preprocess
-from quantkit.qdq.insert import default_opset, has_qdq, insert_qdq, is_half
+from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.placement import Choices, Policy
+from quantkit.qdq.reader import has_qdq
 from quantkit.quantization.repair import Data, repaired, statistics_of
 from quantkit.quantization.repair_choice import weighed
 from quantkit.quantization.scales import (

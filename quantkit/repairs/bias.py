@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.errors import UsageError
+from quantkit.graph.inference import infer_types
 from quantkit.graph.model import Model
-from quantkit.graph.tensors import infer_types
 from quantkit.numerics import LEVELS
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.figures import ChannelFigures, channel_figures, decibels

@@ -17,8 +17,8 @@ from quantkit.errors import ModelError
 from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.opset import LEAST_IR
-from quantkit.graph.tensors import captured_names
-from quantkit.graph.wiring import known_weights
+from quantkit.graph.subgraphs import captured_names
+from quantkit.graph.weights import known_weights
 
 if TYPE_CHECKING:
     import onnx

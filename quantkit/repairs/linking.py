@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.tensors import captured_names, infer_types
+from quantkit.graph.inference import infer_types
+from quantkit.graph.subgraphs import captured_names
 from quantkit.repairs.editing import Editor
 
 if TYPE_CHECKING:

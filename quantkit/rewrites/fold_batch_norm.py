@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.dead_nodes import remove_unread
-from quantkit.graph.model import DTYPES, Model, subgraphs
+from quantkit.graph.inference import infer_types, tensor_shapes
+from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.names import tensor_names, unique_name
-from quantkit.graph.operators import weight_axis, weight_values
-from quantkit.graph.tensors import FLOATS, captured_names, infer_types, tensor_shapes
-from quantkit.graph.wiring import known_weights
+from quantkit.graph.operators import weight_axis
+from quantkit.graph.subgraphs import captured_names, subgraphs
+from quantkit.graph.tensors import FLOATS
+from quantkit.graph.weights import known_weights, weight_values
 from quantkit.numerics import float32
 from quantkit.rewrites.fold_constants import as_graph_input, fold_constants
 

@@ -21,7 +21,7 @@ from quantkit.graph.dead_nodes import names_read_by, remove_unread
 from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.tensors import FLOATS
-from quantkit.graph.wiring import stored_tensors, stored_values
+from quantkit.graph.weights import stored_tensors, stored_values
 from quantkit.qdq.stored_weights import LARGEST
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.model import Model, subgraphs
+from quantkit.graph.index import GraphIndex, index_graph
+from quantkit.graph.model import Model
 from quantkit.graph.names import tensor_names, unique_name
-from quantkit.graph.operators import weight_values
 from quantkit.graph.opset import raise_opset
-from quantkit.graph.tensors import captured_names
-from quantkit.graph.wiring import GraphIndex, index_graph
+from quantkit.graph.subgraphs import captured_names, subgraphs
+from quantkit.graph.weights import weight_values
 from quantkit.rewrites.fp32_exceptions import DOMAINS, HALF_MAX, fp16_scale, fp32_reasons, type_slots
 
 if TYPE_CHECKING:

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import DTYPES, Model
-from quantkit.graph.operators import weight_values
-from quantkit.graph.tensors import count_inner_operators
+from quantkit.graph.subgraphs import count_inner_operators
+from quantkit.graph.weights import weight_values
 
 if TYPE_CHECKING:
     import onnx
 
-    from quantkit.graph.wiring import GraphIndex
+    from quantkit.graph.index import GraphIndex
     from quantkit.values import Array
 
 DOMAINS = ("", "ai.onnx")

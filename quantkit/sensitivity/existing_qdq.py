@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from quantkit.errors import ModelError
 from quantkit.graph import Model
-from quantkit.qdq.insert import has_qdq
 from quantkit.qdq.partial import PartialQuantization
+from quantkit.qdq.reader import has_qdq
 from quantkit.qdq.removal import remove_qdq
 from quantkit.repairs.aligning import aligned
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms

@@ -24,9 +24,10 @@ from quantkit.graph import Model, load_model
 from quantkit.graph.node_selection import select_nodes
 from quantkit.output_noise import NoiseMeter
 from quantkit.preprocess import Preprocess
-from quantkit.qdq.insert import has_qdq, insert_qdq
+from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.partial import PartialQuantization
 from quantkit.qdq.placement import Choices, Policy
+from quantkit.qdq.reader import has_qdq
 from quantkit.quantization.scales import Scales, by_rule, from_table, refuse_other_preprocess, statistics_for
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.sensitivity.existing_qdq import read_existing_qdq

@@ -28,7 +28,7 @@ from quantkit.graph import Model, load_model, write_model
 from quantkit.numerics import decibels, format_db
 from quantkit.output_noise import EnergySums
 from quantkit.preprocess import Preprocess
-from quantkit.qdq.insert import has_qdq
+from quantkit.qdq.reader import has_qdq
 from quantkit.qdq.tensors_as_outputs import float_activations, showing
 from quantkit.values import Array, Batch
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable

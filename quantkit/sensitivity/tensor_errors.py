@@ -19,9 +19,10 @@ import numpy as np
 
 from quantkit.backends.onnxruntime import OnnxRuntimeSession
 from quantkit.numerics import LEVELS, decibels, noise_share
-from quantkit.qdq.pairs import Grid
-from quantkit.qdq.partial import PartialQuantization, QuantizedWeight, integer_limits, round_to_grid
-from quantkit.rules import Mse, mean_square, places_in, squared_error
+from quantkit.qdq.pairs import Grid, integer_limits, round_to_grid
+from quantkit.qdq.partial import PartialQuantization, QuantizedWeight
+from quantkit.rules.mse import Mse
+from quantkit.rules.squared_error import mean_square, places_in, squared_error
 from quantkit.sensitivity.result import TensorError
 
 if TYPE_CHECKING:

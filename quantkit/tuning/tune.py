@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,79 +24,22 @@ from quantkit.evaluation.result import Evaluation
 from quantkit.graph import Model, load_model
 from quantkit.graph.node_selection import node_names, select_nodes
 from quantkit.preprocess import Preprocess
-from quantkit.qdq.placement import Policy
-from quantkit.quantization.quantize import QuantizeOptions, refuse_quantized
+from quantkit.quantization.quantize import refuse_quantized
 from quantkit.quantization.scales import refuse_other_preprocess, statistics_for
-from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rules import as_rules
 from quantkit.statistics import Statistics
 from quantkit.tuning.candidates import CandidateFactory, TuningSource
 from quantkit.tuning.files import TuningFiles, usable_folder, write_tuning
 from quantkit.tuning.metric_trials import MetricTrials, TrialRequest, holdout_parts, loss_of, trial_metric
+from quantkit.tuning.options import TuneOptions
 from quantkit.tuning.pareto_front import measure_front
 from quantkit.tuning.result import Tuning
 from quantkit.tuning.search import Search, SearchLimits, SearchResult
 
-RULES = "mse,best,percentile:99.99,entropy,minmax"
-MAX_FLOAT = 0.1
-EVALUATIONS = 20
 REPORT_EVALUATIONS = 3
 """Evaluations that are set aside for the held-out part: the float network, untuned, tuned."""
-MIN_EVALUATIONS = 5
-"""Evaluations that make a search: those of the report, the float network and one trial."""
 UNTUNED, TUNED = "INT8 untuned", "INT8 tuned"
-
-
-@dataclass(frozen=True, slots=True)
-class TuneOptions:
-    """What may be tried, and what is held against it.
-
-    holdout: share of the samples that is held out. rules: the first is tried first. repairs: what may be done. most:
-    share of the layers that may stay float. evaluations: of a network on a part, all counted. policy, include, exclude,
-    tensorrt_version: as for `quantize`. data: how samples are read; its limit counts both parts. calibration: how those
-    of the calibration data are. metrics, classes, provider: as for `evaluate`; the first metric decides. front: build
-    engines where a GPU with TensorRT is.
-    """
-
-    holdout: float = 0.5
-    rules: str = RULES
-    repairs: tuple[str, ...] = REPAIR_NAMES
-    most: float = MAX_FLOAT
-    evaluations: int = EVALUATIONS
-    policy: Policy = Policy.TENSORRT
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    tensorrt_version: str | None = None
-    data: DataOptions = field(default_factory=DataOptions)
-    calibration: DataOptions = field(default_factory=DataOptions)
-    metrics: tuple[str, ...] = ()
-    classes: str | Path | None = None
-    provider: str = "cpu"
-    front: bool = True
-    device: int = 0
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "policy", Policy.named(self.policy))
-        object.__setattr__(self, "repairs", parse_repairs(",".join(self.repairs) or "none"))
-        as_rules(self.rules)
-        if not 0.0 < self.holdout < 1.0:
-            raise UsageError(f"{self.holdout:g} of the samples are held out", remedy="for example --holdout 0.5")
-        if not 0.0 <= self.most <= 1.0:
-            raise UsageError(f"{self.most:g} of the layers may stay float", remedy="for example --max-float 10%")
-        if self.evaluations < MIN_EVALUATIONS:
-            raise UsageError(
-                f"{self.evaluations} evaluations are too few",
-                remedy=f"give at least {MIN_EVALUATIONS}: three are for the report, two begin the search",
-            )
-
-    @property
-    def quantize(self) -> QuantizeOptions:
-        """What all trials have in common."""
-        return QuantizeOptions(
-            policy=self.policy, include=self.include, exclude=self.exclude, tensorrt_version=self.tensorrt_version
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from quantkit.graph import Model
-from quantkit.graph.wiring import index_graph
+from quantkit.graph.index import index_graph
 from quantkit.qdq.gates import gate_nodes
 from quantkit.qdq.placement import GATE, Choices, Policy
 from tests.support.qdq import inserted, model_of, noise, placed

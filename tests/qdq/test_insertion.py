@@ -20,9 +20,10 @@ from onnx.reference import ReferenceEvaluator
 from quantkit.errors import ModelError
 from quantkit.graph import Model, load_model
 from quantkit.preprocess import PRESETS
-from quantkit.qdq.insert import has_qdq, insert_qdq, is_half
+from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.placement import Choices, Policy
+from quantkit.qdq.reader import has_qdq
 from quantkit.table import read_table
 from tests.support.qdq import network, node_of, on_onnxruntime, pair, pairs, placed
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from quantkit.graph import Model
-from quantkit.graph.wiring import index_graph, known_weights
+from quantkit.graph.index import index_graph
+from quantkit.graph.weights import known_weights
 from quantkit.qdq.insertion import QuantizedNetwork
 from quantkit.qdq.placement import Choices, Policy
 from tests.support.qdq import every_scale, inserted, model_of, node_of, noise, pair, pairs, placed

@@ -34,8 +34,9 @@ from quantkit.backends.tensorrt.versions import (
 from quantkit.errors import BackendError, ModelError, QuantkitError, TableError
 from quantkit.graph import Model, watched_tensors
 from quantkit.graph.node_selection import node_names, select_nodes
-from quantkit.qdq.insert import has_qdq, insert_qdq, is_half
+from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.placement import Choices
+from quantkit.qdq.reader import has_qdq
 from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
 from quantkit.tensorrt_version import installed_number, number_text
 

@@ -1,27 +1,17 @@
-"""The wiring of a graph: who makes a tensor, who reads it, what is constant, of which type and shape it is."""
+"""TODO docstring."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-from quantkit.graph.model import Model
-
-if TYPE_CHECKING:
-    import onnx
-
-    from quantkit.values import Array
-
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quantkit.graph.dependencies import constant_tensors
+from quantkit.graph.inference import element_types, infer_types, tensor_shapes
 from quantkit.graph.model import node_name
 from quantkit.graph.operators import COMMUTING
-from quantkit.graph.tensors import FEW_BYTES, constant_tensors, element_types, infer_types, tensor_shapes
+from quantkit.graph.weights import known_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -113,59 +103,3 @@ def index_graph(proto: onnx.ModelProto) -> GraphIndex:
         types=element_types(typed),
         shapes=tensor_shapes(typed),
     )
-
-
-def known_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Tensors whose values are in the file: initializers, Constant nodes, other names of them, and small ones that are
-    cast (PyTorch's exporter casts zero points)."""
-    from onnx import helper, numpy_helper
-
-    found = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute:
-            value = node.attribute[0]
-            if value.name == "value":
-                found[node.output[0]] = value.t
-            elif value.name in ("value_float", "value_floats"):
-                numbers = np.array(helper.get_attribute_value(value), np.float32)
-                found[node.output[0]] = numpy_helper.from_array(numbers, node.output[0])
-        elif node.op_type == "Identity" and node.input[0] in found:
-            found[node.output[0]] = found[node.input[0]]
-        elif node.op_type == "Cast" and is_small(found.get(node.input[0])):
-            kind = helper.tensor_dtype_to_np_dtype(next(a.i for a in node.attribute if a.name == "to"))
-            numbers = numpy_helper.to_array(found[node.input[0]]).astype(kind)
-            found[node.output[0]] = numpy_helper.from_array(numbers, node.output[0])
-    return found
-
-
-def is_small(tensor: onnx.TensorProto | None) -> bool:
-    """Whether a tensor is known, lies inside the model and has few values."""
-    return tensor is not None and not tensor.external_data and tensor.ByteSize() < FEW_BYTES
-
-
-def stored_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Everything whose values are in the file: initializers, and Constant nodes in any of their forms."""
-    from onnx import numpy_helper
-
-    weights = dict(known_weights(graph))
-    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-    for node in graph.node:
-        for attribute in node.attribute if node.op_type == "Constant" else ():
-            kind = kinds.get(attribute.name)
-            if kind is not None:
-                value = {1: attribute.f, 2: attribute.i, 6: attribute.floats, 7: attribute.ints}[attribute.type]
-                weights[node.output[0]] = numpy_helper.from_array(np.array(value, kind), node.output[0])
-        if node.op_type == "Identity" and node.input[0] in weights:
-            weights[node.output[0]] = weights[node.input[0]]
-    return weights
-
-
-def stored_values(model: Model, weights: Mapping[str, onnx.TensorProto], name: str) -> Array | None:
-    """The values of a stored tensor; None where there is none of that name."""
-    from onnx import numpy_helper
-
-    tensor = weights.get(name)
-    if tensor is None:
-        return None
-    values: Array = numpy_helper.to_array(tensor, str(model.folder))
-    return values

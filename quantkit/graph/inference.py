@@ -1,0 +1,87 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from quantkit.graph.model import DTYPES, Model
+
+if TYPE_CHECKING:
+    import onnx
+
+
+FEW_BYTES = 1024
+
+
+def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the types that ONNX infers, its large weights left out; as it is where inference fails."""
+    import onnx
+
+    light = without_large_weights(proto)
+    try:
+        return onnx.shape_inference.infer_shapes(light, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return light
+
+
+def without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose weights have a type and a shape, and values only where there are few: those can say shapes."""
+    copy = type(proto)()
+    copy.opset_import.extend(proto.opset_import)
+    copy.functions.extend(proto.functions)
+    copy.ir_version = proto.ir_version
+    copy.graph.name = "light"
+    for part in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(copy.graph, part).extend(getattr(proto.graph, part))
+    for weight in proto.graph.initializer:
+        if weight.ByteSize() < FEW_BYTES:
+            copy.graph.initializer.append(weight)
+        else:
+            copy.graph.initializer.add(name=weight.name, data_type=weight.data_type, dims=weight.dims)
+    return copy
+
+
+def element_types(graph: onnx.GraphProto) -> dict[str, str]:
+    """Tensor name → dtype, for all that is known; something that is no tensor is `other`."""
+    values = [*graph.value_info, *graph.output, *graph.input]
+    return {
+        value.name: DTYPES.get(value.type.tensor_type.elem_type, "other")
+        if value.type.HasField("tensor_type")
+        else "other"
+        for value in values
+        if value.type.WhichOneof("value")
+    }
+
+
+def tensor_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
+    """Tensor name → shape, None for a dimension that is not fixed, for all whose rank is known."""
+    return {
+        value.name: tuple(
+            d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
+            for d in value.type.tensor_type.shape.dim
+        )
+        for value in (*graph.value_info, *graph.output, *graph.input)
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def shapes_for_inputs(
+    model: Model, tensors: Sequence[str], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[int, ...] | None]:
+    """The shape of each tensor when the inputs have `shapes`; None where inference cannot tell."""
+    proto = without_large_weights(model.proto)
+    del proto.graph.value_info[:]
+    for value in proto.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+            dim.dim_value = size
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    graph = infer_types(proto).graph
+    known: dict[str, tuple[int, ...]] = {}
+    for value in (*graph.value_info, *graph.output, *graph.input):
+        tensor = value.type.tensor_type
+        fixed = tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim)
+        if fixed:
+            known[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    return {name: known.get(name) for name in tensors}
