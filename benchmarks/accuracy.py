@@ -23,7 +23,7 @@ import numpy as np
 
 import quantkit
 from quantkit import CalibrateOptions, DataOptions, QuantizeOptions
-from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.backends.session import open_session
 from quantkit.data import open_data
 from quantkit.data.images import list_images
 from quantkit.graph import Model, load_model
@@ -44,7 +44,7 @@ def test_images(model: Model, folder: Path) -> tuple[Any, Any]:
 
 def outputs(model: Model, images: Any) -> Any:
     """What a network answers, [N, classes]."""
-    run = OnnxRuntimeSession(model, model.outputs, threads=os.cpu_count() or 1).runner()
+    run = open_session(model, model.outputs, threads=os.cpu_count() or 1).runner()
     return np.concatenate(
         [np.array(run({"image": images[k : k + 200]})[model.outputs[0]]) for k in range(0, len(images), 200)]
     )

@@ -160,7 +160,7 @@ def network(name: str) -> onnx.ModelProto:
 
 def measured(path: Path, **settings: Any) -> float:
     """SQNR of the engine of a file, in dB."""
-    from quantkit.backends.onnxruntime import OnnxRuntimeSession
+    from quantkit.backends.session import open_session
     from quantkit.backends.tensorrt.build import build_engine
     from quantkit.backends.tensorrt.engine import Engine
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
@@ -170,7 +170,7 @@ def measured(path: Path, **settings: Any) -> float:
     model = load_model(path)
     batch = {"x": np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)}
     (result,) = model.outputs
-    exact = dict(OnnxRuntimeSession(model, [result]).runner()(batch))[result].astype(np.float64)
+    exact = dict(open_session(model, [result]).runner()(batch))[result].astype(np.float64)
     options = BuildOptions(precision=Precision.INT8, timing_cache=False, **({"level": 1} | settings))
     made = build_engine(model, options, parse_shapes((), model.inputs))
     with Engine(made.plan, path.name) as engine:

@@ -52,12 +52,12 @@ from .quantization.from_qdq import from_qdq as from_qdq
 from .quantization.quantize import Quantization as Quantization
 from .quantization.quantize import QuantizeOptions as QuantizeOptions
 from .quantization.quantize import quantize as quantize
-from .rules import Best as Best
-from .rules import Entropy as Entropy
-from .rules import MinMax as MinMax
-from .rules import Mse as Mse
-from .rules import Percentile as Percentile
 from .rules import Rule as Rule
+from .rules.best import Best as Best
+from .rules.entropy import Entropy as Entropy
+from .rules.minmax import MinMax as MinMax
+from .rules.mse import Mse as Mse
+from .rules.percentile import Percentile as Percentile
 from .sensitivity.layers import LayersOptions as LayersOptions
 from .sensitivity.layers import layers as layers
 from .sensitivity.result import Sensitivity as Sensitivity
@@ -70,6 +70,6 @@ from .table import coverage as coverage
 from .table import diff as diff
 from .table import read_table as read_table
 from .table import write_table as write_table
+from .tuning.options import TuneOptions as TuneOptions
 from .tuning.result import Tuning as Tuning
-from .tuning.tune import TuneOptions as TuneOptions
 from .tuning.tune import tune as tune

@@ -1,11 +1,11 @@
-"""How far networks are from a reference, on the same batches: noise over signal of the outputs, in one stream.
+"""The distance of networks from a reference on the same batches: noise-to-signal ratio of the outputs, in one pass.
 
-The data goes by in blocks that fit into memory. For each block the reference runs once, and every candidate is opened,
-run over the block and closed again, a candidate a thread: memory holds one block and as many candidates as there are
-threads, however much data and however many candidates there are.
+The data is processed in blocks that fit into memory. For each block the reference runs once, and every candidate is
+opened, run over the block and closed again, one candidate per thread. So memory holds one block and as many candidates
+as there are threads, regardless of the number of samples and candidates.
 
-Source of the measure: signal to quantization noise ratio, 10·log10(Σ ref² / Σ (ref − out)²). Of several outputs the
-ratios are averaged, so that large values do not hide small ones.
+The measure is the signal-to-quantization-noise ratio, 10·log10(Σ ref² / Σ (ref − out)²). For several outputs the ratios
+are averaged, so that large values do not hide small ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.backends.session import SessionOpener, open_session
 from quantkit.data import Feed
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
@@ -30,13 +30,16 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 BLOCK = 256 << 20
-"""Bytes of inputs and outputs that are held at once."""
+"""Bytes of inputs and outputs that are held in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseCandidate:
-    """A network to be measured. make: makes it when it is its turn. pair: two tensors of it, the second being what the
-    first should be, for `Noise.local`."""
+    """A network to measure.
+
+    make: creates it when it is needed. pair: two of its tensors for `OutputNoise.local`; the second has the exact
+    values of the first.
+    """
 
     make: Callable[[], Model]
     pair: tuple[str, str] | None = None
@@ -44,13 +47,13 @@ class NoiseCandidate:
 
 @dataclass(slots=True)
 class EnergySums:
-    """Energies on their way: output → Σ ref² and Σ (ref − out)²."""
+    """Accumulated energies: output → Σ ref² and Σ (ref − out)²."""
 
     signal: dict[str, float] = field(default_factory=dict)
     noise: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, exact: Array, other: Array) -> None:
-        """Count a tensor. Differences that are not finite are infinite noise."""
+        """Add a tensor. Differences that are not finite count as infinite noise."""
         wide = exact.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             noise = float(np.square(wide - other).sum())
@@ -58,18 +61,18 @@ class EnergySums:
         self.noise[name] = self.noise.get(name, 0.0) + (noise if math.isfinite(noise) else math.inf)
 
     def ratio(self, names: Sequence[str]) -> float:
-        """The mean of noise over signal of tensors."""
+        """Return the mean noise-to-signal ratio of tensors."""
         return sum(noise_share(self.noise[name], self.signal[name]) for name in names) / len(names)
 
 
 @dataclass(frozen=True, slots=True)
 class OutputNoise:
-    """Noise over signal (a ratio of energies) of the outputs, and of the pair that was asked for; 0: exact."""
+    """Noise-to-signal ratio (of energies) of the outputs, and of the candidate's pair; 0 is exact."""
 
     outputs: float
     local: float = 0.0
     each: Mapping[str, float] = field(default_factory=dict)
-    """The same of every output."""
+    """The ratio of every single output."""
 
     @property
     def db(self) -> float:
@@ -78,21 +81,24 @@ class OutputNoise:
 
     @property
     def local_db(self) -> float:
-        """SQNR of the pair in dB."""
+        """SQNR of the candidate's pair in dB."""
         return decibels(self.local)
 
 
 class NoiseMeter:
-    """Measures candidates against `reference` on the samples of `feed`, as often as it is asked to.
+    """Measures candidates against `reference` on the samples of `feed`, any number of times.
 
-    Every call of `noise` runs the reference again, and the feed from its start. threads: candidates at once.
-    ModelError where the reference has no float output.
+    Every call of `noise` runs the reference again, with the feed from its start. threads: number of candidates that run
+    at once. ModelError if the reference has no float output.
     """
 
-    def __init__(self, reference: Model, feed: Feed, threads: int | None = None) -> None:
+    def __init__(
+        self, reference: Model, feed: Feed, threads: int | None = None, open_session: SessionOpener = open_session
+    ) -> None:
         self._reference, self._feed = reference, feed
         self._threads = threads or min(8, os.cpu_count() or 1)
-        self._session = OnnxRuntimeSession(reference, reference.outputs, threads=self._threads)
+        self._open_session = open_session
+        self._session = open_session(reference, reference.outputs, threads=self._threads)
         self.outputs = self._session.tensors
         if not self.outputs:
             raise ModelError(
@@ -104,9 +110,9 @@ class NoiseMeter:
     def noise(
         self, candidates: Mapping[str, NoiseCandidate], done: Callable[[int, int], None] = lambda _, __: None
     ) -> dict[str, OutputNoise]:
-        """The noise of every candidate. done: told how many have been run, of how many.
+        """Return the noise of every candidate. done: called with the number of finished runs and their total.
 
-        DataError where the data yields nothing, or the reference is not finite on it; ModelError where a candidate
+        DataError if the data yields no samples or the reference's outputs are not finite; ModelError if a candidate
         cannot be run.
         """
         sums = {name: EnergySums() for name in candidates}
@@ -133,9 +139,9 @@ class NoiseMeter:
         block: Sequence[tuple[Batch, Mapping[str, Array]]],
         candidates: Mapping[str, NoiseCandidate],
         sums: Mapping[str, EnergySums],
-        told: tuple[Callable[[int, int], None], int],
+        progress: tuple[Callable[[int, int], None], int],
     ) -> int:
-        done, finished = told
+        done, finished = progress
         stop: list[None] = []
         futures: set[Future[None]] = {
             pool.submit(self._run, candidate, block, sums[name], stop) for name, candidate in candidates.items()
@@ -148,7 +154,7 @@ class NoiseMeter:
                     finished += 1
                     done(finished, len(candidates))
         except BaseException:
-            stop.append(None)  # those that run end at their next batch
+            stop.append(None)  # running candidates end at their next batch
             raise
         return finished
 
@@ -164,12 +170,12 @@ class NoiseMeter:
             return
         model = candidate.make()
         wanted = tuple(dict.fromkeys((*self.outputs, *(candidate.pair or ()))))
-        session = OnnxRuntimeSession(model, wanted)
+        session = self._open_session(model, wanted)
         missing = [name for name in wanted if name not in session.tensors]
         if missing:
             raise ModelError(
-                f"{model.path}: {missing[0]} is no float output of the quantized network",
-                remedy="quantize the same network that is the reference",
+                f"{model.path}: {missing[0]} is not a float output of the quantized network",
+                remedy="quantize the same network as the reference",
             )
         run = session.runner()
         for batch, exact in block:
@@ -183,7 +189,7 @@ class NoiseMeter:
                 sums.add(own, found[ideal], found[own])
 
     def _blocks(self, run: Any) -> Iterator[list[tuple[Batch, Mapping[str, Array]]]]:
-        """Batches with the reference's outputs, as many as fit."""
+        """Yield lists of batches with the reference's outputs, each list as long as memory allows."""
         block: list[tuple[Batch, Mapping[str, Array]]] = []
         size = 0
         for portion in self._feed.portions():
@@ -192,7 +198,7 @@ class NoiseMeter:
                 if not np.isfinite(values).all():
                     raise DataError(
                         f"output {name!r} of {self._reference.path} holds NaN or Inf for {portion.names[0]} …",
-                        remedy="mend the network or remove the sample",
+                        remedy="fix the network or remove the sample",
                     )
             self.samples += portion.samples
             block.append((portion.batch, exact))
@@ -205,15 +211,15 @@ class NoiseMeter:
 
 
 def output_key(name: str) -> str:
-    """Under which the energies of an output are kept: it may be one of a pair as well."""
+    """Return the key for the energies of an output, distinct from the key of the same tensor in a pair."""
     return f"output {name}"
 
 
 def require_same_shape(values: Array, exact: Array, name: str) -> Array:
-    """The values. ModelError where they have another shape than the reference's."""
+    """Return the values. ModelError if their shape differs from the reference's."""
     if values.shape != exact.shape:
         raise ModelError(
-            f"output {name!r} has shape {list(values.shape)}, that of the float network {list(exact.shape)}",
-            remedy="cut the network before operators whose output's shape depends on values (NonMaxSuppression)",
+            f"output {name!r} has shape {list(values.shape)}, but in the float network {list(exact.shape)}",
+            remedy="cut the network before operators whose output shape depends on values (NonMaxSuppression)",
         )
     return values

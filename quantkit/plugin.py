@@ -1,13 +1,15 @@
-"""Code of the user's own, named as `module:callable`: batches, metrics."""
+"""Code found by name: the user's own (`module:callable`: batches, metrics), and the files of a package of quantkit."""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from quantkit.errors import UsageError
@@ -60,3 +62,11 @@ def is_user_code(file: str) -> bool:
     path = Path(file)
     ours, libraries = Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"])
     return path.exists() and not {ours, libraries} & set(path.parents) and "site-packages" not in path.parts
+
+
+def import_files(package: str, *, packages: bool = False) -> Iterator[ModuleType]:
+    """Import the modules of a package, or only the packages in it, in alphabetical order."""
+    folder = importlib.import_module(package)
+    for found in pkgutil.iter_modules(folder.__path__, f"{package}."):
+        if found.ispkg or not packages:
+            yield importlib.import_module(found.name)

@@ -1,8 +1,9 @@
-"""What several nouns share: batches, the model's inputs, which samples were chosen.
+"""Values that several rooms share.
 
 Batch         input name → array [N, …], C-contiguous, the model's dtype
 ModelInput    name, dtype and shape of a network input
 Selection     which samples of a data set are used, and in which order
+Algorithm     a calibrator of TensorRT
 """
 
 from __future__ import annotations
@@ -36,6 +37,20 @@ class NamedChoice(str, Enum):
             words = re.sub("(?<!^)(?=[A-Z])", " ", cls.__name__).lower()
             known = ", ".join(member.value for member in cls)
             raise UsageError(f"unknown {words} {text!r}", remedy=f"one of {known}") from None
+
+
+class Algorithm(NamedChoice):
+    """A calibrator of TensorRT, by its name in the header of a table."""
+
+    ENTROPY_2 = "EntropyCalibration2"
+    MIN_MAX = "MinMaxCalibration"
+    ENTROPY = "EntropyCalibration"
+    LEGACY = "LegacyCalibration"
+
+    @property
+    def shares_pools(self) -> bool:
+        """True if TensorRT gives a pool's output the scale of its input (measured with TensorRT 8.6)."""
+        return self in (Algorithm.ENTROPY_2, Algorithm.MIN_MAX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What values show of themselves in notebooks: sentences, small tables and remarks, as HTML and as plain text.
 
-    Shown          a value that shows itself; it says what in `_view_`
-    └── block      a sentence (str), a Table, or Remarks
+    RichDisplay    a value that shows itself; it says what in `_view_`
+    └── block      a sentence (str), a ViewTable, or Remarks
 
 The HTML brings no colours, fonts or scripts along: those of the notebook hold, light or dark. Everything is escaped. A
 long table shows its first rows and how many there are more. Plain text is for terminals, and where no HTML is shown.
@@ -67,7 +67,7 @@ class Remarks:
         return self.sentences if left <= 1 else [*self.sentences[: LINES - 1], f"… {left:,} more"]
 
 
-Block: TypeAlias = "str | Table | Remarks"
+Block: TypeAlias = "str | ViewTable | Remarks"
 
 
 class RichDisplay:

@@ -10,7 +10,10 @@ import pytest
 
 from quantkit.calibration.tables import header_for, make_tables
 from quantkit.histogram import HistogramMode
-from quantkit.rules import Entropy, MinMax, Percentile, Rule
+from quantkit.rules import Rule
+from quantkit.rules.entropy import Entropy
+from quantkit.rules.minmax import MinMax
+from quantkit.rules.percentile import Percentile
 from quantkit.statistics import Collector, Origin, Statistics
 from quantkit.table import Algorithm, parse_table, table_bytes
 

@@ -11,7 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quantkit.histogram import BINS, Histogram, HistogramMode, merge_histograms
-from quantkit.rules import Entropy, MinMax, Mse, Percentile
+from quantkit.rules.entropy import Entropy
+from quantkit.rules.minmax import MinMax
+from quantkit.rules.mse import Mse
+from quantkit.rules.percentile import Percentile
 from quantkit.statistics import Collector
 
 F32 = np.float32

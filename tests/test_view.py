@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import quantkit
 from quantkit.evaluation.comparison import Comparison, EvaluationRun
-from quantkit.evaluation.result import Evaluation, Speed
+from quantkit.evaluation.result import Device, Evaluation, Speed
 from quantkit.linting.lint import LintReport
 from quantkit.table import Algorithm, Coverage, Header
 from quantkit.view import CELL, LINES, Remarks, RichDisplay, ViewTable, block_html, block_lines
@@ -138,8 +138,8 @@ def test_values_are_few_lines(value: RichDisplay) -> None:
     assert len(lines) == sum(len(block_lines(block)) for block in value._view_())
 
 
-def test_speed_of_a_processor_is_not_beside_a_gpus() -> None:
-    here = Speed(51234.0, None, 32, "onnxruntime, processor")
+def test_cpu_speed_is_not_shown_next_to_gpu_speed() -> None:
+    here = Speed(51234.0, None, 32, "onnxruntime, CPU", Device.CPU)
     assert "97,123" in evaluation(candidate())._repr_html_()
     assert "51,234" not in evaluation(candidate(speed=here))._repr_html_()
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.backends.session import open_session
 from quantkit.backends.tensorrt.build import build_engine
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.backends.tensorrt.options import BuildOptions
@@ -60,7 +60,7 @@ def measured(folder: Path) -> dict[str, Any]:
     found: dict[str, float] = {}
     for name, axis in AXES.items():
         model = load_model(network(folder / f"{name}.onnx", axis, weight))
-        expected = OnnxRuntimeSession(model, model.outputs).runner()({"x": x})["y"].astype(np.float64)
+        expected = open_session(model, model.outputs).runner()({"x": x})["y"].astype(np.float64)
         made = build_engine(model, BuildOptions(level=1), parse_shapes((), model.inputs))
         with Engine(made.plan, name) as engine:
             output = next(iter(engine.run([{"x": x}])))["y"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from acceptance.networks import of_engine, timed
-from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.backends.session import open_session
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.engines.build import build
@@ -37,7 +37,7 @@ def on_cpu(model: Path, images: Any) -> Any:
     if there.exists():
         return np.load(there)
     loaded = load_model(model)
-    run = OnnxRuntimeSession(loaded, loaded.outputs, threads=16).runner()
+    run = open_session(loaded, loaded.outputs, threads=16).runner()
     return np.concatenate(
         [run({"image": images[k : k + 250]})["logits"].argmax(axis=1) for k in range(0, len(images), 250)]
     )

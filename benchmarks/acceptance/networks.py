@@ -13,7 +13,7 @@ import numpy as np
 
 import quantkit
 from quantkit import CalibrateOptions, DataOptions, Preprocess
-from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.backends.session import open_session
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.backends.tensorrt.timing import measure_latencies, measure_throughput
@@ -154,7 +154,7 @@ def detector(model: Path, images: Path, folder: Path) -> Iterator[dict[str, Any]
     spec = choose_spec(FACES, loaded, images)
     feed, _ = open_data(images, loaded.inputs, spec.spec, DataOptions(limit=16, seed=1, shuffle=True))
     batches = [portion.batch for portion in feed.portions()]
-    run = OnnxRuntimeSession(loaded, loaded.outputs).runner()
+    run = open_session(loaded, loaded.outputs).runner()
     expected = [{name: value.copy() for name, value in run(batch).items()} for batch in batches]
     engines: dict[str, Any] = {}
     for way in WAYS:

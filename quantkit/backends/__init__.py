@@ -1,1 +1,1 @@
-"""What runs a network and shows its tensors. `session` is the seam; `onnxruntime` needs no GPU."""
+"""Libraries that run networks. `session` is the seam; each folder is a backend; `onnxruntime` needs no GPU."""

@@ -1,18 +1,36 @@
-"""The seam between a calibration pass and what runs the network."""
+"""The seam between quantkit and what runs an ONNX network on this machine.
+
+    Backend    a library that opens networks: its name, its providers, its version
+    Session    an open network that shows `tensors`
+    Runner     the session in the hands of one thread: feeds in, tensors out
+
+A backend is a folder beside this file whose package has a `BACKEND`; nothing else lists the backends. The packages load
+no library before a session is opened.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
 
+from quantkit.errors import UsageError
+from quantkit.plugin import import_files
 from quantkit.values import Array, Batch
+
+if TYPE_CHECKING:
+    from quantkit.graph.model import Model
+
+DEFAULT_BACKEND = "onnxruntime"
+DEFAULT_PROVIDER = "cpu"
 
 
 class Runner(Protocol):
     """A network opened for running by one thread."""
 
     def __call__(self, feeds: Batch, /) -> Mapping[str, Array]:
-        """Feeds in, every watched tensor out; the arrays are valid until the next call."""
+        """Run once: feeds in, every watched tensor out. The arrays are valid until the next call. ModelError."""
 
 
 class Session(Protocol):
@@ -21,16 +39,112 @@ class Session(Protocol):
     tensors: tuple[str, ...]
 
     def runner(self) -> Runner:
-        """A new runner for one thread."""
+        """Return a new runner for one thread."""
+
+
+class SessionOpener(Protocol):
+    """A function that opens a network; `open_session` and the method of every backend are such functions."""
+
+    def __call__(
+        self,
+        model: Model,
+        tensors: Sequence[str],
+        *,
+        provider: str = DEFAULT_PROVIDER,
+        threads: int = 1,
+        fixed_shapes: bool = False,
+        any_type: bool = False,
+    ) -> Session:
+        """Open `model` with `tensors` watched. ModelError, BackendError.
+
+        provider: one of the backend's. threads: for one run; 0 leaves it to the library. fixed_shapes: whether shapes
+        follow from those of the inputs, so that buffers can stay. any_type: watch tensors that are not float, too;
+        otherwise they are left out of the session's `tensors`.
+        """
+
+
+class Backend(Protocol):
+    """A library that runs ONNX networks."""
+
+    @property
+    def name(self) -> str:
+        """The name that `--backend` takes, which is that of the folder."""
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What `--provider` takes, the default first: where the library can run a network."""
+
+    def available(self) -> tuple[str, ...]:
+        """Return the providers that can be used here; none where the library is not installed."""
+
+    def version(self) -> str:
+        """Return the version of the library. BackendError where it is not installed."""
+
+    @property
+    def open_session(self) -> SessionOpener:
+        """Open a network."""
+
+
+@cache
+def session_backends() -> Mapping[str, Backend]:
+    """Return the backends by name: the `BACKEND` of each package of this folder that has one."""
+    packages = import_files(__package__, packages=True)
+    found: list[Backend] = [package.BACKEND for package in packages if hasattr(package, "BACKEND")]
+    return {backend.name: backend for backend in found}
+
+
+def default_backend() -> Backend:
+    """Return the backend that runs networks where nobody asks for another."""
+    return session_backends()[DEFAULT_BACKEND]
+
+
+def backend_named(name: str) -> Backend:
+    """Return a backend. UsageError where there is none of that name."""
+    backends = session_backends()
+    if name not in backends:
+        raise UsageError(f"unknown backend {name!r}", remedy=f"use one of {', '.join(backends)}")
+    return backends[name]
+
+
+def check_provider(provider: str, backend: str = DEFAULT_BACKEND) -> None:
+    """Raise UsageError where a backend has no provider of that name."""
+    known = backend_named(backend).providers
+    if provider not in known:
+        raise UsageError(f"unknown provider {provider!r}", remedy=f"use one of {', '.join(known)}")
+
+
+def backend_label(backend: Backend, provider: str) -> str:
+    """Return library, version and provider as records keep them, for example `onnxruntime 1.32.0 cpu`."""
+    return f"{backend.name} {backend.version()} {provider}"
+
+
+def open_session(
+    model: Model,
+    tensors: Sequence[str],
+    *,
+    provider: str = DEFAULT_PROVIDER,
+    threads: int = 1,
+    fixed_shapes: bool = False,
+    any_type: bool = False,
+) -> Session:
+    """Open a network on the default backend; see `SessionOpener`. ModelError, BackendError."""
+    return default_backend().open_session(
+        model, tensors, provider=provider, threads=threads, fixed_shapes=fixed_shapes, any_type=any_type
+    )
+
+
+def usable_cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class FakeSession:
-    """A pure double: a function from feeds to tensors stands for the network. For tests; needs no file and no GPU."""
+    """A double for tests: a function from feeds to tensors takes the place of the network; needs no file and no GPU."""
 
     def __init__(self, function: Callable[[Batch], Mapping[str, Array]], tensors: Sequence[str]) -> None:
         self.tensors = tuple(tensors)
         self._function = function
 
     def runner(self) -> Runner:
-        """The function itself."""
+        """Return the function itself."""
         return self._function

@@ -1,10 +1,10 @@
-"""Whether batches may be cut into slices: only where the network treats samples on their own."""
+"""Slices of batches: they are only allowed where the network treats every sample on its own."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from quantkit.backends.session import Session
+from quantkit.backends.session import Session, backend_label, backend_named
 from quantkit.calibration.job import CalibrationJob
 from quantkit.calibration.memory_plan import MemoryPlan, plan_memory, slice_batch
 from quantkit.calibration.options import CalibrateOptions
@@ -14,7 +14,10 @@ from quantkit.values import Array
 
 
 def plan_batches(job: CalibrationJob, first: Portion) -> tuple[MemoryPlan, Session, tuple[str, ...]]:
-    """The plan, and the session of its first pass; batches stay whole where the model wants or mixes them."""
+    """Return the plan, the session of its first pass, and notes.
+
+    Batches stay whole if the model has a fixed batch size or mixes samples.
+    """
     fixed = all(i.fixed_batch is not None for i in job.model.inputs)
     options = job.options
 
@@ -30,15 +33,15 @@ def plan_batches(job: CalibrationJob, first: Portion) -> tuple[MemoryPlan, Sessi
         )
         return made, open_watching_session(job, made.passes[0], made)
 
-    # From one sample nobody can tell, and later batches may hold more.
+    # One sample does not show whether samples are mixed, and later batches may hold more.
     chosen, session = plan(fixed or first.samples == 1)
     if fixed or first.samples == 1 or treats_samples_alone(job, chosen, session, first):
         return chosen, session, ()
-    return *plan(True), ("the network mixes the samples of a batch, so batches are run whole",)
+    return *plan(True), ("the network mixes the samples of a batch, so batches are not sliced",)
 
 
 def treats_samples_alone(job: CalibrationJob, plan: MemoryPlan, session: Session, first: Portion) -> bool:
-    """Whether the network treats samples on their own: two at once give what each gives alone."""
+    """Return True if the network treats samples on their own: two at once give what each gives alone."""
     names = [name for name in job.model.outputs if name in job.watch.tensors] or list(session.tensors)
     if len(plan.passes) > 1:
         session = open_watching_session(job, tuple(names), plan)
@@ -53,7 +56,7 @@ def treats_samples_alone(job: CalibrationJob, plan: MemoryPlan, session: Session
 
 
 def outputs_agree(together: Array, alone: Array) -> bool:
-    """Whether two samples gave the same values together and alone, but for rounding."""
+    """Return True if two samples gave the same values together and alone, up to rounding."""
     if together.shape != alone.shape:
         return False
     most = np.abs(together).max(initial=0.0)
@@ -61,11 +64,9 @@ def outputs_agree(together: Array, alone: Array) -> bool:
 
 
 def open_watching_session(job: CalibrationJob, tensors: tuple[str, ...], plan: MemoryPlan) -> Session:
-    """An onnxruntime session that watches `tensors`."""
-    from quantkit.backends.onnxruntime import OnnxRuntimeSession
-
+    """Open a session of the job's backend that watches `tensors`. ModelError, BackendError."""
     alone = plan.runners == 1
-    return OnnxRuntimeSession(
+    return backend_named(job.options.backend).open_session(
         job.model,
         tensors,
         provider=job.options.provider,
@@ -75,7 +76,5 @@ def open_watching_session(job: CalibrationJob, tensors: tuple[str, ...], plan: M
 
 
 def backend_version(options: CalibrateOptions) -> str:
-    """Library and provider."""
-    from quantkit.backends.onnxruntime import version
-
-    return version(options.provider)
+    """Return backend, version and provider as records keep them."""
+    return backend_label(backend_named(options.backend), options.provider)

@@ -1,4 +1,4 @@
-"""calibrate: a model and data in, statistics and calibration tables out."""
+"""The verb calibrate: from a model and data to statistics and calibration tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantkit.calibration.backend_choice import choose_backend
 from quantkit.calibration.files import table_with_provenance
 from quantkit.calibration.job import CalibrationJob, output_path, prepare_job
 from quantkit.calibration.onnxruntime_run import calibrate_by_watching
-from quantkit.calibration.options import CalibrateOptions
+from quantkit.calibration.options import TENSORRT, CalibrateOptions
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
 from quantkit.calibration.tables import make_tables, statistics_path
@@ -40,12 +40,12 @@ def calibrate(
     """Calibrate an ONNX model on real data: one pass, statistics, and a table for every rule.
 
     model: path of the ONNX file. data: folder of images, `.npy`, `.npz`, folder of `.npz` batches, `module:callable`,
-    or an iterable of batches (input name → array [N, …]). rules: `"entropy,minmax,percentile:99.99,mse"` or rule
+    or an iterable of batches (input name → array [N, …]). rules: names, `"entropy,percentile:99.99,mse"`, or rule
     values. preprocess: preset, path of a TOML file, or a `Preprocess`; None looks beside the model. output: path of
     the first rule's table; None writes nothing.
 
-    The histogram and the entropy search are TensorRT's own (docs/decisions/0002-entropy-search.md). Raises
-    ModelError, DataError, PreprocessError, StaleError (something else lies at `output`), OutputError, BackendError,
+    The histogram and the entropy search are the same as TensorRT's (docs/decisions/0002-entropy-search.md). Raises
+    ModelError, DataError, PreprocessError, StaleError (something else exists at `output`), OutputError, BackendError,
     Interrupted, UsageError.
     """
     options = options or CalibrateOptions()
@@ -69,7 +69,7 @@ def calibrate(
     if job.output:
         check_writable(job.output)
         refuse_overwriting(places, (model, data))
-    if backend == "tensorrt":
+    if backend == TENSORRT:
         from quantkit.calibration.tensorrt_run import calibrate_by_calibrator
 
         return calibrate_by_calibrator(job, identity, progress or NoProgress(), started, why)
@@ -79,15 +79,15 @@ def calibrate(
 def reuse_tables(
     job: CalibrationJob, statistics: Statistics | None, there: FittingTables, started: float
 ) -> Calibration:
-    """Reuse the tables that are there; those that are missing come from the statistics, without the data."""
+    """Reuse the tables that exist; make those that are missing from the statistics, without the data. StaleError."""
     assert there.provenance is not None
     data, run = there.provenance.data, there.provenance.run
     assert data is not None
     assert run is not None
     if data.skipped and not job.options.data.skip_corrupt:
         raise StaleError(
-            f"{job.output} was made without {len(data.skipped)} samples that cannot be read",
-            remedy="--skip-corrupt accepts that; otherwise mend them",
+            f"{job.output} was made without {len(data.skipped)} samples that could not be read",
+            remedy="accept that with --skip-corrupt, or fix the files",
         )
     missing = {rule: job.headers[rule.name] for rule in job.rules if rule.name not in there.tables}
     made_now = make_tables(statistics, missing) if statistics else {}
@@ -109,9 +109,9 @@ def reuse_tables(
         data.skipped,
         False,
     )
-    notes = ["nothing changed: the tables that are there are reused"]
+    notes = ["nothing changed: the existing tables are reused"]
     if new:
-        notes = ["new tables come from the statistics that are there, without the data"]
+        notes = ["the new tables are made from the existing statistics, without the data"]
     if job.options.learning_curve:
-        notes.append("no learning curve: it needs the pass over the data, which --force repeats")
+        notes.append("no learning curve: it needs a pass over the data; --force repeats it")
     return summarize_calibration(job, statistics, tables, made, tuple(notes), (), None)

@@ -1,4 +1,4 @@
-"""A checkpoint: the state of an unfinished calibration run, from which `--resume` ends with the same bytes."""
+"""Checkpoints: the state of an unfinished calibration run, from which `--resume` arrives at the same bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = "quantkit.checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a run got: which pass, the position in the feed, batches and samples of that pass, what was left out."""
+    """How far a run got: the pass, the position in the feed, batches and samples of that pass, and skipped samples."""
 
     pass_: int = 0
     stop: int = 0
@@ -25,11 +25,11 @@ class Position:
     samples: int = 0
     unreadable: tuple[str, ...] = ()
     seen: str = ""
-    """Order digest of a stream up to here, so that another stream is not taken for the rest of this one."""
+    """Order digest of a stream up to here, so that another stream is not mistaken for the rest of this one."""
 
 
 def write_checkpoint(path: Path, identity: Mapping[str, Any], position: Position, arrays: Mapping[str, Array]) -> None:
-    """Write the state at the end of a batch. OutputError."""
+    """Write the state after a batch. OutputError."""
     from safetensors.numpy import save
 
     document = {
@@ -45,7 +45,7 @@ def write_checkpoint(path: Path, identity: Mapping[str, Any], position: Position
 
 
 def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[Position, dict[str, Array]]:
-    """The state that was written. StaleError where it belongs to another run, StatisticsError where it is damaged."""
+    """Read the state back. StaleError where it belongs to another run, StatisticsError where it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -53,7 +53,7 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[Position, 
             document = json.loads((file.metadata() or {})[KEY])
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError:
-        raise StaleError(f"there is nothing to resume: no {path}", remedy="leave out --resume") from None
+        raise StaleError(f"nothing to resume: {path} does not exist", remedy="leave out --resume") from None
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise StatisticsError(f"{path} is damaged: {error}", remedy="remove it and start again") from None
     try:
@@ -70,7 +70,7 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[Position, 
 
 
 def parse_position(document: Mapping[str, Any]) -> Position:
-    """The position that a checkpoint records."""
+    """Return the position that a checkpoint records."""
     return Position(
         document["pass"],
         document["stop"],

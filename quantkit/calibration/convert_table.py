@@ -1,4 +1,4 @@
-"""table: convert a table to another TensorRT version, and adopt one of unknown origin."""
+"""The verbs of `quantkit table` that write: convert to another TensorRT version, adopt a table of unknown origin."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def convert(
     algorithm: Algorithm | None = None,
     force: bool = False,
 ) -> CalibrationTable:
-    """The same scales under the header of another TensorRT version or calibrator; provenance goes along.
+    """Write the same scales under the header of another TensorRT version or calibrator, with their provenance.
 
-    A MinMax table under the header `EntropyCalibration2` is what trtexec reads. TableError, StaleError, UsageError.
+    trtexec reads only tables with the header `EntropyCalibration2`. TableError, StaleError, UsageError.
     """
     source, output = Path(source), Path(output)
     refuse_existing(output, force=force)
@@ -47,9 +47,9 @@ def convert(
             remedy="quantkit stats table --rule percentile:99.99 --algorithm LegacyCalibration",
         )
     if algorithm is None and tensorrt_version is None:
-        raise UsageError("nothing is to be converted", remedy="give --tensorrt-version, --algorithm, or both")
+        raise UsageError("nothing to convert", remedy="give --tensorrt-version, --algorithm, or both")
     if chosen is Algorithm.LEGACY:
-        raise UsageError("the Legacy header carries no version", remedy="copy the file as it is")
+        raise UsageError("the Legacy header has no version", remedy="copy the file as it is")
     version = target_version(tensorrt_version).number if tensorrt_version else table.header.version
     if version is None:
         raise UsageError("the Legacy table names no TensorRT version", remedy="give --tensorrt-version")
@@ -72,7 +72,7 @@ def convert(
 
 @dataclass(frozen=True, slots=True)
 class Adoption(RichDisplay):
-    """A table of unknown origin beside a network."""
+    """A table of unknown origin that was checked against a network."""
 
     table: CalibrationTable
     coverage: Coverage
@@ -89,7 +89,7 @@ def adopt(
     min_coverage: float = MIN_COVERAGE,
     force: bool = False,
 ) -> Adoption:
-    """Check that a table's names are those of a network, and write a provenance that says `adopted`.
+    """Check that a table's names are those of a network, and write a provenance record with the origin `adopted`.
 
     TableError where fewer than `min_coverage` of the network's tensors have a scale.
     """
@@ -99,7 +99,7 @@ def adopt(
     table = read_table(source)
     target = provenance_path(source)
     if target.exists() and not force:
-        raise StaleError(f"{source} has a provenance already: {target}", remedy="--force replaces it")
+        raise StaleError(f"{source} already has a provenance record: {target}", remedy="--force replaces it")
     network = load_model(model)
     covered = coverage(table, watched_tensors(network).tensors)
     if covered.share < min_coverage:

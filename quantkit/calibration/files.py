@@ -1,4 +1,4 @@
-"""What a calibration writes: tables, their provenance, the statistics."""
+"""The files of a calibration: tables, their provenance records, the statistics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from quantkit._version import __version__
 from quantkit.artifact import readable_name, sha256_of, write_all
 from quantkit.calibration.job import CalibrationJob
+from quantkit.calibration.options import TENSORRT
 from quantkit.calibration.tables import checkpoint_path, statistics_path
 from quantkit.data import DataIdentity
 from quantkit.provenance import (
@@ -27,7 +28,7 @@ from quantkit.table import CalibrationTable, table_bytes
 
 @dataclass(frozen=True, slots=True)
 class PassCounts:
-    """What a pass counted, by which backend, and in slices of how many samples (0: whole batches)."""
+    """What a pass counted, with which backend, and in slices of how many samples (0: whole batches)."""
 
     identity: DataIdentity
     samples: int
@@ -39,7 +40,7 @@ class PassCounts:
 def write_calibration(
     job: CalibrationJob, statistics: Statistics | None, tables: Mapping[str, CalibrationTable], counted: PassCounts
 ) -> tuple[Path, ...]:
-    """Write tables, provenance and statistics, all or none; the checkpoint goes."""
+    """Write tables, provenance and statistics, all or none, and remove the checkpoint. OutputError."""
     assert job.output is not None
     data = DataRecord(
         source=readable_name(job.source),
@@ -60,7 +61,7 @@ def write_calibration(
         batch_size=job.feed.batch_size,
         batches=counted.batches,
         slice=counted.slice,
-        max_memory=None if job.options.backend == "tensorrt" else job.options.max_memory,
+        max_memory=None if job.options.backend == TENSORRT else job.options.max_memory,
     )
     files: dict[Path, bytes] = {}
     if statistics is not None:
@@ -75,7 +76,7 @@ def write_calibration(
 def table_with_provenance(
     job: CalibrationJob, path: Path, rule: Rule, table: CalibrationTable, data: DataRecord, run: RunRecord
 ) -> dict[Path, bytes]:
-    """A table and its provenance."""
+    """Return the content of a table's file and of its provenance record, by path."""
     content = table_bytes(table)
     provenance = Provenance(
         quantkit=__version__,

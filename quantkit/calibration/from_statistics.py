@@ -1,4 +1,4 @@
-"""stats: merge statistics files, and make tables from one, without data and without a GPU."""
+"""The verbs of `quantkit stats`: merge statistics files, and make tables from one, without data and without a GPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from quantkit.tensorrt_version import target_version
 def merge(
     parts: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *, force: bool = False
 ) -> Statistics:
-    """Merge statistics files of `invariant` mode into one. StatisticsError, StaleError, OutputError."""
+    """Merge statistics files of `invariant` mode into one file. StatisticsError, StaleError, OutputError."""
     output = Path(output)
     refuse_existing(output, force=force)
     merged = merge_statistics([read_statistics(part) for part in parts])
@@ -44,7 +44,10 @@ def tables_from(
     algorithm: Algorithm | None = None,
     force: bool = False,
 ) -> Mapping[str, CalibrationTable]:
-    """Tables by rule name from statistics, written to `output` (first rule) and beside it if one is given."""
+    """Return tables by rule name; write them to `output` (the first rule) and beside it, if one is given.
+
+    StatisticsError, TableError, StaleError, OutputError, UsageError.
+    """
     chosen = as_rules(rules)
     version = target_version(tensorrt_version).number
     headers = {rule: header_for(rule, version, algorithm) for rule in chosen}
@@ -71,7 +74,7 @@ def statistics_provenance(
     table: CalibrationTable,
     rule: Rule,
 ) -> Provenance:
-    """What is known of a table that was made from a statistics file."""
+    """Return the provenance record of a table that was made from a statistics file."""
     origin = statistics.origin
     return Provenance(
         quantkit=__version__,

@@ -1,4 +1,4 @@
-"""A calibration job: everything that is settled before data is looked at."""
+"""A calibration job: everything that is known before any data is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.calibration.options import CalibrateOptions
+from quantkit.calibration.options import TENSORRT, CalibrateOptions
 from quantkit.calibration.reuse import TableRequest
 from quantkit.calibration.tables import header_for, table_paths
 from quantkit.data import DataIdentity, Feed, open_data
@@ -28,7 +28,7 @@ FEEDABLE = frozenset(DTYPES.values()) - {"bfloat16"}
 
 @dataclass(frozen=True, slots=True)
 class CalibrationJob:
-    """Everything that is settled before data is looked at."""
+    """A frozen value with everything that is known before any data is read."""
 
     model: Model
     watch: Watch
@@ -43,12 +43,12 @@ class CalibrationJob:
 
     @property
     def backend(self) -> str:
-        """What runs the network, as far as it decides about the numbers: `tensorrt`, `onnxruntime cpu`."""
+        """What runs the network, as far as it affects the numbers: `tensorrt`, `onnxruntime cpu`."""
         options = self.options
-        return "tensorrt" if options.backend == "tensorrt" else f"onnxruntime {options.provider}"
+        return TENSORRT if options.backend == TENSORRT else f"{options.backend} {options.provider}"
 
     def request(self, identity: DataIdentity) -> TableRequest:
-        """What decides about the tables."""
+        """Return everything that the tables depend on."""
         options = self.options
         ordered = options.histogram is HistogramMode.TENSORRT
         parts = {
@@ -59,13 +59,13 @@ class CalibrationJob:
             "batch size": self.feed.batch_size if ordered else None,
             "preprocessing": self.spec.document,
             "histogram": options.histogram.value,
-            "max memory": None if options.backend == "tensorrt" else options.max_memory,
+            "max memory": None if options.backend == TENSORRT else options.max_memory,
             "backend": self.backend,
         }
         return TableRequest(parts, self.headers)
 
     def paths(self) -> dict[Path, Rule]:
-        """Where the tables go; nowhere without an output."""
+        """Return the path of every rule's table; none without an output."""
         return table_paths(self.output, self.rules) if self.output else {}
 
 
@@ -77,7 +77,7 @@ def prepare_job(
     output: str | os.PathLike[str] | None,
     options: CalibrateOptions,
 ) -> CalibrationJob:
-    """Check the arguments, read the model, open the data."""
+    """Check the arguments, read the model, and open the data. Raises what `calibrate` raises."""
     chosen_rules = as_rules(rules)
     target = target_version(options.tensorrt_version)
     headers = {r.name: header_for(r, target.number, options.algorithm) for r in chosen_rules}
@@ -86,7 +86,8 @@ def prepare_job(
     for i in loaded.inputs:
         if i.dtype not in FEEDABLE:
             raise ModelError(
-                f"{loaded.path}: input {i.describe()} cannot be fed", remedy="cut that input off, or make it numbers"
+                f"{loaded.path}: input {i.describe()} cannot be fed",
+                remedy="remove that input, or change it to a number type",
             )
     refuse_unshaped(loaded)
     watch = watched_tensors(loaded)
@@ -111,29 +112,29 @@ def prepare_job(
 
 
 def refuse_qdq(model: Model) -> None:
-    """ModelError where a network has Q/DQ: its scales are in it, and TensorRT ignores a table beside them."""
+    """Raise ModelError where a network has Q/DQ: it holds its own scales, and TensorRT ignores a table beside them."""
     if has_qdq(model):
         raise ModelError(
-            f"{model.path} has Q/DQ already",
-            remedy="calibrate the float network; quantkit table from-qdq gets back to one, with a table of its scales",
+            f"{model.path} already has Q/DQ",
+            remedy="calibrate the float network; quantkit table from-qdq recovers it, with a table of the scales",
         )
 
 
 def refuse_unshaped(model: Model) -> None:
-    """ModelError where an input does not even say how many dimensions it has."""
+    """Raise ModelError where an input does not even specify its number of dimensions."""
     names = {i.name for i in model.inputs}
     for number, value in enumerate(model.proto.graph.input):
         if value.name in names and not value.type.tensor_type.HasField("shape"):
             raise ModelError(
                 f"{model.path}: input {value.name!r} has no shape",
-                remedy=f"export it with one, or say it in the file: model.graph.input[{number}].type.CopyFrom("
+                remedy=f"export it with a shape, or set it in the file: model.graph.input[{number}].type.CopyFrom("
                 f"onnx.helper.make_tensor_type_proto({value.type.tensor_type.elem_type}, ['N', 3, 224, 224]))",
             )
 
 
 def output_path(output: Path, model: Path) -> Path:
-    """Where the first table goes: `output`, or below it where it is a folder. OutputError."""
+    """Return the path of the first table: `output`, or a file in it if it is a folder. OutputError."""
     path = output / f"{model.stem}.calib" if output.is_dir() else output
     if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="make the folder first")
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="create the folder first")
     return path

@@ -1,4 +1,4 @@
-"""The learning curve: how thresholds settle with the number of images, and how many would have been enough."""
+"""The learning curve: how thresholds converge with the number of images, and how many would have been enough."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from quantkit.rules import Rule
 from quantkit.statistics import Collector
 
 TOLERANCE = 0.05
-"""A threshold has settled when it is within 5 % of its last value and stays there."""
+"""A threshold has converged if it is within 5 % of its last value and stays there."""
 SHARE = 0.95
-"""Enough is where this share of the tensors has settled."""
+"""The number of samples is enough if this fraction of the tensors has converged."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """After `samples` samples: median and 95th percentile over tensors of |threshold/last − 1|, share within 5 %."""
+    """Median and 95th percentile over tensors of |threshold/last − 1| after `samples` samples, fraction within 5 %."""
 
     samples: int
     median: float
@@ -29,7 +29,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """The points, and the smallest number of samples from which on 95 % of the thresholds stay within 5 %."""
+    """The points, and the smallest number of samples after which 95 % of the thresholds stay within 5 %."""
 
     rule: str
     points: tuple[CurvePoint, ...]
@@ -37,18 +37,18 @@ class LearningCurve:
 
 
 class CurveRecorder:
-    """Takes thresholds after 1, 2, 4, 8 … batches."""
+    """A recorder of thresholds after 1, 2, 4, 8 … batches."""
 
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
         self._taken: dict[int, dict[str, float]] = {}
 
     def take(self, samples: int, collector: Collector) -> None:
-        """Thresholds after `samples` samples; called once a pass over the tensors of that pass."""
+        """Record the thresholds after `samples` samples; called once per pass, for the tensors of that pass."""
         self._taken.setdefault(samples, {}).update(compute_thresholds(collector.histograms(), self._rule))
 
     def curve(self, samples: int, last: Mapping[str, float]) -> LearningCurve:
-        """The curve against the thresholds after all samples."""
+        """Return the curve, relative to the thresholds after all samples."""
         points = [curve_point(count, taken, last) for count, taken in sorted(self._taken.items()) if count < samples]
         points.append(CurvePoint(samples, 0.0, 0.0, 1.0))
         enough: int | None = None
@@ -60,7 +60,7 @@ class CurveRecorder:
 
 
 def curve_point(samples: int, taken: Mapping[str, float], last: Mapping[str, float]) -> CurvePoint:
-    """One point of the curve."""
+    """Return one point of the curve."""
     deviations = np.array([abs(taken[n] / t - 1.0) if t else float(taken[n] != 0.0) for n, t in last.items()])
     return CurvePoint(
         samples,

@@ -1,7 +1,7 @@
-"""How the network is run: how many samples at once, in how many passes, by how many threads.
+"""The memory plan: how many samples run at once, in how many passes, on how many threads.
 
-Nothing here depends on the machine but the number of threads, which does not enter the numbers: the slice decides
-about the last bit of a sum and is part of the run's identity.
+Of the machine, only the number of threads enters, and it does not affect the results. The slice affects the last bit of
+a sum, and is therefore part of the run's identity.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from quantkit.graph.inference import shapes_for_inputs
 from quantkit.values import Batch
 
 CACHED_BYTES = 8 << 20
-"""Activations of a slice that still find room in a processor's caches."""
+"""Bytes of activations of a slice that still fit into the caches of a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """slice: samples at once, 0 for whole batches. passes: the watched tensors of each pass over the data.
-    bytes: activations of a slice. batch_first: tensors whose axis 0 is the batch. fixed: inputs that are never sliced.
+    """A frozen plan of a run.
+
+    slice: samples at once, 0 for whole batches. passes: the watched tensors of each pass over the data. runners:
+    threads. bytes: activations of a slice. batch_first: tensors whose axis 0 is the batch. fixed: inputs that are never
+    sliced.
     """
 
     slice: int
@@ -43,15 +46,15 @@ def plan_memory(
     workers: int,
     whole: bool,
 ) -> MemoryPlan:
-    """The plan for batches like `first`, which holds `samples` samples.
+    """Return the plan for batches like `first`, which holds `samples` samples.
 
-    `whole`: batches must not be sliced. UsageError where one tensor alone is more than `max_memory`.
+    `whole`: batches must not be sliced. UsageError where one tensor alone exceeds `max_memory`.
     """
     unit = samples if whole else 1
     one = shapes_for_inputs(model, watch.tensors, input_shapes(first, samples, unit))
     two = one if whole else shapes_for_inputs(model, watch.tensors, input_shapes(first, samples, 2))
     known = [prod(shape) for shape in one.values() if shape is not None]
-    # A tensor of unknown size is taken to be as large as the largest one that is known.
+    # A tensor of unknown size is assumed to be as large as the largest known one.
     guess = max(known, default=0)
     sizes = {name: 4 * (guess if shape is None else prod(shape)) for name, shape in one.items()}
     passes = group_by_size(sizes, max_memory)
@@ -69,7 +72,7 @@ def plan_memory(
 
 
 def input_shapes(batch: Batch, samples: int, count: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of the inputs for `count` samples, from a batch of `samples`."""
+    """Return the shapes of the inputs for `count` samples, from a batch of `samples`."""
     return {
         name: (count, *array.shape[1:]) if array.ndim and len(array) == samples else array.shape
         for name, array in batch.items()
@@ -77,20 +80,20 @@ def input_shapes(batch: Batch, samples: int, count: int) -> dict[str, tuple[int,
 
 
 def starts_with_batch(one: tuple[int, ...] | None, two: tuple[int, ...] | None, fixed: int | None) -> bool:
-    """Whether axis 0 of a tensor is the batch: it grows with it (shapes for one and two samples), or is as long."""
+    """Return True if axis 0 of a tensor is the batch: it grows with it (from one sample to two), or has its length."""
     if not one or not two:
         return False
     return one[0] == fixed if fixed is not None else two[0] == 2 * one[0]
 
 
 def group_by_size(sizes: Mapping[str, int], limit: int) -> tuple[tuple[str, ...], ...]:
-    """Tensors in order, split so that each group takes at most `limit` bytes. UsageError."""
+    """Return the tensors in order, split into groups of at most `limit` bytes. UsageError."""
     result: list[list[str]] = [[]]
     held = 0
     for name, size in sizes.items():
         if size > limit:
             raise UsageError(
-                f"tensor {name!r} alone takes {size:,} bytes, --max-memory is {limit:,}",
+                f"tensor {name!r} alone takes {size:,} bytes, but --max-memory is {limit:,}",
                 remedy=f"give at least --max-memory {-(-size // 1024)}K",
             )
         if held + size > limit and result[-1]:
@@ -102,7 +105,7 @@ def group_by_size(sizes: Mapping[str, int], limit: int) -> tuple[tuple[str, ...]
 
 
 def slice_batch(batch: Batch, samples: int, size: int, fixed: frozenset[str] = frozenset()) -> list[tuple[Batch, int]]:
-    """A batch in slices of at most `size` samples (0: whole); inputs without a batch axis go along as they are."""
+    """Return a batch in slices of at most `size` samples (0: whole); inputs without a batch axis are not sliced."""
     if size in (0, samples) or size > samples:
         return [(batch, samples)]
     starts: Sequence[int] = range(0, samples, size)

@@ -1,4 +1,4 @@
-"""Calibration by watching: the network runs on onnxruntime, and one pass gives statistics and every rule's table."""
+"""Calibration by watching: the network runs in a session, and one pass yields the statistics and every rule's table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from quantkit.statistics import Origin, Statistics
 def calibrate_by_watching(
     job: CalibrationJob, identity: DataIdentity | None, progress: Progress, started: float, why: tuple[str, ...] = ()
 ) -> Calibration:
-    """The streaming pass, and all that is written after it."""
+    """Run the streaming pass, and write its results. Raises what `calibrate` raises."""
     options = job.options
     feed = PeekedFeed(job.feed)
     try:
@@ -54,7 +54,7 @@ def calibrate_by_watching(
         watcher.look()
     except (DataError, ModelError):
         if job.output:
-            checkpoint_path(job.output).unlink(missing_ok=True)  # mended data or a mended model is another run
+            checkpoint_path(job.output).unlink(missing_ok=True)  # fixed data or a fixed model is another run
         raise
     finally:
         feed.close()
@@ -76,7 +76,7 @@ def calibrate_by_watching(
 
 
 def collect_statistics(job: CalibrationJob, observed: PassResult, plan: MemoryPlan) -> Statistics:
-    """The statistics of all passes together, with their origin."""
+    """Return the statistics of all passes together, with their origin."""
     ordered = job.options.histogram is HistogramMode.TENSORRT
     origin = Origin(
         model=job.model.sha256,
@@ -100,17 +100,17 @@ def collect_statistics(job: CalibrationJob, observed: PassResult, plan: MemoryPl
 
 
 def plan_checkpoints(job: CalibrationJob, identity: DataIdentity | None, plan: MemoryPlan) -> CheckpointPlan:
-    """Where the run's state goes, and what it belongs to."""
+    """Return where the state of the run is written, and which run it belongs to. UsageError."""
     options = job.options
     if job.output is None:
         if options.resume:
             raise UsageError(
-                "nothing to resume without an output",
+                "without an output there is nothing to resume",
                 remedy="give the output of the interrupted run",
             )
         return CheckpointPlan()
     known = identity or DataIdentity("", "", 0)
-    # The position in the feed means nothing in another order, also where the order does not decide about the result.
+    # A position in the feed is only valid in the same order, even where the order does not affect the result.
     parts = {
         **job.request(known).parts,
         "order of the data": known.order,

@@ -17,10 +17,10 @@ from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 @dataclass(frozen=True, slots=True)
 class Calibration(RichDisplay):
-    """What a calibration gives. `tables` is by rule name, in the order of the rules."""
+    """A frozen value with the result of a calibration. `tables` is by rule name, in the order of the rules."""
 
     statistics: Statistics | None
-    """None where TensorRT calibrated, and where tables are reused whose statistics file is gone."""
+    """None if TensorRT calibrated, or if tables are reused whose statistics file is gone."""
     tables: Mapping[str, CalibrationTable]
     files: tuple[Path, ...]
     reused: bool
@@ -41,7 +41,7 @@ class Calibration(RichDisplay):
     """Watched tensors that never had a value."""
     curve: LearningCurve | None = None
     decoded: bool = True
-    """Whether data went through the network; tables can come from the statistics that are there."""
+    """True if data went through the network; False if the tables come from existing statistics."""
 
     @property
     def table(self) -> CalibrationTable:
@@ -59,13 +59,13 @@ class Calibration(RichDisplay):
 
 
 def amax_text(table: CalibrationTable, name: str) -> str:
-    """The largest value that a table keeps of a tensor, empty where it has none."""
+    """Return the largest value that a table can represent for a tensor, as text; empty if it has no scale."""
     return f"{table.amax(name):.4g}" if name in table.scales else ""
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationFigures:
-    """Figures of what was done."""
+    """Figures and files of one calibration run."""
 
     samples: int
     batches: int
@@ -85,7 +85,7 @@ def summarize_calibration(
     warnings: tuple[str, ...],
     curve: LearningCurve | None,
 ) -> Calibration:
-    """The result."""
+    """Return the result of a run."""
     about_spec = (job.spec.warning,) if job.spec.warning else ()
     return Calibration(
         statistics=statistics,

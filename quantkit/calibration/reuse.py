@@ -1,4 +1,4 @@
-"""Is what lies at the output what would be made? Then it is reused; otherwise it is refused, with the reason."""
+"""Reuse of what exists at the output: it is reused if it is what would be made, and otherwise refused with the reason."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ REMEDY = "--force replaces it, another --output keeps both"
 
 @dataclass(frozen=True, slots=True)
 class TableRequest:
-    """What decides about a table, by the name that the user knows it by."""
+    """Everything that a table depends on, by the name that the user knows it by."""
 
     parts: Mapping[str, Any]
     headers: Mapping[str, Header]
 
     def for_rule(self, rule: Rule) -> dict[str, Any]:
-        """The parts of one rule's table."""
+        """Return the parts of one rule's table."""
         return {**self.parts, "rule": rule.name, "header": self.headers[rule.name].text}
 
 
 def recorded_parts(provenance: Provenance) -> dict[str, Any]:
-    """The same parts, as a table's provenance tells them."""
+    """Return the same parts from the provenance record of a table."""
     data, run = provenance.data, provenance.run
     ordered = run is not None and run.histogram is HistogramMode.TENSORRT
     return {
@@ -53,9 +53,9 @@ def recorded_parts(provenance: Provenance) -> dict[str, Any]:
 
 
 def known_identity(feed: Feed, previous: Provenance | None, *, needed: bool) -> DataIdentity | None:
-    """The identity of the data: from the table's provenance while no file changed, else by content.
+    """Return the identity of the data: from the provenance record if no file changed, else by content.
 
-    A stream has to be run through for it, which is done only where it is `needed`; otherwise None.
+    A stream must be read to its end for it, which is done only if it is `needed`; otherwise the result is None.
     """
     stamps = tuple((s.name, s.size, s.modified_ns) for s in feed.stamps())
     if previous and previous.data and previous.run and stamps:
@@ -73,14 +73,14 @@ def known_identity(feed: Feed, previous: Provenance | None, *, needed: bool) -> 
 
 @dataclass(frozen=True, slots=True)
 class FittingTables:
-    """What lies at the output: tables that fit by rule name, and the provenance of the first of them."""
+    """The tables at the output that fit, by rule name, and the provenance record of the first of them."""
 
     tables: Mapping[str, Path]
     provenance: Provenance | None
 
 
 def find_fitting_tables(paths: Mapping[Path, Rule], request: TableRequest) -> FittingTables:
-    """Which of the tables are there already and fit. StaleError names what changed in one that does not."""
+    """Return the tables that exist and fit. StaleError names what changed in one that does not fit."""
     fitting: dict[str, Path] = {}
     first: Provenance | None = None
     for path, rule in paths.items():
@@ -89,11 +89,11 @@ def find_fitting_tables(paths: Mapping[Path, Rule], request: TableRequest) -> Fi
         provenance = read_provenance(provenance_path(path))
         if provenance is None:
             raise StaleError(
-                f"{path} is there, and nothing tells what it was made of",
+                f"{path} already exists but has no provenance record",
                 remedy=f"{REMEDY}; quantkit table adopt records a table of unknown origin",
             )
         if provenance.origin != "calibrated":
-            how = "adopted" if provenance.origin == "adopted" else "taken out of a Q/DQ model"
+            how = "adopted" if provenance.origin == "adopted" else "taken from a Q/DQ model"
             raise StaleError(f"{path} was {how}, not calibrated here", remedy=REMEDY)
         if sha256_of(path.read_bytes()) != provenance.table.sha256:
             raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
@@ -104,9 +104,9 @@ def find_fitting_tables(paths: Mapping[Path, Rule], request: TableRequest) -> Fi
 
 
 def refuse_changed(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """StaleError unless both are the same."""
-    untold = {"max memory"} if theirs.get("max memory") is None else set()
-    changed = [name for name, value in ours.items() if theirs.get(name) != value and name not in untold]
+    """Raise StaleError unless both are the same."""
+    unrecorded = {"max memory"} if theirs.get("max memory") is None else set()
+    changed = [name for name, value in ours.items() if theirs.get(name) != value and name not in unrecorded]
     if not changed:
         return
     shown = ", ".join(describe_change(name, theirs.get(name), ours[name]) for name in changed)
@@ -114,7 +114,7 @@ def refuse_changed(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any
 
 
 def describe_change(name: str, then: Any, now: Any) -> str:
-    """`rule (was minmax, now entropy)`; digests are not shown."""
+    """Return a difference as text: `rule (was minmax, now entropy)`; digests are not shown."""
     if isinstance(now, dict) and isinstance(then, dict):
         keys = [key for key in {**then, **now} if now.get(key) != then.get(key)]
         return f"{name} ({', '.join(f'{k} was {then.get(k)}, now {now.get(k)}' for k in keys)})"
@@ -124,8 +124,11 @@ def describe_change(name: str, then: Any, now: Any) -> str:
 
 
 def matching_statistics(output: Path, request: TableRequest, *, tables: bool) -> Statistics | None:
-    """The statistics beside the output, if they are of exactly this run. None where there are none, or others beside
-    fitting `tables`. StaleError where others lie there alone, StatisticsError where they are damaged."""
+    """Return the statistics beside the output if they belong to exactly this run.
+
+    None if there are none, or if they belong to another run but fitting `tables` exist. StaleError where statistics of
+    another run exist without such tables, StatisticsError where they are damaged.
+    """
     path = statistics_path(output)
     if not path.exists():
         return None
@@ -144,4 +147,4 @@ def matching_statistics(output: Path, request: TableRequest, *, tables: bool) ->
         return statistics
     if tables:
         return None
-    raise StaleError(f"{path} is there, of another run", remedy=REMEDY)
+    raise StaleError(f"{path} exists and belongs to another run", remedy=REMEDY)

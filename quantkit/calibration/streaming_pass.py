@@ -1,4 +1,4 @@
-"""The streaming pass: batches through the network, activations into collectors, checkpoints on the way."""
+"""The streaming pass: batches go through the network, activations into collectors, checkpoints to disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OTHER_STREAM = "the data is not that of the interrupted run"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointPlan:
-    """Where the state is written, every how many batches, and the identity of the run. No path: nowhere."""
+    """Where the state is written, after how many batches, and the identity of the run. No path: it is not written."""
 
     path: Path | None = None
     every: int = 16
@@ -34,7 +34,7 @@ class CheckpointPlan:
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
-    """What a run saw: the collectors of its passes, and the data that went by."""
+    """The collectors of all passes, and the identity of the data that was read."""
 
     collectors: tuple[Collector, ...]
     identity: DataIdentity
@@ -44,8 +44,8 @@ class PassResult:
 
 @dataclass(frozen=True, slots=True)
 class PassHooks:
-    """What else looks on: `identity` of the data if it is known, every batch of the first pass, and the collector
-    after 1, 2, 4, 8 … batches."""
+    """Observers of a pass. identity: of the data, if it is known; batch: called with every batch of the first pass;
+    milestone: called with the collector after 1, 2, 4, 8 … batches."""
 
     identity: DataIdentity | None = None
     batch: Callable[[Portion], None] | None = None
@@ -53,7 +53,7 @@ class PassHooks:
 
 
 class StreamingPass:
-    """One calibration run over a feed."""
+    """One run over a feed, in as many passes as the plan has."""
 
     def __init__(
         self,
@@ -79,8 +79,8 @@ class StreamingPass:
                 before, seen = seen, self._one_pass(session, start)
                 if number > 0 and before[0] not in (None, seen[0]):
                     raise DataError(
-                        "the stream yields other data in every pass, and one pass does not fit --max-memory",
-                        remedy="make the stream repeatable, or give more --max-memory",
+                        "the stream yields different data in each pass, and a single pass exceeds --max-memory",
+                        remedy="make the stream repeatable, or raise --max-memory",
                     )
         finally:
             self._progress.close()
@@ -131,7 +131,7 @@ class StreamingPass:
         )
 
     def _between(self, crew: WorkerPool, collector: Collector, position: Position) -> None:
-        """After a batch was handed out: the learning curve, a checkpoint, the user's wish to stop."""
+        """After a batch was handed out: update the learning curve, write a checkpoint, stop if the user wants to."""
         if self._hooks.milestone and position.batches & (position.batches - 1) == 0:
             crew.wait()
             self._hooks.milestone(position.samples, collector)
@@ -144,7 +144,7 @@ class StreamingPass:
             crew.wait()
             raise Interrupted(
                 f"stopped after {position.batches} batches ({position.samples} samples)",
-                remedy="go on from there with --resume" if checkpoints.path else "start again",
+                remedy="continue with --resume" if checkpoints.path else "start again",
             )
 
     def _dump(self) -> dict[str, Array]:
@@ -175,19 +175,19 @@ class StreamingPass:
 
 
 def refuse_other_stream(start: Position, passed: int, identifier: Identifier) -> None:
-    """StaleError where the part of a stream that was counted before the interruption was another."""
+    """Raise StaleError where the part of a stream that was counted before the interruption differs."""
     if passed == start.stop and identifier.identity().order != start.seen:
         raise StaleError(OTHER_STREAM, remedy="leave out --resume to start again")
 
 
 def portion_label(portion: Portion) -> str:
-    """`a.png … z.png`."""
+    """Return the first and last sample of a batch: `a.png … z.png`."""
     first, last = portion.names[0], portion.names[-1]
     return first if first == last else f"{first} … {last}"
 
 
 def new_collectors(plan: MemoryPlan, views: Mapping[str, list[int]], mode: HistogramMode) -> tuple[Collector, ...]:
-    """A collector for every pass, with the channel views of its tensors."""
+    """Return a collector for every pass, with the channel views of its tensors."""
     return tuple(
         Collector(group, [(name, axis) for name in group for axis in views.get(name, [])], mode, plan.batch_first)
         for group in plan.passes

@@ -1,4 +1,4 @@
-"""From statistics to calibration tables: every rule, in seconds, without the data."""
+"""Calibration tables from statistics: by every rule, in seconds, without the data."""
 
 from __future__ import annotations
 
@@ -11,44 +11,46 @@ from pathlib import Path
 from quantkit.errors import UsageError
 from quantkit.histogram import Histogram
 from quantkit.numerics import scale_of
-from quantkit.rules import MinMax, Percentile, Rule
+from quantkit.rules import QuantileRule, Rule, kind_of, rule_kinds
+from quantkit.rules.percentile import Percentile
 from quantkit.statistics import Statistics
 from quantkit.table import Algorithm, CalibrationTable, Header
 
 OUTLIER_RATIO = 100.0
-
-
-def default_algorithm(rule: Rule) -> Algorithm:
-    """The header under which a rule's table is written by default: Entropy2 carries percentiles and MSE too."""
-    return Algorithm.MIN_MAX if isinstance(rule, MinMax) else Algorithm.ENTROPY_2
+BULK = Percentile(99.9)
+"""The bulk of a tensor's values, beside which single values may be outliers."""
 
 
 def header_for(rule: Rule, version: int, algorithm: Algorithm | None = None) -> Header:
-    """The header of a rule's table for a TensorRT version. UsageError where rule and algorithm contradict."""
-    chosen = algorithm or default_algorithm(rule)
+    """Return the header of a rule's table for a TensorRT version. UsageError where rule and algorithm contradict.
+
+    Without an `algorithm` it is that of the rule.
+    """
+    chosen = algorithm or kind_of(rule).header
     if chosen is Algorithm.LEGACY:
-        if not isinstance(rule, Percentile):
+        if not isinstance(rule, QuantileRule):
+            fitting = next(kind for kind in rule_kinds().values() if Algorithm.LEGACY in kind.calibrators)
             raise UsageError(
-                f"a LegacyCalibration table holds percentiles, the rule is {rule.name}",
-                remedy="use --rule percentile:99.99 with it",
+                f"a {chosen.value} table holds a {fitting.name}, but the rule is {rule.name}",
+                remedy=f"use --rule {fitting.usage} with it",
             )
         return Header(chosen, None, cutoff=1.0, quantile=rule.quantile)
     return Header(chosen, version)
 
 
 def compute_thresholds(histograms: Mapping[str, Histogram], rule: Rule) -> dict[str, float]:
-    """Tensor → threshold, on all cores."""
+    """Return the threshold of every tensor by a rule, computed on all cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(histograms, pool.map(rule.threshold, histograms.values()), strict=True))
 
 
 def make_tables(statistics: Statistics, headers: Mapping[Rule, Header]) -> dict[str, CalibrationTable]:
-    """A table for every rule, by its name; pool outputs take their input's scale where TensorRT does that."""
+    """Return a table for every rule, by its name; pool outputs take their input's scale where TensorRT does that."""
     histograms = statistics.histograms
-    asked = [(rule, name) for rule, header in headers.items() for name in tensors_with_own_scale(statistics, header)]
+    searches = [(rule, name) for rule, header in headers.items() for name in tensors_with_own_scale(statistics, header)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda pair: pair[0].threshold(histograms[pair[1]]), asked)
-        scales = {pair: scale_of(threshold) for pair, threshold in zip(asked, found, strict=True)}
+        found = pool.map(lambda pair: pair[0].threshold(histograms[pair[1]]), searches)
+        scales = {pair: scale_of(threshold) for pair, threshold in zip(searches, found, strict=True)}
     tables = {}
     for rule, header in headers.items():
         shared = statistics.shared if header.algorithm.shares_pools else {}
@@ -59,7 +61,7 @@ def make_tables(statistics: Statistics, headers: Mapping[Rule, Header]) -> dict[
 
 
 def tensors_with_own_scale(statistics: Statistics, header: Header) -> list[str]:
-    """The tensors that have a scale of their own under a header."""
+    """Return the tensors that have a scale of their own under a header."""
     shared = statistics.shared if header.algorithm.shares_pools else {}
     return [name for name in statistics.histograms if name not in shared]
 
@@ -73,20 +75,19 @@ class RangeFinding:
 
 
 def find_suspicious_ranges(statistics: Statistics) -> tuple[RangeFinding, ...]:
-    """Ranges that look wrong: zero throughout, or a few values far beyond the rest."""
+    """Return ranges that look wrong: always zero, or with a few values far beyond the rest."""
     findings = []
-    bulk = Percentile(99.9)
     for name, histogram in statistics.histograms.items():
         if histogram.amax == 0.0:
-            findings.append(RangeFinding(name, "is zero throughout; TensorRT cannot run it in INT8"))
-        elif histogram.amax > OUTLIER_RATIO * bulk.threshold(histogram):
-            ratio = histogram.amax / bulk.threshold(histogram)
-            findings.append(RangeFinding(name, f"max|x| is {ratio:,.0f} times its 99.9th percentile"))
+            findings.append(RangeFinding(name, "is always zero; TensorRT cannot run it in INT8"))
+        elif histogram.amax > OUTLIER_RATIO * BULK.threshold(histogram):
+            ratio = histogram.amax / BULK.threshold(histogram)
+            findings.append(RangeFinding(name, f"max|x| is {ratio:,.0f} times its {BULK.keep:g}th percentile"))
     return tuple(findings)
 
 
 def table_paths(output: Path, rules: Sequence[Rule]) -> dict[Path, Rule]:
-    """Where each rule's table goes: the first to `output`, the others beside it with the rule in the name."""
+    """Return where each rule's table goes: the first to `output`, the others beside it with the rule in the name."""
     paths = {output: rules[0]}
     for rule in rules[1:]:
         paths[output.with_name(f"{output.stem}.{rule.name.replace(':', '-')}{output.suffix}")] = rule
@@ -94,10 +95,10 @@ def table_paths(output: Path, rules: Sequence[Rule]) -> dict[Path, Rule]:
 
 
 def statistics_path(output: Path) -> Path:
-    """`x.calib` → `x.stats.safetensors`."""
+    """Return the path of the statistics beside a table: `x.calib` → `x.stats.safetensors`."""
     return output.with_name(f"{output.stem}.stats.safetensors")
 
 
 def checkpoint_path(output: Path) -> Path:
-    """`x.calib` → `x.stats.partial`."""
+    """Return the path of the checkpoint beside a table: `x.calib` → `x.stats.partial`."""
     return output.with_name(f"{output.stem}.stats.partial")

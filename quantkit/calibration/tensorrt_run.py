@@ -1,4 +1,4 @@
-"""Calibration on TensorRT itself: the table is TensorRT's own; there are no statistics."""
+"""Calibration by TensorRT's calibrators: the table is TensorRT's own, and there are no statistics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quantkit.progress import Progress
 def calibrate_by_calibrator(
     job: CalibrationJob, identity: DataIdentity | None, progress: Progress, started: float, why: tuple[str, ...] = ()
 ) -> Calibration:
-    """One build on the GPU that ends with the table."""
+    """Run one build on the GPU, which ends when the table exists. Raises what `calibrate` raises."""
     watcher = DataWatcher(job.spec.applied)
 
     def stopped() -> Interrupted | None:
@@ -34,8 +34,8 @@ def calibrate_by_calibrator(
     notes = [*why, *job.feed.notes]
     if made.repeated:
         notes.append(
-            f"the last batch was filled with {made.repeated} samples of its own, which count twice: "
-            "TensorRT calibrates in one shape"
+            f"the last batch was padded with {made.repeated} of its own samples, which count twice: "
+            "TensorRT calibrates with one shape"
         )
     counts = made.counted
     result = CalibrationFigures(

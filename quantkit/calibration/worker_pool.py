@@ -1,7 +1,7 @@
-"""Several threads run slices of batches; batches are counted one after the other.
+"""A pool of threads that run slices of batches; batches are counted one after the other.
 
-A thread runs the network on its slice whenever it is free, but counts it only when every slice of the earlier batches
-has been counted: ranges are settled batch by batch, in the order of the data, however many threads there are.
+A thread runs the network on its slice as soon as it is free, but counts it only after every slice of the earlier
+batches: ranges are fixed batch by batch, in the order of the data, regardless of the number of threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quantkit.values import Batch
 
 @dataclass(frozen=True, slots=True)
 class SliceTask:
-    """A slice of a batch. `again` names the tensors whose values are counted in a second run; None for a first run."""
+    """A slice of a batch. `again` names the tensors to count in a second run; None in the first run."""
 
     batch: int
     feeds: Batch
@@ -30,9 +30,10 @@ class SliceTask:
 
 
 class WorkerPool:
-    """`workers` threads that run `session` and count into `collector`; a context manager.
+    """A context manager with `workers` threads that run `session` and count into `collector`.
 
-    names: what is in a batch, for errors. advance: told of counted samples. done: batches before the first.
+    names: describes a batch in errors. advance: called with the number of counted samples. done: batches before the
+    first.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class WorkerPool:
             raise self._failure
 
     def run(self, number: int, slices: Sequence[tuple[Batch, int]]) -> None:
-        """Hand out batch `number` (0, 1, 2 …, or the same one again never). Returns while it is still being run,
-        unless a tensor's range is not settled yet."""
+        """Hand out batch `number` (0, 1, 2 …, each once). Returns while the batch is still running, unless the range of
+        a tensor is not known yet."""
         patient = self._collector.unsettled and len(slices) > 1
         self._hand_out([SliceTask(number, feeds, n, len(slices) == 1) for feeds, n in slices])
         if not patient:
@@ -93,7 +94,7 @@ class WorkerPool:
             self.wait()
 
     def wait(self) -> None:
-        """Until everything that was handed out has been counted."""
+        """Wait until everything that was handed out has been counted."""
         with self._changed:
             self._changed.wait_for(lambda: self._failure or not self._left)
             self._check()
@@ -116,7 +117,7 @@ class WorkerPool:
             runner = self._session.runner()
             while task := self._next():
                 self._count(task, runner)
-        except BaseException as error:  # carried to the thread that waits
+        except BaseException as error:  # raised in the waiting thread
             with self._changed:
                 self._failure = self._failure or error
                 self._changed.notify_all()
@@ -144,7 +145,7 @@ class WorkerPool:
                     where = f"batch {self._done + task.batch + 1} ({self._names(task.batch)})"
                     raise DataError(
                         f"tensor {name!r} holds NaN or Inf in {where}",
-                        remedy="mend the network or remove the sample; float16 networks overflow beyond 65504",
+                        remedy="fix the network or remove the sample; float16 networks overflow beyond 65504",
                     )
             elif name in task.again:
                 self._collector.recount(name, activations[name])

@@ -1,48 +1,39 @@
-"""`quantkit stats`: show, merge, table."""
+"""The commands `quantkit stats show`, `merge` and `table`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import print_fields, print_json, print_rows
+from quantkit.cli.console import Printing, print_fields, print_rows
+
+if TYPE_CHECKING:
+    from quantkit.statistics import Statistics
 
 
 @click.group("stats")
 def stats_group() -> None:
-    """Statistics files: show, merge, make tables."""
+    """Statistics files: show, merge, make calibration tables."""
 
 
 @stats_group.command("show")
 @click.argument("stats", metavar="STATS", type=options.PATH)
-@options.as_json
-def show_statistics(stats: Path, as_json: bool) -> None:
-    """Show the ranges of all tensors, and where STATS came from."""
-    from quantkit.rules import Percentile
+@options.printing_loudly
+def show_statistics(stats: Path, printing: Printing) -> None:
+    """Show the ranges of all tensors, and where STATS comes from."""
     from quantkit.statistics import read_statistics
 
-    found = read_statistics(stats)
-    if as_json:
-        print_json(
-            {
-                "origin": found.origin.model_dump(mode="json", exclude_none=True),
-                "tensors": {
-                    n: {
-                        "min": h.minimum,
-                        "max": h.maximum,
-                        "range": h.range,
-                        "elements": h.elements,
-                    }
-                    for n, h in found.histograms.items()
-                },
-                "shared": dict(found.shared),
-                "channels": [{"tensor": c.tensor, "axis": c.axis, "count": len(c.sums)} for c in found.channels],
-            }
-        )
-        return
-    origin = found.origin
+    printing.print_result(read_statistics(stats), statistics_document, print_statistics)
+
+
+def print_statistics(statistics: Statistics) -> None:
+    """Print the origin, and a row for each tensor."""
+    from quantkit.calibration.tables import BULK
+
+    origin = statistics.origin
     print_fields(
         [
             ("model", origin.model),
@@ -52,70 +43,79 @@ def show_statistics(stats: Path, as_json: bool) -> None:
         ]
     )
     print()
-    bulk = Percentile(99.9)
     rows = [
         (
             n,
             f"{h.minimum:.5g}",
             f"{h.maximum:.5g}",
-            f"{bulk.threshold(h):.5g}",
+            f"{BULK.threshold(h):.5g}",
             f"{h.counts[0] / max(h.elements, 1):.0%}",
         )
-        for n, h in found.histograms.items()
+        for n, h in statistics.histograms.items()
     ]
     print_rows(("tensor", "min", "max", "99.9 %", "bin 0"), rows)
 
 
+def statistics_document(statistics: Statistics) -> dict[str, Any]:
+    """Return the statistics for programs."""
+    return {
+        "origin": statistics.origin.model_dump(mode="json", exclude_none=True),
+        "tensors": {
+            n: {"min": h.minimum, "max": h.maximum, "range": h.range, "elements": h.elements}
+            for n, h in statistics.histograms.items()
+        },
+        "shared": dict(statistics.shared),
+        "channels": [{"tensor": c.tensor, "axis": c.axis, "count": len(c.sums)} for c in statistics.channels],
+    }
+
+
 @stats_group.command("merge")
 @click.argument("stats", metavar="STATS…", type=options.PATH, nargs=-1, required=True)
-@click.option("--output", "-o", metavar="PATH", type=options.PATH, required=True, help="The merged file.")
+@click.option(
+    "--output", "-o", metavar="PATH", type=options.PATH, required=True, help="Merged statistics file to write."
+)
 @options.force
-@options.as_json
-def merge(stats: tuple[Path, ...], output: Path, force: bool, as_json: bool) -> None:
-    """Merge statistics of parts of a data set: the same bytes as one run over all of it."""
+@options.printing_loudly
+def merge(stats: tuple[Path, ...], output: Path, force: bool, printing: Printing) -> None:
+    """Merge statistics of parts of a dataset; the result has the same bytes as one run over all of it."""
     from quantkit.calibration.from_statistics import merge as run
 
-    made = run(stats, output, force=force)
-    if as_json:
-        print_json({"file": str(output), "samples": made.origin.samples, "tensors": len(made)})
-    else:
-        print(f"wrote {output}: {made.origin.samples} samples, {len(made)} tensors")
+    result = run(stats, output, force=force)
+    printing.print_result(
+        result,
+        lambda merged: {"file": str(output), "samples": merged.origin.samples, "tensors": len(merged)},
+        lambda merged: print(f"wrote {output}: {merged.origin.samples} samples, {len(merged)} tensors"),
+    )
 
 
 @stats_group.command("table")
 @click.argument("stats", metavar="STATS", type=options.PATH)
-@click.option("--output", "-o", metavar="PATH", type=options.PATH, required=True, help="The first rule's table.")
-@options.rule
-@options.tensorrt_version
-@options.algorithm
+@click.option(
+    "--output",
+    "-o",
+    metavar="PATH",
+    type=options.PATH,
+    required=True,
+    help="Table of the first calibration method to write.",
+)
+@options.rules("Several make several tables.", default="entropy")
+@options.header_choice()
 @options.force
-@options.as_json
-def table(
-    stats: Path,
-    output: Path,
-    rule: str,
-    tensorrt_version: str | None,
-    algorithm: str | None,
-    force: bool,
-    as_json: bool,
-) -> None:
+@options.printing_loudly
+def table(stats: Path, output: Path, rule: str, header: options.HeaderChoice, force: bool, printing: Printing) -> None:
     """Make calibration tables from STATS, without data."""
     from quantkit.calibration.from_statistics import tables_from
     from quantkit.calibration.tables import table_paths
-    from quantkit.cli.options import parse_algorithm
     from quantkit.rules import parse_rules
 
-    made = tables_from(
-        stats,
-        rule,
-        output=output,
-        tensorrt_version=tensorrt_version,
-        algorithm=parse_algorithm(algorithm),
-        force=force,
-    )
+    tables = tables_from(stats, rule, output=output, force=force, **header.keywords())
     paths = table_paths(output, parse_rules(rule))
-    if as_json:
-        print_json({str(path): made[r.name].header.text for path, r in paths.items()})
-        return
-    for path, chosen in paths.items():
-        print(f"wrote {path}: {made[chosen.name].header.text}, rule {chosen.name}, {len(made[chosen.name])} tensors")
+    lines = [
+        f"{path}: {tables[r.name].header.text}, rule {r.name}, {len(tables[r.name])} tensors"
+        for path, r in paths.items()
+    ]
+    printing.print_result(
+        tables,
+        lambda made: {str(path): made[r.name].header.text for path, r in paths.items()},
+        lambda _: print(*(f"wrote {line}" for line in lines), sep="\n"),
+    )

@@ -16,6 +16,13 @@ import numpy as np
 
 from quantkit.artifact import canonical_json, sha256_of
 from quantkit.backends.engine_record import is_engine, read_engine_record
+from quantkit.backends.session import (
+    DEFAULT_PROVIDER,
+    SessionOpener,
+    backend_label,
+    default_backend,
+    open_session,
+)
 from quantkit.backends.tensorrt.messages import ignore_phase
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Throughput
 from quantkit.engines.build import build, find_table_scales
@@ -312,15 +319,17 @@ def latency_percentiles(name: str, batch: int, times: Sequence[float], graph: bo
 
 
 def bench_on_cpu(
-    models: Sequence[Model], options: BenchOptions, say: Callable[[str], None], reason: str
+    models: Sequence[Model],
+    options: BenchOptions,
+    say: Callable[[str], None],
+    reason: str,
+    open_session: SessionOpener = open_session,
 ) -> BenchResult:
     """Measure models with onnxruntime on the CPU."""
-    from quantkit.backends.onnxruntime import OnnxRuntimeSession, version
-
     threads = os.cpu_count() or 1
     subjects, latencies = [], []
     for model, name in zip(models, distinct_names([model.path for model in models]), strict=True):
-        session = OnnxRuntimeSession(model, model.outputs, threads=threads)
+        session = open_session(model, model.outputs, threads=threads)
         run = session.runner()
         size = model.path.stat().st_size
         subjects.append(BenchSubject(name, "int8" if has_qdq(model) else "fp32", size, model.sha256))
@@ -336,7 +345,7 @@ def bench_on_cpu(
                 run(feeds)
                 times.append(1000.0 * (time.perf_counter() - started))
             latencies.append(latency_percentiles(name, batch, times, graph=False))
-    machine = f"{platform.processor() or platform.machine()} ({threads} threads), {version('cpu')}"
+    machine = f"{platform.processor() or platform.machine()} ({threads} threads), {backend_label(default_backend(), DEFAULT_PROVIDER)}"
     return BenchResult(machine, False, tuple(subjects), tuple(latencies), (), (f"onnxruntime on the CPU: {reason}",))
 
 

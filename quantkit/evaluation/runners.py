@@ -1,13 +1,12 @@
-"""Models at work on batches: onnxruntime in a pool of threads, engines on streams of their own.
+"""Runners that feed batches to models: onnxruntime in a pool of threads, engines on their own streams.
 
-Every core runs whole batches by itself where they are small: two threads that share one run of a small network wait for
-each other (measured: a Q/DQ ViT takes 1.3 times as long). A batch that a model does not take is cut, and its last part
-filled up with copies of its last sample, whose outputs are left out.
+For small batches every core runs whole batches: two threads that share one run of a small network wait for each other
+(measured: a Q/DQ ViT takes 1.3 times as long). A batch of a size that a model does not take is split, and its last part
+padded with copies of the last sample, whose outputs are dropped.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -19,30 +18,31 @@ from typing import Protocol
 
 import numpy as np
 
+from quantkit.backends.session import Runner, SessionOpener, backend_label, default_backend, open_session, usable_cores
 from quantkit.errors import ModelError
-from quantkit.evaluation.result import Speed
+from quantkit.evaluation.result import Device, Speed
 from quantkit.evaluation.subjects import BatchLimits, Subject
 from quantkit.values import Array, Batch
 
 LANE_BYTES = 64 << 20
-"""Inputs under way at once; larger batches share their cores rather than lying side by side."""
+"""Bytes of inputs in flight; larger batches use several cores each instead of running side by side."""
 TIMED_SECONDS = 0.3
 Pending = Callable[[], Mapping[str, Array]]
 
 
 class ModelRunner(Protocol):
-    """A model that batches are handed to."""
+    """A model that runs batches."""
 
     def submit(self, batch: Batch, samples: int) -> Pending:
-        """Begin with a batch; what comes back waits for its outputs. The outputs are the caller's to keep."""
+        """Start a batch and return a function that waits for its outputs, which the caller may keep."""
 
     def speed(self, batch: int) -> Speed | None:
-        """How fast it ran."""
+        """Return how fast it ran, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerPool:
-    """Threads for onnxruntime. lanes: batches at work at once; threads: cores that each of them has."""
+    """Threads for onnxruntime. lanes: batches that run at once. threads: cores for each of them."""
 
     pool: ThreadPoolExecutor
     lanes: int
@@ -51,8 +51,8 @@ class RunnerPool:
 
 
 def open_runner_pool(held: ExitStack, first: Batch, provider: str) -> RunnerPool:
-    """A team for batches like the first, as large as the machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Open a pool for batches like the first that uses the whole machine."""
+    cores = usable_cores()
     size = sum(array.nbytes for array in first.values())
     lanes = max(1, min(cores, LANE_BYTES // max(size, 1))) if provider == "cpu" else 1
     pool = ThreadPoolExecutor(lanes, "quantkit-run")
@@ -60,40 +60,48 @@ def open_runner_pool(held: ExitStack, first: Batch, provider: str) -> RunnerPool
     return RunnerPool(pool, lanes, max(1, cores // lanes), provider)
 
 
-def open_model_runner(subject: Subject, team: RunnerPool, held: ExitStack) -> ModelRunner:
-    """Ready to run. ModelError, BackendError."""
+def open_model_runner(subject: Subject, pool: RunnerPool, held: ExitStack) -> ModelRunner:
+    """Open the runner of a model. ModelError, BackendError."""
     if subject.engine is not None:
-        return EngineRunner(subject, team.lanes, held)
-    return OnnxRunner(subject, team)
+        return EngineRunner(subject, pool.lanes, held)
+    return OnnxRunner(subject, pool)
 
 
 class OnnxRunner:
-    """An ONNX model on onnxruntime."""
+    """Runs an ONNX model on onnxruntime."""
 
-    def __init__(self, subject: Subject, team: RunnerPool) -> None:
-        from quantkit.backends.onnxruntime import PlainRunner, open_session, version, with_outputs
-
+    def __init__(self, subject: Subject, pool: RunnerPool, open_session: SessionOpener = open_session) -> None:
         assert subject.model is not None
-        session = open_session(with_outputs(subject.model, ()), subject.model, team.provider, team.threads)
-        self._run = PlainRunner(session, subject.outputs)
-        self._subject, self._team = subject, team
+        self._session = open_session(
+            subject.model, subject.outputs, provider=pool.provider, threads=pool.threads, any_type=True
+        )
+        self._of_thread = threading.local()
+        self._subject, self._pool = subject, pool
         self._types = {i.name: np.dtype(i.dtype) for i in subject.inputs}
-        library = version(team.provider)
-        cores = f"processor ({team.lanes * team.threads} cores)"
-        self._where = library.replace(" cpu", f", {cores}") if team.provider == "cpu" else library
+        library = backend_label(default_backend(), pool.provider)
+        cores = f"CPU ({pool.lanes * pool.threads} cores)"
+        self._where = library.replace(" cpu", f", {cores}") if pool.provider == "cpu" else library
+        self._device = Device.CPU if pool.provider == "cpu" else Device.GPU
         self._seconds, self._samples = 0.0, 0
         self._lock = threading.Lock()
 
     def submit(self, batch: Batch, samples: int) -> Pending:
-        """Begin with a batch. The outputs raise ModelError."""
-        return self._team.pool.submit(self._work, batch, samples).result
+        """Start a batch. Waiting for its outputs raises ModelError."""
+        return self._pool.pool.submit(self._work, batch, samples).result
+
+    def _runner(self) -> Runner:
+        """Return the runner of this thread."""
+        runner: Runner | None = getattr(self._of_thread, "runner", None)
+        if runner is None:
+            runner = self._of_thread.runner = self._session.runner()
+        return runner
 
     def _work(self, batch: Batch, samples: int) -> Mapping[str, Array]:
         feeds = {name: np.asarray(batch[name], dtype) for name, dtype in self._types.items()}
-        pieces, fed = [], []
+        pieces, fed, run = [], [], self._runner()
         for part, count in split_batch(feeds, samples, self._subject.limits):
             started = time.perf_counter()
-            pieces.append(self._run(part))
+            pieces.append(run(part))
             took = time.perf_counter() - started
             fed.append(count)
             with self._lock:
@@ -102,14 +110,14 @@ class OnnxRunner:
         return join_outputs(pieces, fed, samples, self._subject)
 
     def speed(self, batch: int) -> Speed | None:
-        """Samples a second with all cores at it, by the time inside the runs."""
+        """Return samples per second with all cores busy, from the time spent inside the runs."""
         if not self._seconds:
             return None
-        return Speed(self._samples * self._team.lanes / self._seconds, None, batch, self._where)
+        return Speed(self._samples * self._pool.lanes / self._seconds, None, batch, self._where, self._device)
 
 
 class EngineRunner:
-    """An engine, with a context for every batch under way."""
+    """Runs an engine, with a context for every batch in flight."""
 
     def __init__(self, subject: Subject, lanes: int, held: ExitStack) -> None:
         assert subject.engine is not None
@@ -117,7 +125,7 @@ class EngineRunner:
         self._lanes = deque(held.enter_context(subject.engine.lane()) for _ in range(lanes + 1))
 
     def submit(self, batch: Batch, samples: int) -> Pending:
-        """Begin with a batch: copied in at once where one lane takes it whole, part by part otherwise."""
+        """Start a batch: copy it in at once if a lane can take all of it, else run it part by part."""
         pieces = list(split_batch(batch, samples, self._subject.limits))
         if len(pieces) > 1 or not self._lanes:
             return lambda: self._one_by_one(pieces, samples)
@@ -136,7 +144,7 @@ class EngineRunner:
         return join_outputs(found, [count for _, count in pieces], samples, self._subject)
 
     def speed(self, batch: int) -> Speed | None:
-        """The device's median time for one batch alone, measured now on made-up values."""
+        """Return the median device time of one batch, measured now on random values."""
         from quantkit.backends.tensorrt.timing import measure_latencies
         from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 
@@ -144,11 +152,11 @@ class EngineRunner:
         size = max(limits.low, min(batch, limits.high or batch))
         median = float(np.median(measure_latencies(self._engine, size, seconds=TIMED_SECONDS, graph=False)))
         where = f"{self._engine.device.name}, TensorRT {detect_features(tensorrt()).version}"
-        return Speed(1000.0 * size / median, median, size, where)
+        return Speed(1000.0 * size / median, median, size, where, Device.GPU)
 
 
 def split_batch(batch: Batch, samples: int, limits: BatchLimits) -> Iterator[tuple[Batch, int]]:
-    """A batch as batches that a model takes, and how many samples of each count."""
+    """Split a batch into batches that a model takes, each with its number of valid samples."""
     high = limits.high or samples
     if limits.low <= samples <= high or not limits.batched:
         yield batch, samples
@@ -162,7 +170,7 @@ def split_batch(batch: Batch, samples: int, limits: BatchLimits) -> Iterator[tup
 def join_outputs(
     pieces: Sequence[Mapping[str, Array]], counts: Sequence[int], samples: int, subject: Subject
 ) -> Mapping[str, Array]:
-    """The outputs of the parts of a batch as those of the batch. ModelError where an output's rows are not samples."""
+    """Join the outputs of a batch's parts. ModelError if the rows of an output are not samples."""
     limits = subject.limits
     if len(pieces) == 1 and (limits.low <= samples or not limits.batched):
         return pieces[0]
@@ -171,8 +179,8 @@ def join_outputs(
             if not piece[name].ndim or len(piece[name]) != max(count, limits.low):
                 size = f" of {limits.high}" if limits.high else ""
                 raise ModelError(
-                    f"{subject.name}: output {name!r} {list(piece[name].shape)} has no row for each sample, "
-                    f"so batches cannot be put together from batches{size}",
+                    f"{subject.name}: output {name!r} {list(piece[name].shape)} does not have one row per sample, "
+                    f"so its batch cannot be assembled from batches{size}",
                     remedy=f"use --batch-size {limits.high or limits.low}",
                 )
     return {

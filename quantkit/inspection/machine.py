@@ -1,4 +1,4 @@
-"""doctor: what this machine can do."""
+"""The verb doctor: what quantkit can do on this machine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from quantkit._version import __version__
 from quantkit.calibration.backend_choice import refuse_without_calibrators
 from quantkit.errors import BackendError
 from quantkit.kernel import COMPILED
-from quantkit.table import Header
-from quantkit.table.table import Algorithm
+from quantkit.table import Algorithm, Header
 from quantkit.tensorrt_version import has_driver, installed_number, target_version
 from quantkit.view import Block, RichDisplay, ViewTable
 
@@ -31,7 +30,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Ability:
-    """Something that quantkit can do here, or why not and what would change that."""
+    """A frozen value: something that quantkit can do here, or why it cannot and what would help."""
 
     what: str
     able: bool
@@ -40,7 +39,7 @@ class Ability:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis(RichDisplay):
-    """The machine, the packages that matter (None: not installed), and what they allow."""
+    """A frozen value: the machine, the relevant packages (None: not installed), and what they allow."""
 
     quantkit: str
     python: str
@@ -53,14 +52,14 @@ class Diagnosis(RichDisplay):
         packages = [(name, version or "not installed") for name, version in self.packages.items()]
         rows = [(ability.what, "yes" if ability.able else "no", ability.detail) for ability in self.abilities]
         return (
-            f"quantkit {self.quantkit}, Python {self.python}, {self.platform}, {self.cpus} processors",
-            ViewTable(("what", "here", "why"), rows, frozenset({0, 1, 2})),
+            f"quantkit {self.quantkit}, Python {self.python}, {self.platform}, {self.cpus} CPU cores",
+            ViewTable(("ability", "here", "reason"), rows, frozenset({0, 1, 2})),
             ViewTable(("package", "version"), packages, frozenset({0, 1})),
         )
 
 
 def doctor() -> Diagnosis:
-    """Look at this machine; changes nothing."""
+    """Inspect this machine, without changing anything."""
     packages = {name: package_version(name) for name in PACKAGES}
     return Diagnosis(
         __version__,
@@ -73,7 +72,7 @@ def doctor() -> Diagnosis:
 
 
 def package_version(name: str) -> str | None:
-    """Version of a distribution; None where it is not installed."""
+    """Return the version of a distribution; None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -81,7 +80,7 @@ def package_version(name: str) -> str | None:
 
 
 def list_abilities() -> tuple[Ability, ...]:
-    """What can be done, each with its reason."""
+    """Return what can be done and what cannot, each with its reason."""
     import onnxruntime
 
     built = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -93,12 +92,14 @@ def list_abilities() -> tuple[Ability, ...]:
         Ability(
             "compiled kernel",
             COMPILED,
-            "installed" if COMPILED else "numpy counts the same, several times slower; reinstall with a C compiler",
+            "installed"
+            if COMPILED
+            else "numpy gives the same counts, several times slower; reinstall with a C compiler",
         ),
         Ability(
             "calibrate on a GPU (--provider cuda)",
             cuda,
-            "onnxruntime-gpu and a driver are there"
+            "onnxruntime-gpu and a driver are available"
             if cuda
             else "no driver"
             if built
@@ -107,12 +108,12 @@ def list_abilities() -> tuple[Ability, ...]:
         Ability(
             "GPU driver",
             has_driver(),
-            "libcuda is there" if has_driver() else "no libcuda; none is needed",
+            "libcuda is installed" if has_driver() else "no libcuda; not required",
         ),
         Ability(
             "TensorRT",
             number is not None,
-            f"library version {number}" if number else "not installed; none is needed for tables",
+            f"library version {number}" if number else "not installed; not required for tables",
         ),
         tensorrt_ability("calibrate on TensorRT", refuse_without_calibrators),
         tensorrt_ability("build and run engines", refuse_without_tensorrt),
@@ -121,7 +122,7 @@ def list_abilities() -> tuple[Ability, ...]:
 
 
 def tensorrt_ability(what: str, refuse: Callable[[], None]) -> Ability:
-    """Something that needs TensorRT and a GPU."""
+    """Return an ability that needs TensorRT and a GPU. refuse: raises BackendError if it is not available."""
     try:
         refuse()
     except BackendError as error:
@@ -133,7 +134,7 @@ def tensorrt_ability(what: str, refuse: Callable[[], None]) -> Ability:
 
 
 def refuse_without_tensorrt() -> None:
-    """BackendError where TensorRT, pycuda or a GPU is missing."""
+    """Raise BackendError if TensorRT, pycuda or a GPU is missing."""
     from quantkit.backends.tensorrt.device import open_device
     from quantkit.backends.tensorrt.versions import tensorrt
 

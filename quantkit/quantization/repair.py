@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from quantkit.backends.session import SessionOpener, open_session
 from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.data import DataOptions, open_data
@@ -99,19 +100,17 @@ def repaired(
     return Repaired(network, statistics, done, again)
 
 
-def observer(network: Model, data: Data) -> Observe:
+def observer(network: Model, data: Data, open_session: SessionOpener = open_session) -> Observe:
     """Return a function that runs a network and yields its tensors batch by batch, from the start each time."""
 
     def observe(names: Sequence[str]) -> Iterator[Batch]:
-        from quantkit.backends.onnxruntime import OnnxRuntimeSession
-
         limit = whole_batches(min(data.options.limit or ROUNDING_SAMPLES, ROUNDING_SAMPLES), network.inputs)
         spec = data.preprocess
         assert isinstance(spec, Preprocess)
         feed, _ = open_data(data.source, network.inputs, spec, replace(data.options, limit=limit))
         inputs = {i.name for i in network.inputs}
         tensors = [name for name in names if name not in inputs]
-        run = OnnxRuntimeSession(network, tensors, threads=data.options.workers).runner()
+        run = open_session(network, tensors, threads=data.options.workers).runner()
         for portion in feed.portions():
             yield {**portion.batch, **run(portion.batch)}
         data.unreadable.update(feed.unreadable)

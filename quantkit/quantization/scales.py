@@ -16,7 +16,7 @@ from quantkit.graph import Model, watched_tensors
 from quantkit.numerics import scale_of
 from quantkit.preprocess import PRESETS, Preprocess, parse_preprocess, resolve
 from quantkit.provenance import provenance_path, read_provenance
-from quantkit.rules import Best, Rule, as_rules
+from quantkit.rules import Rule, SelectingRule, as_rules
 from quantkit.statistics import Statistics, read_statistics
 from quantkit.table import Coverage, coverage, read_table
 
@@ -115,14 +115,14 @@ def by_rule(statistics: Statistics, rule: str | Rule, name: str) -> Scales:
         "histogram": origin.histogram.value,
         "backend": origin.backend,
     }
-    each = {tensor: who for tensor, (_, who) in found.items()} if isinstance(chosen, Best) else {}
+    each = {tensor: who for tensor, (_, who) in found.items()} if isinstance(chosen, SelectingRule) else {}
     scales = {tensor: scale_of(threshold) for tensor, (threshold, _) in found.items()}
     return Scales(scales, f"{name} by {chosen.name}", record, each, None, statistics)
 
 
 def picked(rule: Rule, histogram: Any) -> tuple[float, str]:
     """Threshold, and the name of the rule that gave it."""
-    if isinstance(rule, Best):
+    if isinstance(rule, SelectingRule):
         best, threshold = rule.choice(histogram)
         return threshold, best.name
     return rule.threshold(histogram), rule.name

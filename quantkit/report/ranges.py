@@ -11,11 +11,13 @@ from quantkit.numerics import decibels, noise_share
 from quantkit.report import charts_plane
 from quantkit.report.page import Cell, Drawing, Gallery, PageSection, PageTable
 from quantkit.report.wording import count_noun, format_decibel, format_percent, format_significant
-from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule, mean_square, squared_error
+from quantkit.rules import Rule, SelectingRule, rule_kinds
+from quantkit.rules.squared_error import least_error_threshold, mean_square, squared_error
 from quantkit.sensitivity.result import Sensitivity
 from quantkit.statistics import Statistics
 
-SHOWN_RULES: tuple[Rule, ...] = (Entropy(), Percentile(99.99), Mse(), MinMax())
+SHOWN_RULES = tuple(rule for kind in rule_kinds().values() if not isinstance(rule := kind.rule(), SelectingRule))
+"""The rules that have thresholds of their own."""
 WORST = 9
 """Tensors that are drawn."""
 
@@ -38,8 +40,12 @@ def clipping(found: Histogram, rule: Rule) -> Clipping:
         return Clipping(rule.name, threshold, 0.0, math.inf)
     first = min(BINS, math.ceil(threshold / found.width - 1e-9))
     clipped = 0.0 if threshold >= found.amax else float(found.counts[first:].sum()) / found.elements
-    ratio = noise_share(squared_error(found, threshold), mean_square(found))
-    return Clipping(rule.name, threshold, clipped, decibels(ratio))
+    return Clipping(rule.name, threshold, clipped, sqnr_at(found, threshold))
+
+
+def sqnr_at(found: Histogram, threshold: float) -> float:
+    """Return the SQNR in dB of 8-bit rounding and clipping at a threshold."""
+    return decibels(noise_share(squared_error(found, threshold), mean_square(found)))
 
 
 def worst_tensors(statistics: Statistics, sensitivity: Sensitivity | None, count: int = WORST) -> tuple[str, ...]:
@@ -48,7 +54,7 @@ def worst_tensors(statistics: Statistics, sensitivity: Sensitivity | None, count
     measured = [t.name for t in sensitivity.tensors if not t.weight] if sensitivity else []
     known = [name for name in dict.fromkeys(measured) if name in statistics.histograms]
     if not known:
-        errors = {name: clipping(h, Mse()).sqnr_db for name, h in statistics.histograms.items()}
+        errors = {name: sqnr_at(h, least_error_threshold(h)) for name, h in statistics.histograms.items()}
         known = sorted(errors, key=lambda name: errors[name])
     return tuple(known[:count])
 

@@ -1,10 +1,10 @@
-"""A Q/DQ model on onnxruntime and as TensorRT engines, tensor by tensor: calibration error or kernel error?
+"""A Q/DQ model in onnxruntime and as TensorRT engines, tensor by tensor: calibration error or kernel error?
 
-onnxruntime computes Q and DQ as they stand in the file, and everything else in float32. Two engines are built of the
-same model, without FP16 and TF32. One shows its tensors: where both agree, what is lost is lost in the file, by its
-scales and weights; where they part, the engine computes something else from there on. But a tensor that is shown is not
-fused away, and a kernel that errs in a fusion hides. So the outputs of a second engine are compared, which shows
-nothing else.
+onnxruntime executes Q and DQ exactly as in the file, and everything else in float32. Two engines are built from the
+same model, without FP16 and TF32. The first has its tensors as outputs: if both agree, the loss comes from the scales and
+weights in the file; if they diverge, the engine computes something different from that tensor on. But a tensor that is
+an output cannot be fused away, which hides kernels that are wrong only in a fusion. So the outputs of a second engine,
+which has no additional outputs, are compared as well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.backends.session import SessionOpener, open_session
 from quantkit.data import DataOptions, open_data
 from quantkit.data.opening import whole_batches
 from quantkit.data.preprocess_choice import choose_spec
@@ -38,18 +38,20 @@ if TYPE_CHECKING:
 
     from quantkit.backends.tensorrt.options import BuildOptions
 
-PART = 20.0
-"""dB. Rounding of sums moves single values by a step, and these add up on their way: benchmarks/results/parity.json has
-no tensor below 30 dB. Below this the engine computes something else."""
+DIVERGENCE = 20.0
+"""dB below which an engine computes something different.
+
+Rounding of sums changes single values by a step, and such changes add up along the network, but
+benchmarks/results/parity.json has no tensor below 30 dB."""
 SAMPLES = 32
-"""One batch tells it."""
+"""One batch is enough."""
 LEVEL = 1
-"""Optimization level of the builder, for a quick build: what is timed is another engine's business."""
+"""Optimization level of the builder, for a quick build, because these engines are not timed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorParity:
-    """A tensor of the engine against onnxruntime's, as SQNR in dB."""
+    """A tensor of the engine compared with that of onnxruntime, as SQNR in dB."""
 
     name: str
     sqnr_db: float
@@ -57,8 +59,11 @@ class TensorParity:
 
 @dataclass(frozen=True, slots=True)
 class Parity(RichDisplay):
-    """tensors: in graph order, of the engine that shows them. outputs: of the engine that shows nothing else.
-    parts: the first tensor where an engine and onnxruntime part, empty where they agree."""
+    """The result of a comparison of TensorRT engines with onnxruntime.
+
+    tensors: of the engine that has them as outputs, in graph order. outputs: of the fused engine, which has no
+    additional outputs. parts: the first tensor on which an engine and onnxruntime diverge, empty if they agree.
+    """
 
     tensors: tuple[TensorParity, ...]
     outputs: tuple[TensorParity, ...]
@@ -69,7 +74,7 @@ class Parity(RichDisplay):
     def _view_(self) -> Sequence[Block]:
         whole = {output.name: format_db(output.sqnr_db) for output in self.outputs}
         rows = [(tensor.name, format_db(tensor.sqnr_db), whole.get(tensor.name, "")) for tensor in self.tensors]
-        return self.verdict, ViewTable(("tensor", "engine that shows it", "fused engine"), rows), Remarks(self.notes)
+        return self.verdict, ViewTable(("tensor", "unfused engine", "fused engine"), rows), Remarks(self.notes)
 
 
 def parity(
@@ -79,10 +84,11 @@ def parity(
     *,
     device: int = 0,
     phase: Callable[[str], None] = lambda _: None,
+    open_session: SessionOpener = open_session,
 ) -> Parity:
-    """Compare on the first batch of the data. Needs a GPU with TensorRT; builds two engines.
+    """Compare on the first batch of the data. Needs a GPU with TensorRT, and builds two engines.
 
-    ModelError where there is no Q/DQ; what `build` raises; BackendError without TensorRT, DataError.
+    Raises ModelError if there are no Q/DQ pairs, BackendError without TensorRT, DataError, and the errors of `build`.
     """
     from quantkit.backends.tensorrt.options import BuildOptions
 
@@ -90,7 +96,7 @@ def parity(
     if not has_qdq(source):
         raise ModelError(
             f"{source.path} has no QuantizeLinear and no DequantizeLinear: its engine would compute in float",
-            remedy="give a Q/DQ model, for example of quantkit quantize",
+            remedy="give a Q/DQ model, for example one from quantkit quantize",
         )
     spec = choose_spec(preprocess, source, data).spec
     feed, _ = open_data(data, source.inputs, spec, DataOptions(limit=whole_batches(SAMPLES, source.inputs)))
@@ -99,13 +105,13 @@ def parity(
         raise DataError("the data yields no samples", remedy="give at least one readable sample")
     tensors = float_activations(source)
     phase("onnxruntime")
-    exact = dict(OnnxRuntimeSession(source, tensors).runner()(first.batch))
-    phase("building an engine that shows its tensors")
+    exact = dict(open_session(source, tensors).runner()(first.batch))
+    phase("building an engine with its tensors as outputs")
     options = BuildOptions(fp16=False, tf32=False, device=device)
     with temporary_engine(source, showing(source, tensors), first.batch, options) as engine:
         found = next(iter(engine.run([first.batch])))
     hidden = [name for name in tensors if name not in found]
-    phase("building an engine that shows its outputs alone")
+    phase("building a fused engine")
     with temporary_engine(source, source.proto, first.batch, options) as engine:
         fused = next(iter(engine.run([first.batch])))
     return judge_parity(tensor_parities(tensors, exact, found), tensor_parities(source.outputs, exact, fused), hidden)
@@ -113,7 +119,7 @@ def parity(
 
 @contextmanager
 def temporary_engine(source: Model, proto: onnx.ModelProto, batch: Batch, options: BuildOptions) -> Iterator[Any]:
-    """An engine of a network for a batch, built in a folder that goes with it. The weights are those of the source."""
+    """Yield an engine for a batch, built in a temporary folder. The weights are those of the source."""
     from quantkit.backends.tensorrt.engine import Engine
     from quantkit.engines.build import build
 
@@ -127,7 +133,7 @@ def temporary_engine(source: Model, proto: onnx.ModelProto, batch: Batch, option
 
 
 def batch_shapes(source: Model, batch: Batch) -> tuple[str, ...]:
-    """The shapes of a batch, for the inputs that are dynamic."""
+    """Return the shapes of a batch for the dynamic inputs."""
     dynamic = [i.name for i in source.inputs if not all(isinstance(size, int) for size in i.shape)]
     return tuple(f"{name}={'x'.join(map(str, batch[name].shape))}" for name in dynamic)
 
@@ -135,28 +141,28 @@ def batch_shapes(source: Model, batch: Batch) -> tuple[str, ...]:
 def tensor_parities(
     names: Sequence[str], exact: Mapping[str, Array], found: Mapping[str, Array]
 ) -> tuple[TensorParity, ...]:
-    """SQNR of those tensors that both have."""
+    """Return the SQNR of the tensors that both have."""
     return tuple(
         TensorParity(name, tensor_sqnr(exact[name], found[name])) for name in names if name in exact and name in found
     )
 
 
 def judge_parity(tensors: Sequence[TensorParity], outputs: Sequence[TensorParity], hidden: Sequence[str]) -> Parity:
-    """What the figures say. hidden: tensors that the engine does not show."""
-    notes = (f"{len(hidden)} tensors are not shown by the engine, for example {hidden[0]}",) if hidden else ()
-    for found, where in ((tensors, ""), (outputs, " where its tensors are fused, and agree where they are shown")):
-        parting = next((tensor for tensor in found if tensor.sqnr_db < PART), None)
+    """Return the verdict on the figures. hidden: tensors that are no outputs of the engine."""
+    notes = (f"{len(hidden)} tensors are not available from the engine, for example {hidden[0]}",) if hidden else ()
+    for found, where in ((tensors, ""), (outputs, " if tensors are fused, and agree if they are not")):
+        parting = next((tensor for tensor in found if tensor.sqnr_db < DIVERGENCE), None)
         if parting is not None:
             at = f"{parting.name} ({format_db(parting.sqnr_db)})"
-            verdict = f"kernel error: engine and onnxruntime part at {at}{where}"
+            verdict = f"kernel error: engine and onnxruntime diverge at {at}{where}"
             return Parity(tuple(tensors), tuple(outputs), parting.name, verdict, notes)
     ends = ", ".join(f"{output.name} {format_db(output.sqnr_db)}" for output in outputs)
-    verdict = f"calibration error: the engine computes what the model says (outputs: {ends})"
+    verdict = f"calibration error: the engine computes what the model defines (outputs: {ends})"
     return Parity(tuple(tensors), tuple(outputs), "", verdict, notes)
 
 
 def tensor_sqnr(exact: Array, other: Array) -> float:
-    """SQNR of a tensor in dB; −inf where the shapes differ."""
+    """Return the SQNR of a tensor in dB; −inf if the shapes differ."""
     if exact.shape != other.shape:
         return -np.inf
     sums = EnergySums()

@@ -1,11 +1,11 @@
-"""Quantization error of single tensors: from the values that go by, or estimated from histograms without data.
+"""Quantization errors of single tensors: measured on their values, or estimated from histograms without data.
 
     activations, with data        every value of the float network's tensors
-    activations, statistics only  the histogram: values spread evenly within each bin, as rule `mse` takes them
+    activations, statistics only  the histogram: values spread evenly within each bin, as the rule `mse` assumes
     weights                       every value, with the scales of their channels
 
-Beside each error stands that of the best scale of the same kind: a large difference says that the scale does not fit
-its tensor.
+Each error comes with that of the best scale of the same kind: a large difference means that the scale does not fit its
+tensor.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.backends.session import SessionOpener, open_session
 from quantkit.numerics import LEVELS, decibels, noise_share
-from quantkit.qdq.pairs import Grid, integer_limits, round_to_grid
+from quantkit.qdq.grid import Grid, integer_limits
 from quantkit.qdq.partial import PartialQuantization, QuantizedWeight
-from quantkit.rules.mse import Mse
-from quantkit.rules.squared_error import mean_square, places_in, squared_error
+from quantkit.rules.squared_error import least_error_threshold, mean_square, places_in, squared_error
 from quantkit.sensitivity.result import TensorError
 
 if TYPE_CHECKING:
@@ -31,14 +30,14 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 FACTORS = tuple(2.0**k for k in range(-3, 4))
-"""By which scales are tried, the one that is there among them."""
+"""Factors applied to a scale in the search for a better one; 1 is the scale itself."""
 FINE = 16
-"""Parts of a step that values are counted in for that."""
+"""Bins per quantization step in which values are counted for that search."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedActivation:
-    """A quantized activation: name, the node that makes it, its grid, and the rule that its scale is by."""
+    """A quantized activation with the node that produces it, its grid, and the rule behind its scale."""
 
     name: str
     node: str
@@ -47,7 +46,7 @@ class QuantizedActivation:
 
 
 def estimate_activation_error(tensor: QuantizedActivation, histogram: Histogram) -> TensorError:
-    """The error of an activation from its histogram."""
+    """Return the error of an activation, estimated from its histogram."""
     assert tensor.grid.scale is not None
     scale = float(tensor.grid.scale.max())
     places, counts = places_in(histogram), histogram.counts
@@ -56,7 +55,7 @@ def estimate_activation_error(tensor: QuantizedActivation, histogram: Histogram)
     sides = [np.rint(max(end, 0.0) / step) for end in (histogram.maximum, -histogram.minimum)]
     levels = int((used == 0).sum()) + sum(int(((used > 0) & (used <= side)).sum()) for side in sides)
     signal, error = mean_square(histogram), squared_error(histogram, scale * LEVELS)
-    best = min(error, squared_error(histogram, Mse().threshold(histogram)))
+    best = min(error, squared_error(histogram, least_error_threshold(histogram)))
     return TensorError(
         name=tensor.name,
         node=tensor.node,
@@ -72,7 +71,7 @@ def estimate_activation_error(tensor: QuantizedActivation, histogram: Histogram)
 
 
 class ActivationErrorSums:
-    """The error of one activation on its way, batch by batch."""
+    """Accumulates the error of one activation batch by batch."""
 
     def __init__(self, tensor: QuantizedActivation) -> None:
         self._tensor = tensor
@@ -84,11 +83,11 @@ class ActivationErrorSums:
         self._counts = np.zeros(2 * self._reach + 1, np.int64)
 
     def add(self, values: Array) -> None:
-        """Count the values of a batch."""
+        """Add the values of a batch."""
         grid, wide = self._tensor.grid, values.astype(np.float32, copy=False)
         assert grid.scale is not None
         assert grid.zero is not None
-        found = round_to_grid(wide, grid)
+        found = grid.round_trip(wide)
         self._signal += energy(wide)
         self._noise += energy(wide - found)
         self._elements += wide.size
@@ -104,8 +103,8 @@ class ActivationErrorSums:
         parts = np.clip(parts, -self._reach, self._reach).astype(np.int64) + self._reach
         self._counts += np.bincount(parts.reshape(-1), minlength=len(self._counts))
 
-    def found(self) -> TensorError:
-        """The error of all that was counted."""
+    def error(self) -> TensorError:
+        """Return the error over all batches."""
         tensor = self._tensor
         assert tensor.grid.scale is not None
         ratio = noise_share(self._noise, self._signal)
@@ -122,7 +121,7 @@ class ActivationErrorSums:
         )
 
     def _best(self) -> float:
-        """The noise with the best of the tried scales over that with the one that is there, in parts of a step."""
+        """Return the noise with the best of the tried scales as a fraction of that with the actual scale."""
         grid = self._tensor.grid
         assert grid.zero is not None
         low, high = integer_limits(grid.type)
@@ -137,25 +136,29 @@ class ActivationErrorSums:
 
 
 def measure_activation_errors(
-    variants: PartialQuantization, tensors: Iterable[QuantizedActivation], feed: Feed, threads: int
+    variants: PartialQuantization,
+    tensors: Iterable[QuantizedActivation],
+    feed: Feed,
+    threads: int,
+    open_session: SessionOpener = open_session,
 ) -> dict[str, TensorError]:
-    """The errors of activations, of the float network's values on all samples; of those that onnxruntime shows."""
+    """Return name → error on all samples, for the activations that onnxruntime can return as outputs."""
     found = {variants.value_of(tensor.name): ActivationErrorSums(tensor) for tensor in tensors}
     plain = variants.quantizing((), also=tuple(found))
     inputs = {i.name for i in plain.inputs}
-    run = OnnxRuntimeSession(plain, [name for name in found if name not in inputs], threads=threads).runner()
+    run = open_session(plain, [name for name in found if name not in inputs], threads=threads).runner()
     seen: set[str] = set()
     for portion in feed.portions():
         for name, values in {**portion.batch, **run(portion.batch)}.items():
             if name in found:
                 found[name].add(values)
                 seen.add(name)
-    errors = [tensor.found() for name, tensor in found.items() if name in seen]
+    errors = [tensor.error() for name, tensor in found.items() if name in seen]
     return {error.name: error for error in errors}
 
 
 def weight_error(weight: QuantizedWeight, rule: str) -> TensorError:
-    """The error of a weight, exactly. The best scales are max|w|/127 of each of its channels."""
+    """Return the exact error of a weight. The best scales are max|w|/127 for each of its channels."""
     grid = weight.grid
     assert grid.scale is not None
     values = weight.values.astype(np.float32, copy=False)
@@ -165,7 +168,7 @@ def weight_error(weight: QuantizedWeight, rule: str) -> TensorError:
     scale = np.maximum(np.asarray(amax / np.float32(LEVELS), np.float32), np.finfo(np.float32).tiny)
     ideal = replace(grid, type="int8", scale=scale, zero=np.zeros(scale.shape, np.int64), axis=axis or 0)
     signal, noise = energy(values), energy(values - weight.quantized)
-    best = min(noise, energy(values - round_to_grid(values, ideal)))
+    best = min(noise, energy(values - ideal.round_trip(values)))
     codes = np.rint(weight.quantized / shape_for_channels(grid.scale, grid, values.ndim))
     return TensorError(
         name=weight.name,
@@ -181,7 +184,7 @@ def weight_error(weight: QuantizedWeight, rule: str) -> TensorError:
 
 
 def count_clipped(values: Array, grid: Grid) -> int:
-    """How many values lie outside the grid: beyond ±127·scale where that is symmetric."""
+    """Count the values outside the grid: beyond ±127·scale if it is symmetric."""
     assert grid.scale is not None
     assert grid.zero is not None
     low, high = integer_limits(grid.type)
@@ -193,7 +196,7 @@ def count_clipped(values: Array, grid: Grid) -> int:
 
 
 def shape_for_channels(values: Array, grid: Grid, rank: int) -> Array:
-    """One value, or one per channel, shaped so that it meets its channel; float32."""
+    """Return one value, or one per channel, as float32 in a shape that broadcasts over a tensor of this rank."""
     flat = np.asarray(values, np.float32)
     if flat.size == 1:
         return flat.reshape(())
@@ -203,5 +206,5 @@ def shape_for_channels(values: Array, grid: Grid, rank: int) -> Array:
 
 
 def energy(values: Array) -> float:
-    """Σ x²."""
+    """Return Σ x²."""
     return float(np.square(values, dtype=np.float64).sum())

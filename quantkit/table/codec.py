@@ -18,7 +18,8 @@ from pathlib import Path
 from quantkit.artifact import write_whole
 from quantkit.errors import TableError
 from quantkit.numerics import scale_of_word, word_of
-from quantkit.table.table import Algorithm, CalibrationTable, Header
+from quantkit.table.table import CalibrationTable, Header
+from quantkit.values import Algorithm
 
 REMEDY = "give a table that TensorRT or quantkit wrote, or calibrate again"
 NAMED = {a.value: a for a in Algorithm if a is not Algorithm.LEGACY}

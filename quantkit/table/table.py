@@ -5,26 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from quantkit.errors import TableError
 from quantkit.numerics import LEVELS, float32
 from quantkit.tensorrt_version import number_text
+from quantkit.values import Algorithm
 from quantkit.view import Block, RichDisplay, ViewTable
-
-
-class Algorithm(str, Enum):
-    """The calibrator that a table is for, by TensorRT's name."""
-
-    ENTROPY_2 = "EntropyCalibration2"
-    MIN_MAX = "MinMaxCalibration"
-    ENTROPY = "EntropyCalibration"
-    LEGACY = "LegacyCalibration"
-
-    @property
-    def shares_pools(self) -> bool:
-        """Whether TensorRT gives a pool's output the scale of its input (measured with TensorRT 8.6)."""
-        return self in (Algorithm.ENTROPY_2, Algorithm.MIN_MAX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
-"""Ways to quantize a network, made as `quantize` makes them, and measured by a proxy: the noise of the outputs on a few
-calibration samples, which costs no evaluation."""
+"""Candidate configurations, quantized as `quantize` does it and ranked by a proxy.
+
+The proxy is the noise at the network's outputs on a few calibration samples: it needs no evaluation.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +22,22 @@ from quantkit.qdq.partial import PartialQuantization, QuantizedLayer
 from quantkit.quantization.quantize import Quantization, QuantizeOptions, quantize
 from quantkit.repairs.registry import needs_data, without_rounding
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
-from quantkit.rules import Best, Rule, parse_rule
+from quantkit.rules import Rule, SelectingRule, parse_rule
 from quantkit.sensitivity.layer_ranking import partial_candidate, rank_layers
 from quantkit.sensitivity.result import LayerError
 from quantkit.statistics import Statistics
 from quantkit.tuning.result import RankingBasis, Recipe
 
 PROXY_SAMPLES = 64
-"""Of the calibration data, for the proxy: the order of rules and of the worst layers is settled by then."""
+"""Calibration samples used for the proxy: enough to order the rules and the worst layers reliably."""
 
 
 @dataclass(frozen=True, slots=True)
 class TuningSource:
-    """A network and what it is quantized from. data: the calibration data; options: what every recipe has in common."""
+    """A network and everything it is quantized from.
+
+    data: the calibration data. options: the quantization options that all recipes share.
+    """
 
     model: Model
     statistics: Statistics
@@ -43,7 +48,7 @@ class TuningSource:
 
 
 class MemoizedRule:
-    """A rule that searches each histogram once, however often a network is quantized by it."""
+    """A rule that searches each histogram only once, however often a network is quantized with it."""
 
     def __init__(self, rule: Rule) -> None:
         self.name = rule.name
@@ -51,55 +56,59 @@ class MemoizedRule:
         self._known: dict[int, tuple[Histogram, float]] = {}
 
     def threshold(self, histogram: Histogram) -> float:
-        """The rule's threshold."""
-        if id(histogram) not in self._known:  # what is known holds the histogram, so that its id stays its own
+        """Return the rule's threshold."""
+        if id(histogram) not in self._known:  # the cache keeps the histogram alive, so that its id is not reused
             self._known[id(histogram)] = histogram, self._rule.threshold(histogram)
         return self._known[id(histogram)][1]
 
 
-class MemoizedBest(Best):
-    """`best` that searches each histogram once; it still tells which rule a tensor got."""
+class MemoizedSelection:
+    """A rule that chooses among others, searching each histogram only once; it still reports which one a tensor got."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        object.__setattr__(self, "_known", {})  # its base is frozen, and has no place for what is remembered
+    def __init__(self, rule: SelectingRule) -> None:
+        self.name = rule.name
+        self._rule = rule
+        self._known: dict[int, tuple[Histogram, tuple[Rule, float]]] = {}
 
     def choice(self, histogram: Histogram) -> tuple[Rule, float]:
-        """The chosen rule, the first of equals, and its threshold."""
-        known: dict[int, tuple[Histogram, tuple[Rule, float]]] = self._known  # type: ignore[attr-defined]
-        if id(histogram) not in known:
-            known[id(histogram)] = histogram, super().choice(histogram)
-        return known[id(histogram)][1]
+        """Return the chosen rule and its threshold."""
+        if id(histogram) not in self._known:
+            self._known[id(histogram)] = histogram, self._rule.choice(histogram)
+        return self._known[id(histogram)][1]
+
+    def threshold(self, histogram: Histogram) -> float:
+        """Return the threshold of the chosen rule."""
+        return self.choice(histogram)[1]
 
 
 def memoized_rule(name: str) -> Rule:
-    """The rule of that name, searching each histogram once. UsageError."""
+    """Return the rule of that name, searching each histogram only once. UsageError."""
     rule = parse_rule(name)
-    return MemoizedBest() if isinstance(rule, Best) else MemoizedRule(rule)
+    return MemoizedSelection(rule) if isinstance(rule, SelectingRule) else MemoizedRule(rule)
 
 
 class CandidateFactory:
-    """Makes what recipes say; the recipes of the last few stay in memory."""
+    """Quantizes networks according to recipes and keeps the most recent ones in memory."""
 
     def __init__(self, source: TuningSource, phase: Any = lambda _: None) -> None:
         self.source, self._phase = source, phase
         limited = replace(source.data_options, limit=whole_batches(PROXY_SAMPLES, source.model.inputs))
         feed, _ = open_data(source.data, source.model.inputs, source.preprocess, limited)
-        self._measuring = NoiseMeter(source.model, feed)
-        self._made: dict[tuple[Recipe, WeightForm | None], Quantization] = {}
+        self._meter = NoiseMeter(source.model, feed)
+        self._quantized: dict[tuple[Recipe, WeightForm | None], Quantization] = {}
         self._names = node_names(replace(source.model, proto=fold_batch_norms(source.model).proto))
         self._rules: dict[str, Rule] = {}
-        self._every: dict[str, int] | None = None
+        self._weights_by_layer: dict[str, int] | None = None
         self.proxies: dict[Recipe, float] = {}
 
     @property
     def samples(self) -> int:
-        """Samples that the proxy is of."""
-        return self._measuring.samples
+        """Number of samples that the proxy is measured on."""
+        return self._meter.samples
 
     def quantization(self, recipe: Recipe, form: WeightForm | None = None) -> Quantization:
-        """The quantized network, as `quantize` makes it from the same statistics and data."""
-        if (recipe, form) not in self._made:
+        """Return the quantized network, exactly as `quantize` makes it from the same statistics and data."""
+        if (recipe, form) not in self._quantized:
             source = self.source
             options = replace(
                 source.options,
@@ -111,52 +120,52 @@ class CandidateFactory:
             )
             runs = needs_data(recipe.repairs)
             given = {"data": source.data, "preprocess": source.preprocess} if runs else {}
-            self._phase(f"making {recipe.text()}")
-            while len(self._made) >= 4:
-                self._made.pop(next(iter(self._made)))
-            self._made[recipe, form] = quantize(
+            self._phase(f"quantizing {recipe.text()}")
+            while len(self._quantized) >= 4:
+                self._quantized.pop(next(iter(self._quantized)))
+            self._quantized[recipe, form] = quantize(
                 source.model, statistics=source.statistics, options=options, phase=self._phase, **given
             )
-        return self._made[recipe, form]
+        return self._quantized[recipe, form]
 
     def model(self, recipe: Recipe, form: WeightForm | None = None) -> Model:
-        """The same as a model in memory."""
+        """Return the quantized network as a model in memory."""
         return replace(self.source.model, proto=self.quantization(recipe, form).proto, sha256="")
 
-    def measured(self, recipes: Sequence[Recipe]) -> Mapping[Recipe, float]:
-        """Recipe → SQNR of the outputs in dB."""
+    def measure(self, recipes: Sequence[Recipe]) -> Mapping[Recipe, float]:
+        """Return recipe → SQNR of the outputs in dB, measuring those that are new."""
         new = [recipe for recipe in recipes if recipe not in self.proxies]
-        for recipe in new:  # one after the other: each is a network in memory
+        for recipe in new:  # one at a time, because each holds a whole network in memory
             model = self.model(recipe)
-            self._phase(f"noise of {recipe.text()}")
+            self._phase(f"measuring the noise of {recipe.text()}")
             self.proxies[recipe] = self._noise_of(model)
         return {recipe: self.proxies[recipe] for recipe in recipes}
 
     def _rule(self, name: str) -> Rule:
-        """The same rule for every recipe that names it."""
+        """Return the same rule object for every recipe that names it."""
         if name not in self._rules:
             self._rules[name] = memoized_rule(name)
         return self._rules[name]
 
     def _noise_of(self, model: Model) -> float:
-        """SQNR of the outputs in dB."""
-        return self._measuring.noise({"": NoiseCandidate(lambda: model)})[""].db
+        """Return the SQNR of the outputs in dB."""
+        return self._meter.noise({"": NoiseCandidate(lambda: model)})[""].db
 
     def layers(self, recipe: Recipe) -> tuple[QuantizedLayer, ...]:
-        """The layers that a recipe quantizes; repairs do not change which they are."""
+        """Return the layers that a recipe quantizes; repairs do not affect which these are."""
         return PartialQuantization(self.model(replace(recipe, repairs=()))).layers
 
     def weights_in_float(self, recipe: Recipe) -> float:
-        """Share of the weights of the layers that stay float because they are kept or excluded."""
+        """Return the fraction of the weights that stay float because their layers are kept or excluded."""
         excluded = self.source.options.exclude
         if not recipe.kept and not excluded:
             return 0.0
-        if self._every is None:
+        if self._weights_by_layer is None:
             options = replace(self.source.options, exclude=())
             plain = quantize(self.source.model, statistics=self.source.statistics, options=replace(options, repairs=()))
             variants = PartialQuantization(replace(self.source.model, proto=plain.proto, sha256=""))
-            self._every = {layer.node: layer.parameters for layer in variants.layers}
-        every = self._every
+            self._weights_by_layer = {layer.node: layer.parameters for layer in variants.layers}
+        every = self._weights_by_layer
         still = {layer.node for layer in self.layers(recipe)}
         total = sum(every.values())
         return sum(count for node, count in every.items() if node not in still) / total if total else 0.0
@@ -166,7 +175,7 @@ class CandidateFactory:
         whichever leaves less noise when the first `most` of them are float; and on what: before weights are rounded."""
         before_rounding = replace(recipe, repairs=without_rounding(recipe.repairs))
         variants = PartialQuantization(self.model(before_rounding, WeightForm.FLOAT))
-        found = rank_layers(self._measuring, variants, {}, {}, self._phase)
+        found = rank_layers(self._meter, variants, {}, {}, self._phase)
         named = [layer for layer in found.layers if layer.node in self._names]
         by_gain = sorted(named, key=lambda layer: -layer.gain_db if math.isfinite(layer.gain_db) else -math.inf)
         orders = {"noise alone": named, "gain when left out": by_gain}
@@ -175,6 +184,6 @@ class CandidateFactory:
             name: partial_candidate(variants, [n for n in every if n not in {layer.node for layer in order[:most]}])
             for name, order in orders.items()
         }
-        noise = self._measuring.noise(candidates)
+        noise = self._meter.noise(candidates)
         best = min(orders, key=lambda name: noise[name].outputs)
         return tuple(orders[best]), best, RankingBasis(before_rounding, found.all_db, self.samples)

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
-from quantkit.backends.onnxruntime import OnnxRuntimeSession, version
+from quantkit.backends.onnxruntime import BACKEND
+from quantkit.backends.onnxruntime.inference import OnnxRuntimeSession
+from quantkit.backends.session import backend_label
 from quantkit.errors import BackendError, ModelError
 from quantkit.graph import Model, load_model, watched_tensors
 
@@ -300,7 +302,7 @@ def test_runners_in_several_threads_give_what_one_gives(fixed: bool, saved: Any)
 
 
 def test_the_version_names_library_and_provider() -> None:
-    assert version("cpu") == f"onnxruntime {onnxruntime.__version__} cpu"
+    assert backend_label(BACKEND, "cpu") == f"onnxruntime {onnxruntime.__version__} cpu"
 
 
 @pytest.mark.parametrize("provider", ["tpu", "CPUExecutionProvider", ""])

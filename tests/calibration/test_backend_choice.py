@@ -13,7 +13,11 @@ from quantkit.calibration.options import CalibrateOptions
 from quantkit.errors import BackendError, UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.provenance import ModelRecord, Provenance, RunRecord, TableRecord, provenance_bytes, provenance_path
-from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule
+from quantkit.rules import Rule
+from quantkit.rules.entropy import Entropy
+from quantkit.rules.minmax import MinMax
+from quantkit.rules.mse import Mse
+from quantkit.rules.percentile import Percentile
 from quantkit.table import Algorithm
 
 ENTROPY: tuple[Rule, ...] = (Entropy(),)
@@ -86,13 +90,13 @@ BEYOND: list[tuple[tuple[Rule, ...], dict[str, Any], str | None]] = [
     ((MinMax(),), {}, None),
     (ENTROPY, {"algorithm": Algorithm.ENTROPY}, None),
     ((Percentile(99.9),), {"algorithm": Algorithm.LEGACY}, None),
-    ((Percentile(99.9),), {}, "have no rule percentile:99.9 (EntropyCalibration2)"),
-    ((Mse(),), {}, "have no rule mse (EntropyCalibration2)"),
-    (ENTROPY, {"algorithm": Algorithm.MIN_MAX}, "have no rule entropy (MinMaxCalibration)"),
-    ((Entropy(), MinMax()), {}, "make one table a run"),
+    ((Percentile(99.9),), {}, "do not have the rule percentile:99.9 (EntropyCalibration2)"),
+    ((Mse(),), {}, "do not have the rule mse (EntropyCalibration2)"),
+    (ENTROPY, {"algorithm": Algorithm.MIN_MAX}, "do not have the rule entropy (MinMaxCalibration)"),
+    ((Entropy(), MinMax()), {}, "make one table per run"),
     (ENTROPY, {"histogram": HistogramMode.INVARIANT}, "have histograms of their own"),
     (ENTROPY, {"resume": True}, "cannot resume"),
-    (ENTROPY, {"learning_curve": True}, "show no learning curve"),
+    (ENTROPY, {"learning_curve": True}, "record no learning curve"),
 ]
 
 
@@ -115,7 +119,7 @@ def test_what_the_calibrators_cannot_do(
 def test_a_provider_that_is_asked_for_is_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = machine(monkeypatch)
     assert choose_backend(options(provider="cuda"), ENTROPY, OUT) == ("onnxruntime", ())
-    with pytest.raises(UsageError, match="TensorRT's calibrators know no --provider"):
+    with pytest.raises(UsageError, match="TensorRT's calibrators do not take --provider"):
         choose_backend(options(backend="tensorrt", provider="cuda"), ENTROPY, OUT)
     assert asked == []
 

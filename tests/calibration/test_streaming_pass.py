@@ -156,7 +156,7 @@ def test_a_stream_that_differs_from_pass_to_pass_is_refused(place: Path) -> None
     def batches() -> list[dict[str, Any]]:
         return [{"image": rng.normal(size=(4, 1, 16, 16)).astype(np.float32)}]
 
-    with pytest.raises(quantkit.QuantkitError, match="other data in every pass"):
+    with pytest.raises(quantkit.QuantkitError, match="different data in each pass"):
         quantkit.calibrate("net/model.onnx", batches, options=CalibrateOptions(max_memory=1 << 16))
 
 

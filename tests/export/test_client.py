@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper, parser
 from PIL import Image
 
-from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.backends.session import open_session
 from quantkit.data.images import list_images
 from quantkit.data.pixels import decode
 from quantkit.export.triton import TritonOptions, export_triton
@@ -40,7 +40,7 @@ def expected(model: Path, spec: str | Path, folder: Path, names: list[str]) -> l
     """What the client should print: our own pipeline's five best."""
     loaded = load_model(model)
     own = resolve(load_preprocess(spec), loaded.inputs[0])
-    run = OnnxRuntimeSession(loaded, loaded.outputs, threads=1).runner()
+    run = open_session(loaded, loaded.outputs, threads=1).runner()
     told = []
     for name in names:
         feed = decode((folder / name).read_bytes(), own)[None]

@@ -26,7 +26,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.backends.session import open_session
 from quantkit.data.images import list_images
 from quantkit.data.pixels import decode, pixels_of
 from quantkit.export.triton import TritonOptions, export_triton
@@ -156,7 +156,7 @@ def test_the_server_loads_it_and_gives_the_bits_of_our_pipeline(triton: Path, tm
     loaded = load_model(model)
     spec = resolve(load_preprocess(DIGITS / "preprocess.toml"), loaded.inputs[0])
     contents = [(DIGITS / "test" / name).read_bytes() for name in list_images(DIGITS / "test").names]
-    run = OnnxRuntimeSession(loaded, loaded.outputs, threads=1).runner()
+    run = open_session(loaded, loaded.outputs, threads=1).runner()
     with serving(triton, repository, tmp_path) as (client, url):
         for name in ("digits", "digits_preprocess", "digits_ensemble"):
             assert client.is_model_ready(name, "2")

@@ -22,7 +22,7 @@ from tritonclient.grpc import model_config_pb2
 
 from quantkit.artifact import sha256_of
 from quantkit.backends.engine_record import EngineRecord, TensorRecord, engine_record_bytes, engine_record_path
-from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.backends.session import open_session
 from quantkit.data.pixels import decode
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Throughput
 from quantkit.errors import (
@@ -410,7 +410,7 @@ def chained(repo: Path, name: str, images: list[bytes], spec: Any, path: Path) -
     server = Server(repo)
     feed = np.stack([pixels_of(content, own) for content in images])
     served_outputs = server.infer(f"{name}_ensemble", {"pixels": feed})
-    session = OnnxRuntimeSession(model, model.outputs, threads=1)
+    session = open_session(model, model.outputs, threads=1)
     expected = session.runner()({model.inputs[0].name: np.stack([decode(content, own) for content in images])})
     return served_outputs, expected
 

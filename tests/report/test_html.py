@@ -22,8 +22,8 @@ from PIL import Image
 
 from quantkit._version import __version__
 from quantkit.errors import StatisticsError
-from quantkit.evaluation.result import ChangedSample, Evaluation, MetricDifference
-from quantkit.metrics.metric import metric_name
+from quantkit.evaluation.result import ChangedSample, Device, Evaluation, IntervalMethod, MetricDifference
+from quantkit.metrics.registry import metric_title
 from quantkit.report import charts_plane, charts_rows
 from quantkit.report.attributes import PRESENTATION, presentation_attributes
 from quantkit.report.charts import fit_text, text_width
@@ -42,7 +42,7 @@ from quantkit.report.wording import (
     format_signed,
     format_size,
 )
-from quantkit.rules import MinMax
+from quantkit.rules.minmax import MinMax
 from tests.support.reports import (
     EVALUATIONS,
     NUMBERS,
@@ -150,7 +150,7 @@ def full_page(**changes: object) -> str:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    unknown = MetricDifference(0.5, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
+    unknown = MetricDifference(0.5, math.nan, math.nan, math.nan, 0, 0, IntervalMethod.VALUE_ONLY)
     changed = ChangedSample("a.png", "", "1.5", math.nan, "2.5", math.nan)
     page = evaluation_page(evaluation(candidate(difference=unknown, changed=(changed,))))
     assert "(not a number" not in page
@@ -212,8 +212,8 @@ def test_one_model_without_labels() -> None:
     assert "agreement with the reference" in read.text
 
 
-def test_speeds_of_a_processor_are_not_plotted() -> None:
-    slow = replace(reference().speed, where="onnxruntime, processor")  # type: ignore[type-var]
+def test_cpu_speeds_are_not_plotted() -> None:
+    slow = replace(reference().speed, where="onnxruntime, CPU", device=Device.CPU)  # type: ignore[type-var]
     here = evaluation(candidate(speed=slow), models=(reference(speed=slow), candidate(speed=slow)))
     assert "What it gains" not in sound(evaluation_page(here)).text
     mixed = evaluation(models=(reference(), candidate(speed=slow)))
@@ -481,7 +481,7 @@ def test_numbers_as_words() -> None:
         "1.11 MB",
         "2,000 GB",
     )
-    assert (format_percent(0.9118), metric_name("top5"), metric_name("map")) == ("91.18 %", "top-5", "map")
+    assert (format_percent(0.9118), metric_title("top5"), metric_title("map")) == ("91.18 %", "top-5", "map")
 
 
 # ── in a browser ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -532,7 +532,7 @@ def test_the_page_does_not_scroll_sideways(tmp_path: Path, width: int) -> None:
     assert int(told[1]) <= int(told[2])
 
 
-OVER = MetricDifference(3.0, 2.0, 4.0, 0.1, 1, 9, "paired")
+OVER = MetricDifference(3.0, 2.0, 4.0, 0.1, 1, 9, IntervalMethod.CHANGED_SAMPLES)
 
 
 def test_inline_charts_keep_their_colours_without_their_style() -> None:

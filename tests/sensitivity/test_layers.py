@@ -25,7 +25,7 @@ from quantkit.data import open_data
 from quantkit.errors import BackendError, DataError, ModelError, OutputError, QuantkitError, StaleError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.node_selection import select_nodes
-from quantkit.rules import mean_square, squared_error
+from quantkit.rules.squared_error import mean_square, squared_error
 from quantkit.sensitivity.exclusion_file import expand_name_files, format_exclusions, write_exclusions
 from quantkit.sensitivity.layers import LayersOptions, layers
 from quantkit.sensitivity.result import MISFIT, LayerError, Sensitivity
@@ -257,7 +257,7 @@ def test_the_file_is_what_quantize_and_build_take(
 def test_a_name_that_a_line_cannot_hold() -> None:
     layer = LayerError("conv #1", "Conv", 20.0, 30.0, 10.0, 1.0, 20.0, 9)
     found = Sensitivity("m.onnx", "s", 20.0, (layer,), (), 1, (), {}, 0.0, ("conv #1",), 30.0)
-    with pytest.raises(OutputError, match="'conv #1' cannot be named"):
+    with pytest.raises(OutputError, match="'conv #1' cannot be written"):
         format_exclusions(found)
 
 
@@ -402,12 +402,12 @@ def test_values_render_themselves(calibrated: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({}, "nothing says how the network is quantized"),
+        ({}, "exactly one source of the quantization is needed, not none"),
         ({"statistics": STATS, "table": "net/model.calib"}, "statistics and table"),
         ({"table": "net/model.calib"}, "measured on data"),
         ({"against": "net/model.onnx"}, "measured on data"),
         ({"statistics": STATS, "options": LayersOptions(keep=1)}, "layers are not ranked"),
-        ({"against": "q", "data": "d", "options": LayersOptions(exclude=("a",))}, "says itself what is quantized"),
+        ({"against": "q", "data": "d", "options": LayersOptions(exclude=("a",))}, "already defines what is quantized"),
     ],
 )
 def test_calls_that_say_too_little_or_too_much(calibrated: Path, given: dict[str, Any], problem: str) -> None:
@@ -430,11 +430,11 @@ def test_networks_that_do_not_belong_together(calibrated: Path) -> None:
         {"w": np.eye(4, dtype=np.float32)},
     )
     onnx.save(other, "other.onnx")
-    with pytest.raises(ModelError, match=r"was not made of other\.onnx: its inputs are image"):
+    with pytest.raises(ModelError, match=r"was not derived from other\.onnx: its inputs are image"):
         layers("other.onnx", against="q.onnx", data="imgs")
     with pytest.raises(ModelError, match="has no QuantizeLinear"):
         layers("net/model.onnx", against="net/model.onnx", data="imgs")
-    with pytest.raises(ModelError, match="has Q/DQ already"):
+    with pytest.raises(ModelError, match="already has Q/DQ pairs"):
         layers("q.onnx", against="q.onnx", data="imgs")
     with pytest.raises(StaleError, match="of another network"):
         layers("other.onnx", statistics=STATS)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from quantkit.backends.onnxruntime import OnnxRuntimeSession
+from quantkit.backends.session import open_session
 from quantkit.errors import BackendError, ModelError
 from quantkit.graph import Model, load_model
 from quantkit.qdq.insert import insert_qdq
@@ -48,7 +48,7 @@ class FakeEngine:
         pass
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Mapping[str, Array]]:
-        run = OnnxRuntimeSession(self._model, self._model.outputs).runner()
+        run = open_session(self._model, self._model.outputs).runner()
         for batch in batches:
             found = dict(run(batch))
             if self._wrong in found:
@@ -99,7 +99,7 @@ def test_the_first_tensor_where_they_part(gpu: dict[str, Any]) -> None:
     gpu["wrong"] = "p"
     found = parity(quantized(), DATA)
     assert found.parts == "p"
-    assert found.verdict.startswith("kernel error: engine and onnxruntime part at p (0.0 dB)")
+    assert found.verdict.startswith("kernel error: engine and onnxruntime diverge at p (0.0 dB)")
 
 
 def test_an_error_that_hides_where_tensors_are_shown(gpu: dict[str, Any]) -> None:
@@ -107,7 +107,7 @@ def test_an_error_that_hides_where_tensors_are_shown(gpu: dict[str, Any]) -> Non
     found = parity(quantized(), DATA)
     assert found.parts == "y"
     assert found.verdict == (
-        "kernel error: engine and onnxruntime part at y (0.0 dB) where its tensors are fused, "
+        "kernel error: engine and onnxruntime diverge at y (0.0 dB) if tensors are fused, "
         "and agree where they are shown"
     )
     assert found.tensors[-1].sqnr_db > 100

@@ -16,9 +16,9 @@ from quantkit.backends.tensorrt.network import NetworkTensor
 from quantkit.errors import TableError
 from quantkit.histogram import HistogramMode
 from quantkit.numerics import scale_of
-from quantkit.rules import Entropy, MinMax, Rule, parse_rule, percentile_of
+from quantkit.rules import Rule, parse_rule, rule_of_calibrator
 from quantkit.statistics import histogram_of
-from quantkit.table import Algorithm, CalibrationTable
+from quantkit.table import CalibrationTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,7 @@ def table_rule(table: CalibrationTable, told: str | None) -> Rule:
     """The rule of a table: as its provenance tells, else as its header says."""
     if told is not None:
         return parse_rule(told)
-    header = table.header
-    if header.algorithm is Algorithm.MIN_MAX:
-        return MinMax()
-    return percentile_of(header.quantile) if header.algorithm is Algorithm.LEGACY else Entropy()
+    return rule_of_calibrator(table.header.algorithm, table.header.quantile)
 
 
 def complete_table(table: CalibrationTable, tensors: Sequence[NetworkTensor], rule: Rule) -> CompletedTable:

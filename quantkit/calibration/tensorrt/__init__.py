@@ -1,6 +1,6 @@
-"""Calibration by TensorRT itself: calibrator classes that stream batches to the GPU, for TensorRT 8.6 … 10.x.
+"""Calibration by TensorRT: calibrator classes that stream batches to the GPU, for TensorRT 8.6 … 10.x.
 
-Nothing here is loaded before it is used: `tensorrt` and `pycuda` are imported by the functions that need them.
+Nothing is loaded before it is used: `tensorrt` and `pycuda` are imported by the functions that need them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a calibrator does, without TensorRT: hands out batches, keeps errors, takes the table. Tests need no GPU."""
+"""The work of a calibrator without TensorRT: it hands out batches, keeps errors, takes the table. Tests need no GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantkit.errors import BackendError, DataError
 
 @dataclass(frozen=True, slots=True)
 class CalibratorOutcome:
-    """What a calibration gave: the table as TensorRT wrote it, how often TensorRT asked for a batch, what it saw."""
+    """The table as TensorRT wrote it, how often TensorRT asked for a batch, and counts of the batches."""
 
     table: bytes
     calls: int
@@ -23,10 +23,10 @@ class CalibratorOutcome:
 
 
 class BatchSource:
-    """One calibration. `open_portions` opens the data; `there` is a table to be reused, or None.
+    """The batches of one calibration. `open_portions` opens the data; `there` is a table to be reused, or None.
 
-    Whatever goes wrong in a callback is kept, since TensorRT's binding prints a Python exception and takes it for the
-    end of the data; `outcome()` raises it. A table that TensorRT makes of what came before the error is thrown away.
+    An error in a callback is kept, because TensorRT's bindings print a Python exception and treat it as the end of the
+    data; `outcome()` raises it. A table that TensorRT makes from the data before the error is discarded.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class BatchSource:
 
     @property
     def over(self) -> bool:
-        """Whether the table is there, or an error: nothing more is wanted of the build."""
+        """True if there is a table or an error, so that the build can end."""
         return self._written is not None or self._error is not None
 
     def batch(self, names: Sequence[str]) -> list[int] | None:
-        """`get_batch`: device addresses in the order of `names`, None at the end or after an error."""
+        """Return the device addresses of the next batch in the order of `names`; None at the end or after an error."""
         self.calls += 1
         if self._error is not None or self._ended:
             return None
@@ -68,7 +68,7 @@ class BatchSource:
             return addresses
         except BaseException as error:
             self._error = error
-            with contextlib.suppress(Exception):  # the error that came first is the one that is told
+            with contextlib.suppress(Exception):  # the first error is the one to report
                 self._finish()
             return None
 
@@ -92,7 +92,7 @@ class BatchSource:
         return order_addresses(staged.addresses, names)
 
     def first(self) -> Portion:
-        """The first batch, whose shapes are those of the calibration; it is not read twice. DataError."""
+        """Return the first batch, whose shapes are those of the calibration; it is not read twice. DataError."""
         if self._first is None:
             self._portions = self._open()
             self._first = next(self._portions, None)
@@ -101,47 +101,47 @@ class BatchSource:
         return self._first
 
     def read(self) -> bytes | None:
-        """`read_calibration_cache`."""
+        """Return the table to be reused, for `read_calibration_cache`."""
         return self._there
 
     def write(self, table: bytes) -> None:
-        """`write_calibration_cache`: kept only from a whole run; may come again after a table was read."""
+        """Take a table, from `write_calibration_cache`: only after all data, or again after a table was reused."""
         if self._error is None and (self._ended or self._there is not None):
             self._written = table
         elif self._error is None:
             self._error = BackendError(
-                f"TensorRT wrote a table after {self.seen.taken} batches, before the data was through",
+                f"TensorRT wrote a table after {self.seen.taken} batches, before the end of the data",
                 remedy="calibrate again",
             )
 
     def fail(self, error: BaseException) -> None:
-        """Something else went wrong in a callback."""
+        """Keep an error of another callback, unless there is one already."""
         self._error = self._error or error
 
     def outcome(self) -> CalibratorOutcome:
-        """After the build. Raises what went wrong in a callback; BackendError where TensorRT made no table."""
+        """Return the result after the build. Raises the error of a callback; BackendError if there is no table."""
         self.close()
         if self._error is not None:
             raise self._error
         if self._there is not None:
             if self.calls:
                 raise BackendError(
-                    f"TensorRT did not take the table: it asked for {self.calls} batches",
-                    remedy="the header has to name this TensorRT and this calibrator (quantkit table convert)",
+                    f"TensorRT did not accept the table: it asked for {self.calls} batches",
+                    remedy="the header must name this TensorRT and this calibrator (quantkit table convert)",
                 )
             return CalibratorOutcome(self._there, 0, self.seen, True)
         if self._written is None:
             raise BackendError(
-                "TensorRT made no calibration table", remedy="look at its errors above; the builder needs the INT8 flag"
+                "TensorRT made no calibration table", remedy="see its errors above; the builder needs the INT8 flag"
             )
         return CalibratorOutcome(self._written, self.calls, self.seen, False)
 
     def close(self) -> None:
-        """Give the GPU's memory back."""
+        """Free the GPU memory."""
         self._finish()
 
     def _finish(self) -> None:
-        with self._lock:  # whoever comes second waits until all is closed
+        with self._lock:  # a second caller waits until everything is closed
             staging, self._staging = self._staging, None
             if staging is not None:
                 staging.close()

@@ -1,4 +1,4 @@
-"""A calibration table by TensorRT itself: a build whose engine nobody wants, ended as soon as the table is there."""
+"""A calibration table made by TensorRT: a build whose engine is not needed, ended as soon as the table exists."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from quantkit.table import CalibrationTable, parse_table
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBuild:
-    """TensorRT's table, what it was counted from, and what was said meanwhile. seconds: of the build alone."""
+    """TensorRT's table, the data that it was made from, and TensorRT's warnings. seconds: of the build alone."""
 
     table: CalibrationTable
     counted: PassCounts
@@ -51,7 +51,8 @@ def calibrate_on_tensorrt(
 ) -> CalibrationBuild:
     """Calibrate the job's network with TensorRT's own calibrator, in float32 without TF32.
 
-    Raises what goes wrong in the data, BackendError, ModelError (operators that TensorRT cannot parse), Interrupted.
+    see: called with every batch. advance: called with the number of samples. stopped: returns an error to stop with.
+    Raises errors in the data, BackendError, ModelError (operators that TensorRT cannot parse), Interrupted.
     """
     calibrator_base(tensorrt(), job.headers[job.rules[0].name].algorithm)
     source = CalibratorData(job, identity, see, device)
@@ -74,7 +75,7 @@ def calibrate_on_tensorrt(
             asked=lambda: stopped is not None and stopped() is not None,
         )
     except AbandonedBuild:
-        raise  # TensorRT still reads what the streaming holds
+        raise  # TensorRT still reads memory that the batch source holds
     except BaseException:
         streaming.close()
         raise
@@ -85,13 +86,13 @@ def calibrate_on_tensorrt(
 def run_calibration_build(
     source: CalibratorData, streaming: BatchSource, shapes: dict[str, tuple[int, ...]], stopping: threading.Event
 ) -> CalibrationBuild:
-    """The build, in the thread that TensorRT keeps busy."""
+    """Run the build, in the thread that TensorRT blocks."""
     messages, job = Messages(), source.job
     with source.gpu().current(), capture_messages(tensorrt(), messages) as log:
         seconds = build_until_table(source, streaming, shapes, stopping, log, messages)
     outcome = streaming.outcome() if streaming.over else None
     if outcome is None:
-        said = "".join(f"\n    {text}" for text in messages.errors) or "\n    it says no more"
+        said = "".join(f"\n    {text}" for text in messages.errors) or "\n    it gives no reason"
         raise BackendError(f"TensorRT could not calibrate {job.model.path}:{said}", remedy="see its errors above")
     table = parse_table(outcome.table, "TensorRT's table")
     check_header(job, table)
@@ -114,7 +115,7 @@ def build_until_table(
     log: Any,
     messages: Messages,
 ) -> float:
-    """Build until the table is there; what TensorRT made goes before its context does. Returns seconds."""
+    """Build until the table exists; TensorRT's objects are freed before their context is. Return the seconds."""
     trt = tensorrt()
     trt.init_libnvinfer_plugins(log, "")
     builder = make_or_raise(lambda: trt.Builder(log), messages)

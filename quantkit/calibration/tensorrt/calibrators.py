@@ -5,7 +5,7 @@
     config.int8_calibrator = calibrator
     engine = calibrator.build(builder, network, config)
 
-The classes are made when they are first asked for, since their bases come from whichever TensorRT is installed.
+The classes are created on first use, because their bases come from the installed TensorRT.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import check_writable
+from quantkit.backends.session import usable_cores
 from quantkit.backends.tensorrt.device import Device, open_device
 from quantkit.backends.tensorrt.network import calibration_profile, network_inputs
 from quantkit.backends.tensorrt.versions import (
@@ -28,7 +29,7 @@ from quantkit.backends.tensorrt.versions import (
 )
 from quantkit.calibration.files import PassCounts, write_calibration
 from quantkit.calibration.job import CalibrationJob, prepare_job
-from quantkit.calibration.options import CalibrateOptions
+from quantkit.calibration.options import TENSORRT, CalibrateOptions
 from quantkit.calibration.reuse import find_fitting_tables, known_identity
 from quantkit.calibration.tensorrt.batch_source import BatchSource, CalibratorOutcome
 from quantkit.data import DataIdentity, DataOptions, Portion
@@ -36,27 +37,23 @@ from quantkit.data.feed import Identifier, batch_digests
 from quantkit.errors import BackendError, TableError, UsageError
 from quantkit.preprocess import Preprocess
 from quantkit.provenance import provenance_path, read_provenance
-from quantkit.rules import Entropy, MinMax, Rule, percentile_of
+from quantkit.rules import rule_of_calibrator
 from quantkit.table import Algorithm, CalibrationTable, parse_table
 
 MOST_WORKERS = 8
 """Threads that decode: more of them wait for each other (16 cores: 8 threads took 0.85 ms an image, 16 took 1.08)."""
-RULES: dict[Algorithm, Rule] = {
-    Algorithm.ENTROPY_2: Entropy(),
-    Algorithm.MIN_MAX: MinMax(),
-    Algorithm.ENTROPY: Entropy(),
-}
+DEFAULT_QUANTILE = 0.9999
 
 
 class StreamingCalibrator:
-    """What all four calibrators share: a job, its streaming, and a table on disk that is written whole or not at all.
+    """The base of all four calibrators: a job, its batches, and a table on disk that is written whole or not at all.
 
-    model: path of the ONNX file that the network was parsed from. data, preprocess: as `quantkit.calibrate` takes them.
-    table: where the calibration table goes; one that is there is reused if it belongs to this model, data,
-    preprocessing and TensorRT, and refused (StaleError) if not, unless `force`. batch_size, limit: how the data is
-    read; a network with a fixed batch decides itself. device: number of the GPU. quantile: the share of the values that
-    a LegacyCalibrator keeps, 0.9999 by default. `calls` counts how often TensorRT asked for a batch in the last build:
-    0 proves that a table was reused. Raises what `quantkit.calibrate` raises.
+    model: path of the ONNX file that the network was parsed from. data, preprocess: as for `quantkit.calibrate`.
+    table: path of the calibration table; an existing one is reused if it belongs to this model, data, preprocessing and
+    TensorRT, and refused (StaleError) otherwise, unless `force`. batch_size, limit: how the data is read; the batch
+    size of a network with a fixed batch is that of the network. device: number of the GPU. quantile: the fraction of
+    the values that a LegacyCalibrator keeps, 0.9999 by default. `calls` counts how often TensorRT asked for a batch in
+    the last build: 0 proves that a table was reused. Raises what `quantkit.calibrate` raises.
     """
 
     algorithm: Algorithm
@@ -75,16 +72,16 @@ class StreamingCalibrator:
         quantile: float | None = None,
     ) -> None:
         if quantile is not None and self.algorithm is not Algorithm.LEGACY:
-            raise UsageError("only the LegacyCalibrator has a quantile", remedy="leave it out")
+            raise UsageError("only the LegacyCalibrator has a quantile", remedy="leave out quantile")
         about_data = DataOptions(limit=limit, batch_size=batch_size, workers=min(MOST_WORKERS, usable_cores()))
-        options = CalibrateOptions(data=about_data, backend="tensorrt", algorithm=self.algorithm, force=force)
-        rule = RULES.get(self.algorithm) or percentile_of(0.9999 if quantile is None else quantile)
+        options = CalibrateOptions(data=about_data, backend=TENSORRT, algorithm=self.algorithm, force=force)
+        rule = rule_of_calibrator(self.algorithm, DEFAULT_QUANTILE if quantile is None else quantile)
         source = CalibratorData(prepare_job(model, data, rule, preprocess, table, options), device=device)
         there = source.reusable()
         self._take_over(source, BatchSource(source.gpu, source.portions, there), there)
 
     def _take_over(self, source: CalibratorData, streaming: BatchSource, there: bytes | None = None) -> None:
-        """Serve a job that is prepared already; `there`: a table that is reused."""
+        """Serve a job that is already prepared; `there`: a table that is reused."""
         self.source, self.job, self.streaming = source, source.job, streaming
         self._attached = self._used = False
         self._table = there
@@ -92,61 +89,60 @@ class StreamingCalibrator:
 
     @property
     def calls(self) -> int:
-        """How often TensorRT asked for a batch."""
+        """The number of batches that TensorRT asked for."""
         return self.streaming.calls
 
-    # ── what TensorRT calls ──
+    # ── called by TensorRT ──
 
     def get_batch_size(self) -> int:
-        """Samples in a batch; TensorRT takes the shape from the network or the calibration profile."""
+        """Return the samples per batch; TensorRT takes the shape from the network or the calibration profile."""
         return self.job.feed.batch_size or 1
 
     def get_batch(self, names: list[str], *_: Any) -> list[int] | None:
-        """Device addresses of the next batch, in the order of `names`."""
-        if not self._attached:  # in another shape TensorRT would read beyond a batch, or pass over a part of it
+        """Return the device addresses of the next batch, in the order of `names`."""
+        if not self._attached:  # with another shape TensorRT would read beyond a batch, or skip a part of it
             self.streaming.fail(
                 UsageError(
-                    "TensorRT asks for data of a calibrator that does not know the shape it calibrates in",
-                    remedy="call calibrator.attach(builder, network, config), or calibrator.build(…), which does",
+                    "TensorRT asks for data, but the calibrator does not know the shape of the calibration",
+                    remedy="call calibrator.attach(builder, network, config), or calibrator.build(…), which calls it",
                 )
             )
         return self.streaming.batch(names)
 
     def read_calibration_cache(self, *_: Any) -> bytes | None:
-        """The table that is reused, if there is one."""
+        """Return the table that is reused, if there is one."""
         return self.streaming.read()
 
     def write_calibration_cache(self, cache: Any, *_: Any) -> None:
-        """The table that TensorRT made; `cache` looks into memory of TensorRT's and is copied."""
+        """Take the table that TensorRT made; `cache` points into TensorRT's memory and is copied."""
         try:
             self.streaming.write(bytes(cache))
         except BaseException as error:
             self.streaming.fail(error)
 
-    # ── what the user calls ──
+    # ── called by the user ──
 
     def build(self, builder: Any, network: Any, config: Any) -> Any:
-        """`builder.build_serialized_network` with this calibrator, with errors raised where they belong; writes the
-        table.
+        """Call `builder.build_serialized_network` with this calibrator, write the table, and return the engine.
 
-        Returns TensorRT's IHostMemory. Raises what went wrong in the data or in a callback, KeyboardInterrupt
-        included, and BackendError where TensorRT built nothing; then neither table nor engine is left. Another build
-        with the same calibrator uses the table that it has made.
+        Returns TensorRT's IHostMemory. Raises errors in the data or in a callback, KeyboardInterrupt included, and
+        BackendError if TensorRT built nothing; then neither a table nor an engine remains. Another build with the same
+        calibrator reuses its table.
         """
         with self:
             self.attach(builder, network, config)
             plan = builder.build_serialized_network(network, config)
             if plan is None:
-                self.streaming.fail(BackendError("TensorRT built no engine", remedy="look at what its logger said"))
+                self.streaming.fail(BackendError("TensorRT built no engine", remedy="see the messages of its logger"))
         return plan
 
     def attach(self, builder: Any, network: Any, config: Any) -> None:
-        """Give a build this calibrator, and the one shape that it calibrates in: that of the batches.
+        """Give a build this calibrator and the one shape that it calibrates with, which is that of the batches.
 
         UsageError where the network, or a calibration profile that the caller has set, has another shape: TensorRT
-        would read beyond a smaller batch, and pass over a part of a larger one.
+        would read beyond a smaller batch, and skip a part of a larger one.
         """
-        if self._used:  # an earlier build ended, well or not: the data starts anew, a table that was made is used
+        if self._used:  # after an earlier build, successful or not, the data starts again and its table is reused
             self.streaming = BatchSource(self.source.gpu, self.source.portions, self._table)
         profile = None
         if self.streaming.read() is None:
@@ -156,7 +152,7 @@ class StreamingCalibrator:
             for name, shape in {**fixed, **there}.items():
                 if shape != shapes.get(name):
                     raise UsageError(
-                        f"the calibration runs in {name} {list(shape)}, the batches are {list(shapes.get(name, ()))}",
+                        f"the calibration runs with {name} {list(shape)}, the batches are {list(shapes.get(name, ()))}",
                         remedy="give batches of that size (batch_size), or leave out set_calibration_profile",
                     )
             profile = None if there else calibration_profile(builder, network, shapes)
@@ -174,7 +170,7 @@ class StreamingCalibrator:
             self.streaming.close()
 
     def finish(self) -> CalibrationTable:
-        """After a build: raise what went wrong in it, write the table with its provenance, give GPU memory back."""
+        """After a build: raise its error, write the table with its provenance record, and free GPU memory."""
         outcome = self.streaming.outcome()
         table = parse_table(outcome.table, "TensorRT's table")
         check_header(self.job, table)
@@ -185,30 +181,25 @@ class StreamingCalibrator:
 
 
 class LegacyStreamingCalibrator(StreamingCalibrator):
-    """What the Legacy calibrator is asked besides: the quantile that is kept, and a histogram that nobody stores."""
+    """The Legacy calibrator, which TensorRT also asks for the quantile to keep and for a stored histogram."""
 
     def get_quantile(self) -> float:
-        """Share of the values that is not clipped."""
+        """Return the fraction of the values that is not clipped."""
         return self.job.headers[self.job.rules[0].name].quantile
 
     def get_regression_cutoff(self) -> float:
-        """1: the quantile decides alone."""
+        """Return 1, so that the quantile alone decides."""
         return 1.0
 
     def read_histogram_cache(self, *_: Any) -> None:
-        """None is stored."""
+        """Return None: no histogram is stored."""
 
     def write_histogram_cache(self, *_: Any) -> None:
-        """None is stored."""
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        """Do nothing: no histogram is stored."""
 
 
 class CalibratorData:
-    """The data of a job on its way to a calibrator, and its identity: known beforehand, or learnt as it goes by."""
+    """The data of a job for a calibrator, and its identity: known beforehand, or computed while it is read."""
 
     def __init__(
         self,
@@ -222,12 +213,12 @@ class CalibratorData:
         self._learnt: Identifier | None = None
 
     def gpu(self) -> Device:
-        """The GPU."""
+        """Return the GPU."""
         return open_device(self.device)
 
     def portions(self) -> Iterator[Portion]:
-        """The batches."""
-        if self._identity is None and not self.job.feed.stamps():  # a stream tells who it is only while it runs
+        """Yield the batches."""
+        if self._identity is None and not self.job.feed.stamps():  # the identity of a stream needs all of its samples
             self._learnt = Identifier()
         for portion in self.job.feed.portions():
             if self._learnt is not None:
@@ -237,7 +228,7 @@ class CalibratorData:
             yield portion
 
     def reusable(self) -> bytes | None:
-        """The table at the job's output, where it is the one that would be made. StaleError where it is not."""
+        """Return the table at the job's output, if it is the one that would be made. StaleError where it is another."""
         job = self.job
         if job.output is None:
             return None
@@ -251,30 +242,30 @@ class CalibratorData:
         return job.output.read_bytes() if there.tables else None
 
     def counted(self, outcome: CalibratorOutcome) -> PassCounts:
-        """What the calibration saw, for the record."""
+        """Return the counts of the calibration, for the record."""
         identity = self._identity or (self._learnt.identity() if self._learnt else self.job.feed.identity())
         assert identity is not None
         return PassCounts(identity, outcome.seen.samples, outcome.seen.taken, tensorrt_label(self.device))
 
 
 def check_header(job: CalibrationJob, table: CalibrationTable) -> None:
-    """TableError where TensorRT wrote another header than its own version says: then nobody could reuse the table."""
+    """Raise TableError where TensorRT's header differs from that of its version: the table could not be reused."""
     wanted = job.headers[job.rules[0].name].text
     if table.header.text != wanted:
         raise TableError(
-            f"TensorRT wrote the header {table.header.text!r}, its library's version asks for {wanted!r}",
-            remedy="check that bindings and library of TensorRT belong together (quantkit doctor)",
+            f"TensorRT wrote the header {table.header.text!r}, but its library's version requires {wanted!r}",
+            remedy="check that the bindings and the library of TensorRT match (quantkit doctor)",
         )
 
 
 def tensorrt_label(device: int) -> str:
-    """`tensorrt 8.6.0 NVIDIA H200`."""
+    """Return library, version and GPU as records keep them: `tensorrt 8.6.0 NVIDIA H200`."""
     return f"tensorrt {detect_features(tensorrt()).version} {open_device(device).name}"
 
 
 @cache
 def calibrator_class(algorithm: Algorithm) -> type[Any]:
-    """The calibrator of an algorithm, over the installed TensorRT's base. BackendError where calibrators are gone."""
+    """Return the calibrator class of an algorithm, over the installed TensorRT's. BackendError if it has none."""
     base = calibrator_base(tensorrt(), algorithm)
     shared = LegacyStreamingCalibrator if algorithm is Algorithm.LEGACY else StreamingCalibrator
     body = {"algorithm": algorithm, "__doc__": StreamingCalibrator.__doc__, "__module__": __name__}
@@ -282,7 +273,7 @@ def calibrator_class(algorithm: Algorithm) -> type[Any]:
 
 
 def calibrator_for(source: CalibratorData, streaming: BatchSource) -> Any:
-    """A calibrator for a job that is prepared already."""
+    """Return a calibrator for a job that is already prepared."""
     kind: Any = calibrator_class(source.job.headers[source.job.rules[0].name].algorithm)
     made = kind.__new__(kind)
     made._take_over(source, streaming)

@@ -1,9 +1,9 @@
-"""Batches on their way to the GPU: decoded ahead, copied on a stream of their own while TensorRT works.
+"""The way of batches to the GPU: decoded ahead, copied on a separate stream while TensorRT works.
 
-Two slots take turns. A slot has pinned host memory and device memory for every input, made once. A thread fills the
-slot that TensorRT does not hold: it takes the next batch from the feed, writes it into pinned memory and enqueues the
-copy. `take()` hands out a slot whose copy is done, and gets the one before it back. So GPU memory is one input batch
-twice, whatever the data set.
+Two slots take turns. A slot has pinned host memory and device memory for every input, allocated once. A thread fills
+the slot that TensorRT does not hold: it takes the next batch from the feed, writes it into pinned memory and enqueues
+the copy. `take()` hands out a slot whose copy is done, and gets the previous one back. GPU memory therefore holds two
+input batches, whatever the size of the data set.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ SLOTS = 2
 
 
 class StagingDevice(Protocol):
-    """What staging needs of a device."""
+    """The part of a device that staging needs."""
 
     def current(self) -> Any:
-        """A context manager that makes the device current in this thread."""
+        """Return a context manager that makes the device current in this thread."""
 
     def pinned(self, count: int) -> Array:
-        """Page-locked bytes."""
+        """Return page-locked bytes."""
 
     def buffer(self, count: int) -> Any:
-        """Device memory with an `address`, a `size` and `free()`."""
+        """Return device memory with an `address`, a `size` and `free()`."""
 
     def stream(self) -> Any:
-        """A stream with `upload(buffer, array)`, `synchronize()`, `free()`, and `event()` (with `wait()`, `free()`)."""
+        """Return a stream: `upload(buffer, array)`, `synchronize()`, `free()`, `event()` (with `wait()`, `free()`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class StagingSlot:
-    """Room for one batch: input → array in pinned memory, input → device memory."""
+    """Memory for one batch: input → array in pinned memory, input → device memory."""
 
     host: dict[str, Array]
     device: dict[str, Any]
@@ -47,7 +47,7 @@ class StagingSlot:
 
 @dataclass(frozen=True, slots=True)
 class StagedBatch:
-    """A batch whose copy is under way."""
+    """A batch whose copy was enqueued."""
 
     slot: StagingSlot
     event: Any
@@ -55,21 +55,21 @@ class StagedBatch:
 
     @property
     def addresses(self) -> dict[str, int]:
-        """Input → device address."""
+        """Device address by input."""
         return {name: buffer.address for name, buffer in self.slot.device.items()}
 
 
 @dataclass(slots=True)
 class FeedFailure:
-    """What ended the feed."""
+    """The error that ended the feed."""
 
     error: BaseException
 
 
 @dataclass(slots=True)
 class StagingCounts:
-    """What went through: batches that were staged and that were taken, samples, and those that were counted twice to
-    fill the last batch."""
+    """Counts of batches that were staged and taken, of samples, and of samples that were repeated to fill the last
+    batch."""
 
     staged: int = 0
     taken: int = 0
@@ -78,10 +78,10 @@ class StagingCounts:
 
 
 class Staging:
-    """Streams `portions` to the GPU. Use `start()`, then `take()` until it gives None, and always `close()`.
+    """A stream of `portions` to the GPU. Call `start()`, then `take()` until it returns None, and always `close()`.
 
-    Every batch has the shape of the first. A last one that is shorter is filled with its own samples again, which
-    `seen.repeated` counts, since TensorRT calibrates in one shape. DataError where a batch in between is another.
+    Every batch has the shape of the first. A shorter last one is filled up by repeating its samples, which
+    `seen.repeated` counts, because TensorRT calibrates with one shape. DataError where another batch differs.
     """
 
     def __init__(self, gpu: StagingDevice, portions: Iterator[Portion]) -> None:
@@ -97,11 +97,11 @@ class Staging:
 
     @property
     def bytes(self) -> int:
-        """Device memory that is held."""
+        """Bytes of device memory."""
         return sum(buffer.size for slot in self._slots for buffer in slot.device.values())
 
     def start(self, first: Portion) -> None:
-        """Make the slots for batches like `first`, and begin. BackendError where the GPU has no room."""
+        """Allocate the slots for batches like `first`, and begin. BackendError where GPU memory does not suffice."""
         with self._gpu.current():
             self._stream = self._gpu.stream()
             for _ in range(SLOTS):
@@ -110,21 +110,21 @@ class Staging:
                     StagingSlot({name: self._room(array) for name, array in first.batch.items()}, device)
                 )
                 for name, array in first.batch.items():
-                    device[name] = self._gpu.buffer(array.nbytes)  # what is there is freed even if the next one fails
+                    device[name] = self._gpu.buffer(array.nbytes)  # buffers so far are freed even if the next one fails
         for slot in self._slots:
             self._free.put(slot)
         self._thread = threading.Thread(target=self._work, args=(first,), name="quantkit-stage", daemon=True)
         self._thread.start()
 
     def take(self) -> StagedBatch | None:
-        """The next batch on the device, valid until the next call; None after the last. Raises what went wrong in the
+        """Return the next batch on the device, valid until the next call; None after the last. Raises the error of the
         feed."""
         if self._held is not None:
             self._free.put(self._held)
             self._held = None
         staged = self._ready.get()
         if staged is None:
-            self._ready.put(None)  # asked again, the answer stays
+            self._ready.put(None)  # the end stays the end if asked again
             return None
         if isinstance(staged, FeedFailure):
             self._ready.put(staged)
@@ -137,7 +137,7 @@ class Staging:
         return staged
 
     def close(self) -> None:
-        """Stop the thread and give all memory back."""
+        """Stop the thread and free all memory."""
         self._closing = True
         self._free.put(None)
         if self._thread is not None:
@@ -149,7 +149,7 @@ class Staging:
                 if self._stream is not None:
                     self._stream.synchronize()
             finally:
-                while not self._ready.empty():  # batches that nobody took: their events
+                while not self._ready.empty():  # events of batches that were not taken
                     waiting = self._ready.get()
                     if isinstance(waiting, StagedBatch):
                         waiting.event.free()
@@ -160,13 +160,13 @@ class Staging:
                 if self._stream is not None:
                     self._stream.free()
                     self._stream = None
-        self._ready.put(None)  # whoever waits for a batch
+        self._ready.put(None)  # ends the wait for a batch
 
     def _room(self, array: Array) -> Array:
         return self._gpu.pinned(array.nbytes)[: array.nbytes].view(array.dtype).reshape(array.shape)
 
     def _work(self, first: Portion) -> None:
-        """The thread: until the feed ends, fails, or `close()` is called."""
+        """Fill slots until the feed ends or fails, or `close()` is called; runs in the thread."""
         try:
             with self._gpu.current():
                 for portion, last in mark_last(first, self._portions):
@@ -187,12 +187,12 @@ class Staging:
         where = f"batch {self.seen.staged + 1} ({portion.names[0]} …)"
         if short < 0 or (short > 0 and not last):
             raise DataError(
-                f"{where} holds {portion.samples} samples, the first one {first.samples}",
-                remedy="TensorRT calibrates in one shape: make all batches but the last of one size",
+                f"{where} holds {portion.samples} samples, but the first one {first.samples}",
+                remedy="TensorRT calibrates with one shape: give all batches but the last the same size",
             )
         if portion.batch.keys() != slot.host.keys():
             raise DataError(
-                f"{where} has inputs {', '.join(portion.batch)}, the first batch {', '.join(slot.host)}",
+                f"{where} has inputs {', '.join(portion.batch)}, but the first batch {', '.join(slot.host)}",
                 remedy="give every batch the same inputs",
             )
         for name, array in portion.batch.items():
@@ -205,14 +205,14 @@ class Staging:
 
 
 def copy_filled(room: Array, array: Array, samples: int, where: str, name: str) -> None:
-    """Copy a batch into its room; a shorter one is filled with its own samples, from the first on. DataError."""
+    """Copy a batch into a slot; a shorter one is filled up by repeating its samples from the first. DataError."""
     if array.shape == room.shape:
         room[...] = array
         return
     if array.shape[1:] != room.shape[1:] or len(array) != samples:
         raise DataError(
-            f"{where}, input {name!r} has shape {list(array.shape)}, the first batch {list(room.shape)}",
-            remedy="TensorRT calibrates in one shape: bring all samples to one size",
+            f"{where}, input {name!r} has shape {list(array.shape)}, but the first batch {list(room.shape)}",
+            remedy="TensorRT calibrates with one shape: bring all samples to the same size",
         )
     for start in range(0, len(room), samples):
         part = room[start : start + samples]
@@ -220,7 +220,7 @@ def copy_filled(room: Array, array: Array, samples: int, where: str, name: str) 
 
 
 def mark_last(first: Portion, rest: Iterator[Portion]) -> Iterator[tuple[Portion, bool]]:
-    """Portions, each with whether it is the last one; looks one ahead."""
+    """Yield portions, each with True if it is the last one; reads one ahead."""
     current = first
     for following in rest:
         yield current, False
@@ -229,11 +229,11 @@ def mark_last(first: Portion, rest: Iterator[Portion]) -> Iterator[tuple[Portion
 
 
 def order_addresses(addresses: Mapping[str, int], names: Sequence[str]) -> list[int]:
-    """Addresses in the order that TensorRT asks for. DataError where it asks for an input that the feed lacks."""
+    """Return addresses in the order that TensorRT asks for. DataError where the feed lacks one of its inputs."""
     missing = [name for name in names if name not in addresses]
     if missing or len(names) != len(addresses):
         raise DataError(
-            f"TensorRT asks for inputs {', '.join(names)}, the data has {', '.join(addresses)}",
+            f"TensorRT asks for inputs {', '.join(names)}, but the data has {', '.join(addresses)}",
             remedy="give the model that the network was parsed from",
         )
     return [addresses[name] for name in names]

@@ -15,7 +15,11 @@ from quantkit.backends.tensorrt.network import NetworkTensor
 from quantkit.backends.tensorrt.table_coverage import CompletedTable, complete_table, refuse_low_coverage, table_rule
 from quantkit.errors import TableError
 from quantkit.numerics import scale_of, word_of
-from quantkit.rules import Entropy, MinMax, Mse, Percentile, Rule
+from quantkit.rules import Rule
+from quantkit.rules.entropy import Entropy
+from quantkit.rules.minmax import MinMax
+from quantkit.rules.mse import Mse
+from quantkit.rules.percentile import Percentile
 from quantkit.table import Algorithm, CalibrationTable, Header, read_table
 
 HEADER = Header(Algorithm.ENTROPY_2, 8600)

@@ -24,7 +24,9 @@ from quantkit.calibration.tensorrt.batch_source import BatchSource
 from quantkit.calibration.tensorrt.calibration_build import CalibrationBuild, calibrate_on_tensorrt
 from quantkit.data import DataOptions
 from quantkit.errors import BackendError, Interrupted, ModelError, UsageError
-from quantkit.rules import Entropy, MinMax, Percentile
+from quantkit.rules.entropy import Entropy
+from quantkit.rules.minmax import MinMax
+from quantkit.rules.percentile import Percentile
 from quantkit.table import Algorithm, read_table
 from quantkit.tensorrt_version import number_text
 

@@ -193,7 +193,7 @@ def test_a_table_that_is_there_is_read_and_nothing_else_happens() -> None:
 
 def test_a_table_that_tensorrt_does_not_take_is_an_error() -> None:
     streaming = BatchSource(FakeGpu, FakeFeed([2, 2]), TABLE)
-    with pytest.raises(BackendError, match=r"did not take the table: it asked for 3 batches"):
+    with pytest.raises(BackendError, match=r"did not accept the table: it asked for 3 batches"):
         calibrated(streaming)
 
 

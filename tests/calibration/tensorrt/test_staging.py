@@ -134,7 +134,7 @@ def test_a_batch_of_another_size_in_between_is_named(count: int, at: int, other:
     lengths[at] = other
     feed, gpu = FakeFeed(lengths), FakeGpu()
     staging = started(gpu, feed)
-    with pytest.raises(DataError, match=rf"batch {at + 1} \(part {at}\.0 …\) holds {other} samples, the first one 4"):
+    with pytest.raises(DataError, match=rf"batch {at + 1} \(part {at}\.0 …\) holds {other} samples, but the first one 4"):
         exhaust(staging)
     staging.close()
     assert (gpu.given_back, feed.closed) == (True, True)
@@ -168,7 +168,7 @@ def test_a_batch_of_other_inputs_is_named(change: str, at: int) -> None:
         batch["more"] = ids
     feed.portions[at] = Portion(batch, feed.portions[at].names, 4 * at + 4)
     staging = started(gpu, feed)
-    told = rf"batch {at + 1} \(part {at}\.0 …\) has inputs {', '.join(batch)}, the first batch image, ids, weights"
+    told = rf"batch {at + 1} \(part {at}\.0 …\) has inputs {', '.join(batch)}, but the first batch image, ids, weights"
     with pytest.raises(DataError, match=told):
         exhaust(staging)
     assert staging.seen.staged == at

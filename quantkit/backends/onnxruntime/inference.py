@@ -1,8 +1,8 @@
-"""onnxruntime watches every float activation of a network, without changing its numbers.
+"""Sessions of onnxruntime that show any tensor of a network without changing its numbers.
 
 The watched tensors become outputs of a copy of the graph. An output has to be computed as the file defines it, so that
 no optimization of onnxruntime can fuse it away; the numbers are those of plain onnxruntime to the last bits of float32.
-Each thread has its own binding, whose output buffers are made once where shapes cannot change.
+Each thread has its own binding, whose output buffers are allocated once where shapes cannot change.
 """
 
 from __future__ import annotations
@@ -24,21 +24,15 @@ PROVIDERS: Mapping[str, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
 }
-TYPES: Mapping[str, str] = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-}
+FLOATS = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
-def version(provider: str) -> str:
-    """For example `onnxruntime 1.32.0 cpu`."""
-    return f"onnxruntime {onnxruntime.__version__} {provider}"
-
-
 class OnnxRuntimeSession:
-    """`model` with `tensors` watched; graph outputs among them are watched too, inputs are the caller's."""
+    """A session of onnxruntime that watches `tensors`, graph outputs included, inputs excluded.
+
+    any_type: watch tensors that are not float, too; otherwise they are left out of `tensors`.
+    """
 
     def __init__(
         self,
@@ -48,26 +42,22 @@ class OnnxRuntimeSession:
         provider: str = "cpu",
         threads: int = 1,
         fixed_shapes: bool = False,
+        any_type: bool = False,
     ) -> None:
-        self._session = open_session(with_outputs(model, tensors), model, provider, threads)
-        wanted = set(tensors)
-        self._types = {
-            value.name: TYPES[value.type]
-            for value in self._session.get_outputs()
-            if value.name in wanted and value.type in TYPES
-        }
-        self.tensors = tuple(name for name in tensors if name in self._types)
+        self._session = open_inference_session(with_outputs(model, tensors), model, provider, threads)
+        shown = {value.name for value in self._session.get_outputs() if any_type or value.type in FLOATS}
+        self.tensors = tuple(name for name in tensors if name in shown)
         self._bind = fixed_shapes and provider == "cpu"
 
     def runner(self) -> Runner:
-        """A runner for one thread."""
+        """Return a runner for one thread."""
         if self._bind and self.tensors:
             return BoundRunner(self._session, self.tensors)
         return PlainRunner(self._session, self.tensors)
 
 
 class PlainRunner:
-    """Lets onnxruntime allocate the outputs, whose shapes may change from run to run."""
+    """A runner that lets onnxruntime allocate the outputs, whose shapes may change from run to run."""
 
     def __init__(self, session: Any, tensors: tuple[str, ...]) -> None:
         self._session, self._tensors = session, tensors
@@ -77,12 +67,12 @@ class PlainRunner:
         try:
             outputs = self._session.run(self._tensors, dict(feeds)) if self._tensors else []
         except Exception as error:
-            raise run_error(error) from None
+            raise run_error(error) from error
         return dict(zip(self._tensors, outputs, strict=True))
 
 
 class BoundRunner:
-    """Writes the outputs into buffers that stay where they are for as long as the inputs keep their shapes."""
+    """A runner that writes the outputs into buffers, which stay in place while the inputs keep their shapes."""
 
     def __init__(self, session: Any, tensors: tuple[str, ...]) -> None:
         self._session, self._tensors = session, tensors
@@ -92,7 +82,7 @@ class BoundRunner:
         self._binding: Any = None
 
     def __call__(self, feeds: Batch) -> Mapping[str, Array]:
-        """Run once; the first run with new shapes makes the buffers. ModelError."""
+        """Run once; the first run with new shapes allocates the buffers. ModelError."""
         shapes = {name: array.shape for name, array in feeds.items()}
         if shapes != self._shapes:
             self._buffers = self._plain(feeds)
@@ -106,12 +96,12 @@ class BoundRunner:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
-            raise run_error(error) from None
+            raise run_error(error) from error
         return self._buffers
 
 
 def with_outputs(model: Model, tensors: Sequence[str]) -> bytes:
-    """The serialized model with `tensors` added to its outputs; the model is untouched."""
+    """Return the serialized model with `tensors` added to its outputs; the model itself does not change."""
     proto = model.proto
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -120,14 +110,14 @@ def with_outputs(model: Model, tensors: Sequence[str]) -> bytes:
     for weight in copy.graph.initializer:
         for entry in weight.external_data:
             if entry.key == "location":
-                # onnxruntime reads below one folder only; a link may lead out of the model's
+                # onnxruntime reads files below one folder only, and a link may lead out of the model's folder
                 entry.value = os.path.relpath(os.path.realpath(model.folder / entry.value), root_of(model))
     serialized: bytes = copy.SerializeToString()
     return serialized
 
 
 def root_of(model: Model) -> str:
-    """The folder below which all external weights of a model lie, links followed."""
+    """Return the folder below which all external weights of a model lie, links followed."""
     places = {
         os.path.realpath(model.folder / entry.value)
         for weight in model.proto.graph.initializer
@@ -137,10 +127,15 @@ def root_of(model: Model) -> str:
     return os.path.commonpath([os.path.dirname(place) for place in places]) if places else str(model.folder)
 
 
-def open_session(serialized: bytes, model: Model, provider: str, threads: int) -> Any:
-    """An onnxruntime session. ModelError, BackendError."""
-    if PROVIDERS.get(provider) not in onnxruntime.get_available_providers():
-        there = [name for name, full in PROVIDERS.items() if full in onnxruntime.get_available_providers()]
+def available_providers() -> tuple[str, ...]:
+    """Return those of `PROVIDERS` that this onnxruntime was built with."""
+    return tuple(name for name, full in PROVIDERS.items() if full in onnxruntime.get_available_providers())
+
+
+def open_inference_session(serialized: bytes, model: Model, provider: str, threads: int) -> Any:
+    """Open onnxruntime's own session. ModelError, BackendError."""
+    there = available_providers()
+    if provider not in there:
         raise BackendError(
             f"onnxruntime has no provider {provider!r} here; it has {', '.join(there)}",
             remedy="pip install onnxruntime-gpu for --provider cuda, or use --provider cpu",
@@ -151,7 +146,7 @@ def open_session(serialized: bytes, model: Model, provider: str, threads: int) -
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry(EXTERNAL_FOLDER, root_of(model))
-    # Q and DQ are computed as they stand: onnxruntime's own INT8 kernels saturate sums on processors without VNNI
+    # Q and DQ are computed as the file defines them: onnxruntime's INT8 kernels saturate sums on CPUs without VNNI.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     # TF32 would move values by 2^-11; calibration is about the float32 network.
     cuda = ("CUDAExecutionProvider", {"use_tf32": "0"})
@@ -161,38 +156,38 @@ def open_session(serialized: bytes, model: Model, provider: str, threads: int) -
     except Exception as error:
         if not from_onnxruntime(error):
             raise
-        refuse_twice(model)
+        refuse_duplicate_names(model)
         raise ModelError(
             f"onnxruntime cannot load {model.path}: {first_line(error)}",
-            remedy="check the model with onnx.checker; operators of other runtimes have to be cut off",
+            remedy="check the model with onnx.checker; remove operators that belong to other runtimes",
         ) from None
     if PROVIDERS[provider] not in session.get_providers():
         raise BackendError(
             f"onnxruntime could not start its provider {provider!r} and would use the CPU",
-            remedy="install the CUDA libraries that this onnxruntime wants, or use --provider cpu",
+            remedy="install the CUDA libraries that this onnxruntime needs, or use --provider cpu",
         )
     return session
 
 
-def refuse_twice(model: Model) -> None:
-    """ModelError where nodes have one name, which onnxruntime refuses and onnx.checker does not."""
+def refuse_duplicate_names(model: Model) -> None:
+    """Raise ModelError where several nodes have the same name, which onnxruntime refuses and onnx.checker does not."""
     counts = Counter(node.name for node in model.proto.graph.node if node.name)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        others = f", and {len(twice) - 1} more" if len(twice) > 1 else ""
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        others = f", and so are {len(repeated) - 1} more" if len(repeated) > 1 else ""
         raise ModelError(
-            f"{model.path}: the node name {twice[0]!r} comes twice{others}, onnxruntime wants every name once",
-            remedy="give the nodes names of their own, or none: for node in model.graph.node: node.name = ''",
+            f"{model.path}: the node name {repeated[0]!r} is used twice{others}; onnxruntime needs unique names",
+            remedy="give each node its own name, or none: for node in model.graph.node: node.name = ''",
         )
 
 
 def from_onnxruntime(error: Exception) -> bool:
-    """Whether onnxruntime itself raised this (its exceptions have no common base)."""
+    """Return True if onnxruntime itself raised this error (its exceptions have no common base)."""
     return type(error).__module__.startswith("onnxruntime") or isinstance(error, (RuntimeError, ValueError))
 
 
 def run_error(error: Exception) -> Exception:
-    """A failed run as an error of ours; a bug of ours stays what it is."""
+    """Return a failed run as a ModelError; an error that does not come from onnxruntime is returned as it is."""
     if not from_onnxruntime(error):
         return error
     return ModelError(

@@ -1,0 +1,51 @@
+"""The backend `onnxruntime`: it runs any ONNX network on the CPU, and on a GPU with onnxruntime-gpu."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quantkit.backends.session import Session
+    from quantkit.graph.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxRuntimeBackend:
+    """The library onnxruntime; it is loaded when it is first needed."""
+
+    name: str = "onnxruntime"
+    providers: tuple[str, ...] = ("cpu", "cuda")
+
+    def available(self) -> tuple[str, ...]:
+        """Return the providers that this onnxruntime was built with."""
+        from quantkit.backends.onnxruntime.inference import available_providers
+
+        return available_providers()
+
+    def version(self) -> str:
+        """Return onnxruntime's version."""
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+    def open_session(
+        self,
+        model: Model,
+        tensors: Sequence[str],
+        *,
+        provider: str = "cpu",
+        threads: int = 1,
+        fixed_shapes: bool = False,
+        any_type: bool = False,
+    ) -> Session:
+        """Open a network; see `quantkit.backends.session.SessionOpener`. ModelError, BackendError."""
+        from quantkit.backends.onnxruntime.inference import OnnxRuntimeSession
+
+        return OnnxRuntimeSession(
+            model, tensors, provider=provider, threads=threads, fixed_shapes=fixed_shapes, any_type=any_type
+        )
+
+
+BACKEND = OnnxRuntimeBackend()

@@ -1,0 +1,32 @@
+"""Calibration rules: each chooses the threshold that a histogram is clipped at; scale = threshold/127.
+
+A rule is a frozen value in a file of its own, which is named after it and has a `KIND`: nothing else lists the rules.
+"""
+
+from quantkit.rules.registry import (
+    QuantileRule,
+    Rule,
+    RuleKind,
+    SelectingRule,
+    as_rules,
+    kind_of,
+    parse_rule,
+    parse_rules,
+    rule_kinds,
+    rule_names,
+    rule_of_calibrator,
+)
+
+__all__ = [
+    "QuantileRule",
+    "Rule",
+    "RuleKind",
+    "SelectingRule",
+    "as_rules",
+    "kind_of",
+    "parse_rule",
+    "parse_rules",
+    "rule_kinds",
+    "rule_names",
+    "rule_of_calibrator",
+]

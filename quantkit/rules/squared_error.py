@@ -1,0 +1,141 @@
+"""The squared error of 8-bit rounding and clipping over a histogram, and the threshold at which it is least."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from quantkit.numerics import LEVELS, float32
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from quantkit.histogram import Histogram
+
+SPARSE = 64
+"""Up to so many filled bins the squared error is computed for every edge: it has many minima then."""
+PROMISING = 16
+"""Edges of the grid around which every edge is tried. On rough histograms eight of them missed the least error by up to
+2.6 %, sixteen by 0.7 %."""
+PARTS = 16
+"""Places in a bin where `squared_error` looks."""
+
+
+def least_error_threshold(histogram: Histogram) -> float:
+    """Return the bin edge of least squared error, at most max|x|; 0 for a tensor that was zero.
+
+    A grid of edges is tried, then every edge around the best of them.
+    """
+    import numpy as np
+
+    if histogram.amax == 0.0:
+        return 0.0
+    last = min(len(histogram.counts), int(np.ceil(histogram.amax / histogram.width)))
+    edges, rounding = edge_grid()
+    tried = int(np.searchsorted(edges, last, side="right"))
+    errors = squared_errors(histogram.counts, edges[:tried], rounding[:tried])
+    promising = edges[np.argsort(errors, kind="stable")[:PROMISING]]
+    around = np.union1d(np.clip(promising[:, None] + np.arange(-7, 8), 1, last), last)
+    if np.count_nonzero(histogram.counts) <= SPARSE:
+        around = np.arange(1, last + 1)
+    parts = np.array_split(around, -(-len(around) // 64))  # small enough for the cache
+    errors = np.concatenate([squared_errors(histogram.counts, part) for part in parts])
+    best = int(around[np.argmin(errors)])
+    return min(float32(best * histogram.width), histogram.amax)
+
+
+@lru_cache(maxsize=1)
+def edge_grid() -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Return edges at most 1/128 of their size apart, and their rounding errors, in float32: good enough to choose.
+
+    The rounding error of a value near the threshold oscillates with it, with a period of 1/127 of its size.
+    """
+    import numpy as np
+
+    from quantkit.histogram import BINS
+
+    edges = np.concatenate(
+        [np.arange(1, 256), np.arange(256, 512, 2), np.arange(512, 1024, 4), np.arange(1024, 2049, 8)]
+    )
+    return edges, rounding_errors(edges, BINS, np.float32)
+
+
+def rounding_errors(
+    edges: NDArray[np.intp], bins: int, dtype: type[np.floating[Any]] | None = None
+) -> NDArray[np.floating[Any]]:
+    """Return the expected squared rounding error of a value of each of the first bins, by clipping edge: [n, bins],
+    in bins².
+
+    A step is edge/127; ∫(u − round u)² is taken exactly over every bin below the edge, and is 0 beyond it. dtype:
+    float64 by default.
+    """
+    import numpy as np
+
+    kind = dtype or np.float64
+    steps = (edges / LEVELS).astype(kind)[:, None]
+    errors = np.diff(primitive(np.minimum(np.arange(bins + 1, dtype=kind) / steps, kind(LEVELS))), axis=1)
+    errors *= steps**3 / kind(12.0)
+    return errors
+
+
+def primitive(u: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return 12·∫(u − round u)², computed in place of `u`."""
+    import numpy as np
+
+    nearest = np.rint(u)
+    u -= nearest
+    u *= u * u
+    u *= 4
+    u += nearest
+    return u
+
+
+def squared_error(histogram: Histogram, threshold: float) -> float:
+    """Return the mean squared error of 8-bit rounding and clipping at any threshold, in the tensor's unit squared.
+
+    Every bin is taken at `PARTS` places, so that thresholds between edges, and beyond the range, have one too.
+    """
+    import numpy as np
+
+    if threshold <= 0.0 or not histogram.elements:
+        return 0.0 if histogram.amax == 0.0 else float("inf")
+    places = places_in(histogram)
+    step = threshold / LEVELS
+    errors = np.square(places - np.minimum(np.rint(places / step), LEVELS) * step).mean(axis=1)
+    return float(errors @ histogram.counts) / histogram.elements
+
+
+def places_in(histogram: Histogram) -> NDArray[np.float64]:
+    """Return `PARTS` values of |x| in every bin, spread evenly: [2048, PARTS]."""
+    import numpy as np
+
+    bins = len(histogram.counts)
+    places: NDArray[np.float64] = (np.arange(bins * PARTS, dtype=np.float64) + 0.5) * (histogram.width / PARTS)
+    return places.reshape(bins, PARTS)
+
+
+def mean_square(histogram: Histogram) -> float:
+    """Return the mean of x², with values spread evenly within each bin as in `squared_error`."""
+    import numpy as np
+
+    return float(np.square(places_in(histogram)).mean(axis=1) @ histogram.counts) / max(histogram.elements, 1)
+
+
+def squared_errors(
+    counts: NDArray[np.int64], edges: NDArray[np.intp], rounding: NDArray[np.floating[Any]] | None = None
+) -> NDArray[np.float64]:
+    """Return the expected squared error, summed over all values, of clipping at each bin edge [n] → [n], in bins²."""
+    import numpy as np
+
+    weights = counts.astype(np.float64)
+    if rounding is None:
+        rounding = rounding_errors(edges, int(edges.max()))
+    inside = rounding @ weights[: rounding.shape[1]].astype(rounding.dtype)
+    j = np.arange(len(counts))
+    moments = np.stack([weights, weights * (j + 0.5), weights * (j * j + j + 1.0 / 3.0)])
+    beyond = np.concatenate([np.cumsum(moments[:, ::-1], axis=1)[:, ::-1], np.zeros((3, 1))], axis=1)
+    n, first, second = beyond[:, edges]
+    clipping = second - 2.0 * edges * first + edges.astype(np.float64) ** 2 * n
+    errors: NDArray[np.float64] = inside + np.maximum(clipping, 0.0)
+    return errors
