@@ -29,8 +29,8 @@ from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 from quantkit.calibration.reuse import REMEDY, refuse_changed
 from quantkit.errors import OutputError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.graph.model import place
-from quantkit.linting.clip_rule import misread_clips
+from quantkit.graph.model import node_name
+from quantkit.linting.rules.parsing.clip_apart import misread_clips
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
 from quantkit.qdq.reader import has_qdq, read_qdq
 from quantkit.table import CalibrationTable, read_table, table_bytes
@@ -166,7 +166,7 @@ def find_clip_faults(model: Model, version: str) -> tuple[str, ...]:
     if not has_qdq(model) or not version.startswith("8."):
         return ()
     return tuple(
-        f"TensorRT {version} computes Clip {place(node)} wrongly, because no INT8 layer fuses it: "
+        f"TensorRT {version} computes Clip {node_name(node)} wrongly, because no INT8 layer fuses it: "
         "quantkit lint --fix fixes the model"
         for node in misread_clips(read_qdq(model))
     )

@@ -1,4 +1,4 @@
-"""lint: what TensorRT will reject or run slowly in a Q/DQ model of any tool, and a copy with what can be mended."""
+"""lint: what TensorRT will reject or run slowly in a Q/DQ model of any tool, and a copy with safe fixes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from typing import TYPE_CHECKING
 from quantkit.artifact import check_writable, refuse_existing, write_whole
 from quantkit.errors import ModelError, OutputError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.linting.finding import Finding, Severity
-from quantkit.linting.fix import mend
-from quantkit.linting.parser_rules import lint as findings_in
+from quantkit.linting.finding import SEVERITIES, Finding
+from quantkit.linting.fix import fix_model
+from quantkit.linting.registry import lint_model
 from quantkit.qdq.reader import has_qdq
 from quantkit.view import Block, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
     import onnx
 
-SEVERITIES: tuple[Severity, ...] = ("error", "slow", "accuracy")
 MOST_BYTES = 2**31 - 1
-"""Of a protobuf message."""
+"""Size limit of a protobuf message."""
 
 
 @dataclass(frozen=True, slots=True)
 class LintReport(RichDisplay):
-    """What is wrong with a Q/DQ model. findings: what is left, in graph order; fixed: what the copy `written` mends."""
+    """Findings in a Q/DQ model.
+
+    findings: those that are left, in graph order; fixed: those that the copy `written` does not have any more.
+    """
 
     path: Path
     findings: tuple[Finding, ...]
@@ -37,12 +39,12 @@ class LintReport(RichDisplay):
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """What TensorRT rejects, or reads otherwise than the file says."""
+        """Findings that TensorRT rejects, or reads otherwise than the file says."""
         return tuple(found for found in self.findings if found.severity == "error")
 
     @property
     def summary(self) -> str:
-        """For example `3 errors, 2 slow`."""
+        """Counts by severity, for example `3 errors, 2 slow`."""
         counts = Counter(found.severity for found in self.findings)
         if not counts:
             return "nothing found"
@@ -55,19 +57,19 @@ class LintReport(RichDisplay):
             (found.severity, found.where, found.problem, found.remedy)
             for found in sorted(self.findings, key=lambda found: ranks[found.severity])
         ]
-        mended = f", {len(self.fixed)} mended" if self.written else ""
+        fixed = f", {len(self.fixed)} fixed" if self.written else ""
         head = ("severity", "node", "problem", "remedy")
-        return f"{self.path.name}: {self.summary}{mended}", ViewTable(head, rows, frozenset(range(4)))
+        return f"{self.path.name}: {self.summary}{fixed}", ViewTable(head, rows, frozenset(range(4)))
 
 
 def lint(
     path: str | os.PathLike[str], *, fix_to: str | os.PathLike[str] | None = None, force: bool = False
 ) -> LintReport:
-    """Look at the Q/DQ nodes of an ONNX model with TensorRT's eyes.
+    """Find what TensorRT will reject or run slowly in the Q/DQ nodes of an ONNX model.
 
-    fix_to: writes a copy there without what can be mended exactly: the copy computes the same, and holds its weights
-    itself. Raises ModelError where the model cannot be read or has no Q/DQ, StaleError where `fix_to` is there and
-    `force` is not given, UsageError where it is the model itself, OutputError.
+    fix_to: write a copy there without the findings that can be fixed exactly; it computes the same numbers, and
+    contains its weights. Raises ModelError if the model cannot be read or has no Q/DQ, StaleError if `fix_to` exists
+    and `force` is not given, UsageError if it is the model itself, OutputError.
     """
     target = Path(fix_to) if fix_to is not None else None
     if target is not None:
@@ -76,22 +78,22 @@ def lint(
         refuse_existing(target, force=force)
         check_writable(target)
     model = load_model(path)
-    found = findings_in(model)
+    found = lint_model(model)
     if not has_qdq(model) and not found:
         raise ModelError(
             f"{model.path} has no QuantizeLinear and no DequantizeLinear: nothing in it is quantized",
-            remedy="give a Q/DQ model; a float model is calibrated with quantkit calibrate",
+            remedy="give a Q/DQ model; quantkit calibrate is for float models",
         )
     if target is None:
         return LintReport(model.path, found)
-    proto, fixed = mend(model)
-    left = findings_in(Model(model.path, proto, ""))
-    write_whole(target, whole(model, proto))
+    proto, fixed = fix_model(model)
+    left = lint_model(Model(model.path, proto, ""))
+    write_whole(target, model_bytes(model, proto))
     return LintReport(model.path, left, fixed, target)
 
 
-def whole(model: Model, proto: onnx.ModelProto) -> bytes:
-    """A model as one file, with its external weights inside, so that it can lie anywhere. OutputError."""
+def model_bytes(model: Model, proto: onnx.ModelProto) -> bytes:
+    """Return a model as one file that contains its external weights, so that it can be moved. OutputError."""
     from google.protobuf.message import EncodeError
     from onnx import external_data_helper
 
@@ -105,6 +107,6 @@ def whole(model: Model, proto: onnx.ModelProto) -> bytes:
     if not content:
         raise OutputError(
             f"{model.path} is larger than 2 GB, which an ONNX file cannot hold",
-            remedy="quantize again without what lint finds",
+            remedy="leave --fix out, and quantize again without the defects that lint finds",
         )
     return content

@@ -18,7 +18,7 @@ from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model, saved_files, write_model
 from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
-from quantkit.linting.fix import with_split_clips
+from quantkit.linting.rules.parsing.clip_apart import without_misread_clips
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
@@ -309,7 +309,7 @@ def finished(
     source: Model, made: QuantizedNetwork, scales: Scales, options: QuantizeOptions, repairs: tuple[str, ...]
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The network as it is written: Clips as TensorRT reads them, in FP16 where asked for, with its provenance."""
-    proto, clips = with_split_clips(replace(source, proto=made.proto, sha256=""))
+    proto, clips = without_misread_clips(replace(source, proto=made.proto, sha256=""))
     notes = []
     if clips:
         told = f"Clip {clips[0]} is" if len(clips) == 1 else f"{len(clips)} Clips ({clips[0]} …) are"

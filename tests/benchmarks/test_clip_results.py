@@ -14,8 +14,8 @@ import pytest
 
 from quantkit.engines.build import find_clip_faults
 from quantkit.graph import load_model
-from quantkit.linting.fix import mend
-from quantkit.linting.parser_rules import lint
+from quantkit.linting.fix import fix_model
+from quantkit.linting.registry import lint_model
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DOCUMENT: dict[str, Any] = json.loads((BENCHMARKS / "results" / "clips.json").read_text(encoding="utf-8"))
@@ -46,10 +46,10 @@ def test_what_lint_finds_is_what_the_engine_computes_wrongly(name: str, script: 
     onnx.save(script.network(name), path)
     model = load_model(path)
     assert NETWORKS[name] < WRONG or NETWORKS[name] > RIGHT
-    assert ("clip-apart" in {f.rule for f in lint(model)}) == (NETWORKS[name] < WRONG)
-    mended, found = mend(model)
+    assert ("clip-apart" in {f.rule for f in lint_model(model)}) == (NETWORKS[name] < WRONG)
+    mended, found = fix_model(model)
     assert ("clip-apart" in {f.rule for f in found}) == (NETWORKS[name] < WRONG)
-    assert "clip-apart" not in {f.rule for f in lint(replace(model, proto=mended))}
+    assert "clip-apart" not in {f.rule for f in lint_model(replace(model, proto=mended))}
 
 
 def test_a_build_on_that_version_says_so(script: Any, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import quantkit
 from quantkit.cli import invoke as run
 from quantkit.errors import ModelError, OutputError, StaleError, UsageError
 from quantkit.graph import load_model
-from quantkit.linting.parser_rules import lint as findings_in
+from quantkit.linting.registry import lint_model
 from quantkit.qdq.insert import insert_qdq
 from tests.support.networks import BUNDLED
 
@@ -115,7 +115,7 @@ def test_our_own_pairs_on_the_bundled_network() -> None:
     model = load_model(BUNDLED / "model.onnx")
     scales = {name: 0.1 for node in model.proto.graph.node for name in (*node.input, *node.output)}
     made = insert_qdq(model, scales)
-    assert findings_in(type(model)(model.path, made.proto, "")) == ()
+    assert lint_model(type(model)(model.path, made.proto, "")) == ()
 
 
 def test_a_float_model_is_one_clear_error(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_command_groups_by_severity(files: Path, capsys: pytest.CaptureFixtu
     assert lines[0].startswith("errors: ")
     assert any(line.startswith("slow: ") for line in lines)
     assert "  x_QuantizeLinear: uint8 with zero point " in "\n".join(lines)
-    assert lines[-1].endswith("; --fix mends 3")
+    assert lines[-1].endswith("; --fix corrects 3")
     assert all(" → " in line for line in lines if line.startswith("  "))
 
 
@@ -170,8 +170,8 @@ def test_the_command_mends(files: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert run(["lint", str(tmp_path / "net.onnx")]) == 1
     assert run(["lint", str(tmp_path / "net.onnx"), "--fix"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3:] == ["mended  3 int32-bias", f"wrote   {tmp_path}/net.mended.onnx", "2 slow"]
-    assert run(["lint", str(tmp_path / "net.mended.onnx")]) == 0
+    assert lines[-3:] == ["fixed  3 int32-bias", f"wrote  {tmp_path}/net.fixed.onnx", "2 slow"]
+    assert run(["lint", str(tmp_path / "net.fixed.onnx")]) == 0
 
 
 def test_the_command_as_json(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +196,7 @@ def test_ten_lines_a_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(["lint", str(tmp_path / "net.onnx")]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("  q")]) == 10
-    assert "  … 2 more of zero-point (--json has all)" in lines
+    assert "  … 2 more of zero-point (--json lists all)" in lines
     assert lines[-1] == "12 errors"
 
 
@@ -208,5 +208,5 @@ def test_an_output_without_fix_is_a_mistake(files: Path, capsys: pytest.CaptureF
 def test_a_report_shows_itself(files: Path, tmp_path: Path) -> None:
     report = quantkit.lint(files / "symmetric.onnx", fix_to=tmp_path / "mended.onnx")
     shown = report._repr_html_()
-    assert shown.startswith("<p>symmetric.onnx: 2 slow, 3 mended</p><table>")
+    assert shown.startswith("<p>symmetric.onnx: 2 slow, 3 fixed</p><table>")
     assert shown.count("<tr>") == 3

@@ -23,7 +23,7 @@ from quantkit import CalibrateOptions, DataOptions, QuantizeOptions
 from quantkit.data import open_data
 from quantkit.errors import ModelError, OutputError, StaleError, TableError, UsageError
 from quantkit.graph import load_model
-from quantkit.linting.parser_rules import lint
+from quantkit.linting.registry import lint_model
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.removal import remove_qdq
 from quantkit.quantization.quantize import METADATA_KEY
@@ -70,7 +70,7 @@ def test_from_the_statistics_beside_the_model(calibrated: Path, quantkit_command
     assert "wrote  net/model.int8.onnx" in done.stdout
     model = load_model("net/model.int8.onnx")
     onnx.checker.check_model(model.proto, full_check=True)
-    assert [f for f in lint(model) if f.severity == "error"] == []
+    assert [f for f in lint_model(model) if f.severity == "error"] == []
     exact, ours = (on_onnxruntime(f"net/{name}.onnx", {"image": pixels()}) for name in ("model", "model.int8"))
     assert decibels(exact, ours) > 20
 
@@ -293,7 +293,7 @@ def test_a_clip_behind_a_float_layer_is_written_as_tensorrt_reads_it(tmp_path: P
     assert [n for n in partly.notes if "is written in two nodes" in n]
     operators = [node.op_type for node in partly.proto.graph.node]
     assert ("Clip" in operators, "Relu" in operators, "Min" in operators) == (False, True, True)
-    assert lint(load_model(output)) == ()
+    assert lint_model(load_model(output)) == ()
     exact, ours = (on_onnxruntime(f, batch) for f in (path, output))
     assert decibels(exact, ours) > 30
     found = quantkit.layers(path, against=output, data=[batch])

@@ -16,12 +16,13 @@ from onnx import helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.graph import Model, load_model
-from quantkit.linting.finding import RULES, Finding
-from quantkit.linting.fix import mend
-from quantkit.linting.parser_rules import lint
+from quantkit.linting.finding import Finding
+from quantkit.linting.fix import fix_model
+from quantkit.linting.registry import lint_model, lint_rules
 from quantkit.qdq.insert import insert_qdq
 from quantkit.table import read_table
 
+SEVERITY = {rule.name: rule.severity for rule in lint_rules()}
 RANDOM = np.random.default_rng(11)
 TINY = np.finfo(np.float32).tiny
 INT8 = RANDOM.integers(-127, 128, size=(4, 3, 3, 3)).astype(np.int8)
@@ -60,11 +61,11 @@ def network(text: str, opset: int = 17, domain: str = "", **weights: Any) -> Mod
 
 
 def found(model: Model) -> list[str]:
-    return [f.rule for f in lint(model)]
+    return [f.rule for f in lint_model(model)]
 
 
 def only(model: Model) -> Finding:
-    (one,) = lint(model)
+    (one,) = lint_model(model)
     return one
 
 
@@ -86,12 +87,12 @@ def evaluated(proto: onnx.ModelProto, seed: int = 3) -> list[NDArray[Any]]:
 def check_mended(model: Model, like: Model | None = None) -> onnx.ModelProto:
     """The laws of a repair; returns the mended network. like: what it means, where the reference refuses it."""
     before = model.proto.SerializeToString(deterministic=True)
-    promised = [f for f in lint(model) if f.fixable]
-    proto, fixed = mend(model)
-    again, _ = mend(model)
+    promised = [f for f in lint_model(model) if f.fixable]
+    proto, fixed = fix_model(model)
+    again, _ = fix_model(model)
     assert model.proto.SerializeToString(deterministic=True) == before, "nobody edits a model"
     assert proto.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
-    left = lint(replace(model, proto=proto))
+    left = lint_model(replace(model, proto=proto))
     assert set(promised) <= set(fixed)
     assert not {(f.rule, f.where) for f in fixed} & {(f.rule, f.where) for f in left}
     assert not any(f.fixable for f in left)
@@ -127,12 +128,12 @@ def test_what_tensorrt_wants_has_no_findings(text: str) -> None:
     if "Add" in text:
         weights |= {"w": SQUARE, "t": DEFAULTS["r"], "o": DEFAULTS["i"]}
     model = network(text, **weights)
-    assert lint(model) == ()
-    assert mend(model) == (model.proto, ())
+    assert lint_model(model) == ()
+    assert fix_model(model) == (model.proto, ())
 
 
 def test_weights_may_use_the_whole_of_int8() -> None:
-    assert lint(network(f"{IMAGE} {{ {CLEAN} }}", w=np.full_like(INT8, -128))) == ()
+    assert lint_model(network(f"{IMAGE} {{ {CLEAN} }}", w=np.full_like(INT8, -128))) == ()
 
 
 PARAMETERS: dict[str, tuple[str, str, bool, dict[str, Any]]] = {
@@ -159,7 +160,7 @@ def test_parameters(kind: str) -> None:
     rule, told, fixable, weights = PARAMETERS[kind]
     opset = 21 if kind == "16 bits" else 17
     one = only(network(f"{IMAGE} {{ {CLEAN} }}", opset, **weights))
-    assert (one.rule, one.severity, one.fixable) == (rule, RULES[rule], fixable)
+    assert (one.rule, one.severity, one.fixable) == (rule, SEVERITY[rule], fixable)
     assert told in one.problem
     assert one.where == ("k" if set(weights) & set("wto") else "q")
 
@@ -214,14 +215,14 @@ STRUCTURES: dict[str, tuple[str, str, str]] = {
 def test_structures(kind: str) -> None:
     rule, text, told = STRUCTURES[kind]
     one = only(network(text, v=FLOAT, p=FLOAT[:3, :, :1, :1], m=SQUARE[:, :, 0, 0]))
-    assert (one.rule, one.severity, one.fixable) == (rule, RULES[rule], False)
+    assert (one.rule, one.severity, one.fixable) == (rule, SEVERITY[rule], False)
     assert told in one.problem
 
 
 def test_every_rule_has_its_network() -> None:
     seen = {rule for rule, *_ in (*PARAMETERS.values(), *STRUCTURES.values(), *REPAIRS.values())}
     elsewhere = {"opset", "scale-type", "weights-per-tensor"}
-    assert seen | elsewhere == set(RULES)
+    assert seen | elsewhere == set(SEVERITY)
 
 
 @pytest.mark.parametrize("domain", ["com.microsoft"])
@@ -256,21 +257,21 @@ def test_coarse_weights_are_counted() -> None:
 
 def test_what_something_else_reads_as_well_cannot_fuse() -> None:
     blocked = "c = Conv(x, v) q = QuantizeLinear(c, s, z) d = DequantizeLinear(q, s, z) e = Relu(d)"
-    assert lint(network(f"{IMAGE} {{ {blocked} y = Mul(e, c) }}", v=FLOAT)) == ()
-    assert lint(network(f"{IMAGE} {{ {blocked} y = Mul(e, d) }}", v=FLOAT)) == ()
+    assert lint_model(network(f"{IMAGE} {{ {blocked} y = Mul(e, c) }}", v=FLOAT)) == ()
+    assert lint_model(network(f"{IMAGE} {{ {blocked} y = Mul(e, d) }}", v=FLOAT)) == ()
 
 
 def test_a_concat_that_stays_float_may_have_any_scales() -> None:
     text = STRUCTURES["unequal Concat"][1].replace("q3 = QuantizeLinear(c, s, z) y = DequantizeLinear(q3, s, z)",
                                                    "y = Softmax(c)")  # fmt: skip
-    assert lint(network(text)) == ()
+    assert lint_model(network(text)) == ()
 
 
 def test_findings_are_in_graph_order() -> None:
     model = network(f"{IMAGE} {{ {CLEAN} }}", s=np.float32(0), t=np.array([1, 2, 0, 1], np.float32), z=np.int8(3))
-    assert [(f.where, f.rule) for f in lint(model)] == [
-        ("q", "zero-point"),
+    assert [(f.where, f.rule) for f in lint_model(model)] == [
         ("q", "scale-value"),
+        ("q", "zero-point"),
         ("k", "scale-value"),
     ]
 
@@ -283,7 +284,7 @@ def test_a_node_goes_by_its_name() -> None:
 
 def test_constant_nodes_are_constants() -> None:
     text = f"{IMAGE} {{ e = Constant<value_float = 0.05>() q = QuantizeLinear(x, e, z) d = DequantizeLinear(q, e, z)"
-    assert lint(network(f"{text} {WEIGHT} y = Conv(d, k) }}")) == ()
+    assert lint_model(network(f"{text} {WEIGHT} y = Conv(d, k) }}")) == ()
     vector = "e = Constant<value_floats = [0.1, 0.2, -0.1, 0.3]>() k = DequantizeLinear<axis = 0>(w, e, o)"
     assert found(network(f"{IMAGE} {{ {PAIR} {vector} y = Conv(d, k) }}")) == ["scale-value"]
 
@@ -329,7 +330,7 @@ def test_repairs_change_no_number(kind: str) -> None:
     model = network(text, **weights)
     assert (only(model).rule, only(model).fixable) == (rule, True)
     proto = check_mended(model, network(text) if kind == "zero point of another type" else None)
-    assert lint(replace(model, proto=proto)) == ()
+    assert lint_model(replace(model, proto=proto)) == ()
     read = {name for node in proto.graph.node for name in node.input}
     assert {t.name for t in proto.graph.initializer} <= read, "nothing is left over"
 
@@ -366,9 +367,9 @@ NOT_EXACT: dict[str, tuple[str, dict[str, Any]]] = {
 def test_what_is_not_exact_is_not_offered(kind: str) -> None:
     nodes, weights = NOT_EXACT[kind]
     model = network(f"{IMAGE} {{ {nodes} }}", **weights)
-    assert lint(model)
-    assert not any(f.fixable for f in lint(model))
-    assert mend(model) == (model.proto, ())
+    assert lint_model(model)
+    assert not any(f.fixable for f in lint_model(model))
+    assert fix_model(model) == (model.proto, ())
 
 
 @pytest.mark.parametrize("kind", ["equal pairs", "equal pairs, late"])
@@ -393,7 +394,7 @@ def test_weights_may_be_quantized_twice() -> None:
         " k2 = QuantizeLinear<axis = 0>(p, r, i) l2 = DequantizeLinear<axis = 0>(k2, r, i)"
         " a = Conv(d, l) b = Conv(d, l2) y = Mul(a, b) }"
     )
-    assert lint(network(text, p=FLOAT[:3, :, :1, :1])) == ()
+    assert lint_model(network(text, p=FLOAT[:3, :, :1, :1])) == ()
 
 
 def test_what_an_inner_graph_reads_keeps_its_type() -> None:
@@ -408,19 +409,19 @@ def test_what_an_inner_graph_reads_keeps_its_type() -> None:
 def test_types_that_are_written_down_wrongly_do_not_mislead() -> None:
     model = network(f"{IMAGE} {{ {CLEAN} }}")
     model.proto.graph.value_info.append(helper.make_tensor_value_info("q", onnx.TensorProto.UINT8, ["N", 3, 8, 8]))
-    assert lint(model) == ()
+    assert lint_model(model) == ()
 
 
 def test_parameters_that_follow_from_constants_are_constants() -> None:
     text = f"{IMAGE} {{ h = Cast<to = 3>(f) e = Exp(f) q = QuantizeLinear(x, e, h) d = DequantizeLinear(q, e, h)"
-    assert lint(network(f"{text} {WEIGHT} y = Conv(d, k) }}")) == ()
+    assert lint_model(network(f"{text} {WEIGHT} y = Conv(d, k) }}")) == ()
 
 
 def test_outputs_of_the_network_keep_their_type() -> None:
     """A uint8 output would become int8, and a DequantizeLinear's output has to be made by a node."""
     text = "(float[N, 3] x) => (uint8[N, 3] q, float[3] b) { q = QuantizeLinear(x, s, z) b = DequantizeLinear(e, s) }"
     model = network(text, z=np.uint8(128), e=np.arange(3, dtype=np.int32))
-    assert not any(f.fixable for f in lint(model))
+    assert not any(f.fixable for f in lint_model(model))
 
 
 def test_types_that_are_written_down_follow() -> None:
@@ -436,7 +437,7 @@ def test_initializers_that_are_inputs_stay() -> None:
     for tensor in model.proto.graph.initializer:
         model.proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     model.proto.ir_version = 3
-    proto, fixed = mend(model)
+    proto, fixed = fix_model(model)
     assert [f.rule for f in fixed] == ["int32-bias"]
     names = {t.name for t in proto.graph.initializer}
     assert {v.name for v in proto.graph.input} - names == {"x"}
@@ -500,8 +501,8 @@ def networks(draw: st.DrawFn) -> Model:
 @given(networks())
 def test_mending_is_exact_and_complete(model: Model) -> None:
     proto = check_mended(model)
-    assert not {f.rule for f in lint(replace(model, proto=proto)) if f.severity == "error"}
-    assert mend(replace(model, proto=proto)) == (proto, ())
+    assert not {f.rule for f in lint_model(replace(model, proto=proto)) if f.severity == "error"}
+    assert fix_model(replace(model, proto=proto)) == (proto, ())
 
 
 # Real networks ----------------------------------------------------------------------------------------------------
@@ -513,12 +514,12 @@ def test_our_own_pairs_have_no_findings(shared: Path, name: str) -> None:
     model = load_model(shared / "models" / f"{name}.onnx")
     table = read_table(shared / "golden" / "networks" / f"{name}_entropy2.cache")
     made = insert_qdq(model, table.scales)
-    assert lint(replace(model, proto=made.proto)) == ()
+    assert lint_model(replace(model, proto=made.proto)) == ()
 
 
 def test_names_of_split_clips_are_fresh_and_long_chains_are_read() -> None:
     text = f"{SAME} {{ [act_Relu] n = Neg(x) [act] c = Clip(n, l, h) {BEHIND} }}"
-    proto, _ = mend(network(text, l=np.float32(0), h=np.float32(3)))
+    proto, _ = fix_model(network(text, l=np.float32(0), h=np.float32(3)))
     names = [node.name for node in proto.graph.node if node.name]
     assert len(names) == len(set(names)) == 3
     chain = " ".join(f"a{k + 1} = Add(a{k}, a{k})" for k in range(1500))

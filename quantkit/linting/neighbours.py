@@ -1,0 +1,70 @@
+"""Questions about what lies before and after a tensor that several rules ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quantkit.graph.operators import FUSING_WEIGHTED, INTEGER_MOVING, INTEGER_OPERATORS, TENSORRT_COMMUTING
+from quantkit.qdq.reader import QdqGraph
+
+if TYPE_CHECKING:
+    import onnx
+
+FOREIGN_PREFIXES = (
+    "QLinear",
+    "QGemm",
+    "QAttention",
+    "QEmbed",
+    "QMoE",
+    "Quantize",
+    "Dequantize",
+    "DynamicQuantize",
+    "MatMulInt",
+    "MatMulNBits",
+)
+"""Beginnings of the names of integer operators in the domain com.microsoft."""
+
+
+def computes_in_integers(node: onnx.NodeProto) -> bool:
+    """Return True for integer operators of ONNX and onnxruntime."""
+    if node.domain == "com.microsoft":
+        return bool(node.op_type.startswith(FOREIGN_PREFIXES))
+    return node.op_type in INTEGER_OPERATORS
+
+
+def has_dequantize_before(qdq: QdqGraph, tensor: str) -> bool:
+    """Return True if a DequantizeLinear makes a float tensor, with only what commutes with it in between."""
+    while (
+        tensor not in qdq.qdq_nodes and (node := qdq.maker(tensor)) is not None and node.op_type in TENSORRT_COMMUTING
+    ):
+        tensor = node.input[0]
+    return qdq.dequantizes(tensor)
+
+
+def only_dequantized(qdq: QdqGraph, tensor: str) -> bool:
+    """Return True if everything that reads a quantized tensor is a DequantizeLinear, or moves values to one."""
+    readers = [node for _, node in qdq.uses(tensor)]
+    return bool(readers) and all(
+        node.output[0] in qdq.qdq_nodes
+        or (node.op_type in INTEGER_MOVING and all(only_dequantized(qdq, output) for output in node.output))
+        for node in readers
+    )
+
+
+def has_quantize_before(qdq: QdqGraph, tensor: str) -> bool:
+    """Return True if a QuantizeLinear made a quantized tensor, or the one whose values were moved to it."""
+    made, node = qdq.qdq_nodes.get(tensor), qdq.maker(tensor)
+    if made is not None:
+        return made.quantizes
+    return node is not None and node.op_type in INTEGER_MOVING and has_quantize_before(qdq, node.input[0])
+
+
+def fusible_convolution(qdq: QdqGraph, tensor: str) -> onnx.NodeProto | None:
+    """Return the convolution that makes a tensor which nothing else reads, at most batch normalization in between."""
+    while qdq.has_sole_reader(tensor) and (node := qdq.maker(tensor)) is not None:
+        if node.op_type in FUSING_WEIGHTED:
+            return node
+        if node.op_type != "BatchNormalization":
+            return None
+        tensor = node.input[0]
+    return None

@@ -1,0 +1,43 @@
+"""blocked-fusion: a pair between a convolution and what would fuse into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from quantkit.graph.model import node_name
+from quantkit.graph.operators import FUSED_BEHIND_CONVOLUTION
+from quantkit.linting.finding import Defect
+from quantkit.linting.neighbours import fusible_convolution
+from quantkit.linting.rule import LintRule
+from quantkit.qdq.reader import QdqGraph
+
+
+def find_blocked_fusions(qdq: QdqGraph) -> Iterator[Defect]:
+    """Yield pairs between a convolution and the normalization or activation that would fuse into it."""
+    for tensor in qdq.quantized:
+        if tensor.quantize is None:
+            continue
+        convolution = fusible_convolution(qdq, tensor.quantize.data)
+        readers = [reader for node in tensor.dequantize for _, reader in qdq.uses(node.result)]
+        gates = {reader.output[0] for reader in readers if reader.op_type == "Sigmoid"}
+        fusing = [
+            reader
+            for reader in readers
+            if reader.op_type in FUSED_BEHIND_CONVOLUTION or (reader.op_type == "Mul" and gates & set(reader.input))
+        ]
+        if convolution is None or not fusing or len(fusing) < len(readers):
+            continue
+        names = " and ".join(dict.fromkeys(reader.op_type for reader in fusing))
+        yield Defect(
+            tensor.quantize.name,
+            f"the pair between {convolution.op_type} {node_name(convolution)!r} and {names} keeps them from fusing",
+            f"quantize after {names} instead",
+        )
+
+
+RULE = LintRule(
+    "blocked-fusion",
+    "slow",
+    "a pair between a convolution and the BatchNormalization or activation that would fuse into it",
+    find_blocked_fusions,
+)

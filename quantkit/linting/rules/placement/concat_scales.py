@@ -1,0 +1,36 @@
+"""concat-scales: inputs of a Concat with unequal scales."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from quantkit.graph.model import node_name
+from quantkit.linting.equal_pairs import scale_key, scale_range_text
+from quantkit.linting.finding import Defect
+from quantkit.linting.rule import LintRule
+from quantkit.qdq.reader import QdqGraph
+
+REMEDY = "give all the same scale, or quantize the result alone"
+
+
+def find_concat_scales(qdq: QdqGraph) -> Iterator[Defect]:
+    """Yield Concats before a QuantizeLinear whose inputs have unequal scales, or of which only some have one."""
+    for node in qdq.nodes:
+        if node.op_type != "Concat" or not qdq.quantizers_of(node.output[0]):
+            continue
+        names = [name for name in node.input if name not in qdq.constants]
+        pairs = [qdq.qdq_nodes[name] for name in names if qdq.dequantizes(name)]
+        scales = {key for pair in pairs if (key := scale_key(pair)) is not None}
+        if pairs and len(pairs) < len(names):
+            yield Defect(node_name(node), f"{len(pairs)} of {len(names)} inputs have Q/DQ", REMEDY)
+        elif len(scales) > 1:
+            which = f"{len(scales)} scales ({scale_range_text(pairs)})"
+            yield Defect(node_name(node), f"its {len(names)} inputs have {which}, which are converted to one", REMEDY)
+
+
+RULE = LintRule(
+    "concat-scales",
+    "slow",
+    "inputs of a Concat with unequal scales, or some without: they are converted",
+    find_concat_scales,
+)

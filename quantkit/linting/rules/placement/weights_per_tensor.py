@@ -1,0 +1,63 @@
+"""weights-per-tensor: weights with one scale, which leaves some channels hardly any levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from quantkit.graph.model import node_name
+from quantkit.graph.operators import WEIGHTED, weight_axis
+from quantkit.linting.finding import Defect
+from quantkit.linting.rule import LintRule
+from quantkit.qdq.reader import QdqGraph, QuantizedTensor
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.values import Array
+
+FEW_LEVELS = 8
+
+
+def find_coarse_weights(qdq: QdqGraph) -> Iterator[Defect]:
+    """Yield weighted operators whose weights have one scale, and channels with few levels."""
+    for tensor in qdq.quantized:
+        for node in tensor.dequantize:
+            if node.result not in qdq.constants or node.scale is None or node.scale.size != 1:
+                continue
+            for reader, operator in qdq.uses(node.result):
+                if operator.op_type not in WEIGHTED or reader.place > 1:
+                    continue
+                levels = channel_levels(qdq, tensor, operator, reader.place)
+                few = 0 if levels is None else int(((levels > 0) & (levels < FEW_LEVELS)).sum())
+                if levels is not None and few:
+                    yield Defect(
+                        node_name(operator),
+                        f"one scale for all weights: {few} of {levels.size} output channels have fewer than"
+                        f" {FEW_LEVELS} of 127 levels",
+                        "quantize weights per channel (onnxruntime: per_channel=True)",
+                    )
+
+
+def channel_levels(qdq: QdqGraph, tensor: QuantizedTensor, operator: onnx.NodeProto, place: int) -> Array | None:
+    """Return max|w|/scale of every output channel; None if the weights are not stored, or a vector."""
+    node = tensor.nodes[0]
+    values = qdq.values(tensor.quantize.data if tensor.quantize else tensor.name)
+    if values is None or values.ndim < 2 or node.scale is None:
+        return None
+    if not (np.isfinite(node.scale) & (node.scale > 0)).all():
+        return None
+    axis = weight_axis(operator, place, values.ndim)
+    if tensor.quantize:
+        found = np.abs(values.astype(np.float64)) / float(node.scale.ravel()[0])
+    else:
+        found = np.abs(values.astype(np.float64) - (0 if node.zero is None else float(node.zero.ravel()[0])))
+    levels: Array = found.max(axis=tuple(d for d in range(values.ndim) if d != axis), initial=0.0)
+    return levels
+
+
+RULE = LintRule(
+    "weights-per-tensor", "accuracy", "output channels with fewer than 8 of 127 levels", find_coarse_weights
+)
