@@ -23,7 +23,7 @@ from quantkit.backends.tensorrt.build import EngineBuild, build_engine
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.layers import EngineLayer, precision_counts
 from quantkit.backends.tensorrt.messages import Phase, ignore_phase
-from quantkit.backends.tensorrt.options import BuildFiles, BuildOptions, Precision, TrtexecCommand, trtexec
+from quantkit.backends.tensorrt.options import BuildFiles, BuildOptions, Precision, TrtexecCommand, equivalent_trtexec
 from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
 from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 from quantkit.calibration.reuse import REMEDY, refuse_changed
@@ -289,7 +289,7 @@ def trtexec_command(
         explicit=has_qdq(model),
         always_strong=found.always_strong,
     )
-    return trtexec(options, files, scales.table if scales else None, kept)
+    return equivalent_trtexec(options, files, scales.table if scales else None, kept)
 
 
 def make_engine_record(

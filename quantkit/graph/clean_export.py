@@ -18,6 +18,7 @@ from typing import Any
 import onnx
 
 from quantkit.graph.model import Model
+from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.graph.readable_names import rename_readably
 from quantkit.graph.subgraphs import all_graphs, all_nodes
 from quantkit.graph.weights import graph_tensors, node_tensors
@@ -35,7 +36,7 @@ def clean_copy(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelPro
     name_batch(proto.graph, fixed_batch)
     strip_metadata(proto)
     used = {node.domain for node in all_nodes(proto.graph)}
-    kept = [opset for opset in proto.opset_import if opset.domain in used or opset.domain in ("", "ai.onnx")]
+    kept = [opset for opset in proto.opset_import if opset.domain in used or opset.domain in ONNX_DOMAINS]
     del proto.opset_import[:]
     proto.opset_import.extend(kept)
     proto.graph.name = "network"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from quantkit.graph.dependencies import live_tensors
+from quantkit.graph.index import wire_graph
 from quantkit.graph.subgraphs import captured_names
 
 if TYPE_CHECKING:
@@ -19,14 +19,13 @@ def remove_unread(graph: onnx.GraphProto, spare: Iterable[str], gone: Collection
     gone: names that nothing makes any more; what the graph tells of them goes as well. Everything else stays, also
     what was unread before.
     """
-    reads = Counter(name for node in graph.node for name in names_read_by(node))
-    reads.update(value.name for value in graph.output)
-    makers = {name: node for node in graph.node for name in node.output if name}
+    wiring = wire_graph(graph)
+    reads = wiring.read_counts()
     weights = {tensor.name for tensor in graph.initializer}
     waiting, unread = list(spare), set()
     while waiting:
         name = waiting.pop()
-        node = makers.get(name)
+        node = wiring.maker(name)
         if reads[name] or name in unread or (node is None and name not in weights):
             continue
         if node is None:

@@ -1,23 +1,20 @@
-"""TODO docstring."""
+"""Which tensors of a graph depend on the data, and which its outputs depend on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from quantkit.graph.operators import SHAPE_OPERATORS
 from quantkit.graph.subgraphs import captured_names, count_inner_operators
 
 if TYPE_CHECKING:
     import onnx
 
 
-SHAPE_OPERATORS = frozenset({"Shape", "Size"})
-
-
-def constant_tensors(nodes: Iterable[onnx.NodeProto], weights: set[str]) -> set[str]:
-    """Names of all tensors that depend on weights and shapes only, the weights included."""
-    known = set(weights)
-    for node in nodes:
+def constant_tensors(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of weights, and of all tensors that are computed from weights and shapes alone."""
+    known = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    for node in graph.node:
         constant = node.op_type in SHAPE_OPERATORS or all(name in known or not name for name in node.input)
         if constant and not count_inner_operators(node) and not node.op_type.startswith("Random"):
             known.update(name for name in node.output if name)
@@ -25,7 +22,7 @@ def constant_tensors(nodes: Iterable[onnx.NodeProto], weights: set[str]) -> set[
 
 
 def live_tensors(graph: onnx.GraphProto) -> set[str]:
-    """Names of all tensors that a graph output depends on."""
+    """Return the names of all tensors that an output of the graph depends on."""
     live = {value.name for value in graph.output}
     for node in reversed(graph.node):
         if any(name in live for name in node.output):

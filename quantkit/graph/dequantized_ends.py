@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import onnx
 
+from quantkit.graph.operators import DEQUANTIZING_CHAIN, DEQUANTIZING_ENDS
 from quantkit.graph.readable_names import rename_tensors
 from quantkit.graph.subgraphs import all_nodes
 
-CHAIN = ("Cast", "Sub", "Mul", "DequantizeLinear")
-LAST = ("Mul", "DequantizeLinear")
 WHOLE = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT16)
 
 
@@ -62,10 +61,10 @@ def dequantizing_chain(graph: onnx.GraphProto, tensor: str) -> list[int]:
     found: list[int] = []
     while True:
         readers = read(graph, tensor)
-        if len(readers) != 1 or graph.node[readers[0]].op_type not in CHAIN:
+        if len(readers) != 1 or graph.node[readers[0]].op_type not in DEQUANTIZING_CHAIN:
             return []
         found.append(readers[0])
         node = graph.node[readers[0]]
-        if node.op_type in LAST:
+        if node.op_type in DEQUANTIZING_ENDS:
             return found
         tensor = node.output[0]

@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
+from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.graph.subgraphs import subgraphs
 from quantkit.values import ModelInput
 
@@ -51,7 +52,7 @@ class Model:
     @property
     def opset(self) -> int:
         """Version of the default operator set."""
-        return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+        return default_opset(self.proto)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -250,11 +251,6 @@ def dtype_name(code: int) -> str:
     return DTYPES.get(code) or known.get(code, f"type {code}")
 
 
-def place(node: onnx.NodeProto) -> str:
-    """The name by which a node is told: its own, or its first output."""
-    return str(node.name or next(iter(node.output), node.op_type))
-
-
 def default_opset(proto: onnx.ModelProto) -> int:
     """Version of the default operator set."""
-    return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+    return next((o.version for o in proto.opset_import if o.domain in ONNX_DOMAINS), 0)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
 from quantkit.graph.model import Model, tensor_bytes
+from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.graph.subgraphs import subgraphs
-from quantkit.graph.weights import copy_without, is_external, known_weights, node_tensors
+from quantkit.graph.weights import copy_without, is_external, node_tensors, stored_tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +29,6 @@ LEAST_IR = 4
 """The first whose initializers need not be graph inputs."""
 LARGE = 1024
 """Bytes of a weight that the converter need not see: what it asks for are axes, shapes and scales."""
-DOMAINS = ("", "ai.onnx")
 OLD_RESIZE = 10
 """The last operator set whose Resize and Upsample compute with asymmetric coordinates."""
 FLATTENING = 12
@@ -73,9 +73,9 @@ def conversion_obstacle(model: Model) -> str:
         return f"it has local functions, {model.proto.functions[0].name!r} for one"
     if model.proto.graph.sparse_initializer:
         return f"it has sparse weights, {model.proto.graph.sparse_initializer[0].values.name!r} for one"
-    weights = known_weights(model.proto.graph)
+    weights = stored_tensors(model.proto.graph)
     for node in all_nodes(model.proto.graph.node):
-        if node.domain not in DOMAINS:
+        if node.domain not in ONNX_DOMAINS:
             continue
         name = f"{node.op_type} {node.name or node.output[0]!r}"
         if node.op_type == "Hardmax" and model.opset <= FLATTENING:
@@ -160,7 +160,7 @@ def assemble_model(
     result: onnx.ModelProto = copy_without(model.proto, "graph", "opset_import")
     result.graph.CopyFrom(copy_without(model.proto.graph, "node", "initializer"))
     for opset in model.proto.opset_import:
-        version = least if opset.domain in DOMAINS else opset.version
+        version = least if opset.domain in ONNX_DOMAINS else opset.version
         result.opset_import.add(domain=opset.domain, version=version)
     before = {node.output[0]: number for number, node in enumerate(light.graph.node) if node.output}
     for node in new.graph.node:
@@ -182,7 +182,7 @@ def assemble_model(
             raise opset_error(model, least, f"ONNX's converter reshapes the weight {tensor.name!r}")
     result.graph.initializer.extend(weights.values())
     lost = produced_names(model.proto.graph.node) - produced_names(result.graph.node)
-    foreign = [node for node in model.proto.graph.node if node.domain not in DOMAINS]
+    foreign = [node for node in model.proto.graph.node if node.domain not in ONNX_DOMAINS]
     if lost or any(node not in list(result.graph.node) for node in foreign):
         raise opset_error(model, least, f"ONNX's converter loses {min(lost, default=foreign and foreign[0].op_type)!r}")
     return result
@@ -219,7 +219,7 @@ def set_resize_modes(model: Model, nodes: Iterable[onnx.NodeProto]) -> None:
     if model.opset > OLD_RESIZE:
         return
     for node in all_nodes(nodes):
-        if node.op_type == "Resize" and node.domain in DOMAINS:
+        if node.op_type == "Resize" and node.domain in ONNX_DOMAINS:
             modes = {"coordinate_transformation_mode": "asymmetric"}
             if resize_mode(node) == "nearest":
                 modes["nearest_mode"] = "floor"

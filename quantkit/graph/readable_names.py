@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
+from quantkit.graph.operators import WEIGHTED
 from quantkit.graph.subgraphs import all_graphs, all_nodes
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where torch.export's exporter writes the modules around a node, and the operator's name."""
 TF2ONNX = "tf2onnx"
 ROLES = ("input", "weight", "bias")
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def rename_readably(proto: onnx.ModelProto) -> None:

@@ -14,26 +14,13 @@ from typing import TYPE_CHECKING
 from quantkit.graph.dependencies import constant_tensors, live_tensors
 from quantkit.graph.inference import element_types, infer_types, tensor_shapes
 from quantkit.graph.model import Model
+from quantkit.graph.operators import CONVOLUTIONS, DATA_DEPENDENT, INDEXING, ONNX_DOMAINS, WINDOW_POOLS
 from quantkit.graph.subgraphs import count_inner_operators
 
 if TYPE_CHECKING:
     import onnx
 
 FLOATS = frozenset({"float16", "float32", "float64"})
-SHARING_POOLS = frozenset({"MaxPool", "AveragePool"})
-"""Their output takes the scale of their input; GlobalAveragePool keeps its own (measured with TensorRT 8.6)."""
-DATA_DEPENDENT = frozenset(
-    {"NonZero", "NonMaxSuppression", "Unique", "Compress", "If", "Loop", "Scan", "ConstantOfShape", "Range"}
-)
-"""Operators whose output shape depends on values, unless these follow from shapes."""
-INDEXING = frozenset(
-    {
-        "Add", "And", "BitShift", "Cast", "Concat", "Div", "Equal", "Gather", "GatherElements", "GatherND", "Greater",
-        "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Not", "Or", "Pow", "ScatterElements",
-        "ScatterND", "Sub", "Sum", "Where", "Xor",
-    }
-)  # fmt: skip
-"""Operators that may take integers that depend on values, and keep their shape all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +52,7 @@ class Watch:
 def watched_tensors(model: Model) -> Watch:
     """The tensors of `model` that get a scale. Types come from ONNX shape inference where the file lacks them."""
     graph = model.proto.graph
-    weights = {i.name for i in graph.initializer} | {i.values.name for i in graph.sparse_initializer}
-    known = constant_tensors(graph.node, weights)
+    known = constant_tensors(graph)
     live = live_tensors(graph)
     typed = infer_types(model.proto).graph
     types, rank = element_types(typed), {name: len(shape) for name, shape in tensor_shapes(typed).items()}
@@ -89,7 +75,7 @@ def watched_tensors(model: Model) -> Watch:
     return Watch(
         tensors,
         pool_scale_sources(graph.node, watched),
-        channel_views(graph.node, watched, weights | known, rank),
+        channel_views(graph.node, watched, known, rank),
         inner,
         has_fixed_shapes(graph.node, known, types),
     )
@@ -99,7 +85,7 @@ def pool_scale_sources(nodes: Iterable[onnx.NodeProto], watched: set[str]) -> di
     """Pool output → the first tensor before the pools, for pools whose output takes its input's scale."""
     shared: dict[str, str] = {}
     for node in nodes:
-        if node.op_type in SHARING_POOLS and node.output[0] in watched and node.input[0] in watched:
+        if node.op_type in WINDOW_POOLS and node.output[0] in watched and node.input[0] in watched:
             shared[node.output[0]] = shared.get(node.input[0], node.input[0])
     return shared
 
@@ -118,7 +104,7 @@ def channel_views(
 
 def weighted_inputs(node: onnx.NodeProto, constant: set[str]) -> list[tuple[str, int]]:
     """Activation inputs of an operator with weights, each with its channel axis."""
-    if node.op_type in ("Conv", "ConvTranspose"):
+    if node.op_type in CONVOLUTIONS:
         return [(node.input[0], 1)]
     if node.op_type == "Gemm":
         transposed = any(a.name == "transA" and a.i for a in node.attribute)
@@ -138,7 +124,7 @@ def has_fixed_shapes(nodes: Iterable[onnx.NodeProto], known: set[str], types: Ma
         depends = [name for name in node.input if name and name not in known]
         if not depends and not count_inner_operators(node):
             continue
-        if node.op_type in DATA_DEPENDENT or node.domain not in ("", "ai.onnx"):
+        if node.op_type in DATA_DEPENDENT or node.domain not in ONNX_DOMAINS:
             return False
         # The first input is what is worked on; others that are no floats may say how large the output is.
         settings = [name for name in node.input[1:] if name and name not in known]

@@ -66,49 +66,43 @@ def copy_without(message: Any, *left: str) -> Any:
     return copy
 
 
-def known_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Tensors whose values are in the file: initializers, Constant nodes, other names of them, and small ones that are
-    cast (PyTorch's exporter casts zero points)."""
+def stored_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Return the tensors whose values are in the file: initializers, Constant nodes in any form, aliases of both, and
+    small tensors that are cast (PyTorch's exporter casts zero points)."""
     from onnx import helper, numpy_helper
 
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute:
-            value = node.attribute[0]
-            if value.name == "value":
-                found[node.output[0]] = value.t
-            elif value.name in ("value_float", "value_floats"):
-                numbers = np.array(helper.get_attribute_value(value), np.float32)
-                found[node.output[0]] = numpy_helper.from_array(numbers, node.output[0])
-        elif node.op_type == "Identity" and node.input[0] in found:
-            found[node.output[0]] = found[node.input[0]]
-        elif node.op_type == "Cast" and is_small(found.get(node.input[0])):
+        source = found.get(node.input[0]) if node.input else None
+        if node.op_type == "Constant":
+            values = (constant_value(attribute, node.output[0]) for attribute in node.attribute)
+            found.update((node.output[0], tensor) for tensor in values if tensor is not None)
+        elif node.op_type == "Identity" and source is not None:
+            found[node.output[0]] = source
+        elif node.op_type == "Cast" and source is not None and is_small(source):
             kind = helper.tensor_dtype_to_np_dtype(next(a.i for a in node.attribute if a.name == "to"))
-            numbers = numpy_helper.to_array(found[node.input[0]]).astype(kind)
+            numbers = numpy_helper.to_array(source).astype(kind)
             found[node.output[0]] = numpy_helper.from_array(numbers, node.output[0])
     return found
 
 
-def is_small(tensor: onnx.TensorProto | None) -> bool:
-    """Whether a tensor is known, lies inside the model and has few values."""
-    return tensor is not None and not tensor.external_data and tensor.ByteSize() < FEW_BYTES
+def constant_value(attribute: onnx.AttributeProto, name: str) -> onnx.TensorProto | None:
+    """Return the tensor that an attribute of a Constant node holds; None for strings and sparse tensors."""
+    from onnx import helper, numpy_helper
+
+    if attribute.name == "value":
+        return attribute.t
+    kind = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}.get(
+        attribute.name
+    )
+    if kind is None:
+        return None
+    return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), kind), name)
 
 
-def stored_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Everything whose values are in the file: initializers, and Constant nodes in any of their forms."""
-    from onnx import numpy_helper
-
-    weights = dict(known_weights(graph))
-    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-    for node in graph.node:
-        for attribute in node.attribute if node.op_type == "Constant" else ():
-            kind = kinds.get(attribute.name)
-            if kind is not None:
-                value = {1: attribute.f, 2: attribute.i, 6: attribute.floats, 7: attribute.ints}[attribute.type]
-                weights[node.output[0]] = numpy_helper.from_array(np.array(value, kind), node.output[0])
-        if node.op_type == "Identity" and node.input[0] in weights:
-            weights[node.output[0]] = weights[node.input[0]]
-    return weights
+def is_small(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor lies inside the model and has few values."""
+    return not tensor.external_data and tensor.ByteSize() < FEW_BYTES
 
 
 def stored_values(model: Model, weights: Mapping[str, onnx.TensorProto], name: str) -> Array | None:

@@ -20,13 +20,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from quantkit.graph.index import GraphIndex
-from quantkit.graph.operators import COMMUTING, WEIGHTED
+from quantkit.graph.operators import BOX_SELECTING, COMMUTING, DECODING_ARITHMETIC, WEIGHTED
 
 if TYPE_CHECKING:
     import onnx
 
-SELECTING = frozenset({"NonMaxSuppression", "TopK", "EfficientNMS_TRT", "BatchedNMS_TRT", "BatchedNMSDynamic_TRT"})
-ARITHMETIC = frozenset({"Mul", "Add", "Sub", "Div", "Pow"})
 SPREAD = 8.0
 GRID = 64
 """Values of a constant from which on it is a grid, if it has more than one axis: a bias is a vector."""
@@ -102,9 +100,9 @@ def weighted_source(wires: GraphIndex, tensor: str) -> int | None:
 
 def decoding_evidence(wires: GraphIndex, node: onnx.NodeProto, amax: Mapping[str, float]) -> str:
     """What about a node says that boxes are decoded here; empty where nothing does."""
-    if node.op_type in SELECTING:
+    if node.op_type in BOX_SELECTING:
         return str(node.op_type)
-    if node.op_type in ARITHMETIC and any(is_grid(wires, name) for name in node.input):
+    if node.op_type in DECODING_ARITHMETIC and any(is_grid(wires, name) for name in node.input):
         return f"arithmetic with a grid ({node.op_type} {node.name or node.output[0]})"
     if node.op_type == "Concat":
         ranges = [amax[name] for name in node.input if amax.get(name)]

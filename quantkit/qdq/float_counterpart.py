@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import Model, node_name
-from quantkit.graph.weights import known_weights
+from quantkit.graph.weights import stored_tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -18,7 +18,7 @@ class FloatCounterpart:
 
     def __init__(self, plain: Model) -> None:
         self._model = plain
-        self._weights = known_weights(plain.proto.graph)
+        self._weights = stored_tensors(plain.proto.graph)
         self._by_name = {node.name: node for node in plain.proto.graph.node if node.name}
         self._by_output = {node.output[0]: node for node in plain.proto.graph.node if node.output}
 

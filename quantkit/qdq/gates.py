@@ -9,24 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantkit.graph.index import GraphIndex
-from quantkit.graph.operators import COMMUTING, WEIGHTED
+from quantkit.graph.operators import COMMUTING, GATE_OPERATORS, GLOBAL_POOLS, POSSIBLY_GLOBAL_POOLS, WEIGHTED
 
 if TYPE_CHECKING:
     import onnx
-
-GLOBAL_POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool"})
-POOLS = frozenset({"ReduceMean", "ReduceMax", "AveragePool", "MaxPool"})
-"""Global ones where a single value for each channel is left: a mean over channels (CBAM, arXiv 1807.06521) is none."""
-PIECEWISE = frozenset(
-    {"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "BatchNormalization"}
-)
-BINARY = frozenset({"Add", "Mul", "Div", "Sub"})
 
 
 def gate_nodes(wires: GraphIndex) -> frozenset[int]:
     """The weighted operators, by number, that make gates."""
     pooled: set[str] = set()
-    passing = WEIGHTED | COMMUTING | PIECEWISE | BINARY
+    passing = WEIGHTED | COMMUTING | GATE_OPERATORS
     for number, node in enumerate(wires.nodes):
         inputs = wires.activations(number)
         if is_global_pool(wires, node) or (node.op_type in passing and inputs and pooled.issuperset(inputs)):
@@ -49,4 +41,4 @@ def is_global_pool(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     if node.op_type in GLOBAL_POOLS:
         return True
     shape = wires.shapes.get(node.output[0])
-    return node.op_type in POOLS and shape is not None and sum(size != 1 for size in shape[1:]) <= 1
+    return node.op_type in POSSIBLY_GLOBAL_POOLS and shape is not None and sum(size != 1 for size in shape[1:]) <= 1

@@ -16,33 +16,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quantkit.graph.dependencies import constant_tensors
+from quantkit.graph.index import wire_graph
 from quantkit.graph.model import Model
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.node_edits import insert_behind
-from quantkit.graph.weights import is_small, known_weights
-from quantkit.qdq.pairs import FoundPairs, Grid, integer_limits, readers_of
+from quantkit.graph.operators import NON_NEGATIVE, NON_NEGATIVE_OF_ALL, NON_NEGATIVE_OF_FIRST, QDQ_DOMAINS
+from quantkit.graph.weights import is_small, stored_tensors
+from quantkit.qdq.grid import Grid, integer_limits
+from quantkit.qdq.pairs import FoundPairs
 
 if TYPE_CHECKING:
     import onnx
-
-MAKING = frozenset(
-    {"Abs", "Exp", "HardSigmoid", "ReduceL1", "ReduceL2", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt"}
-)
-"""Operators that make nothing negative of anything."""
-KEEPING = frozenset(
-    {
-        "Add", "AveragePool", "Concat", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Mean", "Min", "Mul",
-        "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Sum",
-    }
-)  # fmt: skip
-"""Operators that make nothing negative of inputs that are not."""
-MOVING = frozenset(
-    {
-        "Cast", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "LeakyRelu", "PRelu", "Reshape",
-        "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-    }
-)  # fmt: skip
-"""Operators whose first input says it; the others are settings."""
 
 
 def restore_relus(model: Model, found: FoundPairs) -> tuple[Model, tuple[str, ...]]:
@@ -62,7 +46,7 @@ def restore_relus(model: Model, found: FoundPairs) -> tuple[Model, tuple[str, ..
 def find_lost_relus(model: Model, found: FoundPairs) -> dict[str, set[str]]:
     """Tensor whose negative values a pair cuts off → the quantized tensors of these pairs."""
     graph = model.proto.graph
-    constants = constant_tensors(graph.node, {tensor.name for tensor in graph.initializer})
+    constants = constant_tensors(graph)
     made = {name for node in graph.node for name in node.output} - constants
     cutting: dict[str, set[str]] = {}
     for pair in found.pairs:
@@ -84,13 +68,13 @@ def non_negative_tensors(model: Model, known: Iterable[str]) -> set[str]:
     """The tensors that hold nothing negative, as far as the operators tell. known: some of them."""
     from onnx import numpy_helper
 
-    weights = known_weights(model.proto.graph)
+    weights = stored_tensors(model.proto.graph)
     found = set(known)
     for name, tensor in weights.items():
         if is_small(tensor) and not (numpy_helper.to_array(tensor) < 0).any():
             found.add(name)
     for node in model.proto.graph.node:
-        if node.domain in ("", "ai.onnx", "com.microsoft") and is_non_negative_node(node, found):
+        if node.domain in QDQ_DOMAINS and is_non_negative_node(node, found):
             found.update(name for name in node.output if name)
     return found
 
@@ -99,9 +83,9 @@ def is_non_negative_node(node: onnx.NodeProto, found: Collection[str]) -> bool:
     """Whether a node makes nothing negative. found: what is known not to be."""
     inputs = [name for name in node.input if name]
     kind = node.op_type
-    if kind in MAKING:
+    if kind in NON_NEGATIVE:
         return True
-    if kind in KEEPING:
+    if kind in NON_NEGATIVE_OF_ALL:
         # ReduceSum and others may take their axes as an input
         data = inputs[:1] if kind.startswith("Reduce") else inputs
         return all(name in found for name in data) or (kind == "Mul" and len(set(inputs)) == 1)
@@ -116,7 +100,7 @@ def is_non_negative_node(node: onnx.NodeProto, found: Collection[str]) -> bool:
         value = node.input[2] if len(node.input) > 2 else ""
         negative = any(a.name == "value" and a.f < 0 for a in node.attribute)
         return inputs[0] in found and not negative and (not value or value in found)
-    return kind in MOVING and bool(inputs) and inputs[0] in found
+    return kind in NON_NEGATIVE_OF_FIRST and bool(inputs) and inputs[0] in found
 
 
 def insert_relu(graph: onnx.GraphProto, tensor: str, pairs: set[str]) -> str:
@@ -124,7 +108,9 @@ def insert_relu(graph: onnx.GraphProto, tensor: str, pairs: set[str]) -> str:
     from onnx import helper
 
     names = tensor_names(graph)
-    alone = all(node is not None and pairs.intersection(node.output) for node in readers_of(graph)[tensor])
+    wiring = wire_graph(graph)
+    read_by_pairs = all(pairs.intersection(node.output) for node in wiring.consumers(tensor))
+    alone = read_by_pairs and tensor not in wiring.outputs
     if alone:
         source, result = unique_name(f"{tensor}_before_relu", names), tensor
         for node in graph.node:

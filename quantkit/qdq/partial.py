@@ -24,9 +24,11 @@ from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.model import DTYPES, Model, node_name
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.node_edits import insert_behind
-from quantkit.graph.weights import copy_without, known_weights
+from quantkit.graph.operators import CLIPPING
+from quantkit.graph.weights import copy_without, stored_tensors
 from quantkit.qdq.float_counterpart import FloatCounterpart
-from quantkit.qdq.pairs import FoundPairs, Grid, find_pairs, has_known_scales, round_to_grid
+from quantkit.qdq.grid import Grid
+from quantkit.qdq.pairs import FoundPairs, find_pairs
 from quantkit.qdq.reader import is_qdq
 from quantkit.qdq.stored_weights import restore_weights
 
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 FLOATS = frozenset({"float32", "float16"})
 FLOAT, TWIN = "|float", "|twin"
 """What is added to names of what the file lacks, and of the float self of a layer."""
-CLIPPING = frozenset({"Relu", "Clip"})
-"""Operators that the range of a pair can do."""
 INTEGERS = re.compile(r"u?int\d+")
 BIAS = "int32"
 """The type of quantized biases, which are no weights."""
@@ -105,10 +105,9 @@ class PartialQuantization:
         self._added: dict[str, onnx.TensorProto] = {}
         self._sources = float_sources(found, {name: w.name for name, w in restored.weights.items()})
         self._restored = {weight.name: weight for weight in restored.weights.values()}
-        weights = {tensor.name for tensor in self._graph.initializer}
-        constants = constant_tensors(self._graph.node, weights)
+        constants = constant_tensors(self._graph)
         self._constants = constants | self._restored.keys()
-        self._known = {**known_weights(self._graph), **self._restored}
+        self._known = {**stored_tensors(self._graph), **self._restored}
         self._grids: dict[str, Grid] = {item.dequantized: item.grid for item in found.stored}
         self._grids |= {name: pair.grid for pair in found.pairs for name in pair.dequantized}
         self._plain = FloatCounterpart(plain) if plain is not None else None
@@ -118,7 +117,7 @@ class PartialQuantization:
         self.scales = {
             self.told(self._sources[pair.dequantized[0]]): pair.grid
             for pair in found.pairs
-            if pair.dequantized and pair.tensor not in self._constants and has_known_scales(pair.grid)
+            if pair.dequantized and pair.tensor not in self._constants and pair.grid.is_known
         }
         self._parts: dict[str, LayerPart] = {}
         for part in self._found_parts():
@@ -187,12 +186,12 @@ class PartialQuantization:
                 tensor = self._added.get(name) or self._known.get(name)
                 grid = self._grids[node.input[place]]
                 stored = self._known.get(self._sources[node.input[place]])
-                if tensor is None or stored is None or not has_known_scales(grid) or grid.type == BIAS:
+                if tensor is None or stored is None or not grid.is_known or grid.type == BIAS:
                     continue
                 values = numpy_helper.to_array(tensor, str(self._model.folder))
                 own = numpy_helper.to_array(stored, str(self._model.folder))
                 known_as = self._plain.weight(part.layer.node, place) if self._plain else ""
-                yield QuantizedWeight(known_as or name, part.layer.node, values, round_to_grid(own, grid), grid)
+                yield QuantizedWeight(known_as or name, part.layer.node, values, grid.round_trip(own), grid)
 
     def makers(self) -> Mapping[str, str]:
         """Tensor → the node that makes it."""

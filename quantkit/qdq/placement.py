@@ -29,24 +29,25 @@ from typing import TYPE_CHECKING
 
 from quantkit.graph.index import GraphIndex, TensorReader
 from quantkit.graph.model import DTYPES
-from quantkit.graph.operators import COMMUTING, WEIGHTED
+from quantkit.graph.operators import (
+    ACTIVATIONS,
+    AVERAGE_POOLS,
+    COMMUTING,
+    CONVOLUTIONS,
+    CURVED,
+    NORMALIZING,
+    ONNX_DOMAINS,
+    WEIGHTED,
+)
 from quantkit.numerics import LEVELS
 from quantkit.qdq.detection_heads import find_detection_heads
 from quantkit.qdq.gates import gate_nodes
-from quantkit.qdq.shared_scales import POOLS, apply_shared_scales, find_shared_scales, move_sources, scale_sharing_nodes
+from quantkit.qdq.shared_scales import apply_shared_scales, find_shared_scales, move_sources, scale_sharing_nodes
 from quantkit.values import NamedChoice
 
 if TYPE_CHECKING:
     import onnx
 
-CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
-ACTIVATIONS = frozenset(
-    {
-        "Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus",
-        "Gelu", "Mish", "Erf",
-    }
-)  # fmt: skip
-NORMALIZING = frozenset({"Softmax", "LogSoftmax", "LayerNormalization"})
 APART = 2.0
 """A scale that is so many times another is not shared for speed alone."""
 LEAST = {"float32": 2.0**-126, "float16": 2.0**-14}
@@ -179,7 +180,7 @@ class PairPlacer:
 
     def _weighted(self, number: int) -> tuple[int, ...]:
         node = self._wires.nodes[number]
-        if node.op_type not in WEIGHTED or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in WEIGHTED or node.domain not in ONNX_DOMAINS:
             return ()
         depends = [name not in self._wires.constants for name in node.input[:2]]
         return (0, 1) if any(depends) else ()
@@ -187,11 +188,11 @@ class PairPlacer:
     def _others(self, number: int) -> tuple[int, ...]:
         """The places of an operator without weights that could get a pair."""
         node = self._wires.nodes[number]
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in ONNX_DOMAINS:
             return ()
         if self._is_wanted(number) and (places := self._everything(number)):
             return places
-        if node.op_type in POOLS:
+        if node.op_type in AVERAGE_POOLS:
             return (0,)
         return skip_inputs(self._wires, number, self._inputs) if node.op_type == "Add" else ()
 
@@ -200,7 +201,7 @@ class PairPlacer:
         node = self._wires.nodes[number]
         if self._wires.name(number) in self._choices.include or (self._is_wanted(number) and self._everything(number)):
             return True
-        if node.op_type in POOLS:
+        if node.op_type in AVERAGE_POOLS:
             # a second copy for the pool alone, where the tensor is needed in float as well, gains nothing
             return self._is_quantized_behind(node.output[0], COMMUTING) and self._all_quantized(node.input[0], number)
         return self._is_quantized_behind(node.output[0], COMMUTING | ACTIVATIONS)
@@ -212,7 +213,7 @@ class PairPlacer:
     def _everything(self, number: int) -> tuple[int, ...]:
         """What policy `all` adds."""
         node = self._wires.nodes[number]
-        if node.op_type in NORMALIZING | ACTIVATIONS - {"Relu", "Clip", "LeakyRelu", "PRelu"}:
+        if node.op_type in NORMALIZING | CURVED:
             fused = node.op_type not in NORMALIZING and self._fuses(node.input[0])
             return (0,) if self._wires.activations(number) and not fused else ()
         if node.op_type in ("Add", "Mul"):
@@ -227,13 +228,13 @@ class PairPlacer:
         return comes_from_weighted(self._wires, tensor, self._inputs, alone=False)
 
     def _is_quantized_behind(self, tensor: str, through: frozenset[str]) -> bool:
-        return any(self._reads_behind_pair(reader) for reader, _ in self._wires.behind(tensor, through))
+        return any(self._reads_behind_pair(reader) for reader, _ in self._wires.uses_through(tensor, through))
 
     def _all_quantized(self, tensor: str, but: int) -> bool:
         """Whether everybody else who reads a tensor does so behind a pair; also where nobody else reads it."""
         if tensor in self._wires.outputs:
             return False
-        others = [reader for reader, _ in self._wires.behind(tensor) if reader.number != but]
+        others = [reader for reader, _ in self._wires.uses_through(tensor) if reader.number != but]
         return all(self._reads_behind_pair(reader) for reader in others)
 
     def _reads_behind_pair(self, reader: TensorReader) -> bool:

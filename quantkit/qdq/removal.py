@@ -20,8 +20,9 @@ from quantkit.graph.dead_nodes import remove_unread
 from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.model import Model
 from quantkit.graph.subgraphs import subgraphs
+from quantkit.qdq.grid import Grid
 from quantkit.qdq.implied_relu import restore_relus
-from quantkit.qdq.pairs import FoundPairs, Grid, find_pairs
+from quantkit.qdq.pairs import FoundPairs, find_pairs
 from quantkit.qdq.stored_weights import RestoredWeights, restore_weights
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def merge_restored(weights: Iterable[onnx.TensorProto], restored: RestoredWeight
 
 def activation_scales(model: Model, found: FoundPairs, rename: Renaming) -> tuple[dict[str, float], dict[str, str]]:
     """Activation → scale, and activation → why it has none."""
-    constant = constant_names(model)
+    constant = constant_tensors(model.proto.graph)
     seen: dict[str, list[float | str]] = {}
     for pair in found.pairs:
         if pair.tensor not in constant:
@@ -177,7 +178,7 @@ def lost_grids(
     model: Model, found: FoundPairs, restored: RestoredWeights, rename: Renaming
 ) -> dict[str, tuple[LostGrid, ...]]:
     """Float weight → the grids that it had, in graph order."""
-    constant = constant_names(model)
+    constant = constant_tensors(model.proto.graph)
     lost: dict[str, list[LostGrid]] = {}
     for item in found.stored:
         lost.setdefault(restored.weights[item.dequantized].name, []).append(LostGrid(item.grid, True))
@@ -185,10 +186,3 @@ def lost_grids(
         if pair.tensor in constant:
             lost.setdefault(rename(pair.tensor), []).append(LostGrid(pair.grid, False))
     return {name: tuple(grids) for name, grids in lost.items()}
-
-
-def constant_names(model: Model) -> set[str]:
-    """Weights, and all that is computed from weights and shapes alone."""
-    graph = model.proto.graph
-    weights = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
-    return constant_tensors(graph.node, weights)

@@ -14,29 +14,15 @@ other tensor tells its range.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from quantkit.graph.dead_nodes import names_read_by
-from quantkit.graph.weights import known_weights
+from quantkit.graph.index import wire_graph
+from quantkit.graph.operators import CLIPPING, NEARLY_LINEAR, PICKING, REARRANGING
+from quantkit.graph.weights import stored_tensors
 
 if TYPE_CHECKING:
     import onnx
-
-WHOLE = frozenset(
-    {
-        "DepthToSpace", "Dropout", "Expand", "Flatten", "Identity", "MaxPool", "Reshape", "SpaceToDepth", "Squeeze",
-        "Tile", "Transpose", "Unsqueeze",
-    }
-)  # fmt: skip
-"""Operators whose output holds the values of their first input; MaxPool the largest of them."""
-PICKING = frozenset({"Gather", "Slice", "Split"})
-"""Operators whose outputs hold some of the values of their first input."""
-CUTTING = frozenset({"Relu", "Clip"})
-"""Activations that only cut off."""
-ACTIVATIONS = CUTTING | {"Celu", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Swish"}
-"""Activations that leave large values nearly as they are."""
 
 
 def propagate_scales(graph: onnx.GraphProto, scales: Mapping[str, float], among: Collection[str]) -> dict[str, float]:
@@ -54,10 +40,9 @@ class ScalePropagation:
         self.scales = dict(scales)
         self._wanting = wanting
         self._nodes = [node for node in graph.node if node.input and node.output]
-        self._reads = Counter(name for node in graph.node for name in names_read_by(node))
-        self._reads.update(value.name for value in graph.output)
-        constants = known_weights(graph)
-        self._moves = [n for n in self._nodes if n.op_type in WHOLE | PICKING or pads_with_zero(n, constants)]
+        self._reads = wire_graph(graph).read_counts()
+        constants = stored_tensors(graph)
+        self._moves = [n for n in self._nodes if n.op_type in REARRANGING | PICKING or pads_with_zero(n, constants)]
         self._movers: dict[str, list[onnx.NodeProto]] = {}
         for node in self._moves:
             self._movers.setdefault(node.input[0], []).append(node)
@@ -81,12 +66,12 @@ class ScalePropagation:
         """Through activations and Concat. Whether that added a scale."""
         before = len(self.scales)
         for node in self._nodes:
-            if node.op_type in CUTTING:
+            if node.op_type in CLIPPING:
                 self._take(node.output[0], [node.input[0]])
             if node.op_type == "Concat" and all(name in self.scales for name in node.input):
                 self._take(node.output[0], node.input)
         for node in reversed(self._nodes):
-            if node.op_type in ACTIVATIONS and self._reads[node.input[0]] == 1:
+            if node.op_type in NEARLY_LINEAR and self._reads[node.input[0]] == 1:
                 self._take(node.input[0], [node.output[0]])
             if node.op_type == "Concat":
                 for name in node.input:

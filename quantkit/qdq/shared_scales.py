@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 
 from quantkit.graph.index import GraphIndex
-from quantkit.graph.operators import COMMUTING, WEIGHTED
-
-POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
-SHARING = frozenset({"MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat"})
+from quantkit.graph.operators import AVERAGE_POOLS, CLIPPING, COMMUTING, ONNX_DOMAINS, SCALE_SHARING, WEIGHTED
 
 
 def apply_shared_scales(scales: Mapping[str, float], scale_of: Mapping[str, str]) -> dict[str, float]:
@@ -42,11 +39,11 @@ def scale_sharing_nodes(wires: GraphIndex, kept: Container[int]) -> list[int]:
     """The nodes whose tensors share a scale. A Concat does where something that is not in `kept` reads it quantized."""
     found = []
     for number, node in enumerate(wires.nodes):
-        if node.op_type not in SHARING or not wires.activations(number) or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in SCALE_SHARING or not wires.activations(number) or node.domain not in ONNX_DOMAINS:
             continue
         if node.op_type != "Concat" or any(
-            n.op_type in WEIGHTED | POOLS and r.number not in kept
-            for r, n in wires.behind(node.output[0], COMMUTING | {"Relu", "Clip"})
+            n.op_type in WEIGHTED | AVERAGE_POOLS and r.number not in kept
+            for r, n in wires.uses_through(node.output[0], COMMUTING | CLIPPING)
         ):
             found.append(number)
     return found
@@ -56,7 +53,7 @@ def move_sources(wires: GraphIndex, tensor: str) -> set[str]:
     """A tensor, and those before it whose values it holds, up to the operator that made them; none where a Concat is
     among these, which makes one tensor of several."""
     found = {tensor}
-    while (number := wires.makers.get(tensor)) is not None and wires.nodes[number].op_type in SHARING:
+    while (number := wires.makers.get(tensor)) is not None and wires.nodes[number].op_type in SCALE_SHARING:
         inputs = wires.activations(number)
         if wires.nodes[number].op_type == "Concat":
             return set()

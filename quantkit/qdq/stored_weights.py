@@ -13,7 +13,8 @@ import numpy as np
 from quantkit.errors import ModelError
 from quantkit.graph.model import Model
 from quantkit.graph.names import tensor_names
-from quantkit.qdq.pairs import Grid, StoredWeight
+from quantkit.qdq.grid import Grid
+from quantkit.qdq.pairs import StoredWeight
 
 if TYPE_CHECKING:
     import onnx

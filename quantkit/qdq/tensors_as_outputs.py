@@ -19,7 +19,7 @@ def float_activations(model: Model) -> tuple[str, ...]:
     """The float tensors that operators make of the data, those of Q and DQ nodes left out, in graph order."""
     graph = model.proto.graph
     types = element_types(infer_types(model.proto).graph)
-    known = constant_tensors(graph.node, {tensor.name for tensor in graph.initializer})
+    known = constant_tensors(graph)
     live = live_tensors(graph)
     made = (name for node in graph.node if not is_qdq(node) for name in node.output)
     outputs = dict.fromkeys(model.outputs)

@@ -13,9 +13,9 @@ import numpy as np
 
 from quantkit.graph.model import Model
 from quantkit.graph.operators import WEIGHTED, weight_axis
-from quantkit.graph.weights import known_weights
+from quantkit.graph.weights import stored_tensors
 from quantkit.numerics import LEVELS
-from quantkit.qdq.pairs import Grid
+from quantkit.qdq.grid import Grid
 from quantkit.qdq.removal import LostGrid
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> d
     """
     from onnx import numpy_helper
 
-    known = known_weights(model.proto.graph)
+    known = stored_tensors(model.proto.graph)
     axes: dict[str, set[int]] = {}
     for node in model.proto.graph.node:
         for name, axis in weights_with_axis(node, known):

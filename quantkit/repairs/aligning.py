@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import Model
-from quantkit.graph.operators import WEIGHTED, weight_axis
+from quantkit.graph.operators import FACTOR_ABSORBING, WEIGHTED, weight_axis
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.groups import group_of
 from quantkit.repairs.layers import layers_of
-from quantkit.repairs.linking import End, Group, Layout, Network, spread
-from quantkit.repairs.scaling import apply, channels_of, settled
-from quantkit.repairs.smoothing import ABSORBING, comes_from_absorbing
+from quantkit.repairs.linking import GroupEnd, ChannelGroup, ChannelLayout, Network, spread_factors
+from quantkit.repairs.scaling import scale_group, group_channel_count, normalize_group
+from quantkit.repairs.smoothing import has_absorbing_maker
 
 if TYPE_CHECKING:
     import onnx
@@ -60,7 +60,7 @@ class Scalable:
     """A group on its way: its ends, for each the parameter's name, and the factors so far, as logarithms [C]."""
 
     network: Network
-    group: Group
+    group: ChannelGroup
     names: tuple[str, ...]
     logs: Array
 
@@ -82,30 +82,30 @@ def aligned(plain: Model, other: Model) -> Model:
         scale_whole_groups(found, values, goals)
     changed = [each for each in found if np.abs(each.logs).max(initial=0.0) > ONE]
     for each in changed:
-        apply(each.network, each.group, np.exp(each.logs))
+        scale_group(each.network, each.group, np.exp(each.logs))
     return replace(plain, proto=editor.finished()) if changed else plain
 
 
-def groups(editor: Editor) -> list[tuple[Network, Group]]:
+def groups(editor: Editor) -> list[tuple[Network, ChannelGroup]]:
     """The groups that equalization and smoothing can scale, each once, in graph order."""
-    found: dict[frozenset[tuple[int, int, int]], tuple[Network, Group]] = {}
-    for network in (Network(editor), Network(editor, ABSORBING)):
+    found: dict[frozenset[tuple[int, int, int]], tuple[Network, ChannelGroup]] = {}
+    for network in (Network(editor), Network(editor, FACTOR_ABSORBING)):
         done: set[str] = set()
         for layer in layers_of(editor, {}):
             rank = len(network.shapes.get(layer.tensor, ()))
-            smooths = not network.absorbing or comes_from_absorbing(network, layer.tensor)
+            smooths = not network.absorbing or has_absorbing_maker(network, layer.tensor)
             if layer.tensor in done or not rank or not smooths:
                 continue
-            group = group_of(network, layer.tensor, Layout(layer.geometry.axis % rank))
+            group = group_of(network, layer.tensor, ChannelLayout(layer.geometry.axis % rank))
             done.update(group.tensors)
-            if not group.reason and not settled(group, network):
+            if not group.reason and not normalize_group(group, network):
                 found.setdefault(frozenset((e.node, e.place, e.power) for e in group.ends), (network, group))
     return sorted(found.values(), key=lambda pair: min(end.node for end in pair[1].ends))
 
 
 def scalable(
     network: Network,
-    group: Group,
+    group: ChannelGroup,
     other: tuple[Editor, Mapping[str, onnx.NodeProto]],
     values: dict[str, Array],
     goals: dict[str, Array],
@@ -124,7 +124,7 @@ def scalable(
         goal = twin.input[end.place]
         if theirs.constant(goal) and theirs.shape(goal) == values[name].shape and values[name].size > 1:
             goals[name] = theirs.values(goal).astype(np.float64)
-    return Scalable(network, group, tuple(names), np.zeros(channels_of(group, network)))
+    return Scalable(network, group, tuple(names), np.zeros(group_channel_count(group, network)))
 
 
 def settle(each: Scalable, values: dict[str, Array], goals: Mapping[str, Array], *, first: bool) -> None:
@@ -148,7 +148,7 @@ def take(each: Scalable, step: Array, values: dict[str, Array]) -> None:
     """Multiply what reads a group by factors, divide what makes it. step: their logarithms [C]."""
     each.logs = each.logs + step
     for end, name in zip(each.group.ends, each.names, strict=True):
-        by = spread(end, np.exp(step * end.power), values[name].shape)
+        by = spread_factors(end, np.exp(step * end.power), values[name].shape)
         values[name] = values[name] * by
 
 
@@ -182,7 +182,7 @@ def magnitude(value: Array, goal: Array) -> float:
     return float(np.median(np.log(np.abs(goal[both] / value[both])))) if both.any() else 0.0
 
 
-def tells(node: onnx.NodeProto, end: End, values: Array, first: bool) -> bool:
+def tells(node: onnx.NodeProto, end: GroupEnd, values: Array, first: bool) -> bool:
     """Whether a parameter tells the factors: biases are corrected by other repairs, and a depthwise weight tells those
     of both of its sides at once, of which one has to be settled before."""
     if node.op_type not in WEIGHTED:
@@ -192,11 +192,11 @@ def tells(node: onnx.NodeProto, end: End, values: Array, first: bool) -> bool:
     return not first or values.ndim < 2 or values.shape[1] > 1
 
 
-def estimate(end: End, node: onnx.NodeProto, both: tuple[Array, Array], count: int, first: bool) -> tuple[Array, Array]:
+def estimate(end: GroupEnd, node: onnx.NodeProto, both: tuple[Array, Array], count: int, first: bool) -> tuple[Array, Array]:
     """What a parameter says of the factors of its group: logarithms [C], nan where it says nothing, and how sure these
     are: the standard errors that rounding to 8 bits leaves them."""
     value, goal = both
-    indices = spread(replace(end, power=1), np.arange(count, dtype=np.float64), value.shape)
+    indices = spread_factors(replace(end, power=1), np.arange(count, dtype=np.float64), value.shape)
     owner = np.broadcast_to(np.asarray(indices), value.shape).astype(np.int64).reshape(-1)
     if node.op_type in WEIGHTED:
         rows = row_of(node, end, value.shape)
@@ -213,14 +213,14 @@ def estimate(end: End, node: onnx.NodeProto, both: tuple[Array, Array], count: i
     return end.power * ratio(value.reshape(-1), goal.reshape(-1), owner, count), np.full(count, EXACT)
 
 
-def row_of(node: onnx.NodeProto, end: End, shape: tuple[int, ...]) -> Array:
+def row_of(node: onnx.NodeProto, end: GroupEnd, shape: tuple[int, ...]) -> Array:
     """The output channel of every element of a weight."""
     axis = weight_axis(node, end.place, len(shape))
     index = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
     return np.broadcast_to(index, shape)
 
 
-def other_side(end: End, rows: Array, shape: tuple[int, ...]) -> Array:
+def other_side(end: GroupEnd, rows: Array, shape: tuple[int, ...]) -> Array:
     """For every element of a weight, the channel on the side that is not the group's."""
     if end.power > 0:
         return rows.reshape(-1)

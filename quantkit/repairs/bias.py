@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.errors import UsageError
-from quantkit.graph.inference import infer_types
+from quantkit.graph.inference import infer_types, tensor_shapes
 from quantkit.graph.model import Model
 from quantkit.numerics import LEVELS
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.figures import ChannelFigures, channel_figures, decibels
 from quantkit.repairs.grams import same_pads
 from quantkit.repairs.layers import Geometry, Layer, layers_of
-from quantkit.repairs.linking import Shape, shapes
+from quantkit.repairs.linking import Shape
 from quantkit.repairs.operators import attribute
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 
-def corrected(
+def correct_biases(
     model: Model,
     channels: Mapping[str, ChannelFigures],
     reference: Model | None = None,
@@ -53,7 +53,7 @@ def corrected(
     ModelError where a weight is not finite, UsageError where the reference is another network.
     """
     editor = Editor(model)
-    sizes = shapes(infer_types(editor.proto).graph)
+    sizes = tensor_shapes(infer_types(editor.proto).graph)
     origin = Editor(reference) if reference is not None else None
     skipped: dict[str, str] = {}
     before = {layer.name: layer for layer in layers_of(origin, {})} if origin else {}
@@ -61,20 +61,20 @@ def corrected(
     gains: dict[str, float] = {}
     for layer in list(layers_of(editor, skipped)):
         figures = channels.get(layer.tensor)
-        place = bias_of(editor, layer)
-        reason = obstacle(layer, figures, exclude) or (place if isinstance(place, str) else None)
+        place = locate_bias(editor, layer)
+        reason = correction_obstacle(layer, figures, exclude) or (place if isinstance(place, str) else None)
         if reason or figures is None or isinstance(place, str):
             skipped[layer.name] = reason or ""
             continue
-        error = error_of(editor, layer, origin, before)
-        means, squares = spread_means(layer, figures, sizes.get(layer.tensor, ()))
+        error = grid_error(editor, layer, origin, before)
+        means, squares = column_moments(layer, figures, sizes.get(layer.tensor, ()))
         shift = -np.einsum("grk,gk->gr", error, means).reshape(-1)
-        gains[layer.name] = gain_of(error, means, squares, shift)
+        gains[layer.name] = predict_correction_gain(error, means, squares, shift)
         shifts[layer.name] = add_to_bias(editor, layer, place, shift)
     return RepairOutcome(editor.finished(), gains, skipped, shifts)
 
 
-def obstacle(layer: Layer, figures: ChannelFigures | None, exclude: Collection[str]) -> str | None:
+def correction_obstacle(layer: Layer, figures: ChannelFigures | None, exclude: Collection[str]) -> str | None:
     """Why a layer is not corrected."""
     if layer.name in exclude:
         return "excluded"
@@ -89,7 +89,7 @@ def obstacle(layer: Layer, figures: ChannelFigures | None, exclude: Collection[s
     )
 
 
-def bias_of(editor: Editor, layer: Layer) -> tuple[onnx.NodeProto, int] | str:
+def locate_bias(editor: Editor, layer: Layer) -> tuple[onnx.NodeProto, int] | str:
     """The node and the place of a layer's bias; a text says why there is none to correct."""
     node = editor.proto.graph.node[layer.node]
     if layer.operator != "MatMul":
@@ -107,7 +107,7 @@ def bias_of(editor: Editor, layer: Layer) -> tuple[onnx.NodeProto, int] | str:
     return readers[0], place
 
 
-def error_of(editor: Editor, layer: Layer, origin: Editor | None, before: Mapping[str, Layer]) -> NDArray[np.float64]:
+def grid_error(editor: Editor, layer: Layer, origin: Editor | None, before: Mapping[str, Layer]) -> NDArray[np.float64]:
     """Ŵ − W as rows [G, R, K]: the weight on its grid, less what it was."""
     weight = editor.values(editor.weight_of(layer.node, layer.place))
     rows, scales = layer.rows(weight).astype(np.float64), layer.scales(weight)[..., None].astype(np.float64)
@@ -124,12 +124,12 @@ def error_of(editor: Editor, layer: Layer, origin: Editor | None, before: Mappin
     return np.asarray(grid - twin.rows(was))
 
 
-def spread_means(
+def column_moments(
     layer: Layer, figures: ChannelFigures, shape: Shape
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and mean square [G, K] of what each column of the rows meets, padding counted in where sizes are known."""
     geometry = layer.geometry
-    inside = interior(geometry, shape[2:])
+    inside = inside_shares(geometry, shape[2:])
     taps = inside.size
     means = np.repeat(figures.mean.reshape(geometry.groups, -1), taps, axis=1)
     squares = np.repeat(figures.square.reshape(geometry.groups, -1), taps, axis=1)
@@ -137,7 +137,7 @@ def spread_means(
     return means * shares, squares * shares
 
 
-def interior(geometry: Geometry, size: Shape) -> NDArray[np.float64]:
+def inside_shares(geometry: Geometry, size: Shape) -> NDArray[np.float64]:
     """The share of output positions at which each tap of a kernel reads the input, in the kernel's shape."""
     shares = np.ones((1,) * len(geometry.kernel))
     for k, taps in enumerate(geometry.kernel):
@@ -155,7 +155,7 @@ def interior(geometry: Geometry, size: Shape) -> NDArray[np.float64]:
     return shares
 
 
-def gain_of(
+def predict_correction_gain(
     error: NDArray[np.float64], means: NDArray[np.float64], squares: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> float:
     """The predicted gain in dB, as if channels were independent of each other."""
@@ -178,9 +178,9 @@ def add_to_bias(editor: Editor, layer: Layer, where: tuple[onnx.NodeProto, int],
     return shift
 
 
-def apply_correction(given: RepairInput) -> RepairOutcome:
+def repair_biases(given: RepairInput) -> RepairOutcome:
     """Correct the biases of the operators that will be quantized."""
-    done = corrected(given.network, channel_figures(given.statistics), given.unrounded, given.plan.floats)
+    done = correct_biases(given.network, channel_figures(given.statistics), given.unrounded, given.plan.floats)
     return replace(done, skipped=given.without_floats(done.skipped))
 
 
@@ -190,5 +190,5 @@ BIAS = Repair(
     summary="biases lose the mean shift that rounded weights cause",
     unit="biases corrected",
     basis="predicted",
-    apply=apply_correction,
+    apply=repair_biases,
 )

@@ -7,18 +7,17 @@ more afterwards is removed.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from quantkit.errors import ModelError
+from quantkit.graph.index import wire_graph
 from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.opset import LEAST_IR
-from quantkit.graph.subgraphs import captured_names
-from quantkit.graph.weights import known_weights
+from quantkit.graph.weights import stored_tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -34,15 +33,12 @@ class Editor:
         self.proto = type(model.proto)()
         self.proto.CopyFrom(model.proto)
         graph = self.proto.graph
-        self._weights = known_weights(graph)
+        self._weights = stored_tensors(graph)
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         # Before IR 4 every initializer had to be listed as an input: there the list says nothing.
         listed = {value.name for value in graph.input} if self.proto.ir_version >= LEAST_IR else set()
         self.overridable = listed & set(self._initializers)
-        self._readers = Counter(name for node in graph.node for name in node.input)
-        for node in graph.node:
-            self._readers.update(captured_names(node))
-        self._readers.update(value.name for value in graph.output)
+        self._readers = wire_graph(graph).read_counts()
         self._names = tensor_names(graph)
         self._replaced: set[str] = set()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from quantkit.repairs.linking import Group, Layout, Network, Step
-from quantkit.repairs.operators import step_of
+from quantkit.repairs.linking import ChannelGroup, ChannelLayout, Network, GroupStep
+from quantkit.repairs.operators import group_step
 
 
-def group_of(network: Network, tensor: str, layout: Layout) -> Group:
+def group_of(network: Network, tensor: str, layout: ChannelLayout) -> ChannelGroup:
     """The group of a tensor, with the reason where its channels cannot be scaled."""
-    group, waiting = Group(), [(tensor, layout)]
+    group, waiting = ChannelGroup(), [(tensor, layout)]
     seen: set[tuple[int, int]] = set()
     while waiting:
         name, where = waiting.pop()
@@ -24,17 +24,19 @@ def group_of(network: Network, tensor: str, layout: Layout) -> Group:
     return group
 
 
-def around(network: Network, name: str, where: Layout, seen: set[tuple[int, int]]) -> list[Step]:
+def around(network: Network, name: str, where: ChannelLayout, seen: set[tuple[int, int]]) -> list[GroupStep]:
     """What the maker and the readers of a tensor do to its group; each is asked once."""
-    steps = [Step(reason=f"{name}: {network.fixed[name]}")] if name in network.fixed else []
-    maker = network.makers.get(name)
+    fixed = network.fixed_reason(name)
+    steps = [GroupStep(reason=f"{name}: {fixed}")] if fixed else []
+    maker = network.index.makers.get(name)
     if maker is None:
-        return [*steps, Step(reason=f"{name}: it is an input of the network")]
-    for number, place in [(maker, -1), *network.readers.get(name, [])]:
+        return [*steps, GroupStep(reason=f"{name}: it is an input of the network")]
+    uses = [(reader.number, reader.place) for reader in network.index.readers.get(name, ())]
+    for number, place in [(maker, -1), *uses]:
         if (number, place) in seen:
             continue
         seen.add((number, place))
         node = network.nodes[number]
         reason = f"{node.op_type} {node.output[0]} does not pass on a factor per channel"
-        steps.append(step_of(network, number, place, where) or Step(reason=reason))
+        steps.append(group_step(network, number, place, where) or GroupStep(reason=reason))
     return steps

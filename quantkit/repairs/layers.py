@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.operators import WEIGHTED, weight_axis
+from quantkit.graph.operators import ONNX_DOMAINS, WEIGHTED, weight_axis
 from quantkit.qdq.insertion import channel_scales
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.operators import attribute
@@ -94,7 +94,7 @@ class Layer:
 def layers_of(editor: Editor, skipped: dict[str, str]) -> Iterator[Layer]:
     """The weighted operators whose weights are known, in graph order; `skipped` gets the others with the reason."""
     for number, node in enumerate(editor.proto.graph.node):
-        if node.op_type not in WEIGHTED or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in WEIGHTED or node.domain not in ONNX_DOMAINS:
             continue
         known = [k for k in (0, 1) if editor.constant(node.input[k])]
         name = node.name or node.output[0]

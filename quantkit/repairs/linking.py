@@ -23,25 +23,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.graph.inference import infer_types
-from quantkit.graph.subgraphs import captured_names
+from quantkit.graph.index import index_graph
 from quantkit.repairs.editing import Editor
 
 if TYPE_CHECKING:
-    import onnx
-
     from quantkit.values import Array
 
-SCALAR = frozenset({"Relu", "LeakyRelu", "Identity"})
-POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
-RESHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 HUGE = 1e30
 """A bound of Clip that no activation reaches: exporters write ReLU with one."""
 Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ChannelLayout:
     """Where a tensor has the group's channels: along `axis`, each `repeat` entries long."""
 
     axis: int
@@ -49,7 +43,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class GroupEnd:
     """A parameter that takes the factors s to the power of `power` (+1 or −1) along `axis`, counted from the right.
 
     blocks: number of channel groups along the first axis of a grouped convolution's weight, whose second axis holds
@@ -66,53 +60,43 @@ class End:
 
 
 @dataclass(slots=True)
-class Group:
+class ChannelGroup:
     """Tensors that take the same factors, and the parameters at their ends."""
 
-    tensors: dict[str, Layout] = field(default_factory=dict)
-    ends: list[End] = field(default_factory=list)
+    tensors: dict[str, ChannelLayout] = field(default_factory=dict)
+    ends: list[GroupEnd] = field(default_factory=list)
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class GroupStep:
     """What a node does to a group: other tensors that belong to it, or parameters at its end, or why it forbids it."""
 
-    tensors: Mapping[str, Layout] = field(default_factory=dict)
-    ends: tuple[End, ...] = ()
+    tensors: Mapping[str, ChannelLayout] = field(default_factory=dict)
+    ends: tuple[GroupEnd, ...] = ()
     reason: str | None = None
 
 
 class Network:
-    """A graph as groups are looked for in it: who makes and reads a tensor, and its shape.
+    """A graph in which groups are looked for: its index, and an editor of its weights.
 
-    absorbing: operators of which the constants take the factors of their output (LayerNormalization, Mul).
+    absorbing: operators whose constants take the factors of their output (LayerNormalization, Mul).
     """
 
     def __init__(self, editor: Editor, absorbing: Collection[str] = ()) -> None:
-        graph = editor.proto.graph
         self.editor, self.absorbing = editor, absorbing
-        self.nodes = list(graph.node)
-        self.shapes = shapes(infer_types(editor.proto).graph)
-        self.makers = {name: number for number, node in enumerate(self.nodes) for name in node.output if name}
-        self.readers: dict[str, list[tuple[int, int]]] = {}
-        self.fixed = {value.name: "it is an output of the network" for value in graph.output}
-        for number, node in enumerate(self.nodes):
-            for place, name in enumerate(node.input):
-                self.readers.setdefault(name, []).append((number, place))
-            self.fixed.update(dict.fromkeys(captured_names(node), f"{node.op_type} reads it in a subgraph"))
+        self.index = index_graph(editor.proto)
+        self.nodes, self.shapes = self.index.nodes, self.index.shapes
+
+    def fixed_reason(self, tensor: str) -> str:
+        """Return why the values of a tensor have to stay as they are; empty if they need not."""
+        inside = self.index.captured.get(tensor)
+        if inside:
+            return f"{self.nodes[inside[-1]].op_type} reads it in a subgraph"
+        return "it is an output of the network" if tensor in self.index.outputs else ""
 
 
-def shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
-    """Tensor name → shape, None for a dimension that is not known."""
-    return {
-        value.name: tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
-        for value in (*graph.value_info, *graph.output, *graph.input)
-        if value.type.tensor_type.HasField("shape")
-    }
-
-
-def spread(end: End, factors: Array, shape: tuple[int, ...]) -> Array | None:
+def spread_factors(end: GroupEnd, factors: Array, shape: tuple[int, ...]) -> Array | None:
     """The factors (already to their power) as they multiply a parameter of `shape`; None where they do not fit."""
     if end.repeat.denominator != 1:
         return None
@@ -127,7 +111,7 @@ def spread(end: End, factors: Array, shape: tuple[int, ...]) -> Array | None:
     return rows.reshape(*rows.shape, *(1,) * (len(shape) - 2))
 
 
-def reshaped(where: Layout, source: Shape | None, target: Shape | None) -> Layout | None:
+def layout_after_reshape(where: ChannelLayout, source: Shape | None, target: Shape | None) -> ChannelLayout | None:
     """The layout behind a reshape from `source` to `target`; None where the channels do not stay together.
 
     The first dimension, the batch, may be unknown: it stays as it is where the others hold as much as before. The
@@ -141,14 +125,14 @@ def reshaped(where: Layout, source: Shape | None, target: Shape | None) -> Layou
     ahead, size, inner = prod(before[: where.axis - 1]), before[where.axis - 1], prod(before[where.axis :])
     for k, long in enumerate(after):
         if prod(after[:k]) == ahead and long in (size, size * inner):
-            return Layout(k + 1, where.repeat * (long // size))
+            return ChannelLayout(k + 1, where.repeat * (long // size))
     return None
 
 
-def folded(where: Layout, source: Shape | None, target: Shape | None) -> Layout | None:
+def layout_before_merge(where: ChannelLayout, source: Shape | None, target: Shape | None) -> ChannelLayout | None:
     """`reshaped` the other way: channels that were one with what follows get an axis of their own again."""
     for axis in range(1, len(target or ())):
-        back = reshaped(Layout(axis), target, source)
+        back = layout_after_reshape(ChannelLayout(axis), target, source)
         if back is not None and back.axis == where.axis:
-            return Layout(axis, where.repeat / back.repeat)
+            return ChannelLayout(axis, where.repeat / back.repeat)
     return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from quantkit.repairs.linking import HUGE, POOLS, RESHAPES, SCALAR, End, Layout, Network, Step, folded, reshaped
+from quantkit.graph.operators import HOMOGENEOUS, ONNX_DOMAINS, POOLS, RESHAPING
+from quantkit.repairs.linking import HUGE, GroupEnd, ChannelLayout, Network, GroupStep, layout_before_merge, layout_after_reshape
 
 if TYPE_CHECKING:
     import onnx
@@ -18,39 +19,39 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
-def step_of(network: Network, number: int, place: int, where: Layout) -> Step | None:
+def group_step(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
     """What node `number` does to the group that it meets at input `place`, −1: its output; None: it forbids it."""
     node = network.nodes[number]
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ONNX_DOMAINS:
         return None
     if node.op_type in network.absorbing and place < 0:
-        return absorbing(network, number, where)
-    through = SCALAR | POOLS | RESHAPES | {"PRelu", "Clip", "ReduceMean", "Mul", "Div"}
+        return end_at_absorbing(network, number, where)
+    through = HOMOGENEOUS | POOLS | RESHAPING | {"PRelu", "Clip", "ReduceMean", "Mul", "Div"}
     if node.op_type in through:
-        return passing(network, node, place, where)
+        return pass_through(network, node, place, where)
     known = STEPS.get(node.op_type)
     return known(network, number, place, where) if known else None
 
 
-def passing(network: Network, node: onnx.NodeProto, place: int, where: Layout) -> Step | None:
+def pass_through(network: Network, node: onnx.NodeProto, place: int, where: ChannelLayout) -> GroupStep | None:
     """An operator with one activation in and one out, which belong together."""
     constants = [name for name in node.input if network.editor.constant(name)]
     data = 0
     if node.op_type == "Mul" and node.input[0] in constants:
         data = 1
-    if place not in (-1, data) or not commutes(network, node, where, data):
+    if place not in (-1, data) or not commutes_with_factors(network, node, where, data):
         return None
     near, far = (node.input[data], node.output[0]) if place >= 0 else (node.output[0], node.input[data])
     if node.op_type == "ReduceMean":
-        return reducing(network, node, place, where, far)
-    if node.op_type not in RESHAPES:
-        return Step({far: where})
+        return pass_reduce_mean(network, node, place, where, far)
+    if node.op_type not in RESHAPING:
+        return GroupStep({far: where})
     shapes = network.shapes.get(near), network.shapes.get(far)
-    found = reshaped(where, *shapes) or folded(where, *shapes)
-    return Step({far: found}) if found else None
+    found = layout_after_reshape(where, *shapes) or layout_before_merge(where, *shapes)
+    return GroupStep({far: found}) if found else None
 
 
-def reducing(network: Network, node: onnx.NodeProto, place: int, where: Layout, far: str) -> Step | None:
+def pass_reduce_mean(network: Network, node: onnx.NodeProto, place: int, where: ChannelLayout, far: str) -> GroupStep | None:
     """ReduceMean over axes that are not the channels; without keepdims these move to the front by as many."""
     rank, axes = len(network.shapes.get(node.input[0], ())), attribute(node, "axes", None)
     if axes is None or not rank:
@@ -60,10 +61,10 @@ def reducing(network: Network, node: onnx.NodeProto, place: int, where: Layout, 
     source = where.axis if place >= 0 else kept[where.axis]
     if source in gone:
         return None
-    return Step({far: Layout(kept.index(source) if place >= 0 else source, where.repeat)})
+    return GroupStep({far: ChannelLayout(kept.index(source) if place >= 0 else source, where.repeat)})
 
 
-def commutes(network: Network, node: onnx.NodeProto, where: Layout, data: int) -> bool:
+def commutes_with_factors(network: Network, node: onnx.NodeProto, where: ChannelLayout, data: int) -> bool:
     """Whether f(s·x) = s·f(x) for positive factors s per channel."""
     constant, operator = network.editor.constant, node.op_type
     if operator in POOLS:
@@ -88,28 +89,28 @@ def commutes(network: Network, node: onnx.NodeProto, where: Layout, data: int) -
     return True
 
 
-def adding(network: Network, number: int, place: int, where: Layout) -> Step | None:
+def join_addition(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
     """Add and Sub: all activations belong to the group, a constant takes the factor."""
     node, out = network.nodes[number], network.nodes[number].output[0]
     shape = network.shapes.get(out)
     if not shape:
-        return Step(reason=f"the shape of {out} is not known")
+        return GroupStep(reason=f"the shape of {out} is not known")
     tensors, ends = {out: where}, []
     for k, name in enumerate(node.input):
         if network.editor.constant(name):
             if len(network.editor.shape(name)) > len(shape):
                 return None
             if place == -1:  # the output is met in any case: once
-                ends.append(End(number, k, -1, where.axis - len(shape), where.repeat))
+                ends.append(GroupEnd(number, k, -1, where.axis - len(shape), where.repeat))
             continue
         theirs = network.shapes.get(name, ())
         if len(theirs) != len(shape) or theirs[where.axis] != shape[where.axis]:
-            return Step(reason=f"{name} is broadcast in {node.op_type} {out}")
+            return GroupStep(reason=f"{name} is broadcast in {node.op_type} {out}")
         tensors[name] = where
-    return Step(tensors, tuple(ends))
+    return GroupStep(tensors, tuple(ends))
 
 
-def convolving(network: Network, number: int, place: int, where: Layout) -> Step | None:
+def end_at_convolution(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
     """Conv and ConvTranspose: output channels divide by the factors, input channels multiply."""
     node = network.nodes[number]
     if where.axis != 1 or place > 0 or not weights_known(network, node):
@@ -120,14 +121,14 @@ def convolving(network: Network, number: int, place: int, where: Layout) -> Step
     if place == 0:
         axis = first if transposed else second
         blocks = 1 if transposed else groups
-        return Step(ends=(End(number, 1, 1, axis, where.repeat, blocks, node.input[0]),))
+        return GroupStep(ends=(GroupEnd(number, 1, 1, axis, where.repeat, blocks, node.input[0]),))
     if transposed and groups > 1:  # the scale of a channel is that of the channels of all groups in its place
-        return Step(reason=f"the groups of {node.input[1]} share their scales")
+        return GroupStep(reason=f"the groups of {node.input[1]} share their scales")
     axis = second if transposed else first
-    return Step(ends=(End(number, 1, -1, axis, where.repeat), *bias(node, number, where)))
+    return GroupStep(ends=(GroupEnd(number, 1, -1, axis, where.repeat), *bias(node, number, where)))
 
 
-def multiplying(network: Network, number: int, place: int, where: Layout) -> Step | None:
+def end_at_matmul(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
     """Gemm and MatMul with the weights on the right."""
     node = network.nodes[number]
     rank = len(network.shapes.get(node.input[0], ()))
@@ -138,21 +139,21 @@ def multiplying(network: Network, number: int, place: int, where: Layout) -> Ste
         return None
     flipped = gemm and attribute(node, "transB", 0)
     if place == 0:
-        return Step(ends=(End(number, 1, 1, -1 if flipped else -2, where.repeat, 1, node.input[0]),))
-    return Step(ends=(End(number, 1, -1, -2 if flipped else -1, where.repeat), *bias(node, number, where)))
+        return GroupStep(ends=(GroupEnd(number, 1, 1, -1 if flipped else -2, where.repeat, 1, node.input[0]),))
+    return GroupStep(ends=(GroupEnd(number, 1, -1, -2 if flipped else -1, where.repeat), *bias(node, number, where)))
 
 
-def normalizing(network: Network, number: int, place: int, where: Layout) -> Step | None:
+def end_at_batch_norm(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
     """BatchNormalization: γ·(x − μ)/σ + β has parameters for both of its sides."""
     node = network.nodes[number]
     known = all(network.editor.constant(name) for name in node.input[1:5])
     if where.axis != 1 or place > 0 or not known or attribute(node, "training_mode", 0) or len(node.output) > 1:
         return None
     ends = ((1, -1), (2, -1)) if place < 0 else ((1, 1), (3, -1))
-    return Step(ends=tuple(End(number, k, power, -1, where.repeat) for k, power in ends))
+    return GroupStep(ends=tuple(GroupEnd(number, k, power, -1, where.repeat) for k, power in ends))
 
 
-def absorbing(network: Network, number: int, where: Layout) -> Step | None:
+def end_at_absorbing(network: Network, number: int, where: ChannelLayout) -> GroupStep | None:
     """LayerNormalization and Mul, met at their output: scale and bias, or the constant, take the factors."""
     node = network.nodes[number]
     rank = len(network.shapes.get(node.output[0], ()))
@@ -160,19 +161,19 @@ def absorbing(network: Network, number: int, where: Layout) -> Step | None:
         places = [k for k in (0, 1) if network.editor.constant(node.input[k])]
         if len(places) != 1 or not rank or len(network.editor.shape(node.input[places[0]])) > rank:
             return None
-        return Step(ends=(End(number, places[0], -1, where.axis - rank, where.repeat),))
+        return GroupStep(ends=(GroupEnd(number, places[0], -1, where.axis - rank, where.repeat),))
     parameters = [k for k in (1, 2) if k < len(node.input) and node.input[k]]
     if not rank or where.axis != rank - 1 or attribute(node, "axis", -1) % rank != rank - 1:
         return None
     if not all(network.editor.constant(node.input[k]) for k in parameters) or any(node.output[1:]):
         return None
-    return Step(ends=tuple(End(number, k, -1, -1, where.repeat) for k in parameters))
+    return GroupStep(ends=tuple(GroupEnd(number, k, -1, -1, where.repeat) for k in parameters))
 
 
-def bias(node: onnx.NodeProto, number: int, where: Layout) -> tuple[End, ...]:
+def bias(node: onnx.NodeProto, number: int, where: ChannelLayout) -> tuple[GroupEnd, ...]:
     """The bias of a weighted operator, where it has one."""
     has = len(node.input) > 2 and node.input[2]
-    return (End(number, 2, -1, -1, where.repeat),) if has else ()
+    return (GroupEnd(number, 2, -1, -1, where.repeat),) if has else ()
 
 
 def weights_known(network: Network, node: onnx.NodeProto) -> bool:
@@ -181,7 +182,7 @@ def weights_known(network: Network, node: onnx.NodeProto) -> bool:
     return all(network.editor.constant(name) for name in names) and not network.editor.constant(node.input[0])
 
 
-STEPS: dict[str, Callable[[Network, int, int, Layout], Step | None]] = {
-    "Add": adding, "Sub": adding, "Conv": convolving, "ConvTranspose": convolving, "Gemm": multiplying,
-    "MatMul": multiplying, "BatchNormalization": normalizing,
+STEPS: dict[str, Callable[[Network, int, int, ChannelLayout], GroupStep | None]] = {
+    "Add": join_addition, "Sub": join_addition, "Conv": end_at_convolution, "ConvTranspose": end_at_convolution, "Gemm": end_at_matmul,
+    "MatMul": end_at_matmul, "BatchNormalization": end_at_batch_norm,
 }  # fmt: skip

@@ -16,18 +16,18 @@ from collections.abc import Mapping
 
 from quantkit.errors import UsageError
 from quantkit.graph.model import Model
+from quantkit.graph.operators import FACTOR_ABSORBING, FACTOR_PASSING
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.figures import ChannelFigures
-from quantkit.repairs.linking import POOLS, RESHAPES, SCALAR, Network
+from quantkit.repairs.linking import Network
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
-from quantkit.repairs.scaling import ALPHAS, Ways, scale_groups
+from quantkit.repairs.scaling import ALPHAS, FactorSearch, scale_groups
 
-ABSORBING = frozenset({"LayerNormalization", "Mul"})
-"""Operators whose constants take the factors of their output."""
-BETWEEN = SCALAR | POOLS | RESHAPES | {"Add", "ReduceMean"}
+BETWEEN = FACTOR_PASSING | {"Add"}
+"""Operators that may lie between; an Add only where it adds a bias."""
 
 
-def smoothed(
+def smooth_channels(
     model: Model, channels: Mapping[str, ChannelFigures], *, alpha: float | None = None, adaptive: bool = True
 ) -> RepairOutcome:
     """Smooth the tensors in `channels` that a LayerNormalization or a Mul by a constant makes.
@@ -39,18 +39,18 @@ def smoothed(
     if alpha is not None and not 0.0 <= alpha <= 1.0:
         raise UsageError(f"alpha {alpha} is not in 0 … 1", remedy="for example 0.5, or leave it out: it is chosen then")
     editor = Editor(model)
-    network = Network(editor, ABSORBING)
-    ways = Ways(False, adaptive, ALPHAS, False) if alpha is None else Ways(False, adaptive, (alpha,), True)
-    wanted = {name: figures for name, figures in channels.items() if comes_from_absorbing(network, name)}
+    network = Network(editor, FACTOR_ABSORBING)
+    ways = FactorSearch(False, adaptive, ALPHAS, False) if alpha is None else FactorSearch(False, adaptive, (alpha,), True)
+    wanted = {name: figures for name, figures in channels.items() if has_absorbing_maker(network, name)}
     done = scale_groups(network, wanted, ways)
     return RepairOutcome(editor.finished(), done.gains, done.skipped, done.factors)
 
 
-def comes_from_absorbing(network: Network, name: str) -> bool:
+def has_absorbing_maker(network: Network, name: str) -> bool:
     """Whether the tensor is made by an operator that takes factors; a bias, a reshape or a mean may lie between."""
-    while (number := network.makers.get(name)) is not None:
+    while (number := network.index.makers.get(name)) is not None:
         node = network.nodes[number]
-        if node.op_type in ABSORBING:
+        if node.op_type in FACTOR_ABSORBING:
             return node.op_type != "Mul" or any(network.editor.constant(k) for k in node.input)
         variable = [k for k in node.input if not network.editor.constant(k)]
         if node.op_type not in BETWEEN or (node.op_type == "Add" and len(variable) != 1):
@@ -59,9 +59,9 @@ def comes_from_absorbing(network: Network, name: str) -> bool:
     return False
 
 
-def apply_smoothing(given: RepairInput) -> RepairOutcome:
+def repair_by_smoothing(given: RepairInput) -> RepairOutcome:
     """Smooth the activations that will be quantized."""
-    return smoothed(given.network, given.quantized_channels, adaptive=given.rounds_weights)
+    return smooth_channels(given.network, given.quantized_channels, adaptive=given.rounds_weights)
 
 
 SMOOTH = Repair(
@@ -70,6 +70,6 @@ SMOOTH = Repair(
     summary="the same behind LayerNormalization",
     unit="groups of channels scaled",
     basis="predicted",
-    apply=apply_smoothing,
+    apply=repair_by_smoothing,
     rescales=True,
 )

@@ -14,7 +14,6 @@ Source: Jacob et al., "Quantization and training of neural networks for efficien
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,13 +21,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.dead_nodes import remove_unread
+from quantkit.graph.index import wire_graph
 from quantkit.graph.inference import infer_types, tensor_shapes
 from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.names import tensor_names, unique_name
-from quantkit.graph.operators import weight_axis
-from quantkit.graph.subgraphs import captured_names, subgraphs
+from quantkit.graph.operators import ONNX_DOMAINS, WEIGHTED, weight_axis
+from quantkit.graph.subgraphs import subgraphs
 from quantkit.graph.tensors import FLOATS
-from quantkit.graph.weights import known_weights, weight_values
+from quantkit.graph.weights import stored_tensors, weight_values
 from quantkit.numerics import float32
 from quantkit.rewrites.fold_constants import as_graph_input, fold_constants
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from quantkit.values import Array
 
-DOMAINS = ("", "ai.onnx")
 LEAST_OPSET = 7
 """The first whose BatchNormalization infers unless it has further outputs."""
 LEAST_IR = 4
@@ -97,7 +96,7 @@ def fold_batch_norms(model: Model) -> FoldedNetwork:
 
 def is_batchnorm(node: onnx.NodeProto) -> bool:
     """Whether a node is ONNX's BatchNormalization."""
-    return node.op_type == "BatchNormalization" and node.domain in DOMAINS
+    return node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS
 
 
 def nested_batch_norms(node: onnx.NodeProto) -> dict[str, str]:
@@ -122,11 +121,11 @@ class BatchNormFolder:
         self.proto.CopyFrom(model.proto)
         graph = self.proto.graph
         self._model = model
-        self._weights = known_weights(graph)
+        self._weights = stored_tensors(graph)
         self._stored = {tensor.name: number for number, tensor in enumerate(graph.initializer)}
-        self._makers = {name: node for node in graph.node for name in node.output if name}
-        self._reads = Counter(name for node in graph.node for name in (*node.input, *captured_names(node)))
-        self._reads.update(value.name for value in graph.output)
+        wiring = wire_graph(graph)
+        self._makers = {name: wiring.nodes[number] for name, number in wiring.makers.items()}
+        self._reads = wiring.read_counts()
         self._names = tensor_names(graph)
         self._vanished: set[str] = set()
         self._orphans: set[str] = set()
@@ -174,9 +173,9 @@ class BatchNormFolder:
             constant = next((n for n in node.input if n in self._weights), "")
             if product is not None and product.op_type == "MatMul" and constant:
                 node, add, bias = product, node, constant
-        if node is None or node.domain not in DOMAINS:
+        if node is None or node.domain not in ONNX_DOMAINS:
             return "no operator with weights directly before it"
-        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        if node.op_type not in WEIGHTED:
             return f"no operator with weights directly before it, but {node_label(node)}"
         if any(self._reads[maker.output[0]] > 1 for maker in (node, add) if maker is not None):
             return f"what {node_label(node)} makes is read elsewhere too"

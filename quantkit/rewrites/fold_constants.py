@@ -19,6 +19,7 @@ import numpy as np
 from quantkit.errors import ModelError
 from quantkit.graph.dead_nodes import names_read_by, remove_unread
 from quantkit.graph.model import DTYPES, Model
+from quantkit.graph.operators import ONNX_DOMAINS, WEIGHT_FORMING
 from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.tensors import FLOATS
 from quantkit.graph.weights import stored_tensors, stored_values
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     import onnx
 
     from quantkit.values import Array
-
-FORMING = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""Operators that change the form of a weight, and no value of it but by rounding to another type."""
 
 
 def fold_constants(model: Model) -> onnx.ModelProto:
@@ -92,7 +90,7 @@ def folded_weights(model: Model) -> dict[str, onnx.TensorProto]:
 
 def is_foldable(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> bool:
     """Whether a node changes the form of a float weight, by settings that are known too."""
-    if node.op_type not in FORMING or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
+    if node.op_type not in WEIGHT_FORMING or node.domain not in ONNX_DOMAINS or len(node.output) != 1:
         return False
     return all(name in known for name in node.input if name) and DTYPES.get(known[node.input[0]].data_type) in FLOATS
 

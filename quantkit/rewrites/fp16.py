@@ -20,10 +20,11 @@ import numpy as np
 from quantkit.graph.index import GraphIndex, index_graph
 from quantkit.graph.model import Model
 from quantkit.graph.names import tensor_names, unique_name
+from quantkit.graph.operators import ONNX_DOMAINS, QDQ
 from quantkit.graph.opset import raise_opset
 from quantkit.graph.subgraphs import captured_names, subgraphs
 from quantkit.graph.weights import weight_values
-from quantkit.rewrites.fp32_exceptions import DOMAINS, HALF_MAX, fp16_scale, fp32_reasons, type_slots
+from quantkit.rewrites.fp32_exceptions import HALF_MAX, fp16_scale, fp32_reasons, type_slots
 
 if TYPE_CHECKING:
     import onnx
@@ -68,7 +69,7 @@ def convert_to_fp16(model: Model, *, keep_io: bool = True, ranges: Mapping[str, 
 
 def affects_result(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     """Whether it matters what a node computes in: on data, or with quantized weights; other constants are folded."""
-    return node.op_type in ("QuantizeLinear", "DequantizeLinear") or not wires.constants.issuperset(node.output)
+    return node.op_type in QDQ or not wires.constants.issuperset(node.output)
 
 
 class Fp16Conversion:
@@ -214,8 +215,8 @@ class Fp16Conversion:
 
     def _rounded(self, name: str, values: Array) -> Array:
         """A weight in float16; as a scale where it is one."""
-        readers = [node for reader, node in self._wires.reading(name) if reader.place == 1]
-        if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in readers):
+        readers = [node for reader, node in self._wires.uses(name) if reader.place == 1]
+        if any(node.op_type in QDQ for node in readers):
             return fp16_scale(values, any(node.op_type == "QuantizeLinear" for node in readers))
         largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
         if largest > HALF_MAX:
@@ -235,7 +236,7 @@ def float_weights(graph: onnx.GraphProto) -> set[str]:
 
 def is_constant_node(node: onnx.NodeProto) -> bool:
     """Whether a node is ONNX's Constant."""
-    return node.op_type == "Constant" and node.domain in DOMAINS
+    return node.op_type == "Constant" and node.domain in ONNX_DOMAINS
 
 
 def rename_captured(node: onnx.NodeProto, names: Mapping[str, str]) -> None:

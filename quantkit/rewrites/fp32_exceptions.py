@@ -21,6 +21,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import DTYPES, Model
+from quantkit.graph.operators import (
+    COORDINATE_OPERATORS,
+    GROWING,
+    ONNX_DOMAINS,
+    QDQ,
+    RANGE_CARRYING,
+    RANGE_ENDING,
+    TYPED_LIKE_INPUT,
+)
 from quantkit.graph.subgraphs import count_inner_operators
 from quantkit.graph.weights import weight_values
 
@@ -30,7 +39,6 @@ if TYPE_CHECKING:
     from quantkit.graph.index import GraphIndex
     from quantkit.values import Array
 
-DOMAINS = ("", "ai.onnx")
 HALF_MAX = 65504.0
 NEAR = HALF_MAX / 2
 """A tensor whose recorded values pass this is not float16: other data reach further than those that were seen."""
@@ -39,28 +47,6 @@ VANISHING = 2.0**-25
 """Numbers up to this are 0 in float16."""
 COARSE = 2.0**-6
 """A constant that float16 changes by more than this share is another constant."""
-COORDINATES = frozenset({"RoiAlign", "GridSample", "AffineGrid"})
-TYPE_OF_INPUT = frozenset({"RandomNormalLike", "RandomUniformLike", "EyeLike", "Bernoulli", "Multinomial"})
-"""Operators whose output takes the type of an input that it need not share."""
-GROWING = frozenset(
-    {
-        "Pow", "Exp", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceProd", "ReduceLogSum",
-        "ReduceLogSumExp", "CumSum", "Cosh", "Sinh",
-    }
-)  # fmt: skip
-ENDING = frozenset(
-    {
-        "Div", "Reciprocal", "Log", "Sigmoid", "HardSigmoid", "Tanh", "Softmax", "LogSoftmax", "Softsign", "Sign",
-        "Erf", "LayerNormalization", "InstanceNormalization", "LpNormalization",
-    }
-)  # fmt: skip
-CARRYING = frozenset(
-    {
-        "Add", "Sub", "Mul", "Sum", "Mean", "Neg", "Abs", "Sqrt", "Max", "Min", "Clip", "Relu", "Where", "Floor",
-        "Ceil", "Round", "Mod", "ReduceMean", "ReduceMax", "ReduceMin", "Identity", "Cast", "Reshape", "Flatten",
-        "Transpose", "Squeeze", "Unsqueeze", "Expand", "Slice", "Gather", "Concat", "Split", "Tile", "Pad", "Dropout",
-    }
-)  # fmt: skip
 INTEGERS = frozenset({"int16", "int32", "int64", "uint16", "uint32", "uint64"})
 GROWN, INDEX, MEASURED = "grown", "index", "measured"
 
@@ -89,7 +75,7 @@ def type_slots(node: onnx.NodeProto, opset: int) -> Iterator[tuple[str, str, boo
     from onnx import defs
 
     try:
-        schema = defs.get_schema(node.op_type, opset, "" if node.domain in DOMAINS else node.domain)
+        schema = defs.get_schema(node.op_type, opset, "" if node.domain in ONNX_DOMAINS else node.domain)
     except defs.SchemaError:
         return
     half = {c.type_param_str for c in schema.type_constraints if "tensor(float16)" in c.allowed_type_strs}
@@ -115,11 +101,11 @@ class Fp32Exceptions:
     def _form(self, node: onnx.NodeProto) -> str:
         if count_inner_operators(node):
             return "it holds graphs"
-        if node.domain not in DOMAINS or not any(type_slots(node, self._opset)):
+        if node.domain not in ONNX_DOMAINS or not any(type_slots(node, self._opset)):
             return "it is not an operator of ONNX"
-        if node.op_type in COORDINATES:
+        if node.op_type in COORDINATE_OPERATORS:
             return "it computes with coordinates"
-        if node.op_type in TYPE_OF_INPUT:
+        if node.op_type in TYPED_LIKE_INPUT:
             return "it makes numbers of its own"
         known = self._wires.types.keys() | self._wires.weights.keys()
         if any(name and name not in known for name in (*node.input, *node.output)):
@@ -134,7 +120,7 @@ class Fp32Exceptions:
         return self._wires.types.get(name, "other") if weight is None else DTYPES.get(weight.data_type, "other")
 
     def _scale(self, node: onnx.NodeProto) -> str:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+        if node.op_type not in QDQ:
             return ""
         weight = self._wires.weights.get(node.input[1])
         if weight is None:
@@ -164,7 +150,7 @@ class Fp32Exceptions:
             self._mark(node, INDEX)
             return "it makes floats of integers"
         if kinds == {INDEX}:
-            if node.op_type in CARRYING | ENDING | GROWING and self._counts(node):
+            if node.op_type in RANGE_CARRYING | RANGE_ENDING | GROWING and self._counts(node):
                 self._mark(node, INDEX)
                 return "it computes with integers in floats"
             kinds = set()
@@ -174,9 +160,9 @@ class Fp32Exceptions:
             reason = f"its values may pass {HALF_MAX:.0f}"
         elif any(self._is_fine(name) for name in node.input):
             reason = "float16 has no such small constant"
-        elif kinds and node.op_type in CARRYING | ENDING:
+        elif kinds and node.op_type in RANGE_CARRYING | RANGE_ENDING:
             reason = "it computes with values that may be too large or too small for float16"
-        if reason and node.op_type not in ENDING:
+        if reason and node.op_type not in RANGE_ENDING:
             self._mark(node, GROWN)
         return reason
 

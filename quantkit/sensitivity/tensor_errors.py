@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.backends.session import SessionOpener, open_session
-from quantkit.numerics import LEVELS, decibels, noise_share
+from quantkit.numerics import LEVELS, noise_decibels, noise_share
 from quantkit.qdq.grid import Grid, integer_limits
 from quantkit.qdq.partial import PartialQuantization, QuantizedWeight
 from quantkit.rules.squared_error import least_error_threshold, mean_square, places_in, squared_error
@@ -62,10 +62,10 @@ def estimate_activation_error(tensor: QuantizedActivation, histogram: Histogram)
         weight=False,
         scale=scale,
         rule=tensor.rule,
-        sqnr_db=decibels(noise_share(error, signal)),
+        sqnr_db=noise_decibels(noise_share(error, signal)),
         clipped=float((places > scale * LEVELS).mean(axis=1) @ counts) / max(histogram.elements, 1),
         levels=levels,
-        best_db=decibels(noise_share(best, signal)),
+        best_db=noise_decibels(noise_share(best, signal)),
         estimated=True,
     )
 
@@ -114,10 +114,10 @@ class ActivationErrorSums:
             weight=False,
             scale=float(tensor.grid.scale.max()),
             rule=tensor.rule,
-            sqnr_db=decibels(ratio),
+            sqnr_db=noise_decibels(ratio),
             clipped=self._clipped / max(self._elements, 1),
             levels=int(self._used.sum()),
-            best_db=decibels(ratio * self._best()),
+            best_db=noise_decibels(ratio * self._best()),
         )
 
     def _best(self) -> float:
@@ -176,10 +176,10 @@ def weight_error(weight: QuantizedWeight, rule: str) -> TensorError:
         weight=True,
         scale=float(grid.scale.max()),
         rule=rule,
-        sqnr_db=decibels(noise_share(noise, signal)),
+        sqnr_db=noise_decibels(noise_share(noise, signal)),
         clipped=count_clipped(values, grid) / max(values.size, 1),
         levels=int(np.unique(codes).size),
-        best_db=decibels(noise_share(best, signal)),
+        best_db=noise_decibels(noise_share(best, signal)),
     )
 
 

@@ -77,12 +77,12 @@ def test_external_weights_are_one_file_beside_it(tmp_path: Path, external: onnx.
     assert set(content_of(tmp_path)) == {"out.onnx", "out.onnx.data"}
     onnx.checker.check_model(str(output), full_check=True)
     written = onnx.load(output, load_external_data=False)
-    placed = {t.name: {e.key: e.value for e in t.external_data} for t in saving.tensors(written) if t.external_data}
+    placed = {t.name: {e.key: e.value for e in t.external_data} for t in saving.all_tensors(written) if t.external_data}
     assert {name: place["location"] for name, place in placed.items()} == dict.fromkeys("wv", "out.onnx.data")
     assert next(t for t in written.graph.initializer if t.name == "shape").raw_data, "shapes stay in the graph"
     inside = onnx.load(output)
-    assert [numpy_helper.to_array(t).tobytes() for t in saving.tensors(inside)] == [
-        numpy_helper.to_array(t).tobytes() for t in saving.tensors(onnx.load(tmp_path / "source" / "net.onnx"))
+    assert [numpy_helper.to_array(t).tobytes() for t in saving.all_tensors(inside)] == [
+        numpy_helper.to_array(t).tobytes() for t in saving.all_tensors(onnx.load(tmp_path / "source" / "net.onnx"))
     ]
     write_model(network(), tmp_path, tmp_path / "one.onnx")
     np.testing.assert_array_equal(run(output), run(tmp_path / "one.onnx"))
@@ -133,7 +133,7 @@ def test_large_weights_start_at_pages(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_weights_of_the_source_are_never_replaced(tmp_path: Path, external: onnx.ModelProto) -> None:
     source = tmp_path / "source"
     (source / "net.bin").rename(source / "net.onnx.data")
-    for tensor in saving.tensors(external):
+    for tensor in saving.all_tensors(external):
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = "net.onnx.data"
@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_nothing(
         yield b"1234"
         raise error
 
-    monkeypatch.setattr(saving, "content", some)
+    monkeypatch.setattr(saving, "tensor_bytes", some)
     with pytest.raises(OutputError if error is FULL else KeyboardInterrupt) as caught:
         write_model(external, tmp_path / "source", tmp_path / "out.onnx")
     assert error is not FULL or "free some space" in caught.value.remedy  # type: ignore[union-attr]
@@ -239,7 +239,7 @@ def test_memory_stays_under_one_weight(tmp_path: Path, monkeypatch: pytest.Monke
     proto = network()
     proto.graph.initializer.append(tensor)
     longest = 0
-    real = saving.content
+    real = saving.tensor_bytes
 
     def watched(*arguments: Any) -> Iterator[bytes]:
         nonlocal longest
@@ -247,7 +247,7 @@ def test_memory_stays_under_one_weight(tmp_path: Path, monkeypatch: pytest.Monke
             longest = max(longest, len(piece))
             yield piece
 
-    monkeypatch.setattr(saving, "content", watched)
+    monkeypatch.setattr(saving, "tensor_bytes", watched)
     write_model(proto, tmp_path, tmp_path / "out.onnx")
     assert longest == 4 << 20
     assert (tmp_path / "out.onnx.data").stat().st_size > 10 << 20

@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from quantkit.data import DataOptions, open_data
 from quantkit.errors import ModelError
 from quantkit.graph import Model
-from quantkit.numerics import decibels
+from quantkit.numerics import noise_decibels
 from quantkit.output_noise import NoiseCandidate, NoiseMeter
 from quantkit.preprocess import PRESETS
 from quantkit.qdq.insert import insert_qdq
@@ -211,7 +211,7 @@ def test_a_network_that_yields_nan_is_infinite_noise() -> None:
     )
     found = measuring(model).noise({"": NoiseCandidate(lambda: broken)})[""]
     assert (found.outputs, found.db) == (math.inf, -math.inf)
-    assert decibels(0.1) == pytest.approx(10.0)
+    assert noise_decibels(0.1) == pytest.approx(10.0)
 
 
 def test_ctrl_c_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from quantkit.graph import Model
 from quantkit.graph.index import index_graph
-from quantkit.graph.weights import known_weights
+from quantkit.graph.weights import stored_tensors
 from quantkit.qdq.insertion import QuantizedNetwork
 from quantkit.qdq.placement import Choices, Policy
 from tests.support.qdq import every_scale, inserted, model_of, node_of, noise, pair, pairs, placed
@@ -559,9 +559,9 @@ def test_the_wiring_knows_who_makes_and_who_reads() -> None:
     model = net("c = Conv(x, w) m = MaxPool<kernel_shape = [1, 1]>(c) j = Concat<axis = 1>(x, m) a, b = Split<axis = 1>"
                 "(j, h4) y = Add(a, b)", h4=np.array([4, 4]))  # fmt: skip
     wires = index_graph(model.proto)
-    assert [node.op_type for _, node in wires.behind("c")] == ["Add", "Add"]
-    assert sorted(node.op_type for _, node in wires.behind("x")) == ["Add", "Add", "Conv"]
-    assert [node.op_type for _, node in wires.behind("c", frozenset())] == ["MaxPool"]
+    assert [node.op_type for _, node in wires.uses_through("c")] == ["Add", "Add"]
+    assert sorted(node.op_type for _, node in wires.uses_through("x")) == ["Add", "Add", "Conv"]
+    assert [node.op_type for _, node in wires.uses_through("c", frozenset())] == ["MaxPool"]
     assert (wires.maker("x"), wires.maker("w")) == (None, None)
     assert wires.maker("b") == wires.maker("a") == model.proto.graph.node[3]
     assert wires.activations(0) == ["x"]
@@ -572,7 +572,9 @@ def test_the_wiring_knows_who_makes_and_who_reads() -> None:
 def test_what_is_read_as_a_shape_is_not_behind() -> None:
     """A Reshape passes on what it moves, not what says how."""
     model = model_of("(float[4] x, int64[1] k) => (float[N] y) { i = Identity(k) y = Reshape(x, i) }")
-    assert [(reader.place, node.op_type) for reader, node in index_graph(model.proto).behind("k")] == [(1, "Reshape")]
+    assert [(reader.place, node.op_type) for reader, node in index_graph(model.proto).uses_through("k")] == [
+        (1, "Reshape")
+    ]
 
 
 def test_weights_are_known_by_every_name_that_they_have() -> None:
@@ -581,7 +583,7 @@ def test_weights_are_known_by_every_name_that_they_have() -> None:
         " c = Constant<value_floats = [4.0, 5.0]>() e = Identity(k) f = Identity(e) z = Cast<to = 3>(b) y = Identity(x)"
     )
     model = model_of(f"(float[1] x) => (float[1] y) {{ {text} }}", k=np.array([6.0], np.float32))
-    found = {name: numpy_helper.to_array(tensor) for name, tensor in known_weights(model.proto.graph).items()}
+    found = {name: numpy_helper.to_array(tensor) for name, tensor in stored_tensors(model.proto.graph).items()}
     expected = {"a": [1, 2], "b": 3, "c": [4, 5], "e": [6], "f": [6], "k": [6], "z": 3}
     assert {name: value.tolist() for name, value in found.items()} == expected
     assert (found["z"].dtype, found["b"].dtype) == (np.int8, np.float32)

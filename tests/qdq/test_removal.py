@@ -22,8 +22,8 @@ from quantkit.errors import ModelError
 from quantkit.graph import Model, load_model, watched_tensors
 from quantkit.graph.model import model_identity
 from quantkit.qdq import stored_weights as restoring_module
+from quantkit.qdq.grid import Grid
 from quantkit.qdq.insert import insert_qdq
-from quantkit.qdq.pairs import Grid
 from quantkit.qdq.removal import StrippedNetwork, remove_qdq
 from quantkit.qdq.scale_propagation import propagate_scales
 from quantkit.qdq.weight_scales import weight_deviations
@@ -327,7 +327,7 @@ def test_a_scale_that_the_network_computes() -> None:
 
 # What cannot go ---------------------------------------------------------------------------------------------------
 
-NEITHER = "is neither a weight nor made by a QuantizeLinear that can go"
+NEITHER = "is neither a weight nor made by a QuantizeLinear that can be removed"
 LEFT: dict[str, tuple[str, dict[str, str]]] = {
     "integers are read": (
         f"{PAIR} m = MaxPool<kernel_shape = [1, 1]>(q) e = DequantizeLinear(m, s, z) y = Add(d, e)",
@@ -363,9 +363,9 @@ def test_a_pair_that_changes_the_type_stays() -> None:
 def test_grids_are_the_same_where_type_axis_and_values_are() -> None:
     one, many = np.float32([0.5]), np.float32([0.5, 0.25])
     grid = Grid("int8", many, np.zeros(2, np.int64), 0, 0, ("s", "z"))
-    assert grid.same(replace(grid, names=("t", "")))
-    assert grid.same(replace(grid, type=""))
-    assert grid.same(replace(grid, names=("t", "z0"), zero=np.zeros((), np.int64)))
+    assert grid.is_same(replace(grid, names=("t", "")))
+    assert grid.is_same(replace(grid, type=""))
+    assert grid.is_same(replace(grid, names=("t", "z0"), zero=np.zeros((), np.int64)))
     for other in (
         {"type": "uint8"},
         {"axis": 1},
@@ -376,8 +376,8 @@ def test_grids_are_the_same_where_type_axis_and_values_are() -> None:
         {"names": ("t", "z"), "scale": None},
         {"names": ("s", "y"), "zero": np.ones(2, np.int64)},
     ):
-        assert not grid.same(replace(grid, **other)), other  # type: ignore[arg-type]
-    assert replace(grid, scale=one).same(replace(grid, scale=one, axis=1)), "one scale has no axis"
+        assert not grid.is_same(replace(grid, **other)), other  # type: ignore[arg-type]
+    assert replace(grid, scale=one).is_same(replace(grid, scale=one, axis=1)), "one scale has no axis"
 
 
 @pytest.mark.parametrize("kind", LEFT)

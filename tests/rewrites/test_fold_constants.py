@@ -15,12 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.graph import Model, load_model
+from quantkit.graph.operators import WEIGHT_FORMING
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.placement import Choices
 from quantkit.repairs.editing import Editor
 from quantkit.repairs.layers import layers_of
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
-from quantkit.rewrites.fold_constants import FORMING, fold_constants
+from quantkit.rewrites.fold_constants import fold_constants
 from tests.support.qdq import every_scale, noise
 
 X = noise(5, 4)
@@ -168,7 +169,7 @@ def test_weights_outside_the_model(tmp_path: Path) -> None:
 
 
 def test_every_operator_is_looked_at() -> None:
-    assert {step.op_type for steps in STEPS.values() for step in steps} == FORMING
+    assert {step.op_type for steps in STEPS.values() for step in steps} == WEIGHT_FORMING
 
 
 def test_a_number_stays_a_number() -> None:
