@@ -57,7 +57,7 @@ def noise_share(noise: float, signal: float) -> float:
     return noise / signal if signal else (math.inf if noise else 0.0)
 
 
-def decibels(ratio: float) -> float:
+def noise_decibels(ratio: float) -> float:
     """Noise over signal → SQNR in dB: inf for none, −inf for noise without end."""
     return math.inf if ratio == 0.0 else -math.inf if math.isinf(ratio) else 0.0 - 10.0 * math.log10(ratio)
 

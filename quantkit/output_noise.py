@@ -23,7 +23,7 @@ from quantkit.backends.session import SessionOpener, open_session
 from quantkit.data import Feed
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
-from quantkit.numerics import decibels, noise_share
+from quantkit.numerics import noise_decibels, noise_share
 from quantkit.values import Batch
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ class OutputNoise:
     @property
     def db(self) -> float:
         """SQNR of the outputs in dB."""
-        return decibels(self.outputs)
+        return noise_decibels(self.outputs)
 
     @property
     def local_db(self) -> float:
         """SQNR of the candidate's pair in dB."""
-        return decibels(self.local)
+        return noise_decibels(self.local)
 
 
 class NoiseMeter:

@@ -22,9 +22,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from quantkit.errors import PreprocessError
+from quantkit.frozen_record import FrozenRecord
 from quantkit.values import ModelInput
 
 if sys.version_info >= (3, 11):
@@ -37,10 +38,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Side = Annotated[int, Field(ge=1, le=65536)]
 
 
-class Preprocess(BaseModel):
+class Preprocess(FrozenRecord):
     """How an image becomes an input array; see the module for the meaning of every field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     resize: Literal["exact", "shortest", "letterbox", "none"] = "exact"
     size: tuple[Side, Side] | None = None
@@ -170,7 +169,7 @@ def metadata_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:
     return None
 
 
-def resolve(spec: Preprocess, model_input: ModelInput) -> Preprocess:
+def resolve_spec(spec: Preprocess, model_input: ModelInput) -> Preprocess:
     """`spec` with size, channels, layout and dtype filled in from an image input. PreprocessError where they clash."""
     shape, where = model_input.shape, f"input {model_input.describe()}"
     if len(shape) != 4:

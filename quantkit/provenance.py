@@ -10,19 +10,14 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from quantkit.errors import TableError
+from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import HistogramMode
 
 
-class Frozen(BaseModel):
-    """Frozen and strict."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class TableRecord(Frozen):
+class TableRecord(FrozenRecord):
     """The table itself."""
 
     file: str
@@ -31,14 +26,14 @@ class TableRecord(Frozen):
     tensors: int
 
 
-class ModelRecord(Frozen):
+class ModelRecord(FrozenRecord):
     """The model, by the name of its file and the sha256 of graph and weights."""
 
     file: str
     sha256: str
 
 
-class DataRecord(Frozen):
+class DataRecord(FrozenRecord):
     """The samples: their sum of digests (`content`), and their order in batches (`order`)."""
 
     source: str
@@ -58,7 +53,7 @@ class DataRecord(Frozen):
     """Name, size and time of modification (ns) of every file: while these are the same, so is the content."""
 
 
-class RunRecord(Frozen):
+class RunRecord(FrozenRecord):
     """How the statistics were collected."""
 
     histogram: HistogramMode
@@ -70,7 +65,7 @@ class RunRecord(Frozen):
     """None where a table was made from statistics, which do not tell."""
 
 
-class Provenance(Frozen):
+class Provenance(FrozenRecord):
     """All of it. `adopted` tables came from elsewhere: only table and model are known. `qdq` tables hold the scales of
     the Q/DQ model `source`; their model is the float network that was left of it."""
 

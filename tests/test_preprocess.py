@@ -23,7 +23,7 @@ from quantkit.preprocess import (
     load_preprocess,
     metadata_preprocess,
     parse_preprocess,
-    resolve,
+    resolve_spec,
 )
 from quantkit.values import ModelInput
 
@@ -179,21 +179,21 @@ def test_size_channels_layout_and_dtype_come_from_the_input(
     depth: int, height: int, width: int, nhwc: bool, batch: Any, dtype: str
 ) -> None:
     wanted = image((batch, height, width, depth) if nhwc else (batch, depth, height, width), dtype)
-    filled = resolve(Preprocess(), wanted)
+    filled = resolve_spec(Preprocess(), wanted)
     assert filled.size == (height, width)
     assert filled.channels == ("grey" if depth == 1 else "rgb")
     assert filled.layout == ("nhwc" if nhwc else "nchw")
     assert filled.dtype == dtype
-    assert resolve(filled, wanted) == filled
+    assert resolve_spec(filled, wanted) == filled
     assert filled.model_copy(update=dict.fromkeys(("size", "channels", "layout", "dtype"))) == Preprocess()
 
 
 def test_what_the_spec_says_is_kept() -> None:
     spec = Preprocess(size=(32, 48), channels="bgr", layout="nhwc", dtype="float32")
-    assert resolve(spec, image(("N", "H", "W", None))) == spec
-    assert resolve(Preprocess(channels="grey"), image(("N", "C", 8, 8))).channels == "grey"
-    assert resolve(Preprocess(layout="nhwc"), image((1, 3, 3, 3))).layout == "nhwc"
-    assert resolve(Preprocess(), image((1, 3, 3, 3))).layout == "nchw"
+    assert resolve_spec(spec, image(("N", "H", "W", None))) == spec
+    assert resolve_spec(Preprocess(channels="grey"), image(("N", "C", 8, 8))).channels == "grey"
+    assert resolve_spec(Preprocess(layout="nhwc"), image((1, 3, 3, 3))).layout == "nhwc"
+    assert resolve_spec(Preprocess(), image((1, 3, 3, 3))).layout == "nchw"
 
 
 CLASHES = [
@@ -217,15 +217,15 @@ CLASHES = [
 @pytest.mark.parametrize(("spec", "shape", "told"), CLASHES)
 def test_clashes_are_refused_and_name_the_input(spec: Preprocess, shape: Any, told: str | None) -> None:
     if told is None:
-        assert resolve(spec, image(shape)).size == spec.size
+        assert resolve_spec(spec, image(shape)).size == spec.size
         return
     with pytest.raises(PreprocessError, match=told) as caught:
-        resolve(spec, image(shape))
+        resolve_spec(spec, image(shape))
     assert image(shape).describe() in caught.value.problem
 
 
 def test_describe_is_one_line_for_people() -> None:
-    cifar = resolve(PRESETS["cifar10"], image(("N", 3, 32, 32)))
+    cifar = resolve_spec(PRESETS["cifar10"], image(("N", 3, 32, 32)))
     assert cifar.describe() == (
         "exact 32×32 bilinear, rgb, ×1/255, mean 0.4914/0.4822/0.4465, std 0.247/0.2435/0.2616, nchw float32"
     )

@@ -1,6 +1,6 @@
-"""The record beside an engine (`x.engine.json`): what it was built of, for what, and what it became.
+"""The record beside an engine (`x.engine.json`): its inputs, its target, and its layers.
 
-An engine is good for one TensorRT and one GPU (or what its compatibility options say), and cannot tell of its origin.
+An engine is valid for one TensorRT and one GPU (or as its compatibility options say), and does not hold its origin.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from quantkit.errors import BackendError
-from quantkit.provenance import Frozen, ModelRecord
+from quantkit.frozen_record import FrozenRecord
+from quantkit.provenance import ModelRecord
 
 SUFFIXES = frozenset({".engine", ".plan", ".trt"})
-"""What files of engines end in."""
+"""Suffixes of engine files."""
 
 
 def is_engine(path: Path) -> bool:
-    """Whether a file is called as engines are."""
+    """Return True if a file has the suffix of an engine."""
     return path.suffix.lower() in SUFFIXES
 
 
-class LayerRecord(Frozen):
+class LayerRecord(FrozenRecord):
     """A layer of the engine: its ONNX nodes, its precision, and why that is not INT8 where it could have been."""
 
     name: str
@@ -33,17 +34,17 @@ class LayerRecord(Frozen):
     reason: str | None = None
 
 
-class TensorRecord(Frozen):
-    """An input or output of the engine. shape: −1 where a dimension is dynamic; dtype: numpy's name of it."""
+class TensorRecord(FrozenRecord):
+    """An input or output of the engine. shape: −1 for a dynamic dimension; dtype: its name in numpy."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
 
 
-class TableUse(Frozen):
-    """The calibration table that an engine was built with. completed: tensors whose scale followed from the network;
-    missing: tensors without one."""
+class TableUse(FrozenRecord):
+    """The calibration table that an engine was built with. completed: tensors whose scale was derived from the network;
+    missing: tensors without a scale."""
 
     file: str
     sha256: str
@@ -55,8 +56,8 @@ class TableUse(Frozen):
     extra: tuple[str, ...] = ()
 
 
-class EngineRecord(Frozen):
-    """All of it. `identity` decides whether an engine that is there can be reused."""
+class EngineRecord(FrozenRecord):
+    """The record of an engine. `identity` decides whether an existing engine can be reused."""
 
     format: Literal[1] = 1
     quantkit: str
@@ -71,7 +72,7 @@ class EngineRecord(Frozen):
     options: dict[str, Any]
     table: TableUse | None = None
     explicit: bool = False
-    """Whether the model has Q/DQ."""
+    """True if the model has Q/DQ."""
     seconds: float
     device_memory: int
     layers: tuple[LayerRecord, ...]
@@ -79,18 +80,18 @@ class EngineRecord(Frozen):
     warnings: tuple[str, ...] = ()
     trtexec: str | None = None
     no_trtexec: str = ""
-    """Why there is no `trtexec` line."""
+    """The reason why there is no `trtexec` line."""
     inputs: tuple[TensorRecord, ...] = ()
     outputs: tuple[TensorRecord, ...] = ()
-    """Empty in records of older versions, which did not keep them."""
+    """Inputs and outputs are empty in records of older versions, which did not keep them."""
 
     @property
     def has_scales(self) -> bool:
-        """Whether INT8 had scales to work with."""
+        """True if INT8 had scales to work with."""
         return self.explicit or self.table is not None
 
     def identity(self) -> dict[str, Any]:
-        """What decides about the engine, by the name that the user knows it by."""
+        """Return everything that the engine depends on, by the name that the user knows it by."""
         return {
             "TensorRT": self.tensorrt,
             "GPU": self.gpu,
@@ -104,17 +105,17 @@ class EngineRecord(Frozen):
 
 
 def engine_record_path(engine: Path) -> Path:
-    """`x.engine` → `x.engine.json`."""
+    """Return the path of the record beside an engine: `x.engine` → `x.engine.json`."""
     return engine.with_name(engine.name + ".json")
 
 
 def engine_record_bytes(record: EngineRecord) -> bytes:
-    """Indented JSON."""
+    """Return a record as indented JSON."""
     return (record.model_dump_json(indent=2, exclude_none=True) + "\n").encode()
 
 
 def read_engine_record(engine: Path) -> EngineRecord | None:
-    """The record beside an engine; None where there is none. BackendError where it is damaged."""
+    """Read the record beside an engine; None where there is none. BackendError where it is damaged."""
     path = engine_record_path(engine)
     try:
         content = path.read_bytes()
@@ -127,6 +128,6 @@ def read_engine_record(engine: Path) -> EngineRecord | None:
     except ValidationError as error:
         where = error.errors()[0]
         raise BackendError(
-            f"{path} is no record of this quantkit: {'.'.join(map(str, where['loc']))}: {where['msg']}",
+            f"{path} is not a record of this quantkit: {'.'.join(map(str, where['loc']))}: {where['msg']}",
             remedy="build again with --force",
         ) from None

@@ -51,8 +51,8 @@ def plan_memory(
     `whole`: batches must not be sliced. UsageError where one tensor alone exceeds `max_memory`.
     """
     unit = samples if whole else 1
-    one = shapes_for_inputs(model, watch.tensors, input_shapes(first, samples, unit))
-    two = one if whole else shapes_for_inputs(model, watch.tensors, input_shapes(first, samples, 2))
+    one = shapes_for_inputs(model, watch.tensors, slice_shapes(first, samples, unit))
+    two = one if whole else shapes_for_inputs(model, watch.tensors, slice_shapes(first, samples, 2))
     known = [prod(shape) for shape in one.values() if shape is not None]
     # A tensor of unknown size is assumed to be as large as the largest known one.
     guess = max(known, default=0)
@@ -71,7 +71,7 @@ def plan_memory(
     )
 
 
-def input_shapes(batch: Batch, samples: int, count: int) -> dict[str, tuple[int, ...]]:
+def slice_shapes(batch: Batch, samples: int, count: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the inputs for `count` samples, from a batch of `samples`."""
     return {
         name: (count, *array.shape[1:]) if array.ndim and len(array) == samples else array.shape

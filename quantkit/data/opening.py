@@ -16,7 +16,7 @@ from quantkit.data.pixels import SUFFIXES
 from quantkit.data.splitting import HoldoutPart
 from quantkit.data.streams import BatchFolderFeed, StreamFeed, load_callable
 from quantkit.errors import DataError, UsageError
-from quantkit.preprocess import Preprocess, resolve
+from quantkit.preprocess import Preprocess, resolve_spec
 from quantkit.values import ModelInput, Selection
 
 DEFAULT_LIMIT = 512
@@ -115,7 +115,7 @@ def open_images(
             f"the network has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}), an image folder feeds one",
             remedy="save batches as .npz files with an array for every input, and point --data at their folder",
         )
-    applied = resolve(spec, inputs[0])
+    applied = resolve_spec(spec, inputs[0])
     indices, size, notes = choose_samples(len(folder.names), inputs, options)
     if folder.others:
         notes += (f"{folder.others} other files in the folder are no images",)
@@ -139,7 +139,7 @@ def open_array(
                 f"the network has {len(inputs)} inputs, a preprocessing spec prepares one",
                 remedy="prepare the arrays beforehand and use --preprocess raw",
             )
-        applied = resolve(spec, inputs[0])
+        applied = resolve_spec(spec, inputs[0])
     indices, size, notes = choose_samples(row_count(path, inputs), inputs, options)
     samples = ArraySamples(path, indices, inputs, applied)
     feed = SampleFeed(

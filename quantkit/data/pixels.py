@@ -182,7 +182,7 @@ def normalise(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
         return out
     for channel in range(depth):
         mean, std = channel_value(spec.mean, channel), channel_value(spec.std, channel)
-        last[..., channel] = cast((pixels[..., channel].astype(np.float64) * spec.scale - mean) / std, dtype)
+        last[..., channel] = cast_pixels((pixels[..., channel].astype(np.float64) * spec.scale - mean) / std, dtype)
     return out
 
 
@@ -191,7 +191,7 @@ def level_table(scale: float, mean: tuple[float, ...], std: tuple[float, ...], d
     """The 256 input values of each channel, [depth, 256]."""
     levels = np.arange(256, dtype=np.float64)
     rows = [(levels * scale - channel_value(mean, c)) / channel_value(std, c) for c in range(depth)]
-    return cast(np.stack(rows), np.dtype(dtype))
+    return cast_pixels(np.stack(rows), np.dtype(dtype))
 
 
 def channel_value(values: tuple[float, ...], channel: int) -> float:
@@ -199,7 +199,7 @@ def channel_value(values: tuple[float, ...], channel: int) -> float:
     return values[channel] if len(values) > 1 else values[0]
 
 
-def cast(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+def cast_pixels(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Values as `dtype`; integers are rounded and have to fit."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)

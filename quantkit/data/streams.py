@@ -63,7 +63,7 @@ class BatchFolderFeed:
                 raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.savez") from None
             batch = check_batch(match_single_input(named, self._inputs), self._inputs, path.name)
             if count := samples_in(batch, self._inputs):
-                labels = labels_among(named, self._inputs)
+                labels = labels_in_mapping(named, self._inputs)
                 yield Portion(batch, tuple(f"{path.name}[{i}]" for i in range(count)), position, labels)
 
 
@@ -151,7 +151,7 @@ def split_labels(item: Any, inputs: Sequence[ModelInput]) -> tuple[Any, Array | 
     Two arrays for two inputs are inputs.
     """
     if isinstance(item, Mapping):
-        return item, labels_among(item, inputs)
+        return item, labels_in_mapping(item, inputs)
     if not isinstance(item, (tuple, list)) or len(item) != 2:
         return item, None
     if isinstance(item[0], Mapping):
@@ -168,7 +168,7 @@ def as_labels(value: Any) -> Array | None:
     return array if array.ndim and array.dtype.kind in "biufUS" else None
 
 
-def labels_among(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Array | None:
+def labels_in_mapping(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Array | None:
     """The array that is called as labels are and that no input asks for."""
     wanted = {i.name for i in inputs}
     found = [name for name in arrays if str(name).lower() in LABELS and name not in wanted]

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from quantkit.artifact import canonical_json, write_whole
 from quantkit.errors import StatisticsError
+from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import BINS, Histogram
 from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
@@ -26,13 +27,7 @@ KEY = "quantkit"
 REMEDY = "make it again with quantkit calibrate"
 
 
-class Frozen(BaseModel):
-    """Strict and frozen."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class View(Frozen):
+class ChannelRecord(FrozenRecord):
     """Which channels of which tensor the arrays `channels/<k>/…` describe."""
 
     tensor: str
@@ -40,13 +35,13 @@ class View(Frozen):
     elements: Annotated[int, Field(ge=0)]
 
 
-class StatisticsDocument(Frozen):
+class StatisticsDocument(FrozenRecord):
     """The metadata of the file."""
 
     format: Literal[1]
     tensors: tuple[str, ...]
     shared: dict[str, str]
-    channels: tuple[View, ...]
+    channels: tuple[ChannelRecord, ...]
     origin: Origin
 
     @model_validator(mode="after")
@@ -74,7 +69,7 @@ def statistics_bytes(statistics: Statistics) -> bytes:
         format=1,
         tensors=tuple(names),
         shared={pool: source for pool, source in statistics.shared.items() if {pool, source} <= set(names)},
-        channels=tuple(View(tensor=v.tensor, axis=v.axis, elements=v.elements) for v in statistics.channels),
+        channels=tuple(ChannelRecord(tensor=v.tensor, axis=v.axis, elements=v.elements) for v in statistics.channels),
         origin=statistics.origin,
     )
     return save(arrays, metadata={KEY: canonical_json(document.model_dump(mode="json", exclude_none=True))})

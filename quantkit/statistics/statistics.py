@@ -1,4 +1,4 @@
-"""Statistics: tensor → histogram, channel sums of the inputs of weighted operators, and their origin."""
+"""Statistics: a histogram for every tensor, channel sums of the inputs of weighted operators, and their origin."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import Histogram, HistogramMode
 from quantkit.kernel import sum_values
 from quantkit.view import Block, RichDisplay, ViewTable
@@ -17,14 +18,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Origin(BaseModel):
-    """Where statistics came from: all that decides about the numbers, and nothing else.
+class Origin(FrozenRecord):
+    """The origin of statistics: everything that the numbers depend on, and nothing else.
 
-    In `invariant` mode the order and the batches do not decide, so `order`, `batch_size` and `batches` are absent and
-    statistics of the same samples are the same bytes, however they were collected.
+    In `invariant` mode they do not depend on the order and the batches: `order`, `batch_size` and `batches` are absent,
+    and statistics of the same samples are the same bytes, however they were collected.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     model: str
     """sha256 of the model's graph and weights."""
@@ -32,12 +31,12 @@ class Origin(BaseModel):
     """Sum of the sha256 of the samples, modulo 2^256."""
     samples: int
     preprocess: dict[str, Any] | None = None
-    """The spec as it was applied; None where arrays were fed unchanged."""
+    """The preprocessing that was applied; None if arrays were fed unchanged."""
     histogram: HistogramMode
     backend: str
     """Library and execution provider, for example `onnxruntime 1.32.0 cpu`."""
     slice: int
-    """Samples that were run at once at most, 0 for whole batches: sums may depend on it in the last bit."""
+    """The largest number of samples per run, 0 for whole batches: sums may depend on it in the last bit."""
     order: str | None = None
     """sha256 over the samples in order, batch by batch."""
     batch_size: int | None = None
@@ -46,7 +45,7 @@ class Origin(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """Per-channel figures of the input of a weighted operator, channels along `axis` of the tensor.
+    """Figures per channel of the input of a weighted operator, with the channels along `axis` of the tensor.
 
     minimum, maximum: float32 [C], exact. sums: int64 [C, 2, 4], exact sums of x and of x² (quantkit.kernel).
     elements: values per channel.
@@ -77,7 +76,8 @@ class Channels:
 
 @dataclass(frozen=True, slots=True)
 class Statistics(RichDisplay):
-    """Histograms by tensor name, in the order of the table; `shared` maps a pool's output to the scale it takes."""
+    """Histograms by tensor name, in the order of the table; `shared` maps a pool's output to the tensor whose scale it
+    takes."""
 
     histograms: Mapping[str, Histogram]
     channels: tuple[Channels, ...]

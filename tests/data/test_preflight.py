@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from quantkit.data import Portion, preflight
 from quantkit.data.peeking import DataWatcher
-from quantkit.preprocess import PRESETS, Preprocess, resolve
+from quantkit.preprocess import PRESETS, Preprocess, resolve_spec
 from quantkit.values import Batch, ModelInput
 
 NCHW, NHWC = ModelInput("image", "float32", ("N", 3, 16, 16)), ModelInput("image", "float32", ("N", 16, 16, 3))
-CIFAR, CIFAR_LAST = resolve(PRESETS["cifar10"], NCHW), resolve(PRESETS["cifar10"], NHWC)
+CIFAR, CIFAR_LAST = resolve_spec(PRESETS["cifar10"], NCHW), resolve_spec(PRESETS["cifar10"], NHWC)
 
 
 def normal(seed: int = 0, shape: tuple[int, ...] = (8, 3, 16, 16)) -> NDArray[np.float32]:
@@ -40,13 +40,13 @@ def test_normalised_data_is_passed_in_silence(seed: int, shape: tuple[int, ...],
 
 def test_images_that_a_spec_centres_or_only_scales_are_passed_in_silence() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (16, 3, 16, 16)).astype(np.float64)
-    for spec in (CIFAR, resolve(PRESETS["imagenet"], NCHW), resolve(PRESETS["imagenet-caffe"], NCHW)):
+    for spec in (CIFAR, resolve_spec(PRESETS["imagenet"], NCHW), resolve_spec(PRESETS["imagenet-caffe"], NCHW)):
         planes = (3, 1, 1)
         mean = np.broadcast_to(np.array(spec.mean), 3).reshape(planes)
         std = np.broadcast_to(np.array(spec.std), 3).reshape(planes)
         values = ((pixels * spec.scale - mean) / std).astype(np.float32)
         assert look(values[:8], values[8:], spec=spec) == ()
-    assert look((pixels / 255).astype(np.float32), spec=resolve(PRESETS["unit"], NCHW)) == ()
+    assert look((pixels / 255).astype(np.float32), spec=resolve_spec(PRESETS["unit"], NCHW)) == ()
 
 
 def test_no_batches_integers_and_numbers_without_axes_are_passed_in_silence() -> None:
@@ -82,7 +82,7 @@ def test_equal_samples_and_duplicates_are_told_apart() -> None:
 
 def test_pixels_that_were_never_normalised_are_told() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 16, 16)).astype(np.float32)
-    (warning,) = look(pixels, spec=resolve(PRESETS["raw"], NCHW))
+    (warning,) = look(pixels, spec=resolve_spec(PRESETS["raw"], NCHW))
     assert "0 … 255" in warning
     assert "--preprocess" in warning
     assert look(pixels - 128) == ()

@@ -1,6 +1,6 @@
-"""TensorRT 8.6 … 11: engines of every precision, and what runs them.
+"""TensorRT 8.6 … 11: building engines of every precision, and running them.
 
-Nothing here is loaded before it is used: `tensorrt` and `pycuda` are imported by the functions that need them.
+Nothing is loaded before it is used: `tensorrt` and `pycuda` are imported by the functions that need them.
 """
 
 from __future__ import annotations

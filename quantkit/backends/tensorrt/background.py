@@ -1,4 +1,4 @@
-"""Work that TensorRT does not let go of, done in a thread, so that Ctrl-C is heard while it lasts."""
+"""Calls that TensorRT blocks in, run in a thread so that Ctrl-C still works."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ POLL = 0.1
 
 
 class AbandonedBuild(Interrupted):
-    """The user left while the thread goes on: what it uses must not be freed."""
+    """The user stopped while the thread keeps running: its memory must not be freed."""
 
 
 def never() -> bool:
-    """False."""
+    """Return False."""
     return False
 
 
@@ -26,9 +26,9 @@ def run_in_background(
 ) -> Result:
     """Run `work` in a thread and return what it returns, or raise what it raises.
 
-    At Ctrl-C `stop()` is called, which makes a build end at its next step where TensorRT can do that (`waits`), and
-    Interrupted is raised once it has. Where TensorRT cannot, at a second Ctrl-C, or where the user had `asked` to stop
-    before, Abandoned is raised at once: the thread ends with the process, and writes nothing.
+    Ctrl-C calls `stop()`, which ends a build at its next step if TensorRT supports that (`waits`); then Interrupted is
+    raised. If it does not, at a second Ctrl-C, or if the user had `asked` to stop before, AbandonedBuild is raised at
+    once: the thread ends with the process, and writes nothing.
     """
     result: list[Result] = []
     failure: list[BaseException] = []

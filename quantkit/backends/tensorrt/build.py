@@ -1,4 +1,4 @@
-"""From an ONNX model to a serialized engine, and what it became."""
+"""The build of a serialized engine from an ONNX model, and what is known about the engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from quantkit.backends.tensorrt.background import run_in_background
-from quantkit.backends.tensorrt.device import Device, open_device
+from quantkit.backends.tensorrt.device import GpuDevice, open_device
 from quantkit.backends.tensorrt.inspection import EngineTensor, inspect_engine
 from quantkit.backends.tensorrt.layers import EngineLayer, LayerContext
 from quantkit.backends.tensorrt.limits import NetworkTraits, refuse_impossible
@@ -34,6 +34,7 @@ from quantkit.backends.tensorrt.versions import (
 from quantkit.errors import BackendError, ModelError, QuantkitError, TableError
 from quantkit.graph import Model, watched_tensors
 from quantkit.graph.node_selection import node_names, select_nodes
+from quantkit.qdq.float_reason import FloatCause
 from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.placement import Choices
 from quantkit.qdq.reader import has_qdq
@@ -41,7 +42,7 @@ from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
 from quantkit.tensorrt_version import installed_number, number_text
 
 INT8_WEIGHTS = "convertMyelinWeightsToFp32"
-"""What TensorRT 8.6 fails in where weights of a matrix product stand as INT8 in the file (measured)."""
+"""The function of TensorRT 8.6 that fails if weights of a matrix product are stored as INT8 (measured)."""
 NOTHING_FITS = ("Could not find any implementation for node", "insufficient workspace", "OutOfMemory", "out of memory")
 
 
@@ -60,15 +61,15 @@ class EngineBuild:
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
-    """Nodes that were kept out of INT8."""
+    """Nodes that were excluded from INT8."""
     converted: bool = False
-    """Whether the table went into Q/DQ pairs."""
+    """True if the scales of the table were inserted as Q/DQ pairs."""
     bound: tuple[EngineTensor, ...] = ()
 
 
 @dataclass(slots=True)
 class BuildContext:
-    """One build on its way: the library, the GPU, and what is said meanwhile."""
+    """The state of one build: the library, the GPU, and the messages so far."""
 
     model: Model
     options: BuildOptions
@@ -76,7 +77,7 @@ class BuildContext:
     phase: Phase
     trt: Any = field(init=False)
     features: Features = field(init=False)
-    device: Device = field(init=False)
+    device: GpuDevice = field(init=False)
     messages: Messages = field(init=False)
     stopping: threading.Event = field(default_factory=threading.Event)
     notes: list[str] = field(default_factory=list)
@@ -92,12 +93,12 @@ class BuildContext:
 
     @property
     def explicit(self) -> bool:
-        """Whether the network says itself, by Q/DQ, what is INT8."""
+        """True if the network itself defines by Q/DQ what is INT8."""
         return has_qdq(self.model)
 
     @property
     def strong(self) -> bool:
-        """Whether the network is strongly typed: precisions come from it alone, and a table has no place."""
+        """True if the network is strongly typed: it alone defines the precisions, and a table cannot be used."""
         return self.options.strongly_typed or self.features.always_strong
 
 
@@ -113,11 +114,11 @@ def build_engine(
 ) -> EngineBuild:
     """Build an engine.
 
-    ranges: the shape range of every input. table: scales for a network without Q/DQ; rule: what the table was made
-    with. timing_cache: what an earlier build measured. phase: told what is going on.
+    ranges: the shape range of every input. table: scales for a network without Q/DQ; rule: that of the table.
+    timing_cache: measurements of an earlier build. phase: called with the current phase.
 
     Raises BackendError (no TensorRT, no GPU, a feature this version does not have, no kernel fits), ModelError (with
-    every operator that TensorRT cannot parse), TableError (a table for another version, or of little coverage),
+    every operator that TensorRT cannot parse), TableError (a table for another version, or of low coverage),
     Interrupted at Ctrl-C.
     """
     build = BuildContext(model, options, ranges, phase)
@@ -135,7 +136,7 @@ def build_engine(
 
 @contextlib.contextmanager
 def kernels_loaded(number: int = 0) -> Iterator[None]:
-    """Keep TensorRT's kernels loaded between builds; otherwise each of them loads them anew, which takes 3 … 10 s."""
+    """Keep TensorRT's kernels loaded between builds; otherwise every build loads them again, which takes 3 … 10 s."""
     trt, device = tensorrt(), open_device(number)
     messages = Messages()
     with capture_messages(trt, messages) as log, device.current():
@@ -150,13 +151,13 @@ def kernels_loaded(number: int = 0) -> Iterator[None]:
 def run_build(
     build: BuildContext, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None
 ) -> EngineBuild:
-    """The build itself."""
+    """Run the build, and inspect the engine."""
     build.phase("starting TensorRT")
     with build.device.current(), capture_messages(build.trt, build.messages) as log:
         made_now = serialize_engine(
             build, log, table, rule, timing_cache
-        )  # builder and network go before their context does
-        build.phase("looking at the engine")
+        )  # builder and network are freed before their context
+        build.phase("inspecting the engine")
         context = LayerContext(
             operators=node_names(build.model),
             int8=build.options.int8 and (build.explicit or build.covered is not None),
@@ -166,27 +167,27 @@ def run_build(
             tuning=build.messages.tuning,
             measured_anew=build.measured_anew,
         )
-        told = inspect_engine(build.trt, log, build.messages, made_now.plan, build.ranges, context)
+        inspection = inspect_engine(build.trt, log, build.messages, made_now.plan, build.ranges, context)
     return EngineBuild(
         plan=made_now.plan,
         seconds=made_now.seconds,
         version=build.features.version,
         gpu=build.device.name,
-        layers=told.layers,
-        memory=told.memory,
+        layers=inspection.layers,
+        memory=inspection.memory,
         covered=build.covered,
         timing_cache=made_now.timing_cache,
         warnings=build.messages.warnings,
-        notes=(*build.notes, *([told.silent] if told.silent else [])),
+        notes=(*build.notes, *([inspection.silent] if inspection.silent else [])),
         kept=tuple(sorted(build.kept)),
         converted=build.covered is not None and table is None,
-        bound=told.bound,
+        bound=inspection.bound,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class SerializedEngine:
-    """A serialized engine, how long it took, and what was measured on the way."""
+    """A serialized engine, the seconds of its build, and the measurements that were made."""
 
     plan: bytes
     seconds: float
@@ -196,7 +197,7 @@ class SerializedEngine:
 def serialize_engine(
     build: BuildContext, log: Any, table: CalibrationTable | None, rule: str | None, timing_cache: bytes | None
 ) -> SerializedEngine:
-    """Parse, configure, build."""
+    """Parse the network, configure the builder, and build. Raises what `build_engine` raises."""
     trt, options = build.trt, build.options
     trt.init_libnvinfer_plugins(log, "")
     builder = make_or_raise(lambda: trt.Builder(log), build.messages)
@@ -224,8 +225,8 @@ def serialize_engine(
     del monitor, parser
     if calibrator is not None and calibrator.calls:
         raise TableError(
-            f"TensorRT did not take the table: it asked for {calibrator.calls} batches of data",
-            remedy="the header has to name this TensorRT and this calibrator (--retarget, quantkit table convert)",
+            f"TensorRT did not accept the table: it asked for {calibrator.calls} batches of data",
+            remedy="the header must name this TensorRT and this calibrator (--retarget, quantkit table convert)",
         )
     if memory is None:
         raise build_failure(build)
@@ -233,7 +234,7 @@ def serialize_engine(
 
 
 def configure_builder(build: BuildContext, config: Any, flags: Sequence[str]) -> None:
-    """Options → TensorRT's builder configuration; `flags`: of the precision."""
+    """Transfer the options to TensorRT's builder configuration; `flags`: those of the precision."""
     trt, options = build.trt, build.options
     config.builder_optimization_level = options.level
     verbosity = {
@@ -258,14 +259,14 @@ def configure_builder(build: BuildContext, config: Any, flags: Sequence[str]) ->
 
 
 def cover_network(build: BuildContext, table: CalibrationTable, rule: str | None, network: Any) -> CompletedTable:
-    """The table for this network and this TensorRT. TableError."""
+    """Return the table completed for this network and this TensorRT. TableError."""
     number = installed_number()
     header = table.header
     if header.algorithm is not Algorithm.LEGACY and number is not None and header.version != number:
         if not build.options.retarget:
             raise TableError(
                 f"the table is for TensorRT {header.version_text}, this is {number_text(number)} and would ignore it",
-                remedy="--retarget uses its scales all the same (they do not depend on the version)",
+                remedy="--retarget uses its scales anyway (they do not depend on the version)",
             )
         build.notes.append(f"the table was made for TensorRT {header.version_text}; its scales are used (--retarget)")
         table = table.with_header(replace(header, version=number))
@@ -275,7 +276,7 @@ def cover_network(build: BuildContext, table: CalibrationTable, rule: str | None
 
 
 def table_calibrator(trt: Any, table: CalibrationTable) -> Any:
-    """A calibrator that has a table and no data; `calls` counts how often TensorRT asked for data all the same."""
+    """Return a calibrator with a table and no data; `calls` counts how often TensorRT asked for data anyway."""
     base: Any = calibrator_base(trt, table.header.algorithm)
     content = table_bytes(table)
     header: Header = table.header
@@ -314,7 +315,7 @@ def table_calibrator(trt: Any, table: CalibrationTable) -> Any:
 
 
 def exclude_from_int8(build: BuildContext, network: Any, config: Any) -> frozenset[str]:
-    """Keep the chosen nodes out of INT8. UsageError where a pattern chooses nothing."""
+    """Exclude the chosen nodes from INT8, and return them. UsageError where a pattern matches nothing."""
     trt, options = build.trt, build.options
     named = select_nodes(options.exclude, build.model, "--exclude")
     dtype = trt.float16 if options.fp16 else trt.float32
@@ -324,27 +325,31 @@ def exclude_from_int8(build: BuildContext, network: Any, config: Any) -> frozens
         if name in layers:
             keep_precision(trt, config, layers[name], dtype)
     if missing:
-        build.notes.append(f"nodes that are no layer of their own, and were not constrained: {', '.join(missing)}")
+        build.notes.append(f"nodes without a layer of their own, which could not be excluded: {', '.join(missing)}")
     return named - set(missing)
 
 
 def insert_table_as_qdq(build: BuildContext, table: CalibrationTable, rule: str | None) -> None:
-    """Give the network Q/DQ pairs with the table's scales: the way into a strongly typed network. TableError."""
+    """Insert Q/DQ pairs with the table's scales, since a strongly typed network takes no table. TableError."""
     names = watched_tensors(build.model).tensors
     build.covered = complete_table(table, [NetworkTensor(name) for name in names], table_rule(table, rule))
     refuse_low_coverage(build.covered, build.options.min_coverage, "the table")
     build.kept = select_nodes(build.options.exclude, build.model, "--exclude")
     quantized = insert_qdq(build.model, table.scales, Choices(exclude=build.kept))
     build.model = replace(build.model, proto=quantized.proto)
-    why = "has no calibrators" if build.features.always_strong else "was asked for strong types"
+    why = "has no calibrators" if build.features.always_strong else "builds with strong types"
     build.notes.append(
         f"TensorRT {build.features.version} {why}: {len(quantized.pairs)} activations got Q/DQ pairs from the table"
     )
-    build.notes += [f"{node} stays float: {reason}" for node, reason in quantized.left.items() if reason != "excluded"]
+    build.notes += [
+        f"{node} stays float: {reason}"
+        for node, reason in quantized.left.items()
+        if reason.cause is not FloatCause.EXCLUDED
+    ]
 
 
 def use_timing_cache(build: BuildContext, config: Any, there: bytes | None) -> Any | None:
-    """Measured kernel times of earlier builds, or an empty store for new ones; None where they are not wanted."""
+    """Return the kernel times of earlier builds, or an empty cache for new ones; None if there should be none."""
     if not build.options.timing_cache:
         set_flag(build.trt, config, "DISABLE_TIMING_CACHE")
         return None
@@ -353,22 +358,22 @@ def use_timing_cache(build: BuildContext, config: Any, there: bytes | None) -> A
         if cache is not None and config.set_timing_cache(cache, False):
             build.measured_anew = False
             return cache
-        build.notes.append("TensorRT does not take the timing cache that is there; this build measures anew")
+        build.notes.append("TensorRT rejects the existing timing cache; this build measures again")
     cache = config.create_timing_cache(b"")
     config.set_timing_cache(cache, False)
     return cache
 
 
 def build_failure(build: BuildContext) -> QuantkitError:
-    """Why there is no engine."""
+    """Return the error for a build that gave no engine."""
     said = build.messages.errors
-    shown = "".join(f"\n    {text}" for text in said) or "\n    it says no more"
+    shown = "".join(f"\n    {text}" for text in said) or "\n    it gives no reason"
     if any(word in text for text in said for word in NOTHING_FITS):
         return BackendError(
             f"TensorRT found no kernel for some layer:{shown}",
-            remedy="give it more room with a larger --workspace, or another precision for that layer (--exclude)",
+            remedy="give it more memory with a larger --workspace, or another precision for that layer (--exclude)",
         )
     remedy = "see its errors above"
     if any(INT8_WEIGHTS in text for text in said):
-        remedy = "this TensorRT takes no INT8 weights of matrix products: quantkit quantize --weights float"
+        remedy = "this TensorRT supports no INT8 weights of matrix products: use quantkit quantize --weights float"
     return ModelError(f"TensorRT could not build an engine of {build.model.path}:{shown}", remedy=remedy)

@@ -1,8 +1,8 @@
 """The GPU through pycuda, in its primary context: the one that the CUDA runtime, TensorRT and torch share.
 
-A context is made current around each use and given back after it (`with device.current():`), in whichever thread, so
-that nobody else in the process finds another context than before. `pycuda.autoinit` does neither. What was made in one
-thread may be freed in another only while the context is current there, so that everything here has a `free()`.
+A context is made current around each use and popped after it (`with device.current():`), in any thread, so that the
+rest of the process keeps its own context. `pycuda.autoinit` does neither. An object of one thread may be freed in
+another only while the context is current there; therefore every class here has a `free()`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from quantkit.extras import install_command
 from quantkit.values import Array
 
 NON_BLOCKING = 1
-"""CU_STREAM_NON_BLOCKING: not held up by work on the default stream."""
+"""CU_STREAM_NON_BLOCKING: does not wait for work on the default stream."""
 THREAD_LOCAL = 1
-"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: only this thread's unsafe calls end a capture."""
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: only unsafe calls of this thread end a capture."""
 
 
 def driver() -> Any:
-    """The module `pycuda.driver`, initialised. BackendError where pycuda, the driver or a GPU is missing."""
+    """Return the module `pycuda.driver`, initialised. BackendError where pycuda, the driver or a GPU is missing."""
     try:
         cuda = importlib.import_module("pycuda.driver")
     except ModuleNotFoundError as error:
@@ -49,25 +49,25 @@ def driver() -> Any:
 
 
 def driver_remedy(message: str) -> str:
-    """What to do about a driver that does not start."""
+    """Return the remedy for a driver that does not start."""
     if re.search("insufficient|system driver mismatch|forward compat", message):
         return "update the NVIDIA driver: it is older than this CUDA"
     return "check the driver with nvidia-smi; without a GPU use --backend onnxruntime"
 
 
 def first_sentence(error: Exception) -> str:
-    """`cuInit failed: no CUDA-capable device is detected`."""
+    """Return the first line of an error: `cuInit failed: no CUDA-capable device is detected`."""
     return str(error).strip().splitlines()[0]
 
 
 @cache
-def open_device(number: int = 0) -> Device:
-    """The GPU of that number, opened once a process. BackendError."""
-    return Device(number)
+def open_device(number: int = 0) -> GpuDevice:
+    """Return the GPU of that number, opened once per process. BackendError."""
+    return GpuDevice(number)
 
 
-class Device:
-    """A GPU. Memory and streams are made and freed while its context is current."""
+class GpuDevice:
+    """A GPU. Memory and streams are allocated and freed while its context is current."""
 
     def __init__(self, number: int = 0) -> None:
         self._cuda = driver()
@@ -82,22 +82,22 @@ class Device:
 
     @property
     def slug(self) -> str:
-        """The name for file names: `nvidia-h200`."""
+        """The name in the form for file names: `nvidia-h200`."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
     @property
     def has_int8(self) -> bool:
-        """Whether the GPU has integer dot products (compute capability 6.1, CUDA programming guide)."""
+        """True if the GPU has integer dot products (compute capability 6.1, CUDA programming guide)."""
         return self.capability >= (6, 1)
 
     @property
     def has_tf32(self) -> bool:
-        """Whether the GPU has TF32 (compute capability 8.0)."""
+        """True if the GPU has TF32 (compute capability 8.0)."""
         return self.capability >= (8, 0)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context current in this thread, and give the thread back as it was."""
+        """Make the context current in this thread, and restore the thread's context afterwards."""
         self._context.push()
         try:
             yield
@@ -105,36 +105,36 @@ class Device:
             self._cuda.Context.pop()
 
     def memory(self) -> tuple[int, int]:
-        """Free and total bytes."""
+        """Return free and total bytes."""
         with self.current():
             free, total = self._cuda.mem_get_info()
         return int(free), int(total)
 
     def pinned(self, count: int) -> Array:
-        """Page-locked host memory, uint8 [count]; freed with the last array that looks into it."""
+        """Return page-locked host memory, uint8 [count]; freed with the last array that views it."""
         import numpy as np
 
         array: Array = self._cuda.pagelocked_empty(max(count, 1), np.uint8)
         return array
 
     def buffer(self, count: int) -> Buffer:
-        """Device memory. BackendError where there is not enough."""
+        """Allocate device memory. BackendError where there is not enough."""
         try:
             return Buffer(self._cuda, self._cuda.mem_alloc(max(count, 1)), count)
         except self._cuda.MemoryError:
             free, total = self._cuda.mem_get_info()
             raise BackendError(
                 f"the GPU has no {count / 2**20:,.0f} MiB left ({free / 2**20:,.0f} of {total / 2**20:,.0f} MiB free)",
-                remedy="give a smaller --batch-size, or end other programs on the GPU",
+                remedy="use a smaller --batch-size, or stop other programs on the GPU",
             ) from None
 
     def stream(self) -> Stream:
-        """A stream of its own."""
+        """Create a stream."""
         return Stream(self._cuda)
 
 
 class Buffer:
-    """Device memory. `address` is what TensorRT is given."""
+    """Device memory. `address` is passed to TensorRT."""
 
     def __init__(self, cuda: Any, allocation: Any, size: int) -> None:
         self._cuda, self._allocation = cuda, allocation
@@ -142,36 +142,36 @@ class Buffer:
         self.size = size
 
     def free(self) -> None:
-        """Give it back; the context has to be current."""
+        """Free it; the context must be current."""
         self._allocation.free()
 
 
 class Event:
-    """A moment in a stream."""
+    """A point in the work of a stream."""
 
     def __init__(self, cuda: Any) -> None:
         self._event = cuda.Event()
 
     def record(self, stream: Stream) -> Event:
-        """Mark the moment now."""
+        """Record the event at this point of a stream."""
         self._event.record(stream.raw)
         return self
 
     def wait(self) -> None:
-        """Wait on the host until the stream got there."""
+        """Wait on the host until the stream reaches the event."""
         self._event.synchronize()
 
     def free(self) -> None:
-        """Give it back; the context has to be current."""
+        """Free it; the context must be current."""
         self._event = None
 
     def since(self, earlier: Event) -> float:
-        """Milliseconds of device time since another event."""
+        """Return the milliseconds of device time since another event."""
         return float(self._event.time_since(earlier._event))
 
 
 class Stream:
-    """Work that the GPU does in order."""
+    """A queue of work that the GPU does in order."""
 
     def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
@@ -179,7 +179,7 @@ class Stream:
 
     @property
     def handle(self) -> int:
-        """The CUstream, as TensorRT wants it."""
+        """The CUstream, as TensorRT takes it."""
         return int(self.raw.handle)
 
     def upload(self, buffer: Buffer, array: Array) -> None:
@@ -191,19 +191,19 @@ class Stream:
         self._cuda.memcpy_dtoh_async(array, buffer.address, self.raw)
 
     def event(self) -> Event:
-        """An event, recorded now."""
+        """Record an event."""
         return Event(self._cuda).record(self)
 
     def synchronize(self) -> None:
-        """Wait until all is done."""
+        """Wait until all work is done."""
         self.raw.synchronize()
 
     def free(self) -> None:
-        """Give it back; the context has to be current."""
+        """Free it; the context must be current."""
         self.raw = None
 
     def capture(self, work: Callable[[], None]) -> Graph:
-        """Record what `work` enqueues here as a CUDA graph. BackendError where it cannot be captured."""
+        """Capture what `work` enqueues here as a CUDA graph. BackendError where it cannot be captured."""
         library = graph_library()
         stream, graph = ctypes.c_void_p(self.handle), ctypes.c_void_p()
         check_driver_call("cuStreamBeginCapture", library.cuStreamBeginCapture_v2(stream, THREAD_LOCAL))
@@ -219,7 +219,7 @@ class Stream:
 
 
 class Graph:
-    """A recorded piece of work, launched with one call."""
+    """Captured work, launched with one call."""
 
     def __init__(self, library: Any, graph: Any) -> None:
         self._library, self._executable = library, ctypes.c_void_p()
@@ -227,37 +227,37 @@ class Graph:
         check_driver_call("cuGraphInstantiate", code)
 
     def launch(self, stream: Stream) -> None:
-        """Enqueue it."""
+        """Enqueue the graph."""
         check_driver_call(
             "cuGraphLaunch", self._library.cuGraphLaunch(self._executable, ctypes.c_void_p(stream.handle))
         )
 
     def free(self) -> None:
-        """Give it back; the context has to be current."""
+        """Free it; the context must be current."""
         self._library.cuGraphExecDestroy(self._executable)
 
 
 @cache
 def graph_library() -> Any:
-    """The driver's library: pycuda binds no graphs. BackendError where the driver is older than CUDA 11.4."""
+    """Return the driver's library, because pycuda has no graphs. BackendError if the driver is older than CUDA 11.4."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
         _ = library.cuGraphInstantiateWithFlags
     except (OSError, AttributeError):
         raise BackendError(
-            "this driver has no CUDA graphs", remedy="leave them out, or update the driver to CUDA 11.4 or newer"
+            "this driver has no CUDA graphs", remedy="leave out CUDA graphs, or update the driver to CUDA 11.4 or newer"
         ) from None
     return library
 
 
 def check_driver_call(call: str, code: int) -> None:
-    """BackendError where a call to the driver failed."""
+    """Raise BackendError where a call to the driver failed."""
     if code:
         raise BackendError(f"{call} failed with CUDA error {code}", remedy="leave out CUDA graphs")
 
 
 def free_all(items: Sequence[Buffer | Graph | Event | None]) -> None:
-    """Give back what is there."""
+    """Free every item that is not None."""
     for item in items:
         if item is not None:
             item.free()

@@ -1,4 +1,4 @@
-"""An engine that runs: pinned buffers, several streams with a context each, CUDA graphs, times of the device."""
+"""Running an engine: pinned buffers, several streams with a context each, CUDA graphs, device times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """An input or output of an engine; `shape` holds −1 where it is dynamic."""
+    """An input or output of an engine; `shape` holds −1 for a dynamic dimension."""
 
     name: str
     dtype: str
@@ -32,8 +32,8 @@ class Binding:
 class Engine:
     """A deserialized engine. Use it with `with`, or call `close()`.
 
-    allow_code: a version compatible engine brings a runtime of its own, which is code that will run; allow it for
-    engines that you trust. Raises BackendError where the plan is of another TensorRT or GPU, or no plan at all.
+    allow_code: a version compatible engine contains its own runtime, which is code that will run; allow it for engines
+    that you trust. Raises BackendError where the plan is for another TensorRT or GPU, or is not a plan.
     """
 
     def __init__(self, plan: bytes, where: str, device: int = 0, *, allow_code: bool = False) -> None:
@@ -92,7 +92,7 @@ class Engine:
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """The inputs, as a data source wants them; a dynamic dimension is None."""
+        """The inputs, as a data source takes them; a dynamic dimension is None."""
         inputs = [b for b in self.bindings if b.is_input]
         return tuple(ModelInput(b.name, b.dtype, tuple(None if s < 0 else s for s in b.shape)) for b in inputs)
 
@@ -102,21 +102,21 @@ class Engine:
         return tuple(b.name for b in self.bindings if not b.is_input)
 
     def most(self, name: str) -> Shape:
-        """The largest shape of an input, by the engine's first profile."""
+        """Return the largest shape of an input in the engine's first profile."""
         return tuple(self.engine.get_tensor_profile_shape(name, 0)[2])
 
     def least(self, name: str) -> Shape:
-        """The smallest shape of an input."""
+        """Return the smallest shape of an input in the engine's first profile."""
         return tuple(self.engine.get_tensor_profile_shape(name, 0)[0])
 
     def fitted(self, batch: Batch) -> dict[str, Array]:
-        """The inputs of a batch, checked. DataError where one is missing, unknown, or of a type that does not fit."""
+        """Return the inputs of a batch, checked. DataError where one is missing, unknown, or of another type."""
         import numpy as np
 
         inputs = {b.name: b for b in self.bindings if b.is_input}
         if batch.keys() != inputs.keys():
             raise DataError(
-                f"{self.where} takes {', '.join(inputs)}, the batch holds {', '.join(batch)}",
+                f"{self.where} takes {', '.join(inputs)}, but the batch holds {', '.join(batch)}",
                 remedy="name the arrays as the engine names its inputs",
             )
         arrays = {}
@@ -124,21 +124,21 @@ class Engine:
             array = np.asarray(batch[name])
             if not np.can_cast(array.dtype, binding.dtype, "same_kind"):
                 raise DataError(
-                    f"input {name!r} of {self.where} is {binding.dtype}, the batch holds {array.dtype}",
+                    f"input {name!r} of {self.where} is {binding.dtype}, but the batch holds {array.dtype}",
                     remedy=f"give {binding.dtype}",
                 )
             arrays[name] = array
         return arrays
 
     def lane(self, *, graphs: bool = False) -> Lane:
-        """A context on a stream of its own."""
+        """Return a new execution context with its own stream."""
         return Lane(self, graphs=graphs)
 
     def run(self, batches: Iterable[Batch], *, streams: int = 1, graphs: bool = False) -> Iterator[Mapping[str, Array]]:
-        """Outputs of each batch, in order; up to `streams` batches are under way at once.
+        """Yield the outputs of each batch, in order, with up to `streams` batches running at once.
 
-        The arrays are copies. graphs: as a CUDA graph, but for engines whose output shapes depend on the data. Raises
-        DataError where a batch does not fit the engine's inputs.
+        The arrays are copies. graphs: run as a CUDA graph, unless output shapes depend on the data. Raises DataError
+        where a batch does not fit the engine's inputs.
         """
         if streams < 1:
             raise UsageError(f"{streams} streams", remedy="give at least 1")
@@ -157,12 +157,12 @@ class Engine:
                 yield lane.outputs()
 
     def failure(self, problem: str) -> BackendError:
-        """An error with what TensorRT said about it."""
-        said = "".join(f"\n    {text}" for text in self.messages.errors) or "\n    TensorRT says no more"
+        """Return an error with TensorRT's messages about it."""
+        said = "".join(f"\n    {text}" for text in self.messages.errors) or "\n    TensorRT gives no reason"
         return BackendError(f"{problem}:{said}", remedy="use fewer streams or smaller batches, or build it again")
 
     def close(self) -> None:
-        """Give it back."""
+        """Free the engine."""
         with self.device.current():
             self.engine = self._runtime = None
         self._held.close()
@@ -175,33 +175,37 @@ class Engine:
 
 
 def unusable_plan(messages: Messages, where: str) -> BackendError:
-    """Why a plan cannot be run, in the user's words."""
-    said = "; ".join(messages.errors) or "TensorRT says no more"
+    """Return the error for a plan that TensorRT cannot read."""
+    said = "; ".join(messages.errors) or "TensorRT gives no reason"
     rebuild = "build it again on this machine: quantkit build MODEL"
     if "magicTag" in said or ("plan->header" in said and "ersion" not in said):
-        return BackendError(f"{where} is not a TensorRT engine, or is cut short", remedy=rebuild)
-    if messages.told("ersion tag does not match") or messages.told("Current Version") or messages.told("TRT version"):
+        return BackendError(f"{where} is not a TensorRT engine, or is truncated", remedy=rebuild)
+    if (
+        messages.mention("ersion tag does not match")
+        or messages.mention("Current Version")
+        or messages.mention("TRT version")
+    ):
         return BackendError(f"{where} was built by another TensorRT: {said}", remedy=rebuild)
-    if messages.told("host code") or messages.told("HostCode") or messages.told("host_code"):
+    if messages.mention("host code") or messages.mention("HostCode") or messages.mention("host_code"):
         return BackendError(
-            f"{where} is version compatible: it brings code of its own, which is not run without being allowed",
-            remedy="if you trust it: --allow-code, or Engine.load(…, allow_code=True)",
+            f"{where} is version compatible: it contains code of its own, which needs permission to run",
+            remedy="if you trust it, use --allow-code, or Engine.load(…, allow_code=True)",
         )
-    if messages.told("incompatible device") or messages.told("compute capability"):
+    if messages.mention("incompatible device") or messages.mention("compute capability"):
         return BackendError(f"{where} was built for another GPU: {said}", remedy=rebuild)
     return BackendError(f"TensorRT cannot read {where}: {said}", remedy=rebuild)
 
 
 @dataclass(slots=True)
 class BindingMemory:
-    """Pinned and device memory of one binding, as large as was ever needed."""
+    """Pinned and device memory of one binding, as large as the largest batch so far."""
 
     host: Array | None = None
     device: Buffer | None = None
     shape: Shape = ()
 
     def drop(self) -> None:
-        """Free the device memory before more of it is taken."""
+        """Free the device memory, before more of it is allocated."""
         device, self.device = self.device, None
         if device is not None:
             device.free()
@@ -209,7 +213,7 @@ class BindingMemory:
 
 @dataclass(slots=True)
 class Lane:
-    """One execution context with its stream and its memory; runs one batch at a time."""
+    """An execution context with its stream and its memory; it runs one batch at a time."""
 
     of: Engine
     graphs: bool = False
@@ -227,7 +231,7 @@ class Lane:
             if self.context is None:
                 self.stream.free()
                 room = f"{self.of.memory / 2**20:,.0f} MiB"
-                raise self.of.failure(f"TensorRT makes no further context of {self.of.where} ({room} each)")
+                raise self.of.failure(f"TensorRT cannot create another context of {self.of.where} ({room} each)")
             self._rooms = {b.name: BindingMemory() for b in self.of.bindings}
         return self
 
@@ -250,7 +254,7 @@ class Lane:
             self.replay()
 
     def load(self, batch: Batch) -> None:
-        """Write a batch into the buffers; the context has to be current. DataError where it does not fit."""
+        """Write a batch into the buffers; the context must be current. DataError where it does not fit."""
         arrays = self.of.fitted(batch)
         self._settle({name: array.shape for name, array in arrays.items()}, arrays)
         for binding in self.of.bindings:
@@ -258,13 +262,13 @@ class Lane:
                 self._host(binding)[...] = arrays[binding.name]
 
     def replay(self) -> None:
-        """Enqueue what is in the buffers once more: copy in, run, copy out. The context has to be current."""
+        """Enqueue the content of the buffers: copy in, run, copy out. The context must be current."""
         self._upload()
         self.execute()
         self._download()
 
     def outputs(self) -> dict[str, Array]:
-        """Wait for the batch; copies of the outputs."""
+        """Wait for the batch, and return copies of the outputs."""
         with self.of.device.current():
             self.stream.synchronize()
             self._fetch_late()
@@ -272,23 +276,23 @@ class Lane:
 
     @property
     def captures(self) -> bool:
-        """Whether the network runs as a CUDA graph: asked for, and no output's shape depends on the data."""
+        """True if the network runs as a CUDA graph: requested, and no output's shape depends on the data."""
         return self.graphs and self._allocator is None
 
     def _settle(self, shapes: Mapping[str, Shape], arrays: Batch) -> None:
-        """Settle the shapes of the inputs, and make room. DataError where the engine was built for others."""
+        """Set the shapes of the inputs, and allocate memory. DataError where the engine was built for other shapes."""
         inputs = [b for b in self.of.bindings if b.is_input]
         wanted = tuple(tuple(shapes[b.name]) for b in inputs)
-        by_value = [b for b in inputs if b.on_host]  # what they hold decides about shapes
+        by_value = [b for b in inputs if b.on_host]  # their values determine shapes
         if wanted == self._shapes and not by_value:
             return
-        self._shapes = ()  # where one input fits and the next does not, neither shape is settled
+        self._shapes = ()  # if one input does not fit, no shape is set
         for binding in inputs:
             self._settle_input(binding, tuple(shapes[binding.name]))
         for binding in by_value:
             self._make_room(binding)
             self._host(binding)[...] = arrays[binding.name]
-        free_all(self._recorded)  # what is recorded holds for the shapes it was recorded in
+        free_all(self._recorded)  # a captured graph is only valid for its shapes
         self._recorded.clear()
         for binding in self.of.bindings:
             self._make_room(binding)
@@ -300,17 +304,17 @@ class Lane:
         if fits and -1 in binding.shape:
             low, high = self.of.least(name), self.of.most(name)
             fits = all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True))
-            limits = f", it was built for {'x'.join(map(str, low))} … {'x'.join(map(str, high))}"
+            limits = f"; it is built for {'x'.join(map(str, low))} … {'x'.join(map(str, high))}"
         else:
-            limits = f", it has {'x'.join(map(str, binding.shape))}"
+            limits = f"; it has {'x'.join(map(str, binding.shape))}"
         if not fits or not self.context.set_input_shape(name, shape):
             raise DataError(
-                f"input {name!r} of {self.of.where} does not take {'x'.join(map(str, shape))}{limits}",
+                f"input {name!r} of {self.of.where} does not accept {'x'.join(map(str, shape))}{limits}",
                 remedy="give batches within that range, or build with other --shapes",
             )
 
     def _make_room(self, binding: Binding) -> None:
-        """Memory for a binding in its shape; one whose shape depends on the data is allocated as it comes."""
+        """Allocate memory for a binding in its shape; where that depends on the data, it is allocated on request."""
         import numpy as np
 
         room = self._rooms[binding.name]
@@ -328,7 +332,7 @@ class Lane:
         self.context.set_tensor_address(binding.name, address)
 
     def _late(self, binding: Binding) -> None:
-        """An output whose shape depends on the data: TensorRT asks for its memory, and tells its shape."""
+        """Set an allocator for an output whose shape depends on the data: TensorRT asks it for memory."""
         if self._allocator is None:
             self._allocator = output_allocator(self.of._trt, self._allocate, self._came_out)
         self._rooms[binding.name].shape = (-1,)
@@ -369,7 +373,7 @@ class Lane:
                 self.stream.download(self._host(binding), room.device)
 
     def _fetch_late(self) -> None:
-        """Copy out what has its shape only now."""
+        """Copy outputs whose shapes are known only after the run."""
         if not self._has_late:
             return
         for binding in self.of.bindings:
@@ -382,12 +386,12 @@ class Lane:
         self.stream.synchronize()
 
     def execute(self) -> None:
-        """Enqueue the network once, with what is in the buffers; as a graph where that was asked for."""
+        """Enqueue the network once, with the content of the buffers; as a graph if that was requested."""
         if not self.captures:
             self._enqueue()
             return
         if not self._recorded:
-            self._enqueue()  # TensorRT settles its resources in the first run, which cannot be captured
+            self._enqueue()  # TensorRT allocates resources in the first run, which cannot be captured
             self.stream.synchronize()
             self._recorded.append(self.stream.capture(self._enqueue))
         self._recorded[0].launch(self.stream)

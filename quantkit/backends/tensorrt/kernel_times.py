@@ -1,11 +1,11 @@
-"""The times that TensorRT's tuner measured, read from its verbose log: why a layer became what it is.
+"""The times that TensorRT's tuner measured, read from its verbose log: they explain the precision of a layer.
 
     *************** Autotuning format combination: Int8(1024,1024:32,32,1) -> Half(…) ***************
     --------------- Timing Runner: conv + relu (CaskConvolution[0x80000009])
     conv + relu (CaskConvolution[0x80000009]) profiling completed in 0.01 seconds. Fastest Tactic: 0x… Time: 0.0049
 
-TensorRT compares whole paths, reformats between formats included, so that the fastest kernel of a layer alone need not
-be the one that is chosen.
+TensorRT compares whole paths, including reformatting between formats; the fastest kernel of a layer alone is therefore
+not always the chosen one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ REFORMAT = "Optimizer Reformat("
 
 
 class KernelTimes:
-    """Layer → precision of its input → milliseconds of its fastest kernel."""
+    """Milliseconds of the fastest kernel, by layer and by precision of its input."""
 
     def __init__(self) -> None:
         self.fastest: dict[str, dict[str, float]] = {}
         self._precision: str | None = None
 
     def take(self, text: str) -> None:
-        """One verbose message."""
+        """Take one verbose message."""
         if "Autotuning" in text:
             match = COMBINATION.search(text)
             self._precision = NAMES.get(match[1]) if match else None
@@ -39,13 +39,13 @@ class KernelTimes:
                 time = float(match[2])
                 times[self._precision] = min(time, times.get(self._precision, time))
 
-    def compared(self, layer: str) -> str | None:
-        """`FP16 took 0.004 ms, INT8 0.005 ms`; None where nothing was timed for the layer."""
+    def summary(self, layer: str) -> str | None:
+        """Return the times of a layer, `FP16 0.0040 ms, INT8 0.0050 ms`; None if nothing was timed for it."""
         times = self.fastest.get(layer)
         if not times:
             return None
         return ", ".join(f"{name} {time:.4f} ms" for name, time in sorted(times.items(), key=lambda item: item[1]))
 
-    def timed(self, layer: str, precision: str) -> bool:
-        """Whether a kernel of that precision was timed for a layer."""
+    def has_time(self, layer: str, precision: str) -> bool:
+        """Return True if a kernel of that precision was timed for a layer."""
         return precision in self.fastest.get(layer, {})

@@ -1,7 +1,7 @@
-"""What an engine's layers are: which ONNX nodes each one holds, in which precision it computes, and why not in INT8.
+"""The layers of an engine: the ONNX nodes of each, the precision in which it computes, and why that is not INT8.
 
-From the JSON of TensorRT's engine inspector (verbosity DETAILED; with an execution context, so that formats are known
-where shapes are dynamic), whose fields differ a little between versions.
+The source is the JSON of TensorRT's engine inspector (verbosity DETAILED; with an execution context, so that formats
+are known for dynamic shapes), whose fields differ slightly between versions.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NAMES = {
     "Float": "FP32", "Half": "FP16", "BFloat16": "BF16", "Int8": "INT8", "Int32": "INT32", "Int64": "INT64",
 }  # fmt: skip
 MOVES = frozenset({"Reformat", "NoOp", "Shuffle", "Copy", "Constant"})
-"""Layer types that compute nothing."""
+"""Layer types that only move data."""
 REGIONS = frozenset({"Myelin", "kgen", "ForeignNode"})
-"""Layer types in which TensorRT fuses what it does not show."""
+"""Layer types that are fused regions, whose content TensorRT does not show."""
 QUANTIZED = frozenset({"INT8"})
 TACTICS = (
     (re.compile(r"imma|_i8|i8i8|int8|dp4a", re.IGNORECASE), "INT8"),
@@ -32,20 +32,20 @@ TACTICS = (
     (re.compile(r"hmma|h884|h1688|h16816|(?<!b)f16|fp16|half", re.IGNORECASE), "FP16"),
     (re.compile(r"f32|fp32|float|sgemm|scudnn|ffma", re.IGNORECASE), "FP32"),
 )
-"""What the name of a kernel tells, where the inspector tells no more (8.6 with dynamic shapes)."""
+"""Precisions by patterns in kernel names, for inspectors that show nothing else (8.6 with dynamic shapes)."""
 NO_KERNEL = {
     "Softmax", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceMean", "ReduceSum", "Erf",
     "Gelu", "Sigmoid", "Tanh", "TopK", "NonMaxSuppression", "Exp", "Log", "Pow", "Sqrt", "Div", "Resize",
 }  # fmt: skip
-"""Operators that TensorRT usually has no INT8 kernel for (its developer guide; measured with 8.6)."""
+"""Operators for which TensorRT usually has no INT8 kernel (its developer guide; measured with 8.6)."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLayer:
     """A layer of an engine.
 
-    nodes: ONNX nodes in it. kind: TensorRT's layer type. precision: of what it computes; `mixed` for a region whose
-    inside is not shown. reason: why it is not INT8, in an engine that may be; None otherwise.
+    nodes: its ONNX nodes. kind: TensorRT's layer type. precision: in which it computes; `mixed` for a region whose
+    content is not shown. reason: why it is not INT8, in an engine that allows INT8; None otherwise.
     """
 
     name: str
@@ -57,13 +57,13 @@ class EngineLayer:
 
     @property
     def computes(self) -> bool:
-        """Whether it does more than move data."""
+        """True if it does more than move data."""
         return self.kind not in MOVES
 
 
 @dataclass(frozen=True, slots=True)
 class LayerContext:
-    """What is known about a build, to say why a layer is what it is. `operators`: node name → operator."""
+    """Facts about a build that explain the precision of a layer. `operators`: node name → operator."""
 
     operators: Mapping[str, str]
     int8: bool = False
@@ -72,11 +72,11 @@ class LayerContext:
     excluded: frozenset[str] = frozenset()
     tuning: KernelTimes | None = None
     measured_anew: bool = True
-    """Whether every kernel was timed in this build; with a kept timing cache some are not timed again."""
+    """True if every kernel was timed in this build; with a timing cache, some are not timed again."""
 
 
 def engine_layers(document: Mapping[str, Any], context: LayerContext) -> tuple[EngineLayer, ...]:
-    """The layers in an inspector's document, which holds names only where the engine tells no more."""
+    """Return the layers in an inspector's document, which holds only names if the engine keeps no details."""
     found = []
     twins = EqualLayers(document, context.tuning)
     for entry in document.get("Layers", ()):
@@ -87,12 +87,14 @@ def engine_layers(document: Mapping[str, Any], context: LayerContext) -> tuple[E
         nodes = nodes_in(name, entry.get("Metadata"), context.operators)
         precision = layer_precision(entry)
         layer = EngineLayer(name, nodes, kind, precision, str(entry.get("TacticName", "")))
-        found.append(EngineLayer(name, nodes, kind, precision, layer.tactic, reason(layer, entry, context, twins)))
+        found.append(
+            EngineLayer(name, nodes, kind, precision, layer.tactic, not_int8_reason(layer, entry, context, twins))
+        )
     return tuple(found)
 
 
 def nodes_in(name: str, metadata: str | None, operators: Mapping[str, str]) -> tuple[str, ...]:
-    """The ONNX nodes of a layer: from its metadata, else those whose name is part of the layer's name."""
+    """Return the ONNX nodes of a layer: from its metadata, else those whose name is part of the layer's name."""
     if metadata is not None:
         return tuple(dict.fromkeys(ONNX_LAYER.findall(metadata)))
     if name.startswith("Reformatting CopyNode"):
@@ -102,7 +104,7 @@ def nodes_in(name: str, metadata: str | None, operators: Mapping[str, str]) -> t
 
 
 def layer_precision(entry: Mapping[str, Any]) -> str:
-    """The precision in which a layer computes: that of its weights, else of its data inputs, else of its outputs."""
+    """Return the precision in which a layer computes: that of its weights, else of its inputs, else of its outputs."""
     if str(entry.get("LayerType")) in REGIONS:
         kinds = {*datatypes(entry, "Inputs"), *datatypes(entry, "Outputs")} & {"FP32", "FP16", "BF16", "FP8", "INT8"}
         return kinds.pop() if len(kinds) == 1 else "mixed"
@@ -119,12 +121,12 @@ def layer_precision(entry: Mapping[str, Any]) -> str:
 
 
 def tactic_precision(name: str) -> str:
-    """The precision in a kernel's name; `unknown` where it has none."""
+    """Return the precision in a kernel's name; `unknown` if there is none."""
     return next((precision for pattern, precision in TACTICS if pattern.search(name)), "unknown")
 
 
 def datatypes(entry: Mapping[str, Any], side: str) -> list[str]:
-    """Datatypes of a layer's inputs or outputs."""
+    """Return the datatypes of a layer's inputs or outputs."""
     kinds = []
     for tensor in entry.get(side, ()):
         if not isinstance(tensor, Mapping):
@@ -136,7 +138,7 @@ def datatypes(entry: Mapping[str, Any], side: str) -> list[str]:
 
 
 class EqualLayers:
-    """Layers of one kind and size: TensorRT times one of them and uses its figures for the others."""
+    """Layers of the same kind and size: TensorRT times one of them and uses its times for the others."""
 
     def __init__(self, document: Mapping[str, Any], tuning: KernelTimes | None) -> None:
         self._timed: dict[str, str] = {}
@@ -145,19 +147,21 @@ class EqualLayers:
                 self._timed.setdefault(layer_signature(entry), str(entry["Name"]))
 
     def of(self, entry: Mapping[str, Any]) -> str:
-        """The layer whose times hold for this one; itself where there is no other."""
+        """Return the layer whose times apply to this one; itself if there is no other."""
         return self._timed.get(layer_signature(entry), str(entry.get("Name")))
 
 
 def layer_signature(entry: Mapping[str, Any]) -> str:
-    """What decides about a layer's speed: everything but names, tactics and the precision that was chosen."""
+    """Return everything that affects a layer's speed, without names, tactics and the chosen precision."""
     sizes = [[t.get("Dimensions") for t in entry.get(s, ()) if isinstance(t, Mapping)] for s in ("Inputs", "Outputs")]
     own = {"Name", "Inputs", "Outputs", "TacticName", "TacticValue", "Metadata", "Weights", "Bias", "StreamId"}
     return json.dumps([sizes, {k: v for k, v in sorted(entry.items()) if k not in own}], default=str)
 
 
-def reason(layer: EngineLayer, entry: Mapping[str, Any], context: LayerContext, twins: EqualLayers) -> str | None:
-    """Why a layer of an INT8 engine does not compute in INT8; None where it does, or only moves data."""
+def not_int8_reason(
+    layer: EngineLayer, entry: Mapping[str, Any], context: LayerContext, twins: EqualLayers
+) -> str | None:
+    """Return why a layer of an INT8 engine does not compute in INT8; None if it does, or only moves data."""
     if not context.int8 or not layer.computes or layer.precision in QUANTIZED:
         return None
     if excluded := [node for node in layer.nodes if node in context.excluded]:
@@ -166,23 +170,23 @@ def reason(layer: EngineLayer, entry: Mapping[str, Any], context: LayerContext, 
     if lacking := [name for name in tensors if name in context.unscaled]:
         return f"no scale: {', '.join(lacking)}"
     if layer.kind in REGIONS:
-        return "a region that TensorRT compiles as one; what is inside is not shown"
+        return "a region that TensorRT compiles as a whole; its content is not shown"
     tuning = context.tuning
     timed = layer.name if tuning is None or layer.name in tuning.fastest else twins.of(entry)
-    if tuning is not None and (compared := tuning.compared(timed)):
-        if tuning.timed(timed, "INT8"):
-            return f"another path through the network was faster ({compared})"
+    if tuning is not None and (times := tuning.summary(timed)):
+        if tuning.has_time(timed, "INT8"):
+            return f"another path through the network was faster ({times})"
         if context.measured_anew:
-            return f"no INT8 kernel fits ({compared})"
+            return f"no INT8 kernel fits ({times})"
     if lacking_kernel := sorted({context.operators.get(n, "") for n in layer.nodes} & NO_KERNEL):
         return f"no INT8 kernel for {', '.join(lacking_kernel)}"
     if not context.table:
         return "no Q/DQ around it"
     if not context.measured_anew:
-        return "TensorRT chose so by times in its timing cache (--no-timing-cache measures and shows them)"
+        return "TensorRT chose by times in its timing cache (--no-timing-cache measures and shows them)"
     return "TensorRT found another precision faster, or has no INT8 kernel for it"
 
 
 def precision_counts(layers: Sequence[EngineLayer]) -> dict[str, int]:
-    """Precision → number of layers that compute in it."""
+    """Return the number of layers that compute in each precision, the most frequent first."""
     return dict(Counter(layer.precision for layer in layers if layer.computes).most_common())

@@ -1,4 +1,4 @@
-"""What TensorRT logs: warnings and errors once each, phases of a build, times that its tuner measured."""
+"""Messages that TensorRT logs: warnings and errors once each, phases of a build, times that its tuner measured."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ UNSCALED = re.compile(r"Missing scale and zero-point for tensor (.*?), expect fa
 WEIGHTS = re.compile(r"- (\d+) weights are affected by this issue: (.*)")
 EXPECTED = (
     "It is suggested to disable layer timing cache while using AlgorithmSelector",
-    "Your ONNX model has been generated with INT64 weights",  # every PyTorch export; values are checked by the parser
+    "Your ONNX model has been generated with INT64 weights",  # in every PyTorch export; the parser checks the values
     "TensorRT encountered issues when converting weights",  # the numbers follow, see WEIGHTS
     "If this is not the desired behavior, please modify the weights",
     "Check verbose logs for the list of affected weights",
-    "Calibrator is not being used",  # of a Q/DQ network, which has no use for one
+    "Calibrator is not being used",  # a Q/DQ network does not need one
 )
 PHASES = (
     (re.compile(r"Starting Calibration|Calibrated batch"), "calibrating"),
@@ -37,14 +37,14 @@ Phase = Callable[[str], None]
 
 
 def ignore_phase(text: str) -> None:
-    """A phase that nobody wants to know."""
+    """Ignore a phase."""
     del text
 
 
 class Messages:
-    """Collects what TensorRT says while one thing is done.
+    """A collection of TensorRT's messages during one operation.
 
-    unscaled: tensors that TensorRT missed a scale for. tuning: what its tuner measured.
+    unscaled: tensors for which TensorRT found no scale. tuning: times that its tuner measured.
     """
 
     def __init__(self, phase: Callable[[str], None] | None = None) -> None:
@@ -55,7 +55,7 @@ class Messages:
         self._tuned = 0
 
     def take(self, severity: str, text: str) -> None:
-        """One message; `severity` by TensorRT's name."""
+        """Take one message; `severity` is TensorRT's name of it."""
         if severity == "VERBOSE":
             self.tuning.take(text)
             if text.startswith(COSTS):
@@ -93,25 +93,25 @@ class Messages:
             message_text(text, count) for (severity, text), count in self._said.items() if severity != "WARNING"
         )
 
-    def told(self, word: str) -> bool:
-        """Whether some error or warning holds `word`."""
+    def mention(self, word: str) -> bool:
+        """Return True if an error or a warning contains `word`."""
         return any(word in text for _, text in self._said)
 
 
 def make_or_raise(make: Callable[[], Any], messages: Messages, problem: str = "TensorRT does not start") -> Any:
-    """What `make` makes. BackendError where TensorRT gives nothing, with what it said."""
+    """Return what `make` returns. BackendError with TensorRT's messages where that is nothing."""
     try:
         result = make()
     except TypeError:  # how pybind11 reports a factory that returned nothing
         result = None
     if result is None:
-        said = "; ".join(messages.errors) or "it says no more"
-        raise BackendError(f"{problem}: {said}", remedy="see quantkit doctor; an old driver is the usual reason")
+        said = "; ".join(messages.errors) or "it gives no reason"
+        raise BackendError(f"{problem}: {said}", remedy="see quantkit doctor; the usual cause is an old driver")
     return result
 
 
 def message_text(text: str, count: int) -> str:
-    """The message, on one line, with the number of times it came."""
+    """Return a message on one line, with its number of occurrences."""
     line = " ".join(text.split())
     return line if count == 1 else f"{line} ({count} times)"
 
@@ -121,10 +121,10 @@ _LISTENING: list[Messages] = []
 
 @contextlib.contextmanager
 def capture_messages(trt: Any, messages: Messages) -> Iterator[Any]:
-    """TensorRT's messages go to `messages` meanwhile; gives the logger to make builders and runtimes with.
+    """Send TensorRT's messages to `messages` meanwhile; yield the logger for builders and runtimes.
 
-    There is one logger a process, since TensorRT keeps the first one that it is given for as long as anything made with
-    it lives; whoever listens hears everything.
+    There is one logger per process, because TensorRT keeps the first one as long as any object made with it exists;
+    every listener receives all messages.
     """
     _LISTENING.append(messages)
     try:
@@ -135,7 +135,7 @@ def capture_messages(trt: Any, messages: Messages) -> Iterator[Any]:
 
 @cache
 def logger(trt: Any) -> Any:
-    """The process's `ILogger`."""
+    """Return the `ILogger` of the process."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

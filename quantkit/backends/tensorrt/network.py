@@ -1,4 +1,4 @@
-"""An ONNX model as a TensorRT network: parsed with all errors at once, its tensors, its shapes."""
+"""An ONNX model as a TensorRT network: parsing with all errors at once, tensors, shapes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from quantkit.values import Array
 
-PARSER_REMEDY = "export with another opset, rewrite that operator, or give TensorRT a plugin for it"
+PARSER_REMEDY = "export with another opset, replace that operator, or give TensorRT a plugin for it"
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkTensor:
-    """A float tensor of the network that TensorRT wants a scale for.
+    """A float tensor of the network for which TensorRT needs a scale.
 
-    constant: its values, where it is a constant. same_as: the tensor whose values it holds in another shape.
+    constant: its values, if it is a constant. same_as: the tensor whose values it holds in another shape.
     """
 
     name: str
@@ -33,7 +33,7 @@ class NetworkTensor:
 
 
 def name_nodes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, each node named: TensorRT's layers take these names, and a node without one gets its output's."""
+    """Return the model with names for all nodes, after which TensorRT names layers; a missing one is its output's."""
     if all(node.name for node in proto.graph.node):
         return proto
     copy = type(proto)()
@@ -50,23 +50,23 @@ def parse_model(trt: Any, network: Any, model: Model, logger: Any, messages: Mes
     ModelError names node and operator of everything that TensorRT cannot parse.
     """
     parser = trt.OnnxParser(network, logger)
-    # external weights are looked for beside the path that is given here
+    # external weights are searched beside this path
     if parser.parse(name_nodes(model.proto).SerializeToString(), str(model.path.absolute())) and network.num_outputs:
         return parser
     nodes = [(node.name, node.op_type) for node in name_nodes(model.proto).graph.node]
-    told = [parser_error(trt, parser.get_error(i), nodes) for i in range(parser.num_errors)]
-    told += [
+    faults = [parser_error(trt, parser.get_error(i), nodes) for i in range(parser.num_errors)]
+    faults += [
         f"node {name!r} ({operator}): TensorRT's parser has no operator {operator}"
         for name, operator in nodes
-        if not parser.supports_operator(operator) and not any(repr(name) in text for text in told)
+        if not parser.supports_operator(operator) and not any(repr(name) in text for text in faults)
     ]
-    told = told or list(messages.errors) or ["the parser says no more"]
-    lines = "".join(f"\n    {text}" for text in dict.fromkeys(told))
+    faults = faults or list(messages.errors) or ["the parser gives no reason"]
+    lines = "".join(f"\n    {text}" for text in dict.fromkeys(faults))
     raise ModelError(f"TensorRT {library_version(trt)} cannot parse {model.path}:{lines}", remedy=PARSER_REMEDY)
 
 
 def network_tensors(trt: Any, network: Any) -> list[NetworkTensor]:
-    """The float tensors of the network, in TensorRT's order: inputs, then the outputs of the layers."""
+    """Return the float tensors of the network, in TensorRT's order: inputs, then the outputs of the layers."""
     floats = (trt.float32, trt.float16)
     found = [
         NetworkTensor(network.get_input(i).name)
@@ -91,25 +91,25 @@ def network_tensors(trt: Any, network: Any) -> list[NetworkTensor]:
 
 
 def constant_values(trt: Any, layer: Any) -> Array:
-    """The values of a constant layer, copied."""
+    """Return a copy of the values of a constant layer."""
     import numpy as np
 
-    layer.__class__ = trt.IConstantLayer  # the binding hands out the base class, and this is its way down
+    layer.__class__ = trt.IConstantLayer  # the bindings return the base class, and this is how they cast it
     return np.array(layer.weights, dtype=np.float32)
 
 
 def layers_by_name(network: Any) -> dict[str, Any]:
-    """Layer name → layer."""
+    """Return the layers by name."""
     return {network.get_layer(i).name: network.get_layer(i) for i in range(network.num_layers)}
 
 
 def network_inputs(network: Any) -> dict[str, tuple[int, ...]]:
-    """Input → shape, −1 where a dimension is dynamic."""
+    """Return the shapes of the inputs by name, −1 for a dynamic dimension."""
     return {network.get_input(i).name: tuple(network.get_input(i).shape) for i in range(network.num_inputs)}
 
 
 def add_profile(builder: Any, network: Any, ranges: Mapping[str, ShapeRange]) -> Any | None:
-    """An optimization profile over the dynamic inputs; None where every shape is fixed."""
+    """Return an optimization profile over the dynamic inputs; None if every shape is fixed."""
     dynamic = [name for name, shape in network_inputs(network).items() if -1 in shape]
     if not dynamic:
         return None
@@ -121,5 +121,5 @@ def add_profile(builder: Any, network: Any, ranges: Mapping[str, ShapeRange]) ->
 
 
 def calibration_profile(builder: Any, network: Any, shapes: Mapping[str, Sequence[int]]) -> Any | None:
-    """The profile of the one shape that calibration runs in; None where every shape is fixed."""
+    """Return the profile of the one shape for calibration; None if every shape is fixed."""
     return add_profile(builder, network, {name: ShapeRange(tuple(s), tuple(s), tuple(s)) for name, s in shapes.items()})

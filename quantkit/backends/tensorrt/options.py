@@ -1,4 +1,4 @@
-"""The options of an engine build, and the `trtexec` line that does the same."""
+"""Options of an engine build, and the equivalent `trtexec` line."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ DEFAULT_LEVEL = 3
 
 
 class Precision(NamedChoice):
-    """What an engine may compute in. Each includes what is before it as fallback, but for FP32, which is alone."""
+    """The precision that an engine may use. Each includes those before it as a fallback, except FP32."""
 
     FP32 = "fp32"
     TF32 = "tf32"
     FP16 = "fp16"
     INT8 = "int8"
     BEST = "best"
-    """Whatever TensorRT finds fastest, INT8 where there are scales."""
+    """The fastest precision for each layer, INT8 if there are scales."""
 
 
 class Verbosity(NamedChoice):
-    """How much the engine tells about its layers."""
+    """The amount of information that the engine keeps about its layers."""
 
     DETAILED = "detailed"
     NAMES = "names"
@@ -37,18 +37,18 @@ class Verbosity(NamedChoice):
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How an engine is built. Defaults suit most networks."""
+    """Options of an engine build. Defaults suit most networks."""
 
     precision: Precision = Precision.INT8
     fp16: bool = True
-    """Whether layers of an INT8 engine may fall back to FP16 rather than to FP32 alone."""
+    """Allow layers of an INT8 engine to fall back to FP16, not only to FP32."""
     tf32: bool = True
-    """Whether FP32 layers may use TF32; `fp32` never does."""
+    """Allow FP32 layers to use TF32; `fp32` never does."""
     shapes: tuple[str, ...] = ()
     workspace: int | None = None
     """Bytes of scratch memory; TensorRT's default is all of the GPU."""
     level: int = DEFAULT_LEVEL
-    """TensorRT's `builder_optimization_level`, 0 … 5: how long it looks for fast kernels."""
+    """TensorRT's `builder_optimization_level`, 0 … 5: how long it searches for fast kernels."""
     timing_cache: bool = True
     """Keep measured kernel times beside the engine, and use them for the next build."""
     version_compatible: bool = False
@@ -57,9 +57,9 @@ class BuildOptions:
     strongly_typed: bool = False
     verbosity: Verbosity = Verbosity.DETAILED
     exclude: tuple[str, ...] = ()
-    """Nodes that are kept out of INT8: names, patterns (`/head/*`) or operators (`Softmax`)."""
+    """Nodes to exclude from INT8: names, patterns (`/head/*`) or operators (`Softmax`)."""
     min_coverage: float = 0.9
-    """Share of the network's float tensors that need a scale."""
+    """Fraction of the network's float tensors that must have a scale."""
     retarget: bool = False
     """Use a table of another TensorRT version."""
     device: int = 0
@@ -69,28 +69,30 @@ class BuildOptions:
         object.__setattr__(self, "precision", Precision.named(self.precision))
         object.__setattr__(self, "verbosity", Verbosity.named(self.verbosity))
         if self.level not in LEVELS:
-            raise UsageError(f"optimization level {self.level}", remedy="TensorRT has 0 … 5; 3 is its default")
+            raise UsageError(
+                f"optimization level {self.level} does not exist", remedy="use 0 … 5; TensorRT's default is 3"
+            )
         if not 0.0 <= self.min_coverage <= 1.0:
             raise UsageError(f"coverage {self.min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
         if self.workspace is not None and self.workspace < 1:
-            raise UsageError("the workspace is at least 1 byte", remedy="for example --workspace 1G")
+            raise UsageError("the workspace must be at least 1 byte", remedy="for example --workspace 1G")
         if self.precision is Precision.TF32 and not self.tf32:
-            raise UsageError("precision tf32 without TF32", remedy="build with --precision fp32")
+            raise UsageError("precision tf32 contradicts --no-tf32", remedy="build with --precision fp32")
         if self.exclude and self.precision not in (Precision.INT8, Precision.BEST):
             raise UsageError(
-                f"--exclude keeps nodes out of INT8, the precision is {self.precision.value}",
-                remedy="leave it out, or build with --precision int8",
+                f"--exclude excludes nodes from INT8, but the precision is {self.precision.value}",
+                remedy="leave out --exclude, or build with --precision int8",
             )
 
     @property
     def int8(self) -> bool:
-        """Whether INT8 is allowed."""
+        """True if INT8 is allowed."""
         return self.precision in (Precision.INT8, Precision.BEST)
 
     def flags(self, *, scales: bool) -> tuple[str, ...]:
-        """Builder flags of the precision, on versions that have them; TF32 is on in TensorRT unless it is cleared.
+        """Return the builder flags of the precision, for versions that have them; TF32 is on unless it is cleared.
 
-        scales: whether there are any; without them TensorRT would make INT8 ranges up.
+        scales: True if there are scales; without them TensorRT would invent INT8 ranges.
         """
         if self.precision in (Precision.FP32, Precision.TF32):
             return ()
@@ -99,11 +101,11 @@ class BuildOptions:
 
     @property
     def allows_tf32(self) -> bool:
-        """Whether FP32 layers may use TF32."""
+        """True if FP32 layers may use TF32."""
         return self.precision is not Precision.FP32 and self.tf32
 
     def document(self) -> dict[str, object]:
-        """For the record beside the engine: what decides about the engine."""
+        """Return the options that the engine depends on, for the record beside it."""
         return {
             "precision": self.precision.value,
             "fp16": self.fp16,
@@ -122,7 +124,7 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class TrtexecCommand:
-    """A `trtexec` line, or why there is none."""
+    """A `trtexec` line, or the reason why there is none."""
 
     line: str | None
     reason: str = ""
@@ -130,39 +132,39 @@ class TrtexecCommand:
 
 @dataclass(frozen=True, slots=True)
 class BuildFiles:
-    """The files of a build, as the command line names them."""
+    """The files of a build, and facts about it, for a `trtexec` line."""
 
     model: Path
     engine: Path
     table: Path | None = None
     timing_cache: Path | None = None
     shares_profile: bool = False
-    """Whether TensorRT has to be told that several contexts may use one profile (8.6)."""
+    """True if TensorRT needs an option so that several contexts can use one profile (8.6)."""
     ranges: Mapping[str, ShapeRange] = field(default_factory=dict)
     explicit: bool = False
-    """Whether the model has Q/DQ."""
+    """True if the model has Q/DQ."""
     always_strong: bool = False
-    """Whether this TensorRT has no precision flags."""
+    """True if this TensorRT has no precision flags."""
 
     @property
     def has_scales(self) -> bool:
-        """Whether INT8 has scales to work with."""
+        """True if INT8 has scales to work with."""
         return self.explicit or self.table is not None
 
 
-def trtexec(
+def equivalent_trtexec(
     options: BuildOptions, files: BuildFiles, table: CalibrationTable | None, kept: Sequence[str]
 ) -> TrtexecCommand:
-    """The `trtexec` line that builds the same engine (options of TensorRT 8.6 … 10.x)."""
+    """Return the `trtexec` line that builds the same engine (options of TensorRT 8.6 … 10.x)."""
     if table is not None and table.header.algorithm is not Algorithm.ENTROPY_2:
         return TrtexecCommand(
             None,
-            f"trtexec reads {Algorithm.ENTROPY_2.value} tables only, this is {table.header.algorithm.value} "
+            f"trtexec reads only {Algorithm.ENTROPY_2.value} tables, and this is {table.header.algorithm.value} "
             "(quantkit table convert changes the header)",
         )
     words = ["trtexec", f"--onnx={files.model}", f"--saveEngine={files.engine}"]
     if files.always_strong:
-        pass  # the network tells its precisions, and there is no option for them
+        pass  # the network defines its precisions, and there is no option for them
     elif options.strongly_typed:
         words.append("--stronglyTyped")
     else:
@@ -188,7 +190,7 @@ def trtexec(
 
 
 def shape_words(ranges: Mapping[str, ShapeRange]) -> list[str]:
-    """`--minShapes=… --optShapes=… --maxShapes=…` of the dynamic inputs."""
+    """Return `--minShapes=… --optShapes=… --maxShapes=…` for the dynamic inputs."""
     dynamic = {name: r for name, r in ranges.items() if not r.fixed}
     words = []
     for option, of in (("min", "least"), ("opt", "best"), ("max", "most")):

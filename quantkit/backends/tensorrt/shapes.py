@@ -1,4 +1,4 @@
-"""Shapes that an engine is built for: the least, the best (which kernels are chosen for) and the most."""
+"""Shapes that an engine is built for: the smallest, the best (for which kernels are chosen) and the largest."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class ShapeRange:
 
     @property
     def fixed(self) -> bool:
-        """Whether there is only one shape."""
+        """True if there is only one shape."""
         return self.least == self.most
 
     @property
     def text(self) -> str:
-        """`1x3x224x224:8x3x224x224:32x3x224x224`."""
+        """The range as text: `1x3x224x224:8x3x224x224:32x3x224x224`."""
         return ":".join("x".join(map(str, shape)) for shape in (self.least, self.best, self.most))
 
 
 def parse_shapes(texts: Sequence[str], inputs: Sequence[ModelInput]) -> dict[str, ShapeRange]:
-    """`image=1:8:32` (batch only) or whole shapes, for each dynamic input; others get the default batches.
+    """Parse `image=1:8:32` (batches only) or whole shapes of dynamic inputs; other inputs get the default batches.
 
-    UsageError where an input is unknown, a dimension does not fit, or a dynamic dimension other than the batch is not
-    given.
+    UsageError where an input is unknown, a dimension does not fit, or a dynamic dimension other than the batch is
+    missing.
     """
     given: dict[str, str] = {}
     for text in (part for whole in texts for part in whole.split(",") if part):
@@ -44,7 +44,7 @@ def parse_shapes(texts: Sequence[str], inputs: Sequence[ModelInput]) -> dict[str
         known = [i.name for i in inputs]
         if not separator or name not in known:
             raise UsageError(
-                f"--shapes {text!r} names no input of the network; it has {', '.join(known)}", remedy=EXAMPLE
+                f"--shapes {text!r} names no input of the network, which has {', '.join(known)}", remedy=EXAMPLE
             )
         if name in given:
             raise UsageError(f"--shapes gives {name!r} twice", remedy="give each input once")
@@ -53,31 +53,32 @@ def parse_shapes(texts: Sequence[str], inputs: Sequence[ModelInput]) -> dict[str
 
 
 def shape_range(text: str | None, wanted: ModelInput) -> ShapeRange:
-    """The range of one input. UsageError."""
+    """Return the range of one input. UsageError."""
     dynamic = [k for k, size in enumerate(wanted.shape) if not isinstance(size, int)]
     if not dynamic:
         shape = tuple(size for size in wanted.shape if isinstance(size, int))
-        if text is not None and [parse_shape(part, wanted) for part in text.split(":")] != [shape] * len(
+        if text is not None and [parse_range_shape(part, wanted) for part in text.split(":")] != [shape] * len(
             text.split(":")
         ):
             raise UsageError(f"--shapes {text}: input {wanted.describe()} has a fixed shape", remedy="leave it out")
         return ShapeRange(shape, shape, shape)
     if text is None and dynamic != [0]:
         raise UsageError(
-            f"input {wanted.describe()} is dynamic in more than its batch, which tells no default", remedy=EXAMPLE
+            f"input {wanted.describe()} has a dynamic dimension without a default: only the batch has one",
+            remedy=EXAMPLE,
         )
     parts = text.split(":") if text is not None else [str(size) for size in DEFAULT_BATCHES]
     if len(parts) not in (1, 3):
-        raise UsageError(f"--shapes {text}: give one shape, or least:best:most", remedy=EXAMPLE)
-    shapes = [parse_shape(part, wanted) for part in (parts if len(parts) == 3 else parts * 3)]
+        raise UsageError(f"--shapes {text}: give one shape, or smallest:best:largest", remedy=EXAMPLE)
+    shapes = [parse_range_shape(part, wanted) for part in (parts if len(parts) == 3 else parts * 3)]
     for low, high in ((shapes[0], shapes[1]), (shapes[1], shapes[2])):
         if any(a > b for a, b in zip(low, high, strict=True)):
-            raise UsageError(f"--shapes {text}: shapes have to grow from least to most", remedy=EXAMPLE)
+            raise UsageError(f"--shapes {text}: shapes must grow from smallest to largest", remedy=EXAMPLE)
     return ShapeRange(*shapes)
 
 
-def parse_shape(text: str, wanted: ModelInput) -> tuple[int, ...]:
-    """`8` (a batch) or `8x3x224x224` as a shape of the input. UsageError."""
+def parse_range_shape(text: str, wanted: ModelInput) -> tuple[int, ...]:
+    """Parse `8` (a batch) or `8x3x224x224` as a shape of the input. UsageError."""
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
         raise UsageError(f"--shapes {text!r}: not a shape", remedy=EXAMPLE)
     sizes = tuple(int(size) for size in text.split("x"))
@@ -85,7 +86,7 @@ def parse_shape(text: str, wanted: ModelInput) -> tuple[int, ...]:
         rest = wanted.shape[1:]
         if not all(isinstance(size, int) for size in rest):
             raise UsageError(
-                f"--shapes {text}: input {wanted.describe()} is dynamic in more than its batch", remedy=EXAMPLE
+                f"--shapes {text}: input {wanted.describe()} is dynamic not only in its batch", remedy=EXAMPLE
             )
         sizes += tuple(size for size in rest if isinstance(size, int))
     fits = len(sizes) == len(wanted.shape) and all(

@@ -1,8 +1,8 @@
-"""A calibration table beside the tensors of a TensorRT network, and what can be filled in without data.
+"""A calibration table compared with the tensors of a TensorRT network, and scales that can be added without data.
 
-A table made from the ONNX graph lacks the tensors that TensorRT's parser adds: constants (a bias that an Add takes) and
-reshapes of them. Their values are in the network, so that their scales follow: a constant's from its own values by the
-table's rule, as TensorRT does it, and a reshape's from the tensor that it reshapes.
+A table made from the ONNX graph lacks the tensors that TensorRT's parser adds: constants (a bias of an Add) and their
+reshapes. Their values are in the network, and determine their scales: that of a constant from its own values by the
+table's rule, as TensorRT does it, and that of a reshape from the tensor that it reshapes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from quantkit.table import CalibrationTable
 
 @dataclass(frozen=True, slots=True)
 class CompletedTable:
-    """A table as a build uses it. completed: tensors whose scale was filled in; missing: those without one; extra:
+    """A table as a build uses it. completed: tensors whose scale was added; missing: tensors without a scale; extra:
     names that the network does not have, which TensorRT ignores."""
 
     table: CalibrationTable
@@ -34,19 +34,19 @@ class CompletedTable:
 
     @property
     def share(self) -> float:
-        """Tensors with a scale, 0 … 1."""
+        """Fraction of the tensors that have a scale, 0 … 1."""
         return 1.0 - len(self.missing) / self.tensors if self.tensors else 0.0
 
 
-def table_rule(table: CalibrationTable, told: str | None) -> Rule:
-    """The rule of a table: as its provenance tells, else as its header says."""
-    if told is not None:
-        return parse_rule(told)
+def table_rule(table: CalibrationTable, recorded: str | None) -> Rule:
+    """Return the rule of a table: the one in its provenance record, else that of its header."""
+    if recorded is not None:
+        return parse_rule(recorded)
     return rule_of_calibrator(table.header.algorithm, table.header.quantile)
 
 
 def complete_table(table: CalibrationTable, tensors: Sequence[NetworkTensor], rule: Rule) -> CompletedTable:
-    """The table with every scale that follows from the network itself."""
+    """Return the table with every scale that the network itself determines."""
     scales = dict(table.scales)
     added: list[str] = []
 
@@ -70,7 +70,7 @@ def complete_table(table: CalibrationTable, tensors: Sequence[NetworkTensor], ru
     for tensor in reversed(tensors):
         if tensor.same_as and tensor.same_as not in scales and tensor.name in scales:
             add(tensor.same_as, scales[tensor.name])
-    for tensor in tensors:  # once more, past what was found from behind
+    for tensor in tensors:  # once more, with the scales that were found backwards
         follow(tensor)
     names = [tensor.name for tensor in tensors]
     wanted = set(names)
@@ -84,7 +84,7 @@ def complete_table(table: CalibrationTable, tensors: Sequence[NetworkTensor], ru
 
 
 def refuse_low_coverage(covered: CompletedTable, least: float, where: str) -> None:
-    """TableError where fewer than `least` of the tensors have a scale."""
+    """Raise TableError where fewer than `least` of the tensors have a scale."""
     if covered.share < least:
         missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
         raise TableError(

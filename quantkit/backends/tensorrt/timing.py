@@ -12,11 +12,11 @@ from quantkit.values import Array
 
 WARM_UP = 10
 CHECKED = 16
-"""Runs between two looks at the clock."""
+"""Runs between two readings of the clock."""
 
 
 def shapes_for(engine: Engine, batch: int) -> dict[str, Shape]:
-    """Shapes of the inputs for a batch; where a dimension besides the batch is dynamic, its largest."""
+    """Return the shapes of the inputs for a batch; other dynamic dimensions take their largest size."""
     shapes = {}
     for i in engine.inputs:
         most = engine.most(i.name) if None in i.shape else ()
@@ -26,7 +26,7 @@ def shapes_for(engine: Engine, batch: int) -> dict[str, Shape]:
 
 
 def timing_inputs(engine: Engine, batch: int) -> dict[str, Array]:
-    """Inputs for timing, seeded; zeros where they are no numbers with a fraction, so that indices stay in range."""
+    """Return seeded inputs for timing; zeros for types other than float, so that indices stay in range."""
     random = np.random.default_rng(0)
     made = {}
     for i in engine.inputs:
@@ -38,7 +38,7 @@ def timing_inputs(engine: Engine, batch: int) -> dict[str, Array]:
 
 
 def takes_batch(engine: Engine, batch: int) -> bool:
-    """Whether the engine takes batches of that size."""
+    """Return True if the engine accepts batches of that size."""
     for i in engine.inputs:
         if not i.shape:
             continue
@@ -51,8 +51,11 @@ def takes_batch(engine: Engine, batch: int) -> bool:
 
 
 def measure_latencies(engine: Engine, batch: int, *, seconds: float, graph: bool) -> list[float]:
-    """Milliseconds of the device for each run of one batch alone, for about `seconds`; none where `graph` is asked for
-    and the network cannot run as one, since an output's shape depends on the data."""
+    """Return the device time in milliseconds of each run of one batch alone, for about `seconds`.
+
+    Empty if `graph` is requested and the network cannot run as a CUDA graph, because an output's shape depends on the
+    data.
+    """
     with engine.lane(graphs=graph) as lane, engine.device.current():
         lane.load(timing_inputs(engine, batch))
         lane.replay()
@@ -76,7 +79,7 @@ def measure_latencies(engine: Engine, batch: int, *, seconds: float, graph: bool
 
 
 def measure_throughput(engine: Engine, batch: int, *, streams: int, seconds: float, graph: bool) -> float:
-    """Samples a second with `streams` contexts at work, each copying in, running and copying out."""
+    """Return the samples per second with `streams` contexts, each copying in, running and copying out."""
     inputs = timing_inputs(engine, batch)
     with ExitStack() as stack, engine.device.current():
         lanes = [stack.enter_context(engine.lane(graphs=graph)) for _ in range(streams)]

@@ -1,10 +1,10 @@
-"""Every difference among TensorRT 8.6, 10.x and 11.x that quantkit meets, by looking for the feature itself.
+"""All differences between TensorRT 8.6, 10.x and 11.x that affect quantkit, found by looking for the feature itself.
 
     8.6    calibrators, precision flags, weakly typed networks
     10.x   the same, calibrators deprecated; strongly typed networks, progress monitor
     11.x   strongly typed networks only: no calibrators, no precision flags, no table (docs/decisions/0009)
 
-Enumeration values shift between versions, so that none is written as a number anywhere.
+Enumeration values change between versions, so none is written as a number anywhere.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from quantkit.tensorrt_version import installed_number, number_text
 
 GONE = "TensorRT 11 removed calibrators, calibration tables and precision flags"
 INSTEAD = (
-    "calibrate with --backend onnxruntime, which needs no TensorRT: `quantkit build` puts the scales of its table into "
-    "the network as Q/DQ pairs"
+    "calibrate with --backend onnxruntime, which needs no TensorRT: `quantkit build` inserts the scales of its table "
+    "into the network as Q/DQ pairs"
 )
 CALIBRATORS = {
     Algorithm.ENTROPY_2: "IInt8EntropyCalibrator2",
@@ -36,27 +36,29 @@ CALIBRATORS = {
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the installed TensorRT has."""
+    """The features of the installed TensorRT."""
 
     version: str
-    """Of the library (`8.6.0`), which can differ from that of its bindings."""
+    """The version of the library (`8.6.0`), which can differ from that of its bindings."""
     precision_flags: bool
     strong_types: bool
     progress: bool
-    """Whether builds tell how far they are, and can be cancelled."""
+    """True if builds report their progress, and can be cancelled."""
 
     @property
     def always_strong(self) -> bool:
-        """Whether a network is strongly typed, asked for or not."""
+        """True if every network is strongly typed."""
         return self.strong_types and not self.precision_flags
 
 
 def tensorrt(instead: str = "") -> Any:
-    """The module `tensorrt`. BackendError where it is not there or does not load; `instead`: what does without it, if
-    anything does."""
+    """Return the module `tensorrt`. BackendError where it is missing or does not load.
+
+    instead: an alternative that needs no TensorRT, for the remedy.
+    """
     try:
         module = importlib.import_module("tensorrt")
-        if not hasattr(module, "__version__"):  # a folder of that name, which Python takes for a package
+        if not hasattr(module, "__version__"):  # a folder of that name, which Python imports as a package
             raise ModuleNotFoundError("tensorrt", name="tensorrt")
         return module
     except ImportError as error:
@@ -65,18 +67,18 @@ def tensorrt(instead: str = "") -> Any:
             "TensorRT is not installed" if missing else f"TensorRT does not load: {error}",
             remedy=f"{install_command('tensorrt')} (on Jetson it comes with JetPack){instead and f', or {instead}'}"
             if missing
-            else "install the libraries that this TensorRT wants, and see quantkit doctor",
+            else "install the libraries that this TensorRT needs, and see quantkit doctor",
         ) from None
 
 
 def library_version(trt: Any) -> str:
-    """The version of the library, which a wheel's bindings can name otherwise (8.6.1 over 8.6.0)."""
+    """Return the version of the library, which can differ from that of a wheel's bindings (8.6.1 over 8.6.0)."""
     number = installed_number()
     return number_text(number) if number else str(trt.__version__)
 
 
 def detect_features(trt: Any) -> Features:
-    """Look at the bindings."""
+    """Return the features of the installed bindings."""
     return Features(
         version=library_version(trt),
         precision_flags=hasattr(trt.BuilderFlag, "INT8"),
@@ -86,7 +88,7 @@ def detect_features(trt: Any) -> Features:
 
 
 def calibrator_base(trt: Any, algorithm: Algorithm) -> Any:
-    """TensorRT's calibrator class of an algorithm. BackendError where calibrators are gone."""
+    """Return TensorRT's calibrator class of an algorithm. BackendError if this version has no calibrators."""
     base = getattr(trt, CALIBRATORS[algorithm], None)
     if base is None:
         raise BackendError(f"this is TensorRT {library_version(trt)}: {GONE}", remedy=INSTEAD)
@@ -94,7 +96,7 @@ def calibrator_base(trt: Any, algorithm: Algorithm) -> Any:
 
 
 def network_flags(trt: Any, *, strongly_typed: bool) -> int:
-    """The flags of a network with explicit batch. BackendError where strong types are asked for and not there."""
+    """Return the flags of a network with explicit batch. BackendError if strong types are requested but missing."""
     kinds = trt.NetworkDefinitionCreationFlag
     flags = 0
     if strongly_typed:
@@ -103,7 +105,7 @@ def network_flags(trt: Any, *, strongly_typed: bool) -> int:
                 f"TensorRT {library_version(trt)} has no strongly typed networks",
                 remedy="leave out --strongly-typed, or use TensorRT 10 or newer",
             )
-        if hasattr(trt.BuilderFlag, "INT8"):  # from 11 on every network is strongly typed
+        if hasattr(trt.BuilderFlag, "INT8"):  # since 11 every network is strongly typed
             flags |= 1 << int(kinds.STRONGLY_TYPED)
     if hasattr(kinds, "EXPLICIT_BATCH") and not hasattr(kinds, "STRONGLY_TYPED"):  # later versions ignore it
         flags |= 1 << int(kinds.EXPLICIT_BATCH)
@@ -112,14 +114,14 @@ def network_flags(trt: Any, *, strongly_typed: bool) -> int:
 
 @contextlib.contextmanager
 def without_deprecation() -> Iterator[None]:
-    """For calls that 10.x calls deprecated and offers no other way for."""
+    """Suppress warnings about calls that 10.x deprecates without offering a replacement."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
 
 
 def set_calibration(config: Any, calibrator: Any, profile: Any | None) -> None:
-    """Give the build its calibrator, and the one shape that calibration runs in."""
+    """Give the build its calibrator, and the one shape for calibration."""
     with without_deprecation():
         config.int8_calibrator = calibrator
         if profile is not None:
@@ -127,13 +129,13 @@ def set_calibration(config: Any, calibrator: Any, profile: Any | None) -> None:
 
 
 def calibration_shapes(network: Any, config: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of the dynamic inputs in the calibration profile that was set; empty where none was."""
+    """Return the shapes of the dynamic inputs in the calibration profile; empty if none was set."""
     with without_deprecation():
         profile = config.get_calibration_profile()
     if profile is None:
         return {}
     names = [network.get_input(i).name for i in range(network.num_inputs) if -1 in tuple(network.get_input(i).shape)]
-    # an input that the profile says nothing of has no shapes there
+    # an input that is not in the profile has no shapes
     return {name: tuple(found[1]) if (found := profile.get_shape(name)) else () for name in names}
 
 
@@ -149,7 +151,7 @@ def set_flag(trt: Any, config: Any, name: str) -> None:
 
 
 def keep_precision(trt: Any, config: Any, layer: Any, dtype: Any) -> None:
-    """Make a layer of a weakly typed network compute, and hand on, in `dtype`."""
+    """Make a layer of a weakly typed network compute and output in `dtype`."""
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     with without_deprecation():
         layer.precision = dtype
@@ -159,25 +161,25 @@ def keep_precision(trt: Any, config: Any, layer: Any, dtype: Any) -> None:
 
 
 def share_profile(trt: Any, config: Any) -> None:
-    """Let several contexts use one optimization profile: a preview feature of 8.6, on by itself from 10 on."""
+    """Let several contexts use one optimization profile: a preview feature of 8.6, always on since 10."""
     if not hasattr(trt, "IProgressMonitor"):
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
 
 
 def allow_own_code(runtime: Any) -> None:
-    """Let a runtime run the code that a version compatible plan brings along."""
+    """Let a runtime run the code that a version compatible plan contains."""
     runtime.engine_host_code_allowed = True
 
 
 def device_memory(engine: Any) -> int:
-    """Bytes of activations that one execution context takes."""
+    """Return the bytes of activations of one execution context."""
     if hasattr(engine, "device_memory_size_v2"):
         return int(engine.device_memory_size_v2)
     return int(engine.device_memory_size)
 
 
 def parser_error(trt: Any, error: Any, nodes: list[tuple[str, str]]) -> str:
-    """`node 'name' (Operator): what is wrong`. `nodes`: name and operator of the nodes of the ONNX graph."""
+    """Return `node 'name' (Operator): problem`. `nodes`: name and operator of the nodes of the ONNX graph."""
     if hasattr(trt.ParserError, "node_name"):
         name, operator = error.node_name(), error.node_operator()
     else:
@@ -188,11 +190,11 @@ def parser_error(trt: Any, error: Any, nodes: list[tuple[str, str]]) -> str:
 
 
 def build_stopper(trt: Any, config: Any, stop: Callable[[], bool], phase: Callable[[str], None]) -> Any:
-    """Something that ends a build once `stop()` says so, and tells of its phases; None where the version has neither.
+    """Return an object that ends a build when `stop()` is true and reports phases; None if the version has neither.
 
-    The builder does not keep it alive: hold it until the build is over. On 8.6 only an algorithm selector can end a
-    build, by choosing nothing; it makes TensorRT leave its timing cache alone, so it is for calibration runs, whose
-    engine nobody wants.
+    The builder does not keep it alive: hold it until the build is over. On 8.6, only an algorithm selector can end a
+    build, by choosing nothing; it disables TensorRT's timing cache and is therefore only used for calibration, whose
+    engine is not needed.
     """
     if hasattr(trt, "IProgressMonitor"):
         monitor = progress_monitor(trt, stop, phase)
@@ -202,7 +204,7 @@ def build_stopper(trt: Any, config: Any, stop: Callable[[], bool], phase: Callab
 
 
 def selector_that_stops(trt: Any, config: Any, stop: Callable[[], bool]) -> Any:
-    """An algorithm selector that lets TensorRT choose freely until `stop()`, and then nothing, which ends the build."""
+    """Return an algorithm selector that lets TensorRT choose freely until `stop()`, and then ends the build."""
 
     class Selector(trt.IAlgorithmSelector):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -223,7 +225,7 @@ def selector_that_stops(trt: Any, config: Any, stop: Callable[[], bool]) -> Any:
 
 
 def progress_monitor(trt: Any, stop: Callable[[], bool], phase: Callable[[str], None]) -> Any:
-    """TensorRT's own progress, handed on; `stop()` cancels the build at its next step."""
+    """Return a monitor that reports TensorRT's phases; `stop()` cancels the build at its next step."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -246,7 +248,7 @@ def progress_monitor(trt: Any, stop: Callable[[], bool], phase: Callable[[str], 
 
 
 def end_early(trt: Any, config: Any, stop: Callable[[], bool]) -> Any:
-    """End a build whose engine nobody wants as soon as `stop()`; hold the result until the build is over."""
+    """End a build whose engine is not needed as soon as `stop()` is true; hold the result until the build is over."""
     if hasattr(trt, "IProgressMonitor"):
         return build_stopper(trt, config, stop, lambda _: None)
     return selector_that_stops(trt, config, stop)
@@ -255,7 +257,7 @@ def end_early(trt: Any, config: Any, stop: Callable[[], bool]) -> Any:
 def output_allocator(
     trt: Any, allocate: Callable[[str, int], int], shape: Callable[[str, tuple[int, ...]], None]
 ) -> Any:
-    """An output allocator: `allocate(name, bytes)` gives device memory, `shape(name, dims)` tells what came out."""
+    """Return an output allocator: `allocate(name, bytes)` returns memory, `shape(name, dims)` takes the shape."""
 
     class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
         def __init__(self) -> None:

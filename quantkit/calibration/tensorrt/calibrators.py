@@ -18,7 +18,7 @@ from typing import Any
 
 from quantkit.artifact import check_writable
 from quantkit.backends.session import usable_cores
-from quantkit.backends.tensorrt.device import Device, open_device
+from quantkit.backends.tensorrt.device import GpuDevice, open_device
 from quantkit.backends.tensorrt.network import calibration_profile, network_inputs
 from quantkit.backends.tensorrt.versions import (
     calibration_shapes,
@@ -212,7 +212,7 @@ class CalibratorData:
         self._identity, self._see = identity, see
         self._learnt: Identifier | None = None
 
-    def gpu(self) -> Device:
+    def gpu(self) -> GpuDevice:
         """Return the GPU."""
         return open_device(self.device)
 

@@ -48,11 +48,11 @@ def test_a_build_log() -> None:
     ]
     assert messages.errors == ()
     assert list(messages.unscaled) == ["(Unnamed Layer* 17) [Constant]_output", "/b/b.2/Pow_output_0"]
-    assert messages.told("Detected subnormal FP16 values")
-    assert not messages.told("INT64")
+    assert messages.mention("Detected subnormal FP16 values")
+    assert not messages.mention("INT64")
     assert list(messages.tuning.fastest) == [FIRST, "reshape_after_/10/fc/Gemm"]
-    assert messages.tuning.compared(FIRST) == "FP16 0.0052 ms, INT8 0.0062 ms, FP32 0.0083 ms"
-    assert messages.tuning.compared("reshape_after_/10/fc/Gemm") == "FP32 0.0074 ms"
+    assert messages.tuning.summary(FIRST) == "FP16 0.0052 ms, INT8 0.0062 ms, FP32 0.0083 ms"
+    assert messages.tuning.summary("reshape_after_/10/fc/Gemm") == "FP32 0.0074 ms"
 
 
 def test_without_a_listener_the_same_is_kept() -> None:
@@ -87,7 +87,7 @@ def test_what_tensorrt_does_not_make_is_an_error_with_what_it_said(make: Callabl
     messages = heard([("INTERNAL_ERROR", "CUDA initialization failure"), ("WARNING", "w"), ("ERROR", "b")])[0]
     with pytest.raises(BackendError, match=r"^TensorRT does not start: CUDA initialization failure; b\n"):
         make_or_raise(make, messages)
-    with pytest.raises(BackendError, match=r"^the engine cannot be read back: it says no more\n"):
+    with pytest.raises(BackendError, match=r"^the engine cannot be read back: it gives no reason\n"):
         make_or_raise(make, Messages(), "the engine cannot be read back")
 
 
@@ -104,8 +104,8 @@ def test_warnings_and_errors_once_each_in_their_order() -> None:
     messages, phases = heard([*said, ("INTERNAL_ERROR", "a"), ("VERBOSE", "v")])
     assert messages.warnings == ("b (2 times)", "a")
     assert messages.errors == ("no kernel", "a")
-    assert messages.told("kernel")
-    assert not messages.told("c")
+    assert messages.mention("kernel")
+    assert not messages.mention("c")
     assert phases == []
 
 
@@ -134,17 +134,17 @@ def test_the_fastest_kernel_of_each_precision_counts() -> None:
             tuning.take(COMBINATION.format(f"{precision}(3,2)"))
             tuning.take(timed("/a + /b", time))
     assert tuning.fastest == {"/a + /b": {"FP32": 0.2, "INT8": 0.001}}
-    assert tuning.timed("/a + /b", "INT8")
-    assert not tuning.timed("/a + /b", "BF16")
-    assert not tuning.timed("/c", "INT8")
-    assert tuning.compared("/c") is None
+    assert tuning.has_time("/a + /b", "INT8")
+    assert not tuning.has_time("/a + /b", "BF16")
+    assert not tuning.has_time("/c", "INT8")
+    assert tuning.summary("/c") is None
 
 
 def test_a_kernel_that_could_not_run_is_none() -> None:
     tuning = KernelTimes()
     tuning.take(COMBINATION.format("Int8(3,2)"))
     tuning.take(timed("/a", "inf"))
-    assert not tuning.timed("/a", "INT8")
+    assert not tuning.has_time("/a", "INT8")
 
 
 def test_what_is_no_kernel_of_the_network_is_left_out() -> None:

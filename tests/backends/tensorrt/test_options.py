@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from quantkit.backends.tensorrt.options import BuildFiles, BuildOptions, Precision, Verbosity, trtexec
+from quantkit.backends.tensorrt.options import BuildFiles, BuildOptions, Precision, Verbosity, equivalent_trtexec
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.errors import UsageError
 from quantkit.table import Algorithm, CalibrationTable, Header
@@ -130,20 +130,20 @@ def test_a_precision_is_a_set_of_flags(
 def test_the_line_for_trtexec(
     options: BuildOptions, files: BuildFiles, table: CalibrationTable | None, kept: tuple[str, ...], wanted: str
 ) -> None:
-    command = trtexec(options, files, table, kept)
+    command = equivalent_trtexec(options, files, table, kept)
     assert (command.line, command.reason) == (wanted, "")
 
 
 @pytest.mark.parametrize(("fp16", "dtype"), [(True, "fp16"), (False, "fp32")])
 def test_nodes_that_are_kept_out_of_int8_stand_in_the_line(fp16: bool, dtype: str) -> None:
-    line = trtexec(BuildOptions(fp16=fp16), SCALED, TABLE, ("/a/Conv", "/b/Relu")).line
+    line = equivalent_trtexec(BuildOptions(fp16=fp16), SCALED, TABLE, ("/a/Conv", "/b/Relu")).line
     assert line is not None
     assert line.split()[-3:] == [
         "--precisionConstraints=obey",
         f"--layerPrecisions=/a/Conv:{dtype},/b/Relu:{dtype}",
         f"--layerOutputTypes=/a/Conv:{dtype},/b/Relu:{dtype}",
     ]
-    plain = trtexec(BuildOptions(fp16=fp16), SCALED, TABLE, ()).line
+    plain = equivalent_trtexec(BuildOptions(fp16=fp16), SCALED, TABLE, ()).line
     assert plain is not None
     assert line.split()[:-3] == plain.split()
 
@@ -151,7 +151,7 @@ def test_nodes_that_are_kept_out_of_int8_stand_in_the_line(fp16: bool, dtype: st
 @pytest.mark.parametrize("algorithm", [a for a in Algorithm if a is not Algorithm.ENTROPY_2])
 def test_trtexec_reads_tables_of_one_calibrator_only(algorithm: Algorithm) -> None:
     table = CalibrationTable(Header(algorithm, None if algorithm is Algorithm.LEGACY else 8601), {"x": 0.5})
-    command = trtexec(BuildOptions(), FILES, table, ())
+    command = equivalent_trtexec(BuildOptions(), FILES, table, ())
     assert command.line is None
     assert algorithm.value in command.reason
 
@@ -196,7 +196,7 @@ def test_names_are_taken_for_precisions_and_verbosities() -> None:
 
 @pytest.mark.parametrize("options", [BuildOptions(precision=Precision.FP16), BuildOptions(strongly_typed=True)])
 def test_a_tensorrt_without_precision_flags_is_given_none(options: BuildOptions) -> None:
-    line = trtexec(options, replace(EXPLICIT, always_strong=True), None, ()).line
+    line = equivalent_trtexec(options, replace(EXPLICIT, always_strong=True), None, ()).line
     assert line == f"{HEAD} {TAIL}"
 
 

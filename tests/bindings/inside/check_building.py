@@ -219,7 +219,7 @@ def test_a_table_that_tensorrt_does_not_take(
         return honest(calibrator, *rest)
 
     monkeypatch.setattr(checked, "calibrated", asks)
-    with pytest.raises(TableError, match="TensorRT did not take the table: it asked for 1 batches") as caught:
+    with pytest.raises(TableError, match="TensorRT did not accept the table: it asked for 1 batches") as caught:
         build("float", "int8", table_for(algorithm=algorithm))
     assert "--retarget" in caught.value.remedy
     assert len(world.builds) == 1
@@ -240,7 +240,7 @@ def test_an_account_of_layers_that_is_no_json(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(checked.EngineInspector, "get_engine_information", lambda *_: text)
     made = build("float", "fp32")
     assert (made.layers, made.memory, made.timing_cache) == ((), 4096, b"+measured")
-    assert made.notes[0].startswith("TensorRT's account of the layers cannot be read: ")
+    assert made.notes[0].startswith("TensorRT's description of the layers cannot be read: ")
 
 
 @from_10

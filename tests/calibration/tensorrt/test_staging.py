@@ -134,7 +134,9 @@ def test_a_batch_of_another_size_in_between_is_named(count: int, at: int, other:
     lengths[at] = other
     feed, gpu = FakeFeed(lengths), FakeGpu()
     staging = started(gpu, feed)
-    with pytest.raises(DataError, match=rf"batch {at + 1} \(part {at}\.0 …\) holds {other} samples, but the first one 4"):
+    with pytest.raises(
+        DataError, match=rf"batch {at + 1} \(part {at}\.0 …\) holds {other} samples, but the first one 4"
+    ):
         exhaust(staging)
     staging.close()
     assert (gpu.given_back, feed.closed) == (True, True)
