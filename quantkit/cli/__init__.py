@@ -11,16 +11,16 @@ __all__ = ["invoke", "main"]
 
 
 def main() -> None:
-    """The program `quantkit`. Ctrl-C while it is still being loaded ends it without a traceback."""
+    """Run the program `quantkit`. Ctrl-C while it is being loaded ends it without a traceback."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from quantkit.cli.application import run_program as begin
+    from quantkit.cli.application import run_program
 
-    begin()
+    run_program()
 
 
 def invoke(arguments: list[str]) -> int:
-    """Run a command line in this process; returns the exit code."""
-    from quantkit.cli.application import run_command_line as begin
+    """Run a command line in this process; return the exit code."""
+    from quantkit.cli.application import run_command_line
 
-    return begin(arguments)
+    return run_command_line(arguments)

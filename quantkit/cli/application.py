@@ -40,8 +40,8 @@ from quantkit.errors import Interrupted, OutputError, QuantkitError
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def app() -> None:
-    """INT8 post-training quantization for TensorRT: one pass over real data, TensorRT's own calibration table, no GPU
-    needed."""
+    """INT8 post-training quantization for TensorRT: one pass over real data writes TensorRT's own calibration table; no
+    GPU is needed."""
 
 
 for command in (
@@ -69,9 +69,9 @@ for command in (
 
 
 def run_program() -> None:
-    """The program `quantkit`: run the command line, and leave the process at once.
+    """Run the program `quantkit`, and leave the process at once.
 
-    Taking libraries down in good order takes longer than a short command; everything is written by then.
+    Unloading libraries in order takes longer than a short command; everything is written by then.
     """
     gc.set_threshold(100_000)  # libraries make many objects while they are loaded, and hardly any garbage
     for name in ("stdout", "stderr"):
@@ -79,7 +79,7 @@ def run_program() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that has no "×" gets its number
+            stream.reconfigure(errors="backslashreplace")  # a terminal without "×" gets its number
     try:
         interruption.install_handlers()
         code = run_command_line(sys.argv[1:])
@@ -96,8 +96,8 @@ def run_program() -> None:
 
 
 def run_command_line(arguments: list[str]) -> int:
-    """Run the command line; returns the exit code."""
-    warnings.filterwarnings("ignore", module="PIL")  # about images that are read all the same
+    """Run a command line; return the exit code."""
+    warnings.filterwarnings("ignore", module="PIL")  # warns about images that can be read
     stdout = sys.stdout
     try:
         code = app.main(arguments, prog_name="quantkit", standalone_mode=False)
@@ -114,12 +114,12 @@ def run_command_line(arguments: list[str]) -> int:
         return error.exit_code
     except SystemExit as left:
         if sys.stdout is not stdout:
-            return 0  # click's answer to a reader (head, less) that went away; it puts another stream there
+            return 0  # click leaves like this after a broken pipe (head, less), with another stream in place
         return left.code if isinstance(left.code, int) else 1
     except (KeyboardInterrupt, click.Abort):
         return report_interruption()
     except BrokenPipeError:
-        # The reader (head, less) went away: nothing is wrong, and nothing more can be said.
+        # The reader (head, less) has closed the pipe: no error, and nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
@@ -132,23 +132,23 @@ def run_command_line(arguments: list[str]) -> int:
 
 
 def is_stream_error(error: OSError) -> bool:
-    """Whether a write failed that is of no file with a name: what is printed finds no room."""
+    """Return True if standard output could not be written: the error names no file."""
     return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def report_unwritable(error: OSError) -> int:
-    """Say that what is printed goes nowhere, and let go of it; returns the exit code."""
+    """Print that standard output cannot be written, and redirect it to nowhere; return the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    told = OutputError(
+    failure = OutputError(
         f"cannot write to standard output: {error.strerror or error}",
-        remedy="free some space, or send it elsewhere; files that were asked for are written",
+        remedy="free some space, or redirect the output; the requested files have been written",
     )
     with contextlib.suppress(OSError):
-        print_error(told, as_json=False)
-    return told.exit_code
+        print_error(failure, as_json=False)
+    return failure.exit_code
 
 
 def report_interruption() -> int:
-    """Say so; returns the exit code."""
+    """Print that the command was interrupted; return the exit code."""
     print("quantkit: interrupted", file=sys.stderr)
     return 130

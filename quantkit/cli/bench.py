@@ -1,121 +1,114 @@
-"""`quantkit bench`."""
+"""The command `quantkit bench`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from quantkit.errors import BackendError, OutputError, UsageError
-from quantkit.extras import install_command
-
-if TYPE_CHECKING:
-    from quantkit.engines.bench_result import BenchResult
-
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, print_rows, print_sentence
+from quantkit.cli import options, parsing
+from quantkit.cli.console import Printing, note, print_fields, print_rows, print_sentence
+from quantkit.cli.latency_plot import draw_latencies, refuse_undrawable
 
 if TYPE_CHECKING:
+    from quantkit.engines.bench import BenchOptions
     from quantkit.engines.bench_result import BenchResult
 
 
 @click.command()
 @click.argument("subjects", metavar="ENGINE|MODEL…", type=options.PATH, nargs=-1, required=True)
-@click.option("--batch", metavar="N,N…", default="1,8,32", show_default=True, help="Batch sizes.")
-@click.option("--streams", metavar="N,N…", default="1,2", show_default=True, help="Batches under way at once.")
-@click.option("--graphs", metavar="on|off|both", default="both", show_default=True, help="CUDA graphs.")
-@click.option("--seconds", metavar="S", type=float, default=1.0, show_default=True, help="Time for each figure.")
+@click.option("--batch", metavar="N,N…", default="1,8,32", show_default=True, help=options.BATCHES)
+@click.option("--streams", metavar="N,N…", default="1,2", show_default=True, help=options.STREAMS)
 @click.option(
-    "--precision",
-    metavar="P,P…",
-    default="fp32,tf32,fp16,int8",
+    "--graphs",
+    metavar="on|off|both",
+    default="both",
     show_default=True,
-    help="Engines to build of a model.",
+    help="Time with CUDA graphs, without, or both.",
 )
 @click.option(
-    "--table", metavar="PATH", type=options.PATH, help="Calibration table for INT8. Default: MODEL.calib, if there."
+    "--seconds", metavar="S", type=float, default=1.0, show_default=True, help="Seconds to measure for each figure."
 )
+@click.option("--precision", metavar="P,P…", default="fp32,tf32,fp16,int8", show_default=True, help=options.PRECISIONS)
+@options.table("MODEL.calib, if it exists")
 @click.option(
-    "--output", "-o", metavar="DIR", type=options.PATH, help="Folder for the engines. Default: beside the model."
+    "--output", "-o", metavar="DIR", type=options.PATH, help="Folder for the engines. Default: the model's folder."
 )
-@click.option(
-    "--shapes",
-    metavar="INPUT=MIN:OPT:MAX",
-    multiple=True,
-    help="Range of a dynamic input of a MODEL. Default: from the smallest batch to the largest, tuned for that.",
-)
-@options.level
-@click.option("--no-fp16", is_flag=True, help="INT8 without FP16 as fallback.")
-@click.option("--retarget", is_flag=True, help="Use a table of another TensorRT version.")
-@click.option("--plot", metavar="FILE", type=options.PATH, help="Draw latencies: .svg, .png or .pdf.")
-@click.option("--allow-code", is_flag=True, help="Run the code that version compatible engines bring along.")
-@options.device
-@options.force
-@options.as_json
+@options.engine_choice("from the smallest --batch to the largest, optimized for the largest")
+@click.option("--plot", metavar="FILE", type=options.PATH, help="Draw the latencies to a .svg, .png or .pdf file.")
+@options.allow_code
+@options.printing_loudly
 def bench(
     subjects: tuple[Path, ...],
     table: Path | None,
     output: Path | None,
     plot: Path | None,
-    as_json: bool,
-    **settings: Any,
+    engine: options.EngineChoice,
+    printing: Printing,
+    **own: Any,
 ) -> None:
-    """Measure how fast engines are, side by side; a MODEL is built in every precision first.
+    """Measure how fast engines are, side by side; a MODEL is first built in every precision.
 
-    Latency is the device's time for one batch alone; throughput has several batches under way, copies included. Without
-    a GPU models run on onnxruntime, and the figures say so.
+    Latency is the GPU's time for one batch alone; throughput has several batches in flight, copies included. Without a
+    GPU, models run on onnxruntime, and the output says so.
     """
     from quantkit.backends.tensorrt.options import BuildOptions
     from quantkit.cli.progress import Spinner
-    from quantkit.engines.bench import BenchOptions
     from quantkit.engines.bench import bench as run
-    from quantkit.engines.bench_result import bench_verdicts
 
-    chosen = BenchOptions(
-        batches=options.parse_counts(settings["batch"], "--batch"),
-        streams=options.parse_counts(settings["streams"], "--streams"),
-        graphs=options.parse_switches(settings["graphs"]),
-        seconds=settings["seconds"],
-        precisions=tuple(settings["precision"].split(",")),
-        device=settings["device"],
-        allow_code=settings["allow_code"],
-    )
-    build_options = BuildOptions(
-        shapes=tuple(settings["shapes"]),
-        level=settings["level"],
-        fp16=not settings["no_fp16"],
-        retarget=settings["retarget"],
-        device=settings["device"],
-        force=settings["force"],
-    )
+    chosen = bench_options(engine.device, own)
     if plot is not None:
         refuse_undrawable(plot)
-    with Spinner(hidden=as_json or not sys.stderr.isatty()) as spinner:
-        made = run(
-            subjects, options=chosen, build_options=build_options, table=table, output=output, phase=spinner.phase
+    with Spinner(hidden=printing.hides_progress) as spinner:
+        result = run(
+            subjects,
+            options=chosen,
+            build_options=BuildOptions(**engine.keywords()),
+            table=table,
+            output=output,
+            phase=spinner.phase,
         )
     if plot is not None:
-        draw_latencies(made, plot)
-    if as_json:
-        print_json(bench_document(made))
-        return
-    print_bench(made)
-    for text in bench_verdicts(made):
-        print_sentence(text)
-    if plot is not None:
+        draw_latencies(result, plot)
+    printing.print_result(result, bench_document, print_bench)
+    if plot is not None and not printing.as_json:
         print(f"wrote {plot}")
 
 
-def print_bench(made: BenchResult) -> None:
-    """The figures, for people."""
-    for text in made.notes:
+def bench_options(device: int, own: dict[str, Any]) -> BenchOptions:
+    """Return the options of the measurement itself. UsageError."""
+    from quantkit.engines.bench import BenchOptions
+
+    return BenchOptions(
+        batches=parsing.parse_counts(own["batch"], "--batch"),
+        streams=parsing.parse_counts(own["streams"], "--streams"),
+        graphs=parsing.parse_switches(own["graphs"]),
+        seconds=own["seconds"],
+        precisions=tuple(own["precision"].split(",")),
+        device=device,
+        allow_code=own["allow_code"],
+    )
+
+
+def print_bench(result: BenchResult) -> None:
+    """Print subjects, latencies, throughputs and verdict."""
+    from quantkit.engines.bench_result import bench_verdicts
+
+    for text in result.notes:
         note(text)
-    print_fields([("machine", made.machine)])
+    print_fields([("machine", result.machine)])
     print()
+    print_subjects(result)
+    print_latencies(result)
+    print_throughputs(result)
+    print()
+    for text in bench_verdicts(result):
+        print_sentence(text)
+
+
+def print_subjects(result: BenchResult) -> None:
+    """Print a row for each engine or model."""
     print_rows(
         ("subject", "precision", "MiB", "activations", "built in", "layers"),
         [
@@ -127,11 +120,15 @@ def print_bench(made: BenchResult) -> None:
                 f"{s.build_seconds:.1f} s" if s.build_seconds is not None else "",
                 " ".join(f"{n}×{p}" for p, n in s.counts.items()),
             )
-            for s in made.subjects
+            for s in result.subjects
         ],
         text=frozenset({1, 5}),
     )
-    print("\nlatency of one batch, ms" + ("" if made.on_gpu else " (processor)"))
+
+
+def print_latencies(result: BenchResult) -> None:
+    """Print a row for each subject, batch size and use of CUDA graphs."""
+    print("\nlatency of one batch, ms" + ("" if result.on_gpu else " (CPU)"))
     print_rows(
         ("subject", "batch", "graph", "median", "p90", "p99", "samples/s"),
         [
@@ -144,80 +141,29 @@ def print_bench(made: BenchResult) -> None:
                 f"{x.p99:.3f}",
                 f"{1000 * x.batch / x.median:,.0f}",
             )
-            for x in made.latencies
+            for x in result.latencies
         ],
     )
-    if made.throughputs:
-        print("\nthroughput with copies, samples/s")
-        print_rows(
-            ("subject", "batch", "streams", "graph", "samples/s"),
-            [
-                (x.subject, str(x.batch), str(x.streams), "yes" if x.graph else "no", f"{x.rate:,.0f}")
-                for x in made.throughputs
-            ],
-        )
-    print()
 
 
-def bench_document(made: BenchResult) -> dict[str, Any]:
-    """The result for programs."""
+def print_throughputs(result: BenchResult) -> None:
+    """Print a row for each throughput, if any was measured."""
+    if not result.throughputs:
+        return
+    print("\nthroughput with copies, samples/s")
+    print_rows(
+        ("subject", "batch", "streams", "graph", "samples/s"),
+        [
+            (x.subject, str(x.batch), str(x.streams), "yes" if x.graph else "no", f"{x.rate:,.0f}")
+            for x in result.throughputs
+        ],
+    )
+
+
+def bench_document(result: BenchResult) -> dict[str, Any]:
+    """Return the result for programs."""
     from dataclasses import asdict
 
     from quantkit.engines.bench_result import bench_verdicts
 
-    return {**asdict(made), "verdict": list(bench_verdicts(made))}
-
-
-FORMATS = frozenset({".svg", ".png", ".pdf"})
-
-
-COLOURS = {"fp32": "#8c8c8c", "tf32": "#4c78a8", "fp16": "#f2a93b", "int8": "#2f9e6e", "best": "#7b4fa3"}
-
-
-OTHER = "#555555"
-
-
-def refuse_undrawable(path: Path) -> None:
-    """Fail before the work. UsageError, OutputError, BackendError."""
-    if path.suffix not in FORMATS:
-        raise UsageError(f"cannot draw {path.name}", remedy=f"the name ends in {', '.join(sorted(FORMATS))}")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="make the folder first")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise BackendError("a plot needs matplotlib", remedy=install_command("notebook")) from None
-
-
-def draw_latencies(made: BenchResult, path: Path) -> None:
-    """Median latency of every subject at every batch size, as bars with their values. OutputError."""
-    import io
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from quantkit.artifact import write_whole
-
-    batches, subjects = made.batches, made.subjects
-    figure = Figure(figsize=(7.2, 0.7 + len(batches) * (0.5 + 0.26 * len(subjects))), layout="constrained")
-    FigureCanvasAgg(figure)
-    precisions = [s.precision for s in subjects]
-    labels = {s.name: s.precision if precisions.count(s.precision) == 1 else s.name for s in subjects}
-    for axes, batch in zip(figure.subplots(len(batches), squeeze=False)[:, 0], batches, strict=True):
-        timed = [(s, value) for s in subjects if (value := made.median(s.name, batch)) is not None]
-        bars = axes.barh(
-            range(len(timed)), [value for _, value in timed], color=[COLOURS.get(s.precision, OTHER) for s, _ in timed]
-        )
-        axes.bar_label(bars, [f"{value:.3f}" for _, value in timed], padding=3, fontsize=8)
-        axes.set_yticks(range(len(timed)), [labels[s.name] for s, _ in timed], fontsize=8)
-        axes.set_title(f"batch {batch}", fontsize=9, loc="left")
-        axes.margins(x=0.12)
-        axes.invert_yaxis()
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("median latency of one batch, ms", fontsize=8)
-    figure.suptitle(made.machine, fontsize=9)
-    content = io.BytesIO()
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    figure.savefig(content, format=path.suffix[1:], dpi=160, metadata=metadata)
-    write_whole(path, content.getvalue())
+    return {**asdict(result), "verdict": list(bench_verdicts(result))}

@@ -1,17 +1,18 @@
-"""`quantkit build`."""
+"""The command `quantkit build`."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, warn
+from quantkit.cli import options, parsing
+from quantkit.cli.console import Printing, note, print_fields, warn
 
 if TYPE_CHECKING:
+    from quantkit.backends.engine_record import EngineRecord
+    from quantkit.backends.tensorrt.options import BuildOptions
     from quantkit.engines.build import BuiltEngine
 
 SHOWN = 40
@@ -24,115 +25,112 @@ SHOWN = 40
     metavar="fp32|tf32|fp16|int8|best",
     default="int8",
     show_default=True,
-    help="What layers may compute in; each includes those before it as fallback.",
+    help="Precision that layers may use; each allows those before it as fallback.",
 )
-@click.option(
-    "--table",
-    metavar="PATH",
-    type=options.PATH,
-    help="Calibration table. Default: MODEL.calib beside the model, unless the model has Q/DQ.",
-)
+@options.table("MODEL.calib beside the model, unless the model has Q/DQ nodes")
 @click.option(
     "--output",
     "-o",
     metavar="PATH",
     type=options.PATH,
-    help="The engine. Default: beside the model, MODEL.<gpu>.<TensorRT>.<precision>.engine.",
+    help="Engine to write. Default: MODEL.<gpu>.<TensorRT>.<precision>.engine beside the model.",
 )
-@options.shapes
-@click.option("--workspace", metavar="SIZE", help="Scratch memory at most. Default: all of the GPU.")
-@options.level
-@click.option("--no-fp16", is_flag=True, help="INT8 without FP16 as fallback.")
-@click.option("--no-tf32", is_flag=True, help="FP32 without TF32.")
-@click.option(
-    "--exclude",
-    metavar="NODE|PATTERN|OPERATOR",
-    multiple=True,
-    help="Keep nodes out of INT8; several times. @FILE takes one from each line.",
-)
+@options.engine_choice("batches 1:32:32")
+@click.option("--workspace", metavar="SIZE", help="Maximum scratch memory. Default: all of the GPU's memory.")
+@click.option("--no-tf32", is_flag=True, help="Do not let FP32 layers run in TF32.")
+@options.exclude
 @options.min_coverage
-@click.option("--retarget", is_flag=True, help="Use a table of another TensorRT version.")
-@click.option("--strongly-typed", is_flag=True, help="Precisions from the network alone (TensorRT 10 and newer).")
-@click.option("--version-compatible", is_flag=True, help="An engine for later TensorRT versions too.")
-@click.option("--hardware-compatible", is_flag=True, help="An engine for all GPUs from Ampere on.")
-@click.option("--refit", is_flag=True, help="An engine whose weights can be replaced.")
+@click.option("--strongly-typed", is_flag=True, help="Take precisions from the model alone (TensorRT 10 and newer).")
+@click.option("--version-compatible", is_flag=True, help="Build an engine that later TensorRT versions can load.")
+@click.option("--hardware-compatible", is_flag=True, help="Build an engine for all GPUs from Ampere on.")
+@click.option("--refit", is_flag=True, help="Build an engine whose weights can be replaced.")
 @click.option(
     "--verbosity",
     metavar="detailed|names|none",
     default="detailed",
     show_default=True,
-    help="What the engine tells about its layers.",
+    help="How much the engine reports about its layers.",
 )
-@click.option("--no-timing-cache", is_flag=True, help="Neither use nor keep measured kernel times.")
-@options.device
+@click.option("--no-timing-cache", is_flag=True, help="Neither read nor write measured kernel times.")
 @click.option("--layers", "all_layers", is_flag=True, help="Show every layer, not only those that are not INT8.")
-@options.force
-@options.quiet
-@options.as_json
+@options.printing
 def build(
     model: Path,
     table: Path | None,
     output: Path | None,
+    engine: options.EngineChoice,
     all_layers: bool,
-    quiet: bool,
-    as_json: bool,
-    **settings: Any,
+    printing: Printing,
+    **own: Any,
 ) -> None:
-    """Build a TensorRT engine of MODEL for this machine's GPU.
+    """Build a TensorRT engine from MODEL for this machine's GPU.
 
     INT8 takes its scales from a calibration table, or from the Q/DQ nodes of the model. Writes the engine, its record
-    (.json: options, layers, provenance), the table as it was used (.calib, where scales were filled in), and a timing
-    cache for the next build. A second build of the same is reused.
+    (.json: options, layers, provenance), the table as it was used (.calib, if scales were filled in), and a timing
+    cache for the next build. Building the same again reuses the engine.
     """
     from quantkit.cli.progress import Spinner
     from quantkit.engines.build import build as run
 
-    with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
-        made = run(model, options=build_options(settings), table=table, output=output, phase=spinner.phase)
-    for text in made.warnings:
+    with Spinner(hidden=printing.hides_progress) as spinner:
+        result = run(model, options=build_options(engine, own), table=table, output=output, phase=spinner.phase)
+    for text in result.warnings:
         warn(text)
-    if as_json:
-        print_json(build_document(made))
-    elif not quiet:
-        print_build(made, all_layers=all_layers)
+    printing.print_result(result, build_document, lambda built: print_build(built, all_layers=all_layers))
 
 
-def build_options(settings: dict[str, Any]) -> Any:
-    """The options as values. UsageError."""
+def build_options(engine: options.EngineChoice, own: dict[str, Any]) -> BuildOptions:
+    """Return the options as a value. UsageError."""
     from quantkit.backends.tensorrt.options import BuildOptions, Precision, Verbosity
     from quantkit.sensitivity.exclusion_file import expand_name_files
 
-    workspace = settings.pop("workspace")
     return BuildOptions(
-        precision=Precision.named(settings.pop("precision")),
-        verbosity=Verbosity.named(settings.pop("verbosity")),
-        fp16=not settings.pop("no_fp16"),
-        tf32=not settings.pop("no_tf32"),
-        timing_cache=not settings.pop("no_timing_cache"),
-        workspace=options.parse_size(workspace) if workspace else None,
-        exclude=expand_name_files(settings.pop("exclude")),
-        shapes=tuple(settings.pop("shapes")),
-        **settings,
+        **engine.keywords(),
+        precision=Precision.named(own["precision"]),
+        verbosity=Verbosity.named(own["verbosity"]),
+        tf32=not own["no_tf32"],
+        timing_cache=not own["no_timing_cache"],
+        workspace=parsing.parse_size(own["workspace"]) if own["workspace"] else None,
+        exclude=expand_name_files(own["exclude"]),
+        min_coverage=own["min_coverage"],
+        strongly_typed=own["strongly_typed"],
+        version_compatible=own["version_compatible"],
+        hardware_compatible=own["hardware_compatible"],
+        refit=own["refit"],
     )
 
 
-def print_build(made: BuiltEngine, *, all_layers: bool) -> None:
-    """What was built, for people."""
-    record = made.record
-    for text in made.notes:
+def print_build(result: BuiltEngine, *, all_layers: bool) -> None:
+    """Print what was built, its layers, and the trtexec command that builds the same."""
+    record = result.record
+    for text in result.notes:
         note(text)
     fields = [
         ("engine", f"{record.precision} for {record.gpu}, TensorRT {record.tensorrt}"),
         ("shapes", "; ".join(f"{name} {text}" for name, text in record.shapes.items())),
-        ("size", f"{record.bytes / 2**20:.1f} MiB, {record.device_memory / 2**20:.1f} MiB of activations a context"),
-        ("layers", ", ".join(f"{count} {name}" for name, count in made.counts.items()) or "not told"),
-        ("time", "nothing was built" if made.reused else f"{record.seconds:.1f} s"),
+        (
+            "size",
+            f"{record.bytes / 2**20:.1f} MiB, {record.device_memory / 2**20:.1f} MiB of activations per context",
+        ),
+        ("layers", ", ".join(f"{count} {name}" for name, count in result.counts.items()) or "not reported"),
+        ("time", "cached, nothing was built" if result.reused else f"{record.seconds:.1f} s"),
     ]
     if record.table:
         use = record.table
-        filled = f", {len(use.completed)} of them from the network itself" if use.completed else ""
+        filled = f", {len(use.completed)} of them derived from the model itself" if use.completed else ""
         fields.insert(1, ("table", f"{use.file}: {use.share:.1%} of the float tensors have a scale{filled}"))
     print_fields(fields)
+    print_engine_layers(record, all_layers=all_layers)
+    print()
+    if result.command.line:
+        print(f"equivalent trtexec command:\n{result.command.line}\n")
+    elif result.command.reason:
+        print(f"no equivalent trtexec command: {result.command.reason}\n")
+    print(f"{'file' if result.reused else 'wrote'}  {result.path}")
+
+
+def print_engine_layers(record: EngineRecord, *, all_layers: bool) -> None:
+    """Print the layers that are not INT8 with the reason, or every layer."""
     rows = [layer for layer in record.layers if all_layers or layer.reason]
     if rows:
         print("\nlayers" if all_layers else "\nlayers that are not INT8, and why")
@@ -142,21 +140,15 @@ def print_build(made: BuiltEngine, *, all_layers: bool) -> None:
             print(f"          {layer.reason}")
     if len(rows) > SHOWN and not all_layers:
         print(f"  … {len(rows) - SHOWN} more (--layers shows all)")
-    print()
-    if made.command.line:
-        print(f"the same with trtexec:\n{made.command.line}\n")
-    elif made.command.reason:
-        print(f"no trtexec line: {made.command.reason}\n")
-    print(f"{'file' if made.reused else 'wrote'}  {made.path}")
 
 
-def build_document(made: BuiltEngine) -> dict[str, Any]:
-    """The result for programs."""
+def build_document(result: BuiltEngine) -> dict[str, Any]:
+    """Return the result for programs."""
     return {
-        "engine": str(made.path),
-        "reused": made.reused,
-        "notes": list(made.notes),
-        "warnings": list(made.warnings),
-        "precisions": made.counts,
-        **made.record.model_dump(mode="json", exclude={"format", "warnings"}),
+        "engine": str(result.path),
+        "reused": result.reused,
+        "notes": list(result.notes),
+        "warnings": list(result.warnings),
+        "precisions": result.counts,
+        **result.record.model_dump(mode="json", exclude={"format", "warnings"}),
     }

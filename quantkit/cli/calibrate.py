@@ -1,15 +1,14 @@
-"""`quantkit calibrate`."""
+"""The command `quantkit calibrate`."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, print_rows, warn
+from quantkit.cli import options, parsing
+from quantkit.cli.console import Printing, note, print_fields, print_rows, warn
 
 if TYPE_CHECKING:
     from quantkit.calibration.options import CalibrateOptions
@@ -20,35 +19,23 @@ SHOWN = 8
 
 @click.command()
 @click.argument("model", metavar="MODEL", type=options.PATH)
+@options.data_choice("shuffle", "seed", "batch_size", "workers", required=True)
+@options.rules("Several make several tables from one pass over the data.", default="entropy")
 @click.option(
-    "--data",
+    "--output",
+    "-o",
     metavar="PATH",
-    required=True,
-    help="Folder of images, .npy or .npz file, folder of .npz batches, or module:callable.",
+    type=options.PATH,
+    help="Calibration table to write. Default: MODEL.calib beside the model.",
 )
-@options.rule
-@click.option(
-    "--output", "-o", metavar="PATH", type=options.PATH, help="The table. Default: beside the model, MODEL.calib."
-)
-@options.preprocess
-@click.option(
-    "--limit", metavar="N", type=int, help="Images at most, spread evenly over the sorted list. Default: 512."
-)
-@click.option("--shuffle", is_flag=True, help="Shuffle the images.")
-@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of --shuffle.")
-@click.option(
-    "--batch-size", metavar="N", type=int, help="Images a batch. Default: the model's where it is fixed, else 32."
-)
-@options.skip_corrupt
-@click.option("--workers", metavar="N", type=int, help="Threads that decode and run. Default: one a core, 8 at most.")
 @click.option(
     "--backend",
     metavar="auto|onnxruntime|tensorrt",
     default="auto",
     show_default=True,
     envvar="QUANTKIT_BACKEND",
-    help="What runs the network; auto: TensorRT 8.6 … 10.x where it and a GPU are there and can do what is asked for. "
-    "The variable QUANTKIT_BACKEND sets it too.",
+    help="Backend that runs the model. auto: TensorRT 8.6 … 10.x if it and a GPU are available and support the "
+    "request, else onnxruntime. The variable QUANTKIT_BACKEND sets it too.",
 )
 @options.provider
 @click.option(
@@ -56,126 +43,122 @@ SHOWN = 8
     metavar="tensorrt|invariant",
     default="tensorrt",
     show_default=True,
-    help="tensorrt: ranges as TensorRT settles them. invariant: independent of order; can be merged.",
+    help="Ranges of the histograms: as TensorRT chooses them (tensorrt), or independent of the order of the samples, "
+    "so that statistics can be merged (invariant).",
 )
-@click.option("--max-memory", metavar="SIZE", default="1G", show_default=True, help="Activations held at once.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--max-memory", metavar="SIZE", default="1G", show_default=True, help="Maximum memory for activations.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
 @click.option(
-    "--checkpoint-every", metavar="N", type=int, default=16, show_default=True, help="Batches between checkpoints."
+    "--checkpoint-every",
+    metavar="N",
+    type=int,
+    default=16,
+    show_default=True,
+    help="Number of batches between two checkpoints.",
 )
-@click.option("--learning-curve", is_flag=True, help="Show how thresholds settle with the number of images.")
-@options.tensorrt_version
-@options.algorithm
+@click.option("--learning-curve", is_flag=True, help="Show how the thresholds converge with the number of images.")
+@options.header_choice()
 @options.force
-@options.quiet
-@options.as_json
+@options.printing
 def calibrate(
     model: Path,
-    data: str,
+    samples: options.DataChoice,
     rule: str,
     output: Path | None,
-    preprocess: str | None,
-    quiet: bool,
-    as_json: bool,
-    **settings: Any,
+    header: options.HeaderChoice,
+    printing: Printing,
+    **own: Any,
 ) -> None:
-    """Calibrate MODEL on real data: statistics, and a calibration table for TensorRT.
+    """Calibrate MODEL on real data: collect statistics, and write a calibration table for TensorRT.
 
-    Writes MODEL.calib, its provenance MODEL.calib.json and MODEL.stats.safetensors. A second run with the same model,
-    data and options reuses them.
+    Writes MODEL.calib, its provenance record MODEL.calib.json and MODEL.stats.safetensors. A second run with the same
+    model, data and options reuses them.
     """
     from quantkit.calibration.calibrate import calibrate as run
     from quantkit.cli.progress import ProgressBar
 
     result = run(
         model,
-        data,
+        samples.data,
         rules=rule,
-        preprocess=preprocess,
+        preprocess=samples.preprocess,
         output=output or (model.with_suffix(".calib") if model.name else model),
-        options=calibrate_options(settings),
-        progress=ProgressBar(hidden=quiet or as_json or not sys.stderr.isatty()),
+        options=calibrate_options(samples, header, own),
+        progress=ProgressBar(hidden=printing.hides_progress),
     )
     for text in result.warnings:
         warn(text)
-    if as_json:
-        print_json(calibrate_document(result))
-    elif not quiet:
-        print_calibration(result)
+    printing.print_result(result, calibrate_document, print_calibration)
 
 
-def calibrate_options(settings: dict[str, Any]) -> CalibrateOptions:
-    """The options as values. UsageError where a name is unknown."""
+def calibrate_options(
+    samples: options.DataChoice, header: options.HeaderChoice, own: dict[str, Any]
+) -> CalibrateOptions:
+    """Return the options as a value. UsageError."""
     from quantkit.calibration.options import CalibrateOptions
-    from quantkit.cli.options import parse_algorithm, parse_histogram
-    from quantkit.data import DataOptions
 
-    names = {"limit", "shuffle", "seed", "batch_size", "skip_corrupt", "workers"}
-    about_data = {name: settings[name] for name in names if settings[name] is not None}
-    rest = {name: value for name, value in settings.items() if name not in names}
-    return CalibrateOptions(
-        data=DataOptions(**about_data),
-        **rest
-        | {
-            "histogram": parse_histogram(settings["histogram"]),
-            "algorithm": parse_algorithm(settings["algorithm"]),
-            "max_memory": options.parse_size(settings["max_memory"]),
-        },
-    )
+    parsed = {
+        "histogram": parsing.parse_histogram(own["histogram"]),
+        "max_memory": parsing.parse_size(own["max_memory"]),
+    }
+    return CalibrateOptions(data=samples.reading(), **header.keywords(), **own | parsed)
 
 
 def print_calibration(result: Calibration) -> None:
-    """What was done, for people."""
+    """Print what was calibrated on what, and the tensors that need attention."""
     for text in result.notes:
         note(text)
     covered = sum(scale > 0 for scale in result.table.scales.values())
     applied = result.preprocess.applied
     spec = f"{applied.describe() if applied else 'none'} ({result.preprocess.source})"
-    time = "nothing was decoded"
+    time = "cached, no images decoded"
     if result.decoded:
         time = f"{result.seconds:.1f} s, {result.samples / max(result.seconds, 1e-9):,.0f} images/s"
     batches = f"{result.samples:,} images in {result.batches:,} batches"
-    fields = [
-        ("input", "; ".join(result.inputs)),
-        ("preprocess", spec),
-        (
-            "data",
-            batches + (f", {len(result.skipped)} unreadable left out" if result.skipped else ""),
-        ),
-        ("tensors", f"{covered} of {len(result.table) + len(result.missing)} float tensors have a scale"),
-        ("TensorRT", f"{result.target} ({result.target_source})"),
-        ("time", time),
-    ]
-    print_fields(fields)
-    for reason in result.unwatched.values():
-        warn(f"not watched: {reason}")
-    for name in result.missing[:SHOWN]:
-        warn(f"tensor {name!r} never had a value")
-    for finding in result.findings[:SHOWN]:
-        warn(f"tensor {finding.tensor!r} {finding.text}")
-    if len(result.findings) > SHOWN:
-        warn(f"{len(result.findings) - SHOWN} more tensors like these (--json lists all)")
+    print_fields(
+        [
+            ("input", "; ".join(result.inputs)),
+            ("preprocess", spec),
+            ("data", batches + (f", {len(result.skipped)} unreadable left out" if result.skipped else "")),
+            ("tensors", f"{covered} of {len(result.table) + len(result.missing)} float tensors have a scale"),
+            ("TensorRT", f"{result.target} ({result.target_source})"),
+            ("time", time),
+        ]
+    )
+    warn_about_tensors(result)
     if result.curve:
         print_learning_curve(result.curve)
     for path in result.files:
         print(f"{'file' if result.reused else 'wrote'}  {path}")
 
 
+def warn_about_tensors(result: Calibration) -> None:
+    """Warn about tensors without a scale, and about scales that look wrong."""
+    for reason in result.unwatched.values():
+        warn(f"not observed: {reason}")
+    for name in result.missing[:SHOWN]:
+        warn(f"tensor {name!r} has no scale: no value was observed")
+    for finding in result.findings[:SHOWN]:
+        warn(f"tensor {finding.tensor!r} {finding.text}")
+    if len(result.findings) > SHOWN:
+        warn(f"{len(result.findings) - SHOWN} more tensors like these (--json lists all)")
+
+
 def print_learning_curve(curve: Any) -> None:
-    """The learning curve."""
-    print(f"\nthresholds of {curve.rule} against those of all images:")
+    """Print how far the thresholds from fewer images are from those from all images."""
+    print(f"\n{curve.rule} thresholds compared with those from all images:")
     print_rows(
         ("images", "median", "95th pct", "within 5 %"),
         [(f"{p.samples}", f"{p.median:.2%}", f"{p.p95:.2%}", f"{p.settled:.0%}") for p in curve.points],
     )
     if curve.enough is None:
-        print("they have not settled: more images would change them\n")
+        print("the thresholds have not converged: more images would change them\n")
     else:
         print(f"{curve.enough} images would have been enough (95 % of tensors within 5 % from there on)\n")
 
 
 def calibrate_document(result: Calibration) -> dict[str, Any]:
-    """The result for programs."""
+    """Return the result for programs."""
     applied = result.preprocess.applied
     curve = result.curve
     return {

@@ -7,24 +7,48 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 from quantkit.artifact import nulls_for_nonfinite
 from quantkit.errors import QuantkitError
 from quantkit.view import shorten_middle
 
 OVER_BUDGET = 3
-"""The exit code where a model loses more than it may."""
+"""The exit code for a model that loses more than the budget allows."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Printing:
+    """A frozen value of the options that say how a result is printed: --json and --quiet."""
+
+    as_json: bool
+    quiet: bool = False
+
+    @property
+    def hides_progress(self) -> bool:
+        """True if no bar and no spinner is shown: they are for people at a terminal."""
+        return self.quiet or self.as_json or not sys.stderr.isatty()
+
+    def print_result(self, result: T, document: Callable[[T], Any], summary: Callable[[T], None]) -> None:
+        """Print the result as JSON (`document` returns it), for people (`summary` prints it), or not at all."""
+        if self.as_json:
+            print_json(document(result))
+        elif not self.quiet:
+            summary(result)
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on standard output; infinite ratios become null."""
+    """Print one JSON document on standard output; infinite ratios become null."""
     print(json.dumps(nulls_for_nonfinite(document), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_error(error: QuantkitError, *, as_json: bool) -> None:
-    """The error on standard error; as JSON on standard output too, where a program listens."""
+    """Print an error on standard error; as JSON on standard output too, for programs."""
     print_to_stderr(f"quantkit: {error}")
     if as_json:
         kind = type(error).__name__
@@ -32,42 +56,52 @@ def print_error(error: QuantkitError, *, as_json: bool) -> None:
 
 
 def warn(text: str) -> None:
-    """A warning on standard error."""
+    """Print a warning on standard error."""
     print_to_stderr(wrapped(f"warning: {text}", sys.stderr, indent=9))
 
 
 def note(text: str) -> None:
-    """A remark on standard error."""
+    """Print a remark on standard error."""
     print_to_stderr(wrapped(text, sys.stderr))
 
 
 def print_to_stderr(text: str) -> None:
-    """A line on standard error. Where it goes nowhere, standard output and the exit code stay what they are."""
+    """Print a line on standard error. If that fails, standard output and the exit code stay what they are."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr)
 
 
 def print_sentence(text: str) -> None:
-    """`• text`."""
+    """Print `• text`."""
     print(wrapped(f"• {text}", sys.stdout, indent=2))
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """`name   value` lines."""
+    """Print `name   value` lines."""
     rows = list(fields)
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
         print(wrapped(f"{name:<{width}}  {value}", sys.stdout, indent=width + 2))
 
 
+def print_sizes(paths: Iterable[Path]) -> None:
+    """Print `wrote  path  12 KiB` for each file."""
+    for path in paths:
+        size = path.stat().st_size
+        text = f"{size / 2**20:.1f} MiB" if size >= 1 << 20 else f"{size / 1024:.0f} KiB"
+        print(f"wrote  {path}  {text}")
+
+
 def table_width(table: Sequence[Sequence[str]]) -> int:
-    """Characters of a line of a table with all its columns whole."""
+    """Return the characters in a line of a table with all its columns whole."""
     return sum(max(map(len, column)) + 2 for column in zip(*table, strict=True)) - 2
 
 
 def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: frozenset[int] = frozenset()) -> None:
-    """A table: the first column gives way where the terminal is narrow; it and those in `text` begin at the left, the
-    others are numbers and end at the right."""
+    """Print a table, its first column shortened on a narrow terminal.
+
+    text: columns that are aligned left, as the first one; the others are numbers and are aligned right.
+    """
     body = [list(row) for row in rows]
     widths = [max(len(line[i]) for line in [list(head), *body]) for i in range(len(head))]
     room = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 0
@@ -81,7 +115,7 @@ def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: froz
 
 
 def wrapped(text: str, stream: TextIO, *, indent: int = 0) -> str:
-    """Text whose lines end between words where a person reads it: on a terminal; a pipe gets it in one line.
+    """Return the text with lines that end between words if the stream is a terminal; a pipe gets one line.
 
     indent: of the lines below the first. Numbers keep their unit.
     """

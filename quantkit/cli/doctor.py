@@ -1,39 +1,48 @@
-"""TODO docstring."""
+"""The command `quantkit doctor`."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import print_fields, print_json
+from quantkit.cli.console import Printing, print_fields
+
+if TYPE_CHECKING:
+    from quantkit.inspection.machine import Diagnosis
 
 
 @click.command()
-@options.as_json
-def doctor(as_json: bool) -> None:
+@options.printing_loudly
+def doctor(printing: Printing) -> None:
     """Show what quantkit can do on this machine."""
     from quantkit.inspection.machine import doctor as run
 
-    found = run()
-    if as_json:
-        print_json(
-            {
-                "quantkit": found.quantkit,
-                "python": found.python,
-                "platform": found.platform,
-                "cpus": found.cpus,
-                "packages": found.packages,
-                "abilities": [{"what": a.what, "able": a.able, "detail": a.detail} for a in found.abilities],
-            }
-        )
-        return
+    printing.print_result(run(), doctor_document, print_diagnosis)
+
+
+def print_diagnosis(result: Diagnosis) -> None:
+    """Print the machine, its packages, and what they allow."""
     print_fields(
         [
-            ("quantkit", found.quantkit),
-            ("python", f"{found.python}, {found.platform}, {found.cpus} cores"),
-            *((name, version or "not installed") for name, version in found.packages.items()),
+            ("quantkit", result.quantkit),
+            ("python", f"{result.python}, {result.platform}, {result.cpus} cores"),
+            *((name, version or "not installed") for name, version in result.packages.items()),
         ]
     )
     print()
-    for ability in found.abilities:
+    for ability in result.abilities:
         print(f"{'yes' if ability.able else 'no ':<4} {ability.what}: {ability.detail}")
+
+
+def doctor_document(result: Diagnosis) -> dict[str, Any]:
+    """Return the result for programs."""
+    return {
+        "quantkit": result.quantkit,
+        "python": result.python,
+        "platform": result.platform,
+        "cpus": result.cpus,
+        "packages": result.packages,
+        "abilities": [{"what": a.what, "able": a.able, "detail": a.detail} for a in result.abilities],
+    }

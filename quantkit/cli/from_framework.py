@@ -1,4 +1,4 @@
-"""`quantkit from-torch`, `from-tf`, `from-tflite`."""
+"""The commands `quantkit from-torch`, `from-tf` and `from-tflite`."""
 
 from __future__ import annotations
 
@@ -9,40 +9,43 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import print_fields, print_json, warn
+from quantkit.cli.console import Printing, print_fields, print_sizes, warn
 
 if TYPE_CHECKING:
     from quantkit.frameworks.convert import Imported
     from quantkit.frameworks.exported import Shape
 
-output = click.option("--output", "-o", metavar="PATH", type=options.PATH, required=True, help="The ONNX model.")
+output = click.option("--output", "-o", metavar="PATH", type=options.PATH, required=True, help="ONNX model to write.")
 opset = click.option(
     "--opset",
     metavar="N",
     type=int,
-    help="Operator set. Default: 18 for from-torch, 17 for the others. TensorRT 8.6 reads up to 17.",
+    help="ONNX opset. Default: 18 for from-torch, 17 for the others. TensorRT 8.6 supports up to 17.",
 )
 fixed_batch = click.option(
-    "--fixed-batch", metavar="N", type=click.IntRange(min=1), help="One batch size only. Default: any."
+    "--fixed-batch",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Convert for this batch size alone. Default: the batch is dynamic.",
 )
 shape = click.option(
     "--shape",
     metavar="NAME=SIZE,SIZE,…",
     multiple=True,
-    help="Shape of an input, batch first: image=1,3,224,224, ids=1,128:int64. Once for each input.",
+    help="Shape of an input, batch first: image=1,3,224,224 or ids=1,128:int64. Repeat it for each input.",
 )
 nchw = click.option(
     "--inputs-as-nchw",
     is_flag=True,
-    help="Image inputs get their channels first: TensorRT need not transpose them.",
+    help="Convert image inputs to channels first (NCHW), so that TensorRT need not transpose them.",
 )
 tolerance = click.option(
     "--tolerance",
-    metavar="SHARE",
+    metavar="FRACTION",
     type=click.FloatRange(min=0),
     default=1e-3,
     show_default=True,
-    help="Largest difference from the framework's outputs, as a share of the largest value.",
+    help="Largest accepted difference from the framework's outputs, relative to their largest value.",
 )
 
 
@@ -55,29 +58,26 @@ tolerance = click.option(
 @click.option(
     "--exporter",
     metavar="dynamo|torchscript",
-    help="Which of PyTorch's exporters. Default: dynamo where PyTorch has it, torchscript for --opset 17 and older.",
+    help="PyTorch exporter to use. Default: dynamo if PyTorch has it, torchscript for --opset 17 and older.",
 )
 @fixed_batch
 @tolerance
 @options.force
-@options.quiet
-@options.as_json
+@options.printing
 def from_torch(
     source: str,
     output: Path,
     shape: tuple[str, ...],
     output_names: str,
     exporter: str | None,
-    tolerance: float,
     force: bool,
-    quiet: bool,
-    as_json: bool,
-    **settings: Any,
+    printing: Printing,
+    **own: Any,
 ) -> None:
-    """Write a PyTorch module as ONNX, its batch dynamic, and compare its outputs with PyTorch's.
+    """Convert a PyTorch module to ONNX with a dynamic batch, and compare its outputs with PyTorch's.
 
-    MODULE:CALLABLE, found in this directory or installed, returns a torch.nn.Module with its weights, or (module,
-    example inputs). Needs the libraries of the extra `torch`.
+    MODULE:CALLABLE, in this directory or installed, returns a torch.nn.Module with its weights, or (module, example
+    inputs). Needs the libraries of the extra `torch`.
     """
     from quantkit.frameworks.convert import from_torch as run
     from quantkit.frameworks.pytorch import TorchOptions
@@ -86,10 +86,9 @@ def from_torch(
     chosen = TorchOptions(
         exporter=Exporter.named(exporter) if exporter else None,
         output_names=tuple(name for name in output_names.split(",") if name),
-        tolerance=tolerance,
-        **settings,
+        **own,
     )
-    print_import(run(source, output, shapes=shapes(shape), options=chosen, force=force), quiet, as_json)
+    print_import(run(source, output, shapes=input_shapes(shape), options=chosen, force=force), printing)
 
 
 @click.command("from-tf")
@@ -102,19 +101,16 @@ def from_torch(
 @fixed_batch
 @tolerance
 @options.force
-@options.quiet
-@options.as_json
-def from_tf(
-    source: Path, output: Path, shape: tuple[str, ...], force: bool, quiet: bool, as_json: bool, **settings: Any
-) -> None:
-    """Write a TensorFlow SavedModel or a Keras model as ONNX, and compare its outputs with TensorFlow's.
+@options.printing
+def from_tf(source: Path, output: Path, shape: tuple[str, ...], force: bool, printing: Printing, **own: Any) -> None:
+    """Convert a TensorFlow SavedModel or a Keras model to ONNX, and compare its outputs with TensorFlow's.
 
     Needs the libraries of the extra `tensorflow`.
     """
     from quantkit.frameworks.convert import from_tf as run
     from quantkit.frameworks.tensorflow import TfOptions
 
-    print_import(run(source, output, shapes=shapes(shape), options=TfOptions(**settings), force=force), quiet, as_json)
+    print_import(run(source, output, shapes=input_shapes(shape), options=TfOptions(**own), force=force), printing)
 
 
 @click.command("from-tflite")
@@ -122,64 +118,61 @@ def from_tf(
 @output
 @opset
 @nchw
-@click.option("--dequantize", is_flag=True, help="Make a float network of a quantized model, to be calibrated anew.")
+@click.option("--dequantize", is_flag=True, help="Convert a quantized model to float, to be calibrated again.")
 @fixed_batch
 @tolerance
 @options.force
-@options.quiet
-@options.as_json
-def from_tflite(source: Path, output: Path, force: bool, quiet: bool, as_json: bool, **settings: Any) -> None:
-    """Write a TFLite model as ONNX, and compare its outputs with the TFLite interpreter's.
+@options.printing
+def from_tflite(source: Path, output: Path, force: bool, printing: Printing, **own: Any) -> None:
+    """Convert a TFLite model to ONNX, and compare its outputs with the TFLite interpreter's.
 
     Needs the libraries of the extra `tensorflow`.
     """
     from quantkit.frameworks.convert import from_tflite as run
     from quantkit.frameworks.tflite import TfliteOptions
 
-    print_import(run(source, output, options=TfliteOptions(**settings), force=force), quiet, as_json)
+    print_import(run(source, output, options=TfliteOptions(**own), force=force), printing)
 
 
-def shapes(texts: tuple[str, ...]) -> dict[str, Shape]:
-    """The --shape options. UsageError."""
+def input_shapes(texts: tuple[str, ...]) -> dict[str, Shape]:
+    """Return the values of --shape by input. UsageError."""
     from quantkit.frameworks.exported import parse_input_shape
 
     return dict(parse_input_shape(text) for text in texts)
 
 
-def print_import(made: Imported, quiet: bool, as_json: bool) -> None:
-    """The result, as text or JSON; that nothing was compared is said in any case."""
-    if as_json:
-        print_json(import_document(made))
-        return
-    if made.unchecked:
-        warn(f"the outputs were not compared: {made.unchecked}")
-    if quiet:
-        return
-    fields = [("from", f"{made.source}, by {made.exporter}")]
-    fields += [("input", i.describe()) for i in made.inputs]
-    fields += [("output", name) for name in made.outputs]
-    fields.append(("opset", str(made.opset)))
+def print_import(result: Imported, printing: Printing) -> None:
+    """Print the result; a warning that nothing was compared is printed with --quiet too."""
+    if result.unchecked and not printing.as_json:
+        warn(f"the outputs were not compared: {result.unchecked}")
+    printing.print_result(result, import_document, print_imported_model)
+
+
+def print_imported_model(result: Imported) -> None:
+    """Print the model's interface, and how its outputs compare with the framework's."""
+    fields = [("from", f"{result.source}, by {result.exporter}")]
+    fields += [("input", i.describe()) for i in result.inputs]
+    fields += [("output", name) for name in result.outputs]
+    fields.append(("opset", str(result.opset)))
     fields += [
         ("compared", f"{c.output} at batch {c.batch}: largest difference {c.largest:.1e} of {c.magnitude:.3g}")
-        for c in made.compared
+        for c in result.compared
     ]
-    fields += [("note", note) for note in made.notes]
+    fields += [("note", note) for note in result.notes]
     print_fields(fields)
-    for path in made.files:
-        size = path.stat().st_size
-        print(f"wrote  {path}  {size / 2**20:.1f} MiB" if size >= 1 << 20 else f"wrote  {path}  {size / 1024:.0f} KiB")
+    print_sizes(result.files)
 
 
-def import_document(made: Imported) -> dict[str, Any]:
-    """The result for programs."""
+def import_document(result: Imported) -> dict[str, Any]:
+    """Return the result for programs."""
     return {
-        "files": [str(path) for path in made.files],
-        "source": made.source,
-        "exporter": made.exporter,
-        "opset": made.opset,
-        "inputs": [asdict(i) for i in made.inputs],
-        "outputs": list(made.outputs),
-        "compared": [asdict(c) for c in made.compared],
-        "unchecked": made.unchecked,
-        "notes": list(made.notes),
+        "files": [str(path) for path in result.files],
+        "source": result.source,
+        "exporter": result.exporter,
+        "opset": result.opset,
+        "inputs": [asdict(i) for i in result.inputs],
+        "outputs": list(result.outputs),
+        "compared": [asdict(c) for c in result.compared],
+        "unchecked": result.unchecked,
+        "notes": list(result.notes),
     }

@@ -1,32 +1,34 @@
-"""TODO docstring."""
+"""The command `quantkit init`."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from quantkit.cli import options
-from quantkit.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
-
 
 import click
 
-from quantkit.cli.console import print_json
-from quantkit.errors import DataError, ModelError
+from quantkit.cli import options
+from quantkit.cli.console import Printing
+from quantkit.errors import DataError, ModelError, UsageError
 
 
 @click.command()
 @click.argument("model", metavar="[MODEL]", type=options.PATH, required=False)
-@click.option("--data", metavar="PATH", help="What calibrates. Default: a folder of images here.")
-@click.option("--output", "-o", metavar="FILE", type=options.PATH, help="Default: quantkit.toml in this folder.")
+@options.data("a folder of images in this folder")
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    type=options.PATH,
+    help="Project file to write. Default: quantkit.toml in this folder.",
+)
 @options.force
-@options.as_json
-def init(model: Path | None, data: str | None, output: Path | None, force: bool, as_json: bool) -> None:
-    """Write a quantkit.toml with all options of `run` and what they mean."""
+@options.printing_loudly
+def init(model: Path | None, data: str | None, output: Path | None, force: bool, printing: Printing) -> None:
+    """Write a quantkit.toml with all options of `quantkit run` and their meaning.
+
+    The model and the calibration data default to the only ones in this folder.
+    """
     from quantkit.artifact import refuse_existing, text_bytes, write_whole
     from quantkit.project.settings import FILE, settings_template
 
@@ -39,23 +41,25 @@ def init(model: Path | None, data: str | None, output: Path | None, force: bool,
         raise DataError(f"{data} does not exist", remedy="give images, arrays, or module:callable")
     models = [str(p) for p in sorted(Path().glob("*.onnx"))]
     folders = [p.name for p in sorted(Path().iterdir()) if p.is_dir() and p.name in ("images", "calibration", "train")]
-    chosen = str(model or only_candidate(models, "model.onnx")), data or only_candidate(folders, "images")
-    write_whole(target, text_bytes(settings_template(*(path_from_folder(text, target.parent) for text in chosen))))
-    missing = " and ".join(text for text in chosen if ":" not in text and not Path(text).exists())
-    if as_json:
-        print_json({"file": str(target)})
-    else:
-        then = f"{missing} stand there as examples, name yours" if missing else "read it"
-        print(f"wrote {target}: {then}, then quantkit run")
+    named = str(model or only_candidate(models, "model.onnx")), data or only_candidate(folders, "images")
+    write_whole(target, text_bytes(settings_template(*(path_from_folder(text, target.parent) for text in named))))
+    missing = [text for text in named if ":" not in text and not Path(text).exists()]
+    printing.print_result(target, lambda path: {"file": str(path)}, lambda path: print_next_step(path, missing))
 
 
-def only_candidate(found: list[str], example: str) -> str:
-    """What was found, an example where nothing was. UsageError where there are several."""
-    if len(found) > 1:
-        raise UsageError(f"there are {', '.join(found)}", remedy="quantkit init MODEL --data DATA names the right ones")
-    return found[0] if found else example
+def print_next_step(target: Path, missing: list[str]) -> None:
+    """Print what was written, and what to do with it."""
+    then = f"replace the placeholder{'s'[: len(missing) - 1]} {' and '.join(missing)}" if missing else "read it"
+    print(f"wrote {target}: {then}, then run `quantkit run`")
+
+
+def only_candidate(names: list[str], placeholder: str) -> str:
+    """Return the only name, or the placeholder if there is none. UsageError if there are several."""
+    if len(names) > 1:
+        raise UsageError(f"this folder has {', '.join(names)}", remedy="name one: quantkit init MODEL --data DATA")
+    return names[0] if names else placeholder
 
 
 def path_from_folder(text: str, folder: Path) -> str:
-    """A path as seen from the folder of the project's file; `module:callable` and absolute ones as they are."""
+    """Return a path as seen from the project file's folder; `module:callable` and absolute paths stay as they are."""
     return text if not Path(text).exists() or Path(text).is_absolute() else os.path.relpath(text, folder)

@@ -1,14 +1,14 @@
-"""`quantkit inspect` and `quantkit doctor`."""
+"""The command `quantkit inspect`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import print_fields, print_json, warn
+from quantkit.cli.console import Printing, print_fields, warn
 
 if TYPE_CHECKING:
     from quantkit.inspection.model import Inspection
@@ -16,37 +16,36 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", metavar="MODEL", type=options.PATH)
-@click.option("--tensors", is_flag=True, help="List every watched tensor.")
-@options.as_json
-def inspect(model: Path, tensors: bool, as_json: bool) -> None:
-    """Show what MODEL is and what a calibration would watch."""
+@click.option("--tensors", is_flag=True, help="List every observed tensor.")
+@options.printing_loudly
+def inspect(model: Path, tensors: bool, printing: Printing) -> None:
+    """Show what MODEL contains, and which tensors a calibration would observe."""
     from quantkit.inspection.model import inspect as run
 
-    found = run(model)
-    watch = found.watch
-    if as_json:
-        print_json(
-            {
-                "model": found.path,
-                "sha256": found.sha256,
-                "opset": found.opset,
-                "inputs": list(found.inputs),
-                "outputs": list(found.outputs),
-                "operators": dict(found.operators),
-                "nodes": [{"name": name, "operator": operator} for name, operator in found.nodes],
-                "tensors": list(watch.tensors),
-                "shared": dict(watch.shared),
-                "channels": [{"tensor": v.tensor, "axis": v.axis} for v in watch.channels],
-                "unwatched": list(watch.unwatched.values()),
-                "bytes_per_sample": found.bytes_per_sample,
-                "preprocess": found.preprocess,
-                "fixed_batch": found.fixed_batch,
-            }
-        )
-        return
-    print_inspection(found)
+    printing.print_result(run(model), inspect_document, lambda result: print_inspection(result, tensors=tensors))
+
+
+def print_inspection(result: Inspection, *, tensors: bool) -> None:
+    """Print the model at a glance, and its observed tensors if asked for."""
+    watch = result.watch
+    memory = result.bytes_per_sample
+    fields = [
+        ("model", result.path),
+        ("sha256", result.sha256),
+        ("opset", str(result.opset)),
+        *(("input", text) for text in result.inputs),
+        *(("output", name) for name in result.outputs),
+        ("batch", "dynamic" if result.fixed_batch is None else f"fixed at {result.fixed_batch}"),
+        ("operators", ", ".join(f"{n} {op}" for op, n in result.operators.items())),
+        ("observed", f"{len(watch.tensors)} float tensors, {len(watch.channels)} of them inputs of weighted operators"),
+        ("pools", f"{len(watch.shared)} take the scale of their input"),
+        ("activations", "depends on the input size" if memory is None else f"{memory / 2**20:,.1f} MiB per sample"),
+    ]
+    if result.preprocess:
+        fields.append(("preprocess", f"{result.preprocess} (the model's metadata)"))
+    print_fields(fields)
     for reason in watch.unwatched.values():
-        warn(f"not watched: {reason}")
+        warn(f"not observed: {reason}")
     if tensors:
         print()
         for name in watch.tensors:
@@ -54,28 +53,22 @@ def inspect(model: Path, tensors: bool, as_json: bool) -> None:
             print(f"{name}  (scale of {share})" if share else name)
 
 
-def print_inspection(found: Inspection) -> None:
-    """The network at a glance."""
-    watch = found.watch
-    memory = found.bytes_per_sample
-    fields = [
-        ("model", found.path),
-        ("sha256", found.sha256),
-        ("opset", str(found.opset)),
-        *(("input", text) for text in found.inputs),
-        *(("output", name) for name in found.outputs),
-        ("batch", "dynamic" if found.fixed_batch is None else f"fixed at {found.fixed_batch}"),
-        ("operators", ", ".join(f"{n} {op}" for op, n in found.operators.items())),
-        (
-            "watched",
-            f"{len(watch.tensors)} float tensors, {len(watch.channels)} of them inputs of weighted operators",
-        ),
-        ("pools", f"{len(watch.shared)} take the scale of their input"),
-        (
-            "activations",
-            "depends on the input size" if memory is None else f"{memory / 2**20:,.1f} MiB a sample",
-        ),
-    ]
-    if found.preprocess:
-        fields.append(("preprocess", f"{found.preprocess} (the model's metadata)"))
-    print_fields(fields)
+def inspect_document(result: Inspection) -> dict[str, Any]:
+    """Return the result for programs."""
+    watch = result.watch
+    return {
+        "model": result.path,
+        "sha256": result.sha256,
+        "opset": result.opset,
+        "inputs": list(result.inputs),
+        "outputs": list(result.outputs),
+        "operators": dict(result.operators),
+        "nodes": [{"name": name, "operator": operator} for name, operator in result.nodes],
+        "tensors": list(watch.tensors),
+        "shared": dict(watch.shared),
+        "channels": [{"tensor": v.tensor, "axis": v.axis} for v in watch.channels],
+        "unwatched": list(watch.unwatched.values()),
+        "bytes_per_sample": result.bytes_per_sample,
+        "preprocess": result.preprocess,
+        "fixed_batch": result.fixed_batch,
+    }

@@ -1,8 +1,7 @@
-"""`quantkit layers`."""
+"""The command `quantkit layers`."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, print_rows, warn
+from quantkit.cli.console import Printing, note, print_fields, print_rows, warn
+from quantkit.cli.default_scales import find_scales
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,179 +20,168 @@ if TYPE_CHECKING:
     from quantkit.sensitivity.result import LayerError, Sensitivity, TensorError
 
 KEPT = 3
-"""Layers of an exclusion file, where nothing else is asked for."""
+"""Layers in an exclusion file if neither --keep nor --keep-db is given."""
 
 
 @click.command()
 @click.argument("model", metavar="MODEL", type=options.PATH)
-@options.stats
-@click.option("--table", metavar="PATH", type=options.PATH, help="Take the scales of a calibration table.")
+@options.stats()
+@options.frozen_table
+@click.option("--against", metavar="PATH", type=options.PATH, help="Q/DQ model derived from MODEL by any tool.")
+@options.data_choice(default_limit=128)
+@options.layer_selection()
 @click.option(
-    "--against", metavar="PATH", type=options.PATH, help="A Q/DQ model that was made of MODEL, by whatever tool."
+    "--top", metavar="N", type=int, default=10, show_default=True, help="Number of layers and tensors to show."
 )
-@click.option("--data", metavar="PATH", help="Images, arrays or module:callable: layers are measured on them.")
-@options.preprocess
-@click.option("--limit", metavar="N", type=int, default=128, show_default=True, help="Samples of the data at most.")
-@options.skip_corrupt
-@click.option("--rule", metavar="RULE", default="mse", show_default=True, help="How scales come from statistics.")
-@click.option("--policy", metavar="tensorrt|conv-only|all", default="tensorrt", show_default=True)
-@click.option(
-    "--exclude", metavar="NODE|PATTERN|OPERATOR", multiple=True, help="Nodes that are float already; also @FILE."
-)
-@click.option("--include", metavar="NODE|PATTERN|OPERATOR", multiple=True, help="As for quantize.")
-@options.min_coverage
-@click.option("--top", metavar="N", type=int, default=10, show_default=True, help="Layers and tensors that are shown.")
 @click.option(
     "--exclude-file",
     "-o",
     metavar="FILE",
     type=options.PATH,
-    help="Write the worst layers there, for --exclude @FILE of quantize and build.",
+    help="Write the worst layers to this file, for --exclude @FILE of quantize and build.",
 )
-@click.option("--keep", metavar="N", type=int, help=f"How many layers go into that file. Default: {KEPT}.")
-@click.option("--keep-db", metavar="DB", type=float, help="As many as lift the outputs to that SQNR.")
-@click.option("--html", "page", metavar="FILE", type=options.PATH, help="A report of all layers and tensors.")
+@click.option("--keep", metavar="N", type=int, help=f"Number of layers in that file. Default: {KEPT}.")
+@click.option("--keep-db", metavar="DB", type=float, help="As many layers as raise the outputs to this SQNR.")
+@options.html
 @click.option(
     "--parity",
     is_flag=True,
-    help="Build an engine of the --against model that shows its tensors, and compare it with onnxruntime.",
+    help="Build an engine of the --against model with its tensors as outputs, and compare them with onnxruntime's.",
 )
 @options.device
 @options.force
-@options.quiet
-@options.as_json
+@options.printing
 def layers(
     model: Path,
+    stats: Path | None,
+    table: Path | None,
+    against: Path | None,
+    samples: options.DataChoice,
+    selection: options.LayerSelection,
     exclude_file: Path | None,
-    page: Path | None,
+    html: Path | None,
     parity: bool,
     device: int,
     top: int,
     force: bool,
-    quiet: bool,
-    as_json: bool,
-    **settings: Any,
+    printing: Printing,
+    **keep: Any,
 ) -> None:
-    """Show where MODEL loses by quantization: tensor by tensor, and layer by layer, worst first.
+    """Show where quantizing MODEL loses accuracy: tensor by tensor and layer by layer, worst first.
 
-    With statistics alone the errors of tensors are estimated. With --data each layer is quantized alone, and left out
-    of the quantized network, and ranked by what that does to the outputs.
+    With statistics alone, the errors of tensors are estimated. With --data each layer is quantized alone, and left out
+    of the quantized model, and layers are ranked by the effect on the outputs.
     """
-    from quantkit.artifact import write_whole
     from quantkit.cli.progress import Spinner
-    from quantkit.cli.quantize import find_scales
     from quantkit.evaluation.files import refuse_unwritable
-    from quantkit.sensitivity.exclusion_file import write_exclusions
     from quantkit.sensitivity.layers import layers as run
     from quantkit.sensitivity.layers import load_float_network
 
     if top < 1:
         raise UsageError(f"--top {top} shows nothing", remedy="give at least 1; --quiet shows nothing")
     source = load_float_network(model)
-    if not any(settings[name] for name in ("stats", "table", "against")):
-        settings["stats"], settings["table"] = find_scales(model, needed=True, tables=settings["data"] is not None)
-    refuse_unused_layers_options(settings, exclude_file is not None, parity)
-    given = layers_arguments(settings, keeps=exclude_file is not None)
-    read = (model, *(given[name] for name in ("statistics", "table", "against", "data")))
-    refuse_unwritable({"--exclude-file": exclude_file, "--html": page}, read=read, force=force)
-    with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
-        found = run(source, phase=spinner.phase, **given)
-        beside = measure_parity(given, device, spinner.phase) if parity else None
-    written = []
-    if exclude_file is not None:
-        written.append(write_exclusions(found, exclude_file, force=force))
-    if page is not None:
-        write_whole(page, import_module("quantkit.report.html").sensitivity_page(found).encode(), "--html")
-        written.append(page)
-    for text in found.warnings:
+    if stats is None and table is None and against is None:
+        stats, table = find_scales(model, needed=True, tables=samples.data is not None)
+    scales = {"statistics": stats, "table": table, "against": against}
+    refuse_unused_layers_options(scales, samples.data, exclude_file is not None, parity)
+    chosen = layers_options(samples, selection, keep, writes=exclude_file is not None)
+    read = (model, *scales.values(), samples.data)
+    refuse_unwritable({"--exclude-file": exclude_file, "--html": html}, read=read, force=force)
+    data = {"data": samples.data, "preprocess": samples.preprocess}
+    with Spinner(hidden=printing.hides_progress) as spinner:
+        result = run(source, phase=spinner.phase, options=chosen, **scales, **data)
+        engine = measure_parity(against, samples, device, spinner.phase) if parity else None
+    written = write_layers_files(result, exclude_file, html, force=force)
+    for text in result.warnings:
         warn(text)
-    if as_json:
-        print_json(layers_document(found, beside, written))
-    elif not quiet:
-        print_sensitivity(found, beside, top, written)
+    printing.print_result(
+        result,
+        lambda found: layers_document(found, engine, written),
+        lambda found: print_sensitivity(found, engine, top, written),
+    )
 
 
-def refuse_unused_layers_options(settings: dict[str, Any], writes: bool, parity: bool) -> None:
-    """UsageError for options that would change nothing."""
-    source = click.get_current_context().get_parameter_source
-    idle = {} if settings["data"] else dict.fromkeys(("preprocess", "limit", "skip_corrupt"), "it is about --data")
-    idle |= {} if writes else dict.fromkeys(("keep", "keep_db"), "it is about --exclude-file")
-    idle |= {} if settings["table"] else {"min_coverage": "it is about --table"}
-    idle |= {} if parity else {"device": "it is about --parity"}
-    if settings["against"]:
-        idle |= dict.fromkeys(("rule", "policy"), "a Q/DQ model says itself how it is quantized")
-    elif settings["table"]:
-        idle["rule"] = "a table is taken as it is"
-    for name, why in idle.items():
-        if source(name) is ParameterSource.COMMANDLINE:
-            raise UsageError(f"--{name.replace('_', '-')} has no effect: {why}", remedy="leave it out")
-    if parity and not (settings["against"] and settings["data"]):
+def refuse_unused_layers_options(scales: dict[str, Path | None], data: str | None, writes: bool, parity: bool) -> None:
+    """Raise UsageError for options that would change nothing. writes: whether there is an exclusion file."""
+    reasons = {} if data else dict.fromkeys(("preprocess", "limit", "skip_corrupt"), "it is for --data")
+    reasons |= {} if writes else dict.fromkeys(("keep", "keep_db"), "it is for --exclude-file")
+    reasons |= {} if scales["table"] else {"min_coverage": "it is for --table"}
+    reasons |= {} if parity else {"device": "it is for --parity"}
+    if scales["against"]:
+        reasons |= dict.fromkeys(("rule", "policy"), "the Q/DQ model already decides it")
+    elif scales["table"]:
+        reasons["rule"] = "the scales of a table are used unchanged"
+    options.refuse_unused(reasons)
+    if parity and not (scales["against"] and data):
         raise UsageError("--parity compares a Q/DQ model with its engine on data", remedy="give --against and --data")
 
 
-def layers_arguments(settings: dict[str, Any], *, keeps: bool) -> dict[str, Any]:
-    """The arguments of `quantkit.layers`. UsageError."""
-    from quantkit.data import DataOptions
-    from quantkit.sensitivity.exclusion_file import expand_name_files
+def layers_options(
+    samples: options.DataChoice, selection: options.LayerSelection, keep: dict[str, Any], *, writes: bool
+) -> Any:
+    """Return the options as a value. UsageError."""
     from quantkit.sensitivity.layers import LayersOptions
 
-    for name in ("exclude", "include"):
-        settings[name] = expand_name_files(settings[name])
-    statistics, table, against = (settings.pop(name) for name in ("stats", "table", "against"))
-    data, preprocess = settings.pop("data"), settings.pop("preprocess")
-    if keeps and settings["keep"] is None and settings["keep_db"] is None:
-        settings["keep"] = KEPT
-    settings["data"] = DataOptions(limit=settings.pop("limit"), skip_corrupt=bool(settings.pop("skip_corrupt")))
-    return {
-        "statistics": statistics,
-        "table": table,
-        "against": against,
-        "data": data,
-        "preprocess": preprocess,
-        "options": LayersOptions(**settings),
-    }
+    if writes and keep["keep"] is None and keep["keep_db"] is None:
+        keep = {**keep, "keep": KEPT}
+    return LayersOptions(**selection.keywords(), **keep, data=samples.reading())
 
 
-def measure_parity(given: dict[str, Any], device: int, phase: Any) -> Parity:
-    """The Q/DQ model on onnxruntime and on TensorRT."""
+def measure_parity(against: Path | None, samples: options.DataChoice, device: int, phase: Any) -> Parity:
+    """Return how the Q/DQ model on onnxruntime compares with its engine on TensorRT."""
     from quantkit.sensitivity.parity import parity
 
-    return parity(given["against"], given["data"], given["preprocess"], device=device, phase=phase)
+    assert against is not None
+    return parity(against, samples.data, samples.preprocess, device=device, phase=phase)
 
 
-def print_sensitivity(found: Sensitivity, beside: Parity | None, top: int, written: Sequence[Path]) -> None:
-    """What was found, for people."""
+def write_layers_files(result: Sensitivity, exclude_file: Path | None, html: Path | None, *, force: bool) -> list[Path]:
+    """Write the exclusion file and the report if they are asked for; return their paths."""
+    from quantkit.artifact import write_whole
+    from quantkit.sensitivity.exclusion_file import write_exclusions
+
+    written = []
+    if exclude_file is not None:
+        written.append(write_exclusions(result, exclude_file, force=force))
+    if html is not None:
+        write_whole(html, import_module("quantkit.report.html").sensitivity_page(result).encode(), "--html")
+        written.append(html)
+    return written
+
+
+def print_sensitivity(result: Sensitivity, engine: Parity | None, top: int, written: Sequence[Path]) -> None:
+    """Print the worst layers and tensors, the comparison with the engine, and what is kept in float."""
     from quantkit.numerics import format_db
 
-    for text in found.notes:
-        if text not in found.warnings:
+    for text in result.notes:
+        if text not in result.warnings:
             note(text)
-    quantized = [layer for layer in found.layers if not layer.kept]
-    fields = [("scales", found.source)]
-    if found.samples:
+    quantized = [layer for layer in result.layers if not layer.kept]
+    fields = [("scales", result.source)]
+    if result.samples:
         fields += [
-            ("outputs", f"{format_db(found.all_db)} with everything quantized, over {found.samples} samples"),
-            ("layers", f"{len(quantized)} quantized, {len(found.layers) - len(quantized)} float"),
+            ("outputs", f"{format_db(result.all_db)} with everything quantized, over {result.samples} samples"),
+            ("layers", f"{len(quantized)} quantized, {len(result.layers) - len(quantized)} float"),
         ]
     print_fields(fields)
     if quantized:
         print("\nlayers, worst first: SQNR of the outputs")
         print_layer_rows(quantized[:top])
-    print("\ntensors, worst first" + (" (estimated from histograms)" if not found.samples else ""))
-    print_tensor_rows(found.tensors[:top])
-    if beside is not None:
+    print("\ntensors, worst first" + (" (estimated from histograms)" if not result.samples else ""))
+    print_tensor_rows(result.tensors[:top])
+    if engine is not None:
         print()
-        print_fields([("engine", beside.verdict), *(("note", text) for text in beside.notes)])
-        rows = [(t.name, format_db(t.sqnr_db)) for t in beside.tensors[:top]]
+        print_fields([("engine", engine.verdict), *(("note", text) for text in engine.notes)])
+        rows = [(t.name, format_db(t.sqnr_db)) for t in engine.tensors[:top]]
         print_rows(("tensor", "engine to onnxruntime"), rows)
-    if found.kept:
-        print(f"\nkept float: {len(found.kept)} layers, outputs {format_db(found.kept_db)}")
+    if result.kept:
+        print(f"\nkept in float: {len(result.kept)} layers, outputs {format_db(result.kept_db)}")
     for path in written:
         print(f"wrote  {path}")
 
 
 def print_layer_rows(layers: Sequence[LayerError]) -> None:
-    """A row for each layer."""
+    """Print a row for each layer."""
     head = ("layer", "operator", "alone", "without", "gain", "own output")
     rows = [
         (
@@ -208,11 +196,11 @@ def print_layer_rows(layers: Sequence[LayerError]) -> None:
     ]
     print_rows(head, rows, text=frozenset({1}))
     if any(layer.misfit for layer in layers):
-        print("!  a scale that it reads with does not fit: quantize again before keeping it float")
+        print("!  a scale of its inputs does not fit: quantize again before keeping the layer in float")
 
 
 def print_tensor_rows(tensors: Sequence[TensorError]) -> None:
-    """A row for each tensor."""
+    """Print a row for each tensor."""
     rows = [
         (
             t.name,
@@ -224,31 +212,31 @@ def print_tensor_rows(tensors: Sequence[TensorError]) -> None:
         )
         for t in tensors
     ]
-    print_rows(("tensor", "what", "SQNR", "clipped", "levels", "scale"), rows, text=frozenset({1, 5}))
+    print_rows(("tensor", "kind", "SQNR", "clipped", "levels", "scale"), rows, text=frozenset({1, 5}))
 
 
 def format_db_number(value: float) -> str:
-    """`21.3`; `exact` for no noise."""
+    """Return `21.3` for 21.3 dB; `exact` if there is no noise."""
     from quantkit.numerics import format_db
 
     return format_db(value).removesuffix(" dB")
 
 
-def layers_document(found: Sensitivity, beside: Parity | None, written: Sequence[Path]) -> dict[str, Any]:
-    """The result for programs: decibels, null where there is no noise."""
+def layers_document(result: Sensitivity, engine: Parity | None, written: Sequence[Path]) -> dict[str, Any]:
+    """Return the result for programs: decibels, null where there is no noise."""
     return {
-        "model": found.model,
-        "scales_from": found.source,
-        "all_db": found.all_db,
-        "samples": found.samples,
-        "layers": [{**asdict(layer), "misfit": layer.misfit} for layer in found.layers],
-        "tensors": [{**asdict(tensor), "misfit": tensor.misfit} for tensor in found.tensors],
-        "kept": list(found.kept),
-        "kept_db": found.kept_db,
-        "parity": None if beside is None else asdict(beside),
-        "notes": list(found.notes),
-        "warnings": list(found.warnings),
-        "provenance": dict(found.provenance),
-        "seconds": round(found.seconds, 3),
+        "model": result.model,
+        "scales_from": result.source,
+        "all_db": result.all_db,
+        "samples": result.samples,
+        "layers": [{**asdict(layer), "misfit": layer.misfit} for layer in result.layers],
+        "tensors": [{**asdict(tensor), "misfit": tensor.misfit} for tensor in result.tensors],
+        "kept": list(result.kept),
+        "kept_db": result.kept_db,
+        "parity": None if engine is None else asdict(engine),
+        "notes": list(result.notes),
+        "warnings": list(result.warnings),
+        "provenance": dict(result.provenance),
+        "seconds": round(result.seconds, 3),
         "files": [str(path) for path in written],
     }

@@ -1,127 +1,383 @@
-"""Options that several commands share, so that they are the same everywhere."""
+"""The options that several commands share. Each is declared here once, with one help text.
+
+Options that belong together arrive in a command as one frozen value. A decorator adds them to the command:
+
+    @options.layer_selection()
+    def quantize(selection: LayerSelection, …)
+
+A new option of a value is a field of its class and an entry in the table below the class.
+"""
 
 from __future__ import annotations
 
-import re
+import functools
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
+from click.core import ParameterSource
 
+from quantkit.cli.console import Printing
+from quantkit.cli.parsing import parse_algorithm
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from quantkit.histogram import HistogramMode
-    from quantkit.table import Algorithm
+    from quantkit.data import DataOptions
 
 PATH = click.Path(path_type=Path)
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-force = click.option("--force", is_flag=True, help="Replace what is there.")
-tensorrt_version = click.option(
-    "--tensorrt-version",
-    metavar="X.Y.Z",
-    help="TensorRT that the table is for. Default: the installed library's version, else 10.3.0. TensorRT ignores "
-    "tables of other versions.",
+# ── single options ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+METHODS = "Calibration method: entropy, minmax, mse, percentile:99.99, or best, which chooses one for each tensor."
+METRICS = "Metric: top1, top5, yolo (COCO's mAP), or module:callable; NAME@OUTPUT measures that output."
+SHAPES = "Range of a dynamic input: batch sizes (image=1:8:32) or whole shapes."
+BATCHES = "Batch sizes to time."
+STREAMS = "Numbers of batches in flight at once."
+PRECISIONS = "Precisions to build engines in."
+REPAIRS = "Repairs that may be used: equalize, smooth, round (these need data), bias; or none."
+
+force = click.option("--force", is_flag=True, help="Replace existing files.")
+html = click.option("--html", metavar="FILE.html", type=PATH, help="Write a report as one HTML file.")
+provider = click.option(
+    "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="Execution provider of onnxruntime."
 )
-algorithm = click.option(
-    "--algorithm",
-    metavar="NAME",
-    help="Header's algorithm: EntropyCalibration2, MinMaxCalibration, EntropyCalibration or LegacyCalibration. "
-    "Default: that of the rule.",
+device = click.option("--device", metavar="N", type=int, default=0, show_default=True, help="Index of the GPU.")
+allow_code = click.option("--allow-code", is_flag=True, help="Run the code that a version-compatible engine contains.")
+labels = click.option(
+    "--labels",
+    metavar="FILE",
+    type=PATH,
+    help="Labels of the evaluation data: file,label per line (.csv, .tsv, .txt), an array (.npz, "
+    ".npy), or boxes (COCO's .json, a folder of YOLO's .txt). Default: class folders, or labels stored with the data.",
 )
-rule = click.option(
-    "--rule",
-    metavar="RULE[,RULE…]",
-    default="entropy",
-    show_default=True,
-    help="entropy, minmax, mse, percentile:99.99; several make several tables from the same pass.",
+classes = click.option(
+    "--classes",
+    metavar="FILE",
+    type=PATH,
+    help="Class names in the order of the model's outputs: one per line, .json or .csv. Default: the class folders, "
+    "sorted.",
+)
+exclude = click.option(
+    "--exclude",
+    metavar="NODE|PATTERN|OPERATOR",
+    multiple=True,
+    help="Keep these nodes out of INT8: names, patterns or operators. Can be repeated; @FILE reads one from each line.",
 )
 min_coverage = click.option(
     "--min-coverage",
-    metavar="SHARE",
+    metavar="FRACTION",
     type=float,
     default=0.9,
     show_default=True,
-    help="Share of the network's float tensors that need a scale, 0 … 1.",
+    help="Minimum fraction of the model's float tensors for which a calibration table must have a scale, 0 … 1.",
 )
-shapes = click.option(
-    "--shapes",
-    metavar="INPUT=MIN:OPT:MAX",
-    multiple=True,
-    help="Range of a dynamic input: batches (image=1:8:32) or whole shapes. Default: batches 1:32:32.",
+tensorrt_version = click.option(
+    "--tensorrt-version",
+    metavar="X.Y.Z",
+    help="TensorRT version that the result is for. Default: the installed library's version, else 10.3.0. TensorRT "
+    "ignores calibration tables made for another version.",
 )
-level = click.option(
-    "--level",
-    metavar="0…5",
-    type=int,
-    default=3,
-    show_default=True,
-    help="TensorRT's builder optimization level: how long it looks for fast kernels.",
+frozen_table = click.option(
+    "--table", metavar="PATH", type=PATH, help="Calibration table whose scales are used unchanged."
 )
-device = click.option("--device", metavar="N", type=int, default=0, show_default=True, help="Number of the GPU.")
-preprocess = click.option(
-    "--preprocess",
-    metavar="PRESET|FILE.toml",
-    help="imagenet, imagenet-caffe, cifar10, yolo, unit, raw, or a TOML file. Default: preprocess.toml beside the "
-    "model, else its metadata, else unit with a warning; arrays: raw.",
-)
-skip_corrupt = click.option(
-    "--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read, and count them."
-)
-quiet = click.option("--quiet", "-q", is_flag=True, help="No progress, no summary; warnings stay.")
-provider = click.option(
-    "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="onnxruntime's execution provider."
-)
-stats = click.option(
-    "--stats",
-    metavar="PATH",
-    type=PATH,
-    help="Statistics. Default: MODEL.stats.safetensors beside the model, else the table MODEL.calib.",
-)
-table = click.argument("table", metavar="TABLE", type=PATH)
+table_argument = click.argument("table", metavar="TABLE", type=PATH)
 
 
-def parse_counts(text: str, option: str) -> tuple[int, ...]:
-    """`1,8,32` → numbers. UsageError."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option} {text!r} is no list of numbers", remedy=f"for example {option} 1,8,32") from None
+def data(default: str = "", *, required: bool = False) -> Decorator:
+    """Return the option --data. default: the data without it, in words."""
+    return click.option(
+        "--data",
+        metavar="PATH",
+        required=required,
+        help="Samples: a folder of images, a .npy or .npz file, a folder of .npz batches, or module:callable."
+        + (f" Default: {default}." if default else ""),
+    )
 
 
-def parse_switches(text: str) -> tuple[bool, ...]:
-    """`on`, `off` or `both`. UsageError."""
-    known = {"on": (True,), "off": (False,), "both": (False, True)}
-    if text not in known:
-        raise UsageError(f"--graphs {text!r}", remedy=f"one of {', '.join(known)}")
-    return known[text]
+def max_drop(*, required: bool = False) -> Decorator:
+    """Return the option --max-drop."""
+    return click.option(
+        "--max-drop",
+        metavar="POINTS",
+        type=float,
+        required=required,
+        help="Largest acceptable loss of the first metric, in percentage points for a metric between 0 and 1, else in "
+        "the metric's unit. If a model loses more, the exit code is 3.",
+    )
 
 
-def parse_size(text: str) -> int:
-    """`512M`, `2G`, `1048576` → bytes. UsageError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match or float(match[1]) <= 0:
-        raise UsageError(f"{text!r} is not a size", remedy="for example 512M or 2G")
-    return int(float(match[1]) * 1024 ** "_KMGT".index(match[2].upper() or "_"))
+def metric(default: str) -> Decorator:
+    """Return the option --metric. default: what is measured without it, in words."""
+    text = f"{METRICS} Can be repeated; the first one decides. Default: {default}."
+    return click.option("--metric", metavar="NAME", multiple=True, help=text)
 
 
-def parse_histogram(text: str) -> HistogramMode:
-    """`tensorrt` or `invariant`. UsageError."""
-    from quantkit.histogram import HistogramMode
-
-    try:
-        return HistogramMode(text)
-    except ValueError:
-        raise UsageError(f"unknown histogram {text!r}", remedy="one of tensorrt, invariant") from None
+def stats(default: str = "MODEL.stats.safetensors beside the model, else the table MODEL.calib") -> Decorator:
+    """Return the option --stats. default: where statistics come from without it, in words."""
+    return click.option("--stats", metavar="PATH", type=PATH, help=f"Statistics file. Default: {default}.")
 
 
-def parse_algorithm(text: str | None) -> Algorithm | None:
-    """An algorithm by TensorRT's name. UsageError."""
-    from quantkit.table import Algorithm
+def repair(default: str) -> Decorator:
+    """Return the option --repair. default: the repairs without it, in words."""
+    return click.option("--repair", metavar="NAME,NAME…", help=f"{REPAIRS} Default: {default}.")
 
-    try:
-        return None if text is None else Algorithm(text)
-    except ValueError:
-        known = ", ".join(a.value for a in Algorithm)
-        raise UsageError(f"unknown algorithm {text!r}", remedy=f"one of {known}") from None
+
+def table(default: str) -> Decorator:
+    """Return the option --table of commands that build engines. default: the table without it, in words."""
+    return click.option(
+        "--table", metavar="PATH", type=PATH, help=f"Calibration table for the scales of INT8. Default: {default}."
+    )
+
+
+def rule(default: str) -> Decorator:
+    """Return the option --rule where the command line has no default of its own. default: the one in words."""
+    return click.option("--rule", metavar="RULE", help=f"{METHODS} Default: {default}.")
+
+
+def rules(text: str, *, default: str | None = None) -> Decorator:
+    """Return the option --rule where it takes several. text: what several are for, in a sentence."""
+    return click.option(
+        "--rule", metavar="RULE,RULE…", default=default, show_default=default is not None, help=f"{METHODS} {text}"
+    )
+
+
+# ── options that arrive as one value ────────────────────────────────────────────────────────────────────────────────
+
+
+def grouped(name: str, value: Callable[..., Any], options: Mapping[str, Decorator]) -> Decorator:
+    """Return a decorator that adds options to a command, which gets them as one value in its argument `name`.
+
+    options: field of the value → the option that sets it, in the order of the help page.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_value(**given: Any) -> Any:
+            own = {field: given.pop(field) for field in options}
+            return command(**given, **{name: value(**own)})
+
+        for option in reversed(list(options.values())):
+            option(with_value)
+        return with_value
+
+    return decorate
+
+
+def offered(value: Any) -> dict[str, Any]:
+    """Return the fields of a value that are not None: those that a command offers and that have a value."""
+    named = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: setting for name, setting in named.items() if setting is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSelection:
+    """A frozen value of the options that choose what becomes INT8 and by which scales: of quantize, layers and tune."""
+
+    policy: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    rule: str | None = None
+    min_coverage: float | None = None
+
+    def keywords(self) -> dict[str, Any]:
+        """Return them by the names they have in `QuantizeOptions` and its like, @FILE expanded. UsageError."""
+        from quantkit.sensitivity.exclusion_file import expand_name_files
+
+        names = {name: expand_name_files(getattr(self, name)) for name in ("include", "exclude")}
+        return offered(self) | names
+
+
+LAYER_SELECTION: Mapping[str, Decorator] = {
+    "rule": click.option("--rule", metavar="RULE", default="mse", show_default=True, help=METHODS),
+    "policy": click.option(
+        "--policy",
+        metavar="tensorrt|conv-only|all",
+        default="tensorrt",
+        show_default=True,
+        help="Layers to quantize: those that TensorRT runs faster in INT8 (tensorrt), convolutions only (conv-only), "
+        "or attention, gates and activations too (all).",
+    ),
+    "include": click.option(
+        "--include",
+        metavar="NODE|PATTERN|OPERATOR",
+        multiple=True,
+        help="Quantize these nodes although the policy keeps them in float. Can be repeated; @FILE reads one from each "
+        "line.",
+    ),
+    "exclude": exclude,
+    "min_coverage": min_coverage,
+}
+
+
+def layer_selection(*, without: Collection[str] = ()) -> Decorator:
+    """Return a decorator: the command gets `selection`. without: options that it does not offer."""
+    chosen = {field: option for field, option in LAYER_SELECTION.items() if field not in without}
+    return grouped("selection", LayerSelection, chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class DataChoice:
+    """A frozen value of the options that name samples and say how they are read. None: not offered, or the default."""
+
+    data: str | None
+    preprocess: str | None
+    limit: int | None = None
+    skip_corrupt: bool | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    shuffle: bool | None = None
+    seed: int | None = None
+
+    def reading(self) -> DataOptions:
+        """Return how the samples are read. UsageError."""
+        from quantkit.data import DataOptions
+
+        about = offered(self)
+        return DataOptions(**{name: about[name] for name in about.keys() - {"data", "preprocess"}})
+
+
+DATA_CHOICE: Mapping[str, Decorator] = {
+    "preprocess": click.option(
+        "--preprocess",
+        metavar="PRESET|FILE.toml",
+        help="Preprocessing: imagenet, imagenet-caffe, cifar10, yolo, unit, raw, or a TOML file. Default: "
+        "preprocess.toml beside the model, else the model's metadata, else unit with a warning; for arrays raw.",
+    ),
+    "shuffle": click.option("--shuffle", is_flag=True, help="Shuffle the samples."),
+    "seed": click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of --shuffle."),
+    "batch_size": click.option(
+        "--batch-size",
+        metavar="N",
+        type=int,
+        help="Samples per batch. Default: the model's batch size if it is fixed, else about 32.",
+    ),
+    "skip_corrupt": click.option(
+        "--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read, and count them."
+    ),
+    "workers": click.option(
+        "--workers", metavar="N", type=int, help="Number of worker threads. Default: one per core, at most 8."
+    ),
+}
+
+
+def data_choice(*extra: str, limit: str = "512", default_limit: int | None = None, required: bool = False) -> Decorator:
+    """Return a decorator: the command gets `samples`.
+
+    extra: fields besides the four that every command offers. limit: the default of --limit in words, default_limit as
+    a number if the command has one of its own.
+    """
+    most = click.option(
+        "--limit",
+        metavar="N",
+        type=int,
+        default=default_limit,
+        show_default=default_limit is not None,
+        help="Maximum number of samples, spread evenly over the sorted list."
+        + ("" if default_limit is not None else f" Default: {limit}."),
+    )
+    offered_fields = {"preprocess", "skip_corrupt", *extra}
+    rest = {field: option for field, option in DATA_CHOICE.items() if field in offered_fields}
+    preprocess = rest.pop("preprocess")
+    return grouped(
+        "samples", DataChoice, {"data": data(required=required), "preprocess": preprocess, "limit": most, **rest}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderChoice:
+    """A frozen value of the options that decide a calibration table's header."""
+
+    tensorrt_version: str | None
+    algorithm: str | None
+
+    def keywords(self) -> dict[str, Any]:
+        """Return them by the names they have in `CalibrateOptions` and its like. UsageError."""
+        return {"tensorrt_version": self.tensorrt_version, "algorithm": parse_algorithm(self.algorithm)}
+
+
+def header_choice(*, default_algorithm: str | None = None) -> Decorator:
+    """Return a decorator: the command gets `header`. default_algorithm: else the calibration method decides."""
+    algorithm = click.option(
+        "--algorithm",
+        metavar="NAME",
+        default=default_algorithm,
+        show_default=default_algorithm is not None,
+        help="Algorithm named in the table's header: EntropyCalibration2, MinMaxCalibration, EntropyCalibration or "
+        "LegacyCalibration." + ("" if default_algorithm else " Default: that of the calibration method."),
+    )
+    return grouped("header", HeaderChoice, {"tensorrt_version": tensorrt_version, "algorithm": algorithm})
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """A frozen value of the options for building engines that build and bench share."""
+
+    shapes: tuple[str, ...]
+    level: int
+    no_fp16: bool
+    retarget: bool
+    device: int
+    force: bool
+
+    def keywords(self) -> dict[str, Any]:
+        """Return them by the names they have in `BuildOptions`."""
+        return {name: setting for name, setting in offered(self).items() if name != "no_fp16"} | {
+            "fp16": not self.no_fp16
+        }
+
+
+def shapes(default: str) -> Decorator:
+    """Return the option --shapes. default: the range without it, in words."""
+    return click.option("--shapes", metavar="INPUT=MIN:OPT:MAX", multiple=True, help=f"{SHAPES} Default: {default}.")
+
+
+def engine_choice(default_shapes: str) -> Decorator:
+    """Return a decorator: the command gets `engine`. default_shapes: the range of a dynamic input, in words."""
+    declared: Mapping[str, Decorator] = {
+        "shapes": shapes(default_shapes),
+        "level": click.option(
+            "--level",
+            metavar="0…5",
+            type=int,
+            default=3,
+            show_default=True,
+            help="TensorRT's builder optimization level: how long it searches for fast kernels.",
+        ),
+        "no_fp16": click.option("--no-fp16", is_flag=True, help="Do not let layers of an INT8 engine run in FP16."),
+        "retarget": click.option(
+            "--retarget", is_flag=True, help="Accept a calibration table made for another TensorRT version."
+        ),
+        "device": device,
+        "force": force,
+    }
+    return grouped("engine", EngineChoice, declared)
+
+
+PRINTING: Mapping[str, Decorator] = {
+    "quiet": click.option("--quiet", "-q", is_flag=True, help="Print no progress and no summary, only warnings."),
+    "as_json": click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+}
+printing = grouped("printing", Printing, PRINTING)
+printing_loudly = grouped("printing", Printing, {"as_json": PRINTING["as_json"]})
+"""For commands without --quiet."""
+
+
+# ── options without effect ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def is_given(name: str) -> bool:
+    """Return True if a parameter of the running command was given on the command line."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def refuse_unused(reasons: Mapping[str, str]) -> None:
+    """Raise UsageError if an option is given that would change nothing.
+
+    reasons: parameter → why it has no effect.
+    """
+    for name, why in reasons.items():
+        if is_given(name):
+            raise UsageError(f"--{name.replace('_', '-')} has no effect: {why}", remedy="leave it out")

@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class ProgressBar:
-    """A tqdm bar in images. The first Ctrl-C (or SIGTERM) asks to stop after this batch, the second stops at once."""
+    """A tqdm bar in images. The first Ctrl-C (or SIGTERM) stops the run after this batch, the second stops at once."""
 
     def __init__(self, *, hidden: bool, about: str = "calibrating") -> None:
         self._hidden, self._about = hidden, about
@@ -24,7 +24,7 @@ class ProgressBar:
         self._previous: dict[int, Any] = {}
 
     def start(self, samples: int | None, passes: int, done: int) -> None:
-        """Show the bar and listen to Ctrl-C."""
+        """Show the bar, and handle Ctrl-C."""
         from tqdm import tqdm
 
         raise_if_interrupted()
@@ -40,33 +40,33 @@ class ProgressBar:
             leave=False,
         )
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._handle_signal) for number in SIGNALS}
 
     def advance(self, samples: int) -> None:
         """Count images."""
         self._bar.update(samples)
 
     def stopped(self) -> bool:
-        """Whether Ctrl-C was pressed."""
+        """Return True after Ctrl-C."""
         return self._stop
 
     def close(self) -> None:
-        """Remove the bar, and give Ctrl-C back."""
+        """Remove the bar, and restore the handlers of Ctrl-C."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if self._bar is not None:
             self._bar.close()
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         if self._stop:
             raise KeyboardInterrupt
         self._stop = True
-        print("\nfinishing this batch; Ctrl-C again stops at once", file=sys.stderr)
+        print("\nfinishing this batch; press Ctrl-C again to stop at once", file=sys.stderr)
 
 
 class Spinner:
-    """One line with a turning sign, the phase of a build, and the seconds that it has taken so far."""
+    """A line with a turning sign, the current phase, and the seconds since the start."""
 
     SIGNS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
@@ -77,7 +77,7 @@ class Spinner:
         self._thread: threading.Thread | None = None
 
     def phase(self, text: str) -> None:
-        """What is going on now."""
+        """Show the name of the phase that begins."""
         raise_if_interrupted()
         self._text = text
 

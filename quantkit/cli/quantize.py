@@ -1,236 +1,167 @@
-"""`quantkit quantize`."""
+"""The command `quantkit quantize`."""
 
 from __future__ import annotations
 
-import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json
-from quantkit.errors import UsageError
+from quantkit.cli.console import Printing, note, print_fields, print_sizes
+from quantkit.cli.default_scales import find_scales
 
 if TYPE_CHECKING:
     from quantkit.quantization.quantize import Quantization
+    from quantkit.table import Coverage
 
 SHOWN = 20
 
 
 @click.command()
 @click.argument("model", metavar="MODEL", type=options.PATH)
-@options.stats
-@click.option("--table", metavar="PATH", type=options.PATH, help="Take the scales of a calibration table as they are.")
-@click.option("--data", metavar="PATH", help="Images, arrays or module:callable: allows repairs that run the network.")
-@options.preprocess
-@click.option("--limit", metavar="N", type=int, help="Samples of the data at most. Default: 512.")
-@options.skip_corrupt
-@click.option(
-    "--repair",
-    metavar="NAME,NAME…",
-    help="equalize, smooth, round (they need --data), bias; or none. Default: all that is possible.",
-)
+@options.stats()
+@options.frozen_table
+@options.data_choice()
+@options.layer_selection()
+@options.repair("all that are possible")
 @click.option(
     "--output",
     "-o",
     metavar="PATH",
     type=options.PATH,
-    help="The Q/DQ model. Default: MODEL.int8.onnx beside the model.",
-)
-@click.option(
-    "--rule",
-    metavar="RULE",
-    default="mse",
-    show_default=True,
-    help="How scales come from statistics: mse, entropy, minmax, percentile:99.99; best chooses for every tensor.",
-)
-@click.option(
-    "--policy",
-    metavar="tensorrt|conv-only|all",
-    default="tensorrt",
-    show_default=True,
-    help="What is quantized: what TensorRT gains by, convolutions only, or attention, gates and activations too.",
-)
-@click.option(
-    "--exclude",
-    metavar="NODE|PATTERN|OPERATOR",
-    multiple=True,
-    help="Keep nodes float; several times. @FILE takes one from each line.",
-)
-@click.option(
-    "--include", metavar="NODE|PATTERN|OPERATOR", multiple=True, help="Quantize nodes that the policy keeps float."
+    help="Q/DQ model to write. Default: MODEL.int8.onnx beside the model.",
 )
 @click.option(
     "--weights",
     metavar="float|int8",
-    help="How weights stand in the file. Default: int8 for TensorRT 10 and newer, float before.",
+    help="How weights are stored in the file. Default: int8 for TensorRT 10 and newer, float for older versions.",
 )
 @click.option(
-    "--fp16", is_flag=True, help="The rest of the network in FP16, for TensorRT 11, which has no flag for it."
+    "--fp16", is_flag=True, help="Convert the rest of the model to FP16, for TensorRT 11, which has no flag for it."
 )
-@options.min_coverage
-@click.option(
-    "--tensorrt-version",
-    metavar="X.Y.Z",
-    help="TensorRT that the model is for. Default: the installed library's version, else 10.3.0.",
-)
+@options.tensorrt_version
 @options.force
-@options.quiet
-@options.as_json
+@options.printing
 def quantize(
     model: Path,
     stats: Path | None,
     table: Path | None,
+    samples: options.DataChoice,
+    selection: options.LayerSelection,
+    repair: str | None,
     output: Path | None,
-    data: str | None,
-    preprocess: str | None,
-    quiet: bool,
-    as_json: bool,
-    **settings: Any,
+    printing: Printing,
+    **own: Any,
 ) -> None:
-    """Write MODEL with Q/DQ pairs: INT8 for every TensorRT, the only way on 11, and for onnxruntime.
+    """Write MODEL with Q/DQ nodes: INT8 for every TensorRT version (the only way on TensorRT 11) and for onnxruntime.
 
-    Scales come from the statistics of `quantkit calibrate` by any rule, without data, or from a calibration table
-    verbatim, also one that TensorRT wrote. With --data the network is repaired as well: channels equalized, weights
-    rounded so that outputs change least, biases corrected.
+    Scales come from the statistics of `quantkit calibrate` by any calibration method, without data, or unchanged from a
+    calibration table, including one that TensorRT wrote. With --data the model is repaired as well: channels are
+    equalized, weights are rounded so that the outputs change least, and biases are corrected.
     """
     from quantkit.cli.progress import Spinner
-    from quantkit.data import DataOptions
     from quantkit.quantization.quantize import QuantizeOptions
     from quantkit.quantization.quantize import quantize as run
     from quantkit.repairs.registry import parse_repairs
-    from quantkit.sensitivity.exclusion_file import expand_name_files
 
     if stats is None and table is None:
-        stats, table = find_scales(model, needed=data is None)
-        if table is not None and not quiet and not as_json:
-            note(f"no statistics beside the model: scales of {table.name} as they are, without repairs")
-    refuse_unused_quantize_options(table is not None, data is not None)
-    for name in ("exclude", "include"):
-        settings[name] = expand_name_files(settings[name])
-    repair = settings.pop("repair")
-    settings["repairs"] = None if repair is None else parse_repairs(repair)
-    settings["data"] = DataOptions(limit=settings.pop("limit"), skip_corrupt=bool(settings.pop("skip_corrupt")))
-    target = output or model.with_name(f"{model.stem}.int8.onnx")
-    with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
-        made = run(
+        stats, table = find_scales(model, needed=samples.data is None)
+        if table is not None and not printing.quiet and not printing.as_json:
+            note(f"no statistics beside the model: using the scales of {table.name} unchanged, without repairs")
+    refuse_unused_quantize_options(table is not None, samples.data is not None)
+    chosen = QuantizeOptions(
+        **selection.keywords(),
+        **own,
+        repairs=None if repair is None else parse_repairs(repair),
+        data=samples.reading(),
+    )
+    with Spinner(hidden=printing.hides_progress) as spinner:
+        result = run(
             model,
-            target,
+            output or model.with_name(f"{model.stem}.int8.onnx"),
             statistics=stats,
             table=table,
-            data=data,
-            preprocess=preprocess,
-            options=QuantizeOptions(**settings),
+            data=samples.data,
+            preprocess=samples.preprocess,
+            options=chosen,
             phase=spinner.phase,
         )
-    if as_json:
-        print_json(quantize_document(made))
-    elif not quiet:
-        print_quantization(made)
+    printing.print_result(result, quantize_document, print_quantization)
 
 
 def refuse_unused_quantize_options(table: bool, data: bool) -> None:
-    """UsageError for options that would change nothing."""
-    source = click.get_current_context().get_parameter_source
-    idle = {"rule": "a table is taken as it is"} if table else {"min_coverage": "it is about --table"}
-    idle |= {} if data else dict.fromkeys(("preprocess", "limit", "skip_corrupt"), "it is about --data")
-    for name, why in idle.items():
-        if source(name) is ParameterSource.COMMANDLINE:
-            raise UsageError(f"--{name.replace('_', '-')} has no effect: {why}", remedy="leave it out")
+    """Raise UsageError for options that would change nothing. table, data: whether scales are from a table, and whether
+    there is data."""
+    reasons = {"rule": "the scales of a table are used unchanged"} if table else {"min_coverage": "it is for --table"}
+    reasons |= {} if data else dict.fromkeys(("preprocess", "limit", "skip_corrupt"), "it is for --data")
+    options.refuse_unused(reasons)
 
 
-def find_scales(model: Path, *, needed: bool, tables: bool = True) -> tuple[Path | None, Path | None]:
-    """What `calibrate` wrote beside a model: statistics, else, where they are `needed`, the table, which TensorRT's
-    calibrators write alone. UsageError where neither is there, or a table does not do (`tables`; for a rule or a repair
-    that is asked for)."""
-    path, table = model.with_name(f"{model.stem}.stats.safetensors"), model.with_name(f"{model.stem}.calib")
-    if path.exists() or not needed:
-        return path if path.exists() else None, None
-    context = click.get_current_context()
-    asked = [name for name in ("rule", "repair") if is_given(context, name) and context.params[name] != "none"]
-    if table.exists() and tables and not asked:
-        return None, table
-    why = "no --stats, no --table"
-    if table.exists():
-        why = f"{table.name} is a table, which knows no --{asked[0]}" if asked else f"only the table {table.name}"
-    raise UsageError(
-        f"there are no statistics of {model}: no {path.name} beside it, {why}",
-        remedy=f"quantkit calibrate --backend onnxruntime --data … {model} makes them"
-        + (" (--force where TensorRT made the table)" if table.exists() else ""),
-    )
-
-
-def is_given(context: click.Context, name: str) -> bool:
-    """Whether an option stands on the command line."""
-    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-
-
-def print_quantization(made: Quantization) -> None:
-    """What was quantized, for people."""
-    for text in made.notes[:SHOWN]:
+def print_quantization(result: Quantization) -> None:
+    """Print what was quantized, and what stays in float."""
+    for text in result.notes[:SHOWN]:
         note(text)
-    if len(made.notes) > SHOWN:
-        note(f"… {len(made.notes) - SHOWN} more remarks (--json has all)")
-    fields = [
-        ("scales", made.source),
-        (
-            "Q/DQ",
-            f"{len(made.pairs)} activations, {len(made.weights)} weights ({made.form.value} in the file), "
-            f"operator set {made.opset}",
-        ),
-    ]
-    if made.coverage is not None:
-        covered = made.coverage
-        text = f"{covered.share:.1%} of the float tensors matched"
-        if covered.missing:
-            text += f", {len(covered.missing)} missing ({', '.join(covered.missing[:3])} …)"
-        if covered.extra:
-            text += f", {len(covered.extra)} names that this network does not have (TensorRT's own, for example)"
-        fields.append(("table", text))
-    if made.folded:
-        fields.append(("folded", f"{len(made.folded)} BatchNormalizations"))
-    fields += [(name, repair.text) for name, repair in made.repairs.items()]
-    if made.rules:
-        chosen: dict[str, int] = {}
-        for rule in made.rules.values():
-            chosen[rule] = chosen.get(rule, 0) + 1
+    if len(result.notes) > SHOWN:
+        note(f"… {len(result.notes) - SHOWN} more remarks (--json lists all)")
+    counts = f"{len(result.pairs)} activations, {len(result.weights)} weights ({result.form.value} in the file)"
+    fields = [("scales", result.source), ("Q/DQ", f"{counts}, opset {result.opset}")]
+    if result.coverage is not None:
+        fields.append(("table", coverage_text(result.coverage)))
+    if result.folded:
+        fields.append(("folded", f"{len(result.folded)} BatchNormalizations"))
+    fields += [(name, repair.text) for name, repair in result.repairs.items()]
+    if result.rules:
+        chosen = Counter(result.rules.values())
         fields.append(("rules", ", ".join(f"{count}× {rule}" for rule, count in chosen.items())))
     print_fields(fields)
-    if made.left:
-        print("\nstay float")
-    for why, count in made.reasons.items():
-        nodes = [node for node, reason in made.left.items() if reason.split(": ")[0] == why]
+    print_float_nodes(result)
+    print()
+    print_sizes(result.files)
+
+
+def coverage_text(coverage: Coverage) -> str:
+    """Return how well the table fits the model."""
+    text = f"{coverage.share:.1%} of the float tensors matched"
+    if coverage.missing:
+        text += f", {len(coverage.missing)} missing ({', '.join(coverage.missing[:3])} …)"
+    if coverage.extra:
+        text += f", {len(coverage.extra)} names that this model does not have (TensorRT's own, for example)"
+    return text
+
+
+def print_float_nodes(result: Quantization) -> None:
+    """Print the nodes that stay in float, by reason."""
+    if result.left:
+        print("\nkept in float")
+    for why, count in result.reasons.items():
+        nodes = [node for node, reason in result.left.items() if reason.summary == why]
         shown = ", ".join(nodes[:3]) + (" …" if count > 3 else "")
         print(f"  {count:>3}  {why}: {shown}")
-    print()
-    for path in made.files:
-        size = path.stat().st_size
-        print(f"wrote  {path}  {size / 2**20:.1f} MiB" if size >= 1 << 20 else f"wrote  {path}  {size / 1024:.0f} KiB")
 
 
-def quantize_document(made: Quantization) -> dict[str, Any]:
-    """The result for programs."""
-    covered = made.coverage
+def quantize_document(result: Quantization) -> dict[str, Any]:
+    """Return the result for programs."""
+    coverage = result.coverage
     return {
-        "files": [str(path) for path in made.files],
-        "scales_from": made.source,
-        "pairs": dict(made.pairs),
-        "rules": dict(made.rules),
-        "weights": list(made.weights),
-        "weights_as": made.form.value,
-        "left": dict(made.left),
-        "folded": list(made.folded),
-        "repairs": {name: asdict(repair) for name, repair in made.repairs.items()},
-        "opset": made.opset,
-        "coverage": covered
+        "files": [str(path) for path in result.files],
+        "scales_from": result.source,
+        "pairs": dict(result.pairs),
+        "rules": dict(result.rules),
+        "weights": list(result.weights),
+        "weights_as": result.form.value,
+        "left": {node: str(reason) for node, reason in result.left.items()},
+        "folded": list(result.folded),
+        "repairs": {name: asdict(repair) for name, repair in result.repairs.items()},
+        "opset": result.opset,
+        "coverage": coverage
         and {
-            "share": covered.share,
-            "matched": len(covered.matched),
-            "missing": list(covered.missing),
-            "extra": list(covered.extra),
+            "share": coverage.share,
+            "matched": len(coverage.matched),
+            "missing": list(coverage.missing),
+            "extra": list(coverage.extra),
         },
-        "notes": list(made.notes),
+        "notes": list(result.notes),
     }

@@ -1,25 +1,20 @@
-"""`quantkit run` and `quantkit init`."""
+"""The command `quantkit run`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantkit.cli import options
-
-if TYPE_CHECKING:
-    from quantkit.project.settings import Settings
-
-import sys
-from typing import TYPE_CHECKING
-
 import click
 
-from quantkit.cli.console import OVER_BUDGET, note, print_fields, print_json, print_sentence, warn
+from quantkit.cli import options, parsing
+from quantkit.cli.console import OVER_BUDGET, Printing, note, print_fields, print_sentence, warn
 from quantkit.cli.interruption import raise_if_interrupted
+from quantkit.cli.model_table import print_model_table, warn_over_budget
 
 if TYPE_CHECKING:
     from quantkit.project.run import Run
+    from quantkit.project.settings import Settings
 
 NAMES = {
     "evaluate.max_drop": "--max-drop",
@@ -27,128 +22,125 @@ NAMES = {
     "bench.batches": "--batch",
     "bench.streams": "--streams",
 }
-"""What errors call the keys that flags set and that can be wrong by themselves."""
+"""Key of the settings → the option that errors name instead, for options that can be wrong by themselves."""
 
 
 @click.command()
 @click.argument("model", metavar="[MODEL]", type=options.PATH, required=False)
-@click.option("--data", metavar="PATH", help="What calibrates: images, arrays, or module:callable.")
-@click.option("--val", metavar="PATH", help="What accuracy is measured on. Default: the calibration data.")
-@click.option("--labels", metavar="FILE", help="Labels of it. Default: class folders, or the data's own.")
-@click.option("--classes", metavar="FILE", help="Class names in the order of the outputs.")
-@click.option("--metric", metavar="NAME,NAME…", help="top1, top5, yolo, or module:callable. Default: top1.")
-@click.option("--max-drop", metavar="POINTS", type=float, help="Exit code 3 where INT8 loses more than this.")
-@options.preprocess
-@click.option("--rule", metavar="RULE", help="Of table and Q/DQ model; entropy is TensorRT's own. Default: mse.")
-@click.option("--limit", metavar="N", type=int, help="Calibration samples at most. Default: 512.")
-@options.skip_corrupt
-@click.option("--exclude", metavar="NODE|@FILE", multiple=True, help="Nodes of the Q/DQ model that stay float.")
-@click.option("--repair", metavar="NAME,NAME…", help="Of equalize, smooth, round, bias; or none. Default: all.")
-@click.option("--precision", metavar="P,P…", help="Engines to build. Default: fp32,tf32,fp16,int8, and of Q/DQ.")
-@click.option("--shapes", metavar="INPUT=MIN:OPT:MAX", multiple=True, help="Range of a dynamic input of engines.")
-@click.option("--batch", metavar="N,N…", help="Batch sizes that are timed. Default: 1,8,32.")
-@click.option("--streams", metavar="N,N…", help="Batches under way at once. Default: 1,2.")
+@options.data_choice()
+@click.option("--val", metavar="PATH", help="Evaluation data. Default: the calibration data.")
+@options.labels
+@options.classes
+@click.option("--metric", metavar="NAME,NAME…", help=f"{options.METRICS} The first one decides. Default: top1.")
+@options.max_drop()
+@options.rule("mse")
+@options.exclude
+@options.repair("all that are possible")
 @click.option(
-    "--gpu/--no-gpu", default=None, help="Insist on engines, or leave them out. Default: where it is possible."
+    "--precision", metavar="P,P…", help=f"{options.PRECISIONS} Default: fp32,tf32,fp16,int8, and the Q/DQ model."
 )
+@options.shapes("from the smallest batch size to the largest, optimized for the largest")
+@click.option("--batch", metavar="N,N…", help=f"{options.BATCHES} Default: 1,8,32.")
+@click.option("--streams", metavar="N,N…", help=f"{options.STREAMS} Default: 1,2.")
+@click.option("--gpu/--no-gpu", default=None, help="Require engines, or skip them. Default: build them if possible.")
 @click.option("--no-layers", is_flag=True, help="Leave the ranking of layers out of the report.")
-@click.option("--tensorrt-version", metavar="X.Y.Z", help="TensorRT that table and model are for.")
+@options.tensorrt_version
 @click.option(
-    "--config", metavar="FILE", type=options.PATH, help="Options of the project. Default: quantkit.toml, if there."
+    "--config", metavar="FILE", type=options.PATH, help="Project options. Default: quantkit.toml, if it exists."
 )
-@click.option("--output", "-o", metavar="DIR", help="The build directory. Default: MODEL.run beside the model.")
-@click.option("--clean", is_flag=True, help="Forget what earlier runs made.")
-@options.quiet
-@options.as_json
-def run(model: Path | None, config: Path | None, clean: bool, quiet: bool, as_json: bool, **settings: Any) -> int:
-    """Go the whole way: calibrate, quantize, build where there is a GPU, evaluate, report.
+@click.option("--output", "-o", metavar="DIR", help="Folder for all results. Default: MODEL.run beside the model.")
+@click.option("--clean", is_flag=True, help="Discard the results of earlier runs.")
+@options.printing
+def run(
+    model: Path | None,
+    samples: options.DataChoice,
+    config: Path | None,
+    clean: bool,
+    printing: Printing,
+    **own: Any,
+) -> int:
+    """Do it all: calibrate on --data, quantize, build engines if there is a GPU, evaluate on --val, and report.
 
-    Steps are reused while nothing that decides about them changed. Options come from quantkit.toml (quantkit init
-    writes one); flags override it.
+    Steps are reused while their inputs and options are unchanged. Options come from quantkit.toml (quantkit init writes
+    one); options on the command line override them.
     """
     from quantkit.cli.progress import ProgressBar
-    from quantkit.project.run import run as go
+    from quantkit.project.run import run as run_project
     from quantkit.project.run import run_document
 
-    hidden = quiet or as_json or not sys.stderr.isatty()
-    made = go(
-        run_settings(model, config, settings),
+    hidden = printing.hides_progress
+    result = run_project(
+        run_settings(model, config, samples, own),
         clean=clean,
         phase=lambda name: announce_step(name, hidden=hidden),
         progress=lambda about: ProgressBar(hidden=hidden, about=about),
     )
-    for text in made.warnings:
+    for text in result.warnings:
         warn(text)
-    if as_json:
-        print_json(run_document(made))
-    elif not quiet:
-        print_run(made)
-    return 0 if made.evaluation.within_budget else OVER_BUDGET
+    printing.print_result(result, run_document, print_run)
+    return 0 if result.evaluation.within_budget else OVER_BUDGET
 
 
 def announce_step(step: str, *, hidden: bool) -> None:
-    """A step begins."""
+    """Print the name of the step that begins. KeyboardInterrupt after an interruption."""
     raise_if_interrupted()
     if not hidden:
         note(f"{step} …")
 
 
-def split_names(text: str | None) -> tuple[str, ...] | None:
-    """`a,b` → names."""
-    return None if text is None else tuple(part.strip() for part in text.split(","))
-
-
-def print_run(made: Run) -> None:
-    """Steps, accuracy, and what to take."""
-    from quantkit.cli.evaluate import print_model_table
-
-    for text in made.notes:
-        if text not in made.warnings:
+def print_run(result: Run) -> None:
+    """Print steps, accuracy, and the recommendation."""
+    for text in result.notes:
+        if text not in result.warnings:
             note(text)
     print_fields(
-        (step.name, "reused: nothing that decides about it changed" if step.reused else f"{step.seconds:.1f} s")
-        for step in made.steps
+        (step.name, "reused: inputs and options unchanged" if step.reused else f"{step.seconds:.1f} s")
+        for step in result.steps
     )
     print()
-    print_model_table(made.evaluation)
+    print_model_table(result.evaluation)
     print()
-    for text in (made.recommendation, *made.evaluation.verdict):
+    for text in (result.recommendation, *result.evaluation.verdict):
         print_sentence(text)
-    for path in made.files.values():
+    for path in result.files.values():
         print(f"file  {path}")
-    if not made.evaluation.within_budget:
-        warn(f"over the budget of {made.evaluation.max_drop:g}{' points' if made.evaluation.share else ''}")
+    warn_over_budget(result.evaluation)
 
 
-def run_settings(model: Path | None, config: Path | None, settings: dict[str, Any]) -> Settings:
-    """The file's options with the flags on top. UsageError."""
+def run_settings(model: Path | None, config: Path | None, samples: options.DataChoice, own: dict[str, Any]) -> Settings:
+    """Return the settings of the project file, overridden by the command line. UsageError."""
     from quantkit.project.settings import FILE, Settings, override_settings, read_settings
 
     path = config or Path(FILE)
     base = read_settings(path) if config is not None or path.exists() else Settings()
-    repair = settings["repair"]
+    repair = own["repair"]
     flags = {
-        "model": None if model is None else str(model),
-        "data": settings["data"],
-        "preprocess": settings["preprocess"],
-        "rule": settings["rule"],
-        "output": settings["output"],
-        "gpu": settings["gpu"],
-        "evaluate.data": settings["val"],
-        "evaluate.labels": settings["labels"],
-        "evaluate.classes": settings["classes"],
-        "evaluate.metrics": split_names(settings["metric"]),
-        "evaluate.max_drop": settings["max_drop"],
-        "evaluate.layers": False if settings["no_layers"] else None,
-        "calibrate.limit": settings["limit"],
-        "calibrate.skip_corrupt": settings["skip_corrupt"],
-        "evaluate.skip_corrupt": settings["skip_corrupt"],
-        "calibrate.tensorrt_version": settings["tensorrt_version"],
-        "quantize.exclude": settings["exclude"] or None,
-        "quantize.repairs": () if repair == "none" else split_names(repair),
-        "build.precisions": split_names(settings["precision"]),
-        "build.shapes": settings["shapes"] or None,
-        "bench.batches": settings["batch"] and options.parse_counts(settings["batch"], "--batch"),
-        "bench.streams": settings["streams"] and options.parse_counts(settings["streams"], "--streams"),
+        "model": text_or_none(model),
+        "data": samples.data,
+        "preprocess": samples.preprocess,
+        "rule": own["rule"],
+        "output": own["output"],
+        "gpu": own["gpu"],
+        "evaluate.data": own["val"],
+        "evaluate.labels": text_or_none(own["labels"]),
+        "evaluate.classes": text_or_none(own["classes"]),
+        "evaluate.metrics": parsing.parse_names(own["metric"]),
+        "evaluate.max_drop": own["max_drop"],
+        "evaluate.layers": False if own["no_layers"] else None,
+        "calibrate.limit": samples.limit,
+        "calibrate.skip_corrupt": samples.skip_corrupt,
+        "evaluate.skip_corrupt": samples.skip_corrupt,
+        "calibrate.tensorrt_version": own["tensorrt_version"],
+        "quantize.exclude": own["exclude"] or None,
+        "quantize.repairs": () if repair == "none" else parsing.parse_names(repair),
+        "build.precisions": parsing.parse_names(own["precision"]),
+        "build.shapes": own["shapes"] or None,
+        "bench.batches": own["batch"] and parsing.parse_counts(own["batch"], "--batch"),
+        "bench.streams": own["streams"] and parsing.parse_counts(own["streams"], "--streams"),
     }
     return override_settings(base, flags, NAMES)
+
+
+def text_or_none(path: Path | None) -> str | None:
+    """Return a path as text; None for None."""
+    return None if path is None else str(path)

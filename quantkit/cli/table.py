@@ -1,240 +1,253 @@
-"""`quantkit table`: show, diff, convert, adopt, from-qdq."""
+"""The commands `quantkit table show`, `diff`, `convert`, `adopt` and `from-qdq`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import print_fields, print_json, print_rows
+from quantkit.cli.console import Printing, print_fields, print_rows
+
+if TYPE_CHECKING:
+    from quantkit.calibration.convert_table import Adoption
+    from quantkit.provenance import Provenance
+    from quantkit.quantization.from_qdq import FromQdq
+    from quantkit.table import CalibrationTable, TableDifference
+
+new_table = click.option(
+    "--output", "-o", metavar="PATH", type=options.PATH, required=True, help="Calibration table to write."
+)
 
 
 @click.group("table")
 def table_group() -> None:
-    """Calibration tables: show, compare, convert, adopt, take out of Q/DQ models."""
+    """Calibration tables: show, compare, convert, adopt, extract from Q/DQ models."""
 
 
 @table_group.command("show")
-@options.table
-@options.as_json
-def show_table(table: Path, as_json: bool) -> None:
-    """Show header, scales and provenance of TABLE."""
-    from quantkit.numerics import word_of
+@options.table_argument
+@options.printing_loudly
+def show_table(table: Path, printing: Printing) -> None:
+    """Show the header, the scales and the provenance record of TABLE."""
     from quantkit.provenance import provenance_path, read_provenance
     from quantkit.table import read_table
 
-    found = read_table(table)
+    content = read_table(table)
     origin = read_provenance(provenance_path(table))
-    if as_json:
-        print_json(
-            {
-                "header": found.header.text,
-                "algorithm": found.header.algorithm.value,
-                "tensorrt_version": found.header.version_text,
-                "tensors": len(found),
-                "scales": dict(found.scales),
-                "provenance": origin.model_dump(mode="json", exclude={"data": {"files"}}) if origin else None,
-            }
-        )
-        return
-    told = "unknown"
-    if origin:
-        told = f"{origin.origin}, model {origin.model.file} {origin.model.sha256[:12]}"
-        if origin.source:
-            told += f", scales of {origin.source.file} {origin.source.sha256[:12]}"
-        if origin.data:
-            told += f", {origin.data.samples} images of {origin.data.source}, rule {origin.rule}"
+    printing.print_result(content, lambda t: table_document(t, origin), lambda t: print_table(t, origin))
+
+
+def print_table(table: CalibrationTable, origin: Provenance | None) -> None:
+    """Print header and origin, and a row for each scale."""
+    from quantkit.numerics import word_of
+
     print_fields(
         [
-            ("header", found.header.text),
-            ("TensorRT", f"{found.header.version_text}, {found.header.algorithm.value}"),
-            ("tensors", str(len(found))),
-            ("origin", told),
+            ("header", table.header.text),
+            ("TensorRT", f"{table.header.version_text}, {table.header.algorithm.value}"),
+            ("tensors", str(len(table))),
+            ("origin", origin_text(origin)),
         ]
     )
     print()
-    rows = [(n, f"{s:.6g}", f"{found.amax(n):.6g}", word_of(s)) for n, s in found.scales.items()]
+    rows = [(n, f"{s:.6g}", f"{table.amax(n):.6g}", word_of(s)) for n, s in table.scales.items()]
     print_rows(("tensor", "scale", "amax", "word"), rows)
+
+
+def origin_text(origin: Provenance | None) -> str:
+    """Return where a table comes from, in words."""
+    if origin is None:
+        return "unknown"
+    text = f"{origin.origin}, model {origin.model.file} {origin.model.sha256[:12]}"
+    if origin.source:
+        text += f", scales of {origin.source.file} {origin.source.sha256[:12]}"
+    if origin.data:
+        text += f", {origin.data.samples} images of {origin.data.source}, rule {origin.rule}"
+    return text
+
+
+def table_document(table: CalibrationTable, origin: Provenance | None) -> dict[str, Any]:
+    """Return the table for programs."""
+    return {
+        "header": table.header.text,
+        "algorithm": table.header.algorithm.value,
+        "tensorrt_version": table.header.version_text,
+        "tensors": len(table),
+        "scales": dict(table.scales),
+        "provenance": origin.model_dump(mode="json", exclude={"data": {"files"}}) if origin else None,
+    }
 
 
 @table_group.command("diff")
 @click.argument("first", metavar="A", type=options.PATH)
 @click.argument("second", metavar="B", type=options.PATH)
-@options.as_json
-def diff(first: Path, second: Path, as_json: bool) -> None:
+@options.printing_loudly
+def diff(first: Path, second: Path, printing: Printing) -> None:
     """Compare the scales of two tables, the largest difference first."""
-    from quantkit.table import diff as compare
+    from quantkit.table import diff as table_difference
     from quantkit.table import read_table
 
     a, b = read_table(first), read_table(second)
-    found = compare(a, b)
-    if as_json:
-        print_json(
-            {
-                "equal": found.equal,
-                "headers": list(found.headers),
-                "worst": found.worst,
-                "only_a": list(found.only_a),
-                "only_b": list(found.only_b),
-                "ratios": found.ratios,
-            }
-        )
-        return
-    changed = {name: ratio for name, ratio in found.ratios.items() if ratio != 1.0}
-    if found.headers[0] != found.headers[1]:
-        print(f"headers: {found.headers[0]} and {found.headers[1]}")
-    print(f"{len(found.ratios)} tensors in both, {len(changed)} with another scale")
-    for name in found.only_a:
-        print(f"only in {first}: {name}")
-    for name in found.only_b:
-        print(f"only in {second}: {name}")
+    printing.print_result(
+        table_difference(a, b), difference_document, lambda found: print_difference(found, (first, a), (second, b))
+    )
+
+
+def print_difference(
+    difference: TableDifference, first: tuple[Path, CalibrationTable], second: tuple[Path, CalibrationTable]
+) -> None:
+    """Print what differs: headers, names, and a row for each scale."""
+    (path_a, a), (path_b, b) = first, second
+    changed = {name: ratio for name, ratio in difference.ratios.items() if ratio != 1.0}
+    if difference.headers[0] != difference.headers[1]:
+        print(f"headers: {difference.headers[0]} and {difference.headers[1]}")
+    print(f"{len(difference.ratios)} tensors in both, {len(changed)} with different scales")
+    for name in difference.only_a:
+        print(f"only in {path_a}: {name}")
+    for name in difference.only_b:
+        print(f"only in {path_b}: {name}")
     if changed:
         rows = [(n, f"{a.scales[n]:.6g}", f"{b.scales[n]:.6g}", f"{r - 1:+.3%}") for n, r in changed.items()]
         print_rows(("tensor", "A", "B", "B/A − 1"), rows)
 
 
-@table_group.command("convert")
-@options.table
-@click.option("--output", "-o", metavar="PATH", type=options.PATH, required=True, help="The new table.")
-@options.tensorrt_version
-@options.algorithm
-@options.force
-@options.as_json
-def convert(
-    table: Path, output: Path, tensorrt_version: str | None, algorithm: str | None, force: bool, as_json: bool
-) -> None:
-    """Write the scales of TABLE under the header of another TensorRT version or calibrator."""
-    from quantkit.calibration.convert_table import convert as run
-    from quantkit.cli.options import parse_algorithm
+def difference_document(difference: TableDifference) -> dict[str, Any]:
+    """Return the differences for programs."""
+    return {
+        "equal": difference.equal,
+        "headers": list(difference.headers),
+        "worst": difference.worst,
+        "only_a": list(difference.only_a),
+        "only_b": list(difference.only_b),
+        "ratios": difference.ratios,
+    }
 
-    made = run(
-        table,
-        output,
-        tensorrt_version=tensorrt_version,
-        algorithm=parse_algorithm(algorithm),
-        force=force,
+
+@table_group.command("convert")
+@options.table_argument
+@new_table
+@options.header_choice()
+@options.force
+@options.printing_loudly
+def convert(table: Path, output: Path, header: options.HeaderChoice, force: bool, printing: Printing) -> None:
+    """Write the scales of TABLE with the header of another TensorRT version or calibrator."""
+    from quantkit.calibration.convert_table import convert as run
+
+    printing.print_result(
+        run(table, output, force=force, **header.keywords()),
+        lambda made: {"file": str(output), "header": made.header.text, "tensors": len(made)},
+        lambda made: print(f"wrote {output}: {made.header.text}, {len(made)} tensors"),
     )
-    if as_json:
-        print_json({"file": str(output), "header": made.header.text, "tensors": len(made)})
-    else:
-        print(f"wrote {output}: {made.header.text}, {len(made)} tensors")
 
 
 @table_group.command("adopt")
-@options.table
+@options.table_argument
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.min_coverage
 @options.force
-@options.as_json
-def adopt(table: Path, model: Path, min_coverage: float, force: bool, as_json: bool) -> None:
-    """Check that a TABLE of unknown origin belongs to MODEL, and record that beside it."""
+@options.printing_loudly
+def adopt(table: Path, model: Path, min_coverage: float, force: bool, printing: Printing) -> None:
+    """Check that TABLE, of unknown origin, belongs to MODEL, and write a provenance record beside it."""
     from quantkit.calibration.convert_table import adopt as run
 
-    made = run(table, model, min_coverage=min_coverage, force=force)
-    covered = made.coverage
-    if as_json:
-        print_json(
-            {
-                "provenance": str(made.provenance),
-                "share": covered.share,
-                "matched": len(covered.matched),
-                "missing": list(covered.missing),
-                "extra": list(covered.extra),
-            }
-        )
-        return
+    result = run(table, model, min_coverage=min_coverage, force=force)
+    printing.print_result(result, adoption_document, print_adoption)
+
+
+def print_adoption(result: Adoption) -> None:
+    """Print how well the table fits the model."""
+    covered = result.coverage
+    extra = f"{len(covered.extra)} names that the ONNX graph does not have; TensorRT's parser creates such names"
     print_fields(
         [
             ("covered", f"{len(covered.matched)} tensors of the model, {covered.share:.1%}"),
             ("missing", ", ".join(covered.missing) or "none"),
-            (
-                "extra",
-                f"{len(covered.extra)} names that the ONNX graph does not have; TensorRT's parser makes such names",
-            ),
-            ("wrote", str(made.provenance)),
+            ("extra", extra),
+            ("wrote", str(result.provenance)),
         ]
     )
 
 
+def adoption_document(result: Adoption) -> dict[str, Any]:
+    """Return the result for programs."""
+    covered = result.coverage
+    return {
+        "provenance": str(result.provenance),
+        "share": covered.share,
+        "matched": len(covered.matched),
+        "missing": list(covered.missing),
+        "extra": list(covered.extra),
+    }
+
+
 @table_group.command("from-qdq")
 @click.argument("model", metavar="MODEL", type=options.PATH)
-@click.option("--output", "-o", metavar="PATH", type=options.PATH, required=True, help="The table.")
+@new_table
 @click.option(
     "--model",
     "plain",
     metavar="PATH",
     type=options.PATH,
-    help="The model without Q/DQ. Default: beside the table, x.float.onnx for x.calib.",
+    help="Model without Q/DQ nodes to write. Default: beside the table, x.float.onnx for x.calib.",
 )
-@options.tensorrt_version
-@click.option(
-    "--algorithm",
-    metavar="NAME",
-    default="EntropyCalibration2",
-    show_default=True,
-    help="Header's algorithm: EntropyCalibration2, MinMaxCalibration or EntropyCalibration.",
-)
-@click.option("--no-infer", is_flag=True, help="Only the scales of the file, none from neighbours.")
+@options.header_choice(default_algorithm="EntropyCalibration2")
+@click.option("--no-infer", is_flag=True, help="Use only the scales in the file; infer none from neighbours.")
 @options.force
-@options.as_json
+@options.printing_loudly
 def from_qdq(
     model: Path,
     output: Path,
     plain: Path | None,
-    tensorrt_version: str | None,
-    algorithm: str,
+    header: options.HeaderChoice,
     no_infer: bool,
     force: bool,
-    as_json: bool,
+    printing: Printing,
 ) -> None:
-    """Make a table and the plain float model of a Q/DQ MODEL, by whatever tool, for TensorRT up to 10 and DLA."""
-    from quantkit.cli.options import parse_algorithm
+    """Extract a calibration table and the float model from a Q/DQ MODEL of any tool, for TensorRT up to 10 and DLA."""
     from quantkit.quantization.from_qdq import from_qdq as run
-    from quantkit.table import Algorithm
 
-    made = run(
-        model,
-        output,
-        plain=plain,
-        tensorrt_version=tensorrt_version,
-        algorithm=parse_algorithm(algorithm) or Algorithm.ENTROPY_2,
-        infer=not no_infer,
-        force=force,
-    )
-    if as_json:
-        print_json(
-            {
-                "table": str(made.table),
-                "model": str(made.model),
-                "provenance": str(made.provenance),
-                "header": made.scales.header.text,
-                "scales": len(made.scales) - len(made.inferred),
-                "inferred": dict(made.inferred),
-                "share": made.coverage.share,
-                "missing": list(made.coverage.missing),
-                "weights": dict(made.weights),
-                "biases": made.biases,
-                "unscaled": dict(made.unscaled),
-                "notes": list(made.notes),
-            }
-        )
-        return
-    covered, lost = made.coverage, len(made.weights)
-    wanted = len(covered.matched) + len(covered.missing)
-    stored = f", {made.biases} biases became float" if made.biases else ""
+    result = run(model, output, plain=plain, infer=not no_infer, force=force, **header.keywords())
+    printing.print_result(result, from_qdq_document, print_from_qdq)
+
+
+def print_from_qdq(result: FromQdq) -> None:
+    """Print what was extracted."""
+    covered = result.coverage
+    tensors = len(covered.matched) + len(covered.missing)
+    biases = f"; {result.biases} biases became float" if result.biases else ""
     print_fields(
         [
             (
                 "scales",
-                f"{len(made.scales) - len(made.inferred)} of the file, {len(made.inferred)} inferred from neighbours",
+                f"{len(result.scales) - len(result.inferred)} of the file, {len(result.inferred)} inferred from "
+                "neighbours",
             ),
+            ("covered", f"{len(covered.matched)} of {tensors} float tensors, {covered.share:.1%}"),
             (
-                "covered",
-                f"{len(covered.matched)} of {wanted} float tensors, {covered.share:.1%}",
+                "weights",
+                f"{len(result.weights)} lost their own scales, TensorRT uses max|w|/127 per output channel{biases}",
             ),
-            ("weights", f"{lost} lost their own scales, TensorRT takes max|w|/127 per output channel{stored}"),
-            *(("note", text) for text in made.notes),
-            *(("wrote", str(path)) for path in (made.model, made.table, made.provenance)),
+            *(("note", text) for text in result.notes),
+            *(("wrote", str(path)) for path in (result.model, result.table, result.provenance)),
         ]
     )
+
+
+def from_qdq_document(result: FromQdq) -> dict[str, Any]:
+    """Return the result for programs."""
+    return {
+        "table": str(result.table),
+        "model": str(result.model),
+        "provenance": str(result.provenance),
+        "header": result.scales.header.text,
+        "scales": len(result.scales) - len(result.inferred),
+        "inferred": dict(result.inferred),
+        "share": result.coverage.share,
+        "missing": list(result.coverage.missing),
+        "weights": dict(result.weights),
+        "biases": result.biases,
+        "unscaled": dict(result.unscaled),
+        "notes": list(result.notes),
+    }

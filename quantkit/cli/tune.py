@@ -1,71 +1,55 @@
-"""`quantkit tune`."""
+"""The command `quantkit tune`."""
 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import note, print_fields, print_json, print_rows, print_sentence, warn
-from quantkit.cli.evaluate import print_model_table
+from quantkit.cli.console import OVER_BUDGET, Printing, note, print_fields, print_rows, print_sentence, warn
+from quantkit.cli.model_table import print_model_table
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from quantkit.tuning.options import TuneOptions
     from quantkit.tuning.result import Trial, Tuning
 
-OVER_BUDGET = 3
 SHOWN = 10
 
 
 @click.command()
 @click.argument("model", metavar="MODEL", type=options.PATH)
-@click.option(
-    "--max-drop",
-    metavar="POINTS",
-    type=float,
-    required=True,
-    help="What may be lost of the metric (points, where it is a share). Exit code 3 where the held-out samples lose "
-    "more.",
-)
-@click.option("--data", metavar="PATH", required=True, help="What to measure on: as for evaluate.")
-@click.option("--labels", metavar="FILE", type=options.PATH, help="As for evaluate. Default: class folders.")
-@click.option("--classes", metavar="FILE", type=options.PATH, help="Class names in the order of the outputs.")
-@click.option(
-    "--metric",
-    metavar="NAME",
-    multiple=True,
-    help="As for evaluate; the first one decides. Default: top1; without labels, agreement with the float network.",
-)
-@options.preprocess
-@click.option("--limit", metavar="N", type=int, help="Samples of --data at most, both parts together. Default: all.")
-@options.skip_corrupt
+@options.max_drop(required=True)
+@options.data_choice(limit="all", required=True)
+@options.labels
+@options.classes
+@options.metric("top1; without labels, agreement with the float model")
 @click.option(
     "--holdout",
-    metavar="SHARE",
+    metavar="FRACTION",
     type=float,
     default=0.5,
     show_default=True,
-    help="Share of the samples that no choice is made by, and that the figures are of.",
+    help="Fraction of the samples held out for the final report; never used to choose.",
 )
 @click.option(
     "--calibration",
     metavar="PATH",
     help="Data for statistics and repairs. Default: the part of --data that is not held out.",
 )
-@click.option("--stats", metavar="PATH", type=options.PATH, help="Statistics, instead of collecting them.")
-@click.option("--rule", metavar="RULE,RULE…", help="Rules that may be tried, the first one first. Default: all.")
+@options.stats("collected from the calibration data")
+@options.rules("Several are tried in the given order. Default: all.")
+@options.repair("all")
+@options.layer_selection(without=("rule", "min_coverage"))
 @click.option(
-    "--repair", metavar="NAME,NAME…", help="Repairs that may be tried: equalize, smooth, round, bias; or none."
-)
-@click.option("--policy", metavar="tensorrt|conv-only|all", default="tensorrt", show_default=True)
-@click.option("--include", metavar="NODE|PATTERN|OPERATOR", multiple=True, help="As for quantize.")
-@click.option("--exclude", metavar="NODE|PATTERN|OPERATOR", multiple=True, help="Nodes that are float anyway; @FILE.")
-@click.option(
-    "--max-float", metavar="SHARE", default="10%", show_default=True, help="Share of the layers that may stay float."
+    "--max-float",
+    metavar="FRACTION",
+    default="10%",
+    show_default=True,
+    help="Largest fraction of the layers that may stay in float.",
 )
 @click.option(
     "--max-evaluations",
@@ -73,7 +57,8 @@ SHOWN = 10
     type=int,
     default=20,
     show_default=True,
-    help="Runs of a network over a part of the data, the report's and the float network's counted.",
+    help="Maximum number of evaluations of one model on one part of the data, the report's and the float model's "
+    "included.",
 )
 @click.option(
     "--output",
@@ -82,144 +67,171 @@ SHOWN = 10
     type=options.PATH,
     help="Folder for model, table, exclusion file and tune.json. Default: MODEL.tuned beside the model.",
 )
-@click.option("--html", metavar="FILE.html", type=options.PATH, help="Write a report in one file.")
+@options.html
 @options.tensorrt_version
-@click.option("--no-front", is_flag=True, help="No engines, also where a GPU with TensorRT is.")
+@click.option("--no-front", is_flag=True, help="Do not build engines, even if a GPU with TensorRT is available.")
 @options.device
 @options.force
-@options.quiet
-@options.as_json
+@options.printing
 def tune(
     model: Path,
     max_drop: float,
-    data: str,
+    samples: options.DataChoice,
+    labels: Path | None,
+    calibration: str | None,
+    stats: Path | None,
+    selection: options.LayerSelection,
     output: Path | None,
     html: Path | None,
-    quiet: bool,
-    as_json: bool,
-    **settings: Any,
+    force: bool,
+    printing: Printing,
+    **own: Any,
 ) -> int:
-    """Find the cheapest way to quantize MODEL that loses no more than a budget.
+    """Find the cheapest quantization of MODEL that loses no more than a budget.
 
-    Rules, repairs, then layers kept in float are tried in this order, from one pass over the data, and the search ends
-    at the first that holds. It sees one part of --data; what is reported comes from the other.
+    Calibration methods, repairs, then layers kept in float are tried in this order, from one pass over the data, and
+    the search ends at the first candidate that meets the budget. It uses one part of --data; the reported figures come
+    from the other part, and decide the exit code.
     """
-    from quantkit.artifact import text_bytes, write_whole
     from quantkit.cli.progress import Spinner
-    from quantkit.evaluation.files import refuse_unwritable
-    from quantkit.evaluation.json_document import evaluation_json as evaluation_document
-    from quantkit.tuning.files import tuning_paths
+    from quantkit.evaluation.json_document import evaluation_json
     from quantkit.tuning.result import tuning_document
     from quantkit.tuning.tune import tune as run
 
-    given = {name: settings.pop(name) for name in ("labels", "calibration", "preprocess")}
-    given["statistics"] = settings.pop("stats")
-    chosen = tune_options(settings)
+    chosen = tune_options(samples, selection, own, force=force)
     target = output or model.with_name(f"{model.stem}.tuned")
-    if html is not None and html.absolute() in {path.absolute() for path in tuning_paths(target, model.stem).values()}:
-        raise UsageError(f"tune writes {html} itself", remedy="give the report another name with --html")
-    if html is not None and not is_in_new_folder(html, target):
-        refuse_unwritable({"--html": html}, read=(model, data), force=settings["force"])
-    with Spinner(hidden=quiet or as_json or not sys.stderr.isatty()) as spinner:
-        made = run(model, data, max_drop=max_drop, output=target, options=chosen, phase=spinner.phase, **given)
+    refuse_report_path(html, target, model, samples.data, force=force)
+    with Spinner(hidden=printing.hides_progress) as spinner:
+        result = run(
+            model,
+            samples.data,
+            max_drop=max_drop,
+            output=target,
+            labels=labels,
+            calibration=calibration,
+            statistics=stats,
+            preprocess=samples.preprocess,
+            options=chosen,
+            phase=spinner.phase,
+        )
     if html is not None:
-        from quantkit.report.html import tuning_page
-
-        write_whole(html, text_bytes(tuning_page(made)), "--html")
-    for text in made.report.warnings:
+        write_report(result, html)
+    for text in result.report.warnings:
         warn(text)
-    if as_json:
-        print_json(tuning_document(made, evaluation_document(made.report)))
-    elif not quiet:
-        print_tuning(made, html)
-    return 0 if made.within_budget else OVER_BUDGET
+    printing.print_result(
+        result,
+        lambda tuning: tuning_document(tuning, evaluation_json(tuning.report)),
+        lambda tuning: print_tuning(tuning, html),
+    )
+    return 0 if result.within_budget else OVER_BUDGET
 
 
-def is_in_new_folder(html: Path, folder: Path) -> bool:
-    """Whether the report goes into the folder that the work is going to make."""
-    return not folder.exists() and html.absolute().parent == folder.absolute()
+def refuse_report_path(html: Path | None, folder: Path, model: Path, data: str | None, *, force: bool) -> None:
+    """Raise UsageError, StaleError or OutputError before the work if the report could not be written after it."""
+    from quantkit.evaluation.files import refuse_unwritable
+    from quantkit.tuning.files import tuning_paths
+
+    if html is None:
+        return
+    if html.absolute() in {path.absolute() for path in tuning_paths(folder, model.stem).values()}:
+        raise UsageError(f"tune writes {html} itself", remedy="give the report another name with --html")
+    in_new_folder = not folder.exists() and html.absolute().parent == folder.absolute()
+    if not in_new_folder:
+        refuse_unwritable({"--html": html}, read=(model, data), force=force)
 
 
-def tune_options(settings: dict[str, Any]) -> Any:
-    """The options as a value. UsageError."""
+def write_report(result: Tuning, html: Path) -> None:
+    """Write the HTML report. OutputError."""
+    from quantkit.artifact import text_bytes, write_whole
+    from quantkit.report.html import tuning_page
+
+    write_whole(html, text_bytes(tuning_page(result)), "--html")
+
+
+def tune_options(
+    samples: options.DataChoice, selection: options.LayerSelection, own: dict[str, Any], *, force: bool
+) -> TuneOptions:
+    """Return the options as a value. UsageError."""
     from quantkit.data import DataOptions
     from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
-    from quantkit.sensitivity.exclusion_file import expand_name_files
-    from quantkit.tuning.tune import RULES, TuneOptions
+    from quantkit.tuning.options import RULES, TuneOptions
 
-    repair, skips = settings.pop("repair"), bool(settings.pop("skip_corrupt"))
-    for name in ("exclude", "include"):
-        settings[name] = expand_name_files(settings[name])
     return TuneOptions(
-        rules=settings.pop("rule") or RULES,
-        repairs=REPAIR_NAMES if repair is None else parse_repairs(repair),
-        most=parse_fraction(settings.pop("max_float")),
-        evaluations=settings.pop("max_evaluations"),
-        data=DataOptions(limit=settings.pop("limit"), skip_corrupt=skips),
-        calibration=DataOptions(skip_corrupt=skips),
-        front=not settings.pop("no_front"),
-        metrics=settings.pop("metric"),
-        **settings,
+        **selection.keywords(),
+        holdout=own["holdout"],
+        rules=own["rule"] or RULES,
+        repairs=REPAIR_NAMES if own["repair"] is None else parse_repairs(own["repair"]),
+        most=parse_fraction(own["max_float"]),
+        evaluations=own["max_evaluations"],
+        tensorrt_version=own["tensorrt_version"],
+        data=samples.reading(),
+        calibration=DataOptions(skip_corrupt=bool(samples.skip_corrupt)),
+        metrics=own["metric"],
+        classes=own["classes"],
+        front=not own["no_front"],
+        device=own["device"],
+        force=force,
     )
 
 
 def parse_fraction(text: str) -> float:
-    """`10%` or `0.1`. UsageError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
-    share = float(found[1]) / (100.0 if found[2] else 1.0) if found else -1.0
-    if not 0.0 <= share <= 1.0:
-        raise UsageError(f"--max-float {text!r} is no share", remedy="for example --max-float 10%")
-    return share
+    """Return the fraction that `10%` or `0.1` stands for. UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
+    fraction = float(match[1]) / (100.0 if match[2] else 1.0) if match else -1.0
+    if not 0.0 <= fraction <= 1.0:
+        raise UsageError(f"--max-float {text!r} is not a fraction", remedy="for example --max-float 10%")
+    return fraction
 
 
-def print_tuning(made: Tuning, html: Path | None) -> None:
-    """What was tried, what was chosen, what it is worth."""
-    for text in made.notes:
-        if text not in made.report.warnings:
+def print_tuning(result: Tuning, html: Path | None) -> None:
+    """Print the candidates, the chosen one, and what it loses on the held-out part."""
+    for text in result.notes:
+        if text not in result.report.warnings:
             note(text)
     print_fields(
         [
-            ("budget", f"{made.budget} of {made.metric}"),
-            ("samples", f"{made.samples[0]:,} to tune on, {made.samples[1]:,} held out"),
-            ("evaluations", str(made.evaluations)),
-            ("time", f"{made.seconds:.1f} s"),
+            ("budget", f"{result.budget} of {result.metric}"),
+            ("samples", f"{result.samples[0]:,} to tune on, {result.samples[1]:,} held out"),
+            ("evaluations", str(result.evaluations)),
+            ("time", f"{result.seconds:.1f} s"),
         ]
     )
-    print("\ntried, on the part to tune on: SQNR on a few samples, loss ± standard error")
-    rows = [trial_row(trial, made) for trial in made.trials]
+    print("\ncandidates, on the part to tune on: SQNR on a few samples, loss ± standard error")
+    rows = [candidate_row(trial, result) for trial in result.trials]
     print_rows(("rule, repairs, layers", "SQNR dB", "drop", "outcome"), rows, text=frozenset({3}))
-    print("\non the part held out")
-    print_model_table(made.report)
-    print_float_layers(made)
-    print_pareto_front(made)
+    print("\non the held-out part")
+    print_model_table(result.report)
+    print_float_layers(result)
+    print_pareto_front(result)
     print()
-    print_sentence(made.verdict)
-    for path in (*made.files, *([html] if html else [])):
+    print_sentence(result.verdict)
+    for path in (*result.files, *([html] if html else [])):
         print(f"wrote  {path}")
-    if not made.within_budget:
-        warn(f"over the budget of {made.budget}")
+    if not result.within_budget:
+        warn(f"over the budget of {result.budget}")
 
 
-def trial_row(trial: Trial, made: Tuning) -> tuple[str, ...]:
-    """A line of the table."""
-    from quantkit.tuning.result import NONE_LEFT, two_decimals
+def candidate_row(trial: Trial, result: Tuning) -> tuple[str, ...]:
+    """Return a row of the table of candidates."""
+    from quantkit.tuning.result import TrialStatus, two_decimals
 
-    found = trial.figure
+    figure = trial.figure
     noise = "" if trial.proxy_db != trial.proxy_db else f"{trial.proxy_db:.1f}"
-    if found is None:
-        return (trial.recipe.text(), noise, "", "none left" if trial.outcome.endswith(NONE_LEFT) else "skipped")
-    word = "holds" if found.careful <= made.max_drop else "near" if found.drop <= made.max_drop else "over"
-    mark = f"{word} *" if trial is made.chosen else word
-    return (trial.recipe.text(), noise, f"{two_decimals(found.drop)} ± {two_decimals(found.error)}", mark)
+    if figure is None:
+        word = "none left" if trial.status is TrialStatus.NO_EVALUATION_LEFT else "skipped"
+        return (trial.recipe.text(), noise, "", word)
+    word = "within" if figure.cautious_drop <= result.max_drop else "near" if figure.drop <= result.max_drop else "over"
+    mark = f"{word} *" if trial is result.chosen else word
+    return (trial.recipe.text(), noise, f"{two_decimals(figure.drop)} ± {two_decimals(figure.error)}", mark)
 
 
-def print_float_layers(made: Tuning) -> None:
-    """The layers that stay float."""
-    kept = made.chosen.recipe.kept
+def print_float_layers(result: Tuning) -> None:
+    """Print the layers that stay in float, if any."""
+    kept = result.chosen.recipe.kept
     if not kept:
         return
-    known = {layer.node: layer for layer in made.ranking}
-    print(f"\nkept in float: {len(kept)} of {made.layers} layers, {made.chosen.floats:.1%} of their weights")
+    known = {layer.node: layer for layer in result.ranking}
+    print(f"\nkept in float: {len(kept)} of {result.layers} layers, {result.chosen.floats:.1%} of their weights")
     print_rows(
         ("layer", "operator", "alone dB", "noise"),
         [(n, known[n].operator, f"{known[n].alone_db:.1f}", f"{known[n].share:.1%}") for n in kept[:SHOWN]],
@@ -229,20 +241,21 @@ def print_float_layers(made: Tuning) -> None:
         print(f"… {len(kept) - SHOWN} more (in the exclusion file)")
 
 
-def print_pareto_front(made: Tuning) -> None:
-    """Engines by latency."""
+def print_pareto_front(result: Tuning) -> None:
+    """Print engines by latency, if any were built."""
     from quantkit.tuning.result import two_decimals
 
-    if made.front:
-        print("\nengines, on the part held out")
-        rows = [
-            (
-                p.name,
-                p.precision,
-                f"{p.milliseconds:.3f}",
-                "" if p.drop is None else two_decimals(p.drop),
-                "*" * p.chosen,
-            )
-            for p in made.front
-        ]
-        print_rows(("engine", "precision", "ms", "drop", ""), rows, text=frozenset({1}))
+    if not result.front:
+        return
+    print("\nengines, on the held-out part")
+    rows = [
+        (
+            p.name,
+            p.precision,
+            f"{p.milliseconds:.3f}",
+            "" if p.drop is None else two_decimals(p.drop),
+            "*" * p.chosen,
+        )
+        for p in result.front
+    ]
+    print_rows(("engine", "precision", "ms", "drop", ""), rows, text=frozenset({1}))

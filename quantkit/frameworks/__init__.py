@@ -1,1 +1,1 @@
-"""Networks of other frameworks: how each becomes ONNX, and how each is run beside it. PyTorch, TensorFlow, TFLite."""
+"""Models of PyTorch, TensorFlow and TFLite: conversion to ONNX, and the framework's own outputs for comparison."""

@@ -1,7 +1,7 @@
-"""from-torch, from-tf, from-tflite: a framework's network → an ONNX model that every other verb takes, checked.
+"""The verbs from-torch, from-tf and from-tflite: a framework's model → a checked ONNX model for every other verb.
 
-What is written computed what the framework computes: onnxruntime's outputs are compared with the framework's own on
-random inputs, in two batch sizes where the batch is dynamic, neither of which was the exporter's example.
+The ONNX model computes what the framework computes: onnxruntime's outputs are compared with the framework's on random
+inputs, in two batch sizes if the batch is dynamic, neither of which was the exporter's example.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from quantkit.values import ModelInput
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A model that came in. compared: each output in each batch size; empty where `unchecked` says why."""
+    """A frozen value: a converted model. compared: each output in each batch size; empty if `unchecked` says why."""
 
     files: tuple[Path, ...]
     source: str
@@ -44,7 +44,7 @@ class Imported:
 
     @property
     def path(self) -> Path:
-        """The model."""
+        """Path of the model."""
         return self.files[0]
 
 
@@ -57,22 +57,22 @@ def from_torch(
     options: TorchOptions | None = None,
     force: bool = False,
 ) -> Imported:
-    """Write a PyTorch module as ONNX, its batch dynamic.
+    """Convert a PyTorch module to ONNX with a dynamic batch.
 
-    module: a torch.nn.Module, which stays as it is, or `module:callable` that returns one, or (module, example).
-    example: a tensor, a sequence of them, or a mapping by parameter name; shapes: input name → shape instead.
-    Raises ModelError where the module cannot be exported or computes something else as ONNX, BackendError where PyTorch
-    is missing, UsageError, StaleError, OutputError.
+    module: a torch.nn.Module, which is not changed, or the text `module:callable`, whose callable returns one or
+    (module, example). example: a tensor, a sequence of them, or a mapping by parameter name; shapes: input name → shape
+    instead. Raises ModelError if the module cannot be exported or its ONNX model computes something else, BackendError
+    if PyTorch is missing, UsageError, StaleError, OutputError.
     """
     target = writable_target(output, force)
     require_torch()
     chosen = options or TorchOptions()
     if isinstance(module, str):
-        module, given = load_torch(module)
-        example = given if example is None and not shapes else example
+        module, own_example = load_torch(module)
+        example = own_example if example is None and not shapes else example
     if not hasattr(module, "forward"):
         raise UsageError(
-            f"a {type(module).__name__} is no torch.nn.Module", remedy="give a module, or the text module:callable"
+            f"a {type(module).__name__} is not a torch.nn.Module", remedy="give a module, or the text module:callable"
         )
     named = as_named_shapes(shapes)
     return export_and_check(
@@ -88,9 +88,9 @@ def from_tf(
     options: TfOptions | None = None,
     force: bool = False,
 ) -> Imported:
-    """Write a TensorFlow SavedModel, or a Keras model (.keras, .h5), as ONNX. shapes: for axes that it leaves open.
+    """Convert a TensorFlow SavedModel or a Keras model (.keras, .h5) to ONNX. shapes: for axes of unknown size.
 
-    Raises ModelError, BackendError where TensorFlow or tf2onnx is missing, UsageError, StaleError, OutputError.
+    Raises ModelError, BackendError if TensorFlow or tf2onnx is missing, UsageError, StaleError, OutputError.
     """
     target, chosen, named = writable_target(output, force), options or TfOptions(), as_named_shapes(shapes)
     return export_and_check(
@@ -105,9 +105,9 @@ def from_tflite(
     options: TfliteOptions | None = None,
     force: bool = False,
 ) -> Imported:
-    """Write a TFLite model as ONNX. One that is quantized already is refused, or becomes float with `dequantize`.
+    """Convert a TFLite model to ONNX. A quantized one is refused, or becomes float with `dequantize`.
 
-    Raises ModelError, BackendError where TensorFlow or tf2onnx is missing, StaleError, OutputError.
+    Raises ModelError, BackendError if TensorFlow or tf2onnx is missing, StaleError, OutputError.
     """
     target, chosen = writable_target(output, force), options or TfliteOptions()
     return export_and_check(
@@ -116,7 +116,7 @@ def from_tflite(
 
 
 def writable_target(output: str | os.PathLike[str], force: bool) -> Path:
-    """The path to write, before any work is done. StaleError, OutputError."""
+    """Return the path to write, checked before any work is done. StaleError, OutputError."""
     target = Path(output)
     refuse_existing(target, force=force)
     check_writable(target)
@@ -124,12 +124,12 @@ def writable_target(output: str | os.PathLike[str], force: bool) -> Path:
 
 
 def as_named_shapes(shapes: Mapping[str, Shape | tuple[int, ...]] | None) -> dict[str, Shape]:
-    """Plain tuples as float32 shapes."""
+    """Return the shapes, plain tuples as float32 shapes."""
     return {n: s if isinstance(s, Shape) else Shape(tuple(s)) for n, s in (shapes or {}).items()}
 
 
 def export_and_check(export: Callable[[Path], Exported], target: Path, tolerance: float, force: bool) -> Imported:
-    """Export into a scratch folder beside the target, clean, check, compare, and only then write."""
+    """Export into a scratch folder beside the target, clean, check, compare, and only then write the target."""
     try:
         scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     except OSError as error:
@@ -160,20 +160,20 @@ def export_and_check(export: Callable[[Path], Exported], target: Path, tolerance
 
 
 def check_valid_onnx(path: Path, found: Exported) -> None:
-    """ModelError where the exporter wrote no valid ONNX."""
+    """Raise ModelError if the exporter has not written valid ONNX."""
     import onnx
 
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(
-            f"{found.exporter} of {found.source} wrote no valid ONNX: {first_line(error)}",
-            remedy="another version of the exporter, or another --opset, may do it",
+            f"{found.exporter} of {found.source} did not write valid ONNX: {first_line(error)}",
+            remedy="try another version of the exporter, or another --opset",
         ) from None
 
 
 def fixed_batch_notes(model: Model) -> tuple[str, ...]:
-    """What the user should know of the model that was written."""
+    """Return a note for each input whose batch is fixed."""
     fixed = [i for i in model.inputs if i.fixed_batch is not None]
     notes = [f"the batch of {i.name} is fixed at {i.fixed_batch}" for i in fixed]
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""What a framework hands over: an ONNX file in a scratch folder, and its own way to run the network."""
+"""The result of a framework's exporter: an ONNX file in a scratch folder, and a function that runs the original model."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
 RunNetwork: TypeAlias = Callable[[Batch], Sequence[Array]]
-"""Inputs by name → outputs in the order of the ONNX model's."""
+"""A function: inputs by name → outputs in the order of the ONNX model's."""
 DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Shape and dtype of an example input, batch first."""
+    """A frozen value: shape and dtype of an example input, batch first."""
 
     dims: tuple[int, ...]
     dtype: str = "float32"
@@ -30,12 +30,12 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A network in ONNX as the exporter left it.
+    """A frozen value: an ONNX model as the exporter wrote it.
 
-    source: framework and version. exporter: what made the file. example: inputs by name, batch first, in the order of
-    the ONNX model's. run: the framework's own outputs for a batch, None where `unchecked` says why it cannot tell.
-    ranges: of inputs that are not drawn from a normal distribution. rounding: share of an output's magnitude by which
-    the framework's own outputs may be off, 0 for a float network.
+    source: framework and version. exporter: the program that wrote the file. example: inputs by name, batch first, in
+    the order of the ONNX model's. run: the framework's own outputs for a batch, None if `unchecked` says why there are
+    none. ranges: of inputs not drawn from a normal distribution. rounding: fraction of an output's magnitude by
+    which the framework's own outputs may be off, 0 for a float model.
     """
 
     path: Path
@@ -51,12 +51,15 @@ class Exported:
 
 
 def draw_inputs(found: Exported, batch: int, generator: Generator) -> Batch:
-    """Random inputs for `batch` samples: normal where floats are, or even over their range; else of the example's."""
+    """Return random inputs for `batch` samples.
+
+    Floats are drawn from a normal distribution, or uniformly from their range; others from the example's values.
+    """
     return {n: random_like(array, batch, generator, found.ranges.get(n)) for n, array in found.example.items()}
 
 
 def random_like(array: Array, batch: int, generator: Generator, limits: tuple[float, float] | None = None) -> Array:
-    """A random array of the example's dtype, with `batch` in place of its first axis; scalars stay as they are."""
+    """Return a random array of the example's dtype with `batch` as size of its first axis; scalars are unchanged."""
     if not array.ndim:
         return array
     shape = (batch, *array.shape[1:])
@@ -68,7 +71,7 @@ def random_like(array: Array, batch: int, generator: Generator, limits: tuple[fl
 
 
 def example_input(shape: Shape) -> Array:
-    """An input of that shape: zeros, with a 1 among them where it is not float, so that draws of it vary."""
+    """Return an input of that shape: zeros, and a 1 if it is not float, so that values drawn from it vary."""
     array = np.zeros(shape.dims, shape.dtype)
     if array.dtype.kind != "f" and array.size > 1:
         array.flat[-1] = 1
@@ -76,7 +79,7 @@ def example_input(shape: Shape) -> Array:
 
 
 def parse_input_shape(text: str) -> tuple[str, Shape]:
-    """`image=1,3,224,224` or `ids=1,128:int64` → name and shape. UsageError."""
+    """Return name and shape from `image=1,3,224,224` or `ids=1,128:int64`. UsageError."""
     name, _, rest = text.partition("=")
     dims, _, dtype = rest.partition(":")
     try:

@@ -1,8 +1,7 @@
-"""A PyTorch module → ONNX, and the module itself to compare with.
+"""Conversion of PyTorch modules to ONNX, with the module itself as reference.
 
-The module is exported as it stands: in evaluation mode, without gradients, on the CPU. What it was before it is again
-afterwards. Exporters fold batch normalization into convolutions themselves where they can; what they leave, quantize
-folds.
+The module is exported in evaluation mode, without gradients, on the CPU, and restored afterwards. Exporters fold batch
+normalization into convolutions where they can; quantize folds the rest.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ from quantkit.plugin import load_plugin
 from quantkit.values import Array, Batch
 
 TRACED = 2
-"""Batch of the example that is exported: torch.export takes sizes 0 and 1 for constants."""
+"""Batch size of the exported example: torch.export treats sizes 0 and 1 as constants."""
 OPTION = "from-torch"
 
 
 @dataclass(frozen=True, slots=True)
 class TorchOptions:
-    """How a module becomes ONNX.
+    """How a module is converted.
 
-    opset: 13 … 20; None: 18, or 17 where PyTorch has the TorchScript exporter only. fixed_batch: None for a dynamic
-    batch. tolerance: largest |difference| that is allowed, as a share of the output's largest magnitude.
+    opset: 13 … 20; None: 18, or 17 if PyTorch only has the TorchScript exporter. fixed_batch: None for a dynamic batch.
+    tolerance: largest accepted |difference|, as a fraction of the output's largest magnitude.
     """
 
     opset: int | None = None
@@ -53,14 +52,14 @@ class TorchOptions:
 
 
 def load_torch(text: str) -> tuple[Any, Any]:
-    """`module:callable` → (module, example inputs or None). UsageError, BackendError."""
+    """Return (module, example inputs or None) of `module:callable`. UsageError, BackendError."""
     require_torch()
     import torch
 
     if ":" not in text:
         raise UsageError(f"{text} is not module:callable", remedy="for example quantkit from-torch nets:resnet")
     remedies = (
-        "name a module in this directory, or an installed one",
+        "name a Python module in this directory, or an installed one",
         "name a function that returns a torch.nn.Module, or (module, example inputs)",
     )
     found: Any = load_plugin(text, option=OPTION, remedies=remedies)
@@ -76,7 +75,7 @@ def load_torch(text: str) -> tuple[Any, Any]:
 
 
 def require_torch() -> None:
-    """BackendError where PyTorch is missing."""
+    """Raise BackendError if PyTorch is missing."""
     if importlib.util.find_spec("torch") is None:
         raise BackendError("PyTorch is not installed", remedy=install_command("torch"))
 
@@ -84,10 +83,10 @@ def require_torch() -> None:
 def export_torch(
     module: Any, example: Any, shapes: Mapping[str, Shape], options: TorchOptions, folder: Path
 ) -> Exported:
-    """Export a module into `folder`. example: a tensor, a sequence or a mapping of them; None where `shapes` has them.
+    """Export a module into `folder`.
 
-    ModelError where the module cannot run on the example, cannot be exported, or has no dynamic batch; UsageError,
-    BackendError.
+    example: a tensor, a sequence or a mapping of them; None if `shapes` describes the inputs. ModelError if the module
+    cannot run on the example, cannot be exported, or has no dynamic batch; UsageError, BackendError.
     """
     import torch
 
@@ -106,7 +105,7 @@ def export_torch(
     return Exported(
         path,
         source=f"PyTorch {torch.__version__.partition('+')[0]}",
-        exporter=exporter.told,
+        exporter=exporter.full_name,
         example=arrays,
         run=TorchReference(module),
         fixed_batch=options.fixed_batch,
@@ -115,12 +114,12 @@ def export_torch(
 
 @dataclass(frozen=True, slots=True)
 class TorchReference:
-    """The module's own outputs for a batch."""
+    """A frozen function that returns the module's own outputs for a batch."""
 
     module: Any
 
     def __call__(self, batch: Batch) -> Sequence[Array]:
-        """In the order of the ONNX model's outputs. What the module raises is the caller's."""
+        """Return the outputs in the order of the ONNX model's. Exceptions of the module pass through."""
         import torch
 
         with evaluation_mode(self.module) as network, unfused_attention(), torch.no_grad():
@@ -130,7 +129,7 @@ class TorchReference:
 
 @contextlib.contextmanager
 def evaluation_mode(module: Any) -> Iterator[Any]:
-    """The module in evaluation mode on the CPU (a copy where it lies elsewhere); it is put back as it was."""
+    """Yield the module in evaluation mode on the CPU (a copy if it is elsewhere); restore its mode afterwards."""
     tensors = (*module.parameters(), *module.buffers())
     network = module if all(t.device.type == "cpu" for t in tensors) else copy.deepcopy(module).cpu()
     modes = [(part, part.training) for part in network.modules()]
@@ -143,13 +142,13 @@ def evaluation_mode(module: Any) -> Iterator[Any]:
 
 
 def example_inputs(module: Any, example: Any, shapes: Mapping[str, Shape]) -> dict[str, Array]:
-    """Example inputs by the names they get in ONNX, in the order of `forward`'s parameters. UsageError."""
+    """Return example inputs by the names they get in ONNX, in the order of `forward`'s parameters. UsageError."""
     if example is not None and shapes:
-        raise UsageError("an example and shapes are given", remedy="give one of them")
+        raise UsageError("both an example and shapes are given", remedy="give one of the two")
     if example is None and not shapes:
         raise UsageError(
             "there is no example input",
-            remedy="--shape image=1,3,224,224, or return (module, example inputs) from the callable",
+            remedy="give --shape image=1,3,224,224, or return (module, example inputs) from the callable",
         )
     if shapes:
         return {name: example_input(shape) for name, shape in shapes.items()}
@@ -161,18 +160,18 @@ def example_inputs(module: Any, example: Any, shapes: Mapping[str, Shape]) -> di
 
 
 def order_by_parameters(module: Any, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Inputs given by name, as positional ones. UsageError where `forward` takes others before them."""
+    """Return named inputs in positional order. UsageError if `forward` takes others before them."""
     names = parameter_names(module)[: len(arrays)]
     if set(names) != set(arrays):
         raise UsageError(
             f"the example has {', '.join(arrays)}, forward's first parameters are {', '.join(names)}",
-            remedy="give the first parameters by name, or wrap the module in one that takes just these",
+            remedy="name the first parameters, or wrap the module in one that takes only these",
         )
     return {name: arrays[name] for name in names}
 
 
 def parameter_names(module: Any) -> list[str]:
-    """Names of `forward`'s positional parameters."""
+    """Return the names of `forward`'s positional parameters."""
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
@@ -182,37 +181,37 @@ def parameter_names(module: Any) -> list[str]:
 
 
 def as_array(value: Any) -> Array:
-    """A tensor or an array as an array. UsageError."""
+    """Return a tensor or an array as an array. UsageError."""
     if hasattr(value, "detach"):
-        with contextlib.suppress(TypeError):  # bfloat16 and its like, which numpy does not have
+        with contextlib.suppress(TypeError):  # bfloat16 and other dtypes that numpy does not have
             value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray):
         raise UsageError(
             f"an example input is a {type(value).__name__} of {getattr(value, 'dtype', 'no dtype')}",
-            remedy="give tensors of a dtype that numpy has; wrap the module for other arguments",
+            remedy="give tensors of a dtype that numpy supports; wrap the module for other arguments",
         )
     return value
 
 
 def resize_batch(array: Array, size: int) -> Array:
-    """The array with `size` samples: its own over and over."""
+    """Return the array with `size` samples, its own repeated as needed."""
     if not array.ndim or not len(array):
         return array
     return np.ascontiguousarray(np.resize(array, (size, *array.shape[1:])))
 
 
 def run_example(network: Any, arguments: tuple[Any, ...], arrays: Batch) -> list[tuple[str, Any]]:
-    """What the module returns for the example. ModelError."""
+    """Return the named outputs of the module for the example. ModelError."""
     import torch
 
-    told = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in arrays.items())
+    inputs = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in arrays.items())
     try:
         with unfused_attention(), torch.no_grad():
             found = list(flatten_outputs(network(*arguments)))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ModelError(
-            f"the module does not run on {told}: {first_line(error)}",
-            remedy="correct the example or --shape; for a module with one batch size only, give --fixed-batch",
+            f"the module does not run on {inputs}: {first_line(error)}",
+            remedy="correct the example or --shape; if the module has one batch size only, give --fixed-batch",
         ) from error
     if not found:
         raise ModelError("the module returns no tensors", remedy="wrap it in one that returns tensors")
@@ -220,9 +219,11 @@ def run_example(network: Any, arguments: tuple[Any, ...], arrays: Batch) -> list
 
 
 def output_names(found: Sequence[tuple[str, Any]], given: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the outputs: as given, as the module named them, `output`, or `output_0`, … UsageError."""
+    """Return names of the outputs: as given, as the module names them, `output`, or `output_0`, … UsageError."""
     if given and len(given) != len(found):
-        raise UsageError(f"the module has {len(found)} outputs, {len(given)} are named", remedy="name each of them")
+        raise UsageError(
+            f"the module has {len(found)} outputs, but {len(given)} names are given", remedy="name every output"
+        )
     if given:
         return given
     names = [name for name, _ in found]
@@ -232,7 +233,7 @@ def output_names(found: Sequence[tuple[str, Any]], given: tuple[str, ...]) -> tu
 
 
 def export_or_explain(exporter: Exporter, request: ExportRequest, path: Path) -> None:
-    """Export. ModelError that tells a batch that cannot be dynamic from a module that cannot be exported."""
+    """Export. ModelError says whether only the dynamic batch fails, or the module cannot be exported at all."""
     try:
         export_module(exporter, request, path)
         return
@@ -242,13 +243,13 @@ def export_or_explain(exporter: Exporter, request: ExportRequest, path: Path) ->
         raise_fixed(request, root_cause(cause))
     other = "--opset 18 (its newer exporter)" if exporter is Exporter.TORCHSCRIPT else "--exporter torchscript"
     raise ModelError(
-        f"PyTorch's {exporter.told} exporter cannot export the module: {root_cause(cause)}",
-        remedy=f"{other} may do it; else change what the module does there",
+        f"PyTorch's {exporter.full_name} exporter cannot export the module: {root_cause(cause)}",
+        remedy=f"try {other}; else change that part of the module",
     ) from cause
 
 
 def can_export(exporter: Exporter, request: ExportRequest, path: Path) -> bool:
-    """Whether the exporter does it."""
+    """Return True if the exporter succeeds."""
     try:
         export_module(exporter, request, path)
     except Exception:
@@ -257,15 +258,15 @@ def can_export(exporter: Exporter, request: ExportRequest, path: Path) -> bool:
 
 
 def raise_fixed(request: ExportRequest, why: str) -> NoReturn:
-    """ModelError: the batch cannot be dynamic."""
+    """Raise ModelError: the batch cannot be dynamic."""
     raise ModelError(
         f"the batch of {', '.join(sorted(request.batched))} cannot be dynamic: {why}",
-        remedy="--fixed-batch 1 exports the module for one batch size; or let it compute sizes from x.shape[0]",
+        remedy="export it for one batch size with --fixed-batch 1, or let it compute sizes from x.shape[0]",
     )
 
 
 def refuse_fixed(request: ExportRequest, path: Path) -> None:
-    """ModelError where the exporter took the batch for a constant without saying so."""
+    """Raise ModelError if the exporter silently made the batch a constant."""
     from quantkit.graph import load_model
 
     inputs = {i.name: i for i in load_model(path).inputs}
@@ -274,11 +275,11 @@ def refuse_fixed(request: ExportRequest, path: Path) -> None:
             f"the module does not use its inputs {', '.join(missing)}", remedy="leave them out of the example"
         )
     if any(inputs[name].fixed_batch is not None for name in request.batched):
-        raise_fixed(request, f"the module computes with the number {TRACED} where the batch should stand")
+        raise_fixed(request, f"the module computes with the constant {TRACED} instead of the batch size")
 
 
 def root_cause(error: BaseException) -> str:
-    """The first line of what began it: exporters wrap errors in pages of advice."""
+    """Return the first line of the original error: exporters wrap errors in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)

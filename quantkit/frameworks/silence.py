@@ -1,4 +1,4 @@
-"""Libraries that print, from C++ and before their logging can be told to be quiet."""
+"""Silence for libraries that print from C++, or before their logging can be configured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STREAMS = (1, 2)
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Without warnings, log lines and whatever is written to standard output and error; errors are raised as ever."""
+    """Suppress warnings, log lines, and output to standard output and error; exceptions pass."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -31,7 +31,7 @@ def silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def redirect_streams() -> Iterator[None]:
-    """Standard output and error lead nowhere, for Python and for C++."""
+    """Redirect standard output and error to nowhere, for Python and for C++."""
     sys.stdout.flush()
     sys.stderr.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,7 +1,7 @@
-"""A TensorFlow SavedModel or a Keras model → ONNX, and TensorFlow itself to compare with.
+"""Conversion of TensorFlow SavedModels and Keras models to ONNX, with TensorFlow itself as reference.
 
-Both become one tf.function over named tensors, which tf2onnx converts and which is also the reference. (tf2onnx 1.17's
-own `from_keras` fails on models of Keras 3, whose output tensors have names of their own.)
+Both become one tf.function over named tensors, which tf2onnx converts and which is also the reference. (`from_keras` of
+tf2onnx 1.17 fails on models of Keras 3, whose output tensors have different names.)
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from quantkit.values import Array, Batch
 KERAS = (".keras", ".h5", ".hdf5")
 SIGNATURE = "serving_default"
 OpenShape = tuple[int | None, ...]
-"""A shape with None where an axis is open."""
+"""A shape with None for axes of unknown size."""
 
 
 @dataclass(frozen=True, slots=True)
 class TfOptions:
-    """How a TensorFlow model becomes ONNX.
+    """How a TensorFlow model is converted.
 
-    opset: 13 … 18, default 17. signature: of a SavedModel. inputs_as_nchw: image inputs get their channels first.
+    opset: 13 … 18, default 17. signature: of a SavedModel. inputs_as_nchw: channels of image inputs become first.
     fixed_batch, tolerance: as for PyTorch.
     """
 
@@ -49,9 +49,10 @@ class TfOptions:
 
 @dataclass(frozen=True, slots=True)
 class TfNetwork:
-    """call: tensors by position → outputs by name. inputs: name → shape and TensorFlow dtype.
+    """A frozen value: a model as a function.
 
-    owner: what has to stay alive for as long as `call` is used.
+    call: tensors by position → outputs by name. inputs: name → shape and TensorFlow dtype. owner: the object that has
+    to stay alive as long as `call` is used.
     """
 
     call: Callable[..., Mapping[str, Any]]
@@ -90,14 +91,14 @@ def export_tf(path: Path, shapes: Mapping[str, Shape], options: TfOptions, folde
 
 @dataclass(frozen=True, slots=True)
 class TfReference:
-    """TensorFlow's own outputs; inputs in `turned` come with their channels first."""
+    """A frozen function that returns TensorFlow's own outputs; inputs in `turned` come with their channels first."""
 
     function: Any
     turned: tuple[str, ...]
     network: TfNetwork
 
     def __call__(self, batch: Batch) -> Sequence[Array]:
-        """In the order of the ONNX model's outputs."""
+        """Return the outputs in the order of the ONNX model's."""
         import tensorflow as tf
 
         arrays = [layout.channels_last(a) if n in self.turned else a for n, a in batch.items()]
@@ -106,23 +107,25 @@ class TfReference:
 
 
 def refuse_unknown_tf_model(path: Path) -> None:
-    """ModelError where `path` is neither a SavedModel nor a Keras file."""
+    """Raise ModelError if `path` is neither a SavedModel nor a Keras file."""
     if path.is_dir():
         if not (path / "saved_model.pb").exists():
-            raise ModelError(f"{path} is no SavedModel: no saved_model.pb in it", remedy="give a SavedModel's folder")
+            raise ModelError(
+                f"{path} is not a SavedModel: it has no saved_model.pb", remedy="give a SavedModel's folder"
+            )
     elif not path.exists():
         raise ModelError(f"{path}: no such file or directory", remedy="give a SavedModel's folder, or a .keras file")
     elif path.suffix == ".tflite":
-        raise ModelError(f"{path} is a TFLite model", remedy="quantkit from-tflite")
+        raise ModelError(f"{path} is a TFLite model", remedy="convert it with quantkit from-tflite")
     elif path.suffix not in KERAS:
         raise ModelError(
             f"{path} is neither a SavedModel's folder nor {', '.join(KERAS)}",
-            remedy="frozen graphs of TensorFlow 1 are converted with python -m tf2onnx.convert",
+            remedy="convert frozen graphs of TensorFlow 1 with python -m tf2onnx.convert",
         )
 
 
 def load_saved_model(path: Path, options: TfOptions) -> TfNetwork:
-    """A signature of a SavedModel. ModelError, UsageError."""
+    """Return a signature of a SavedModel. ModelError, UsageError."""
     import tensorflow as tf
 
     try:
@@ -136,7 +139,7 @@ def load_saved_model(path: Path, options: TfOptions) -> TfNetwork:
         raise ModelError(f"{path} has no signature", remedy="save it with model.export(folder), or with signatures=…")
     if wanted not in known:
         problem = f"no signature {wanted!r}" if wanted else "several signatures"
-        raise UsageError(f"{path} has {problem}: {', '.join(known)}", remedy=f"--signature {known[0]}")
+        raise UsageError(f"{path} has {problem}: {', '.join(known)}", remedy=f"for example --signature {known[0]}")
     signature = loaded.signatures[wanted]
     specs = signature.structured_input_signature[1]
     names = tuple(specs)
@@ -151,7 +154,7 @@ def load_saved_model(path: Path, options: TfOptions) -> TfNetwork:
 
 
 def load_keras(path: Path, options: TfOptions) -> TfNetwork:
-    """A Keras model. ModelError, UsageError."""
+    """Return a Keras model. ModelError, UsageError."""
     import tensorflow as tf
 
     if options.signature is not None:
@@ -162,11 +165,11 @@ def load_keras(path: Path, options: TfOptions) -> TfNetwork:
     except Exception as error:
         raise ModelError(
             f"{path} cannot be loaded: {first_line(error)}",
-            remedy="where it has layers of your own, load it in Python, model.export(folder), and give that folder",
+            remedy="if it has custom layers, load it in Python, call model.export(folder), and give that folder",
         ) from error
     if not getattr(model, "inputs", None):
         raise ModelError(
-            f"{path} was never built: its inputs are unknown", remedy="model.export(folder), and give that"
+            f"{path} was never built: its inputs are unknown", remedy="call model.export(folder), and give that folder"
         )
     names = [str(tensor.name).partition(":")[0] for tensor in model.inputs]
     last = [model.layers[-1].name] if isinstance(model, tf.keras.Sequential) else []
@@ -187,36 +190,39 @@ def load_keras(path: Path, options: TfOptions) -> TfNetwork:
 
 
 def unique_output_names(names: list[str], count: int) -> list[str]:
-    """Names of the outputs, by number where they are not one for each."""
+    """Return the names of the outputs, or numbered ones if there is not one unique name for each."""
     if len(names) == count == len(set(names)):
         return names
     return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
 
 
 def open_shape(path: Path, name: str, shape: Any) -> OpenShape:
-    """A TensorShape as a tuple. ModelError where even the number of axes is unknown."""
+    """Return a TensorShape as a tuple. ModelError if even the number of axes is unknown."""
     if shape.rank is None:
-        raise ModelError(
-            f"{path}: nothing is known of the shape of {name}", remedy="save it with a signature that has shapes"
-        )
+        raise ModelError(f"{path}: the shape of {name} is unknown", remedy="save it with a signature that has shapes")
     return tuple(shape.as_list())
 
 
 def close_shapes(
     inputs: Mapping[str, tuple[OpenShape, Any]], shapes: Mapping[str, Shape], fixed_batch: int | None
 ) -> dict[str, tuple[OpenShape, Any]]:
-    """Shapes whose only open axis is the batch. UsageError where another stays open, or a given shape does not fit."""
+    """Return shapes that are known up to the batch. UsageError if another axis stays unknown, or a given shape does not
+    fit."""
     if unknown := [name for name in shapes if name not in inputs]:
-        raise UsageError(f"there is no input {unknown[0]!r}", remedy=f"the inputs are {', '.join(inputs)}")
+        raise UsageError(f"the model has no input {unknown[0]!r}", remedy=f"the inputs are {', '.join(inputs)}")
     closed: dict[str, tuple[OpenShape, Any]] = {}
     for name, (shape, dtype) in inputs.items():
         given = shapes[name].dims if name in shapes else shape
         text = ",".join("?" if d is None else str(d) for d in shape)
         if len(given) != len(shape) or any(a not in (None, b) for a, b in zip(shape[1:], given[1:], strict=False)):
-            raise UsageError(f"--shape {name}: it does not fit [{text}]", remedy="give the batch and all other axes")
+            raise UsageError(
+                f"--shape {name} does not fit the model's [{text}]", remedy="give the batch and all other axes"
+            )
         if None in given[1:]:
             example = ",".join(str(d or (1 if i == 0 else 224)) for i, d in enumerate(shape))
-            raise UsageError(f"input {name} [{text}] has open axes", remedy=f"for example --shape {name}={example}")
+            raise UsageError(
+                f"input {name} [{text}] has axes of unknown size", remedy=f"for example --shape {name}={example}"
+            )
         first = (shape[0] if fixed_batch is None else fixed_batch,) if shape else ()
         closed[name] = ((*first, *given[1:]), dtype)
     return closed
@@ -225,7 +231,7 @@ def close_shapes(
 def trace_network(
     path: Path, network: TfNetwork, inputs: Mapping[str, tuple[OpenShape, Any]]
 ) -> tuple[Any, ConversionSource]:
-    """The network over named tensors, and its graph with the weights as constants. ModelError."""
+    """Return the model over named tensors, and its graph with the weights as constants. ModelError."""
     import tensorflow as tf
     from tf2onnx import tf_loader
 
@@ -240,7 +246,7 @@ def trace_network(
     except Exception as error:
         raise ModelError(
             f"{path} cannot be traced: {first_line(error)}",
-            remedy="--fixed-batch 1 where its batch cannot be dynamic; else model.export(FOLDER), and give that",
+            remedy="if its batch cannot be dynamic, give --fixed-batch 1; else model.export(folder), and give that",
         ) from error
     outputs = sorted(concrete.structured_outputs)
     names = dict(zip((*taken, *made), (*inputs, *outputs), strict=True))

@@ -1,8 +1,8 @@
-"""tf2onnx: a TensorFlow graph or a TFLite file → ONNX.
+"""Conversion of a TensorFlow graph or a TFLite file to ONNX by tf2onnx.
 
-tf2onnx 1.17 is the first that works beside numpy 2 and current onnx and protobuf; it needs TensorFlow for TFLite files
-too. Its own functions go on after operators that they cannot convert; here that is an error. Its names hold a counter
-of the whole process, which begins anew here, so that the same network gives the same bytes.
+tf2onnx 1.17 is the first version that works with numpy 2 and current onnx and protobuf; it needs TensorFlow for TFLite
+files too. Its own functions continue after operators that they cannot convert; here that is an error. Its names contain
+a counter of the whole process, which restarts here, so that the same model gives the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LEAST_OPSET, DEFAULT_OPSET, MOST_OPSET = 13, 17, 18
 
 @dataclass(frozen=True, slots=True)
 class ConversionSource:
-    """What tf2onnx converts: a frozen graph with its input and output tensors, or a TFLite file.
+    """A frozen value: what tf2onnx converts, a frozen graph with its input and output tensors, or a TFLite file.
 
     names: tensor → name of the input or output in ONNX.
     """
@@ -39,14 +39,14 @@ class ConversionSource:
 
 
 def require_tensorflow() -> None:
-    """BackendError where TensorFlow or tf2onnx is missing."""
+    """Raise BackendError if TensorFlow or tf2onnx is missing."""
     for name, title in (("tensorflow", "TensorFlow"), ("tf2onnx", "tf2onnx")):
         if importlib.util.find_spec(name) is None:
             raise BackendError(f"{title} is not installed", remedy=install_command("tensorflow"))
 
 
 def import_tensorflow() -> Any:
-    """The library, without what it says on standard error while it is loaded. BackendError."""
+    """Return the library, imported without its messages on standard error. BackendError."""
     require_tensorflow()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" in sys.modules:
@@ -57,16 +57,19 @@ def import_tensorflow() -> Any:
 
 
 def checked_opset(opset: int | None) -> int:
-    """The operator set to write. UsageError."""
+    """Return the opset to write. UsageError."""
     if opset is not None and not LEAST_OPSET <= opset <= MOST_OPSET:
-        raise UsageError(f"--opset {opset} is not in {LEAST_OPSET} … {MOST_OPSET}", remedy="leave it out")
+        raise UsageError(f"--opset {opset} is not in {LEAST_OPSET} … {MOST_OPSET}", remedy="leave --opset out")
     return opset or DEFAULT_OPSET
 
 
 def convert_with_tf2onnx(
     source: ConversionSource, path: Path, opset: int, *, nchw: Sequence[str] = (), dequantize: bool = False
 ) -> str:
-    """Write ONNX to `path`; returns what did it. nchw: inputs that get their channels first. ModelError."""
+    """Write ONNX to `path`; return name and version of the converter. ModelError.
+
+    nchw: inputs whose channels become first.
+    """
     tf = import_tensorflow()
     import tf2onnx
     from tf2onnx import optimizer, tfonnx
@@ -89,8 +92,8 @@ def convert_with_tf2onnx(
             proto = optimizer.optimize_graph(made, catch_errors=False).make_model("network")
     except Exception as error:
         raise ModelError(
-            f"tf2onnx cannot convert the network: {type(error).__name__}: {first_line(error)}",
-            remedy="see python -m tf2onnx.convert on the same model for details; cut off what ONNX has no operator for",
+            f"tf2onnx cannot convert the model: {type(error).__name__}: {first_line(error)}",
+            remedy="run python -m tf2onnx.convert on it for details; remove what ONNX has no operator for",
         ) from error
     path.write_bytes(proto.SerializeToString(deterministic=True))
     return f"tf2onnx {tf2onnx.__version__}"
@@ -98,7 +101,7 @@ def convert_with_tf2onnx(
 
 @contextlib.contextmanager
 def restarted_name_counter(module: Any) -> Iterator[None]:
-    """With tf2onnx's counter of names at its start."""
+    """Restart tf2onnx's counter of names."""
     before = getattr(module, "INTERNAL_NAME", None)
     if before is not None:
         module.INTERNAL_NAME = 1

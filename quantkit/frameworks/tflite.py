@@ -1,8 +1,8 @@
-"""A TFLite model → ONNX, and the TFLite interpreter to compare with.
+"""Conversion of TFLite models to ONNX, with the TFLite interpreter as reference.
 
-A TFLite model that is quantized already has zero points, which TensorRT has not (its INT8 is symmetric), and scales of
-a calibration that quantkit cannot judge. It is refused; `dequantize` makes a float network of it, to be calibrated
-anew. Its weights have been rounded once already: the float model that it was made of is the better source.
+A quantized TFLite model has zero points, which TensorRT does not support (its INT8 is symmetric), and scales from a
+calibration that quantkit cannot assess. It is refused; `dequantize` converts it to float, to be calibrated again. Its
+weights have been rounded once already: the float model that it was made from is the better source.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from quantkit.values import Array, Batch
 DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
 MISSING = "the TFLite interpreter is not installed: pip install ai-edge-litert"
 ROUNDING = 0.25
-"""Share of an output's magnitude by which TFLite's own whole numbers may differ from the float network."""
+"""Fraction of an output's magnitude by which TFLite's integer arithmetic may differ from the float model."""
 
 
 @dataclass(frozen=True, slots=True)
 class TfliteOptions:
-    """How a TFLite model becomes ONNX: as for TensorFlow. dequantize: a float network of one that is quantized."""
+    """How a TFLite model is converted: as a TensorFlow model. dequantize: convert a quantized model to float."""
 
     opset: int | None = None
     fixed_batch: int | None = None
@@ -56,9 +56,9 @@ def export_tflite(path: Path, options: TfliteOptions, folder: Path) -> Exported:
     found = tflite_contents(path, content)
     if found.quantized and not options.dequantize:
         raise ModelError(
-            f"{path} is quantized already ({len(found.quantized)} tensors, {found.quantized[0]} for one), with zero "
-            "points, which TensorRT does not have",
-            remedy="give the float model that it was made of; --dequantize makes a float network of this one",
+            f"{path} is quantized ({len(found.quantized)} tensors, for example {found.quantized[0]}), with zero "
+            "points, which TensorRT does not support",
+            remedy="give the float model that it was made from, or convert this one to float with --dequantize",
         )
     example = {
         entry.name: np.zeros([d or 1 for d in entry.shape], DTYPES.get(entry.dtype, "float32"))
@@ -90,7 +90,7 @@ def export_tflite(path: Path, options: TfliteOptions, folder: Path) -> Exported:
 
 
 def make_ends_real(path: Path, target: Path) -> None:
-    """Give the network real inputs and outputs. ModelError where it keeps others."""
+    """Replace integer inputs and outputs by real ones. ModelError if some cannot be replaced."""
     from quantkit.graph import load_model
     from quantkit.graph.dequantized_ends import with_float_ends
 
@@ -98,13 +98,13 @@ def make_ends_real(path: Path, target: Path) -> None:
     target.write_bytes(proto.SerializeToString(deterministic=True))
     if whole := [i.name for i in load_model(target).inputs if i.dtype in ("uint8", "int8", "int16")]:
         raise ModelError(
-            f"{path} takes whole numbers as {whole[0]}, which tf2onnx could not make real",
-            remedy="without --inputs-as-nchw it may; else convert it anew with inference_input_type=tf.float32",
+            f"input {whole[0]} of {path} takes integers, which tf2onnx could not replace by real numbers",
+            remedy="leave --inputs-as-nchw out, or convert the model again with inference_input_type=tf.float32",
         )
 
 
 def open_interpreter(content: bytes) -> tuple[Any, str] | None:
-    """A TFLite interpreter and its name: LiteRT, else TensorFlow's own, which newer versions do not have."""
+    """Return a TFLite interpreter and its name: LiteRT, else TensorFlow's, which newer versions lack; or None."""
     with silence():
         if importlib.util.find_spec("ai_edge_litert") is not None:
             made = importlib.import_module("ai_edge_litert.interpreter").Interpreter(model_content=content)
@@ -117,13 +117,13 @@ def open_interpreter(content: bytes) -> tuple[Any, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class TfliteReference:
-    """The interpreter's outputs; inputs in `turned` come with their channels first."""
+    """A frozen function that returns the interpreter's outputs; inputs in `turned` come with their channels first."""
 
     interpreter: Any
     turned: tuple[str, ...]
 
     def __call__(self, batch: Batch) -> Sequence[Array]:
-        """In the order of the ONNX model's outputs. ValueError, RuntimeError where it does not run in this size."""
+        """Return the outputs in the order of the ONNX model's. ValueError, RuntimeError if the batch size is wrong."""
         arrays = [layout.channels_last(a) if n in self.turned else a for n, a in batch.items()]
         with silence():
             inputs = self.interpreter.get_input_details()
@@ -138,7 +138,7 @@ class TfliteReference:
 
 
 def quantize_input(array: Array, detail: Mapping[str, Any]) -> Array:
-    """Real numbers as the whole numbers that a quantized input takes: round(x/scale) + zero point."""
+    """Convert real numbers to the integers that a quantized input takes: round(x/scale) + zero point."""
     scale, zero = detail["quantization"]
     if not scale or np.dtype(detail["dtype"]).kind not in "iu":
         return array
@@ -148,7 +148,7 @@ def quantize_input(array: Array, detail: Mapping[str, Any]) -> Array:
 
 
 def dequantize_output(array: Array, detail: Mapping[str, Any]) -> Array:
-    """What the whole numbers of a quantized output stand for: scale·(q − zero point)."""
+    """Convert the integers of a quantized output to real numbers: scale·(q − zero point)."""
     scale, zero = detail["quantization"]
     if not scale or array.dtype.kind not in "iu":
         return array

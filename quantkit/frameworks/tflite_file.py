@@ -1,6 +1,6 @@
-"""A TFLite file: its inputs and outputs by name, and what in it is quantized.
+"""The reader of TFLite files: inputs and outputs by name, and the tensors that are quantized.
 
-Read with the flatbuffer schema that tf2onnx ships. Names come from the file's signature, where it has one.
+It uses the flatbuffer schema that tf2onnx ships. Names come from the file's signature, if it has one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ PREFIX = "serving_default_"
 
 @dataclass(frozen=True, slots=True)
 class TfliteTensor:
-    """An input or output. tensor: its name in the file; name: in its signature, or a clean one.
+    """A frozen value: an input or output. tensor: its name in the file; name: in the signature, else a clean one.
 
-    shape: None where an axis is dynamic. range: the real numbers that the quantized network can tell apart, or None.
+    shape: None for a dynamic axis. range: the real numbers that the quantized tensor can represent, or None.
     """
 
     tensor: str
@@ -38,7 +38,7 @@ class TfliteTensor:
 
 @dataclass(frozen=True, slots=True)
 class TfliteContents:
-    """What a TFLite file says of itself. quantized: names of quantized tensors."""
+    """A frozen value: inputs and outputs of a TFLite file. quantized: names of quantized tensors."""
 
     inputs: tuple[TfliteTensor, ...]
     outputs: tuple[TfliteTensor, ...]
@@ -46,7 +46,7 @@ class TfliteContents:
 
 
 def read_tflite(path: Path) -> bytes:
-    """The file. ModelError where there is none, or it is no TFLite model."""
+    """Return the file's bytes. ModelError if there is no such file, or it is not a TFLite model."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -57,7 +57,7 @@ def read_tflite(path: Path) -> bytes:
 
 
 def tflite_contents(path: Path, content: bytes) -> TfliteContents:
-    """Inputs, outputs and quantized tensors. ModelError where the file is damaged."""
+    """Return inputs, outputs and quantized tensors. ModelError if the file is damaged."""
     from tf2onnx.tflite.Model import Model
     from tf2onnx.tflite.TensorType import TensorType
 
@@ -73,11 +73,15 @@ def tflite_contents(path: Path, content: bytes) -> TfliteContents:
         def entry(i: int) -> TfliteTensor:
             tensor = tensors[i]
             name = tensor.Name().decode()
-            told = next(
+            limits = next(
                 (r for t in (tensor, *first_consumer_outputs(graph, tensors, i)) if (r := real_range(t, types))), None
             )
             return TfliteTensor(
-                name, names.get(i) or clean_tensor_name(name), tflite_shape(tensor), types.get(tensor.Type(), ""), told
+                name,
+                names.get(i) or clean_tensor_name(name),
+                tflite_shape(tensor),
+                types.get(tensor.Type(), ""),
+                limits,
             )
 
         quantized = tuple(t.Name().decode() for t in tensors if is_quantized_tensor(t, types))
@@ -87,7 +91,7 @@ def tflite_contents(path: Path, content: bytes) -> TfliteContents:
 
 
 def signature_names(model: Any) -> dict[int, str]:
-    """Tensor number → its name in the only signature of the model."""
+    """Return tensor number → name in the model's signature, if it has exactly one."""
     if model.SignatureDefsLength() != 1:
         return {}
     signature = model.SignatureDefs(0)
@@ -98,12 +102,12 @@ def signature_names(model: Any) -> dict[int, str]:
 
 
 def clean_tensor_name(name: str) -> str:
-    """A tensor's name without what TensorFlow puts around it."""
+    """Return a tensor's name without the prefix and suffix that TensorFlow adds."""
     return name.removesuffix(":0").removeprefix(PREFIX)
 
 
 def first_consumer_outputs(graph: Any, tensors: list[Any], number: int) -> list[Any]:
-    """What the first operator that reads an input makes: the quantized input, where it begins with real numbers."""
+    """Return the output of the first operator that reads an input: the quantized input, if the model takes floats."""
     for i in range(graph.OperatorsLength()):
         operator = graph.Operators(i)
         if number in [operator.Inputs(k) for k in range(operator.InputsLength())]:
@@ -112,7 +116,7 @@ def first_consumer_outputs(graph: Any, tensors: list[Any], number: int) -> list[
 
 
 def real_range(tensor: Any, types: Mapping[int, str]) -> tuple[float, float] | None:
-    """The real numbers that a tensor quantized as a whole can hold."""
+    """Return the range of real numbers that a per-tensor quantized tensor can represent."""
     if not is_quantized_tensor(tensor, types) or tensor.Quantization().ScaleLength() != 1:
         return None
     quantization = tensor.Quantization()
@@ -123,12 +127,12 @@ def real_range(tensor: Any, types: Mapping[int, str]) -> tuple[float, float] | N
 
 
 def tflite_shape(tensor: Any) -> tuple[int | None, ...]:
-    """A tensor's shape, None where it is dynamic."""
+    """Return a tensor's shape, with None for dynamic axes."""
     dims = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else tensor.ShapeAsNumpy()
     return tuple(int(d) if d > 0 else None for d in np.atleast_1d(dims)) if not isinstance(dims, int) else ()
 
 
 def is_quantized_tensor(tensor: Any, types: Mapping[int, str]) -> bool:
-    """Whether a tensor holds whole numbers that stand for others."""
+    """Return True if a tensor holds integers that represent real numbers."""
     quantization = tensor.Quantization()
     return types.get(tensor.Type()) in QUANTIZED and quantization is not None and quantization.ScaleLength() > 0

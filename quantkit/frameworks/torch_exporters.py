@@ -1,11 +1,11 @@
-"""PyTorch's two exporters to ONNX, chosen by what this PyTorch has.
+"""PyTorch's two ONNX exporters, and the choice between them.
 
-    torch.export  (PyTorch 2.6 and newer, with onnxscript)   operator set 18 and newer
-    TorchScript   (every PyTorch; traces one run)            operator sets up to 20, deprecated since 2.9
+    torch.export  (PyTorch 2.6 and newer, with onnxscript)   opset 18 and newer
+    TorchScript   (every PyTorch; traces one run)            opsets up to 20, deprecated since 2.9
 
 Sources: torch.onnx.export's documentation (`optimize` came with 2.6, `dynamo=True` became the default with 2.9, the
-silent fallback from one exporter to the other left with 2.11). A model in operator set 18 that is asked for in 17 stays
-in 18 without an error where the conversion fails, therefore 17 and older are the TorchScript exporter's.
+silent fallback from one exporter to the other left with 2.11). A model in opset 18 that is requested in 17 stays in 18
+without an error if the conversion fails; therefore the TorchScript exporter writes 17 and older.
 """
 
 from __future__ import annotations
@@ -24,26 +24,29 @@ from quantkit.frameworks.silence import silence
 from quantkit.values import NamedChoice
 
 LEAST_OPSET, NEW_OPSET, MOST_OPSET = 13, 18, 20
-"""13 is the first with per-channel Q/DQ; torch.export's exporter writes 18 at least."""
+"""13 is the first with per-channel Q/DQ; torch.export's exporter writes at least 18."""
 EMBEDDED = 1_500_000_000
-"""Bytes of weights that may lie in the ONNX file itself."""
+"""Bytes of weights that may be stored in the ONNX file itself."""
 
 
 class Exporter(NamedChoice):
-    """Which of PyTorch's exporters."""
+    """PyTorch's exporters."""
 
     DYNAMO = "dynamo"
     TORCHSCRIPT = "torchscript"
 
     @property
-    def told(self) -> str:
-        """As it is told to people."""
+    def full_name(self) -> str:
+        """Its name in messages."""
         return "torch.export" if self is Exporter.DYNAMO else "TorchScript"
 
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What to export. arguments: positional example inputs, on the CPU; batched: those whose first axis is dynamic."""
+    """A frozen value: what to export.
+
+    arguments: positional example inputs, on the CPU; batched: names of those whose first axis is dynamic.
+    """
 
     module: Any
     arguments: tuple[Any, ...]
@@ -54,9 +57,9 @@ class ExportRequest:
 
 
 def choose_exporter(exporter: Exporter | None, opset: int | None) -> tuple[Exporter, int]:
-    """The exporter and its operator set. UsageError where they contradict, BackendError where it is not there."""
+    """Return the exporter and its opset. UsageError if they do not fit, BackendError if the exporter is missing."""
     if opset is not None and not LEAST_OPSET <= opset <= MOST_OPSET:
-        raise UsageError(f"--opset {opset} is not in {LEAST_OPSET} … {MOST_OPSET}", remedy="leave it out")
+        raise UsageError(f"--opset {opset} is not in {LEAST_OPSET} … {MOST_OPSET}", remedy="leave --opset out")
     wanted = exporter
     if wanted is None:
         old = (opset is not None and opset < NEW_OPSET) or reason_without_dynamo()
@@ -65,8 +68,8 @@ def choose_exporter(exporter: Exporter | None, opset: int | None) -> tuple[Expor
         return wanted, opset or 17
     if opset is not None and opset < NEW_OPSET:
         raise UsageError(
-            f"the exporter dynamo writes operator set {NEW_OPSET} and newer, not {opset}",
-            remedy="--exporter torchscript, or leave --exporter out",
+            f"the exporter dynamo writes opset {NEW_OPSET} and newer, not {opset}",
+            remedy="give --exporter torchscript, or leave --exporter out",
         )
     if reason := reason_without_dynamo():
         raise BackendError(f"the exporter dynamo cannot be used: {reason}", remedy=install_command("torch"))
@@ -74,7 +77,7 @@ def choose_exporter(exporter: Exporter | None, opset: int | None) -> tuple[Expor
 
 
 def reason_without_dynamo() -> str:
-    """Why torch.export's exporter is not to be had here; empty where it is."""
+    """Return why torch.export's exporter is not available here; empty if it is."""
     import torch
 
     if "optimize" not in inspect.signature(torch.onnx.export).parameters:
@@ -84,7 +87,7 @@ def reason_without_dynamo() -> str:
 
 
 def export_module(exporter: Exporter, request: ExportRequest, path: Path) -> None:
-    """Write `path`, and its weights beside it where they are large. What the exporter raises is the caller's."""
+    """Write `path`, and large weights beside it. Exceptions of the exporter pass through."""
     import torch
 
     options: dict[str, Any] = {
@@ -107,7 +110,7 @@ def export_module(exporter: Exporter, request: ExportRequest, path: Path) -> Non
 
 
 def dynamic_shapes(request: ExportRequest) -> tuple[Any, ...] | None:
-    """One symbol for the first axis of every batched input."""
+    """Return a common symbol for the first axis of every batched input."""
     import torch
 
     if not request.batched:
@@ -117,14 +120,14 @@ def dynamic_shapes(request: ExportRequest) -> tuple[Any, ...] | None:
 
 
 def is_large(module: Any) -> bool:
-    """Whether the weights need a file of their own."""
+    """Return True if the weights need a separate file."""
     tensors = (*module.parameters(), *module.buffers())
     return sum(int(t.numel()) * int(t.element_size()) for t in tensors) > EMBEDDED
 
 
 @contextlib.contextmanager
 def unfused_attention() -> Iterator[None]:
-    """With attention as single operators: its fused form in evaluation mode has no counterpart in ONNX."""
+    """Run attention as single operators: its fused form in evaluation mode has no counterpart in ONNX."""
     import torch
 
     switches = getattr(torch.backends, "mha", None)
@@ -139,7 +142,7 @@ def unfused_attention() -> Iterator[None]:
 
 
 def flatten_outputs(outputs: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The tensors that a module returned, with their names where it named them, in the exporters' order."""
+    """Yield the tensors that a module returned in the exporters' order, with their names if they have any."""
     if isinstance(outputs, Mapping):
         for name, value in outputs.items():
             yield from flatten_outputs(value, str(name))

@@ -1,1 +1,1 @@
-"""Inspection: what a model holds, and what this machine can do."""
+"""Inspection: what a model contains, and what this machine can do."""

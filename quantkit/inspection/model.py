@@ -1,4 +1,4 @@
-"""inspect: what a network is, and what a calibration of it would watch."""
+"""The verb inspect: what a model contains, and which tensors a calibration would observe."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 @dataclass(frozen=True, slots=True)
 class Inspection(RichDisplay):
-    """A network at a glance.
+    """A frozen value: a model at a glance.
 
-    bytes_per_sample: its watched activations, None where shapes are not known. nodes: name, as `--exclude` takes it,
-    and operator of each node, in graph order, without what is folded into weights.
+    bytes_per_sample: size of the observed activations, None if their shapes are unknown. nodes: name, as `--exclude`
+    takes it, and operator of each node, in graph order, without nodes that are folded into weights.
     """
 
     path: str
@@ -44,20 +44,20 @@ class Inspection(RichDisplay):
             ("outputs", ", ".join(self.outputs)),
             ("batch", "dynamic" if self.fixed_batch is None else f"fixed at {self.fixed_batch}"),
             ("operators", ", ".join(f"{count} {name}" for name, count in self.operators.items())),
-            ("watched", f"{len(self.watch.tensors)} float tensors"),
-            ("activations", "depends on the input size" if memory is None else f"{memory / 2**20:,.1f} MiB a sample"),
+            ("observed", f"{len(self.watch.tensors)} float tensors"),
+            ("activations", "depends on the input size" if memory is None else f"{memory / 2**20:,.1f} MiB per sample"),
             ("preprocess", self.preprocess or ""),
         ]
         shown = [row for row in rows if row[1]]
         return (
-            f"{Path(self.path).name}, operator set {self.opset}",
-            ViewTable(("part", "what"), shown, frozenset({0, 1})),
-            Remarks([f"not watched: {reason}" for reason in self.watch.unwatched.values()]),
+            f"{Path(self.path).name}, opset {self.opset}",
+            ViewTable(("part", "content"), shown, frozenset({0, 1})),
+            Remarks([f"not observed: {reason}" for reason in self.watch.unwatched.values()]),
         )
 
 
 def inspect(model: str | os.PathLike[str]) -> Inspection:
-    """Read an ONNX model and say what would be watched. ModelError."""
+    """Return what an ONNX model contains, and which tensors a calibration would observe. ModelError."""
     loaded = load_model(model)
     watch = watched_tensors(loaded)
     shapes: dict[str, tuple[int, ...]] | None = {}
@@ -71,7 +71,7 @@ def inspect(model: str | os.PathLike[str]) -> Inspection:
     known = [prod(shape) for shape in found.values() if shape is not None]
     fixed = next((i.fixed_batch for i in loaded.inputs if i.fixed_batch is not None), None)
     batch = fixed or 1
-    told = metadata_preprocess(loaded.metadata)
+    spec = metadata_preprocess(loaded.metadata)
     return Inspection(
         path=str(loaded.path),
         sha256=loaded.sha256,
@@ -81,7 +81,7 @@ def inspect(model: str | os.PathLike[str]) -> Inspection:
         operators=dict(Counter(node.op_type for node in loaded.proto.graph.node).most_common()),
         watch=watch,
         bytes_per_sample=4 * sum(known) // batch if len(known) == len(found) else None,
-        preprocess=told.describe() if told else None,
+        preprocess=spec.describe() if spec else None,
         fixed_batch=fixed,
         nodes=tuple((node_name(node), node.op_type) for node in fold_batch_norms(loaded).proto.graph.node),
     )

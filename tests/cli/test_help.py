@@ -1,7 +1,8 @@
-"""The reference of all commands in docs/cli.md is made of the commands themselves; `pytest --regen` writes it."""
+"""The reference of all commands in docs/cli.md is generated from the commands; `pytest --regen` writes it."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -15,11 +16,11 @@ import pytest
 from quantkit.cli.application import app
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-HEAD = "# Commands\n\nEvery command takes `--help`. This page is made of their definitions.\n"
+HEAD = "# Commands\n\nEvery command takes `--help`. This page is generated from their definitions.\n"
 
 
 def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Every command below `command` with its full name, groups left out."""
+    """Yield every command below `command` with its full name, groups left out."""
     if hasattr(command, "commands"):
         for word, below in command.commands.items():
             yield from commands(below, f"{name} {word}")
@@ -28,22 +29,22 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def option_line(parameter: Any) -> str:
-    """A parameter as a list entry."""
+    """Return a parameter as a list entry."""
     written = parameter.metavar
     if isinstance(parameter, click.Argument):
         return f"- `{written}`"
     assert written or parameter.is_flag, f"{parameter.name} needs a metavar"
-    names = ", ".join(f"`{option}`" for option in parameter.opts)
+    names = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
     value = "" if parameter.is_flag else f" `{written}`"
     default = f" Default: `{parameter.default}`." if parameter.show_default else ""
     return f"- {names}{value}: {parameter.help}{default}"
 
 
 def reference() -> str:
-    """The page."""
+    """Return the page."""
     parts = [HEAD]
     for name, command in commands(app, "quantkit"):
-        about = re.sub(r"(?<!\n)\n(?!\n)\s*", " ", command.help.strip())
+        about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.help))
         shown = [option_line(p) for p in command.params if "--help" not in p.opts]
         parts.append(f"## {name}\n\n{about}\n\n" + "\n".join(shown) + "\n")
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""Ctrl-C where a library swallows it, or makes another exception of it."""
+"""Ctrl-C that a library swallows, or turns into another exception."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def swallowed(number: int = signal.SIGTERM) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("error", [ImportError("initialization failed"), ModelError("cannot be run", remedy="mend it")])
+@pytest.mark.parametrize("error", [ImportError("initialization failed"), ModelError("cannot be run", remedy="fix it")])
 def test_what_comes_of_an_interruption_is_an_interruption(
     number: int, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,10 +57,10 @@ def test_without_one_errors_are_what_they_are(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(ImportError):
         run(monkeypatch, lambda: work(ImportError("initialization failed")))
-    assert run(monkeypatch, lambda: work(QuantkitError("wrong", remedy="mend it"))) == 1
+    assert run(monkeypatch, lambda: work(QuantkitError("wrong", remedy="fix it"))) == 1
 
 
-def test_an_interruption_that_says_more_is_told(
+def test_an_interruption_that_says_more_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work() -> None:
@@ -113,12 +113,12 @@ def test_an_interruption_around_the_command_is_no_traceback(when: str) -> None:
     assert (done.returncode, done.stderr) == (130, "quantkit: interrupted\n")
 
 
-@pytest.mark.parametrize(("code", "told"), [(5, 5), (0, 0), (None, 1), ("words", 1)])
-def test_code_that_leaves_is_no_success(code: Any, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("code", "expected"), [(5, 5), (0, 0), (None, 1), ("words", 1)])
+def test_leaving_with_a_code_is_not_success(code: Any, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def work() -> None:
         raise SystemExit(code)
 
-    assert run(monkeypatch, work) == told
+    assert run(monkeypatch, work) == expected
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""What importing decides without any framework: shapes, comparisons, and errors where a framework is missing."""
+"""Conversion as far as it needs no framework: shapes, comparisons, and errors if a framework is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from quantkit.cli import from_framework as importing
+from quantkit.cli import from_framework
 from quantkit.errors import BackendError, ModelError, OutputError, UsageError
 from quantkit.extras import install_command
 from quantkit.frameworks.convert import from_tflite
@@ -37,7 +37,7 @@ def test_a_shape_is_read_as_it_is_written(name: str, sizes: list[int], dtype: st
 
 
 @pytest.mark.parametrize("text", ["", "x", "x=", "=1,2", "x=1,a", "x=0,3", "x=-1,3", "x=1,3:float8", "x=1,,3"])
-def test_what_is_no_shape_is_refused(text: str) -> None:
+def test_text_that_is_not_a_shape_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is not NAME=SIZE"):
         parse_input_shape(text)
 
@@ -103,15 +103,15 @@ def test_nan_and_inf_on_one_side_are_a_difference(change: Any, linear: Path) -> 
 
 
 def test_another_shape_or_a_failure_names_the_batch(linear: Path) -> None:
-    with pytest.raises(ModelError, match=r"output y has shape \[1, 2\] at batch 1, the network's has \[2, 1\]"):
+    with pytest.raises(ModelError, match=r"output y has shape \[1, 2\] at batch 1, originally \[2, 1\]"):
         check_outputs(load_model(linear), found(network(lambda y: y.reshape(2, -1))), 1e-3)
 
     def fails(batch: Any) -> Any:
         raise RuntimeError("only 7 samples\nin all")
 
-    with pytest.raises(ModelError, match="the network itself does not run at batch 1: only 7 samples") as told:
+    with pytest.raises(ModelError, match="the original model does not run at batch 1: only 7 samples") as refused:
         check_outputs(load_model(linear), found(fails), 1e-3)
-    assert "--fixed-batch" in told.value.remedy
+    assert "--fixed-batch" in refused.value.remedy
 
     def silent(batch: Any) -> Any:
         raise ValueError
@@ -135,13 +135,13 @@ def test_the_largest_difference_is_no_less_than_any(a: list[float], b: list[floa
 @pytest.mark.parametrize(
     ("command", "source", "library", "extra"),
     [
-        (importing.from_torch, "nets:net", "torch", "torch"),
-        (importing.from_tf, "saved", "tensorflow", "tensorflow"),
-        (importing.from_tf, "saved", "tf2onnx", "tensorflow"),
-        (importing.from_tflite, "x.tflite", "tensorflow", "tensorflow"),
+        (from_framework.from_torch, "nets:net", "torch", "torch"),
+        (from_framework.from_tf, "saved", "tensorflow", "tensorflow"),
+        (from_framework.from_tf, "saved", "tf2onnx", "tensorflow"),
+        (from_framework.from_tflite, "x.tflite", "tensorflow", "tensorflow"),
     ],
 )
-def test_a_missing_framework_is_told_with_the_line_that_installs_it(
+def test_a_missing_framework_is_reported_with_the_line_that_installs_it(
     command: Any, source: str, library: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     specs = importlib.util.find_spec

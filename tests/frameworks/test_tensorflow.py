@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed: pip install '.[tensorflow]'")
     pytest.importorskip("tf2onnx", reason="tf2onnx is not installed: pip install '.[tensorflow]'")
 
-from quantkit.cli import importing
+from quantkit.cli import from_framework
 from quantkit.errors import ModelError, UsageError
 from quantkit.evaluation.evaluate import evaluate
 from quantkit.frameworks.convert import from_tf, from_tflite
@@ -119,17 +119,17 @@ def test_tflite_keeps_names_batch_and_numbers(network: Any, files: Path, tmp_pat
 
 @pytest.mark.parametrize("name", ["int8.tflite", "uint8.tflite"])
 def test_a_quantized_tflite_model_is_refused_or_made_float(name: str, files: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="quantized already") as told:
+    with pytest.raises(ModelError, match="is quantized") as refused:
         from_tflite(files / name, tmp_path / "m.onnx")
-    assert "--dequantize" in told.value.remedy
+    assert "--dequantize" in refused.value.remedy
     assert not list(tmp_path.iterdir())
     made = from_tflite(files / name, tmp_path / "m.onnx", options=TfliteOptions(dequantize=True))
     assert made.inputs[0].describe() == "image float32 [batch,16,16,1]"
     operators = {node.op_type for node in onnx.load(made.path).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"}.isdisjoint(operators)
     assert 0 < max(c.share for c in made.compared) < 0.1, "TFLite's own rounding, and not more"
-    told = evaluate(made.path, SPEC.parent / "test", preprocess=SPEC)
-    assert told.reference.metrics["top1"] >= 0.9
+    result = evaluate(made.path, SPEC.parent / "test", preprocess=SPEC)
+    assert result.reference.metrics["top1"] >= 0.9
 
 
 @pytest.mark.parametrize("name", ["saved", "float.tflite", "uint8.tflite"])
@@ -148,9 +148,9 @@ def test_open_axes_need_a_shape(tmp_path: Path) -> None:
     inputs = tf.keras.Input((None, None, 3), name="image")
     scores = tf.keras.layers.GlobalAveragePooling2D()(tf.keras.layers.Conv2D(4, 3)(inputs))
     tf.keras.Model(inputs, scores).save(tmp_path / "open.keras")
-    with pytest.raises(UsageError, match="open axes") as told:
+    with pytest.raises(UsageError, match="axes of unknown size") as refused:
         from_tf(tmp_path / "open.keras", tmp_path / "m.onnx")
-    assert "--shape image=1,224,224,3" in told.value.remedy
+    assert "--shape image=1,224,224,3" in refused.value.remedy
     with pytest.raises(UsageError, match="does not fit"):
         from_tf(tmp_path / "open.keras", tmp_path / "m.onnx", shapes={"image": Shape((1, 32, 32, 1))})
     made = from_tf(tmp_path / "open.keras", tmp_path / "m.onnx", shapes={"image": (1, 32, 24, 3)})
@@ -160,7 +160,7 @@ def test_open_axes_need_a_shape(tmp_path: Path) -> None:
 def test_what_is_refused(files: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.onnx"
     for path, problem in (
-        (tmp_path, "no SavedModel"),
+        (tmp_path, "is not a SavedModel"),
         (tmp_path / "none", "no such file"),
         (files / "float.tflite", "is a TFLite model"),
     ):
@@ -177,13 +177,13 @@ def test_what_is_refused(files: Path, tmp_path: Path) -> None:
 
 
 def test_the_commands(files: Path, tmp_path: Path) -> None:
-    for command, source in ((importing.from_tf, "saved"), (importing.from_tflite, "float.tflite")):
+    for command, source in ((from_framework.from_tf, "saved"), (from_framework.from_tflite, "float.tflite")):
         output = str(tmp_path / f"{source}.onnx")
         done = CliRunner().invoke(command, [str(files / source), "-o", output, "--fixed-batch", "4", "--json"])
         assert done.exception is None, done.exception
-        told = json.loads(done.output)
-        assert told["inputs"][0]["shape"] == [4, 16, 16, 1]
-        assert told["files"] == [output]
+        document = json.loads(done.output)
+        assert document["inputs"][0]["shape"] == [4, 16, 16, 1]
+        assert document["files"] == [output]
 
 
 def test_a_tflite_network_goes_in_and_comes_out_as_int8(network: Any, files: Path, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_tflite_network_goes_in_and_comes_out_as_int8(network: Any, files: Pat
                         evaluate={"data": str(SPEC.parent / "test")}))  # fmt: skip
     before = float((network(batch, training=False).numpy().argmax(1) == labels).mean())
     float_share, int8_share = (model.metrics["top1"] for model in done.evaluation.models[:2])
-    told = f"TensorFlow {before:.1%}, ONNX {float_share:.1%}, INT8 {int8_share:.1%}"
-    assert float_share == before >= 0.95, told
-    assert int8_share >= float_share - 0.015, told
+    summary = f"TensorFlow {before:.1%}, ONNX {float_share:.1%}, INT8 {int8_share:.1%}"
+    assert float_share == before >= 0.95, summary
+    assert int8_share >= float_share - 0.015, summary
     assert f"{int8_share:.2%}".replace("%", " %") in done.files["report.html"].read_text(encoding="utf-8")

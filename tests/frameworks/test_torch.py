@@ -15,7 +15,7 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install '.[torch]'")
 
-from quantkit.cli import importing  # noqa: E402
+from quantkit.cli import from_framework  # noqa: E402
 from quantkit.errors import ModelError, StaleError, UsageError  # noqa: E402
 from quantkit.frameworks.convert import from_torch  # noqa: E402
 from quantkit.frameworks.exported import Shape  # noqa: E402
@@ -122,11 +122,11 @@ def test_the_same_module_gives_the_same_bytes(exporter: Exporter, small: Any, tm
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
-def test_a_batch_that_cannot_be_dynamic_is_told(exporter: Exporter, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_dynamic_is_reported(exporter: Exporter, tmp_path: Path) -> None:
     options = TorchOptions(exporter=exporter)
-    with pytest.raises(ModelError, match="batch") as told:
+    with pytest.raises(ModelError, match="batch") as refused:
         from_torch(FixedInside(), tmp_path / "m.onnx", shapes=IMAGE, options=options)
-    assert "--fixed-batch" in told.value.remedy
+    assert "--fixed-batch" in refused.value.remedy
     assert not list(tmp_path.iterdir())
     fixed = TorchOptions(exporter=exporter, fixed_batch=3)
     made = from_torch(FixedInside(), tmp_path / "m.onnx", shapes=IMAGE, options=fixed)
@@ -181,9 +181,9 @@ def test_what_is_refused(small: Any, tmp_path: Path) -> None:
         from_torch(small, output)
     with pytest.raises(ModelError, match=r"does not run on image float32 \[2, 3, 16, 16\]"):
         from_torch(small, output, shapes={"image": Shape((1, 3, 16, 16))})
-    with pytest.raises(UsageError, match="writes operator set 18 and newer"):
+    with pytest.raises(UsageError, match="writes opset 18 and newer"):
         from_torch(small, output, shapes=IMAGE, options=TorchOptions(opset=17, exporter=Exporter.DYNAMO))
-    with pytest.raises(UsageError, match="1 outputs, 2 are named"):
+    with pytest.raises(UsageError, match="1 outputs, but 2 names are given"):
         from_torch(small, output, shapes=IMAGE, options=TorchOptions(output_names=("a", "b")))
     with pytest.raises(UsageError, match=r"a Tensor of torch\.bfloat16"):
         from_torch(small, output, example=torch.zeros(1, 1, 16, 16, dtype=torch.bfloat16))
@@ -201,15 +201,15 @@ def test_the_command_finds_a_module_in_the_working_directory(tmp_path: Path, mon
     (tmp_path / "some_net.py").write_text(
         "import torch\n\ndef net():\n    torch.manual_seed(0)\n    return torch.nn.Linear(4, 2), torch.zeros(1, 4)\n"
     )
-    done = CliRunner().invoke(importing.from_torch, ["some_net:net", "-o", "m.onnx", "--json"])
+    done = CliRunner().invoke(from_framework.from_torch, ["some_net:net", "-o", "m.onnx", "--json"])
     assert done.exception is None, done.exception
-    told = json.loads(done.output)
-    assert told["files"] == ["m.onnx"]
-    assert told["opset"] == 18
-    old = CliRunner().invoke(importing.from_torch, ["some_net:net", "-o", "old.onnx", "--opset", "17"])
+    document = json.loads(done.output)
+    assert document["files"] == ["m.onnx"]
+    assert document["opset"] == 18
+    old = CliRunner().invoke(from_framework.from_torch, ["some_net:net", "-o", "old.onnx", "--opset", "17"])
     assert old.exception is None, old.exception
     assert "by TorchScript" in old.output
-    missing = CliRunner().invoke(importing.from_torch, ["some_net:nothing", "-o", "n.onnx"])
+    missing = CliRunner().invoke(from_framework.from_torch, ["some_net:nothing", "-o", "n.onnx"])
     assert isinstance(missing.exception, UsageError)
 
 
@@ -223,9 +223,9 @@ def test_a_trained_network_goes_in_and_comes_out_as_int8(tmp_path: Path) -> None
     with torch.no_grad():
         before = float((module.eval()(torch.from_numpy(batch)).argmax(1).numpy() == labels).mean())
     float_share, int8_share = (model.metrics["top1"] for model in done.evaluation.models[:2])
-    told = f"PyTorch {before:.1%}, ONNX {float_share:.1%}, INT8 {int8_share:.1%}"
-    assert float_share == before >= 0.95, told
-    assert int8_share >= float_share - 0.015, told
+    summary = f"PyTorch {before:.1%}, ONNX {float_share:.1%}, INT8 {int8_share:.1%}"
+    assert float_share == before >= 0.95, summary
+    assert int8_share >= float_share - 0.015, summary
     assert f"{int8_share:.2%}".replace("%", " %") in done.files["report.html"].read_text(encoding="utf-8")
 
 

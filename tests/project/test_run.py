@@ -94,7 +94,7 @@ def test_what_lies_in_the_folder_belongs_together(place: Path) -> None:
     assert evaluation["models"][0]["top1"] > 0.9
     assert ".tmp" not in json.dumps(evaluation)
     assert made.recommendation.split(".")[0] in (folder / "report.html").read_text()
-    assert any("flatters" in note for note in made.notes)
+    assert any("optimistic" in note for note in made.notes)
     assert "<table" in made._repr_html_()
 
 
@@ -175,7 +175,7 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
     assert [step["name"] for step in document["steps"]] == ["statistics", "table", "model", "layers", "report"]
     assert set(document) == {"recommendation", "steps", "files", "notes", "warnings", "evaluation", "bench"}
     again = quantkit_command("run", "--max-drop", 0, "--rule", "percentile:90", code=3)
-    assert "over the budget of 0 points" in again.stderr
+    assert "over the budget of 0 percentage points" in again.stderr
     assert "reused" in again.stdout
 
 
@@ -246,7 +246,7 @@ def test_init_names_paths_from_the_files_own_folder(place: Path, quantkit_comman
     assert not Path("new.toml").exists()
     assert "read it, then" in quantkit_command("init", "net/model.onnx", "--data", "mine:batches").stdout
     done = quantkit_command("init", "-o", "other.toml")
-    assert "model.onnx and images stand there as examples" in done.stdout
+    assert "replace the placeholders model.onnx and images" in done.stdout
 
 
 def test_a_path_that_is_not_there_is_told_from_the_files_folder(place: Path) -> None:
@@ -315,7 +315,7 @@ def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.Monke
         steps = RunSteps(plan, store, lambda _: None, lambda _: NoProgress())
         statistics = statistics_step(steps)
         found.append(engine_steps(steps, table_step(steps, statistics), model_step(steps, statistics)))
-        assert "no fp16 engine: FP16 is not to be had" in steps.notes
+        assert "the fp16 engine was not built: FP16 is not to be had" in steps.notes
         assert "qdq: made up" in steps.notes
     assert found[0] == found[1]
     assert [path.name for path in found[0].engines] == ["model.fp32.engine", "model.int8.engine", "model.qdq.engine"]

@@ -1,0 +1,35 @@
+"""The files that `calibrate` wrote beside a model: where quantize and layers take scales from if none are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantkit.cli.options import is_given
+from quantkit.errors import UsageError
+
+
+def find_scales(model: Path, *, needed: bool, tables: bool = True) -> tuple[Path | None, Path | None]:
+    """Return the statistics beside a model, else None and the table, which TensorRT's calibrators write alone.
+
+    needed: if not, a missing file is None. tables: whether a table will do; not for a rule or a repair that is asked
+    for. UsageError if scales are needed and there are none.
+    """
+    path, table = model.with_name(f"{model.stem}.stats.safetensors"), model.with_name(f"{model.stem}.calib")
+    if path.exists() or not needed:
+        return path if path.exists() else None, None
+    parameters = click.get_current_context().params
+    asked = [name for name in ("rule", "repair") if is_given(name) and parameters[name] != "none"]
+    if table.exists() and tables and not asked:
+        return None, table
+    why = "neither --stats nor --table is given"
+    if table.exists():
+        why = (
+            f"the table {table.name} does not allow --{asked[0]}" if asked else f"there is only the table {table.name}"
+        )
+    raise UsageError(
+        f"there are no statistics of {model}: {path.name} does not exist beside it, and {why}",
+        remedy=f"write them with quantkit calibrate --backend onnxruntime --data … {model}"
+        + (" (add --force if TensorRT wrote the table)" if table.exists() else ""),
+    )

@@ -1,0 +1,56 @@
+"""The table of evaluated models that evaluate, compare, tune and run print, and the warning about their budget."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from quantkit.cli.console import print_rows, table_width, warn
+
+if TYPE_CHECKING:
+    from quantkit.evaluation.result import Evaluation, ModelScore
+
+COLUMNS = 80
+
+
+def print_model_table(evaluation: Evaluation) -> None:
+    """Print a row for each model, with the other metrics if there is room; else these go into a table of their own."""
+    table = [model_columns(evaluation.metric), *(model_row(model, evaluation) for model in evaluation.models)]
+    others = [name for name in evaluation.reference.metrics if name != evaluation.metric]
+    cells = [[other_metric(name, model.metrics.get(name)) for name in others] for model in evaluation.models]
+    figures = [others, *cells]
+    whole = [(*line[:2], *more, *line[2:]) for line, more in zip(table, figures, strict=True)]
+    if table_width(whole) <= COLUMNS:
+        print_rows(whole[0], whole[1:])
+        return
+    print_rows(table[0], table[1:])
+    print()
+    print_rows(("model", *others), [(line[0], *more) for line, more in zip(table[1:], cells, strict=True)])
+
+
+def model_columns(metric: str | None) -> tuple[str, ...]:
+    """Return the columns; narrow, so that a line keeps to 80 characters."""
+    return ("model", metric or "metric", "drop", "95 % interval", "agree", "SQNR dB", "INT8")
+
+
+def model_row(model: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
+    """Return a row of the table as text."""
+    from quantkit.evaluation.result import score_row
+
+    _, metric, drop, interval, agree, sqnr, *_ = score_row(model, evaluation)
+    layers = f"{model.int8_layers[0]}/{model.int8_layers[1]}" if model.int8_layers else ""
+    return (model.name, metric, drop, interval, agree, sqnr, layers)
+
+
+def other_metric(metric: str, value: float | None) -> str:
+    """Return the value of a metric that does not decide, as text."""
+    from quantkit.evaluation.result import format_metric
+
+    return format_metric(value, re.fullmatch(r"top\d+(@.+)?", metric) is not None)
+
+
+def warn_over_budget(evaluation: Evaluation) -> None:
+    """Warn if a model loses more than the budget allows."""
+    if not evaluation.within_budget:
+        unit = " percentage points" if evaluation.share else ""
+        warn(f"over the budget of {evaluation.max_drop:g}{unit}")
