@@ -20,6 +20,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from quantkit.graph.index import GraphIndex
+from quantkit.graph.model import node_name
 from quantkit.graph.operators import BOX_SELECTING, COMMUTING, DECODING_ARITHMETIC, WEIGHTED
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def find_detection_heads(wires: GraphIndex, amax: Mapping[str, float]) -> dict[i
     if not evidence:
         return {}
     return {
-        number: f"detection head, told by {evidence}"
+        number: f"detected from {evidence}"
         for tail in tails
         if tail.joins
         for number in sorted(tail.weighted | tail.sums)
@@ -103,11 +104,12 @@ def decoding_evidence(wires: GraphIndex, node: onnx.NodeProto, amax: Mapping[str
     if node.op_type in BOX_SELECTING:
         return str(node.op_type)
     if node.op_type in DECODING_ARITHMETIC and any(is_grid(wires, name) for name in node.input):
-        return f"arithmetic with a grid ({node.op_type} {node.name or node.output[0]})"
+        return f"arithmetic with a grid in {node.op_type} {node_name(node)}"
     if node.op_type == "Concat":
         ranges = [amax[name] for name in node.input if amax.get(name)]
         if len(ranges) > 1 and max(ranges) > SPREAD * min(ranges):
-            return f"a Concat of ranges {min(ranges):.3g} and {max(ranges):.3g} ({node.name or node.output[0]})"
+            where = node_name(node)
+            return f"Concat {where} whose inputs have ranges {min(ranges):.3g} and {max(ranges):.3g}"
     return ""
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quantkit.graph.index import index_graph
-from quantkit.graph.model import DTYPES, Model, default_opset
+from quantkit.graph.model import DTYPES, Model, default_opset, node_name
 from quantkit.graph.operators import WEIGHTED
 from quantkit.graph.opset import LEAST_IR, raise_opset
 from quantkit.graph.subgraphs import subgraphs
+from quantkit.qdq.float_reason import FloatCause, FloatReason
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, insert_pairs
 from quantkit.qdq.placement import Choices, place_pairs
 
@@ -47,14 +48,14 @@ def insert_qdq(
     return insert_pairs(model, proto, wires, placement, scales, form)
 
 
-def nested_weighted_nodes(graph: onnx.GraphProto) -> dict[str, str]:
+def nested_weighted_nodes(graph: onnx.GraphProto) -> dict[str, FloatReason]:
     """Weighted operators in the graphs inside a graph, which stay as they are → where they lie."""
-    found: dict[str, str] = {}
+    found: dict[str, FloatReason] = {}
     for node in graph.node:
         for attribute in node.attribute:
             for inner in subgraphs(attribute):
-                where = f"inside {node.op_type}: {node.name or node.output[0]}"
-                found |= {n.name or n.output[0]: where for n in inner.node if n.op_type in WEIGHTED}
+                reason = FloatReason(FloatCause.NESTED, node.op_type, node_name(node))
+                found |= {node_name(n): reason for n in inner.node if n.op_type in WEIGHTED}
                 found |= nested_weighted_nodes(inner)
     return found
 

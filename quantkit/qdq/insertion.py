@@ -11,8 +11,7 @@ they are.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from quantkit.graph.operators import scale_axis
 from quantkit.graph.subgraphs import captured_names
 from quantkit.graph.weights import copy_without, weight_values
 from quantkit.numerics import LEVELS
+from quantkit.qdq.float_reason import FloatReason, remedy_for
 from quantkit.qdq.placement import Placement
 from quantkit.qdq.shared_scales import apply_shared_scales
 from quantkit.values import NamedChoice
@@ -52,7 +52,7 @@ class QuantizedNetwork:
     proto: onnx.ModelProto
     pairs: Mapping[str, float]
     weights: Mapping[str, int | None]
-    left: Mapping[str, str]
+    left: Mapping[str, FloatReason]
 
 
 def insert_pairs(
@@ -72,36 +72,20 @@ def insert_pairs(
     for number, node in enumerate(wires.nodes):
         editor.copy(node, placement.inputs.get(number, ()))
     if not editor.pairs:
-        why = "; ".join(dict.fromkeys(placement.left.values())) or NOTHING
-        raise ModelError(
-            f"{model.path}: no operator of this network can be quantized: {why}",
-            remedy=remedy_for_float(placement.left.values()),
-        )
+        raise nothing_quantized(model, placement)
     return QuantizedNetwork(editor.finished(), editor.pairs, editor.weights, placement.left)
 
 
-NOTHING = "it has no weighted operators"
-REMEDIES: Mapping[str, str] = {
-    NOTHING: "leave it float: INT8 pays in Conv, ConvTranspose, Gemm and MatMul with weights",
-    "excluded": "leave out some of the exclusions",
-    "no scale": "give scales of this network: quantkit calibrate MODEL makes them",
-    "its scale is too small for the type of the tensor": "look at the data: such a tensor is nearly zero throughout",
-    "its weights are computed by other operators": "export the model with its weights as initializers",
-    "its weights are not float": "give the network with float32 or float16 weights",
-    "its weights are a vector": "leave it float: TensorRT wants matrices",
-    "not float": "export the network in float32 or float16",
-    "not a convolution (policy conv-only)": "leave out --policy conv-only",
-    "inside If": "export the network without control flow around its operators",
-    "inside Loop": "export the network without control flow around its operators",
-    "inside Scan": "export the network without control flow around its operators",
-}
-"""Why operators stay float, up to the colon → what helps."""
-
-
-def remedy_for_float(reasons: Iterable[str]) -> str:
-    """What helps against the most frequent of the reasons for which operators stay float."""
-    counted = Counter(reason.split(": ")[0] for reason in reasons) or Counter([NOTHING])
-    return REMEDIES.get(counted.most_common(1)[0][0], "--policy all, or --include, quantizes what is left float")
+def nothing_quantized(model: Model, placement: Placement) -> ModelError:
+    """Return the error for a network in which nothing gets a pair."""
+    reasons = list(placement.left.values())
+    why = "; ".join(dict.fromkeys(map(str, reasons))) or "it has no weighted operators"
+    remedy = (
+        remedy_for(reasons)
+        if reasons
+        else "leave it float: INT8 pays in Conv, ConvTranspose, Gemm and MatMul with weights"
+    )
+    return ModelError(f"{model.path}: no operator of this network can be quantized: {why}", remedy=remedy)
 
 
 class PairInserter:

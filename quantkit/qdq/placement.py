@@ -41,6 +41,7 @@ from quantkit.graph.operators import (
 )
 from quantkit.numerics import LEVELS
 from quantkit.qdq.detection_heads import find_detection_heads
+from quantkit.qdq.float_reason import FloatCause, FloatReason
 from quantkit.qdq.gates import gate_nodes
 from quantkit.qdq.shared_scales import apply_shared_scales, find_shared_scales, move_sources, scale_sharing_nodes
 from quantkit.values import NamedChoice
@@ -52,9 +53,6 @@ APART = 2.0
 """A scale that is so many times another is not shared for speed alone."""
 LEAST = {"float32": 2.0**-126, "float16": 2.0**-14}
 """The least normal numbers: smaller scales lose digits, and TensorRT refuses them."""
-PRODUCT = "a product of two activations (attention)"
-COMPUTED = "its weights depend on the data"
-GATE = "part of a gate with single values for each channel (squeeze and excite)"
 
 
 class Policy(NamedChoice):
@@ -83,7 +81,7 @@ class Placement:
     """
 
     inputs: Mapping[int, tuple[int, ...]]
-    left: Mapping[str, str]
+    left: Mapping[str, FloatReason]
     scale_of: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -104,7 +102,7 @@ class PairPlacer:
         self._scale_of = find_shared_scales(wires, self._float)
         self._scales = apply_shared_scales(scales, self._scale_of)
         self._inputs: dict[int, tuple[int, ...]] = {}
-        self._left: dict[int, str] = {}
+        self._left: dict[int, FloatReason] = {}
 
     def placement(self) -> Placement:
         """All of it."""
@@ -142,7 +140,7 @@ class PairPlacer:
     def _decide(self, number: int, places: tuple[int, ...]) -> None:
         if not places:
             return
-        reason = self._kept(number) or float_reason(self._wires, number, places, self._scales)
+        reason = self._kept(number) or int8_obstacle(self._wires, number, places, self._scales)
         if reason:
             self._left[number] = reason
         else:
@@ -159,23 +157,24 @@ class PairPlacer:
                 self._inputs.pop(number, None)
                 self._left.pop(number, None)
 
-    def _kept(self, number: int) -> str | None:
+    def _kept(self, number: int) -> FloatReason | None:
         """Why a node stays float although it could be quantized."""
         name, node = self._wires.name(number), self._wires.nodes[number]
         if name in self._choices.exclude:
-            return "excluded"
+            return FloatReason(FloatCause.EXCLUDED)
         if name in self._choices.include:
             return None
         if number in self._heads:
-            return self._heads[number]
+            return FloatReason(FloatCause.DETECTION_HEAD, f"({self._heads[number]})")
         policy = self._choices.policy
         if policy is Policy.CONV_ONLY and node.op_type in WEIGHTED - CONVOLUTIONS:
-            return "not a convolution (policy conv-only)"
+            return FloatReason(FloatCause.CONV_ONLY)
         if policy is not Policy.ALL:
             if is_product(self._wires, node):
-                return PRODUCT if node.op_type not in CONVOLUTIONS else COMPUTED
+                convolves = node.op_type in CONVOLUTIONS
+                return FloatReason(FloatCause.WEIGHTS_FROM_DATA if convolves else FloatCause.PRODUCT)
             if number in self._gates:
-                return GATE
+                return FloatReason(FloatCause.GATE)
         return None
 
     def _weighted(self, number: int) -> tuple[int, ...]:
@@ -241,25 +240,27 @@ class PairPlacer:
         return reader.place in self._inputs.get(reader.number, ())
 
 
-def float_reason(wires: GraphIndex, number: int, places: tuple[int, ...], scales: Mapping[str, float]) -> str | None:
+def int8_obstacle(
+    wires: GraphIndex, number: int, places: tuple[int, ...], scales: Mapping[str, float]
+) -> FloatReason | None:
     """Why an operator cannot be quantized, whatever anybody wants."""
     names = [wires.nodes[number].input[k] for k in places]
     constant = [name for name in names if name in wires.constants]
     if any(name not in wires.weights for name in constant):
-        return "its weights are computed by other operators"
+        return FloatReason(FloatCause.WEIGHTS_COMPUTED)
     if any(DTYPES.get(wires.weights[name].data_type) not in ("float32", "float16") for name in constant):
-        return "its weights are not float"
+        return FloatReason(FloatCause.WEIGHTS_NOT_FLOAT)
     if any(len(wires.weights[name].dims) < 2 for name in constant):
-        return "its weights are a vector"
+        return FloatReason(FloatCause.WEIGHTS_VECTOR)
     others = [name for name in names if wires.types.get(name, "float32") not in ("float32", "float16")]
     if others:
-        return f"not float: {', '.join(others)}"
+        return FloatReason(FloatCause.NOT_FLOAT, names=", ".join(others))
     activations = [name for name in names if name not in wires.constants]
     lacking = [name for name in activations if not scales.get(name)]
     if lacking:
-        return f"no scale: {', '.join(lacking)}"
+        return FloatReason(FloatCause.NO_SCALE, names=", ".join(lacking))
     tiny = [name for name in activations if scales[name] < LEAST[wires.types.get(name, "float32")]]
-    return f"its scale is too small for the type of the tensor: {', '.join(tiny)}" if tiny else None
+    return FloatReason(FloatCause.TINY_SCALE, names=", ".join(tiny)) if tiny else None
 
 
 def is_product(wires: GraphIndex, node: onnx.NodeProto) -> bool:

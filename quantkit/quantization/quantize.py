@@ -20,19 +20,20 @@ from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
 from quantkit.linting.rules.parsing.clip_apart import without_misread_clips
 from quantkit.preprocess import Preprocess
+from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.placement import Choices, Policy
 from quantkit.qdq.reader import has_qdq
-from quantkit.quantization.repair import Data, repaired, statistics_of
-from quantkit.quantization.repair_choice import weighed
+from quantkit.quantization.repair import NetworkSamples, apply_repairs, collect_network_statistics
+from quantkit.quantization.repair_choice import choose_repairs
 from quantkit.quantization.scales import (
-    Scales,
-    by_rule,
-    from_table,
+    QuantizationScales,
+    load_statistics_for,
     refuse_other_preprocess,
-    shared_notes,
-    statistics_for,
+    scales_by_rule,
+    scales_from_table,
+    shared_scale_notes,
 )
 from quantkit.repairs.registry import resolve_repairs
 from quantkit.repairs.repair import RepairReport
@@ -121,7 +122,7 @@ class Quantization(RichDisplay):
     proto: onnx.ModelProto = field(repr=False)
     pairs: Mapping[str, float]
     weights: tuple[str, ...]
-    left: Mapping[str, str]
+    left: Mapping[str, FloatReason]
     source: str
     rules: Mapping[str, str]
     coverage: Coverage | None
@@ -135,14 +136,16 @@ class Quantization(RichDisplay):
     @property
     def reasons(self) -> dict[str, int]:
         """Why operators stay float → how many."""
-        return dict(Counter(why.split(": ")[0] for why in self.left.values()).most_common())
+        return dict(Counter(reason.summary for reason in self.left.values()).most_common())
 
     def _view_(self) -> Sequence[Block]:
         repairs = [f"{name}: {repair.text}" for name, repair in self.repairs.items()]
         return (
             f"Q/DQ for {len(self.pairs)} activations and {len(self.weights)} weights, scales from {self.source}",
             Remarks([*repairs, *self.notes]),
-            ViewTable(("stays float", "why"), list(self.left.items()), frozenset({0, 1})),
+            ViewTable(
+                ("stays float", "why"), [(node, str(reason)) for node, reason in self.left.items()], frozenset({0, 1})
+            ),
         )
 
 
@@ -167,7 +170,7 @@ def quantize(
     UsageError.
     """
     options = options or QuantizeOptions()
-    target = None if output is None else checked_target(Path(output), (model, statistics, table), options.force)
+    target = None if output is None else check_target(Path(output), (model, statistics, table), options.force)
     source = model if isinstance(model, Model) else load_model(model)
     refuse_quantized(source)
     form = options.form
@@ -178,19 +181,19 @@ def quantize(
         select_nodes(options.exclude, network, "--exclude"),
         select_nodes(options.include, network, "--include"),
     )
-    origin = Given(statistics, table, to_run(source, data, preprocess, options.data), preprocess)
-    fixed = prepared(source, network, origin, options, choices, phase)
+    origin = ScaleSource(statistics, table, open_samples(source, data, preprocess, options.data), preprocess)
+    fixed = prepare_model(source, network, origin, options, choices, phase)
     gone = tuple(plain.folded)
     del plain, network  # repaired weights are a second copy, and the first is not needed any more
     source = replace(source, proto=fixed.network.proto)
     phase("inserting Q/DQ")
     scales = fixed.scales
     made = insert_qdq(fixed.network, scales.scales, choices, form)
-    proto, notes = finished(source, made, scales, options, tuple(fixed.done))
-    notes += fixed.notes + shared_notes(scales, made.pairs)
+    proto, notes = finish_model(source, made, scales, options, tuple(fixed.done))
+    notes += fixed.notes + shared_scale_notes(scales, made.pairs)
     notes += describe_left_out(origin.data.unreadable) if origin.data else ()
     phase("writing")
-    files = () if target is None else written(proto, source, target, options.force)
+    files = () if target is None else write_quantized(proto, source, target, options.force)
     return Quantization(
         proto=proto,
         pairs=made.pairs,
@@ -209,65 +212,67 @@ def quantize(
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ScaleSource:
     """What a caller gave for the scales."""
 
     statistics: str | os.PathLike[str] | Statistics | None
     table: str | os.PathLike[str] | None
-    data: Data | None
+    data: NetworkSamples | None
     preprocess: str | Path | Preprocess | None = None
     """As it was asked for."""
 
 
-def to_run(source: Model, data: Any, preprocess: str | Path | Preprocess | None, options: DataOptions) -> Data | None:
+def open_samples(
+    source: Model, data: Any, preprocess: str | Path | Preprocess | None, options: DataOptions
+) -> NetworkSamples | None:
     """The data that a network may be run on, where there is some."""
-    return None if data is None else Data(data, preprocess, options).of(source)
+    return None if data is None else NetworkSamples(data, preprocess, options).of(source)
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
+class PreparedModel:
     """The network after its repairs, and its scales."""
 
     network: Model
-    scales: Scales
+    scales: QuantizationScales
     done: Mapping[str, RepairReport]
     notes: tuple[str, ...] = ()
 
 
-def prepared(
+def prepare_model(
     source: Model,
     network: Model,
-    given: Given,
+    given: ScaleSource,
     options: QuantizeOptions,
     choices: Choices,
     phase: Callable[[str], None],
-) -> Fixed:
+) -> PreparedModel:
     """Repair, and choose scales. StaleError, TableError, UsageError."""
     if given.table is not None:
         if given.statistics is not None or given.data is not None:
             raise UsageError("a table is taken verbatim, without statistics and data", remedy="give one of the two")
         resolve_repairs(options.repairs, statistics=False, data=False)
-        return Fixed(network, from_table(source, Path(given.table), options.min_coverage), {})
-    known, name = known_statistics(source, given, network, phase)
+        return PreparedModel(network, scales_from_table(source, Path(given.table), options.min_coverage), {})
+    known, name = resolve_statistics(source, given, network, phase)
     names = resolve_repairs(options.repairs, statistics=True, data=given.data is not None)
     said: tuple[str, ...] = ()
     if options.repairs is None and given.data is not None:
-        chosen = weighed(network, known, given.data, choices, options.rule, phase)
+        chosen = choose_repairs(network, known, given.data, choices, options.rule, phase)
         made, said = chosen.made, (chosen.text,)
     else:
-        made = repaired(network, known, names, given.data, choices, phase)
+        made = apply_repairs(network, known, names, given.data, choices, phase)
     if made.collected_again and given.statistics is not None:
         name = "the data, collected again after its repairs,"
     phase("choosing scales")
-    return Fixed(made.network, by_rule(made.statistics, options.rule, name), made.done, said)
+    return PreparedModel(made.network, scales_by_rule(made.statistics, options.rule, name), made.done, said)
 
 
-def known_statistics(
-    source: Model, given: Given, network: Model, phase: Callable[[str], None]
+def resolve_statistics(
+    source: Model, given: ScaleSource, network: Model, phase: Callable[[str], None]
 ) -> tuple[Statistics, str]:
     """The statistics that were given, or those that the data gives, and what they are called."""
     if given.statistics is not None:
-        found = statistics_for(source, given.statistics)
+        found = load_statistics_for(source, given.statistics)
         if given.data is not None:
             refuse_other_preprocess(found, source, given.preprocess, given.data.source)
         return found
@@ -277,17 +282,17 @@ def known_statistics(
             remedy="quantkit calibrate --backend onnxruntime --data … MODEL makes statistics and a table",
         )
     phase("collecting statistics")
-    return statistics_of(network, given.data), "the data"
+    return collect_network_statistics(network, given.data), "the data"
 
 
-def written(proto: onnx.ModelProto, source: Model, target: Path, force: bool) -> tuple[Path, ...]:
+def write_quantized(proto: onnx.ModelProto, source: Model, target: Path, force: bool) -> tuple[Path, ...]:
     """Write the network, and a file of weights beside it where it needs one. StaleError, OutputError."""
     for path in saved_files(proto, target):
         refuse_existing(path, force=force)
     return write_model(proto, source.folder, target)
 
 
-def checked_target(target: Path, inputs: Iterable[Any], force: bool) -> Path:
+def check_target(target: Path, inputs: Iterable[Any], force: bool) -> Path:
     """OutputError where nothing can be written, StaleError where something is there, UsageError where the output would
     replace what it is made of."""
     check_writable(target)
@@ -305,8 +310,12 @@ def refuse_quantized(model: Model) -> None:
         )
 
 
-def finished(
-    source: Model, made: QuantizedNetwork, scales: Scales, options: QuantizeOptions, repairs: tuple[str, ...]
+def finish_model(
+    source: Model,
+    made: QuantizedNetwork,
+    scales: QuantizationScales,
+    options: QuantizeOptions,
+    repairs: tuple[str, ...],
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The network as it is written: Clips as TensorRT reads them, in FP16 where asked for, with its provenance."""
     proto, clips = without_misread_clips(replace(source, proto=made.proto, sha256=""))

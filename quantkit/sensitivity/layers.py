@@ -1,8 +1,8 @@
-"""layers: where a quantized network loses, tensor by tensor and layer by layer.
+"""layers: where a quantized network loses accuracy, tensor by tensor and layer by layer.
 
-A layer is an operator that reads behind Q/DQ pairs, and its quantization is that of what it reads: activations,
-weights, bias. Each is quantized alone in the float network, and left out of the quantized one; what that does to the
-network's outputs ranks them. A layer whose scales do not fit comes before all others, for it can be mended.
+A layer is an operator that reads from Q/DQ pairs, and its quantization is that of its inputs: activations, weights and
+bias. Each layer is quantized alone in the float network, and left out of the quantized one; the effect on the network's
+outputs ranks them. A layer whose scales do not fit comes before all others, because it can be fixed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.partial import PartialQuantization
 from quantkit.qdq.placement import Choices, Policy
 from quantkit.qdq.reader import has_qdq
-from quantkit.quantization.scales import Scales, by_rule, from_table, refuse_other_preprocess, statistics_for
+from quantkit.quantization.scales import (
+    QuantizationScales,
+    load_statistics_for,
+    refuse_other_preprocess,
+    scales_by_rule,
+    scales_from_table,
+)
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.sensitivity.existing_qdq import read_existing_qdq
 from quantkit.sensitivity.layer_ranking import LayerRanking, choose_kept_layers, rank_layers
@@ -45,18 +51,19 @@ if TYPE_CHECKING:
     from quantkit.statistics import Statistics
 
 SAMPLES = 128
-"""By default: the order of layers is settled by then."""
+"""Default number of samples: enough to order the layers reliably."""
 CLEAR = 10.0
-"""dB by which a network with nothing quantized is better than with everything, where that is all that was done."""
-FROM_FILE = "of the file"
+"""dB by which the outputs with no layer quantized exceed those with all, if quantization is the only difference."""
+FROM_FILE = "from the file"
 PER_CHANNEL = "max|w| per channel"
 
 
 @dataclass(frozen=True, slots=True)
 class LayersOptions:
-    """What is looked at. rule, policy, exclude, include, min_coverage: as for `quantize`, where scales are chosen.
+    """Options of `layers`. rule, policy, exclude, include, min_coverage: as for `quantize`, if scales are chosen here.
 
-    keep: so many of the worst layers are named to be kept float. keep_db: as many as lift the outputs to that SQNR.
+    keep: number of worst layers to report as those to keep float. keep_db: report as many as are needed to lift the
+    outputs to this SQNR.
     """
 
     rule: str | Rule = "mse"
@@ -72,23 +79,24 @@ class LayersOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", Policy.named(self.policy))
         if self.keep is not None and self.keep_db is not None:
-            raise UsageError("keep and keep_db both say how many layers stay float", remedy="give one of the two")
+            raise UsageError("keep and keep_db both set how many layers stay float", remedy="give only one of them")
         if self.keep is not None and self.keep < 1:
-            raise UsageError(f"keep {self.keep} layers", remedy="give at least 1")
+            raise UsageError(f"cannot keep {self.keep} layers in float", remedy="give at least 1")
 
 
 @dataclass(frozen=True, slots=True)
 class SensitivitySubject:
-    """What is looked into. reference: the float network as it was given; variants: of its quantized self.
+    """The network under analysis.
 
-    scales: where scales were chosen. left: node → why it stays float. rule: what the scales of activations are by.
+    reference: the float network as given. variants: its quantized version, which can be quantized in part. scales: None
+    if they were not chosen here. left: node → why it stays float. rule: the rule behind the scales of activations.
     """
 
     reference: Model
     variants: PartialQuantization
     source: str
     left: Mapping[str, str]
-    scales: Scales | None = None
+    scales: QuantizationScales | None = None
     rule: str = FROM_FILE
     notes: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -105,14 +113,14 @@ def layers(
     options: LayersOptions | None = None,
     phase: Callable[[str], None] = lambda _: None,
 ) -> Sensitivity:
-    """Where a network loses by quantization, worst first.
+    """Find where a network loses accuracy by quantization, worst first.
 
-    model: the float network. What quantizes it is one of: statistics, with a rule; table, verbatim; against, a Q/DQ
-    model that was made of it, by whatever tool. data, preprocess: as `calibrate` takes them; without them the errors of
-    tensors are estimated from statistics, and layers are not measured. phase: told what is going on.
+    model: the float network. Its quantization is given by one of these: statistics, with a rule; table, verbatim;
+    against, a Q/DQ model derived from it by any tool. data, preprocess: as for `calibrate`; without data the errors of
+    tensors are estimated from statistics, and layers are not measured. phase: called with a description of each phase.
 
-    ModelError (a Q/DQ model that belongs to another network, outputs that are not float), StaleError, TableError,
-    DataError, UsageError.
+    Raises ModelError (a Q/DQ model of another network, outputs that are not float), StaleError, TableError, DataError,
+    UsageError.
     """
     started = time.monotonic()
     options = options or LayersOptions()
@@ -158,41 +166,41 @@ def layers(
 
 
 def load_float_network(model: str | os.PathLike[str] | Model) -> Model:
-    """The network that is looked into. ModelError where it is not float."""
+    """Return the network to analyse. ModelError if it is not float."""
     source = model if isinstance(model, Model) else load_model(model)
     if has_qdq(source):
         raise ModelError(
-            f"{source.path} has Q/DQ already",
-            remedy=f"give the float model that it was made of: quantkit layers FLOAT.onnx --against {source.path}",
+            f"{source.path} already has Q/DQ pairs",
+            remedy=f"give the float model that it was derived from: quantkit layers FLOAT.onnx --against {source.path}",
         )
     return source
 
 
 def limit_to_whole_batches(options: DataOptions, source: Model) -> DataOptions:
-    """At most so many samples, in whole batches where the network is fixed to some."""
+    """Return the options with their limit rounded to whole batches if the network has a fixed batch size."""
     limit = options.limit
     return options if limit is None else replace(options, limit=whole_batches(limit, source.inputs))
 
 
 def refuse_unmeasurable(statistics: Any, table: Any, against: Any, data: Any, options: LayersOptions) -> None:
-    """UsageError where the call lacks something, or holds two answers to one question."""
+    """Raise UsageError if an argument is missing or two arguments contradict each other."""
     given = [
         name for name, it in (("statistics", statistics), ("table", table), ("against", against)) if it is not None
     ]
     if len(given) != 1:
         raise UsageError(
-            f"{' and '.join(given) if given else 'nothing'} says how the network is quantized",
-            remedy="give statistics, a table, or a Q/DQ model with --against: one of them",
+            f"exactly one source of the quantization is needed, not {' and '.join(given) if given else 'none'}",
+            remedy="give statistics (--stats), a table (--table), or a Q/DQ model (--against)",
         )
     if against is not None and (options.exclude or options.include):
-        raise UsageError("a Q/DQ model says itself what is quantized", remedy="leave --exclude and --include out")
+        raise UsageError("a Q/DQ model already defines what is quantized", remedy="omit --exclude and --include")
     if data is None and statistics is None:
         raise UsageError(
-            f"the errors of a network {'of a table' if table is not None else 'with Q/DQ'} are measured on data",
-            remedy="give --data; without data, statistics (--stats) give estimates",
+            f"with a {'table' if table is not None else 'Q/DQ model'}, errors can only be measured on data",
+            remedy="give --data, or statistics (--stats) for estimates without data",
         )
     if data is None and (options.keep is not None or options.keep_db is not None):
-        raise UsageError("without data layers are not ranked, and none can be kept", remedy="give --data")
+        raise UsageError("layers cannot be ranked without data, so none can be kept", remedy="give --data")
 
 
 def load_matching_statistics(
@@ -201,9 +209,11 @@ def load_matching_statistics(
     preprocess: str | Path | Preprocess | None,
     data: Any,
 ) -> tuple[Statistics, str]:
-    """The statistics, and what they are called. StaleError where they are of another network, or of images that were
-    prepared in another way than the data will be."""
-    known = statistics_for(source, statistics)
+    """Return the statistics and their description.
+
+    StaleError if they come from another network, or from images preprocessed differently from the data.
+    """
+    known = load_statistics_for(source, statistics)
     if data is not None:
         refuse_other_preprocess(known, source, preprocess, data)
     return known
@@ -215,12 +225,12 @@ def subject_from_scales(
     table: str | os.PathLike[str] | None,
     options: LayersOptions,
 ) -> SensitivitySubject:
-    """A network that is quantized here as `quantize` does it, without repairs. statistics: and what they are called."""
+    """Quantize the network as `quantize` does, without repairs. statistics: with their description."""
     if statistics is not None:
-        scales = by_rule(statistics[0], options.rule, statistics[1])
+        scales = scales_by_rule(statistics[0], options.rule, statistics[1])
     else:
         assert table is not None
-        scales = from_table(source, Path(table), options.min_coverage)
+        scales = scales_from_table(source, Path(table), options.min_coverage)
     network = replace(source, proto=fold_batch_norms(source).proto)
     choices = Choices(
         options.policy,
@@ -228,14 +238,15 @@ def subject_from_scales(
         select_nodes(options.include, network, "--include"),
     )
     made = insert_qdq(network, scales.scales, choices)
+    reasons = {node: str(reason) for node, reason in made.left.items()}
     rule = str(scales.record.get("rule", "the table"))
     record = {"quantkit": __version__, "model": source.sha256, "scales": dict(scales.record)}
     variants = PartialQuantization(replace(network, proto=made.proto, sha256=""))
-    return SensitivitySubject(source, variants, scales.source, made.left, scales, rule, (), record)
+    return SensitivitySubject(source, variants, scales.source, reasons, scales, rule, (), record)
 
 
 def subject_from_qdq(source: Model, against: str | os.PathLike[str] | Model) -> SensitivitySubject:
-    """A Q/DQ model beside the float one that it was made of."""
+    """Return a Q/DQ model together with the float network that it was derived from."""
     quantized = against if isinstance(against, Model) else load_model(against)
     beside = read_existing_qdq(source, quantized)
     record = {"quantkit": __version__, "model": source.sha256, "against": quantized.sha256}
@@ -243,7 +254,7 @@ def subject_from_qdq(source: Model, against: str | os.PathLike[str] | Model) -> 
 
 
 def estimate_sensitivity(subject: SensitivitySubject, started: float) -> Sensitivity:
-    """What statistics alone tell: the errors of tensors."""
+    """Return the errors of tensors as estimated from statistics alone."""
     scales, variants = subject.scales, subject.variants
     assert scales is not None
     assert scales.statistics is not None
@@ -254,7 +265,7 @@ def estimate_sensitivity(subject: SensitivitySubject, started: float) -> Sensiti
         if tensor.name in histograms
     ]
     found += [weight_error(weight, PER_CHANNEL) for weight in variants.weights()]
-    note = "no data: errors of activations are estimated from histograms, layers are not measured"
+    note = "no data: errors of activations are estimated from histograms, and layers are not measured"
     return Sensitivity(
         model=str(subject.reference.path),
         source=subject.source,
@@ -269,7 +280,7 @@ def estimate_sensitivity(subject: SensitivitySubject, started: float) -> Sensiti
 
 
 def quantized_activations(subject: SensitivitySubject) -> list[QuantizedActivation]:
-    """The quantized activations."""
+    """Return the quantized activations."""
     makers = subject.variants.makers()
     rules = subject.scales.rules if subject.scales else {}
     return [
@@ -281,7 +292,7 @@ def quantized_activations(subject: SensitivitySubject) -> list[QuantizedActivati
 def measure_tensor_errors(
     subject: SensitivitySubject, feed: Feed, options: LayersOptions
 ) -> dict[tuple[str, str], TensorError]:
-    """(tensor, node) → error, of activations on the data and of weights."""
+    """Return (tensor, node) → error, for activations on the data and for weights."""
     threads = options.threads or min(8, os.cpu_count() or 1)
     found = measure_activation_errors(subject.variants, quantized_activations(subject), feed, threads)
     rule = PER_CHANNEL if subject.scales else FROM_FILE
@@ -290,16 +301,16 @@ def measure_tensor_errors(
 
 
 def sort_tensor_errors(tensors: Iterable[TensorError]) -> tuple[TensorError, ...]:
-    """Worst first: those whose scale does not fit, then by SQNR."""
+    """Sort worst first: tensors whose scale does not fit, then the others by SQNR."""
     return tuple(sorted(tensors, key=lambda error: (not error.misfit, error.sqnr_db)))
 
 
 def ranking_notes(found: LayerRanking) -> Iterable[str]:
-    """What limits the figures."""
+    """Yield notes on the limits of the figures."""
     if found.none_db < found.all_db + CLEAR:
         yield (
-            f"with no layer quantized the outputs are at {found.none_db:.1f} dB of the float network: the file was "
-            "changed in other ways too, and layers that do less than that are not told apart"
+            f"with no layer quantized the SQNR of the outputs is {found.none_db:.1f} dB: the file differs from the "
+            "float network in other ways too, and layers with less noise than that cannot be distinguished"
         )
 
 
@@ -310,8 +321,8 @@ def kept_layers(
     options: LayersOptions,
     phase: Callable[[str], None],
 ) -> tuple[tuple[str, ...], float]:
-    """The layers to be kept float, and the SQNR of the outputs then."""
+    """Return the layers to keep float and the SQNR of the outputs with them in float."""
     if options.keep is None and options.keep_db is None:
         return (), float("nan")
-    phase("layers to keep")
+    phase("choosing layers to keep")
     return choose_kept_layers(measuring, variants, found, options.keep, options.keep_db)

@@ -14,7 +14,7 @@ from quantkit.graph import Model
 from quantkit.graph.index import index_graph
 from quantkit.qdq.detection_heads import GRID, SPREAD, find_detection_heads
 from quantkit.qdq.placement import Choices
-from tests.support.qdq import every_scale, inserted, model_of, noise, placed
+from tests.support.qdq import every_scale, inserted, model_of, noise, placed, reasons
 
 WEIGHTS: dict[str, Any] = {
     "w": noise(8, 8, 3, 3), "v": noise(8, 8, 1, 1), "down": noise(8, 8, 2, 2), "up": noise(8, 8, 2, 2),
@@ -74,7 +74,7 @@ PREDICTORS = {"la", "lb", "ca", "cb"}
 def test_ssd_is_told_by_its_anchors() -> None:
     """Scores and boxes are outputs of their own; only boxes meet anchors, and both heads stay float."""
     model = net(f"{SSD} e = Mul(l, variance) y = Add(e, anchors)", "(float[A, B, C] y, float[D, E, F] s)")
-    assert heads(model) == dict.fromkeys(PREDICTORS, "detection head, told by arithmetic with a grid (Add y)")
+    assert heads(model) == dict.fromkeys(PREDICTORS, "detected from arithmetic with a grid in Add y")
     made = inserted(model)
     assert set(made.left) == PREDICTORS
     assert placed(made) == ["x", "a"], "the rest of it is quantized"
@@ -94,7 +94,7 @@ def test_a_selection_tells_a_head(selecting: str) -> None:
         model = net(text + "n = NonMaxSuppression(l, st, most, iou, score) y = Cast<to = 1>(n)", "(float[A, B] y)")
     found = heads(model)
     assert set(found) == PREDICTORS
-    assert set(found.values()) == {f"detection head, told by {selecting}"}
+    assert set(found.values()) == {f"detected from {selecting}"}
 
 
 def test_a_plugin_for_selection_tells_a_head() -> None:
@@ -143,7 +143,7 @@ def test_yolov8_of_several_levels() -> None:
 
 def test_the_sum_of_a_softmax_alone_tells_a_head() -> None:
     found = heads(net(f"{DFL} y = Concat<axis = 1>(e4, q3)"))
-    assert found == dict.fromkeys(["p", "q", "e"], "detection head, told by a Softmax over distances")
+    assert found == dict.fromkeys(["p", "q", "e"], "detected from a Softmax over distances")
 
 
 def test_a_head_can_be_included_and_the_policy_does_not_matter() -> None:
@@ -183,7 +183,7 @@ def test_what_is_not_known_of_ranges_tells_nothing() -> None:
 def test_ranges_tell_a_head_by_the_table_that_is_inserted() -> None:
     made = inserted(net(JOINED), {"x": 0.1, "a": 0.1, "p3": 5.0, "q3": 0.01})
     assert (placed(made), set(made.left)) == (["x"], {"p", "q"})
-    assert "a Concat of ranges 1.27 and 635 (y)" in made.left["p"]
+    assert "(detected from Concat y whose inputs have ranges 1.27 and 635)" in reasons(made)["p"]
     assert placed(inserted(net(JOINED))) == ["x", "a"]
 
 
@@ -222,7 +222,7 @@ WEIGHTS["shape"] = np.array([1, 8, 8, 8])
 def test_networks_that_detect_nothing_have_no_head(kind: str) -> None:
     model = net({**NONE, **MAPS}[kind], "(float[A, B] y)" if kind in NONE else "(float[A, B, C, D] y)")
     assert heads(model) == {}
-    assert not any("detection" in why for why in inserted(model).left.values())
+    assert not any("detection" in why for why in reasons(inserted(model)).values())
 
 
 def test_ranges_inside_a_network_tell_nothing() -> None:

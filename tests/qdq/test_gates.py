@@ -10,9 +10,12 @@ import pytest
 
 from quantkit.graph import Model
 from quantkit.graph.index import index_graph
+from quantkit.qdq.float_reason import FloatCause
 from quantkit.qdq.gates import gate_nodes
-from quantkit.qdq.placement import GATE, Choices, Policy
-from tests.support.qdq import inserted, model_of, noise, placed
+from quantkit.qdq.placement import Choices, Policy
+from tests.support.qdq import inserted, model_of, noise, placed, reasons
+
+GATE = FloatCause.GATE.value
 
 HEAD = "(float[1, 8, 6, 6] x) => (float[1, 8, 6, 6] y)"
 FREE = "(float[N, 8, H, W] x) => (float[N, 8, H, W] y)"
@@ -65,7 +68,7 @@ def test_a_gate_is_found_and_stays_float(form: str, head: str) -> None:
     expected = {"h", "k", "n", "l"} if "CBAM" in form else {"h", "k"}
     assert found(model) == expected
     made = inserted(model)
-    assert made.left == dict.fromkeys(expected, GATE)
+    assert reasons(made) == dict.fromkeys(expected, GATE)
     assert placed(made) == ["x", "m"], "and so does its pool"
 
 
@@ -113,7 +116,7 @@ def test_what_is_no_gate(kind: str, free: bool) -> None:
         OTHERS[kind], head.replace("float y", "float[A, B] y" if "classifier" in kind else "float[A, B, C, D] y")
     )
     assert found(model) == set()
-    assert GATE not in inserted(model).left.values()
+    assert GATE not in reasons(inserted(model)).values()
 
 
 def test_a_classifier_behind_gates_is_none() -> None:

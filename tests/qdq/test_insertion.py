@@ -25,7 +25,7 @@ from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.placement import Choices, Policy
 from quantkit.qdq.reader import has_qdq
 from quantkit.table import read_table
-from tests.support.qdq import network, node_of, on_onnxruntime, pair, pairs, placed
+from tests.support.qdq import network, node_of, on_onnxruntime, pair, pairs, placed, reasons
 
 RANDOM = np.random.default_rng(7)
 CONV = RANDOM.normal(size=(4, 3, 3, 3)).astype(np.float32)
@@ -110,7 +110,7 @@ def test_an_activations_scale_is_the_given_float32(scales: tuple[float, float]) 
 def test_a_scale_that_is_no_normal_number_is_none(quantized: Any) -> None:
     """It would lose digits, and TensorRT refuses it."""
     made = quantized(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", {"x": 0.1, "c": 1e-42}, w=POINT)
-    assert (placed(made), made.left) == (["x"], {"y": "its scale is too small for the type of the tensor: c"})
+    assert (placed(made), reasons(made)) == (["x"], {"y": "its scale is too small for the type of the tensor: c"})
 
 
 WEIGHTS: list[tuple[str, str, tuple[int, ...], int]] = [
@@ -315,20 +315,20 @@ def test_weights_by_another_name_are_quantized(quantized: Any, kind: str) -> Non
 def test_without_a_scale_an_operator_stays_float(quantized: Any, scales: dict[str, float]) -> None:
     made = quantized(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", scales, w=POINT)
     assert placed(made) == ["x"]
-    assert made.left == {"y": "no scale: c"}
+    assert reasons(made) == {"y": "no scale: c"}
     assert list(node_of(made.proto, "y").input) == ["c", "w"]
 
 
 def test_nodes_can_be_excluded(quantized: Any) -> None:
     text = f"{SAME} {{ c = Conv(x, w) r = Relu(c) y = Conv(r, v) }}"
     made = quantized(text, exclude=["y", "r"], w=POINT, v=POINT)
-    assert (placed(made), made.left) == (["x"], {"y": "excluded"})
+    assert (placed(made), reasons(made)) == (["x"], {"y": "excluded"})
 
 
 def test_a_node_is_excluded_by_its_name(loaded: Any) -> None:
     model = loaded(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", w=POINT)
     model.proto.graph.node[1].name = "/head/Conv"
-    assert insert_qdq(model, ANY, Choices(exclude=frozenset({"/head/Conv"}))).left == {"/head/Conv": "excluded"}
+    assert reasons(insert_qdq(model, ANY, Choices(exclude=frozenset({"/head/Conv"})))) == {"/head/Conv": "excluded"}
     assert insert_qdq(model, ANY, Choices(exclude=frozenset({"y"}))).left == {}
 
 
@@ -347,7 +347,7 @@ def test_tensors_of_other_types_get_no_pair(quantized: Any) -> None:
     text = ("(float[N, 3, 8, 8] x) => (double[N, 3, 8, 8] y)"
             "{ c = Conv(x, w) r = Cast<to = 11>(c) y = Conv(r, v) }")  # fmt: skip
     made = quantized(text, {**ANY, "r": 0.1}, w=POINT, v=POINT.astype(np.float64))
-    assert (placed(made), made.left) == (["x"], {"y": "its weights are not float"})
+    assert (placed(made), reasons(made)) == (["x"], {"y": "its weights are not float"})
 
 
 @pytest.mark.parametrize("scales", [{"x": 0.1, "c": 0.1}, {"x": 0.1, "c": 0.1, "r": 0.0}])
@@ -358,7 +358,7 @@ def test_pools_and_skips_without_a_scale_are_told(quantized: Any, scales: dict[s
         " z = Conv(p, w) }"
     )
     made = quantized(text, {**scales, "a": 0.1, "p": 0.1}, w=POINT)
-    assert (placed(made), made.left) == (["x", "a", "p"], {"a": "no scale: r", "p": "no scale: s"})
+    assert (placed(made), reasons(made)) == (["x", "a", "p"], {"a": "no scale: r", "p": "no scale: s"})
 
 
 @pytest.mark.parametrize("scales", [{}, {"other": 0.1}, {"x": 0.0}])
@@ -392,7 +392,7 @@ FEW = "(float[3, 3] x) => (float[3, 3] y)"
     [
         ("y = Relu(x)", Choices(), "leave it float: INT8 pays in"),
         ("v = Add(w, w) y = MatMul(x, v)", Choices(), "with its weights as initializers"),
-        ("a = MatMul(x, w) b = MatMul(a, w) y = MatMul(b, w)", Choices(exclude=frozenset("y")), "give scales of this"),
+        ("a = MatMul(x, w) b = MatMul(a, w) y = MatMul(b, w)", Choices(exclude=frozenset("y")), "use scales of this"),
         ("a = MatMul(x, w) b = MatMul(a, w) y = MatMul(b, w)", Choices(exclude=frozenset("ab")), "some of the exclus"),
         ("y = MatMul(x, x)", Choices(), "--policy all, or --include"),
         ("y = MatMul(x, w)", Choices(Policy.CONV_ONLY), "leave out --policy conv-only"),

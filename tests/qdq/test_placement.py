@@ -17,7 +17,7 @@ from quantkit.graph.index import index_graph
 from quantkit.graph.weights import stored_tensors
 from quantkit.qdq.insertion import QuantizedNetwork
 from quantkit.qdq.placement import Choices, Policy
-from tests.support.qdq import every_scale, inserted, model_of, node_of, noise, pair, pairs, placed
+from tests.support.qdq import every_scale, inserted, model_of, node_of, noise, pair, pairs, placed, reasons
 
 SAME = "(float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y)"
 ANY = "(float[1, 4, 8, 8] x) => (float[A, B, C, D] y)"
@@ -58,7 +58,7 @@ def test_conv_only_leaves_what_is_no_convolution() -> None:
     assert placed(inserted(mixed())) == ["x", "r", "p", "k"]
     made = inserted(mixed(), choices=Choices(Policy.CONV_ONLY))
     assert placed(made) == ["x", "r", "p"]
-    assert made.left == {"y": "not a convolution (policy conv-only)"}
+    assert reasons(made) == {"y": "not a convolution (policy conv-only)"}
 
 
 def test_a_pool_before_a_gemm_alone_stays_float_with_it() -> None:
@@ -83,7 +83,7 @@ def test_attention_and_its_residual_stay_float() -> None:
     """LayerNormalization reads float, so that the Add before it has nobody to hand INT8 on to."""
     made = inserted(attention())
     assert placed(made) == ["l", "f", "i"]
-    assert made.left == dict.fromkeys(["e", "f"], "a product of two activations (attention)")
+    assert reasons(made) == dict.fromkeys(["e", "f"], "a product of two activations (attention)")
     assert behind_pairs(made, "r") == [False, False]
 
 
@@ -110,10 +110,10 @@ def test_all_quantizes_both_factors_of_a_gate_and_activations() -> None:
 
 def test_an_included_node_is_quantized_against_the_policy() -> None:
     made = inserted(mixed(), choices=Choices(Policy.CONV_ONLY, include=frozenset("y")))
-    assert (placed(made), made.left) == (["x", "r", "p", "k"], {})
+    assert (placed(made), reasons(made)) == (["x", "r", "p", "k"], {})
     made = inserted(attention(), choices=Choices(include=frozenset("e")))
     assert behind_pairs(made, "e") == [True, True]
-    assert made.left == {"f": "a product of two activations (attention)"}
+    assert reasons(made) == {"f": "a product of two activations (attention)"}
 
 
 @pytest.mark.parametrize("name", ["s", "l"])
@@ -132,7 +132,7 @@ def test_an_included_pool_is_quantized() -> None:
 
 def test_exclusion_wins_over_inclusion() -> None:
     made = inserted(mixed(), choices=Choices(exclude=frozenset("s"), include=frozenset("s")))
-    assert made.left == {"s": "excluded"}
+    assert reasons(made) == {"s": "excluded"}
     assert placed(made) == ["x", "k"], "and the pool before it stays float"
 
 
@@ -140,9 +140,9 @@ def test_excluding_an_add_or_a_pool_is_told() -> None:
     model = net("r = Relu(x) c = Conv(r, w) a = Add(c, r) p = AveragePool<kernel_shape = [1, 1]>(a) y = Conv(p, v)")
     assert placed(inserted(model)) == ["r", "a", "p"]
     made = inserted(model, choices=Choices(exclude=frozenset({"a", "p"})))
-    assert made.left == {"p": "excluded"}, "the Add hands on float then, and nobody asks for it"
+    assert reasons(made) == {"p": "excluded"}, "the Add hands on float then, and nobody asks for it"
     made = inserted(model, choices=Choices(exclude=frozenset("a")))
-    assert made.left == {"a": "excluded"}
+    assert reasons(made) == {"a": "excluded"}
     assert behind_pairs(made, "a") == [False, False]
 
 
@@ -223,7 +223,7 @@ def test_a_missing_scale_is_taken_from_what_shares_it() -> None:
 def test_a_concat_without_a_scale_leaves_its_inputs_theirs() -> None:
     model = net("a = Conv(x, w) b = Conv(a, v) j = Concat<axis = 1>(a, b) y = Conv(j, d)")
     made = inserted(model, {"x": 0.1, "a": 0.2, "b": 0.3})
-    assert (made.pairs, made.left) == ({"x": 0.1, "a": 0.2}, {"y": "no scale: j"})
+    assert (made.pairs, reasons(made)) == ({"x": 0.1, "a": 0.2}, {"y": "no scale: j"})
 
 
 @pytest.mark.parametrize(
@@ -605,4 +605,4 @@ def test_operators_inside_subgraphs_are_told() -> None:
     text = f"(float[N, 4, 8, 8] x, bool b) => (float[N, 4, 8, 8] y) {{ c = Conv(x, w) y = If(b)<{branches}> }}"
     made = inserted(model_of(text, w=noise(4, 4, 1, 1), v=noise(4, 4, 1, 1)))
     assert placed(made) == ["x"]
-    assert made.left == {"p": "inside If: y", "q": "inside If: y"}
+    assert reasons(made) == {"p": "inside If: y", "q": "inside If: y"}

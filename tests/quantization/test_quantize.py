@@ -24,6 +24,7 @@ from quantkit.data import open_data
 from quantkit.errors import ModelError, OutputError, StaleError, TableError, UsageError
 from quantkit.graph import load_model
 from quantkit.linting.registry import lint_model
+from quantkit.qdq.float_reason import FloatCause
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.removal import remove_qdq
 from quantkit.quantization.quantize import METADATA_KEY
@@ -416,7 +417,7 @@ def test_a_detector_keeps_its_head_in_float(shared: Path) -> None:
     data = np.random.default_rng(0).normal(size=(2, 3, 240, 320)).astype(np.float32)
     batches = [{"input": image[None]} for image in data]
     made = quantkit.quantize(path, statistics=quantkit.calibrate(path, batches).statistics)
-    heads = [node for node, why in made.left.items() if why.startswith("detection head")]
+    heads = [node for node, why in made.left.items() if why.cause is FloatCause.DETECTION_HEAD]
     assert len(heads) == 8
     exact, ours = (on_onnxruntime(m, {"input": data[:1]}) for m in (path, made.proto))
     assert decibels(exact, ours) > 20

@@ -71,6 +71,11 @@ def inserted(
     return made
 
 
+def reasons(made: QuantizedNetwork) -> dict[str, str]:
+    """Why operators stay float, in words."""
+    return {node: str(reason) for node, reason in made.left.items()}
+
+
 def pairs(proto: onnx.ModelProto) -> list[Pair]:
     return [Pair(proto, node) for node in proto.graph.node if node.op_type == "QuantizeLinear"]
 

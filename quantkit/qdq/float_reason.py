@@ -1,0 +1,64 @@
+"""Why an operator that could be quantized stays float, and what helps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class FloatCause(Enum):
+    """The kind of a reason; its value is how the reason begins."""
+
+    EXCLUDED = "excluded"
+    CONV_ONLY = "not a convolution (policy conv-only)"
+    PRODUCT = "a product of two activations (attention)"
+    WEIGHTS_FROM_DATA = "its weights depend on the data"
+    GATE = "part of a gate with single values for each channel (squeeze and excite)"
+    DETECTION_HEAD = "detection head"
+    WEIGHTS_COMPUTED = "its weights are computed by other operators"
+    WEIGHTS_NOT_FLOAT = "its weights are not float"
+    WEIGHTS_VECTOR = "its weights are a vector"
+    NOT_FLOAT = "not float"
+    NO_SCALE = "no scale"
+    TINY_SCALE = "its scale is too small for the type of the tensor"
+    NESTED = "inside"
+
+
+REMEDIES: Mapping[FloatCause, str] = {
+    FloatCause.EXCLUDED: "leave out some of the exclusions",
+    FloatCause.CONV_ONLY: "leave out --policy conv-only",
+    FloatCause.WEIGHTS_COMPUTED: "export the model with its weights as initializers",
+    FloatCause.WEIGHTS_NOT_FLOAT: "use the network with float32 or float16 weights",
+    FloatCause.WEIGHTS_VECTOR: "leave it float: TensorRT needs matrices",
+    FloatCause.NOT_FLOAT: "export the network in float32 or float16",
+    FloatCause.NO_SCALE: "use scales of this network: quantkit calibrate MODEL makes them",
+    FloatCause.TINY_SCALE: "check the data: such a tensor is nearly zero throughout",
+    FloatCause.NESTED: "export the network without control flow around its operators",
+}
+OTHER_REMEDY = "--policy all, or --include, quantizes operators that stay float"
+
+
+@dataclass(frozen=True, slots=True)
+class FloatReason:
+    """Why an operator stays float. detail: completes the cause; names: tensors or nodes that it is about."""
+
+    cause: FloatCause
+    detail: str = ""
+    names: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The reason without names, the same for all operators that it holds for."""
+        return f"{self.cause.value} {self.detail}".rstrip()
+
+    def __str__(self) -> str:
+        """Return the reason in words, for example `no scale: x`."""
+        return f"{self.summary}: {self.names}" if self.names else self.summary
+
+
+def remedy_for(reasons: Iterable[FloatReason]) -> str:
+    """Return what helps against the most frequent cause among the reasons, of which there is at least one."""
+    cause, _ = Counter(reason.cause for reason in reasons).most_common(1)[0]
+    return REMEDIES.get(cause, OTHER_REMEDY)
