@@ -134,7 +134,7 @@ def test_a_damaged_record_is_refused_with_the_place(tmp_path: Path, field: str) 
     value, problem = DAMAGES[field]
     document = {**json.loads(engine_record_bytes(record())), field: value}
     engine_record_path(engine).write_text(json.dumps(document))
-    with pytest.raises(BackendError, match=f"is no record of this quantkit: {problem}") as caught:
+    with pytest.raises(BackendError, match=f"is not a record of this quantkit: {problem}") as caught:
         read_engine_record(engine)
     assert str(engine_record_path(engine)) in caught.value.problem
 
@@ -143,7 +143,7 @@ def test_a_damaged_record_is_refused_with_the_place(tmp_path: Path, field: str) 
 def test_what_is_no_record_is_refused(tmp_path: Path, content: bytes) -> None:
     engine = tmp_path / "m.engine"
     engine_record_path(engine).write_bytes(content)
-    with pytest.raises(BackendError, match="is no record of this quantkit"):
+    with pytest.raises(BackendError, match="is not a record of this quantkit"):
         read_engine_record(engine)
 
 

@@ -179,7 +179,7 @@ def unusable_plan(messages: Messages, where: str) -> BackendError:
     said = "; ".join(messages.errors) or "TensorRT gives no reason"
     rebuild = "build it again on this machine: quantkit build MODEL"
     if "magicTag" in said or ("plan->header" in said and "ersion" not in said):
-        return BackendError(f"{where} is not a TensorRT engine, or is truncated", remedy=rebuild)
+        return BackendError(f"{where} is not a TensorRT engine, or is cut short", remedy=rebuild)
     if (
         messages.mention("ersion tag does not match")
         or messages.mention("Current Version")

@@ -170,7 +170,7 @@ def not_int8_reason(
     if lacking := [name for name in tensors if name in context.unscaled]:
         return f"no scale: {', '.join(lacking)}"
     if layer.kind in REGIONS:
-        return "a region that TensorRT compiles as a whole; its content is not shown"
+        return "a region that TensorRT compiles as one; what is inside is not shown"
     tuning = context.tuning
     timed = layer.name if tuning is None or layer.name in tuning.fastest else twins.of(entry)
     if tuning is not None and (times := tuning.summary(timed)):
@@ -183,7 +183,7 @@ def not_int8_reason(
     if not context.table:
         return "no Q/DQ around it"
     if not context.measured_anew:
-        return "TensorRT chose by times in its timing cache (--no-timing-cache measures and shows them)"
+        return "TensorRT chose so by times in its timing cache (--no-timing-cache measures and shows them)"
     return "TensorRT found another precision faster, or has no INT8 kernel for it"
 
 

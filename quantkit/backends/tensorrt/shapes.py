@@ -64,16 +64,16 @@ def shape_range(text: str | None, wanted: ModelInput) -> ShapeRange:
         return ShapeRange(shape, shape, shape)
     if text is None and dynamic != [0]:
         raise UsageError(
-            f"input {wanted.describe()} has a dynamic dimension without a default: only the batch has one",
+            f"input {wanted.describe()} is dynamic in more than its batch, and only the batch has a default",
             remedy=EXAMPLE,
         )
     parts = text.split(":") if text is not None else [str(size) for size in DEFAULT_BATCHES]
     if len(parts) not in (1, 3):
-        raise UsageError(f"--shapes {text}: give one shape, or smallest:best:largest", remedy=EXAMPLE)
+        raise UsageError(f"--shapes {text}: give one shape, or min:opt:max", remedy=EXAMPLE)
     shapes = [parse_range_shape(part, wanted) for part in (parts if len(parts) == 3 else parts * 3)]
     for low, high in ((shapes[0], shapes[1]), (shapes[1], shapes[2])):
         if any(a > b for a, b in zip(low, high, strict=True)):
-            raise UsageError(f"--shapes {text}: shapes must grow from smallest to largest", remedy=EXAMPLE)
+            raise UsageError(f"--shapes {text}: shapes must grow from min to max", remedy=EXAMPLE)
     return ShapeRange(*shapes)
 
 
@@ -86,7 +86,7 @@ def parse_range_shape(text: str, wanted: ModelInput) -> tuple[int, ...]:
         rest = wanted.shape[1:]
         if not all(isinstance(size, int) for size in rest):
             raise UsageError(
-                f"--shapes {text}: input {wanted.describe()} is dynamic not only in its batch", remedy=EXAMPLE
+                f"--shapes {text}: input {wanted.describe()} is dynamic in more than its batch", remedy=EXAMPLE
             )
         sizes += tuple(size for size in rest if isinstance(size, int))
     fits = len(sizes) == len(wanted.shape) and all(

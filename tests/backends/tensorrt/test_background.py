@@ -15,7 +15,7 @@ from quantkit.backends.tensorrt.background import AbandonedBuild, run_in_backgro
 from quantkit.errors import Interrupted
 
 ENDED = "Interrupted: the build was stopped"
-LEFT = "Abandoned: the build was stopped"
+LEFT = "AbandonedBuild: the build was stopped"
 """The thread still runs."""
 LIMIT = 30.0
 """Seconds that a process of its own may take."""
@@ -46,7 +46,7 @@ def test_what_goes_wrong_comes_out_as_itself(waits: bool, error: BaseException) 
 
 SCRIPT = """
 import signal, sys, threading, time
-from quantkit.backends.tensorrt.background import in_background
+from quantkit.backends.tensorrt.background import run_in_background
 from quantkit.errors import Interrupted
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,7 +65,7 @@ def interrupted_after(*times):
 {work}
 
 try:
-    in_background(work, stop, waits={waits}, asked=lambda: {asked})
+    run_in_background(work, stop, waits={waits}, asked=lambda: {asked})
 except Interrupted as error:
     print(f"{{type(error).__name__}}: {{error.problem}}")
 except BaseException as error:

@@ -47,10 +47,10 @@ def test_what_can_be_built_strongly_typed(precision: str, network: NetworkTraits
 @pytest.mark.parametrize("precision", ["fp16", "best"])
 def test_precisions_that_a_float_network_does_not_have(precision: str) -> None:
     refuse(precision, FLOAT)
-    with pytest.raises(BackendError, match=f"with --strongly-typed .*: {precision} would change nothing") as caught:
+    with pytest.raises(BackendError, match=f"with --strongly-typed, .*: {precision} would have no effect") as caught:
         refuse(precision, FLOAT, typed=True)
     assert "float16" in caught.value.remedy
-    with pytest.raises(BackendError, match=r"with TensorRT 11\.0\.0 precisions come from the network alone"):
+    with pytest.raises(BackendError, match=r"with TensorRT 11\.0\.0, the network alone defines the precisions"):
         refuse(precision, FLOAT, STRONG)
 
 
@@ -64,9 +64,9 @@ def test_precisions_that_a_float_network_does_not_have(precision: str) -> None:
             NetworkTraits(explicit=True, half=False, has_table=True),
             {},
             UsageError,
-            "a table does not go with it",
+            "a table cannot be used with it",
         ),
-        ("fp16", QDQ, {}, UsageError, "the network has Q/DQ, the precision is fp16"),
+        ("fp16", QDQ, {}, UsageError, "the network has Q/DQ, but the precision is fp16"),
         ("int8", FLOAT, {}, UsageError, "INT8 needs scales"),
         ("int8", HALF, {}, UsageError, "INT8 needs scales"),
     ],

@@ -166,7 +166,7 @@ def test_trtexec_reads_tables_of_one_calibrator_only(algorithm: Algorithm) -> No
         ({"min_coverage": float("nan")}, "coverage nan"),
         ({"workspace": 0}, "workspace"),
         ({"exclude": ("/a",), "precision": Precision.FP16}, "--exclude"),
-        ({"precision": Precision.TF32, "tf32": False}, "precision tf32 without TF32"),
+        ({"precision": Precision.TF32, "tf32": False}, "precision tf32 contradicts"),
     ],
 )
 def test_options_that_cannot_be_are_refused(settings: dict[str, Any], problem: str) -> None:

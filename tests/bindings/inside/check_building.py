@@ -246,9 +246,9 @@ def test_an_account_of_layers_that_is_no_json(monkeypatch: pytest.MonkeyPatch, t
 @from_10
 @pytest.mark.parametrize("precision", ["fp16", "best"])
 def test_strong_types_of_a_float_network(world: checked.World, precision: str) -> None:
-    with pytest.raises(BackendError, match="precisions come from the network alone") as caught:
+    with pytest.raises(BackendError, match="the network alone defines the precisions") as caught:
         build("float", precision, strongly_typed=HAS_CALIBRATORS)
-    assert f"{precision} would change nothing" in caught.value.problem
+    assert f"{precision} would have no effect" in caught.value.problem
     assert ("--strongly-typed" if HAS_CALIBRATORS else "TensorRT 11") in caught.value.problem
     assert caught.value.remedy
     assert world.builds == []
@@ -264,8 +264,8 @@ def test_int8_without_scales(world: checked.World, strongly_typed: bool) -> None
 @pytest.mark.parametrize(
     ("precision", "table", "how", "problem"),
     [
-        ("int8", True, {}, "a table does not go with it"),
-        ("int8", False, {"exclude": ("/conv",)}, "says itself what is INT8"),
+        ("int8", True, {}, "a table cannot be used with it"),
+        ("int8", False, {"exclude": ("/conv",)}, "defines itself what is INT8"),
         ("fp16", False, {}, "the precision is fp16"),
         ("fp32", False, {}, "the precision is fp32"),
     ],

@@ -182,7 +182,7 @@ def test_a_calibration_profile_of_the_users_own(world: checked.World) -> None:
     assert built_by_user(calibrator, calibration=2) is not None
     assert world.build.calibration_shapes == {"x": (2, 2, 4, 4)}
     calibrator = backend.EntropyCalibrator2("float.onnx", "data.npy", table="other.calib", batch_size=4)
-    wanted = r"the calibration runs in x \[2, 2, 4, 4\], the batches are \[4, 2, 4, 4\]"
+    wanted = r"the calibration runs with x \[2, 2, 4, 4\], the batches are \[4, 2, 4, 4\]"
     with pytest.raises(UsageError, match=wanted) as caught:
         built_by_user(calibrator, calibration=2)
     assert "set_calibration_profile" in caught.value.remedy
@@ -212,7 +212,7 @@ def test_a_calibrator_that_is_not_attached_gives_no_data(world: checked.World, n
             config.int8_calibrator = calibrator
         assert builder.build_serialized_network(network, config) is None
     assert world.build.batches == []
-    with pytest.raises(UsageError, match="does not know the shape it calibrates in") as caught:
+    with pytest.raises(UsageError, match="does not know the shape of the calibration") as caught:
         calibrator.finish()
     assert "calibrator.attach(builder, network, config)" in caught.value.remedy
     assert not Path("made.calib").exists()
@@ -254,7 +254,7 @@ def test_a_fixed_shape_of_the_users_network_is_that_of_the_data(world: checked.W
         if fixed == 4:
             assert calibrator.build(builder, network, config) is not None
             return
-        with pytest.raises(UsageError, match=r"runs in x \[3, 2, 4, 4\], the batches are \[4, 2, 4, 4\]"):
+        with pytest.raises(UsageError, match=r"runs with x \[3, 2, 4, 4\], the batches are \[4, 2, 4, 4\]"):
             calibrator.build(builder, network, config)
     assert world.builds == []
 
