@@ -88,7 +88,7 @@ class GraphEdit:
             replacement = self._replaced.get(node.output[0])
             graph.node.extend([node] if replacement is None else replacement(node, self._names, taken))
         graph.initializer.extend(self._added)
-        remove_unread(graph, before, self._retyped)
+        remove_lost_tensors(graph, before, self._retyped)
         return copy
 
 
@@ -101,7 +101,7 @@ def tensors_read(graph: onnx.GraphProto) -> set[str]:
     return names
 
 
-def remove_unread(graph: onnx.GraphProto, before: set[str], retyped: set[str]) -> None:
+def remove_lost_tensors(graph: onnx.GraphProto, before: set[str], retyped: set[str]) -> None:
     """Remove initializers and Constant nodes that lost their last reader, and the recorded types of such and `retyped`.
 
     before: the tensors that were read before the graph was edited.

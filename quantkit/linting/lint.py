@@ -88,11 +88,11 @@ def lint(
         return LintReport(model.path, found)
     proto, fixed = fix_model(model)
     left = lint_model(Model(model.path, proto, ""))
-    write_whole(target, model_bytes(model, proto))
+    write_whole(target, self_contained_bytes(model, proto))
     return LintReport(model.path, left, fixed, target)
 
 
-def model_bytes(model: Model, proto: onnx.ModelProto) -> bytes:
+def self_contained_bytes(model: Model, proto: onnx.ModelProto) -> bytes:
     """Return a model as one file that contains its external weights, so that it can be moved. OutputError."""
     from google.protobuf.message import EncodeError
     from onnx import external_data_helper

@@ -67,7 +67,7 @@ class FromQdq(RichDisplay):
     @property
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing before an engine is built of it."""
-        return tuple(notes(self))
+        return tuple(table_notes(self))
 
     def _view_(self) -> Sequence[Block]:
         found = self.coverage
@@ -99,28 +99,28 @@ def from_qdq(
     """
     output = Path(output)
     target = output.with_name(f"{output.stem}.float.onnx") if plain is None else Path(plain)
-    header = header_of(algorithm, tensorrt_version)
-    refuse_same(Path(path), output, target)
+    header = table_header(algorithm, tensorrt_version)
+    refuse_same_files(Path(path), output, target)
     for file in (output, target):
         refuse_existing(file, force=force)
     model = load_model(path)
     stripped = remove_qdq(model)
-    refuse_what_is_left(model, stripped)
+    refuse_leftovers(model, stripped)
     refuse_lost_weights(model, stripped.proto, target)
-    changed = told_of(stripped.proto)
-    forget(stripped.proto)
+    changed = kept_changes_text(stripped.proto)
+    forget_quantization(stripped.proto)
     network = Model(model.path, stripped.proto, model_identity(stripped.proto, model.folder, str(model.path)))
     tensors = watched_tensors(network).tensors
     open_ = [name for name in tensors if name not in stripped.unscaled]
     inferred = propagate_scales(stripped.proto.graph, stripped.scales, open_) if infer else {}
     scales = {**stripped.scales, **inferred}
     table = CalibrationTable(header, {n: scales[n] for n in dict.fromkeys((*tensors, *scales)) if n in scales})
-    weights, biases = lost_weights(network, stripped)
+    weights, biases = summarize_lost_weights(network, stripped)
     write_all(
         {
             target: stripped.proto.SerializeToString(deterministic=True),
             output: table_bytes(table),
-            provenance_path(output): provenance_of(output, table, record_of(network, target), record_of(model)),
+            provenance_path(output): qdq_provenance(output, table, model_record(network, target), model_record(model)),
         }
     )
     return FromQdq(
@@ -138,14 +138,14 @@ def from_qdq(
     )
 
 
-def header_of(algorithm: Algorithm, tensorrt_version: str | None) -> Header:
+def table_header(algorithm: Algorithm, tensorrt_version: str | None) -> Header:
     """The header of the table. UsageError."""
     if algorithm is Algorithm.LEGACY:
         raise UsageError("a Legacy table says by which percentile it was made", remedy="give another --algorithm")
     return Header(algorithm, target_version(tensorrt_version).number)
 
 
-def told_of(proto: onnx.ModelProto) -> str:
+def kept_changes_text(proto: onnx.ModelProto) -> str:
     """What a quantkit model says of changes that stay in the plain one; nothing where there are none."""
     for entry in proto.metadata_props:
         if entry.key != METADATA_KEY:
@@ -159,33 +159,33 @@ def told_of(proto: onnx.ModelProto) -> str:
     return ""
 
 
-def record_of(model: Model, path: Path | None = None) -> ModelRecord:
+def model_record(model: Model, path: Path | None = None) -> ModelRecord:
     """What identifies a model, under the name of its file or of the one that it is written to."""
     return ModelRecord(file=(path or model.path).name, sha256=model.sha256)
 
 
-def forget(proto: onnx.ModelProto) -> None:
+def forget_quantization(proto: onnx.ModelProto) -> None:
     """Remove what a model says of its quantization; nothing in it is quantized any more."""
     kept = [entry for entry in proto.metadata_props if entry.key != METADATA_KEY]
     del proto.metadata_props[:]
     proto.metadata_props.extend(kept)
 
 
-def lost_weights(network: Model, stripped: StrippedNetwork) -> tuple[dict[str, float | None], int]:
+def summarize_lost_weights(network: Model, stripped: StrippedNetwork) -> tuple[dict[str, float | None], int]:
     """Weight → how far its scales were from TensorRT's; and how many biases were integers."""
     deviations = weight_deviations(network, stripped.weights)
     biases = {name for name, lost in stripped.weights.items() if all(item.grid.type == "int32" for item in lost)}
     return {name: deviations.get(name) for name in stripped.weights if name not in biases}, len(biases)
 
 
-def provenance_of(output: Path, table: CalibrationTable, model: ModelRecord, source: ModelRecord) -> bytes:
+def qdq_provenance(output: Path, table: CalibrationTable, model: ModelRecord, source: ModelRecord) -> bytes:
     """The file beside the table: `model` is the plain network, `source` the one with Q/DQ."""
     digest = sha256_of(table_bytes(table))
     record = TableRecord(file=output.name, sha256=digest, header=table.header.text, tensors=len(table))
     return provenance_bytes(Provenance(quantkit=__version__, table=record, model=model, origin="qdq", source=source))
 
 
-def refuse_same(model: Path, table: Path, plain: Path) -> None:
+def refuse_same_files(model: Path, table: Path, plain: Path) -> None:
     """UsageError where a file would be written over another one of the call."""
     places = [file.resolve() for file in (model, table, provenance_path(table), plain)]
     if len(set(places)) < len(places):
@@ -195,7 +195,7 @@ def refuse_same(model: Path, table: Path, plain: Path) -> None:
         )
 
 
-def refuse_what_is_left(model: Model, stripped: StrippedNetwork) -> None:
+def refuse_leftovers(model: Model, stripped: StrippedNetwork) -> None:
     """ModelError where a node stays, or none was there; TableError where there is no scale at all."""
     if stripped.left:
         name, reason = next(iter(stripped.left.items()))
@@ -231,7 +231,7 @@ def refuse_lost_weights(model: Model, proto: onnx.ModelProto, plain: Path) -> No
         )
 
 
-def notes(made: FromQdq) -> Iterator[str]:
+def table_notes(made: FromQdq) -> Iterator[str]:
     """What is worth knowing of a table that came out of a Q/DQ model."""
     if made.changed:
         yield made.changed

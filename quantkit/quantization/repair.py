@@ -29,7 +29,7 @@ ROUNDING_SAMPLES = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
+class NetworkSamples:
     """Samples that a network can be run on. source: as `calibrate` takes it."""
 
     source: Any
@@ -39,13 +39,13 @@ class Data:
     unreadable: set[str] = field(default_factory=set, compare=False)
     """Samples that were left out because the user asked for it: filled while data are read."""
 
-    def of(self, model: Model) -> Data:
+    def of(self, model: Model) -> NetworkSamples:
         """Return the same with the preprocessing resolved, which may lie beside the model."""
         return replace(self, preprocess=choose_spec(self.preprocess, model, self.source).spec)
 
 
 @dataclass(frozen=True, slots=True)
-class Repaired:
+class RepairedNetwork:
     """A network after its repairs, the statistics that belong to it, and a report of each repair by name.
 
     collected_again: the statistics are no longer those that were given.
@@ -57,7 +57,7 @@ class Repaired:
     collected_again: bool
 
 
-def statistics_of(network: Model, data: Data) -> Statistics:
+def collect_network_statistics(network: Model, data: NetworkSamples) -> Statistics:
     """Collect statistics of a network that is not on disk."""
     with TemporaryDirectory(prefix="quantkit-") as folder:
         path = Path(folder) / network.path.name
@@ -69,14 +69,14 @@ def statistics_of(network: Model, data: Data) -> Statistics:
     return made.statistics
 
 
-def repaired(
+def apply_repairs(
     network: Model,
     statistics: Statistics,
     names: Collection[str],
-    data: Data | None,
+    data: NetworkSamples | None,
     choices: Choices,
     phase: Callable[[str], None] = lambda _: None,
-) -> Repaired:
+) -> RepairedNetwork:
     """Apply the repairs `names`. What stays float by `choices` is left alone. UsageError."""
     repairs = repairs_named(names)
     plan = plan_quantization(network, {name: h.amax / LEVELS for name, h in statistics.histograms.items()}, choices)
@@ -86,7 +86,7 @@ def repaired(
     done: dict[str, RepairReport] = {}
     for repair in repairs:
         phase(repair.name)
-        observe = None if data is None else observer(network, data)
+        observe = None if data is None else tensor_observer(network, data)
         outcome = repair.apply(RepairInput(network, statistics, plan, observe, rounds_weights, unrounded))
         done[repair.name] = repair.report(outcome)
         if repair.rounds_weights:
@@ -96,11 +96,11 @@ def repaired(
             assert data is not None, "bug in quantkit: a repair that rescales needs data"
             again = True
             phase("collecting statistics again")
-            statistics = statistics_of(network, data)
-    return Repaired(network, statistics, done, again)
+            statistics = collect_network_statistics(network, data)
+    return RepairedNetwork(network, statistics, done, again)
 
 
-def observer(network: Model, data: Data, open_session: SessionOpener = open_session) -> Observe:
+def tensor_observer(network: Model, data: NetworkSamples, open_session: SessionOpener = open_session) -> Observe:
     """Return a function that runs a network and yields its tensors batch by batch, from the start each time."""
 
     def observe(names: Sequence[str]) -> Iterator[Batch]:

@@ -14,7 +14,7 @@ from quantkit.data.preprocess_choice import choose_spec, feeds_images
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import Model, watched_tensors
 from quantkit.numerics import scale_of
-from quantkit.preprocess import PRESETS, Preprocess, parse_preprocess, resolve
+from quantkit.preprocess import PRESETS, Preprocess, parse_preprocess, resolve_spec
 from quantkit.provenance import provenance_path, read_provenance
 from quantkit.rules import Rule, SelectingRule, as_rules
 from quantkit.statistics import Statistics, read_statistics
@@ -22,7 +22,7 @@ from quantkit.table import Coverage, coverage, read_table
 
 
 @dataclass(frozen=True, slots=True)
-class Scales:
+class QuantizationScales:
     """Tensor → scale, and where from.
 
     rules: tensor → rule that chose it, where each has its own. coverage: of the network's float tensors by a table.
@@ -41,7 +41,7 @@ OTHER, COARSE = 1.001, 2.0
 """How far a shared scale is from a tensor's own, for it to be told: of a table, which is verbatim; of statistics."""
 
 
-def shared_notes(scales: Scales, used: Mapping[str, float]) -> tuple[str, ...]:
+def shared_scale_notes(scales: QuantizationScales, used: Mapping[str, float]) -> tuple[str, ...]:
     """What is worth knowing of tensors that took another tensor's scale. used: tensor → the scale in the network."""
     least = OTHER if scales.statistics is None else COARSE
     own = {name: scales.scales[name] for name in used if scales.scales.get(name)}
@@ -56,7 +56,7 @@ def shared_notes(scales: Scales, used: Mapping[str, float]) -> tuple[str, ...]:
     )
 
 
-def statistics_for(model: Model, statistics: str | os.PathLike[str] | Statistics) -> tuple[Statistics, str]:
+def load_statistics_for(model: Model, statistics: str | os.PathLike[str] | Statistics) -> tuple[Statistics, str]:
     """Statistics that belong to a network, and what they are called. StaleError, StatisticsError."""
     known = statistics if isinstance(statistics, Statistics) else read_statistics(str(statistics))
     name = "statistics" if isinstance(statistics, Statistics) else Path(str(statistics)).name
@@ -84,7 +84,7 @@ def refuse_other_preprocess(
         spec = choose_spec(asked, model, source)
         if spec.spec == PRESETS["raw"] and not feeds_images(source):
             continue
-        applied = resolve(spec.spec, model.inputs[0])
+        applied = resolve_spec(spec.spec, model.inputs[0])
         if applied != counted:
             raise StaleError(
                 f"{name} is of images prepared by: {counted.describe()}; these would be by: {applied.describe()} "
@@ -93,7 +93,7 @@ def refuse_other_preprocess(
             )
 
 
-def by_rule(statistics: Statistics, rule: str | Rule, name: str) -> Scales:
+def scales_by_rule(statistics: Statistics, rule: str | Rule, name: str) -> QuantizationScales:
     """Scales that a rule chooses from statistics."""
     rules = as_rules(rule)
     if len(rules) != 1:
@@ -103,7 +103,7 @@ def by_rule(statistics: Statistics, rule: str | Rule, name: str) -> Scales:
         found = dict(
             zip(
                 statistics.histograms,
-                pool.map(lambda h: picked(chosen, h), statistics.histograms.values()),
+                pool.map(lambda h: rule_threshold(chosen, h), statistics.histograms.values()),
                 strict=True,
             )
         )
@@ -117,10 +117,10 @@ def by_rule(statistics: Statistics, rule: str | Rule, name: str) -> Scales:
     }
     each = {tensor: who for tensor, (_, who) in found.items()} if isinstance(chosen, SelectingRule) else {}
     scales = {tensor: scale_of(threshold) for tensor, (threshold, _) in found.items()}
-    return Scales(scales, f"{name} by {chosen.name}", record, each, None, statistics)
+    return QuantizationScales(scales, f"{name} by {chosen.name}", record, each, None, statistics)
 
 
-def picked(rule: Rule, histogram: Any) -> tuple[float, str]:
+def rule_threshold(rule: Rule, histogram: Any) -> tuple[float, str]:
     """Threshold, and the name of the rule that gave it."""
     if isinstance(rule, SelectingRule):
         best, threshold = rule.choice(histogram)
@@ -128,7 +128,7 @@ def picked(rule: Rule, histogram: Any) -> tuple[float, str]:
     return rule.threshold(histogram), rule.name
 
 
-def from_table(model: Model, path: Path, min_coverage: float) -> Scales:
+def scales_from_table(model: Model, path: Path, min_coverage: float) -> QuantizationScales:
     """The scales of a table as they are. StaleError where its provenance names another model, TableError where it
     covers too few of the network's tensors."""
     table = read_table(path)
@@ -148,4 +148,4 @@ def from_table(model: Model, path: Path, min_coverage: float) -> Scales:
             remedy="give the table of this network, or accept it with a lower --min-coverage",
         )
     record = {"table": sha256_of(path.read_bytes()), "header": table.header.text}
-    return Scales(table.scales, f"{path.name} verbatim", record, {}, covered)
+    return QuantizationScales(table.scales, f"{path.name} verbatim", record, {}, covered)

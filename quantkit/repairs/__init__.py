@@ -3,21 +3,21 @@
 One file holds one repair; `quantkit.repairs.registry` lists them in the order in which they are done.
 """
 
-from quantkit.repairs.bias import corrected
-from quantkit.repairs.equalization import equalized
+from quantkit.repairs.bias import correct_biases
+from quantkit.repairs.equalization import equalize_channels
 from quantkit.repairs.figures import ChannelFigures
 from quantkit.repairs.grams import GramAccumulator
-from quantkit.repairs.layers import Geometry
-from quantkit.repairs.rounding import rounded, with_rounded_weights
-from quantkit.repairs.smoothing import smoothed
+from quantkit.repairs.layers import PatchGeometry
+from quantkit.repairs.rounding import find_codes, round_weights
+from quantkit.repairs.smoothing import smooth_channels
 
 __all__ = [
     "ChannelFigures",
-    "Geometry",
     "GramAccumulator",
-    "corrected",
-    "equalized",
-    "rounded",
-    "smoothed",
-    "with_rounded_weights",
+    "PatchGeometry",
+    "correct_biases",
+    "equalize_channels",
+    "find_codes",
+    "round_weights",
+    "smooth_channels",
 ]

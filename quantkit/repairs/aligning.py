@@ -23,11 +23,11 @@ import numpy as np
 
 from quantkit.graph.model import Model
 from quantkit.graph.operators import FACTOR_ABSORBING, WEIGHTED, weight_axis
-from quantkit.repairs.editing import Editor
-from quantkit.repairs.groups import group_of
-from quantkit.repairs.layers import layers_of
-from quantkit.repairs.linking import GroupEnd, ChannelGroup, ChannelLayout, Network, spread_factors
-from quantkit.repairs.scaling import scale_group, group_channel_count, normalize_group
+from quantkit.repairs.editing import WeightEditor
+from quantkit.repairs.groups import find_group
+from quantkit.repairs.layers import weighted_layers
+from quantkit.repairs.linking import ChannelGroup, ChannelLayout, GroupEnd, Network, spread_factors
+from quantkit.repairs.scaling import group_channel_count, normalize_group, scale_group
 from quantkit.repairs.smoothing import has_absorbing_maker
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ SURE = 0.02
 
 
 @dataclass(slots=True)
-class Scalable:
+class AlignedGroup:
     """A group on its way: its ends, for each the parameter's name, and the factors so far, as logarithms [C]."""
 
     network: Network
@@ -65,51 +65,51 @@ class Scalable:
     logs: Array
 
 
-def aligned(plain: Model, other: Model) -> Model:
+def align_factors(plain: Model, other: Model) -> Model:
     """`plain` with the factors that `other` has, the same network with other weights and without Q/DQ; `plain` itself
     where there are none. Nodes are matched by name, or by their first output. ModelError where a weight is not finite.
     """
-    theirs = Editor(other)
+    theirs = WeightEditor(other)
     nodes = {node.name: node for node in other.proto.graph.node if node.name}
     nodes |= {node.output[0]: node for node in other.proto.graph.node if node.output}
-    editor = Editor(plain)
+    editor = WeightEditor(plain)
     values: dict[str, Array] = {}
     goals: dict[str, Array] = {}
-    found = [scalable(network, group, (theirs, nodes), values, goals) for network, group in groups(editor)]
+    found = [open_group(network, group, (theirs, nodes), values, goals) for network, group in scalable_groups(editor)]
     for sweep in range(SWEEPS):
         for each in found:
-            settle(each, values, goals, first=sweep == 0)
-        scale_whole_groups(found, values, goals)
+            estimate_factors(each, values, goals, first=sweep == 0)
+        align_group_scales(found, values, goals)
     changed = [each for each in found if np.abs(each.logs).max(initial=0.0) > ONE]
     for each in changed:
         scale_group(each.network, each.group, np.exp(each.logs))
     return replace(plain, proto=editor.finished()) if changed else plain
 
 
-def groups(editor: Editor) -> list[tuple[Network, ChannelGroup]]:
+def scalable_groups(editor: WeightEditor) -> list[tuple[Network, ChannelGroup]]:
     """The groups that equalization and smoothing can scale, each once, in graph order."""
     found: dict[frozenset[tuple[int, int, int]], tuple[Network, ChannelGroup]] = {}
     for network in (Network(editor), Network(editor, FACTOR_ABSORBING)):
         done: set[str] = set()
-        for layer in layers_of(editor, {}):
+        for layer in weighted_layers(editor, {}):
             rank = len(network.shapes.get(layer.tensor, ()))
             smooths = not network.absorbing or has_absorbing_maker(network, layer.tensor)
             if layer.tensor in done or not rank or not smooths:
                 continue
-            group = group_of(network, layer.tensor, ChannelLayout(layer.geometry.axis % rank))
+            group = find_group(network, layer.tensor, ChannelLayout(layer.geometry.axis % rank))
             done.update(group.tensors)
             if not group.reason and not normalize_group(group, network):
                 found.setdefault(frozenset((e.node, e.place, e.power) for e in group.ends), (network, group))
     return sorted(found.values(), key=lambda pair: min(end.node for end in pair[1].ends))
 
 
-def scalable(
+def open_group(
     network: Network,
     group: ChannelGroup,
-    other: tuple[Editor, Mapping[str, onnx.NodeProto]],
+    other: tuple[WeightEditor, Mapping[str, onnx.NodeProto]],
     values: dict[str, Array],
     goals: dict[str, Array],
-) -> Scalable:
+) -> AlignedGroup:
     """A group with the values of its parameters in both networks, where the other has them in the same shape."""
     theirs, nodes = other
     names = []
@@ -124,27 +124,27 @@ def scalable(
         goal = twin.input[end.place]
         if theirs.constant(goal) and theirs.shape(goal) == values[name].shape and values[name].size > 1:
             goals[name] = theirs.values(goal).astype(np.float64)
-    return Scalable(network, group, tuple(names), np.zeros(group_channel_count(group, network)))
+    return AlignedGroup(network, group, tuple(names), np.zeros(group_channel_count(group, network)))
 
 
-def settle(each: Scalable, values: dict[str, Array], goals: Mapping[str, Array], *, first: bool) -> None:
+def estimate_factors(each: AlignedGroup, values: dict[str, Array], goals: Mapping[str, Array], *, first: bool) -> None:
     """Find what the factors of a group still lack, and apply it to `values`."""
     estimates, errors = [], []
     for end, name in zip(each.group.ends, each.names, strict=True):
         node = each.network.nodes[end.node]
-        if name not in goals or not tells(node, end, values[name], first):
+        if name not in goals or not holds_factors(node, end, values[name], first):
             continue
-        found, error = estimate(end, node, (values[name], goals[name]), len(each.logs), first)
+        found, error = estimate_from_parameter(end, node, (values[name], goals[name]), len(each.logs), first)
         estimates.append(found)
         errors.append(error)
     if not estimates:
         return
-    step = agreed(np.array(estimates), np.array(errors), each.logs, first)
+    step = combine_estimates(np.array(estimates), np.array(errors), each.logs, first)
     if not np.isnan(step).any():
-        take(each, step, values)
+        multiply_factors(each, step, values)
 
 
-def take(each: Scalable, step: Array, values: dict[str, Array]) -> None:
+def multiply_factors(each: AlignedGroup, step: Array, values: dict[str, Array]) -> None:
     """Multiply what reads a group by factors, divide what makes it. step: their logarithms [C]."""
     each.logs = each.logs + step
     for end, name in zip(each.group.ends, each.names, strict=True):
@@ -152,7 +152,7 @@ def take(each: Scalable, step: Array, values: dict[str, Array]) -> None:
         values[name] = values[name] * by
 
 
-def scale_whole_groups(found: Sequence[Scalable], values: dict[str, Array], goals: Mapping[str, Array]) -> None:
+def align_group_scales(found: Sequence[AlignedGroup], values: dict[str, Array], goals: Mapping[str, Array]) -> None:
     """One factor for each group, so that as many weights as possible are as large as they should be.
 
     Weights tell these of two groups at a time: log|S|/|W| in the middle = Σ power·log factor, solved for the least sum
@@ -161,28 +161,28 @@ def scale_whole_groups(found: Sequence[Scalable], values: dict[str, Array], goal
     rows: dict[str, Array] = {}
     for number, each in enumerate(found):
         for end, name in zip(each.group.ends, each.names, strict=True):
-            if name in goals and tells(each.network.nodes[end.node], end, values[name], first=False):
+            if name in goals and holds_factors(each.network.nodes[end.node], end, values[name], first=False):
                 rows.setdefault(name, np.zeros(len(found)))[number] += end.power
     if not rows:
         return
     matrix = np.array(list(rows.values()))
-    rest = np.array([magnitude(values[name], goals[name]) for name in rows])
+    rest = np.array([median_log_ratio(values[name], goals[name]) for name in rows])
     factors: Array = np.zeros(len(found))
     for _ in range(REWEIGHTED):
         weights = 1 / np.sqrt(np.maximum(np.abs(rest - matrix @ factors), 1e-4))
         factors = np.asarray(np.linalg.lstsq(matrix * weights[:, None], rest * weights, rcond=None)[0], np.float64)
     for each, factor in zip(found, factors, strict=True):
-        take(each, np.full(len(each.logs), factor), values)
+        multiply_factors(each, np.full(len(each.logs), factor), values)
 
 
-def magnitude(value: Array, goal: Array) -> float:
+def median_log_ratio(value: Array, goal: Array) -> float:
     """The median of log|goal/value| of the larger elements."""
     size = np.abs(goal)
     both = (size >= np.median(size)) & (size > 0) & (value != 0)
     return float(np.median(np.log(np.abs(goal[both] / value[both])))) if both.any() else 0.0
 
 
-def tells(node: onnx.NodeProto, end: GroupEnd, values: Array, first: bool) -> bool:
+def holds_factors(node: onnx.NodeProto, end: GroupEnd, values: Array, first: bool) -> bool:
     """Whether a parameter tells the factors: biases are corrected by other repairs, and a depthwise weight tells those
     of both of its sides at once, of which one has to be settled before."""
     if node.op_type not in WEIGHTED:
@@ -192,14 +192,16 @@ def tells(node: onnx.NodeProto, end: GroupEnd, values: Array, first: bool) -> bo
     return not first or values.ndim < 2 or values.shape[1] > 1
 
 
-def estimate(end: GroupEnd, node: onnx.NodeProto, both: tuple[Array, Array], count: int, first: bool) -> tuple[Array, Array]:
+def estimate_from_parameter(
+    end: GroupEnd, node: onnx.NodeProto, both: tuple[Array, Array], count: int, first: bool
+) -> tuple[Array, Array]:
     """What a parameter says of the factors of its group: logarithms [C], nan where it says nothing, and how sure these
     are: the standard errors that rounding to 8 bits leaves them."""
     value, goal = both
     indices = spread_factors(replace(end, power=1), np.arange(count, dtype=np.float64), value.shape)
     owner = np.broadcast_to(np.asarray(indices), value.shape).astype(np.int64).reshape(-1)
     if node.op_type in WEIGHTED:
-        rows = row_of(node, end, value.shape)
+        rows = output_channel_indices(node, end, value.shape)
         largest = np.maximum(np.abs(goal).reshape(rows.shape), 0)
         peak = np.zeros(int(rows.max()) + 1)
         np.maximum.at(peak, rows.reshape(-1), largest.reshape(-1))
@@ -208,19 +210,19 @@ def estimate(end: GroupEnd, node: onnx.NodeProto, both: tuple[Array, Array], cou
         power = np.sqrt(np.bincount(owner, goal * goal, count))
         error = STEP / np.maximum(power, STEP)
         if first:
-            return end.power * polished(value, goal, owner, other_side(end, rows, both[0].shape)), error
-        return end.power * ratio(value, goal, owner, count), error
-    return end.power * ratio(value.reshape(-1), goal.reshape(-1), owner, count), np.full(count, EXACT)
+            return end.power * alternating_ratio(value, goal, owner, opposite_channels(end, rows, both[0].shape)), error
+        return end.power * least_squares_ratio(value, goal, owner, count), error
+    return end.power * least_squares_ratio(value.reshape(-1), goal.reshape(-1), owner, count), np.full(count, EXACT)
 
 
-def row_of(node: onnx.NodeProto, end: GroupEnd, shape: tuple[int, ...]) -> Array:
+def output_channel_indices(node: onnx.NodeProto, end: GroupEnd, shape: tuple[int, ...]) -> Array:
     """The output channel of every element of a weight."""
     axis = weight_axis(node, end.place, len(shape))
     index = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
     return np.broadcast_to(index, shape)
 
 
-def other_side(end: GroupEnd, rows: Array, shape: tuple[int, ...]) -> Array:
+def opposite_channels(end: GroupEnd, rows: Array, shape: tuple[int, ...]) -> Array:
     """For every element of a weight, the channel on the side that is not the group's."""
     if end.power > 0:
         return rows.reshape(-1)
@@ -229,7 +231,7 @@ def other_side(end: GroupEnd, rows: Array, shape: tuple[int, ...]) -> Array:
     return np.broadcast_to(index, shape).reshape(-1)
 
 
-def ratio(value: Array, goal: Array, owner: Array, count: int) -> Array:
+def least_squares_ratio(value: Array, goal: Array, owner: Array, count: int) -> Array:
     """Logarithm of the least squares factor from `value` to `goal` for each owner."""
     product = np.bincount(owner, value * goal, count)
     square = np.bincount(owner, value * value, count)
@@ -238,17 +240,17 @@ def ratio(value: Array, goal: Array, owner: Array, count: int) -> Array:
     return found
 
 
-def polished(value: Array, goal: Array, owner: Array, other: Array) -> Array:
+def alternating_ratio(value: Array, goal: Array, owner: Array, other: Array) -> Array:
     """The same where the other side has unknown factors as well; up to a constant, its median is taken as 0."""
     count, others = int(owner.max()) + 1, int(other.max()) + 1
     logs, rest = np.zeros(count), np.zeros(others)
     for _ in range(ROUNDS):
-        rest += np.nan_to_num(ratio(value * np.exp(logs[owner] + rest[other]), goal, other, others))
-        logs += np.nan_to_num(ratio(value * np.exp(logs[owner] + rest[other]), goal, owner, count))
+        rest += np.nan_to_num(least_squares_ratio(value * np.exp(logs[owner] + rest[other]), goal, other, others))
+        logs += np.nan_to_num(least_squares_ratio(value * np.exp(logs[owner] + rest[other]), goal, owner, count))
     return logs
 
 
-def agreed(estimates: Array, errors: Array, known: Array, first: bool) -> Array:
+def combine_estimates(estimates: Array, errors: Array, known: Array, first: bool) -> Array:
     """What the ends of a group [E, C] say together, as logarithms [C]; nan where none says anything."""
     total = estimates + known
     if first:  # each is known up to a constant: that of the first holds

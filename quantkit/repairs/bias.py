@@ -23,10 +23,10 @@ from quantkit.errors import UsageError
 from quantkit.graph.inference import infer_types, tensor_shapes
 from quantkit.graph.model import Model
 from quantkit.numerics import LEVELS
-from quantkit.repairs.editing import Editor
-from quantkit.repairs.figures import ChannelFigures, channel_figures, decibels
+from quantkit.repairs.editing import WeightEditor
+from quantkit.repairs.figures import ChannelFigures, channel_figures, improvement_db
 from quantkit.repairs.grams import same_pads
-from quantkit.repairs.layers import Geometry, Layer, layers_of
+from quantkit.repairs.layers import PatchGeometry, WeightedLayer, weighted_layers
 from quantkit.repairs.linking import Shape
 from quantkit.repairs.operators import attribute
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
@@ -52,14 +52,14 @@ def correct_biases(
 
     ModelError where a weight is not finite, UsageError where the reference is another network.
     """
-    editor = Editor(model)
+    editor = WeightEditor(model)
     sizes = tensor_shapes(infer_types(editor.proto).graph)
-    origin = Editor(reference) if reference is not None else None
+    origin = WeightEditor(reference) if reference is not None else None
     skipped: dict[str, str] = {}
-    before = {layer.name: layer for layer in layers_of(origin, {})} if origin else {}
+    before = {layer.name: layer for layer in weighted_layers(origin, {})} if origin else {}
     shifts: dict[str, Array] = {}
     gains: dict[str, float] = {}
-    for layer in list(layers_of(editor, skipped)):
+    for layer in list(weighted_layers(editor, skipped)):
         figures = channels.get(layer.tensor)
         place = locate_bias(editor, layer)
         reason = correction_obstacle(layer, figures, exclude) or (place if isinstance(place, str) else None)
@@ -74,7 +74,7 @@ def correct_biases(
     return RepairOutcome(editor.finished(), gains, skipped, shifts)
 
 
-def correction_obstacle(layer: Layer, figures: ChannelFigures | None, exclude: Collection[str]) -> str | None:
+def correction_obstacle(layer: WeightedLayer, figures: ChannelFigures | None, exclude: Collection[str]) -> str | None:
     """Why a layer is not corrected."""
     if layer.name in exclude:
         return "excluded"
@@ -89,7 +89,7 @@ def correction_obstacle(layer: Layer, figures: ChannelFigures | None, exclude: C
     )
 
 
-def locate_bias(editor: Editor, layer: Layer) -> tuple[onnx.NodeProto, int] | str:
+def locate_bias(editor: WeightEditor, layer: WeightedLayer) -> tuple[onnx.NodeProto, int] | str:
     """The node and the place of a layer's bias; a text says why there is none to correct."""
     node = editor.proto.graph.node[layer.node]
     if layer.operator != "MatMul":
@@ -107,7 +107,9 @@ def locate_bias(editor: Editor, layer: Layer) -> tuple[onnx.NodeProto, int] | st
     return readers[0], place
 
 
-def grid_error(editor: Editor, layer: Layer, origin: Editor | None, before: Mapping[str, Layer]) -> NDArray[np.float64]:
+def grid_error(
+    editor: WeightEditor, layer: WeightedLayer, origin: WeightEditor | None, before: Mapping[str, WeightedLayer]
+) -> NDArray[np.float64]:
     """Ŵ − W as rows [G, R, K]: the weight on its grid, less what it was."""
     weight = editor.values(editor.weight_of(layer.node, layer.place))
     rows, scales = layer.rows(weight).astype(np.float64), layer.scales(weight)[..., None].astype(np.float64)
@@ -125,7 +127,7 @@ def grid_error(editor: Editor, layer: Layer, origin: Editor | None, before: Mapp
 
 
 def column_moments(
-    layer: Layer, figures: ChannelFigures, shape: Shape
+    layer: WeightedLayer, figures: ChannelFigures, shape: Shape
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and mean square [G, K] of what each column of the rows meets, padding counted in where sizes are known."""
     geometry = layer.geometry
@@ -137,7 +139,7 @@ def column_moments(
     return means * shares, squares * shares
 
 
-def inside_shares(geometry: Geometry, size: Shape) -> NDArray[np.float64]:
+def inside_shares(geometry: PatchGeometry, size: Shape) -> NDArray[np.float64]:
     """The share of output positions at which each tap of a kernel reads the input, in the kernel's shape."""
     shares = np.ones((1,) * len(geometry.kernel))
     for k, taps in enumerate(geometry.kernel):
@@ -161,10 +163,12 @@ def predict_correction_gain(
     """The predicted gain in dB, as if channels were independent of each other."""
     spread = float(np.einsum("grk,gk->", error**2, np.maximum(squares - means**2, 0.0)))
     mean = float((shift**2).sum())
-    return decibels(spread + mean, spread) if spread > 0 else 0.0
+    return improvement_db(spread + mean, spread) if spread > 0 else 0.0
 
 
-def add_to_bias(editor: Editor, layer: Layer, where: tuple[onnx.NodeProto, int], shift: NDArray[np.float64]) -> Array:
+def add_to_bias(
+    editor: WeightEditor, layer: WeightedLayer, where: tuple[onnx.NodeProto, int], shift: NDArray[np.float64]
+) -> Array:
     """Add a shift [O] to the bias; returns what was added, as the bias takes it."""
     node, place = where
     if layer.operator == "Gemm":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 
-class Editor:
+class WeightEditor:
     """Reads and replaces the weights of a copy of `model`. `overridable` are weights that a caller may feed."""
 
     def __init__(self, model: Model) -> None:

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quantkit.graph.model import Model
-from quantkit.repairs.editing import Editor
+from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.figures import ChannelFigures
 from quantkit.repairs.linking import Network
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
-from quantkit.repairs.scaling import Ways, scale_groups
+from quantkit.repairs.scaling import FactorSearch, scale_groups
 
 
-def equalized(
+def equalize_channels(
     model: Model, channels: Mapping[str, ChannelFigures], *, exact: bool = False, adaptive: bool = True
 ) -> RepairOutcome:
     """Scale the channels of the tensors in `channels` (inputs of weighted operators that will be quantized).
@@ -30,14 +30,14 @@ def equalized(
     float32 rounding, and gains about 0.5 dB more. adaptive: weights will be rounded adaptively, so that they can carry
     more. The outcome's gains are predicted, by the first tensor of each group. ModelError where a weight is not finite.
     """
-    editor = Editor(model)
-    done = scale_groups(Network(editor), channels, Ways(exact, adaptive))
+    editor = WeightEditor(model)
+    done = scale_groups(Network(editor), channels, FactorSearch(exact, adaptive))
     return RepairOutcome(editor.finished(), done.gains, done.skipped, done.factors)
 
 
-def apply_equalization(given: RepairInput) -> RepairOutcome:
+def repair_by_equalization(given: RepairInput) -> RepairOutcome:
     """Equalize the activations that will be quantized."""
-    return equalized(given.network, given.quantized_channels, adaptive=given.rounds_weights)
+    return equalize_channels(given.network, given.quantized_channels, adaptive=given.rounds_weights)
 
 
 EQUALIZE = Repair(
@@ -46,6 +46,6 @@ EQUALIZE = Repair(
     summary="channels of an activation get the same range, the weights around it make up for it",
     unit="groups of channels scaled",
     basis="predicted",
-    apply=apply_equalization,
+    apply=repair_by_equalization,
     rescales=True,
 )

@@ -40,7 +40,7 @@ def channel_figures(statistics: Statistics) -> dict[str, ChannelFigures]:
     return found
 
 
-def decibels(before: float, after: float) -> float:
+def improvement_db(before: float, after: float) -> float:
     """Return how much smaller an error became, 10·log10(before/after) in dB; 0 where there was none."""
     if before <= 0.0:
         return 0.0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from quantkit.errors import DataError
-from quantkit.repairs.layers import Geometry
+from quantkit.repairs.layers import PatchGeometry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,14 +25,14 @@ ROWS = 1 << 13
 class GramAccumulator:
     """Adds up H [G, K, K] of the patches that a layer of this geometry reads."""
 
-    def __init__(self, geometry: Geometry, *, positions: int | None = POSITIONS) -> None:
+    def __init__(self, geometry: PatchGeometry, *, positions: int | None = POSITIONS) -> None:
         self._geometry, self._positions = geometry, positions
         self._total: NDArray[np.float64] | None = None
         self.patches = 0
 
     def add(self, batch: Array) -> None:
         """Add activations: [N, C, spatial …] for a convolution, otherwise channels along the geometry's axis."""
-        patches = patches_of(batch, self._geometry, self._positions)
+        patches = gather_patches(batch, self._geometry, self._positions)
         groups, count, size = patches.shape
         if self._total is None:
             self._total = np.zeros((groups, size, size))
@@ -60,7 +60,7 @@ class GramAccumulator:
         return mixed
 
 
-def patches_of(batch: Array, geometry: Geometry, positions: int | None = None) -> NDArray[np.float32]:
+def gather_patches(batch: Array, geometry: PatchGeometry, positions: int | None = None) -> NDArray[np.float32]:
     """What the rows of a weight meet, float32 [G, patches, K]; at most `positions` patches of a sample."""
     batch = np.asarray(batch, np.float32)
     if not geometry.kernel:
@@ -68,9 +68,9 @@ def patches_of(batch: Array, geometry: Geometry, positions: int | None = None) -
         return np.ascontiguousarray(flat)[None]
     samples, channels, groups = batch.shape[0], batch.shape[1], geometry.groups
     ones = (1,) * len(geometry.kernel)
-    windows = windows_of(batch, geometry) if geometry.strides else batch.reshape(batch.shape + ones)
+    windows = patch_windows(batch, geometry) if geometry.strides else batch.reshape(batch.shape + ones)
     spatial = windows.shape[2 : 2 + len(geometry.kernel)]
-    chosen = chosen_positions(prod(spatial), positions)
+    chosen = sample_positions(prod(spatial), positions)
     where: tuple[Any, ...] = (slice(None), slice(None), *np.unravel_index(chosen, spatial))
     picked = windows[where]  # [N, C, P, kernel …]
     picked = picked.reshape(samples, groups, channels // groups, len(chosen), -1)
@@ -78,7 +78,7 @@ def patches_of(batch: Array, geometry: Geometry, positions: int | None = None) -
     return np.ascontiguousarray(ordered).reshape(groups, samples * len(chosen), -1)
 
 
-def windows_of(batch: Array, geometry: Geometry) -> Array:
+def patch_windows(batch: Array, geometry: PatchGeometry) -> Array:
     """Every patch of a padded batch, [N, C, out …, kernel …], as a view."""
     spatial = range(len(geometry.kernel))
     reach = [(k - 1) * d + 1 for k, d in zip(geometry.kernel, geometry.dilations, strict=True)]
@@ -98,7 +98,7 @@ def same_pads(size: int, reach: int, stride: int, same: str) -> tuple[int, int]:
     return (less, more) if same == "SAME_UPPER" else (more, less)
 
 
-def chosen_positions(count: int, most: int | None) -> NDArray[np.intp]:
+def sample_positions(count: int, most: int | None) -> NDArray[np.intp]:
     """Which of `count` places are looked at: all, or `most` at random, always the same."""
     if most is None or count <= most:
         return np.arange(count)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from quantkit.repairs.linking import ChannelGroup, ChannelLayout, Network, GroupStep
+from quantkit.repairs.linking import ChannelGroup, ChannelLayout, GroupStep, Network
 from quantkit.repairs.operators import group_step
 
 
-def group_of(network: Network, tensor: str, layout: ChannelLayout) -> ChannelGroup:
+def find_group(network: Network, tensor: str, layout: ChannelLayout) -> ChannelGroup:
     """The group of a tensor, with the reason where its channels cannot be scaled."""
     group, waiting = ChannelGroup(), [(tensor, layout)]
     seen: set[tuple[int, int]] = set()
@@ -17,14 +17,14 @@ def group_of(network: Network, tensor: str, layout: ChannelLayout) -> ChannelGro
                 group.reason = group.reason or f"{name} holds the channels in two ways"
             continue
         group.tensors[name] = where
-        for step in around(network, name, where, seen):
+        for step in neighbour_steps(network, name, where, seen):
             group.reason = group.reason or step.reason
             group.ends.extend(step.ends)
             waiting.extend(step.tensors.items())
     return group
 
 
-def around(network: Network, name: str, where: ChannelLayout, seen: set[tuple[int, int]]) -> list[GroupStep]:
+def neighbour_steps(network: Network, name: str, where: ChannelLayout, seen: set[tuple[int, int]]) -> list[GroupStep]:
     """What the maker and the readers of a tensor do to its group; each is asked once."""
     fixed = network.fixed_reason(name)
     steps = [GroupStep(reason=f"{name}: {fixed}")] if fixed else []

@@ -17,7 +17,7 @@ import numpy as np
 
 from quantkit.graph.operators import ONNX_DOMAINS, WEIGHTED, weight_axis
 from quantkit.qdq.insertion import channel_scales
-from quantkit.repairs.editing import Editor
+from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.operators import attribute
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
+class PatchGeometry:
     """How the rows of a weight meet an input: channels along `axis`, `groups` of them apart, patches of `kernel`.
 
     kernel, strides, dilations: one number a spatial dimension, empty where there are no patches. pads: as in ONNX,
@@ -45,7 +45,7 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class WeightedLayer:
     """A weighted operator: node number, the node's name, its input tensor, and the place and axis of its weight."""
 
     node: int
@@ -54,7 +54,7 @@ class Layer:
     place: int
     axis: int
     operator: str
-    geometry: Geometry
+    geometry: PatchGeometry
 
     def rows(self, weight: Array) -> Array:
         """The weight as [G, R, K]."""
@@ -91,7 +91,7 @@ class Layer:
         return np.repeat(each, prod(self.geometry.kernel) if grouped else 1).reshape(groups, -1)
 
 
-def layers_of(editor: Editor, skipped: dict[str, str]) -> Iterator[Layer]:
+def weighted_layers(editor: WeightEditor, skipped: dict[str, str]) -> Iterator[WeightedLayer]:
     """The weighted operators whose weights are known, in graph order; `skipped` gets the others with the reason."""
     for number, node in enumerate(editor.proto.graph.node):
         if node.op_type not in WEIGHTED or node.domain not in ONNX_DOMAINS:
@@ -102,22 +102,22 @@ def layers_of(editor: Editor, skipped: dict[str, str]) -> Iterator[Layer]:
             skipped[name] = editor.reason(node.input[:2]) if not known else "both of its inputs are weights"
             continue
         place = known[0]
-        geometry = geometry_of(node, place, editor.shape(node.input[place]))
+        geometry = patch_geometry(node, place, editor.shape(node.input[place]))
         if isinstance(geometry, str):
             skipped[name] = geometry
             continue
         axis = weight_axis(node, place, len(editor.shape(node.input[place])))
-        yield Layer(number, name, node.input[1 - place], place, axis, node.op_type, geometry)
+        yield WeightedLayer(number, name, node.input[1 - place], place, axis, node.op_type, geometry)
 
 
-def geometry_of(node: onnx.NodeProto, place: int, shape: tuple[int, ...]) -> Geometry | str:
+def patch_geometry(node: onnx.NodeProto, place: int, shape: tuple[int, ...]) -> PatchGeometry | str:
     """How a weight of `shape` meets the other input; a text says why it is not supported."""
     if node.op_type in ("Gemm", "MatMul"):
         if len(shape) != 2:
             return f"its weight has {len(shape)} dimensions"
         first = "transA" if place == 1 else "transB"
         flipped = node.op_type == "Gemm" and bool(attribute(node, first, 0))
-        return Geometry(axis=-1 if (place == 1) != flipped else -2)
+        return PatchGeometry(axis=-1 if (place == 1) != flipped else -2)
     if place != 1:
         return "its input is a weight"
     kernel, spatial = shape[2:], len(shape) - 2
@@ -127,7 +127,7 @@ def geometry_of(node: onnx.NodeProto, place: int, shape: tuple[int, ...]) -> Geo
     if node.op_type == "ConvTranspose":
         if any(s < (k - 1) * d + 1 for s, k, d in zip(strides, kernel, dilations, strict=True)):
             return "its kernel overlaps itself: stride below the kernel's size"
-        return Geometry(1, groups, kernel)
+        return PatchGeometry(1, groups, kernel)
     same = attribute(node, "auto_pad", b"NOTSET").decode()
     pads = tuple(attribute(node, "pads", (0,) * 2 * spatial))
-    return Geometry(1, groups, kernel, strides, dilations, pads, same if same.startswith("SAME") else "")
+    return PatchGeometry(1, groups, kernel, strides, dilations, pads, same if same.startswith("SAME") else "")

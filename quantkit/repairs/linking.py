@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.index import index_graph
-from quantkit.repairs.editing import Editor
+from quantkit.repairs.editing import WeightEditor
 
 if TYPE_CHECKING:
     from quantkit.values import Array
@@ -83,7 +83,7 @@ class Network:
     absorbing: operators whose constants take the factors of their output (LayerNormalization, Mul).
     """
 
-    def __init__(self, editor: Editor, absorbing: Collection[str] = ()) -> None:
+    def __init__(self, editor: WeightEditor, absorbing: Collection[str] = ()) -> None:
         self.editor, self.absorbing = editor, absorbing
         self.index = index_graph(editor.proto)
         self.nodes, self.shapes = self.index.nodes, self.index.shapes

@@ -6,7 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from quantkit.graph.operators import HOMOGENEOUS, ONNX_DOMAINS, POOLS, RESHAPING
-from quantkit.repairs.linking import HUGE, GroupEnd, ChannelLayout, Network, GroupStep, layout_before_merge, layout_after_reshape
+from quantkit.repairs.linking import (
+    HUGE,
+    ChannelLayout,
+    GroupEnd,
+    GroupStep,
+    Network,
+    layout_after_reshape,
+    layout_before_merge,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -51,7 +59,9 @@ def pass_through(network: Network, node: onnx.NodeProto, place: int, where: Chan
     return GroupStep({far: found}) if found else None
 
 
-def pass_reduce_mean(network: Network, node: onnx.NodeProto, place: int, where: ChannelLayout, far: str) -> GroupStep | None:
+def pass_reduce_mean(
+    network: Network, node: onnx.NodeProto, place: int, where: ChannelLayout, far: str
+) -> GroupStep | None:
     """ReduceMean over axes that are not the channels; without keepdims these move to the front by as many."""
     rank, axes = len(network.shapes.get(node.input[0], ())), attribute(node, "axes", None)
     if axes is None or not rank:
@@ -113,7 +123,7 @@ def join_addition(network: Network, number: int, place: int, where: ChannelLayou
 def end_at_convolution(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
     """Conv and ConvTranspose: output channels divide by the factors, input channels multiply."""
     node = network.nodes[number]
-    if where.axis != 1 or place > 0 or not weights_known(network, node):
+    if where.axis != 1 or place > 0 or not has_known_weights(network, node):
         return None
     rank, groups = len(network.editor.shape(node.input[1])), attribute(node, "group", 1)
     first, second = -rank, 1 - rank
@@ -125,7 +135,7 @@ def end_at_convolution(network: Network, number: int, place: int, where: Channel
     if transposed and groups > 1:  # the scale of a channel is that of the channels of all groups in its place
         return GroupStep(reason=f"the groups of {node.input[1]} share their scales")
     axis = second if transposed else first
-    return GroupStep(ends=(GroupEnd(number, 1, -1, axis, where.repeat), *bias(node, number, where)))
+    return GroupStep(ends=(GroupEnd(number, 1, -1, axis, where.repeat), *bias_end(node, number, where)))
 
 
 def end_at_matmul(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
@@ -133,14 +143,16 @@ def end_at_matmul(network: Network, number: int, place: int, where: ChannelLayou
     node = network.nodes[number]
     rank = len(network.shapes.get(node.input[0], ()))
     gemm = node.op_type == "Gemm"
-    if place > 0 or not weights_known(network, node) or len(network.editor.shape(node.input[1])) != 2:
+    if place > 0 or not has_known_weights(network, node) or len(network.editor.shape(node.input[1])) != 2:
         return None
     if where.axis != (1 if gemm else rank - 1) or (gemm and attribute(node, "transA", 0)):
         return None
     flipped = gemm and attribute(node, "transB", 0)
     if place == 0:
         return GroupStep(ends=(GroupEnd(number, 1, 1, -1 if flipped else -2, where.repeat, 1, node.input[0]),))
-    return GroupStep(ends=(GroupEnd(number, 1, -1, -2 if flipped else -1, where.repeat), *bias(node, number, where)))
+    return GroupStep(
+        ends=(GroupEnd(number, 1, -1, -2 if flipped else -1, where.repeat), *bias_end(node, number, where))
+    )
 
 
 def end_at_batch_norm(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
@@ -170,19 +182,24 @@ def end_at_absorbing(network: Network, number: int, where: ChannelLayout) -> Gro
     return GroupStep(ends=tuple(GroupEnd(number, k, -1, -1, where.repeat) for k in parameters))
 
 
-def bias(node: onnx.NodeProto, number: int, where: ChannelLayout) -> tuple[GroupEnd, ...]:
+def bias_end(node: onnx.NodeProto, number: int, where: ChannelLayout) -> tuple[GroupEnd, ...]:
     """The bias of a weighted operator, where it has one."""
     has = len(node.input) > 2 and node.input[2]
     return (GroupEnd(number, 2, -1, -1, where.repeat),) if has else ()
 
 
-def weights_known(network: Network, node: onnx.NodeProto) -> bool:
+def has_known_weights(network: Network, node: onnx.NodeProto) -> bool:
     """Whether the weights, and the bias if there is one, are constants, and the first input is not."""
     names = [name for name in node.input[1:] if name]
     return all(network.editor.constant(name) for name in names) and not network.editor.constant(node.input[0])
 
 
 STEPS: dict[str, Callable[[Network, int, int, ChannelLayout], GroupStep | None]] = {
-    "Add": join_addition, "Sub": join_addition, "Conv": end_at_convolution, "ConvTranspose": end_at_convolution, "Gemm": end_at_matmul,
-    "MatMul": end_at_matmul, "BatchNormalization": end_at_batch_norm,
-}  # fmt: skip
+    "Add": join_addition,
+    "Sub": join_addition,
+    "Conv": end_at_convolution,
+    "ConvTranspose": end_at_convolution,
+    "Gemm": end_at_matmul,
+    "MatMul": end_at_matmul,
+    "BatchNormalization": end_at_batch_norm,
+}

@@ -26,10 +26,10 @@ import numpy as np
 
 from quantkit.graph.model import Model
 from quantkit.numerics import LEVELS
-from quantkit.repairs.editing import Editor
-from quantkit.repairs.figures import decibels
+from quantkit.repairs.editing import WeightEditor
+from quantkit.repairs.figures import improvement_db
 from quantkit.repairs.grams import GramAccumulator
-from quantkit.repairs.layers import Geometry, Layer, layers_of
+from quantkit.repairs.layers import PatchGeometry, WeightedLayer, weighted_layers
 from quantkit.repairs.repair import Needs, Observe, Repair, RepairInput, RepairOutcome
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ BLOCK = 64
 """Columns whose compensation is gathered before it reaches the rest (GPTQ's lazy batches)."""
 
 
-def rounded(weight: NDArray[np.floating], scales: NDArray[np.floating], gram: NDArray[np.floating]) -> NDArray[np.int8]:
+def find_codes(
+    weight: NDArray[np.floating], scales: NDArray[np.floating], gram: NDArray[np.floating]
+) -> NDArray[np.int8]:
     """Codes int8 [O, K] of `weight` [O, K] on the grids `scales` [O], for inputs with Gram matrix `gram` [K, K].
 
     gram: symmetric and positive semidefinite; its unit does not matter.
@@ -57,23 +59,23 @@ def rounded(weight: NDArray[np.floating], scales: NDArray[np.floating], gram: ND
     target = np.asarray(weight, np.float64) / np.asarray(scales, np.float64)[:, None]
     nearest = np.clip(np.rint(target), -LEVELS, LEVELS)
     hessian = np.asarray(gram, np.float64)
-    least, most = limits(target, nearest)
-    codes = compensated(target, hessian, least, most)
-    worse = energies(codes - target, hessian) >= energies(nearest - target, hessian)
+    least, most = code_limits(target, nearest)
+    codes = compensate_columns(target, hessian, least, most)
+    worse = row_energies(codes - target, hessian) >= row_energies(nearest - target, hessian)
     codes[worse] = nearest[worse]
-    codes = descended(codes, target, hessian, least, most)
-    worse = energies(codes - target, hessian) > energies(nearest - target, hessian)
+    codes = descend_coordinates(codes, target, hessian, least, most)
+    worse = row_energies(codes - target, hessian) > row_energies(nearest - target, hessian)
     codes[worse] = nearest[worse]
     return codes.astype(np.int8)
 
 
-def energies(error: NDArray[np.float64], gram: NDArray[np.float64]) -> NDArray[np.float64]:
+def row_energies(error: NDArray[np.float64], gram: NDArray[np.float64]) -> NDArray[np.float64]:
     """eᵀ H e of every row."""
     values: NDArray[np.float64] = np.einsum("ok,ok->o", error @ gram, error)
     return values
 
 
-def limits(
+def code_limits(
     target: NDArray[np.float64], nearest: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The least and the largest code allowed for every weight."""
@@ -83,13 +85,13 @@ def limits(
     return np.maximum(nearest - reach, -LEVELS), np.minimum(nearest + reach, LEVELS)
 
 
-def compensated(
+def compensate_columns(
     target: NDArray[np.float64], gram: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """GPTQ: round column by column, the error of each spread over the columns that follow."""
     diagonal = np.diag(gram)
     order = np.argsort(-diagonal, kind="stable")
-    inverse = inverse_root(gram[np.ix_(order, order)])
+    inverse = inverse_cholesky(gram[np.ix_(order, order)])
     if inverse is None:
         return np.clip(np.rint(target), least, most)
     left, codes = target[:, order], np.empty_like(target)
@@ -108,7 +110,7 @@ def compensated(
     return back
 
 
-def inverse_root(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def inverse_cholesky(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """The upper Cholesky factor of H⁻¹, H damped; None where H is zero."""
     mean = float(np.diag(gram).mean()) if len(gram) else 0.0
     if mean <= 0.0:
@@ -120,7 +122,7 @@ def inverse_root(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
     return root
 
 
-def descended(
+def descend_coordinates(
     codes: NDArray[np.float64],
     target: NDArray[np.float64],
     gram: NDArray[np.float64],
@@ -159,18 +161,18 @@ def descended(
     return codes
 
 
-def with_rounded_weights(model: Model, observe: Observe, exclude: Collection[str] = ()) -> RepairOutcome:
+def round_weights(model: Model, observe: Observe, exclude: Collection[str] = ()) -> RepairOutcome:
     """Round the weights of all weighted operators but `exclude` (by name, or first output where there is none).
 
     They lie on their grids max|w|/127 then, so that Q/DQ takes them as they are. observe may be called more than once.
     The outcome's gains compare a node's error with that of nearest rounding, by the Gram matrix of the samples (shrunk
     where they are few). ModelError where a weight is not finite, DataError where an activation is not.
     """
-    editor = Editor(model)
+    editor = WeightEditor(model)
     skipped: dict[str, str] = {}
     gains: dict[str, float] = {}
     layers = []
-    for layer in layers_of(editor, skipped):
+    for layer in weighted_layers(editor, skipped):
         size = layer.rows_shape(editor.shape(editor.weight_of(layer.node, layer.place)))
         if layer.name in exclude:
             skipped[layer.name] = "excluded"
@@ -180,17 +182,17 @@ def with_rounded_weights(model: Model, observe: Observe, exclude: Collection[str
             skipped[layer.name] = f"it sums over {size[2]} weights, more than {LARGEST}"
         else:
             layers.append((layer, size[0] * size[2] ** 2 * 8))
-    for part in portions(layers, MEMORY):
-        grams = gathered(part, observe)
+    for part in split_by_memory(layers, MEMORY):
+        grams = collect_grams(part, observe)
         for layer in part:
             gains[layer.name] = round_layer(editor, layer, grams[layer.tensor, layer.geometry])
     return RepairOutcome(editor.finished(), gains, skipped)
 
 
-def portions(layers: Sequence[tuple[Layer, int]], memory: int) -> Iterator[list[Layer]]:
+def split_by_memory(layers: Sequence[tuple[WeightedLayer, int]], memory: int) -> Iterator[list[WeightedLayer]]:
     """Layers in turn, as many at once as have room for their Gram matrices."""
-    part: list[Layer] = []
-    held: dict[tuple[str, Geometry], int] = {}
+    part: list[WeightedLayer] = []
+    held: dict[tuple[str, PatchGeometry], int] = {}
     for layer, size in layers:
         key = (layer.tensor, layer.geometry)
         if part and key not in held and sum(held.values()) + size > memory:
@@ -202,7 +204,9 @@ def portions(layers: Sequence[tuple[Layer, int]], memory: int) -> Iterator[list[
         yield part
 
 
-def gathered(layers: Sequence[Layer], observe: Observe) -> dict[tuple[str, Geometry], NDArray[np.float64]]:
+def collect_grams(
+    layers: Sequence[WeightedLayer], observe: Observe
+) -> dict[tuple[str, PatchGeometry], NDArray[np.float64]]:
     """The Gram matrices of layers, one for all that read a tensor the same way."""
     sums = {(layer.tensor, layer.geometry): GramAccumulator(layer.geometry) for layer in layers}
     for batch in observe(tuple(dict.fromkeys(tensor for tensor, _ in sums))):
@@ -211,28 +215,28 @@ def gathered(layers: Sequence[Layer], observe: Observe) -> dict[tuple[str, Geome
     return {key: gram.shrunk for key, gram in sums.items()}
 
 
-def round_layer(editor: Editor, layer: Layer, grams: NDArray[np.float64]) -> float:
+def round_layer(editor: WeightEditor, layer: WeightedLayer, grams: NDArray[np.float64]) -> float:
     """Put a layer's weights on their grid; returns the gain in dB."""
     weight = editor.values(editor.weight_of(layer.node, layer.place))
     rows, scales = layer.rows(weight), layer.scales(weight)
-    codes = np.stack([rounded(*each) for each in zip(rows, scales, grams, strict=True)])
+    codes = np.stack([find_codes(*each) for each in zip(rows, scales, grams, strict=True)])
     grid = codes * scales[..., None]
     nearest = np.clip(np.rint(rows / scales[..., None]), -LEVELS, LEVELS) * scales[..., None]
     before, after = (
         sum(
-            float(energies((values - row).astype(np.float64), gram).sum())
+            float(row_energies((values - row).astype(np.float64), gram).sum())
             for values, row, gram in zip(each, rows, grams, strict=True)
         )
         for each in (nearest, grid)
     )
     editor.replace(editor.proto.graph.node[layer.node], layer.place, layer.back(grid, weight.shape))
-    return decibels(before, after)
+    return improvement_db(before, after)
 
 
-def apply_rounding(given: RepairInput) -> RepairOutcome:
+def repair_weights(given: RepairInput) -> RepairOutcome:
     """Round the weights of the operators that will be quantized."""
     assert given.observe is not None, "bug in quantkit: rounding needs data"
-    done = with_rounded_weights(given.network, given.observe, given.plan.floats)
+    done = round_weights(given.network, given.observe, given.plan.floats)
     return replace(done, skipped=given.without_floats(done.skipped))
 
 
@@ -242,6 +246,6 @@ ROUND = Repair(
     summary="weights are rounded so that a layer's output changes least, rather than to the nearest",
     unit="layers' weights rounded",
     basis="on the samples it saw",
-    apply=apply_rounding,
+    apply=repair_weights,
     rounds_weights=True,
 )

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.numerics import LEVELS
-from quantkit.repairs.figures import ChannelFigures, decibels
-from quantkit.repairs.groups import group_of
-from quantkit.repairs.linking import Group, Layout, Network, spread
+from quantkit.repairs.figures import ChannelFigures, improvement_db
+from quantkit.repairs.groups import find_group
+from quantkit.repairs.linking import ChannelGroup, ChannelLayout, Network, spread_factors
 
 if TYPE_CHECKING:
     from quantkit.values import Array
@@ -42,7 +42,7 @@ WORTH = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class FactorSearch:
     """How factors are chosen. exact: powers of two only; adaptive: weights are rounded adaptively afterwards;
     alphas: candidates for α; smooth: β = 1 − α only, as SmoothQuant has it.
     """
@@ -54,7 +54,7 @@ class Ways:
 
 
 @dataclass(frozen=True, slots=True)
-class Scaled:
+class ScaledGroups:
     """What `scale_groups` did. factors: first tensor of a group → factors [C] that it was divided by; gains: the
     predicted gain of that group's readers in dB; skipped: tensor → why its group stays as it is.
     """
@@ -64,7 +64,7 @@ class Scaled:
     skipped: Mapping[str, str]
 
 
-def scale_groups(network: Network, channels: Mapping[str, ChannelFigures], ways: Ways) -> Scaled:
+def scale_groups(network: Network, channels: Mapping[str, ChannelFigures], ways: FactorSearch) -> ScaledGroups:
     """Scale the groups of all tensors in `channels` that allow it, in the network's editor."""
     factors: dict[str, Array] = {}
     gains: dict[str, float] = {}
@@ -77,26 +77,26 @@ def scale_groups(network: Network, channels: Mapping[str, ChannelFigures], ways:
         if not rank and figures.axis < 0:
             skipped[tensor] = "its number of dimensions is not known"
             continue
-        group = group_of(network, tensor, Layout(figures.axis % rank if rank else figures.axis))
+        group = find_group(network, tensor, ChannelLayout(figures.axis % rank if rank else figures.axis))
         done.update(group.tensors)
-        reason = group.reason or too_few(group, channels) or settled(group, network)
-        chosen = None if reason else choose(network, group, channels, ways)
+        reason = group.reason or scarcity_reason(group, channels) or normalize_group(group, network)
+        chosen = None if reason else choose_factors(network, group, channels, ways)
         if chosen is None:
             skipped[tensor] = reason or "nothing is gained"
             continue
         factors[tensor], gains[tensor] = chosen
-        apply(network, group, chosen[0])
-    return Scaled(factors, gains, skipped)
+        scale_group(network, group, chosen[0])
+    return ScaledGroups(factors, gains, skipped)
 
 
-def too_few(group: Group, channels: Mapping[str, ChannelFigures]) -> str | None:
+def scarcity_reason(group: ChannelGroup, channels: Mapping[str, ChannelFigures]) -> str | None:
     """Why the maxima of a group's channels cannot be trusted."""
     least = min((channels[name].elements for name in group.tensors if name in channels), default=FEW)
     return f"only {least} values a channel were seen, {FEW} are needed" if least < FEW else None
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class GroupReader:
     """A weighted operator that reads a group, output by output: [O, J] for the J input channels that an output sees.
 
     index: the group's channel of each; largest: max|w| over the kernel; energy: Σw² over the kernel. taps: entries of
@@ -111,7 +111,7 @@ class Reader:
     square: Array
     owner: Array
 
-    def error(self, factors: Array, ways: Ways) -> float:
+    def error(self, factors: Array, ways: FactorSearch) -> float:
         """Predicted error energy over signal energy, when the group is divided by `factors` [C]."""
         s = factors[self.owner]
         step = (self.amax / s).max() / LEVELS
@@ -125,7 +125,7 @@ class Reader:
 
     def widths(self, count: int) -> Array:
         """max|x| of each of the group's channels over that of the tensor."""
-        widths = alive(self.amax.reshape(count, -1).max(axis=1))
+        widths = replace_dead_channels(self.amax.reshape(count, -1).max(axis=1))
         shares: Array = widths / widths.max()
         return shares
 
@@ -133,33 +133,33 @@ class Reader:
         """max|w| of each of the group's channels over that of the weight."""
         each = np.zeros(count)
         np.maximum.at(each, self.owner[self.index], self.largest)
-        shares: Array = alive(each) / max(each.max(), np.finfo(float).tiny)
+        shares: Array = replace_dead_channels(each) / max(each.max(), np.finfo(float).tiny)
         return shares
 
 
-def settled(group: Group, network: Network) -> str | None:
+def normalize_group(group: ChannelGroup, network: Network) -> str | None:
     """Why the parameters of a group do not fit it; otherwise count channels from the coarsest tensor on."""
     least = min(where.repeat for where in group.tensors.values())
-    group.tensors = {name: Layout(where.axis, where.repeat / least) for name, where in group.tensors.items()}
+    group.tensors = {name: ChannelLayout(where.axis, where.repeat / least) for name, where in group.tensors.items()}
     group.ends = [replace(end, repeat=end.repeat / least) for end in group.ends]
     if not any(end.reads for end in group.ends):
         return "no weighted operator reads it"
-    count = channels_of(group, network)
+    count = group_channel_count(group, network)
     ones = np.ones(count)
     shapes = [network.editor.shape(network.nodes[end.node].input[end.place]) for end in group.ends]
-    if any(spread(end, ones, shape) is None for end, shape in zip(group.ends, shapes, strict=True)):
+    if any(spread_factors(end, ones, shape) is None for end, shape in zip(group.ends, shapes, strict=True)):
         return "its operators disagree about the number of channels"
     return None
 
 
-def channels_of(group: Group, network: Network) -> int:
+def group_channel_count(group: ChannelGroup, network: Network) -> int:
     """The number of channels of a group, by the first weight that reads it."""
     end = next(end for end in group.ends if end.reads)
     shape = network.editor.shape(network.nodes[end.node].input[end.place])
     return int(shape[end.axis] * end.blocks / end.repeat)
 
 
-def readers_of(group: Group, network: Network, channels: Mapping[str, ChannelFigures]) -> list[Reader]:
+def group_readers(group: ChannelGroup, network: Network, channels: Mapping[str, ChannelFigures]) -> list[GroupReader]:
     """The quantized readers of a group with their weights."""
     found = []
     for end in group.ends:
@@ -174,29 +174,29 @@ def readers_of(group: Group, network: Network, channels: Mapping[str, ChannelFig
         index = block[:, None] * inputs + np.arange(inputs)
         owner = np.arange(len(figures.amax)) // int(end.repeat)
         largest, energy = np.abs(flat).max(axis=2), (flat**2).sum(axis=2)
-        found.append(Reader(index, largest, energy, flat.shape[2], figures.amax, figures.square, owner))
+        found.append(GroupReader(index, largest, energy, flat.shape[2], figures.amax, figures.square, owner))
     return found
 
 
-def choose(
-    network: Network, group: Group, channels: Mapping[str, ChannelFigures], ways: Ways
+def choose_factors(
+    network: Network, group: ChannelGroup, channels: Mapping[str, ChannelFigures], ways: FactorSearch
 ) -> tuple[Array, float] | None:
     """The factors with the least predicted error, and the gain in dB; None where leaving them out is best."""
-    readers = readers_of(group, network, channels)
-    count = channels_of(group, network)
+    readers = group_readers(group, network, channels)
+    count = group_channel_count(group, network)
     if not readers or any(len(reader.owner) % count for reader in readers):
         return None
     before = sum(reader.error(np.ones(count), ways) for reader in readers)
     best, least = None, before
-    for exponents in candidates(readers, count, ways):
-        factors = bounded(np.round(exponents) if ways.exact else exponents)
+    for exponents in factor_candidates(readers, count, ways):
+        factors = bounded_factors(np.round(exponents) if ways.exact else exponents)
         error = sum(reader.error(factors, ways) for reader in readers)
         if error < least:
             best, least = factors, error
-    return None if best is None or least > WORTH * before else (best, decibels(before, least))
+    return None if best is None or least > WORTH * before else (best, improvement_db(before, least))
 
 
-def candidates(readers: Sequence[Reader], count: int, ways: Ways) -> Iterator[Array]:
+def factor_candidates(readers: Sequence[GroupReader], count: int, ways: FactorSearch) -> Iterator[Array]:
     """Exponents of factors to try: α·log max|x| − β·log max|w| for several α, β either 0 or 1 − α."""
     activations = np.log2([reader.widths(count) for reader in readers]).mean(axis=0)
     weights = np.log2([reader.heights(count) for reader in readers]).max(axis=0)
@@ -206,7 +206,7 @@ def candidates(readers: Sequence[Reader], count: int, ways: Ways) -> Iterator[Ar
                 yield alpha * activations - beta * weights + offset
 
 
-def alive(figures: Array) -> Array:
+def replace_dead_channels(figures: Array) -> Array:
     """Figures of channels, those of channels that are always 0 replaced by the middle of the others."""
     some = figures > 0
     middle = np.exp(np.log(figures[some]).mean()) if some.any() else 1.0
@@ -214,17 +214,17 @@ def alive(figures: Array) -> Array:
     return shares
 
 
-def bounded(exponents: Array) -> Array:
+def bounded_factors(exponents: Array) -> Array:
     """2^exponents around their middle, within the bound."""
     middle = np.round(np.median(exponents))
     factors: Array = np.exp2(np.clip(exponents - middle, -BOUND, BOUND))
     return factors
 
 
-def apply(network: Network, group: Group, factors: Array) -> None:
+def scale_group(network: Network, group: ChannelGroup, factors: Array) -> None:
     """Divide what makes the group by the factors, multiply what reads it."""
     for end in group.ends:
         node = network.nodes[end.node]
         values = network.editor.values(node.input[end.place])
-        by = spread(end, factors.astype(np.float32) if end.power > 0 else 1 / factors, values.shape)
+        by = spread_factors(end, factors.astype(np.float32) if end.power > 0 else 1 / factors, values.shape)
         network.editor.replace(node, end.place, values * by)

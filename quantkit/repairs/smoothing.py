@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from quantkit.errors import UsageError
 from quantkit.graph.model import Model
 from quantkit.graph.operators import FACTOR_ABSORBING, FACTOR_PASSING
-from quantkit.repairs.editing import Editor
+from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.figures import ChannelFigures
 from quantkit.repairs.linking import Network
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
@@ -38,9 +38,11 @@ def smooth_channels(
     """
     if alpha is not None and not 0.0 <= alpha <= 1.0:
         raise UsageError(f"alpha {alpha} is not in 0 … 1", remedy="for example 0.5, or leave it out: it is chosen then")
-    editor = Editor(model)
+    editor = WeightEditor(model)
     network = Network(editor, FACTOR_ABSORBING)
-    ways = FactorSearch(False, adaptive, ALPHAS, False) if alpha is None else FactorSearch(False, adaptive, (alpha,), True)
+    ways = (
+        FactorSearch(False, adaptive, ALPHAS, False) if alpha is None else FactorSearch(False, adaptive, (alpha,), True)
+    )
     wanted = {name: figures for name, figures in channels.items() if has_absorbing_maker(network, name)}
     done = scale_groups(network, wanted, ways)
     return RepairOutcome(editor.finished(), done.gains, done.skipped, done.factors)

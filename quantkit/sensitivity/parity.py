@@ -25,7 +25,7 @@ from quantkit.data.opening import whole_batches
 from quantkit.data.preprocess_choice import choose_spec
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model, load_model, write_model
-from quantkit.numerics import decibels, format_db
+from quantkit.numerics import format_db, noise_decibels
 from quantkit.output_noise import EnergySums
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.reader import has_qdq
@@ -167,4 +167,4 @@ def tensor_sqnr(exact: Array, other: Array) -> float:
         return -np.inf
     sums = EnergySums()
     sums.add("", exact, other)
-    return decibels(sums.ratio([""]))
+    return noise_decibels(sums.ratio([""]))

@@ -1,7 +1,7 @@
-"""tune: the cheapest way to quantize a network that stays inside an accuracy budget, from one pass over the data.
+"""tune: the cheapest configuration of a quantized network within an accuracy budget, from one pass over the data.
 
-The data to measure on is shared out in two parts. The search sees the first one only; what is reported comes from the
-second, which had no part in any choice.
+The evaluation data is split into two parts. The search sees only the first; the reported figures come from the second,
+which was never used to choose.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from quantkit.graph import Model, load_model
 from quantkit.graph.node_selection import node_names, select_nodes
 from quantkit.preprocess import Preprocess
 from quantkit.quantization.quantize import refuse_quantized
-from quantkit.quantization.scales import refuse_other_preprocess, statistics_for
+from quantkit.quantization.scales import load_statistics_for, refuse_other_preprocess
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rules import as_rules
 from quantkit.statistics import Statistics
@@ -38,13 +38,13 @@ from quantkit.tuning.result import Tuning
 from quantkit.tuning.search import Search, SearchLimits, SearchResult
 
 REPORT_EVALUATIONS = 3
-"""Evaluations that are set aside for the held-out part: the float network, untuned, tuned."""
+"""Evaluations reserved for the held-out part: the float network, the untuned and the tuned one."""
 UNTUNED, TUNED = "INT8 untuned", "INT8 tuned"
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSource:
-    """What networks are quantized from. text: what it is called."""
+    """The statistics and data that networks are quantized from. text: their description in notes."""
 
     statistics: Statistics
     data: Any
@@ -65,14 +65,14 @@ def tune(
     options: TuneOptions | None = None,
     phase: Callable[[str], None] = lambda _: None,
 ) -> Tuning:
-    """Find the cheapest way to quantize a network that loses no more than a budget.
+    """Find the cheapest configuration of a quantized network that loses no more than a budget.
 
-    data, labels, preprocess: as `evaluate` takes them; without labels the agreement with the float network takes the
-    place of the metric. max_drop: the budget, in points where the metric is a share. calibration:
-    data for statistics and repairs; None takes the tuning part of `data`. statistics: a file, or a value, instead of
-    the pass that collects them. output: a folder for model, table, exclusion file and `tune.json`; None writes nothing.
+    data, labels, preprocess: as for `evaluate`; without labels, agreement with the float network replaces the metric.
+    max_drop: the budget, in percentage points if the metric is a fraction. calibration: data for statistics and
+    repairs; None takes the tuning part of `data`. statistics: a file or a value that replaces the pass which collects
+    them. output: a folder for the model, the table, the exclusion file and `tune.json`; None writes nothing.
 
-    ModelError, DataError, PreprocessError, StaleError, OutputError, UsageError, Interrupted.
+    Raises ModelError, DataError, PreprocessError, StaleError, OutputError, UsageError, Interrupted.
     """
     started = time.monotonic()
     options = options or TuneOptions()
@@ -80,23 +80,23 @@ def tune(
     source = load_model(Path(model))
     refuse_quantized(source)
     folder = None if output is None else usable_folder(Path(output), source, force=options.force)
-    judging = EvaluateOptions(data=options.data, classes=options.classes, provider=options.provider)
-    question = TrialRequest(data, None if labels is None else Path(labels), preprocess, options.metrics, judging)
-    known = calibrate_for_tuning(source, question, (calibration, statistics), options, phase)
+    evaluating = EvaluateOptions(data=options.data, classes=options.classes, provider=options.provider)
+    request = TrialRequest(data, None if labels is None else Path(labels), preprocess, options.metrics, evaluating)
+    known = calibrate_for_tuning(source, request, (calibration, statistics), options, phase)
     spec = choose_spec(preprocess, source, known.data).spec
-    maker = CandidateFactory(
+    factory = CandidateFactory(
         TuningSource(source, known.statistics, known.data, spec, known.options, options.quantize), phase
     )
-    made = search_and_report(maker, question, max_drop, options, phase)
-    quantized = maker.quantization(made.chosen.recipe)
+    made = search_and_report(factory, request, max_drop, options, phase)
+    quantized = factory.quantization(made.chosen.recipe)
     made = replace(made, excluded=excluded_nodes(source, options))
-    front = measure_front(source, made, front_networks(maker, made), question, options, phase)
+    front = measure_front(source, made, front_networks(factory, made), request, options, phase)
     made = replace(
         made,
         rules=dict(quantized.rules),
         front=front.points,
         machine=front.machine,
-        notes=(*made.notes, *front.said, f"quantized from {known.text}"),
+        notes=(*made.notes, *front.notes, f"quantized from {known.text}"),
         provenance=tuning_provenance(source, made.report, known, options),
         seconds=time.monotonic() - started,
     )
@@ -107,85 +107,92 @@ def tune(
 
 
 def excluded_nodes(source: Model, options: TuneOptions) -> tuple[str, ...]:
-    """The nodes that the caller excluded, by name, in graph order."""
+    """Return the names of the nodes that the caller excluded, in graph order."""
     network = replace(source, proto=fold_batch_norms(source).proto)
     excluded = select_nodes(options.exclude, network, "--exclude")
     return tuple(name for name in node_names(network) if name in excluded)
 
 
-def front_networks(maker: CandidateFactory, made: Tuning) -> Mapping[str, Any]:
-    """The Q/DQ networks that a front shows: the first trial, and the chosen one."""
+def front_networks(factory: CandidateFactory, made: Tuning) -> Mapping[str, Any]:
+    """Return the Q/DQ networks of the Pareto front: that of the first trial and that of the chosen one."""
     recipes = {"untuned": made.trials[0].recipe, "tuned": made.chosen.recipe}
     if recipes["untuned"] == recipes["tuned"]:
         del recipes["untuned"]
-    return {name: maker.quantization(recipe).proto for name, recipe in recipes.items()}
+    return {name: factory.quantization(recipe).proto for name, recipe in recipes.items()}
 
 
 def search_and_report(
-    maker: CandidateFactory,
-    question: TrialRequest,
+    factory: CandidateFactory,
+    request: TrialRequest,
     max_drop: float,
     options: TuneOptions,
     phase: Callable[[str], None],
 ) -> Tuning:
-    """Search on the tuning part, and report on the other; without front and files."""
-    source = maker.source.model
-    tuning, held_out = (MetricTrials(source, question, p) for p in holdout_parts(options.holdout, options.data))
+    """Search on the tuning part and report on the held-out part, without Pareto front and files."""
+    source = factory.source.model
+    tuning, held_out = (MetricTrials(source, request, p) for p in holdout_parts(options.holdout, options.data))
     rules = tuple(rule.name for rule in as_rules(options.rules))
     limits = SearchLimits(rules, options.repairs, max_drop, options.most, options.evaluations - REPORT_EVALUATIONS)
-    found = Search(maker, tuning, limits, phase).run()
-    phase("the held-out part")
-    report = evaluate_held_out(maker, held_out, found, max_drop)
+    found = Search(factory, tuning, limits, phase).run()
+    phase("evaluating the held-out part")
+    report = evaluate_held_out(factory, held_out, found, max_drop)
     return assemble_tuning(source, (tuning, held_out), found, report, max_drop)
 
 
 def refuse_budget(max_drop: float) -> None:
-    """UsageError where a budget is none."""
+    """Raise UsageError if the budget is negative or not a number."""
     if not max_drop >= 0.0:
-        raise UsageError(f"a budget of {max_drop}", remedy="give --max-drop at least 0, for example 0.5")
+        raise UsageError(
+            f"the budget is {max_drop}, which is not a loss", remedy="give --max-drop 0 or more, for example 0.5"
+        )
 
 
 def calibrate_for_tuning(
     source: Model,
-    question: TrialRequest,
+    request: TrialRequest,
     given: tuple[Any, str | os.PathLike[str] | Statistics | None],
     options: TuneOptions,
     phase: Callable[[str], None],
 ) -> CalibrationSource:
-    """The data for statistics and repairs, and the statistics. Errors of `calibrate`; StaleError."""
+    """Return the statistics, and the data for them and for repairs. Raises the errors of `calibrate`, StaleError.
+
+    given: calibration data and statistics, as for `tune`.
+    """
     data, statistics = given
     own, text = options.calibration, "the calibration data"
     if data is None:
-        data, text = question.data, "the tuning part"
+        data, text = request.data, "the tuning part"
         own = replace(options.data, limit=own.limit, whole=False, part=holdout_parts(options.holdout, options.data)[0])
     if statistics is not None:
-        known, name = statistics_for(source, statistics)
-        refuse_other_preprocess((known, name), source, question.preprocess, question.data, data)
-        return CalibrationSource(known, data, own, f"{name}, and {text} where repairs run the network")
-    phase(f"collecting statistics of {text}")
+        known, name = load_statistics_for(source, statistics)
+        refuse_other_preprocess((known, name), source, request.preprocess, request.data, data)
+        return CalibrationSource(known, data, own, f"{name}, with {text} for the repairs that run the network")
+    phase(f"collecting statistics from {text}")
     made = calibrate(
         source.path,
         data,
         rules="minmax",
-        preprocess=question.preprocess,
+        preprocess=request.preprocess,
         options=CalibrateOptions(data=own, backend="onnxruntime"),
     )
-    assert made.statistics is not None, "bug in quantkit: onnxruntime gives statistics"
+    assert made.statistics is not None, "bug in quantkit: onnxruntime returned no statistics"
     return CalibrationSource(made.statistics, data, own, f"{text}, {made.samples} samples")
 
 
-def evaluate_held_out(maker: CandidateFactory, judge: MetricTrials, found: SearchResult, max_drop: float) -> Evaluation:
-    """The float network, the first trial, and the chosen one, on the held-out part."""
+def evaluate_held_out(
+    factory: CandidateFactory, metric_trials: MetricTrials, found: SearchResult, max_drop: float
+) -> Evaluation:
+    """Evaluate the float network, the first trial and the chosen one on the held-out part."""
     first, last = found.trials[0].recipe, found.chosen.recipe
-    untuned = {} if last == first else {UNTUNED: maker.model(first)}
-    return judge.evaluation({**untuned, TUNED: maker.model(last)}, max_drop)
+    untuned = {} if last == first else {UNTUNED: factory.model(first)}
+    return metric_trials.evaluation({**untuned, TUNED: factory.model(last)}, max_drop)
 
 
 def assemble_tuning(
-    source: Model, judges: tuple[MetricTrials, MetricTrials], found: SearchResult, report: Evaluation, max_drop: float
+    source: Model, both: tuple[MetricTrials, MetricTrials], found: SearchResult, report: Evaluation, max_drop: float
 ) -> Tuning:
-    """The result, without front and files."""
-    tuning, reporter = judges
+    """Return the result, still without Pareto front and files."""
+    tuning, reporter = both
     untuned, tuned = (loss_of(report, report.models[at]) for at in (1, -1))
     metric = trial_metric(report)
     return Tuning(
@@ -214,14 +221,16 @@ def assemble_tuning(
 
 
 def split_note(tuning: MetricTrials, reporter: MetricTrials) -> tuple[str, ...]:
-    """How the samples were shared out."""
-    return (f"tuned on {tuning.samples:,} samples; the figures are of {reporter.samples:,} others, held out",)
+    """Return a note on how the samples were split."""
+    return (
+        f"tuned on {tuning.samples:,} samples; the reported figures come from {reporter.samples:,} held-out samples",
+    )
 
 
 def tuning_provenance(
     source: Model, report: Evaluation, known: CalibrationSource, options: TuneOptions
 ) -> Mapping[str, Any]:
-    """What decides about the figures."""
+    """Return everything that determines the figures, as JSON values."""
     origin = known.statistics.origin
     return {
         "quantkit": __version__,

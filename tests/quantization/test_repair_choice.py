@@ -14,8 +14,8 @@ from quantkit import QuantizeOptions
 from quantkit.graph import load_model
 from quantkit.output_noise import NoiseCandidate
 from quantkit.preprocess import PRESETS
-from quantkit.quantization.repair import Data
-from quantkit.quantization.repair_choice import measuring, named
+from quantkit.quantization.repair import NetworkSamples
+from quantkit.quantization.repair_choice import open_noise_meter, repairs_text
 from quantkit.repairs.registry import REPAIR_NAMES
 from tests.support.qdq import model_of
 
@@ -49,13 +49,13 @@ def quantized(folder: Path, repairs: tuple[str, ...] | None) -> Any:
 @pytest.mark.parametrize("net", range(4), indirect=True)
 def test_the_default_is_the_best_of_what_it_weighs(net: Path) -> None:
     source = load_model(net / "net.onnx")
-    measure = measuring(source, Data(net / "x.npy", PRESETS["raw"]))
+    measure = open_noise_meter(source, NetworkSamples(net / "x.npy", PRESETS["raw"]))
     made = {name: quantized(net, repairs) for name, repairs in WAYS.items()}
     noise = measure.noise({n: NoiseCandidate(lambda m=m: load(net, m.proto)) for n, m in made.items()})  # type: ignore[misc]
     assert noise["default"].db >= noise["bias"].db - 0.05
     assert noise["default"].db >= noise["all"].db - 0.05
     said = made["default"].notes[0]
-    assert said.startswith((*(named(tuple(made["default"].repairs)),),))
+    assert said.startswith((*(repairs_text(tuple(made["default"].repairs)),),))
     assert "on 48 samples" in said
     assert not any("outputs at" in note for note in made["all"].notes)
 

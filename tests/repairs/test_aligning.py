@@ -17,11 +17,11 @@ from quantkit.graph import Model
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.removal import remove_qdq
-from quantkit.repairs.aligning import aligned
-from quantkit.repairs.editing import Editor
-from quantkit.repairs.groups import group_of
-from quantkit.repairs.linking import Layout, Network
-from quantkit.repairs.scaling import apply, channels_of, settled
+from quantkit.repairs.aligning import align_factors
+from quantkit.repairs.editing import WeightEditor
+from quantkit.repairs.groups import find_group
+from quantkit.repairs.linking import ChannelLayout, Network
+from quantkit.repairs.scaling import group_channel_count, normalize_group, scale_group
 from tests.support.qdq import model_of, noise
 
 CHAIN = """(float[N, 3, 8, 8] x) => (float[N, 5] y) {
@@ -64,13 +64,13 @@ TENSORS = {"chain": ("r", "d"), "residual": ("r", "e"), "depthwise": ("r", "d"),
 def scaled(model: Model, tensors: tuple[str, ...], seed: int = 0) -> Model:
     """The same function, channels of the tensors' groups divided by random factors of 1/8 … 8."""
     for number, tensor in enumerate(tensors):
-        network = Network(Editor(model), {"LayerNormalization"})
+        network = Network(WeightEditor(model), {"LayerNormalization"})
         rank = len(network.shapes[tensor])
-        group = group_of(network, tensor, Layout(1 if rank == 4 else rank - 1))
+        group = find_group(network, tensor, ChannelLayout(1 if rank == 4 else rank - 1))
         assert not group.reason
-        assert not settled(group, network)
-        factors = np.exp2(np.random.default_rng(seed + number).uniform(-3, 3, channels_of(group, network)))
-        apply(network, group, factors)
+        assert not normalize_group(group, network)
+        factors = np.exp2(np.random.default_rng(seed + number).uniform(-3, 3, group_channel_count(group, network)))
+        scale_group(network, group, factors)
         model = replace(model, proto=network.editor.finished())
     return model
 
@@ -96,7 +96,7 @@ def outputs(model: Model) -> NDArray[Any]:
 def test_factors_are_found_in_rounded_weights(name: str) -> None:
     plain = nets()[name]
     repaired = scaled(plain, TENSORS[name])
-    found = aligned(plain, rounded(repaired))
+    found = align_factors(plain, rounded(repaired))
     for weight, values in weights(repaired).items():
         np.testing.assert_allclose(weights(found)[weight], values, rtol=0.03, err_msg=weight)
     np.testing.assert_allclose(outputs(found), outputs(plain), rtol=1e-3, atol=1e-4)
@@ -105,8 +105,8 @@ def test_factors_are_found_in_rounded_weights(name: str) -> None:
 @pytest.mark.parametrize("name", list(TENSORS))
 def test_without_a_repair_the_network_is_the_same_one(name: str) -> None:
     plain = nets()[name]
-    assert aligned(plain, rounded(plain)) is plain
-    assert aligned(plain, plain) is plain
+    assert align_factors(plain, rounded(plain)) is plain
+    assert align_factors(plain, plain) is plain
 
 
 @pytest.mark.parametrize("repaired", [False, True])
@@ -120,10 +120,12 @@ def test_a_channel_that_is_wrong_stays_an_error(name: str, weight: str, repaired
     values = numpy_helper.to_array(tensor).copy()
     values[3] *= 100
     tensor.CopyFrom(numpy_helper.from_array(values, weight))
-    found = aligned(plain, wrong)
+    found = align_factors(plain, wrong)
     np.testing.assert_allclose(outputs(found), outputs(plain), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(weights(found)[weight], weights(right)[weight], rtol=0.03)
 
 
 def test_a_network_with_nothing_in_common_tells_nothing() -> None:
-    assert aligned(nets()["chain"], Model(Path("x"), nets()["transformer"].proto, "")).proto == nets()["chain"].proto
+    assert (
+        align_factors(nets()["chain"], Model(Path("x"), nets()["transformer"].proto, "")).proto == nets()["chain"].proto
+    )

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.graph import Model
-from quantkit.repairs import GramAccumulator, corrected, rounded, rounding, with_rounded_weights
-from quantkit.repairs.editing import Editor
-from quantkit.repairs.grams import patches_of
-from quantkit.repairs.layers import layers_of
+from quantkit.repairs import GramAccumulator, correct_biases, find_codes, round_weights, rounding
+from quantkit.repairs.editing import WeightEditor
+from quantkit.repairs.grams import gather_patches
+from quantkit.repairs.layers import weighted_layers
 from tests.support.repairing import again, figures_of, model_of, outputs_of, weight_of
 
 RANDOM = np.random.default_rng(11)
@@ -57,13 +57,13 @@ def test_the_error_is_never_larger_and_codes_stay_near(seed: int, outputs: int, 
     if dead:
         weight[0], x[:, 0] = 0, 0
     gram, scales = x.T @ x, scales_of(weight)
-    codes = rounded(weight, scales, gram)
+    codes = find_codes(weight, scales, gram)
     assert (codes.dtype, codes.shape) == (np.int8, weight.shape)
     simple = nearest(weight, scales)
     assert (energy(codes, weight, scales, gram) <= energy(simple, weight, scales, gram) * (1 + 1e-9) + 1e-9).all()
     assert np.abs(codes).max() <= 127
     assert np.abs(codes - simple).max() <= 2
-    np.testing.assert_array_equal(codes, rounded(weight, scales, gram))
+    np.testing.assert_array_equal(codes, find_codes(weight, scales, gram))
     alive = np.abs(weight).max(axis=1) > 0
     assert (np.abs(codes).max(axis=1)[alive] == 127).all(), "the scale can be read from what was rounded"
     best = np.abs(weight).argmax(axis=1)[alive]
@@ -76,7 +76,7 @@ def test_no_single_step_makes_it_better(seed: int) -> None:
     random = np.random.default_rng(seed)
     weight, x = random.normal(size=(4, 7)).astype(np.float32), correlated(40, 7, random)
     scales, gram = scales_of(weight), x.T @ x
-    codes = rounded(weight, scales, gram).astype(int)
+    codes = find_codes(weight, scales, gram).astype(int)
     error = energy(codes, weight, scales, gram)
     for k in range(7):
         for step in (-1, 1):
@@ -90,22 +90,22 @@ def test_no_single_step_makes_it_better(seed: int) -> None:
 def test_it_is_far_better_than_nearest_where_inputs_are_correlated() -> None:
     weight, x = normal(32, 144), correlated(400, 144, RANDOM)
     scales, gram = scales_of(weight), x.T @ x
-    ours = energy(rounded(weight, scales, gram), weight, scales, gram).sum()
+    ours = energy(find_codes(weight, scales, gram), weight, scales, gram).sum()
     assert ours < 0.4 * energy(nearest(weight, scales), weight, scales, gram).sum()
 
 
 @pytest.mark.parametrize("gram", [np.diag([1.0, 2, 3, 4]), np.zeros((4, 4))])
 def test_without_correlation_nearest_is_best(gram: NDArray[Any]) -> None:
     weight = normal(3, 4)
-    np.testing.assert_array_equal(rounded(weight, scales_of(weight), gram), nearest(weight, scales_of(weight)))
+    np.testing.assert_array_equal(find_codes(weight, scales_of(weight), gram), nearest(weight, scales_of(weight)))
 
 
 def test_what_lies_on_the_grid_stays() -> None:
     weight, x = normal(8, 20), correlated(60, 20, RANDOM)
     scales = scales_of(weight)
-    codes = rounded(weight, scales, x.T @ x)
+    codes = find_codes(weight, scales, x.T @ x)
     on_grid = codes * scales[:, None]
-    np.testing.assert_array_equal(rounded(on_grid, scales_of(on_grid), x.T @ x), codes)
+    np.testing.assert_array_equal(find_codes(on_grid, scales_of(on_grid), x.T @ x), codes)
 
 
 # Gram matrices ----------------------------------------------------------------------------------------------------
@@ -134,9 +134,9 @@ def test_rows_times_patches_are_what_the_operator_computes(nodes: str) -> None:
     weight, x = normal(*OPERATORS[nodes]), normal(2, 6, 7, 7)
     model = model_of(f"{FLAT if 'Gemm' in nodes else X} {{ {nodes} }}", w=weight)
     skipped: dict[str, str] = {}
-    (layer,) = layers_of(Editor(model), skipped)
+    (layer,) = weighted_layers(WeightEditor(model), skipped)
     data = x if layer.tensor == "x" else x.reshape(2, -1)
-    rows, patches = layer.rows(weight), patches_of(data, layer.geometry)
+    rows, patches = layer.rows(weight), gather_patches(data, layer.geometry)
     assert (rows.shape, skipped) == (layer.rows_shape(weight.shape), {})
     assert layer.scales(weight).shape == rows.shape[:2]
     np.testing.assert_array_equal(layer.back(rows, weight.shape), weight)
@@ -150,7 +150,7 @@ def test_rows_times_patches_are_what_the_operator_computes(nodes: str) -> None:
 
 def test_sums_do_not_depend_on_the_batches() -> None:
     model = model_of(f"{X} {{ y = Conv(x, w) }}", w=normal(4, 6, 3, 3))
-    (layer,) = layers_of(Editor(model), {})
+    (layer,) = weighted_layers(WeightEditor(model), {})
     x = normal(8, 6, 7, 7)
     grams = []
     for parts in (1, 4):
@@ -159,12 +159,14 @@ def test_sums_do_not_depend_on_the_batches() -> None:
             gram.add(part)
         grams.append(gram.value)
     np.testing.assert_allclose(grams[0], grams[1], rtol=1e-4, atol=1e-3)
-    patches = patches_of(x, layer.geometry)[0].astype(np.float64)
+    patches = gather_patches(x, layer.geometry)[0].astype(np.float64)
     np.testing.assert_allclose(grams[0][0], patches.T @ patches, rtol=1e-4, atol=1e-3)
 
 
 def test_few_patches_say_little_about_pairs() -> None:
-    (layer,) = layers_of(Editor(model_of(f"{FLAT} {{ f = Flatten(x) y = Gemm(f, w) }}", w=normal(294, 5))), {})
+    (layer,) = weighted_layers(
+        WeightEditor(model_of(f"{FLAT} {{ f = Flatten(x) y = Gemm(f, w) }}", w=normal(294, 5))), {}
+    )
     few, many = (GramAccumulator(layer.geometry) for _ in range(2))
     few.add(normal(1, 294))
     many.add(normal(4096, 294))
@@ -177,7 +179,7 @@ def test_few_patches_say_little_about_pairs() -> None:
 
 
 def test_a_gram_matrix_of_nothing_or_of_nan_is_refused() -> None:
-    (layer,) = layers_of(Editor(model_of(f"{X} {{ y = Conv(x, w) }}", w=normal(4, 6, 3, 3))), {})
+    (layer,) = weighted_layers(WeightEditor(model_of(f"{X} {{ y = Conv(x, w) }}", w=normal(4, 6, 3, 3))), {})
     gram = GramAccumulator(layer.geometry)
     with pytest.raises(DataError, match="no activations were seen"):
         _ = gram.value
@@ -216,7 +218,7 @@ def test_a_network_is_rounded_layer_by_layer(monkeypatch: pytest.MonkeyPatch) ->
     model = model_of(f"{TEXT} {{ {NODES} }}", **WEIGHTS)
     before = model.proto.SerializeToString(deterministic=True)
     calls: list[Sequence[str]] = []
-    made = with_rounded_weights(model, observer(model, IMAGES, calls))
+    made = round_weights(model, observer(model, IMAGES, calls))
     assert calls == [("x", "r", "f", "i")]
     assert model.proto.SerializeToString(deterministic=True) == before
     assert (list(made.gains), made.skipped) == (["c", "d", "h", "y"], {})
@@ -234,13 +236,13 @@ def test_a_network_is_rounded_layer_by_layer(monkeypatch: pytest.MonkeyPatch) ->
         assert np.abs(codes - nearest(old, scales_of(old))).max() <= 2
     monkeypatch.setattr(rounding, "MEMORY", 1)
     calls.clear()
-    assert with_rounded_weights(model, observer(model, IMAGES, calls)).proto == made.proto
+    assert round_weights(model, observer(model, IMAGES, calls)).proto == made.proto
     assert calls == [("x",), ("r",), ("f",), ("i",)]
 
 
 def test_the_first_layers_output_is_nearer() -> None:
     model = model_of(f"{TEXT} {{ {NODES} }}", **WEIGHTS)
-    made = with_rounded_weights(model, observer(model, IMAGES))
+    made = round_weights(model, observer(model, IMAGES))
     copy = model_of(f"{TEXT} {{ {NODES} }}", **WEIGHTS)
     flat = WEIGHTS["w"].reshape(6, -1)
     simple = (nearest(flat, scales_of(flat)) * scales_of(flat)[:, None]).reshape(6, 6, 3, 3).astype(np.float32)
@@ -256,28 +258,28 @@ def test_what_is_not_rounded_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
                      "y = Conv(f, z) }",
                      u=normal(6, 6, 3, 3), v=normal(6, 6, 1, 1), z=normal(6, 6, 1, 1))  # fmt: skip
     monkeypatch.setattr(rounding, "LARGEST", 6)
-    made = with_rounded_weights(model, observer(model, IMAGES), exclude={"f"})
+    made = round_weights(model, observer(model, IMAGES), exclude={"f"})
     assert list(made.gains) == ["d", "y"]
     assert {name: reason.split(":")[0] for name, reason in made.skipped.items()} == {
         "c": "its kernel overlaps itself", "e": "its weights are not known", "f": "excluded",
     }  # fmt: skip
     np.testing.assert_array_equal(weight_of(made.proto, "v"), weight_of(model.proto, "v"))
     monkeypatch.setattr(rounding, "LARGEST", 5)
-    assert "more than 5" in with_rounded_weights(model, observer(model, IMAGES)).skipped["d"]
+    assert "more than 5" in round_weights(model, observer(model, IMAGES)).skipped["d"]
 
 
 def test_float16_weights_say_so() -> None:
     half = {name: array.astype(np.float16) for name, array in WEIGHTS.items()}
     model = model_of(f"{TEXT.replace('float', 'float16')} {{ {NODES} }}", **half)
     skipped: dict[str, str] = {}
-    assert not list(layers_of(Editor(model), skipped))
+    assert not list(weighted_layers(WeightEditor(model), skipped))
     assert set(skipped.values()) == {"its weights are float16, repairs need float32"}
 
 
 def test_a_weight_that_is_not_finite_is_refused() -> None:
     model = model_of(f"{TEXT} {{ {NODES} }}", **WEIGHTS | {"w": np.full((6, 6, 3, 3), np.inf, np.float32)})
     with pytest.raises(ModelError, match="'w' holds NaN or Inf"):
-        with_rounded_weights(model, observer(model_of(f"{TEXT} {{ {NODES} }}", **WEIGHTS), IMAGES))
+        round_weights(model, observer(model_of(f"{TEXT} {{ {NODES} }}", **WEIGHTS), IMAGES))
 
 
 # Bias correction --------------------------------------------------------------------------------------------------
@@ -295,10 +297,10 @@ LINEAR = {
 
 def on_grid(model: Model) -> Model:
     """The network with the weight `v` rounded to nearest; a coarse grid would not change the law."""
-    (layer,) = layers_of(Editor(model), {})
+    (layer,) = weighted_layers(WeightEditor(model), {})
     weight = weight_of(model.proto, "v")
     rows, scales = layer.rows(weight), layer.scales(weight)[..., None]
-    editor = Editor(model)
+    editor = WeightEditor(model)
     editor.replace(
         editor.proto.graph.node[layer.node], layer.place, layer.back(np.rint(rows / scales) * scales, weight.shape)
     )
@@ -311,7 +313,7 @@ def test_the_mean_of_a_linear_layer_is_as_it_was(nodes: str) -> None:
     model = model_of(f"(float[N, 6, 8, 8] x) => (float[N, A, B, C] y) {{ {nodes} }}", v=normal(*shape), a=normal(5),
                      b=normal(4), c=normal(6))  # fmt: skip
     figures = figures_of(model, x=x)
-    made = corrected(model, figures)
+    made = correct_biases(model, figures)
     assert list(made.amounts) == [name]
     assert made.skipped == {}
     assert made.gains[name] >= 0
@@ -325,7 +327,7 @@ def test_the_mean_of_a_linear_layer_is_as_it_was(nodes: str) -> None:
     truth = np.moveaxis(output.astype(np.float64), axis, 0).reshape(output.shape[axis], -1).mean(1)
     assert np.abs(means(model.proto) - truth).max() > 1e-4, "rounding alone moves it"
     np.testing.assert_allclose(means(made.proto), truth, atol=2e-6)
-    same = corrected(on_grid(model), figures, reference=model)
+    same = correct_biases(on_grid(model), figures, reference=model)
     np.testing.assert_allclose(same.amounts[name], made.amounts[name], rtol=1e-3, atol=1e-6)
 
 
@@ -333,7 +335,7 @@ def test_the_mean_of_a_linear_layer_is_as_it_was(nodes: str) -> None:
 def test_the_factors_of_a_gemm_are_minded(gemm: str) -> None:
     model = model_of(f"(float[N, 8] x) => (float[N, 4] y) {{ y = {gemm} }}", v=normal(8, 4), p=normal(1, 4))
     x = normal(50, 8) + 1
-    made = corrected(model, figures_of(model, x=x))
+    made = correct_biases(model, figures_of(model, x=x))
     outputs = [outputs_of(p, x=x)[0].mean(0) for p in (model.proto, on_grid(again(model, made.proto)).proto)]
     np.testing.assert_allclose(outputs[1], outputs[0], atol=2e-6)
 
@@ -344,7 +346,7 @@ def test_what_is_not_corrected_has_a_reason() -> None:
                      "y = Conv(f, v) }",
                      v=normal(6, 6, 1, 1), m=normal(8, 8))  # fmt: skip
     figures = figures_of(model, x=IMAGES)
-    made = corrected(model, {k: v for k, v in figures.items() if k != "f"}, exclude={"d"})
+    made = correct_biases(model, {k: v for k, v in figures.items() if k != "f"}, exclude={"d"})
     assert made.amounts == {}
     assert made.proto == model.proto
     assert {name: reason[:16] for name, reason in made.skipped.items()} == {
@@ -353,7 +355,7 @@ def test_what_is_not_corrected_has_a_reason() -> None:
     }  # fmt: skip
     other = model_of("(float[N, 6, 8, 8] x) => (float[N, 6, 8, 8] y) { y = Conv(x, v) }", v=normal(6, 6, 1, 1))
     with pytest.raises(UsageError, match="the reference has no node 'd'"):
-        corrected(model, figures, reference=other)
+        correct_biases(model, figures, reference=other)
 
 
 def test_a_shared_bias_is_copied() -> None:
@@ -361,7 +363,7 @@ def test_a_shared_bias_is_copied() -> None:
     model = model_of("(float[N, 6, 8, 8] x) => (float[N, 6, 8, 8] y)"
                      "{ c = Conv(x, v, b) r = Relu(c) d = Conv(r, v, b) y = Add(d, b4) }",
                      v=normal(6, 6, 1, 1), b=bias, b4=normal(1))  # fmt: skip
-    made = corrected(model, figures_of(model, x=IMAGES))
+    made = correct_biases(model, figures_of(model, x=IMAGES))
     new = again(model, made.proto)
     first, second = (weight_of(new.proto, node.input[2]) for node in new.proto.graph.node if node.op_type == "Conv")
     np.testing.assert_allclose(first, bias + made.amounts["c"], rtol=1e-5)

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.qdq.insert import insert_qdq
-from quantkit.repairs import ChannelFigures, equalized, smoothed
+from quantkit.repairs import ChannelFigures, equalize_channels, smooth_channels
 from tests.support.repairing import again, figures_of, model_of, outputs_of, weight_of
 
 RANDOM = np.random.default_rng(5)
@@ -78,9 +78,9 @@ def networks(draw: st.DrawFn) -> Model:
 def test_powers_of_two_keep_every_bit(model: Model) -> None:
     before = model.proto.SerializeToString(deterministic=True)
     figures = figures_of(model, x=IMAGE)
-    made = equalized(model, figures, exact=True)
+    made = equalize_channels(model, figures, exact=True)
     assert model.proto.SerializeToString(deterministic=True) == before, "nobody edits a model"
-    assert made.proto.SerializeToString() == equalized(model, figures, exact=True).proto.SerializeToString()
+    assert made.proto.SerializeToString() == equalize_channels(model, figures, exact=True).proto.SerializeToString()
     new = again(model, made.proto)
     np.testing.assert_array_equal(outputs_of(new.proto, x=IMAGE)[0], outputs_of(model.proto, x=IMAGE)[0])
     assert set(made.amounts) == set(made.gains)
@@ -95,7 +95,7 @@ def test_powers_of_two_keep_every_bit(model: Model) -> None:
 @settings(max_examples=30)
 def test_free_factors_keep_the_function(model: Model) -> None:
     (theirs,) = outputs_of(model.proto, x=IMAGE)
-    made = equalized(model, figures_of(model, x=IMAGE))
+    made = equalize_channels(model, figures_of(model, x=IMAGE))
     (ours,) = outputs_of(again(model, made.proto).proto, x=IMAGE)
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=2e-5 * np.abs(theirs).max())
 
@@ -113,7 +113,7 @@ def test_factors_pass_to_a_classifier(tail: str) -> None:
     model = model_of(f"(float[N, 6, 8, 8] x) => (float[N, 5] y) {{ c = Conv(x, v, bias) r = Relu(c) {TAILS[tail]} }}",
                      v=WEIGHTS["v"], bias=WEIGHTS["bias"], m=normal(5, 6), n=normal(5), k=normal(24, 5),
                      to=np.array([-1, 24]))  # fmt: skip
-    made = equalized(model, figures_of(model, x=IMAGE), exact=True)
+    made = equalize_channels(model, figures_of(model, x=IMAGE), exact=True)
     assert [len(factors) for factors in made.amounts.values()] == [6]
     assert min(made.gains.values()) > 1
     np.testing.assert_array_equal(
@@ -133,12 +133,12 @@ def test_uneven_channels_become_even_and_the_output_better() -> None:
     model = model_of(f"{HEAD} {{ c = Conv(x, v) r = Relu(c) y = Conv(r, back) }}", v=WEIGHTS["v"],
                      back=normal(6, 6, 1, 1) / UNEVEN[:, None, None])  # fmt: skip
     (reference,) = outputs_of(model.proto, x=IMAGE)
-    made = equalized(model, figures_of(model, x=IMAGE))
+    made = equalize_channels(model, figures_of(model, x=IMAGE))
     new = again(model, made.proto)
     widths = figures_of(new, x=IMAGE)["r"].amax
     assert widths.max() / widths.min() < 8 < np.exp2(np.ptp(np.log2(UNEVEN))) / 16
     assert sqnr(new, IMAGE, reference) > sqnr(model, IMAGE, reference) + 1
-    repeated = equalized(new, figures_of(new, x=IMAGE))
+    repeated = equalize_channels(new, figures_of(new, x=IMAGE))
     assert sum(repeated.gains.values()) < 0.2 * sum(made.gains.values()), "what is even stays as it is"
 
 
@@ -146,11 +146,11 @@ def test_channels_that_are_always_zero_are_no_trouble() -> None:
     weight = WEIGHTS["v"].copy()
     weight[2] = 0
     model = model_of(f"{HEAD} {{ c = Conv(x, v) r = Relu(c) y = Conv(r, w) }}", v=weight, w=normal(6, 6, 1, 1))
-    made = equalized(model, figures_of(model, x=IMAGE))
+    made = equalize_channels(model, figures_of(model, x=IMAGE))
     assert np.isfinite(made.amounts["r"]).all()
     assert made.amounts["r"].min() < made.amounts["r"][2] < made.amounts["r"].max()
     zero = {name: ChannelFigures(1, np.zeros(6), np.zeros(6), np.zeros(6)) for name in ("x", "r")}
-    assert equalized(model, zero).skipped["r"] == "nothing is gained"
+    assert equalize_channels(model, zero).skipped["r"] == "nothing is gained"
 
 
 REASONS = {
@@ -168,7 +168,7 @@ REASONS = {
 def test_what_cannot_be_scaled_is_left_with_a_reason(nodes: str) -> None:
     model = model_of(f"{HEAD} {{ c = Conv(x, v) {nodes} }}", v=WEIGHTS["v"], low=np.float32(0), high=np.float32(6),
                      single=normal(1, 6, 1, 1))  # fmt: skip
-    made = equalized(model, figures_of(model, x=IMAGE))
+    made = equalize_channels(model, figures_of(model, x=IMAGE))
     expected = REASONS[nodes]
     if expected is None:
         assert "r" in made.amounts
@@ -180,13 +180,13 @@ def test_what_cannot_be_scaled_is_left_with_a_reason(nodes: str) -> None:
 def test_an_output_of_the_network_is_not_scaled() -> None:
     model = model_of("(float[N, 6, 8, 8] x) => (float[N, 6, 8, 8] y, float[N, 6, 8, 8] r)"
                      "{ c = Conv(x, v) r = Relu(c) y = Conv(r, v) }", v=WEIGHTS["v"])  # fmt: skip
-    assert equalized(model, figures_of(model, x=IMAGE)).skipped["r"] == "r: it is an output of the network"
+    assert equalize_channels(model, figures_of(model, x=IMAGE)).skipped["r"] == "r: it is an output of the network"
 
 
 def test_a_weight_that_others_read_is_copied() -> None:
     model = model_of(f"{HEAD} {{ c = Conv(x, v) r = Relu(c) d = Conv(r, v) s = Conv(x, v) y = Add(d, s) }}",
                      v=WEIGHTS["v"])  # fmt: skip
-    made = equalized(model, figures_of(model, x=IMAGE), exact=True)
+    made = equalize_channels(model, figures_of(model, x=IMAGE), exact=True)
     assert made.amounts
     np.testing.assert_array_equal(weight_of(made.proto, "v"), WEIGHTS["v"])
     assert len(made.proto.graph.initializer) == 3
@@ -201,7 +201,7 @@ CHAIN = f"{HEAD} {{ c = Conv(x, v) r = Relu(c) y = Conv(r, w) }}"
 def test_a_weight_that_a_caller_may_feed_is_left() -> None:
     model = model_of(CHAIN, v=WEIGHTS["v"], w=normal(6, 6, 1, 1))
     model.proto.graph.input.append(helper.make_tensor_value_info("w", 1, [6, 6, 1, 1]))
-    made = equalized(model, figures_of(model, x=IMAGE))
+    made = equalize_channels(model, figures_of(model, x=IMAGE))
     assert "Conv y does not pass on" in made.skipped["r"]
     assert made.proto == model.proto
 
@@ -209,7 +209,7 @@ def test_a_weight_that_a_caller_may_feed_is_left() -> None:
 def test_weights_before_ir_4_are_all_listed_as_inputs() -> None:
     model = model_of(CHAIN, opset=8, ir=3, v=WEIGHTS["v"], w=normal(6, 6, 1, 1))
     model.proto.graph.input.extend(helper.make_tensor_value_info(name, 1, [6, 6, 1, 1]) for name in "vw")
-    made = equalized(model, figures_of(model, x=IMAGE), exact=True)
+    made = equalize_channels(model, figures_of(model, x=IMAGE), exact=True)
     assert made.amounts
     np.testing.assert_array_equal(
         outputs_of(again(model, made.proto).proto, x=IMAGE)[0], outputs_of(model.proto, x=IMAGE)[0]
@@ -223,7 +223,7 @@ def test_weights_in_constant_nodes() -> None:
     nodes += list(model.proto.graph.node)
     del model.proto.graph.node[:]
     model.proto.graph.node.extend(nodes)
-    made = equalized(model, figures_of(model, x=IMAGE), exact=True)
+    made = equalize_channels(model, figures_of(model, x=IMAGE), exact=True)
     assert made.amounts
     assert [node.op_type for node in made.proto.graph.node] == ["Conv", "Relu", "Conv"], "nobody reads them any more"
     np.testing.assert_array_equal(
@@ -237,7 +237,7 @@ def test_a_weight_that_is_not_finite_is_refused() -> None:
     model = model_of(CHAIN, v=WEIGHTS["v"], w=weight)
     ones = {"r": ChannelFigures(1, np.ones(6), np.ones(6), np.ones(6))}
     with pytest.raises(ModelError, match="'w' holds NaN or Inf"):
-        equalized(model, ones)
+        equalize_channels(model, ones)
 
 
 # Smoothing --------------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def smooth_model(nodes: str) -> Model:
 def test_smoothing_keeps_the_function_and_evens_channels(kind: str, alpha: float | None) -> None:
     model = smooth_model(SMOOTH[kind])
     before = model.proto.SerializeToString(deterministic=True)
-    made = smoothed(model, figures_of(model, x=TOKENS), alpha=alpha)
+    made = smooth_channels(model, figures_of(model, x=TOKENS), alpha=alpha)
     assert model.proto.SerializeToString(deterministic=True) == before
     new = again(model, made.proto)
     (theirs,), (ours,) = (outputs_of(proto, x=TOKENS) for proto in (model.proto, new.proto))
@@ -286,16 +286,16 @@ def test_smoothing_keeps_the_function_and_evens_channels(kind: str, alpha: float
 
 def test_what_is_read_by_something_else_is_not_smoothed() -> None:
     model = smooth_model(f"{NORM} l = MatMul(n, q) y = Add(l, n)")
-    made = smoothed(model, figures_of(model, x=TOKENS))
+    made = smooth_channels(model, figures_of(model, x=TOKENS))
     assert made.skipped == {"n": "y: it is an output of the network"}
     assert made.proto == model.proto
     with pytest.raises(UsageError, match="alpha 2 is not in"):
-        smoothed(model, {}, alpha=2)
+        smooth_channels(model, {}, alpha=2)
 
 
 def test_only_what_a_normalization_makes_is_smoothed() -> None:
     model = smooth_model("c = MatMul(x, q) r = Relu(c) y = MatMul(r, k)")
-    made = smoothed(model, figures_of(model, x=TOKENS))
+    made = smooth_channels(model, figures_of(model, x=TOKENS))
     assert (made.amounts, made.skipped) == ({}, {})
     assert isinstance(made.proto, onnx.ModelProto)
 
@@ -307,7 +307,7 @@ def test_only_what_a_normalization_makes_is_smoothed() -> None:
 def test_a_face_detector_is_equalized_to_the_bit(shared: Path) -> None:
     model = load_model(shared / "models" / "ultraface.onnx")
     x = RANDOM.normal(size=(1, 3, 240, 320)).astype(np.float32)
-    made = equalized(model, figures_of(model, input=x), exact=True)
+    made = equalize_channels(model, figures_of(model, input=x), exact=True)
     assert len(made.amounts) > 30
     assert "input of the network" in made.skipped["input"]
     for ours, theirs in zip(outputs_of(made.proto, input=x), outputs_of(model.proto, input=x), strict=True):
@@ -320,7 +320,7 @@ def test_the_groups_of_a_transposed_convolution_share_their_scales() -> None:
         c = Conv(x, v) r = Relu(c) t = ConvTranspose<group = 6, strides = [2, 2]>(r, d) u = Relu(t) y = Conv(u, w) }""",
         v=uneven(6, 6, 1, 1), d=uneven(6, 1, 2, 2), w=normal(5, 6, 1, 1),
     )  # fmt: skip
-    made = equalized(model, figures_of(model, x=IMAGE))
+    made = equalize_channels(model, figures_of(model, x=IMAGE))
     assert made.skipped["u"] == "the groups of d share their scales"
 
 
@@ -330,6 +330,6 @@ def test_one_channel_that_a_constant_spreads_stays_one() -> None:
         c = Conv(x, v) r = Relu(c) m = Mul(r, k) y = Conv(m, w) }""",
         v=normal(1, 6, 1, 1), k=np.exp2(normal(6, 1, 1)), w=normal(5, 6, 1, 1),
     )  # fmt: skip
-    made = equalized(model, figures_of(model, x=IMAGE))
+    made = equalize_channels(model, figures_of(model, x=IMAGE))
     assert not made.amounts
     again(model, made.proto)

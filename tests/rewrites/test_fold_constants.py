@@ -18,8 +18,8 @@ from quantkit.graph import Model, load_model
 from quantkit.graph.operators import WEIGHT_FORMING
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.placement import Choices
-from quantkit.repairs.editing import Editor
-from quantkit.repairs.layers import layers_of
+from quantkit.repairs.editing import WeightEditor
+from quantkit.repairs.layers import weighted_layers
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fold_constants import fold_constants
 from tests.support.qdq import every_scale, noise
@@ -115,7 +115,7 @@ def test_a_large_weight_of_another_type_behind_a_cast_is_quantized_and_repaired(
     made = insert_qdq(model, every_scale(model), Choices())
     assert list(made.weights) == ["v"]
     assert not made.left
-    assert [layer.name for layer in layers_of(Editor(model), {})] == ["dense"]
+    assert [layer.name for layer in weighted_layers(WeightEditor(model), {})] == ["dense"]
 
 
 def test_opset_11_has_axes_as_attributes() -> None:
