@@ -1,1 +1,1 @@
-"""How good a network is, and what INT8 took from it: metrics, paired statistics, the values that hold the answer."""
+"""Evaluation: what INT8 costs and gains, by metrics and paired statistics on the same samples."""

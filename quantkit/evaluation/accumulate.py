@@ -1,8 +1,8 @@
-"""What an evaluation keeps of every batch: metrics, errors of outputs, and the answer of each sample."""
+"""Totals that an evaluation keeps over all batches: metrics, output errors, and the prediction for each sample."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,11 +10,11 @@ import numpy as np
 from quantkit.data import Portion
 from quantkit.data.labels import Labels
 from quantkit.errors import DataError
-from quantkit.evaluation.answer_changes import PredictionComparison
 from quantkit.evaluation.output_errors import OutputComparison
+from quantkit.evaluation.prediction_changes import PredictionComparison
 from quantkit.evaluation.subjects import Subject
-from quantkit.metrics.metric import Metric
-from quantkit.metrics.topk import class_scores
+from quantkit.metrics.class_scores import class_scores
+from quantkit.metrics.metric import Metric, MetricFactory
 from quantkit.values import Array
 
 Outputs = Mapping[str, Array]
@@ -22,52 +22,52 @@ Outputs = Mapping[str, Array]
 
 @dataclass(slots=True)
 class ModelTotals:
-    """One model so far. comparisons, answers: with the reference; the reference itself has none."""
+    """Totals of one model so far. comparisons, predictions: with the reference, which itself has none."""
 
     subject: Subject
     metrics: list[Metric]
     comparisons: dict[str, OutputComparison]
-    answers: PredictionComparison | None
+    predictions: PredictionComparison | None
 
 
 @dataclass(slots=True)
 class Scoring:
-    """All models so far, on the same samples. scores: the output that holds class scores; None where none does."""
+    """Totals of all models so far, on the same samples. scores: the output with class scores, or None."""
 
-    tallies: list[ModelTotals]
+    models: list[ModelTotals]
     scores: str | None
     labels: Labels | None
     names: list[str] = field(default_factory=list)
     truth: list[Array] = field(default_factory=list)
     uncompared: dict[str, str] = field(default_factory=dict)
-    """Output → why it is not compared."""
+    """Output → reason why it is not compared."""
     undecided: tuple[str, ...] = ()
-    """Outputs that hold class scores alike, where nothing says which of them is measured."""
+    """Several outputs that hold class scores, if none of them was named."""
 
     def add(self, portion: Portion, found: Sequence[Outputs]) -> None:
-        """A batch, and the outputs of every model. DataError names model, output and sample."""
+        """Add a batch and the outputs of every model. DataError names model, output and sample."""
         labels = self.labels.of(portion) if self.labels else None
-        renamed = [self._fitting(t, outputs, found[0], portion) for t, outputs in zip(self.tallies, found, strict=True)]
-        for tally, outputs in zip(self.tallies, renamed, strict=True):
+        renamed = [self._renamed(t, outputs, found[0], portion) for t, outputs in zip(self.models, found, strict=True)]
+        for totals, outputs in zip(self.models, renamed, strict=True):
             if labels is not None:
-                for metric in tally.metrics:
+                for metric in totals.metrics:
                     metric.add(outputs, labels, portion.names)
-            for name, comparison in tally.comparisons.items():
+            for name, comparison in totals.comparisons.items():
                 if name not in self.uncompared:
                     comparison.add(renamed[0][name], outputs[name])
-            if tally.answers is not None and self.scores is not None:
-                tally.answers.add(
+            if totals.predictions is not None and self.scores is not None:
+                totals.predictions.add(
                     as_score_rows(renamed[0][self.scores]), as_score_rows(outputs[self.scores]), portion.names
                 )
         self.names.extend(portion.names)
         if isinstance(labels, np.ndarray):
             self.truth.append(labels)
 
-    def _fitting(self, tally: ModelTotals, outputs: Outputs, reference: Outputs, portion: Portion) -> Outputs:
-        """A model's outputs under the reference's names, finite. DataError."""
+    def _renamed(self, totals: ModelTotals, outputs: Outputs, reference: Outputs, portion: Portion) -> Outputs:
+        """Return a model's outputs under the reference's names, after checking them. DataError."""
         if len(outputs) == len(reference) == 1:
             outputs = dict(zip(reference, outputs.values(), strict=True))
-        who = tally.subject.name
+        who = totals.subject.name
         for name, known in reference.items():
             if name not in outputs:
                 raise DataError(
@@ -78,17 +78,19 @@ class Scoring:
             if array.shape != known.shape:
                 if name == self.scores or array.shape[1:] != known.shape[1:]:
                     raise DataError(
-                        f"{who}: output {name!r} is {list(array.shape)}, the reference's {list(known.shape)}",
+                        f"{who}: output {name!r} is {list(array.shape)}, but the reference's is {list(known.shape)}",
                         remedy="evaluate models with the same outputs together",
                     )
                 self.uncompared[name] = f"output {name!r} is not compared: its shape depends on the values"
-            refuse_non_finite((self.tallies[0].subject.name, who), name, (known, array), portion)
+            refuse_non_finite((self.models[0].subject.name, who), name, (known, array), portion)
         return outputs
 
 
 def refuse_non_finite(who: tuple[str, str], name: str, arrays: tuple[Array, Array], portion: Portion) -> None:
-    """DataError where an output of reference or candidate holds NaN, or is infinite in one of them alone: it names the
-    model, the output and the sample."""
+    """Raise DataError if an output of reference or candidate contains NaN, or is infinite in only one of them.
+
+    The error names the model, the output and the sample.
+    """
     known, array = arrays
     if array.dtype.kind != "f" or (np.isfinite(array).all() and np.isfinite(known).all()):
         return
@@ -98,31 +100,31 @@ def refuse_non_finite(who: tuple[str, str], name: str, arrays: tuple[Array, Arra
         model, broken = who[0], ~(np.isfinite(known) | alike)
     if not broken.any():
         return
-    where = f"{portion.names[0]} or another of its batch"
+    where = f"{portion.names[0]} or another sample of its batch"
     if broken.ndim and len(broken) == portion.samples:
         where = portion.names[int(np.argmax(broken.reshape(len(broken), -1).any(axis=1)))]
     raise DataError(
-        f"{model}: output {name!r} holds NaN or Inf for {where}",
-        remedy="mend the network or remove the sample; float16 networks overflow beyond 65504",
+        f"{model}: output {name!r} contains NaN or Inf for {where}",
+        remedy="fix the network or remove the sample; float16 overflows beyond 65504",
     )
 
 
 def as_score_rows(output: Array) -> Array:
-    """Class scores as [N, C]."""
+    """Return class scores as [N, C]."""
     scores = class_scores(output)
     assert scores is not None
     return scores
 
 
 def score_outputs(outputs: Outputs, samples: int) -> tuple[str, ...]:
-    """The outputs that can be class scores [N, C]."""
+    """Return the outputs that can hold class scores [N, C]."""
     return tuple(
         name for name, o in outputs.items() if o.dtype.kind == "f" and len(o) == samples and class_scores(o) is not None
     )
 
 
 def choose_score_output(outputs: Outputs, samples: int, named: str | None) -> str | None:
-    """The output with class scores [N, C]: the one that a metric names, else the only one that is; None in doubt."""
+    """Return the output with class scores [N, C] that a metric names, else the only one; None if ambiguous."""
     fitting = score_outputs(outputs, samples)
     if named is not None:
         return named if named in fitting else None
@@ -133,19 +135,19 @@ def start_scoring(
     subjects: Sequence[Subject],
     first: Outputs,
     scores: str | None,
-    makers: Sequence[Callable[[], Metric]],
+    factories: Sequence[MetricFactory],
     labels: Labels | None,
 ) -> Scoring:
-    """Nothing counted yet; `first` is an example of the reference's outputs."""
+    """Return totals of nothing yet; `first` is an example of the reference's outputs."""
     floats = [name for name, output in first.items() if output.dtype.kind == "f"]
     ordered = sorted(floats, key=lambda name: name != scores)  # class scores come first
-    tallies = [
+    models = [
         ModelTotals(
             subject,
-            [make() for make in makers] if labels else [],
+            [create() for create in factories] if labels else [],
             {name: OutputComparison(name, name == scores) for name in ordered} if number else {},
             PredictionComparison() if number and scores is not None else None,
         )
         for number, subject in enumerate(subjects)
     ]
-    return Scoring(tallies, scores, labels)
+    return Scoring(models, scores, labels)

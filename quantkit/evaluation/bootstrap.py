@@ -1,10 +1,10 @@
-"""The paired bootstrap: samples are drawn again and again with repetition, both scores of a sample together.
+"""The paired bootstrap: samples are drawn repeatedly with replacement, both scores of a sample together.
 
     mean of differences       bias-corrected and accelerated (BCa); the jackknife of a mean is the differences
-    figure of the whole set   percentiles of figure(reference) − figure(candidate) of the same samples
+    value of the whole set    percentiles of value(reference) − value(candidate) for the same samples
 
-p is the level at which the interval would touch zero, so that p < 0.05 where the 95 % interval leaves zero out.
-Seeded: the same scores give the same interval. Drawn in chunks, so that memory does not grow with the replicates.
+p is the level at which the interval would touch zero, so p < 0.05 if the 95 % interval excludes zero. Seeded: the same
+scores give the same interval. Drawn in chunks, so memory does not grow with the replicates.
 
 Source: Efron, Better bootstrap confidence intervals, J. Am. Stat. Assoc. 82 (1987).
 """
@@ -25,14 +25,14 @@ SEED = 1987
 REPLICATES = 5_000
 SET_REPLICATES = 1_000
 DRAWS = 100_000_000
-"""Samples drawn in all: means of more than DRAWS/REPLICATES samples have fewer replicates, SET_REPLICATES at least."""
+"""Total samples drawn: means of more than DRAWS/REPLICATES samples use fewer replicates, at least SET_REPLICATES."""
 CHUNK = 1 << 20
 """Samples drawn at once: 16 MiB of indices and scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """A 95 % interval, p, and how many replicates they rest on."""
+    """A 95 % interval, p, and the number of replicates behind them."""
 
     low: float
     high: float
@@ -41,7 +41,7 @@ class Bootstrap:
 
 
 def bootstrap_mean(differences: NDArray[np.float64]) -> Bootstrap:
-    """BCa interval of the mean of paired differences [N], N ≥ 2, not all of them equal."""
+    """Return the BCa interval of the mean of paired differences [N], N ≥ 2, not all equal."""
     mean = float(differences.mean())
     centred = differences - mean
     acceleration = float(np.sum(centred**3) / (6.0 * np.sum(centred**2) ** 1.5))
@@ -49,10 +49,10 @@ def bootstrap_mean(differences: NDArray[np.float64]) -> Bootstrap:
 
 
 def bootstrap_set(figure: Callable[[NDArray[np.intp]], float], samples: int) -> Bootstrap:
-    """Percentile interval of a figure of the whole set: `figure` gives it for the samples of these indices [N].
+    """Return the percentile interval of a value of the whole set, which `figure` computes for indices [N].
 
-    A draw for which it is not finite (no object of a class among the samples) is left out. Without any draw the
-    interval is NaN.
+    Draws with a value that is not finite (no object among the samples) are left out. If none remains, the interval is
+    NaN.
     """
     random = np.random.default_rng(SEED)
     found = np.array([figure(random.integers(0, samples, samples)) for _ in range(SET_REPLICATES)], np.float64)
@@ -61,7 +61,7 @@ def bootstrap_set(figure: Callable[[NDArray[np.intp]], float], samples: int) -> 
 
 
 def resample_means(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of samples drawn with repetition, one a replicate."""
+    """Return the mean of each replicate, drawn with replacement."""
     size = differences.size
     count = min(REPLICATES, max(SET_REPLICATES, DRAWS // size))
     rows = max(1, CHUNK // size)
@@ -74,7 +74,7 @@ def resample_means(differences: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def bca_interval(found: NDArray[np.float64], value: float | None, acceleration: float) -> Bootstrap:
-    """The interval and p of replicates; `value`: what they should be centred at, None for plain percentiles."""
+    """Return interval and p from replicates. value: the point estimate to center on; None for plain percentiles."""
     bias = 0.0 if value is None else NORMAL.inv_cdf(share_below(found, value))
 
     def level(z: float) -> float:
@@ -87,7 +87,7 @@ def bca_interval(found: NDArray[np.float64], value: float | None, acceleration: 
 
 
 def share_below(found: NDArray[np.float64], value: float) -> float:
-    """Share of replicates below a value, half of those equal to it; never 0 or 1, which no count of draws can show."""
+    """Return the share of replicates below a value, plus half of those equal to it; never exactly 0 or 1."""
     share = float(np.mean(found < value) + 0.5 * np.mean(found == value))
     edge = 0.5 / found.size
     return min(max(share, edge), 1.0 - edge)

@@ -1,7 +1,7 @@
-"""Class by class: where right answers were lost, what is called what now, and the samples that changed most.
+"""Changes by class: lost accuracy, changed predictions, and the samples that changed most.
 
-Each class is tested by McNemar's test over its own samples. Among a hundred classes five would seem to drop by chance
-alone, so that the p values are adjusted: Holm's step-down keeps the probability of one false alarm at all at 5 %
+Each class is tested by McNemar's test on its own samples. Among a hundred classes five would seem to drop by chance
+alone, so the p values are adjusted: Holm's step-down method keeps the probability of any false alarm at 5 %
 (Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6 (1979)).
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quantkit.evaluation.answer_changes import Predictions
 from quantkit.evaluation.paired import mcnemar
+from quantkit.evaluation.prediction_changes import Predictions
 from quantkit.evaluation.result import ChangedSample, ClassDrop, Confusion
 from quantkit.values import Array
 
@@ -25,10 +25,10 @@ Labels = NDArray[np.intp]
 def class_drops(
     labels: Labels, reference_right: Array, candidate_right: Array, names: Sequence[str]
 ) -> tuple[ClassDrop, ...]:
-    """A drop for each class that has samples, the largest first.
+    """Return a drop for each class that has samples, the largest first.
 
-    labels: class numbers [N]. reference_right, candidate_right: 0 or 1 for each sample. names: of all classes; a class
-    without a name is called by its number.
+    labels: class indices [N]. reference_right, candidate_right: 0 or 1 for each sample. names: of all classes; a class
+    without a name gets its index.
     """
     found = []
     for number in np.unique(labels):
@@ -45,7 +45,7 @@ def class_drops(
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p values adjusted for how many there are, in their order."""
+    """Return p values adjusted for their number, in the same order."""
     order = sorted(range(len(values)), key=values.__getitem__)
     adjusted, highest = [1.0] * len(values), 0.0
     for rank, index in enumerate(order):
@@ -57,7 +57,7 @@ def holm(values: Sequence[float]) -> list[float]:
 def confusions(
     labels: Labels | None, reference: Labels, candidate: Labels, names: Sequence[str]
 ) -> tuple[Confusion, ...]:
-    """Changes of the predicted class, the most frequent first; classes as numbers [N]. Without labels `label` is ""."""
+    """Count changes of the predicted class, the most frequent first. Without labels `label` is ""."""
     changed = np.flatnonzero(reference != candidate)
     counted = Counter(
         (
@@ -74,19 +74,19 @@ def confusions(
 def most_changed(
     samples: Sequence[str],
     labels: Labels | None,
-    answers: tuple[Predictions, Predictions],
+    predictions: tuple[Predictions, Predictions],
     names: Sequence[str],
     limit: int,
 ) -> tuple[ChangedSample, ...]:
-    """At most `limit` samples whose answer changed: first those that went from right to wrong, then the others.
+    """Return at most `limit` samples whose prediction changed: first those from right to wrong, then the others.
 
-    Among each the surest first, by the confidence of the less sure of the two. answers: reference's, candidate's.
+    Each group is sorted by the lower of the two confidences, descending. predictions: reference's, candidate's.
     """
-    reference, candidate = answers
+    reference, candidate = predictions
     changed = np.flatnonzero(reference.classes != candidate.classes)
-    sure = np.minimum(reference.confidence[changed], candidate.confidence[changed])
+    confidence = np.minimum(reference.confidence[changed], candidate.confidence[changed])
     lost = np.zeros(changed.size, bool) if labels is None else reference.classes[changed] == labels[changed]
-    order = np.lexsort((changed, -sure, ~lost))[:limit]
+    order = np.lexsort((changed, -confidence, ~lost))[:limit]
     return tuple(
         ChangedSample(
             sample=samples[i],
@@ -103,7 +103,7 @@ def most_changed(
 def most_changed_scores(
     samples: Sequence[str], reference: Array, candidate: Array, higher_is_better: bool, limit: int
 ) -> tuple[ChangedSample, ...]:
-    """The same for scores [N] of any metric: the largest losses first, then the largest gains. Confidences are NaN."""
+    """Return the same for scores [N] of any metric: largest losses first, then largest gains. Confidences are NaN."""
     loss = (reference - candidate) * (1.0 if higher_is_better else -1.0)
     changed = np.flatnonzero(loss)
     order = np.lexsort((changed, -np.abs(loss[changed]), loss[changed] < 0))[:limit]
@@ -114,5 +114,5 @@ def most_changed_scores(
 
 
 def class_name(number: int, names: Sequence[str]) -> str:
-    """The name of a class; its number where it has none."""
+    """Return the name of a class, or its index if it has none."""
     return names[number] if 0 <= number < len(names) else str(number)

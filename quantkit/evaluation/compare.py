@@ -1,4 +1,4 @@
-"""compare: evaluations side by side, over time."""
+"""compare: compare evaluations over time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from quantkit.evaluation.result import Evaluation
 
 
 def compare(runs: Sequence[str | os.PathLike[str] | Evaluation], *, force: bool = False) -> Comparison:
-    """Evaluations side by side, in the order given: files that `evaluate --output` wrote, or evaluations.
+    """Compare evaluations in the given order: files that `evaluate --output` wrote, or evaluations.
 
-    force: also where they saw other data, labels or preprocessing. DataError where they did, and where a file is no
-    evaluation; UsageError where there are fewer than two, or their metrics differ.
+    force: even if they used different data, labels or preprocessing. DataError if they did, and if a file is not an
+    evaluation; UsageError if there are fewer than two, or if their metrics differ.
     """
     names = [f"run {i}" if isinstance(r, Evaluation) else Path(r).name for i, r in enumerate(runs, 1)]
     read = [
@@ -30,7 +30,7 @@ def compare(runs: Sequence[str | os.PathLike[str] | Evaluation], *, force: bool 
 
 
 def read_evaluation(run: str | os.PathLike[str] | Evaluation) -> Evaluation:
-    """The evaluation itself, or that in a file. DataError."""
+    """Return the evaluation itself, or the one in a file. DataError."""
     if isinstance(run, Evaluation):
         return run
     remedy = "give a file that quantkit evaluate --output wrote"
@@ -39,4 +39,4 @@ def read_evaluation(run: str | os.PathLike[str] | Evaluation) -> Evaluation:
     except OSError as error:
         raise DataError(f"{run}: {error.strerror or error}", remedy=remedy) from None
     except ValueError as error:
-        raise DataError(f"{run} is no JSON: {error}", remedy=remedy) from None
+        raise DataError(f"{run} is not JSON: {error}", remedy=remedy) from None

@@ -1,8 +1,8 @@
-"""Evaluations beside each other: what moved from one run to the next, and whether that is more than chance.
+"""Evaluations compared with each other: what changed from one run to the next, and whether it is more than chance.
 
-A move of a drop from one run to the next is called real where it is larger than √(h₁² + h₂²), h being half the width of
-the two 95 % intervals: the interval of a difference of two independent figures. On the same samples with the same
-reference the two drops go along with each other, so that this errs on the side of caution.
+A change of a drop from one run to the next counts as real if it is larger than √(h₁² + h₂²), where h is half the width
+of each 95 % interval: the interval of a difference of two independent values. On the same samples with the same
+reference the two drops are correlated, so this is conservative.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRun:
-    """An evaluation, and what it is called: its file, as a rule."""
+    """An evaluation with a name, usually that of its file."""
 
     name: str
     evaluation: Evaluation
 
     def score(self, model: str) -> ModelScore | None:
-        """The model of that name."""
+        """Return the score of the model with that name, or None."""
         return next((m for m in self.evaluation.models if m.name == model), None)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricMove:
-    """A model in two runs that follow each other.
+    """Change of a model between two successive runs.
 
-    metric, drop: how much more the second run has; points where the metric is a share, None where it was not measured.
-    beyond: whether the drop moved by more than both intervals explain; None where there is no interval.
+    metric, drop: second − first, in percentage points if the metric is a share; None if not measured. beyond: whether
+    the drop changed by more than both intervals explain; None without an interval.
     """
 
     model: str
@@ -45,26 +45,26 @@ class MetricMove:
     agreement: float | None
     beyond: bool | None
     same_model: bool
-    """Whether it is the same file."""
+    """True if both runs evaluated the same file."""
 
     def text(self, unit: str) -> str:
-        """One sentence."""
+        """Return one sentence."""
         what = f"{self.model}: from {self.first} to {self.second}"
         kept = ", the same file" if self.same_model else ""
         if self.drop is not None:
-            figure = f"the drop moves by {self.drop:+.2f}{unit}"
-            told = {True: "beyond the intervals", False: "within the intervals", None: "no interval is known"}
-            return f"{what} {figure}, {told[self.beyond]}{kept}"
+            figure = f"the drop changes by {self.drop:+.2f}{unit}"
+            against = {True: "beyond the intervals", False: "within the intervals", None: "without a known interval"}
+            return f"{what} {figure}, {against[self.beyond]}{kept}"
         if self.metric is not None:
-            return f"{what} the metric moves by {self.metric:+.2f}{unit}{kept}"
+            return f"{what} the metric changes by {self.metric:+.2f}{unit}{kept}"
         if self.agreement is not None:
-            return f"{what} the agreement moves by {100.0 * self.agreement:+.2f} points{kept}"
+            return f"{what} the agreement changes by {100.0 * self.agreement:+.2f} percentage points{kept}"
         return f"{what} nothing can be compared{kept}"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison(RichDisplay):
-    """Runs side by side, in the order in which they were given. moves: of models that several runs have."""
+    """Runs side by side, in the given order. moves: changes of models that successive runs share."""
 
     runs: tuple[EvaluationRun, ...]
     metric: str | None
@@ -74,12 +74,12 @@ class Comparison(RichDisplay):
 
     @property
     def unit(self) -> str:
-        """What a difference is counted in."""
-        return " points" if self.share else ""
+        """Return the unit of differences."""
+        return " percentage points" if self.share else ""
 
     @property
     def models(self) -> tuple[str, ...]:
-        """All models, in the order in which they first appear."""
+        """Return all models, in order of first appearance."""
         return tuple(dict.fromkeys(m.name for run in self.runs for m in run.evaluation.models))
 
     def _view_(self) -> Sequence[Block]:
@@ -92,48 +92,48 @@ class Comparison(RichDisplay):
             if (score := run.score(model)) is not None
         ]
         return (
-            f"{len(self.runs)} runs{', differences in points' if self.share else ''}",
+            f"{len(self.runs)} runs{', differences in percentage points' if self.share else ''}",
             ViewTable(("model", "run", *score_columns(self.metric)), rows, frozenset({0, 1, 2})),
             Remarks([*self.notes, *(move.text(self.unit) for move in self.moves)]),
         )
 
 
 def compare_runs(runs: Sequence[EvaluationRun], *, force: bool = False) -> Comparison:
-    """Runs beside each other. force: also where they saw other data, of which the result then tells.
+    """Compare runs. force: even if their data differ, which the result then notes.
 
-    UsageError where there are fewer than two or their metrics differ, DataError where their data differ.
+    UsageError if there are fewer than two or their metrics differ, DataError if their data differ.
     """
     if len(runs) < 2:
-        raise UsageError("a comparison needs two evaluations", remedy="quantkit compare A.json B.json")
+        raise UsageError("a comparison needs at least two evaluations", remedy="quantkit compare A.json B.json")
     first = runs[0]
     notes: list[str] = []
     for run in runs[1:]:
         if (run.evaluation.metric, run.evaluation.share) != (first.evaluation.metric, first.evaluation.share):
             raise UsageError(
                 f"{run.name} measures {run.evaluation.metric or 'no metric'}, "
-                f"{first.name} {first.evaluation.metric or 'none'}",
+                f"but {first.name} {first.evaluation.metric or 'none'}",
                 remedy="evaluate with the same --metric first",
             )
         other = differing_inputs(first.evaluation, run.evaluation)
         if other and not force:
             raise DataError(
-                f"{run.name} and {first.name} were measured on other {other}",
-                remedy="evaluate on the same data, or see both all the same with --force",
+                f"{run.name} and {first.name} were measured with different {other}",
+                remedy="evaluate on the same data, or compare anyway with --force",
             )
         if other:
             notes.append(
-                f"{run.name} and {first.name} were measured on other {other}: they say little about each other"
+                f"{run.name} and {first.name} were measured with different {other}: comparing them means little"
             )
     for one, two in pairwise(runs):
         if one.evaluation.reference.sha256 != two.evaluation.reference.sha256:
-            notes.append(f"{two.name} has another reference than {one.name}: their drops are from different heights")
+            notes.append(f"{two.name} has another reference than {one.name}: their drops have different baselines")
     moves = [move for one, two in pairwise(runs) for move in moves_between(one, two)]
     return Comparison(tuple(runs), first.evaluation.metric, first.evaluation.share, tuple(moves), tuple(notes))
 
 
 def differing_inputs(first: Evaluation, second: Evaluation) -> str:
-    """What the figures of two evaluations rest on that is not the same; empty where all is."""
-    # By where they come from only where they are no classes, or an older quantkit did not keep what they are.
+    """Return the inputs in which two evaluations differ, in words; "" if there are none."""
+    # Labels count by their source only if they are not classes, or if an older quantkit did not record their content.
     labels = "labels_sha256" if all(e.provenance.get("labels_sha256") for e in (first, second)) else "labels"
     parts = {"data": "data", labels: "labels", "preprocess": "preprocessing"}
     found = [name for key, name in parts.items() if provenance_identity(first, key) != provenance_identity(second, key)]
@@ -141,13 +141,13 @@ def differing_inputs(first: Evaluation, second: Evaluation) -> str:
 
 
 def provenance_identity(evaluation: Evaluation, key: str) -> object:
-    """What makes a part of the provenance the same: of data their content, whatever the folder is called."""
+    """Return the identity of a part of the provenance; for data the content, whatever the folder's name."""
     known = evaluation.provenance.get(key)
     return known.get("content") if isinstance(known, dict) else known
 
 
 def moves_between(one: EvaluationRun, two: EvaluationRun) -> list[MetricMove]:
-    """The models of two runs."""
+    """Return the changes of the models that two runs share."""
     unit = 100.0 if one.evaluation.share else 1.0
     metric = one.evaluation.metric
     found = []
@@ -172,12 +172,12 @@ def moves_between(one: EvaluationRun, two: EvaluationRun) -> list[MetricMove]:
 
 
 def known_difference(after: float | None, before: float | None) -> float | None:
-    """after − before where both are known."""
+    """Return after − before, or None if one is unknown."""
     return None if after is None or before is None else after - before
 
 
 def is_beyond_intervals(first: MetricDifference, second: MetricDifference) -> bool | None:
-    """Whether two drops differ by more than their intervals; None where one has none."""
+    """Return True if two drops differ by more than their intervals explain; None without an interval."""
     halves = [(d.high - d.low) / 2 for d in (first, second)]
     if not all(map(math.isfinite, halves)):
         return None

@@ -1,4 +1,4 @@
-"""evaluate: what INT8 costs and gains: models beside a reference, on the same samples."""
+"""evaluate: measure the cost and gain of INT8: models compared with a reference, on the same samples."""
 
 from __future__ import annotations
 
@@ -38,42 +38,62 @@ def evaluate(
     options: EvaluateOptions | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate models on the same samples, in one pass; the first is the reference of the others.
+    """Evaluate models on the same samples, in one pass; the first is the reference for the others.
 
-    models: float or Q/DQ ONNX, engines, and `model.onnx+model.calib` for INT8 as TensorRT would do it by a table. data:
-    as `calibrate` takes it, and (inputs, labels) pairs of a Python iterable. labels: a file of labels; by default the
-    class folders, the array `labels` in an `.npz`, or what comes along with batches. metrics: `top1`, `top5`, `yolo` or
-    `module:callable`; differences are of the first one. None: top1 where there are labels and class scores.
+    models: float or Q/DQ ONNX models, engines, and `model.onnx+model.calib` to simulate INT8 with a table. data: as for
+    `calibrate`, and (inputs, labels) pairs from a Python iterable. labels: a file of labels; by default the class
+    folders, the array `labels` in an `.npz`, or the labels in the batches. metrics: names as for `--metric`, or
+    `module:callable`; differences are those of the first one. None: the default metric if there are labels and class
+    scores.
 
-    ModelError, DataError (the sample is named), PreprocessError, BackendError, StaleError, TableError, UsageError,
+    ModelError, DataError (which names the sample), PreprocessError, BackendError, StaleError, TableError, UsageError,
     Interrupted.
     """
+    started = time.monotonic()
     options = options or EvaluateOptions()
     given = [models] if isinstance(models, (str, os.PathLike)) else list(models)
-    asked = (metrics,) if isinstance(metrics, str) else tuple(metrics or ())
-    started = time.monotonic()
+    names = (metrics,) if isinstance(metrics, str) else tuple(metrics or ())
     refuse_idle_budget(given, options)
+    request = EvaluationRequest(data, None if labels is None else Path(labels), preprocess, names, options)
     with ExitStack() as held:
-        subjects = rename_subjects(
-            open_subjects(given, held, SubjectOptions(options.device, options.allow_code, options.min_coverage)),
-            options.names,
-        )
-        spec, feed = open_evaluation_data(subjects, data, preprocess, options, held)
+        opening = SubjectOptions(options.device, options.allow_code, options.min_coverage)
+        return evaluate_subjects(open_subjects(given, held, opening), request, progress=progress, started=started)
+
+
+def evaluate_subjects(
+    subjects: Sequence[Subject],
+    request: EvaluationRequest,
+    *,
+    progress: Progress | None = None,
+    wrap_reference: Callable[[ModelRunner], ModelRunner] = lambda runner: runner,
+    started: float | None = None,
+) -> Evaluation:
+    """Evaluate models that are open already, from files or in memory. Errors are those of `evaluate`.
+
+    wrap_reference: replaces the runner of the reference, for example by one that caches its outputs. started: value of
+    `time.monotonic()` from which the duration counts; None: now.
+    """
+    started = time.monotonic() if started is None else started
+    options, data = request.options, request.data
+    subjects = rename_subjects(subjects, options.names)
+    with ExitStack() as held:
+        spec, feed = open_evaluation_data(subjects, request, held)
         assert feed.first is not None
-        team = open_runner_pool(held, feed.first.batch, options.provider)
-        runs = [open_model_runner(subject, team, held) for subject in subjects]
-        wanted = EvaluationRequest(asked, None if labels is None else Path(labels), data, options, spec.applied)
-        pass_ = EvaluationPass(feed, team, runs, DataWatcher(spec.applied), progress or NoProgress())
-        scoring, identity = run_pass(pass_, subjects, wanted)
+        pool = open_runner_pool(held, feed.first.batch, options.provider)
+        reference, *candidates = (open_model_runner(subject, pool, held) for subject in subjects)
+        runners = [wrap_reference(reference), *candidates]
+        pass_ = EvaluationPass(feed, pool, runners, DataWatcher(spec.applied), progress or NoProgress())
+        scoring, identity = run_pass(pass_, subjects, request, spec.applied)
         context = EvaluationContext(
             source=Path(data).resolve() if isinstance(data, (str, os.PathLike)) else None,
             data=data_record(data, feed, identity.identity() if identity else feed.identity()),
             spec=spec,
-            speeds=tuple(run.speed(feed.batch_size or feed.first.samples) for run in runs),
+            speeds=tuple(runner.speed(feed.batch_size or feed.first.samples) for runner in runners),
             notes=(*feed.notes, *(note for subject in subjects for note in subject.notes)),
             warnings=pass_.watcher.warnings,
             skipped=tuple(feed.unreadable),
-            max_drop=options.max_drop,
+            skipped_before=request.skipped_before,
+            max_drop=request.budget if options.max_drop is None and scoring.labels else options.max_drop,
             changed=options.changed,
             seconds=time.monotonic() - started,
         )
@@ -81,52 +101,49 @@ def evaluate(
 
 
 def refuse_idle_budget(models: Sequence[Any], options: EvaluateOptions) -> None:
-    """UsageError where there is a budget, and no model that could go over it."""
+    """Raise UsageError if there is a budget but no model that could exceed it."""
     if options.max_drop is not None and len(models) == 1:
         raise UsageError(
-            f"--max-drop {options.max_drop:g} is what a model may lose beside the reference, and {models[0]} is alone",
-            remedy="give a candidate behind it, or leave --max-drop out",
+            f"--max-drop {options.max_drop:g} needs a candidate to compare with the reference; only {models[0]} was "
+            "given",
+            remedy="give a candidate after the reference, or omit --max-drop",
         )
 
 
-def rename_subjects(subjects: tuple[Subject, ...], names: Sequence[str]) -> tuple[Subject, ...]:
-    """The models under other names. UsageError where these do not tell them apart."""
+def rename_subjects(subjects: Sequence[Subject], names: Sequence[str]) -> tuple[Subject, ...]:
+    """Return the models under other names, if there are any. UsageError unless each model gets a name of its own."""
     if not names:
-        return subjects
+        return tuple(subjects)
     if len(names) != len(subjects) or len(set(names)) != len(names) or not all(names):
         one = len(subjects) == 1
         raise UsageError(
-            f"{len(subjects)} model{' is' if one else 's are'} called {', '.join(map(repr, names))}",
-            remedy=f"--names gives {'one name' if one else 'every model a name of its own'}",
+            f"--names {','.join(names)} does not fit {len(subjects)} model{'' if one else 's'}",
+            remedy=f"give {'one name' if one else 'every model a name of its own'}",
         )
     return tuple(replace(subject, name=name) for subject, name in zip(subjects, names, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPass:
-    """One pass over the data by all models."""
+    """One pass of all models over the data."""
 
     feed: PeekedFeed
-    team: RunnerPool
-    runs: Sequence[ModelRunner]
+    pool: RunnerPool
+    runners: Sequence[ModelRunner]
     watcher: DataWatcher
     progress: Progress
 
 
 def open_evaluation_data(
-    subjects: Sequence[Subject],
-    data: Any,
-    preprocess: str | Path | Preprocess | None,
-    options: EvaluateOptions,
-    held: ExitStack,
+    subjects: Sequence[Subject], request: EvaluationRequest, held: ExitStack
 ) -> tuple[PreprocessChoice, PeekedFeed]:
-    """The data as all of the models take them, and how they are prepared. DataError, PreprocessError."""
-    inputs = common_inputs(subjects)
-    spec = choose_common_spec(subjects, preprocess, data)
-    chosen = replace(options.data, whole=True)
-    if chosen.batch_size is None and (feeds_images(data) or is_array_file(data)):
-        chosen = replace(chosen, batch_size=choose_batch_size(subjects))
-    feed, applied = open_data(data, inputs, spec.spec, chosen)
+    """Open the data in a form that all models take, with their preprocessing. DataError, PreprocessError."""
+    data, inputs = request.data, common_inputs(subjects)
+    spec = choose_common_spec(subjects, request.preprocess, data)
+    options = replace(request.options.data, whole=True)
+    if options.batch_size is None and (feeds_images(data) or is_array_file(data)):
+        options = replace(options, batch_size=choose_batch_size(subjects))
+    feed, applied = open_data(data, inputs, spec.spec, options)
     peeked = PeekedFeed(feed)
     held.callback(peeked.close)
     if peeked.first is None:
@@ -135,12 +152,12 @@ def open_evaluation_data(
 
 
 def is_array_file(data: Any) -> bool:
-    """Whether data are rows of a file."""
+    """Return True if the samples are rows of a file."""
     return isinstance(data, (str, os.PathLike)) and Path(data).suffix in (".npy", ".npz")
 
 
 def choose_batch_size(subjects: Sequence[Subject]) -> int:
-    """Samples a batch: about 32, whole batches for models that are fixed to some, and no more than engines take."""
+    """Return about 32: a multiple of a fixed batch size, and no more than the engines take."""
     fixed = max((s.limits.low for s in subjects if s.limits.low == s.limits.high), default=1)
     highs = (s.limits.high for s in subjects if s.limits.low != s.limits.high)
     most = min((high for high in highs if high is not None), default=DEFAULT_BATCH)
@@ -148,22 +165,25 @@ def choose_batch_size(subjects: Sequence[Subject]) -> int:
 
 
 def choose_common_spec(
-    subjects: Sequence[Subject], asked: str | Path | Preprocess | None, data: Any
+    subjects: Sequence[Subject], preprocess: str | Path | Preprocess | None, data: Any
 ) -> PreprocessChoice:
-    """As `calibrate` chooses it: by the reference, or by the first model that tells."""
+    """Choose the preprocessing as `calibrate` does: from the reference, else from the first model that declares it."""
     import onnx
 
     found = [
-        choose_spec(asked, s.model if s.model else Model(s.path, onnx.ModelProto(), s.sha256), data) for s in subjects
+        choose_spec(preprocess, s.model if s.model else Model(s.path, onnx.ModelProto(), s.sha256), data)
+        for s in subjects
     ]
     return next((spec for spec in found if spec.source != "default"), found[0])
 
 
 def run_pass(
-    pass_: EvaluationPass, subjects: Sequence[Subject], wanted: EvaluationRequest
+    pass_: EvaluationPass, subjects: Sequence[Subject], request: EvaluationRequest, spec: Preprocess | None
 ) -> tuple[Scoring, Identifier | None]:
-    """Run all models over all batches, while the next ones are decoded. The identity of batches and streams is found
-    in passing; that of files is not."""
+    """Run all models over all batches while the next ones are decoded.
+
+    The identity of batches and streams is computed on the way; that of files is known without it.
+    """
     feed, progress = pass_.feed, pass_.progress
     identity = Identifier() if feed.kind in ("batches", "stream") else None
     pending: deque[tuple[Portion, list[Callable[[], Outputs]]]] = deque()
@@ -174,7 +194,7 @@ def run_pass(
         portion, waiting = pending.popleft()
         found = [outputs() for outputs in waiting]
         if scoring is None:
-            scoring = resolve_metrics(subjects, found[0], portion, feed, wanted)
+            scoring = resolve_metrics(subjects, found[0], portion, feed, request, spec)
         scoring.add(portion, found)
         progress.advance(portion.samples)
 
@@ -186,8 +206,8 @@ def run_pass(
             pass_.watcher.see(portion)
             if identity is not None:
                 identity.add(batch_digests(portion.batch, portion.samples))
-            pending.append((portion, [run.submit(portion.batch, portion.samples) for run in pass_.runs]))
-            if len(pending) > pass_.team.lanes:
+            pending.append((portion, [runner.submit(portion.batch, portion.samples) for runner in pass_.runners]))
+            if len(pending) > pass_.pool.lanes:
                 collect()
         while pending:
             collect()
@@ -199,7 +219,7 @@ def run_pass(
 
 
 def data_record(data: Any, feed: Feed, identity: Any) -> Mapping[str, Any]:
-    """What the samples were, for the record."""
+    """Return the record of the samples for the provenance."""
     source = Path(data).resolve().name if isinstance(data, (str, os.PathLike)) else type(data).__name__
     return {
         "source": source,

@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk."""
+"""Files that an evaluation writes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from quantkit.evaluation.result import Evaluation
 
 
 def refuse_unwritable(places: Mapping[str, Path | None], *, read: Iterable[object] = (), force: bool) -> None:
-    """Before the work. places: option → what it names; None where it is not given. OutputError, StaleError where
-    something is there, UsageError where two are the same, or one of them is among what is `read`."""
+    """Check output files before the work. places: option → path, or None.
+
+    OutputError; StaleError if a file exists, UsageError if two are the same, or if one of them is among the files
+    that are `read`.
+    """
     read = tuple(read)
     seen: set[Path] = set()
     for option, path in places.items():
         if path is None:
             continue
         if path.absolute() in seen:
-            raise UsageError(f"{path} is named for two files", remedy=f"give another {option}")
+            raise UsageError(f"two options name {path}", remedy=f"give another {option}")
         seen.add(path.absolute())
         refuse_existing(path, force=force, option=option)
         check_writable(path, option)
@@ -30,7 +33,7 @@ def refuse_unwritable(places: Mapping[str, Path | None], *, read: Iterable[objec
 
 
 def write_evaluation(evaluation: Evaluation, output: Path | None, others: Mapping[Path, bytes]) -> Evaluation:
-    """Write the evaluation as JSON to `output`, and what else there is, all or nothing; it then knows its files."""
+    """Write the evaluation as JSON to `output`, with other files, all or nothing; return it with their paths."""
     files = dict(others)
     places = ([] if output is None else [output]) + list(files)
     made = replace(evaluation, files=tuple(places))

@@ -1,8 +1,9 @@
-"""An evaluation as JSON and back: what `--json` prints, `--output` writes and `compare` reads (docs/evaluate.md)."""
+"""Conversion of an evaluation to JSON and back, for `--json`, `--output` and `compare` (docs/evaluate.md)."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,9 @@ from quantkit.evaluation.result import (
     ClassDrop,
     Confidence,
     Confusion,
+    Device,
     Evaluation,
+    IntervalMethod,
     MetricDifference,
     ModelKind,
     ModelScore,
@@ -24,11 +27,19 @@ from quantkit.evaluation.result import (
 )
 
 FORMAT = 1
+REPLICATES = re.compile(r"(?P<method>.+), (?P<count>[\d,]+) replicates")
+CPU = re.compile(r"\(\d+ cores\)$")
+"""End of `where` on a CPU, which older versions name differently."""
+OLDER_METHODS = {
+    "every sample differs alike: no interval": IntervalMethod.EQUAL_CHANGES,
+    "no draw of samples has a figure: no interval": IntervalMethod.NO_RESAMPLES,
+}
+"""Methods as older versions wrote them."""
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """JSON values only; null where a figure is infinite (the SQNR of equal outputs, and of a reference that is zero
-    throughout) or not known."""
+    """Return JSON values only; null for values that are unknown or infinite (the SQNR of equal outputs, or if the
+    reference is all zero)."""
     made = {
         "format": FORMAT,
         "samples": evaluation.samples,
@@ -48,7 +59,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def model_json(model: ModelScore, metric: str | None) -> dict[str, Any]:
-    """One model; what is about the main metric stands at the top, under the metric's own name too."""
+    """Return one model; the main metric also comes first, under its own name."""
     lost = model.difference
     first = model.outputs[0] if model.outputs else None
     return {
@@ -64,7 +75,7 @@ def model_json(model: ModelScore, metric: str | None) -> dict[str, Any]:
         "p": lost.p if lost else None,
         "better": lost.better if lost else None,
         "worse": lost.worse if lost else None,
-        "method": lost.method if lost else None,
+        "method": lost.method_text if lost else None,
         "agreement": model.agreement,
         "sqnr_db": first.sqnr_db if first else None,
         "cosine": first.cosine if first else None,
@@ -76,17 +87,17 @@ def model_json(model: ModelScore, metric: str | None) -> dict[str, Any]:
         "changed": [{**asdict(found), "path": found.path and str(found.path)} for found in model.changed],
         "changed_samples": model.changed_samples,
         "int8_layers": list(model.int8_layers) if model.int8_layers else None,
-        "speed": asdict(model.speed) if model.speed else None,
+        "speed": speed_json(model.speed) if model.speed else None,
     }
 
 
 def parse_evaluation(content: Any, where: str) -> Evaluation:
-    """The evaluation in a document. DataError where it is none, or of another version."""
+    """Return the evaluation in a document. DataError if it is not one, or of another version."""
     if not isinstance(content, Mapping) or "models" not in content or "format" not in content:
-        raise DataError(f"{where} is no evaluation", remedy="quantkit evaluate … --output FILE.json writes one")
+        raise DataError(f"{where} is not an evaluation", remedy="quantkit evaluate … --output FILE.json writes one")
     if content["format"] != FORMAT:
         raise DataError(
-            f"{where} is an evaluation of format {content['format']}, this quantkit reads {FORMAT}",
+            f"{where} is an evaluation in format {content['format']}, but this quantkit reads {FORMAT}",
             remedy="evaluate again",
         )
     try:
@@ -107,17 +118,17 @@ def parse_evaluation(content: Any, where: str) -> Evaluation:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged_file_error(where, f"{type(error).__name__}: {error}") from None
     if not complete:
-        raise damaged_file_error(where, "it has no models" if not made.models else f"a model has no {made.metric}")
+        raise damaged_file_error(where, "it has no models" if not made.models else f"a model lacks {made.metric}")
     return made
 
 
 def damaged_file_error(where: str, why: str) -> DataError:
-    """A file that does not hold what it should."""
+    """Return the error for a file with missing or wrong values."""
     return DataError(f"{where} is damaged: {why}", remedy="evaluate again with --output")
 
 
 def parse_model_score(entry: Mapping[str, Any]) -> ModelScore:
-    """One model. KeyError, TypeError, ValueError."""
+    """Parse one model. KeyError, TypeError, ValueError."""
     kept = {key: entry[key] for key in ("name", "sha256", "bytes", "agreement", "changed_samples")}
     lost = entry["drop"] is not None or entry["interval"] is not None
     return ModelScore(
@@ -125,7 +136,7 @@ def parse_model_score(entry: Mapping[str, Any]) -> ModelScore:
         kind=ModelKind(entry["kind"]),
         path=path_or_none(entry["path"]),
         metrics={str(name): float(value) for name, value in entry["metrics"].items()},
-        speed=Speed(**entry["speed"]) if entry["speed"] else None,
+        speed=parse_speed(entry["speed"]) if entry["speed"] else None,
         int8_layers=(int(entry["int8_layers"][0]), int(entry["int8_layers"][1])) if entry["int8_layers"] else None,
         difference=parse_difference(entry) if lost else None,
         outputs=tuple(parse_output_deviation(output) for output in entry["outputs"]),
@@ -137,13 +148,13 @@ def parse_model_score(entry: Mapping[str, Any]) -> ModelScore:
 
 
 def parse_changed_sample(entry: Mapping[str, Any]) -> ChangedSample:
-    """One sample; scores, which are no classes, have no confidence."""
-    sure = {name: number_or_nan(entry[name]) for name in ("reference_confidence", "candidate_confidence")}
-    return ChangedSample(**{**entry, **sure, "path": path_or_none(entry["path"])})
+    """Parse one sample; scores, which are not classes, have no confidence."""
+    confidence = {name: number_or_nan(entry[name]) for name in ("reference_confidence", "candidate_confidence")}
+    return ChangedSample(**{**entry, **confidence, "path": path_or_none(entry["path"])})
 
 
 def parse_difference(entry: Mapping[str, Any]) -> MetricDifference:
-    """The difference of the main metric."""
+    """Parse the difference of the main metric."""
     low, high = entry["interval"]
     return MetricDifference(
         float(entry["drop"]),
@@ -152,22 +163,42 @@ def parse_difference(entry: Mapping[str, Any]) -> MetricDifference:
         number_or_nan(entry["p"]),
         int(entry["better"]),
         int(entry["worse"]),
-        entry["method"],
+        *parse_method(entry["method"]),
     )
 
 
+def parse_method(text: str) -> tuple[IntervalMethod, int]:
+    """Parse a method and its number of replicates, also as older versions wrote them."""
+    match = REPLICATES.fullmatch(text)
+    known = {method.value: method for method in IntervalMethod} | OLDER_METHODS
+    method = known.get(match["method"] if match else text, IntervalMethod.UNKNOWN)
+    return method, int(match["count"].replace(",", "")) if match and method is not IntervalMethod.UNKNOWN else 0
+
+
+def speed_json(speed: Speed) -> dict[str, Any]:
+    """Return a speed; the text in `where` includes the device."""
+    entry = asdict(speed)
+    del entry["device"]
+    return entry
+
+
+def parse_speed(entry: Mapping[str, Any]) -> Speed:
+    """Parse a speed. The format names the device only in the text."""
+    return Speed(**entry, device=Device.CPU if CPU.search(entry["where"]) else Device.GPU)
+
+
 def parse_output_deviation(entry: Mapping[str, Any]) -> OutputDeviation:
-    """One output; null stands for an infinite SQNR: of equal outputs, or where all is noise."""
+    """Parse one output; null is an infinite SQNR, of equal outputs or of a reference that is all zero."""
     infinite = -math.inf if entry["largest"] else math.inf
     sqnr = infinite if entry["sqnr_db"] is None else float(entry["sqnr_db"])
     return OutputDeviation(**{**entry, "sqnr_db": sqnr, "cosine": number_or_nan(entry["cosine"])})
 
 
 def number_or_nan(value: Any) -> float:
-    """A number; NaN for null."""
+    """Return a number, NaN for null."""
     return math.nan if value is None else float(value)
 
 
 def path_or_none(text: str | None) -> Path | None:
-    """A path; None for null."""
+    """Return a path, None for null."""
     return None if text is None else Path(text)

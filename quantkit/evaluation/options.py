@@ -1,37 +1,38 @@
-"""What an evaluation measures, and by which labels: settled once the outputs of a network are known."""
+"""Options of an evaluation, and the metrics and labels that follow once the outputs of a network are known."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quantkit.backends.session import check_provider
 from quantkit.data import DataOptions, Feed, Portion
 from quantkit.data.classes import read_classes
 from quantkit.data.labels import LabelOptions, Labels, LabelTask, open_labels
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring, choose_score_output, score_outputs, start_scoring
-from quantkit.evaluation.box_labels import open_scenes
 from quantkit.evaluation.subjects import Subject
-from quantkit.metrics.metric import Metric
-from quantkit.metrics.registry import resolve_metric
-from quantkit.metrics.topk import class_scores
+from quantkit.metrics.metric import LabelRequest, Metric, MetricFactory
+from quantkit.metrics.registry import (
+    USER_METRIC,
+    default_metric,
+    own_label_opener,
+    resolve_metric,
+    wants_class_labels,
+)
 from quantkit.preprocess import Preprocess
-
-DEFAULT_METRICS = ("top1",)
-BOXES = re.compile(r"yolo(:\w+)?(@.*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """How an evaluation runs. Defaults suit most networks.
+    """Options of an evaluation. Defaults suit most networks.
 
     classes: file of class names, in the order of the outputs. without_labels: agreement and output errors only.
-    max_drop: the budget, in points where the metric is a share. changed: how many changed samples are kept. names: what
-    the models are called, instead of their files' names. provider: onnxruntime's. device, allow_code: of engines.
-    min_coverage: share of the network's float tensors that need a scale in a table.
+    max_drop: the budget, in percentage points if the metric is a share. changed: number of changed samples to keep.
+    names: names of the models, instead of their files' names. provider: onnxruntime's. device, allow_code: for engines.
+    min_coverage: share of the network's float tensors that a table must cover.
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -52,120 +53,136 @@ class EvaluateOptions:
         if self.changed < 0:
             raise UsageError(f"{self.changed} changed samples", remedy="give at least 0")
         if self.without_labels and self.max_drop is not None:
-            raise UsageError("without labels no drop is known", remedy="leave --max-drop or --no-labels out")
-        if self.provider not in ("cpu", "cuda"):
-            raise UsageError(f"unknown provider {self.provider!r}", remedy="one of cpu, cuda")
+            raise UsageError("no drop can be measured without labels", remedy="omit --max-drop or --no-labels")
+        check_provider(self.provider)
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRequest:
-    """What is to be found out, and by which labels. spec: how images are prepared; None where they are not."""
+    """Data, labels and metrics of an evaluation. data, labels, preprocess, metrics, options: as `evaluate` takes them.
 
-    metrics: tuple[str, ...]
-    labels: Path | None
+    budget: like max_drop of the options, but ignored without labels. must_decide: raise UsageError if several outputs
+    could be measured. skipped_before: samples of other parts of the data that were left out.
+    """
+
     data: Any
-    options: EvaluateOptions
-    spec: Preprocess | None
+    labels: Path | None = None
+    preprocess: str | Path | Preprocess | None = None
+    metrics: tuple[str, ...] = ()
+    options: EvaluateOptions = field(default_factory=EvaluateOptions)
+    budget: float | None = None
+    must_decide: bool = False
+    skipped_before: tuple[str, ...] = ()
 
     @property
-    def boxes(self) -> bool:
-        """Whether a metric is about boxes. UsageError where others are about classes."""
-        found = [text for text in self.metrics if BOXES.fullmatch(text)]
-        if found and len(found) < len(self.metrics):
-            other = next(text for text in self.metrics if text not in found)
-            raise UsageError(
-                f"{found[0]} wants boxes as labels, {other} does not", remedy="evaluate by one of them at a time"
-            )
-        return bool(found)
+    def needs_labels(self) -> bool:
+        """Return True if the evaluation makes no sense without labels."""
+        return bool(self.metrics or self.labels or self.options.max_drop is not None)
 
 
 def resolve_metrics(
-    subjects: Sequence[Subject], first: Outputs, portion: Portion, feed: Feed, wanted: EvaluationRequest
+    subjects: Sequence[Subject],
+    first: Outputs,
+    portion: Portion,
+    feed: Feed,
+    request: EvaluationRequest,
+    spec: Preprocess | None,
 ) -> Scoring:
-    """What is measured, now that the outputs are known. DataError, UsageError."""
-    names = tuple(dict.fromkeys(wanted.metrics or DEFAULT_METRICS))
-    at = next((text.partition("@")[2] for text in names if "@" in text), "") or None
-    scores = choose_score_output(first, portion.samples, at)
-    labels = find_labels(scores, first, portion, feed, wanted)
-    makers: list[Callable[[], Metric]] = []
+    """Resolve metrics and labels from the first outputs of the reference. spec: of images. DataError, UsageError."""
+    names = tuple(dict.fromkeys(request.metrics or (default_metric(),)))
+    output = next((text.partition("@")[2] for text in names if "@" in text), "") or None
+    scores = choose_score_output(first, portion.samples, output)
+    labels = find_labels(scores, first, portion, feed, request, spec)
+    factories: list[MetricFactory] = []
     if labels is not None:
-        makers = name_apart(names, [resolve_metric(text, list(first)) for text in names])
-    scoring = start_scoring(subjects, first, scores, makers, labels)
-    if scores is None and labels is None and not wanted.options.without_labels:
+        factories = name_apart(names, [resolve_metric(text, list(first)) for text in names])
+    scoring = start_scoring(subjects, first, scores, factories, labels)
+    if scores is None and labels is None and not request.options.without_labels:
         fitting = score_outputs(first, portion.samples)
         scoring.undecided = fitting if len(fitting) > 1 else ()
+    if scoring.undecided and request.must_decide:
+        raise UsageError(
+            f"{list_score_outputs(scoring.undecided)}, and none of them is named",
+            remedy=output_remedy(scoring.undecided),
+        )
     return scoring
 
 
-def name_apart(texts: Sequence[str], makers: Sequence[Callable[[], Metric]]) -> list[Callable[[], Metric]]:
-    """Makers of metrics of different names: those that would share one, of several outputs, are called as asked for."""
-    names = [make().name for make in makers]
+def name_apart(texts: Sequence[str], factories: Sequence[MetricFactory]) -> list[MetricFactory]:
+    """Return factories of metrics with unique names: metrics that share a name get the user's text as their name."""
+    names = [factory().name for factory in factories]
 
-    def called(make: Callable[[], Metric], text: str) -> Callable[[], Metric]:
-        def made() -> Metric:
-            metric = make()
+    def renamed(factory: MetricFactory, text: str) -> MetricFactory:
+        def create() -> Metric:
+            metric = factory()
             metric.name = text
             return metric
 
-        return made
+        return create
 
     return [
-        make if names.count(name) == 1 else called(make, text)
-        for make, name, text in zip(makers, names, texts, strict=True)
+        factory if names.count(name) == 1 else renamed(factory, text)
+        for factory, name, text in zip(factories, names, texts, strict=True)
     ]
 
 
 def no_scores_error(outputs: Outputs, fitting: Sequence[str]) -> UsageError:
-    """That top1 has no output to go by, or several that fit."""
+    """Return the error that the default metric fits no output, or several."""
+    metric = default_metric()
     if fitting:
-        return UsageError(
-            f"{describe_score_outputs(fitting)}, and top1 is of one of them", remedy=name_output_remedy(fitting)
-        )
+        return UsageError(f"{list_score_outputs(fitting)}, and {metric} needs one", remedy=output_remedy(fitting))
     return UsageError(
-        f"no output holds class scores [N, C] for top1; there are {', '.join(map(repr, outputs))}",
-        remedy="name a metric: --metric top1@OUTPUT, or --metric module:callable",
+        f"no output holds class scores [N, C] for {metric}; the outputs are {', '.join(map(repr, outputs))}",
+        remedy=f"name a metric: --metric {metric}@OUTPUT, or --metric {USER_METRIC}",
     )
 
 
-def describe_score_outputs(fitting: Sequence[str]) -> str:
-    """`outputs 'a' and 'b' hold class scores`."""
+def list_score_outputs(fitting: Sequence[str]) -> str:
+    """Return `outputs 'a' and 'b' hold class scores`."""
     return f"outputs {', '.join(map(repr, fitting[:-1]))} and {fitting[-1]!r} hold class scores"
 
 
-def name_output_remedy(fitting: Sequence[str]) -> str:
-    """How one of them is named."""
-    return f"name the one to measure by, for example --metric top1@{fitting[0]}"
+def output_remedy(fitting: Sequence[str]) -> str:
+    """Return the remedy that names one of several outputs."""
+    return f"name the output to measure, for example --metric {default_metric()}@{fitting[0]}"
 
 
 def find_labels(
-    scores: str | None, first: Outputs, portion: Portion, feed: Feed, wanted: EvaluationRequest
+    scores: str | None,
+    first: Outputs,
+    portion: Portion,
+    feed: Feed,
+    request: EvaluationRequest,
+    spec: Preprocess | None,
 ) -> Labels | None:
-    """The labels; None where there are none and nobody insists. DataError, UsageError."""
-    options = wanted.options
-    insists = bool(wanted.metrics or wanted.labels or options.max_drop is not None)
+    """Return the labels; None if there are none and none are needed. DataError, UsageError."""
+    options = request.options
     if options.without_labels:
-        if wanted.metrics or wanted.labels:
-            raise UsageError("--no-labels leaves nothing to measure by", remedy="leave --no-labels, or the others, out")
+        if request.metrics or request.labels:
+            raise UsageError("--no-labels excludes --metric and --labels", remedy="omit --no-labels, or the others")
         return None
-    if scores is None and not wanted.metrics:
-        if insists:
+    if scores is None and not request.metrics:
+        if request.needs_labels:
             raise no_scores_error(first, score_outputs(first, portion.samples))
         return None
-    if wanted.boxes:
-        return open_scenes(wanted.data, feed, wanted.labels, wanted.spec)
-    found = None if scores is None else class_scores(first[scores])
-    task = LabelTask(
-        None if found is None else found.shape[1],
-        not wanted.metrics or any(text.startswith("top") and ":" not in text for text in wanted.metrics),
-    )
-    classes = None if options.classes is None else read_classes(Path(options.classes))
-    carried = feed.kind in ("batches", "stream") and portion.labels is None and wanted.labels is None
-    labels = None
-    if not (carried and not insists):
-        labels = open_labels(wanted.data, feed, LabelOptions(wanted.labels, classes), task)
-    if labels is None and insists:
+    opener = own_label_opener(request.metrics)
+    if opener is not None:
+        own = opener(LabelRequest(request.data, feed.kind, feed.names, request.labels, spec))
+        return Labels(own.source, lambda samples: own.of(samples.names), own.names)
+    labels = open_data_labels(None if scores is None else first[scores].shape[1], portion, feed, request)
+    if labels is None and request.needs_labels:
         raise DataError(
-            "there are no labels to measure by",
-            remedy="sort images into class folders, or give --labels FILE (file,label a line)",
+            "there are no labels to measure with",
+            remedy="sort images into class folders, or give --labels FILE (one `file,label` per line)",
         )
     return labels
+
+
+def open_data_labels(classes: int | None, portion: Portion, feed: Feed, request: EvaluationRequest) -> Labels | None:
+    """Open the labels of the data set or of --labels. classes: of the network, if it has class scores. DataError."""
+    known = None if request.options.classes is None else read_classes(Path(request.options.classes))
+    without = feed.kind in ("batches", "stream") and portion.labels is None and request.labels is None
+    if without and not request.needs_labels:
+        return None
+    task = LabelTask(classes, not request.metrics or wants_class_labels(request.metrics))
+    return open_labels(request.data, feed, LabelOptions(request.labels, known), task)

@@ -1,4 +1,4 @@
-"""How far one output of a candidate is from the reference's, over all samples, in float64, with flat memory."""
+"""Deviation of one output of a candidate from the reference, over all samples, in float64 and constant memory."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.errors import DataError
-from quantkit.evaluation.answer_changes import are_probabilities, log_probabilities
+from quantkit.evaluation.prediction_changes import are_probabilities, log_probabilities
 from quantkit.evaluation.result import OutputDeviation
-from quantkit.metrics.topk import class_scores
-from quantkit.numerics import decibels, noise_share
+from quantkit.metrics.class_scores import class_scores
+from quantkit.numerics import noise_decibels, noise_share
 from quantkit.values import Array
 
 CHUNK = 1 << 20
-"""Values that are turned into float64 at once."""
+"""Values that are converted to float64 at once."""
 
 
 class OutputComparison:
-    """Sums over all samples of one output. `scores`: it holds class scores [N, C], so that KL has a meaning."""
+    """Sums over all samples for one output. scores: it holds class scores [N, C], so that KL is defined."""
 
     def __init__(self, name: str, scores: bool) -> None:
         self._name, self._scores = name, scores
@@ -28,9 +28,9 @@ class OutputComparison:
         self._probabilities: bool | None = None
 
     def add(self, reference: Array, candidate: Array) -> None:
-        """Take a batch of both. DataError where shapes differ, or where a value is NaN, or infinite in one alone."""
+        """Add a batch of both. DataError if shapes differ, or if a value is NaN, or infinite in only one of them."""
         if reference.shape != candidate.shape:
-            shapes = f"{list(reference.shape)} of the reference, {list(candidate.shape)} of the candidate"
+            shapes = f"{list(reference.shape)} for the reference, {list(candidate.shape)} for the candidate"
             raise DataError(
                 f"output {self._name} is {shapes}", remedy="compare models whose outputs have the same shape"
             )
@@ -43,7 +43,7 @@ class OutputComparison:
 
     def _add(self, reference: Array, candidate: Array) -> None:
         a, b = reference.astype(np.float64), candidate.astype(np.float64)
-        alike = np.isinf(a) & (a == b)  # masked out on purpose, by both
+        alike = np.isinf(a) & (a == b)  # masked out on purpose in both
         a[alike], b[alike] = 0.0, 0.0
         self._check(a, b)
         error = a - b
@@ -69,17 +69,17 @@ class OutputComparison:
         for values, whose in ((reference, "reference"), (candidate, "candidate")):
             if not np.isfinite(values).all():
                 raise DataError(
-                    f"output {self._name} of the {whose} holds NaN or Inf, in the batch from sample {self._samples}",
-                    remedy="find the layer that makes it: quantkit layers",
+                    f"output {self._name} of the {whose} contains NaN or Inf, in the batch from sample {self._samples}",
+                    remedy="find the layer that produces it: quantkit layers",
                 )
 
     def result(self) -> OutputDeviation:
-        """SQNR (inf where nothing differs), cosine, mean KL in nats, largest difference. DataError without samples."""
+        """Return SQNR (inf if equal), cosine, mean KL in nats, largest difference. DataError without samples."""
         if not self._samples:
-            raise DataError(f"output {self._name}: there were no samples to compare", remedy="give data")
+            raise DataError(f"output {self._name}: there were no samples to compare", remedy="give at least one sample")
         kl = self._kl / self._samples if self._scores else None
         return OutputDeviation(
-            self._name, decibels(noise_share(self._error, self._reference)), self._cosine(), kl, self._largest
+            self._name, noise_decibels(noise_share(self._error, self._reference)), self._cosine(), kl, self._largest
         )
 
     def _cosine(self) -> float:
@@ -90,7 +90,7 @@ class OutputComparison:
 
 
 def kl_divergences(reference: Array, candidate: Array, probabilities: bool) -> NDArray[np.float64]:
-    """KL divergence Σ p·(log p − log q) of every row [N, C], in nats: p the reference's probabilities, q the others."""
+    """Return the KL divergence Σ p·(log p − log q) of every row [N, C] in nats; p: reference, q: candidate."""
     p, q = log_probabilities(reference, probabilities), log_probabilities(candidate, probabilities)
     apart = np.subtract(p, q, out=np.zeros_like(p), where=p > -np.inf)
     return np.asarray(np.maximum((np.exp(p) * apart).sum(axis=1), 0.0))

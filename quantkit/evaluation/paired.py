@@ -1,12 +1,12 @@
-"""Two models on the same samples: how much the candidate loses, how sure that is, and whether it is chance.
+"""Two models on the same samples: how much the candidate loses, with an interval and a test.
 
-Right or wrong (scores of 0 and 1): only samples count that one model has right and the other wrong, b that the
-candidate loses and c that it gains, of n.
+Scores of 0 and 1: only samples count for which one model is right and the other wrong, b that the candidate loses and
+c that it gains, of n.
 
     p          McNemar's test, mid-p: 2·P(X ≤ min(b, c)) − P(X = min(b, c)), X ~ binomial(b + c, ½)
     interval   Bonett and Price: d ± 1.96·√((p₁ + p₂ − d²)/(n + 2)), p₁ = (b+1)/(n+2), p₂ = (c+1)/(n+2), d = p₁ − p₂
 
-n = 10,000, 5 … 100 expected changes, of which half to all are losses (exact, summed over every b and c):
+n = 10,000, 5 … 100 expected changes, half to all of them losses (exact, summed over every b and c):
 
     interval       coverage: least   mean             loss overstated, understated: at most   width (Wald = 1)
     Wald           0.870             0.944            0.027   0.125                           1
@@ -15,9 +15,9 @@ n = 10,000, 5 … 100 expected changes, of which half to all are losses (exact, 
     Newcombe 10    0.941             0.958 … 0.969    0.024   0.047                           1.06 … 1.15
     Bonett-Price   0.944             0.960            0.024   0.050                           1.06
 
-Bonett-Price has the best worst case, is the shortest of those that hold, and asks for b, c and n alone (Newcombe's
-depends on the accuracy as well). The price: where nearly all changes are losses, it understates the loss in up to 5 %
-instead of 2.5 % of cases.
+Bonett-Price has the best worst case, is the shortest of those that hold, and needs only b, c and n (Newcombe's depends
+on the accuracy as well). The price: if nearly all changes are losses, it understates the loss in up to 5 % instead of
+2.5 % of cases.
 The mid-p test rejects a true null hypothesis in 2.4 % (5 changes) to 4.9 % (100) of cases at 5 %; the exact test in
 0.9 to 4.0 %, which hides losses; the χ² test in up to 5.2 %.
 
@@ -31,28 +31,31 @@ Agresti, Min, Stat. Med. 24 (2005).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.errors import DataError
 from quantkit.evaluation import bootstrap
-from quantkit.evaluation.result import MetricDifference
-from quantkit.metrics.metric import Result
+from quantkit.evaluation.result import IntervalMethod, MetricDifference
+from quantkit.metrics.metric import MetricResult
 from quantkit.values import Array
 
 
-def paired_difference(reference: Result, candidate: Result, share: bool, higher_is_better: bool) -> MetricDifference:
-    """reference − candidate with a paired 95 % interval, turned so that a loss is positive; in points where `share`.
+def paired_difference(
+    reference: MetricResult, candidate: MetricResult, share: bool, higher_is_better: bool
+) -> MetricDifference:
+    """Return reference − candidate with a paired 95 % interval, with a loss positive; in percentage points if `share`.
 
-    Where only the values are known (no scores of samples, no `resample`, or a single sample), interval and p are NaN.
-    DataError where the two were not scored on the same samples.
+    If only the values are known (no scores of samples, no `resample`, or a single sample), interval and p are NaN.
+    DataError if the two were not scored on the same samples.
     """
     sign = 1.0 if higher_is_better else -1.0
     points = 100.0 if share else 1.0
     if reference.samples != candidate.samples:
         raise DataError(
-            f"the reference has scores of {reference.samples} samples, the candidate of {candidate.samples}",
+            f"the reference has scores for {reference.samples} samples, the candidate for {candidate.samples}",
             remedy="score both on the same samples",
         )
     if reference.per_sample is not None and candidate.per_sample is not None:
@@ -62,52 +65,48 @@ def paired_difference(reference: Result, candidate: Result, share: bool, higher_
     else:
         found = set_difference(reference, candidate, sign)
     value, low, high = points * found.value, points * found.low, points * found.high
-    return MetricDifference(value, low, high, found.p, found.better, found.worse, found.method)
+    return replace(found, value=value, low=low, high=high)
 
 
 def binary_difference(losses: NDArray[np.float64]) -> MetricDifference:
-    """Of scores that are 0 or 1: losses [N] are −1, 0 or 1."""
+    """Return the difference of scores that are 0 or 1; losses [N] are −1, 0 or 1."""
     lost, gained = int(np.sum(losses > 0)), int(np.sum(losses < 0))
     low, high = bonett_price_interval(lost, gained, losses.size)
-    method = "Bonett-Price interval, McNemar's test (mid-p)"
+    method = IntervalMethod.CHANGED_SAMPLES
     return MetricDifference((lost - gained) / losses.size, low, high, mcnemar(lost, gained), gained, lost, method)
 
 
 def score_difference(losses: NDArray[np.float64]) -> MetricDifference:
-    """Of any other scores, by their paired differences [N]."""
+    """Return the difference of any other scores, from their paired differences [N]."""
     lost, gained, value = int(np.sum(losses > 0)), int(np.sum(losses < 0)), float(losses.mean())
     if not losses.any():
-        return MetricDifference(0.0, 0.0, 0.0, 1.0, 0, 0, "every sample has the same score")
+        return MetricDifference(0.0, 0.0, 0.0, 1.0, 0, 0, IntervalMethod.EQUAL_SCORES)
     if np.ptp(losses) == 0.0:
-        return MetricDifference(
-            value, math.nan, math.nan, math.nan, gained, lost, "every sample differs alike: no interval"
-        )
+        return MetricDifference(value, math.nan, math.nan, math.nan, gained, lost, IntervalMethod.EQUAL_CHANGES)
     found = bootstrap.bootstrap_mean(losses)
-    method = f"paired bootstrap, BCa, {found.replicates:,} replicates"
-    return MetricDifference(value, found.low, found.high, found.p, gained, lost, method)
+    method = IntervalMethod.BOOTSTRAP_MEAN
+    return MetricDifference(value, found.low, found.high, found.p, gained, lost, method, found.replicates)
 
 
-def set_difference(reference: Result, candidate: Result, sign: float) -> MetricDifference:
-    """Of a figure of the whole set; better and worse are not known."""
+def set_difference(reference: MetricResult, candidate: MetricResult, sign: float) -> MetricDifference:
+    """Return the difference of values of the whole set; better and worse samples are unknown."""
     first, second, value = reference.resample, candidate.resample, (reference.value - candidate.value) * sign
     if first is None or second is None or reference.samples < 2:
-        return MetricDifference(value, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
+        return MetricDifference(value, math.nan, math.nan, math.nan, 0, 0, IntervalMethod.VALUE_ONLY)
     found = bootstrap.bootstrap_set(lambda indices: sign * (first(indices) - second(indices)), reference.samples)
     if not found.replicates:
-        return MetricDifference(
-            value, math.nan, math.nan, math.nan, 0, 0, "no draw of samples has a figure: no interval"
-        )
-    method = f"paired bootstrap of the whole set, percentiles, {found.replicates:,} replicates"
-    return MetricDifference(value, found.low, found.high, found.p, 0, 0, method)
+        return MetricDifference(value, math.nan, math.nan, math.nan, 0, 0, IntervalMethod.NO_RESAMPLES)
+    method = IntervalMethod.BOOTSTRAP_SET
+    return MetricDifference(value, found.low, found.high, found.p, 0, 0, method, found.replicates)
 
 
 def is_binary(scores: Array) -> bool:
-    """Whether all scores are 0 or 1."""
+    """Return True if all scores are 0 or 1."""
     return bool(np.all((scores == 0.0) | (scores == 1.0)))
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """McNemar's test by the mid-p: how likely a split at least as uneven is where gains are as likely as losses."""
+    """Return McNemar's mid-p: the probability of a split at least as uneven if gains are as likely as losses."""
     if lost == gained:
         return 1.0
     changes, fewer = lost + gained, min(lost, gained)
@@ -120,7 +119,7 @@ def mcnemar(lost: int, gained: int) -> float:
 
 
 def bonett_price_interval(lost: int, gained: int, samples: int) -> tuple[float, float]:
-    """The 95 % interval of (lost − gained)/samples by Bonett and Price, inside −1 … 1."""
+    """Return the 95 % interval of (lost − gained)/samples by Bonett and Price, within −1 … 1."""
     total = samples + 2
     down, up = (lost + 1) / total, (gained + 1) / total
     middle = down - up

@@ -1,15 +1,15 @@
-"""What an evaluation finds: models beside a reference, on the same samples.
+"""The result of an evaluation: models compared with a reference, on the same samples.
 
-    Evaluation            the reference and its candidates, on `samples` samples
-    └── ModelScore        one model: metrics, difference, outputs, classes, changed samples, speed
-        ├── Difference    reference − candidate, with a 95 % interval
-        ├── OutputError   how far one output is from the reference's
-        ├── ClassDrop     the same for one class
-        ├── Confusion     a change of the predicted class, counted
-        └── Changed       a sample whose answer changed
+    Evaluation                the reference and its candidates
+    └── ModelScore            one model: metrics, difference, outputs, classes, changed samples, speed
+        ├── MetricDifference  reference − candidate, with a 95 % interval
+        ├── OutputDeviation   distance of one output from the reference's
+        ├── ClassDrop         the difference for one class
+        ├── Confusion         a change of the predicted class, counted
+        └── ChangedSample     a sample whose prediction changed
 
-Shares and metrics are fractions (0.9118), differences are in points (100 × fraction) where the metric is a share, in
-the metric's own unit where not.
+Shares and metrics are fractions (0.9118). Differences are in percentage points (100 × fraction) if the metric is a
+share, else in the metric's own unit.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 
 class ModelKind(NamedChoice):
-    """What a model is."""
+    """Kind of a model."""
 
     FLOAT = "float ONNX"
     QDQ = "Q/DQ ONNX"
@@ -33,12 +34,26 @@ class ModelKind(NamedChoice):
     ENGINE = "engine"
 
 
+class IntervalMethod(Enum):
+    """How interval and p of a difference were computed; the value describes it."""
+
+    CHANGED_SAMPLES = "Bonett-Price interval, McNemar's test (mid-p)"
+    BOOTSTRAP_MEAN = "paired bootstrap, BCa"
+    BOOTSTRAP_SET = "paired bootstrap of the whole set, percentiles"
+    EQUAL_SCORES = "every sample has the same score"
+    EQUAL_CHANGES = "every sample changes by the same amount: no interval"
+    VALUE_ONLY = "only the value is known: no interval"
+    NO_RESAMPLES = "no bootstrap sample has a value: no interval"
+    UNKNOWN = "method unknown"
+    """A method of another version of quantkit, in a file that it wrote."""
+
+
 @dataclass(frozen=True, slots=True)
 class MetricDifference:
     """reference − candidate of a metric, so that a loss is positive.
 
     value, low, high: the difference and its paired 95 % interval. p: probability of a difference as large by chance.
-    better, worse: samples that the candidate gains and loses. method: how interval and p were found.
+    better, worse: samples that the candidate gains and loses. replicates: of the bootstrap, 0 for other methods.
     """
 
     value: float
@@ -47,14 +62,20 @@ class MetricDifference:
     p: float
     better: int
     worse: int
-    method: str
+    method: IntervalMethod
+    replicates: int = 0
+
+    @property
+    def method_text(self) -> str:
+        """Return the method in words, with the number of replicates."""
+        return f"{self.method.value}, {self.replicates:,} replicates" if self.replicates else self.method.value
 
 
 @dataclass(frozen=True, slots=True)
 class OutputDeviation:
-    """One output against the reference's, over all samples. sqnr_db: 10·log10(Σ ref² / Σ (ref − out)²).
+    """Deviation of one output from the reference's, over all samples. sqnr_db: 10·log10(Σ ref² / Σ (ref − out)²).
 
-    kl: mean KL divergence of softmax(reference) from softmax(candidate), in nats, for class scores; else None.
+    kl: mean KL divergence of softmax(reference) from softmax(candidate), in nats, for class scores; otherwise None.
     """
 
     name: str
@@ -67,20 +88,20 @@ class OutputDeviation:
 
 @dataclass(frozen=True, slots=True)
 class ClassDrop:
-    """A class: reference and candidate are shares of its `count` samples that are right; p is adjusted over classes."""
+    """Drop of one class. reference, candidate: share correct of its `count` samples. p: adjusted for all classes."""
 
     name: str
     count: int
     reference: float
     candidate: float
     drop: float
-    """In points."""
+    """In percentage points."""
     p: float
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Samples of class `label` that the reference called `reference` and the candidate calls `candidate`."""
+    """Number of samples of class `label` for which `reference` and `candidate` are predicted."""
 
     label: str
     reference: str
@@ -90,9 +111,9 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class ChangedSample:
-    """A sample that changed: its name, its label ("" without labels), both answers and how sure both were.
+    """A sample whose prediction changed: name, label ("" without labels), both predictions with their confidence.
 
-    For metrics that are not about classes, the answers are scores as text.
+    For metrics that are not about classes, the predictions are scores as text.
     """
 
     sample: str
@@ -102,7 +123,7 @@ class ChangedSample:
     candidate: str
     candidate_confidence: float
     path: Path | None = None
-    """The image file, where the data are files."""
+    """The image file, if the data are files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,25 +133,33 @@ class Confidence:
     reference: float
     candidate: float
     shift: float
-    """candidate − reference, in points."""
+    """candidate − reference, in percentage points."""
+
+
+class Device(Enum):
+    """Kind of device that a speed was measured on."""
+
+    CPU = "CPU"
+    GPU = "GPU"
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How fast it ran here. `where`: `onnxruntime, processor` or a GPU; a processor's figure says nothing of a GPU's.
+    """Speed of a model on this machine. CPU speed does not predict GPU speed.
 
-    latency_ms: median of one batch, None where it was not measured alone.
+    latency_ms: median of one batch; None if it was not measured alone. where: library and device in words.
     """
 
     samples_per_second: float
     latency_ms: float | None
     batch: int
     where: str
+    device: Device
 
 
 @dataclass(frozen=True, slots=True)
 class ModelScore:
-    """One model. `difference`, `agreement` and what follows are None or empty for the reference itself."""
+    """Scores of one model; `difference`, `agreement` and the fields below are None or empty for the reference."""
 
     name: str
     kind: ModelKind
@@ -140,73 +169,67 @@ class ModelScore:
     metrics: Mapping[str, float]
     speed: Speed | None
     int8_layers: tuple[int, int] | None = None
-    """INT8 layers and all layers that could be: of an engine by its record, of a Q/DQ model by its weighted nodes."""
+    """INT8 layers and all candidates: of an engine from its record, of a Q/DQ model from its nodes with weights."""
     difference: MetricDifference | None = None
     agreement: float | None = None
-    """Share of samples with the reference's answer."""
+    """Share of samples with the same prediction as the reference."""
     outputs: tuple[OutputDeviation, ...] = ()
     confidence: Confidence | None = None
     classes: tuple[ClassDrop, ...] = ()
     confusions: tuple[Confusion, ...] = ()
     changed: tuple[ChangedSample, ...] = ()
     changed_samples: int = 0
-    """How many samples changed; `changed` holds those that changed most."""
+    """Number of samples that changed; `changed` holds those that changed most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation(RichDisplay):
-    """Models on the same samples; the first is the reference.
+    """Models evaluated on the same samples; the first is the reference.
 
-    metric: what `difference` is about; None where there are no labels. verdict: a sentence for each candidate.
-    provenance: what decides about the figures (data identity, preprocessing, versions), JSON values only.
+    metric: the metric of `difference`; None without labels. verdict: a sentence for each candidate. provenance:
+    everything that determines the result (data identity, preprocessing, versions), JSON values only.
     """
 
     models: tuple[ModelScore, ...]
     samples: int
     metric: str | None
     share: bool
-    """Whether the metric is a share, so that differences are in points."""
+    """True if the metric is a share, so that differences are in percentage points."""
     verdict: tuple[str, ...]
     notes: tuple[str, ...]
     provenance: Mapping[str, Any]
     seconds: float
     max_drop: float | None = None
-    """The budget, in points or in the metric's unit; None where none was given."""
+    """The budget, in percentage points or in the metric's unit; None if none was given."""
     files: tuple[Path, ...] = field(default=())
     warnings: tuple[str, ...] = ()
-    """Those of the notes that put the figures in doubt: they are told also where nothing else is."""
+    """Notes that put the result in doubt; they are also printed in quiet mode."""
 
     @property
     def reference(self) -> ModelScore:
-        """The model that all others are compared with."""
+        """Return the model that all others are compared with."""
         return self.models[0]
 
     @property
     def candidates(self) -> tuple[ModelScore, ...]:
-        """The models that are compared with the reference."""
+        """Return the models that are compared with the reference."""
         return self.models[1:]
 
     @property
     def within_budget(self) -> bool:
-        """Whether no candidate loses more than the budget."""
+        """Return True if no candidate loses more than the budget."""
         budget = self.max_drop
         return budget is None or all(m.difference is None or m.difference.value <= budget for m in self.candidates)
 
     def _view_(self) -> Sequence[Block]:
-
         return evaluation_view(self)
-
-
-def is_cpu_speed(speed: Speed) -> bool:
-    """Whether it was measured on a processor and not on a GPU."""
-    return "processor" in speed.where
 
 
 HEAD = ("kind", "metric", "drop", "95 % interval", "agreement", "SQNR dB", "INT8 layers", "samples/s")
 
 
 def score_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
-    """kind, metric, drop, interval, agreement, SQNR, INT8 layers, speed as text; empty where there is none."""
+    """Return kind, metric, drop, interval, agreement, SQNR, INT8 layers and speed as text; "" for missing values."""
     value = score.metrics.get(evaluation.metric) if evaluation.metric else None
     lost = score.difference
     layers = score.int8_layers
@@ -223,24 +246,24 @@ def score_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
 
 
 def format_metric(value: float | None, share: bool) -> str:
-    """A metric's value: a share in percent."""
+    """Return the value of a metric as text; a share in percent."""
     if value is None:
         return ""
     return f"{value:.2%}" if share else f"{value:.4g}"
 
 
 def interval_text(lost: MetricDifference | None) -> str:
-    """`−0.10 … +0.18`; empty where there is no interval."""
+    """Return for example `-0.10 … +0.18`, or "" without an interval."""
     if lost is None or not (math.isfinite(lost.low) and math.isfinite(lost.high)):
         return ""
     return f"{lost.low:+.2f} … {lost.high:+.2f}"
 
 
 def evaluation_view(evaluation: Evaluation) -> Sequence[Block]:
-    """A row for each model, and the verdict."""
+    """Return a table with a row for each model, and the verdict."""
     head = ("model", *score_columns(evaluation.metric))
     rows = [(model.name, *score_row_without_cpu(model, evaluation)) for model in evaluation.models]
-    unit = ", differences in points" if evaluation.share else ""
+    unit = ", differences in percentage points" if evaluation.share else ""
     return (
         f"{evaluation.samples:,} samples{unit}",
         ViewTable(head, rows, frozenset({0, 1})),
@@ -249,12 +272,12 @@ def evaluation_view(evaluation: Evaluation) -> Sequence[Block]:
 
 
 def score_columns(metric: str | None) -> tuple[str, ...]:
-    """What `score_row` tells."""
+    """Return the column titles of `score_row`."""
     return (HEAD[0], metric or HEAD[1], *HEAD[2:])
 
 
 def score_row_without_cpu(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
-    """`score_row`, without speeds of a processor, which say nothing of a GPU's and are others every time."""
+    """Return `score_row` without CPU speeds, which do not predict GPU speeds and differ on every run."""
     kind, metric, drop, interval, *rest, speed = score_row(score, evaluation)
-    told = "" if score.speed and is_cpu_speed(score.speed) else speed
-    return kind, metric, drop.replace("-", "−"), interval.replace("-", "−"), *rest, told
+    shown = "" if score.speed and score.speed.device is Device.CPU else speed
+    return kind, metric, drop.replace("-", "−"), interval.replace("-", "−"), *rest, shown

@@ -1,6 +1,6 @@
-"""What can be evaluated: a float or Q/DQ ONNX model, an engine, or an ONNX model with a calibration table.
+"""Models to evaluate: a float or Q/DQ ONNX model, an engine, or an ONNX model with a calibration table.
 
-model.onnx                 onnxruntime; Q and DQ are computed as they stand
+model.onnx                 onnxruntime, which computes Q and DQ in float
 model.onnx+model.calib     onnxruntime, with Q/DQ where TensorRT would quantize by that table
 model.engine .plan .trt    TensorRT
 """
@@ -32,8 +32,7 @@ FEEDABLE = frozenset(DTYPES.values()) - {"bfloat16"}
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Which batches a model takes. low, high: samples at least and at most (None: any). batched: the inputs along whose
-    first axis samples lie."""
+    """Batch sizes that a model takes, from `low` to `high` (None: any). batched: inputs with a batch axis."""
 
     low: int
     high: int | None
@@ -42,8 +41,8 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True)
 class SubjectOptions:
-    """How models are opened. device, allow_code: of engines; min_coverage: share of a network's float tensors that a
-    table needs to hold."""
+    """Options for opening models. device, allow_code: for engines. min_coverage: share of a network's float tensors
+    that a table must cover."""
 
     device: int = 0
     allow_code: bool = False
@@ -52,7 +51,7 @@ class SubjectOptions:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model to be evaluated. model: what onnxruntime runs; engine: what TensorRT runs; one of the two is there."""
+    """A model to evaluate: `model` runs on onnxruntime, `engine` on TensorRT; one of them is None."""
 
     name: str
     kind: ModelKind
@@ -69,20 +68,20 @@ class Subject:
 
 
 def open_subjects(
-    models: Sequence[str | os.PathLike[str]], held: ExitStack, how: SubjectOptions
+    models: Sequence[str | os.PathLike[str]], held: ExitStack, options: SubjectOptions
 ) -> tuple[Subject, ...]:
-    """The models, read; engines stay open as long as `held`. Names are told apart by folders where they are the same.
+    """Open models; engines stay open as long as `held`. Models with the same file name are named by their paths.
 
     ModelError, BackendError, TableError, StaleError, UsageError.
     """
     texts = [os.fspath(model) for model in models]
     if not texts:
-        raise UsageError("nothing to evaluate", remedy="give a model, and those to compare with it")
+        raise UsageError("nothing to evaluate", remedy="give a reference model, and the models to compare with it")
     paths = [os.path.normpath(text) for text in texts]
-    twice = next((text for i, text in enumerate(texts) if paths[i] in paths[:i]), None)
-    if twice is not None:
-        raise UsageError(f"{twice} is given twice", remedy="give every model once")
-    subjects = [open_subject(text, held, how) for text in texts]
+    repeated = next((text for i, text in enumerate(texts) if paths[i] in paths[:i]), None)
+    if repeated is not None:
+        raise UsageError(f"{repeated} is given twice", remedy="give every model once")
+    subjects = [open_subject(text, held, options) for text in texts]
     names = [subject.name for subject in subjects]
     return tuple(
         replace(subject, name=text) if names.count(subject.name) > 1 else subject
@@ -90,25 +89,26 @@ def open_subjects(
     )
 
 
-def open_subject(text: str, held: ExitStack, how: SubjectOptions) -> Subject:
-    """One model by what the user wrote."""
+def open_subject(text: str, held: ExitStack, options: SubjectOptions) -> Subject:
+    """Open one model from the user's argument."""
     path = Path(text)
     if is_engine(path):
-        return engine_subject(path, held, how.device, how.allow_code)
+        return engine_subject(path, held, options.device, options.allow_code)
     model, plus, table = text.rpartition("+")
     if plus and model.lower().endswith(".onnx") and not path.exists():
         if not table:
             raise UsageError(f"{text} names no table", remedy="for example model.onnx+model.calib")
-        return table_subject(Path(model), Path(table), how.min_coverage)
+        return table_subject(Path(model), Path(table), options.min_coverage)
     return model_subject(load_model(path))
 
 
 def model_subject(model: Model) -> Subject:
-    """An ONNX model for onnxruntime. ModelError where it cannot be fed."""
+    """Return an ONNX model, also one in memory, for onnxruntime. ModelError if an input type is not supported."""
     for i in model.inputs:
         if i.dtype not in FEEDABLE:
             raise ModelError(
-                f"{model.path}: input {i.describe()} cannot be fed", remedy="cut that input off, or make it numbers"
+                f"{model.path}: the type of input {i.describe()} is not supported",
+                remedy="remove that input, or make it numeric",
             )
     quantized = has_qdq(model)
     return Subject(
@@ -126,13 +126,13 @@ def model_subject(model: Model) -> Subject:
 
 
 def model_bytes(model: Model) -> int:
-    """Bytes of a model's files; of one in memory what its file would have."""
+    """Return the size of a model's files, or of the file that a model in memory would have."""
     outside = sum((model.folder / name).stat().st_size for name in external_files(model.proto))
     return outside + (model.path.stat().st_size if model.sha256 else model.proto.ByteSize())
 
 
 def table_subject(path: Path, table: Path, min_coverage: float) -> Subject:
-    """A float model, and Q/DQ in memory where TensorRT would quantize by the table. TableError, StaleError."""
+    """Return a float model with Q/DQ inserted in memory where TensorRT would quantize. TableError, StaleError."""
     from quantkit.quantization.quantize import QuantizeOptions, quantize
 
     model = load_model(path)
@@ -151,11 +151,11 @@ def table_subject(path: Path, table: Path, min_coverage: float) -> Subject:
 
 
 INT8_PRECISIONS = frozenset({"int8", "best"})
-"""What an engine is asked for, of which INT8 layers can be expected."""
+"""Precisions for which an engine should have INT8 layers."""
 
 
 def engine_subject(path: Path, held: ExitStack, device: int, allow_code: bool) -> Subject:
-    """An engine. BackendError where TensorRT or a GPU is missing, or the engine is of another."""
+    """Open an engine. BackendError if TensorRT or the GPU is missing, or if the engine was built for others."""
     from quantkit.backends.tensorrt.engine import Engine
 
     engine = held.enter_context(Engine.load(path, device, allow_code=allow_code))
@@ -184,7 +184,7 @@ def engine_subject(path: Path, held: ExitStack, device: int, allow_code: bool) -
 
 
 def batch_limits(inputs: Sequence[ModelInput], engine: Engine | None = None) -> BatchLimits:
-    """The batches that a model takes: any along dynamic first axes, else those that it is fixed to."""
+    """Return the batch sizes that a model takes: any for a dynamic first axis, else the fixed one."""
     dynamic = [i.name for i in inputs if i.shape and i.fixed_batch is None]
     if dynamic:
         low = max((engine.least(name)[0] for name in dynamic), default=1) if engine else 1
@@ -198,15 +198,15 @@ def batch_limits(inputs: Sequence[ModelInput], engine: Engine | None = None) -> 
 
 
 def common_inputs(subjects: Sequence[Subject]) -> tuple[ModelInput, ...]:
-    """The inputs that all of them take, with a free batch. DataError where they do not fit each other."""
+    """Return inputs that suit all models, with a free batch axis. DataError if the models are incompatible."""
     reference = subjects[0]
     shapes = {i.name: list(i.shape) for i in reference.inputs}
     for subject in subjects:
-        told = {i.name: i for i in subject.inputs}
-        if told.keys() != shapes.keys():
-            raise input_mismatch(reference, subject, ", ".join(shapes), ", ".join(told))
+        own = {i.name: i for i in subject.inputs}
+        if own.keys() != shapes.keys():
+            raise input_mismatch(reference, subject, ", ".join(shapes), ", ".join(own))
         for i in reference.inputs:
-            other = told[i.name]
+            other = own[i.name]
             if not is_compatible_dtype(i.dtype, other.dtype) or not merge_shape(
                 shapes[i.name], other.shape, i.name in batched_inputs(subject)
             ):
@@ -219,18 +219,17 @@ def common_inputs(subjects: Sequence[Subject]) -> tuple[ModelInput, ...]:
 
 
 def batched_inputs(subject: Subject) -> frozenset[str]:
-    """The inputs along whose first axis a subject's samples lie."""
+    """Return the inputs whose first axis is the batch."""
     return subject.limits.batched
 
 
 def is_compatible_dtype(first: str, second: str) -> bool:
-    """Whether values of one type can be fed as the other: the same, or both floating point."""
+    """Return True if two types are the same, or both floating point."""
     return first == second or ("float" in first and "float" in second)
 
 
 def merge_shape(known: list[int | str | None], shape: Sequence[int | str | None], free: bool) -> bool:
-    """Whether two shapes can be one; what the second fixes is entered into the first. free: the first axis counts
-    samples."""
+    """Merge a shape into a known one and return True if they are compatible. free: the first axis is the batch."""
     if len(known) != len(shape):
         return False
     for axis, size in enumerate(shape):
@@ -243,8 +242,8 @@ def merge_shape(known: list[int | str | None], shape: Sequence[int | str | None]
 
 
 def input_mismatch(reference: Subject, subject: Subject, first: str, second: str) -> DataError:
-    """Two models that cannot be fed the same."""
+    """Return the error for two models with different inputs."""
     return DataError(
-        f"{subject.name} takes {second}, the reference {reference.name} takes {first}",
-        remedy="evaluate models that take the same inputs together",
+        f"{subject.name} takes {second}, but the reference {reference.name} takes {first}",
+        remedy="evaluate models with the same inputs together",
     )

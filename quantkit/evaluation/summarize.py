@@ -1,4 +1,4 @@
-"""The result of an evaluation, from what was kept of every batch."""
+"""Summary of an evaluation from the totals over all batches."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from quantkit.data.feed import describe_left_out
 from quantkit.data.preprocess_choice import PreprocessChoice
 from quantkit.errors import DataError
 from quantkit.evaluation.accumulate import ModelTotals, Scoring
-from quantkit.evaluation.answer_changes import Predictions, agreement, confidence
 from quantkit.evaluation.class_drops import class_drops, confusions, most_changed, most_changed_scores
-from quantkit.evaluation.options import describe_score_outputs, name_output_remedy
+from quantkit.evaluation.options import list_score_outputs, output_remedy
 from quantkit.evaluation.paired import paired_difference
+from quantkit.evaluation.prediction_changes import Predictions, agreement, confidence
 from quantkit.evaluation.result import (
     ChangedSample,
     ClassDrop,
     Confusion,
+    Device,
     Evaluation,
     ModelKind,
     ModelScore,
     Speed,
-    is_cpu_speed,
 )
 from quantkit.evaluation.verdict import model_verdict
 from quantkit.metrics.metric import Metric, MetricResult
 from quantkit.values import Array
 
 CONFUSIONS = 50
-"""Changes of the class that are kept, the most frequent ones."""
+"""Changes of the predicted class that are kept, the most frequent ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationContext:
-    """What the result tells besides the scores. source: the data's path; data: their record. warnings: of the data."""
+    """Facts that the result contains besides the scores. source: path of the data. data: their record."""
 
     source: Path | None
     data: Mapping[str, Any]
@@ -56,25 +56,25 @@ class EvaluationContext:
 
 
 def summarize(scoring: Scoring, context: EvaluationContext) -> Evaluation:
-    """All of it. DataError where a metric cannot be computed."""
-    results = [[metric.result() for metric in tally.metrics] for tally in scoring.tallies]
-    main = scoring.tallies[0].metrics[0] if scoring.labels else None
+    """Return the result. DataError if a metric cannot be computed."""
+    results = [[metric.result() for metric in totals.metrics] for totals in scoring.models]
+    main = scoring.models[0].metrics[0] if scoring.labels else None
     models = []
-    for number, (tally, found) in enumerate(zip(scoring.tallies, results, strict=True)):
-        score = score_model(tally, found, context.speeds[number])
+    for number, (totals, found) in enumerate(zip(scoring.models, results, strict=True)):
+        score = score_model(totals, found, context.speeds[number])
         if number and main is not None:
             lost = paired_difference(results[0][0], found[0], main.share, main.higher_is_better)
             score = replace(score, difference=lost)
-        models.append(score_candidate(score, tally, scoring, context, main, (results[0], found)) if number else score)
+        models.append(score_candidate(score, totals, scoring, context, main, (results[0], found)) if number else score)
     refuse_unknown_budget(models, main, context)
     metric, share = (main.name, main.share) if main else (None, True)
-    said = [model_verdict(models[0], m, metric, share, len(scoring.names), context.max_drop) for m in models[1:]]
+    verdicts = [model_verdict(models[0], m, metric, share, len(scoring.names), context.max_drop) for m in models[1:]]
     return Evaluation(
         models=tuple(models),
         samples=len(scoring.names),
         metric=metric,
         share=share,
-        verdict=tuple(said),
+        verdict=tuple(verdicts),
         notes=(*dict.fromkeys((*evaluation_warnings(context), *evaluation_notes(scoring, context))),),
         warnings=evaluation_warnings(context),
         provenance=evaluation_provenance(scoring, context),
@@ -83,16 +83,16 @@ def summarize(scoring: Scoring, context: EvaluationContext) -> Evaluation:
     )
 
 
-def score_model(tally: ModelTotals, results: list[MetricResult], speed: Speed | None) -> ModelScore:
-    """A model by itself."""
-    subject = tally.subject
+def score_model(totals: ModelTotals, results: list[MetricResult], speed: Speed | None) -> ModelScore:
+    """Return the scores of a model without a comparison."""
+    subject = totals.subject
     return ModelScore(
         name=subject.name,
         kind=subject.kind,
-        path=subject.path if subject.sha256 else None,  # none is in memory
+        path=subject.path if subject.sha256 else None,  # a model in memory has none
         sha256=subject.sha256,
         bytes=subject.bytes,
-        metrics={m.name: result.value for m, result in zip(tally.metrics, results, strict=True)},
+        metrics={m.name: result.value for m, result in zip(totals.metrics, results, strict=True)},
         speed=speed,
         int8_layers=subject.int8_layers,
     )
@@ -100,17 +100,17 @@ def score_model(tally: ModelTotals, results: list[MetricResult], speed: Speed | 
 
 def score_candidate(
     score: ModelScore,
-    tally: ModelTotals,
+    totals: ModelTotals,
     scoring: Scoring,
     context: EvaluationContext,
     main: Metric | None,
     results: tuple[list[MetricResult], list[MetricResult]],
 ) -> ModelScore:
-    """A candidate beside the reference."""
-    errors = tuple(c.result() for name, c in tally.comparisons.items() if name not in scoring.uncompared)
+    """Add the comparison of a candidate with the reference."""
+    errors = tuple(c.result() for name, c in totals.comparisons.items() if name not in scoring.uncompared)
     score = replace(score, outputs=errors)
-    if tally.answers is not None:
-        return add_class_changes(score, tally.answers.result(), scoring, context)
+    if totals.predictions is not None:
+        return add_class_changes(score, totals.predictions.result(), scoring, context)
     first, second = (found[0].per_sample if found else None for found in results)
     if main is None or first is None or second is None:
         return score
@@ -123,10 +123,10 @@ def score_candidate(
 
 
 def add_class_changes(
-    score: ModelScore, answers: tuple[Predictions, Predictions], scoring: Scoring, context: EvaluationContext
+    score: ModelScore, predictions: tuple[Predictions, Predictions], scoring: Scoring, context: EvaluationContext
 ) -> ModelScore:
-    """What is told of a network that tells classes apart."""
-    before, after = answers
+    """Add agreement, confidence and changes by class of a classifier."""
+    before, after = predictions
     names = scoring.labels.names if scoring.labels else ()
     truth = class_labels(scoring)
     drops: tuple[ClassDrop, ...] = ()
@@ -139,25 +139,25 @@ def add_class_changes(
         confidence=confidence(before, after),
         classes=drops,
         confusions=moves[:CONFUSIONS],
-        changed=add_image_paths(most_changed(scoring.names, truth, answers, names, context.changed), context),
+        changed=add_image_paths(most_changed(scoring.names, truth, predictions, names, context.changed), context),
         changed_samples=int(np.count_nonzero(before.classes != after.classes)),
     )
 
 
 def class_labels(scoring: Scoring) -> Array | None:
-    """The labels as class indices [N]; None where they are something else."""
+    """Return the labels as class indices [N]; None if they are something else."""
     if not scoring.truth or any(part.ndim != 1 or part.dtype.kind not in "iu" for part in scoring.truth):
         return None
     return as_index(np.concatenate(scoring.truth))
 
 
 def as_index(classes: Array) -> Array:
-    """Class numbers as indices."""
+    """Convert class numbers to indices."""
     return classes.astype(np.intp)
 
 
 def add_image_paths(changed: tuple[ChangedSample, ...], context: EvaluationContext) -> tuple[ChangedSample, ...]:
-    """Samples with the files that they are, where the data are images."""
+    """Add the paths of the image files, if the data are images."""
     root = context.source
     if context.data["kind"] != "images" or root is None:
         return changed
@@ -166,13 +166,13 @@ def add_image_paths(changed: tuple[ChangedSample, ...], context: EvaluationConte
 
 
 def refuse_unknown_budget(models: list[ModelScore], main: Metric | None, context: EvaluationContext) -> None:
-    """DataError where there is a budget and nothing to hold against it."""
+    """Raise DataError if there is a budget but no metric to check."""
     if context.max_drop is not None and main is None and len(models) > 1:
-        raise DataError("without labels no drop is known", remedy="give labels, or leave --max-drop out")
+        raise DataError("no drop can be measured without labels", remedy="give labels, or omit --max-drop")
 
 
 def evaluation_warnings(context: EvaluationContext) -> tuple[str, ...]:
-    """What puts the figures in doubt."""
+    """Return what puts the result in doubt."""
     found = [context.spec.warning] if context.spec.warning else []
     found += context.warnings
     found += describe_left_out({*context.skipped, *context.skipped_before})
@@ -180,30 +180,31 @@ def evaluation_warnings(context: EvaluationContext) -> tuple[str, ...]:
 
 
 def evaluation_notes(scoring: Scoring, context: EvaluationContext) -> tuple[str, ...]:
-    """What the user should know besides."""
+    """Return further notes for the user."""
     notes = [*context.notes, *(scoring.labels.notes if scoring.labels else ()), *scoring.uncompared.values()]
-    simulated = [t.subject.name for t in scoring.tallies if t.subject.kind in (ModelKind.QDQ, ModelKind.TABLE)]
+    simulated = [t.subject.name for t in scoring.models if t.subject.kind in (ModelKind.QDQ, ModelKind.TABLE)]
     if simulated:
-        notes.append(f"INT8 is simulated, Q and DQ computed in float: {', '.join(simulated)}")
-    if any(speed is not None and is_cpu_speed(speed) for speed in context.speeds[1:]):
-        notes.append("speeds on a processor say nothing of a GPU's")
+        notes.append(f"INT8 is simulated (Q and DQ are computed in float): {', '.join(simulated)}")
+    if any(speed is not None and speed.device is Device.CPU for speed in context.speeds[1:]):
+        notes.append("CPU speed does not predict GPU speed")
     if scoring.labels is None:
         notes.append(explain_no_metric(scoring))
         if scoring.scores is not None:
-            notes.append(f"output {scoring.scores!r} is taken for class scores")
+            notes.append(f"output {scoring.scores!r} is assumed to hold class scores")
     return tuple(dict.fromkeys(notes))
 
 
 def explain_no_metric(scoring: Scoring) -> str:
-    """Why there is no metric, and what is told instead."""
+    """Return why there is no metric, and what is compared instead."""
     if scoring.undecided:
-        return f"no metric: {describe_score_outputs(scoring.undecided)}; where there are labels, {name_output_remedy(scoring.undecided)}"
-    told = "errors of outputs" if scoring.scores is None else "agreement with the reference and errors of outputs"
-    return f"no labels: {told} only"
+        outputs = scoring.undecided
+        return f"no metric: {list_score_outputs(outputs)}; if there are labels, {output_remedy(outputs)}"
+    compared = "output errors" if scoring.scores is None else "agreement with the reference and output errors"
+    return f"no labels: {compared} only"
 
 
 def evaluation_provenance(scoring: Scoring, context: EvaluationContext) -> dict[str, Any]:
-    """What decides about the figures."""
+    """Return everything that determines the result."""
     labels, classes = scoring.labels, class_labels(scoring)
     return {
         "quantkit": __version__,

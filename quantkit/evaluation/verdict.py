@@ -1,10 +1,10 @@
-"""What an evaluation comes to, in plain words: one verdict for each candidate.
+"""The conclusion of an evaluation in words: one verdict for each candidate.
 
-    loss        value, interval, whether a loss is shown; beside the budget: for sure, or perhaps by chance
-    answers     how many are others, how much surer or less sure it is; where that stands out
-    speed       "INT8 is not worth it here" where it is no faster on the same GPU, or where no layer is INT8
+    loss           value, interval, significance, and whether it is within the budget, conclusively or not
+    predictions    how many changed, and how the confidence changed, if that is remarkable
+    speed          "INT8 is not worth it here" if it is no faster on the same GPU, or if no layer is INT8
 
-A processor's speed decides nothing.
+CPU speed decides nothing.
 """
 
 from __future__ import annotations
@@ -12,26 +12,25 @@ from __future__ import annotations
 import math
 
 from quantkit.engines.choice import is_faster
-from quantkit.evaluation.result import MetricDifference, ModelKind, ModelScore, Speed, is_cpu_speed
-from quantkit.metrics.metric import metric_name
+from quantkit.evaluation.result import Device, MetricDifference, ModelKind, ModelScore, Speed
+from quantkit.metrics.registry import metric_title
 
-OTHER_ANSWERS = 0.02
-"""A share of other answers that stands out."""
+CHANGED = 0.02
+"""A share of changed predictions that is remarkable."""
 SHIFT = 1.0
-"""A shift of confidence that stands out, in points."""
+"""A shift of confidence that is remarkable, in percentage points."""
 
 
 def model_verdict(
     reference: ModelScore, candidate: ModelScore, metric: str | None, share: bool, samples: int, max_drop: float | None
 ) -> str:
-    """What a candidate costs and gains. metric, share, samples, max_drop: as in `Evaluation`."""
+    """Return the cost and gain of a candidate. metric, share, samples, max_drop: as in `Evaluation`."""
     if candidate.difference is None or metric is None:
         parts = [describe_unlabelled(candidate, samples)]
     else:
         unit = MetricUnit(metric, share)
-        parts = [
-            f"{describe_loss(candidate.difference, unit, samples)}{describe_budget(candidate.difference, unit, max_drop)}"
-        ]
+        lost = candidate.difference
+        parts = [describe_loss(lost, unit, samples) + describe_budget(lost, unit, max_drop)]
         parts += describe_changes(candidate)
     sentences = ["; ".join([f"{candidate.name} {parts[0]}", *parts[1:], *describe_confidence(candidate)])]
     sentences += describe_worth(reference, candidate)
@@ -39,93 +38,94 @@ def model_verdict(
 
 
 class MetricUnit:
-    """How figures of a metric are written."""
+    """Formats values and differences of a metric."""
 
     def __init__(self, metric: str, share: bool) -> None:
         self.share = share
-        self.metric = metric_name(metric)
+        self.metric = metric_title(metric)
 
     def of(self, value: float) -> str:
-        """`0.12` in points, `0.0123` in a unit of its own, with a true minus sign."""
+        """Return `0.12` in percentage points, `0.0123` in the metric's own unit, with a true minus sign."""
         text = f"{value:.2f}" if self.share else f"{value:.3g}"
         return true_minus(text)
 
     def amount(self, value: float) -> str:
-        """`0.12 points of top-1`, `0.0123 of rmse`."""
-        return f"{self.of(value)} {'points ' if self.share else ''}of {self.metric}"
+        """Return `0.12 percentage points of top-1`, `0.0123 of rmse`."""
+        return f"{self.of(value)} {'percentage points ' if self.share else ''}of {self.metric}"
 
-    def limit(self, value: float) -> str:
-        """`0.5 points`, `0.01`."""
-        points = " point" if value == 1.0 else " points"
-        return f"{true_minus(f'{value:g}')}{points if self.share else ''}"
+    def budget(self, value: float) -> str:
+        """Return `the 0.5-point budget`, `the budget of 0.01`."""
+        text = true_minus(f"{value:g}")
+        return f"the {text}-point budget" if self.share else f"the budget of {text}"
 
 
 def true_minus(text: str) -> str:
-    """A number with a true minus sign, and none before zero."""
+    """Return a number with a true minus sign, and none before zero."""
     return text.replace("-", "−") if text.strip("-0.") else text.lstrip("-")
 
 
 def describe_loss(found: MetricDifference, unit: MetricUnit, samples: int) -> str:
-    """`loses 0.12 points of top-1 (95 %: −0.05 … 0.29): no loss is shown in 10,000 samples`."""
+    """Return `loses 0.12 percentage points of top-1 (95 % interval: −0.05 … 0.29): no significant loss on 9 …`."""
     gains = found.value < 0
     verb = "gains" if gains else "loses"
     amount = unit.amount(abs(found.value))
     if math.isnan(found.low):
-        return f"{verb} {amount} in {samples:,} samples ({found.method})"
+        return f"{verb} {amount} on {samples:,} samples ({found.method_text})"
     ends = (-found.high, -found.low) if gains else (found.low, found.high)
-    shown = "a loss is shown" if found.low > 0 else "a gain is shown" if found.high < 0 else "no loss is shown"
-    return f"{verb} {amount} (95 %: {unit.of(ends[0])} … {unit.of(ends[1])}): {shown} in {samples:,} samples"
+    shown = "a significant loss" if found.low > 0 else "a significant gain" if found.high < 0 else "no significant loss"
+    return f"{verb} {amount} (95 % interval: {unit.of(ends[0])} … {unit.of(ends[1])}): {shown} on {samples:,} samples"
 
 
 def describe_budget(found: MetricDifference, unit: MetricUnit, max_drop: float | None) -> str:
-    """How the interval lies beside the budget."""
+    """Return whether the value is within the budget, and whether the interval confirms that."""
     if max_drop is None:
         return ""
     within = found.value <= max_drop
-    limit = f", {'within' if within else 'over'} the budget of {unit.limit(max_drop)}"
+    place = f"{'within' if within else 'over'} {unit.budget(max_drop)}"
     if math.isnan(found.low):
-        return f"{limit}, how surely is not known"
-    sure = found.high <= max_drop if within else found.low > max_drop
-    return f"{limit} {'for sure' if sure else 'but perhaps by chance'}"
+        return f", {place}, but there is no interval to confirm it"
+    confirmed = found.high <= max_drop if within else found.low > max_drop
+    return f", conclusively {place}" if confirmed else f", {place}, but not conclusively"
 
 
 def describe_unlabelled(candidate: ModelScore, samples: int) -> str:
-    """What can be said where nobody knows the right answers."""
-    unknown = "without labels nothing tells which of the two is right"
+    """Return what is known without labels: agreement, or the worst output error."""
+    unknown = "without labels it is unknown which of the two is right"
     if candidate.agreement == 1.0:
-        return f"gives the reference's answer for all of {samples:,} samples"
+        return f"agrees with the reference on all {samples:,} samples"
     if candidate.agreement is not None:
-        return f"gives the reference's answer for {format_share(candidate.agreement)} of {samples:,} samples; {unknown}"
+        return f"agrees with the reference on {format_share(candidate.agreement)} of {samples:,} samples; {unknown}"
     worst = min(candidate.outputs, key=lambda output: output.sqnr_db, default=None)
     if worst is None:
-        return f"was run on {samples:,} samples, and neither labels nor outputs were compared"
+        return f"ran on {samples:,} samples, but neither labels nor outputs could be compared"
     if worst.sqnr_db == math.inf:
-        return f"gives the reference's outputs for all of {samples:,} samples"
+        return f"has the reference's outputs on all {samples:,} samples"
     return f"has an SQNR of {true_minus(f'{worst.sqnr_db:.1f}')} dB at {worst.name}, its worst output; {unknown}"
 
 
 def describe_changes(candidate: ModelScore) -> list[str]:
-    """How many answers are others, where that stands out: losses and gains may cancel out."""
-    if candidate.agreement is None or 1.0 - candidate.agreement < OTHER_ANSWERS:
+    """Return how many predictions changed, if that is remarkable: losses and gains may cancel out."""
+    if candidate.agreement is None or 1.0 - candidate.agreement < CHANGED:
         return []
-    return [f"{format_share(1.0 - candidate.agreement)} of its answers are others than the reference's"]
+    return [f"its predictions differ from the reference's on {format_share(1.0 - candidate.agreement)} of the samples"]
 
 
 def describe_confidence(candidate: ModelScore) -> list[str]:
-    """How much surer it is, where that stands out."""
+    """Return how the confidence changed, if that is remarkable."""
     found = candidate.confidence
     if found is None or abs(found.shift) < SHIFT:
         return []
-    return [f"it is {abs(found.shift):.1f} points {'surer' if found.shift > 0 else 'less sure'} of its answers"]
+    change = "more" if found.shift > 0 else "less"
+    return [f"it is {abs(found.shift):.1f} percentage points {change} confident in its predictions"]
 
 
 def format_share(share: float) -> str:
-    """`98.60 %`; never 100 % or 0 % of a share that is not."""
+    """Return `98.60 %`; never 100 % or 0 % for another share."""
     return f"{min(max(100 * share, 0.01), 99.99):.2f} %"
 
 
 def describe_worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
-    """Whether INT8 is worth it, as far as layers and speed tell."""
+    """Return whether INT8 is worth it, judged by layers and speed."""
     if candidate.kind is ModelKind.FLOAT:
         return []
     if candidate.int8_layers is not None and candidate.int8_layers[0] == 0:
@@ -134,22 +134,22 @@ def describe_worth(reference: ModelScore, candidate: ModelScore) -> list[str]:
     first, second = reference.speed, candidate.speed
     if first is None or second is None:
         return []
-    if is_cpu_speed(first) or is_cpu_speed(second):
+    if Device.CPU in (first.device, second.device):
         return []
     if first.where != second.where:
         return [f"Speeds on {first.where} and on {second.where} cannot be compared"]
-    times, told = compare_speeds(first, second)
+    times, figures = compare_speeds(first, second)
     if is_faster(times):
         return [f"It is {times:.2f} times as fast as the reference on {second.where}"]
     if candidate.int8_layers is None:
         return []
-    return [f"INT8 is not worth it here: {told} on {second.where}"]
+    return [f"INT8 is not worth it here: {figures}, on {second.where}"]
 
 
 def compare_speeds(reference: Speed, candidate: Speed) -> tuple[float, str]:
-    """How many times as fast, by latency where both have it at the same batch size, by throughput where not."""
+    """Return speed ratio and figures, by latency if both have one at the same batch size, else by throughput."""
     first, second = reference.latency_ms, candidate.latency_ms
     if first is not None and second is not None and reference.batch == candidate.batch:
-        return first / second, f"{second:.3g} ms a batch of {candidate.batch}, the reference {first:.3g} ms"
+        return first / second, f"{second:.3g} ms per batch of {candidate.batch}, the reference {first:.3g} ms"
     rates = reference.samples_per_second, candidate.samples_per_second
-    return rates[1] / rates[0], f"{rates[1]:,.0f} samples a second, the reference {rates[0]:,.0f}"
+    return rates[1] / rates[0], f"{rates[1]:,.0f} samples per second, the reference {rates[0]:,.0f}"

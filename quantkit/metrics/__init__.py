@@ -1,1 +1,1 @@
-"""Metrics: figures that a stream of outputs and labels adds up to."""
+"""Metrics over a stream of outputs and labels. A built-in metric is one file with a `METRIC` (see `registry`)."""

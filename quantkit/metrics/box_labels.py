@@ -1,10 +1,10 @@
-"""Labels of detection data: COCO's JSON, and the YOLO family's text files.
+"""Readers for labels of detection data: COCO's JSON, and the YOLO family's text files.
 
 Classes are numbered 0, 1, … in the order of COCO's category ids, as the YOLO family numbers them: COCO's 90 ids with
 gaps become 0 … 79.
 
 Sources: COCO data format (cocodataset.org/#format-data); Ultralytics' detection data set format: `class x y width
-height`, centre and size as shares of the image, or `class x1 y1 x2 y2 x3 y3 …` for an outline, whose box is taken.
+height`, centre and size as fractions of the image, or `class x1 y1 x2 y2 x3 y3 …` for an outline, reduced to its box.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from quantkit.metrics.boxes import Objects
 
 @dataclass(frozen=True, slots=True)
 class CocoLabels:
-    """names: of the classes, by number. objects: by the images' file names as the JSON gives them, all of them."""
+    """COCO's labels. names: of the classes, by index. objects: by file name as in the JSON, for all images."""
 
     names: tuple[str, ...]
     objects: Mapping[str, Objects]
 
 
 def as_objects(rows: list[tuple[int, float, float, float, float, bool]]) -> Objects:
-    """From (class, x1, y1, x2, y2, crowd) rows."""
+    """Convert (class, x1, y1, x2, y2, crowd) rows to objects."""
     return Objects(
         np.array([row[0] for row in rows], np.intp),
         np.array([row[1:5] for row in rows], np.float64).reshape(-1, 4),
@@ -41,7 +41,7 @@ def as_objects(rows: list[tuple[int, float, float, float, float, bool]]) -> Obje
 
 
 def read_coco(path: str | os.PathLike[str]) -> CocoLabels:
-    """COCO's instances JSON. DataError names the file and the annotation."""
+    """Read COCO's instances JSON. DataError names the file and the annotation."""
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -52,7 +52,7 @@ def read_coco(path: str | os.PathLike[str]) -> CocoLabels:
         annotations = list(document["annotations"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{path}: no COCO labels: {type(error).__name__} {error}",
+            f"{path}: not COCO labels: {type(error).__name__} {error}",
             remedy="it needs images (id, file_name), categories (id, name) and annotations",
         ) from None
     number = {identity: at for at, identity in enumerate(sorted(names))}
@@ -65,14 +65,14 @@ def read_coco(path: str | os.PathLike[str]) -> CocoLabels:
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path}: annotation {position}: {type(error).__name__} {error}",
-                remedy="it needs bbox [x, y, width, height], a category_id and an image_id that are there",
+                remedy="it needs bbox [x, y, width, height], a known category_id and a known image_id",
             ) from None
         rows[file].append((at, x, y, x + width, y + height, bool(annotation.get("iscrowd", 0))))
     return CocoLabels(tuple(names[i] for i in sorted(names)), {f: as_objects(rows[f]) for f in files.values()})
 
 
 def read_yolo(path: str | os.PathLike[str], size: tuple[int, int]) -> Objects:
-    """A YOLO text file for an image of `size` (width, height). A file that is not there is an image without objects.
+    """Read a YOLO text file for an image of `size` (width, height). A missing file means an image without objects.
 
     DataError names the file and the line.
     """
@@ -91,7 +91,8 @@ def read_yolo(path: str | os.PathLike[str], size: tuple[int, int]) -> Objects:
             rows.append(parse_yolo_row(int(kind), [float(value) for value in values], size))
         except ValueError as error:
             raise DataError(
-                f"{path}, line {position}: {error}", remedy="a line is `class x y width height`, in shares of the image"
+                f"{path}, line {position}: {error}",
+                remedy="a line is `class x y width height`, in fractions of the image",
             ) from None
     return as_objects(rows)
 
@@ -99,9 +100,9 @@ def read_yolo(path: str | os.PathLike[str], size: tuple[int, int]) -> Objects:
 def parse_yolo_row(
     kind: int, values: list[float], size: tuple[int, int]
 ) -> tuple[int, float, float, float, float, bool]:
-    """One line's box in pixels. ValueError where it is none."""
+    """Return the box of one line, in pixels. ValueError if it is not one."""
     if kind < 0 or not all(-0.01 <= value <= 1.01 for value in values):
-        raise ValueError("the class is a whole number from 0, the other figures are shares of the image")
+        raise ValueError("the class must be an integer from 0, and the other numbers fractions of the image")
     width, height = size
     if len(values) == 4:
         x, y, wide, tall = values
@@ -110,5 +111,5 @@ def parse_yolo_row(
         left, right = min(values[::2]), max(values[::2])
         top, bottom = min(values[1::2]), max(values[1::2])
     else:
-        raise ValueError(f"{1 + len(values)} figures")
+        raise ValueError(f"{1 + len(values)} numbers")
     return kind, left * width, top * height, right * width, bottom * height, False

@@ -1,12 +1,12 @@
-"""Objects in an image, and the way from the network's input back to the image.
+"""Objects in an image, and the mapping from the network's input back to the image.
 
-Boxes are [x1, y1, x2, y2] in pixels. An image of width w and height h became the input by
+Boxes are [x1, y1, x2, y2] in pixels. An image of width w and height h becomes the input by
 
     input = image·scale + offset          for x and for y
 
     exact        scale = size/(w, h)              offset 0
     shortest     scale = resized/(w, h)           offset = −(left, top) of the crop
-    letterbox    scale = resized/(w, h)           offset = (left, top) of the picture on its canvas
+    letterbox    scale = resized/(w, h)           offset = (left, top) of the image on its canvas
     none         scale 1                          offset 0
 """
 
@@ -22,23 +22,24 @@ from quantkit.preprocess import Preprocess
 
 @dataclass(frozen=True, slots=True)
 class ImageGeometry:
-    """How an image of `size` (width, height) became an input: scale and offset for x and y, in input pixels."""
+    """Mapping of an image of `size` (width, height) to an input: scale and offset for x and y, in input pixels."""
 
     size: tuple[int, int]
     scale: tuple[float, float]
     offset: tuple[float, float]
 
-    def undone(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Boxes [M, 4] in input pixels → in image pixels, cut off at the image's edges."""
+    def to_image(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Convert boxes [M, 4] from input pixels to image pixels, clipped to the image."""
         back = (boxes - np.tile(self.offset, 2)) / np.tile(self.scale, 2)
         return np.asarray(np.clip(back, 0.0, np.tile(self.size, 2)))
 
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """The objects that are in an image: class numbers [M], boxes [M, 4] in image pixels.
+    """The objects in an image: class indices [M], boxes [M, 4] in image pixels.
 
-    crowd [M]: a box around many that are not told apart; COCO counts detections there neither as right nor as wrong.
+    crowd [M]: a box around several objects that are not labelled one by one; COCO counts detections there neither as
+    correct nor as wrong.
     """
 
     classes: NDArray[np.intp]
@@ -48,14 +49,14 @@ class Objects:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The label of an image for detection: what is in it, and how it became the input."""
+    """The label of an image for detection: its objects, and how it became the input."""
 
     objects: Objects
     geometry: ImageGeometry
 
 
 def image_geometry(spec: Preprocess, size: tuple[int, int]) -> ImageGeometry:
-    """How an upright image of `size` (width, height) becomes an input by a resolved spec: as `data` rounds it."""
+    """Return the mapping of an upright image of `size` (width, height) by a resolved spec, rounded as `data` does."""
     assert spec.size is not None, "bug in quantkit: the spec was not resolved"
     width, height = size
     tall, wide = spec.size

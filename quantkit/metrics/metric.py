@@ -1,25 +1,33 @@
-"""TODO docstring."""
+"""A metric, its result, and how a built-in metric declares itself.
+
+Metric           takes outputs and labels batch by batch, and returns a MetricResult
+BuiltInMetric    a metric that ships with quantkit: the `METRIC` of one file in this folder, found by `registry`
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from quantkit.values import Array
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from quantkit.preprocess import Preprocess
+
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What a metric found over all samples.
+class MetricResult:
+    """The value of a metric over all samples.
 
-    per_sample: float64 [N], whose mean is `value`; None for a figure of the whole set. resample: the figure of these
-    samples (indices, with repetition); None where the mean of `per_sample` says it, or where only `value` is known.
-    samples: how many there were.
+    per_sample: float64 [N] whose mean is `value`; None for a value of the whole set. resample: the value for these
+    samples (indices, with repetition); None if the mean of `per_sample` gives it, or if only `value` is known.
+    samples: number of samples.
     """
 
     value: float
@@ -29,19 +37,65 @@ class Result:
 
 
 class Metric(Protocol):
-    """One metric of one model. `share`: a share 0 … 1, so that differences are in points."""
+    """One metric of one model. share: a share 0 … 1, so that differences are in percentage points."""
 
     name: str
     share: bool
     higher_is_better: bool
 
     def add(self, outputs: Mapping[str, Array], labels: Sequence[Any] | Array, names: Sequence[str]) -> None:
-        """Take a batch: outputs [N, …] by name, N labels, N sample names. DataError, UsageError."""
+        """Add a batch: outputs [N, …] by name, N labels, N sample names. DataError, UsageError."""
 
-    def result(self) -> Result:
-        """The figure over all samples so far. DataError where there were none."""
+    def result(self) -> MetricResult:
+        """Return the value over all samples so far. DataError if there were none."""
 
 
-def metric_name(name: str) -> str:
-    """`top1` as people write it: `top-1`."""
-    return re.sub(r"^top(\d+)(?=$|@)", r"top-\1", name)
+MetricFactory = Callable[[], Metric]
+"""Creates one metric for each model."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRequest:
+    """Samples that a metric needs labels for.
+
+    data, kind: the data set and its kind (images, array, batches, stream). names: of all samples; None for a stream.
+    path: the argument of --labels, or None. spec: how images are preprocessed, or None.
+    """
+
+    data: Any
+    kind: str
+    names: Sequence[str] | None
+    path: Path | None
+    spec: Preprocess | None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricLabels:
+    """Labels that a metric reads by itself. of: the labels of samples by their names. names: of the classes."""
+
+    source: str
+    of: Callable[[Sequence[str]], Sequence[Any] | Array]
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltInMetric:
+    """A built-in metric: its names, how to create it, and what its labels are.
+
+    examples: names to list in help texts and errors, with a remark ("" for none). pattern: regular expression for
+    everything a user can write in front of `@OUTPUT`. create: match and output name (None: find it) → a factory;
+    UsageError for wrong arguments. share: as in `Metric`. default: whether it is used if no metric is named.
+
+    class_labels: whether labels are class indices. open_labels: how the metric reads labels of its own kind, named by
+    `label_kind`; None for the labels of the data set or of --labels. title: match → the name for reports.
+    """
+
+    examples: Mapping[str, str]
+    pattern: str
+    create: Callable[[re.Match[str], str | None], MetricFactory]
+    share: bool = False
+    default: bool = False
+    class_labels: bool = False
+    open_labels: Callable[[LabelRequest], MetricLabels] | None = None
+    label_kind: str = ""
+    title: Callable[[re.Match[str]], str] = lambda match: match[0]

@@ -1,29 +1,62 @@
-"""Metrics as a stream sees them: outputs and labels come in batch by batch, a figure and its samples come out.
+"""All metrics by name: the built-in ones, and `module:callable` for a user's own.
 
-    metric_named("top1", outputs)             share of samples whose label has the highest score
-    metric_named("top5@logits", outputs)      of the output `logits`
-    metric_named("yolo", outputs)             COCO's mAP of a detector (see `detection`); yolo:v8, yolo:v5, yolo:end2end
-    metric_named("module:callable", outputs)  a metric of the user's own (see `plugged`)
+    resolve_metric("top1", outputs)             share of samples whose label has the highest score
+    resolve_metric("top5@logits", outputs)      the same for the output `logits` and the five highest scores
+    resolve_metric("module:callable", outputs)  a metric of the user's own (see `user_metric`)
 
-A figure that is a mean over samples keeps the samples' scores, so that two models are compared pair by pair. A figure
-of the whole set (mIoU, mAP) can say what it would be for other samples of the same set (`resample`), or nothing more.
+A built-in metric is one file in this folder with a `METRIC` (see `BuiltInMetric`); nothing else names it. Help texts
+and errors list what is found here.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 
+from quantkit import metrics
 from quantkit.errors import UsageError
-from quantkit.metrics.metric import Metric
+from quantkit.metrics.metric import BuiltInMetric, LabelRequest, MetricFactory, MetricLabels
+
+USER_METRIC = "module:callable"
+USER_PATTERN = re.compile(r"\w[\w.]*:\w+")
 
 
-def resolve_metric(text: str, outputs: Sequence[str]) -> Callable[[], Metric]:
-    """A maker of metrics, one for each model, from what a user wrote. `outputs`: names of the network's outputs.
+@cache
+def built_in_metrics() -> tuple[BuiltInMetric, ...]:
+    """Return the metrics of this folder, the default first."""
+    names = [f"{metrics.__name__}.{found.name}" for found in pkgutil.iter_modules(metrics.__path__)]
+    modules = [importlib.import_module(name) for name in names if name != __name__]
+    found = [module.METRIC for module in modules if hasattr(module, "METRIC")]
+    return tuple(sorted(found, key=lambda metric: (not metric.default, *metric.examples)))
 
-    UsageError where there is no such metric or no such output.
+
+def find_built_in(text: str) -> tuple[BuiltInMetric, re.Match[str]] | None:
+    """Return the built-in metric that a user's text names, with the match of its pattern; `@OUTPUT` is ignored."""
+    word = text.partition("@")[0]
+    matches = ((metric, re.fullmatch(metric.pattern, word)) for metric in built_in_metrics())
+    return next(((metric, match) for metric, match in matches if match), None)
+
+
+def default_metric() -> str:
+    """Return the name of the metric that is used if none is given."""
+    return next(name for metric in built_in_metrics() if metric.default for name in metric.examples)
+
+
+def metric_choices(*, remarks: bool = False) -> str:
+    """Return `top1, …, or module:callable` for help texts and errors, with remarks in parentheses if asked."""
+    examples = [item for metric in built_in_metrics() for item in metric.examples.items()]
+    names = [f"{name} ({remark})" if remark and remarks else name for name, remark in examples]
+    return f"{', '.join(names)}, or {USER_METRIC}"
+
+
+def resolve_metric(text: str, outputs: Sequence[str]) -> MetricFactory:
+    """Return a factory for the metric that a user named. outputs: names of the network's outputs.
+
+    UsageError if there is no such metric or no such output.
     """
-    from quantkit.metrics.topk import TopK
     from quantkit.metrics.user_metric import load_user_metric
 
     word, at, output = text.partition("@")
@@ -31,26 +64,55 @@ def resolve_metric(text: str, outputs: Sequence[str]) -> Callable[[], Metric]:
         raise UsageError(
             f"--metric {text}: the network has no output {output!r}", remedy=f"one of {', '.join(outputs)}"
         )
-    chosen = output or None
-    if top := re.fullmatch(r"top([1-9]\d*)", word):
-        k = int(top[1])
-        return lambda: TopK(k, chosen)
-    if head := re.fullmatch(r"yolo(?::(\w+))?", word):
-        return detection_of(head[1], chosen)
-    if re.fullmatch(r"\w[\w.]*:\w+", word):
-        return load_user_metric(word, chosen)
+    if found := find_built_in(word):
+        metric, match = found
+        return metric.create(match, output or None)
+    if USER_PATTERN.fullmatch(word):
+        return load_user_metric(word, output or None, metric_choices())
     raise UsageError(
-        f"unknown metric {text!r}",
-        remedy="top1, top5, yolo, or module:callable for a metric of your own; @NAME picks an output",
+        f"unknown metric {text!r}", remedy=f"{metric_choices()} for a metric of your own; @NAME picks an output"
     )
 
 
-def detection_of(head: str | None, output: str | None) -> Callable[[], Metric]:
-    """A maker of mAP metrics for a head of the YOLO family. UsageError where there is none of that name."""
-    from quantkit.metrics.coco_map import CocoMap
-    from quantkit.metrics.yolo_heads import HeadFamily
+def metric_title(name: str) -> str:
+    """Return a metric's name for reports: `top-1` for `top1`."""
+    word, at, output = name.partition("@")
+    found = find_built_in(word)
+    return f"{found[0].title(found[1])}{at}{output}" if found else name
 
-    known = {family.value: family for family in HeadFamily}
-    if head is not None and head not in known:
-        raise UsageError(f"--metric yolo:{head}: unknown head {head!r}", remedy=f"one of {', '.join(known)}")
-    return lambda: CocoMap(None if head is None else known[head], output)
+
+def is_share_metric(text: str) -> bool:
+    """Return True if a built-in metric of that name is a share 0 … 1."""
+    found = find_built_in(text)
+    return found is not None and found[0].share
+
+
+def wants_class_labels(texts: Sequence[str]) -> bool:
+    """Return True if one of the metrics needs class indices as labels."""
+    return any(found[0].class_labels for text in texts if (found := find_built_in(text)))
+
+
+def own_label_opener(texts: Sequence[str]) -> Callable[[LabelRequest], MetricLabels] | None:
+    """Return how the metrics open labels of their own kind; None if the data set's labels serve.
+
+    UsageError if the metrics need labels of different kinds.
+    """
+    known = {text: found[0] if (found := find_built_in(text)) else None for text in texts}
+    openers = {text: metric.open_labels if metric else None for text, metric in known.items()}
+    first = next((text for text in texts if openers[text] is not None), None)
+    if first is None:
+        return None
+    other = next((text for text in texts if openers[text] != openers[first]), None)
+    if other is not None:
+        kind = known[first].label_kind if known[first] else ""  # type: ignore[union-attr]
+        raise UsageError(f"{first} needs {kind} as labels, {other} does not", remedy="evaluate them one at a time")
+    return openers[first]
+
+
+def is_reproducible(texts: Sequence[str], *, labels_given: bool) -> bool:
+    """Return True if data and options identify what the metrics measure.
+
+    The code of a user's own metric is unknown, and so are labels that a metric finds by itself.
+    """
+    found = [find_built_in(text) for text in texts]
+    return all(known is not None and (known[0].open_labels is None or labels_given) for known in found)

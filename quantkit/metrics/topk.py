@@ -1,7 +1,8 @@
-"""Class scores, and whether the label is among the k highest. Ties go to the lowest class, as argmax decides them."""
+"""Top-k accuracy: whether the label is among the k highest class scores. Ties go to the lowest class, as in argmax."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.errors import DataError, UsageError
-from quantkit.metrics.metric import Result
+from quantkit.metrics.class_scores import class_scores
+from quantkit.metrics.metric import BuiltInMetric, MetricFactory, MetricResult
 from quantkit.values import Array
 
 
 class TopK:
-    """Share of samples whose label is among the `k` classes of highest score; `output` names the class scores."""
+    """Share of samples whose label is among the `k` highest class scores; `output` names the output with the scores."""
 
     share = True
     higher_is_better = True
@@ -25,49 +27,42 @@ class TopK:
         self._right: list[NDArray[np.bool_]] = []
 
     def add(self, outputs: Mapping[str, Array], labels: Sequence[Any] | Array, names: Sequence[str]) -> None:
-        """Take a batch; labels are class numbers. DataError names the sample, UsageError the outputs."""
+        """Add a batch; labels are class indices. DataError names the sample, UsageError the outputs."""
         name = self._output or find_score_output(outputs, self.name)
         scores = class_scores(outputs[name])
         if scores is None:
             raise UsageError(
                 f"{self.name}: output {name} {list(outputs[name].shape)} holds no class scores [N, C]",
-                remedy=f"name one that does, {self.name}@NAME, or use a metric of your own: --metric module:callable",
+                remedy=f"name one that does ({self.name}@NAME), or use a metric of your own: --metric module:callable",
             )
         if scores.shape[1] <= self._k:
             raise UsageError(
-                f"{self.name} of {scores.shape[1]} classes (output {name}) is always right",
+                f"{self.name} is always right with {scores.shape[1]} classes (output {name})",
                 remedy="use top1" if self._k > 1 else "use a metric of your own: --metric module:callable",
             )
         self._right.append(
             is_within_top(scores, as_class_numbers(labels, names, name, scores.shape[1]), self._k, names, name)
         )
 
-    def result(self) -> Result:
-        """The share, and 0 or 1 for each sample. DataError where there were no samples."""
+    def result(self) -> MetricResult:
+        """Return the share, and 0 or 1 for each sample. DataError if there were no samples."""
         if not sum(map(len, self._right)):
-            raise DataError(f"{self.name}: there was no sample with a label", remedy="give data with labels")
+            raise DataError(f"{self.name}: no sample has a label", remedy="give data with labels")
         per_sample = np.concatenate(self._right).astype(np.float64)
-        return Result(float(per_sample.mean()), per_sample, None, per_sample.size)
-
-
-def class_scores(output: Array) -> Array | None:
-    """An output as [N, C] where it is one: [N, C] or [N, C, 1, 1] with at least two classes; else None."""
-    if output.ndim < 2 or output.shape[1] < 2 or any(d != 1 for d in output.shape[2:]):
-        return None
-    return output.reshape(output.shape[:2])
+        return MetricResult(float(per_sample.mean()), per_sample, None, per_sample.size)
 
 
 def find_score_output(outputs: Mapping[str, Array], metric: str) -> str:
-    """The name of the only output, or of the only one that can be class scores. UsageError."""
+    """Return the name of the only output, or of the only one that can hold class scores. UsageError."""
     if len(outputs) == 1:
         return next(iter(outputs))
     fitting = [name for name, output in outputs.items() if class_scores(output) is not None]
     if len(fitting) == 1:
         return fitting[0]
-    told = ", ".join(f"{name} {list(output.shape)}" for name, output in outputs.items())
+    shapes = ", ".join(f"{name} {list(output.shape)}" for name, output in outputs.items())
     which = "none of them holds" if not fitting else f"{' and '.join(fitting)} could be"
     raise UsageError(
-        f"{metric}: the network has {len(outputs)} outputs, {which} class scores [N, C]: {told}",
+        f"{metric}: the network has {len(outputs)} outputs, {which} class scores [N, C]: {shapes}",
         remedy=f"name the output: {metric}@{(fitting or list(outputs))[0]}",
     )
 
@@ -75,20 +70,20 @@ def find_score_output(outputs: Mapping[str, Array], metric: str) -> str:
 def as_class_numbers(
     labels: Sequence[Any] | Array, names: Sequence[str], output: str, classes: int
 ) -> NDArray[np.intp]:
-    """Labels as class numbers [N], all of them in 0 … classes−1. DataError names the first sample that is not."""
+    """Return labels as class indices [N], all in 0 … classes−1. DataError names the first sample that is not."""
     found = np.asarray(labels)
     if found.shape == (len(names), 1):
         found = found[:, 0]
     if found.shape != (len(names),) or found.dtype.kind not in "iu":
         first = names[0] if names else "the first sample"
         raise DataError(
-            f"labels {found.dtype} {list(found.shape)} are not {len(names)} class numbers (from {first})",
-            remedy="give one whole number a sample; names of classes need a class-name map",
+            f"labels {found.dtype} {list(found.shape)} are not {len(names)} class indices (from {first})",
+            remedy="give one integer for each sample; class names need a class-name map",
         )
     if (wrong := np.flatnonzero((found < 0) | (found >= classes))).size:
         at = wrong[0]
         raise DataError(
-            f"{names[at]}: its label is {found[at]}, output {output} has {classes} classes (0 … {classes - 1})",
+            f"{names[at]}: the label is {found[at]}, but output {output} has {classes} classes (0 … {classes - 1})",
             remedy="map the labels to the network's classes with a class-name map",
         )
     return found.astype(np.intp)
@@ -97,16 +92,33 @@ def as_class_numbers(
 def is_within_top(
     scores: Array, labels: NDArray[np.intp], k: int, names: Sequence[str], output: str
 ) -> NDArray[np.bool_]:
-    """Whether fewer than `k` classes come before the label's: a higher score, or the same and a lower number."""
+    """Return True for samples with fewer than `k` classes above the label, ties going to the lower index."""
     if len(scores) != len(labels):
         raise DataError(
             f"output {output} has {len(scores)} rows for {len(labels)} samples (from {names[0]})",
-            remedy="a model whose rows are not its samples needs a metric of your own",
+            remedy="use a metric of your own for a model whose rows are not its samples",
         )
     if scores.dtype.kind == "f" and (broken := np.flatnonzero(np.isnan(scores).any(1))).size:
         raise DataError(
-            f"{names[broken[0]]}: output {output} holds NaN", remedy="find the layer that makes it: quantkit layers"
+            f"{names[broken[0]]}: output {output} holds NaN", remedy="find the layer that produces it: quantkit layers"
         )
     own = scores[np.arange(len(labels)), labels][:, None]
     before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < labels[:, None]))
     return np.asarray(before.sum(axis=1) < k)
+
+
+def create_top_k(match: re.Match[str], output: str | None) -> MetricFactory:
+    """Return a factory for `top1`, `top5` …"""
+    k = int(match[1])
+    return lambda: TopK(k, output)
+
+
+METRIC = BuiltInMetric(
+    examples={"top1": "", "top5": ""},
+    pattern=r"top([1-9]\d*)",
+    create=create_top_k,
+    share=True,
+    default=True,
+    class_labels=True,
+    title=lambda match: f"top-{match[1]}",
+)

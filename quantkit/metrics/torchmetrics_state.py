@@ -1,4 +1,4 @@
-"""States of a torchmetrics metric, sample by sample, where they are sums: any choice of samples then has a figure."""
+"""Per-sample states of a torchmetrics metric whose states are sums: any selection of samples then has a value."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 STATE_BYTES = 256 << 20
-"""More than this is not kept: the figure is then known without an interval."""
+"""States larger than this are not kept; the value then has no interval."""
 
 
 def is_torch_metric(metric: Any) -> bool:
-    """Whether a metric is made of torch, and wants tensors."""
+    """Return True if a metric is based on torch and takes tensors."""
     return any(c.__module__.partition(".")[0] in ("torch", "torchmetrics", "torcheval") for c in type(metric).__mro__)
 
 
@@ -28,7 +28,7 @@ class SampleStates:
 
     @classmethod
     def of(cls, metric: Any) -> SampleStates | None:
-        """For a metric all of whose states are summed over processes; None for another."""
+        """Return the states of a metric that sums all of its states over processes; None for another."""
         reductions = getattr(metric, "_reductions", None)
         if not reductions or any(getattr(r, "__name__", "") != "dim_zero_sum" for r in reductions.values()):
             return None
@@ -37,7 +37,7 @@ class SampleStates:
         return cls(copy.deepcopy(metric), tuple(reductions))
 
     def add(self, outputs: Any, labels: Any) -> bool:
-        """Take a batch apart. False where it would hold more than STATE_BYTES, or where it is no plain batch."""
+        """Add the samples of a batch one by one. False if that exceeds STATE_BYTES, or if it is not a plain batch."""
         if isinstance(outputs, dict) or not hasattr(outputs, "shape"):
             return False
         for index in range(len(outputs)):
@@ -53,7 +53,7 @@ class SampleStates:
         return True
 
     def resample(self, indices: NDArray[np.intp]) -> float:
-        """The figure of these samples, with repetition."""
+        """Return the value for these samples, with repetition."""
         import torch
 
         if self._all is None:

@@ -1,21 +1,21 @@
-"""Metrics of the user's own, `module:callable`. Three forms:
+"""User-defined metrics, `module:callable`, in three forms:
 
-    a function (outputs, labels) → scores [N]     one score a sample; the figure is their mean
-    a class, or a function without arguments      makes an object with update(outputs, labels) and compute() → number
-    an object with update and compute             a torchmetrics metric; a copy of it serves each model
+    a function (outputs, labels) → scores [N]     one score per sample; the metric is their mean
+    a class, or a function without arguments      creates an object with update(outputs, labels) and compute() → number
+    an object with update and compute             such as a torchmetrics metric; each model gets a copy
 
-`outputs` is the array of the network's only output, or of the one that `module:callable@NAME` names; where there are
-several and none is named, the mapping name → array. `labels` are an array where all are of one shape, else a list.
-A metric made of torch (torchmetrics, torcheval) gets tensors that share the arrays' memory.
+`outputs` is the array of the network's only output, or of the one that `module:callable@NAME` names; if there are
+several and none is named, it is a mapping name → array. `labels` is an array if all labels have one shape, else a list.
+A metric based on torch (torchmetrics, torcheval) gets tensors that share the arrays' memory.
 
-Attributes `share` (scores are shares 0 … 1: differences in points; default: what torchmetrics' plot bounds say, else
-False) and `higher_is_better` (default True) are read from the callable or the object.
+Attributes `share` (scores are shares 0 … 1: differences in percentage points; default: from torchmetrics' plot bounds,
+else False) and `higher_is_better` (default True) are read from the callable or the object.
 
-What an interval can rest on: scores of samples for a function. An object has none, since nothing says that its figure
-is a mean over samples. If it has `resample(indices) → number`, that is used. For a torchmetrics metric all of whose
-states are sums (`dist_reduce_fx="sum"`: by torchmetrics' own contract the state of two parts is then the sum of the
-parts' states) the states of every single sample are kept, up to STATE_BYTES, and any choice of samples is the sum of
-theirs. Otherwise only the value is known.
+An interval needs the scores of single samples, which a function returns. An object has none, because its value need not
+be a mean over samples. If it has `resample(indices) → number`, that is used. If all states of a torchmetrics metric are
+sums (`dist_reduce_fx="sum"`: by torchmetrics' contract the state of two parts is then the sum of the parts' states),
+the states of every sample are kept, up to STATE_BYTES, and any selection of samples is the sum of theirs. Otherwise
+only the value is known.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.errors import DataError, QuantkitError, UsageError
-from quantkit.metrics.metric import Metric, MetricResult
+from quantkit.metrics.metric import MetricFactory, MetricResult
 from quantkit.metrics.torchmetrics_state import SampleStates, is_torch_metric
 from quantkit.plugin import describe_error, load_plugin
 from quantkit.values import Array
 
-GIVEN = "see what it was given: outputs (an array, or a mapping of several outputs) and labels of one batch"
-ONE_NUMBER = "compute takes nothing and returns one number, over all that update was given"
+GIVEN = "check its arguments: outputs (an array, or a mapping of several outputs) and labels of one batch"
+ONE_NUMBER = "compute takes no arguments and returns one number over everything that update received"
 
 
-def load_user_metric(text: str, output: str | None) -> Callable[[], Metric]:
-    """`module:callable` → a maker of metrics. UsageError where it is none of the three forms."""
+def load_user_metric(text: str, output: str | None, choices: str) -> MetricFactory:
+    """Return a factory for `module:callable`. choices: lists all metrics. UsageError if it has none of the forms."""
     found = load_plugin(
         text,
         option="--metric",
         remedies=(
-            "top1, top5, or module:callable with the module in this directory or installed",
+            f"{choices} with the module in this directory or installed",
             "name a function (outputs, labels) → scores, or a class with update and compute",
         ),
         fits=lambda value: callable(value) or is_metric_object(value),
@@ -61,12 +61,12 @@ def load_user_metric(text: str, output: str | None) -> Callable[[], Metric]:
 
 
 def is_metric_object(value: Any) -> bool:
-    """Whether it is an object (no class) with update and compute."""
+    """Return True for an object (not a class) with update and compute."""
     return not isinstance(value, type) and all(callable(getattr(value, a, None)) for a in ("update", "compute"))
 
 
 def is_scoring_function(function: Callable[..., Any]) -> bool:
-    """Whether it is a function of (outputs, labels), not a class or a partial of one."""
+    """Return True for a function of (outputs, labels) that is not a class or a partial of one."""
     inner = function
     while isinstance(inner, functools.partial):
         inner = inner.func
@@ -80,26 +80,26 @@ def is_scoring_function(function: Callable[..., Any]) -> bool:
 
 
 def make_metric_object(factory: Callable[..., Any], text: str) -> Any:
-    """The object that a class or a function without arguments makes. UsageError."""
+    """Return the object that a class or a function without arguments creates. UsageError."""
     try:
         made = factory()
     except QuantkitError:
         raise
     except (Exception, SystemExit) as error:  # the user's own code
         raise UsageError(
-            f"--metric {text}: calling it without arguments fails: {describe_error(error)}",
+            f"--metric {text}: calling it without arguments failed: {describe_error(error)}",
             remedy="name a function without arguments that returns the metric",
         ) from error
     if not is_metric_object(made):
         raise UsageError(
-            f"--metric {text} gives a {type(made).__name__}, which has no update and compute",
+            f"--metric {text} returns a {type(made).__name__} without update and compute",
             remedy="name a function (outputs, labels) → scores, or a class with update and compute",
         )
     return made
 
 
 class FunctionMetric:
-    """The mean of the scores that a function gives each sample."""
+    """The mean of the scores that a function returns for each sample."""
 
     def __init__(self, name: str, function: Callable[..., Any], output: str | None) -> None:
         self.name = name
@@ -117,44 +117,44 @@ class FunctionMetric:
         )
         if found.shape != (len(names),):
             raise DataError(
-                f"metric {self.name} gave {describe_scores(found)} for {len(names)} samples (from {names[0]})",
-                remedy="return one score a sample, an array [N]; a figure of the whole set needs update and compute",
+                f"metric {self.name} returned {describe_scores(found)} for {len(names)} samples (from {names[0]})",
+                remedy="return one score per sample, an array [N]; a value of the whole set needs update and compute",
             )
         if (wrong := np.flatnonzero(~np.isfinite(found))).size:
             raise DataError(
-                f"{names[wrong[0]]}: metric {self.name} gave {found[wrong[0]]}", remedy="return a finite score"
+                f"{names[wrong[0]]}: metric {self.name} returned {found[wrong[0]]}", remedy="return a finite score"
             )
         if self.share and (wrong := np.flatnonzero((found < 0) | (found > 1))).size:
             raise DataError(
-                f"{names[wrong[0]]}: metric {self.name} gave {found[wrong[0]]:g}, and says that it is a share",
+                f"{names[wrong[0]]}: metric {self.name} returned {found[wrong[0]]:g}, but declares itself a share",
                 remedy="return scores in 0 … 1, or remove its attribute share",
             )
         self._scores.append(found)
 
     def result(self) -> MetricResult:
-        """The mean, and every sample's score. DataError where there were no samples."""
+        """Return the mean, and every sample's score. DataError if there were no samples."""
         if not sum(map(len, self._scores)):
-            raise DataError(f"metric {self.name}: there was no sample", remedy="give data with labels")
+            raise DataError(f"metric {self.name}: there were no samples", remedy="give data with labels")
         scores = np.concatenate(self._scores)
         return MetricResult(float(scores.mean()), scores, None, scores.size)
 
 
 def as_sample_scores(returned: Any) -> NDArray[np.float64]:
-    """What a function returned, as scores. TypeError where it returned nothing."""
+    """Convert what a function returned to scores. TypeError if it returned None."""
     if returned is None:
-        raise TypeError("it returns None")
+        raise TypeError("it returned None")
     return np.asarray(returned, np.float64)
 
 
 def describe_scores(scores: NDArray[Any]) -> str:
-    """`1 score`, `one number`, `an array 32×10`: what came instead of a score for each sample."""
+    """Describe what was returned instead of one score per sample: `1 score`, `one number`, `an array 32×10`."""
     if scores.ndim == 1:
         return f"{scores.size} score{'' if scores.size == 1 else 's'}"
     return f"an array {'×'.join(map(str, scores.shape))}" if scores.ndim else "one number"
 
 
 class ObjectMetric:
-    """A figure of the whole set, by an object with update and compute."""
+    """A value of the whole set, from an object with update and compute."""
 
     def __init__(self, name: str, metric: Any, output: str | None) -> None:
         self.name = name
@@ -182,12 +182,12 @@ class ObjectMetric:
             self._states = None
 
     def result(self) -> MetricResult:
-        """The figure. DataError where there were no samples, or where it is not one finite number."""
+        """Return the value. DataError if there were no samples, or if it is not one finite number."""
         if not self._first:
-            raise DataError(f"metric {self.name}: there was no sample", remedy="give data with labels")
+            raise DataError(f"metric {self.name}: there were no samples", remedy="give data with labels")
         value: float = call_user_code(lambda: as_one_number(self._metric.compute()), self.name)
         if not math.isfinite(value):
-            raise DataError(f"metric {self.name} is {value}", remedy="compute has to return one finite number")
+            raise DataError(f"metric {self.name} is {value}", remedy="compute must return one finite number")
         states, own = self._states, getattr(self._metric, "resample", None)
         resample: Any = states.resample if states is not None else own
 
@@ -201,7 +201,7 @@ class ObjectMetric:
 
 
 def call_user_code(call: Callable[[], Any], metric: str, names: Sequence[str] = ()) -> Any:
-    """What the user's own code returns; whatever it raises is one DataError. names: of the batch; none for compute."""
+    """Call user code and turn whatever it raises into one DataError. names: of the batch; none for compute."""
     try:
         return call()
     except QuantkitError:
@@ -212,14 +212,14 @@ def call_user_code(call: Callable[[], Any], metric: str, names: Sequence[str] = 
 
 
 def select_output(outputs: Mapping[str, Array], output: str | None) -> Any:
-    """What a metric is given of the outputs."""
+    """Return the named output, the only one, or a mapping of all."""
     if output is not None:
         return outputs[output]
     return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
 
 
 def stack_labels(labels: Sequence[Any] | Array) -> Any:
-    """Labels as one array where they are numbers of one shape, else as a list."""
+    """Return labels as one array if they are numbers of one shape, else as a list."""
     if isinstance(labels, np.ndarray):
         return labels
     try:
@@ -230,7 +230,7 @@ def stack_labels(labels: Sequence[Any] | Array) -> Any:
 
 
 def as_tensors(value: Any) -> Any:
-    """Arrays as torch tensors, mappings and lists of them item by item; anything else as it is."""
+    """Convert arrays to torch tensors, in mappings and lists item by item; leave anything else as it is."""
     import torch
 
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
@@ -244,17 +244,17 @@ def as_tensors(value: Any) -> Any:
 
 
 def as_one_number(value: Any) -> float:
-    """What compute returned, as a float. TypeError where it is not one number."""
+    """Convert what compute returned to a float. TypeError if it is not one number."""
     if isinstance(value, Mapping):
-        raise TypeError(f"compute returns {len(value)} figures ({', '.join(map(str, value))}), one is needed")
+        raise TypeError(f"compute returned {len(value)} values ({', '.join(map(str, value))}) instead of one")
     array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, np.float64)
     if array.size != 1:
-        raise TypeError(f"compute returns {array.size} figures, one is needed")
+        raise TypeError(f"compute returned {array.size} values instead of one")
     return float(array.reshape(()))
 
 
 def is_share(metric: Any) -> bool:
-    """Whether the figure is a share: what it says itself, or torchmetrics' bounds for plots."""
+    """Return True if the value is a share, by the metric's attribute or by torchmetrics' plot bounds."""
     stated = getattr(metric, "share", None)
     if stated is not None:
         return bool(stated)
@@ -262,10 +262,10 @@ def is_share(metric: Any) -> bool:
 
 
 def is_higher_better(metric: Any, name: str) -> bool:
-    """What it says itself; True where it says nothing. UsageError where it says that it does not know."""
+    """Return the metric's attribute, by default True. UsageError if the attribute is None."""
     stated = getattr(metric, "higher_is_better", True)
     if stated is None:
         raise UsageError(
-            f"metric {name} does not say whether higher is better", remedy="set its attribute higher_is_better"
+            f"metric {name} does not declare whether higher is better", remedy="set its attribute higher_is_better"
         )
     return bool(stated)

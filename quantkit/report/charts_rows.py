@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.engines.bench_result import BenchResult
-from quantkit.evaluation.result import Evaluation, MetricDifference, ModelScore
-from quantkit.metrics.metric import metric_name
+from quantkit.evaluation.result import Device, Evaluation, MetricDifference, ModelScore
+from quantkit.metrics.registry import metric_title
 from quantkit.report.charts import Chart, element, fitted_name, line, polygon, rectangle, text_line, text_width
 from quantkit.report.charts_axes import Scale, bottom_axis, drawable_values, spanning_scale
 from quantkit.report.wording import count_noun, format_decibel, format_number, format_percent, format_signed
@@ -79,7 +79,7 @@ def lay_out_rows(width: float, names: Sequence[str], figures: Sequence[str], top
 def drop_plot(evaluation: Evaluation, width: float = 960.0) -> Chart:
     """The drop of every candidate with its 95 % interval, the budget as a line. A loss is at the right of zero."""
     found = [(model, d) for model in evaluation.candidates if (d := model.difference) is not None]
-    metric = metric_name(str(evaluation.metric))
+    metric = metric_title(str(evaluation.metric))
     unit = "points" if evaluation.share else metric
     layout = lay_out_rows(width, [m.name for m, _ in found], [format_interval(d) for _, d in found], 26.0)
     budget = [] if evaluation.max_drop is None else [evaluation.max_drop]
@@ -209,9 +209,7 @@ def significant_ms(value: float) -> str:
 
 def gpu_speeds(evaluation: Evaluation) -> tuple[tuple[ModelScore, float], ...]:
     """Models with their samples a second, where at least two were timed on one GPU; else nothing."""
-    timed = tuple(
-        (m, m.speed) for m in evaluation.models if m.speed is not None and "processor" not in m.speed.where.lower()
-    )
+    timed = tuple((m, m.speed) for m in evaluation.models if m.speed is not None and m.speed.device is Device.GPU)
     if len(timed) < 2 or len({speed.where for _, speed in timed}) > 1:
         return ()
     return tuple((m, speed.samples_per_second) for m, speed in timed if math.isfinite(speed.samples_per_second))

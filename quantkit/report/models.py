@@ -8,7 +8,7 @@ import re
 from quantkit.engines.bench_result import BenchResult
 from quantkit.engines.bench_result import bench_verdicts as bench_verdict
 from quantkit.evaluation.result import Evaluation, ModelScore, OutputDeviation
-from quantkit.metrics.metric import metric_name
+from quantkit.metrics.registry import metric_title
 from quantkit.report import charts_rows
 from quantkit.report.charts_plane import PlanePoint, plane
 from quantkit.report.page import Block, Cell, Drawing, PageSection, PageTable, PageVerdict, Prose
@@ -33,7 +33,7 @@ SHARES = re.compile(r"(top-?\d+|accuracy)(@.+)?")
 
 def difference_unit(evaluation: Evaluation) -> str:
     """What differences are in."""
-    return "points" if evaluation.share else metric_name(str(evaluation.metric))
+    return "points" if evaluation.share else metric_title(str(evaluation.metric))
 
 
 def evaluation_verdict(evaluation: Evaluation) -> PageVerdict:
@@ -52,7 +52,7 @@ def evaluation_verdict(evaluation: Evaluation) -> PageVerdict:
     figures = [(f"{evaluation.samples:,}", "sample" if evaluation.samples == 1 else "samples")]
     if evaluation.metric in reference.metrics:
         value = metric_text(evaluation, str(evaluation.metric), reference.metrics[str(evaluation.metric)])
-        figures.append((value, f"{metric_name(str(evaluation.metric))} of {reference.name}"))
+        figures.append((value, f"{metric_title(str(evaluation.metric))} of {reference.name}"))
     count = len(evaluation.candidates)
     figures += [
         (str(count), "candidate" if count == 1 else "candidates"),
@@ -76,7 +76,7 @@ def models_section(evaluation: Evaluation) -> PageSection:
     metrics = list(dict.fromkeys(name for model in evaluation.models for name in model.metrics))
     columns = {"kind": [Cell(m.kind.value) for m in evaluation.models]}
     for metric in metrics:
-        columns[metric_name(metric)] = [metric_cell(evaluation, model, metric) for model in evaluation.models]
+        columns[metric_title(metric)] = [metric_cell(evaluation, model, metric) for model in evaluation.models]
     columns[f"drop, {difference_unit(evaluation)}"] = [drop_cell(evaluation, m) for m in evaluation.models]
     columns["agreement"] = [agreement_cell(m) for m in evaluation.models]
     columns["SQNR"] = [Cell("" if not m.outputs else charts_rows.worst_output(m)) for m in evaluation.models]
@@ -205,7 +205,7 @@ def drop_section(evaluation: Evaluation) -> PageSection | None:
             Cell(format_probability(d.p).removeprefix("p ")),
             Cell(f"{d.better:,}"),
             Cell(f"{d.worse:,}"),
-            Cell(d.method),
+            Cell(d.method_text),
         )
         for m, d in judged
     )
@@ -249,7 +249,7 @@ def quality_spots(evaluation: Evaluation, timed: tuple[tuple[ModelScore, float],
         quality = agreement if metric is None else model.metrics.get(metric)
         if quality is not None and math.isfinite(quality):
             spots.append(PlanePoint(model.name, speed, unit * quality, first))
-    axis = metric_name(metric) if metric is not None else "agreement with the reference"
+    axis = metric_title(metric) if metric is not None else "agreement with the reference"
     return spots, f"{axis}, %" if unit == 100.0 else axis
 
 

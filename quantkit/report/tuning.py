@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from quantkit.metrics.metric import metric_name
+from quantkit.metrics.registry import metric_title
 from quantkit.report.charts_plane import PlanePoint, plane
 from quantkit.report.page import Block, Cell, Drawing, PageSection, PageTable, PageVerdict, Prose
 from quantkit.report.wording import (
@@ -83,8 +83,8 @@ def front_section(tuning: Tuning) -> PageSection | None:
     """Engines on the held-out part, by the change of the metric and by latency; nothing without engines."""
     if not tuning.front:
         return None
-    unit = "points" if tuning.share else metric_name(tuning.metric)
-    axes = ("batches a second", f"change of {metric_name(tuning.metric)}, {unit}")
+    unit = "points" if tuning.share else metric_title(tuning.metric)
+    axes = ("batches a second", f"change of {metric_title(tuning.metric)}, {unit}")
     title = "Accuracy against speed"
     head = ("engine", "precision", "ms a batch", f"drop, {unit}")
     table = PageTable(title, head, tuple(front_table_row(p, tuning.max_drop) for p in tuning.front), frozenset({1}))

@@ -15,16 +15,17 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from quantkit.errors import DataError
 from quantkit.evaluation import bootstrap
 from quantkit.evaluation.paired import bonett_price_interval, mcnemar, paired_difference
-from quantkit.metrics.metric import Result
+from quantkit.evaluation.result import IntervalMethod
+from quantkit.metrics.metric import MetricResult
 
 counts = st.integers(0, 400)
 
 
-def scored(scores: NDArray[np.float64]) -> Result:
-    return Result(float(scores.mean()), scores, None, scores.size)
+def scored(scores: NDArray[np.float64]) -> MetricResult:
+    return MetricResult(float(scores.mean()), scores, None, scores.size)
 
 
-def answers(both: int, lost: int, gained: int, neither: int) -> tuple[Result, Result]:
+def answers(both: int, lost: int, gained: int, neither: int) -> tuple[MetricResult, MetricResult]:
     reference = np.repeat([1.0, 1.0, 0.0, 0.0], [both, lost, gained, neither])
     candidate = np.repeat([1.0, 0.0, 1.0, 0.0], [both, lost, gained, neither])
     return scored(reference), scored(candidate)
@@ -180,19 +181,19 @@ def test_drawing_in_small_chunks_bounds_memory_and_changes_nothing_of_note(monke
 
 def test_draws_without_any_figure_give_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "SET_REPLICATES", 3)
-    silent = Result(0.5, None, lambda _: math.nan, 10)
+    silent = MetricResult(0.5, None, lambda _: math.nan, 10)
     found = paired_difference(silent, silent, share=True, higher_is_better=True)
     assert math.isnan(found.low)
-    assert found.method.endswith("no interval")
+    assert found.method is IntervalMethod.NO_RESAMPLES
 
 
-def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> Result:
+def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> MetricResult:
     """Σ a / Σ b: no mean over samples, as mIoU and mAP are none."""
 
     def figure(chosen: NDArray[np.intp]) -> float:
         return float(numerators[chosen].sum() / denominators[chosen].sum())
 
-    return Result(figure(np.arange(numerators.size)), None, figure, numerators.size)
+    return MetricResult(figure(np.arange(numerators.size)), None, figure, numerators.size)
 
 
 def test_a_figure_of_the_whole_set_covers_and_draws_the_same_samples_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +209,7 @@ def test_a_figure_of_the_whole_set_covers_and_draws_the_same_samples_for_both(mo
         widths.append(found.high - found.low)
     assert 0.90 <= np.mean(covered) <= 0.985
     assert np.mean(widths) < 1.0  # drawn apart, it would be 5 points wide
-    assert "whole set" in found.method
+    assert found.method is IntervalMethod.BOOTSTRAP_SET
 
 
 # The difference ---------------------------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ def test_other_scores_are_bootstrapped_and_repeat_themselves() -> None:
     assert found == paired_difference(first, second, share=False, higher_is_better=True)
     assert found.value == pytest.approx(first.value - second.value)
     assert found.better + found.worse == 400
-    assert "bootstrap" in found.method
+    assert found.method is IntervalMethod.BOOTSTRAP_MEAN
 
 
 def test_the_same_answers_differ_by_nothing() -> None:
@@ -252,20 +253,20 @@ def test_the_same_answers_differ_by_nothing() -> None:
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (Result(0.6, None, None, 50), Result(0.5, None, None, 50)),
+        (MetricResult(0.6, None, None, 50), MetricResult(0.5, None, None, 50)),
         (scored(np.array([0.6])), scored(np.array([0.5]))),
         (scored(np.full(50, 0.6)), scored(np.full(50, 0.5))),
     ],
 )
-def test_where_only_the_value_is_known_no_interval_is_made_up(first: Result, second: Result) -> None:
+def test_where_only_the_value_is_known_no_interval_is_made_up(first: MetricResult, second: MetricResult) -> None:
     found = paired_difference(first, second, share=True, higher_is_better=True)
     assert found.value == pytest.approx(10.0)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
     assert math.isnan(found.p)
-    assert "no interval" in found.method
+    assert found.method in (IntervalMethod.VALUE_ONLY, IntervalMethod.EQUAL_CHANGES)
 
 
 def test_scores_of_other_samples_are_refused() -> None:
-    with pytest.raises(DataError, match="of 100 samples, the candidate of 50"):
+    with pytest.raises(DataError, match="for 100 samples, the candidate for 50"):
         paired_difference(answers(100, 0, 0, 0)[0], answers(50, 0, 0, 0)[0], share=True, higher_is_better=True)

@@ -69,7 +69,7 @@ def test_boxes_come_back_to_the_image_and_end_at_its_edges() -> None:
     found = image_geometry(Preprocess(resize="letterbox", size=(640, 640)), (1280, 720))
     assert found == ImageGeometry((1280, 720), (0.5, 0.5), (0.0, 140.0))
     boxes = np.array([[100.0, 200.0, 300.0, 400.0], [-50.0, 0.0, 700.0, 640.0]])
-    assert found.undone(boxes).tolist() == [[200, 120, 600, 520], [0, 0, 1280, 720]]
+    assert found.to_image(boxes).tolist() == [[200, 120, 600, 520], [0, 0, 1280, 720]]
 
 
 # Heads ------------------------------------------------------------------------------------------------------------
@@ -127,7 +127,8 @@ def test_suppression_is_its_definition(seed: int, overlap: float) -> None:
 @pytest.mark.parametrize(
     ("shape", "family"),
     [
-        ((1, 84, 8400), HeadFamily.V8), ((1, 5, 8400), HeadFamily.V8), ((1, 84, 85), HeadFamily.V8), ((1, 6, 8400), HeadFamily.V8),
+        ((1, 84, 8400), HeadFamily.V8), ((1, 5, 8400), HeadFamily.V8), ((1, 84, 85), HeadFamily.V8),
+        ((1, 6, 8400), HeadFamily.V8),
         ((1, 25200, 85), HeadFamily.V5), ((1, 25200, 7), HeadFamily.V5),
         ((1, 300, 6), HeadFamily.END_TO_END),
         ((1, 25200, 6), None), ((1, 84, 84), None), ((1, 4, 8400), None), ((1, 3, 80, 80, 85), None), ((1, 1000), None),
@@ -137,7 +138,7 @@ def test_the_head_is_read_off_the_shape_or_asked_for(shape: tuple[int, ...], fam
     if family is not None:
         assert infer_head_family(shape, "output0") is family
         return
-    with pytest.raises(UsageError, match="does not tell which head") as caught:
+    with pytest.raises(UsageError, match="cannot infer the YOLO head type") as caught:
         infer_head_family(shape, "output0")
     assert "yolo:v8" in caught.value.remedy
 
@@ -180,7 +181,7 @@ def scored(labels: list[Scene], output: NDArray[Any], family: HeadFamily | None 
 def by_coco(labels: list[Scene], output: NDArray[Any], family: HeadFamily) -> float:
     """COCO's own figure: matching, accumulation and summary by pycocotools."""
     found = [decode_head(values, family) for values in output]
-    clipped = [type(d)(PLAIN.undone(d.boxes), d.scores, d.classes) for d in found]
+    clipped = [type(d)(PLAIN.to_image(d.boxes), d.scores, d.classes) for d in found]
     with contextlib.redirect_stdout(io.StringIO()):
         truth, answers = COCO(), COCO()
         truth.dataset, answers.dataset = coco_documents([s.objects for s in labels], clipped)
@@ -251,16 +252,18 @@ def test_what_does_not_fit_is_told_with_the_images_name() -> None:
     labels, outputs = scenes(0)
     broken = outputs[HeadFamily.V8].copy()
     broken[7, 0, 0] = np.nan
-    with pytest.raises(DataError, match=r"7\.jpg: output output0 holds NaN"):
+    with pytest.raises(DataError, match=r"7\.jpg: output output0 contains NaN"):
         scored(labels, broken)
     many = [*labels[:3], Scene(as_objects([(CLASSES, 0, 0, 9, 9, False)]), PLAIN)]
-    with pytest.raises(DataError, match=rf"3\.jpg: a box has class {CLASSES}, output output0 has {CLASSES} classes"):
+    with pytest.raises(
+        DataError, match=rf"3\.jpg: a box has class {CLASSES}, but output output0 has {CLASSES} classes"
+    ):
         scored(many, outputs[HeadFamily.V8][:4])
     with pytest.raises(DataError, match=r"0\.jpg has no boxes as its label"):
         CocoMap().add({"output0": outputs[HeadFamily.V8][:1]}, [3], ["0.jpg"])
     with pytest.raises(DataError, match="no image has an object"):
         scored([Scene(as_objects([]), PLAIN)], outputs[HeadFamily.V8][:1])
-    with pytest.raises(DataError, match=r"\[1, 7, 60\] is no end2end head"):
+    with pytest.raises(DataError, match=r"\[1, 7, 60\] is not a head of type end2end"):
         scored(labels[:1], outputs[HeadFamily.V8][:1], HeadFamily.END_TO_END)
     with pytest.raises(UsageError, match="which output holds the boxes"):
         CocoMap().add({"a": np.zeros((1, 3, 8, 8, 8)), "b": np.zeros((1, 3, 4, 4, 8))}, labels[:1], ["0.jpg"])
@@ -322,8 +325,8 @@ def test_cocos_and_yolos_files_say_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"images": None}, "no COCO labels: TypeError"),
-        ({"categories": [{"name": "x"}]}, "no COCO labels: KeyError 'id'"),
+        ({"images": None}, "not COCO labels: TypeError"),
+        ({"categories": [{"name": "x"}]}, "not COCO labels: KeyError 'id'"),
         ({"annotations": [{"image_id": 7, "category_id": 5, "bbox": [0, 0, 1, 1]}]}, "annotation 0: KeyError 5"),
         ({"annotations": [{"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1]}]}, "annotation 0: KeyError 9"),
         ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1]}]}, "annotation 0: ValueError"),

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from quantkit.errors import DataError, QuantkitError, UsageError
-from quantkit.metrics.metric import Metric, Result
+from quantkit.metrics.metric import Metric, MetricResult
 from quantkit.metrics.registry import resolve_metric
 from quantkit.metrics.torchmetrics_state import SampleStates
 from quantkit.metrics.user_metric import ObjectMetric
@@ -30,7 +30,9 @@ def named(text: str, *outputs: str) -> Metric:
     return resolve_metric(text, outputs or ("logits",))()
 
 
-def run(metric: Metric, scores: Any = SCORES, labels: Any = LABELS, batch: int = 5, output: str = "logits") -> Result:
+def run(
+    metric: Metric, scores: Any = SCORES, labels: Any = LABELS, batch: int = 5, output: str = "logits"
+) -> MetricResult:
     for at in range(0, len(scores), batch):
         metric.add({output: scores[at : at + batch]}, labels[at : at + batch], NAMES[at : at + batch])
     return metric.result()
@@ -90,12 +92,12 @@ def broken(row: int) -> NDArray[Any]:
 @pytest.mark.parametrize(
     ("scores", "labels", "told"),
     [
-        (SCORES, np.where(np.arange(12) == 8, 7, LABELS), r"08\.png: its label is 7, output logits has 7 classes"),
-        (SCORES, np.where(np.arange(12) == 2, -1, LABELS), r"02\.png: its label is -1"),
+        (SCORES, np.where(np.arange(12) == 8, 7, LABELS), r"08\.png: the label is 7, but output logits has 7 classes"),
+        (SCORES, np.where(np.arange(12) == 2, -1, LABELS), r"02\.png: the label is -1"),
         (broken(6), LABELS, r"06\.png: output logits holds NaN"),
-        (SCORES, ["cat"] * 12, r"labels .* are not 5 class numbers \(from 00\.png\)"),
-        (SCORES, LABELS.astype(float), "are not 5 class numbers"),
-        (SCORES, np.eye(7)[LABELS], r"\[5, 7\] are not 5 class numbers"),
+        (SCORES, ["cat"] * 12, r"labels .* are not 5 class indices \(from 00\.png\)"),
+        (SCORES, LABELS.astype(float), "are not 5 class indices"),
+        (SCORES, np.eye(7)[LABELS], r"\[5, 7\] are not 5 class indices"),
         (SCORES[:, :, None], LABELS, None),
         (SCORES.reshape(12, 7, 1).repeat(3, 2), LABELS, r"\[5, 7, 3\] holds no class scores"),
         (SCORES.argmax(1), LABELS, r"\[5\] holds no class scores"),
@@ -111,7 +113,7 @@ def test_what_does_not_fit_is_told_with_the_samples_name(scores: Any, labels: An
 
 
 def test_a_metric_that_cannot_fail_or_has_nothing_to_say_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"top7 of 7 classes .* is always right"):
+    with pytest.raises(UsageError, match=r"top7 is always right with 7 classes"):
         run(named("top7"))
     with pytest.raises(DataError, match="no sample"):
         named("top1").result()
@@ -236,7 +238,7 @@ def test_an_object_with_update_and_compute_comes_in_three_ways_and_is_each_model
     assert found.value == (positive & high).sum() / (positive | high).sum()
     assert (found.per_sample, found.resample, found.samples) == (None, None, 12)
     assert first.share
-    with pytest.raises(DataError, match="there was no sample"):
+    with pytest.raises(DataError, match="there were no samples"):
         second.result()
 
 
@@ -255,22 +257,22 @@ def test_an_object_with_update_and_compute_comes_in_three_ways_and_is_each_model
             DataError,
             r"metric Bad failed, samples from 00\.png on: ValueError: first line \(own_metrics\.py, line \d+\)\n  →",
         ),
-        ("short", DataError, r"metric short gave 1 score for 5 samples \(from 00\.png\)"),
-        ("nan", DataError, r"\.png: metric nan gave nan"),
-        ("too_high", DataError, r"\.png: metric too_high gave \d, and says that it is a share"),
-        ("silent", DataError, r"metric silent failed, samples from 00\.png on: TypeError: it returns None\n"),
-        ("single", DataError, r"metric single gave one number for 5 samples \(from 00\.png\)"),
-        ("wide", DataError, r"metric wide gave an array 5×2 for 5 samples"),
+        ("short", DataError, r"metric short returned 1 score for 5 samples \(from 00\.png\)"),
+        ("nan", DataError, r"\.png: metric nan returned nan"),
+        ("too_high", DataError, r"\.png: metric too_high returned \d, but declares itself a share"),
+        ("silent", DataError, r"metric silent failed, samples from 00\.png on: TypeError: it returned None\n"),
+        ("single", DataError, r"metric single returned one number for 5 samples \(from 00\.png\)"),
+        ("wide", DataError, r"metric wide returned an array 5×2 for 5 samples"),
         (
             "Parts",
             DataError,
-            r"Parts: compute failed: TypeError: compute returns 2 figures \(a, b\), one is needed\n  → compute",
+            r"Parts: compute failed: TypeError: compute returned 2 values \(a, b\) instead of one\n  → compute",
         ),
         ("Infinite", DataError, "metric Infinite is inf"),
-        ("Needs", UsageError, "calling it without arguments fails: TypeError"),
-        ("Undecided", UsageError, "does not say whether higher is better"),
-        ("nothing", UsageError, "gives a int, which has no update and compute"),
-        ("three", UsageError, "calling it without arguments fails"),
+        ("Needs", UsageError, "calling it without arguments failed: TypeError"),
+        ("Undecided", UsageError, "does not declare whether higher is better"),
+        ("nothing", UsageError, "returns a int without update and compute"),
+        ("three", UsageError, "calling it without arguments failed"),
         ("absent", UsageError, "own_metrics has no callable 'absent'"),
     ],
 )

@@ -7,12 +7,23 @@ from dataclasses import replace
 import pytest
 
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
-from quantkit.evaluation.result import Evaluation, MetricDifference, ModelKind, ModelScore, OutputDeviation
+from quantkit.evaluation.result import (
+    Evaluation,
+    IntervalMethod,
+    MetricDifference,
+    ModelKind,
+    ModelScore,
+    OutputDeviation,
+)
 from quantkit.project.recommendation import recommendation
 
 
 def score(name: str, lost: float | None, kind: ModelKind = ModelKind.ENGINE) -> ModelScore:
-    difference = None if lost is None else MetricDifference(lost, lost - 0.1, lost + 0.1, 0.5, 1, 2, "test")
+    difference = (
+        None
+        if lost is None
+        else MetricDifference(lost, lost - 0.1, lost + 0.1, 0.5, 1, 2, IntervalMethod.CHANGED_SAMPLES)
+    )
     return ModelScore(name, kind, None, "", 1, {"top1": 0.9}, None, difference=difference)
 
 
@@ -35,32 +46,32 @@ LOSSES = {"fp32": 0.0, "fp16": 0.0, "int8": 0.3}
 
 
 def test_the_fastest_within_the_budget() -> None:
-    assert recommendation(evaluation(LOSSES), bench(TIMES)).startswith(
-        "Take INT8 (m.int8.engine): 1.000 ms at batch 32"
-    )
+    assert recommendation(evaluation(LOSSES), bench(TIMES)).startswith("Use INT8 (m.int8.engine): 1.000 ms at batch 32")
 
 
 def test_over_the_budget_int8_is_not_worth_it() -> None:
     said = recommendation(evaluation(LOSSES, 0.2), bench(TIMES))
-    assert said.startswith("Take FP16")
-    assert said.endswith("INT8 is not worth it here: it loses 0.30 points, and 0.2 are allowed.")
+    assert said.startswith("Use FP16")
+    assert said.endswith(
+        "INT8 is not worth it here: it loses 0.30 percentage points, which exceeds the budget of 0.2 percentage points."
+    )
 
 
 @pytest.mark.parametrize("int8", [1.96, 2.0, 5.0])
 def test_no_faster_is_not_worth_it(int8: float) -> None:
     said = recommendation(evaluation(LOSSES), bench(TIMES | {"int8": int8}))
-    assert said.startswith("Take FP16")
-    assert f"INT8 is not worth it here: {int8:.3f} ms against 2.000." in said
+    assert said.startswith("Use FP16")
+    assert f"INT8 is not worth it here: {int8:.3f} ms compared with 2.000 ms." in said
 
 
 def test_the_better_of_two_int8_engines() -> None:
     said = recommendation(evaluation(LOSSES | {"qdq": 0.1, "int8": 3.0}), bench(TIMES | {"qdq": 1.2}))
-    assert said.startswith("Take INT8 (m.qdq.engine)")
+    assert said.startswith("Use INT8 (m.qdq.engine)")
 
 
 def test_nothing_keeps_the_budget() -> None:
     said = recommendation(evaluation({"int8": 2.0}, 0.5), bench({"int8": 1.0}))
-    assert said.startswith("Nothing is recommended: m.int8.engine loses least, 2.00 points")
+    assert said.startswith("Nothing is recommended: m.int8.engine loses least, 2.00 percentage points")
 
 
 def test_without_a_gpu_speed_is_not_made_up() -> None:
@@ -69,44 +80,51 @@ def test_without_a_gpu_speed_is_not_made_up() -> None:
         made, models=(*made.models, score("m.int8.onnx", 0.1, ModelKind.QDQ), score("t", 0.7, ModelKind.TABLE))
     )
     said = recommendation(made, None)
-    assert "m.int8.onnx loses 0.10 points" in said
+    assert "m.int8.onnx loses 0.10 percentage points" in said
     assert " ms" not in said
-    assert "over the 0.05" in recommendation(replace(made, max_drop=0.05), None)
+    assert "exceeds the budget of 0.05 percentage points" in recommendation(replace(made, max_drop=0.05), None)
     assert recommendation(evaluation({}), None).startswith("Nothing is recommended")
 
 
 def test_few_samples_are_no_proof() -> None:
     wide = replace(
-        score("m.int8.onnx", 0.0, ModelKind.QDQ), difference=MetricDifference(0.0, -3.0, 3.0, 1.0, 0, 0, "test")
+        score("m.int8.onnx", 0.0, ModelKind.QDQ),
+        difference=MetricDifference(0.0, -3.0, 3.0, 1.0, 0, 0, IntervalMethod.CHANGED_SAMPLES),
     )
     made = evaluation({})
     made = replace(made, models=(*made.models[:1], wide), samples=200)
     said = recommendation(made, None)
-    assert said.startswith("m.int8.onnx loses nothing in 200 samples, perhaps by chance: more samples would tell")
-    assert "which is good enough" not in said
+    assert said.startswith("m.int8.onnx loses 0.00 percentage points on 200 samples, which is too few to be sure")
+    assert "which is within the budget" not in said
     engine = replace(wide, name="m.int8.engine", kind=ModelKind.ENGINE)
     timed = recommendation(replace(made, models=(made.models[0], engine)), bench({"fp32": 4.0, "int8": 1.0}))
-    assert "nothing lost in 200 samples, perhaps by chance" in timed
+    assert "it loses 0.00 percentage points on 200 samples, which is too few to be sure" in timed
 
 
 def test_without_labels_nothing_is_said_to_be_kept() -> None:
     far = replace(score("m.int8.onnx", None, ModelKind.QDQ), outputs=(OutputDeviation("boxes", 21.5, 1.0, None, 1.0),))
     made = replace(evaluation({}), models=(score("m.onnx", None, ModelKind.FLOAT), far), metric=None)
-    assert "m.int8.onnx: what it loses is not known without labels (its outputs are at 21.5 dB)" in recommendation(
+    assert "m.int8.onnx: its loss is unknown without labels (SQNR of its outputs: 21.5 dB)" in recommendation(
         made, None
     )
     timed = replace(made, models=(made.models[0], replace(far, name="m.int8.engine")))
     said = recommendation(timed, bench({"fp32": 4.0, "int8": 1.0}))
-    assert said.startswith("Take INT8")
-    assert "what it loses is not known without labels" in said
+    assert said.startswith("Use INT8")
+    assert "its loss is unknown without labels" in said
 
 
-def test_answers_that_changed_are_what_is_lost_at_most() -> None:
+def test_without_labels_changed_predictions_bound_the_loss() -> None:
     near, far = (replace(score("m.int8.onnx", None, ModelKind.QDQ), agreement=share) for share in (0.997, 0.95))
     made = replace(evaluation({}), models=(score("m.onnx", None, ModelKind.FLOAT), near), metric=None)
-    assert "loses at most 0.30 points (so many answers changed), which is good enough" in recommendation(made, None)
+    assert (
+        "loses up to 0.30 percentage points (0.30 % of the predictions changed), which is within the budget of 0.5"
+        in recommendation(made, None)
+    )
     said = recommendation(replace(made, models=(made.models[0], far)), None)
-    assert "loses at most 5.00 points (so many answers changed), which is over the 0.5" in said
+    assert (
+        "loses up to 5.00 percentage points (5.00 % of the predictions changed), which exceeds the budget of 0.5"
+        in said
+    )
 
 
 @pytest.mark.parametrize("timed", [None, bench(TIMES)])
@@ -115,5 +133,5 @@ def test_no_budget_in_points_holds_for_a_metric_of_another_unit(timed: BenchResu
     said = recommendation(made, timed)
     assert "points" not in said
     assert "7.25 of rmse" in said
-    assert "good enough" not in said.replace("whether that is good enough a budget says", "")
+    assert "within the budget" not in said
     assert recommendation(replace(made, max_drop=0.5), bench({"int8": 1.0})).startswith("Nothing is recommended")

@@ -15,7 +15,9 @@ from quantkit.evaluation.result import (
     ClassDrop,
     Confidence,
     Confusion,
+    Device,
     Evaluation,
+    IntervalMethod,
     MetricDifference,
     ModelKind,
     ModelScore,
@@ -38,7 +40,7 @@ def reference(**changes: Any) -> ModelScore:
         "sha256": "a1" * 32,
         "bytes": 4_340_123,
         "metrics": {"top1": 0.9118, "top5": 0.9929},
-        "speed": Speed(41012.0, 0.7803, 32, GPU),
+        "speed": Speed(41012.0, 0.7803, 32, GPU, Device.GPU),
     }
     return ModelScore(**(given | changes))
 
@@ -52,9 +54,9 @@ def candidate(name: str = "net.int8.onnx", **changes: Any) -> ModelScore:
         "sha256": "b2" * 32,
         "bytes": 1_112_233,
         "metrics": {"top1": 0.9087, "top5": 0.9921},
-        "speed": Speed(97123.0, 0.3301, 32, GPU),
+        "speed": Speed(97123.0, 0.3301, 32, GPU, Device.GPU),
         "int8_layers": (21, 23),
-        "difference": MetricDifference(0.31, 0.13, 0.49, 0.0042, 17, 48, "paired, Newcombe"),
+        "difference": MetricDifference(0.31, 0.13, 0.49, 0.0042, 17, 48, IntervalMethod.CHANGED_SAMPLES),
         "agreement": 0.9873,
         "outputs": (OutputDeviation("logits", 31.27, 0.99951, 0.00213, 2.875),),
         "confidence": Confidence(0.8664, 0.8571, -0.93),
@@ -144,8 +146,11 @@ NUMBERS = st.one_of(
     st.sampled_from([float("nan"), float("inf"), float("-inf"), 0.0, -0.0, 1e308, -1e308, 1e-320, 5e-7]),
 )
 COUNTS = st.integers(0, 10**9)
-SPEEDS = st.builds(
-    Speed, NUMBERS, st.none() | NUMBERS, st.integers(1, 64), st.sampled_from([GPU, "onnxruntime, processor"])
+SPEEDS = st.one_of(
+    st.builds(Speed, NUMBERS, st.none() | NUMBERS, st.integers(1, 64), st.just(GPU), st.just(Device.GPU)),
+    st.builds(
+        Speed, NUMBERS, st.none() | NUMBERS, st.integers(1, 64), st.just("onnxruntime, CPU"), st.just(Device.CPU)
+    ),
 )
 
 
@@ -161,7 +166,18 @@ def candidates_of(names: st.SearchStrategy[str]) -> st.SearchStrategy[ModelScore
         metrics=st.dictionaries(st.sampled_from(["top1", "top5", "map", "<b>"]), NUMBERS, max_size=3),
         speed=st.none() | SPEEDS,
         int8_layers=st.none() | st.tuples(st.integers(0, 300), st.integers(0, 300)),
-        difference=st.none() | st.builds(MetricDifference, NUMBERS, NUMBERS, NUMBERS, NUMBERS, COUNTS, COUNTS, names),
+        difference=st.none()
+        | st.builds(
+            MetricDifference,
+            NUMBERS,
+            NUMBERS,
+            NUMBERS,
+            NUMBERS,
+            COUNTS,
+            COUNTS,
+            st.sampled_from(IntervalMethod),
+            COUNTS,
+        ),
         agreement=st.none() | NUMBERS,
         outputs=st.lists(
             st.builds(OutputDeviation, names, NUMBERS, NUMBERS, st.none() | NUMBERS, NUMBERS), max_size=2

@@ -18,9 +18,9 @@ from quantkit.data import DataOptions
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.evaluation.paired import binary_difference
-from quantkit.evaluation.result import Evaluation, MetricDifference, ModelKind, ModelScore
+from quantkit.evaluation.result import Evaluation, IntervalMethod, MetricDifference, ModelKind, ModelScore
 from quantkit.graph import Model
-from quantkit.rules import Mse
+from quantkit.rules.mse import Mse
 from quantkit.sensitivity.result import LayerError
 from quantkit.tuning import metric_trials as judging
 from quantkit.tuning import pareto_front as front
@@ -34,9 +34,19 @@ from quantkit.tuning.metric_trials import (
     loss_of,
     standard_error,
 )
-from quantkit.tuning.result import Figure, FrontPoint, RankingBasis, Recipe, Trial, Tuning, trial_cells, tuning_document
+from quantkit.tuning.options import TuneOptions
+from quantkit.tuning.result import (
+    Figure,
+    FrontPoint,
+    RankingBasis,
+    Recipe,
+    Trial,
+    TrialStatus,
+    Tuning,
+    trial_cells,
+    tuning_document,
+)
 from quantkit.tuning.search import Search, SearchLimits
-from quantkit.tuning.tune import TuneOptions
 from tests.support.qdq import model_of, noise
 
 DROPS = st.floats(0.0, 5.0)
@@ -58,9 +68,9 @@ def test_the_standard_error_is_that_of_the_mean_of_the_losses(better: int, worse
 
 
 def test_an_interval_gives_the_error_where_changes_are_not_counted() -> None:
-    found = MetricDifference(1.0, 1.0 - 1.96, 1.0 + 1.96, 0.3, 0, 0, "paired bootstrap")
+    found = MetricDifference(1.0, 1.0 - 1.96, 1.0 + 1.96, 0.3, 0, 0, IntervalMethod.BOOTSTRAP_MEAN, 5000)
     assert standard_error(found, 100, 1.0) == pytest.approx(1.0, rel=1e-3)
-    unknown = MetricDifference(1.0, math.nan, math.nan, math.nan, 0, 0, "only the value is known: no interval")
+    unknown = MetricDifference(1.0, math.nan, math.nan, math.nan, 0, 0, IntervalMethod.VALUE_ONLY)
     assert standard_error(unknown, 100, 1.0) == 0.0
 
 
@@ -81,7 +91,7 @@ def test_without_labels_the_loss_is_what_does_not_agree() -> None:
         loss_of(evaluation(metric=None), score("INT8", None, None))
 
 
-# ── the judge ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── metric trials ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 TEXT = "(float[N, 6] x) => (float[N, 4] y) { y = MatMul(x, w) }"
 X = np.random.default_rng(1).standard_normal((40, 6)).astype(np.float32)
@@ -119,13 +129,13 @@ def test_the_float_network_runs_once(
         judging.CachingRunner, "submit", lambda self, batch, n: (opened.append("run"), original(self, batch, n))[1]
     )
     plain, coarse = nets
-    judge = MetricTrials(plain, question(tmp_path, plain), holdout_parts(0.5, DataOptions())[0])
-    first = judge.evaluation({"INT8": coarse})
+    metric_trials = MetricTrials(plain, question(tmp_path, plain), holdout_parts(0.5, DataOptions())[0])
+    first = metric_trials.evaluation({"INT8": coarse})
     once = len(opened)
-    second = judge.evaluation({"INT8": coarse, "same": plain})
+    second = metric_trials.evaluation({"INT8": coarse, "same": plain})
     assert len(opened) == once > 0
-    assert judge.evaluations == 4
-    assert judge.samples == first.samples == 20
+    assert metric_trials.evaluations == 4
+    assert metric_trials.samples == first.samples == 20
     assert second.reference.metrics == first.reference.metrics == {"top1": 1.0}
     assert second.models[1].difference == first.models[1].difference
     assert second.models[2].agreement == 1.0
@@ -161,7 +171,7 @@ def test_which_of_several_outputs_decides_has_to_be_told(nets: tuple[Model, Mode
     asked = question(tmp_path, plain)
     part = holdout_parts(0.5, DataOptions())[0]
     with pytest.raises(
-        UsageError, match=f"outputs '{first}' and 'aux' hold class scores: which .* is not told"
+        UsageError, match=f"outputs '{first}' and 'aux' hold class scores, and none of them is named"
     ) as caught:
         MetricTrials(two, asked, part).evaluation({"INT8": two})
     assert f"--metric top1@{first}" in caught.value.remedy
@@ -172,11 +182,11 @@ def test_which_of_several_outputs_decides_has_to_be_told(nets: tuple[Model, Mode
 def test_too_many_outputs_are_not_kept(
     nets: tuple[Model, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judging, "RECORDED", 100)
+    monkeypatch.setattr(judging, "CACHE_BYTES", 100)
     plain, coarse = nets
-    judge = MetricTrials(plain, question(tmp_path, plain), holdout_parts(0.5, DataOptions())[0])
-    found = [judge.evaluation({"INT8": coarse}) for _ in range(2)]
-    assert judge.evaluations == 4  # the float network ran twice, and is counted twice
+    metric_trials = MetricTrials(plain, question(tmp_path, plain), holdout_parts(0.5, DataOptions())[0])
+    found = [metric_trials.evaluation({"INT8": coarse}) for _ in range(2)]
+    assert metric_trials.evaluations == 4  # the float network ran twice, and is counted twice
     assert found[0].models[1].difference == found[1].models[1].difference
 
 
@@ -184,11 +194,11 @@ def test_other_batches_in_a_later_pass_are_noticed() -> None:
     record = OutputCache()
     record.keep({"y": np.zeros((3, 4))})
     record.close()
-    assert record.whole
+    assert record.complete
     replayed = ReplayRunner([{"y": np.zeros((3, 4))}], None)
-    with pytest.raises(DataError, match="other batches"):
+    with pytest.raises(DataError, match="batches differ"):
         replayed.submit({"x": np.zeros((2, 6))}, 2)
-    with pytest.raises(DataError, match="other batches"):
+    with pytest.raises(DataError, match="batches differ"):
         ReplayRunner([], None).submit({"x": np.zeros((2, 6))}, 2)
 
 
@@ -216,7 +226,7 @@ def test_a_rule_searches_a_histogram_once() -> None:
 NODES = [f"n{k}" for k in range(20)]
 
 
-class FakeMaker:
+class FakeFactory:
     """Networks are recipes; their noise and their loss are functions of them."""
 
     def __init__(self, decibels: Callable[[Recipe], float]) -> None:
@@ -224,7 +234,7 @@ class FakeMaker:
         self.samples = 64
         self._decibels = decibels
 
-    def measured(self, recipes: Sequence[Recipe]) -> Mapping[Recipe, float]:
+    def measure(self, recipes: Sequence[Recipe]) -> Mapping[Recipe, float]:
         self.proxies |= {recipe: self._decibels(recipe) for recipe in recipes}
         return {recipe: self.proxies[recipe] for recipe in recipes}
 
@@ -242,7 +252,7 @@ class FakeMaker:
         return layers, "noise alone", RankingBasis(recipe, 20.0, 64)
 
 
-class FakeJudge:
+class FakeMetricTrials:
     """Counts, and tells the loss of a recipe."""
 
     def __init__(self, loss: Callable[[Recipe], float]) -> None:
@@ -252,7 +262,7 @@ class FakeJudge:
         self.evaluations += 1
         (recipe,) = candidates.values()
         value = self._loss(recipe)
-        found = MetricDifference(value, value, value, 1.0, 0, 0, "made up")
+        found = MetricDifference(value, value, value, 1.0, 0, 0, IntervalMethod.BOOTSTRAP_MEAN, 5000)
         return evaluation(score("FP32", None, None), score("INT8", found, 1.0))
 
 
@@ -261,10 +271,10 @@ def searched(
 ) -> Any:
     rules, repairs = ("mse", "minmax", "entropy"), ("equalize", "bias")
     limits = SearchLimits(rules, repairs, 0.5, most, evaluations)
-    judge = FakeJudge(loss)
-    maker: Any = FakeMaker(decibels)
-    found = Search(maker, judge, limits, lambda _: None).run()  # type: ignore[arg-type]
-    assert judge.evaluations <= evaluations
+    metric_trials = FakeMetricTrials(loss)
+    factory: Any = FakeFactory(decibels)
+    found = Search(factory, metric_trials, limits, lambda _: None).run()  # type: ignore[arg-type]
+    assert metric_trials.evaluations <= evaluations
     return found
 
 
@@ -295,9 +305,9 @@ def test_channels_are_not_scaled_where_that_leaves_more_noise() -> None:
     def noise(recipe: Recipe) -> float:
         return 20.0 + 3 * len(recipe.repairs) - 9 * ("equalize" in recipe.repairs)
 
-    judge, maker = FakeJudge(lambda r: 3.0 - 2.9 * ("round" in r.repairs)), FakeMaker(noise)
+    metric_trials, factory = FakeMetricTrials(lambda r: 3.0 - 2.9 * ("round" in r.repairs)), FakeFactory(noise)
     limits = SearchLimits(("mse",), ("equalize", "round", "bias"), 0.5, 0.5, 17)
-    found = Search(maker, judge, limits, lambda _: None).run()  # type: ignore[arg-type]
+    found = Search(factory, metric_trials, limits, lambda _: None).run()  # type: ignore[arg-type]
     assert [trial.recipe.repairs for trial in found.trials] == [(), ("bias",), ("round", "bias")]
     assert found.held
 
@@ -324,7 +334,7 @@ def test_kept_layers_that_bring_nothing_go_back() -> None:
 
     found = searched(decibels, lambda r: 0.0 if needed <= set(r.kept) else 3.0)
     assert set(found.chosen.recipe.kept) == needed
-    assert any(trial.step == "take back" for trial in found.trials)
+    assert any(trial.step == "requantize" for trial in found.trials)
 
 
 @settings(max_examples=60)
@@ -338,7 +348,7 @@ def test_the_choice_is_never_worse_than_a_trial_that_was_cheaper(seed: int, eval
 
     found = searched(lambda r: 20 + 5 * random(r, 0), lambda r: random(r, 1), evaluations=evaluations)
     judged = [trial for trial in found.trials if trial.figure]
-    held = [trial for trial in judged if trial.figure.careful <= 0.5]
+    held = [trial for trial in judged if trial.figure.cautious_drop <= 0.5]
     assert found.held == bool(held)
     assert found.chosen in (held or judged)
     for trial in held:
@@ -346,8 +356,8 @@ def test_the_choice_is_never_worse_than_a_trial_that_was_cheaper(seed: int, eval
 
 
 def test_near_the_budget_is_not_enough() -> None:
-    assert lost(0.4, 0.2).careful > 0.5
-    assert lost(0.4, 0.05).careful <= 0.5
+    assert lost(0.4, 0.2).cautious_drop > 0.5
+    assert lost(0.4, 0.05).cautious_drop <= 0.5
 
 
 # ── the front ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -386,7 +396,7 @@ def test_the_fastest_inside_the_budget_is_taken(
     assert {p.name for p in points} == {f"{name}.engine" for name in times}
     assert [p.milliseconds for p in points] == sorted(times.values())
     assert [p.precision for p in points if p.chosen] == ([taken] if taken else [])
-    said = {"int8": "", "fp16": "INT8 is not worth it here: FP16", None: "no engine holds the budget"}[taken]
+    said = {"int8": "", "fp16": "INT8 is not worth it here: FP16", None: "no engine is within the budget"}[taken]
     assert said in "".join(front.advise_on_front(points, 0.5))
     assert bool(front.advise_on_front(points, 0.5)) == (taken != "int8")
 
@@ -410,7 +420,7 @@ def test_engines_are_timed_and_judged_where_a_gpu_is(
     def evaluate(models: Any, data: Any, **settings: Any) -> Evaluation:
         asked["part"] = settings["options"].data.part
         names = [Path(model).name for model in models[1:]]
-        drop = MetricDifference(0.2, 0.1, 0.3, 0.5, 0, 0, "made up")
+        drop = MetricDifference(0.2, 0.1, 0.3, 0.5, 0, 0, IntervalMethod.BOOTSTRAP_MEAN, 5000)
         return evaluation(score("FP32", None, None), *(score(name, drop, 1.0) for name in names))
 
     monkeypatch.setattr(front, "explain_no_gpu", lambda _: None)
@@ -427,7 +437,7 @@ def test_engines_are_timed_and_judged_where_a_gpu_is(
         ("fp32", 0.2, False),
     ]
     assert made.machine == "GPU"
-    assert made.said == ()
+    assert made.notes == ()
 
 
 def test_without_a_gpu_the_weights_in_float_are_the_cost(
@@ -437,7 +447,7 @@ def test_without_a_gpu_the_weights_in_float_are_the_cost(
     monkeypatch.setattr(front, "explain_no_gpu", lambda _: "there is no NVIDIA driver")
     made = front.measure_front(nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None)
     assert made.points == ()
-    assert "25.0% of the weights" in made.said[0]
+    assert "25.0% of the weights" in made.notes[0]
 
     def fails(*_: Any, **__: Any) -> BenchResult:
         raise BackendError("the GPU is gone", remedy="look for it")
@@ -446,15 +456,15 @@ def test_without_a_gpu_the_weights_in_float_are_the_cost(
     monkeypatch.setattr(front, "bench", fails)
     made = front.measure_front(nets[0], tuning_of(lost(0.2)), {"tuned": nets[1].proto}, asked, Here(), lambda _: None)
     assert made.points == ()
-    assert made.said == ("no latency was measured: the GPU is gone",)
+    assert made.notes == ("latency was not measured: the GPU is gone",)
 
 
 # ── values ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def tuning_of(tuned: Figure, *, held: bool = True) -> Tuning:
-    trial = Trial(Recipe("mse", ("bias",), ("a<b",)), "layers", "why", "holds", 21.0, tuned, 0.25)
-    skipped = Trial(Recipe("minmax"), "rule", "", "not evaluated: more noise")
+    trial = Trial(Recipe("mse", ("bias",), ("a<b",)), "layers", "why", TrialStatus.MET, 21.0, tuned, 0.25)
+    skipped = Trial(Recipe("minmax"), "rule", "", TrialStatus.SKIPPED, detail="more noise")
     ranking = (LayerError("a<b", "Conv", math.inf, 20.0, 0.0, 0.1, 20.0, 1),)
     report = evaluation(score("FP32", None, None), score("INT8", None, 0.9))
     return Tuning(
@@ -484,7 +494,7 @@ def tuning_of(tuned: Figure, *, held: bool = True) -> Tuning:
 @given(drop=st.floats(-2.0, 0.5), error=st.floats(0.0, 1.0))
 def test_the_verdict_tells_of_chance_and_of_gains(drop: float, error: float) -> None:
     made = tuning_of(lost(drop, error))
-    assert ("perhaps by chance" in made.verdict) == (made.tuned.high > 0.5)
+    assert ("not conclusively" in made.verdict) == (made.tuned.high > 0.5)
     assert ("gains" in made.verdict) == (round(drop, 2) < 0)
     assert "loses −" not in made.verdict
 
@@ -493,9 +503,9 @@ def test_the_verdict_tells_of_chance_and_of_gains(drop: float, error: float) -> 
 def test_the_verdict_tells_of_both_parts(drop: float, held: bool) -> None:
     made = tuning_of(lost(drop, 0.1), held=held)
     assert made.within_budget == (drop <= 0.5)
-    assert ("That is within the budget" in made.verdict) == made.within_budget
+    assert ("This is within the budget" in made.verdict) == made.within_budget
     assert ("do not rely on it" in made.verdict) == (made.within_budget and not held)
-    assert ("measure on more samples" in made.verdict) == (not made.within_budget and held)
+    assert made.verdict.endswith("on the tuning part: evaluate more samples.") == (not made.within_budget and held)
     assert "1 of 20 layers in float" in made.verdict
     assert "50 held-out samples" in made.verdict
 
@@ -515,8 +525,8 @@ def test_a_notebook_and_a_program_see_every_trial() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"holdout": 0.0}, "held out"),
-        ({"most": 1.5}, "layers may stay float"),
+        ({"holdout": 0.0}, "cannot hold out"),
+        ({"most": 1.5}, "of the layers in float"),
         ({"evaluations": 4}, "too few"),
         ({"repairs": ("paint",)}, "unknown repair"),
         ({"rules": "kl"}, "unknown rule"),

@@ -1,8 +1,8 @@
-"""The answers of two models on the same samples: the class of highest score, and how sure the model is of it.
+"""The predictions of two models on the same samples: the class with the highest score, and its confidence.
 
-Confidence is the largest probability: the softmax of the scores, or the scores themselves where the network ends in a
-Softmax. Which of the two holds is read off the reference's first batch (no row below 0 or above 1, every sum 1 within
-1 %) and serves both models, since an INT8 Softmax adds up to 1 only roughly.
+Confidence is the largest probability: the softmax of the scores, or the scores themselves if the network ends in a
+Softmax. Which of the two applies is inferred from the reference's first batch (no value below 0 or above 1, every row
+sums to 1 within 1 %) and used for both models, because the rows of an INT8 Softmax sum to 1 only roughly.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from numpy.typing import NDArray
 
 from quantkit.errors import DataError
 from quantkit.evaluation.result import Confidence
-from quantkit.metrics.topk import class_scores
+from quantkit.metrics.class_scores import class_scores
 from quantkit.values import Array
 
 SMALLEST = 2.0**-24
-"""A probability below half a float32 step of 1 counts as that: INT8 rounds small ones to 0, whose logarithm is −∞."""
+"""Smallest probability, half a float32 step at 1: INT8 rounds small ones to 0, whose logarithm would be −∞."""
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Of every sample: the class, int32 [N], and its probability, float64 [N]."""
+    """For every sample the predicted class, int32 [N], and its probability, float64 [N]."""
 
     classes: NDArray[np.int32]
     confidence: NDArray[np.float64]
 
 
 class PredictionComparison:
-    """Collects the answers of reference and candidate, 24 bytes a sample."""
+    """Collects the predictions of reference and candidate, 24 bytes per sample."""
 
     def __init__(self) -> None:
         self._probabilities: bool | None = None
@@ -39,11 +39,11 @@ class PredictionComparison:
         self._candidate: list[Predictions] = []
 
     def add(self, reference: Array, candidate: Array, names: Sequence[str] = ()) -> None:
-        """Take a batch of class scores [N, C] of both. DataError where shapes differ or a score is NaN or +Inf."""
+        """Add a batch of class scores [N, C] of both. DataError if shapes differ or a score is NaN or +Inf."""
         first, second = class_scores(reference), class_scores(candidate)
         if first is None or second is None or first.shape != second.shape:
             raise DataError(
-                f"the reference's class scores are {list(reference.shape)}, the candidate's {list(candidate.shape)}",
+                f"class scores are {list(reference.shape)} in the reference, {list(candidate.shape)} in the candidate",
                 remedy="compare models with the same output [N, C]",
             )
         if not len(first):
@@ -54,49 +54,49 @@ class PredictionComparison:
         for scores, whose in ((first, "reference"), (second, "candidate")):
             if (wrong := np.flatnonzero(~np.isfinite(scores.max(axis=1)))).size:
                 sample = names[wrong[0]] if names else f"sample {at + wrong[0]}"
-                remedy = "find the layer that makes it: quantkit layers"
+                remedy = "find the layer that produces it: quantkit layers"
                 raise DataError(f"{sample}: a class score of the {whose} is NaN or Inf", remedy=remedy)
         self._reference.append(predict_classes(first, self._probabilities))
         self._candidate.append(predict_classes(second, self._probabilities))
 
     def result(self) -> tuple[Predictions, Predictions]:
-        """Reference's and candidate's answers. DataError where there were no samples."""
+        """Return the predictions of reference and candidate. DataError if there were no samples."""
         if not sum(len(part.classes) for part in self._reference):
-            raise DataError("there were no samples to compare", remedy="give data")
+            raise DataError("there were no samples to compare", remedy="give at least one sample")
         return join_predictions(self._reference), join_predictions(self._candidate)
 
 
 def predict_classes(scores: Array, probabilities: bool) -> Predictions:
-    """Class and confidence of every row; ties go to the lowest class."""
+    """Return class and confidence of every row; ties go to the lowest class."""
     classes = scores.argmax(axis=1)
-    sure = np.exp(log_probabilities(scores, probabilities)[np.arange(len(scores)), classes])
-    return Predictions(classes.astype(np.int32), sure)
+    confidence = np.exp(log_probabilities(scores, probabilities)[np.arange(len(scores)), classes])
+    return Predictions(classes.astype(np.int32), confidence)
 
 
 def join_predictions(parts: Sequence[Predictions]) -> Predictions:
-    """Batches one behind the other."""
+    """Concatenate batches."""
     return Predictions(np.concatenate([p.classes for p in parts]), np.concatenate([p.confidence for p in parts]))
 
 
 def agreement(reference: Predictions, candidate: Predictions) -> float:
-    """Share of samples with the same answer."""
+    """Return the share of samples with the same prediction."""
     return float(np.mean(reference.classes == candidate.classes))
 
 
 def confidence(reference: Predictions, candidate: Predictions) -> Confidence:
-    """How sure both are on average, and the shift in points. Each is sure of its own answer."""
+    """Return the mean confidence of each in its own prediction, and the shift in percentage points."""
     first, second = float(reference.confidence.mean()), float(candidate.confidence.mean())
     return Confidence(first, second, 100.0 * float(np.mean(candidate.confidence - reference.confidence)))
 
 
 def are_probabilities(scores: Array) -> bool:
-    """Whether every row of [N, C] is a distribution: the network ends in a Softmax."""
+    """Return True if every row of [N, C] is a distribution, so that the network ends in a Softmax."""
     values = scores.astype(np.float64)
     return bool(values.min() >= 0 and values.max() <= 1 and np.all(np.abs(values.sum(axis=1) - 1) <= 0.01))
 
 
 def log_probabilities(scores: Array, probabilities: bool) -> NDArray[np.float64]:
-    """log softmax of [N, C] in float64; where they are probabilities already, their logarithm, made to sum to 1."""
+    """Return the log softmax of [N, C] in float64; of probabilities the logarithm, normalized to a sum of 1."""
     values = scores.astype(np.float64)
     if probabilities:
         values = np.log(np.maximum(values, SMALLEST))
