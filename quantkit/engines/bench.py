@@ -345,7 +345,8 @@ def bench_on_cpu(
                 run(feeds)
                 times.append(1000.0 * (time.perf_counter() - started))
             latencies.append(latency_percentiles(name, batch, times, graph=False))
-    machine = f"{platform.processor() or platform.machine()} ({threads} threads), {backend_label(default_backend(), DEFAULT_PROVIDER)}"
+    library = backend_label(default_backend(), DEFAULT_PROVIDER)
+    machine = f"{platform.processor() or platform.machine()} ({threads} threads), {library}"
     return BenchResult(machine, False, tuple(subjects), tuple(latencies), (), (f"onnxruntime on the CPU: {reason}",))
 
 

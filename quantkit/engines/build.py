@@ -124,9 +124,8 @@ def build(
     usual = f"{loaded.path.stem}.{gpu.slug}.{trt_version}.{options.precision.value}.engine"
     path = engine_output_path(output, loaded.path, name or usual)
     cache = path.with_name(f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
-    refuse_replacing_sources(
-        [path, engine_record_path(path), used_table_path(path), *([cache] if cache else [])], loaded.path, scales
-    )
+    places = [path, engine_record_path(path), used_table_path(path), *([cache] if cache else [])]
+    refuse_replacing_sources(places, loaded.path, scales)
     wanted = engine_identity(loaded, options, ranges, scales, trt_version, gpu.name)
     faults = find_clip_faults(loaded, trt_version)
     if path.exists() and not options.force:
@@ -147,9 +146,7 @@ def build(
         # trtexec and other tools get the completed scales, under this TensorRT's header
         used = TableScales(used_table_path(path), made.covered.table, "", None)
         files[used.path] = table_bytes(made.covered.table)
-    line = trtexec_command(loaded, path, options, ranges, used, cache, made.kept)
-    if scales and made.converted:
-        line = TrtexecCommand(None, "the Q/DQ pairs were inserted during the build, which trtexec cannot do")
+    line = trtexec_command(loaded, path, options, ranges, used, cache, made)
     record = make_engine_record(loaded, path, options, ranges, scales, made, line)
     files[engine_record_path(path)] = engine_record_bytes(record)
     if cache is not None and made.timing_cache:
@@ -275,9 +272,11 @@ def trtexec_command(
     ranges: Mapping[str, ShapeRange],
     scales: TableScales | None,
     cache: Path | None,
-    kept: Sequence[str],
+    made: EngineBuild,
 ) -> TrtexecCommand:
-    """Return the `trtexec` line that builds the same engine."""
+    """Return the `trtexec` line that builds the same engine, or why there is none."""
+    if scales and made.converted:
+        return TrtexecCommand(None, "the Q/DQ pairs were inserted during the build, which trtexec cannot do")
     found = detect_features(tensorrt())
     files = BuildFiles(
         model.path,
@@ -289,7 +288,7 @@ def trtexec_command(
         explicit=has_qdq(model),
         always_strong=found.always_strong,
     )
-    return equivalent_trtexec(options, files, scales.table if scales else None, kept)
+    return equivalent_trtexec(options, files, scales.table if scales else None, made.kept)
 
 
 def make_engine_record(

@@ -11,7 +11,7 @@ from quantkit.data import Portion
 from quantkit.data.labels import Labels
 from quantkit.errors import DataError
 from quantkit.evaluation.output_errors import OutputComparison
-from quantkit.evaluation.prediction_changes import PredictionComparison
+from quantkit.evaluation.predictions import PredictionComparison
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.class_scores import class_scores
 from quantkit.metrics.metric import Metric, MetricFactory

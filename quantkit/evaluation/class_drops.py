@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.evaluation.paired import mcnemar
-from quantkit.evaluation.prediction_changes import Predictions
+from quantkit.evaluation.predictions import Predictions
 from quantkit.evaluation.result import ChangedSample, ClassDrop, Confusion
 from quantkit.values import Array
 

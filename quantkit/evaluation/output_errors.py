@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.errors import DataError
-from quantkit.evaluation.prediction_changes import are_probabilities, log_probabilities
+from quantkit.evaluation.predictions import are_probabilities, log_probabilities
 from quantkit.evaluation.result import OutputDeviation
 from quantkit.metrics.class_scores import class_scores
 from quantkit.numerics import noise_decibels, noise_share

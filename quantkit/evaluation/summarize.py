@@ -18,7 +18,7 @@ from quantkit.evaluation.accumulate import ModelTotals, Scoring
 from quantkit.evaluation.class_drops import class_drops, confusions, most_changed, most_changed_scores
 from quantkit.evaluation.options import list_score_outputs, output_remedy
 from quantkit.evaluation.paired import paired_difference
-from quantkit.evaluation.prediction_changes import Predictions, agreement, confidence
+from quantkit.evaluation.predictions import Predictions, agreement, confidence
 from quantkit.evaluation.result import (
     ChangedSample,
     ClassDrop,

@@ -98,7 +98,7 @@ def test_the_engine_does_not_replace_model_or_table(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, onto: str, force: bool
 ) -> None:
     monkeypatch.setattr("quantkit.engines.build.tensorrt", lambda: None)
-    monkeypatch.setattr("quantkit.engines.build.features", lambda _: SimpleNamespace(version="8.6.1"))
+    monkeypatch.setattr("quantkit.engines.build.detect_features", lambda _: SimpleNamespace(version="8.6.1"))
     monkeypatch.setattr("quantkit.engines.build.open_device", lambda _: SimpleNamespace(slug="h200", name="H200"))
     monkeypatch.setattr("quantkit.engines.build.build_engine", lambda *_, **__: pytest.fail("nothing is built"))
     model = network(tmp_path)
@@ -295,10 +295,11 @@ def test_the_line_for_trtexec_names_the_files(
 ) -> None:
     found = SimpleNamespace(progress=progress, always_strong=strong)
     monkeypatch.setattr("quantkit.engines.build.tensorrt", lambda: None)
-    monkeypatch.setattr("quantkit.engines.build.features", lambda _: found)
+    monkeypatch.setattr("quantkit.engines.build.detect_features", lambda _: found)
     model = network(tmp_path)
     scales = find_table_scales(model, BuildOptions(), write_table(tmp_path / "net.calib"))
-    line = trtexec_command(model, tmp_path / "e", BuildOptions(), RANGES, scales, tmp_path / "t.cache", ()).line
+    made: Any = SimpleNamespace(converted=False, kept=())
+    line = trtexec_command(model, tmp_path / "e", BuildOptions(), RANGES, scales, tmp_path / "t.cache", made).line
     assert line is not None
     words = line.split()
     assert f"--onnx={model.path}" in words

@@ -261,7 +261,7 @@ def test_models_that_do_not_go_together(
 
 def test_labels_that_do_not_fit_are_named(tmp_path: Path, pair: list[Path]) -> None:
     np.savez(tmp_path / "bad.npz", x=X, labels=np.where(np.arange(50) == 33, CLASSES, Y))
-    with pytest.raises(DataError, match=r"the label of bad\.npz\[33\] is 4, the network has the classes 0 … 3"):
+    with pytest.raises(DataError, match=r"the label of bad\.npz\[33\] is 4, but the network has the classes 0 … 3"):
         evaluate(pair, tmp_path / "bad.npz")
     np.save(tmp_path / "x.npy", X)
     with pytest.raises(DataError, match="there are no labels to measure with"):
@@ -411,7 +411,7 @@ def test_the_command_writes_runs_that_compare_reads(
         assert command("evaluate", *pair, "--data", data, "-o", file, "--quiet") == 0
     assert capsys.readouterr().out == ""
     assert command("evaluate", *pair, "--data", data, "-o", files[0]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert command("compare", *files) == 0
     printed = capsys.readouterr().out
     assert (

@@ -14,9 +14,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from quantkit import metrics
 from quantkit.errors import DataError, QuantkitError, UsageError
 from quantkit.metrics.metric import Metric, MetricResult
-from quantkit.metrics.registry import resolve_metric
+from quantkit.metrics.registry import (
+    built_in_metrics,
+    default_metric,
+    is_reproducible,
+    is_share_metric,
+    metric_choices,
+    metric_title,
+    own_label_opener,
+    resolve_metric,
+    wants_class_labels,
+)
 from quantkit.metrics.torchmetrics_state import SampleStates
 from quantkit.metrics.user_metric import ObjectMetric
 
@@ -373,3 +384,75 @@ def test_only_sums_are_kept(reduction: Any, kept: bool) -> None:
         hits = State([0.0])
 
     assert (SampleStates.of(Metric()) is not None) == kept
+
+
+# The registry -----------------------------------------------------------------------------------------------------
+
+COUNTING = """
+from quantkit.metrics.metric import BuiltInMetric, MetricLabels, MetricResult
+
+class Counting:
+    name, share, higher_is_better = "counting", False, True
+    def add(self, outputs, labels, names):
+        self.labels = list(labels)
+    def result(self):
+        return MetricResult(float(sum(self.labels)), None, None, len(self.labels))
+
+METRIC = BuiltInMetric(
+    examples={"count": "of things"},
+    pattern="count(ing)?",
+    create=lambda match, output: Counting,
+    open_labels=lambda request: MetricLabels("names", lambda names: [len(name) for name in names]),
+    label_kind="things",
+    title=lambda match: "number of things",
+)
+"""
+
+
+@pytest.fixture
+def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A metric in a file of its own in the folder of metrics."""
+    (tmp_path / "counting_metric.py").write_text(COUNTING, encoding="utf-8")
+    monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(tmp_path)])
+    built_in_metrics.cache_clear()
+    yield
+    sys.modules.pop("quantkit.metrics.counting_metric", None)
+    built_in_metrics.cache_clear()
+
+
+@pytest.mark.usefixtures("counting")
+def test_a_metric_is_one_file() -> None:
+    assert metric_choices() == "top1, top5, count, yolo, or module:callable"
+    assert "count (of things)" in metric_choices(remarks=True)
+    assert resolve_metric("counting", ("logits",))().name == "counting"
+    assert (metric_title("count"), metric_title("count@logits")) == ("number of things", "number of things@logits")
+    assert not is_share_metric("count")
+    opener = own_label_opener(["count"])
+    assert opener is not None
+    with pytest.raises(UsageError, match="count needs things as labels, top1 does not"):
+        own_label_opener(["top1", "count"])
+    with pytest.raises(UsageError, match="unknown metric 'cont'\n  → top1, top5, count, yolo, or module:callable"):
+        resolve_metric("cont", ("logits",))
+
+
+def test_the_registry_describes_the_metrics() -> None:
+    assert default_metric() == "top1"
+    assert (metric_title("top5"), metric_title("top1@a"), metric_title("mAP50-95")) == ("top-5", "top-1@a", "mAP50-95")
+    assert wants_class_labels(["own:metric", "top3"])
+    assert not wants_class_labels(["own:metric", "yolo"])
+    assert own_label_opener(["top1", "own:metric"]) is None
+    assert is_share_metric("top1@a")
+    assert not is_share_metric("own:metric")
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels_given", "reproducible"),
+    [
+        (["top1", "top5@a"], False, True),
+        (["yolo:v8"], False, False),
+        (["yolo:v8"], True, True),
+        (["top1", "own:metric"], True, False),
+    ],
+)
+def test_only_known_code_and_labels_are_reproducible(texts: list[str], labels_given: bool, reproducible: bool) -> None:
+    assert is_reproducible(texts, labels_given=labels_given) is reproducible
