@@ -8,7 +8,7 @@ import re
 from quantkit.engines.bench_result import BenchResult
 from quantkit.engines.bench_result import bench_verdicts as bench_verdict
 from quantkit.evaluation.result import Evaluation, ModelScore, OutputDeviation
-from quantkit.metrics.registry import metric_title
+from quantkit.metrics.registry import is_share_metric, metric_title
 from quantkit.report import charts_rows
 from quantkit.report.charts_plane import PlanePoint, plane
 from quantkit.report.page import Block, Cell, Drawing, PageSection, PageTable, PageVerdict, Prose
@@ -27,7 +27,7 @@ from quantkit.report.wording import (
 NARROW = 350.0
 LEAST = 1.0
 """Points that an axis of quality spans at least."""
-SHARES = re.compile(r"(top-?\d+|accuracy)(@.+)?")
+SHARES = re.compile(r"accuracy(@.+)?")
 """Metrics that are shares whatever the difference is about."""
 
 
@@ -64,7 +64,7 @@ def evaluation_verdict(evaluation: Evaluation) -> PageVerdict:
 
 def metric_text(evaluation: Evaluation, name: str, value: float) -> str:
     """A metric as a percentage where it is a share."""
-    is_share = evaluation.share if name == evaluation.metric else bool(SHARES.fullmatch(name))
+    is_share = evaluation.share if name == evaluation.metric else is_share_metric(name) or bool(SHARES.fullmatch(name))
     return format_percent(value) if is_share else format_significant(value)
 
 
