@@ -87,7 +87,7 @@ class Scoring:
 
 
 def refuse_non_finite(who: tuple[str, str], name: str, arrays: tuple[Array, Array], portion: Portion) -> None:
-    """Raise DataError if an output of reference or candidate contains NaN, or is infinite in only one of them.
+    """Raise DataError if an output of reference or candidate holds NaN, or is infinite in only one of them.
 
     The error names the model, the output and the sample.
     """
@@ -104,7 +104,7 @@ def refuse_non_finite(who: tuple[str, str], name: str, arrays: tuple[Array, Arra
     if broken.ndim and len(broken) == portion.samples:
         where = portion.names[int(np.argmax(broken.reshape(len(broken), -1).any(axis=1)))]
     raise DataError(
-        f"{model}: output {name!r} contains NaN or Inf for {where}",
+        f"{model}: output {name!r} holds NaN or Inf for {where}",
         remedy="fix the network or remove the sample; float16 overflows beyond 65504",
     )
 

@@ -69,7 +69,7 @@ class OutputComparison:
         for values, whose in ((reference, "reference"), (candidate, "candidate")):
             if not np.isfinite(values).all():
                 raise DataError(
-                    f"output {self._name} of the {whose} contains NaN or Inf, in the batch from sample {self._samples}",
+                    f"output {self._name} of the {whose} holds NaN or Inf, in the batch from sample {self._samples}",
                     remedy="find the layer that produces it: quantkit layers",
                 )
 

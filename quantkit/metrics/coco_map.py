@@ -63,7 +63,7 @@ class CocoMap:
                 raise DataError(f"{image} has no boxes as its label", remedy="give COCO's JSON or YOLO's text files")
             if not np.isfinite(values).all():
                 raise DataError(
-                    f"{image}: output {name} contains NaN or Inf",
+                    f"{image}: output {name} holds NaN or Inf",
                     remedy="find the layer that produces it: quantkit layers",
                 )
             self._check_classes(scene.objects, values.shape, image, name)

@@ -252,7 +252,7 @@ def test_what_does_not_fit_is_told_with_the_images_name() -> None:
     labels, outputs = scenes(0)
     broken = outputs[HeadFamily.V8].copy()
     broken[7, 0, 0] = np.nan
-    with pytest.raises(DataError, match=r"7\.jpg: output output0 contains NaN"):
+    with pytest.raises(DataError, match=r"7\.jpg: output output0 holds NaN"):
         scored(labels, broken)
     many = [*labels[:3], Scene(as_objects([(CLASSES, 0, 0, 9, 9, False)]), PLAIN)]
     with pytest.raises(
