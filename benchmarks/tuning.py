@@ -30,8 +30,9 @@ from quantkit import CalibrateOptions, QuantizeOptions, Statistics
 from quantkit.graph import Model, load_model
 from quantkit.qdq.partial import PartialQuantization
 from quantkit.tuning.metric_trials import MetricTrials, TrialRequest, holdout_parts, loss_of
+from quantkit.tuning.options import TuneOptions
 from quantkit.tuning.result import Tuning
-from quantkit.tuning.tune import TuneOptions, tune
+from quantkit.tuning.tune import tune
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "tuning.json"

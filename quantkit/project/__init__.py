@@ -1,1 +1,1 @@
-"""The whole way from a model and data to a report, as steps that are redone only when their inputs changed."""
+"""The end-to-end run from a model and data to a report, in steps that are repeated only if their inputs change."""

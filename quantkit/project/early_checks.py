@@ -1,4 +1,4 @@
-"""What a late step would refuse of this model, refused before the first one: metrics, labels, shapes, a missing GPU."""
+"""Checks before the first step of errors that a late step would raise: metrics, labels, shapes, a missing GPU."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from quantkit.project.inputs import RunPlan, file_identity
 
 
 def refuse_early(plan: RunPlan) -> None:
-    """UsageError, DataError (labels, classes), BackendError (engines are asked for, and there is no GPU)."""
+    """Raise UsageError, DataError (labels, classes), or BackendError (engines are required, but there is no GPU)."""
     refuse_metrics(plan)
     refuse_engines(plan)
 
 
 def refuse_metrics(plan: RunPlan) -> None:
-    """What `evaluate` would refuse."""
+    """Raise the errors that `evaluate` would raise."""
     wanted = plan.settings.evaluate
     for text in wanted.metrics:
         resolve_metric(text, plan.model.outputs)
@@ -28,7 +28,7 @@ def refuse_metrics(plan: RunPlan) -> None:
 
 
 def refuse_engines(plan: RunPlan) -> None:
-    """What `build` would refuse, also where nothing is built for want of a GPU."""
+    """Raise the errors that `build` would raise, even if nothing will be built because there is no GPU."""
     from quantkit.backends.tensorrt.shapes import parse_shapes
 
     settings = plan.settings
@@ -36,5 +36,5 @@ def refuse_engines(plan: RunPlan) -> None:
     if settings.gpu and (reason := explain_no_gpu(0)):
         raise BackendError(
             f"engines cannot be built: {reason}",
-            remedy="leave out --gpu (gpu = true in quantkit.toml), or use another machine",
+            remedy="omit --gpu (gpu = true in quantkit.toml), or use another machine",
         )

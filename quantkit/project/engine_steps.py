@@ -1,4 +1,4 @@
-"""The engines of a run, and how fast they are; nothing where there is no GPU with TensorRT."""
+"""The steps of a run that build and time engines; they are skipped if there is no GPU with TensorRT."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from quantkit.backends.tensorrt.options import BuildOptions
 
 BENCH = "bench.json"
-QDQ = "qdq"
-"""What the engine of the Q/DQ model is called, among the precisions."""
+QDQ_ENGINE = "qdq"
+"""Name of the Q/DQ model's engine among the precisions."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStepResult:
-    """engines: one of each precision; files: these, and their records; bench: how fast they are. digest: of all."""
+    """The result of the engine steps.
+
+    engines: one per precision. files: the engines and their records. bench: their speeds. digest: of all of it.
+    """
 
     engines: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
@@ -36,21 +39,21 @@ class EngineStepResult:
 
 
 def engine_steps(steps: RunSteps, table: StepOutcome | None, model: StepOutcome) -> EngineStepResult:
-    """Build and time, where there is a GPU."""
+    """Build and time engines if there is a GPU."""
     settings = steps.plan.settings
     reason = "" if settings.gpu is False else explain_no_gpu(0)
     if reason:
-        steps.notes.append(f"no engines: {reason}; how fast INT8 is shows on the GPU that it is for")
+        steps.notes.append(f"no engines were built: {reason}; measure the speed of INT8 on the target GPU")
     if reason is not None:
         return EngineStepResult()
     machine = machine_name(0)
     built: list[StepOutcome] = []
-    names = [*settings.build.precisions, QDQ]
+    names = [*settings.build.precisions, QDQ_ENGINE]
     for name in dict.fromkeys(names):
         try:
             built.append(engine_step(steps, name, table, model, machine))
         except (BackendError, TableError) as error:
-            steps.notes.append(f"no {name} engine: {error.problem}")
+            steps.notes.append(f"the {name} engine was not built: {error.problem}")
     if not built:
         return EngineStepResult()
     files = tuple(path for outcome in built for path in sorted(outcome.folder.iterdir()) if ".engine" in path.name)
@@ -61,14 +64,14 @@ def engine_steps(steps: RunSteps, table: StepOutcome | None, model: StepOutcome)
 
 
 def engine_step(steps: RunSteps, name: str, table: StepOutcome | None, model: StepOutcome, machine: str) -> StepOutcome:
-    """One engine. The timing cache stays in the output folder, for the next one."""
+    """Build one engine. The timing cache stays in the output folder for the next engine."""
     from quantkit.engines.build import build
 
     plan = steps.plan
     options = engine_options(plan, name)
-    names = plan.published()
-    source = model.file(names["model"]) if name == QDQ else plan.model.path
-    scales = table if options.int8 and name != QDQ else None
+    names = plan.published_names()
+    source = model.file(names["model"]) if name == QDQ_ENGINE else plan.model.path
+    scales = table if options.int8 and name != QDQ_ENGINE else None
 
     def work(folder: Path) -> tuple[str, ...]:
         for cache in plan.output.glob("timing.*.cache"):
@@ -80,17 +83,17 @@ def engine_step(steps: RunSteps, name: str, table: StepOutcome | None, model: St
         return tuple(f"{name}: {text}" for text in (*made.warnings, *made.notes))
 
     about = {"machine": machine, "options": options.document(), "shapes": list(options.shapes)}
-    of = {"model": model.digest if name == QDQ else plan.model.sha256, "table": scales and scales.digest}
-    return steps.take(f"engine {name}".replace(" ", "-"), about | of, work)
+    of = {"model": model.digest if name == QDQ_ENGINE else plan.model.sha256, "table": scales and scales.digest}
+    return steps.execute(f"engine {name}".replace(" ", "-"), about | of, work)
 
 
 def engine_options(plan: RunPlan, name: str) -> BuildOptions:
-    """How an engine is built."""
+    """Return the options for building an engine."""
     from quantkit.backends.tensorrt.options import BuildOptions, Precision
 
     chosen, batches = plan.settings.build, plan.settings.bench.batches
     return BuildOptions(
-        precision=Precision.INT8 if name == QDQ else Precision.named(name),
+        precision=Precision.INT8 if name == QDQ_ENGINE else Precision.named(name),
         fp16=chosen.fp16,
         shapes=chosen.shapes or shapes_for_batches(plan.model, batches),
         level=chosen.level,
@@ -99,18 +102,17 @@ def engine_options(plan: RunPlan, name: str) -> BuildOptions:
 
 
 def bench_step(steps: RunSteps, built: list[StepOutcome], engines: tuple[Path, ...], machine: str) -> StepOutcome:
-    """Time the engines side by side."""
+    """Time the engines against each other."""
     chosen = steps.plan.settings.bench
     options = BenchOptions(batches=chosen.batches, streams=chosen.streams, seconds=chosen.seconds)
 
     def work(folder: Path) -> tuple[str, ...]:
         made = bench(engines, options=options)
-        one = tuple(
-            replace(s, model=steps.plan.model.sha256) for s in made.subjects
-        )  # the Q/DQ model is the network too
-        made = replace(made, subjects=one)
+        # All engines, that of the Q/DQ model too, count as the one network of this run.
+        subjects = tuple(replace(subject, model=steps.plan.model.sha256) for subject in made.subjects)
+        made = replace(made, subjects=subjects)
         (folder / BENCH).write_text(json.dumps(asdict(made), indent=2) + "\n", encoding="utf-8")
         return made.notes
 
     inputs = {"engines": [o.digest for o in built], "options": chosen.model_dump(mode="json"), "machine": machine}
-    return steps.take("bench", inputs, work)
+    return steps.execute("bench", inputs, work)

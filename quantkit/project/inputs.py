@@ -1,4 +1,4 @@
-"""What a run works on: the model, the data and how they are prepared, and what identifies each of them."""
+"""The inputs of a run: the model, the data with their preprocessing, and the identity of each."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from quantkit.sensitivity.exclusion_file import expand_name_files
 from quantkit.tensorrt_version import number_text, target_version
 from quantkit.values import ModelInput
 
-WITHOUT_TABLES = 11
-"""The first TensorRT that reads no calibration tables."""
+FIRST_WITHOUT_TABLES = 11
+"""The first major version of TensorRT that does not read calibration tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Data as steps take it. stamps: sha256 over names, sizes and times of its files; None where it has none."""
+    """Data with its options and preprocessing. stamps: sha256 over names, sizes and times of the files, or None."""
 
     source: str
     options: DataOptions
@@ -37,7 +37,7 @@ class DataSource:
 
     @property
     def identity(self) -> dict[str, Any] | None:
-        """What decides about what is read; None where nobody can tell."""
+        """Everything that determines the samples read; None if that cannot be known."""
         if self.stamps is None:
             return None
         chosen = self.options
@@ -47,7 +47,7 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """Everything that is settled before work begins. version: of the TensorRT that table and model are for."""
+    """Everything that is resolved before the first step. version: the TensorRT that table and Q/DQ model are for."""
 
     settings: Settings
     model: Model
@@ -59,21 +59,21 @@ class RunPlan:
 
     @property
     def stem(self) -> str:
-        """What files are called."""
+        """The stem of the names of output files."""
         return self.model.path.stem
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What puts the figures in doubt: preprocessing that was guessed."""
+        """Warnings that put the figures in doubt: preprocessing was guessed."""
         return tuple(dict.fromkeys(s.spec.warning for s in (self.calibration, self.validation) if s.spec.warning))
 
     @property
-    def tables(self) -> bool:
-        """Whether that TensorRT reads calibration tables."""
-        return int(self.version.partition(".")[0]) < WITHOUT_TABLES
+    def reads_tables(self) -> bool:
+        """True if that TensorRT reads calibration tables."""
+        return int(self.version.partition(".")[0]) < FIRST_WITHOUT_TABLES
 
-    def published(self) -> Mapping[str, str]:
-        """What a run shows in its folder, by what it is."""
+    def published_names(self) -> Mapping[str, str]:
+        """Return kind → name of the files in the output folder."""
         return {
             "statistics": f"{self.stem}.stats.safetensors",
             "table": f"{self.stem}.calib",
@@ -84,17 +84,19 @@ class RunPlan:
 
 
 def expand_node_files(settings: Settings) -> Settings:
-    """The settings with the lines of files in place of `@FILE`: they decide about the model. UsageError."""
+    """Replace `@FILE` in the settings by the lines of the files, which determine the model. UsageError."""
     nodes = settings.quantize
     names = {"exclude": expand_name_files(nodes.exclude), "include": expand_name_files(nodes.include)}
     return settings.model_copy(update={"quantize": nodes.model_copy(update=names)})
 
 
 def plan_run(settings: Settings) -> RunPlan:
-    """Check the settings, read the model, look at the data. ModelError, DataError, PreprocessError, UsageError."""
+    """Check the settings, read the model, inspect the data. ModelError, DataError, PreprocessError, UsageError."""
     if settings.model is None or settings.data is None:
         missing = "model" if settings.model is None else "data"
-        raise UsageError(f"no {missing} is given", remedy="quantkit run MODEL --data DATA, or quantkit init for a file")
+        raise UsageError(
+            f"no {missing} is given", remedy="run `quantkit run MODEL --data DATA`, or `quantkit init` first"
+        )
     refuse_unknown_names(settings)
     model = load_model(settings.model)
     refuse_quantized(model)
@@ -110,7 +112,9 @@ def plan_run(settings: Settings) -> RunPlan:
     calibration = data_source(model, model.inputs, settings.data, settings.preprocess, reading)
     notes = [*([calibration.spec.warning] if calibration.spec.warning else [])]
     if settings.evaluate.data is None:
-        notes.append("accuracy is measured on the calibration data, which flatters INT8: give others with --val")
+        notes.append(
+            "accuracy is measured on the calibration data and is optimistic for INT8; pass separate data with --val"
+        )
     validation = data_source(
         model,
         tuple(ModelInput(i.name, i.dtype, (None, *i.shape[1:])) if i.shape else i for i in model.inputs),
@@ -127,16 +131,18 @@ def plan_run(settings: Settings) -> RunPlan:
         target_version_text(settings.calibrate.tensorrt_version),
         tuple(notes),
     )
-    refuse_foreign_files(output, plan.published().values())
+    refuse_foreign_files(output, plan.published_names().values())
     return plan
 
 
 def refuse_unknown_names(settings: Settings) -> None:
-    """UsageError for names that a later step would refuse, after the work of those before it."""
+    """Raise UsageError for names that a later step would refuse after the work of earlier steps."""
     from quantkit.backends.tensorrt.options import Precision
 
     if settings.rule is not None and len(found := as_rules(settings.rule)) > 1:
-        raise UsageError(f"{len(found)} rules are given: {settings.rule}", remedy="give one, for table and Q/DQ model")
+        raise UsageError(
+            f"{len(found)} rules are given: {settings.rule}", remedy="give one rule for table and Q/DQ model"
+        )
     resolve_repairs(settings.quantize.repairs, statistics=True, data=True)
     for name in settings.build.precisions:
         Precision.named(name)
@@ -145,8 +151,10 @@ def refuse_unknown_names(settings: Settings) -> None:
 def data_source(
     model: Model, inputs: Sequence[ModelInput], source: str, preprocess: str | None, options: DataOptions
 ) -> DataSource:
-    """Data with its preprocessing settled. inputs: as it is read for them; evaluation fills up batches that a model is
-    fixed to, calibration leaves samples out. DataError where it is empty."""
+    """Return data with its preprocessing resolved. DataError if it is empty.
+
+    inputs: the inputs to read it for. For a fixed batch size, evaluation pads the last batch and calibration drops it.
+    """
     spec = choose_spec(preprocess, model, source)
     feed, applied = open_data(source, inputs, spec.spec, options)
     if feed.samples == 0:
@@ -157,20 +165,24 @@ def data_source(
 
 
 def target_version_text(asked: str | None) -> str:
-    """The TensorRT that files are for, as text. UsageError."""
-    if asked is not None and re.fullmatch(r"\d+(\.\d+)*", asked) and int(asked.partition(".")[0]) >= WITHOUT_TABLES:
+    """Return the version of TensorRT that files are for, as text. UsageError."""
+    if (
+        asked is not None
+        and re.fullmatch(r"\d+(\.\d+)*", asked)
+        and int(asked.partition(".")[0]) >= FIRST_WITHOUT_TABLES
+    ):
         return asked
     return number_text(target_version(asked).number)
 
 
 def file_identity(path: str | None) -> str | None:
-    """sha256 of a small file that an option names; None without one. A folder: by its files. DataError."""
+    """Return the sha256 of a small file, or of all files in a folder; None without a path. DataError."""
     if path is None:
         return None
     place = Path(path)
     try:
         files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
-        told = [[str(p.relative_to(place.parent)), sha256_of(p.read_bytes())] for p in files]
-        return sha256_of(text_bytes(canonical_json(told)))
+        contents = [[str(p.relative_to(place.parent)), sha256_of(p.read_bytes())] for p in files]
+        return sha256_of(text_bytes(canonical_json(contents)))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}", remedy="check the path") from None

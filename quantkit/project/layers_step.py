@@ -1,4 +1,4 @@
-"""Where a run's Q/DQ model loses, for the report: its layers, ranked on a part of the calibration data."""
+"""The step that finds where the Q/DQ model loses accuracy: its layers, ranked on part of the calibration data."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from quantkit.artifact import text_bytes
 from quantkit.errors import ModelError, QuantkitError
-from quantkit.project.steps import Steps
-from quantkit.project.store import Outcome
+from quantkit.project.steps import RunSteps
+from quantkit.project.store import StepOutcome
 from quantkit.sensitivity.layers import SAMPLES, LayersOptions, layers
 from quantkit.sensitivity.result import LayerError, Sensitivity, TensorError
 
 LAYERS = "layers.json"
 
 
-def layers_step(steps: Steps, model: Outcome) -> Outcome | None:
-    """Measure the layers of the Q/DQ model; None where that is not wanted, or not possible, which is noted."""
+def layers_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
+    """Measure the layers of the Q/DQ model; None if that is disabled, or impossible, which becomes a note."""
     plan, data = steps.plan, steps.plan.calibration
     if not plan.settings.evaluate.layers:
         return None
@@ -26,7 +26,7 @@ def layers_step(steps: Steps, model: Outcome) -> Outcome | None:
         few = replace(data.options, limit=min(SAMPLES, data.options.limit or SAMPLES))
         made = layers(
             plan.model,
-            against=model.file(plan.published()["model"]),
+            against=model.file(plan.published_names()["model"]),
             data=data.source,
             preprocess=data.spec.spec,
             options=LayersOptions(data=few),
@@ -36,14 +36,16 @@ def layers_step(steps: Steps, model: Outcome) -> Outcome | None:
 
     known = data.identity
     try:
-        return steps.take("layers", known and {"model": plan.model.sha256, "Q/DQ": model.digest, "data": known}, work)
+        return steps.execute(
+            "layers", known and {"model": plan.model.sha256, "Q/DQ": model.digest, "data": known}, work
+        )
     except ModelError as error:
-        steps.notes.append(f"layers are not measured: {error.problem}")
+        steps.notes.append(f"layers were not measured: {error.problem}")
         return None
 
 
 def read_layers(path: Path) -> Sensitivity:
-    """What `layers_step` wrote. QuantkitError where it is damaged."""
+    """Read the output of `layers_step`. QuantkitError if it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Sensitivity(

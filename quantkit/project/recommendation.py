@@ -1,4 +1,4 @@
-"""One sentence out of accuracy and speed: which precision to take. Pure."""
+"""The recommendation: which precision to use, in one sentence derived from accuracy and speed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from quantkit.engines.choice import SIMPLEST_FIRST, TimedEngine, fastest_within_
 from quantkit.evaluation.result import Evaluation, ModelKind, ModelScore
 
 DEFAULT_BUDGET = 0.5
-"""Points that may be lost where nobody said how many."""
+"""Loss allowed by default, in percentage points."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineCandidate:
-    """An engine that could be taken: what it is, what it loses at most (None where nobody can tell), how long a batch
-    takes."""
+    """An engine to choose from. lost: its largest possible loss, None if unknown. milliseconds: time of one batch."""
 
     model: ModelScore
     precision: str
@@ -26,7 +25,7 @@ class EngineCandidate:
 
 
 def recommendation(evaluation: Evaluation, bench: BenchResult | None) -> str:
-    """Which precision to take, and why."""
+    """Return which precision to use, and why."""
     if bench is None or not bench.on_gpu:
         return recommend_by_accuracy(evaluation)
     batch = bench.batches[-1]
@@ -38,13 +37,15 @@ def recommendation(evaluation: Evaluation, bench: BenchResult | None) -> str:
     best = fastest_within_budget(engines, budget)
     if best is None:
         least = min(found, key=lambda choice: choice.lost or 0.0)
-        told = loss_amount(least.model, evaluation)
-        return f"Nothing is recommended: {least.model.name} loses least, {told}, and {budget:g} are allowed."
+        lost = loss_amount(least.model, evaluation)
+        return (
+            f"Nothing is recommended: {least.model.name} loses least, {lost}, which exceeds {budget_text(evaluation)}."
+        )
     chosen = found[engines.index(best)]
     slowest = max(found, key=lambda choice: choice.milliseconds)
     said = (
-        f"Take {chosen.precision.upper()} ({chosen.model.name}): {chosen.milliseconds:.3f} ms at batch {batch}, "
-        f"{slowest.milliseconds / chosen.milliseconds:.2f}× as fast as {slowest.precision.upper()}, "
+        f"Use {chosen.precision.upper()} ({chosen.model.name}): {chosen.milliseconds:.3f} ms at batch {batch}, "
+        f"{slowest.milliseconds / chosen.milliseconds:.2f}× as fast as {slowest.precision.upper()}; "
         f"{loss_clause(chosen.model, evaluation)}."
     )
     int8 = [choice for choice in found if choice.precision == "int8"]
@@ -52,14 +53,14 @@ def recommendation(evaluation: Evaluation, bench: BenchResult | None) -> str:
 
 
 def loss_budget(evaluation: Evaluation) -> float:
-    """What may be lost, in points or in the metric's unit: all of it where nobody can tell how much that is."""
+    """Return the loss that is allowed, in percentage points or in the metric's unit; infinite without a budget."""
     if evaluation.max_drop is not None:
         return evaluation.max_drop
     return DEFAULT_BUDGET if evaluation.share else math.inf
 
 
 def engine_candidates(evaluation: Evaluation, bench: BenchResult, batch: int) -> list[EngineCandidate]:
-    """The engines that were evaluated and timed."""
+    """Return the engines that were both evaluated and timed."""
     precisions = {subject.name: subject.precision for subject in bench.subjects}
     found = []
     for model in evaluation.models:
@@ -70,64 +71,76 @@ def engine_candidates(evaluation: Evaluation, bench: BenchResult, batch: int) ->
 
 
 def lost_at_most(model: ModelScore) -> float | None:
-    """Of the metric; without labels no more points of top-1 than answers changed; None where neither is known."""
+    """Return the loss of the metric, or without labels its upper bound: the percentage of predictions that changed.
+
+    None if neither is known.
+    """
     if model.difference is not None:
         return model.difference.value
     return None if model.agreement is None else 100.0 * (1.0 - model.agreement)
 
 
+def budget_text(evaluation: Evaluation) -> str:
+    """Return for example `the budget of 0.5 percentage points`, or `the budget of 0.01` for metrics of another unit."""
+    budget = loss_budget(evaluation)
+    unit = f" percentage point{'' if budget == 1 else 's'}" if evaluation.share else ""
+    return f"the budget of {budget:g}{unit}"
+
+
 def loss_amount(model: ModelScore, evaluation: Evaluation) -> str:
-    """`0.30 points`, `0.0123 of rmse`, `at most 1.40 points (so many answers changed)`, `nothing`."""
-    lost = lost_at_most(model) or 0.0
-    if lost <= 0:
-        return "nothing"
-    if model.difference is None:
-        return f"at most {lost:.2f} points (so many answers changed)"
-    return f"{lost:.2f} points" if evaluation.share else f"{lost:.3g} of {evaluation.metric}"
+    """Return the amount of a loss.
+
+    For example `0.30 percentage points`, `0.0123 of rmse`, or `up to 1.40 percentage points (1.40 % of the predictions
+    changed)`. A gain counts as no loss.
+    """
+    lost = max(lost_at_most(model) or 0.0, 0.0)
+    if model.difference is None and lost > 0:
+        return f"up to {lost:.2f} percentage points ({lost:.2f} % of the predictions changed)"
+    return f"{lost:.2f} percentage points" if evaluation.share else f"{lost:.3g} of {evaluation.metric}"
 
 
 def loss_clause(model: ModelScore, evaluation: Evaluation) -> str:
-    """What is lost, in words."""
+    """Return for example `it loses 0.30 percentage points`."""
     if lost_at_most(model) is not None:
-        return f"{loss_amount(model, evaluation)} lost{uncertainty_clause(model, evaluation)}"
+        return f"it loses {loss_amount(model, evaluation)}{uncertainty_clause(model, evaluation)}"
     least = min((output.sqnr_db for output in model.outputs), default=None)
-    far = "" if least is None else f" (its outputs are at {least:.1f} dB)"
-    return f"what it loses is not known without labels{far}"
+    noise = "" if least is None else f" (SQNR of its outputs: {least:.1f} dB)"
+    return f"its loss is unknown without labels{noise}"
 
 
 def uncertainty_clause(model: ModelScore, evaluation: Evaluation) -> str:
-    """` in 200 samples, perhaps by chance`: where more than the budget may be lost on other samples."""
+    """Return ` on 200 samples, which is too few to be sure` if the interval of the loss exceeds the budget."""
     found = model.difference
     if found is None or math.isnan(found.high) or found.high <= loss_budget(evaluation):
         return ""
-    return f" in {evaluation.samples:,} samples, perhaps by chance"
+    return f" on {evaluation.samples:,} samples, which is too few to be sure"
 
 
 def why_not_int8(int8: Sequence[EngineCandidate], chosen: EngineCandidate, evaluation: Evaluation) -> str:
-    """Why INT8 is not taken: accuracy, or speed."""
-    fast = min(int8, key=lambda choice: choice.milliseconds)
-    budget = loss_budget(evaluation)
-    if fast.lost is not None and fast.lost > budget:
-        return f"INT8 is not worth it here: it loses {loss_amount(fast.model, evaluation)}, and {budget:g} are allowed."
-    return f"INT8 is not worth it here: {fast.milliseconds:.3f} ms against {chosen.milliseconds:.3f}."
+    """Return why INT8 is not recommended: accuracy or speed."""
+    fastest = min(int8, key=lambda choice: choice.milliseconds)
+    if fastest.lost is not None and fastest.lost > loss_budget(evaluation):
+        lost = loss_amount(fastest.model, evaluation)
+        return f"INT8 is not worth it here: it loses {lost}, which exceeds {budget_text(evaluation)}."
+    return f"INT8 is not worth it here: {fastest.milliseconds:.3f} ms compared with {chosen.milliseconds:.3f} ms."
 
 
 def recommend_by_accuracy(evaluation: Evaluation) -> str:
-    """What accuracy alone says."""
+    """Return the recommendation from accuracy alone, if no speeds are known."""
     quantized = [model for model in evaluation.candidates if model.kind is not ModelKind.FLOAT]
     if not quantized:
-        return "Nothing is recommended: there is nothing in INT8 to compare."
+        return "Nothing is recommended: there is no INT8 model to compare."
     known = {model.name: most for model in quantized if (most := lost_at_most(model)) is not None}
-    later = "How fast it is shows on the GPU that it is for; FP16 may be as fast."
+    later = "Measure speed on the target GPU; FP16 may be just as fast."
     if not known:
         return f"{quantized[0].name}: {loss_clause(quantized[0], evaluation)}. {later}"
     best = min(quantized, key=lambda model: known.get(model.name, math.inf))
-    budget, lost = loss_budget(evaluation), f"{best.name} loses {loss_amount(best, evaluation)}"
-    if math.isinf(budget) and known[best.name] > 0:
-        return f"{lost}; whether that is good enough a budget says (--max-drop). {later}"
-    good = known[best.name] <= budget
-    doubt = uncertainty_clause(best, evaluation)
-    if good and doubt:
-        return f"{lost}{doubt}: more samples would tell whether that is good enough. {later}"
-    judged = "is good enough" if good else f"is over the {budget:g} that are allowed: quantkit tune looks for better"
-    return f"{lost}, which {judged}. {later}"
+    budget, loses = loss_budget(evaluation), f"{best.name} loses {loss_amount(best, evaluation)}"
+    if math.isinf(budget):
+        decide = "; set --max-drop to decide whether that is acceptable" if known[best.name] > 0 else ""
+        return f"{loses}{decide}. {later}"
+    if known[best.name] > budget:
+        return f"{loses}, which exceeds {budget_text(evaluation)}; try `quantkit tune`. {later}"
+    if doubt := uncertainty_clause(best, evaluation):
+        return f"{loses}{doubt}; evaluate more. {later}"
+    return f"{loses}, which is within {budget_text(evaluation)}. {later}"

@@ -1,9 +1,9 @@
-"""run: the whole way in one call: statistics, table, Q/DQ model, engines where there is a GPU, evaluation, report.
+"""run: everything in one call: statistics, table, Q/DQ model, engines if there is a GPU, evaluation, report.
 
     statistics ─┬─ table ──┬─ engines ─ bench ─┐
                 └─ model ──┴─ layers ──────────┴─ report
 
-Each step is done again only when something that decides about it has changed.
+Each step is repeated only if one of its inputs has changed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from quantkit.evaluation.json_document import evaluation_json as document_of
 from quantkit.evaluation.json_document import parse_evaluation
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
+from quantkit.metrics.registry import default_metric
 from quantkit.progress import NoProgress, Progress
 from quantkit.project.early_checks import refuse_early
 from quantkit.project.engine_steps import EngineStepResult, engine_steps
@@ -40,12 +41,12 @@ from quantkit.statistics import read_statistics, write_statistics
 from quantkit.view import Block, RichDisplay
 
 DEFAULT_RULE = "mse"
-"""Of table and Q/DQ model: it lost least on every network that was measured (benchmarks/results/accuracy.md)."""
+"""For table and Q/DQ model, because it lost least on every measured network (benchmarks/results/accuracy.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run(RichDisplay):
-    """What a run ends with. recommendation: one sentence out of accuracy and speed. files: what lies in the folder."""
+    """The result of a run. recommendation: based on accuracy and speed. files: name → path in the output folder."""
 
     steps: tuple[CompletedStep, ...]
     evaluation: Evaluation
@@ -54,7 +55,7 @@ class Run(RichDisplay):
     files: Mapping[str, Path]
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
-    """Those of the notes that put the figures in doubt."""
+    """The notes that put the figures in doubt."""
 
     def _view_(self) -> Sequence[Block]:
         return self.recommendation, *self.evaluation._view_()
@@ -67,21 +68,23 @@ def run(
     phase: Callable[[str], None] = lambda _: None,
     progress: Callable[[str], Progress] = lambda _: NoProgress(),
 ) -> Run:
-    """Go the whole way for one model. clean: forget what earlier runs made. phase: told which step is worked on;
-    progress: gives a bar for what takes long.
+    """Run all steps for one model, from statistics to the report.
 
-    Writes statistics, table, Q/DQ model, evaluation and report into the output folder, and engines where they are
-    built. Raises what `calibrate`, `quantize`, `build`, `bench` and `evaluate` raise, UsageError, OutputError.
+    clean: delete the outcomes of earlier runs first. phase: called with the name of each step. progress: returns a
+    progress bar for a step that takes long.
+
+    Writes statistics, table, Q/DQ model, evaluation and report into the output folder, and engines if they are built.
+    Raises the errors of `calibrate`, `quantize`, `build`, `bench` and `evaluate`, UsageError, OutputError.
     """
     plan = plan_run(settings)
     refuse_early(plan)
     store = StepStore(plan.output)
-    with store.held(clean=clean):
+    with store.lock(clean=clean):
         return run_steps(RunSteps(plan, store, phase, progress), store)
 
 
 def run_steps(steps: RunSteps, store: StepStore) -> Run:
-    """All steps, and their files where the user looks for them."""
+    """Run all steps and publish their files in the output folder."""
     plan = steps.plan
     statistics = statistics_step(steps)
     table = table_step(steps, statistics)
@@ -89,7 +92,7 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
     engines = engine_steps(steps, table, model)
     layers = layers_step(steps, model)
     report = report_step(steps, StepOutcomes(statistics, table, model, layers, engines))
-    names = plan.published()
+    names = plan.published_names()
     shown = {
         names["statistics"]: statistics,
         names["model"]: model,
@@ -111,7 +114,7 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
 
 
 def statistics_step(steps: RunSteps) -> StepOutcome:
-    """Count the calibration data once, on the processor: every rule follows from it."""
+    """Collect statistics of the calibration data once, on the CPU; every rule is computed from them."""
     plan = steps.plan
     chosen, data = plan.settings.calibrate, plan.calibration
 
@@ -121,21 +124,21 @@ def statistics_step(steps: RunSteps) -> StepOutcome:
             plan.model.path, data.source, rules="minmax", preprocess=data.spec.spec, options=options,
             progress=steps.progress("calibrating"),
         )  # fmt: skip
-        assert made.statistics is not None, "bug in quantkit: onnxruntime gives statistics"
-        write_statistics(made.statistics, folder / plan.published()["statistics"])
+        assert made.statistics is not None, "bug in quantkit: onnxruntime returned no statistics"
+        write_statistics(made.statistics, folder / plan.published_names()["statistics"])
         return (*made.warnings, *made.notes)
 
     known = data.identity
     inputs = known and {"model": plan.model.sha256, "data": known, "histogram": chosen.histogram}
-    return steps.take("statistics", inputs, work)
+    return steps.execute("statistics", inputs, work)
 
 
 def table_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome | None:
-    """The calibration table; none for a TensorRT that reads none."""
+    """Make the calibration table; None for a TensorRT that does not read tables."""
     plan = steps.plan
-    if not plan.tables:
+    if not plan.reads_tables:
         return None
-    names = plan.published()
+    names = plan.published_names()
     rule = plan.settings.rule or DEFAULT_RULE
 
     def work(folder: Path) -> tuple[str, ...]:
@@ -143,13 +146,13 @@ def table_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome | None:
         tables_from(source, rule, output=folder / names["table"], tensorrt_version=plan.version)
         return ()
 
-    return steps.take("table", {"statistics": statistics.digest, "rule": rule, "TensorRT": plan.version}, work)
+    return steps.execute("table", {"statistics": statistics.digest, "rule": rule, "TensorRT": plan.version}, work)
 
 
 def model_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome:
-    """The Q/DQ model."""
+    """Make the Q/DQ model."""
     plan = steps.plan
-    names, chosen, data = plan.published(), plan.settings.quantize, plan.calibration
+    names, chosen, data = plan.published_names(), plan.settings.quantize, plan.calibration
     rule = plan.settings.rule or DEFAULT_RULE
     repairs = resolve_repairs(chosen.repairs, statistics=True, data=True)
     runs_network = needs_data(repairs)
@@ -181,12 +184,12 @@ def model_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome:
     if known is not None:
         about = {"model": plan.model.sha256, "statistics": statistics.digest, "rule": rule, "TensorRT": plan.version}
         inputs = about | {"data": known, "options": chosen.model_dump(mode="json")}
-    return steps.take("model", inputs, work)
+    return steps.execute("model", inputs, work)
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutcomes:
-    """What a report tells of."""
+    """The outcomes of all steps before the report."""
 
     statistics: StepOutcome
     table: StepOutcome | None
@@ -196,9 +199,9 @@ class StepOutcomes:
 
 
 def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
-    """Accuracy of everything on the same samples, and the page."""
+    """Evaluate all models on the same samples and write the report."""
     plan, engines = steps.plan, of.engines
-    names, wanted, data = plan.published(), plan.settings.evaluate, plan.validation
+    names, wanted, data = plan.published_names(), plan.settings.evaluate, plan.validation
     subjects = [str(plan.model.path), str(of.model.file(names["model"]))]
     if of.table is not None and not engines.files:
         subjects.append(f"{plan.model.path}+{of.table.file(names['table'])}")
@@ -210,14 +213,14 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
             data.source,
             labels=wanted.labels,
             preprocess=data.spec.spec,
-            metrics=None if wanted.metrics == ("top1",) else wanted.metrics,
+            metrics=None if wanted.metrics == (default_metric(),) else wanted.metrics,
             options=EvaluateOptions(data=data.options, classes=wanted.classes, max_drop=wanted.max_drop),
             progress=steps.progress("evaluating"),
         )
         first = recommendation(made, engines.bench)
-        told = replace(made, verdict=(first, *made.verdict))
+        shown = replace(made, verdict=(first, *made.verdict))
         page = evaluation_page(
-            told,
+            shown,
             sensitivity=None if of.layers is None else read_layers(of.layers.file(LAYERS)),
             statistics=read_statistics(of.statistics.file(names["statistics"])),
             bench=engines.bench,
@@ -229,7 +232,7 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
 
     known = data.identity
     inputs: dict[str, Any] | None = None
-    if known is not None and wanted.tells_all:
+    if known is not None and wanted.is_reproducible:
         inputs = {
             "model": plan.model.sha256,
             "Q/DQ model": of.model.digest,
@@ -242,11 +245,11 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
             "data": known,
             "options": wanted.model_dump(mode="json"),
         }
-    return steps.take("report", inputs, work)
+    return steps.execute("report", inputs, work)
 
 
 def run_document(made: Run) -> dict[str, Any]:
-    """The result for programs."""
+    """Return the result as JSON values."""
     return {
         "recommendation": made.recommendation,
         "steps": [asdict(step) for step in made.steps],

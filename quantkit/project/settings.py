@@ -1,12 +1,11 @@
-"""The options of a project: `quantkit.toml`, with flags on top.
+"""The options of a project: `quantkit.toml`, overridden by command-line flags.
 
-Paths in the file are meant from its own folder. Every key has a default but `model` and `data`.
+Paths in the file are relative to its own folder. Every key except `model` and `data` has a default.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantkit.errors import UsageError
 from quantkit.histogram import HistogramMode
+from quantkit.metrics.registry import default_metric, is_reproducible
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
 
@@ -31,14 +31,14 @@ FILE = "quantkit.toml"
 Count = Annotated[int, Field(ge=1)]
 
 
-class Section(BaseModel):
-    """Frozen; unknown keys are refused."""
+class SettingsSection(BaseModel):
+    """A frozen section; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Calibrate(Section):
-    """Which samples are counted, and how."""
+class CalibrateSettings(SettingsSection):
+    """Which samples calibration reads, and how their values are counted."""
 
     limit: Count | None = None
     shuffle: bool = False
@@ -49,7 +49,7 @@ class Calibrate(Section):
     skip_corrupt: bool = False
 
 
-class Quantize(Section):
+class QuantizeSettings(SettingsSection):
     """How the Q/DQ model is made."""
 
     policy: Policy = Policy.TENSORRT
@@ -60,8 +60,8 @@ class Quantize(Section):
     fp16: bool = False
 
 
-class Build(Section):
-    """Which engines are built, where there is a GPU with TensorRT."""
+class BuildSettings(SettingsSection):
+    """Which engines are built if there is a GPU with TensorRT."""
 
     precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "int8")
     shapes: tuple[str, ...] = ()
@@ -69,37 +69,38 @@ class Build(Section):
     fp16: bool = True
 
 
-class Bench(Section):
-    """What is timed."""
+class BenchSettings(SettingsSection):
+    """How engines are timed."""
 
     batches: tuple[Count, ...] = (1, 8, 32)
     streams: tuple[Count, ...] = (1, 2)
     seconds: Annotated[float, Field(gt=0, le=3600)] = 0.5
 
 
-class Evaluate(Section):
-    """What accuracy is measured on. data: None takes the calibration data, which flatters INT8, and says so."""
+class EvaluateSettings(SettingsSection):
+    """How accuracy is measured. data: None takes the calibration data, which is optimistic for INT8, with a note."""
 
     data: str | None = None
     labels: str | None = None
     classes: str | None = None
-    metrics: tuple[str, ...] = ("top1",)
+    metrics: tuple[str, ...] = Field(default_factory=lambda: (default_metric(),))
     limit: Count | None = None
     skip_corrupt: bool = False
     layers: bool = True
-    """Rank the layers of the Q/DQ model by what they lose, for the report."""
+    """Rank the layers of the Q/DQ model by their loss, for the report."""
     max_drop: Annotated[float, Field(ge=0)] | None = None
 
     @property
-    def tells_all(self) -> bool:
-        """Whether options and data identify the figures: they say nothing of the code of a metric, and of labels of
-        boxes only where these are given."""
-        own = [text for text in self.metrics if not re.fullmatch(r"top\d+(@.*)?", text)]
-        return not own or (self.labels is not None and all(re.fullmatch(r"yolo(:\w+)?(@.*)?", text) for text in own))
+    def is_reproducible(self) -> bool:
+        """True if options and data determine the figures.
+
+        They do not include the code of a user's metric, and box labels only if these are given explicitly.
+        """
+        return is_reproducible(self.metrics, labels_given=self.labels is not None)
 
 
-class Settings(Section):
-    """All of it. rule: of table and Q/DQ model; None is mse."""
+class Settings(SettingsSection):
+    """All options of a project. rule: calibration method for table and Q/DQ model; None is mse."""
 
     model: str | None = None
     data: str | None = None
@@ -107,59 +108,65 @@ class Settings(Section):
     rule: str | None = None
     output: str | None = None
     gpu: bool | None = None
-    """Build and time engines; None where a GPU and TensorRT are there."""
-    calibrate: Calibrate = Field(default_factory=Calibrate)
-    quantize: Quantize = Field(default_factory=Quantize)
-    build: Build = Field(default_factory=Build)
-    bench: Bench = Field(default_factory=Bench)
-    evaluate: Evaluate = Field(default_factory=Evaluate)
+    """Build and time engines; None does so if a GPU and TensorRT are available."""
+    calibrate: CalibrateSettings = Field(default_factory=CalibrateSettings)
+    quantize: QuantizeSettings = Field(default_factory=QuantizeSettings)
+    build: BuildSettings = Field(default_factory=BuildSettings)
+    bench: BenchSettings = Field(default_factory=BenchSettings)
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
 
 
 def read_settings(path: Path) -> Settings:
-    """The settings in a file, paths made relative to the working directory. UsageError names file and key, or line."""
+    """Read a file, with its paths made relative to the working directory. UsageError names the key or the line."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}", remedy="quantkit init writes one") from None
+        raise UsageError(f"{path}: {error.strerror or error}", remedy="create one with quantkit init") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not TOML: {error}", remedy="mend the file") from None
-    return placed(parsed(document, f"{path}: "), path.parent)
+        raise UsageError(f"{path} is not valid TOML: {error}", remedy="fix the file") from None
+    return resolve_setting_paths(parse_settings(document, f"{path}: "), path.parent)
 
 
-def parsed(document: Mapping[str, Any], where: str, names: Mapping[str, str] | None = None) -> Settings:
-    """A parsed document as settings. where: what errors begin with; names: what errors call keys. UsageError."""
+def parse_settings(document: Mapping[str, Any], where: str, names: Mapping[str, str] | None = None) -> Settings:
+    """Validate a document as settings. UsageError.
+
+    where: prefix of error messages. names: key → its name in error messages.
+    """
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
         faults = error.errors()
-        lines = dict.fromkeys(fault_told(fault, names or {}) for fault in faults)
+        lines = dict.fromkeys(describe_fault(fault, names or {}) for fault in faults)
         unknown = any(fault["type"] == "extra_forbidden" for fault in faults)
-        remedy = "quantkit init shows all keys" if unknown else "quantkit run --help" if names else "mend the file"
+        remedy = "quantkit init shows all keys" if unknown else "quantkit run --help" if names else "fix the file"
         raise UsageError(where + "; ".join(lines), remedy=remedy) from None
 
 
-def fault_told(fault: ErrorDetails, names: Mapping[str, str]) -> str:
-    """`calibrate.limit is 0: input should be greater than or equal to 1`, with the option's name where there is one."""
+def describe_fault(fault: ErrorDetails, names: Mapping[str, str]) -> str:
+    """Return for example `calibrate.limit is 0: input should be greater than or equal to 1`.
+
+    names: key → the command-line option to name instead.
+    """
     path = [str(part) for part in fault["loc"]]
     key = ".".join(path)
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(path[-1], keys_of(path[:-1]), 1)
-        return f"{key}: there is no such key" + (f"; did you mean {near[0]}?" if near else "")
+        near = difflib.get_close_matches(path[-1], section_keys(path[:-1]), 1)
+        return f"{key} is not a known key" + (f"; did you mean {near[0]}?" if near else "")
     known = next((names[above] for n in range(len(path), 0, -1) if (above := ".".join(path[:n])) in names), key)
     message = fault["msg"][:1].lower() + fault["msg"][1:]
     return f"{known} is {fault['input']!r}: {message}"
 
 
-def keys_of(path: Sequence[str]) -> list[str]:
-    """The keys of the section at a path."""
+def section_keys(path: Sequence[str]) -> list[str]:
+    """Return the keys of the section at a path."""
     section: Any = Settings
     for name in path:
         section = section.model_fields[name].annotation
     return list(section.model_fields)
 
 
-def placed(settings: Settings, folder: Path) -> Settings:
-    """The settings with paths from `folder`; presets, `module:callable` and absolute paths stay as they are."""
+def resolve_setting_paths(settings: Settings, folder: Path) -> Settings:
+    """Resolve relative paths against `folder`; presets, `module:callable` and absolute paths do not change."""
 
     def below(text: str | None) -> str | None:
         return None if text is None else str(folder / text)
@@ -183,45 +190,47 @@ def placed(settings: Settings, folder: Path) -> Settings:
     return settings.model_copy(update=changed)
 
 
-def overridden(settings: Settings, flags: Mapping[str, Any], names: Mapping[str, str] | None = None) -> Settings:
-    """The settings with flags on top: `rule`, or `section.key`; those that are None say nothing. names: what errors
-    call them. UsageError."""
+def override_settings(settings: Settings, flags: Mapping[str, Any], names: Mapping[str, str] | None = None) -> Settings:
+    """Override settings by flags (`rule` or `section.key`) that are not None. UsageError.
+
+    names: key → its name in error messages.
+    """
     document = settings.model_dump()
     for name, value in flags.items():
         if value is not None:
             section, _, key = name.rpartition(".")
             (document[section] if section else document)[key] = value
-    return parsed(document, "", names)
+    return parse_settings(document, "", names)
 
 
 TEMPLATE = """\
-# The options of a project: `quantkit run` reads them here; flags override them. Paths are meant from this folder.
+# The options of a project for `quantkit run`; command-line flags override them. Paths are relative to this folder.
 
 model = {model}
-data = {data}              # calibrates: images, .npz, or module:callable
+data = {data}              # for calibration: images, .npz, or module:callable
 # preprocess = "imagenet"  # or a .toml file. Default: preprocess.toml beside the model
-# rule = "mse"             # of table and Q/DQ model: entropy is TensorRT's own
+# rule = "mse"             # calibration method; entropy is TensorRT's default
 # output = "quantkit-run"  # the build directory
-# gpu = true               # insist on engines. Default: where a GPU and TensorRT are there
+# gpu = true               # require engines. Default: build them if a GPU and TensorRT are available
 
 [evaluate]
-# data = "val/"            # measures accuracy. Default: the calibration data, which flatters INT8
+# data = "val/"            # for accuracy. Default: the calibration data, which is optimistic for INT8
 # labels = "val.csv"       # Default: class folders, or labels in the .npz
 # classes = "classes.txt"  # names of the outputs, in order
-# metrics = ["top1"]
+# metrics = {metrics}
 # layers = false           # no ranking of layers in the report
-# max_drop = 0.5           # points; a larger loss ends with exit code 3
+# max_drop = 0.5           # percentage points; exit code 3 if a model loses more
 # limit = 10000
-# skip_corrupt = true      # leave images out that cannot be read
+# skip_corrupt = true      # skip images that cannot be read
 
 [calibrate]
-# limit = 512              # samples at most
+# limit = 512              # maximum number of samples
 # tensorrt_version = "8.6.1"
 # skip_corrupt = true
 
 [quantize]
-# exclude = ["/head/*"]    # stays float; "@FILE" stands for its lines
-# repairs = ["bias"]       # of equalize, smooth, round, bias; [] for none. Default: all
+# exclude = ["/head/*"]    # nodes that stay float; "@FILE" reads names from a file
+# repairs = ["bias"]       # any of equalize, smooth, round, bias; [] for none. Default: all
 # fp16 = true              # the rest of the Q/DQ model in FP16, for TensorRT 11
 
 [build]
@@ -235,8 +244,12 @@ data = {data}              # calibrates: images, .npz, or module:callable
 """
 
 
-def template(model: str, data: str) -> str:
-    """A `quantkit.toml` with all keys, as comments where they have a default."""
+def settings_template(model: str, data: str) -> str:
+    """Return a `quantkit.toml` with all keys; those with a default are comments."""
     import json
 
-    return TEMPLATE.format(model=json.dumps(model, ensure_ascii=False), data=json.dumps(data, ensure_ascii=False))
+    return TEMPLATE.format(
+        model=json.dumps(model, ensure_ascii=False),
+        data=json.dumps(data, ensure_ascii=False),
+        metrics=json.dumps([default_metric()]),
+    )

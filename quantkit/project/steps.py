@@ -1,4 +1,4 @@
-"""The steps of a run, one after the other: what each said, how long it took, and whether it was done at all."""
+"""The steps of a run in order: the notes and the duration of each, and whether it was reused."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ from typing import Any
 
 from quantkit.artifact import text_bytes
 from quantkit.progress import Progress
-from quantkit.project.inputs import Plan
-from quantkit.project.store import Outcome, Store
+from quantkit.project.inputs import RunPlan
+from quantkit.project.store import StepOutcome, StepStore
 
 SAID = "said.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A step as it went. seconds: 0 where it was reused."""
+class CompletedStep:
+    """A completed step. seconds: 0 if it was reused."""
 
     name: str
     reused: bool
     seconds: float
 
 
-class Steps:
-    """The steps of a run, one after the other, with what was said and how long each took."""
+class RunSteps:
+    """Executes the steps of a run in order and records their notes and durations."""
 
-    def __init__(self, plan: Plan, store: Store, phase: Callable[[str], None], progress: Callable[[str], Progress]):
+    def __init__(
+        self, plan: RunPlan, store: StepStore, phase: Callable[[str], None], progress: Callable[[str], Progress]
+    ):
         self.plan, self._store = plan, store
         self._phase, self.progress = phase, progress
-        self.taken: list[Step] = []
+        self.taken: list[CompletedStep] = []
         self.notes: list[str] = list(plan.notes)
 
-    def take(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], tuple[str, ...]]) -> Outcome:
-        """Do a step, or reuse it; what `work` says is said again when it is reused.
+    def execute(
+        self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], tuple[str, ...]]
+    ) -> StepOutcome:
+        """Execute a step or reuse its outcome; the notes returned by `work` are repeated when it is reused.
 
-        What files are called decides about the outcome of every step: they are called after the model's file.
+        The stem of the model's file is an input of every step, because output files are named after it.
         """
 
         def noted(folder: Path) -> None:
@@ -48,7 +52,7 @@ class Steps:
 
         started = time.monotonic()
         known = None if inputs is None else {**inputs, "stem": self.plan.stem}
-        outcome = self._store.done(name, known, noted)
-        self.taken.append(Step(name, outcome.reused, 0.0 if outcome.reused else time.monotonic() - started))
+        outcome = self._store.execute(name, known, noted)
+        self.taken.append(CompletedStep(name, outcome.reused, 0.0 if outcome.reused else time.monotonic() - started))
         self.notes += json.loads(outcome.file(SAID).read_text(encoding="utf-8"))
         return outcome

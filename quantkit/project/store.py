@@ -1,10 +1,10 @@
-"""A build directory by content: every step has a folder named by the sha256 of what decides about its outcome.
+"""A content-addressed build directory: every step has a folder named by the sha256 of the inputs that determine it.
 
-    OUTPUT/steps/table-1f3a…/        what the step wrote, and step.json: its inputs, and the sha256 of its files
-    OUTPUT/model.calib               what the last run ended with, linked from there
+    OUTPUT/steps/table-1f3a…/        the files of the step, and step.json with its inputs and the sha256 of its files
+    OUTPUT/model.calib               a result of the last run, linked from there
 
-A step is reused while its inputs are the same and its files are as they were written. A step that is interrupted
-leaves nothing: it works in a folder of its own, which gets its name when it is done.
+A step is reused while its inputs are the same and its files are unchanged. An interrupted step leaves nothing behind:
+it works in a temporary folder, which is renamed when the step is complete.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from quantkit.errors import OutputError
 
 RECORD = "step.json"
 FOLDER = "steps"
-KEPT = 4
-"""Outcomes of a step that stay, so that going back to an earlier option takes no time."""
+KEPT_OUTCOMES = 4
+"""Number of outcomes kept per step, so that going back to an earlier option takes no time."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """A step that is done. digest: sha256 over its files, for the steps that read them."""
+    """The outcome of a step. digest: sha256 over its files, for the steps that read them."""
 
     name: str
     folder: Path
@@ -41,47 +41,49 @@ class StepOutcome:
     reused: bool
 
     def file(self, name: str) -> Path:
-        """A file that the step wrote."""
+        """Return the path of a file that the step wrote."""
         return self.folder / name
 
 
 class StepStore:
-    """The steps below one output folder."""
+    """The outcomes of steps in one output folder."""
 
     def __init__(self, output: Path) -> None:
         self.output = output
         self.folder = output / FOLDER
 
     @contextlib.contextmanager
-    def held(self, *, clean: bool = False) -> Iterator[None]:
-        """The folder for one run at a time; clean: all steps are forgotten first. Where no step gets done it is taken
-        away again. OutputError, also where another run is at work there."""
+    def lock(self, *, clean: bool = False) -> Iterator[None]:
+        """Lock the folder for one run at a time; it is removed again if no step completes.
+
+        clean: delete all outcomes first. OutputError, also if another run is using the folder.
+        """
         with contextlib.ExitStack() as held:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(lock_folder(self.folder))
             except BlockingIOError:
                 raise OutputError(
-                    f"another run is at work in {self.output}", remedy="wait for it, or give another --output"
+                    f"another run is using {self.output}", remedy="wait for it to finish, or give another --output"
                 ) from None
             except OSError as error:
                 raise write_failure(self.folder, error) from None
-            held.callback(self.leave)
+            held.callback(self.remove_if_empty)
             for left in self.folder.glob("*" if clean else ".*.tmp"):
                 shutil.rmtree(left, ignore_errors=True)
             yield
 
-    def leave(self) -> None:
-        """Take the folders away where nothing is in them."""
-        with contextlib.suppress(OSError):  # they are not empty
+    def remove_if_empty(self) -> None:
+        """Remove the folders if they are empty."""
+        with contextlib.suppress(OSError):  # not empty
             self.folder.rmdir()
             self.output.rmdir()
 
-    def done(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], None]) -> StepOutcome:
-        """The outcome of a step: the one that is there, or what `work` writes into the folder it is given.
+    def execute(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], None]) -> StepOutcome:
+        """Return the outcome of a step: the stored one, or what `work` writes into the folder that it is given.
 
-        inputs: JSON values that decide about the outcome; this quantkit's version is added. None: nobody can tell, and
-        nothing is reused. OutputError, and what `work` raises.
+        inputs: JSON values that determine the outcome; the version of quantkit is added. None: they cannot be known,
+        and nothing is reused. Raises OutputError and the errors of `work`.
         """
         unknown = {"nobody knows": secrets.token_hex(16)}
         document = {"step": name, "quantkit": __version__, "inputs": unknown if inputs is None else inputs}
@@ -108,11 +110,11 @@ class StepStore:
     def prune(self, name: str, newest: Path) -> None:
         """Remove the oldest outcomes of a step."""
         others = [path for path in self.folder.glob(f"{name}-*") if path != newest]
-        for path in sorted(others, key=lambda p: p.stat().st_mtime_ns, reverse=True)[KEPT - 1 :]:
+        for path in sorted(others, key=lambda p: p.stat().st_mtime_ns, reverse=True)[KEPT_OUTCOMES - 1 :]:
             shutil.rmtree(path, ignore_errors=True)
 
     def publish(self, files: Mapping[str, Path]) -> Iterator[Path]:
-        """Show files of steps in the output folder under these names; yields their paths. OutputError."""
+        """Link files of steps into the output folder under these names, and yield their paths. OutputError."""
         for name, source in files.items():
             target = self.output / name
             temporary = self.output / f".{name}.{secrets.token_hex(4)}.tmp"
@@ -127,7 +129,7 @@ class StepStore:
             yield target
 
     def withdraw(self, stem: str, kept: Collection[str]) -> None:
-        """Remove what earlier runs showed of a model and this one did not make, such as engines without a GPU."""
+        """Remove files that earlier runs published for a model and this one did not, such as engines without a GPU."""
         made = {file_number(path) for path in self.folder.glob("*/*")}
         for path in self.output.glob(f"{glob.escape(stem)}.*"):
             if path.name not in kept and path.is_file() and file_number(path) in made:
@@ -136,15 +138,17 @@ class StepStore:
 
 
 def file_number(path: Path) -> tuple[int, int]:
-    """What all links to one file share."""
+    """Return device and inode, which all hard links to one file share."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """The folder is locked until the end, or until its process ends. BlockingIOError where another has it; nothing is
-    locked where the system or the file system knows no such locks."""
+    """Lock the folder until the end of the block or of the process. BlockingIOError if another process holds the lock.
+
+    Does nothing if the operating system or the file system has no such locks.
+    """
     try:
         import fcntl
     except ImportError:
@@ -164,7 +168,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def stored_digest(folder: Path) -> str | None:
-    """The digest of an outcome that is whole; None where there is none, or where a file was changed."""
+    """Return the digest of a complete outcome; None if there is none or a file was changed."""
     try:
         files: Mapping[str, str] = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
         whole = all(sha256_of((folder / name).read_bytes()) == digest for name, digest in files.items())
@@ -174,8 +178,10 @@ def stored_digest(folder: Path) -> str | None:
 
 
 def move_into_place(temporary: Path, folder: Path) -> str:
-    """Give finished work its name; returns the digest. Where another run did the same work meanwhile, its files stay,
-    which are in use; damaged ones go. OSError."""
+    """Rename the folder of a completed step and return its digest. OSError.
+
+    If another run completed the same step meanwhile, its files stay, because they are in use; damaged ones are removed.
+    """
     while (there := stored_digest(folder)) is None:
         shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -187,12 +193,12 @@ def move_into_place(temporary: Path, folder: Path) -> str:
 
 
 def digest_files(files: Mapping[str, str]) -> str:
-    """sha256 over names and contents."""
+    """Return the sha256 over the names and digests of files."""
     return sha256_of(text_bytes(canonical_json(dict(files))))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The same file under another name, or a copy where links are not possible. An edit of it is noticed by `known`."""
+    """Create a hard link, or a copy if that is impossible. `stored_digest` detects edits through the link."""
     try:
         os.link(source, target)
     except OSError:
@@ -200,7 +206,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def refuse_foreign_files(output: Path, names: Iterable[str]) -> None:
-    """OutputError where the output folder is a file, or holds files of these names that no run has put there."""
+    """Raise OutputError if the output folder is a file, or holds files of these names that no run has written."""
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file", remedy="give a folder with --output")
     if (output / FOLDER).is_dir():
@@ -208,6 +214,6 @@ def refuse_foreign_files(output: Path, names: Iterable[str]) -> None:
     there = [name for name in names if (output / name).exists()]
     if there:
         raise OutputError(
-            f"{output} holds {', '.join(there)}, which no run of quantkit made there",
-            remedy="give a folder of its own with --output",
+            f"{output} contains {', '.join(there)}, which quantkit run did not write",
+            remedy="give a separate folder with --output",
         )

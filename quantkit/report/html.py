@@ -12,7 +12,7 @@ from typing import Any
 
 from quantkit.engines.bench_result import BenchResult
 from quantkit.evaluation.result import Evaluation
-from quantkit.report import answers, layers, models, tuning
+from quantkit.report import layers, models, prediction_changes, tuning
 from quantkit.report.page import Fact, Facts, Page, PageSection, PageVerdict
 from quantkit.report.ranges import ranges_section
 from quantkit.report.wording import count_noun, format_decibel, format_seconds
@@ -93,9 +93,9 @@ def tuning_page(found: Tuning) -> str:
 def change_sections(evaluation: Evaluation) -> list[PageSection | None]:
     """What the models answer differently: by class, by answer, by sample."""
     return [
-        answers.classes_section(evaluation),
-        answers.confusions_section(evaluation),
-        answers.samples_section(evaluation),
+        prediction_changes.classes_section(evaluation),
+        prediction_changes.confusions_section(evaluation),
+        prediction_changes.samples_section(evaluation),
     ]
 
 

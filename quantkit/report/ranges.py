@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantkit.histogram import BINS, Histogram
-from quantkit.numerics import decibels, noise_share
+from quantkit.numerics import noise_decibels, noise_share
 from quantkit.report import charts_plane
 from quantkit.report.page import Cell, Drawing, Gallery, PageSection, PageTable
 from quantkit.report.wording import count_noun, format_decibel, format_percent, format_significant
@@ -45,7 +45,7 @@ def clipping(found: Histogram, rule: Rule) -> Clipping:
 
 def sqnr_at(found: Histogram, threshold: float) -> float:
     """Return the SQNR in dB of 8-bit rounding and clipping at a threshold."""
-    return decibels(noise_share(squared_error(found, threshold), mean_square(found)))
+    return noise_decibels(noise_share(squared_error(found, threshold), mean_square(found)))
 
 
 def worst_tensors(statistics: Statistics, sensitivity: Sensitivity | None, count: int = WORST) -> tuple[str, ...]:

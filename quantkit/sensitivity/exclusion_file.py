@@ -1,4 +1,4 @@
-"""Exclusion files: the worst layers of a network, one node a line, for `--exclude @FILE` of quantize and build."""
+"""Exclusion files: the worst layers of a network, one node per line, for `--exclude @FILE` of quantize and build."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPTION = "--exclude-file"
 
 
 def write_exclusions(found: Sensitivity, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-    """Write the layers that are to stay float (`found.kept`). StaleError where the file is there, OutputError."""
+    """Write the layers that should stay float (`found.kept`). StaleError if the file exists, OutputError."""
     target = Path(path)
     refuse_existing(target, force=force, option=OPTION)
     check_writable(target, OPTION)
@@ -25,35 +25,36 @@ def write_exclusions(found: Sensitivity, path: str | os.PathLike[str], *, force:
 
 
 def format_exclusions(found: Sensitivity) -> str:
-    """The file: remarks that say how it was made, and a line for each node. OutputError where a name does not fit."""
+    """Return the file: comments on its origin, then one line per node. OutputError if a name does not fit."""
     layers = {layer.node: layer for layer in found.layers}
     lines = [
         f"# nodes that stay float: the {len(found.kept)} worst of {len(found.ranked)} quantized layers",
-        f"# made by quantkit {__version__} layers, of {Path(found.model).name} with {found.source}",
-        f"# outputs: {format_db(found.all_db)} with all quantized, {format_db(found.kept_db)} with these in float, "
-        f"over {found.samples} samples",
+        f"# written by quantkit {__version__} layers for {Path(found.model).name}, quantized with {found.source}",
+        f"# outputs: {format_db(found.all_db)} with all layers quantized, {format_db(found.kept_db)} with these in "
+        f"float, over {found.samples} samples",
     ]
     lines += [f"{check_node_name(node)}  # {exclusion_reason(layers[node])}" for node in found.kept]
     return "".join(f"{line}\n" for line in lines)
 
 
 def exclusion_reason(layer: LayerError) -> str:
-    """Why a layer is in the file: `Conv, alone 21.3 dB, 62.0 % of the noise`."""
+    """Return why a layer is in the file: `Conv, alone 21.3 dB, 62.0% of the noise`."""
     text = f"{layer.operator}, alone {format_db(layer.alone_db)}, {layer.share:.1%} of the noise"
     return f"{text}, a better scale would gain {format_db(layer.misfit_db)}" if layer.misfit else text
 
 
 def check_node_name(node: str) -> str:
-    """A node's name. OutputError where a line cannot hold it."""
+    """Return the node's name. OutputError if a line of the file cannot hold it."""
     if "#" in node or node.startswith("@") or node != node.strip() or not node.isprintable():
         raise OutputError(
-            f"node {node!r} cannot be named in an exclusion file", remedy="exclude it by --exclude, or rename it"
+            f"the node name {node!r} cannot be written to an exclusion file",
+            remedy="exclude it with --exclude, or rename it",
         )
     return node
 
 
 def expand_name_files(texts: Sequence[str]) -> tuple[str, ...]:
-    """`@FILE` stands for the lines of a file, `#` begins a remark there. UsageError."""
+    """Replace each `@FILE` by the lines of that file, where `#` starts a comment. UsageError."""
     found: list[str] = []
     for text in texts:
         if not text.startswith("@"):
@@ -62,6 +63,8 @@ def expand_name_files(texts: Sequence[str]) -> tuple[str, ...]:
         try:
             lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{text[1:]} cannot be read: {error}", remedy="give a text file of names") from None
+            raise UsageError(
+                f"cannot read {text[1:]}: {error}", remedy="give a text file with one name per line"
+            ) from None
         found += [name for line in lines if (name := line.partition("#")[0].strip())]
     return tuple(found)

@@ -1,15 +1,15 @@
-"""Layers by what their quantization costs: each alone, each left out, worst first.
+"""Layers ranked by what their quantization costs: each quantized alone, each left out, worst first.
 
-    alone     only this layer is quantized        noise of its own; the noises of all add up to nearly that of all
-    without   all but this one are                what keeping it float gives back
-    local     its own output, from exact inputs   how well its scales and weights stand, wherever it lies
+    alone     only this layer is quantized        its own noise; these add up to nearly the noise of all layers together
+    without   all layers but this one             what keeping it float gains
+    local     its own output for exact inputs     how well its scales and weights fit, wherever it is in the network
 
-Noise alone says where the loss comes from, and is not hidden by what others do (two layers that read one tensor behind
-one bad scale each gain nothing when left out). But a network forgives much in some places, and a broken scale there is
-broken all the same. So layers come first whose scales do not fit (`MISFIT` dB better with others), the rest by noise
-alone.
+The noise of a layer alone shows where the loss comes from, and other layers cannot hide it (two layers that read the
+same badly scaled tensor each gain nothing when left out). But networks tolerate a lot of noise in some places, where a
+bad scale is still a defect. So layers whose scales do not fit (`MISFIT` dB better with other scales) come first, and
+the rest are ordered by their noise alone.
 
-Source: one layer at a time as in the accuracy debuggers of the field (Nagel et al. 2021, arXiv 2106.08295, §3.8).
+Source: one layer at a time, as in common accuracy debuggers (Nagel et al. 2021, arXiv 2106.08295, §3.8).
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ ALL, NONE = "all layers", "no layer"
 
 @dataclass(frozen=True, slots=True)
 class LayerRanking:
-    """Layers, worst first, those that stay float last. all_db: SQNR of the outputs with all of them quantized; none_db:
-    with none, which is what else distinguishes the quantized network from the reference."""
+    """Layers, worst first, with those that stay float last.
+
+    all_db: SQNR of the outputs with all layers quantized. none_db: with no layer quantized; it shows what else
+    distinguishes the quantized network from the reference.
+    """
 
     layers: tuple[LayerError, ...]
     all_db: float
@@ -38,7 +41,7 @@ class LayerRanking:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Nodes of the layers that are quantized, worst first."""
+        """Nodes of the quantized layers, worst first."""
         return tuple(layer.node for layer in self.layers if not layer.kept)
 
 
@@ -49,12 +52,14 @@ def rank_layers(
     left: Mapping[str, str],
     phase: Callable[[str], None] = lambda _: None,
 ) -> LayerRanking:
-    """Measure every layer. tensors: (tensor, node) → error, as `tensor_errors` has them; left: node → why it stays
-    float. Two evaluations a layer, and one of all together. DataError, ModelError."""
+    """Measure every layer with two evaluations each, plus two of the whole network. DataError, ModelError.
+
+    tensors: (tensor, node) → error, as `tensor_errors` computes it. left: node → why it stays float.
+    """
     names = [layer.node for layer in variants.layers]
     candidates = {ALL: partial_candidate(variants, names), NONE: partial_candidate(variants, ())}
     for name in names:
-        candidates[f"alone {name}"] = partial_candidate(variants, [name], twin=name)
+        candidates[f"alone {name}"] = partial_candidate(variants, [name], compared=name)
         candidates[f"without {name}"] = partial_candidate(variants, [other for other in names if other != name])
     found = measuring.noise(candidates, lambda done, of: phase(f"layers: {done} of {of} evaluations"))
     everything = found[ALL]
@@ -76,15 +81,20 @@ def rank_layers(
     )
 
 
-def partial_candidate(variants: PartialQuantization, names: Sequence[str], twin: str = "") -> NoiseCandidate:
-    """The network with those layers quantized, as a candidate; with a twin, its output is compared as well."""
-    return NoiseCandidate(lambda: variants.quantizing(names, twin), variants.twins(twin) if twin else None)
+def partial_candidate(variants: PartialQuantization, names: Sequence[str], compared: str = "") -> NoiseCandidate:
+    """Return the network with only these layers quantized, as a candidate.
+
+    compared: a layer whose own output is compared with its exact value as well; "" for none.
+    """
+    return NoiseCandidate(
+        lambda: variants.with_layers(names, compared), variants.output_pair(compared) if compared else None
+    )
 
 
 def layer_error(
     layer: QuantizedLayer, noises: tuple[OutputNoise, OutputNoise, OutputNoise], total: float, misfit: float
 ) -> LayerError:
-    """A layer's figures. noises: of it alone, without it, of all; total: the sum of all alone."""
+    """Return the figures of a layer. noises: of it alone, without it, of all. total: sum over all layers alone."""
     alone, without, everything = noises
     return LayerError(
         node=layer.node,
@@ -100,29 +110,30 @@ def layer_error(
 
 
 def float_layer_error(node: str, why: str, all_db: float) -> LayerError:
-    """A layer that is not quantized."""
+    """Return the entry of a layer that is not quantized."""
     return LayerError(node, "", math.inf, all_db, 0.0, 0.0, math.inf, 0, why)
 
 
 def largest_misfit(layer: QuantizedLayer, tensors: Mapping[tuple[str, str], TensorError]) -> float:
-    """The most that a better scale would gain in what a layer reads."""
+    """Return the most that a better scale would gain in one of the tensors that a layer reads."""
     activations = set(layer.tensors)
     found = [e for e in tensors.values() if (e.node == layer.node if e.weight else e.name in activations)]
     return max((error.misfit_db for error in found), default=0.0)
 
 
 def ranking_key(layer: LayerError) -> tuple[bool, float]:
-    """Worst first; ties stay in graph order."""
+    """Return the sorting key of a layer, worst first; ties keep the order of the graph."""
     return not layer.misfit, layer.alone_db
 
 
 def choose_kept_layers(
     measuring: NoiseMeter, variants: PartialQuantization, found: LayerRanking, count: int | None, least_db: float | None
 ) -> tuple[tuple[str, ...], float]:
-    """The first `count` layers of the ranking, or as many as lift the outputs to `least_db`, and the SQNR then.
+    """Return the first `count` layers of the ranking, or as many as lift the outputs to `least_db`, and the SQNR then.
 
-    More layers kept is taken to be better, so that few evaluations find how many. Layers that the float network does
-    not have by that name are left out. UsageError where the SQNR is not reached with all of the others in float.
+    Assumes that keeping more layers never hurts, so that bisection finds their number with few evaluations. Layers
+    that the float network does not have by that name are skipped. UsageError if the SQNR is not reached even with all
+    others in float.
     """
     known = {layer.node for layer in variants.layers if layer.matched}
     nodes = tuple(node for node in found.nodes if node in known)
@@ -138,7 +149,7 @@ def choose_kept_layers(
     reached = {0: found.all_db, len(nodes): found.none_db if len(nodes) == len(found.nodes) else measured(len(nodes))}
     if reached[len(nodes)] < least_db:
         raise UsageError(
-            f"with all layers in float the outputs are at {format_db(reached[len(nodes)])}; {least_db:g} dB are asked for",
+            f"the outputs reach only {format_db(reached[len(nodes)])} with all layers in float, not {least_db:g} dB",
             remedy="ask for less, or give the float network of this Q/DQ model",
         )
     low, high = (0, 0) if found.all_db >= least_db else (0, len(nodes))

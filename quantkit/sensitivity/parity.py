@@ -29,7 +29,7 @@ from quantkit.numerics import format_db, noise_decibels
 from quantkit.output_noise import EnergySums
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.reader import has_qdq
-from quantkit.qdq.tensors_as_outputs import float_activations, showing
+from quantkit.qdq.tensors_as_outputs import float_activations, with_shown_tensors
 from quantkit.values import Array, Batch
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
@@ -108,7 +108,7 @@ def parity(
     exact = dict(open_session(source, tensors).runner()(first.batch))
     phase("building an engine with its tensors as outputs")
     options = BuildOptions(fp16=False, tf32=False, device=device)
-    with temporary_engine(source, showing(source, tensors), first.batch, options) as engine:
+    with temporary_engine(source, with_shown_tensors(source, tensors), first.batch, options) as engine:
         found = next(iter(engine.run([first.batch])))
     hidden = [name for name in tensors if name not in found]
     phase("building a fused engine")

@@ -1,4 +1,4 @@
-"""Where quantization loses: figures of every tensor and every layer, worst first."""
+"""Values of a sensitivity analysis: figures of every tensor and every layer, worst first."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from quantkit.numerics import format_db
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 MISFIT = 12.0
-"""dB that a better scale gains, from which on a scale does not fit its tensor: a step four times too large. The scales
-of entropy, minmax, percentile and mse on three networks: 5 dB at most, but where entropy cuts off what matters; a scale
-eight times too large: 16 … 19 dB."""
+"""dB. If a better scale gains at least this much, the scale does not fit its tensor: its step is four times too large.
+
+On three networks the scales of entropy, minmax, percentile and mse are within 5 dB of the best, except where entropy
+clips important values; a scale that is eight times too large loses 16 … 19 dB."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorError:
-    """Quantization error of one tensor by itself.
+    """The quantization error of one tensor by itself.
 
-    scale: what it is quantized with (the largest of the channels for weights). sqnr_db: 10·log10(Σ x² / Σ (x − x̂)²).
-    clipped: share of values outside ±127·scale. levels: how many of the 256 levels were used.
+    scale: that of its Q/DQ pair (for weights the largest of all channels). sqnr_db: 10·log10(Σ x² / Σ (x − x̂)²).
+    clipped: fraction of the values outside ±127·scale. levels: how many of the 256 levels are used.
     """
 
     name: str
     node: str
-    """The node that reads it as weights, or that makes it."""
+    """The node that reads it as weights, or that produces it as an activation."""
     weight: bool
     scale: float
     rule: str
@@ -35,28 +36,29 @@ class TensorError:
     clipped: float
     levels: int
     best_db: float = math.nan
-    """sqnr_db with the best scale of the same kind."""
+    """The value of sqnr_db with the best scale of the same kind."""
     estimated: bool = False
-    """Whether the figures come from a histogram rather than from the values."""
+    """True if the figures come from a histogram rather than from the values."""
 
     @property
     def misfit_db(self) -> float:
-        """What the best scale would gain."""
+        """The SQNR in dB that the best scale would gain."""
         return self.best_db - self.sqnr_db if math.isfinite(self.best_db) else 0.0
 
     @property
     def misfit(self) -> bool:
-        """Whether the scale does not fit."""
+        """True if the scale does not fit the tensor."""
         return self.misfit_db >= MISFIT
 
 
 @dataclass(frozen=True, slots=True)
 class LayerError:
-    """One layer (a node with weights or another quantized operator), by the error of the network's outputs.
+    """The effect of one layer (a node with weights or another quantized operator) on the network's outputs.
 
-    alone_db: SQNR of the outputs when only this layer is quantized. without_db: when all but this one are. gain_db:
-    without_db less the SQNR when all are: what keeping it float gives back. share: of the noise of all layers alone.
-    parameters: count of its weights. local_db: SQNR of its own output with its inputs and weights quantized.
+    alone_db: SQNR of the outputs when only this layer is quantized. without_db: when all layers but this one are.
+    gain_db: without_db minus the SQNR with all layers quantized, which is what keeping it float gains. share: its
+    fraction of the noise of all layers quantized alone. parameters: number of its weights. local_db: SQNR of its own
+    output with its inputs and weights quantized.
     """
 
     node: str
@@ -68,13 +70,13 @@ class LayerError:
     local_db: float
     parameters: int
     kept: str = ""
-    """Why it is not quantized; empty where it is."""
+    """The reason why it is not quantized; empty if it is."""
     misfit_db: float = 0.0
-    """The most that a better scale would gain in one of the tensors and weights that it reads."""
+    """The most dB that a better scale would gain in one of the activations and weights that it reads."""
 
     @property
     def misfit(self) -> bool:
-        """Whether one of its scales does not fit."""
+        """True if one of its scales does not fit."""
         return self.misfit_db >= MISFIT
 
 
@@ -82,8 +84,8 @@ class LayerError:
 class Sensitivity(RichDisplay):
     """Layers and tensors of a network, worst first.
 
-    all_db: SQNR of the outputs with everything quantized, nan where nothing was run. samples: how many samples were
-    run. source: where the scales came from. provenance: JSON values only.
+    all_db: SQNR of the outputs with all layers quantized, nan if nothing was run. samples: number of samples that were
+    run. source: the origin of the scales. provenance: JSON values only.
     """
 
     model: str
@@ -96,20 +98,26 @@ class Sensitivity(RichDisplay):
     provenance: Mapping[str, Any]
     seconds: float
     kept: tuple[str, ...] = ()
-    """The worst layers that were asked for, as nodes to be excluded."""
+    """The worst layers, as nodes to exclude, if the caller asked for them."""
     kept_db: float = math.nan
-    """SQNR of the outputs with those kept float; nan where that was not asked for."""
+    """SQNR of the outputs with these layers in float; nan if the caller did not ask for them."""
     warnings: tuple[str, ...] = ()
-    """Those of the notes that put the figures in doubt."""
+    """The notes that put the figures in doubt."""
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """Nodes of the layers that are quantized, worst first."""
+        """Nodes of the quantized layers, worst first."""
         return tuple(layer.node for layer in self.layers if not layer.kept)
 
     def _view_(self) -> Sequence[Block]:
-        outputs = f": outputs at {format_db(self.all_db)} over {self.samples:,} samples" if self.samples else ""
-        kept = [f"kept float: {', '.join(self.kept)}; outputs at {format_db(self.kept_db)} then"] if self.kept else []
+        outputs = (
+            f": SQNR of the outputs {format_db(self.all_db)} over {self.samples:,} samples" if self.samples else ""
+        )
+        kept = (
+            [f"kept in float: {', '.join(self.kept)}; SQNR of the outputs then {format_db(self.kept_db)}"]
+            if self.kept
+            else []
+        )
         return (
             f"{Path(self.model).name}, scales from {self.source}{outputs}; worst first",
             ViewTable(LAYER_HEAD, [layer_cells(x) for x in self.layers if not x.kept], frozenset({0, 1})),
@@ -119,11 +127,11 @@ class Sensitivity(RichDisplay):
 
 
 LAYER_HEAD = ("layer", "operator", "alone", "without it", "gain in float", "own output", "a better scale gains")
-TENSOR_HEAD = ("tensor", "what", "SQNR", "clipped", "levels", "a better scale gains")
+TENSOR_HEAD = ("tensor", "kind", "SQNR", "clipped", "levels", "a better scale gains")
 
 
 def layer_cells(layer: LayerError) -> tuple[str, ...]:
-    """What a layer does to the outputs; what a better scale would gain where one of its scales does not fit."""
+    """Return the figures of a layer as text, with what a better scale would gain if one of its scales does not fit."""
     return (
         layer.node,
         layer.operator,
@@ -136,7 +144,7 @@ def layer_cells(layer: LayerError) -> tuple[str, ...]:
 
 
 def tensor_cells(tensor: TensorError) -> tuple[str, ...]:
-    """A tensor's own error."""
+    """Return the figures of a tensor as text."""
     return (
         tensor.name,
         "weight" if tensor.weight else "activation",

@@ -143,8 +143,8 @@ def measure_activation_errors(
     open_session: SessionOpener = open_session,
 ) -> dict[str, TensorError]:
     """Return name → error on all samples, for the activations that onnxruntime can return as outputs."""
-    found = {variants.value_of(tensor.name): ActivationErrorSums(tensor) for tensor in tensors}
-    plain = variants.quantizing((), also=tuple(found))
+    found = {variants.float_tensor(tensor.name): ActivationErrorSums(tensor) for tensor in tensors}
+    plain = variants.with_layers((), also=tuple(found))
     inputs = {i.name for i in plain.inputs}
     run = open_session(plain, [name for name in found if name not in inputs], threads=threads).runner()
     seen: set[str] = set()

@@ -1,8 +1,8 @@
-"""Accuracy × latency on a GPU: engines of every precision beside the tuned one, the fastest that holds the budget.
+"""The Pareto front of accuracy and latency on a GPU: engines of every precision, and the fastest within the budget.
 
-FP32 and FP16 come from the float network, INT8 from the Q/DQ networks, untuned and tuned. Each engine is timed alone,
-and judged on the held-out part. Without a GPU nothing is timed, and it is said that the share of weights in float
-stands for the cost.
+FP32 and FP16 are built from the float network, INT8 from the untuned and the tuned Q/DQ network. Each engine is timed
+alone and evaluated on the held-out part. Without a GPU nothing is timed; a note then reports the fraction of weights in
+float as the cost.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from quantkit.engines.bench import BenchOptions, bench, explain_no_gpu
 from quantkit.engines.bench_result import BenchResult
@@ -21,6 +21,7 @@ from quantkit.errors import QuantkitError
 from quantkit.evaluation.evaluate import evaluate
 from quantkit.graph import Model, write_model
 from quantkit.tuning.metric_trials import TrialRequest, holdout_parts, loss_of
+from quantkit.tuning.options import TuneOptions
 from quantkit.tuning.result import FrontPoint, Tuning, two_decimals
 
 if TYPE_CHECKING:
@@ -34,107 +35,97 @@ DIGEST = re.compile(r"\.[0-9a-f]{8}\.bench(?=\.engine$)")
 
 @dataclass(frozen=True, slots=True)
 class ParetoFront:
-    """points: fastest first; machine: the GPU that they were timed on; said: what is to be said about them."""
+    """A frozen value with the points (fastest first), the GPU that they were timed on, and notes about them."""
 
     points: tuple[FrontPoint, ...] = ()
     machine: str = ""
-    said: tuple[str, ...] = ()
-
-
-class Wishes(Protocol):
-    """What is asked of a front."""
-
-    @property
-    def front(self) -> bool:
-        """Whether engines are built where they can be."""
-
-    @property
-    def device(self) -> int:
-        """Number of the GPU."""
-
-    @property
-    def holdout(self) -> float:
-        """Share of the samples that is held out."""
+    notes: tuple[str, ...] = ()
 
 
 def measure_front(
     source: Model,
     tuning: Tuning,
     quantized: Mapping[str, onnx.ModelProto],
-    question: TrialRequest,
-    wishes: Wishes,
+    request: TrialRequest,
+    options: TuneOptions,
     phase: Callable[[str], None],
 ) -> ParetoFront:
-    """The engines. quantized: name → Q/DQ network. What keeps engines from being
-    built, timed or judged becomes a remark: the result without them is whole."""
-    if not wishes.front:
+    """Build, time and evaluate the engines. quantized: name → Q/DQ network.
+
+    An error becomes a note, because the tuning result is complete without engines.
+    """
+    if not options.front:
         return ParetoFront()
-    reason = explain_no_gpu(wishes.device)
+    reason = explain_no_gpu(options.device)
     if reason is not None:
         share = f"{tuning.chosen.floats:.1%} of the weights"
         return ParetoFront(
-            said=(f"no latency was measured ({reason}): the cost is counted as what stays float, {share}",)
+            notes=(f"latency was not measured ({reason}); the cost is the fraction that stays float: {share}",)
         )
     with TemporaryDirectory(prefix="quantkit-") as folder:
         paths = [Path(folder) / f"{source.path.stem}.{name}.onnx" for name in quantized]
         for path, proto in zip(paths, quantized.values(), strict=True):
             write_model(proto, source.folder, path)
-        base = BenchOptions(batches=(1, BATCH), streams=(1,), seconds=SECONDS, device=wishes.device)
+        base = BenchOptions(batches=(1, BATCH), streams=(1,), seconds=SECONDS, device=options.device)
         try:
             timed = [
                 bench(models, options=replace(base, precisions=precisions), output=folder, phase=phase)
                 for models, precisions in (([source.path], FLOAT_PRECISIONS), (paths, ("int8",)))
             ]
-            phase("engines on the held-out part")
+            phase("evaluating engines on the held-out part")
             engines = [Path(folder) / subject.name for found in timed for subject in found.subjects]
-            lost = measure_losses(engines, source, question, wishes)
+            lost = measure_losses(engines, source, request, options)
         except QuantkitError as error:
-            return ParetoFront(said=(f"no latency was measured: {error.problem}",))
+            return ParetoFront(notes=(f"latency was not measured: {error.problem}",))
     found = front_points(timed, lost, tuning.max_drop)
-    said = (*advise_on_front(found, tuning.max_drop), *(text for part in timed for text in part.notes))
-    return ParetoFront(found, timed[0].machine, said)
+    notes = (*advise_on_front(found, tuning.max_drop), *(text for part in timed for text in part.notes))
+    return ParetoFront(found, timed[0].machine, notes)
 
 
 def advise_on_front(found: Sequence[FrontPoint], max_drop: float) -> tuple[str, ...]:
-    """Whether INT8 is worth it here, and whether accuracy or speed speaks against it."""
+    """Return a note if INT8 is not worth it here, and whether the reason is accuracy or speed."""
     best = next((point for point in found if point.chosen), None)
     if best is None:
-        return ("no engine holds the budget on the held-out part",)
+        return ("no engine is within the budget on the held-out part",)
     if best.precision == "int8":
         return ()
     other = best.precision.upper()
     over = [p for p in found if p.precision == "int8" and p.drop is not None and p.drop > max_drop]
-    quick = next((p for p in over if is_faster(best.milliseconds / p.milliseconds)), None)
-    if quick is not None:
-        times = f"{best.milliseconds / quick.milliseconds:.2f}×"
-        lost = two_decimals(quick.drop or 0.0)
-        return (f"take {other}: {quick.name} is {times} as fast, but loses {lost}, which is over the budget",)
-    return (f"INT8 is not worth it here: {other} holds the budget and is as fast",)
+    faster = next((p for p in over if is_faster(best.milliseconds / p.milliseconds)), None)
+    if faster is not None:
+        times = f"{best.milliseconds / faster.milliseconds:.2f}×"
+        lost = two_decimals(faster.drop or 0.0)
+        return (f"use {other}: {faster.name} is {times} as fast, but loses {lost}, which is over the budget",)
+    return (f"INT8 is not worth it here: {other} is within the budget and just as fast",)
 
 
-def measure_losses(engines: Sequence[Path], source: Model, question: TrialRequest, wishes: Wishes) -> dict[str, float]:
-    """Engine → what it loses on the held-out part."""
-    part = holdout_parts(wishes.holdout, question.options.data)[1]
-    data = replace(question.options.data, limit=None, part=part)
-    options = replace(question.options, data=data, max_drop=None, device=wishes.device)
+def measure_losses(
+    engines: Sequence[Path], source: Model, request: TrialRequest, options: TuneOptions
+) -> dict[str, float]:
+    """Return engine → what it loses on the held-out part."""
+    part = holdout_parts(options.holdout, request.options.data)[1]
+    data = replace(request.options.data, limit=None, part=part)
+    evaluating = replace(request.options, data=data, max_drop=None, device=options.device)
     found = evaluate(
         [source.path, *engines],
-        question.data,
-        labels=question.labels,
-        preprocess=question.preprocess,
-        metrics=question.metrics or None,
-        options=options,
+        request.data,
+        labels=request.labels,
+        preprocess=request.preprocess,
+        metrics=request.metrics or None,
+        options=evaluating,
     )
     return {model.name: loss_of(found, model).drop for model in found.candidates}
 
 
 def front_points(timed: Sequence[BenchResult], lost: Mapping[str, float], max_drop: float) -> tuple[FrontPoint, ...]:
-    """Engines by their latency at the largest batch; the simplest of those that are as fast as the fastest that holds
-    the budget is chosen."""
+    """Return the engines by their latency at the largest batch.
+
+    The chosen one is the simplest of those that are as fast as the fastest within the budget.
+    """
     found = []
-    for bench_ in timed:
-        for subject in bench_.subjects:
-            time = bench_.median(subject.name, bench_.batches[-1])
+    for result in timed:
+        for subject in result.subjects:
+            time = result.median(subject.name, result.batches[-1])
             if time is not None:
                 found.append(FrontPoint(engine_label(subject.name), subject.precision, lost.get(subject.name), time))
     found.sort(key=lambda point: point.milliseconds)
@@ -144,5 +135,5 @@ def front_points(timed: Sequence[BenchResult], lost: Mapping[str, float], max_dr
 
 
 def engine_label(name: str) -> str:
-    """The name of an engine without what keeps those of one folder apart: `net.fp16.engine`."""
+    """Return the name of an engine without the digest that makes it unique in its folder: `net.fp16.engine`."""
     return DIGEST.sub("", name)

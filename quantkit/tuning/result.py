@@ -1,10 +1,9 @@
-"""What tuning finds: every trial in the order in which it was made, the one that was chosen, and what it is worth on
-samples that had no part in the choice.
+"""The result of tuning: all trials, the chosen one, and its accuracy on samples that were never used to choose.
 
-    Tuning                 a network, its trials, the chosen one, the figures on the held-out part
-    └── Trial              one way to quantize: rule, repairs, layers kept float; why; what it loses
-        └── Figure         the metric, its loss with a 95 % interval
-    Point                  a precision: loss and latency, where engines were built
+Tuning                 a network, its trials, the chosen one, the figures on the held-out part
+└── Trial              one configuration: rule, repairs, layers kept float; the reason for it; what it loses
+    └── Figure         the metric and its loss with a 95 % interval
+FrontPoint             a precision with its loss and latency, if engines were built
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,27 @@ from quantkit.sensitivity.result import LayerError
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 FORMAT = 1
-NONE_LEFT = "no evaluation is left"
-"""What followed for a trial that was worth an evaluation, where all were used up."""
 AGREEMENT = "agreement"
-"""The metric where there are no labels: the share of samples with the float network's answer."""
+"""The metric used without labels: the fraction of samples on which a candidate predicts what the float network does."""
+
+
+class TrialStatus(Enum):
+    """How a trial ended."""
+
+    MET = "within the budget"
+    TOO_CLOSE = "too close to the budget"
+    """Within the budget, but not with a standard error to spare."""
+    OVER = "over the budget"
+    SKIPPED = "not evaluated"
+    """The proxy gave no reason to evaluate it."""
+    NO_EVALUATION_LEFT = "not evaluated: no evaluations left"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """The metric of a trial, and what it loses: in points where the metric is a share, 95 % from low to high.
+    """A frozen value with the metric of a trial and its loss, in percentage points if the metric is a fraction.
 
-    error: standard error of the loss, 0 where nothing tells.
+    low, high: 95 % interval of the loss. error: standard error of the loss, 0 if it is unknown.
     """
 
     metric: float
@@ -42,49 +52,59 @@ class Figure:
     error: float
 
     @property
-    def careful(self) -> float:
-        """The loss and one standard error more: other samples show less than this five times out of six."""
+    def cautious_drop(self) -> float:
+        """The loss plus one standard error: on other samples the loss is below this five times out of six."""
         return self.drop + self.error
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One way to quantize. kept: nodes that stay float besides those that the caller excluded, worst first."""
+    """One configuration of quantization.
+
+    kept: nodes that stay float in addition to those that the caller excluded, worst first.
+    """
 
     rule: str
     repairs: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """`mse, bias, 3 float`."""
+        """Return for example `mse, bias, 3 float`."""
         parts = [self.rule, self.repairs_text(), f"{len(self.kept)} float" if self.kept else ""]
         return ", ".join(part for part in parts if part)
 
     def repairs_text(self) -> str:
-        """`round+bias`, `all repairs`, or nothing."""
+        """Return for example `round+bias`, `all repairs`, or an empty text."""
         return "all repairs" if set(self.repairs) == set(REPAIR_NAMES) else "+".join(self.repairs)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One way that was tried. step: what it was tried as. why: the reason; outcome: what followed from it.
+    """One configuration that was considered.
 
-    proxy_db: SQNR of the outputs on a few calibration samples; nan where it was not measured. figure: on the tuning
-    part; None where the proxy was enough to leave it. floats: share of the weights that stay float because of `kept`.
+    step: the step of the search that proposed it. why: the reason for trying it. status: how it ended. proxy_db: SQNR
+    of the outputs on a few calibration samples; nan if it was not measured. figure: on the tuning part; None if it was
+    not evaluated. floats: fraction of the weights that stay float because of `kept`. detail: more about the status.
     """
 
     recipe: Recipe
     step: str
     why: str
-    outcome: str
+    status: TrialStatus
     proxy_db: float = math.nan
     figure: Figure | None = None
     floats: float = 0.0
+    detail: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """How the trial ended, in words."""
+        return f"{self.status.value}: {self.detail}" if self.detail else self.status.value
 
 
 @dataclass(frozen=True, slots=True)
 class RankingBasis:
-    """What the layers were ranked on: the recipe, the SQNR of its outputs in dB, and the samples of both."""
+    """The basis of a layer ranking: the recipe, the SQNR of its outputs in dB, and the number of samples for both."""
 
     recipe: Recipe
     db: float
@@ -93,9 +113,10 @@ class RankingBasis:
 
 @dataclass(frozen=True, slots=True)
 class FrontPoint:
-    """A precision on a GPU. drop: of its engine on the held-out part; None where it was not evaluated.
+    """A precision on a GPU, as one point of the Pareto front.
 
-    chosen: whether it is the one to take: the simplest of those as fast as the fastest that holds the budget.
+    drop: loss of its engine on the held-out part; None if it was not evaluated. chosen: it is the recommended one: the
+    simplest of those that are as fast as the fastest within the budget.
     """
 
     name: str
@@ -107,12 +128,12 @@ class FrontPoint:
 
 @dataclass(frozen=True, slots=True)
 class Tuning(RichDisplay):
-    """What tuning found.
+    """The result of tuning.
 
-    layers: how many are quantized where nothing is kept. chosen: the trial that was taken. held: whether it holds the
-    budget on the tuning part, with a standard error to spare. report: float network, untuned and tuned, on the held-out
-    part. reference: the float network's metric there; untuned, tuned: the first trial and the chosen one. evaluations:
-    of a network on a part, all of them counted.
+    layers: number of layers quantized if none is kept float. chosen: the selected trial. held: the selected trial met
+    the budget on the tuning part with a standard error to spare. report: the float network, the untuned and the tuned
+    one on the held-out part. reference: the float network's metric there. untuned, tuned: the losses there of the first
+    trial and of the selected one. evaluations: number of evaluations of one network on one part.
     """
 
     model: str
@@ -128,75 +149,75 @@ class Tuning(RichDisplay):
     untuned: Figure
     tuned: Figure
     samples: tuple[int, int]
-    """Of the tuning part and of the held-out part."""
+    """Samples in the tuning part and in the held-out part."""
     evaluations: int
     ranking: tuple[LayerError, ...]
-    """Layers as they were ranked, worst first; empty where no layer had to be kept."""
+    """Layers in the order of the ranking, worst first; empty if no layer had to be kept float."""
     rules: Mapping[str, str]
-    """Quantized activation → the rule of its scale, where `best` chose one for each."""
+    """Quantized activation → the rule behind its scale, if `best` chose one for each."""
     front: tuple[FrontPoint, ...]
-    """Engines by latency; machine: the GPU that they were timed on."""
+    """Engines in the order of their latency, measured on the GPU `machine`."""
     notes: tuple[str, ...]
     provenance: Mapping[str, Any]
     seconds: float
     files: tuple[Path, ...] = field(default=())
     ranked: RankingBasis | None = None
-    """What `ranking` is on; None where no layer had to be kept."""
+    """The basis of `ranking`; None if no layer had to be kept float."""
     excluded: tuple[str, ...] = ()
     """Nodes that stay float because the caller excluded them."""
     machine: str = ""
 
     @property
     def within_budget(self) -> bool:
-        """Whether the loss on the held-out part is within the budget."""
+        """True if the loss on the held-out part is within the budget."""
         return self.tuned.drop <= self.max_drop
 
     @property
     def unit(self) -> str:
-        """` points` where the metric is a share."""
-        return " points" if self.share else ""
+        """` percentage points` if the metric is a fraction, else empty."""
+        return " percentage points" if self.share else ""
 
     @property
     def budget(self) -> str:
-        """`0.5 points`, `1 point`, `0.01`."""
-        return f"{self.max_drop:g}{' point' if self.share and self.max_drop == 1 else self.unit}"
+        """The budget as text: `0.5 percentage points`, `1 percentage point`, `0.01`."""
+        return f"{self.max_drop:g}{' percentage point' if self.share and self.max_drop == 1 else self.unit}"
 
     @property
     def verdict(self) -> str:
-        """What was chosen, what it loses on the held-out part, and whether that is in the budget."""
+        """A sentence: what was chosen, what it loses on the held-out part, and whether that is within the budget."""
         recipe, tuned = self.chosen.recipe, self.tuned
-        whole = "everything quantized" + (" but what is excluded" if self.excluded else "")
+        whole = "all layers quantized" + (" except the excluded ones" if self.excluded else "")
         stays = f"{len(recipe.kept)} of {self.layers} layers in float" if recipe.kept else whole
-        untuned = "" if recipe == self.trials[0].recipe else f"; untuned it {loss_text(self.untuned.drop)}"
+        untuned = "" if recipe == self.trials[0].recipe else f"; without tuning it {loss_text(self.untuned.drop)}"
         lost = f"{loss_text(tuned.drop)}{self.unit} of {self.metric} on {self.samples[1]:,} held-out samples"
         found = (
             f"{recipe.rule}, {recipe.repairs_text() or 'no repairs'}, {stays}: {lost}{self.interval(tuned)}{untuned}"
         )
-        inside = f"That is {'within' if self.within_budget else 'over'} the budget of {self.budget}"
+        inside = f"This is {'within' if self.within_budget else 'over'} the budget of {self.budget}"
         return f"{found}. {inside}{self.doubt}."
 
     @property
     def doubt(self) -> str:
-        """How far the held-out figure can be relied on, and why the budget is missed."""
+        """The end of the verdict: how far the held-out figure can be relied on, or why the budget is missed."""
         if self.within_budget:
             if not self.held:
-                return ", but on the tuning part it was over it or too near: do not rely on it"
-            return "" if not self.tuned.high > self.max_drop else ", but perhaps by chance: more samples would tell"
+                return ", but on the tuning part it was over the budget or too close to it: do not rely on it"
+            return ", but not conclusively: evaluate more samples" if self.tuned.high > self.max_drop else ""
         if self.held:
-            return ", although the tuning part held it: measure on more samples"
-        if any(trial.outcome.endswith(NONE_LEFT) for trial in self.trials):
-            return ": the evaluations ran out before all that is allowed was tried (--max-evaluations)"
-        return ": nothing that was allowed holds it"
+            return ", although it was within the budget on the tuning part: evaluate more samples"
+        if any(trial.status is TrialStatus.NO_EVALUATION_LEFT for trial in self.trials):
+            return ": the evaluations ran out before everything allowed had been tried (--max-evaluations)"
+        return ": none of the allowed configurations meets it"
 
     def interval(self, figure: Figure) -> str:
-        """` (95 %: −0.1 … 0.3)`, of what is gained where that is a gain."""
+        """Return ` (95 % interval: −0.1 … 0.3)`, as a gain if the metric rose."""
         low, high = (-figure.high, -figure.low) if round(figure.drop, 2) < 0 else (figure.low, figure.high)
-        return "" if math.isnan(figure.low) else f" (95 %: {two_decimals(low)} … {two_decimals(high)})"
+        return "" if math.isnan(figure.low) else f" (95 % interval: {two_decimals(low)} … {two_decimals(high)})"
 
     def _view_(self) -> Sequence[Block]:
         head = ("step", "rule, repairs, layers", "SQNR dB", "drop", "95 % interval", "outcome")
-        kept = [f"in float: {', '.join(self.chosen.recipe.kept)}"] if self.chosen.recipe.kept else []
-        budget = f"at most {self.budget} of {self.metric} lost"
+        kept = [f"kept in float: {', '.join(self.chosen.recipe.kept)}"] if self.chosen.recipe.kept else []
+        budget = f"a loss of at most {self.budget} of {self.metric}"
         return (
             f"{self.model}, tuned on {self.samples[0]:,} samples: {budget}",
             ViewTable(head, [trial_cells(trial) for trial in self.trials], frozenset({0, 1, 5})),
@@ -205,18 +226,18 @@ class Tuning(RichDisplay):
 
 
 def loss_text(drop: float) -> str:
-    """`loses 0.12`, `gains 0.30`."""
+    """Return for example `loses 0.12` or `gains 0.30`."""
     return f"{'gains' if round(drop, 2) < 0 else 'loses'} {two_decimals(abs(drop))}"
 
 
 def two_decimals(value: float) -> str:
-    """Two decimals, a true minus sign, none before zero."""
+    """Format with two decimals and a true minus sign, but none before zero."""
     text = f"{value:.2f}"
     return text.replace("-", "−") if text.strip("-0.") else text.lstrip("-")
 
 
 def trial_cells(trial: Trial) -> tuple[str, ...]:
-    """step, recipe, proxy, drop, interval, outcome as text."""
+    """Return step, recipe, proxy, drop, interval and outcome of a trial as text."""
     figure = trial.figure
     return (
         trial.step,
@@ -229,7 +250,10 @@ def trial_cells(trial: Trial) -> tuple[str, ...]:
 
 
 def tuning_document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values; null where a figure is infinite or was not measured. report: the evaluation's own document."""
+    """Return the result as JSON values, with null for figures that are infinite or were not measured.
+
+    report: the JSON document of the evaluation on the held-out part.
+    """
     made = {
         "format": FORMAT,
         "model": tuning.model,
@@ -262,7 +286,7 @@ def tuning_document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]
 
 
 def ranking_basis_document(found: RankingBasis) -> dict[str, Any]:
-    """What layers were ranked on."""
+    """Return the basis of the ranking as JSON values."""
     recipe = found.recipe
     return {
         "rule": recipe.rule,
@@ -273,7 +297,7 @@ def ranking_basis_document(found: RankingBasis) -> dict[str, Any]:
 
 
 def trial_document(trial: Trial) -> dict[str, Any]:
-    """One trial."""
+    """Return a trial as JSON values."""
     return {
         "step": trial.step,
         "why": trial.why,
@@ -290,7 +314,7 @@ def trial_document(trial: Trial) -> dict[str, Any]:
 
 
 def without_infinities(value: Any) -> Any:
-    """The value with null where JSON has no number."""
+    """Return the JSON value with null in place of numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: without_infinities(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,12 +1,12 @@
-"""The search of `tune`: the cheapest way first, and the metric only where the proxy promises something.
+"""The search of `tune`: the cheapest configurations first; the metric is evaluated only if the proxy is promising.
 
-    1  the first rule, everything quantized
+    1  the first rule, all layers quantized
     2  other rules, the best by the proxy first
-    3  repairs, on the best rule: from statistics alone, then all
-    4  layers kept float, worst first: as few as hold the budget, by bisection; then those that bring nothing go back
+    3  repairs, on the best rule: first those that need statistics alone, then all
+    4  layers kept float, worst first: by bisection as few as meet the budget; then the useless ones are quantized again
 
-Everything but the last costs nothing at run time. The search ends at the first trial that holds the budget with one
-standard error to spare: a loss that is chosen for being small is smaller than it will be on other samples.
+Only the last step costs anything at run time. The search ends at the first trial that meets the budget with one
+standard error to spare, because a loss that was selected for being small underestimates the loss on other samples.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from quantkit.repairs.registry import from_statistics_alone, without_rescaling
 from quantkit.sensitivity.result import LayerError
 from quantkit.tuning.candidates import CandidateFactory
 from quantkit.tuning.metric_trials import MetricTrials, loss_of
-from quantkit.tuning.result import NONE_LEFT, Figure, RankingBasis, Recipe, Trial
+from quantkit.tuning.result import Figure, RankingBasis, Recipe, Trial, TrialStatus
 
 BETTER = 0.2
-"""dB by which the proxy has to be better than that of what failed already: less is chance."""
+"""dB by which the proxy has to exceed that of the trials that failed: a smaller difference may be chance."""
 RULES_TRIED = 2
-"""Other rules that are evaluated at most: the best by the proxy."""
-TAKEN_BACK = 3
-"""Evaluations for layers that may bring nothing."""
+"""Maximum number of other rules that are evaluated, the best by the proxy."""
+REQUANTIZED = 3
+"""Maximum number of evaluations spent on quantizing kept layers again."""
 IDLE = 0.3
-"""dB that a kept layer has to bring."""
+"""dB that a layer has to gain to stay float."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchLimits:
-    """What may be tried. rules: the first is the default; repairs: in order; most: share of the layers that may stay
-    float; evaluations: on the tuning part."""
+    """What the search may try.
+
+    rules: the first is the default. repairs: in order. most: fraction of the layers that may stay float. evaluations:
+    maximum number of evaluations on the tuning part.
+    """
 
     rules: tuple[str, ...]
     repairs: tuple[str, ...]
@@ -46,7 +49,7 @@ class SearchLimits:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """How the search ended."""
+    """The result of a search: all trials, the chosen one, and how the layers were ranked, if they were."""
 
     trials: tuple[Trial, ...]
     chosen: Trial
@@ -58,184 +61,188 @@ class SearchResult:
 
 
 class Search:
-    """One search. `run` may be called once."""
+    """A single search; `run` may be called once."""
 
     def __init__(
-        self, maker: CandidateFactory, judge: MetricTrials, limits: SearchLimits, phase: Callable[[str], None]
+        self, factory: CandidateFactory, metric_trials: MetricTrials, limits: SearchLimits, phase: Callable[[str], None]
     ) -> None:
-        self._maker, self._judge, self._limits, self._phase = maker, judge, limits, phase
+        self._factory, self._metric_trials, self._limits, self._phase = factory, metric_trials, limits, phase
         self._trials: list[Trial] = []
         self._notes: list[str] = []
         self._ranking: tuple[LayerError, ...] = ()
         self._ranked: RankingBasis | None = None
 
     def run(self) -> SearchResult:
-        """Try, until something holds. Errors of `quantize` and `evaluate`."""
-        self._held() or self._by_rules() or self._by_repairs() or self._by_layers()
-        held = [trial for trial in self._trials if trial.figure is not None and self._holds(trial.figure)]
+        """Try configurations until one meets the budget. Raises the errors of `quantize` and `evaluate`."""
+        self._try_first_rule() or self._try_rules() or self._try_repairs() or self._try_layers()
+        held = [trial for trial in self._trials if trial.figure is not None and self._meets_budget(trial.figure)]
         judged = [trial for trial in self._trials if trial.figure is not None]
-        chosen = min(held, key=trial_cost) if held else min(judged, key=lambda t: t.figure.careful if t.figure else 0.0)
-        layers = len(self._maker.layers(Recipe(self._limits.rules[0])))
+        chosen = (
+            min(held, key=trial_cost)
+            if held
+            else min(judged, key=lambda t: t.figure.cautious_drop if t.figure else 0.0)
+        )
+        layers = len(self._factory.layers(Recipe(self._limits.rules[0])))
         return SearchResult(
             tuple(self._trials), chosen, bool(held), layers, self._ranking, self._ranked, tuple(self._notes)
         )
 
     # ── steps ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _held(self) -> bool:
-        """Everything quantized by the first rule."""
+    def _try_first_rule(self) -> bool:
+        """Quantize all layers with the first rule."""
         first = Recipe(self._limits.rules[0])
-        self._maker.measured([first])
-        return self._try(first, "rule", "everything quantized by the first rule, no repairs")
+        self._factory.measure([first])
+        return self._try(first, "rule", "all layers quantized with the first rule, no repairs")
 
-    def _by_rules(self) -> bool:
-        """Other rules, best by the proxy first."""
+    def _try_rules(self) -> bool:
+        """Try the other rules, the best by the proxy first."""
         first = Recipe(self._limits.rules[0])
         others = [Recipe(rule) for rule in self._limits.rules[1:]]
-        noise = self._maker.measured([first, *others])
+        noise = self._factory.measure([first, *others])
         tried, least = 0, noise[first] + BETTER
         for recipe in sorted(others, key=lambda r: -noise[r]):
             if noise[recipe] < least:
-                self._pass_over(
-                    recipe, "rule", f"{format_db(noise[recipe])}, {first.rule} has {format_db(noise[first])}"
+                self._skip(
+                    recipe, "rule", f"{format_db(noise[recipe])}, and {first.rule} has {format_db(noise[first])}"
                 )
             elif tried >= RULES_TRIED:
-                self._pass_over(recipe, "rule", f"{RULES_TRIED} better ones missed the budget")
+                self._skip(recipe, "rule", f"{RULES_TRIED} better ones missed the budget")
             else:
                 tried += 1
                 if self._try(recipe, "rule", "less noise at the outputs than the first rule"):
                     return True
         return False
 
-    def _by_repairs(self) -> bool:
-        """Repairs on the rule with the least noise: cheap ones, then all, or all but those that scale channels."""
+    def _try_repairs(self) -> bool:
+        """Try repairs on the rule with the least noise: first those that need statistics alone, then all."""
         base = self._least_noise()
         cheap = from_statistics_alone(self._limits.repairs)
-        for repairs in dict.fromkeys(names for names in (cheap, self._most(base)) if names):
+        for repairs in dict.fromkeys(names for names in (cheap, self._all_repairs(base)) if names):
             recipe = replace(base, repairs=repairs)
-            noise = self._maker.measured([recipe])[recipe]
-            before = max(self._maker.proxies[t.recipe] for t in self._trials if t.figure is not None)
+            noise = self._factory.measure([recipe])[recipe]
+            before = max(self._factory.proxies[t.recipe] for t in self._trials if t.figure is not None)
             if noise < before + BETTER:
-                self._pass_over(recipe, "repair", f"{format_db(noise)}, {format_db(before)} without")
-            elif self._try(recipe, "repair", f"{format_db(noise)} at the outputs, {format_db(before)} before"):
+                self._skip(recipe, "repair", f"{format_db(noise)}, and {format_db(before)} without")
+            elif self._try(recipe, "repair", f"{format_db(noise)} at the outputs, up from {format_db(before)}"):
                 return True
         return False
 
-    def _most(self, base: Recipe) -> tuple[str, ...]:
-        """All repairs, or those that scale no channels where that leaves less noise."""
+    def _all_repairs(self, base: Recipe) -> tuple[str, ...]:
+        """Return all repairs, or only those that do not rescale channels if that leaves less noise."""
         every = self._limits.repairs
         unscaled = without_rescaling(every)
         if not unscaled or unscaled == every:
             return every
-        noise = self._maker.measured([replace(base, repairs=names) for names in (every, unscaled)])
+        noise = self._factory.measure([replace(base, repairs=names) for names in (every, unscaled)])
         return max(noise, key=lambda recipe: noise[recipe]).repairs
 
-    def _by_layers(self) -> bool:
-        """Layers in float: the fewest of the ranking that hold the budget."""
+    def _try_layers(self) -> bool:
+        """Keep layers float: the smallest number from the top of the ranking that meets the budget."""
         base = self._least_noise()
-        layers = len(self._maker.layers(base))
+        layers = len(self._factory.layers(base))
         most = int(self._limits.most * layers)
         if most < 1:
-            self._notes.append(f"{self._limits.most:.0%} of {layers} layers are none: no layer is kept in float")
+            self._notes.append(
+                f"{self._limits.most:.0%} of {layers} layers is less than one layer: none is kept in float"
+            )
             return False
-        self._ranking, by, self._ranked = self._maker.ranking(base, most)
+        self._ranking, by, self._ranked = self._factory.ranking(base, most)
         self._notes.append(f"layers are ranked by {by}, on top of {base.text()}")
         nodes = [layer.node for layer in self._ranking]
-        high = self._allowed(base, nodes, most, layers)
-        if not high or not self._keep(base, nodes[:high], f"as many as are allowed: {high} of {layers} layers"):
+        high = self._allowed_count(base, nodes, most, layers)
+        if not high or not self._keep(base, nodes[:high], f"as many as allowed: {high} of {layers} layers"):
             return False
         low = 0
-        while high - low > 1 and self._left():
+        while high - low > 1 and self._has_evaluations():
             middle = (low + high) // 2
             why = f"{low} are not enough, {high} are" if low else f"{high} are enough"
             low, high = (low, middle) if self._keep(base, nodes[:middle], why) else (middle, high)
-        self._take_back(replace(base, kept=tuple(nodes[:high])))
+        self._requantize(replace(base, kept=tuple(nodes[:high])))
         return True
 
-    def _take_back(self, recipe: Recipe) -> None:
-        """Quantize kept layers again, those first that bring least."""
-        for _ in range(TAKEN_BACK):
-            if len(recipe.kept) < 2 or not self._left():
+    def _requantize(self, recipe: Recipe) -> None:
+        """Quantize kept layers again, the least useful first."""
+        for _ in range(REQUANTIZED):
+            if len(recipe.kept) < 2 or not self._has_evaluations():
                 return
-            self._phase("layers that bring nothing")
+            self._phase("looking for kept layers that do not help")
             bare = replace(recipe, repairs=())
             less = [replace(bare, kept=tuple(n for n in bare.kept if n != node)) for node in bare.kept]
-            noise = self._maker.measured([bare, *less])
+            noise = self._factory.measure([bare, *less])
             best = max(less, key=lambda r: noise[r])
             gone = next(node for node in recipe.kept if node not in best.kept)
             if noise[best] < noise[bare] - IDLE:
                 return
             shorter = replace(recipe, kept=best.kept)
-            self._maker.measured([shorter])
-            if not self._try(shorter, "take back", f"{gone} brings {noise[bare] - noise[best]:.1f} dB"):
+            self._factory.measure([shorter])
+            if not self._try(shorter, "requantize", f"{gone} gains only {noise[bare] - noise[best]:.1f} dB"):
                 return
             recipe = shorter
 
-    # ── what they share ─────────────────────────────────────────────────────────────────────────────────────────────
+    # ── shared by the steps ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _allowed(self, base: Recipe, nodes: Sequence[str], most: int, layers: int) -> int:
-        """How many of the ranking may be kept: operators around them may follow them into float."""
+    def _allowed_count(self, base: Recipe, nodes: Sequence[str], most: int, layers: int) -> int:
+        """Return how many layers of the ranking may be kept; operators around them may have to stay float with them."""
         for count in range(min(most, len(nodes)), 0, -1):
             try:
-                left = len(self._maker.layers(replace(base, kept=tuple(nodes[:count]))))
+                left = len(self._factory.layers(replace(base, kept=tuple(nodes[:count]))))
             except ModelError:  # nothing is left to quantize
                 continue
             if layers - left <= most:
                 return count
-        self._notes.append(f"keeping {nodes[0]} in float takes more than {most} layers along")
+        self._notes.append(f"keeping {nodes[0]} in float would keep more than {most} layers in float")
         return 0
 
     def _keep(self, base: Recipe, nodes: Sequence[str], why: str) -> bool:
         recipe = replace(base, kept=tuple(nodes))
-        self._maker.measured([recipe])
+        self._factory.measure([recipe])
         return self._try(recipe, "layers", why)
 
     def _try(self, recipe: Recipe, step: str, why: str) -> bool:
-        """Evaluate a recipe on the tuning part."""
-        if not self._left():
-            self._pass_over(recipe, step, NONE_LEFT)
+        """Evaluate a recipe on the tuning part; True if it meets the budget."""
+        if not self._has_evaluations():
+            self._skip(recipe, step, "", TrialStatus.NO_EVALUATION_LEFT)
             return False
         self._phase(f"evaluating {recipe.text()}")
-        evaluation = self._judge.evaluation({"INT8": self._maker.model(recipe)})
+        evaluation = self._metric_trials.evaluation({"INT8": self._factory.model(recipe)})
         found = loss_of(evaluation, evaluation.models[1])
-        holds = self._holds(found)
         self._trials.append(
             Trial(
                 recipe,
                 step,
                 why,
-                self._outcome(found, holds),
-                self._maker.proxies[recipe],
+                self._status(found),
+                self._factory.proxies[recipe],
                 found,
-                self._maker.weights_in_float(recipe),
+                self._factory.weights_in_float(recipe),
             )
         )
-        return holds
+        return self._meets_budget(found)
 
-    def _pass_over(self, recipe: Recipe, step: str, outcome: str) -> None:
-        """A recipe that is left by its proxy."""
-        self._trials.append(
-            Trial(recipe, step, "", f"not evaluated: {outcome}", self._maker.proxies.get(recipe, float("nan")))
-        )
+    def _skip(self, recipe: Recipe, step: str, detail: str, status: TrialStatus = TrialStatus.SKIPPED) -> None:
+        """Record a recipe that is not evaluated."""
+        proxy = self._factory.proxies.get(recipe, float("nan"))
+        self._trials.append(Trial(recipe, step, "", status, proxy, detail=detail))
 
-    def _outcome(self, found: Figure, holds: bool) -> str:
-        if holds:
-            return "holds"
-        return "too near the budget" if found.drop <= self._limits.max_drop else "over the budget"
+    def _status(self, found: Figure) -> TrialStatus:
+        if self._meets_budget(found):
+            return TrialStatus.MET
+        return TrialStatus.TOO_CLOSE if found.drop <= self._limits.max_drop else TrialStatus.OVER
 
-    def _holds(self, found: Figure) -> bool:
-        return found.careful <= self._limits.max_drop
+    def _meets_budget(self, found: Figure) -> bool:
+        return found.cautious_drop <= self._limits.max_drop
 
-    def _left(self) -> bool:
-        return self._judge.evaluations < self._limits.evaluations
+    def _has_evaluations(self) -> bool:
+        return self._metric_trials.evaluations < self._limits.evaluations
 
     def _least_noise(self) -> Recipe:
-        """The recipe so far, nothing kept, that leaves the least noise."""
+        """Return the recipe so far that leaves the least noise; none of them keeps layers float yet."""
         return max(
-            (t.recipe for t in self._trials if t.recipe in self._maker.proxies), key=self._maker.proxies.__getitem__
+            (t.recipe for t in self._trials if t.recipe in self._factory.proxies), key=self._factory.proxies.__getitem__
         )
 
 
 def trial_cost(trial: Trial) -> tuple[int, float, float]:
-    """Fewer layers in float, fewer weights in float, less loss."""
-    return len(trial.recipe.kept), trial.floats, trial.figure.careful if trial.figure else 0.0
+    """Return the sorting key of a trial: layers in float, weights in float, loss."""
+    return len(trial.recipe.kept), trial.floats, trial.figure.cautious_drop if trial.figure else 0.0

@@ -49,11 +49,16 @@ def test_as_many_of_the_first_layers_are_worse(name: str) -> None:
 
 
 def test_the_front_takes_what_it_took() -> None:
-    from quantkit.tuning.pareto_front import advice, chosen
-    from quantkit.tuning.result import Point
+    from quantkit.engines.choice import TimedEngine, fastest_within_budget
+    from quantkit.tuning.pareto_front import advise_on_front
+    from quantkit.tuning.result import FrontPoint
 
     content = json.loads(RESULTS.with_name("front.json").read_text(encoding="utf-8"))
-    points = tuple(Point(**point) for point in content["front"])
+    points = tuple(FrontPoint(**point) for point in content["front"])
     assert {point.precision for point in points} == {"fp32", "fp16", "int8"}
-    assert chosen(points, content["max_drop"]) == next(point for point in points if point.chosen)
-    assert advice(points, content["max_drop"]) == ("INT8 is not worth it here: FP16 holds the budget and is as fast",)
+    engines = [TimedEngine(p.name, p.precision, p.milliseconds, p.drop) for p in points]
+    best = fastest_within_budget(engines, content["max_drop"])
+    assert [engine is best for engine in engines] == [point.chosen for point in points]
+    assert advise_on_front(points, content["max_drop"]) == (
+        "INT8 is not worth it here: FP16 is within the budget and just as fast",
+    )

@@ -159,7 +159,7 @@ def test_engines_that_are_asked_for_need_a_gpu(place: Path, monkeypatch: pytest.
 def test_a_folder_of_others_is_refused(place: Path) -> None:
     (place / "out").mkdir()
     (place / "out" / "report.html").write_text("mine")
-    with pytest.raises(OutputError, match="which no run"):
+    with pytest.raises(OutputError, match="did not write"):
         run(settings(output="out"))
     assert (place / "out" / "report.html").read_text() == "mine"
 
@@ -167,7 +167,7 @@ def test_a_folder_of_others_is_refused(place: Path) -> None:
 def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantkit_command: Command) -> None:
     shutil.move(place / "imgs", place / "images")
     quantkit_command("init", "net/model.onnx", "--data", "images")
-    assert "is there already" in quantkit_command("init", "net/model.onnx", code=1).stderr
+    assert "already exists" in quantkit_command("init", "net/model.onnx", code=1).stderr
     text = (place / "quantkit.toml").read_text().replace('# repairs = ["bias"]', 'repairs = ["bias"]')
     (place / "quantkit.toml").write_text(text)
     shown = quantkit_command("run", "--json")
@@ -270,7 +270,7 @@ def test_unreadable_images_can_be_left_out(place: Path, quantkit_command: Comman
 
 def test_what_puts_the_figures_in_doubt_is_told_even_quietly(place: Path, quantkit_command: Command) -> None:
     (place / "net" / "preprocess.toml").unlink()
-    guessed = "warning: no preprocessing is known for this network"
+    guessed = "warning: the preprocessing of this network is unknown"
     run_quietly = quantkit_command("run", "net/model.onnx", "--data", "imgs", "--repair", "none", "-q")
     assert run_quietly.stderr.count("no preprocessing is known") == run_quietly.stderr.count(guessed) == 1
     line = ("evaluate", "net/model.onnx", "--data", "imgs")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quantkit.errors import UsageError
-from quantkit.project.settings import Settings, overridden, read_settings, template
+from quantkit.project.settings import Settings, override_settings, read_settings, settings_template
 
 
 def written(folder: Path, text: str) -> Path:
@@ -18,13 +18,15 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_template_is_the_defaults(tmp_path: Path) -> None:
-    made = read_settings(written(tmp_path, template("m.onnx", "imgs")))
+    made = read_settings(written(tmp_path, settings_template("m.onnx", "imgs")))
     assert made == Settings(model=str(tmp_path / "m.onnx"), data="imgs")
 
 
 def test_every_key_of_the_template_is_known(tmp_path: Path) -> None:
     lines = [
-        line.removeprefix("# ") for line in template("m.onnx", "imgs").splitlines() if " = " in line or line[:1] == "["
+        line.removeprefix("# ")
+        for line in settings_template("m.onnx", "imgs").splitlines()
+        if " = " in line or line[:1] == "["
     ]
     made = read_settings(written(tmp_path, "\n".join(lines)))
     assert made.evaluate.max_drop == 0.5
@@ -50,15 +52,15 @@ def test_paths_are_meant_from_the_file(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("model = ", "not TOML"),
-        ("modell = 'x'", "toml: modell: there is no such key; did you mean model?\n  → quantkit init shows all keys"),
-        ("[evaluate]\nmax_dorp = 1", "evaluate.max_dorp: there is no such key; did you mean max_drop?"),
-        ("[tuning]\nx = 1", "tuning: there is no such key\n"),
+        ("model = ", "not valid TOML"),
+        ("modell = 'x'", "toml: modell is not a known key; did you mean model?\n  → quantkit init shows all keys"),
+        ("[evaluate]\nmax_dorp = 1", "evaluate.max_dorp is not a known key; did you mean max_drop?"),
+        ("[tuning]\nx = 1", "tuning is not a known key\n"),
         ("[evaluate]\nmax_drop = -1", "toml: evaluate.max_drop is -1: input should be greater than or equal to 0\n"),
         ("[build]\nlevel = 9", "build.level is 9: "),
         ("[bench]\nbatches = [0]", "bench.batches.0 is 0: "),
         ("[calibrate]\nhistogram = 'fine'", "calibrate.histogram is 'fine': input should be 'tensorrt' or 'invariant'"),
-        ("data = 3", "data is 3: input should be a valid string\n  → mend the file"),
+        ("data = 3", "data is 3: input should be a valid string\n  → fix the file"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
@@ -79,10 +81,10 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 
 def test_flags_go_over_the_file() -> None:
     base = Settings(model="a.onnx", rule="mse")
-    made = overridden(base, {"model": None, "rule": "minmax", "evaluate.max_drop": 1.0, "quantize.repairs": ()})
+    made = override_settings(base, {"model": None, "rule": "minmax", "evaluate.max_drop": 1.0, "quantize.repairs": ()})
     assert (made.model, made.rule, made.evaluate.max_drop, made.quantize.repairs) == ("a.onnx", "minmax", 1.0, ())
     with pytest.raises(UsageError, match=r"bench\.seconds"):
-        overridden(base, {"bench.seconds": 0.0})
+        override_settings(base, {"bench.seconds": 0.0})
     names = {"bench.batches": "--batch"}
     with pytest.raises(UsageError, match=r"^--batch is 0: input should be .*\n  → quantkit run --help"):
-        overridden(base, {"bench.batches": (1, 0)}, names)
+        override_settings(base, {"bench.batches": (1, 0)}, names)

@@ -10,19 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.errors import DataError, OutputError
-from quantkit.project.store import KEPT, Outcome, Store, refuse_foreign
+from quantkit.project.store import KEPT_OUTCOMES, StepOutcome, StepStore, refuse_foreign_files
 
 INPUTS = st.dictionaries(st.text(max_size=3), st.one_of(st.integers(), st.text(max_size=3), st.none()), max_size=3)
 
 
-def store(folder: Path) -> Store:
-    made = Store(folder / "out")
+def store(folder: Path) -> StepStore:
+    made = StepStore(folder / "out")
     made.folder.mkdir(parents=True, exist_ok=True)
     return made
 
 
-def worked(here: Store, inputs: object, text: str = "x") -> Outcome:
-    return here.done("step", inputs, lambda folder: (folder / "file").write_text(text) and None)  # type: ignore[arg-type]
+def worked(here: StepStore, inputs: object, text: str = "x") -> StepOutcome:
+    return here.execute("step", inputs, lambda folder: (folder / "file").write_text(text) and None)  # type: ignore[arg-type]
 
 
 @given(INPUTS, INPUTS)
@@ -59,13 +59,13 @@ def test_a_damaged_outcome_is_made_again(tmp_path: Path, damage: str) -> None:
 
 def test_two_runs_at_once_end_with_the_same_outcome(tmp_path: Path) -> None:
     here = store(tmp_path)
-    other: list[Outcome] = []
+    other: list[StepOutcome] = []
 
     def work(folder: Path) -> None:
         other.append(worked(here, {"a": 1}, "first"))
         (folder / "file").write_text("second")
 
-    made = here.done("step", {"a": 1}, work)
+    made = here.execute("step", {"a": 1}, work)
     assert made.file("file").read_text() == "first"
     assert (made.folder, made.digest) == (other[0].folder, other[0].digest)
     assert [path.name for path in here.folder.iterdir()] == [made.folder.name]
@@ -86,7 +86,7 @@ def test_broken_work_leaves_nothing(tmp_path: Path, failure: BaseException) -> N
         raise failure
 
     with pytest.raises(type(failure)):
-        here.done("step", {}, work)
+        here.execute("step", {}, work)
     assert list(here.folder.iterdir()) == []
     assert not worked(here, {}).reused
 
@@ -98,56 +98,56 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OutputError, match="No space left"):
-        here.done("step", {}, work)
+        here.execute("step", {}, work)
     assert list(here.folder.iterdir()) == []
 
 
 def test_old_outcomes_go_and_the_newest_stays(tmp_path: Path) -> None:
     here = store(tmp_path)
-    for number in range(3 * KEPT):
+    for number in range(3 * KEPT_OUTCOMES):
         worked(here, {"n": number})
-    assert len(list(here.folder.iterdir())) == KEPT
-    assert worked(here, {"n": 3 * KEPT - 1}).reused
+    assert len(list(here.folder.iterdir())) == KEPT_OUTCOMES
+    assert worked(here, {"n": 3 * KEPT_OUTCOMES - 1}).reused
 
 
 def test_clean_forgets(tmp_path: Path) -> None:
     here = store(tmp_path)
     worked(here, {})
-    with here.held():
+    with here.lock():
         assert worked(here, {}).reused
-    with here.held(clean=True):
+    with here.lock(clean=True):
         assert not worked(here, {}).reused
 
 
 def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
     first, second = store(tmp_path), store(tmp_path)
-    with first.held():
+    with first.lock():
         worked(first, {})
         for clean in (False, True):
-            with pytest.raises(OutputError, match="another run is at work in"), second.held(clean=clean):
+            with pytest.raises(OutputError, match="another run is using"), second.lock(clean=clean):
                 raise AssertionError("bug in the test: two hold it")
         assert worked(first, {}).reused, "what is there stays"
-    with second.held():
+    with second.lock():
         assert worked(second, {}).reused
 
 
 def test_what_a_killed_run_left_goes(tmp_path: Path) -> None:
     here = store(tmp_path)
     (here.folder / ".step-1.tmp").mkdir()
-    with here.held():
+    with here.lock():
         assert list(here.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("others", [True, False])
 def test_a_run_without_a_step_leaves_no_folder(tmp_path: Path, others: bool) -> None:
-    here = Store(tmp_path / "out")
+    here = StepStore(tmp_path / "out")
     if others:
         here.output.mkdir()
         (here.output / "mine").write_text("x")
-    with pytest.raises(DataError), here.held():
+    with pytest.raises(DataError), here.lock():
         raise DataError("no", remedy="-")
     assert [path.name for path in tmp_path.rglob("*")] == (["out", "mine"] if others else [])
-    with here.held():
+    with here.lock():
         worked(here, {})
     assert here.folder.is_dir()
 
@@ -163,12 +163,12 @@ def test_published_files_are_those_of_the_step(tmp_path: Path) -> None:
 
 def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds report\.html, which no run"):
-        refuse_foreign(tmp_path, ["model.calib", "report.html"])
+    with pytest.raises(OutputError, match=r"contains report\.html, which quantkit run did not write"):
+        refuse_foreign_files(tmp_path, ["model.calib", "report.html"])
     (tmp_path / "steps").mkdir()
-    refuse_foreign(tmp_path, ["report.html"])
+    refuse_foreign_files(tmp_path, ["report.html"])
     with pytest.raises(OutputError, match="is a file"):
-        refuse_foreign(tmp_path / "report.html", [])
+        refuse_foreign_files(tmp_path / "report.html", [])
 
 
 def test_the_record_tells_inputs_and_files(tmp_path: Path) -> None:

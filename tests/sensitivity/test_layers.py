@@ -250,7 +250,7 @@ def test_the_file_is_what_quantize_and_build_take(
     assert select_nodes(names, load_model("net/model.onnx"), "--exclude") == set(found.kept)
     told = quantkit_json("quantize", "net/model.onnx", "--exclude", "@worst.txt")
     assert [node for node, why in told["left"].items() if why == "excluded"] == sorted(found.kept, key=told["left"].get)
-    with pytest.raises(StaleError, match="is there already"):
+    with pytest.raises(StaleError, match="already exists"):
         write_exclusions(found, "worst.txt")
 
 
@@ -297,17 +297,17 @@ def test_the_command_marks_scales_that_do_not_fit(calibrated: Path) -> None:
     onnx.save(edited(model, scales_of(model)[0][5], times(8)).proto, "broken.onnx")
     done = command("net/model.onnx", "--against", "broken.onnx", "--data", "imgs", "--limit", 8)
     assert " !" in done.stdout
-    assert "!  a scale that it reads with does not fit" in done.stdout
+    assert "!  a scale of its inputs does not fit" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("--limit", 3), "--limit has no effect: it is about --data"),
-        (("--keep", 3, "--data", "imgs"), "--keep has no effect: it is about --exclude-file"),
+        (("--limit", 3), "--limit has no effect: it is for --data"),
+        (("--keep", 3, "--data", "imgs"), "--keep has no effect: it is for --exclude-file"),
         (("--against", "q.onnx", "--rule", "mse", "--data", "imgs"), "--rule has no effect"),
         (("--table", "net/model.calib", "--rule", "mse", "--data", "imgs"), "--rule has no effect"),
-        (("--device", 1), "--device has no effect: it is about --parity"),
+        (("--device", 1), "--device has no effect: it is for --parity"),
         (("--parity",), "--parity compares a Q/DQ model with its engine on data"),
         (("-o", "worst.txt"), "none can be kept"),
     ],
@@ -324,7 +324,7 @@ def test_statistics_of_images_that_were_prepared_otherwise_are_refused(calibrate
     asked = ("--preprocess", "unit") if beside else ()
     if not beside:
         Path("net/preprocess.toml").unlink()
-    with pytest.raises(StaleError, match=r"model\.stats\.safetensors is of images prepared by: .*mean") as caught:
+    with pytest.raises(StaleError, match=r"model\.stats\.safetensors is from images preprocessed by: .*mean") as caught:
         command("net/model.onnx", "--data", "imgs", "--limit", 4, *asked)
     assert "these would be by: exact 16×16 bilinear, grey, ×1/255, nchw float32" in caught.value.problem
     assert "--preprocess" in caught.value.remedy
@@ -346,7 +346,7 @@ def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(calibra
     Path("net/preprocess.toml").unlink()
     done = command("net/model.onnx", "--data", "imgs", "--limit", 4, "-q", "--table", "net/model.calib")
     assert done.stdout == ""
-    assert done.stderr.startswith("warning: no preprocessing is known for this network")
+    assert done.stderr.startswith("warning: the preprocessing of this network is unknown")
     told = json.loads(
         command("net/model.onnx", "--data", "imgs", "--limit", 4, "--json", "--table", "net/model.calib").stdout
     )
@@ -406,7 +406,7 @@ def test_values_render_themselves(calibrated: Path) -> None:
         ({"statistics": STATS, "table": "net/model.calib"}, "statistics and table"),
         ({"table": "net/model.calib"}, "measured on data"),
         ({"against": "net/model.onnx"}, "measured on data"),
-        ({"statistics": STATS, "options": LayersOptions(keep=1)}, "layers are not ranked"),
+        ({"statistics": STATS, "options": LayersOptions(keep=1)}, "layers cannot be ranked"),
         ({"against": "q", "data": "d", "options": LayersOptions(exclude=("a",))}, "already defines what is quantized"),
     ],
 )
@@ -440,7 +440,7 @@ def test_networks_that_do_not_belong_together(calibrated: Path) -> None:
         layers("other.onnx", statistics=STATS)
     with pytest.raises(DataError, match="does not exist"):
         layers("net/model.onnx", statistics=STATS, data="nowhere")
-    with pytest.raises(UsageError, match="are asked for"):
+    with pytest.raises(UsageError, match="the outputs reach only"):
         layers("net/model.onnx", against="q.onnx", data="imgs", options=replace(FEW, keep_db=500.0))
 
 

@@ -15,7 +15,7 @@ from quantkit.backends.session import open_session
 from quantkit.errors import BackendError, ModelError
 from quantkit.graph import Model, load_model
 from quantkit.qdq.insert import insert_qdq
-from quantkit.qdq.tensors_as_outputs import float_activations, showing
+from quantkit.qdq.tensors_as_outputs import float_activations, with_shown_tensors
 from quantkit.sensitivity.parity import parity
 from quantkit.values import Array, Batch
 from tests.support.qdq import model_of, noise
@@ -107,8 +107,7 @@ def test_an_error_that_hides_where_tensors_are_shown(gpu: dict[str, Any]) -> Non
     found = parity(quantized(), DATA)
     assert found.parts == "y"
     assert found.verdict == (
-        "kernel error: engine and onnxruntime diverge at y (0.0 dB) if tensors are fused, "
-        "and agree where they are shown"
+        "kernel error: engine and onnxruntime diverge at y (0.0 dB) if tensors are fused, and agree if they are not"
     )
     assert found.tensors[-1].sqnr_db > 100
 
@@ -135,7 +134,7 @@ def test_without_a_gpu_it_says_so() -> None:
 
 def test_shown_tensors_are_outputs_with_types() -> None:
     model = quantized()
-    proto = showing(model, float_activations(model))
+    proto = with_shown_tensors(model, float_activations(model))
     assert [value.name for value in proto.graph.output] == ["y", "a", "r", "p", "f"]
     assert all(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for value in proto.graph.output)
     assert [value.name for value in model.proto.graph.output] == ["y"]

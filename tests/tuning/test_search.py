@@ -376,7 +376,7 @@ def built(name: str) -> str:
 def test_a_faster_engine_over_the_budget_is_not_called_slow() -> None:
     found = front.front_points([bench_of({"fp16": 0.9, "int8": 0.3})], {built("fp16"): 0.0, built("int8"): 0.6}, 0.5)
     assert front.advise_on_front(found, 0.5) == (
-        "take FP16: int8.engine is 3.00× as fast, but loses 0.60, which is over the budget",
+        "use FP16: int8.engine is 3.00× as fast, but loses 0.60, which is over the budget",
     )
 
 

@@ -25,8 +25,9 @@ from quantkit.graph import load_model
 from quantkit.sensitivity.exclusion_file import expand_name_files
 from quantkit.sensitivity.result import LayerError
 from quantkit.tuning.metric_trials import holdout_parts
+from quantkit.tuning.options import TuneOptions
 from quantkit.tuning.result import Tuning
-from quantkit.tuning.tune import TuneOptions, tune
+from quantkit.tuning.tune import tune
 from tests.support.networks import BUNDLED
 
 MODEL, IMAGES = BUNDLED / "model.onnx", BUNDLED / "images"
@@ -84,7 +85,7 @@ def test_what_holds_at_once_is_taken(plain: quantkit.Statistics) -> None:
     assert made.evaluations == 4  # float and INT8, on both parts
     assert made.samples == (100, 100)
     assert made.files == ()
-    assert "within the budget of 0.5 points" in made.verdict
+    assert "within the budget of 0.5 percentage points" in made.verdict
     assert made.verdict in made._repr_html_()
 
 
@@ -192,8 +193,8 @@ def test_over_the_budget_is_said(plain: quantkit.Statistics, tensor: str) -> Non
     made = tune(MODEL, IMAGES, max_drop=0.5, statistics=broken(plain, tensor, 3000.0), options=options)
     assert not made.held
     assert not made.within_budget
-    assert "nothing that was allowed holds it" in made.verdict
-    assert any("no layer is kept" in text for text in made.notes)
+    assert "none of the allowed configurations meets it" in made.verdict
+    assert any("none is kept" in text for text in made.notes)
 
 
 @pytest.mark.parametrize("most", [5, 7])
@@ -206,9 +207,11 @@ def test_evaluations_are_never_more_than_allowed(plain: quantkit.Statistics, ten
 def test_evaluations_that_ran_out_are_told(plain: quantkit.Statistics, tensor: str) -> None:
     options = TuneOptions(rules="minmax,percentile:90", evaluations=5, front=False)
     made = tune(MODEL, IMAGES, max_drop=0.0, statistics=broken(plain, tensor, 3000.0), options=options)
-    assert any(trial.outcome == "not evaluated: no evaluation is left" for trial in made.trials)
-    assert made.verdict.endswith("the evaluations ran out before all that is allowed was tried (--max-evaluations).")
-    assert "none left" in [tuning.trial_row(trial, made)[-1] for trial in made.trials]
+    assert any(trial.outcome == "not evaluated: no evaluations left" for trial in made.trials)
+    assert made.verdict.endswith(
+        "the evaluations ran out before everything allowed had been tried (--max-evaluations)."
+    )
+    assert "none left" in [tuning.candidate_row(trial, made)[-1] for trial in made.trials]
 
 
 def test_all_but_one_layer_may_stay_float(plain: quantkit.Statistics) -> None:
@@ -221,7 +224,7 @@ def test_all_but_one_layer_may_stay_float(plain: quantkit.Statistics) -> None:
 def test_what_the_caller_excludes_is_counted_told_and_written(plain: quantkit.Statistics, tmp_path: Path) -> None:
     options = TuneOptions(exclude=("block1*", "classifier"), rules="mse", repairs=(), front=True)
     made = tune(MODEL, IMAGES, max_drop=50.0, statistics=plain, output=tmp_path / "out", options=options)
-    assert "everything quantized but what is excluded" in made.verdict
+    assert "all layers quantized except the excluded ones" in made.verdict
     layers = [layer.node for layer in ranked_layers(plain)]
     assert set(made.excluded) >= {name for name in layers if name.startswith("block1")} | {"classifier"}
     assert 0.0 < made.chosen.floats < 1.0
@@ -270,12 +273,12 @@ def test_the_command_writes_and_tells(place: Path, capsys: pytest.CaptureFixture
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 2, "--html", page) == 0
     printed = capsys.readouterr().out
     assert "wrote  net/model.tuned/tune.json" in printed
-    assert "holds *" in printed
+    assert "within *" in printed
     assert max(len(line) for line in printed.splitlines() if not line.startswith("•")) <= 80
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     before = {path: path.read_bytes() for path in (place / "net/model.tuned").iterdir()}
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 2) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (place / "net/model.tuned").iterdir()} == before
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 2, "--force", "--json") == 0
     assert json.loads(capsys.readouterr().out)["within_budget"]
@@ -288,7 +291,7 @@ def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 50, "--rule", "mse", "--repair", "none", "-q") == 0
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("warning: no preprocessing is known for this network")
+    assert told.err.startswith("warning: the preprocessing of this network is unknown")
 
 
 def test_the_exit_code_tells_of_the_budget(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,15 +307,15 @@ def test_the_exit_code_tells_of_the_budget(place: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--max-drop", -1), "a budget of -1"),
-        (("--max-drop", 1, "--holdout", 1), "1 of the samples are held out"),
-        (("--max-drop", 1, "--max-float", "many"), "--max-float 'many' is no share"),
+        (("--max-drop", -1), "the budget is -1"),
+        (("--max-drop", 1, "--holdout", 1), "cannot hold out a fraction of 1 of the samples"),
+        (("--max-drop", 1, "--max-float", "many"), "--max-float 'many' is not a fraction"),
         (("--max-drop", 1, "--max-evaluations", 4), "4 evaluations are too few"),
         (("--max-drop", 1, "--rule", "kl"), "unknown rule 'kl'"),
         (("--max-drop", 1, "--repair", "paint"), "unknown repair 'paint'"),
         (("--max-drop", 1, "--data", "nowhere"), "nowhere does not exist"),
         (("--max-drop", 1, "-o", "out", "--html", "out/tune.json"), "tune writes out/tune.json itself"),
-        (("--max-drop", 1, "--limit", 1), "1 samples cannot be shared out"),
+        (("--max-drop", 1, "--limit", 1), "1 samples cannot be split"),
     ],
 )
 def test_what_is_wrong_is_one_line(
@@ -360,7 +363,7 @@ def test_a_file_is_no_folder(place: Path, plain: quantkit.Statistics) -> None:
     (place / "out").write_text("mine")
     with pytest.raises(OutputError, match="is a file"):
         tune("net/model.onnx", "imgs", max_drop=1.0, output="out")
-    with pytest.raises(OutputError, match="there is no folder"):
+    with pytest.raises(OutputError, match="does not exist"):
         tune("net/model.onnx", "imgs", max_drop=1.0, output="nowhere/out")
 
 
@@ -390,7 +393,7 @@ def test_statistics_of_images_that_were_prepared_otherwise_are_refused(
     document = {**plain.origin.preprocess, "interpolation": "bicubic"}
     other = replace(plain, origin=plain.origin.model_copy(update={"preprocess": document}))
     given = {"data": "x.npz", "calibration": "x.npz"} | {where: "imgs"}
-    with pytest.raises(StaleError, match=r"statistics is of images prepared by: .*bicubic.*would be by: .*bilinear"):
+    with pytest.raises(StaleError, match=r"statistics is from images preprocessed by: .*bicubic.*would be preprocessed by: .*bilinear"):
         tune("net/model.onnx", max_drop=1.0, statistics=other, **given)
 
 
@@ -407,5 +410,5 @@ def test_a_metric_of_ones_own_decides(place: Path, plain: quantkit.Statistics, m
 
 @pytest.mark.parametrize("budget", [-1.0, math.nan])
 def test_a_budget_is_a_number(budget: float) -> None:
-    with pytest.raises(UsageError, match="a budget of"):
+    with pytest.raises(UsageError, match="the budget is"):
         tune(MODEL, IMAGES, max_drop=budget)

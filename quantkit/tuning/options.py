@@ -1,0 +1,74 @@
+"""Options of `tune`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quantkit.data import DataOptions
+from quantkit.errors import UsageError
+from quantkit.qdq.placement import Policy
+from quantkit.quantization.quantize import QuantizeOptions
+from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
+from quantkit.rules import as_rules
+
+RULES = "mse,best,percentile:99.99,entropy,minmax"
+MAX_FLOAT = 0.1
+EVALUATIONS = 20
+MIN_EVALUATIONS = 5
+"""Evaluations that a search needs at least: three for the report, the float network, and one trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuneOptions:
+    """What the search may try, and how candidates are evaluated.
+
+    holdout: fraction of the samples held out for the final report. rules: the first is tried first. repairs: those that
+    may be used. most: fraction of the layers that may stay float. evaluations: maximum number of evaluations of one
+    network on one part. policy, include, exclude, tensorrt_version: as for `quantize`. data: how samples are read; its
+    limit covers both parts. calibration: how the calibration data are read. metrics, classes, provider: as for
+    `evaluate`; the first metric decides. front: build engines if a GPU with TensorRT is available.
+    """
+
+    holdout: float = 0.5
+    rules: str = RULES
+    repairs: tuple[str, ...] = REPAIR_NAMES
+    most: float = MAX_FLOAT
+    evaluations: int = EVALUATIONS
+    policy: Policy = Policy.TENSORRT
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    tensorrt_version: str | None = None
+    data: DataOptions = field(default_factory=DataOptions)
+    calibration: DataOptions = field(default_factory=DataOptions)
+    metrics: tuple[str, ...] = ()
+    classes: str | Path | None = None
+    provider: str = "cpu"
+    front: bool = True
+    device: int = 0
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", Policy.named(self.policy))
+        object.__setattr__(self, "repairs", parse_repairs(",".join(self.repairs) or "none"))
+        as_rules(self.rules)
+        if not 0.0 < self.holdout < 1.0:
+            raise UsageError(
+                f"cannot hold out a fraction of {self.holdout:g} of the samples", remedy="for example --holdout 0.5"
+            )
+        if not 0.0 <= self.most <= 1.0:
+            raise UsageError(
+                f"cannot keep a fraction of {self.most:g} of the layers in float", remedy="for example --max-float 10%"
+            )
+        if self.evaluations < MIN_EVALUATIONS:
+            raise UsageError(
+                f"{self.evaluations} evaluations are too few",
+                remedy=f"allow at least {MIN_EVALUATIONS}: three for the report and two to start the search",
+            )
+
+    @property
+    def quantize(self) -> QuantizeOptions:
+        """The quantization options that all trials share."""
+        return QuantizeOptions(
+            policy=self.policy, include=self.include, exclude=self.exclude, tensorrt_version=self.tensorrt_version
+        )
