@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli import options, parsing
+from quantkit.cli import options
+from quantkit.cli.arguments import parsing
 from quantkit.cli.console import Printing, note, print_fields, print_rows, print_sentence
-from quantkit.cli.latency_plot import draw_latencies, refuse_undrawable
+from quantkit.report.latency_plot import draw_latencies, refuse_undrawable
 
 if TYPE_CHECKING:
     from quantkit.engines.bench import BenchOptions

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli import options, parsing
+from quantkit.cli import options
+from quantkit.cli.arguments import parsing
 from quantkit.cli.console import Printing, note, print_fields, warn
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ LEVEL = 0.05
 @options.labels
 @options.classes
 @click.option("--no-labels", is_flag=True, help="Compare outputs only.")
-@options.metric("top1")
+@options.metric()
 @click.option("--names", metavar="NAME,NAME…", help="Names for the models. Default: their file names.")
 @options.max_drop()
 @click.option("--output", "-o", metavar="FILE.json", type=options.PATH, help="Write the result, for quantkit compare.")

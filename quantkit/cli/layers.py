@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.default_scales import find_scales
+from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.console import Printing, note, print_fields, print_rows, warn
-from quantkit.cli.default_scales import find_scales
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ KEPT = 3
 
 @click.command()
 @click.argument("model", metavar="MODEL", type=options.PATH)
-@options.stats()
-@options.frozen_table
+@options.scale_files
 @click.option("--against", metavar="PATH", type=options.PATH, help="Q/DQ model derived from MODEL by any tool.")
 @options.data_choice(default_limit=128)
 @options.layer_selection()
@@ -53,19 +53,15 @@ KEPT = 3
 @options.printing
 def layers(
     model: Path,
-    stats: Path | None,
-    table: Path | None,
+    scales: options.ScaleFiles,
     against: Path | None,
     samples: options.DataChoice,
     selection: options.LayerSelection,
     exclude_file: Path | None,
     html: Path | None,
-    parity: bool,
-    device: int,
-    top: int,
     force: bool,
     printing: Printing,
-    **keep: Any,
+    **own: Any,
 ) -> None:
     """Show where quantizing MODEL loses accuracy: tensor by tensor and layer by layer, worst first.
 
@@ -77,54 +73,55 @@ def layers(
     from quantkit.sensitivity.layers import layers as run
     from quantkit.sensitivity.layers import load_float_network
 
-    if top < 1:
-        raise UsageError(f"--top {top} shows nothing", remedy="give at least 1; --quiet shows nothing")
+    if own["top"] < 1:
+        raise UsageError(f"--top {own['top']} shows nothing", remedy="give at least 1; --quiet shows nothing")
     source = load_float_network(model)
-    if stats is None and table is None and against is None:
-        stats, table = find_scales(model, needed=True, tables=samples.data is not None)
-    scales = {"statistics": stats, "table": table, "against": against}
-    refuse_unused_layers_options(scales, samples.data, exclude_file is not None, parity)
-    chosen = layers_options(samples, selection, keep, writes=exclude_file is not None)
-    read = (model, *scales.values(), samples.data)
+    if scales.stats is None and scales.table is None and against is None:
+        scales = find_scales(model, needed=True, tables=samples.data is not None)
+    sources = {"statistics": scales.stats, "table": scales.table, "against": against}
+    refuse_unused_layers_options(sources, samples.data, exclude_file is not None, own["parity"])
+    chosen = layers_options(samples, selection, own, writes=exclude_file is not None)
+    read = (model, *sources.values(), samples.data)
     refuse_unwritable({"--exclude-file": exclude_file, "--html": html}, read=read, force=force)
     data = {"data": samples.data, "preprocess": samples.preprocess}
     with Spinner(hidden=printing.hides_progress) as spinner:
-        result = run(source, phase=spinner.phase, options=chosen, **scales, **data)
-        engine = measure_parity(against, samples, device, spinner.phase) if parity else None
+        result = run(source, phase=spinner.phase, options=chosen, **sources, **data)
+        engine = measure_parity(against, samples, own["device"], spinner.phase) if own["parity"] else None
     written = write_layers_files(result, exclude_file, html, force=force)
     for text in result.warnings:
         warn(text)
     printing.print_result(
         result,
         lambda found: layers_document(found, engine, written),
-        lambda found: print_sensitivity(found, engine, top, written),
+        lambda found: print_sensitivity(found, engine, own["top"], written),
     )
 
 
-def refuse_unused_layers_options(scales: dict[str, Path | None], data: str | None, writes: bool, parity: bool) -> None:
+def refuse_unused_layers_options(sources: dict[str, Path | None], data: str | None, writes: bool, parity: bool) -> None:
     """Raise UsageError for options that would change nothing. writes: whether there is an exclusion file."""
     reasons = {} if data else dict.fromkeys(("preprocess", "limit", "skip_corrupt"), "it is for --data")
     reasons |= {} if writes else dict.fromkeys(("keep", "keep_db"), "it is for --exclude-file")
-    reasons |= {} if scales["table"] else {"min_coverage": "it is for --table"}
+    reasons |= {} if sources["table"] else {"min_coverage": "it is for --table"}
     reasons |= {} if parity else {"device": "it is for --parity"}
-    if scales["against"]:
+    if sources["against"]:
         reasons |= dict.fromkeys(("rule", "policy"), "the Q/DQ model already decides it")
-    elif scales["table"]:
+    elif sources["table"]:
         reasons["rule"] = "the scales of a table are used unchanged"
-    options.refuse_unused(reasons)
-    if parity and not (scales["against"] and data):
+    refuse_unused(reasons)
+    if parity and not (sources["against"] and data):
         raise UsageError("--parity compares a Q/DQ model with its engine on data", remedy="give --against and --data")
 
 
 def layers_options(
-    samples: options.DataChoice, selection: options.LayerSelection, keep: dict[str, Any], *, writes: bool
+    samples: options.DataChoice, selection: options.LayerSelection, own: dict[str, Any], *, writes: bool
 ) -> Any:
     """Return the options as a value. UsageError."""
     from quantkit.sensitivity.layers import LayersOptions
 
-    if writes and keep["keep"] is None and keep["keep_db"] is None:
-        keep = {**keep, "keep": KEPT}
-    return LayersOptions(**selection.keywords(), **keep, data=samples.reading())
+    keep, keep_db = own["keep"], own["keep_db"]
+    if writes and keep is None and keep_db is None:
+        keep = KEPT
+    return LayersOptions(**selection.keywords(), keep=keep, keep_db=keep_db, data=samples.reading())
 
 
 def measure_parity(against: Path | None, samples: options.DataChoice, device: int, phase: Any) -> Parity:

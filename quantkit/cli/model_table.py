@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from quantkit.cli.console import print_rows, table_width, warn
@@ -45,8 +44,9 @@ def model_row(model: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
 def other_metric(metric: str, value: float | None) -> str:
     """Return the value of a metric that does not decide, as text."""
     from quantkit.evaluation.result import format_metric
+    from quantkit.metrics.registry import is_share_metric
 
-    return format_metric(value, re.fullmatch(r"top\d+(@.+)?", metric) is not None)
+    return format_metric(value, is_share_metric(metric))
 
 
 def warn_over_budget(evaluation: Evaluation) -> None:

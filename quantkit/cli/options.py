@@ -10,29 +10,28 @@ A new option of a value is a field of its class and an entry in the table below 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
+from quantkit.cli.arguments.groups import Decorator, grouped, offered
+from quantkit.cli.arguments.metric_option import MetricOption
+from quantkit.cli.arguments.parsing import parse_algorithm
 from quantkit.cli.console import Printing
-from quantkit.cli.parsing import parse_algorithm
-from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
     from quantkit.data import DataOptions
 
 PATH = click.Path(path_type=Path)
-Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # ── single options ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 METHODS = "Calibration method: entropy, minmax, mse, percentile:99.99, or best, which chooses one for each tensor."
-METRICS = "Metric: top1, top5, yolo (COCO's mAP), or module:callable; NAME@OUTPUT measures that output."
+METRICS = "Metric: {metrics}; NAME@OUTPUT measures that output."
+"""Completed by `MetricOption`."""
 SHAPES = "Range of a dynamic input: batch sizes (image=1:8:32) or whole shapes."
 BATCHES = "Batch sizes to time."
 STREAMS = "Numbers of batches in flight at once."
@@ -80,9 +79,6 @@ tensorrt_version = click.option(
     help="TensorRT version that the result is for. Default: the installed library's version, else 10.3.0. TensorRT "
     "ignores calibration tables made for another version.",
 )
-frozen_table = click.option(
-    "--table", metavar="PATH", type=PATH, help="Calibration table whose scales are used unchanged."
-)
 table_argument = click.argument("table", metavar="TABLE", type=PATH)
 
 
@@ -109,10 +105,10 @@ def max_drop(*, required: bool = False) -> Decorator:
     )
 
 
-def metric(default: str) -> Decorator:
-    """Return the option --metric. default: what is measured without it, in words."""
-    text = f"{METRICS} Can be repeated; the first one decides. Default: {default}."
-    return click.option("--metric", metavar="NAME", multiple=True, help=text)
+def metric(otherwise: str = "") -> Decorator:
+    """Return the option --metric. otherwise: what is measured if the default metric is impossible."""
+    text = f"{METRICS} Can be repeated; the first one decides. Default: {{default}}{otherwise}."
+    return click.option("--metric", cls=MetricOption, metavar="NAME", multiple=True, help=text)
 
 
 def stats(default: str = "MODEL.stats.safetensors beside the model, else the table MODEL.calib") -> Decorator:
@@ -145,31 +141,6 @@ def rules(text: str, *, default: str | None = None) -> Decorator:
 
 
 # ── options that arrive as one value ────────────────────────────────────────────────────────────────────────────────
-
-
-def grouped(name: str, value: Callable[..., Any], options: Mapping[str, Decorator]) -> Decorator:
-    """Return a decorator that adds options to a command, which gets them as one value in its argument `name`.
-
-    options: field of the value → the option that sets it, in the order of the help page.
-    """
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(command)
-        def with_value(**given: Any) -> Any:
-            own = {field: given.pop(field) for field in options}
-            return command(**given, **{name: value(**own)})
-
-        for option in reversed(list(options.values())):
-            option(with_value)
-        return with_value
-
-    return decorate
-
-
-def offered(value: Any) -> dict[str, Any]:
-    """Return the fields of a value that are not None: those that a command offers and that have a value."""
-    named = {field.name: getattr(value, field.name) for field in fields(value)}
-    return {name: setting for name, setting in named.items() if setting is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +187,23 @@ def layer_selection(*, without: Collection[str] = ()) -> Decorator:
     """Return a decorator: the command gets `selection`. without: options that it does not offer."""
     chosen = {field: option for field, option in LAYER_SELECTION.items() if field not in without}
     return grouped("selection", LayerSelection, chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleFiles:
+    """A frozen value of the options that name the files that scales come from: of quantize and layers."""
+
+    stats: Path | None
+    table: Path | None
+
+
+SCALE_FILES: Mapping[str, Decorator] = {
+    "stats": stats(),
+    "table": click.option(
+        "--table", metavar="PATH", type=PATH, help="Calibration table whose scales are used unchanged."
+    ),
+}
+scale_files = grouped("scales", ScaleFiles, SCALE_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,21 +351,3 @@ PRINTING: Mapping[str, Decorator] = {
 printing = grouped("printing", Printing, PRINTING)
 printing_loudly = grouped("printing", Printing, {"as_json": PRINTING["as_json"]})
 """For commands without --quiet."""
-
-
-# ── options without effect ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def is_given(name: str) -> bool:
-    """Return True if a parameter of the running command was given on the command line."""
-    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
-
-
-def refuse_unused(reasons: Mapping[str, str]) -> None:
-    """Raise UsageError if an option is given that would change nothing.
-
-    reasons: parameter → why it has no effect.
-    """
-    for name, why in reasons.items():
-        if is_given(name):
-            raise UsageError(f"--{name.replace('_', '-')} has no effect: {why}", remedy="leave it out")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.default_scales import find_scales
+from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.console import Printing, note, print_fields, print_sizes
-from quantkit.cli.default_scales import find_scales
 
 if TYPE_CHECKING:
     from quantkit.quantization.quantize import Quantization
@@ -22,8 +23,7 @@ SHOWN = 20
 
 @click.command()
 @click.argument("model", metavar="MODEL", type=options.PATH)
-@options.stats()
-@options.frozen_table
+@options.scale_files
 @options.data_choice()
 @options.layer_selection()
 @options.repair("all that are possible")
@@ -47,8 +47,7 @@ SHOWN = 20
 @options.printing
 def quantize(
     model: Path,
-    stats: Path | None,
-    table: Path | None,
+    scales: options.ScaleFiles,
     samples: options.DataChoice,
     selection: options.LayerSelection,
     repair: str | None,
@@ -67,11 +66,11 @@ def quantize(
     from quantkit.quantization.quantize import quantize as run
     from quantkit.repairs.registry import parse_repairs
 
-    if stats is None and table is None:
-        stats, table = find_scales(model, needed=samples.data is None)
-        if table is not None and not printing.quiet and not printing.as_json:
-            note(f"no statistics beside the model: using the scales of {table.name} unchanged, without repairs")
-    refuse_unused_quantize_options(table is not None, samples.data is not None)
+    if scales.stats is None and scales.table is None:
+        scales = find_scales(model, needed=samples.data is None)
+        if scales.table is not None and not printing.quiet and not printing.as_json:
+            note(f"no statistics beside the model: using the scales of {scales.table.name} unchanged, without repairs")
+    refuse_unused_quantize_options(scales.table is not None, samples.data is not None)
     chosen = QuantizeOptions(
         **selection.keywords(),
         **own,
@@ -82,8 +81,8 @@ def quantize(
         result = run(
             model,
             output or model.with_name(f"{model.stem}.int8.onnx"),
-            statistics=stats,
-            table=table,
+            statistics=scales.stats,
+            table=scales.table,
             data=samples.data,
             preprocess=samples.preprocess,
             options=chosen,
@@ -97,7 +96,7 @@ def refuse_unused_quantize_options(table: bool, data: bool) -> None:
     there is data."""
     reasons = {"rule": "the scales of a table are used unchanged"} if table else {"min_coverage": "it is for --table"}
     reasons |= {} if data else dict.fromkeys(("preprocess", "limit", "skip_corrupt"), "it is for --data")
-    options.refuse_unused(reasons)
+    refuse_unused(reasons)
 
 
 def print_quantization(result: Quantization) -> None:

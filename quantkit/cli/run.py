@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli import options, parsing
+from quantkit.cli import options
+from quantkit.cli.arguments import parsing
+from quantkit.cli.arguments.metric_option import MetricOption
 from quantkit.cli.console import OVER_BUDGET, Printing, note, print_fields, print_sentence, warn
 from quantkit.cli.interruption import raise_if_interrupted
 from quantkit.cli.model_table import print_model_table, warn_over_budget
@@ -31,7 +33,12 @@ NAMES = {
 @click.option("--val", metavar="PATH", help="Evaluation data. Default: the calibration data.")
 @options.labels
 @options.classes
-@click.option("--metric", metavar="NAME,NAME…", help=f"{options.METRICS} The first one decides. Default: top1.")
+@click.option(
+    "--metric",
+    cls=MetricOption,
+    metavar="NAME,NAME…",
+    help=f"{options.METRICS} The first one decides. Default: {{default}}.",
+)
 @options.max_drop()
 @options.rule("mse")
 @options.exclude

@@ -26,7 +26,7 @@ SHOWN = 10
 @options.data_choice(limit="all", required=True)
 @options.labels
 @options.classes
-@options.metric("top1; without labels, agreement with the float model")
+@options.metric("; without labels, agreement with the float model")
 @click.option(
     "--holdout",
     metavar="FRACTION",
@@ -77,7 +77,6 @@ def tune(
     model: Path,
     max_drop: float,
     samples: options.DataChoice,
-    labels: Path | None,
     calibration: str | None,
     stats: Path | None,
     selection: options.LayerSelection,
@@ -107,7 +106,7 @@ def tune(
             samples.data,
             max_drop=max_drop,
             output=target,
-            labels=labels,
+            labels=own["labels"],
             calibration=calibration,
             statistics=stats,
             preprocess=samples.preprocess,

@@ -1,4 +1,4 @@
-"""The result of a framework's exporter: an ONNX file in a scratch folder, and a function that runs the original model."""
+"""The result of a framework's exporter: an ONNX file in a scratch folder, and a function that runs the original."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str, int]] = {
     "not a model": (lambda p: (p / "net/model.onnx").write_text("hello"), [], "not an ONNX model", 1),
     "an empty model": (lambda p: (p / "net/model.onnx").write_bytes(b""), [], "not an ONNX model", 1),
     "a truncated model": (
-        lambda p: (p / "net/model.onnx").write_bytes((p / "net/model.onnx").read_bytes()[:60_000]), [], "cut short", 1,
+        lambda p: (p / "net/model.onnx").write_bytes((p / "net/model.onnx").read_bytes()[:60_000]), [], "truncated", 1,
     ),
     "no images": (lambda p: [f.unlink() for f in p.glob("imgs/*/*")], [], "no images in imgs", 1),
     "no folder": (lambda p: (p / "imgs").rename(p / "other"), [], "imgs does not exist", 1),
@@ -110,7 +110,7 @@ def test_a_network_with_qdq_is_not_calibrated(place: Path, quantkit_command: Com
     onnx.save(small(place), "net.onnx")
     quantkit_command("quantize", "net.onnx", "--data", "x.npy", "-o", "q.onnx", "-q")
     done = quantkit_command("calibrate", "q.onnx", "--data", "x.npy", code=1)
-    assert "q.onnx has Q/DQ already" in done.stderr
+    assert "q.onnx already has Q/DQ" in done.stderr
     assert "quantkit table from-qdq" in done.stderr
     assert not list(place.glob("q.*calib*"))
 
@@ -133,7 +133,7 @@ def test_a_node_name_that_comes_twice_is_named(place: Path, quantkit_command: Co
     model.graph.node[0].name = "last"
     onnx.save(model, "net.onnx")
     done = quantkit_command("calibrate", "net.onnx", "--data", "x.npy", code=1)
-    assert "the node name 'last' comes twice" in done.stderr
+    assert "the node name 'last' is used twice" in done.stderr
     for node in model.graph.node:
         node.name = ""
     onnx.save(model, "net.onnx")
@@ -271,7 +271,7 @@ def test_nothing_that_is_read_is_replaced_even_by_force(place: Path, quantkit_co
         "calibrate net/model.onnx --data imgs -o net/model.onnx",
     ):
         done = quantkit_command(*line.split(), "--force", code=2)
-        assert "would replace what it is made of" in done.stderr
+        assert "would replace its own source" in done.stderr
         assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
 

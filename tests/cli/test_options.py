@@ -85,7 +85,8 @@ def test_options_arrive_as_one_frozen_value() -> None:
 
     line = ["--data", "imgs", "--exclude", "a", "--exclude", "b", "--workers", "2"]
     selection, samples = show.main(line, standalone_mode=False)
-    assert selection == options.LayerSelection("tensorrt", (), ("a", "b"), "mse")
-    assert selection.keywords() == {"policy": "tensorrt", "include": (), "exclude": ("a", "b"), "rule": "mse"}
+    assert (selection.policy, selection.exclude, selection.min_coverage) == ("tensorrt", ("a", "b"), None)
+    assert "min_coverage" not in selection.keywords(), "the command does not offer it"
+    assert selection.keywords()["exclude"] == ("a", "b")
     assert (samples.data, samples.limit, samples.workers, samples.seed) == ("imgs", 7, 2, None)
     assert (samples.reading().limit, samples.reading().workers) == (7, 2)

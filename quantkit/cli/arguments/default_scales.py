@@ -6,23 +6,24 @@ from pathlib import Path
 
 import click
 
-from quantkit.cli.options import is_given
+from quantkit.cli.arguments.unused import is_given
+from quantkit.cli.options import ScaleFiles
 from quantkit.errors import UsageError
 
 
-def find_scales(model: Path, *, needed: bool, tables: bool = True) -> tuple[Path | None, Path | None]:
-    """Return the statistics beside a model, else None and the table, which TensorRT's calibrators write alone.
+def find_scales(model: Path, *, needed: bool, tables: bool = True) -> ScaleFiles:
+    """Return the statistics beside a model, else the table, which TensorRT's calibrators write alone.
 
-    needed: if not, a missing file is None. tables: whether a table will do; not for a rule or a repair that is asked
+    needed: if not, there may be neither. tables: whether a table will do; not for a rule or a repair that is asked
     for. UsageError if scales are needed and there are none.
     """
     path, table = model.with_name(f"{model.stem}.stats.safetensors"), model.with_name(f"{model.stem}.calib")
     if path.exists() or not needed:
-        return path if path.exists() else None, None
+        return ScaleFiles(path if path.exists() else None, None)
     parameters = click.get_current_context().params
     asked = [name for name in ("rule", "repair") if is_given(name) and parameters[name] != "none"]
     if table.exists() and tables and not asked:
-        return None, table
+        return ScaleFiles(None, table)
     why = "neither --stats nor --table is given"
     if table.exists():
         why = (
