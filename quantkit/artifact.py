@@ -1,6 +1,6 @@
-"""Files that land whole or not at all: a temporary file beside the target, then a rename.
+"""Files that are written atomically: a temporary file beside the target, then a rename.
 
-Also the one place that turns an OSError of a write into an error that a user can act on.
+This is also the one place that turns an OSError of a write into an error with a remedy.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from typing import Any
 from quantkit.errors import OutputError, StaleError, UsageError
 
 OUTPUT = "--output"
-"""The option that names most of what is written: errors tell which one is to be given differently."""
+"""The usual option for the path of an output; errors name the option to change."""
 
 
 def write_whole(path: Path, content: bytes, option: str = OUTPUT) -> None:
-    """Write `content` to `path` atomically. OutputError where the directory, the disk or the rights forbid it; `option`
-    is what names the path."""
+    """Write `content` to `path` atomically. OutputError where directory, disk or permissions forbid it.
+
+    option: the option that names the path.
+    """
     refuse_non_file(path, option)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -39,7 +41,7 @@ def write_whole(path: Path, content: bytes, option: str = OUTPUT) -> None:
 
 
 def write_all(files: dict[Path, bytes]) -> None:
-    """Write several files, each whole; either all are replaced or, after an error, all are as they were."""
+    """Write several files atomically; either all are replaced or, after an error, none is changed. OutputError."""
     staged: dict[Path, Path] = {}
     before: dict[Path, bytes | None] = {}
     path = Path()
@@ -64,7 +66,7 @@ def write_all(files: dict[Path, bytes]) -> None:
 
 
 def restore_files(before: dict[Path, bytes | None]) -> None:
-    """Put files back as they were, as far as that is possible."""
+    """Restore the previous content of files, as far as possible."""
     for path, content in before.items():
         with contextlib.suppress(OSError, OutputError):
             if content is None:
@@ -74,7 +76,7 @@ def restore_files(before: dict[Path, bytes | None]) -> None:
 
 
 def write_failure(path: Path, error: OSError, option: str = OUTPUT) -> OutputError:
-    """The OSError of a write as an error with a remedy: space, or another path by `option`."""
+    """Return the OSError of a write as an error with a remedy: free space, or another path by `option`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return OutputError(
         f"cannot write {path}: {error.strerror or error}",
@@ -83,7 +85,7 @@ def write_failure(path: Path, error: OSError, option: str = OUTPUT) -> OutputErr
 
 
 def check_writable(path: Path, option: str = OUTPUT) -> None:
-    """Fail now rather than after the work: OutputError unless a file can be created beside `path`."""
+    """Raise OutputError unless a file can be created beside `path`, before any work is done."""
     refuse_non_file(path, option)
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -95,15 +97,15 @@ def check_writable(path: Path, option: str = OUTPUT) -> None:
 
 
 def refuse_overwriting(written: Iterable[Path], read: Iterable[object], option: str = OUTPUT) -> None:
-    """UsageError where a file that would be written is one of those that are read; what is no path is passed over."""
+    """Raise UsageError where a file to write is one of those that are read; values that are not paths are ignored."""
     sources = [Path(source) for source in read if isinstance(source, (str, os.PathLike))]
     for path in written:
         if any(same_file(path, source) for source in sources):
-            raise UsageError(f"{path} would replace what it is made of", remedy=f"give another {option}")
+            raise UsageError(f"{path} would replace its own source", remedy=f"give another {option}")
 
 
 def same_file(path: Path, other: Path) -> bool:
-    """Whether two paths lead to one file."""
+    """Return True if two paths lead to the same file."""
     try:
         return path.samefile(other)
     except OSError:
@@ -111,32 +113,30 @@ def same_file(path: Path, other: Path) -> bool:
 
 
 def refuse_non_file(path: Path, option: str = OUTPUT) -> None:
-    """OutputError where a rename to `path` would meet a folder, or take the place of a device or a pipe (/dev/null)."""
+    """Raise OutputError where a rename to `path` would replace a folder, a device or a pipe (/dev/null)."""
     if not path.name or (path.exists() and not path.is_file()):
-        kind = ", but a directory" if path.is_dir() else ", but a device or a pipe" if path.name else ""
-        raise OutputError(
-            f"cannot write {str(path)!r}: it names no file{kind}", remedy=f"give a file's path with {option}"
-        )
+        kind = "a directory" if path.is_dir() else "a device or a pipe" if path.name else "not a file name"
+        raise OutputError(f"cannot write {str(path)!r}: it is {kind}", remedy=f"give the path of a file with {option}")
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spare spaces: the same text for the same value."""
+    """Return JSON with sorted keys and no optional spaces: the same text for the same value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def text_bytes(text: str) -> bytes:
-    r"""Text in UTF-8. Bytes of a file's name that are none (Python holds them as surrogates) become `\udce4`, which is
-    what JSON writes for them, so that they are read as they were."""
+    r"""Return text in UTF-8. Bytes of a file name that are not UTF-8 (surrogates in Python) become `\udce4`, as in JSON,
+    so that reading restores them."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def readable_name(name: str) -> str:
-    r"""A file's name for records: bytes that are no UTF-8 (Python holds them as surrogates) as `\xe4`."""
+    r"""Return a file name for records: bytes that are not UTF-8 (surrogates in Python) become `\xe4`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def nulls_for_nonfinite(value: Any) -> Any:
-    """The value with null where JSON has no number."""
+    """Return the value with None for floats that JSON cannot represent."""
     if isinstance(value, Mapping):
         return {key: nulls_for_nonfinite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -145,11 +145,11 @@ def nulls_for_nonfinite(value: Any) -> Any:
 
 
 def sha256_of(content: bytes) -> str:
-    """Hexadecimal sha256."""
+    """Return the hexadecimal sha256."""
     return hashlib.sha256(content).hexdigest()
 
 
 def refuse_existing(path: Path, *, force: bool, option: str = OUTPUT) -> None:
-    """StaleError where a file is there and may not be replaced; `option` is what names it."""
+    """Raise StaleError where a file exists and must not be replaced; `option` names its path."""
     if path.exists() and not force:
-        raise StaleError(f"{path} is there already", remedy=f"--force replaces it, another {option} keeps both")
+        raise StaleError(f"{path} already exists", remedy=f"--force replaces it, another {option} keeps both")

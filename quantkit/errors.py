@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree. Every leaf says what is wrong, where, and one thing to do next.
+"""The tree of all errors. Every error says what is wrong, where, and one thing to do next.
 
 QuantkitError            exit code 1
 ├── UsageError           exit code 2: the call itself is wrong
@@ -8,9 +8,9 @@ QuantkitError            exit code 1
 ├── StatisticsError      a statistics file, or statistics that cannot be merged
 ├── TableError           a calibration table
 ├── StaleError           an artifact that belongs to another model, data set or rule
-├── OutputError          something cannot be written
+├── OutputError          a file cannot be written
 ├── BackendError         a library or a device is missing
-└── Interrupted          exit code 130: stopped by the user, nothing broken
+└── Interrupted          exit code 130: stopped by the user; all files are intact
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class QuantkitError(Exception):
 
 
 class UsageError(QuantkitError):
-    """The call is wrong: an unknown option value or two that contradict each other."""
+    """The call is wrong: an unknown option value, or two that contradict each other."""
 
     exit_code = 2
 
@@ -42,7 +42,7 @@ class DataError(QuantkitError):
 
 
 class PreprocessError(QuantkitError):
-    """The preprocessing spec is not valid, or does not fit the model's input."""
+    """The preprocessing spec is invalid, or does not fit the model's input."""
 
 
 class StatisticsError(QuantkitError):
@@ -54,7 +54,7 @@ class TableError(QuantkitError):
 
 
 class StaleError(QuantkitError):
-    """An artifact that is there belongs to another model, data set, preprocessing or rule."""
+    """An existing artifact belongs to another model, data set, preprocessing or rule."""
 
 
 class OutputError(QuantkitError):
@@ -62,16 +62,16 @@ class OutputError(QuantkitError):
 
 
 class BackendError(QuantkitError):
-    """A library, an execution provider or a device that was asked for is not there."""
+    """A library, an execution provider or a device is missing."""
 
 
-class Interrupted(QuantkitError):  # noqa: N818 (an interruption is no error)
-    """The user stopped the run; what is on disk is whole."""
+class Interrupted(QuantkitError):  # noqa: N818 (an interruption is not an error)
+    """The user stopped the run; the files on disk are intact."""
 
     exit_code = 130
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of somebody else's long message; the kind of error where it says nothing."""
+    """Return the first line of a library's message; the type of the error if the message is empty."""
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__

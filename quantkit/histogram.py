@@ -1,12 +1,12 @@
 """The histogram of one activation tensor: 2048 counts of |x| over [0, R], with exact minimum and maximum.
 
-Two modes settle R (docs/decisions/0003-two-histogram-modes.md):
+Two modes determine R (docs/decisions/0003-two-histogram-modes.md):
 
     tensorrt     R = max|x| of the first batch that holds a nonzero value; bins are closed at R
     invariant    R = the smallest power of two greater than max|x|; bins are half open
 
-In both R grows by doubling, so that bins add up in pairs and no value is ever counted again. In `invariant` mode the
-histogram depends only on which values there were, not on their order or their batches, so parts can be merged.
+In both modes R grows by doubling, so that bins are added in pairs and no value is counted again. In `invariant` mode
+the histogram depends only on the values, not on their order or their batches, so parts can be merged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["BINS", "Histogram", "HistogramMode", "merge_histograms"]
 
 
 class HistogramMode(str, Enum):
-    """How the range of a histogram is settled."""
+    """The way in which the range of a histogram is determined."""
 
     TENSORRT = "tensorrt"
     INVARIANT = "invariant"
@@ -34,10 +34,10 @@ class HistogramMode(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """What a calibration pass remembers of one tensor.
+    """The histogram of one tensor.
 
     counts: int64 [2048], read-only; bin j holds |x| in [j·R/2048, (j+1)·R/2048).
-    range: R, a float64; 0 while the tensor has been zero throughout.
+    range: R, a float64; 0 while all values have been zero.
     minimum, maximum: exact, signed.
     """
 
@@ -61,12 +61,12 @@ class Histogram:
 
     @property
     def elements(self) -> int:
-        """How many values were counted."""
+        """The number of values that were counted."""
         return int(self.counts.sum())
 
 
 def merge_histograms(a: Histogram, b: Histogram) -> Histogram:
-    """Both together. Exact for histograms of `invariant` mode, whose ranges are powers of two."""
+    """Return both histograms together. Exact in `invariant` mode, whose ranges are powers of two."""
     first, second = sorted((a, b), key=lambda h: h.range)
     counts = np.append(first.counts, 0)
     range_ = first.range

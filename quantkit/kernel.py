@@ -1,8 +1,8 @@
 """The hot spots of calibration: counting |x| into 2048 bins, exact sums per channel, pixels through a table.
 
-`extremes`, `observe`, `channel_sums` and `gather` come from the compiled `quantkit._kernel` where the package was
-installed with a C compiler, and otherwise from the numpy functions below, which count the same to the last element,
-add to the same bits and copy the same bits; they are a few times slower. `COMPILED` says which.
+`extremes`, `observe`, `channel_sums` and `gather` come from the compiled `quantkit._kernel` if the package was
+installed with a C compiler, and otherwise from the numpy functions below, which yield the same counts and the same
+bits, a few times slower. `COMPILED` is True for the former.
 
     bin of x        floor(|x|·2048/R), exact; |x| = R falls into bin 2048, the edge
     range R grows   by doubling: bins are added in pairs, so old counts stay exact
@@ -29,7 +29,7 @@ LANES = 8
 
 
 def numpy_extremes(x: NDArray[np.float32]) -> tuple[float, float, bool]:
-    """Minimum and maximum of `x`, and whether all of it is finite (otherwise ignore the two)."""
+    """Return minimum and maximum of `x`, and whether all of it is finite (otherwise ignore the two)."""
     if x.size == 0:
         return 0.0, 0.0, True
     low, high = float(x.min()) + 0.0, float(x.max()) + 0.0  # -0 and 0 are the same extreme
@@ -37,7 +37,7 @@ def numpy_extremes(x: NDArray[np.float32]) -> tuple[float, float, bool]:
 
 
 def grow_range(range_: float, most: float, invariant: bool) -> float:
-    """The range that holds |x| ≤ `most`: the old one, doubled as often as needed; from `most` if there is none."""
+    """Return the range that holds |x| ≤ `most`: the old one, doubled as often as needed; from `most` if it is 0."""
     if range_ == 0.0 and most > 0.0:
         range_ = ldexp(1.0, frexp(most)[1]) if invariant else most
     while most >= range_ > 0.0 if invariant else most > range_:
@@ -58,7 +58,7 @@ def numpy_observe(
 ) -> bool:
     """Count |x| into `counts` (int64 [2049]); `state` is (range, min, max), all three updated in place.
 
-    Returns False, with nothing promised about `counts`, where `x` holds NaN or Inf.
+    Returns False, with `counts` undefined, where `x` holds NaN or Inf.
     """
     low, high, finite = numpy_extremes(x)
     if not finite or x.size == 0:
@@ -107,7 +107,7 @@ def raise_top(sums: NDArray[np.int64], tops: NDArray[np.int64]) -> None:
 
 
 def merge_sums(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The exact sums of two parts together: int64 [..., 4]."""
+    """Return the exact sums of two parts together: int64 [..., 4]."""
     left, right = a.copy(), b.copy()
     raise_top(left, right[..., 0])
     raise_top(right, left[..., 0])
@@ -117,7 +117,7 @@ def merge_sums(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def sum_values(sums: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The float64 nearest to each exact sum [..., 4] → [...]."""
+    """Return the float64 nearest to each exact sum [..., 4] → [...]."""
     flat = sums.reshape(-1, DIGITS + 1).tolist()
     values = [
         0.0
@@ -137,7 +137,7 @@ def numpy_channel_sums(
     ranges: NDArray[np.float32],
     sums: NDArray[np.int64],
 ) -> None:
-    """Minimum, maximum, sum and sum of squares per channel of `x` seen as [units, rows, channels, inner].
+    """Update minimum, maximum, sum and sum of squares per channel of `x`, viewed as [units, rows, channels, inner].
 
     One of `rows` and `inner` is 1. `ranges` float32 [channels, 2] and `sums` int64 [channels, 2, 4] are updated in
     place. Within a unit (one image) float64 additions have a fixed order; across units the sum is exact.
@@ -161,7 +161,7 @@ def numpy_channel_sums(
 
 
 def sum_in_order(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum over axis 1, one after the other."""
+    """Return the sum over axis 1, one element after the other."""
     total = np.zeros(values.shape[:1] + values.shape[2:])
     for i in range(values.shape[1]):
         total += values[:, i]
@@ -169,7 +169,7 @@ def sum_in_order(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def sum_tree(lanes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum over the last axis of eight in a fixed tree."""
+    """Return the sum over the last axis, of length eight, in a fixed tree."""
     for _ in range(3):
         lanes = lanes[..., 0::2] + lanes[..., 1::2]
     total: NDArray[np.float64] = lanes[..., 0]
@@ -177,9 +177,9 @@ def sum_tree(lanes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def numpy_gather(pixels: NDArray[np.uint8], table: NDArray[Any], out: NDArray[Any]) -> None:
-    """out[h, w, c] = table[c, pixels[h, w, c]], for `pixels` and `out` [H, W, C] of any strides, `table` [C, 256].
+    """Set out[h, w, c] = table[c, pixels[h, w, c]], for `pixels` and `out` [H, W, C] of any strides, `table` [C, 256].
 
-    The compiled twin is for float32 alone and keeps the interpreter lock released.
+    The compiled counterpart takes only float32 and releases the interpreter lock.
     """
     for channel in range(pixels.shape[2]):
         out[..., channel] = table[channel][pixels[..., channel]]

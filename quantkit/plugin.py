@@ -16,10 +16,10 @@ from quantkit.errors import UsageError
 
 
 def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Callable[[Any], bool] = callable) -> Any:
-    """`module:callable` → the callable, or whatever else `fits`; modules in the working directory are found.
+    """Import `module:callable`, also from the working directory; `fits` accepts the object.
 
-    UsageError begins with `option`; its remedy is the first of `remedies` where the module is missing, the second where
-    the module has no such callable. Also where the module itself cannot be imported, with the line.
+    UsageError begins with `option`; its remedy is the first of `remedies` if the module is missing, the second if the
+    module has no such callable. It names the line if the import of the module fails.
     """
     module_name, _, attribute = text.partition(":")
     sys.path.insert(0, "")
@@ -40,25 +40,25 @@ def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Call
 
 
 def import_failure(option: str, text: str, module: str, error: BaseException) -> UsageError:
-    """A module of the user's own that raises while it is imported."""
+    """Return the error for a module of the user that raises while it is imported."""
     return UsageError(
         f"{option} {text}: {module} cannot be imported: {describe_error(error)}",
-        remedy=f"mend it; python -c 'import {module}' tries",
+        remedy=f"fix the import; reproduce it with: python -c 'import {module}'",
     )
 
 
 def describe_error(error: BaseException) -> str:
-    """What the user's own code raised, in one line: type, first line of the text, and the line of theirs, if any."""
+    """Return an error of the user's code in one line: type, first line of its text, and the line of code, if any."""
     first = (str(error).strip().splitlines() or [""])[0]
     text = f"{type(error).__name__}: {first}" if first else type(error).__name__
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_code(frame.filename)]
     if isinstance(error, SyntaxError) or not own:
-        return text  # a SyntaxError's text names file and line
+        return text  # the text of a SyntaxError names file and line
     return f"{text} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
 
 
 def is_user_code(file: str) -> bool:
-    """Whether code is the user's: not quantkit's, nor a library's."""
+    """Return True if code is the user's, and not quantkit's or a library's."""
     path = Path(file)
     ours, libraries = Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"])
     return path.exists() and not {ours, libraries} & set(path.parents) and "site-packages" not in path.parts

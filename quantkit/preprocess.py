@@ -5,12 +5,12 @@
     resize       "exact"      stretch to size                            (torchvision Resize((h, w)))
                  "shortest"   shortest side to size/crop_fraction, then crop the centre (torchvision)
                  "letterbox"  fit inside size, keep the aspect ratio, pad around (the YOLO family)
-                 "none"       images have the size already
+                 "none"       images already have the size
     channels     "rgb", "bgr", "grey"
     layout       "nchw", "nhwc"
 
-`size`, `channels`, `layout` and `dtype` are taken from the model's input where the spec is silent.
-A spec is read from TOML; `preset = "imagenet"` in a file starts from a preset and the other keys override it.
+`size`, `channels`, `layout` and `dtype` are taken from the model's input if the spec does not set them.
+A spec is read from TOML; `preset = "imagenet"` in a file starts from a preset, and the other keys override it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Side = Annotated[int, Field(ge=1, le=65536)]
 
 
 class Preprocess(FrozenRecord):
-    """How an image becomes an input array; see the module for the meaning of every field."""
+    """The preprocessing of an image; see the module for the meaning of every field."""
 
     resize: Literal["exact", "shortest", "letterbox", "none"] = "exact"
     size: tuple[Side, Side] | None = None
@@ -57,7 +57,7 @@ class Preprocess(FrozenRecord):
     dtype: str | None = None
 
     def describe(self) -> str:
-        """One line for people, for example `exact 32×32 bilinear, rgb, ×1/255, mean …, std …, nchw float32`."""
+        """Return one line of text, for example `exact 32×32 bilinear, rgb, ×1/255, mean …, std …, nchw float32`."""
         size = f" {self.size[0]}×{self.size[1]}" if self.size else ""
         steps = [f"{self.resize}{size} {self.interpolation}" if self.resize != "none" else f"size{size}"]
         if self.resize == "shortest" and self.crop_fraction != 1.0:
@@ -98,17 +98,17 @@ PRESETS: Mapping[str, Preprocess] = {
     "unit": Preprocess(scale=1 / 255),
     "raw": Preprocess(),
 }
-"""imagenet: torchvision. imagenet-caffe: Keras, Caffe. yolo: Ultralytics. unit: pixels/255. raw: as they are."""
+"""imagenet: torchvision. imagenet-caffe: Keras, Caffe. yolo: Ultralytics. unit: pixels/255. raw: unchanged."""
 
 
 def parse_preprocess(document: Any, where: str) -> Preprocess:
-    """The spec in a parsed TOML or JSON document; `where` names it in errors. PreprocessError."""
+    """Return the spec in a parsed TOML or JSON document; `where` names it in errors. PreprocessError."""
     if not isinstance(document, Mapping):
         raise PreprocessError(f"{where}: not a table of keys", remedy='for example {"preset": "imagenet"}')
     fields = dict(document)
     base = fields.pop("preset", "raw")
     if not isinstance(base, str) or base not in PRESETS:
-        raise PreprocessError(f"{where}: unknown preset {base!r}", remedy=f"one of {', '.join(PRESETS)}")
+        raise PreprocessError(f"{where}: unknown preset {base!r}", remedy=f"use one of {', '.join(PRESETS)}")
     merged = PRESETS[base].model_dump(exclude_unset=True) | fields
     try:
         return Preprocess.model_validate({key: as_field(value) for key, value in merged.items()})
@@ -119,12 +119,12 @@ def parse_preprocess(document: Any, where: str) -> Preprocess:
 
 
 def as_field(value: Any) -> Any:
-    """TOML arrays as tuples, whole numbers inside them as they are."""
+    """Return a TOML value as that of a field: arrays become tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def load_preprocess(spec: str | Path) -> Preprocess:
-    """A preset's name, or the path of a TOML file → the spec. PreprocessError names file and key, or the line."""
+    """Return the spec of a preset or of a TOML file. PreprocessError names file and key, or the line."""
     text = str(spec)
     if text in PRESETS:
         return PRESETS[text]
@@ -132,7 +132,7 @@ def load_preprocess(spec: str | Path) -> Preprocess:
     if path.suffix != ".toml" and not path.exists():
         raise PreprocessError(
             f"unknown preset {text!r}",
-            remedy=f"one of {', '.join(PRESETS)}, or the path of a .toml file",
+            remedy=f"use one of {', '.join(PRESETS)}, or the path of a .toml file",
         )
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -141,7 +141,7 @@ def load_preprocess(spec: str | Path) -> Preprocess:
             f"{path}: {error.strerror or error}", remedy="check the path given to --preprocess"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PreprocessError(f"{path}: not TOML: {error}", remedy="mend the file") from None
+        raise PreprocessError(f"{path}: not TOML: {error}", remedy="fix the file") from None
     return parse_preprocess(document, str(path))
 
 
@@ -149,7 +149,7 @@ METADATA_KEY = "quantkit.preprocess"
 
 
 def metadata_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:
-    """What a model's own metadata says: the key `quantkit.preprocess` (JSON), or an Ultralytics export."""
+    """Return the spec in a model's metadata: the key `quantkit.preprocess` (JSON), or that of an Ultralytics export."""
     if METADATA_KEY in metadata:
         where = f"the model's metadata {METADATA_KEY!r}"
         try:
@@ -170,7 +170,7 @@ def metadata_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:
 
 
 def resolve_spec(spec: Preprocess, model_input: ModelInput) -> Preprocess:
-    """`spec` with size, channels, layout and dtype filled in from an image input. PreprocessError where they clash."""
+    """Return `spec` with size, channels, layout and dtype of an image input. PreprocessError where they contradict."""
     shape, where = model_input.shape, f"input {model_input.describe()}"
     if len(shape) != 4:
         raise PreprocessError(
@@ -183,7 +183,7 @@ def resolve_spec(spec: Preprocess, model_input: ModelInput) -> Preprocess:
     planes = 1 if channels == "grey" else 3
     if isinstance(depth, int) and depth != planes:
         raise PreprocessError(
-            f"{where} has {depth} channels in layout {layout}, the spec makes {planes} ({channels})",
+            f"{where} has {depth} channels in layout {layout}, but the spec yields {planes} ({channels})",
             remedy="set channels and layout in the preprocessing spec",
         )
     fixed = (height, width)
@@ -198,23 +198,23 @@ def resolve_spec(spec: Preprocess, model_input: ModelInput) -> Preprocess:
     for given, wanted, name in zip(size, fixed, ("height", "width"), strict=True):
         if isinstance(wanted, int) and wanted != given:
             raise PreprocessError(
-                f"the spec's {name} is {given}, {where} wants {wanted}",
+                f"the spec's {name} is {given}, but {where} needs {wanted}",
                 remedy="remove size from the spec, or correct it",
             )
     for name, values in (("mean", spec.mean), ("std", spec.std)):
         if len(values) not in (1, planes):
             raise PreprocessError(
-                f"{name} has {len(values)} values, {where} has {planes} channels",
+                f"{name} has {len(values)} values, but {where} has {planes} channels",
                 remedy=f"give {name} one value, or one for each channel",
             )
     if spec.dtype is not None and spec.dtype != model_input.dtype:
         raise PreprocessError(
-            f"the spec's dtype is {spec.dtype}, {where} wants {model_input.dtype}",
+            f"the spec's dtype is {spec.dtype}, but {where} needs {model_input.dtype}",
             remedy="remove dtype from the spec",
         )
     return spec.model_copy(update={"size": size, "layout": layout, "channels": channels, "dtype": model_input.dtype})
 
 
 def infer_layout(shape: tuple[int | str | None, ...]) -> Literal["nchw", "nhwc"]:
-    """The layout of a 4-D image input: where the dimension of 1 or 3 channels stands; nchw in doubt."""
+    """Return the layout of a 4-D image input by its dimension of 1 or 3 channels; nchw if that is ambiguous."""
     return "nhwc" if shape[3] in (1, 3) and shape[1] not in (1, 3) else "nchw"

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The interface through which a run reports its progress and learns that it should stop."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What a caller may want to know while a run goes on."""
+    """A receiver of the progress of a run."""
 
     def start(self, samples: int | None, passes: int, done: int) -> None:
-        """A run begins: samples a pass (None: unknown), passes, samples that a resumed run has behind it."""
+        """A run begins: samples per pass (None: unknown), passes, samples that a resumed run has already counted."""
 
     def advance(self, samples: int) -> None:
         """Samples have been counted."""
 
     def stopped(self) -> bool:
-        """Whether the user wants the run to stop at the end of this batch."""
+        """Return True if the run should stop at the end of this batch."""
 
     def close(self) -> None:
         """The run is over."""
 
 
 class NoProgress:
-    """No progress."""
+    """A receiver that ignores everything."""
 
     def start(self, samples: int | None, passes: int, done: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advance(self, samples: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def stopped(self) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -1,7 +1,7 @@
-"""The provenance beside a calibration table (`x.calib.json`): what it was made of.
+"""The provenance record beside a calibration table (`x.calib.json`): what the table was made from.
 
-A table is text that TensorRT reads and cannot carry this itself; the sidecar holds the table's sha256, so that an
-edited or exchanged table is noticed. It names files by their name only and holds no dates, so that it can be shared.
+A table is text in TensorRT's format, which has no place for it; the record holds the sha256 of the table, so that an
+edited or exchanged table is detected. It contains only names of files, and no dates, so that it can be shared.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quantkit.histogram import HistogramMode
 
 
 class TableRecord(FrozenRecord):
-    """The table itself."""
+    """The table of the record."""
 
     file: str
     sha256: str
@@ -27,34 +27,34 @@ class TableRecord(FrozenRecord):
 
 
 class ModelRecord(FrozenRecord):
-    """The model, by the name of its file and the sha256 of graph and weights."""
+    """The model: the name of its file, and the sha256 of graph and weights."""
 
     file: str
     sha256: str
 
 
 class DataRecord(FrozenRecord):
-    """The samples: their sum of digests (`content`), and their order in batches (`order`)."""
+    """The samples: the sum of their digests (`content`), and a digest of their order in batches (`order`)."""
 
     source: str
     kind: str
     samples: int
-    """Samples that were counted."""
+    """Number of samples that were counted."""
     chosen: int
-    """Samples that were chosen: those counted, and those that were left out because they cannot be read."""
+    """Number of samples that were chosen: those counted, and those that were skipped because they cannot be read."""
     content: str
     order: str | None = None
     limit: int | None = None
     shuffle: bool
     seed: int
     skipped: tuple[str, ...] = ()
-    """Samples that could not be read and were left out on request."""
+    """Samples that could not be read and were skipped on request."""
     files: tuple[tuple[str, int, int], ...] = ()
-    """Name, size and time of modification (ns) of every file: while these are the same, so is the content."""
+    """Name, size and modification time (ns) of every file: if these are the same, so is the content."""
 
 
 class RunRecord(FrozenRecord):
-    """How the statistics were collected."""
+    """The run that collected the statistics."""
 
     histogram: HistogramMode
     backend: str
@@ -62,12 +62,12 @@ class RunRecord(FrozenRecord):
     batches: int
     slice: int
     max_memory: int | None = None
-    """None where a table was made from statistics, which do not tell."""
+    """None if a table was made from statistics, which do not record it."""
 
 
 class Provenance(FrozenRecord):
-    """All of it. `adopted` tables came from elsewhere: only table and model are known. `qdq` tables hold the scales of
-    the Q/DQ model `source`; their model is the float network that was left of it."""
+    """A provenance record. `adopted` tables are of unknown origin: only table and model are known. `qdq` tables hold
+    the scales of the Q/DQ model `source`; their model is the float network that was recovered from it."""
 
     format: Literal[1] = 1
     quantkit: str
@@ -83,18 +83,18 @@ class Provenance(FrozenRecord):
 
 
 def backend_kind(backend: str) -> str:
-    """What decides about the numbers of a backend: `onnxruntime 1.32.0 cpu` → `onnxruntime cpu`; `tensorrt`."""
+    """Return the part of a backend's label that affects the numbers: `onnxruntime 1.32.0 cpu` → `onnxruntime cpu`."""
     words = backend.split(" ")
     return words[0] if words[0] == "tensorrt" else f"{words[0]} {words[-1]}"
 
 
 def provenance_path(table: Path) -> Path:
-    """`x.calib` → `x.calib.json`."""
+    """Return the path of the record beside a table: `x.calib` → `x.calib.json`."""
     return table.with_name(table.name + ".json")
 
 
 def provenance_bytes(provenance: Provenance) -> bytes:
-    """Indented JSON with sorted keys; the list of files takes one line each."""
+    """Return a record as indented JSON with sorted keys; each file takes one line."""
     document = provenance.model_dump(mode="json", exclude_none=True)
     files = document.get("data", {}).pop("files", None)
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)
@@ -106,7 +106,7 @@ def provenance_bytes(provenance: Provenance) -> bytes:
 
 
 def read_provenance(path: Path) -> Provenance | None:
-    """The provenance in a file; None where there is none. TableError where it is damaged."""
+    """Read the provenance record in a file; None if there is no file. TableError where it is damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -118,6 +118,6 @@ def read_provenance(path: Path) -> Provenance | None:
     except ValidationError as error:
         where = error.errors()[0]
         raise TableError(
-            f"{path} is no provenance of this quantkit: {'.'.join(map(str, where['loc']))}: {where['msg']}",
+            f"{path} is not a provenance record of this quantkit: {'.'.join(map(str, where['loc']))}: {where['msg']}",
             remedy="calibrate again with --force, or remove it",
         ) from None

@@ -1,4 +1,4 @@
-"""Which TensorRT a table is for: the one that is asked for, the installed one, or a stated default."""
+"""The TensorRT version that a table is for: the requested one, the installed one, or a default."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 from quantkit.errors import UsageError
 
 DEFAULT_VERSION = "10.3.0"
-"""TensorRT of JetPack 6.2; tables for other versions differ in the header only."""
+"""The TensorRT of JetPack 6.2; tables for other versions differ only in the header."""
 SONAMES = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.9", "libnvinfer.so.8", "libnvinfer.so")
 
 
 @dataclass(frozen=True, slots=True)
 class TargetVersion:
-    """The version number in a table's header, and where it came from."""
+    """The version number in a table's header, and its source."""
 
     number: int
     source: str
 
 
 def installed_number() -> int | None:
-    """What the TensorRT library itself says (`getInferLibVersion`), which can differ from its Python bindings."""
+    """Return the version of the TensorRT library (`getInferLibVersion`), which can differ from its Python bindings."""
     for candidate in (*bundled_libraries(), *SONAMES):
         try:
             library = ctypes.CDLL(str(candidate))
@@ -38,7 +38,7 @@ def installed_number() -> int | None:
 
 
 def bundled_libraries() -> list[Path]:
-    """libnvinfer inside the Python packages that carry it, without importing them."""
+    """Return the paths of libnvinfer in Python packages, without importing them."""
     found: list[Path] = []
     for package in ("tensorrt_libs", "tensorrt"):
         spec = sys.modules.get(package) or importlib.util.find_spec(package)
@@ -48,14 +48,16 @@ def bundled_libraries() -> list[Path]:
 
 
 def number_text(number: int) -> str:
-    """`8601` → `8.6.1`, `101303` → `10.13.3`: the inverse of NV_TENSORRT_VERSION, which counts majors below 10 in
-    thousands."""
+    """Return a version number as text: `8601` → `8.6.1`, `101303` → `10.13.3`.
+
+    This is the inverse of NV_TENSORRT_VERSION, which counts majors below 10 in thousands.
+    """
     major, rest = divmod(number, 10000) if number >= 100000 else divmod(number, 1000)
     return f"{major}.{rest // 100}.{rest % 100}"
 
 
 def has_driver() -> bool:
-    """Whether the CUDA driver's library can be loaded."""
+    """Return True if the library of the CUDA driver can be loaded."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -64,7 +66,7 @@ def has_driver() -> bool:
 
 
 def version_number(text: str) -> int:
-    """`10.13.3` → 101303, `8.6.1` → 8601: TensorRT's NV_TENSORRT_VERSION of that release. UsageError."""
+    """Return TensorRT's NV_TENSORRT_VERSION of a release: `10.13.3` → 101303, `8.6.1` → 8601. UsageError."""
     match = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.\d+)*(?:\.post\d+)?", text)
     if not match:
         raise UsageError(f"{text!r} is not a TensorRT version", remedy="for example --tensorrt-version 10.13.3")
@@ -72,7 +74,7 @@ def version_number(text: str) -> int:
     if major >= 11:
         raise UsageError(
             f"TensorRT {text} reads no calibration tables: version 11 removed them",
-            remedy="give 10.x or older, and use Q/DQ models with TensorRT 11",
+            remedy="give 10.x or older; for TensorRT 11, use Q/DQ models",
         )
     if minor > 99 or patch > 99 or major < 4 or (major < 10 and minor > 9):
         raise UsageError(f"there is no TensorRT {text}", remedy="for example --tensorrt-version 10.13.3")
@@ -80,11 +82,11 @@ def version_number(text: str) -> int:
 
 
 def target_version(asked: str | None) -> TargetVersion:
-    """`asked`, else the installed library's own version if it reads tables, else the default. UsageError."""
+    """Return the `asked` version, else the installed library's if it reads tables, else the default. UsageError."""
     if asked is not None:
-        return TargetVersion(version_number(asked), "as asked")
+        return TargetVersion(version_number(asked), "as requested")
     installed = installed_number()
     if installed is not None and installed < 110000:
         return TargetVersion(installed, "the installed TensorRT")
-    why = "TensorRT 11 reads no tables" if installed else "no TensorRT here"
+    why = "TensorRT 11 reads no tables" if installed else "TensorRT is not installed"
     return TargetVersion(version_number(DEFAULT_VERSION), f"default, {why}; set it with --tensorrt-version")

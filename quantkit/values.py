@@ -26,17 +26,17 @@ Batch: TypeAlias = Mapping[str, "NDArray[Any]"]
 
 
 class NamedChoice(str, Enum):
-    """One of a few things that a user names. Members are told by their values."""
+    """An enumeration whose members a user chooses by their values."""
 
     @classmethod
     def named(cls, text: str) -> Self:
-        """The member of that name. UsageError."""
+        """Return the member of that name. UsageError."""
         try:
             return cls(text)
         except ValueError:
             words = re.sub("(?<!^)(?=[A-Z])", " ", cls.__name__).lower()
             known = ", ".join(member.value for member in cls)
-            raise UsageError(f"unknown {words} {text!r}", remedy=f"one of {known}") from None
+            raise UsageError(f"unknown {words} {text!r}", remedy=f"use one of {known}") from None
 
 
 class Algorithm(NamedChoice):
@@ -55,7 +55,7 @@ class Algorithm(NamedChoice):
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """One input of a network. `shape` holds an int where a dimension is fixed, its symbol or None where not."""
+    """One input of a network. `shape` holds an int for a fixed dimension, and its symbol or None for a dynamic one."""
 
     name: str
     dtype: str
@@ -63,26 +63,26 @@ class ModelInput:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The batch size that the model is fixed to; None where it is dynamic."""
+        """The fixed batch size of the model; None if it is dynamic."""
         first = self.shape[0] if self.shape else None
         return first if isinstance(first, int) else None
 
     def describe(self) -> str:
-        """For example `image float32 [N,3,224,224]`."""
+        """Return name, type and shape, for example `image float32 [N,3,224,224]`."""
         dims = ",".join("?" if d is None else str(d) for d in self.shape)
         return f"{self.name} {self.dtype} [{dims}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which samples: at most `limit`, spread evenly over the sorted list, order kept; shuffled with `seed` if asked."""
+    """A choice of samples: at most `limit`, spread evenly over the sorted list; shuffled with `seed` on request."""
 
     limit: int | None = None
     shuffle: bool = False
     seed: int = 0
 
     def of(self, count: int) -> list[int]:
-        """Indices into a list of `count` samples."""
+        """Return indices into a list of `count` samples."""
         chosen = count if self.limit is None else min(self.limit, count)
         indices = [i * count // chosen for i in range(chosen)]
         if self.shuffle:

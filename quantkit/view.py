@@ -1,10 +1,10 @@
-"""What values show of themselves in notebooks: sentences, small tables and remarks, as HTML and as plain text.
+"""Rich display of values in notebooks: sentences, small tables and remarks, as HTML and as plain text.
 
-    RichDisplay    a value that shows itself; it says what in `_view_`
+    RichDisplay    a value with a rich display, which `_view_` defines
     └── block      a sentence (str), a ViewTable, or Remarks
 
-The HTML brings no colours, fonts or scripts along: those of the notebook hold, light or dark. Everything is escaped. A
-long table shows its first rows and how many there are more. Plain text is for terminals, and where no HTML is shown.
+The HTML contains no colours, fonts or scripts: those of the notebook apply, light or dark. Everything is escaped. A
+long table shows its first rows and the number of the others. Plain text is for terminals, and where HTML is not shown.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 LINES = 12
-"""Lines of a table at most, without its head, and remarks at most."""
+"""Maximum number of rows of a table, without its head, and of remarks."""
 WORD = 56
-"""Characters of a word at most; of longer ones, which are names, the middle is left out."""
+"""Maximum number of characters of a word; longer ones, which are names, are shortened in the middle."""
 CELL = 72
-"""Characters of a cell in plain text at most."""
+"""Maximum number of characters of a cell in plain text."""
 LEFT = ' style="text-align:left"'
-# What HTML and XML cannot carry: control characters, halves of surrogate pairs, the two non-characters.
+# Characters that HTML and XML cannot contain: control characters, halves of surrogate pairs, the two non-characters.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
 class ViewTable:
-    """Rows under a head. words: columns of text, which begin at the left; the others are numbers.
+    """Rows under a head. words: columns of text, aligned at the left; the others are numbers.
 
-    A column that has nothing in any row is left out, the first one excepted.
+    Columns that are empty in all rows are left out, except the first.
     """
 
     head: Sequence[str]
@@ -49,14 +49,14 @@ class ViewTable:
 
     @property
     def more(self) -> str:
-        """`… 289 more`; empty where all rows are shown."""
+        """The number of other rows, `… 289 more`; empty if all rows are shown."""
         left = len(self.rows) - len(self.shown)
         return f"… {left:,} more" if left else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Remarks:
-    """Sentences as a list; nothing where there are none."""
+    """Sentences as a list; nothing if there are none."""
 
     sentences: Sequence[str]
 
@@ -71,7 +71,7 @@ Block: TypeAlias = "str | ViewTable | Remarks"
 
 
 class RichDisplay:
-    """A value that notebooks show by the blocks of `_view_`."""
+    """A base class of values that notebooks display by the blocks of `_view_`."""
 
     __slots__ = ()
 
@@ -87,17 +87,17 @@ class RichDisplay:
 
 
 def replace_unprintable(text: str) -> str:
-    """The text with U+FFFD for every character that a page cannot carry, so that it is valid UTF-8 and XML."""
+    """Return text with U+FFFD for every character that a page cannot contain, so that it is valid UTF-8 and XML."""
     return UNPRINTABLE.sub("\ufffd", text)
 
 
 def join_lines(text: str) -> str:
-    """Text for a cell: in one line, the middle of long names left out."""
+    """Return text for a cell: in one line, with long names shortened in the middle."""
     return " ".join(shorten_middle(word, WORD) for word in replace_unprintable(text).split())
 
 
 def shorten_middle(text: str, most: int) -> str:
-    """At most so many characters, the middle left out: both ends of a node's name tell something."""
+    """Return at most so many characters, shortened in the middle, because both ends of a node's name matter."""
     if len(text) <= most:
         return text
     head = most // 3
@@ -105,7 +105,7 @@ def shorten_middle(text: str, most: int) -> str:
 
 
 def block_html(block: Block) -> str:
-    """A block as HTML."""
+    """Return a block as HTML."""
     if isinstance(block, str):
         return f"<p>{escape_cell(block)}</p>"
     if isinstance(block, Remarks):
@@ -121,17 +121,17 @@ def block_html(block: Block) -> str:
 
 
 def escape_cell(text: str) -> str:
-    """Text that can stand between tags."""
+    """Return text that can be placed between tags."""
     return html.escape(join_lines(text))
 
 
 def cell_style(table: ViewTable, column: int) -> str:
-    """Notebooks put cells at the right, where numbers belong."""
+    """Return the style of a cell: notebooks align cells at the right, which is right for numbers only."""
     return LEFT if column in table.words else ""
 
 
 def block_lines(block: Block) -> list[str]:
-    """A block as lines of plain text."""
+    """Return a block as lines of plain text."""
     if isinstance(block, str):
         return [join_lines(block)]
     if isinstance(block, Remarks):

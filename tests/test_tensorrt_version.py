@@ -48,7 +48,7 @@ def test_a_library_in_a_python_package_is_found_without_importing_it(
 
 
 def test_tensorrt_11_reads_no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantkit.job.target.installed_number", lambda: 110000)
+    monkeypatch.setattr("quantkit.tensorrt_version.installed_number", lambda: 110000)
     target = target_version(None)
     assert target.number == 100300
     assert "TensorRT 11 reads no tables" in target.source
@@ -57,7 +57,7 @@ def test_tensorrt_11_reads_no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_default_says_that_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantkit.job.target.installed_number", lambda: None)
+    monkeypatch.setattr("quantkit.tensorrt_version.installed_number", lambda: None)
     target = target_version(None)
     assert target.number == 100300
     assert "default" in target.source

@@ -1,8 +1,8 @@
-"""Calibration data: image folders, arrays, batches and Python iterables, as one stream of checked batches.
+"""Calibration data: image folders, arrays, batches and Python iterables, as a stream of checked batches.
 
     open_data(source, inputs, …) → Feed → Portion(batch, names, …), Portion, …
 
-A `Feed` knows what it will yield before it decodes anything: how many samples, their identity, the files behind them.
+A `Feed` knows what it will yield before it decodes anything: the number of samples, their identity, their files.
 """
 
 from quantkit.data.feed import DataIdentity, Feed, FileStamp, Portion

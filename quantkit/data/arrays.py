@@ -1,7 +1,7 @@
-"""Arrays in files: `.npy` mapped into memory, `.npz` read row by row without unpacking it whole.
+"""Arrays in files: `.npy` files are mapped into memory, `.npz` files are read row by row without unpacking them whole.
 
-A member of an `.npz` is a compressed `.npy`; its rows are decompressed in passing, so that memory holds a few of them
-at a time. Rows that were passed are reached by starting again, which only a shuffled selection asks for.
+A member of an `.npz` is a compressed `.npy`; its rows are decompressed one after the other, and memory holds a few of
+them at a time. Going back to an earlier row starts from the beginning, which only a shuffled selection needs.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ BROKEN = (
     OSError, ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, OverflowError, MemoryError,
     RuntimeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""What numpy and zipfile raise for files that are damaged in one way or another."""
+"""Exceptions that numpy and zipfile raise for damaged files."""
 BLOCK_BYTES = 1 << 18
-"""Rows are decompressed in blocks of this size, or one by one where they are larger."""
+"""Rows are decompressed in blocks of this size, or one by one if they are larger."""
 LABELS = frozenset({"y", "label", "labels", "target", "targets"})
-"""Arrays of these names are labels where a file holds them beside its inputs."""
+"""Arrays with these names are labels if a file holds them beside its inputs."""
 
 
 class ArrayRows(Protocol):
@@ -51,15 +51,15 @@ class ArrayRows(Protocol):
         """Type of the array."""
 
     def row(self, index: int) -> NDArray[Any]:
-        """Row `index` along axis 0."""
+        """Return row `index` along axis 0."""
 
     def close(self) -> None:
-        """Give the file back; the next row opens it again."""
+        """Close the file; the next row opens it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class MappedRows:
-    """A `.npy` file, mapped."""
+    """A `.npy` file that is mapped into memory."""
 
     array: NDArray[Any]
 
@@ -74,11 +74,11 @@ class MappedRows:
         return self.array.dtype
 
     def row(self, index: int) -> NDArray[Any]:
-        """Row `index`, copied out of the file."""
+        """Return row `index`, copied from the file."""
         return np.array(self.array[index])
 
     def close(self) -> None:
-        """Nothing: the mapping ends with the array."""
+        """Do nothing: the mapping ends with the array."""
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class ZippedRows:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def row(self, index: int) -> NDArray[Any]:
-        """Row `index`; DataError where the file is damaged."""
+        """Return row `index`. DataError where the file is damaged."""
         size = int(np.prod(self.shape[1:])) * self.dtype.itemsize
         with self._lock:
             try:
@@ -110,7 +110,7 @@ class ZippedRows:
         return np.frombuffer(content, self.dtype).reshape(self.shape[1:])
 
     def _content(self, index: int, size: int) -> bytes:
-        """The bytes of a row, from the block of rows that was read last or the one behind it."""
+        """Return the bytes of a row, from the last block that was read or a following one."""
         if self._stream is None or index < self._first:
             self._open()
         assert self._stream is not None
@@ -122,7 +122,7 @@ class ZippedRows:
         return self._block[start : start + size]
 
     def close(self) -> None:
-        """Give the file back; the next row opens it again."""
+        """Close the file; the next row opens it again."""
         if self._stream is not None:
             self._stream.close()
         if self._archive is not None:
@@ -138,7 +138,7 @@ class ZippedRows:
 
 
 def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and dtype of a `.npy` stream, which is left at the first value. ValueError."""
+    """Return shape, Fortran order and dtype of a `.npy` stream, which is left at the first value. ValueError."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)
@@ -150,7 +150,7 @@ def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]
 
 
 def open_arrays(path: Path) -> Mapping[str, ArrayRows]:
-    """The arrays of a `.npy` (named `array`) or `.npz` file. DataError where it is none, or holds objects."""
+    """Open the arrays of a `.npy` (named `array`) or `.npz` file. DataError where it is neither, or holds objects."""
     try:
         if path.suffix == ".npy":
             return {"array": MappedRows(np.lib.format.open_memmap(path, mode="r"))}
@@ -170,12 +170,12 @@ def open_arrays(path: Path) -> Mapping[str, ArrayRows]:
 
 
 def member_rows(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> ArrayRows:
-    """Rows of one member; ValueError for objects, which would need pickle."""
+    """Return the rows of one member. ValueError for objects, which would need pickle."""
     if dtype.hasobject or not dtype.itemsize:
         raise ValueError(
             f"array {name!r} holds {'Python objects' if dtype.hasobject else 'values of no bytes'} ({dtype.str})"
         )
-    if fortran or not shape:  # its rows are not contiguous (or it has none): read it whole
+    if fortran or not shape:  # its rows are not contiguous, or it has none: read it whole
         with np.load(path, allow_pickle=False) as archive:
             return MappedRows(archive[name])
     return ZippedRows(path, name, shape, dtype)
@@ -184,7 +184,7 @@ def member_rows(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dt
 def arrays_by_input(
     arrays: Mapping[str, ArrayRows], inputs: Sequence[ModelInput], where: str
 ) -> Mapping[str, ArrayRows]:
-    """The array of every input: by name, or the only one there is. DataError."""
+    """Return the array of every input: by name, or the only array there is. DataError."""
     if len(inputs) == 1 and inputs[0].name not in arrays:
         candidates = [name for name in arrays if name.lower() not in LABELS]
         if len(candidates) == 1:
@@ -213,7 +213,7 @@ class ArraySamples:
         self.names = [f"{path.name}[{i}]" for i in indices]
 
     def load(self, index: int) -> Batch:
-        """One row of every array as the inputs of the network, without batch axis. DataError, UnreadableError."""
+        """Return one row of every array as the network's inputs, without batch axis. DataError, UnreadableError."""
         rows = self._read(index)
         if self._spec is not None:
             return {name: image_input(row, self._spec) for name, row in rows.items()}
@@ -225,17 +225,17 @@ class ArraySamples:
         return {name: array[0] for name, array in batch.items()}
 
     def digest(self, index: int) -> bytes:
-        """sha256 of the row as it is in the file."""
+        """Return the sha256 of the row as it is in the file."""
         rows = self._read(index)
         return arrays_digest([rows[name] for name in sorted(rows)])
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """Size and time of the file, and which of its rows were chosen."""
+        """Return size and time of the file, and a digest of the chosen rows."""
         rows = hashlib.sha256(repr(list(self._indices)).encode()).hexdigest()[:16]
         return (stamp_file(self._path, f"{self._path.name} rows {rows}"),)
 
     def close(self) -> None:
-        """Give the file back until the next row."""
+        """Close the file until the next row."""
         for rows in self._rows.values():
             rows.close()
 
@@ -244,7 +244,7 @@ class ArraySamples:
 
 
 def row_count(path: Path, inputs: Sequence[ModelInput]) -> int:
-    """How many samples the file holds. DataError where the arrays disagree."""
+    """Return the number of samples in the file. DataError where the arrays disagree."""
     lengths = {
         name: rows.shape[0] if rows.shape else 0
         for name, rows in arrays_by_input(open_arrays(path), inputs, str(path)).items()
@@ -252,15 +252,15 @@ def row_count(path: Path, inputs: Sequence[ModelInput]) -> int:
     if len(set(lengths.values())) != 1:
         raise DataError(
             f"{path}: the arrays have different lengths: {lengths}",
-            remedy="save as many rows of each",
+            remedy="save the same number of rows of each",
         )
     return next(iter(lengths.values()))
 
 
 def image_input(row: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
-    """An image as an array (uint8 [H, W, C] or [H, W], or any number type at the final size) → the input array.
+    """Convert an image as an array (uint8 [H, W, C] or [H, W], or any number type at the final size) to an input array.
 
-    UnreadableError where it is no image, or would have to be resized without being uint8.
+    UnreadableError where it is not an image, or needs resizing without being uint8.
     """
     from PIL import Image
 
@@ -273,7 +273,7 @@ def image_input(row: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
     if row.dtype == np.uint8:
         return transform(Image.fromarray(np.ascontiguousarray(row)), spec)
     if spec.size != row.shape[:2]:
-        raise UnreadableError(f"is {row.dtype} {list(row.shape)}: only uint8 images are resized")
+        raise UnreadableError(f"is {row.dtype} {list(row.shape)}: only uint8 images can be resized")
     if not np.isfinite(row).all():
         raise UnreadableError("holds NaN or Inf")
     pixels = row[..., None] if row.ndim == 2 else row

@@ -1,11 +1,11 @@
-"""Class names: a file that says which name is which index of a network's output.
+"""Class names: files that map the names of classes to indices of a network's output.
 
-    one name a line     the line's number is the index: `cat`, `n01440764`, `n01440764 tench, Tinca tinca`
+    one name per line   the line's number is the index: `cat`, `n01440764`, `n01440764 tench, Tinca tinca`
     .json               ["cat", "dog"], {"cat": 0}, {"0": "cat"} or {"0": ["n01440764", "tench"]}
     .csv                name,index
 
-A class can be called by all of its names, and by the first word of one, where these are no other class's: two of
-ImageNet's classes are called crane, and such a name is shown but stands for none of them.
+A class is identified by any of its names, and by the first word of a name, unless another class has the same: two of
+ImageNet's classes are called crane; such a name is displayed, but identifies neither of them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing import Any
 
 from quantkit.errors import DataError
 
+CLASSES_FILE = "give --classes FILE with one name per line, in the order of the network's outputs"
+
 
 @dataclass(frozen=True, slots=True)
 class ClassNames:
-    """Classes by index. names: what a class is called; None where the file leaves an index out. index: every name that
-    is accepted → its index. shared: names of several classes, which are not."""
+    """Classes by index. names: the name of each class; None where the file has no such index. index: every accepted
+    name → its index. shared: names of several classes, which are not accepted."""
 
     names: tuple[str | None, ...]
     index: Mapping[str, int]
@@ -31,17 +33,17 @@ class ClassNames:
     shared: frozenset[str] = frozenset()
 
     def shown(self) -> tuple[str, ...]:
-        """A name of its own for every index: the index itself where it has none, with the index where it is shared."""
-        told = enumerate(self.names)
-        return tuple(str(i) if n is None else f"{n} ({i})" if n in self.shared else n for i, n in told)
+        """Return a unique name for every index: the index itself if it has none; with the index if it is shared."""
+        numbered = enumerate(self.names)
+        return tuple(str(i) if n is None else f"{n} ({i})" if n in self.shared else n for i, n in numbered)
 
     def refused(self, name: str) -> str:
-        """Why a name has no index."""
+        """Return why a name has no index, as the end of a sentence."""
         return f"the name of several classes in {self.source}" if name in self.shared else f"not in {self.source}"
 
 
 def read_classes(path: Path) -> ClassNames:
-    """The class names in a file. DataError names the file and the line or key."""
+    """Read the class names in a file. DataError names the file and the line or key."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -59,12 +61,12 @@ def read_classes(path: Path) -> ClassNames:
 
 
 def file_fault(error: OSError | UnicodeDecodeError) -> str:
-    """What is wrong with a file, in a few words."""
+    """Return the problem with a file, in a few words."""
     return (error.strerror or str(error)) if isinstance(error, OSError) else "not text in UTF-8"
 
 
 def entries_from_json(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """Index and names from one of the four shapes. DataError."""
+    """Return index and names from one of the four JSON forms. DataError."""
     wrong = DataError(
         f"{path}: neither a list of names nor a mapping between names and indices",
         remedy='for example ["cat", "dog"] or {"cat": 0, "dog": 1}',
@@ -72,7 +74,7 @@ def entries_from_json(text: str, path: Path) -> list[tuple[int, list[str]]]:
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not JSON: {error}", remedy="mend the file") from None
+        raise DataError(f"{path}: not JSON: {error}", remedy="fix the file") from None
     if isinstance(document, list) and all(isinstance(name, str) for name in document):
         return [(i, [name]) for i, name in enumerate(document)]
     if not isinstance(document, dict):
@@ -81,7 +83,7 @@ def entries_from_json(text: str, path: Path) -> list[tuple[int, list[str]]]:
 
 
 def json_entry(key: str, value: Any, wrong: DataError) -> tuple[int, list[str]]:
-    """One key and value as index and names."""
+    """Return one key and its value as index and names."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value, [key]
     names = [value] if isinstance(value, str) else value
@@ -91,7 +93,7 @@ def json_entry(key: str, value: Any, wrong: DataError) -> tuple[int, list[str]]:
 
 
 def entries_from_csv(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """`name,index`, also the other way round; a first line without an index is a heading. DataError."""
+    """Return index and names from lines `name,index` or `index,name`; the first line may be a heading. DataError."""
     entries: list[tuple[int, list[str]]] = []
     for number, row in enumerate(csv.reader(text.splitlines()), 1):
         cells = [cell.strip() for cell in row]
@@ -101,20 +103,21 @@ def entries_from_csv(text: str, path: Path) -> list[tuple[int, list[str]]]:
         if where is None:
             if number == 1 and len(cells) == 2:
                 continue
-            raise DataError(f"{path}, line {number}: not name,index: {','.join(row)!r}", remedy="mend the line")
+            raise DataError(f"{path}, line {number}: not name,index: {','.join(row)!r}", remedy="fix the line")
         entries.append((int(cells[where]), [cells[1 - where]]))
     return entries
 
 
 def index_classes(entries: Iterable[tuple[int, Sequence[str]]], path: Path) -> ClassNames:
-    """Classes by index. DataError where an index comes twice or a class has no name, or there is none."""
+    """Return classes by index. DataError where an index repeats, a class has no name, or there are no classes."""
     remedy = "give every class one name and one index"
     shown: dict[int, str] = {}
     called: dict[str, set[int]] = {}
     words: dict[str, set[int]] = {}
     for number, names in entries:
         if number < 0 or number in shown:
-            raise DataError(f"{path}: index {number} " + ("comes twice" if number >= 0 else "is none"), remedy=remedy)
+            fault = "comes twice" if number >= 0 else "is negative"
+            raise DataError(f"{path}: index {number} {fault}", remedy=remedy)
         for name in names:
             if not name:
                 raise DataError(f"{path}: class {number} has no name", remedy=remedy)
@@ -122,18 +125,18 @@ def index_classes(entries: Iterable[tuple[int, Sequence[str]]], path: Path) -> C
             words.setdefault(name.split()[0], set()).add(number)
         shown[number] = names[-1]
     if not shown:
-        raise DataError(f"{path} holds no class names", remedy="write one name a line, in the order of the outputs")
+        raise DataError(f"{path} holds no class names", remedy="write one name per line, in the order of the outputs")
     known = {**words, **called}
     index = {name: min(numbers) for name, numbers in known.items() if len(numbers) == 1}
-    told = tuple(shown.get(i) for i in range(max(shown) + 1))
-    return ClassNames(told, index, path.name, frozenset(known.keys() - index.keys()))
+    names_by_index = tuple(shown.get(i) for i in range(max(shown) + 1))
+    return ClassNames(names_by_index, index, path.name, frozenset(known.keys() - index.keys()))
 
 
 def class_indices(names: Sequence[str], known: ClassNames | None, count: int | None, where: str) -> dict[str, int]:
-    """Class names of a data set → indices of a network's `count` classes (None: not known).
+    """Return the indices of a data set's class names among a network's `count` classes (None: not known).
 
-    By `known` where there is such a file. Else, in sorted order where there are `count` of them, and by their number
-    where they are numbers below `count`. DataError where neither tells.
+    They follow from `known` if there is such a file; else from the sorted order if there are `count` names, or from the
+    names themselves if they are numbers below `count`. DataError otherwise.
     """
     if known is not None:
         unknown = [name for name in names if name not in known.index]
@@ -150,17 +153,18 @@ def class_indices(names: Sequence[str], known: ClassNames | None, count: int | N
         return {name: int(name) for name in names}
     if count is not None and len(names) != count:
         raise DataError(
-            f"{where} has {len(names)} classes ({first_few(ordered)}), the network has {count}: which is which is not told",
-            remedy="--classes FILE with one name a line, in the order of the network's outputs",
+            f"{where} has {len(names)} classes ({first_few(ordered)}) but the network has {count}, and no "
+            "index mapping is given",
+            remedy=CLASSES_FILE,
         )
     if numbers and ordered != sorted(names, key=int):
         raise DataError(
-            f"{where}: classes are numbers, and {first_few(ordered)} is another order than by number",
-            remedy="--classes FILE with one name a line, in the order of the network's outputs",
+            f"{where}: classes are numbers, and {first_few(ordered)} is not their numeric order",
+            remedy=CLASSES_FILE,
         )
     return {name: i for i, name in enumerate(ordered)}
 
 
 def first_few(names: Sequence[str], shown: int = 3) -> str:
-    """The first few of a list of names."""
+    """Return the first few of a list of names, separated by commas."""
     return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")

@@ -21,7 +21,7 @@ MODULUS = 1 << 256
 
 @dataclass(frozen=True, slots=True)
 class DataIdentity:
-    """What the data was: `content` depends on the samples only, `order` also on their sequence and batches."""
+    """The identity of data: `content` depends only on the samples, `order` also on their sequence and batches."""
 
     content: str
     order: str
@@ -30,7 +30,7 @@ class DataIdentity:
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """A file as the directory shows it: when none of these changed, its content is taken to be the same."""
+    """A file as its directory entry shows it: if nothing here changed, its content is assumed to be the same."""
 
     name: str
     size: int
@@ -39,9 +39,9 @@ class FileStamp:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """One batch on its way: the arrays, the names of the samples in it, and the position behind it in the feed.
+    """One batch of a feed: the arrays, the names of its samples, and the position after it in the feed.
 
-    labels: what came along as labels, a row for each sample; None where nothing did.
+    labels: labels that the source provides, a row for each sample; None if it provides none.
     """
 
     batch: Batch
@@ -51,7 +51,7 @@ class Portion:
 
     @property
     def samples(self) -> int:
-        """How many samples (images) are in it."""
+        """The number of samples (images) in the batch."""
         return len(self.names)
 
 
@@ -61,37 +61,37 @@ class Feed(Protocol):
     kind: str
     """`images`, `array`, `batches` or `stream`."""
     samples: int | None
-    """How many samples will come; None where only running through tells."""
+    """The number of samples; None if it is only known after reading all of them."""
     batch_size: int | None
-    """Samples in a full batch; None where the source decides."""
+    """Samples in a full batch; None if the source decides."""
     notes: tuple[str, ...]
-    """What the user should know about the choice that was made."""
+    """Remarks for the user about the choice of samples."""
     names: Sequence[str] | None
-    """The names of all samples, in order; None where only running through tells."""
+    """The names of all samples, in order; None if they are only known after reading all of them."""
 
     @property
     def unreadable(self) -> list[str]:
-        """The samples that were left out because the user asked for it (`skip_corrupt`), with the reason."""
+        """The samples that were skipped on request (`skip_corrupt`), with the reason."""
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """The files behind the chosen samples, in order; empty where there are none."""
+        """Return the files of the chosen samples, in order; empty if there are none."""
 
     def identity(self) -> DataIdentity | None:
-        """The identity of the samples by content; None where only running through tells (see `Identifier`)."""
+        """Return the identity by content; None if it is only known after reading all samples (see `Identifier`)."""
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
-        """Batches from position `start` on. DataError names the sample that is at fault."""
+        """Yield batches from position `start` on. DataError names the faulty sample."""
 
 
 def describe_left_out(unreadable: Collection[str]) -> tuple[str, ...]:
-    """How many samples were left out because the user asked for it; nothing where none was."""
+    """Return a note on the number of samples that were skipped on request; empty if there are none."""
     count = len(unreadable)
-    told = "1 sample cannot be read and was" if count == 1 else f"{count} samples cannot be read and were"
-    return (f"{told} left out",) if count else ()
+    skipped = "1 sample cannot be read and was" if count == 1 else f"{count} samples cannot be read and were"
+    return (f"{skipped} left out",) if count else ()
 
 
 class Identifier:
-    """Adds up the identity of a data set: a sum of sample digests, which has no order, and a chain, which has one."""
+    """An accumulator of the identity of a data set: a sum of digests without an order, and a chain with one."""
 
     def __init__(self) -> None:
         self._sum = 0
@@ -99,7 +99,7 @@ class Identifier:
         self._samples = 0
 
     def add(self, digests: Sequence[bytes]) -> None:
-        """The sha256 digests of one batch of samples, in order."""
+        """Add the sha256 digests of one batch of samples, in order."""
         for digest in digests:
             self._sum = (self._sum + int.from_bytes(digest, "big")) % MODULUS
             self._chain.update(digest)
@@ -107,12 +107,12 @@ class Identifier:
         self._samples += len(digests)
 
     def identity(self) -> DataIdentity:
-        """The identity of all that was added."""
+        """Return the identity of everything that was added."""
         return DataIdentity(format(self._sum, "064x"), self._chain.hexdigest(), self._samples)
 
 
 def arrays_digest(arrays: Sequence[NDArray[Any]]) -> bytes:
-    """sha256 over dtype, shape and values of the arrays of one sample."""
+    """Return the sha256 over dtype, shape and values of the arrays of one sample."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -121,18 +121,18 @@ def arrays_digest(arrays: Sequence[NDArray[Any]]) -> bytes:
 
 
 def batch_digests(batch: Batch, samples: int) -> list[bytes]:
-    """A digest for every sample of a batch of `samples`."""
+    """Return a digest for every sample of a batch of `samples`."""
     arrays = [batch[name] for name in sorted(batch)]
     return [arrays_digest([sample_part(array, i, samples) for array in arrays]) for i in range(samples)]
 
 
 def sample_part(array: NDArray[Any], index: int, count: int) -> NDArray[Any]:
-    """The part of an input that belongs to one of `count` samples: a row, or all of an input without a batch axis."""
+    """Return the part of an input that belongs to one of `count` samples: a row, or all of it without a batch axis."""
     return array[index] if array.ndim and len(array) == count else array
 
 
 def samples_in(batch: Batch, inputs: Sequence[ModelInput]) -> int:
-    """How many samples a checked batch holds: along the inputs whose batch is dynamic, or the longest fixed one."""
+    """Return the number of samples in a checked batch: by an input with a dynamic batch, else by the longest."""
     dynamic = [len(batch[i.name]) for i in inputs if i.fixed_batch is None and batch[i.name].ndim]
     return max(dynamic or [len(array) for array in batch.values() if array.ndim], default=1)
 
@@ -142,25 +142,25 @@ class SampleSource(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """What errors call them."""
+        """The names of the samples, for errors."""
 
     def load(self, index: int) -> Batch:
-        """One sample as the inputs of the network, without batch axis. UnreadableError, DataError."""
+        """Return one sample as the network's inputs, without batch axis. UnreadableError, DataError."""
 
     def digest(self, index: int) -> bytes:
-        """sha256 of one sample as it is stored. DataError."""
+        """Return the sha256 of one sample as it is stored. DataError."""
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """Size and time of the files behind them."""
+        """Return size and time of the files."""
 
     def close(self) -> None:
-        """Give files back until the next sample."""
+        """Close files until the next sample."""
 
 
 class SampleFeed:
-    """Samples in batches, loaded ahead in threads.
+    """A feed of samples in batches, loaded ahead in threads.
 
-    full_batches: the model is fixed to a batch size; where samples are left out, the last ones may not fill a batch.
+    full_batches: the model has a fixed batch size; if samples are skipped, the last ones may not fill a batch.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class SampleFeed:
         self._full_batches = full_batches
 
     def identity(self) -> DataIdentity:
-        """By the content of every chosen sample; reads all of them, decodes none."""
+        """Return the identity by content; reads every chosen sample, decodes none."""
         identifier = Identifier()
         with ThreadPoolExecutor(self._workers, "quantkit-hash") as pool:
             try:
@@ -198,7 +198,7 @@ class SampleFeed:
         return identifier.identity()
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
-        """Full batches from sample `start` on, and a last one that may be smaller."""
+        """Yield full batches from sample `start` on, and a last one that may be smaller."""
         if start == 0:
             self.unreadable.clear()
         batch: list[Batch] = []
@@ -218,7 +218,7 @@ class SampleFeed:
             yield Portion(stack_samples(batch), tuple(names), position)
 
     def _loaded(self, start: int) -> Iterator[tuple[str, Batch | None]]:
-        """Every sample in order; None for one that is left out."""
+        """Yield every sample in order; None for one that is skipped."""
         ahead = 2 * self._workers + self._size
         pending: deque[tuple[int, Future[Batch]]] = deque()
         pool = ThreadPoolExecutor(self._workers, "quantkit-decode")
@@ -244,7 +244,7 @@ class SampleFeed:
             self._source.close()
 
     def _all_unreadable(self, first: int, reason: str, pool: ThreadPoolExecutor) -> DataError:
-        """One error that names every unreadable sample, not only the first that was met."""
+        """Return one error that names every unreadable sample, not only the first."""
 
         def fault(index: int) -> str | None:
             try:
@@ -259,17 +259,17 @@ class SampleFeed:
         more = f"\n    … and {len(faults) - 20} more" if len(faults) > 20 else ""
         return DataError(
             f"{len(faults)} of {len(self._names)} samples cannot be read:{shown}{more}",
-            remedy="mend or remove them, or leave them out with --skip-corrupt",
+            remedy="fix or remove them, or leave them out with --skip-corrupt",
         )
 
 
 def stack_samples(samples: Sequence[Batch]) -> Batch:
-    """Samples without the batch axis → one batch."""
+    """Stack samples without the batch axis to one batch."""
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def check_batch(batch: Batch, inputs: Sequence[ModelInput], where: str) -> Batch:
-    """The batch as the model wants it: every input by name, shape, dtype, finite, C-contiguous. DataError."""
+    """Return the batch as the model takes it: every input by name, shape, dtype, finite, C-contiguous. DataError."""
     missing = [i.name for i in inputs if i.name not in batch]
     if missing:
         raise DataError(
@@ -279,31 +279,31 @@ def check_batch(batch: Batch, inputs: Sequence[ModelInput], where: str) -> Batch
     out = {i.name: check_array(np.asarray(batch[i.name]), i, where) for i in inputs}
     lengths = {i.name: len(out[i.name]) for i in inputs if i.fixed_batch is None and out[i.name].ndim}
     if len(set(lengths.values())) > 1:
-        raise DataError(f"{where}: the inputs disagree about the batch size: {lengths}", remedy="mend the batch")
+        raise DataError(f"{where}: the inputs disagree about the batch size: {lengths}", remedy="fix the batch")
     return out
 
 
 def check_array(array: NDArray[Any], wanted: ModelInput, where: str) -> NDArray[Any]:
-    """One input's array, checked against the model. DataError."""
+    """Return one input's array, checked against the model. DataError."""
     name = f"{where}, input {wanted.name!r}"
     agree = array.ndim == len(wanted.shape) and all(
         not isinstance(want, int) or want == have for want, have in zip(wanted.shape, array.shape, strict=True)
     )
     if not agree:
         raise DataError(
-            f"{name} is {array.dtype} {list(array.shape)}, the model wants {wanted.describe()}",
-            remedy="images as arrays need a spec, for example --preprocess imagenet; other arrays the model's shape",
+            f"{name} is {array.dtype} {list(array.shape)}, but the model takes {wanted.describe()}",
+            remedy="for images as arrays, give --preprocess, for example imagenet; other arrays need the model's shape",
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argmin(np.isfinite(array.reshape(len(array), -1)).all(axis=1))) if array.ndim else 0
-        raise DataError(f"{name} holds NaN or Inf in sample {row}", remedy="mend or remove that sample")
+        raise DataError(f"{name} holds NaN or Inf in sample {row}", remedy="fix or remove that sample")
     return cast_exactly(array, np.dtype(wanted.dtype), name)
 
 
 def cast_exactly(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    """The array in the input's type. DataError where values would change by more than rounding."""
+    """Return the array in the input's type. DataError where values would change by more than rounding."""
     refusal = DataError(
-        f"{name} is {array.dtype}, the model wants {dtype}: the values would not survive",
+        f"{name} is {array.dtype}, but the model takes {dtype}: values would change",
         remedy=f"save the array as {dtype}",
     )
     floats = array.dtype.kind == "f" and dtype.kind == "f"

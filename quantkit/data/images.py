@@ -1,4 +1,4 @@
-"""Image folders: every image below a folder, sorted; the folder of the first level is the class."""
+"""Image folders: every image below a folder, sorted; the folder at the first level is the class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantkit.values import Batch
 
 @dataclass(frozen=True, slots=True)
 class ImageFolder:
-    """The images below `root` by relative path, sorted; `others` counts files that are no images."""
+    """The images below `root` by relative path, sorted; `others` counts files that are not images."""
 
     root: Path
     names: tuple[str, ...]
@@ -26,7 +26,7 @@ class ImageFolder:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the class folders in alphabetical order; empty where images lie in `root` itself."""
+        """Names of the class folders in alphabetical order; empty if there are images in `root` itself."""
         parts = [name.split("/") for name in self.names]
         return tuple(sorted({p[0] for p in parts})) if all(len(p) > 1 for p in parts) else ()
 
@@ -38,26 +38,29 @@ class ImageFolder:
 
 
 def list_images(root: Path) -> ImageFolder:
-    """All images below `root`, recursively, through links too; hidden files and folders are passed over. DataError."""
+    """List all images below `root`, recursively, links included; hidden files and folders are skipped. DataError."""
     found = list(files_below(root))
     names = tuple(sorted(name for name in found if os.path.splitext(name)[1].lower() in SUFFIXES))
     return ImageFolder(root, names, len(found) - len(names))
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Every file below a folder, by its path from there with `/`. Links are followed, but no folder is read twice: a
-    link to one that lies in `folder` is passed over, and so is one to a folder around it. DataError."""
+    """Yield every file below a folder, as its relative path with `/`.
+
+    Links are followed, but no folder is read twice: links to a folder inside `folder`, or around it, are skipped.
+    DataError.
+    """
     return walk_files(folder, "", folder.resolve(), set())
 
 
 def walk_files(folder: Path, prefix: str, home: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """The files below a folder, with `prefix`. seen: device and inode of the folders that were read."""
+    """Yield the files below a folder, with `prefix`. seen: device and inode of the folders read so far."""
     try:
         own = os.stat(folder)
         if (own.st_dev, own.st_ino) in seen:
             return
         seen.add((own.st_dev, own.st_ino))
-        with os.scandir(folder) as entries:  # many times quicker than pathlib, which asks for each file on its own
+        with os.scandir(folder) as entries:  # many times faster than pathlib, which asks for each file separately
             found = sorted(entries, key=lambda entry: entry.name)
         for entry in found:
             if entry.name.startswith("."):
@@ -75,34 +78,34 @@ def walk_files(folder: Path, prefix: str, home: Path, seen: set[tuple[int, int]]
 
 
 def is_read_anyway(real: Path, home: Path) -> bool:
-    """Whether a linked folder lies in the data folder, or around it."""
+    """Return True if a linked folder is inside the data folder, or around it."""
     return real == home or home in real.parents or real in home.parents
 
 
 class ImageSamples:
-    """Chosen images of a folder: loads, identifies and stamps them by index."""
+    """Chosen images of a folder, which are loaded, identified and stamped by index."""
 
     def __init__(self, root: Path, names: Sequence[str], input_name: str, spec: Preprocess) -> None:
         self.names = names
         self._root, self._input, self._spec = root, input_name, spec
 
     def load(self, index: int) -> Batch:
-        """One image as the input of the network, without batch axis. UnreadableError."""
+        """Return one image as the network's input, without batch axis. UnreadableError."""
         return {self._input: decode(self._read(index), self._spec)}
 
     def digest(self, index: int) -> bytes:
-        """sha256 of the file."""
+        """Return the sha256 of the file."""
         try:
             return hashlib.sha256(self._read(index)).digest()
         except UnreadableError as error:
-            raise DataError(f"{self.names[index]}: {error}", remedy="mend or remove the file") from None
+            raise DataError(f"{self.names[index]}: {error}", remedy="fix or remove the file") from None
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """Size and time of every file."""
+        """Return size and time of every file."""
         return tuple(stamp_file(self._root / name, name) for name in self.names)
 
     def close(self) -> None:
-        """Nothing: every file is closed after it was read."""
+        """Do nothing: every file is closed after reading."""
 
     def _read(self, index: int) -> bytes:
         try:
@@ -112,9 +115,9 @@ class ImageSamples:
 
 
 def stamp_file(path: Path, name: str) -> FileStamp:
-    """The stamp of one file. DataError where it is gone."""
+    """Return the stamp of one file. DataError where it is gone."""
     try:
         status = path.stat()
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}", remedy="mend or remove the file") from None
+        raise DataError(f"{path}: {error.strerror or error}", remedy="check the path") from None
     return FileStamp(readable_name(name), status.st_size, status.st_mtime_ns)

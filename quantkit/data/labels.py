@@ -1,13 +1,12 @@
-"""Labels: what every sample of a data set really is, for an evaluation.
+"""Labels: the true class of every sample of a data set, for an evaluation.
 
-    from                                     label of a sample
+    source                                   label of a sample
     class folders                            the folder of the first level below the data folder
-    a table (.csv, .tsv, .txt)               `file,label` a line; the file by path, by name or by name without suffix
+    a table (.csv, .tsv, .txt)               one `file,label` per line; the file by path, name, or name without suffix
     arrays (.npz, .npy)                      the row of the array `y`, `label`, `labels`, `target` or `targets`
-    batches, Python iterables                what comes along: an array of such a name, or (inputs, labels)
+    batches, Python iterables                an array of such a name in the batch, or (inputs, labels)
 
-Labels are class indices [N] (int64) where they name classes; arrays [N, …] pass as they are, for metrics that want
-others.
+Labels of classes are class indices [N] (int64); other arrays [N, …] are passed unchanged, for metrics that take them.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from quantkit.data.arrays import LABELS, ArrayRows, open_arrays
-from quantkit.data.classes import ClassNames, class_indices, file_fault, first_few
+from quantkit.data.classes import CLASSES_FILE, ClassNames, class_indices, file_fault, first_few
 from quantkit.data.feed import Feed, Portion
 from quantkit.data.images import list_images
 from quantkit.errors import DataError
@@ -40,9 +39,10 @@ TABLES = frozenset({".csv", ".tsv", ".txt"})
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The labels of a data set. names: of the classes by index; empty where nobody names them.
+    """The labels of a data set. names: class names by index; empty if they are unknown.
 
-    of: a portion's labels, a row for each sample. DataError names the sample that has none, or one that does not fit.
+    of: returns the labels of a portion, a row for each sample. DataError names a sample without a label, or with an
+    invalid one.
     """
 
     source: str
@@ -53,8 +53,8 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
-    """Where labels come from. path: a file of labels; None: class folders, or the arrays' own. classes: the file of
-    class names, read."""
+    """The source of labels. path: a file of labels; None: class folders, or arrays in the data. classes: the content of
+    the file of class names."""
 
     path: Path | None = None
     classes: ClassNames | None = None
@@ -62,15 +62,15 @@ class LabelOptions:
 
 @dataclass(frozen=True, slots=True)
 class LabelTask:
-    """What labels are for. count: classes that the network tells apart; None where it tells none. indices: whether the
-    metric wants class indices."""
+    """The use of labels. count: classes of the network; None if it has none. indices: True if the metric takes class
+    indices."""
 
     count: int | None
     indices: bool = True
 
 
 def open_labels(source: Any, feed: Feed, options: LabelOptions, task: LabelTask) -> Labels | None:
-    """The labels of the samples of `feed`, which was opened from `source`; None where there are none. DataError."""
+    """Return the labels of the samples of `feed`, which was opened from `source`; None if there are none. DataError."""
     path = Path(source) if isinstance(source, (str, os.PathLike)) else None
     given = options.path
     if given is not None:
@@ -89,26 +89,26 @@ def open_labels(source: Any, feed: Feed, options: LabelOptions, task: LabelTask)
 
 
 def given_class_names(options: LabelOptions, task: LabelTask) -> tuple[str, ...]:
-    """Class names by index, as far as they are told. DataError where there are more than the network has classes."""
+    """Return the given class names by index. DataError where there are more than the network has classes."""
     if options.classes is None:
         return ()
     names = options.classes.shown()
     if task.count is not None and len(names) > task.count:
         raise DataError(
-            f"{options.classes.source} names {len(names)} classes, the network has {task.count}",
+            f"{options.classes.source} names {len(names)} classes, but the network has {task.count}",
             remedy="give the class names of this network to --classes",
         )
     return names
 
 
 def labels_from_folders(root: Path, options: LabelOptions, task: LabelTask) -> Labels | None:
-    """The class folder of every image; None where an image lies in the data folder itself."""
+    """Return class folders as labels; None if there is an image in the data folder itself. DataError."""
     folder = list_images(root)
     if not folder.classes:
         if options.classes is not None:
             raise DataError(
                 f"{root} has no class folders for the names in {options.classes.source}",
-                remedy="sort the images into folders, one for each class, or give --labels FILE",
+                remedy="sort the images into one folder for each class, or give --labels FILE",
             )
         return None
     index = class_indices(folder.classes, options.classes, task.count, str(root))
@@ -122,7 +122,7 @@ def labels_from_folders(root: Path, options: LabelOptions, task: LabelTask) -> L
 
 
 def class_names(index: Mapping[str, int], options: LabelOptions, task: LabelTask) -> tuple[str, ...]:
-    """A name for every class: from the file of names, else what the data set calls it."""
+    """Return a name for every class: from the file of names, else from the data set."""
     if options.classes is not None:
         return given_class_names(options, task)
     by_index = {number: name for name, number in index.items()}
@@ -131,26 +131,26 @@ def class_names(index: Mapping[str, int], options: LabelOptions, task: LabelTask
 
 
 def label_notes(index: Mapping[str, int], names: Sequence[str], task: LabelTask) -> tuple[str, ...]:
-    """That the data set lacks classes, or the file of names."""
+    """Return notes about classes that the data set or the file of names lacks."""
     absent = [name for i, name in enumerate(names) if i not in set(index.values())]
     notes = []
     if names and task.count is not None and len(names) < task.count:
-        notes.append(f"there are names for the first {len(names)} of the network's {task.count} classes only")
+        notes.append(f"only the first {len(names)} of the network's {task.count} classes have names")
     if absent:
         notes.append(f"{len(absent)} of {len(names)} classes have no samples: {first_few(absent)}")
     return tuple(notes)
 
 
 def labels_from_table(path: Path, feed: Feed, options: LabelOptions, task: LabelTask) -> Labels:
-    """`file,label` a line. DataError where a sample has none, a label is unknown, or a line comes twice."""
-    told = read_label_table(path)
+    """Return labels from a table. DataError where a sample has none, a label is unknown, or a file has two."""
+    by_file = read_label_table(path)
     if feed.names is None:
         raise DataError(
-            f"{path} names samples, those of {feed.kind} have no names",
-            remedy="let the batches bring their labels along: (inputs, labels), or an array `labels`",
+            f"{path} names samples, but those of {feed.kind} have no names",
+            remedy="put the labels into the batches: (inputs, labels), or an array `labels`",
         )
-    by_sample = match_samples(told, feed.names, path)
-    values = set(told.values())
+    by_sample = match_samples(by_file, feed.names, path)
+    values = set(by_file.values())
     numbers = all(INDEX.fullmatch(value) for value in values)
     if not task.indices and not numbers and all(is_number(value) for value in values):
         return Labels(path.name, lambda p: np.array([float(by_sample[name]) for name in p.names]))
@@ -174,77 +174,76 @@ def labels_from_table(path: Path, feed: Feed, options: LabelOptions, task: Label
 
 
 def indices_by_number(by_sample: Mapping[str, str], path: Path) -> dict[str, int]:
-    """Labels that are class indices as numbers. DataError where they are names, which no table puts into an order, or
-    where one of them is none: it names the sample."""
+    """Return class indices by their text. DataError where labels are names, which have no order, or where one is not an
+    index: it names the sample."""
     values = set(by_sample.values())
     other = next((name for name, value in by_sample.items() if not INDEX.fullmatch(value)), None)
     if other is None:
         return {value: int(value) for value in values}
-    remedy = "--classes FILE with one name a line, in the order of the network's outputs"
     if not any(is_number(value) for value in values):
         raise DataError(
-            f"{path}: labels are names ({first_few(sorted(values))}), and no index is told for them", remedy=remedy
+            f"{path}: labels are names ({first_few(sorted(values))}), and no indices are given", remedy=CLASSES_FILE
         )
     raise DataError(
-        f"{path}: the label {by_sample[other]!r} of {other} is no class index",
-        remedy=f"give whole numbers from 0 on; for names, {remedy}",
+        f"{path}: the label {by_sample[other]!r} of {other} is not a class index",
+        remedy=f"use integers from 0; for names, {CLASSES_FILE}",
     )
 
 
 def read_label_table(path: Path) -> dict[str, str]:
-    """File → label as text. DataError names the line."""
+    """Read a table of labels: file → label as text. DataError names the line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {file_fault(error)}", remedy="give a .csv file of file,label") from None
     if path.suffix.lower() not in TABLES:
         raise DataError(
-            f"{path} is no file of labels",
-            remedy=f"they end in {', '.join(sorted(TABLES))} (file,label a line), .npz or .npy",
+            f"{path} is not a file of labels",
+            remedy=f"such files end in {', '.join(sorted(TABLES))} (one file,label per line), .npz or .npy",
         )
-    told: dict[str, str] = {}
+    labels: dict[str, str] = {}
     columns = (0, 1)
     for number, row in enumerate(split_rows(text, path.suffix.lower()), 1):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
-        if not told and (found := heading_columns(cells)):
+        if not labels and (found := heading_columns(cells)):
             columns = found
             continue
         if max(columns) >= len(cells) or not cells[columns[0]] or not cells[columns[1]]:
-            raise DataError(f"{path}, line {number}: not file,label: {','.join(row)!r}", remedy="mend the line")
+            raise DataError(f"{path}, line {number}: not file,label: {','.join(row)!r}", remedy="fix the line")
         name, label = cells[columns[0]].replace("\\", "/").removeprefix("./"), cells[columns[1]]
-        if told.setdefault(name, label) != label:
+        if labels.setdefault(name, label) != label:
             raise DataError(
-                f"{path}, line {number}: {name} is labelled {told[name]!r} and {label!r}", remedy="remove one of them"
+                f"{path}, line {number}: {name} is labelled {labels[name]!r} and {label!r}", remedy="remove one of them"
             )
-    if not told:
-        raise DataError(f"{path} holds no labels", remedy="write file,label a line")
-    return told
+    if not labels:
+        raise DataError(f"{path} holds no labels", remedy="write one file,label per line")
+    return labels
 
 
 def split_rows(text: str, suffix: str) -> Iterator[list[str]]:
-    """The cells of every line; a .txt file has the label behind the last space."""
+    """Return the cells of every line; in a .txt file the label follows the last space."""
     if suffix == ".txt":
         return (line.rsplit(None, 1) for line in text.splitlines())
     return csv.reader(text.splitlines(), delimiter="\t" if suffix == ".tsv" else ",")
 
 
 def heading_columns(cells: Sequence[str]) -> tuple[int, int] | None:
-    """The columns of file and label where a line is a heading."""
+    """Return the columns of file and label if a line is a heading; else None."""
     lower = [cell.lower() for cell in cells]
     label = next((i for i, cell in enumerate(lower) if cell in CLASSES), None)
     file = next((i for i, cell in enumerate(lower) if cell in FILES and i != label), None)
     return None if label is None or file is None else (file, label)
 
 
-def match_samples(told: Mapping[str, str], samples: Sequence[str], path: Path) -> dict[str, str]:
-    """Sample → label. DataError where samples have none, or share a line that names neither of them wholly."""
+def match_samples(by_file: Mapping[str, str], samples: Sequence[str], path: Path) -> dict[str, str]:
+    """Return the label of every sample. DataError where samples have none, or share a line that fits both."""
     found: dict[str, str] = {}
     used: dict[str, str] = {}
     missing: list[str] = []
     for sample in samples:
-        key = next((key for key in sample_keys(sample) if key in told), None)
+        key = next((key for key in sample_keys(sample) if key in by_file), None)
         if key is None:
             missing.append(sample)
             continue
@@ -253,7 +252,7 @@ def match_samples(told: Mapping[str, str], samples: Sequence[str], path: Path) -
                 f"{path}: {key!r} could be {used[key]} or {sample}",
                 remedy="name files by their path in the data folder",
             )
-        found[sample] = told[key]
+        found[sample] = by_file[key]
     if missing:
         raise DataError(
             f"{path} has no label for {len(missing)} of {len(samples)} samples: {first_few(missing)}",
@@ -263,7 +262,7 @@ def match_samples(told: Mapping[str, str], samples: Sequence[str], path: Path) -
 
 
 def sample_keys(sample: str) -> Iterator[str]:
-    """What a table may call a sample: its path, its name, its name without suffix; the number of a row."""
+    """Yield the names that a table may use for a sample: path, name, name without suffix; the number of a row."""
     yield sample
     if row := ROW.search(sample):
         yield row[1]
@@ -275,7 +274,7 @@ def sample_keys(sample: str) -> Iterator[str]:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a finite number."""
+    """Return True if a text is a finite number."""
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:
@@ -283,30 +282,30 @@ def is_number(text: str) -> bool:
 
 
 def label_arrays(arrays: Mapping[str, ArrayRows]) -> list[str]:
-    """Arrays that are called as labels are."""
+    """Return the arrays whose names are those of labels."""
     return [name for name in arrays if name.lower() in LABELS]
 
 
 def labels_from_array(path: Path, feed: Feed, options: LabelOptions, task: LabelTask) -> Labels:
-    """The rows of an array, which are those of the array that the data are. DataError."""
+    """Return the rows of an array as the labels of the same rows of the data. DataError."""
     arrays = open_arrays(path)
     names = label_arrays(arrays) or list(arrays)
     if len(names) != 1:
         raise DataError(
-            f"{path} holds {', '.join(map(repr, names))}: which of them are labels is not told",
-            remedy="call one of them labels",
+            f"{path} holds {', '.join(map(repr, names))}, and none is marked as the labels",
+            remedy="name one of them labels",
         )
     rows = arrays[names[0]]
     if feed.kind != "array" or feed.names is None:
         raise DataError(
-            f"{path} has a label for each row of an array, and the data are {feed.kind}",
+            f"{path} has a label for each row of an array, but the data are {feed.kind}",
             remedy="give labels of images in a .csv file of file,label",
         )
     last = max(row_index(name) for name in feed.names)
     if not rows.shape or rows.shape[0] <= last:
         raise DataError(
             f"{path}: {names[0]!r} has {rows.shape[0] if rows.shape else 1} labels, the data at least {last + 1} rows",
-            remedy="give as many labels as rows",
+            remedy="give one label for each row",
         )
     source = f"array {names[0]!r} of {path.name}"
 
@@ -318,25 +317,25 @@ def labels_from_array(path: Path, feed: Feed, options: LabelOptions, task: Label
 
 
 def row_index(name: str) -> int:
-    """The row in the name of a sample (`test.npz[17]`)."""
+    """Return the row in the name of a sample (`test.npz[17]`)."""
     found = ROW.search(name)
     assert found is not None
     return int(found[1])
 
 
 def batch_labels(portion: Portion, options: LabelOptions, task: LabelTask) -> Array:
-    """The labels that came along with a batch. DataError."""
+    """Return the labels that a batch contains. DataError."""
     if portion.labels is None or len(portion.labels) != portion.samples:
         count = "no labels" if portion.labels is None else f"{len(portion.labels)} labels"
         raise DataError(
             f"{portion.names[0]} and {portion.samples - 1} more of its batch have {count}",
-            remedy="yield (inputs, labels) with a label for each sample, or leave labels out with --no-labels",
+            remedy="yield (inputs, labels) with a label for each sample, or ignore labels with --no-labels",
         )
     return check_labels(portion.labels, portion.names, "the batches", options, task)
 
 
 def check_labels(values: Array, names: Sequence[str], source: str, options: LabelOptions, task: LabelTask) -> Array:
-    """Labels as the metric wants them: class indices below the network's count. DataError names the sample."""
+    """Return labels as the metric takes them: class indices below the network's count. DataError names the sample."""
     if not task.indices:
         return values
     if values.ndim == 2 and values.shape[1] == 1:
@@ -344,7 +343,7 @@ def check_labels(values: Array, names: Sequence[str], source: str, options: Labe
     if values.ndim != 1:
         raise DataError(
             f"{source}: a label of {names[0]} has {values[0].size} values, not one class",
-            remedy="give class indices, or name a metric for such labels: --metric module:callable",
+            remedy="give class indices, or a metric for such labels: --metric module:callable",
         )
     if values.dtype.kind in "US":
         return indices_by_name(values, names, source, options)
@@ -356,26 +355,26 @@ def check_labels(values: Array, names: Sequence[str], source: str, options: Labe
 
 
 def indices_by_name(values: Array, names: Sequence[str], source: str, options: LabelOptions) -> Array:
-    """Class names as indices. DataError where a name is unknown, or nothing says which index it has."""
+    """Return class names as indices. DataError where a name is unknown, or its index is not given."""
     known = options.classes.index if options.classes else {}
     for value, name in zip(values, names, strict=True):
         if str(value) not in known:
-            told = options.classes.refused(str(value)) if options.classes else "a name, and no index is told for it"
+            fault = options.classes.refused(str(value)) if options.classes else "a name, and no index is given for it"
             raise DataError(
-                f"{source}: the label {str(value)!r} of {name} is {told}",
-                remedy="--classes FILE with one name a line, in the order of the network's outputs",
+                f"{source}: the label {str(value)!r} of {name} is {fault}",
+                remedy=CLASSES_FILE,
             )
     return np.array([known[str(value)] for value in values], np.int64)
 
 
 def is_outside(index: int, count: int | None) -> bool:
-    """Whether a network of so many classes has no class of that index."""
+    """Return True if a network with so many classes has no class of that index."""
     return index < 0 or (count is not None and index >= count)
 
 
 def unfit_label(source: str, sample: str, label: Any, count: int | None) -> DataError:
-    """A label that is no class of the network."""
-    most = "" if count is None else f", the network has the classes 0 … {count - 1}"
+    """Return the error for a label that is not a class of the network."""
+    most = "" if count is None else f", but the network has the classes 0 … {count - 1}"
     return DataError(
         f"{source}: the label of {sample} is {label}{most}",
         remedy="give labels of this network's classes, or map them with --classes FILE",

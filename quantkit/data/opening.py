@@ -1,4 +1,4 @@
-"""From what the user wrote behind `--data` to a feed."""
+"""Opening data: from the value of `--data` to a feed."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ DEFAULT_BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class DataOptions:
-    """How data is read. None stands for a default that depends on the source and the model."""
+    """Options of reading data. None stands for a default that depends on the source and the model."""
 
     limit: int | None = None
-    """Samples at most; 512 for images, arrays and streams, all of a folder of batches."""
+    """Maximum number of samples; by default 512 for images, arrays and streams, and all of a folder of batches."""
     shuffle: bool = False
     seed: int = 0
     batch_size: int | None = None
-    """Samples a batch; the model's where it is fixed, 32 otherwise."""
+    """Samples per batch; by default the model's if it is fixed, and otherwise 32."""
     workers: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
     """Threads that decode."""
     skip_corrupt: bool = False
     whole: bool = False
-    """All samples where there is no limit: to evaluate, not to calibrate."""
+    """Read all samples if there is no limit: for evaluation, not for calibration."""
     part: HoldoutPart | None = None
-    """One of two parts of the samples. Batches that are made already belong to one of them as a whole."""
+    """One of two parts of the samples. Ready-made batches belong to one of them as a whole."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}", remedy="at least 1 is needed")
+                raise UsageError(f"{name} is {value}", remedy="give at least 1")
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}", remedy="give a seed of at least 0")
 
@@ -53,7 +53,7 @@ class DataOptions:
 def open_data(
     source: Any, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
 ) -> tuple[Feed, Preprocess | None]:
-    """A feed for the network's `inputs`, and the spec as it is applied (None where arrays pass unchanged).
+    """Return a feed for the network's `inputs`, and the preprocessing as applied (None if arrays pass unchanged).
 
     `source` is a path (image or folder of images, `.npy`, `.npz`, folder of `.npz` batches), `module:callable`, or an
     iterable of batches; a callable is called for every pass. DataError, PreprocessError, UsageError.
@@ -74,7 +74,7 @@ def open_data(
 def open_path(
     path: Path, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
 ) -> tuple[Feed, Preprocess | None]:
-    """A feed from a file or a folder."""
+    """Open a file or a folder."""
     if not path.exists():
         raise DataError(
             f"{path} does not exist",
@@ -94,7 +94,7 @@ def open_path(
     if folder.names and batches:
         raise DataError(
             f"{path} holds both images ({len(folder.names)}) and .npz batches ({len(batches)})",
-            remedy="point --data at a folder that holds one of them",
+            remedy="point --data at a folder with only one of them",
         )
     if batches:
         return open_batches(batches, inputs, spec, options), None
@@ -109,7 +109,7 @@ def open_path(
 def open_images(
     folder: ImageFolder, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
 ) -> tuple[Feed, Preprocess]:
-    """Images for a network with one input."""
+    """Open images for a network with one input."""
     if len(inputs) != 1:
         raise DataError(
             f"the network has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}), an image folder feeds one",
@@ -118,7 +118,7 @@ def open_images(
     applied = resolve_spec(spec, inputs[0])
     indices, size, notes = choose_samples(len(folder.names), inputs, options)
     if folder.others:
-        notes += (f"{folder.others} other files in the folder are no images",)
+        notes += (f"{folder.others} other files in the folder are not images",)
     samples = ImageSamples(folder.root, [folder.names[i] for i in indices], inputs[0].name, applied)
     feed = SampleFeed(
         "images", samples,
@@ -131,12 +131,12 @@ def open_images(
 def open_array(
     path: Path, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
 ) -> tuple[Feed, Preprocess | None]:
-    """Rows of arrays; with a spec that is not `raw` they are images."""
+    """Open rows of arrays; with a spec other than `raw` they are images."""
     applied = None
     if spec != Preprocess():
         if len(inputs) != 1:
             raise DataError(
-                f"the network has {len(inputs)} inputs, a preprocessing spec prepares one",
+                f"the network has {len(inputs)} inputs, but a preprocessing spec prepares one",
                 remedy="prepare the arrays beforehand and use --preprocess raw",
             )
         applied = resolve_spec(spec, inputs[0])
@@ -151,7 +151,7 @@ def open_array(
 
 
 def open_batches(files: Sequence[Path], inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions) -> Feed:
-    """Each file one batch; all of them unless a limit is given, which then counts files."""
+    """Open files that each hold one batch; a limit, if given, counts files."""
     refuse_batch_options(spec, options, "a folder of .npz batches", "its files")
     own = list(range(len(files))) if options.part is None else options.part.of(len(files))
     chosen = [own[i] for i in Selection(options.limit, options.shuffle, options.seed).of(len(own))]
@@ -165,33 +165,33 @@ def open_stream(
     spec: Preprocess,
     options: DataOptions,
 ) -> Feed:
-    """A Python iterable; the first samples of it, since nobody knows its length."""
+    """Open a Python iterable; only its first samples are read, because its length is unknown."""
     refuse_batch_options(spec, options, "a stream", "it")
     fixed = next((i.fixed_batch for i in inputs if i.fixed_batch is not None), 1)
     if options.shuffle:
         raise UsageError("a stream cannot be shuffled", remedy="shuffle in the iterable itself")
     limit = options.limit if options.limit or options.whole else max(DEFAULT_LIMIT, fixed)
-    notes = (f"the first {limit} samples at most (--limit)",) if limit else ()
+    notes = (f"at most the first {limit} samples (--limit)",) if limit else ()
     return StreamFeed(source, inputs, limit, notes, options.part)
 
 
 def refuse_batch_options(spec: Preprocess, options: DataOptions, what: str, who: str) -> None:
-    """Batches that are made already are neither preprocessed nor regrouped. UsageError."""
+    """Raise UsageError for options that would preprocess or regroup ready-made batches."""
     if spec != Preprocess():
         raise UsageError(
             f"{what} is fed as it is",
             remedy="prepare the arrays beforehand and use --preprocess raw",
         )
     if options.skip_corrupt:
-        raise UsageError(f"--skip-corrupt is about images and rows, not about {what}", remedy="leave it out")
+        raise UsageError(f"--skip-corrupt applies to images and rows, not to {what}", remedy="leave it out")
     if options.batch_size is not None:
-        raise UsageError(f"the batches of {what} are made by {who}", remedy="leave out --batch-size")
+        raise UsageError(f"the batches of {what} are determined by {who}", remedy="leave out --batch-size")
 
 
 def choose_samples(
     count: int, inputs: Sequence[ModelInput], options: DataOptions
 ) -> tuple[list[int], int, tuple[str, ...]]:
-    """Which samples, how many a batch, and what to say about it. UsageError where they do not fit a fixed batch."""
+    """Return the chosen samples, the batch size, and notes. UsageError where they do not fit a fixed batch."""
     own = range(count) if options.part is None else options.part.of(count)
     count = len(own)
     if count == 0:
@@ -199,7 +199,7 @@ def choose_samples(
     fixed = next((i.fixed_batch for i in inputs if i.fixed_batch is not None), None)
     if fixed is not None and options.batch_size not in (None, fixed):
         raise UsageError(
-            f"the model's batch is fixed at {fixed}, --batch-size is {options.batch_size}",
+            f"the model has the fixed batch size {fixed}, but --batch-size is {options.batch_size}",
             remedy="leave out --batch-size, or export the model with a dynamic batch",
         )
     limit = min(options.limit or (count if options.whole else DEFAULT_LIMIT), count)
@@ -209,12 +209,10 @@ def choose_samples(
         if (options.limit is not None and options.limit < count) or limit < fixed:
             fill = f"--limit {limit - limit % fixed}" if limit > fixed else f"at least {fixed} samples"
             raise UsageError(
-                f"{limit} samples do not fill batches of {fixed}, at which the model is fixed",
+                f"{limit} samples do not fill batches of {fixed}, the model's fixed size",
                 remedy=f"use {fill}, or export the model with a dynamic batch",
             )
-        notes += (
-            f"{limit - limit % fixed} of {count} samples, to fill batches of {fixed}, at which the model is fixed",
-        )
+        notes += (f"{limit - limit % fixed} of {count} samples, to fill batches of {fixed}, the model's fixed size",)
         limit -= limit % fixed
     elif options.limit is None and limit < count:
         notes += (f"{limit} of {count} samples, spread evenly over the sorted list (--limit)",)
@@ -222,13 +220,13 @@ def choose_samples(
 
 
 def whole_batches(limit: int, inputs: Sequence[ModelInput]) -> int:
-    """As many samples up to `limit` as fill the batches that a model is fixed to, one batch at least."""
+    """Return the largest number of samples up to `limit` that fills a model's fixed batches; at least one batch."""
     fixed = next((i.fixed_batch for i in inputs if i.fixed_batch is not None), 1)
     return max(fixed, limit - limit % fixed)
 
 
 def make_repeatable(source: Any) -> Callable[[], Iterable[Any]]:
-    """A callable that starts the iterable anew; DataError where an iterator is asked for a second pass."""
+    """Return a callable that starts the iterable again; it raises DataError for a second pass over an iterator."""
     if callable(source) and not hasattr(source, "__iter__"):
         result: Callable[[], Iterable[Any]] = source
         return result
@@ -239,7 +237,7 @@ def make_repeatable(source: Any) -> Callable[[], Iterable[Any]]:
     def once() -> Iterable[Any]:
         if passes:
             raise DataError(
-                "the iterator is used up, and another pass over the data is needed",
+                "the iterator is exhausted, but another pass over the data is needed",
                 remedy="pass a list, a DataLoader, or a function that returns a new iterator",
             )
         passes.append(None)

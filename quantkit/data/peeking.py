@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Feeds that are looked at while they are read: the first batch in advance, the first few by the preflight check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantkit.values import Batch
 
 
 class PeekedFeed:
-    """A feed whose first portion was looked at, and is not decoded again for it."""
+    """A feed whose first portion is available in advance, without decoding it twice."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed, self._ahead = feed, feed.portions()
@@ -22,19 +22,19 @@ class PeekedFeed:
 
     @property
     def unreadable(self) -> list[str]:
-        """Samples that were left out."""
+        """Samples that were skipped."""
         return self._feed.unreadable
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """The files behind it."""
+        """Return the files of the feed."""
         return self._feed.stamps()
 
     def identity(self) -> DataIdentity | None:
-        """The identity of the samples."""
+        """Return the identity of the samples."""
         return self._feed.identity()
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
-        """Batches from position `start` on; the first pass goes on where the look ended."""
+        """Yield batches from position `start` on; the first pass begins with the portion that was read in advance."""
         if start or not self._fresh or self.first is None:
             yield from self._feed.portions(start)
             return
@@ -50,7 +50,7 @@ class PeekedFeed:
 
 
 class DataWatcher:
-    """Keeps the first batches until the preflight has looked at them."""
+    """A watcher that keeps the first batches for the preflight check."""
 
     def __init__(self, spec: Preprocess | None) -> None:
         self._spec = spec
@@ -59,14 +59,14 @@ class DataWatcher:
         self.warnings: tuple[str, ...] = ()
 
     def see(self, portion: Portion) -> None:
-        """A batch goes by."""
+        """Take a batch."""
         if not self._looked:
             self._batches.append(portion.batch)
             if len(self._batches) == WATCHED:
                 self.look()
 
     def look(self) -> None:
-        """Run the preflight on what was kept; at the end of the data at the latest."""
+        """Check the batches that were kept; called at the end of the data at the latest."""
         if not self._looked:
             self.warnings = preflight(self._batches, self._spec)
             self._batches.clear()

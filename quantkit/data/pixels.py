@@ -1,9 +1,9 @@
-"""From a file to pixels, and from pixels to the network's input: Pillow decodes and resizes, a table does the rest.
+"""From image files to pixels and to the network's input: Pillow decodes and resizes, a lookup table does the rest.
 
     open → EXIF orientation → colour → resize and crop → (pixel·scale − mean)/std → layout, dtype
 
-Pixels are 0 … 255. Transparency is dropped, palettes and CMYK become RGB, 16-bit greys keep their precision.
-Large JPEG files are decoded at a part of their size where that is still four times what is wanted.
+Pixels are 0 … 255. Transparency is dropped, palettes and CMYK become RGB, 16-bit grey images keep their precision.
+Large JPEG files are decoded at a fraction of their size if that is still four times the wanted size.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class UnreadableError(Exception):
 
 
 def decode(content: bytes, spec: Preprocess) -> NDArray[Any]:
-    """An image file's bytes → the input array of one sample, without the batch axis. UnreadableError.
+    """Convert the bytes of an image file to the input array of one sample, without the batch axis. UnreadableError.
 
     `spec` is resolved: size, channels, layout and dtype are set.
     """
@@ -55,9 +55,9 @@ def decode(content: bytes, spec: Preprocess) -> NDArray[Any]:
 
 
 def pixels_of(content: bytes, spec: Preprocess) -> NDArray[Any]:
-    """An image file's bytes → its pixels [H, W, C] of the spec's size, grey or RGB: all that comes before arithmetic.
+    """Convert the bytes of an image file to pixels [H, W, C] of the spec's size, grey or RGB, before any arithmetic.
 
-    uint8, or float32 in 0 … 255 where the image has 16 bits. UnreadableError.
+    uint8, or float32 in 0 … 255 if the image has 16 bits. UnreadableError.
     """
     try:
         with Image.open(BytesIO(content)) as image:
@@ -66,18 +66,18 @@ def pixels_of(content: bytes, spec: Preprocess) -> NDArray[Any]:
             return to_pixels(turn_upright(image), spec)
     except UnreadableError:
         raise
-    except Exception as error:  # Pillow raises all kinds of things for damaged files
-        # Pillow says "cannot identify image file <_io.BytesIO object at …>": the address helps nobody.
+    except Exception as error:  # Pillow raises many kinds of exceptions for damaged files
+        # Pillow says "cannot identify image file <_io.BytesIO object at …>", whose address is of no use.
         raise UnreadableError(str(error).split(" <_io", 1)[0]) from None
 
 
 def transform(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
-    """An opened image → the input array of one sample. UnreadableError where its size or mode does not fit."""
+    """Convert an opened image to the input array of one sample. UnreadableError where its size or mode does not fit."""
     return to_input_array(to_pixels(image, spec), spec)
 
 
 def to_pixels(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
-    """An opened image → its pixels [H, W, C], grey or RGB. UnreadableError."""
+    """Convert an opened image to pixels [H, W, C] of the spec's size, grey or RGB. UnreadableError."""
     pixels = np.asarray(fit_size(convert_colour(image, grey=spec.channels == "grey"), spec))
     if pixels.ndim == 2:
         pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 1 if spec.channels == "grey" else 3))
@@ -85,14 +85,14 @@ def to_pixels(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
 
 
 def to_input_array(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
-    """Pixels [H, W, C], grey or RGB → the input array: order of the channels, arithmetic, layout. UnreadableError."""
+    """Convert pixels [H, W, C] to the input array: channel order, arithmetic, layout. UnreadableError."""
     return normalise(pixels[..., ::-1] if spec.channels == "bgr" else pixels, spec)
 
 
 def decode_smaller(image: Image.Image, wanted: int) -> None:
-    """Let libjpeg decode at a part of the size, where that divides it and both sides stay at `wanted` at least.
+    """Let libjpeg decode at a fraction of the size, if it divides the size and both sides stay at least `wanted`.
 
-    A size that it does not divide would be rounded up, and the picture stretched by that.
+    Other sizes would be rounded up, which stretches the picture.
     """
     width, height = image.size
     for part in (8, 4, 2):
@@ -102,8 +102,8 @@ def decode_smaller(image: Image.Image, wanted: int) -> None:
 
 
 def turn_upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says; damaged EXIF data turns nothing."""
-    image.load()  # a TIFF turns itself then
+    """Return the image turned by its EXIF orientation; damaged EXIF data is ignored."""
+    image.load()  # a TIFF is turned while it is loaded
     try:
         orientation = image.getexif().get(ORIENTATION)
     except (OSError, ValueError, SyntaxError, KeyError, struct.error, Warning):
@@ -113,7 +113,7 @@ def turn_upright(image: Image.Image) -> Image.Image:
 
 
 def convert_colour(image: Image.Image, *, grey: bool) -> Image.Image:
-    """The image as L or RGB, or as F with values 0 … 255 where it has 16 bits."""
+    """Return the image as L or RGB, or as F with values 0 … 255 if it has 16 bits."""
     if image.mode in SIXTEEN_BIT:
         values = np.asarray(image).astype(np.float32)
         if values.size and (values.min() < 0 or values.max() > 65535):
@@ -127,7 +127,7 @@ def convert_colour(image: Image.Image, *, grey: bool) -> Image.Image:
 
 
 def fit_size(image: Image.Image, spec: Preprocess) -> Image.Image:
-    """Resize and crop to `spec.size`."""
+    """Resize and crop to `spec.size`. UnreadableError where the spec forbids it."""
     assert spec.size is not None, "bug in quantkit: the spec was not resolved"
     height, width = spec.size
     if image.size == (width, height) and (spec.resize != "shortest" or spec.crop_fraction == 1.0):
@@ -145,7 +145,7 @@ def fit_size(image: Image.Image, spec: Preprocess) -> Image.Image:
 
 
 def resize_shortest(image: Image.Image, spec: Preprocess, filter_: Image.Resampling) -> Image.Image:
-    """Scale so that the crop, enlarged by 1/crop_fraction, fits; then cut its centre out (as torchvision rounds it)."""
+    """Scale so that the crop, enlarged by 1/crop_fraction, fits; then crop the centre (rounded as in torchvision)."""
     assert spec.size is not None
     height, width = spec.size
     tall, wide = round(height / spec.crop_fraction), round(width / spec.crop_fraction)
@@ -170,7 +170,7 @@ def letterbox(image: Image.Image, spec: Preprocess, filter_: Image.Resampling) -
 
 
 def normalise(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
-    """Pixels [H, W, C] → (pixel·scale − mean)/std, rounded once, in the layout and dtype of the spec."""
+    """Return (pixel·scale − mean)/std of pixels [H, W, C], rounded once, in the layout and dtype of the spec."""
     height, width, depth = pixels.shape
     dtype = np.dtype(spec.dtype or "float32")
     nchw = spec.layout == "nchw"
@@ -188,19 +188,19 @@ def normalise(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
 
 @lru_cache(maxsize=8)
 def level_table(scale: float, mean: tuple[float, ...], std: tuple[float, ...], depth: int, dtype: str) -> NDArray[Any]:
-    """The 256 input values of each channel, [depth, 256]."""
+    """Return the 256 input values of each channel, [depth, 256]."""
     levels = np.arange(256, dtype=np.float64)
     rows = [(levels * scale - channel_value(mean, c)) / channel_value(std, c) for c in range(depth)]
     return cast_pixels(np.stack(rows), np.dtype(dtype))
 
 
 def channel_value(values: tuple[float, ...], channel: int) -> float:
-    """The value of a channel; one value serves all."""
+    """Return the value of a channel; a single value applies to all."""
     return values[channel] if len(values) > 1 else values[0]
 
 
 def cast_pixels(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Values as `dtype`; integers are rounded and have to fit."""
+    """Return values as `dtype`; integers are rounded. UnreadableError where they do not fit."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         rounded = np.rint(values)

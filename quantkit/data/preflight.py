@@ -1,4 +1,4 @@
-"""Does the data look like what a network expects? Questions to the first batches, answered as warnings."""
+"""The preflight check: warnings if the first batches do not look like what a network expects."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from quantkit.preprocess import Preprocess
 from quantkit.values import Array, Batch
 
 WATCHED = 2
-"""Batches that are looked at."""
+"""Batches that are checked."""
 TELLING = 8
-"""Samples of fewer values can be equal by chance."""
+"""Samples with fewer values can be equal by chance."""
 
 
 def preflight(batches: Sequence[Batch], spec: Preprocess | None) -> tuple[str, ...]:
-    """Warnings about the first batches of a data set; empty where nothing looks wrong.
+    """Return warnings about the first batches of a data set; empty if nothing looks wrong.
 
-    Never normalised, constant, all equal, duplicated, or channel means far from zero although the spec centres them.
+    They report data that was not normalised, is constant, all equal or duplicated, or has channel means far from zero
+    although the spec centres them.
     """
     warnings: list[str] = []
     for name in batches[0] if batches else ():
@@ -30,12 +31,12 @@ def preflight(batches: Sequence[Batch], spec: Preprocess | None) -> tuple[str, .
 
 
 def longest_axis(batch: Batch) -> int:
-    """The length of the longest axis 0 of a batch."""
+    """Return the length of the longest axis 0 of a batch."""
     return max((len(array) for array in batch.values() if array.ndim), default=0)
 
 
 def input_warnings(arrays: Sequence[Array], name: str, spec: Preprocess | None) -> Iterator[str]:
-    """The warnings about one input."""
+    """Yield the warnings about one input."""
     samples = [sample.reshape(-1).astype(np.float32) for array in arrays for sample in array if sample.size]
     if not samples:
         return
@@ -44,7 +45,7 @@ def input_warnings(arrays: Sequence[Array], name: str, spec: Preprocess | None) 
     digests = {arrays_digest([s]) for s in samples}
     telling = samples[0].size >= TELLING
     if low == high and samples[0].size > 1:
-        yield f"input {name!r}: every value is {low:g}; this is no data"
+        yield f"input {name!r}: every value is {low:g}; this is not real data"
         return
     if constant:
         yield f"input {name!r}: {constant} of the first {len(samples)} samples are constant"
@@ -55,14 +56,14 @@ def input_warnings(arrays: Sequence[Array], name: str, spec: Preprocess | None) 
     if low >= 0.0 and high > 32.0 and arrays[0].ndim == 4:
         yield (
             f"input {name!r}: values lie in {low:g} … {high:g}; if the network was trained on normalised images, "
-            "name its preprocessing with --preprocess"
+            "give its preprocessing with --preprocess"
         )
     elif spec is not None and any(spec.mean):
         yield from centre_warnings(name, arrays, spec)
 
 
 def centre_warnings(name: str, arrays: Sequence[Array], spec: Preprocess) -> Iterator[str]:
-    """Channel means far from zero where the spec is meant to centre them."""
+    """Yield a warning if channel means are far from zero although the spec centres them."""
     axis = 1 if spec.layout == "nchw" else 3
     channels = [np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1).astype(np.float64) for a in arrays]
     values = np.concatenate(channels, axis=1)

@@ -1,4 +1,4 @@
-"""Which preprocessing is used, and why."""
+"""The choice of the preprocessing, with its source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BESIDE = "preprocess.toml"
 
 @dataclass(frozen=True, slots=True)
 class PreprocessChoice:
-    """The spec, where it came from, and what was applied after size, layout and dtype were filled in."""
+    """The spec, its source, and the spec as applied, with size, layout and dtype filled in."""
 
     spec: Preprocess
     source: str
@@ -23,41 +23,41 @@ class PreprocessChoice:
     applied: Preprocess | None = None
 
     def with_applied(self, applied: Preprocess | None) -> PreprocessChoice:
-        """The same choice with what was applied; a warning about images is void where none are decoded."""
+        """Return the same choice with the spec as applied; a warning about images is dropped if none are decoded."""
         return replace(self, applied=applied, warning=self.warning if applied else None)
 
     @property
     def document(self) -> dict[str, Any] | None:
-        """What was applied, for the record; None where arrays pass unchanged."""
+        """The spec as applied, for the record; None if arrays pass unchanged."""
         return None if self.applied is None else self.applied.model_dump(mode="json")
 
 
 def choose_spec(asked: str | Path | Preprocess | None, model: Model, data: Any) -> PreprocessChoice:
-    """What the user asked for, else `preprocess.toml` beside the model, else the model's metadata, else a default.
+    """Return the requested spec, else `preprocess.toml` beside the model, else the model's metadata, else a default.
 
-    The default is `raw` for arrays, batches and streams, and `unit` with a warning for images.
+    The default is `raw` for arrays, batches and streams, and `unit` with a warning for images. PreprocessError.
     """
     if isinstance(asked, Preprocess):
         return PreprocessChoice(asked, "given")
     if asked is not None:
         return PreprocessChoice(load_preprocess(asked), f"--preprocess {Path(str(asked)).name}")
     if not feeds_images(data):
-        return PreprocessChoice(PRESETS["raw"], "arrays are fed as they are")
+        return PreprocessChoice(PRESETS["raw"], "arrays are fed unchanged")
     beside = model.path.parent / BESIDE
     if beside.exists():
         return PreprocessChoice(load_preprocess(beside), f"{BESIDE} beside the model")
-    if told := metadata_preprocess(model.metadata):
-        return PreprocessChoice(told, "the model's metadata")
+    if spec := metadata_preprocess(model.metadata):
+        return PreprocessChoice(spec, "the model's metadata")
     return PreprocessChoice(
         PRESETS["unit"],
         "default",
-        "no preprocessing is known for this network: pixels are divided by 255 (unit); "
-        f"if it was trained otherwise, say so with --preprocess ({', '.join(PRESETS)}, or a .toml file)",
+        "the preprocessing of this network is unknown: pixels are divided by 255 (unit); "
+        f"if it was trained with another, give it with --preprocess ({', '.join(PRESETS)}, or a .toml file)",
     )
 
 
 def feeds_images(data: Any) -> bool:
-    """Whether `data` names images rather than arrays, batches or a stream."""
+    """Return True if `data` names images rather than arrays, batches or a stream."""
     if not isinstance(data, (str, os.PathLike)):
         return False
     path = Path(data)

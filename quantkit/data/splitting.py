@@ -1,8 +1,8 @@
-"""Two parts of a data set: one to choose by, one held out to report on.
+"""Two parts of a data set: one for choosing, and one that is held out for the report.
 
-The list of samples is cut into strips of equal length, and of every strip one sample, drawn by a seeded generator, goes
-into the smaller part. So both parts are spread over the whole list (class folders are sorted one behind the other, so
-each class is shared out in the same way), and a list whose classes take turns is not split along them.
+The list of samples is cut into strips of equal length, and one sample of every strip, drawn by a seeded generator, goes
+into the smaller part. Both parts are therefore spread over the whole list (class folders follow each other in it, so
+that every class is divided in the same ratio), and a list with alternating classes is not split by class.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class HoldoutPart:
-    """One of the two parts. share: of the samples that is held out, above 0 and below 1; held: whether this is the part
-    held out. limit: samples that are shared out at most, spread evenly over the list; None: all."""
+    """One of the two parts. share: fraction of the samples to hold out, above 0 and below 1; held: True for that part.
+    limit: maximum number of samples in both parts, spread evenly over the list; None: all."""
 
     share: float
     held: bool
@@ -28,17 +28,17 @@ class HoldoutPart:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.share < 1.0:
-            raise UsageError(f"{self.share:g} of the samples are held out", remedy="for example --holdout 0.5")
+            raise UsageError(f"--holdout {self.share:g} is not between 0 and 1", remedy="for example --holdout 0.5")
         if self.limit is not None and self.limit < 2:
-            raise UsageError(f"{self.limit} samples cannot be shared out", remedy="give a limit of at least 2")
+            raise UsageError(f"{self.limit} samples cannot be split", remedy="give a limit of at least 2")
 
     def of(self, count: int) -> list[int]:
-        """Indices into a list of `count` samples, ascending."""
+        """Return ascending indices into a list of `count` samples."""
         chosen = Selection(self.limit).of(count)
         return [index for index, mine in zip(chosen, self.members(), strict=False) if mine]
 
     def members(self) -> Iterator[bool]:
-        """Whether the first, second, … sample is in this part; without end."""
+        """Yield for the first, second, … sample whether it is in this part; without end."""
         lesser = min(self.share, 1.0 - self.share)
         drawn = random.Random(SEED)  # `random()` gives the same numbers in every Python
         position = number = 0

@@ -1,4 +1,4 @@
-"""Batches that somebody else made: a folder of `.npz` files, and any Python iterable."""
+"""Feeds of ready-made batches: a folder of `.npz` files, or any Python iterable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from quantkit.values import Array, Batch, ModelInput
 
 
 class BatchFolderFeed:
-    """A folder of `.npz` files, each of them one batch, in the order of their names."""
+    """A folder of `.npz` files that each hold one batch, in the order of their names."""
 
     kind = "batches"
 
@@ -40,18 +40,18 @@ class BatchFolderFeed:
         self.notes = notes
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """Size and time of every file."""
+        """Return size and time of every file."""
         return tuple(stamp_file(path, path.name) for path in self._files)
 
     def identity(self) -> DataIdentity:
-        """By the content of every sample of every batch."""
+        """Return the identity by the content of every sample of every batch."""
         identifier = Identifier()
         for portion in self.portions():
             identifier.add(batch_digests(portion.batch, portion.samples))
         return identifier.identity()
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
-        """One portion a file; positions count files. DataError names the file."""
+        """Yield one portion per file; positions count files. DataError names the file."""
         for position, path in enumerate(self._files[start:], start + 1):
             try:
                 with open(path, "rb") as file:
@@ -70,7 +70,7 @@ class BatchFolderFeed:
 class StreamFeed:
     """Batches from a Python iterable: mappings of arrays, arrays for a single input, or (inputs, labels) pairs.
 
-    They are copied: batches are kept while others are made, and a generator may write all of them into one array.
+    They are copied, because batches are kept while others are made, and a generator may reuse one array for all.
     """
 
     kind = "stream"
@@ -91,15 +91,15 @@ class StreamFeed:
         self.notes = notes
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """No files."""
+        """Return no files."""
         return ()
 
     def identity(self) -> DataIdentity | None:
-        """Known only after the stream has run through."""
+        """Return None: the identity is known only after the whole stream was read."""
         return None
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
-        """One portion a batch; positions count batches. Ends after `limit` samples, with a batch cut if need be."""
+        """Yield one portion per batch; positions count batches. Ends after `limit` samples, even within a batch."""
         taken = 0
         mine = repeat(True) if self._part is None else self._part.members()
         for position, (item, own) in enumerate(zip(self._source(), mine, strict=False), 1):
@@ -111,7 +111,7 @@ class StreamFeed:
             if self._limit is not None and taken + count > self._limit:
                 dynamic = {i.name for i in self._inputs if i.fixed_batch is None}
                 if not dynamic:
-                    return  # a batch that the model is fixed to is never cut
+                    return  # a batch of fixed size is never cut
                 labels = None if labels is None or len(labels) != count else labels[: self._limit - taken]
                 count = self._limit - taken
                 batch = {n: a[:count] if n in dynamic and a.ndim else a for n, a in batch.items()}
@@ -123,8 +123,10 @@ class StreamFeed:
 
 
 def guard_user_code(source: Callable[[], Iterable[Any]]) -> Iterator[Any]:
-    """What code named on the command line yields; what it raises is one DataError with the batch, and its line. What
-    a caller in Python passes is left alone: its exceptions are the caller's own."""
+    """Yield what code named on the command line yields; its exceptions become a DataError with batch and line.
+
+    Exceptions of iterables that a caller in Python passes are left unchanged.
+    """
     position = 0
     try:
         made = source()
@@ -141,12 +143,12 @@ def guard_user_code(source: Callable[[], Iterable[Any]]) -> Iterator[Any]:
     except (Exception, SystemExit) as error:  # the user's own code
         raise DataError(
             f"batch {position + 1} of the stream: {describe_error(error)}",
-            remedy="mend the code that makes the batches",
+            remedy="fix the code that makes the batches",
         ) from error
 
 
 def split_labels(item: Any, inputs: Sequence[ModelInput]) -> tuple[Any, Array | None]:
-    """What an iterable yielded, as inputs and labels: `(inputs, labels)`, or labels by their name in a mapping.
+    """Return an item of an iterable as inputs and labels: `(inputs, labels)`, or labels by name in a mapping.
 
     Two arrays for two inputs are inputs.
     """
@@ -160,7 +162,7 @@ def split_labels(item: Any, inputs: Sequence[ModelInput]) -> tuple[Any, Array | 
 
 
 def as_labels(value: Any) -> Array | None:
-    """Labels as an array with a row for each sample; None where they are none."""
+    """Return labels as an array with a row for each sample; None if they are not labels."""
     try:
         array = np.array(value)
     except ValueError:  # rows of different lengths
@@ -169,14 +171,14 @@ def as_labels(value: Any) -> Array | None:
 
 
 def labels_in_mapping(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Array | None:
-    """The array that is called as labels are and that no input asks for."""
+    """Return the array that has a name of labels and is not an input; None if there is not exactly one."""
     wanted = {i.name for i in inputs}
     found = [name for name in arrays if str(name).lower() in LABELS and name not in wanted]
     return as_labels(arrays[found[0]]) if len(found) == 1 else None
 
 
 def as_batch(item: Any, inputs: Sequence[ModelInput], where: str) -> Batch:
-    """What an iterable yielded, as input name → array. DataError."""
+    """Return the inputs in an item of an iterable by name. DataError."""
     if isinstance(item, Mapping):
         return match_single_input({str(name): np.asarray(array) for name, array in item.items()}, inputs)
     if isinstance(item, (tuple, list)) and len(inputs) == 1 and len(item) == 2:
@@ -193,7 +195,7 @@ def as_batch(item: Any, inputs: Sequence[ModelInput], where: str) -> Batch:
 
 
 def match_single_input(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Batch:
-    """The arrays under the inputs' names; a single array serves a single input."""
+    """Return the arrays under the inputs' names; a single array is that of a single input."""
     if len(inputs) == 1 and inputs[0].name not in arrays:
         candidates = [name for name in arrays if name.lower() not in LABELS]
         if len(candidates) == 1:
@@ -202,7 +204,7 @@ def match_single_input(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) 
 
 
 def load_callable(text: str) -> Callable[[], Iterable[Any]]:
-    """`module:callable` → the callable, guarded; modules in the working directory are found. UsageError."""
+    """Import `module:callable`, also from the working directory, and guard it. UsageError."""
     found: Callable[[], Iterable[Any]] = load_plugin(
         text,
         option="--data",

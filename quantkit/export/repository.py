@@ -93,7 +93,7 @@ def choose_config(root: Path, entry: RepositoryEntry, version: int, *, force: bo
         return own
     if (folder / str(version)).exists() and not force:
         raise OutputError(
-            f"{folder / str(version)} is there already",
+            f"{folder / str(version)} already exists",
             remedy=f"--version {newest_version(folder) + 1} adds a version, --force replaces this one, --name takes another",
         )
     others = [v for v in existing_versions(folder) if v != version]

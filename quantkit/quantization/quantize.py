@@ -56,7 +56,7 @@ FLOAT_WEIGHTS_BELOW = 10
 
 @dataclass(frozen=True, slots=True)
 class QuantizeOptions:
-    """How a network is quantized. Defaults suit most networks."""
+    """Options of `quantize`. The defaults suit most networks."""
 
     rule: str | Rule = "mse"
     """How scales come from statistics; `best` chooses for every tensor."""
@@ -66,9 +66,9 @@ class QuantizeOptions:
     include: tuple[str, ...] = ()
     """Nodes that are quantized although the policy keeps them float."""
     weights: WeightForm | None = None
-    """How weights stand in the file; None: INT8 from TensorRT 10 on, float before."""
+    """How weights are stored; None: INT8 for TensorRT 10 and newer, float before."""
     fp16: bool = False
-    """Put the rest of the network into FP16: TensorRT 11 has no flag for it."""
+    """Convert the rest of the network to FP16: TensorRT 11 has no flag for that."""
     repairs: tuple[str, ...] | None = None
     """Names of repairs; None: all with data, those that need no data with statistics, none with a table."""
     data: DataOptions = field(default_factory=DataOptions)
@@ -82,18 +82,18 @@ class QuantizeOptions:
             object.__setattr__(self, "weights", WeightForm.named(self.weights))
         if self.fp16 and self.major < FLOAT_WEIGHTS_BELOW:
             raise UsageError(
-                f"TensorRT {self.major} takes FP16 from a flag, and float16 Q/DQ not at all",
-                remedy="leave --fp16 out; quantkit build allows FP16 beside INT8 there",
+                f"TensorRT {self.major} enables FP16 by a flag, and does not support float16 Q/DQ",
+                remedy="leave --fp16 out; quantkit build allows FP16 beside INT8",
             )
         both = sorted(set(self.exclude) & set(self.include))
         if both:
-            raise UsageError(f"{', '.join(both)} is excluded and included", remedy="name it in one of the two")
+            raise UsageError(f"{', '.join(both)} is both excluded and included", remedy="name it in one of the two")
         if not 0.0 <= self.min_coverage <= 1.0:
             raise UsageError(f"coverage {self.min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
 
     @property
     def form(self) -> WeightForm:
-        """How weights stand in the file, settled. UsageError where the version is none."""
+        """How weights are stored, resolved. UsageError if the TensorRT version is invalid."""
         if self.weights is not None:
             return self.weights
         return WeightForm.FLOAT if self.major < FLOAT_WEIGHTS_BELOW else WeightForm.INT8
@@ -107,7 +107,9 @@ class QuantizeOptions:
             asked = number_text(installed) if installed else DEFAULT_VERSION
         major = asked.partition(".")[0]
         if not re.fullmatch(r"\d+(\.\d+)*", asked) or not 8 <= int(major) <= 99:
-            raise UsageError(f"{asked!r} is no TensorRT that reads Q/DQ models", remedy="for example 8.6.1 or 10.13.3")
+            raise UsageError(
+                f"{asked!r} is not a TensorRT version that supports Q/DQ", remedy="for example 8.6.1 or 10.13.3"
+            )
         return int(major)
 
 
@@ -115,8 +117,9 @@ class QuantizeOptions:
 class Quantization(RichDisplay):
     """A Q/DQ network.
 
-    pairs: activation → scale. weights: names of the quantized ones. left: node → why it stays float. coverage: of the
-    float tensors by the table; None where scales came from statistics. files: what was written, nothing without output.
+    pairs: activation → scale. weights: names of the quantized ones. left: node → why it stays float. source: of the
+    scales. coverage: of the float tensors by the table; None if scales come from statistics. files: those that were
+    written.
     """
 
     proto: onnx.ModelProto = field(repr=False)
@@ -135,7 +138,7 @@ class Quantization(RichDisplay):
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Why operators stay float → how many."""
+        """Reason for staying float → number of operators."""
         return dict(Counter(reason.summary for reason in self.left.values()).most_common())
 
     def _view_(self) -> Sequence[Block]:
@@ -162,11 +165,12 @@ def quantize(
 ) -> Quantization:
     """Quantize a network with scales from statistics by a rule, or from a calibration table verbatim.
 
-    data, preprocess: as `calibrate` takes them. They allow repairs that run the network again, and serve for statistics
-    where none are given. phase: told what is going on. Writes to `output` if one is given, whole or not at all.
+    data, preprocess: as for `calibrate`. They allow repairs that run the network again, and statistics are collected
+    from them if none are given. phase: is called with the name of each phase. The model is written to `output` if one
+    is given, completely or not at all.
 
-    ModelError (already quantized, nothing to quantize, an operator set that cannot be raised), StaleError (statistics
-    or a table of another network), TableError (too few tensors of the network in the table), DataError, OutputError,
+    ModelError (already quantized, nothing to quantize, an opset that cannot be raised), StaleError (statistics or a
+    table of another network), TableError (too few tensors of the network in the table), DataError, OutputError,
     UsageError.
     """
     options = options or QuantizeOptions()
@@ -181,17 +185,17 @@ def quantize(
         select_nodes(options.exclude, network, "--exclude"),
         select_nodes(options.include, network, "--include"),
     )
-    origin = ScaleSource(statistics, table, open_samples(source, data, preprocess, options.data), preprocess)
-    fixed = prepare_model(source, network, origin, options, choices, phase)
-    gone = tuple(plain.folded)
+    scale_source = ScaleSource(statistics, table, open_samples(source, data, preprocess, options.data), preprocess)
+    prepared = prepare_model(source, network, scale_source, options, choices, phase)
+    folded = tuple(plain.folded)
     del plain, network  # repaired weights are a second copy, and the first is not needed any more
-    source = replace(source, proto=fixed.network.proto)
+    source = replace(source, proto=prepared.network.proto)
     phase("inserting Q/DQ")
-    scales = fixed.scales
-    made = insert_qdq(fixed.network, scales.scales, choices, form)
-    proto, notes = finish_model(source, made, scales, options, tuple(fixed.done))
-    notes += fixed.notes + shared_scale_notes(scales, made.pairs)
-    notes += describe_left_out(origin.data.unreadable) if origin.data else ()
+    scales = prepared.scales
+    made = insert_qdq(prepared.network, scales.scales, choices, form)
+    proto, notes = finish_model(source, made, scales, options, tuple(prepared.repairs))
+    notes += prepared.notes + shared_scale_notes(scales, made.pairs)
+    notes += describe_left_out(scale_source.data.unreadable) if scale_source.data else ()
     phase("writing")
     files = () if target is None else write_quantized(proto, source, target, options.force)
     return Quantization(
@@ -202,9 +206,9 @@ def quantize(
         source=scales.source,
         rules={name: rule for name, rule in scales.rules.items() if name in made.pairs},
         coverage=scales.coverage,
-        folded=gone,
+        folded=folded,
         form=form,
-        repairs=fixed.done,
+        repairs=prepared.repairs,
         opset=default_opset(proto),
         notes=notes,
         files=files,
@@ -213,19 +217,19 @@ def quantize(
 
 @dataclass(frozen=True, slots=True)
 class ScaleSource:
-    """What a caller gave for the scales."""
+    """The inputs that scales come from, as the caller gave them."""
 
     statistics: str | os.PathLike[str] | Statistics | None
     table: str | os.PathLike[str] | None
     data: NetworkSamples | None
     preprocess: str | Path | Preprocess | None = None
-    """As it was asked for."""
+    """As the caller gave it, before it is resolved."""
 
 
 def open_samples(
     source: Model, data: Any, preprocess: str | Path | Preprocess | None, options: DataOptions
 ) -> NetworkSamples | None:
-    """The data that a network may be run on, where there is some."""
+    """Return the samples that a network may be run on; None without data."""
     return None if data is None else NetworkSamples(data, preprocess, options).of(source)
 
 
@@ -235,7 +239,7 @@ class PreparedModel:
 
     network: Model
     scales: QuantizationScales
-    done: Mapping[str, RepairReport]
+    repairs: Mapping[str, RepairReport]
     notes: tuple[str, ...] = ()
 
 
@@ -247,30 +251,32 @@ def prepare_model(
     choices: Choices,
     phase: Callable[[str], None],
 ) -> PreparedModel:
-    """Repair, and choose scales. StaleError, TableError, UsageError."""
+    """Apply repairs, and choose scales. StaleError, TableError, UsageError."""
     if given.table is not None:
         if given.statistics is not None or given.data is not None:
-            raise UsageError("a table is taken verbatim, without statistics and data", remedy="give one of the two")
+            raise UsageError(
+                "the scales of a table are used verbatim, without statistics and data", remedy="give one of the two"
+            )
         resolve_repairs(options.repairs, statistics=False, data=False)
         return PreparedModel(network, scales_from_table(source, Path(given.table), options.min_coverage), {})
     known, name = resolve_statistics(source, given, network, phase)
     names = resolve_repairs(options.repairs, statistics=True, data=given.data is not None)
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if options.repairs is None and given.data is not None:
         chosen = choose_repairs(network, known, given.data, choices, options.rule, phase)
-        made, said = chosen.made, (chosen.text,)
+        made, notes = chosen.made, (chosen.text,)
     else:
         made = apply_repairs(network, known, names, given.data, choices, phase)
     if made.collected_again and given.statistics is not None:
         name = "the data, collected again after its repairs,"
     phase("choosing scales")
-    return PreparedModel(made.network, scales_by_rule(made.statistics, options.rule, name), made.done, said)
+    return PreparedModel(made.network, scales_by_rule(made.statistics, options.rule, name), made.done, notes)
 
 
 def resolve_statistics(
     source: Model, given: ScaleSource, network: Model, phase: Callable[[str], None]
 ) -> tuple[Statistics, str]:
-    """The statistics that were given, or those that the data gives, and what they are called."""
+    """Return the statistics that were given, or those collected from the data, and their name."""
     if given.statistics is not None:
         found = load_statistics_for(source, given.statistics)
         if given.data is not None:
@@ -278,23 +284,25 @@ def resolve_statistics(
         return found
     if given.data is None:
         raise UsageError(
-            "scales come from statistics, from a table, or from data; none is given",
-            remedy="quantkit calibrate --backend onnxruntime --data … MODEL makes statistics and a table",
+            "scales come from statistics, a table, or data, and none is given",
+            remedy="quantkit calibrate --backend onnxruntime --data … MODEL writes statistics and a table",
         )
     phase("collecting statistics")
     return collect_network_statistics(network, given.data), "the data"
 
 
 def write_quantized(proto: onnx.ModelProto, source: Model, target: Path, force: bool) -> tuple[Path, ...]:
-    """Write the network, and a file of weights beside it where it needs one. StaleError, OutputError."""
+    """Write the network, and a file of weights beside it if it needs one. StaleError, OutputError."""
     for path in saved_files(proto, target):
         refuse_existing(path, force=force)
     return write_model(proto, source.folder, target)
 
 
 def check_target(target: Path, inputs: Iterable[Any], force: bool) -> Path:
-    """OutputError where nothing can be written, StaleError where something is there, UsageError where the output would
-    replace what it is made of."""
+    """Return the output path.
+
+    OutputError if it is not writable, StaleError if it exists, UsageError if it is one of the inputs.
+    """
     check_writable(target)
     refuse_existing(target, force=force)
     refuse_overwriting([target], inputs)
@@ -302,11 +310,11 @@ def check_target(target: Path, inputs: Iterable[Any], force: bool) -> Path:
 
 
 def refuse_quantized(model: Model) -> None:
-    """ModelError where a network has Q/DQ already."""
+    """Raise ModelError if a network already has Q/DQ."""
     if has_qdq(model):
         raise ModelError(
-            f"{model.path} has Q/DQ already",
-            remedy="quantize the float model (quantkit table from-qdq gets back to one), or quantkit lint this one",
+            f"{model.path} already has Q/DQ",
+            remedy="quantize the float model (quantkit table from-qdq recovers it), or quantkit lint this one",
         )
 
 
@@ -317,23 +325,25 @@ def finish_model(
     options: QuantizeOptions,
     repairs: tuple[str, ...],
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """The network as it is written: Clips as TensorRT reads them, in FP16 where asked for, with its provenance."""
+    """Return the network with Clips split for TensorRT 8.6, in FP16 if asked for, with its provenance; and notes."""
     proto, clips = without_misread_clips(replace(source, proto=made.proto, sha256=""))
     notes = []
     if clips:
-        told = f"Clip {clips[0]} is" if len(clips) == 1 else f"{len(clips)} Clips ({clips[0]} …) are"
-        notes.append(f"{told} written in two nodes: no INT8 layer takes them in, and TensorRT 8.6 would clip integers")
+        which = f"Clip {clips[0]} is" if len(clips) == 1 else f"{len(clips)} Clips ({clips[0]} …) are"
+        notes.append(
+            f"{which} split into two nodes: TensorRT 8.6 would otherwise apply the bounds to quantized integers"
+        )
     if is_half(source):
-        notes.append("scales were rounded to float16, the type of the tensors, by 0.05 % at most")
+        notes.append("scales were rounded to float16, the type of the tensors, by at most 0.05 %")
     if options.fp16:
         statistics = scales.statistics
         ranges = {name: h.amax for name, h in statistics.histograms.items()} if statistics else None
         half = convert_to_fp16(replace(source, proto=proto, sha256=""), ranges=ranges)
         proto = half.proto
-        notes.append("scales of tensors that became float16 were rounded to it, by 0.05 % at most")
+        notes.append("scales of tensors that became float16 were rounded to it, by at most 0.05 %")
         notes += [f"{name} stays float32: {reason}" for name, reason in half.kept.items()]
         notes += [
-            f"weight {name} has values up to {most:g}, FP16 ends at 65504" for name, most in half.saturated.items()
+            f"weight {name} has values up to {most:g}, but FP16 ends at 65504" for name, most in half.saturated.items()
         ]
     record: dict[str, Any] = {
         "quantkit": __version__,

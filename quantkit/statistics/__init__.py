@@ -1,4 +1,4 @@
-"""What a calibration pass remembers: a histogram per tensor, sums per channel, and where they came from."""
+"""Statistics of a calibration pass: a histogram for each tensor, sums per channel, and their origin."""
 
 from quantkit.statistics.collector import Collector, histogram_of
 from quantkit.statistics.file import read_statistics, statistics_bytes, write_statistics

@@ -1,7 +1,7 @@
-"""The collector: activations go in, slice by slice and from several threads; statistics come out.
+"""The collector: it takes activations, slice by slice and from several threads, and returns statistics.
 
 A batch may arrive in slices, in any order. In `tensorrt` mode the range of a tensor is that of the first whole batch
-in which it is not zero: such a batch is seen twice, first for its extremes, then (`recount`) for its values.
+in which it is not zero: such a batch is read twice, first for its extremes, then (`recount`) for its values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quantkit.values import Array
 
 
 class ChannelSums:
-    """Growing per-channel figures of one tensor along one axis."""
+    """An accumulator of figures per channel of one tensor along one axis."""
 
     def __init__(self, tensor: str, axis: int, *, batch_first: bool) -> None:
         self.tensor, self.axis, self._batch_first = tensor, axis, batch_first
@@ -46,13 +46,13 @@ class ChannelSums:
         self.elements += outer * inner
 
     def value(self) -> Channels:
-        """What was added so far, frozen."""
+        """Return the figures so far as a frozen value."""
         low, high = self.ranges[:, 0].copy(), self.ranges[:, 1].copy()
         return Channels(self.tensor, self.axis, low, high, self.sums.copy(), self.elements)
 
 
 class Row:
-    """What is kept of one tensor: views into the collector's arrays, the channel sums, and a lock."""
+    """The state of one tensor: views into the collector's arrays, the channel sums, and a lock."""
 
     __slots__ = ("channels", "counts", "lock", "pending", "state")
 
@@ -67,15 +67,16 @@ class Row:
 
 
 def as_float32(values: Array) -> NDArray[np.float32]:
-    """Contiguous float32; what lies beyond its range becomes infinite, and is refused as such."""
+    """Return contiguous float32; values beyond its range become infinite, which is refused later."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values, dtype=np.float32)
 
 
 class Collector:
-    """Counts activations per tensor. `count` and `recount` may be called from several threads at once.
+    """A counter of activations per tensor. `count` and `recount` may be called from several threads at once.
 
-    views: tensors with the axis of their channels, for sums per channel. batch_first: whose axis 0 is the batch.
+    views: tensors with the axis of their channels, for sums per channel. batch_first: tensors whose axis 0 is the
+    batch.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Collector:
         }
 
     def count(self, tensor: str, values: Array, *, whole: bool) -> bool:
-        """Count a slice of a batch; `whole` if it is all of it. False where it holds NaN or Inf."""
+        """Count a slice of a batch; `whole` if it is the entire batch. Return False if it holds NaN or Inf."""
         row = self._rows[tensor]
         x = values if values.dtype == np.float32 and values.flags.c_contiguous else as_float32(values)
         if not x.size:
@@ -122,7 +123,7 @@ class Collector:
             observe(as_float32(values), row.counts, row.state, False)
 
     def end_batch(self) -> tuple[str, ...]:
-        """Settle what a batch leaves open; returns the tensors whose values have to be seen again (`recount`)."""
+        """Complete a batch; return the tensors whose values must be counted in a second run (`recount`)."""
         self._counts[:, BINS - 1] += self._counts[:, BINS]
         self._counts[:, BINS] = 0
         waiting = np.flatnonzero(self._pending[:, 1])
@@ -137,21 +138,21 @@ class Collector:
 
     @property
     def unsettled(self) -> bool:
-        """Whether some tensor has no range yet, so that the next batch may have to be seen twice."""
+        """True if some tensor has no range yet, so that the next batch may have to be read twice."""
         return self.mode is HistogramMode.TENSORRT and bool((self._state[:, 0] == 0.0).any())
 
     def histograms(self) -> dict[str, Histogram]:
-        """What was counted so far, frozen; only at the end of a batch."""
+        """Return the counts so far as frozen values; only valid at the end of a batch."""
         return {name: self._histogram(i) for i, name in enumerate(self.tensors)}
 
     def statistics(self, shared: Mapping[str, str], origin: Origin) -> Statistics:
-        """Everything that had values, with its origin."""
+        """Return the statistics of all tensors that had values, with their origin."""
         views = [view for views in self._channels.values() for view in views if view.elements]
         seen = {name: h for name, h in self.histograms().items() if h.elements}
         return Statistics(seen, tuple(view.value() for view in views), dict(shared), origin)
 
     def dump(self) -> dict[str, Array]:
-        """The state as arrays, for a checkpoint at the end of a batch."""
+        """Return the state as arrays, for a checkpoint at the end of a batch."""
         arrays: dict[str, Array] = {"counts": self._counts.copy(), "state": self._state.copy()}
         for views in self._channels.values():
             for view in views:
@@ -164,7 +165,7 @@ class Collector:
         return arrays
 
     def load(self, arrays: Mapping[str, Array]) -> None:
-        """Continue from `dump`. KeyError or ValueError where the arrays are of another run."""
+        """Restore the state from `dump`. KeyError or ValueError where the arrays belong to another run."""
         self._counts[...] = arrays["counts"]
         self._state[...] = arrays["state"]
         for views in self._channels.values():
@@ -181,7 +182,7 @@ class Collector:
 
 
 def histogram_of(values: Array, mode: HistogramMode) -> Histogram | None:
-    """The histogram of values that come at once, a weight for example; None where there are none."""
+    """Return the histogram of values that are all available, for example of a weight; None if there are none."""
     collector = Collector(("values",), (), mode, frozenset())
     collector.count("values", as_float32(values), whole=True)
     collector.end_batch()

@@ -24,11 +24,11 @@ from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
 
 KEY = "quantkit"
-REMEDY = "make it again with quantkit calibrate"
+REMEDY = "create it again with quantkit calibrate"
 
 
 class ChannelRecord(FrozenRecord):
-    """Which channels of which tensor the arrays `channels/<k>/…` describe."""
+    """The tensor and the axis whose channels the arrays `channels/<k>/…` describe."""
 
     tensor: str
     axis: int
@@ -46,7 +46,7 @@ class StatisticsDocument(FrozenRecord):
 
     @model_validator(mode="after")
     def names_are_known(self) -> StatisticsDocument:
-        """Everything that is named is one of the tensors, and no tensor is named twice."""
+        """Check that every name is one of the tensors, and that no tensor is named twice."""
         known = set(self.tensors)
         named = {*self.shared, *self.shared.values(), *(view.tensor for view in self.channels)}
         if len(known) != len(self.tensors) or not named <= known:
@@ -55,7 +55,7 @@ class StatisticsDocument(FrozenRecord):
 
 
 def statistics_bytes(statistics: Statistics) -> bytes:
-    """The content of the file."""
+    """Return the content of the file."""
     from safetensors.numpy import save
 
     names = list(statistics.histograms)
@@ -76,19 +76,19 @@ def statistics_bytes(statistics: Statistics) -> bytes:
 
 
 def write_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> None:
-    """Write the file whole. OutputError."""
+    """Write the file atomically. OutputError."""
     write_whole(Path(path), statistics_bytes(statistics))
 
 
 def read_statistics(path: str | os.PathLike[str]) -> Statistics:
-    """Read a statistics file. StatisticsError where it is none, damaged, or of a newer format."""
+    """Read a statistics file. StatisticsError where it is another file, damaged, or of a newer format."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(KEY)
             if text is None:
-                raise StatisticsError(f"{path} is no statistics file", remedy=REMEDY)
+                raise StatisticsError(f"{path} is not a statistics file", remedy=REMEDY)
             document = StatisticsDocument.model_validate_json(text)
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         return assemble_statistics(document, arrays)
@@ -96,17 +96,17 @@ def read_statistics(path: str | os.PathLike[str]) -> Statistics:
         raise StatisticsError(f"{path}: {error.strerror or error}", remedy="check the path") from None
     except ValidationError as error:
         first = error.errors()[0]
-        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-        raise StatisticsError(f"{path} is no statistics file, or is damaged: {told}", remedy=REMEDY) from None
+        fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        raise StatisticsError(f"{path} is not a statistics file, or is damaged: {fault}", remedy=REMEDY) from None
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StatisticsError(f"{path} is no statistics file, or is damaged: {error}", remedy=REMEDY) from None
+        raise StatisticsError(f"{path} is not a statistics file, or is damaged: {error}", remedy=REMEDY) from None
 
 
 def assemble_statistics(document: StatisticsDocument, arrays: dict[str, Array]) -> Statistics:
-    """Statistics from what the file holds. KeyError or ValueError where it does not fit."""
+    """Return statistics from the content of a file. KeyError or ValueError where it is inconsistent."""
     ranges = check_typed(arrays["ranges"], np.float64, (len(document.tensors), 3))
     if not np.isfinite(ranges).all() or (ranges[:, 0] < 0).any() or (ranges[:, 1] > ranges[:, 2]).any():
-        raise ValueError("a range is not one")
+        raise ValueError("a range is invalid")
     histograms = {}
     for i, name in enumerate(document.tensors):
         counts = check_typed(arrays[f"counts/{name}"], np.int64, (BINS,))
@@ -124,7 +124,7 @@ def assemble_statistics(document: StatisticsDocument, arrays: dict[str, Array]) 
 
 
 def check_typed(array: Array, dtype: type, shape: tuple[int, ...]) -> Array:
-    """`array`, if it is what it has to be. ValueError."""
+    """Return `array` if it has the type and the shape. ValueError."""
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"an array is {array.dtype} {list(array.shape)}, not {np.dtype(dtype)} {list(shape)}")
     return array

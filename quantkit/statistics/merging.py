@@ -1,4 +1,4 @@
-"""Merging statistics of parts of a data set: exact, and only where it is."""
+"""Merging statistics of parts of a data set, where the result is exact."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MODULUS = 1 << 256
 
 
 def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
-    """The statistics of all parts together: the same bytes as those of one run over all samples.
+    """Return the statistics of all parts together: the same bytes as those of one run over all samples.
 
-    StatisticsError where parts are of `tensorrt` mode (their ranges depend on the first batch), of different models,
-    preprocessing or backends, or the same part twice.
+    StatisticsError where parts are of `tensorrt` mode (their ranges depend on the first batch), have different models,
+    preprocessing or backends, or are the same part twice.
     """
     if not parts:
-        raise StatisticsError("nothing to merge", remedy="name at least one statistics file")
+        raise StatisticsError("nothing to merge", remedy="give at least one statistics file")
     if any(p.origin.histogram is not HistogramMode.INVARIANT for p in parts):
         raise StatisticsError(
             "statistics of tensorrt mode cannot be merged: their ranges depend on which batch came first",
@@ -40,7 +40,7 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
         if watched_views(part) != watched_views(first):
             raise StatisticsError("the parts watch different tensors", remedy="use the same quantkit for all parts")
     if len({p.origin.data for p in parts}) != len(parts):
-        raise StatisticsError("one part is given twice: the same samples", remedy="name every part once")
+        raise StatisticsError("one part is given twice: the same samples", remedy="give every part once")
     merged = first
     for part in parts[1:]:
         merged = merge_pair(merged, part)
@@ -48,12 +48,12 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
 
 
 def watched_views(part: Statistics) -> tuple[object, ...]:
-    """The tensors and channels of a part, in order."""
+    """Return the tensors and channels of a part, in order."""
     return list(part.histograms), [(v.tensor, v.axis, len(v.sums)) for v in part.channels], dict(part.shared)
 
 
 def merge_pair(a: Statistics, b: Statistics) -> Statistics:
-    """Two parts together."""
+    """Return two parts together."""
     data = (int(a.origin.data, 16) + int(b.origin.data, 16)) % MODULUS
     return Statistics(
         {n: histogram.merge_histograms(h, b.histograms[n]) for n, h in a.histograms.items()},
@@ -64,7 +64,7 @@ def merge_pair(a: Statistics, b: Statistics) -> Statistics:
 
 
 def merge_channels(a: Channels, b: Channels) -> Channels:
-    """Channel figures of two parts together."""
+    """Return the channel figures of two parts together."""
     return Channels(
         a.tensor,
         a.axis,

@@ -1,11 +1,11 @@
-"""TensorRT's text format of a calibration table, read strictly and written to the byte.
+"""TensorRT's text format of a calibration table, read strictly and written byte for byte.
 
     TRT-8601-EntropyCalibration2
     images: 3c008912
     (Unnamed Layer* 12) [Constant]_output: 3a4fb8dc
 
 A line is a tensor name, `": "`, and the scale as the hexadecimal word of a big-endian float32 without leading zeros.
-Names may hold spaces, brackets and `": "` themselves, so a line is split at its last `": "`.
+Names may contain spaces, brackets and `": "`, so a line is split at its last `": "`.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def parse_table(content: bytes, where: str = "the table") -> CalibrationTable:
     seen: dict[str, int] = {}
     for number, entry in enumerate(lines[1:-1], 2):
         if "\r" in entry or "\n" in entry:
-            raise TableError(f"{where}, line {number}: line ends of two kinds", remedy=REMEDY)
+            raise TableError(f"{where}, line {number}: two kinds of line ends", remedy=REMEDY)
         name, scale = parse_line(entry, f"{where}, line {number}")
         if name in scales and scales[name] != scale:
             raise TableError(
-                f"{where}, line {number}: {name!r} has scale {scale:g}, and {scales[name]:g} in line {seen[name]}",
-                remedy="remove the wrong one of the two lines",
+                f"{where}, line {number}: {name!r} has scale {scale:g}, but {scales[name]:g} in line {seen[name]}",
+                remedy="remove the wrong line",
             )
         scales[name] = scale
         seen.setdefault(name, number)
@@ -63,12 +63,12 @@ def parse_table(content: bytes, where: str = "the table") -> CalibrationTable:
 
 
 def parse_header(line: str, where: str) -> Header:
-    """The first line. TableError."""
+    """Parse the first line. TableError."""
     if match := re.fullmatch(r"TRT-([1-9][0-9]{3,5})-(\w+)", line):
         if match[2] not in NAMED:
             raise TableError(
                 f"{where}, line 1: unknown algorithm {match[2]!r}",
-                remedy=f"known are {', '.join(NAMED)}",
+                remedy=f"use one of {', '.join(NAMED)}",
             )
         return Header(NAMED[match[2]], int(match[1]))
     if match := re.fullmatch(r"0( ?)([0-9a-f]{16})\1([0-9a-f]{16})", line):
@@ -78,7 +78,7 @@ def parse_header(line: str, where: str) -> Header:
 
 
 def parse_line(line: str, where: str) -> tuple[str, float]:
-    """`name: 3c010a14` → name, scale. TableError."""
+    """Parse a line, `name: 3c010a14`, into name and scale. TableError."""
     name, separator, word = line.rpartition(": ")
     if not separator or not name:
         raise TableError(f"{where}: not `name: scale`: {line[:80]!r}", remedy=REMEDY)
@@ -89,13 +89,13 @@ def parse_line(line: str, where: str) -> tuple[str, float]:
 
 
 def table_bytes(table: CalibrationTable) -> bytes:
-    """The file's content; byte for byte what was read, if it was read."""
+    """Return the content of the file; if the table was read from one, byte for byte the same."""
     lines = table.lines
-    if dict(parse_line(line, "") for line in lines) != dict(table.scales):  # made or edited, not read
+    if dict(parse_line(line, "") for line in lines) != dict(table.scales):  # the table was made or edited
         lines = tuple(f"{name}: {word_of(scale)}" for name, scale in table.scales.items())
     return table.newline.join([table.header.text, *lines, ""]).encode("utf-8")
 
 
 def write_table(table: CalibrationTable, path: str | os.PathLike[str]) -> None:
-    """Write the file whole, without provenance. OutputError."""
+    """Write the file atomically, without a provenance record. OutputError."""
     write_whole(Path(path), table_bytes(table))

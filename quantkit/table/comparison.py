@@ -1,4 +1,4 @@
-"""Two tables side by side, and a table beside the tensors of a network."""
+"""Comparison of two tables, and of a table with the tensors of a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantkit.view import Block, RichDisplay, ViewTable
 
 @dataclass(frozen=True, slots=True)
 class TableDifference(RichDisplay):
-    """How table `b` differs from `a`. `ratios`: b/a of the scales of tensors in both, worst first; inf where a is 0."""
+    """Differences of table `b` from `a`. `ratios`: b/a of the scales of common tensors, worst first; inf if a is 0."""
 
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
@@ -20,7 +20,7 @@ class TableDifference(RichDisplay):
 
     @property
     def equal(self) -> bool:
-        """Whether both give every tensor the same scale."""
+        """True if both give every tensor the same scale."""
         return not self.only_a and not self.only_b and all(r == 1.0 for r in self.ratios.values())
 
     @property
@@ -34,7 +34,7 @@ class TableDifference(RichDisplay):
         lone += [(name, "only in the second") for name in self.only_b]
         return (
             f"{self.headers[0]} and {self.headers[1]}: {len(self.ratios)} tensors in both, "
-            f"{len(other)} with another scale",
+            f"{len(other)} with different scales",
             ViewTable(("tensor", "second/first"), other),
             ViewTable(("tensor", "where"), lone, frozenset({0, 1})),
         )
@@ -52,7 +52,7 @@ def diff(a: CalibrationTable, b: CalibrationTable) -> TableDifference:
 
 
 def scale_ratio(a: float, b: float) -> float:
-    """b/a; 1 where both are 0."""
+    """Return b/a; 1 if both are 0."""
     if a == b:
         return 1.0
     return b / a if a else float("inf")
@@ -60,7 +60,7 @@ def scale_ratio(a: float, b: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Coverage(RichDisplay):
-    """Which of the network's tensors a table covers. `extra` names are in the table only; TensorRT ignores them."""
+    """The coverage of a network by a table. `extra` names are only in the table; TensorRT ignores them."""
 
     matched: tuple[str, ...]
     missing: tuple[str, ...]
@@ -68,7 +68,7 @@ class Coverage(RichDisplay):
 
     @property
     def share(self) -> float:
-        """Matched tensors of the network, 0 … 1."""
+        """Fraction of the network's tensors that have a scale, 0 … 1."""
         total = len(self.matched) + len(self.missing)
         return len(self.matched) / total if total else 0.0
 
@@ -82,7 +82,7 @@ class Coverage(RichDisplay):
 
 
 def coverage(table: CalibrationTable, tensors: Sequence[str]) -> Coverage:
-    """Compare a table with the tensors that a network wants scales for."""
+    """Compare a table with the tensors of a network that need scales."""
     wanted = set(tensors)
     return Coverage(
         tuple(t for t in tensors if t in table.scales),
@@ -92,3 +92,4 @@ def coverage(table: CalibrationTable, tensors: Sequence[str]) -> Coverage:
 
 
 MIN_COVERAGE = 0.9
+"""Default of the fraction of a network's tensors that must have a scale."""

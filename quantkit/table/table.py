@@ -1,4 +1,4 @@
-"""The calibration table as a value: a header and the scale of every tensor."""
+"""The calibration table as a value: a header, and a scale for every tensor."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Header:
     """The first line of a table.
 
     `TRT-8601-EntropyCalibration2`: version number and algorithm; TensorRT ignores a table whose header is not its own.
-    `0 3ff0000000000000 3fefff2e48e8a71e`: the Legacy calibrator's cutoff and quantile, as hexadecimal doubles; in
-    tables before TensorRT 5 the three stand without spaces (`spaced` is False).
+    `0 3ff0000000000000 3fefff2e48e8a71e`: the Legacy calibrator's cutoff and quantile, as hexadecimal doubles; before
+    TensorRT 5 there are no spaces between the three (`spaced` is False).
     """
 
     algorithm: Algorithm
@@ -30,7 +30,7 @@ class Header:
 
     @property
     def text(self) -> str:
-        """As it stands in the file."""
+        """The line in the file."""
         if self.algorithm is not Algorithm.LEGACY:
             return f"TRT-{self.version}-{self.algorithm.value}"
         words = ["0", struct.pack(">d", self.cutoff).hex(), struct.pack(">d", self.quantile).hex()]
@@ -38,7 +38,7 @@ class Header:
 
     @property
     def version_text(self) -> str:
-        """For example `8.6.1`; `any` for the Legacy calibrator, whose header carries no version."""
+        """The version, for example `8.6.1`; `any` for the Legacy calibrator, whose header has none."""
         if self.version is None:
             return "any"
         return number_text(self.version)
@@ -46,9 +46,9 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationTable(RichDisplay):
-    """Tensor name → scale (a float32 value, as a float); the largest value that is kept is 127·scale.
+    """Scales by tensor name (float32 values as floats); the largest value that a scale can represent is 127·scale.
 
-    `lines` keeps the lines of a file that was read, those that stand twice included; `newline` its line ends.
+    `lines` keeps the lines of a file that was read, duplicates included; `newline` its line ends.
     """
 
     header: Header
@@ -60,7 +60,7 @@ class CalibrationTable(RichDisplay):
         for name, scale in self.scales.items():
             if "\n" in name or "\r" in name or not name:
                 raise TableError(
-                    f"tensor name {name!r} cannot stand in a calibration table",
+                    f"tensor name {name!r} is not possible in a calibration table",
                     remedy="rename the tensor",
                 )
             if not 0.0 <= float32(scale) < float("inf"):
@@ -70,11 +70,11 @@ class CalibrationTable(RichDisplay):
         return len(self.scales)
 
     def amax(self, name: str) -> float:
-        """The largest |x| that the scale of `name` can represent."""
+        """Return the largest |x| that the scale of `name` can represent."""
         return self.scales[name] * LEVELS
 
     def with_header(self, header: Header) -> CalibrationTable:
-        """The same scales under another header."""
+        """Return the same scales under another header."""
         return CalibrationTable(header, self.scales, self.lines, self.newline)
 
     def _view_(self) -> Sequence[Block]:

@@ -102,7 +102,7 @@ def test_a_map_gives_every_name_its_own_index_whatever_the_order(names: list[str
 
 
 def test_fewer_folders_than_classes_are_refused_unless_they_are_numbers(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has 2 classes \(cat, dog\), the network has 3") as caught:
+    with pytest.raises(DataError, match=r"has 2 classes \(cat, dog\) but the network has 3") as caught:
         read(images(tmp_path / "a", ["cat/1.png", "dog/1.png"]))
     assert "--classes" in caught.value.remedy
     found, labels = read(images(tmp_path / "b", ["0/1.png", "2/1.png"]))
@@ -112,7 +112,7 @@ def test_fewer_folders_than_classes_are_refused_unless_they_are_numbers(tmp_path
 
 def test_numbers_in_another_order_as_text_are_refused() -> None:
     names = [str(i) for i in range(11)]
-    with pytest.raises(DataError, match="another order than by number"):
+    with pytest.raises(DataError, match="not their numeric order"):
         class_indices(names, None, 11, "val")
     assert class_indices([f"{i:02d}" for i in range(11)], None, 11, "val")["10"] == 10
 
@@ -149,7 +149,7 @@ def test_a_broken_class_map_is_refused(tmp_path: Path, content: str, problem: st
 
 def test_more_class_names_than_classes_are_refused(tmp_path: Path) -> None:
     known = classes(tmp_path / "map.txt", "cat\ndog\neel\n")
-    with pytest.raises(DataError, match="names 3 classes, the network has 2"):
+    with pytest.raises(DataError, match="names 3 classes, but the network has 2"):
         read(images(tmp_path / "d", ["cat/1.png"]), count=2, classes=known)
 
 
@@ -185,13 +185,13 @@ def test_tables_of_names_and_of_figures(tmp_path: Path) -> None:
         ("a.png,0\n", r"has no label for 2 of 3 samples: b/c\.png, d/c\.png"),
         ("a.png,0\nc.png,1\n", r"'c\.png' could be b/c\.png or d/c\.png"),
         ("a.png,0\na.png,1\n", r"line 2: a\.png is labelled '0' and '1'"),
-        ("a.png,0\nb/c.png,1\nd/c.png,3\n", r"the label of d/c\.png is 3, the network has the classes 0 … 2"),
+        ("a.png,0\nb/c.png,1\nd/c.png,3\n", r"the label of d/c\.png is 3, but the network has the classes 0 … 2"),
         ("a.png\n", "line 1: not file,label"),
         ("", "holds no labels"),
-        ("a.png,cat\nb/c.png,dog\nd/c.png,eel\n", r"l\.csv: labels are names \(cat, dog, eel\), and no index is told"),
-        ("a.png,0\nb/c.png,-1\nd/c.png,9.5\n", r"l\.csv: the label '-1' of b/c\.png is no class index"),
-        ("a.png,9.5\nb/c.png,cat\nd/c.png,0\n", r"the label '9\.5' of a\.png is no class index"),
-        ("d/c.png,2\nb/c.png,1\na.png,cat\n", r"the label 'cat' of a\.png is no class index"),
+        ("a.png,cat\nb/c.png,dog\nd/c.png,eel\n", r"l\.csv: labels are names \(cat, dog, eel\), and no indices are given"),
+        ("a.png,0\nb/c.png,-1\nd/c.png,9.5\n", r"l\.csv: the label '-1' of b/c\.png is not a class index"),
+        ("a.png,9.5\nb/c.png,cat\nd/c.png,0\n", r"the label '9\.5' of a\.png is not a class index"),
+        ("d/c.png,2\nb/c.png,1\na.png,cat\n", r"the label 'cat' of a\.png is not a class index"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, content: str, problem: str) -> None:
@@ -236,7 +236,7 @@ def test_labels_of_rows_in_a_file_of_their_own(tmp_path: Path) -> None:
     np.save(tmp_path / "y.npy", np.arange(3))
     with pytest.raises(DataError, match="has 3 labels, the data at least 5 rows"):
         read(tmp_path / "d.npz", path=tmp_path / "y.npy")
-    with pytest.raises(DataError, match="a label for each row of an array, and the data are images"):
+    with pytest.raises(DataError, match="a label for each row of an array, but the data are images"):
         read(images(tmp_path / "i", ["a.png"]), path=tmp_path / "y.npy")
 
 
@@ -247,7 +247,7 @@ def test_labels_of_rows_in_a_file_of_their_own(tmp_path: Path) -> None:
         ([0, -1, 2, 1, 0], r"the label of d\.npz\[1\] is -1"),
         ([0, 0.5, 2, 1, 0], r"the label of d\.npz\[1\] is 0\.5"),
         (np.zeros((5, 2)), r"a label of d\.npz\[0\] has 2 values, not one class"),
-        (["cat"] * 5, r"the label 'cat' of d\.npz\[0\] is a name, and no index is told"),
+        (["cat"] * 5, r"the label 'cat' of d\.npz\[0\] is a name, and no index is given"),
     ],
 )
 def test_labels_that_are_no_class_are_refused_by_their_sample(tmp_path: Path, labels: Any, problem: str) -> None:

@@ -310,7 +310,7 @@ def test_grey_and_float_images_in_arrays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "told"),
     [
-        (np.zeros((2, 7, 5, 3), np.float32), "only uint8 images are resized"),
+        (np.zeros((2, 7, 5, 3), np.float32), "only uint8 images can be resized"),
         (np.zeros((2, 6, 5, 4), np.uint8), "not an image"),
         (np.zeros((2, 9), np.uint8), "not an image"),
         (np.full((2, 6, 5, 3), np.nan), "NaN"),
@@ -438,7 +438,7 @@ def test_every_kind_of_iterable_gives_its_batches(kind: str) -> None:
     assert [p.samples for p in portions] == [4, 2]
     assert np.array_equal(np.concatenate([p.batch["image"] for p in portions]), FLOATS[:6])
     if kind == "generator":
-        with pytest.raises(DataError, match="used up"):
+        with pytest.raises(DataError, match="exhausted"):
             list(feed.portions())
     else:
         assert same(list(feed.portions()), portions)
@@ -604,7 +604,7 @@ WRONG_ROWS: dict[str, tuple[Any, str]] = {
     "infinite": (np.full((3, 3, 6, 5), np.inf, np.float32), r"NaN or Inf"),
     "too large for the type": (np.full((3, 3, 6, 5), 1e300), r"image"),
     "wrong shape": (FLOATS[:, :2], r"\[1, 2, 6, 5\]|\[23, 2, 6, 5\]"),
-    "wrong rank": (FLOATS[:, 0], r"the model wants image float32 \[.,3,6,5\]"),
+    "wrong rank": (FLOATS[:, 0], r"but the model takes image float32 \[.,3,6,5\]"),
     "complex": (FLOATS.astype(complex), "complex128"),
     "text": (np.full((3, 3, 6, 5), "a"), "<U1"),
 }

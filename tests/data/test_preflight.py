@@ -131,4 +131,4 @@ def test_the_watcher_looks_once_at_the_first_batches(batches: int) -> None:
         watcher.see(Portion({"x": array}, ("a",) * 4, i + 1))
     watcher.look()
     watcher.look()
-    assert watcher.warnings == ("input 'x': every value is 0; this is no data",)
+    assert watcher.warnings == ("input 'x': every value is 0; this is not real data",)

@@ -40,7 +40,7 @@ from quantkit.export.text import Remark, Word, pbtxt
 from quantkit.export.triton import TritonExport, TritonOptions, export_triton
 from quantkit.extras import install_command
 from quantkit.graph import load_model
-from quantkit.preprocess import PRESETS, load_preprocess, resolve
+from quantkit.preprocess import PRESETS, load_preprocess, resolve_spec
 from quantkit.provenance import ModelRecord
 from tests.support.serving import Server, config_of, type_name
 
@@ -406,7 +406,7 @@ def chained(repo: Path, name: str, images: list[bytes], spec: Any, path: Path) -
     from quantkit.data.pixels import pixels_of
 
     model = load_model(path)
-    own = resolve(spec, model.inputs[0])
+    own = resolve_spec(spec, model.inputs[0])
     server = Server(repo)
     feed = np.stack([pixels_of(content, own) for content in images])
     served_outputs = server.infer(f"{name}_ensemble", {"pixels": feed})
@@ -599,7 +599,7 @@ def test_a_version_that_is_there_is_replaced_only_by_force(tmp_path: Path) -> No
     exported(network(tmp_path), tmp_path / "repo")
     before = tree(tmp_path / "repo")
     path = network(tmp_path, body=QDQ)
-    with pytest.raises(OutputError, match="is there already") as caught:
+    with pytest.raises(OutputError, match="already exists") as caught:
         exported(path, tmp_path / "repo")
     assert "--version 2" in caught.value.remedy
     assert tree(tmp_path / "repo") == before

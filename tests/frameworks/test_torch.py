@@ -155,7 +155,7 @@ def test_large_weights_lie_beside_the_graph(small: Any, tmp_path: Path, monkeypa
     assert made.files[0].stat().st_size < made.files[1].stat().st_size
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
     made.path.unlink()
-    with pytest.raises(StaleError, match=r"m\.onnx\.data is there already"):
+    with pytest.raises(StaleError, match=r"m\.onnx\.data already exists"):
         from_torch(small, tmp_path / "m.onnx", shapes=IMAGE)
 
 

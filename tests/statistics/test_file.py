@@ -159,7 +159,7 @@ def without(key: str, inside: str | None = None) -> bytes:
 @example(length=0)
 @example(length=len(WHOLE) - 1)
 def test_a_file_that_was_cut_is_refused(path: Path, length: int) -> None:
-    with pytest.raises(StatisticsError, match="is no statistics file, or is damaged"):
+    with pytest.raises(StatisticsError, match="is not a statistics file, or is damaged"):
         read_back(path, WHOLE[:length])
 
 
@@ -251,13 +251,13 @@ def test_missing_metadata_is_refused(path: Path, key: str) -> None:
 @pytest.mark.parametrize("metadata", [None, {}, {"other": "x"}, {"quantkit": ""}, {"quantkit": "{"}])
 @pytest.mark.parametrize("arrays", [{}, {"weight": np.ones(3)}])
 def test_another_safetensors_file_is_refused(path: Path, metadata: Any, arrays: dict[str, np.ndarray]) -> None:
-    with pytest.raises(StatisticsError, match="is no statistics file"):
+    with pytest.raises(StatisticsError, match="is not a statistics file"):
         read_back(path, save(arrays, metadata=metadata))
 
 
 @pytest.mark.parametrize("text", ["[]", "1", "null", '"x"', "[" * 100_000], ids=lambda text: text[:4])
 def test_metadata_that_is_no_object_is_refused(path: Path, text: str) -> None:
-    with pytest.raises(StatisticsError, match="is no statistics file"):
+    with pytest.raises(StatisticsError, match="is not a statistics file"):
         read_back(path, save(load(WHOLE), metadata={"quantkit": text}))
 
 
