@@ -1,1 +1,1 @@
-"""Pages of what a verb found: one self-contained HTML file, charts as SVG."""
+"""Reports of results: one self-contained HTML file each, with charts as SVG."""

@@ -1,7 +1,7 @@
 """The style of a chart as attributes of its elements, for viewers that drop `<style>`, as code hosts do.
 
-An attribute gives way to a rule of CSS (SVG 2, §6.6: it has no specificity), so that a viewer that keeps the style
-follows it, light and dark, and one that does not shows the light colours.
+CSS rules override attributes (SVG 2, §6.6: these have no specificity). So a viewer that keeps the style follows it in
+light and dark mode, and one that drops it shows the light colours.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ ELEMENT = re.compile(r'<(\w+) class="([^"]*)"')
 PRESENTATION = ("fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "paint-order", "font-weight")
 FRAME = re.compile(r'viewBox="0 0 (\S+) (\S+)" width="\S+" height="\S+"')
 MARGIN = 10.0
-"""Paper around a chart, in pixels: what a notebook has around it may have another colour."""
+"""Margin of background around a chart, in pixels, because a notebook may have another background colour."""
 PAPER = f'<rect class="paper" x="{-MARGIN:g}" y="{-MARGIN:g}" width="100%" height="100%"/>'
 
 
 @dataclass(frozen=True, slots=True)
 class StyleRule:
-    """Declarations for elements of a tag ("" for any) that have all of the classes."""
+    """A CSS rule: declarations for elements of a tag ("" for any) that have all of the classes."""
 
     tag: str
     classes: frozenset[str]
@@ -35,38 +35,38 @@ class StyleRule:
 
     @property
     def specificity(self) -> tuple[int, bool]:
-        """Which of two rules decides: the larger."""
+        """The specificity of the rule; of two rules, the larger one wins."""
         return len(self.classes), bool(self.tag)
 
 
 def with_attributes(svg: str) -> str:
-    """A chart that looks the same, in light colours, where its `<style>` is dropped; on paper of its own."""
+    """Return a chart with its own background that looks the same, in light colours, if its `<style>` is dropped."""
     drawn = FRAME.sub(framed_with_margin, svg.replace("</style>", f"</style>{PAPER}", 1), count=1)
     return ELEMENT.sub(lambda found: f"{found[0]}{presentation_attributes(found[1], found[2])}", drawn)
 
 
 def framed_with_margin(found: re.Match[str]) -> str:
-    """The size of a drawing with its margin."""
+    """Return the size attributes of a drawing with its margin."""
     width, height = (float(size) + 2 * MARGIN for size in found.groups())
     box = f"{-MARGIN:g} {-MARGIN:g} {width:g} {height:g}"
     return f'viewBox="{box}" width="{width:g}" height="{height:g}"'
 
 
 def presentation_attributes(tag: str, kind: str) -> str:
-    """The attributes of an element with these classes, with a space before each."""
+    """Return the attributes of an element with these classes, each with a leading space."""
     if tag == "svg":
         size, _, family = declarations(".qk-chart")["font"].partition(" ")
         return f' font-size="{size}" font-family="{escape_markup(family)}"'
-    told: dict[str, str] = {}
+    applied: dict[str, str] = {}
     for rule in style_rules():
         if rule.tag in ("", tag) and rule.classes <= set(kind.split()):
-            told |= rule.declarations
-    return "".join(f' {name}="{escape_markup(told[name])}"' for name in PRESENTATION if name in told)
+            applied |= rule.declarations
+    return "".join(f' {name}="{escape_markup(applied[name])}"' for name in PRESENTATION if name in applied)
 
 
 @lru_cache(maxsize=1)
 def style_rules() -> tuple[StyleRule, ...]:
-    """The rules of `chart.css` about elements inside charts, those that decide last."""
+    """Return the rules of `chart.css` for elements inside charts, the most specific last."""
     found = [
         StyleRule(match[1], frozenset(match[2].split(".")[1:]), parse_declarations(body))
         for selectors, body in css_blocks()
@@ -77,21 +77,23 @@ def style_rules() -> tuple[StyleRule, ...]:
 
 
 def declarations(selector: str) -> dict[str, str]:
-    """What is declared for exactly this selector."""
+    """Return the declarations for exactly this selector."""
     return parse_declarations(next(body for selectors, body in css_blocks() if selectors.strip() == selector))
 
 
 def parse_declarations(body: str) -> dict[str, str]:
-    """`fill: var(--ink); …` as names and values, variables put in."""
+    """Parse `fill: var(--ink); …` into names and values, with variables substituted."""
     pairs = (text.split(":", 1) for text in body.split(";") if ":" in text)
     known = css_variables()
-    told = {name.strip(): re.sub(r"var\((--[\w-]+)\)", lambda v: known[v[1]], value.strip()) for name, value in pairs}
-    return {name: " ".join(value.split()) for name, value in told.items()}
+    substituted = {
+        name.strip(): re.sub(r"var\((--[\w-]+)\)", lambda v: known[v[1]], value.strip()) for name, value in pairs
+    }
+    return {name: " ".join(value.split()) for name, value in substituted.items()}
 
 
 @lru_cache(maxsize=1)
 def css_variables() -> dict[str, str]:
-    """The variables as they are set first: in light mode."""
+    """Return the variables as they are first set, which is for light mode."""
     found: dict[str, str] = {}
     for _, body in css_blocks():
         for name, value in re.findall(r"(--[\w-]+):\s*([^;]+);", body):
@@ -101,5 +103,5 @@ def css_variables() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def css_blocks() -> tuple[tuple[str, str], ...]:
-    """Selectors and bodies of `chart.css`."""
+    """Return the selectors and bodies of `chart.css`."""
     return tuple((match[1], match[2]) for match in RULE.finditer(COMMENT.sub("", read_resource("chart.css"))))

@@ -1,7 +1,7 @@
-"""What a chart is: SVG elements with a title, a description and a size. Colours are classes of `chart.css`.
+"""Charts: SVG elements with a title, a description and a size. Colours are classes of `chart.css`.
 
-A chart is drawn for a width in pixels, at which its text has its true size; what has to be read on a telephone as well
-is drawn twice. Everything here is pure: the same figures give the same text.
+A chart is drawn for a width in pixels at which its text has its true size; charts that must be readable on a phone are
+drawn twice. Everything here is pure: the same figures give the same text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Attribute: TypeAlias = "str | float"
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing. `title` is its name, `description` says in words what it shows, for readers that cannot see it."""
+    """A drawing with a title and a description of its content in words, for readers that cannot see it."""
 
     title: str
     description: str
@@ -32,7 +32,7 @@ class Chart:
     body: tuple[str, ...]
 
     def svg(self, key: str, style: str = "") -> str:
-        """The `<svg>` element; `key` makes its ids unique in a page, `style` is CSS that it brings along."""
+        """Return the `<svg>` element. key: makes its ids unique in a page. style: CSS to include."""
         inside = [
             element("title", {"id": f"{key}-title"}, escape_markup(self.title)),
             element("desc", {"id": f"{key}-desc"}, escape_markup(self.description)),
@@ -52,36 +52,36 @@ class Chart:
 
 
 def escape_markup(text: str) -> str:
-    """Text that can stand between tags and in attributes."""
+    """Escape text for use between tags and in attributes."""
     return html.escape(replace_unprintable(text))
 
 
 def format_coordinate(value: float) -> str:
-    """A coordinate with at most one decimal."""
+    """Format a coordinate with at most one decimal."""
     text = f"{value:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text
 
 
 def element(tag: str, attributes: Mapping[str, Attribute], content: str = "") -> str:
-    """An element; `content` is markup already."""
-    told = "".join(
+    """Return an element; `content` has to be markup."""
+    written = "".join(
         f' {k}="{escape_markup(v) if isinstance(v, str) else format_coordinate(v)}"' for k, v in attributes.items()
     )
-    return f"<{tag}{told}>{content}</{tag}>" if content or tag == "text" else f"<{tag}{told}/>"
+    return f"<{tag}{written}>{content}</{tag}>" if content or tag == "text" else f"<{tag}{written}/>"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    """A straight line."""
+    """Return a straight line."""
     return element("line", {"class": kind, "x1": x1, "y1": y1, "x2": x2, "y2": y2})
 
 
 def rectangle(x: float, y: float, width: float, height: float, kind: str) -> str:
-    """A bar; one that stands for something is never thinner than a pixel."""
+    """Return a bar that is at least one pixel wide."""
     return element("rect", {"class": kind, "x": x, "y": y, "width": max(width, 1.0), "height": height, "rx": 1.5})
 
 
 def text_line(x: float, y: float, text: str, kind: str = "label", anchor: str = "start") -> str:
-    """A line of text, its baseline at `y`."""
+    """Return a line of text with its baseline at `y`."""
     attributes: dict[str, Attribute] = {"class": kind, "x": x, "y": y}
     if anchor != "start":
         attributes["text-anchor"] = anchor
@@ -89,7 +89,7 @@ def text_line(x: float, y: float, text: str, kind: str = "label", anchor: str = 
 
 
 def fitted_name(x: float, y: float, text: str, room: float, kind: str = "label", anchor: str = "start") -> str:
-    """A name, its middle left out where it needs more than `room` pixels; the whole name is its tooltip then."""
+    """Return a name, shortened in the middle if it is wider than `room` pixels; then the full name is its tooltip."""
     fitting = fit_text(text, room)
     content = (
         escape_markup(fitting)
@@ -103,7 +103,7 @@ def fitted_name(x: float, y: float, text: str, room: float, kind: str = "label",
 
 
 def polygon(points: Iterable[tuple[float, float]], kind: str) -> str:
-    """A closed shape."""
+    """Return a closed polygon."""
     return element(
         "polygon",
         {"class": kind, "points": " ".join(f"{format_coordinate(x)},{format_coordinate(y)}" for x, y in points)},
@@ -111,12 +111,12 @@ def polygon(points: Iterable[tuple[float, float]], kind: str) -> str:
 
 
 def text_width(text: str, size: float = TEXT) -> float:
-    """About how wide a line of sans-serif text is, in pixels; rather too wide than too narrow."""
+    """Estimate the width of a line of sans-serif text in pixels, rather too large than too small."""
     return size * sum(character_width(c) for c in text)
 
 
 def character_width(character: str) -> float:
-    """Width of a character in units of the text size."""
+    """Return the width of a character in units of the text size."""
     if character.isascii():
         return 0.36 if character in NARROW else 0.9 if character in WIDE else 0.7 if character.isupper() else 0.6
     if unicodedata.combining(character):
@@ -125,7 +125,7 @@ def character_width(character: str) -> float:
 
 
 def fit_text(text: str, room: float, size: float = TEXT) -> str:
-    """The text, its middle left out where it is wider than `room` pixels. Both ends of a node's name tell something."""
+    """Shorten text in the middle if it is wider than `room` pixels, because both ends of a node's name matter."""
     text = text if len(text) <= 400 else f"{text[:200]}…{text[-200:]}"
     if text_width(text, size) <= room:
         return text

@@ -1,4 +1,4 @@
-"""Axes: from figures to pixels, and where the ticks are."""
+"""Axes: scales from figures to pixels, and their ticks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LARGEST = 1e300
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A linear scale: `low` … `high` on pixels `start` … `end`. What lies outside is drawn at the edge."""
+    """A linear scale from `low` … `high` to pixels `start` … `end`. Values outside are drawn at the edge."""
 
     low: float
     high: float
@@ -22,29 +22,29 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """The pixel of a value."""
+        """Return the pixel of a value."""
         share = (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
         return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
 
 
 def drawable_values(values: Iterable[float]) -> list[float]:
-    """The values that can be drawn."""
+    """Return the values that can be drawn."""
     return [min(max(v, -LARGEST), LARGEST) for v in values if math.isfinite(v)]
 
 
 def spanning_scale(values: Iterable[float], start: float, end: float, least: float = 1e-6) -> Scale:
-    """A scale that holds all finite values, `least` wide at least, with a twentieth of air at both ends."""
+    """Return a scale of all finite values with a margin of a twentieth at both ends. least: its minimum range."""
     known = drawable_values(values) or [0.0]
     low, high = min(known), max(known)
     least = max(least, 1e-6 * max(abs(low), abs(high)))
     if high - low < least:
         low, high = (low + high) / 2 - least / 2, (low + high) / 2 + least / 2
-    air = (high - low) / 20
-    return Scale(low - air, high + air, start, end)
+    margin = (high - low) / 20
+    return Scale(low - margin, high + margin, start, end)
 
 
 def tick_values(scale: Scale, count: int) -> tuple[float, ...]:
-    """At most about `count` round values on the scale: multiples of 1, 2, 2.5 or 5 times a power of ten."""
+    """Return about `count` round values on the scale: multiples of 1, 2, 2.5 or 5 times a power of ten."""
     span = scale.high - scale.low
     rough = span / max(count, 1)
     power = 10.0 ** math.floor(math.log10(rough))
@@ -55,7 +55,7 @@ def tick_values(scale: Scale, count: int) -> tuple[float, ...]:
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:
-    """Their labels: all with the same number of decimals, no more than they need."""
+    """Return labels of ticks, all with the same, smallest possible number of decimals."""
     if not values:
         return []
     largest = max(abs(v) for v in values)
@@ -67,7 +67,7 @@ def tick_labels(values: Sequence[float]) -> list[str]:
 
 
 def bottom_axis(scale: Scale, top: float, bottom: float, caption: str) -> list[str]:
-    """Grid lines from `top` to `bottom`, tick labels below, and what the axis is."""
+    """Return grid lines from `top` to `bottom`, tick labels below them, and the caption of the axis."""
     room = abs(scale.end - scale.start)
     for count in (6, 5, 4, 3, 2, 1):
         places = tick_values(scale, count)
@@ -83,7 +83,7 @@ def bottom_axis(scale: Scale, top: float, bottom: float, caption: str) -> list[s
 
 
 def left_axis(scale: Scale, left: float, right: float, labels: Sequence[tuple[float, str]]) -> list[str]:
-    """Grid lines from `left` to `right`, with the labels of the given values at the left."""
+    """Return grid lines from `left` to `right`, with the labels of the given values on the left."""
     drawn = []
     for value, label in labels:
         y = scale(value)

@@ -1,4 +1,4 @@
-"""Charts with two axes: accuracy against speed, and the histogram of a tensor with the thresholds of rules."""
+"""Charts with two axes: accuracy against speed, and histograms of tensors with the thresholds of rules."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NARROW = 560.0
-"""Narrower planes, and those with many points, number them and name them below."""
+"""Planes that are narrower than this, or have more than `MANY` points, number the points and list names below."""
 MANY = 6
 LANES = 3
-"""Lanes for labels at least, so that charts side by side are as high."""
+"""Minimum number of lanes for labels, so that charts side by side have the same height."""
 BARS = 128
-"""Bars of a histogram: 16 of its 2048 bins each."""
+"""Bars of a histogram, each of 16 of its 2048 bins."""
 BOLD = 1.12
-"""Labels of thresholds are bold, and wider for it."""
+"""Factor by which the bold labels of thresholds are wider."""
 CLASSES = ("r1", "r2", "r3", "r4", "r5")
 
 
 @dataclass(frozen=True, slots=True)
 class PlanePoint:
-    """A point: its name, speed in samples a second, and how good it is, in the unit of the axis."""
+    """A named point: its speed in the unit of the horizontal axis, and its quality in that of the vertical axis."""
 
     name: str
     speed: float
@@ -40,7 +40,7 @@ class PlanePoint:
 
 @dataclass(frozen=True, slots=True)
 class LabelBox:
-    """A rectangle that a label or a point takes."""
+    """A rectangle that a label or a point occupies."""
 
     x: float
     y: float
@@ -48,7 +48,7 @@ class LabelBox:
     height: float
 
     def meets(self, other: LabelBox) -> bool:
-        """Whether they overlap."""
+        """Return True if both overlap."""
         return (
             self.x < other.x + other.width
             and other.x < self.x + self.width
@@ -60,9 +60,9 @@ class LabelBox:
 def plane(
     spots: Sequence[PlanePoint], axes: tuple[str, str], title: str, width: float = 960.0, least: float = 1e-6
 ) -> Chart:
-    """Quality against speed: up and right is better. `axes`: captions of speed and of quality.
+    """Draw quality against speed; up and right is better. axes: captions of speed and of quality.
 
-    The axis of quality spans at least `least`, so that chance does not look like a difference.
+    least: minimum range of the quality axis, so that chance does not look like a difference.
     """
     left, top, bottom = 64.0, 28.0, 330.0
     across = spanning_scale([s.speed for s in spots], left, width - 24.0)
@@ -90,8 +90,10 @@ def plane(
 
 
 def place_labels(labels: Sequence[str], at: Sequence[tuple[float, float]], within: LabelBox) -> list[str]:
-    """Labels beside their points, none upon another or upon a point as long as there is a free place; the nearest
-    place first, and a thin line to the point where it is further away."""
+    """Draw labels next to their points without overlaps, as long as there is a free place.
+
+    Each label takes the nearest free place, with a thin line to its point if it is further away.
+    """
     taken = [LabelBox(x - 7.0, y - 7.0, 14.0, 14.0) for x, y in at]
     drawn = []
     for text, (x, y) in zip(labels, at, strict=True):
@@ -105,7 +107,7 @@ def place_labels(labels: Sequence[str], at: Sequence[tuple[float, float]], withi
 
 
 def free_place(x: float, y: float, width: float, within: LabelBox, taken: Sequence[LabelBox]) -> LabelBox:
-    """The nearest free box of a label around a point, inside `within`; the first one where none is free."""
+    """Return the nearest free box for a label around a point, inside `within`; the nearest one if none is free."""
     candidates = []
     for away in (0.0, 18.0, 36.0, 54.0, 72.0):
         for dy in (0.0,) if away == 0.0 else (-away, away):
@@ -130,7 +132,7 @@ def free_place(x: float, y: float, width: float, within: LabelBox, taken: Sequen
 def histogram_plot(
     tensor: str, found: Histogram, thresholds: Sequence[tuple[str, float]], width: float = 380.0
 ) -> Chart:
-    """|x| of a tensor with logarithmic counts, and where rules clip it. `thresholds`: rule name and threshold."""
+    """Draw the histogram of |x| with logarithmic counts and the thresholds. thresholds: rule name and threshold."""
     lanes = label_lanes(thresholds, found, width)
     top = 10.0 + 17.0 * max([LANES, *(lane + 1 for lane, _ in lanes)])
     bottom, left = top + 130.0, 40.0
@@ -154,20 +156,20 @@ def histogram_plot(
         shift = 4.0 if anchor == "start" else -4.0
         body.append(text_line(x + shift, y, rule, f"label {kind}", anchor))
     said = ", ".join(f"{rule} at {format_significant(t)}" for rule, t in thresholds) or "none"
-    told = (
+    description = (
         f"Histogram of the absolute values of {tensor} with logarithmic counts: {found.elements:,} values between "
         f"{format_significant(found.minimum)} and {format_significant(found.maximum)}. Thresholds: {said}."
     )
-    return Chart(f"Histogram of {tensor}", told, width, bottom + 40.0, tuple(body))
+    return Chart(f"Histogram of {tensor}", description, width, bottom + 40.0, tuple(body))
 
 
 def axis_end(found: Histogram, thresholds: Sequence[tuple[str, float]]) -> float:
-    """The end of the axis: the largest value or threshold, a little further; 1 where all is zero."""
+    """Return the end of the axis, a little beyond the largest value or threshold; 1 if all values are zero."""
     return 1.04 * max([found.amax, *(t for _, t in thresholds if math.isfinite(t))]) or 1.0
 
 
 def label_lanes(thresholds: Sequence[tuple[str, float]], found: Histogram, width: float) -> list[tuple[int, str]]:
-    """For every threshold the lane of its label, 0 on top, and its side of the line, so that no labels meet."""
+    """Return the lane (0 on top) and the side of the label of every threshold, so that no labels overlap."""
     across = Scale(0.0, axis_end(found, thresholds), 40.0, width - 8.0)
     ends: list[list[tuple[float, float]]] = []
     lanes: dict[str, tuple[int, str]] = {}
@@ -191,19 +193,19 @@ def label_lanes(thresholds: Sequence[tuple[str, float]], found: Histogram, width
 
 
 def tick_decades(decades: int) -> range:
-    """Powers of ten that get a tick: five at most."""
+    """Return the powers of ten that get a tick, at most five."""
     step = -(-decades // 5)
     return range(step, decades + 1, step)
 
 
 def power_label(exponent: int) -> str:
-    """`1`, `10`, `100`, `1k`, `10M`."""
+    """Format a power of ten: `1`, `10`, `100`, `1k`, `10M`."""
     unit = ("", "k", "M", "G", "T", "P", "E")[exponent // 3]
     return f"{10 ** (exponent % 3)}{unit}"
 
 
 def histogram_outline(counts: NDArray[np.int64], found: Histogram, across: Scale, up: Scale) -> str:
-    """The path around the bars. A bar with one value has a height, an empty one has none."""
+    """Return the path around the bars. A bar with a single value is visible, an empty one is not."""
     steps = [f"M{format_coordinate(across(0.0))},{format_coordinate(up.start)}"]
     for index, count in enumerate(counts.tolist()):
         a, b = index * found.range / BARS, (index + 1) * found.range / BARS

@@ -1,7 +1,7 @@
-"""Charts of one row for each thing: intervals of the drop, the layers' share of the noise, latencies of every batch.
+"""Charts with one row per item: drops with intervals, the layers' shares of the noise, latencies at every batch size.
 
-A row has a name, a mark on a common axis and its figure in words at the right. Where there is room the name stands left
-of the mark, on a narrow drawing above it.
+A row has a name, a mark on a common axis, and its figure as text on the right. The name is on the left of the mark, or
+above it in narrow drawings.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from quantkit.report.wording import count_noun, format_decibel, format_number, f
 from quantkit.sensitivity.result import LayerError, Sensitivity
 
 STACKED = 560.0
-"""Narrower drawings have the names above the marks."""
+"""Drawings narrower than this have the names above the marks."""
 PITCH, PITCH_STACKED = 28.0, 44.0
 AXIS = 46.0
 """Height of the axis below the rows."""
 LAYERS = 25
-"""Layers that are drawn; the table has all."""
+"""Number of layers that are drawn; the table lists all."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """Where rows are: names from the left edge on, marks between `left` and `right`, figures up to `width`."""
+    """The positions of rows: names from the left edge, marks between `left` and `right`, figures up to `width`."""
 
     width: float
     top: float
@@ -38,32 +38,32 @@ class RowLayout:
     left: float
     right: float
     room: float
-    """Pixels for a name."""
+    """Space for a name, in pixels."""
     pitch: float
     stacked: bool
 
     @property
     def bottom(self) -> float:
-        """Below the last row."""
+        """The vertical position below the last row."""
         return self.top + self.count * self.pitch
 
     def middle(self, index: int) -> float:
-        """Height of a row's mark."""
+        """Return the vertical position of a row's mark."""
         return self.top + index * self.pitch + (30.0 if self.stacked else self.pitch / 2)
 
     def label(self, index: int, text: str) -> str:
-        """The name of a row."""
+        """Return the name of a row."""
         y = self.top + index * self.pitch + 14.0 if self.stacked else self.middle(index) + 4.0
         return fitted_name(0.0, y, text, self.room)
 
     def figure(self, index: int, text: str) -> str:
-        """The figure of a row, at the right, as high as its name."""
+        """Return the figure of a row, on the right at the height of its name."""
         y = self.top + index * self.pitch + 14.0 if self.stacked else self.middle(index) + 4.0
         return text_line(self.width, y, text, "figure", "end")
 
 
 def lay_out_rows(width: float, names: Sequence[str], figures: Sequence[str], top: float = 8.0) -> RowLayout:
-    """Room for the names and figures, the rest for the marks."""
+    """Allot space to names and figures, and the rest to marks."""
     stacked = width < STACKED
     widest = max(map(text_width, names), default=0.0)
     figure = max(map(text_width, figures), default=0.0)
@@ -77,17 +77,17 @@ def lay_out_rows(width: float, names: Sequence[str], figures: Sequence[str], top
 
 
 def drop_plot(evaluation: Evaluation, width: float = 960.0) -> Chart:
-    """The drop of every candidate with its 95 % interval, the budget as a line. A loss is at the right of zero."""
+    """Draw the drop of every candidate with its 95 % interval, and the budget as a line. Losses are right of zero."""
     found = [(model, d) for model in evaluation.candidates if (d := model.difference) is not None]
     metric = metric_title(str(evaluation.metric))
-    unit = "points" if evaluation.share else metric
+    unit = "percentage points" if evaluation.share else metric
     layout = lay_out_rows(width, [m.name for m, _ in found], [format_interval(d) for _, d in found], 26.0)
     budget = [] if evaluation.max_drop is None else [evaluation.max_drop]
     scale = spanning_scale(
         [0.0, *budget, *(v for _, d in found for v in (d.value, d.low, d.high))], layout.left, layout.right
     )
     zero = scale(0.0)
-    body = bottom_axis(scale, layout.top, layout.bottom, f"drop of {metric} in {unit}; a loss is right of 0")
+    body = bottom_axis(scale, layout.top, layout.bottom, f"drop of {metric} in {unit} (a loss is positive)")
     body.append(line(zero, layout.top - 4.0, zero, layout.bottom, "zero"))
     if budget:
         body += budget_line(scale(budget[0]), layout, f"budget {format_number(budget[0])}")
@@ -96,25 +96,25 @@ def drop_plot(evaluation: Evaluation, width: float = 960.0) -> Chart:
         body += [layout.label(index, model.name), layout.figure(index, format_interval(d))]
         body += whisker(scale, d, layout.middle(index), over)
     said = "; ".join(f"{m.name}: {format_interval(d)}" for m, d in found) or "no candidate was compared"
-    told = f"Drop in {unit} with 95 % intervals. {said}." + (
+    description = f"Drop in {unit} with 95 % intervals. {said}." + (
         f" The budget is {format_number(budget[0])}." if budget else ""
     )
-    return Chart(f"Drop of {metric}", told, width, layout.bottom + AXIS, tuple(body))
+    return Chart(f"Drop of {metric}", description, width, layout.bottom + AXIS, tuple(body))
 
 
 def format_interval(difference: MetricDifference) -> str:
-    """`+0.25 (+0.06 … +0.44)`."""
+    """Return for example `+0.25 (+0.06 … +0.44)`."""
     d = difference
     return f"{format_signed(d.value)} {format_interval_ends(d)}".rstrip()
 
 
 def format_interval_ends(d: MetricDifference) -> str:
-    """`(+0.06 … +0.44)`; empty where there is no interval."""
+    """Return for example `(+0.06 … +0.44)`; empty if there is no interval."""
     return "" if math.isnan(d.low) or math.isnan(d.high) else f"({format_signed(d.low)} … {format_signed(d.high)})"
 
 
 def budget_line(x: float, layout: RowLayout, text: str) -> list[str]:
-    """The budget, named above its line."""
+    """Draw the line of the budget with its label above."""
     half = 0.56 * text_width(text)  # it is bold
     at = min(max(x, half), layout.width - half)
     drawn = line(x, layout.top - 6.0, x, layout.bottom, "budget")
@@ -122,7 +122,7 @@ def budget_line(x: float, layout: RowLayout, text: str) -> list[str]:
 
 
 def whisker(scale: Scale, difference: MetricDifference, y: float, over: bool) -> list[str]:
-    """The interval as a line with ends, the value as a disc, as a diamond where it is over the budget."""
+    """Draw the interval as a line with ends, and the value as a disc, or as a diamond if it is over the budget."""
     d = difference
     drawn: list[str] = []
     kind = "loss" if over else "accent"
@@ -141,7 +141,7 @@ def whisker(scale: Scale, difference: MetricDifference, y: float, over: bool) ->
 
 
 def layer_share_plot(sensitivity: Sensitivity, width: float = 960.0) -> Chart:
-    """The layers' shares of the noise, worst first, with what keeping each in float gives back."""
+    """Draw the layers' shares of the noise, worst first, with what keeping each in float gains."""
     shown = sensitivity.layers[:LAYERS]
     names = [f"{rank}. {layer.node or layer.operator}" for rank, layer in enumerate(shown, 1)]
     figures = [layer_figure(layer) for layer in shown]
@@ -158,15 +158,19 @@ def layer_share_plot(sensitivity: Sensitivity, width: float = 960.0) -> Chart:
             body.append(rectangle(layout.left, y - 7.0, end - layout.left, 14.0, kind))
     rest = len(sensitivity.layers) - len(shown)
     listed = ", ".join(f"{name} {figure}" for name, figure in zip(names, figures, strict=True))
-    told = f"Share of the output's noise, worst first: {listed}."
-    told += f" {count_noun(rest, 'more layer')} in the table." if rest else ""
+    description = f"Share of the output noise, worst first: {listed}."
+    description += f" {count_noun(rest, 'more layer')} in the table." if rest else ""
     return Chart(
-        f"Layers of {Path(sensitivity.model).name} by their noise", told, width, layout.bottom + AXIS, tuple(body)
+        f"Layers of {Path(sensitivity.model).name} by their noise",
+        description,
+        width,
+        layout.bottom + AXIS,
+        tuple(body),
     )
 
 
 def layer_figure(layer: LayerError) -> str:
-    """`12.3 %, +0.8 dB`: its share, and what keeping it float gives back; `stays float` where it is kept."""
+    """Return for example `12.3 %, +0.8 dB`: its share of the noise, and what keeping it float gains."""
     share = format_percent(layer.share, 1)
     return f"{share}, stays float" if layer.kept else f"{share}, {format_signed(layer.gain_db, 1)} dB"
 
@@ -175,7 +179,7 @@ def layer_figure(layer: LayerError) -> str:
 
 
 def latency_plot(bench: BenchResult, width: float = 960.0) -> Chart:
-    """Median latency of every subject at every batch size, in groups with an axis each: batches differ too much."""
+    """Draw the median latency of every model, grouped by batch size; each group has its own axis."""
     body: list[str] = []
     said: list[str] = []
     top = 0.0
@@ -193,22 +197,22 @@ def latency_plot(bench: BenchResult, width: float = 960.0) -> Chart:
             body.append(rectangle(layout.left, y - 7.0, scale(value) - layout.left, 14.0, bar_kind(best)))
         said.append(f"batch {batch}: " + ", ".join(f"{n} {f}" for (n, _), f in zip(timed, figures, strict=True)))
         top = layout.bottom + 10.0
-    told = f"Median latency of one batch on {bench.machine}. {'; '.join(said)}."
-    return Chart("Latency at every batch size", told, width, top, tuple(body))
+    description = f"Median latency of one batch on {bench.machine}. {'; '.join(said)}."
+    return Chart("Latency at every batch size", description, width, top, tuple(body))
 
 
 def bar_kind(best: bool) -> str:
-    """The fastest stands out; its figure says it as well."""
+    """Return the classes of a bar; the fastest stands out."""
     return "bar accent" if best else "bar plain"
 
 
 def significant_ms(value: float) -> str:
-    """Three decimals below ten milliseconds, one above."""
+    """Format milliseconds with three decimals below ten, and one above."""
     return format_number(value, 3 if value < 10.0 else 1)
 
 
 def gpu_speeds(evaluation: Evaluation) -> tuple[tuple[ModelScore, float], ...]:
-    """Models with their samples a second, where at least two were timed on one GPU; else nothing."""
+    """Return models with their samples per second if at least two were timed, all on one GPU; else nothing."""
     timed = tuple((m, m.speed) for m in evaluation.models if m.speed is not None and m.speed.device is Device.GPU)
     if len(timed) < 2 or len({speed.where for _, speed in timed}) > 1:
         return ()
@@ -216,7 +220,7 @@ def gpu_speeds(evaluation: Evaluation) -> tuple[tuple[ModelScore, float], ...]:
 
 
 def worst_output(model: ModelScore) -> str:
-    """SQNR of the output that is furthest from the reference's."""
+    """Return the SQNR of the output that differs most from the reference's."""
     if not model.outputs:
         return "–"
     return format_decibel(min((o.sqnr_db for o in model.outputs), key=lambda v: -math.inf if math.isnan(v) else v))

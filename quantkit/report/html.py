@@ -1,7 +1,7 @@
-"""Pages of what `evaluate`, `layers` and `tune` find: one HTML file each, with all that it shows inside.
+"""Reports of `evaluate`, `layers` and `tune`: one self-contained HTML file each.
 
-A page holds no script and no link to anything outside, follows the reader's light or dark mode, and prints. It is made
-of values only, images of changed samples apart, so the same values give the same bytes.
+A page has no scripts and no external links, follows the reader's light or dark mode, and can be printed. Except for
+images of samples it depends on values only, so the same values give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quantkit.statistics import Statistics
 from quantkit.tuning.result import Tuning
 
 DEEPEST = 12
-"""Levels of the provenance that are told one by one."""
+"""Levels of the provenance that are listed separately."""
 
 
 def evaluation_page(
@@ -32,9 +32,9 @@ def evaluation_page(
     bench: BenchResult | None = None,
     title: str | None = None,
 ) -> str:
-    """The page of an evaluation, with the layers, ranges and speeds where they are given."""
+    """Return the page of an evaluation, with layers, ranges and speeds if they are given."""
     candidates = [m.name for m in evaluation.candidates]
-    beside = candidates[0] if len(candidates) == 1 else count_noun(len(candidates), "candidate")
+    compared = candidates[0] if len(candidates) == 1 else count_noun(len(candidates), "candidate")
     sections = [
         models.models_section(evaluation),
         models.drop_section(evaluation),
@@ -44,21 +44,22 @@ def evaluation_page(
         provenance_section(evaluation.provenance, model_facts(evaluation)),
     ]
     return Page(
-        title or f"What INT8 costs: {evaluation.reference.name}",
-        f"{evaluation.reference.name} beside {beside}" if candidates else evaluation.reference.name,
+        title or f"Accuracy in INT8: {evaluation.reference.name}",
+        f"{evaluation.reference.name} compared with {compared}" if candidates else evaluation.reference.name,
         models.evaluation_verdict(evaluation),
         tuple(section for section in sections if section is not None),
     ).html()
 
 
 def sensitivity_page(sensitivity: Sensitivity, *, statistics: Statistics | None = None) -> str:
-    """The page of where quantization loses: layers, tensors, and the ranges of the worst where statistics are given."""
+    """Return the page of a sensitivity analysis: layers, tensors, and with statistics also ranges."""
     quantized = [layer for layer in sensitivity.layers if not layer.kept]
     sentences = []
     if quantized:
         worst = quantized[0]
         sentences.append(
-            f"{worst.node or worst.operator} loses most: kept in float, the outputs gain {format_decibel(worst.gain_db)}."
+            f"{worst.node or worst.operator} loses most: keeping it in float gains {format_decibel(worst.gain_db)} "
+            "at the outputs."
         )
     figures = (
         (format_decibel(sensitivity.all_db), "SQNR of the outputs"),
@@ -70,12 +71,12 @@ def sensitivity_page(sensitivity: Sensitivity, *, statistics: Statistics | None 
     sections = [*loss_sections(sensitivity, statistics), provenance_section(sensitivity.provenance, [])]
     subtitle = f"scales from {sensitivity.source}"
     return Page(
-        f"Where INT8 loses: {Path(sensitivity.model).name}", subtitle, verdict, tuple(filter(None, sections))
+        f"Where INT8 loses accuracy: {Path(sensitivity.model).name}", subtitle, verdict, tuple(filter(None, sections))
     ).html()
 
 
 def tuning_page(found: Tuning) -> str:
-    """The page of a tuning: what was taken and why, what it is worth on the held-out part, the layers as ranked."""
+    """Return the page of a tuning: the choice and its reasons, its accuracy on the held-out part, the layer ranking."""
     report = found.report
     sections = [
         tuning.tried_section(found),
@@ -86,12 +87,14 @@ def tuning_page(found: Tuning) -> str:
         *loss_sections(tuning.tuned_sensitivity(found), None),
         provenance_section(found.provenance, model_facts(report)),
     ]
-    subtitle = f"{found.metric}, at most {found.budget} lost"
-    return Page(f"Tuned: {found.model}", subtitle, tuning.tuning_verdict(found), tuple(filter(None, sections))).html()
+    subtitle = f"{found.metric}, with a loss of at most {found.budget}"
+    return Page(
+        f"Tuning of {found.model}", subtitle, tuning.tuning_verdict(found), tuple(filter(None, sections))
+    ).html()
 
 
 def change_sections(evaluation: Evaluation) -> list[PageSection | None]:
-    """What the models answer differently: by class, by answer, by sample."""
+    """Return sections on changed predictions: by class, by pair of classes, by sample."""
     return [
         prediction_changes.classes_section(evaluation),
         prediction_changes.confusions_section(evaluation),
@@ -100,7 +103,7 @@ def change_sections(evaluation: Evaluation) -> list[PageSection | None]:
 
 
 def loss_sections(sensitivity: Sensitivity | None, statistics: Statistics | None) -> list[PageSection]:
-    """Where the loss comes from, as far as it is known."""
+    """Return sections on the origin of the loss, as far as it is known."""
     found: list[PageSection] = []
     if sensitivity is not None:
         found.append(layers.layers_section(sensitivity))
@@ -115,13 +118,13 @@ def loss_sections(sensitivity: Sensitivity | None, statistics: Statistics | None
 
 
 def provenance_section(provenance: Mapping[str, Any], models_of: Sequence[Fact]) -> PageSection:
-    """What decides about the figures."""
-    told = Facts((*models_of, *nested_facts(provenance, 0)))
-    return PageSection("provenance", "Provenance", "What decides about these figures.", (told,))
+    """Return the section that lists everything that determines the figures."""
+    listed = Facts((*models_of, *nested_facts(provenance, 0)))
+    return PageSection("provenance", "Provenance", "Everything that determines these figures.", (listed,))
 
 
 def model_facts(evaluation: Evaluation) -> list[Fact]:
-    """The models' files and digests."""
+    """Return the files and digests of the models."""
     return [
         Fact(
             model.name,
@@ -133,17 +136,17 @@ def model_facts(evaluation: Evaluation) -> list[Fact]:
 
 
 def file_name(path: Any) -> str:
-    """The name only: a page is passed on."""
+    """Return the name without folders, because pages are passed on."""
     return path.name if path is not None else ""
 
 
 def nested_facts(values: Mapping[str, Any], depth: int) -> tuple[Fact, ...]:
-    """JSON values as names and values; lists of plain values in one line."""
+    """Return JSON values as names and values, with lists of plain values in one line."""
     return tuple(nested_fact(str(key), value, depth) for key, value in values.items())
 
 
 def nested_fact(key: str, value: Any, depth: int) -> Fact:
-    """One of them."""
+    """Return one JSON value as a name with a value, or with facts below it."""
     if isinstance(value, Mapping) and value and depth < DEEPEST:
         return Fact(key, "", nested_facts(value, depth + 1))
     if isinstance(value, (list, tuple)):
@@ -154,7 +157,7 @@ def nested_fact(key: str, value: Any, depth: int) -> Fact:
 
 
 def plain_text(value: Any) -> str:
-    """A JSON value as text."""
+    """Return a plain JSON value as text."""
     if value is None or value == {}:
         return "none"
     if isinstance(value, bool):

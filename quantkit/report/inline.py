@@ -1,4 +1,4 @@
-"""Single charts for notebooks: values that draw themselves, with their colours inside, light and dark."""
+"""Single charts for notebooks, with colours for light and dark mode included."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WIDTH = 720.0
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """A chart as a notebook shows it. svg: a whole SVG document; text: the same in words."""
+    """A chart for display in a notebook. svg: a complete SVG document. text: the same in words."""
 
     svg: str
     text: str
@@ -40,7 +40,7 @@ class Inline:
 
 
 def inline_chart(chart: Chart) -> Inline:
-    """A chart with its style; its ids are made of its content, so that many fit into one page."""
+    """Return a chart with its style; its ids are derived from its content, so that many fit into one page."""
     key = "qk-" + sha256_of(repr(chart).encode("utf-8", "replace"))[:12]
     svg = with_attributes(chart.svg(key, read_resource("chart.css")))
     return Inline(svg, replace_unprintable(f"{chart.title}. {chart.description}"))
@@ -49,20 +49,22 @@ def inline_chart(chart: Chart) -> Inline:
 def histogram_chart(
     statistics: Statistics, tensor: str, rules: str | Rule | Sequence[Rule] = SHOWN_RULES, *, width: float = WIDTH
 ) -> Inline:
-    """The histogram of a tensor with the thresholds of rules. StatisticsError where there is no such tensor."""
+    """Draw the histogram of a tensor with the thresholds of rules. StatisticsError if there is no such tensor."""
     found = statistics.histograms.get(tensor)
     if found is None:
         known = ", ".join(fit_text(name, 200.0) for name in list(statistics.histograms)[:5])
-        raise StatisticsError(f"the statistics hold no tensor {tensor!r}", remedy=f"take one of theirs: {known} …")
+        raise StatisticsError(
+            f"the statistics have no tensor {tensor!r}", remedy=f"name one of their tensors: {known} …"
+        )
     thresholds = [(rule.name, rule.threshold(found)) for rule in as_rules(rules)]
     return inline_chart(charts_plane.histogram_plot(tensor, found, thresholds, width))
 
 
 def drops_chart(evaluation: Evaluation, *, width: float = WIDTH) -> Inline:
-    """The drop of every candidate with its 95 % interval."""
+    """Draw the drop of every candidate with its 95 % interval."""
     return inline_chart(charts_rows.drop_plot(evaluation, width))
 
 
 def sensitivity_chart(sensitivity: Sensitivity, *, width: float = WIDTH) -> Inline:
-    """The layers by their share of the noise."""
+    """Draw the layers by their share of the noise."""
     return inline_chart(charts_rows.layer_share_plot(sensitivity, width))

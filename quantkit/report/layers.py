@@ -1,4 +1,4 @@
-"""Where the loss is: layers by their share of the noise, and tensors by their own error."""
+"""Sections on the origin of the loss: layers by their share of the noise, and tensors by their own error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from quantkit.report.wording import count_noun, format_decibel, format_number, f
 from quantkit.sensitivity.result import LayerError, Sensitivity, TensorError
 
 TENSORS = 12
-"""Tensors that are shown at once; the others are folded away."""
+"""Tensors that are visible at first; the others are folded."""
 NARROW = 350.0
 LAYER_HEAD = (
     "layer",
@@ -20,16 +20,16 @@ LAYER_HEAD = (
     "gain in float",
     "own output",
     "weights",
-    "stays float because",
+    "reason for float",
 )
 
 
 def layers_section(sensitivity: Sensitivity) -> PageSection:
-    """The layers, ranked."""
+    """Return the section of ranked layers."""
     lead = (
-        f"With everything quantized the outputs have {format_decibel(sensitivity.all_db)} of signal to noise, over "
-        f"{count_noun(sensitivity.samples, 'sample')}. The bar of a layer is its share of the noise that all layers make "
-        "alone; the second figure is what the outputs gain when it stays in float."
+        f"With all layers quantized, the SQNR of the outputs is {format_decibel(sensitivity.all_db)}, measured on "
+        f"{count_noun(sensitivity.samples, 'sample')}. The bar of a layer is its share of the noise of all layers "
+        "quantized alone; the second figure is what keeping the layer in float gains at the outputs."
     )
     blocks: list[Block] = []
     if sensitivity.layers:
@@ -38,11 +38,11 @@ def layers_section(sensitivity: Sensitivity) -> PageSection:
         table = PageTable("Layers by their share of the noise", LAYER_HEAD, rows, frozenset({2, 9}), folded=folded)
         wide, narrow = charts_rows.layer_share_plot(sensitivity), charts_rows.layer_share_plot(sensitivity, NARROW)
         blocks.append(Drawing("layers-chart", wide, narrow, "", table))
-    return PageSection("layers", "Layers that lose most", lead, tuple(blocks))
+    return PageSection("layers", "Layers with the largest loss", lead, tuple(blocks))
 
 
 def layer_table_row(rank: int, layer: LayerError) -> tuple[Cell, ...]:
-    """A layer's figures."""
+    """Return the row of a layer."""
     return (
         Cell(layer.node),
         Cell(str(rank)),
@@ -58,19 +58,19 @@ def layer_table_row(rank: int, layer: LayerError) -> tuple[Cell, ...]:
 
 
 def tensors_section(sensitivity: Sensitivity) -> PageSection:
-    """The tensors, worst first."""
-    lead = "Each tensor quantized by itself: signal to noise, what is clipped, and how many of the 256 levels are used."
+    """Return the section of tensors, worst first."""
+    lead = "Each tensor quantized by itself: SQNR, the clipped fraction, and how many of the 256 levels are used."
     head = ("tensor", "node", "kind", "SQNR", "clipped", "levels", "scale", "rule")
     rows = tuple(tensor_table_row(tensor) for tensor in sensitivity.tensors)
     parts: list[Block] = [PageTable("Tensors, worst first", head, rows[:TENSORS], frozenset({1, 2, 7}))]
     if rows[TENSORS:]:
         folded = f"{count_noun(len(rows) - TENSORS, 'more tensor')}"
         parts.append(PageTable("The other tensors", head, rows[TENSORS:], frozenset({1, 2, 7}), folded=folded))
-    return PageSection("tensors", "Tensors that lose most", lead, tuple(parts))
+    return PageSection("tensors", "Tensors with the largest loss", lead, tuple(parts))
 
 
 def tensor_table_row(tensor: TensorError) -> tuple[Cell, ...]:
-    """A tensor's figures."""
+    """Return the row of a tensor."""
     return (
         Cell(tensor.name),
         Cell(tensor.node),

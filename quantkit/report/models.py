@@ -1,4 +1,4 @@
-"""The models of an evaluation: verdict, table, drops with their intervals, speed."""
+"""Sections on the models of an evaluation: verdict, table, drops with their intervals, speed."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from quantkit.report.wording import (
 
 NARROW = 350.0
 LEAST = 1.0
-"""Points that an axis of quality spans at least."""
+"""Minimum range of an axis of quality, in percentage points."""
 SHARES = re.compile(r"accuracy(@.+)?")
-"""Metrics that are shares whatever the difference is about."""
+"""Metrics that are fractions but not in the registry."""
 
 
 def difference_unit(evaluation: Evaluation) -> str:
-    """What differences are in."""
-    return "points" if evaluation.share else metric_title(str(evaluation.metric))
+    """Return the unit of differences."""
+    return "percentage points" if evaluation.share else metric_title(str(evaluation.metric))
 
 
 def evaluation_verdict(evaluation: Evaluation) -> PageVerdict:
-    """The sentences, and whether the budget holds, in words."""
+    """Return the sentences of the verdict, and whether the candidates are within the budget."""
     status, badge = "", ""
     judged = [m for m in evaluation.candidates if m.difference is not None]
     if evaluation.max_drop is not None and judged:
-        unit = "point" if evaluation.share and evaluation.max_drop == 1 else difference_unit(evaluation)
+        unit = "percentage point" if evaluation.share and evaluation.max_drop == 1 else difference_unit(evaluation)
         budget = f"{evaluation.max_drop:g} {unit}"
         over = [m for m in judged if m.difference and not m.difference.value <= evaluation.max_drop]
         status = "over" if over else "within"
@@ -63,7 +63,7 @@ def evaluation_verdict(evaluation: Evaluation) -> PageVerdict:
 
 
 def metric_text(evaluation: Evaluation, name: str, value: float) -> str:
-    """A metric as a percentage where it is a share."""
+    """Format a metric, as a percentage if it is a fraction."""
     is_share = evaluation.share if name == evaluation.metric else is_share_metric(name) or bool(SHARES.fullmatch(name))
     return format_percent(value) if is_share else format_significant(value)
 
@@ -72,7 +72,7 @@ def metric_text(evaluation: Evaluation, name: str, value: float) -> str:
 
 
 def models_section(evaluation: Evaluation) -> PageSection:
-    """One row a model, the reference first; the outputs below it."""
+    """Return the table of models, the reference first, and below it that of outputs."""
     metrics = list(dict.fromkeys(name for model in evaluation.models for name in model.metrics))
     columns = {"kind": [Cell(m.kind.value) for m in evaluation.models]}
     for metric in metrics:
@@ -85,23 +85,23 @@ def models_section(evaluation: Evaluation) -> PageSection:
     place = common_place(evaluation)
     columns["samples/s"] = [speed_cell(m) for m in evaluation.models]
     columns["INT8 layers"] = [int8_cell(m) for m in evaluation.models]
-    told = {name: cells for name, cells in columns.items() if any(cell.text for cell in cells)}
+    filled = {name: cells for name, cells in columns.items() if any(cell.text for cell in cells)}
     names = [Cell(m.name, "reference" if i == 0 else "") for i, m in enumerate(evaluation.models)]
-    rows = tuple(zip(names, *told.values(), strict=True))
-    table = PageTable("The models side by side", ("model", *told), rows, frozenset({1}), cards=True)
+    rows = tuple(zip(names, *filled.values(), strict=True))
+    table = PageTable("Comparison of the models", ("model", *filled), rows, frozenset({1}), cards=True)
     blocks: list[Block] = [table, *output_tables(evaluation)]
-    lead = "A drop is reference less candidate, so a loss is above zero; in brackets its paired 95 % interval."
-    lead += f" Speeds are of {place}." if place else ""
+    lead = "A drop is reference minus candidate, so a loss is positive; its paired 95 % interval is in parentheses."
+    lead += f" Speeds were measured with {place}." if place else ""
     return PageSection("models", "Models", lead, tuple(blocks))
 
 
 def metric_cell(evaluation: Evaluation, model: ModelScore, metric: str) -> Cell:
-    """A metric of a model."""
+    """Return the cell of a metric of a model."""
     return Cell(metric_text(evaluation, metric, model.metrics[metric]) if metric in model.metrics else "")
 
 
 def drop_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
-    """The drop, its interval below; over or within the budget where there is one."""
+    """Return the cell of a drop with its interval, and whether it is within the budget, if there is one."""
     d = model.difference
     if d is None:
         return Cell("")
@@ -112,17 +112,17 @@ def drop_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
 
 
 def confidence_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
-    """Mean confidence, and how far it moved; the reference's own as the candidates tell it."""
+    """Return the cell of the mean confidence and its shift; that of the reference is known from a candidate."""
     c = model.confidence
     if c is not None:
-        return Cell(format_percent(c.candidate, 1), f"{format_signed(c.shift)} points")
-    told = (m.confidence for m in evaluation.candidates if m.confidence is not None)
-    first = next(told, None) if model is evaluation.reference else None
+        return Cell(format_percent(c.candidate, 1), f"{format_signed(c.shift)} percentage points")
+    known = (m.confidence for m in evaluation.candidates if m.confidence is not None)
+    first = next(known, None) if model is evaluation.reference else None
     return Cell("" if first is None else format_percent(first.reference, 1))
 
 
 def agreement_cell(model: ModelScore) -> Cell:
-    """The share of samples with the reference's answer, and how many have another."""
+    """Return the cell of the fraction of samples with the reference's prediction, and the number of the others."""
     return (
         Cell("")
         if model.agreement is None
@@ -131,7 +131,7 @@ def agreement_cell(model: ModelScore) -> Cell:
 
 
 def common_place(evaluation: Evaluation) -> str:
-    """Where and with which batches speeds were measured: of models that share a place, of their kinds where not."""
+    """Return where and with which batch size speeds were measured, by kind of model if that differs."""
     places: dict[str, list[str]] = {}
     for m in evaluation.models:
         if m.speed is not None:
@@ -143,7 +143,7 @@ def common_place(evaluation: Evaluation) -> str:
 
 
 def speed_cell(model: ModelScore) -> Cell:
-    """Samples a second, and the time of a batch; where it was measured stands above the table."""
+    """Return the cell of samples per second and the time of a batch."""
     s = model.speed
     if s is None:
         return Cell("")
@@ -153,21 +153,21 @@ def speed_cell(model: ModelScore) -> Cell:
 
 
 def int8_cell(model: ModelScore) -> Cell:
-    """INT8 layers of those that could be."""
+    """Return the cell of the number of INT8 layers and of all layers that could be INT8."""
     return Cell("" if model.int8_layers is None else f"{model.int8_layers[0]} of {model.int8_layers[1]}")
 
 
 def output_tables(evaluation: Evaluation) -> list[Block]:
-    """How far every output is from the reference's."""
+    """Return a table of every output's distance from the reference."""
     rows = tuple(output_row(m, o) for m in evaluation.candidates for o in m.outputs)
     if not rows:
         return []
     head = ("model", "output", "SQNR", "cosine", "KL, nats", "largest difference")
-    return [PageTable("Outputs beside the reference's", head, rows, frozenset({1}), folded="Outputs one by one")]
+    return [PageTable("Outputs compared with the reference", head, rows, frozenset({1}), folded="All outputs")]
 
 
 def output_row(model: ModelScore, output: OutputDeviation) -> tuple[Cell, ...]:
-    """One output."""
+    """Return the row of an output."""
     kl = "–" if output.kl is None else format_significant(output.kl)
     cosine = format_number(output.cosine, 5)
     return (
@@ -184,17 +184,17 @@ def output_row(model: ModelScore, output: OutputDeviation) -> tuple[Cell, ...]:
 
 
 def drop_section(evaluation: Evaluation) -> PageSection | None:
-    """Intervals as a plot; nothing without a metric."""
+    """Return the plot of drops with their intervals; None without a metric."""
     judged = [(m, m.difference) for m in evaluation.candidates if m.difference is not None]
     if not judged:
         return None
     unit = difference_unit(evaluation)
     lead = (
-        "The line is the 95 % interval of the drop on samples like these. Where it crosses zero, the loss may be "
-        "chance; only where all of it lies right of zero is there a loss beyond doubt."
+        "The line is the 95 % interval of the drop on samples like these. If it includes zero, the loss may be chance; "
+        "the loss is significant only if the whole interval is right of zero."
     )
     if evaluation.max_drop is not None:
-        lead += " The dashed line is the budget; a diamond is over it."
+        lead += " The dashed line is the budget; a diamond marks a drop over it."
     head = ("model", f"drop, {unit}", "from", "to", "p", "better", "worse", "method")
     rows = tuple(
         (
@@ -211,36 +211,41 @@ def drop_section(evaluation: Evaluation) -> PageSection | None:
     )
     table = PageTable("Drops with their intervals", head, rows, frozenset({7}), folded="As a table")
     chart, narrow = charts_rows.drop_plot(evaluation), charts_rows.drop_plot(evaluation, NARROW)
-    return PageSection("drop", "What it costs", lead, (Drawing("drop-chart", chart, narrow, "", table),))
+    return PageSection("drop", "Accuracy loss", lead, (Drawing("drop-chart", chart, narrow, "", table),))
 
 
 # ── speed ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def speed_section(evaluation: Evaluation, bench: BenchResult | None) -> PageSection | None:
-    """Quality against speed where the speeds are one GPU's, and the latencies of a bench."""
+    """Return quality against speed if all speeds come from one GPU, and the latencies of a benchmark."""
     blocks: list[Block] = []
     timed = charts_rows.gpu_speeds(evaluation)
-    spots, axis = quality_spots(evaluation, timed)
-    if len(spots) > 1:
+    points, axis, is_percentage = quality_points(evaluation, timed)
+    if len(points) > 1:
         where = next(m.speed.where for m, _ in timed if m.speed)
-        axes, title = (f"samples a second on {where}", axis), "Quality against speed"
-        rows = tuple((Cell(s.name), Cell(format_number(s.speed, 0)), Cell(format_number(s.quality))) for s in spots)
+        axes, title = (f"samples per second on {where}", axis), "Quality against speed"
+        rows = tuple((Cell(s.name), Cell(format_number(s.speed, 0)), Cell(format_number(s.quality))) for s in points)
         table = PageTable(title, ("model", "samples/s", axis), rows, folded="As a table")
-        least = LEAST if axis.endswith("%") else 1e-6
-        wide, narrow = plane(spots, axes, title, least=least), plane(spots, axes, title, NARROW, least)
+        least = LEAST if is_percentage else 1e-6
+        wide, narrow = plane(points, axes, title, least=least), plane(points, axes, title, NARROW, least)
         blocks.append(Drawing("speed-chart", wide, narrow, "", table, heading=title))
     if bench is not None and bench.batches:
         said = (*bench_verdict(bench), *bench.notes)
         blocks = [Prose(tuple(f"{text[:1].upper()}{text[1:]}." for text in said)), *blocks] if said else blocks
         blocks += bench_blocks(bench)
-    lead = "Measured on one machine, so that the figures can be compared."
-    return PageSection("speed", "What it gains", lead, tuple(blocks)) if blocks else None
+    lead = "All figures come from one machine and can be compared."
+    return PageSection("speed", "Accuracy and speed", lead, tuple(blocks)) if blocks else None
 
 
-def quality_spots(evaluation: Evaluation, timed: tuple[tuple[ModelScore, float], ...]) -> tuple[list[PlanePoint], str]:
-    """The models as points: by the metric, without labels by their agreement with the reference."""
-    spots: list[PlanePoint] = []
+def quality_points(
+    evaluation: Evaluation, timed: tuple[tuple[ModelScore, float], ...]
+) -> tuple[list[PlanePoint], str, bool]:
+    """Return the models as points, the caption of their quality, and whether it is a percentage.
+
+    The quality is the metric, or without labels the agreement with the reference.
+    """
+    points: list[PlanePoint] = []
     metric = evaluation.metric
     unit = 100.0 if evaluation.share or metric is None else 1.0
     for model, speed in timed:
@@ -248,13 +253,14 @@ def quality_spots(evaluation: Evaluation, timed: tuple[tuple[ModelScore, float],
         agreement = 1.0 if first else model.agreement
         quality = agreement if metric is None else model.metrics.get(metric)
         if quality is not None and math.isfinite(quality):
-            spots.append(PlanePoint(model.name, speed, unit * quality, first))
+            points.append(PlanePoint(model.name, speed, unit * quality, first))
     axis = metric_title(metric) if metric is not None else "agreement with the reference"
-    return spots, f"{axis}, %" if unit == 100.0 else axis
+    is_percentage = unit == 100.0
+    return points, f"{axis}, %" if is_percentage else axis, is_percentage
 
 
 def bench_blocks(bench: BenchResult) -> list[Block]:
-    """Latency at every batch size, and throughput."""
+    """Return latency at every batch size, and throughput."""
     head = ("model", "batch", "median, ms", "p90, ms", "p99, ms", "CUDA graph", "runs")
     rows = tuple(
         (
@@ -270,10 +276,10 @@ def bench_blocks(bench: BenchResult) -> list[Block]:
     )
     table = PageTable("Latencies", head, rows, frozenset({5}), folded="As a table")
     chart, narrow = charts_rows.latency_plot(bench), charts_rows.latency_plot(bench, NARROW)
-    caption = f"Median latency of one batch on {bench.machine}, without copies."
+    caption = f"Median latency of one batch on {bench.machine}, without memory copies."
     blocks: list[Block] = [Drawing("latency-chart", chart, narrow, caption, table, heading=chart.title)]
     if bench.throughputs:
-        told = tuple(
+        throughputs = tuple(
             (
                 Cell(t.subject),
                 Cell(str(t.batch)),
@@ -284,8 +290,10 @@ def bench_blocks(bench: BenchResult) -> list[Block]:
             for t in bench.throughputs
         )
         columns = ("model", "batch", "streams", "CUDA graph", "samples/s")
-        title = "Throughput, copies included"
+        title = "Throughput, including memory copies"
         blocks.append(
-            PageTable(title, columns, told, frozenset({3}), folded=f"{title}: {count_noun(len(told), 'figure')}")
+            PageTable(
+                title, columns, throughputs, frozenset({3}), folded=f"{title}: {count_noun(len(throughputs), 'figure')}"
+            )
         )
     return blocks

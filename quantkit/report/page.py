@@ -1,12 +1,12 @@
-"""A page as values: sections of tables, figures, samples and facts, and how they become one HTML file.
+"""A page as values: sections of tables, charts, samples and facts, and their rendering as one HTML file.
 
 Page
-├── Verdict            the sentences, first of all, and the few figures that matter
-└── Section            a heading and its blocks
-    ├── Table          caption, head, rows of cells
+├── PageVerdict        the conclusion in sentences, and the most important figures
+└── PageSection        a heading and its blocks
+    ├── PageTable      caption, head, rows of cells
     ├── Drawing        a chart, for wide and for narrow screens, with its figures as a table
     ├── Gallery        small drawings side by side
-    ├── Samples        images with the answers of the models
+    ├── SampleCards    images with the predictions of the models
     ├── Facts          names and values, nested
     └── Prose          sentences
 """
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 NAME, LONG, HEAD = 16, 18, 40
-"""Words longer than `NAME` characters may be broken at their dots; parts longer than `LONG` anywhere; column
-heads and names of rows are long from `HEAD` on."""
+"""Lengths in characters: longer words may be broken at dots (`NAME`) or anywhere (`LONG`); longer column heads are
+shortened (`HEAD`)."""
 SHIFT = 45.0
-"""Most colour that a cell gets, in percent: its text stays readable."""
+"""Maximum strength of the colour of a cell in percent, so that its text stays readable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Text of a cell, a second line, and what marks it: `tint` from −1 (gain) to 1 (loss), `status` over or within."""
+    """A cell of a table: text, a second line, `tint` from −1 (gain) to 1 (loss), and `status` over or within."""
 
     text: str
     note: str = ""
@@ -46,17 +46,17 @@ class Cell:
 
     @property
     def long(self) -> bool:
-        """Whether a word in it is too long for a column."""
+        """True if it contains a word that is too long for a column."""
         return has_long_word(self.text)
 
     @property
     def row_kind(self) -> str:
-        """The class of the name of a row."""
+        """The CSS classes of the cell as name of a row."""
         return " ".join(["long"] * self.long + ["name"] * (len(self.text) > HEAD))
 
     @property
     def style(self) -> str:
-        """Its colour, as strong as its tint."""
+        """The CSS of its colour, as strong as its tint."""
         if not self.tint:
             return ""
         kind = "loss" if self.tint > 0 else "gain"
@@ -65,9 +65,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class PageTable:
-    """Rows under a head; the first cell of a row is its name. `words`: columns of text, which begin at the left.
+    """A table with a head; the first cell of a row is its name. words: columns of text, which are left-aligned.
 
-    cards: on a telephone every row becomes a card. folded: what the table is folded away under; it is open where "".
+    cards: on a phone every row becomes a card. folded: summary line of a folded table; "" for one that is open.
     """
 
     caption: str
@@ -81,7 +81,7 @@ class PageTable:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A chart. `narrow` is the same for telephones, None where one size does for both. `table` has its figures."""
+    """A chart. narrow: the same for phones, None if one size fits both. table: its figures."""
 
     key: str
     chart: Chart
@@ -102,24 +102,24 @@ class Gallery:
 
 @dataclass(frozen=True, slots=True)
 class ModelPrediction:
-    """What a model says of a sample, and how sure it is."""
+    """The prediction of a model for a sample, with its confidence."""
 
     model: str
-    answer: str
+    text: str
     confidence: str
     right: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SampleCard:
-    """A sample with its picture as a data URI, "" where there is none, and the models' answers."""
+    """A sample with the models' predictions and its picture as a data URI, or "" without one."""
 
     name: str
     label: str
     picture: str
     missing: str
     pixelated: bool
-    answers: tuple[ModelPrediction, ...]
+    predictions: tuple[ModelPrediction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +149,13 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """Sentences, one below the other."""
+    """A list of sentences."""
 
     sentences: tuple[str, ...]
     kind: str = "prose"
 
 
-Block: TypeAlias = "Table | Drawing | Gallery | Samples | Facts | Prose"
+Block: TypeAlias = "PageTable | Drawing | Gallery | SampleCards | Facts | Prose"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class PageSection:
 
 @dataclass(frozen=True, slots=True)
 class PageVerdict:
-    """What comes first. `status`: over, within or "", which `badge` says in words; `figures`: value, and of what."""
+    """The first part of a page. status: over, within or "". badge: the same in words. figures: value and name."""
 
     sentences: tuple[str, ...]
     status: str
@@ -181,7 +181,7 @@ class PageVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """All of it."""
+    """A complete page."""
 
     title: str
     subtitle: str
@@ -189,7 +189,7 @@ class Page:
     sections: tuple[PageSection, ...]
 
     def html(self) -> str:
-        """The file: no script, nothing from elsewhere, the same bytes for the same values."""
+        """Return the file: no scripts, no external resources, the same bytes for the same values."""
         context: Mapping[str, Any] = {
             "page": self,
             "version": __version__,
@@ -201,7 +201,7 @@ class Page:
 
 @lru_cache(maxsize=1)
 def page_template() -> Template:
-    """The page's template, everything in it escaped."""
+    """Return the template of a page; all values in it are escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -219,7 +219,7 @@ def page_template() -> Template:
 
 
 def breakable(text: str) -> Markup:
-    """Text whose long words may be broken behind the dots, slashes, dashes and underscores of names."""
+    """Return text whose long words may be broken after dots, slashes, dashes and underscores."""
     from markupsafe import Markup, escape
 
     parts = (re.split(r"(?<=\w[./_:-])(?=\w)", word) if len(word) > NAME else [word] for word in text.split(" "))
@@ -227,18 +227,18 @@ def breakable(text: str) -> Markup:
 
 
 def column_heading(text: str) -> str:
-    """A column's name, its middle left out where it is long: models have their whole names as rows elsewhere."""
+    """Shorten the name of a column; full names of models are in the rows of another table."""
     return shorten_middle(text, HEAD)
 
 
 def has_long_word(text: str) -> bool:
-    """Whether a word has too many characters for a column between places where it may be broken."""
+    """Return True if a word has too many characters for a column between the places where it may be broken."""
     return any(len(word) > LONG for word in re.split(r"[\s./_:-]+", text))
 
 
 @lru_cache(maxsize=4)
 def read_resource(name: str) -> str:
-    """A file beside the template."""
+    """Return the content of a file in the folder of templates."""
     from importlib.resources import files
 
     return files("quantkit.report").joinpath("templates").joinpath(name).read_text(encoding="utf-8")

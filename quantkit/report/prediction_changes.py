@@ -1,4 +1,4 @@
-"""The answers that changed: per class, which class for which, and sample by sample."""
+"""Changed predictions: by class, by pair of classes, and sample by sample."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from quantkit.report.thumbnails import thumbnail
 from quantkit.report.wording import count_noun, format_number, format_percent, format_probability, format_signed
 
 CLASSES = 15
-"""Classes that are shown at once; up to `MOST` are folded away, and then the page says how many are left out."""
+"""Classes that are visible at first; up to `MOST` are folded, and the page says how many are omitted."""
 MOST = 200
 CONFUSIONS = 12
 SAMPLES = 24
 SURE = 0.05
-"""Classes whose adjusted p is below this are marked."""
+"""Changes of classes whose adjusted p is below this are marked as significant."""
 FAINT = 0.4
-"""How strong the colour of the others is."""
+"""Strength of the colour of the other classes."""
 
 
 # ── classes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def classes_section(evaluation: Evaluation) -> PageSection | None:
-    """Classes down, candidates across, the class with the largest change first."""
+    """Return a table of classes by candidates, the class with the largest change first."""
     found = [m for m in evaluation.candidates if m.classes]
     if not found:
         return None
@@ -37,29 +37,29 @@ def classes_section(evaluation: Evaluation) -> PageSection | None:
     top = max((largest_drop(drops) for drops in by_class.values()), default=0.0)
     rows = tuple(class_row(name, by_class[name], len(found), top) for name in order[:MOST])
     head = ("class", "samples", "reference", *(m.name for m in found))
-    caption = "Drop of every class in points, below it what the candidate gets right"
+    caption = "Drop of every class in percentage points, and below it the accuracy of the candidate"
     blocks: list[Block] = [PageTable(caption, head, rows[:CLASSES])]
     if rows[CLASSES:]:
         more = count_noun(len(rows) - CLASSES, "more class")
-        left_out = f"; {len(order) - MOST:,} with smaller changes are left out" if len(order) > MOST else ""
+        left_out = f"; {len(order) - MOST:,} with smaller changes are omitted" if len(order) > MOST else ""
         blocks.append(PageTable("The other classes", head, rows[CLASSES:], folded=more + left_out))
     sure = sum(d.p < SURE for m in found for d in m.classes)
-    lead = "With many classes some change by chance; p takes that into account. "
+    lead = "With many classes, some change by chance; p is adjusted for that. "
     lead += (
-        "None of the changes is beyond chance (p < 0.05)."
+        "None of the changes is significant (p < 0.05)."
         if not sure
-        else f"Marked ● and in full colour: {count_noun(sure, 'change')} beyond chance (p < 0.05)."
+        else f"Marked ● and in full colour: {count_noun(sure, 'significant change')} (p < 0.05)."
     )
-    return PageSection("classes", "Class by class", lead, tuple(blocks))
+    return PageSection("classes", "Changes by class", lead, tuple(blocks))
 
 
 def largest_drop(drops: dict[int, ClassDrop]) -> float:
-    """Largest change of a class."""
+    """Return the largest change of a class."""
     return max((abs(d.drop) for d in drops.values() if math.isfinite(d.drop)), default=0.0)
 
 
 def class_row(name: str, drops: dict[int, ClassDrop], columns: int, top: float) -> tuple[Cell, ...]:
-    """A class; its shade is the change beside the largest one."""
+    """Return the row of a class; its shade is its change relative to the largest one."""
     first = next(iter(drops.values()))
     cells = [Cell(name), Cell(f"{first.count:,}"), Cell(format_percent(first.reference))]
     for column in range(columns):
@@ -79,7 +79,7 @@ def class_row(name: str, drops: dict[int, ClassDrop], columns: int, top: float) 
 
 
 def confusions_section(evaluation: Evaluation) -> PageSection | None:
-    """Which answer became which, most frequent first; candidates across."""
+    """Return a table of changed predictions by candidates, the most frequent first."""
     found = [m for m in evaluation.candidates if m.confusions]
     if not found:
         return None
@@ -90,65 +90,68 @@ def confusions_section(evaluation: Evaluation) -> PageSection | None:
     order = sorted(counts, key=lambda key: (-sum(counts[key].values()), key))
     labelled = any(label for label, _, _ in order)
     rows = tuple(confusion_row(key, counts[key], len(found), labelled) for key in order[:MOST])
-    head = (*(("truth",) if labelled else ()), "reference says", "candidate says", *(("so it is",) if labelled else ()))
+    head = (
+        *(("truth",) if labelled else ()),
+        "reference predicts",
+        "candidate predicts",
+        *(("outcome",) if labelled else ()),
+    )
     text = frozenset(range(len(head)))
     head = (*head, *(m.name for m in found))
-    blocks: list[Block] = [PageTable("Answers that changed, in samples", head, rows[:CONFUSIONS], text)]
+    blocks: list[Block] = [PageTable("Changed predictions, in samples", head, rows[:CONFUSIONS], text)]
     if rows[CONFUSIONS:]:
         more = count_noun(len(rows) - CONFUSIONS, "less frequent change")
-        left_out = f"; {len(order) - MOST:,} more are left out" if len(order) > MOST else ""
+        left_out = f"; {len(order) - MOST:,} more are omitted" if len(order) > MOST else ""
         blocks.append(PageTable("Less frequent changes", head, rows[CONFUSIONS:], text, folded=more + left_out))
-    return PageSection(
-        "confusions", "What is taken for what", "The most frequent changes of the answer.", tuple(blocks)
-    )
+    return PageSection("confusions", "Changed predictions", "The most frequent changes.", tuple(blocks))
 
 
 def confusion_row(key: tuple[str, str, str], counts: dict[int, int], columns: int, labelled: bool) -> tuple[Cell, ...]:
-    """A change of the answer, and how many samples of every candidate changed so."""
+    """Return the row of a change: both predictions, and the number of samples for every candidate."""
     label, reference, candidate = key
-    told = (
+    described = (
         [Cell(label), Cell(reference), Cell(candidate), outcome_cell(*key)]
         if labelled
         else [Cell(reference), Cell(candidate)]
     )
-    return (*told, *(Cell(f"{counts[i]:,}" if i in counts else "–") for i in range(columns)))
+    return (*described, *(Cell(f"{counts[i]:,}" if i in counts else "–") for i in range(columns)))
 
 
 def outcome_cell(label: str, reference: str, candidate: str) -> Cell:
-    """Whether a change is for the better."""
+    """Return whether the candidate is now correct, now wrong, or wrong like the reference."""
     if label == candidate:
-        return Cell("right now", status="within")
-    return Cell("wrong now", status="over") if label == reference else Cell("wrong in both")
+        return Cell("now correct", status="within")
+    return Cell("now wrong", status="over") if label == reference else Cell("wrong in both")
 
 
 # ── samples ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def samples_section(evaluation: Evaluation) -> PageSection | None:
-    """The samples that changed most, the candidates taking turns; a sample that several changed is shown once."""
+    """Return the samples that changed most, alternating between candidates; each sample is shown only once."""
     found = [m for m in evaluation.candidates if m.changed]
     if not found:
         return None
     turns = (c for turn in zip_longest(*(m.changed for m in found)) for c in turn if c is not None)
     chosen = {(c.sample, c.path): c for c in reversed(list(turns))}
     samples = [sample_card(c, found) for c in list(reversed(chosen.values()))[:SAMPLES]]
-    lead = "Those that changed most, with the answers and how sure the models are."
-    return PageSection("samples", "Samples that changed", lead, (SampleCards(tuple(samples)),))
+    lead = "The largest changes, with the predictions and confidences of the models."
+    return PageSection("samples", "Samples with changed predictions", lead, (SampleCards(tuple(samples)),))
 
 
 def sample_card(change: ChangedSample, models: list[ModelScore]) -> SampleCard:
-    """One sample with the reference's answer and that of every candidate whose answer changed."""
+    """Return a sample with the predictions of the reference and of every candidate that differs from it."""
     picture = thumbnail(change.path)
-    answers = [model_prediction("reference", change.reference, change.reference_confidence, change.label)]
+    predictions = [model_prediction("reference", change.reference, change.reference_confidence, change.label)]
     for model in models:
         own = next((c for c in model.changed if (c.sample, c.path) == (change.sample, change.path)), None)
         if own is not None:
-            answers.append(model_prediction(model.name, own.candidate, own.candidate_confidence, own.label))
-    return SampleCard(change.sample, change.label, picture.uri, picture.missing, picture.pixelated, tuple(answers))
+            predictions.append(model_prediction(model.name, own.candidate, own.candidate_confidence, own.label))
+    return SampleCard(change.sample, change.label, picture.uri, picture.missing, picture.pixelated, tuple(predictions))
 
 
-def model_prediction(model: str, told: str, confidence: float, label: str) -> ModelPrediction:
-    """An answer; right or wrong where there is a label. Scores, which are no classes, have no confidence."""
+def model_prediction(model: str, predicted: str, confidence: float, label: str) -> ModelPrediction:
+    """Return a prediction, right or wrong if there is a label. Scores that are not classes have no confidence."""
     sure = (
         ""
         if math.isnan(confidence)
@@ -156,4 +159,4 @@ def model_prediction(model: str, told: str, confidence: float, label: str) -> Mo
         if 0.0 <= confidence <= 1.0
         else format_number(confidence)
     )
-    return ModelPrediction(model, told, sure, told == label if label else None)
+    return ModelPrediction(model, predicted, sure, predicted == label if label else None)

@@ -1,4 +1,4 @@
-"""Ranges: the worst tensors of statistics, and where every rule clips them."""
+"""Ranges: histograms of the worst tensors with the thresholds at which rules clip them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from quantkit.statistics import Statistics
 SHOWN_RULES = tuple(rule for kind in rule_kinds().values() if not isinstance(rule := kind.rule(), SelectingRule))
 """The rules that have thresholds of their own."""
 WORST = 9
-"""Tensors that are drawn."""
+"""Number of tensors that are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clipping:
-    """What a rule does to a tensor. clipped: share of values in bins beyond the threshold; sqnr_db: of 8-bit rounding
-    and clipping, with values spread evenly in their bins."""
+    """The effect of a rule on a tensor.
+
+    clipped: fraction of the values in bins beyond the threshold. sqnr_db: for 8-bit rounding and clipping, with values
+    spread evenly within their bins.
+    """
 
     rule: str
     threshold: float
@@ -34,7 +37,7 @@ class Clipping:
 
 
 def clipping(found: Histogram, rule: Rule) -> Clipping:
-    """The threshold of a rule, and what it costs."""
+    """Return the threshold of a rule and its cost."""
     threshold = rule.threshold(found)
     if not found.elements or found.amax == 0.0:
         return Clipping(rule.name, threshold, 0.0, math.inf)
@@ -49,8 +52,7 @@ def sqnr_at(found: Histogram, threshold: float) -> float:
 
 
 def worst_tensors(statistics: Statistics, sensitivity: Sensitivity | None, count: int = WORST) -> tuple[str, ...]:
-    """The activations with the most noise: as they were measured where they were, else by the error of their histogram
-    under the `mse` rule."""
+    """Return the activations with the most noise, as measured, or else by the error of their histogram under `mse`."""
     measured = [t.name for t in sensitivity.tensors if not t.weight] if sensitivity else []
     known = [name for name in dict.fromkeys(measured) if name in statistics.histograms]
     if not known:
@@ -60,21 +62,21 @@ def worst_tensors(statistics: Statistics, sensitivity: Sensitivity | None, count
 
 
 def ranges_section(statistics: Statistics, sensitivity: Sensitivity | None) -> PageSection:
-    """Histograms of the worst tensors with the thresholds of all rules."""
+    """Return the section with histograms of the worst tensors and the thresholds of all rules."""
     names = worst_tensors(statistics, sensitivity)
     drawings = tuple(
         range_drawing(f"range-{i}", name, statistics.histograms[name], SHOWN_RULES) for i, name in enumerate(names, 1)
     )
     lead = (
-        f"The {count_noun(len(names), 'tensor')} with the lowest ratio of signal to quantization noise, of "
-        f"{len(statistics)}. Everything right of a threshold is clipped; the further right it is, the coarser the "
-        "steps for all other values."
+        f"The {count_noun(len(names), 'tensor')} with the lowest SQNR, out of {len(statistics)}. "
+        "Values to the right of a threshold are clipped; the further right the threshold, the coarser the steps for "
+        "all other values."
     )
     return PageSection("ranges", "Ranges and thresholds", lead, (Gallery(drawings),))
 
 
 def range_drawing(key: str, tensor: str, found: Histogram, rules: Sequence[Rule]) -> Drawing:
-    """A histogram with what every rule makes of it."""
+    """Return a histogram with the effect of every rule."""
     costs = [clipping(found, rule) for rule in rules]
     chart = charts_plane.histogram_plot(tensor, found, [(c.rule, c.threshold) for c in costs])
     best = max(c.sqnr_db for c in costs)

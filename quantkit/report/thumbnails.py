@@ -1,4 +1,4 @@
-"""Small copies of images as data URIs, so that a page carries them."""
+"""Small copies of images as data URIs, which make a page self-contained."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 SIDE = 160
 """Longest side of a copy, in pixels."""
 TINY = 96
-"""Images up to this size are kept as they are, and shown with their pixels."""
+"""Images up to this size are not scaled, and are displayed with visible pixels."""
 LARGEST = 12_000
-"""Bytes of a copy: a JPEG that is larger is made again, coarser."""
+"""Bytes of a copy; a larger JPEG is encoded again with lower quality."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A data URI, or why there is none."""
+    """A data URI, or the reason why there is none."""
 
     uri: str
     missing: str = ""
@@ -30,7 +30,7 @@ class Thumbnail:
 
 
 def thumbnail(path: Path | None) -> Thumbnail:
-    """A copy of an image file. A file that is not there or is no image is no error: the report is about its answer."""
+    """Return a copy of an image file; a missing or unreadable file is no error, because the report is still valid."""
     if path is None:
         return Thumbnail("", "no image file")
     from PIL import Image, ImageOps
@@ -45,7 +45,7 @@ def thumbnail(path: Path | None) -> Thumbnail:
                 copy = flatten(upright)
                 copy.info.clear()  # profiles and other metadata of the original
     except FileNotFoundError:
-        return Thumbnail("", "the file is not there any more")
+        return Thumbnail("", "the file no longer exists")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Thumbnail("", "the file cannot be read as an image")
     if tiny:
@@ -59,7 +59,7 @@ def thumbnail(path: Path | None) -> Thumbnail:
 
 
 def flatten(image: Image) -> Image:
-    """RGB, what is transparent on white."""
+    """Convert to RGB, with a white background behind transparent pixels."""
     import numpy as np
     import PIL.Image
 
@@ -74,19 +74,19 @@ def flatten(image: Image) -> Image:
 
 
 def png_bytes(image: Image) -> bytes:
-    """The same bytes for the same pixels: no text, no date."""
+    """Encode as PNG without text or date, so that the same pixels give the same bytes."""
     content = io.BytesIO()
     image.save(content, "PNG", optimize=True)
     return content.getvalue()
 
 
 def jpeg_bytes(image: Image, quality: int) -> bytes:
-    """Without the metadata of the original."""
+    """Encode as JPEG without the metadata of the original."""
     content = io.BytesIO()
     image.save(content, "JPEG", quality=quality, optimize=True)
     return content.getvalue()
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """`data:image/png;base64,…`."""
+    """Return for example `data:image/png;base64,…`."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""How a network was tuned: the ways that were tried and why, and the engines by accuracy and latency."""
+"""Sections on tuning: the configurations that were tried and why, and the engines by accuracy and latency."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from quantkit.tuning.result import FrontPoint, Trial, Tuning
 
 NARROW = 350.0
 LEAST = 1.0
-"""Points that the axis of the change spans at least."""
+"""Minimum range of the axis of change, in percentage points."""
 THOUSAND = 1e3
 """Milliseconds in a second."""
 
 
 def tuning_verdict(tuning: Tuning) -> PageVerdict:
-    """What was taken, and whether the budget holds on the held-out part."""
+    """Return what was chosen, and whether it is within the budget on the held-out part."""
     within = tuning.within_budget
     figures = (
-        (f"{tuning.samples[0]:,}", "samples to tune on"),
-        (f"{tuning.samples[1]:,}", "samples held out"),
+        (f"{tuning.samples[0]:,}", "tuning samples"),
+        (f"{tuning.samples[1]:,}", "held-out samples"),
         (f"{tuning.evaluations:,}", "evaluation" if tuning.evaluations == 1 else "evaluations"),
         (format_seconds(tuning.seconds), "to tune"),
     )
@@ -40,37 +40,39 @@ def tuning_verdict(tuning: Tuning) -> PageVerdict:
 
 
 def tried_section(tuning: Tuning) -> PageSection:
-    """Every trial in its order, with its reason and what followed; the layers that stay float."""
+    """Return all trials in order, with reasons and outcomes, and the layers that stay float."""
     lead = (
-        f"On the {count_noun(tuning.samples[0], 'sample')} to tune on, in this order. The search ends at the first way "
-        "whose drop and one standard error more are inside the budget. SQNR is that of the outputs on a few samples: "
-        "ways that it promises nothing of are not evaluated."
+        f"In this order, on the {count_noun(tuning.samples[0], 'sample')} of the tuning part. The search ends at the "
+        "first configuration whose drop plus one standard error is within the budget. SQNR is that of the outputs on a "
+        "few samples; configurations without a promising SQNR are not evaluated."
     )
     head = (
         "rule, repairs, layers",
         "SQNR",
-        f"drop{tuning.unit and ', points'}",
+        f"drop{tuning.unit and ', percentage points'}",
         "95 % interval",
         "why",
-        "what followed",
+        "outcome",
     )
     rows = tuple(trial_table_row(trial, tuning) for trial in tuning.trials)
-    blocks: list[Block] = [PageTable("Ways to quantize, as they were tried", head, rows, frozenset({4, 5}), cards=True)]
+    blocks: list[Block] = [
+        PageTable("Configurations in the order of the search", head, rows, frozenset({4, 5}), cards=True)
+    ]
     if kept := tuning.chosen.recipe.kept:
         share = format_percent(tuning.chosen.floats, 1)
-        blocks.append(Prose((f"In float, with {share} of the weights: {', '.join(kept)}.",)))
-    return PageSection("tried", "What was tried", lead, tuple(blocks))
+        blocks.append(Prose((f"Kept in float, with {share} of the weights: {', '.join(kept)}.",)))
+    return PageSection("tried", "Search", lead, tuple(blocks))
 
 
 def trial_table_row(trial: Trial, tuning: Tuning) -> tuple[Cell, ...]:
-    """A trial; the one that was taken says so."""
+    """Return the row of a trial; the chosen one is marked."""
     found, known = trial.figure, not math.isnan(trial.proxy_db)
     drop, interval, status = "", "", ""
     if found is not None:
         drop, status = format_signed(found.drop), "within" if found.drop <= tuning.max_drop else "over"
         interval = "" if math.isnan(found.low) else f"{format_signed(found.low)} … {format_signed(found.high)}"
     return (
-        Cell(trial.recipe.text(), "taken" if trial is tuning.chosen else ""),
+        Cell(trial.recipe.text(), "chosen" if trial is tuning.chosen else ""),
         Cell(format_decibel(trial.proxy_db) if known else ""),
         Cell(drop, status=status),
         Cell(interval),
@@ -80,16 +82,16 @@ def trial_table_row(trial: Trial, tuning: Tuning) -> tuple[Cell, ...]:
 
 
 def front_section(tuning: Tuning) -> PageSection | None:
-    """Engines on the held-out part, by the change of the metric and by latency; nothing without engines."""
+    """Return engines on the held-out part by the change of the metric and by latency; None without engines."""
     if not tuning.front:
         return None
-    unit = "points" if tuning.share else metric_title(tuning.metric)
-    axes = ("batches a second", f"change of {metric_title(tuning.metric)}, {unit}")
+    unit = "percentage points" if tuning.share else metric_title(tuning.metric)
+    axes = ("batches per second", f"change of {metric_title(tuning.metric)}, {unit}")
     title = "Accuracy against speed"
-    head = ("engine", "precision", "ms a batch", f"drop, {unit}")
+    head = ("engine", "precision", "ms per batch", f"drop, {unit}")
     table = PageTable(title, head, tuple(front_table_row(p, tuning.max_drop) for p in tuning.front), frozenset({1}))
     spots = [
-        PlanePoint(f"{p.name}, taken" if p.chosen else p.name, THOUSAND / p.milliseconds, -p.drop)
+        PlanePoint(f"{p.name}, chosen" if p.chosen else p.name, THOUSAND / p.milliseconds, -p.drop)
         for p in tuning.front
         if p.drop is not None and p.milliseconds > 0
     ]
@@ -99,19 +101,19 @@ def front_section(tuning: Tuning) -> PageSection | None:
         wide, narrow = plane(spots, axes, title, least=least), plane(spots, axes, title, NARROW, least)
         blocks.append(Drawing("front-chart", wide, narrow, ""))
     lead = (
-        f"Engines of every precision, each timed alone on {tuning.machine or 'a GPU'}, and judged on the part "
-        "held out. Taken is the simplest of those that are as fast as the fastest inside the budget."
+        f"Engines of every precision, each timed alone on {tuning.machine or 'a GPU'} and evaluated on the held-out "
+        "part. The chosen one is the simplest of those that are as fast as the fastest within the budget."
     )
-    return PageSection("front", "What it gains", lead, tuple(blocks))
+    return PageSection("front", "Accuracy and speed", lead, tuple(blocks))
 
 
 def front_table_row(point: FrontPoint, max_drop: float) -> tuple[Cell, ...]:
-    """An engine."""
+    """Return the row of an engine."""
     drop, status = "", ""
     if point.drop is not None:
         drop, status = format_signed(point.drop), "within" if point.drop <= max_drop else "over"
     return (
-        Cell(point.name, "taken" if point.chosen else ""),
+        Cell(point.name, "chosen" if point.chosen else ""),
         Cell(point.precision.upper()),
         Cell(format_significant(point.milliseconds)),
         Cell(drop, status=status),
@@ -119,7 +121,7 @@ def front_table_row(point: FrontPoint, max_drop: float) -> tuple[Cell, ...]:
 
 
 def tuned_sensitivity(tuning: Tuning) -> Sensitivity | None:
-    """The layers as they were ranked; None where no layer had to be kept."""
+    """Return the ranking of layers; None if no layer had to be kept float."""
     base = tuning.ranked
     if base is None or not tuning.ranking:
         return None

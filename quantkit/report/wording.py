@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: few digits, a true minus sign, and a word where there is no number."""
+"""Numbers for readers: few digits, a true minus sign, and words in place of values that are not numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def format_number(value: float, digits: int = 2) -> str:
-    """`0.25`, `−3.10`, `∞`, `not a number`; very large and very small ones as `1.2e+09`."""
+    """Format a number: `0.25`, `−3.10`, `∞`, `not a number`; very large or small ones as `1.2e+09`."""
     if math.isnan(value):
         return "not a number"
     if math.isinf(value):
@@ -19,33 +19,33 @@ def format_number(value: float, digits: int = 2) -> str:
 
 
 def format_significant(value: float) -> str:
-    """Four significant digits: `0.02387`, `6.812`, `1.2e-05`."""
+    """Format with four significant digits: `0.02387`, `6.812`, `1.2e-05`."""
     return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else format_number(value)
 
 
 def format_percent(share: float, digits: int = 2) -> str:
-    """A share: 0.9118 is `91.18 %`."""
+    """Format a fraction as a percentage: 0.9118 is `91.18 %`."""
     return f"{format_number(100.0 * share, digits)} %" if math.isfinite(share) else format_number(share)
 
 
 def format_signed(value: float, digits: int = 2) -> str:
-    """With a plus sign where it is above zero."""
+    """Format with a plus sign if the number is positive."""
     text = format_number(value, digits)
     return f"+{text}" if value > 0 and text.strip("0.") else text
 
 
 def format_decibel(value: float, unit: bool = True) -> str:
-    """`31.2 dB`; infinite is a perfect copy: `∞ dB`."""
+    """Format `31.2 dB`; for a perfect copy `∞ dB`."""
     return format_number(value, 1) + (" dB" if unit and not math.isnan(value) else "")
 
 
 def format_probability(p: float) -> str:
-    """`p 0.031`, `p < 0.001`."""
+    """Format a p-value: `p 0.031`, `p < 0.001`."""
     return "p < 0.001" if p < 0.001 else f"p {p:.2g}" if math.isfinite(p) else f"p {format_number(p)}"
 
 
 def format_size(count: int) -> str:
-    """Bytes in SI units: `1.14 MB`."""
+    """Format bytes in SI units: `1.14 MB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000.0 or unit == "GB":
@@ -55,13 +55,13 @@ def format_size(count: int) -> str:
 
 
 def count_noun(count: int, noun: str) -> str:
-    """`1 sample`, `10,000 samples`, `2 classes`."""
+    """Return a count with its noun: `1 sample`, `10,000 samples`, `2 classes`."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{count:,} {noun if count == 1 else plural}"
 
 
 def format_seconds(value: float) -> str:
-    """`48 s`, `2 min 5 s`."""
+    """Format a duration: `48 s`, `2 min 5 s`."""
     if not math.isfinite(value) or value < 60.0:
         return f"{format_number(value, 1)} s"
     whole = round(value)

@@ -161,25 +161,26 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_every_number_appears() -> None:
     read = sound(full_page())
-    told = """
+    expected = """
         91.18 % | 99.29 % | 4.34 MB | 41,012 | 0.7803 ms | batches of 32 on NVIDIA H200 | 90.87 % | 99.21 % | 1.11 MB
         97,123
-        0.3301 ms | 21 of 23 | +0.31 | (+0.13 … +0.49) | 0.0042 | 17 | 48 | Bonett-Price interval, McNemar's test (mid-p) | 98.73 % | 127 changed
-        31.3 dB | 0.99951 | 0.00213 | 2.875 | 85.7 % | −0.93 points | 86.6 %
+        0.3301 ms | 21 of 23 | +0.31 | (+0.13 … +0.49) | 0.0042 | 17 | 48
+        Bonett-Price interval, McNemar's test (mid-p) | 98.73 % | 127 changed
+        31.3 dB | 0.99951 | 0.00213 | 2.875 | 85.7 % | −0.93 percentage points | 86.6 %
         1,003 | 83.45 % | 80.67 % | +2.78 ● | p < 0.001 | 997 | 88.21 % | 89.11 %, p 0.61 | −0.90 | 29 | 13
         73.1 % | 64.2 %
         31.4 dB | 512 | 50.0 % | 37.4 dB | 32.9 dB | 1.5 dB | 36.6 dB | 9,408 | 33.3 dB | 0.071 % | 211 | 0.0173
         0.123 | 0.136 | 0.160 | 0.087 | 3.949 | 2.787 | 640 | 143,210 | 10,000 | 48.3 s | 0.49, 0.48 | Q/DQ ONNX
         float ONNX | asked for | locks were not locked | Scored with fake-quantized numerics. | val/
     """
-    for figure in re.split(r"[|\n]", told):
+    for figure in re.split(r"[|\n]", expected):
         assert figure.strip() in read.text, figure
     for sha in ("a1" * 32, "b2" * 32):
         assert sha in read.text
     for rule in SHOWN_RULES:
         assert rule.name in read.text
     assert f"quantkit {__version__}" in read.text
-    assert "2 of 2 over the budget of 0.25 points" in read.text
+    assert "2 of 2 over the budget of 0.25 percentage points" in read.text
 
 
 def test_the_verdict_is_first_and_the_title_can_be_given() -> None:
@@ -192,10 +193,10 @@ def test_paths_of_this_machine_stay_out() -> None:
     assert "secret" not in full_page()
 
 
-def test_the_budget_is_told_in_words() -> None:
+def test_the_budget_is_reported_in_words() -> None:
     worse, better = candidate("worse"), candidate("better", difference=replace(candidate().difference, value=-0.4))  # type: ignore[type-var]
     assert "1 of 2 over the budget" in sound(evaluation_page(evaluation(worse, better))).text
-    assert "within the budget of 0.25 points" in sound(evaluation_page(evaluation(better))).text
+    assert "within the budget of 0.25 percentage points" in sound(evaluation_page(evaluation(better))).text
     assert "the budget of" not in sound(evaluation_page(evaluation(worse, max_drop=None))).text
     unknown = candidate(difference=replace(candidate().difference, value=float("nan")))  # type: ignore[type-var]
     assert "over the budget" in sound(evaluation_page(evaluation(unknown))).text
@@ -205,20 +206,20 @@ def test_one_model_without_labels() -> None:
     page = evaluation_page(evaluation(metric=None, share=False, models=(reference(metrics={}),), verdict=()))
     read = sound(page)
     assert "nothing to compare" in read.text
-    assert "What it costs" not in read.text
+    assert "Accuracy loss" not in read.text
     unlabelled = candidate(metrics={}, difference=None, classes=())
     read = sound(evaluation_page(evaluation(unlabelled, metric=None, share=False)))
-    assert "What it costs" not in read.text
+    assert "Accuracy loss" not in read.text
     assert "agreement with the reference" in read.text
 
 
 def test_cpu_speeds_are_not_plotted() -> None:
     slow = replace(reference().speed, where="onnxruntime, CPU", device=Device.CPU)  # type: ignore[type-var]
     here = evaluation(candidate(speed=slow), models=(reference(speed=slow), candidate(speed=slow)))
-    assert "What it gains" not in sound(evaluation_page(here)).text
+    assert "Accuracy and speed" not in sound(evaluation_page(here)).text
     mixed = evaluation(models=(reference(), candidate(speed=slow)))
-    assert "What it gains" not in sound(evaluation_page(mixed)).text
-    assert "What it gains" in sound(evaluation_page(evaluation(candidate()))).text
+    assert "Accuracy and speed" not in sound(evaluation_page(mixed)).text
+    assert "Accuracy and speed" in sound(evaluation_page(evaluation(candidate()))).text
 
 
 def test_a_metric_in_its_own_unit() -> None:
@@ -240,7 +241,7 @@ def test_two_hundred_layers_are_ranked() -> None:
 def test_a_thousand_classes_are_bounded() -> None:
     classes = tuple(replace(candidate().classes[0], name=f"class{i:04}", drop=float(i)) for i in range(1000))
     page = evaluation_page(evaluation(candidate(classes=classes)))
-    assert "800 with smaller changes are left out" in sound(page).text
+    assert "800 with smaller changes are omitted" in sound(page).text
     assert "class0999" in page
     assert "class0001" not in page
     assert len(page) < 400_000
@@ -294,7 +295,7 @@ def test_images_travel_in_the_file(tmp_path: Path) -> None:
     read = sound(page)
     assert len(read.sources) == 2
     assert "cannot be read as an image" in read.text
-    assert "not there any more" in read.text
+    assert "no longer exists" in read.text
     assert "row 7" in read.text
     assert str(tmp_path) not in page
     small, large = (Image.open(io.BytesIO(base64.b64decode(s.split(",")[1]))) for s in read.sources)

@@ -10,21 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantkit.report.html import tuning_page
-from quantkit.tuning.result import Figure, FrontPoint, RankingBasis, Recipe, Trial, Tuning
+from quantkit.tuning.result import Figure, FrontPoint, RankingBasis, Recipe, Trial, TrialStatus, Tuning
 from tests.report.test_html import SVG, sound
 from tests.support.reports import EVALUATIONS, NUMBERS, SENSITIVITIES, TEXTS, candidate, evaluation, layer
 
 FIGURES = st.builds(Figure, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
 RECIPES = st.builds(Recipe, TEXTS, st.lists(TEXTS, max_size=4).map(tuple), st.lists(TEXTS, max_size=3).map(tuple))
-TRIALS = st.builds(Trial, RECIPES, TEXTS, TEXTS, TEXTS, NUMBERS, st.none() | FIGURES, st.floats(0, 1))
+TRIALS = st.builds(
+    Trial, RECIPES, TEXTS, TEXTS, st.sampled_from(TrialStatus), NUMBERS, st.none() | FIGURES, st.floats(0, 1), TEXTS
+)
 POINTS = st.builds(FrontPoint, TEXTS, TEXTS, st.none() | NUMBERS, NUMBERS, st.booleans())
 
-FIRST = Trial(Recipe("mse"), "rule", "everything quantized by the first rule", "over the budget", 21.5)
-TAKEN = Trial(
+FIRST = Trial(Recipe("mse"), "rule", "all layers quantized with the first rule", TrialStatus.OVER, 21.5)
+CHOSEN = Trial(
     Recipe("mse", ("bias",), ("conv1",)),
     "layers",
     "2 are enough",
-    "holds",
+    TrialStatus.MET,
     30.2,
     Figure(0.91, 0.2, 0.1, 0.3, 0.05),
     0.25,
@@ -45,8 +47,8 @@ def tuning(**changes: Any) -> Tuning:
         "max_drop": 0.5,
         "layers": 20,
         "reference": 0.9118,
-        "trials": (FIRST, TAKEN),
-        "chosen": TAKEN,
+        "trials": (FIRST, CHOSEN),
+        "chosen": CHOSEN,
         "held": True,
         "report": evaluation(candidate()),
         "untuned": Figure(0.8, 11.0, 10.0, 12.0, 0.5),
@@ -65,26 +67,26 @@ def tuning(**changes: Any) -> Tuning:
     return Tuning(**(given | changes))
 
 
-def test_every_way_is_told_with_its_reason() -> None:
+def test_every_trial_has_its_reason_and_outcome() -> None:
     text = sound(tuning_page(tuning())).text
     for said in (
         FIRST.why,
         FIRST.outcome,
-        TAKEN.why,
-        "taken",
+        CHOSEN.why,
+        "chosen",
         "mse, bias, 1 float",
-        "In float, with 25.0 % of the weights",
+        "Kept in float, with 25.0 % of the weights",
     ):
         assert said in text
-    assert "loses 0.21 points of top1 on 5,000 held-out samples" in text
-    assert "Layers that lose most" in text
+    assert "loses 0.21 percentage points of top1 on 5,000 held-out samples" in text
+    assert "Layers with the largest loss" in text
 
 
-def test_the_budget_is_judged_on_the_part_held_out() -> None:
-    assert "within the budget of 0.5 points" in sound(tuning_page(tuning())).text
-    lost = replace(TAKEN.figure, drop=0.7)  # type: ignore[type-var]
-    assert "within the budget of 1 point." in sound(tuning_page(tuning(max_drop=1.0))).text
-    assert "over the budget of 0.5 points" in sound(tuning_page(tuning(tuned=lost))).text
+def test_the_budget_is_judged_on_the_held_out_part() -> None:
+    assert "within the budget of 0.5 percentage points" in sound(tuning_page(tuning())).text
+    lost = replace(CHOSEN.figure, drop=0.7)  # type: ignore[type-var]
+    assert "within the budget of 1 percentage point." in sound(tuning_page(tuning(max_drop=1.0))).text
+    assert "over the budget of 0.5 percentage points" in sound(tuning_page(tuning(tuned=lost))).text
 
 
 def test_engines_are_drawn_where_they_were_built() -> None:
@@ -92,26 +94,26 @@ def test_engines_are_drawn_where_they_were_built() -> None:
     page = tuning_page(tuning(front=ENGINES))
     text = sound(page).text
     assert all(point.name in text for point in ENGINES)
-    assert any("change of top-1, points" in drawing for drawing in SVG.findall(page))
+    assert any("change of top-1, percentage points" in drawing for drawing in SVG.findall(page))
     one = sound(tuning_page(tuning(front=ENGINES[:1]))).text
     assert "net.fp16.engine" in one
     assert "timed alone on NVIDIA H200" in one
-    assert "batches a second" not in one
+    assert "batches per second" not in one
 
 
 def test_layers_that_nobody_ranked_have_no_section() -> None:
-    assert "Layers that lose most" not in tuning_page(tuning(ranking=()))
+    assert "Layers with the largest loss" not in tuning_page(tuning(ranking=()))
 
 
 def test_what_was_not_measured_is_left_empty() -> None:
     figure = Figure(0.9, 0.1, math.nan, math.nan, 0.0)
-    page = tuning_page(tuning(trials=(replace(TAKEN, proxy_db=math.nan, figure=figure),), ranking=()))
+    page = tuning_page(tuning(trials=(replace(CHOSEN, proxy_db=math.nan, figure=figure),), ranking=()))
     assert "not a number" not in sound(page).text
 
 
-def test_the_page_tells_what_the_layers_were_ranked_on() -> None:
+def test_the_page_names_the_basis_of_the_layer_ranking() -> None:
     text = sound(tuning_page(tuning())).text
-    assert "the outputs have 27.4 dB of signal to noise, over 64 samples" in text
+    assert "the SQNR of the outputs is 27.4 dB, measured on 64 samples" in text
 
 
 @settings(max_examples=30)
