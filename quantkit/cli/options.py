@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli.arguments.groups import Decorator, grouped, offered
-from quantkit.cli.arguments.metric_option import MetricOption
 from quantkit.cli.arguments.parsing import parse_algorithm
+from quantkit.cli.arguments.registry_option import MetricOption, RepairOption
 from quantkit.cli.console import Printing
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ SHAPES = "Range of a dynamic input: batch sizes (image=1:8:32) or whole shapes."
 BATCHES = "Batch sizes to time."
 STREAMS = "Numbers of batches in flight at once."
 PRECISIONS = "Precisions to build engines in."
-REPAIRS = "Repairs that may be used: equalize, smooth, round (these need data), bias; or none."
+REPAIRS = "Repairs that may be used: {repairs}; or none."
+"""Completed by `RepairOption`."""
 
 force = click.option("--force", is_flag=True, help="Replace existing files.")
 html = click.option("--html", metavar="FILE.html", type=PATH, help="Write a report as one HTML file.")
@@ -118,7 +119,7 @@ def stats(default: str = "MODEL.stats.safetensors beside the model, else the tab
 
 def repair(default: str) -> Decorator:
     """Return the option --repair. default: the repairs without it, in words."""
-    return click.option("--repair", metavar="NAME,NAME…", help=f"{REPAIRS} Default: {default}.")
+    return click.option("--repair", cls=RepairOption, metavar="NAME,NAME…", help=f"{REPAIRS} Default: {default}.")
 
 
 def table(default: str) -> Decorator:

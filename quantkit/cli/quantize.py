@@ -58,8 +58,8 @@ def quantize(
     """Write MODEL with Q/DQ nodes: INT8 for every TensorRT version (the only way on TensorRT 11) and for onnxruntime.
 
     Scales come from the statistics of `quantkit calibrate` by any calibration method, without data, or unchanged from a
-    calibration table, including one that TensorRT wrote. With --data the model is repaired as well: channels are
-    equalized, weights are rounded so that the outputs change least, and biases are corrected.
+    calibration table, including one that TensorRT wrote. With --data the model is repaired as well (--repair), so that
+    INT8 loses less accuracy.
     """
     from quantkit.cli.progress import Spinner
     from quantkit.quantization.quantize import QuantizeOptions

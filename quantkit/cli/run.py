@@ -9,7 +9,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
-from quantkit.cli.arguments.metric_option import MetricOption
+from quantkit.cli.arguments.registry_option import MetricOption
 from quantkit.cli.console import OVER_BUDGET, Printing, note, print_fields, print_sentence, warn
 from quantkit.cli.interruption import raise_if_interrupted
 from quantkit.cli.model_table import print_model_table, warn_over_budget

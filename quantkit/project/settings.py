@@ -18,6 +18,7 @@ from quantkit.histogram import HistogramMode
 from quantkit.metrics.registry import default_metric, is_reproducible
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
+from quantkit.repairs.registry import repair_choices
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -230,7 +231,7 @@ data = {data}              # for calibration: images, .npz, or module:callable
 
 [quantize]
 # exclude = ["/head/*"]    # nodes that stay float; "@FILE" reads names from a file
-# repairs = ["bias"]       # any of equalize, smooth, round, bias; [] for none. Default: all
+# repairs = ["bias"]       # any of {repairs}; [] for none. Default: all
 # fp16 = true              # the rest of the Q/DQ model in FP16, for TensorRT 11
 
 [build]
@@ -252,4 +253,5 @@ def settings_template(model: str, data: str) -> str:
         model=json.dumps(model, ensure_ascii=False),
         data=json.dumps(data, ensure_ascii=False),
         metrics=json.dumps([default_metric()]),
+        repairs=repair_choices(),
     )

@@ -1,1 +1,1 @@
-"""Quantization: a Q/DQ model from statistics or a table, its repairs, and the way back to a table."""
+"""Quantization: a Q/DQ model from statistics or a table, repairs of its network, and conversion back to a table."""

@@ -1,6 +1,6 @@
-"""table: from a Q/DQ model back to a calibration table and the plain float model, for implicit INT8 and for DLA.
+"""table from-qdq: convert a Q/DQ model back to a calibration table and a plain float model, for implicit INT8 and DLA.
 
-TensorRT 8.6 … 10.x ignores calibration tables as soon as one Q/DQ node is in the network: all of them have to go.
+TensorRT 8.6 … 10.x ignores calibration tables if a single Q/DQ node is in the network, so all have to be removed.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     import onnx
 
 NOTABLE = 0.01
-"""A weight's own scale that differs by less from TensorRT's is taken for the same."""
+"""A smaller relative difference between a weight's scale and TensorRT's is not reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class FromQdq(RichDisplay):
-    """A table and a plain model that were made of a Q/DQ model.
+    """A table and a plain model that were converted from a Q/DQ model.
 
-    table, model, provenance: the files. scales: the table, inferred scales included. inferred: tensors whose scale
-    their neighbours told. coverage: of the plain network's float tensors. unscaled: activations whose pair no table can
-    hold, with the reason. weights: float weight → largest |scale/(max|w|/127) − 1|, None where TensorRT does not
-    quantize it, or the file does not tell. biases: how many biases were stored as integers and are float now.
+    table, model, provenance: the files. scales: the table, including inferred scales. inferred: tensors whose scale
+    follows from their neighbours. coverage: of the plain network's float tensors. unscaled: activations whose pair no
+    table can hold, with the reason. weights: float weight → largest |scale/(max|w|/127) − 1|, None if TensorRT does not
+    quantize it, or it is unknown. biases: number of biases that were stored as integers and are float now.
     """
 
     table: Path
@@ -54,19 +54,19 @@ class FromQdq(RichDisplay):
     weights: Mapping[str, float | None]
     biases: int
     changed: str = ""
-    """What quantization changed in the network besides Q/DQ, which stays."""
+    """Changes by quantization besides Q/DQ, which remain."""
     clipped: tuple[str, ...] = ()
-    """Tensors of ReLUs that the range of a pair stood for, and that are nodes of the plain model again."""
+    """Tensors of ReLUs that the range of a pair had replaced, and that are nodes of the plain model again."""
 
     @property
     def deviating(self) -> tuple[str, ...]:
-        """Weights whose own scales differ from those that TensorRT gives them, the worst first."""
+        """Weights whose scales differ from those that TensorRT chooses, the worst first."""
         found = {name: far for name, far in self.weights.items() if far is not None and far > NOTABLE}
         return tuple(sorted(found, key=lambda name: (-found[name], name)))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is worth knowing before an engine is built of it."""
+        """Remarks to read before an engine is built from it."""
         return tuple(table_notes(self))
 
     def _view_(self) -> Sequence[Block]:
@@ -91,11 +91,11 @@ def from_qdq(
 ) -> FromQdq:
     """Write the scales of a Q/DQ model as a table, and the model without Q/DQ to `plain` (`x.calib` → `x.float.onnx`).
 
-    infer: also give scales to tensors whose neighbours tell them. External weights stay where they are, so that the
-    plain model has to lie beside the Q/DQ model then. All files are written, or none.
+    infer: also give scales to tensors whose scales follow from their neighbours. External weights stay where they are,
+    so the plain model has to be beside the Q/DQ model then. All files are written, or none.
 
-    ModelError where there is no Q/DQ, or some of it cannot be taken out; TableError where no scale fits a table;
-    StaleError, OutputError, UsageError.
+    ModelError if there is no Q/DQ, or some of it cannot be removed; TableError if no scale fits a table; StaleError,
+    OutputError, UsageError.
     """
     output = Path(output)
     target = output.with_name(f"{output.stem}.float.onnx") if plain is None else Path(plain)
@@ -139,14 +139,17 @@ def from_qdq(
 
 
 def table_header(algorithm: Algorithm, tensorrt_version: str | None) -> Header:
-    """The header of the table. UsageError."""
+    """Return the header of the table. UsageError."""
     if algorithm is Algorithm.LEGACY:
-        raise UsageError("a Legacy table says by which percentile it was made", remedy="give another --algorithm")
+        raise UsageError(
+            "a Legacy table records the percentile of its calibration, and a Q/DQ model has none",
+            remedy="give another --algorithm",
+        )
     return Header(algorithm, target_version(tensorrt_version).number)
 
 
 def kept_changes_text(proto: onnx.ModelProto) -> str:
-    """What a quantkit model says of changes that stay in the plain one; nothing where there are none."""
+    """Return the changes by `quantize` that remain in the plain model, as a sentence; empty if there are none."""
     for entry in proto.metadata_props:
         if entry.key != METADATA_KEY:
             continue
@@ -155,59 +158,59 @@ def kept_changes_text(proto: onnx.ModelProto) -> str:
         parts += ["FP16"] if record.get("fp16") else []
         parts += ["weights rounded to INT8"] if record.get("weights") == "int8" else []
         if parts:
-            return f"the plain model is not the one before quantization: it keeps {', '.join(parts)}"
+            return f"the plain model is not the one before quantization, because it keeps {', '.join(parts)}"
     return ""
 
 
 def model_record(model: Model, path: Path | None = None) -> ModelRecord:
-    """What identifies a model, under the name of its file or of the one that it is written to."""
+    """Return the record that identifies a model, by the name of its file or of `path`."""
     return ModelRecord(file=(path or model.path).name, sha256=model.sha256)
 
 
 def forget_quantization(proto: onnx.ModelProto) -> None:
-    """Remove what a model says of its quantization; nothing in it is quantized any more."""
+    """Remove the metadata of a model about its quantization."""
     kept = [entry for entry in proto.metadata_props if entry.key != METADATA_KEY]
     del proto.metadata_props[:]
     proto.metadata_props.extend(kept)
 
 
 def summarize_lost_weights(network: Model, stripped: StrippedNetwork) -> tuple[dict[str, float | None], int]:
-    """Weight → how far its scales were from TensorRT's; and how many biases were integers."""
+    """Return weight → deviation of its scales from TensorRT's, and the number of biases that were integers."""
     deviations = weight_deviations(network, stripped.weights)
     biases = {name for name, lost in stripped.weights.items() if all(item.grid.type == "int32" for item in lost)}
     return {name: deviations.get(name) for name in stripped.weights if name not in biases}, len(biases)
 
 
 def qdq_provenance(output: Path, table: CalibrationTable, model: ModelRecord, source: ModelRecord) -> bytes:
-    """The file beside the table: `model` is the plain network, `source` the one with Q/DQ."""
+    """Return the provenance record of a table. model: the plain network; source: the one with Q/DQ."""
     digest = sha256_of(table_bytes(table))
     record = TableRecord(file=output.name, sha256=digest, header=table.header.text, tensors=len(table))
     return provenance_bytes(Provenance(quantkit=__version__, table=record, model=model, origin="qdq", source=source))
 
 
 def refuse_same_files(model: Path, table: Path, plain: Path) -> None:
-    """UsageError where a file would be written over another one of the call."""
+    """Raise UsageError if two of the files are the same."""
     places = [file.resolve() for file in (model, table, provenance_path(table), plain)]
     if len(set(places)) < len(places):
         raise UsageError(
-            f"{model}, {table} and {plain} have to be files of their own",
+            f"{model}, {table} and {plain} have to be different files",
             remedy="give the table and the plain model other names, with --output and --model",
         )
 
 
 def refuse_leftovers(model: Model, stripped: StrippedNetwork) -> None:
-    """ModelError where a node stays, or none was there; TableError where there is no scale at all."""
+    """Raise ModelError if a Q/DQ node is left, or there was none; TableError if there is no scale at all."""
     if stripped.left:
         name, reason = next(iter(stripped.left.items()))
         others = f", and {len(stripped.left) - 1} more" if len(stripped.left) > 1 else ""
         raise ModelError(
-            f"{model.path}: Q/DQ node {name!r} cannot be taken out: {reason}{others}",
-            remedy="build the model as it is (quantkit build), since TensorRT reads no table where Q/DQ nodes are left",
+            f"{model.path}: Q/DQ node {name!r} cannot be removed: {reason}{others}",
+            remedy="build the model as it is (quantkit build), because TensorRT ignores tables if Q/DQ nodes are left",
         )
     if not (stripped.scales or stripped.unscaled or stripped.weights):
         raise ModelError(
             f"{model.path} has no QuantizeLinear and no DequantizeLinear",
-            remedy="give a Q/DQ model; a float model gets its table from quantkit calibrate",
+            remedy="give a Q/DQ model; quantkit calibrate writes tables of float models",
         )
     if not stripped.scales:
         reasons = [f"{name!r}: {reason}" for name, reason in stripped.unscaled.items()]
@@ -219,41 +222,40 @@ def refuse_leftovers(model: Model, stripped: StrippedNetwork) -> None:
 
 
 def refuse_lost_weights(model: Model, proto: onnx.ModelProto, plain: Path) -> None:
-    """OutputError where weights outside the model would not be found beside the plain model; UsageError where it would
-    be written over them."""
+    """Raise OutputError if the plain model would not find external weights, UsageError if it would overwrite them."""
     outside = external_files(proto)
     if plain.resolve() in {(model.folder / file).resolve() for file in external_files(model.proto)}:
         raise UsageError(f"{plain} holds weights of {model.path}", remedy="give another --model")
     if outside and plain.absolute().parent.resolve() != model.folder.resolve():
         raise OutputError(
-            f"{plain} would not find its weights, which lie in {outside[0]} beside {model.path}",
-            remedy=f"write it beside that: --model {model.path.with_name(plain.name)}",
+            f"{plain} would not find its weights, which are in {outside[0]} beside {model.path}",
+            remedy=f"write it there: --model {model.path.with_name(plain.name)}",
         )
 
 
 def table_notes(made: FromQdq) -> Iterator[str]:
-    """What is worth knowing of a table that came out of a Q/DQ model."""
+    """Yield remarks about a table that was converted from a Q/DQ model."""
     if made.changed:
         yield made.changed
     if made.clipped:
         names = ", ".join(made.clipped[:3]) + (" …" if len(made.clipped) > 3 else "")
         yield (
-            f"{len(made.clipped)} ReLUs that zero points at the end of a range stood for are nodes of the plain model "
-            f"again: {names}; had they an upper bound (ReLU6), the file does not tell it"
+            f"{len(made.clipped)} ReLUs that had been replaced by zero points at the end of a range are nodes of the "
+            f"plain model again: {names}; an upper bound (ReLU6) cannot be recovered from the file"
         )
     if made.deviating:
         names = ", ".join(made.deviating[:3]) + (" …" if len(made.deviating) > 3 else "")
         yield (
             f"{len(made.deviating)} weights had scales that differ by more than {NOTABLE:.0%} from max|w|/127 per "
-            f"output channel, which TensorRT takes without Q/DQ: {names}; expect another accuracy"
+            f"output channel, which TensorRT uses without Q/DQ: {names}; expect a different accuracy"
         )
     if made.unscaled:
         name, reason = next(iter(made.unscaled.items()))
         others = f" (and {len(made.unscaled) - 1} more)" if len(made.unscaled) > 1 else ""
-        yield f"{name!r} gets no scale, since {reason}{others}; its readers run in float"
+        yield f"{name!r} gets no scale, because {reason}{others}; its readers run in float"
     share = made.coverage.share
     if share < MIN_COVERAGE:
         yield (
-            f"{len(made.coverage.missing)} float tensors have no scale, a Q/DQ model says nothing of them; "
-            f"quantkit build wants --min-coverage {int(share * 100) / 100:g} or less for this table"
+            f"{len(made.coverage.missing)} float tensors have no scale, because the Q/DQ model does not quantize them; "
+            f"quantkit build needs --min-coverage {int(share * 100) / 100:g} or less for this table"
         )

@@ -25,8 +25,8 @@ from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.placement import Choices, Policy
 from quantkit.qdq.reader import has_qdq
-from quantkit.quantization.repair import NetworkSamples, apply_repairs, collect_network_statistics
 from quantkit.quantization.repair_choice import choose_repairs
+from quantkit.quantization.repair_run import NetworkSamples, apply_repairs, collect_network_statistics
 from quantkit.quantization.scales import (
     QuantizationScales,
     load_statistics_for,
@@ -180,11 +180,7 @@ def quantize(
     form = options.form
     plain = fold_batch_norms(source)
     network = replace(source, proto=plain.proto)
-    choices = Choices(
-        options.policy,
-        select_nodes(options.exclude, network, "--exclude"),
-        select_nodes(options.include, network, "--include"),
-    )
+    choices = placement_choices(options, network)
     scale_source = ScaleSource(statistics, table, open_samples(source, data, preprocess, options.data), preprocess)
     prepared = prepare_model(source, network, scale_source, options, choices, phase)
     folded = tuple(plain.folded)
@@ -213,6 +209,12 @@ def quantize(
         notes=notes,
         files=files,
     )
+
+
+def placement_choices(options: QuantizeOptions, network: Model) -> Choices:
+    """Return the choices about what is quantized, with nodes by name. UsageError."""
+    excluded = select_nodes(options.exclude, network, "--exclude")
+    return Choices(options.policy, excluded, select_nodes(options.include, network, "--include"))
 
 
 @dataclass(frozen=True, slots=True)

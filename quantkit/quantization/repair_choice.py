@@ -1,12 +1,12 @@
-"""Which repairs are worth it: what each predicts is weighed by what the outputs show.
+"""The choice of repairs: how much they help is measured at the outputs of the network.
 
-Predictions of single repairs leave out what they do elsewhere: a channel that is scaled for its readers costs the pairs
-of a residual Add as well, and factors may suit a weight badly. So the outputs of what comes out are compared with the
-float network's on a few samples, and less is done where that leaves less noise.
+The prediction of a single repair ignores side effects: a channel that is scaled for its readers also affects the pairs
+of a residual Add, and factors may suit a weight badly. So the outputs of repaired networks are compared with those of
+the float network on a few samples, and fewer repairs are chosen if that leaves less noise.
 
-    all repairs      taken where they beat the cheapest by half a decibel
-    round, bias      looked at otherwise, and the best of the three is taken
-    bias             what statistics alone allow
+    all repairs                   chosen if they are better than the cheapest by half a decibel
+    those that do not rescale     measured otherwise; then the best of the three is chosen
+    those from statistics alone   the cheapest
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from quantkit.preprocess import Preprocess
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Choices
-from quantkit.quantization.repair import NetworkSamples, RepairedNetwork, apply_repairs
+from quantkit.quantization.repair_run import NetworkSamples, RepairedNetwork, apply_repairs
 from quantkit.quantization.scales import scales_by_rule
 from quantkit.repairs.registry import REPAIR_NAMES, from_statistics_alone, without_rescaling
 from quantkit.rules import Rule
 from quantkit.statistics import Statistics
 
 SAMPLES = 64
-"""The SQNR of outputs is settled to a few tenths of a decibel by then."""
+"""The SQNR of outputs is known to a few tenths of a decibel after so many samples."""
 CLEAR = 0.5
-"""dB by which all repairs have to beat the cheapest, to be taken without a look at what lies between."""
+"""Lead in dB over the cheapest repairs with which all repairs are chosen without measuring anything in between."""
 EXACT = 200.0
-"""dB: an output that is the same to the last bit counts as this."""
+"""SQNR in dB that an output without any error counts as."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepairChoice:
-    """The network after the repairs that were taken, and in words how they compare with others."""
+    """The network after the repairs that were chosen, and a text that compares them with others."""
 
     made: RepairedNetwork
     text: str
@@ -55,8 +55,10 @@ def choose_repairs(
     rule: str | Rule,
     phase: Callable[[str], None] = lambda _: None,
 ) -> RepairChoice:
-    """All repairs, or fewer where these leave less noise at the outputs; all where outputs cannot be compared, which
-    `text` tells then. DataError, ModelError, UsageError."""
+    """Apply all repairs, or fewer if these leave less noise at the outputs; all if outputs cannot be compared.
+
+    DataError, ModelError, UsageError.
+    """
     cheap, unscaled = from_statistics_alone(), without_rescaling()
     every = apply_repairs(network, statistics, REPAIR_NAMES, data, choices, phase)
     plain = apply_repairs(network, statistics, cheap, None, choices, phase)
@@ -71,7 +73,7 @@ def choose_repairs(
         return RepairChoice(every, f"all repairs: outputs were not compared ({error.problem})")
     if not heard:
         return RepairChoice(
-            plain, f"{repairs_text(cheap)}: the outputs hold no signal that tells more repairs from less"
+            plain, f"{repairs_text(cheap)}: the outputs have no signal by which repairs could be compared"
         )
     best = max(found, key=lambda way: way.db(heard))
     others = ", ".join(f"{format_db(way.db(heard))} with {repairs_text(way.names)}" for way in found if way is not best)
@@ -84,14 +86,14 @@ def choose_repairs(
 
 @dataclass(slots=True)
 class RepairCandidate:
-    """A network after repairs of these names, and output → SQNR in dB once it was measured."""
+    """A network after repairs of these names, and output → SQNR in dB once it is measured."""
 
     names: tuple[str, ...]
     made: RepairedNetwork
     each: dict[str, float] = field(default_factory=dict)
 
     def db(self, outputs: Collection[str]) -> float:
-        """The mean of some outputs in dB, so that a quiet one drowns none."""
+        """Return the mean SQNR of some outputs in dB, in which loud and quiet ones count the same."""
         return sum(self.each[name] for name in outputs) / len(outputs) if outputs else math.nan
 
 
@@ -102,8 +104,10 @@ def measure_candidates(
     choices: Choices,
     phase: Callable[[str], None],
 ) -> tuple[str, ...]:
-    """Measure the ways that were not yet; returns the outputs that can tell them apart: not those
-    without a signal, and not those that are exact in all."""
+    """Measure the candidates that are not measured yet; return the outputs by which they can be compared.
+
+    These are all but outputs without a signal, and outputs that are exact in every candidate.
+    """
     for way in (way for way in ways if not way.each):
         phase("comparing outputs")
         network = way.made.network
@@ -117,14 +121,14 @@ def measure_candidates(
 
 
 def repairs_text(names: tuple[str, ...]) -> str:
-    """`all repairs`, `round and bias`, `bias alone`."""
+    """Return `all repairs`, `round and bias` or `bias alone`."""
     if names == REPAIR_NAMES:
         return "all repairs"
     return " and ".join(names) if len(names) > 1 else f"{names[0]} alone"
 
 
 def open_noise_meter(network: Model, data: NetworkSamples) -> NoiseMeter:
-    """What compares outputs. ModelError where the network has none that could be compared."""
+    """Open a meter of the noise at the outputs. ModelError if the network has none that could be compared."""
     limit = whole_batches(min(data.options.limit or SAMPLES, SAMPLES), network.inputs)
     spec = data.preprocess
     assert isinstance(spec, Preprocess)

@@ -1,4 +1,4 @@
-"""Where the scales of a quantization come from: statistics and a rule, or a calibration table verbatim."""
+"""Scales for a Q/DQ model: from statistics by a rule, or from a calibration table verbatim."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from quantkit.table import Coverage, coverage, read_table
 
 @dataclass(frozen=True, slots=True)
 class QuantizationScales:
-    """Tensor → scale, and where from.
+    """Scales by tensor, and their source.
 
-    rules: tensor → rule that chose it, where each has its own. coverage: of the network's float tensors by a table.
-    record: what decides about the scales, for the provenance.
+    source: in words. record: the source for the provenance record. rules: tensor → rule that chose its scale, if each
+    has its own. coverage: fraction of the network's float tensors that a table covers.
     """
 
     scales: Mapping[str, float]
@@ -38,11 +38,11 @@ class QuantizationScales:
 
 
 OTHER, COARSE = 1.001, 2.0
-"""How far a shared scale is from a tensor's own, for it to be told: of a table, which is verbatim; of statistics."""
+"""Report a shared scale if it differs from the tensor's own by more than this factor: from a table; from statistics."""
 
 
 def shared_scale_notes(scales: QuantizationScales, used: Mapping[str, float]) -> tuple[str, ...]:
-    """What is worth knowing of tensors that took another tensor's scale. used: tensor → the scale in the network."""
+    """Report tensors whose scale is that of another tensor. used: tensor → the scale in the network."""
     least = OTHER if scales.statistics is None else COARSE
     own = {name: scales.scales[name] for name in used if scales.scales.get(name)}
     factors = {name: max(used[name] / scale, scale / used[name]) for name, scale in own.items()}
@@ -57,12 +57,12 @@ def shared_scale_notes(scales: QuantizationScales, used: Mapping[str, float]) ->
 
 
 def load_statistics_for(model: Model, statistics: str | os.PathLike[str] | Statistics) -> tuple[Statistics, str]:
-    """Statistics that belong to a network, and what they are called. StaleError, StatisticsError."""
+    """Return statistics that belong to a network, and their name. StaleError, StatisticsError."""
     known = statistics if isinstance(statistics, Statistics) else read_statistics(str(statistics))
     name = "statistics" if isinstance(statistics, Statistics) else Path(str(statistics)).name
     if known.origin.model != model.sha256:
         raise StaleError(
-            f"{name} is of another network than {model.path}",
+            f"{name} belongs to another network than {model.path}",
             remedy="calibrate this model: quantkit calibrate --data … MODEL",
         )
     return known, name
@@ -71,10 +71,10 @@ def load_statistics_for(model: Model, statistics: str | os.PathLike[str] | Stati
 def refuse_other_preprocess(
     known: tuple[Statistics, str], model: Model, asked: str | Path | Preprocess | None, *sources: Any
 ) -> None:
-    """StaleError where statistics are of images that were prepared in another way than those of `sources` will be.
+    """Raise StaleError if statistics are of images with another preprocessing than those of `sources`.
 
-    known: the statistics, and what they are called. asked: as `choose_spec` takes it. Arrays that were prepared
-    beforehand tell nothing, neither here nor there. PreprocessError where the spec does not fit the model's input.
+    known: the statistics, and their name. asked: as `choose_spec` takes it. Nothing is known about the preprocessing of
+    arrays, so they are accepted. PreprocessError if the spec does not fit the model's input.
     """
     statistics, name = known
     if statistics.origin.preprocess is None or len(model.inputs) != 1:
@@ -87,17 +87,19 @@ def refuse_other_preprocess(
         applied = resolve_spec(spec.spec, model.inputs[0])
         if applied != counted:
             raise StaleError(
-                f"{name} is of images prepared by: {counted.describe()}; these would be by: {applied.describe()} "
-                f"({spec.source})",
-                remedy="give the --preprocess that the statistics are of, or calibrate again",
+                f"{name} is from images preprocessed by: {counted.describe()}; the data would be preprocessed by: "
+                f"{applied.describe()} ({spec.source})",
+                remedy="give the --preprocess of the statistics, or calibrate again",
             )
 
 
 def scales_by_rule(statistics: Statistics, rule: str | Rule, name: str) -> QuantizationScales:
-    """Scales that a rule chooses from statistics."""
+    """Return the scales that a rule chooses from statistics. UsageError."""
     rules = as_rules(rule)
     if len(rules) != 1:
-        raise UsageError("a Q/DQ model has one rule", remedy="name one, or best, which chooses for every tensor")
+        raise UsageError(
+            "a Q/DQ model needs exactly one rule", remedy="name one, or best, which chooses for every tensor"
+        )
     chosen = rules[0]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = dict(
@@ -121,7 +123,7 @@ def scales_by_rule(statistics: Statistics, rule: str | Rule, name: str) -> Quant
 
 
 def rule_threshold(rule: Rule, histogram: Any) -> tuple[float, str]:
-    """Threshold, and the name of the rule that gave it."""
+    """Return a threshold, and the name of the rule that chose it."""
     if isinstance(rule, SelectingRule):
         best, threshold = rule.choice(histogram)
         return threshold, best.name
@@ -129,18 +131,20 @@ def rule_threshold(rule: Rule, histogram: Any) -> tuple[float, str]:
 
 
 def scales_from_table(model: Model, path: Path, min_coverage: float) -> QuantizationScales:
-    """The scales of a table as they are. StaleError where its provenance names another model, TableError where it
-    covers too few of the network's tensors."""
+    """Return the scales of a table as they are.
+
+    StaleError if its provenance names another model, TableError if it covers too few of the network's tensors.
+    """
     table = read_table(path)
     known = read_provenance(provenance_path(path))
     if known is not None and known.model.sha256 != model.sha256:
         raise StaleError(
             f"{path} belongs to another network ({known.model.file or known.model.sha256[:12]}) than {model.path}",
-            remedy="give the table of this network; quantkit table adopt says otherwise",
+            remedy="give the table of this network, or assign it to this one: quantkit table adopt",
         )
     covered = coverage(table, watched_tensors(model).tensors)
     if known is not None and known.origin == "qdq":
-        min_coverage = 0.0  # a Q/DQ model has scales for what it quantizes, and for nothing else
+        min_coverage = 0.0  # a Q/DQ model has scales only for what it quantizes
     if covered.share < min_coverage or not covered.matched:
         missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
         raise TableError(

@@ -7,9 +7,9 @@ from quantkit.repairs.bias import correct_biases
 from quantkit.repairs.equalization import equalize_channels
 from quantkit.repairs.figures import ChannelFigures
 from quantkit.repairs.grams import GramAccumulator
-from quantkit.repairs.layers import PatchGeometry
 from quantkit.repairs.rounding import find_codes, round_weights
 from quantkit.repairs.smoothing import smooth_channels
+from quantkit.repairs.weighted_layers import PatchGeometry
 
 __all__ = [
     "ChannelFigures",

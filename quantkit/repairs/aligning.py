@@ -1,16 +1,16 @@
-"""A float network in the scale of a repaired one: the factors that its channels were multiplied with, read off weights.
+"""A float network with the channel factors of a repaired one, which are estimated from the weights of both.
 
 Equalization and smoothing divide the channels of a group of tensors by factors and multiply the weights around it
-(`linking`). A file that was quantized afterwards does not say them, but its weights do: those on both sides of a group
-agree about its factors. Applied to the float network these change nothing that it computes, and its weights become
-those that were rounded, before they were.
+(`linking`). A file that was quantized afterwards does not record them, but they can be estimated: the weights on both
+sides of a group agree about its factors. Applied to the float network they do not change what it computes, and its
+weights become those that were rounded later.
 
     one weight      S = diag(a)·W·diag(b) + rounding    a and b up to a common factor, by alternating least squares
-    one group       1/a of what makes it, b of what reads it: what most of them say, of equals the factor next to 1
-    all groups      the factor that is common to a group's channels, so that most weights are as large as they should be
+    one group       1/a of what makes it, b of what reads it: the majority of these, on a tie the factor closest to 1
+    all groups      the factor common to a group's channels, so that most weights have the magnitude that they should
 
-A group most of whose factors are 1 was not scaled. What a single weight says against all others (a channel that is
-wrong in the file) is thereby left to that weight, as its error.
+A group most of whose factors are 1 was not scaled. If a single weight disagrees with all others (a channel that is
+wrong in the file), the disagreement remains as the error of that weight.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import numpy as np
 from quantkit.graph.model import Model
 from quantkit.graph.operators import FACTOR_ABSORBING, WEIGHTED, weight_axis
 from quantkit.repairs.editing import WeightEditor
-from quantkit.repairs.groups import find_group
-from quantkit.repairs.layers import weighted_layers
+from quantkit.repairs.group_search import find_group
 from quantkit.repairs.linking import ChannelGroup, ChannelLayout, GroupEnd, Network, spread_factors
 from quantkit.repairs.scaling import group_channel_count, normalize_group, scale_group
 from quantkit.repairs.smoothing import has_absorbing_maker
+from quantkit.repairs.weighted_layers import weighted_layers
 
 if TYPE_CHECKING:
     import onnx
@@ -36,28 +36,28 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 SWEEPS = 4
-"""Over all groups: the first settles each beside its neighbours, the others with what these have become."""
+"""Passes over all groups: the first estimates each group on its own, the others given the factors of its neighbours."""
 AGREE = np.log(1.1)
-"""Estimates that are so near to each other say the same."""
+"""Estimates that are this close agree."""
 ONE = np.log(1.03)
-"""A factor so near to 1 is 1."""
+"""A factor this close to 1 counts as 1."""
 MOST = 0.6
-"""Of the estimates of a group that are 1: it was not scaled."""
+"""A group was not scaled if this fraction of its estimates is 1."""
 ROUNDS = 6
-"""Of alternating least squares."""
+"""Iterations of alternating least squares."""
 REWEIGHTED = 30
 """Iterations of reweighted least squares."""
 STEP = 1 / (127 * np.sqrt(12))
-"""Standard error of a value that is rounded to 8 bits, as a share of the largest."""
+"""Standard error of a value rounded to 8 bits, relative to the largest."""
 EXACT = 1e-6
-"""That of a value that is not rounded."""
+"""Standard error of a value that is not rounded."""
 SURE = 0.02
-"""A standard error beyond which an estimate is only heard where there is no better one."""
+"""An estimate with a larger standard error is ignored unless there is no better one."""
 
 
 @dataclass(slots=True)
 class AlignedGroup:
-    """A group on its way: its ends, for each the parameter's name, and the factors so far, as logarithms [C]."""
+    """A group whose factors are estimated. names: the parameter at each end; logs: logarithms of the factors [C]."""
 
     network: Network
     group: ChannelGroup
@@ -66,8 +66,10 @@ class AlignedGroup:
 
 
 def align_factors(plain: Model, other: Model) -> Model:
-    """`plain` with the factors that `other` has, the same network with other weights and without Q/DQ; `plain` itself
-    where there are none. Nodes are matched by name, or by their first output. ModelError where a weight is not finite.
+    """Return `plain` with the factors of `other`, the same network with other weights and without Q/DQ.
+
+    Return `plain` itself if there are none. Nodes are matched by name, or by their first output. ModelError where a
+    weight is not finite.
     """
     theirs = WeightEditor(other)
     nodes = {node.name: node for node in other.proto.graph.node if node.name}
@@ -87,7 +89,7 @@ def align_factors(plain: Model, other: Model) -> Model:
 
 
 def scalable_groups(editor: WeightEditor) -> list[tuple[Network, ChannelGroup]]:
-    """The groups that equalization and smoothing can scale, each once, in graph order."""
+    """Return the groups that equalization and smoothing can scale, each once, in graph order."""
     found: dict[frozenset[tuple[int, int, int]], tuple[Network, ChannelGroup]] = {}
     for network in (Network(editor), Network(editor, FACTOR_ABSORBING)):
         done: set[str] = set()
@@ -110,25 +112,25 @@ def open_group(
     values: dict[str, Array],
     goals: dict[str, Array],
 ) -> AlignedGroup:
-    """A group with the values of its parameters in both networks, where the other has them in the same shape."""
+    """Return a group; store its parameters in `values`, and those of the other network in `goals` if shapes agree."""
     theirs, nodes = other
     names = []
     for end in group.ends:
         node = network.nodes[end.node]
         name = node.input[end.place]
         names.append(name)
-        twin = nodes.get(node.name) or nodes.get(node.output[0])
+        match = nodes.get(node.name) or nodes.get(node.output[0])
         values.setdefault(name, network.editor.values(name).astype(np.float64))
-        if name in goals or twin is None or twin.op_type != node.op_type or end.place >= len(twin.input):
+        if name in goals or match is None or match.op_type != node.op_type or end.place >= len(match.input):
             continue
-        goal = twin.input[end.place]
+        goal = match.input[end.place]
         if theirs.constant(goal) and theirs.shape(goal) == values[name].shape and values[name].size > 1:
             goals[name] = theirs.values(goal).astype(np.float64)
     return AlignedGroup(network, group, tuple(names), np.zeros(group_channel_count(group, network)))
 
 
 def estimate_factors(each: AlignedGroup, values: dict[str, Array], goals: Mapping[str, Array], *, first: bool) -> None:
-    """Find what the factors of a group still lack, and apply it to `values`."""
+    """Estimate what is missing from the factors of a group, and apply it to `values`."""
     estimates, errors = [], []
     for end, name in zip(each.group.ends, each.names, strict=True):
         node = each.network.nodes[end.node]
@@ -153,10 +155,11 @@ def multiply_factors(each: AlignedGroup, step: Array, values: dict[str, Array]) 
 
 
 def align_group_scales(found: Sequence[AlignedGroup], values: dict[str, Array], goals: Mapping[str, Array]) -> None:
-    """One factor for each group, so that as many weights as possible are as large as they should be.
+    """Apply one factor to each group, so that as many weights as possible have the magnitude that they should.
 
-    Weights tell these of two groups at a time: log|S|/|W| in the middle = Σ power·log factor, solved for the least sum
-    of absolute rests (iteratively reweighted least squares), which a weight that is wrong as a whole does not sway.
+    Each weight relates the factors of two groups: median log|S|/|W| = Σ power·log factor. The sum of absolute
+    residuals is minimized (iteratively reweighted least squares), so that a weight that is wrong as a whole has little
+    influence.
     """
     rows: dict[str, Array] = {}
     for number, each in enumerate(found):
@@ -166,25 +169,28 @@ def align_group_scales(found: Sequence[AlignedGroup], values: dict[str, Array], 
     if not rows:
         return
     matrix = np.array(list(rows.values()))
-    rest = np.array([median_log_ratio(values[name], goals[name]) for name in rows])
+    residual = np.array([median_log_ratio(values[name], goals[name]) for name in rows])
     factors: Array = np.zeros(len(found))
     for _ in range(REWEIGHTED):
-        weights = 1 / np.sqrt(np.maximum(np.abs(rest - matrix @ factors), 1e-4))
-        factors = np.asarray(np.linalg.lstsq(matrix * weights[:, None], rest * weights, rcond=None)[0], np.float64)
+        weights = 1 / np.sqrt(np.maximum(np.abs(residual - matrix @ factors), 1e-4))
+        factors = np.asarray(np.linalg.lstsq(matrix * weights[:, None], residual * weights, rcond=None)[0], np.float64)
     for each, factor in zip(found, factors, strict=True):
         multiply_factors(each, np.full(len(each.logs), factor), values)
 
 
 def median_log_ratio(value: Array, goal: Array) -> float:
-    """The median of log|goal/value| of the larger elements."""
+    """Return the median of log|goal/value| over the larger elements."""
     size = np.abs(goal)
     both = (size >= np.median(size)) & (size > 0) & (value != 0)
     return float(np.median(np.log(np.abs(goal[both] / value[both])))) if both.any() else 0.0
 
 
 def holds_factors(node: onnx.NodeProto, end: GroupEnd, values: Array, first: bool) -> bool:
-    """Whether a parameter tells the factors: biases are corrected by other repairs, and a depthwise weight tells those
-    of both of its sides at once, of which one has to be settled before."""
+    """Return True if the factors can be estimated from a parameter.
+
+    Biases are changed by other repairs as well. A depthwise weight holds the product of the factors on both sides, so
+    that one of them has to be known first.
+    """
     if node.op_type not in WEIGHTED:
         return node.op_type not in ("Add", "Sub")
     if end.place == 2:
@@ -195,8 +201,10 @@ def holds_factors(node: onnx.NodeProto, end: GroupEnd, values: Array, first: boo
 def estimate_from_parameter(
     end: GroupEnd, node: onnx.NodeProto, both: tuple[Array, Array], count: int, first: bool
 ) -> tuple[Array, Array]:
-    """What a parameter says of the factors of its group: logarithms [C], nan where it says nothing, and how sure these
-    are: the standard errors that rounding to 8 bits leaves them."""
+    """Estimate the factors of a group from one parameter.
+
+    Return their logarithms [C], nan if unknown, and their standard errors [C] due to rounding to 8 bits.
+    """
     value, goal = both
     indices = spread_factors(replace(end, power=1), np.arange(count, dtype=np.float64), value.shape)
     owner = np.broadcast_to(np.asarray(indices), value.shape).astype(np.int64).reshape(-1)
@@ -216,14 +224,14 @@ def estimate_from_parameter(
 
 
 def output_channel_indices(node: onnx.NodeProto, end: GroupEnd, shape: tuple[int, ...]) -> Array:
-    """The output channel of every element of a weight."""
+    """Return the output channel of every element of a weight."""
     axis = weight_axis(node, end.place, len(shape))
     index = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
     return np.broadcast_to(index, shape)
 
 
 def opposite_channels(end: GroupEnd, rows: Array, shape: tuple[int, ...]) -> Array:
-    """For every element of a weight, the channel on the side that is not the group's."""
+    """Return, for every element of a weight, the channel on the side that is not the group's."""
     if end.power > 0:
         return rows.reshape(-1)
     axis = next(d for d in range(len(shape)) if d != end.axis % len(shape))
@@ -232,7 +240,7 @@ def opposite_channels(end: GroupEnd, rows: Array, shape: tuple[int, ...]) -> Arr
 
 
 def least_squares_ratio(value: Array, goal: Array, owner: Array, count: int) -> Array:
-    """Logarithm of the least squares factor from `value` to `goal` for each owner."""
+    """Return the logarithm of the least squares factor from `value` to `goal` for each owner."""
     product = np.bincount(owner, value * goal, count)
     square = np.bincount(owner, value * value, count)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -241,7 +249,7 @@ def least_squares_ratio(value: Array, goal: Array, owner: Array, count: int) -> 
 
 
 def alternating_ratio(value: Array, goal: Array, owner: Array, other: Array) -> Array:
-    """The same where the other side has unknown factors as well; up to a constant, its median is taken as 0."""
+    """Return the same if the factors of the other side are unknown too, up to a constant: that side starts at 0."""
     count, others = int(owner.max()) + 1, int(other.max()) + 1
     logs, rest = np.zeros(count), np.zeros(others)
     for _ in range(ROUNDS):
@@ -251,9 +259,9 @@ def alternating_ratio(value: Array, goal: Array, owner: Array, other: Array) -> 
 
 
 def combine_estimates(estimates: Array, errors: Array, known: Array, first: bool) -> Array:
-    """What the ends of a group [E, C] say together, as logarithms [C]; nan where none says anything."""
+    """Combine the estimates from the ends of a group [E, C] into logarithms [C]; nan where there is no estimate."""
     total = estimates + known
-    if first:  # each is known up to a constant: that of the first holds
+    if first:  # each is known up to a constant: take that of the first
         total = total - np.nanmedian(total - total[:1], axis=1, keepdims=True)
     unsure = (errors > SURE) & (errors > errors.min(axis=0))
     total = np.where(unsure, np.nan, total)
@@ -265,5 +273,5 @@ def combine_estimates(estimates: Array, errors: Array, known: Array, first: bool
     best = np.argmax(support, axis=0)
     chosen = near[best, :, np.arange(total.shape[1])].T / errors**2
     sums: Array = (chosen * np.nan_to_num(total)).sum(axis=0)
-    told = chosen.sum(axis=0)
-    return np.where(told > 0, sums / np.maximum(told, 1e-30), 0.0) - known
+    total_weight = chosen.sum(axis=0)
+    return np.where(total_weight > 0, sums / np.maximum(total_weight, 1e-30), 0.0) - known

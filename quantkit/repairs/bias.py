@@ -1,12 +1,12 @@
-"""Bias correction: weights that were rounded shift the mean of what they compute; the bias takes the shift back.
+"""Bias correction: rounded weights shift the mean of what a layer computes; the bias compensates for it.
 
 With x of mean E[x_c] per input channel, rounding W to Ŵ adds on average
 
     E[Δy_o] = Σ_c Σ_k (Ŵ − W)[o, c, k] · E[x_c] · p_k
 
-to output channel o, and the bias loses it. p_k is the share of output positions at which tap k reads the input rather
-than padding; it is 1 where the input's size is not known (nearly right: padding is a thin border). The mean of x is
-that of all positions, so that borders that differ from the middle are an approximation.
+to output channel o, which is subtracted from the bias. p_k is the fraction of output positions at which tap k reads the
+input rather than padding; it is 1 if the input's size is unknown (nearly right: padding is a thin border). The mean of
+x is taken over all positions, which is an approximation if borders differ from the rest.
 
 Source: Nagel et al. 2019 (arXiv 1906.04721) §4.2, with measured means instead of those of batch normalization.
 """
@@ -26,10 +26,10 @@ from quantkit.numerics import LEVELS
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.figures import ChannelFigures, channel_figures, improvement_db
 from quantkit.repairs.grams import same_pads
-from quantkit.repairs.layers import PatchGeometry, WeightedLayer, weighted_layers
+from quantkit.repairs.group_steps import attribute
 from quantkit.repairs.linking import Shape
-from quantkit.repairs.operators import attribute
 from quantkit.repairs.repair import Needs, Repair, RepairInput, RepairOutcome
+from quantkit.repairs.weighted_layers import PatchGeometry, WeightedLayer, weighted_layers
 
 if TYPE_CHECKING:
     import onnx
@@ -46,8 +46,8 @@ def correct_biases(
 ) -> RepairOutcome:
     """Correct the biases of `model` for the rounding of its weights to their grids max|w|/127.
 
-    channels: tensor → figures; of these only means and squares are looked at. reference: the network before its weights
-    were changed, for example by adaptive rounding; nodes are matched by name. exclude: nodes that stay float. The
+    channels: tensor → figures, of which means and squares are used. reference: the network before its weights were
+    changed, for example by adaptive rounding; nodes are matched by name. exclude: nodes that stay float. The
     outcome's gains, by node, are the predicted decrease of the error that its weights cause.
 
     ModelError where a weight is not finite, UsageError where the reference is another network.
@@ -75,7 +75,7 @@ def correct_biases(
 
 
 def correction_obstacle(layer: WeightedLayer, figures: ChannelFigures | None, exclude: Collection[str]) -> str | None:
-    """Why a layer is not corrected."""
+    """Return why a layer is not corrected."""
     if layer.name in exclude:
         return "excluded"
     if figures is None:
@@ -90,7 +90,7 @@ def correction_obstacle(layer: WeightedLayer, figures: ChannelFigures | None, ex
 
 
 def locate_bias(editor: WeightEditor, layer: WeightedLayer) -> tuple[onnx.NodeProto, int] | str:
-    """The node and the place of a layer's bias; a text says why there is none to correct."""
+    """Return the node and the input number of a layer's bias, or a text why there is none to correct."""
     node = editor.proto.graph.node[layer.node]
     if layer.operator != "MatMul":
         name = node.input[2] if len(node.input) > 2 else ""
@@ -110,26 +110,26 @@ def locate_bias(editor: WeightEditor, layer: WeightedLayer) -> tuple[onnx.NodePr
 def grid_error(
     editor: WeightEditor, layer: WeightedLayer, origin: WeightEditor | None, before: Mapping[str, WeightedLayer]
 ) -> NDArray[np.float64]:
-    """Ŵ − W as rows [G, R, K]: the weight on its grid, less what it was."""
+    """Return Ŵ − W as rows [G, R, K]: the weight on its grid minus the original."""
     weight = editor.values(editor.weight_of(layer.node, layer.place))
     rows, scales = layer.rows(weight).astype(np.float64), layer.scales(weight)[..., None].astype(np.float64)
     grid = np.clip(np.rint(rows / scales), -LEVELS, LEVELS) * scales
     if origin is None:
         return np.asarray(grid - rows)
-    twin = before.get(layer.name)
-    was = origin.values(origin.weight_of(twin.node, twin.place)) if twin else None
-    if twin is None or was is None or was.shape != weight.shape:
+    match = before.get(layer.name)
+    was = origin.values(origin.weight_of(match.node, match.place)) if match else None
+    if match is None or was is None or was.shape != weight.shape:
         raise UsageError(
             f"the reference has no node {layer.name!r} with weights of shape {list(weight.shape)}",
             remedy="give the same network as it was before its weights were changed",
         )
-    return np.asarray(grid - twin.rows(was))
+    return np.asarray(grid - match.rows(was))
 
 
 def column_moments(
     layer: WeightedLayer, figures: ChannelFigures, shape: Shape
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and mean square [G, K] of what each column of the rows meets, padding counted in where sizes are known."""
+    """Return mean and mean square [G, K] of the input of each column of the rows; padding counts if sizes are known."""
     geometry = layer.geometry
     inside = inside_shares(geometry, shape[2:])
     taps = inside.size
@@ -140,7 +140,7 @@ def column_moments(
 
 
 def inside_shares(geometry: PatchGeometry, size: Shape) -> NDArray[np.float64]:
-    """The share of output positions at which each tap of a kernel reads the input, in the kernel's shape."""
+    """Return the fraction of output positions at which each tap of a kernel reads the input, in the kernel's shape."""
     shares = np.ones((1,) * len(geometry.kernel))
     for k, taps in enumerate(geometry.kernel):
         long = size[k] if k < len(size) else None
@@ -160,7 +160,7 @@ def inside_shares(geometry: PatchGeometry, size: Shape) -> NDArray[np.float64]:
 def predict_correction_gain(
     error: NDArray[np.float64], means: NDArray[np.float64], squares: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> float:
-    """The predicted gain in dB, as if channels were independent of each other."""
+    """Return the predicted gain in dB, as if channels were independent of each other."""
     spread = float(np.einsum("grk,gk->", error**2, np.maximum(squares - means**2, 0.0)))
     mean = float((shift**2).sum())
     return improvement_db(spread + mean, spread) if spread > 0 else 0.0
@@ -169,7 +169,7 @@ def predict_correction_gain(
 def add_to_bias(
     editor: WeightEditor, layer: WeightedLayer, where: tuple[onnx.NodeProto, int], shift: NDArray[np.float64]
 ) -> Array:
-    """Add a shift [O] to the bias; returns what was added, as the bias takes it."""
+    """Add a shift [O] to the bias; return what was added, in the scale of the bias."""
     node, place = where
     if layer.operator == "Gemm":
         old = len(node.input) > 2 and node.input[2]

@@ -1,8 +1,8 @@
 """A copy of a model whose weights can be read and replaced, without touching what else reads them.
 
-A repair changes a weight for one node. Where the weight has that reader only, it is replaced in its place; where others
-read it too (a shared weight, a subgraph, a graph output), that node gets a copy under a new name. What nobody reads any
-more afterwards is removed.
+A repair changes a weight for one node. Where the weight has that reader only, it is replaced in place; if others
+read it too (a shared weight, a subgraph, a graph output), that node gets a copy under a new name. Weights that nothing
+reads any more are removed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class WeightEditor:
         self._replaced: set[str] = set()
 
     def constant(self, name: str) -> bool:
-        """Whether a tensor is a float32 weight whose values are known and stay so."""
+        """Return True if a tensor is a float32 weight whose values are known and stay so."""
         tensor = self._weights.get(name)
         return tensor is not None and DTYPES.get(tensor.data_type) == "float32" and tensor.name not in self.overridable
 
@@ -60,12 +60,12 @@ class WeightEditor:
         return self._readers[name]
 
     def weight_of(self, number: int, place: int) -> str:
-        """The name of input `place` of node `number`."""
+        """Return the name of input `place` of node `number`."""
         name: str = self.proto.graph.node[number].input[place]
         return name
 
     def set_attribute(self, node: onnx.NodeProto, name: str, value: float) -> None:
-        """Give an attribute of a node another value."""
+        """Set an attribute of a node."""
         from onnx import helper
 
         for attribute in [attribute for attribute in node.attribute if attribute.name == name]:
@@ -73,11 +73,11 @@ class WeightEditor:
         node.attribute.append(helper.make_attribute(name, value))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a weight."""
+        """Return the shape of a weight."""
         return tuple(self._weights[name].dims)
 
     def values(self, name: str) -> Array:
-        """The values of a weight, read-only. ModelError where one is NaN or infinite."""
+        """Return the values of a weight, read-only. ModelError where one is NaN or infinite."""
         from onnx import numpy_helper
 
         tensor = self._weights[name]
@@ -87,7 +87,7 @@ class WeightEditor:
         return values
 
     def replace(self, node: onnx.NodeProto, place: int, values: Array) -> None:
-        """Give input `place` of `node` other values; an input that is not there yet is added."""
+        """Replace the values of input `place` of `node`; a missing input is added."""
         from onnx import numpy_helper
 
         name = node.input[place] if place < len(node.input) else ""
@@ -108,7 +108,7 @@ class WeightEditor:
         node.input[place] = added
 
     def finished(self) -> onnx.ModelProto:
-        """The edited model, without the weights that nobody reads since."""
+        """Return the edited model, without weights that nothing reads any more."""
         graph = self.proto.graph
         orphans = {name for name in self._replaced if not self._readers[name]}
         while orphans:

@@ -1,9 +1,9 @@
 """Cross-layer equalization: the channels of an activation use the same range, and the weights around make up for it.
 
-A per-tensor scale gives every channel the step of the widest one. Here channels of a whole group of tensors (`linking`)
-are divided by factors s_c, about max|x_c|^α, and the weights at its ends make up for it: in float nothing changes, and
-every channel gets a step of its own. The weights pay, their rows become uneven; how far to go is chosen group by group
-by the error that is predicted (`scaling`).
+A per-tensor scale gives every channel the step of the widest one. Here the channels of a whole group of tensors
+(`linking`) are divided by factors s_c, about max|x_c|^α, and the weights at its ends compensate: in float nothing
+changes, and every channel gets a step of its own. The cost is that rows of weights become uneven; the best compromise
+is chosen for each group by predicted error (`scaling`).
 
 Source: Nagel et al. 2019 (arXiv 1906.04721) §4.1, where the ranges of weights are equalized; with weights per channel
 and activations per tensor, as TensorRT has them, it is the activations that need it.

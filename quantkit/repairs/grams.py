@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from quantkit.errors import DataError
-from quantkit.repairs.layers import PatchGeometry
+from quantkit.repairs.weighted_layers import PatchGeometry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 POSITIONS = 128
-"""Patches of one sample at most, at fixed places spread at random: neighbours say nearly the same."""
+"""Most patches of one sample, at fixed random positions: neighbouring patches are nearly the same."""
 ROWS = 1 << 13
-"""Patches that are multiplied at once."""
+"""Patches that are multiplied in one step."""
 
 
 class GramAccumulator:
@@ -44,16 +44,16 @@ class GramAccumulator:
 
     @property
     def value(self) -> NDArray[np.float64]:
-        """H so far, [G, K, K]. DataError where nothing was added, or something that is not finite."""
+        """Return H so far, [G, K, K]. DataError where nothing was added, or something that is not finite."""
         if self._total is None or not self.patches:
-            raise DataError("no activations were seen", remedy="give some samples")
+            raise DataError("no activations were seen", remedy="provide samples")
         if not np.isfinite(self._total).all():
-            raise DataError("activations hold NaN or Inf", remedy="look at the data, or leave these samples out")
+            raise DataError("activations hold NaN or Inf", remedy="check the data, or leave these samples out")
         return self._total
 
     @property
     def shrunk(self) -> NDArray[np.float64]:
-        """H shrunk towards its diagonal by K/(K + 8·patches), so that few patches are not taken for all there are."""
+        """Return H shrunk towards its diagonal by K/(K + 8·patches), so that few patches are not overfitted."""
         total, size = self.value, self.value.shape[1]
         share = size / (size + 8 * self.patches)
         mixed: NDArray[np.float64] = (1 - share) * total + share * total * np.eye(size)
@@ -61,7 +61,7 @@ class GramAccumulator:
 
 
 def gather_patches(batch: Array, geometry: PatchGeometry, positions: int | None = None) -> NDArray[np.float32]:
-    """What the rows of a weight meet, float32 [G, patches, K]; at most `positions` patches of a sample."""
+    """Return the inputs of the rows of a weight, float32 [G, patches, K]; at most `positions` patches of a sample."""
     batch = np.asarray(batch, np.float32)
     if not geometry.kernel:
         flat = np.moveaxis(batch, geometry.axis, -1).reshape(-1, batch.shape[geometry.axis])
@@ -79,7 +79,7 @@ def gather_patches(batch: Array, geometry: PatchGeometry, positions: int | None 
 
 
 def patch_windows(batch: Array, geometry: PatchGeometry) -> Array:
-    """Every patch of a padded batch, [N, C, out …, kernel …], as a view."""
+    """Return every patch of a padded batch, [N, C, out …, kernel …], as a view."""
     spatial = range(len(geometry.kernel))
     reach = [(k - 1) * d + 1 for k, d in zip(geometry.kernel, geometry.dilations, strict=True)]
     pads = [(geometry.pads[k], geometry.pads[k + len(reach)]) for k in spatial]
@@ -92,14 +92,14 @@ def patch_windows(batch: Array, geometry: PatchGeometry) -> Array:
 
 
 def same_pads(size: int, reach: int, stride: int, same: str) -> tuple[int, int]:
-    """The pads of auto_pad: as many outputs as size/stride, rounded up."""
+    """Return the pads of auto_pad: as many outputs as size/stride, rounded up."""
     total = max((-(-size // stride) - 1) * stride + reach - size, 0)
     less, more = total // 2, total - total // 2
     return (less, more) if same == "SAME_UPPER" else (more, less)
 
 
 def sample_positions(count: int, most: int | None) -> NDArray[np.intp]:
-    """Which of `count` places are looked at: all, or `most` at random, always the same."""
+    """Return positions out of `count`: all, or `most` at random, always the same."""
     if most is None or count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(count).permutation(count)[:most])

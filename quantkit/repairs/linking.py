@@ -36,7 +36,7 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class ChannelLayout:
-    """Where a tensor has the group's channels: along `axis`, each `repeat` entries long."""
+    """The place of the group's channels in a tensor: along `axis`, each `repeat` entries long."""
 
     axis: int
     repeat: Fraction = Fraction(1)
@@ -70,7 +70,7 @@ class ChannelGroup:
 
 @dataclass(frozen=True, slots=True)
 class GroupStep:
-    """What a node does to a group: other tensors that belong to it, or parameters at its end, or why it forbids it."""
+    """The effect of a node on a group: tensors that join it, parameters at its end, or why it cannot be scaled."""
 
     tensors: Mapping[str, ChannelLayout] = field(default_factory=dict)
     ends: tuple[GroupEnd, ...] = ()
@@ -97,7 +97,7 @@ class Network:
 
 
 def spread_factors(end: GroupEnd, factors: Array, shape: tuple[int, ...]) -> Array | None:
-    """The factors (already to their power) as they multiply a parameter of `shape`; None where they do not fit."""
+    """Return the factors (already to their power) as they multiply a parameter of `shape`; None if they do not fit."""
     if end.repeat.denominator != 1:
         return None
     each = np.repeat(factors, int(end.repeat))
@@ -112,7 +112,7 @@ def spread_factors(end: GroupEnd, factors: Array, shape: tuple[int, ...]) -> Arr
 
 
 def layout_after_reshape(where: ChannelLayout, source: Shape | None, target: Shape | None) -> ChannelLayout | None:
-    """The layout behind a reshape from `source` to `target`; None where the channels do not stay together.
+    """Return the layout after a reshape from `source` to `target`; None if the channels do not stay together.
 
     The first dimension, the batch, may be unknown: it stays as it is where the others hold as much as before. The
     channels stay an axis, or become one with all that follows them.
@@ -130,7 +130,7 @@ def layout_after_reshape(where: ChannelLayout, source: Shape | None, target: Sha
 
 
 def layout_before_merge(where: ChannelLayout, source: Shape | None, target: Shape | None) -> ChannelLayout | None:
-    """`reshaped` the other way: channels that were one with what follows get an axis of their own again."""
+    """Return the layout after a reshape that separates the channels again from an axis that they were merged with."""
     for axis in range(1, len(target or ())):
         back = layout_after_reshape(ChannelLayout(axis), target, source)
         if back is not None and back.axis == where.axis:

@@ -23,9 +23,18 @@ def repairs_named(names: Collection[str]) -> tuple[Repair, ...]:
     unknown = [name for name in names if name not in REPAIR_NAMES]
     if unknown:
         raise UsageError(
-            f"unknown repair {', '.join(map(repr, unknown))}", remedy=f"none, or of {', '.join(REPAIR_NAMES)}"
+            f"unknown repair {', '.join(map(repr, unknown))}", remedy=f"give none, or any of {repair_choices()}"
         )
     return tuple(repair for repair in REPAIRS if repair.name in names)
+
+
+def repair_choices(*, remarks: bool = False) -> str:
+    """Return the names as a list for help texts. remarks: say which repairs need data."""
+    if not remarks:
+        return ", ".join(REPAIR_NAMES)
+    groups = [(Needs.DATA, " (these need data)"), (Needs.STATISTICS, "")]
+    lists = [(", ".join(repair.name for repair in REPAIRS if repair.needs is needs), note) for needs, note in groups]
+    return ", ".join(names + note for names, note in lists if names)
 
 
 def parse_repairs(text: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Rounding a row w of weights to ŵ = scale·q changes an output by (ŵ − w)·x.
 
 Nearest rounding minimises it only where H is diagonal. Three steps, all rows at once:
 
-    compensate     columns in the order of falling H_kk; what a column errs is taken up by those after it (GPTQ)
+    compensate     columns in the order of falling H_kk; its error is compensated by those after it (GPTQ)
     choose         row by row, the better of that and nearest rounding
     descend        sweeps over the columns: move a code by ±1 where that lowers E, exactly
 
@@ -29,30 +29,30 @@ from quantkit.numerics import LEVELS
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.figures import improvement_db
 from quantkit.repairs.grams import GramAccumulator
-from quantkit.repairs.layers import PatchGeometry, WeightedLayer, weighted_layers
 from quantkit.repairs.repair import Needs, Observe, Repair, RepairInput, RepairOutcome
+from quantkit.repairs.weighted_layers import PatchGeometry, WeightedLayer, weighted_layers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST = 4608
-"""Weights in a row at most: a Gram matrix is K × K, and inverting it takes K³."""
+"""Most weights in a row: a Gram matrix is K × K, and inverting it takes K³."""
 MEMORY = 1 << 28
 """Bytes of Gram matrices that are held at once."""
 
 REACH = 2
-"""Codes this far from the nearest are looked at."""
+"""Codes up to this far from the nearest are tried."""
 DAMPING = 0.01
-"""Of the mean diagonal, added to it before it is inverted (GPTQ's)."""
+"""Fraction of the mean diagonal that is added before the matrix is inverted (GPTQ's)."""
 SWEEPS = 8
 BLOCK = 64
-"""Columns whose compensation is gathered before it reaches the rest (GPTQ's lazy batches)."""
+"""Columns whose compensation is gathered before it is applied to the rest (GPTQ's lazy batches)."""
 
 
 def find_codes(
     weight: NDArray[np.floating], scales: NDArray[np.floating], gram: NDArray[np.floating]
 ) -> NDArray[np.int8]:
-    """Codes int8 [O, K] of `weight` [O, K] on the grids `scales` [O], for inputs with Gram matrix `gram` [K, K].
+    """Return codes int8 [O, K] of `weight` [O, K] on the grids `scales` [O], for inputs with Gram matrix `gram` [K, K].
 
     gram: symmetric and positive semidefinite; its unit does not matter.
     """
@@ -70,7 +70,7 @@ def find_codes(
 
 
 def row_energies(error: NDArray[np.float64], gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """eᵀ H e of every row."""
+    """Return eᵀ H e of every row."""
     values: NDArray[np.float64] = np.einsum("ok,ok->o", error @ gram, error)
     return values
 
@@ -78,7 +78,7 @@ def row_energies(error: NDArray[np.float64], gram: NDArray[np.float64]) -> NDArr
 def code_limits(
     target: NDArray[np.float64], nearest: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The least and the largest code allowed for every weight."""
+    """Return the least and the largest code allowed for every weight."""
     size = np.abs(target)
     peak = (size >= size.max(axis=1, initial=0.0, keepdims=True)) & (np.abs(nearest) == LEVELS)
     reach = np.where(peak, 0, REACH)
@@ -88,7 +88,7 @@ def code_limits(
 def compensate_columns(
     target: NDArray[np.float64], gram: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """GPTQ: round column by column, the error of each spread over the columns that follow."""
+    """Round by GPTQ: column by column, the error of each spread over the columns that follow."""
     diagonal = np.diag(gram)
     order = np.argsort(-diagonal, kind="stable")
     inverse = inverse_cholesky(gram[np.ix_(order, order)])
@@ -111,7 +111,7 @@ def compensate_columns(
 
 
 def inverse_cholesky(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """The upper Cholesky factor of H⁻¹, H damped; None where H is zero."""
+    """Return the upper Cholesky factor of H⁻¹, H damped; None if H is zero."""
     mean = float(np.diag(gram).mean()) if len(gram) else 0.0
     if mean <= 0.0:
         return None
@@ -129,7 +129,7 @@ def descend_coordinates(
     least: NDArray[np.float64],
     most: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Coordinate descent: every code at the best place for the others, column by column, until nothing moves.
+    """Move every code to the best value given the others, column by column, until nothing moves (coordinate descent).
 
     With g = H·e the energy changes by 2·δ·g_k + δ²·H_kk for a move δ of code k: best is −g_k/H_kk, rounded.
     """
@@ -190,7 +190,7 @@ def round_weights(model: Model, observe: Observe, exclude: Collection[str] = ())
 
 
 def split_by_memory(layers: Sequence[tuple[WeightedLayer, int]], memory: int) -> Iterator[list[WeightedLayer]]:
-    """Layers in turn, as many at once as have room for their Gram matrices."""
+    """Yield layers, as many at once as there is memory for their Gram matrices."""
     part: list[WeightedLayer] = []
     held: dict[tuple[str, PatchGeometry], int] = {}
     for layer, size in layers:
@@ -207,7 +207,7 @@ def split_by_memory(layers: Sequence[tuple[WeightedLayer, int]], memory: int) ->
 def collect_grams(
     layers: Sequence[WeightedLayer], observe: Observe
 ) -> dict[tuple[str, PatchGeometry], NDArray[np.float64]]:
-    """The Gram matrices of layers, one for all that read a tensor the same way."""
+    """Return the Gram matrices of layers, one for all that read a tensor the same way."""
     sums = {(layer.tensor, layer.geometry): GramAccumulator(layer.geometry) for layer in layers}
     for batch in observe(tuple(dict.fromkeys(tensor for tensor, _ in sums))):
         for (tensor, _), gram in sums.items():
@@ -216,7 +216,7 @@ def collect_grams(
 
 
 def round_layer(editor: WeightEditor, layer: WeightedLayer, grams: NDArray[np.float64]) -> float:
-    """Put a layer's weights on their grid; returns the gain in dB."""
+    """Put a layer's weights on their grid; return the gain in dB."""
     weight = editor.values(editor.weight_of(layer.node, layer.place))
     rows, scales = layer.rows(weight), layer.scales(weight)
     codes = np.stack([find_codes(*each) for each in zip(rows, scales, grams, strict=True)])

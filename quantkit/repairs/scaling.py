@@ -20,7 +20,7 @@ import numpy as np
 
 from quantkit.numerics import LEVELS
 from quantkit.repairs.figures import ChannelFigures, improvement_db
-from quantkit.repairs.groups import find_group
+from quantkit.repairs.group_search import find_group
 from quantkit.repairs.linking import ChannelGroup, ChannelLayout, Network, spread_factors
 
 if TYPE_CHECKING:
@@ -34,17 +34,19 @@ ADAPTIVE = 1 / 6
 BOUND = 8
 """Factors stay within 2⁻⁸ … 2⁸ of the group's middle."""
 FEW = 8192
-"""Values of a channel that have to have been seen. A channel that is scaled to the range of its tensor has its own
+"""Least number of values per channel. A channel that is scaled to the range of its tensor has its own
 maximum alone as headroom, and the next value passes it once in as many values as were seen. With exponential tails it
 takes thousands until that costs less than rounding does (behind a global pool, 60 images: 8 dB worse)."""
 WORTH = 0.99
-"""A group is rewritten where its predicted error shrinks to this at least."""
+"""A group is rewritten if its predicted error shrinks at least to this fraction."""
 
 
 @dataclass(frozen=True, slots=True)
 class FactorSearch:
-    """How factors are chosen. exact: powers of two only; adaptive: weights are rounded adaptively afterwards;
-    alphas: candidates for α; smooth: β = 1 − α only, as SmoothQuant has it.
+    """Options of the search for factors.
+
+    exact: powers of two only. adaptive: weights are rounded adaptively afterwards. alphas: candidates for α. smooth:
+    β = 1 − α only, as in SmoothQuant.
     """
 
     exact: bool = False
@@ -55,7 +57,7 @@ class FactorSearch:
 
 @dataclass(frozen=True, slots=True)
 class ScaledGroups:
-    """What `scale_groups` did. factors: first tensor of a group → factors [C] that it was divided by; gains: the
+    """The result of `scale_groups`. factors: first tensor of a group → factors [C] that it was divided by; gains: the
     predicted gain of that group's readers in dB; skipped: tensor → why its group stays as it is.
     """
 
@@ -90,7 +92,7 @@ def scale_groups(network: Network, channels: Mapping[str, ChannelFigures], ways:
 
 
 def scarcity_reason(group: ChannelGroup, channels: Mapping[str, ChannelFigures]) -> str | None:
-    """Why the maxima of a group's channels cannot be trusted."""
+    """Return why the maxima of a group's channels cannot be trusted."""
     least = min((channels[name].elements for name in group.tensors if name in channels), default=FEW)
     return f"only {least} values a channel were seen, {FEW} are needed" if least < FEW else None
 
@@ -112,7 +114,7 @@ class GroupReader:
     owner: Array
 
     def error(self, factors: Array, ways: FactorSearch) -> float:
-        """Predicted error energy over signal energy, when the group is divided by `factors` [C]."""
+        """Return the predicted error energy over signal energy when the group is divided by `factors` [C]."""
         s = factors[self.owner]
         step = (self.amax / s).max() / LEVELS
         wide = s[self.index]
@@ -124,13 +126,13 @@ class GroupReader:
         return float((activations + share * weights) / signal) if signal > 0 else 0.0
 
     def widths(self, count: int) -> Array:
-        """max|x| of each of the group's channels over that of the tensor."""
+        """Return max|x| of each of the group's channels over that of the tensor."""
         widths = replace_dead_channels(self.amax.reshape(count, -1).max(axis=1))
         shares: Array = widths / widths.max()
         return shares
 
     def heights(self, count: int) -> Array:
-        """max|w| of each of the group's channels over that of the weight."""
+        """Return max|w| of each of the group's channels over that of the weight."""
         each = np.zeros(count)
         np.maximum.at(each, self.owner[self.index], self.largest)
         shares: Array = replace_dead_channels(each) / max(each.max(), np.finfo(float).tiny)
@@ -138,7 +140,7 @@ class GroupReader:
 
 
 def normalize_group(group: ChannelGroup, network: Network) -> str | None:
-    """Why the parameters of a group do not fit it; otherwise count channels from the coarsest tensor on."""
+    """Count the channels of a group from its coarsest tensor on; return why its parameters do not fit, if so."""
     least = min(where.repeat for where in group.tensors.values())
     group.tensors = {name: ChannelLayout(where.axis, where.repeat / least) for name, where in group.tensors.items()}
     group.ends = [replace(end, repeat=end.repeat / least) for end in group.ends]
@@ -153,14 +155,14 @@ def normalize_group(group: ChannelGroup, network: Network) -> str | None:
 
 
 def group_channel_count(group: ChannelGroup, network: Network) -> int:
-    """The number of channels of a group, by the first weight that reads it."""
+    """Return the number of channels of a group, by the first weight that reads it."""
     end = next(end for end in group.ends if end.reads)
     shape = network.editor.shape(network.nodes[end.node].input[end.place])
     return int(shape[end.axis] * end.blocks / end.repeat)
 
 
 def group_readers(group: ChannelGroup, network: Network, channels: Mapping[str, ChannelFigures]) -> list[GroupReader]:
-    """The quantized readers of a group with their weights."""
+    """Return the quantized readers of a group with their weights."""
     found = []
     for end in group.ends:
         figures = channels.get(end.reads or "")
@@ -181,7 +183,7 @@ def group_readers(group: ChannelGroup, network: Network, channels: Mapping[str, 
 def choose_factors(
     network: Network, group: ChannelGroup, channels: Mapping[str, ChannelFigures], ways: FactorSearch
 ) -> tuple[Array, float] | None:
-    """The factors with the least predicted error, and the gain in dB; None where leaving them out is best."""
+    """Return the factors with the least predicted error, and the gain in dB; None if no factors are better."""
     readers = group_readers(group, network, channels)
     count = group_channel_count(group, network)
     if not readers or any(len(reader.owner) % count for reader in readers):
@@ -197,7 +199,7 @@ def choose_factors(
 
 
 def factor_candidates(readers: Sequence[GroupReader], count: int, ways: FactorSearch) -> Iterator[Array]:
-    """Exponents of factors to try: α·log max|x| − β·log max|w| for several α, β either 0 or 1 − α."""
+    """Yield exponents of factors to try: α·log max|x| − β·log max|w| for several α, β either 0 or 1 − α."""
     activations = np.log2([reader.widths(count) for reader in readers]).mean(axis=0)
     weights = np.log2([reader.heights(count) for reader in readers]).max(axis=0)
     for alpha in ways.alphas:
@@ -207,7 +209,7 @@ def factor_candidates(readers: Sequence[GroupReader], count: int, ways: FactorSe
 
 
 def replace_dead_channels(figures: Array) -> Array:
-    """Figures of channels, those of channels that are always 0 replaced by the middle of the others."""
+    """Return figures of channels; those of channels that are always 0 become the geometric mean of the others."""
     some = figures > 0
     middle = np.exp(np.log(figures[some]).mean()) if some.any() else 1.0
     shares: Array = np.where(some, figures, middle)
@@ -215,7 +217,7 @@ def replace_dead_channels(figures: Array) -> Array:
 
 
 def bounded_factors(exponents: Array) -> Array:
-    """2^exponents around their middle, within the bound."""
+    """Return 2^exponents around their middle, within the bound."""
     middle = np.round(np.median(exponents))
     factors: Array = np.exp2(np.clip(exponents - middle, -BOUND, BOUND))
     return factors

@@ -1,9 +1,9 @@
-"""SmoothQuant: what a LayerNormalization hands to matrix products gets even channels, its scale and bias take the rest.
+"""SmoothQuant: even channels between a LayerNormalization and the matrix products that read it.
 
 A few channels of a transformer's normalized activations are far wider than the others. They are divided by
 s_j = max|X_j|^α / max|W_j|^(1−α): in the scale and bias of the LayerNormalization that makes them, or in the constant
 of the last Mul where it is decomposed (that of a decomposed GELU as well); the rows of the weights are multiplied. All
-that reads such a tensor has to be a matrix product, or its factors have to pass through it (`linking`).
+readers of such a tensor have to be matrix products, or pass the factors on (`linking`).
 
 α is chosen per group by predicted error (`scaling`) unless it is given.
 
@@ -37,7 +37,7 @@ def smooth_channels(
     alpha is out of range, ModelError where a weight is not finite.
     """
     if alpha is not None and not 0.0 <= alpha <= 1.0:
-        raise UsageError(f"alpha {alpha} is not in 0 … 1", remedy="for example 0.5, or leave it out: it is chosen then")
+        raise UsageError(f"alpha {alpha} is not in 0 … 1", remedy="give for example 0.5, or none to choose it")
     editor = WeightEditor(model)
     network = Network(editor, FACTOR_ABSORBING)
     ways = (
@@ -49,7 +49,7 @@ def smooth_channels(
 
 
 def has_absorbing_maker(network: Network, name: str) -> bool:
-    """Whether the tensor is made by an operator that takes factors; a bias, a reshape or a mean may lie between."""
+    """Return True if an operator that takes factors makes the tensor; a bias, a reshape or a mean may lie between."""
     while (number := network.index.makers.get(name)) is not None:
         node = network.nodes[number]
         if node.op_type in FACTOR_ABSORBING:

@@ -28,6 +28,7 @@ from quantkit.qdq.float_reason import FloatCause
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.removal import remove_qdq
 from quantkit.quantization.quantize import METADATA_KEY
+from quantkit.repairs.registry import REPAIR_NAMES
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.table import read_table
 from tests.support.networks import BUNDLED, Command, network
@@ -183,7 +184,7 @@ def test_repairs_lower_the_error(calibrated: Path) -> None:
     quantkit.calibrate("net/model.onnx", "imgs", output="all.calib", options=CalibrateOptions(data=DataOptions()))
     exact = on_onnxruntime("net/model.onnx", {"image": pixels()})
     errors = {}
-    for repairs in ((), ("equalize", "smooth", "round", "bias")):
+    for repairs in ((), REPAIR_NAMES):
         made = quantkit.quantize(
             "net/model.onnx",
             statistics="net/model.stats.safetensors",
@@ -192,13 +193,13 @@ def test_repairs_lower_the_error(calibrated: Path) -> None:
         )
         assert set(made.repairs) == set(repairs)
         errors[repairs] = decibels(exact, on_onnxruntime(made.proto, {"image": pixels()}))
-    assert errors["equalize", "smooth", "round", "bias"] > errors[()]
+    assert errors[REPAIR_NAMES] > errors[()]
 
 
 def test_data_alone_is_enough(place: Path) -> None:
     made = quantkit.quantize("net/model.onnx", data="imgs")
     assert made.source == "the data by mse"
-    assert list(made.repairs) == ["equalize", "smooth", "round", "bias"]
+    assert list(made.repairs) == list(REPAIR_NAMES)
 
 
 def test_the_rest_can_be_float16(calibrated: Path) -> None:
@@ -353,7 +354,7 @@ def test_weights_with_nan_leave_nothing(calibrated: Path) -> None:
 def test_a_stopped_run_leaves_nothing(calibrated: Path, tmp_path_factory: Any, number: signal.Signals) -> None:
     scratch = tmp_path_factory.mktemp("scratch")
     code = (
-        "import os, sys, quantkit.quantization.repair as r, quantkit.cli as c\n"
+        "import os, sys, quantkit.quantization.repair_run as r, quantkit.cli as c\n"
         f"def stop(*a, **k): os.kill(os.getpid(), {int(number)})\n"
         "r.calibrate = stop\n"
         "sys.argv = ['quantkit', 'quantize', 'net/model.onnx', '--data', 'imgs', '-o', 'out.onnx']\n"

@@ -14,8 +14,8 @@ from quantkit import QuantizeOptions
 from quantkit.graph import load_model
 from quantkit.output_noise import NoiseCandidate
 from quantkit.preprocess import PRESETS
-from quantkit.quantization.repair import NetworkSamples
 from quantkit.quantization.repair_choice import open_noise_meter, repairs_text
+from quantkit.quantization.repair_run import NetworkSamples
 from quantkit.repairs.registry import REPAIR_NAMES
 from tests.support.qdq import model_of
 

@@ -19,7 +19,7 @@ from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.removal import remove_qdq
 from quantkit.repairs.aligning import align_factors
 from quantkit.repairs.editing import WeightEditor
-from quantkit.repairs.groups import find_group
+from quantkit.repairs.group_search import find_group
 from quantkit.repairs.linking import ChannelLayout, Network
 from quantkit.repairs.scaling import group_channel_count, normalize_group, scale_group
 from tests.support.qdq import model_of, noise

@@ -16,7 +16,7 @@ from quantkit.graph import Model
 from quantkit.repairs import GramAccumulator, correct_biases, find_codes, round_weights, rounding
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.grams import gather_patches
-from quantkit.repairs.layers import weighted_layers
+from quantkit.repairs.weighted_layers import weighted_layers
 from tests.support.repairing import again, figures_of, model_of, outputs_of, weight_of
 
 RANDOM = np.random.default_rng(11)

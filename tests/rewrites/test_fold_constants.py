@@ -19,7 +19,7 @@ from quantkit.graph.operators import WEIGHT_FORMING
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.placement import Choices
 from quantkit.repairs.editing import WeightEditor
-from quantkit.repairs.layers import weighted_layers
+from quantkit.repairs.weighted_layers import weighted_layers
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fold_constants import fold_constants
 from tests.support.qdq import every_scale, noise

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from quantkit.repairs.group_steps import group_step
 from quantkit.repairs.linking import ChannelGroup, ChannelLayout, GroupStep, Network
-from quantkit.repairs.operators import group_step
 
 
 def find_group(network: Network, tensor: str, layout: ChannelLayout) -> ChannelGroup:
-    """The group of a tensor, with the reason where its channels cannot be scaled."""
+    """Return the group of a tensor, with the reason if its channels cannot be scaled."""
     group, waiting = ChannelGroup(), [(tensor, layout)]
     seen: set[tuple[int, int]] = set()
     while waiting:
@@ -25,7 +25,7 @@ def find_group(network: Network, tensor: str, layout: ChannelLayout) -> ChannelG
 
 
 def neighbour_steps(network: Network, name: str, where: ChannelLayout, seen: set[tuple[int, int]]) -> list[GroupStep]:
-    """What the maker and the readers of a tensor do to its group; each is asked once."""
+    """Return the effects of the maker and the readers of a tensor on its group, each once."""
     fixed = network.fixed_reason(name)
     steps = [GroupStep(reason=f"{name}: {fixed}")] if fixed else []
     maker = network.index.makers.get(name)

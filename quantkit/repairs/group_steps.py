@@ -1,4 +1,4 @@
-"""What each operator does to a group of tensors that take a factor per channel (see `linking`)."""
+"""The effect of each operator on a group of tensors that take a factor per channel (see `linking`)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """The value of an attribute."""
+    """Return the value of an attribute."""
     from onnx import helper
 
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def group_step(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
-    """What node `number` does to the group that it meets at input `place`, −1: its output; None: it forbids it."""
+    """Return the effect of node `number` on a group that it touches at input `place` (−1: its output).
+
+    None if factors cannot pass it.
+    """
     node = network.nodes[number]
     if node.domain not in ONNX_DOMAINS:
         return None
@@ -42,7 +45,7 @@ def group_step(network: Network, number: int, place: int, where: ChannelLayout) 
 
 
 def pass_through(network: Network, node: onnx.NodeProto, place: int, where: ChannelLayout) -> GroupStep | None:
-    """An operator with one activation in and one out, which belong together."""
+    """Handle an operator with one activation in and one out, which belong together."""
     constants = [name for name in node.input if network.editor.constant(name)]
     data = 0
     if node.op_type == "Mul" and node.input[0] in constants:
@@ -62,7 +65,7 @@ def pass_through(network: Network, node: onnx.NodeProto, place: int, where: Chan
 def pass_reduce_mean(
     network: Network, node: onnx.NodeProto, place: int, where: ChannelLayout, far: str
 ) -> GroupStep | None:
-    """ReduceMean over axes that are not the channels; without keepdims these move to the front by as many."""
+    """Handle ReduceMean over axes other than the channels, which move to the front without keepdims."""
     rank, axes = len(network.shapes.get(node.input[0], ())), attribute(node, "axes", None)
     if axes is None or not rank:
         return None
@@ -75,7 +78,7 @@ def pass_reduce_mean(
 
 
 def commutes_with_factors(network: Network, node: onnx.NodeProto, where: ChannelLayout, data: int) -> bool:
-    """Whether f(s·x) = s·f(x) for positive factors s per channel."""
+    """Return True if f(s·x) = s·f(x) for positive factors s per channel."""
     constant, operator = network.editor.constant, node.op_type
     if operator in POOLS:
         return where.axis == 1
@@ -83,7 +86,7 @@ def commutes_with_factors(network: Network, node: onnx.NodeProto, where: Channel
         return constant(node.input[1])
     if operator in ("Mul", "Div"):
         near, far = network.shapes.get(node.input[data], ()), network.shapes.get(node.output[0], ())
-        # the constant may stretch neither the shape nor the channels: one channel is not several
+        # the constant must not broadcast the shape or the channels
         return (
             constant(node.input[1 - data])
             and len(near) == len(far) > where.axis
@@ -100,7 +103,7 @@ def commutes_with_factors(network: Network, node: onnx.NodeProto, where: Channel
 
 
 def join_addition(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
-    """Add and Sub: all activations belong to the group, a constant takes the factor."""
+    """Handle Add and Sub: all activations belong to the group, a constant takes the factor."""
     node, out = network.nodes[number], network.nodes[number].output[0]
     shape = network.shapes.get(out)
     if not shape:
@@ -110,7 +113,7 @@ def join_addition(network: Network, number: int, place: int, where: ChannelLayou
         if network.editor.constant(name):
             if len(network.editor.shape(name)) > len(shape):
                 return None
-            if place == -1:  # the output is met in any case: once
+            if place == -1:  # the output is visited in any case, so each constant is added once
                 ends.append(GroupEnd(number, k, -1, where.axis - len(shape), where.repeat))
             continue
         theirs = network.shapes.get(name, ())
@@ -121,7 +124,7 @@ def join_addition(network: Network, number: int, place: int, where: ChannelLayou
 
 
 def end_at_convolution(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
-    """Conv and ConvTranspose: output channels divide by the factors, input channels multiply."""
+    """Handle Conv and ConvTranspose: output channels divide by the factors, input channels multiply."""
     node = network.nodes[number]
     if where.axis != 1 or place > 0 or not has_known_weights(network, node):
         return None
@@ -139,7 +142,7 @@ def end_at_convolution(network: Network, number: int, place: int, where: Channel
 
 
 def end_at_matmul(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
-    """Gemm and MatMul with the weights on the right."""
+    """Handle Gemm and MatMul with the weights on the right."""
     node = network.nodes[number]
     rank = len(network.shapes.get(node.input[0], ()))
     gemm = node.op_type == "Gemm"
@@ -156,7 +159,7 @@ def end_at_matmul(network: Network, number: int, place: int, where: ChannelLayou
 
 
 def end_at_batch_norm(network: Network, number: int, place: int, where: ChannelLayout) -> GroupStep | None:
-    """BatchNormalization: γ·(x − μ)/σ + β has parameters for both of its sides."""
+    """Handle BatchNormalization: γ·(x − μ)/σ + β has parameters for both of its sides."""
     node = network.nodes[number]
     known = all(network.editor.constant(name) for name in node.input[1:5])
     if where.axis != 1 or place > 0 or not known or attribute(node, "training_mode", 0) or len(node.output) > 1:
@@ -166,7 +169,7 @@ def end_at_batch_norm(network: Network, number: int, place: int, where: ChannelL
 
 
 def end_at_absorbing(network: Network, number: int, where: ChannelLayout) -> GroupStep | None:
-    """LayerNormalization and Mul, met at their output: scale and bias, or the constant, take the factors."""
+    """Handle LayerNormalization and Mul at their output: scale and bias, or the constant, take the factors."""
     node = network.nodes[number]
     rank = len(network.shapes.get(node.output[0], ()))
     if node.op_type == "Mul":
@@ -183,13 +186,13 @@ def end_at_absorbing(network: Network, number: int, where: ChannelLayout) -> Gro
 
 
 def bias_end(node: onnx.NodeProto, number: int, where: ChannelLayout) -> tuple[GroupEnd, ...]:
-    """The bias of a weighted operator, where it has one."""
+    """Return the bias of a weighted operator, if it has one."""
     has = len(node.input) > 2 and node.input[2]
     return (GroupEnd(number, 2, -1, -1, where.repeat),) if has else ()
 
 
 def has_known_weights(network: Network, node: onnx.NodeProto) -> bool:
-    """Whether the weights, and the bias if there is one, are constants, and the first input is not."""
+    """Return True if the weights, and the bias if there is one, are constants, and the first input is not."""
     names = [name for name in node.input[1:] if name]
     return all(network.editor.constant(name) for name in names) and not network.editor.constant(node.input[0])
 

@@ -58,7 +58,7 @@ class RepairedNetwork:
 
 
 def collect_network_statistics(network: Model, data: NetworkSamples) -> Statistics:
-    """Collect statistics of a network that is not on disk."""
+    """Collect statistics of a network that is in memory."""
     with TemporaryDirectory(prefix="quantkit-") as folder:
         path = Path(folder) / network.path.name
         write_model(network.proto, network.folder, path)

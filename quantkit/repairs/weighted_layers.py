@@ -18,7 +18,7 @@ import numpy as np
 from quantkit.graph.operators import ONNX_DOMAINS, WEIGHTED, weight_axis
 from quantkit.qdq.insertion import channel_scales
 from quantkit.repairs.editing import WeightEditor
-from quantkit.repairs.operators import attribute
+from quantkit.repairs.group_steps import attribute
 
 if TYPE_CHECKING:
     import onnx
@@ -57,7 +57,7 @@ class WeightedLayer:
     geometry: PatchGeometry
 
     def rows(self, weight: Array) -> Array:
-        """The weight as [G, R, K]."""
+        """Return the weight as [G, R, K]."""
         groups = self.geometry.groups
         if self.operator == "Conv":
             return weight.reshape(groups, weight.shape[0] // groups, -1)
@@ -67,7 +67,7 @@ class WeightedLayer:
         return (weight if self.axis == 0 else weight.T)[None]
 
     def rows_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """G, R and K for a weight of `shape`."""
+        """Return G, R and K for a weight of `shape`."""
         groups = self.geometry.groups
         if self.operator == "Conv":
             return groups, shape[0] // groups, prod(shape[1:])
@@ -76,13 +76,13 @@ class WeightedLayer:
         return 1, shape[self.axis], shape[1 - self.axis]
 
     def back(self, rows: Array, shape: tuple[int, ...]) -> Array:
-        """The weight of `shape` from its rows."""
+        """Return the weight of `shape` from its rows."""
         if self.operator == "ConvTranspose":
             return np.moveaxis(rows, 2, 1).reshape(shape)
         return rows.reshape(shape) if self.operator == "Conv" or self.axis == 0 else rows[0].T
 
     def scales(self, weight: Array) -> Array:
-        """The scale max|w|/127 of every row, float32 [G, R]: that of its output channel."""
+        """Return the scale max|w|/127 of every row, float32 [G, R]: that of its output channel."""
         groups, grouped = self.geometry.groups, self.operator == "ConvTranspose"
         if grouped:  # output channels lie along axis 1, a group's at a time
             weight = np.moveaxis(weight.reshape(groups, -1, *weight.shape[1:]), 2, 1)
@@ -92,7 +92,7 @@ class WeightedLayer:
 
 
 def weighted_layers(editor: WeightEditor, skipped: dict[str, str]) -> Iterator[WeightedLayer]:
-    """The weighted operators whose weights are known, in graph order; `skipped` gets the others with the reason."""
+    """Yield the weighted operators with known weights, in graph order; `skipped` gets the others with the reason."""
     for number, node in enumerate(editor.proto.graph.node):
         if node.op_type not in WEIGHTED or node.domain not in ONNX_DOMAINS:
             continue
@@ -111,7 +111,7 @@ def weighted_layers(editor: WeightEditor, skipped: dict[str, str]) -> Iterator[W
 
 
 def patch_geometry(node: onnx.NodeProto, place: int, shape: tuple[int, ...]) -> PatchGeometry | str:
-    """How a weight of `shape` meets the other input; a text says why it is not supported."""
+    """Return how a weight of `shape` meets the other input, or a text why that is not supported."""
     if node.op_type in ("Gemm", "MatMul"):
         if len(shape) != 2:
             return f"its weight has {len(shape)} dimensions"
