@@ -163,13 +163,13 @@ def test_a_wrong_model_is_never_written(small: Any, tmp_path: Path, monkeypatch:
     from quantkit.frameworks import convert as verb
 
     def broken(*arguments: Any, **options: Any) -> Any:
-        proto = plain(*arguments, **options)
+        proto = original(*arguments, **options)
         bias = next(w for w in proto.graph.initializer if w.name == "head.bias")
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1, "head.bias"))
         return proto
 
-    plain = verb.plain
-    monkeypatch.setattr(verb, "plain", broken)
+    original = verb.clean_copy
+    monkeypatch.setattr(verb, "clean_copy", broken)
     with pytest.raises(ModelError, match=r"output output of the ONNX model differs from PyTorch .* by 1 at batch"):
         from_torch(small, tmp_path / "m.onnx", shapes=IMAGE)
     assert not list(tmp_path.iterdir())
