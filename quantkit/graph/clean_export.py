@@ -1,13 +1,13 @@
-"""A model as exporters leave it, and as it should lie on a disk: without what tells of the machine it was made on.
+"""Exported models without the traces of the exporter and of the machine that it ran on.
 
     left behind by exporters                        here
-    stack traces, source lines, paths (PyTorch)     gone, with all other documentation and metadata
+    stack traces, source lines, paths (PyTorch)     removed, with all other documentation and metadata
     s77, unk__46 as the first axis of an input      batch
     node_Conv_64, Conv2D__12, const_fold_opt__41    names of layers (quantkit.graph.readable_names)
-    operator sets that no node uses (tf2onnx)       gone
+    opsets that no node uses (tf2onnx)              removed
     local functions (torch.export)                  inlined
 
-What the network computes, its weights, and the names of its inputs and outputs stay.
+What the network computes, its weights, and the names of its inputs and outputs do not change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCH = "batch"
 
 
 def clean_copy(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelProto:
-    """A copy without documentation and metadata, its batch axis by name; `fixed_batch` makes a number of that axis."""
+    """Return a copy without documentation and metadata. Its batch axis is `batch`, or has the size `fixed_batch`."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     if proto.functions:
@@ -44,7 +44,7 @@ def clean_copy(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelPro
 
 
 def strip_metadata(proto: onnx.ModelProto) -> None:
-    """Remove documentation and metadata, wherever they are; in place."""
+    """Remove documentation and metadata everywhere in a model, in place."""
     clear_annotations([proto])
     for graph in all_graphs(proto.graph):
         clear_annotations([graph, *graph.node, *graph.input, *graph.output, *graph.value_info])
@@ -55,7 +55,7 @@ def strip_metadata(proto: onnx.ModelProto) -> None:
 
 
 def clear_annotations(messages: Iterable[Any]) -> None:
-    """Clear the fields that computing does not need."""
+    """Clear the fields that do not affect what is computed."""
     for message in messages:
         for name in ("doc_string", "metadata_props"):
             if name in message.DESCRIPTOR.fields_by_name:
@@ -63,7 +63,7 @@ def clear_annotations(messages: Iterable[Any]) -> None:
 
 
 def name_batch(graph: onnx.GraphProto, fixed: int | None) -> None:
-    """Call the first axis of inputs and outputs `batch` where it is dynamic, or give it a size; in place."""
+    """Call the first axis of inputs and outputs `batch` if it is dynamic, or give it a fixed size; in place."""
     symbols = {dim.dim_param for value in graph.input if (dim := first_axis(value)) is not None and dim.dim_param}
     for value in (*graph.input, *graph.output):
         dim = first_axis(value)
@@ -84,6 +84,6 @@ def name_batch(graph: onnx.GraphProto, fixed: int | None) -> None:
 
 
 def first_axis(value: onnx.ValueInfoProto) -> Any:
-    """The first dimension of a tensor, None for scalars and unknown shapes."""
+    """Return the first dimension of a tensor; None for scalars and unknown shapes."""
     dims = value.type.tensor_type.shape.dim
     return dims[0] if len(dims) else None

@@ -1,4 +1,4 @@
-"""What nothing reads any more goes: scales, zero points, integers of weights, and the operators that computed them."""
+"""Removal of what nothing reads any more: scales, zero points, integers of weights, and the operators behind them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def remove_unread(graph: onnx.GraphProto, spare: Iterable[str], gone: Collection[str]) -> None:
-    """Remove the tensors in `spare` that nothing reads, and in turn what only they needed.
+    """Remove the tensors in `spare` that nothing reads, and then what only they needed.
 
-    gone: names that nothing makes any more; what the graph tells of them goes as well. Everything else stays, also
+    gone: names that nothing makes any more, whose annotations are removed as well. Everything else stays, including
     what was unread before.
     """
     wiring = wire_graph(graph)
@@ -44,12 +44,12 @@ def remove_unread(graph: onnx.GraphProto, spare: Iterable[str], gone: Collection
 
 
 def names_read_by(node: onnx.NodeProto) -> list[str]:
-    """What a node reads, and what is read inside it."""
+    """Return the names that a node and its subgraphs read."""
     return [name for name in (*node.input, *captured_names(node)) if name]
 
 
 def remove_stale_entries(graph: onnx.GraphProto, names: set[str], weights: set[str]) -> None:
-    """Remove what a graph tells of tensors that are not there; weights that are listed among the inputs too."""
+    """Remove the annotations of tensors that are gone, and weights that are gone from the list of inputs."""
     for entries, key, lost in (
         (graph.value_info, "name", names),
         (graph.input, "name", weights),
@@ -62,12 +62,12 @@ def remove_stale_entries(graph: onnx.GraphProto, names: set[str], weights: set[s
 
 
 def prune_nodes(graph: onnx.GraphProto, also: Iterable[str] = ()) -> set[str]:
-    """Remove nodes that neither an output nor the tensors `also` need; returns the names that these need."""
+    """Remove the nodes that neither an output nor the tensors `also` need; return the names that are needed."""
     live = live_tensors(graph) | set(also)
     nodes = [node for node in graph.node if any(name in live for name in node.output)]
     made = {name for node in nodes for name in node.output}
-    told = [value for value in graph.value_info if value.name in made]
+    annotations = [value for value in graph.value_info if value.name in made]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    graph.value_info.extend(told)
+    graph.value_info.extend(annotations)
     return live

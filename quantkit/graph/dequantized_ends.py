@@ -1,43 +1,41 @@
-"""Whole numbers at the ends of a network that was quantized once: away, so that it takes and gives real numbers.
+"""Integer inputs and outputs of a network that was quantized before, replaced by float ones.
 
     uint8 input → Cast → Sub zero point → Mul scale → network          float32 input → network
     network → QuantizeLinear → uint8 output                            network → float32 output
 
-The first chain, or a DequantizeLinear in its place, is what tf2onnx makes of TFLite's quantized inputs. A real number
-is what the whole number stood for: scale·(q − zero point).
+The first chain, or a DequantizeLinear in its place, is what tf2onnx writes for the quantized inputs of TFLite. The
+float value is what the integer q stood for: scale·(q − zero point).
 """
 
 from __future__ import annotations
 
 import onnx
 
+from quantkit.graph.index import Wiring, wire_graph
 from quantkit.graph.operators import DEQUANTIZING_CHAIN, DEQUANTIZING_ENDS
 from quantkit.graph.readable_names import rename_tensors
 from quantkit.graph.subgraphs import all_nodes
 
-WHOLE = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT16)
+INTEGERS = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT16)
 
 
 def with_float_ends(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose inputs and outputs of whole numbers are float32, where the chains above stand at them."""
+    """Return a copy whose integer inputs and outputs are float32, if the chains above follow or precede them."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     graph = copy.graph
     gone: list[int] = []
     for value in graph.input:
-        if value.type.tensor_type.elem_type in WHOLE:
-            chain = dequantizing_chain(graph, value.name)
-            if chain:
-                rename_tensors(graph, {graph.node[chain[-1]].output[0]: value.name, value.name: f"{value.name} whole"})
-                value.name = value.name.removesuffix(" whole")
-                value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-                gone += chain
+        chain = dequantizing_chain(wire_graph(graph), value.name) if is_integer(value) else []
+        if chain:
+            make_float(graph, value, graph.node[chain[-1]].output[0])
+            gone += chain
     for value in graph.output:
-        number, node = next(((i, n) for i, n in enumerate(graph.node) if value.name in n.output), (-1, None))
-        if node is not None and node.op_type == "QuantizeLinear" and not read(graph, value.name):
-            rename_tensors(graph, {node.input[0]: value.name, value.name: f"{value.name} whole"})
-            value.name = value.name.removesuffix(" whole")
-            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        wiring = wire_graph(graph)
+        number = wiring.makers.get(value.name, -1)
+        node = wiring.maker(value.name)
+        if node is not None and node.op_type == "QuantizeLinear" and not wiring.readers.get(value.name):
+            make_float(graph, value, node.input[0])
             gone.append(number)
     kept = [node for number, node in enumerate(graph.node) if number not in gone]
     del graph.node[:]
@@ -51,20 +49,27 @@ def with_float_ends(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def read(graph: onnx.GraphProto, tensor: str) -> list[int]:
-    """The nodes, by number, that read a tensor."""
-    return [number for number, node in enumerate(graph.node) if tensor in node.input]
+def is_integer(value: onnx.ValueInfoProto) -> bool:
+    """Return whether an input has one of the types of quantized values."""
+    return value.type.tensor_type.elem_type in INTEGERS
 
 
-def dequantizing_chain(graph: onnx.GraphProto, tensor: str) -> list[int]:
-    """The nodes that turn a whole-number input into real numbers; empty where it is read otherwise."""
+def make_float(graph: onnx.GraphProto, value: onnx.ValueInfoProto, inner: str) -> None:
+    """Let an input or output take the place of the float tensor `inner`, in place; it keeps its name."""
+    rename_tensors(graph, {inner: value.name, value.name: f"{value.name} quantized"})
+    value.name = value.name.removesuffix(" quantized")
+    value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+
+
+def dequantizing_chain(wiring: Wiring, tensor: str) -> list[int]:
+    """Return the numbers of the nodes that turn an integer input into floats; empty if it is read in another way."""
     found: list[int] = []
     while True:
-        readers = read(graph, tensor)
-        if len(readers) != 1 or graph.node[readers[0]].op_type not in DEQUANTIZING_CHAIN:
+        readers = {reader.number for reader in wiring.readers.get(tensor, ())}
+        node = wiring.nodes[min(readers)] if len(readers) == 1 else None
+        if node is None or node.op_type not in DEQUANTIZING_CHAIN:
             return []
-        found.append(readers[0])
-        node = graph.node[readers[0]]
+        found.append(min(readers))
         if node.op_type in DEQUANTIZING_ENDS:
             return found
         tensor = node.output[0]

@@ -67,7 +67,7 @@ class Wiring:
         return [self.nodes[number] for number in sorted(numbers)]
 
     def has_sole_reader(self, tensor: str) -> bool:
-        """Whether exactly one input is the tensor, which is not visible outside the nodes."""
+        """Return whether exactly one input is the tensor, which is not visible outside the nodes."""
         return len(self.readers.get(tensor, ())) == 1 and tensor not in self.held
 
     def read_counts(self) -> Counter[str]:
@@ -95,7 +95,7 @@ class Wiring:
                     yield reader, node
 
     def is_silu(self, node: onnx.NodeProto) -> bool:
-        """Whether a node multiplies a tensor with the Sigmoid or HardSigmoid of itself."""
+        """Return whether a node multiplies a tensor with the Sigmoid or HardSigmoid of itself."""
         if node.op_type != "Mul":
             return False
         for x, gate in (tuple(node.input), tuple(node.input)[::-1]):

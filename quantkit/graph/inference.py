@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Types and shapes as ONNX infers them, without reading large weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEW_BYTES = 1024
 
 
 def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the types that ONNX infers, its large weights left out; as it is where inference fails."""
+    """Return the model with inferred types, without its large weights; unchanged types if inference fails."""
     import onnx
 
     light = without_large_weights(proto)
@@ -26,7 +26,7 @@ def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose weights have a type and a shape, and values only where there are few: those can say shapes."""
+    """Return a copy in which large weights have a type and a shape but no values; small ones may define shapes."""
     copy = type(proto)()
     copy.opset_import.extend(proto.opset_import)
     copy.functions.extend(proto.functions)
@@ -43,7 +43,7 @@ def without_large_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def element_types(graph: onnx.GraphProto) -> dict[str, str]:
-    """Tensor name → dtype, for all that is known; something that is no tensor is `other`."""
+    """Return tensor → dtype for every tensor whose type is known; `other` for what is not a tensor."""
     values = [*graph.value_info, *graph.output, *graph.input]
     return {
         value.name: DTYPES.get(value.type.tensor_type.elem_type, "other")
@@ -55,7 +55,7 @@ def element_types(graph: onnx.GraphProto) -> dict[str, str]:
 
 
 def tensor_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
-    """Tensor name → shape, None for a dimension that is not fixed, for all whose rank is known."""
+    """Return tensor → shape for every tensor of known rank; None for a dimension that is not fixed."""
     return {
         value.name: tuple(
             d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
@@ -69,7 +69,7 @@ def tensor_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
 def shapes_for_inputs(
     model: Model, tensors: Sequence[str], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, tuple[int, ...] | None]:
-    """The shape of each tensor when the inputs have `shapes`; None where inference cannot tell."""
+    """Return the shape of each tensor when the inputs have `shapes`; None if inference cannot find it."""
     proto = without_large_weights(model.proto)
     del proto.graph.value_info[:]
     for value in proto.graph.input:

@@ -1,5 +1,4 @@
-"""What a server has to know of a model: its inputs and outputs with types and shapes, and whether batches are its first
-dimension throughout."""
+"""The interface of a model: inputs and outputs with types and shapes, and whether their first axis is the batch."""
 
 from __future__ import annotations
 
@@ -19,12 +18,12 @@ if TYPE_CHECKING:
 
 REMEDY = "run onnx.shape_inference on the model, or export it again with its shapes"
 FEW, MORE = 2, 3
-"""Batch sizes that tell which dimensions follow the batch."""
+"""Two batch sizes, which show what dimensions follow the batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """Inputs and outputs of a model. unbatched: why batches are not its first dimension; "" where they are."""
+    """Inputs and outputs of a model. unbatched: why their first dimension is not the batch; empty if it is."""
 
     inputs: tuple[ModelInput, ...]
     outputs: tuple[ModelInput, ...]
@@ -32,14 +31,14 @@ class Interface:
 
 
 def read_interface(model: Model) -> Interface:
-    """Types and shapes of inputs and outputs; shapes of outputs are inferred where the file does not declare them.
+    """Return types and shapes of inputs and outputs. Shapes of outputs are inferred if the file does not declare them.
 
-    ModelError where the number of dimensions or the type of one cannot be told.
+    ModelError if the rank or the type of one is unknown.
     """
     shaped = {value.name: value.type.tensor_type for value in model.proto.graph.input}
     for name in (i.name for i in model.inputs):
         if not shaped[name].HasField("shape"):
-            raise ModelError(f"{model.path}: nothing tells the shape of input {name!r}", remedy=REMEDY)
+            raise ModelError(f"{model.path}: the shape of input {name!r} is unknown", remedy=REMEDY)
     few, more = (output_shapes(model, batch) for batch in (FEW, MORE))
     symbols = {i.shape[0] if i.shape else 0 for i in model.inputs}
     outputs, unbatched = [], unbatched_reason(model.inputs)
@@ -52,17 +51,17 @@ def read_interface(model: Model) -> Interface:
 
 
 def unbatched_reason(inputs: tuple[ModelInput, ...]) -> str:
-    """Why the inputs take no batches; "" where they do."""
+    """Return why the first dimension of the inputs is not the batch; empty if it is."""
     for i in inputs:
         if not i.shape or isinstance(i.shape[0], int):
             return f"the batch of input {i.describe()} is fixed"
     if len({i.shape[0] for i in inputs if i.shape[0] is not None}) > 1:
-        return "the first dimensions of the inputs are called differently: " + ", ".join(i.describe() for i in inputs)
+        return "the first dimensions of the inputs have different names: " + ", ".join(i.describe() for i in inputs)
     return ""
 
 
 def output_shapes(model: Model, batch: int) -> Mapping[str, tuple[int, ...] | None]:
-    """The shapes of the outputs for a batch size, where inference tells; nothing where other dimensions are dynamic."""
+    """Return the inferred shapes of the outputs for a batch size; empty if other dimensions of inputs are dynamic."""
     shapes: dict[str, tuple[int, ...]] = {}
     for i in model.inputs:
         shape = tuple(batch if k == 0 and not isinstance(s, int) else s for k, s in enumerate(i.shape))
@@ -79,10 +78,10 @@ def as_output(
     more: tuple[int, ...] | None,
     symbols: set[int | str | None],
 ) -> tuple[ModelInput, bool]:
-    """An output, and whether its first dimension is the batch. few, more: its shapes for two batch sizes."""
+    """Return an output, and whether its first dimension is the batch. few, more: its shapes for two batch sizes."""
     tensor = value.type.tensor_type
     if tensor.elem_type not in DTYPES:
-        raise ModelError(f"{model.path}: nothing tells the type of output {value.name!r}", remedy=REMEDY)
+        raise ModelError(f"{model.path}: the type of output {value.name!r} is unknown", remedy=REMEDY)
     declared: Shape | None = as_input(value).shape if tensor.HasField("shape") else None
     if few is not None and more is not None and len(few) == len(more):
         known = declared if declared and len(declared) == len(few) else (None,) * len(few)
@@ -93,5 +92,5 @@ def as_output(
         shape, first = declared, declared[0] if declared else None
         follows = isinstance(first, str) and first in symbols
     else:
-        raise ModelError(f"{model.path}: nothing tells the shape of output {value.name!r}", remedy=REMEDY)
+        raise ModelError(f"{model.path}: the shape of output {value.name!r} is unknown", remedy=REMEDY)
     return ModelInput(value.name, DTYPES[tensor.elem_type], shape), follows

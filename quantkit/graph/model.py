@@ -1,8 +1,8 @@
-"""An ONNX model as it was read: its proto without external weights, where they are, and its identity.
+"""An ONNX model as it was read: its proto without external weights, the place of these, and its identity.
 
 The identity is a sha256 over what the network computes: operators, attributes, tensor names, opset imports, local
-functions, and the values of all weights, wherever they are stored. Documentation, metadata and the file's name do
-not enter it, so that a copy or a re-saved model stays the same model.
+functions, and the values of all weights, wherever they are stored. Documentation, metadata and the file name do not
+enter it, so that a copy or a re-saved model keeps its identity.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DTYPES: Mapping[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that was read and checked. `proto` holds no external weights; nobody edits it in place."""
+    """A model that was read and checked. `proto` has no external weights loaded and is never edited in place."""
 
     path: Path
     proto: onnx.ModelProto
@@ -39,7 +39,7 @@ class Model:
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
-        """The network's inputs, without initializers that old exporters list among them."""
+        """The inputs of the network, without the initializers that old exporters list among them."""
         weights = {i.name for i in self.proto.graph.initializer}
         weights |= {i.values.name for i in self.proto.graph.sparse_initializer}
         return tuple(as_input(v) for v in self.proto.graph.input if v.name not in weights)
@@ -51,7 +51,7 @@ class Model:
 
     @property
     def opset(self) -> int:
-        """Version of the default operator set."""
+        """The version of ONNX's own opset."""
         return default_opset(self.proto)
 
     @property
@@ -61,12 +61,12 @@ class Model:
 
     @property
     def folder(self) -> Path:
-        """Where external weights are looked for: beside the file as it was named, also where that is a link."""
+        """The folder of external weights: that of the path as given, even if it is a link."""
         return self.path.absolute().parent
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
-    """Read an ONNX file. ModelError where there is none, or it is not one, or its weights are missing."""
+    """Read an ONNX file. ModelError if it is missing, is not an ONNX model, or lacks external weights."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -75,18 +75,18 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     try:
         proto = onnx.load(os.fspath(file), load_external_data=False, format="protobuf")
     except DecodeError:
-        raise ModelError(f"{file} is not an ONNX model, or is cut short", remedy=remedy) from None
+        raise ModelError(f"{file} is not an ONNX model, or is truncated", remedy=remedy) from None
     except OSError as error:
         raise ModelError(f"{file}: {error.strerror or error}", remedy=remedy) from None
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{file} is not an ONNX model: it holds no graph", remedy=remedy)
     if not has_text_names(proto.graph):
-        raise ModelError(f"{file} is damaged: a name in it is not text", remedy=remedy)
+        raise ModelError(f"{file} is damaged: one of its names is not text", remedy=remedy)
     return Model(file, proto, model_identity(proto, file.absolute().parent, str(file)))
 
 
 def has_text_names(graph: onnx.GraphProto) -> bool:
-    """Whether every name is UTF-8; protobuf hands others out as bytes, or refuses."""
+    """Return whether every name is UTF-8; protobuf hands out others as bytes, or refuses them."""
     try:
         texts = [
             text for node in graph.node for text in (node.op_type, node.domain, node.name, *node.input, *node.output)
@@ -99,12 +99,12 @@ def has_text_names(graph: onnx.GraphProto) -> bool:
 
 
 def node_name(node: onnx.NodeProto) -> str:
-    """A node's name; its first output where it has none."""
+    """Return a node's name, or that of its first output if it has none."""
     return str(node.name or next((name for name in node.output if name), ""))
 
 
 def as_input(value: onnx.ValueInfoProto) -> ModelInput:
-    """Name, dtype and shape of a graph input."""
+    """Return name, dtype and shape of a graph input."""
     tensor = value.type.tensor_type
     dims: list[int | str | None] = [
         d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or None for d in tensor.shape.dim
@@ -113,7 +113,7 @@ def as_input(value: onnx.ValueInfoProto) -> ModelInput:
 
 
 def model_identity(proto: onnx.ModelProto, folder: Path, where: str) -> str:
-    """sha256 of graph and weights. ModelError where an external file is missing or too short."""
+    """Return the sha256 of graph and weights. ModelError if an external file is missing or too short."""
     digest = hashlib.sha256()
 
     def add(*parts: bytes | str) -> None:
@@ -172,7 +172,7 @@ def model_identity(proto: onnx.ModelProto, folder: Path, where: str) -> str:
 
 
 def external_files(proto: onnx.ModelProto) -> tuple[str, ...]:
-    """The files beside a model that hold weights of it, in the order of these."""
+    """Return the files beside a model that hold its weights, in the order of the weights."""
     import onnx
 
     found: dict[str, None] = {}
@@ -198,7 +198,7 @@ def external_files(proto: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def tensor_bytes(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:
-    """The raw little-endian values of a weight, in chunks."""
+    """Yield the raw little-endian values of a weight in chunks."""
     import onnx
     from onnx import numpy_helper
 
@@ -218,7 +218,7 @@ def tensor_bytes(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator
 
 
 def external_tensor_bytes(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:
-    """The bytes of a weight in a file of its own. ModelError."""
+    """Yield the bytes of a weight that lies in another file. ModelError if the file does not hold them."""
     entries = {e.key: e.value for e in tensor.external_data}
     location = PurePath(entries.get("location", ""))
     remedy = "keep the model's external data files beside it"
@@ -240,11 +240,11 @@ def external_tensor_bytes(tensor: onnx.TensorProto, folder: Path, where: str) ->
     except OSError as error:
         raise ModelError(f"{where}: {path}: {error.strerror or error}", remedy=remedy) from None
     except ValueError:
-        raise ModelError(f"{where}: weight {tensor.name!r} has no valid place in {path}", remedy=remedy) from None
+        raise ModelError(f"{where}: weight {tensor.name!r} has no valid position in {path}", remedy=remedy) from None
 
 
 def dtype_name(code: int) -> str:
-    """`float32`, `int8`, `float8e4m3fn` …: the name of an ONNX element type."""
+    """Return the name of an ONNX element type: `float32`, `int8`, `float8e4m3fn` …."""
     from onnx import TensorProto
 
     known: Mapping[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
@@ -252,5 +252,5 @@ def dtype_name(code: int) -> str:
 
 
 def default_opset(proto: onnx.ModelProto) -> int:
-    """Version of the default operator set."""
+    """Return the version of ONNX's own opset."""
     return next((o.version for o in proto.opset_import if o.domain in ONNX_DOMAINS), 0)

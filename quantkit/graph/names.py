@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Names of tensors and nodes that do not collide."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def unique_name(name: str, taken: set[str]) -> str:
-    """A name that is not taken, which it is then."""
+    """Return a name that is not taken, and mark it as taken."""
     while name in taken:
         name += "_"
     taken.add(name)
@@ -19,7 +19,7 @@ def unique_name(name: str, taken: set[str]) -> str:
 
 
 def tensor_names(graph: onnx.GraphProto) -> set[str]:
-    """Every name of a tensor in a graph and the graphs inside it."""
+    """Return the names of all tensors in a graph and its subgraphs."""
     names = {value.name for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)}
     names |= {sparse.values.name for sparse in graph.sparse_initializer}
     for node in graph.node:

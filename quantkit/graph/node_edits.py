@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Insertion of nodes into a graph that stays in topological order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def insert_behind(graph: onnx.GraphProto, lost: Mapping[str, onnx.NodeProto]) -> None:
-    """Put nodes in right behind what makes the tensors that they read."""
+    """Insert nodes directly behind those that make the tensors that they read. lost: tensor → node that reads it."""
     if not lost:
         return
     nodes: list[onnx.NodeProto] = []

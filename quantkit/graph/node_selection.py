@@ -1,4 +1,4 @@
-"""Nodes as a user chooses them: by name, by pattern, by operator."""
+"""Selection of nodes by name, pattern or operator."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from quantkit.graph.model import Model, node_name
 
 
 def node_names(model: Model) -> dict[str, str]:
-    """Node name → operator, named by `node_name`."""
+    """Return node name → operator for all nodes."""
     return {node_name(node): node.op_type for node in model.proto.graph.node}
 
 
 def match_nodes(patterns: Sequence[str], operators: Mapping[str, str]) -> tuple[frozenset[str], tuple[str, ...]]:
-    """The nodes that names, patterns or operators choose, and those of the patterns that choose none."""
+    """Return the nodes that names, patterns or operators match, and the patterns that match none."""
     chosen: set[str] = set()
     idle = []
     for pattern in patterns:
@@ -27,11 +27,11 @@ def match_nodes(patterns: Sequence[str], operators: Mapping[str, str]) -> tuple[
 
 
 def select_nodes(patterns: Sequence[str], model: Model, option: str) -> frozenset[str]:
-    """The nodes of a model that patterns choose. UsageError where one of them chooses nothing."""
+    """Return the nodes of a model that patterns match. UsageError if a pattern matches none."""
     found, idle = match_nodes(patterns, node_names(model))
     if idle:
         raise UsageError(
-            f"{option} {', '.join(idle)}: no node of the network has that name or operator",
+            f"{option} {', '.join(idle)}: no node of the network has this name or operator",
             remedy="node names are in `quantkit inspect MODEL --json`; patterns look like '/head/*'",
         )
     return found

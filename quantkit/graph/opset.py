@@ -1,13 +1,13 @@
-"""A model in a newer operator set, and otherwise as it was.
+"""Conversion of a model to a newer opset that changes nothing else.
 
-ONNX's own converter rewrites the operators; it sees a copy whose large weights are stand-ins, so that it takes no
-longer and no more memory for gigabytes. Only what it makes of operators is taken over: names, documentation, metadata,
-inputs and outputs stay the model's own.
+ONNX's own converter rewrites the operators. It sees a copy with placeholders for large weights, so that gigabytes cost
+neither time nor memory. Only the operators are taken from its result: names, documentation, metadata, inputs and
+outputs remain the model's own.
 
-    operators up to set   become        what the converter forgets, and is set here
-    Upsample 7, 9         Resize        asymmetric coordinates, which Resize has no more by default, and rounding down
-    Resize 10             Resize        the same
-    Hardmax 1, 11         Hardmax       that it flattened; refused
+    operators up to opset   become        what the converter forgets, and is set here
+    Upsample 7, 9           Resize        asymmetric coordinates, no longer the default, and rounding down
+    Resize 10               Resize        the same
+    Hardmax 1, 11           Hardmax       that it flattened its input; refused
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from typing import TYPE_CHECKING
 from quantkit.errors import ModelError
 from quantkit.graph.model import Model, tensor_bytes
 from quantkit.graph.operators import ONNX_DOMAINS
-from quantkit.graph.subgraphs import subgraphs
+from quantkit.graph.subgraphs import all_nodes
 from quantkit.graph.weights import copy_without, is_external, node_tensors, stored_tensors
 
 if TYPE_CHECKING:
     import onnx
 
 LEAST_IR = 4
-"""The first whose initializers need not be graph inputs."""
+"""The first IR version whose initializers need not be graph inputs."""
 LARGE = 1024
-"""Bytes of a weight that the converter need not see: what it asks for are axes, shapes and scales."""
+"""Size in bytes from which on the converter need not see a weight; it needs axes, shapes and scales."""
 OLD_RESIZE = 10
-"""The last operator set whose Resize and Upsample compute with asymmetric coordinates."""
+"""The last opset whose Resize and Upsample compute with asymmetric coordinates."""
 FLATTENING = 12
-"""The last operator set whose Hardmax sees a matrix."""
-REMEDY = "export the model with a newer operator set"
+"""The last opset whose Hardmax flattens its input to a matrix."""
+REMEDY = "export the model with a newer opset"
 
 
 def raise_opset(model: Model, least: int) -> onnx.ModelProto:
-    """A copy of a model with an operator set of `least` at least, and the IR version that this set asks for.
+    """Return a copy of a model with opset `least` or newer, and the IR version that this opset requires.
 
-    Sources: onnx.version_converter; onnx.helper.VERSION_TABLE. ModelError where the converter cannot do it, or would
-    lose something.
+    Sources: onnx.version_converter; onnx.helper.VERSION_TABLE. ModelError if the converter fails or would lose
+    something.
     """
     import onnx
     from onnx import helper
@@ -61,42 +61,33 @@ def raise_opset(model: Model, least: int) -> onnx.ModelProto:
 
 
 def opset_error(model: Model, least: int, reason: str) -> ModelError:
-    """The one error of this module."""
+    """Return the error of a conversion that is not possible."""
     return ModelError(
-        f"{model.path} has operator set {model.opset}, which cannot be raised to {least}: {reason}", remedy=REMEDY
+        f"{model.path} has opset {model.opset}, which cannot be converted to {least}: {reason}", remedy=REMEDY
     )
 
 
 def conversion_obstacle(model: Model) -> str:
-    """What ONNX's converter would lose or change without a word; nothing where there is none."""
+    """Return what ONNX's converter would silently lose or change; empty if nothing."""
     if model.proto.functions:
-        return f"it has local functions, {model.proto.functions[0].name!r} for one"
+        return f"it has local functions, for example {model.proto.functions[0].name!r}"
     if model.proto.graph.sparse_initializer:
-        return f"it has sparse weights, {model.proto.graph.sparse_initializer[0].values.name!r} for one"
+        return f"it has sparse weights, for example {model.proto.graph.sparse_initializer[0].values.name!r}"
     weights = stored_tensors(model.proto.graph)
-    for node in all_nodes(model.proto.graph.node):
+    for node in all_nodes(model.proto.graph):
         if node.domain not in ONNX_DOMAINS:
             continue
         name = f"{node.op_type} {node.name or node.output[0]!r}"
         if node.op_type == "Hardmax" and model.opset <= FLATTENING:
-            return f"{name} means something else in newer ones"
+            return f"{name} computes something else in newer opsets"
         old = node.op_type == "Upsample" or (node.op_type == "Resize" and model.opset <= OLD_RESIZE)
         if old and not only_enlarges(node, weights):
-            return f"{name} does not only enlarge, or not by constants, and how it rounds was never specified"
+            return f"{name} may reduce the size, and its rounding was never specified"
     return ""
 
 
-def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
-    """The nodes of a graph and of the graphs inside it."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for graph in subgraphs(attribute):
-                yield from all_nodes(graph.node)
-
-
 def only_enlarges(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> bool:
-    """Whether an old Resize takes the nearest value below, or interpolates, where both were always clear."""
+    """Return whether an old Resize interpolates, or only enlarges, so that its rounding was always well defined."""
     from onnx import numpy_helper
 
     if resize_mode(node) != "nearest":
@@ -109,19 +100,22 @@ def only_enlarges(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto])
 
 
 def resize_mode(node: onnx.NodeProto) -> str:
-    """The `mode` of a Resize."""
+    """Return the `mode` of a Resize."""
     return next((a.s.decode() for a in node.attribute if a.name == "mode"), "nearest")
 
 
 def with_placeholders(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """A copy with stand-ins for large weights, external ones whose place is a number; and the weights by number."""
+    """Return a copy with placeholders for large weights, and these weights.
+
+    A placeholder is external; its location is the number of its weight.
+    """
     import onnx
 
     heavy: list[onnx.TensorProto] = []
     light: onnx.ModelProto = copy_without(proto, "graph")
     light.graph.CopyFrom(copy_without(proto.graph, "initializer"))
 
-    def stand_in(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    def placeholder(tensor: onnx.TensorProto) -> onnx.TensorProto:
         made = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         made.data_location = onnx.TensorProto.EXTERNAL
         made.external_data.add(key="location", value=str(len(heavy)))
@@ -129,26 +123,26 @@ def with_placeholders(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onn
         return made
 
     for tensor in proto.graph.initializer:
-        light.graph.initializer.append(stand_in(tensor) if is_replaceable(tensor) else tensor)
+        light.graph.initializer.append(placeholder(tensor) if is_replaceable(tensor) else tensor)
     for tensor, source in zip(node_tensors(light.graph.node), node_tensors(proto.graph.node), strict=True):
         if is_replaceable(source):
-            tensor.CopyFrom(stand_in(source))
+            tensor.CopyFrom(placeholder(source))
     return light, heavy
 
 
 def is_replaceable(tensor: onnx.TensorProto) -> bool:
-    """Whether the converter does without the values of a weight."""
+    """Return whether the converter does not need the values of a weight."""
     return is_external(tensor) or tensor.ByteSize() >= LARGE
 
 
 def convert_operators(model: Model, light: onnx.ModelProto, least: int) -> onnx.ModelProto:
-    """What ONNX's converter makes of it. ModelError."""
+    """Return the model as ONNX's converter rewrites it. ModelError if it fails."""
     from onnx import version_converter
 
     try:
         result: onnx.ModelProto = version_converter.convert_version(light, least)
     except (RuntimeError, ValueError, version_converter.ConvertError) as error:
-        # The message starts with a place in the source code of the converter.
+        # The message starts with a position in the converter's source code.
         raise opset_error(model, least, str(error).split("failed: ")[-1].strip()) from None
     return result
 
@@ -156,7 +150,7 @@ def convert_operators(model: Model, light: onnx.ModelProto, least: int) -> onnx.
 def assemble_model(
     model: Model, new: onnx.ModelProto, light: onnx.ModelProto, heavy: list[onnx.TensorProto], least: int
 ) -> onnx.ModelProto:
-    """The model with the operators that the converter made. ModelError where it lost something."""
+    """Return the model with the operators that the converter wrote. ModelError if it lost something."""
     result: onnx.ModelProto = copy_without(model.proto, "graph", "opset_import")
     result.graph.CopyFrom(copy_without(model.proto.graph, "node", "initializer"))
     for opset in model.proto.opset_import:
@@ -173,7 +167,7 @@ def assemble_model(
         restore_placeholders(added, heavy)
         if number is not None and hasattr(added, "metadata_props"):
             added.metadata_props.extend(model.proto.graph.node[number].metadata_props)
-    set_resize_modes(model, result.graph.node)
+    set_resize_modes(model, result.graph)
     weights = {tensor.name: tensor for tensor in new.graph.initializer}
     for tensor in model.proto.graph.initializer:
         made = weights.pop(tensor.name, tensor)
@@ -189,7 +183,7 @@ def assemble_model(
 
 
 def is_same_node(node: onnx.NodeProto, other: onnx.NodeProto) -> bool:
-    """Whether two nodes compute the same from the same; documentation does not count."""
+    """Return whether two nodes compute the same of the same inputs; documentation does not count."""
     if (node.op_type, node.domain, *node.input) != (other.op_type, other.domain, *other.input):
         return False
     if list(node.output) != list(other.output) or len(node.attribute) != len(other.attribute):
@@ -199,26 +193,26 @@ def is_same_node(node: onnx.NodeProto, other: onnx.NodeProto) -> bool:
 
 
 def has_same_values(tensor: onnx.TensorProto, other: onnx.TensorProto) -> bool:
-    """Whether two weights that are in the file are the same, however they are encoded."""
+    """Return whether two weights inside a file are equal, however they are encoded."""
     if (tensor.data_type, *tensor.dims) != (other.data_type, *other.dims):
         return False
     return b"".join(tensor_bytes(tensor, Path(), "")) == b"".join(tensor_bytes(other, Path(), ""))
 
 
 def restore_placeholders(node: onnx.NodeProto, heavy: list[onnx.TensorProto]) -> None:
-    """Put weights back in the place of stand-ins, everywhere inside a node."""
+    """Put weights back in the place of their placeholders, everywhere inside a node."""
     for tensor in node_tensors([node]):
         if is_external(tensor):
             tensor.CopyFrom(heavy[int(tensor.external_data[0].value)])
 
 
-def set_resize_modes(model: Model, nodes: Iterable[onnx.NodeProto]) -> None:
-    """Say in every Resize that was an old one how it computed."""
+def set_resize_modes(model: Model, graph: onnx.GraphProto) -> None:
+    """Make explicit in every Resize that was an old one how it computes."""
     from onnx import helper
 
     if model.opset > OLD_RESIZE:
         return
-    for node in all_nodes(nodes):
+    for node in all_nodes(graph):
         if node.op_type == "Resize" and node.domain in ONNX_DOMAINS:
             modes = {"coordinate_transformation_mode": "asymmetric"}
             if resize_mode(node) == "nearest":
@@ -229,5 +223,5 @@ def set_resize_modes(model: Model, nodes: Iterable[onnx.NodeProto]) -> None:
 
 
 def produced_names(nodes: Iterable[onnx.NodeProto]) -> set[str]:
-    """The tensors that the nodes of a graph make."""
+    """Return the tensors that the nodes of a graph make."""
     return {name for node in nodes for name in node.output if name}

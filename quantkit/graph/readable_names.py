@@ -1,13 +1,13 @@
-"""Names that people know, the same each time: nodes by layer, tensors by the node that makes or reads them.
+"""Readable, reproducible names: nodes are named after layers, tensors after the node that makes or reads them.
 
     exporter        node as exported                                   here
     torch.export    node_Conv_64, tensor getitem                       stem.0/Conv, stem.0/Conv_output_0
     tf2onnx         StatefulPartitionedCall/net/conv/Conv2D__12        net/conv/Conv2D
-                    a weight of it, const_fold_opt__41                 net/conv/Conv2D_weight
+                    its weight, const_fold_opt__41                     net/conv/Conv2D_weight
     TorchScript     /stem/stem.0/Conv                                  the same
 
-torch.export's exporter writes where a node comes from into its metadata. tf2onnx numbers what it makes, and keeps one
-of several equal weights, in an order that changes from run to run.
+The exporter of torch.export writes the origin of a node into its metadata. tf2onnx numbers everything it makes, and
+keeps one of several equal weights, in an order that changes from run to run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROLES = ("input", "weight", "bias")
 
 
 def rename_readably(proto: onnx.ModelProto) -> None:
-    """Rename what has a better name, inputs and outputs of the network excepted; in place."""
+    """Rename nodes and tensors that have a better name, except for inputs and outputs of the network; in place."""
     graph = proto.graph
     weights = {weight.name for weight in graph.initializer}
     if proto.producer_name == TF2ONNX:
@@ -54,7 +54,7 @@ def rename_readably(proto: onnx.ModelProto) -> None:
 
 
 def make_unique(names: Sequence[str | None]) -> list[str | None]:
-    """Names that are each there once: the second `x` is `x_1`."""
+    """Return the names without repetitions: the second `x` becomes `x_1`."""
     used: set[str] = set()
     made: list[str | None] = []
     for name in names:
@@ -68,7 +68,10 @@ def make_unique(names: Sequence[str | None]) -> list[str | None]:
 
 
 def scoped_name(node: onnx.NodeProto, weights: set[str]) -> str | None:
-    """Module and operator: the owner of the node's weight, else what the exporter wrote; None where that is nothing."""
+    """Return module and operator, from the owner of the node's weight or else from the exporter's metadata.
+
+    None if neither is known.
+    """
     text = next((entry.value for entry in getattr(node, "metadata_props", ()) if entry.key == SCOPES), None)
     if text is None:
         return None
@@ -83,7 +86,7 @@ def scoped_name(node: onnx.NodeProto, weights: set[str]) -> str | None:
 
 
 def tf2onnx_layer_name(node: onnx.NodeProto) -> str:
-    """tf2onnx's name without its numbers, without the calls around it, and of fused TFLite names the last."""
+    """Return tf2onnx's name without its numbers and the calls around it; of fused TFLite names, the last."""
     name = re.sub(r"__\d+", "", node.name).rpartition(";")[2].removesuffix("_prequant").removesuffix(":0")
     name = re.sub(r"^(StatefulPartitionedCall(_\d+)?/)+", "", name)
     inserted = re.search(r"__\d+$", node.name) and not name.endswith(node.op_type)
@@ -91,7 +94,7 @@ def tf2onnx_layer_name(node: onnx.NodeProto) -> str:
 
 
 def sort_weights(graph: onnx.GraphProto) -> None:
-    """Initializers in the order in which nodes read them; in place."""
+    """Sort initializers in the order in which nodes read them; in place."""
     order: dict[str, int] = {}
     for node in all_nodes(graph):
         for name in node.input:
@@ -103,14 +106,14 @@ def sort_weights(graph: onnx.GraphProto) -> None:
 
 
 def copy_tensor(weight: onnx.TensorProto) -> onnx.TensorProto:
-    """A message of its own: those in a list die with it."""
+    """Return a copy that outlives the repeated field it comes from."""
     copy = onnx.TensorProto()
     copy.CopyFrom(weight)
     return copy
 
 
 def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Other names for tensors, also where graphs inside read them; in place."""
+    """Rename tensors, also where subgraphs read them; in place."""
     for part in all_graphs(graph):
         for value in (*part.input, *part.output, *part.value_info, *part.initializer):
             value.name = names.get(value.name, value.name)

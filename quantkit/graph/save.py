@@ -1,7 +1,7 @@
-"""Models on disk: one file, or a graph and one file of weights beside it, whole or not at all.
+"""Models on disk: one file, or a graph and a file of weights beside it; all of them are written, or none.
 
-    x.onnx         the graph, and the weights where all of it is small
-    x.onnx.data    the weights where the source has external ones, or all together would pass protobuf's 2 GB
+    x.onnx         the graph, and the weights if they are small
+    x.onnx.data    the weights, if the source has external ones or all together would exceed protobuf's 2 GB
 
 Source of the layout: ONNX, "External Data" (docs/ExternalData.md): locations relative to the model, offsets of large
 tensors at multiples of 4096 so that they can be mapped.
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     import onnx
 
 ONE_FILE = 1_800_000_000
-"""Bytes; protobuf refuses messages of 2 GB, and readers need room for what they add."""
+"""Largest model in one file, in bytes; protobuf refuses messages of 2 GB, and readers need room for what they add."""
 SMALL = 1024
-"""Bytes of a weight that stays in the graph: shapes, axes, scales, which readers want at once."""
+"""Size in bytes below which a weight stays in the graph: shapes, axes, scales, which readers need at once."""
 ALIGNMENT, LARGE_ALIGNMENT, LARGE = 64, 4096, 1 << 16
-"""Where a weight starts: at multiples of 64 bytes, of a page from 64 KiB on."""
+"""Alignment of weights in bytes: 64, and a page from 64 KiB on."""
 
 
 def saved_files(proto: onnx.ModelProto, output: Path) -> tuple[Path, ...]:
-    """The files that `write_model` makes: the model, and its weights where they do not lie in it."""
+    """Return the files that `write_model` writes: the model, and its weights if they lie in a file of their own."""
     return (output, data_path(output)) if needs_data_file(proto) else (output,)
 
 
 def write_model(proto: onnx.ModelProto, folder: Path, output: Path) -> tuple[Path, ...]:
-    """Write a model, all of its files or none; returns them. folder: where external weights of `proto` are read from.
+    """Write a model, all of its files or none, and return their paths. folder: the place of its external weights.
 
-    Weights are written one after another: there is never more in memory than the graph and one piece of a weight.
-    The same model gives the same bytes. ModelError where an external weight is missing; OutputError where something
-    cannot be written, or where a file with weights of the source itself would be replaced.
+    Weights are written one after another: memory never holds more than the graph and one chunk of a weight. The same
+    model gives the same bytes. ModelError if an external weight is missing; OutputError if something cannot be written,
+    or if a file with weights of the source itself would be replaced.
     """
     files = saved_files(proto, output)
     refuse_source_weights(proto, folder, files)
@@ -59,7 +59,7 @@ def write_model(proto: onnx.ModelProto, folder: Path, output: Path) -> tuple[Pat
         path = output
         if graph.ByteSize() > ONE_FILE:
             raise OutputError(
-                f"cannot write {output}: what is in its operators alone passes protobuf's 2 GB",
+                f"cannot write {output}: its operators alone exceed the 2 GB of protobuf",
                 remedy="export the model with its weights as initializers",
             )
         staged[path].write_bytes(graph.SerializeToString(deterministic=True))
@@ -74,23 +74,23 @@ def write_model(proto: onnx.ModelProto, folder: Path, output: Path) -> tuple[Pat
 
 
 def data_path(output: Path) -> Path:
-    """The file of a model's weights."""
+    """Return the path of the file with a model's weights."""
     return output.with_name(f"{output.name}.data")
 
 
 def needs_data_file(proto: onnx.ModelProto) -> bool:
-    """Whether weights need a file of their own."""
+    """Return whether weights need a file of their own."""
     sizes = 0
     for tensor in all_tensors(proto):
         if is_external(tensor):
             return True
         sizes += len(tensor.raw_data)
-    # A message of 2 GB has no ByteSize; what is not raw is small change beside that.
+    # A message of 2 GB has no ByteSize; what is not raw is negligible beside that.
     return sizes > ONE_FILE or proto.ByteSize() > ONE_FILE
 
 
 def refuse_source_weights(proto: onnx.ModelProto, folder: Path, files: tuple[Path, ...]) -> None:
-    """OutputError where a file that is to be written holds weights of the source."""
+    """Raise OutputError if a file that is to be written holds weights of the source."""
     for tensor in all_tensors(proto):
         if not is_external(tensor):
             continue
@@ -99,13 +99,15 @@ def refuse_source_weights(proto: onnx.ModelProto, folder: Path, files: tuple[Pat
         for path in files:
             if same_file(path, source):
                 raise OutputError(
-                    f"cannot write {path}: it holds the weights of the model that is read",
+                    f"cannot write {path}: it holds the weights of the source model",
                     remedy="write elsewhere with --output",
                 )
 
 
 def write_data_file(proto: onnx.ModelProto, folder: Path, file: IO[bytes], location: str) -> onnx.ModelProto:
-    """A copy of a model whose large weights were written to `file`, which lies beside it as `location`."""
+    """Write large weights to `file`, which lies beside the model as `location`; return a copy of the model without
+    them.
+    """
     copy = without_values(proto)
     for tensor, source in zip(all_tensors(copy), all_tensors(proto), strict=True):
         pieces = tensor_bytes(source, folder, f"the model in {folder}")
@@ -119,7 +121,7 @@ def write_data_file(proto: onnx.ModelProto, folder: Path, file: IO[bytes], locat
 
 
 def append_weight(tensor: onnx.TensorProto, pieces: Iterator[bytes], file: IO[bytes], size: int, location: str) -> None:
-    """Write a weight to the end of `file`, and its place there into `tensor`."""
+    """Append a weight to `file` and note its place in `tensor`."""
     import onnx
 
     file.write(b"\0" * (-file.tell() % (ALIGNMENT if size < LARGE else LARGE_ALIGNMENT)))
@@ -132,13 +134,13 @@ def append_weight(tensor: onnx.TensorProto, pieces: Iterator[bytes], file: IO[by
 
 
 def clear_location(tensor: onnx.TensorProto) -> None:
-    """Forget where the values of a weight lay."""
+    """Clear the place where the values of a weight lay."""
     tensor.ClearField("data_location")
     tensor.ClearField("external_data")
 
 
 def tensor_size(tensor: onnx.TensorProto) -> int:
-    """How many bytes the values of a weight take, at most."""
+    """Return the size of the values of a weight in bytes; an upper bound for packed types."""
     from onnx import helper
 
     if tensor.HasField("raw_data"):
@@ -148,7 +150,7 @@ def tensor_size(tensor: onnx.TensorProto) -> int:
 
 
 def without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a model whose large initializers have names, types and shapes, but no values."""
+    """Return a copy of a model whose large initializers have names, types and shapes, but no values."""
     copy: onnx.ModelProto = copy_without(proto, "graph")
     copy.graph.CopyFrom(copy_without(proto.graph, "initializer"))
     for weight in proto.graph.initializer:
@@ -157,9 +159,9 @@ def without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def replace_files(staged: Mapping[Path, Path]) -> None:
-    """Put files in place: target → what it becomes, the model last. All of them, or all are as they were.
+    """Move files into place: target → its new file, the model last. If one fails, all are restored.
 
-    The old model goes first, so that at no time a graph lies beside the weights of another.
+    The old model is moved away first, so that a graph never lies beside the weights of another.
     """
     aside: dict[Path, Path] = {}
     done: list[Path] = []

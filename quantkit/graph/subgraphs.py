@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
-    """The graphs that an attribute holds."""
+    """Return the graphs that an attribute holds."""
     return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
 
 
 def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those inside it."""
+    """Yield a graph and its subgraphs."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -24,13 +24,13 @@ def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of those inside it."""
+    """Yield the nodes of a graph and of its subgraphs."""
     for part in all_graphs(graph):
         yield from part.node
 
 
 def captured_names(node: onnx.NodeProto) -> set[str]:
-    """Every name that the subgraphs of a node read."""
+    """Return every name that the subgraphs of a node read."""
     names: set[str] = set()
     for attribute in node.attribute:
         for subgraph in subgraphs(attribute):
@@ -42,5 +42,5 @@ def captured_names(node: onnx.NodeProto) -> set[str]:
 
 
 def count_inner_operators(node: onnx.NodeProto) -> int:
-    """How many operators the subgraphs of a node hold."""
+    """Count the operators in the subgraphs of a node."""
     return sum(len(subgraph.node) for attribute in node.attribute for subgraph in subgraphs(attribute))

@@ -1,8 +1,8 @@
-"""Which tensors of a graph a calibration watches, and what TensorRT does with their scales.
+"""Which tensors of a graph a calibration watches, and how TensorRT shares their scales.
 
-Watched is every float tensor that TensorRT 8.6 … 10.x puts into its table and that the ONNX graph has: the inputs,
-and every output of every operator that depends on an input. Not watched: weights and what is computed from them or
-from shapes alone (TensorRT folds it), integer tensors, tensors that nothing reads, tensors inside If, Loop and Scan.
+Watched is every float tensor that TensorRT 8.6 … 10.x puts into its table and that exists in the ONNX graph: the
+inputs, and every output of every operator that depends on an input. Not watched are weights and what is computed from
+them or from shapes alone (TensorRT folds it), integer tensors, unread tensors, and tensors inside If, Loop and Scan.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class ChannelView:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What to look at in a graph.
+    """The tensors to watch in a graph.
 
     tensors: names in the order of TensorRT's table: inputs, then outputs of the operators in graph order.
     shared: pool output → the tensor whose scale it takes.
     channels: per-channel views of the inputs of weighted operators.
     unwatched: float tensors that are left out, with the reason.
-    fixed_shapes: whether shapes follow from the input shapes alone, so that buffers can be made once.
+    fixed_shapes: whether shapes follow from the input shapes alone, so that buffers can be allocated once.
     """
 
     tensors: tuple[str, ...]
@@ -50,7 +50,7 @@ class Watch:
 
 
 def watched_tensors(model: Model) -> Watch:
-    """The tensors of `model` that get a scale. Types come from ONNX shape inference where the file lacks them."""
+    """Return the tensors of `model` that get a scale. Types are inferred by ONNX if the file lacks them."""
     graph = model.proto.graph
     known = constant_tensors(graph)
     live = live_tensors(graph)
@@ -82,7 +82,7 @@ def watched_tensors(model: Model) -> Watch:
 
 
 def pool_scale_sources(nodes: Iterable[onnx.NodeProto], watched: set[str]) -> dict[str, str]:
-    """Pool output → the first tensor before the pools, for pools whose output takes its input's scale."""
+    """Return pool output → the first tensor before the pools, for pools whose output takes the scale of their input."""
     shared: dict[str, str] = {}
     for node in nodes:
         if node.op_type in WINDOW_POOLS and node.output[0] in watched and node.input[0] in watched:
@@ -93,7 +93,7 @@ def pool_scale_sources(nodes: Iterable[onnx.NodeProto], watched: set[str]) -> di
 def channel_views(
     nodes: Iterable[onnx.NodeProto], watched: set[str], constant: set[str], rank: Mapping[str, int]
 ) -> tuple[ChannelView, ...]:
-    """The activations that meet weights, and the axis that is summed over there."""
+    """Return the activations that weights are applied to, with the axis that is summed over."""
     views: dict[ChannelView, None] = {}
     for node in nodes:
         for tensor, axis in weighted_inputs(node, constant):
@@ -103,7 +103,7 @@ def channel_views(
 
 
 def weighted_inputs(node: onnx.NodeProto, constant: set[str]) -> list[tuple[str, int]]:
-    """Activation inputs of an operator with weights, each with its channel axis."""
+    """Return the activation inputs of a weighted operator, each with its channel axis."""
     if node.op_type in CONVOLUTIONS:
         return [(node.input[0], 1)]
     if node.op_type == "Gemm":
@@ -119,7 +119,7 @@ def weighted_inputs(node: onnx.NodeProto, constant: set[str]) -> list[tuple[str,
 
 
 def has_fixed_shapes(nodes: Iterable[onnx.NodeProto], known: set[str], types: Mapping[str, str]) -> bool:
-    """Whether every shape follows from the shapes of the inputs, as far as that is certain."""
+    """Return whether every shape certainly follows from the shapes of the inputs."""
     for node in nodes:
         depends = [name for name in node.input if name and name not in known]
         if not depends and not count_inner_operators(node):

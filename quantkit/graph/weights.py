@@ -1,4 +1,4 @@
-"""Where a model keeps values: initializers, sparse ones, attributes, subgraphs, functions."""
+"""The values that a model stores: initializers, sparse ones, attributes, subgraphs, functions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor with values in a model."""
+    """Yield every tensor with values in a model."""
     yield from graph_tensors(proto.graph)
     for function in proto.functions:
         yield from node_tensors(function.node)
 
 
 def graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor with values in a graph and the graphs inside it."""
+    """Yield every tensor with values in a graph and its subgraphs."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
@@ -33,7 +33,7 @@ def graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    """Every tensor in the attributes of nodes."""
+    """Yield every tensor in the attributes of nodes."""
     for node in nodes:
         for attribute in node.attribute:
             yield from attribute.tensors
@@ -44,14 +44,14 @@ def node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
-    """Whether the values of a weight lie in another file."""
+    """Return whether the values of a weight lie in another file."""
     import onnx
 
     return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
 
 
 def copy_without(message: Any, *left: str) -> Any:
-    """A copy of a message without some of its fields; those are never copied, however large they are."""
+    """Return a copy of a message without some of its fields, which are never copied, however large they are."""
     copy = type(message)()
     for field, value in message.ListFields():
         if field.name in left:
@@ -101,12 +101,12 @@ def constant_value(attribute: onnx.AttributeProto, name: str) -> onnx.TensorProt
 
 
 def is_small(tensor: onnx.TensorProto) -> bool:
-    """Whether a tensor lies inside the model and has few values."""
+    """Return whether a tensor lies inside the model and has few values."""
     return not tensor.external_data and tensor.ByteSize() < FEW_BYTES
 
 
 def stored_values(model: Model, weights: Mapping[str, onnx.TensorProto], name: str) -> Array | None:
-    """The values of a stored tensor; None where there is none of that name."""
+    """Return the values of a stored tensor; None if there is none of that name."""
     from onnx import numpy_helper
 
     tensor = weights.get(name)
@@ -117,7 +117,7 @@ def stored_values(model: Model, weights: Mapping[str, onnx.TensorProto], name: s
 
 
 def weight_values(weight: onnx.TensorProto, model: Model) -> Array:
-    """The values of a weight, read from its file where it lies outside the model."""
+    """Return the values of a weight, read from its file if it lies outside the model."""
     from onnx import numpy_helper
 
     values: Array = numpy_helper.to_array(weight, str(model.folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantkit.graph.operators import FUSING_WEIGHTED, INTEGER_MOVING, INTEGER_OPERATORS, TENSORRT_COMMUTING
-from quantkit.qdq.reader import QdqGraph
+from quantkit.qdq.reader import QdqGraph, is_dequantized
 
 if TYPE_CHECKING:
     import onnx
@@ -34,11 +34,7 @@ def computes_in_integers(node: onnx.NodeProto) -> bool:
 
 def has_dequantize_before(qdq: QdqGraph, tensor: str) -> bool:
     """Return True if a DequantizeLinear makes a float tensor, with only what commutes with it in between."""
-    while (
-        tensor not in qdq.qdq_nodes and (node := qdq.maker(tensor)) is not None and node.op_type in TENSORRT_COMMUTING
-    ):
-        tensor = node.input[0]
-    return qdq.dequantizes(tensor)
+    return is_dequantized(qdq, tensor, TENSORRT_COMMUTING)
 
 
 def only_dequantized(qdq: QdqGraph, tensor: str) -> bool:

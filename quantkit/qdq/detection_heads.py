@@ -1,15 +1,15 @@
-"""Detection heads: the operators in front of box decoding, found from the graph's shape and the tensors' ranges.
+"""Detection heads: the operators in front of box decoding, found from the structure of the graph and from ranges.
 
-Boxes and scores leave such a network together, over several orders of magnitude: one scale for both loses one of them.
-A head is recognised by what follows its last weighted operators up to the graph's output:
+Boxes and scores leave such a network in one tensor, over several orders of magnitude: one scale for both loses one of
+them. A head is recognised by what follows its last weighted operators up to the output of the graph:
 
-    a Concat that joins what several weighted operators made        levels, or boxes and scores
+    a Concat that joins the results of several weighted operators   levels, or boxes and scores
     and one of     NonMaxSuppression or TopK
                    arithmetic with a grid or anchors                a constant with many values
-                   inputs of a Concat of very different range       more than `SPREAD` times
+                   inputs of a Concat of very different range       by a factor of more than `SPREAD`
                    a Softmax whose classes are summed up            distributions over distances
 
-Its last weighted operators, and that sum, stay float. No names are looked at.
+Its last weighted operators, and that sum, stay float. Names play no role.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 SPREAD = 8.0
 GRID = 64
-"""Values of a constant from which on it is a grid, if it has more than one axis: a bias is a vector."""
+"""The least number of values of a grid; it has more than one axis, while a bias is a vector."""
 
 
 @dataclass(slots=True)
 class Tail:
-    """What lies between a graph output and the last weighted operators before it."""
+    """The operators between a graph output and the last weighted operators before it."""
 
     weighted: set[int] = field(default_factory=set)
     sums: set[int] = field(default_factory=set)
@@ -42,9 +42,9 @@ class Tail:
 
 
 def find_detection_heads(wires: GraphIndex, amax: Mapping[str, float]) -> dict[int, str]:
-    """Node number → why it belongs to a detection head; empty for a network that detects nothing.
+    """Return node number → evidence for a detection head; empty if the network detects nothing.
 
-    amax: the largest |x| of tensors, as far as it is known.
+    amax: the largest |x| of tensors, if known.
     """
     tails = [walk_tail(wires, output, amax) for output in sorted(wires.outputs)]
     evidence = next((tail.evidence for tail in tails if tail.joins and tail.evidence), "")
@@ -81,12 +81,12 @@ def walk_tail(wires: GraphIndex, output: str, amax: Mapping[str, float]) -> Tail
 
 
 def joins_weighted(wires: GraphIndex, node: onnx.NodeProto) -> bool:
-    """Whether a node puts together what different weighted operators made."""
+    """Return whether a node concatenates results of different weighted operators."""
     return node.op_type == "Concat" and len({weighted_source(wires, name) for name in node.input} - {None}) > 1
 
 
 def weighted_source(wires: GraphIndex, tensor: str) -> int | None:
-    """The weighted operator that a tensor comes from along first inputs; None where there is none."""
+    """Return the weighted operator that a tensor comes from along first inputs; None if there is none."""
     seen: set[int] = set()
     while (number := wires.makers.get(tensor)) is not None and number not in seen:
         seen.add(number)
@@ -100,7 +100,7 @@ def weighted_source(wires: GraphIndex, tensor: str) -> int | None:
 
 
 def decoding_evidence(wires: GraphIndex, node: onnx.NodeProto, amax: Mapping[str, float]) -> str:
-    """What about a node says that boxes are decoded here; empty where nothing does."""
+    """Return why a node appears to decode boxes; empty if it does not."""
     if node.op_type in BOX_SELECTING:
         return str(node.op_type)
     if node.op_type in DECODING_ARITHMETIC and any(is_grid(wires, name) for name in node.input):
@@ -114,7 +114,7 @@ def decoding_evidence(wires: GraphIndex, node: onnx.NodeProto, amax: Mapping[str
 
 
 def is_grid(wires: GraphIndex, name: str) -> bool:
-    """Whether a constant has many values along more than one axis, or for every position."""
+    """Return whether a constant has many values along more than one axis, or for every position."""
     weight = wires.weights.get(name)
     shape = tuple(weight.dims) if weight is not None else wires.shapes.get(name, ()) if name in wires.constants else ()
     known = [size for size in shape if size]
@@ -122,7 +122,7 @@ def is_grid(wires: GraphIndex, name: str) -> bool:
 
 
 def is_softmax_sum(wires: GraphIndex, node: onnx.NodeProto) -> bool:
-    """Whether a convolution to one channel reads a Softmax: the expectation of a distribution."""
+    """Return whether a convolution to one channel reads a Softmax: the expectation of a distribution."""
     weight = wires.weights.get(node.input[1]) if len(node.input) > 1 else None
     if node.op_type != "Conv" or weight is None or weight.dims[0] != 1:
         return False

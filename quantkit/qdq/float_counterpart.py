@@ -1,4 +1,4 @@
-"""The float network beside a Q/DQ network: the same operator, and what it reads there."""
+"""The float network that a Q/DQ network was made from: its operators and constants, found by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class FloatCounterpart:
-    """The float network beside a Q/DQ network: nodes by name, or by the name of their first output."""
+    """The float network of a Q/DQ network. Nodes go by their name, or by that of their first output."""
 
     def __init__(self, plain: Model) -> None:
         self._model = plain
@@ -23,32 +23,32 @@ class FloatCounterpart:
         self._by_output = {node.output[0]: node for node in plain.proto.graph.node if node.output}
 
     def node(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        """The float self of a node."""
+        """Return the float counterpart of a node."""
         found = self._by_name.get(node.name) or self._by_output.get(node.output[0])
         return found if found is not None and found.op_type == node.op_type else None
 
     def maker(self, tensor: str) -> onnx.NodeProto | None:
-        """The node that makes a tensor."""
+        """Return the node that makes a tensor."""
         return self._by_output.get(tensor)
 
     def copy_of(self, name: str) -> onnx.TensorProto:
-        """A copy of a constant."""
+        """Return a copy of a constant."""
         from onnx import numpy_helper
 
         return numpy_helper.from_array(numpy_helper.to_array(self._weights[name], str(self._model.folder)))
 
     def match(self, node: onnx.NodeProto) -> str | None:
-        """What the float network calls a node."""
+        """Return the name of a node in the float network; None if it has no counterpart."""
         found = self.node(node)
         return None if found is None else node_name(found)
 
     def weight(self, name: str, place: int) -> str:
-        """What the float network calls a weight; empty where it has none."""
+        """Return the name of input `place` of a node in the float network; empty if there is none."""
         node = self._by_name.get(name) or self._by_output.get(name)
         return str(node.input[place]) if node is not None and place < len(node.input) else ""
 
     def changed(self, node: onnx.NodeProto, place: int, own: onnx.TensorProto, model: Model) -> onnx.TensorProto | None:
-        """A copy of the constant that the float network reads there; None where it is the same, or of another shape."""
+        """Return a copy of the constant that the float network reads there; None if it is equal or of another shape."""
         from onnx import numpy_helper
 
         found = self.node(node)

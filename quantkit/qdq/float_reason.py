@@ -1,4 +1,4 @@
-"""Why an operator that could be quantized stays float, and what helps."""
+"""Reasons why an operator that could be quantized stays float, and their remedies."""
 
 from __future__ import annotations
 

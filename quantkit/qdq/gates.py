@@ -1,4 +1,4 @@
-"""Gates: what is made of a global pool and multiplied with a tensor again, as in squeeze and excite (arXiv 1709.01507).
+"""Gates: results of a global pool that are multiplied with a tensor again, as in squeeze-and-excite (arXiv 1709.01507).
 
 Its tensors hold one value for each channel, so that INT8 saves nothing there, and an error in one value is an error in
 a whole channel.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def gate_nodes(wires: GraphIndex) -> frozenset[int]:
-    """The weighted operators, by number, that make gates."""
+    """Return the weighted operators of gates, by number."""
     pooled: set[str] = set()
     passing = WEIGHTED | COMMUTING | GATE_OPERATORS
     for number, node in enumerate(wires.nodes):
@@ -37,7 +37,7 @@ def gate_nodes(wires: GraphIndex) -> frozenset[int]:
 
 
 def is_global_pool(wires: GraphIndex, node: onnx.NodeProto) -> bool:
-    """Whether a node leaves at most one axis besides that of the batch, as far as shapes are known."""
+    """Return whether a node leaves at most one axis besides that of the batch, as far as shapes are known."""
     if node.op_type in GLOBAL_POOLS:
         return True
     shape = wires.shapes.get(node.output[0])

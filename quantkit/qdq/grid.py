@@ -28,7 +28,7 @@ class Grid:
     names: tuple[str, str]
 
     def is_same(self, other: Grid) -> bool:
-        """Whether both put every value on the same integers."""
+        """Return whether both put every value on the same integers."""
         several = self.scale is None or self.scale.size > 1
         if len({self.type, other.type} - {""}) > 1 or (several and self.channels != other.channels):
             return False
@@ -42,7 +42,7 @@ class Grid:
 
     @property
     def is_known(self) -> bool:
-        """Whether the file holds scale and zero point, one for the tensor or one for each channel."""
+        """True if the file holds scale and zero point, one for the tensor or one for each channel."""
         return self.scale is not None and self.zero is not None and not (self.block and self.scale.size > 1)
 
     def scale_for_a_table(self) -> float | str:
@@ -91,7 +91,7 @@ def read_grid(node: QdqNode, graph: QdqGraph) -> Grid:
 
 
 def are_equal(a: Array | None, b: Array | None) -> bool:
-    """Whether both are known, of one type, and hold the same values; one value stands for many."""
+    """Return whether both are known, of one type, and hold the same values; one value stands for many."""
     if a is None or b is None or a.dtype != b.dtype or (a.size != b.size and 1 not in (a.size, b.size)):
         return False
     return bool((a.reshape(-1) == b.reshape(-1)).all())

@@ -1,12 +1,12 @@
-"""ReLUs that a Q/DQ network leaves to the range of a pair, as nodes again.
+"""ReLUs that a Q/DQ network leaves to the range of a pair, restored as nodes.
 
     Conv → Q(−128) → DQ → Conv        Conv → Relu → Q(−128) → DQ → Conv
 
-A zero point at the least integer of its type (int8 −128, uint8 0) has no integer left for what is negative: the pair
-cuts it off. Tools drop the Relu before such a pair (onnxruntime, which quantizes asymmetrically by itself). Without the
-pair nothing would do its work. None is put back where the tensor is not negative anyway, and none behind an input of
-the network, since no tool drops one there. The upper end of the range is calibration: that of a dropped Clip is not
-told.
+A zero point at the least integer of its type (int8 −128, uint8 0) has no integer left for negative values: the pair
+cuts them off. Some tools remove the Relu before such a pair (onnxruntime does, when it quantizes asymmetrically).
+Without the pair nothing would do its work. None is restored if the tensor is never negative anyway, nor behind an
+input of the network, since no tool removes one there. The upper end of the range comes from calibration: the bound of
+a Clip that was removed cannot be recovered.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def restore_relus(model: Model, found: FoundPairs) -> tuple[Model, tuple[str, ...]]:
-    """The network with its lost ReLUs, and the tensors that they make. The model itself is untouched.
+    """Return the network with its lost ReLUs, and the tensors that they make. The model itself is not modified.
 
-    The tensor keeps its name behind the Relu where only such pairs read it.
+    The tensor keeps its name behind the Relu if only such pairs read it.
     """
     wanted = find_lost_relus(model, found)
     if not wanted:
@@ -44,7 +44,7 @@ def restore_relus(model: Model, found: FoundPairs) -> tuple[Model, tuple[str, ..
 
 
 def find_lost_relus(model: Model, found: FoundPairs) -> dict[str, set[str]]:
-    """Tensor whose negative values a pair cuts off → the quantized tensors of these pairs."""
+    """Return tensor → the quantized tensors of the pairs that cut off its negative values."""
     graph = model.proto.graph
     constants = constant_tensors(graph)
     made = {name for node in graph.node for name in node.output} - constants
@@ -60,12 +60,12 @@ def find_lost_relus(model: Model, found: FoundPairs) -> dict[str, set[str]]:
 
 
 def is_non_negative_grid(grid: Grid) -> bool:
-    """Whether the integers of a grid stand for no negative number."""
+    """Return whether no integer of a grid stands for a negative number."""
     return "int" in grid.type and grid.zero is not None and bool((grid.zero == integer_limits(grid.type)[0]).all())
 
 
 def non_negative_tensors(model: Model, known: Iterable[str]) -> set[str]:
-    """The tensors that hold nothing negative, as far as the operators tell. known: some of them."""
+    """Return the tensors that are certainly never negative. known: some of them."""
     from onnx import numpy_helper
 
     weights = stored_tensors(model.proto.graph)
@@ -80,7 +80,7 @@ def non_negative_tensors(model: Model, known: Iterable[str]) -> set[str]:
 
 
 def is_non_negative_node(node: onnx.NodeProto, found: Collection[str]) -> bool:
-    """Whether a node makes nothing negative. found: what is known not to be."""
+    """Return whether a node makes nothing negative. found: tensors that are known not to be."""
     inputs = [name for name in node.input if name]
     kind = node.op_type
     if kind in NON_NEGATIVE:
@@ -104,7 +104,7 @@ def is_non_negative_node(node: onnx.NodeProto, found: Collection[str]) -> bool:
 
 
 def insert_relu(graph: onnx.GraphProto, tensor: str, pairs: set[str]) -> str:
-    """Put a Relu behind a tensor, in front of pairs; returns the name of what it makes. Edits the graph."""
+    """Insert a Relu behind a tensor, in front of pairs, in place; return the name of its output."""
     from onnx import helper
 
     names = tensor_names(graph)

@@ -1,4 +1,4 @@
-"""A float network and scales → the network with Q/DQ pairs where TensorRT wants them."""
+"""Insertion of Q/DQ pairs into a float network, in the places that TensorRT needs them in."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import onnx
 
 LEAST_OPSET = 13
-"""The first with per-channel QuantizeLinear."""
+"""The first opset with per-channel QuantizeLinear."""
 LEAST_HALF_OPSET = 19
-"""The first whose QuantizeLinear reads float16."""
+"""The first opset whose QuantizeLinear reads float16."""
 
 
 def is_half(model: Model) -> bool:
-    """Whether the weights of a network are float16."""
+    """Return whether the weights of a network are float16."""
     kinds = {DTYPES.get(tensor.data_type) for tensor in model.proto.graph.initializer}
     return "float16" in kinds and "float32" not in kinds
 
@@ -33,10 +33,9 @@ def is_half(model: Model) -> bool:
 def insert_qdq(
     model: Model, scales: Mapping[str, float], choices: Choices | None = None, form: WeightForm = WeightForm.FLOAT
 ) -> QuantizedNetwork:
-    """Insert Q/DQ pairs. scales: tensor → scale, as a calibration table has them.
+    """Insert Q/DQ pairs into a copy of a model. scales: tensor → scale, as a calibration table has them.
 
-    The model itself is untouched. ModelError where the operator set is too old and cannot be raised, a weight is not
-    finite, or nothing gets a pair.
+    ModelError if the opset is too old and cannot be converted, a weight is not finite, or nothing gets a pair.
     """
     proto = with_least_opset(model, LEAST_OPSET)
     wires = index_graph(proto)
@@ -49,7 +48,7 @@ def insert_qdq(
 
 
 def nested_weighted_nodes(graph: onnx.GraphProto) -> dict[str, FloatReason]:
-    """Weighted operators in the graphs inside a graph, which stay as they are → where they lie."""
+    """Return the weighted operators in subgraphs, which stay float, with the reason."""
     found: dict[str, FloatReason] = {}
     for node in graph.node:
         for attribute in node.attribute:
@@ -61,21 +60,21 @@ def nested_weighted_nodes(graph: onnx.GraphProto) -> dict[str, FloatReason]:
 
 
 def with_least_opset(model: Model, opset: int) -> onnx.ModelProto:
-    """The network with that operator set at least: the model's own proto, which nobody edits, where it has it."""
+    """Return the network with opset `opset` or newer: the model's own proto, which is never edited, if it has that."""
     old = model.opset < opset or model.proto.ir_version < LEAST_IR
     return raise_opset(model, opset) if old else model.proto
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizationPlan:
-    """What will be quantized. tensors: activations; floats: weighted operators that stay float, by name."""
+    """The extent of a quantization. tensors: quantized activations; floats: weighted operators that stay float."""
 
     tensors: frozenset[str]
     floats: frozenset[str]
 
 
 def plan_quantization(model: Model, scales: Mapping[str, float], choices: Choices) -> QuantizationPlan:
-    """What `with_qdq` would quantize with such scales."""
+    """Return what `insert_qdq` would quantize with such scales."""
     wires = index_graph(model.proto)
     inputs = place_pairs(wires, scales, choices).inputs
     read = {wires.nodes[number].input[k] for number, places in inputs.items() for k in places}

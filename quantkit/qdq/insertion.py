@@ -1,11 +1,10 @@
-"""Q/DQ pairs into a float network, at the places that were chosen.
+"""Insertion of Q/DQ pairs in given places of a float network.
 
-A tensor has one pair, which all of its quantized readers share; weights that are shared are quantized once.
-Activations have one scale, weights one for each output channel: max|w|/127. The bias and the graph's outputs stay as
-they are.
+A tensor has one pair, which all of its quantized readers share; shared weights are quantized once. Activations have
+one scale, weights one for each output channel: max|w|/127. Biases and graph outputs stay as they are.
 
-    weights    in the file                                 size      what TensorRT and onnxruntime compute
-    float      float initializer → Q → DQ                  as it was both the same, bit for bit
+    weights    in the file                                 size        what TensorRT and onnxruntime compute
+    float      float initializer → Q → DQ                  unchanged   both the same, bit for bit
     int8       INT8 initializer → DQ                       a quarter
 """
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class WeightForm(NamedChoice):
-    """How quantized weights stand in the file."""
+    """The form in which a file stores quantized weights."""
 
     FLOAT = "float"
     INT8 = "int8"
@@ -46,8 +45,11 @@ class WeightForm(NamedChoice):
 
 @dataclass(frozen=True, slots=True)
 class QuantizedNetwork:
-    """A network with Q/DQ. pairs: activations that got a pair, with the scale; weights: those that were quantized, with
-    the axis of their channels, None where there is one scale; left: node → why it stays float."""
+    """A network with Q/DQ pairs.
+
+    pairs: quantized activation → scale. weights: quantized weight → axis of its channels, None for a single scale.
+    left: node → why it stays float.
+    """
 
     proto: onnx.ModelProto
     pairs: Mapping[str, float]
@@ -63,10 +65,10 @@ def insert_pairs(
     scales: Mapping[str, float],
     form: WeightForm = WeightForm.FLOAT,
 ) -> QuantizedNetwork:
-    """Insert pairs into a copy of `proto`, the model's or a raised one, whose wiring `wires` is.
+    """Insert pairs into a copy of `proto`, which is the model's or a converted one and is indexed by `wires`.
 
-    scales: activation → scale. External weights stay where they are, but for those that become INT8. ModelError where
-    a weight is not finite, or nothing gets a pair.
+    scales: activation → scale. External weights stay in their file unless they become INT8. ModelError if a weight is
+    not finite, or nothing gets a pair.
     """
     editor = PairInserter(model, proto, wires, apply_shared_scales(scales, placement.scale_of), form)
     for number, node in enumerate(wires.nodes):
@@ -89,7 +91,7 @@ def nothing_quantized(model: Model, placement: Placement) -> ModelError:
 
 
 class PairInserter:
-    """Copies nodes, with Q/DQ pairs before their inputs; a pair is made once for a tensor."""
+    """A copy of a network in progress: nodes with Q/DQ pairs before their inputs, one pair for each tensor."""
 
     def __init__(
         self, model: Model, proto: onnx.ModelProto, wires: GraphIndex, scales: Mapping[str, float], form: WeightForm
@@ -104,7 +106,7 @@ class PairInserter:
         self.weights: dict[str, int | None] = {}
 
     def copy(self, node: onnx.NodeProto, places: tuple[int, ...]) -> None:
-        """The node, its inputs at `places` behind a pair."""
+        """Copy a node, with a pair before each input in `places`."""
         inputs = {k: self._behind(node, k) for k in places}
         copied = type(node)()
         copied.CopyFrom(node)
@@ -113,7 +115,7 @@ class PairInserter:
         self._nodes.append(copied)
 
     def finished(self) -> onnx.ModelProto:
-        """The new network. Float weights that nothing reads any more are not even copied: they may be gigabytes."""
+        """Return the new network. Float weights that are no longer read are not even copied: they may be gigabytes."""
         made = copy_without(self._proto, "graph")
         graph = made.graph
         graph.CopyFrom(copy_without(self._proto.graph, "node", "initializer"))
@@ -149,7 +151,7 @@ class PairInserter:
         return self._stored(name, axis, scales, int8_codes(values, scales, axis))
 
     def _pair(self, name: str, axis: int | None, scale: Array) -> str:
-        """Q and DQ behind a tensor; returns what DQ makes."""
+        """Add Q and DQ behind a tensor; return the output of DQ."""
         if (name, axis) in self._made:
             return self._made[name, axis]
         tag = "" if axis is None else f"_{axis}"
@@ -159,7 +161,7 @@ class PairInserter:
         return self._dequantized(name, axis, [quantized, *parameters])
 
     def _stored(self, name: str, axis: int | None, scale: Array, codes: Array) -> str:
-        """DQ behind a weight that is stored as INT8."""
+        """Add a weight that is stored as INT8, and DQ behind it; return the output of DQ."""
         from onnx import numpy_helper
 
         tag = "" if axis is None else f"_{axis}"
@@ -168,7 +170,7 @@ class PairInserter:
         return self._dequantized(name, axis, [stored, *self._parameters(name, tag, scale)])
 
     def _parameters(self, name: str, tag: str, scale: Array) -> list[str]:
-        """Initializers of a scale, in the type of the tensor, and its zero point."""
+        """Add initializers for a scale, in the type of the tensor, and for its zero point."""
         from onnx import numpy_helper
 
         names = [self._fresh(f"{name}_scale{tag}"), self._fresh(f"{name}_zero_point{tag}")]
@@ -204,22 +206,22 @@ class PairInserter:
 
 
 def channel_scales(values: Array, axis: int | None) -> Array:
-    """max|w|/127 of every output channel, in the weight's type; the least normal number where a channel is zero."""
+    """Return max|w|/127 of every output channel in the type of the weight; the least normal number where that is 0."""
     others = None if axis is None else tuple(d for d in range(values.ndim) if d != axis)
     largest = np.abs(values.astype(np.float32, copy=False)).max(axis=others, initial=0.0)
     return raise_to_normal(largest / np.float32(LEVELS), values.dtype.type)
 
 
 def raise_to_normal(scale: Array, dtype: type[np.floating[Any]]) -> Array:
-    """A scale in the type that the file wants; subnormal numbers lose digits, and TensorRT refuses them."""
+    """Return a scale in the type of the file, normal throughout: subnormals lose digits, and TensorRT rejects them."""
     result: Array = np.maximum(np.asarray(scale, dtype), np.finfo(dtype).tiny)
     return result
 
 
 def int8_codes(values: Array, scales: Array, axis: int | None) -> Array:
-    """INT8 values of a weight, as QuantizeLinear gives them: half to even, −128 … 127.
+    """Return the INT8 values of a weight as QuantizeLinear computes them: half to even, −128 … 127.
 
-    float16 is divided in float32, as onnxruntime does: a quotient that is rounded to float16 first is rounded twice.
+    float16 is divided in float32, as onnxruntime does: a quotient that is first rounded to float16 is rounded twice.
     """
     shape = [1] * values.ndim
     if axis is not None:

@@ -1,4 +1,4 @@
-"""How many weighted operators compute in INT8, as far as a Q/DQ graph says so."""
+"""The number of weighted operators that compute in INT8 according to a Q/DQ graph."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The Q/DQ nodes of a graph that somebody else wrote: which belong together, and what grid they put values on.
+"""The Q/DQ nodes of a graph of any origin, sorted: which belong together, and on which grid they put values.
 
-    pair      QuantizeLinear and the DequantizeLinear that read it, all on one grid: it can be taken out
-    stored    DequantizeLinear of a weight that is kept as integers: it can be computed
+    pair      QuantizeLinear and the DequantizeLinear that read it, all on one grid: they can be removed
+    stored    DequantizeLinear of a weight that is stored as integers: it can be computed
     left      everything else, with the reason: integers that other operators read, two grids in one pair, subgraphs
 
 The operators are those of ONNX's specification (QuantizeLinear and DequantizeLinear, versions 10 … 25): without a zero
-point QuantizeLinear makes uint8, or what its `output_dtype` says.
+point QuantizeLinear makes uint8, or the type of its `output_dtype`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import onnx
 
 STORED = frozenset({"int8", "uint8", "int16", "uint16", "int32"})
-"""Integer types of weights that become float again."""
+"""Integer types of weights that can be restored to float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class QdqPair:
 
 @dataclass(frozen=True, slots=True)
 class StoredWeight:
-    """A weight that is kept as integers, and what its DequantizeLinear makes of it."""
+    """A weight that is stored as integers, and the result of its DequantizeLinear."""
 
     weight: onnx.TensorProto
     source: str
@@ -52,7 +52,7 @@ class StoredWeight:
 
 @dataclass(frozen=True, slots=True)
 class FoundPairs:
-    """All Q/DQ nodes of a model, in graph order. left: node → why it can not be taken out."""
+    """All Q/DQ nodes of a model, in graph order. left: node → why it cannot be removed."""
 
     pairs: tuple[QdqPair, ...]
     stored: tuple[StoredWeight, ...]

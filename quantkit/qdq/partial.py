@@ -1,13 +1,12 @@
-"""Networks between float and Q/DQ: any choice of a Q/DQ network's layers quantized, the others as they were in float.
+"""Networks between float and Q/DQ: any subset of a Q/DQ network's layers is quantized, the others compute as in float.
 
-    layer       an operator that reads at least one tensor behind a pair: what it reads there, weights included, is its
-                quantization. A pair with the wrong scale is therefore an error of the layers that read it.
+    layer       an operator that reads at least one tensor behind a pair. What it reads there, weights included, is its
+                quantization, so that a wrong scale is an error of the layers that read it.
     companion   a constant behind a layer that quantization changed (the Add of a MatMul's bias): it goes with the layer
     outputs     a pair that nothing but the end of the network reads goes with the operator that makes its tensor
 
-In float a layer reads the tensors themselves, and the weights and the bias of the float network, where that is given
-and has the operator under the same name; else what the file itself says of them, INT8 weights as the floats they stand
-for.
+In float, a layer reads the tensors themselves, and the weights and the bias of the float network if one is given that
+has the operator under the same name; otherwise the values in the file, INT8 weights as the floats they stand for.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from quantkit.errors import ModelError
 from quantkit.graph.dead_nodes import prune_nodes
 from quantkit.graph.dependencies import constant_tensors
+from quantkit.graph.index import wire_graph
 from quantkit.graph.model import DTYPES, Model, node_name
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.node_edits import insert_behind
@@ -38,21 +38,21 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 FLOATS = frozenset({"float32", "float16"})
-FLOAT, TWIN = "|float", "|twin"
-"""What is added to names of what the file lacks, and of the float self of a layer."""
+FLOAT, COUNTERPART = "|float", "|counterpart"
+"""Suffixes of names that the file lacks: of float tensors, and of the float counterpart of a layer."""
 INTEGERS = re.compile(r"u?int\d+")
 BIAS = "int32"
-"""The type of quantized biases, which are no weights."""
+"""The type of quantized biases, which do not count as weights."""
 LAST = -1
-"""The place of a layer's pair behind its own output, which is an output of the network."""
+"""Stands for the pair behind a layer's output, which is an output of the network."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedLayer:
     """An operator that reads behind pairs.
 
-    node: its name, in the float network where that has it. tensors: activations that it reads quantized. weights: the
-    places of its quantized weights. output: its first. parameters: how many weights it has. matched: whether the float
+    node: its name, in the float network if that has it. tensors: activations that it reads quantized. weights: the
+    inputs that are quantized weights. output: its first. parameters: number of its weights. matched: whether the float
     network has it.
     """
 
@@ -67,7 +67,7 @@ class QuantizedLayer:
 
 @dataclass(frozen=True, slots=True)
 class QuantizedWeight:
-    """A weight of a layer: its float values, the values that stand for them, and the grid of these."""
+    """A weight of a layer: its float values, its quantized values, and their grid."""
 
     name: str
     node: str
@@ -78,7 +78,7 @@ class QuantizedWeight:
 
 @dataclass(frozen=True, slots=True)
 class LayerPart:
-    """A layer on the way: node number, and (node number, place) → the name that is read there in float."""
+    """A layer with its node number, and (node number, input) → the name that is read there in float."""
 
     layer: QuantizedLayer
     number: int
@@ -86,15 +86,16 @@ class LayerPart:
 
 
 class PartialQuantization:
-    """The variants of a Q/DQ network. plain: the float network that it was made of, BatchNormalizations folded.
+    """The variants of a Q/DQ network. plain: the float network that it was made from, BatchNormalizations folded.
 
-    `layers` are in graph order; `left` are Q/DQ nodes that stay in every variant, with the reason; `scales`: activation
-    → its grid. ModelError where there is nothing to vary.
+    `layers` are in graph order; `left`: Q/DQ nodes that stay in every variant, with the reason; `scales`: activation →
+    its grid. ModelError if no layer is quantized.
     """
 
     def __init__(self, quantized: Model, plain: Model | None = None) -> None:
         self._model, self._graph = quantized, quantized.proto.graph
-        self._bare = copy_without(quantized.proto, "graph")  # without weights: those of a variant are copied alone
+        self._wiring = wire_graph(self._graph)
+        self._bare = copy_without(quantized.proto, "graph")  # without weights: a variant copies only its own
         self._bare.graph.CopyFrom(copy_without(self._graph, "initializer"))
         found = integer_pairs(find_pairs(quantized))
         self.left: Mapping[str, str] = found.left
@@ -111,16 +112,16 @@ class PartialQuantization:
         self._grids: dict[str, Grid] = {item.dequantized: item.grid for item in found.stored}
         self._grids |= {name: pair.grid for pair in found.pairs for name in pair.dequantized}
         self._plain = FloatCounterpart(plain) if plain is not None else None
-        self._lost = dict(self._clipping())
+        self._lost = dict(self._find_lost_clips())
         self._sources |= {k: self._lost[t].output[0] for k, t in self._sources.items() if t in self._lost}
-        self._told = {node.output[0]: tensor for tensor, node in self._lost.items()}
+        self._file_names = {node.output[0]: tensor for tensor, node in self._lost.items()}
         self.scales = {
-            self.told(self._sources[pair.dequantized[0]]): pair.grid
+            self.name_in_file(self._sources[pair.dequantized[0]]): pair.grid
             for pair in found.pairs
             if pair.dequantized and pair.tensor not in self._constants and pair.grid.is_known
         }
         self._parts: dict[str, LayerPart] = {}
-        for part in self._found_parts():
+        for part in self._find_parts():
             again = part.layer.node in self._parts  # names need not be unique
             layer = replace(part.layer, node=part.layer.output, matched=False) if again else part.layer
             self._parts[layer.node] = replace(part, layer=layer)
@@ -128,14 +129,14 @@ class PartialQuantization:
         if not self.layers:
             raise ModelError(
                 f"{quantized.path} has no operator that reads behind a Q/DQ pair",
-                remedy="give a Q/DQ model, for example of quantkit quantize",
+                remedy="use a Q/DQ model, for example from quantkit quantize",
             )
 
-    def quantizing(self, names: Collection[str], twin: str = "", also: Sequence[str] = ()) -> Model:
-        """The network in which the layers `names` are quantized, and no other.
+    def with_layers(self, names: Collection[str], counterpart: str = "", also: Sequence[str] = ()) -> Model:
+        """Return the network in which the layers `names` are quantized, and no others.
 
-        twin: one of them, whose float self is computed beside it, from the same tensors (`twins`). also: tensors that
-        are going to be looked at.
+        counterpart: one of them whose float counterpart is computed as well, from the same inputs (`output_pair`).
+        also: tensors that are going to be read.
         """
         import onnx
 
@@ -147,8 +148,8 @@ class PartialQuantization:
         proto.CopyFrom(self._bare)
         graph = proto.graph
         self._rewire(graph.node, floats)
-        if twin:
-            self._double(graph, self._parts[twin])
+        if counterpart:
+            self._add_counterpart(graph, self._parts[counterpart])
         insert_behind(graph, self._lost)
         live = prune_nodes(graph, also)
         gone = {tensor.name for tensor in self._graph.initializer} - live
@@ -159,24 +160,24 @@ class PartialQuantization:
         graph.initializer.extend(tensor for tensor in weights if tensor.name in live)
         return replace(self._model, proto=proto, sha256="")
 
-    def twins(self, name: str) -> tuple[str, str]:
-        """What a layer makes, companions included, and what its float self makes."""
+    def output_pair(self, name: str) -> tuple[str, str]:
+        """Return the output of a layer, companions included, and that of its float counterpart."""
         part = self._parts[name]
         behind = [number for number, place in part.floats if number != part.number and place != LAST]
         made = str(self._graph.node[max(behind)].output[0]) if behind else part.layer.output
         ends = [self._graph.node[number].output[0] for number, place in part.floats if place == LAST]
-        return (ends[0] if ends and not behind else made), f"{made}{TWIN}"
+        return (ends[0] if ends and not behind else made), f"{made}{COUNTERPART}"
 
-    def told(self, name: str) -> str:
-        """What the file calls a tensor; `value_of` is the other way."""
-        return self._told.get(name, name)
+    def name_in_file(self, name: str) -> str:
+        """Return the name of a tensor in the file; the inverse of `float_tensor`."""
+        return self._file_names.get(name, name)
 
-    def value_of(self, tensor: str) -> str:
-        """The tensor of a float variant that is what a pair rounds."""
+    def float_tensor(self, tensor: str) -> str:
+        """Return the tensor of a float variant that a pair rounds."""
         return str(self._lost[tensor].output[0]) if tensor in self._lost else tensor
 
     def weights(self) -> Iterable[QuantizedWeight]:
-        """The quantized weights of all layers, each once for a node that reads it, in graph order."""
+        """Yield the quantized weights of all layers in graph order, each once for every node that reads it."""
         from onnx import numpy_helper
 
         for part in self._parts.values():
@@ -194,19 +195,20 @@ class PartialQuantization:
                 yield QuantizedWeight(known_as or name, part.layer.node, values, grid.round_trip(own), grid)
 
     def makers(self) -> Mapping[str, str]:
-        """Tensor → the node that makes it."""
-        return {made: node_name(node) for node in self._graph.node if not is_qdq(node) for made in node.output if made}
+        """Return tensor → name of the node that makes it."""
+        nodes = ((made, self._wiring.nodes[number]) for made, number in self._wiring.makers.items())
+        return {made: node_name(node) for made, node in nodes if not is_qdq(node)}
 
-    def _clipping(self) -> Iterable[tuple[str, onnx.NodeProto]]:
-        """Relu and Clip of the float network that the file lacks: tools leave them to the range of the pair."""
+    def _find_lost_clips(self) -> Iterable[tuple[str, onnx.NodeProto]]:
+        """Yield Relu and Clip of the float network that the file lacks because a pair clips to its range."""
         import onnx
 
-        makers = {name: node.op_type for node in self._graph.node for name in node.output}
         for tensor in dict.fromkeys(self._sources.values()):
             lost = self._plain.maker(tensor) if self._plain else None
-            if lost is None or lost.op_type not in CLIPPING or makers.get(tensor) in (None, lost.op_type):
+            maker = self._wiring.maker(tensor)
+            if lost is None or lost.op_type not in CLIPPING or maker is None or maker.op_type == lost.op_type:
                 continue
-            if (lost.op_type, makers[tensor]) == ("Clip", "Min"):  # a Clip in two nodes, of which this is the second
+            if (lost.op_type, maker.op_type) == ("Clip", "Min"):  # a Clip in two nodes, of which this is the second
                 continue
             node = onnx.NodeProto()
             node.CopyFrom(lost)
@@ -231,28 +233,29 @@ class PartialQuantization:
                 node.input.append(floats[number, LAST])
                 node.output.append(made)
 
-    def _double(self, graph: onnx.GraphProto, part: LayerPart) -> None:
-        """Add the float self of a layer, companions included, and both results as outputs."""
+    def _add_counterpart(self, graph: onnx.GraphProto, part: LayerPart) -> None:
+        """Add the float counterpart of a layer, companions included, and both results as outputs."""
         import onnx
 
         there = {value.name for value in graph.output}
-        graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.twins(part.layer.node) if name not in there)
+        graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in self.output_pair(part.layer.node) if name not in there
+        )
         made: set[str] = set()
         for number in sorted({number for number, place in part.floats if place != LAST} | {part.number}):
             node = onnx.NodeProto()
             node.CopyFrom(self._graph.node[number])
-            node.name = f"{node_name(node)}{TWIN}"
+            node.name = f"{node_name(node)}{COUNTERPART}"
             for place, name in enumerate(node.input):
-                node.input[place] = part.floats.get((number, place), f"{name}{TWIN}" if name in made else name)
+                node.input[place] = part.floats.get((number, place), f"{name}{COUNTERPART}" if name in made else name)
             made.update(node.output)
             for place, name in enumerate(node.output):
-                node.output[place] = f"{name}{TWIN}" if name else ""
+                node.output[place] = f"{name}{COUNTERPART}" if name else ""
             graph.node.append(node)
 
-    def _found_parts(self) -> Iterable[LayerPart]:
-        """The layers in graph order."""
-        makers = {name: number for number, node in enumerate(self._graph.node) for name in node.output if name}
-        ends = self._ends(makers)
+    def _find_parts(self) -> Iterable[LayerPart]:
+        """Yield the layers in graph order."""
+        ends = self._ends()
         for number, node in enumerate(self._graph.node):
             if is_qdq(node):
                 continue
@@ -261,9 +264,9 @@ class PartialQuantization:
             if floats:
                 yield self._part(number, node, floats)
 
-    def _ends(self, makers: Mapping[str, int]) -> list[tuple[int, str, int]]:
-        """Outputs of the network behind a pair: number of the DequantizeLinear, the tensor, and who makes it."""
-        found = []
+    def _ends(self) -> list[tuple[int, str, int]]:
+        """Return the network outputs behind a pair: number of the DequantizeLinear, tensor, and number of its maker."""
+        found, makers = [], self._wiring.makers
         for value in self._graph.output:
             source = self._sources.get(value.name)
             if source is not None and source in makers:
@@ -274,26 +277,26 @@ class PartialQuantization:
         quantized = {place: name for (n, place), name in floats.items() if n == number}
         name = node_name(node)
         weights = tuple(place for place, source in quantized.items() if source in self._constants)
-        twin = self._plain.match(node) if self._plain else None
+        matched_name = self._plain.match(node) if self._plain else None
         parameters = 0
         for place, read in enumerate(node.input):
             source = quantized.get(place, read)
             if source in self._known and DTYPES.get(self._known[source].data_type) in FLOATS:
                 parameters += prod(self._known[source].dims)
-        if twin is not None:
-            name = twin
-            floats |= self._of_plain(number, node, floats)
+        if matched_name is not None:
+            name = matched_name
+            floats |= self._changed_constants(number, node, floats)
             floats |= self._companions(number, node)
-        read = [self.told(source) for source in quantized.values() if source not in self._constants]
+        read = [self.name_in_file(source) for source in quantized.values() if source not in self._constants]
         activations = tuple(dict.fromkeys(read))
-        matched = twin is not None or self._plain is None
+        matched = matched_name is not None or self._plain is None
         layer = QuantizedLayer(name, node.op_type, activations, weights, node.output[0], parameters, matched)
         return LayerPart(layer, number, floats)
 
-    def _of_plain(
+    def _changed_constants(
         self, number: int, node: onnx.NodeProto, floats: Mapping[tuple[int, int], str]
     ) -> dict[tuple[int, int], str]:
-        """The constants of a node as the float network has them, where they differ from what the file says."""
+        """Return the constants of a node in the float network that differ from those in the file."""
         assert self._plain is not None
         found = {}
         for place, read in enumerate(node.input):
@@ -308,24 +311,24 @@ class PartialQuantization:
         return found
 
     def _companions(self, number: int, layer: onnx.NodeProto) -> dict[tuple[int, int], str]:
-        """Constants right behind a layer that quantization changed."""
+        """Return the constants right behind a layer that quantization changed."""
         found: dict[tuple[int, int], str] = {}
         for other, node in enumerate(self._graph.node):
             behind = other != number and node.op_type in ("Add", "Mul", "Sub") and layer.output[0] in node.input
             if behind and not any(name in self._sources for name in node.input):
-                found |= self._of_plain(other, node, {})
+                found |= self._changed_constants(other, node, {})
         return found
 
 
 def integer_pairs(found: FoundPairs) -> FoundPairs:
-    """The pairs of integers; others stay where they are."""
+    """Return the pairs with integer types only; the others stay in every variant."""
     other = {p.quantized: f"its values are {p.grid.type}" for p in found.pairs if not INTEGERS.fullmatch(p.grid.type)}
     pairs = tuple(pair for pair in found.pairs if pair.quantized not in other)
     return FoundPairs(pairs, found.stored, {**found.left, **other})
 
 
 def float_sources(found: FoundPairs, restored: Mapping[str, str]) -> dict[str, str]:
-    """Result of a DequantizeLinear → the float tensor behind it; a pair behind a pair finds where that one begins."""
+    """Return result of a DequantizeLinear → the float tensor behind it, through chains of pairs."""
     sources = dict(restored)
     for pair in found.pairs:
         for name in pair.dequantized:

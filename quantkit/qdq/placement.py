@@ -1,20 +1,20 @@
-"""Where Q/DQ pairs go, so that TensorRT runs in INT8 what gains by it, and why every other operator stays float.
+"""The places of Q/DQ pairs, chosen so that TensorRT runs in INT8 what gains by it, with reasons for what stays float.
 
 The rules are those of TensorRT's developer guide ("Working with quantized types", explicit quantization):
 
     weighted operators    Conv, ConvTranspose, Gemm, MatMul with weights: the activation per tensor, the weights per
                           output channel; the bias stays float
-    residual Add          the skip input only, so that Conv + Add + activation fuse and hand on INT8
-    average pools         their input, where INT8 comes out at the other side as well: they do not commute with Q
+    residual Add          the skip input only, so that Conv + Add + activation fuse and pass on INT8
+    average pools         their input, if INT8 comes out at the other side as well: they do not commute with Q
     everything else       nothing: Q moves backward, DQ forward through what commutes (ReLU, MaxPool, Reshape, Concat)
 
-A pool or an Add gets its pair only where its result is quantized further on; otherwise INT8 would be left at once.
-All inputs of a Concat, and both sides of a MaxPool, Reshape or Transpose, share one scale: the Concat's own, as
-TensorRT gives it to them in implicit mode, or that of the tensor before. Where such an operator reads what a Concat
-joins (the skip of a U-Net), and that has no pair of its own, TensorRT needs the scales to be one only to write the
-tensor once: they part where their own ones differ by more than twice, which would cost a bit and more.
+A pool or an Add gets its pair only if its result is quantized further on; otherwise INT8 would be left at once. All
+inputs of a Concat, and both sides of a MaxPool, Reshape or Transpose, share one scale: the Concat's own, as TensorRT
+assigns it in implicit mode, or that of the tensor before. If such an operator reads what a Concat joins (the skip of a
+U-Net), and that has no pair of its own, TensorRT needs a single scale only to write the tensor once: the scales are
+kept apart if they differ by more than a factor of two, which would cost a bit or more.
 
-    policy      quantizes besides
+    policy      also quantizes
     tensorrt    nothing
     conv-only   less: of the weighted operators only convolutions
     all         products of two activations (attention), gates, the inputs of Softmax, LayerNormalization, Sigmoid and
@@ -50,13 +50,13 @@ if TYPE_CHECKING:
     import onnx
 
 APART = 2.0
-"""A scale that is so many times another is not shared for speed alone."""
+"""Scales that differ by more than this factor are not shared for speed alone."""
 LEAST = {"float32": 2.0**-126, "float16": 2.0**-14}
-"""The least normal numbers: smaller scales lose digits, and TensorRT refuses them."""
+"""The least normal numbers: smaller scales lose digits, and TensorRT rejects them."""
 
 
 class Policy(NamedChoice):
-    """How much is quantized."""
+    """How much of a network is quantized."""
 
     TENSORRT = "tensorrt"
     CONV_ONLY = "conv-only"
@@ -65,19 +65,19 @@ class Policy(NamedChoice):
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What a user decides about the placement. exclude, include: names of nodes (of the first output without one)."""
+    """The user's choices for the placement. exclude, include: names of nodes, or of their first output."""
 
     policy: Policy = Policy.TENSORRT
     exclude: frozenset[str] = frozenset()
     include: frozenset[str] = frozenset()
-    """Quantized although the policy, or a detection head, would keep them float."""
+    """Nodes that are quantized even if the policy, or a detection head, would keep them float."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where pairs go. inputs: node number → its inputs that read behind a pair.
+    """The places of pairs. inputs: node number → its inputs that are read behind a pair.
 
-    left: operator that could be quantized → why it stays float. scale_of: tensor → the one whose scale it takes.
+    left: operator that could be quantized → why it stays float. scale_of: tensor → the tensor whose scale it takes.
     """
 
     inputs: Mapping[int, tuple[int, ...]]
@@ -86,12 +86,12 @@ class Placement:
 
 
 def place_pairs(wires: GraphIndex, scales: Mapping[str, float], choices: Choices | None = None) -> Placement:
-    """Decide. scales: tensor → scale; where a needed one is missing, the operator stays float."""
+    """Choose the places of pairs. scales: tensor → scale; an operator without a needed scale stays float."""
     return PairPlacer(wires, scales, choices or Choices()).placement()
 
 
 class PairPlacer:
-    """The decisions on their way; weighted operators first, then backward whatever depends on what follows it."""
+    """The decisions in progress: weighted operators first, then backward what depends on the operators behind it."""
 
     def __init__(self, wires: GraphIndex, scales: Mapping[str, float], choices: Choices) -> None:
         self._wires, self._choices = wires, choices
@@ -105,7 +105,7 @@ class PairPlacer:
         self._left: dict[int, FloatReason] = {}
 
     def placement(self) -> Placement:
-        """All of it."""
+        """Decide about all operators."""
         numbers = range(len(self._wires.nodes))
         for number in numbers:
             self._decide(number, self._weighted(number))
@@ -119,8 +119,11 @@ class PairPlacer:
         )
 
     def _apart(self) -> set[int]:
-        """The operators that only move values, and both sides of which need not have one scale: in front lies what a
-        Concat joins, without a pair of its own, and the scales would be far from those that the tensors have."""
+        """Return the operators that only move values whose two sides keep scales of their own.
+
+        In front of them lies what a Concat joins, without a pair of its own, and a shared scale would be far from their
+        own.
+        """
         nodes = self._wires.nodes
         paired = {nodes[n].input[k] for n, places in self._inputs.items() for k in places}
         forcing = scale_sharing_nodes(self._wires, self._float)
@@ -147,7 +150,7 @@ class PairPlacer:
             self._inputs[number] = places
 
     def _decide_others(self) -> None:
-        """Take all that could gain, then withdraw what does not: pools of one tensor wait for each other otherwise."""
+        """Place all pairs that could pay, then withdraw those that do not; pools of a tensor would block each other."""
         found = {n: self._others(n) for n in reversed(range(len(self._wires.nodes))) if n not in self._inputs}
         for number, places in found.items():
             self._decide(number, places)
@@ -158,7 +161,7 @@ class PairPlacer:
                 self._left.pop(number, None)
 
     def _kept(self, number: int) -> FloatReason | None:
-        """Why a node stays float although it could be quantized."""
+        """Return why a node stays float although it could be quantized; None if it does not."""
         name, node = self._wires.name(number), self._wires.nodes[number]
         if name in self._choices.exclude:
             return FloatReason(FloatCause.EXCLUDED)
@@ -185,7 +188,7 @@ class PairPlacer:
         return (0, 1) if any(depends) else ()
 
     def _others(self, number: int) -> tuple[int, ...]:
-        """The places of an operator without weights that could get a pair."""
+        """Return the inputs of an operator without weights that could get a pair."""
         node = self._wires.nodes[number]
         if node.domain not in ONNX_DOMAINS:
             return ()
@@ -196,7 +199,7 @@ class PairPlacer:
         return skip_inputs(self._wires, number, self._inputs) if node.op_type == "Add" else ()
 
     def _gains(self, number: int) -> bool:
-        """Whether INT8 comes out at the other side of an operator without weights, or a user wants it there."""
+        """Return whether INT8 comes out behind an operator without weights, or the user wants it there."""
         node = self._wires.nodes[number]
         if self._wires.name(number) in self._choices.include or (self._is_wanted(number) and self._everything(number)):
             return True
@@ -206,11 +209,11 @@ class PairPlacer:
         return self._is_quantized_behind(node.output[0], COMMUTING | ACTIVATIONS)
 
     def _is_wanted(self, number: int) -> bool:
-        """Whether a user wants what policy `all` quantizes, everywhere or here."""
+        """Return whether the user wants what policy `all` quantizes, everywhere or here."""
         return self._choices.policy is Policy.ALL or self._wires.name(number) in self._choices.include
 
     def _everything(self, number: int) -> tuple[int, ...]:
-        """What policy `all` adds."""
+        """Return the inputs to which policy `all` adds pairs."""
         node = self._wires.nodes[number]
         if node.op_type in NORMALIZING | CURVED:
             fused = node.op_type not in NORMALIZING and self._fuses(node.input[0])
@@ -223,14 +226,14 @@ class PairPlacer:
         return ()
 
     def _fuses(self, tensor: str) -> bool:
-        """Whether a quantized weighted operator makes a tensor, so that TensorRT fuses what reads it."""
+        """Return whether a quantized weighted operator makes a tensor, so that TensorRT fuses what reads it."""
         return comes_from_weighted(self._wires, tensor, self._inputs, alone=False)
 
     def _is_quantized_behind(self, tensor: str, through: frozenset[str]) -> bool:
         return any(self._reads_behind_pair(reader) for reader, _ in self._wires.uses_through(tensor, through))
 
     def _all_quantized(self, tensor: str, but: int) -> bool:
-        """Whether everybody else who reads a tensor does so behind a pair; also where nobody else reads it."""
+        """Return whether all other readers of a tensor read it behind a pair; True if there are none."""
         if tensor in self._wires.outputs:
             return False
         others = [reader for reader, _ in self._wires.uses_through(tensor) if reader.number != but]
@@ -243,7 +246,7 @@ class PairPlacer:
 def int8_obstacle(
     wires: GraphIndex, number: int, places: tuple[int, ...], scales: Mapping[str, float]
 ) -> FloatReason | None:
-    """Why an operator cannot be quantized, whatever anybody wants."""
+    """Return why an operator cannot be quantized under any policy; None if it can."""
     names = [wires.nodes[number].input[k] for k in places]
     constant = [name for name in names if name in wires.constants]
     if any(name not in wires.weights for name in constant):
@@ -264,15 +267,15 @@ def int8_obstacle(
 
 
 def is_product(wires: GraphIndex, node: onnx.NodeProto) -> bool:
-    """Whether both factors of a product depend on the data."""
+    """Return whether both factors of a product depend on the data."""
     return node.op_type in WEIGHTED and all(name not in wires.constants for name in node.input[:2])
 
 
 def skip_inputs(wires: GraphIndex, number: int, quantized: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
-    """The inputs of an Add that get a pair: the one that is not the convolution which it fuses into.
+    """Return the inputs of an Add that get a pair: the one that is not the convolution it fuses into.
 
-    Where both come from convolutions, the skip is the one that the other is made of (identity), or else the one with
-    fewer weighted operators of its own (projection). Where neither does, both; where a constant is added, none.
+    If both come from convolutions, the skip is the one that the other is computed from (identity), or else the one with
+    fewer weighted operators of its own (projection). If neither does, both; if a constant is added, none.
     """
     node = wires.nodes[number]
     if len(node.input) != 2 or any(name in wires.constants for name in node.input):
@@ -293,9 +296,9 @@ def skip_inputs(wires: GraphIndex, number: int, quantized: Mapping[int, tuple[in
 def comes_from_weighted(
     wires: GraphIndex, tensor: str, quantized: Mapping[int, tuple[int, ...]], *, alone: bool = True
 ) -> bool:
-    """Whether a quantized weighted operator made a tensor, batch normalization or a bias at most in between.
+    """Return whether a quantized weighted operator made a tensor, at most batch normalization or a bias in between.
 
-    alone: nothing else reads any of them, so that what reads the tensor can be fused.
+    alone: nothing else may read any of them, so that what reads the tensor can be fused.
     """
     while (number := wires.makers.get(tensor)) is not None:
         if alone and (len(wires.readers.get(tensor, ())) > 1 or tensor in wires.outputs):
@@ -311,7 +314,7 @@ def comes_from_weighted(
 
 
 def upstream_nodes(wires: GraphIndex, tensor: str) -> set[int]:
-    """The nodes that a tensor is made by, all the way up to the inputs."""
+    """Return all nodes that a tensor depends on."""
     waiting, seen = [tensor], set[int]()
     while waiting:
         number = wires.makers.get(waiting.pop())

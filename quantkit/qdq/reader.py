@@ -47,7 +47,7 @@ class QdqNode:
 
     @property
     def quantizes(self) -> bool:
-        """Whether it is a QuantizeLinear."""
+        """True for a QuantizeLinear."""
         return bool(self.node.op_type == QUANTIZE)
 
     @property
@@ -82,7 +82,7 @@ class QdqNode:
 
     @property
     def per_channel(self) -> bool:
-        """Whether it has more than one scale."""
+        """True if it has more than one scale."""
         return self.scale is not None and self.scale.size > 1
 
     @property
@@ -124,7 +124,7 @@ class QdqGraph(GraphIndex):
         return stored_values(self.model, self.weights, name)
 
     def dequantizes(self, tensor: str) -> bool:
-        """Whether a DequantizeLinear makes a tensor."""
+        """Return whether a DequantizeLinear makes a tensor."""
         node = self.qdq_nodes.get(tensor)
         return node is not None and not node.quantizes
 
@@ -191,17 +191,17 @@ def group_quantized_tensors(nodes: Mapping[str, QdqNode]) -> Iterator[QuantizedT
 
 
 def is_qdq(node: onnx.NodeProto) -> bool:
-    """Whether a node is a QuantizeLinear or DequantizeLinear, ONNX's or onnxruntime's."""
+    """Return whether a node is a QuantizeLinear or DequantizeLinear, ONNX's or onnxruntime's."""
     return node.op_type in QDQ and node.domain in QDQ_DOMAINS
 
 
 def has_qdq(model: Model) -> bool:
-    """Whether a network says by QuantizeLinear or DequantizeLinear nodes what is INT8."""
+    """Return whether QuantizeLinear or DequantizeLinear nodes say what is INT8 in a network."""
     return any(is_qdq(node) for node in model.proto.graph.node)
 
 
 def is_dequantized(wiring: Wiring, tensor: str, through: frozenset[str] = COMMUTING) -> bool:
-    """Whether a DequantizeLinear makes a tensor, with nothing but operators of the kinds `through` in between."""
+    """Return whether a DequantizeLinear makes a tensor, with nothing but operators `through` in between."""
     while (node := wiring.maker(tensor)) is not None:
         if is_qdq(node):
             return bool(node.op_type == DEQUANTIZE)

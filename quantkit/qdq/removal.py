@@ -1,13 +1,14 @@
-"""From a Q/DQ network back to the float network and the scales of its activations.
+"""Removal of Q/DQ pairs: from a Q/DQ network back to the float network and the scales of its activations.
 
     x → Q → DQ → Conv        Conv reads x; the scale of Q belongs to x
     w → Q → DQ → Conv        Conv reads w
     int8 w → DQ → Conv       Conv reads the float weight (w − zero point)·scale
     Conv → Q → DQ → output   Conv makes the output itself
-    Conv → Q(−128) → DQ      a Relu behind Conv, which the zero point stood for (`clipping`)
+    Conv → Q(−128) → DQ      a Relu behind Conv, which the zero point stood for (`implied_relu`)
 
-It undoes `with_qdq`: order of nodes and initializers, names and metadata stay, so that a network whose weights stayed
-float comes back as it was. A tensor whose grid no calibration table can hold loses its pair too, and gets no scale.
+It is the inverse of `insert_qdq`: order of nodes and initializers, names and metadata stay, so that a network whose
+weights stayed float is restored exactly. A tensor whose grid no calibration table can hold loses its pair too, and
+gets no scale.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LostGrid:
-    """The grid that a weight had. stored: whether the file held nothing but its integers."""
+    """The grid that a weight had. stored: whether the file held only its integers."""
 
     grid: Grid
     stored: bool
@@ -39,12 +40,11 @@ class LostGrid:
 
 @dataclass(frozen=True, slots=True)
 class StrippedNetwork:
-    """A network without Q/DQ.
+    """A network without Q/DQ pairs.
 
-    scales: activation → scale, the float32 of the file. weights: float weight → the grids that it lost.
-    unscaled: activations whose pair went, but whose grid a table cannot hold, with the reason.
-    left: Q/DQ nodes that are still there, with the reason. clipped: tensors of ReLUs that a pair stood for, and
-    that are nodes again.
+    scales: activation → scale, the float32 of the file. weights: float weight → the grids that it had.
+    unscaled: activations whose pair was removed but whose grid does not fit a table, with the reason.
+    left: Q/DQ nodes that remain, with the reason. clipped: tensors of ReLUs that a pair stood for, now nodes again.
     """
 
     proto: onnx.ModelProto
@@ -57,10 +57,10 @@ class StrippedNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Renaming:
-    """What tensors are called in the float network.
+    """The names of tensors in the float network.
 
-    removed: outputs of the nodes that go. sources: their results → the tensor to read instead. ends: tensors that take
-    the name of a network output. aliases: network outputs that need a copy of their tensor.
+    removed: outputs of removed nodes. sources: their results → the tensor to read instead. ends: tensors that take the
+    name of a network output. aliases: network outputs that need a copy of their tensor.
     """
 
     removed: frozenset[str]
@@ -69,16 +69,16 @@ class Renaming:
     aliases: frozenset[str]
 
     def __call__(self, name: str) -> str:
-        """What `name` is called."""
+        """Return the new name of a tensor."""
         source = self.sources.get(name, name)
         return self.ends.get(source, source)
 
 
 def remove_qdq(model: Model) -> StrippedNetwork:
-    """Take the Q/DQ pairs out. The model itself is untouched; external float weights stay where they are.
+    """Remove the Q/DQ pairs from a copy of a model. External float weights stay where they are.
 
-    Weights that were stored as integers become float32 (float16, where their scale is) inside the model. ModelError
-    where these do not fit into a file, or the file is damaged.
+    Weights that were stored as integers become float32 (float16, if their scale is) inside the model. ModelError if
+    these do not fit into a file, or the file is damaged.
     """
     import onnx
 
@@ -100,7 +100,7 @@ def remove_qdq(model: Model) -> StrippedNetwork:
 
 
 def plan_renaming(graph: onnx.GraphProto, found: FoundPairs, restored: RestoredWeights) -> Renaming:
-    """What the tensors of a graph are called without the nodes that were found."""
+    """Return the names of the tensors of a graph without its pairs."""
     sources = {name: weight.name for name, weight in restored.weights.items()}
     behind = {name: pair.tensor for pair in found.pairs for name in pair.dequantized}
     for name, tensor in behind.items():  # in graph order, so that a pair behind a pair finds where that one begins
@@ -117,7 +117,7 @@ def plan_renaming(graph: onnx.GraphProto, found: FoundPairs, restored: RestoredW
 
 
 def rewire_nodes(nodes: Iterable[onnx.NodeProto], rename: Renaming) -> Iterable[onnx.NodeProto]:
-    """The nodes that stay, under new names; edits them."""
+    """Yield the nodes that stay, renamed in place."""
     from onnx import helper
 
     for node in nodes:
@@ -132,7 +132,7 @@ def rewire_nodes(nodes: Iterable[onnx.NodeProto], rename: Renaming) -> Iterable[
 
 
 def rename_reads(node: onnx.NodeProto, rename: Renaming) -> None:
-    """New names for what a node reads, and what is read inside it."""
+    """Rename what a node and its subgraphs read, in place."""
     for k, name in enumerate(node.input):
         node.input[k] = rename(name)
     for attribute in node.attribute:
@@ -144,7 +144,7 @@ def rename_reads(node: onnx.NodeProto, rename: Renaming) -> None:
 
 
 def merge_restored(weights: Iterable[onnx.TensorProto], restored: RestoredWeights) -> Iterable[onnx.TensorProto]:
-    """The weights, with float ones where their integers lie; those of Constant nodes come last."""
+    """Yield the weights, with float ones in the place of their integers; those of Constant nodes come last."""
     waiting = {source: list(made) for source, made in restored.by_source.items()}
     for weight in weights:
         yield from waiting.pop(weight.name, [])
@@ -154,7 +154,7 @@ def merge_restored(weights: Iterable[onnx.TensorProto], restored: RestoredWeight
 
 
 def activation_scales(model: Model, found: FoundPairs, rename: Renaming) -> tuple[dict[str, float], dict[str, str]]:
-    """Activation → scale, and activation → why it has none."""
+    """Return activation → scale, and activation → why it has none."""
     constant = constant_tensors(model.proto.graph)
     seen: dict[str, list[float | str]] = {}
     for pair in found.pairs:
@@ -162,9 +162,9 @@ def activation_scales(model: Model, found: FoundPairs, rename: Renaming) -> tupl
             seen.setdefault(rename(pair.tensor), []).append(pair.grid.scale_for_a_table())
     scales: dict[str, float] = {}
     unscaled: dict[str, str] = {}
-    for tensor, told in seen.items():
-        numbers = sorted({scale for scale in told if isinstance(scale, float)})
-        reasons = [reason for reason in told if isinstance(reason, str)]
+    for tensor, found_scales in seen.items():
+        numbers = sorted({scale for scale in found_scales if isinstance(scale, float)})
+        reasons = [reason for reason in found_scales if isinstance(reason, str)]
         if len(numbers) > 1:
             reasons.append(f"it has several scales: {', '.join(f'{scale:g}' for scale in numbers)}")
         if reasons:
@@ -177,7 +177,7 @@ def activation_scales(model: Model, found: FoundPairs, rename: Renaming) -> tupl
 def lost_grids(
     model: Model, found: FoundPairs, restored: RestoredWeights, rename: Renaming
 ) -> dict[str, tuple[LostGrid, ...]]:
-    """Float weight → the grids that it had, in graph order."""
+    """Return float weight → the grids that it had, in graph order."""
     constant = constant_tensors(model.proto.graph)
     lost: dict[str, list[LostGrid]] = {}
     for item in found.stored:

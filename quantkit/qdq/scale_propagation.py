@@ -1,15 +1,15 @@
-"""Scales for tensors that have none, from those beside them: implicit INT8 wants a scale on every float tensor.
+"""Scales for tensors that have none, from neighbouring tensors: implicit INT8 needs a scale on every float tensor.
 
-    MaxPool, Reshape, Transpose, …   input and output share a scale, both ways; so does Pad with zeros
-    Slice, Split, Gather             the same; back only where nothing else reads the input, the largest of the outputs'
-    AveragePool                      its output takes its input's scale, as TensorRT's own tables have it
-    Relu, Clip                       the output takes the input's scale
-    Relu, Clip, LeakyRelu, …         the input takes the output's, where nothing else reads it: TensorRT fuses it away
-    Concat                           inputs take the output's scale; the output the largest of its inputs'
+    MaxPool, Reshape, Transpose, …   input and output share a scale, in both directions; so does Pad with zeros
+    Slice, Split, Gather             the same; backward only if nothing else reads the input: the largest of the outputs
+    AveragePool                      its output takes the scale of its input, as in TensorRT's own tables
+    Relu, Clip                       the output takes the scale of the input
+    Relu, Clip, LeakyRelu, …         the input takes that of the output, if nothing else reads it: TensorRT fuses both
+    Concat                           inputs take the scale of the output; the output takes the largest of the inputs
 
-That is what NVIDIA's qdq_translator does (Deep-Learning-Accelerator-SW, `infer_unchanged_scales`), without its guesses
-about Sigmoid and Mul. A scale that is there is never changed. The convolution's side of a residual Add gets none: no
-other tensor tells its range.
+NVIDIA's qdq_translator does the same (Deep-Learning-Accelerator-SW, `infer_unchanged_scales`), but also guesses for
+Sigmoid and Mul. Existing scales never change. The convolution's side of a residual Add gets none: no other tensor
+determines its range.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def propagate_scales(graph: onnx.GraphProto, scales: Mapping[str, float], among: Collection[str]) -> dict[str, float]:
-    """Tensor → scale for those tensors in `among` that have none in `scales` and whose neighbours tell it."""
+    """Return tensor → scale for the tensors in `among` that have none in `scales` and whose neighbours determine it."""
     spread = ScalePropagation(graph, scales, frozenset(among) - scales.keys())
     while spread.along_moves() or spread.through_activations():
         pass
@@ -34,7 +34,7 @@ def propagate_scales(graph: onnx.GraphProto, scales: Mapping[str, float], among:
 
 
 class ScalePropagation:
-    """Scales as far as they are known; every step adds some."""
+    """The scales that are known so far; every step adds some."""
 
     def __init__(self, graph: onnx.GraphProto, scales: Mapping[str, float], wanting: frozenset[str]) -> None:
         self.scales = dict(scales)
@@ -48,7 +48,7 @@ class ScalePropagation:
             self._movers.setdefault(node.input[0], []).append(node)
 
     def along_moves(self) -> bool:
-        """Through operators that move values: from the inputs on, then back. Whether that added a scale."""
+        """Propagate through operators that move values, forward and then back. Return whether that added a scale."""
         before = len(self.scales)
         moves = {node.output[0] for node in self._moves}
         for node in self._nodes:
@@ -63,7 +63,7 @@ class ScalePropagation:
         return len(self.scales) > before
 
     def through_activations(self) -> bool:
-        """Through activations and Concat. Whether that added a scale."""
+        """Propagate through activations and Concat. Return whether that added a scale."""
         before = len(self.scales)
         for node in self._nodes:
             if node.op_type in CLIPPING:
@@ -79,28 +79,28 @@ class ScalePropagation:
         return len(self.scales) > before
 
     def _outputs(self, nodes: Iterable[onnx.NodeProto]) -> list[str]:
-        """The outputs that have a scale or want one; masks and indices do not."""
+        """Return the outputs that have a scale or need one; masks and indices do not."""
         return [name for node in nodes for name in node.output if name in self.scales or name in self._wanting]
 
     def _take(self, name: str, others: Iterable[str]) -> None:
-        """The largest scale of `others`, where `name` wants one and they have some."""
+        """Give `name` the largest scale of `others` if it needs one and they have some."""
         known = [self.scales[other] for other in others if other in self.scales]
         if known and name in self._wanting and name not in self.scales:
             self.scales[name] = max(known)
 
 
 def pads_with_zero(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
-    """Whether a node pads with zeros or with values of its input."""
+    """Return whether a node pads with zeros or with values of its input."""
     from onnx import helper, numpy_helper
 
     if node.op_type != "Pad":
         return False
-    told = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     name = node.input[2] if len(node.input) > 2 else ""
-    if told.get("mode", b"constant") != b"constant":
+    if attributes.get("mode", b"constant") != b"constant":
         return True
     if not name:
-        return not told.get("value", 0.0)  # an attribute before operator set 11
+        return not attributes.get("value", 0.0)  # an attribute before opset 11
     known = constants.get(name)
     return (
         known is not None and bool(known.raw_data or not known.external_data) and not numpy_helper.to_array(known).any()

@@ -1,4 +1,4 @@
-"""Which tensors share one scale: what a Concat joins, and both sides of operators that only move values."""
+"""Shared scales: the inputs of a Concat have one scale, and so have both sides of operators that only move values."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from quantkit.graph.operators import AVERAGE_POOLS, CLIPPING, COMMUTING, ONNX_DO
 
 
 def apply_shared_scales(scales: Mapping[str, float], scale_of: Mapping[str, str]) -> dict[str, float]:
-    """Scales where those that are shared are the same; a tensor keeps its own where the shared one is missing."""
+    """Return the scales with shared ones equal; a tensor keeps its own if the shared one is missing."""
     return {**scales, **{name: scales[head] for name, head in scale_of.items() if scales.get(head)}}
 
 
 def find_shared_scales(wires: GraphIndex, kept: Container[int] = (), apart: Container[int] = ()) -> dict[str, str]:
-    """Tensor → the tensor whose scale it takes, for what a Concat joins and what only moves values.
+    """Return tensor → the tensor whose scale it takes, along Concat and operators that only move values.
 
-    kept: nodes that stay float; a Concat that only these read forces nothing. apart: nodes that force nothing either.
-    A group takes the scale of its last Concat that is read on; without one, that of the tensor it begins with.
+    kept: nodes that stay float; a Concat that only these read forces nothing. apart: further nodes that force nothing.
+    A group takes the scale of its last Concat that is read further on, or else that of its first tensor.
     """
     groups = TensorGroups()
     concats: list[str] = []
@@ -36,7 +36,7 @@ def find_shared_scales(wires: GraphIndex, kept: Container[int] = (), apart: Cont
 
 
 def scale_sharing_nodes(wires: GraphIndex, kept: Container[int]) -> list[int]:
-    """The nodes whose tensors share a scale. A Concat does where something that is not in `kept` reads it quantized."""
+    """Return the nodes whose tensors share a scale; of Concats, those that something outside `kept` reads quantized."""
     found = []
     for number, node in enumerate(wires.nodes):
         if node.op_type not in SCALE_SHARING or not wires.activations(number) or node.domain not in ONNX_DOMAINS:
@@ -50,8 +50,10 @@ def scale_sharing_nodes(wires: GraphIndex, kept: Container[int]) -> list[int]:
 
 
 def move_sources(wires: GraphIndex, tensor: str) -> set[str]:
-    """A tensor, and those before it whose values it holds, up to the operator that made them; none where a Concat is
-    among these, which makes one tensor of several."""
+    """Return a tensor and those before it whose values it holds, up to the operator that made them.
+
+    Empty if a Concat is among these, which makes one tensor of several.
+    """
     found = {tensor}
     while (number := wires.makers.get(tensor)) is not None and wires.nodes[number].op_type in SCALE_SHARING:
         inputs = wires.activations(number)
@@ -65,23 +67,23 @@ def move_sources(wires: GraphIndex, tensor: str) -> set[str]:
 
 
 class TensorGroups:
-    """Tensors that belong together; `first` is the one that a group began with."""
+    """Disjoint groups of tensors; `first` is the tensor that a group began with."""
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}
 
     def join(self, a: str, b: str) -> None:
-        """Put two groups together; that of `a` goes on."""
+        """Merge two groups into that of `a`."""
         first, second = self.first(a), self.first(b)
         self._parent.setdefault(first, first)
         self._parent[second] = first
 
     def first(self, name: str) -> str:
-        """The representative of a group."""
+        """Return the first tensor of a group."""
         while self._parent.get(name, name) != name:
             name = self._parent[name]
         return name
 
     def members(self) -> list[str]:
-        """Every tensor that is in a group."""
+        """Return every tensor that is in a group."""
         return sorted(self._parent)

@@ -1,4 +1,4 @@
-"""Weights that a file holds as integers as float again: (integer − zero point)·scale, as DequantizeLinear has it."""
+"""Float weights restored from stored integers: (integer − zero point)·scale, as DequantizeLinear computes it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 LARGEST = 2**31 - 1
-"""Bytes of the largest protobuf message."""
+"""Size of the largest protobuf message in bytes."""
 INTEGERS_NAME = re.compile(r"(.+)_quantized(_\d+)?_*")
-"""How quantkit and onnxruntime name the integers of a weight."""
+"""The names that quantkit and onnxruntime give to the integers of a weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestoredWeights:
-    """weights: result of a DequantizeLinear → the float weight. by_source: integers → what was made of them."""
+    """weights: result of a DequantizeLinear → the float weight. by_source: integers → float weights made from them."""
 
     weights: Mapping[str, onnx.TensorProto]
     by_source: Mapping[str, tuple[onnx.TensorProto, ...]]
 
 
 def restore_weights(model: Model, stored: Iterable[StoredWeight]) -> RestoredWeights:
-    """Compute the float weights. One takes the name that its weight had, where that is known and free, else the name
-    of its DequantizeLinear's result. ModelError where they do not fit into a file, or one is damaged."""
+    """Compute the float weights.
+
+    A weight takes its original name if that is known and free, or else the name of the result of its DequantizeLinear.
+    ModelError if the weights do not fit into a file, or one is damaged.
+    """
     from onnx import numpy_helper
 
     stored = tuple(stored)
@@ -59,24 +62,24 @@ def restore_weights(model: Model, stored: Iterable[StoredWeight]) -> RestoredWei
 
 
 def refuse_oversized(model: Model, stored: Iterable[StoredWeight]) -> None:
-    """ModelError where the model with float weights is larger than a file can be."""
+    """Raise ModelError if the model with float weights is larger than a file can be."""
     size = model.proto.ByteSize() + sum(4 * prod(item.weight.dims) for item in stored)
     if size > LARGEST:
         raise ModelError(
             f"{model.path}: with its integer weights as float32 the model would have {size / 1e9:.1f} GB, "
             f"more than the {LARGEST / 1e9:.1f} GB that an ONNX file can hold",
-            remedy="give a Q/DQ model with float weights, QuantizeLinear in front of them",
+            remedy="use a Q/DQ model with float weights behind QuantizeLinear",
         )
 
 
 def float_weight_name(item: StoredWeight, taken: set[str]) -> str:
-    """The name of a float weight: `w` for `w_quantized`, if no tensor is called so."""
+    """Return the name of a float weight: `w` for `w_quantized`, if no tensor has that name."""
     match = INTEGERS_NAME.fullmatch(item.source)
     return match[1] if match and match[1] not in taken else item.dequantized
 
 
 def dequantize_weight(item: StoredWeight, model: Model) -> Array:
-    """What DequantizeLinear computes: products in float32, in the type of the scale."""
+    """Return what DequantizeLinear computes: products in float32, in the type of the scale."""
     from onnx import numpy_helper
 
     scale, zero = item.grid.scale, item.grid.zero
@@ -96,7 +99,7 @@ def dequantize_weight(item: StoredWeight, model: Model) -> Array:
 
 
 def broadcast_to_channels(values: Array, grid: Grid, rank: int) -> Array:
-    """One value, or one per channel, shaped so that it meets its channel."""
+    """Return one value, or one per channel, in a shape that broadcasts along the channels."""
     if values.size == 1:
         return values.reshape(())
     shape = [1] * rank

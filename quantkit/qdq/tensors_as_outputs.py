@@ -1,4 +1,4 @@
-"""A network that shows tensors: they become outputs, with the types that ONNX infers."""
+"""A network whose inner tensors are outputs, with the types that ONNX infers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def float_activations(model: Model) -> tuple[str, ...]:
-    """The float tensors that operators make of the data, those of Q and DQ nodes left out, in graph order."""
+    """Return the float tensors that operators make from the data, except those of Q and DQ nodes, in graph order."""
     graph = model.proto.graph
     types = element_types(infer_types(model.proto).graph)
     known = constant_tensors(graph)
@@ -28,13 +28,13 @@ def float_activations(model: Model) -> tuple[str, ...]:
     )
 
 
-def showing(model: Model, tensors: Iterable[str]) -> onnx.ModelProto:
-    """A copy with `tensors` as outputs behind its own, typed; the model itself is untouched."""
+def with_shown_tensors(model: Model, tensors: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy with `tensors` as typed outputs behind its own; the model itself is not modified."""
     import onnx
 
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     there = {value.name for value in proto.graph.output}
-    told = {value.name: value for value in infer_types(model.proto).graph.value_info}
-    proto.graph.output.extend(told[name] for name in tensors if name in told and name not in there)
+    inferred = {value.name: value for value in infer_types(model.proto).graph.value_info}
+    proto.graph.output.extend(inferred[name] for name in tensors if name in inferred and name not in there)
     return proto

@@ -1,6 +1,6 @@
-"""How far the scales that weights had in a Q/DQ file are from those that TensorRT gives them without.
+"""Deviation of the weight scales in a Q/DQ file from those that TensorRT computes itself.
 
-Implicit INT8 asks no table about weights: TensorRT takes max|w|/127 for every output channel of Conv, ConvTranspose and
+Implicit INT8 needs no table for weights: TensorRT takes max|w|/127 for every output channel of Conv, ConvTranspose and
 of Gemm or MatMul with constant weights (developer guide, "Working with quantized types").
 """
 
@@ -25,12 +25,11 @@ if TYPE_CHECKING:
 
 
 def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> dict[str, float]:
-    """Weight → largest |scale/(max|w|/127) − 1| over its channels and its grids, for those in `lost` that weighted
-    operators read and whose values and scales are in the file; inf where a grid was not symmetric or lay along another
-    axis.
+    """Return weight → largest |scale/(max|w|/127) − 1| over its channels and its grids.
 
-    `model` is the float network. Weights are read one after the other. Where operators read a weight along two axes, a
-    grid is compared with the nearer one: which of them it was for is not known any more.
+    Included are weights in `lost` that weighted operators read and whose values and scales are in the file; inf if a
+    grid was not symmetric or lay along another axis. `model` is the float network. Weights are read one after another.
+    If operators read a weight along two axes, a grid is compared with the nearer one: its own is no longer known.
     """
     from onnx import numpy_helper
 
@@ -49,7 +48,7 @@ def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> d
 
 
 def weights_with_axis(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> Iterator[tuple[str, int]]:
-    """The weights that a node reads, each with the axis of its output channels."""
+    """Yield the weights that a node reads, each with the axis of its output channels."""
     if node.op_type in WEIGHTED:
         for k, name in enumerate(node.input[:2]):
             if name in known and len(known[name].dims) > 1:
@@ -57,7 +56,7 @@ def weights_with_axis(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto
 
 
 def largest_deviation(grid: Grid, values: Array, axis: int) -> float:
-    """The largest |scale/(max|w|/127) − 1| of the channels along `axis` that hold something else than zeros."""
+    """Return the largest |scale/(max|w|/127) − 1| of the channels along `axis` that are not zero throughout."""
     assert grid.scale is not None
     assert grid.zero is not None
     if (grid.zero != (128 if grid.type == "uint8" else 0)).any():

@@ -1,1 +1,1 @@
-"""Rewrites of a float network that keep what it computes: folding, and FP16."""
+"""Rewrites of a network that keep what it computes: folding, and FP16."""

@@ -1,12 +1,13 @@
-"""BatchNormalization into the weights before it, as TensorRT does it when it builds.
+"""Folding of BatchNormalizations into the weights before them, as TensorRT does when it builds an engine.
 
 In inference a BatchNormalization is y = (x − mean)·g + B with g = scale/√(var + epsilon), one g for each channel.
 Behind an operator with constant weights it disappears:
 
     x = W·a + b    →    y = (W·g)·a + (b − mean)·g + B
 
-W and b are multiplied in float64 and rounded once, to the type of the weights. Quantized before it is folded, W would
-get scales of channels that no engine ever sees. What writes y keeps y's name: statistics and tables know it.
+W and b are multiplied in float64 and rounded once, to the type of the weights. If W were quantized before folding, its
+scales would belong to channels that no engine ever sees. The operator that now makes y keeps the name y, by which
+statistics and tables know it.
 Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
 2018, section 3.2.
 """
@@ -38,17 +39,17 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 LEAST_OPSET = 7
-"""The first whose BatchNormalization infers unless it has further outputs."""
+"""The first opset whose BatchNormalization is in inference mode unless it has further outputs."""
 LEAST_IR = 4
-"""The first whose initializers need not be graph inputs."""
+"""The first IR version whose initializers need not be graph inputs."""
 EPSILON = float32(1e-5)
 
 
 @dataclass(frozen=True, slots=True)
 class FoldedNetwork:
-    """A network without the BatchNormalizations that could be folded. folded: their nodes; left: node → why it stays.
+    """A network without the BatchNormalizations that could be folded.
 
-    A node without a name goes by its first output.
+    folded: names of their nodes; left: node → why it stays. A node without a name goes by its first output.
     """
 
     proto: onnx.ModelProto
@@ -58,8 +59,10 @@ class FoldedNetwork:
 
 @dataclass(frozen=True, slots=True)
 class FoldTarget:
-    """The operator that a BatchNormalization folds into. bias: its name, empty where there is none; add: what adds it
-    to the product of a MatMul."""
+    """The operator that a BatchNormalization folds into.
+
+    bias: the name of its bias, empty if it has none; add: the node that adds it to the product of a MatMul.
+    """
 
     node: onnx.NodeProto
     bias: str
@@ -67,11 +70,10 @@ class FoldTarget:
 
 
 def fold_batch_norms(model: Model) -> FoldedNetwork:
-    """Fold every BatchNormalization that directly follows a Conv, ConvTranspose, Gemm or MatMul with constant weights.
-    Weights behind a Transpose, Reshape or Cast become weights before that (`constants`).
+    """Fold every BatchNormalization directly behind a Conv, ConvTranspose, Gemm or MatMul with constant weights.
 
-    The model itself is untouched. External weights stay where they are, but for those that change. ModelError where
-    an external file is missing.
+    Weights behind a Transpose, Reshape or Cast are folded into initializers before (`fold_constants`). The model itself
+    is not modified. External weights stay in their file unless they change. ModelError if an external file is missing.
     """
     model = replace(model, proto=fold_constants(model))
     if not any(is_batchnorm(node) for node in model.proto.graph.node):
@@ -95,12 +97,12 @@ def fold_batch_norms(model: Model) -> FoldedNetwork:
 
 
 def is_batchnorm(node: onnx.NodeProto) -> bool:
-    """Whether a node is ONNX's BatchNormalization."""
+    """Return whether a node is ONNX's BatchNormalization."""
     return node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS
 
 
 def nested_batch_norms(node: onnx.NodeProto) -> dict[str, str]:
-    """The BatchNormalizations in the subgraphs of a node, which stay."""
+    """Return the BatchNormalizations in the subgraphs of a node, which stay, with the reason."""
     found: dict[str, str] = {}
     for attribute in node.attribute:
         for graph in subgraphs(attribute):
@@ -112,7 +114,7 @@ def nested_batch_norms(node: onnx.NodeProto) -> dict[str, str]:
 
 
 class BatchNormFolder:
-    """A copy of a model, and its edits."""
+    """A copy of a model that is being edited."""
 
     def __init__(self, model: Model) -> None:
         import onnx
@@ -132,9 +134,9 @@ class BatchNormFolder:
         self._ranks: dict[str, int] | None = None
 
     def fold(self, node: onnx.NodeProto) -> str:
-        """Fold one BatchNormalization; returns why it stays, nothing where it is folded."""
+        """Fold one BatchNormalization; return why it stays, or an empty string if it was folded."""
         if self._model.opset < LEAST_OPSET:
-            return f"operator set {self._model.opset}, older than {LEAST_OPSET}"
+            return f"opset {self._model.opset} is older than {LEAST_OPSET}"
         reason = training_reason(node, self._reads)
         if reason:
             return reason
@@ -149,7 +151,7 @@ class BatchNormFolder:
         return self._fold_into(target, node, weight_values(weight, self._model))
 
     def finish(self) -> None:
-        """Take out what is folded, and the weights that nothing reads any more."""
+        """Remove the folded nodes, and the weights that nothing reads any more."""
         graph = self.proto.graph
         keep = [node for node in graph.node if node.op_type]
         for alias in [node for node in reversed(keep) if node.op_type == "Identity"]:
@@ -164,7 +166,7 @@ class BatchNormFolder:
         remove_unread(graph, sorted(self._orphans), ())
 
     def _target(self, norm: onnx.NodeProto) -> FoldTarget | str:
-        """What a BatchNormalization folds into, or why there is nothing."""
+        """Return the operator that a BatchNormalization folds into, or why there is none."""
         node = self._makers.get(norm.input[0])
         add = None
         bias = ""
@@ -178,12 +180,12 @@ class BatchNormFolder:
         if node.op_type not in WEIGHTED:
             return f"no operator with weights directly before it, but {node_label(node)}"
         if any(self._reads[maker.output[0]] > 1 for maker in (node, add) if maker is not None):
-            return f"what {node_label(node)} makes is read elsewhere too"
+            return f"the output of {node_label(node)} is read elsewhere too"
         if node.input[1] not in self._weights or node.input[0] in self._weights:
             return f"the weights of {node_label(node)} are not its second input, or computed by the network"
         if node.op_type == "MatMul":
             if self._rank(node.input[0]) != 2 or len(self._weights[node.input[1]].dims) != 2:
-                return f"channels of {node_label(node)} are not those of its weights: it does not multiply two matrices"
+                return f"{node_label(node)} does not multiply two matrices: its channels are not those of its weights"
             return FoldTarget(node, bias, add)
         bias = node.input[2] if len(node.input) > 2 else ""
         if bias and bias not in self._weights:
@@ -212,7 +214,7 @@ class BatchNormFolder:
         return ""
 
     def _rewire(self, target: FoldTarget, norm: onnx.NodeProto, weight: Array, bias: Array) -> None:
-        """Give a target its new weights, and the output of the BatchNormalization."""
+        """Give a target its new weights and the output of the BatchNormalization."""
         node = target.node
         name = node.input[1]
         result = norm.output[0]
@@ -236,7 +238,7 @@ class BatchNormFolder:
         norm.Clear()  # a node without an operator, which `finish` takes out
 
     def _add(self, node: onnx.NodeProto, product: str, bias: str, result: str) -> None:
-        """Make a node, the BatchNormalization itself or the Add before it, the Add of the bias."""
+        """Turn a node, the BatchNormalization itself or the Add before it, into the Add of the bias."""
         node.op_type = "Add"
         del node.input[:], node.output[:], node.attribute[:]
         node.input.extend((product, bias))
@@ -245,7 +247,7 @@ class BatchNormFolder:
         self._reads[product] += 1
 
     def _store(self, name: str, values: Array) -> str:
-        """Store weights in the place of others where nothing else reads these; returns where they are."""
+        """Store weights in the place of the old ones, or as new ones if others read the old; return their name."""
         from onnx import numpy_helper
 
         if name not in self._stored or self._reads[name] > 1:
@@ -283,7 +285,7 @@ class BatchNormFolder:
 
 
 def training_reason(node: onnx.NodeProto, reads: Mapping[str, int]) -> str:
-    """Why a BatchNormalization does not infer, nothing where it does."""
+    """Return why a BatchNormalization is not in inference mode; empty if it is."""
     if any(a.name == "training_mode" and a.i for a in node.attribute):
         return "it is in training mode"
     if any(a.name == "spatial" and not a.i for a in node.attribute):
@@ -295,18 +297,18 @@ def training_reason(node: onnx.NodeProto, reads: Mapping[str, int]) -> str:
 
 
 def output_channels(node: onnx.NodeProto, weight: Array) -> int:
-    """How many output channels a weighted operator has."""
+    """Return the number of output channels of a weighted operator."""
     axis = weight_axis(node, 1, weight.ndim)
     return int(weight.shape[axis]) * (convolution_groups(node) if node.op_type == "ConvTranspose" else 1)
 
 
 def convolution_groups(node: onnx.NodeProto) -> int:
-    """The `group` of a convolution."""
+    """Return the `group` of a convolution."""
     return int(next((a.i for a in node.attribute if a.name == "group"), 1))
 
 
 def scale_channels(weight: Array, factor: Array, node: onnx.NodeProto) -> Array:
-    """A weight with every output channel multiplied by its factor."""
+    """Return a weight with every output channel multiplied by its factor."""
     if node.op_type == "ConvTranspose":  # [inputs, outputs of a group, …], the inputs group after group
         groups = convolution_groups(node)
         parts = weight.reshape(groups, -1, *weight.shape[1:])
@@ -317,5 +319,5 @@ def scale_channels(weight: Array, factor: Array, node: onnx.NodeProto) -> Array:
 
 
 def node_label(node: onnx.NodeProto) -> str:
-    """For example `Conv 'conv1'`."""
+    """Return operator and name of a node, for example `Conv 'conv1'`."""
     return f"{node.op_type} {node.name or node.output[0]!r}"

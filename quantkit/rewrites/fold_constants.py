@@ -1,11 +1,11 @@
-"""Weights behind operators that only change their form, as the initializers that they come to.
+"""Folding of operators that only change the form of a weight into initializers.
 
     w → Transpose → MatMul        w, transposed → MatMul
     float16 w → Cast → Conv       float32 w → Conv
 
-Exporters write a Transpose, a Reshape or a Cast of a weight and leave it to the runtime to fold it, which TensorRT and
-onnxruntime do. Seen as they stand, such weights depend on no data but are no weights either, so that nothing could be
-quantized or repaired there. The initializer takes the name of the tensor; what nothing else reads goes.
+Exporters write a Transpose, a Reshape or a Cast of a weight and leave folding to the runtime, as TensorRT and
+onnxruntime do. As written, such weights depend on no data but are no initializers either, so that nothing could be
+quantized or repaired there. The initializer takes the name of the tensor; what nothing else reads is removed.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 
 def fold_constants(model: Model) -> onnx.ModelProto:
-    """The network with such weights as initializers: the model's own proto, which nobody edits, where it has none.
+    """Return the network with such weights as initializers: the model's own proto, which is never edited, if it has
+    none.
 
-    Weights that a caller may feed (initializers that are inputs too) stay as they are, and so does what would make the
-    model too large for a file. ModelError where a weight is damaged.
+    Weights that a caller may override (initializers that are inputs too) stay as they are, and so does what would make
+    the model too large for a file. ModelError if a weight is damaged.
     """
     formed = folded_weights(model)
     if not formed:
@@ -46,10 +47,10 @@ def fold_constants(model: Model) -> onnx.ModelProto:
     spare = [name for node in graph.node if node.output[0] in formed for name in node.input]
     kept = [node for node in graph.node if node.output[0] not in formed]
     read = {name for node in kept for name in names_read_by(node)}
-    told = [value for value in graph.value_info if value.name not in formed]
+    annotations = [value for value in graph.value_info if value.name not in formed]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(kept)
-    graph.value_info.extend(told)
+    graph.value_info.extend(annotations)
     for name, tensor in formed.items():
         if name in read:
             graph.initializer.append(tensor)
@@ -60,9 +61,9 @@ def fold_constants(model: Model) -> onnx.ModelProto:
 
 
 def folded_weights(model: Model) -> dict[str, onnx.TensorProto]:
-    """Tensor → what it comes to, for the results of operators that change the form of a float weight, in graph order.
+    """Return tensor → initializer for the results of operators that change the form of a float weight, in graph order.
 
-    An Identity alone is left: whatever reads weights sees through it.
+    An Identity alone is not folded: everything that reads weights looks through it.
     """
     from onnx import numpy_helper
 
@@ -89,46 +90,45 @@ def folded_weights(model: Model) -> dict[str, onnx.TensorProto]:
 
 
 def is_foldable(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> bool:
-    """Whether a node changes the form of a float weight, by settings that are known too."""
+    """Return whether a node changes the form of a float weight, and its other inputs are known too."""
     if node.op_type not in WEIGHT_FORMING or node.domain not in ONNX_DOMAINS or len(node.output) != 1:
         return False
     return all(name in known for name in node.input if name) and DTYPES.get(known[node.input[0]].data_type) in FLOATS
 
 
 def evaluate_node(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto], model: Model) -> Array | None:
-    """What a node makes of a weight; None where it casts it to something else than float32 or float16, or its settings
-    make no sense."""
+    """Return the result of such a node; None if it casts to something else than float32 or float16, or is not valid."""
     from onnx import helper
 
-    told = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type == "Cast" and DTYPES.get(told.get("to", 0)) not in ("float32", "float16"):
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "Cast" and DTYPES.get(attributes.get("to", 0)) not in ("float32", "float16"):
         return None
     values = read_stored_weight(known, node.input[0], model)
     given = node.input[1] if len(node.input) > 1 else ""
     numbers = [int(n) for n in read_stored_weight(known, given, model).reshape(-1)] if given else None
     try:
-        return apply_form(node.op_type, values, numbers, told)
+        return apply_form(node.op_type, values, numbers, attributes)
     except ValueError:
         return None
 
 
-def apply_form(kind: str, values: Array, numbers: list[int] | None, told: Mapping[str, Any]) -> Array:
-    """A weight in another form. numbers: the shape or the axes, where they are an input. ValueError."""
+def apply_form(kind: str, values: Array, numbers: list[int] | None, attributes: Mapping[str, Any]) -> Array:
+    """Return a weight in another form. numbers: the shape or the axes, if an input. ValueError if it does not fit."""
     from onnx import helper
 
-    axes = told.get("axes") if numbers is None else numbers
+    axes = attributes.get("axes") if numbers is None else numbers
     result = values
     if kind == "Cast":
-        result = cast_values(values, helper.tensor_dtype_to_np_dtype(told["to"]))
+        result = cast_values(values, helper.tensor_dtype_to_np_dtype(attributes["to"]))
     elif kind == "Transpose":
-        result = values.transpose(told.get("perm"))
+        result = values.transpose(attributes.get("perm"))
     elif kind == "Flatten":
-        axis = told.get("axis", 1)
+        axis = attributes.get("axis", 1)
         axis += values.ndim if axis < 0 else 0
         result = values.reshape(prod(values.shape[:axis]), -1)
     elif kind == "Reshape":
         result = reshape_values(
-            values, told.get("shape", []) if numbers is None else numbers, bool(told.get("allowzero"))
+            values, attributes.get("shape", []) if numbers is None else numbers, bool(attributes.get("allowzero"))
         )
     elif kind == "Squeeze":
         result = values.squeeze(None if axes is None else tuple(axes))
@@ -138,7 +138,7 @@ def apply_form(kind: str, values: Array, numbers: list[int] | None, told: Mappin
 
 
 def read_stored_weight(known: Mapping[str, onnx.TensorProto], name: str, model: Model) -> Array:
-    """The values of a weight. ModelError where it is damaged."""
+    """Return the values of a weight. ModelError if it is damaged."""
     try:
         values = stored_values(model, known, name)
     except ValueError as error:
@@ -150,20 +150,20 @@ def read_stored_weight(known: Mapping[str, onnx.TensorProto], name: str, model: 
 
 
 def cast_values(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Values in another type; what is too large for it is infinite, as in ONNX."""
+    """Return values in another type; what exceeds its range becomes infinite, as in ONNX."""
     with np.errstate(over="ignore"):
         result: Array = values.astype(dtype)
     return result
 
 
 def reshape_values(values: Array, shape: list[int], zeros: bool) -> Array:
-    """Reshape as ONNX has it: 0 copies a dimension, unless zeros are meant."""
+    """Reshape as ONNX does: 0 copies a dimension, unless `zeros` means real zeros."""
     wanted = [values.shape[k] if n == 0 and not zeros and k < values.ndim else n for k, n in enumerate(shape)]
     return values.reshape(wanted)
 
 
 def as_graph_input(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
-    """A weight as a graph input, which old files want."""
+    """Return a weight as a graph input, which old IR versions require."""
     from onnx import helper
 
     return helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))

@@ -1,12 +1,12 @@
-"""The rest of a network in FP16, for TensorRT 11, where the network alone says which precision it computes in.
+"""Conversion of the float part of a network to FP16, for TensorRT 11, where the network alone determines its precision.
 
-Every float32 tensor becomes float16 unless what makes it stays float32 (`keeping`); between the two stands one Cast
-for a tensor, however many read it. Q/DQ pairs take float16, with float16 scales: ONNX has that from operator set 19 on.
+Every float32 tensor becomes float16 unless its maker stays float32 (`fp32_exceptions`). Between the two lies one Cast
+per tensor, however many nodes read it. Q/DQ pairs take float16, with float16 scales, which ONNX has from opset 19 on.
 
     x float32 ─ Cast ─ Q ─ int8 ─ DQ ─ float16 ─ Conv ─ float16 ─ … ─ Cast ─ y float32
 
-Weights are rounded to the nearest; what passes 65504 becomes 65504. (onnxruntime's own converter appends its Casts at
-the end, where the checker refuses them, rounds every scale, and reads no external weights.)
+Weights are rounded to the nearest; magnitudes above 65504 become 65504. (onnxruntime's own converter appends its Casts
+at the end, where the checker rejects them, rounds every scale, and reads no external weights.)
 """
 
 from __future__ import annotations
@@ -32,17 +32,20 @@ if TYPE_CHECKING:
     from quantkit.values import Array
 
 LEAST_OPSET = 19
-"""The first whose QuantizeLinear and DequantizeLinear take float16."""
+"""The first opset whose QuantizeLinear and DequantizeLinear take float16."""
 FLOAT, HALF = "float32", "float16"
 CODES = {FLOAT: 1, HALF: 10}
 FREELY_CAST = frozenset({"bool", "int8", "uint8", "float16", "float32", "bfloat16"})
-"""Types whose numbers float16 holds, or that have no more digits; others stay float32."""
+"""Types that can be cast to float16: it holds their numbers, or has no fewer digits; others stay float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fp16Network:
-    """A network in FP16. kept: node → why it stays float32, those aside that compute constants; saturated:
-    weights that pass 65504 → their largest |w|."""
+    """A network in FP16.
+
+    kept: node → why it stays float32, except for nodes that compute constants. saturated: weights that exceed 65504 →
+    their largest |w|.
+    """
 
     proto: onnx.ModelProto
     kept: Mapping[str, str]
@@ -50,11 +53,11 @@ class Fp16Network:
 
 
 def convert_to_fp16(model: Model, *, keep_io: bool = True, ranges: Mapping[str, float] | None = None) -> Fp16Network:
-    """Put a network, with or without Q/DQ pairs, into FP16.
+    """Convert a network, with or without Q/DQ pairs, to FP16.
 
-    keep_io: inputs and outputs stay float32. ranges: tensor → the largest absolute value that was seen in it; tensors
-    that come near 65504 stay float32. The model itself is untouched; external weights are read one at a time.
-    ModelError where the operator set cannot be raised to 19.
+    keep_io: inputs and outputs stay float32. ranges: tensor → the largest absolute value that was recorded; tensors
+    that come near 65504 stay float32. The model itself is not modified; external weights are read one at a time.
+    ModelError if the opset cannot be converted to 19.
     """
     proto = raise_opset(model, LEAST_OPSET)
     wires = index_graph(proto)
@@ -63,17 +66,17 @@ def convert_to_fp16(model: Model, *, keep_io: bool = True, ranges: Mapping[str, 
     for number in range(len(wires.nodes)):
         halving.copy(number)
     halving.finish()
-    told = {wires.name(number): reason for number, reason in kept.items() if affects_result(wires, wires.nodes[number])}
-    return Fp16Network(proto, told, halving.saturated)
+    why = {wires.name(number): reason for number, reason in kept.items() if affects_result(wires, wires.nodes[number])}
+    return Fp16Network(proto, why, halving.saturated)
 
 
 def affects_result(wires: GraphIndex, node: onnx.NodeProto) -> bool:
-    """Whether it matters what a node computes in: on data, or with quantized weights; other constants are folded."""
+    """Return whether the precision of a node matters: it reads data or quantized weights; the rest is folded."""
     return node.op_type in QDQ or not wires.constants.issuperset(node.output)
 
 
 class Fp16Conversion:
-    """Copies nodes; knows in which types, and under which names, a tensor is there."""
+    """A copy of a network in progress, and the types and names under which each tensor exists in it."""
 
     def __init__(
         self, model: Model, proto: onnx.ModelProto, wires: GraphIndex, kept: Container[int], keep_io: bool
@@ -100,7 +103,7 @@ class Fp16Conversion:
                 self._there[value.name] = {self._border: value.name}
 
     def copy(self, number: int) -> None:
-        """A node, its float32 tensors in the types that it takes now."""
+        """Copy a node, with its float32 tensors in their new types."""
         node = self._wires.nodes[number]
         copied = type(node)()
         copied.CopyFrom(node)
@@ -124,7 +127,7 @@ class Fp16Conversion:
                 self._cast(name, self._border, name)
 
     def finish(self) -> None:
-        """Put the copies in place, and the weights in the types that were asked for."""
+        """Put the copies in place, and the weights in the types that are needed."""
         graph = self._proto.graph
         del graph.node[:]
         graph.node.extend(self._nodes)
@@ -140,7 +143,7 @@ class Fp16Conversion:
                 value.type.tensor_type.elem_type = CODES[types[value.name]]
 
     def _halved(self, node: onnx.NodeProto, opset: int) -> set[tuple[str, int]]:
-        """Which inputs and outputs of a node become float16."""
+        """Return which inputs and outputs of a node become float16."""
         found = list(type_slots(node, opset))
         inputs, outputs = found[: len(node.input)], found[len(node.input) :]
         variables = {place: v for place, (name, v, half) in enumerate(inputs) if half and name in self._floats}
@@ -153,7 +156,7 @@ class Fp16Conversion:
         return {("input", place) for place in variables} | {("output", place) for place in made}
 
     def _asks(self) -> dict[str, set[str]]:
-        """Weight → the types that are asked for."""
+        """Return weight → the types in which it is needed."""
         asked: dict[str, set[str]] = {name: set() for name in self._weights}
         for node, halves in zip(self._wires.nodes, self._halves, strict=True):
             for place, name in enumerate(node.input):
@@ -164,14 +167,14 @@ class Fp16Conversion:
         return asked
 
     def _place_weight(self, name: str) -> None:
-        """Say under which names a weight will be there: its own, and another where both types are asked for."""
+        """Choose the names of a weight: its own, and another if both types are needed."""
         asked = self._asked[name] | ({self._border} if name in self._outputs else set())
         own = self._border if name in self._outputs else HALF if asked == {HALF} else FLOAT
         others = sorted(asked - {own})
         self._there[name] = {own: name} | {dtype: unique_name(f"{name}_{dtype}", self._names) for dtype in others}
 
     def _as(self, name: str, dtype: str) -> str:
-        """The name under which a tensor is there in a type; a Cast makes it where it is not."""
+        """Return the name of a tensor in a type; a Cast makes it if it does not exist yet."""
         if dtype not in self._there[name]:
             self._cast(name, dtype, unique_name(f"{name}_{dtype}", self._names))
         return self._there[name][dtype]
@@ -185,14 +188,14 @@ class Fp16Conversion:
         self._there[name][dtype] = result
 
     def _made(self, name: str, dtype: str) -> str:
-        """Note in which type a node makes a tensor; returns under which name."""
+        """Note in which type a node makes a tensor; return the name of the result."""
         taken = name in self._outputs and dtype != self._border
         result = unique_name(f"{name}_{dtype}", self._names) if taken else name
         self._there[name] = {dtype: result}
         return result
 
     def _convert(self, name: str, tensor: onnx.TensorProto) -> None:
-        """Put a weight into the types that it is asked for in."""
+        """Convert a weight to the types in which it is needed."""
         from onnx import numpy_helper
 
         there = self._there[name]
@@ -214,7 +217,7 @@ class Fp16Conversion:
             graph.initializer.append(half)
 
     def _rounded(self, name: str, values: Array) -> Array:
-        """A weight in float16; as a scale where it is one."""
+        """Return a weight in float16, rounded as a scale if it is one."""
         readers = [node for reader, node in self._wires.uses(name) if reader.place == 1]
         if any(node.op_type in QDQ for node in readers):
             return fp16_scale(values, any(node.op_type == "QuantizeLinear" for node in readers))
@@ -226,7 +229,7 @@ class Fp16Conversion:
 
 
 def float_weights(graph: onnx.GraphProto) -> set[str]:
-    """The float32 weights of a graph: initializers and Constant nodes."""
+    """Return the float32 weights of a graph: initializers and Constant nodes."""
     names = {tensor.name for tensor in graph.initializer if tensor.data_type == CODES[FLOAT]}
     for node in graph.node:
         if is_constant_node(node) and any(a.name == "value" and a.t.data_type == CODES[FLOAT] for a in node.attribute):
@@ -235,12 +238,12 @@ def float_weights(graph: onnx.GraphProto) -> set[str]:
 
 
 def is_constant_node(node: onnx.NodeProto) -> bool:
-    """Whether a node is ONNX's Constant."""
+    """Return whether a node is ONNX's Constant."""
     return node.op_type == "Constant" and node.domain in ONNX_DOMAINS
 
 
 def rename_captured(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    """Give other names to what the subgraphs of a node read from outside."""
+    """Rename what the subgraphs of a node read from outside, in place."""
     for attribute in node.attribute:
         for graph in subgraphs(attribute):
             for inner in graph.node:

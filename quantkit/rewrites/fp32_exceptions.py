@@ -1,16 +1,16 @@
-"""What stays float32 in a network that becomes FP16, and why.
+"""Nodes that stay float32 when a network becomes FP16, with reasons.
 
-float16 ends at 65504, has 11 bits, and below 2⁻¹⁴ fewer with every octave. So these stay float32:
+float16 ends at 65504, has 11 significant bits, and fewer below 2⁻¹⁴. So these stay float32:
 
     operators            those without a float16 form, with subgraphs, of other domains, of unknown types
-    coordinates          RoiAlign, GridSample, and floats that are made of integers: above 2048 float16 skips some
-    growing values       powers, exponentials, sums, squares, and what is computed of them until a division, a logarithm
-                         or a bounded function ends it: LayerNormalization in pieces, GELU by tanh, decoded boxes
-    small constants      an epsilon that float16 takes for 0, and what is computed of it, as above
-    measured tensors     those whose recorded values come near 65504, with what makes and reads them
+    coordinates          RoiAlign, GridSample, and floats made from integers: above 2048 float16 skips some
+    growing values       powers, exponentials, sums, squares, and what is computed from them, until a division, a
+                         logarithm or a bounded function: LayerNormalization in pieces, GELU by tanh, decoded boxes
+    small constants      an epsilon that float16 rounds to 0, and what is computed from it, as above
+    measured tensors     those whose recorded values come near 65504, with the nodes that make and read them
     Q/DQ                 pairs with a scale that is subnormal in float16, or too large
 
-Softmax, LayerNormalization, InstanceNormalization and pools become FP16: they sum in float32 themselves.
+Softmax, LayerNormalization, InstanceNormalization and pools become FP16: they accumulate in float32 themselves.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ if TYPE_CHECKING:
 
 HALF_MAX = 65504.0
 NEAR = HALF_MAX / 2
-"""A tensor whose recorded values pass this is not float16: other data reach further than those that were seen."""
+"""A tensor whose recorded values exceed this stays float32: other data may reach further than the recorded ones."""
 LEAST_NORMAL = 2.0**-14
 VANISHING = 2.0**-25
 """Numbers up to this are 0 in float16."""
 COARSE = 2.0**-6
-"""A constant that float16 changes by more than this share is another constant."""
+"""Largest relative change of a constant by float16 that is accepted."""
 INTEGERS = frozenset({"int16", "int32", "int64", "uint16", "uint32", "uint64"})
 GROWN, INDEX, MEASURED = "grown", "index", "measured"
 
 
 def fp32_reasons(model: Model, wires: GraphIndex, opset: int, ranges: Mapping[str, float]) -> dict[int, str]:
-    """The nodes that stay float32, by number, each with the reason. Those without float32 are not among them.
+    """Return number → reason for the nodes that stay float32; those without float32 tensors are not included.
 
-    ranges: tensor → the largest absolute value that was seen in it.
+    ranges: tensor → the largest absolute value that was recorded.
     """
     keeping = Fp32Exceptions(model, wires, opset, ranges)
     reasons: dict[int, str] = {}
@@ -68,9 +68,9 @@ def fp32_reasons(model: Model, wires: GraphIndex, opset: int, ranges: Mapping[st
 
 
 def type_slots(node: onnx.NodeProto, opset: int) -> Iterator[tuple[str, str, bool]]:
-    """Every tensor of a node, inputs first: its name, its type variable, whether that may be float16.
+    """Yield every tensor of a node, inputs first: its name, its type variable, and whether that may be float16.
 
-    Nothing where ONNX does not know the operator.
+    Yields nothing if ONNX does not know the operator.
     """
     from onnx import defs
 
@@ -86,32 +86,32 @@ def type_slots(node: onnx.NodeProto, opset: int) -> Iterator[tuple[str, str, boo
 
 
 class Fp32Exceptions:
-    """Walks a graph in order; remembers which tensors hold what float16 cannot."""
+    """A walk over a graph in order that remembers which tensors hold what float16 cannot."""
 
     def __init__(self, model: Model, wires: GraphIndex, opset: int, ranges: Mapping[str, float]) -> None:
         self._model, self._wires, self._opset = model, wires, opset
         self._wide = {name: MEASURED for name, largest in ranges.items() if largest > NEAR}
 
     def reason(self, node: onnx.NodeProto) -> str:
-        """Why a node stays float32; nothing where it does not."""
+        """Return why a node stays float32; empty if it does not."""
         if node.op_type == "Constant":
             return ""
         return self._form(node) or self._scale(node) or self._measured(node) or self._grown(node)
 
     def _form(self, node: onnx.NodeProto) -> str:
         if count_inner_operators(node):
-            return "it holds graphs"
+            return "it has subgraphs"
         if node.domain not in ONNX_DOMAINS or not any(type_slots(node, self._opset)):
             return "it is not an operator of ONNX"
         if node.op_type in COORDINATE_OPERATORS:
             return "it computes with coordinates"
         if node.op_type in TYPED_LIKE_INPUT:
-            return "it makes numbers of its own"
+            return "it generates numbers"
         known = self._wires.types.keys() | self._wires.weights.keys()
         if any(name and name not in known for name in (*node.input, *node.output)):
-            return "types of its tensors are unknown"
+            return "the types of its tensors are unknown"
         if "other" in (self._wires.types.get(name) for name in (*node.input, *node.output)):
-            return "it handles more than tensors"
+            return "some of its inputs or outputs are not tensors"
         floats = [half for name, _, half in type_slots(node, self._opset) if name and self._type(name) == "float32"]
         return "it has no float16 form" if floats and not any(floats) else ""
 
@@ -126,7 +126,7 @@ class Fp32Exceptions:
         if weight is None:
             return "its scale is computed by the network"
         if any(a.name == "output_dtype" and a.i for a in node.attribute):
-            return "it says itself which type it makes"
+            return "its attribute output_dtype fixes its type"
         if (
             self._type(node.input[1]) != "float32"
             or fp16_scale(weight_values(weight, self._model), self._is_pair(node)).size
@@ -142,13 +142,13 @@ class Fp32Exceptions:
         if node.op_type == "QuantizeLinear":  # saturates in any case
             return ""
         names = [name for name in (*node.output, *node.input) if self._wide.get(name) == MEASURED]
-        return f"the values of {names[0]!r} come near {HALF_MAX:.0f}, or pass it" if names else ""
+        return f"the values of {names[0]!r} come near {HALF_MAX:.0f}, or exceed it" if names else ""
 
     def _grown(self, node: onnx.NodeProto) -> str:
         kinds = {self._wide[name] for name in node.input if name in self._wide} - {MEASURED}
         if node.op_type == "Cast" and self._type(node.input[0]) in INTEGERS:
             self._mark(node, INDEX)
-            return "it makes floats of integers"
+            return "it converts integers to floats"
         if kinds == {INDEX}:
             if node.op_type in RANGE_CARRYING | RANGE_ENDING | GROWING and self._counts(node):
                 self._mark(node, INDEX)
@@ -157,7 +157,7 @@ class Fp32Exceptions:
         square = node.op_type == "Mul" and node.input[0] == node.input[1]
         reason = ""
         if node.op_type in GROWING or square:
-            reason = f"its values may pass {HALF_MAX:.0f}"
+            reason = f"its values may exceed {HALF_MAX:.0f}"
         elif any(self._is_fine(name) for name in node.input):
             reason = "float16 has no such small constant"
         elif kinds and node.op_type in RANGE_CARRYING | RANGE_ENDING:
@@ -172,12 +172,12 @@ class Fp32Exceptions:
                 self._wide.setdefault(name, kind)
 
     def _counts(self, node: onnx.NodeProto) -> bool:
-        """Whether all that a node computes with are integers in floats, constants aside."""
+        """Return whether all inputs of a node, constants aside, are integers in floats."""
         floats = [n for n in node.input if n and n not in self._wires.constants and self._type(n) == "float32"]
         return all(self._wide.get(name) == INDEX for name in floats)
 
     def _is_fine(self, name: str) -> bool:
-        """Whether a tensor is one number that float16 takes for 0 or for another one."""
+        """Return whether a tensor is one number that float16 rounds to 0 or to a clearly different one."""
         weight = self._wires.weights.get(name)
         if weight is None or self._type(name) != "float32" or int(np.prod(weight.dims)) != 1:
             return False
@@ -186,10 +186,10 @@ class Fp32Exceptions:
 
 
 def fp16_scale(scale: Array, pair: bool) -> Array:
-    """A scale in float16, empty where one of its numbers is subnormal there, or too large.
+    """Return a scale in float16; empty if one of its numbers is subnormal there, or too large.
 
-    A channel that is 0 in float16 may have any scale. pair: QuantizeLinear and DequantizeLinear, which use the same
-    rounded scale; codes that are stored cannot follow.
+    A channel that is 0 in float16 may have any scale. pair: QuantizeLinear and DequantizeLinear use the same rounded
+    scale; stored integers cannot follow it.
     """
     with np.errstate(over="ignore"):
         half: Array = np.asarray(scale).astype(np.float16)

@@ -141,7 +141,7 @@ def test_the_weights_of_the_source_are_never_replaced(tmp_path: Path, external: 
     link = tmp_path / "link"
     link.symlink_to(source)
     for output in (source / "net.onnx", link / "net.onnx", source / "net.onnx.data"):
-        with pytest.raises(OutputError, match="holds the weights of the model that is read") as caught:
+        with pytest.raises(OutputError, match="holds the weights of the source model") as caught:
             write_model(external, source, output)
         assert "--output" in caught.value.remedy
     assert content_of(source) == before

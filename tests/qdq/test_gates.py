@@ -73,7 +73,7 @@ def test_a_gate_is_found_and_stays_float(form: str, head: str) -> None:
 
 
 def test_a_gate_whose_axes_are_an_input() -> None:
-    """From operator set 18 on."""
+    """From opset 18 on."""
     assert found(net(f"p = ReduceMean(c, space) {CONVS} s = Sigmoid(k) m = Mul(c, s) y = Conv(m, w)", opset=18)) == {
         "h", "k"}  # fmt: skip
 

@@ -333,7 +333,7 @@ def test_a_node_is_excluded_by_its_name(loaded: Any) -> None:
 
 
 def test_float16_parts_have_scales_of_their_type(quantized: Any) -> None:
-    """From operator set 19 on QuantizeLinear takes float16, with a scale of the input's type."""
+    """From opset 19 on QuantizeLinear takes float16, with a scale of the input's type."""
     text = ("(float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y)"
             "{ c = Conv(x, w) h = Cast<to = 10>(c) i = Conv(h, v) y = Cast<to = 1>(i) }")  # fmt: skip
     proto = quantized(text, {**ANY, "h": 0.1}, w=POINT, v=POINT.astype(np.float16)).proto
@@ -504,9 +504,9 @@ def test_an_old_operator_set_is_raised(loaded: Any, opset: int) -> None:
 
 def test_an_operator_set_that_cannot_be_raised(loaded: Any) -> None:
     model = loaded(f"{IMAGE} {{ c = Conv(x, w) y = Mystery(c) }}", 11, 6, w=CONV)
-    with pytest.raises(ModelError, match=r"has operator set 11, which cannot be raised to 13") as caught:
+    with pytest.raises(ModelError, match=r"has opset 11, which cannot be converted to 13") as caught:
         insert_qdq(model, ANY)
-    assert "operator set" in caught.value.remedy
+    assert "opset" in caught.value.remedy
 
 
 @pytest.mark.parametrize("opset", [11, 17])

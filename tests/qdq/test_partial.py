@@ -26,7 +26,7 @@ from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.partial import PartialQuantization
 from quantkit.qdq.placement import Choices
-from quantkit.qdq.tensors_as_outputs import float_activations, showing
+from quantkit.qdq.tensors_as_outputs import float_activations, with_shown_tensors
 from quantkit.sensitivity.layer_ranking import rank_layers
 from tests.support.qdq import model_of, noise
 
@@ -73,9 +73,9 @@ def test_a_layer_is_what_reads_behind_a_pair() -> None:
 @pytest.mark.parametrize("form", list(WeightForm))
 def test_all_layers_are_the_quantized_network_and_none_the_float_one(form: WeightForm) -> None:
     variants = PartialQuantization(quantized(form), net())
-    np.testing.assert_array_equal(run(variants.quantizing(LAYERS)), run(quantized(form)))
-    np.testing.assert_array_equal(run(variants.quantizing(())), run(net()))
-    onnx.checker.check_model(variants.quantizing(LAYERS[:2]).proto, full_check=True)
+    np.testing.assert_array_equal(run(variants.with_layers(LAYERS)), run(quantized(form)))
+    np.testing.assert_array_equal(run(variants.with_layers(())), run(net()))
+    onnx.checker.check_model(variants.with_layers(LAYERS[:2]).proto, full_check=True)
 
 
 @settings(max_examples=16)
@@ -86,7 +86,7 @@ def test_a_variant_is_what_exclusion_makes(chosen: set[str], form: WeightForm) -
     if not chosen:
         return
     kept = quantized(exclude=frozenset(set(LAYERS) - chosen))
-    np.testing.assert_array_equal(run(PartialQuantization(quantized(form), net()).quantizing(chosen)), run(kept))
+    np.testing.assert_array_equal(run(PartialQuantization(quantized(form), net()).with_layers(chosen)), run(kept))
 
 
 def test_a_layer_alone_against_arithmetic_by_hand() -> None:
@@ -99,10 +99,10 @@ def test_a_layer_alone_against_arithmetic_by_hand() -> None:
     scale = np.abs(g).max(axis=0) / np.float32(127)
     expected = f.astype(np.float32) @ (np.rint(g / scale) * scale).astype(np.float32) + noise(5)
     variants = PartialQuantization(quantized())
-    np.testing.assert_allclose(run(variants.quantizing(["m"])), expected, rtol=1e-5, atol=1e-5)
-    found = measuring(net()).noise({"m": NoiseCandidate(lambda: variants.quantizing(["m"], "m"), variants.twins("m"))})[
-        "m"
-    ]
+    np.testing.assert_allclose(run(variants.with_layers(["m"])), expected, rtol=1e-5, atol=1e-5)
+    found = measuring(net()).noise(
+        {"m": NoiseCandidate(lambda: variants.with_layers(["m"], "m"), variants.output_pair("m"))}
+    )["m"]
     y = values["y"].astype(np.float64)
     assert found.db == pytest.approx(10 * np.log10((y**2).sum() / ((y - expected) ** 2).sum()), abs=1e-3)
     m = values["m"].astype(np.float64)
@@ -111,13 +111,13 @@ def test_a_layer_alone_against_arithmetic_by_hand() -> None:
 
 
 def showing_all(model: Model) -> onnx.ModelProto:
-    return showing(model, float_activations(model))
+    return with_shown_tensors(model, float_activations(model))
 
 
 def test_leaving_all_out_one_by_one_ends_without_noise() -> None:
     variants, meter = PartialQuantization(quantized()), measuring(net())
     candidates = {
-        str(n): NoiseCandidate(lambda n=n: variants.quantizing(LAYERS[n:]))  # type: ignore[misc]
+        str(n): NoiseCandidate(lambda n=n: variants.with_layers(LAYERS[n:]))  # type: ignore[misc]
         for n in range(len(LAYERS) + 1)
     }
     found = meter.noise(candidates)
@@ -128,7 +128,7 @@ def test_leaving_all_out_one_by_one_ends_without_noise() -> None:
 
 def test_threads_and_batches_change_nothing() -> None:
     variants = PartialQuantization(quantized())
-    several = {name: NoiseCandidate(lambda name=name: variants.quantizing([name])) for name in LAYERS}  # type: ignore[misc]
+    several = {name: NoiseCandidate(lambda name=name: variants.with_layers([name])) for name in LAYERS}  # type: ignore[misc]
     one = measuring(net(), 1).noise(several)
     assert measuring(net(), 3).noise(several) == one
 
@@ -155,10 +155,10 @@ def test_a_changed_bias_goes_with_its_layer() -> None:
         if tensor.name in ("b", "h"):
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + 1, tensor.name))
     variants = PartialQuantization(made, net())
-    np.testing.assert_array_equal(run(variants.quantizing(())), run(net()))
-    np.testing.assert_array_equal(run(variants.quantizing(LAYERS)), run(made))
-    assert np.abs(run(variants.quantizing(["m"])) - run(net())).mean() > 0.9
-    assert variants.twins("m") == ("y", "y|twin")
+    np.testing.assert_array_equal(run(variants.with_layers(())), run(net()))
+    np.testing.assert_array_equal(run(variants.with_layers(LAYERS)), run(made))
+    assert np.abs(run(variants.with_layers(["m"])) - run(net())).mean() > 0.9
+    assert variants.output_pair("m") == ("y", "y|counterpart")
 
 
 def test_a_pair_before_the_end_goes_with_what_makes_it() -> None:
@@ -176,10 +176,10 @@ def test_a_pair_before_the_end_goes_with_what_makes_it() -> None:
     )
     variants = PartialQuantization(made)
     assert variants.layers[-1].node == "raw"
-    np.testing.assert_array_equal(run(variants.quantizing(())), run(net()))
-    rounded = run(variants.quantizing(["raw"]))
+    np.testing.assert_array_equal(run(variants.with_layers(())), run(net()))
+    rounded = run(variants.with_layers(["raw"]))
     np.testing.assert_array_equal(rounded, np.rint(run(net()) / np.float32(0.5)) * np.float32(0.5))
-    assert variants.twins("raw") == ("y", "raw|twin")
+    assert variants.output_pair("raw") == ("y", "raw|counterpart")
 
 
 def test_what_cannot_be_taken_out_stays_and_is_told() -> None:
@@ -220,7 +220,7 @@ def test_ctrl_c_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     variants = PartialQuantization(quantized())
     with pytest.raises(KeyboardInterrupt):
-        measuring(net(), 2).noise({name: NoiseCandidate(lambda: variants.quantizing(())) for name in "abcdefgh"}, told)
+        measuring(net(), 2).noise({name: NoiseCandidate(lambda: variants.with_layers(())) for name in "abcdefgh"}, told)
 
 
 def test_an_error_of_a_candidate_is_raised() -> None:
@@ -238,7 +238,7 @@ def test_layers_of_one_name_are_told_apart() -> None:
             node.name = "same"
     variants = PartialQuantization(made)
     assert [layer.node for layer in variants.layers] == ["same", "c", "s", "p", "m"]
-    np.testing.assert_array_equal(run(variants.quantizing(["same", "c", "s", "p", "m"])), run(quantized()))
+    np.testing.assert_array_equal(run(variants.with_layers(["same", "c", "s", "p", "m"])), run(quantized()))
 
 
 def test_weights_that_are_listed_as_inputs_are_no_inputs_of_a_variant() -> None:
@@ -246,8 +246,8 @@ def test_weights_that_are_listed_as_inputs_are_no_inputs_of_a_variant() -> None:
     made.proto.graph.input.extend(
         helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in made.proto.graph.initializer
     )
-    assert [i.name for i in PartialQuantization(made).quantizing(()).inputs] == ["x"]
-    assert {v.name for v in PartialQuantization(made).quantizing(()).proto.graph.input} == {
+    assert [i.name for i in PartialQuantization(made).with_layers(()).inputs] == ["x"]
+    assert {v.name for v in PartialQuantization(made).with_layers(()).proto.graph.input} == {
         "x",
         "w",
         "b",

@@ -176,8 +176,8 @@ W, SQUARE = numbers(4, 4, 1, 1), numbers(4, 4)
 STAYS = {
     "pre-activation": ("r = Relu(x) y = {bn(r)}", r"no operator with weights directly before it, but Relu 'r'"),
     "an input": ("y = {bn(x)}", "no operator with weights directly before it"),
-    "read twice": ("c = Conv(x, w) b = {bn(c)} y = Add(b, c)", "what Conv 'c' makes is read elsewhere too"),
-    "an output": ("y = Conv(x, w) b = {bn(y)}", "what Conv 'y' makes is read elsewhere too"),
+    "read twice": ("c = Conv(x, w) b = {bn(c)} y = Add(b, c)", "the output of Conv 'c' is read elsewhere too"),
+    "an output": ("y = Conv(x, w) b = {bn(y)}", "the output of Conv 'y' is read elsewhere too"),
     "parameters": ("c = Conv(x, w) k = Abs(g) y = BatchNormalization(c, k, h, m, v)", "parameters are computed"),
     "weights": ("k = Abs(w) c = Conv(x, k) y = {bn(c)}", "weights of Conv 'c' are not .* or computed by the network"),
     "bias": ("k = Abs(g) c = Conv(x, w, k) y = {bn(c)}", "the bias of Conv 'c' is computed"),
@@ -210,7 +210,7 @@ def test_it_stays_with_a_reason(kind: str) -> None:
 @pytest.mark.parametrize(
     ("opset", "nodes", "wanted"),
     [
-        (6, "c = Conv(x, w) y = BatchNormalization<is_test = 1>(c, g, h, m, v)", "operator set 6, older than 7"),
+        (6, "c = Conv(x, w) y = BatchNormalization<is_test = 1>(c, g, h, m, v)", "opset 6 is older than 7"),
         (8, "c = Conv(x, w) y = BatchNormalization<spatial = 0>(c, g, h, m, v)", "for each pixel"),
         (9, "c = Conv(x, w) y, p, q, r, s = BatchNormalization(c, g, h, m, v)", "it has further outputs"),
         (9, "c = Conv(x, w) y, p = BatchNormalization(c, g, h, m, v) z = Relu(p)", "further outputs are read: p"),

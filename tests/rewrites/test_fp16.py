@@ -143,7 +143,7 @@ def test_casts_of_the_network_itself() -> None:
     made = halved(network("(float[4] x, bool[4] b, int64[4] i) => (float[4] y, int64[4] j) { m = Cast<to = 1>(b)"
                           " f = Cast<to = 1>(i) g = Mul(f, f) a = Mul(x, m) y = Add(a, g)"
                           " j = Cast<to = 7>(a) }"))  # fmt: skip
-    assert made.kept == {"f": "it makes floats of integers", "g": "it computes with integers in floats"}
+    assert made.kept == {"f": "it converts integers to floats", "g": "it computes with integers in floats"}
     feeds = {"x": ONES, "b": np.array([True, False] * 2), "i": np.array([1, 2, 3, 211])}
     np.testing.assert_allclose(computed(made.proto, **feeds)[0], [2, 4, 10, 211**2], rtol=2**-11)
 
@@ -223,7 +223,7 @@ def test_weights_beyond_float16_saturate_and_are_listed() -> None:
 def test_measured_tensors_stay_float32() -> None:
     proto = network(f"{SAME} {{ a = Conv(x, w) b = Relu(a) c = Conv(b, w) y = Relu(c) }}", w=POINT)
     made = halved(proto, ranges={"x": 1e3, "a": 1e5, "b": 2e4, "c": 3.0})
-    assert made.kept == dict.fromkeys("ab", "the values of 'a' come near 65504, or pass it")
+    assert made.kept == dict.fromkeys("ab", "the values of 'a' come near 65504, or exceed it")
     x = np.full((2, 4, 8, 8), 1e5, np.float32)
     assert np.isfinite(computed(halved(proto, ranges=dict.fromkeys("xabcy", 1e6)).proto, x=x)[0]).all()
 
@@ -236,7 +236,7 @@ def test_what_subgraphs_read_is_cast_for_them() -> None:
             " else_branch = e () => (float[2, 4, 8, 8] q) { q = Relu(x) }> y = Relu(i) }")  # fmt: skip
     proto = network(text, w=POINT)
     made = halved(proto)
-    assert made.kept == {"i": "it holds graphs"}
+    assert made.kept == {"i": "it has subgraphs"}
     x = RANDOM.normal(size=(2, 4, 8, 8)).astype(np.float32)
     for choice in (True, False):
         ours, theirs = (computed(p, x=x, b=np.array(choice))[0] for p in (made.proto, proto))
