@@ -1,1 +1,1 @@
-"""What serves a network elsewhere: a model repository for Triton Inference Server."""
+"""Export for an inference server: a model repository for Triton Inference Server."""

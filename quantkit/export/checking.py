@@ -1,4 +1,4 @@
-"""A configuration as Triton's own protocol buffers read it (`tritonclient[grpc]`), against the model that it is of."""
+"""Checks of a configuration, parsed by Triton's own protocol buffers (`tritonclient[grpc]`), against its model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Contract = dict[str, Any]
 
 
 def has_triton() -> bool:
-    """Whether tritonclient is there."""
+    """Return True if tritonclient is installed."""
     import importlib.util
 
     return importlib.util.find_spec("tritonclient") is not None and importlib.util.find_spec("grpc") is not None
 
 
 def parse_config(text: str, where: str) -> Any:
-    """The ModelConfig in a text. BackendError where tritonclient is missing; OutputError where it is none."""
+    """Parse a ModelConfig. BackendError if tritonclient is missing; OutputError if the text is invalid."""
     try:
         from google.protobuf import text_format
         from tritonclient.grpc import model_config_pb2
@@ -32,11 +32,11 @@ def parse_config(text: str, where: str) -> Any:
     try:
         return text_format.Parse(text, model_config_pb2.ModelConfig())
     except text_format.ParseError as error:
-        raise OutputError(f"{where} is no model configuration: {error}", remedy="mend or remove it") from None
+        raise OutputError(f"{where} is not a model configuration: {error}", remedy="fix or remove it") from None
 
 
 def config_contract(config: Any) -> Contract:
-    """What clients and other versions rely on, by the name of the field."""
+    """Return the fields that clients and other versions rely on."""
     return {
         "name": config.name,
         "platform": config.platform or config.backend,
@@ -47,7 +47,7 @@ def config_contract(config: Any) -> Contract:
 
 
 def port_contract(value: Any) -> tuple[str, int, tuple[int, ...], tuple[int, ...] | None]:
-    """Name, type, dims and reshape of an input or output."""
+    """Return name, type, dims and reshape of an input or output."""
     reshape = tuple(value.reshape.shape) if value.HasField("reshape") else None
     return value.name, value.data_type, tuple(value.dims), reshape
 
@@ -55,17 +55,17 @@ def port_contract(value: Any) -> tuple[str, int, tuple[int, ...], tuple[int, ...
 def check_config(
     text: str, name: str, most: int, inputs: Sequence[ServedTensor], outputs: Sequence[ServedTensor]
 ) -> None:
-    """Read a configuration that was just written, and compare it with the model. An AssertionError is our bug."""
+    """Parse a configuration just written and compare it with its model. AssertionError is a bug in quantkit."""
     from tritonclient.grpc import model_config_pb2
 
     found = config_contract(parse_config(text, f"{name}/config.pbtxt"))
-    assert (found["name"], found["max_batch_size"]) == (name, most), "bug in quantkit: another name or batch"
+    assert (found["name"], found["max_batch_size"]) == (name, most), "bug in quantkit: wrong name or batch size"
     for ports, tensors in ((found["input"], inputs), (found["output"], outputs)):
-        told = []
+        written = []
         for port_name, kind, dims, reshape in ports:
             own = dims if reshape is None else reshape
-            told.append((port_name, model_config_pb2.DataType.Name(kind), ((-1,) if most else ()) + own))
+            written.append((port_name, model_config_pb2.DataType.Name(kind), ((-1,) if most else ()) + own))
         wanted = [
             (t.name, f"TYPE_{TYPES[t.dtype]}", ((-1,) if most else ()) + t.shape[1 if most else 0 :]) for t in tensors
         ]
-        assert told == wanted, f"bug in quantkit: the configuration says {told}, the model {wanted}"
+        assert written == wanted, f"bug in quantkit: the configuration has {written}, the model {wanted}"

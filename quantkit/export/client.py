@@ -1,4 +1,4 @@
-"""The script that sends images: a template, filled in for one model."""
+"""The client script that sends images: a template, filled in for one model."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from quantkit.preprocess import Preprocess
 
 SCRIPT = "client.py"
 OPEN = 32
-"""Images a request where the model takes any number."""
+"""Images per request if the model accepts any number."""
 
 
-def client_script(served: ServedModel, made: ServedTensor, how: Deployment, spec: Preprocess) -> bytes:
-    """The client of a model and its ensemble. made: the input that preprocessing makes; spec: resolved for it."""
-    size = how.most or made.shape[0]
+def client_script(served: ServedModel, made: ServedTensor, deployment: Deployment, spec: Preprocess) -> bytes:
+    """Return the client of a model and its ensemble. made: the preprocessed input. spec: resolved for it."""
+    size = deployment.max_batch or made.shape[0]
     filled = {
-        "NAME": how.name,
+        "NAME": deployment.name,
         "VERSION": __version__,
-        "ENSEMBLE": python_literal((how.ensemble, ensemble_pixels(served), "UINT8")),
-        "MODEL": python_literal((how.name, made.name, TYPES[made.dtype])),
+        "ENSEMBLE": python_literal((deployment.ensemble, ensemble_pixels(served), "UINT8")),
+        "MODEL": python_literal((deployment.name, made.name, TYPES[made.dtype])),
         "OUTPUTS": python_literal([t.name for t in served.outputs]),
         "BATCH": python_literal(size if size > 0 else OPEN),
-        "FIXED": python_literal(not how.most and size > 0),
+        "FIXED": python_literal(not deployment.max_batch and size > 0),
         "SPEC": python_literal(spec.model_dump_json()),
     }
     text = files("quantkit.export").joinpath("client.py.template").read_text(encoding="utf-8")
@@ -33,5 +33,5 @@ def client_script(served: ServedModel, made: ServedTensor, how: Deployment, spec
 
 
 def python_literal(value: object) -> str:
-    """A value as Python writes it."""
+    """Return a value as Python source."""
     return repr(value)

@@ -1,10 +1,10 @@
-"""What follows decoding and resizing, as an ONNX model: order of the channels, arithmetic, layout and type.
+"""Preprocessing after decoding and resizing as an ONNX model: channel order, arithmetic, layout and type.
 
     pixels uint8 [N, H, W, C]  →  Transpose (nchw)  →  Gather (bgr)  →  Cast, Add 256·channel  →  Gather  →  input
 
-An 8-bit pixel has 256 values, so that (pixel·scale − mean)/std is a table, which is made by the code that calibration
-and evaluation use: float64, rounded once. Looking values up gives their bits on every processor and GPU; the same
-arithmetic in float32 operators would not, and float64 operators round twice on the way to float16.
+An 8-bit pixel has 256 values, so (pixel·scale − mean)/std is a lookup table. The code of calibration and evaluation
+computes it: float64, rounded once. A lookup gives identical bits on every CPU and GPU; the same arithmetic in float32
+operators would not, and float64 operators round twice on the way to float16.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET, IR_VERSION = 13, 8
-"""Old enough for every Triton that is in use: onnxruntime 1.10 reads both."""
+"""Old enough for every Triton in use: onnxruntime 1.10 reads both."""
 PIXELS = "pixels"
 PREPARED = frozenset(
     {"float16", "float32", "float64", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
 )
-"""Types of inputs that images are prepared for."""
+"""Types of inputs that images can be preprocessed for."""
 
 
 def pixel_shape(spec: Preprocess, wanted: ServedTensor) -> tuple[int, ...]:
-    """The shape of the pixels [N, H, W, C] behind an input; −1 for a dynamic batch."""
+    """Return the shape of the pixels [N, H, W, C] for an input; −1 for a dynamic batch."""
     assert spec.size is not None, "bug in quantkit: the spec was not resolved"
     return (wanted.shape[0], *spec.size, 1 if spec.channels == "grey" else 3)
 
 
 def preprocess_model(spec: Preprocess, wanted: ServedTensor, pixels: str = PIXELS) -> onnx.ModelProto:
-    """The model that makes the input `wanted` of uint8 pixels [N, H, W, C], grey or RGB, to calibration's last bit.
+    """Return the model that turns uint8 pixels [N, H, W, C], grey or RGB, into the input `wanted`.
 
-    spec: resolved for that input. pixels: the name of its input. PreprocessError where values do not fit the type.
+    Its results are bit-identical with calibration. spec: resolved for that input. pixels: the name of the model's
+    input. PreprocessError if values do not fit the type.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -80,22 +81,22 @@ def preprocess_model(spec: Preprocess, wanted: ServedTensor, pixels: str = PIXEL
 
 
 def symbolic_shape(shape: tuple[int, ...]) -> list[int | str]:
-    """A shape for ONNX, the dynamic batch called N."""
+    """Return a shape for ONNX, with N for a dynamic batch."""
     return ["N" if size < 0 else size for size in shape]
 
 
 def value_table(spec: Preprocess, wanted: ServedTensor) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
-    """The 256 input values of each channel in the spec's order, [C, 256]; [1, 256] where all channels have the same."""
+    """Return 256 input values per channel in the spec's order, [C, 256], or [1, 256] if all channels are the same."""
     depth = 1 if spec.channels == "grey" else 3
     if wanted.dtype not in PREPARED:
         raise PreprocessError(
-            f"input {wanted.name!r} is {wanted.dtype}, which preprocessing does not make",
+            f"input {wanted.name!r} is {wanted.dtype}, which preprocessing cannot produce",
             remedy="leave preprocessing to your client: --preprocess none",
         )
     try:
         table = level_table(spec.scale, spec.mean, spec.std, depth, wanted.dtype)
     except UnreadableError as error:
         raise PreprocessError(
-            f"input {wanted.name!r}: {error}", remedy="correct the preprocessing, or leave it out: --preprocess none"
+            f"input {wanted.name!r}: {error}", remedy="correct the preprocessing, or omit it: --preprocess none"
         ) from None
     return table[:1] if len({row.tobytes() for row in table}) == 1 else table

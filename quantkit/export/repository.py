@@ -1,11 +1,11 @@
-"""A model repository on disk: all models of an export land, or none does; versions that are there stay.
+"""A model repository on disk: either all models of an export are written or none; existing versions stay.
 
     repository/NAME/config.pbtxt          platform, tensors, batches
     repository/NAME/labels.txt            names of the classes
     repository/NAME/1/model.plan          version 1
 
-Each model's folder is made whole beside the others, then takes its place by a rename; what was there takes its place
-again where a later one fails. Files of other versions are linked, not copied, on their way.
+Each model's folder is first built in a temporary folder and then renamed into place; if a later one fails, the previous
+folders are restored. Files of other versions are linked into the new folders, not copied.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from quantkit.export.checking import config_contract, parse_config
 
 CONFIG = "config.pbtxt"
 EMPTY = ".keep"
-"""A version without files would get lost in object stores and git."""
+"""Placeholder file, because object stores and git drop empty folders."""
 Content = bytes | Path
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryEntry:
-    """A model: files of its folder, and of the version's folder below; a path is copied."""
+    """A model to write: the files of its folder and those of the version's folder; a path is copied."""
 
     name: str
     own: Mapping[str, Content]
@@ -39,17 +39,17 @@ class RepositoryEntry:
 
 
 def check_name(name: str) -> str:
-    """The name, if it can be a folder and a model. UsageError."""
+    """Return the name if it is valid for a folder and a model. UsageError."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", name):
-        raise UsageError(f"--name {name!r} is no name of a model", remedy="use letters, digits, '_', '-' and '.'")
+        raise UsageError(f"--name {name!r} is not a valid model name", remedy="use letters, digits, '_', '-' and '.'")
     return name
 
 
 def write_repository(root: Path, entries: Sequence[RepositoryEntry], version: int, *, force: bool) -> tuple[Path, ...]:
-    """Write all entries as this version; returns the files written, without configurations that were kept.
+    """Write all entries as this version and return the files written, without configurations that were kept.
 
-    Refuses a version that is there, and a configuration that other versions do not fit; force replaces the former.
-    OutputError, StaleError, and BackendError where an existing configuration cannot be read without tritonclient.
+    OutputError if the version exists, unless force is set. StaleError if other versions do not match the configuration.
+    BackendError if an existing configuration cannot be read without tritonclient.
     """
     configs = {entry.name: choose_config(root, entry, version, force=force) for entry in entries}
     missing = not root.exists()
@@ -75,18 +75,18 @@ def write_repository(root: Path, entries: Sequence[RepositoryEntry], version: in
 
 
 def entry_files(folder: Path, entry: RepositoryEntry, version: int) -> Iterator[Path]:
-    """The files of an entry."""
+    """Yield the paths of the files of an entry."""
     yield from (folder / name for name in entry.own)
     yield from (folder / str(version) / name for name in entry.version)
 
 
 def entry_config(entries: Sequence[RepositoryEntry], name: str) -> Content:
-    """The configuration that an entry brings."""
+    """Return the new configuration of a model."""
     return next(entry.own[CONFIG] for entry in entries if entry.name == name)
 
 
 def choose_config(root: Path, entry: RepositoryEntry, version: int, *, force: bool) -> bytes:
-    """The configuration that the model gets: that which is there where other versions stay and it fits."""
+    """Return the configuration to write: the existing one if other versions stay and both are compatible."""
     folder, own = root / entry.name, entry.own[CONFIG]
     assert isinstance(own, bytes), "bug in quantkit: the configuration is text"
     if not folder.exists():
@@ -94,7 +94,8 @@ def choose_config(root: Path, entry: RepositoryEntry, version: int, *, force: bo
     if (folder / str(version)).exists() and not force:
         raise OutputError(
             f"{folder / str(version)} already exists",
-            remedy=f"--version {newest_version(folder) + 1} adds a version, --force replaces this one, --name takes another",
+            remedy=f"add a version (--version {newest_version(folder) + 1}), replace this one (--force), "
+            "or use another --name",
         )
     others = [v for v in existing_versions(folder) if v != version]
     there = folder / CONFIG
@@ -107,24 +108,25 @@ def choose_config(root: Path, entry: RepositoryEntry, version: int, *, force: bo
     new = config_contract(parse_config(own.decode(), f"{entry.name}/{CONFIG}"))
     if changed := [key for key, value in new.items() if old[key] != value]:
         raise StaleError(
-            f"version {version} of {entry.name} does not fit version {others[-1]}: other {', '.join(changed)}",
-            remedy="give it a --name of its own, or remove the other versions",
+            f"version {version} of {entry.name} is incompatible with version {others[-1]}: "
+            f"different {', '.join(changed)}",
+            remedy="give it another --name, or remove the other versions",
         )
     return own if force else before
 
 
 def existing_versions(folder: Path) -> list[int]:
-    """The versions that are there."""
+    """Return the versions that exist."""
     return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
 
 
 def newest_version(folder: Path) -> int:
-    """The newest version that is there."""
+    """Return the newest version that exists, or 0."""
     return max(existing_versions(folder), default=0)
 
 
 def stage_model(there: Path, work: Path, entry: RepositoryEntry, version: int, config: bytes) -> None:
-    """The model's folder as it will be, in a place of its own."""
+    """Build the model's new folder in a temporary place."""
     gone = there / str(version)
     if there.exists():
         shutil.copytree(
@@ -140,7 +142,7 @@ def stage_model(there: Path, work: Path, entry: RepositoryEntry, version: int, c
 
 
 def link_or_copy_file(source: str, target: str) -> None:
-    """The same file under another name; a copy where the file system has no links."""
+    """Create a hard link, or a copy if the file system has no links."""
     try:
         os.link(source, target)
     except OSError:
@@ -148,7 +150,7 @@ def link_or_copy_file(source: str, target: str) -> None:
 
 
 def put_file(path: Path, content: Content) -> None:
-    """A file with its folder. A file that is linked is not written into, but replaced."""
+    """Write a file and its folder. An existing file is replaced, because it may be a hard link."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     if isinstance(content, Path):
@@ -158,7 +160,7 @@ def put_file(path: Path, content: Content) -> None:
 
 
 def swap_folders(root: Path, work: Path, names: Sequence[str]) -> None:
-    """Every folder takes its place; after an error all are as they were."""
+    """Rename all folders into place; after an error restore the previous ones."""
     done: list[str] = []
     try:
         for name in names:

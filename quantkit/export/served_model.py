@@ -1,4 +1,4 @@
-"""What is served, as plain data: a model's file, its tensors, the batches it takes, and how it was fast."""
+"""A served model as plain data: its file, its tensors, the batches it accepts, and its fastest settings."""
 
 from __future__ import annotations
 
@@ -10,35 +10,34 @@ from quantkit.values import ModelInput
 
 Shape = tuple[int, ...]
 PLAN, ONNX, ENSEMBLE = "tensorrt_plan", "onnxruntime_onnx", "ensemble"
-"""Triton's names of platforms (ModelConfig.platform)."""
+"""Triton's names for platforms (ModelConfig.platform)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedTensor:
-    """An input or output as the model has it: with its batch dimension, −1 where a dimension is dynamic."""
+    """An input or output of the model with its batch dimension; −1 for dynamic dimensions."""
 
     name: str
     dtype: str
     shape: Shape
 
     def as_input(self) -> ModelInput:
-        """The same as preprocessing wants it."""
+        """Return the tensor as a model input for preprocessing."""
         return ModelInput(self.name, self.dtype, tuple(None if size < 0 else size for size in self.shape))
 
     @classmethod
     def of(cls, source: ModelInput) -> ServedTensor:
-        """A tensor of an ONNX model: what has no number is dynamic."""
+        """Return a tensor of an ONNX model; dimensions without a number are dynamic."""
         return cls(source.name, source.dtype, tuple(s if isinstance(s, int) else -1 for s in source.shape))
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that is served.
+    """A model to serve.
 
-    files: name below the version's folder → source. model: sha256 of the network, "" where nothing tells. unbatched:
-    why it takes no batches of any size; "" where it does. most: the largest batch, None where there is no limit. usual:
-    input → a whole shape that it takes, for warm-up; without a dynamic input whose size nothing tells. about: remarks
-    for the configuration.
+    files: name in the version's folder → source. model: sha256 of the network, "" if unknown. unbatched: why it does
+    not accept batches of any size; "" if it does. max_batch: the largest batch, None without a limit. example_shapes:
+    input → a complete shape for warm-up; dynamic inputs of unknown size are missing. comments: for the configuration.
     """
 
     path: Path
@@ -50,17 +49,19 @@ class ServedModel:
     model: str = ""
     precision: str = ""
     unbatched: str = ""
-    most: int | None = None
-    usual: Mapping[str, Shape] = field(default_factory=dict)
-    about: tuple[str, ...] = ()
+    max_batch: int | None = None
+    example_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    comments: tuple[str, ...] = ()
     explicit: bool = False
-    """Whether it has Q/DQ pairs."""
+    """True if it has Q/DQ pairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchTuning:
-    """The batch size and the streams of the best measured throughput. delay: microseconds that a request waits for
-    others. why: what was measured."""
+    """The batch size and streams of the highest measured throughput.
+
+    delay: microseconds that a request waits for others. why: the measurement behind it.
+    """
 
     batch: int
     streams: int

@@ -1,4 +1,4 @@
-"""From a file to what is served: an engine by its record or by itself, an ONNX model by its graph."""
+"""Reading a model to serve: an engine from its record or from itself, an ONNX model from its graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantkit.tensorrt_version import has_driver
 
 
 def read_served_model(path: Path, device: int = 0, *, allow_code: bool = False) -> ServedModel:
-    """What serves the file: an engine by its ending (.engine, .plan, .trt), everything else as ONNX.
+    """Read an engine, recognized by its suffix (.engine, .plan, .trt), or else an ONNX model.
 
     device, allow_code: for engines without a record, which are read on the GPU. Raises BackendError, ModelError,
     StaleError.
@@ -27,13 +27,13 @@ def read_served_model(path: Path, device: int = 0, *, allow_code: bool = False) 
 
 
 def onnx_served_model(path: Path) -> ServedModel:
-    """An ONNX model, with the files of its weights. ModelError."""
+    """Read an ONNX model with its files of weights. ModelError."""
     model = load_model(path)
     interface = read_interface(model)
     outside = {name: model.folder / name for name in external_files(model.proto)}
     if "model.onnx" in outside:
         raise ModelError(
-            f"{path} keeps weights in model.onnx, which Triton wants for the model itself",
+            f"{path} stores weights in model.onnx, the name that Triton requires for the model itself",
             remedy="save the model again with another name for its external data",
         )
     inputs = tuple(ServedTensor.of(i) for i in interface.inputs)
@@ -51,38 +51,39 @@ def onnx_served_model(path: Path) -> ServedModel:
         path.stat().st_size,
         model.sha256,
         unbatched=interface.unbatched,
-        usual=usual,
-        about=(f"the network: sha256 {model.sha256[:12]}, {path.name}",),
+        example_shapes=usual,
+        comments=(f"the network: sha256 {model.sha256[:12]}, {path.name}",),
         explicit=has_qdq(model),
     )
 
 
 def engine_served_model(path: Path, device: int, *, allow_code: bool) -> ServedModel:
-    """An engine. The record beside it tells its tensors; without, the GPU that it was built for does."""
+    """Read an engine: its tensors come from the record beside it, or else from the engine on its GPU."""
     try:
         digest, size = sha256_of(path.read_bytes()), path.stat().st_size
     except OSError as error:
         raise BackendError(f"{path}: {error.strerror or error}", remedy="give the path of an engine") from None
     record = read_engine_record(path)
     if record is not None and record.sha256 != digest:
-        raise StaleError(f"{path} was changed after quantkit wrote its record", remedy="build it again with --force")
+        raise StaleError(f"{path} was modified after quantkit wrote its record", remedy="build it again with --force")
     if record is not None and record.inputs and record.outputs:
         tensors, ranges = recorded_tensors(record), recorded_shapes(record, path)
     elif has_driver():
         tensors, ranges = engine_tensors(path, device, allow_code=allow_code)
     else:
-        why = "is from an older quantkit, which did not keep them" if record else "is missing"
+        why = "is from an older quantkit, which did not store them" if record else "is missing"
         raise BackendError(
-            f"nothing tells the inputs and outputs of {path}: the record beside it {why}, and there is no GPU to ask",
-            remedy="export it on the machine that it was built on, or build it again: quantkit build MODEL --force",
+            f"the inputs and outputs of {path} are unknown: the record beside it {why}, "
+            "and there is no GPU to read them from the engine",
+            remedy="export it on the machine that built it, or build it again: quantkit build MODEL --force",
         )
     inputs, outputs = tensors
     unbatched, most = engine_batch_limits(inputs, outputs, ranges)
     about = [f"the engine: sha256 {digest[:12]}, {path.name}"]
     if record is not None:
         about.append(
-            f"built by TensorRT {record.tensorrt}, which Triton's image has to hold, for {record.gpu} "
-            f"of {record.model.file}"
+            f"built from {record.model.file} for {record.gpu} with TensorRT {record.tensorrt}, which Triton's image "
+            "has to contain"
         )
     return ServedModel(
         path,
@@ -104,7 +105,7 @@ Tensors = tuple[tuple[ServedTensor, ...], tuple[ServedTensor, ...]]
 
 
 def recorded_tensors(record: EngineRecord) -> Tensors:
-    """Inputs and outputs as the record holds them."""
+    """Return inputs and outputs as recorded."""
     inputs, outputs = (
         tuple(ServedTensor(t.name, t.dtype, t.shape) for t in side) for side in (record.inputs, record.outputs)
     )
@@ -112,21 +113,21 @@ def recorded_tensors(record: EngineRecord) -> Tensors:
 
 
 def recorded_shapes(record: EngineRecord, path: Path) -> dict[str, ShapeRange]:
-    """The shapes of the profile. BackendError where the record's text is none."""
+    """Return the shapes of the profile. BackendError if the record is invalid."""
     ranges = {}
     for name, text in record.shapes.items():
         try:
             least, best, most = (tuple(int(s) for s in part.split("x") if s) for part in text.split(":"))
         except ValueError:
             raise BackendError(
-                f"{path}: its record tells no shapes of {name!r}: {text!r}", remedy="build it again with --force"
+                f"{path}: its record has an invalid shape of {name!r}: {text!r}", remedy="build it again with --force"
             ) from None
         ranges[name] = ShapeRange(least, best, most)
     return ranges
 
 
 def engine_tensors(path: Path, device: int, *, allow_code: bool) -> tuple[Tensors, dict[str, ShapeRange]]:
-    """Inputs, outputs and shapes as the engine itself tells them on its GPU. BackendError."""
+    """Return inputs, outputs and shapes of the engine as loaded on its GPU. BackendError."""
     from quantkit.backends.tensorrt.engine import Engine
 
     with Engine.load(path, device, allow_code=allow_code) as engine:
@@ -146,14 +147,14 @@ def engine_tensors(path: Path, device: int, *, allow_code: bool) -> tuple[Tensor
 def engine_batch_limits(
     inputs: tuple[ServedTensor, ...], outputs: tuple[ServedTensor, ...], ranges: Mapping[str, ShapeRange]
 ) -> tuple[str, int | None]:
-    """Why an engine takes no batches of any size ("" where it does), and the largest."""
+    """Return why an engine does not accept batches of any size ("" if it does), and the largest batch."""
     for tensor in (*inputs, *outputs):
         if not tensor.shape or tensor.shape[0] != -1:
             return f"the first dimension of {tensor.name!r} is fixed", None
     sizes: list[tuple[Shape, Shape]] = [(ranges[t.name].least, ranges[t.name].most) for t in inputs if t.name in ranges]
     if len(sizes) < len(inputs):
-        return "nothing tells the batches that it was built for", None
+        return "the batches that it was built for are unknown", None
     least, most = max(low[0] for low, _ in sizes), min(high[0] for _, high in sizes)
     if least > 1:
-        return f"it was built for batches from {least} on, and Triton sends single requests too", None
+        return f"it was built for batches of at least {least}, but Triton also sends single requests", None
     return "", most

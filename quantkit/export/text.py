@@ -1,4 +1,4 @@
-"""Protocol buffers' text format, as `config.pbtxt` is written: fields in the order given, remarks before them.
+"""Protocol buffers' text format of `config.pbtxt`: fields in the given order, with comments before them.
 
 Source: Protocol Buffers, "Text Format Language Specification" (strings: quotes, backslashes and control characters are
 escaped, the rest is UTF-8).
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 
 class Word(str):
-    """A value without quotes: a member of an enumeration."""
+    """A value without quotes, which is a member of an enumeration."""
 
     __slots__ = ()
 
@@ -29,15 +29,15 @@ Message: TypeAlias = "tuple[tuple[str, Any] | Remark, ...]"
 
 
 def pbtxt(message: Message) -> str:
-    """The message as text."""
+    """Return the message as text."""
     return "\n".join(message_lines(message, "")) + "\n"
 
 
 def message_lines(message: Message, margin: str) -> Iterator[str]:
-    """The lines of a message."""
+    """Yield the lines of a message."""
     for field in message:
         if isinstance(field, Remark):
-            yield f"{margin}# {' '.join(field.text.split())}" if field.text else ""  # a name may hold a new line
+            yield f"{margin}# {' '.join(field.text.split())}" if field.text else ""  # a name may contain a line break
             continue
         name, value = field
         if isinstance(value, Mapping):
@@ -56,7 +56,7 @@ def message_lines(message: Message, margin: str) -> Iterator[str]:
 
 
 def message_block(name: str, message: Message, margin: str) -> Iterator[str]:
-    """A message in braces."""
+    """Yield the lines of a message in braces."""
     if not message:
         yield f"{margin}{name} {{ }}"
         return
@@ -66,13 +66,13 @@ def message_block(name: str, message: Message, margin: str) -> Iterator[str]:
 
 
 def format_scalar(value: str | int | bool) -> str:
-    """A value as it stands behind a colon."""
+    """Return a value as written after a colon."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, (int, Word)) else quote_text(value)
 
 
 def quote_text(text: str) -> str:
-    """A string in quotes."""
+    """Return a string in quotes."""
     escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
     return '"' + "".join(escapes.get(c, c if c >= " " and c != "\x7f" else f"\\{ord(c):03o}") for c in text) + '"'

@@ -18,7 +18,7 @@ from quantkit.data.images import list_images
 from quantkit.data.pixels import decode
 from quantkit.export.triton import TritonOptions, export_triton
 from quantkit.graph import load_model
-from quantkit.preprocess import load_preprocess, resolve
+from quantkit.preprocess import load_preprocess, resolve_spec
 from tests.support.serving import Server, listening
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def asked(client: Path, url: str, *arguments: str) -> subprocess.CompletedProces
 def expected(model: Path, spec: str | Path, folder: Path, names: list[str]) -> list[str]:
     """What the client should print: our own pipeline's five best."""
     loaded = load_model(model)
-    own = resolve(load_preprocess(spec), loaded.inputs[0])
+    own = resolve_spec(load_preprocess(spec), loaded.inputs[0])
     run = open_session(loaded, loaded.outputs, threads=1).runner()
     told = []
     for name in names:

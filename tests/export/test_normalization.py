@@ -19,7 +19,7 @@ from quantkit.data.pixels import UnreadableError, decode, pixels_of, to_input_ar
 from quantkit.errors import PreprocessError
 from quantkit.export.normalization import pixel_shape, preprocess_model
 from quantkit.export.served_model import ServedTensor
-from quantkit.preprocess import PRESETS, Preprocess, resolve
+from quantkit.preprocess import PRESETS, Preprocess, resolve_spec
 from quantkit.values import ModelInput
 
 DTYPES = ["float32", "float16", "float64", "uint8", "int8", "int32", "int64"]
@@ -48,7 +48,7 @@ def cases(draw: st.DrawFn) -> tuple[Preprocess, ServedTensor]:
     )
     shape = (batch, depth, height, width) if layout == "nchw" else (batch, height, width, depth)
     wanted = ServedTensor("image", dtype, shape)
-    return resolve(spec, wanted.as_input()), wanted
+    return resolve_spec(spec, wanted.as_input()), wanted
 
 
 def runs(proto: onnx.ModelProto, pixels: Any) -> Any:
@@ -83,7 +83,7 @@ def test_the_server_makes_the_bits_that_calibration_makes(case: tuple[Preprocess
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_every_pixel_of_every_preset(preset: str, dtype: str) -> None:
     wanted = ServedTensor("image", dtype, (-1, 3, 16, 16))
-    spec = resolve(PRESETS[preset], wanted.as_input())
+    spec = resolve_spec(PRESETS[preset], wanted.as_input())
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     pixels = np.stack([np.concatenate([np.roll(levels, 7 * k, 0) for k in range(3)], axis=2)])
     own = np.stack([to_input_array(image, spec) for image in pixels])
@@ -98,7 +98,7 @@ def test_files_of_every_colour_come_out_as_from_the_pipeline(mode: str, preset: 
     stored = io.BytesIO()
     Image.fromarray(colours).convert(mode).save(stored, "TIFF")
     wanted = ServedTensor("image", "float32", (-1, 3, 14, 12))
-    spec = resolve(PRESETS[preset], wanted.as_input())
+    spec = resolve_spec(PRESETS[preset], wanted.as_input())
     pixels = pixels_of(stored.getvalue(), spec)
     assert pixels.dtype == np.uint8
     assert pixels.shape == pixel_shape(spec, wanted)[1:]
@@ -109,13 +109,13 @@ def test_sixteen_bits_are_no_pixels_for_the_server() -> None:
     """They are float32, which the client prepares itself (see the client's test)."""
     stored = io.BytesIO()
     Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(stored, "PNG")
-    spec = resolve(Preprocess(), ModelInput("image", "float32", (None, 1, 8, 8)))
+    spec = resolve_spec(Preprocess(), ModelInput("image", "float32", (None, 1, 8, 8)))
     assert pixels_of(stored.getvalue(), spec).dtype == np.float32
 
 
 def test_equal_channels_share_a_table() -> None:
     one, three = (
-        preprocess_model(resolve(Preprocess(mean=mean), wanted.as_input()), wanted)
+        preprocess_model(resolve_spec(Preprocess(mean=mean), wanted.as_input()), wanted)
         for mean in ((0.5,), (0.5, 0.5, 0.25))
         for wanted in [ServedTensor("image", "float32", (-1, 3, 2, 2))]
     )
@@ -125,11 +125,11 @@ def test_equal_channels_share_a_table() -> None:
 
 def test_a_type_that_numpy_does_not_have_is_refused() -> None:
     wanted = ServedTensor("image", "bfloat16", (-1, 3, 2, 2))
-    with pytest.raises(PreprocessError, match="bfloat16, which preprocessing does not make"):
-        preprocess_model(resolve(Preprocess(), wanted.as_input()), wanted)
+    with pytest.raises(PreprocessError, match="bfloat16, which preprocessing cannot produce"):
+        preprocess_model(resolve_spec(Preprocess(), wanted.as_input()), wanted)
 
 
 def test_the_same_spec_makes_the_same_bytes(tmp_path: Path) -> None:
     wanted = ServedTensor("image", "float16", (-1, 3, 4, 4))
-    spec = resolve(PRESETS["imagenet"], wanted.as_input())
+    spec = resolve_spec(PRESETS["imagenet"], wanted.as_input())
     assert preprocess_model(spec, wanted) == preprocess_model(spec, wanted)

@@ -31,7 +31,7 @@ from quantkit.data.images import list_images
 from quantkit.data.pixels import decode, pixels_of
 from quantkit.export.triton import TritonOptions, export_triton
 from quantkit.graph import load_model
-from quantkit.preprocess import Preprocess, load_preprocess, resolve
+from quantkit.preprocess import Preprocess, load_preprocess, resolve_spec
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "calibration_data"
@@ -154,7 +154,7 @@ def test_the_server_loads_it_and_gives_the_bits_of_our_pipeline(triton: Path, tm
         export_triton(tmp_path / f"{name}.onnx", repository, preprocess=sized)
 
     loaded = load_model(model)
-    spec = resolve(load_preprocess(DIGITS / "preprocess.toml"), loaded.inputs[0])
+    spec = resolve_spec(load_preprocess(DIGITS / "preprocess.toml"), loaded.inputs[0])
     contents = [(DIGITS / "test" / name).read_bytes() for name in list_images(DIGITS / "test").names]
     run = open_session(loaded, loaded.outputs, threads=1).runner()
     with serving(triton, repository, tmp_path) as (client, url):

@@ -129,7 +129,7 @@ def test_an_engine_is_served_as_its_record_says(tmp_path: Path) -> None:
     assert (tmp_path / "repo" / made.models[0] / "1" / "model.plan").read_bytes() == PLAN
     text = (tmp_path / "repo" / made.models[0] / "config.pbtxt").read_text()
     assert "nothing was measured" in text
-    assert "TensorRT 10.3.0, which Triton's image has to hold, for NVIDIA H200" in text
+    assert "for NVIDIA H200 with TensorRT 10.3.0, which Triton's image has to contain" in text
 
 
 def test_a_batch_that_is_fixed_is_part_of_the_shape(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_batch_that_is_fixed_is_part_of_the_shape(tmp_path: Path) -> None:
     assert not config.HasField("dynamic_batching")
     assert [(w.batch_size, list(w.inputs["x"].dims)) for w in config.model_warmup] == [(1, [4, 3, 8, 8])]
     assert "the first dimension of 'x' is fixed" in made.notes[0]
-    with pytest.raises(UsageError, match="--max-batch 4: the first dimension of 'x' is fixed"):
+    with pytest.raises(UsageError, match="--max-batch 4 is impossible: the first dimension of 'x' is fixed"):
         export_triton(path, tmp_path / "other", options=TritonOptions(max_batch=4))
 
 
@@ -153,7 +153,7 @@ def test_an_engine_that_takes_no_single_requests_gets_no_batches(tmp_path: Path)
     path = engine(tmp_path, shapes={"x": "4x3x8x8:8x3x8x8:32x3x8x8"})
     made = export_triton(path, tmp_path / "repo")
     assert made.max_batch == 0
-    assert "batches from 4 on" in made.notes[0]
+    assert "batches of at least 4" in made.notes[0]
     assert ports(config_of(tmp_path / "repo", made.models[0]))[0] == ("x", "TYPE_FP32", [-1, 3, 8, 8])
 
 
@@ -170,7 +170,7 @@ def test_what_has_only_a_batch_is_reshaped(tmp_path: Path) -> None:
 
 def test_triton_has_no_scalars(tmp_path: Path) -> None:
     path = engine(tmp_path, outputs=(TensorRecord(name="loss", dtype="float32", shape=()),))
-    refused(ModelError, "'loss' is a scalar, which Triton does not have", path, tmp_path / "repo")
+    refused(ModelError, "'loss' is a scalar, which Triton does not support", path, tmp_path / "repo")
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -182,7 +182,7 @@ def test_an_engine_that_nothing_tells_of_is_refused(
     if not there:
         engine_record_path(path).unlink()
     why = "is from an older quantkit" if there else "is missing"
-    refused(BackendError, f"the record beside it {why}.*no GPU to ask", path, tmp_path / "repo")
+    refused(BackendError, f"the record beside it {why}.*no GPU to read", path, tmp_path / "repo")
     assert not (tmp_path / "repo").exists()
 
 
@@ -212,18 +212,18 @@ def test_without_a_record_the_gpu_tells(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("quantkit.backends.tensorrt.engine.Engine.load", lambda *_, **__: Loaded())
     told = read_served_model(path)
-    assert (told.inputs, told.outputs, told.most, told.unbatched) == (expected.inputs, expected.outputs, 32, "")
+    assert (told.inputs, told.outputs, told.max_batch, told.unbatched) == (expected.inputs, expected.outputs, 32, "")
 
 
 def test_an_engine_that_was_changed_is_refused(tmp_path: Path) -> None:
     path = engine(tmp_path, sha256="other")
-    refused(StaleError, "was changed after quantkit wrote its record", path, tmp_path / "repo")
+    refused(StaleError, "was modified after quantkit wrote its record", path, tmp_path / "repo")
     refused(BackendError, "none.engine: No such file", tmp_path / "none.engine", tmp_path / "repo")
 
 
 def test_a_type_that_triton_does_not_have(tmp_path: Path) -> None:
     path = engine(tmp_path, outputs=(TensorRecord(name="y", dtype="fp8", shape=(-1, 4)),))
-    refused(ModelError, "'y' is fp8, which Triton does not have", path, tmp_path / "repo")
+    refused(ModelError, "'y' is fp8, which Triton does not support", path, tmp_path / "repo")
     assert not (tmp_path / "repo").exists()
 
 
@@ -294,20 +294,22 @@ def test_single_requests_alone_say_nothing_of_batches(tmp_path: Path) -> None:
 def test_a_bench_without_batches_that_will_be_served_is_refused(tmp_path: Path) -> None:
     bench = measured(tmp_path, (8, 2, True, 8000.0), (16, 2, True, 8500.0))
     options = TritonOptions(max_batch=4)
-    match = r"batches of 8, 16, and none of up to 4 .*\n.*--batch 4"
+    match = r"batches of 8, 16, but none for batches of up to 4 .*\n.*--batch 4"
     refused(StaleError, match, engine(tmp_path), tmp_path / "repo", bench=bench, options=options)
 
 
 @pytest.mark.parametrize("changed", [{"bytes": 1}, {"model": "other"}, {"precision": "fp16"}])
 def test_figures_of_another_engine_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     bench = measured(tmp_path, (8, 2, True, 8000.0), **changed)
-    refused(StaleError, "has no figures of net.*it measured e", engine(tmp_path), tmp_path / "repo", bench=bench)
+    refused(StaleError, "has no figures for net.*it has e", engine(tmp_path), tmp_path / "repo", bench=bench)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"machine": "x"}'])
 def test_what_is_no_measurement_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "bench.json").write_text(content)
-    refused(DataError, "holds no measurement", engine(tmp_path), tmp_path / "r", bench=tmp_path / "bench.json")
+    refused(
+        DataError, "is not the result of a benchmark", engine(tmp_path), tmp_path / "r", bench=tmp_path / "bench.json"
+    )
     refused(DataError, "No such file", engine(tmp_path), tmp_path / "r", bench=tmp_path / "none.json")
 
 
@@ -352,7 +354,7 @@ def test_a_float_model_is_accelerated_in_float(tmp_path: Path) -> None:
         (found,) = config_of(tmp_path / "repo", "net").optimization.execution_accelerators.gpu_execution_accelerator
         assert found.parameters["precision_mode"] == told
     options = TritonOptions(accelerator="tensorrt", precision="int8", force=True)
-    refused(UsageError, "no Q/DQ pairs, so that there are no scales", path, tmp_path / "repo", options=options)
+    refused(UsageError, "no Q/DQ pairs and thus no scales", path, tmp_path / "repo", options=options)
     refused(
         UsageError,
         "needs no accelerator",
@@ -368,7 +370,7 @@ def test_without_accelerator_onnxruntime_runs_where_it_can(tmp_path: Path) -> No
     assert (config.platform, config.max_batch_size) == ("onnxruntime_onnx", 8)
     assert not config.HasField("optimization")
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_AUTO
-    assert made.notes == ("no preprocessing is known (--preprocess): no ensemble for images, and no client",)
+    assert made.notes == ("preprocessing is unknown (--preprocess): no ensemble for images and no client were written",)
 
 
 def test_weights_outside_the_model_come_along(tmp_path: Path) -> None:
@@ -380,7 +382,7 @@ def test_weights_outside_the_model_come_along(tmp_path: Path) -> None:
     x = np.ones((2, 3, 8, 8), np.float32)
     assert Server(tmp_path / "repo").infer("net", {"x": x})["y"].shape == (2, 4)
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="model.onnx", size_threshold=0)
-    refused(ModelError, "keeps weights in model.onnx", path, tmp_path / "other")
+    refused(ModelError, "stores weights in model.onnx", path, tmp_path / "other")
 
 
 def test_an_output_that_does_not_follow_the_batch_forbids_batches(tmp_path: Path) -> None:
@@ -394,7 +396,7 @@ def test_an_output_that_does_not_follow_the_batch_forbids_batches(tmp_path: Path
     made = export_triton(tmp_path / "net.onnx", tmp_path / "repo")
     config = config_of(tmp_path / "repo", "net")
     assert (made.max_batch, ports(config)) == (0, [("x", "TYPE_FP32", [-1, 3]), ("y", "TYPE_INT64", [2, -1])])
-    assert made.notes[0] == "no batches: the first dimension of output 'y' is not known to be the batch"
+    assert made.notes[0] == "batching is off: the first dimension of output 'y' is not known to be the batch"
     assert "y' is not known to be the batch" in (tmp_path / "repo/net/config.pbtxt").read_text()
 
 
@@ -538,7 +540,7 @@ def test_labels_of_one_name_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("a\nb\n", "2 labels fit no output: y"), ("a\n\nc\nd\n", "class 1 has no name"), ("", "holds no class names")],
+    [("a\nb\n", "2 labels match no output: y"), ("a\n\nc\nd\n", "class 1 has no name"), ("", "holds no class names")],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "names.txt").write_text(text)
@@ -563,7 +565,7 @@ def test_a_new_version_keeps_the_old_one(tmp_path: Path) -> None:
     assert {name: two[name] for name in one} == {**one}
     assert two["net/2/model.onnx"] == path.read_bytes()
     assert set(two) - set(one) == {"net/2/model.onnx", "net_preprocess/2/model.onnx", "net_ensemble/2/.keep"}
-    assert any("config.pbtxt stays as it is: version 2 fits it" in note for note in made.notes)
+    assert any("config.pbtxt is unchanged, because version 2 is compatible with it" in note for note in made.notes)
     assert (tmp_path / "repo/net/config.pbtxt") not in made.files
     forced = exported(path, tmp_path / "repo", 2, force=True)
     assert tree(tmp_path / "repo")["net/config.pbtxt"] != one["net/config.pbtxt"]
@@ -586,7 +588,7 @@ def test_a_version_that_does_not_fit_is_refused(tmp_path: Path, force: bool) -> 
     options = TritonOptions(name="net", version=2, max_batch=4, force=force)
     refused(
         StaleError,
-        "version 2 of net.* does not fit version 1: other max_batch",
+        "version 2 of net.* is incompatible with version 1: different max_batch",
         network(tmp_path),
         tmp_path / "repo",
         options=options,
@@ -611,7 +613,7 @@ def test_a_version_that_is_there_is_replaced_only_by_force(tmp_path: Path) -> No
 def test_an_ensemble_does_not_stay_behind(tmp_path: Path) -> None:
     exported(network(tmp_path), tmp_path / "repo")
     options = TritonOptions(name="net", force=True)
-    refused(UsageError, "would stay behind", network(tmp_path), tmp_path / "repo", options=options, preprocess="none")
+    refused(UsageError, "would remain", network(tmp_path), tmp_path / "repo", options=options, preprocess="none")
 
 
 def test_other_models_stay_as_they_are(tmp_path: Path) -> None:
@@ -668,7 +670,7 @@ def test_a_repository_that_was_not_there_is_not_there_after_a_failure(tmp_path: 
 
 def test_where_no_folder_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    refused(UsageError, "file is no folder", network(tmp_path), tmp_path / "file")
+    refused(UsageError, "file is not a folder", network(tmp_path), tmp_path / "file")
     with pytest.raises(OutputError, match="cannot write"):
         export_triton(network(tmp_path), tmp_path / "file" / "repo")
 
@@ -679,13 +681,13 @@ def test_where_no_folder_can_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "problem"),
     [
-        ({"name": "a/b"}, "is no name of a model"),
-        ({"name": ".."}, "is no name of a model"),
-        ({"name": ""}, "is no name of a model"),
+        ({"name": "a/b"}, "is not a valid model name"),
+        ({"name": ".."}, "is not a valid model name"),
+        ({"name": ""}, "is not a valid model name"),
         ({"version": 0}, "--version 0"),
         ({"max_batch": -1}, "--max-batch -1"),
         ({"accelerator": "openvino"}, "unknown accelerator"),
-        ({"precision": "int8"}, "is about --accelerator"),
+        ({"precision": "int8"}, "has no effect without --accelerator"),
         ({"precision": "int4", "accelerator": "tensorrt"}, "unknown precision"),
     ],
 )
@@ -696,7 +698,11 @@ def test_options_are_checked(how: dict[str, Any], problem: str) -> None:
 
 def test_more_than_the_engine_takes_is_refused(tmp_path: Path) -> None:
     refused(
-        UsageError, "the engine takes 32 at most", engine(tmp_path), tmp_path / "r", options=TritonOptions(max_batch=33)
+        UsageError,
+        "exceeds the engine's largest batch of 32",
+        engine(tmp_path),
+        tmp_path / "r",
+        options=TritonOptions(max_batch=33),
     )
 
 
