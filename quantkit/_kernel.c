@@ -18,7 +18,9 @@
 #define BINS 2048
 #define BLOCK 1024              /* elements that are settled, then counted, while they are in the first-level cache */
 #define WAYS 4                  /* interleaved sub-histograms: the same bin twice in a row does not wait for the store */
-#define FEW 8192                /* below this many values, sub-histograms cost more than they save */
+#define STEP 16                 /* elements whose bins are taken, then counted, at a time */
+#define AHEAD 128               /* elements by which taking bins is ahead of counting: one computes, the other stores */
+#define FULL (WAYS * (UINT16_MAX - STEP))       /* elements that overflow no sub-histogram, ends of blocks included */
 #define DIGIT 32                /* bits of a digit of an exact sum */
 #define DIGITS 3
 #define EMPTY (-1000)           /* top digit of a sum that has not seen a nonzero value */
@@ -27,11 +29,15 @@
  * rounding of the product is below 2^-51: this factor makes the floor of the product the floor of the quotient. */
 #define NUDGE (1.0 + 0x1p-45)
 
-/* ifunc needs glibc; elsewhere one baseline version is built. */
+/* ifunc needs glibc; elsewhere one baseline version is built. Counting is NARROWer: the way from eight doubles to bins
+ * is longer with AVX-512 than with AVX2, which made it a tenth slower on Zen 4. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-#define WIDE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
+#define CLONES(...) __attribute__((target_clones(__VA_ARGS__, "default"), optimize("O3")))
+#define WIDE CLONES("arch=x86-64-v4", "arch=x86-64-v3")
+#define NARROW CLONES("arch=x86-64-v3")
 #else
 #define WIDE
+#define NARROW
 #endif
 
 /* Order-preserving integers: the sign-magnitude bits of a float as two's complement. Integer minimum and maximum
@@ -59,12 +65,6 @@ WIDE static void key_range(const int32_t *bits, Py_ssize_t n, int32_t *low, int3
     *high = hi;
 }
 
-WIDE static void bins_of(const float *x, Py_ssize_t n, double factor, uint16_t *bins)
-{
-    for (Py_ssize_t i = 0; i < n; i++)
-        bins[i] = (uint16_t)(int32_t)(fabs((double)x[i]) * factor);
-}
-
 static void double_range(int64_t *counts)
 {
     int64_t edge = counts[BINS];
@@ -74,10 +74,10 @@ static void double_range(int64_t *counts)
     counts[BINS / 2] = edge;                /* |x| = R is half of the new range */
 }
 
-static void flush(uint32_t (*ways)[BINS + 1], int64_t *counts)
+WIDE static void flush(uint16_t (*ways)[BINS + 1], int64_t *counts)
 {
     for (int i = 0; i <= BINS; i++) {
-        int64_t sum = 0;
+        uint32_t sum = 0;
         for (int w = 0; w < WAYS; w++)
             sum += ways[w][i];
         counts[i] += sum;
@@ -85,31 +85,37 @@ static void flush(uint32_t (*ways)[BINS + 1], int64_t *counts)
     memset(ways, 0, WAYS * sizeof *ways);
 }
 
-/* Four indices a load, four sub-histograms: bin 0 of the zeros after a ReLU does not wait for itself. */
-static inline void count_block(const uint16_t *bins, Py_ssize_t m, uint32_t (*ways)[BINS + 1])
+static inline uint16_t bin_of(float x, double factor) { return (uint16_t)(int32_t)(fabs((double)x) * factor); }
+
+/* Four bins a load, four sub-histograms: bin 0 of the zeros after a ReLU does not wait for itself. */
+NARROW static void count_block(const float *x, Py_ssize_t m, double factor, uint16_t (*ways)[BINS + 1])
 {
-    Py_ssize_t i = 0;
-    for (; i + WAYS <= m; i += WAYS) {
-        uint64_t four;
-        memcpy(&four, bins + i, sizeof four);
-        ways[0][four & 0xffff]++;
-        ways[1][four >> 16 & 0xffff]++;
-        ways[2][four >> 32 & 0xffff]++;
-        ways[3][four >> 48]++;
+    uint16_t bins[BLOCK];
+    Py_ssize_t whole = m - m % STEP;
+    for (Py_ssize_t i = -AHEAD; i < whole; i += STEP) {
+        if (i + AHEAD < whole)
+            for (Py_ssize_t k = i + AHEAD; k < i + AHEAD + STEP; k++)
+                bins[k] = bin_of(x[k], factor);
+        if (i >= 0)
+            for (int k = 0; k < STEP; k += WAYS) {
+                uint64_t four;
+                memcpy(&four, bins + i + k, sizeof four);
+                ways[0][four & 0xffff]++;
+                ways[1][four >> 16 & 0xffff]++;
+                ways[2][four >> 32 & 0xffff]++;
+                ways[3][four >> 48]++;
+            }
     }
-    for (; i < m; i++)
-        ways[0][bins[i]]++;
+    for (Py_ssize_t i = whole; i < m; i++)
+        ways[0][bin_of(x[i], factor)]++;
 }
 
 static int observe_range(const float *x, Py_ssize_t n, int64_t *counts, double *state, int invariant)
 {
-    uint32_t ways[WAYS][BINS + 1];
-    uint16_t bins[BLOCK];
+    uint16_t ways[WAYS][BINS + 1];
     double range = state[0], low = state[1], high = state[2];
     Py_ssize_t held = 0;
-    int few = n < FEW;
-    if (!few)
-        memset(ways, 0, sizeof ways);
+    memset(ways, 0, sizeof ways);
     if (range == 0 && !invariant) {         /* the range of a first batch is that of all of it, not of its first block */
         int32_t lo = INT32_MAX, hi = INT32_MIN;
         key_range((const int32_t *)x, n, &lo, &hi);
@@ -127,8 +133,7 @@ static int observe_range(const float *x, Py_ssize_t n, int64_t *counts, double *
         high = top > high ? top : high;
         double most = -bottom > top ? -bottom : top;
         if (invariant ? most >= range && most > 0 : most > range) {
-            if (!few)
-                flush(ways, counts);
+            flush(ways, counts);
             held = 0;
             if (range == 0)
                 range = ldexp(1.0, ilogb(most) + 1);
@@ -141,19 +146,13 @@ static int observe_range(const float *x, Py_ssize_t n, int64_t *counts, double *
             counts[0] += m;
             continue;
         }
-        if ((held += m) > UINT32_MAX / 2) {
+        if ((held += m) > FULL) {
             flush(ways, counts);
             held = m;
         }
-        bins_of(x + start, m, BINS / range * NUDGE, bins);
-        if (few)
-            for (Py_ssize_t i = 0; i < m; i++)
-                counts[bins[i]]++;
-        else
-            count_block(bins, m, ways);
+        count_block(x + start, m, BINS / range * NUDGE, ways);
     }
-    if (!few)
-        flush(ways, counts);
+    flush(ways, counts);
     state[0] = range;
     state[1] = low;
     state[2] = high;

@@ -18,7 +18,7 @@ from quantkit.kernel import BINS, DIGIT_BITS, DIGITS, EMPTY, add_exactly, double
 
 F32 = np.float32
 TINY, HUGE = float(np.finfo(F32).smallest_subnormal), float(np.finfo(F32).max)
-SIZES = [0, 1, 2, 3, 7, 8, 9, 1023, 1024, 1025, 2047, 2048, 2049, 8191, 8192, 8193, 20_000]
+SIZES = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 128, 143, 144, 1023, 1024, 1025, 1040, 2047, 2048, 2049, 8192, 20_000]
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,7 @@ def test_doubling_the_range_moves_bin_j_to_half_j(filled: dict[int, int]) -> Non
 @modes
 @given(parts=st.lists(activations(), min_size=1, max_size=3))
 @example(parts=[np.repeat(np.array([1.0, 1.5], F32), 1024)])
+@example(parts=[np.full(300_001, 1.0, F32)])  # more than the 16-bit sub-histograms hold of one bin
 @example(parts=[np.array([0.0, -0.0], F32), np.array([-0.0, 0.0], F32)])
 def test_compiled_and_numpy_count_the_same(invariant: bool, parts: list[np.ndarray]) -> None:
     ours, theirs = observed(COMPILED, parts, invariant), observed(NUMPY, parts, invariant)

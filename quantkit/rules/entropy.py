@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quantkit.numerics import FLOAT32_MAX, float32
 from quantkit.rules.registry import RuleKind
@@ -42,7 +42,6 @@ class Entropy:
         )
 
 
-@lru_cache(maxsize=1)
 def level_edges() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the candidates i [1921], and for each the bins at which its 128 levels begin and end [1921, 129].
 
@@ -57,6 +56,31 @@ def level_edges() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return candidates, -(-levels[None, :] * candidates[:, None] // ENTROPY_LEVELS)
 
 
+@lru_cache(maxsize=1)
+def level_spans() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the candidates i [1921], and for each the positions of its 128 levels in `span_sums` [1921, 128]."""
+    import numpy as np
+
+    from quantkit.histogram import BINS
+
+    candidates, edges = level_edges()
+    return candidates, (np.diff(edges, axis=1) - 1) * BINS + edges[:, :-1]
+
+
+def span_sums(cumulative: NDArray[Any]) -> NDArray[Any]:
+    """Return the sums over n bins from bin j on, at [(n − 1)·2048 + j], for n up to the 16 bins of the widest level.
+
+    cumulative: sums over the first 0, 1, … 2048 bins.
+    """
+    import numpy as np
+
+    bins = len(cumulative) - 1
+    first = np.arange(bins)
+    ends = np.minimum(first + np.arange(1, bins // ENTROPY_LEVELS + 1)[:, None], bins)
+    sums: NDArray[Any] = (cumulative[ends] - cumulative[first]).ravel()
+    return sums
+
+
 def entropy_bins(counts: NDArray[np.int64]) -> int:
     """Return the number of bins i in 128 … 2048 that TensorRT keeps of `counts` [2048].
 
@@ -65,15 +89,16 @@ def entropy_bins(counts: NDArray[np.int64]) -> int:
 
         KL(P‖Q) = Σ P log P − Σ P log(mass/bins of the level) + log(Σ Q)
 
-    so that all 1921 candidates cost a few array operations. Ties take the larger i. Where no candidate is admissible
-    (a constant tensor), the result is 2048.
+    so that all 1921 candidates cost a few array operations. Logarithms are taken of the 32,768 spans of bins from which
+    the 245,888 levels are picked. Ties take the larger i. Where no candidate is admissible (a constant tensor), the
+    result is 2048.
     """
     import numpy as np
 
     bins = len(counts)
     h = counts.astype(np.float64)
     h[0] = h[1]
-    candidates, edges = level_edges()
+    candidates, levels = level_spans()
     mass = np.concatenate(([0.0], np.cumsum(h)))
     filled = np.concatenate(([0], np.cumsum(h > 0)))
     information = np.concatenate(([0.0], np.cumsum(xlogx(h))))
@@ -85,12 +110,11 @@ def entropy_bins(counts: NDArray[np.int64]) -> int:
     if not admissible.any():
         return bins
 
-    level_mass = np.diff(mass[edges], axis=1)
-    level_filled = np.diff(filled[edges], axis=1)
+    span_mass = span_sums(mass)
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_share = np.where(level_mass > 0.0, np.log(level_mass / level_filled), 0.0)
+        log_share = np.where(span_mass > 0.0, np.log(span_mass / span_sums(filled)), 0.0)
         self_information = information[candidates] - xlogx(last) + xlogx(last + tail)
-        cross = (level_mass * log_share).sum(axis=1) + tail * log_share[:, -1]
+        cross = (span_mass * log_share)[levels].sum(axis=1) + tail * log_share[levels[:, -1]]
         divergence = (self_information - cross) / mass[bins] - np.log(mass[bins]) + np.log(kept)
     divergence = np.where(admissible, divergence, np.inf)
     # Equal divergences differ by rounding here; 1e-12 is far below any difference that counts make.
