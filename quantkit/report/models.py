@@ -91,6 +91,7 @@ def models_section(evaluation: Evaluation) -> PageSection:
     table = PageTable("Comparison of the models", ("model", *filled), rows, frozenset({1}), cards=True)
     blocks: list[Block] = [table, *output_tables(evaluation)]
     lead = "A drop is reference minus candidate, so a loss is positive; its paired 95 % interval is in parentheses."
+    lead += " Shifts of the confidence are in percentage points (pp)." if "confidence" in filled else ""
     lead += f" Speeds were measured with {place}." if place else ""
     return PageSection("models", "Models", lead, tuple(blocks))
 
@@ -115,7 +116,7 @@ def confidence_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
     """Return the cell of the mean confidence and its shift; that of the reference is known from a candidate."""
     c = model.confidence
     if c is not None:
-        return Cell(format_percent(c.candidate, 1), f"{format_signed(c.shift)} percentage points")
+        return Cell(format_percent(c.candidate, 1), f"{format_signed(c.shift)} pp")
     known = (m.confidence for m in evaluation.candidates if m.confidence is not None)
     first = next(known, None) if model is evaluation.reference else None
     return Cell("" if first is None else format_percent(first.reference, 1))

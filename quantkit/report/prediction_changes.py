@@ -98,7 +98,7 @@ def confusions_section(evaluation: Evaluation) -> PageSection | None:
     )
     text = frozenset(range(len(head)))
     head = (*head, *(m.name for m in found))
-    blocks: list[Block] = [PageTable("Changed predictions, in samples", head, rows[:CONFUSIONS], text)]
+    blocks: list[Block] = [PageTable("Number of samples with each change", head, rows[:CONFUSIONS], text)]
     if rows[CONFUSIONS:]:
         more = count_noun(len(rows) - CONFUSIONS, "less frequent change")
         left_out = f"; {len(order) - MOST:,} more are omitted" if len(order) > MOST else ""

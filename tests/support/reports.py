@@ -78,7 +78,7 @@ def evaluation(*candidates: ModelScore, **changes: Any) -> Evaluation:
         "samples": 10_000,
         "metric": "top1",
         "share": True,
-        "verdict": tuple(f"{c.name} loses 0.31 points, beyond chance." for c in candidates),
+        "verdict": tuple(f"{c.name} loses 0.31 percentage points, a significant loss." for c in candidates),
         "notes": ("Scored with fake-quantized numerics.",),
         "provenance": {"data": {"source": "val/", "samples": 10_000, "mean": [0.49, 0.48]}, "seed": None, "odd": [{}]},
         "seconds": 48.3,
