@@ -1,4 +1,4 @@
-"""evaluate and compare, whole: figures against a plain loop, every kind of data, and each error by name."""
+"""evaluate and compare end to end: results against a plain loop, every kind of data, and each error by name."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def plain(path: Path, x: Any = X) -> Any:
     return session.run(None, {"x": x})[0]
 
 
-def test_the_figures_are_those_of_a_plain_loop(pair: list[Path], data: Path) -> None:
+def test_results_equal_those_of_a_plain_loop(pair: list[Path], data: Path) -> None:
     made = evaluate(pair, data)
     first, second = (plain(path).astype(np.float64) for path in pair)
     right = [(scores.argmax(axis=1) == Y) for scores in (first, second)]
@@ -120,7 +120,7 @@ def test_outputs_without_a_row_for_each_sample_cannot_be_cut(tmp_path: Path, dat
         evaluate(tmp_path / "mean.onnx", data)
 
 
-def test_qdq_models_and_tables_are_told_apart(tmp_path: Path) -> None:
+def test_qdq_models_and_tables_have_their_kinds(tmp_path: Path) -> None:
     folder = shutil.copytree(
         BUNDLED, tmp_path / "net", ignore=shutil.ignore_patterns("*.int8*", "*.calib*", "*.stats*")
     )
@@ -158,7 +158,7 @@ def test_without_labels_outputs_are_compared(tmp_path: Path, pair: list[Path]) -
     assert made.models[0].metrics == {}
 
 
-def test_outputs_that_are_no_class_scores_are_compared(tmp_path: Path, data: Path) -> None:
+def test_outputs_without_class_scores_are_compared(tmp_path: Path, data: Path) -> None:
     nodes = [
         helper.make_node("Unsqueeze", ["x", "one"], ["row"]),
         helper.make_node("Mul", ["row", "a"], ["boxes"]),
@@ -178,7 +178,7 @@ def test_outputs_that_are_no_class_scores_are_compared(tmp_path: Path, data: Pat
     assert first.sqnr_db == pytest.approx(40.0, abs=0.1)
 
 
-def test_labels_that_come_along_and_any_metric(pair: list[Path], tmp_path: Path, monkeypatch: Any) -> None:
+def test_labels_in_batches_and_any_metric(pair: list[Path], tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "own_metric.py").write_text(
         "import numpy as np\n"
         "def margin(outputs, labels):\n"
@@ -244,7 +244,7 @@ def test_memory_does_not_grow_with_the_samples(pair: list[Path]) -> None:
         (["float.onnx", "x.engine"], "TensorRT|tensorrt|driver", BackendError),
     ],
 )
-def test_models_that_do_not_go_together(
+def test_incompatible_models_are_refused(
     tmp_path: Path, pair: list[Path], data: Path, models: list[str], problem: str, error: type[Exception]
 ) -> None:
     linear(tmp_path / "wide.onnx", RANDOM.standard_normal((6, 7)).astype(np.float32))
@@ -281,7 +281,7 @@ def test_options_that_contradict_each_other(pair: list[Path], data: Path) -> Non
         evaluate(pair[:1], data, options=EvaluateOptions(names=("a", "b")))
 
 
-def test_a_document_comes_back_as_it_was(pair: list[Path], data: Path) -> None:
+def test_a_document_survives_a_round_trip(pair: list[Path], data: Path) -> None:
     made = evaluate([*pair, linear(pair[0].parent / "same.onnx")], data, options=EvaluateOptions(max_drop=3.0))
     text = json.dumps(evaluation_json(made), allow_nan=False)
     again = parse_evaluation(json.loads(text), "it")
@@ -294,7 +294,7 @@ def test_a_document_comes_back_as_it_was(pair: list[Path], data: Path) -> None:
     assert math.isinf(again.models[2].outputs[0].sqnr_db)
 
 
-def test_figures_that_json_has_no_number_for_come_back(pair: list[Path], data: Path) -> None:
+def test_values_without_a_json_number_survive_a_round_trip(pair: list[Path], data: Path) -> None:
     made = evaluate(pair, data)
     score = made.models[1]
     silent = replace(score.outputs[0], sqnr_db=-math.inf)
@@ -316,7 +316,7 @@ def test_figures_that_json_has_no_number_for_come_back(pair: list[Path], data: P
         (lambda d: {**d, "metric": "top5"}, "a model lacks top5"),
     ],
 )
-def test_a_document_that_is_none_is_refused(pair: list[Path], data: Path, change: Any, problem: str) -> None:
+def test_a_damaged_document_is_refused(pair: list[Path], data: Path, change: Any, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         parse_evaluation(change(evaluation_json(evaluate(pair, data))), "it.json")
 
@@ -349,7 +349,7 @@ def test_runs_side_by_side(pair: list[Path], data: Path, tmp_path: Path) -> None
         compare([first, evaluate(pair, data, metrics="top2", options=options)])
 
 
-def test_labels_are_compared_by_what_they_are(pair: list[Path], data: Path, tmp_path: Path) -> None:
+def test_labels_are_compared_by_content(pair: list[Path], data: Path, tmp_path: Path) -> None:
     runs = []
     for name, labels in (("a", Y), ("b", Y), ("b", (Y + 1) % CLASSES)):
         np.save(tmp_path / f"{name}.npy", labels)
@@ -424,9 +424,7 @@ def test_the_command_writes_runs_that_compare_reads(
     assert "is not JSON" in capsys.readouterr().err
 
 
-def test_nothing_is_written_where_something_goes_wrong(
-    command: Any, pair: list[Path], data: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_written_after_an_error(command: Any, pair: list[Path], data: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     assert command("evaluate", *pair, "--data", data, "-o", tmp_path / "no" / "a.json") == 1
     assert command("evaluate", *pair, "--data", data, "-o", tmp_path / "a.json", "--metric", "top9") == 2
@@ -449,9 +447,7 @@ def test_a_reference_alone_is_scored(pair: list[Path], data: Path) -> None:
     assert isinstance(replace(made, files=()), Evaluation)
 
 
-def test_a_budget_with_nothing_beside_the_reference_is_refused(
-    command: Any, pair: list[Path], data: Path, capsys: Any
-) -> None:
+def test_a_budget_without_a_candidate_is_refused(command: Any, pair: list[Path], data: Path, capsys: Any) -> None:
     with pytest.raises(UsageError, match=r"only .*float\.onnx was given") as caught:
         evaluate(pair[0], data, options=EvaluateOptions(max_drop=0.5))
     assert "give a candidate" in caught.value.remedy

@@ -25,7 +25,7 @@ def scored(scores: NDArray[np.float64]) -> MetricResult:
     return MetricResult(float(scores.mean()), scores, None, scores.size)
 
 
-def answers(both: int, lost: int, gained: int, neither: int) -> tuple[MetricResult, MetricResult]:
+def binary_results(both: int, lost: int, gained: int, neither: int) -> tuple[MetricResult, MetricResult]:
     reference = np.repeat([1.0, 1.0, 0.0, 0.0], [both, lost, gained, neither])
     candidate = np.repeat([1.0, 0.0, 1.0, 0.0], [both, lost, gained, neither])
     return scored(reference), scored(candidate)
@@ -35,7 +35,7 @@ def answers(both: int, lost: int, gained: int, neither: int) -> tuple[MetricResu
 
 
 @given(counts, counts)
-def test_the_mid_p_is_the_exact_p_less_half_of_what_was_seen(lost: int, gained: int) -> None:
+def test_the_mid_p_is_the_exact_p_less_half_of_the_observed_case(lost: int, gained: int) -> None:
     exact = reference_mcnemar([[0, lost], [gained, 0]], exact=True).pvalue
     seen = stats.binom.pmf(min(lost, gained), lost + gained, 0.5)
     expected = 1.0 if lost == gained else exact - seen
@@ -93,7 +93,7 @@ def test_simulated_evaluations_are_covered() -> None:
     """10,000 samples at 91 % with about 60 changes, 0.3 points lost; 5,000 evaluations from end to end."""
     random = np.random.default_rng(5)
     cells = random.multinomial(10_000, [0.91, 0.0045, 0.0015, 0.084], size=5_000)
-    found = [paired_difference(*answers(*map(int, cell)), share=True, higher_is_better=True) for cell in cells]
+    found = [paired_difference(*binary_results(*map(int, cell)), share=True, higher_is_better=True) for cell in cells]
     covered = np.mean([d.low <= 0.3 <= d.high for d in found])
     assert 0.94 <= covered <= 0.965
     detected = np.mean([d.p < 0.05 for d in found])
@@ -216,7 +216,7 @@ def test_a_figure_of_the_whole_set_covers_and_draws_the_same_samples_for_both(mo
 
 
 def test_a_loss_is_positive_whichever_way_is_better() -> None:
-    good, bad = answers(80, 10, 3, 7)
+    good, bad = binary_results(80, 10, 3, 7)
     loss = paired_difference(good, bad, share=True, higher_is_better=True)
     assert (loss.value, loss.worse, loss.better) == (pytest.approx(7.0), 10, 3)
     assert loss.low < 7.0 < loss.high
@@ -240,8 +240,8 @@ def test_other_scores_are_bootstrapped_and_repeat_themselves() -> None:
     assert found.method is IntervalMethod.BOOTSTRAP_MEAN
 
 
-def test_the_same_answers_differ_by_nothing() -> None:
-    same = answers(90, 0, 0, 10)[0]
+def test_equal_predictions_have_no_difference() -> None:
+    same = binary_results(90, 0, 0, 10)[0]
     found = paired_difference(same, same, share=True, higher_is_better=True)
     assert (found.value, found.p, found.better, found.worse) == (0.0, 1.0, 0, 0)
     assert found.low < 0.0 < found.high  # no change in 100 samples is not proof of none
@@ -258,7 +258,7 @@ def test_the_same_answers_differ_by_nothing() -> None:
         (scored(np.full(50, 0.6)), scored(np.full(50, 0.5))),
     ],
 )
-def test_where_only_the_value_is_known_no_interval_is_made_up(first: MetricResult, second: MetricResult) -> None:
+def test_a_value_alone_has_no_interval(first: MetricResult, second: MetricResult) -> None:
     found = paired_difference(first, second, share=True, higher_is_better=True)
     assert found.value == pytest.approx(10.0)
     assert math.isnan(found.low)
@@ -267,6 +267,8 @@ def test_where_only_the_value_is_known_no_interval_is_made_up(first: MetricResul
     assert found.method in (IntervalMethod.VALUE_ONLY, IntervalMethod.EQUAL_CHANGES)
 
 
-def test_scores_of_other_samples_are_refused() -> None:
+def test_scores_of_different_samples_are_refused() -> None:
     with pytest.raises(DataError, match="for 100 samples, the candidate for 50"):
-        paired_difference(answers(100, 0, 0, 0)[0], answers(50, 0, 0, 0)[0], share=True, higher_is_better=True)
+        paired_difference(
+            binary_results(100, 0, 0, 0)[0], binary_results(50, 0, 0, 0)[0], share=True, higher_is_better=True
+        )

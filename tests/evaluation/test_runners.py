@@ -56,7 +56,7 @@ def test_a_batch_that_fits_passes_untouched() -> None:
     assert count == 5
 
 
-def test_outputs_that_are_no_rows_cannot_be_put_together() -> None:
+def test_outputs_without_rows_cannot_be_joined() -> None:
     limits = BatchLimits(2, 2, X)
     with pytest.raises(ModelError, match=r"it: output 'y' \[3\] does not have one row per sample") as caught:
         join_outputs([{"y": np.zeros(3)}] * 2, [2, 2], 4, subject(limits))

@@ -49,7 +49,7 @@ sides = st.integers(20, 250)
 def test_the_geometry_is_what_happened_to_the_pixels(
     size: tuple[int, int], wanted: tuple[int, int], resize: Any, crop: float
 ) -> None:
-    """Pixels that hold their own x (or y) coordinate still tell it after resizing and cropping."""
+    """Pixels that hold their own x (or y) coordinate keep it after resizing and cropping."""
     spec = Preprocess(resize=resize, size=wanted, crop_fraction=crop, pad=255)
     found = image_geometry(spec, size)
     for axis in (0, 1):
@@ -134,7 +134,7 @@ def test_suppression_is_its_definition(seed: int, overlap: float) -> None:
         ((1, 25200, 6), None), ((1, 84, 84), None), ((1, 4, 8400), None), ((1, 3, 80, 80, 85), None), ((1, 1000), None),
     ],
 )  # fmt: skip
-def test_the_head_is_read_off_the_shape_or_asked_for(shape: tuple[int, ...], family: HeadFamily | None) -> None:
+def test_the_head_is_inferred_from_the_shape(shape: tuple[int, ...], family: HeadFamily | None) -> None:
     if family is not None:
         assert infer_head_family(shape, "output0") is family
         return
@@ -196,7 +196,7 @@ def by_coco(labels: list[Scene], output: NDArray[Any], family: HeadFamily) -> fl
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("family", HeadFamily)
-def test_the_figure_is_cocos(seed: int, family: HeadFamily) -> None:
+def test_the_map_equals_cocos(seed: int, family: HeadFamily) -> None:
     labels, outputs = scenes(seed)
     found = scored(labels, outputs[family], None if family is HeadFamily.END_TO_END else family)
     assert 0.1 < found.value < 0.9
@@ -248,7 +248,7 @@ def test_a_worse_detector_is_shown_with_an_interval(monkeypatch: pytest.MonkeyPa
     assert found.p < 0.05
 
 
-def test_what_does_not_fit_is_told_with_the_images_name() -> None:
+def test_misfits_are_reported_with_the_images_name() -> None:
     labels, outputs = scenes(0)
     broken = outputs[HeadFamily.V8].copy()
     broken[7, 0, 0] = np.nan
@@ -323,7 +323,7 @@ def test_cocos_and_yolos_files_say_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "problem"),
     [
         ({"images": None}, "not COCO labels: TypeError"),
         ({"categories": [{"name": "x"}]}, "not COCO labels: KeyError 'id'"),
@@ -332,10 +332,10 @@ def test_cocos_and_yolos_files_say_the_same(tmp_path: Path) -> None:
         ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1]}]}, "annotation 0: ValueError"),
     ],
 )
-def test_damaged_coco_files_are_told(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_damaged_coco_files_are_reported(change: dict[str, Any], problem: str, tmp_path: Path) -> None:
     path = tmp_path / "instances.json"
     path.write_text(json.dumps({**DOCUMENT, **change}), encoding="utf-8")
-    with pytest.raises(DataError, match=rf"instances\.json: {told}"):
+    with pytest.raises(DataError, match=rf"instances\.json: {problem}"):
         read_coco(path)
     path.write_text("[", encoding="utf-8")
     with pytest.raises(DataError, match="cannot be read as JSON"):
@@ -345,7 +345,7 @@ def test_damaged_coco_files_are_told(change: dict[str, Any], told: str, tmp_path
 @pytest.mark.parametrize(
     "line", ["cat 0 0 1 1", "1 10 20 30 40", "1 0.5 0.5", "-1 .5 .5 .1 .1", "1 .5 .5 .1 x", "1 nan 0 0 0"]
 )
-def test_damaged_yolo_files_are_told(line: str, tmp_path: Path) -> None:
+def test_damaged_yolo_files_are_reported(line: str, tmp_path: Path) -> None:
     path = tmp_path / "b.txt"
     path.write_text(f"0 .5 .5 .1 .1\n{line}\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"b\.txt, line 2: "):

@@ -101,7 +101,7 @@ def broken(row: int) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize(
-    ("scores", "labels", "told"),
+    ("scores", "labels", "problem"),
     [
         (SCORES, np.where(np.arange(12) == 8, 7, LABELS), r"08\.png: the label is 7, but output logits has 7 classes"),
         (SCORES, np.where(np.arange(12) == 2, -1, LABELS), r"02\.png: the label is -1"),
@@ -115,15 +115,15 @@ def broken(row: int) -> NDArray[Any]:
         (SCORES[:, :1], LABELS, "holds no class scores"),
     ],
 )
-def test_what_does_not_fit_is_told_with_the_samples_name(scores: Any, labels: Any, told: str | None) -> None:
-    if told is None:
+def test_misfits_are_reported_with_the_samples_name(scores: Any, labels: Any, problem: str | None) -> None:
+    if problem is None:
         assert 0 <= run(named("top1"), scores, labels).value <= 1
         return
-    with pytest.raises((DataError, UsageError), match=told):
+    with pytest.raises((DataError, UsageError), match=problem):
         run(named("top1"), scores, labels)
 
 
-def test_a_metric_that_cannot_fail_or_has_nothing_to_say_is_refused() -> None:
+def test_trivial_metrics_are_refused() -> None:
     with pytest.raises(UsageError, match=r"top7 is always right with 7 classes"):
         run(named("top7"))
     with pytest.raises(DataError, match="no sample"):
@@ -255,7 +255,7 @@ def test_an_object_with_update_and_compute_comes_in_three_ways_and_is_each_model
 
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize(
-    ("text", "kind", "told"),
+    ("text", "kind", "problem"),
     [
         (
             "raises",
@@ -287,8 +287,8 @@ def test_an_object_with_update_and_compute_comes_in_three_ways_and_is_each_model
         ("absent", UsageError, "own_metrics has no callable 'absent'"),
     ],
 )
-def test_a_metric_that_fails_is_one_clear_line(text: str, kind: type[QuantkitError], told: str) -> None:
-    with pytest.raises(kind, match=told) as caught:
+def test_a_metric_that_fails_is_one_clear_line(text: str, kind: type[QuantkitError], problem: str) -> None:
+    with pytest.raises(kind, match=problem) as caught:
         run(named(f"own_metrics:{text}"))
     if text in ("raises", "Bad", "Needs"):
         assert isinstance(caught.value.__cause__, Exception)  # the user's own traceback is not lost
@@ -297,7 +297,7 @@ def test_a_metric_that_fails_is_one_clear_line(text: str, kind: type[QuantkitErr
 
 
 @pytest.mark.usefixtures("own")
-def test_a_missing_module_is_told() -> None:
+def test_a_missing_module_is_reported() -> None:
     with pytest.raises(UsageError, match="--metric nowhere_at_all:x: there is no module 'nowhere_at_all'"):
         named("nowhere_at_all:x")
 
