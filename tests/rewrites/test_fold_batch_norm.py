@@ -182,7 +182,7 @@ STAYS = {
     "weights": ("k = Abs(w) c = Conv(x, k) y = {bn(c)}", "weights of Conv 'c' are not .* or computed by the network"),
     "bias": ("k = Abs(g) c = Conv(x, w, k) y = {bn(c)}", "the bias of Conv 'c' is computed"),
     "custom": ("c = my.Conv(x, w) y = {bn(c)}", "no operator with weights directly before it"),
-    "rows": ("c = MatMul(x, u) y = {bn(c)}", "it does not multiply two matrices"),
+    "rows": ("c = MatMul(x, u) y = {bn(c)}", "does not multiply two matrices"),
     "product": ("c = MatMul(x, x) y = {bn(c)}", "not its second input"),
     "training": ("c = Conv(x, w) y = BatchNormalization<training_mode = 1>(c, g, h, m, v)", "training mode"),
     "outputs": ("c = Conv(x, w) y, p, q = BatchNormalization<training_mode = 1>(c, g, h, m, v) z = Add(p, q)", "train"),
