@@ -188,7 +188,10 @@ def test_tables_of_names_and_of_figures(tmp_path: Path) -> None:
         ("a.png,0\nb/c.png,1\nd/c.png,3\n", r"the label of d/c\.png is 3, but the network has the classes 0 … 2"),
         ("a.png\n", "line 1: not file,label"),
         ("", "holds no labels"),
-        ("a.png,cat\nb/c.png,dog\nd/c.png,eel\n", r"l\.csv: labels are names \(cat, dog, eel\), and no indices are given"),
+        (
+            "a.png,cat\nb/c.png,dog\nd/c.png,eel\n",
+            r"l\.csv: labels are names \(cat, dog, eel\), and no indices are given",
+        ),
         ("a.png,0\nb/c.png,-1\nd/c.png,9.5\n", r"l\.csv: the label '-1' of b/c\.png is not a class index"),
         ("a.png,9.5\nb/c.png,cat\nd/c.png,0\n", r"the label '9\.5' of a\.png is not a class index"),
         ("d/c.png,2\nb/c.png,1\na.png,cat\n", r"the label 'cat' of a\.png is not a class index"),

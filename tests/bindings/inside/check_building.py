@@ -150,7 +150,7 @@ def test_a_table_goes_into_qdq_where_types_are_strong(world: checked.World, prec
     assert made.converted
     assert made.covered is not None
     assert (made.covered.share, made.covered.completed, made.covered.missing) == (1.0, (), ())
-    why = "was asked for strong types" if HAS_CALIBRATORS else "has no calibrators"
+    why = "builds with strong types" if HAS_CALIBRATORS else "has no calibrators"
     assert f"{why}: 1 activations got Q/DQ pairs from the table" in made.notes[0]
 
 
@@ -232,7 +232,7 @@ def test_no_room_for_a_context_leaves_layers_untold() -> None:
     made = build("float", "fp32")
     assert made.plan.startswith(b'{"magic": "plan"')
     assert (made.layers, made.memory) == ((), 4096)
-    assert made.notes == ("the GPU has no room for a context, so that the layers are not told",)
+    assert made.notes == ("the GPU has no memory for a context, so the layers are unknown",)
 
 
 @pytest.mark.parametrize("text", ["", "{", "Layer(Scale): x"])
@@ -363,7 +363,7 @@ def test_times_that_were_kept_are_known_as_such(
         contexts.append(context)
         return engine_layers(document, context)
 
-    monkeypatch.setattr(inspecting, "layers_of", seen)
+    monkeypatch.setattr(inspecting, "engine_layers", seen)
     model = load_model("float.onnx")
     build_engine(model, BuildOptions(precision=Precision.FP32), parse_shapes([RANGE], model.inputs), timing_cache=there)
     assert [context.measured_anew for context in contexts] == [anew]

@@ -338,7 +338,7 @@ def test_what_tensorrt_still_reads_is_not_freed(
         assert not asked()
         raise error("left", remedy="") if issubclass(error, Interrupted) else error("bad")
 
-    monkeypatch.setattr(calibrating, "in_background", left)
+    monkeypatch.setattr(calibrating, "run_in_background", left)
     with pytest.raises(error):
         on_tensorrt()
     assert len(closed) == closes
@@ -352,7 +352,7 @@ def test_a_job_whose_user_had_asked_to_stop_is_left_at_ctrl_c(monkeypatch: pytes
         said.append(asked())
         raise ValueError("seen")
 
-    monkeypatch.setattr(calibrating, "in_background", look)
+    monkeypatch.setattr(calibrating, "run_in_background", look)
     for stopped in (None, lambda: None, lambda: Interrupted("stopped", remedy="again")):
         with pytest.raises(ValueError, match="seen"):
             on_tensorrt(stopped=stopped)
