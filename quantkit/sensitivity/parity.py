@@ -1,10 +1,10 @@
 """A Q/DQ model in onnxruntime and as TensorRT engines, tensor by tensor: calibration error or kernel error?
 
 onnxruntime executes Q and DQ exactly as in the file, and everything else in float32. Two engines are built from the
-same model, without FP16 and TF32. The first has its tensors as outputs: if both agree, the loss comes from the scales and
-weights in the file; if they diverge, the engine computes something different from that tensor on. But a tensor that is
-an output cannot be fused away, which hides kernels that are wrong only in a fusion. So the outputs of a second engine,
-which has no additional outputs, are compared as well.
+same model, without FP16 and TF32. The first has its tensors as outputs: if both agree, the loss comes from the scales
+and weights in the file; if they diverge, the engine computes something different from that tensor on. But a tensor that
+is an output cannot be fused away, which hides kernels that are wrong only in a fusion. So the outputs of a second
+engine, which has no additional outputs, are compared as well.
 """
 
 from __future__ import annotations

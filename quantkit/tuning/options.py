@@ -21,7 +21,7 @@ MIN_EVALUATIONS = 5
 
 @dataclass(frozen=True, slots=True)
 class TuneOptions:
-    """What the search may try, and how candidates are evaluated.
+    """Options for what the search may try and how candidates are evaluated.
 
     holdout: fraction of the samples held out for the final report. rules: the first is tried first. repairs: those that
     may be used. most: fraction of the layers that may stay float. evaluations: maximum number of evaluations of one

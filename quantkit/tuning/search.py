@@ -34,7 +34,7 @@ IDLE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class SearchLimits:
-    """What the search may try.
+    """Limits of the search.
 
     rules: the first is the default. repairs: in order. most: fraction of the layers that may stay float. evaluations:
     maximum number of evaluations on the tuning part.

@@ -102,7 +102,7 @@ def test_a_fixed_batch_is_filled(tmp_path: Path) -> None:
     assert "5.png  array of shape (3, 1, 1)\n" in whole.stdout
 
 
-def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
     export_triton(DIGITS / "model.onnx", tmp_path / "repo", options=TritonOptions(name="digits"))
     (tmp_path / "images").mkdir()
     done = asked(tmp_path / "repo/digits_ensemble/client.py", "localhost:1", str(tmp_path / "images"))

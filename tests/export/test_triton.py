@@ -174,7 +174,7 @@ def test_triton_has_no_scalars(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_an_engine_that_nothing_tells_of_is_refused(
+def test_an_engine_with_unknown_tensors_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
     monkeypatch.setattr("quantkit.export.serving.has_driver", lambda: False)
@@ -186,7 +186,7 @@ def test_an_engine_that_nothing_tells_of_is_refused(
     assert not (tmp_path / "repo").exists()
 
 
-def test_without_a_record_the_gpu_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_record_tensors_are_read_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = engine(tmp_path)
     expected = read_served_model(path)
     engine_record_path(path).unlink()
@@ -305,7 +305,7 @@ def test_figures_of_another_engine_are_refused(tmp_path: Path, changed: dict[str
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"machine": "x"}'])
-def test_what_is_no_measurement_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_without_a_benchmark_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "bench.json").write_text(content)
     refused(
         DataError, "is not the result of a benchmark", engine(tmp_path), tmp_path / "r", bench=tmp_path / "bench.json"
@@ -313,7 +313,7 @@ def test_what_is_no_measurement_is_refused(tmp_path: Path, content: str) -> None
     refused(DataError, "No such file", engine(tmp_path), tmp_path / "r", bench=tmp_path / "none.json")
 
 
-def test_figures_of_the_processor_serve_onnxruntime_alone(tmp_path: Path) -> None:
+def test_cpu_figures_apply_to_onnxruntime_only(tmp_path: Path) -> None:
     path = network(tmp_path)
     figures = Latency("net.onnx", 16, False, 2.0, 2.0, 2.0, 9)
     made = BenchResult("x86", False, (BenchSubject("net.onnx", "fp32", 1, load_model(path).sha256),), (figures,))
@@ -650,7 +650,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.mark.parametrize("count", range(6))
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()], ids=["full", "interrupted"])
-def test_all_models_land_or_none(tmp_path: Path, failing: Any, count: int, error: BaseException) -> None:
+def test_all_models_are_written_or_none(tmp_path: Path, failing: Any, count: int, error: BaseException) -> None:
     exported(network(tmp_path), tmp_path / "repo")
     before = tree(tmp_path / "repo")
     failing(count, error)
@@ -668,7 +668,7 @@ def test_a_repository_that_was_not_there_is_not_there_after_a_failure(tmp_path: 
     assert not (tmp_path / "repo").exists()
 
 
-def test_where_no_folder_can_be(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_repository_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused(UsageError, "file is not a folder", network(tmp_path), tmp_path / "file")
     with pytest.raises(OutputError, match="cannot write"):

@@ -249,7 +249,7 @@ def test_init_names_paths_from_the_files_own_folder(place: Path, quantkit_comman
     assert "replace the placeholders model.onnx and images" in done.stdout
 
 
-def test_a_path_that_is_not_there_is_told_from_the_files_folder(place: Path) -> None:
+def test_a_missing_path_is_reported_relative_to_the_files_folder(place: Path) -> None:
     (place / "net" / "quantkit.toml").write_text('model = "modle.onnx"\ndata = "mine:batches"\n')
     found = read_settings(place / "net" / "quantkit.toml")
     assert found.model is not None
@@ -268,14 +268,14 @@ def test_unreadable_images_can_be_left_out(place: Path, quantkit_command: Comman
     assert "over 60 samples" in quantkit_command(*layers, "--skip-corrupt").stdout
 
 
-def test_what_puts_the_figures_in_doubt_is_told_even_quietly(place: Path, quantkit_command: Command) -> None:
+def test_warnings_are_printed_even_with_quiet(place: Path, quantkit_command: Command) -> None:
     (place / "net" / "preprocess.toml").unlink()
     guessed = "warning: the preprocessing of this network is unknown"
     run_quietly = quantkit_command("run", "net/model.onnx", "--data", "imgs", "--repair", "none", "-q")
-    assert run_quietly.stderr.count("no preprocessing is known") == run_quietly.stderr.count(guessed) == 1
+    assert run_quietly.stderr.count("the preprocessing of this network is unknown") == run_quietly.stderr.count(guessed) == 1
     line = ("evaluate", "net/model.onnx", "--data", "imgs")
     assert quantkit_command(*line, "-q", "-o", "a.json").stderr.startswith(guessed)
-    assert quantkit_command(*line).stderr.count("no preprocessing is known") == 1
+    assert quantkit_command(*line).stderr.count("the preprocessing of this network is unknown") == 1
     made = json.loads((place / "a.json").read_text())
     assert set(made["warnings"]) <= set(made["notes"])
     assert "no preprocessing is known" in made["warnings"][0]

@@ -34,7 +34,7 @@ def test_every_key_of_the_template_is_known(tmp_path: Path) -> None:
     assert made.build.shapes == ("image=1:8:32",)
 
 
-def test_paths_are_meant_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "m.onnx").touch()
     (tmp_path / "here" / "val.csv").touch()
@@ -68,7 +68,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
         read_settings(written(tmp_path, text))
 
 
-def test_names_that_nothing_has_are_refused(tmp_path: Path) -> None:
+def test_unknown_values_are_refused(tmp_path: Path) -> None:
     for section, key in (("calibrate", "histogram"), ("quantize", "policy"), ("quantize", "weights")):
         with pytest.raises(UsageError, match=rf"{section}\.{key} is 'none': input should be"):
             read_settings(written(tmp_path, f'[{section}]\n{key} = "none"\n'))
@@ -79,7 +79,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         read_settings(tmp_path / "none.toml")
 
 
-def test_flags_go_over_the_file() -> None:
+def test_flags_override_the_file() -> None:
     base = Settings(model="a.onnx", rule="mse")
     made = override_settings(base, {"model": None, "rule": "minmax", "evaluate.max_drop": 1.0, "quantize.repairs": ()})
     assert (made.model, made.rule, made.evaluate.max_drop, made.quantize.repairs) == ("a.onnx", "minmax", 1.0, ())

@@ -35,7 +35,7 @@ def test_a_step_is_reused_exactly_where_its_inputs_are_the_same(
     assert worked(here, first).reused
 
 
-def test_what_nobody_can_tell_is_never_reused(tmp_path: Path) -> None:
+def test_a_step_with_unknown_inputs_is_never_reused(tmp_path: Path) -> None:
     here = store(tmp_path)
     assert not worked(here, None).reused
     assert not worked(here, None).reused
@@ -71,14 +71,14 @@ def test_two_runs_at_once_end_with_the_same_outcome(tmp_path: Path) -> None:
     assert [path.name for path in here.folder.iterdir()] == [made.folder.name]
 
 
-def test_the_digest_tells_what_was_written(tmp_path: Path) -> None:
+def test_the_digest_depends_on_the_files(tmp_path: Path) -> None:
     here = store(tmp_path)
     assert worked(here, {"a": 1}, "x").digest == worked(here, {"a": 2}, "x").digest
     assert worked(here, {"a": 1}, "x").digest != worked(here, {"a": 3}, "y").digest
 
 
 @pytest.mark.parametrize("failure", [DataError("no", remedy="-"), KeyboardInterrupt()])
-def test_broken_work_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
+def test_a_failed_step_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
     here = store(tmp_path)
 
     def work(folder: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert list(here.folder.iterdir()) == []
 
 
-def test_old_outcomes_go_and_the_newest_stays(tmp_path: Path) -> None:
+def test_old_outcomes_are_removed_and_the_newest_stays(tmp_path: Path) -> None:
     here = store(tmp_path)
     for number in range(3 * KEPT_OUTCOMES):
         worked(here, {"n": number})
@@ -131,7 +131,7 @@ def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
         assert worked(second, {}).reused
 
 
-def test_what_a_killed_run_left_goes(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     here = store(tmp_path)
     (here.folder / ".step-1.tmp").mkdir()
     with here.lock():
@@ -171,7 +171,7 @@ def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
         refuse_foreign_files(tmp_path / "report.html", [])
 
 
-def test_the_record_tells_inputs_and_files(tmp_path: Path) -> None:
+def test_the_record_lists_inputs_and_files(tmp_path: Path) -> None:
     made = worked(store(tmp_path), {"rule": "mse"})
     record = json.loads(made.file("step.json").read_text())
     assert record["inputs"] == {"rule": "mse"}

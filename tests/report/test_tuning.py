@@ -101,7 +101,7 @@ def test_engines_are_drawn_where_they_were_built() -> None:
     assert "batches per second" not in one
 
 
-def test_layers_that_nobody_ranked_have_no_section() -> None:
+def test_unranked_layers_have_no_section() -> None:
     assert "Layers with the largest loss" not in tuning_page(tuning(ranking=()))
 
 

@@ -95,14 +95,14 @@ def test_an_engine_that_computes_the_same(gpu: dict[str, Any]) -> None:
     assert fused == shown
 
 
-def test_the_first_tensor_where_they_part(gpu: dict[str, Any]) -> None:
+def test_the_first_tensor_where_they_diverge(gpu: dict[str, Any]) -> None:
     gpu["wrong"] = "p"
     found = parity(quantized(), DATA)
     assert found.parts == "p"
     assert found.verdict.startswith("kernel error: engine and onnxruntime diverge at p (0.0 dB)")
 
 
-def test_an_error_that_hides_where_tensors_are_shown(gpu: dict[str, Any]) -> None:
+def test_an_error_that_appears_only_in_fusions(gpu: dict[str, Any]) -> None:
     gpu["fused"] = "y"
     found = parity(quantized(), DATA)
     assert found.parts == "y"

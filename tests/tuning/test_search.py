@@ -156,7 +156,7 @@ def test_the_parts_are_those_of_an_evaluation_of_all(nets: tuple[Model, Model], 
     assert sum(right for right, _ in rights) == pytest.approx(whole.reference.metrics["top1"] * 40)
 
 
-def test_which_of_several_outputs_decides_has_to_be_told(nets: tuple[Model, Model], tmp_path: Path) -> None:
+def test_several_score_outputs_need_a_choice(nets: tuple[Model, Model], tmp_path: Path) -> None:
     import onnx
     from onnx import helper
 
@@ -278,13 +278,13 @@ def searched(
     return found
 
 
-def test_the_cheapest_that_holds_ends_the_search() -> None:
+def test_the_cheapest_candidate_within_the_budget_ends_the_search() -> None:
     found = searched(lambda _: 20.0, lambda _: 0.1)
     assert [trial.recipe.text() for trial in found.trials] == ["mse"]
     assert found.held
 
 
-def test_a_rule_is_evaluated_only_where_its_noise_promises_something() -> None:
+def test_a_rule_is_evaluated_only_if_its_noise_is_promising() -> None:
     noise = {"mse": 20.0, "minmax": 10.0, "entropy": 25.0}
     found = searched(lambda r: noise[r.rule], lambda r: 0.2 if r.rule == "entropy" else 3.0)
     tried = [trial.recipe.rule for trial in found.trials if trial.figure]
@@ -314,7 +314,7 @@ def test_channels_are_not_scaled_where_that_leaves_more_noise() -> None:
 
 @settings(max_examples=40)
 @given(enough=st.integers(1, 10), most=st.sampled_from([0.1, 0.25, 0.5]))
-def test_the_fewest_layers_that_hold_are_found(enough: int, most: float) -> None:
+def test_the_fewest_layers_within_the_budget_are_kept(enough: int, most: float) -> None:
     """Where the ranking is right and each layer of it counts."""
     found = searched(
         lambda r: 20.0 + len(r.kept), lambda r: 0.0 if set(NODES[:enough]) <= set(r.kept) else 3.0, most=most
@@ -326,7 +326,7 @@ def test_the_fewest_layers_that_hold_are_found(enough: int, most: float) -> None
     assert all(len(trial.recipe.kept) <= allowed for trial in found.trials)
 
 
-def test_kept_layers_that_bring_nothing_go_back() -> None:
+def test_kept_layers_that_do_not_help_are_quantized_again() -> None:
     needed = {"n0", "n3"}
 
     def decibels(recipe: Recipe) -> float:
@@ -355,7 +355,7 @@ def test_the_choice_is_never_worse_than_a_trial_that_was_cheaper(seed: int, eval
         assert len(found.chosen.recipe.kept) <= len(trial.recipe.kept)
 
 
-def test_near_the_budget_is_not_enough() -> None:
+def test_too_close_to_the_budget_is_not_enough() -> None:
     assert lost(0.4, 0.2).cautious_drop > 0.5
     assert lost(0.4, 0.05).cautious_drop <= 0.5
 
@@ -389,7 +389,7 @@ def test_a_faster_engine_over_the_budget_is_not_called_slow() -> None:
         ({"fp16": 2.0, "int8": 1.0}, {"fp16": 0.9, "int8": 0.8}, None),
     ],
 )
-def test_the_fastest_inside_the_budget_is_taken(
+def test_the_fastest_within_the_budget_is_chosen(
     times: Mapping[str, float], drops: Mapping[str, float], taken: str | None
 ) -> None:
     points = front.front_points([bench_of(times)], {built(name): drop for name, drop in drops.items()}, 0.5)
@@ -405,7 +405,7 @@ class Here:
     front, device, holdout = True, 0, 0.5
 
 
-def test_engines_are_timed_and_judged_where_a_gpu_is(
+def test_engines_are_timed_and_evaluated_on_a_gpu(
     nets: tuple[Model, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, coarse = nets
@@ -492,7 +492,7 @@ def tuning_of(tuned: Figure, *, held: bool = True) -> Tuning:
 
 
 @given(drop=st.floats(-2.0, 0.5), error=st.floats(0.0, 1.0))
-def test_the_verdict_tells_of_chance_and_of_gains(drop: float, error: float) -> None:
+def test_the_verdict_mentions_chance_and_gains(drop: float, error: float) -> None:
     made = tuning_of(lost(drop, error))
     assert ("not conclusively" in made.verdict) == (made.tuned.high > 0.5)
     assert ("gains" in made.verdict) == (round(drop, 2) < 0)
@@ -500,7 +500,7 @@ def test_the_verdict_tells_of_chance_and_of_gains(drop: float, error: float) -> 
 
 
 @given(drop=st.floats(-2.0, 5.0), held=st.booleans())
-def test_the_verdict_tells_of_both_parts(drop: float, held: bool) -> None:
+def test_the_verdict_covers_both_parts(drop: float, held: bool) -> None:
     made = tuning_of(lost(drop, 0.1), held=held)
     assert made.within_budget == (drop <= 0.5)
     assert ("This is within the budget" in made.verdict) == made.within_budget
@@ -510,7 +510,7 @@ def test_the_verdict_tells_of_both_parts(drop: float, held: bool) -> None:
     assert "50 held-out samples" in made.verdict
 
 
-def test_a_notebook_and_a_program_see_every_trial() -> None:
+def test_every_trial_is_displayed_and_in_the_json() -> None:
     made = tuning_of(lost(0.2, 0.1))
     page = made._repr_html_()
     assert page.count("<tr>") == 3
@@ -533,6 +533,6 @@ def test_a_notebook_and_a_program_see_every_trial() -> None:
         ({"policy": "none"}, "unknown policy"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(settings: dict[str, Any], said: str) -> None:
+def test_invalid_options_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         TuneOptions(**settings)

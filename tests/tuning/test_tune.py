@@ -77,7 +77,7 @@ def mended(plain: quantkit.Statistics, tensor: str, tmp_path_factory: pytest.Tem
     return made, folder / "out"
 
 
-def test_what_holds_at_once_is_taken(plain: quantkit.Statistics) -> None:
+def test_a_first_candidate_within_the_budget_is_chosen(plain: quantkit.Statistics) -> None:
     made = tune(MODEL, IMAGES, max_drop=0.5, statistics=plain, options=TuneOptions(front=False))
     assert [trial.recipe.text() for trial in made.trials] == ["mse"]
     assert made.held
@@ -169,7 +169,7 @@ def louder_channel(path: Path) -> Path:
     return path
 
 
-def test_a_loud_channel_is_dealt_with(tmp_path: Path) -> None:
+def test_a_channel_with_large_values_is_handled(tmp_path: Path) -> None:
     shutil.copy(BUNDLED / "preprocess.toml", tmp_path)
     path = louder_channel(tmp_path / "loud.onnx")
     made = tune(path, IMAGES, max_drop=1.0, options=TuneOptions(**ALONE))
@@ -188,7 +188,7 @@ def test_without_labels_agreement_counts(tmp_path: Path, plain: quantkit.Statist
     assert made.within_budget
 
 
-def test_over_the_budget_is_said(plain: quantkit.Statistics, tensor: str) -> None:
+def test_the_verdict_says_that_the_budget_is_missed(plain: quantkit.Statistics, tensor: str) -> None:
     options = TuneOptions(most=0.0, **ALONE)
     made = tune(MODEL, IMAGES, max_drop=0.5, statistics=broken(plain, tensor, 3000.0), options=options)
     assert not made.held
@@ -204,7 +204,7 @@ def test_evaluations_are_never_more_than_allowed(plain: quantkit.Statistics, ten
     assert made.evaluations <= most
 
 
-def test_evaluations_that_ran_out_are_told(plain: quantkit.Statistics, tensor: str) -> None:
+def test_evaluations_that_ran_out_are_reported(plain: quantkit.Statistics, tensor: str) -> None:
     options = TuneOptions(rules="minmax,percentile:90", evaluations=5, front=False)
     made = tune(MODEL, IMAGES, max_drop=0.0, statistics=broken(plain, tensor, 3000.0), options=options)
     assert any(trial.outcome == "not evaluated: no evaluations left" for trial in made.trials)
@@ -221,7 +221,7 @@ def test_all_but_one_layer_may_stay_float(plain: quantkit.Statistics) -> None:
     assert len(made.chosen.recipe.kept) < made.layers
 
 
-def test_what_the_caller_excludes_is_counted_told_and_written(plain: quantkit.Statistics, tmp_path: Path) -> None:
+def test_excluded_nodes_are_counted_reported_and_written(plain: quantkit.Statistics, tmp_path: Path) -> None:
     options = TuneOptions(exclude=("block1*", "classifier"), rules="mse", repairs=(), front=True)
     made = tune(MODEL, IMAGES, max_drop=50.0, statistics=plain, output=tmp_path / "out", options=options)
     assert "all layers quantized except the excluded ones" in made.verdict
@@ -252,7 +252,7 @@ def test_a_network_in_memory_has_no_file_and_its_own_size(plain: quantkit.Statis
     assert untuned.bytes < 0.7 * plain_network.bytes
 
 
-def test_best_tells_which_rule_each_tensor_got(plain: quantkit.Statistics, tmp_path: Path) -> None:
+def test_best_reports_the_rule_of_each_tensor(plain: quantkit.Statistics, tmp_path: Path) -> None:
     options = TuneOptions(rules="best", front=False)
     made = tune(MODEL, IMAGES, max_drop=2.0, statistics=plain, output=tmp_path / "out", options=options)
     alone = quantkit.quantize(MODEL, statistics=plain, options=quantkit.QuantizeOptions(rule="best", repairs=()))
@@ -268,7 +268,7 @@ def called(*arguments: object) -> int:
     return invoke(["tune", *map(str, arguments), "--no-front"])
 
 
-def test_the_command_writes_and_tells(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_files_and_prints_the_result(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = Path("report.html")
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 2, "--html", page) == 0
     printed = capsys.readouterr().out
@@ -294,7 +294,7 @@ def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(
     assert told.err.startswith("warning: the preprocessing of this network is unknown")
 
 
-def test_the_exit_code_tells_of_the_budget(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_code_reflects_the_budget(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ("--rule", "percentile:90", "--repair", "none", "--max-float", "20%", "-o", "out", "--json")
     assert called("net/model.onnx", "--data", "imgs", "--max-drop", 0.5, *settings) == 3
     made = json.loads(capsys.readouterr().out)
@@ -359,7 +359,7 @@ def test_the_report_can_go_into_the_folder_that_is_made(place: Path) -> None:
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_file_is_no_folder(place: Path, plain: quantkit.Statistics) -> None:
+def test_a_file_is_refused_as_output_folder(place: Path, plain: quantkit.Statistics) -> None:
     (place / "out").write_text("mine")
     with pytest.raises(OutputError, match="is a file"):
         tune("net/model.onnx", "imgs", max_drop=1.0, output="out")
@@ -393,11 +393,13 @@ def test_statistics_of_images_that_were_prepared_otherwise_are_refused(
     document = {**plain.origin.preprocess, "interpolation": "bicubic"}
     other = replace(plain, origin=plain.origin.model_copy(update={"preprocess": document}))
     given = {"data": "x.npz", "calibration": "x.npz"} | {where: "imgs"}
-    with pytest.raises(StaleError, match=r"statistics is from images preprocessed by: .*bicubic.*would be preprocessed by: .*bilinear"):
+    with pytest.raises(
+        StaleError, match=r"statistics is from images preprocessed by: .*bicubic.*would be preprocessed by: .*bilinear"
+    ):
         tune("net/model.onnx", max_drop=1.0, statistics=other, **given)
 
 
-def test_a_metric_of_ones_own_decides(place: Path, plain: quantkit.Statistics, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_metric_decides(place: Path, plain: quantkit.Statistics, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its own unit; where nothing tells how sure a loss is, it is taken as it is."""
     (place / "tuned_metric.py").write_text("def sure(outputs, labels):\n    return outputs.max(axis=1)\n")
     monkeypatch.syspath_prepend(place)
