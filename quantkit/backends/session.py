@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 DEFAULT_BACKEND = "onnxruntime"
 DEFAULT_PROVIDER = "cpu"
+AUTO = "auto"
+TENSORRT = "tensorrt"
+"""The backend that calibrates with TensorRT's own calibrators, and opens no sessions."""
 
 
 class Runner(Protocol):
@@ -72,7 +75,7 @@ class Backend(Protocol):
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """What `--provider` takes, the default first: where the library can run a network."""
+        """The values of `--provider`, the default first: where the library can run a network."""
 
     def available(self) -> tuple[str, ...]:
         """Return the providers that can be used here; none where the library is not installed."""
@@ -91,6 +94,11 @@ def session_backends() -> Mapping[str, Backend]:
     packages = import_files(__package__, packages=True)
     found: list[Backend] = [package.BACKEND for package in packages if hasattr(package, "BACKEND")]
     return {backend.name: backend for backend in found}
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return the values of `--backend`: those that open sessions, TensorRT's calibrators, and the automatic choice."""
+    return (AUTO, *session_backends(), TENSORRT)
 
 
 def default_backend() -> Backend:

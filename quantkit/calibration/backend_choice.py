@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantkit.backends.session import DEFAULT_BACKEND, DEFAULT_PROVIDER
-from quantkit.calibration.options import AUTO, TENSORRT, CalibrateOptions
+from quantkit.backends.session import AUTO, DEFAULT_BACKEND, DEFAULT_PROVIDER, TENSORRT
+from quantkit.calibration.options import CalibrateOptions
 from quantkit.errors import BackendError, UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.provenance import backend_kind, provenance_path, read_provenance

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import check_writable, refuse_overwriting, write_all
+from quantkit.backends.session import TENSORRT
 from quantkit.calibration.backend_choice import choose_backend
 from quantkit.calibration.files import table_with_provenance
 from quantkit.calibration.job import CalibrationJob, output_path, prepare_job
 from quantkit.calibration.onnxruntime_run import calibrate_by_watching
-from quantkit.calibration.options import TENSORRT, CalibrateOptions
+from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
 from quantkit.calibration.tables import make_tables, statistics_path

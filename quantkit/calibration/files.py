@@ -8,8 +8,8 @@ from pathlib import Path
 
 from quantkit._version import __version__
 from quantkit.artifact import readable_name, sha256_of, write_all
+from quantkit.backends.session import TENSORRT
 from quantkit.calibration.job import CalibrationJob
-from quantkit.calibration.options import TENSORRT
 from quantkit.calibration.tables import checkpoint_path, statistics_path
 from quantkit.data import DataIdentity
 from quantkit.provenance import (
@@ -28,7 +28,7 @@ from quantkit.table import CalibrationTable, table_bytes
 
 @dataclass(frozen=True, slots=True)
 class PassCounts:
-    """What a pass counted, with which backend, and in slices of how many samples (0: whole batches)."""
+    """Counts of a pass, its backend, and the number of samples per slice (0: whole batches)."""
 
     identity: DataIdentity
     samples: int

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.calibration.options import TENSORRT, CalibrateOptions
+from quantkit.backends.session import TENSORRT
+from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.reuse import TableRequest
 from quantkit.calibration.tables import header_for, table_paths
 from quantkit.data import DataIdentity, Feed, open_data
@@ -43,7 +44,7 @@ class CalibrationJob:
 
     @property
     def backend(self) -> str:
-        """What runs the network, as far as it affects the numbers: `tensorrt`, `onnxruntime cpu`."""
+        """The part of the backend that affects the numbers: `tensorrt`, `onnxruntime cpu`."""
         options = self.options
         return TENSORRT if options.backend == TENSORRT else f"{options.backend} {options.provider}"
 

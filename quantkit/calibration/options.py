@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from quantkit.backends.session import DEFAULT_BACKEND, check_provider, session_backends
+from quantkit.backends.session import AUTO, DEFAULT_BACKEND, TENSORRT, backend_names, check_provider
 from quantkit.data import DataOptions
 from quantkit.errors import UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.table import Algorithm
 
 DEFAULT_MEMORY = 1 << 30
-AUTO = "auto"
-TENSORRT = "tensorrt"
-"""The backend that calibrates with TensorRT's own calibrators; every other backend opens sessions."""
-
-
-def backend_names() -> tuple[str, ...]:
-    """Return what `--backend` takes."""
-    return (AUTO, *session_backends(), TENSORRT)
 
 
 @dataclass(frozen=True, slots=True)

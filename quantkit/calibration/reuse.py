@@ -1,4 +1,4 @@
-"""Reuse of what exists at the output: it is reused if it is what would be made, and otherwise refused with the reason."""
+"""Reuse of existing outputs: they are reused if they are what would be made, and otherwise refused with the reason."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
+from quantkit.cli.arguments.registry_option import BackendOption
 from quantkit.cli.console import Printing, note, print_fields, print_rows, warn
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ SHOWN = 8
 )
 @click.option(
     "--backend",
-    metavar="auto|onnxruntime|tensorrt",
+    cls=BackendOption,
     default="auto",
     show_default=True,
     envvar="QUANTKIT_BACKEND",

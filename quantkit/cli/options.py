@@ -19,7 +19,7 @@ import click
 
 from quantkit.cli.arguments.groups import Decorator, grouped, offered
 from quantkit.cli.arguments.parsing import parse_algorithm
-from quantkit.cli.arguments.registry_option import MetricOption, RepairOption
+from quantkit.cli.arguments.registry_option import MetricOption, ProviderOption, RepairOption, RuleOption
 from quantkit.cli.console import Printing
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ PATH = click.Path(path_type=Path)
 
 # ── single options ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-METHODS = "Calibration method: entropy, minmax, mse, percentile:99.99, or best, which chooses one for each tensor."
+METHODS = "Calibration method: {rules}."
+"""Completed by `RuleOption`."""
 METRICS = "Metric: {metrics}; NAME@OUTPUT measures that output."
 """Completed by `MetricOption`."""
 SHAPES = "Range of a dynamic input: batch sizes (image=1:8:32) or whole shapes."
@@ -42,7 +43,7 @@ REPAIRS = "Repairs that may be used: {repairs}; or none."
 force = click.option("--force", is_flag=True, help="Replace existing files.")
 html = click.option("--html", metavar="FILE.html", type=PATH, help="Write a report as one HTML file.")
 provider = click.option(
-    "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="Execution provider of onnxruntime."
+    "--provider", cls=ProviderOption, default="cpu", show_default=True, help="Execution provider of onnxruntime."
 )
 device = click.option("--device", metavar="N", type=int, default=0, show_default=True, help="Index of the GPU.")
 allow_code = click.option("--allow-code", is_flag=True, help="Run the code that a version-compatible engine contains.")
@@ -131,13 +132,18 @@ def table(default: str) -> Decorator:
 
 def rule(default: str) -> Decorator:
     """Return the option --rule where the command line has no default of its own. default: the one in words."""
-    return click.option("--rule", metavar="RULE", help=f"{METHODS} Default: {default}.")
+    return click.option("--rule", cls=RuleOption, metavar="RULE", help=f"{METHODS} Default: {default}.")
 
 
 def rules(text: str, *, default: str | None = None) -> Decorator:
     """Return the option --rule where it takes several. text: what several are for, in a sentence."""
     return click.option(
-        "--rule", metavar="RULE,RULE…", default=default, show_default=default is not None, help=f"{METHODS} {text}"
+        "--rule",
+        cls=RuleOption,
+        metavar="RULE,RULE…",
+        default=default,
+        show_default=default is not None,
+        help=f"{METHODS} {text}",
     )
 
 
@@ -163,7 +169,7 @@ class LayerSelection:
 
 
 LAYER_SELECTION: Mapping[str, Decorator] = {
-    "rule": click.option("--rule", metavar="RULE", default="mse", show_default=True, help=METHODS),
+    "rule": click.option("--rule", cls=RuleOption, metavar="RULE", default="mse", show_default=True, help=METHODS),
     "policy": click.option(
         "--policy",
         metavar="tensorrt|conv-only|all",

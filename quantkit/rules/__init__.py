@@ -12,8 +12,8 @@ from quantkit.rules.registry import (
     kind_of,
     parse_rule,
     parse_rules,
+    rule_choices,
     rule_kinds,
-    rule_names,
     rule_of_calibrator,
 )
 
@@ -26,7 +26,7 @@ __all__ = [
     "kind_of",
     "parse_rule",
     "parse_rules",
+    "rule_choices",
     "rule_kinds",
-    "rule_names",
     "rule_of_calibrator",
 ]

@@ -37,4 +37,4 @@ class Best:
         return min(proposed, key=lambda pair: squared_error(histogram, pair[1]))
 
 
-KIND = RuleKind("best", Best, "for every tensor the rule with the least squared error", rank=20)
+KIND = RuleKind("best", Best, "the rule of least squared error for each tensor", rank=20)

@@ -132,7 +132,7 @@ def xlogx(x: NDArray[np.float64]) -> NDArray[np.float64]:
 KIND = RuleKind(
     "entropy",
     Entropy,
-    "least KL divergence, as TensorRT's entropy calibrators",
+    "TensorRT's default, least KL divergence",
     calibrators=frozenset({Algorithm.ENTROPY_2, Algorithm.ENTROPY}),
     rank=40,
 )

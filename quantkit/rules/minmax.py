@@ -29,7 +29,7 @@ class MinMax:
 KIND = RuleKind(
     "minmax",
     MinMax,
-    "clip nothing, as TensorRT's MinMax calibrator",
+    "clips nothing",
     header=Algorithm.MIN_MAX,
     calibrators=frozenset({Algorithm.MIN_MAX}),
     rank=50,

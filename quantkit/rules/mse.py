@@ -29,4 +29,4 @@ class Mse:
         return least_error_threshold(histogram)
 
 
-KIND = RuleKind("mse", Mse, "least squared error of rounding and clipping", rank=10)
+KIND = RuleKind("mse", Mse, "least squared error", rank=10)

@@ -63,7 +63,7 @@ def percentile_of(quantile: float) -> Percentile:
 KIND = RuleKind(
     "percentile",
     Percentile,
-    "keep that percentage of the values, as TensorRT's Legacy calibrator",
+    "keeps that percentage of the values",
     example="percentile:99.99",
     parse=parse_percentile,
     calibrators=frozenset({Algorithm.LEGACY}),

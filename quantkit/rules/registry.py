@@ -81,9 +81,10 @@ def rule_kinds() -> Mapping[str, RuleKind]:
     return {kind.name: kind for kind in sorted(kinds, key=lambda kind: (kind.rank, kind.name))}
 
 
-def rule_names() -> str:
-    """Return all rules as a user may write them, separated by commas."""
-    return ", ".join(kind.usage for kind in rule_kinds().values())
+def rule_choices(*, remarks: bool = False) -> str:
+    """Return all rules as a user may write them, separated by commas; with a remark on each in brackets."""
+    kinds = rule_kinds().values()
+    return ", ".join(f"{kind.usage} ({kind.summary})" if remarks else kind.usage for kind in kinds)
 
 
 def kind_of(rule: Rule) -> RuleKind:
@@ -109,7 +110,7 @@ def parse_rule(text: str) -> Rule:
             return kind.parse(parameter)
     except ValueError:
         pass
-    raise UsageError(f"unknown rule {text!r}", remedy=f"use one of {rule_names()}")
+    raise UsageError(f"unknown rule {text!r}", remedy=f"use one of {rule_choices()}")
 
 
 def parse_rules(text: str) -> tuple[Rule, ...]:

@@ -10,9 +10,10 @@ from quantkit.errors import UsageError
 from quantkit.qdq.placement import Policy
 from quantkit.quantization.quantize import QuantizeOptions
 from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
-from quantkit.rules import as_rules
+from quantkit.rules import as_rules, rule_kinds
 
-RULES = "mse,best,percentile:99.99,entropy,minmax"
+RULES = ",".join(kind.usage for kind in rule_kinds().values())
+"""All rules, in the order in which they are tried."""
 MAX_FLOAT = 0.1
 EVALUATIONS = 20
 MIN_EVALUATIONS = 5

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import check_writable
-from quantkit.backends.session import usable_cores
+from quantkit.backends.session import TENSORRT, usable_cores
 from quantkit.backends.tensorrt.device import GpuDevice, open_device
 from quantkit.backends.tensorrt.network import calibration_profile, network_inputs
 from quantkit.backends.tensorrt.versions import (
@@ -29,7 +29,7 @@ from quantkit.backends.tensorrt.versions import (
 )
 from quantkit.calibration.files import PassCounts, write_calibration
 from quantkit.calibration.job import CalibrationJob, prepare_job
-from quantkit.calibration.options import TENSORRT, CalibrateOptions
+from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.reuse import find_fitting_tables, known_identity
 from quantkit.calibration.tensorrt.batch_source import BatchSource, CalibratorOutcome
 from quantkit.data import DataIdentity, DataOptions, Portion

@@ -1,4 +1,4 @@
-"""Options whose help lists what a registry holds: --metric and --repair."""
+"""Options whose help lists the content of a registry: --metric, --repair, --rule, --backend and --provider."""
 
 from __future__ import annotations
 
@@ -42,3 +42,34 @@ class RepairOption(RegistryOption):
         from quantkit.repairs.registry import repair_choices
 
         return {"repairs": repair_choices(remarks=True)}
+
+
+class RuleOption(RegistryOption):
+    """The option --rule, with `{rules}` in its help."""
+
+    def _values(self) -> Mapping[str, str]:
+        from quantkit.rules import rule_choices
+
+        return {"rules": rule_choices(remarks=True)}
+
+
+class BackendOption(click.Option):
+    """The option --backend, whose values are the backends that exist."""
+
+    def _names(self) -> str:
+        from quantkit.backends.session import backend_names
+
+        return "|".join(backend_names())
+
+    metavar = property(_names, lambda *_: None)
+
+
+class ProviderOption(click.Option):
+    """The option --provider, whose values are the providers of the default backend."""
+
+    def _names(self) -> str:
+        from quantkit.backends.session import default_backend
+
+        return "|".join(default_backend().providers)
+
+    metavar = property(_names, lambda *_: None)
