@@ -33,7 +33,7 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str, int]] = {
     "a rule twice": (lambda _: None, ["--rule", "mse,mse"], "named twice", 2),
     "a bad percentile": (lambda _: None, ["--rule", "percentile:101"], "not in (0, 100]", 2),
     "an unknown algorithm": (lambda _: None, ["--algorithm", "Entropy3"], "unknown algorithm", 2),
-    "a contradiction": (lambda _: None, ["--algorithm", "LegacyCalibration"], "holds percentiles", 2),
+    "a contradiction": (lambda _: None, ["--algorithm", "LegacyCalibration"], "holds a percentile", 2),
     "an unknown histogram": (lambda _: None, ["--histogram", "fine"], "unknown histogram", 2),
     "an unknown backend": (lambda _: None, ["--backend", "cuda"], "unknown backend", 2),
     "an unknown provider": (lambda _: None, ["--provider", "rocm"], "unknown provider", 2),
@@ -350,7 +350,7 @@ def test_fewer_names_than_classes_are_reported(
         shutil.rmtree(place / "imgs" / str(digit))
     (place / "names.txt").write_text("".join(f"{i}\n" for i in range(count)))
     done = quantkit_command("evaluate", "net/model.onnx", "--data", "imgs", "--classes", "names.txt")
-    assert ("there are names for the first 7 of the network's 10 classes only" in done.stderr) is warned
+    assert ("only the first 7 of the network's 10 classes have names" in done.stderr) is warned
 
 
 @pytest.mark.parametrize(
