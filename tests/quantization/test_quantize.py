@@ -84,21 +84,21 @@ def test_from_the_table_beside_the_model_where_a_calibrator_wrote_no_more(
     done = quantkit_command("quantize", "net/model.onnx")
     assert "model.calib verbatim" in done.stdout
     done = quantkit_command("quantize", "net/model.onnx", "--rule", "best", "--force", code=2)
-    assert "model.calib is a table, which knows no --rule" in done.stderr
+    assert "the table model.calib does not allow --rule" in done.stderr
     assert "--backend onnxruntime" in done.stderr
     done = quantkit_command("quantize", "net/model.onnx", "--repair", "bias", "--force", code=2)
-    assert "which knows no --repair" in done.stderr
+    assert "does not allow --repair" in done.stderr
     quantkit_command("quantize", "net/model.onnx", "--repair", "none", "--min-coverage", "0.5", "--force")
 
 
 def test_json_tells_all_of_it(calibrated: Path, quantkit_json: Callable[..., Any]) -> None:
-    told = quantkit_json("quantize", "net/model.onnx", "--rule", "best")
+    document = quantkit_json("quantize", "net/model.onnx", "--rule", "best")
     table = read_table("net/model.calib")
-    assert set(told["pairs"]) <= set(table.scales)
-    assert set(told["rules"]) == set(told["pairs"])
-    assert told["files"] == ["net/model.int8.onnx"]
-    assert told["weights_as"] == "int8"
-    assert told["coverage"] is None
+    assert set(document["pairs"]) <= set(table.scales)
+    assert set(document["rules"]) == set(document["pairs"])
+    assert document["files"] == ["net/model.int8.onnx"]
+    assert document["weights_as"] == "int8"
+    assert document["coverage"] is None
 
 
 def test_the_same_input_gives_the_same_bytes(calibrated: Path) -> None:
@@ -122,7 +122,7 @@ def test_every_scale_of_a_table_is_taken_as_it_is(calibrated: Path) -> None:
 
 
 @pytest.mark.parametrize(("factor", "of_statistics"), [(1.5, False), (20.0, True)])
-def test_scales_that_are_shared_are_told(factor: float, of_statistics: bool, place: Path) -> None:
+def test_scales_that_are_shared_are_reported(factor: float, of_statistics: bool, place: Path) -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "v"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["b"]),
         helper.make_node("Concat", ["a", "b"], ["j"], axis=1), helper.make_node("MatMul", ["j", "u"], ["y"]),
@@ -132,14 +132,14 @@ def test_scales_that_are_shared_are_told(factor: float, of_statistics: bool, pla
     onnx.save(network(nodes, {"x": ["N", 4]}, ["y"], weights), "joins.onnx")
     np.save("x.npy", np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32))
     quantkit.calibrate("joins.onnx", "x.npy", rules="minmax", output="joins.calib")
-    for given, told in (
+    for given, reported in (
         ({"table": "joins.calib"}, True), ({"statistics": "joins.stats.safetensors"}, of_statistics)
     ):  # fmt: skip
         made = quantkit.quantize("joins.onnx", **given, options=QuantizeOptions(rule="minmax", repairs=()))
         own = read_table("joins.calib").scales
         assert made.pairs["a"] == made.pairs["j"] == pytest.approx(own["j"])
         notes = [note for note in made.notes if "share the scale of a Concat" in note]
-        assert len(notes) == told
+        assert len(notes) == reported
         for note in notes:
             assert note.startswith("1 tensors share")
             assert f"a has {own['j']:.4g}, its own is {own['a']:.4g} (the largest factor, {factor:.3g})" in note
@@ -220,8 +220,8 @@ def test_nodes_stay_float_by_name_pattern_operator_and_file(
     convolutions = [name for name, operator in operators.items() if operator == "Conv"]
     Path("keep.txt").write_text(f"{convolutions[0]}  # the first\n")
     for pattern, count in (("Conv", len(convolutions)), (convolutions[0], 1), ("@keep.txt", 1)):
-        told = quantkit_json("quantize", "net/model.onnx", "--exclude", pattern, "--force")
-        assert list(told["left"].values()).count("excluded") == count
+        document = quantkit_json("quantize", "net/model.onnx", "--exclude", pattern, "--force")
+        assert list(document["left"].values()).count("excluded") == count
 
 
 def test_external_weights_get_a_file_of_their_own(calibrated: Path) -> None:
@@ -284,7 +284,7 @@ def bounded_network(folder: Path) -> Path:
     return folder / "bounded.onnx"
 
 
-def test_a_clip_behind_a_float_layer_is_written_as_tensorrt_reads_it(tmp_path: Path) -> None:
+def test_a_clip_after_a_float_layer_is_written_as_tensorrt_reads_it(tmp_path: Path) -> None:
     path = bounded_network(tmp_path)
     batch = {"x": np.random.default_rng(1).normal(size=(32, 3, 8, 8)).astype(np.float32)}
     statistics = quantkit.calibrate(path, [batch]).statistics
