@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 os.environ.setdefault("QUANTKIT_BACKEND", "onnxruntime")  # for programs that tests start
+if "QUANTKIT_TEST_ORT" in os.environ:
+    KERNELS = Path(__file__).parent / "kernels"
+    runpy.run_path(str(KERNELS / "sitecustomize.py"))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(KERNELS), *filter(None, [os.environ.get("PYTHONPATH")])])
 SIBLING = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -45,7 +45,7 @@ def quantkit_command(tmp_path: Path) -> Command:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-m", "quantkit", *map(str, arguments)],
             cwd=folder or tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", str(ROOT))])},
             capture_output=True,
             text=True,
             check=False,
