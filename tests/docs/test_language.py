@@ -36,7 +36,9 @@ def sentences(path: Path) -> Iterator[tuple[int, str]]:
 
 def found_in(lines: Iterator[tuple[int, str]]) -> list[str]:
     """Every word that should be another one."""
-    return [f"{number}: {match[0]!r} in {text.strip()!r}" for number, text in lines for match in FORBIDDEN.finditer(text)]
+    return [
+        f"{number}: {match[0]!r} in {text.strip()!r}" for number, text in lines for match in FORBIDDEN.finditer(text)
+    ]
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda p: p.relative_to(ROOT).as_posix())
