@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,10 @@ settings.register_profile("fast", deadline=None, max_examples=5)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 os.environ.setdefault("QUANTKIT_BACKEND", "onnxruntime")  # for programs that tests start
+if "QUANTKIT_TEST_ORT" in os.environ:
+    KERNELS = Path(__file__).parent / "kernels"
+    runpy.run_path(str(KERNELS / "sitecustomize.py"))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(KERNELS), *filter(None, [os.environ.get("PYTHONPATH")])])
 SIBLING = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -64,7 +69,7 @@ def quantkit_command(tmp_path: Path) -> Command:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-m", "quantkit", *map(str, arguments)],
             cwd=folder or tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", str(ROOT))])},
             capture_output=True,
             text=True,
             check=False,

@@ -132,7 +132,7 @@ def started(place: Path, *arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "quantkit", "calibrate", MODEL, "--data", "slow:batches", "-o", "x.calib", *arguments],
         cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", str(ROOT))])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

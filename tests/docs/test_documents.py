@@ -1,10 +1,12 @@
 """Everything that a reader can copy from the README and the pages in docs/ is executed here.
 
 A block marked `console` holds commands behind `$ ` and what they print, standard error included; `...` stands for any
-lines, `[1]` for the exit code of a command that fails. A block marked `python` has to run, one marked `toml` has to be
-a preprocessing spec. All blocks of a page run in one scratch folder, in order. Blocks marked `gpu` besides run where a
-GPU with TensorRT is; elsewhere commands have to parse, and Python to compile. Blocks marked `torch` or `tensorflow`
-run, in order, where the framework is installed; a Python block's third word names the file it lies in.
+lines, `[1]` for the exit code of a command that fails. Decibels, which are figures with one decimal, may differ by one
+in it: another CPU sums in another order, and a value on the edge of a step rounds to its other side. A block marked
+`python` has to run, one marked `toml` has to be a preprocessing spec. All blocks of a page run in one scratch folder,
+in order. Blocks marked `gpu` besides run where a GPU with TensorRT is; elsewhere commands have to parse, and Python to
+compile. Blocks marked `torch` or `tensorflow` run, in order, where the framework is installed; a Python block's third
+word names the file it lies in.
 """
 
 from __future__ import annotations
@@ -83,12 +85,34 @@ def transcript(block: str) -> Iterator[tuple[str, str]]:
         yield command, expected
 
 
+DECIBELS = re.compile(r"(?<=\s)(\d+\.\d)(?=\s)")
+
+
+def neighbours(figure: str) -> str:
+    """A pattern of a figure and of those that are a tenth less and more."""
+    return "|".join(re.escape(f"{float(figure) + tenths / 10:.1f}") for tenths in (-1, 0, 1))
+
+
+def line_pattern(line: str) -> str:
+    """A pattern of a line."""
+    parts = DECIBELS.split(line)  # every other one is a figure
+    return "".join(f"(?:{neighbours(p)})" if index % 2 else re.escape(p) for index, p in enumerate(parts))
+
+
 def matches(expected: str, printed: str) -> bool:
-    """Whether `printed` is `expected`, with `...` standing for any lines."""
+    """Whether `printed` is `expected`, with `...` standing for any lines, and decibels that may move by a tenth."""
     pattern = "".join(
-        "(?:.*\n)*?" if line == "...\n" else re.escape(line) for line in expected.splitlines(keepends=True)
+        "(?:.*\n)*?" if line == "...\n" else line_pattern(line) for line in expected.splitlines(keepends=True)
     )
     return re.fullmatch(pattern, printed) is not None
+
+
+def test_decibels_may_move_by_a_tenth_and_nothing_else_may() -> None:
+    assert matches("...\nmodel  98.50%  36.7  14/14\n", "one\ntwo\nmodel  98.50%  36.8  14/14\n")
+    assert not matches("model  98.50%  36.7  14/14\n", "model  98.50%  36.9  14/14\n")
+    assert not matches("model  98.50%  36.7  14/14\n", "model  98.00%  36.7  14/14\n")
+    assert not matches("TensorRT 10.3.0, 87.1% of it\n", "TensorRT 10.4.0, 87.1% of it\n")
+    assert not matches("TensorRT 10.3.0, 87.1% of it\n", "TensorRT 10.3.0, 87.2% of it\n")
 
 
 @pytest.mark.skipif(has_gpu(), reason="the pages show a machine without TensorRT")

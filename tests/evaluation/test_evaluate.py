@@ -31,8 +31,9 @@ from tests.support.networks import BUNDLED, network
 
 RANDOM = np.random.default_rng(3)
 CLASSES = 4
-WEIGHT = RANDOM.standard_normal((6, CLASSES)).astype(np.float32)
-X = RANDOM.standard_normal((50, 6)).astype(np.float32)
+# multiples of 1/64: no sum is rounded, so that every kernel and every size of a batch gives the same scores
+WEIGHT = np.round(64 * RANDOM.standard_normal((6, CLASSES))).astype(np.float32) / 64
+X = np.round(64 * RANDOM.standard_normal((50, 6))).astype(np.float32) / 64
 Y = (X @ WEIGHT).argmax(axis=1)
 Y[:5] = (Y[:5] + 1) % CLASSES
 

@@ -272,7 +272,11 @@ def test_warnings_are_printed_even_with_quiet(place: Path, quantkit_command: Com
     (place / "net" / "preprocess.toml").unlink()
     guessed = "warning: the preprocessing of this network is unknown"
     run_quietly = quantkit_command("run", "net/model.onnx", "--data", "imgs", "--repair", "none", "-q")
-    assert run_quietly.stderr.count("the preprocessing of this network is unknown") == run_quietly.stderr.count(guessed) == 1
+    assert (
+        run_quietly.stderr.count("the preprocessing of this network is unknown")
+        == run_quietly.stderr.count(guessed)
+        == 1
+    )
     line = ("evaluate", "net/model.onnx", "--data", "imgs")
     assert quantkit_command(*line, "-q", "-o", "a.json").stderr.startswith(guessed)
     assert quantkit_command(*line).stderr.count("the preprocessing of this network is unknown") == 1

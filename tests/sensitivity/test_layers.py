@@ -171,10 +171,14 @@ def test_statistics_alone_estimate_what_data_measures(calibrated: Path) -> None:
         assert tensor.estimated is not tensor.weight
         assert not other.estimated
         assert tensor.sqnr_db == pytest.approx(other.sqnr_db, abs=0.5), tensor.name
-        assert tensor.clipped == pytest.approx(other.clipped, abs=2e-4)
         assert tensor.levels == pytest.approx(other.levels, rel=0.12)
-        if not tensor.weight:
+        if tensor.weight:
+            assert tensor.clipped == other.clipped
+        else:
             h = stats.histograms[tensor.name]
+            # a histogram does not say where in its bin a value lies, nor a float32 threshold on which side of itself
+            bin_ = min(int(tensor.scale * 127 / h.width), len(h.counts) - 1)
+            assert tensor.clipped == pytest.approx(other.clipped, abs=(h.counts[bin_] + 1) / h.elements)
             ratio = mean_square(h) / squared_error(h, tensor.scale * 127)
             assert tensor.sqnr_db == pytest.approx(10 * math.log10(ratio))
 
