@@ -1,4 +1,4 @@
-"""Questions about what lies before and after a tensor that several rules ask."""
+"""Questions about the operators before and after a tensor that several rules ask."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class NetworkSamples:
     """Samples that were left out because the user asked for it: filled while data are read."""
 
     def of(self, model: Model) -> NetworkSamples:
-        """Return the same with the preprocessing resolved, which may lie beside the model."""
+        """Return the same with the preprocessing resolved, which may be a file beside the model."""
         return replace(self, preprocess=choose_spec(self.preprocess, model, self.source).spec)
 
 

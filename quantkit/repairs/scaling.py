@@ -36,7 +36,7 @@ BOUND = 8
 FEW = 8192
 """Least number of values per channel. A channel that is scaled to the range of its tensor has its own
 maximum alone as headroom, and the next value passes it once in as many values as were seen. With exponential tails it
-takes thousands until that costs less than rounding does (behind a global pool, 60 images: 8 dB worse)."""
+takes thousands until that costs less than rounding does (after a global pool, 60 images: 8 dB worse)."""
 WORTH = 0.99
 """A group is rewritten if its predicted error shrinks at least to this fraction."""
 

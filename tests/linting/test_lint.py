@@ -1,4 +1,4 @@
-"""`quantkit lint` on files that onnxruntime wrote: what is found, what is mended, what is printed."""
+"""`quantkit lint` on files that onnxruntime wrote: what is found, what is fixed, what is printed."""
 
 from __future__ import annotations
 
@@ -89,22 +89,22 @@ def test_what_onnxruntime_writes_by_default(files: Path) -> None:
     assert [f.rule for f in report.findings if f.fixable] == ["int32-bias"] * 3
 
 
-@pytest.mark.parametrize(("name", "mended"), [("symmetric", {"int32-bias"}), ("unsigned", {"int32-bias", "uint8"})])
-def test_symmetric_files_are_mended_and_compute_the_same(
-    files: Path, tmp_path: Path, name: str, mended: set[str]
+@pytest.mark.parametrize(("name", "fixed"), [("symmetric", {"int32-bias"}), ("unsigned", {"int32-bias", "uint8"})])
+def test_symmetric_files_are_fixed_and_compute_the_same(
+    files: Path, tmp_path: Path, name: str, fixed: set[str]
 ) -> None:
-    report = quantkit.lint(files / f"{name}.onnx", fix_to=tmp_path / "mended.onnx")
-    assert {found.rule for found in report.fixed} == mended
+    report = quantkit.lint(files / f"{name}.onnx", fix_to=tmp_path / "fixed.onnx")
+    assert {found.rule for found in report.fixed} == fixed
     assert report.errors == ()
     assert rules(report) == {"blocked-fusion", "residual-pairs"}
-    assert quantkit.lint(tmp_path / "mended.onnx").findings == report.findings
-    onnx.checker.check_model(str(tmp_path / "mended.onnx"), full_check=True)
-    np.testing.assert_array_equal(computed(tmp_path / "mended.onnx"), computed(files / f"{name}.onnx"))
-    types = {t.data_type for t in onnx.load(tmp_path / "mended.onnx").graph.initializer}
+    assert quantkit.lint(tmp_path / "fixed.onnx").findings == report.findings
+    onnx.checker.check_model(str(tmp_path / "fixed.onnx"), full_check=True)
+    np.testing.assert_array_equal(computed(tmp_path / "fixed.onnx"), computed(files / f"{name}.onnx"))
+    types = {t.data_type for t in onnx.load(tmp_path / "fixed.onnx").graph.initializer}
     assert types == {onnx.TensorProto.FLOAT, onnx.TensorProto.INT8}
 
 
-def test_the_operator_format_is_told_once_per_operator(files: Path) -> None:
+def test_the_operator_format_is_reported_once_per_operator(files: Path) -> None:
     report = quantkit.lint(files / "operators.onnx")
     assert rules(report) == {"integer-operator"}
     nodes = onnx.load(files / "operators.onnx").graph.node
@@ -120,13 +120,13 @@ def test_our_own_pairs_on_the_bundled_network() -> None:
 
 def test_a_float_model_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has no QuantizeLinear and no DequantizeLinear") as caught:
-        quantkit.lint(BUNDLED / "model.onnx", fix_to=tmp_path / "mended.onnx")
+        quantkit.lint(BUNDLED / "model.onnx", fix_to=tmp_path / "fixed.onnx")
     assert "quantkit calibrate" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_replaced_unasked(files: Path, tmp_path: Path) -> None:
-    target = tmp_path / "mended.onnx"
+    target = tmp_path / "fixed.onnx"
     target.write_bytes(b"mine")
     with pytest.raises(StaleError, match="already exists"):
         quantkit.lint(files / "symmetric.onnx", fix_to=target)
@@ -139,17 +139,17 @@ def test_nothing_is_replaced_unasked(files: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is the model itself"):
         quantkit.lint(target, fix_to=target, force=True)
     with pytest.raises(OutputError, match="cannot write"):
-        quantkit.lint(target, fix_to=tmp_path / "nowhere" / "mended.onnx")
+        quantkit.lint(target, fix_to=tmp_path / "nowhere" / "fixed.onnx")
 
 
-def test_a_mended_copy_holds_its_weights_itself(files: Path, tmp_path: Path) -> None:
+def test_a_fixed_copy_contains_its_weights(files: Path, tmp_path: Path) -> None:
     apart = tmp_path / "apart"
     apart.mkdir()
     proto = onnx.load(files / "symmetric.onnx")
     onnx.save(proto, apart / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
-    quantkit.lint(apart / "net.onnx", fix_to=tmp_path / "mended.onnx")
+    quantkit.lint(apart / "net.onnx", fix_to=tmp_path / "fixed.onnx")
     (apart / "net.data").unlink()
-    np.testing.assert_array_equal(computed(tmp_path / "mended.onnx"), computed(files / "symmetric.onnx"))
+    np.testing.assert_array_equal(computed(tmp_path / "fixed.onnx"), computed(files / "symmetric.onnx"))
 
 
 # The command ------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_the_command_groups_by_severity(files: Path, capsys: pytest.CaptureFixtu
     assert all(" → " in line for line in lines if line.startswith("  "))
 
 
-def test_the_command_mends(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_fixes(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "net.onnx").write_bytes((files / "symmetric.onnx").read_bytes())
     assert run(["lint", str(tmp_path / "net.onnx")]) == 1
     assert run(["lint", str(tmp_path / "net.onnx"), "--fix"]) == 0
@@ -175,12 +175,12 @@ def test_the_command_mends(files: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_command_as_json(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = tmp_path / "mended.onnx"
+    target = tmp_path / "fixed.onnx"
     assert run(["lint", str(files / "symmetric.onnx"), "--fix", "-o", str(target), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [found["rule"] for found in told["fixed"]] == ["int32-bias"] * 3
-    assert {found["severity"] for found in told["findings"]} == {"slow"}
-    assert (told["written"], told["summary"]) == (str(target), "2 slow")
+    document = json.loads(capsys.readouterr().out)
+    assert [found["rule"] for found in document["fixed"]] == ["int32-bias"] * 3
+    assert {found["severity"] for found in document["findings"]} == {"slow"}
+    assert (document["written"], document["summary"]) == (str(target), "2 slow")
 
 
 def test_ten_lines_a_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,7 +206,7 @@ def test_an_output_without_fix_is_a_mistake(files: Path, capsys: pytest.CaptureF
 
 
 def test_a_report_shows_itself(files: Path, tmp_path: Path) -> None:
-    report = quantkit.lint(files / "symmetric.onnx", fix_to=tmp_path / "mended.onnx")
+    report = quantkit.lint(files / "symmetric.onnx", fix_to=tmp_path / "fixed.onnx")
     shown = report._repr_html_()
     assert shown.startswith("<p>symmetric.onnx: 2 slow, 3 fixed</p><table>")
     assert shown.count("<tr>") == 3

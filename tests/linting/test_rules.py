@@ -1,4 +1,4 @@
-"""What TensorRT thinks of Q/DQ nodes: one small network for every rule, and repairs that change no number."""
+"""Lint rules: one small network for every rule, and fixes that change no number."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def evaluated(proto: onnx.ModelProto, seed: int = 3) -> list[NDArray[Any]]:
     return list(ReferenceEvaluator(newer).run(None, feeds))
 
 
-def check_mended(model: Model, like: Model | None = None) -> onnx.ModelProto:
-    """The laws of a repair; returns the mended network. like: what it means, where the reference refuses it."""
+def check_fixed(model: Model, like: Model | None = None) -> onnx.ModelProto:
+    """Check what every fix has to keep; return the fixed network. like: an equivalent that the reference accepts."""
     before = model.proto.SerializeToString(deterministic=True)
     promised = [f for f in lint_model(model) if f.fixable]
     proto, fixed = fix_model(model)
@@ -157,11 +157,11 @@ PARAMETERS: dict[str, tuple[str, str, bool, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", PARAMETERS)
 def test_parameters(kind: str) -> None:
-    rule, told, fixable, weights = PARAMETERS[kind]
+    rule, expected, fixable, weights = PARAMETERS[kind]
     opset = 21 if kind == "16 bits" else 17
     one = only(network(f"{IMAGE} {{ {CLEAN} }}", opset, **weights))
     assert (one.rule, one.severity, one.fixable) == (rule, SEVERITY[rule], fixable)
-    assert told in one.problem
+    assert expected in one.problem
     assert one.where == ("k" if set(weights) & set("wto") else "q")
 
 
@@ -213,14 +213,14 @@ STRUCTURES: dict[str, tuple[str, str, str]] = {
 
 @pytest.mark.parametrize("kind", STRUCTURES)
 def test_structures(kind: str) -> None:
-    rule, text, told = STRUCTURES[kind]
+    rule, text, expected = STRUCTURES[kind]
     one = only(network(text, v=FLOAT, p=FLOAT[:3, :, :1, :1], m=SQUARE[:, :, 0, 0]))
     assert (one.rule, one.severity, one.fixable) == (rule, SEVERITY[rule], False)
-    assert told in one.problem
+    assert expected in one.problem
 
 
 def test_every_rule_has_its_network() -> None:
-    seen = {rule for rule, *_ in (*PARAMETERS.values(), *STRUCTURES.values(), *REPAIRS.values())}
+    seen = {rule for rule, *_ in (*PARAMETERS.values(), *STRUCTURES.values(), *FIXES.values())}
     elsewhere = {"opset", "scale-type", "weights-per-tensor"}
     assert seen | elsewhere == set(SEVERITY)
 
@@ -293,7 +293,7 @@ def test_constant_nodes_are_constants() -> None:
 
 ZEROED = INT8.copy()
 ZEROED[1] = 0
-REPAIRS: dict[str, tuple[str, str, dict[str, Any]]] = {
+FIXES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bias per channel": ("int32-bias", f"{IMAGE} {{ {PAIR} {WEIGHT} b = DequantizeLinear<axis = 0>(e, t, j)"
                          " y = Conv(d, k, b) }",
                          {"e": np.array([2**31 - 1, -7, 0, 123456789], np.int32), "j": np.zeros(4, np.int32)}),
@@ -324,28 +324,28 @@ REPAIRS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", REPAIRS)
-def test_repairs_change_no_number(kind: str) -> None:
-    rule, text, weights = REPAIRS[kind]
+@pytest.mark.parametrize("kind", FIXES)
+def test_fixes_change_no_number(kind: str) -> None:
+    rule, text, weights = FIXES[kind]
     model = network(text, **weights)
     assert (only(model).rule, only(model).fixable) == (rule, True)
-    proto = check_mended(model, network(text) if kind == "zero point of another type" else None)
+    proto = check_fixed(model, network(text) if kind == "zero point of another type" else None)
     assert lint_model(replace(model, proto=proto)) == ()
     read = {name for node in proto.graph.node for name in node.input}
     assert {t.name for t in proto.graph.initializer} <= read, "nothing is left over"
 
 
 def test_a_bias_becomes_what_its_dequantize_made() -> None:
-    _, text, weights = REPAIRS["bias per channel"]
-    proto = check_mended(network(text, **weights))
+    _, text, weights = FIXES["bias per channel"]
+    proto = check_fixed(network(text, **weights))
     (bias,) = (numpy_helper.to_array(t) for t in proto.graph.initializer if t.name == "b")
     np.testing.assert_array_equal(bias, weights["e"].astype(np.float32) * DEFAULTS["t"])
     assert bias.dtype == np.float32
 
 
 def test_the_scale_of_a_zero_channel_is_the_least() -> None:
-    _, text, weights = REPAIRS["zero channel"]
-    proto = check_mended(network(text, **weights))
+    _, text, weights = FIXES["zero channel"]
+    proto = check_fixed(network(text, **weights))
     (step,) = (node for node in proto.graph.node if node.output[0] == "k")
     (scale,) = (numpy_helper.to_array(t) for t in proto.graph.initializer if t.name == step.input[1])
     np.testing.assert_array_equal(scale, np.array([1, TINY, 2, 3], np.float32))
@@ -374,17 +374,17 @@ def test_what_is_not_exact_is_not_offered(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["equal pairs", "equal pairs, late"])
 def test_equal_pairs_become_one(kind: str) -> None:
-    _, text, weights = REPAIRS[kind]
-    proto = check_mended(network(text, **weights))
+    _, text, weights = FIXES[kind]
+    proto = check_fixed(network(text, **weights))
     steps = [node.op_type for node in proto.graph.node if node.op_type.endswith("Linear")]
     assert steps == ["QuantizeLinear", "DequantizeLinear"]
 
 
 def test_pairs_of_one_scale_are_equal_whatever_their_axis() -> None:
-    _, text, _ = REPAIRS["equal pairs"]
+    _, text, _ = FIXES["equal pairs"]
     model = network(text.replace("q2 = QuantizeLinear", "q2 = QuantizeLinear<axis = 2>"))
     assert only(model).rule == "duplicate-pair"
-    check_mended(model)
+    check_fixed(model)
 
 
 def test_weights_may_be_quantized_twice() -> None:
@@ -427,12 +427,12 @@ def test_outputs_of_the_network_keep_their_type() -> None:
 def test_types_that_are_written_down_follow() -> None:
     model = network(f"{IMAGE} {{ {CLEAN} }}", z=np.uint8(128))
     model.proto.graph.value_info.append(helper.make_tensor_value_info("q", onnx.TensorProto.UINT8, ["N", 3, 8, 8]))
-    check_mended(model)
+    check_fixed(model)
 
 
 def test_initializers_that_are_inputs_stay() -> None:
     """A file of IR version 3 lists every weight among its inputs."""
-    _, text, weights = REPAIRS["bias per tensor"]
+    _, text, weights = FIXES["bias per tensor"]
     model = network(text, **weights)
     for tensor in model.proto.graph.initializer:
         model.proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
@@ -450,7 +450,7 @@ def test_initializers_that_are_inputs_stay() -> None:
 
 @st.composite
 def networks(draw: st.DrawFn) -> Model:
-    """A chain of quantized operators in the forms that tools write, with what can be mended in many of them."""
+    """A chain of quantized operators in the forms that tools write, with what can be fixed in many of them."""
     nodes: list[str] = []
     weights: dict[str, Any] = {}
     tensors = ["x"]
@@ -499,8 +499,8 @@ def networks(draw: st.DrawFn) -> Model:
 
 
 @given(networks())
-def test_mending_is_exact_and_complete(model: Model) -> None:
-    proto = check_mended(model)
+def test_fixing_is_exact_and_complete(model: Model) -> None:
+    proto = check_fixed(model)
     assert not {f.rule for f in lint_model(replace(model, proto=proto)) if f.severity == "error"}
     assert fix_model(replace(model, proto=proto)) == (proto, ())
 

@@ -193,7 +193,7 @@ def test_scales_that_no_table_holds_are_an_error(here: Path) -> None:
     refused(TableError, "only weights have Q/DQ", given, "t.calib")
 
 
-def test_one_tensor_that_no_table_holds_is_told(here: Path) -> None:
+def test_one_tensor_that_no_table_holds_is_reported(here: Path) -> None:
     proto = onnx.load("net.int8.onnx")
     for tensor in proto.graph.initializer:
         if tensor.name == "x_zero_point":
