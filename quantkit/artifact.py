@@ -125,8 +125,8 @@ def canonical_json(value: Any) -> str:
 
 
 def text_bytes(text: str) -> bytes:
-    r"""Return text in UTF-8. Bytes of a file name that are not UTF-8 (surrogates in Python) become `\udce4`, as in JSON,
-    so that reading restores them."""
+    r"""Return text in UTF-8. Bytes of a file name that are not UTF-8 (surrogates in Python) become `\udce4`, as in
+    JSON, so that reading restores them."""
     return text.encode("utf-8", "backslashreplace")
 
 

@@ -184,9 +184,9 @@ def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, write: Write, ki
     else:
         path.mkdir()
     before = path.stat().st_mode
-    with pytest.raises(OutputError, match="cannot write .*: it is (a|not)"):
+    with pytest.raises(OutputError, match=r"cannot write .*: it is (a|not)"):
         write(path, NEW)
-    with pytest.raises(OutputError, match="cannot write .*: it is (a|not)"):
+    with pytest.raises(OutputError, match=r"cannot write .*: it is (a|not)"):
         check_writable(path)
     assert path.stat().st_mode == before
     assert [p.name for p in tmp_path.iterdir()] == ["x"]

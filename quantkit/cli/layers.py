@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.arguments.default_scales import find_scales
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.console import Printing, note, print_fields, print_rows, warn
+from quantkit.cli.default_scales import find_scales
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.arguments.default_scales import find_scales
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.console import Printing, note, print_fields, print_sizes
+from quantkit.cli.default_scales import find_scales
 
 if TYPE_CHECKING:
     from quantkit.quantization.quantize import Quantization
