@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quantkit._version import __version__
+from quantkit.backends.session import Backend, default_backend, session_backends
 from quantkit.calibration.backend_choice import refuse_without_calibrators
 from quantkit.errors import BackendError
 from quantkit.kernel import COMPILED
@@ -81,14 +82,13 @@ def package_version(name: str) -> str | None:
 
 def list_abilities() -> tuple[Ability, ...]:
     """Return what can be done and what cannot, each with its reason."""
-    import onnxruntime
-
-    built = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    backend = default_backend()
+    built = "cuda" in backend.available()
     cuda = built and has_driver()
     number, target = installed_number(), target_version(None)
     version = Header(Algorithm.ENTROPY_2, target.number).version_text
     return (
-        Ability("calibrate on the CPU", True, f"onnxruntime {onnxruntime.__version__}"),
+        Ability("calibrate on the CPU", True, f"{backend.name} {backend.version()}"),
         Ability(
             "compiled kernel",
             COMPILED,
@@ -115,10 +115,17 @@ def list_abilities() -> tuple[Ability, ...]:
             number is not None,
             f"library version {number}" if number else "not installed; not required for tables",
         ),
+        *(session_ability(other) for other in session_backends().values() if other is not backend),
         tensorrt_ability("calibrate on TensorRT", refuse_without_calibrators),
         tensorrt_ability("build and run engines", refuse_without_tensorrt),
         Ability("write calibration tables", True, f"for TensorRT {version} ({target.source})"),
     )
+
+
+def session_ability(backend: Backend) -> Ability:
+    """Return the ability to calibrate with another backend than the default one."""
+    able = bool(backend.available())
+    return Ability(f"calibrate with --backend {backend.name}", able, backend.version() if able else "not installed")
 
 
 def tensorrt_ability(what: str, refuse: Callable[[], None]) -> Ability:

@@ -25,6 +25,7 @@ from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.errors import UsageError
 from quantkit.graph import Model, load_model
+from quantkit.inspection.machine import Ability, doctor
 
 TRIAL = """
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ def test_a_backend_is_one_folder(model: Model) -> None:
     assert found.table.amax("y") == pytest.approx(1.0)
     assert found.statistics is not None
     assert found.statistics.origin.backend == "trial 1.2 cpu"
+    assert Ability("calibrate with --backend trial", True, "1.2") in doctor().abilities
     with pytest.raises(UsageError, match=r"unknown provider 'cuda'(.|\n)*cpu"):
         CalibrateOptions(backend="trial", provider="cuda")
 
