@@ -33,7 +33,7 @@ from quantkit.cli import (
     table,
     tune,
 )
-from quantkit.cli.console import print_error, print_json
+from quantkit.cli.terminal.console import print_error, print_json
 from quantkit.errors import Interrupted, OutputError, QuantkitError
 
 

@@ -9,7 +9,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
-from quantkit.cli.console import Printing, note, print_fields, print_rows, print_sentence
+from quantkit.cli.terminal.console import Printing, note, print_fields, print_rows, print_sentence
 from quantkit.report.latency_plot import draw_latencies, refuse_undrawable
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def bench(
     GPU, models run on onnxruntime, and the output says so.
     """
     from quantkit.backends.tensorrt.options import BuildOptions
-    from quantkit.cli.progress import Spinner
+    from quantkit.cli.terminal.progress import Spinner
     from quantkit.engines.bench import bench as run
 
     chosen = bench_options(engine.device, own)

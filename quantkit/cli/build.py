@@ -9,7 +9,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
-from quantkit.cli.console import Printing, note, print_fields, warn
+from quantkit.cli.terminal.console import Printing, note, print_fields, warn
 
 if TYPE_CHECKING:
     from quantkit.backends.engine_record import EngineRecord
@@ -70,7 +70,7 @@ def build(
     (.json: options, layers, provenance), the table as it was used (.calib, if scales were filled in), and a timing
     cache for the next build. Building the same again reuses the engine.
     """
-    from quantkit.cli.progress import Spinner
+    from quantkit.cli.terminal.progress import Spinner
     from quantkit.engines.build import build as run
 
     with Spinner(hidden=printing.hides_progress) as spinner:

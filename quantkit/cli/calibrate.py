@@ -10,7 +10,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
 from quantkit.cli.arguments.registry_option import BackendOption
-from quantkit.cli.console import Printing, note, print_fields, print_rows, warn
+from quantkit.cli.terminal.console import Printing, note, print_fields, print_rows, warn
 
 if TYPE_CHECKING:
     from quantkit.calibration.options import CalibrateOptions
@@ -77,7 +77,7 @@ def calibrate(
     model, data and options reuses them.
     """
     from quantkit.calibration.calibrate import calibrate as run
-    from quantkit.cli.progress import ProgressBar
+    from quantkit.cli.terminal.progress import ProgressBar
 
     result = run(
         model,

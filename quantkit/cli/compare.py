@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import Printing, print_rows, print_sentence, warn
-from quantkit.cli.model_table import model_columns, model_row
+from quantkit.cli.terminal.console import Printing, print_rows, print_sentence, warn
+from quantkit.cli.terminal.model_table import model_columns, model_row
 
 if TYPE_CHECKING:
     from quantkit.evaluation.comparison import Comparison

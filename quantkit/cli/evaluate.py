@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import OVER_BUDGET, Printing, note, print_fields, print_rows, print_sentence, warn
-from quantkit.cli.model_table import print_model_table, warn_over_budget
+from quantkit.cli.terminal.console import OVER_BUDGET, Printing, note, print_fields, print_rows, print_sentence, warn
+from quantkit.cli.terminal.model_table import print_model_table, warn_over_budget
 
 if TYPE_CHECKING:
     from quantkit.evaluation.options import EvaluateOptions
@@ -53,7 +53,7 @@ def evaluate(
     TensorRT would run it with that table. Labels are class folders, a file, or an array beside the data; without labels
     only outputs are compared.
     """
-    from quantkit.cli.progress import ProgressBar
+    from quantkit.cli.terminal.progress import ProgressBar
     from quantkit.evaluation.evaluate import evaluate as run
     from quantkit.evaluation.files import refuse_unwritable, write_evaluation
     from quantkit.evaluation.json_document import evaluation_json

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import Printing, note, print_fields
+from quantkit.cli.terminal.console import Printing, note, print_fields
 
 if TYPE_CHECKING:
     from quantkit.export.triton import TritonExport

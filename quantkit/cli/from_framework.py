@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import Printing, print_fields, print_sizes, warn
+from quantkit.cli.terminal.console import Printing, print_fields, print_sizes, warn
 
 if TYPE_CHECKING:
     from quantkit.frameworks.convert import Imported

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import Printing
+from quantkit.cli.terminal.console import Printing
 from quantkit.errors import DataError, ModelError, UsageError
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import Printing, print_fields, warn
+from quantkit.cli.terminal.console import Printing, print_fields, warn
 
 if TYPE_CHECKING:
     from quantkit.inspection.model import Inspection

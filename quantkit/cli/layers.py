@@ -12,8 +12,8 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments.unused import refuse_unused
-from quantkit.cli.console import Printing, note, print_fields, print_rows, warn
 from quantkit.cli.default_scales import find_scales
+from quantkit.cli.terminal.console import Printing, note, print_fields, print_rows, warn
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def layers(
     With statistics alone, the errors of tensors are estimated. With --data each layer is quantized alone, and left out
     of the quantized model, and layers are ranked by the effect on the outputs.
     """
-    from quantkit.cli.progress import Spinner
+    from quantkit.cli.terminal.progress import Spinner
     from quantkit.evaluation.files import refuse_unwritable
     from quantkit.sensitivity.layers import layers as run
     from quantkit.sensitivity.layers import load_float_network

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import Printing
+from quantkit.cli.terminal.console import Printing
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import click
 from quantkit.cli.arguments.groups import Decorator, grouped, offered
 from quantkit.cli.arguments.parsing import parse_algorithm
 from quantkit.cli.arguments.registry_option import MetricOption, ProviderOption, RepairOption, RuleOption
-from quantkit.cli.console import Printing
+from quantkit.cli.terminal.console import Printing
 
 if TYPE_CHECKING:
     from quantkit.data import DataOptions

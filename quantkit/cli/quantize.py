@@ -11,8 +11,8 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments.unused import refuse_unused
-from quantkit.cli.console import Printing, note, print_fields, print_sizes
 from quantkit.cli.default_scales import find_scales
+from quantkit.cli.terminal.console import Printing, note, print_fields, print_sizes
 
 if TYPE_CHECKING:
     from quantkit.quantization.quantize import Quantization
@@ -61,7 +61,7 @@ def quantize(
     calibration table, including one that TensorRT wrote. With --data the model is repaired as well (--repair), so that
     INT8 loses less accuracy.
     """
-    from quantkit.cli.progress import Spinner
+    from quantkit.cli.terminal.progress import Spinner
     from quantkit.quantization.quantize import QuantizeOptions
     from quantkit.quantization.quantize import quantize as run
     from quantkit.repairs.registry import parse_repairs

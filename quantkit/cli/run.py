@@ -10,9 +10,9 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
 from quantkit.cli.arguments.registry_option import MetricOption
-from quantkit.cli.console import OVER_BUDGET, Printing, note, print_fields, print_sentence, warn
 from quantkit.cli.interruption import raise_if_interrupted
-from quantkit.cli.model_table import print_model_table, warn_over_budget
+from quantkit.cli.terminal.console import OVER_BUDGET, Printing, note, print_fields, print_sentence, warn
+from quantkit.cli.terminal.model_table import print_model_table, warn_over_budget
 
 if TYPE_CHECKING:
     from quantkit.project.run import Run
@@ -71,7 +71,7 @@ def run(
     Steps are reused while their inputs and options are unchanged. Options come from quantkit.toml (quantkit init writes
     one); options on the command line override them.
     """
-    from quantkit.cli.progress import ProgressBar
+    from quantkit.cli.terminal.progress import ProgressBar
     from quantkit.project.run import run as run_project
     from quantkit.project.run import run_document
 

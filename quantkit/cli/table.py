@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import Printing, print_fields, print_rows
+from quantkit.cli.terminal.console import Printing, print_fields, print_rows
 
 if TYPE_CHECKING:
     from quantkit.calibration.convert_table import Adoption

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.console import OVER_BUDGET, Printing, note, print_fields, print_rows, print_sentence, warn
-from quantkit.cli.model_table import print_model_table
+from quantkit.cli.terminal.console import OVER_BUDGET, Printing, note, print_fields, print_rows, print_sentence, warn
+from quantkit.cli.terminal.model_table import print_model_table
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def tune(
     the search ends at the first candidate that meets the budget. It uses one part of --data; the reported figures come
     from the other part, and decide the exit code.
     """
-    from quantkit.cli.progress import Spinner
+    from quantkit.cli.terminal.progress import Spinner
     from quantkit.evaluation.json_document import evaluation_json
     from quantkit.tuning.result import tuning_document
     from quantkit.tuning.tune import tune as run

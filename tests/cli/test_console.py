@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.cli.console import print_sentence, wrapped
+from quantkit.cli.terminal.console import print_sentence, wrapped
 
 WORDS = st.lists(st.text("abc…%.", min_size=1, max_size=12), min_size=1, max_size=40)
 

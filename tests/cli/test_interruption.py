@@ -13,8 +13,8 @@ import click
 import pytest
 
 from quantkit.cli import application, interruption
-from quantkit.cli.progress import ProgressBar, Spinner
 from quantkit.cli.run import announce_step
+from quantkit.cli.terminal.progress import ProgressBar, Spinner
 from quantkit.errors import Interrupted, ModelError, QuantkitError
 
 

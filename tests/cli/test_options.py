@@ -12,7 +12,7 @@ import pytest
 
 from quantkit.cli import options
 from quantkit.cli.application import app
-from quantkit.cli.console import Printing
+from quantkit.cli.terminal.console import Printing
 
 OWN_MEANING = {
     "--output": "what a command writes",

@@ -15,8 +15,8 @@ from scipy import special, stats
 
 from quantkit.errors import DataError
 from quantkit.evaluation import output_errors as outputs
-from quantkit.evaluation.answer_changes import PredictionComparison, agreement, are_probabilities, confidence
 from quantkit.evaluation.output_errors import OutputComparison
+from quantkit.evaluation.predictions import PredictionComparison, agreement, are_probabilities, confidence
 from quantkit.evaluation.result import OutputDeviation
 
 RANDOM = np.random.default_rng(4)

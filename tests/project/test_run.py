@@ -282,7 +282,7 @@ def test_warnings_are_printed_even_with_quiet(place: Path, quantkit_command: Com
     assert quantkit_command(*line).stderr.count("the preprocessing of this network is unknown") == 1
     made = json.loads((place / "a.json").read_text())
     assert set(made["warnings"]) <= set(made["notes"])
-    assert "no preprocessing is known" in made["warnings"][0]
+    assert "preprocessing of this network is unknown" in made["warnings"][0]
     spec = BUNDLED / "preprocess.toml"
     assert quantkit_command(*line, "--preprocess", spec, "-q").stderr == ""
 

@@ -330,7 +330,7 @@ def test_statistics_of_images_that_were_prepared_otherwise_are_refused(calibrate
         Path("net/preprocess.toml").unlink()
     with pytest.raises(StaleError, match=r"model\.stats\.safetensors is from images preprocessed by: .*mean") as caught:
         command("net/model.onnx", "--data", "imgs", "--limit", 4, *asked)
-    assert "these would be by: exact 16×16 bilinear, grey, ×1/255, nchw float32" in caught.value.problem
+    assert "the data would be preprocessed by: exact 16×16 bilinear, grey, ×1/255, nchw float32" in caught.value.problem
     assert "--preprocess" in caught.value.remedy
     assert command("net/model.onnx", *asked[:0]).exit_code == 0
 
@@ -365,7 +365,7 @@ def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(calibra
         (("--html", "nowhere/x.html"), "write elsewhere with --html"),
         (("--html", "net/model.onnx", "--force"), "give another --html"),
         (("--data", "imgs", "-o", "net/model.onnx"), "another --exclude-file keeps both"),
-        (("--data", "imgs", "-o", "imgs", "--force"), "give a file's path with --exclude-file"),
+        (("--data", "imgs", "-o", "imgs", "--force"), "give the path of a file with --exclude-file"),
         (("--data", "imgs", "-o", "x", "--html", "x"), "give another --html"),
     ],
 )
@@ -440,7 +440,7 @@ def test_networks_that_do_not_belong_together(calibrated: Path) -> None:
         layers("net/model.onnx", against="net/model.onnx", data="imgs")
     with pytest.raises(ModelError, match="already has Q/DQ pairs"):
         layers("q.onnx", against="q.onnx", data="imgs")
-    with pytest.raises(StaleError, match="of another network"):
+    with pytest.raises(StaleError, match="belongs to another network"):
         layers("other.onnx", statistics=STATS)
     with pytest.raises(DataError, match="does not exist"):
         layers("net/model.onnx", statistics=STATS, data="nowhere")

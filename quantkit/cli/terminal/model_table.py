@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantkit.cli.console import print_rows, table_width, warn
+from quantkit.cli.terminal.console import print_rows, table_width, warn
 
 if TYPE_CHECKING:
     from quantkit.evaluation.result import Evaluation, ModelScore
