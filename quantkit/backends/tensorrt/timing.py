@@ -7,7 +7,8 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from quantkit.backends.tensorrt.engine import Engine, Shape
+from quantkit.backends.tensorrt.engine import Engine
+from quantkit.backends.tensorrt.lane import Shape
 from quantkit.values import Array
 
 WARM_UP = 10
