@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from quantkit.backends.tensorrt.device import Buffer, Device, Graph, free_all
+from quantkit.backends.tensorrt.device import Buffer, GpuDevice, Graph, free_all
 from quantkit.backends.tensorrt.versions import output_allocator, tensorrt
 from quantkit.errors import BackendError, DataError
 from quantkit.values import Array, Batch
@@ -43,7 +43,7 @@ class BindingMemory:
 class LoadedEngine(Protocol):
     """The part of an engine that its lanes use. engine: TensorRT's own object; memory: bytes of one context."""
 
-    device: Device
+    device: GpuDevice
     engine: Any
     memory: int
     where: str
