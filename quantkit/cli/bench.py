@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--seconds", metavar="S", type=float, default=1.0, show_default=True, help="Seconds to measure for each figure."
 )
 @click.option("--precision", metavar="P,P…", default="fp32,tf32,fp16,int8", show_default=True, help=options.PRECISIONS)
-@options.table("MODEL.calib, if it exists")
+@options.engine_table("MODEL.calib, if it exists")
 @click.option(
     "--output", "-o", metavar="DIR", type=options.PATH, help="Folder for the engines. Default: the model's folder."
 )

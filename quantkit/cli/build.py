@@ -28,7 +28,7 @@ SHOWN = 40
     show_default=True,
     help="Precision that layers may use; each allows those before it as fallback.",
 )
-@options.table("MODEL.calib beside the model, unless the model has Q/DQ nodes")
+@options.engine_table("MODEL.calib beside the model, unless the model has Q/DQ nodes")
 @click.option(
     "--output",
     "-o",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
-from quantkit.cli.default_scales import find_scales
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_rows, warn
 from quantkit.errors import UsageError
 
@@ -53,7 +53,7 @@ KEPT = 3
 @options.printing
 def layers(
     model: Path,
-    scales: options.ScaleFiles,
+    scales: ScaleFiles,
     against: Path | None,
     samples: options.DataChoice,
     selection: options.LayerSelection,

@@ -20,6 +20,7 @@ import click
 from quantkit.cli.arguments.groups import Decorator, grouped, offered
 from quantkit.cli.arguments.parsing import parse_algorithm
 from quantkit.cli.arguments.registry_option import MetricOption, ProviderOption, RepairOption, RuleOption
+from quantkit.cli.arguments.scale_files import ScaleFiles
 from quantkit.cli.terminal.console import Printing
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def repair(default: str) -> Decorator:
     return click.option("--repair", cls=RepairOption, metavar="NAME,NAME…", help=f"{REPAIRS} Default: {default}.")
 
 
-def table(default: str) -> Decorator:
+def engine_table(default: str) -> Decorator:
     """Return the option --table of commands that build engines. default: the table without it, in words."""
     return click.option(
         "--table", metavar="PATH", type=PATH, help=f"Calibration table for the scales of INT8. Default: {default}."
@@ -194,14 +195,6 @@ def layer_selection(*, without: Collection[str] = ()) -> Decorator:
     """Return a decorator: the command gets `selection`. without: options that it does not offer."""
     chosen = {field: option for field, option in LAYER_SELECTION.items() if field not in without}
     return grouped("selection", LayerSelection, chosen)
-
-
-@dataclass(frozen=True, slots=True)
-class ScaleFiles:
-    """A frozen value of the options that name the files that scales come from: of quantize and layers."""
-
-    stats: Path | None
-    table: Path | None
 
 
 SCALE_FILES: Mapping[str, Decorator] = {

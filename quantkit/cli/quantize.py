@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
-from quantkit.cli.default_scales import find_scales
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_sizes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ SHOWN = 20
 @options.printing
 def quantize(
     model: Path,
-    scales: options.ScaleFiles,
+    scales: ScaleFiles,
     samples: options.DataChoice,
     selection: options.LayerSelection,
     repair: str | None,

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from quantkit.cli.arguments.unused import is_given
-from quantkit.cli.options import ScaleFiles
 from quantkit.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleFiles:
+    """A frozen value of the options that name the files that scales come from: of quantize and layers."""
+
+    stats: Path | None
+    table: Path | None
 
 
 def find_scales(model: Path, *, needed: bool, tables: bool = True) -> ScaleFiles:
