@@ -134,19 +134,19 @@ def layers(
         return estimate_sensitivity(subject, started)
     spec = choose_spec(preprocess, source, data)
     feed, applied = open_data(data, source.inputs, spec.spec, limit_to_whole_batches(options.data, source))
-    applied_spec = spec.with_applied(applied)
+    spec = spec.with_applied(applied)
     phase("tensors")
     tensors = measure_tensor_errors(subject, feed, options)
     measuring = NoiseMeter(subject.reference, feed, options.threads)
     found = rank_layers(measuring, subject.variants, tensors, subject.left, phase)
     kept, kept_db = kept_layers(measuring, subject.variants, found, options, phase)
     identity = feed.identity()
-    warnings = (*([applied_spec.warning] if applied_spec.warning else []), *describe_left_out(feed.unreadable))
+    warnings = (*([spec.warning] if spec.warning else []), *describe_left_out(feed.unreadable))
     notes = (*subject.notes, *ranking_notes(found), *warnings, *feed.notes)
     record = {
         **subject.record,
         "data": identity.content if identity else "",
-        "preprocess": applied_spec.document,
+        "preprocess": spec.document,
         "samples": measuring.samples,
     }
     return Sensitivity(
