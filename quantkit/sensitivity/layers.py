@@ -143,12 +143,8 @@ def layers(
     identity = feed.identity()
     warnings = (*([spec.warning] if spec.warning else []), *describe_left_out(feed.unreadable))
     notes = (*subject.notes, *ranking_notes(found), *warnings, *feed.notes)
-    record = {
-        **subject.record,
-        "data": identity.content if identity else "",
-        "preprocess": spec.document,
-        "samples": measuring.samples,
-    }
+    content = identity.content if identity else ""
+    record = {**subject.record, "data": content, "preprocess": spec.document, "samples": measuring.samples}
     return Sensitivity(
         model=str(source.path),
         source=subject.source,
