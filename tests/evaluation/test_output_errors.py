@@ -1,4 +1,4 @@
-"""Outputs and answers of two models, against scipy and plain float64."""
+"""Outputs and predictions of two models, against scipy and plain float64."""
 
 from __future__ import annotations
 
