@@ -25,7 +25,7 @@ from quantkit.calibration.tensorrt.calibrators import MOST_WORKERS, usable_cores
 from quantkit.data import open_data
 from quantkit.data.pixels import decode
 from quantkit.graph import load_model
-from quantkit.preprocess import resolve
+from quantkit.preprocess import resolve_spec
 
 IMAGES = 4096
 BATCH = 64
@@ -103,7 +103,7 @@ def portions(model: Path, folder: Path, workers: int) -> Any:
 
 def batch_by_batch(model: Path, folder: Path, workers: int) -> Iterator[dict[str, Any]]:
     """A `load_data` as it is written for Polygraphy: the same decoder, on all cores, when a batch is asked for."""
-    spec = resolve(quantkit.PRESETS["imagenet"], load_model(model).inputs[0])
+    spec = resolve_spec(quantkit.PRESETS["imagenet"], load_model(model).inputs[0])
     names = sorted(folder.iterdir())
 
     def one(path: Path) -> Any:
