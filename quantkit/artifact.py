@@ -144,6 +144,12 @@ def nulls_for_nonfinite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+class Digest(str):
+    """A digest in a description of what something was made from: it is compared, but not shown to users."""
+
+    __slots__ = ()
+
+
 def sha256_of(content: bytes) -> str:
     """Return the hexadecimal sha256."""
     return hashlib.sha256(content).hexdigest()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from quantkit.artifact import Digest
 from quantkit.errors import BackendError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.provenance import ModelRecord
@@ -95,8 +96,8 @@ class EngineRecord(FrozenRecord):
         return {
             "TensorRT": self.tensorrt,
             "GPU": self.gpu,
-            "model": self.model.sha256,
-            "table": self.table.sha256 if self.table else None,
+            "model": Digest(self.model.sha256),
+            "table": Digest(self.table.sha256) if self.table else None,
             "rule of the table": self.table.rule if self.table else None,
             "quantkit": self.quantkit if self.table else None,
             "shapes": self.shapes,

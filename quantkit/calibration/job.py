@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.artifact import Digest
 from quantkit.backends.session import TENSORRT
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.reuse import TableRequest
@@ -53,10 +54,10 @@ class CalibrationJob:
         options = self.options
         ordered = options.histogram is HistogramMode.TENSORRT
         parts = {
-            "model": self.model.sha256,
-            "data": identity.content,
+            "model": Digest(self.model.sha256),
+            "data": Digest(identity.content),
             "samples": identity.samples,
-            "order of the data": identity.order if ordered else None,
+            "order of the data": Digest(identity.order) if ordered else None,
             "batch size": self.feed.batch_size if ordered else None,
             "preprocessing": self.spec.document,
             "histogram": options.histogram.value,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import sha256_of
+from quantkit.artifact import Digest, sha256_of
 from quantkit.calibration.tables import statistics_path
 from quantkit.data import DataIdentity, Feed
 from quantkit.data.feed import Identifier, batch_digests
@@ -38,10 +38,10 @@ def recorded_parts(provenance: Provenance) -> dict[str, Any]:
     data, run = provenance.data, provenance.run
     ordered = run is not None and run.histogram is HistogramMode.TENSORRT
     return {
-        "model": provenance.model.sha256,
-        "data": data and data.content,
+        "model": Digest(provenance.model.sha256),
+        "data": data and Digest(data.content),
         "samples": data and data.chosen,
-        "order of the data": data.order if ordered and data else None,
+        "order of the data": Digest(data.order) if ordered and data and data.order else None,
         "batch size": run.batch_size if ordered and run else None,
         "preprocessing": provenance.preprocess,
         "histogram": run and run.histogram.value,
@@ -118,7 +118,7 @@ def describe_change(name: str, then: Any, now: Any) -> str:
     if isinstance(now, dict) and isinstance(then, dict):
         keys = [key for key in {**then, **now} if now.get(key) != then.get(key)]
         return f"{name} ({', '.join(f'{k} was {then.get(k)}, now {now.get(k)}' for k in keys)})"
-    if name in ("model", "data", "order of the data", "table") or isinstance(now, dict) or isinstance(then, dict):
+    if any(isinstance(value, (Digest, dict)) for value in (then, now)):
         return name
     return f"{name} (was {then}, now {now})"
 
