@@ -73,6 +73,11 @@ def page(content: dict[str, Any]) -> str:
     return evaluation_page(replace(evaluation, models=models, verdict=said), bench=bench)
 
 
+def document_text(content: dict[str, Any]) -> str:
+    """The text of a figures file."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
 def measured(network: str, shared: Path, images: Path) -> dict[str, Any]:
     """What a run finds, without paths."""
     with TemporaryDirectory() as folder:
@@ -97,7 +102,7 @@ def main() -> None:
     if not arguments.pages:
         for network in arguments.networks or NETWORKS:
             made = measured(network, arguments.shared, arguments.images)
-            (arguments.output / f"{network}.json").write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+            (arguments.output / f"{network}.json").write_text(document_text(made), encoding="utf-8")
             print(f"{network}: {made['seconds']} s; {made['recommendation']}", flush=True)
     for path in sorted(arguments.output.glob("*.json")):
         path.with_suffix(".html").write_text(page(json.loads(path.read_text())), encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Networks the whole way on a GPU, replayed: the pages are made of the figures, and so is what they recommend."""
+"""Networks from model to report on a GPU, replayed: pages and recommendations follow from the figures.
+
+`pytest --regen` writes pages and recommendations again from the measured figures.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,16 @@ def deployment() -> Any:
     finally:
         sys.path.remove(str(BENCHMARKS))
     return deployment
+
+
+@pytest.fixture(autouse=True, scope="module")
+def regenerated(deployment: Any, request: pytest.FixtureRequest) -> None:
+    """With `--regen`, the pages and recommendations as they follow from the figures today."""
+    for path in RESULTS if request.config.getoption("--regen") else ():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["recommendation"] = recommendation(*deployment.figures(content))
+        path.write_text(deployment.document_text(content), encoding="utf-8")
+        path.with_suffix(".html").write_text(deployment.page(content), encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

@@ -93,7 +93,7 @@ def test_what_is_not_finite_in_one_alone_is_refused(value: float) -> None:
 
 
 def test_outputs_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(DataError, match=r"logits is \[7, 8\] of the reference, \[7, 7\] of the candidate"):
+    with pytest.raises(DataError, match=r"output logits is \[7, 8\] for the reference, \[7, 7\] for the candidate"):
         compared(LOGITS, LOGITS[:, :7])
     with pytest.raises(DataError, match=r"logits \[7, 8, 2\] holds no class scores"):
         compared(LOGITS[:, :, None].repeat(2, 2), LOGITS[:, :, None].repeat(2, 2))
@@ -160,7 +160,7 @@ def test_answers_that_cannot_be_compared_are_refused() -> None:
     comparison = PredictionComparison()
     with pytest.raises(DataError, match=r"c\.png: a class score of the reference"):
         comparison.add(second[15:18], LOGITS[15:18], ["a.png", "b.png", "c.png"])
-    with pytest.raises(DataError, match=r"scores are \[30, 8\], the candidate's \[30, 7\]"):
+    with pytest.raises(DataError, match=r"class scores are \[30, 8\] in the reference, \[30, 7\] in the candidate"):
         comparison.add(LOGITS, LOGITS[:, :7])
     with pytest.raises(DataError, match="no samples"):
         comparison.result()
