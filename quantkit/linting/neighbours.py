@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantkit.graph.operators import FUSING_WEIGHTED, INTEGER_MOVING, INTEGER_OPERATORS, TENSORRT_COMMUTING
-from quantkit.qdq.reader import QdqGraph, is_dequantized
+from quantkit.qdq.reader import QdqGraph
 
 if TYPE_CHECKING:
     import onnx
@@ -33,8 +33,15 @@ def computes_in_integers(node: onnx.NodeProto) -> bool:
 
 
 def has_dequantize_before(qdq: QdqGraph, tensor: str) -> bool:
-    """Return True if a DequantizeLinear makes a float tensor, with only what commutes with it in between."""
-    return is_dequantized(qdq, tensor, TENSORRT_COMMUTING)
+    """Return True if a DequantizeLinear makes a float tensor, with only what commutes with it in between.
+
+    Only Q/DQ nodes that were read count: onnxruntime's own are integer operators to TensorRT.
+    """
+    while tensor not in qdq.qdq_nodes and (node := qdq.maker(tensor)) is not None:
+        if node.op_type not in TENSORRT_COMMUTING:
+            return False
+        tensor = node.input[0]
+    return qdq.dequantizes(tensor)
 
 
 def only_dequantized(qdq: QdqGraph, tensor: str) -> bool:

@@ -200,12 +200,12 @@ def has_qdq(model: Model) -> bool:
     return any(is_qdq(node) for node in model.proto.graph.node)
 
 
-def is_dequantized(wiring: Wiring, tensor: str, through: frozenset[str] = COMMUTING) -> bool:
-    """Return whether a DequantizeLinear makes a tensor, with nothing but operators `through` in between."""
+def is_dequantized(wiring: Wiring, tensor: str) -> bool:
+    """Return whether a DequantizeLinear makes a tensor, with nothing but operators that move values in between."""
     while (node := wiring.maker(tensor)) is not None:
         if is_qdq(node):
             return bool(node.op_type == DEQUANTIZE)
-        if node.op_type not in through:
+        if node.op_type not in COMMUTING:
             return False
         tensor = node.input[0]
     return False

@@ -232,6 +232,14 @@ def test_operators_of_onnxruntime(domain: str) -> None:
     assert found(model) == ["integer-operator"] * 2
 
 
+def test_operators_of_onnxruntime_are_no_pair_before_a_layer() -> None:
+    pair = "q = com.microsoft.QuantizeLinear(x, s, z) d = com.microsoft.DequantizeLinear(q, s, z)"
+    plain = network(f"{IMAGE} {{ {pair} y = Conv(d, v) }}", domain="com.microsoft", v=FLOAT)
+    mixed = network(f"{IMAGE} {{ {pair} {WEIGHT} y = Conv(d, k) }}", domain="com.microsoft")
+    assert found(plain) == ["integer-operator"] * 2
+    assert found(mixed) == ["integer-operator", "integer-operator", "half-quantized"]
+
+
 def test_old_operator_sets() -> None:
     assert found(network(f"{IMAGE} {{ {CLEAN} }}", 12)) == ["opset"]
     half = {"s": np.float16(0.05), "t": DEFAULTS["t"].astype(np.float16)}
