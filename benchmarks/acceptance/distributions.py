@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from acceptance.scripts import build
-from quantkit.backends import tensorrt as calibrators
+from quantkit.calibration import tensorrt as calibrators
 
 CLASSES = {
     "entropy2": "EntropyCalibrator2",
