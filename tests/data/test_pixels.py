@@ -83,6 +83,7 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
 
 @pytest.mark.parametrize("rule", ["exact", "shortest", "letterbox"])
 @pytest.mark.parametrize("shape", [(450, 600), (601, 803), (1501, 2001)])
+@pytest.mark.slow
 def test_a_large_jpeg_is_turned_and_its_reduced_decoding_is_close_to_the_full_one(
     shape: tuple[int, int], rule: Any
 ) -> None:

@@ -101,6 +101,7 @@ def test_json_tells_all_of_it(calibrated: Path, quantkit_json: Callable[..., Any
     assert document["coverage"] is None
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(calibrated: Path) -> None:
     made = [
         quantkit.quantize(

@@ -82,6 +82,7 @@ def scales_of(model: Model) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("repairs", [(), None])
+@pytest.mark.slow
 def test_every_broken_scale_is_at_the_top(calibrated: Path, repairs: tuple[str, ...] | None) -> None:
     """Of the bundled network, with and without the default repairs: of activations × 8, of weights' channels × 100."""
     data = None if repairs == () else "imgs"
@@ -102,6 +103,7 @@ def test_every_broken_scale_is_at_the_top(calibrated: Path, repairs: tuple[str, 
         assert found.layers[0].misfit_db > MISFIT
 
 
+@pytest.mark.slow
 def test_sound_scales_fit(calibrated: Path) -> None:
     for rule in ("mse", "minmax"):
         found = layers(
@@ -196,6 +198,7 @@ def test_weights_are_measured_exactly(calibrated: Path) -> None:
     assert (error.levels, error.clipped, error.misfit_db) == (len(np.unique(codes)), 0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_a_file_of_onnxruntimes_own_tool(calibrated: Path) -> None:
     """uint8 with zero points, pairs around every operator, biases as int32."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -225,6 +228,7 @@ def test_a_file_of_onnxruntimes_own_tool(calibrated: Path) -> None:
 # Exclusions -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_as_many_layers_as_lift_the_outputs(calibrated: Path) -> None:
     given: dict[str, Any] = {"statistics": "net/model.stats.safetensors", "data": "imgs"}
     base = layers("net/model.onnx", **given, options=FEW)
@@ -281,6 +285,7 @@ def test_the_command_without_data(calibrated: Path) -> None:
     assert "layers are not measured" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_with_data_writes_the_worst_layers(calibrated: Path) -> None:
     done = command("net/model.onnx", "--data", "imgs", "--limit", 8, "-o", "worst.txt", "--keep", 2)
     assert "layers, worst first: SQNR of the outputs" in done.stdout
@@ -346,6 +351,7 @@ def test_arrays_that_were_prepared_beforehand_go_with_any_statistics(calibrated:
     assert command(*line, "--preprocess", "unit").exit_code == 0
 
 
+@pytest.mark.slow
 def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(calibrated: Path) -> None:
     Path("net/preprocess.toml").unlink()
     done = command("net/model.onnx", "--data", "imgs", "--limit", 4, "-q", "--table", "net/model.calib")
@@ -425,6 +431,7 @@ def test_options_that_make_no_sense(wrong: dict[str, Any]) -> None:
         LayersOptions(**wrong)
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_belong_together(calibrated: Path) -> None:
     quantkit.quantize("net/model.onnx", "q.onnx", statistics=STATS)
     other = network(
