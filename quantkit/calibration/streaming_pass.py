@@ -142,8 +142,9 @@ class StreamingPass:
             write_checkpoint(checkpoints.path, checkpoints.identity, position, self._dump())
         if stopping:
             crew.wait()
+            batches = "1 batch" if position.batches == 1 else f"{position.batches} batches"
             raise Interrupted(
-                f"stopped after {position.batches} batches ({position.samples} samples)",
+                f"stopped after {batches} ({position.samples} samples)",
                 remedy="continue with --resume" if checkpoints.path else "start again",
             )
 

@@ -108,6 +108,8 @@ def calibrate_options(
 
 def print_calibration(result: Calibration) -> None:
     """Print what was calibrated on what, and the tensors that need attention."""
+    from quantkit.report.wording import count_noun
+
     for text in result.notes:
         note(text)
     covered = sum(scale > 0 for scale in result.table.scales.values())
@@ -116,7 +118,7 @@ def print_calibration(result: Calibration) -> None:
     time = "cached, no images decoded"
     if result.decoded:
         time = f"{result.seconds:.1f} s, {result.samples / max(result.seconds, 1e-9):,.0f} images/s"
-    batches = f"{result.samples:,} images in {result.batches:,} batches"
+    batches = f"{count_noun(result.samples, 'image')} in {count_noun(result.batches, 'batch')}"
     print_fields(
         [
             ("input", "; ".join(result.inputs)),

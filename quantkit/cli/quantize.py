@@ -13,6 +13,7 @@ from quantkit.cli import options
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_sizes
+from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
     from quantkit.quantization.quantize import Quantization
@@ -67,7 +68,7 @@ def quantize(
     from quantkit.repairs.registry import parse_repairs
 
     if scales.stats is None and scales.table is None:
-        scales = find_scales(model, needed=samples.data is None)
+        scales = find_scales_to_quantize(model, needed=samples.data is None)
         if scales.table is not None and not printing.quiet and not printing.as_json:
             note(f"no statistics beside the model: using the scales of {scales.table.name} unchanged, without repairs")
     refuse_unused_quantize_options(scales.table is not None, samples.data is not None)
@@ -89,6 +90,21 @@ def quantize(
             phase=spinner.phase,
         )
     printing.print_result(result, quantize_document, print_quantization)
+
+
+def find_scales_to_quantize(model: Path, *, needed: bool) -> ScaleFiles:
+    """Return the statistics or the table beside a model. UsageError, ModelError.
+
+    A model that cannot be read or already has Q/DQ is refused as such, because no statistics would help.
+    """
+    from quantkit.graph.model import load_model
+    from quantkit.quantization.quantize import refuse_quantized
+
+    try:
+        return find_scales(model, needed=needed)
+    except UsageError:
+        refuse_quantized(load_model(model))
+        raise
 
 
 def refuse_unused_quantize_options(table: bool, data: bool) -> None:

@@ -295,8 +295,11 @@ def check_array(array: NDArray[Any], wanted: ModelInput, where: str) -> NDArray[
             remedy="for images as arrays, give --preprocess, for example imagenet; other arrays need the model's shape",
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        row = int(np.argmin(np.isfinite(array.reshape(len(array), -1)).all(axis=1))) if array.ndim else 0
-        raise DataError(f"{name} holds NaN or Inf in sample {row}", remedy="fix or remove that sample")
+        several = array.ndim > 0 and len(array) > 1  # a single sample is named by `where`, as file.npz[5]
+        row = int(np.argmin(np.isfinite(array.reshape(len(array), -1)).all(axis=1))) if several else 0
+        raise DataError(
+            f"{name} holds NaN or Inf" + (f" in sample {row}" if several else ""), remedy="fix or remove that sample"
+        )
     return cast_exactly(array, np.dtype(wanted.dtype), name)
 
 

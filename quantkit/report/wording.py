@@ -55,8 +55,8 @@ def format_size(count: int) -> str:
 
 
 def count_noun(count: int, noun: str) -> str:
-    """Return a count with its noun: `1 sample`, `10,000 samples`, `2 classes`."""
-    plural = noun + ("es" if noun.endswith("s") else "s")
+    """Return a count with its noun: `1 sample`, `10,000 samples`, `2 classes`, `7 batches`."""
+    plural = noun + ("es" if noun.endswith(("s", "ch")) else "s")
     return f"{count:,} {noun if count == 1 else plural}"
 
 

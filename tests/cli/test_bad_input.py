@@ -115,6 +115,32 @@ def test_a_network_with_qdq_is_not_calibrated(place: Path, quantkit_command: Com
     assert not list(place.glob("q.*calib*"))
 
 
+def test_quantize_names_a_bad_model_before_missing_statistics(place: Path, quantkit_command: Command) -> None:
+    onnx.save(small(place), "net.onnx")
+    quantkit_command("quantize", "net.onnx", "--data", "x.npy", "-o", "q.onnx", "-q")
+    assert "q.onnx already has Q/DQ" in quantkit_command("quantize", "q.onnx", code=1).stderr
+    assert "absent.onnx: No such file" in quantkit_command("quantize", "absent.onnx", code=1).stderr
+
+
+@pytest.mark.parametrize(("samples", "row"), [(1, ""), (3, " in sample 2")])
+def test_nan_in_a_batch_names_the_sample_where_there_are_several(
+    samples: int, row: str, place: Path, quantkit_command: Command
+) -> None:
+    onnx.save(small(place), "net.onnx")
+    values = np.ones((samples, 3), np.float32)
+    values[-1, 0] = np.nan
+    (place / "parts").mkdir()
+    np.savez(place / "parts/0.npz", x=values)
+    done = quantkit_command("calibrate", "net.onnx", "--data", "parts", code=1)
+    assert f"input 'x' holds NaN or Inf{row}\n" in done.stderr
+
+
+def test_one_batch_is_singular(place: Path, quantkit_command: Command) -> None:
+    onnx.save(small(place), "net.onnx")
+    done = quantkit_command("calibrate", "net.onnx", "--data", "x.npy")
+    assert "4 images in 1 batch\n" in done.stdout
+
+
 def test_an_input_without_a_shape_is_refused_and_the_remedy_helps(place: Path, quantkit_command: Command) -> None:
     model = small(place)
     model.graph.input[0].type.tensor_type.ClearField("shape")
