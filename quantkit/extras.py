@@ -19,6 +19,6 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 """Extra → its requirements, as in pyproject.toml."""
 
 
-def install_command(extra: str) -> str:
-    """Return the command that installs the libraries of an extra: `pip install 'pycocotools>=2.0.7'`."""
-    return f"pip install {' '.join(map(repr, EXTRAS[extra]))}"
+def install_command(extra: str, library: str = "") -> str:
+    """Return the command that installs an extra, or one library of it: `pip install 'pycocotools>=2.0.7'`."""
+    return f"pip install {' '.join(repr(entry) for entry in EXTRAS[extra] if entry.startswith(library))}"

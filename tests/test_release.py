@@ -100,3 +100,4 @@ def test_messages_install_what_the_extras_install(project: dict[str, Any]) -> No
         name: stated[name] for name in EXTRAS
     }
     assert install_command("detection") == "pip install 'pycocotools>=2.0.7'"
+    assert install_command("notebook", "matplotlib") == "pip install 'matplotlib>=3.7'"

@@ -27,7 +27,7 @@ def refuse_undrawable(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise BackendError("a plot needs matplotlib", remedy=install_command("notebook")) from None
+        raise BackendError("a plot needs matplotlib", remedy=install_command("notebook", "matplotlib")) from None
 
 
 def draw_latencies(bench: BenchResult, path: Path) -> None:
