@@ -62,7 +62,7 @@ class BenchOptions:
         if not 0.0 < self.seconds <= 3600.0:
             raise UsageError(f"cannot measure for {self.seconds} seconds", remedy="for example --seconds 1")
         if unknown := [p for p in self.precisions if p not in (*PRECISIONS, "best")]:
-            raise UsageError(f"unknown precision {unknown[0]!r}", remedy=f"one of {', '.join(PRECISIONS)}, best")
+            raise UsageError(f"unknown precision {unknown[0]!r}", remedy=f"use one of {', '.join(PRECISIONS)}, best")
 
 
 def bench(

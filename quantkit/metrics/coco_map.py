@@ -233,7 +233,7 @@ def create_coco_map(match: re.Match[str], output: str | None) -> MetricFactory:
     """Return a factory for `yolo`, or `yolo:HEAD` for a head of that name. UsageError if there is no such head."""
     head, known = match[1], {family.value: family for family in HeadFamily}
     if head is not None and head not in known:
-        raise UsageError(f"--metric yolo:{head}: unknown head {head!r}", remedy=f"one of {', '.join(known)}")
+        raise UsageError(f"--metric yolo:{head}: unknown head {head!r}", remedy=f"use one of {', '.join(known)}")
     return lambda: CocoMap(None if head is None else known[head], output)
 
 

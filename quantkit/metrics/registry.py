@@ -62,7 +62,7 @@ def resolve_metric(text: str, outputs: Sequence[str]) -> MetricFactory:
     word, at, output = text.partition("@")
     if at and output not in outputs:
         raise UsageError(
-            f"--metric {text}: the network has no output {output!r}", remedy=f"one of {', '.join(outputs)}"
+            f"--metric {text}: the network has no output {output!r}", remedy=f"use one of {', '.join(outputs)}"
         )
     if found := find_built_in(word):
         metric, match = found

@@ -23,7 +23,7 @@ def refuse_undrawable(path: Path) -> None:
     if path.suffix not in FORMATS:
         raise UsageError(f"cannot draw {path.name}", remedy=f"end the name in {', '.join(sorted(FORMATS))}")
     if not path.absolute().parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="make the folder first")
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="create the folder first")
     try:
         import matplotlib  # noqa: F401
     except ImportError:

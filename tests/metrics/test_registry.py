@@ -138,7 +138,7 @@ def test_unknown_metrics_are_refused(text: str) -> None:
         resolve_metric(text, ("logits",))
     with pytest.raises(UsageError, match="no output 'softmax'") as caught:
         resolve_metric("top1@softmax", ("logits", "aux"))
-    assert caught.value.remedy == "one of logits, aux"
+    assert caught.value.remedy == "use one of logits, aux"
 
 
 # Metrics of the user's own ----------------------------------------------------------------------------------------

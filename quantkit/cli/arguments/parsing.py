@@ -29,7 +29,7 @@ def parse_switches(text: str) -> tuple[bool, ...]:
     """Return the settings that `on`, `off` or `both` stands for. UsageError."""
     known = {"on": (True,), "off": (False,), "both": (False, True)}
     if text not in known:
-        raise UsageError(f"unknown --graphs {text!r}", remedy=f"one of {', '.join(known)}")
+        raise UsageError(f"unknown --graphs {text!r}", remedy=f"use one of {', '.join(known)}")
     return known[text]
 
 
@@ -48,7 +48,7 @@ def parse_histogram(text: str) -> HistogramMode:
     try:
         return HistogramMode(text)
     except ValueError:
-        raise UsageError(f"unknown histogram {text!r}", remedy="one of tensorrt, invariant") from None
+        raise UsageError(f"unknown histogram {text!r}", remedy="use one of tensorrt, invariant") from None
 
 
 def parse_algorithm(text: str | None) -> Algorithm | None:
@@ -59,4 +59,4 @@ def parse_algorithm(text: str | None) -> Algorithm | None:
         return None if text is None else Algorithm(text)
     except ValueError:
         known = ", ".join(a.value for a in Algorithm)
-        raise UsageError(f"unknown algorithm {text!r}", remedy=f"one of {known}") from None
+        raise UsageError(f"unknown algorithm {text!r}", remedy=f"use one of {known}") from None
