@@ -1,4 +1,4 @@
-"""All lint rules: every module below `quantkit.linting.rules` that has a `RULE` is one."""
+"""All lint rules: every module below `quantkit.linting.rules` is one, and has a `RULE`."""
 
 from __future__ import annotations
 
