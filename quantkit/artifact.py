@@ -84,8 +84,18 @@ def write_failure(path: Path, error: OSError, option: str = OUTPUT) -> OutputErr
     )
 
 
+def refuse_missing_folder(path: Path, option: str = OUTPUT) -> None:
+    """Raise OutputError where the folder of a file to write does not exist."""
+    if not path.absolute().parent.is_dir():
+        raise OutputError(
+            f"cannot write {path}: there is no folder {path.parent}",
+            remedy=f"create the folder first, or write elsewhere with {option}",
+        )
+
+
 def check_writable(path: Path, option: str = OUTPUT) -> None:
     """Raise OutputError unless a file can be created beside `path`, before any work is done."""
+    refuse_missing_folder(path, option)
     refuse_non_file(path, option)
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

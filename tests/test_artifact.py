@@ -190,3 +190,9 @@ def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, write: Write, ki
         check_writable(path)
     assert path.stat().st_mode == before
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_missing_folder_is_named_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"there is no folder .*none") as caught:
+        check_writable(tmp_path / "none" / "x.onnx", "--html")
+    assert caught.value.remedy == "create the folder first, or write elsewhere with --html"

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import Digest
+from quantkit.artifact import Digest, refuse_missing_folder
 from quantkit.backends.session import TENSORRT
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.reuse import TableRequest
 from quantkit.calibration.tables import header_for, table_paths
 from quantkit.data import DataIdentity, Feed, open_data
 from quantkit.data.preprocess_choice import PreprocessChoice, choose_spec
-from quantkit.errors import ModelError, OutputError
+from quantkit.errors import ModelError
 from quantkit.graph import Model, Watch, load_model, watched_tensors
 from quantkit.graph.model import DTYPES
 from quantkit.histogram import HistogramMode
@@ -137,6 +137,5 @@ def refuse_unshaped(model: Model) -> None:
 def output_path(output: Path, model: Path) -> Path:
     """Return the path of the first table: `output`, or a file in it if it is a folder. OutputError."""
     path = output / f"{model.stem}.calib" if output.is_dir() else output
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="create the folder first")
+    refuse_missing_folder(path)
     return path

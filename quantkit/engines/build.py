@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import check_writable, sha256_of, write_all
+from quantkit.artifact import check_writable, refuse_missing_folder, sha256_of, write_all
 from quantkit.backends.engine_record import (
     EngineRecord,
     LayerRecord,
@@ -27,7 +27,7 @@ from quantkit.backends.tensorrt.options import BuildFiles, BuildOptions, Precisi
 from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
 from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 from quantkit.calibration.reuse import REMEDY, refuse_changed
-from quantkit.errors import OutputError, StaleError, TableError, UsageError
+from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.model import node_name
 from quantkit.linting.rules.parsing.clip_apart import misread_clips
@@ -186,8 +186,7 @@ def engine_output_path(output: str | os.PathLike[str] | None, model: Path, name:
     """Return the path of the engine. OutputError if its folder does not exist."""
     asked = model.parent if output is None else Path(output)
     path = asked / name if asked.is_dir() else asked
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="create the folder first")
+    refuse_missing_folder(path)
     return path
 
 

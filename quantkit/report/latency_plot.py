@@ -6,7 +6,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantkit.errors import BackendError, OutputError, UsageError
+from quantkit.artifact import refuse_missing_folder, write_whole
+from quantkit.errors import BackendError, UsageError
 from quantkit.extras import install_command
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ def refuse_undrawable(path: Path) -> None:
     """Raise UsageError, OutputError or BackendError before the work if the plot could not be written after it."""
     if path.suffix not in FORMATS:
         raise UsageError(f"cannot draw {path.name}", remedy=f"end the name in {', '.join(sorted(FORMATS))}")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}", remedy="create the folder first")
+    refuse_missing_folder(path, "--plot")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -34,8 +34,6 @@ def draw_latencies(bench: BenchResult, path: Path) -> None:
     """Draw the median latency of every subject at every batch size, as bars with their values. OutputError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    from quantkit.artifact import write_whole
 
     batches, subjects = bench.batches, bench.subjects
     figure = Figure(figsize=(7.2, 0.7 + len(batches) * (0.5 + 0.26 * len(subjects))), layout="constrained")
