@@ -12,7 +12,7 @@ from math import prod
 
 from quantkit.errors import UsageError
 from quantkit.graph import Model, Watch
-from quantkit.graph.inference import shapes_for_inputs
+from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.values import Batch
 
 CACHED_BYTES = 8 << 20

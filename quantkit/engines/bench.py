@@ -269,7 +269,7 @@ def built_engine_subject(made: BuiltEngine) -> BenchSubject:
 
 def count_recorded_layers(layers: Sequence[Any]) -> dict[str, int]:
     """Return precision → number of layers, from a record."""
-    from quantkit.backends.tensorrt.layers import EngineLayer, precision_counts
+    from quantkit.backends.tensorrt.engine_layers import EngineLayer, precision_counts
 
     return precision_counts([EngineLayer(**layer.model_dump()) for layer in layers])
 

@@ -21,7 +21,7 @@ from quantkit.backends.engine_record import (
 )
 from quantkit.backends.tensorrt.build import EngineBuild, build_engine
 from quantkit.backends.tensorrt.device import open_device
-from quantkit.backends.tensorrt.layers import EngineLayer, precision_counts
+from quantkit.backends.tensorrt.engine_layers import EngineLayer, precision_counts
 from quantkit.backends.tensorrt.messages import Phase, ignore_phase
 from quantkit.backends.tensorrt.options import BuildFiles, BuildOptions, Precision, TrtexecCommand, equivalent_trtexec
 from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes

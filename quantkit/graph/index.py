@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from quantkit.graph.dependencies import constant_tensors
-from quantkit.graph.inference import element_types, infer_types, tensor_shapes
 from quantkit.graph.model import node_name
 from quantkit.graph.operators import COMMUTING, SIGMOIDS
+from quantkit.graph.shape_inference import element_types, infer_types, tensor_shapes
 from quantkit.graph.subgraphs import captured_names
 from quantkit.graph.weights import stored_tensors
 

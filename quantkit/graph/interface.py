@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
-from quantkit.graph.inference import shapes_for_inputs
 from quantkit.graph.model import DTYPES, Model, as_input
+from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.values import ModelInput
 
 if TYPE_CHECKING:

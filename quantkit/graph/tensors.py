@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quantkit.graph.dependencies import constant_tensors, live_tensors
-from quantkit.graph.inference import element_types, infer_types, tensor_shapes
 from quantkit.graph.model import Model
 from quantkit.graph.operators import CONVOLUTIONS, DATA_DEPENDENT, INDEXING, ONNX_DOMAINS, WINDOW_POOLS
+from quantkit.graph.shape_inference import element_types, infer_types, tensor_shapes
 from quantkit.graph.subgraphs import count_inner_operators
 
 if TYPE_CHECKING:

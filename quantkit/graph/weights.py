@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quantkit.graph.inference import FEW_BYTES
 from quantkit.graph.model import Model
+from quantkit.graph.shape_inference import FEW_BYTES
 from quantkit.graph.subgraphs import subgraphs
 
 if TYPE_CHECKING:

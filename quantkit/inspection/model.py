@@ -10,8 +10,8 @@ from math import prod
 from pathlib import Path
 
 from quantkit.graph import Watch, load_model, watched_tensors
-from quantkit.graph.inference import shapes_for_inputs
 from quantkit.graph.model import node_name
+from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.preprocess import metadata_preprocess
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from quantkit.graph.dependencies import constant_tensors, live_tensors
-from quantkit.graph.inference import element_types, infer_types
 from quantkit.graph.model import Model
+from quantkit.graph.shape_inference import element_types, infer_types
 from quantkit.graph.tensors import FLOATS
 from quantkit.qdq.reader import is_qdq
 

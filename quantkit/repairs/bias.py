@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.errors import UsageError
-from quantkit.graph.inference import infer_types, tensor_shapes
 from quantkit.graph.model import Model
+from quantkit.graph.shape_inference import infer_types, tensor_shapes
 from quantkit.numerics import LEVELS
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.figures import ChannelFigures, channel_figures, improvement_db

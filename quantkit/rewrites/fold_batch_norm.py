@@ -23,10 +23,10 @@ import numpy as np
 
 from quantkit.graph.dead_nodes import remove_unread
 from quantkit.graph.index import wire_graph
-from quantkit.graph.inference import infer_types, tensor_shapes
 from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.operators import ONNX_DOMAINS, WEIGHTED, weight_axis
+from quantkit.graph.shape_inference import infer_types, tensor_shapes
 from quantkit.graph.subgraphs import subgraphs
 from quantkit.graph.tensors import FLOATS
 from quantkit.graph.weights import stored_tensors, weight_values

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from quantkit.errors import ModelError
 from quantkit.graph import ChannelView, Model, Watch, load_model, watched_tensors
-from quantkit.graph.inference import shapes_for_inputs
+from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.values import ModelInput
 
 RANDOM = np.random.default_rng(5)

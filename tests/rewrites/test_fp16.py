@@ -20,7 +20,7 @@ from onnx import TensorProto, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.graph import Model, load_model
-from quantkit.graph.inference import element_types, infer_types
+from quantkit.graph.shape_inference import element_types, infer_types
 from quantkit.numerics import scale_of
 from quantkit.preprocess import PRESETS
 from quantkit.qdq.insert import insert_qdq

@@ -11,8 +11,8 @@ from typing import Any
 
 from quantkit.backends.tensorrt.background import run_in_background
 from quantkit.backends.tensorrt.device import GpuDevice, open_device
+from quantkit.backends.tensorrt.engine_layers import EngineLayer, LayerContext
 from quantkit.backends.tensorrt.inspection import EngineTensor, inspect_engine
-from quantkit.backends.tensorrt.layers import EngineLayer, LayerContext
 from quantkit.backends.tensorrt.limits import NetworkTraits, refuse_impossible
 from quantkit.backends.tensorrt.messages import Messages, Phase, capture_messages, ignore_phase, make_or_raise
 from quantkit.backends.tensorrt.network import NetworkTensor, add_profile, layers_by_name, network_tensors, parse_model

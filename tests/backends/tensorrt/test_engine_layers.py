@@ -13,8 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quantkit.backends.tensorrt.engine_layers import (
+    EngineLayer,
+    LayerContext,
+    engine_layers,
+    nodes_in,
+    precision_counts,
+)
 from quantkit.backends.tensorrt.kernel_times import KernelTimes
-from quantkit.backends.tensorrt.layers import EngineLayer, LayerContext, engine_layers, nodes_in, precision_counts
 from quantkit.graph.node_selection import match_nodes
 
 ENGINE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "engine.json").read_text())
