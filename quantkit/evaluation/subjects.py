@@ -19,7 +19,8 @@ from quantkit.backends.engine_record import is_engine, read_engine_record
 from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.evaluation.result import ModelKind
 from quantkit.graph import Model, load_model
-from quantkit.graph.model import DTYPES, external_files
+from quantkit.graph.identity import external_files
+from quantkit.graph.model import DTYPES
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.reader import has_qdq
 from quantkit.values import ModelInput

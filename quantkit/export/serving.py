@@ -11,8 +11,8 @@ from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.errors import BackendError, ModelError, StaleError
 from quantkit.export.served_model import ONNX, PLAN, ServedModel, ServedTensor, Shape
 from quantkit.graph import load_model
+from quantkit.graph.identity import external_files
 from quantkit.graph.interface import read_interface
-from quantkit.graph.model import external_files
 from quantkit.qdq.reader import has_qdq
 from quantkit.tensorrt_version import has_driver
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import onnx
 
+from quantkit.graph.messages import graph_tensors, node_tensors
 from quantkit.graph.model import Model
 from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.graph.readable_names import rename_readably
 from quantkit.graph.subgraphs import all_graphs, all_nodes
-from quantkit.graph.weights import graph_tensors, node_tensors
 
 BATCH = "batch"
 

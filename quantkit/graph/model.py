@@ -1,28 +1,21 @@
-"""An ONNX model as it was read: its proto without external weights, the place of these, and its identity.
-
-The identity is a sha256 over what the network computes: operators, attributes, tensor names, opset imports, local
-functions, and the values of all weights, wherever they are stored. Documentation, metadata and the file name do not
-enter it, so that a copy or a re-saved model keeps its identity.
-"""
+"""An ONNX model as it was read: its proto without external weights, the place of these, and its identity."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
+from quantkit.graph.identity import model_identity
 from quantkit.graph.operators import ONNX_DOMAINS
-from quantkit.graph.subgraphs import subgraphs
 from quantkit.values import ModelInput
 
 if TYPE_CHECKING:
     import onnx
 
-CHUNK = 1 << 22
 DTYPES: Mapping[int, str] = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
     10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
@@ -110,137 +103,6 @@ def as_input(value: onnx.ValueInfoProto) -> ModelInput:
         d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or None for d in tensor.shape.dim
     ]
     return ModelInput(value.name, DTYPES.get(tensor.elem_type, f"type {tensor.elem_type}"), tuple(dims))
-
-
-def model_identity(proto: onnx.ModelProto, folder: Path, where: str) -> str:
-    """Return the sha256 of graph and weights. ModelError if an external file is missing or too short."""
-    digest = hashlib.sha256()
-
-    def add(*parts: bytes | str) -> None:
-        for part in parts:
-            raw = part.encode() if isinstance(part, str) else part
-            digest.update(len(raw).to_bytes(8, "little"))
-            digest.update(raw)
-
-    def add_graph(graph: onnx.GraphProto) -> None:
-        for kind, values in (("input", graph.input), ("output", graph.output)):
-            for value in values:
-                add(kind, value.name, value.type.SerializeToString(deterministic=True))
-        for tensor in graph.initializer:
-            add_tensor(tensor)
-        for sparse in graph.sparse_initializer:
-            add("sparse", str(list(sparse.dims)))
-            add_tensor(sparse.values)
-            add_tensor(sparse.indices)
-        for node in graph.node:
-            add_node(node)
-
-    def add_node(node: onnx.NodeProto) -> None:
-        add("node", node.op_type, node.domain, node.name, *node.input, "→", *node.output)
-        for attribute in sorted(node.attribute, key=lambda a: a.name):
-            add_attribute(attribute)
-
-    def add_attribute(attribute: onnx.AttributeProto) -> None:
-        add("attribute", attribute.name, attribute.ref_attr_name, str(attribute.type))
-        for tensor in (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])):
-            add_tensor(tensor)
-        for graph in subgraphs(attribute):
-            add_graph(graph)
-        rest = type(attribute)()
-        rest.CopyFrom(attribute)
-        for field in ("doc_string", "t", "tensors", "g", "graphs"):
-            rest.ClearField(field)
-        add(rest.SerializeToString(deterministic=True))
-
-    def add_tensor(tensor: onnx.TensorProto) -> None:
-        add("weight", tensor.name, str(tensor.data_type), str(list(tensor.dims)))
-        for chunk in tensor_bytes(tensor, folder, where):
-            digest.update(chunk)
-
-    for opset in sorted(proto.opset_import, key=lambda o: o.domain):
-        add("opset", opset.domain, str(opset.version))
-    for function in proto.functions:
-        add("function", function.domain, function.name, *function.input, "→", *function.output, *function.attribute)
-        for opset in function.opset_import:
-            add("opset", opset.domain, str(opset.version))
-        for attribute in function.attribute_proto:
-            add_attribute(attribute)
-        for node in function.node:
-            add_node(node)
-    add_graph(proto.graph)
-    return digest.hexdigest()
-
-
-def external_files(proto: onnx.ModelProto) -> tuple[str, ...]:
-    """Return the files beside a model that hold its weights, in the order of the weights."""
-    import onnx
-
-    found: dict[str, None] = {}
-
-    def look(tensors: Iterable[onnx.TensorProto]) -> None:
-        for tensor in tensors:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                found.update((entry.value, None) for entry in tensor.external_data if entry.key == "location")
-
-    def look_into(nodes: Iterable[onnx.NodeProto]) -> None:
-        for attribute in (attribute for node in nodes for attribute in node.attribute):
-            look((*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])))
-            for graph in subgraphs(attribute):
-                look(graph.initializer)
-                look_into(graph.node)
-
-    look(proto.graph.initializer)
-    look(part for sparse in proto.graph.sparse_initializer for part in (sparse.values, sparse.indices))
-    look_into(proto.graph.node)
-    for function in proto.functions:
-        look_into(function.node)
-    return tuple(found)
-
-
-def tensor_bytes(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:
-    """Yield the raw little-endian values of a weight in chunks."""
-    import onnx
-    from onnx import numpy_helper
-
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        yield from external_tensor_bytes(tensor, folder, where)
-    elif tensor.HasField("raw_data"):
-        yield tensor.raw_data
-    elif tensor.data_type == onnx.TensorProto.STRING:
-        yield from (len(text).to_bytes(8, "little") + text for text in tensor.string_data)
-    else:
-        try:
-            yield numpy_helper.to_array(tensor).tobytes()
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-            raise ModelError(
-                f"{where}: weight {tensor.name!r} is damaged: {error}", remedy="export the model again"
-            ) from None
-
-
-def external_tensor_bytes(tensor: onnx.TensorProto, folder: Path, where: str) -> Iterator[bytes]:
-    """Yield the bytes of a weight that lies in another file. ModelError if the file does not hold them."""
-    entries = {e.key: e.value for e in tensor.external_data}
-    location = PurePath(entries.get("location", ""))
-    remedy = "keep the model's external data files beside it"
-    if not location.name or location.is_absolute() or ".." in location.parts:
-        raise ModelError(f"{where}: weight {tensor.name!r} lies outside the model's folder: {location}", remedy=remedy)
-    path = folder / location
-    try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
-        size = path.stat().st_size
-        left = size - offset if "length" not in entries else length
-        if offset < 0 or left < 0 or offset + left > size:
-            raise ModelError(f"{where}: {path} ends inside weight {tensor.name!r}", remedy=remedy)
-        with open(path, "rb") as file:
-            file.seek(offset)
-            while left > 0:
-                chunk = file.read(min(CHUNK, left))
-                left -= len(chunk) or left
-                yield chunk
-    except OSError as error:
-        raise ModelError(f"{where}: {path}: {error.strerror or error}", remedy=remedy) from None
-    except ValueError:
-        raise ModelError(f"{where}: weight {tensor.name!r} has no valid position in {path}", remedy=remedy) from None
 
 
 def dtype_name(code: int) -> str:

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
-from quantkit.graph.model import Model, tensor_bytes
+from quantkit.graph.identity import tensor_bytes
+from quantkit.graph.messages import copy_without, is_external, node_tensors
+from quantkit.graph.model import Model
 from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.graph.subgraphs import all_nodes
-from quantkit.graph.weights import copy_without, is_external, node_tensors, stored_tensors
+from quantkit.graph.weights import stored_tensors
 
 if TYPE_CHECKING:
     import onnx

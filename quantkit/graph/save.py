@@ -20,8 +20,8 @@ from typing import IO, TYPE_CHECKING
 
 from quantkit.artifact import same_file, write_failure, write_whole
 from quantkit.errors import OutputError
-from quantkit.graph.model import tensor_bytes
-from quantkit.graph.weights import all_tensors, copy_without, is_external
+from quantkit.graph.identity import tensor_bytes
+from quantkit.graph.messages import all_tensors, copy_without, is_external
 
 if TYPE_CHECKING:
     import onnx

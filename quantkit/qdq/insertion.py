@@ -19,11 +19,12 @@ import numpy as np
 from quantkit.errors import ModelError
 from quantkit.graph.dead_nodes import remove_unread
 from quantkit.graph.index import GraphIndex
+from quantkit.graph.messages import copy_without
 from quantkit.graph.model import Model
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.operators import scale_axis
 from quantkit.graph.subgraphs import captured_names
-from quantkit.graph.weights import copy_without, weight_values
+from quantkit.graph.weights import weight_values
 from quantkit.numerics import LEVELS
 from quantkit.qdq.float_reason import FloatReason, remedy_for
 from quantkit.qdq.placement import Placement

@@ -21,11 +21,12 @@ from quantkit.errors import ModelError
 from quantkit.graph.dead_nodes import prune_nodes
 from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.index import wire_graph
+from quantkit.graph.messages import copy_without
 from quantkit.graph.model import DTYPES, Model, node_name
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.node_edits import insert_behind
 from quantkit.graph.operators import CLIPPING
-from quantkit.graph.weights import copy_without, stored_tensors
+from quantkit.graph.weights import stored_tensors
 from quantkit.qdq.float_counterpart import FloatCounterpart
 from quantkit.qdq.grid import Grid
 from quantkit.qdq.pairs import FoundPairs, find_pairs

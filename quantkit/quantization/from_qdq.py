@@ -16,7 +16,7 @@ from quantkit._version import __version__
 from quantkit.artifact import refuse_existing, sha256_of, write_all
 from quantkit.errors import ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, load_model, watched_tensors
-from quantkit.graph.model import external_files, model_identity
+from quantkit.graph.identity import external_files, model_identity
 from quantkit.provenance import ModelRecord, Provenance, TableRecord, provenance_bytes, provenance_path
 from quantkit.qdq.removal import StrippedNetwork, remove_qdq
 from quantkit.qdq.scale_propagation import propagate_scales

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from quantkit.errors import ModelError, OutputError
 from quantkit.graph import load_model
 from quantkit.graph import save as saving
-from quantkit.graph.model import model_identity
+from quantkit.graph.identity import model_identity
 from quantkit.graph.save import data_path, saved_files, write_model
 
 RANDOM = np.random.default_rng(3)

@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 
 from quantkit.errors import ModelError
 from quantkit.graph import Model, load_model, watched_tensors
-from quantkit.graph.model import model_identity
+from quantkit.graph.identity import model_identity
 from quantkit.qdq import stored_weights as restoring_module
 from quantkit.qdq.grid import Grid
 from quantkit.qdq.insert import insert_qdq
