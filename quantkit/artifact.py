@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import OutputError, StaleError, UsageError
+from quantkit.regular_file import UNBOUNDED, read_regular
 
 OUTPUT = "--output"
 """The usual option for the path of an output; errors name the option to change."""
@@ -52,7 +53,7 @@ def write_all(files: dict[Path, bytes]) -> None:
             staged[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
             staged[path].write_bytes(content)
         for path, temporary in staged.items():
-            before[path] = path.read_bytes() if path.exists() else None
+            before[path] = read_regular(path, most=UNBOUNDED) if path.exists() else None
             os.replace(temporary, path)
     except BaseException as error:
         restore_files(before)
@@ -71,7 +72,7 @@ def restore_files(before: dict[Path, bytes | None]) -> None:
         with contextlib.suppress(OSError, OutputError):
             if content is None:
                 path.unlink(missing_ok=True)
-            elif path.read_bytes() != content:
+            elif read_regular(path, most=UNBOUNDED) != content:
                 write_whole(path, content)
 
 

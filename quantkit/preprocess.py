@@ -26,6 +26,7 @@ from pydantic import Field, ValidationError
 
 from quantkit.errors import PreprocessError
 from quantkit.frozen_record import FrozenRecord
+from quantkit.regular_file import read_regular_text
 from quantkit.values import ModelInput
 
 if sys.version_info >= (3, 11):
@@ -135,7 +136,7 @@ def load_preprocess(spec: str | Path) -> Preprocess:
             remedy=f"use one of {', '.join(PRESETS)}, or the path of a .toml file",
         )
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(read_regular_text(path))
     except OSError as error:
         raise PreprocessError(
             f"{path}: {error.strerror or error}", remedy="check the path given to --preprocess"

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from quantkit.errors import TableError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import HistogramMode
+from quantkit.regular_file import read_regular
 
 
 class TableRecord(FrozenRecord):
@@ -108,7 +109,7 @@ def provenance_bytes(provenance: Provenance) -> bytes:
 def read_provenance(path: Path) -> Provenance | None:
     """Read the provenance record in a file; None if there is no file. TableError where it is damaged."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except FileNotFoundError:
         return None
     except OSError as error:

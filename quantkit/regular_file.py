@@ -1,47 +1,95 @@
-"""Opening of files that a user names: regular files only, so that a pipe or a device neither blocks nor never ends.
+"""Reading files: the one door to what a path names. Only regular files pass, because they alone have an end.
 
-Everything that is refused is an OSError with a text in `strerror`, as for a missing file: callers handle it at once.
+A pipe, a socket, a terminal or a device (`/dev/zero`) under the name of a file would make a reader wait, or read until
+memory is full. Everything that is refused is an OSError with a text in `strerror`, as for a missing file, also where
+memory does not suffice: callers handle it at once.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
 
+LARGEST_WHOLE = 1 << 30
+"""Largest file that is read whole unless a caller knows better, in bytes."""
 UNBOUNDED = 1 << 62
+CHUNK_BYTES = 1 << 20
 
-
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading bytes, through links. OSError for folders, pipes, devices, impossible names."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except ValueError as error:  # a NUL, or a character that no file name can have
-        raise OSError(errno.EINVAL, f"not a file name: {error}", str(path)) from None
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def read_regular(path: str | os.PathLike[str], most: int = UNBOUNDED) -> bytes:
-    """Return the bytes of a regular file. OSError, also if it is larger than `most` bytes."""
-    with open_regular(path) as file:
-        content = file.read() if most >= UNBOUNDED else file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"larger than {most / 2**20:g} MiB", str(path))
-    return content
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def refuse_irregular(path: str | os.PathLike[str]) -> Path:
     """Return the path of a regular file, for libraries that open files themselves. OSError."""
-    open_regular(path).close()
+    try:
+        check_kind(os.stat(path), path)
+    except ValueError as error:  # a NUL, or a character that no file name can have
+        raise OSError(errno.EINVAL, f"not a file name: {error}", os.fspath(path)) from None
     return Path(path)
+
+
+def check_kind(found: os.stat_result, path: str | os.PathLike[str]) -> None:
+    """Raise OSError unless the status is that of a regular file."""
+    kind = stat.S_IFMT(found.st_mode)
+    if kind != stat.S_IFREG:
+        text = f"it is {KINDS.get(kind, 'something else')}, not a regular file"
+        raise OSError(errno.EISDIR if kind == stat.S_IFDIR else errno.EINVAL, text, os.fspath(path))
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading bytes, through links. OSError for folders, pipes, devices, impossible names."""
+    refuse_irregular(path)  # before it is opened: opening a device may already do something
+
+    def descriptor(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # it may be a pipe by now
+
+    file = open(path, "rb", opener=descriptor)  # noqa: SIM115 (the caller closes it)
+    try:
+        check_kind(os.fstat(file.fileno()), path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: str | os.PathLike[str], most: int = LARGEST_WHOLE) -> bytes:
+    """Return the bytes of a regular file. OSError, also if it is larger than `most` bytes, or than memory."""
+    try:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size <= most:  # refused by its size before any of it is read
+                content = file.read() if most >= UNBOUNDED else file.read(most + 1)
+                if len(content) <= most:
+                    return content
+    except MemoryError:
+        raise OSError(errno.ENOMEM, "it does not fit into memory", os.fspath(path)) from None
+    raise OSError(errno.EFBIG, f"larger than {most / 2**20:g} MiB", os.fspath(path))
+
+
+def read_regular_text(path: str | os.PathLike[str]) -> str:
+    """Return the text of a regular file, without a byte order mark. OSError; UnicodeDecodeError unless it is UTF-8."""
+    return read_regular(path).decode("utf-8-sig")
+
+
+def regular_file_digest(path: str | os.PathLike[str]) -> str:
+    """Return the hexadecimal sha256 of a regular file, which is not kept in memory. OSError."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def file_fault(error: Exception) -> str:
+    """Return the problem with a file that could not be read, in a few words."""
+    if isinstance(error, UnicodeDecodeError):
+        return "not text in UTF-8"
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -14,6 +14,7 @@ from quantkit.artifact import Digest
 from quantkit.errors import BackendError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.provenance import ModelRecord
+from quantkit.regular_file import read_regular
 
 SUFFIXES = frozenset({".engine", ".plan", ".trt"})
 """Suffixes of engine files."""
@@ -119,7 +120,7 @@ def read_engine_record(engine: Path) -> EngineRecord | None:
     """Read the record beside an engine; None where there is none. BackendError where it is damaged."""
     path = engine_record_path(engine)
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from quantkit.artifact import canonical_json, write_whole
 from quantkit.errors import StaleError, StatisticsError
+from quantkit.regular_file import file_fault, refuse_irregular
 from quantkit.values import Array
 
 KEY = "quantkit.checkpoint"
@@ -49,13 +50,14 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[Position, 
     from safetensors import SafetensorError, safe_open
 
     try:
+        refuse_irregular(path)
         with safe_open(path, framework="numpy") as file:
             document = json.loads((file.metadata() or {})[KEY])
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError:
         raise StaleError(f"nothing to resume: {path} does not exist", remedy="leave out --resume") from None
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise StatisticsError(f"{path} is damaged: {error}", remedy="remove it and start again") from None
+        raise StatisticsError(f"{path} is damaged: {file_fault(error)}", remedy="remove it and start again") from None
     try:
         position, theirs = parse_position(document), dict(document["identity"])
     except (KeyError, TypeError, ValueError) as error:

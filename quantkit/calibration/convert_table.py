@@ -19,6 +19,7 @@ from quantkit.provenance import (
     provenance_path,
     read_provenance,
 )
+from quantkit.regular_file import regular_file_digest
 from quantkit.table import Algorithm, CalibrationTable, Coverage, coverage, read_table, table_bytes
 from quantkit.table.comparison import MIN_COVERAGE
 from quantkit.tensorrt_version import target_version
@@ -112,7 +113,7 @@ def adopt(
         quantkit=__version__,
         table=TableRecord(
             file=source.name,
-            sha256=sha256_of(source.read_bytes()),
+            sha256=regular_file_digest(source),
             header=table.header.text,
             tensors=len(table),
         ),

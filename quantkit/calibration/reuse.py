@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import Digest, sha256_of
+from quantkit.artifact import Digest
 from quantkit.calibration.tables import statistics_path
 from quantkit.data import DataIdentity, Feed
 from quantkit.data.feed import Identifier, batch_digests
 from quantkit.errors import StaleError
 from quantkit.histogram import HistogramMode
 from quantkit.provenance import Provenance, backend_kind, provenance_path, read_provenance
+from quantkit.regular_file import regular_file_digest
 from quantkit.rules import Rule
 from quantkit.statistics import Statistics, read_statistics
 from quantkit.table import Header
@@ -95,7 +96,7 @@ def find_fitting_tables(paths: Mapping[Path, Rule], request: TableRequest) -> Fi
         if provenance.origin != "calibrated":
             how = "adopted" if provenance.origin == "adopted" else "taken from a Q/DQ model"
             raise StaleError(f"{path} was {how}, not calibrated here", remedy=REMEDY)
-        if sha256_of(path.read_bytes()) != provenance.table.sha256:
+        if regular_file_digest(path) != provenance.table.sha256:
             raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
         refuse_changed(path, recorded_parts(provenance), request.for_rule(rule))
         fitting[rule.name] = path

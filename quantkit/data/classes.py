@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import DataError
+from quantkit.regular_file import file_fault, read_regular_text
 
 CLASSES_FILE = "give --classes FILE with one name per line, in the order of the network's outputs"
 
@@ -45,7 +46,7 @@ class ClassNames:
 def read_classes(path: Path) -> ClassNames:
     """Read the class names in a file. DataError names the file and the line or key."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {file_fault(error)}", remedy="give a text, JSON or CSV file of class names") from None
     if path.suffix.lower() == ".json":
@@ -58,11 +59,6 @@ def read_classes(path: Path) -> ClassNames:
             lines.pop()
         entries = [(i, [line.strip()]) for i, line in enumerate(lines)]
     return index_classes(entries, path)
-
-
-def file_fault(error: OSError | UnicodeDecodeError) -> str:
-    """Return the problem with a file, in a few words."""
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "not text in UTF-8"
 
 
 def entries_from_json(text: str, path: Path) -> list[tuple[int, list[str]]]:

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from quantkit.data.arrays import LABELS, ArrayRows, open_arrays
-from quantkit.data.classes import CLASSES_FILE, ClassNames, class_indices, file_fault, first_few
+from quantkit.data.classes import CLASSES_FILE, ClassNames, class_indices, first_few
 from quantkit.data.feed import Feed, Portion
 from quantkit.data.images import list_images
 from quantkit.errors import DataError
+from quantkit.regular_file import file_fault, read_regular_text
 from quantkit.values import Array
 
 FILES = frozenset({"file", "filename", "file_name", "image", "img", "path", "name", "id", "image_id", "sample"})
@@ -193,7 +194,7 @@ def indices_by_number(by_sample: Mapping[str, str], path: Path) -> dict[str, int
 def read_label_table(path: Path) -> dict[str, str]:
     """Read a table of labels: file → label as text. DataError names the line."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {file_fault(error)}", remedy="give a .csv file of file,label") from None
     if path.suffix.lower() not in TABLES:

@@ -23,6 +23,7 @@ from quantkit.data.images import stamp_file
 from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, QuantkitError
 from quantkit.plugin import describe_error, load_plugin
+from quantkit.regular_file import open_regular
 from quantkit.values import Array, Batch, ModelInput
 
 
@@ -54,7 +55,7 @@ class BatchFolderFeed:
         """Yield one portion per file; positions count files. DataError names the file."""
         for position, path in enumerate(self._files[start:], start + 1):
             try:
-                with open(path, "rb") as file:
+                with open_regular(path) as file:
                     archive = np.load(file, allow_pickle=False)
                     if not isinstance(archive, Mapping):
                         raise ValueError("it holds a single array")

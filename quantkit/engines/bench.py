@@ -29,6 +29,7 @@ from quantkit.engines.build import build, find_table_scales
 from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.qdq.reader import has_qdq
+from quantkit.regular_file import regular_file_digest
 from quantkit.tensorrt_version import has_driver
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def read_engine_subject(path: Path) -> tuple[BenchSubject, list[str]]:
     size = path.stat().st_size if path.exists() else 0
     if record is None or not path.is_file():
         return BenchSubject(path.name, "?", size), []
-    if sha256_of(path.read_bytes()) != record.sha256:
+    if regular_file_digest(path) != record.sha256:
         return BenchSubject(path.name, "?", size), [
             f"the record beside {path.name} belongs to another engine and is not used"
         ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,12 +26,13 @@ from quantkit.backends.tensorrt.options import BuildFiles, BuildOptions, Precisi
 from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
 from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 from quantkit.calibration.reuse import REMEDY, refuse_changed
-from quantkit.errors import StaleError, TableError, UsageError
+from quantkit.errors import BackendError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.model import node_name
 from quantkit.linting.rules.parsing.clip_apart import misread_clips
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
 from quantkit.qdq.reader import has_qdq, read_qdq
+from quantkit.regular_file import UNBOUNDED, read_regular, regular_file_digest
 from quantkit.table import CalibrationTable, read_table, table_bytes
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
@@ -203,7 +203,7 @@ def find_table_scales(model: Model, options: BuildOptions, table: str | os.PathL
         )
     path = Path(table)
     found, known = read_table(path), read_provenance(provenance_path(path))
-    digest = sha256_of(path.read_bytes())
+    digest = regular_file_digest(path)
     if known is not None and known.table.sha256 != digest:
         raise StaleError(f"{path} was changed after quantkit wrote it", remedy="calibrate again with --force")
     if known is not None and known.model.sha256 != model.sha256:
@@ -243,7 +243,7 @@ def reuse_engine(path: Path, wanted: Mapping[str, object], least: float) -> Buil
     record = read_engine_record(path)
     if record is None:
         raise StaleError(f"{path} already exists but has no record of how it was built", remedy=REMEDY)
-    if sha256_of(path.read_bytes()) != record.sha256:
+    if regular_file_digest(path) != record.sha256:
         raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
     refuse_changed(path, record.identity(), wanted)
     if record.table and record.table.share < least:
@@ -259,9 +259,14 @@ def read_timing_cache(path: Path | None) -> bytes | None:
     """Return the timing cache of earlier builds, if there is one."""
     if path is None:
         return None
-    with suppress(FileNotFoundError):
-        return path.read_bytes()
-    return None
+    try:
+        return read_regular(path, most=UNBOUNDED)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BackendError(
+            f"the timing cache {path} cannot be read: {error.strerror or error}", remedy="remove it, or give another"
+        ) from None
 
 
 def trtexec_command(

@@ -11,6 +11,7 @@ from quantkit.errors import DataError
 from quantkit.evaluation.comparison import Comparison, EvaluationRun, compare_runs
 from quantkit.evaluation.json_document import parse_evaluation
 from quantkit.evaluation.result import Evaluation
+from quantkit.regular_file import read_regular_text
 
 
 def compare(runs: Sequence[str | os.PathLike[str] | Evaluation], *, force: bool = False) -> Comparison:
@@ -35,7 +36,7 @@ def read_evaluation(run: str | os.PathLike[str] | Evaluation) -> Evaluation:
         return run
     remedy = "give a file that quantkit evaluate --output wrote"
     try:
-        return parse_evaluation(json.loads(Path(run).read_text(encoding="utf-8")), str(run))
+        return parse_evaluation(json.loads(read_regular_text(run)), str(run))
     except OSError as error:
         raise DataError(f"{run}: {error.strerror or error}", remedy=remedy) from None
     except ValueError as error:

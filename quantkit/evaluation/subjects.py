@@ -23,6 +23,7 @@ from quantkit.graph.identity import external_files
 from quantkit.graph.model import DTYPES
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.reader import has_qdq
+from quantkit.regular_file import regular_file_digest
 from quantkit.values import ModelInput
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def table_subject(path: Path, table: Path, min_coverage: float) -> Subject:
         name=f"{path.name}+{table.name}",
         kind=ModelKind.TABLE,
         path=table,
-        sha256=sha256_of(f"{model.sha256}+{sha256_of(table.read_bytes())}".encode()),
+        sha256=sha256_of(f"{model.sha256}+{regular_file_digest(table)}".encode()),
         int8_layers=count_int8_layers(simulated),
         model=simulated,
     )
@@ -160,7 +161,7 @@ def engine_subject(path: Path, held: ExitStack, device: int, allow_code: bool) -
     from quantkit.backends.tensorrt.engine import Engine
 
     engine = held.enter_context(Engine.load(path, device, allow_code=allow_code))
-    digest = sha256_of(path.read_bytes())
+    digest = regular_file_digest(path)
     record = read_engine_record(path)
     notes: tuple[str, ...] = ()
     layers = None

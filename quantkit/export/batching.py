@@ -11,6 +11,7 @@ from quantkit.engines.bench_result import BenchResult, BenchSubject, Throughput
 from quantkit.engines.choice import is_faster
 from quantkit.errors import DataError, StaleError
 from quantkit.export.served_model import PLAN, BatchTuning, ServedModel
+from quantkit.regular_file import read_regular
 
 LONGEST = 1_000_000
 """Maximum delay of a request, in microseconds."""
@@ -20,7 +21,7 @@ def read_bench(path: Path) -> BenchResult:
     """Read the result of a benchmark. DataError if the file is not the JSON of one."""
     remedy = "give the output of quantkit bench … --json"
     try:
-        return TypeAdapter(BenchResult).validate_json(path.read_bytes())
+        return TypeAdapter(BenchResult).validate_json(read_regular(path))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}", remedy=remedy) from None
     except ValidationError as error:

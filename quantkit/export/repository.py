@@ -22,6 +22,7 @@ from pathlib import Path
 from quantkit.artifact import write_failure
 from quantkit.errors import OutputError, StaleError, UsageError
 from quantkit.export.checking import config_contract, parse_config
+from quantkit.regular_file import read_regular
 
 CONFIG = "config.pbtxt"
 EMPTY = ".keep"
@@ -101,7 +102,10 @@ def choose_config(root: Path, entry: RepositoryEntry, version: int, *, force: bo
     there = folder / CONFIG
     if not others or not there.exists():
         return own
-    before = there.read_bytes()
+    try:
+        before = read_regular(there)
+    except OSError as error:
+        raise OutputError(f"{there}: {error.strerror or error}", remedy="remove it") from None
     if before == own:
         return own
     old = config_contract(parse_config(before.decode(errors="replace"), str(there)))

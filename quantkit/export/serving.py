@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from quantkit.artifact import sha256_of
 from quantkit.backends.engine_record import EngineRecord, is_engine, read_engine_record
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.errors import BackendError, ModelError, StaleError
@@ -14,6 +13,7 @@ from quantkit.graph import load_model
 from quantkit.graph.identity import external_files
 from quantkit.graph.interface import read_interface
 from quantkit.qdq.reader import has_qdq
+from quantkit.regular_file import regular_file_digest
 from quantkit.tensorrt_version import has_driver
 
 
@@ -60,7 +60,7 @@ def onnx_served_model(path: Path) -> ServedModel:
 def engine_served_model(path: Path, device: int, *, allow_code: bool) -> ServedModel:
     """Read an engine: its tensors come from the record beside it, or else from the engine on its GPU."""
     try:
-        digest, size = sha256_of(path.read_bytes()), path.stat().st_size
+        digest, size = regular_file_digest(path), path.stat().st_size
     except OSError as error:
         raise BackendError(f"{path}: {error.strerror or error}", remedy="give the path of an engine") from None
     record = read_engine_record(path)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from quantkit.errors import ModelError
+from quantkit.regular_file import UNBOUNDED, read_regular
 
 IDENTIFIER = b"TFL3"
 QUANTIZED: Mapping[str, tuple[int, int]] = {
@@ -48,7 +49,7 @@ class TfliteContents:
 def read_tflite(path: Path) -> bytes:
     """Return the file's bytes. ModelError if there is no such file, or it is not a TFLite model."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path, most=UNBOUNDED)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}", remedy="give the path of a .tflite model") from None
     if content[4:8] != IDENTIFIER:

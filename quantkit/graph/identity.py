@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from quantkit.errors import ModelError
 from quantkit.graph.messages import all_tensors, copy_without, is_external, sparse_tensors
 from quantkit.graph.subgraphs import subgraphs
+from quantkit.regular_file import open_regular, refuse_irregular
 
 if TYPE_CHECKING:
     import onnx
@@ -193,11 +194,11 @@ def external_tensor_bytes(tensor: onnx.TensorProto, folder: Path, where: str) ->
     path = folder / location
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
-        size = path.stat().st_size
+        size = refuse_irregular(path).stat().st_size
         left = size - offset if "length" not in entries else length
         if offset < 0 or left < 0 or offset + left > size:
             raise ModelError(f"{where}: {path} ends inside weight {tensor.name!r}", remedy=remedy)
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             file.seek(offset)
             while left > 0:
                 chunk = file.read(min(CHUNK, left))

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 from quantkit.errors import ModelError
 from quantkit.graph.identity import model_identity
 from quantkit.graph.operators import ONNX_DOMAINS
+from quantkit.regular_file import read_regular
 from quantkit.values import ModelInput
 
 if TYPE_CHECKING:
     import onnx
 
+LARGEST = (1 << 31) - 1
+"""Bytes of an ONNX file: protocol buffers allow no more; larger networks keep their weights in other files."""
 DTYPES: Mapping[int, str] = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
     10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
@@ -66,7 +69,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     file = Path(path)
     remedy = "give the path of an ONNX model"
     try:
-        proto = onnx.load(os.fspath(file), load_external_data=False, format="protobuf")
+        proto = onnx.load_model_from_string(read_regular(file, most=LARGEST), format="protobuf")
     except DecodeError:
         raise ModelError(f"{file} is not an ONNX model, or is truncated", remedy=remedy) from None
     except OSError as error:

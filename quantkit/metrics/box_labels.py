@@ -14,13 +14,13 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from quantkit.errors import DataError
 from quantkit.metrics.boxes import Objects
+from quantkit.regular_file import read_regular_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def as_objects(rows: list[tuple[int, float, float, float, float, bool]]) -> Obje
 def read_coco(path: str | os.PathLike[str]) -> CocoLabels:
     """Read COCO's instances JSON. DataError names the file and the annotation."""
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(read_regular_text(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}", remedy="give COCO's instances file") from None
     try:
@@ -77,7 +77,7 @@ def read_yolo(path: str | os.PathLike[str], size: tuple[int, int]) -> Objects:
     DataError names the file and the line.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_regular_text(path).splitlines()
     except FileNotFoundError:
         return as_objects([])
     except (OSError, ValueError) as error:

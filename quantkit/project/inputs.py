@@ -16,6 +16,7 @@ from quantkit.graph import Model, load_model
 from quantkit.project.settings import Settings
 from quantkit.project.store import refuse_foreign_files
 from quantkit.quantization.quantize import refuse_quantized
+from quantkit.regular_file import regular_file_digest
 from quantkit.repairs.registry import resolve_repairs
 from quantkit.rules import as_rules
 from quantkit.sensitivity.exclusion_file import expand_name_files
@@ -182,7 +183,7 @@ def file_identity(path: str | None) -> str | None:
     place = Path(path)
     try:
         files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
-        contents = [[str(p.relative_to(place.parent)), sha256_of(p.read_bytes())] for p in files]
+        contents = [[str(p.relative_to(place.parent)), regular_file_digest(p)] for p in files]
         return sha256_of(text_bytes(canonical_json(contents)))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}", remedy="check the path") from None

@@ -10,6 +10,7 @@ from quantkit.artifact import text_bytes
 from quantkit.errors import ModelError, QuantkitError
 from quantkit.project.steps import RunSteps
 from quantkit.project.store import StepOutcome
+from quantkit.regular_file import read_regular_text
 from quantkit.sensitivity.layers import SAMPLES, LayersOptions, layers
 from quantkit.sensitivity.result import LayerError, Sensitivity, TensorError
 
@@ -47,7 +48,7 @@ def layers_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
 def read_layers(path: Path) -> Sensitivity:
     """Read the output of `layers_step`. QuantkitError if it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular_text(path))
         return Sensitivity(
             **content
             | {

@@ -35,6 +35,7 @@ from quantkit.project.settings import Settings
 from quantkit.project.steps import CompletedStep, RunSteps
 from quantkit.project.store import StepOutcome, StepStore
 from quantkit.quantization.quantize import QuantizeOptions, quantize
+from quantkit.regular_file import read_regular_text
 from quantkit.repairs.registry import needs_data, resolve_repairs
 from quantkit.report.html import evaluation_page
 from quantkit.statistics import read_statistics, write_statistics
@@ -107,7 +108,7 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
     published = dict(zip(sources, store.publish(sources), strict=True))
     store.withdraw(plan.stem, published.keys())
     document = published[names["evaluation"]]
-    found = parse_evaluation(json.loads(document.read_text(encoding="utf-8")), str(document))
+    found = parse_evaluation(json.loads(read_regular_text(document)), str(document))
     said = recommendation(found, engines.bench)
     notes = tuple(dict.fromkeys(steps.notes))
     return Run(tuple(steps.taken), found, engines.bench, said, published, notes, (*plan.warnings, *found.warnings))

@@ -18,6 +18,7 @@ from quantkit.histogram import HistogramMode
 from quantkit.metrics.registry import default_metric, is_reproducible
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
+from quantkit.regular_file import read_regular_text
 from quantkit.repairs.registry import repair_choices
 
 if sys.version_info >= (3, 11):
@@ -120,7 +121,7 @@ class Settings(SettingsSection):
 def read_settings(path: Path) -> Settings:
     """Read a file, with its paths made relative to the working directory. UsageError names the key or the line."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(read_regular_text(path))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}", remedy="create one with quantkit init") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -13,6 +13,7 @@ from quantkit.artifact import text_bytes
 from quantkit.progress import Progress
 from quantkit.project.inputs import RunPlan
 from quantkit.project.store import StepOutcome, StepStore
+from quantkit.regular_file import read_regular_text
 
 SAID = "said.json"
 
@@ -54,5 +55,5 @@ class RunSteps:
         known = None if inputs is None else {**inputs, "stem": self.plan.stem}
         outcome = self._store.execute(name, known, noted)
         self.taken.append(CompletedStep(name, outcome.reused, 0.0 if outcome.reused else time.monotonic() - started))
-        self.notes += json.loads(outcome.file(SAID).read_text(encoding="utf-8"))
+        self.notes += json.loads(read_regular_text(outcome.file(SAID)))
         return outcome

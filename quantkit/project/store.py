@@ -24,6 +24,7 @@ from typing import Any
 from quantkit._version import __version__
 from quantkit.artifact import canonical_json, sha256_of, text_bytes, write_failure
 from quantkit.errors import OutputError
+from quantkit.regular_file import read_regular_text, regular_file_digest
 
 RECORD = "step.json"
 FOLDER = "steps"
@@ -97,7 +98,7 @@ class StepStore:
         try:
             temporary.mkdir()
             work(temporary)
-            files = {path.name: sha256_of(path.read_bytes()) for path in sorted(temporary.iterdir())}
+            files = {path.name: regular_file_digest(path) for path in sorted(temporary.iterdir())}
             (temporary / RECORD).write_text(json.dumps(document | {"files": files}, indent=2) + "\n", encoding="utf-8")
             digest = move_into_place(temporary, folder)
         except OSError as error:
@@ -170,8 +171,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
 def stored_digest(folder: Path) -> str | None:
     """Return the digest of a complete outcome; None if there is none or a file was changed."""
     try:
-        files: Mapping[str, str] = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
-        whole = all(sha256_of((folder / name).read_bytes()) == digest for name, digest in files.items())
+        files: Mapping[str, str] = json.loads(read_regular_text(folder / RECORD))["files"]
+        whole = all(regular_file_digest(folder / name) == digest for name, digest in files.items())
     except (OSError, ValueError, KeyError, AttributeError):
         return None
     return digest_files(files) if whole else None

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import sha256_of
 from quantkit.data.preprocess_choice import choose_spec, feeds_images
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import Model, watched_tensors
 from quantkit.numerics import scale_of
 from quantkit.preprocess import PRESETS, Preprocess, parse_preprocess, resolve_spec
 from quantkit.provenance import provenance_path, read_provenance
+from quantkit.regular_file import regular_file_digest
 from quantkit.rules import Rule, SelectingRule, as_rules
 from quantkit.statistics import Statistics, read_statistics
 from quantkit.table import Coverage, coverage, read_table
@@ -151,5 +151,5 @@ def scales_from_table(model: Model, path: Path, min_coverage: float) -> Quantiza
             f"{path} covers {covered.share:.0%} of the float tensors of {model.path}; missing: {missing}",
             remedy="give the table of this network, or accept it with a lower --min-coverage",
         )
-    record = {"table": sha256_of(path.read_bytes()), "header": table.header.text}
+    record = {"table": regular_file_digest(path), "header": table.header.text}
     return QuantizationScales(table.scales, f"{path.name} verbatim", record, {}, covered)

@@ -10,6 +10,7 @@ from quantkit._version import __version__
 from quantkit.artifact import check_writable, refuse_existing, write_whole
 from quantkit.errors import OutputError, UsageError
 from quantkit.numerics import format_db
+from quantkit.regular_file import file_fault, read_regular_text
 from quantkit.sensitivity.result import LayerError, Sensitivity
 
 OPTION = "--exclude-file"
@@ -61,10 +62,11 @@ def expand_name_files(texts: Sequence[str]) -> tuple[str, ...]:
             found.append(text)
             continue
         try:
-            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+            lines = read_regular_text(text[1:]).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
-                f"cannot read {text[1:]}: {error}", remedy="give a text file with one name per line"
+                f"cannot read {text[1:]}: {file_fault(error)}",
+                remedy="give a text file with one name per line",
             ) from None
         found += [name for line in lines if (name := line.partition("#")[0].strip())]
     return tuple(found)

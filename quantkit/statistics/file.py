@@ -20,6 +20,7 @@ from quantkit.artifact import canonical_json, write_whole
 from quantkit.errors import StatisticsError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import BINS, Histogram
+from quantkit.regular_file import refuse_irregular
 from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
 
@@ -85,6 +86,7 @@ def read_statistics(path: str | os.PathLike[str]) -> Statistics:
     from safetensors import SafetensorError, safe_open
 
     try:
+        refuse_irregular(path)
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(KEY)
             if text is None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from quantkit.artifact import write_whole
 from quantkit.errors import TableError
 from quantkit.numerics import scale_of_word, word_of
+from quantkit.regular_file import read_regular
 from quantkit.table.table import CalibrationTable, Header
 from quantkit.values import Algorithm
 
@@ -28,7 +29,7 @@ NAMED = {a.value: a for a in Algorithm if a is not Algorithm.LEGACY}
 def read_table(path: str | os.PathLike[str]) -> CalibrationTable:
     """Read a table. TableError names file and line."""
     try:
-        content = Path(path).read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror or error}", remedy="check the path") from None
     return parse_table(content, str(path))

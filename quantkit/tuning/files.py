@@ -24,6 +24,7 @@ from quantkit.evaluation.json_document import evaluation_json as evaluation_docu
 from quantkit.graph import Model, saved_files
 from quantkit.graph.save import write_model
 from quantkit.provenance import provenance_bytes, provenance_path
+from quantkit.regular_file import UNBOUNDED, read_regular
 from quantkit.rules import parse_rule
 from quantkit.sensitivity.exclusion_file import check_node_name, exclusion_reason
 from quantkit.statistics import Statistics
@@ -94,7 +95,7 @@ def write_tuning(written: TuningFiles, folder: Path, options: TuneOptions) -> Tu
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise write_failure(folder, error) from None
-    before = {path: path.read_bytes() if path.exists() else None for path in models}
+    before = {path: read_regular(path, most=UNBOUNDED) if path.exists() else None for path in models}
     try:
         write_model(written.proto, written.source.folder, paths["model"])
         write_all(files)

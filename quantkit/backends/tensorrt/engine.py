@@ -13,6 +13,7 @@ from quantkit.backends.tensorrt.lane import Binding, Lane, Shape
 from quantkit.backends.tensorrt.messages import Messages, capture_messages, make_or_raise
 from quantkit.backends.tensorrt.versions import allow_own_code, device_memory, tensorrt
 from quantkit.errors import BackendError, DataError, UsageError
+from quantkit.regular_file import UNBOUNDED, read_regular
 from quantkit.values import Array, Batch, ModelInput
 
 
@@ -52,7 +53,7 @@ class Engine:
     def load(cls, path: Path, device: int = 0, *, allow_code: bool = False) -> Engine:
         """Read an engine file. BackendError."""
         try:
-            plan = path.read_bytes()
+            plan = read_regular(path, most=UNBOUNDED)
         except OSError as error:
             raise BackendError(f"{path}: {error.strerror or error}", remedy="give the path of an engine") from None
         return cls(plan, str(path), device, allow_code=allow_code)

@@ -37,6 +37,7 @@ from quantkit.data.feed import Identifier, batch_digests
 from quantkit.errors import BackendError, TableError, UsageError
 from quantkit.preprocess import Preprocess
 from quantkit.provenance import provenance_path, read_provenance
+from quantkit.regular_file import read_regular
 from quantkit.rules import rule_of_calibrator
 from quantkit.table import Algorithm, CalibrationTable, parse_table
 
@@ -239,7 +240,7 @@ class CalibratorData:
         self._identity = known_identity(job.feed, previous, needed=True)
         assert self._identity is not None
         there = find_fitting_tables(job.paths(), job.request(self._identity))
-        return job.output.read_bytes() if there.tables else None
+        return read_regular(job.output) if there.tables else None
 
     def counted(self, outcome: CalibratorOutcome) -> PassCounts:
         """Return the counts of the calibration, for the record."""
