@@ -97,7 +97,7 @@ def find_scales_to_quantize(model: Path, *, needed: bool) -> ScaleFiles:
 
     A model that cannot be read or already has Q/DQ is refused as such, because no statistics would help.
     """
-    from quantkit.graph.model import load_model
+    from quantkit.graph import load_model
     from quantkit.quantization.quantize import refuse_quantized
 
     try:

@@ -1,6 +1,7 @@
 """The ONNX graph: a model that is read and identified, its tensors and their wiring, and how a model is written."""
 
-from quantkit.graph.model import Model, load_model
+from quantkit.graph.load import load_model
+from quantkit.graph.model import Model
 from quantkit.graph.save import saved_files, write_model
 from quantkit.graph.tensors import ChannelView, Watch, watched_tensors
 

@@ -5,7 +5,6 @@
     s77, unk__46 as the first axis of an input      batch
     node_Conv_64, Conv2D__12, const_fold_opt__41    names of layers (quantkit.graph.readable_names)
     opsets that no node uses (tf2onnx)              removed
-    local functions (torch.export)                  inlined
 
 What the network computes, its weights, and the names of its inputs and outputs do not change.
 """
@@ -30,8 +29,6 @@ def clean_copy(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelPro
     """Return a copy without documentation and metadata. Its batch axis is `batch`, or has the size `fixed_batch`."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    if proto.functions:
-        proto = onnx.inliner.inline_local_functions(proto)
     rename_readably(proto)
     name_batch(proto.graph, fixed_batch)
     strip_metadata(proto)

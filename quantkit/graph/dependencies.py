@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quantkit.graph.model import weight_names
 from quantkit.graph.operators import SHAPE_OPERATORS
 from quantkit.graph.subgraphs import captured_names, count_inner_operators
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def constant_tensors(graph: onnx.GraphProto) -> set[str]:
     """Return the names of weights, and of all tensors that are computed from weights and shapes alone."""
-    known = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    known = weight_names(graph)
     for node in graph.node:
         constant = node.op_type in SHAPE_OPERATORS or all(name in known or not name for name in node.input)
         if constant and not count_inner_operators(node) and not node.op_type.startswith("Random"):

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantkit.errors import ModelError
-from quantkit.graph.identity import model_identity
 from quantkit.graph.operators import ONNX_DOMAINS
-from quantkit.regular_file import read_regular
 from quantkit.values import ModelInput
 
 if TYPE_CHECKING:
     import onnx
 
-LARGEST = (1 << 31) - 1
-"""Bytes of an ONNX file: protocol buffers allow no more; larger networks keep their weights in other files."""
 DTYPES: Mapping[int, str] = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
     10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
@@ -27,17 +21,20 @@ DTYPES: Mapping[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that was read and checked. `proto` has no external weights loaded and is never edited in place."""
+    """A model that was read and checked. `proto` has no external weights loaded and is never edited in place.
+
+    file_names: node → its name in the file, for nodes that got another because several had the same.
+    """
 
     path: Path
     proto: onnx.ModelProto
     sha256: str
+    file_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
         """The inputs of the network, without the initializers that old exporters list among them."""
-        weights = {i.name for i in self.proto.graph.initializer}
-        weights |= {i.values.name for i in self.proto.graph.sparse_initializer}
+        weights = weight_names(self.proto.graph)
         return tuple(as_input(v) for v in self.proto.graph.input if v.name not in weights)
 
     @property
@@ -61,37 +58,9 @@ class Model:
         return self.path.absolute().parent
 
 
-def load_model(path: str | os.PathLike[str]) -> Model:
-    """Read an ONNX file. ModelError if it is missing, is not an ONNX model, or lacks external weights."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    file = Path(path)
-    remedy = "give the path of an ONNX model"
-    try:
-        proto = onnx.load_model_from_string(read_regular(file, most=LARGEST), format="protobuf")
-    except DecodeError:
-        raise ModelError(f"{file} is not an ONNX model, or is truncated", remedy=remedy) from None
-    except OSError as error:
-        raise ModelError(f"{file}: {error.strerror or error}", remedy=remedy) from None
-    if not proto.graph.node or not proto.opset_import:
-        raise ModelError(f"{file} is not an ONNX model: it holds no graph", remedy=remedy)
-    if not has_text_names(proto.graph):
-        raise ModelError(f"{file} is damaged: one of its names is not text", remedy=remedy)
-    return Model(file, proto, model_identity(proto, file.absolute().parent, str(file)))
-
-
-def has_text_names(graph: onnx.GraphProto) -> bool:
-    """Return whether every name is UTF-8; protobuf hands out others as bytes, or refuses them."""
-    try:
-        texts = [
-            text for node in graph.node for text in (node.op_type, node.domain, node.name, *node.input, *node.output)
-        ]
-        for values in (graph.initializer, graph.input, graph.output, graph.value_info):
-            texts.extend(value.name for value in values)
-    except UnicodeDecodeError:
-        return False
-    return all(isinstance(text, str) for text in texts)
+def weight_names(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of a graph's initializers, sparse ones too."""
+    return {weight.name for weight in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
 
 
 def node_name(node: onnx.NodeProto) -> str:

@@ -14,12 +14,22 @@ def node_names(model: Model) -> dict[str, str]:
     return {node_name(node): node.op_type for node in model.proto.graph.node}
 
 
-def match_nodes(patterns: Sequence[str], operators: Mapping[str, str]) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Return the nodes that names, patterns or operators match, and the patterns that match none."""
+def match_nodes(
+    patterns: Sequence[str], operators: Mapping[str, str], file_names: Mapping[str, str] | None = None
+) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return the nodes that names, patterns or operators match, and the patterns that match none.
+
+    file_names: node → its name in the file, if that is another; such a node has both names.
+    """
     chosen: set[str] = set()
     idle = []
+    also = file_names or {}
     for pattern in patterns:
-        found = {n for n, op in operators.items() if n == pattern or op == pattern or fnmatchcase(n, pattern)}
+        found = {
+            n
+            for n, op in operators.items()
+            if pattern in (n, op, also.get(n)) or fnmatchcase(n, pattern) or fnmatchcase(also.get(n, n), pattern)
+        }
         chosen |= found
         if not found:
             idle.append(pattern)
@@ -28,7 +38,7 @@ def match_nodes(patterns: Sequence[str], operators: Mapping[str, str]) -> tuple[
 
 def select_nodes(patterns: Sequence[str], model: Model, option: str) -> frozenset[str]:
     """Return the nodes of a model that patterns match. UsageError if a pattern matches none."""
-    found, idle = match_nodes(patterns, node_names(model))
+    found, idle = match_nodes(patterns, node_names(model), model.file_names)
     if idle:
         raise UsageError(
             f"{option} {', '.join(idle)}: no node of the network has this name or operator",

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
 from quantkit.graph.identity import tensor_bytes
-from quantkit.graph.messages import copy_without, is_external, node_tensors
+from quantkit.graph.messages import (
+    copy_without,
+    is_external,
+    is_replaceable,
+    restore_placeholders,
+    with_placeholders,
+)
 from quantkit.graph.model import Model
 from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.graph.subgraphs import all_nodes
@@ -29,8 +35,6 @@ if TYPE_CHECKING:
 
 LEAST_IR = 4
 """The first IR version whose initializers need not be graph inputs."""
-LARGE = 1024
-"""Size in bytes from which on the converter need not see a weight; it needs axes, shapes and scales."""
 OLD_RESIZE = 10
 """The last opset whose Resize and Upsample compute with asymmetric coordinates."""
 FLATTENING = 12
@@ -106,37 +110,6 @@ def resize_mode(node: onnx.NodeProto) -> str:
     return next((a.s.decode() for a in node.attribute if a.name == "mode"), "nearest")
 
 
-def with_placeholders(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """Return a copy with placeholders for large weights, and these weights.
-
-    A placeholder is external; its location is the number of its weight.
-    """
-    import onnx
-
-    heavy: list[onnx.TensorProto] = []
-    light: onnx.ModelProto = copy_without(proto, "graph")
-    light.graph.CopyFrom(copy_without(proto.graph, "initializer"))
-
-    def placeholder(tensor: onnx.TensorProto) -> onnx.TensorProto:
-        made = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        made.data_location = onnx.TensorProto.EXTERNAL
-        made.external_data.add(key="location", value=str(len(heavy)))
-        heavy.append(tensor)
-        return made
-
-    for tensor in proto.graph.initializer:
-        light.graph.initializer.append(placeholder(tensor) if is_replaceable(tensor) else tensor)
-    for tensor, source in zip(node_tensors(light.graph.node), node_tensors(proto.graph.node), strict=True):
-        if is_replaceable(source):
-            tensor.CopyFrom(placeholder(source))
-    return light, heavy
-
-
-def is_replaceable(tensor: onnx.TensorProto) -> bool:
-    """Return whether the converter does not need the values of a weight."""
-    return is_external(tensor) or tensor.ByteSize() >= LARGE
-
-
 def convert_operators(model: Model, light: onnx.ModelProto, least: int) -> onnx.ModelProto:
     """Return the model as ONNX's converter rewrites it. ModelError if it fails."""
     from onnx import version_converter
@@ -166,7 +139,7 @@ def assemble_model(
             continue
         added = result.graph.node.add()
         added.CopyFrom(node)
-        restore_placeholders(added, heavy)
+        restore_placeholders([added], heavy)
         if number is not None and hasattr(added, "metadata_props"):
             added.metadata_props.extend(model.proto.graph.node[number].metadata_props)
     set_resize_modes(model, result.graph)
@@ -199,13 +172,6 @@ def has_same_values(tensor: onnx.TensorProto, other: onnx.TensorProto) -> bool:
     if (tensor.data_type, *tensor.dims) != (other.data_type, *other.dims):
         return False
     return b"".join(tensor_bytes(tensor, Path(), "")) == b"".join(tensor_bytes(other, Path(), ""))
-
-
-def restore_placeholders(node: onnx.NodeProto, heavy: list[onnx.TensorProto]) -> None:
-    """Put weights back in the place of their placeholders, everywhere inside a node."""
-    for tensor in node_tensors([node]):
-        if is_external(tensor):
-            tensor.CopyFrom(heavy[int(tensor.external_data[0].value)])
 
 
 def set_resize_modes(model: Model, graph: onnx.GraphProto) -> None:

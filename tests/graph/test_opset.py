@@ -138,10 +138,10 @@ def test_what_would_change_without_a_word_is_refused(up: Any, nodes: str) -> Non
     assert "newer opset" in caught.value.remedy
 
 
-def test_local_functions_are_refused_where_something_is_to_be_raised(up: Any) -> None:
+def test_functions_of_another_opset_are_refused_where_the_opset_is_raised(up: Any) -> None:
     proto = parser.parse_model(
         '<ir_version: 8, opset_import: ["": 15, "own": 1]> net (float[N] x) => (float[N] y) { y = own.F(x) }'
-        ' <domain: "own", opset_import: ["": 15]> F (a) => (b) { b = Relu(a) }'
+        ' <domain: "own", opset_import: ["": 12]> F (a) => (b) { b = Softmax(a) }'
     )
     with pytest.raises(ModelError, match="to 19: it has local functions, for example 'F'"):
         up(proto, 19)

@@ -8,7 +8,6 @@ Each thread has its own binding, whose output buffers are allocated once where s
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -156,7 +155,6 @@ def open_inference_session(serialized: bytes, model: Model, provider: str, threa
     except Exception as error:
         if not from_onnxruntime(error):
             raise
-        refuse_duplicate_names(model)
         raise ModelError(
             f"onnxruntime cannot load {model.path}: {first_line(error)}",
             remedy="check the model with onnx.checker; remove operators that belong to other runtimes",
@@ -167,18 +165,6 @@ def open_inference_session(serialized: bytes, model: Model, provider: str, threa
             remedy="install the CUDA libraries that this onnxruntime needs, or use --provider cpu",
         )
     return session
-
-
-def refuse_duplicate_names(model: Model) -> None:
-    """Raise ModelError where several nodes have the same name, which onnxruntime refuses and onnx.checker does not."""
-    counts = Counter(node.name for node in model.proto.graph.node if node.name)
-    repeated = [name for name, count in counts.items() if count > 1]
-    if repeated:
-        others = f", and so are {len(repeated) - 1} more" if len(repeated) > 1 else ""
-        raise ModelError(
-            f"{model.path}: the node name {repeated[0]!r} is used twice{others}; onnxruntime needs unique names",
-            remedy="give each node its own name, or none: for node in model.graph.node: node.name = ''",
-        )
 
 
 def from_onnxruntime(error: Exception) -> bool:

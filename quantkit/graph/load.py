@@ -1,0 +1,180 @@
+"""Opening of a model, in the one form that all verbs work on.
+
+    in the file                              in the model that is opened
+    local functions                          their nodes (quantkit.graph.functions)
+    weights that are inputs as well          weights alone: their values are in the file, and nobody feeds them
+    nodes in any order                       every node behind those whose tensors it reads
+    several nodes of one name                names that are unique, also in subgraphs
+
+The identity of a model is that of its file, so that it does not depend on any of these.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantkit.errors import ModelError
+from quantkit.graph.functions import inline_functions
+from quantkit.graph.identity import model_identity
+from quantkit.graph.model import Model, node_name, weight_names
+from quantkit.graph.opset import LEAST_IR
+from quantkit.graph.subgraphs import all_graphs, all_nodes, subgraphs
+from quantkit.regular_file import read_regular
+
+if TYPE_CHECKING:
+    import onnx
+
+LARGEST = (1 << 31) - 1
+"""Bytes of an ONNX file: protocol buffers allow no more; larger networks keep their weights in other files."""
+DAMAGED = "export the model again"
+
+
+def load_model(path: str | os.PathLike[str]) -> Model:
+    """Read an ONNX file. ModelError if it is missing, is not an ONNX model, or lacks external weights."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    file = Path(path)
+    remedy = "give the path of an ONNX model"
+    try:
+        proto = onnx.load_model_from_string(read_regular(file, most=LARGEST), format="protobuf")
+    except DecodeError:
+        raise ModelError(f"{file} is not an ONNX model, or is truncated", remedy=remedy) from None
+    except OSError as error:
+        raise ModelError(f"{file}: {error.strerror or error}", remedy=remedy) from None
+    if not proto.graph.node or not proto.opset_import:
+        raise ModelError(f"{file} is not an ONNX model: it holds no graph", remedy=remedy)
+    if not has_text_names(proto.graph):
+        raise ModelError(f"{file} is damaged: one of its names is not text", remedy=remedy)
+    identity = model_identity(proto, file.absolute().parent, str(file))
+    plain = inline_functions(proto, str(file))
+    drop_listed_weights(plain)
+    sort_nodes(plain.graph, str(file))
+    return Model(file, plain, identity, make_names_unique(plain.graph))
+
+
+def has_text_names(graph: onnx.GraphProto) -> bool:
+    """Return whether every name is UTF-8; protobuf hands out others as bytes, or refuses them."""
+    try:
+        texts = [
+            text for node in graph.node for text in (node.op_type, node.domain, node.name, *node.input, *node.output)
+        ]
+        for values in (graph.initializer, graph.input, graph.output, graph.value_info):
+            texts.extend(value.name for value in values)
+    except UnicodeDecodeError:
+        return False
+    return all(isinstance(text, str) for text in texts)
+
+
+def drop_listed_weights(proto: onnx.ModelProto) -> None:
+    """Remove weights from the lists of inputs, in place. Exporters before IR 4 had to list them."""
+    weights = weight_names(proto.graph)
+    kept = [value for value in proto.graph.input if value.name not in weights]
+    if len(kept) == len(proto.graph.input):
+        return
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    proto.ir_version = max(proto.ir_version, LEAST_IR)
+
+
+def sort_nodes(graph: onnx.GraphProto, where: str) -> None:
+    """Sort the nodes of a graph and of its subgraphs, in place, so that tensors are made before they are read.
+
+    Nodes that are in such an order stay in it. ModelError if they run in a circle, if two nodes make one tensor, or if
+    nothing makes a tensor that a node reads.
+    """
+    check_names(graph, frozenset(), where)
+    for part in all_graphs(graph):
+        order = node_order(part, where)
+        if order != sorted(order):
+            nodes = [part.node[number] for number in order]
+            sorted_nodes = [type(node).FromString(node.SerializeToString()) for node in nodes]
+            del part.node[:]
+            part.node.extend(sorted_nodes)
+
+
+def check_names(graph: onnx.GraphProto, outside: frozenset[str], where: str) -> None:
+    """Raise ModelError if a tensor of a graph, or of a subgraph, is made twice or by nothing.
+
+    outside: the tensors that are visible around the graph.
+    """
+    made = {value.name for value in graph.input} | weight_names(graph)
+    for node in graph.node:
+        for name in filter(None, node.output):
+            if name in made:
+                raise ModelError(f"{where}: two nodes make the tensor {name!r}", remedy=DAMAGED)
+            made.add(name)
+    visible = outside | made
+    for node in graph.node:
+        missing = next((name for name in node.input if name and name not in visible), None)
+        if missing is not None:
+            raise ModelError(
+                f"{where}: {node.op_type} {node_name(node)!r} reads {missing!r}, which nothing makes", remedy=DAMAGED
+            )
+        for inner in (part for attribute in node.attribute for part in subgraphs(attribute)):
+            check_names(inner, visible, where)
+    lost = next((value.name for value in graph.output if value.name not in visible), None)
+    if lost is not None:
+        raise ModelError(f"{where}: nothing makes the output {lost!r}", remedy=DAMAGED)
+
+
+def node_order(graph: onnx.GraphProto, where: str) -> list[int]:
+    """Return the numbers of the nodes in an order in which tensors are made before they are read. ModelError."""
+    makers = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
+    before = [{makers[name] for name in names_from_outside(node) if name in makers} for node in graph.node]
+    behind: dict[int, list[int]] = {}
+    for number, needed in enumerate(before):
+        for other in needed:
+            behind.setdefault(other, []).append(number)
+    left = [len(needed) for needed in before]
+    ready = [number for number, count in enumerate(left) if not count]
+    order = []
+    while ready:
+        order.append(heapq.heappop(ready))
+        for number in behind.get(order[-1], ()):
+            left[number] -= 1
+            if not left[number]:
+                heapq.heappush(ready, number)
+    if len(order) < len(left):
+        number = next(number for number, count in enumerate(left) if count)
+        raise ModelError(f"{where}: the nodes around {node_name(graph.node[number])!r} form a circle", remedy=DAMAGED)
+    return order
+
+
+def names_from_outside(node: onnx.NodeProto) -> set[str]:
+    """Return the tensors that a node reads, itself or in its subgraphs, without those that are made in there."""
+    names = set(node.input)
+    for inner in (part for attribute in node.attribute for part in subgraphs(attribute)):
+        read = {value.name for value in inner.output}.union(*map(names_from_outside, inner.node))
+        names |= read - made_names(inner)
+    return names
+
+
+def made_names(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors that a graph has of its own: inputs, weights, and outputs of its nodes."""
+    made = {value.name for value in graph.input} | weight_names(graph)
+    return made.union(*(node.output for node in graph.node))
+
+
+def make_names_unique(graph: onnx.GraphProto) -> Mapping[str, str]:
+    """Give every node a name that no other has, in place; return new name → name in the file.
+
+    A second `/conv` becomes `/conv_2`. onnxruntime refuses equal names, and every report is by name.
+    """
+    nodes = list(all_nodes(graph))
+    names = [node_name(node) for node in nodes]
+    taken, seen, changed = set(names), Counter[str](), {}
+    for node, name in zip(nodes, names, strict=True):
+        seen[name] += 1
+        if seen[name] > 1:
+            while f"{name}_{seen[name]}" in taken:
+                seen[name] += 1
+            node.name = f"{name}_{seen[name]}"
+            taken.add(node.name)
+            changed[node.name] = name
+    return changed

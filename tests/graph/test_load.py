@@ -1,0 +1,128 @@
+"""Models in the one form that all verbs work on, whatever form their file has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper, parser
+
+from quantkit.backends.session import open_session
+from quantkit.errors import ModelError, UsageError
+from quantkit.graph import Model, load_model
+from quantkit.graph.node_selection import select_nodes
+from quantkit.graph.subgraphs import all_nodes
+
+HEAD = '<ir_version: 8, opset_import: ["": 17, "own": 1]> net '
+
+
+def save(folder: Path, text: str, **weights: Any) -> Path:
+    """Write a network in ONNX's own text form."""
+    proto = parser.parse_model(text)
+    proto.graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items())
+    path = folder / "net.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def computed(model: Model, x: Any) -> Any:
+    """The first output."""
+    return open_session(model, model.outputs).runner()({"x": x})[model.outputs[0]].copy()
+
+
+def test_weights_are_no_inputs(tmp_path: Path) -> None:
+    text = "(float[N, 4] x, float[4, 2] w) => (float[N, 2] y) { y = MatMul(x, w) }"
+    w = np.arange(8, dtype=np.float32).reshape(4, 2)
+    model = load_model(save(tmp_path, '<ir_version: 3, opset_import: ["": 9]> net ' + text, w=w))
+    assert [value.name for value in model.proto.graph.input] == ["x"]
+    assert model.proto.ir_version >= 4, "before, every weight had to be an input"
+    np.testing.assert_array_equal(computed(model, np.eye(4, dtype=np.float32)), w)
+
+
+def test_the_identity_is_that_of_the_file(tmp_path: Path) -> None:
+    text = HEAD + "(float[N, 4] x, float[4, 2] w) => (float[N, 2] y) { y = own.F(x, w) }"
+    text += ' <domain: "own", opset_import: ["": 17]> F (a, b) => (c) { c = MatMul(a, b) }'
+    path = save(tmp_path, text, w=np.ones((4, 2), np.float32))
+    twice = load_model(path), load_model(path)
+    assert twice[0].sha256 == twice[1].sha256
+    assert twice[0].proto == twice[1].proto, "names that inlining makes are always the same"
+
+
+def test_nodes_are_sorted_and_keep_their_order_where_they_can(tmp_path: Path) -> None:
+    text = "(float[N] x) => (float[N] y) { y = Add(b, c) c = Exp(x) b = Neg(a) a = Abs(x) d = Relu(x) }"
+    model = load_model(save(tmp_path, HEAD + text))
+    assert [node.op_type for node in model.proto.graph.node] == ["Exp", "Abs", "Neg", "Add", "Relu"]
+
+
+BODY = "then_branch = yes () => (float[N] b) { b = Neg(h) }, else_branch = no () => (float[N] b) { b = Abs(x) }"
+
+
+def test_what_a_subgraph_reads_is_made_before_it(tmp_path: Path) -> None:
+    text = f"(float[N] x, bool c) => (float[N] b) {{ b = If(c) <{BODY}> h = Exp(x) }}"
+    model = load_model(save(tmp_path, HEAD + text))
+    assert [node.op_type for node in model.proto.graph.node] == ["Exp", "If"]
+
+
+WRONG = {
+    "circle": ("(float[N] x) => (float[N] y) { y = Add(x, b) b = Neg(y) }", "the nodes around 'y' form a circle"),
+    "itself": ("(float[N] x) => (float[N] y) { y = Add(x, y) }", "the nodes around 'y' form a circle"),
+    "nothing": ("(float[N] x) => (float[N] y) { y = Add(x, b) }", "Add 'y' reads 'b', which nothing makes"),
+    "twice": ("(float[N] x) => (float[N] y) { y = Neg(x) y = Abs(x) }", "two nodes make the tensor 'y'"),
+    "input": ("(float[N] x) => (float[N] x) { x = Neg(x) }", "two nodes make the tensor 'x'"),
+    "output": ("(float[N] x) => (float[N] y) { z = Neg(x) }", "nothing makes the output 'y'"),
+    "inside": (
+        f"(float[N] x, bool c) => (float[N] b) {{ b = If(c) <{BODY}> }}",
+        "Neg 'b' reads 'h', which nothing makes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_graphs_that_are_none_are_refused(tmp_path: Path, name: str) -> None:
+    text, problem = WRONG[name]
+    path = save(tmp_path, HEAD + text)
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    assert caught.value.problem == f"{path}: {problem}"
+
+
+TWINS = "(float[N] x) => (float[N] y) { [same] a = Neg(x) [same_2] b = Exp(a) [same] c = Abs(b) [same] y = Relu(c) }"
+
+
+def test_equal_node_names_become_unique(tmp_path: Path) -> None:
+    path = save(tmp_path, HEAD + TWINS)
+    with pytest.raises(Exception, match="same"):
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    model = load_model(path)
+    assert [node.name for node in model.proto.graph.node] == ["same", "same_2", "same_3", "same_4"]
+    np.testing.assert_allclose(computed(model, np.zeros(2, np.float32)), np.ones(2))
+
+
+def test_the_name_in_the_file_selects_all_that_have_it(tmp_path: Path) -> None:
+    model = load_model(save(tmp_path, HEAD + TWINS))
+    assert select_nodes(["same"], model, "--exclude") == {"same", "same_3", "same_4"}
+    assert select_nodes(["same_3", "Exp"], model, "--exclude") == {"same_3", "same_2"}
+    with pytest.raises(UsageError):
+        select_nodes(["other"], model, "--exclude")
+
+
+def test_names_are_unique_in_subgraphs_too(tmp_path: Path) -> None:
+    text = f"(float[N] x, bool c) => (float[N] b) {{ h = Exp(x) b = If(c) <{BODY}> }}"
+    model = load_model(save(tmp_path, HEAD + text))
+    names = [node.name or node.output[0] for node in all_nodes(model.proto.graph)]
+    assert len(set(names)) == len(names) == 4
+
+
+def test_backend_models_of_onnx_open_and_compute_what_they_did(tmp_path: Path) -> None:
+    from onnx.backend.test import loader
+
+    tried = 0
+    for case in [case for kind in ("simple", "pytorch-operator") for case in loader.load_model_tests(kind=kind)]:
+        path = Path(case.model_dir) / "model.onnx"
+        assert load_model(path).proto.graph.node == onnx.load(path).graph.node, case.name
+        tried += 1
+    assert tried > 20
