@@ -33,6 +33,7 @@ from quantkit.linting.rules.parsing.clip_apart import misread_clips
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
 from quantkit.qdq.reader import has_qdq, read_qdq
 from quantkit.regular_file import UNBOUNDED, read_regular, regular_file_digest
+from quantkit.rewrites.fold_constants import fold_constants
 from quantkit.table import CalibrationTable, read_table, table_bytes
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
@@ -132,7 +133,7 @@ def build(
         return replace(reuse_engine(path, wanted, options.min_coverage), faults=faults)
     check_writable(path)
     made = build_engine(
-        loaded,
+        loaded if has_qdq(loaded) else replace(loaded, proto=fold_constants(loaded)),
         options,
         ranges,
         table=scales.table if scales else None,

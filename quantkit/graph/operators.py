@@ -75,20 +75,11 @@ is not."""
 
 RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 """Operators that change the shape alone; the order of the values stays."""
-WEIGHT_FORMING = RESHAPING | {"Cast", "Identity", "Transpose"}
-"""Operators that change the form of a weight; its values change at most by rounding to another type."""
 REARRANGING = RESHAPING | {
-    "DepthToSpace",
-    "Dropout",
-    "Expand",
-    "Identity",
-    "MaxPool",
-    "SpaceToDepth",
-    "Tile",
-    "Transpose",
-}
+    "DepthToSpace", "Dropout", "Expand", "Identity", "MaxPool", "ReverseSequence", "SpaceToDepth", "Tile", "Transpose",
+}  # fmt: skip
 """Operators whose output holds the values of their first input, of MaxPool the largest of them."""
-PICKING = frozenset({"Gather", "Slice", "Split"})
+PICKING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split"})
 """Operators whose outputs hold some of the values of their first input."""
 COMMUTING = REARRANGING | PICKING | {"Concat"}
 """Operators that move values and make no new ones, through which Q and DQ pass."""
@@ -102,6 +93,17 @@ SCALE_CONVERTING = TENSORRT_COMMUTING - {"Relu", "Identity"}
 """Those of them that have to convert values where the scales before and behind them differ."""
 QUANTIZED_BEFORE = TENSORRT_COMMUTING | {"Clip"}
 """Operators that TensorRT 8.6 moves QuantizeLinear ahead of, rightly or, for a Clip, not."""
+
+# Constants --------------------------------------------------------------------------------------------------------
+
+CONSTANT_FOLDING = (COMMUTING - {"Dropout", "MaxPool", "ReverseSequence"}) | ARITHMETIC | {
+    "Abs", "And", "Cast", "Ceil", "Clip", "ConstantOfShape", "Cos", "CumSum", "Equal", "Erf", "Exp", "Floor", "Gemm",
+    "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Log", "LpNormalization", "MatMul", "Max", "Mean", "Min", "Mod",
+    "Neg", "Not", "Or", "Pad", "Pow", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean",
+    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Round", "Shape", "Sigmoid", "Sign", "Sin",
+    "Size", "Softmax", "Softplus", "Sqrt", "Sum", "Tanh", "Trilu", "Where", "Xor",
+}  # fmt: skip
+"""Operators that are computed once where constants alone decide their result."""
 
 # Signs ------------------------------------------------------------------------------------------------------------
 
@@ -139,8 +141,8 @@ DATA_DEPENDENT = frozenset(
 )
 """Operators whose output shape depends on values, unless these follow from shapes."""
 INDEXING = PICKING - {"Slice", "Split"} | ARITHMETIC | {
-    "And", "BitShift", "Cast", "Concat", "Equal", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Less",
-    "LessOrEqual", "Max", "Min", "Mod", "Not", "Or", "Pow", "ScatterElements", "ScatterND", "Sum", "Where", "Xor",
+    "And", "BitShift", "Cast", "Concat", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+    "Max", "Min", "Mod", "Not", "Or", "Pow", "ScatterElements", "ScatterND", "Sum", "Where", "Xor",
 }  # fmt: skip
 """Operators whose integer inputs may depend on values without changing the shape of their output."""
 

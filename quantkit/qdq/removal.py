@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from quantkit.graph.dead_nodes import remove_unread
 from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.model import Model
-from quantkit.graph.subgraphs import subgraphs
+from quantkit.graph.node_edits import rename_reads
 from quantkit.qdq.grid import Grid
 from quantkit.qdq.implied_relu import restore_relus
 from quantkit.qdq.pairs import FoundPairs, find_pairs
@@ -129,18 +129,6 @@ def rewire_nodes(nodes: Iterable[onnx.NodeProto], rename: Renaming) -> Iterable[
             for k, name in enumerate(node.output):
                 node.output[k] = rename(name)
             yield node
-
-
-def rename_reads(node: onnx.NodeProto, rename: Renaming) -> None:
-    """Rename what a node and its subgraphs read, in place."""
-    for k, name in enumerate(node.input):
-        node.input[k] = rename(name)
-    for attribute in node.attribute:
-        for graph in subgraphs(attribute):
-            for inner in graph.node:
-                rename_reads(inner, rename)
-            for value in graph.output:
-                value.name = rename(value.name)
 
 
 def merge_restored(weights: Iterable[onnx.TensorProto], restored: RestoredWeights) -> Iterable[onnx.TensorProto]:

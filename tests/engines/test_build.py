@@ -111,6 +111,30 @@ def test_the_engine_does_not_replace_model_or_table(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_tensorrt_gets_a_float_network_without_nodes_that_pass_a_weight_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A Q/DQ network stays as its author wrote it: `lint --fix` folds there."""
+    given: list[Model] = []
+
+    def stop(model: Model, *_: Any, **__: Any) -> None:
+        given.append(model)
+        raise UsageError("stop", remedy="")
+
+    monkeypatch.setattr("quantkit.engines.build.tensorrt", lambda: None)
+    monkeypatch.setattr("quantkit.engines.build.detect_features", lambda _: SimpleNamespace(version="8.6.1"))
+    monkeypatch.setattr("quantkit.engines.build.open_device", lambda _: SimpleNamespace(slug="h200", name="H200"))
+    monkeypatch.setattr("quantkit.engines.build.build_engine", stop)
+    for body in ("v = Identity(w) y = Conv(x, v)", QDQ.replace("y =", "v = Identity(w) y =").replace("d, w", "d, v")):
+        model = network(tmp_path, body)
+        with pytest.raises(UsageError, match="stop"):
+            build(model.path, options=BuildOptions(shapes=("x=1:2:4",)))
+    assert [[node.op_type for node in model.proto.graph.node] for model in given] == [
+        ["Conv"],
+        ["QuantizeLinear", "DequantizeLinear", "Identity", "Conv"],
+    ]
+
+
 def test_an_existing_timing_cache_is_read(tmp_path: Path) -> None:
     assert read_timing_cache(None) is None
     assert read_timing_cache(tmp_path / "t.cache") is None
