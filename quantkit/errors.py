@@ -75,3 +75,7 @@ def first_line(error: BaseException) -> str:
     """Return the first line of a library's message; the type of the error if the message is empty."""
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+class UnreadableError(Exception):
+    """A sample cannot be decoded; the message is the reason. It becomes a DataError, or the sample is left out."""

@@ -65,13 +65,16 @@ def read_regular(path: str | os.PathLike[str], most: int = LARGEST_WHOLE) -> byt
     """Return the bytes of a regular file. OSError, also if it is larger than `most` bytes, or than memory."""
     try:
         with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size <= most:  # refused by its size before any of it is read
-                content = file.read() if most >= UNBOUNDED else file.read(most + 1)
-                if len(content) <= most:
-                    return content
+            refuse_larger(file, path, most)
+            return file.read() if most >= UNBOUNDED else file.read(most)
     except MemoryError:
         raise OSError(errno.ENOMEM, "it does not fit into memory", os.fspath(path)) from None
-    raise OSError(errno.EFBIG, f"larger than {most / 2**20:g} MiB", os.fspath(path))
+
+
+def refuse_larger(file: BinaryIO, path: str | os.PathLike[str], most: int) -> None:
+    """Raise OSError where an open file has more than `most` bytes, before any of them is read."""
+    if os.fstat(file.fileno()).st_size > most:
+        raise OSError(errno.EFBIG, f"larger than {most / 2**20:g} MiB", os.fspath(path))
 
 
 def read_regular_text(path: str | os.PathLike[str]) -> str:
@@ -79,10 +82,11 @@ def read_regular_text(path: str | os.PathLike[str]) -> str:
     return read_regular(path).decode("utf-8-sig")
 
 
-def regular_file_digest(path: str | os.PathLike[str]) -> str:
-    """Return the hexadecimal sha256 of a regular file, which is not kept in memory. OSError."""
+def regular_file_digest(path: str | os.PathLike[str], most: int = UNBOUNDED) -> str:
+    """Return the hexadecimal sha256 of a regular file, which is not kept in memory. OSError, also beyond `most`."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
+        refuse_larger(file, path, most)
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -145,6 +145,25 @@ def test_no_room_is_a_bag() -> None:
         assert not (folder / "value.py").exists()
 
 
+# ── doors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+DOORS = {
+    "read_bytes": "regular_file.py",
+    "read_text": "regular_file.py",
+    "Image.open": "image_file.py",
+}
+"""A call that reads what a path names → the only file that may contain it; of files of our own, any may."""
+
+
+@pytest.mark.parametrize("call", DOORS)
+def test_files_are_read_through_one_door(call: str) -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(call):
+                own = "files('quantkit" in ast.unparse(node)
+                assert own or path.name == DOORS[call], f"{path.name}, line {node.lineno}: use quantkit.regular_file"
+
+
 SCRIPTS = sorted(path for folder in ("benchmarks", "calibration_data") for path in (ROOT / folder).rglob("*.py"))
 
 

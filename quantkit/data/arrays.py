@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from quantkit.data.feed import FileStamp, arrays_digest, check_batch
 from quantkit.data.images import stamp_file
-from quantkit.data.pixels import UnreadableError, normalise, transform
-from quantkit.errors import DataError
+from quantkit.data.pixels import normalise, transform
+from quantkit.errors import DataError, UnreadableError
 from quantkit.preprocess import Preprocess
 from quantkit.values import Batch, ModelInput
 

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from quantkit.data.pixels import UnreadableError
-from quantkit.errors import DataError
+from quantkit.errors import DataError, UnreadableError
 from quantkit.values import Batch, ModelInput
 
 MODULUS = 1 << 256
+LEFT_OUT = hashlib.sha256(b"left out").digest()
+"""Stands for a sample that cannot be read, in the identity of data of which such samples are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class SampleSource(Protocol):
         """Return one sample as the network's inputs, without batch axis. UnreadableError, DataError."""
 
     def digest(self, index: int) -> bytes:
-        """Return the sha256 of one sample as it is stored. DataError."""
+        """Return the sha256 of one sample as it is stored. UnreadableError, DataError."""
 
     def stamps(self) -> tuple[FileStamp, ...]:
         """Return size and time of the files."""
@@ -185,17 +186,27 @@ class SampleFeed:
         self._full_batches = full_batches
 
     def identity(self) -> DataIdentity:
-        """Return the identity by content; reads every chosen sample, decodes none."""
+        """Return the identity by content; reads every chosen sample, decodes none. DataError names the unreadable."""
         identifier = Identifier()
         with ThreadPoolExecutor(self._workers, "quantkit-hash") as pool:
             try:
-                digests = list(pool.map(self._source.digest, range(len(self._names))))
+                found = list(pool.map(self._digest, range(len(self._names))))
             finally:
                 pool.shutdown(cancel_futures=True)
                 self._source.close()
-        for start in range(0, len(digests), self._size):
-            identifier.add(digests[start : start + self._size])
+        faults = [fault for _, fault in found if fault]
+        if faults and not self._skip_corrupt:
+            raise unreadable_samples(faults, len(self._names))
+        for start in range(0, len(found), self._size):
+            identifier.add([digest for digest, _ in found[start : start + self._size]])
         return identifier.identity()
+
+    def _digest(self, index: int) -> tuple[bytes, str]:
+        """Return the digest of one sample, and why it cannot be read: nothing if it can."""
+        try:
+            return self._source.digest(index), ""
+        except UnreadableError as error:
+            return LEFT_OUT, f"{self._names[index]}: {error}"
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
         """Yield full batches from sample `start` on, and a last one that may be smaller."""
@@ -226,7 +237,7 @@ class SampleFeed:
             upcoming = iter(range(start, len(self._names)))
             while True:
                 for index in upcoming:
-                    pending.append((index, pool.submit(self._source.load, index)))
+                    pending.append((index, pool.submit(self._load, index)))
                     if len(pending) >= ahead:
                         break
                 if not pending:
@@ -243,24 +254,36 @@ class SampleFeed:
             pool.shutdown(wait=True, cancel_futures=True)
             self._source.close()
 
+    def _load(self, index: int) -> Batch:
+        """Return one sample. UnreadableError, also where memory does not suffice."""
+        try:
+            return self._source.load(index)
+        except MemoryError:
+            raise UnreadableError("it does not fit into memory") from None
+
     def _all_unreadable(self, first: int, reason: str, pool: ThreadPoolExecutor) -> DataError:
         """Return one error that names every unreadable sample, not only the first."""
 
         def fault(index: int) -> str | None:
             try:
-                self._source.load(index)
+                self._load(index)
             except UnreadableError as error:
                 return f"{self._names[index]}: {error}"
             return None
 
         rest = pool.map(fault, range(first + 1, len(self._names)))
         faults = [f"{self._names[first]}: {reason}", *(text for text in rest if text)]
-        shown = "".join(f"\n    {text}" for text in faults[:20])
-        more = f"\n    … and {len(faults) - 20} more" if len(faults) > 20 else ""
-        return DataError(
-            f"{len(faults)} of {len(self._names)} samples cannot be read:{shown}{more}",
-            remedy="fix or remove them, or leave them out with --skip-corrupt",
-        )
+        return unreadable_samples(faults, len(self._names))
+
+
+def unreadable_samples(faults: Sequence[str], count: int) -> DataError:
+    """Return the error for samples that cannot be read, out of `count`."""
+    shown = "".join(f"\n    {text}" for text in faults[:20])
+    more = f"\n    … and {len(faults) - 20} more" if len(faults) > 20 else ""
+    return DataError(
+        f"{len(faults)} of {count} samples cannot be read:{shown}{more}",
+        remedy="fix or remove them, or leave them out with --skip-corrupt",
+    )
 
 
 def stack_samples(samples: Sequence[Batch]) -> Batch:

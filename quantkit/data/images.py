@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from pathlib import Path
 
 from quantkit.artifact import readable_name
 from quantkit.data.feed import FileStamp
-from quantkit.data.pixels import SUFFIXES, UnreadableError, decode
+from quantkit.data.pixels import decode
 from quantkit.errors import DataError
+from quantkit.image_file import SUFFIXES, image_file_digest, read_image_file
 from quantkit.preprocess import Preprocess
 from quantkit.values import Batch
 
@@ -69,7 +69,7 @@ def walk_files(folder: Path, prefix: str, home: Path, seen: set[tuple[int, int]]
                 path = folder / entry.name
                 if not (entry.is_symlink() and is_read_anyway(path.resolve(), home)):
                     yield from walk_files(path, f"{prefix}{entry.name}/", home, seen)
-            elif entry.is_file():
+            elif entry.is_file() or os.path.exists(entry.path):  # a pipe cannot be read, which is said when it is tried
                 yield prefix + entry.name
     except OSError as error:
         raise DataError(
@@ -91,14 +91,11 @@ class ImageSamples:
 
     def load(self, index: int) -> Batch:
         """Return one image as the network's input, without batch axis. UnreadableError."""
-        return {self._input: decode(self._read(index), self._spec)}
+        return {self._input: decode(read_image_file(self._root / self.names[index]), self._spec)}
 
     def digest(self, index: int) -> bytes:
-        """Return the sha256 of the file."""
-        try:
-            return hashlib.sha256(self._read(index)).digest()
-        except UnreadableError as error:
-            raise DataError(f"{self.names[index]}: {error}", remedy="fix or remove the file") from None
+        """Return the sha256 of the file. UnreadableError."""
+        return image_file_digest(self._root / self.names[index])
 
     def stamps(self) -> tuple[FileStamp, ...]:
         """Return size and time of every file."""
@@ -106,12 +103,6 @@ class ImageSamples:
 
     def close(self) -> None:
         """Do nothing: every file is closed after reading."""
-
-    def _read(self, index: int) -> bytes:
-        try:
-            return (self._root / self.names[index]).read_bytes()
-        except OSError as error:
-            raise UnreadableError(error.strerror or str(error)) from None
 
 
 def stamp_file(path: Path, name: str) -> FileStamp:

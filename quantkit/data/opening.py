@@ -12,10 +12,10 @@ from typing import Any
 from quantkit.data.arrays import ArraySamples, row_count
 from quantkit.data.feed import Feed, SampleFeed
 from quantkit.data.images import ImageFolder, ImageSamples, list_images
-from quantkit.data.pixels import SUFFIXES
 from quantkit.data.splitting import HoldoutPart
 from quantkit.data.streams import BatchFolderFeed, StreamFeed, load_callable
 from quantkit.errors import DataError, UsageError
+from quantkit.image_file import SUFFIXES
 from quantkit.preprocess import Preprocess, resolve_spec
 from quantkit.values import ModelInput, Selection
 

@@ -3,21 +3,23 @@
     open → EXIF orientation → colour → resize and crop → (pixel·scale − mean)/std → layout, dtype
 
 Pixels are 0 … 255. Transparency is dropped, palettes and CMYK become RGB, 16-bit grey images keep their precision.
-Large JPEG files are decoded at a fraction of their size if that is still four times the wanted size.
+Of a file with several pictures, the first one counts; a file that ends early is unreadable, and so is one of more
+pixels than Pillow allows (178,956,970). Large JPEG files are decoded at a fraction of their size if that is still four
+times the wanted size.
 """
 
 from __future__ import annotations
 
-import struct
-from functools import lru_cache
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from quantkit.errors import UnreadableError
+from quantkit.image_file import exif_orientation, opened_image
 from quantkit.kernel import gather, numpy_gather
+from quantkit.pixel_levels import cast_pixels, channel_value, level_table
 from quantkit.preprocess import Preprocess
 
 RESAMPLING = {
@@ -28,8 +30,8 @@ RESAMPLING = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-ORIENTATION = 0x0112
+LARGEST_SCALED = 1 << 28
+"""Pixels of an image after scaling, before the crop."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,10 +42,6 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIXTEEN_BIT = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
-
-
-class UnreadableError(Exception):
-    """A sample cannot be decoded; the message is the reason."""
 
 
 def decode(content: bytes, spec: Preprocess) -> NDArray[Any]:
@@ -59,16 +57,10 @@ def pixels_of(content: bytes, spec: Preprocess) -> NDArray[Any]:
 
     uint8, or float32 in 0 … 255 if the image has 16 bits. UnreadableError.
     """
-    try:
-        with Image.open(BytesIO(content)) as image:
-            if image.format == "JPEG" and spec.size and spec.resize != "none":
-                decode_smaller(image, 4 * round(max(spec.size) / spec.crop_fraction))
-            return to_pixels(turn_upright(image), spec)
-    except UnreadableError:
-        raise
-    except Exception as error:  # Pillow raises many kinds of exceptions for damaged files
-        # Pillow says "cannot identify image file <_io.BytesIO object at …>", whose address is of no use.
-        raise UnreadableError(str(error).split(" <_io", 1)[0]) from None
+    with opened_image(content) as image:
+        if image.format == "JPEG" and spec.size and spec.resize != "none":
+            decode_smaller(image, 4 * round(max(spec.size) / spec.crop_fraction))
+        return to_pixels(turn_upright(image), spec)
 
 
 def transform(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
@@ -104,11 +96,7 @@ def decode_smaller(image: Image.Image, wanted: int) -> None:
 def turn_upright(image: Image.Image) -> Image.Image:
     """Return the image turned by its EXIF orientation; damaged EXIF data is ignored."""
     image.load()  # a TIFF is turned while it is loaded
-    try:
-        orientation = image.getexif().get(ORIENTATION)
-    except (OSError, ValueError, SyntaxError, KeyError, struct.error, Warning):
-        return image
-    turn = TURNS.get(orientation) if isinstance(orientation, int) else None
+    turn = TURNS.get(exif_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
@@ -153,6 +141,11 @@ def resize_shortest(image: Image.Image, spec: Preprocess, filter_: Image.Resampl
         scaled = (max(width, int(tall * image.size[0] / image.size[1])), tall)
     else:
         scaled = (wide, max(height, int(wide * image.size[1] / image.size[0])))
+    if scaled[0] * scaled[1] > LARGEST_SCALED:
+        raise UnreadableError(
+            f"is {image.size[0]}×{image.size[1]} pixels: its shortest side would be enlarged until the image has "
+            f"{scaled[0]}×{scaled[1]}"
+        )
     left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
     return image.resize(scaled, filter_).crop((left, top, left + width, top + height))
 
@@ -183,32 +176,4 @@ def normalise(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
     for channel in range(depth):
         mean, std = channel_value(spec.mean, channel), channel_value(spec.std, channel)
         last[..., channel] = cast_pixels((pixels[..., channel].astype(np.float64) * spec.scale - mean) / std, dtype)
-    return out
-
-
-@lru_cache(maxsize=8)
-def level_table(scale: float, mean: tuple[float, ...], std: tuple[float, ...], depth: int, dtype: str) -> NDArray[Any]:
-    """Return the 256 input values of each channel, [depth, 256]."""
-    levels = np.arange(256, dtype=np.float64)
-    rows = [(levels * scale - channel_value(mean, c)) / channel_value(std, c) for c in range(depth)]
-    return cast_pixels(np.stack(rows), np.dtype(dtype))
-
-
-def channel_value(values: tuple[float, ...], channel: int) -> float:
-    """Return the value of a channel; a single value applies to all."""
-    return values[channel] if len(values) > 1 else values[0]
-
-
-def cast_pixels(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return values as `dtype`; integers are rounded. UnreadableError where they do not fit."""
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        rounded = np.rint(values)
-        if rounded.min() < limits.min or rounded.max() > limits.max:
-            raise UnreadableError(f"values after preprocessing do not fit the input's type {dtype}")
-        return rounded.astype(dtype)
-    with np.errstate(over="ignore"):
-        out = values.astype(dtype)
-    if not np.isfinite(out).all():
-        raise UnreadableError(f"values after preprocessing do not fit the input's type {dtype}")
     return out

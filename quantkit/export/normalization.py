@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.data.pixels import UnreadableError, level_table
-from quantkit.errors import PreprocessError
+from quantkit.errors import PreprocessError, UnreadableError
 from quantkit.export.served_model import ServedTensor
 from quantkit.graph.model import DTYPES
+from quantkit.pixel_levels import level_table
 from quantkit.preprocess import Preprocess
 
 if TYPE_CHECKING:

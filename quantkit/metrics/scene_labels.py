@@ -9,19 +9,16 @@ An image without a text file has no objects, as in the YOLO family; a data set w
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from quantkit.errors import DataError, UsageError
+from quantkit.errors import DataError, UnreadableError, UsageError
+from quantkit.image_file import exif_orientation, opened_image
 from quantkit.metrics.box_labels import read_coco, read_yolo
 from quantkit.metrics.boxes import Objects, Scene, image_geometry
 from quantkit.metrics.metric import LabelRequest, MetricLabels
 from quantkit.preprocess import Preprocess
 
-ORIENTATION = 274
-"""EXIF tag of the orientation."""
 TURNED = frozenset({5, 6, 7, 8})
 """EXIF orientations that swap width and height."""
 
@@ -90,20 +87,10 @@ def label_file(path: Path | None, root: Path, name: str) -> Path:
 
 def upright_size(path: Path) -> tuple[int, int]:
     """Return width and height of an image in its upright orientation, read from its header only. DataError."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             width, height = image.size
-            turned = is_turned(image)
-    except (OSError, UnidentifiedImageError) as error:
+            turned = exif_orientation(image) in TURNED
+    except UnreadableError as error:
         raise DataError(f"{path}: {error}", remedy="fix or remove the file") from None
     return (height, width) if turned else (width, height)
-
-
-def is_turned(image: Any) -> bool:
-    """Return True if the EXIF orientation turns an image on its side; damaged EXIF data count as upright."""
-    try:
-        return image.getexif().get(ORIENTATION) in TURNED
-    except (OSError, ValueError, SyntaxError, KeyError, struct.error, Warning):
-        return False

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantkit.errors import UnreadableError
+from quantkit.image_file import opened_image
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -38,16 +41,14 @@ def thumbnail(path: Path | None) -> Thumbnail:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with opened_image(path) as image:
                 tiny = max(image.size) <= TINY
                 image.draft("RGB", (SIDE, SIDE))
                 upright = ImageOps.exif_transpose(image)
                 copy = flatten(upright)
                 copy.info.clear()  # profiles and other metadata of the original
-    except FileNotFoundError:
-        return Thumbnail("", "the file no longer exists")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return Thumbnail("", "the file cannot be read as an image")
+    except UnreadableError:
+        return Thumbnail("", "the file cannot be read as an image" if path.exists() else "the file no longer exists")
     if tiny:
         return Thumbnail(data_uri("image/png", png_bytes(copy)), pixelated=True)
     copy.thumbnail((SIDE, SIDE))

@@ -1,0 +1,67 @@
+"""Samples that cannot be read, whatever the reason: one error names them all, or they are left out on request."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from quantkit.data import DataOptions, open_data
+from quantkit.data.images import ImageSamples
+from quantkit.errors import DataError
+from quantkit.preprocess import Preprocess
+from quantkit.values import ModelInput
+
+INPUTS = (ModelInput("x", "float32", (None, 1, 4, 4)),)
+BAD = {"b.png": "named pipe", "d.png": "larger than", "e.png": "cannot identify", "f.png": "Input/output error"}
+
+
+@pytest.fixture(name="folder")
+def images(tmp_path: Path) -> Path:
+    for i, name in enumerate("ac"):
+        Image.fromarray(np.full((4, 4), i, np.uint8)).save(tmp_path / f"{name}.png")
+    os.mkfifo(tmp_path / "b.png")
+    with open(tmp_path / "d.png", "wb") as file:
+        file.truncate(20 << 30)
+    (tmp_path / "e.png").write_bytes(b"no image")
+    (tmp_path / "f.png").symlink_to(
+        "/proc/self/mem"
+    )  # a regular file whose first byte cannot be read, also not by root
+    return tmp_path
+
+
+def test_left_out_on_request(folder: Path) -> None:
+    feed, _ = open_data(folder, INPUTS, Preprocess(), DataOptions(skip_corrupt=True))
+    identity = feed.identity()
+    assert identity is not None
+    (portion,) = feed.portions()
+    assert portion.names == ("a.png", "c.png")
+    assert [text.split(":")[0] for text in feed.unreadable] == list(BAD)
+    (folder / "e.png").write_bytes((folder / "a.png").read_bytes())
+    again = open_data(folder, INPUTS, Preprocess(), DataOptions(skip_corrupt=True))[0].identity()
+    assert again != identity, "an image that can be read by now is another data set"
+
+
+def test_one_error_names_them_all(folder: Path) -> None:
+    feed, _ = open_data(folder, INPUTS, Preprocess(), DataOptions())
+    with pytest.raises(DataError, match="4 of 6 samples cannot be read") as caught:
+        next(iter(feed.portions()))
+    for name, reason in BAD.items():
+        assert f"{name}: " in caught.value.problem
+        assert reason in caught.value.problem
+    with pytest.raises(DataError, match="3 of 6 samples cannot be read"):
+        feed.identity()  # decodes nothing
+    assert "--skip-corrupt" in caught.value.remedy
+
+
+def test_a_sample_beyond_memory_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(self: ImageSamples, index: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageSamples, "load", too_large)
+    feed, _ = open_data(folder / "a.png", INPUTS, Preprocess(), DataOptions())
+    with pytest.raises(DataError, match=r"a\.png: it does not fit into memory"):
+        next(iter(feed.portions()))
