@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from quantkit.errors import ModelError
 from quantkit.graph.functions import inline_functions
 from quantkit.graph.identity import model_identity
-from quantkit.graph.model import Model, node_name, weight_names
+from quantkit.graph.model import Model, node_name, weight_names, weights_folder
 from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.subgraphs import all_graphs, all_nodes, subgraphs
 from quantkit.regular_file import read_regular
@@ -51,7 +51,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{file} is not an ONNX model: it holds no graph", remedy=remedy)
     if not has_text_names(proto.graph):
         raise ModelError(f"{file} is damaged: one of its names is not text", remedy=remedy)
-    identity = model_identity(proto, file.absolute().parent, str(file))
+    identity = model_identity(proto, weights_folder(file, proto), str(file))
     plain = inline_functions(proto, str(file))
     drop_listed_weights(plain)
     sort_nodes(plain.graph, str(file))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantkit.graph.identity import external_files
 from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.values import ModelInput
 
@@ -54,8 +55,19 @@ class Model:
 
     @property
     def folder(self) -> Path:
-        """The folder of external weights: that of the path as given, even if it is a link."""
-        return self.path.absolute().parent
+        """The folder of external weights."""
+        return weights_folder(self.path, self.proto)
+
+
+def weights_folder(path: Path, proto: onnx.ModelProto) -> Path:
+    """Return the folder of a model's external weights: that of the path as given, as in the caches of model hubs.
+
+    Where the path is a link and its weights are missing there, it is the folder that the link leads to.
+    """
+    here = path.absolute().parent
+    if path.is_symlink() and any(not (here / name).exists() for name in external_files(proto)):
+        return path.resolve().parent
+    return here
 
 
 def weight_names(graph: onnx.GraphProto) -> set[str]:

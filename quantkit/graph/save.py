@@ -139,6 +139,15 @@ def clear_location(tensor: onnx.TensorProto) -> None:
     tensor.ClearField("external_data")
 
 
+def store_inside(proto: onnx.ModelProto, folder: Path, where: str) -> None:
+    """Put weights that lie in other files into the model, in place. ModelError if a file lacks them."""
+    for tensor in all_tensors(proto):
+        if is_external(tensor):
+            content = b"".join(tensor_bytes(tensor, folder, where))
+            clear_location(tensor)
+            tensor.raw_data = content
+
+
 def tensor_size(tensor: onnx.TensorProto) -> int:
     """Return the size of the values of a weight in bytes; an upper bound for packed types."""
     from onnx import helper

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from quantkit.errors import ModelError
+from quantkit.graph.identity import tensor_bytes
+from quantkit.graph.messages import is_external
 from quantkit.graph.model import Model
 from quantkit.graph.shape_inference import FEW_BYTES
 
@@ -56,19 +59,26 @@ def is_small(tensor: onnx.TensorProto) -> bool:
 
 
 def stored_values(model: Model, weights: Mapping[str, onnx.TensorProto], name: str) -> Array | None:
-    """Return the values of a stored tensor; None if there is none of that name."""
-    from onnx import numpy_helper
-
+    """Return the values of a stored tensor; None if there is none of that name. ModelError."""
     tensor = weights.get(name)
-    if tensor is None:
-        return None
-    values: Array = numpy_helper.to_array(tensor, str(model.folder))
-    return values
+    return None if tensor is None else weight_values(tensor, model)
 
 
 def weight_values(weight: onnx.TensorProto, model: Model) -> Array:
-    """Return the values of a weight, read from its file if it lies outside the model."""
+    """Return the values of a weight, read-only; they are read from its file if it lies outside the model.
+
+    The file may be a link, as in the caches of model hubs, which ONNX's own reader refuses. ModelError if the weight is
+    damaged, or its file is missing.
+    """
     from onnx import numpy_helper
 
-    values: Array = numpy_helper.to_array(weight, str(model.folder))
+    if is_external(weight):
+        content = b"".join(tensor_bytes(weight, model.folder, str(model.path)))
+        weight = type(weight)(name=weight.name, data_type=weight.data_type, dims=weight.dims, raw_data=content)
+    try:
+        values: Array = numpy_helper.to_array(weight)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise ModelError(
+            f"{model.path}: weight {weight.name!r} is damaged: {error}", remedy="export the model again"
+        ) from None
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 from quantkit.artifact import check_writable, refuse_existing, write_whole
 from quantkit.errors import ModelError, OutputError, UsageError
 from quantkit.graph import Model, load_model
+from quantkit.graph.messages import all_tensors, is_external
+from quantkit.graph.save import store_inside, tensor_size
 from quantkit.linting.finding import SEVERITIES, Finding
 from quantkit.linting.fix import fix_model
 from quantkit.linting.registry import lint_model
@@ -95,15 +98,15 @@ def lint(
 def self_contained_bytes(model: Model, proto: onnx.ModelProto) -> bytes:
     """Return a model as one file that contains its external weights, so that it can be moved. OutputError."""
     from google.protobuf.message import EncodeError
-    from onnx import external_data_helper
 
-    copy = type(proto)()
-    copy.CopyFrom(proto)
-    external_data_helper.load_external_data_for_model(copy, str(model.folder))
-    try:
-        content = copy.SerializeToString(deterministic=True) if copy.ByteSize() <= MOST_BYTES else b""
-    except (EncodeError, ValueError):
-        content = b""
+    size = proto.ByteSize() + sum(tensor_size(tensor) for tensor in all_tensors(proto) if is_external(tensor))
+    content = b""
+    if size <= MOST_BYTES:
+        copy = type(proto)()
+        copy.CopyFrom(proto)
+        store_inside(copy, model.folder, str(model.path))
+        with contextlib.suppress(EncodeError, ValueError):
+            content = copy.SerializeToString(deterministic=True)
     if not content:
         raise OutputError(
             f"{model.path} is larger than 2 GB, which an ONNX file cannot hold",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.model import Model, node_name
-from quantkit.graph.weights import stored_tensors
+from quantkit.graph.weights import stored_tensors, weight_values
 
 if TYPE_CHECKING:
     import onnx
@@ -35,7 +35,7 @@ class FloatCounterpart:
         """Return a copy of a constant."""
         from onnx import numpy_helper
 
-        return numpy_helper.from_array(numpy_helper.to_array(self._weights[name], str(self._model.folder)))
+        return numpy_helper.from_array(weight_values(self._weights[name], self._model))
 
     def match(self, node: onnx.NodeProto) -> str | None:
         """Return the name of a node in the float network; None if it has no counterpart."""
@@ -56,7 +56,7 @@ class FloatCounterpart:
         tensor = self._weights.get(name)
         if tensor is None or list(tensor.dims) != list(own.dims) or tensor.data_type != own.data_type:
             return None
-        values = numpy_helper.to_array(tensor, str(self._model.folder))
-        if np.array_equal(values, numpy_helper.to_array(own, str(model.folder))):
+        values = weight_values(tensor, self._model)
+        if np.array_equal(values, weight_values(own, model)):
             return None
         return numpy_helper.from_array(np.ascontiguousarray(values), name)

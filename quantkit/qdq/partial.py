@@ -26,7 +26,7 @@ from quantkit.graph.model import DTYPES, Model, node_name
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.node_edits import insert_behind
 from quantkit.graph.operators import CLIPPING
-from quantkit.graph.weights import stored_tensors
+from quantkit.graph.weights import stored_tensors, weight_values
 from quantkit.qdq.float_counterpart import FloatCounterpart
 from quantkit.qdq.grid import Grid
 from quantkit.qdq.pairs import FoundPairs, find_pairs
@@ -179,8 +179,6 @@ class PartialQuantization:
 
     def weights(self) -> Iterable[QuantizedWeight]:
         """Yield the quantized weights of all layers in graph order, each once for every node that reads it."""
-        from onnx import numpy_helper
-
         for part in self._parts.values():
             node = self._graph.node[part.number]
             for place in part.layer.weights:
@@ -190,8 +188,8 @@ class PartialQuantization:
                 stored = self._known.get(self._sources[node.input[place]])
                 if tensor is None or stored is None or not grid.is_known or grid.type == BIAS:
                     continue
-                values = numpy_helper.to_array(tensor, str(self._model.folder))
-                own = numpy_helper.to_array(stored, str(self._model.folder))
+                values = weight_values(tensor, self._model)
+                own = weight_values(stored, self._model)
                 known_as = self._plain.weight(part.layer.node, place) if self._plain else ""
                 yield QuantizedWeight(known_as or name, part.layer.node, values, grid.round_trip(own), grid)
 

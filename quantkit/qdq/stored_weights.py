@@ -13,6 +13,7 @@ import numpy as np
 from quantkit.errors import ModelError
 from quantkit.graph.model import Model
 from quantkit.graph.names import tensor_names
+from quantkit.graph.weights import weight_values
 from quantkit.qdq.grid import Grid
 from quantkit.qdq.pairs import StoredWeight
 
@@ -80,17 +81,10 @@ def float_weight_name(item: StoredWeight, taken: set[str]) -> str:
 
 def dequantize_weight(item: StoredWeight, model: Model) -> Array:
     """Return what DequantizeLinear computes: products in float32, in the type of the scale."""
-    from onnx import numpy_helper
-
     scale, zero = item.grid.scale, item.grid.zero
     assert scale is not None
     assert zero is not None
-    try:
-        integers = numpy_helper.to_array(item.weight, str(model.folder))
-    except ValueError as error:
-        raise ModelError(
-            f"{model.path}: weight {item.source!r} is damaged: {error}", remedy="export the model again"
-        ) from None
+    integers = weight_values(item.weight, model)
     if zero.any():
         integers = integers - broadcast_to_channels(zero, item.grid, integers.ndim)
     values: Array = integers.astype(np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 
 from quantkit.graph.model import Model
 from quantkit.graph.operators import WEIGHTED, weight_axis
-from quantkit.graph.weights import stored_tensors
+from quantkit.graph.weights import stored_tensors, weight_values
 from quantkit.numerics import LEVELS
 from quantkit.qdq.grid import Grid
 from quantkit.qdq.removal import LostGrid
@@ -31,8 +31,6 @@ def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> d
     grid was not symmetric or lay along another axis. `model` is the float network. Weights are read one after another.
     If operators read a weight along two axes, a grid is compared with the nearer one: its own is no longer known.
     """
-    from onnx import numpy_helper
-
     known = stored_tensors(model.proto.graph)
     axes: dict[str, set[int]] = {}
     for node in model.proto.graph.node:
@@ -42,7 +40,7 @@ def weight_deviations(model: Model, lost: Mapping[str, Sequence[LostGrid]]) -> d
     for name in axes.keys() & lost.keys():
         grids = [item.grid for item in lost[name] if item.grid.scale is not None and item.grid.zero is not None]
         if grids:
-            values = numpy_helper.to_array(known[name], str(model.folder))
+            values = weight_values(known[name], model)
             worst[name] = max(min(largest_deviation(grid, values, axis) for axis in axes[name]) for grid in grids)
     return {name: worst[name] for name in lost if name in worst}
 

@@ -17,7 +17,7 @@ from quantkit.graph.index import wire_graph
 from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.opset import LEAST_IR
-from quantkit.graph.weights import stored_tensors
+from quantkit.graph.weights import stored_tensors, weight_values
 
 if TYPE_CHECKING:
     import onnx
@@ -78,10 +78,7 @@ class WeightEditor:
 
     def values(self, name: str) -> Array:
         """Return the values of a weight, read-only. ModelError where one is NaN or infinite."""
-        from onnx import numpy_helper
-
-        tensor = self._weights[name]
-        values: Array = numpy_helper.to_array(tensor, str(self._model.folder))
+        values = weight_values(self._weights[name], self._model)
         if not np.isfinite(values).all():
             raise ModelError(f"{self._model.path}: weight {name!r} holds NaN or Inf", remedy="export the model again")
         return values

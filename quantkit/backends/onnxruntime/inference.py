@@ -16,6 +16,8 @@ import onnxruntime
 
 from quantkit.backends.session import Runner
 from quantkit.errors import BackendError, ModelError, first_line
+from quantkit.graph.identity import external_files
+from quantkit.graph.messages import all_tensors
 from quantkit.graph.model import Model
 from quantkit.values import Array, Batch
 
@@ -106,23 +108,19 @@ def with_outputs(model: Model, tensors: Sequence[str]) -> bytes:
     copy.CopyFrom(proto)
     there = {value.name for value in (*copy.graph.output, *copy.graph.input)}
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in there)
-    for weight in copy.graph.initializer:
+    root = root_of(model)
+    for weight in all_tensors(copy):
         for entry in weight.external_data:
             if entry.key == "location":
                 # onnxruntime reads files below one folder only, and a link may lead out of the model's folder
-                entry.value = os.path.relpath(os.path.realpath(model.folder / entry.value), root_of(model))
+                entry.value = os.path.relpath(os.path.realpath(model.folder / entry.value), root)
     serialized: bytes = copy.SerializeToString()
     return serialized
 
 
 def root_of(model: Model) -> str:
     """Return the folder below which all external weights of a model lie, links followed."""
-    places = {
-        os.path.realpath(model.folder / entry.value)
-        for weight in model.proto.graph.initializer
-        for entry in weight.external_data
-        if entry.key == "location"
-    }
+    places = {os.path.realpath(model.folder / name) for name in external_files(model.proto)}
     return os.path.commonpath([os.path.dirname(place) for place in places]) if places else str(model.folder)
 
 

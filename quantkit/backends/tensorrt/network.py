@@ -50,8 +50,8 @@ def parse_model(trt: Any, network: Any, model: Model, logger: Any, messages: Mes
     ModelError names node and operator of everything that TensorRT cannot parse.
     """
     parser = trt.OnnxParser(network, logger)
-    # external weights are searched beside this path
-    if parser.parse(name_nodes(model.proto).SerializeToString(), str(model.path.absolute())) and network.num_outputs:
+    beside = str(model.folder / model.path.name)  # where external weights are searched
+    if parser.parse(name_nodes(model.proto).SerializeToString(), beside) and network.num_outputs:
         return parser
     nodes = [(node.name, node.op_type) for node in name_nodes(model.proto).graph.node]
     faults = [parser_error(trt, parser.get_error(i), nodes) for i in range(parser.num_errors)]
