@@ -54,6 +54,7 @@ class DocumentType(Generic[T]):
 
     type: the type of the value, for pydantic. name: what a document of this kind is, with its article. failure: the
     error that is raised. remedy: for documents that are something else or damaged. toml: TOML instead of JSON.
+    nonfinite: NaN and Infinity are values, as Python writes them. absent: the remedy for files that cannot be read.
     """
 
     type: Any
@@ -61,44 +62,62 @@ class DocumentType(Generic[T]):
     failure: type[QuantkitError]
     remedy: str
     toml: bool = False
+    nonfinite: bool = False
+    absent: str = "check the path"
 
     def read(self, path: str | os.PathLike[str]) -> T:
-        """Return the value in a file. `failure` if it cannot be read, names the line or the key of the fault."""
-        return self.parse(read_text_file(path, self.failure, "check the path", self._most), str(path))
+        """Return the value in a file. `failure` names the line or the key of a fault."""
+        return self.typed(self.read_untyped(path), str(path))
 
     def read_optional(self, path: str | os.PathLike[str]) -> T | None:
         """Return the value in a file; None if there is no file. `failure`."""
         try:
-            content = read_regular(path, self._most)
+            return self.parse(self._text(path), str(path))
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise self.failure(f"{path}: {error.strerror or error}", remedy="check the path") from None
-        return self.parse(decode_text(content, str(path), self.failure), str(path))
 
     def parse(self, text: str, where: str) -> T:
         """Return the value in a text; `where` names it in errors. `failure`."""
-        value = self.parse_untyped(text, where)
+        return self.typed(self.parse_untyped(text, where), where)
+
+    def read_untyped(self, path: str | os.PathLike[str]) -> Any:
+        """Return the bounded value in a file, with types that are not checked yet. `failure`."""
         try:
-            found: T = validate_typed(value, self.type)
-        except ValidationError as error:
-            raise self.failure(f"{where} is not {self.name}: {first_fault(error)}", remedy=self.remedy) from None
-        return found
+            return self.parse_untyped(self._text(path), str(path))
+        except FileNotFoundError as error:
+            raise self.failure(f"{path}: {error.strerror}", remedy=self.absent) from None
 
     def parse_untyped(self, text: str, where: str) -> Any:
         """Return the bounded value in a text, with types that are not checked yet. `failure`."""
         try:
-            value = bounded_toml(text) if self.toml else bounded_json(text)
-            check_bounds(value)
+            value = bounded_toml(text) if self.toml else bounded_json(text, nonfinite=self.nonfinite)
+            check_bounds(value, nonfinite=self.nonfinite)
         except (ValueError, RecursionError) as error:
-            line, fault = located_fault(error)
-            form = "TOML" if self.toml else "JSON"
-            raise self.failure(f"{where}{line}: not usable as {form}: {fault}", remedy=self.remedy) from None
+            raise self._refusal(where, describe_syntax(error, "TOML" if self.toml else "JSON")) from None
         return value
 
-    @property
-    def _most(self) -> int:
-        return LARGEST_TOML if self.toml else LARGEST
+    def typed(self, value: Any, where: str) -> T:
+        """Return a bounded value as one of the type. `failure`."""
+        try:
+            found: T = validate_typed(value, self.type)
+        except ValidationError as error:
+            raise self._refusal(where, first_fault(error)) from None
+        return found
+
+    def _text(self, path: str | os.PathLike[str]) -> str:
+        """Return the text of a file. FileNotFoundError if there is none, else `failure`."""
+        try:
+            return decode_text(read_regular(path, LARGEST_TOML if self.toml else LARGEST))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self.failure(f"{path}: {error.strerror or error}", remedy=self.absent) from None
+        except ValueError as error:
+            raise self._refusal(str(path), str(error)) from None
+
+    def _refusal(self, where: str, fault: str) -> QuantkitError:
+        refusal: QuantkitError = self.failure(f"{where} is not {self.name}: {fault}", remedy=self.remedy)
+        return refusal
 
 
 def read_text_file(path: str | os.PathLike[str], failure: type[QuantkitError], remedy: str, most: int = LARGEST) -> str:
@@ -107,14 +126,15 @@ def read_text_file(path: str | os.PathLike[str], failure: type[QuantkitError], r
     most: maximum size in bytes.
     """
     try:
-        content = read_regular(path, most)
+        return decode_text(read_regular(path, most))
     except OSError as error:
         raise failure(f"{path}: {error.strerror or error}", remedy=remedy) from None
-    return decode_text(content, str(path), failure)
+    except ValueError as error:
+        raise failure(f"{path}: {error}", remedy="save the file as text in UTF-8") from None
 
 
-def decode_text(content: bytes, where: str, failure: type[QuantkitError]) -> str:
-    """Return bytes as text: UTF-8 without a byte order mark and without NUL. `failure` names the line."""
+def decode_text(content: bytes) -> str:
+    """Return bytes as text: UTF-8 without a byte order mark and without NUL. ValueError names the line."""
     try:
         text = content.decode("utf-8-sig")
         fault = text.find("\0")
@@ -123,11 +143,14 @@ def decode_text(content: bytes, where: str, failure: type[QuantkitError]) -> str
     if fault < 0:
         return text
     line = (text[:fault] or content[:fault].decode("latin-1")).count("\n") + 1
-    raise failure(f"{where}, line {line}: not text in UTF-8", remedy="save the file as text in UTF-8")
+    raise ValueError(f"line {line} is not text in UTF-8")
 
 
-def bounded_json(text: str) -> Any:
-    """Return the value of a JSON text. ValueError for NaN, long numbers and keys that repeat; RecursionError."""
+def bounded_json(text: str, *, nonfinite: bool = False) -> Any:
+    """Return the value of a JSON text. ValueError for NaN, long numbers and keys that repeat; RecursionError.
+
+    nonfinite: accept NaN and Infinity.
+    """
 
     def mapping(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -144,7 +167,8 @@ def bounded_json(text: str) -> Any:
             raise ValueError(LONG_NUMBER.format(quoted(digits)))
         return int(digits)
 
-    return json.loads(text, object_pairs_hook=mapping, parse_constant=constant, parse_int=integer)
+    constants = None if nonfinite else constant
+    return json.loads(text, object_pairs_hook=mapping, parse_constant=constants, parse_int=integer)
 
 
 def bounded_toml(text: str) -> dict[str, Any]:
@@ -158,7 +182,7 @@ def bounded_toml(text: str) -> dict[str, Any]:
     return found
 
 
-def check_bounds(document: Any) -> None:
+def check_bounds(document: Any, *, nonfinite: bool = False) -> None:
     """Check that nesting is not too deep, that numbers are finite and fit into 64 bits, and that there are no dates.
 
     ValueError names the key.
@@ -166,7 +190,7 @@ def check_bounds(document: Any) -> None:
     layer = [("", document)]
     for _ in range(DEEPEST + 1):
         for key, value in layer:
-            if isinstance(value, float) and not math.isfinite(value):
+            if isinstance(value, float) and not (nonfinite or math.isfinite(value)):
                 raise ValueError(f"{key or 'the document'} is {value}, not a finite number")
             if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
                 raise ValueError(LONG_NUMBER.format(key or "the document"))
@@ -208,15 +232,17 @@ def first_fault(error: ValidationError) -> str:
     return shorten_middle(f"{place}: {message}" if place else message, LONGEST)
 
 
-def located_fault(error: ValueError | RecursionError) -> tuple[str, str]:
-    """Return where a parser found a fault, `, line 3` or an empty text, and the fault."""
+def describe_syntax(error: ValueError | RecursionError, form: str) -> str:
+    """Return what a parser of JSON or TOML (`form`) found: `line 3 is not JSON: expecting value`."""
     if isinstance(error, RecursionError):
-        return "", f"nested more than {DEEPEST} deep"
+        return f"nested more than {DEEPEST} deep"
     if isinstance(error, json.JSONDecodeError):
-        return f", line {error.lineno}", error.msg[:1].lower() + error.msg[1:]
-    if match := PLACE.match(str(error)):
-        return f", line {match['line']}", shorten_middle(match["fault"], LONGEST)
-    return "", shorten_middle(str(error), LONGEST)
+        return f"line {error.lineno} is not {form}: {error.msg[:1].lower()}{error.msg[1:]}"
+    text = shorten_middle(str(error), LONGEST)
+    if not isinstance(error, tomllib.TOMLDecodeError):
+        return text
+    place = PLACE.match(text)
+    return f"line {place['line']} is not {form}: {place['fault']}" if place else f"not {form}: {text}"
 
 
 def quoted(text: str) -> str:

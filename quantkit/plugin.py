@@ -22,6 +22,8 @@ def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Call
     module has no such callable. It names the line if the import of the module fails.
     """
     module_name, _, attribute = text.partition(":")
+    if not module_name or module_name.startswith(".") or not text.isprintable():
+        raise UsageError(f"{option} {text}: not the name of a module and of a callable in it", remedy=remedies[1])
     sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)

@@ -15,7 +15,6 @@ A spec is read from TOML; `preset = "imagenet"` in a file starts from a preset, 
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from quantkit.document import DocumentType
 from quantkit.errors import PreprocessError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.regular_file import read_regular_text
@@ -147,26 +147,23 @@ def load_preprocess(spec: str | Path) -> Preprocess:
 
 
 METADATA_KEY = "quantkit.preprocess"
+SPEC = DocumentType[Preprocess](Preprocess, "a preprocessing spec", PreprocessError, "pass --preprocess")
 
 
 def metadata_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:
     """Return the spec in a model's metadata: the key `quantkit.preprocess` (JSON), or that of an Ultralytics export."""
     if METADATA_KEY in metadata:
         where = f"the model's metadata {METADATA_KEY!r}"
-        try:
-            document = json.loads(metadata[METADATA_KEY])
-        except json.JSONDecodeError as error:
-            raise PreprocessError(f"{where}: not JSON: {error}", remedy="pass --preprocess") from None
-        return parse_preprocess(document, where)
+        return parse_preprocess(SPEC.parse_untyped(metadata[METADATA_KEY], where), where)
     if metadata.get("author") == "Ultralytics" and metadata.get("task") in {
         "detect",
         "segment",
         "pose",
         "obb",
     }:
-        sides = re.findall(r"\d+", metadata.get("imgsz", ""))
-        size = (int(sides[0]), int(sides[-1])) if sides else None
-        return PRESETS["yolo"].model_copy(update={"size": size})
+        sides = re.findall("[0-9]{1,6}", metadata.get("imgsz", ""))[:2]
+        size = {"size": [int(sides[0]), int(sides[-1])]} if sides else {}
+        return parse_preprocess({"preset": "yolo", **size}, "the model's metadata 'imgsz'")
     return None
 
 

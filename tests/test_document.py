@@ -40,7 +40,7 @@ def test_what_was_written_is_read_back(name: str, legs: int, weights: list[float
     [
         ('{"name": 5}', "name: input should be a valid string"),
         ('{"name": "Rex", "legs": "4"}', "legs: input should be a valid integer"),
-        ('{"name": "Rex",\n "legs": 4,}', ", line 2: not usable as JSON"),
+        ('{"name": "Rex",\n "legs": 4,}', "line 2 is not JSON"),
         ('{"name": "Rex", "name": "Max"}', "'name' comes twice"),
         ('{"name": "Rex", "weights": [NaN]}', "NaN is no number"),
         ('{"name": "Rex", "weights": [1, 1e400]}', "weights.1 is inf"),
@@ -50,7 +50,7 @@ def test_what_was_written_is_read_back(name: str, legs: int, weights: list[float
         ("[" * 100_000, f"more than {DEEPEST} deep"),
         ("[" * 99 + "]" * 99, f"more than {DEEPEST} deep"),
         ("null", "x is not a pet: input should be an object"),
-        ("", "line 1: not usable as JSON"),
+        ("", "line 1 is not JSON"),
     ],
 )
 def test_json_faults_name_their_place(text: str, place: str) -> None:
@@ -66,8 +66,8 @@ def test_json_faults_name_their_place(text: str, place: str) -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("name = 'Rex'\nlegs = ", "not usable as TOML"),
-        ("name = 'Rex'\nlegs = 4 x", "x, line 2: not usable as TOML"),
+        ("name = 'Rex'\nlegs = ", "not TOML"),
+        ("name = 'Rex'\nlegs = 4 x", "line 2 is not TOML"),
         ("name = 'Rex'\nlegs = " + "9" * 9999, "more than 64 bits"),
         ("name = 'Rex'\nlegs = 0x" + "f" * 9999, "more than 64 bits"),
         ("name = 2020-01-01", "name is a date"),
@@ -91,7 +91,7 @@ def test_names_of_files_that_are_not_utf8_come_back() -> None:
 def test_other_encodings_are_refused(content: bytes, tmp_path: Path) -> None:
     """UTF-16, Latin-1 and NUL are no text in UTF-8; the error names the line."""
     (tmp_path / "x.json").write_bytes(content)
-    with pytest.raises(TableError, match=rf"line {content.count(10) + 1}: not text in UTF-8"):
+    with pytest.raises(TableError, match=rf"line {content.count(10) + 1} is not text in UTF-8"):
         PET.read(tmp_path / "x.json")
 
 
@@ -99,7 +99,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     """Editors on Windows write one."""
     (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"name": "Rex"}')
     assert PET.read(tmp_path / "x.json").name == "Rex"
-    assert decode_text(b"\xef\xbb\xbfa", "x", DataError) == "a"
+    assert decode_text(b"\xef\xbb\xbfa") == "a"
 
 
 def test_a_missing_file_is_an_error_or_none(tmp_path: Path) -> None:
@@ -142,4 +142,4 @@ def test_any_bytes_are_a_value_or_an_error(content: bytes) -> None:
     """No other exception leaves the door."""
     for door in (PET, PETS):
         with contextlib.suppress(door.failure):
-            door.parse(decode_text(content, "x", door.failure), "x")
+            door.parse(content.decode("utf-8", "replace"), "x")

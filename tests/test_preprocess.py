@@ -283,3 +283,18 @@ def test_any_document_is_a_spec_or_a_preprocess_error(fields: dict[str, Any]) ->
     except PreprocessError as error:
         told = error.problem
     assert told.startswith("here: ") or fields.keys() <= Preprocess.model_fields.keys() | {"preset"}
+
+
+@pytest.mark.parametrize("imgsz", ["[" * 100_000, "[٣, 640]", "imgsz", "", "[640, 640, 640, 640]"])
+def test_a_foreign_image_size_is_a_size_or_none(imgsz: str) -> None:
+    """Digits of other scripts are none; two sides are enough."""
+    found = metadata_preprocess({"author": "Ultralytics", "task": "detect", "imgsz": imgsz})
+    assert found is not None
+    assert found.size in {None, (640, 640)}
+
+
+@pytest.mark.parametrize("imgsz", ["[0, 0]", "[999999, 640]"])
+def test_an_impossible_image_size_is_refused(imgsz: str) -> None:
+    """A network of that size cannot be fed."""
+    with pytest.raises(PreprocessError, match="imgsz"):
+        metadata_preprocess({"author": "Ultralytics", "task": "detect", "imgsz": imgsz})

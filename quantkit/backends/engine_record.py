@@ -8,13 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from quantkit.artifact import Digest
+from quantkit.document import DocumentType
 from quantkit.errors import BackendError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.provenance import ModelRecord
-from quantkit.regular_file import read_regular
 
 SUFFIXES = frozenset({".engine", ".plan", ".trt"})
 """Suffixes of engine files."""
@@ -106,6 +104,11 @@ class EngineRecord(FrozenRecord):
         }
 
 
+ENGINE_RECORD = DocumentType[EngineRecord](
+    EngineRecord, "a record of this quantkit", BackendError, "build again with --force"
+)
+
+
 def engine_record_path(engine: Path) -> Path:
     """Return the path of the record beside an engine: `x.engine` → `x.engine.json`."""
     return engine.with_name(engine.name + ".json")
@@ -118,18 +121,4 @@ def engine_record_bytes(record: EngineRecord) -> bytes:
 
 def read_engine_record(engine: Path) -> EngineRecord | None:
     """Read the record beside an engine; None where there is none. BackendError where it is damaged."""
-    path = engine_record_path(engine)
-    try:
-        content = read_regular(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise BackendError(f"{path}: {error.strerror or error}", remedy="check the path") from None
-    try:
-        return EngineRecord.model_validate_json(content)
-    except ValidationError as error:
-        where = error.errors()[0]
-        raise BackendError(
-            f"{path} is not a record of this quantkit: {'.'.join(map(str, where['loc']))}: {where['msg']}",
-            remedy="build again with --force",
-        ) from None
+    return ENGINE_RECORD.read_optional(engine_record_path(engine))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantkit.errors import DataError
 from quantkit.evaluation.comparison import Comparison, EvaluationRun, compare_runs
-from quantkit.evaluation.json_document import parse_evaluation
+from quantkit.evaluation.json_document import EVALUATION, parse_evaluation
 from quantkit.evaluation.result import Evaluation
-from quantkit.regular_file import read_regular_text
 
 
 def compare(runs: Sequence[str | os.PathLike[str] | Evaluation], *, force: bool = False) -> Comparison:
@@ -34,10 +31,4 @@ def read_evaluation(run: str | os.PathLike[str] | Evaluation) -> Evaluation:
     """Return the evaluation itself, or the one in a file. DataError."""
     if isinstance(run, Evaluation):
         return run
-    remedy = "give a file that quantkit evaluate --output wrote"
-    try:
-        return parse_evaluation(json.loads(read_regular_text(run)), str(run))
-    except OSError as error:
-        raise DataError(f"{run}: {error.strerror or error}", remedy=remedy) from None
-    except ValueError as error:
-        raise DataError(f"{run} is not JSON: {error}", remedy=remedy) from None
+    return parse_evaluation(EVALUATION.read_untyped(run), str(run))

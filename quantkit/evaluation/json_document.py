@@ -5,28 +5,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, fields
 from typing import Any
 
+from pydantic import ValidationError
+
 from quantkit.artifact import nulls_for_nonfinite
+from quantkit.document import LONGEST, DocumentType, first_fault, validate_typed
 from quantkit.errors import DataError
-from quantkit.evaluation.result import (
-    ChangedSample,
-    ClassDrop,
-    Confidence,
-    Confusion,
-    Device,
-    Evaluation,
-    IntervalMethod,
-    MetricDifference,
-    ModelKind,
-    ModelScore,
-    OutputDeviation,
-    Speed,
-)
+from quantkit.evaluation.result import Device, Evaluation, IntervalMethod, ModelScore, Speed
+from quantkit.view import shorten_middle
 
 FORMAT = 1
+WRITER = "give a file that quantkit evaluate --output wrote"
+EVALUATION = DocumentType[Evaluation](Evaluation, "an evaluation", DataError, WRITER, absent=WRITER)
+FIELDS = frozenset(field.name for field in fields(Evaluation))
+MODEL_FIELDS = frozenset(field.name for field in fields(ModelScore))
 REPLICATES = re.compile(r"(?P<method>.+), (?P<count>[\d,]+) replicates")
 CPU = re.compile(r"\(\d+ cores\)$")
 """End of `where` on a CPU, which older versions name differently."""
@@ -97,28 +91,20 @@ def parse_evaluation(content: Any, where: str) -> Evaluation:
         raise DataError(f"{where} is not an evaluation", remedy="quantkit evaluate … --output FILE.json writes one")
     if content["format"] != FORMAT:
         raise DataError(
-            f"{where} is an evaluation in format {content['format']}, but this quantkit reads {FORMAT}",
+            f"{where} is an evaluation in format {shorten_middle(str(content['format']), LONGEST)}, "
+            f"but this quantkit reads {FORMAT}",
             remedy="evaluate again",
         )
+    kept = {key: content[key] for key in FIELDS if key in content}
     try:
-        made = Evaluation(
-            models=tuple(parse_model_score(model) for model in content["models"]),
-            samples=int(content["samples"]),
-            metric=content["metric"],
-            share=bool(content["share"]),
-            verdict=tuple(content["verdict"]),
-            notes=tuple(content["notes"]),
-            provenance=dict(content["provenance"]),
-            seconds=float(content["seconds"]),
-            max_drop=content["max_drop"],
-            files=tuple(Path(path) for path in content["files"]),
-            warnings=tuple(content.get("warnings", ())),
-        )
-        complete = made.models and (made.metric is None or all(made.metric in m.metrics for m in made.models))
+        document = {**kept, "models": [model_fields(model) for model in content["models"]]}
+        made: Evaluation = validate_typed(document, Evaluation)
+    except ValidationError as error:
+        raise damaged_file_error(where, first_fault(error)) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged_file_error(where, f"{type(error).__name__}: {error}") from None
-    if not complete:
-        raise damaged_file_error(where, "it has no models" if not made.models else f"a model lacks {made.metric}")
+    if not made.models or not all(made.metric in (None, *model.metrics) for model in made.models):
+        raise damaged_file_error(where, f"a model lacks {made.metric}" if made.models else "it has no models")
     return made
 
 
@@ -127,44 +113,40 @@ def damaged_file_error(where: str, why: str) -> DataError:
     return DataError(f"{where} is damaged: {why}", remedy="evaluate again with --output")
 
 
-def parse_model_score(entry: Mapping[str, Any]) -> ModelScore:
-    """Parse one model. KeyError, TypeError, ValueError."""
-    kept = {key: entry[key] for key in ("name", "sha256", "bytes", "agreement", "changed_samples")}
-    lost = entry["drop"] is not None or entry["interval"] is not None
-    return ModelScore(
+def model_fields(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one model as the fields of `ModelScore`, types not checked yet. KeyError, TypeError, ValueError."""
+    kept = {key: entry[key] for key in MODEL_FIELDS if key in entry}
+    speed, lost = entry["speed"], entry["drop"] is not None or entry["interval"] is not None
+    return {
         **kept,
-        kind=ModelKind(entry["kind"]),
-        path=path_or_none(entry["path"]),
-        metrics={str(name): float(value) for name, value in entry["metrics"].items()},
-        speed=parse_speed(entry["speed"]) if entry["speed"] else None,
-        int8_layers=(int(entry["int8_layers"][0]), int(entry["int8_layers"][1])) if entry["int8_layers"] else None,
-        difference=parse_difference(entry) if lost else None,
-        outputs=tuple(parse_output_deviation(output) for output in entry["outputs"]),
-        confidence=Confidence(**entry["confidence"]) if entry["confidence"] else None,
-        classes=tuple(ClassDrop(**{**found, "p": number_or_nan(found["p"])}) for found in entry["classes"]),
-        confusions=tuple(Confusion(**found) for found in entry["confusions"]),
-        changed=tuple(parse_changed_sample(found) for found in entry["changed"]),
-    )
+        "speed": {**speed, "device": device_in(speed["where"]).value} if speed else None,
+        "difference": difference_fields(entry) if lost else None,
+        "outputs": [output_fields(output) for output in entry["outputs"]],
+        "classes": [{**found, "p": null_as_nan(found["p"])} for found in entry["classes"]],
+        "changed": [changed_fields(found) for found in entry["changed"]],
+    }
 
 
-def parse_changed_sample(entry: Mapping[str, Any]) -> ChangedSample:
-    """Parse one sample; scores, which are not classes, have no confidence."""
-    confidence = {name: number_or_nan(entry[name]) for name in ("reference_confidence", "candidate_confidence")}
-    return ChangedSample(**{**entry, **confidence, "path": path_or_none(entry["path"])})
+def changed_fields(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one sample as the fields of `ChangedSample`; scores, which are not classes, have no confidence."""
+    confidence = ("reference_confidence", "candidate_confidence")
+    return {**entry, **{name: null_as_nan(entry[name]) for name in confidence}}
 
 
-def parse_difference(entry: Mapping[str, Any]) -> MetricDifference:
-    """Parse the difference of the main metric."""
+def difference_fields(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the difference of the main metric as the fields of `MetricDifference`."""
     low, high = entry["interval"]
-    return MetricDifference(
-        float(entry["drop"]),
-        number_or_nan(low),
-        number_or_nan(high),
-        number_or_nan(entry["p"]),
-        int(entry["better"]),
-        int(entry["worse"]),
-        *parse_method(entry["method"]),
-    )
+    method, replicates = parse_method(entry["method"])
+    return {
+        "value": entry["drop"],
+        "low": null_as_nan(low),
+        "high": null_as_nan(high),
+        "p": null_as_nan(entry["p"]),
+        "better": entry["better"],
+        "worse": entry["worse"],
+        "method": method.value,
+        "replicates": replicates,
+    }
 
 
 def parse_method(text: str) -> tuple[IntervalMethod, int]:
@@ -182,23 +164,19 @@ def speed_json(speed: Speed) -> dict[str, Any]:
     return entry
 
 
-def parse_speed(entry: Mapping[str, Any]) -> Speed:
-    """Parse a speed. The format names the device only in the text."""
-    return Speed(**entry, device=Device.CPU if CPU.search(entry["where"]) else Device.GPU)
+def device_in(where: str) -> Device:
+    """Return the device of a speed, which the format names only in the text."""
+    return Device.CPU if CPU.search(where) else Device.GPU
 
 
-def parse_output_deviation(entry: Mapping[str, Any]) -> OutputDeviation:
-    """Parse one output; null is an infinite SQNR, of equal outputs or of a reference that is all zero."""
+def output_fields(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one output as the fields of `OutputDeviation`; null is an infinite SQNR, of equal outputs or of a
+    reference that is all zero."""
     infinite = -math.inf if entry["largest"] else math.inf
-    sqnr = infinite if entry["sqnr_db"] is None else float(entry["sqnr_db"])
-    return OutputDeviation(**{**entry, "sqnr_db": sqnr, "cosine": number_or_nan(entry["cosine"])})
+    sqnr = infinite if entry["sqnr_db"] is None else entry["sqnr_db"]
+    return {**entry, "sqnr_db": sqnr, "cosine": null_as_nan(entry["cosine"])}
 
 
-def number_or_nan(value: Any) -> float:
-    """Return a number, NaN for null."""
-    return math.nan if value is None else float(value)
-
-
-def path_or_none(text: str | None) -> Path | None:
-    """Return a path, None for null."""
-    return None if text is None else Path(text)
+def null_as_nan(value: Any) -> Any:
+    """Return NaN for null, and any other value as it is."""
+    return math.nan if value is None else value

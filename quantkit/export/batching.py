@@ -5,32 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
+from quantkit.document import DocumentType
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Throughput
 from quantkit.engines.choice import is_faster
 from quantkit.errors import DataError, StaleError
 from quantkit.export.served_model import PLAN, BatchTuning, ServedModel
-from quantkit.regular_file import read_regular
 
 LONGEST = 1_000_000
 """Maximum delay of a request, in microseconds."""
+OUTPUT_OF_BENCH = "give the output of quantkit bench … --json"
+BENCH = DocumentType[BenchResult](
+    BenchResult, "the result of a benchmark", DataError, OUTPUT_OF_BENCH, absent=OUTPUT_OF_BENCH
+)
 
 
 def read_bench(path: Path) -> BenchResult:
     """Read the result of a benchmark. DataError if the file is not the JSON of one."""
-    remedy = "give the output of quantkit bench … --json"
-    try:
-        return TypeAdapter(BenchResult).validate_json(read_regular(path))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}", remedy=remedy) from None
-    except ValidationError as error:
-        where = error.errors()[0]
-        raise DataError(
-            f"{path} is not the result of a benchmark: "
-            f"{'.'.join(map(str, where['loc'])) or 'document'}: {where['msg']}",
-            remedy=remedy,
-        ) from None
+    return BENCH.read(path)
 
 
 def choose_batching(
@@ -66,7 +57,7 @@ def choose_batching(
         )
     fastest = max(t.rate for t in figures)
     best = min((t for t in figures if not is_faster(fastest / t.rate)), key=lambda t: (t.batch * t.streams, -t.rate))
-    delay = min(LONGEST, max(1, round(1e6 * best.batch / best.rate)))
+    delay = max(1, round(min(LONGEST, 1e6 * best.batch / best.rate)))
     how = f"batches of {best.batch}, {best.streams} in parallel{', CUDA graphs' if best.graph else ''}"
     why = f"measured as fastest: {how}: {best.rate:,.0f} samples/s ({bench.machine})"
     if most is not None and most not in {t.batch for t in figures}:

@@ -12,7 +12,6 @@ keeps one of several equal weights, in an order that changes from run to run.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 
@@ -23,6 +22,8 @@ from quantkit.graph.subgraphs import all_graphs, all_nodes
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where torch.export's exporter writes the modules around a node, and the operator's name."""
+QUOTED = re.compile(r"""'([^'\\]*)'|"([^"\\]*)\"""")
+"""One text of the list of texts, written in Python, in that metadata."""
 TF2ONNX = "tf2onnx"
 ROLES = ("input", "weight", "bias")
 
@@ -77,11 +78,8 @@ def scoped_name(node: onnx.NodeProto, weights: set[str]) -> str | None:
         return None
     scope = next((name.rpartition(".")[0] for name in node.input if name in weights and name.endswith(".weight")), "")
     if not scope:
-        try:
-            scopes = ast.literal_eval(text)
-        except (SyntaxError, ValueError):
-            return None
-        scope = str(scopes[-2]) if isinstance(scopes, list) and len(scopes) > 1 else ""
+        scopes = [one or other for one, other in QUOTED.findall(text)]
+        scope = scopes[-2] if len(scopes) > 1 else ""
     return f"{scope}/{node.op_type}" if scope else node.op_type
 
 

@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from quantkit.artifact import text_bytes
+from quantkit.document import DocumentType
 from quantkit.errors import ModelError, QuantkitError
 from quantkit.project.steps import RunSteps
 from quantkit.project.store import StepOutcome
-from quantkit.regular_file import read_regular_text
 from quantkit.sensitivity.layers import SAMPLES, LayersOptions, layers
-from quantkit.sensitivity.result import LayerError, Sensitivity, TensorError
+from quantkit.sensitivity.result import Sensitivity
 
 LAYERS = "layers.json"
 
@@ -45,19 +45,11 @@ def layers_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
         return None
 
 
+MEASURED = DocumentType[Sensitivity](
+    Sensitivity, "the measurement of a network's layers", QuantkitError, "run with --clean", nonfinite=True
+)
+
+
 def read_layers(path: Path) -> Sensitivity:
     """Read the output of `layers_step`. QuantkitError if it is damaged."""
-    try:
-        content = json.loads(read_regular_text(path))
-        return Sensitivity(
-            **content
-            | {
-                "layers": tuple(LayerError(**entry) for entry in content["layers"]),
-                "tensors": tuple(TensorError(**entry) for entry in content["tensors"]),
-                "notes": tuple(content["notes"]),
-                "kept": tuple(content["kept"]),
-                "warnings": tuple(content.get("warnings", ())),
-            }
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise QuantkitError(f"{path} is damaged: {error}", remedy="run with --clean") from None
+    return MEASURED.read(path)

@@ -19,9 +19,9 @@ from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.from_statistics import tables_from
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.engines.bench_result import BenchResult
+from quantkit.evaluation.compare import read_evaluation
 from quantkit.evaluation.evaluate import evaluate
 from quantkit.evaluation.json_document import evaluation_json as document_of
-from quantkit.evaluation.json_document import parse_evaluation
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
 from quantkit.metrics.registry import default_metric
@@ -35,7 +35,6 @@ from quantkit.project.settings import Settings
 from quantkit.project.steps import CompletedStep, RunSteps
 from quantkit.project.store import StepOutcome, StepStore
 from quantkit.quantization.quantize import QuantizeOptions, quantize
-from quantkit.regular_file import read_regular_text
 from quantkit.repairs.registry import needs_data, resolve_repairs
 from quantkit.report.html import evaluation_page
 from quantkit.statistics import read_statistics, write_statistics
@@ -108,7 +107,7 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
     published = dict(zip(sources, store.publish(sources), strict=True))
     store.withdraw(plan.stem, published.keys())
     document = published[names["evaluation"]]
-    found = parse_evaluation(json.loads(read_regular_text(document)), str(document))
+    found = read_evaluation(document)
     said = recommendation(found, engines.bench)
     notes = tuple(dict.fromkeys(steps.notes))
     return Run(tuple(steps.taken), found, engines.bench, said, published, notes, (*plan.warnings, *found.warnings))

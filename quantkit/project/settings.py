@@ -6,25 +6,20 @@ Paths in the file are relative to its own folder. Every key except `model` and `
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from quantkit.document import LONGEST, DocumentType, validate_typed
 from quantkit.errors import UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.metrics.registry import default_metric, is_reproducible
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
-from quantkit.regular_file import read_regular_text
 from quantkit.repairs.registry import repair_choices
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from quantkit.view import shorten_middle
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -34,9 +29,9 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class SettingsSection(BaseModel):
-    """A frozen section; unknown keys are refused."""
+    """A frozen section; unknown keys and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CalibrateSettings(SettingsSection):
@@ -118,30 +113,31 @@ class Settings(SettingsSection):
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
 
 
+SETTINGS = DocumentType[Settings](
+    Settings, "a file of options", UsageError, "fix the file", toml=True, absent="create one with quantkit init"
+)
+
+
 def read_settings(path: Path) -> Settings:
     """Read a file, with its paths made relative to the working directory. UsageError names the key or the line."""
+    document = SETTINGS.read_untyped(path)
     try:
-        document = tomllib.loads(read_regular_text(path))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}", remedy="create one with quantkit init") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}", remedy="fix the file") from None
-    return resolve_setting_paths(parse_settings(document, f"{path}: "), path.parent)
-
-
-def parse_settings(document: Mapping[str, Any], where: str, names: Mapping[str, str] | None = None) -> Settings:
-    """Validate a document as settings. UsageError.
-
-    where: prefix of error messages. names: key → its name in error messages.
-    """
-    try:
-        return Settings.model_validate(document)
+        settings: Settings = validate_typed(document, Settings)
     except ValidationError as error:
-        faults = error.errors()
-        lines = dict.fromkeys(describe_fault(fault, names or {}) for fault in faults)
-        unknown = any(fault["type"] == "extra_forbidden" for fault in faults)
-        remedy = "quantkit init shows all keys" if unknown else "quantkit run --help" if names else "fix the file"
-        raise UsageError(where + "; ".join(lines), remedy=remedy) from None
+        raise settings_error(error, f"{path}: ") from None
+    return resolve_setting_paths(settings, path.parent)
+
+
+def settings_error(error: ValidationError, where: str, names: Mapping[str, str] | None = None) -> UsageError:
+    """Return what pydantic found as an error that names every wrong key.
+
+    where: prefix of the message. names: key → its name in the message.
+    """
+    faults = error.errors()
+    lines = dict.fromkeys(describe_fault(fault, names or {}) for fault in faults)
+    unknown = any(fault["type"] == "extra_forbidden" for fault in faults)
+    remedy = "quantkit init shows all keys" if unknown else "quantkit run --help" if names else "fix the file"
+    return UsageError(where + "; ".join(lines), remedy=remedy)
 
 
 def describe_fault(fault: ErrorDetails, names: Mapping[str, str]) -> str:
@@ -156,7 +152,7 @@ def describe_fault(fault: ErrorDetails, names: Mapping[str, str]) -> str:
         return f"{key} is not a known key" + (f"; did you mean {near[0]}?" if near else "")
     known = next((names[above] for n in range(len(path), 0, -1) if (above := ".".join(path[:n])) in names), key)
     message = fault["msg"][:1].lower() + fault["msg"][1:]
-    return f"{known} is {fault['input']!r}: {message}"
+    return f"{known} is {shorten_middle(repr(fault['input']), LONGEST)}: {message}"
 
 
 def section_keys(path: Sequence[str]) -> list[str]:
@@ -202,7 +198,10 @@ def override_settings(settings: Settings, flags: Mapping[str, Any], names: Mappi
         if value is not None:
             section, _, key = name.rpartition(".")
             (document[section] if section else document)[key] = value
-    return parse_settings(document, "", names)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise settings_error(error, "", names) from None
 
 
 TEMPLATE = """\

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import text_bytes
+from quantkit.document import DocumentType
+from quantkit.errors import QuantkitError
 from quantkit.progress import Progress
 from quantkit.project.inputs import RunPlan
 from quantkit.project.store import StepOutcome, StepStore
-from quantkit.regular_file import read_regular_text
 
 SAID = "said.json"
+NOTES = DocumentType[tuple[str, ...]](tuple[str, ...], "the notes of a step", QuantkitError, "run with --clean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,5 +57,5 @@ class RunSteps:
         known = None if inputs is None else {**inputs, "stem": self.plan.stem}
         outcome = self._store.execute(name, known, noted)
         self.taken.append(CompletedStep(name, outcome.reused, 0.0 if outcome.reused else time.monotonic() - started))
-        self.notes += json.loads(read_regular_text(outcome.file(SAID)))
+        self.notes += NOTES.read(outcome.file(SAID))
         return outcome

@@ -5,7 +5,6 @@ TensorRT 8.6 … 10.x ignores calibration tables if a single Q/DQ node is in the
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from quantkit._version import __version__
 from quantkit.artifact import refuse_existing, sha256_of, write_all
+from quantkit.document import DocumentType
 from quantkit.errors import ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, load_model, watched_tensors
 from quantkit.graph.identity import external_files, model_identity
@@ -148,15 +148,30 @@ def table_header(algorithm: Algorithm, tensorrt_version: str | None) -> Header:
     return Header(algorithm, target_version(tensorrt_version).number)
 
 
+@dataclass(frozen=True, slots=True)
+class KeptChanges:
+    """What `quantize` records in a model's metadata about changes that stay when its Q/DQ is removed."""
+
+    repairs: tuple[str, ...] = ()
+    fp16: bool = False
+    weights: str = ""
+
+
+KEPT_CHANGES = DocumentType[KeptChanges](KeptChanges, "a record of quantkit quantize", ModelError, "quantize it again")
+
+
 def kept_changes_text(proto: onnx.ModelProto) -> str:
     """Return the changes by `quantize` that remain in the plain model, as a sentence; empty if there are none."""
     for entry in proto.metadata_props:
         if entry.key != METADATA_KEY:
             continue
-        record = json.loads(entry.value)
-        parts = [f"its repairs ({', '.join(record['repairs'])})"] if record.get("repairs") else []
-        parts += ["FP16"] if record.get("fp16") else []
-        parts += ["weights rounded to INT8"] if record.get("weights") == "int8" else []
+        try:
+            record = KEPT_CHANGES.parse(entry.value, f"the model's metadata {METADATA_KEY!r}")
+        except ModelError as error:
+            return f"{error.problem}: which repairs the plain model keeps is unknown"
+        parts = [f"its repairs ({', '.join(record.repairs)})"] if record.repairs else []
+        parts += ["FP16"] if record.fp16 else []
+        parts += ["weights rounded to INT8"] if record.weights == "int8" else []
         if parts:
             return f"the plain model is not the one before quantization, because it keeps {', '.join(parts)}"
     return ""

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from quantkit._version import __version__
 from quantkit.artifact import check_writable, refuse_existing, write_whole
+from quantkit.document import read_text_file
 from quantkit.errors import OutputError, UsageError
 from quantkit.numerics import format_db
-from quantkit.regular_file import file_fault, read_regular_text
 from quantkit.sensitivity.result import LayerError, Sensitivity
 
 OPTION = "--exclude-file"
+MOST = 16 << 20
+"""Maximum size of an exclusion file, in bytes."""
 
 
 def write_exclusions(found: Sensitivity, path: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -61,12 +63,6 @@ def expand_name_files(texts: Sequence[str]) -> tuple[str, ...]:
         if not text.startswith("@"):
             found.append(text)
             continue
-        try:
-            lines = read_regular_text(text[1:]).splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"cannot read {text[1:]}: {file_fault(error)}",
-                remedy="give a text file with one name per line",
-            ) from None
+        lines = read_text_file(text[1:], UsageError, "give a text file with one name per line", MOST).splitlines()
         found += [name for line in lines if (name := line.partition("#")[0].strip())]
     return tuple(found)

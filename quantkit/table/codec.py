@@ -23,13 +23,15 @@ from quantkit.table.table import CalibrationTable, Header
 from quantkit.values import Algorithm
 
 REMEDY = "give a table that TensorRT or quantkit wrote, or calibrate again"
+MOST = 64 << 20
+"""Maximum size of a table, in bytes: a million tensors."""
 NAMED = {a.value: a for a in Algorithm if a is not Algorithm.LEGACY}
 
 
 def read_table(path: str | os.PathLike[str]) -> CalibrationTable:
     """Read a table. TableError names file and line."""
     try:
-        content = read_regular(path)
+        content = read_regular(path, MOST)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror or error}", remedy="check the path") from None
     return parse_table(content, str(path))

@@ -41,7 +41,7 @@ records = st.builds(
     model=st.builds(ModelRecord, file=texts, sha256=texts),
     precision=texts,
     shapes=st.dictionaries(texts, texts, max_size=2),
-    options=st.dictionaries(texts, st.none() | st.booleans() | st.integers() | texts | st.lists(texts), max_size=4),
+    options=st.dictionaries(texts, st.none() | st.booleans() | counts | texts | st.lists(texts), max_size=4),
     table=st.none()
     | st.builds(
         TableUse, file=texts, sha256=texts, header=texts, share=st.floats(0, 1), completed=names, missing=names
@@ -118,13 +118,13 @@ def test_no_record_is_none(tmp_path: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Any, str]] = {
-    "unknown": (1, "unknown: Extra inputs"),
+    "unknown": (1, "unknown: extra inputs"),
     "format": (2, "format: "),
     "bytes": ("3", "bytes: "),
     "seconds": ("soon", "seconds: "),
-    "layers": ([{"name": "x"}], r"layers\.0\.nodes: Field required"),
+    "layers": ([{"name": "x"}], r"layers\.0\.nodes: field required"),
     "model": ("m.onnx", "model: "),
-    "table": ({"file": "t"}, r"table\.sha256: Field required"),
+    "table": ({"file": "t"}, r"table\.sha256: field required"),
 }
 
 

@@ -144,3 +144,11 @@ def test_whole_numbers_at_the_ends_stand_for_real_ones(whole: bool) -> None:
     scores = run(made, image=real)
     expected = run(source, image=image)
     np.testing.assert_array_equal(np.clip(np.rint(scores / np.float32(0.5)) + 3, 0, 255).astype(np.uint8), expected)
+
+
+def test_metadata_of_an_exporter_is_not_evaluated() -> None:
+    """Scopes that are no list of texts, however deep, give the operator's name."""
+    proto = exported((1, 2, 3), 0, "pytorch")
+    for node, text in zip(proto.graph.node, ("[" * 100_000, "['', 'head', 'matmul'", "9" * 9999), strict=True):
+        node.metadata_props.add(key=SCOPES, value=text)
+    assert [node.name for node in clean_copy(model(proto)).graph.node] == ["MatMul", "head/Clip", "Add"]

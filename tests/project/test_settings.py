@@ -88,3 +88,24 @@ def test_flags_override_the_file() -> None:
     names = {"bench.batches": "--batch"}
     with pytest.raises(UsageError, match=r"^--batch is 0: input should be .*\n  → quantkit run --help"):
         override_settings(base, {"bench.batches": (1, 0)}, names)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[bench]\nseconds = nan", "bench.seconds is nan"),
+        ("[evaluate]\nmax_drop = inf", "evaluate.max_drop is inf"),
+        ("[calibrate]\nlimit = true", "calibrate.limit is True"),
+        ("[calibrate]\nlimit = '5'", "calibrate.limit is '5'"),
+        ("[calibrate]\nseed = " + "9" * 5000, "more than 64 bits"),
+        ("[calibrate]\nlimit = 2020-01-01", "calibrate.limit is a date"),
+        ("model = '" + "a" * 9999 + "'\nmodel = 5", "is not TOML"),
+        ("model = " + "[" * 9999, "deep"),
+        ("a\0b = 5", "line 1 is not text"),
+    ],
+)
+def test_hostile_options_are_one_short_line(text: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_settings(written(tmp_path, text))
+    assert problem in caught.value.problem
+    assert len(caught.value.problem) < 500

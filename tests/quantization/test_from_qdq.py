@@ -21,6 +21,8 @@ from quantkit.errors import ModelError, OutputError, StaleError, TableError, Usa
 from quantkit.graph import load_model, watched_tensors
 from quantkit.provenance import read_provenance
 from quantkit.qdq.insert import insert_qdq
+from quantkit.quantization.from_qdq import kept_changes_text
+from quantkit.quantization.quantize import METADATA_KEY
 from quantkit.table import Algorithm, coverage, read_table
 from tests.support.networks import Command, network
 
@@ -360,3 +362,10 @@ def test_resnet20_with_tensorrts_own_table(here: Path, shared: Path) -> None:
     np.testing.assert_array_equal(on_onnxruntime("resnet20.float.onnx", x), on_onnxruntime(original, x))
     assert made.coverage.extra == ()
     assert all("/b/b.0/" in name or name == "logits" for name in made.coverage.missing), "what an Add fuses away"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", '{"repairs": 5}', '{"fp16": "yes"}', "[" * 9999])
+def test_a_damaged_record_of_the_quantization_is_a_note(text: str) -> None:
+    proto = onnx.ModelProto()
+    proto.metadata_props.add(key=METADATA_KEY, value=text)
+    assert "is unknown" in kept_changes_text(proto)
