@@ -12,6 +12,7 @@ outputs remain the model's own.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,7 +94,10 @@ def conversion_obstacle(model: Model) -> str:
 
 
 def only_enlarges(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> bool:
-    """Return whether an old Resize interpolates, or only enlarges, so that its rounding was always well defined."""
+    """Return whether an old Resize interpolates, or only enlarges, so that its rounding was always well defined.
+
+    An Upsample whose scales are computed only enlarges, by the definition of the operator.
+    """
     from onnx import numpy_helper
 
     if resize_mode(node) != "nearest":
@@ -102,7 +106,9 @@ def only_enlarges(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto])
         if attribute.name == "scales":
             return min(attribute.floats, default=0.0) >= 1
     scales = weights.get(node.input[1]) if len(node.input) > 1 else None
-    return scales is not None and not is_external(scales) and bool((numpy_helper.to_array(scales) >= 1).all())
+    if scales is None or is_external(scales):
+        return bool(node.op_type == "Upsample")
+    return bool((numpy_helper.to_array(scales) >= 1).all())
 
 
 def resize_mode(node: onnx.NodeProto) -> str:
@@ -112,10 +118,16 @@ def resize_mode(node: onnx.NodeProto) -> str:
 
 def convert_operators(model: Model, light: onnx.ModelProto, least: int) -> onnx.ModelProto:
     """Return the model as ONNX's converter rewrites it. ModelError if it fails."""
+    import onnx
     from onnx import version_converter
 
+    named = onnx.ModelProto()
+    named.CopyFrom(light)
+    # the converter renames what the operators make that it replaces (Upsample, Scatter), except outputs of the graph
+    inner = sorted(produced_names(light.graph.node) - {value.name for value in light.graph.output})
+    named.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
     try:
-        result: onnx.ModelProto = version_converter.convert_version(light, least)
+        result: onnx.ModelProto = version_converter.convert_version(named, least)
     except (RuntimeError, ValueError, version_converter.ConvertError) as error:
         # The message starts with a position in the converter's source code.
         raise opset_error(model, least, str(error).split("failed: ")[-1].strip()) from None
@@ -145,12 +157,17 @@ def assemble_model(
     set_resize_modes(model, result.graph)
     weights = {tensor.name: tensor for tensor in new.graph.initializer}
     for tensor in model.proto.graph.initializer:
-        made = weights.pop(tensor.name, tensor)
-        result.graph.initializer.append(tensor if is_replaceable(tensor) or has_same_values(made, tensor) else made)
-        if made.dims != result.graph.initializer[-1].dims:
+        new_weight = weights.pop(tensor.name, tensor)
+        kept = is_replaceable(tensor) or has_same_values(new_weight, tensor)
+        result.graph.initializer.append(tensor if kept else new_weight)
+        if new_weight.dims != result.graph.initializer[-1].dims:
             raise opset_error(model, least, f"ONNX's converter reshapes the weight {tensor.name!r}")
     result.graph.initializer.extend(weights.values())
-    lost = produced_names(model.proto.graph.node) - produced_names(result.graph.node)
+    made = Counter(name for node in result.graph.node for name in node.output if name)
+    twice = next((name for name, times in made.items() if times > 1), None)
+    if twice is not None:
+        raise opset_error(model, least, f"ONNX's converter makes a second tensor {twice!r}")
+    lost = produced_names(model.proto.graph.node) - made.keys()
     foreign = [node for node in model.proto.graph.node if node.domain not in ONNX_DOMAINS]
     if lost or any(node not in list(result.graph.node) for node in foreign):
         raise opset_error(model, least, f"ONNX's converter loses {min(lost, default=foreign and foreign[0].op_type)!r}")
