@@ -9,19 +9,17 @@ tensors at multiples of 4096 so that they can be mapped.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import math
-import os
-import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING
 
-from quantkit.artifact import same_file, write_failure, write_whole
+from quantkit.artifact import readable_name
 from quantkit.errors import OutputError
 from quantkit.graph.identity import tensor_bytes
 from quantkit.graph.messages import all_tensors, copy_without, is_external
+from quantkit.paths import same_file
+from quantkit.staging import StagedFiles, staged_files
 
 if TYPE_CHECKING:
     import onnx
@@ -46,36 +44,31 @@ def write_model(proto: onnx.ModelProto, folder: Path, output: Path) -> tuple[Pat
     model gives the same bytes. ModelError if an external weight is missing; OutputError if something cannot be written,
     or if a file with weights of the source itself would be replaced.
     """
+    with staged_files() as new:
+        return stage_model(proto, folder, output, new)
+
+
+def stage_model(proto: onnx.ModelProto, folder: Path, output: Path, new: StagedFiles) -> tuple[Path, ...]:
+    """Write a model as new files that are not in place yet, and return their paths; otherwise as `write_model`."""
     files = saved_files(proto, output)
     refuse_source_weights(proto, folder, files)
     if len(files) == 1:
-        write_whole(output, proto.SerializeToString(deterministic=True))
+        new.write(output, proto.SerializeToString(deterministic=True))
         return files
-    staged = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in files}
-    path = files[1]
-    try:
-        with open(staged[path], "xb") as file:
-            graph = write_data_file(proto, folder, file, path.name)
-        path = output
-        if graph.ByteSize() > ONE_FILE:
-            raise OutputError(
-                f"cannot write {output}: its operators alone exceed the 2 GB of protobuf",
-                remedy="export the model with its weights as initializers",
-            )
-        staged[path].write_bytes(graph.SerializeToString(deterministic=True))
-        replace_files({p: staged[p] for p in reversed(files)})
-    except OSError as error:
-        raise write_failure(path, error) from None
-    finally:
-        for temporary in staged.values():
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    with open(new.place(files[1]), "xb") as file:
+        graph = write_data_file(proto, folder, file, files[1].name)
+    if graph.ByteSize() > ONE_FILE:
+        raise OutputError(
+            f"cannot write {output}: its operators alone exceed the 2 GB of protobuf",
+            remedy="export the model with its weights as initializers",
+        )
+    new.write(output, graph.SerializeToString(deterministic=True))
     return files
 
 
 def data_path(output: Path) -> Path:
-    """Return the path of the file with a model's weights."""
-    return output.with_name(f"{output.name}.data")
+    """Return the path of the file with a model's weights. The model names it, in UTF-8."""
+    return output.with_name(f"{readable_name(output.name)}.data")
 
 
 def needs_data_file(proto: onnx.ModelProto) -> bool:
@@ -165,32 +158,3 @@ def without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
     for weight in proto.graph.initializer:
         copy.graph.initializer.append(weight if len(weight.raw_data) < SMALL else copy_without(weight, "raw_data"))
     return copy
-
-
-def replace_files(staged: Mapping[Path, Path]) -> None:
-    """Move files into place: target → its new file, the model last. If one fails, all are restored.
-
-    The old model is moved away first, so that a graph never lies beside the weights of another.
-    """
-    aside: dict[Path, Path] = {}
-    done: list[Path] = []
-    try:
-        for path in reversed(list(staged)):
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if path.exists():
-                old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-                os.replace(path, old)
-                aside[path] = old
-        for path, temporary in staged.items():
-            os.replace(temporary, path)
-            done.append(path)
-    except BaseException:
-        for path in done:
-            path.unlink()
-        for path, old in reversed(aside.items()):
-            os.replace(old, path)
-        raise
-    for old in aside.values():
-        with contextlib.suppress(OSError):
-            old.unlink()

@@ -9,24 +9,26 @@ tune.json      every trial, the chosen one, and the reasons
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit._version import __version__
-from quantkit.artifact import refuse_existing, restore_files, sha256_of, write_all, write_failure
+from quantkit.artifact import check_outputs, check_writable, refuse_existing, sha256_of, text_bytes
 from quantkit.calibration.from_statistics import statistics_provenance
 from quantkit.calibration.tables import header_for, make_tables
 from quantkit.errors import OutputError
 from quantkit.evaluation.json_document import evaluation_json as evaluation_document
 from quantkit.graph import Model, saved_files
-from quantkit.graph.save import write_model
+from quantkit.graph.save import stage_model
+from quantkit.paths import exists, is_folder
 from quantkit.provenance import provenance_bytes, provenance_path
-from quantkit.regular_file import UNBOUNDED, read_regular
 from quantkit.rules import parse_rule
 from quantkit.sensitivity.exclusion_file import check_node_name, exclusion_reason
+from quantkit.staging import staged_files, write_failure
 from quantkit.statistics import Statistics
 from quantkit.table import table_bytes
 from quantkit.tensorrt_version import target_version
@@ -54,13 +56,13 @@ def usable_folder(folder: Path, source: Model, *, force: bool) -> Path:
 
     OutputError if it is a file or its parent does not exist; StaleError if it holds files that may not be replaced.
     """
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not is_folder(folder):
         raise OutputError(f"{folder} is a file", remedy="give a folder with --output")
-    if not folder.is_dir() and not folder.absolute().parent.is_dir():
-        raise OutputError(
-            f"cannot create {folder}: the folder {folder.parent} does not exist", remedy="create it first"
-        )
-    refuse_occupied(tuning_paths(folder, source.path.stem).values(), force=force)
+    if not exists(folder):
+        check_writable(folder)
+        return folder
+    paths = tuning_paths(folder, source.path.stem)
+    check_outputs({*paths.values(), *saved_files(source.proto, paths["model"])}, read=[source.path], force=force)
     return folder
 
 
@@ -71,38 +73,33 @@ def tuning_paths(folder: Path, stem: str) -> Mapping[str, Path]:
     return {**found, "provenance": provenance_path(found["table"])}
 
 
-def refuse_occupied(paths: Iterable[Path], *, force: bool) -> None:
-    """Raise StaleError if one of the files exists and may not be replaced."""
-    for path in paths:
-        refuse_existing(path, force=force)
-
-
 def write_tuning(written: TuningFiles, folder: Path, options: TuneOptions) -> Tuning:
     """Write all files or none, and return the result with their paths. OutputError, StaleError."""
     paths = tuning_paths(folder, written.source.path.stem)
-    content = written.proto.SerializeToString(deterministic=True)
-    tuning = with_model_file(written.tuning, paths["model"], content)
+    model = written.proto.SerializeToString(deterministic=True)
+    tuning = with_model_file(written.tuning, paths["model"], model)
     tuning = replace(tuning, files=tuple(paths[what] for what in ("model", "table", "provenance", "exclude", "record")))
     files = {
         **tuned_table_files(written, paths["table"], options.tensorrt_version),
-        paths["exclude"]: tuned_exclusion_text(tuning).encode(),
+        paths["exclude"]: text_bytes(tuned_exclusion_text(tuning)),
         paths["record"]: tune_json(tuning),
     }
-    models = saved_files(written.proto, paths["model"])
-    refuse_occupied((*models, *files), force=options.force)
-    is_new = not folder.is_dir()
+    for path in (*saved_files(written.proto, paths["model"]), *files):
+        refuse_existing(path, force=options.force)
+    is_new = not exists(folder)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise write_failure(folder, error) from None
-    before = {path: read_regular(path, most=UNBOUNDED) if path.exists() else None for path in models}
     try:
-        write_model(written.proto, written.source.folder, paths["model"])
-        write_all(files)
+        with staged_files() as new:
+            for path, content in files.items():
+                new.write(path, content)
+            stage_model(written.proto, written.source.folder, paths["model"], new)
     except BaseException:
-        restore_files(before)
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
+        if is_new:
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
         raise
     return tuning
 
@@ -141,4 +138,4 @@ def tuned_exclusion_text(tuning: Tuning) -> str:
 def tune_json(tuning: Tuning) -> bytes:
     """Return the content of `tune.json`."""
     made = tuning_document(tuning, evaluation_document(tuning.report))
-    return f"{json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
+    return text_bytes(f"{json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False)}\n")

@@ -178,21 +178,18 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize("old", [True, False])
-@pytest.mark.parametrize("at", range(1, 5))
+@pytest.mark.parametrize("at", [1, 2])
 @pytest.mark.parametrize(("error", "raised"), [(FULL, OutputError), (KeyboardInterrupt(), KeyboardInterrupt)])
 def test_an_error_leaves_everything_as_it_was(
     tmp_path: Path, external: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch, old: bool, at: int, error: Any,
     raised: Any,
 ) -> None:  # fmt: skip
-    """At every rename: the old model and the old weights aside, the new weights and the new model in place."""
+    """At every rename: the weights, and the model."""
     for name in ("out.onnx", "out.onnx.data"):
         if old:
             (tmp_path / name).write_text(f"old {name}")
     before = content_of(tmp_path)
-    monkeypatch.setattr(saving.os, "replace", Failing(os.replace, at, error))
-    if not old and at > 2:
-        write_model(external, tmp_path / "source", tmp_path / "out.onnx")
-        return
+    monkeypatch.setattr(os, "replace", Failing(os.replace, at, error))
     with pytest.raises(raised, match="cannot write" if raised is OutputError else None):
         write_model(external, tmp_path / "source", tmp_path / "out.onnx")
     assert content_of(tmp_path) == before

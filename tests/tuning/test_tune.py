@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import shutil
@@ -363,17 +364,17 @@ def test_a_file_is_refused_as_output_folder(place: Path, plain: quantkit.Statist
     (place / "out").write_text("mine")
     with pytest.raises(OutputError, match="is a file"):
         tune("net/model.onnx", "imgs", max_drop=1.0, output="out")
-    with pytest.raises(OutputError, match="does not exist"):
+    with pytest.raises(OutputError, match="there is no folder nowhere"):
         tune("net/model.onnx", "imgs", max_drop=1.0, output="nowhere/out")
 
 
 def test_a_failed_write_leaves_nothing(
     place: Path, plain: quantkit.Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(files: object) -> None:
-        raise OutputError("cannot write: No space left on device", remedy="free some space")
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("quantkit.tuning.files.write_all", full)
+    monkeypatch.setattr("quantkit.tuning.files.stage_model", full)
     with pytest.raises(OutputError, match="No space"):
         tune("net/model.onnx", "imgs", max_drop=9.0, output="out", statistics=plain)
     assert not (place / "out").exists()

@@ -1,0 +1,69 @@
+"""Looking at paths that a user has given.
+
+`Path.exists()` and its like raise OSError for some paths that the system refuses to look at (a name that is too long, a
+folder without permission) and return False for others. Here every refusal is an error that names the path.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TypeAlias
+
+from quantkit.errors import QuantkitError
+
+AnyPath: TypeAlias = str | os.PathLike[str]
+
+
+def file_status(path: AnyPath) -> os.stat_result | None:
+    """Return the status of the file or folder that a path leads to; None if there is none.
+
+    QuantkitError if the system refuses to look: the name is too long, a folder may not be entered, links run in a
+    circle.
+    """
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        raise path_failure(path, error) from None
+
+
+def path_failure(path: object, error: Exception) -> QuantkitError:
+    """Return the refusal of a path by the system as an error with a remedy."""
+    reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    return QuantkitError(f"cannot open {str(path)!r}: {reason}", remedy="check the path and its permissions")
+
+
+def exists(path: AnyPath) -> bool:
+    """Return True if a path leads to a file or a folder. QuantkitError as for `file_status`."""
+    return file_status(path) is not None
+
+
+def is_file(path: AnyPath) -> bool:
+    """Return True if a path leads to a regular file. QuantkitError as for `file_status`."""
+    found = file_status(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def is_folder(path: AnyPath) -> bool:
+    """Return True if a path leads to a folder. QuantkitError as for `file_status`."""
+    found = file_status(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def real_path(path: AnyPath) -> Path:
+    """Return an absolute path without links. QuantkitError as for `file_status`."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError) as error:
+        raise path_failure(path, error) from None
+
+
+def same_file(path: AnyPath, other: AnyPath) -> bool:
+    """Return True if two paths lead to the same file, or would. QuantkitError as for `file_status`."""
+    ours, theirs = file_status(path), file_status(other)
+    if ours is None or theirs is None:
+        return real_path(path) == real_path(other)
+    return os.path.samestat(ours, theirs)

@@ -1,0 +1,190 @@
+"""Files are written whole or not at all: prepared in a folder beside their place, then renamed.
+
+    .quantkit.1f3a9c04.tmp/          new files, and a mark, which the process that writes them keeps locked
+
+A process that is killed leaves its folder behind. The next one that writes beside it recognizes the mark, finds it
+unlocked, and removes the folder. What has no mark is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from quantkit.errors import OutputError
+from quantkit.paths import file_status
+
+OUTPUT = "--output"
+"""The usual option for the path of an output; errors name the option to change."""
+MARK = ".quantkit"
+SIGNATURE = b"quantkit is writing the files in this folder; if it was killed, the next run removes them\n"
+PATTERN = ".quantkit.*.tmp"
+
+
+def write_failure(path: Path, error: OSError, option: str = OUTPUT) -> OutputError:
+    """Return the OSError of a write as an error with a remedy: free space, or another path by `option`."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return OutputError(
+        f"cannot write {path}: {error.strerror or error}",
+        remedy=f"{'free some space, or ' if full else ''}write elsewhere with {option}",
+    )
+
+
+def refuse_non_file(path: Path, option: str = OUTPUT) -> None:
+    """Raise OutputError where a rename to `path` would replace a folder, a device or a pipe (/dev/null)."""
+    there = file_status(path)
+    if path.name and (there is None or stat.S_ISREG(there.st_mode)):
+        return
+    kind = "not a file name"
+    if there is not None:
+        kind = "a directory" if stat.S_ISDIR(there.st_mode) else "a device or a pipe"
+    raise OutputError(f"cannot write {str(path)!r}: it is {kind}", remedy=f"give the path of a file with {option}")
+
+
+@contextlib.contextmanager
+def staging_folder(parent: Path) -> Iterator[Path]:
+    """Create a folder for unfinished files in `parent`, and remove it at the end of the block. OSError."""
+    folder = parent / f".quantkit.{secrets.token_hex(4)}.tmp"
+    with contextlib.ExitStack() as held:
+        with locked_folders([parent]):
+            remove_abandoned(parent)
+            folder.mkdir()
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
+            mark = held.enter_context(open(folder / MARK, "xb", buffering=0))
+            lock_now(mark.fileno())
+            mark.write(SIGNATURE)
+        yield folder
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the staging folders of processes that no longer run."""
+    for folder in parent.glob(PATTERN):
+        with contextlib.suppress(OSError):
+            if folder.is_symlink() or not folder.is_dir():
+                continue
+            try:
+                with open(folder / MARK, "rb") as mark:
+                    signed, content = mark.read(len(SIGNATURE) + 1), os.listdir(folder)
+                    abandoned = signed == SIGNATURE or (not signed and content == [MARK])
+                    if abandoned and lock_now(mark.fileno()):
+                        shutil.rmtree(folder, ignore_errors=True)
+            except FileNotFoundError:
+                folder.rmdir()  # killed before the mark was written: the folder is empty, or somebody else's
+
+
+def lock_now(descriptor: int) -> bool:
+    """Lock an open file until it is closed; False if another process holds it, or the file system has no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked_folders(folders: Iterable[Path]) -> Iterator[None]:
+    """Wait for and lock folders, so that files that belong together are replaced by one process at a time.
+
+    Does nothing if the operating system or the file system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with contextlib.ExitStack() as held:
+        for folder in sorted({os.path.realpath(folder) for folder in folders}):  # in one order: no deadlock
+            with contextlib.suppress(OSError):
+                descriptor = os.open(folder, os.O_RDONLY)
+                held.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+class StagedFiles:
+    """New files, each still beside its place."""
+
+    def __init__(self, option: str = OUTPUT) -> None:
+        self.option = option
+        self.staged: dict[Path, Path] = {}
+        self.current = Path()
+        """The file that an error is about."""
+        self._folders: dict[Path, Path] = {}
+        self._held = contextlib.ExitStack()
+
+    def place(self, path: Path) -> Path:
+        """Return the path to which the new content of `path` is to be written. OSError, OutputError."""
+        self.current = path
+        refuse_non_file(path, self.option)
+        if path.parent not in self._folders:
+            self._folders[path.parent] = self._held.enter_context(staging_folder(path.parent))
+        return self.staged.setdefault(path, self._folders[path.parent] / str(len(self.staged)))
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write the new content of `path`. OSError."""
+        self.place(path).write_bytes(content)
+
+    def put_into_place(self) -> None:
+        """Rename all files. OSError, after which everything is as it was."""
+        path, before = Path(), dict[Path, Path]()
+        with locked_folders(self._folders):
+            try:
+                for path, new in self.staged.items():
+                    self.current = path
+                    if len(self.staged) > 1 and os.path.lexists(path):
+                        before[path] = new.with_name(f"{new.name}.before")
+                        link_or_copy(path, before[path])
+                if path in before:
+                    path.unlink()  # the last file never lies beside companions of another, even after a kill
+                for path, new in self.staged.items():
+                    self.current = path
+                    os.replace(new, path)
+            except BaseException:
+                put_back(self.staged, before)
+                raise
+
+    def close(self) -> None:
+        """Remove the staging folders."""
+        self._held.close()
+
+
+def put_back(staged: Mapping[Path, Path], before: Mapping[Path, Path]) -> None:
+    """Restore the previous files, as far as possible. before: path → where the previous file is kept."""
+    for path, new in staged.items():
+        with contextlib.suppress(OSError):
+            if path in before:
+                os.rename(before[path], path)
+            elif not os.path.lexists(new):
+                path.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Create a hard link, or a copy if that is impossible. A link to a file stays a link. OSError."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        shutil.copyfile(source, target, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def staged_files(option: str = OUTPUT) -> Iterator[StagedFiles]:
+    """Give a place for new files, which are renamed at the end of the block: all of them, or none after an error.
+
+    option: the option that names the output. OutputError where directory, disk or permissions forbid it.
+    """
+    files = StagedFiles(option)
+    try:
+        yield files
+        files.put_into_place()
+    except OSError as error:
+        raise write_failure(files.current, error, option) from None
+    finally:
+        files.close()
