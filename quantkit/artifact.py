@@ -50,7 +50,7 @@ def check_writable(path: Path, option: str = OUTPUT) -> None:
         raise write_failure(path, error, option) from None
 
 
-def check_outputs(
+def check_destinations(
     written: Iterable[Path],
     *,
     read: Iterable[object] = (),

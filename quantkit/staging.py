@@ -134,36 +134,47 @@ class StagedFiles:
 
     def put_into_place(self) -> None:
         """Rename all files. OSError, after which everything is as it was."""
-        path, before = Path(), dict[Path, Path]()
         with locked_folders(self._folders):
-            try:
-                for path, new in self.staged.items():
-                    self.current = path
-                    if len(self.staged) > 1 and os.path.lexists(path):
-                        before[path] = new.with_name(f"{new.name}.before")
-                        link_or_copy(path, before[path])
-                if path in before:
-                    path.unlink()  # the last file never lies beside companions of another, even after a kill
-                for path, new in self.staged.items():
-                    self.current = path
-                    os.replace(new, path)
-            except BaseException:
-                put_back(self.staged, before)
-                raise
+            replace_all(self.staged)
 
     def close(self) -> None:
         """Remove the staging folders."""
         self._held.close()
 
 
-def put_back(staged: Mapping[Path, Path], before: Mapping[Path, Path]) -> None:
-    """Restore the previous files, as far as possible. before: path → where the previous file is kept."""
-    for path, new in staged.items():
-        with contextlib.suppress(OSError):
-            if path in before:
-                os.rename(before[path], path)
-            elif not os.path.lexists(new):
-                path.unlink(missing_ok=True)
+def replace_all(staged: Mapping[Path, Path]) -> None:
+    """Rename new files and folders into place. OSError, after which everything is as it was.
+
+    staged: path → what becomes it, in a staging folder, where the previous content is kept meanwhile.
+    """
+    before: dict[Path, Path] = {}
+    try:
+        if len(staged) > 1:
+            for path, new in staged.items():
+                if os.path.lexists(path):
+                    before[path] = new.with_name(f"{new.name}.before")
+                    keep_previous(path, before[path])
+            if os.path.lexists(path):
+                path.unlink()  # the last file never lies beside companions of another, even after a kill
+        for path, new in staged.items():
+            os.replace(new, path)
+    except BaseException:
+        for path, new in reversed(list(staged.items())):
+            with contextlib.suppress(OSError):
+                if not os.path.lexists(new):
+                    os.rename(path, new)
+            with contextlib.suppress(OSError):
+                if path in before:
+                    os.rename(before[path], path)
+        raise
+
+
+def keep_previous(path: Path, kept: Path) -> None:
+    """Keep the file or folder at `path`, which is to be replaced, at `kept` too; a folder is moved. OSError."""
+    if path.is_dir() and not path.is_symlink():
+        os.replace(path, kept)
+    else:
+        link_or_copy(path, kept)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -185,6 +196,8 @@ def staged_files(option: str = OUTPUT) -> Iterator[StagedFiles]:
         yield files
         files.put_into_place()
     except OSError as error:
-        raise write_failure(files.current, error, option) from None
+        named = {error.filename, error.filename2}
+        path = next((path for path in files.staged if named & {path, str(path)}), files.current)
+        raise write_failure(path, error, option) from None
     finally:
         files.close()

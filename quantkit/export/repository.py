@@ -4,29 +4,30 @@
     repository/NAME/labels.txt            names of the classes
     repository/NAME/1/model.plan          version 1
 
-Each model's folder is first built in a temporary folder and then renamed into place; if a later one fails, the previous
-folders are restored. Files of other versions are linked into the new folders, not copied.
+Everything is first written to a temporary folder and then renamed into place: a new model or a new version as a folder,
+what is replaced file by file; if one fails, all are restored. Other versions and other files are not touched.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from quantkit.artifact import write_failure
 from quantkit.errors import OutputError, StaleError, UsageError
 from quantkit.export.checking import config_contract, parse_config
+from quantkit.paths import exists, is_folder
 from quantkit.regular_file import read_regular
+from quantkit.staging import replace_all, staging_folder, write_failure
 
 CONFIG = "config.pbtxt"
 EMPTY = ".keep"
 """Placeholder file, because object stores and git drop empty folders."""
+SIGNED = re.compile(rb"written by quantkit \d", re.IGNORECASE)
+"""What quantkit writes into each configuration and client."""
 Content = bytes | Path
 
 
@@ -53,24 +54,23 @@ def write_repository(root: Path, entries: Sequence[RepositoryEntry], version: in
     BackendError if an existing configuration cannot be read without tritonclient.
     """
     configs = {entry.name: choose_config(root, entry, version, force=force) for entry in entries}
-    missing = not root.exists()
-    work = root / f".quantkit.{secrets.token_hex(4)}.tmp"
+    missing = not exists(root)
     path = root
     try:
-        work.mkdir(parents=True)
-        for entry in entries:
-            path = root / entry.name
-            stage_model(path, work / entry.name, entry, version, configs[entry.name])
-        swap_folders(root, work, [entry.name for entry in entries])
+        root.mkdir(parents=True, exist_ok=True)
+        with staging_folder(root) as work:
+            for entry in entries:
+                path = root / entry.name
+                stage_model(work / entry.name, entry, version, configs[entry.name])
+            path = root
+            replace_all({new: part for entry in entries for new, part in moves(root, work, entry, version)})
     except BaseException as error:
-        shutil.rmtree(work, ignore_errors=True)
         if missing:
             with contextlib.suppress(OSError):
                 root.rmdir()
         if isinstance(error, OSError):
             raise write_failure(path, error) from None
         raise
-    shutil.rmtree(work, ignore_errors=True)
     paths = tuple(path for entry in entries for path in entry_files(root / entry.name, entry, version))
     return tuple(p for p in paths if p.name != CONFIG or configs[p.parent.name] == entry_config(entries, p.parent.name))
 
@@ -90,22 +90,24 @@ def choose_config(root: Path, entry: RepositoryEntry, version: int, *, force: bo
     """Return the configuration to write: the existing one if other versions stay and both are compatible."""
     folder, own = root / entry.name, entry.own[CONFIG]
     assert isinstance(own, bytes), "bug in quantkit: the configuration is text"
-    if not folder.exists():
+    if not exists(folder):
         return own
-    if (folder / str(version)).exists() and not force:
+    if not is_folder(folder):
+        raise OutputError(f"{folder} is a file", remedy="use another --name")
+    if exists(folder / str(version)) and not force:
         raise OutputError(
             f"{folder / str(version)} already exists",
             remedy=f"add a version (--version {newest_version(folder) + 1}), replace this one (--force), "
             "or use another --name",
         )
+    for name, content in entry.own.items():
+        if name != CONFIG and not force:
+            refuse_foreign(folder / name, content)
     others = [v for v in existing_versions(folder) if v != version]
     there = folder / CONFIG
-    if not others or not there.exists():
-        return own
-    try:
-        before = read_regular(there)
-    except OSError as error:
-        raise OutputError(f"{there}: {error.strerror or error}", remedy="remove it") from None
+    if not others or not exists(there):
+        return own if force else refuse_foreign(there, own)
+    before = read_own(there)
     if before == own:
         return own
     old = config_contract(parse_config(before.decode(errors="replace"), str(there)))
@@ -119,6 +121,25 @@ def choose_config(root: Path, entry: RepositoryEntry, version: int, *, force: bo
     return own if force else before
 
 
+def refuse_foreign(path: Path, content: Content) -> bytes:
+    """Return the content to write to a model's folder. StaleError if another file is there, unless quantkit wrote it.
+
+    Names of classes are no exception, because other versions use them too.
+    """
+    assert isinstance(content, bytes), "bug in quantkit: files of a model's own folder are text"
+    if exists(path) and (there := read_own(path)) != content and not SIGNED.search(there):
+        raise StaleError(f"{path} already exists and differs", remedy="--force replaces it; or use another --name")
+    return content
+
+
+def read_own(path: Path) -> bytes:
+    """Read a small file of a model's folder. OutputError."""
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}", remedy="remove it") from None
+
+
 def existing_versions(folder: Path) -> list[int]:
     """Return the versions that exist."""
     return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
@@ -129,56 +150,29 @@ def newest_version(folder: Path) -> int:
     return max(existing_versions(folder), default=0)
 
 
-def stage_model(there: Path, work: Path, entry: RepositoryEntry, version: int, config: bytes) -> None:
-    """Build the model's new folder in a temporary place."""
-    gone = there / str(version)
-    if there.exists():
-        shutil.copytree(
-            there,
-            work,
-            copy_function=link_or_copy_file,
-            ignore=lambda at, names: [n for n in names if Path(at, n) == gone],
-        )
+def stage_model(work: Path, entry: RepositoryEntry, version: int, config: bytes) -> None:
+    """Write the model's new files to a temporary folder. OSError."""
+    (work / str(version)).mkdir(parents=True)
     for name, content in {**entry.own, CONFIG: config}.items():
         put_file(work / name, content)
     for name, content in (entry.version or {EMPTY: b""}).items():
         put_file(work / str(version) / name, content)
 
 
-def link_or_copy_file(source: str, target: str) -> None:
-    """Create a hard link, or a copy if the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
 def put_file(path: Path, content: Content) -> None:
-    """Write a file and its folder. An existing file is replaced, because it may be a hard link."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
+    """Write or copy a file. OSError."""
     if isinstance(content, Path):
         shutil.copyfile(content, path)
     else:
         path.write_bytes(content)
 
 
-def swap_folders(root: Path, work: Path, names: Sequence[str]) -> None:
-    """Rename all folders into place; after an error restore the previous ones."""
-    done: list[str] = []
-    try:
-        for name in names:
-            done.append(name)
-            if (root / name).exists():
-                os.replace(root / name, work / f"{name}.before")
-            os.replace(work / name, root / name)
-    except BaseException:
-        for name in reversed(done):
-            before = work / f"{name}.before"
-            if before.exists() or not (work / name).exists():
-                with contextlib.suppress(OSError):
-                    if (root / name).exists():
-                        os.replace(root / name, work / f"{name}.after")
-                    if before.exists():
-                        os.replace(before, root / name)
-        raise
+def moves(root: Path, work: Path, entry: RepositoryEntry, version: int) -> Iterator[tuple[Path, Path]]:
+    """Yield what is renamed for a model: its place, and the new file or folder, as large as nothing is there yet."""
+    model, there = PurePath(entry.name), PurePath(entry.name, str(version))
+    parts = [model]
+    if exists(root / model):
+        parts = [there, *(model / name for name in entry.own)]
+        if exists(root / there):
+            parts[:1] = [there / name for name in entry.version or {EMPTY: b""}]
+    yield from ((root / part, work / part) for part in parts)

@@ -30,6 +30,7 @@ from quantkit.export.serving import read_served_model as look_at
 from quantkit.export.text import Message, pbtxt
 from quantkit.extras import install_command
 from quantkit.graph import load_model
+from quantkit.paths import exists, is_folder
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess, resolve_spec
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
@@ -121,7 +122,7 @@ def export_triton(
     """
     options = options or TritonOptions()
     subject, root = Path(subject), Path(output)
-    if root.exists() and not root.is_dir():
+    if exists(root) and not is_folder(root):
         raise UsageError(f"{root} is not a folder", remedy="give a folder with --output")
     served = look_at(subject, options.device, allow_code=options.allow_code)
     names_of_classes = () if labels is None else read_classes(Path(labels)).names
@@ -132,7 +133,7 @@ def export_triton(
     notes += [why] if why else []
     if spec and made:
         served = with_prepared_shape(served, made, spec)
-    elif (root / deployment.ensemble).exists():
+    elif exists(root / deployment.ensemble):
         raise UsageError(
             f"{root / deployment.ensemble} would remain and feed a different model",
             remedy="remove it, or give its preprocessing with --preprocess",

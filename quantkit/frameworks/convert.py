@@ -6,14 +6,14 @@ inputs, in two batch sizes if the batch is dynamic, neither of which was the exp
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import check_writable, refuse_existing, write_failure
+from quantkit.artifact import check_destinations, refuse_existing
 from quantkit.errors import ModelError, UsageError, first_line
 from quantkit.frameworks.exported import Exported, Shape
 from quantkit.frameworks.output_check import OutputDifference, check_outputs
@@ -25,6 +25,7 @@ from quantkit.frameworks.tflite import TfliteOptions
 from quantkit.frameworks.tflite import export_tflite as tflite_exported
 from quantkit.graph import Model, load_model, saved_files, write_model
 from quantkit.graph.clean_export import clean_copy
+from quantkit.staging import staging_folder, write_failure
 from quantkit.values import ModelInput
 
 
@@ -118,8 +119,7 @@ def from_tflite(
 def writable_target(output: str | os.PathLike[str], force: bool) -> Path:
     """Return the path to write, checked before any work is done. StaleError, OutputError."""
     target = Path(output)
-    refuse_existing(target, force=force)
-    check_writable(target)
+    check_destinations([target], force=force)
     return target
 
 
@@ -130,12 +130,7 @@ def as_named_shapes(shapes: Mapping[str, Shape | tuple[int, ...]] | None) -> dic
 
 def export_and_check(export: Callable[[Path], Exported], target: Path, tolerance: float, force: bool) -> Imported:
     """Export into a scratch folder beside the target, clean, check, compare, and only then write the target."""
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    except OSError as error:
-        raise write_failure(target, error) from None
-    with scratch as name:
-        folder = Path(name)
+    with scratch_folder(target) as folder:
         found = export(folder)
         proto = clean_copy(load_model(found.path), fixed_batch=found.fixed_batch)
         whole = folder / "plain.onnx"
@@ -157,6 +152,17 @@ def export_and_check(export: Callable[[Path], Exported], target: Path, tolerance
         found.unchecked,
         (*found.notes, *fixed_batch_notes(model)),
     )
+
+
+@contextlib.contextmanager
+def scratch_folder(target: Path) -> Iterator[Path]:
+    """Create a folder beside the target for what exporters write, and remove it afterwards. OutputError."""
+    with contextlib.ExitStack() as held:
+        try:
+            folder = held.enter_context(staging_folder(target.parent))
+        except OSError as error:
+            raise write_failure(target, error) from None
+        yield folder
 
 
 def check_valid_onnx(path: Path, found: Exported) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,16 +14,14 @@ from quantkit.engines.bench import BenchOptions, bench, explain_no_gpu, machine_
 from quantkit.engines.bench_result import BenchResult
 from quantkit.errors import BackendError, TableError
 from quantkit.export.batching import read_bench
-from quantkit.project.inputs import RunPlan
+from quantkit.project.inputs import QDQ_ENGINE, RunPlan
 from quantkit.project.steps import RunSteps
-from quantkit.project.store import StepOutcome
+from quantkit.project.store import FOLDER, StepOutcome
 
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.options import BuildOptions
 
 BENCH = "bench.json"
-QDQ_ENGINE = "qdq"
-"""Name of the Q/DQ model's engine among the precisions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def engine_steps(steps: RunSteps, table: StepOutcome | None, model: StepOutcome)
 
 
 def engine_step(steps: RunSteps, name: str, table: StepOutcome | None, model: StepOutcome, machine: str) -> StepOutcome:
-    """Build one engine. The timing cache stays in the output folder for the next engine."""
+    """Build one engine. The timing cache stays among the steps for the next engine."""
     from quantkit.engines.build import build
 
     plan = steps.plan
@@ -74,12 +73,12 @@ def engine_step(steps: RunSteps, name: str, table: StepOutcome | None, model: St
     scales = table if options.int8 and name != QDQ_ENGINE else None
 
     def work(folder: Path) -> tuple[str, ...]:
-        for cache in plan.output.glob("timing.*.cache"):
+        for cache in (plan.output / FOLDER).glob("timing.*.cache"):
             shutil.copyfile(cache, folder / cache.name)
         used = None if scales is None else scales.file(names["table"])
         made = build(source, options=options, table=used, output=folder / f"{plan.stem}.{name}.engine")
         for cache in folder.glob("timing.*.cache"):
-            shutil.move(cache, plan.output / cache.name)
+            os.replace(cache, plan.output / FOLDER / cache.name)
         return tuple(f"{name}: {text}" for text in (*made.warnings, *made.notes))
 
     about = {"machine": machine, "options": options.document(), "shapes": list(options.shapes)}

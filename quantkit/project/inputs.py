@@ -23,6 +23,8 @@ from quantkit.sensitivity.exclusion_file import expand_name_files
 from quantkit.tensorrt_version import number_text, target_version
 from quantkit.values import ModelInput
 
+QDQ_ENGINE = "qdq"
+"""Name of the Q/DQ model's engine among the precisions."""
 FIRST_WITHOUT_TABLES = 11
 """The first major version of TensorRT that does not read calibration tables."""
 
@@ -83,6 +85,13 @@ class RunPlan:
             "report": "report.html",
         }
 
+    def all_names(self) -> tuple[str, ...]:
+        """Return the names of all files that may be written into the output folder."""
+        names = self.published_names()
+        engines = [f"{self.stem}.{name}.engine" for name in (*self.settings.build.precisions, QDQ_ENGINE)]
+        beside = [f"{names['table']}.json", f"{names['model']}.data"]
+        return (*names.values(), *beside, *(f"{name}{end}" for name in engines for end in ("", ".json", ".calib")))
+
 
 def expand_node_files(settings: Settings) -> Settings:
     """Replace `@FILE` in the settings by the lines of the files, which determine the model. UsageError."""
@@ -132,7 +141,7 @@ def plan_run(settings: Settings) -> RunPlan:
         target_version_text(settings.calibrate.tensorrt_version),
         tuple(notes),
     )
-    refuse_foreign_files(output, plan.published_names().values())
+    refuse_foreign_files(output, plan.all_names())
     return plan
 
 

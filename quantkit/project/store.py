@@ -1,10 +1,14 @@
 """A content-addressed build directory: every step has a folder named by the sha256 of the inputs that determine it.
 
     OUTPUT/steps/table-1f3a…/        the files of the step, and step.json with its inputs and the sha256 of its files
+    OUTPUT/steps/CACHEDIR.TAG        the mark of a folder that quantkit made (https://bford.info/cachedir/)
     OUTPUT/model.calib               a result of the last run, linked from there
 
 A step is reused while its inputs are the same and its files are unchanged. An interrupted step leaves nothing behind:
 it works in a temporary folder, which is renamed when the step is complete.
+
+Only what quantkit wrote is ever replaced or removed: an outcome whose record fits the name of its folder, and in the
+output folder a file that is the same as the file of that name in an outcome. Links are not followed.
 """
 
 from __future__ import annotations
@@ -15,21 +19,54 @@ import glob
 import json
 import os
 import secrets
-import shutil
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from quantkit._version import __version__
-from quantkit.artifact import canonical_json, sha256_of, text_bytes, write_failure
-from quantkit.errors import OutputError
-from quantkit.regular_file import read_regular_text, regular_file_digest
+from quantkit.artifact import canonical_json, sha256_of, text_bytes
+from quantkit.document import DocumentType
+from quantkit.errors import OutputError, QuantkitError
+from quantkit.frozen_record import FrozenRecord
+from quantkit.paths import exists, is_folder
+from quantkit.regular_file import read_regular, regular_file_digest
+from quantkit.staging import link_or_copy, replace_all, staging_folder, write_failure
 
 RECORD = "step.json"
 FOLDER = "steps"
+TAG = "CACHEDIR.TAG"
+SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# Outcomes of the steps of quantkit run\n"
 KEPT_OUTCOMES = 4
 """Number of outcomes kept per step, so that going back to an earlier option takes no time."""
+
+
+def check_plain_name(name: str) -> str:
+    """Return the name of a file in its folder. ValueError for a path that leads elsewhere."""
+    if name != os.path.basename(name) or name in ("", ".", ".."):
+        raise ValueError("not the name of a file")
+    return name
+
+
+class StepRecord(FrozenRecord):
+    """The record of a step: its inputs, which determine the name of its folder, and the sha256 of its files."""
+
+    step: Annotated[str, AfterValidator(check_plain_name)]
+    quantkit: str
+    inputs: dict[str, Any]
+    files: dict[Annotated[str, AfterValidator(check_plain_name)], str]
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the step's folder."""
+        document = {"step": self.step, "quantkit": self.quantkit, "inputs": self.inputs}
+        return f"{self.step}-{sha256_of(text_bytes(canonical_json(document)))[:16]}"
+
+
+RECORDS: DocumentType[StepRecord] = DocumentType(StepRecord, "the record of a step", OutputError, "run with --clean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +94,49 @@ class StepStore:
     def lock(self, *, clean: bool = False) -> Iterator[None]:
         """Lock the folder for one run at a time; it is removed again if no step completes.
 
-        clean: delete all outcomes first. OutputError, also if another run is using the folder.
+        clean: delete the results of earlier runs first. OutputError, also if another run is using the folder.
         """
         with contextlib.ExitStack() as held:
             try:
+                new = [folder for folder in (self.folder, self.output) if not exists(folder)]
                 self.folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(lock_folder(self.folder))
+                refuse_foreign_files(self.output, [])
+                held.callback(self.remove_if_empty, new)
+                (self.folder / TAG).write_bytes(SIGNATURE)
             except BlockingIOError:
                 raise OutputError(
                     f"another run is using {self.output}", remedy="wait for it to finish, or give another --output"
                 ) from None
             except OSError as error:
                 raise write_failure(self.folder, error) from None
-            held.callback(self.remove_if_empty)
-            for left in self.folder.glob("*" if clean else ".*.tmp"):
-                shutil.rmtree(left, ignore_errors=True)
+            if clean:
+                self.discard()
             yield
 
-    def remove_if_empty(self) -> None:
-        """Remove the folders if they are empty."""
-        with contextlib.suppress(OSError):  # not empty
-            self.folder.rmdir()
-            self.output.rmdir()
+    def remove_if_empty(self, folders: Iterable[Path]) -> None:
+        """Remove those of these folders in which there is nothing but the mark."""
+        with contextlib.suppress(OSError):
+            if os.listdir(self.folder) == [TAG]:
+                (self.folder / TAG).unlink()
+            for folder in folders:
+                folder.rmdir()
+
+    def outcomes(self) -> Iterator[tuple[Path, StepRecord]]:
+        """Yield the folders that runs have made, with their records."""
+        for folder in self.folder.iterdir():
+            if (record := own_record(folder)) is not None:
+                yield folder, record
+
+    def discard(self) -> None:
+        """Remove all outcomes, and what earlier runs published of them."""
+        outcomes = list(self.outcomes())
+        for name in {name for _, record in outcomes for name in record.files}:
+            if self.is_published(name):
+                with contextlib.suppress(OSError):
+                    (self.output / name).unlink()
+        for folder, record in outcomes:
+            remove_outcome(folder, record)
 
     def execute(self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], None]) -> StepOutcome:
         """Return the outcome of a step: the stored one, or what `work` writes into the folder that it is given.
@@ -87,61 +145,102 @@ class StepStore:
         and nothing is reused. Raises OutputError and the errors of `work`.
         """
         unknown = {"nobody knows": secrets.token_hex(16)}
-        document = {"step": name, "quantkit": __version__, "inputs": unknown if inputs is None else inputs}
-        folder = self.folder / f"{name}-{sha256_of(text_bytes(canonical_json(document)))[:16]}"
+        known = unknown if inputs is None else dict(inputs)
+        record = StepRecord.model_construct(step=name, quantkit=__version__, inputs=known, files={})
+        folder = self.folder / record.folder_name
         there = stored_digest(folder)
         if there is not None:
             with contextlib.suppress(OSError):
                 os.utime(folder)
             return StepOutcome(name, folder, there, True)
-        temporary = self.folder / f".{folder.name}.{secrets.token_hex(4)}.tmp"
         try:
-            temporary.mkdir()
-            work(temporary)
-            files = {path.name: regular_file_digest(path) for path in sorted(temporary.iterdir())}
-            (temporary / RECORD).write_text(json.dumps(document | {"files": files}, indent=2) + "\n", encoding="utf-8")
-            digest = move_into_place(temporary, folder)
+            with staging_folder(self.output) as staging:
+                temporary = staging / folder.name
+                temporary.mkdir()
+                work(temporary)
+                files = {path.name: regular_file_digest(path) for path in sorted(temporary.iterdir())}
+                text = json.dumps(dict(record) | {"files": files}, indent=2)
+                (temporary / RECORD).write_text(text + "\n", encoding="utf-8")
+                digest = self.move_into_place(temporary, folder)
         except OSError as error:
             raise write_failure(folder, error) from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         self.prune(name, folder)
         return StepOutcome(name, folder, digest, False)
 
+    def move_into_place(self, temporary: Path, folder: Path) -> str:
+        """Rename the folder of a completed step and return its digest. OSError.
+
+        If another run completed the same step meanwhile, its files stay, because they are in use. The files of a
+        damaged outcome are replaced one by one, the record last; others beside them stay.
+        """
+        try:
+            if not os.path.lexists(folder):
+                os.rename(temporary, folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        if (there := stored_digest(folder)) is not None:
+            return there
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link")
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == RECORD):
+            if is_same(self.output / path.name, folder / path.name):
+                (self.output / path.name).unlink()  # once the outcome is another, nothing would show whose file it is
+            os.replace(path, folder / path.name)
+        there = stored_digest(folder)
+        assert there is not None, "bug in quantkit: a new outcome is not whole"
+        return there
+
     def prune(self, name: str, newest: Path) -> None:
         """Remove the oldest outcomes of a step."""
-        others = [path for path in self.folder.glob(f"{name}-*") if path != newest]
-        for path in sorted(others, key=lambda p: p.stat().st_mtime_ns, reverse=True)[KEPT_OUTCOMES - 1 :]:
-            shutil.rmtree(path, ignore_errors=True)
+        others = [(f, record) for f, record in self.outcomes() if record.step == name and f != newest]
+        others.sort(key=lambda outcome: outcome[0].stat().st_mtime_ns, reverse=True)
+        for folder, record in others[KEPT_OUTCOMES - 1 :]:
+            remove_outcome(folder, record)
 
-    def publish(self, files: Mapping[str, Path]) -> Iterator[Path]:
-        """Link files of steps into the output folder under these names, and yield their paths. OutputError."""
-        for name, source in files.items():
-            target = self.output / name
-            temporary = self.output / f".{name}.{secrets.token_hex(4)}.tmp"
-            try:
-                if not (target.exists() and target.samefile(source)):
-                    link_or_copy(source, temporary)
-                    os.replace(temporary, target)
-            except OSError as error:
-                raise write_failure(target, error) from None
-            finally:
-                temporary.unlink(missing_ok=True)
-            yield target
+    def publish(self, files: Mapping[str, Path]) -> tuple[Path, ...]:
+        """Link files of steps into the output folder under these names, all or none, and return their paths.
+
+        OutputError, also for a file that no run has written.
+        """
+        targets = {self.output / name: source for name, source in files.items()}
+        new = {target: source for target, source in targets.items() if not is_same(target, source)}
+        refuse_foreign_files(self.output, [target.name for target in new])
+        path = self.output
+        try:
+            with staging_folder(self.output) as staging:
+                staged = {target: staging / str(number) for number, target in enumerate(new)}
+                for path, temporary in staged.items():
+                    link_or_copy(new[path], temporary)
+                replace_all(staged)
+        except OSError as error:
+            raise write_failure(path, error) from None
+        return tuple(targets)
 
     def withdraw(self, stem: str, kept: Collection[str]) -> None:
         """Remove files that earlier runs published for a model and this one did not, such as engines without a GPU."""
-        made = {file_number(path) for path in self.folder.glob("*/*")}
         for path in self.output.glob(f"{glob.escape(stem)}.*"):
-            if path.name not in kept and path.is_file() and file_number(path) in made:
+            if path.name not in kept and self.is_published(path.name):
                 with contextlib.suppress(OSError):
                     path.unlink()
 
+    def is_published(self, name: str) -> bool:
+        """Return True if the file of that name in the output folder is that of an outcome, which may be damaged."""
+        pattern = f"*-{'[0-9a-f]' * 16}"
+        return any(is_same(self.output / name, folder / name) for folder in self.folder.glob(pattern))
 
-def file_number(path: Path) -> tuple[int, int]:
-    """Return device and inode, which all hard links to one file share."""
-    status = path.stat()
-    return status.st_dev, status.st_ino
+
+def is_same(path: Path, other: Path) -> bool:
+    """Return True if two regular files are hard links to one file, or have the same content. Links are not followed."""
+    try:
+        found = os.lstat(path), os.lstat(other)
+        if any(not stat.S_ISREG(status.st_mode) for status in found):
+            return False
+        return os.path.samestat(*found) or (
+            found[0].st_size == found[1].st_size and regular_file_digest(path) == regular_file_digest(other)
+        )
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -155,7 +254,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,29 +267,34 @@ def lock_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def own_record(folder: Path) -> StepRecord | None:
+    """Return the record of a folder that a run has made; None for every other folder, and for links."""
+    if folder.is_symlink():
+        return None
+    try:
+        record = RECORDS.read(folder / RECORD)
+    except QuantkitError:
+        return None
+    return record if record.folder_name == folder.name else None
+
+
+def remove_outcome(folder: Path, record: StepRecord) -> None:
+    """Remove the files of an outcome, and its folder unless there are others in it."""
+    with contextlib.suppress(OSError):
+        for name in (*record.files, RECORD):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def stored_digest(folder: Path) -> str | None:
     """Return the digest of a complete outcome; None if there is none or a file was changed."""
+    record = own_record(folder)
     try:
-        files: Mapping[str, str] = json.loads(read_regular_text(folder / RECORD))["files"]
-        whole = all(regular_file_digest(folder / name) == digest for name, digest in files.items())
-    except (OSError, ValueError, KeyError, AttributeError):
+        if record is None or any(regular_file_digest(folder / name) != d for name, d in record.files.items()):
+            return None
+    except OSError:
         return None
-    return digest_files(files) if whole else None
-
-
-def move_into_place(temporary: Path, folder: Path) -> str:
-    """Rename the folder of a completed step and return its digest. OSError.
-
-    If another run completed the same step meanwhile, its files stay, because they are in use; damaged ones are removed.
-    """
-    while (there := stored_digest(folder)) is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            os.replace(temporary, folder)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or stored_digest(folder) is None:
-                raise
-    return there
+    return digest_files(record.files)
 
 
 def digest_files(files: Mapping[str, str]) -> str:
@@ -198,23 +302,31 @@ def digest_files(files: Mapping[str, str]) -> str:
     return sha256_of(text_bytes(canonical_json(dict(files))))
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Create a hard link, or a copy if that is impossible. `stored_digest` detects edits through the link."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def refuse_foreign_files(output: Path, names: Iterable[str]) -> None:
-    """Raise OutputError if the output folder is a file, or holds files of these names that no run has written."""
-    if output.exists() and not output.is_dir():
+    """Raise OutputError if the output folder is a file, or holds steps, or files of these names, that no run wrote."""
+    remedy = "give a separate folder with --output"
+    if exists(output) and not is_folder(output):
         raise OutputError(f"{output} is a file", remedy="give a folder with --output")
-    if (output / FOLDER).is_dir():
-        return
-    there = [name for name in names if (output / name).exists()]
-    if there:
-        raise OutputError(
-            f"{output} contains {', '.join(there)}, which quantkit run did not write",
-            remedy="give a separate folder with --output",
+    store = StepStore(output)
+    if store.folder.is_symlink():
+        raise OutputError(f"{store.folder} is a link, which quantkit run did not make", remedy=remedy)
+    foreign = [] if is_own(store) else [FOLDER]
+    foreign += [name for name in names if os.path.lexists(output / name) and not store.is_published(name)]
+    if foreign:
+        raise OutputError(f"{output} contains {', '.join(foreign)}, which quantkit run did not write", remedy=remedy)
+
+
+def is_own(store: StepStore) -> bool:
+    """Return True if the folder of the steps is empty or missing, or has the mark or an outcome of a run."""
+    folder = store.folder
+    if not os.path.lexists(folder):
+        return True
+    try:
+        content = os.listdir(folder)
+        return (
+            not content
+            or (TAG in content and read_regular(folder / TAG, len(SIGNATURE)) == SIGNATURE)
+            or any(store.outcomes())
         )
+    except OSError:
+        return False

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit._version import __version__
-from quantkit.artifact import check_outputs, check_writable, refuse_existing, sha256_of, text_bytes
+from quantkit.artifact import check_destinations, check_writable, refuse_existing, sha256_of, text_bytes
 from quantkit.calibration.from_statistics import statistics_provenance
 from quantkit.calibration.tables import header_for, make_tables
 from quantkit.errors import OutputError
@@ -62,7 +62,7 @@ def usable_folder(folder: Path, source: Model, *, force: bool) -> Path:
         check_writable(folder)
         return folder
     paths = tuning_paths(folder, source.path.stem)
-    check_outputs({*paths.values(), *saved_files(source.proto, paths["model"])}, read=[source.path], force=force)
+    check_destinations({*paths.values(), *saved_files(source.proto, paths["model"])}, read=[source.path], force=force)
     return folder
 
 

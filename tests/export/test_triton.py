@@ -642,7 +642,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
                 raise error
             rename(source, target)
 
-        monkeypatch.setattr("quantkit.export.repository.os.replace", replace)
+        monkeypatch.setattr("os.replace", replace)
 
     yield fail_at
     monkeypatch.undo()

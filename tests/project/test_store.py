@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from quantkit.errors import DataError, OutputError
 from quantkit.project.store import KEPT_OUTCOMES, StepOutcome, StepStore, refuse_foreign_files
 
-INPUTS = st.dictionaries(st.text(max_size=3), st.one_of(st.integers(), st.text(max_size=3), st.none()), max_size=3)
+INPUTS = st.dictionaries(st.text(max_size=3), st.one_of(st.integers(-9, 9), st.text(max_size=3), st.none()), max_size=3)
 
 
 def store(folder: Path) -> StepStore:
@@ -131,11 +134,32 @@ def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
         assert worked(second, {}).reused
 
 
-def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+def test_what_a_killed_run_leaves_is_removed_by_the_next(tmp_path: Path) -> None:
+    """A process that is killed in the middle of a step; what looks like it, without its mark, stays."""
     here = store(tmp_path)
-    (here.folder / ".step-1.tmp").mkdir()
+    script = """
+import os, signal, sys
+from pathlib import Path
+from quantkit.project.store import StepStore
+
+def work(folder):
+    (folder / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+here = StepStore(Path(sys.argv[1]))
+with here.lock():
+    here.execute("step", {}, work)
+"""
+    subprocess.run([sys.executable, "-c", script, here.output], check=False)
+    assert [path.name for path in here.output.rglob("half")] == ["half"]
+    mine = [here.folder / ".step-1.tmp", here.output / ".quantkit.12345678.tmp", here.output / ".quantkit.tmp"]
+    for folder in mine:
+        folder.mkdir()
+        (folder / "thesis.txt").write_text("mine")
     with here.lock():
-        assert list(here.folder.iterdir()) == []
+        worked(here, {})
+    assert not list(here.output.rglob("half"))
+    assert all((folder / "thesis.txt").exists() for folder in mine)
 
 
 @pytest.mark.parametrize("others", [True, False])
@@ -156,19 +180,110 @@ def test_published_files_are_those_of_the_step(tmp_path: Path) -> None:
     here = store(tmp_path)
     first, second = worked(here, {"a": 1}, "x"), worked(here, {"a": 2}, "y")
     for made in (first, second, first):
-        (shown,) = here.publish({"shown": made.file("file")})
+        (shown,) = here.publish({"file": made.file("file")})
         assert shown.read_text() == made.file("file").read_text()
-    assert [p.name for p in here.output.iterdir()] == ["steps", "shown"] or len(list(here.output.iterdir())) == 2
+    assert sorted(p.name for p in here.output.iterdir()) == ["file", "steps"]
 
 
-def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("saved", ["by a rename", "in place"])
+def test_a_published_file_is_replaced_unless_somebody_put_another_in_its_place(tmp_path: Path, saved: str) -> None:
+    here = store(tmp_path)
+    made = worked(here, {"a": 1})
+    (shown,) = here.publish({"file": made.file("file")})
+    if saved == "by a rename":
+        shown.unlink()
+    shown.write_text("edited")
+    if saved == "by a rename":
+        with pytest.raises(OutputError, match="contains file, which quantkit run did not write"):
+            here.publish({"file": worked(here, {"a": 2}).file("file")})
+        assert shown.read_text() == "edited"
+    else:
+        here.publish({"file": worked(here, {"a": 1}).file("file")})
+        assert shown.read_text() == "x"
+
+
+def test_a_copy_that_somebody_made_of_a_result_is_not_withdrawn(tmp_path: Path) -> None:
+    here = store(tmp_path)
+    (shown,) = here.publish({"file": worked(here, {}).file("file")})
+    mine = shown.with_name("file.best")
+    os.link(shown, mine)
+    here.withdraw("file", [])
+    assert mine.exists()
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_files_of_others_are_not_replaced(tmp_path: Path, saved: bool) -> None:
     (tmp_path / "report.html").write_text("mine")
+    if saved:
+        StepStore(tmp_path).folder.mkdir()
+        worked(StepStore(tmp_path), {})
     with pytest.raises(OutputError, match=r"contains report\.html, which quantkit run did not write"):
         refuse_foreign_files(tmp_path, ["model.calib", "report.html"])
-    (tmp_path / "steps").mkdir()
-    refuse_foreign_files(tmp_path, ["report.html"])
+    refuse_foreign_files(tmp_path, ["model.calib"])
     with pytest.raises(OutputError, match="is a file"):
         refuse_foreign_files(tmp_path / "report.html", [])
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("clean", [False, True])
+def test_steps_that_no_run_made_are_refused(tmp_path: Path, linked: bool, clean: bool) -> None:
+    here, there = StepStore(tmp_path / "out"), tmp_path / "elsewhere"
+    here.output.mkdir()
+    (there / "step-0123456789abcdef").mkdir(parents=True)
+    (there / "step-0123456789abcdef" / "step.json").write_text('{"step": "step", "files": {}}')
+    if linked:
+        here.folder.symlink_to(there)
+    else:
+        there.rename(here.folder)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match="which quantkit run did not"):
+        refuse_foreign_files(here.output, [])
+    with (
+        pytest.raises(OutputError, match=r"which quantkit run did not|Not a directory|symbolic links"),
+        here.lock(clean=clean),
+    ):
+        raise AssertionError("bug in the test: it was locked")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_clean_removes_what_runs_wrote_and_nothing_else(tmp_path: Path) -> None:
+    here = store(tmp_path)
+    with here.lock():
+        here.publish({"file": worked(here, {}).file("file")})
+    mine = [here.folder / "mine" / "thesis.txt", worked(here, {}).folder / "notes.txt", here.output / "file.best"]
+    mine[0].parent.mkdir()
+    for path in mine:
+        path.write_text("precious")
+    (here.folder / "step-fedcba9876543210").symlink_to(mine[0].parent)
+    with here.lock(clean=True):
+        assert not (here.output / "file").exists()
+        assert not worked(here, {}).reused
+    assert [path.read_text() for path in mine] == ["precious"] * 3
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", '"x"', "{}", '{"files": []}', "\ud800", "[" * 9999])
+def test_a_damaged_record_has_the_step_done_again(tmp_path: Path, text: str) -> None:
+    here = store(tmp_path)
+    with here.lock():
+        made = worked(here, {"a": 1})
+    made.file("step.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    for reused in (False, True):
+        with here.lock():
+            refuse_foreign_files(here.output, ["file"])
+            assert worked(here, {"a": 1}).reused == reused
+
+
+def test_a_record_that_names_files_elsewhere_removes_none(tmp_path: Path) -> None:
+    here = store(tmp_path)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with here.lock():
+        made = worked(here, {"a": 1})
+    record = json.loads(made.file("step.json").read_text())
+    record["files"]["../../../thesis.txt"] = "0" * 64
+    made.file("step.json").write_text(json.dumps(record))
+    with here.lock(clean=True):
+        pass
+    assert (tmp_path / "thesis.txt").exists()
 
 
 def test_the_record_lists_inputs_and_files(tmp_path: Path) -> None:
