@@ -12,13 +12,14 @@ from typing import Any
 from quantkit.artifact import check_writable, refuse_overwriting, write_all
 from quantkit.backends.session import TENSORRT
 from quantkit.calibration.backend_choice import choose_backend
+from quantkit.calibration.checkpoint import refuse_interrupted_run
 from quantkit.calibration.files import table_with_provenance
 from quantkit.calibration.job import CalibrationJob, output_path, prepare_job
 from quantkit.calibration.onnxruntime_run import calibrate_by_watching
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
-from quantkit.calibration.tables import make_tables, statistics_path
+from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
 from quantkit.errors import StaleError
 from quantkit.preprocess import Preprocess
 from quantkit.progress import NoProgress, Progress
@@ -68,6 +69,8 @@ def calibrate(
         if there.tables and (statistics or len(there.tables) == len(job.rules)):
             return reuse_tables(job, statistics, there, started)
     if job.output:
+        if not (options.resume or options.force):
+            refuse_interrupted_run(checkpoint_path(job.output))
         check_writable(job.output)
         refuse_overwriting(places, (model, data))
     if backend == TENSORRT:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
+
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of
 from quantkit.calibration.batch_slicing import backend_version, open_watching_session, plan_batches
@@ -17,7 +19,7 @@ from quantkit.calibration.streaming_pass import CheckpointPlan, PassHooks, PassR
 from quantkit.calibration.tables import checkpoint_path, compute_thresholds, make_tables
 from quantkit.data import DataIdentity
 from quantkit.data.peeking import DataWatcher, PeekedFeed
-from quantkit.errors import DataError, ModelError, UsageError
+from quantkit.errors import DataError, UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.progress import Progress
 from quantkit.statistics import Origin, Statistics
@@ -33,8 +35,6 @@ def calibrate_by_watching(
         if feed.first is None:
             raise DataError("the data yields no samples", remedy="give at least one readable sample")
         plan, session, notes = plan_batches(job, feed.first)
-        if job.output and checkpoint_path(job.output).exists() and not options.resume:
-            notes += ("an interrupted run is replaced; --resume would have continued it",)
         watcher = DataWatcher(job.spec.applied)
         recorder = CurveRecorder(job.rules[0]) if options.learning_curve else None
         views: dict[str, list[int]] = {}
@@ -52,10 +52,6 @@ def calibrate_by_watching(
             lambda number: open_watching_session(job, plan.passes[number], plan) if number else session
         )
         watcher.look()
-    except (DataError, ModelError):
-        if job.output:
-            checkpoint_path(job.output).unlink(missing_ok=True)  # fixed data or a fixed model is another run
-        raise
     finally:
         feed.close()
     statistics = collect_statistics(job, observed, plan)
@@ -91,11 +87,13 @@ def collect_statistics(job: CalibrationJob, observed: PassResult, plan: MemoryPl
         batches=observed.batches if ordered else None,
     )
     parts = [c.statistics(job.watch.shared, origin) for c in observed.collectors]
+    heads = None if ordered else observed.identity.heads
     return Statistics(
         {name: h for part in parts for name, h in part.histograms.items()},
         tuple(view for part in parts for view in part.channels),
         job.watch.shared,
         origin,
+        None if heads is None else np.array(sorted(heads), np.uint64),
     )
 
 

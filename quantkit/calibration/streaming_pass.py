@@ -74,7 +74,7 @@ class StreamingPass:
         seen = (self._hooks.identity, position.batches, position.samples)
         try:
             for number in range(position.pass_, len(self._plan.passes)):
-                start = position if number == position.pass_ else Position(number)
+                start = position if number == position.pass_ else Position(pass_=number)
                 session = open_session(number)
                 before, seen = seen, self._one_pass(session, start)
                 if number > 0 and before[0] not in (None, seen[0]):
@@ -111,17 +111,17 @@ class StreamingPass:
                     len(names) - 1, slice_batch(portion.batch, portion.samples, self._plan.slice, self._plan.fixed)
                 )
                 position = Position(
-                    start.pass_,
-                    portion.stop,
-                    position.batches + 1,
-                    position.samples + portion.samples,
-                    tuple(self._feed.unreadable),
-                    identifier.identity().order if identifier else "",
+                    pass_=start.pass_,
+                    stop=portion.stop,
+                    batches=position.batches + 1,
+                    samples=position.samples + portion.samples,
+                    unreadable=tuple(self._feed.unreadable),
+                    seen=identifier.identity().order if identifier else "",
                 )
                 self._between(crew, collector, position)
             crew.wait()
         if identifier and passed < start.stop:
-            raise StaleError(OTHER_STREAM, remedy="leave out --resume to start again")
+            raise StaleError(OTHER_STREAM, remedy="start again with --force instead of --resume")
         if not position.samples:
             raise DataError("the data yields no samples", remedy="give at least one sample")
         return (
@@ -159,7 +159,7 @@ class StreamingPass:
         checkpoints = self._checkpoints
         if not checkpoints.resume or checkpoints.path is None:
             return Position()
-        position, arrays = read_checkpoint(checkpoints.path, checkpoints.identity)
+        position, arrays = read_checkpoint(checkpoints.path, checkpoints.identity, self._feed, len(self._plan.passes))
         try:
             for k, collector in enumerate(self._collectors):
                 prefix = f"{k}/"
@@ -178,7 +178,7 @@ class StreamingPass:
 def refuse_other_stream(start: Position, passed: int, identifier: Identifier) -> None:
     """Raise StaleError where the part of a stream that was counted before the interruption differs."""
     if passed == start.stop and identifier.identity().order != start.seen:
-        raise StaleError(OTHER_STREAM, remedy="leave out --resume to start again")
+        raise StaleError(OTHER_STREAM, remedy="start again with --force instead of --resume")
 
 
 def portion_label(portion: Portion) -> str:

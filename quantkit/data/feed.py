@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,11 +22,15 @@ LEFT_OUT = hashlib.sha256(b"left out").digest()
 
 @dataclass(frozen=True, slots=True)
 class DataIdentity:
-    """The identity of data: `content` depends only on the samples, `order` also on their sequence and batches."""
+    """The identity of data: `content` depends only on the samples, `order` also on their sequence and batches.
+
+    heads: the first 64 bits of the digest of every sample, in order; None if the samples were not read.
+    """
 
     content: str
     order: str
     samples: int
+    heads: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class Feed(Protocol):
     """Remarks for the user about the choice of samples."""
     names: Sequence[str] | None
     """The names of all samples, in order; None if they are only known after reading all of them."""
+    positions: int | None
+    """The last position of a portion; None if it is only known after reading all of them."""
 
     @property
     def unreadable(self) -> list[str]:
@@ -97,7 +103,7 @@ class Identifier:
     def __init__(self) -> None:
         self._sum = 0
         self._chain = hashlib.sha256()
-        self._samples = 0
+        self._heads: list[int] = []
 
     def add(self, digests: Sequence[bytes]) -> None:
         """Add the sha256 digests of one batch of samples, in order."""
@@ -105,11 +111,11 @@ class Identifier:
             self._sum = (self._sum + int.from_bytes(digest, "big")) % MODULUS
             self._chain.update(digest)
         self._chain.update(b"|")
-        self._samples += len(digests)
+        self._heads += [int.from_bytes(digest[:8], "big") for digest in digests]
 
     def identity(self) -> DataIdentity:
         """Return the identity of everything that was added."""
-        return DataIdentity(format(self._sum, "064x"), self._chain.hexdigest(), self._samples)
+        return DataIdentity(format(self._sum, "064x"), self._chain.hexdigest(), len(self._heads), tuple(self._heads))
 
 
 def arrays_digest(arrays: Sequence[NDArray[Any]]) -> bytes:
@@ -181,6 +187,7 @@ class SampleFeed:
         self.unreadable: list[str] = []
         self.notes = notes
         self.names: Sequence[str] | None = samples.names
+        self.positions: int | None = len(samples.names)
         self._source, self._names, self.stamps = samples, samples.names, samples.stamps
         self._size, self._workers, self._skip_corrupt = batch_size, workers, skip_corrupt
         self._full_batches = full_batches

@@ -16,7 +16,7 @@ class PeekedFeed:
     def __init__(self, feed: Feed) -> None:
         self._feed, self._ahead = feed, feed.portions()
         self.kind, self.samples, self.batch_size = feed.kind, feed.samples, feed.batch_size
-        self.notes, self.names = feed.notes, feed.names
+        self.notes, self.names, self.positions = feed.notes, feed.names, feed.positions
         self.first: Portion | None = next(self._ahead, None)
         self._fresh = True
 

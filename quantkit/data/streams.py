@@ -38,6 +38,7 @@ class BatchFolderFeed:
         self.batch_size: int | None = None
         self.unreadable: list[str] = []
         self.names: Sequence[str] | None = None
+        self.positions: int | None = len(files)
         self.notes = notes
 
     def stamps(self) -> tuple[FileStamp, ...]:
@@ -89,6 +90,7 @@ class StreamFeed:
         self.batch_size: int | None = None
         self.unreadable: list[str] = []
         self.names: Sequence[str] | None = None
+        self.positions: int | None = None
         self.notes = notes
 
     def stamps(self) -> tuple[FileStamp, ...]:

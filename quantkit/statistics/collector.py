@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from quantkit.histogram import BINS, Histogram, HistogramMode
 from quantkit.kernel import DIGITS, EMPTY, channel_sums, extremes, observe
+from quantkit.statistics.sealed import check_typed
 from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
 
@@ -166,14 +167,15 @@ class Collector:
 
     def load(self, arrays: Mapping[str, Array]) -> None:
         """Restore the state from `dump`. KeyError or ValueError where the arrays belong to another run."""
-        self._counts[...] = arrays["counts"]
-        self._state[...] = arrays["state"]
+        self._counts[...] = check_typed(arrays["counts"], np.int64, self._counts.shape)
+        self._state[...] = check_typed(arrays["state"], np.float64, self._state.shape)
         for views in self._channels.values():
             for view in views:
                 key = f"{view.tensor}@{view.axis}"
-                view.ranges = np.array(arrays[f"ranges/{key}"])
-                view.sums = np.array(arrays[f"sums/{key}"])
-                view.elements = int(arrays[f"elements/{key}"][0])
+                channels = len(arrays[f"ranges/{key}"])
+                view.ranges = check_typed(arrays[f"ranges/{key}"], np.float32, (channels, 2)).copy()
+                view.sums = check_typed(arrays[f"sums/{key}"], np.int64, (channels, 2, DIGITS + 1)).copy()
+                view.elements = int(check_typed(arrays[f"elements/{key}"], np.int64, (1,))[0])
 
     def _histogram(self, i: int) -> Histogram:
         range_, low, high = (float(v) for v in self._state[i])

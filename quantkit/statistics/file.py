@@ -1,39 +1,52 @@
-"""The statistics file: safetensors, the same bytes for the same content.
+"""The statistics file: sealed safetensors, the same bytes for the same content.
 
 counts/<tensor>     int64 [2048]          histogram of |x|
 ranges              float64 [T, 3]        R, minimum, maximum, in the order of `tensors`
 channels/<k>/range  float32 [C, 2]        minimum and maximum per channel of view k
 channels/<k>/sums   int64 [C, 2, 4]       exact sums of x and x²: top position and three digits of 32 bits
+samples             uint64 [N]            first 64 bits of the digests of samples, ascending; absent in tensorrt mode
+sha256              uint8 [32]            over the file with zeros here; absent in files of quantkit 0.1
 metadata            one key, `quantkit`   canonical JSON: format, tensors, shared, channels, origin
 """
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from quantkit.artifact import canonical_json, write_whole
+from quantkit.document import DocumentType
 from quantkit.errors import StatisticsError
 from quantkit.frozen_record import FrozenRecord
-from quantkit.histogram import BINS, Histogram
-from quantkit.regular_file import refuse_irregular
+from quantkit.histogram import BINS, Histogram, HistogramMode
+from quantkit.kernel import DIGIT_BITS, DIGITS, EMPTY, grow_range
+from quantkit.statistics.sealed import check_typed, read_sealed, sealed_bytes
 from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
 
 KEY = "quantkit"
 REMEDY = "create it again with quantkit calibrate"
+LARGEST = 1 << 62
+"""Largest number of values or samples, which still has room in 64 bits."""
+LARGEST_AXIS = 64
+"""Largest number of axes of an array in numpy."""
+WIDEST_RANGE, NARROWEST_RANGE = 2.0**129, 2.0**-149
+"""Limits of R: activations are float32, and R is less than twice the largest of them."""
+HIGHEST_DIGIT, LOWEST_DIGIT = 9, -10
+"""Limits of the top position of an exact sum of x or x²: x is float32, so sums are 0, or between 2^-298 and 2^318."""
 
 
 class ChannelRecord(FrozenRecord):
     """The tensor and the axis whose channels the arrays `channels/<k>/…` describe."""
 
     tensor: str
-    axis: int
-    elements: Annotated[int, Field(ge=0)]
+    axis: Annotated[int, Field(ge=-LARGEST_AXIS, lt=LARGEST_AXIS)]
+    elements: Annotated[int, Field(ge=1, lt=LARGEST)]
 
 
 class StatisticsDocument(FrozenRecord):
@@ -47,18 +60,32 @@ class StatisticsDocument(FrozenRecord):
 
     @model_validator(mode="after")
     def names_are_known(self) -> StatisticsDocument:
-        """Check that every name is one of the tensors, and that no tensor is named twice."""
-        known = set(self.tensors)
-        named = {*self.shared, *self.shared.values(), *(view.tensor for view in self.channels)}
-        if len(known) != len(self.tensors) or not named <= known:
+        """Check that every name is one of the tensors, and that no tensor or view is named twice."""
+        known, views = set(self.tensors), [(view.tensor, view.axis) for view in self.channels]
+        named = {*self.shared, *self.shared.values(), *(tensor for tensor, _ in views)}
+        if len(known) != len(self.tensors) or len(set(views)) != len(views) or not named <= known:
             raise ValueError("tensors are named twice, or not listed")
         return self
+
+    @model_validator(mode="after")
+    def origin_is_whole(self) -> StatisticsDocument:
+        """Check that the origin has a digest, and counts that can be."""
+        origin = self.origin
+        if re.fullmatch("[0-9a-f]{64}", origin.data) is None:
+            raise ValueError("origin.data is no sha256")
+        counts = (origin.samples, *(n for n in (origin.batch_size, origin.batches) if n is not None))
+        if not (all(1 <= count < LARGEST for count in counts) and 0 <= origin.slice < LARGEST):
+            raise ValueError("the origin counts no samples, or too many")
+        return self
+
+
+DOCUMENT: DocumentType[StatisticsDocument] = DocumentType(
+    StatisticsDocument, "a description of statistics", StatisticsError, REMEDY
+)
 
 
 def statistics_bytes(statistics: Statistics) -> bytes:
     """Return the content of the file."""
-    from safetensors.numpy import save
-
     names = list(statistics.histograms)
     histograms = statistics.histograms.values()
     arrays: dict[str, Array] = {f"counts/{n}": h.counts for n, h in statistics.histograms.items()}
@@ -66,6 +93,8 @@ def statistics_bytes(statistics: Statistics) -> bytes:
     for k, view in enumerate(statistics.channels):
         arrays[f"channels/{k}/range"] = np.stack([view.minimum, view.maximum], axis=1)
         arrays[f"channels/{k}/sums"] = view.sums
+    if statistics.samples is not None:
+        arrays["samples"] = statistics.samples
     document = StatisticsDocument(
         format=1,
         tensors=tuple(names),
@@ -73,7 +102,7 @@ def statistics_bytes(statistics: Statistics) -> bytes:
         channels=tuple(ChannelRecord(tensor=v.tensor, axis=v.axis, elements=v.elements) for v in statistics.channels),
         origin=statistics.origin,
     )
-    return save(arrays, metadata={KEY: canonical_json(document.model_dump(mode="json", exclude_none=True))})
+    return sealed_bytes(arrays, KEY, canonical_json(document.model_dump(mode="json", exclude_none=True)))
 
 
 def write_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> None:
@@ -83,50 +112,68 @@ def write_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> No
 
 def read_statistics(path: str | os.PathLike[str]) -> Statistics:
     """Read a statistics file. StatisticsError where it is another file, damaged, or of a newer format."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        refuse_irregular(path)
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(KEY)
-            if text is None:
-                raise StatisticsError(f"{path} is not a statistics file", remedy=REMEDY)
-            document = StatisticsDocument.model_validate_json(text)
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        return assemble_statistics(document, arrays)
+        file = read_sealed(Path(path), KEY)
+        document = DOCUMENT.parse(file.text, f"{path} is not a statistics file, or is damaged: its metadata")
+        return assemble_statistics(document, file.arrays)
     except OSError as error:
         raise StatisticsError(f"{path}: {error.strerror or error}", remedy="check the path") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-        raise StatisticsError(f"{path} is not a statistics file, or is damaged: {fault}", remedy=REMEDY) from None
-    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise StatisticsError(f"{path} is not a statistics file, or is damaged: no {error}", remedy=REMEDY) from None
+    except ValueError as error:
         raise StatisticsError(f"{path} is not a statistics file, or is damaged: {error}", remedy=REMEDY) from None
 
 
 def assemble_statistics(document: StatisticsDocument, arrays: dict[str, Array]) -> Statistics:
     """Return statistics from the content of a file. KeyError or ValueError where it is inconsistent."""
-    ranges = check_typed(arrays["ranges"], np.float64, (len(document.tensors), 3))
-    if not np.isfinite(ranges).all() or (ranges[:, 0] < 0).any() or (ranges[:, 1] > ranges[:, 2]).any():
-        raise ValueError("a range is invalid")
+    ranges = check_typed(arrays.pop("ranges"), np.float64, (len(document.tensors), 3))
     histograms = {}
-    for i, name in enumerate(document.tensors):
-        counts = check_typed(arrays[f"counts/{name}"], np.int64, (BINS,))
-        if (counts < 0).any():
-            raise ValueError(f"a count of {name!r} is negative")
-        histograms[name] = Histogram(counts, *(float(v) for v in ranges[i]))
+    for name, (range_, low, high) in zip(document.tensors, ranges.tolist(), strict=True):
+        histogram = Histogram(check_typed(arrays.pop(f"counts/{name}"), np.int64, (BINS,)), range_, low, high)
+        check_histogram(histogram, name, invariant=document.origin.histogram is HistogramMode.INVARIANT)
+        histograms[name] = histogram
     channels = []
-    for k, view in enumerate(document.channels):
-        low_high, sums = arrays[f"channels/{k}/range"], arrays[f"channels/{k}/sums"]
-        count = len(low_high)
-        check_typed(low_high, np.float32, (count, 2))
-        check_typed(sums, np.int64, (count, 2, 4))
-        channels.append(Channels(view.tensor, view.axis, low_high[:, 0], low_high[:, 1], sums, view.elements))
-    return Statistics(histograms, tuple(channels), document.shared, document.origin)
+    for k, record in enumerate(document.channels):
+        low_high, sums = arrays.pop(f"channels/{k}/range"), arrays.pop(f"channels/{k}/sums")
+        check_typed(low_high, np.float32, (len(sums) if sums.ndim else 0, 2))
+        check_typed(sums, np.int64, (len(low_high), 2, DIGITS + 1))
+        view = Channels(record.tensor, record.axis, low_high[:, 0], low_high[:, 1], sums, record.elements)
+        check_channels(view, histograms[view.tensor])
+        channels.append(view)
+    samples = arrays.pop("samples", None)
+    if samples is not None:
+        check_typed(samples, np.uint64, (samples.size,))
+        if (samples[1:] < samples[:-1]).any():
+            raise ValueError("the list of samples is in disorder")
+    if arrays:
+        raise ValueError(f"it holds an unknown array {next(iter(arrays))!r}")
+    return Statistics(histograms, tuple(channels), document.shared, document.origin, samples)
 
 
-def check_typed(array: Array, dtype: type, shape: tuple[int, ...]) -> Array:
-    """Return `array` if it has the type and the shape. ValueError."""
-    if array.dtype != dtype or array.shape != shape:
-        raise ValueError(f"an array is {array.dtype} {list(array.shape)}, not {np.dtype(dtype)} {list(shape)}")
-    return array
+def check_histogram(histogram: Histogram, name: str, *, invariant: bool) -> None:
+    """Check that a histogram is one of float32 activations: its range, its extremes, its counts. ValueError."""
+    range_, low, high = histogram.range, histogram.minimum, histogram.maximum
+    fits = range_ == 0.0 or NARROWEST_RANGE <= range_ <= WIDEST_RANGE
+    floats = low == float(np.float32(low)) and high == float(np.float32(high))  # NaN is not equal to itself
+    if not (fits and floats and low <= high and histogram.amax <= range_):
+        raise ValueError(f"the range of {name!r} is none: {low:g} … {high:g} in {range_:g}")
+    if invariant and range_ != grow_range(0.0, histogram.amax, invariant=True):
+        raise ValueError(f"the range of {name!r} is not that of its values: {range_:g} for {histogram.amax:g}")
+    total = histogram.counts.astype(np.float64).sum()
+    if (histogram.counts < 0).any() or not 1 <= total < LARGEST:
+        raise ValueError(f"the counts of {name!r} are none")
+
+
+def check_channels(view: Channels, histogram: Histogram) -> None:
+    """Check that the figures of channels are those of the tensor with that histogram. ValueError."""
+    extremes = (float(view.minimum.min(initial=np.inf)), float(view.maximum.max(initial=-np.inf)))
+    if extremes != (histogram.minimum, histogram.maximum) or (view.minimum > view.maximum).any():
+        raise ValueError(f"the channels of {view.tensor!r} have another range than the tensor")
+    if view.elements * len(view.sums) != histogram.elements:
+        raise ValueError(f"the channels of {view.tensor!r} have another number of values than the tensor")
+    tops, digits = view.sums[..., 0], view.sums[..., 1:]
+    empty = tops == EMPTY
+    if not (empty | ((tops >= LOWEST_DIGIT) & (tops <= HIGHEST_DIGIT))).all() or (digits[empty] != 0).any():
+        raise ValueError(f"a sum of {view.tensor!r} is no float")
+    if (np.abs(digits.astype(np.float64)) > view.elements * 2.0**DIGIT_BITS).any():
+        raise ValueError(f"a sum of {view.tensor!r} is larger than its values can be")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from quantkit.histogram import HistogramMode
 from quantkit.kernel import merge_sums
 from quantkit.statistics.statistics import Channels, Statistics
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 MODULUS = 1 << 256
 
 
@@ -19,7 +23,7 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     """Return the statistics of all parts together: the same bytes as those of one run over all samples.
 
     StatisticsError where parts are of `tensorrt` mode (their ranges depend on the first batch), have different models,
-    preprocessing or backends, or are the same part twice.
+    preprocessing or backends, or have samples in common, which would count twice.
     """
     if not parts:
         raise StatisticsError("nothing to merge", remedy="give at least one statistics file")
@@ -39,12 +43,30 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
                 )
         if watched_views(part) != watched_views(first):
             raise StatisticsError("the parts watch different tensors", remedy="use the same quantkit for all parts")
-    if len({p.origin.data for p in parts}) != len(parts):
-        raise StatisticsError("one part is given twice: the same samples", remedy="give every part once")
+    refuse_common_samples(parts)
     merged = first
     for part in parts[1:]:
         merged = merge_pair(merged, part)
     return merged
+
+
+def refuse_common_samples(parts: Sequence[Statistics]) -> None:
+    """Raise StatisticsError where a sample is in two parts; of files of quantkit 0.1 only whole parts are compared."""
+    if len({p.origin.data for p in parts}) != len(parts):
+        raise StatisticsError("one part is given twice: the same samples", remedy="give every part once")
+    known = [np.unique(part.samples) for part in parts if part.samples is not None]
+    everything, counts = np.unique(np.concatenate(known), return_counts=True) if known else (np.array([]), np.array([]))
+    if common := int((counts > 1).sum()):
+        raise StatisticsError(
+            f"the parts have {common} of {len(everything)} samples in common, which would count twice",
+            remedy="give every part once, alone or merged; calibrate data with equal samples in one run",
+        )
+
+
+def join_samples(parts: Sequence[Statistics]) -> NDArray[np.uint64] | None:
+    """Return the samples of all parts as far as they are known, ascending."""
+    known = [part.samples for part in parts if part.samples is not None]
+    return np.sort(np.concatenate(known)) if known else None
 
 
 def watched_views(part: Statistics) -> tuple[object, ...]:
@@ -60,6 +82,7 @@ def merge_pair(a: Statistics, b: Statistics) -> Statistics:
         tuple(merge_channels(x, y) for x, y in zip(a.channels, b.channels, strict=True)),
         a.shared,
         a.origin.model_copy(update={"data": format(data, "064x"), "samples": a.origin.samples + b.origin.samples}),
+        join_samples([a, b]),
     )
 
 

@@ -77,12 +77,17 @@ class Channels:
 @dataclass(frozen=True, slots=True)
 class Statistics(RichDisplay):
     """Histograms by tensor name, in the order of the table; `shared` maps a pool's output to the tensor whose scale it
-    takes."""
+    takes.
+
+    samples: the first 64 bits of the sha256 of every sample, uint64 [N], ascending, so that parts with common samples
+    are not merged; None in `tensorrt` mode and in statistics of quantkit 0.1.
+    """
 
     histograms: Mapping[str, Histogram]
     channels: tuple[Channels, ...]
     shared: Mapping[str, str]
     origin: Origin
+    samples: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.histograms)

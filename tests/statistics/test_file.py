@@ -29,6 +29,7 @@ from quantkit.statistics import (
     statistics_bytes,
     write_statistics,
 )
+from quantkit.statistics.sealed import SEAL, sealed_bytes
 
 F32 = np.float32
 INVARIANT, TENSORRT = HistogramMode.INVARIANT, HistogramMode.TENSORRT
@@ -145,14 +146,19 @@ def damaged(arrays: dict[str, np.ndarray] | None = None, **fields: object) -> by
     """A statistics file with other arrays or other metadata."""
     header = json.loads(WHOLE[8:HEADER_END])
     document = json.loads(header["__metadata__"]["quantkit"]) | fields
-    return save(load(WHOLE) | (arrays or {}), metadata={"quantkit": json.dumps(document)})
+    return sealed_bytes(without_seal() | (arrays or {}), "quantkit", json.dumps(document))
+
+
+def without_seal() -> dict[str, np.ndarray]:
+    """The arrays of a statistics file."""
+    return {name: array for name, array in load(WHOLE).items() if name != SEAL}
 
 
 def without(key: str, inside: str | None = None) -> bytes:
     header = json.loads(WHOLE[8:HEADER_END])
     document = json.loads(header["__metadata__"]["quantkit"])
     del (document[inside] if inside else document)[key]
-    return save(load(WHOLE), metadata={"quantkit": json.dumps(document)})
+    return sealed_bytes(without_seal(), "quantkit", json.dumps(document))
 
 
 @given(length=st.integers(0, len(WHOLE) - 1) | st.integers(0, HEADER_END))
@@ -163,15 +169,18 @@ def test_a_file_that_was_cut_is_refused(path: Path, length: int) -> None:
         read_back(path, WHOLE[:length])
 
 
-@given(at=st.integers(0, HEADER_END + 100), mask=st.integers(1, 255))
-def test_a_flipped_byte_is_refused_or_harmless(path: Path, at: int, mask: int) -> None:
+@given(at=st.integers(0, len(WHOLE) - 1) | st.integers(0, HEADER_END + 100), mask=st.integers(1, 255))
+def test_a_changed_byte_is_refused(path: Path, at: int, mask: int) -> None:
     content = bytearray(WHOLE)
     content[at] ^= mask
-    try:
-        statistics = read_back(path, bytes(content))
-    except StatisticsError:
-        return
-    read_back(path, statistics_bytes(statistics))
+    with pytest.raises(StatisticsError):
+        read_back(path, bytes(content))
+
+
+def test_a_file_of_version_0_1_is_read_without_a_digest(path: Path) -> None:
+    header = json.loads(WHOLE[8:HEADER_END])
+    read = read_back(path, save(without_seal(), metadata=header["__metadata__"]))
+    assert statistics_bytes(read) == WHOLE
 
 
 @given(content=st.binary(max_size=200))
@@ -201,13 +210,33 @@ counts, sums, range_ = np.zeros(2048, np.int64), np.zeros((3, 2, 4), np.int64), 
         {"channels/0/sums": sums[..., :3]},
         {"channels/0/sums": np.zeros((), np.int64)},
         {"counts/image": counts - 1},
+        {"counts/image": counts},
+        {"counts/image": counts + (1 << 62)},
         {"ranges": np.full((3, 3), np.nan)},
         {"ranges": np.full((3, 3), -1.0)},
+        {"ranges": np.full((3, 3), np.inf)},
+        {"ranges": np.tile([1e-320, 0.0, 0.0], (3, 1))},
+        {"ranges": np.tile([1e300, 0.0, 0.0], (3, 1))},
+        {"ranges": np.tile([1.0, -2.0, 0.5], (3, 1))},
+        {"ranges": np.tile([3.0, 0.0, 2.5], (3, 1))},
+        {"ranges": np.tile([8.0, 0.0, 2.5], (3, 1))},
+        {"ranges": np.tile([1.0, 0.1, 0.5], (3, 1))},
+        {"channels/0/range": range_ + 1},
+        {"channels/0/range": np.full((3, 2), np.nan, F32)},
+        {"channels/0/sums": sums + (1 << 40)},
+        {"channels/0/sums": sums - 11},
+        {"channels/0/sums": sums + (1 << 62)},
+        {"channels/0/sums": np.zeros((0, 2, 4), np.int64), "channels/0/range": np.zeros((0, 2), F32)},
+        {"channels/9/sums": sums},
+        {"other": sums},
+        {"samples": np.array([3, 1], np.uint64)},
+        {"samples": np.array([1.5])},
+        {"samples": np.array([[1]], np.uint64)},
     ],
     ids=lambda arrays: " ".join(f"{name} {a.dtype} {list(a.shape)}" for name, a in arrays.items()),
 )
 def test_arrays_of_another_type_shape_or_meaning_are_refused(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with pytest.raises(StatisticsError, match="is damaged"):
+    with pytest.raises(StatisticsError, match="is damaged: "):
         read_back(path, damaged(arrays))
 
 
@@ -220,6 +249,8 @@ def test_arrays_of_another_type_shape_or_meaning_are_refused(path: Path, arrays:
         {"channels": None}, {"channels": [1]}, {"channels": [{"tensor": "image"}]},
         {"channels": [{"tensor": "image", "axis": "1", "elements": 1}]},
         {"channels": [{"tensor": "image", "axis": 1, "elements": None}]},
+        {"channels": [{"tensor": "image", "axis": 1, "elements": 0}] * 4},
+        {"channels": [{"tensor": "image", "axis": 1 << 40, "elements": 20}] * 4},
         {"origin": None}, {"origin": {}}, {"origin": []}, {"origin": {"model": 1}},
     ],
     ids=repr,
@@ -230,7 +261,25 @@ def test_metadata_of_another_meaning_is_refused(path: Path, fields: dict[str, ob
 
 
 @pytest.mark.parametrize(
-    "field", [("slice", "4"), ("samples", 1.5), ("histogram", "x"), ("more", 1), ("data", "no hex")]
+    "field",
+    [
+        ("slice", "4"),
+        ("slice", -1),
+        ("samples", 1.5),
+        ("samples", 0),
+        ("samples", -4),
+        ("samples", 1 << 62),
+        ("histogram", "x"),
+        ("more", 1),
+        ("data", "no hex"),
+        ("data", ""),
+        ("data", "ab"),
+        ("data", "AB" * 32),
+        ("batch_size", 0),
+        ("batches", -1),
+        ("preprocess", 5),
+    ],
+    ids=repr,
 )
 def test_an_origin_of_another_meaning_is_refused(path: Path, field: tuple[str, object]) -> None:
     origin = json.loads(simple(fixed_data()).origin.model_dump_json()) | dict([field])
@@ -346,6 +395,31 @@ def test_parts_of_different_runs_are_not_merged(field: dict[str, object]) -> Non
 def test_the_same_part_twice_is_not_merged(parts: list[Statistics]) -> None:
     with pytest.raises(StatisticsError, match="twice"):
         merge_statistics(parts)
+
+
+def numbered(part: Statistics, *samples: int) -> Statistics:
+    """Statistics that know their samples."""
+    return dataclasses.replace(part, samples=np.array(samples, np.uint64))
+
+
+def test_samples_that_are_in_a_merged_file_are_not_counted_again(path: Path) -> None:
+    a, b, c = numbered(A, 1, 5), numbered(B, 2, 2, 9), numbered(simple(fixed_data(3)), 4)
+    both = merge_statistics([a, b])
+    assert both.samples is not None
+    assert both.samples.tolist() == [1, 2, 2, 5, 9]
+    assert statistics_bytes(merge_statistics([b, a])) == statistics_bytes(both)
+    both = read_back(path, statistics_bytes(both))
+    for parts in ([both, b], [a, both], [both, merge_statistics([b, c])], [both, numbered(other(B, data="0" * 64), 9)]):
+        with pytest.raises(StatisticsError, match="samples in common") as refusal:
+            merge_statistics(parts)
+        assert "count twice" in str(refusal.value)
+    assert merge_statistics([both, c]).origin.samples == 12
+
+
+def test_parts_of_version_0_1_are_merged_as_far_as_they_are_known() -> None:
+    merged = merge_statistics([A, numbered(B, 3, 4)])
+    assert merged.samples is not None
+    assert merged.samples.tolist() == [3, 4]
 
 
 def test_tensorrt_mode_is_not_merged() -> None:
