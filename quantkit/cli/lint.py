@@ -41,7 +41,8 @@ def lint(model: Path, fix: bool, output: Path | None, force: bool, printing: Pri
     """Show what TensorRT rejects or runs slowly in the Q/DQ model MODEL, whichever tool wrote it.
 
     --fix corrects what can be corrected without changing what the model computes: int32 biases, uint8 with zero point
-    128, equal pairs on one tensor, and scales and zero points of 0 in a form that TensorRT does not accept. Exit code:
+    128, onnxruntime's own Q/DQ operators, equal pairs on one tensor, nodes that only pass a weight on, and scales and
+    zero points of 0 in a form that TensorRT does not accept. It writes nothing if there is nothing of these. Exit code:
     1 if errors are left, 0 if nothing or only slow and accuracy findings are left.
     """
     from quantkit.linting.lint import lint as run
@@ -50,13 +51,13 @@ def lint(model: Path, fix: bool, output: Path | None, force: bool, printing: Pri
         raise UsageError("--output names the fixed copy, but --fix is not given", remedy="add --fix")
     target = (output or model.with_name(f"{model.stem}.fixed.onnx")) if fix else None
     report = run(model, fix_to=target, force=force)
-    printing.print_result(report, lint_document, print_lint_report)
+    printing.print_result(report, lint_document, lambda report: print_lint_report(report, fix=fix))
     if report.errors:
         raise click.exceptions.Exit(1)
 
 
-def print_lint_report(report: LintReport) -> None:
-    """Print the findings by severity and rule."""
+def print_lint_report(report: LintReport, *, fix: bool) -> None:
+    """Print the findings by severity and rule; fix: whether fixes were asked for."""
     for severity, heading in HEADINGS.items():
         findings = [f for f in report.findings if f.severity == severity]
         if findings:
@@ -65,6 +66,8 @@ def print_lint_report(report: LintReport) -> None:
             print()
     if report.written:
         print_fixed(report)
+    elif fix:
+        print("fixed  nothing: no finding can be fixed exactly, and no copy was written")
     fixable = sum(finding.fixable for finding in report.findings)
     print(report.summary + (f"; --fix corrects {fixable}" if fixable else ""))
 
@@ -85,7 +88,7 @@ def print_fixed(report: LintReport) -> None:
     counts: dict[str, int] = {}
     for f in report.fixed:
         counts[f.rule] = counts.get(f.rule, 0) + 1
-    print(f"fixed  {', '.join(f'{n} {rule}' for rule, n in counts.items()) or 'nothing'}")
+    print(f"fixed  {', '.join(f'{n} {rule}' for rule, n in counts.items())}")
     print(f"wrote  {report.written}")
 
 

@@ -31,9 +31,9 @@ from quantkit.graph import Model, load_model
 from quantkit.graph.model import node_name
 from quantkit.linting.rules.parsing.clip_apart import misread_clips
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
+from quantkit.qdq.fold_constants import fold_constants
 from quantkit.qdq.reader import has_qdq, read_qdq
 from quantkit.regular_file import UNBOUNDED, read_regular, regular_file_digest
-from quantkit.rewrites.fold_constants import fold_constants
 from quantkit.table import CalibrationTable, read_table, table_bytes
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 

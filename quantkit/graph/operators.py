@@ -87,11 +87,11 @@ INTEGER_MOVING = COMMUTING - {"Dropout"}
 """Operators that move integers as well; ONNX defines Dropout for floats alone."""
 SCALE_SHARING = RESHAPING | {"Concat", "Identity", "MaxPool", "Transpose"}
 """Operators whose inputs and outputs have one scale in TensorRT."""
-TENSORRT_COMMUTING = (SCALE_SHARING - {"Concat"}) | {"Relu"}
-"""Operators of one input that TensorRT moves Q backward and DQ forward through."""
-SCALE_CONVERTING = TENSORRT_COMMUTING - {"Relu", "Identity"}
-"""Those of them that have to convert values where the scales before and behind them differ."""
-QUANTIZED_BEFORE = TENSORRT_COMMUTING | {"Clip"}
+DEQUANTIZED_BEFORE = COMMUTING | {"Relu"}
+"""Operators that TensorRT moves DequantizeLinear forward through: behind them INT8 goes on."""
+SCALE_CONVERTING = COMMUTING - {"Concat", "Dropout", "Identity"}
+"""Operators that have to convert values where the scales before and behind them differ."""
+QUANTIZED_BEFORE = (SCALE_SHARING - {"Concat"}) | CLIPPING
 """Operators that TensorRT 8.6 moves QuantizeLinear ahead of, rightly or, for a Clip, not."""
 
 # Constants --------------------------------------------------------------------------------------------------------
@@ -104,6 +104,11 @@ CONSTANT_FOLDING = (COMMUTING - {"Dropout", "MaxPool", "ReverseSequence"}) | ARI
     "Size", "Softmax", "Softplus", "Sqrt", "Sum", "Tanh", "Trilu", "Where", "Xor",
 }  # fmt: skip
 """Operators that are computed once where constants alone decide their result."""
+EXACT_FOLDING = CONSTANT_FOLDING - {
+    "Cos", "CumSum", "Erf", "Exp", "Gemm", "Log", "LpNormalization", "MatMul", "Mean", "Pow", "ReduceL1", "ReduceL2",
+    "ReduceMean", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Sigmoid", "Sin", "Softmax", "Softplus", "Sum", "Tanh",
+}  # fmt: skip
+"""Those of them that give the same bits wherever they are computed."""
 
 # Signs ------------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ import numpy as np
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.subgraphs import captured_names
+from quantkit.qdq.decided_constants import DecidedConstants, FoldedConstants
+from quantkit.qdq.fold_constants import with_constants
 from quantkit.qdq.reader import QdqGraph
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class GraphEdit:
         self._replaced: dict[str, Replacement] = {}
         self._retyped: set[str] = set()
         self._added: list[onnx.TensorProto] = []
+        self._folded = DecidedConstants(qdq.model, {}, {}), FoldedConstants({}, {})
         self._constants: dict[tuple[str, bytes, tuple[int, ...], str], str] = {}
 
     def set_input(self, output: str, place: int, name: str) -> None:
@@ -50,6 +53,10 @@ class GraphEdit:
     def replace_node(self, output: str, replacement: Replacement) -> None:
         """Put others in the place of the node that makes `output`; they see its inputs as all changes leave them."""
         self._replaced[output] = replacement
+
+    def fold(self, decided: DecidedConstants, folded: FoldedConstants) -> None:
+        """Put constants in the place of the operators that compute them."""
+        self._folded = (decided, folded)
 
     def forget_type(self, tensor: str) -> None:
         """Remove the type that the file records for a tensor, since it is another now."""
@@ -71,8 +78,7 @@ class GraphEdit:
 
     def result(self) -> onnx.ModelProto:
         """Return the edited copy, without stored tensors that nothing reads any more."""
-        copy = type(self.qdq.model.proto)()
-        copy.CopyFrom(self.qdq.model.proto)
+        copy = with_constants(self.qdq.model.proto, *self._folded)
         copy.ir_version = max(copy.ir_version, LEAST_IR)
         graph = copy.graph
         before = tensors_read(graph)

@@ -32,7 +32,8 @@ MOST_BYTES = 2**31 - 1
 class LintReport(RichDisplay):
     """Findings in a Q/DQ model.
 
-    findings: those that are left, in graph order; fixed: those that the copy `written` does not have any more.
+    findings: those that are left, in graph order; fixed: those that the copy `written` does not have any more. Where
+    nothing could be fixed, no copy is written.
     """
 
     path: Path
@@ -71,8 +72,9 @@ def lint(
     """Find what TensorRT will reject or run slowly in the Q/DQ nodes of an ONNX model.
 
     fix_to: write a copy there without the findings that can be fixed exactly; it computes the same numbers, and
-    contains its weights. Raises ModelError if the model cannot be read or has no Q/DQ, StaleError if `fix_to` exists
-    and `force` is not given, UsageError if it is the model itself, OutputError.
+    contains its weights. Nothing is written if there is nothing to fix. Raises ModelError if the model cannot be read
+    or has no Q/DQ, StaleError if `fix_to` exists and `force` is not given, UsageError if it is the model itself,
+    OutputError.
     """
     target = Path(fix_to) if fix_to is not None else None
     if target is not None:
@@ -90,6 +92,8 @@ def lint(
     if target is None:
         return LintReport(model.path, found)
     proto, fixed = fix_model(model)
+    if not fixed:
+        return LintReport(model.path, found)
     left = lint_model(Model(model.path, proto, ""))
     write_whole(target, self_contained_bytes(model, proto))
     return LintReport(model.path, left, fixed, target)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantkit.graph.operators import FUSING_WEIGHTED, INTEGER_MOVING, INTEGER_OPERATORS, TENSORRT_COMMUTING
-from quantkit.qdq.reader import QdqGraph
+from quantkit.graph.operators import FUSING_WEIGHTED, INTEGER_MOVING, INTEGER_OPERATORS
+from quantkit.qdq.reader import QdqGraph, moved_tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -37,11 +37,7 @@ def has_dequantize_before(qdq: QdqGraph, tensor: str) -> bool:
 
     Only Q/DQ nodes that were read count: onnxruntime's own are integer operators to TensorRT.
     """
-    while tensor not in qdq.qdq_nodes and (node := qdq.maker(tensor)) is not None:
-        if node.op_type not in TENSORRT_COMMUTING:
-            return False
-        tensor = node.input[0]
-    return qdq.dequantizes(tensor)
+    return all(qdq.dequantizes(name) for name in moved_tensors(qdq, tensor))
 
 
 def only_dequantized(qdq: QdqGraph, tensor: str) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from quantkit.graph.index import GraphIndex, Wiring, index_graph, wiring_fields
 from quantkit.graph.model import DTYPES, Model, dtype_name, node_name
-from quantkit.graph.operators import COMMUTING, ONNX_DOMAINS, QDQ, QDQ_DOMAINS
+from quantkit.graph.operators import DEQUANTIZED_BEFORE, ONNX_DOMAINS, QDQ, QDQ_DOMAINS
 from quantkit.graph.weights import stored_values
 
 if TYPE_CHECKING:
@@ -200,12 +200,25 @@ def has_qdq(model: Model) -> bool:
     return any(is_qdq(node) for node in model.proto.graph.node)
 
 
+def moved_tensors(wiring: Wiring, tensor: str) -> set[str]:
+    """Return the tensors whose values a tensor holds: those behind the operators that only move them, or clip at 0.
+
+    A Concat holds the values of all of its inputs. A tensor that something else makes is the only one itself.
+    """
+    waiting, seen, found = [tensor], {tensor}, set[str]()
+    while waiting:
+        name = waiting.pop()
+        node = wiring.maker(name)
+        if node is None or node.op_type not in DEQUANTIZED_BEFORE or is_qdq(node):
+            found.add(name)
+            continue
+        sources = node.input if node.op_type == "Concat" else node.input[:1]
+        waiting.extend(source for source in sources if source not in seen)
+        seen.update(sources)
+    return found
+
+
 def is_dequantized(wiring: Wiring, tensor: str) -> bool:
     """Return whether a DequantizeLinear makes a tensor, with nothing but operators that move values in between."""
-    while (node := wiring.maker(tensor)) is not None:
-        if is_qdq(node):
-            return bool(node.op_type == DEQUANTIZE)
-        if node.op_type not in COMMUTING:
-            return False
-        tensor = node.input[0]
-    return False
+    makers = [wiring.maker(name) for name in moved_tensors(wiring, tensor)]
+    return all(node is not None and is_qdq(node) and node.op_type == DEQUANTIZE for node in makers)

@@ -31,7 +31,7 @@ from quantkit.graph.subgraphs import subgraphs
 from quantkit.graph.tensors import FLOATS
 from quantkit.graph.weights import stored_tensors, weight_values
 from quantkit.numerics import float32
-from quantkit.rewrites.fold_constants import as_graph_input, fold_constants
+from quantkit.qdq.fold_constants import as_graph_input, fold_constants
 
 if TYPE_CHECKING:
     import onnx

@@ -174,6 +174,16 @@ def test_the_command_fixes(files: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert run(["lint", str(tmp_path / "net.fixed.onnx")]) == 0
 
 
+def test_nothing_is_written_where_nothing_can_be_fixed(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "fixed.onnx"
+    assert run(["lint", str(files / "operators.onnx"), "--fix", "-o", str(target)]) == 1
+    assert "no finding can be fixed exactly, and no copy was written" in capsys.readouterr().out
+    report = quantkit.lint(files / "operators.onnx", fix_to=target)
+    assert (report.written, report.fixed, target.exists()) == (None, (), False)
+
+
 def test_the_command_as_json(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "fixed.onnx"
     assert run(["lint", str(files / "symmetric.onnx"), "--fix", "-o", str(target), "--json"]) == 0

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
+from onnxruntime import InferenceSession
 
 from quantkit.graph import Model, load_model
+from quantkit.graph.operators import DEQUANTIZED_BEFORE
 from quantkit.linting.finding import Finding
 from quantkit.linting.fix import fix_model
 from quantkit.linting.registry import lint_model, lint_rules
@@ -221,23 +223,151 @@ def test_structures(kind: str) -> None:
 
 def test_every_rule_has_its_network() -> None:
     seen = {rule for rule, *_ in (*PARAMETERS.values(), *STRUCTURES.values(), *FIXES.values())}
-    elsewhere = {"opset", "scale-type", "weights-per-tensor"}
+    elsewhere = {"opset", "scale-type", "weights-per-tensor", "contrib-pair"}
     assert seen | elsewhere == set(SEVERITY)
 
 
-@pytest.mark.parametrize("domain", ["com.microsoft"])
-def test_operators_of_onnxruntime(domain: str) -> None:
-    model = network(f"{SAME} {{ q = {domain}.QuantizeLinear(x, s, z) y = {domain}.DequantizeLinear(q, s, z) }}",
-                    domain=domain)  # fmt: skip
-    assert found(model) == ["integer-operator"] * 2
+@pytest.mark.parametrize(
+    ("kind", "opset", "fixable"),
+    [("int8", 17, True), ("uint8", 10, True), ("int16", 21, False), ("uint16", 21, False), ("int8", 9, False)],
+)
+def test_pairs_of_onnxruntime_become_those_of_onnx(kind: str, opset: int, fixable: bool) -> None:
+    """Renamed, 8-bit pairs compute what onnxruntime's own compute; TensorRT has no others."""
+    text = f"{SAME} {{ q = com.microsoft.QuantizeLinear(x, s, z) y = com.microsoft.DequantizeLinear(q, s, z) }}"
+    zero = np.asarray(128 if kind == "uint8" else 0, kind)
+    model = network(text, opset, domain="com.microsoft", z=zero)
+    findings = lint_model(model)
+    assert [(f.rule, f.severity, f.fixable) for f in findings] == [("contrib-pair", "error", fixable)] * 2
+    assert all("UseQDQContribOps=False" in f.remedy and kind in f.problem for f in findings)
+    proto, fixed = fix_model(model)
+    if not fixable:
+        assert (proto, fixed) == (model.proto, ())
+        return
+    assert lint_model(replace(model, proto=proto)) == ()
+    image = (np.random.default_rng(0).normal(size=(2, 3, 8, 8)) * 4).astype(np.float32)
+    before, after = (
+        InferenceSession(each.SerializeToString()).run(None, {"x": image})[0] for each in (model.proto, proto)
+    )
+    np.testing.assert_array_equal(before, after)
 
 
 def test_operators_of_onnxruntime_are_no_pair_before_a_layer() -> None:
     pair = "q = com.microsoft.QuantizeLinear(x, s, z) d = com.microsoft.DequantizeLinear(q, s, z)"
     plain = network(f"{IMAGE} {{ {pair} y = Conv(d, v) }}", domain="com.microsoft", v=FLOAT)
     mixed = network(f"{IMAGE} {{ {pair} {WEIGHT} y = Conv(d, k) }}", domain="com.microsoft")
-    assert found(plain) == ["integer-operator"] * 2
-    assert found(mixed) == ["integer-operator", "integer-operator", "half-quantized"]
+    assert found(plain) == ["contrib-pair"] * 2
+    assert found(mixed) == ["contrib-pair", "contrib-pair", "half-quantized"]
+
+
+MOVED = {
+    "Concat": "m = Concat<axis = 1>(d)",
+    "DepthToSpace": "m = DepthToSpace<blocksize = 1>(d)",
+    "Dropout": "m = Dropout(d)",
+    "Expand": "m = Expand(d, ones)",
+    "Flatten": "f = Flatten<axis = 2>(d) m = Reshape(f, back)",
+    "Gather": "m = Gather<axis = 1>(d, order)",
+    "GatherElements": "m = GatherElements<axis = 1>(d, places)",
+    "GatherND": "m = GatherND<batch_dims = 1>(d, pairs)",
+    "Identity": "m = Identity(d)",
+    "MaxPool": "m = MaxPool<kernel_shape = [1, 1]>(d)",
+    "Relu": "m = Relu(d)",
+    "Reshape": "m = Reshape(d, back)",
+    "ReverseSequence": "m = ReverseSequence<batch_axis = 0, time_axis = 1>(d, long)",
+    "Slice": "m = Slice(d, from, to, axes)",
+    "SpaceToDepth": "m = SpaceToDepth<blocksize = 1>(d)",
+    "Split": "m, rest = Split<axis = 2>(d, halves)",
+    "Squeeze": "f = Unsqueeze(d, axes) m = Squeeze(f, axes)",
+    "Tile": "m = Tile(d, once)",
+    "Transpose": "m = Transpose<perm = [0, 1, 3, 2]>(d)",
+    "Unsqueeze": "f = Unsqueeze(d, axes) m = Squeeze(f, axes)",
+}
+MOVING: dict[str, Any] = {
+    "ones": np.array([1, 1, 1, 1]),
+    "back": np.array([2, 3, 8, 8]),
+    "order": np.array([2, 0, 1]),
+    "places": np.zeros((2, 3, 8, 8), np.int64),
+    "pairs": np.zeros((2, 3, 1), np.int64),
+    "long": np.array([3, 3]),
+    "from": np.array([0]),
+    "to": np.array([3]),
+    "axes": np.array([1]),
+    "halves": np.array([4, 4]),
+    "once": np.array([1, 1, 1, 1]),
+}
+
+
+def test_every_operator_that_moves_values_has_its_network() -> None:
+    assert MOVED.keys() == DEQUANTIZED_BEFORE
+
+
+@pytest.mark.parametrize("operator", MOVED)
+def test_rules_see_through_what_moves_values(operator: str) -> None:
+    """INT8 goes on behind it: the layer is quantized, one scale before and behind is one scale."""
+    image = "(float[2, 3, 8, 8] x) => (float[A, B, C, D] y)"
+    network_text = f"{image} {{ {PAIR} {MOVED[operator]} {WEIGHT} y = Conv(m, k) }}"
+    assert found(network(network_text, **MOVING)) == []
+    joined = "n = Relu(d) c = Concat<axis = 2>(m, n) q3 = QuantizeLinear(c, s, z) y = DequantizeLinear(q3, s, z)"
+    assert found(network(f"{image} {{ {PAIR} {MOVED[operator]} {joined} }}", **MOVING)) == []
+
+
+def test_a_concat_needs_a_pair_on_all_inputs_to_be_in_int8() -> None:
+    text = f"{{ {PAIR} m = Concat<axis = 2>(d, x) {WEIGHT} y = Conv(m, k) }}"
+    assert found(network(f"(float[2, 3, 8, 8] x) => (float[A, B, C, D] y) {text}")) == ["half-quantized"]
+
+
+FORMS: dict[str, tuple[str, tuple[int, ...], int, int]] = {
+    "Transpose": ("m = Transpose<perm = [1, 0]>(k)", (4, 3), 0, 1),
+    "two transposes": ("l = Transpose(k) m = Transpose(l) ", (3, 4), 1, 0),
+    "Reshape": ("m = Reshape(k, matrix)", (1, 3, 4), 2, 1),
+    "Squeeze": ("m = Squeeze(k, none)", (1, 3, 4), 2, 1),
+    "Unsqueeze": ("m = Unsqueeze(k, none)", (3, 4), 1, 0),
+    "Identity": ("m = Identity(k)", (3, 4), 1, 0),
+    "Slice": ("m = Slice(k, from, to, none)", (4, 4), 1, 0),
+    "Gather": ("l = Transpose(k) m = Gather<axis = 1>(l, order)", (4, 3), 0, 1),
+}
+"""Name → steps from the weight k to m [3, N], the shape of k, the axis of its output channels, another axis."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("right", [True, False])
+def test_channels_are_found_behind_what_moves_a_weight(form: str, right: bool) -> None:
+    steps, shape, outputs, inputs = FORMS[form]
+    axis = outputs if right else inputs
+    weights: dict[str, Any] = {
+        "w": np.random.default_rng(0).integers(-127, 128, shape, dtype=np.int8),
+        "t": np.linspace(0.01, 0.02, shape[axis], dtype=np.float32),
+        "o": np.zeros(shape[axis], np.int8),
+        **MOVING,
+        "matrix": np.array([3, 4]),
+        "none": np.array([0]),
+    }
+    weight = f"k = DequantizeLinear<axis = {axis}>(w, t, o) {steps}"
+    model = network(f"(float[N, 3] x) => (float y) {{ {PAIR} {weight} y = MatMul(d, m) }}", **weights)
+    assert found(model) == ([] if right else ["weight-axis"])
+
+
+def test_channels_that_are_no_axis_of_the_weight() -> None:
+    weights = {"w": np.arange(12, dtype=np.int8), "t": np.ones(12, np.float32), "o": np.zeros(12, np.int8)}
+    weight = "k = DequantizeLinear<axis = 0>(w, t, o) m = Reshape(k, matrix)"
+    text = f"(float[N, 3] x) => (float y) {{ {PAIR} {weight} y = MatMul(d, m) }}"
+    one = only(network(text, **weights, matrix=np.array([3, 4])))
+    assert (one.rule, "along none of its axes before Reshape" in one.problem) == ("weight-axis", True)
+
+
+def test_coarse_weights_are_found_behind_what_moves_them() -> None:
+    weights = np.full((4, 3), 127, np.int8)
+    weights[1] = 7
+    text = f"(float[N, 3] x) => (float y) {{ {PAIR} k = DequantizeLinear(w, s, z) m = Transpose(k) y = MatMul(d, m) }}"
+    assert "1 of 4 output channels" in only(network(text, w=weights)).problem
+    stacked = text.replace("m = Transpose(k)", "m = Transpose<perm = [0, 2, 1]>(k)").replace("[N, 3]", "[2, N, 3]")
+    assert found(network(stacked, w=np.stack([weights] * 2))) == [], "a stack of matrices has one scale"
+
+
+def test_a_weight_that_is_computed_is_found_but_not_fixed() -> None:
+    """Sums differ in the last bit from one evaluator to another."""
+    text = f"{IMAGE} {{ {PAIR} n = ReduceL2(v) u = Div(v, n) e = QuantizeLinear<axis = 0>(u, t, o)"
+    one = only(network(f"{text} k = DequantizeLinear<axis = 0>(e, t, o) y = Conv(d, k) }}", v=FLOAT))
+    assert (one.rule, one.fixable) == ("weight-behind-node", False)
 
 
 def test_old_operator_sets() -> None:
@@ -320,6 +450,19 @@ FIXES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "equal pairs, late": ("duplicate-pair", f"{SAME} {{ q = QuantizeLinear(x, s, z) q2 = QuantizeLinear(x, s2, z2)"
                           " e = DequantizeLinear(q2, s2, z2) a = Relu(e) d = DequantizeLinear(q, s, z)"
                           " y = Sub(a, d) }", {"s2": np.array([0.05], np.float32), "z2": np.zeros(1, np.int8)}),
+    "weight behind Identity": ("weight-behind-node", f"{IMAGE} {{ {PAIR} h = Identity(w)"
+                               " k = DequantizeLinear<axis = 0>(h, t, o) y = Conv(d, k) }", {}),
+    "float weight behind Transpose": ("weight-behind-node", f"{IMAGE} {{ {PAIR} h = Transpose<perm = [1, 0, 2, 3]>(e)"
+                                      " j = QuantizeLinear<axis = 0>(h, t, o) k = DequantizeLinear<axis = 0>(j, t, o)"
+                                      " y = Conv(d, k) }", {"e": FLOAT.transpose(1, 0, 2, 3)}),
+    "weight behind a product": ("weight-behind-node", f"{IMAGE} {{ {PAIR} h = Mul(e, j)"
+                                " l = QuantizeLinear<axis = 0>(h, t, o) k = DequantizeLinear<axis = 0>(l, t, o)"
+                                " y = Conv(d, k) }", {"e": FLOAT, "j": np.float32(0.3)}),
+    "bias behind Identity": ("weight-behind-node", f"{IMAGE} {{ {PAIR} {WEIGHT} h = Identity(e) y = Conv(d, k, h) }}",
+                             {"e": np.ones(4, np.float32)}),
+    "halves of a weight": ("weight-behind-node", f"{IMAGE} {{ {PAIR} h, j = Split<axis = 0>(e)"
+                           " k = DequantizeLinear<axis = 0>(h, t, o) l = DequantizeLinear<axis = 0>(j, t, o)"
+                           " m = Conv(d, k) n = Conv(d, l) y = Add(m, n) }", {"e": np.concatenate([INT8, INT8 // 2])}),
     "Clip apart": ("clip-apart", f"{SAME} {{ a = Mul(x, h) c = Clip(a, l, h) {BEHIND} }}",
                    {"l": np.float32(0), "h": np.float32(3)}),
     "Clip apart, two sides": ("clip-apart", f"{SAME} {{ a = Mul(x, h) c = Clip(a, l, h) {BEHIND} }}",
@@ -336,7 +479,7 @@ FIXES: dict[str, tuple[str, str, dict[str, Any]]] = {
 def test_fixes_change_no_number(kind: str) -> None:
     rule, text, weights = FIXES[kind]
     model = network(text, **weights)
-    assert (only(model).rule, only(model).fixable) == (rule, True)
+    assert {(f.rule, f.fixable) for f in lint_model(model)} == {(rule, True)}
     proto = check_fixed(model, network(text) if kind == "zero point of another type" else None)
     assert lint_model(replace(model, proto=proto)) == ()
     read = {name for node in proto.graph.node for name in node.input}

@@ -8,13 +8,13 @@ from quantkit.graph.model import node_name
 from quantkit.linting.finding import Defect
 from quantkit.linting.neighbours import computes_in_integers
 from quantkit.linting.rule import LintRule
-from quantkit.qdq.reader import QdqGraph
+from quantkit.qdq.reader import QdqGraph, is_qdq
 
 
 def find_integer_operators(qdq: QdqGraph) -> Iterator[Defect]:
     """Yield the integer operators of ONNX and onnxruntime."""
     for node in qdq.nodes:
-        if computes_in_integers(node):
+        if computes_in_integers(node) and not is_qdq(node):  # contrib-pair is about those
             operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             yield Defect(
                 node_name(node),

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from quantkit.graph.model import node_name
 from quantkit.linting.equal_pairs import scale_key, scale_range_text
 from quantkit.linting.finding import Defect
+from quantkit.linting.neighbours import has_dequantize_before
 from quantkit.linting.rule import LintRule
-from quantkit.qdq.reader import QdqGraph
+from quantkit.qdq.reader import QdqGraph, moved_tensors
 
 REMEDY = "give all the same scale, or quantize the result alone"
 
@@ -19,10 +20,11 @@ def find_concat_scales(qdq: QdqGraph) -> Iterator[Defect]:
         if node.op_type != "Concat" or not qdq.quantizers_of(node.output[0]):
             continue
         names = [name for name in node.input if name not in qdq.constants]
-        pairs = [qdq.qdq_nodes[name] for name in names if qdq.dequantizes(name)]
+        covered = [name for name in names if has_dequantize_before(qdq, name)]
+        pairs = [qdq.qdq_nodes[source] for name in covered for source in sorted(moved_tensors(qdq, name))]
         scales = {key for pair in pairs if (key := scale_key(pair)) is not None}
-        if pairs and len(pairs) < len(names):
-            yield Defect(node_name(node), f"{len(pairs)} of {len(names)} inputs have Q/DQ", REMEDY)
+        if covered and len(covered) < len(names):
+            yield Defect(node_name(node), f"{len(covered)} of {len(names)} inputs have Q/DQ", REMEDY)
         elif len(scales) > 1:
             which = f"{len(scales)} scales ({scale_range_text(pairs)})"
             yield Defect(node_name(node), f"its {len(names)} inputs have {which}, which are converted to one", REMEDY)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from quantkit.graph.model import node_name
-from quantkit.graph.operators import WEIGHTED, weight_axis
+from quantkit.graph.operators import weight_axis
 from quantkit.linting.finding import Defect
+from quantkit.linting.moved_weights import WeightReader, move_values, weight_readers
 from quantkit.linting.rule import LintRule
 from quantkit.qdq.reader import QdqGraph, QuantizedTensor
 
 if TYPE_CHECKING:
-    import onnx
-
     from quantkit.values import Array
 
 FEW_LEVELS = 8
@@ -27,35 +27,35 @@ def find_coarse_weights(qdq: QdqGraph) -> Iterator[Defect]:
         for node in tensor.dequantize:
             if node.result not in qdq.constants or node.scale is None or node.scale.size != 1:
                 continue
-            for reader, operator in qdq.uses(node.result):
-                if operator.op_type not in WEIGHTED or reader.place > 1:
-                    continue
-                levels = channel_levels(qdq, tensor, operator, reader.place)
+            for reader in weight_readers(qdq, node.result):
+                levels = channel_levels(qdq, tensor, reader)
                 few = 0 if levels is None else int(((levels > 0) & (levels < FEW_LEVELS)).sum())
                 if levels is not None and few:
                     yield Defect(
-                        node_name(operator),
+                        node_name(reader.operator),
                         f"one scale for all weights: {few} of {levels.size} output channels have fewer than"
                         f" {FEW_LEVELS} of 127 levels",
                         "quantize weights per channel (onnxruntime: per_channel=True)",
                     )
 
 
-def channel_levels(qdq: QdqGraph, tensor: QuantizedTensor, operator: onnx.NodeProto, place: int) -> Array | None:
-    """Return max|w|/scale of every output channel; None if the weights are not stored, or a vector."""
+def channel_levels(qdq: QdqGraph, tensor: QuantizedTensor, reader: WeightReader) -> Array | None:
+    """Return max|w|/scale of every output channel; None if the weights are not stored, a vector, or cannot have scales
+    per channel (a stack of matrices)."""
     node = tensor.nodes[0]
     values = qdq.values(tensor.quantize.data if tensor.quantize else tensor.name)
-    if values is None or values.ndim < 2 or node.scale is None:
+    if values is None or node.scale is None or not (np.isfinite(node.scale) & (node.scale > 0)).all():
         return None
-    if not (np.isfinite(node.scale) & (node.scale > 0)).all():
-        return None
-    axis = weight_axis(operator, place, values.ndim)
     if tensor.quantize:
-        found = np.abs(values.astype(np.float64)) / float(node.scale.ravel()[0])
+        levels = np.abs(values.astype(np.float64)) / float(node.scale.ravel()[0])
     else:
-        found = np.abs(values.astype(np.float64) - (0 if node.zero is None else float(node.zero.ravel()[0])))
-    levels: Array = found.max(axis=tuple(d for d in range(values.ndim) if d != axis), initial=0.0)
-    return levels
+        levels = np.abs(values.astype(np.float64) - (0 if node.zero is None else float(node.zero.ravel()[0])))
+    moved = move_values(qdq, reader, levels)
+    if moved is None or moved.ndim < 2 or (prod(moved.shape[:-2]) > 1 and reader.operator.op_type == "MatMul"):
+        return None
+    axis = weight_axis(reader.operator, reader.place, moved.ndim)
+    largest: Array = moved.max(axis=tuple(d for d in range(moved.ndim) if d != axis), initial=0.0)
+    return largest
 
 
 RULE = LintRule(
