@@ -15,12 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from quantkit.graph import Model, load_model
+from quantkit.qdq.fold_constants import fold_constants
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.placement import Choices
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.weighted_layers import weighted_layers
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
-from quantkit.qdq.fold_constants import fold_constants
 from tests.support.qdq import every_scale, noise
 
 X = noise(5, 4)
