@@ -23,16 +23,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from quantkit.document import DocumentType
+from quantkit.document import LONGEST, DocumentType, quoted
 from quantkit.errors import PreprocessError
 from quantkit.frozen_record import FrozenRecord
-from quantkit.regular_file import read_regular_text
+from quantkit.paths import exists
 from quantkit.values import ModelInput
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from quantkit.view import shorten_middle
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -45,7 +41,7 @@ class Preprocess(FrozenRecord):
     resize: Literal["exact", "shortest", "letterbox", "none"] = "exact"
     size: tuple[Side, Side] | None = None
     """Height and width in pixels."""
-    crop_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    crop_fraction: Annotated[float, Field(ge=0.01, le=1)] = 1.0
     """`shortest`: the shortest side becomes round(size/crop_fraction) before the crop; 0.875 is 224 of 256."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
     pad: Annotated[int, Field(ge=0, le=255)] = 114
@@ -65,16 +61,23 @@ class Preprocess(FrozenRecord):
             steps[0] += f" crop {self.crop_fraction:g}"
         if self.channels:
             steps.append(self.channels)
+        if arithmetic := self.arithmetic(""):
+            steps.append(arithmetic)
+        steps.append(" ".join(part for part in (self.layout, self.dtype) if part) or "as the model")
+        return ", ".join(steps)
+
+    def arithmetic(self, nothing: str = "pixels 0 … 255") -> str:
+        """Return what is computed with pixels, for example `×1/255, mean 0.5`; `nothing` if they stay."""
+        steps = []
         if self.scale != 1.0:
-            inverse = 1.0 / self.scale
+            inverse = min(1.0 / self.scale, sys.float_info.max)
             nice = abs(inverse - round(inverse)) < 1e-9 * inverse
-            steps.append(f"×1/{round(inverse)}" if nice and inverse > 1 else f"×{self.scale:g}")
+            steps.append(f"×1/{round(inverse)}" if nice and 1 < inverse < 1e6 else f"×{self.scale:g}")
         if any(self.mean):
             steps.append("mean " + "/".join(f"{m:g}" for m in self.mean))
         if set(self.std) != {1.0}:
             steps.append("std " + "/".join(f"{s:g}" for s in self.std))
-        steps.append(" ".join(part for part in (self.layout, self.dtype) if part) or "as the model")
-        return ", ".join(steps)
+        return ", ".join(steps) or nothing
 
 
 PRESETS: Mapping[str, Preprocess] = {
@@ -109,14 +112,16 @@ def parse_preprocess(document: Any, where: str) -> Preprocess:
     fields = dict(document)
     base = fields.pop("preset", "raw")
     if not isinstance(base, str) or base not in PRESETS:
-        raise PreprocessError(f"{where}: unknown preset {base!r}", remedy=f"use one of {', '.join(PRESETS)}")
+        raise PreprocessError(f"{where}: unknown preset {quoted(str(base))}", remedy=f"use one of {', '.join(PRESETS)}")
     merged = PRESETS[base].model_dump(exclude_unset=True) | fields
     try:
         return Preprocess.model_validate({key: as_field(value) for key, value in merged.items()})
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}" for e in error.errors()]
-        known = ", ".join(Preprocess.model_fields)
-        raise PreprocessError(f"{where}: " + "; ".join(dict.fromkeys(lines)), remedy=f"the keys are {known}") from None
+        unknown = any(e["type"] == "extra_forbidden" for e in error.errors())
+        remedy = f"the keys are {', '.join(Preprocess.model_fields)}" if unknown else "correct the value"
+        text = shorten_middle("; ".join(dict.fromkeys(lines)), LONGEST)
+        raise PreprocessError(f"{where}: {text}", remedy=remedy) from None
 
 
 def as_field(value: Any) -> Any:
@@ -130,24 +135,23 @@ def load_preprocess(spec: str | Path) -> Preprocess:
     if text in PRESETS:
         return PRESETS[text]
     path = Path(text)
-    if path.suffix != ".toml" and not path.exists():
+    if path.suffix != ".toml" and not exists(path):
         raise PreprocessError(
             f"unknown preset {text!r}",
             remedy=f"use one of {', '.join(PRESETS)}, or the path of a .toml file",
         )
-    try:
-        document = tomllib.loads(read_regular_text(path))
-    except OSError as error:
-        raise PreprocessError(
-            f"{path}: {error.strerror or error}", remedy="check the path given to --preprocess"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PreprocessError(f"{path}: not TOML: {error}", remedy="fix the file") from None
-    return parse_preprocess(document, str(path))
+    return parse_preprocess(SPEC_FILE.read(path), str(path))
 
 
 METADATA_KEY = "quantkit.preprocess"
 SPEC = DocumentType[Preprocess](Preprocess, "a preprocessing spec", PreprocessError, "pass --preprocess")
+SPEC_FILE = DocumentType[dict[str, Any]](
+    dict[str, Any], "a preprocessing spec", PreprocessError, "fix the file", toml=True
+)
+PIXEL_TYPES = frozenset(
+    {"float16", "float32", "float64", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
+)
+"""Types of inputs that images can be converted to."""
 
 
 def metadata_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:
@@ -167,13 +171,16 @@ def metadata_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:
     return None
 
 
+FEED_ARRAYS = "feed arrays: --data batches/ with .npz files, or --data module:callable"
+
+
 def resolve_spec(spec: Preprocess, model_input: ModelInput) -> Preprocess:
     """Return `spec` with size, channels, layout and dtype of an image input. PreprocessError where they contradict."""
     shape, where = model_input.shape, f"input {model_input.describe()}"
     if len(shape) != 4:
         raise PreprocessError(
             f"{where} is not an image: it has {len(shape)} dimensions, not 4",
-            remedy="feed arrays: --data batches/ with .npz files, or --data module:callable",
+            remedy=FEED_ARRAYS,
         )
     layout = spec.layout or infer_layout(shape)
     depth, height, width = (shape[1], shape[2], shape[3]) if layout == "nchw" else (shape[3], shape[1], shape[2])
@@ -182,7 +189,9 @@ def resolve_spec(spec: Preprocess, model_input: ModelInput) -> Preprocess:
     if isinstance(depth, int) and depth != planes:
         raise PreprocessError(
             f"{where} has {depth} channels in layout {layout}, but the spec yields {planes} ({channels})",
-            remedy="set channels and layout in the preprocessing spec",
+            remedy="set channels and layout in the preprocessing spec"
+            if {1, 3} & {shape[1], shape[3]}
+            else FEED_ARRAYS,
         )
     fixed = (height, width)
     size = spec.size
@@ -210,7 +219,8 @@ def resolve_spec(spec: Preprocess, model_input: ModelInput) -> Preprocess:
             f"the spec's dtype is {spec.dtype}, but {where} needs {model_input.dtype}",
             remedy="remove dtype from the spec",
         )
-    return spec.model_copy(update={"size": size, "layout": layout, "channels": channels, "dtype": model_input.dtype})
+    filled = {"size": size, "layout": layout, "channels": channels, "dtype": model_input.dtype}
+    return spec.model_copy(update=filled)
 
 
 def infer_layout(shape: tuple[int | str | None, ...]) -> Literal["nchw", "nhwc"]:

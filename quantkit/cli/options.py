@@ -232,7 +232,8 @@ DATA_CHOICE: Mapping[str, Decorator] = {
         "--preprocess",
         metavar="PRESET|FILE.toml",
         help="Preprocessing: imagenet, imagenet-caffe, cifar10, yolo, unit, raw, or a TOML file. Default: "
-        "preprocess.toml beside the model, else the model's metadata, else unit with a warning; for arrays raw.",
+        "preprocess.toml beside the model, else the model's metadata, else a guess with a warning: raw for inputs of "
+        "integers, else unit. Arrays: raw.",
     ),
     "shuffle": click.option("--shuffle", is_flag=True, help="Shuffle the samples."),
     "seed": click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of --shuffle."),

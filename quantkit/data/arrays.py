@@ -35,6 +35,8 @@ BROKEN = (
 """Exceptions that numpy and zipfile raise for damaged files."""
 BLOCK_BYTES = 1 << 18
 """Rows are decompressed in blocks of this size, or one by one if they are larger."""
+WHOLE = 1e-3
+"""Largest distance from an integer, of pixels that were stored as float."""
 LABELS = frozenset({"y", "label", "labels", "target", "targets"})
 """Arrays with these names are labels if a file holds them beside its inputs."""
 
@@ -270,6 +272,8 @@ def image_input(row: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
         row = row[..., 0]
     if row.ndim not in (2, 3) or (row.ndim == 3 and row.shape[2] != 3):
         raise UnreadableError(f"is {row.dtype} {list(row.shape)}, not an image [H, W, 3], [3, H, W] or [H, W]")
+    if row.dtype.kind not in "iuf":
+        raise UnreadableError(f"is {row.dtype} {list(row.shape)}, not numbers")
     if row.dtype == np.uint8:
         return transform(Image.fromarray(np.ascontiguousarray(row)), spec)
     if spec.size != row.shape[:2]:
@@ -279,4 +283,13 @@ def image_input(row: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
     pixels = row[..., None] if row.ndim == 2 else row
     if pixels.shape[2] != (1 if spec.channels == "grey" else 3):
         raise UnreadableError(f"has {pixels.shape[2]} channels, the spec says {spec.channels}")
-    return normalise(pixels[..., ::-1] if spec.channels == "bgr" else pixels, spec)
+    ordered = pixels[..., ::-1] if spec.channels == "bgr" else pixels
+    if row.dtype.kind == "f" and np.dtype(spec.dtype or "float32").kind in "iu":
+        refuse_fractions(normalise(ordered, spec.model_copy(update={"dtype": "float64"})), row, spec)
+    return normalise(ordered, spec)
+
+
+def refuse_fractions(values: NDArray[Any], row: NDArray[Any], spec: Preprocess) -> None:
+    """Raise UnreadableError where preprocessed values are not integers, as the input's type needs."""
+    if np.abs(values - np.rint(values)).max() > WHOLE:
+        raise UnreadableError(f"is {row.dtype}, and its values after preprocessing are fractions, not {spec.dtype}")

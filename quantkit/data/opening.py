@@ -12,11 +12,12 @@ from typing import Any
 from quantkit.data.arrays import ArraySamples, row_count
 from quantkit.data.feed import Feed, SampleFeed
 from quantkit.data.images import ImageFolder, ImageSamples, list_images
+from quantkit.data.spec_limits import apply_spec
 from quantkit.data.splitting import HoldoutPart
 from quantkit.data.streams import BatchFolderFeed, StreamFeed, load_callable
 from quantkit.errors import DataError, UsageError
 from quantkit.image_file import SUFFIXES
-from quantkit.preprocess import Preprocess, resolve_spec
+from quantkit.preprocess import Preprocess
 from quantkit.values import ModelInput, Selection
 
 DEFAULT_LIMIT = 512
@@ -115,7 +116,7 @@ def open_images(
             f"the network has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}), an image folder feeds one",
             remedy="save batches as .npz files with an array for every input, and point --data at their folder",
         )
-    applied = resolve_spec(spec, inputs[0])
+    applied = apply_spec(spec, inputs[0])
     indices, size, notes = choose_samples(len(folder.names), inputs, options)
     if folder.others:
         notes += (f"{folder.others} other files in the folder are not images",)
@@ -139,7 +140,7 @@ def open_array(
                 f"the network has {len(inputs)} inputs, but a preprocessing spec prepares one",
                 remedy="prepare the arrays beforehand and use --preprocess raw",
             )
-        applied = resolve_spec(spec, inputs[0])
+        applied = apply_spec(spec, inputs[0])
     indices, size, notes = choose_samples(row_count(path, inputs), inputs, options)
     samples = ArraySamples(path, indices, inputs, applied)
     feed = SampleFeed(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from quantkit.graph import Model
 from quantkit.preprocess import PRESETS, Preprocess, load_preprocess, metadata_preprocess
+from quantkit.values import ModelInput
 
 BESIDE = "preprocess.toml"
 
@@ -32,10 +34,13 @@ class PreprocessChoice:
         return None if self.applied is None else self.applied.model_dump(mode="json")
 
 
-def choose_spec(asked: str | Path | Preprocess | None, model: Model, data: Any) -> PreprocessChoice:
+def choose_spec(
+    asked: str | Path | Preprocess | None, model: Model, data: Any, inputs: Sequence[ModelInput] | None = None
+) -> PreprocessChoice:
     """Return the requested spec, else `preprocess.toml` beside the model, else the model's metadata, else a default.
 
-    The default is `raw` for arrays, batches and streams, and `unit` with a warning for images. PreprocessError.
+    The default is `raw` for arrays, batches and streams. For images it is `raw` where the input takes integers, else
+    `unit`, both with a warning. inputs: those of an engine, which has no model. PreprocessError.
     """
     if isinstance(asked, Preprocess):
         return PreprocessChoice(asked, "given")
@@ -48,12 +53,24 @@ def choose_spec(asked: str | Path | Preprocess | None, model: Model, data: Any) 
         return PreprocessChoice(load_preprocess(beside), f"{BESIDE} beside the model")
     if spec := metadata_preprocess(model.metadata):
         return PreprocessChoice(spec, "the model's metadata")
+    name, fed = default_preset(model.inputs if inputs is None else inputs)
     return PreprocessChoice(
-        PRESETS["unit"],
+        PRESETS[name],
         "default",
-        "the preprocessing of this network is unknown: pixels are divided by 255 (unit); "
+        f"the preprocessing of this network is unknown: {fed} ({name}); "
         f"if it was trained with another, give it with --preprocess ({', '.join(PRESETS)}, or a .toml file)",
     )
+
+
+def default_preset(inputs: Sequence[ModelInput]) -> tuple[str, str]:
+    """Return the preset for images of a network that declares none, and what it does, in words.
+
+    An input of integers takes pixels: fractions 0 … 1 would all become 0 or 1.
+    """
+    image = next((i for i in inputs if len(i.shape) == 4), None)
+    if image is not None and "int" in image.dtype:
+        return "raw", f"its input takes {image.dtype}, so pixels 0 … 255 are fed unchanged"
+    return "unit", "pixels are divided by 255"
 
 
 def feeds_images(data: Any) -> bool:

@@ -171,7 +171,7 @@ def choose_common_spec(
     import onnx
 
     found = [
-        choose_spec(preprocess, s.model if s.model else Model(s.path, onnx.ModelProto(), s.sha256), data)
+        choose_spec(preprocess, s.model if s.model else Model(s.path, onnx.ModelProto(), s.sha256), data, s.inputs)
         for s in subjects
     ]
     return next((spec for spec in found if spec.source != "default"), found[0])

@@ -17,7 +17,7 @@ from quantkit.errors import PreprocessError, UnreadableError
 from quantkit.export.served_model import ServedTensor
 from quantkit.graph.model import DTYPES
 from quantkit.pixel_levels import level_table
-from quantkit.preprocess import Preprocess
+from quantkit.preprocess import PIXEL_TYPES, Preprocess
 
 if TYPE_CHECKING:
     import onnx
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 13, 8
 """Old enough for every Triton in use: onnxruntime 1.10 reads both."""
 PIXELS = "pixels"
-PREPARED = frozenset(
-    {"float16", "float32", "float64", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
-)
-"""Types of inputs that images can be preprocessed for."""
 
 
 def pixel_shape(spec: Preprocess, wanted: ServedTensor) -> tuple[int, ...]:
@@ -88,7 +84,7 @@ def symbolic_shape(shape: tuple[int, ...]) -> list[int | str]:
 def value_table(spec: Preprocess, wanted: ServedTensor) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
     """Return 256 input values per channel in the spec's order, [C, 256], or [1, 256] if all channels are the same."""
     depth = 1 if spec.channels == "grey" else 3
-    if wanted.dtype not in PREPARED:
+    if wanted.dtype not in PIXEL_TYPES:
         raise PreprocessError(
             f"input {wanted.name!r} is {wanted.dtype}, which preprocessing cannot produce",
             remedy="leave preprocessing to your client: --preprocess none",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from quantkit.data.classes import read_classes
 from quantkit.data.preprocess_choice import BESIDE
+from quantkit.data.spec_limits import apply_spec
 from quantkit.errors import DataError, PreprocessError, UsageError
 from quantkit.export.batching import choose_batching, read_bench
 from quantkit.export.checking import check_config, has_triton
@@ -31,7 +32,7 @@ from quantkit.export.text import Message, pbtxt
 from quantkit.extras import install_command
 from quantkit.graph import load_model
 from quantkit.paths import exists, is_folder
-from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess, resolve_spec
+from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 DEFAULT_MAX_BATCH = 8
@@ -300,7 +301,7 @@ def resolve_preprocess(
         if asked is not None:
             raise PreprocessError(problem, remedy="leave it to your client: --preprocess none")
         return None, None, f"{problem}: no ensemble and no client were written"
-    return resolve_spec(spec, images[0].as_input()), images[0], ""
+    return apply_spec(spec, images[0].as_input()), images[0], ""
 
 
 def choose_preprocess(served: ServedModel, asked: str | Path | Preprocess | None) -> Preprocess | None:
