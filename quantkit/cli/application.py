@@ -82,6 +82,7 @@ def run_program() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal without "×" gets its number
     try:
         interruption.install_handlers()
+        interruption.watch_signals()
         code = run_command_line(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quantkit.graph.dependencies import constant_tensors, live_tensors
-from quantkit.graph.model import Model
+from quantkit.graph.model import Model, node_name
 from quantkit.graph.operators import CONVOLUTIONS, DATA_DEPENDENT, INDEXING, ONNX_DOMAINS, WINDOW_POOLS
 from quantkit.graph.shape_inference import element_types, infer_types, tensor_shapes
 from quantkit.graph.subgraphs import count_inner_operators
@@ -64,7 +64,7 @@ def watched_tensors(model: Model) -> Watch:
         if name not in known and name in live and types.get(name, "float32") in FLOATS
     )
     inner = {
-        node.output[0]: f"inside {node.op_type} {node.name!r}: {inside} operators"
+        node.output[0]: f"inside {node.op_type} {node_name(node)!r}: {inside} operators"
         for node in graph.node
         if (inside := count_inner_operators(node))
     }

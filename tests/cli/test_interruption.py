@@ -7,15 +7,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+import onnx.parser
 import pytest
 
 from quantkit.cli import application, interruption
 from quantkit.cli.run import announce_step
 from quantkit.cli.terminal.progress import ProgressBar, Spinner
 from quantkit.errors import Interrupted, ModelError, QuantkitError
+
+ENDLESS = """<ir_version: 8, opset_import: ["": 17]> net (float[N, 2] x) => (float[N, 2] y) {
+    most = Constant<value = int64 {9223372036854775807}>()  bound = Constant<value = float {100.0}>()
+    top = ReduceMax<keepdims = 0>(x)  go = Greater(top, bound)
+    y = Loop(most, go, x) <body = inside (int64 i, bool k, float[N, 2] a) => (bool l, float[N, 2] b) {
+        l = Identity(k)  b = Abs(a) }> }"""
 
 
 @pytest.fixture(autouse=True)
@@ -146,3 +155,39 @@ def test_while_the_program_is_loaded_there_is_no_traceback() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script, "doctor"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("endless", "signals"), [(0, 1), (1, 1), (1, 2)], ids=["first", "later", "pressed twice"])
+def test_a_network_without_end_is_interrupted(endless: int, signals: int, tmp_path: Path) -> None:
+    """endless: the batch that makes the Loop of the network endless; the first one is run before the progress bar."""
+    proto = onnx.parser.parse_model(ENDLESS)
+    (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
+    x = np.ones((300, 2), np.float32)
+    x[-1 if endless else 0] = 1000
+    np.save(tmp_path / "x.npy", x)
+    script = (
+        "import os, signal, sys, threading, time\n"
+        "from quantkit.backends import runs_in_progress\n"
+        "from quantkit.cli.application import run_program\n"
+        "runs, begin, count = runs_in_progress.RUNS, runs_in_progress.RUNS.begin, 0\n"
+        f"runs_in_progress.LEAST_PATIENCE = {0.3 if signals == 1 else 1000}\n"
+        "def press():\n"
+        f"    for _ in range({signals}):\n"
+        "        time.sleep(0.3)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "def watched(flag):\n"
+        "    global count\n"
+        "    begin(flag)\n"
+        "    time.sleep(0.01)\n"
+        "    count += 1\n"
+        "    if count == 1:\n"
+        "        threading.Thread(target=press, daemon=True).start()\n"
+        "runs.begin = watched\n"
+        "run_program()\n"
+    )
+    line = [sys.executable, "-c", script, "calibrate", "net.onnx", "--data", "x.npy"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.endswith("quantkit: interrupted\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "x.npy"]

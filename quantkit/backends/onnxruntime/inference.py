@@ -8,12 +8,13 @@ Each thread has its own binding, whose output buffers are allocated once where s
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
 import onnxruntime
 
+from quantkit.backends.runs_in_progress import RUNS
 from quantkit.backends.session import Runner
 from quantkit.errors import BackendError, ModelError, first_line
 from quantkit.graph.identity import external_files
@@ -26,6 +27,8 @@ PROVIDERS: Mapping[str, str] = {
     "cuda": "CUDAExecutionProvider",
 }
 FLOATS = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
+SILENT = 4
+"""onnxruntime's log level for nothing but fatal errors; everything else comes as an exception."""
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -65,10 +68,9 @@ class PlainRunner:
 
     def __call__(self, feeds: Batch) -> Mapping[str, Array]:
         """Run once. ModelError."""
-        try:
-            outputs = self._session.run(self._tensors, dict(feeds)) if self._tensors else []
-        except Exception as error:
-            raise run_error(error) from error
+        if not self._tensors:
+            return {}
+        outputs = run_stoppably(lambda options: self._session.run(self._tensors, dict(feeds), options))
         return dict(zip(self._tensors, outputs, strict=True))
 
 
@@ -94,11 +96,25 @@ class BoundRunner:
             return self._buffers
         for name, array in feeds.items():
             self._binding.bind_cpu_input(name, array)
-        try:
-            self._session.run_with_iobinding(self._binding)
-        except Exception as error:
-            raise run_error(error) from error
+        run_stoppably(lambda options: self._session.run_with_iobinding(self._binding, options))
         return self._buffers
+
+
+def run_stoppably(run: Callable[[Any], Any]) -> Any:
+    """Return what `run` returns, which is called with onnxruntime's options. ModelError; KeyboardInterrupt if the user
+    has stopped it.
+    """
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = SILENT
+    RUNS.begin(options)
+    try:
+        return run(options)
+    except Exception as error:
+        if options.terminate:
+            raise KeyboardInterrupt from None
+        raise run_error(error) from error
+    finally:
+        RUNS.end(options)
 
 
 def with_outputs(model: Model, tensors: Sequence[str]) -> bytes:
@@ -140,7 +156,7 @@ def open_inference_session(serialized: bytes, model: Model, provider: str, threa
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4
+    options.log_severity_level = SILENT
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry(EXTERNAL_FOLDER, root_of(model))
     # Q and DQ are computed as the file defines them: onnxruntime's INT8 kernels saturate sums on CPUs without VNNI.

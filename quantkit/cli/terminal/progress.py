@@ -9,9 +9,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from quantkit.cli.interruption import raise_if_interrupted
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from quantkit.cli.interruption import FINISHING, SIGNALS, raise_if_interrupted
 
 
 class ProgressBar:
@@ -40,6 +38,7 @@ class ProgressBar:
             leave=False,
         )
         if threading.current_thread() is threading.main_thread():
+            FINISHING.set()
             self._previous = {number: signal.signal(number, self._handle_signal) for number in SIGNALS}
 
     def advance(self, samples: int) -> None:
@@ -52,6 +51,7 @@ class ProgressBar:
 
     def close(self) -> None:
         """Remove the bar, and restore the handlers of Ctrl-C."""
+        FINISHING.clear()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if self._bar is not None:
