@@ -15,16 +15,28 @@ QuantkitError            exit code 1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class QuantkitError(Exception):
-    """Base of all quantkit errors: `problem` says what is wrong, `remedy` one thing to do next."""
+    """Base of all quantkit errors: `problem` says what is wrong, `remedy` one thing to do next.
+
+    details: lines below the problem, such as every sample that cannot be read.
+    """
 
     exit_code = 1
 
-    def __init__(self, problem: str, *, remedy: str) -> None:
-        super().__init__(f"{problem}\n  → {remedy}")
-        self.problem = problem
+    def __init__(self, problem: str, *, remedy: str, details: Sequence[str] = ()) -> None:
+        self.headline = f"{problem}:" if details else problem
+        self.details = tuple(details)
+        self.problem = "\n    ".join((self.headline, *details))
         self.remedy = remedy
+        super().__init__(f"{self.problem}\n  → {remedy}")
+
+    @property
+    def summary(self) -> str:
+        """The problem in one line, as part of a note."""
+        return f"{self.headline} {'; '.join(self.details)}" if self.details else self.problem
 
 
 class UsageError(QuantkitError):

@@ -22,8 +22,16 @@ WORD = 56
 CELL = 72
 """Maximum number of characters of a cell in plain text."""
 LEFT = ' style="text-align:left"'
-# Characters that HTML and XML cannot contain: control characters, halves of surrogate pairs, the two non-characters.
-UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+CONTROLS = (
+    "\x7f-\x9f"  # with \x9b, which begins a command to a terminal as escape and bracket do
+    "\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"  # separators of lines, and what reorders the text around it
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"  # invisible
+    "\ud800-\udfff\ufffe\uffff"  # halves of surrogate pairs, and the two non-characters
+)
+# What a page cannot contain; the tab and the line feed are spaces there.
+UNPRINTABLE = re.compile(f"[\x00-\x08\x0b-\x1f{CONTROLS}]")
+# What would steer a terminal, begin a line, or reorder one.
+CONTROL = re.compile(f"[\x00-\x1f{CONTROLS}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +95,13 @@ class RichDisplay:
 
 
 def replace_unprintable(text: str) -> str:
-    """Return text with U+FFFD for every character that a page cannot contain, so that it is valid UTF-8 and XML."""
+    """Return text with U+FFFD for every character that is not valid in a page, or that reorders its text."""
     return UNPRINTABLE.sub("\ufffd", text)
+
+
+def escape_controls(text: str) -> str:
+    r"""Return text with `\x1b`, `\n`, `\u202e` for every character that would steer a terminal or forge a line."""
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def join_lines(text: str) -> str:

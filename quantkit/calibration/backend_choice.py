@@ -48,7 +48,7 @@ def choose_backend(
     try:
         refuse_without_calibrators()
     except BackendError as error:
-        return DEFAULT_BACKEND, (f"{DEFAULT_BACKEND} calibrates: {error.problem}",)
+        return DEFAULT_BACKEND, (f"{DEFAULT_BACKEND} calibrates: {error.summary}",)
     return TENSORRT, (f"TensorRT calibrates (--backend {DEFAULT_BACKEND} is faster and keeps statistics)",)
 
 

@@ -33,7 +33,7 @@ from quantkit.cli import (
     table,
     tune,
 )
-from quantkit.cli.terminal.console import print_error, print_json
+from quantkit.cli.terminal.console import print_error, print_to_stderr, print_usage_error
 from quantkit.errors import Interrupted, OutputError, QuantkitError
 
 
@@ -109,9 +109,7 @@ def run_command_line(arguments: list[str]) -> int:
         print_error(error, as_json="--json" in arguments)
         return error.exit_code
     except click.ClickException as error:
-        error.show()
-        if "--json" in arguments:
-            print_json({"error": {"kind": "UsageError", "problem": error.format_message(), "remedy": "see --help"}})
+        print_usage_error(error, as_json="--json" in arguments)
         return error.exit_code
     except SystemExit as left:
         if sys.stdout is not stdout:
@@ -151,5 +149,5 @@ def report_unwritable(error: OSError) -> int:
 
 def report_interruption() -> int:
     """Print that the command was interrupted; return the exit code."""
-    print("quantkit: interrupted", file=sys.stderr)
+    print_to_stderr("quantkit: interrupted")
     return 130

@@ -9,7 +9,15 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
-from quantkit.cli.terminal.console import Printing, note, print_fields, print_rows, print_sentence
+from quantkit.cli.terminal.console import (
+    Printing,
+    note,
+    print_fields,
+    print_heading,
+    print_line,
+    print_rows,
+    print_sentence,
+)
 from quantkit.report.latency_plot import draw_latencies, refuse_undrawable
 
 if TYPE_CHECKING:
@@ -74,7 +82,7 @@ def bench(
         draw_latencies(result, plot)
     printing.print_result(result, bench_document, print_bench)
     if plot is not None and not printing.as_json:
-        print(f"wrote {plot}")
+        print_line(f"wrote {plot}")
 
 
 def bench_options(device: int, own: dict[str, Any]) -> BenchOptions:
@@ -99,11 +107,11 @@ def print_bench(result: BenchResult) -> None:
     for text in result.notes:
         note(text)
     print_fields([("machine", result.machine)])
-    print()
+    print_line()
     print_subjects(result)
     print_latencies(result)
     print_throughputs(result)
-    print()
+    print_line()
     for text in bench_verdicts(result):
         print_sentence(text)
 
@@ -129,7 +137,7 @@ def print_subjects(result: BenchResult) -> None:
 
 def print_latencies(result: BenchResult) -> None:
     """Print a row for each subject, batch size and use of CUDA graphs."""
-    print("\nlatency of one batch, ms" + ("" if result.on_gpu else " (CPU)"))
+    print_heading("latency of one batch, ms" + ("" if result.on_gpu else " (CPU)"))
     print_rows(
         ("subject", "batch", "graph", "median", "p90", "p99", "samples/s"),
         [
@@ -151,7 +159,7 @@ def print_throughputs(result: BenchResult) -> None:
     """Print a row for each throughput, if any was measured."""
     if not result.throughputs:
         return
-    print("\nthroughput with copies, samples/s")
+    print_heading("throughput with copies, samples/s")
     print_rows(
         ("subject", "batch", "streams", "graph", "samples/s"),
         [

@@ -9,7 +9,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
-from quantkit.cli.terminal.console import Printing, note, print_fields, warn
+from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, warn
 
 if TYPE_CHECKING:
     from quantkit.backends.engine_record import EngineRecord
@@ -122,25 +122,27 @@ def print_build(result: BuiltEngine, *, all_layers: bool) -> None:
         fields.insert(1, ("table", f"{use.file}: {use.share:.1%} of the float tensors have a scale{filled}"))
     print_fields(fields)
     print_engine_layers(record, all_layers=all_layers)
-    print()
+    print_line()
     if result.command.line:
-        print(f"equivalent trtexec command:\n{result.command.line}\n")
+        print_line("equivalent trtexec command:")
+        print_line(result.command.line)
     elif result.command.reason:
-        print(f"no equivalent trtexec command: {result.command.reason}\n")
-    print(f"{'file' if result.reused else 'wrote'}  {result.path}")
+        print_line(f"no equivalent trtexec command: {result.command.reason}")
+    print_line()
+    print_line(f"{'file' if result.reused else 'wrote'}  {result.path}")
 
 
 def print_engine_layers(record: EngineRecord, *, all_layers: bool) -> None:
     """Print the layers that are not INT8 with the reason, or every layer."""
     rows = [layer for layer in record.layers if all_layers or layer.reason]
     if rows:
-        print("\nlayers" if all_layers else "\nlayers that are not INT8, and why")
+        print_heading("layers" if all_layers else "layers that are not INT8, and why")
     for layer in rows[: None if all_layers else SHOWN]:
-        print(f"  {layer.precision:<7} {layer.name}")
+        print_line(f"  {layer.precision:<7} {layer.name}")
         if layer.reason:
-            print(f"          {layer.reason}")
+            print_line(f"          {layer.reason}")
     if len(rows) > SHOWN and not all_layers:
-        print(f"  … {len(rows) - SHOWN} more (--layers shows all)")
+        print_line(f"  … {len(rows) - SHOWN} more (--layers shows all)")
 
 
 def build_document(result: BuiltEngine) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
 from quantkit.cli.arguments.registry_option import BackendOption
-from quantkit.cli.terminal.console import Printing, note, print_fields, print_rows, warn
+from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_rows, warn
 
 if TYPE_CHECKING:
     from quantkit.calibration.options import CalibrateOptions
@@ -133,7 +133,7 @@ def print_calibration(result: Calibration) -> None:
     if result.curve:
         print_learning_curve(result.curve)
     for path in result.files:
-        print(f"{'file' if result.reused else 'wrote'}  {path}")
+        print_line(f"{'file' if result.reused else 'wrote'}  {path}")
 
 
 def warn_about_tensors(result: Calibration) -> None:
@@ -150,15 +150,16 @@ def warn_about_tensors(result: Calibration) -> None:
 
 def print_learning_curve(curve: Any) -> None:
     """Print how far the thresholds from fewer images are from those from all images."""
-    print(f"\n{curve.rule} thresholds compared with those from all images:")
+    print_heading(f"{curve.rule} thresholds compared with those from all images:")
     print_rows(
         ("images", "median", "95th pct", "within 5 %"),
         [(f"{p.samples}", f"{p.median:.2%}", f"{p.p95:.2%}", f"{p.settled:.0%}") for p in curve.points],
     )
     if curve.enough is None:
-        print("the thresholds have not converged: more images would change them\n")
+        print_line("the thresholds have not converged: more images would change them")
     else:
-        print(f"{curve.enough} images would have been enough (95 % of tensors within 5 % from there on)\n")
+        print_line(f"{curve.enough} images would have been enough (95 % of tensors within 5 % from there on)")
+    print_line()
 
 
 def calibrate_document(result: Calibration) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.terminal.console import Printing, print_rows, print_sentence, warn
+from quantkit.cli.terminal.console import Printing, print_line, print_rows, print_sentence, warn
 from quantkit.cli.terminal.model_table import model_columns, model_row
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def print_comparison(result: Comparison) -> None:
     ]
     columns = model_columns(result.metric)
     print_rows((columns[0], "run", *columns[1:]), rows, text=frozenset({1}))
-    print()
+    print_line()
     for move in result.moves:
         print_sentence(move.text(result.unit))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.terminal.console import Printing, print_fields
+from quantkit.cli.terminal.console import Printing, print_fields, print_line
 
 if TYPE_CHECKING:
     from quantkit.inspection.machine import Diagnosis
@@ -31,9 +31,9 @@ def print_diagnosis(result: Diagnosis) -> None:
             *((name, version or "not installed") for name, version in result.packages.items()),
         ]
     )
-    print()
+    print_line()
     for ability in result.abilities:
-        print(f"{'yes' if ability.able else 'no ':<4} {ability.what}: {ability.detail}")
+        print_line(f"{'yes' if ability.able else 'no ':<4} {ability.what}: {ability.detail}")
 
 
 def doctor_document(result: Diagnosis) -> dict[str, Any]:

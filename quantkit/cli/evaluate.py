@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.terminal.console import OVER_BUDGET, Printing, note, print_fields, print_rows, print_sentence, warn
+from quantkit.cli.terminal.console import (
+    OVER_BUDGET,
+    Printing,
+    note,
+    print_fields,
+    print_heading,
+    print_line,
+    print_rows,
+    print_sentence,
+    warn,
+)
 from quantkit.cli.terminal.model_table import print_model_table, warn_over_budget
 
 if TYPE_CHECKING:
@@ -119,7 +129,7 @@ def print_evaluation(result: Evaluation) -> None:
             ("time", f"{result.seconds:.1f} s, {rate:,.0f} samples/s"),
         ]
     )
-    print()
+    print_line()
     print_model_table(result)
     several = len(result.candidates) > 1
     for model in result.candidates:
@@ -127,11 +137,11 @@ def print_evaluation(result: Evaluation) -> None:
         print_class_drops(model, of_model)
         print_changed_samples(model, of_model)
     if result.verdict:
-        print()
+        print_line()
     for text in result.verdict:
         print_sentence(text)
     for path in result.files:
-        print(f"wrote  {path}")
+        print_line(f"wrote  {path}")
     warn_over_budget(result)
 
 
@@ -150,7 +160,7 @@ def print_class_drops(model: ModelScore, of_model: str) -> None:
     """Print the classes that drop by more than chance, if any."""
     worst = [drop for drop in model.classes if drop.p < LEVEL and drop.drop > 0]
     if worst:
-        print(f"\nclasses{of_model} that drop by more than chance")
+        print_heading(f"classes{of_model} that drop by more than chance")
         print_rows(
             ("class", "samples", "reference", "here", "drop", "p"),
             [
@@ -159,7 +169,7 @@ def print_class_drops(model: ModelScore, of_model: str) -> None:
             ],
         )
     if len(worst) > SHOWN:
-        print(f"… {len(worst) - SHOWN} more (--json lists all)")
+        print_line(f"… {len(worst) - SHOWN} more (--json lists all)")
 
 
 def print_changed_samples(model: ModelScore, of_model: str) -> None:
@@ -168,7 +178,7 @@ def print_changed_samples(model: ModelScore, of_model: str) -> None:
         return
     noun = "prediction" if model.agreement is not None else "score"
     plural, verb = ("", "changes") if model.changed_samples == 1 else ("s", "change")
-    print(f"\n{model.changed_samples:,} {noun}{plural}{of_model} {verb}")
+    print_heading(f"{model.changed_samples:,} {noun}{plural}{of_model} {verb}")
     print_rows(
         ("sample", "label", "reference", "", "here", ""),
         [

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from quantkit.cli import options
-from quantkit.cli.terminal.console import Printing
+from quantkit.cli.terminal.console import Printing, print_line
 from quantkit.errors import DataError, ModelError, UsageError
 
 
@@ -50,7 +50,7 @@ def init(model: Path | None, data: str | None, output: Path | None, force: bool,
 def print_next_step(target: Path, missing: list[str]) -> None:
     """Print what was written, and what to do with it."""
     then = f"replace the placeholder{'s'[: len(missing) - 1]} {' and '.join(missing)}" if missing else "read it"
-    print(f"wrote {target}: {then}, then run `quantkit run`")
+    print_line(f"wrote {target}: {then}, then run `quantkit run`")
 
 
 def only_candidate(names: list[str], placeholder: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.terminal.console import Printing, print_fields, warn
+from quantkit.cli.terminal.console import Printing, print_fields, print_line, warn
 
 if TYPE_CHECKING:
     from quantkit.inspection.model import Inspection
@@ -47,10 +47,10 @@ def print_inspection(result: Inspection, *, tensors: bool) -> None:
     for reason in watch.unwatched.values():
         warn(f"not observed: {reason}")
     if tensors:
-        print()
+        print_line()
         for name in watch.tensors:
             share = watch.shared.get(name)
-            print(f"{name}  (scale of {share})" if share else name)
+            print_line(f"{name}  (scale of {share})" if share else name)
 
 
 def inspect_document(result: Inspection) -> dict[str, Any]:

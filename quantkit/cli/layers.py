@@ -13,7 +13,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
-from quantkit.cli.terminal.console import Printing, note, print_fields, print_rows, warn
+from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_rows, warn
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -162,19 +162,19 @@ def print_sensitivity(result: Sensitivity, engine: Parity | None, top: int, writ
         ]
     print_fields(fields)
     if quantized:
-        print("\nlayers, worst first: SQNR of the outputs")
+        print_heading("layers, worst first: SQNR of the outputs")
         print_layer_rows(quantized[:top])
-    print("\ntensors, worst first" + (" (estimated from histograms)" if not result.samples else ""))
+    print_heading("tensors, worst first" + (" (estimated from histograms)" if not result.samples else ""))
     print_tensor_rows(result.tensors[:top])
     if engine is not None:
-        print()
+        print_line()
         print_fields([("engine", engine.verdict), *(("note", text) for text in engine.notes)])
         rows = [(t.name, format_db(t.sqnr_db)) for t in engine.tensors[:top]]
         print_rows(("tensor", "engine to onnxruntime"), rows)
     if result.kept:
-        print(f"\nkept in float: {len(result.kept)} layers, outputs {format_db(result.kept_db)}")
+        print_heading(f"kept in float: {len(result.kept)} layers, outputs {format_db(result.kept_db)}")
     for path in written:
-        print(f"wrote  {path}")
+        print_line(f"wrote  {path}")
 
 
 def print_layer_rows(layers: Sequence[LayerError]) -> None:
@@ -193,7 +193,7 @@ def print_layer_rows(layers: Sequence[LayerError]) -> None:
     ]
     print_rows(head, rows, text=frozenset({1}))
     if any(layer.misfit for layer in layers):
-        print("!  a scale of its inputs does not fit: quantize again before keeping the layer in float")
+        print_line("!  a scale of its inputs does not fit: quantize again before keeping the layer in float")
 
 
 def print_tensor_rows(tensors: Sequence[TensorError]) -> None:

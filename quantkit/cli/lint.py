@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.terminal.console import Printing
+from quantkit.cli.terminal.console import Printing, print_line
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,15 +61,15 @@ def print_lint_report(report: LintReport, *, fix: bool) -> None:
     for severity, heading in HEADINGS.items():
         findings = [f for f in report.findings if f.severity == severity]
         if findings:
-            print(heading)
+            print_line(heading)
             print_findings(findings)
-            print()
+            print_line()
     if report.written:
         print_fixed(report)
     elif fix:
-        print("fixed  nothing: no finding can be fixed exactly, and no copy was written")
+        print_line("fixed  nothing: no finding can be fixed exactly, and no copy was written")
     fixable = sum(finding.fixable for finding in report.findings)
-    print(report.summary + (f"; --fix corrects {fixable}" if fixable else ""))
+    print_line(report.summary + (f"; --fix corrects {fixable}" if fixable else ""))
 
 
 def print_findings(findings: list[Finding]) -> None:
@@ -78,9 +78,9 @@ def print_findings(findings: list[Finding]) -> None:
     for rule, group in groupby(sorted(findings, key=lambda f: ordered[f.rule]), key=lambda f: f.rule):
         those = list(group)
         for f in those[:SHOWN]:
-            print(f"  {f.where}: {f.problem} → {f.remedy}")
+            print_line(f"  {f.where}: {f.problem} → {f.remedy}")
         if len(those) > SHOWN:
-            print(f"  … {len(those) - SHOWN} more of {rule} (--json lists all)")
+            print_line(f"  … {len(those) - SHOWN} more of {rule} (--json lists all)")
 
 
 def print_fixed(report: LintReport) -> None:
@@ -88,8 +88,8 @@ def print_fixed(report: LintReport) -> None:
     counts: dict[str, int] = {}
     for f in report.fixed:
         counts[f.rule] = counts.get(f.rule, 0) + 1
-    print(f"fixed  {', '.join(f'{n} {rule}' for rule, n in counts.items())}")
-    print(f"wrote  {report.written}")
+    print_line(f"fixed  {', '.join(f'{n} {rule}' for rule, n in counts.items())}")
+    print_line(f"wrote  {report.written}")
 
 
 def lint_document(report: LintReport) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
-from quantkit.cli.terminal.console import Printing, note, print_fields, print_sizes
+from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_sizes
 from quantkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def print_quantization(result: Quantization) -> None:
         fields.append(("rules", ", ".join(f"{count}× {rule}" for rule, count in chosen.items())))
     print_fields(fields)
     print_float_nodes(result)
-    print()
+    print_line()
     print_sizes(result.files)
 
 
@@ -150,11 +150,11 @@ def coverage_text(coverage: Coverage) -> str:
 def print_float_nodes(result: Quantization) -> None:
     """Print the nodes that stay in float, by reason."""
     if result.left:
-        print("\nkept in float")
+        print_heading("kept in float")
     for why, count in result.reasons.items():
         nodes = [node for node, reason in result.left.items() if reason.summary == why]
         shown = ", ".join(nodes[:3]) + (" …" if count > 3 else "")
-        print(f"  {count:>3}  {why}: {shown}")
+        print_line(f"  {count:>3}  {why}: {shown}")
 
 
 def quantize_document(result: Quantization) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from quantkit.cli import options
 from quantkit.cli.arguments import parsing
 from quantkit.cli.arguments.registry_option import MetricOption
 from quantkit.cli.interruption import raise_if_interrupted
-from quantkit.cli.terminal.console import OVER_BUDGET, Printing, note, print_fields, print_sentence, warn
+from quantkit.cli.terminal.console import OVER_BUDGET, Printing, note, print_fields, print_line, print_sentence, warn
 from quantkit.cli.terminal.model_table import print_model_table, warn_over_budget
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ def print_run(result: Run) -> None:
         (step.name, "reused: inputs and options unchanged" if step.reused else f"{step.seconds:.1f} s")
         for step in result.steps
     )
-    print()
+    print_line()
     print_model_table(result.evaluation)
-    print()
+    print_line()
     for text in (result.recommendation, *result.evaluation.verdict):
         print_sentence(text)
     for path in result.files.values():
-        print(f"file  {path}")
+        print_line(f"file  {path}")
     warn_over_budget(result.evaluation)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from quantkit.cli import options
-from quantkit.cli.terminal.console import Printing, print_fields, print_rows
+from quantkit.cli.terminal.console import Printing, print_fields, print_line, print_rows
 
 if TYPE_CHECKING:
     from quantkit.statistics import Statistics
@@ -42,7 +43,7 @@ def print_statistics(statistics: Statistics) -> None:
             ("backend", f"{origin.backend}, {origin.slice} samples at once"),
         ]
     )
-    print()
+    print_line()
     rows = [
         (
             n,
@@ -84,7 +85,7 @@ def merge(stats: tuple[Path, ...], output: Path, force: bool, printing: Printing
     printing.print_result(
         result,
         lambda merged: {"file": str(output), "samples": merged.origin.samples, "tensors": len(merged)},
-        lambda merged: print(f"wrote {output}: {merged.origin.samples} samples, {len(merged)} tensors"),
+        lambda merged: print_line(f"wrote {output}: {merged.origin.samples} samples, {len(merged)} tensors"),
     )
 
 
@@ -111,11 +112,17 @@ def table(stats: Path, output: Path, rule: str, header: options.HeaderChoice, fo
     tables = tables_from(stats, rule, output=output, force=force, **header.keywords())
     paths = table_paths(output, parse_rules(rule))
     lines = [
-        f"{path}: {tables[r.name].header.text}, rule {r.name}, {len(tables[r.name])} tensors"
+        f"wrote {path}: {tables[r.name].header.text}, rule {r.name}, {len(tables[r.name])} tensors"
         for path, r in paths.items()
     ]
     printing.print_result(
         tables,
         lambda made: {str(path): made[r.name].header.text for path, r in paths.items()},
-        lambda _: print(*(f"wrote {line}" for line in lines), sep="\n"),
+        lambda _: print_written(lines),
     )
+
+
+def print_written(lines: Iterable[str]) -> None:
+    """Print what each file holds."""
+    for line in lines:
+        print_line(line)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.terminal.console import Printing, print_fields, print_rows
+from quantkit.cli.terminal.console import Printing, print_fields, print_line, print_rows
 
 if TYPE_CHECKING:
     from quantkit.calibration.convert_table import Adoption
@@ -51,7 +51,7 @@ def print_table(table: CalibrationTable, origin: Provenance | None) -> None:
             ("origin", origin_text(origin)),
         ]
     )
-    print()
+    print_line()
     rows = [(n, f"{s:.6g}", f"{table.amax(n):.6g}", word_of(s)) for n, s in table.scales.items()]
     print_rows(("tensor", "scale", "amax", "word"), rows)
 
@@ -102,12 +102,12 @@ def print_difference(
     (path_a, a), (path_b, b) = first, second
     changed = {name: ratio for name, ratio in difference.ratios.items() if ratio != 1.0}
     if difference.headers[0] != difference.headers[1]:
-        print(f"headers: {difference.headers[0]} and {difference.headers[1]}")
-    print(f"{len(difference.ratios)} tensors in both, {len(changed)} with different scales")
+        print_line(f"headers: {difference.headers[0]} and {difference.headers[1]}")
+    print_line(f"{len(difference.ratios)} tensors in both, {len(changed)} with different scales")
     for name in difference.only_a:
-        print(f"only in {path_a}: {name}")
+        print_line(f"only in {path_a}: {name}")
     for name in difference.only_b:
-        print(f"only in {path_b}: {name}")
+        print_line(f"only in {path_b}: {name}")
     if changed:
         rows = [(n, f"{a.scales[n]:.6g}", f"{b.scales[n]:.6g}", f"{r - 1:+.3%}") for n, r in changed.items()]
         print_rows(("tensor", "A", "B", "B/A − 1"), rows)
@@ -138,7 +138,7 @@ def convert(table: Path, output: Path, header: options.HeaderChoice, force: bool
     printing.print_result(
         run(table, output, force=force, **header.keywords()),
         lambda made: {"file": str(output), "header": made.header.text, "tensors": len(made)},
-        lambda made: print(f"wrote {output}: {made.header.text}, {len(made)} tensors"),
+        lambda made: print_line(f"wrote {output}: {made.header.text}, {len(made)} tensors"),
     )
 
 

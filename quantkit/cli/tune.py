@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.terminal.console import OVER_BUDGET, Printing, note, print_fields, print_rows, print_sentence, warn
+from quantkit.cli.terminal.console import (
+    OVER_BUDGET,
+    Printing,
+    note,
+    print_fields,
+    print_heading,
+    print_line,
+    print_rows,
+    print_sentence,
+    warn,
+)
 from quantkit.cli.terminal.model_table import print_model_table
 from quantkit.errors import UsageError
 
@@ -195,17 +205,17 @@ def print_tuning(result: Tuning, html: Path | None) -> None:
             ("time", f"{result.seconds:.1f} s"),
         ]
     )
-    print("\ncandidates, on the part to tune on: SQNR on a few samples, loss ± standard error")
+    print_heading("candidates, on the part to tune on: SQNR on a few samples, loss ± standard error")
     rows = [candidate_row(trial, result) for trial in result.trials]
     print_rows(("rule, repairs, layers", "SQNR dB", "drop", "outcome"), rows, text=frozenset({3}))
-    print("\non the held-out part")
+    print_heading("on the held-out part")
     print_model_table(result.report)
     print_float_layers(result)
     print_pareto_front(result)
-    print()
+    print_line()
     print_sentence(result.verdict)
     for path in (*result.files, *([html] if html else [])):
-        print(f"wrote  {path}")
+        print_line(f"wrote  {path}")
     if not result.within_budget:
         warn(f"over the budget of {result.budget}")
 
@@ -230,14 +240,14 @@ def print_float_layers(result: Tuning) -> None:
     if not kept:
         return
     known = {layer.node: layer for layer in result.ranking}
-    print(f"\nkept in float: {len(kept)} of {result.layers} layers, {result.chosen.floats:.1%} of their weights")
+    print_heading(f"kept in float: {len(kept)} of {result.layers} layers, {result.chosen.floats:.1%} of their weights")
     print_rows(
         ("layer", "operator", "alone dB", "noise"),
         [(n, known[n].operator, f"{known[n].alone_db:.1f}", f"{known[n].share:.1%}") for n in kept[:SHOWN]],
         text=frozenset({1}),
     )
     if len(kept) > SHOWN:
-        print(f"… {len(kept) - SHOWN} more (in the exclusion file)")
+        print_line(f"… {len(kept) - SHOWN} more (in the exclusion file)")
 
 
 def print_pareto_front(result: Tuning) -> None:
@@ -246,7 +256,7 @@ def print_pareto_front(result: Tuning) -> None:
 
     if not result.front:
         return
-    print("\nengines, on the held-out part")
+    print_heading("engines, on the held-out part")
     rows = [
         (
             p.name,

@@ -285,10 +285,10 @@ class SampleFeed:
 
 def unreadable_samples(faults: Sequence[str], count: int) -> DataError:
     """Return the error for samples that cannot be read, out of `count`."""
-    shown = "".join(f"\n    {text}" for text in faults[:20])
-    more = f"\n    … and {len(faults) - 20} more" if len(faults) > 20 else ""
+    more = [f"… and {len(faults) - 20} more"] if len(faults) > 20 else []
     return DataError(
-        f"{len(faults)} of {count} samples cannot be read:{shown}{more}",
+        f"{len(faults)} of {count} samples cannot be read",
+        details=[*faults[:20], *more],
         remedy="fix or remove them, or leave them out with --skip-corrupt",
     )
 

@@ -113,7 +113,7 @@ def explain_no_gpu(device: int) -> str | None:
         tensorrt()
         open_device(device)
     except BackendError as error:
-        return error.problem
+        return error.summary
     return None
 
 
@@ -227,7 +227,7 @@ def build_every_precision(
                 name=engine_name(model, chosen, machine_name(options.device)),
             )
         except (BackendError, TableError) as error:
-            notes.append(f"no {name} engine: {error.problem}")
+            notes.append(f"no {name} engine: {error.summary}")
             continue
         built.append(made)
         notes += [f"{name}: {text}" for text in made.warnings]
@@ -303,7 +303,7 @@ def measure_engine(
             except BackendError as error:
                 if not graph:
                     raise
-                notes.append(f"{name}: no CUDA graph at batch {batch}: {error.problem}")
+                notes.append(f"{name}: no CUDA graph at batch {batch}: {error.summary}")
     return alone, together, notes
 
 

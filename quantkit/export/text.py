@@ -6,9 +6,12 @@ escaped, the rest is UTF-8).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from quantkit.view import CONTROL, escape_controls
 
 
 class Word(str):
@@ -37,7 +40,7 @@ def message_lines(message: Message, margin: str) -> Iterator[str]:
     """Yield the lines of a message."""
     for field in message:
         if isinstance(field, Remark):
-            yield f"{margin}# {' '.join(field.text.split())}" if field.text else ""  # a name may contain a line break
+            yield f"{margin}# {escape_controls(' '.join(field.text.split()))}" if field.text else ""
             continue
         name, value = field
         if isinstance(value, Mapping):
@@ -75,4 +78,9 @@ def format_scalar(value: str | int | bool) -> str:
 def quote_text(text: str) -> str:
     """Return a string in quotes."""
     escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    return '"' + "".join(escapes.get(c, c if c >= " " and c != "\x7f" else f"\\{ord(c):03o}") for c in text) + '"'
+    return '"' + "".join(escapes.get(c) or CONTROL.sub(octal_bytes, c) for c in text) + '"'
+
+
+def octal_bytes(match: re.Match[str]) -> str:
+    """Return the bytes of a character as `\\302\\233`."""
+    return "".join(f"\\{byte:03o}" for byte in match[0].encode("utf-8", "replace"))

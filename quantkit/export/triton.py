@@ -33,7 +33,7 @@ from quantkit.extras import install_command
 from quantkit.graph import load_model
 from quantkit.paths import exists, is_folder
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess
-from quantkit.view import Block, Remarks, RichDisplay, ViewTable
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable, escape_controls
 
 DEFAULT_MAX_BATCH = 8
 """The largest batch of a model without a limit of its own, if nothing was measured."""
@@ -146,7 +146,8 @@ def export_triton(
             check_config(model.text, model.name, deployment.max_batch, model.inputs, model.outputs)
     else:
         notes.append(f"the configurations were not read back: {install_command('triton')}")
-    texts = {LABELS: "".join(f"{' '.join(c.split())}\n" for c in classes).encode()} if deployment.labelled else {}
+    lines = "".join(f"{escape_controls(' '.join(c.split()))}\n" for c in classes)
+    texts = {LABELS: lines.encode()} if deployment.labelled else {}
     files = write_repository(root, [m.entry(texts) for m in models], options.version, force=options.force)
     configs = [root / m.name / CONFIG for m in models]
     notes += [

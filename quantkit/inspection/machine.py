@@ -133,7 +133,7 @@ def tensorrt_ability(what: str, refuse: Callable[[], None]) -> Ability:
     try:
         refuse()
     except BackendError as error:
-        return Ability(what, False, error.problem)
+        return Ability(what, False, error.summary)
     from quantkit.backends.tensorrt.device import open_device
 
     gpu = open_device()

@@ -52,7 +52,7 @@ def engine_steps(steps: RunSteps, table: StepOutcome | None, model: StepOutcome)
         try:
             built.append(engine_step(steps, name, table, model, machine))
         except (BackendError, TableError) as error:
-            steps.notes.append(f"the {name} engine was not built: {error.problem}")
+            steps.notes.append(f"the {name} engine was not built: {error.summary}")
     if not built:
         return EngineStepResult()
     files = tuple(path for outcome in built for path in sorted(outcome.folder.iterdir()) if ".engine" in path.name)

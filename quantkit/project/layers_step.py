@@ -41,7 +41,7 @@ def layers_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
             "layers", known and {"model": plan.model.sha256, "Q/DQ": model.digest, "data": known}, work
         )
     except ModelError as error:
-        steps.notes.append(f"layers were not measured: {error.problem}")
+        steps.notes.append(f"layers were not measured: {error.summary}")
         return None
 
 

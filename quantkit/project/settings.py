@@ -6,6 +6,7 @@ Paths in the file are relative to its own folder. Every key except `model` and `
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,7 @@ from quantkit.metrics.registry import default_metric, is_reproducible
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
 from quantkit.repairs.registry import repair_choices
-from quantkit.view import shorten_middle
+from quantkit.view import CONTROL, shorten_middle
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -245,13 +246,18 @@ data = {data}              # for calibration: images, .npz, or module:callable
 """
 
 
-def settings_template(model: str, data: str) -> str:
-    """Return a `quantkit.toml` with all keys; those with a default are comments."""
-    import json
+def quote_toml(text: str) -> str:
+    """Return a string of TOML. UsageError for a file name that is not UTF-8, which TOML cannot hold."""
+    if not text.isascii() and text.encode("utf-8", "replace") != text.encode("utf-8", "surrogatepass"):
+        raise UsageError(f"the name {text!r} is not UTF-8, which TOML needs", remedy="rename the file")
+    return CONTROL.sub(lambda match: f"\\U{ord(match[0]):08x}", json.dumps(text, ensure_ascii=False))
 
+
+def settings_template(model: str, data: str) -> str:
+    """Return a `quantkit.toml` with all keys; those with a default are comments. UsageError for names not in UTF-8."""
     return TEMPLATE.format(
-        model=json.dumps(model, ensure_ascii=False),
-        data=json.dumps(data, ensure_ascii=False),
+        model=quote_toml(model),
+        data=quote_toml(data),
         metrics=json.dumps([default_metric()]),
         repairs=repair_choices(),
     )

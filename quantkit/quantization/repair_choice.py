@@ -70,7 +70,7 @@ def choose_repairs(
             found.append(RepairCandidate(unscaled, apply_repairs(network, statistics, unscaled, data, choices, phase)))
             heard = measure_candidates(measure, found, rule, choices, phase)
     except (ModelError, DataError) as error:
-        return RepairChoice(every, f"all repairs: outputs were not compared ({error.problem})")
+        return RepairChoice(every, f"all repairs: outputs were not compared ({error.summary})")
     if not heard:
         return RepairChoice(
             plain, f"{repairs_text(cheap)}: the outputs have no signal by which repairs could be compared"

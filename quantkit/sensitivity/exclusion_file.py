@@ -12,6 +12,7 @@ from quantkit.document import read_text_file
 from quantkit.errors import OutputError, UsageError
 from quantkit.numerics import format_db
 from quantkit.sensitivity.result import LayerError, Sensitivity
+from quantkit.view import escape_controls
 
 OPTION = "--exclude-file"
 MOST = 16 << 20
@@ -37,7 +38,7 @@ def format_exclusions(found: Sensitivity) -> str:
         f"float, over {found.samples} samples",
     ]
     lines += [f"{check_node_name(node)}  # {exclusion_reason(layers[node])}" for node in found.kept]
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{escape_controls(line)}\n" for line in lines)
 
 
 def exclusion_reason(layer: LayerError) -> str:

@@ -34,6 +34,7 @@ from quantkit.table import table_bytes
 from quantkit.tensorrt_version import target_version
 from quantkit.tuning.options import TuneOptions
 from quantkit.tuning.result import Tuning, tuning_document
+from quantkit.view import escape_controls
 
 if TYPE_CHECKING:
     import onnx
@@ -132,7 +133,7 @@ def tuned_exclusion_text(tuning: Tuning) -> str:
     ]
     lines += [f"{check_node_name(node)}  # excluded by --exclude" for node in tuning.excluded]
     lines += [f"{check_node_name(node)}  # {exclusion_reason(known[node])}" for node in kept]
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{escape_controls(line)}\n" for line in lines)
 
 
 def tune_json(tuning: Tuning) -> bytes:

@@ -76,7 +76,7 @@ def measure_front(
             engines = [Path(folder) / subject.name for found in timed for subject in found.subjects]
             lost = measure_losses(engines, source, request, options)
         except QuantkitError as error:
-            return ParetoFront(notes=(f"latency was not measured: {error.problem}",))
+            return ParetoFront(notes=(f"latency was not measured: {error.summary}",))
     found = front_points(timed, lost, tuning.max_drop)
     notes = (*advise_on_front(found, tuning.max_drop), *(text for part in timed for text in part.notes))
     return ParetoFront(found, timed[0].machine, notes)

@@ -1,14 +1,36 @@
-"""Sentences on a terminal end their lines between words; in a pipe they are one line."""
+"""Sentences on a terminal end their lines between words; names, errors and JSON carry no control characters there."""
 
 from __future__ import annotations
 
+import ast
 import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.cli.terminal.console import print_sentence, wrapped
+import quantkit
+from quantkit.cli.terminal.console import (
+    note,
+    print_error,
+    print_fields,
+    print_heading,
+    print_json,
+    print_line,
+    print_rows,
+    print_sentence,
+    print_to_stderr,
+    print_usage_error,
+    warn,
+    wrapped,
+)
+from quantkit.errors import DataError
+from quantkit.view import CONTROL, escape_controls
 
 WORDS = st.lists(st.text("abc…%.", min_size=1, max_size=12), min_size=1, max_size=40)
 
@@ -46,3 +68,72 @@ def test_a_line_keeps_to_the_terminal_and_numbers_keep_their_unit(monkeypatch: p
 def test_a_pipe_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_sentence("word " * 60)
     assert capsys.readouterr().out.count("\n") == 1
+
+
+HOSTILE = "\x1b[2J\x1b]0;title\x07 x\nquantkit: all is well\r\x9b31m\u202egnp.exe\u2066\u2028\x00\udce4\U000e0041 end"
+"""A name that would clear the screen, set its title, begin a line, and turn letters around."""
+
+
+def spoken(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return all that was printed; it has no control characters but the ends of lines."""
+    printed = capsys.readouterr()
+    text = printed.out + printed.err
+    assert not CONTROL.search(text.replace("\n", ""))
+    return text
+
+
+def test_a_hostile_name_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every function that prints shows a name in one line, with its control characters as escapes."""
+    printers: list[tuple[Callable[[str], object], int]] = [
+        (print_line, 1),
+        (print_heading, 2),
+        (print_sentence, 1),
+        (warn, 1),
+        (note, 1),
+        (print_to_stderr, 1),
+        (lambda text: print_fields([(text, text), ("b", "c")]), 2),
+        (lambda text: print_rows((text, text), [(text, text)], text=frozenset({1})), 2),
+        (lambda text: print_error(DataError(text, remedy=text, details=[text]), as_json=False), 3),
+        (lambda text: print_usage_error(click.UsageError(text), as_json=False), 1),
+    ]
+    for printer, lines in printers:
+        printer(HOSTILE)
+        text = spoken(capsys)
+        assert text.count("\n") == lines
+        assert r"\x1b[2J" in text
+        assert r"\u202e" in text
+
+
+def test_json_keeps_the_true_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """What steers a terminal is escaped in JSON, and read back as it was."""
+    print_json({HOSTILE: [HOSTILE]})
+    text = spoken(capsys)
+    assert json.loads(text) == {HOSTILE: [HOSTILE]}
+
+
+@given(st.text(st.characters(codec=None, categories=("C", "Z", "L"))))
+def test_escaped_text_is_safe_and_stays(text: str) -> None:
+    """Nothing is left to escape, and text without control characters stays as it is."""
+    shown = escape_controls(text)
+    assert escape_controls(shown) == shown
+    assert (shown == text) == (not CONTROL.search(text))
+
+
+def test_an_error_without_end_is_one_readable_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both ends of a text of a million characters are shown."""
+    print_error(DataError("a" * 1_000_000, remedy="stop"), as_json=False)
+    assert len(capsys.readouterr().err) < 5000
+
+
+def test_nothing_is_printed_around_the_console() -> None:
+    """Only console.py prints; the others, and the packages below, go through it."""
+    folder = Path(quantkit.__file__).parent
+    found = []
+    for path in folder.rglob("*.py"):
+        if path == folder / "cli" / "terminal" / "console.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if re.fullmatch(r"print|(click\.)?(echo|secho|style)|sys\.(__)?std(out|err)(__)?\.write|.*\.show", called):
+                found.append(f"{path.relative_to(folder)}:{node.lineno}: {called}")
+    assert found == []

@@ -42,6 +42,7 @@ from quantkit.extras import install_command
 from quantkit.graph import load_model
 from quantkit.preprocess import PRESETS, load_preprocess, resolve_spec
 from quantkit.provenance import ModelRecord
+from quantkit.view import CONTROL
 from tests.support.serving import Server, config_of, type_name
 
 ROOT = Path(__file__).parents[2]
@@ -538,6 +539,12 @@ def test_labels_of_one_name_stay_as_they_are(tmp_path: Path) -> None:
     assert (tmp_path / "repo/net/labels.txt").read_text() == "cat\ncrane\ncrane\nfrog\n"
 
 
+def test_a_label_is_one_line_without_control_characters(tmp_path: Path) -> None:
+    (tmp_path / "names.json").write_text('["cat", "a\\nb", "\\u001b[2J", "\\udce4"]')
+    export_triton(network(tmp_path), tmp_path / "repo", labels=tmp_path / "names.json")
+    assert (tmp_path / "repo/net/labels.txt").read_text() == "cat\na b\n\\x1b[2J\n\\udce4\n"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [("a\nb\n", "2 labels match no output: y"), ("a\n\nc\nd\n", "class 1 has no name"), ("", "holds no class names")],
@@ -731,6 +738,7 @@ def test_any_text_is_read_back_as_it_was(name: str, keys: dict[str, str], dims: 
             ("metric_tags", keys),
         )
     )
+    assert not CONTROL.search(text.replace("\n", ""))
     found = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert (found.name, found.input[0].name, list(found.input[0].dims)) == (name, name, dims)
     assert (dict(found.metric_tags), found.optimization.cuda.graphs) == (keys, graphs)

@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quantkit.errors import UsageError
-from quantkit.project.settings import Settings, override_settings, read_settings, settings_template
+from quantkit.project.settings import SETTINGS, Settings, override_settings, read_settings, settings_template
+from quantkit.view import CONTROL
 
 
 def written(folder: Path, text: str) -> Path:
@@ -109,3 +112,16 @@ def test_hostile_options_are_one_short_line(text: str, problem: str, tmp_path: P
         read_settings(written(tmp_path, text))
     assert problem in caught.value.problem
     assert len(caught.value.problem) < 500
+
+
+@given(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")))
+def test_any_name_survives_the_template(model: str, data: str) -> None:
+    """Control characters, quotes and backslashes are escaped as TOML does it."""
+    document = SETTINGS.parse(settings_template(model, data), "x")
+    assert (document.model, document.data) == (model, data)
+    assert not CONTROL.search(settings_template(model, data).replace("\n", ""))
+
+
+def test_a_name_that_is_no_text_has_no_template() -> None:
+    with pytest.raises(UsageError, match="not UTF-8"):
+        settings_template("m\udce4.onnx", "imgs")

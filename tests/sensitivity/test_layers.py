@@ -29,6 +29,7 @@ from quantkit.rules.squared_error import mean_square, squared_error
 from quantkit.sensitivity.exclusion_file import expand_name_files, format_exclusions, write_exclusions
 from quantkit.sensitivity.layers import LayersOptions, layers
 from quantkit.sensitivity.result import MISFIT, LayerError, Sensitivity
+from quantkit.view import CONTROL
 from tests.support.networks import Command, network
 
 STATS = "net/model.stats.safetensors"
@@ -267,6 +268,16 @@ def test_a_name_that_a_line_cannot_hold() -> None:
     found = Sensitivity("m.onnx", "s", 20.0, (layer,), (), 1, (), {}, 0.0, ("conv #1",), 30.0)
     with pytest.raises(OutputError, match="'conv #1' cannot be written"):
         format_exclusions(found)
+
+
+def test_remarks_in_the_file_begin_no_lines(tmp_path: Path) -> None:
+    """The names of model, statistics and operators are in comments, whatever is in them."""
+    evil = "x\nconv2\u2028conv3\x85\x1b[2J\udce4"
+    layer = LayerError("conv", evil, 20.0, 30.0, 10.0, 1.0, 20.0, 9)
+    found = Sensitivity(f"{evil}.onnx", evil, 20.0, (layer,), (), 1, (), {}, 0.0, ("conv",), 30.0)
+    path = write_exclusions(found, tmp_path / "worst.txt")
+    assert expand_name_files((f"@{path}",)) == ("conv",)
+    assert not CONTROL.search(path.read_text().replace("\n", ""))
 
 
 # The command ------------------------------------------------------------------------------------------------------

@@ -367,13 +367,14 @@ def use_timing_cache(build: BuildContext, config: Any, there: bytes | None) -> A
 def build_failure(build: BuildContext) -> QuantkitError:
     """Return the error for a build that gave no engine."""
     said = build.messages.errors
-    shown = "".join(f"\n    {text}" for text in said) or "\n    it gives no reason"
+    shown = list(said) or ["it gives no reason"]
     if any(word in text for text in said for word in NOTHING_FITS):
         return BackendError(
-            f"TensorRT found no kernel for some layer:{shown}",
+            "TensorRT found no kernel for some layer",
+            details=shown,
             remedy="give it more memory with a larger --workspace, or another precision for that layer (--exclude)",
         )
     remedy = "see its errors above"
     if any(INT8_WEIGHTS in text for text in said):
         remedy = "this TensorRT supports no INT8 weights of matrix products: use quantkit quantize --weights float"
-    return ModelError(f"TensorRT could not build an engine of {build.model.path}:{shown}", remedy=remedy)
+    return ModelError(f"TensorRT could not build an engine of {build.model.path}", details=shown, remedy=remedy)

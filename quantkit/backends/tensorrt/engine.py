@@ -146,8 +146,8 @@ class Engine:
 
     def failure(self, problem: str) -> BackendError:
         """Return an error with TensorRT's messages about it."""
-        said = "".join(f"\n    {text}" for text in self.messages.errors) or "\n    TensorRT gives no reason"
-        return BackendError(f"{problem}:{said}", remedy="use fewer streams or smaller batches, or build it again")
+        said = list(self.messages.errors) or ["TensorRT gives no reason"]
+        return BackendError(problem, details=said, remedy="use fewer streams or smaller batches, or build it again")
 
     def close(self) -> None:
         """Free the engine."""

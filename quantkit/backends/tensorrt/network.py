@@ -61,8 +61,8 @@ def parse_model(trt: Any, network: Any, model: Model, logger: Any, messages: Mes
         if not parser.supports_operator(operator) and not any(repr(name) in text for text in faults)
     ]
     faults = faults or list(messages.errors) or ["the parser gives no reason"]
-    lines = "".join(f"\n    {text}" for text in dict.fromkeys(faults))
-    raise ModelError(f"TensorRT {library_version(trt)} cannot parse {model.path}:{lines}", remedy=PARSER_REMEDY)
+    problem = f"TensorRT {library_version(trt)} cannot parse {model.path}"
+    raise ModelError(problem, details=list(dict.fromkeys(faults)), remedy=PARSER_REMEDY)
 
 
 def network_tensors(trt: Any, network: Any) -> list[NetworkTensor]:

@@ -92,8 +92,9 @@ def run_calibration_build(
         seconds = build_until_table(source, streaming, shapes, stopping, log, messages)
     outcome = streaming.outcome() if streaming.over else None
     if outcome is None:
-        said = "".join(f"\n    {text}" for text in messages.errors) or "\n    it gives no reason"
-        raise BackendError(f"TensorRT could not calibrate {job.model.path}:{said}", remedy="see its errors above")
+        said = list(messages.errors) or ["it gives no reason"]
+        problem = f"TensorRT could not calibrate {job.model.path}"
+        raise BackendError(problem, details=said, remedy="see its errors above")
     table = parse_table(outcome.table, "TensorRT's table")
     check_header(job, table)
     return CalibrationBuild(

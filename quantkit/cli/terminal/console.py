@@ -1,4 +1,8 @@
-"""Printing: summaries and tables as plain text that survives a pipe and 80 columns, or JSON."""
+"""Printing: summaries and tables as plain text that survives a pipe and 80 columns, or JSON.
+
+All text of the commands goes through here, line by line: a name in a model or a file cannot steer the terminal or begin
+a line of its own, because control characters are shown as `\\x1b`.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+import click
+
 from quantkit.artifact import nulls_for_nonfinite
 from quantkit.errors import QuantkitError
-from quantkit.view import shorten_middle
+from quantkit.view import CONTROL, escape_controls, shorten_middle
 
+LONGEST_LINE = 4000
+"""Maximum number of characters of an error's line, for a name or an option that has no end."""
 OVER_BUDGET = 3
 """The exit code for a model that loses more than the budget allows."""
 
@@ -43,42 +51,87 @@ class Printing:
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on standard output; infinite ratios become null."""
-    print(json.dumps(nulls_for_nonfinite(document), indent=2, ensure_ascii=False, allow_nan=False))
+    """Print one JSON document on standard output; infinite ratios become null.
+
+    Texts in it are whole: what steers a terminal is escaped as JSON does it, and read back the same.
+    """
+    text = json.dumps(nulls_for_nonfinite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    print("\n".join(CONTROL.sub(lambda match: json.dumps(match[0])[1:-1], line) for line in text.split("\n")))
 
 
 def print_error(error: QuantkitError, *, as_json: bool) -> None:
     """Print an error on standard error; as JSON on standard output too, for programs."""
-    print_to_stderr(f"quantkit: {error}")
+    print_to_stderr(f"quantkit: {error.headline}")
+    for text in error.details:
+        print_to_stderr(f"    {text}")
+    print_to_stderr(f"  → {error.remedy}")
     if as_json:
         kind = type(error).__name__
         print_json({"error": {"kind": kind, "problem": error.problem, "remedy": error.remedy}})
 
 
+def print_usage_error(error: click.ClickException, *, as_json: bool) -> None:
+    """Print an error that click found, as click does; as JSON on standard output too, for programs."""
+    context = getattr(error, "ctx", None)
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.2 and newer
+        for line in error.format_message().splitlines():
+            print_to_stderr(line)
+        return
+    if context is not None:
+        for line in context.get_usage().splitlines():
+            print_to_stderr(line)
+        print_to_stderr(f"Try '{context.command_path} {context.help_option_names[-1]}' for help.")
+        print_to_stderr("")
+    print_to_stderr(f"Error: {error.format_message()}")
+    if as_json:
+        print_json({"error": {"kind": "UsageError", "problem": error.format_message(), "remedy": "see --help"}})
+
+
 def warn(text: str) -> None:
     """Print a warning on standard error."""
-    print_to_stderr(wrapped(f"warning: {text}", sys.stderr, indent=9))
+    print_to_stderr(f"warning: {text}", indent=9)
 
 
 def note(text: str) -> None:
     """Print a remark on standard error."""
-    print_to_stderr(wrapped(text, sys.stderr))
+    print_to_stderr(text, indent=0)
 
 
-def print_to_stderr(text: str) -> None:
-    """Print a line on standard error. If that fails, standard output and the exit code stay what they are."""
+def print_to_stderr(text: str, indent: int | None = None) -> None:
+    """Print a line on standard error. If that fails, standard output and the exit code stay what they are.
+
+    indent: wrap the line on a terminal, with so many spaces before the lines below the first.
+    """
+    line = shorten_middle(escape_controls(text), LONGEST_LINE)
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr)
+        print(line if indent is None else wrapped(line, sys.stderr, indent=indent), file=sys.stderr)
+
+
+def redraw_status(text: str) -> None:
+    """Replace the line at the bottom of the terminal, on standard error; an empty text removes it."""
+    with contextlib.suppress(OSError):
+        print(f"\r\033[K{escape_controls(text)}", end="", file=sys.stderr, flush=True)
+
+
+def print_line(text: str = "") -> None:
+    """Print a line."""
+    print(escape_controls(text))
+
+
+def print_heading(text: str) -> None:
+    """Print an empty line and the heading of what follows."""
+    print_line()
+    print_line(text)
 
 
 def print_sentence(text: str) -> None:
     """Print `• text`."""
-    print(wrapped(f"• {text}", sys.stdout, indent=2))
+    print(wrapped(f"• {escape_controls(text)}", sys.stdout, indent=2))
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     """Print `name   value` lines."""
-    rows = list(fields)
+    rows = [(escape_controls(name), escape_controls(value)) for name, value in fields]
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
         print(wrapped(f"{name:<{width}}  {value}", sys.stdout, indent=width + 2))
@@ -89,7 +142,7 @@ def print_sizes(paths: Iterable[Path]) -> None:
     for path in paths:
         size = path.stat().st_size
         text = f"{size / 2**20:.1f} MiB" if size >= 1 << 20 else f"{size / 1024:.0f} KiB"
-        print(f"wrote  {path}  {text}")
+        print_line(f"wrote  {path}  {text}")
 
 
 def table_width(table: Sequence[Sequence[str]]) -> int:
@@ -102,13 +155,13 @@ def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: froz
 
     text: columns that are aligned left, as the first one; the others are numbers and are aligned right.
     """
-    body = [list(row) for row in rows]
-    widths = [max(len(line[i]) for line in [list(head), *body]) for i in range(len(head))]
+    body = [[escape_controls(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(line[i]) for line in body) for i in range(len(head))]
     room = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 0
     others = sum(widths[1:]) + 2 * (len(widths) - 1)
     if room:
         widths[0] = max(12, min(widths[0], room - others))
-    for line in [list(head), *body]:
+    for line in body:
         first = shorten_middle(line[0], widths[0])
         cells = [f"{c:<{widths[i]}}" if i in text else f"{c:>{widths[i]}}" for i, c in enumerate(line) if i]
         print("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantkit.cli.terminal.console import print_rows, table_width, warn
+from quantkit.cli.terminal.console import print_line, print_rows, table_width, warn
 
 if TYPE_CHECKING:
     from quantkit.evaluation.result import Evaluation, ModelScore
@@ -23,7 +23,7 @@ def print_model_table(evaluation: Evaluation) -> None:
         print_rows(whole[0], whole[1:])
         return
     print_rows(table[0], table[1:])
-    print()
+    print_line()
     print_rows(("model", *others), [(line[0], *more) for line, more in zip(table[1:], cells, strict=True)])
 
 

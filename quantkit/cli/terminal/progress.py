@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from quantkit.cli.interruption import FINISHING, SIGNALS, raise_if_interrupted
+from quantkit.cli.terminal.console import note, redraw_status
 
 
 class ProgressBar:
@@ -62,7 +63,8 @@ class ProgressBar:
         if self._stop:
             raise KeyboardInterrupt
         self._stop = True
-        print("\nfinishing this batch; press Ctrl-C again to stop at once", file=sys.stderr)
+        note("")
+        note("finishing this batch; press Ctrl-C again to stop at once")
 
 
 class Spinner:
@@ -91,12 +93,12 @@ class Spinner:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            redraw_status("")
 
     def _turn(self) -> None:
         started, turns = time.monotonic(), 0
         while not self._over.wait(0.1):
             sign = self.SIGNS[turns % len(self.SIGNS)]
             line = f"{sign} {self._text}{', ' if self._text else ''}{time.monotonic() - started:.0f} s"
-            print(f"\r\033[K{line[:100]}", end="", file=sys.stderr, flush=True)
+            redraw_status(line[:100])
             turns += 1
