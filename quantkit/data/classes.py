@@ -10,16 +10,19 @@ ImageNet's classes are called crane; such a name is displayed, but identifies ne
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.data.text_rows import INDEX, MOST_CLASSES, csv_rows, shown_cells, text_lines
+from quantkit.document import DocumentType, read_text_file
 from quantkit.errors import DataError
-from quantkit.regular_file import file_fault, read_regular_text
 
+NAMED = "give every class one name and one index"
+LARGEST = 64 << 20
+"""Bytes of a file of class names."""
+CLASSES_JSON = DocumentType[Any](Any, "a file of class names", DataError, "fix the file")
 CLASSES_FILE = "give --classes FILE with one name per line, in the order of the network's outputs"
 
 
@@ -45,19 +48,16 @@ class ClassNames:
 
 def read_classes(path: Path) -> ClassNames:
     """Read the class names in a file. DataError names the file and the line or key."""
-    try:
-        text = read_regular_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {file_fault(error)}", remedy="give a text, JSON or CSV file of class names") from None
+    text = read_text_file(path, DataError, "give a text, JSON or CSV file of class names", LARGEST)
     if path.suffix.lower() == ".json":
         entries = entries_from_json(text, path)
     elif path.suffix.lower() == ".csv":
         entries = entries_from_csv(text, path)
     else:
-        lines = text.splitlines()
-        while lines and not lines[-1].strip():
-            lines.pop()
-        entries = [(i, [line.strip()]) for i, line in enumerate(lines)]
+        lines = text_lines(text.rstrip())
+        if len(lines) > MOST_CLASSES:
+            raise DataError(f"{path}: {len(lines):,} lines, but no network has as many classes", remedy=NAMED)
+        entries = [(i, [line.strip()]) for i, line in enumerate(lines)] if text.strip() else []
     return index_classes(entries, path)
 
 
@@ -67,10 +67,7 @@ def entries_from_json(text: str, path: Path) -> list[tuple[int, list[str]]]:
         f"{path}: neither a list of names nor a mapping between names and indices",
         remedy='for example ["cat", "dog"] or {"cat": 0, "dog": 1}',
     )
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not JSON: {error}", remedy="fix the file") from None
+    document = CLASSES_JSON.parse_untyped(text, str(path))
     if isinstance(document, list) and all(isinstance(name, str) for name in document):
         return [(i, [name]) for i, name in enumerate(document)]
     if not isinstance(document, dict):
@@ -83,7 +80,7 @@ def json_entry(key: str, value: Any, wrong: DataError) -> tuple[int, list[str]]:
     if isinstance(value, int) and not isinstance(value, bool):
         return value, [key]
     names = [value] if isinstance(value, str) else value
-    if key.isdigit() and isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+    if INDEX.fullmatch(key) and isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         return int(key), names
     raise wrong
 
@@ -91,32 +88,32 @@ def json_entry(key: str, value: Any, wrong: DataError) -> tuple[int, list[str]]:
 def entries_from_csv(text: str, path: Path) -> list[tuple[int, list[str]]]:
     """Return index and names from lines `name,index` or `index,name`; the first line may be a heading. DataError."""
     entries: list[tuple[int, list[str]]] = []
-    for number, row in enumerate(csv.reader(text.splitlines()), 1):
+    for number, row in csv_rows(text, str(path)):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
-        where = next((i for i in (1, 0) if len(cells) == 2 and cells[i].isdigit()), None)
+        where = next((i for i in (1, 0) if len(cells) == 2 and INDEX.fullmatch(cells[i])), None)
         if where is None:
-            if number == 1 and len(cells) == 2:
+            if number == 1 and len(cells) == 2 and not any(cell.lstrip("+-").isdigit() for cell in cells):
                 continue
-            raise DataError(f"{path}, line {number}: not name,index: {','.join(row)!r}", remedy="fix the line")
+            raise DataError(f"{path}, line {number}: not name,index: {shown_cells(row)}", remedy="fix the line")
         entries.append((int(cells[where]), [cells[1 - where]]))
     return entries
 
 
 def index_classes(entries: Iterable[tuple[int, Sequence[str]]], path: Path) -> ClassNames:
     """Return classes by index. DataError where an index repeats, a class has no name, or there are no classes."""
-    remedy = "give every class one name and one index"
     shown: dict[int, str] = {}
     called: dict[str, set[int]] = {}
     words: dict[str, set[int]] = {}
     for number, names in entries:
-        if number < 0 or number in shown:
-            fault = "comes twice" if number >= 0 else "is negative"
-            raise DataError(f"{path}: index {number} {fault}", remedy=remedy)
+        if not 0 <= number < MOST_CLASSES or number in shown:
+            fault = "is negative" if number < 0 else "comes twice"
+            fault = "is larger than the number of classes of any network" if number >= MOST_CLASSES else fault
+            raise DataError(f"{path}: index {number} {fault}", remedy=NAMED)
         for name in names:
             if not name:
-                raise DataError(f"{path}: class {number} has no name", remedy=remedy)
+                raise DataError(f"{path}: class {number} has no name", remedy=NAMED)
             called.setdefault(name, set()).add(number)
             words.setdefault(name.split()[0], set()).add(number)
         shown[number] = names[-1]
@@ -144,7 +141,7 @@ def class_indices(names: Sequence[str], known: ClassNames | None, count: int | N
             )
         return {name: known.index[name] for name in names}
     ordered = sorted(names)
-    numbers = all(name.isdigit() for name in names)
+    numbers = all(INDEX.fullmatch(name) for name in names)
     if numbers and count is not None and len(names) < count and all(int(name) < count for name in names):
         return {name: int(name) for name in names}
     if count is not None and len(names) != count:

@@ -11,7 +11,6 @@ Labels of classes are class indices [N] (int64); other arrays [N, …] are passe
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,15 +24,17 @@ from quantkit.data.arrays import LABELS, ArrayRows, open_arrays
 from quantkit.data.classes import CLASSES_FILE, ClassNames, class_indices, first_few
 from quantkit.data.feed import Feed, Portion
 from quantkit.data.images import list_images
+from quantkit.data.text_rows import INDEX, csv_rows, shown_cells, text_lines
+from quantkit.document import read_text_file
 from quantkit.errors import DataError
-from quantkit.regular_file import file_fault, read_regular_text
 from quantkit.values import Array
 
 FILES = frozenset({"file", "filename", "file_name", "image", "img", "path", "name", "id", "image_id", "sample"})
 """Headings of a column of files."""
 CLASSES = LABELS | {"class", "class_id", "class_name", "category"}
 """Headings of a column of labels."""
-INDEX = re.compile(r"\d+")
+LARGEST = 1 << 30
+"""Bytes of a table of labels: tens of millions of files."""
 ROW = re.compile(r"\[(\d+)\]$")
 TABLES = frozenset({".csv", ".tsv", ".txt"})
 
@@ -193,10 +194,7 @@ def indices_by_number(by_sample: Mapping[str, str], path: Path) -> dict[str, int
 
 def read_label_table(path: Path) -> dict[str, str]:
     """Read a table of labels: file → label as text. DataError names the line."""
-    try:
-        text = read_regular_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {file_fault(error)}", remedy="give a .csv file of file,label") from None
+    text = read_text_file(path, DataError, "give a .csv file of file,label", LARGEST)
     if path.suffix.lower() not in TABLES:
         raise DataError(
             f"{path} is not a file of labels",
@@ -204,7 +202,7 @@ def read_label_table(path: Path) -> dict[str, str]:
         )
     labels: dict[str, str] = {}
     columns = (0, 1)
-    for number, row in enumerate(split_rows(text, path.suffix.lower()), 1):
+    for number, row in split_rows(text, path):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
@@ -212,7 +210,7 @@ def read_label_table(path: Path) -> dict[str, str]:
             columns = found
             continue
         if max(columns) >= len(cells) or not cells[columns[0]] or not cells[columns[1]]:
-            raise DataError(f"{path}, line {number}: not file,label: {','.join(row)!r}", remedy="fix the line")
+            raise DataError(f"{path}, line {number}: not file,label: {shown_cells(row)}", remedy="fix the line")
         name, label = cells[columns[0]].replace("\\", "/").removeprefix("./"), cells[columns[1]]
         if labels.setdefault(name, label) != label:
             raise DataError(
@@ -223,11 +221,11 @@ def read_label_table(path: Path) -> dict[str, str]:
     return labels
 
 
-def split_rows(text: str, suffix: str) -> Iterator[list[str]]:
-    """Return the cells of every line; in a .txt file the label follows the last space."""
-    if suffix == ".txt":
-        return (line.rsplit(None, 1) for line in text.splitlines())
-    return csv.reader(text.splitlines(), delimiter="\t" if suffix == ".tsv" else ",")
+def split_rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of every line; in a .txt file the label follows the last space. DataError."""
+    if path.suffix.lower() == ".txt":
+        return ((number, line.rsplit(None, 1)) for number, line in enumerate(text_lines(text), 1))
+    return csv_rows(text, str(path), "\t" if path.suffix.lower() == ".tsv" else ",")
 
 
 def heading_columns(cells: Sequence[str]) -> tuple[int, int] | None:
@@ -348,7 +346,12 @@ def check_labels(values: Array, names: Sequence[str], source: str, options: Labe
         )
     if values.dtype.kind in "US":
         return indices_by_name(values, names, source, options)
-    whole = values.astype(np.int64)
+    if values.dtype.kind not in "biuf":
+        raise DataError(
+            f"{source}: labels are {values.dtype}, not class indices", remedy="save class indices as integers from 0"
+        )
+    with np.errstate(invalid="ignore"):  # NaN and Inf become some integer, which they do not equal
+        whole = values.astype(np.int64)
     wrong = np.flatnonzero((whole != values) | (whole < 0) | (whole >= (task.count or np.iinfo(np.int64).max)))
     if wrong.size:
         raise unfit_label(source, names[int(wrong[0])], values[wrong[0]].item(), task.count)
