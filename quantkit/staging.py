@@ -3,7 +3,8 @@
     .quantkit.1f3a9c04.tmp/          new files, and a mark, which the process that writes them keeps locked
 
 A process that is killed leaves its folder behind. The next one that writes beside it recognizes the mark, finds it
-unlocked, and removes the folder. What has no mark is left alone.
+unlocked, and removes the folder. What has no mark is left alone. A verb that works for long also claims its outputs
+there, so that a second one for the same outputs is refused before it begins.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from quantkit.errors import OutputError
@@ -23,6 +24,8 @@ from quantkit.paths import file_status
 OUTPUT = "--output"
 """The usual option for the path of an output; errors name the option to change."""
 MARK = ".quantkit"
+CLAIMS = ".claims"
+"""File with the names of the outputs that its process will write, one per line."""
 SIGNATURE = b"quantkit is writing the files in this folder; if it was killed, the next run removes them\n"
 PATTERN = ".quantkit.*.tmp"
 
@@ -48,44 +51,76 @@ def refuse_non_file(path: Path, option: str = OUTPUT) -> None:
 
 
 @contextlib.contextmanager
-def staging_folder(parent: Path) -> Iterator[Path]:
-    """Create a folder for unfinished files in `parent`, and remove it at the end of the block. OSError."""
+def claimed_outputs(paths: Iterable[Path], option: str = OUTPUT) -> Iterator[None]:
+    """Keep outputs for this call until the end of the block. OutputError if another process, or another call of this
+    one, holds one of them, or if nothing can be written beside them."""
+    names: dict[Path, list[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, []).append(path.name)
+    with contextlib.ExitStack() as held:
+        for parent, claims in names.items():
+            try:
+                held.enter_context(staging_folder(parent, claims))
+            except OSError as error:
+                raise write_failure(parent / claims[0], error, option) from None
+        yield
+
+
+@contextlib.contextmanager
+def staging_folder(parent: Path, claims: Collection[str] = ()) -> Iterator[Path]:
+    """Create a folder for unfinished files in `parent`, and remove it at the end of the block. OSError.
+
+    claims: names of files in `parent` that no other process may claim meanwhile. OutputError if one does already.
+    """
     folder = parent / f".quantkit.{secrets.token_hex(4)}.tmp"
     with contextlib.ExitStack() as held:
         with locked_folders([parent]):
-            remove_abandoned(parent)
+            refuse_claimed(parent, claims)
             folder.mkdir()
             held.callback(shutil.rmtree, folder, ignore_errors=True)
             mark = held.enter_context(open(folder / MARK, "xb", buffering=0))
             lock_now(mark.fileno())
             mark.write(SIGNATURE)
+            if claims:
+                (folder / CLAIMS).write_bytes(b"\n".join(map(os.fsencode, claims)))
         yield folder
 
 
-def remove_abandoned(parent: Path) -> None:
-    """Remove the staging folders of processes that no longer run."""
+def refuse_claimed(parent: Path, claims: Collection[str]) -> None:
+    """Remove the staging folders of processes that no longer run. OutputError if one that runs has such a claim."""
     for folder in parent.glob(PATTERN):
         with contextlib.suppress(OSError):
             if folder.is_symlink() or not folder.is_dir():
                 continue
             try:
                 with open(folder / MARK, "rb") as mark:
-                    signed, content = mark.read(len(SIGNATURE) + 1), os.listdir(folder)
-                    abandoned = signed == SIGNATURE or (not signed and content == [MARK])
-                    if abandoned and lock_now(mark.fileno()):
+                    signed = mark.read(len(SIGNATURE) + 1)
+                    if signed != SIGNATURE and (signed or os.listdir(folder) != [MARK]):
+                        continue
+                    free = lock_now(mark.fileno())
+                    if free:
                         shutil.rmtree(folder, ignore_errors=True)
+                    elif claims and free is not None:
+                        theirs = (folder / CLAIMS).read_bytes().split(b"\n")
+                        for name in {*map(os.fsencode, claims)} & {*theirs}:
+                            raise OutputError(
+                                f"another process is writing {parent / os.fsdecode(name)}",
+                                remedy="wait until it has finished, or write elsewhere",
+                            )
             except FileNotFoundError:
                 folder.rmdir()  # killed before the mark was written: the folder is empty, or somebody else's
 
 
-def lock_now(descriptor: int) -> bool:
-    """Lock an open file until it is closed; False if another process holds it, or the file system has no locks."""
+def lock_now(descriptor: int) -> bool | None:
+    """Lock an open file until it is closed; False if another holds the lock, None if the file system has no locks."""
     try:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
+    except BlockingIOError:
         return False
+    except (ImportError, OSError):
+        return None
     return True
 
 

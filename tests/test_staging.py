@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.staging import MARK, SIGNATURE, link_or_copy, replace_all, staged_files, staging_folder
+from quantkit.errors import OutputError
+from quantkit.staging import MARK, SIGNATURE, claimed_outputs, link_or_copy, replace_all, staged_files, staging_folder
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -57,6 +58,30 @@ def test_folders_of_others_and_of_running_processes_stay(tmp_path: Path) -> None
         assert first.exists()
         assert second.exists()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_outputs_are_claimed_by_one_at_a_time(tmp_path: Path) -> None:
+    with claimed_outputs([tmp_path / "a", tmp_path / "b"]):
+        with pytest.raises(OutputError, match=r"another process is writing .*b\n"), claimed_outputs([tmp_path / "b"]):
+            raise AssertionError("bug in the test: two claim it")
+        with claimed_outputs([tmp_path / "c"]), staged_files() as new:
+            new.write(tmp_path / "a", b"whole")
+    with claimed_outputs([tmp_path / "b"]):
+        pass
+    assert content(tmp_path) == {"a": "whole"}
+
+
+def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
+    script = KILLED.replace("staged_files() as new", "claimed_outputs([Path(sys.argv[1])]), staged_files() as new")
+    assert run_python(script.replace("import staged", "import claimed_outputs, staged"), tmp_path / "x").wait() < 0
+    with claimed_outputs([tmp_path / "x"]):
+        pass
+    assert content(tmp_path) == {}
+
+
+def test_where_no_folder_is_nothing_is_claimed(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot write .*x: No such file"), claimed_outputs([tmp_path / "no" / "x"]):
+        raise AssertionError("bug in the test: it was claimed")
 
 
 WRITER = """
