@@ -67,9 +67,9 @@ def check_destinations(
     written = tuple(written)
     for path in written:
         check_writable(path, option)
-        if not (force or ours(path)):
-            refuse_existing(path, force=False, option=option)
     refuse_overwriting(written, read, option)
+    for path in written:
+        refuse_existing(path, force=force or ours(path), option=option)
 
 
 def refuse_overwriting(written: Iterable[Path], read: Iterable[object], option: str = OUTPUT) -> None:

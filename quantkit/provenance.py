@@ -7,11 +7,13 @@ edited or exchanged table is detected. It contains only names of files, and no d
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from quantkit.artifact import check_destinations
 from quantkit.errors import TableError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import HistogramMode
@@ -122,3 +124,21 @@ def read_provenance(path: Path) -> Provenance | None:
             f"{path} is not a provenance record of this quantkit: {'.'.join(map(str, where['loc']))}: {where['msg']}",
             remedy="calibrate again with --force, or remove it",
         ) from None
+
+
+def is_provenance(path: Path) -> bool:
+    """Return True if a file is a provenance record, which only quantkit writes."""
+    try:
+        return read_provenance(path) is not None
+    except TableError:
+        return False
+
+
+def check_tables_writable(tables: Iterable[Path], *, read: Iterable[object] = (), force: bool) -> None:
+    """Check the files of tables and of their records before the work: errors as for `check_destinations`.
+
+    A record that lies there without its table may be replaced.
+    """
+    tables, read = tuple(tables), tuple(read)
+    check_destinations(tables, read=read, force=force)
+    check_destinations(map(provenance_path, tables), read=read, force=force, ours=is_provenance)

@@ -122,3 +122,11 @@ def engine_record_bytes(record: EngineRecord) -> bytes:
 def read_engine_record(engine: Path) -> EngineRecord | None:
     """Read the record beside an engine; None where there is none. BackendError where it is damaged."""
     return ENGINE_RECORD.read_optional(engine_record_path(engine))
+
+
+def is_engine_record(engine: Path) -> bool:
+    """Return True if there is a record beside an engine, or where it would be."""
+    try:
+        return read_engine_record(engine) is not None
+    except BackendError:
+        return False

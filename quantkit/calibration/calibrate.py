@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import check_writable, refuse_overwriting, write_all
+from quantkit.artifact import check_destinations, write_all
 from quantkit.backends.session import TENSORRT
 from quantkit.calibration.backend_choice import choose_backend
 from quantkit.calibration.checkpoint import refuse_interrupted_run
@@ -23,7 +23,7 @@ from quantkit.calibration.tables import checkpoint_path, make_tables, statistics
 from quantkit.errors import StaleError
 from quantkit.preprocess import Preprocess
 from quantkit.progress import NoProgress, Progress
-from quantkit.provenance import provenance_path, read_provenance
+from quantkit.provenance import is_provenance, provenance_path, read_provenance
 from quantkit.rules import Rule, as_rules
 from quantkit.statistics import Statistics
 from quantkit.table import CalibrationTable, read_table
@@ -71,13 +71,24 @@ def calibrate(
     if job.output:
         if not (options.resume or options.force):
             refuse_interrupted_run(checkpoint_path(job.output))
-        check_writable(job.output)
-        refuse_overwriting(places, (model, data))
+        refuse_foreign_files(job, data)
     if backend == TENSORRT:
         from quantkit.calibration.tensorrt_run import calibrate_by_calibrator
 
         return calibrate_by_calibrator(job, identity, progress or NoProgress(), started, why)
     return calibrate_by_watching(job, identity, progress or NoProgress(), started, why)
+
+
+def refuse_foreign_files(job: CalibrationJob, data: Any) -> None:
+    """Check the files of a pass before it. Tables and statistics that exist were found to fit.
+
+    OutputError; StaleError if something else lies in the place of a record; UsageError if a source would be replaced.
+    """
+    assert job.output is not None
+    read, force = (*job.model.files, data), job.options.force
+    places = [*job.paths(), statistics_path(job.output), checkpoint_path(job.output)]
+    check_destinations(places, read=read, force=True)
+    check_destinations(map(provenance_path, job.paths()), read=read, force=force, ours=is_provenance)
 
 
 def reuse_tables(
@@ -100,6 +111,7 @@ def reuse_tables(
     for path, rule in job.paths().items():
         if rule.name in made_now:
             tables[rule.name] = made_now[rule.name]
+            check_destinations([provenance_path(path)], force=job.options.force, ours=is_provenance)
             new |= table_with_provenance(job, path, rule, tables[rule.name], data, run)
         else:
             tables[rule.name] = read_table(path)

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import refuse_existing, sha256_of, write_all
+from quantkit.artifact import check_writable, sha256_of, write_all
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import load_model, watched_tensors
+from quantkit.paths import exists
 from quantkit.provenance import (
     ModelRecord,
     Provenance,
     TableRecord,
+    check_tables_writable,
     provenance_bytes,
     provenance_path,
     read_provenance,
@@ -39,7 +41,7 @@ def convert(
     trtexec reads only tables with the header `EntropyCalibration2`. TableError, StaleError, UsageError.
     """
     source, output = Path(source), Path(output)
-    refuse_existing(output, force=force)
+    check_tables_writable([output], read=[source], force=force)
     table = read_table(source)
     chosen = algorithm or table.header.algorithm
     if chosen is Algorithm.LEGACY and table.header.algorithm is not Algorithm.LEGACY:
@@ -99,7 +101,8 @@ def adopt(
     source = Path(source)
     table = read_table(source)
     target = provenance_path(source)
-    if target.exists() and not force:
+    check_writable(target)
+    if exists(target) and not force:
         raise StaleError(f"{source} already has a provenance record: {target}", remedy="--force replaces it")
     network = load_model(model)
     covered = coverage(table, watched_tensors(network).tensors)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import refuse_existing, sha256_of, write_all
+from quantkit.artifact import check_destinations, sha256_of, write_all
 from quantkit.calibration.tables import header_for, make_tables, table_paths
 from quantkit.provenance import (
     DataRecord,
@@ -15,6 +15,7 @@ from quantkit.provenance import (
     Provenance,
     RunRecord,
     TableRecord,
+    check_tables_writable,
     provenance_bytes,
     provenance_path,
 )
@@ -29,7 +30,7 @@ def merge(
 ) -> Statistics:
     """Merge statistics files of `invariant` mode into one file. StatisticsError, StaleError, OutputError."""
     output = Path(output)
-    refuse_existing(output, force=force)
+    check_destinations([output], force=force)
     merged = merge_statistics([read_statistics(part) for part in parts])
     write_statistics(merged, output)
     return merged
@@ -53,8 +54,7 @@ def tables_from(
     headers = {rule: header_for(rule, version, algorithm) for rule in chosen}
     statistics = source if isinstance(source, Statistics) else read_statistics(source)
     paths = table_paths(Path(output), chosen) if output else {}
-    for path in paths:
-        refuse_existing(path, force=force)
+    check_tables_writable(paths, read=[source], force=force)
     tables = make_tables(statistics, headers)
     name = "statistics" if isinstance(source, Statistics) else Path(source).name
     files: dict[Path, bytes] = {}

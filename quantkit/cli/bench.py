@@ -68,7 +68,7 @@ def bench(
 
     chosen = bench_options(engine.device, own)
     if plot is not None:
-        refuse_undrawable(plot)
+        refuse_undrawable(plot, (*subjects, table), force=engine.force)
     with Spinner(hidden=printing.hides_progress) as spinner:
         result = run(
             subjects,

@@ -29,11 +29,11 @@ def init(model: Path | None, data: str | None, output: Path | None, force: bool,
 
     The model and the calibration data default to the only ones in this folder.
     """
-    from quantkit.artifact import refuse_existing, text_bytes, write_whole
+    from quantkit.artifact import check_destinations, text_bytes, write_whole
     from quantkit.project.settings import FILE, settings_template
 
     target = output or Path(FILE)
-    refuse_existing(target, force=force)
+    check_destinations([target], read=[model, data], force=force)
     if model is not None and not model.is_file():
         why = "this is a folder" if model.is_dir() else "there is no such file"
         raise ModelError(f"{model}: {why}", remedy="give the path of an ONNX model")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import check_writable, refuse_missing_folder, sha256_of, write_all
+from quantkit.artifact import check_destinations, refuse_missing_folder, refuse_overwriting, sha256_of, write_all
 from quantkit.backends.engine_record import (
     EngineRecord,
     LayerRecord,
@@ -16,6 +16,7 @@ from quantkit.backends.engine_record import (
     TensorRecord,
     engine_record_bytes,
     engine_record_path,
+    is_engine_record,
     read_engine_record,
 )
 from quantkit.backends.tensorrt.build import EngineBuild, build_engine
@@ -30,10 +31,12 @@ from quantkit.errors import BackendError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.model import node_name
 from quantkit.linting.rules.parsing.clip_apart import misread_clips
+from quantkit.paths import exists, is_folder
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
 from quantkit.qdq.fold_constants import fold_constants
 from quantkit.qdq.reader import has_qdq, read_qdq
 from quantkit.regular_file import UNBOUNDED, read_regular, regular_file_digest
+from quantkit.staging import claimed_outputs
 from quantkit.table import CalibrationTable, read_table, table_bytes
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
@@ -126,21 +129,22 @@ def build(
     path = engine_output_path(output, loaded.path, name or usual)
     cache = path.with_name(f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
     places = [path, engine_record_path(path), used_table_path(path), *([cache] if cache else [])]
-    refuse_replacing_sources(places, loaded.path, scales)
+    refuse_overwriting(places, [*loaded.files, scales and scales.path])
     wanted = engine_identity(loaded, options, ranges, scales, trt_version, gpu.name)
     faults = find_clip_faults(loaded, trt_version)
-    if path.exists() and not options.force:
+    if exists(path) and not options.force:
         return replace(reuse_engine(path, wanted, options.min_coverage), faults=faults)
-    check_writable(path)
-    made = build_engine(
-        loaded if has_qdq(loaded) else replace(loaded, proto=fold_constants(loaded)),
-        options,
-        ranges,
-        table=scales.table if scales else None,
-        rule=scales.rule if scales else None,
-        timing_cache=read_timing_cache(cache),
-        phase=phase,
-    )
+    check_destinations(places, force=options.force, ours=lambda place: place == cache or is_engine_record(path))
+    with claimed_outputs([path]):
+        made = build_engine(
+            loaded if has_qdq(loaded) else replace(loaded, proto=fold_constants(loaded)),
+            options,
+            ranges,
+            table=scales.table if scales else None,
+            rule=scales.rule if scales else None,
+            timing_cache=read_timing_cache(cache),
+            phase=phase,
+        )
     files = {path: made.plan}
     used = scales
     if scales and made.covered and table_bytes(made.covered.table) != table_bytes(scales.table):
@@ -170,14 +174,6 @@ def find_clip_faults(model: Model, version: str) -> tuple[str, ...]:
     )
 
 
-def refuse_replacing_sources(written: Sequence[Path], model: Path, scales: TableScales | None) -> None:
-    """Raise UsageError if the build would replace a file that it reads."""
-    sources = {model.resolve(), *([scales.path.resolve()] if scales else [])}
-    for path in written:
-        if path.resolve() in sources:
-            raise UsageError(f"the build would replace {path}, which it reads", remedy="give another --output")
-
-
 def used_table_path(engine: Path) -> Path:
     """Return `x.engine.calib` for `x.engine`: the table as it was used, if scales were filled in."""
     return engine.with_name(f"{engine.name}.calib")
@@ -186,7 +182,7 @@ def used_table_path(engine: Path) -> Path:
 def engine_output_path(output: str | os.PathLike[str] | None, model: Path, name: str) -> Path:
     """Return the path of the engine. OutputError if its folder does not exist."""
     asked = model.parent if output is None else Path(output)
-    path = asked / name if asked.is_dir() else asked
+    path = asked / name if is_folder(asked) else asked
     refuse_missing_folder(path)
     return path
 
@@ -195,7 +191,7 @@ def find_table_scales(model: Model, options: BuildOptions, table: str | os.PathL
     """Return the table that an INT8 build uses, or None. StaleError if it belongs to another network."""
     if table is None:
         beside = model.path.with_suffix(".calib")
-        if not options.int8 or has_qdq(model) or not beside.exists():
+        if not options.int8 or has_qdq(model) or not exists(beside):
             return None
         table = beside
     elif not options.int8:

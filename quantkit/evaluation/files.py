@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from quantkit.artifact import check_writable, refuse_existing, refuse_overwriting, text_bytes, write_all
+from quantkit.artifact import check_destinations, text_bytes, write_all
 from quantkit.errors import UsageError
 from quantkit.evaluation.json_document import evaluation_json
 from quantkit.evaluation.result import Evaluation
@@ -27,9 +27,7 @@ def refuse_unwritable(places: Mapping[str, Path | None], *, read: Iterable[objec
         if path.absolute() in seen:
             raise UsageError(f"two options name {path}", remedy=f"give another {option}")
         seen.add(path.absolute())
-        refuse_existing(path, force=force, option=option)
-        check_writable(path, option)
-        refuse_overwriting([path], read, option)
+        check_destinations([path], read=read, force=force, option=option)
 
 
 def write_evaluation(evaluation: Evaluation, output: Path | None, others: Mapping[Path, bytes]) -> Evaluation:

@@ -127,7 +127,7 @@ def refuse_foreign(path: Path, content: Content) -> bytes:
     Names of classes are no exception, because other versions use them too.
     """
     assert isinstance(content, bytes), "bug in quantkit: files of a model's own folder are text"
-    if exists(path) and (there := read_own(path)) != content and not SIGNED.search(there):
+    if path.is_symlink() or (exists(path) and (there := read_own(path)) != content and not SIGNED.search(there)):
         raise StaleError(f"{path} already exists and differs", remedy="--force replaces it; or use another --name")
     return content
 

@@ -44,6 +44,11 @@ class Model:
         return tuple(v.name for v in self.proto.graph.output)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The file of the model, and those beside it that hold its weights."""
+        return (self.path, *(self.folder / name for name in external_files(self.proto)))
+
+    @property
     def opset(self) -> int:
         """The version of ONNX's own opset."""
         return default_opset(self.proto)

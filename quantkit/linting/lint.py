@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantkit.artifact import check_writable, refuse_existing, write_whole
-from quantkit.errors import ModelError, OutputError, UsageError
+from quantkit.artifact import check_destinations, refuse_overwriting, write_whole
+from quantkit.errors import ModelError, OutputError
 from quantkit.graph import Model, load_model
 from quantkit.graph.messages import all_tensors, is_external
 from quantkit.graph.save import store_inside, tensor_size
@@ -78,11 +78,10 @@ def lint(
     """
     target = Path(fix_to) if fix_to is not None else None
     if target is not None:
-        if target.exists() and target.resolve() == Path(path).resolve():
-            raise UsageError(f"{target} is the model itself", remedy="give another --output")
-        refuse_existing(target, force=force)
-        check_writable(target)
+        check_destinations([target], read=[path], force=force)
     model = load_model(path)
+    if target is not None:
+        refuse_overwriting([target], model.files)
     found = lint_model(model)
     if not has_qdq(model) and not found:
         raise ModelError(

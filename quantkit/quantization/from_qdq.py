@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit._version import __version__
-from quantkit.artifact import refuse_existing, sha256_of, write_all
+from quantkit.artifact import check_destinations, sha256_of, write_all
 from quantkit.document import DocumentType
 from quantkit.errors import ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, load_model, watched_tensors
 from quantkit.graph.identity import external_files, model_identity
-from quantkit.provenance import ModelRecord, Provenance, TableRecord, provenance_bytes, provenance_path
+from quantkit.provenance import (
+    ModelRecord,
+    Provenance,
+    TableRecord,
+    check_tables_writable,
+    provenance_bytes,
+    provenance_path,
+)
 from quantkit.qdq.removal import StrippedNetwork, remove_qdq
 from quantkit.qdq.scale_propagation import propagate_scales
 from quantkit.qdq.weight_scales import weight_deviations
@@ -101,8 +108,8 @@ def from_qdq(
     target = output.with_name(f"{output.stem}.float.onnx") if plain is None else Path(plain)
     header = table_header(algorithm, tensorrt_version)
     refuse_same_files(Path(path), output, target)
-    for file in (output, target):
-        refuse_existing(file, force=force)
+    check_tables_writable([output], read=[path], force=force)
+    check_destinations([target], read=[path], force=force, option="--model")
     model = load_model(path)
     stripped = remove_qdq(model)
     refuse_leftovers(model, stripped)

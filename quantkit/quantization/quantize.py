@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
-from quantkit.artifact import canonical_json, check_writable, refuse_existing, refuse_overwriting
+from quantkit.artifact import canonical_json, check_destinations, refuse_existing
 from quantkit.data import DataOptions
 from quantkit.data.feed import describe_left_out
 from quantkit.errors import ModelError, UsageError
@@ -39,6 +39,7 @@ from quantkit.repairs.registry import resolve_repairs
 from quantkit.repairs.repair import RepairReport
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
+from quantkit.staging import claimed_outputs
 from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
@@ -174,14 +175,30 @@ def quantize(
     UsageError.
     """
     options = options or QuantizeOptions()
-    target = None if output is None else check_target(Path(output), (model, statistics, table), options.force)
+    target = None if output is None else Path(output)
+    if target is not None:
+        check_destinations([target], read=(model, statistics, table), force=options.force)
     source = model if isinstance(model, Model) else load_model(model)
+    if target is not None:
+        check_destinations(saved_files(source.proto, target), read=source.files, force=options.force)
     refuse_quantized(source)
+    scale_source = ScaleSource(statistics, table, open_samples(source, data, preprocess, options.data), preprocess)
+    with claimed_outputs([] if target is None else [target]):
+        return quantize_and_write(source, scale_source, target, options, phase)
+
+
+def quantize_and_write(
+    source: Model,
+    scale_source: ScaleSource,
+    target: Path | None,
+    options: QuantizeOptions,
+    phase: Callable[[str], None],
+) -> Quantization:
+    """Quantize a network that has no Q/DQ, and write it to `target` if there is one. Raises what `quantize` raises."""
     form = options.form
     plain = fold_batch_norms(source)
     network = replace(source, proto=plain.proto)
     choices = placement_choices(options, network)
-    scale_source = ScaleSource(statistics, table, open_samples(source, data, preprocess, options.data), preprocess)
     prepared = prepare_model(source, network, scale_source, options, choices, phase)
     folded = tuple(plain.folded)
     del plain, network  # repaired weights are a second copy, and the first is not needed any more
@@ -298,17 +315,6 @@ def write_quantized(proto: onnx.ModelProto, source: Model, target: Path, force: 
     for path in saved_files(proto, target):
         refuse_existing(path, force=force)
     return write_model(proto, source.folder, target)
-
-
-def check_target(target: Path, inputs: Iterable[Any], force: bool) -> Path:
-    """Return the output path.
-
-    OutputError if it is not writable, StaleError if it exists, UsageError if it is one of the inputs.
-    """
-    check_writable(target)
-    refuse_existing(target, force=force)
-    refuse_overwriting([target], inputs)
-    return target
 
 
 def refuse_quantized(model: Model) -> None:

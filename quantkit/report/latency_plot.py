@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantkit.artifact import refuse_missing_folder, write_whole
+from quantkit.artifact import check_destinations, write_whole
 from quantkit.errors import BackendError, UsageError
 from quantkit.extras import install_command
 
@@ -19,11 +20,14 @@ COLOURS = {"fp32": "#8c8c8c", "tf32": "#4c78a8", "fp16": "#f2a93b", "int8": "#2f
 OTHER = "#555555"
 
 
-def refuse_undrawable(path: Path) -> None:
-    """Raise UsageError, OutputError or BackendError before the work if the plot could not be written after it."""
+def refuse_undrawable(path: Path, read: Iterable[object] = (), *, force: bool) -> None:
+    """Raise an error before the work if the plot could not be drawn or written after it.
+
+    read: files that must not be replaced. UsageError, OutputError, StaleError, BackendError.
+    """
     if path.suffix not in FORMATS:
         raise UsageError(f"cannot draw {path.name}", remedy=f"end the name in {', '.join(sorted(FORMATS))}")
-    refuse_missing_folder(path, "--plot")
+    check_destinations([path], read=read, force=force, option="--plot")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -57,4 +61,4 @@ def draw_latencies(bench: BenchResult, path: Path) -> None:
     content = io.BytesIO()
     metadata = {"Date": None} if path.suffix == ".svg" else None
     figure.savefig(content, format=path.suffix[1:], dpi=160, metadata=metadata)
-    write_whole(path, content.getvalue())
+    write_whole(path, content.getvalue(), "--plot")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import check_writable, refuse_existing, write_whole
+from quantkit.artifact import check_destinations, text_bytes, write_whole
 from quantkit.document import read_text_file
 from quantkit.errors import OutputError, UsageError
 from quantkit.numerics import format_db
@@ -22,9 +22,8 @@ MOST = 16 << 20
 def write_exclusions(found: Sensitivity, path: str | os.PathLike[str], *, force: bool = False) -> Path:
     """Write the layers that should stay float (`found.kept`). StaleError if the file exists, OutputError."""
     target = Path(path)
-    refuse_existing(target, force=force, option=OPTION)
-    check_writable(target, OPTION)
-    write_whole(target, format_exclusions(found).encode(), OPTION)
+    check_destinations([target], force=force, option=OPTION)
+    write_whole(target, text_bytes(format_exclusions(found)), OPTION)
     return target
 
 

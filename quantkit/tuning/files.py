@@ -67,6 +67,11 @@ def usable_folder(folder: Path, source: Model, *, force: bool) -> Path:
     return folder
 
 
+def claim_in(folder: Path) -> Path:
+    """Return the path that stands for all outputs: the record, or a folder that has yet to be created."""
+    return folder / RECORD if exists(folder) else folder
+
+
 def tuning_paths(folder: Path, stem: str) -> Mapping[str, Path]:
     """Return file kind → path for a network whose file has that stem."""
     names = {"model": f"{stem}.int8.onnx", "table": f"{stem}.calib", "exclude": f"{stem}.exclude", "record": RECORD}

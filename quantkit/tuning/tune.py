@@ -28,9 +28,10 @@ from quantkit.quantization.quantize import refuse_quantized
 from quantkit.quantization.scales import load_statistics_for, refuse_other_preprocess
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rules import as_rules
+from quantkit.staging import claimed_outputs
 from quantkit.statistics import Statistics
 from quantkit.tuning.candidates import CandidateFactory, TuningSource
-from quantkit.tuning.files import TuningFiles, usable_folder, write_tuning
+from quantkit.tuning.files import TuningFiles, claim_in, usable_folder, write_tuning
 from quantkit.tuning.metric_trials import MetricTrials, TrialRequest, holdout_parts, loss_of, trial_metric
 from quantkit.tuning.options import TuneOptions
 from quantkit.tuning.pareto_front import measure_front
@@ -74,7 +75,6 @@ def tune(
 
     Raises ModelError, DataError, PreprocessError, StaleError, OutputError, UsageError, Interrupted.
     """
-    started = time.monotonic()
     options = options or TuneOptions()
     refuse_budget(max_drop)
     source = load_model(Path(model))
@@ -82,8 +82,26 @@ def tune(
     folder = None if output is None else usable_folder(Path(output), source, force=options.force)
     evaluating = EvaluateOptions(data=options.data, classes=options.classes, provider=options.provider)
     request = TrialRequest(data, None if labels is None else Path(labels), preprocess, options.metrics, evaluating)
-    known = calibrate_for_tuning(source, request, (calibration, statistics), options, phase)
-    spec = choose_spec(preprocess, source, known.data).spec
+    with claimed_outputs([] if folder is None else [claim_in(folder)]):
+        return tune_and_write(source, request, (calibration, statistics), max_drop, folder, options, phase)
+
+
+def tune_and_write(
+    source: Model,
+    request: TrialRequest,
+    given: tuple[Any, str | os.PathLike[str] | Statistics | None],
+    max_drop: float,
+    folder: Path | None,
+    options: TuneOptions,
+    phase: Callable[[str], None],
+) -> Tuning:
+    """Tune a float network and write the files into `folder` if there is one. Raises what `tune` raises.
+
+    given: calibration data and statistics, as for `tune`.
+    """
+    started = time.monotonic()
+    known = calibrate_for_tuning(source, request, given, options, phase)
+    spec = choose_spec(request.preprocess, source, known.data).spec
     factory = CandidateFactory(
         TuningSource(source, known.statistics, known.data, spec, known.options, options.quantize), phase
     )

@@ -105,10 +105,36 @@ def test_the_engine_does_not_replace_model_or_table(
     write_table(tmp_path / "net.calib", model=model.sha256)
     (tmp_path / "link.onnx").symlink_to(model.path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(UsageError, match="the build would replace") as caught:
+    with pytest.raises(UsageError, match="would replace its own source") as caught:
         build(model.path, output=tmp_path / onto, options=BuildOptions(force=force, shapes=("x=1:2:4",)))
     assert str(tmp_path / onto) in caught.value.problem
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(("beside", "kept"), [("net.engine.json", True), ("net.engine.calib", True), (None, False)])
+def test_files_of_others_beside_the_engine_stay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, beside: str | None, kept: bool
+) -> None:
+    """Without a file of the user's the build begins; the timing cache is TensorRT's to judge."""
+    monkeypatch.setattr("quantkit.engines.build.tensorrt", lambda: None)
+    monkeypatch.setattr("quantkit.engines.build.detect_features", lambda _: SimpleNamespace(version="8.6.1"))
+    monkeypatch.setattr("quantkit.engines.build.open_device", lambda _: SimpleNamespace(slug="h200", name="H200"))
+
+    def begin(*_: Any, **__: Any) -> None:
+        raise UsageError("it begins", remedy="")
+
+    monkeypatch.setattr("quantkit.engines.build.build_engine", begin)
+    model = network(tmp_path)
+    write_table(tmp_path / "net.calib", model=model.sha256)
+    (tmp_path / "timing.h200.8.6.1.cache").write_text("mine")
+    if beside is not None:
+        (tmp_path / beside).write_text("mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(StaleError if kept else UsageError, match=f"{beside} already exists" if kept else "it begins"):
+        build(model.path, output=tmp_path / "net.engine", options=BuildOptions(shapes=("x=1:2:4",)))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with pytest.raises(UsageError, match="it begins"):
+        build(model.path, output=tmp_path / "net.engine", options=BuildOptions(force=True, shapes=("x=1:2:4",)))
 
 
 def test_tensorrt_gets_a_float_network_without_nodes_that_pass_a_weight_on(

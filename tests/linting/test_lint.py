@@ -136,7 +136,7 @@ def test_nothing_is_replaced_unasked(files: Path, tmp_path: Path) -> None:
     assert report.written == target
     quantkit.lint(files / "symmetric.onnx", fix_to=target, force=True)
     assert target.read_bytes() == first, "the same input, the same bytes"
-    with pytest.raises(UsageError, match="is the model itself"):
+    with pytest.raises(UsageError, match="would replace its own source"):
         quantkit.lint(target, fix_to=target, force=True)
     with pytest.raises(OutputError, match="cannot write"):
         quantkit.lint(target, fix_to=tmp_path / "nowhere" / "fixed.onnx")

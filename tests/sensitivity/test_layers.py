@@ -378,10 +378,11 @@ def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(calibra
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        (("--html", "net/model.onnx"), "another --html keeps both"),
+        (("--html", "net/preprocess.toml"), "another --html keeps both"),
+        (("--html", "net/model.onnx"), "give another --html"),
         (("--html", "nowhere/x.html"), "write elsewhere with --html"),
         (("--html", "net/model.onnx", "--force"), "give another --html"),
-        (("--data", "imgs", "-o", "net/model.onnx"), "another --exclude-file keeps both"),
+        (("--data", "imgs", "-o", "net/preprocess.toml"), "another --exclude-file keeps both"),
         (("--data", "imgs", "-o", "imgs", "--force"), "give the path of a file with --exclude-file"),
         (("--data", "imgs", "-o", "x", "--html", "x"), "give another --html"),
     ],

@@ -45,6 +45,8 @@ INT8_WEIGHTS = "convertMyelinWeightsToFp32"
 """The function of TensorRT 8.6 that fails if weights of a matrix product are stored as INT8 (measured)."""
 NOTHING_FITS = ("Could not find any implementation for node", "insufficient workspace", "OutOfMemory", "out of memory")
 
+REJECTED = "TensorRT rejects the existing timing cache; this build measures again"
+
 
 @dataclass(frozen=True, slots=True)
 class EngineBuild:
@@ -230,6 +232,8 @@ def serialize_engine(
         )
     if memory is None:
         raise build_failure(build)
+    if timing_cache and build.measured_anew and not options.force:
+        cache = None  # what is there is not TensorRT's: it stays as it is
     return SerializedEngine(bytes(memory), seconds, bytes(cache.serialize()) if cache is not None else None)
 
 
@@ -358,7 +362,7 @@ def use_timing_cache(build: BuildContext, config: Any, there: bytes | None) -> A
         if cache is not None and config.set_timing_cache(cache, False):
             build.measured_anew = False
             return cache
-        build.notes.append("TensorRT rejects the existing timing cache; this build measures again")
+        build.notes.append(REJECTED + ("" if build.options.force else ", and leaves it as it is (--force replaces it)"))
     cache = config.create_timing_cache(b"")
     config.set_timing_cache(cache, False)
     return cache

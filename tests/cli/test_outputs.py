@@ -1,0 +1,155 @@
+"""What the commands write: every file of it is looked for before the work, and nobody else's is replaced or removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from quantkit.cli import invoke
+from tests.support.networks import network
+
+COMMANDS = {
+    "calibrate": ["calibrate", "m.onnx", "--data", "x.npz", "--rule", "entropy,minmax"],
+    "stats table": ["stats", "table", "s.safetensors", "--rule", "mse,minmax", "--output", "made.calib"],
+    "stats merge": ["stats", "merge", "s.safetensors", "t.safetensors", "--output", "made.safetensors"],
+    "table convert": ["table", "convert", "t.calib", "--output", "made.calib", "--tensorrt-version", "8.6.1"],
+    "table adopt": ["table", "adopt", "u.calib", "m.onnx"],
+    "table from-qdq": ["table", "from-qdq", "q.onnx", "--output", "made.calib"],
+    "quantize": ["quantize", "m.onnx", "--stats", "s.safetensors"],
+    "quantize, weights outside": ["quantize", "outside.onnx", "--stats", "s.safetensors"],
+    "lint": ["lint", "q.onnx", "--fix"],
+    "evaluate": ["evaluate", "m.onnx", "q.onnx", "--data", "x.npz", "--output", "e.json", "--html", "e.html"],
+    "layers": ["layers", "m.onnx", "--stats", "s.safetensors", "--data", "x.npz", "-o", "e.txt", "--html", "e.html"],
+    "tune": ["tune", "m.onnx", "--data", "x.npz", "--max-drop", "100", "--output", "here", "--html", "t.html"],
+    "run": ["run", "m.onnx", "--data", "x.npz", "--output", "here", "--no-layers", "--repair", "none"],
+    "init": ["init", "m.onnx", "--data", "x.npz"],
+    "export triton": [
+        "export",
+        "triton",
+        "m.onnx",
+        "--output",
+        "here",
+        "--preprocess",
+        "unit",
+        "--labels",
+        "names.txt",
+    ],
+}
+WITHOUT_FORCE = {"run"}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the commands read."""
+    folder = tmp_path_factory.mktemp("inputs")
+    random = np.random.default_rng(0)
+    weights = {"w": random.standard_normal((8, 3, 3, 3)).astype("f4"), "v": random.standard_normal((8, 5)).astype("f4")}
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("GlobalAveragePool", ["c"], ["g"], name="pool"),
+        onnx.helper.make_node("Flatten", ["g"], ["f"], name="flat"),
+        onnx.helper.make_node("MatMul", ["f", "v"], ["y"], name="fc"),
+    ]
+    model = network(nodes, {"x": ["N", 3, 16, 16]}, ["y"], weights)
+    onnx.save(model, folder / "m.onnx")
+    onnx.save(model, folder / "outside.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    np.savez(folder / "x.npz", x=random.random((16, 3, 16, 16), np.float32), y=np.arange(16) % 5)
+    np.savez(folder / "z.npz", x=random.random((16, 3, 16, 16), np.float32))
+    (folder / "names.txt").write_text("a\nb\nc\nd\ne\n")
+    (folder / "here").mkdir()
+    (folder / "here" / "notes.txt").write_text("harmless")
+    here = [
+        str(folder / name) for name in ("m.onnx", "s.safetensors", "q.onnx", "x.npz", "z.npz", "i.calib", "u.calib")
+    ]
+    for name, data in (("s", here[3]), ("t", here[4])):
+        assert (
+            called("calibrate", here[0], "--data", data, "--histogram", "invariant", "-o", folder / f"{name}.calib")
+            == 0
+        )
+        (folder / f"{name}.stats.safetensors").rename(folder / f"{name}.safetensors")
+    assert called("quantize", here[0], "--stats", here[1], "--output", here[2]) == 0
+    shutil.copy(folder / "t.calib", folder / "u.calib")
+    return folder
+
+
+@pytest.fixture
+def folder(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the inputs as the working directory."""
+    shutil.copytree(inputs, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def called(*arguments: object) -> int:
+    return invoke([str(argument) for argument in arguments])
+
+
+def tree(folder: Path) -> dict[str, bytes | str]:
+    """Relative path → content, the target of a link, or an empty text for a folder."""
+    found: dict[str, bytes | str] = {}
+    for path in folder.rglob("*"):
+        mode = path.lstat().st_mode
+        content = os.readlink(path) if stat.S_ISLNK(mode) else path.read_bytes() if stat.S_ISREG(mode) else ""
+        found[path.relative_to(folder).as_posix()] = content
+    return found
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_file_is_looked_for_before_the_work(
+    name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that lies where a command would write one: it is named, and everything stays as it was."""
+    before = tree(folder)
+    shutil.copytree(folder, tmp_path / "done")
+    monkeypatch.chdir(tmp_path / "done")
+    assert called(*COMMANDS[name]) == 0, capsys.readouterr().err
+    done = tree(tmp_path / "done")
+    assert {path: done[path] for path in before} == before
+    written = [path for path in done if path not in before and done[path] != "" and "steps/" not in path]
+    assert written
+    monkeypatch.chdir(folder)
+    for path in written:
+        for foreign in ("a file", "a folder", "a link"):
+            mine = folder / path
+            mine.parent.mkdir(parents=True, exist_ok=True)
+            with_mine = put_foreign(mine, foreign)
+            capsys.readouterr()
+            code, said = called(*COMMANDS[name]), capsys.readouterr().err
+            assert with_mine.items() <= tree(folder).items(), f"{path} as {foreign}"
+            if foreign != "a folder":  # which calibrate writes into
+                assert code == 1, f"{path} as {foreign}"
+                assert tree(folder) == with_mine, f"{path} as {foreign}"
+                assert mine.parts[-2 if "triton" in name else -1] in said, f"{path} as {foreign}"
+            clear(folder, before)
+        if name not in WITHOUT_FORCE:
+            mine.parent.mkdir(parents=True, exist_ok=True)
+            mine.write_text("mine")
+            assert called(*COMMANDS[name], "--force") == 0, capsys.readouterr().err
+            assert mine.read_bytes() != b"mine"
+            clear(folder, before)
+
+
+def put_foreign(path: Path, kind: str) -> dict[str, bytes | str]:
+    """Put something of somebody else's at a path; return the content of the working directory."""
+    if kind == "a folder":
+        path.mkdir()
+        (path / "thesis.txt").write_text("mine")
+    elif kind == "a link":
+        path.symlink_to(Path("names.txt").absolute())
+    else:
+        path.write_text("mine")
+    return tree(Path())
+
+
+def clear(folder: Path, before: dict[str, bytes | str]) -> None:
+    """Remove what was not there before."""
+    for path in sorted(tree(folder).keys() - before.keys(), reverse=True):
+        there = folder / path
+        there.rmdir() if there.is_dir() and not there.is_symlink() else there.unlink()
+    assert tree(folder) == before
