@@ -25,6 +25,7 @@ from quantkit.preprocess import Preprocess
 from quantkit.progress import NoProgress, Progress
 from quantkit.provenance import is_provenance, provenance_path, read_provenance
 from quantkit.rules import Rule, as_rules
+from quantkit.staging import claimed_outputs
 from quantkit.statistics import Statistics
 from quantkit.table import CalibrationTable, read_table
 
@@ -71,15 +72,16 @@ def calibrate(
     if job.output:
         if not (options.resume or options.force):
             refuse_interrupted_run(checkpoint_path(job.output))
-        refuse_foreign_files(job, data)
-    if backend == TENSORRT:
-        from quantkit.calibration.tensorrt_run import calibrate_by_calibrator
+        check_pass_outputs(job, data)
+    with claimed_outputs([job.output] if job.output else []):
+        if backend == TENSORRT:
+            from quantkit.calibration.tensorrt_run import calibrate_by_calibrator
 
-        return calibrate_by_calibrator(job, identity, progress or NoProgress(), started, why)
-    return calibrate_by_watching(job, identity, progress or NoProgress(), started, why)
+            return calibrate_by_calibrator(job, identity, progress or NoProgress(), started, why)
+        return calibrate_by_watching(job, identity, progress or NoProgress(), started, why)
 
 
-def refuse_foreign_files(job: CalibrationJob, data: Any) -> None:
+def check_pass_outputs(job: CalibrationJob, data: Any) -> None:
     """Check the files of a pass before it. Tables and statistics that exist were found to fit.
 
     OutputError; StaleError if something else lies in the place of a record; UsageError if a source would be replaced.
