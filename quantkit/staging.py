@@ -20,6 +20,7 @@ from pathlib import Path
 
 from quantkit.errors import OutputError
 from quantkit.paths import file_status
+from quantkit.regular_file import read_regular
 
 OUTPUT = "--output"
 """The usual option for the path of an output; errors name the option to change."""
@@ -101,7 +102,7 @@ def refuse_claimed(parent: Path, claims: Collection[str]) -> None:
                     if free:
                         shutil.rmtree(folder, ignore_errors=True)
                     elif claims and free is not None:
-                        theirs = (folder / CLAIMS).read_bytes().split(b"\n")
+                        theirs = read_regular(folder / CLAIMS).split(b"\n")
                         for name in {*map(os.fsencode, claims)} & {*theirs}:
                             raise OutputError(
                                 f"another process is writing {parent / os.fsdecode(name)}",

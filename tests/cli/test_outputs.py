@@ -23,7 +23,7 @@ COMMANDS = {
     "table from-qdq": ["table", "from-qdq", "q.onnx", "--output", "made.calib"],
     "quantize": ["quantize", "m.onnx", "--stats", "s.safetensors"],
     "quantize, weights outside": ["quantize", "outside.onnx", "--stats", "s.safetensors"],
-    "lint": ["lint", "q.onnx", "--fix"],
+    "lint": ["lint", "twice.onnx", "--fix"],
     "evaluate": ["evaluate", "m.onnx", "q.onnx", "--data", "x.npz", "--output", "e.json", "--html", "e.html"],
     "layers": ["layers", "m.onnx", "--stats", "s.safetensors", "--data", "x.npz", "-o", "e.txt", "--html", "e.html"],
     "tune": ["tune", "m.onnx", "--data", "x.npz", "--max-drop", "100", "--output", "here", "--html", "t.html"],
@@ -58,6 +58,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     model = network(nodes, {"x": ["N", 3, 16, 16]}, ["y"], weights)
     onnx.save(model, folder / "m.onnx")
+    onnx.save(quantized_twice(), folder / "twice.onnx")
     onnx.save(model, folder / "outside.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     np.savez(folder / "x.npz", x=random.random((16, 3, 16, 16), np.float32), y=np.arange(16) % 5)
     np.savez(folder / "z.npz", x=random.random((16, 3, 16, 16), np.float32))
@@ -76,6 +77,21 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert called("quantize", here[0], "--stats", here[1], "--output", here[2]) == 0
     shutil.copy(folder / "t.calib", folder / "u.calib")
     return folder
+
+
+def quantized_twice() -> onnx.ModelProto:
+    """A network with two equal pairs on one tensor, which `lint --fix` makes one."""
+    make = onnx.helper.make_node
+    pairs = [
+        node
+        for k in "12"
+        for node in (
+            make("QuantizeLinear", ["x", "s", "z"], [f"q{k}"]),
+            make("DequantizeLinear", [f"q{k}", "s", "z"], [f"d{k}"]),
+        )
+    ]
+    nodes = [*pairs, make("Add", ["d1", "d2"], ["y"])]
+    return network(nodes, {"x": ["N", 4]}, ["y"], {"s": np.float32(0.1), "z": np.int8(0)})
 
 
 @pytest.fixture
