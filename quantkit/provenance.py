@@ -27,6 +27,8 @@ class TableRecord(FrozenRecord):
     sha256: str
     header: str
     tensors: int
+    without_scale: tuple[str, ...] | None = None
+    """Float tensors whose values have no scale (NaN, Inf, masks, no values at all); None if there are none."""
 
 
 class ModelRecord(FrozenRecord):

@@ -81,7 +81,11 @@ def table_with_provenance(
     provenance = Provenance(
         quantkit=__version__,
         table=TableRecord(
-            file=readable_name(path.name), sha256=sha256_of(content), header=table.header.text, tensors=len(table)
+            file=readable_name(path.name),
+            sha256=sha256_of(content),
+            header=table.header.text,
+            tensors=len(table),
+            without_scale=tuple(name for name in job.watch.tensors if name not in table.scales) or None,
         ),
         model=ModelRecord(file=readable_name(job.model.path.name), sha256=job.model.sha256),
         rule=rule.name,

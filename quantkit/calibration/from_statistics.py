@@ -78,7 +78,13 @@ def statistics_provenance(
     origin = statistics.origin
     return Provenance(
         quantkit=__version__,
-        table=TableRecord(file=path.name, sha256=sha256_of(content), header=table.header.text, tensors=len(table)),
+        table=TableRecord(
+            file=path.name,
+            sha256=sha256_of(content),
+            header=table.header.text,
+            tensors=len(table),
+            without_scale=statistics.unscalable or None,
+        ),
         model=ModelRecord(file="", sha256=origin.model),
         rule=rule.name,
         data=DataRecord(

@@ -18,6 +18,7 @@ from quantkit.data.preprocess_choice import PreprocessChoice, choose_spec
 from quantkit.errors import ModelError
 from quantkit.graph import Model, Watch, load_model, watched_tensors
 from quantkit.graph.model import DTYPES
+from quantkit.graph.node_selection import select_nodes
 from quantkit.histogram import HistogramMode
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.reader import has_qdq
@@ -42,6 +43,8 @@ class CalibrationJob:
     spec: PreprocessChoice
     output: Path | None
     options: CalibrateOptions
+    excluded: frozenset[str] = frozenset()
+    """Nodes that stay float."""
 
     @property
     def backend(self) -> str:
@@ -95,6 +98,7 @@ def prepare_job(
     watch = watched_tensors(loaded)
     if not watch.tensors:
         raise ModelError(f"{loaded.path} has no float tensors", remedy="give a float32 or float16 network")
+    excluded = select_nodes(options.exclude, loaded, "--exclude")
     spec = choose_spec(preprocess, loaded, data)
     feed, applied = open_data(data, loaded.inputs, spec.spec, options.data)
     source = Path(data).resolve().name if isinstance(data, (str, os.PathLike)) else type(data).__name__
@@ -110,6 +114,7 @@ def prepare_job(
         spec.with_applied(applied),
         place,
         options,
+        excluded,
     )
 
 

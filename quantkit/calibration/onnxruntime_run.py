@@ -17,6 +17,7 @@ from quantkit.calibration.memory_plan import MemoryPlan
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.streaming_pass import CheckpointPlan, PassHooks, PassResult, StreamingPass, new_collectors
 from quantkit.calibration.tables import checkpoint_path, compute_thresholds, make_tables
+from quantkit.calibration.unscalable import ScaleNeeds, describe_unscalable, leave_out_masks
 from quantkit.data import DataIdentity
 from quantkit.data.peeking import DataWatcher, PeekedFeed
 from quantkit.errors import DataError, UsageError
@@ -40,13 +41,14 @@ def calibrate_by_watching(
         views: dict[str, list[int]] = {}
         for view in job.watch.channels:
             views.setdefault(view.tensor, []).append(view.axis)
+        needs = ScaleNeeds(job.model, job.watch.tensors, job.excluded)
         run = StreamingPass(
             feed,
             plan,
             new_collectors(plan, views, options.histogram),
             plan_checkpoints(job, identity, plan),
             progress,
-            PassHooks(identity, watcher.see, recorder.take if recorder else None),
+            PassHooks(identity, watcher.see, recorder.take if recorder else None, needs.check),
         )
         observed = run.observe(
             lambda number: open_watching_session(job, plan.passes[number], plan) if number else session
@@ -54,7 +56,7 @@ def calibrate_by_watching(
         watcher.look()
     finally:
         feed.close()
-    statistics = collect_statistics(job, observed, plan)
+    statistics = leave_out_masks(collect_statistics(job, observed, plan), job.model, needs)
     tables = make_tables(statistics, {rule: job.headers[rule.name] for rule in job.rules})
     curve = None
     if recorder:
@@ -68,7 +70,8 @@ def calibrate_by_watching(
     made = CalibrationFigures(
         observed.samples, observed.batches, time.monotonic() - started, False, files, tuple(job.feed.unreadable), True
     )
-    return summarize_calibration(job, statistics, tables, made, (*why, *feed.notes, *notes), watcher.warnings, curve)
+    notes = (*why, *feed.notes, *notes, *describe_unscalable(statistics))
+    return summarize_calibration(job, statistics, tables, made, notes, watcher.warnings, curve)
 
 
 def collect_statistics(job: CalibrationJob, observed: PassResult, plan: MemoryPlan) -> Statistics:
@@ -88,13 +91,15 @@ def collect_statistics(job: CalibrationJob, observed: PassResult, plan: MemoryPl
     )
     parts = [c.statistics(job.watch.shared, origin) for c in observed.collectors]
     heads = None if ordered else observed.identity.heads
-    return Statistics(
+    whole = Statistics(
         {name: h for part in parts for name, h in part.histograms.items()},
         tuple(view for part in parts for view in part.channels),
         job.watch.shared,
         origin,
         None if heads is None else np.array(sorted(heads), np.uint64),
     )
+    gone = [name for part in parts for name in part.unscalable]
+    return whole.without(gone) if gone else whole
 
 
 def plan_checkpoints(job: CalibrationJob, identity: DataIdentity | None, plan: MemoryPlan) -> CheckpointPlan:

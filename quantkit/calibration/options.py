@@ -25,6 +25,8 @@ class CalibrateOptions:
     """For example `10.13.3`; by default the installed library's, else `DEFAULT_VERSION`."""
     backend: str = AUTO
     """One of `backend_names()`. `auto`: TensorRT if a table is written and TensorRT and a GPU are available."""
+    exclude: tuple[str, ...] = ()
+    """Nodes that stay float (names, patterns, operators): what only they read needs no scale, and may hold NaN."""
     provider: str = "cpu"
     max_memory: int = DEFAULT_MEMORY
     """Bytes of activations held in memory at once."""

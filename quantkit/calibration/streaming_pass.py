@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from quantkit.backends.session import Session
 from quantkit.calibration.checkpoint import Position, read_checkpoint, write_checkpoint
 from quantkit.calibration.memory_plan import MemoryPlan, slice_batch
-from quantkit.calibration.worker_pool import WorkerPool
+from quantkit.calibration.worker_pool import SliceTask, WorkerPool
 from quantkit.data import DataIdentity, Feed, Portion
 from quantkit.data.feed import Identifier, batch_digests
 from quantkit.errors import DataError, Interrupted, StaleError, StatisticsError
@@ -45,11 +45,13 @@ class PassResult:
 @dataclass(frozen=True, slots=True)
 class PassHooks:
     """Observers of a pass. identity: of the data, if it is known; batch: called with every batch of the first pass;
-    milestone: called with the collector after 1, 2, 4, 8 … batches."""
+    milestone: called with the collector after 1, 2, 4, 8 … batches; unscalable: called once with a tensor that no scale
+    can represent, its values, and the names of their samples."""
 
     identity: DataIdentity | None = None
     batch: Callable[[Portion], None] | None = None
     milestone: Callable[[int, Collector], None] | None = None
+    unscalable: Callable[[str, Array, Sequence[str]], None] | None = None
 
 
 class StreamingPass:
@@ -91,12 +93,15 @@ class StreamingPass:
     def _one_pass(self, session: Session, start: Position) -> tuple[DataIdentity, int, int]:
         collector = self._collectors[start.pass_]
         identifier = None if self._hooks.identity else Identifier()
-        position, names, passed = start, list[str](), 0
+        position, names, passed = start, list[tuple[str, ...]](), 0
+
+        def meet(tensor: str, values: Array, task: SliceTask) -> None:
+            if self._hooks.unscalable:
+                self._hooks.unscalable(tensor, values, names[task.batch][task.first : task.first + task.samples])
+
         with WorkerPool(
-            session, collector, self._plan.runners,
-            names=lambda number: names[number], advance=self._progress.advance,
-            done=start.batches,
-        ) as crew:  # fmt: skip
+            session, collector, self._plan.runners, advance=self._progress.advance, unscalable=meet
+        ) as crew:
             for portion in self._feed.portions(0 if identifier else start.stop):
                 if identifier:
                     identifier.add(batch_digests(portion.batch, portion.samples))
@@ -104,7 +109,7 @@ class StreamingPass:
                         passed = portion.stop
                         refuse_other_stream(start, passed, identifier)
                         continue
-                names.append(portion_label(portion))
+                names.append(portion.names)
                 if self._hooks.batch and start.pass_ == 0:
                     self._hooks.batch(portion)
                 crew.run(
@@ -179,12 +184,6 @@ def refuse_other_stream(start: Position, passed: int, identifier: Identifier) ->
     """Raise StaleError where the part of a stream that was counted before the interruption differs."""
     if passed == start.stop and identifier.identity().order != start.seen:
         raise StaleError(OTHER_STREAM, remedy="start again with --force instead of --resume")
-
-
-def portion_label(portion: Portion) -> str:
-    """Return the first and last sample of a batch: `a.png … z.png`."""
-    first, last = portion.names[0], portion.names[-1]
-    return first if first == last else f"{first} … {last}"
 
 
 def new_collectors(plan: MemoryPlan, views: Mapping[str, list[int]], mode: HistogramMode) -> tuple[Collector, ...]:

@@ -9,21 +9,24 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from types import TracebackType
 
 from quantkit.backends.session import Runner, Session
-from quantkit.errors import DataError
 from quantkit.statistics import Collector
-from quantkit.values import Batch
+from quantkit.values import Array, Batch
 
 
 @dataclass(frozen=True, slots=True)
 class SliceTask:
-    """A slice of a batch. `again` names the tensors to count in a second run; None in the first run."""
+    """A slice of a batch. first: its first sample in the batch.
+
+    `again` names the tensors to count in a second run; None in the first run."""
 
     batch: int
     feeds: Batch
+    first: int
     samples: int
     whole: bool
     again: frozenset[str] | None = None
@@ -32,8 +35,8 @@ class SliceTask:
 class WorkerPool:
     """A context manager with `workers` threads that run `session` and count into `collector`.
 
-    names: describes a batch in errors. advance: called with the number of counted samples. done: batches before the
-    first.
+    advance: called with the number of counted samples. unscalable: called once with a tensor that no scale can
+    represent, the values of the slice, and what it is a slice of; it raises where that matters.
     """
 
     def __init__(
@@ -42,12 +45,11 @@ class WorkerPool:
         collector: Collector,
         workers: int,
         *,
-        names: Callable[[int], str],
         advance: Callable[[int], None],
-        done: int = 0,
+        unscalable: Callable[[str, Array, SliceTask], None],
     ) -> None:
         self._session, self._collector, self._workers = session, collector, workers
-        self._names, self._advance, self._done = names, advance, done
+        self._advance, self._unscalable = advance, unscalable
         self._changed = threading.Condition()
         self._tasks: deque[SliceTask] = deque()
         self._left: dict[int, int] = {}
@@ -83,14 +85,16 @@ class WorkerPool:
         """Hand out batch `number` (0, 1, 2 …, each once). Returns while the batch is still running, unless the range of
         a tensor is not known yet."""
         patient = self._collector.unsettled and len(slices) > 1
-        self._hand_out([SliceTask(number, feeds, n, len(slices) == 1) for feeds, n in slices])
+        firsts = [0, *accumulate(n for _, n in slices)]
+        tasks = [SliceTask(number, f, at, n, len(slices) == 1) for (f, n), at in zip(slices, firsts, strict=False)]
+        self._hand_out(tasks)
         if not patient:
             return
         self.wait()
         if again := frozenset(self._again):
             with self._changed:
                 self._turn = number
-            self._hand_out([SliceTask(number, feeds, n, False, again) for feeds, n in slices])
+            self._hand_out([replace(task, again=again) for task in tasks])
             self.wait()
 
     def wait(self) -> None:
@@ -142,11 +146,7 @@ class WorkerPool:
                 continue
             if task.again is None:
                 if not self._collector.count(name, activations[name], whole=task.whole):
-                    where = f"batch {self._done + task.batch + 1} ({self._names(task.batch)})"
-                    raise DataError(
-                        f"tensor {name!r} holds NaN or Inf in {where}",
-                        remedy="fix the network or remove the sample; float16 networks overflow beyond 65504",
-                    )
+                    self._unscalable(name, activations[name], task)
             elif name in task.again:
                 self._collector.recount(name, activations[name])
         self._leave(task)

@@ -39,6 +39,7 @@ SHOWN = 8
     help="Backend that runs the model. auto: TensorRT 8.6 … 10.x if it and a GPU are available and support the "
     "request, else onnxruntime. The variable QUANTKIT_BACKEND sets it too.",
 )
+@options.exclude
 @options.provider
 @click.option(
     "--histogram",
@@ -98,10 +99,12 @@ def calibrate_options(
 ) -> CalibrateOptions:
     """Return the options as a value. UsageError."""
     from quantkit.calibration.options import CalibrateOptions
+    from quantkit.sensitivity.exclusion_file import expand_name_files
 
     parsed = {
         "histogram": parsing.parse_histogram(own["histogram"]),
         "max_memory": parsing.parse_size(own["max_memory"]),
+        "exclude": expand_name_files(own["exclude"]),
     }
     return CalibrateOptions(data=samples.reading(), **header.keywords(), **own | parsed)
 
@@ -140,7 +143,8 @@ def warn_about_tensors(result: Calibration) -> None:
     """Warn about tensors without a scale, and about scales that look wrong."""
     for reason in result.unwatched.values():
         warn(f"not observed: {reason}")
-    for name in result.missing[:SHOWN]:
+    unscalable = result.statistics.unscalable if result.statistics else ()
+    for name in [name for name in result.missing if name not in unscalable][:SHOWN]:
         warn(f"tensor {name!r} has no scale: no value was observed")
     for finding in result.findings[:SHOWN]:
         warn(f"tensor {finding.tensor!r} {finding.text}")

@@ -87,6 +87,13 @@ INTEGER_MOVING = COMMUTING - {"Dropout"}
 """Operators that move integers as well; ONNX defines Dropout for floats alone."""
 SCALE_SHARING = RESHAPING | {"Concat", "Identity", "MaxPool", "Transpose"}
 """Operators whose inputs and outputs have one scale in TensorRT."""
+MASK_PASSING = (COMMUTING - {"MaxPool"}) | {"Add", "Cast", "Expand", "Identity", "Max", "Sub", "Tile", "Where"}
+"""Operators that pass on the large negative numbers of a mask."""
+MASK_IGNORING = frozenset(
+    {"ArgMax", "Exp", "HardSigmoid", "Hardmax", "LogSoftmax", "NonMaxSuppression", "ReduceLogSumExp", "ReduceMax"}
+    | {"Sigmoid", "Softmax", "TopK"}
+)
+"""Operators to whose result a large negative number adds nothing."""
 DEQUANTIZED_BEFORE = COMMUTING | {"Relu"}
 """Operators that TensorRT moves DequantizeLinear forward through: behind them INT8 goes on."""
 SCALE_CONVERTING = COMMUTING - {"Concat", "Dropout", "Identity"}

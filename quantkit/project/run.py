@@ -119,7 +119,12 @@ def statistics_step(steps: RunSteps) -> StepOutcome:
     chosen, data = plan.settings.calibrate, plan.calibration
 
     def work(folder: Path) -> tuple[str, ...]:
-        options = CalibrateOptions(data=data.options, histogram=chosen.histogram, backend="onnxruntime")
+        options = CalibrateOptions(
+            data=data.options,
+            histogram=chosen.histogram,
+            backend="onnxruntime",
+            exclude=plan.settings.quantize.exclude,
+        )
         made = calibrate(
             plan.model.path, data.source, rules="minmax", preprocess=data.spec.spec, options=options,
             progress=steps.progress("calibrating"),

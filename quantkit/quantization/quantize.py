@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
 from quantkit.artifact import canonical_json, check_destinations, refuse_existing
+from quantkit.calibration.unscalable import describe_unscalable
 from quantkit.data import DataOptions
 from quantkit.data.feed import describe_left_out
 from quantkit.errors import ModelError, UsageError
@@ -209,6 +210,7 @@ def quantize_and_write(
     proto, notes = finish_model(source, made, scales, options, tuple(prepared.repairs))
     notes += prepared.notes + shared_scale_notes(scales, made.pairs)
     notes += describe_left_out(scale_source.data.unreadable) if scale_source.data else ()
+    notes += describe_unscalable(scales.statistics) if scales.statistics else ()
     phase("writing")
     files = () if target is None else write_quantized(proto, source, target, options.force)
     return Quantization(
@@ -278,7 +280,7 @@ def prepare_model(
             )
         resolve_repairs(options.repairs, statistics=False, data=False)
         return PreparedModel(network, scales_from_table(source, Path(given.table), options.min_coverage), {})
-    known, name = resolve_statistics(source, given, network, phase)
+    known, name = resolve_statistics(source, given, network, choices, phase)
     names = resolve_repairs(options.repairs, statistics=True, data=given.data is not None)
     notes: tuple[str, ...] = ()
     if options.repairs is None and given.data is not None:
@@ -293,7 +295,7 @@ def prepare_model(
 
 
 def resolve_statistics(
-    source: Model, given: ScaleSource, network: Model, phase: Callable[[str], None]
+    source: Model, given: ScaleSource, network: Model, choices: Choices, phase: Callable[[str], None]
 ) -> tuple[Statistics, str]:
     """Return the statistics that were given, or those collected from the data, and their name."""
     if given.statistics is not None:
@@ -307,7 +309,7 @@ def resolve_statistics(
             remedy="quantkit calibrate --backend onnxruntime --data … MODEL writes statistics and a table",
         )
     phase("collecting statistics")
-    return collect_network_statistics(network, given.data), "the data"
+    return collect_network_statistics(network, given.data, choices.exclude), "the data"
 
 
 def write_quantized(proto: onnx.ModelProto, source: Model, target: Path, force: bool) -> tuple[Path, ...]:

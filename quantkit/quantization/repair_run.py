@@ -57,12 +57,12 @@ class RepairedNetwork:
     collected_again: bool
 
 
-def collect_network_statistics(network: Model, data: NetworkSamples) -> Statistics:
-    """Collect statistics of a network that is in memory."""
+def collect_network_statistics(network: Model, data: NetworkSamples, excluded: frozenset[str]) -> Statistics:
+    """Collect statistics of a network that is in memory. excluded: nodes that stay float."""
     with TemporaryDirectory(prefix="quantkit-") as folder:
         path = Path(folder) / network.path.name
         write_model(network.proto, network.folder, path)
-        options = CalibrateOptions(data=data.options, backend="onnxruntime")
+        options = CalibrateOptions(data=data.options, backend="onnxruntime", exclude=tuple(sorted(excluded)))
         made = calibrate(path, data.source, rules="minmax", preprocess=data.preprocess, options=options)
     data.unreadable.update(made.skipped)
     assert made.statistics is not None, "bug in quantkit: onnxruntime gives statistics"
@@ -96,7 +96,7 @@ def apply_repairs(
             assert data is not None, "bug in quantkit: a repair that rescales needs data"
             again = True
             phase("collecting statistics again")
-            statistics = collect_network_statistics(network, data)
+            statistics = collect_network_statistics(network, data, choices.exclude)
     return RepairedNetwork(network, statistics, done, again)
 
 

@@ -142,7 +142,8 @@ def scales_from_table(model: Model, path: Path, min_coverage: float) -> Quantiza
             f"{path} belongs to another network ({known.model.file or known.model.sha256[:12]}) than {model.path}",
             remedy="give the table of this network, or assign it to this one: quantkit table adopt",
         )
-    covered = coverage(table, watched_tensors(model).tensors)
+    without = (known and known.table.without_scale) or ()
+    covered = coverage(table, [name for name in watched_tensors(model).tensors if name not in without])
     if known is not None and known.origin == "qdq":
         min_coverage = 0.0  # a Q/DQ model has scales only for what it quantizes
     if covered.share < min_coverage or not covered.matched:

@@ -1,5 +1,8 @@
 """The collector: it takes activations, slice by slice and from several threads, and returns statistics.
 
+A tensor that holds a value no scale is for (NaN, Inf, or one at the limit of its type, as overflows and masks leave
+there) is not counted any further and has no histogram in the end; the range of its row is NaN from then on.
+
 A batch may arrive in slices, in any order. In `tensorrt` mode the range of a tensor is that of the first whole batch
 in which it is not zero: such a batch is read twice, first for its extremes, then (`recount`) for its values.
 """
@@ -18,6 +21,11 @@ from quantkit.kernel import DIGITS, EMPTY, channel_sums, extremes, observe
 from quantkit.statistics.sealed import check_typed
 from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
+
+ABSURD = 2.0**100
+"""Beyond this, a number is no activation but an overflow, or a mask: the least float32 is −2^128."""
+HALF_LIMIT = 65504.0
+"""The largest float16."""
 
 
 class ChannelSums:
@@ -100,12 +108,17 @@ class Collector:
         }
 
     def count(self, tensor: str, values: Array, *, whole: bool) -> bool:
-        """Count a slice of a batch; `whole` if it is the entire batch. Return False if it holds NaN or Inf."""
+        """Count a slice of a batch; `whole` if it is the entire batch. Return False once, if no scale can represent it.
+
+        Nothing more of such a tensor is counted.
+        """
         row = self._rows[tensor]
         x = values if values.dtype == np.float32 and values.flags.c_contiguous else as_float32(values)
         if not x.size:
             return True
         with row.lock:
+            if np.isnan(row.state[0]):
+                return True
             unsettled = self.mode is HistogramMode.TENSORRT and row.state[0] == 0.0
             if unsettled and not whole:
                 low, high, finite = extremes(x)
@@ -113,15 +126,20 @@ class Collector:
                 row.pending[:] = max(row.pending[0], abs(low), abs(high)), row.pending[1] + x.size
             else:
                 finite = observe(x, row.counts, row.state, self.mode is HistogramMode.INVARIANT)
-            if finite:
-                row.add_channels(x)
-            return finite
+            low, high = row.state[1:] if finite else (-np.inf, np.inf)
+            if max(-low, high) >= (HALF_LIMIT if values.dtype == np.float16 else ABSURD):
+                row.state[0] = np.nan
+                row.pending[:] = 0.0
+                return False
+            row.add_channels(x)
+            return True
 
     def recount(self, tensor: str, values: Array) -> None:
         """Count a slice of a batch whose extremes are known; see `end_batch`."""
         row = self._rows[tensor]
         with row.lock:
-            observe(as_float32(values), row.counts, row.state, False)
+            if not np.isnan(row.state[0]):
+                observe(as_float32(values), row.counts, row.state, False)
 
     def end_batch(self) -> tuple[str, ...]:
         """Complete a batch; return the tensors whose values must be counted in a second run (`recount`)."""
@@ -143,14 +161,21 @@ class Collector:
         return self.mode is HistogramMode.TENSORRT and bool((self._state[:, 0] == 0.0).any())
 
     def histograms(self) -> dict[str, Histogram]:
-        """Return the counts so far as frozen values; only valid at the end of a batch."""
-        return {name: self._histogram(i) for i, name in enumerate(self.tensors)}
+        """Return the counts so far as frozen values, of tensors that can have a scale; only valid at the end of a
+        batch."""
+        return {name: self._histogram(i) for i, name in enumerate(self.tensors) if not np.isnan(self._state[i, 0])}
+
+    @property
+    def unscalable(self) -> tuple[str, ...]:
+        """The tensors that no scale can represent."""
+        return tuple(self.tensors[i] for i in np.flatnonzero(np.isnan(self._state[:, 0])))
 
     def statistics(self, shared: Mapping[str, str], origin: Origin) -> Statistics:
         """Return the statistics of all tensors that had values, with their origin."""
-        views = [view for views in self._channels.values() for view in views if view.elements]
+        without = self.unscalable
+        views = [v for name, each in self._channels.items() if name not in without for v in each if v.elements]
         seen = {name: h for name, h in self.histograms().items() if h.elements}
-        return Statistics(seen, tuple(view.value() for view in views), dict(shared), origin)
+        return Statistics(seen, tuple(view.value() for view in views), dict(shared), origin, unscalable=without)
 
     def dump(self) -> dict[str, Array]:
         """Return the state as arrays, for a checkpoint at the end of a batch."""

@@ -56,6 +56,8 @@ class StatisticsDocument(FrozenRecord):
     tensors: tuple[str, ...]
     shared: dict[str, str]
     channels: tuple[ChannelRecord, ...]
+    unscalable: tuple[str, ...] | None = None
+    """None if there are none, as in files of older versions."""
     origin: Origin
 
     @model_validator(mode="after")
@@ -63,7 +65,8 @@ class StatisticsDocument(FrozenRecord):
         """Check that every name is one of the tensors, and that no tensor or view is named twice."""
         known, views = set(self.tensors), [(view.tensor, view.axis) for view in self.channels]
         named = {*self.shared, *self.shared.values(), *(tensor for tensor, _ in views)}
-        if len(known) != len(self.tensors) or len(set(views)) != len(views) or not named <= known:
+        listed = (*self.tensors, *(self.unscalable or ()))
+        if len(set(listed)) != len(listed) or len(set(views)) != len(views) or not named <= known:
             raise ValueError("tensors are named twice, or not listed")
         return self
 
@@ -100,6 +103,7 @@ def statistics_bytes(statistics: Statistics) -> bytes:
         tensors=tuple(names),
         shared={pool: source for pool, source in statistics.shared.items() if {pool, source} <= set(names)},
         channels=tuple(ChannelRecord(tensor=v.tensor, axis=v.axis, elements=v.elements) for v in statistics.channels),
+        unscalable=statistics.unscalable or None,
         origin=statistics.origin,
     )
     return sealed_bytes(arrays, KEY, canonical_json(document.model_dump(mode="json", exclude_none=True)))
@@ -147,7 +151,7 @@ def assemble_statistics(document: StatisticsDocument, arrays: dict[str, Array]) 
             raise ValueError("the list of samples is in disorder")
     if arrays:
         raise ValueError(f"it holds an unknown array {next(iter(arrays))!r}")
-    return Statistics(histograms, tuple(channels), document.shared, document.origin, samples)
+    return Statistics(histograms, tuple(channels), document.shared, document.origin, samples, document.unscalable or ())
 
 
 def check_histogram(histogram: Histogram, name: str, *, invariant: bool) -> None:

@@ -32,6 +32,8 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
             "statistics of tensorrt mode cannot be merged: their ranges depend on which batch came first",
             remedy="calibrate the parts with --histogram invariant",
         )
+    gone = {name for part in parts for name in part.unscalable}
+    parts = [part.without(gone) for part in parts] if gone else parts
     first = parts[0]
     for part in parts[1:]:
         for name in ("model", "preprocess", "backend", "slice"):
@@ -83,6 +85,7 @@ def merge_pair(a: Statistics, b: Statistics) -> Statistics:
         a.shared,
         a.origin.model_copy(update={"data": format(data, "064x"), "samples": a.origin.samples + b.origin.samples}),
         join_samples([a, b]),
+        a.unscalable,
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -77,7 +77,7 @@ class Channels:
 @dataclass(frozen=True, slots=True)
 class Statistics(RichDisplay):
     """Histograms by tensor name, in the order of the table; `shared` maps a pool's output to the tensor whose scale it
-    takes.
+    takes. unscalable: tensors whose values no scale represents (NaN, Inf, masks); they have no histogram.
 
     samples: the first 64 bits of the sha256 of every sample, uint64 [N], ascending, so that parts with common samples
     are not merged; None in `tensorrt` mode and in statistics of quantkit 0.1.
@@ -88,9 +88,21 @@ class Statistics(RichDisplay):
     shared: Mapping[str, str]
     origin: Origin
     samples: NDArray[np.uint64] | None = None
+    unscalable: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.histograms)
+
+    def without(self, unscalable: Collection[str]) -> Statistics:
+        """Return the statistics in which these tensors have no histogram either."""
+        gone = {*self.unscalable, *unscalable}
+        return replace(
+            self,
+            histograms={name: h for name, h in self.histograms.items() if name not in gone},
+            channels=tuple(view for view in self.channels if view.tensor not in gone),
+            shared={pool: source for pool, source in self.shared.items() if not {pool, source} & gone},
+            unscalable=tuple(sorted(gone)),
+        )
 
     def _view_(self) -> Sequence[Block]:
         rows = [

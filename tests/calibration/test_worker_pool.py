@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from quantkit.backends.session import FakeSession, Session
 from quantkit.calibration.memory_plan import slice_batch
-from quantkit.calibration.worker_pool import WorkerPool
+from quantkit.calibration.worker_pool import SliceTask, WorkerPool
 from quantkit.errors import DataError
 from quantkit.histogram import HistogramMode
 from quantkit.statistics import Collector, Origin
@@ -48,17 +48,22 @@ def layers(feeds: Batch) -> Mapping[str, Array]:
     return {"conv": conv, "relu": np.maximum(conv, 0)[:, :, 0], "late": np.where(gate, x, np.float32(0))}
 
 
+def refused(tensor: str, values: Array, task: SliceTask) -> None:
+    raise DataError(f"{tensor!r} in part {task.batch} from sample {task.first}", remedy="")
+
+
 def counted(
     batches: Iterable[Array],
     mode: HistogramMode,
     workers: int,
     size: int,
     run: Callable[[Batch], Mapping[str, Array]] = layers,
+    met: Callable[[str, Array, SliceTask], object] = refused,
 ) -> Collector:
     collector = Collector(TENSORS, VIEWS, mode)
     given_samples, progress = 0, list[int]()
-    names = "part {}".format
-    with WorkerPool(FakeSession(run, TENSORS[1:]), collector, workers, names=names, advance=progress.append) as crew:
+    session = FakeSession(run, TENSORS[1:])
+    with WorkerPool(session, collector, workers, advance=progress.append, unscalable=met) as crew:
         for number, x in enumerate(batches):
             crew.run(number, slice_batch({"x": x}, len(x), size))
             given_samples += len(x)
@@ -166,7 +171,7 @@ def test_an_exception_in_the_session_comes_out_as_itself(
 def crowd(session: Session, tensors: Sequence[str], advance: Callable[[int], object] = abs) -> Collector:
     """Twenty batches of four samples, four slices each."""
     collector = Collector(tensors, [], HistogramMode.INVARIANT)
-    with WorkerPool(session, collector, 3, names=str, advance=advance) as crew:  # type: ignore[arg-type]
+    with WorkerPool(session, collector, 3, advance=advance, unscalable=refused) as crew:
         for number in range(20):
             crew.run(number, slice_batch({"x": np.ones((4, 2, 3), np.float32)}, 4, 1))
         crew.wait()
@@ -193,7 +198,7 @@ def test_a_session_that_opens_no_runner_and_a_progress_that_fails_come_out() -> 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("mode", MODES)
 @given(batch=st.integers(0, 4), sample=st.integers(0, 4), workers=st.integers(1, 5), size=st.integers(1, 5))
-def test_nan_and_inf_are_refused_with_tensor_batch_and_samples(
+def test_a_tensor_without_a_scale_is_met_once_and_does_not_change_the_others(
     mode: HistogramMode, bad: float, batch: int, sample: int, workers: int, size: int
 ) -> None:
     batches = batches_of(6, [5] * 5, zeros=1)
@@ -204,8 +209,17 @@ def test_nan_and_inf_are_refused_with_tensor_batch_and_samples(
         return values
 
     batches[batch][sample, :, 0] = 1.25 + batch
-    with pytest.raises(DataError, match=rf"'relu' holds NaN or Inf in batch {batch + 1} \(part {batch}\)"):
+    with pytest.raises(DataError, match=rf"'relu' in part {batch} from sample {sample // size * size}\n"):
         counted(batches, mode, workers, size, run)
+    met: list[str] = []
+    found = counted(batches, mode, workers, size, run, lambda tensor, *_: met.append(tensor))
+    assert met == ["relu"] == list(found.unscalable)
+    alone = counted(
+        batches, mode, workers, size, lambda feeds: {**layers(feeds), "relu": layers(feeds)["conv"][:, :, 0]}
+    )
+    expected = {name: h for name, h in alone.histograms().items() if name != "relu"}
+    assert found.histograms().keys() == expected.keys()
+    assert all(np.array_equal(h.counts, expected[name].counts) for name, h in found.histograms().items())
 
 
 def test_the_tensor_that_is_named_is_the_first_with_nan() -> None:
@@ -220,7 +234,7 @@ def test_the_batch_that_is_named_is_the_first_with_nan() -> None:
     for late in (2, 3, 5):
         batches[late][1, 0, 0] = np.nan
     for _ in range(20):
-        with pytest.raises(DataError, match="in batch 3 "):
+        with pytest.raises(DataError, match="in part 2 "):
             counted(batches, HistogramMode.TENSORRT, 5, 1)
 
 
