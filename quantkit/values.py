@@ -60,6 +60,8 @@ class ModelInput:
     name: str
     dtype: str
     shape: tuple[int | str | None, ...]
+    mask: bool = False
+    """True for a float mask that only a Softmax reads: it may hold −Inf."""
 
     @property
     def fixed_batch(self) -> int | None:

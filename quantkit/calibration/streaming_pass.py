@@ -17,7 +17,7 @@ from quantkit.errors import DataError, Interrupted, StaleError, StatisticsError
 from quantkit.histogram import HistogramMode
 from quantkit.progress import Progress
 from quantkit.statistics import Collector
-from quantkit.values import Array
+from quantkit.values import Array, Batch
 
 OTHER_STREAM = "the data is not that of the interrupted run"
 
@@ -45,13 +45,13 @@ class PassResult:
 @dataclass(frozen=True, slots=True)
 class PassHooks:
     """Observers of a pass. identity: of the data, if it is known; batch: called with every batch of the first pass;
-    milestone: called with the collector after 1, 2, 4, 8 … batches; unscalable: called once with a tensor that no scale
-    can represent, its values, and the names of their samples."""
+    milestone: called with the collector after 1, 2, 4, 8 … batches; unscalable: called once with tensors that no scale
+    can represent, their values, and the names of the samples."""
 
     identity: DataIdentity | None = None
     batch: Callable[[Portion], None] | None = None
     milestone: Callable[[int, Collector], None] | None = None
-    unscalable: Callable[[str, Array, Sequence[str]], None] | None = None
+    unscalable: Callable[[Batch, Sequence[str]], None] | None = None
 
 
 class StreamingPass:
@@ -95,9 +95,9 @@ class StreamingPass:
         identifier = None if self._hooks.identity else Identifier()
         position, names, passed = start, list[tuple[str, ...]](), 0
 
-        def meet(tensor: str, values: Array, task: SliceTask) -> None:
+        def meet(tensors: Batch, task: SliceTask) -> None:
             if self._hooks.unscalable:
-                self._hooks.unscalable(tensor, values, names[task.batch][task.first : task.first + task.samples])
+                self._hooks.unscalable(tensors, names[task.batch][task.first : task.first + task.samples])
 
         with WorkerPool(
             session, collector, self._plan.runners, advance=self._progress.advance, unscalable=meet

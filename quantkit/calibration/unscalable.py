@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import NoReturn
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from quantkit.graph.index import index_graph
 from quantkit.graph.masked_scores import masked_scores
 from quantkit.qdq.placement import Choices, place_pairs
 from quantkit.statistics import Statistics
-from quantkit.values import Array
+from quantkit.values import Array, Batch
 
 MASK = -5e3
 """Scores below this are masked: common masks begin at −10⁴, a score is added to them, and e^x is 0 in every type."""
@@ -43,26 +42,36 @@ class ScaleNeeds:
                     found.setdefault(needed, {})[wires.name(number)] = None
         return {tensor: tuple(layers) for tensor, layers in found.items()}
 
-    def check(self, tensor: str, values: Array, names: Sequence[str]) -> None:
-        """Raise DataError if INT8 needs the scale of a tensor whose `values`, of the samples `names`, have none."""
-        if tensor in self.layers:
-            self._refuse(tensor, values, names)
+    def check(self, tensors: Batch, names: Sequence[str]) -> None:
+        """Raise DataError if INT8 needs the scale of one of `tensors`, whose values for the samples `names` have none.
 
-    def _refuse(self, tensor: str, values: Array, names: Sequence[str]) -> NoReturn:
-        layers = self.layers[tensor]
-        where, held = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}", values
-        if values.ndim and len(values) == len(names) > 1:
-            rows = np.abs(values.reshape(len(values), -1).astype(np.float64)).max(axis=1)
-            first = int(np.argmax(~np.isfinite(rows))) if not np.isfinite(rows).all() else int(np.argmax(rows))
-            where, held = names[first], values[first]
-        what = f"{held.flat[np.abs(held).argmax()]:.3g}, as overflows and masks are"
-        what = what if np.isfinite(held).all() else "NaN or Inf"
+        The error is about the first; its remedy keeps in float what reads any of them.
+        """
+        needed = [tensor for tensor in tensors if tensor in self.layers]
+        if not needed:
+            return
+        where, values = sample_without_scale(tensors[needed[0]], names)
+        what = "NaN or Inf"
+        if np.isfinite(values).all():
+            what = f"{values.flat[np.abs(values).argmax()]:.3g}, as overflows and masks are,"
+        layers = self.layers[needed[0]]
         more = f" and {len(layers) - SHOWN} more layers" if len(layers) > SHOWN else ""
-        keep = " ".join(f"--exclude {name!r}" for name in layers)
+        keep = dict.fromkeys(layer for tensor in needed for layer in self.layers[tensor])
         raise DataError(
-            f"tensor {tensor!r} holds {what} in {where}, and INT8 of {', '.join(layers[:SHOWN])}{more} needs its scale",
-            remedy=f"remove that sample or fix the network, or keep what reads the tensor in float: {keep}",
+            f"tensor {needed[0]!r} holds {what} in {where}, and INT8 of {', '.join(layers[:SHOWN])}{more} needs its "
+            "scale",
+            remedy="remove that sample or fix the network, or keep what depends on the tensor in float: "
+            + " ".join(f"--exclude {layer!r}" for layer in keep),
         )
+
+
+def sample_without_scale(values: Array, names: Sequence[str]) -> tuple[str, Array]:
+    """Return the first sample that holds NaN or Inf, else that of the largest value; all if axis 0 is not the batch."""
+    if not values.ndim or len(values) != len(names):
+        return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}", values
+    most = np.abs(values.reshape(len(values), -1).astype(np.float64)).max(axis=1)
+    index = int(np.argmin(np.isfinite(most)) if not np.isfinite(most).all() else np.argmax(most))
+    return names[index], values[index]
 
 
 def leave_out_masks(statistics: Statistics, model: Model, needs: ScaleNeeds) -> Statistics:
@@ -70,7 +79,7 @@ def leave_out_masks(statistics: Statistics, model: Model, needs: ScaleNeeds) -> 
     low = [name for name, histogram in statistics.histograms.items() if histogram.minimum <= MASK]
     if not low:
         return statistics
-    masked = masked_scores(index_graph(model.proto))
+    masked = masked_scores(model.proto.graph)
     gone = [name for name in low if name in masked and name not in needs.layers]
     return statistics.without(gone) if gone else statistics
 

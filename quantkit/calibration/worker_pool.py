@@ -35,8 +35,8 @@ class SliceTask:
 class WorkerPool:
     """A context manager with `workers` threads that run `session` and count into `collector`.
 
-    advance: called with the number of counted samples. unscalable: called once with a tensor that no scale can
-    represent, the values of the slice, and what it is a slice of; it raises where that matters.
+    advance: called with the number of counted samples. unscalable: called with the tensors, and their values in a
+    slice, that no scale can represent, each once; it raises where that matters.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class WorkerPool:
         workers: int,
         *,
         advance: Callable[[int], None],
-        unscalable: Callable[[str, Array, SliceTask], None],
+        unscalable: Callable[[Batch, SliceTask], None],
     ) -> None:
         self._session, self._collector, self._workers = session, collector, workers
         self._advance, self._unscalable = advance, unscalable
@@ -141,14 +141,17 @@ class WorkerPool:
             self._changed.wait_for(lambda: self._turn == task.batch or self._failure)
             if self._failure:
                 return
+        broken: dict[str, Array] = {}
         for name in self._collector.tensors:  # in graph order: the first NaN is the one to look at
             if name not in activations:
                 continue
             if task.again is None:
                 if not self._collector.count(name, activations[name], whole=task.whole):
-                    self._unscalable(name, activations[name], task)
+                    broken[name] = activations[name]
             elif name in task.again:
                 self._collector.recount(name, activations[name])
+        if broken:
+            self._unscalable(broken, task)
         self._leave(task)
 
     def _leave(self, task: SliceTask) -> None:

@@ -14,7 +14,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -221,7 +221,7 @@ class ArraySamples:
             return {name: image_input(row, self._spec) for name, row in rows.items()}
         batch = check_batch(
             {name: row[None] for name, row in rows.items()},
-            [ModelInput(i.name, i.dtype, (None, *i.shape[1:])) for i in self._inputs],
+            [replace(i, shape=(None, *i.shape[1:])) for i in self._inputs],
             self.names[index],
         )
         return {name: array[0] for name, array in batch.items()}

@@ -324,7 +324,8 @@ def check_array(array: NDArray[Any], wanted: ModelInput, where: str) -> NDArray[
             f"{name} is {array.dtype} {list(array.shape)}, but the model takes {wanted.describe()}",
             remedy="for images as arrays, give --preprocess, for example imagenet; other arrays need the model's shape",
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    unknown = array.dtype.kind == "f" and not np.isfinite(array).all()
+    if unknown and not (wanted.mask and not np.isnan(array).any()):
         several = array.ndim > 0 and len(array) > 1  # a single sample is named by `where`, as file.npz[5]
         row = int(np.argmin(np.isfinite(array.reshape(len(array), -1)).all(axis=1))) if several else 0
         raise DataError(
@@ -344,7 +345,7 @@ def cast_exactly(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArra
         raise refusal
     with np.errstate(over="ignore"):
         cast = np.asarray(array, dtype=dtype, order="C")
-    kept = np.isfinite(cast).all() if dtype.kind == "f" else (cast == array).all()
+    kept = (np.isfinite(cast) | ~np.isfinite(array)).all() if dtype.kind == "f" else (cast == array).all()
     if not kept:
         raise refusal
     return cast

@@ -5,31 +5,35 @@ Where(mask, scores, lowest) and Add(scores, mask) write such numbers: −Inf, th
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from quantkit.graph.operators import MASK_IGNORING, MASK_PASSING
+from quantkit.graph.subgraphs import captured_names
 
 if TYPE_CHECKING:
-    from quantkit.graph.index import GraphIndex
+    import onnx
 
 
-def masked_scores(wires: GraphIndex) -> frozenset[str]:
+def masked_scores(graph: onnx.GraphProto) -> frozenset[str]:
     """Return the tensors that reach operators of `MASK_IGNORING`, through those of `MASK_PASSING`, and no others."""
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    visible = {value.name for value in graph.output} | {name for node in graph.node for name in captured_names(node)}
     found: set[str] = set()
-    for number in reversed(range(len(wires.nodes))):
-        for tensor in wires.nodes[number].output:
-            if tensor and leads_to_selection(wires, tensor, found):
-                found.add(tensor)
-    return frozenset(found | {name for name in wires.inputs if leads_to_selection(wires, name, found)})
+    for node in reversed(graph.node):
+        found |= {name for name in node.output if name not in visible and leads_to_selection(name, readers, found)}
+    inputs = {value.name for value in graph.input} - visible
+    return frozenset(found | {name for name in inputs if leads_to_selection(name, readers, found)})
 
 
-def leads_to_selection(wires: GraphIndex, tensor: str, found: set[str]) -> bool:
+def leads_to_selection(tensor: str, readers: Mapping[str, Sequence[onnx.NodeProto]], found: Collection[str]) -> bool:
     """Return whether every reader of a tensor ignores large negative numbers, or passes them on to such."""
-    readers = wires.consumers(tensor)
-    if not readers or tensor in wires.outputs or wires.captured.get(tensor):
-        return False
-    return all(
+    return tensor in readers and all(
         node.op_type in MASK_IGNORING
         or (node.op_type in MASK_PASSING and all(name in found for name in node.output if name))
-        for node in readers
+        for node in readers[tensor]
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.graph.identity import external_files
+from quantkit.graph.masked_scores import masked_scores
 from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.values import ModelInput
 
@@ -35,8 +36,9 @@ class Model:
     @property
     def inputs(self) -> tuple[ModelInput, ...]:
         """The inputs of the network, without the initializers that old exporters list among them."""
-        weights = weight_names(self.proto.graph)
-        return tuple(as_input(v) for v in self.proto.graph.input if v.name not in weights)
+        weights, masks = weight_names(self.proto.graph), masked_scores(self.proto.graph)
+        found = (as_input(v) for v in self.proto.graph.input if v.name not in weights)
+        return tuple(replace(i, mask=True) if i.name in masks else i for i in found)
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def plan_run(settings: Settings) -> RunPlan:
         )
     validation = data_source(
         model,
-        tuple(ModelInput(i.name, i.dtype, (None, *i.shape[1:])) if i.shape else i for i in model.inputs),
+        tuple(replace(i, shape=(None, *i.shape[1:])) if i.shape else i for i in model.inputs),
         settings.evaluate.data or settings.data,
         settings.preprocess,
         DataOptions(limit=settings.evaluate.limit, skip_corrupt=settings.evaluate.skip_corrupt, whole=True),

@@ -48,8 +48,8 @@ def layers(feeds: Batch) -> Mapping[str, Array]:
     return {"conv": conv, "relu": np.maximum(conv, 0)[:, :, 0], "late": np.where(gate, x, np.float32(0))}
 
 
-def refused(tensor: str, values: Array, task: SliceTask) -> None:
-    raise DataError(f"{tensor!r} in part {task.batch} from sample {task.first}", remedy="")
+def refused(tensors: Batch, task: SliceTask) -> None:
+    raise DataError(f"{next(iter(tensors))!r} in part {task.batch} from sample {task.first}", remedy="")
 
 
 def counted(
@@ -58,7 +58,7 @@ def counted(
     workers: int,
     size: int,
     run: Callable[[Batch], Mapping[str, Array]] = layers,
-    met: Callable[[str, Array, SliceTask], object] = refused,
+    met: Callable[[Batch, SliceTask], object] = refused,
 ) -> Collector:
     collector = Collector(TENSORS, VIEWS, mode)
     given_samples, progress = 0, list[int]()
@@ -212,7 +212,7 @@ def test_a_tensor_without_a_scale_is_met_once_and_does_not_change_the_others(
     with pytest.raises(DataError, match=rf"'relu' in part {batch} from sample {sample // size * size}\n"):
         counted(batches, mode, workers, size, run)
     met: list[str] = []
-    found = counted(batches, mode, workers, size, run, lambda tensor, *_: met.append(tensor))
+    found = counted(batches, mode, workers, size, run, lambda tensors, _: met.extend(tensors))
     assert met == ["relu"] == list(found.unscalable)
     alone = counted(
         batches, mode, workers, size, lambda feeds: {**layers(feeds), "relu": layers(feeds)["conv"][:, :, 0]}
