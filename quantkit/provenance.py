@@ -17,7 +17,7 @@ from quantkit.artifact import check_destinations
 from quantkit.errors import TableError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import HistogramMode
-from quantkit.regular_file import read_regular
+from quantkit.regular_file import Stamp, read_regular
 
 
 class TableRecord(FrozenRecord):
@@ -54,8 +54,9 @@ class DataRecord(FrozenRecord):
     seed: int
     skipped: tuple[str, ...] = ()
     """Samples that could not be read and were skipped on request."""
-    files: tuple[tuple[str, int, int], ...] = ()
-    """Name, size and modification time (ns) of every file: if these are the same, so is the content."""
+    files: tuple[Stamp | tuple[str, int, int], ...] = ()
+    """Name, size, modification time (ns), inode and time of change (ns) of every file: if these are the same, so is the
+    content. Records of quantkit 0.1 have the first three alone, and the content is compared."""
 
 
 class RunRecord(FrozenRecord):

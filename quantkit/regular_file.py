@@ -3,6 +3,11 @@
 A pipe, a socket, a terminal or a device (`/dev/zero`) under the name of a file would make a reader wait, or read until
 memory is full. Everything that is refused is an OSError with a text in `strerror`, as for a missing file, also where
 memory does not suffice: callers handle it at once.
+
+A stamp shows whether a file must be read again. A file that was replaced or written keeps size and time of modification
+where a tool restores them (`cp -p`, `rsync -t`, `tar -x`, build caches), but then its inode or its time of change
+differs; where anything differs, the content decides. A stamp is taken before the content is read: what is written in
+between belongs to a later stamp.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ import errno
 import hashlib
 import os
 import stat
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +24,8 @@ LARGEST_WHOLE = 1 << 30
 """Largest file that is read whole unless a caller knows better, in bytes."""
 UNBOUNDED = 1 << 62
 CHUNK_BYTES = 1 << 20
+
+Stamp = tuple[str, int, int, int, int]
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -97,3 +105,29 @@ def file_fault(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "not text in UTF-8"
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """The stamp of one file: if nothing here changed, its content is assumed to be the same.
+
+    modified_ns, changed_ns: times of the last change of the content, and of content or directory entry.
+    """
+
+    name: str
+    size: int
+    modified_ns: int
+    inode: int
+    changed_ns: int
+
+    @property
+    def record(self) -> Stamp:
+        """The stamp as records keep it."""
+        found: Stamp = astuple(self)
+        return found
+
+
+def stamp_of(path: str | os.PathLike[str], name: str) -> FileStamp:
+    """Return the stamp of a file, through links, under a name. OSError."""
+    status = os.stat(path)
+    return FileStamp(name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)

@@ -53,7 +53,7 @@ def write_calibration(
         shuffle=job.options.data.shuffle,
         seed=job.options.data.seed,
         skipped=tuple(map(readable_name, job.feed.unreadable)),
-        files=tuple((s.name, s.size, s.modified_ns) for s in job.feed.stamps()),
+        files=tuple(stamp.record for stamp in job.feed.stamps()),
     )
     run = RunRecord(
         histogram=job.options.histogram,

@@ -58,7 +58,7 @@ def known_identity(feed: Feed, previous: Provenance | None, *, needed: bool) -> 
 
     A stream must be read to its end for it, which is done only if it is `needed`; otherwise the result is None.
     """
-    stamps = tuple((s.name, s.size, s.modified_ns) for s in feed.stamps())
+    stamps = tuple(stamp.record for stamp in feed.stamps())
     if previous and previous.data and previous.run and stamps:
         data, run = previous.data, previous.run
         if data.order is not None and stamps == data.files and feed.batch_size == run.batch_size:

@@ -12,7 +12,7 @@ from quantkit.calibration.checkpoint import Position, read_checkpoint, write_che
 from quantkit.calibration.memory_plan import MemoryPlan, slice_batch
 from quantkit.calibration.worker_pool import SliceTask, WorkerPool
 from quantkit.data import DataIdentity, Feed, Portion
-from quantkit.data.feed import Identifier, batch_digests
+from quantkit.data.feed import Identifier, batch_digests, identity_as_read
 from quantkit.errors import DataError, Interrupted, StaleError, StatisticsError
 from quantkit.histogram import HistogramMode
 from quantkit.progress import Progress
@@ -88,6 +88,7 @@ class StreamingPass:
             self._progress.close()
         identity, batches, samples = seen
         assert identity is not None, "bug in quantkit: a pass ended without an identity of its data"
+        identity = identity_as_read(self._feed, identity)
         return PassResult(self._collectors, identity, batches, samples)
 
     def _one_pass(self, session: Session, start: Position) -> tuple[DataIdentity, int, int]:

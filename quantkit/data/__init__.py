@@ -5,9 +5,10 @@
 A `Feed` knows what it will yield before it decodes anything: the number of samples, their identity, their files.
 """
 
-from quantkit.data.feed import DataIdentity, Feed, FileStamp, Portion
+from quantkit.data.feed import DataIdentity, Feed, Portion
 from quantkit.data.opening import DataOptions, open_data
 from quantkit.data.preflight import preflight
+from quantkit.regular_file import FileStamp
 
 __all__ = [
     "DataIdentity",

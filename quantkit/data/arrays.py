@@ -21,11 +21,12 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from quantkit.data.feed import FileStamp, arrays_digest, check_batch
+from quantkit.data.feed import DigestMemory, arrays_digest, check_batch
 from quantkit.data.images import stamp_file
 from quantkit.data.pixels import normalise, transform
 from quantkit.errors import DataError, UnreadableError
 from quantkit.preprocess import Preprocess
+from quantkit.regular_file import FileStamp
 from quantkit.values import Batch, ModelInput
 
 BROKEN = (
@@ -213,6 +214,7 @@ class ArraySamples:
         self._path, self._indices, self._inputs, self._spec = path, indices, inputs, spec
         self._rows = arrays_by_input(open_arrays(path), inputs, str(path))
         self.names = [f"{path.name}[{i}]" for i in indices]
+        self._digests = DigestMemory()
 
     def load(self, index: int) -> Batch:
         """Return one row of every array as the network's inputs, without batch axis. DataError, UnreadableError."""
@@ -228,11 +230,12 @@ class ArraySamples:
 
     def digest(self, index: int) -> bytes:
         """Return the sha256 of the row as it is in the file."""
-        rows = self._read(index)
-        return arrays_digest([rows[name] for name in sorted(rows)])
+        if self._digests.get(index) is None:
+            self._read(index)
+        return (self._digests.get(index) or [])[0]
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """Return size and time of the file, and a digest of the chosen rows."""
+        """Return size and times of the file, and a digest of the chosen rows."""
         rows = hashlib.sha256(repr(list(self._indices)).encode()).hexdigest()[:16]
         return (stamp_file(self._path, f"{self._path.name} rows {rows}"),)
 
@@ -242,7 +245,9 @@ class ArraySamples:
             rows.close()
 
     def _read(self, index: int) -> dict[str, NDArray[Any]]:
-        return {name: rows.row(self._indices[index]) for name, rows in self._rows.items()}
+        found = {name: rows.row(self._indices[index]) for name, rows in self._rows.items()}
+        self._digests.notice(index, [arrays_digest([found[name] for name in sorted(found)])], self.names[index])
+        return found
 
 
 def row_count(path: Path, inputs: Sequence[ModelInput]) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.errors import DataError, UnreadableError
+from quantkit.regular_file import FileStamp
 from quantkit.values import Batch, ModelInput
 
 MODULUS = 1 << 256
@@ -31,15 +32,6 @@ class DataIdentity:
     order: str
     samples: int
     heads: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class FileStamp:
-    """A file as its directory entry shows it: if nothing here changed, its content is assumed to be the same."""
-
-    name: str
-    size: int
-    modified_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +73,17 @@ class Feed(Protocol):
         """The samples that were skipped on request (`skip_corrupt`), with the reason."""
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """Return the files of the chosen samples, in order; empty if there are none."""
+        """Return the files of the chosen samples, in order, as they were at the first call; empty if there are none."""
 
     def identity(self) -> DataIdentity | None:
-        """Return the identity by content; None if it is only known after reading all samples (see `Identifier`)."""
+        """Return the identity by content; None if it is only known after reading all samples (see `Identifier`).
+
+        A sample that was read already is not read again.
+        """
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
-        """Yield batches from position `start` on. DataError names the faulty sample."""
+        """Yield batches from position `start` on. DataError names the faulty sample, also one that changed since it was
+        first read."""
 
 
 def describe_left_out(unreadable: Collection[str]) -> tuple[str, ...]:
@@ -116,6 +112,35 @@ class Identifier:
     def identity(self) -> DataIdentity:
         """Return the identity of everything that was added."""
         return DataIdentity(format(self._sum, "064x"), self._chain.hexdigest(), len(self._heads), tuple(self._heads))
+
+
+class DigestMemory:
+    """The digests of samples as they were first read, by position: what is read later has to be the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, list[bytes]] = {}
+
+    def get(self, position: int) -> list[bytes] | None:
+        """Return the digests of the samples at a position; None if they were not read yet."""
+        return self._known.get(position)
+
+    def notice(self, position: int, digests: list[bytes], name: str) -> None:
+        """Take the digests of what was read. DataError where it was read before and has changed."""
+        if self._known.setdefault(position, digests) != digests:
+            raise changed_data(name)
+
+
+def changed_data(what: str) -> DataError:
+    """Return the error for data that changed while it was in use."""
+    return DataError(f"{what} changed during the run", remedy="start again when nothing writes to the data any more")
+
+
+def identity_as_read(feed: Feed, expected: DataIdentity) -> DataIdentity:
+    """Return the identity of what a pass read from a feed. DataError unless it is the expected one."""
+    found = feed.identity() or expected
+    if found != expected:
+        raise changed_data("the data")
+    return found
 
 
 def arrays_digest(arrays: Sequence[NDArray[Any]]) -> bytes:
@@ -152,13 +177,14 @@ class SampleSource(Protocol):
         """The names of the samples, for errors."""
 
     def load(self, index: int) -> Batch:
-        """Return one sample as the network's inputs, without batch axis. UnreadableError, DataError."""
+        """Return one sample as the network's inputs, without batch axis. UnreadableError; DataError, also where its
+        digest is not that of an earlier call of `load` or `digest`."""
 
     def digest(self, index: int) -> bytes:
-        """Return the sha256 of one sample as it is stored. UnreadableError, DataError."""
+        """Return the sha256 of one sample as it was stored when it was first read. UnreadableError, DataError."""
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """Return size and time of the files."""
+        """Return size and times of the files."""
 
     def close(self) -> None:
         """Close files until the next sample."""
@@ -188,12 +214,19 @@ class SampleFeed:
         self.notes = notes
         self.names: Sequence[str] | None = samples.names
         self.positions: int | None = len(samples.names)
-        self._source, self._names, self.stamps = samples, samples.names, samples.stamps
+        self._source, self._names = samples, samples.names
+        self._stamps: tuple[FileStamp, ...] | None = None
         self._size, self._workers, self._skip_corrupt = batch_size, workers, skip_corrupt
         self._full_batches = full_batches
 
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """Return size and times of the files at the first call."""
+        if self._stamps is None:
+            self._stamps = self._source.stamps()
+        return self._stamps
+
     def identity(self) -> DataIdentity:
-        """Return the identity by content; reads every chosen sample, decodes none. DataError names the unreadable."""
+        """Return the identity by content; decodes nothing. DataError names the unreadable."""
         identifier = Identifier()
         with ThreadPoolExecutor(self._workers, "quantkit-hash") as pool:
             try:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.artifact import readable_name
-from quantkit.data.feed import FileStamp
+from quantkit.data.feed import DigestMemory
 from quantkit.data.pixels import decode
 from quantkit.errors import DataError
 from quantkit.image_file import SUFFIXES, image_file_digest, read_image_file
 from quantkit.preprocess import Preprocess
+from quantkit.regular_file import FileStamp, stamp_of
 from quantkit.values import Batch
 
 
@@ -88,17 +90,24 @@ class ImageSamples:
     def __init__(self, root: Path, names: Sequence[str], input_name: str, spec: Preprocess) -> None:
         self.names = names
         self._root, self._input, self._spec = root, input_name, spec
+        self._digests = DigestMemory()
 
     def load(self, index: int) -> Batch:
         """Return one image as the network's input, without batch axis. UnreadableError."""
-        return {self._input: decode(read_image_file(self._root / self.names[index]), self._spec)}
+        content = read_image_file(self._root / self.names[index])
+        self._digests.notice(index, [hashlib.sha256(content).digest()], self.names[index])
+        return {self._input: decode(content, self._spec)}
 
     def digest(self, index: int) -> bytes:
         """Return the sha256 of the file. UnreadableError."""
-        return image_file_digest(self._root / self.names[index])
+        known = self._digests.get(index)
+        if known is None:
+            known = [image_file_digest(self._root / self.names[index])]
+            self._digests.notice(index, known, self.names[index])
+        return known[0]
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """Return size and time of every file."""
+        """Return size and times of every file."""
         return tuple(stamp_file(self._root / name, name) for name in self.names)
 
     def close(self) -> None:
@@ -108,7 +117,6 @@ class ImageSamples:
 def stamp_file(path: Path, name: str) -> FileStamp:
     """Return the stamp of one file. DataError where it is gone."""
     try:
-        status = path.stat()
+        return stamp_of(path, readable_name(name))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}", remedy="check the path") from None
-    return FileStamp(readable_name(name), status.st_size, status.st_mtime_ns)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from quantkit.data import DataIdentity, Feed, FileStamp, Portion, preflight
+from quantkit.data import DataIdentity, Feed, Portion, preflight
 from quantkit.data.preflight import WATCHED
 from quantkit.preprocess import Preprocess
+from quantkit.regular_file import FileStamp
 from quantkit.values import Batch
 
 

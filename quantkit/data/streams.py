@@ -12,7 +12,7 @@ import numpy as np
 from quantkit.data.arrays import BROKEN, LABELS
 from quantkit.data.feed import (
     DataIdentity,
-    FileStamp,
+    DigestMemory,
     Identifier,
     Portion,
     batch_digests,
@@ -23,7 +23,7 @@ from quantkit.data.images import stamp_file
 from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, QuantkitError
 from quantkit.plugin import describe_error, load_plugin
-from quantkit.regular_file import open_regular
+from quantkit.regular_file import FileStamp, open_regular
 from quantkit.values import Array, Batch, ModelInput
 
 
@@ -40,33 +40,47 @@ class BatchFolderFeed:
         self.names: Sequence[str] | None = None
         self.positions: int | None = len(files)
         self.notes = notes
+        self._stamps: tuple[FileStamp, ...] | None = None
+        self._digests = DigestMemory()
 
     def stamps(self) -> tuple[FileStamp, ...]:
-        """Return size and time of every file."""
-        return tuple(stamp_file(path, path.name) for path in self._files)
+        """Return size and times of every file at the first call."""
+        if self._stamps is None:
+            self._stamps = tuple(stamp_file(path, path.name) for path in self._files)
+        return self._stamps
 
     def identity(self) -> DataIdentity:
         """Return the identity by the content of every sample of every batch."""
         identifier = Identifier()
-        for portion in self.portions():
-            identifier.add(batch_digests(portion.batch, portion.samples))
+        for position in range(1, len(self._files) + 1):
+            if self._digests.get(position) is None:
+                self._read(position)
+            if digests := self._digests.get(position):  # a file may hold no samples
+                identifier.add(digests)
         return identifier.identity()
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
-        """Yield one portion per file; positions count files. DataError names the file."""
-        for position, path in enumerate(self._files[start:], start + 1):
-            try:
-                with open_regular(path) as file:
-                    archive = np.load(file, allow_pickle=False)
-                    if not isinstance(archive, Mapping):
-                        raise ValueError("it holds a single array")
-                    named = {str(name): archive[name] for name in archive}
-            except BROKEN as error:
-                raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.savez") from None
-            batch = check_batch(match_single_input(named, self._inputs), self._inputs, path.name)
-            if count := samples_in(batch, self._inputs):
-                labels = labels_in_mapping(named, self._inputs)
-                yield Portion(batch, tuple(f"{path.name}[{i}]" for i in range(count)), position, labels)
+        """Yield one portion per file; positions count files. DataError names the file, also one that changed."""
+        for position in range(start + 1, len(self._files) + 1):
+            portion = self._read(position)
+            if portion.samples:
+                yield portion
+
+    def _read(self, position: int) -> Portion:
+        path = self._files[position - 1]
+        try:
+            with open_regular(path) as file:
+                archive = np.load(file, allow_pickle=False)
+                if not isinstance(archive, Mapping):
+                    raise ValueError("it holds a single array")
+                named = {str(name): archive[name] for name in archive}
+        except BROKEN as error:
+            raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.savez") from None
+        batch = check_batch(match_single_input(named, self._inputs), self._inputs, path.name)
+        count = samples_in(batch, self._inputs)
+        self._digests.notice(position, batch_digests(batch, count), path.name)
+        labels = labels_in_mapping(named, self._inputs) if count else None
+        return Portion(batch, tuple(f"{path.name}[{i}]" for i in range(count)), position, labels)
 
 
 class StreamFeed:

@@ -182,10 +182,10 @@ def run_pass(
 ) -> tuple[Scoring, Identifier | None]:
     """Run all models over all batches while the next ones are decoded.
 
-    The identity of batches and streams is computed on the way; that of files is known without it.
+    The identity of a stream is computed on the way; other data keep the digests of what was read.
     """
     feed, progress = pass_.feed, pass_.progress
-    identity = Identifier() if feed.kind in ("batches", "stream") else None
+    identity = Identifier() if feed.kind == "stream" else None
     pending: deque[tuple[Portion, list[Callable[[], Outputs]]]] = deque()
     scoring: Scoring | None = None
 

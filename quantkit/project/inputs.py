@@ -31,7 +31,7 @@ FIRST_WITHOUT_TABLES = 11
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Data with its options and preprocessing. stamps: sha256 over names, sizes and times of the files, or None."""
+    """Data with its options and preprocessing. stamps: sha256 over the stamps of the files, or None."""
 
     source: str
     options: DataOptions
@@ -169,7 +169,7 @@ def data_source(
     feed, applied = open_data(source, inputs, spec.spec, options)
     if feed.samples == 0:
         raise DataError(f"{source} is empty", remedy="give at least one sample")
-    stamps = [[stamp.name, stamp.size, stamp.modified_ns] for stamp in feed.stamps()]
+    stamps = [stamp.record for stamp in feed.stamps()]
     identity = sha256_of(text_bytes(canonical_json([str(Path(source).resolve()), stamps]))) if stamps else None
     return DataSource(source, options, spec.with_applied(applied), identity)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 import quantkit
 from quantkit import CalibrateOptions, DataOptions, HistogramMode
 from quantkit.data import images
-from quantkit.errors import StaleError, StatisticsError, TableError
+from quantkit.errors import DataError, StaleError, StatisticsError, TableError
 
 MODEL, DATA, OUTPUT = "net/model.onnx", "imgs", "x.calib"
 
@@ -83,6 +85,75 @@ def test_changed_data_is_refused(first: Path) -> None:
     shutil.copy(sorted(first.glob("imgs/4/*.png"))[0], image)
     with pytest.raises(StaleError, match="data"):
         calibrate()
+
+
+def test_images_that_were_replaced_with_their_size_and_time_are_other_data(place: Path) -> None:
+    for image in list_bitmaps(place, 100):
+        os.utime(image, (10**9, 10**9))
+    calibrate(data="bitmaps")
+    for image in list_bitmaps(place, 256):
+        os.utime(image, (10**9, 10**9))
+    with pytest.raises(StaleError, match="something else: data"):
+        calibrate(data="bitmaps")
+
+
+def list_bitmaps(place: Path, highest: int) -> list[Path]:
+    """Images, all of the same size on disk."""
+    (place / "bitmaps").mkdir(exist_ok=True)
+    paths = [place / f"bitmaps/{i}.bmp" for i in range(8)]
+    for i, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(i + highest).integers(0, highest, (16, 16), np.uint8)).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("remembered", [3, 5])
+def test_a_copy_of_the_data_is_compared_by_content(
+    remembered: int, first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another machine inodes and times of change differ; records of version 0.1 do not have them."""
+    record = first / "x.calib.json"
+    document = json.loads(record.read_text())
+    document["data"]["files"] = [file[:remembered] for file in document["data"]["files"]]
+    record.write_text(json.dumps(document))
+    shutil.copytree(first / DATA, first / "copy")
+    monkeypatch.setattr(images, "decode", None)
+    assert calibrate(data="copy").reused
+    assert calibrate().reused
+
+
+class Changing:
+    """Progress that replaces an image as soon as a batch was counted."""
+
+    def __init__(self, image: Path) -> None:
+        self.image = image
+
+    def start(self, samples: int | None, passes: int, done: int) -> None:
+        """Nothing."""
+
+    def advance(self, samples: int) -> None:
+        """Replace the image."""
+        del samples
+        Image.fromarray(np.full((16, 16), 255, np.uint8)).save(self.image)
+
+    def stopped(self) -> bool:
+        """Go on."""
+        return False
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def test_an_image_that_changes_after_it_was_counted_makes_the_table_stale(place: Path) -> None:
+    calibrate(progress=Changing(sorted(place.glob("imgs/0/*.png"))[0]))
+    with pytest.raises(StaleError, match="something else: data"):
+        calibrate()
+
+
+def test_an_image_that_changes_between_two_passes_is_an_error(place: Path) -> None:
+    image = sorted(place.glob("imgs/0/*.png"))[0]
+    with pytest.raises(DataError, match=f"{image.name} changed during the run"):
+        calibrate(options=CalibrateOptions(max_memory=1 << 16), progress=Changing(image))
+    assert not (place / OUTPUT).exists()
 
 
 def test_a_changed_weight_is_another_model(first: Path) -> None:

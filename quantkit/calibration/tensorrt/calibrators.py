@@ -33,7 +33,7 @@ from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.reuse import find_fitting_tables, known_identity
 from quantkit.calibration.tensorrt.batch_source import BatchSource, CalibratorOutcome
 from quantkit.data import DataIdentity, DataOptions, Portion
-from quantkit.data.feed import Identifier, batch_digests
+from quantkit.data.feed import Identifier, batch_digests, identity_as_read
 from quantkit.errors import BackendError, TableError, UsageError
 from quantkit.preprocess import Preprocess
 from quantkit.provenance import provenance_path, read_provenance
@@ -244,8 +244,9 @@ class CalibratorData:
 
     def counted(self, outcome: CalibratorOutcome) -> PassCounts:
         """Return the counts of the calibration, for the record."""
-        identity = self._identity or (self._learnt.identity() if self._learnt else self.job.feed.identity())
+        identity = self._learnt.identity() if self._learnt else self._identity or self.job.feed.identity()
         assert identity is not None
+        identity = identity_as_read(self.job.feed, identity)
         return PassCounts(identity, outcome.seen.samples, outcome.seen.taken, tensorrt_label(self.device))
 
 
