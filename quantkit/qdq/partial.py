@@ -76,6 +76,11 @@ class QuantizedWeight:
     quantized: Array
     grid: Grid
 
+    @property
+    def per_tensor(self) -> bool:
+        """Whether it has a single scale."""
+        return self.grid.scale is not None and self.grid.scale.size == 1
+
 
 @dataclass(frozen=True, slots=True)
 class LayerPart:

@@ -14,13 +14,14 @@ Source: Nagel et al. 2019 (arXiv 1906.04721) §4.2, with measured means instead 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from quantkit.errors import UsageError
 from quantkit.graph.model import Model
+from quantkit.graph.operators import RESHAPING
 from quantkit.graph.shape_inference import infer_types, tensor_shapes
 from quantkit.numerics import LEVELS
 from quantkit.repairs.editing import WeightEditor
@@ -61,7 +62,7 @@ def correct_biases(
     gains: dict[str, float] = {}
     for layer in list(weighted_layers(editor, skipped)):
         figures = channels.get(layer.tensor)
-        place = locate_bias(editor, layer)
+        place = locate_bias(editor, layer, sizes)
         reason = correction_obstacle(layer, figures, exclude) or (place if isinstance(place, str) else None)
         if reason or figures is None or isinstance(place, str):
             skipped[layer.name] = reason or ""
@@ -89,22 +90,43 @@ def correction_obstacle(layer: WeightedLayer, figures: ChannelFigures | None, ex
     )
 
 
-def locate_bias(editor: WeightEditor, layer: WeightedLayer) -> tuple[onnx.NodeProto, int] | str:
-    """Return the node and the input number of a layer's bias, or a text why there is none to correct."""
+@dataclass(frozen=True, slots=True)
+class BiasPlace:
+    """The constant that is added to what a layer computes: input `place` of `node`. sign: −1 where it is subtracted, or
+    the layer's result is subtracted from it."""
+
+    node: onnx.NodeProto
+    place: int
+    sign: int = 1
+
+
+def locate_bias(editor: WeightEditor, layer: WeightedLayer, sizes: Mapping[str, Shape]) -> BiasPlace | str:
+    """Return the place of a layer's bias, or a text why there is none to correct. sizes: tensor → shape.
+
+    The bias of a MatMul is the constant that is added to its result or subtracted, on either side and of any shape:
+    [N], [1, N], one number, one for each position. The result may have been reshaped where its channels stay.
+    """
     node = editor.proto.graph.node[layer.node]
     if layer.operator != "MatMul":
         name = node.input[2] if len(node.input) > 2 else ""
         known = not name or editor.constant(name)
         scaled = layer.operator == "Gemm" and name and not attribute(node, "beta", 1.0)
-        return (node, 2) if known and not scaled else "its bias is not known"
-    readers = [reader for reader in editor.proto.graph.node if node.output[0] in reader.input]
-    if editor.reads(node.output[0]) != 1 or len(readers) != 1 or readers[0].op_type != "Add":
+        return BiasPlace(node, 2) if known and not scaled else "its bias is not known"
+    channels = layer.rows_shape(editor.shape(node.input[layer.place]))[1]
+    tensor = node.output[0]
+    while True:
+        readers = [reader for reader in editor.proto.graph.node if tensor in reader.input]
+        if editor.reads(tensor) != 1 or len(readers) != 1:
+            return "no Add of a constant follows it"
+        reader = readers[0]
+        long = (sizes.get(reader.output[0]) or (None,))[-1]
+        if reader.op_type != "Identity" and (reader.op_type not in RESHAPING or long != channels):
+            break
+        tensor = reader.output[0]
+    place = 1 - list(reader.input).index(tensor)
+    if reader.op_type not in ("Add", "Sub") or not editor.constant(reader.input[place]):
         return "no Add of a constant follows it"
-    place = 1 - list(readers[0].input).index(node.output[0])
-    name = readers[0].input[place]
-    if not editor.constant(name) or len(editor.shape(name)) != 1:
-        return "no Add of a constant vector follows it"
-    return readers[0], place
+    return BiasPlace(reader, place, 1 if reader.op_type == "Add" else -1)
 
 
 def grid_error(
@@ -166,11 +188,9 @@ def predict_correction_gain(
     return improvement_db(spread + mean, spread) if spread > 0 else 0.0
 
 
-def add_to_bias(
-    editor: WeightEditor, layer: WeightedLayer, where: tuple[onnx.NodeProto, int], shift: NDArray[np.float64]
-) -> Array:
+def add_to_bias(editor: WeightEditor, layer: WeightedLayer, where: BiasPlace, shift: NDArray[np.float64]) -> Array:
     """Add a shift [O] to the bias; return what was added, in the scale of the bias."""
-    node, place = where
+    node, place = where.node, where.place
     if layer.operator == "Gemm":
         old = len(node.input) > 2 and node.input[2]
         shift = shift * attribute(node, "alpha", 1.0) / (attribute(node, "beta", 1.0) if old else 1.0)
@@ -178,7 +198,7 @@ def add_to_bias(
             editor.set_attribute(node, "beta", 1.0)
     name = node.input[place] if place < len(node.input) else ""
     old_bias = editor.values(name) if name else np.zeros(len(shift), np.float32)
-    editor.replace(node, place, old_bias + shift)
+    editor.replace(node, place, old_bias + where.sign * shift)
     return shift
 
 

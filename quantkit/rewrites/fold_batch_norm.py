@@ -32,6 +32,7 @@ from quantkit.graph.tensors import FLOATS
 from quantkit.graph.weights import stored_tensors, weight_values
 from quantkit.numerics import float32
 from quantkit.qdq.fold_constants import as_graph_input, fold_constants
+from quantkit.rewrites.single_matrices import unstack_matrices
 
 if TYPE_CHECKING:
     import onnx
@@ -72,10 +73,12 @@ class FoldTarget:
 def fold_batch_norms(model: Model) -> FoldedNetwork:
     """Fold every BatchNormalization directly behind a Conv, ConvTranspose, Gemm or MatMul with constant weights.
 
-    Weights behind a Transpose, Reshape or Cast are folded into initializers before (`fold_constants`). The model itself
-    is not modified. External weights stay in their file unless they change. ModelError if an external file is missing.
+    What constants alone decide is folded into initializers before (`fold_constants`), and stacks of one matrix become
+    matrices (`unstack_matrices`). The model itself is not modified.
+    External weights stay in their file unless they change. ModelError if an external file is missing.
     """
     model = replace(model, proto=fold_constants(model))
+    model = replace(model, proto=unstack_matrices(model))
     if not any(is_batchnorm(node) for node in model.proto.graph.node):
         return FoldedNetwork(
             model.proto, (), {name: why for n in model.proto.graph.node for name, why in nested_batch_norms(n).items()}

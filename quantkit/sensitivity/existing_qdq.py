@@ -27,11 +27,7 @@ class ExistingQdq:
 
 def read_existing_qdq(plain: Model, quantized: Model) -> ExistingQdq:
     """Match the layers of both models. ModelError if one has no Q/DQ pairs or was not derived from the other."""
-    if not has_qdq(quantized):
-        raise ModelError(
-            f"{quantized.path} has no QuantizeLinear and no DequantizeLinear",
-            remedy="give a Q/DQ model with --against; for a float model use --stats",
-        )
+    refuse_float(quantized)
     refuse_different_interface(plain, quantized)
     stripped = replace(quantized, proto=remove_qdq(quantized).proto, sha256="")
     keeps = any(node.op_type == "BatchNormalization" for node in stripped.proto.graph.node)
@@ -53,6 +49,15 @@ def read_existing_qdq(plain: Model, quantized: Model) -> ExistingQdq:
         )
     notes += [f"{name} is always quantized here: {why}" for name, why in variants.left.items()]
     return ExistingQdq(variants, tuple(notes))
+
+
+def refuse_float(quantized: Model) -> None:
+    """Raise ModelError if a model has no Q/DQ pairs."""
+    if not has_qdq(quantized):
+        raise ModelError(
+            f"{quantized.path} has no QuantizeLinear and no DequantizeLinear",
+            remedy="give a Q/DQ model with --against; for a float model use --stats",
+        )
 
 
 def refuse_different_interface(plain: Model, quantized: Model) -> None:

@@ -36,7 +36,7 @@ from quantkit.quantization.scales import (
     scales_from_table,
 )
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
-from quantkit.sensitivity.existing_qdq import read_existing_qdq
+from quantkit.sensitivity.existing_qdq import read_existing_qdq, refuse_float
 from quantkit.sensitivity.layer_ranking import LayerRanking, choose_kept_layers, rank_layers
 from quantkit.sensitivity.result import Sensitivity, TensorError
 from quantkit.sensitivity.tensor_errors import (
@@ -55,7 +55,7 @@ SAMPLES = 128
 CLEAR = 10.0
 """dB by which the outputs with no layer quantized exceed those with all, if quantization is the only difference."""
 FROM_FILE = "from the file"
-PER_CHANNEL = "max|w| per channel"
+PER_CHANNEL, PER_TENSOR = "max|w| per channel", "max|w|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,8 @@ def limit_to_whole_batches(options: DataOptions, source: Model) -> DataOptions:
 
 
 def refuse_unmeasurable(statistics: Any, table: Any, against: Any, data: Any, options: LayersOptions) -> None:
-    """Raise UsageError if an argument is missing or two arguments contradict each other."""
+    """Raise UsageError if an argument is missing or two arguments contradict each other; ModelError if `against` is
+    float and could not be measured on data either."""
     given = [
         name for name, it in (("statistics", statistics), ("table", table), ("against", against)) if it is not None
     ]
@@ -191,6 +192,8 @@ def refuse_unmeasurable(statistics: Any, table: Any, against: Any, data: Any, op
     if against is not None and (options.exclude or options.include):
         raise UsageError("a Q/DQ model already defines what is quantized", remedy="omit --exclude and --include")
     if data is None and statistics is None:
+        if against is not None:  # data would not help then
+            refuse_float(against if isinstance(against, Model) else load_model(against))
         raise UsageError(
             f"with a {'table' if table is not None else 'Q/DQ model'}, errors can only be measured on data",
             remedy="give --data, or statistics (--stats) for estimates without data",
@@ -251,7 +254,7 @@ def subject_from_qdq(source: Model, against: str | os.PathLike[str] | Model) -> 
 
 def estimate_sensitivity(subject: SensitivitySubject, started: float) -> Sensitivity:
     """Return the errors of tensors as estimated from statistics alone."""
-    scales, variants = subject.scales, subject.variants
+    scales = subject.scales
     assert scales is not None
     assert scales.statistics is not None
     histograms = scales.statistics.histograms
@@ -260,7 +263,7 @@ def estimate_sensitivity(subject: SensitivitySubject, started: float) -> Sensiti
         for tensor in quantized_activations(subject)
         if tensor.name in histograms
     ]
-    found += [weight_error(weight, PER_CHANNEL) for weight in variants.weights()]
+    found += weight_errors(subject)
     note = "no data: errors of activations are estimated from histograms, and layers are not measured"
     return Sensitivity(
         model=str(subject.reference.path),
@@ -291,9 +294,15 @@ def measure_tensor_errors(
     """Return (tensor, node) → error, for activations on the data and for weights."""
     threads = options.threads or min(8, os.cpu_count() or 1)
     found = measure_activation_errors(subject.variants, quantized_activations(subject), feed, threads)
-    rule = PER_CHANNEL if subject.scales else FROM_FILE
-    weights = [weight_error(weight, rule) for weight in subject.variants.weights()]
-    return {(e.name, e.node): e for e in (*found.values(), *weights)}
+    return {(e.name, e.node): e for e in (*found.values(), *weight_errors(subject))}
+
+
+def weight_errors(subject: SensitivitySubject) -> list[TensorError]:
+    """Return the exact errors of the weights. A stack of matrices has one scale, as `quantize` gives it."""
+    return [
+        weight_error(weight, FROM_FILE if not subject.scales else PER_TENSOR if weight.per_tensor else PER_CHANNEL)
+        for weight in subject.variants.weights()
+    ]
 
 
 def sort_tensor_errors(tensors: Iterable[TensorError]) -> tuple[TensorError, ...]:

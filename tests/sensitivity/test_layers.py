@@ -427,7 +427,6 @@ def test_values_render_themselves(calibrated: Path) -> None:
         ({}, "exactly one source of the quantization is needed, not none"),
         ({"statistics": STATS, "table": "net/model.calib"}, "statistics and table"),
         ({"table": "net/model.calib"}, "measured on data"),
-        ({"against": "net/model.onnx"}, "measured on data"),
         ({"statistics": STATS, "options": LayersOptions(keep=1)}, "layers cannot be ranked"),
         ({"against": "q", "data": "d", "options": LayersOptions(exclude=("a",))}, "already defines what is quantized"),
     ],
@@ -457,6 +456,10 @@ def test_networks_that_do_not_belong_together(calibrated: Path) -> None:
         layers("other.onnx", against="q.onnx", data="imgs")
     with pytest.raises(ModelError, match="has no QuantizeLinear"):
         layers("net/model.onnx", against="net/model.onnx", data="imgs")
+    with pytest.raises(ModelError, match="has no QuantizeLinear"):
+        layers("net/model.onnx", against="net/model.onnx")
+    with pytest.raises(UsageError, match="measured on data"):
+        layers("net/model.onnx", against="q.onnx")
     with pytest.raises(ModelError, match="already has Q/DQ pairs"):
         layers("q.onnx", against="q.onnx", data="imgs")
     with pytest.raises(StaleError, match="belongs to another network"):
