@@ -13,6 +13,14 @@ from types import ModuleType
 from typing import Any
 
 from quantkit.errors import UsageError
+from quantkit.view import shorten_middle
+
+USER_ERRORS = (Exception, SystemExit)
+"""What code of the user may raise: everything but an interruption."""
+LONGEST = 300
+"""Characters of a text or a line of the user's code."""
+MOST_FRAMES = 6
+"""Calls in the user's code that an error lists."""
 
 
 def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Callable[[Any], bool] = callable) -> Any:
@@ -31,12 +39,17 @@ def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Call
         if error.name != module_name and not module_name.startswith(f"{error.name}."):
             raise import_failure(option, text, module_name, error) from error
         raise UsageError(f"{option} {text}: there is no module {module_name!r}", remedy=remedies[0]) from None
-    except (Exception, SystemExit) as error:  # the user's own code
+    except USER_ERRORS as error:
         raise import_failure(option, text, module_name, error) from error
     finally:
-        sys.path.remove("")
-    found = getattr(module, attribute, None)
-    if not fits(found):
+        if "" in sys.path:  # the module may have changed it
+            sys.path.remove("")
+    try:
+        found = getattr(module, attribute, None)
+        suits = fits(found)
+    except USER_ERRORS as error:
+        raise import_failure(option, text, module_name, error) from error
+    if not suits:
         raise UsageError(f"{option} {text}: {module_name} has no callable {attribute!r}", remedy=remedies[1])
     return found
 
@@ -45,18 +58,41 @@ def import_failure(option: str, text: str, module: str, error: BaseException) ->
     """Return the error for a module of the user that raises while it is imported."""
     return UsageError(
         f"{option} {text}: {module} cannot be imported: {describe_error(error)}",
+        details=user_frames(error),
         remedy=f"fix the import; reproduce it with: python -c 'import {module}'",
     )
 
 
 def describe_error(error: BaseException) -> str:
     """Return an error of the user's code in one line: type, first line of its text, and the line of code, if any."""
-    first = (str(error).strip().splitlines() or [""])[0]
+    try:
+        first = shorten_middle((str(error).strip().splitlines() or [""])[0], LONGEST)
+    except USER_ERRORS:  # its text is the user's own code, too
+        first = ""
     text = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_code(frame.filename)]
+    own = user_stack(error)
     if isinstance(error, SyntaxError) or not own:
         return text  # the text of a SyntaxError names file and line
     return f"{text} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+
+
+def user_frames(error: BaseException) -> list[str]:
+    """Return the calls in the user's code that led to an error, outermost first: file, line, function and code.
+
+    None if it was one call: `describe_error` names its line.
+    """
+    own = [frame for frame in user_stack(error) if frame.name != "<module>"]
+    shown = [*own[:1], *own[-(MOST_FRAMES - 1) :]] if len(own) > MOST_FRAMES else own
+    return [
+        f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}: "
+        f"{shorten_middle((frame.line or '').strip(), LONGEST)}"
+        for frame in (shown if len(shown) > 1 else ())
+    ]
+
+
+def user_stack(error: BaseException) -> list[traceback.FrameSummary]:
+    """Return the frames of an error's traceback that are in the user's code."""
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if is_user_code(frame.filename)]
 
 
 def is_user_code(file: str) -> bool:

@@ -34,6 +34,7 @@ from quantkit.cli import (
     tune,
 )
 from quantkit.cli.terminal.console import print_error, print_to_stderr, print_usage_error
+from quantkit.cli.terminal.documents import asks_for_document, documents_only, reserve_standard_output
 from quantkit.errors import Interrupted, OutputError, QuantkitError
 
 
@@ -83,6 +84,8 @@ def run_program() -> None:
     try:
         interruption.install_handlers()
         interruption.watch_signals()
+        if asks_for_document(sys.argv[1:]):
+            reserve_standard_output()
         code = run_command_line(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -99,6 +102,12 @@ def run_program() -> None:
 def run_command_line(arguments: list[str]) -> int:
     """Run a command line; return the exit code."""
     warnings.filterwarnings("ignore", module="PIL")  # warns about images that can be read
+    with documents_only(arguments):
+        return run_command(arguments)
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run a command line, and turn every error into a line and an exit code."""
     stdout = sys.stdout
     try:
         code = app.main(arguments, prog_name="quantkit", standalone_mode=False)

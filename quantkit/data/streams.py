@@ -22,7 +22,7 @@ from quantkit.data.feed import (
 from quantkit.data.images import stamp_file
 from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, QuantkitError
-from quantkit.plugin import describe_error, load_plugin
+from quantkit.plugin import USER_ERRORS, describe_error, load_plugin, user_frames
 from quantkit.regular_file import FileStamp, open_regular
 from quantkit.values import Array, Batch, ModelInput
 
@@ -139,10 +139,10 @@ class StreamFeed:
                 return
 
 
-def guard_user_code(source: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+def guard_user_code(source: Callable[[], Iterable[Any]], name: str) -> Iterator[Any]:
     """Yield what code named on the command line yields; its exceptions become a DataError with batch and line.
 
-    Exceptions of iterables that a caller in Python passes are left unchanged.
+    name: of that code, `module:callable`. Exceptions of iterables that a caller in Python passes are left unchanged.
     """
     position = 0
     try:
@@ -157,10 +157,11 @@ def guard_user_code(source: Callable[[], Iterable[Any]]) -> Iterator[Any]:
             yield item
     except (QuantkitError, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:  # the user's own code
+    except USER_ERRORS as error:
         raise DataError(
             f"batch {position + 1} of the stream: {describe_error(error)}",
-            remedy="fix the code that makes the batches",
+            details=user_frames(error),
+            remedy=f"fix the code that makes the batches: {name}",
         ) from error
 
 
@@ -182,7 +183,7 @@ def as_labels(value: Any) -> Array | None:
     """Return labels as an array with a row for each sample; None if they are not labels."""
     try:
         array = np.array(value)
-    except ValueError:  # rows of different lengths
+    except USER_ERRORS:  # rows of different lengths, tensors on a GPU
         return None
     return array if array.ndim and array.dtype.kind in "biufUS" else None
 
@@ -197,18 +198,28 @@ def labels_in_mapping(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -
 def as_batch(item: Any, inputs: Sequence[ModelInput], where: str) -> Batch:
     """Return the inputs in an item of an iterable by name. DataError."""
     if isinstance(item, Mapping):
-        return match_single_input({str(name): np.asarray(array) for name, array in item.items()}, inputs)
+        return match_single_input({str(name): as_array(array, where) for name, array in item.items()}, inputs)
     if isinstance(item, (tuple, list)) and len(inputs) == 1 and len(item) == 2:
-        return {inputs[0].name: np.asarray(item[0])}
+        return {inputs[0].name: as_array(item[0], where)}
     if isinstance(item, (tuple, list)) and len(item) == len(inputs):
-        return {i.name: np.asarray(array) for i, array in zip(inputs, item, strict=True)}
+        return {i.name: as_array(array, where) for i, array in zip(inputs, item, strict=True)}
     if len(inputs) == 1 and hasattr(item, "__array__"):
-        return {inputs[0].name: np.asarray(item)}
+        return {inputs[0].name: as_array(item, where)}
     names = ", ".join(i.name for i in inputs)
     raise DataError(
         f"{where} is a {type(item).__name__}",
         remedy=f"yield a mapping from input name ({names}) to array, or an array where there is one input",
     )
+
+
+def as_array(value: Any, where: str) -> Array:
+    """Return a value of the user's as an array. DataError where it is none, such as rows of different lengths."""
+    try:
+        return np.asarray(value)
+    except USER_ERRORS as error:
+        raise DataError(
+            f"{where}: a {type(value).__name__} is no array: {describe_error(error)}", remedy="yield numpy arrays"
+        ) from error
 
 
 def match_single_input(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Batch:
@@ -230,4 +241,4 @@ def load_callable(text: str) -> Callable[[], Iterable[Any]]:
             "name a function that returns an iterable of batches",
         ),
     )
-    return lambda: guard_user_code(found)
+    return lambda: guard_user_code(found, text)

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from quantkit.errors import DataError, QuantkitError, UsageError
 from quantkit.metrics.metric import MetricFactory, MetricResult
 from quantkit.metrics.torchmetrics_state import SampleStates, is_torch_metric
-from quantkit.plugin import describe_error, load_plugin
+from quantkit.plugin import USER_ERRORS, describe_error, load_plugin, user_frames
 from quantkit.values import Array
 
 GIVEN = "check its arguments: outputs (an array, or a mapping of several outputs) and labels of one batch"
@@ -85,9 +85,10 @@ def make_metric_object(factory: Callable[..., Any], text: str) -> Any:
         made = factory()
     except QuantkitError:
         raise
-    except (Exception, SystemExit) as error:  # the user's own code
+    except USER_ERRORS as error:
         raise UsageError(
             f"--metric {text}: calling it without arguments failed: {describe_error(error)}",
+            details=user_frames(error),
             remedy="name a function without arguments that returns the metric",
         ) from error
     if not is_metric_object(made):
@@ -206,9 +207,10 @@ def call_user_code(call: Callable[[], Any], metric: str, names: Sequence[str] = 
         return call()
     except QuantkitError:
         raise
-    except (Exception, SystemExit) as error:  # the user's own code
+    except USER_ERRORS as error:
         where, remedy = (f" failed, samples from {names[0]} on", GIVEN) if names else (": compute failed", ONE_NUMBER)
-        raise DataError(f"metric {metric}{where}: {describe_error(error)}", remedy=remedy) from error
+        problem = f"metric {metric}{where}: {describe_error(error)}"
+        raise DataError(problem, details=user_frames(error), remedy=remedy) from error
 
 
 def select_output(outputs: Mapping[str, Array], output: str | None) -> Any:

@@ -49,7 +49,7 @@ def refused(read: Callable[[], Any], name: str) -> str:
     started = time.monotonic()
     with pytest.raises(DataError) as caught:
         read()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert name in caught.value.problem
     assert len(caught.value.problem) < 600
     return caught.value.problem
@@ -112,16 +112,23 @@ def test_a_byte_order_mark_and_any_line_end_are_fine(tmp_path: Path) -> None:
             assert read_classes(tmp_path / name).names == ("cat", "dog\x0cfox")
 
 
-@given(st.text(max_size=30) | st.from_regex(r"[0-9²٣]{1,30}"), st.sampled_from([".txt", ".json", ".csv", ".tsv"]))
-def test_any_text_is_used_or_refused(text: str, suffix: str) -> None:
-    path = Path(f"/tmp/any-{os.getpid()}{suffix}")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("texts")
+
+
+@given(
+    text=st.text(max_size=30) | st.from_regex(r"[0-9²٣]{1,30}"),
+    suffix=st.sampled_from([".txt", ".json", ".csv", ".tsv"]),
+)
+def test_any_text_is_used_or_refused(folder: Path, text: str, suffix: str) -> None:
+    path = folder / f"any{suffix}"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     for read in (read_classes, read_label_table):
         try:
             read(path)
         except DataError as error:
             assert str(path) in error.problem  # noqa: PT017
-    path.unlink()
 
 
 @given(st.lists(st.text("0123456789²٣abc", min_size=1, max_size=200), min_size=1, max_size=4, unique=True))

@@ -19,6 +19,7 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from quantkit.artifact import nulls_for_nonfinite
+from quantkit.cli.terminal.documents import document_stream
 from quantkit.errors import QuantkitError
 from quantkit.view import CONTROL, escape_controls, shorten_middle
 
@@ -56,7 +57,8 @@ def print_json(document: Any) -> None:
     Texts in it are whole: what steers a terminal is escaped as JSON does it, and read back the same.
     """
     text = json.dumps(nulls_for_nonfinite(document), indent=2, ensure_ascii=False, allow_nan=False)
-    print("\n".join(CONTROL.sub(lambda match: json.dumps(match[0])[1:-1], line) for line in text.split("\n")))
+    lines = [CONTROL.sub(lambda match: json.dumps(match[0])[1:-1], line) for line in text.split("\n")]
+    print("\n".join(lines), file=document_stream(), flush=True)
 
 
 def print_error(error: QuantkitError, *, as_json: bool) -> None:
