@@ -44,8 +44,8 @@ def print_inspection(result: Inspection, *, tensors: bool) -> None:
     if result.preprocess:
         fields.append(("preprocess", f"{result.preprocess} (the model's metadata)"))
     print_fields(fields)
-    for reason in watch.unwatched.values():
-        warn(f"not observed: {reason}")
+    for text in result.warnings:
+        warn(text)
     if tensors:
         print_line()
         for name in watch.tensors:
@@ -68,6 +68,8 @@ def inspect_document(result: Inspection) -> dict[str, Any]:
         "shared": dict(watch.shared),
         "channels": [{"tensor": v.tensor, "axis": v.axis} for v in watch.channels],
         "unwatched": list(watch.unwatched.values()),
+        "weighted": result.weighted,
+        "stay_float": {name: str(reason) for name, reason in result.stay_float.items()},
         "bytes_per_sample": result.bytes_per_sample,
         "preprocess": result.preprocess,
         "fixed_batch": result.fixed_batch,

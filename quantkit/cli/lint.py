@@ -68,6 +68,9 @@ def print_lint_report(report: LintReport, *, fix: bool) -> None:
         print_fixed(report)
     elif fix:
         print_line("fixed  nothing: no finding can be fixed exactly, and no copy was written")
+    quantized, weighted = report.int8_layers
+    if quantized < weighted:
+        print_line(f"INT8   {quantized} of {weighted} operators with weights; the others compute in float")
     fixable = sum(finding.fixable for finding in report.findings)
     print_line(report.summary + (f"; --fix corrects {fixable}" if fixable else ""))
 
@@ -100,6 +103,7 @@ def lint_document(report: LintReport) -> dict[str, Any]:
         "fixed": [finding_document(f) for f in report.fixed],
         "written": str(report.written) if report.written else None,
         "summary": report.summary,
+        "int8_layers": list(report.int8_layers),
     }
 
 

@@ -167,6 +167,7 @@ def quantize_document(result: Quantization) -> dict[str, Any]:
         "rules": dict(result.rules),
         "weights": list(result.weights),
         "weights_as": result.form.value,
+        "int8_layers": list(result.int8_layers),
         "left": {node: str(reason) for node, reason in result.left.items()},
         "folded": list(result.folded),
         "repairs": {name: asdict(repair) for name, repair in result.repairs.items()},

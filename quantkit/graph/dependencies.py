@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from quantkit.graph.model import weight_names
@@ -12,9 +13,12 @@ if TYPE_CHECKING:
     import onnx
 
 
-def constant_tensors(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of weights, and of all tensors that are computed from weights and shapes alone."""
-    known = weight_names(graph)
+def constant_tensors(graph: onnx.GraphProto, outside: Iterable[str] = ()) -> set[str]:
+    """Return the names of weights, and of all tensors that are computed from weights and shapes alone.
+
+    outside: constants around the graph, if it is a subgraph.
+    """
+    known = weight_names(graph).union(outside)
     for node in graph.node:
         constant = node.op_type in SHAPE_OPERATORS or all(name in known or not name for name in node.input)
         if constant and not count_inner_operators(node) and not node.op_type.startswith("Random"):

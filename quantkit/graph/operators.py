@@ -30,6 +30,8 @@ DEQUANTIZING_CHAIN = DEQUANTIZING_ENDS | {"Cast", "Sub"}
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 WEIGHTED = CONVOLUTIONS | {"Gemm", "MatMul"}
 """Operators with weights, which TensorRT runs in INT8."""
+UNQUANTIZED_WEIGHTED = frozenset({"DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
+"""Operators with weights that quantkit does not quantize."""
 FUSING_WEIGHTED = WEIGHTED - {"MatMul"}
 """Weighted operators into whose kernel TensorRT fuses what follows them."""
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from quantkit.graph import Watch, load_model, watched_tensors
 from quantkit.graph.model import node_name
 from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.preprocess import metadata_preprocess
+from quantkit.qdq.float_reason import FloatReason
+from quantkit.qdq.weighted_operators import unreachable_operators, weighted_operators
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
@@ -36,6 +38,24 @@ class Inspection(RichDisplay):
     preprocess: str | None
     fixed_batch: int | None
     nodes: tuple[tuple[str, str], ...] = ()
+    weighted: int = 0
+    """Operators with weights, those inside others too."""
+    stay_float: Mapping[str, FloatReason] = field(default_factory=dict)
+    """Those of them that quantkit cannot quantize wherever they are, with the reason."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Remarks about what is not looked at."""
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in self.stay_float.items():
+            by_reason.setdefault(reason.summary, []).append(name)
+        return (
+            *(f"not observed: {reason}" for reason in self.watch.unwatched.values()),
+            *(
+                f"{len(names)} of {self.weighted} operators with weights stay float, {reason}: {shorten_names(names)}"
+                for reason, names in by_reason.items()
+            ),
+        )
 
     def _view_(self) -> Sequence[Block]:
         memory = self.bytes_per_sample
@@ -52,7 +72,7 @@ class Inspection(RichDisplay):
         return (
             f"{Path(self.path).name}, opset {self.opset}",
             ViewTable(("part", "content"), shown, frozenset({0, 1})),
-            Remarks([f"not observed: {reason}" for reason in self.watch.unwatched.values()]),
+            Remarks(self.warnings),
         )
 
 
@@ -84,4 +104,11 @@ def inspect(model: str | os.PathLike[str]) -> Inspection:
         preprocess=spec.describe() if spec else None,
         fixed_batch=fixed,
         nodes=tuple((node_name(node), node.op_type) for node in fold_batch_norms(loaded).proto.graph.node),
+        weighted=len(weighted_operators(loaded.proto)),
+        stay_float=unreachable_operators(loaded.proto),
     )
+
+
+def shorten_names(names: Sequence[str]) -> str:
+    """Return the first names of a list."""
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

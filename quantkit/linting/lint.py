@@ -18,6 +18,7 @@ from quantkit.graph.save import store_inside, tensor_size
 from quantkit.linting.finding import SEVERITIES, Finding
 from quantkit.linting.fix import fix_model
 from quantkit.linting.registry import lint_model
+from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.reader import has_qdq
 from quantkit.view import Block, RichDisplay, ViewTable
 
@@ -40,6 +41,8 @@ class LintReport(RichDisplay):
     findings: tuple[Finding, ...]
     fixed: tuple[Finding, ...] = ()
     written: Path | None = None
+    int8_layers: tuple[int, int] = (0, 0)
+    """Operators with weights that compute in INT8, and all with weights."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -89,13 +92,14 @@ def lint(
             remedy="give a Q/DQ model; quantkit calibrate is for float models",
         )
     if target is None:
-        return LintReport(model.path, found)
+        return LintReport(model.path, found, int8_layers=count_int8_layers(model))
     proto, fixed = fix_model(model)
     if not fixed:
-        return LintReport(model.path, found)
-    left = lint_model(Model(model.path, proto, ""))
+        return LintReport(model.path, found, int8_layers=count_int8_layers(model))
+    fixed_model = Model(model.path, proto, "")
+    left = lint_model(fixed_model)
     write_whole(target, self_contained_bytes(model, proto))
-    return LintReport(model.path, left, fixed, target)
+    return LintReport(model.path, left, fixed, target, count_int8_layers(fixed_model))
 
 
 def self_contained_bytes(model: Model, proto: onnx.ModelProto) -> bytes:

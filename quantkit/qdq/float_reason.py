@@ -23,6 +23,7 @@ class FloatCause(Enum):
     NOT_FLOAT = "not float"
     NO_SCALE = "no scale"
     TINY_SCALE = "its scale is too small for the type of the tensor"
+    UNSUPPORTED = "quantkit does not quantize"
     NESTED = "inside"
 
 
@@ -35,7 +36,8 @@ REMEDIES: Mapping[FloatCause, str] = {
     FloatCause.NOT_FLOAT: "export the network in float32 or float16",
     FloatCause.NO_SCALE: "use scales of this network: quantkit calibrate MODEL makes them",
     FloatCause.TINY_SCALE: "check the data: such a tensor is nearly zero throughout",
-    FloatCause.NESTED: "export the network without control flow around its operators",
+    FloatCause.UNSUPPORTED: "export the network with Conv, ConvTranspose, Gemm or MatMul in its place",
+    FloatCause.NESTED: "export the network without control flow, or functions of another opset, around its operators",
 }
 OTHER_REMEDY = "--policy all, or --include, quantizes operators that stay float"
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quantkit.graph.index import index_graph
-from quantkit.graph.model import DTYPES, Model, default_opset, node_name
+from quantkit.graph.model import DTYPES, Model, default_opset
 from quantkit.graph.operators import WEIGHTED
 from quantkit.graph.opset import LEAST_IR, raise_opset
-from quantkit.graph.subgraphs import subgraphs
-from quantkit.qdq.float_reason import FloatCause, FloatReason
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, insert_pairs
 from quantkit.qdq.placement import Choices, place_pairs
+from quantkit.qdq.weighted_operators import unreachable_operators
 
 if TYPE_CHECKING:
     import onnx
@@ -43,20 +42,8 @@ def insert_qdq(
         proto = raise_opset(model, LEAST_HALF_OPSET)
         wires = index_graph(proto)
     placement = place_pairs(wires, scales, choices)
-    placement = replace(placement, left={**placement.left, **nested_weighted_nodes(proto.graph)})
+    placement = replace(placement, left={**placement.left, **unreachable_operators(proto)})
     return insert_pairs(model, proto, wires, placement, scales, form)
-
-
-def nested_weighted_nodes(graph: onnx.GraphProto) -> dict[str, FloatReason]:
-    """Return the weighted operators in subgraphs, which stay float, with the reason."""
-    found: dict[str, FloatReason] = {}
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in subgraphs(attribute):
-                reason = FloatReason(FloatCause.NESTED, node.op_type, node_name(node))
-                found |= {node_name(n): reason for n in inner.node if n.op_type in WEIGHTED}
-                found |= nested_weighted_nodes(inner)
-    return found
 
 
 def with_least_opset(model: Model, opset: int) -> onnx.ModelProto:

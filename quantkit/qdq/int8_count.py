@@ -1,19 +1,24 @@
-"""The number of weighted operators that compute in INT8 according to a Q/DQ graph."""
+"""The number of operators with weights that compute in INT8 according to a Q/DQ graph."""
 
 from __future__ import annotations
 
-from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.index import wire_graph
 from quantkit.graph.model import Model
 from quantkit.graph.operators import WEIGHTED
+from quantkit.graph.subgraphs import all_nodes
 from quantkit.qdq.reader import is_dequantized
+from quantkit.qdq.weighted_operators import weighted_operators
 
 
 def count_int8_layers(model: Model) -> tuple[int, int]:
-    """Count the weighted operators whose activation and weight both come out of a DequantizeLinear, and all of them.
+    """Count the operators whose activation and weight both come out of a DequantizeLinear, and all with weights.
 
-    Operators that only move values may lie between. Operators inside subgraphs are not counted.
+    Operators that only move values may lie between. Those inside If, Loop, Scan and functions are counted too, and so
+    are LSTM and others that no Q/DQ makes INT8.
     """
-    wiring, constants = wire_graph(model.proto.graph), constant_tensors(model.proto.graph)
-    weighted = [n for n in wiring.nodes if n.op_type in WEIGHTED and any(name in constants for name in n.input[:2])]
-    return sum(all(is_dequantized(wiring, name) for name in node.input[:2]) for node in weighted), len(weighted)
+    wiring = wire_graph(type(model.proto.graph)(node=all_nodes(model.proto.graph)))
+    nodes = [found.node for found in weighted_operators(model.proto)]
+    quantized = [
+        node for node in nodes if node.op_type in WEIGHTED and all(is_dequantized(wiring, n) for n in node.input[:2])
+    ]
+    return len(quantized), len(nodes)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from quantkit.graph.index import GraphIndex, Wiring, index_graph, wiring_fields
 from quantkit.graph.model import DTYPES, Model, dtype_name, node_name
 from quantkit.graph.operators import DEQUANTIZED_BEFORE, ONNX_DOMAINS, QDQ, QDQ_DOMAINS
+from quantkit.graph.subgraphs import all_nodes
 from quantkit.graph.weights import stored_values
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def is_qdq(node: onnx.NodeProto) -> bool:
 
 def has_qdq(model: Model) -> bool:
     """Return whether QuantizeLinear or DequantizeLinear nodes say what is INT8 in a network."""
-    return any(is_qdq(node) for node in model.proto.graph.node)
+    return any(is_qdq(node) for node in all_nodes(model.proto.graph))
 
 
 def moved_tensors(wiring: Wiring, tensor: str) -> set[str]:

@@ -24,6 +24,7 @@ from quantkit.preprocess import Preprocess
 from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
+from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.placement import Choices, Policy
 from quantkit.qdq.reader import has_qdq
 from quantkit.quantization.repair_choice import choose_repairs
@@ -137,6 +138,8 @@ class Quantization(RichDisplay):
     opset: int
     notes: tuple[str, ...]
     files: tuple[Path, ...]
+    int8_layers: tuple[int, int] = (0, 0)
+    """Operators with weights that compute in INT8, and all with weights."""
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -227,6 +230,7 @@ def quantize_and_write(
         opset=default_opset(proto),
         notes=notes,
         files=files,
+        int8_layers=count_int8_layers(replace(source, proto=proto, sha256="")),
     )
 
 

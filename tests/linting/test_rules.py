@@ -414,6 +414,19 @@ def test_findings_are_in_graph_order() -> None:
     ]
 
 
+INNER = (
+    "(float[N, 4] x, bool c) => (float[N, 4] y) { [choice] y = If(c) <"
+    "then_branch = yes () => (float[N, 4] t) { q = QuantizeLinear(x, s, u) [odd] t = DequantizeLinear(q, s, u) }, "
+    "else_branch = no () => (float[N, 4] e) { e = Neg(x) }> }"
+)
+
+
+def test_subgraphs_are_looked_into() -> None:
+    findings = [f for f in lint_model(network(INNER, s=np.float32(0.1), u=np.uint8(128))) if f.where == "odd"]
+    assert findings
+    assert all("inside If 'choice'" in finding.problem and not finding.fixable for finding in findings)
+
+
 def test_a_node_goes_by_its_name() -> None:
     model = network(f"{IMAGE} {{ {CLEAN} }}", z=np.int8(3))
     model.proto.graph.node[0].name = "/stem/QuantizeLinear"
