@@ -37,6 +37,16 @@ def scale_of(threshold: float) -> float:
     return float32(float32(threshold) / LEVELS)
 
 
+def usable_scale(scale: float) -> float:
+    """Return a scale that INT8 kernels can be built with: that of the range 1 for 0, which a tensor that was zero
+    throughout has.
+
+    TensorRT 8.6 writes such scales, and does not build with them: it divides a bias by the scales of input and weights.
+    The least normal number would make that product 0 again.
+    """
+    return scale or scale_of(1.0)
+
+
 def word_of(scale: float) -> str:
     """Return the big-endian float32 word of a scale as TensorRT prints it: lower-case hexadecimal, not padded."""
     return format(int.from_bytes(struct.pack(">f", scale), "big"), "x")

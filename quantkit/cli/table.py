@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.terminal.console import Printing, print_fields, print_line, print_rows
+from quantkit.cli.terminal.console import Printing, note, print_fields, print_line, print_rows
 
 if TYPE_CHECKING:
     from quantkit.calibration.convert_table import Adoption
@@ -54,6 +54,15 @@ def print_table(table: CalibrationTable, origin: Provenance | None) -> None:
     print_line()
     rows = [(n, f"{s:.6g}", f"{table.amax(n):.6g}", word_of(s)) for n, s in table.scales.items()]
     print_rows(("tensor", "scale", "amax", "word"), rows)
+    note_zero_scales(table)
+
+
+def note_zero_scales(table: CalibrationTable) -> None:
+    """Print a note where scales are 0."""
+    from quantkit.table.table import zero_scale_note
+
+    if table.zero:
+        note(zero_scale_note(table.zero))
 
 
 def origin_text(origin: Provenance | None) -> str:
@@ -138,8 +147,14 @@ def convert(table: Path, output: Path, header: options.HeaderChoice, force: bool
     printing.print_result(
         run(table, output, force=force, **header.keywords()),
         lambda made: {"file": str(output), "header": made.header.text, "tensors": len(made)},
-        lambda made: print_line(f"wrote {output}: {made.header.text}, {len(made)} tensors"),
+        lambda made: print_converted(made, output),
     )
+
+
+def print_converted(table: CalibrationTable, output: Path) -> None:
+    """Print what a converted table holds."""
+    print_line(f"wrote {output}: {table.header.text}, {len(table)} tensors")
+    note_zero_scales(table)
 
 
 @table_group.command("adopt")

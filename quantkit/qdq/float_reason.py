@@ -22,6 +22,7 @@ class FloatCause(Enum):
     WEIGHTS_VECTOR = "its weights are a vector"
     NOT_FLOAT = "not float"
     NO_SCALE = "no scale"
+    ZERO = "zero throughout the calibration data"
     TINY_SCALE = "its scale is too small for the type of the tensor"
     UNSUPPORTED = "quantkit does not quantize"
     NESTED = "inside"
@@ -35,6 +36,7 @@ REMEDIES: Mapping[FloatCause, str] = {
     FloatCause.WEIGHTS_VECTOR: "leave it float: TensorRT needs matrices",
     FloatCause.NOT_FLOAT: "export the network in float32 or float16",
     FloatCause.NO_SCALE: "use scales of this network: quantkit calibrate MODEL makes them",
+    FloatCause.ZERO: "check the data: give samples on which that tensor is not zero",
     FloatCause.TINY_SCALE: "check the data: such a tensor is nearly zero throughout",
     FloatCause.UNSUPPORTED: "export the network with Conv, ConvTranspose, Gemm or MatMul in its place",
     FloatCause.NESTED: "export the network without control flow, or functions of another opset, around its operators",

@@ -259,9 +259,12 @@ def int8_obstacle(
     if others:
         return FloatReason(FloatCause.NOT_FLOAT, names=", ".join(others))
     activations = [name for name in names if name not in wires.constants]
-    lacking = [name for name in activations if not scales.get(name)]
-    if lacking:
-        return FloatReason(FloatCause.NO_SCALE, names=", ".join(lacking))
+    for cause, lacking in (
+        (FloatCause.NO_SCALE, [name for name in activations if name not in scales]),
+        (FloatCause.ZERO, [name for name in activations if scales.get(name) == 0.0]),
+    ):
+        if lacking:
+            return FloatReason(cause, names=", ".join(lacking))
     tiny = [name for name in activations if scales[name] < LEAST[wires.types.get(name, "float32")]]
     return FloatReason(FloatCause.TINY_SCALE, names=", ".join(tiny)) if tiny else None
 

@@ -13,6 +13,16 @@ from quantkit.values import Algorithm
 from quantkit.view import Block, RichDisplay, ViewTable
 
 
+def zero_scale_note(tensors: Sequence[str]) -> str:
+    """Return a note about the tensors whose scale is 0, of which there is one at least."""
+    names = ", ".join(tensors[:3]) + (" …" if len(tensors) > 3 else "")
+    count = f"{len(tensors)} tensors were" if len(tensors) > 1 else "1 tensor was"
+    return (
+        f"{count} zero throughout and had the scale 0, with which TensorRT 8.6 does not build; quantkit build "
+        f"uses 1/127 there: {names}"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """The first line of a table.
@@ -72,6 +82,11 @@ class CalibrationTable(RichDisplay):
     def amax(self, name: str) -> float:
         """Return the largest |x| that the scale of `name` can represent."""
         return self.scales[name] * LEVELS
+
+    @property
+    def zero(self) -> tuple[str, ...]:
+        """The tensors that were zero throughout: their scale is 0."""
+        return tuple(name for name, scale in self.scales.items() if not scale)
 
     def with_header(self, header: Header) -> CalibrationTable:
         """Return the same scales under another header."""

@@ -311,11 +311,14 @@ def test_weights_by_another_name_are_quantized(quantized: Any, kind: str) -> Non
 # What stays float -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scales", [{"x": 0.1}, {"x": 0.1, "c": 0.0}])
-def test_without_a_scale_an_operator_stays_float(quantized: Any, scales: dict[str, float]) -> None:
+ZERO = "zero throughout the calibration data"
+
+
+@pytest.mark.parametrize(("scales", "why"), [({"x": 0.1}, "no scale"), ({"x": 0.1, "c": 0.0}, ZERO)])
+def test_without_a_scale_an_operator_stays_float(quantized: Any, scales: dict[str, float], why: str) -> None:
     made = quantized(f"{SAME} {{ c = Conv(x, w) y = Conv(c, w) }}", scales, w=POINT)
     assert placed(made) == ["x"]
-    assert reasons(made) == {"y": "no scale: c"}
+    assert reasons(made) == {"y": f"{why}: c"}
     assert list(node_of(made.proto, "y").input) == ["c", "w"]
 
 
@@ -358,15 +361,23 @@ def test_pools_and_skips_without_a_scale_are_told(quantized: Any, scales: dict[s
         " z = Conv(p, w) }"
     )
     made = quantized(text, {**scales, "a": 0.1, "p": 0.1}, w=POINT)
-    assert (placed(made), reasons(made)) == (["x", "a", "p"], {"a": "no scale: r", "p": "no scale: s"})
+    why = ZERO if "r" in scales else "no scale"
+    assert (placed(made), reasons(made)) == (["x", "a", "p"], {"a": f"{why}: r", "p": "no scale: s"})
 
 
-@pytest.mark.parametrize("scales", [{}, {"other": 0.1}, {"x": 0.0}])
-def test_nothing_to_quantize_is_an_error(loaded: Any, scales: dict[str, float]) -> None:
-    wanted = r"net\.onnx: no operator of this network can be quantized: no scale: x\n"
+@pytest.mark.parametrize(
+    ("scales", "why", "remedy"),
+    [
+        ({}, "no scale: x", "use scales of this network"),
+        ({"other": 0.1}, "no scale: x", "use scales of this network"),
+        ({"x": 0.0}, f"{ZERO}: x", "give samples on which that tensor is not zero"),
+    ],
+)
+def test_nothing_to_quantize_is_an_error(loaded: Any, scales: dict[str, float], why: str, remedy: str) -> None:
+    wanted = rf"net\.onnx: no operator of this network can be quantized: {why}\n"
     with pytest.raises(ModelError, match=wanted) as caught:
         insert_qdq(loaded(f"{IMAGE} {{ y = Conv(x, w) }}", w=CONV), scales)
-    assert "scales" in caught.value.remedy
+    assert remedy in caught.value.remedy
 
 
 DOUBLE = "(double[N, 3, 8, 8] x) => (double[N, 3, 8, 8] y)"

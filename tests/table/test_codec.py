@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from quantkit.cli import invoke as run
 from quantkit.errors import TableError, UsageError
 from quantkit.numerics import scale_of_word, word_of
 from quantkit.table import Algorithm, CalibrationTable, Header, coverage, diff, parse_table, read_table, table_bytes
@@ -332,3 +333,14 @@ def test_coverage_splits_network_and_table(table: CalibrationTable, wanted: list
     assert sorted(c.matched + c.missing) == sorted(wanted)
     assert sorted(c.matched + c.extra) == sorted(table.scales)
     assert c.share == (len(c.matched) / len(wanted) if wanted else 0.0)
+
+
+def test_tables_with_scales_of_zero_are_shown_and_converted_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, made = tmp_path / "t.calib", tmp_path / "made.calib"
+    source.write_bytes(b"TRT-8601-EntropyCalibration2\nx: 3c010204\nz: 0\n")
+    assert run(["table", "show", str(source)]) == 0
+    assert run(["table", "convert", str(source), "-o", str(made), "--tensorrt-version", "10.3"]) == 0
+    assert capsys.readouterr().err.count("1 tensor was zero throughout and had the scale 0") == 2
+    assert made.read_bytes().endswith(b"x: 3c010204\nz: 0\n"), "the same scales"

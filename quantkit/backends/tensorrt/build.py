@@ -18,7 +18,12 @@ from quantkit.backends.tensorrt.messages import Messages, Phase, capture_message
 from quantkit.backends.tensorrt.network import NetworkTensor, add_profile, layers_by_name, network_tensors, parse_model
 from quantkit.backends.tensorrt.options import BuildOptions, Verbosity
 from quantkit.backends.tensorrt.shapes import ShapeRange
-from quantkit.backends.tensorrt.table_coverage import CompletedTable, complete_table, refuse_low_coverage, table_rule
+from quantkit.backends.tensorrt.table_coverage import (
+    CompletedTable,
+    complete_table,
+    refuse_low_coverage,
+    table_rule,
+)
 from quantkit.backends.tensorrt.versions import (
     Features,
     build_stopper,
@@ -39,6 +44,7 @@ from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.placement import Choices
 from quantkit.qdq.reader import has_qdq
 from quantkit.table import Algorithm, CalibrationTable, Header, table_bytes
+from quantkit.table.table import zero_scale_note
 from quantkit.tensorrt_version import installed_number, number_text
 
 INT8_WEIGHTS = "convertMyelinWeightsToFp32"
@@ -276,6 +282,8 @@ def cover_network(build: BuildContext, table: CalibrationTable, rule: str | None
         table = table.with_header(replace(header, version=number))
     covered = complete_table(table, network_tensors(build.trt, network), table_rule(table, rule))
     refuse_low_coverage(covered, build.options.min_coverage, "the table")
+    if covered.zero:
+        build.notes.append(zero_scale_note(covered.zero))
     return covered
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from quantkit.backends.tensorrt.network import NetworkTensor
 from quantkit.errors import TableError
 from quantkit.histogram import HistogramMode
-from quantkit.numerics import scale_of
+from quantkit.numerics import scale_of, usable_scale
 from quantkit.rules import Rule, parse_rule, rule_of_calibrator
 from quantkit.statistics import histogram_of
 from quantkit.table import CalibrationTable
@@ -24,13 +24,14 @@ from quantkit.table import CalibrationTable
 @dataclass(frozen=True, slots=True)
 class CompletedTable:
     """A table as a build uses it. completed: tensors whose scale was added; missing: tensors without a scale; extra:
-    names that the network does not have, which TensorRT ignores."""
+    names that the network does not have, which TensorRT ignores; zero: tensors whose scale was 0 in the table."""
 
     table: CalibrationTable
     tensors: int
     completed: tuple[str, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
+    zero: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -46,7 +47,7 @@ def table_rule(table: CalibrationTable, recorded: str | None) -> Rule:
 
 
 def complete_table(table: CalibrationTable, tensors: Sequence[NetworkTensor], rule: Rule) -> CompletedTable:
-    """Return the table with every scale that the network itself determines."""
+    """Return the table with every scale that the network itself determines, and without scales of 0."""
     scales = dict(table.scales)
     added: list[str] = []
 
@@ -75,11 +76,12 @@ def complete_table(table: CalibrationTable, tensors: Sequence[NetworkTensor], ru
     names = [tensor.name for tensor in tensors]
     wanted = set(names)
     return CompletedTable(
-        CalibrationTable(table.header, scales),
+        CalibrationTable(table.header, {name: usable_scale(scale) for name, scale in scales.items()}),
         len(names),
         tuple(name for name in added if name in wanted),
         tuple(name for name in names if name not in scales),
         tuple(name for name in table.scales if name not in wanted),
+        tuple(name for name, scale in table.scales.items() if not scale and name in wanted),
     )
 
 

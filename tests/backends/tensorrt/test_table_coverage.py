@@ -74,8 +74,17 @@ def test_a_scale_that_is_there_stays() -> None:
 def test_a_constant_of_zeros_and_one_without_values(rule: Rule) -> None:
     tensors = [NetworkTensor("zero", np.zeros(3, np.float32)), NetworkTensor("none", np.zeros(0, np.float32))]
     covered = complete_table(table(), tensors, rule)
-    assert covered.table.scales == {"zero": 0.0}
+    assert covered.table.scales == {"zero": scale_of(1.0)}
     assert covered.missing == ("none",)
+
+
+def test_a_tensor_that_was_zero_throughout_gets_a_scale_that_builds() -> None:
+    """TensorRT 8.6 divides biases by the scales of input and weights, in float32: that product must not be 0."""
+    tensors = [NetworkTensor("a"), NetworkTensor("b"), NetworkTensor("c", same_as="b")]
+    covered = complete_table(table(a=0.5, b=0.0, gone=0.0), tensors, MinMax())
+    assert covered.zero == ("b",)
+    assert covered.table.scales["a"] == 0.5
+    assert all(np.float32(covered.table.scales[name]) * np.float32(1e-30) > 0 for name in "abc")
 
 
 @pytest.mark.parametrize("rule", [Entropy(), MinMax(), Mse(), Percentile(99.9)])
