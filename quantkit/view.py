@@ -109,6 +109,24 @@ def join_lines(text: str) -> str:
     return " ".join(shorten_middle(word, WORD) for word in replace_unprintable(text).split())
 
 
+def percent_text(share: float, digits: int = 2) -> str:
+    """Return a fraction in percent without the sign: `98.60`.
+
+    `0.00` and `100.00` are exact: a fraction that would be rounded to one of them is `<0.01` or `>99.99`.
+    """
+    text, least = f"{100.0 * share:.{digits}f}", 10.0**-digits
+    if share > 0.0 and float(text) == 0.0:
+        return f"<{least:.{digits}f}"
+    if share < 1.0 and float(text) == 100.0:
+        return f">{100.0 - least:.{digits}f}"
+    return text
+
+
+def true_minus(text: str) -> str:
+    """Return a number with a true minus sign, and none before zero."""
+    return text.replace("-", "−") if text.strip("-0.") else text.lstrip("-")
+
+
 def shorten_middle(text: str, most: int) -> str:
     """Return at most so many characters, shortened in the middle, because both ends of a node's name matter."""
     if len(text) <= most:

@@ -20,8 +20,8 @@ from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
 from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
+from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.errors import StaleError
-from quantkit.preprocess import Preprocess
 from quantkit.progress import NoProgress, Progress
 from quantkit.provenance import is_provenance, provenance_path, read_provenance
 from quantkit.rules import Rule, as_rules
@@ -35,7 +35,7 @@ def calibrate(
     data: Any,
     *,
     rules: str | Rule | Sequence[Rule] = "entropy",
-    preprocess: str | Path | Preprocess | None = None,
+    preprocess: AnyPreprocess = None,
     output: str | os.PathLike[str] | None = None,
     options: CalibrateOptions | None = None,
     progress: Progress | None = None,

@@ -14,13 +14,12 @@ from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.reuse import TableRequest
 from quantkit.calibration.tables import header_for, table_paths
 from quantkit.data import DataIdentity, Feed, open_data
-from quantkit.data.preprocess_choice import PreprocessChoice, choose_spec
+from quantkit.data.preprocess_choice import AnyPreprocess, PreprocessChoice, choose_spec
 from quantkit.errors import ModelError
 from quantkit.graph import Model, Watch, load_model, watched_tensors
 from quantkit.graph.model import DTYPES
 from quantkit.graph.node_selection import select_nodes
 from quantkit.histogram import HistogramMode
-from quantkit.preprocess import Preprocess
 from quantkit.qdq.reader import has_qdq
 from quantkit.rules import Rule, as_rules
 from quantkit.table import Header
@@ -78,7 +77,7 @@ def prepare_job(
     model: str | os.PathLike[str],
     data: Any,
     rules: str | Rule | Sequence[Rule],
-    preprocess: str | Path | Preprocess | None,
+    preprocess: AnyPreprocess,
     output: str | os.PathLike[str] | None,
     options: CalibrateOptions,
 ) -> CalibrationJob:

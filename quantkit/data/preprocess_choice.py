@@ -6,12 +6,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from quantkit.graph import Model
 from quantkit.preprocess import PRESETS, Preprocess, load_preprocess, metadata_preprocess
 from quantkit.values import ModelInput
 
+AnyPreprocess: TypeAlias = "str | Path | Preprocess | PreprocessChoice | None"
+"""A preset or a file, a spec, a choice that was made before, or None for the default."""
 BESIDE = "preprocess.toml"
 
 
@@ -29,19 +31,30 @@ class PreprocessChoice:
         return replace(self, applied=applied, warning=self.warning if applied else None)
 
     @property
+    def doubt(self) -> str | None:
+        """The reason why figures of images prepared like this prove little; None unless the spec was guessed."""
+        if self.warning is None:
+            return None
+        spec = (self.applied or self.spec).describe()
+        return f"the preprocessing was guessed ({spec}); give the one of the training with --preprocess"
+
+    @property
     def document(self) -> dict[str, Any] | None:
         """The spec as applied, for the record; None if arrays pass unchanged."""
         return None if self.applied is None else self.applied.model_dump(mode="json")
 
 
 def choose_spec(
-    asked: str | Path | Preprocess | None, model: Model, data: Any, inputs: Sequence[ModelInput] | None = None
+    asked: AnyPreprocess, model: Model, data: Any, inputs: Sequence[ModelInput] | None = None
 ) -> PreprocessChoice:
     """Return the requested spec, else `preprocess.toml` beside the model, else the model's metadata, else a default.
 
-    The default is `raw` for arrays, batches and streams. For images it is `raw` where the input takes integers, else
-    `unit`, both with a warning. inputs: those of an engine, which has no model. PreprocessError.
+    A choice that was made before is returned with its source. The default is `raw` for arrays, batches and streams. For
+    images it is `raw` where the input takes integers, else `unit`, both with a warning. inputs: those of an engine,
+    which has no model. PreprocessError.
     """
+    if isinstance(asked, PreprocessChoice):
+        return asked
     if isinstance(asked, Preprocess):
         return PreprocessChoice(asked, "given")
     if asked is not None:

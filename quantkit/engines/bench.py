@@ -24,6 +24,7 @@ from quantkit.backends.session import (
     open_session,
 )
 from quantkit.backends.tensorrt.messages import ignore_phase
+from quantkit.backends.tensorrt.shapes import dynamic_axes
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Throughput
 from quantkit.engines.build import build, find_table_scales
 from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
@@ -246,11 +247,9 @@ def engine_name(model: Model, options: BuildOptions, machine: str) -> str:
 
 
 def shapes_for_batches(model: Model, batches: Sequence[int]) -> tuple[str, ...]:
-    """Return shape ranges that cover all batch sizes, optimized for the largest."""
+    """Return ranges that cover all batch sizes, optimized for the largest, of inputs dynamic in the batch alone."""
     return tuple(
-        f"{i.name}={min(batches)}:{max(batches)}:{max(batches)}"
-        for i in model.inputs
-        if i.shape and i.fixed_batch is None
+        f"{i.name}={min(batches)}:{max(batches)}:{max(batches)}" for i in model.inputs if dynamic_axes(i) == [0]
     )
 
 

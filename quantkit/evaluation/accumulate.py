@@ -4,45 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from quantkit.data import Portion
 from quantkit.data.labels import Labels
 from quantkit.errors import DataError
-from quantkit.evaluation.output_errors import OutputComparison
+from quantkit.evaluation.output_errors import MatchCounter, OutputComparison
 from quantkit.evaluation.predictions import PredictionComparison
+from quantkit.evaluation.score_evidence import Evidence, score_evidence
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.class_scores import class_scores
 from quantkit.metrics.metric import Metric, MetricFactory
 from quantkit.values import Array
+
+if TYPE_CHECKING:
+    import onnx
 
 Outputs = Mapping[str, Array]
 
 
 @dataclass(slots=True)
 class ModelTotals:
-    """Totals of one model so far. comparisons, predictions: with the reference, which itself has none."""
+    """Totals of one model so far. comparisons, matches: with the reference, which itself has none. predictions: beside
+    the reference's."""
 
     subject: Subject
     metrics: list[Metric]
     comparisons: dict[str, OutputComparison]
+    matches: dict[str, MatchCounter]
     predictions: PredictionComparison | None
 
 
 @dataclass(slots=True)
 class Scoring:
-    """Totals of all models so far, on the same samples. scores: the output with class scores, or None."""
+    """Totals of all models so far, on the same samples. scores: the output with class scores, or None.
+
+    assumed: neither labels nor a metric nor the values show that it holds them.
+    """
 
     models: list[ModelTotals]
     scores: str | None
     labels: Labels | None
+    assumed: bool = False
     names: list[str] = field(default_factory=list)
     truth: list[Array] = field(default_factory=list)
     uncompared: dict[str, str] = field(default_factory=dict)
     """Output → reason why it is not compared."""
     undecided: tuple[str, ...] = ()
     """Several outputs that hold class scores, if none of them was named."""
+    notes: tuple[str, ...] = ()
+    """Further notes on the pass."""
 
     def add(self, portion: Portion, found: Sequence[Outputs]) -> None:
         """Add a batch and the outputs of every model. DataError names model, output and sample."""
@@ -55,6 +68,9 @@ class Scoring:
             for name, comparison in totals.comparisons.items():
                 if name not in self.uncompared:
                     comparison.add(renamed[0][name], outputs[name])
+            for name, match in totals.matches.items():
+                if name not in self.uncompared:
+                    match.add(renamed[0][name], outputs[name], portion.samples)
             if totals.predictions is not None and self.scores is not None:
                 totals.predictions.add(
                     as_score_rows(renamed[0][self.scores]), as_score_rows(outputs[self.scores]), portion.names
@@ -76,25 +92,37 @@ class Scoring:
                 )
             array = outputs[name]
             if array.shape != known.shape:
-                if name == self.scores or array.shape[1:] != known.shape[1:]:
+                if name == self.scores or not self._may_differ(totals.subject, name, (known.shape, array.shape)):
                     raise DataError(
                         f"{who}: output {name!r} is {list(array.shape)}, but the reference's is {list(known.shape)}",
                         remedy="evaluate models with the same outputs together",
                     )
-                self.uncompared[name] = f"output {name!r} is not compared: its shape depends on the values"
+                self.uncompared[name] = f"output {name!r} is not compared: its shape depends on the values and differs"
             refuse_non_finite((self.models[0].subject.name, who), name, (known, array), portion)
         return outputs
 
+    def _may_differ(self, subject: Subject, name: str, found: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
+        """Return True if shapes of an output differ only where no model fixes it: in its length, if none is known."""
+        if len(found[0]) != len(found[1]):
+            return False
+        shapes = [s.shapes.get(name) or (None, *found[0][1:]) for s in (self.models[0].subject, subject)]
+        return all(
+            first == second or not any(isinstance(shape[axis], int) for shape in shapes if axis < len(shape))
+            for axis, (first, second) in enumerate(zip(*found, strict=True))
+        )
+
 
 def refuse_non_finite(who: tuple[str, str], name: str, arrays: tuple[Array, Array], portion: Portion) -> None:
-    """Raise DataError if an output of reference or candidate holds NaN, or is infinite in only one of them.
+    """Raise DataError if an output of reference or candidate holds a value that is not finite, unlike the other's.
 
     The error names the model, the output and the sample.
     """
     known, array = arrays
     if array.dtype.kind != "f" or (np.isfinite(array).all() and np.isfinite(known).all()):
         return
-    alike = np.isinf(array) & (known == array) if known.shape == array.shape else np.isinf(array)
+    alike = np.isinf(array)
+    if known.shape == array.shape:
+        alike = (alike & (known == array)) | (np.isnan(array) & np.isnan(known))
     model, broken = who[1], ~(np.isfinite(array) | alike)
     if not broken.any() and known.shape == array.shape:
         model, broken = who[0], ~(np.isfinite(known) | alike)
@@ -116,19 +144,26 @@ def as_score_rows(output: Array) -> Array:
     return scores
 
 
-def score_outputs(outputs: Outputs, samples: int) -> tuple[str, ...]:
-    """Return the outputs that can hold class scores [N, C]."""
-    return tuple(
-        name for name, o in outputs.items() if o.dtype.kind == "f" and len(o) == samples and class_scores(o) is not None
-    )
+def score_outputs(graph: onnx.GraphProto | None, outputs: Outputs, samples: int) -> dict[str, Evidence]:
+    """Return the outputs that can hold class scores [N, C], with the evidence that they do."""
+    evidence = {
+        name: score_evidence(graph, name, output)
+        for name, output in outputs.items()
+        if output.dtype.kind == "f" and output.ndim and len(output) == samples
+    }
+    return {name: found for name, found in evidence.items() if found is not Evidence.EXCLUDED}
 
 
-def choose_score_output(outputs: Outputs, samples: int, named: str | None) -> str | None:
-    """Return the output with class scores [N, C] that a metric names, else the only one; None if ambiguous."""
-    fitting = score_outputs(outputs, samples)
+def choose_score_output(fitting: Mapping[str, Evidence], named: str | None) -> str | None:
+    """Return the output with class scores that a metric names, else the only one that certainly or possibly does.
+
+    None if it is ambiguous.
+    """
     if named is not None:
         return named if named in fitting else None
-    return fitting[0] if len(fitting) == 1 else None
+    certain = [name for name, found in fitting.items() if found is Evidence.CERTAIN]
+    best = certain if len(certain) == 1 else list(fitting)
+    return best[0] if len(best) == 1 else None
 
 
 def start_scoring(
@@ -137,8 +172,10 @@ def start_scoring(
     scores: str | None,
     factories: Sequence[MetricFactory],
     labels: Labels | None,
+    assumed: bool = False,
 ) -> Scoring:
     """Return totals of nothing yet; `first` is an example of the reference's outputs."""
+    others = [name for name, output in first.items() if output.dtype.kind != "f"]
     floats = [name for name, output in first.items() if output.dtype.kind == "f"]
     ordered = sorted(floats, key=lambda name: name != scores)  # class scores come first
     models = [
@@ -146,8 +183,9 @@ def start_scoring(
             subject,
             [create() for create in factories] if labels else [],
             {name: OutputComparison(name, name == scores) for name in ordered} if number else {},
-            PredictionComparison() if number and scores is not None else None,
+            {name: MatchCounter(name) for name in others} if number else {},
+            PredictionComparison() if scores is not None else None,
         )
         for number, subject in enumerate(subjects)
     ]
-    return Scoring(models, scores, labels)
+    return Scoring(models, scores, labels, assumed)

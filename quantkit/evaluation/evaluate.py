@@ -15,12 +15,19 @@ from quantkit.data import Feed, Portion, open_data
 from quantkit.data.feed import Identifier, batch_digests
 from quantkit.data.opening import DEFAULT_BATCH
 from quantkit.data.peeking import DataWatcher, PeekedFeed
-from quantkit.data.preprocess_choice import PreprocessChoice, choose_spec, feeds_images
+from quantkit.data.preprocess_choice import AnyPreprocess, PreprocessChoice, choose_spec, feeds_images
 from quantkit.errors import DataError, Interrupted, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring
 from quantkit.evaluation.options import EvaluateOptions, EvaluationRequest, resolve_metrics
 from quantkit.evaluation.result import Evaluation
-from quantkit.evaluation.runners import ModelRunner, RunnerPool, open_model_runner, open_runner_pool
+from quantkit.evaluation.runners import (
+    ModelRunner,
+    RunnerPool,
+    indivisible_parts,
+    indivisible_size,
+    open_model_runner,
+    open_runner_pool,
+)
 from quantkit.evaluation.subjects import Subject, SubjectOptions, common_inputs, open_subjects
 from quantkit.evaluation.summarize import EvaluationContext, summarize
 from quantkit.graph import Model
@@ -33,7 +40,7 @@ def evaluate(
     data: Any,
     *,
     labels: str | os.PathLike[str] | None = None,
-    preprocess: str | Path | Preprocess | None = None,
+    preprocess: AnyPreprocess = None,
     metrics: str | Sequence[str] | None = None,
     options: EvaluateOptions | None = None,
     progress: Progress | None = None,
@@ -165,7 +172,7 @@ def choose_batch_size(subjects: Sequence[Subject]) -> int:
 
 
 def choose_common_spec(
-    subjects: Sequence[Subject], preprocess: str | Path | Preprocess | None, data: Any
+    subjects: Sequence[Subject], preprocess: AnyPreprocess, data: Any
 ) -> PreprocessChoice:
     """Choose the preprocessing as `calibrate` does: from the reference, else from the first model that declares it."""
     import onnx
@@ -188,6 +195,7 @@ def run_pass(
     identity = Identifier() if feed.kind == "stream" else None
     pending: deque[tuple[Portion, list[Callable[[], Outputs]]]] = deque()
     scoring: Scoring | None = None
+    seen = 0
 
     def collect() -> None:
         nonlocal scoring
@@ -204,17 +212,26 @@ def run_pass(
             if progress.stopped():
                 raise Interrupted("the evaluation was stopped", remedy="start it again; nothing was written")
             pass_.watcher.see(portion)
+            seen += portion.samples
             if identity is not None:
                 identity.add(batch_digests(portion.batch, portion.samples))
-            pending.append((portion, [runner.submit(portion.batch, portion.samples) for runner in pass_.runners]))
-            if len(pending) > pass_.pool.lanes:
-                collect()
+            for part in indivisible_parts(portion, subjects):
+                pending.append((part, [runner.submit(part.batch, part.samples) for runner in pass_.runners]))
+                if len(pending) > pass_.pool.lanes:
+                    collect()
         while pending:
             collect()
     finally:
         progress.close()
     pass_.watcher.look()
-    assert scoring is not None
+    size = indivisible_size(subjects)
+    if scoring is None:
+        raise DataError(
+            f"the samples do not fill a batch of {size}, the model's fixed size",
+            remedy=f"give at least {size} samples",
+        )
+    if size is not None and (rest := seen - len(scoring.names)):
+        scoring.notes += (f"{rest} of {seen:,} samples are left out: they do not fill a batch of {size}",)
     return scoring, identity
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantkit.backends.session import check_provider
 from quantkit.data import DataOptions, Feed, Portion
 from quantkit.data.classes import read_classes
 from quantkit.data.labels import LabelOptions, Labels, LabelTask, open_labels
+from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring, choose_score_output, score_outputs, start_scoring
+from quantkit.evaluation.score_evidence import Evidence, selected_outputs
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.metric import LabelRequest, Metric, MetricFactory
 from quantkit.metrics.registry import (
@@ -23,6 +25,9 @@ from quantkit.metrics.registry import (
     wants_class_labels,
 )
 from quantkit.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class EvaluationRequest:
 
     data: Any
     labels: Path | None = None
-    preprocess: str | Path | Preprocess | None = None
+    preprocess: AnyPreprocess = None
     metrics: tuple[str, ...] = ()
     options: EvaluateOptions = field(default_factory=EvaluateOptions)
     budget: float | None = None
@@ -91,21 +96,36 @@ def resolve_metrics(
     """Resolve metrics and labels from the first outputs of the reference. spec: of images. DataError, UsageError."""
     names = tuple(dict.fromkeys(request.metrics or (default_metric(),)))
     output = next((text.partition("@")[2] for text in names if "@" in text), "") or None
-    scores = choose_score_output(first, portion.samples, output)
-    labels = find_labels(scores, first, portion, feed, request, spec)
+    graph = None if (model := subjects[0].model) is None else model.proto.graph
+    fitting = score_outputs(graph, first, portion.samples)
+    scores = choose_score_output(fitting, output)
+    labels = find_labels(scores, tuple(fitting), first, portion, feed, request, spec)
     factories: list[MetricFactory] = []
     if labels is not None:
         factories = name_apart(names, [resolve_metric(text, list(first)) for text in names])
-    scoring = start_scoring(subjects, first, scores, factories, labels)
+    elif scores is not None and fitting[scores] is Evidence.UNLIKELY:
+        scores = None
+    assumed = labels is None and scores is not None and fitting[scores] is Evidence.POSSIBLE
+    scoring = start_scoring(subjects, first, scores, factories, labels, assumed)
+    scoring.notes += selection_notes(graph, first)
     if scores is None and labels is None and not request.options.without_labels:
-        fitting = score_outputs(first, portion.samples)
-        scoring.undecided = fitting if len(fitting) > 1 else ()
+        possible = tuple(name for name, found in fitting.items() if found is not Evidence.UNLIKELY)
+        scoring.undecided = possible if len(possible) > 1 else ()
     if scoring.undecided and request.must_decide:
         raise UsageError(
             f"{list_score_outputs(scoring.undecided)}, and none of them is named",
             remedy=output_remedy(scoring.undecided),
         )
     return scoring
+
+
+def selection_notes(graph: onnx.GraphProto | None, outputs: Outputs) -> tuple[str, ...]:
+    """Return a note on outputs that a TopK or an NMS selects and sorts."""
+    found = [] if graph is None else selected_outputs(graph, outputs)
+    if not found:
+        return ()
+    names = ", ".join(map(repr, found))
+    return (f"compared place by place: {names}, selected by size, so that values in another order count as errors",)
 
 
 def name_apart(texts: Sequence[str], factories: Sequence[MetricFactory]) -> list[MetricFactory]:
@@ -138,8 +158,8 @@ def no_scores_error(outputs: Outputs, fitting: Sequence[str]) -> UsageError:
 
 
 def list_score_outputs(fitting: Sequence[str]) -> str:
-    """Return `outputs 'a' and 'b' hold class scores`."""
-    return f"outputs {', '.join(map(repr, fitting[:-1]))} and {fitting[-1]!r} hold class scores"
+    """Return `outputs 'a' and 'b' can hold class scores`."""
+    return f"outputs {', '.join(map(repr, fitting[:-1]))} and {fitting[-1]!r} can hold class scores"
 
 
 def output_remedy(fitting: Sequence[str]) -> str:
@@ -149,13 +169,17 @@ def output_remedy(fitting: Sequence[str]) -> str:
 
 def find_labels(
     scores: str | None,
+    fitting: Sequence[str],
     first: Outputs,
     portion: Portion,
     feed: Feed,
     request: EvaluationRequest,
     spec: Preprocess | None,
 ) -> Labels | None:
-    """Return the labels; None if there are none and none are needed. DataError, UsageError."""
+    """Return the labels; None if there are none and none are needed. DataError, UsageError.
+
+    fitting: outputs that can hold class scores.
+    """
     options = request.options
     if options.without_labels:
         if request.metrics or request.labels:
@@ -163,7 +187,7 @@ def find_labels(
         return None
     if scores is None and not request.metrics:
         if request.needs_labels:
-            raise no_scores_error(first, score_outputs(first, portion.samples))
+            raise no_scores_error(first, fitting)
         return None
     opener = own_label_opener(request.metrics)
     if opener is not None:

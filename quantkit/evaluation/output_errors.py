@@ -1,4 +1,7 @@
-"""Deviation of one output of a candidate from the reference, over all samples, in float64 and constant memory."""
+"""Deviation of one output of a candidate from the reference, over all samples, in float64 and constant memory.
+
+Floats are compared by their differences, everything else (indices, class numbers, masks, text) by equality.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from numpy.typing import NDArray
 
 from quantkit.errors import DataError
 from quantkit.evaluation.predictions import are_probabilities, log_probabilities
-from quantkit.evaluation.result import OutputDeviation
+from quantkit.evaluation.result import OutputDeviation, OutputMatch
 from quantkit.metrics.class_scores import class_scores
 from quantkit.numerics import noise_decibels, noise_share
 from quantkit.values import Array
@@ -26,9 +29,13 @@ class OutputComparison:
         self._reference, self._candidate, self._error, self._dot = 0.0, 0.0, 0.0, 0.0
         self._largest, self._kl, self._samples = 0.0, 0.0, 0
         self._probabilities: bool | None = None
+        self.compared = 0
+        """Values that count."""
+        self.masked, self.undefined = 0, 0
+        """Values that do not count: infinite or NaN in both models; of these those that are NaN."""
 
     def add(self, reference: Array, candidate: Array) -> None:
-        """Add a batch of both. DataError if shapes differ, or if a value is NaN, or infinite in only one of them."""
+        """Add a batch of both. DataError if shapes differ, or if a value is not finite in only one of them."""
         if reference.shape != candidate.shape:
             shapes = f"{list(reference.shape)} for the reference, {list(candidate.shape)} for the candidate"
             raise DataError(
@@ -43,8 +50,12 @@ class OutputComparison:
 
     def _add(self, reference: Array, candidate: Array) -> None:
         a, b = reference.astype(np.float64), candidate.astype(np.float64)
-        alike = np.isinf(a) & (a == b)  # masked out on purpose in both
+        undefined = np.isnan(a) & np.isnan(b)
+        alike = undefined | (np.isinf(a) & (a == b))  # masked out on purpose in both
         a[alike], b[alike] = 0.0, 0.0
+        self.masked += int(np.count_nonzero(alike))
+        self.undefined += int(np.count_nonzero(undefined))
+        self.compared += a.size - int(np.count_nonzero(alike))
         self._check(a, b)
         error = a - b
         self._reference += float(a @ a)
@@ -87,6 +98,28 @@ class OutputComparison:
             return 1.0
         lengths = math.sqrt(self._reference) * math.sqrt(self._candidate)
         return max(-1.0, min(1.0, self._dot / lengths)) if lengths else 0.0
+
+
+class MatchCounter:
+    """Counts over all samples for one output that is not float."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._values, self._equal, self._samples, self._whole = 0, 0, 0, 0
+
+    def add(self, reference: Array, candidate: Array, samples: int) -> None:
+        """Add a batch of both, of the same shape. Without an axis of samples it is equal for all of them or for none."""
+        equal = np.asarray(reference == candidate)
+        whole = bool(equal.all())
+        rows = equal.ndim > 0 and len(equal) == samples
+        self._values += equal.size
+        self._equal += int(np.count_nonzero(equal))
+        self._samples += samples
+        self._whole += int(equal.reshape(samples, -1).all(axis=1).sum()) if rows else samples * whole
+
+    def result(self) -> OutputMatch:
+        """Return how many values are equal, and for how many samples all of them are."""
+        return OutputMatch(self._name, self._values, self._equal, self._samples, self._whole)
 
 
 def kl_divergences(reference: Array, candidate: Array, probabilities: bool) -> NDArray[np.float64]:

@@ -3,7 +3,8 @@
     Evaluation                the reference and its candidates
     └── ModelScore            one model: metrics, difference, outputs, classes, changed samples, speed
         ├── MetricDifference  reference − candidate, with a 95 % interval
-        ├── OutputDeviation   distance of one output from the reference's
+        ├── OutputDeviation   distance of one float output from the reference's
+        ├── OutputMatch       equality of one other output with the reference's
         ├── ClassDrop         the difference for one class
         ├── Confusion         a change of the predicted class, counted
         └── ChangedSample     a sample whose prediction changed
@@ -22,7 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.values import NamedChoice
-from quantkit.view import Block, Remarks, RichDisplay, ViewTable
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable, percent_text, true_minus
+
+DEFAULT_BUDGET = 0.5
+"""Loss that counts as small if no budget is given, in percentage points."""
 
 
 class ModelKind(NamedChoice):
@@ -84,6 +88,17 @@ class OutputDeviation:
     kl: float | None
     largest: float
     """Largest |reference − candidate|."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputMatch:
+    """Equality of one output that is not float with the reference's: of single values, and of whole samples."""
+
+    name: str
+    values: int
+    equal_values: int
+    samples: int
+    equal_samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +189,24 @@ class ModelScore:
     agreement: float | None = None
     """Share of samples with the same prediction as the reference."""
     outputs: tuple[OutputDeviation, ...] = ()
+    matches: tuple[OutputMatch, ...] = ()
+    """Outputs that are not float, such as indices and masks."""
     confidence: Confidence | None = None
     classes: tuple[ClassDrop, ...] = ()
     confusions: tuple[Confusion, ...] = ()
     changed: tuple[ChangedSample, ...] = ()
     changed_samples: int = 0
     """Number of samples that changed; `changed` holds those that changed most."""
+
+    @property
+    def worst_output(self) -> OutputDeviation | None:
+        """The float output with the lowest SQNR; None if none was compared."""
+        return min(self.outputs, key=lambda o: -math.inf if math.isnan(o.sqnr_db) else o.sqnr_db, default=None)
+
+    @property
+    def worst_match(self) -> OutputMatch | None:
+        """The other output that is equal for the fewest samples; None if none was compared."""
+        return min(self.matches, key=lambda match: (match.equal_samples, match.equal_values), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +231,19 @@ class Evaluation(RichDisplay):
     files: tuple[Path, ...] = field(default=())
     warnings: tuple[str, ...] = ()
     """Notes that put the result in doubt; they are also printed in quiet mode."""
+    doubts: tuple[str, ...] = ()
+    """Reasons why no conclusion can be drawn from the figures, for example guessed preprocessing."""
+    scores: str | None = None
+    """The output whose largest value is taken for the predicted class; None if there is none."""
+    scores_assumed: bool = False
+    """True if neither labels nor its values show that this output holds class scores."""
+    uncompared: tuple[str, ...] = ()
+    """Outputs that could not be compared; `notes` say why."""
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """The verdict with the doubts that stand beside it."""
+        return (*self.verdict, *(f"In doubt: {text}." for text in self.doubts))
 
     @property
     def reference(self) -> ModelScore:
@@ -238,8 +278,8 @@ def score_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
         format_metric(value, evaluation.share),
         "" if lost is None else f"{lost.value:+.2f}",
         interval_text(lost),
-        "" if score.agreement is None else f"{score.agreement:.2%}",
-        f"{score.outputs[0].sqnr_db:.1f}" if score.outputs else "",
+        "" if score.agreement is None else f"{percent_text(score.agreement)}%",
+        "" if (worst := score.worst_output) is None else decibel_text(worst.sqnr_db),
         f"{layers[0]} of {layers[1]}" if layers else "",
         f"{score.speed.samples_per_second:,.0f}" if score.speed else "",
     )
@@ -249,7 +289,12 @@ def format_metric(value: float | None, share: bool) -> str:
     """Return the value of a metric as text; a share in percent."""
     if value is None:
         return ""
-    return f"{value:.2%}" if share else f"{value:.4g}"
+    return f"{percent_text(value)}%" if share else f"{value:.4g}"
+
+
+def decibel_text(value: float) -> str:
+    """Return an SQNR without its unit: `31.2`; `equal` for equal outputs, `−inf` if the reference is zero."""
+    return "equal" if value == math.inf else true_minus(f"{value:.1f}")
 
 
 def interval_text(lost: MetricDifference | None) -> str:
@@ -267,7 +312,7 @@ def evaluation_view(evaluation: Evaluation) -> Sequence[Block]:
     return (
         f"{evaluation.samples:,} samples{unit}",
         ViewTable(head, rows, frozenset({0, 1})),
-        Remarks([*evaluation.verdict, *evaluation.notes]),
+        Remarks([*evaluation.statements, *evaluation.notes]),
     )
 
 

@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from quantkit.backends.session import Runner, SessionOpener, backend_label, default_backend, open_session, usable_cores
+from quantkit.data import Portion
 from quantkit.errors import ModelError
 from quantkit.evaluation.result import Device, Speed
 from quantkit.evaluation.subjects import BatchLimits, Subject
@@ -167,6 +168,31 @@ def split_batch(batch: Batch, samples: int, limits: BatchLimits) -> Iterator[tup
         yield {name: a[rows] if name in limits.batched else a for name, a in batch.items()}, count
 
 
+def indivisible_size(subjects: Sequence[Subject]) -> int | None:
+    """Return the batch size of models whose outputs cannot be divided into samples; None if there are none."""
+    return max((subject.whole for subject in subjects if subject.whole), default=None)
+
+
+def indivisible_parts(portion: Portion, subjects: Sequence[Subject]) -> Iterator[Portion]:
+    """Cut a batch into batches of the size that models need whose outputs cannot be divided into samples.
+
+    Without such a model the batch stays as it is. A last part that does not fill the size is left out.
+    """
+    size = indivisible_size(subjects)
+    if size in (None, portion.samples):
+        yield portion
+        return
+    batched = subjects[0].limits.batched
+    for start in range(0, portion.samples - size + 1, size):
+        rows = slice(start, start + size)
+        yield Portion(
+            {name: a[rows] if name in batched else a for name, a in portion.batch.items()},
+            portion.names[rows],
+            portion.stop,
+            None if portion.labels is None else portion.labels[rows],
+        )
+
+
 def join_outputs(
     pieces: Sequence[Mapping[str, Array]], counts: Sequence[int], samples: int, subject: Subject
 ) -> Mapping[str, Array]:
@@ -177,11 +203,11 @@ def join_outputs(
     for name in subject.outputs:
         for piece, count in zip(pieces, counts, strict=True):
             if not piece[name].ndim or len(piece[name]) != max(count, limits.low):
-                size = f" of {limits.high}" if limits.high else ""
+                size = limits.high or limits.low
                 raise ModelError(
                     f"{subject.name}: output {name!r} {list(piece[name].shape)} does not have one row per sample, "
-                    f"so its batch cannot be assembled from batches{size}",
-                    remedy=f"use --batch-size {limits.high or limits.low}",
+                    f"so {samples:,} samples cannot be run in batches of {size}",
+                    remedy=f"give whole batches of {size}: a number of samples that is a multiple of it (--limit)",
                 )
     return {
         name: np.concatenate([piece[name][:count] for piece, count in zip(pieces, counts, strict=True)])

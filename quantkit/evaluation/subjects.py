@@ -8,11 +8,11 @@ model.engine .plan .trt    TensorRT
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from quantkit.artifact import sha256_of
 from quantkit.backends.engine_record import is_engine, read_engine_record
@@ -20,7 +20,8 @@ from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.evaluation.result import ModelKind
 from quantkit.graph import Model, load_model
 from quantkit.graph.identity import external_files
-from quantkit.graph.model import DTYPES
+from quantkit.graph.model import DTYPES, as_input
+from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.reader import has_qdq
 from quantkit.regular_file import regular_file_digest
@@ -29,6 +30,7 @@ from quantkit.values import ModelInput
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.engine import Engine
 
+Shape: TypeAlias = "tuple[int | str | None, ...]"
 FEEDABLE = frozenset(DTYPES.values()) - {"bfloat16"}
 
 
@@ -67,6 +69,10 @@ class Subject:
     model: Model | None = None
     engine: Engine | None = None
     notes: tuple[str, ...] = ()
+    whole: int | None = None
+    """The fixed batch size of a model whose outputs cannot be divided into samples; None if they can."""
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    """Shapes of outputs, as far as they are known."""
 
 
 def open_subjects(
@@ -113,6 +119,8 @@ def model_subject(model: Model) -> Subject:
                 remedy="remove that input, or make it numeric",
             )
     quantized = has_qdq(model)
+    limits, (outputs, notes) = batch_limits(model.inputs), tensor_outputs(model)
+    shapes = known_output_shapes(model, outputs)
     return Subject(
         name=model.path.name,
         kind=ModelKind.QDQ if quantized else ModelKind.FLOAT,
@@ -120,11 +128,54 @@ def model_subject(model: Model) -> Subject:
         sha256=model.sha256,
         bytes=model_bytes(model),
         inputs=model.inputs,
-        outputs=model.outputs,
-        limits=batch_limits(model.inputs),
+        outputs=outputs,
+        limits=limits,
         int8_layers=count_int8_layers(model) if quantized else None,
         model=model,
+        notes=notes,
+        whole=indivisible_batch(limits, [shapes.get(name) for name in outputs]),
+        shapes=shapes,
     )
+
+
+def tensor_outputs(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the outputs that are tensors, and a note on each of the others. ModelError if there is no tensor."""
+    kinds = {value.name: value.type.WhichOneof("value") for value in model.proto.graph.output}
+    others = {name: kind for name, kind in kinds.items() if kind not in (None, "tensor_type")}
+    found = tuple(name for name in model.outputs if name not in others)
+    if not found:
+        raise ModelError(
+            f"{model.path}: no output is a tensor, so nothing can be compared",
+            remedy="cut the network before the operators that make sequences or maps",
+        )
+    notes = (f"output {n!r} is not compared: it is a {k.removesuffix('_type')}" for n, k in others.items() if k)
+    return found, tuple(notes)
+
+
+def known_output_shapes(model: Model, outputs: Sequence[str]) -> dict[str, Shape]:
+    """Return the shapes of outputs as declared, else as inferred from fixed inputs."""
+    shapes: dict[str, Shape] = {
+        value.name: as_input(value).shape
+        for value in model.proto.graph.output
+        if value.type.tensor_type.HasField("shape")
+    }
+    missing = [name for name in outputs if name not in shapes]
+    fixed = {i.name: [size for size in i.shape if isinstance(size, int)] for i in model.inputs}
+    if missing and all(len(fixed[i.name]) == len(i.shape) for i in model.inputs):
+        inferred = shapes_for_inputs(model, missing, fixed)
+        shapes |= {name: shape for name, shape in inferred.items() if shape is not None}
+    return shapes
+
+
+def indivisible_batch(limits: BatchLimits, shapes: Iterable[Shape | None]) -> int | None:
+    """Return the fixed batch size if the first dimension of an output is another: it has no axis of samples.
+
+    One batch of one sample is that sample whatever its outputs look like, so unknown shapes (None) matter only there.
+    """
+    size = limits.low
+    if limits.high != size or not limits.batched:
+        return None
+    return size if any(shape[:1] != (size,) if shape is not None else size == 1 for shape in shapes) else None
 
 
 def model_bytes(model: Model) -> int:
@@ -161,7 +212,10 @@ def engine_subject(path: Path, held: ExitStack, device: int, allow_code: bool) -
     from quantkit.backends.tensorrt.engine import Engine
 
     engine = held.enter_context(Engine.load(path, device, allow_code=allow_code))
-    digest = regular_file_digest(path)
+    digest, limits = regular_file_digest(path), batch_limits(engine.inputs, engine)
+    shapes: dict[str, Shape] = {
+        b.name: tuple(None if size < 0 else size for size in b.shape) for b in engine.bindings if not b.is_input
+    }
     record = read_engine_record(path)
     notes: tuple[str, ...] = ()
     layers = None
@@ -178,10 +232,12 @@ def engine_subject(path: Path, held: ExitStack, device: int, allow_code: bool) -
         bytes=engine.size,
         inputs=engine.inputs,
         outputs=engine.outputs,
-        limits=batch_limits(engine.inputs, engine),
+        limits=limits,
         int8_layers=layers,
         engine=engine,
         notes=notes,
+        whole=indivisible_batch(limits, shapes.values()),
+        shapes=shapes,
     )
 
 

@@ -68,19 +68,23 @@ def summarize(scoring: Scoring, context: EvaluationContext) -> Evaluation:
         models.append(score_candidate(score, totals, scoring, context, main, (results[0], found)) if number else score)
     refuse_unknown_budget(models, main, context)
     metric, share = (main.name, main.share) if main else (None, True)
-    verdicts = [model_verdict(models[0], m, metric, share, len(scoring.names), context.max_drop) for m in models[1:]]
-    return Evaluation(
+    made = Evaluation(
         models=tuple(models),
         samples=len(scoring.names),
         metric=metric,
         share=share,
-        verdict=tuple(verdicts),
+        verdict=(),
         notes=(*dict.fromkeys((*evaluation_warnings(context), *evaluation_notes(scoring, context))),),
         warnings=evaluation_warnings(context),
         provenance=evaluation_provenance(scoring, context),
         seconds=context.seconds,
         max_drop=context.max_drop,
+        doubts=evaluation_doubts(scoring, context, made_reference(models, main)),
+        scores=scoring.scores,
+        scores_assumed=scoring.assumed,
+        uncompared=tuple(scoring.uncompared),
     )
+    return replace(made, verdict=tuple(model_verdict(made, model) for model in made.candidates))
 
 
 def score_model(totals: ModelTotals, results: list[MetricResult], speed: Speed | None) -> ModelScore:
@@ -107,8 +111,12 @@ def score_candidate(
     results: tuple[list[MetricResult], list[MetricResult]],
 ) -> ModelScore:
     """Add the comparison of a candidate with the reference."""
+    for name, found in totals.comparisons.items():
+        if found.masked and not found.compared:
+            scoring.uncompared[name] = f"output {name!r} is not compared: none of its values is finite in both models"
     errors = tuple(c.result() for name, c in totals.comparisons.items() if name not in scoring.uncompared)
-    score = replace(score, outputs=errors)
+    matches = tuple(m.result() for name, m in totals.matches.items() if name not in scoring.uncompared)
+    score = replace(score, outputs=errors, matches=matches)
     if totals.predictions is not None:
         return add_class_changes(score, totals.predictions.result(), scoring, context)
     first, second = (found[0].per_sample if found else None for found in results)
@@ -181,16 +189,20 @@ def evaluation_warnings(context: EvaluationContext) -> tuple[str, ...]:
 
 def evaluation_notes(scoring: Scoring, context: EvaluationContext) -> tuple[str, ...]:
     """Return further notes for the user."""
-    notes = [*context.notes, *(scoring.labels.notes if scoring.labels else ()), *scoring.uncompared.values()]
+    notes = [*context.notes, *(scoring.labels.notes if scoring.labels else ()), *scoring.notes]
+    notes += scoring.uncompared.values()
     simulated = [t.subject.name for t in scoring.models if t.subject.kind in (ModelKind.QDQ, ModelKind.TABLE)]
+    masked = {name: c.masked for t in scoring.models for name, c in t.comparisons.items() if c.masked}
+    for name, count in masked.items():
+        notes.append(f"{count:,} values of output {name!r} are infinite or NaN in both models, and do not count")
     if simulated:
         notes.append(f"INT8 is simulated (Q and DQ are computed in float): {', '.join(simulated)}")
     if any(speed is not None and speed.device is Device.CPU for speed in context.speeds[1:]):
         notes.append("CPU speed does not predict GPU speed")
     if scoring.labels is None:
         notes.append(explain_no_metric(scoring))
-        if scoring.scores is not None:
-            notes.append(f"output {scoring.scores!r} is assumed to hold class scores")
+        if scoring.assumed:
+            notes.append(f"output {scoring.scores!r} may hold class scores; if it does not, ignore the agreement")
     return tuple(dict.fromkeys(notes))
 
 

@@ -1,6 +1,7 @@
 """The conclusion of an evaluation in words: one verdict for each candidate.
 
     loss           value, interval, significance, and whether it is within the budget, conclusively or not
+    outputs        without labels, and of several outputs: the worst one
     predictions    how many changed, and how the confidence changed, if that is remarkable
     speed          "INT8 is not worth it here" if it is no faster on the same GPU, or if no layer is INT8
 
@@ -12,8 +13,18 @@ from __future__ import annotations
 import math
 
 from quantkit.engines.choice import is_faster
-from quantkit.evaluation.result import Device, MetricDifference, ModelKind, ModelScore, Speed
+from quantkit.evaluation.result import (
+    DEFAULT_BUDGET,
+    Device,
+    Evaluation,
+    MetricDifference,
+    ModelKind,
+    ModelScore,
+    OutputMatch,
+    Speed,
+)
 from quantkit.metrics.registry import metric_title
+from quantkit.view import percent_text, true_minus
 
 CHANGED = 0.02
 """A share of changed predictions that is remarkable."""
@@ -21,19 +32,21 @@ SHIFT = 1.0
 """A shift of confidence that is remarkable, in percentage points."""
 
 
-def model_verdict(
-    reference: ModelScore, candidate: ModelScore, metric: str | None, share: bool, samples: int, max_drop: float | None
-) -> str:
-    """Return the cost and gain of a candidate. metric, share, samples, max_drop: as in `Evaluation`."""
-    if candidate.difference is None or metric is None:
-        parts = [describe_unlabelled(candidate, samples)]
+def model_verdict(evaluation: Evaluation, candidate: ModelScore) -> str:
+    """Return the cost and gain of a candidate. evaluation: without its verdicts."""
+    lost, metric = candidate.difference, evaluation.metric
+    if lost is None or metric is None:
+        parts = describe_unlabelled(evaluation, candidate)
     else:
-        unit = MetricUnit(metric, share)
-        lost = candidate.difference
-        parts = [describe_loss(lost, unit, samples) + describe_budget(lost, unit, max_drop)]
+        unit = MetricUnit(metric, evaluation.share)
+        parts = [describe_loss(lost, unit, evaluation) + describe_budget(lost, unit, evaluation)]
         parts += describe_changes(candidate)
-    sentences = ["; ".join([f"{candidate.name} {parts[0]}", *parts[1:], *describe_confidence(candidate)])]
-    sentences += describe_worth(reference, candidate)
+        parts += describe_outputs(candidate) if len(candidate.outputs) + len(candidate.matches) > 1 else []
+    if not evaluation.scores_assumed:
+        parts += describe_confidence(candidate)
+    rest = [f"it {part}" if part.startswith("has ") else part for part in parts[1:]]
+    sentences = ["; ".join([f"{candidate.name} {parts[0]}", *rest])]
+    sentences += describe_worth(evaluation.reference, candidate)
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
@@ -59,25 +72,23 @@ class MetricUnit:
         return f"the {text}-point budget" if self.share else f"the budget of {text}"
 
 
-def true_minus(text: str) -> str:
-    """Return a number with a true minus sign, and none before zero."""
-    return text.replace("-", "−") if text.strip("-0.") else text.lstrip("-")
-
-
-def describe_loss(found: MetricDifference, unit: MetricUnit, samples: int) -> str:
+def describe_loss(found: MetricDifference, unit: MetricUnit, evaluation: Evaluation) -> str:
     """Return `loses 0.12 percentage points of top-1 (95 % interval: −0.05 … 0.29): no significant loss on 9 …`."""
     gains = found.value < 0
     verb = "gains" if gains else "loses"
-    amount = unit.amount(abs(found.value))
+    amount, place = unit.amount(abs(found.value)), f"on {count_samples(evaluation.samples)}"
     if math.isnan(found.low):
-        return f"{verb} {amount} on {samples:,} samples ({found.method_text})"
+        return f"{verb} {amount} {place} ({found.method_text})"
     ends = (-found.high, -found.low) if gains else (found.low, found.high)
     shown = "a significant loss" if found.low > 0 else "a significant gain" if found.high < 0 else "no significant loss"
-    return f"{verb} {amount} (95 % interval: {unit.of(ends[0])} … {unit.of(ends[1])}): {shown} on {samples:,} samples"
+    said = f"{verb} {amount} (95 % interval: {unit.of(ends[0])} … {unit.of(ends[1])}): {shown} {place}"
+    few = evaluation.max_drop is None and unit.share and found.low <= 0 and found.high > DEFAULT_BUDGET
+    return f"{said}, too few to exclude a loss of {unit.of(found.high)} percentage points" if few else said
 
 
-def describe_budget(found: MetricDifference, unit: MetricUnit, max_drop: float | None) -> str:
+def describe_budget(found: MetricDifference, unit: MetricUnit, evaluation: Evaluation) -> str:
     """Return whether the value is within the budget, and whether the interval confirms that."""
+    max_drop = evaluation.max_drop
     if max_drop is None:
         return ""
     within = found.value <= max_drop
@@ -85,29 +96,74 @@ def describe_budget(found: MetricDifference, unit: MetricUnit, max_drop: float |
     if math.isnan(found.low):
         return f", {place}, but there is no interval to confirm it"
     confirmed = found.high <= max_drop if within else found.low > max_drop
+    if evaluation.doubts and within:
+        return f", {place}, but the figures are in doubt"
     return f", conclusively {place}" if confirmed else f", {place}, but not conclusively"
 
 
-def describe_unlabelled(candidate: ModelScore, samples: int) -> str:
-    """Return what is known without labels: agreement, or the worst output error."""
-    unknown = "without labels it is unknown which of the two is right"
-    if candidate.agreement == 1.0:
-        return f"agrees with the reference on all {samples:,} samples"
-    if candidate.agreement is not None:
-        return f"agrees with the reference on {format_share(candidate.agreement)} of {samples:,} samples; {unknown}"
-    worst = min(candidate.outputs, key=lambda output: output.sqnr_db, default=None)
-    if worst is None:
-        return f"ran on {samples:,} samples, but neither labels nor outputs could be compared"
-    if worst.sqnr_db == math.inf:
-        return f"has the reference's outputs on all {samples:,} samples"
-    return f"has an SQNR of {true_minus(f'{worst.sqnr_db:.1f}')} dB at {worst.name}, its worst output; {unknown}"
+def describe_unlabelled(evaluation: Evaluation, candidate: ModelScore) -> list[str]:
+    """Return what is known without labels: agreement, the worst output, and what could not be compared."""
+    samples, agreed = evaluation.samples, evaluation.samples - candidate.changed_samples
+    parts = []
+    if candidate.agreement is not None and not evaluation.scores_assumed:
+        parts.append(f"predicts the reference's class on {count_of(agreed, samples)}")
+    parts += describe_outputs(candidate)
+    if candidate.agreement is not None and evaluation.scores_assumed:
+        on = count_of(agreed, samples)
+        parts.append(f"if {evaluation.scores} holds class scores, it predicts the reference's class on {on}")
+    if not parts:
+        return [f"ran on {count_samples(samples)}, but neither labels nor outputs could be compared"]
+    if " on " not in parts[0]:
+        parts[0] += f" on {count_samples(samples)}"
+    if evaluation.uncompared:
+        parts.append(f"{', '.join(evaluation.uncompared)} could not be compared")
+    equal = all(output.sqnr_db == math.inf for output in candidate.outputs)
+    if not equal or any(match.equal_values < match.values for match in candidate.matches):
+        parts.append("without labels it is unknown which of the two is right")
+    return parts
+
+
+def describe_outputs(candidate: ModelScore) -> list[str]:
+    """Return the SQNR of the worst float output, and for how many samples the worst of the others is equal."""
+    output, match, parts = candidate.worst_output, candidate.worst_match, []
+    several = len(candidate.outputs) > 1
+    if output is not None and output.sqnr_db == math.inf:
+        parts.append(f"has exactly the reference's {'float outputs' if several else output.name}")
+    elif output is not None:
+        worst = ", its worst output" if several else ""
+        parts.append(f"has an SQNR of {true_minus(f'{output.sqnr_db:.1f}')} dB at {output.name}{worst}")
+    if match is not None:
+        parts.append(f"has the reference's {match.name} on {match_text(match)}")
+    return parts
+
+
+def match_text(match: OutputMatch) -> str:
+    """Return the number of samples for which an output is equal, and the share of its values if some are not."""
+    on = count_of(match.equal_samples, match.samples)
+    if match.equal_values == match.values or match.values == match.samples:
+        return on
+    return f"{on}, in {percent_text(match.equal_values / match.values)} % of its values"
+
+
+def count_of(count: int, samples: int) -> str:
+    """Return `all 40 samples`, `none of 40 samples`, `39 of 40 samples (97.50 %)`."""
+    if samples > 1 and count in (0, samples):
+        return f"{'all' if count else 'none of'} {count_samples(samples)}"
+    share = f" ({percent_text(count / samples)} %)" if samples > 1 else ""
+    return f"{count:,} of {count_samples(samples)}{share}"
+
+
+def count_samples(samples: int) -> str:
+    """Return `1 sample`, `10,000 samples`."""
+    return f"{samples:,} sample{'' if samples == 1 else 's'}"
 
 
 def describe_changes(candidate: ModelScore) -> list[str]:
     """Return how many predictions changed, if that is remarkable: losses and gains may cancel out."""
     if candidate.agreement is None or 1.0 - candidate.agreement < CHANGED:
         return []
-    return [f"its predictions differ from the reference's on {format_share(1.0 - candidate.agreement)} of the samples"]
+    changed = percent_text(1.0 - candidate.agreement)
+    return [f"its predictions differ from the reference's on {changed} % of the samples"]
 
 
 def describe_confidence(candidate: ModelScore) -> list[str]:
@@ -117,11 +173,6 @@ def describe_confidence(candidate: ModelScore) -> list[str]:
         return []
     change = "more" if found.shift > 0 else "less"
     return [f"it is {abs(found.shift):.1f} percentage points {change} confident in its predictions"]
-
-
-def format_share(share: float) -> str:
-    """Return `98.60 %`; never 100 % or 0 % for another share."""
-    return f"{min(max(100 * share, 0.01), 99.99):.2f} %"
 
 
 def describe_worth(reference: ModelScore, candidate: ModelScore) -> list[str]:

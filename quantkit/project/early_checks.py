@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quantkit.data.classes import read_classes
 from quantkit.engines.bench import explain_no_gpu
-from quantkit.errors import BackendError
+from quantkit.errors import BackendError, UsageError
 from quantkit.metrics.registry import resolve_metric
 from quantkit.project.inputs import RunPlan, file_identity
 
@@ -28,13 +28,21 @@ def refuse_metrics(plan: RunPlan) -> None:
 
 
 def refuse_engines(plan: RunPlan) -> None:
-    """Raise the errors that `build` would raise, even if nothing will be built because there is no GPU."""
-    from quantkit.backends.tensorrt.shapes import parse_shapes
+    """Raise the errors that `build` would raise; of shapes that are missing only if engines will be built."""
+    from quantkit.backends.tensorrt.shapes import parse_shapes, read_given_shapes
 
     settings = plan.settings
-    parse_shapes(settings.build.shapes, plan.model.inputs)
-    if settings.gpu and (reason := explain_no_gpu(0)):
-        raise BackendError(
-            f"engines cannot be built: {reason}",
-            remedy="omit --gpu (gpu = true in quantkit.toml), or use another machine",
-        )
+    read_given_shapes(settings.build.shapes, plan.model.inputs)
+    if settings.gpu is False:
+        return
+    if reason := explain_no_gpu(0):
+        if settings.gpu:
+            raise BackendError(
+                f"engines cannot be built: {reason}",
+                remedy="omit --gpu (gpu = true in quantkit.toml), or use another machine",
+            )
+        return
+    try:
+        parse_shapes(settings.build.shapes, plan.model.inputs)
+    except UsageError as error:
+        raise UsageError(error.problem, remedy=f"{error.remedy}; or build no engines: --no-gpu") from None

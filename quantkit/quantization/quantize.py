@@ -15,12 +15,12 @@ from quantkit.artifact import canonical_json, check_destinations, refuse_existin
 from quantkit.calibration.unscalable import describe_unscalable
 from quantkit.data import DataOptions
 from quantkit.data.feed import describe_left_out
+from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model, saved_files, write_model
 from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
 from quantkit.linting.rules.parsing.clip_apart import without_misread_clips
-from quantkit.preprocess import Preprocess
 from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
@@ -164,7 +164,7 @@ def quantize(
     statistics: str | os.PathLike[str] | Statistics | None = None,
     table: str | os.PathLike[str] | None = None,
     data: Any = None,
-    preprocess: str | Path | Preprocess | None = None,
+    preprocess: AnyPreprocess = None,
     options: QuantizeOptions | None = None,
     phase: Callable[[str], None] = lambda _: None,
 ) -> Quantization:
@@ -247,12 +247,12 @@ class ScaleSource:
     statistics: str | os.PathLike[str] | Statistics | None
     table: str | os.PathLike[str] | None
     data: NetworkSamples | None
-    preprocess: str | Path | Preprocess | None = None
+    preprocess: AnyPreprocess = None
     """As the caller gave it, before it is resolved."""
 
 
 def open_samples(
-    source: Model, data: Any, preprocess: str | Path | Preprocess | None, options: DataOptions
+    source: Model, data: Any, preprocess: AnyPreprocess, options: DataOptions
 ) -> NetworkSamples | None:
     """Return the samples that a network may be run on; None without data."""
     return None if data is None else NetworkSamples(data, preprocess, options).of(source)

@@ -13,7 +13,7 @@ from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.data import DataOptions, open_data
 from quantkit.data.opening import whole_batches
-from quantkit.data.preprocess_choice import choose_spec
+from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.graph import Model, write_model
 from quantkit.numerics import LEVELS
 from quantkit.preprocess import Preprocess
@@ -33,7 +33,7 @@ class NetworkSamples:
     """Samples that a network can be run on. source: as `calibrate` takes it."""
 
     source: Any
-    preprocess: str | Path | Preprocess | None = None
+    preprocess: AnyPreprocess = None
     options: DataOptions = field(default_factory=DataOptions)
 
     unreadable: set[str] = field(default_factory=set, compare=False)

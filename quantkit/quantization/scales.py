@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quantkit.data.preprocess_choice import choose_spec, feeds_images
+from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec, feeds_images
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import Model, watched_tensors
 from quantkit.numerics import scale_of
-from quantkit.preprocess import PRESETS, Preprocess, parse_preprocess, resolve_spec
+from quantkit.preprocess import PRESETS, parse_preprocess, resolve_spec
 from quantkit.provenance import provenance_path, read_provenance
 from quantkit.regular_file import regular_file_digest
 from quantkit.rules import Rule, SelectingRule, as_rules
@@ -69,7 +69,7 @@ def load_statistics_for(model: Model, statistics: str | os.PathLike[str] | Stati
 
 
 def refuse_other_preprocess(
-    known: tuple[Statistics, str], model: Model, asked: str | Path | Preprocess | None, *sources: Any
+    known: tuple[Statistics, str], model: Model, asked: AnyPreprocess, *sources: Any
 ) -> None:
     """Raise StaleError if statistics are of images with another preprocessing than those of `sources`.
 

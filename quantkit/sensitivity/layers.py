@@ -18,12 +18,11 @@ from quantkit._version import __version__
 from quantkit.data import DataOptions, Feed, open_data
 from quantkit.data.feed import describe_left_out
 from quantkit.data.opening import whole_batches
-from quantkit.data.preprocess_choice import choose_spec
+from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.node_selection import select_nodes
 from quantkit.output_noise import NoiseMeter
-from quantkit.preprocess import Preprocess
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.partial import PartialQuantization
 from quantkit.qdq.placement import Choices, Policy
@@ -109,7 +108,7 @@ def layers(
     table: str | os.PathLike[str] | None = None,
     against: str | os.PathLike[str] | Model | None = None,
     data: Any = None,
-    preprocess: str | Path | Preprocess | None = None,
+    preprocess: AnyPreprocess = None,
     options: LayersOptions | None = None,
     phase: Callable[[str], None] = lambda _: None,
 ) -> Sensitivity:
@@ -205,7 +204,7 @@ def refuse_unmeasurable(statistics: Any, table: Any, against: Any, data: Any, op
 def load_matching_statistics(
     source: Model,
     statistics: str | os.PathLike[str] | Statistics,
-    preprocess: str | Path | Preprocess | None,
+    preprocess: AnyPreprocess,
     data: Any,
 ) -> tuple[Statistics, str]:
     """Return the statistics and their description.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from quantkit.data import DataOptions
+from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.bootstrap import Z
@@ -24,7 +25,6 @@ from quantkit.evaluation.result import Evaluation, IntervalMethod, MetricDiffere
 from quantkit.evaluation.runners import ModelRunner, Pending
 from quantkit.evaluation.subjects import model_subject
 from quantkit.graph import Model
-from quantkit.preprocess import Preprocess
 from quantkit.tuning.result import AGREEMENT, Figure
 from quantkit.values import Array, Batch
 
@@ -40,7 +40,7 @@ class TrialRequest:
 
     data: Any
     labels: str | Path | None = None
-    preprocess: str | Path | Preprocess | None = None
+    preprocess: AnyPreprocess = None
     metrics: tuple[str, ...] = ()
     options: EvaluateOptions = field(default_factory=EvaluateOptions)
     unreadable: set[str] = field(default_factory=set, compare=False)

@@ -17,13 +17,12 @@ from quantkit._version import __version__
 from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.data import DataOptions
-from quantkit.data.preprocess_choice import choose_spec
+from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.errors import UsageError
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
 from quantkit.graph import Model, load_model
 from quantkit.graph.node_selection import node_names, select_nodes
-from quantkit.preprocess import Preprocess
 from quantkit.quantization.quantize import refuse_quantized
 from quantkit.quantization.scales import load_statistics_for, refuse_other_preprocess
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
@@ -62,7 +61,7 @@ def tune(
     labels: str | os.PathLike[str] | None = None,
     calibration: Any = None,
     statistics: str | os.PathLike[str] | Statistics | None = None,
-    preprocess: str | Path | Preprocess | None = None,
+    preprocess: AnyPreprocess = None,
     options: TuneOptions | None = None,
     phase: Callable[[str], None] = lambda _: None,
 ) -> Tuning:

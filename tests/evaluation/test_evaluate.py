@@ -114,11 +114,18 @@ def test_a_model_that_is_fixed_to_a_batch_sees_every_sample(tmp_path: Path, data
         assert all(model.agreement == 1.0 for model in made.candidates)
 
 
-def test_outputs_without_a_row_for_each_sample_cannot_be_cut(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize(("size", "samples"), [(1, 50), (8, 48)])
+def test_a_batch_whose_outputs_have_no_samples_is_evaluated_whole(
+    tmp_path: Path, data: Path, size: int, samples: int
+) -> None:
     nodes = [helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0)]
-    onnx.save(network(nodes, {"x": [8, 6]}, ["mean"]), tmp_path / "mean.onnx")
-    with pytest.raises(quantkit.QuantkitError, match=r"output 'mean' .* does not have one row per sample"):
-        evaluate(tmp_path / "mean.onnx", data)
+    paths = [tmp_path / f"{name}.onnx" for name in "ab"]
+    for path in paths:
+        onnx.save(network(nodes, {"x": [size, 6]}, ["mean"]), path)
+    made = evaluate(paths, data, options=EvaluateOptions(without_labels=True))
+    assert made.samples == samples
+    assert made.candidates[0].outputs[0].sqnr_db == math.inf
+    assert any("2 of 50 samples are left out" in note for note in made.notes) == (size == 8)
 
 
 def test_qdq_models_and_tables_have_their_kinds(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.backends.tensorrt.engine import Engine
+from quantkit.data import Portion
 from quantkit.errors import ModelError
 from quantkit.evaluation.evaluate import choose_batch_size
 from quantkit.evaluation.result import ModelKind
-from quantkit.evaluation.runners import EngineRunner, join_outputs, split_batch
-from quantkit.evaluation.subjects import BatchLimits, Subject, batch_limits
+from quantkit.evaluation.runners import EngineRunner, indivisible_parts, join_outputs, split_batch
+from quantkit.evaluation.subjects import BatchLimits, Subject, batch_limits, indivisible_batch
 from quantkit.values import Array, Batch, ModelInput
 
 X = frozenset({"x"})
@@ -60,7 +61,29 @@ def test_outputs_without_rows_cannot_be_joined() -> None:
     limits = BatchLimits(2, 2, X)
     with pytest.raises(ModelError, match=r"it: output 'y' \[3\] does not have one row per sample") as caught:
         join_outputs([{"y": np.zeros(3)}] * 2, [2, 2], 4, subject(limits))
-    assert caught.value.remedy == "use --batch-size 2"
+    assert "a multiple of it" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("size", "first", "whole"),
+    [(1, 1, None), (1, 256, 1), (1, "found", 1), (1, "", 1), (1, None, 1), (4, 4, None), (4, 12, 4), (4, None, None)],
+)
+def test_a_fixed_batch_stays_whole_where_an_output_has_no_axis_of_samples(
+    size: int, first: int | str | None, whole: int | None
+) -> None:
+    assert indivisible_batch(BatchLimits(size, size, X), [size, first]) == whole
+    assert indivisible_batch(BatchLimits(1, None, X), [first]) is None
+
+
+@given(st.integers(1, 20), st.integers(1, 6))
+def test_parts_of_the_whole_size_keep_rows_names_and_labels_together(samples: int, size: int) -> None:
+    portion = Portion(batch(samples), tuple(map(str, range(samples))), samples, np.arange(samples))
+    parts = list(indivisible_parts(portion, [replace(subject(BatchLimits(size, size, X)), whole=size)]))
+    assert [part.samples for part in parts] == [size] * (samples // size)
+    for part in parts:
+        assert part.labels is not None
+        assert [*map(int, part.names)] == [*part.labels] == [*(part.batch["x"][:, 0] / 2)]
+    assert list(indivisible_parts(portion, [subject(BatchLimits(size, size, X))])) == [portion]
 
 
 def test_limits_come_from_the_shapes() -> None:

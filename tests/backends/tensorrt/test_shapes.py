@@ -109,3 +109,13 @@ def test_a_shape_that_only_the_user_knows_is_asked_for() -> None:
     for wanted in (FREE, ModelInput("tokens", "int64", (1, "L"))):
         with pytest.raises(UsageError, match="dynamic in more than its batch"):
             parse_shapes([], [wanted])
+
+
+@pytest.mark.parametrize("shape", [("N", "length", 16), ("N", 3, "h", "w"), (1, "L"), ("N", 5), (None, None, None)])
+def test_the_example_of_a_missing_shape_can_be_used_as_it_is(shape: tuple[int | str | None, ...]) -> None:
+    inputs = [ModelInput("x", "float32", shape), ModelInput("other", "float32", ("N", "L"))]
+    with pytest.raises(UsageError) as caught:
+        parse_shapes([], inputs)
+    assert "image" not in caught.value.remedy
+    texts = [word for word in caught.value.remedy.split() if "=" in word]
+    assert parse_shapes(texts, inputs).keys() == {"x", "other"}
