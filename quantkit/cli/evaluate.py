@@ -20,6 +20,7 @@ from quantkit.cli.terminal.console import (
     warn,
 )
 from quantkit.cli.terminal.model_table import print_model_table, warn_over_budget
+from quantkit.view import percent_text
 
 if TYPE_CHECKING:
     from quantkit.evaluation.options import EvaluateOptions
@@ -135,10 +136,10 @@ def print_evaluation(result: Evaluation) -> None:
     for model in result.candidates:
         of_model = f" of {model.name}" if several else ""
         print_class_drops(model, of_model)
-        print_changed_samples(model, of_model)
-    if result.verdict:
+        print_changed_samples(model, of_model, f", if {result.scores} holds classes" if result.scores_assumed else "")
+    if result.statements:
         print_line()
-    for text in result.verdict:
+    for text in result.statements:
         print_sentence(text)
     for path in result.files:
         print_line(f"wrote  {path}")
@@ -164,7 +165,14 @@ def print_class_drops(model: ModelScore, of_model: str) -> None:
         print_rows(
             ("class", "samples", "reference", "here", "drop", "p"),
             [
-                (c.name, str(c.count), f"{c.reference:.2%}", f"{c.candidate:.2%}", f"{c.drop:+.2f}", f"{c.p:.2g}")
+                (
+                    c.name,
+                    str(c.count),
+                    f"{percent_text(c.reference)}%",
+                    f"{percent_text(c.candidate)}%",
+                    f"{c.drop:+.2f}",
+                    f"{c.p:.2g}",
+                )
                 for c in worst[:SHOWN]
             ],
         )
@@ -172,13 +180,13 @@ def print_class_drops(model: ModelScore, of_model: str) -> None:
         print_line(f"… {len(worst) - SHOWN} more (--json lists all)")
 
 
-def print_changed_samples(model: ModelScore, of_model: str) -> None:
-    """Print samples whose prediction or score differs from the reference's, if any."""
+def print_changed_samples(model: ModelScore, of_model: str, condition: str) -> None:
+    """Print samples whose prediction or score differs from the reference's, if any. condition: if they are such."""
     if not model.changed:
         return
     noun = "prediction" if model.agreement is not None else "score"
     plural, verb = ("", "changes") if model.changed_samples == 1 else ("s", "change")
-    print_heading(f"{model.changed_samples:,} {noun}{plural}{of_model} {verb}")
+    print_heading(f"{model.changed_samples:,} {noun}{plural}{of_model} {verb}{condition}")
     print_rows(
         ("sample", "label", "reference", "", "here", ""),
         [

@@ -107,7 +107,7 @@ def print_run(result: Run) -> None:
     print_line()
     print_model_table(result.evaluation)
     print_line()
-    for text in (result.recommendation, *result.evaluation.verdict):
+    for text in (result.recommendation, *result.evaluation.statements):
         print_sentence(text)
     for path in result.files.values():
         print_line(f"file  {path}")

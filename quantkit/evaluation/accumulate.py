@@ -56,6 +56,8 @@ class Scoring:
     """Several outputs that hold class scores, if none of them was named."""
     notes: tuple[str, ...] = ()
     """Further notes on the pass."""
+    classes: int | None = None
+    """Number of class scores of a sample."""
 
     def add(self, portion: Portion, found: Sequence[Outputs]) -> None:
         """Add a batch and the outputs of every model. DataError names model, output and sample."""
@@ -188,4 +190,5 @@ def start_scoring(
         )
         for number, subject in enumerate(subjects)
     ]
-    return Scoring(models, scores, labels, assumed)
+    classes = None if scores is None else as_score_rows(first[scores]).shape[1]
+    return Scoring(models, scores, labels, assumed, classes=classes)

@@ -171,9 +171,7 @@ def choose_batch_size(subjects: Sequence[Subject]) -> int:
     return fixed * max(1, min(DEFAULT_BATCH, most) // fixed)
 
 
-def choose_common_spec(
-    subjects: Sequence[Subject], preprocess: AnyPreprocess, data: Any
-) -> PreprocessChoice:
+def choose_common_spec(subjects: Sequence[Subject], preprocess: AnyPreprocess, data: Any) -> PreprocessChoice:
     """Choose the preprocessing as `calibrate` does: from the reference, else from the first model that declares it."""
     import onnx
 

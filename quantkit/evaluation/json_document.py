@@ -42,6 +42,10 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "max_drop": evaluation.max_drop,
         "within_budget": evaluation.within_budget,
         "verdict": list(evaluation.verdict),
+        "doubts": list(evaluation.doubts),
+        "scores": evaluation.scores,
+        "scores_assumed": evaluation.scores_assumed,
+        "uncompared": list(evaluation.uncompared),
         "models": [model_json(model, evaluation.metric) for model in evaluation.models],
         "notes": list(evaluation.notes),
         "warnings": list(evaluation.warnings),
@@ -55,7 +59,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
 def model_json(model: ModelScore, metric: str | None) -> dict[str, Any]:
     """Return one model; the main metric also comes first, under its own name."""
     lost = model.difference
-    first = model.outputs[0] if model.outputs else None
+    worst, kl = model.worst_output, next((o.kl for o in model.outputs if o.kl is not None), None)
     return {
         **({metric: model.metrics[metric]} if metric else {}),  # first, so that no metric takes the place of a field
         "name": model.name,
@@ -71,10 +75,12 @@ def model_json(model: ModelScore, metric: str | None) -> dict[str, Any]:
         "worse": lost.worse if lost else None,
         "method": lost.method_text if lost else None,
         "agreement": model.agreement,
-        "sqnr_db": first.sqnr_db if first else None,
-        "cosine": first.cosine if first else None,
-        "kl": first.kl if first else None,
+        "worst_output": worst.name if worst else None,
+        "sqnr_db": worst.sqnr_db if worst else None,
+        "cosine": worst.cosine if worst else None,
+        "kl": kl,
         "outputs": [asdict(output) for output in model.outputs],
+        "matches": [asdict(match) for match in model.matches],
         "confidence": asdict(model.confidence) if model.confidence else None,
         "classes": [asdict(found) for found in model.classes],
         "confusions": [asdict(found) for found in model.confusions],

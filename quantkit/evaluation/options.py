@@ -103,14 +103,14 @@ def resolve_metrics(
     factories: list[MetricFactory] = []
     if labels is not None:
         factories = name_apart(names, [resolve_metric(text, list(first)) for text in names])
-    elif scores is not None and fitting[scores] is Evidence.UNLIKELY:
-        scores = None
+    else:
+        fitting = {name: found for name, found in fitting.items() if found is not Evidence.UNLIKELY}
+        scores = choose_score_output(fitting, None)
     assumed = labels is None and scores is not None and fitting[scores] is Evidence.POSSIBLE
     scoring = start_scoring(subjects, first, scores, factories, labels, assumed)
     scoring.notes += selection_notes(graph, first)
     if scores is None and labels is None and not request.options.without_labels:
-        possible = tuple(name for name, found in fitting.items() if found is not Evidence.UNLIKELY)
-        scoring.undecided = possible if len(possible) > 1 else ()
+        scoring.undecided = tuple(fitting) if len(fitting) > 1 else ()
     if scoring.undecided and request.must_decide:
         raise UsageError(
             f"{list_score_outputs(scoring.undecided)}, and none of them is named",

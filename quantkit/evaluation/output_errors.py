@@ -108,7 +108,7 @@ class MatchCounter:
         self._values, self._equal, self._samples, self._whole = 0, 0, 0, 0
 
     def add(self, reference: Array, candidate: Array, samples: int) -> None:
-        """Add a batch of both, of the same shape. Without an axis of samples it is equal for all of them or for none."""
+        """Add a batch of both, of one shape. Without an axis of samples it is equal for all of them or for none."""
         equal = np.asarray(reference == candidate)
         whole = bool(equal.all())
         rows = equal.ndim > 0 and len(equal) == samples

@@ -62,6 +62,8 @@ def score_evidence(graph: onnx.GraphProto | None, name: str, values: Array) -> E
         return Evidence.EXCLUDED
     if is_distribution(scores):
         return Evidence.CERTAIN
+    if not np.isfinite(scores.max(axis=1)).all():
+        return Evidence.UNLIKELY
     ends = graph is None or wiring is None or is_scoring_end(wiring, constant_tensors(graph), name)
     return Evidence.POSSIBLE if ends else Evidence.UNLIKELY
 

@@ -16,6 +16,7 @@ from quantkit.data.preprocess_choice import PreprocessChoice
 from quantkit.errors import DataError
 from quantkit.evaluation.accumulate import ModelTotals, Scoring
 from quantkit.evaluation.class_drops import class_drops, confusions, most_changed, most_changed_scores
+from quantkit.evaluation.doubts import preprocessing_doubts, reference_doubt, reference_warnings
 from quantkit.evaluation.options import list_score_outputs, output_remedy
 from quantkit.evaluation.paired import paired_difference
 from quantkit.evaluation.predictions import Predictions, agreement, confidence
@@ -68,18 +69,19 @@ def summarize(scoring: Scoring, context: EvaluationContext) -> Evaluation:
         models.append(score_candidate(score, totals, scoring, context, main, (results[0], found)) if number else score)
     refuse_unknown_budget(models, main, context)
     metric, share = (main.name, main.share) if main else (None, True)
+    warnings, doubts = evaluation_warnings(models[0], scoring, context), evaluation_doubts(models[0], scoring, context)
     made = Evaluation(
         models=tuple(models),
         samples=len(scoring.names),
         metric=metric,
         share=share,
         verdict=(),
-        notes=(*dict.fromkeys((*evaluation_warnings(context), *evaluation_notes(scoring, context))),),
-        warnings=evaluation_warnings(context),
+        notes=tuple(dict.fromkeys((*warnings, *doubts, *evaluation_notes(scoring, context)))),
+        warnings=tuple(dict.fromkeys((*warnings, *(text for text in doubts if text != context.spec.doubt)))),
         provenance=evaluation_provenance(scoring, context),
         seconds=context.seconds,
         max_drop=context.max_drop,
-        doubts=evaluation_doubts(scoring, context, made_reference(models, main)),
+        doubts=doubts,
         scores=scoring.scores,
         scores_assumed=scoring.assumed,
         uncompared=tuple(scoring.uncompared),
@@ -179,12 +181,29 @@ def refuse_unknown_budget(models: list[ModelScore], main: Metric | None, context
         raise DataError("no drop can be measured without labels", remedy="give labels, or omit --max-drop")
 
 
-def evaluation_warnings(context: EvaluationContext) -> tuple[str, ...]:
-    """Return what puts the result in doubt."""
+def evaluation_warnings(reference: ModelScore, scoring: Scoring, context: EvaluationContext) -> tuple[str, ...]:
+    """Return what the user should look at before relying on the result, without the doubts."""
     found = [context.spec.warning] if context.spec.warning else []
     found += context.warnings
     found += describe_left_out({*context.skipped, *context.skipped_before})
+    found += reference_warnings(reference, class_labels(scoring), reference_predictions(scoring))
+    undefined = {name: c.undefined for t in scoring.models for name, c in t.comparisons.items() if c.undefined}
+    found += [f"output {name!r} holds NaN in both models, {count:,} times" for name, count in undefined.items()]
     return tuple(dict.fromkeys(found))
+
+
+def evaluation_doubts(reference: ModelScore, scoring: Scoring, context: EvaluationContext) -> tuple[str, ...]:
+    """Return why no conclusion can be drawn from the figures; empty if nothing is known against them."""
+    main = scoring.models[0].metrics[0] if scoring.labels else None
+    found = list(preprocessing_doubts([totals.subject for totals in scoring.models], context.spec))
+    text = reference_doubt(reference, main, class_labels(scoring), reference_predictions(scoring), scoring.classes)
+    return tuple(dict.fromkeys([*found, *([text] if text else [])]))
+
+
+def reference_predictions(scoring: Scoring) -> Predictions | None:
+    """Return the predictions of the reference; None without class scores."""
+    totals = scoring.models[0].predictions
+    return None if totals is None else totals.result()[0]
 
 
 def evaluation_notes(scoring: Scoring, context: EvaluationContext) -> tuple[str, ...]:

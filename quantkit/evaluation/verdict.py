@@ -114,7 +114,7 @@ def describe_unlabelled(evaluation: Evaluation, candidate: ModelScore) -> list[s
     if not parts:
         return [f"ran on {count_samples(samples)}, but neither labels nor outputs could be compared"]
     if " on " not in parts[0]:
-        parts[0] += f" on {count_samples(samples)}"
+        parts[0] += f"{',' if ', ' in parts[0] else ''} on {count_samples(samples)}"
     if evaluation.uncompared:
         parts.append(f"{', '.join(evaluation.uncompared)} could not be compared")
     equal = all(output.sqnr_db == math.inf for output in candidate.outputs)
@@ -140,7 +140,7 @@ def describe_outputs(candidate: ModelScore) -> list[str]:
 def match_text(match: OutputMatch) -> str:
     """Return the number of samples for which an output is equal, and the share of its values if some are not."""
     on = count_of(match.equal_samples, match.samples)
-    if match.equal_values == match.values or match.values == match.samples:
+    if match.equal_values in (0, match.values) or match.values == match.samples:
         return on
     return f"{on}, in {percent_text(match.equal_values / match.values)} % of its values"
 

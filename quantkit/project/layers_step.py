@@ -29,7 +29,7 @@ def layers_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
             plan.model,
             against=model.file(plan.published_names()["model"]),
             data=data.source,
-            preprocess=data.spec.spec,
+            preprocess=data.spec,
             options=LayersOptions(data=few),
         )
         (folder / LAYERS).write_bytes(text_bytes(json.dumps(asdict(made), ensure_ascii=False)))

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from quantkit.engines.bench_result import BenchResult
 from quantkit.engines.choice import SIMPLEST_FIRST, TimedEngine, fastest_within_budget
-from quantkit.evaluation.result import Evaluation, ModelKind, ModelScore
+from quantkit.evaluation.paired import bonett_price_interval
+from quantkit.evaluation.result import DEFAULT_BUDGET, Evaluation, ModelKind, ModelScore
+from quantkit.evaluation.verdict import count_samples, describe_outputs
 
-DEFAULT_BUDGET = 0.5
-"""Loss allowed by default, in percentage points."""
+EXACT = frozenset({"fp32", "tf32"})
+"""Precisions that need no proof of their accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class EngineCandidate:
 
 
 def recommendation(evaluation: Evaluation, bench: BenchResult | None) -> str:
-    """Return which precision to use, and why."""
+    """Return which precision to use, and why; or why that cannot be decided."""
     if bench is None or not bench.on_gpu:
         return recommend_by_accuracy(evaluation)
     batch = bench.batches[-1]
@@ -38,18 +40,34 @@ def recommendation(evaluation: Evaluation, bench: BenchResult | None) -> str:
     if best is None:
         least = min(found, key=lambda choice: choice.lost or 0.0)
         lost = loss_amount(least.model, evaluation)
-        return (
-            f"Nothing is recommended: {least.model.name} loses least, {lost}, which exceeds {budget_text(evaluation)}."
-        )
+        over = f"{least.model.name} loses least, {lost}, which exceeds {budget_text(evaluation)}"
+        doubt = undecided(evaluation, least)
+        return f"{doubt} As measured, {over}." if doubt else f"Nothing is recommended: {over}."
     chosen = found[engines.index(best)]
     slowest = max(found, key=lambda choice: choice.milliseconds)
-    said = (
-        f"Use {chosen.precision.upper()} ({chosen.model.name}): {chosen.milliseconds:.3f} ms at batch {batch}, "
+    figures = (
+        f"{chosen.precision.upper()} ({chosen.model.name}): {chosen.milliseconds:.3f} ms at batch {batch}, "
         f"{slowest.milliseconds / chosen.milliseconds:.2f}× as fast as {slowest.precision.upper()}; "
         f"{loss_clause(chosen.model, evaluation)}."
     )
+    if doubt := undecided(evaluation, chosen):
+        return f"{doubt} The fastest, as measured, is {figures}"
+    sure = chosen.precision in EXACT or not uncertainty_clause(chosen.model, evaluation)
+    said = f"{'Use' if sure else 'Evaluate more samples before using'} {figures}"
     int8 = [choice for choice in found if choice.precision == "int8"]
     return said if chosen in int8 or not int8 else f"{said} {why_not_int8(int8, chosen, evaluation)}"
+
+
+def undecided(evaluation: Evaluation, chosen: EngineCandidate) -> str:
+    """Return `Cannot tell whether INT8 is good enough: …` if there are doubts, or nothing is known about losses."""
+    if evaluation.doubts:
+        return cannot_tell(evaluation.doubts)
+    return cannot_tell(["there are no labels"]) if chosen.lost is None and chosen.precision not in EXACT else ""
+
+
+def cannot_tell(reasons: Sequence[str]) -> str:
+    """Return the sentence that the figures do not decide the question."""
+    return f"Cannot tell whether INT8 is good enough: {'; '.join(reasons)}."
 
 
 def loss_budget(evaluation: Evaluation) -> float:
@@ -66,18 +84,35 @@ def engine_candidates(evaluation: Evaluation, bench: BenchResult, batch: int) ->
     for model in evaluation.models:
         time = bench.median(model.name, batch)
         if model.name in precisions and time and precisions[model.name] in SIMPLEST_FIRST:
-            found.append(EngineCandidate(model, precisions[model.name], lost_at_most(model), time))
+            found.append(EngineCandidate(model, precisions[model.name], lost_at_most(model, evaluation), time))
     return found
 
 
-def lost_at_most(model: ModelScore) -> float | None:
+def lost_at_most(model: ModelScore, evaluation: Evaluation) -> float | None:
     """Return the loss of the metric, or without labels its upper bound: the percentage of predictions that changed.
 
-    None if neither is known.
+    None if neither is known: an output that may not hold class scores, or other outputs beside it, decide nothing.
     """
     if model.difference is not None:
         return model.difference.value
-    return None if model.agreement is None else 100.0 * (1.0 - model.agreement)
+    alone = len(model.outputs) + len(model.matches) + len(evaluation.uncompared) <= 1
+    known = model.agreement is not None and alone and not evaluation.scores_assumed
+    return 100.0 * (1.0 - model.agreement) if known and model.agreement is not None else None
+
+
+def largest_loss(model: ModelScore, evaluation: Evaluation) -> float | None:
+    """Return the upper end of the 95 % interval of the loss, or without labels of the share of changed predictions.
+
+    None if there is no interval. Equal scores of all samples of a share have the interval of no change among so many.
+    """
+    samples, found = evaluation.samples, model.difference
+    least = 100.0 * bonett_price_interval(0, 0, samples)[1]
+    if found is None:
+        changed = round((1.0 - (model.agreement or 0.0)) * samples)
+        return max(least, 100.0 * bonett_price_interval(changed, 0, samples)[1])
+    if math.isnan(found.high):
+        return None
+    return max(found.high, least) if evaluation.share and found.low == found.high else found.high
 
 
 def budget_text(evaluation: Evaluation) -> str:
@@ -93,7 +128,7 @@ def loss_amount(model: ModelScore, evaluation: Evaluation) -> str:
     For example `0.30 percentage points`, `0.0123 of rmse`, or `up to 1.40 percentage points (1.40 % of the predictions
     changed)`. A gain counts as no loss.
     """
-    lost = max(lost_at_most(model) or 0.0, 0.0)
+    lost = max(lost_at_most(model, evaluation) or 0.0, 0.0)
     if model.difference is None and lost > 0:
         return f"up to {lost:.2f} percentage points ({lost:.2f} % of the predictions changed)"
     return f"{lost:.2f} percentage points" if evaluation.share else f"{lost:.3g} of {evaluation.metric}"
@@ -101,19 +136,26 @@ def loss_amount(model: ModelScore, evaluation: Evaluation) -> str:
 
 def loss_clause(model: ModelScore, evaluation: Evaluation) -> str:
     """Return for example `it loses 0.30 percentage points`."""
-    if lost_at_most(model) is not None:
+    if lost_at_most(model, evaluation) is not None:
         return f"it loses {loss_amount(model, evaluation)}{uncertainty_clause(model, evaluation)}"
-    least = min((output.sqnr_db for output in model.outputs), default=None)
-    noise = "" if least is None else f" (SQNR of its outputs: {least:.1f} dB)"
-    return f"its loss is unknown without labels{noise}"
+    if model is evaluation.reference:
+        return "it is the reference"
+    return f"it {'; it '.join(describe_outputs(model))}" if describe_outputs(model) else "its outputs were not compared"
 
 
 def uncertainty_clause(model: ModelScore, evaluation: Evaluation) -> str:
     """Return ` on 200 samples, which is too few to be sure` if the interval of the loss exceeds the budget."""
-    found = model.difference
-    if found is None or math.isnan(found.high) or found.high <= loss_budget(evaluation):
+    most, budget = largest_loss(model, evaluation), loss_budget(evaluation)
+    if most is None:
+        return " without a known interval" if math.isfinite(budget) else ""
+    return "" if most <= budget else f" on {count_samples(evaluation.samples)}, which is too few to be sure"
+
+
+def unjudged_clause(model: ModelScore, evaluation: Evaluation) -> str:
+    """Return a remark on further outputs, which the metric of one output may not judge."""
+    if len(model.outputs) + len(model.matches) + len(evaluation.uncompared) < 2:
         return ""
-    return f" on {evaluation.samples:,} samples, which is too few to be sure"
+    return f"; of all outputs, it {' and '.join(describe_outputs(model))}" if describe_outputs(model) else ""
 
 
 def why_not_int8(int8: Sequence[EngineCandidate], chosen: EngineCandidate, evaluation: Evaluation) -> str:
@@ -130,11 +172,13 @@ def recommend_by_accuracy(evaluation: Evaluation) -> str:
     quantized = [model for model in evaluation.candidates if model.kind is not ModelKind.FLOAT]
     if not quantized:
         return "Nothing is recommended: there is no INT8 model to compare."
-    known = {model.name: most for model in quantized if (most := lost_at_most(model)) is not None}
+    known = {model.name: most for model in quantized if (most := lost_at_most(model, evaluation)) is not None}
     later = "Measure speed on the target GPU; FP16 may be just as fast."
-    if not known:
-        return f"{quantized[0].name}: {loss_clause(quantized[0], evaluation)}. {later}"
     best = min(quantized, key=lambda model: known.get(model.name, math.inf))
+    if evaluation.doubts or not known:
+        clause = loss_clause(best, evaluation).removeprefix("it ")
+        reasons = evaluation.doubts or ("there are no labels",)
+        return f"{cannot_tell(reasons)} As measured, {best.name} {clause}. {later}"
     budget, loses = loss_budget(evaluation), f"{best.name} loses {loss_amount(best, evaluation)}"
     if math.isinf(budget):
         decide = "; set --max-drop to decide whether that is acceptable" if known[best.name] > 0 else ""
@@ -143,4 +187,4 @@ def recommend_by_accuracy(evaluation: Evaluation) -> str:
         return f"{loses}, which exceeds {budget_text(evaluation)}; try `quantkit tune`. {later}"
     if doubt := uncertainty_clause(best, evaluation):
         return f"{loses}{doubt}; evaluate more. {later}"
-    return f"{loses}, which is within {budget_text(evaluation)}. {later}"
+    return f"{loses}, which is within {budget_text(evaluation)}{unjudged_clause(best, evaluation)}. {later}"

@@ -110,7 +110,15 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
     found = read_evaluation(document)
     said = recommendation(found, engines.bench)
     notes = tuple(dict.fromkeys(steps.notes))
-    return Run(tuple(steps.taken), found, engines.bench, said, published, notes, (*plan.warnings, *found.warnings))
+    return Run(
+        tuple(steps.taken),
+        found,
+        engines.bench,
+        said,
+        published,
+        notes,
+        tuple(dict.fromkeys((*plan.warnings, *found.warnings))),
+    )
 
 
 def statistics_step(steps: RunSteps) -> StepOutcome:
@@ -126,7 +134,7 @@ def statistics_step(steps: RunSteps) -> StepOutcome:
             exclude=plan.settings.quantize.exclude,
         )
         made = calibrate(
-            plan.model.path, data.source, rules="minmax", preprocess=data.spec.spec, options=options,
+            plan.model.path, data.source, rules="minmax", preprocess=data.spec, options=options,
             progress=steps.progress("calibrating"),
         )  # fmt: skip
         assert made.statistics is not None, "bug in quantkit: onnxruntime returned no statistics"
@@ -179,7 +187,7 @@ def model_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome:
             folder / names["model"],
             statistics=statistics.file(names["statistics"]),
             data=data.source if runs_network else None,
-            preprocess=data.spec.spec,
+            preprocess=data.spec,
             options=options,
         )
         return made.notes
@@ -217,7 +225,7 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
             subjects,
             data.source,
             labels=wanted.labels,
-            preprocess=data.spec.spec,
+            preprocess=data.spec,
             metrics=None if wanted.metrics == (default_metric(),) else wanted.metrics,
             options=EvaluateOptions(data=data.options, classes=wanted.classes, max_drop=wanted.max_drop),
             progress=steps.progress("evaluating"),

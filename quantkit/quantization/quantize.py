@@ -251,9 +251,7 @@ class ScaleSource:
     """As the caller gave it, before it is resolved."""
 
 
-def open_samples(
-    source: Model, data: Any, preprocess: AnyPreprocess, options: DataOptions
-) -> NetworkSamples | None:
+def open_samples(source: Model, data: Any, preprocess: AnyPreprocess, options: DataOptions) -> NetworkSamples | None:
     """Return the samples that a network may be run on; None without data."""
     return None if data is None else NetworkSamples(data, preprocess, options).of(source)
 

@@ -68,9 +68,7 @@ def load_statistics_for(model: Model, statistics: str | os.PathLike[str] | Stati
     return known, name
 
 
-def refuse_other_preprocess(
-    known: tuple[Statistics, str], model: Model, asked: AnyPreprocess, *sources: Any
-) -> None:
+def refuse_other_preprocess(known: tuple[Statistics, str], model: Model, asked: AnyPreprocess, *sources: Any) -> None:
     """Raise StaleError if statistics are of images with another preprocessing than those of `sources`.
 
     known: the statistics, and their name. asked: as `choose_spec` takes it. Nothing is known about the preprocessing of

@@ -221,6 +221,5 @@ def gpu_speeds(evaluation: Evaluation) -> tuple[tuple[ModelScore, float], ...]:
 
 def worst_output(model: ModelScore) -> str:
     """Return the SQNR of the output that differs most from the reference's."""
-    if not model.outputs:
-        return "–"
-    return format_decibel(min((o.sqnr_db for o in model.outputs), key=lambda v: -math.inf if math.isnan(v) else v))
+    worst = model.worst_output
+    return "–" if worst is None else format_decibel(worst.sqnr_db)

@@ -46,6 +46,8 @@ def evaluation_verdict(evaluation: Evaluation) -> PageVerdict:
         over = [m for m in judged if m.difference and not m.difference.value <= evaluation.max_drop]
         status = "over" if over else "within"
         badge = f"over the budget of {budget}" if over else f"within the budget of {budget}"
+        if evaluation.doubts and not over:
+            status, badge = "over", f"in doubt: {badge}"
         if over and len(judged) > 1:
             badge = f"{len(over)} of {len(judged)} {badge}"
     reference = evaluation.reference
@@ -58,7 +60,7 @@ def evaluation_verdict(evaluation: Evaluation) -> PageVerdict:
         (str(count), "candidate" if count == 1 else "candidates"),
         (format_seconds(evaluation.seconds), "to evaluate"),
     ]
-    sentences = evaluation.verdict or ("There is nothing to compare: only the reference was evaluated.",)
+    sentences = evaluation.statements or ("There is nothing to compare: only the reference was evaluated.",)
     return PageVerdict(sentences, status, badge, tuple(figures), evaluation.notes)
 
 
@@ -89,7 +91,7 @@ def models_section(evaluation: Evaluation) -> PageSection:
     names = [Cell(m.name, "reference" if i == 0 else "") for i, m in enumerate(evaluation.models)]
     rows = tuple(zip(names, *filled.values(), strict=True))
     table = PageTable("Comparison of the models", ("model", *filled), rows, frozenset({1}), cards=True)
-    blocks: list[Block] = [table, *output_tables(evaluation)]
+    blocks: list[Block] = [table, *output_tables(evaluation), *match_tables(evaluation)]
     lead = "A drop is reference minus candidate, so a loss is positive; its paired 95 % interval is in parentheses."
     lead += " Shifts of the confidence are in percentage points (pp)." if "confidence" in filled else ""
     lead += f" Speeds were measured with {place}." if place else ""
@@ -165,6 +167,23 @@ def output_tables(evaluation: Evaluation) -> list[Block]:
         return []
     head = ("model", "output", "SQNR", "cosine", "KL, nats", "largest difference")
     return [PageTable("Outputs compared with the reference", head, rows, frozenset({1}), folded="All outputs")]
+
+
+def match_tables(evaluation: Evaluation) -> list[Block]:
+    """Return a table of the outputs that are compared by equality."""
+    rows = tuple(
+        (
+            Cell(model.name),
+            Cell(match.name),
+            Cell(f"{match.equal_samples:,} of {match.samples:,}"),
+            Cell(f"{match.equal_values:,} of {match.values:,}"),
+        )
+        for model in evaluation.candidates
+        for match in model.matches
+    )
+    head = ("model", "output", "equal samples", "equal values")
+    title = "Outputs that are equal to the reference's"
+    return [PageTable(title, head, rows, frozenset({1}), folded="All outputs that are not float")] if rows else []
 
 
 def output_row(model: ModelScore, output: OutputDeviation) -> tuple[Cell, ...]:

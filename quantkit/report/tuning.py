@@ -36,6 +36,8 @@ def tuning_verdict(tuning: Tuning) -> PageVerdict:
     )
     budget = f"the budget of {tuning.budget}"
     badge = f"within {budget}" if within else f"over {budget}"
+    if within and tuning.report.doubts:
+        within, badge = False, f"in doubt: {badge}"
     return PageVerdict((tuning.verdict,), "within" if within else "over", badge, figures, tuning.notes)
 
 

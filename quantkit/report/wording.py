@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from quantkit.view import percent_text
+
 
 def format_number(value: float, digits: int = 2) -> str:
     """Format a number: `0.25`, `−3.10`, `∞`, `not a number`; very large or small ones as `1.2e+09`."""
@@ -24,7 +26,9 @@ def format_significant(value: float) -> str:
 
 
 def format_percent(share: float, digits: int = 2) -> str:
-    """Format a fraction as a percentage: 0.9118 is `91.18 %`."""
+    """Format a fraction as a percentage: 0.9118 is `91.18 %`; only exact ones are `0.00 %` or `100.00 %`."""
+    if 0.0 <= share <= 1.0:
+        return f"{percent_text(share, digits)} %"
     return f"{format_number(100.0 * share, digits)} %" if math.isfinite(share) else format_number(share)
 
 

@@ -200,6 +200,8 @@ class Tuning(RichDisplay):
     def doubt(self) -> str:
         """The end of the verdict: how far the held-out figure can be relied on, or why the budget is missed."""
         if self.within_budget:
+            if self.report.doubts:
+                return f", but the figures are in doubt: {'; '.join(self.report.doubts)}"
             if not self.held:
                 return ", but on the tuning part it was over the budget or too close to it: do not rely on it"
             return ", but not conclusively: evaluate more samples" if self.tuned.high > self.max_drop else ""

@@ -65,14 +65,24 @@ def test_outputs_without_rows_cannot_be_joined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "first", "whole"),
-    [(1, 1, None), (1, 256, 1), (1, "found", 1), (1, "", 1), (1, None, 1), (4, 4, None), (4, 12, 4), (4, None, None)],
+    ("size", "shape", "whole"),
+    [
+        (1, (1, 5), None),
+        (1, (256, 14), 1),
+        (1, ("found", 4), 1),
+        (1, (), 1),
+        (1, None, 1),
+        (4, (4, 5), None),
+        (4, (12, 5), 4),
+        (4, ("found", 4), 4),
+        (4, None, None),
+    ],
 )
 def test_a_fixed_batch_stays_whole_where_an_output_has_no_axis_of_samples(
-    size: int, first: int | str | None, whole: int | None
+    size: int, shape: tuple[int | str, ...] | None, whole: int | None
 ) -> None:
-    assert indivisible_batch(BatchLimits(size, size, X), [size, first]) == whole
-    assert indivisible_batch(BatchLimits(1, None, X), [first]) is None
+    assert indivisible_batch(BatchLimits(size, size, X), [(size, 3), shape]) == whole
+    assert indivisible_batch(BatchLimits(1, None, X), [shape]) is None
 
 
 @given(st.integers(1, 20), st.integers(1, 6))

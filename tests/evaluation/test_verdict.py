@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 from quantkit.evaluation.result import (
     Confidence,
     Device,
+    Evaluation,
     IntervalMethod,
     MetricDifference,
     ModelKind,
     ModelScore,
     OutputDeviation,
+    OutputMatch,
     Speed,
 )
 from quantkit.evaluation.verdict import model_verdict
@@ -31,10 +34,13 @@ def lost(value: float, low: float, high: float) -> ModelScore:
     return replace(BASE, difference=MetricDifference(value, low, high, 0.2, 1, 2, METHOD))
 
 
-def verdict(
-    candidate: ModelScore, metric: str | None = "top1", share: bool = True, max_drop: float | None = None
-) -> str:
-    return model_verdict(FLOAT, candidate, metric, share, 10_000, max_drop)
+def judged(candidate: ModelScore, metric: str | None = "top1", share: bool = True, **fields: Any) -> Evaluation:
+    made = Evaluation((FLOAT, candidate), 10_000, metric, share, (), (), {}, 1.0)
+    return replace(made, **fields)
+
+
+def verdict(candidate: ModelScore, metric: str | None = "top1", share: bool = True, **fields: Any) -> str:
+    return model_verdict(judged(candidate, metric, share, **fields), candidate)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +57,19 @@ def test_the_loss_in_plain_words(value: float, low: float, high: float, loss: st
     assert verdict(lost(value, low, high)) == (
         f"int8 {loss} percentage points of top-1 (95 % interval: {interval}): {shown} on 10,000 samples."
     )
+
+
+def test_samples_that_cannot_show_a_loss_are_said_to_be_too_few() -> None:
+    text = verdict(lost(0.0, -37.5, 37.5), samples=6)
+    assert text.endswith("no significant loss on 6 samples, too few to exclude a loss of 37.50 percentage points.")
+    assert "too few" not in verdict(lost(0.0, -0.4, 0.4))
+    assert "on 1 sample," in verdict(lost(0.0, -90.0, 90.0), samples=1)
+
+
+def test_figures_in_doubt_are_conclusive_for_no_budget() -> None:
+    text = verdict(lost(0.0, -0.1, 0.1), max_drop=0.5, doubts=("the preprocessing was guessed",))
+    assert ", within the 0.5-point budget, but the figures are in doubt." in text
+    assert judged(BASE, doubts=("it was guessed",)).statements[-1] == "In doubt: it was guessed."
 
 
 def test_a_metric_with_a_unit_of_its_own_has_no_points() -> None:
@@ -110,24 +129,63 @@ def test_only_remarkable_changes_are_mentioned() -> None:
 # Without labels ---------------------------------------------------------------------------------------------------
 
 
-def test_without_labels_it_is_unknown_which_is_right() -> None:
-    text = verdict(replace(BASE, agreement=0.986), None)
-    assert text == (
-        "int8 agrees with the reference on 98.60 % of 10,000 samples; "
-        "without labels it is unknown which of the two is right."
+def boxes(sqnr: float, name: str = "boxes") -> OutputDeviation:
+    return OutputDeviation(name, sqnr, 0.99, None, 2.0)
+
+
+def unlabelled(changed: int, samples: int, *outputs: OutputDeviation, **fields: Any) -> str:
+    candidate = replace(BASE, agreement=1.0 - changed / samples, changed_samples=changed, outputs=outputs)
+    return verdict(candidate, None, samples=samples, **fields)
+
+
+@pytest.mark.parametrize(
+    ("changed", "samples", "on"),
+    [
+        (0, 40, "all 40 samples"),
+        (40, 40, "none of 40 samples"),
+        (1, 40, "39 of 40 samples (97.50 %)"),
+        (1, 100_000, "99,999 of 100,000 samples (>99.99 %)"),
+        (99_999, 100_000, "1 of 100,000 samples (<0.01 %)"),
+        (0, 1, "1 of 1 sample"),
+        (1, 1, "0 of 1 sample"),
+    ],
+)
+def test_agreement_is_counted_and_never_rounded_to_all_or_none(changed: int, samples: int, on: str) -> None:
+    text = unlabelled(changed, samples, boxes(30.0))
+    assert text.startswith(f"int8 predicts the reference's class on {on}; it has an SQNR of 30.0 dB at boxes; ")
+    assert text.endswith("without labels it is unknown which of the two is right.")
+    assert "loses" not in text
+
+
+def test_the_worst_output_stands_in_the_verdict_whatever_the_others_are() -> None:
+    text = unlabelled(0, 40, boxes(math.inf, "scores"), boxes(6.04, "maps"))
+    assert "it has an SQNR of 6.0 dB at maps, its worst output" in text
+    assert "an SQNR of 31.2 dB at boxes, its worst output, on 10,000 samples" in verdict(
+        replace(BASE, agreement=None, outputs=(boxes(31.24), boxes(35.0, "masks"))), None
     )
-    assert verdict(replace(BASE, agreement=1.0), None) == "int8 agrees with the reference on all 10,000 samples."
-    assert "99.99 %" in verdict(replace(BASE, agreement=0.99999), None)
-    assert "loses" not in verdict(replace(BASE, agreement=0.5), None)
+    labelled = replace(lost(0.0, -0.1, 0.1), outputs=(boxes(40.0, "scores"), boxes(-math.inf, "maps")))
+    assert "; it has an SQNR of −inf dB at maps, its worst output" in verdict(labelled)
 
 
-def test_outputs_that_are_not_classes_are_described_by_the_worst() -> None:
-    outputs = (OutputDeviation("boxes", 31.24, 0.99, None, 2.0), OutputDeviation("masks", 35.0, 0.99, None, 2.0))
-    text = verdict(replace(BASE, agreement=None, outputs=outputs), None)
-    assert "an SQNR of 31.2 dB at boxes, its worst output" in text
-    same = (OutputDeviation("boxes", math.inf, 1.0, None, 0.0),)
-    assert "the reference's outputs on all" in verdict(replace(BASE, agreement=None, outputs=same), None)
+def test_an_output_that_may_be_coordinates_is_judged_by_its_noise_first() -> None:
+    text = unlabelled(12, 32, boxes(22.1, "points"), scores="points", scores_assumed=True)
+    assert text.startswith("int8 has an SQNR of 22.1 dB at points on 32 samples; if points holds class scores, it ")
+    assert "class on 20 of 32 samples (62.50 %)" in text
+
+
+def test_equal_outputs_are_equal_and_leave_nothing_open() -> None:
+    text = verdict(replace(BASE, agreement=None, outputs=(boxes(math.inf),)), None)
+    assert text == "int8 has exactly the reference's boxes on 10,000 samples."
     assert "neither labels nor outputs" in verdict(replace(BASE, agreement=None), None)
+    missing = verdict(replace(BASE, agreement=None, outputs=(boxes(math.inf),)), None, uncompared=("kept",))
+    assert missing.endswith("; kept could not be compared.")
+
+
+def test_indices_are_counted_by_sample_and_by_value() -> None:
+    matches = (OutputMatch("mask", 640, 640, 64, 64), OutputMatch("idx", 320, 160, 64, 3))
+    text = verdict(replace(BASE, agreement=None, outputs=(boxes(math.inf),), matches=matches), None, samples=64)
+    assert "it has the reference's idx on 3 of 64 samples (4.69 %), in 50.00 % of its values" in text
+    assert text.endswith("which of the two is right.")
 
 
 # Worth it ---------------------------------------------------------------------------------------------------------
@@ -135,7 +193,7 @@ def test_outputs_that_are_not_classes_are_described_by_the_worst() -> None:
 
 def raced(first: Speed | None, second: Speed | None, **changes: object) -> str:
     candidate = replace(lost(0.1, 0.0, 0.2), speed=second, **changes)  # type: ignore[arg-type]
-    return model_verdict(replace(FLOAT, speed=first), candidate, "top1", True, 10_000, None)
+    return model_verdict(replace(judged(candidate), models=(replace(FLOAT, speed=first), candidate)), candidate)
 
 
 def test_int8_that_is_no_faster_on_the_gpu_is_not_worth_it() -> None:

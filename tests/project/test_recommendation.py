@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
 from quantkit.evaluation.result import (
@@ -101,30 +105,93 @@ def test_few_samples_are_no_proof() -> None:
     assert "it loses 0.00 percentage points on 200 samples, which is too few to be sure" in timed
 
 
+def unlabelled(model: ModelScore, samples: int = 10_000, **fields: Any) -> Evaluation:
+    made = replace(evaluation({}), models=(score("m.onnx", None, ModelKind.FLOAT), model), metric=None)
+    return replace(made, samples=samples, **fields)
+
+
+def noisy(*sqnr: float) -> ModelScore:
+    outputs = tuple(OutputDeviation(f"out{i}", value, 1.0, None, 1.0) for i, value in enumerate(sqnr))
+    return replace(score("m.int8.onnx", None, ModelKind.QDQ), outputs=outputs)
+
+
 def test_without_labels_nothing_is_said_to_be_kept() -> None:
-    far = replace(score("m.int8.onnx", None, ModelKind.QDQ), outputs=(OutputDeviation("boxes", 21.5, 1.0, None, 1.0),))
-    made = replace(evaluation({}), models=(score("m.onnx", None, ModelKind.FLOAT), far), metric=None)
-    assert "m.int8.onnx: its loss is unknown without labels (SQNR of its outputs: 21.5 dB)" in recommendation(
-        made, None
-    )
-    timed = replace(made, models=(made.models[0], replace(far, name="m.int8.engine")))
+    made = unlabelled(noisy(21.5))
+    said = recommendation(made, None)
+    assert said.startswith("Cannot tell whether INT8 is good enough: there are no labels. As measured, m.int8.onnx has")
+    assert "an SQNR of 21.5 dB at out0" in said
+    timed = replace(made, models=(made.models[0], replace(made.models[1], name="m.int8.engine")))
     said = recommendation(timed, bench({"fp32": 4.0, "int8": 1.0}))
-    assert said.startswith("Use INT8")
-    assert "its loss is unknown without labels" in said
+    assert said.startswith("Cannot tell whether INT8 is good enough: there are no labels. The fastest, as measured, is")
+
+
+def agreeing(changed: int, samples: int, *sqnr: float) -> ModelScore:
+    return replace(noisy(*(sqnr or (40.0,))), agreement=1.0 - changed / samples, changed_samples=changed)
 
 
 def test_without_labels_changed_predictions_bound_the_loss() -> None:
-    near, far = (replace(score("m.int8.onnx", None, ModelKind.QDQ), agreement=share) for share in (0.997, 0.95))
-    made = replace(evaluation({}), models=(score("m.onnx", None, ModelKind.FLOAT), near), metric=None)
-    assert (
-        "loses up to 0.30 percentage points (0.30 % of the predictions changed), which is within the budget of 0.5"
-        in recommendation(made, None)
-    )
-    said = recommendation(replace(made, models=(made.models[0], far)), None)
-    assert (
-        "loses up to 5.00 percentage points (5.00 % of the predictions changed), which exceeds the budget of 0.5"
-        in said
-    )
+    said = recommendation(unlabelled(agreeing(30, 10_000)), None)
+    assert "loses up to 0.30 percentage points (0.30 % of the predictions changed), which is within the bud" in said
+    said = recommendation(unlabelled(agreeing(500, 10_000)), None)
+    assert "loses up to 5.00 percentage points (5.00 % of the predictions changed), which exceeds the bud" in said
+
+
+@pytest.mark.parametrize("samples", [1, 6, 200, 550])
+def test_few_samples_without_labels_keep_no_budget(samples: int) -> None:
+    said = recommendation(unlabelled(agreeing(0, samples), samples), None)
+    assert "too few to be sure" in said
+    assert "within the budget" not in said
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        unlabelled(agreeing(0, 10_000), scores="out0", scores_assumed=True),
+        unlabelled(agreeing(0, 10_000, math.inf, 6.0)),
+        unlabelled(agreeing(0, 10_000), uncompared=("boxes",)),
+    ],
+)
+def test_predictions_alone_decide_nothing_where_they_may_be_none_or_other_outputs_stand_beside(
+    made: Evaluation,
+) -> None:
+    assert recommendation(made, None).startswith("Cannot tell whether INT8 is good enough: there are no labels.")
+
+
+@pytest.mark.parametrize("timed", [None, bench({"fp32": 4.0, "int8": 1.0})])
+@pytest.mark.parametrize("lost", [0.0, 0.3, 2.0])
+def test_figures_in_doubt_recommend_nothing(timed: BenchResult | None, lost: float) -> None:
+    made = evaluation({"fp32": 0.0, "int8": lost}) if timed else unlabelled(score("m.int8.onnx", lost, ModelKind.QDQ))
+    made = replace(made, metric="top1", samples=10_000, doubts=("the preprocessing was guessed",))
+    said = recommendation(made, timed)
+    assert said.startswith("Cannot tell whether INT8 is good enough: the preprocessing was guessed.")
+    assert "within the budget" not in said
+    assert "Use " not in said
+
+
+@given(st.integers(1, 5000), st.floats(0, 3), st.floats(0, 3), st.one_of(st.just(math.nan), st.floats(0, 3)))
+def test_within_the_budget_means_that_the_interval_is(samples: int, lost: float, below: float, above: float) -> None:
+    found = MetricDifference(lost, lost - below, lost + above, 0.5, 1, 2, IntervalMethod.CHANGED_SAMPLES)
+    made = evaluation({})
+    model = replace(score("m.int8.onnx", 0.0, ModelKind.QDQ), difference=found)
+    said = recommendation(replace(made, models=(*made.models[:1], model), samples=samples), None)
+    if "is within the budget" in said:
+        assert lost + above <= 0.5
+        assert below + above > 0 or samples > 550
+
+
+def test_equal_scores_of_few_samples_are_no_proof() -> None:
+    equal = MetricDifference(0.0, 0.0, 0.0, 1.0, 0, 0, IntervalMethod.EQUAL_SCORES)
+    model = replace(score("m.int8.onnx", 0.0, ModelKind.QDQ), difference=equal)
+    made = replace(evaluation({}), models=(score("m.onnx", None, ModelKind.FLOAT), model))
+    assert "on 6 samples, which is too few to be sure" in recommendation(replace(made, samples=6), None)
+    assert "is within the budget" in recommendation(replace(made, samples=600), None)
+
+
+def test_an_output_that_the_metric_does_not_judge_is_named() -> None:
+    made = evaluation({})
+    model = replace(score("m.int8.onnx", 0.1, ModelKind.QDQ), outputs=noisy(math.inf, 6.0).outputs)
+    said = recommendation(replace(made, models=(*made.models[:1], model)), None)
+    assert "; of all outputs, it has an SQNR of 6.0 dB at out1, its worst output." in said
 
 
 @pytest.mark.parametrize("timed", [None, bench(TIMES)])

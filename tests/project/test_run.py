@@ -277,6 +277,12 @@ def test_warnings_are_printed_even_with_quiet(place: Path, quantkit_command: Com
         == run_quietly.stderr.count(guessed)
         == 1
     )
+    document = json.loads((place / "net" / "model.run" / "evaluation.json").read_text(encoding="utf-8"))
+    assert document["provenance"]["preprocess_from"] == "default"
+    assert "the preprocessing was guessed (exact 16×16 bilinear" in document["doubts"][0]
+    page = (place / "net" / "model.run" / "report.html").read_text(encoding="utf-8")
+    assert "Cannot tell whether INT8 is good enough: the preprocessing was guessed" in page
+    assert "In doubt: the preprocessing was guessed" in page
     line = ("evaluate", "net/model.onnx", "--data", "imgs")
     assert quantkit_command(*line, "-q", "-o", "a.json").stderr.startswith(guessed)
     assert quantkit_command(*line).stderr.count("the preprocessing of this network is unknown") == 1

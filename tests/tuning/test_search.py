@@ -164,14 +164,15 @@ def test_several_score_outputs_need_a_choice(nets: tuple[Model, Model], tmp_path
     proto = onnx.ModelProto()
     proto.CopyFrom(plain.proto)
     first = proto.graph.output[0].name
-    proto.graph.node.append(helper.make_node("Neg", [first], ["aux"], "upside"))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([-1]), "turn"))
+    proto.graph.node.append(helper.make_node("Mul", [first, "turn"], ["aux"], "upside"))
     proto.graph.output.append(helper.make_tensor_value_info("aux", onnx.TensorProto.FLOAT, ["N", 4]))
     onnx.save(proto, tmp_path / "two.onnx")
     two = replace(plain, proto=proto, path=tmp_path / "two.onnx")
     asked = question(tmp_path, plain)
     part = holdout_parts(0.5, DataOptions())[0]
     with pytest.raises(
-        UsageError, match=f"outputs '{first}' and 'aux' hold class scores, and none of them is named"
+        UsageError, match=f"outputs '{first}' and 'aux' can hold class scores, and none of them is named"
     ) as caught:
         MetricTrials(two, asked, part).evaluation({"INT8": two})
     assert f"--metric top1@{first}" in caught.value.remedy

@@ -1,0 +1,60 @@
+"""Reasons why no conclusion can be drawn from an evaluation, and warnings about the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from quantkit.data.preprocess_choice import PreprocessChoice
+from quantkit.evaluation.plausibility import implausible_accuracy, overconfidence
+from quantkit.evaluation.predictions import Predictions
+from quantkit.evaluation.result import ModelKind, ModelScore
+from quantkit.evaluation.subjects import Subject
+from quantkit.metrics.metric import Metric
+from quantkit.preprocess import parse_preprocess
+from quantkit.provenance import provenance_path, read_provenance
+from quantkit.values import Array
+
+
+def preprocessing_doubts(subjects: Sequence[Subject], spec: PreprocessChoice) -> Iterator[str]:
+    """Yield why the samples may not be what the models expect: a guess, or a table of images prepared otherwise."""
+    if spec.doubt:
+        yield spec.doubt
+    for subject in subjects:
+        if subject.kind is ModelKind.TABLE:
+            yield from table_doubts(subject, spec)
+
+
+def table_doubts(subject: Subject, spec: PreprocessChoice) -> Iterator[str]:
+    """Yield why a table's scales may not fit the samples, by its provenance. TableError where that is damaged."""
+    known = read_provenance(provenance_path(subject.path))
+    if known is None or known.preprocess is None:
+        return
+    counted = parse_preprocess(known.preprocess, f"the record of {subject.path.name}")
+    if spec.applied is not None and counted != spec.applied:
+        yield (
+            f"{subject.path.name} was made from images prepared by: {counted.describe()}; these were prepared by: "
+            f"{spec.applied.describe()}; give the --preprocess of the table, or calibrate again"
+        )
+
+
+def reference_doubt(
+    reference: ModelScore, main: Metric | None, labels: Array | None, found: Predictions | None, classes: int | None
+) -> str | None:
+    """Return why the metric of the reference is not that of a trained network; None if it may be.
+
+    labels: class indices [N]; None if they are something else. found, classes: the reference's predictions.
+    """
+    if labels is not None and found is not None and classes is not None:
+        return implausible_accuracy(reference.name, labels, found, classes)
+    if main is not None and main.share and main.higher_is_better and reference.metrics[main.name] == 0.0:
+        return (
+            f"{main.name} of {reference.name} is 0, so that nothing can be lost: check the preprocessing "
+            "(--preprocess) and the labels (--labels)"
+        )
+    return None
+
+
+def reference_warnings(reference: ModelScore, labels: Array | None, found: Predictions | None) -> Iterator[str]:
+    """Yield warnings about the predictions of the reference."""
+    if labels is not None and found is not None and (text := overconfidence(reference.name, labels, found)):
+        yield text
