@@ -110,15 +110,8 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
     found = read_evaluation(document)
     said = recommendation(found, engines.bench)
     notes = tuple(dict.fromkeys(steps.notes))
-    return Run(
-        tuple(steps.taken),
-        found,
-        engines.bench,
-        said,
-        published,
-        notes,
-        tuple(dict.fromkeys((*plan.warnings, *found.warnings))),
-    )
+    warnings = tuple(dict.fromkeys((*plan.warnings, *found.warnings)))
+    return Run(tuple(steps.taken), found, engines.bench, said, published, notes, warnings)
 
 
 def statistics_step(steps: RunSteps) -> StepOutcome:
