@@ -21,6 +21,7 @@ from quantkit.calibration.unscalable import ScaleNeeds, describe_unscalable, lea
 from quantkit.data import DataIdentity
 from quantkit.data.peeking import DataWatcher, PeekedFeed
 from quantkit.errors import DataError, UsageError
+from quantkit.graph import refuse_changed_weights
 from quantkit.histogram import HistogramMode
 from quantkit.progress import Progress
 from quantkit.statistics import Origin, Statistics
@@ -54,6 +55,7 @@ def calibrate_by_watching(
             lambda number: open_watching_session(job, plan.passes[number], plan) if number else session
         )
         watcher.look()
+        refuse_changed_weights(job.model)
     finally:
         feed.close()
     statistics = leave_out_masks(collect_statistics(job, observed, plan), job.model, needs)

@@ -11,6 +11,7 @@ from quantkit.calibration.tensorrt.calibration_build import calibrate_on_tensorr
 from quantkit.data import DataIdentity
 from quantkit.data.peeking import DataWatcher
 from quantkit.errors import Interrupted
+from quantkit.graph import refuse_changed_weights
 from quantkit.progress import Progress
 
 
@@ -29,6 +30,7 @@ def calibrate_by_calibrator(
     finally:
         progress.close()
     watcher.look()
+    refuse_changed_weights(job.model)
     tables = {job.rules[0].name: made.table}
     files = write_calibration(job, None, tables, made.counted) if job.output is not None else ()
     notes = [*why, *job.feed.notes]

@@ -30,7 +30,7 @@ from quantkit.evaluation.runners import (
 )
 from quantkit.evaluation.subjects import Subject, SubjectOptions, common_inputs, open_subjects
 from quantkit.evaluation.summarize import EvaluationContext, summarize
-from quantkit.graph import Model
+from quantkit.graph import Model, refuse_changed_weights
 from quantkit.preprocess import Preprocess
 from quantkit.progress import NoProgress, Progress
 
@@ -91,6 +91,9 @@ def evaluate_subjects(
         runners = [wrap_reference(reference), *candidates]
         pass_ = EvaluationPass(feed, pool, runners, DataWatcher(spec.applied), progress or NoProgress())
         scoring, identity = run_pass(pass_, subjects, request, spec.applied)
+        for subject in subjects:
+            if subject.model is not None:
+                refuse_changed_weights(subject.model)
         context = EvaluationContext(
             source=Path(data).resolve() if isinstance(data, (str, os.PathLike)) else None,
             data=data_record(data, feed, identity.identity() if identity else feed.identity()),

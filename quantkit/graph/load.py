@@ -11,20 +11,21 @@ The identity of a model is that of its file, so that it does not depend on any o
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.errors import ModelError
 from quantkit.graph.functions import inline_functions
-from quantkit.graph.identity import model_identity
-from quantkit.graph.model import Model, node_name, weight_names, weights_folder
+from quantkit.graph.identity import external_files, model_identity
+from quantkit.graph.model import Model, ReadFile, node_name, weight_names, weights_folder
 from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.subgraphs import all_graphs, all_nodes, subgraphs
-from quantkit.regular_file import read_regular
+from quantkit.regular_file import FileStamp, read_regular, stamp_of
 
 if TYPE_CHECKING:
     import onnx
@@ -51,11 +52,40 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{file} is not an ONNX model: it holds no graph", remedy=remedy)
     if not has_text_names(proto.graph):
         raise ModelError(f"{file} is damaged: one of its names is not text", remedy=remedy)
-    identity = model_identity(proto, weights_folder(file, proto), str(file))
+    folder = weights_folder(file, proto)
+    stamps = weight_stamps(folder, external_files(proto))
+    identity = model_identity(proto, folder, str(file))
     plain = inline_functions(proto, str(file))
     drop_listed_weights(plain)
     sort_nodes(plain.graph, str(file))
-    return Model(file, plain, identity, make_names_unique(plain.graph))
+    return Model(file, plain, identity, make_names_unique(plain.graph), ReadFile(identity, stamps))
+
+
+def weight_stamps(folder: Path, names: Iterable[str]) -> tuple[FileStamp, ...]:
+    """Return the stamps of files with external weights; a file that is missing, which is no error yet, has none."""
+    stamps = []
+    for name in names:
+        with contextlib.suppress(OSError, ValueError):
+            stamps.append(stamp_of(folder / name, name))
+    return tuple(stamps)
+
+
+def refuse_changed_weights(model: Model) -> None:
+    """Raise ModelError where the external weights of a model are no longer those that were digested when it was read.
+
+    They are read whenever they are needed, also by other libraries: what was used is what was digested only if they
+    did not change in between. Models in memory pass.
+    """
+    stamps = model.read.weights
+    if weight_stamps(model.folder, [stamp.name for stamp in stamps]) == stamps:
+        return
+    if load_model(model.path).sha256 != model.read.sha256:  # a copy or a link may have moved a stamp, not the content
+        raise changed_model(model.path)
+
+
+def changed_model(path: Path) -> ModelError:
+    """Return the error for a model, or its weights, that changed while it was in use."""
+    return ModelError(f"{path} changed during the run", remedy="start again when nothing writes to it any more")
 
 
 def has_text_names(graph: onnx.GraphProto) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from quantkit.graph.identity import external_files
 from quantkit.graph.masked_scores import masked_scores
 from quantkit.graph.operators import ONNX_DOMAINS
+from quantkit.regular_file import FileStamp
 from quantkit.values import ModelInput
 
 if TYPE_CHECKING:
@@ -19,6 +20,17 @@ DTYPES: Mapping[int, str] = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
     10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """The file that a model was read from: its identity, and the stamps of its external weights before they were read.
+
+    A network that was derived from a model has the same.
+    """
+
+    sha256: str = ""
+    weights: tuple[FileStamp, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,7 @@ class Model:
     proto: onnx.ModelProto
     sha256: str
     file_names: Mapping[str, str] = field(default_factory=dict)
+    read: ReadFile = field(default=ReadFile(), compare=False, repr=False)
 
     @property
     def inputs(self) -> tuple[ModelInput, ...]:

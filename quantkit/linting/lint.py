@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from quantkit.artifact import check_destinations, refuse_overwriting, write_whole
 from quantkit.errors import ModelError, OutputError
-from quantkit.graph import Model, load_model
+from quantkit.graph import Model, load_model, refuse_changed_weights
 from quantkit.graph.messages import all_tensors, is_external
 from quantkit.graph.save import store_inside, tensor_size
 from quantkit.linting.finding import SEVERITIES, Finding
@@ -98,7 +98,9 @@ def lint(
         return LintReport(model.path, found, int8_layers=count_int8_layers(model))
     fixed_model = Model(model.path, proto, "")
     left = lint_model(fixed_model)
-    write_whole(target, self_contained_bytes(model, proto))
+    content = self_contained_bytes(model, proto)
+    refuse_changed_weights(model)
+    write_whole(target, content)
     return LintReport(model.path, left, fixed, target, count_int8_layers(fixed_model))
 
 

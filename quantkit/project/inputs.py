@@ -10,9 +10,11 @@ from typing import Any
 
 from quantkit.artifact import canonical_json, sha256_of, text_bytes
 from quantkit.data import DataOptions, open_data
+from quantkit.data.feed import changed_data
 from quantkit.data.preprocess_choice import PreprocessChoice, choose_spec
 from quantkit.errors import DataError, UsageError
 from quantkit.graph import Model, load_model
+from quantkit.graph.load import changed_model
 from quantkit.project.settings import Settings
 from quantkit.project.store import refuse_foreign_files
 from quantkit.quantization.quantize import refuse_quantized
@@ -111,27 +113,12 @@ def plan_run(settings: Settings) -> RunPlan:
     model = load_model(settings.model)
     refuse_quantized(model)
     output = Path(settings.output) if settings.output else model.path.with_suffix(".run")
-    chosen = settings.calibrate
-    reading = DataOptions(
-        limit=chosen.limit,
-        shuffle=chosen.shuffle,
-        seed=chosen.seed,
-        batch_size=chosen.batch_size,
-        skip_corrupt=chosen.skip_corrupt,
-    )
-    calibration = data_source(model, model.inputs, settings.data, settings.preprocess, reading)
+    calibration, validation = data_sources(settings, model)
     notes = [*([calibration.spec.warning] if calibration.spec.warning else [])]
     if settings.evaluate.data is None:
         notes.append(
             "accuracy is measured on the calibration data and is optimistic for INT8; pass separate data with --val"
         )
-    validation = data_source(
-        model,
-        tuple(replace(i, shape=(None, *i.shape[1:])) if i.shape else i for i in model.inputs),
-        settings.evaluate.data or settings.data,
-        settings.preprocess,
-        DataOptions(limit=settings.evaluate.limit, skip_corrupt=settings.evaluate.skip_corrupt, whole=True),
-    )
     plan = RunPlan(
         expand_node_files(settings),
         model,
@@ -143,6 +130,34 @@ def plan_run(settings: Settings) -> RunPlan:
     )
     refuse_foreign_files(output, plan.all_names())
     return plan
+
+
+def refuse_changed_inputs(plan: RunPlan) -> None:
+    """Raise ModelError or DataError where model or data are no longer those of the plan: a step used something else."""
+    if load_model(plan.model.path).sha256 != plan.model.sha256:
+        raise changed_model(plan.model.path)
+    for before, now in zip((plan.calibration, plan.validation), data_sources(plan.settings, plan.model), strict=True):
+        if now.stamps != before.stamps:
+            raise changed_data(before.source)
+
+
+def data_sources(settings: Settings, model: Model) -> tuple[DataSource, DataSource]:
+    """Return the data for calibration and for evaluation. DataError, PreprocessError, UsageError."""
+    chosen, wanted, data = settings.calibrate, settings.evaluate, settings.data
+    assert data is not None
+    reading = DataOptions(
+        limit=chosen.limit,
+        shuffle=chosen.shuffle,
+        seed=chosen.seed,
+        batch_size=chosen.batch_size,
+        skip_corrupt=chosen.skip_corrupt,
+    )
+    inputs = tuple(replace(i, shape=(None, *i.shape[1:])) if i.shape else i for i in model.inputs)
+    whole = DataOptions(limit=wanted.limit, skip_corrupt=wanted.skip_corrupt, whole=True)
+    return (
+        data_source(model, model.inputs, data, settings.preprocess, reading),
+        data_source(model, inputs, wanted.data or data, settings.preprocess, whole),
+    )
 
 
 def refuse_unknown_names(settings: Settings) -> None:

@@ -18,6 +18,7 @@ from quantkit.artifact import text_bytes
 from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.from_statistics import tables_from
 from quantkit.calibration.options import CalibrateOptions
+from quantkit.data.feed import changed_data
 from quantkit.engines.bench_result import BenchResult
 from quantkit.evaluation.compare import read_evaluation
 from quantkit.evaluation.evaluate import evaluate
@@ -212,6 +213,7 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
     if of.table is not None and not engines.files:
         subjects.append(f"{plan.model.path}+{of.table.file(names['table'])}")
     subjects += [str(path) for path in engines.engines]
+    given = {path: file_identity(path) for path in (wanted.labels, wanted.classes) if path is not None}
 
     def work(folder: Path) -> tuple[str, ...]:
         made = evaluate(
@@ -223,6 +225,9 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
             options=EvaluateOptions(data=data.options, classes=wanted.classes, max_drop=wanted.max_drop),
             progress=steps.progress("evaluating"),
         )
+        for path, digest in given.items():
+            if file_identity(path) != digest:
+                raise changed_data(path)
         first = recommendation(made, engines.bench)
         shown = replace(made, verdict=(first, *made.verdict))
         page = evaluation_page(
@@ -246,8 +251,8 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
             "table": of.table.digest if of.table else None,
             "layers": of.layers.digest if of.layers else None,
             "engines": engines.digest,
-            "labels": file_identity(wanted.labels),
-            "classes": file_identity(wanted.classes),
+            "labels": wanted.labels and given[wanted.labels],
+            "classes": wanted.classes and given[wanted.classes],
             "data": known,
             "options": wanted.model_dump(mode="json"),
         }

@@ -13,7 +13,7 @@ from quantkit.artifact import text_bytes
 from quantkit.document import DocumentType
 from quantkit.errors import QuantkitError
 from quantkit.progress import Progress
-from quantkit.project.inputs import RunPlan
+from quantkit.project.inputs import RunPlan, refuse_changed_inputs
 from quantkit.project.store import StepOutcome, StepStore
 
 SAID = "said.json"
@@ -45,12 +45,15 @@ class RunSteps:
     ) -> StepOutcome:
         """Execute a step or reuse its outcome; the notes returned by `work` are repeated when it is reused.
 
+        Nothing is kept of a step during which model or data changed. Raises what `work` and `refuse_changed_inputs` do.
+
         The stem of the model's file is an input of every step, because output files are named after it.
         """
 
         def noted(folder: Path) -> None:
             self._phase(name)
             said = work(folder)
+            refuse_changed_inputs(self.plan)
             (folder / SAID).write_bytes(text_bytes(json.dumps(said, ensure_ascii=False)))
 
         started = time.monotonic()

@@ -17,9 +17,10 @@ from quantkit.data import DataOptions
 from quantkit.data.feed import describe_left_out
 from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.errors import ModelError, UsageError
-from quantkit.graph import Model, load_model, saved_files, write_model
+from quantkit.graph import Model, load_model, refuse_changed_weights, saved_files
 from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
+from quantkit.graph.save import stage_model
 from quantkit.linting.rules.parsing.clip_apart import without_misread_clips
 from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insert import insert_qdq, is_half
@@ -41,7 +42,7 @@ from quantkit.repairs.registry import resolve_repairs
 from quantkit.repairs.repair import RepairReport
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
-from quantkit.staging import claimed_outputs
+from quantkit.staging import claimed_outputs, staged_files
 from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
@@ -214,6 +215,7 @@ def quantize_and_write(
     notes += prepared.notes + shared_scale_notes(scales, made.pairs)
     notes += describe_left_out(scale_source.data.unreadable) if scale_source.data else ()
     notes += describe_unscalable(scales.statistics) if scales.statistics else ()
+    refuse_changed_weights(source)
     phase("writing")
     files = () if target is None else write_quantized(proto, source, target, options.force)
     return Quantization(
@@ -318,7 +320,10 @@ def write_quantized(proto: onnx.ModelProto, source: Model, target: Path, force: 
     """Write the network, and a file of weights beside it if it needs one. StaleError, OutputError."""
     for path in saved_files(proto, target):
         refuse_existing(path, force=force)
-    return write_model(proto, source.folder, target)
+    with staged_files() as new:
+        files = stage_model(proto, source.folder, target, new)
+        refuse_changed_weights(source)  # also while they were copied
+    return files
 
 
 def refuse_quantized(model: Model) -> None:

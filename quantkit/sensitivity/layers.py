@@ -20,7 +20,7 @@ from quantkit.data.feed import describe_left_out
 from quantkit.data.opening import whole_batches
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.errors import ModelError, UsageError
-from quantkit.graph import Model, load_model
+from quantkit.graph import Model, load_model, refuse_changed_weights
 from quantkit.graph.node_selection import select_nodes
 from quantkit.output_noise import NoiseMeter
 from quantkit.qdq.insert import insert_qdq
@@ -140,6 +140,7 @@ def layers(
     found = rank_layers(measuring, subject.variants, tensors, subject.left, phase)
     kept, kept_db = kept_layers(measuring, subject.variants, found, options, phase)
     identity = feed.identity()
+    refuse_changed_weights(source)
     warnings = (*([spec.warning] if spec.warning else []), *describe_left_out(feed.unreadable))
     notes = (*subject.notes, *ranking_notes(found), *warnings, *feed.notes)
     content = identity.content if identity else ""

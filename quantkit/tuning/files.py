@@ -22,7 +22,7 @@ from quantkit.calibration.from_statistics import statistics_provenance
 from quantkit.calibration.tables import header_for, make_tables
 from quantkit.errors import OutputError
 from quantkit.evaluation.json_document import evaluation_json as evaluation_document
-from quantkit.graph import Model, saved_files
+from quantkit.graph import Model, refuse_changed_weights, saved_files
 from quantkit.graph.save import stage_model
 from quantkit.paths import exists, is_folder
 from quantkit.provenance import provenance_bytes, provenance_path
@@ -102,6 +102,7 @@ def write_tuning(written: TuningFiles, folder: Path, options: TuneOptions) -> Tu
             for path, content in files.items():
                 new.write(path, content)
             stage_model(written.proto, written.source.folder, paths["model"], new)
+            refuse_changed_weights(written.source)
     except BaseException:
         if is_new:
             with contextlib.suppress(OSError):  # not empty

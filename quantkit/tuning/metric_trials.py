@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from quantkit.data import DataOptions
+from quantkit.data.feed import changed_data
 from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, UsageError
@@ -57,6 +58,7 @@ class MetricTrials:
         self._options = replace(request.options, data=data, max_drop=None)
         self._model, self._request = model, request
         self._cache = OutputCache()
+        self._read: tuple[str, str | None] | None = None
         self.evaluations = 0
         self.samples = 0
 
@@ -81,6 +83,10 @@ class MetricTrials:
         self.evaluations += len(models) - self._cache.complete
         self._cache.close()
         self.samples = evaluation.samples
+        read = (evaluation.provenance["data"]["content"], evaluation.provenance["labels_sha256"])
+        if self._read not in (None, read):
+            raise changed_data("the data")
+        self._read = read
         request.unreadable.update(evaluation.provenance["skipped"])
         return evaluation
 

@@ -22,6 +22,7 @@ from quantkit.errors import UsageError
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
 from quantkit.graph import Model, load_model
+from quantkit.graph.load import changed_model
 from quantkit.graph.node_selection import node_names, select_nodes
 from quantkit.quantization.quantize import refuse_quantized
 from quantkit.quantization.scales import load_statistics_for, refuse_other_preprocess
@@ -193,6 +194,8 @@ def calibrate_for_tuning(
         options=CalibrateOptions(data=own, backend="onnxruntime"),
     )
     assert made.statistics is not None, "bug in quantkit: onnxruntime returned no statistics"
+    if made.statistics.origin.model != source.sha256:
+        raise changed_model(source.path)
     return CalibrationSource(made.statistics, data, own, f"{text}, {made.samples} samples")
 
 

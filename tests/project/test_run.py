@@ -14,7 +14,7 @@ import pytest
 
 from quantkit.backends.tensorrt.options import Precision
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
-from quantkit.errors import BackendError, OutputError, QuantkitError
+from quantkit.errors import BackendError, DataError, ModelError, OutputError, QuantkitError
 from quantkit.progress import NoProgress
 from quantkit.project import run as running
 from quantkit.project.engine_steps import engine_steps
@@ -332,3 +332,20 @@ def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.Monke
     assert found[0].bench is not None
     assert found[0].bench.median("model.qdq.engine", 32) == 1.5
     assert [step.name for step in steps.taken if not step.reused] == []
+
+
+@pytest.mark.parametrize("what", ["model", "data"])
+def test_nothing_is_kept_of_a_step_during_which_an_input_changed(what: str, place: Path) -> None:
+    def change(step: str) -> None:
+        assert step == "statistics"
+        if what == "data":
+            image = sorted(place.glob("imgs/*/*.png"))[3]
+            image.write_bytes(image.read_bytes() + b"1")
+        else:
+            proto = onnx.load("net/model.onnx")
+            proto.graph.node[0].name += "2"
+            onnx.save(proto, "net/model.onnx")
+
+    with pytest.raises((ModelError, DataError), match="changed during the run"):
+        run(settings(), phase=change)
+    assert not (place / "net/model.run").exists()

@@ -18,6 +18,7 @@ from quantkit.backends.runs_in_progress import RUNS
 from quantkit.backends.session import Runner
 from quantkit.errors import BackendError, ModelError, first_line
 from quantkit.graph.identity import external_files
+from quantkit.graph.load import refuse_changed_weights
 from quantkit.graph.messages import all_tensors
 from quantkit.graph.model import Model
 from quantkit.values import Array, Batch
@@ -49,6 +50,7 @@ class OnnxRuntimeSession:
         any_type: bool = False,
     ) -> None:
         self._session = open_inference_session(with_outputs(model, tensors), model, provider, threads)
+        refuse_changed_weights(model)
         shown = {value.name for value in self._session.get_outputs() if any_type or value.type in FLOATS}
         self.tensors = tuple(name for name in tensors if name in shown)
         self._bind = fixed_shapes and provider == "cpu"

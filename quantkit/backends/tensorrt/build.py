@@ -37,7 +37,7 @@ from quantkit.backends.tensorrt.versions import (
     tensorrt,
 )
 from quantkit.errors import BackendError, ModelError, QuantkitError, TableError
-from quantkit.graph import Model, watched_tensors
+from quantkit.graph import Model, refuse_changed_weights, watched_tensors
 from quantkit.graph.node_selection import node_names, select_nodes
 from quantkit.qdq.float_reason import FloatCause
 from quantkit.qdq.insert import insert_qdq, is_half
@@ -165,6 +165,7 @@ def run_build(
         made_now = serialize_engine(
             build, log, table, rule, timing_cache
         )  # builder and network are freed before their context
+        refuse_changed_weights(build.model)
         build.phase("inspecting the engine")
         context = LayerContext(
             operators=node_names(build.model),

@@ -35,6 +35,7 @@ from quantkit.calibration.tensorrt.batch_source import BatchSource, CalibratorOu
 from quantkit.data import DataIdentity, DataOptions, Portion
 from quantkit.data.feed import Identifier, batch_digests, identity_as_read
 from quantkit.errors import BackendError, TableError, UsageError
+from quantkit.graph import refuse_changed_weights
 from quantkit.preprocess import Preprocess
 from quantkit.provenance import provenance_path, read_provenance
 from quantkit.regular_file import read_regular
@@ -174,6 +175,7 @@ class StreamingCalibrator:
         """After a build: raise its error, write the table with its provenance record, and free GPU memory."""
         outcome = self.streaming.outcome()
         table = parse_table(outcome.table, "TensorRT's table")
+        refuse_changed_weights(self.job.model)
         check_header(self.job, table)
         self._table = outcome.table
         if self.job.output is not None and not outcome.reused:
