@@ -24,6 +24,8 @@ LARGEST_WHOLE = 1 << 30
 """Largest file that is read whole unless a caller knows better, in bytes."""
 UNBOUNDED = 1 << 62
 CHUNK_BYTES = 1 << 20
+LONGEST_FAULT = 300
+"""Characters of a library's message; some quote the whole file."""
 
 Stamp = tuple[str, int, int, int, int]
 
@@ -104,7 +106,7 @@ def file_fault(error: Exception) -> str:
     """Return the problem with a file that could not be read, in a few words."""
     if isinstance(error, UnicodeDecodeError):
         return "not text in UTF-8"
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    return (isinstance(error, OSError) and error.strerror) or str(error)[:LONGEST_FAULT]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,18 @@
-"""Arrays in files: `.npy` files are mapped into memory, `.npz` files are read row by row without unpacking them whole.
-
-A member of an `.npz` is a compressed `.npy`; its rows are decompressed one after the other, and memory holds a few of
-them at a time. Going back to an earlier row starts from the beginning, which only a shuffled selection needs.
-"""
+"""Rows of arrays as samples: the network's inputs as they are, or images."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import struct
-import threading
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantkit.data.feed import DigestMemory, arrays_digest, check_batch
+from quantkit.data.array_files import ArrayRows, open_arrays
+from quantkit.data.feed import DigestMemory, arrays_digest, check_batch, refuse_missing_inputs
 from quantkit.data.images import stamp_file
 from quantkit.data.pixels import normalise, transform
 from quantkit.errors import DataError, UnreadableError
@@ -29,159 +20,10 @@ from quantkit.preprocess import Preprocess
 from quantkit.regular_file import FileStamp
 from quantkit.values import Batch, ModelInput
 
-BROKEN = (
-    OSError, ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, OverflowError, MemoryError,
-    RuntimeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-"""Exceptions that numpy and zipfile raise for damaged files."""
-BLOCK_BYTES = 1 << 18
-"""Rows are decompressed in blocks of this size, or one by one if they are larger."""
 WHOLE = 1e-3
 """Largest distance from an integer, of pixels that were stored as float."""
 LABELS = frozenset({"y", "label", "labels", "target", "targets"})
 """Arrays with these names are labels if a file holds them beside its inputs."""
-
-
-class ArrayRows(Protocol):
-    """An array whose rows are read one by one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the whole array."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the array."""
-
-    def row(self, index: int) -> NDArray[Any]:
-        """Return row `index` along axis 0."""
-
-    def close(self) -> None:
-        """Close the file; the next row opens it again."""
-
-
-@dataclass(frozen=True, slots=True)
-class MappedRows:
-    """A `.npy` file that is mapped into memory."""
-
-    array: NDArray[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the whole array."""
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the array."""
-        return self.array.dtype
-
-    def row(self, index: int) -> NDArray[Any]:
-        """Return row `index`, copied from the file."""
-        return np.array(self.array[index])
-
-    def close(self) -> None:
-        """Do nothing: the mapping ends with the array."""
-
-
-@dataclass(slots=True)
-class ZippedRows:
-    """A member of an `.npz`, decompressed while its rows are read in ascending order."""
-
-    path: Path
-    member: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    _archive: zipfile.ZipFile | None = None
-    _stream: IO[bytes] | None = None
-    _block: bytes = b""
-    _first: int = 0
-    _held: int = 0
-    """Rows `_first` to `_first + _held` are in `_block`."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def row(self, index: int) -> NDArray[Any]:
-        """Return row `index`. DataError where the file is damaged."""
-        size = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        with self._lock:
-            try:
-                content = self._content(index, size)
-            except BROKEN as error:
-                raise DataError(f"{self.path}, array {self.member!r}: {error}", remedy="save the file again") from None
-        if len(content) != size:
-            raise DataError(f"{self.path}, array {self.member!r}: ends in row {index}", remedy="save the file again")
-        return np.frombuffer(content, self.dtype).reshape(self.shape[1:])
-
-    def _content(self, index: int, size: int) -> bytes:
-        """Return the bytes of a row, from the last block that was read or a following one."""
-        if self._stream is None or index < self._first:
-            self._open()
-        assert self._stream is not None
-        while index >= self._first + self._held:
-            self._first += self._held
-            self._held = max(1, BLOCK_BYTES // max(size, 1))
-            self._block = self._stream.read(self._held * size)
-        start = (index - self._first) * size
-        return self._block[start : start + size]
-
-    def close(self) -> None:
-        """Close the file; the next row opens it again."""
-        if self._stream is not None:
-            self._stream.close()
-        if self._archive is not None:
-            self._archive.close()
-        self._stream = self._archive = None
-
-    def _open(self) -> None:
-        self.close()
-        self._archive = zipfile.ZipFile(self.path)
-        self._stream = self._archive.open(f"{self.member}.npy")
-        read_header(self._stream)
-        self._block, self._first, self._held = b"", 0, 0
-
-
-def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return shape, Fortran order and dtype of a `.npy` stream, which is left at the first value. ValueError."""
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
-    length = int.from_bytes(stream.read(4), "little")
-    header = ast.literal_eval(stream.read(length).decode("utf-8"))
-    return header["shape"], header["fortran_order"], np.dtype(header["descr"])
-
-
-def open_arrays(path: Path) -> Mapping[str, ArrayRows]:
-    """Open the arrays of a `.npy` (named `array`) or `.npz` file. DataError where it is neither, or holds objects."""
-    try:
-        if path.suffix == ".npy":
-            return {"array": MappedRows(np.lib.format.open_memmap(path, mode="r"))}
-        arrays: dict[str, ArrayRows] = {}
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.namelist():
-                if entry.endswith(".npy"):
-                    name = entry[: -len(".npy")]
-                    with archive.open(entry) as stream:
-                        shape, fortran, dtype = read_header(stream)
-                    arrays[name] = member_rows(path, name, shape, fortran, dtype)
-    except BROKEN as error:
-        raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.save or numpy.savez") from None
-    if not arrays:
-        raise DataError(f"{path} holds no arrays", remedy="save it with numpy.savez")
-    return arrays
-
-
-def member_rows(path: Path, name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> ArrayRows:
-    """Return the rows of one member. ValueError for objects, which would need pickle."""
-    if dtype.hasobject or not dtype.itemsize:
-        raise ValueError(
-            f"array {name!r} holds {'Python objects' if dtype.hasobject else 'values of no bytes'} ({dtype.str})"
-        )
-    if fortran or not shape:  # its rows are not contiguous, or it has none: read it whole
-        with np.load(path, allow_pickle=False) as archive:
-            return MappedRows(archive[name])
-    return ZippedRows(path, name, shape, dtype)
 
 
 def arrays_by_input(
@@ -192,12 +34,7 @@ def arrays_by_input(
         candidates = [name for name in arrays if name.lower() not in LABELS]
         if len(candidates) == 1:
             return {inputs[0].name: arrays[candidates[0]]}
-    missing = [i.name for i in inputs if i.name not in arrays]
-    if missing:
-        raise DataError(
-            f"{where} has no array for input {', '.join(map(repr, missing))}; it has {', '.join(map(repr, arrays))}",
-            remedy="name the arrays as the model names its inputs (quantkit inspect MODEL)",
-        )
+    refuse_missing_inputs(arrays, inputs, where)
     return {i.name: arrays[i.name] for i in inputs}
 
 

@@ -331,14 +331,19 @@ def stack_samples(samples: Sequence[Batch]) -> Batch:
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
-def check_batch(batch: Batch, inputs: Sequence[ModelInput], where: str) -> Batch:
-    """Return the batch as the model takes it: every input by name, shape, dtype, finite, C-contiguous. DataError."""
-    missing = [i.name for i in inputs if i.name not in batch]
+def refuse_missing_inputs(arrays: Collection[str], inputs: Sequence[ModelInput], where: str) -> None:
+    """Raise DataError unless there is an array for every input. arrays: their names."""
+    missing = [i.name for i in inputs if i.name not in arrays]
     if missing:
         raise DataError(
-            f"{where} has no array for input {', '.join(map(repr, missing))}; it has {', '.join(map(repr, batch))}",
+            f"{where} has no array for input {', '.join(map(repr, missing))}; it has {', '.join(map(repr, arrays))}",
             remedy="name the arrays as the model names its inputs (quantkit inspect MODEL)",
         )
+
+
+def check_batch(batch: Batch, inputs: Sequence[ModelInput], where: str) -> Batch:
+    """Return the batch as the model takes it: every input by name, shape, dtype, finite, C-contiguous. DataError."""
+    refuse_missing_inputs(batch, inputs, where)
     out = {i.name: check_array(np.asarray(batch[i.name]), i, where) for i in inputs}
     lengths = {i.name: len(out[i.name]) for i in inputs if i.fixed_batch is None and out[i.name].ndim}
     if len(set(lengths.values())) > 1:

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from quantkit.data.arrays import LABELS, ArrayRows, open_arrays
+from quantkit.data.array_files import ArrayRows, open_arrays
+from quantkit.data.arrays import LABELS
 from quantkit.data.classes import CLASSES_FILE, ClassNames, class_indices, first_few
 from quantkit.data.feed import Feed, Portion
 from quantkit.data.images import list_images

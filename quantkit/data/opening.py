@@ -22,6 +22,8 @@ from quantkit.values import ModelInput, Selection
 
 DEFAULT_LIMIT = 512
 DEFAULT_BATCH = 32
+MOST_SAMPLES = 100_000_000
+"""Samples whose names and digests fit into memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,8 @@ def choose_samples(
             remedy="leave out --batch-size, or export the model with a dynamic batch",
         )
     limit = min(options.limit or (count if options.whole else DEFAULT_LIMIT), count)
+    if limit > MOST_SAMPLES:
+        raise DataError(f"{limit:,} samples are more than fit into memory", remedy="choose some of them with --limit")
     size = fixed or options.batch_size or min(DEFAULT_BATCH, limit)
     notes: tuple[str, ...] = ()
     if fixed is not None and limit % fixed:

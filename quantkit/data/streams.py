@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from quantkit.data.arrays import BROKEN, LABELS
+from quantkit.data.array_files import open_arrays
+from quantkit.data.arrays import LABELS, arrays_by_input
 from quantkit.data.feed import (
     DataIdentity,
     DigestMemory,
@@ -23,7 +24,7 @@ from quantkit.data.images import stamp_file
 from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, QuantkitError
 from quantkit.plugin import USER_ERRORS, describe_error, load_plugin, user_frames
-from quantkit.regular_file import FileStamp, open_regular
+from quantkit.regular_file import FileStamp
 from quantkit.values import Array, Batch, ModelInput
 
 
@@ -68,18 +69,13 @@ class BatchFolderFeed:
 
     def _read(self, position: int) -> Portion:
         path = self._files[position - 1]
-        try:
-            with open_regular(path) as file:
-                archive = np.load(file, allow_pickle=False)
-                if not isinstance(archive, Mapping):
-                    raise ValueError("it holds a single array")
-                named = {str(name): archive[name] for name in archive}
-        except BROKEN as error:
-            raise DataError(f"{path}: not a numpy file: {error}", remedy="save it with numpy.savez") from None
-        batch = check_batch(match_single_input(named, self._inputs), self._inputs, path.name)
+        stored = open_arrays(path)
+        rows = arrays_by_input(stored, self._inputs, path.name)
+        batch = check_batch({name: found.whole() for name, found in rows.items()}, self._inputs, path.name)
         count = samples_in(batch, self._inputs)
         self._digests.notice(position, batch_digests(batch, count), path.name)
-        labels = labels_in_mapping(named, self._inputs) if count else None
+        given = {name: rows.whole() for name, rows in stored.items() if name.lower() in LABELS and count}
+        labels = labels_in_mapping(given, self._inputs)
         return Portion(batch, tuple(f"{path.name}[{i}]" for i in range(count)), position, labels)
 
 
