@@ -65,7 +65,7 @@ def bomb() -> bytes:
     order=st.randoms(use_true_random=False),
 )
 def test_rows_are_those_of_numpy(folder: Path, array: Any, fortran: bool, packed: bool, order: Any) -> None:
-    stored = np.asfortranarray(array) if fortran else array
+    stored = np.asfortranarray(array) if fortran and array.ndim else array
     np.save(folder / "a.npy", stored)
     (np.savez_compressed if packed else np.savez)(folder / "a.npz", array=stored)
     for name in ("a.npy", "a.npz"):
