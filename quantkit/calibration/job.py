@@ -20,6 +20,7 @@ from quantkit.graph import Model, Watch, load_model, watched_tensors
 from quantkit.graph.model import DTYPES
 from quantkit.graph.node_selection import select_nodes
 from quantkit.histogram import HistogramMode
+from quantkit.qdq.pairs import describe_way_back
 from quantkit.qdq.reader import has_qdq
 from quantkit.rules import Rule, as_rules
 from quantkit.table import Header
@@ -122,7 +123,7 @@ def refuse_qdq(model: Model) -> None:
     if has_qdq(model):
         raise ModelError(
             f"{model.path} already has Q/DQ",
-            remedy="calibrate the float network; quantkit table from-qdq recovers it, with a table of the scales",
+            remedy=f"calibrate the float network; {describe_way_back(model)}",
         )
 
 

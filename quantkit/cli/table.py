@@ -245,7 +245,7 @@ def print_from_qdq(result: FromQdq) -> None:
                 f"{len(result.weights)} lost their own scales, TensorRT uses max|w|/127 per output channel{biases}",
             ),
             *(("note", text) for text in result.notes),
-            *(("wrote", str(path)) for path in (result.model, result.table, result.provenance)),
+            *(("wrote", str(path)) for path in (result.model, result.table, result.provenance) if path),
         ]
     )
 
@@ -253,9 +253,9 @@ def print_from_qdq(result: FromQdq) -> None:
 def from_qdq_document(result: FromQdq) -> dict[str, Any]:
     """Return the result for programs."""
     return {
-        "table": str(result.table),
+        "table": str(result.table) if result.table else None,
         "model": str(result.model),
-        "provenance": str(result.provenance),
+        "provenance": str(result.provenance) if result.provenance else None,
         "header": result.scales.header.text,
         "scales": len(result.scales) - len(result.inferred),
         "inferred": dict(result.inferred),

@@ -139,3 +139,13 @@ def nested_qdq_nodes(proto: onnx.ModelProto) -> dict[str, str]:
     for function in proto.functions:
         look(function.node, f"function {function.name}")
     return found
+
+
+def describe_way_back(model: Model) -> str:
+    """Return how to get from a Q/DQ model to its float network, as a clause of a remedy."""
+    left = find_pairs(model).left
+    if not left:
+        table = model.path.with_name(f"{model.path.stem}.calib")
+        return f"this recovers it: quantkit table from-qdq {model.path} --output {table}"
+    name, reason = next(iter(left.items()))
+    return f"it cannot be recovered from this file, because Q/DQ node {name!r} cannot be removed: {reason}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from quantkit._version import __version__
 from quantkit.artifact import check_destinations, sha256_of, write_all
 from quantkit.document import DocumentType
-from quantkit.errors import ModelError, OutputError, TableError, UsageError
+from quantkit.errors import ModelError, OutputError, UsageError
 from quantkit.graph import Model, load_model, watched_tensors
 from quantkit.graph.identity import external_files, model_identity
 from quantkit.provenance import (
@@ -45,15 +45,16 @@ NOTABLE = 0.01
 class FromQdq(RichDisplay):
     """A table and a plain model that were converted from a Q/DQ model.
 
-    table, model, provenance: the files. scales: the table, including inferred scales. inferred: tensors whose scale
+    table, model, provenance: the files; no table where no scale of the file fits one.
+    scales: the table, including inferred scales. inferred: tensors whose scale
     follows from their neighbours. coverage: of the plain network's float tensors. unscaled: activations whose pair no
     table can hold, with the reason. weights: float weight → largest |scale/(max|w|/127) − 1|, None if TensorRT does not
     quantize it, or it is unknown. biases: number of biases that were stored as integers and are float now.
     """
 
-    table: Path
+    table: Path | None
     model: Path
-    provenance: Path
+    provenance: Path | None
     scales: CalibrationTable
     inferred: Mapping[str, float]
     coverage: Coverage
@@ -78,11 +79,13 @@ class FromQdq(RichDisplay):
 
     def _view_(self) -> Sequence[Block]:
         found = self.coverage
+        name = self.table.name if self.table else "no table"
+        files = [path.name for path in (self.model, self.table, self.provenance) if path]
         return (
-            f"{self.table.name}: {len(self.scales)} scales, {len(self.inferred)} of them inferred from neighbours; "
+            f"{name}: {len(self.scales)} scales, {len(self.inferred)} of them inferred from neighbours; "
             f"{len(found.matched)} of {len(found.matched) + len(found.missing)} float tensors covered",
             ViewTable(("no scale in the table", "why"), list(self.unscaled.items()), frozenset({0, 1})),
-            Remarks([*self.notes, f"wrote {self.model.name}, {self.table.name}, {self.provenance.name}"]),
+            Remarks([*self.notes, f"wrote {', '.join(files)}"]),
         )
 
 
@@ -99,10 +102,10 @@ def from_qdq(
     """Write the scales of a Q/DQ model as a table, and the model without Q/DQ to `plain` (`x.calib` → `x.float.onnx`).
 
     infer: also give scales to tensors whose scales follow from their neighbours. External weights stay where they are,
-    so the plain model has to be beside the Q/DQ model then. All files are written, or none.
+    so the plain model has to be beside the Q/DQ model then. All files are written, or none. Where no scale of the file
+    fits a table (activations with zero points), only the plain model is written, to be calibrated again.
 
-    ModelError if there is no Q/DQ, or some of it cannot be removed; TableError if no scale fits a table; StaleError,
-    OutputError, UsageError.
+    ModelError if there is no Q/DQ, or some of it cannot be removed; StaleError, OutputError, UsageError.
     """
     output = Path(output)
     target = output.with_name(f"{output.stem}.float.onnx") if plain is None else Path(plain)
@@ -123,17 +126,15 @@ def from_qdq(
     scales = {**stripped.scales, **inferred}
     table = CalibrationTable(header, {n: scales[n] for n in dict.fromkeys((*tensors, *scales)) if n in scales})
     weights, biases = summarize_lost_weights(network, stripped)
-    write_all(
-        {
-            target: stripped.proto.SerializeToString(deterministic=True),
-            output: table_bytes(table),
-            provenance_path(output): qdq_provenance(output, table, model_record(network, target), model_record(model)),
-        }
-    )
+    files = {target: stripped.proto.SerializeToString(deterministic=True)}
+    if scales:
+        record = qdq_provenance(output, table, model_record(network, target), model_record(model))
+        files |= {output: table_bytes(table), provenance_path(output): record}
+    write_all(files)
     return FromQdq(
-        output,
+        output if scales else None,
         target,
-        provenance_path(output),
+        provenance_path(output) if scales else None,
         table,
         inferred,
         coverage(table, tensors),
@@ -221,7 +222,7 @@ def refuse_same_files(model: Path, table: Path, plain: Path) -> None:
 
 
 def refuse_leftovers(model: Model, stripped: StrippedNetwork) -> None:
-    """Raise ModelError if a Q/DQ node is left, or there was none; TableError if there is no scale at all."""
+    """Raise ModelError if a Q/DQ node is left, or there was none."""
     if stripped.left:
         name, reason = next(iter(stripped.left.items()))
         others = f", and {len(stripped.left) - 1} more" if len(stripped.left) > 1 else ""
@@ -233,13 +234,6 @@ def refuse_leftovers(model: Model, stripped: StrippedNetwork) -> None:
         raise ModelError(
             f"{model.path} has no QuantizeLinear and no DequantizeLinear",
             remedy="give a Q/DQ model; quantkit calibrate writes tables of float models",
-        )
-    if not stripped.scales:
-        reasons = [f"{name!r}: {reason}" for name, reason in stripped.unscaled.items()]
-        why = f"{reasons[0]} ({len(reasons)} in all)" if reasons else "only weights have Q/DQ"
-        raise TableError(
-            f"{model.path} has no activation whose scale fits a calibration table; {why}",
-            remedy="quantize activations symmetrically, to int8 with zero point 0 and one scale per tensor",
         )
 
 
@@ -271,6 +265,14 @@ def table_notes(made: FromQdq) -> Iterator[str]:
             f"{len(made.deviating)} weights had scales that differ by more than {NOTABLE:.0%} from max|w|/127 per "
             f"output channel, which TensorRT uses without Q/DQ: {names}; expect a different accuracy"
         )
+    if not made.table:
+        reasons = [f"{name!r}: {reason}" for name, reason in made.unscaled.items()]
+        why = f"{reasons[0]} ({len(reasons)} in all)" if reasons else "only weights have Q/DQ"
+        yield (
+            f"no table is written, because no activation has a scale that fits one; {why}; calibrate the float model: "
+            f"quantkit calibrate {made.model} --data DATA"
+        )
+        return
     if made.unscaled:
         name, reason = next(iter(made.unscaled.items()))
         others = f" (and {len(made.unscaled) - 1} more)" if len(made.unscaled) > 1 else ""

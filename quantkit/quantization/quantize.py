@@ -26,6 +26,7 @@ from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.int8_count import count_int8_layers
+from quantkit.qdq.pairs import describe_way_back
 from quantkit.qdq.placement import Choices, Policy
 from quantkit.qdq.reader import has_qdq
 from quantkit.quantization.repair_choice import choose_repairs
@@ -331,7 +332,7 @@ def refuse_quantized(model: Model) -> None:
     if has_qdq(model):
         raise ModelError(
             f"{model.path} already has Q/DQ",
-            remedy="quantize the float model (quantkit table from-qdq recovers it), or quantkit lint this one",
+            remedy=f"quantkit lint checks this one; else quantize the float model; {describe_way_back(model)}",
         )
 
 

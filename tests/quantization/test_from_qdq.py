@@ -16,11 +16,13 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 import quantkit
+from quantkit import CalibrateOptions
 from quantkit.engines.build import find_table_scales
-from quantkit.errors import ModelError, OutputError, StaleError, TableError, UsageError
+from quantkit.errors import ModelError, OutputError, StaleError, UsageError
 from quantkit.graph import load_model, watched_tensors
 from quantkit.provenance import read_provenance
 from quantkit.qdq.insert import insert_qdq
+from quantkit.qdq.reader import has_qdq
 from quantkit.quantization.from_qdq import kept_changes_text
 from quantkit.quantization.quantize import METADATA_KEY
 from quantkit.table import Algorithm, coverage, read_table
@@ -181,18 +183,32 @@ def test_nodes_that_stay_are_an_error(here: Path) -> None:
             given, "t.calib")  # fmt: skip
 
 
-def test_scales_that_no_table_holds_are_an_error(here: Path) -> None:
+def only_float(given: str, why: str) -> None:
+    """Check that from-qdq writes the float model alone, which can be calibrated, and says why there is no table."""
+    before = files(Path()).keys()
+    made = quantkit.from_qdq(given, "t.calib", force=True)
+    assert (made.table, made.provenance, len(made.scales)) == (None, None, 0)
+    assert files(Path()).keys() - before <= {"t.float.onnx"}
+    (text,) = (text for text in made.notes if "no table is written" in text)
+    assert why in text
+    assert "quantkit calibrate t.float.onnx --data DATA" in text
+    assert not has_qdq(load_model("t.float.onnx"))
+    x = RANDOM.normal(size=(2, 3, 8, 8)).astype(np.float32)
+    quantkit.calibrate("t.float.onnx", [{"x": x}], output="again.calib", options=CalibrateOptions(force=True))
+
+
+def test_scales_that_no_table_holds_leave_the_float_model(here: Path) -> None:
     pair = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
     ]
     given = save([*pair, helper.make_node("Relu", ["d"], ["y"])], {"s": S, "z": np.uint8(7)})
-    refused(TableError, r"fits a calibration table; 'x': its zero point is 7 \(uint8\) \(1 in all\)", given, "t.calib")
+    only_float(given, "'x': its zero point is 7 (uint8) (1 in all)")
     given = save(
         [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["d"]), helper.make_node("Conv", ["x", "d"], ["y"])],
         {"w": np.ones((4, 3, 1, 1), np.int8), "s": S, "z": Z},
     )
-    refused(TableError, "only weights have Q/DQ", given, "t.calib")
+    only_float(given, "only weights have Q/DQ")
 
 
 def test_one_tensor_that_no_table_holds_is_reported(here: Path) -> None:
@@ -281,10 +297,30 @@ def test_onnxruntimes_s8s8_models(bias: bool, per_channel: bool, here: Path) -> 
         assert np.abs(floats[name] - original).max() <= steps.get(name, 0.0) / 2 * 1.001, "rounded to half a step"
 
 
-def test_onnxruntimes_default_is_refused(here: Path) -> None:
+def test_onnxruntimes_default_leads_back_to_the_float_model(here: Path) -> None:
     quantize_static("net.onnx", "ort.onnx", Images(), activation_type=QuantType.QUInt8)
-    refused(TableError, r"no activation whose scale fits a calibration table; 'x': its zero point is \d+ \(uint8\)",
-            "ort.onnx", "t.calib")  # fmt: skip
+    only_float("ort.onnx", "'x': its zero point is")
+
+
+def test_advice_of_calibrate_and_quantize_depends_on_whether_there_is_a_way_back(here: Path) -> None:
+    """from-qdq is named where it leads to the float network, and the reason where it cannot."""
+    for fails in (lambda: quantkit.calibrate("net.int8.onnx", "x.npy"), lambda: quantkit.quantize("net.int8.onnx")):
+        with pytest.raises(ModelError) as caught:
+            fails()
+        assert "quantkit table from-qdq" in caught.value.remedy
+    given = save(
+        [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            helper.make_node("MaxPool", ["q"], ["m"], name="pool", kernel_shape=[1, 1]),
+            helper.make_node("DequantizeLinear", ["m", "s", "z"], ["y"]),
+        ],
+        {"s": S, "z": Z},
+    )
+    for fails in (lambda: quantkit.calibrate(given, "x.npy"), lambda: quantkit.quantize(given)):
+        with pytest.raises(ModelError) as caught:
+            fails()
+        assert "from-qdq" not in caught.value.remedy
+        assert "MaxPool pool reads its integers" in caught.value.remedy
 
 
 def test_onnxruntimes_asymmetric_models_keep_their_relus(here: Path) -> None:
