@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from quantkit.errors import QuantkitError
+from quantkit.regular_file import file_fault
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
@@ -30,10 +31,10 @@ def file_status(path: AnyPath) -> os.stat_result | None:
         raise path_failure(path, error) from None
 
 
-def path_failure(path: object, error: Exception) -> QuantkitError:
+def path_failure(path: AnyPath | bytes | int, error: Exception) -> QuantkitError:
     """Return the refusal of a path by the system as an error with a remedy."""
-    reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-    return QuantkitError(f"cannot open {str(path)!r}: {reason}", remedy="check the path and its permissions")
+    name = str(path) if isinstance(path, int) else os.fsdecode(path)
+    return QuantkitError(f"{name}: {file_fault(error)}", remedy="check the path and its permissions")
 
 
 def exists(path: AnyPath) -> bool:
@@ -51,6 +52,11 @@ def is_folder(path: AnyPath) -> bool:
     """Return True if a path leads to a folder. QuantkitError as for `file_status`."""
     found = file_status(path)
     return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def beside(path: Path, name: str) -> Path:
+    """Return the path of a file in the same folder, also for paths without a name (`.`), which `with_name` refuses."""
+    return path.parent / name
 
 
 def real_path(path: AnyPath) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 import sysconfig
@@ -99,7 +100,7 @@ def is_user_code(file: str) -> bool:
     """Return True if code is the user's, and not quantkit's or a library's."""
     path = Path(file)
     ours, libraries = Path(__file__).parent, Path(sysconfig.get_paths()["stdlib"])
-    return path.exists() and not {ours, libraries} & set(path.parents) and "site-packages" not in path.parts
+    return os.path.exists(path) and not {ours, libraries} & set(path.parents) and "site-packages" not in path.parts
 
 
 def import_files(package: str, *, packages: bool = False) -> Iterator[ModuleType]:

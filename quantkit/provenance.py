@@ -17,6 +17,7 @@ from quantkit.artifact import check_destinations
 from quantkit.errors import TableError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import HistogramMode
+from quantkit.paths import beside
 from quantkit.regular_file import Stamp, read_regular
 
 
@@ -96,7 +97,7 @@ def backend_kind(backend: str) -> str:
 
 def provenance_path(table: Path) -> Path:
     """Return the path of the record beside a table: `x.calib` → `x.calib.json`."""
-    return table.with_name(table.name + ".json")
+    return beside(table, table.name + ".json")
 
 
 def provenance_bytes(provenance: Provenance) -> bytes:

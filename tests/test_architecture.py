@@ -166,6 +166,20 @@ def test_files_are_read_through_one_door(call: str) -> None:
                 assert own or path.name == DOORS[call], f"{path.name}, line {node.lineno}: use quantkit.regular_file"
 
 
+LOOKS = {"exists", "is_file", "is_dir", "resolve", "with_name"}
+"""Methods of a path that raise OSError or ValueError for some paths and say False for others."""
+LOOKING = {"paths.py", "staging.py", "store.py", "images.py"}
+"""Files that may call them: for paths that are not the user's, or where the error is handled."""
+
+
+def test_paths_are_looked_at_by_functions_that_name_them() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and path.name not in LOOKING:
+                is_look = node.func.attr in LOOKS and (not node.args or node.func.attr == "with_name")
+                assert not is_look, f"{path.name}, line {node.lineno}: use quantkit.paths, not .{node.func.attr}()"
+
+
 SCRIPTS = sorted(path for folder in ("benchmarks", "calibration_data") for path in (ROOT / folder).rglob("*.py"))
 
 

@@ -12,6 +12,7 @@ from quantkit.artifact import Digest
 from quantkit.document import DocumentType
 from quantkit.errors import BackendError
 from quantkit.frozen_record import FrozenRecord
+from quantkit.paths import beside
 from quantkit.provenance import ModelRecord
 
 SUFFIXES = frozenset({".engine", ".plan", ".trt"})
@@ -111,7 +112,7 @@ ENGINE_RECORD = DocumentType[EngineRecord](
 
 def engine_record_path(engine: Path) -> Path:
     """Return the path of the record beside an engine: `x.engine` → `x.engine.json`."""
-    return engine.with_name(engine.name + ".json")
+    return beside(engine, engine.name + ".json")
 
 
 def engine_record_bytes(record: EngineRecord) -> bytes:

@@ -22,6 +22,7 @@ from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known
 from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
 from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.errors import StaleError
+from quantkit.paths import exists
 from quantkit.progress import NoProgress, Progress
 from quantkit.provenance import is_provenance, provenance_path, read_provenance
 from quantkit.rules import Rule, as_rules
@@ -60,7 +61,7 @@ def calibrate(
     options = replace(options, backend=backend)
     job = prepare_job(model, data, chosen_rules, preprocess, output, options)
     places = [*job.paths(), statistics_path(job.output)] if job.output else []
-    occupied = not options.force and any(path.exists() for path in places)
+    occupied = not options.force and any(exists(path) for path in places)
     previous = read_provenance(provenance_path(job.output)) if occupied and job.output else None
     identity = known_identity(job.feed, previous, needed=occupied)
     if occupied and job.output and identity:

@@ -13,6 +13,7 @@ from quantkit.data import Feed
 from quantkit.document import DocumentType
 from quantkit.errors import StaleError, StatisticsError
 from quantkit.frozen_record import FrozenRecord
+from quantkit.paths import exists
 from quantkit.regular_file import file_fault
 from quantkit.statistics.sealed import read_sealed, sealed_bytes
 from quantkit.values import Array
@@ -92,7 +93,7 @@ def position_fault(position: Position, feed: Feed, passes: int) -> str:
 
 def refuse_interrupted_run(path: Path) -> None:
     """Raise StaleError where the checkpoint of an interrupted run exists, which a new run would replace."""
-    if path.exists():
+    if exists(path):
         raise StaleError(
             f"{path} is the checkpoint of an interrupted run",
             remedy="continue that run with --resume, or start again with --force",

@@ -20,6 +20,7 @@ from quantkit.graph import Model, Watch, load_model, watched_tensors
 from quantkit.graph.model import DTYPES
 from quantkit.graph.node_selection import select_nodes
 from quantkit.histogram import HistogramMode
+from quantkit.paths import is_folder, real_path
 from quantkit.qdq.pairs import describe_way_back
 from quantkit.qdq.reader import has_qdq
 from quantkit.rules import Rule, as_rules
@@ -101,7 +102,7 @@ def prepare_job(
     excluded = select_nodes(options.exclude, loaded, "--exclude")
     spec = choose_spec(preprocess, loaded, data)
     feed, applied = open_data(data, loaded.inputs, spec.spec, options.data)
-    source = Path(data).resolve().name if isinstance(data, (str, os.PathLike)) else type(data).__name__
+    source = real_path(data).name if isinstance(data, (str, os.PathLike)) else type(data).__name__
     place = None if output is None else output_path(Path(output), loaded.path)
     return CalibrationJob(
         loaded,
@@ -141,6 +142,6 @@ def refuse_unshaped(model: Model) -> None:
 
 def output_path(output: Path, model: Path) -> Path:
     """Return the path of the first table: `output`, or a file in it if it is a folder. OutputError."""
-    path = output / f"{model.stem}.calib" if output.is_dir() else output
+    path = output / f"{model.stem}.calib" if is_folder(output) else output
     refuse_missing_folder(path)
     return path

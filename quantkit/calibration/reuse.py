@@ -13,6 +13,7 @@ from quantkit.data import DataIdentity, Feed
 from quantkit.data.feed import Identifier, batch_digests
 from quantkit.errors import StaleError
 from quantkit.histogram import HistogramMode
+from quantkit.paths import exists
 from quantkit.provenance import Provenance, backend_kind, provenance_path, read_provenance
 from quantkit.regular_file import regular_file_digest
 from quantkit.rules import Rule
@@ -85,7 +86,7 @@ def find_fitting_tables(paths: Mapping[Path, Rule], request: TableRequest) -> Fi
     fitting: dict[str, Path] = {}
     first: Provenance | None = None
     for path, rule in paths.items():
-        if not path.exists():
+        if not exists(path):
             continue
         provenance = read_provenance(provenance_path(path))
         if provenance is None:
@@ -131,7 +132,7 @@ def matching_statistics(output: Path, request: TableRequest, *, tables: bool) ->
     another run exist without such tables, StatisticsError where they are damaged.
     """
     path = statistics_path(output)
-    if not path.exists():
+    if not exists(path):
         return None
     statistics = read_statistics(path)
     origin, parts = statistics.origin, request.parts

@@ -11,6 +11,7 @@ from pathlib import Path
 from quantkit.errors import UsageError
 from quantkit.histogram import Histogram
 from quantkit.numerics import scale_of
+from quantkit.paths import beside
 from quantkit.rules import QuantileRule, Rule, kind_of, rule_kinds
 from quantkit.rules.percentile import Percentile
 from quantkit.statistics import Statistics
@@ -90,15 +91,15 @@ def table_paths(output: Path, rules: Sequence[Rule]) -> dict[Path, Rule]:
     """Return where each rule's table goes: the first to `output`, the others beside it with the rule in the name."""
     paths = {output: rules[0]}
     for rule in rules[1:]:
-        paths[output.with_name(f"{output.stem}.{rule.name.replace(':', '-')}{output.suffix}")] = rule
+        paths[beside(output, f"{output.stem}.{rule.name.replace(':', '-')}{output.suffix}")] = rule
     return paths
 
 
 def statistics_path(output: Path) -> Path:
     """Return the path of the statistics beside a table: `x.calib` → `x.stats.safetensors`."""
-    return output.with_name(f"{output.stem}.stats.safetensors")
+    return beside(output, f"{output.stem}.stats.safetensors")
 
 
 def checkpoint_path(output: Path) -> Path:
     """Return the path of the checkpoint beside a table: `x.calib` → `x.stats.partial`."""
-    return output.with_name(f"{output.stem}.stats.partial")
+    return beside(output, f"{output.stem}.stats.partial")

@@ -36,6 +36,7 @@ from quantkit.cli import (
 from quantkit.cli.terminal.console import print_error, print_to_stderr, print_usage_error
 from quantkit.cli.terminal.documents import asks_for_document, documents_only, reserve_standard_output
 from quantkit.errors import Interrupted, OutputError, QuantkitError
+from quantkit.paths import path_failure
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -135,6 +136,10 @@ def run_command(arguments: list[str]) -> int:
             return report_interruption()
         if isinstance(error, OSError) and is_stream_error(error):
             return report_unwritable(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            refused = path_failure(error.filename, error)
+            print_error(refused, as_json="--json" in arguments)
+            return refused.exit_code
         raise
     return code if isinstance(code, int) else 0
 

@@ -11,6 +11,7 @@ from quantkit.cli import options
 from quantkit.cli.arguments import parsing
 from quantkit.cli.arguments.registry_option import BackendOption
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_rows, warn
+from quantkit.paths import beside
 
 if TYPE_CHECKING:
     from quantkit.calibration.options import CalibrateOptions
@@ -85,7 +86,7 @@ def calibrate(
         samples.data,
         rules=rule,
         preprocess=samples.preprocess,
-        output=output or (model.with_suffix(".calib") if model.name else model),
+        output=output or beside(model, f"{model.stem}.calib"),
         options=calibrate_options(samples, header, own),
         progress=ProgressBar(hidden=printing.hides_progress),
     )

@@ -10,6 +10,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.terminal.console import Printing, print_line
 from quantkit.errors import DataError, ModelError, UsageError
+from quantkit.paths import exists, is_file, is_folder
 
 
 @click.command()
@@ -34,16 +35,17 @@ def init(model: Path | None, data: str | None, output: Path | None, force: bool,
 
     target = output or Path(FILE)
     check_destinations([target], read=[model, data], force=force)
-    if model is not None and not model.is_file():
-        why = "this is a folder" if model.is_dir() else "there is no such file"
+    if model is not None and not is_file(model):
+        why = "this is a folder" if is_folder(model) else "there is no such file"
         raise ModelError(f"{model}: {why}", remedy="give the path of an ONNX model")
-    if data is not None and ":" not in data and not Path(data).exists():
+    if data is not None and ":" not in data and not exists(data):
         raise DataError(f"{data} does not exist", remedy="give images, arrays, or module:callable")
     models = [str(p) for p in sorted(Path().glob("*.onnx"))]
-    folders = [p.name for p in sorted(Path().iterdir()) if p.is_dir() and p.name in ("images", "calibration", "train")]
+    known = ("images", "calibration", "train")
+    folders = [p.name for p in sorted(Path().iterdir()) if p.name in known and is_folder(p)]
     named = str(model or only_candidate(models, "model.onnx")), data or only_candidate(folders, "images")
     write_whole(target, text_bytes(settings_template(*(path_from_folder(text, target.parent) for text in named))))
-    missing = [text for text in named if ":" not in text and not Path(text).exists()]
+    missing = [text for text in named if ":" not in text and not exists(text)]
     printing.print_result(target, lambda path: {"file": str(path)}, lambda path: print_next_step(path, missing))
 
 
@@ -62,4 +64,4 @@ def only_candidate(names: list[str], placeholder: str) -> str:
 
 def path_from_folder(text: str, folder: Path) -> str:
     """Return a path as seen from the project file's folder; `module:callable` and absolute paths stay as they are."""
-    return text if not Path(text).exists() or Path(text).is_absolute() else os.path.relpath(text, folder)
+    return text if not exists(text) or Path(text).is_absolute() else os.path.relpath(text, folder)

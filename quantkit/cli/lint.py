@@ -11,6 +11,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.terminal.console import Printing, print_line
 from quantkit.errors import UsageError
+from quantkit.paths import beside
 
 if TYPE_CHECKING:
     from quantkit.linting.finding import Finding
@@ -49,7 +50,7 @@ def lint(model: Path, fix: bool, output: Path | None, force: bool, printing: Pri
 
     if output and not fix:
         raise UsageError("--output names the fixed copy, but --fix is not given", remedy="add --fix")
-    target = (output or model.with_name(f"{model.stem}.fixed.onnx")) if fix else None
+    target = (output or beside(model, f"{model.stem}.fixed.onnx")) if fix else None
     report = run(model, fix_to=target, force=force)
     printing.print_result(report, lint_document, lambda report: print_lint_report(report, fix=fix))
     if report.errors:

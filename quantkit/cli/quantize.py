@@ -14,6 +14,7 @@ from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_sizes
 from quantkit.errors import UsageError
+from quantkit.paths import beside
 
 if TYPE_CHECKING:
     from quantkit.quantization.quantize import Quantization
@@ -81,7 +82,7 @@ def quantize(
     with Spinner(hidden=printing.hides_progress) as spinner:
         result = run(
             model,
-            output or model.with_name(f"{model.stem}.int8.onnx"),
+            output or beside(model, f"{model.stem}.int8.onnx"),
             statistics=scales.stats,
             table=scales.table,
             data=samples.data,

@@ -13,6 +13,7 @@ from quantkit.cli.arguments.registry_option import MetricOption
 from quantkit.cli.interruption import raise_if_interrupted
 from quantkit.cli.terminal.console import OVER_BUDGET, Printing, note, print_fields, print_line, print_sentence, warn
 from quantkit.cli.terminal.model_table import print_model_table, warn_over_budget
+from quantkit.paths import exists
 
 if TYPE_CHECKING:
     from quantkit.project.run import Run
@@ -119,7 +120,7 @@ def run_settings(model: Path | None, config: Path | None, samples: options.DataC
     from quantkit.project.settings import FILE, Settings, override_settings, read_settings
 
     path = config or Path(FILE)
-    base = read_settings(path) if config is not None or path.exists() else Settings()
+    base = read_settings(path) if config is not None or exists(path) else Settings()
     repair = own["repair"]
     flags = {
         "model": text_or_none(model),

@@ -22,6 +22,7 @@ from quantkit.cli.terminal.console import (
 )
 from quantkit.cli.terminal.model_table import print_model_table
 from quantkit.errors import UsageError
+from quantkit.paths import beside, exists
 
 if TYPE_CHECKING:
     from quantkit.tuning.options import TuneOptions
@@ -108,7 +109,7 @@ def tune(
     from quantkit.tuning.tune import tune as run
 
     chosen = tune_options(samples, selection, own, force=force)
-    target = output or model.with_name(f"{model.stem}.tuned")
+    target = output or beside(model, f"{model.stem}.tuned")
     refuse_report_path(html, target, model, samples.data, force=force)
     with Spinner(hidden=printing.hides_progress) as spinner:
         result = run(
@@ -144,7 +145,7 @@ def refuse_report_path(html: Path | None, folder: Path, model: Path, data: str |
         return
     if html.absolute() in {path.absolute() for path in tuning_paths(folder, model.stem).values()}:
         raise UsageError(f"tune writes {html} itself", remedy="give the report another name with --html")
-    in_new_folder = not folder.exists() and html.absolute().parent == folder.absolute()
+    in_new_folder = not exists(folder) and html.absolute().parent == folder.absolute()
     if not in_new_folder:
         refuse_unwritable({"--html": html}, read=(model, data), force=force)
 

@@ -28,6 +28,7 @@ from quantkit.data.images import list_images
 from quantkit.data.text_rows import INDEX, csv_rows, shown_cells, text_lines
 from quantkit.document import read_text_file
 from quantkit.errors import DataError
+from quantkit.paths import is_folder, real_path
 from quantkit.values import Array
 
 FILES = frozenset({"file", "filename", "file_name", "image", "img", "path", "name", "id", "image_id", "sample"})
@@ -80,7 +81,7 @@ def open_labels(source: Any, feed: Feed, options: LabelOptions, task: LabelTask)
         if given.suffix.lower() in (".npy", ".npz"):
             return labels_from_array(given, feed, options, task)
         return labels_from_table(given, feed, options, task)
-    if feed.kind == "images" and path is not None and path.is_dir():
+    if feed.kind == "images" and path is not None and is_folder(path):
         return labels_from_folders(path, options, task)
     if feed.kind == "array" and path is not None and path.suffix == ".npz" and label_arrays(open_arrays(path)):
         return labels_from_array(path, feed, options, task)
@@ -116,7 +117,7 @@ def labels_from_folders(root: Path, options: LabelOptions, task: LabelTask) -> L
         return None
     index = class_indices(folder.classes, options.classes, task.count, str(root))
     names = class_names(index, options, task)
-    source = f"{len(folder.classes)} class folders of {root.resolve().name}"
+    source = f"{len(folder.classes)} class folders of {real_path(root).name}"
 
     def of(portion: Portion) -> Array:
         return np.array([index[name.split("/")[0]] for name in portion.names], np.int64)

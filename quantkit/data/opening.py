@@ -17,6 +17,7 @@ from quantkit.data.splitting import HoldoutPart
 from quantkit.data.streams import BatchFolderFeed, StreamFeed, load_callable
 from quantkit.errors import DataError, UsageError
 from quantkit.image_file import SUFFIXES
+from quantkit.paths import exists, is_file
 from quantkit.preprocess import Preprocess
 from quantkit.values import ModelInput, Selection
 
@@ -63,7 +64,7 @@ def open_data(
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        if not path.exists() and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:\w+", str(source)):
+        if not exists(path) and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:\w+", str(source)):
             return open_stream(load_callable(str(source)), inputs, spec, options), None
         return open_path(path, inputs, spec, options)
     if callable(source) or hasattr(source, "__iter__"):
@@ -78,14 +79,14 @@ def open_path(
     path: Path, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
 ) -> tuple[Feed, Preprocess | None]:
     """Open a file or a folder."""
-    if not path.exists():
+    if not exists(path):
         raise DataError(
             f"{path} does not exist",
             remedy="give a folder of images, an .npz or .npy file, or module:callable",
         )
-    if path.suffix in (".npy", ".npz") and path.is_file():
+    if path.suffix in (".npy", ".npz") and is_file(path):
         return open_array(path, inputs, spec, options)
-    if path.is_file():
+    if is_file(path):
         if path.suffix.lower() in SUFFIXES:
             return open_images(ImageFolder(path.parent, (path.name,)), inputs, spec, options)
         raise DataError(

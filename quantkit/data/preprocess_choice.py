@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from quantkit.graph import Model
+from quantkit.paths import exists, is_folder
 from quantkit.preprocess import PRESETS, Preprocess, load_preprocess, metadata_preprocess
 from quantkit.values import ModelInput
 
@@ -62,7 +63,7 @@ def choose_spec(
     if not feeds_images(data):
         return PreprocessChoice(PRESETS["raw"], "arrays are fed unchanged")
     beside = model.path.parent / BESIDE
-    if beside.exists():
+    if exists(beside):
         return PreprocessChoice(load_preprocess(beside), f"{BESIDE} beside the model")
     if spec := metadata_preprocess(model.metadata):
         return PreprocessChoice(spec, "the model's metadata")
@@ -93,6 +94,6 @@ def feeds_images(data: Any) -> bool:
     path = Path(data)
     return (
         path.suffix not in (".npy", ".npz")
-        and path.exists()
-        and not (path.is_dir() and any(not p.name.startswith(".") for p in path.glob("*.npz")))
+        and exists(path)
+        and not (is_folder(path) and any(not p.name.startswith(".") for p in path.glob("*.npz")))
     )

@@ -29,6 +29,7 @@ from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Th
 from quantkit.engines.build import build, find_table_scales
 from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, load_model
+from quantkit.paths import exists, is_file, is_folder
 from quantkit.qdq.reader import has_qdq
 from quantkit.regular_file import regular_file_digest
 from quantkit.tensorrt_version import has_driver
@@ -85,7 +86,7 @@ def bench(
     """
     options = options or BenchOptions()
     say = phase or ignore_phase
-    if output is not None and not Path(output).is_dir():
+    if output is not None and not is_folder(output):
         raise OutputError(
             f"{output} is not a folder",
             remedy="create it first: engines of several precisions are written into a folder",
@@ -180,8 +181,8 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 def read_engine_subject(path: Path) -> tuple[BenchSubject, list[str]]:
     """Return a subject from the record beside an engine, and notes; a record of another engine is not used."""
     record = read_engine_record(path)
-    size = path.stat().st_size if path.exists() else 0
-    if record is None or not path.is_file():
+    size = path.stat().st_size if exists(path) else 0
+    if record is None or not is_file(path):
         return BenchSubject(path.name, "?", size), []
     if regular_file_digest(path) != record.sha256:
         return BenchSubject(path.name, "?", size), [

@@ -31,7 +31,7 @@ from quantkit.errors import BackendError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.model import node_name
 from quantkit.linting.rules.parsing.clip_apart import misread_clips
-from quantkit.paths import exists, is_folder
+from quantkit.paths import beside, exists, is_folder
 from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
 from quantkit.qdq.fold_constants import fold_constants
 from quantkit.qdq.reader import has_qdq, read_qdq
@@ -127,7 +127,7 @@ def build(
     trt_version, gpu = detect_features(tensorrt()).version, open_device(options.device)
     usual = f"{loaded.path.stem}.{gpu.slug}.{trt_version}.{options.precision.value}.engine"
     path = engine_output_path(output, loaded.path, name or usual)
-    cache = path.with_name(f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
+    cache = beside(path, f"timing.{gpu.slug}.{trt_version}.cache") if options.timing_cache else None
     places = [path, engine_record_path(path), used_table_path(path), *([cache] if cache else [])]
     refuse_overwriting(places, [*loaded.files, scales and scales.path])
     wanted = engine_identity(loaded, options, ranges, scales, trt_version, gpu.name)
@@ -176,7 +176,7 @@ def find_clip_faults(model: Model, version: str) -> tuple[str, ...]:
 
 def used_table_path(engine: Path) -> Path:
     """Return `x.engine.calib` for `x.engine`: the table as it was used, if scales were filled in."""
-    return engine.with_name(f"{engine.name}.calib")
+    return beside(engine, f"{engine.name}.calib")
 
 
 def engine_output_path(output: str | os.PathLike[str] | None, model: Path, name: str) -> Path:
@@ -190,10 +190,10 @@ def engine_output_path(output: str | os.PathLike[str] | None, model: Path, name:
 def find_table_scales(model: Model, options: BuildOptions, table: str | os.PathLike[str] | None) -> TableScales | None:
     """Return the table that an INT8 build uses, or None. StaleError if it belongs to another network."""
     if table is None:
-        beside = model.path.with_suffix(".calib")
-        if not options.int8 or has_qdq(model) or not exists(beside):
+        usual = beside(model.path, f"{model.path.stem}.calib")
+        if not options.int8 or has_qdq(model) or not exists(usual):
             return None
-        table = beside
+        table = usual
     elif not options.int8:
         raise UsageError(
             f"a table needs INT8, but the precision is {options.precision.value}", remedy="leave out --table"

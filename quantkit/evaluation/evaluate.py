@@ -31,6 +31,7 @@ from quantkit.evaluation.runners import (
 from quantkit.evaluation.subjects import Subject, SubjectOptions, common_inputs, open_subjects
 from quantkit.evaluation.summarize import EvaluationContext, summarize
 from quantkit.graph import Model, refuse_changed_weights
+from quantkit.paths import real_path
 from quantkit.preprocess import Preprocess
 from quantkit.progress import NoProgress, Progress
 
@@ -95,7 +96,7 @@ def evaluate_subjects(
             if subject.model is not None:
                 refuse_changed_weights(subject.model)
         context = EvaluationContext(
-            source=Path(data).resolve() if isinstance(data, (str, os.PathLike)) else None,
+            source=real_path(data) if isinstance(data, (str, os.PathLike)) else None,
             data=data_record(data, feed, identity.identity() if identity else feed.identity()),
             spec=spec,
             speeds=tuple(runner.speed(feed.batch_size or feed.first.samples) for runner in runners),
@@ -238,7 +239,7 @@ def run_pass(
 
 def data_record(data: Any, feed: Feed, identity: Any) -> Mapping[str, Any]:
     """Return the record of the samples for the provenance."""
-    source = Path(data).resolve().name if isinstance(data, (str, os.PathLike)) else type(data).__name__
+    source = real_path(data).name if isinstance(data, (str, os.PathLike)) else type(data).__name__
     return {
         "source": source,
         "kind": feed.kind,

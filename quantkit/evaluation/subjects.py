@@ -22,6 +22,7 @@ from quantkit.graph import Model, load_model
 from quantkit.graph.identity import external_files
 from quantkit.graph.model import DTYPES, as_input
 from quantkit.graph.shape_inference import shapes_for_inputs
+from quantkit.paths import exists
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.reader import has_qdq
 from quantkit.regular_file import regular_file_digest
@@ -103,7 +104,7 @@ def open_subject(text: str, held: ExitStack, options: SubjectOptions) -> Subject
     if is_engine(path):
         return engine_subject(path, held, options.device, options.allow_code)
     model, plus, table = text.rpartition("+")
-    if plus and model.lower().endswith(".onnx") and not path.exists():
+    if plus and model.lower().endswith(".onnx") and not exists(path):
         if not table:
             raise UsageError(f"{text} names no table", remedy="for example model.onnx+model.calib")
         return table_subject(Path(model), Path(table), options.min_coverage)

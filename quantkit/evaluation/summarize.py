@@ -32,6 +32,7 @@ from quantkit.evaluation.result import (
 )
 from quantkit.evaluation.verdict import model_verdict
 from quantkit.metrics.metric import Metric, MetricResult
+from quantkit.paths import is_folder
 from quantkit.values import Array
 
 CONFUSIONS = 50
@@ -171,7 +172,7 @@ def add_image_paths(changed: tuple[ChangedSample, ...], context: EvaluationConte
     root = context.source
     if context.data["kind"] != "images" or root is None:
         return changed
-    folder = root if root.is_dir() else root.parent
+    folder = root if is_folder(root) else root.parent
     return tuple(replace(found, path=folder / found.sample) for found in changed)
 
 

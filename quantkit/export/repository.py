@@ -142,7 +142,7 @@ def read_own(path: Path) -> bytes:
 
 def existing_versions(folder: Path) -> list[int]:
     """Return the versions that exist."""
-    return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and re.fullmatch("[0-9]+", path.name))
+    return sorted(int(path.name) for path in folder.iterdir() if is_folder(path) and re.fullmatch("[0-9]+", path.name))
 
 
 def newest_version(folder: Path) -> int:

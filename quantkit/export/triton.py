@@ -312,7 +312,7 @@ def choose_preprocess(served: ServedModel, asked: str | Path | Preprocess | None
     if asked is not None:
         return load_preprocess(asked)
     beside = served.path.parent / BESIDE
-    if beside.exists():
+    if exists(beside):
         return load_preprocess(beside)
     return metadata_preprocess(load_model(served.path).metadata) if served.platform == ONNX else None
 

@@ -24,6 +24,7 @@ from quantkit.frameworks.tf2onnx import (
     import_tensorflow,
     require_tensorflow,
 )
+from quantkit.paths import exists, is_folder
 from quantkit.values import Array, Batch
 
 KERAS = (".keras", ".h5", ".hdf5")
@@ -108,12 +109,12 @@ class TfReference:
 
 def refuse_unknown_tf_model(path: Path) -> None:
     """Raise ModelError if `path` is neither a SavedModel nor a Keras file."""
-    if path.is_dir():
-        if not (path / "saved_model.pb").exists():
+    if is_folder(path):
+        if not exists(path / "saved_model.pb"):
             raise ModelError(
                 f"{path} is not a SavedModel: it has no saved_model.pb", remedy="give a SavedModel's folder"
             )
-    elif not path.exists():
+    elif not exists(path):
         raise ModelError(f"{path}: no such file or directory", remedy="give a SavedModel's folder, or a .keras file")
     elif path.suffix == ".tflite":
         raise ModelError(f"{path} is a TFLite model", remedy="convert it with quantkit from-tflite")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from quantkit.graph.identity import external_files
 from quantkit.graph.masked_scores import masked_scores
 from quantkit.graph.operators import ONNX_DOMAINS
+from quantkit.paths import exists, real_path
 from quantkit.regular_file import FileStamp
 from quantkit.values import ModelInput
 
@@ -85,8 +86,8 @@ def weights_folder(path: Path, proto: onnx.ModelProto) -> Path:
     Where the path is a link and its weights are missing there, it is the folder that the link leads to.
     """
     here = path.absolute().parent
-    if path.is_symlink() and any(not (here / name).exists() for name in external_files(proto)):
-        return path.resolve().parent
+    if path.is_symlink() and any(not exists(here / name) for name in external_files(proto)):
+        return real_path(path).parent
     return here
 
 

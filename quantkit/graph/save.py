@@ -18,7 +18,7 @@ from quantkit.artifact import readable_name
 from quantkit.errors import OutputError
 from quantkit.graph.identity import tensor_bytes
 from quantkit.graph.messages import all_tensors, copy_without, is_external
-from quantkit.paths import same_file
+from quantkit.paths import beside, same_file
 from quantkit.staging import StagedFiles, staged_files
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def stage_model(proto: onnx.ModelProto, folder: Path, output: Path, new: StagedF
 
 def data_path(output: Path) -> Path:
     """Return the path of the file with a model's weights. The model names it, in UTF-8."""
-    return output.with_name(f"{readable_name(output.name)}.data")
+    return beside(output, f"{readable_name(output.name)}.data")
 
 
 def needs_data_file(proto: onnx.ModelProto) -> bool:

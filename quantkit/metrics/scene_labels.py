@@ -17,6 +17,7 @@ from quantkit.image_file import exif_orientation, opened_image
 from quantkit.metrics.box_labels import read_coco, read_yolo
 from quantkit.metrics.boxes import Objects, Scene, image_geometry
 from quantkit.metrics.metric import LabelRequest, MetricLabels
+from quantkit.paths import is_file, is_folder, real_path
 from quantkit.preprocess import Preprocess
 
 TURNED = frozenset({5, 6, 7, 8})
@@ -29,8 +30,8 @@ def open_scenes(request: LabelRequest) -> MetricLabels:
     if request.kind != "images" or spec is None or names is None:
         raise UsageError(f"boxes need images, but the data are {request.kind}", remedy="give a folder of images")
     given = Path(request.data)
-    root = given if given.is_dir() else given.parent
-    if path is not None and path.is_file():
+    root = given if is_folder(given) else given.parent
+    if path is not None and is_file(path):
         return coco_scenes(path, root, names, spec)
     return yolo_scenes(path, root, names, spec)
 
@@ -60,7 +61,7 @@ def objects_in_image(sample: str, objects: Mapping[str, Objects]) -> Objects | N
 def yolo_scenes(path: Path | None, root: Path, names: Sequence[str], spec: Preprocess) -> MetricLabels:
     """Open labels in text files. DataError if no image has one."""
     places = {name: label_file(path, root, name) for name in names}
-    if not any(place.is_file() for place in places.values()):
+    if not any(is_file(place) for place in places.values()):
         first = next(iter(places.values()))
         raise DataError(
             f"there are no box labels: no image has a text file, such as {first}",
@@ -78,7 +79,7 @@ def label_file(path: Path | None, root: Path, name: str) -> Path:
     """Return the path of an image's text file: in `path`, else in `labels` for `images`, else beside the image."""
     if path is not None:
         return (path / name).with_suffix(".txt")
-    parts = list((root.resolve() / name).parts)
+    parts = list((real_path(root) / name).parts)
     if "images" in parts:
         last = len(parts) - 1 - parts[::-1].index("images")
         parts[last] = "labels"

@@ -15,6 +15,7 @@ from quantkit.data.preprocess_choice import PreprocessChoice, choose_spec
 from quantkit.errors import DataError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.load import changed_model
+from quantkit.paths import beside, is_file, is_folder, real_path
 from quantkit.project.settings import Settings
 from quantkit.project.store import refuse_foreign_files
 from quantkit.quantization.quantize import refuse_quantized
@@ -91,8 +92,8 @@ class RunPlan:
         """Return the names of all files that may be written into the output folder."""
         names = self.published_names()
         engines = [f"{self.stem}.{name}.engine" for name in (*self.settings.build.precisions, QDQ_ENGINE)]
-        beside = [f"{names['table']}.json", f"{names['model']}.data"]
-        return (*names.values(), *beside, *(f"{name}{end}" for name in engines for end in ("", ".json", ".calib")))
+        others = [f"{names['table']}.json", f"{names['model']}.data"]
+        return (*names.values(), *others, *(f"{name}{end}" for name in engines for end in ("", ".json", ".calib")))
 
 
 def expand_node_files(settings: Settings) -> Settings:
@@ -112,7 +113,7 @@ def plan_run(settings: Settings) -> RunPlan:
     refuse_unknown_names(settings)
     model = load_model(settings.model)
     refuse_quantized(model)
-    output = Path(settings.output) if settings.output else model.path.with_suffix(".run")
+    output = Path(settings.output) if settings.output else beside(model.path, f"{model.path.stem}.run")
     calibration, validation = data_sources(settings, model)
     notes = [*([calibration.spec.warning] if calibration.spec.warning else [])]
     if settings.evaluate.data is None:
@@ -185,7 +186,7 @@ def data_source(
     if feed.samples == 0:
         raise DataError(f"{source} is empty", remedy="give at least one sample")
     stamps = [stamp.record for stamp in feed.stamps()]
-    identity = sha256_of(text_bytes(canonical_json([str(Path(source).resolve()), stamps]))) if stamps else None
+    identity = sha256_of(text_bytes(canonical_json([str(real_path(source)), stamps]))) if stamps else None
     return DataSource(source, options, spec.with_applied(applied), identity)
 
 
@@ -206,7 +207,7 @@ def file_identity(path: str | None) -> str | None:
         return None
     place = Path(path)
     try:
-        files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+        files = sorted(p for p in place.rglob("*") if is_file(p)) if is_folder(place) else [place]
         contents = [[str(p.relative_to(place.parent)), regular_file_digest(p)] for p in files]
         return sha256_of(text_bytes(canonical_json(contents)))
     except OSError as error:

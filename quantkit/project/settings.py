@@ -17,6 +17,7 @@ from quantkit.document import LONGEST, DocumentType, validate_typed
 from quantkit.errors import UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.metrics.registry import default_metric, is_reproducible
+from quantkit.paths import exists
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
 from quantkit.repairs.registry import repair_choices
@@ -171,7 +172,7 @@ def resolve_setting_paths(settings: Settings, folder: Path) -> Settings:
         return None if text is None else str(folder / text)
 
     def if_there(text: str | None) -> str | None:
-        return text if text is None or not (folder / text).exists() else str(folder / text)
+        return text if text is None or not exists(folder / text) else str(folder / text)
 
     def named(texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"@{folder / text[1:]}" if text.startswith("@") else text for text in texts)

@@ -17,6 +17,7 @@ from quantkit.document import DocumentType
 from quantkit.errors import ModelError, OutputError, UsageError
 from quantkit.graph import Model, load_model, watched_tensors
 from quantkit.graph.identity import external_files, model_identity
+from quantkit.paths import beside, real_path
 from quantkit.provenance import (
     ModelRecord,
     Provenance,
@@ -108,7 +109,7 @@ def from_qdq(
     ModelError if there is no Q/DQ, or some of it cannot be removed; StaleError, OutputError, UsageError.
     """
     output = Path(output)
-    target = output.with_name(f"{output.stem}.float.onnx") if plain is None else Path(plain)
+    target = beside(output, f"{output.stem}.float.onnx") if plain is None else Path(plain)
     header = table_header(algorithm, tensorrt_version)
     refuse_same_files(Path(path), output, target)
     check_tables_writable([output], read=[path], force=force)
@@ -213,7 +214,7 @@ def qdq_provenance(output: Path, table: CalibrationTable, model: ModelRecord, so
 
 def refuse_same_files(model: Path, table: Path, plain: Path) -> None:
     """Raise UsageError if two of the files are the same."""
-    places = [file.resolve() for file in (model, table, provenance_path(table), plain)]
+    places = [real_path(file) for file in (model, table, provenance_path(table), plain)]
     if len(set(places)) < len(places):
         raise UsageError(
             f"{model}, {table} and {plain} have to be different files",
@@ -240,12 +241,12 @@ def refuse_leftovers(model: Model, stripped: StrippedNetwork) -> None:
 def refuse_lost_weights(model: Model, proto: onnx.ModelProto, plain: Path) -> None:
     """Raise OutputError if the plain model would not find external weights, UsageError if it would overwrite them."""
     outside = external_files(proto)
-    if plain.resolve() in {(model.folder / file).resolve() for file in external_files(model.proto)}:
+    if real_path(plain) in {real_path(model.folder / file) for file in external_files(model.proto)}:
         raise UsageError(f"{plain} holds weights of {model.path}", remedy="give another --model")
-    if outside and plain.absolute().parent.resolve() != model.folder.resolve():
+    if outside and real_path(plain.absolute().parent) != real_path(model.folder):
         raise OutputError(
             f"{plain} would not find its weights, which are in {outside[0]} beside {model.path}",
-            remedy=f"write it there: --model {model.path.with_name(plain.name)}",
+            remedy=f"write it there: --model {beside(model.path, plain.name)}",
         )
 
 

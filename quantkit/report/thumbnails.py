@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from quantkit.errors import UnreadableError
 from quantkit.image_file import opened_image
+from quantkit.paths import exists
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +49,7 @@ def thumbnail(path: Path | None) -> Thumbnail:
                 copy = flatten(upright)
                 copy.info.clear()  # profiles and other metadata of the original
     except UnreadableError:
-        return Thumbnail("", "the file cannot be read as an image" if path.exists() else "the file no longer exists")
+        return Thumbnail("", "the file cannot be read as an image" if exists(path) else "the file no longer exists")
     if tiny:
         return Thumbnail(data_uri("image/png", png_bytes(copy)), pixelated=True)
     copy.thumbnail((SIDE, SIDE))

@@ -7,11 +7,13 @@ import shutil
 import stat
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import pytest
 
 from quantkit.cli import invoke
+from quantkit.cli.application import app
 from tests.support.networks import network
 
 COMMANDS = {
@@ -169,3 +171,56 @@ def clear(folder: Path, before: dict[str, bytes | str]) -> None:
         there = folder / path
         there.rmdir() if there.is_dir() and not there.is_symlink() else there.unlink()
     assert tree(folder) == before
+
+
+PLACES = ("PATH", "FILE", "DIR", "MODEL", "TABLE", "STATS", "RUN", "ENGINE")
+"""Words in the names of parameters that take a path."""
+MORE = {
+    "inspect": ["inspect", "m.onnx"],
+    "table show": ["table", "show", "t.calib"],
+    "table diff": ["table", "diff", "t.calib", "u.calib"],
+    "compare": ["compare", "e.json", "e.json"],
+    "bench": ["bench", "m.onnx", "--batch", "1", "--seconds", "0.001"],
+    "build": ["build", "m.onnx"],
+    "from-torch": ["from-torch", "m:f", "--output", "o.onnx"],
+    "from-tf": ["from-tf", "saved", "--output", "o.onnx"],
+    "from-tflite": ["from-tflite", "m.tflite", "--output", "o.onnx"],
+}
+
+
+def path_parameters(command: list[str]) -> list[tuple[str, list[str]]]:
+    """The command line with `{}` in the place of each path that it takes."""
+    found: click.Command = app
+    names = []
+    while isinstance(found, click.Group):
+        names.append(command[len(names)])
+        found = found.commands[names[-1]]
+    lines = [[*command[:at], "{}", *command[at + 1 :]] for at in range(len(names), len(command)) if "." in command[at]]
+    for parameter in found.params:
+        takes = isinstance(parameter.type, click.Path) or any(word in (parameter.metavar or "") for word in PLACES)
+        if isinstance(parameter, click.Option) and takes:
+            lines += [[*command, parameter.opts[0], text] for text in ("{}", "{}.onnx", "{}/x.npz")]
+    return lines
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *MORE])
+def test_a_path_that_the_system_refuses_is_one_line(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is too long, links in a circle, a file where a folder should be: for every path of every command."""
+    for circle in ("circle", "circle.onnx"):
+        (folder / circle).symlink_to(circle)
+
+    def not_caught(path: object, error: OSError) -> None:
+        raise AssertionError(f"{path} is refused by the last handler only") from error
+
+    monkeypatch.setattr("quantkit.cli.application.path_failure", not_caught)
+    before = tree(folder)
+    for line in path_parameters((COMMANDS | MORE)[name]):
+        for hostile in ("a" * 300, "circle", "names.txt/x"):
+            code = called(*(text.format(hostile) for text in line))
+            said = capsys.readouterr().err
+            assert code in (1, 2) or name == "bench", (line, hostile, said)  # which uses neither without a GPU
+            assert not code or "→" in said or "Error:" in said
+            assert before.items() <= tree(folder).items()
+            clear(folder, before)

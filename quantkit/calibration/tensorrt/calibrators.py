@@ -36,6 +36,7 @@ from quantkit.data import DataIdentity, DataOptions, Portion
 from quantkit.data.feed import Identifier, batch_digests, identity_as_read
 from quantkit.errors import BackendError, TableError, UsageError
 from quantkit.graph import refuse_changed_weights
+from quantkit.paths import exists
 from quantkit.preprocess import Preprocess
 from quantkit.provenance import provenance_path, read_provenance
 from quantkit.regular_file import read_regular
@@ -235,7 +236,7 @@ class CalibratorData:
         job = self.job
         if job.output is None:
             return None
-        if job.options.force or not job.output.exists():
+        if job.options.force or not exists(job.output):
             check_writable(job.output)
             return None
         previous = read_provenance(provenance_path(job.output))

@@ -9,6 +9,7 @@ import click
 
 from quantkit.cli.arguments.unused import is_given
 from quantkit.errors import UsageError
+from quantkit.paths import beside, exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +26,20 @@ def find_scales(model: Path, *, needed: bool, tables: bool = True) -> ScaleFiles
     needed: if not, there may be neither. tables: whether a table will do; not for a rule or a repair that is asked
     for. UsageError if scales are needed and there are none.
     """
-    path, table = model.with_name(f"{model.stem}.stats.safetensors"), model.with_name(f"{model.stem}.calib")
-    if path.exists() or not needed:
-        return ScaleFiles(path if path.exists() else None, None)
+    path, table = beside(model, f"{model.stem}.stats.safetensors"), beside(model, f"{model.stem}.calib")
+    if exists(path) or not needed:
+        return ScaleFiles(path if exists(path) else None, None)
     parameters = click.get_current_context().params
     asked = [name for name in ("rule", "repair") if is_given(name) and parameters[name] != "none"]
-    if table.exists() and tables and not asked:
+    if exists(table) and tables and not asked:
         return ScaleFiles(None, table)
     why = "neither --stats nor --table is given"
-    if table.exists():
+    if exists(table):
         why = (
             f"the table {table.name} does not allow --{asked[0]}" if asked else f"there is only the table {table.name}"
         )
     raise UsageError(
         f"there are no statistics of {model}: {path.name} does not exist beside it, and {why}",
         remedy=f"write them with quantkit calibrate --backend onnxruntime --data … {model}"
-        + (" (add --force if TensorRT wrote the table)" if table.exists() else ""),
+        + (" (add --force if TensorRT wrote the table)" if exists(table) else ""),
     )
