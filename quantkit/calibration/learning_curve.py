@@ -1,4 +1,4 @@
-"""The learning curve: how thresholds converge with the number of images, and how many would have been enough."""
+"""The learning curve: how thresholds converge with the number of samples, and how many would have been enough."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ SHOWN = 8
     show_default=True,
     help="Number of batches between two checkpoints.",
 )
-@click.option("--learning-curve", is_flag=True, help="Show how the thresholds converge with the number of images.")
+@click.option("--learning-curve", is_flag=True, help="Show how the thresholds converge with the number of samples.")
 @options.header_choice()
 @options.force
 @options.printing
@@ -119,10 +119,11 @@ def print_calibration(result: Calibration) -> None:
     covered = sum(scale > 0 for scale in result.table.scales.values())
     applied = result.preprocess.applied
     spec = f"{applied.describe() if applied else 'none'} ({result.preprocess.source})"
-    time = "cached, no images decoded"
+    noun = "image" if applied else "sample"
+    time = f"cached, no {noun}s {'decoded' if applied else 'read'}"
     if result.decoded:
-        time = f"{result.seconds:.1f} s, {result.samples / max(result.seconds, 1e-9):,.0f} images/s"
-    batches = f"{count_noun(result.samples, 'image')} in {count_noun(result.batches, 'batch')}"
+        time = f"{result.seconds:.1f} s, {result.samples / max(result.seconds, 1e-9):,.0f} {noun}s/s"
+    batches = f"{count_noun(result.samples, noun)} in {count_noun(result.batches, 'batch')}"
     print_fields(
         [
             ("input", "; ".join(result.inputs)),
@@ -135,7 +136,7 @@ def print_calibration(result: Calibration) -> None:
     )
     warn_about_tensors(result)
     if result.curve:
-        print_learning_curve(result.curve)
+        print_learning_curve(result.curve, noun)
     for path in result.files:
         print_line(f"{'file' if result.reused else 'wrote'}  {path}")
 
@@ -153,17 +154,17 @@ def warn_about_tensors(result: Calibration) -> None:
         warn(f"{len(result.findings) - SHOWN} more tensors like these (--json lists all)")
 
 
-def print_learning_curve(curve: Any) -> None:
-    """Print how far the thresholds from fewer images are from those from all images."""
-    print_heading(f"{curve.rule} thresholds compared with those from all images:")
+def print_learning_curve(curve: Any, noun: str) -> None:
+    """Print how far the thresholds from fewer images or samples are from those from all of them."""
+    print_heading(f"{curve.rule} thresholds compared with those from all {noun}s:")
     print_rows(
-        ("images", "median", "95th pct", "within 5 %"),
+        (f"{noun}s", "median", "95th pct", "within 5 %"),
         [(f"{p.samples}", f"{p.median:.2%}", f"{p.p95:.2%}", f"{p.settled:.0%}") for p in curve.points],
     )
     if curve.enough is None:
-        print_line("the thresholds have not converged: more images would change them")
+        print_line(f"the thresholds have not converged: more {noun}s would change them")
     else:
-        print_line(f"{curve.enough} images would have been enough (95 % of tensors within 5 % from there on)")
+        print_line(f"{curve.enough} {noun}s would have been enough (95 % of tensors within 5 % from there on)")
     print_line()
 
 

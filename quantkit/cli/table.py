@@ -73,7 +73,8 @@ def origin_text(origin: Provenance | None) -> str:
     if origin.source:
         text += f", scales of {origin.source.file} {origin.source.sha256[:12]}"
     if origin.data:
-        text += f", {origin.data.samples} images of {origin.data.source}, rule {origin.rule}"
+        noun = "images" if origin.preprocess else "samples"
+        text += f", {origin.data.samples} {noun} of {origin.data.source}, rule {origin.rule}"
     return text
 
 

@@ -138,7 +138,7 @@ def test_nan_in_a_batch_names_the_sample_where_there_are_several(
 def test_one_batch_is_singular(place: Path, quantkit_command: Command) -> None:
     onnx.save(small(place), "net.onnx")
     done = quantkit_command("calibrate", "net.onnx", "--data", "x.npy")
-    assert "4 images in 1 batch\n" in done.stdout
+    assert "4 samples in 1 batch\n" in done.stdout
 
 
 def test_an_input_without_a_shape_is_refused_and_the_remedy_helps(place: Path, quantkit_command: Command) -> None:
