@@ -63,7 +63,7 @@ def load_statistics_for(model: Model, statistics: str | os.PathLike[str] | Stati
     if known.origin.model != model.sha256:
         raise StaleError(
             f"{name} belongs to another network than {model.path}",
-            remedy="calibrate this model: quantkit calibrate --data … MODEL",
+            remedy=f"calibrate this model: quantkit calibrate --data … {model.path}",
         )
     return known, name
 
@@ -138,7 +138,8 @@ def scales_from_table(model: Model, path: Path, min_coverage: float) -> Quantiza
     if known is not None and known.model.sha256 != model.sha256:
         raise StaleError(
             f"{path} belongs to another network ({known.model.file or known.model.sha256[:12]}) than {model.path}",
-            remedy="give the table of this network, or assign it to this one: quantkit table adopt",
+            remedy="give the table of this network, or assign it to this one: "
+            f"quantkit table adopt --force {path} {model.path}",
         )
     without = (known and known.table.without_scale) or ()
     covered = coverage(table, [name for name in watched_tensors(model).tensors if name not in without])
