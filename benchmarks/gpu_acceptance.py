@@ -84,7 +84,8 @@ def sections(shared: Path, images: Path, folder: Path, qdq: Path | None) -> dict
 
         place = folder / module
         place.mkdir()
-        yield import_module(f"acceptance.{module}").measured(*arguments, place)
+        figures = import_module(f"acceptance.{module}").measured(*arguments, place)
+        yield from [figures] if isinstance(figures, dict) else figures
 
     return {
         "behaviour": lambda: of("behaviour"),
@@ -95,6 +96,7 @@ def sections(shared: Path, images: Path, folder: Path, qdq: Path | None) -> dict
         "vit": lambda: classifier("vit"),
         "ultraface": detector,
         "deconvolution": lambda: of("deconvolution"),
+        "constants": lambda: of("constants"),
         **({"explicit": explicit} if qdq else {}),
     }
 

@@ -48,6 +48,8 @@ def parts(document: Mapping[str, Any]) -> Iterator[str]:
         yield from explicit(document["explicit variants"], VARIANTS)
     if "deconvolution" in document:
         yield from deconvolution(document["deconvolution"]["figures"])
+    if "constants" in document:
+        yield from constants(document["constants"])
 
 
 def streaming(figures: Mapping[str, Any]) -> Iterator[str]:
@@ -142,4 +144,20 @@ def deconvolution(figures: Mapping[str, Any]) -> Iterator[str]:
     yield from ["## Weights of a ConvTranspose", ""]
     yield "Engine against onnxruntime, one quantized ConvTranspose of 32 to 48 channels, by the axis of its scales:"
     yield ", ".join(f"{how} {decibels:.1f} dB" for how, decibels in figures["sqnr_db"].items()) + "."
+    yield ""
+
+
+def constants(section: Mapping[str, Any]) -> Iterator[str]:
+    """Weights behind an Identity, and tables with scale 0."""
+    figures = section["figures"]
+    yield from ["## Weights behind an Identity", ""]
+    yield "A network with the layers of ResNet-50 at 224 and patterned weights, optimization level 1, graphs"
+    yield from [f"({told(section['machine'])}).", "", "| engine | ms at 1 | ms at 32 | kernels |", "|---|---|---|---|"]
+    for name, engine in figures.get("behind a node", {}).items():
+        times = " | ".join(f"{ms['graph']:.3f}" for ms in engine["latency_ms"].values())
+        yield f"| {name} | {times} | {engine.get('kernels', '')} |"
+    yield from ["", "## Tables with scale 0", ""]
+    for name, outcome in figures["scale 0"].items():
+        what = f"fails: {outcome['error'].splitlines()[0]}" if "error" in outcome else "builds"
+        yield f"- {name}, {len(outcome.get('zero_scales', ()))} scales are 0: {what}"
     yield ""
