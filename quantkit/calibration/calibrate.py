@@ -28,7 +28,7 @@ from quantkit.provenance import is_provenance, provenance_path, read_provenance
 from quantkit.rules import Rule, as_rules
 from quantkit.staging import claimed_outputs
 from quantkit.statistics import Statistics
-from quantkit.table import CalibrationTable, read_table
+from quantkit.table import CalibrationTable
 
 
 def calibrate(
@@ -117,7 +117,7 @@ def reuse_tables(
             check_destinations([provenance_path(path)], force=job.options.force, ours=is_provenance)
             new |= table_with_provenance(job, path, rule, tables[rule.name], data, run)
         else:
-            tables[rule.name] = read_table(path)
+            tables[rule.name] = there.tables[rule.name].table
     write_all(new)
     made = CalibrationFigures(
         data.samples,

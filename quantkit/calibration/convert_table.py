@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import check_writable, sha256_of, write_all
+from quantkit.artifact import check_writable, readable_name, sha256_of, write_all
+from quantkit.calibration.recorded_table import read_unchanged_table
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import load_model, watched_tensors
 from quantkit.paths import exists
@@ -19,9 +20,7 @@ from quantkit.provenance import (
     check_tables_writable,
     provenance_bytes,
     provenance_path,
-    read_provenance,
 )
-from quantkit.regular_file import regular_file_digest
 from quantkit.table import Algorithm, CalibrationTable, Coverage, coverage, read_table, table_bytes
 from quantkit.table.comparison import MIN_COVERAGE
 from quantkit.tensorrt_version import target_version
@@ -42,7 +41,8 @@ def convert(
     """
     source, output = Path(source), Path(output)
     check_tables_writable([output], read=[source], force=force)
-    table = read_table(source)
+    found = read_unchanged_table(source, f"remove {readable_name(provenance_path(source).name)} if you trust the table")
+    table = found.table
     chosen = algorithm or table.header.algorithm
     if chosen is Algorithm.LEGACY and table.header.algorithm is not Algorithm.LEGACY:
         raise UsageError(
@@ -60,13 +60,7 @@ def convert(
     converted = table.with_header(header)
     content = table_bytes(converted)
     files = {output: content}
-    known = read_provenance(provenance_path(source))
-    if known is not None:
-        if sha256_of(table_bytes(table)) != known.table.sha256:
-            raise StaleError(
-                f"{source} was changed after its provenance was written",
-                remedy=f"remove {provenance_path(source).name} if you trust the table",
-            )
+    if (known := found.record) is not None:
         record = TableRecord(file=output.name, sha256=sha256_of(content), header=header.text, tensors=len(table))
         files[provenance_path(output)] = provenance_bytes(known.model_copy(update={"table": record}))
     write_all(files)
@@ -116,7 +110,7 @@ def adopt(
         quantkit=__version__,
         table=TableRecord(
             file=source.name,
-            sha256=regular_file_digest(source),
+            sha256=sha256_of(table_bytes(table)),
             header=table.header.text,
             tensors=len(table),
         ),

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import Digest
+from quantkit.calibration.recorded_table import RecordedTable, read_recorded_table
 from quantkit.calibration.tables import statistics_path
 from quantkit.data import DataIdentity, Feed
 from quantkit.data.feed import Identifier, batch_digests
 from quantkit.errors import StaleError
 from quantkit.histogram import HistogramMode
 from quantkit.paths import exists
-from quantkit.provenance import Provenance, backend_kind, provenance_path, read_provenance
-from quantkit.regular_file import regular_file_digest
+from quantkit.provenance import Provenance, backend_kind
 from quantkit.rules import Rule
 from quantkit.statistics import Statistics, read_statistics
 from quantkit.table import Header
@@ -77,18 +77,19 @@ def known_identity(feed: Feed, previous: Provenance | None, *, needed: bool) -> 
 class FittingTables:
     """The tables at the output that fit, by rule name, and the provenance record of the first of them."""
 
-    tables: Mapping[str, Path]
+    tables: Mapping[str, RecordedTable]
     provenance: Provenance | None
 
 
 def find_fitting_tables(paths: Mapping[Path, Rule], request: TableRequest) -> FittingTables:
     """Return the tables that exist and fit. StaleError names what changed in one that does not fit."""
-    fitting: dict[str, Path] = {}
+    fitting: dict[str, RecordedTable] = {}
     first: Provenance | None = None
     for path, rule in paths.items():
         if not exists(path):
             continue
-        provenance = read_provenance(provenance_path(path))
+        found = read_recorded_table(path)
+        provenance = found.record
         if provenance is None:
             raise StaleError(
                 f"{path} already exists but has no provenance record",
@@ -97,10 +98,10 @@ def find_fitting_tables(paths: Mapping[Path, Rule], request: TableRequest) -> Fi
         if provenance.origin != "calibrated":
             how = "adopted" if provenance.origin == "adopted" else "taken from a Q/DQ model"
             raise StaleError(f"{path} was {how}, not calibrated here", remedy=REMEDY)
-        if regular_file_digest(path) != provenance.table.sha256:
+        if found.changed:
             raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
         refuse_changed(path, recorded_parts(provenance), request.for_rule(rule))
-        fitting[rule.name] = path
+        fitting[rule.name] = found
         first = first or provenance
     return FittingTables(fitting, first)
 

@@ -12,6 +12,7 @@ from quantkit.cli.terminal.console import Printing, note, print_fields, print_li
 
 if TYPE_CHECKING:
     from quantkit.calibration.convert_table import Adoption
+    from quantkit.calibration.recorded_table import RecordedTable
     from quantkit.provenance import Provenance
     from quantkit.quantization.from_qdq import FromQdq
     from quantkit.table import CalibrationTable, TableDifference
@@ -31,29 +32,30 @@ def table_group() -> None:
 @options.printing_loudly
 def show_table(table: Path, printing: Printing) -> None:
     """Show the header, the scales and the provenance record of TABLE."""
-    from quantkit.provenance import provenance_path, read_provenance
-    from quantkit.table import read_table
+    from quantkit.calibration.recorded_table import read_recorded_table
 
-    content = read_table(table)
-    origin = read_provenance(provenance_path(table))
-    printing.print_result(content, lambda t: table_document(t, origin), lambda t: print_table(t, origin))
+    found = read_recorded_table(table)
+    printing.print_result(found, table_document, print_table)
 
 
-def print_table(table: CalibrationTable, origin: Provenance | None) -> None:
+def print_table(found: RecordedTable) -> None:
     """Print header and origin, and a row for each scale."""
     from quantkit.numerics import word_of
 
+    table = found.table
     print_fields(
         [
             ("header", table.header.text),
             ("TensorRT", f"{table.header.version_text}, {table.header.algorithm.value}"),
             ("tensors", str(len(table))),
-            ("origin", origin_text(origin)),
+            ("origin", origin_text(found.record)),
         ]
     )
     print_line()
     rows = [(n, f"{s:.6g}", f"{table.amax(n):.6g}", word_of(s)) for n, s in table.scales.items()]
     print_rows(("tensor", "scale", "amax", "word"), rows)
+    if found.changed:
+        note(f"{found.path} was changed after its record was written; the origin is that of the earlier table")
     note_zero_scales(table)
 
 
@@ -78,8 +80,9 @@ def origin_text(origin: Provenance | None) -> str:
     return text
 
 
-def table_document(table: CalibrationTable, origin: Provenance | None) -> dict[str, Any]:
+def table_document(found: RecordedTable) -> dict[str, Any]:
     """Return the table for programs."""
+    table, origin = found.table, found.record
     return {
         "header": table.header.text,
         "algorithm": table.header.algorithm.value,
@@ -87,6 +90,7 @@ def table_document(table: CalibrationTable, origin: Provenance | None) -> dict[s
         "tensors": len(table),
         "scales": dict(table.scales),
         "provenance": origin.model_dump(mode="json", exclude={"data": {"files"}}) if origin else None,
+        "changed": found.changed,
     }
 
 

@@ -26,18 +26,19 @@ from quantkit.backends.tensorrt.messages import Phase, ignore_phase
 from quantkit.backends.tensorrt.options import BuildFiles, BuildOptions, Precision, TrtexecCommand, equivalent_trtexec
 from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
 from quantkit.backends.tensorrt.versions import detect_features, tensorrt
+from quantkit.calibration.recorded_table import read_unchanged_table
 from quantkit.calibration.reuse import REMEDY, refuse_changed
 from quantkit.errors import BackendError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.model import node_name
 from quantkit.linting.rules.parsing.clip_apart import misread_clips
 from quantkit.paths import beside, exists, is_folder
-from quantkit.provenance import ModelRecord, Provenance, provenance_path, read_provenance
+from quantkit.provenance import ModelRecord, Provenance
 from quantkit.qdq.fold_constants import fold_constants
 from quantkit.qdq.reader import has_qdq, read_qdq
 from quantkit.regular_file import UNBOUNDED, read_regular, regular_file_digest
 from quantkit.staging import claimed_outputs
-from quantkit.table import CalibrationTable, read_table, table_bytes
+from quantkit.table import CalibrationTable, table_bytes
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 
@@ -198,17 +199,14 @@ def find_table_scales(model: Model, options: BuildOptions, table: str | os.PathL
         raise UsageError(
             f"a table needs INT8, but the precision is {options.precision.value}", remedy="leave out --table"
         )
-    path = Path(table)
-    found, known = read_table(path), read_provenance(provenance_path(path))
-    digest = regular_file_digest(path)
-    if known is not None and known.table.sha256 != digest:
-        raise StaleError(f"{path} was changed after quantkit wrote it", remedy="calibrate again with --force")
+    found = read_unchanged_table(Path(table))
+    path, known = found.path, found.record
     if known is not None and known.model.sha256 != model.sha256:
         raise StaleError(
             f"{path} was made for another network ({known.model.file}, {known.model.sha256[:12]})",
             remedy="calibrate this network: quantkit calibrate MODEL --data DATA",
         )
-    return TableScales(path, found, digest, known)
+    return TableScales(path, found.table, found.sha256, known)
 
 
 def engine_identity(

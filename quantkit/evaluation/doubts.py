@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from quantkit.data.preprocess_choice import PreprocessChoice
+from quantkit.document import DocumentType
+from quantkit.errors import ModelError
 from quantkit.evaluation.plausibility import implausible_accuracy, overconfidence
 from quantkit.evaluation.predictions import Predictions
 from quantkit.evaluation.result import ModelKind, ModelScore
@@ -12,7 +16,20 @@ from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.metric import Metric
 from quantkit.preprocess import parse_preprocess
 from quantkit.provenance import provenance_path, read_provenance
+from quantkit.quantization.quantize import METADATA_KEY
 from quantkit.values import Array
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedRecord:
+    """What `quantize` records in a model's metadata about its scales."""
+
+    scales: Mapping[str, Any] = field(default_factory=dict)
+
+
+QUANTIZED = DocumentType[QuantizedRecord](
+    QuantizedRecord, "a record of quantkit quantize", ModelError, "quantize it again"
+)
 
 
 def preprocessing_doubts(subjects: Sequence[Subject], spec: PreprocessChoice) -> Iterator[str]:
@@ -20,21 +37,34 @@ def preprocessing_doubts(subjects: Sequence[Subject], spec: PreprocessChoice) ->
     if spec.doubt:
         yield spec.doubt
     for subject in subjects:
-        if subject.kind is ModelKind.TABLE:
-            yield from table_doubts(subject, spec)
+        yield from scale_doubts(subject, spec)
 
 
-def table_doubts(subject: Subject, spec: PreprocessChoice) -> Iterator[str]:
-    """Yield why a table's scales may not fit the samples, by its provenance. TableError where that is damaged."""
-    known = read_provenance(provenance_path(subject.path))
-    if known is None or known.preprocess is None:
+def scale_doubts(subject: Subject, spec: PreprocessChoice) -> Iterator[str]:
+    """Yield why scales may not fit the samples, by the record of the table or Q/DQ model. PreprocessError."""
+    known = recorded_preprocess(subject)
+    if known is None or spec.applied is None:
         return
-    counted = parse_preprocess(known.preprocess, f"the record of {subject.path.name}")
-    if spec.applied is not None and counted != spec.applied:
+    counted = parse_preprocess(known, f"the record of {subject.path.name}")
+    if counted != spec.applied:
         yield (
             f"{subject.path.name} was made from images prepared by: {counted.describe()}; these were prepared by: "
-            f"{spec.applied.describe()}; give the --preprocess of the table, or calibrate again"
+            f"{spec.applied.describe()}; give the --preprocess of its calibration, or calibrate again"
         )
+
+
+def recorded_preprocess(subject: Subject) -> Mapping[str, Any] | None:
+    """Return how the images were prepared that scales come from, as recorded; None where nothing is.
+
+    TableError or ModelError where a record is damaged.
+    """
+    if subject.kind is ModelKind.TABLE:
+        known = read_provenance(provenance_path(subject.path))
+        return None if known is None else known.preprocess
+    if subject.model is None or METADATA_KEY not in subject.model.metadata:
+        return None
+    text = subject.model.metadata[METADATA_KEY]
+    return QUANTIZED.parse(text, f"the metadata {METADATA_KEY!r} of {subject.path.name}").scales.get("preprocess")
 
 
 def reference_doubt(

@@ -7,6 +7,7 @@ model.engine .plan .trt    TensorRT
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,7 +26,6 @@ from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.paths import exists
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.reader import has_qdq
-from quantkit.regular_file import regular_file_digest
 from quantkit.values import ModelInput
 
 if TYPE_CHECKING:
@@ -187,18 +187,19 @@ def model_bytes(model: Model) -> int:
 
 def table_subject(path: Path, table: Path, min_coverage: float) -> Subject:
     """Return a float model with Q/DQ inserted in memory where TensorRT would quantize. TableError, StaleError."""
-    from quantkit.quantization.quantize import QuantizeOptions, quantize
+    from quantkit.quantization.quantize import METADATA_KEY, QuantizeOptions, quantize
 
     model = load_model(path)
     made = quantize(model, table=table, options=QuantizeOptions(min_coverage=min_coverage))
     simulated = replace(model, proto=made.proto)
+    used = json.loads(simulated.metadata[METADATA_KEY])["scales"]["table"]
     plain = model_subject(model)
     return replace(
         plain,
         name=f"{path.name}+{table.name}",
         kind=ModelKind.TABLE,
         path=table,
-        sha256=sha256_of(f"{model.sha256}+{regular_file_digest(table)}".encode()),
+        sha256=sha256_of(f"{model.sha256}+{used}".encode()),
         int8_layers=count_int8_layers(simulated),
         model=simulated,
     )
@@ -213,7 +214,7 @@ def engine_subject(path: Path, held: ExitStack, device: int, allow_code: bool) -
     from quantkit.backends.tensorrt.engine import Engine
 
     engine = held.enter_context(Engine.load(path, device, allow_code=allow_code))
-    digest, limits = regular_file_digest(path), batch_limits(engine.inputs, engine)
+    digest, limits = engine.sha256, batch_limits(engine.inputs, engine)
     shapes: dict[str, Shape] = {
         b.name: tuple(None if size < 0 else size for size in b.shape) for b in engine.bindings if not b.is_input
     }

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quantkit.calibration.recorded_table import read_unchanged_table
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec, feeds_images
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import Model, watched_tensors
 from quantkit.numerics import scale_of
 from quantkit.preprocess import PRESETS, parse_preprocess, resolve_spec
-from quantkit.provenance import provenance_path, read_provenance
-from quantkit.regular_file import regular_file_digest
 from quantkit.rules import Rule, SelectingRule, as_rules
 from quantkit.statistics import Statistics, read_statistics
-from quantkit.table import Coverage, coverage, read_table
+from quantkit.table import Coverage, coverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +113,7 @@ def scales_by_rule(statistics: Statistics, rule: str | Rule, name: str) -> Quant
         "samples": origin.samples,
         "histogram": origin.histogram.value,
         "backend": origin.backend,
+        "preprocess": origin.preprocess,
     }
     each = {tensor: who for tensor, (_, who) in found.items()} if isinstance(chosen, SelectingRule) else {}
     scales = {tensor: scale_of(threshold) for tensor, (threshold, _) in found.items()}
@@ -131,10 +131,10 @@ def rule_threshold(rule: Rule, histogram: Any) -> tuple[float, str]:
 def scales_from_table(model: Model, path: Path, min_coverage: float) -> QuantizationScales:
     """Return the scales of a table as they are.
 
-    StaleError if its provenance names another model, TableError if it covers too few of the network's tensors.
+    StaleError if its provenance is of another table or model, TableError if it covers too few of the network's tensors.
     """
-    table = read_table(path)
-    known = read_provenance(provenance_path(path))
+    found = read_unchanged_table(path)
+    table, known = found.table, found.record
     if known is not None and known.model.sha256 != model.sha256:
         raise StaleError(
             f"{path} belongs to another network ({known.model.file or known.model.sha256[:12]}) than {model.path}",
@@ -151,5 +151,5 @@ def scales_from_table(model: Model, path: Path, min_coverage: float) -> Quantiza
             f"{path} covers {covered.share:.0%} of the float tensors of {model.path}; missing: {missing}",
             remedy="give the table of this network, or accept it with a lower --min-coverage",
         )
-    record = {"table": regular_file_digest(path), "header": table.header.text}
+    record = {"table": found.sha256, "header": table.header.text, "preprocess": known and known.preprocess}
     return QuantizationScales(table.scales, f"{path.name} verbatim", record, {}, covered)

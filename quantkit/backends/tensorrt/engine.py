@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from quantkit.artifact import sha256_of
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.lane import Binding, Lane, Shape
 from quantkit.backends.tensorrt.messages import Messages, capture_messages, make_or_raise
@@ -27,7 +28,7 @@ class Engine:
     def __init__(self, plan: bytes, where: str, device: int = 0, *, allow_code: bool = False) -> None:
         self._trt = tensorrt()
         self.device = open_device(device)
-        self.where, self.size = where, len(plan)
+        self.where, self.size, self.sha256 = where, len(plan), sha256_of(plan)
         self.messages = Messages()
         self._held = ExitStack()
         log = self._held.enter_context(capture_messages(self._trt, self.messages))

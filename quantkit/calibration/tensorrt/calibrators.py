@@ -39,9 +39,8 @@ from quantkit.graph import refuse_changed_weights
 from quantkit.paths import exists
 from quantkit.preprocess import Preprocess
 from quantkit.provenance import provenance_path, read_provenance
-from quantkit.regular_file import read_regular
 from quantkit.rules import rule_of_calibrator
-from quantkit.table import Algorithm, CalibrationTable, parse_table
+from quantkit.table import Algorithm, CalibrationTable, parse_table, table_bytes
 
 MOST_WORKERS = 8
 """Threads that decode: more of them wait for each other (16 cores: 8 threads took 0.85 ms an image, 16 took 1.08)."""
@@ -243,7 +242,8 @@ class CalibratorData:
         self._identity = known_identity(job.feed, previous, needed=True)
         assert self._identity is not None
         there = find_fitting_tables(job.paths(), job.request(self._identity))
-        return read_regular(job.output) if there.tables else None
+        found = there.tables.get(job.rules[0].name)
+        return None if found is None else table_bytes(found.table)
 
     def counted(self, outcome: CalibratorOutcome) -> PassCounts:
         """Return the counts of the calibration, for the record."""
