@@ -71,15 +71,28 @@ def calibrate(
         if there.tables and (statistics or len(there.tables) == len(job.rules)):
             return reuse_tables(job, statistics, there, started)
     if job.output:
-        if not (options.resume or options.force):
-            refuse_interrupted_run(checkpoint_path(job.output))
         check_pass_outputs(job, data)
-    with claimed_outputs([job.output] if job.output else []):
+    with claimed_outputs([*places, checkpoint_path(job.output)] if job.output else []):
+        if job.output:
+            refuse_other_runs(job, places, occupied=occupied)
         if backend == TENSORRT:
             from quantkit.calibration.tensorrt_run import calibrate_by_calibrator
 
             return calibrate_by_calibrator(job, identity, progress or NoProgress(), started, why)
         return calibrate_by_watching(job, identity, progress or NoProgress(), started, why)
+
+
+def refuse_other_runs(job: CalibrationJob, places: Sequence[Path], *, occupied: bool) -> None:
+    """Check for the traces of other runs, when no other run can write any more. StaleError.
+
+    occupied: some of `places` existed before, and fit.
+    """
+    assert job.output is not None
+    written = [path for path in places if exists(path)]
+    if written and not (occupied or job.options.force):
+        raise StaleError(f"another run wrote {written[0]} meanwhile", remedy="start again, to reuse or to replace it")
+    if not (job.options.resume or job.options.force):
+        refuse_interrupted_run(checkpoint_path(job.output))
 
 
 def check_pass_outputs(job: CalibrationJob, data: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from safetensors.numpy import load, save
 
 import quantkit
 from quantkit import CalibrateOptions, DataOptions
+from quantkit.calibration import calibrate as calibrating
 from quantkit.calibration.checkpoint import DOCUMENT, KEY, Position, position_fault, write_checkpoint
 from quantkit.data import Feed, open_data
-from quantkit.errors import DataError, Interrupted, StaleError, StatisticsError
+from quantkit.errors import DataError, Interrupted, OutputError, StaleError, StatisticsError
 from quantkit.preprocess import Preprocess
 from quantkit.statistics.sealed import read_sealed
 from quantkit.values import ModelInput
@@ -141,3 +143,45 @@ def test_a_call_that_was_wrong_keeps_it(place: Path) -> None:
             assert (place / PARTIAL).read_bytes() == before
     calibrate(skip=True, resume=True)
     assert not (place / PARTIAL).exists()
+
+
+# ── two runs at once ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class During(StopAfter):
+    """Progress that does something else in the middle of a run."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        super().__init__(10**6)
+        self.action: Callable[[], None] | None = action
+
+    def stopped(self) -> bool:
+        """Do it once, then go on."""
+        action, self.action = self.action, None
+        if action:
+            action()
+        return False
+
+
+@pytest.mark.parametrize("output", ["x.calib", "x.table"])
+def test_a_second_run_with_the_same_files_is_refused(output: str, place: Path) -> None:
+    def second() -> None:
+        with pytest.raises(OutputError, match="is writing"):
+            quantkit.calibrate(MODEL, "imgs", output=output, options=CalibrateOptions(force=True))
+
+    quantkit.calibrate(MODEL, "imgs", output="x.calib", progress=During(second))
+    assert quantkit.calibrate(MODEL, "imgs", output="x.calib").reused
+
+
+def test_a_table_that_another_run_wrote_meanwhile_is_not_replaced(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = calibrating.check_pass_outputs
+
+    def other_run(*arguments: Any) -> None:
+        monkeypatch.setattr(calibrating, "check_pass_outputs", real)
+        quantkit.calibrate(MODEL, "imgs", rules="minmax", output="x.calib")
+        real(*arguments)
+
+    monkeypatch.setattr(calibrating, "check_pass_outputs", other_run)
+    with pytest.raises(StaleError, match=r"another run wrote x\.calib meanwhile"):
+        quantkit.calibrate(MODEL, "imgs", output="x.calib")
+    assert quantkit.calibrate(MODEL, "imgs", rules="minmax", output="x.calib").reused
