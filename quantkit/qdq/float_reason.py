@@ -19,6 +19,7 @@ class FloatCause(Enum):
     DETECTION_HEAD = "detection head"
     WEIGHTS_COMPUTED = "its weights are computed by other operators"
     WEIGHTS_NOT_FLOAT = "its weights are not float"
+    WEIGHTS_EMPTY = "its weights are empty"
     WEIGHTS_VECTOR = "its weights are a vector"
     NOT_FLOAT = "not float"
     NO_SCALE = "no scale"
@@ -33,6 +34,7 @@ REMEDIES: Mapping[FloatCause, str] = {
     FloatCause.CONV_ONLY: "leave out --policy conv-only",
     FloatCause.WEIGHTS_COMPUTED: "export the model with its weights as initializers",
     FloatCause.WEIGHTS_NOT_FLOAT: "use the network with float32 or float16 weights",
+    FloatCause.WEIGHTS_EMPTY: "leave it float: it computes nothing",
     FloatCause.WEIGHTS_VECTOR: "leave it float: TensorRT needs matrices",
     FloatCause.NOT_FLOAT: "export the network in float32 or float16",
     FloatCause.NO_SCALE: "use scales of this network: quantkit calibrate MODEL makes them",

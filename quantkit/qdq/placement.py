@@ -253,6 +253,8 @@ def int8_obstacle(
         return FloatReason(FloatCause.WEIGHTS_COMPUTED)
     if any(DTYPES.get(wires.weights[name].data_type) not in ("float32", "float16") for name in constant):
         return FloatReason(FloatCause.WEIGHTS_NOT_FLOAT)
+    if any(0 in wires.weights[name].dims for name in constant):
+        return FloatReason(FloatCause.WEIGHTS_EMPTY)
     if any(len(wires.weights[name].dims) < 2 for name in constant):
         return FloatReason(FloatCause.WEIGHTS_VECTOR)
     others = [name for name in names if wires.types.get(name, "float32") not in ("float32", "float16")]

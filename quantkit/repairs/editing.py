@@ -43,15 +43,22 @@ class WeightEditor:
         self._replaced: set[str] = set()
 
     def constant(self, name: str) -> bool:
-        """Return True if a tensor is a float32 weight whose values are known and stay so."""
+        """Return True if a tensor is a float32 weight whose values are known and stay so, and has some."""
         tensor = self._weights.get(name)
-        return tensor is not None and DTYPES.get(tensor.data_type) == "float32" and tensor.name not in self.overridable
+        return (
+            tensor is not None
+            and 0 not in tensor.dims
+            and DTYPES.get(tensor.data_type) == "float32"
+            and tensor.name not in self.overridable
+        )
 
     def reason(self, names: Iterable[str]) -> str:
         """Why none of the tensors is such a weight."""
         kinds = {
             DTYPES.get(self._weights[name].data_type, "of another type") for name in names if name in self._weights
         }
+        if any(0 in self._weights[name].dims for name in names if name in self._weights):
+            return "its weights are empty"
         other = sorted(kinds - {"float32"})
         return f"its weights are {other[0]}, repairs need float32" if other else "its weights are not known"
 

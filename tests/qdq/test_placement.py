@@ -15,8 +15,11 @@ from onnx import numpy_helper
 from quantkit.graph import Model
 from quantkit.graph.index import index_graph
 from quantkit.graph.weights import stored_tensors
+from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.insertion import QuantizedNetwork
 from quantkit.qdq.placement import Choices, Policy
+from quantkit.repairs.editing import WeightEditor
+from quantkit.repairs.weighted_layers import weighted_layers
 from tests.support.qdq import every_scale, inserted, model_of, node_of, noise, pair, pairs, placed, reasons
 
 SAME = "(float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y)"
@@ -606,3 +609,21 @@ def test_operators_inside_subgraphs_are_told() -> None:
     made = inserted(model_of(text, w=noise(4, 4, 1, 1), v=noise(4, 4, 1, 1)))
     assert placed(made) == ["x"]
     assert reasons(made) == {"p": "inside If: y", "q": "inside If: y"}
+
+
+@pytest.mark.parametrize("layer", ["Conv(x, e)", "ConvTranspose(x, t)", "MatMul(f, m)", "Gemm(f, m)"])
+def test_weights_without_values_stay_float(layer: str) -> None:
+    """A layer without channels makes nothing; the others of its network are quantized."""
+    empty = {"e": np.zeros((0, 4, 1, 1)), "t": np.zeros((4, 0, 1, 1)), "m": np.zeros((256, 0))}
+    used = {name: array.astype(np.float32) for name, array in empty.items() if f" {name})" in layer}
+    model = model_of(
+        f"(float[2, 4, 8, 8] x) => (float z, float y) {{ z = Conv(x, w) f = Flatten(x) y = {layer} }}",
+        w=noise(4, 4, 1, 1),
+        **used,
+    )
+    made = insert_qdq(model, every_scale(model))
+    assert reasons(made) == {"y": "its weights are empty"}
+    assert list(made.weights) == ["w"]
+    editor, skipped = WeightEditor(model), dict[str, str]()
+    assert [layer.name for layer in weighted_layers(editor, skipped)] == ["z"]
+    assert skipped == {"y": "its weights are empty"}
