@@ -91,11 +91,6 @@ def text_bytes(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def readable_name(name: str) -> str:
-    r"""Return a file name for records: bytes that are not UTF-8 (surrogates in Python) become `\xe4`."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def nulls_for_nonfinite(value: Any) -> Any:
     """Return the value with None for floats that JSON cannot represent."""
     if isinstance(value, Mapping):

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from quantkit.regular_file import readable_name
+
+
+def readable_text(value: Any) -> Any:
+    """Return a text with the names of files in it as records keep them; another value, which is refused, as it is."""
+    return readable_name(value) if isinstance(value, str) else value
+
+
+FileName: TypeAlias = Annotated[str, BeforeValidator(readable_text)]
+r"""The name of a file, or a text that contains one: bytes that are not UTF-8 become `\xe4`."""
 
 
 class FrozenRecord(BaseModel):

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from quantkit.artifact import check_destinations
+from quantkit.artifact import check_destinations, text_bytes
 from quantkit.errors import TableError
-from quantkit.frozen_record import FrozenRecord
+from quantkit.frozen_record import FileName, FrozenRecord
 from quantkit.histogram import HistogramMode
 from quantkit.paths import beside
 from quantkit.regular_file import Stamp, read_regular
@@ -24,7 +24,7 @@ from quantkit.regular_file import Stamp, read_regular
 class TableRecord(FrozenRecord):
     """The table of the record."""
 
-    file: str
+    file: FileName
     sha256: str
     header: str
     tensors: int
@@ -35,14 +35,14 @@ class TableRecord(FrozenRecord):
 class ModelRecord(FrozenRecord):
     """The model: the name of its file, and the sha256 of graph and weights."""
 
-    file: str
+    file: FileName
     sha256: str
 
 
 class DataRecord(FrozenRecord):
     """The samples: the sum of their digests (`content`), and a digest of their order in batches (`order`)."""
 
-    source: str
+    source: FileName
     kind: str
     samples: int
     """Number of samples that were counted."""
@@ -53,7 +53,7 @@ class DataRecord(FrozenRecord):
     limit: int | None = None
     shuffle: bool
     seed: int
-    skipped: tuple[str, ...] = ()
+    skipped: tuple[FileName, ...] = ()
     """Samples that could not be read and were skipped on request."""
     files: tuple[Stamp | tuple[str, int, int], ...] = ()
     """Name, size, modification time (ns), inode and time of change (ns) of every file: if these are the same, so is the
@@ -85,7 +85,7 @@ class Provenance(FrozenRecord):
     rule: str | None = None
     data: DataRecord | None = None
     preprocess: dict[str, Any] | None = None
-    preprocess_from: str | None = None
+    preprocess_from: FileName | None = None
     run: RunRecord | None = None
 
 
@@ -109,7 +109,7 @@ def provenance_bytes(provenance: Provenance) -> bytes:
         lines = ",\n".join("      " + json.dumps(entry, ensure_ascii=False) for entry in files)
         head, tail = text.split('"data": {\n', 1)
         text = f'{head}"data": {{\n    "files": [\n{lines}\n    ],\n{tail}'
-    return (text + "\n").encode()
+    return text_bytes(text + "\n")
 
 
 def read_provenance(path: Path) -> Provenance | None:

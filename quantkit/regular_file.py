@@ -129,7 +129,15 @@ class FileStamp:
         return found
 
 
+def readable_name(name: str) -> str:
+    r"""Return a file name for records: bytes that are not UTF-8 (surrogates in Python) become `\xe4`."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def stamp_of(path: str | os.PathLike[str], name: str) -> FileStamp:
-    """Return the stamp of a file, through links, under a name. OSError."""
+    """Return the stamp of a file, through links, under its name for records. OSError."""
     status = os.stat(path)
-    return FileStamp(name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+    return FileStamp(readable_name(name), status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from quantkit.artifact import Digest
 from quantkit.document import DocumentType
 from quantkit.errors import BackendError
-from quantkit.frozen_record import FrozenRecord
+from quantkit.frozen_record import FileName, FrozenRecord
 from quantkit.paths import beside
 from quantkit.provenance import ModelRecord
 
@@ -47,7 +47,7 @@ class TableUse(FrozenRecord):
     """The calibration table that an engine was built with. completed: tensors whose scale was derived from the network;
     missing: tensors without a scale."""
 
-    file: str
+    file: FileName
     sha256: str
     header: str
     rule: str | None = None
@@ -62,7 +62,7 @@ class EngineRecord(FrozenRecord):
 
     format: Literal[1] = 1
     quantkit: str
-    file: str
+    file: FileName
     sha256: str
     bytes: int
     tensorrt: str
@@ -79,7 +79,7 @@ class EngineRecord(FrozenRecord):
     layers: tuple[LayerRecord, ...]
     kept: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    trtexec: str | None = None
+    trtexec: FileName | None = None
     no_trtexec: str = ""
     """The reason why there is no `trtexec` line."""
     inputs: tuple[TensorRecord, ...] = ()

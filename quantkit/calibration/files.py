@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import readable_name, sha256_of, write_all
+from quantkit.artifact import sha256_of, write_all
 from quantkit.backends.session import TENSORRT
 from quantkit.calibration.job import CalibrationJob
 from quantkit.calibration.tables import checkpoint_path, statistics_path
@@ -43,7 +43,7 @@ def write_calibration(
     """Write tables, provenance and statistics, all or none, and remove the checkpoint. OutputError."""
     assert job.output is not None
     data = DataRecord(
-        source=readable_name(job.source),
+        source=job.source,
         kind=job.feed.kind,
         samples=counted.samples,
         chosen=counted.identity.samples,
@@ -52,7 +52,7 @@ def write_calibration(
         limit=job.options.data.limit,
         shuffle=job.options.data.shuffle,
         seed=job.options.data.seed,
-        skipped=tuple(map(readable_name, job.feed.unreadable)),
+        skipped=tuple(job.feed.unreadable),
         files=tuple(stamp.record for stamp in job.feed.stamps()),
     )
     run = RunRecord(
@@ -81,13 +81,13 @@ def table_with_provenance(
     provenance = Provenance(
         quantkit=__version__,
         table=TableRecord(
-            file=readable_name(path.name),
+            file=path.name,
             sha256=sha256_of(content),
             header=table.header.text,
             tensors=len(table),
             without_scale=tuple(name for name in job.watch.tensors if name not in table.scales) or None,
         ),
-        model=ModelRecord(file=readable_name(job.model.path.name), sha256=job.model.sha256),
+        model=ModelRecord(file=job.model.path.name, sha256=job.model.sha256),
         rule=rule.name,
         data=data,
         preprocess=job.spec.document,

@@ -134,14 +134,14 @@ def measure_parity(against: Path | None, samples: options.DataChoice, device: in
 
 def write_layers_files(result: Sensitivity, exclude_file: Path | None, html: Path | None, *, force: bool) -> list[Path]:
     """Write the exclusion file and the report if they are asked for; return their paths."""
-    from quantkit.artifact import write_whole
+    from quantkit.artifact import text_bytes, write_whole
     from quantkit.sensitivity.exclusion_file import write_exclusions
 
     written = []
     if exclude_file is not None:
         written.append(write_exclusions(result, exclude_file, force=force))
     if html is not None:
-        write_whole(html, import_module("quantkit.report.html").sensitivity_page(result).encode(), "--html")
+        write_whole(html, text_bytes(import_module("quantkit.report.html").sensitivity_page(result)), "--html")
         written.append(html)
     return written
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantkit.artifact import readable_name
 from quantkit.data.feed import DigestMemory
 from quantkit.data.pixels import decode
 from quantkit.errors import DataError
@@ -117,6 +116,6 @@ class ImageSamples:
 def stamp_file(path: Path, name: str) -> FileStamp:
     """Return the stamp of one file. DataError where it is gone."""
     try:
-        return stamp_of(path, readable_name(name))
+        return stamp_of(path, name)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}", remedy="check the path") from None

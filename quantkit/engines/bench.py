@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quantkit.artifact import canonical_json, sha256_of
+from quantkit.artifact import canonical_json, sha256_of, text_bytes
 from quantkit.backends.engine_record import is_engine, read_engine_record
 from quantkit.backends.session import (
     DEFAULT_PROVIDER,
@@ -244,7 +244,7 @@ def prefix_phase(say: Callable[[str], None], name: str, text: str) -> None:
 def engine_name(model: Model, options: BuildOptions, machine: str) -> str:
     """Return a name that is unique to options, shapes, GPU and TensorRT, so that no other engine is replaced."""
     about = canonical_json([options.document(), list(options.shapes), machine])
-    return f"{model.path.stem}.{options.precision.value}.{sha256_of(about.encode())[:8]}.bench.engine"
+    return f"{model.path.stem}.{options.precision.value}.{sha256_of(text_bytes(about))[:8]}.bench.engine"
 
 
 def shapes_for_batches(model: Model, batches: Sequence[int]) -> tuple[str, ...]:

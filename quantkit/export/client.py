@@ -6,6 +6,7 @@ import re
 from importlib.resources import files
 
 from quantkit._version import __version__
+from quantkit.artifact import text_bytes
 from quantkit.export.config import TYPES, Deployment, ensemble_pixels
 from quantkit.export.served_model import ServedModel, ServedTensor
 from quantkit.preprocess import Preprocess
@@ -29,7 +30,7 @@ def client_script(served: ServedModel, made: ServedTensor, deployment: Deploymen
         "SPEC": python_literal(spec.model_dump_json()),
     }
     text = files("quantkit.export").joinpath("client.py.template").read_text(encoding="utf-8")
-    return re.sub("@([A-Z]+)@", lambda key: filled[key[1]], text).encode()
+    return text_bytes(re.sub("@([A-Z]+)@", lambda key: filled[key[1]], text))
 
 
 def python_literal(value: object) -> str:

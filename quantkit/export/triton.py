@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from quantkit.artifact import text_bytes
 from quantkit.data.classes import read_classes
 from quantkit.data.preprocess_choice import BESIDE
 from quantkit.data.spec_limits import apply_spec
@@ -147,7 +148,7 @@ def export_triton(
     else:
         notes.append(f"the configurations were not read back: {install_command('triton')}")
     lines = "".join(f"{escape_controls(' '.join(c.split()))}\n" for c in classes)
-    texts = {LABELS: lines.encode()} if deployment.labelled else {}
+    texts = {LABELS: text_bytes(lines)} if deployment.labelled else {}
     files = write_repository(root, [m.entry(texts) for m in models], options.version, force=options.force)
     configs = [root / m.name / CONFIG for m in models]
     notes += [
@@ -182,7 +183,7 @@ class ModelFolder:
         """Return the model with its files as an entry of the repository."""
         client = {SCRIPT: self.client} if self.client else {}
         return RepositoryEntry(
-            self.name, {CONFIG: self.text.encode(), **(labels if self.labelled else {}), **client}, self.version
+            self.name, {CONFIG: text_bytes(self.text), **(labels if self.labelled else {}), **client}, self.version
         )
 
 

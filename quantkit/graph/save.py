@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING
 
-from quantkit.artifact import readable_name
 from quantkit.errors import OutputError
 from quantkit.graph.identity import tensor_bytes
 from quantkit.graph.messages import all_tensors, copy_without, is_external
 from quantkit.paths import beside, same_file
+from quantkit.regular_file import readable_name
 from quantkit.staging import StagedFiles, staged_files
 
 if TYPE_CHECKING:

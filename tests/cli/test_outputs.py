@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import stat
+import sys
 from pathlib import Path
 
 import click
@@ -44,6 +47,7 @@ COMMANDS = {
     ],
 }
 WITHOUT_FORCE = {"run"}
+NO_UTF8 = os.fsdecode(b"\xff")
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +177,15 @@ def clear(folder: Path, before: dict[str, bytes | str]) -> None:
     assert tree(folder) == before
 
 
+def test_weights_in_a_folder_whose_name_is_no_utf8_are_refused_in_a_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = folder.rename(tmp_path / NO_UTF8)
+    assert called("calibrate", work / "outside.onnx", "--data", work / "x.npz") == 1
+    assert "its name is not UTF-8, which onnxruntime needs\n  → rename the folder" in capsys.readouterr().err
+    assert not list(work.glob("outside.*calib*"))
+
+
 PLACES = ("PATH", "FILE", "DIR", "MODEL", "TABLE", "STATS", "RUN", "ENGINE")
 """Words in the names of parameters that take a path."""
 MORE = {
@@ -224,3 +237,31 @@ def test_a_path_that_the_system_refuses_is_one_line(
             assert not code or "→" in said or "Error:" in said
             assert before.items() <= tree(folder).items()
             clear(folder, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+@pytest.mark.parametrize("name", [name for name in [*COMMANDS, *MORE] if not name.startswith(("from-", "build"))])
+def test_names_that_are_no_utf8_work_like_any_other(
+    name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "compare":
+        called("evaluate", "m.onnx", "--data", "x.npz", "--output", "e.json", "-q")
+    work = tmp_path / f"work{NO_UTF8}"
+    folder.rename(work)
+    monkeypatch.chdir(work)
+    for path in [path for path in work.iterdir() if path.is_file() and path.suffix != ".bin"]:
+        path.rename(path.with_name(f"{path.stem}{NO_UTF8}{path.suffix}"))
+    line = [re.sub(r"(?<=[a-z])\.(?=[a-z])", f"{NO_UTF8}.", text) for text in (COMMANDS | MORE)[name]]
+    capsys.readouterr()
+    for as_json in ([], ["--json"]):
+        done = tree(work)
+        code = called(*line, *as_json)
+        shown = capsys.readouterr()
+        if name == "init":
+            assert code == 2
+            assert "is not UTF-8, which TOML needs" in shown.err
+        else:
+            assert code == 0, shown.err
+        if as_json:
+            json.loads(shown.out)
+        clear(work, done)

@@ -21,6 +21,7 @@ from quantkit.graph.identity import external_files
 from quantkit.graph.load import refuse_changed_weights
 from quantkit.graph.messages import all_tensors
 from quantkit.graph.model import Model
+from quantkit.regular_file import readable_name
 from quantkit.values import Array, Batch
 
 PROVIDERS: Mapping[str, str] = {
@@ -142,6 +143,17 @@ def root_of(model: Model) -> str:
     return os.path.commonpath([os.path.dirname(place) for place in places]) if places else str(model.folder)
 
 
+def utf8_root(model: Model) -> str:
+    """Return the folder below which all external weights lie. ModelError if onnxruntime cannot take its name."""
+    root = root_of(model)
+    if not root.isascii() and readable_name(root) != root:
+        raise ModelError(
+            f"the folder {root} holds weights of {model.path.name}, and its name is not UTF-8, which onnxruntime needs",
+            remedy="rename the folder",
+        )
+    return root
+
+
 def available_providers() -> tuple[str, ...]:
     """Return those of `PROVIDERS` that this onnxruntime was built with."""
     return tuple(name for name, full in PROVIDERS.items() if full in onnxruntime.get_available_providers())
@@ -160,7 +172,8 @@ def open_inference_session(serialized: bytes, model: Model, provider: str, threa
     options.inter_op_num_threads = 1
     options.log_severity_level = SILENT
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry(EXTERNAL_FOLDER, root_of(model))
+    if external_files(model.proto):
+        options.add_session_config_entry(EXTERNAL_FOLDER, utf8_root(model))
     # Q and DQ are computed as the file defines them: onnxruntime's INT8 kernels saturate sums on CPUs without VNNI.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     # TF32 would move values by 2^-11; calibration is about the float32 network.
