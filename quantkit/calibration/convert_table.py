@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import check_writable, readable_name, sha256_of, write_all
+from quantkit.artifact import check_writable, sha256_of, write_all
 from quantkit.calibration.recorded_table import read_unchanged_table
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import load_model, watched_tensors
