@@ -41,7 +41,7 @@ def convert(
     """
     source, output = Path(source), Path(output)
     check_tables_writable([output], read=[source], force=force)
-    found = read_unchanged_table(source, f"remove {readable_name(provenance_path(source).name)} if you trust the table")
+    found = read_unchanged_table(source, f"remove {provenance_path(source).name} if you trust the table")
     table = found.table
     chosen = algorithm or table.header.algorithm
     if chosen is Algorithm.LEGACY and table.header.algorithm is not Algorithm.LEGACY:
