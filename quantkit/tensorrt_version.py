@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.errors import UsageError
+from quantkit.view import shorten_middle
 
 DEFAULT_VERSION = "10.3.0"
 """The TensorRT of JetPack 6.2; tables for other versions differ only in the header."""
+OLDEST_MAJOR = 8
+"""The oldest TensorRT that is supported."""
+VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.([0-9]{1,3}))?(?:\.[0-9]{1,9}){0,4}(?:\.post[0-9]{1,9})?")
+LONGEST = 80
+"""Maximum number of characters of a text that an error quotes."""
 SONAMES = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.9", "libnvinfer.so.8", "libnvinfer.so")
 
 
@@ -67,16 +73,22 @@ def has_driver() -> bool:
 
 def version_number(text: str) -> int:
     """Return TensorRT's NV_TENSORRT_VERSION of a release: `10.13.3` → 101303, `8.6.1` → 8601. UsageError."""
-    match = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?(?:\.\d+)*(?:\.post\d+)?", text)
+    match = VERSION.fullmatch(text)
     if not match:
-        raise UsageError(f"{text!r} is not a TensorRT version", remedy="for example --tensorrt-version 10.13.3")
+        shown = shorten_middle(repr(text), LONGEST)
+        raise UsageError(f"{shown} is not a TensorRT version", remedy="for example --tensorrt-version 10.13.3")
     major, minor, patch = int(match[1]), int(match[2]), int(match[3] or 0)
     if major >= 11:
         raise UsageError(
             f"TensorRT {text} reads no calibration tables: version 11 removed them",
             remedy="give 10.x or older; for TensorRT 11, use Q/DQ models",
         )
-    if minor > 99 or patch > 99 or major < 4 or (major < 10 and minor > 9):
+    if major < OLDEST_MAJOR:
+        raise UsageError(
+            f"TensorRT {text} is not supported: its networks have no Q/DQ",
+            remedy=f"give {OLDEST_MAJOR}.0 … 10.x, for example --tensorrt-version 8.6.1 or --tensorrt-version 10.13.3",
+        )
+    if minor > 99 or patch > 99 or (major < 10 and minor > 9):
         raise UsageError(f"there is no TensorRT {text}", remedy="for example --tensorrt-version 10.13.3")
     return major * (10000 if major >= 10 else 1000) + minor * 100 + patch
 

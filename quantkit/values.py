@@ -8,6 +8,7 @@ Algorithm     a calibrator of TensorRT
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +16,35 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from quantkit.errors import UsageError
+from quantkit.view import shorten_middle
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+LONGEST = 80
+"""Maximum number of characters of a value that an error quotes."""
 Array: TypeAlias = "NDArray[Any]"
 Batch: TypeAlias = Mapping[str, "NDArray[Any]"]
+
+
+MOST_COUNT = (1 << 31) - 1
+"""The largest number of things of one kind: what indices of 32 bits reach, as those of TensorRT."""
+
+
+def check_number(name: str, value: Any, least: float, most: float = MOST_COUNT, *, whole: bool = True) -> None:
+    """Raise UsageError unless a number is in least … most, and a whole one; None, which was not given, passes.
+
+    whole: False for any finite number.
+    """
+    kind: Any = numbers.Integral if whole else numbers.Real
+    if value is None or (isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most):
+        return
+    beyond = isinstance(value, kind) and not isinstance(value, bool) and value == value
+    bound = "" if not beyond else f" of at least {least:g}" if value < least else f" of at most {most:.20g}"
+    wanted = f"{'a whole number' if whole else 'a number'}{bound}"
+    raise UsageError(f"{name} is {shorten_middle(repr(value), LONGEST)}", remedy=f"give {wanted}")
 
 
 class NamedChoice(str, Enum):

@@ -24,6 +24,7 @@ from quantkit.provenance import (
 from quantkit.table import Algorithm, CalibrationTable, Coverage, coverage, read_table, table_bytes
 from quantkit.table.comparison import MIN_COVERAGE
 from quantkit.tensorrt_version import target_version
+from quantkit.values import check_number
 from quantkit.view import Block, RichDisplay
 
 
@@ -90,8 +91,7 @@ def adopt(
 
     TableError where fewer than `min_coverage` of the network's tensors have a scale.
     """
-    if not 0.0 <= min_coverage <= 1.0:
-        raise UsageError(f"coverage {min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
+    check_number("min_coverage", min_coverage, 0.0, 1.0, whole=False)
     source = Path(source)
     table = read_table(source)
     target = provenance_path(source)

@@ -9,6 +9,7 @@ from quantkit.data import DataOptions
 from quantkit.errors import UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.table import Algorithm
+from quantkit.values import check_number
 
 DEFAULT_MEMORY = 1 << 30
 
@@ -46,5 +47,5 @@ class CalibrateOptions:
                 "a resumed run cannot record a learning curve: its first part is over",
                 remedy="leave out one of the two",
             )
-        if self.checkpoint_every < 1 or self.max_memory < 1:
-            raise UsageError("checkpoint_every and max_memory must be at least 1", remedy="give a positive number")
+        check_number("checkpoint_every", self.checkpoint_every, 1)
+        check_number("max_memory", self.max_memory, 1, (1 << 63) - 1)

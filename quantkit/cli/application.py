@@ -7,6 +7,7 @@ import errno
 import gc
 import io
 import os
+import re
 import sys
 import warnings
 
@@ -35,8 +36,13 @@ from quantkit.cli import (
 )
 from quantkit.cli.terminal.console import print_error, print_to_stderr, print_usage_error
 from quantkit.cli.terminal.documents import asks_for_document, documents_only, reserve_standard_output
-from quantkit.errors import Interrupted, OutputError, QuantkitError
+from quantkit.errors import Interrupted, OutputError, QuantkitError, UsageError
 from quantkit.paths import path_failure
+from quantkit.values import LONGEST
+from quantkit.view import shorten_middle
+
+EMPTY = re.compile("--?[a-z-]+=")
+"""An option whose value is empty."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -111,6 +117,7 @@ def run_command(arguments: list[str]) -> int:
     """Run a command line, and turn every error into a line and an exit code."""
     stdout = sys.stdout
     try:
+        refuse_empty(arguments)
         code = app.main(arguments, prog_name="quantkit", standalone_mode=False)
         sys.stdout.flush()
     except QuantkitError as error:
@@ -142,6 +149,18 @@ def run_command(arguments: list[str]) -> int:
             return refused.exit_code
         raise
     return code if isinstance(code, int) else 0
+
+
+def refuse_empty(arguments: list[str]) -> None:
+    """Raise UsageError for arguments without a value, or with a NUL, which no name contains."""
+    for before, argument in zip(["quantkit", *arguments], arguments, strict=False):
+        if not argument or EMPTY.fullmatch(argument):
+            what = argument.rstrip("=") or f"the argument after {shorten_middle(before, LONGEST)}"
+            raise UsageError(
+                f"{what} is empty", remedy="give a value, or leave it out; a variable of the shell may be unset"
+            )
+        if "\0" in argument:
+            raise UsageError(f"{shorten_middle(repr(argument), LONGEST)} contains a NUL", remedy="leave it out")
 
 
 def is_stream_error(error: OSError) -> bool:

@@ -9,6 +9,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
+from quantkit.cli.arguments.parsing import NUMBER
 from quantkit.cli.terminal.console import (
     Printing,
     note,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     help="Time with CUDA graphs, without, or both.",
 )
 @click.option(
-    "--seconds", metavar="S", type=float, default=1.0, show_default=True, help="Seconds to measure for each figure."
+    "--seconds", metavar="S", type=NUMBER, default=1.0, show_default=True, help="Seconds to measure for each figure."
 )
 @click.option("--precision", metavar="P,P…", default="fp32,tf32,fp16,int8", show_default=True, help=options.PRECISIONS)
 @options.engine_table("MODEL.calib, if it exists")

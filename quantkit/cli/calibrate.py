@@ -9,6 +9,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
+from quantkit.cli.arguments.parsing import WHOLE
 from quantkit.cli.arguments.registry_option import BackendOption
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_rows, warn
 from quantkit.paths import beside
@@ -55,7 +56,7 @@ SHOWN = 8
 @click.option(
     "--checkpoint-every",
     metavar="N",
-    type=int,
+    type=WHOLE,
     default=16,
     show_default=True,
     help="Number of batches between two checkpoints.",

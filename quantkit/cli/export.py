@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.parsing import WHOLE
 from quantkit.cli.terminal.console import Printing, note, print_fields
 
 if TYPE_CHECKING:
@@ -24,12 +25,17 @@ def export_group() -> None:
 @click.option("--output", "-o", metavar="DIR", type=options.PATH, required=True, help="Model repository to write to.")
 @click.option("--name", metavar="NAME", help="Name of the model. Default: the file's name.")
 @click.option(
-    "--version", metavar="N", type=int, default=1, show_default=True, help="Version to write; other versions are kept."
+    "--version",
+    metavar="N",
+    type=WHOLE,
+    default=1,
+    show_default=True,
+    help="Version to write; other versions are kept.",
 )
 @click.option(
     "--max-batch",
     metavar="N",
-    type=int,
+    type=WHOLE,
     help="Largest batch size; 0 disables batching. Default: the engine's; for ONNX the largest measured one, else 8.",
 )
 @click.option("--labels", metavar="FILE", type=options.PATH, help="Class names, one per line.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.parsing import NUMBER, WHOLE
 from quantkit.cli.terminal.console import Printing, print_fields, print_sizes, warn
 
 if TYPE_CHECKING:
@@ -19,13 +20,13 @@ output = click.option("--output", "-o", metavar="PATH", type=options.PATH, requi
 opset = click.option(
     "--opset",
     metavar="N",
-    type=int,
+    type=WHOLE,
     help="ONNX opset. Default: 18 for from-torch, 17 for the others. TensorRT 8.6 supports up to 17.",
 )
 fixed_batch = click.option(
     "--fixed-batch",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=WHOLE,
     help="Convert for this batch size alone. Default: the batch is dynamic.",
 )
 shape = click.option(
@@ -42,7 +43,7 @@ nchw = click.option(
 tolerance = click.option(
     "--tolerance",
     metavar="FRACTION",
-    type=click.FloatRange(min=0),
+    type=NUMBER,
     default=1e-3,
     show_default=True,
     help="Largest accepted difference from the framework's outputs, relative to their largest value.",

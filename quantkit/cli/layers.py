@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.parsing import NUMBER, WHOLE
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_rows, warn
 from quantkit.errors import UsageError
+from quantkit.values import check_number
 
 if TYPE_CHECKING:
     from quantkit.sensitivity.parity import Parity
@@ -31,7 +33,7 @@ KEPT = 3
 @options.data_choice(default_limit=128)
 @options.layer_selection()
 @click.option(
-    "--top", metavar="N", type=int, default=10, show_default=True, help="Number of layers and tensors to show."
+    "--top", metavar="N", type=WHOLE, default=10, show_default=True, help="Number of layers and tensors to show."
 )
 @click.option(
     "--exclude-file",
@@ -40,8 +42,8 @@ KEPT = 3
     type=options.PATH,
     help="Write the worst layers to this file, for --exclude @FILE of quantize and build.",
 )
-@click.option("--keep", metavar="N", type=int, help=f"Number of layers in that file. Default: {KEPT}.")
-@click.option("--keep-db", metavar="DB", type=float, help="As many layers as raise the outputs to this SQNR.")
+@click.option("--keep", metavar="N", type=WHOLE, help=f"Number of layers in that file. Default: {KEPT}.")
+@click.option("--keep-db", metavar="DB", type=NUMBER, help="As many layers as raise the outputs to this SQNR.")
 @options.html
 @click.option(
     "--parity",
@@ -73,8 +75,7 @@ def layers(
     from quantkit.sensitivity.layers import layers as run
     from quantkit.sensitivity.layers import load_float_network
 
-    if own["top"] < 1:
-        raise UsageError(f"--top {own['top']} shows nothing", remedy="give at least 1; --quiet shows nothing")
+    check_number("top", own["top"], 1)
     source = load_float_network(model)
     if scales.stats is None and scales.table is None and against is None:
         scales = find_scales(model, needed=True, tables=samples.data is not None)

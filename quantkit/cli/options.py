@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli.arguments.groups import Decorator, grouped, offered
-from quantkit.cli.arguments.parsing import parse_algorithm
+from quantkit.cli.arguments.parsing import NUMBER, WHOLE, parse_algorithm
 from quantkit.cli.arguments.registry_option import MetricOption, ProviderOption, RepairOption, RuleOption
 from quantkit.cli.arguments.scale_files import ScaleFiles
 from quantkit.cli.terminal.console import Printing
@@ -46,7 +46,7 @@ html = click.option("--html", metavar="FILE.html", type=PATH, help="Write a repo
 provider = click.option(
     "--provider", cls=ProviderOption, default="cpu", show_default=True, help="Execution provider of onnxruntime."
 )
-device = click.option("--device", metavar="N", type=int, default=0, show_default=True, help="Index of the GPU.")
+device = click.option("--device", metavar="N", type=WHOLE, default=0, show_default=True, help="Index of the GPU.")
 allow_code = click.option("--allow-code", is_flag=True, help="Run the code that a version-compatible engine contains.")
 labels = click.option(
     "--labels",
@@ -71,7 +71,7 @@ exclude = click.option(
 min_coverage = click.option(
     "--min-coverage",
     metavar="FRACTION",
-    type=float,
+    type=NUMBER,
     default=0.9,
     show_default=True,
     help="Minimum fraction of the model's float tensors for which a calibration table must have a scale, 0 … 1.",
@@ -101,7 +101,7 @@ def max_drop(*, required: bool = False) -> Decorator:
     return click.option(
         "--max-drop",
         metavar="POINTS",
-        type=float,
+        type=NUMBER,
         required=required,
         help="Largest acceptable loss of the first metric, in percentage points for a metric between 0 and 1, else in "
         "the metric's unit. If a model loses more, the exit code is 3.",
@@ -236,18 +236,18 @@ DATA_CHOICE: Mapping[str, Decorator] = {
         "integers, else unit. Arrays: raw.",
     ),
     "shuffle": click.option("--shuffle", is_flag=True, help="Shuffle the samples."),
-    "seed": click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of --shuffle."),
+    "seed": click.option("--seed", metavar="N", type=WHOLE, default=0, show_default=True, help="Seed of --shuffle."),
     "batch_size": click.option(
         "--batch-size",
         metavar="N",
-        type=int,
+        type=WHOLE,
         help="Samples per batch. Default: the model's batch size if it is fixed, else about 32.",
     ),
     "skip_corrupt": click.option(
         "--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read, and count them."
     ),
     "workers": click.option(
-        "--workers", metavar="N", type=int, help="Number of worker threads. Default: one per core, at most 8."
+        "--workers", metavar="N", type=WHOLE, help="Number of worker threads. Default: one per core, at most 8."
     ),
 }
 
@@ -261,7 +261,7 @@ def data_choice(*extra: str, limit: str = "512", default_limit: int | None = Non
     most = click.option(
         "--limit",
         metavar="N",
-        type=int,
+        type=WHOLE,
         default=default_limit,
         show_default=default_limit is not None,
         help="Maximum number of samples, spread evenly over the sorted list."
@@ -330,7 +330,7 @@ def engine_choice(default_shapes: str) -> Decorator:
         "level": click.option(
             "--level",
             metavar="0…5",
-            type=int,
+            type=WHOLE,
             default=3,
             show_default=True,
             help="TensorRT's builder optimization level: how long it searches for fast kernels.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.parsing import NUMBER, WHOLE
 from quantkit.cli.terminal.console import (
     OVER_BUDGET,
     Printing,
@@ -23,6 +24,8 @@ from quantkit.cli.terminal.console import (
 from quantkit.cli.terminal.model_table import print_model_table
 from quantkit.errors import UsageError
 from quantkit.paths import beside, exists
+from quantkit.values import LONGEST
+from quantkit.view import shorten_middle
 
 if TYPE_CHECKING:
     from quantkit.tuning.options import TuneOptions
@@ -41,7 +44,7 @@ SHOWN = 10
 @click.option(
     "--holdout",
     metavar="FRACTION",
-    type=float,
+    type=NUMBER,
     default=0.5,
     show_default=True,
     help="Fraction of the samples held out for the final report; never used to choose.",
@@ -65,7 +68,7 @@ SHOWN = 10
 @click.option(
     "--max-evaluations",
     metavar="N",
-    type=int,
+    type=WHOLE,
     default=20,
     show_default=True,
     help="Maximum number of evaluations of one model on one part of the data, the report's and the float model's "
@@ -186,10 +189,11 @@ def tune_options(
 
 def parse_fraction(text: str) -> float:
     """Return the fraction that `10%` or `0.1` stands for. UsageError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", text.strip())
+    match = re.fullmatch("([0-9]{1,20}(?:[.][0-9]{1,20})?) ?(%?)", text.strip())
     fraction = float(match[1]) / (100.0 if match[2] else 1.0) if match else -1.0
     if not 0.0 <= fraction <= 1.0:
-        raise UsageError(f"--max-float {text!r} is not a fraction", remedy="for example --max-float 10%")
+        shown = shorten_middle(repr(text), LONGEST)
+        raise UsageError(f"--max-float {shown} is not a fraction", remedy="for example --max-float 10%")
     return fraction
 
 

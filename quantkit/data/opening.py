@@ -19,12 +19,15 @@ from quantkit.errors import DataError, UsageError
 from quantkit.image_file import SUFFIXES
 from quantkit.paths import exists, is_file
 from quantkit.preprocess import Preprocess
-from quantkit.values import ModelInput, Selection
+from quantkit.values import ModelInput, Selection, check_number
 
 DEFAULT_LIMIT = 512
 DEFAULT_BATCH = 32
 MOST_SAMPLES = 100_000_000
 """Samples whose names and digests fit into memory."""
+
+
+MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,10 @@ class DataOptions:
     """One of two parts of the samples. Ready-made batches belong to one of them as a whole."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "batch_size", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}", remedy="give at least 1")
-        if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}", remedy="give a seed of at least 0")
+        check_number("limit", self.limit, 1)
+        check_number("batch_size", self.batch_size, 1)
+        check_number("workers", self.workers, 1, MOST_WORKERS)
+        check_number("seed", self.seed, 0, (1 << 64) - 1)
 
 
 def open_data(

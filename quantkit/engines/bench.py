@@ -33,6 +33,7 @@ from quantkit.paths import exists, is_file, is_folder
 from quantkit.qdq.reader import has_qdq
 from quantkit.regular_file import regular_file_digest
 from quantkit.tensorrt_version import has_driver
+from quantkit.values import check_number
 
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.engine import Engine
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCHES = (1, 8, 32)
 DEFAULT_STREAMS = (1, 2)
+MOST_STREAMS = 1024
 PRECISIONS = ("fp32", "tf32", "fp16", "int8")
 
 
@@ -60,10 +62,14 @@ class BenchOptions:
     def __post_init__(self) -> None:
         for name in ("batches", "streams", "graphs", "precisions"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
-        if not self.batches or not self.streams or min(*self.batches, *self.streams, 1) < 1:
-            raise UsageError("batches and streams must be at least 1", remedy="for example --batch 1,32 --streams 1,2")
-        if not 0.0 < self.seconds <= 3600.0:
-            raise UsageError(f"cannot measure for {self.seconds} seconds", remedy="for example --seconds 1")
+        if not self.batches or not self.streams:
+            raise UsageError("no batches or no streams to time", remedy="for example --batch 1,32 --streams 1,2")
+        for batch in self.batches:
+            check_number("batch", batch, 1)
+        for streams in self.streams:
+            check_number("streams", streams, 1, MOST_STREAMS)
+        check_number("seconds", self.seconds, 0.001, 3600.0, whole=False)
+        check_number("device", self.device, 0)
         if unknown := [p for p in self.precisions if p not in (*PRECISIONS, "best")]:
             raise UsageError(f"unknown precision {unknown[0]!r}", remedy=f"use one of {', '.join(PRECISIONS)}, best")
 

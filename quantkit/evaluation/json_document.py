@@ -21,8 +21,8 @@ WRITER = "give a file that quantkit evaluate --output wrote"
 EVALUATION = DocumentType[Evaluation](Evaluation, "an evaluation", DataError, WRITER, absent=WRITER)
 FIELDS = frozenset(field.name for field in fields(Evaluation))
 MODEL_FIELDS = frozenset(field.name for field in fields(ModelScore))
-REPLICATES = re.compile(r"(?P<method>.+), (?P<count>[\d,]+) replicates")
-CPU = re.compile(r"\(\d+ cores\)$")
+REPLICATES = re.compile(r"(?P<method>.+), (?P<count>[0-9][0-9,]{0,12}) replicates")
+CPU = re.compile(r"\([0-9]+ cores\)$")
 """End of `where` on a CPU, which older versions name differently."""
 OLDER_METHODS = {
     "every sample differs alike: no interval": IntervalMethod.EQUAL_CHANGES,

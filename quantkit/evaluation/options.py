@@ -25,6 +25,10 @@ from quantkit.metrics.registry import (
     wants_class_labels,
 )
 from quantkit.preprocess import Preprocess
+from quantkit.values import check_number
+
+MOST_DROP = 1e12
+"""The largest budget, in the unit of a metric."""
 
 if TYPE_CHECKING:
     import onnx
@@ -53,10 +57,10 @@ class EvaluateOptions:
     min_coverage: float = 0.9
 
     def __post_init__(self) -> None:
-        if self.max_drop is not None and not self.max_drop >= 0.0:
-            raise UsageError(f"a budget of {self.max_drop}", remedy="give --max-drop at least 0, for example 0.5")
-        if self.changed < 0:
-            raise UsageError(f"{self.changed} changed samples", remedy="give at least 0")
+        check_number("max_drop", self.max_drop, 0.0, MOST_DROP, whole=False)
+        check_number("changed", self.changed, 0)
+        check_number("device", self.device, 0)
+        check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
         if self.without_labels and self.max_drop is not None:
             raise UsageError("no drop can be measured without labels", remedy="omit --max-drop or --no-labels")
         check_provider(self.provider)

@@ -34,6 +34,7 @@ from quantkit.extras import install_command
 from quantkit.graph import load_model
 from quantkit.paths import exists, is_folder
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess
+from quantkit.values import check_number
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable, escape_controls
 
 DEFAULT_MAX_BATCH = 8
@@ -65,12 +66,8 @@ class TritonOptions:
     def __post_init__(self) -> None:
         if self.name is not None:
             check_name(self.name)
-        if self.version < 1:
-            raise UsageError(f"--version {self.version} is not a valid version", remedy="versions start at 1")
-        if self.max_batch is not None and self.max_batch < 0:
-            raise UsageError(
-                f"--max-batch {self.max_batch} is negative", remedy="give the largest batch, or 0 for none"
-            )
+        check_number("version", self.version, 1, (1 << 63) - 1)
+        check_number("max_batch", self.max_batch, 0)
         if self.accelerator not in (None, "tensorrt"):
             raise UsageError(f"unknown accelerator {self.accelerator!r}", remedy="give tensorrt, or omit it")
         if self.precision is not None and self.precision.upper() not in MEASURED_AS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +12,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from quantkit.errors import UsageError
-from quantkit.values import Array, Batch
+from quantkit.values import LONGEST, MOST_COUNT, Array, Batch
+from quantkit.view import shorten_middle
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
 RunNetwork: TypeAlias = Callable[[Batch], Sequence[Array]]
 """A function: inputs by name → outputs in the order of the ONNX model's."""
+DIMS = re.compile("[1-9][0-9]{0,9}(,[1-9][0-9]{0,9}){0,31}")
 DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
@@ -82,13 +86,10 @@ def parse_input_shape(text: str) -> tuple[str, Shape]:
     """Return name and shape from `image=1,3,224,224` or `ids=1,128:int64`. UsageError."""
     name, _, rest = text.partition("=")
     dims, _, dtype = rest.partition(":")
-    try:
-        sizes = tuple(int(part) for part in dims.split(",")) if dims else ()
-    except ValueError:
-        sizes = (0,)
-    if not name or not sizes or min(sizes) < 1 or (dtype or "float32") not in DTYPES:
+    sizes = tuple(int(part) for part in dims.split(",")) if DIMS.fullmatch(dims) else ()
+    if not name or not sizes or math.prod(sizes) > MOST_COUNT or (dtype or "float32") not in DTYPES:
         raise UsageError(
-            f"--shape {text!r} is not NAME=SIZE,SIZE,…[:DTYPE]",
+            f"--shape {shorten_middle(repr(text), LONGEST)} is not NAME=SIZE,SIZE,…[:DTYPE]",
             remedy="for example --shape image=1,3,224,224, or --shape ids=1,128:int64; the batch comes first",
         )
     return name, Shape(sizes, dtype or "float32")

@@ -29,7 +29,7 @@ from quantkit.frameworks.torch_exporters import (
     unfused_attention,
 )
 from quantkit.plugin import load_plugin
-from quantkit.values import Array, Batch
+from quantkit.values import Array, Batch, check_number
 
 TRACED = 2
 """Batch size of the exported example: torch.export treats sizes 0 and 1 as constants."""
@@ -49,6 +49,10 @@ class TorchOptions:
     fixed_batch: int | None = None
     output_names: tuple[str, ...] = ()
     tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_number("fixed_batch", self.fixed_batch, 1)
+        check_number("tolerance", self.tolerance, 0.0, 1e6, whole=False)
 
 
 def load_torch(text: str) -> tuple[Any, Any]:

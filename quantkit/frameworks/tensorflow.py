@@ -25,7 +25,7 @@ from quantkit.frameworks.tf2onnx import (
     require_tensorflow,
 )
 from quantkit.paths import exists, is_folder
-from quantkit.values import Array, Batch
+from quantkit.values import Array, Batch, check_number
 
 KERAS = (".keras", ".h5", ".hdf5")
 SIGNATURE = "serving_default"
@@ -46,6 +46,10 @@ class TfOptions:
     signature: str | None = None
     inputs_as_nchw: bool = False
     tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_number("fixed_batch", self.fixed_batch, 1)
+        check_number("tolerance", self.tolerance, 0.0, 1e6, whole=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from quantkit.frameworks.tf2onnx import (
     require_tensorflow,
 )
 from quantkit.frameworks.tflite_file import read_tflite, tflite_contents
-from quantkit.values import Array, Batch
+from quantkit.values import Array, Batch, check_number
 
 DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
 MISSING = "the TFLite interpreter is not installed: pip install ai-edge-litert"
@@ -45,6 +45,10 @@ class TfliteOptions:
     inputs_as_nchw: bool = False
     dequantize: bool = False
     tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_number("fixed_batch", self.fixed_batch, 1)
+        check_number("tolerance", self.tolerance, 0.0, 1e6, whole=False)
 
 
 def export_tflite(path: Path, options: TfliteOptions, folder: Path) -> Exported:

@@ -115,7 +115,7 @@ def create_top_k(match: re.Match[str], output: str | None) -> MetricFactory:
 
 METRIC = BuiltInMetric(
     examples={"top1": "", "top5": ""},
-    pattern=r"top([1-9]\d*)",
+    pattern="top([1-9][0-9]{0,8})",
     create=create_top_k,
     share=True,
     default=True,

@@ -194,7 +194,7 @@ def target_version_text(asked: str | None) -> str:
     """Return the version of TensorRT that files are for, as text. UsageError."""
     if (
         asked is not None
-        and re.fullmatch(r"\d+(\.\d+)*", asked)
+        and re.fullmatch("[0-9]{1,3}([.][0-9]{1,9}){0,4}", asked)
         and int(asked.partition(".")[0]) >= FIRST_WITHOUT_TABLES
     ):
         return asked

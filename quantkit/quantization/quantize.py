@@ -44,8 +44,9 @@ from quantkit.repairs.repair import RepairReport
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
 from quantkit.staging import claimed_outputs, staged_files
-from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text
-from quantkit.view import Block, Remarks, RichDisplay, ViewTable
+from quantkit.tensorrt_version import DEFAULT_VERSION, LONGEST, OLDEST_MAJOR, installed_number, number_text
+from quantkit.values import check_number
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable, shorten_middle
 
 if TYPE_CHECKING:
     import onnx
@@ -93,8 +94,7 @@ class QuantizeOptions:
         both = sorted(set(self.exclude) & set(self.include))
         if both:
             raise UsageError(f"{', '.join(both)} is both excluded and included", remedy="name it in one of the two")
-        if not 0.0 <= self.min_coverage <= 1.0:
-            raise UsageError(f"coverage {self.min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
+        check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
 
     @property
     def form(self) -> WeightForm:
@@ -111,9 +111,10 @@ class QuantizeOptions:
             installed = installed_number()
             asked = number_text(installed) if installed else DEFAULT_VERSION
         major = asked.partition(".")[0]
-        if not re.fullmatch(r"\d+(\.\d+)*", asked) or not 8 <= int(major) <= 99:
+        if not re.fullmatch("[0-9]{1,3}([.][0-9]{1,9}){0,4}", asked) or not OLDEST_MAJOR <= int(major) <= 99:
             raise UsageError(
-                f"{asked!r} is not a TensorRT version that supports Q/DQ", remedy="for example 8.6.1 or 10.13.3"
+                f"{shorten_middle(repr(asked), LONGEST)} is not a TensorRT version that supports Q/DQ",
+                remedy="for example 8.6.1 or 10.13.3",
             )
         return int(major)
 

@@ -44,6 +44,7 @@ from quantkit.sensitivity.tensor_errors import (
     measure_activation_errors,
     weight_error,
 )
+from quantkit.values import check_number
 
 if TYPE_CHECKING:
     from quantkit.rules import Rule
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 128
 """Default number of samples: enough to order the layers reliably."""
+MOST_DB = 1000.0
+"""More than doubles can hold, in dB."""
 CLEAR = 10.0
 """dB by which the outputs with no layer quantized exceed those with all, if quantization is the only difference."""
 FROM_FILE = "from the file"
@@ -79,8 +82,10 @@ class LayersOptions:
         object.__setattr__(self, "policy", Policy.named(self.policy))
         if self.keep is not None and self.keep_db is not None:
             raise UsageError("keep and keep_db both set how many layers stay float", remedy="give only one of them")
-        if self.keep is not None and self.keep < 1:
-            raise UsageError(f"cannot keep {self.keep} layers in float", remedy="give at least 1")
+        check_number("keep", self.keep, 1)
+        check_number("keep_db", self.keep_db, -MOST_DB, MOST_DB, whole=False)
+        check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
+        check_number("threads", self.threads, 1)
 
 
 @dataclass(frozen=True, slots=True)

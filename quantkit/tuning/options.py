@@ -11,6 +11,7 @@ from quantkit.qdq.placement import Policy
 from quantkit.quantization.quantize import QuantizeOptions
 from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
 from quantkit.rules import as_rules, rule_kinds
+from quantkit.values import check_number
 
 RULES = ",".join(kind.usage for kind in rule_kinds().values())
 """All rules, in the order in which they are tried."""
@@ -53,14 +54,14 @@ class TuneOptions:
         object.__setattr__(self, "policy", Policy.named(self.policy))
         object.__setattr__(self, "repairs", parse_repairs(",".join(self.repairs) or "none"))
         as_rules(self.rules)
+        check_number("holdout", self.holdout, 0.0, 1.0, whole=False)
         if not 0.0 < self.holdout < 1.0:
             raise UsageError(
                 f"cannot hold out a fraction of {self.holdout:g} of the samples", remedy="for example --holdout 0.5"
             )
-        if not 0.0 <= self.most <= 1.0:
-            raise UsageError(
-                f"cannot keep a fraction of {self.most:g} of the layers in float", remedy="for example --max-float 10%"
-            )
+        check_number("max_float", self.most, 0.0, 1.0, whole=False)
+        check_number("evaluations", self.evaluations, 0)
+        check_number("device", self.device, 0)
         if self.evaluations < MIN_EVALUATIONS:
             raise UsageError(
                 f"{self.evaluations} evaluations are too few",

@@ -18,8 +18,7 @@ from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.data import DataOptions
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
-from quantkit.errors import UsageError
-from quantkit.evaluation.options import EvaluateOptions
+from quantkit.evaluation.options import MOST_DROP, EvaluateOptions
 from quantkit.evaluation.result import Evaluation
 from quantkit.graph import Model, load_model
 from quantkit.graph.load import changed_model
@@ -37,6 +36,7 @@ from quantkit.tuning.options import TuneOptions
 from quantkit.tuning.pareto_front import measure_front
 from quantkit.tuning.result import Tuning
 from quantkit.tuning.search import Search, SearchLimits, SearchResult
+from quantkit.values import check_number
 
 REPORT_EVALUATIONS = 3
 """Evaluations reserved for the held-out part: the float network, the untuned and the tuned one."""
@@ -159,10 +159,7 @@ def search_and_report(
 
 def refuse_budget(max_drop: float) -> None:
     """Raise UsageError if the budget is negative or not a number."""
-    if not max_drop >= 0.0:
-        raise UsageError(
-            f"the budget is {max_drop}, which is not a loss", remedy="give --max-drop 0 or more, for example 0.5"
-        )
+    check_number("max_drop", max_drop, 0.0, MOST_DROP, whole=False)
 
 
 def calibrate_for_tuning(

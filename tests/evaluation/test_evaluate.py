@@ -279,7 +279,7 @@ def test_labels_that_do_not_fit_are_named(tmp_path: Path, pair: list[Path]) -> N
 def test_options_that_contradict_each_other(pair: list[Path], data: Path) -> None:
     with pytest.raises(UsageError, match="no drop can be measured without labels"):
         EvaluateOptions(without_labels=True, max_drop=1.0)
-    with pytest.raises(UsageError, match="a budget of -1"):
+    with pytest.raises(UsageError, match="max_drop is -1"):
         EvaluateOptions(max_drop=-1.0)
     with pytest.raises(UsageError, match="excludes --metric and --labels"):
         evaluate(pair, data, metrics="top1", options=EvaluateOptions(without_labels=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.errors import UsageError
 from quantkit.table import Algorithm, CalibrationTable
-from quantkit.values import NamedChoice
+from quantkit.values import NamedChoice, check_number
 
 LEVELS = range(6)
 DEFAULT_LEVEL = 3
@@ -68,14 +68,10 @@ class BuildOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "precision", Precision.named(self.precision))
         object.__setattr__(self, "verbosity", Verbosity.named(self.verbosity))
-        if self.level not in LEVELS:
-            raise UsageError(
-                f"optimization level {self.level} does not exist", remedy="use 0 … 5; TensorRT's default is 3"
-            )
-        if not 0.0 <= self.min_coverage <= 1.0:
-            raise UsageError(f"coverage {self.min_coverage} is not in 0 … 1", remedy="for example --min-coverage 0.9")
-        if self.workspace is not None and self.workspace < 1:
-            raise UsageError("the workspace must be at least 1 byte", remedy="for example --workspace 1G")
+        check_number("level", self.level, LEVELS[0], LEVELS[-1])
+        check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
+        check_number("workspace", self.workspace, 1, (1 << 63) - 1)
+        check_number("device", self.device, 0)
         if self.precision is Precision.TF32 and not self.tf32:
             raise UsageError("precision tf32 contradicts --no-tf32", remedy="build with --precision fp32")
         if self.exclude and self.precision not in (Precision.INT8, Precision.BEST):

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantkit.errors import UsageError
-from quantkit.values import ModelInput
+from quantkit.values import LONGEST, MOST_COUNT, ModelInput
+from quantkit.view import shorten_middle
 
 DEFAULT_BATCHES = (1, 32, 32)
 EXAMPLE_BATCHES = (1, 8, 32)
 EXAMPLE_SIDE, EXAMPLE_LENGTH = 224, 128
 """Sizes in examples for a dynamic dimension other than the batch: of images [N,C,H,W], and of anything else."""
+SHAPE = re.compile("[1-9][0-9]{0,9}(x[1-9][0-9]{0,9}){0,31}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,9 @@ def read_given_shapes(texts: Sequence[str], inputs: Sequence[ModelInput]) -> dic
     for text in (part for whole in texts for part in whole.split(",") if part):
         name, separator, value = text.rpartition("=")
         if not separator or name not in known:
+            shown = shorten_middle(repr(text), LONGEST)
             raise UsageError(
-                f"--shapes {text!r} names no input of the network, which has {', '.join(known)}",
+                f"--shapes {shown} names no input of the network, which has {', '.join(known)}",
                 remedy=shapes_example(inputs),
             )
         if name in given:
@@ -118,9 +121,10 @@ def parse_shape_range(text: str, wanted: ModelInput) -> ShapeRange:
 
 def parse_range_shape(text: str, wanted: ModelInput) -> tuple[int, ...]:
     """Parse `8` (a batch) or `8x3x224x224` as a shape of the input. UsageError."""
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
-        raise UsageError(f"--shapes {text!r}: not a shape", remedy=shapes_example([wanted]))
-    sizes = tuple(int(size) for size in text.split("x"))
+    sizes = tuple(int(size) for size in text.split("x")) if SHAPE.fullmatch(text) else ()
+    if not sizes or max(sizes) > MOST_COUNT:
+        shown = shorten_middle(repr(text), LONGEST)
+        raise UsageError(f"--shapes {shown}: not a shape", remedy=shapes_example([wanted]))
     if len(sizes) == 1 and len(wanted.shape) > 1:
         rest = wanted.shape[1:]
         if not all(isinstance(size, int) for size in rest):

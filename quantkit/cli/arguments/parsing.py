@@ -2,14 +2,62 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from quantkit.errors import UsageError
+from quantkit.values import LONGEST
+from quantkit.view import shorten_middle
 
 if TYPE_CHECKING:
     from quantkit.histogram import HistogramMode
     from quantkit.values import Algorithm
+
+
+class Number(click.ParamType):  # type: ignore[type-arg] # only newer versions of click have one
+    """A number on the command line: digits of ASCII, finite, without the underscores and spaces of Python."""
+
+    name = "number"
+    pattern = re.compile(r"[+-]?([0-9]{1,400}([.][0-9]{0,400})?|[.][0-9]{1,400})([eE][+-]?[0-9]{1,4})?")
+    wanted = "a number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text as a number. UsageError."""
+        del ctx
+        if not isinstance(value, str):
+            return value
+        found = self.of(value) if self.pattern.fullmatch(value) else math.nan
+        if not math.isfinite(found):
+            option = param.opts[0] if param else "a number"
+            text = shorten_middle(repr(value), LONGEST)
+            raise UsageError(f"{option} {text} is not {self.wanted}", remedy=f"for example {option} {self.example}")
+        return found
+
+    example = "0.5"
+
+    def of(self, text: str) -> float:
+        """Return the number in a text that fits the pattern."""
+        return float(text)
+
+
+class WholeNumber(Number):
+    """A whole number on the command line."""
+
+    name = "integer"
+    pattern = re.compile("[+-]?[0-9]{1,20}")
+    wanted = "a whole number of at most 20 digits"
+    example = "8"
+
+    def of(self, text: str) -> int:
+        """Return the number in a text that fits the pattern."""
+        return int(text)
+
+
+NUMBER = Number()
+WHOLE = WholeNumber()
 
 
 def parse_names(text: str | None) -> tuple[str, ...] | None:
@@ -19,10 +67,11 @@ def parse_names(text: str | None) -> tuple[str, ...] | None:
 
 def parse_counts(text: str, option: str) -> tuple[int, ...]:
     """Return the numbers in `1,8,32`. UsageError."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option} {text!r} is not a list of numbers", remedy=f"for example {option} 1,8,32") from None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(WHOLE.pattern.fullmatch(part) for part in parts):
+        shown = shorten_middle(repr(text), LONGEST)
+        raise UsageError(f"{option} {shown} is not a list of whole numbers", remedy=f"for example {option} 1,8,32")
+    return tuple(map(int, parts))
 
 
 def parse_switches(text: str) -> tuple[bool, ...]:
@@ -33,12 +82,17 @@ def parse_switches(text: str) -> tuple[bool, ...]:
     return known[text]
 
 
+MOST_BYTES = 1 << 63
+"""Sizes below it fit into 64 bits with a sign, as those of TensorRT."""
+
+
 def parse_size(text: str) -> int:
     """Return the bytes of `512M`, `2G` or `1048576`. UsageError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match or float(match[1]) <= 0:
-        raise UsageError(f"{text!r} is not a size", remedy="for example 512M or 2G")
-    return int(float(match[1]) * 1024 ** "_KMGT".index(match[2].upper() or "_"))
+    match = re.fullmatch("([0-9]{1,19}(?:[.][0-9]{1,19})?) ?([KMGT]?)(?:I?B)?", text.strip().upper())
+    size = float(match[1]) * 1024 ** "_KMGT".index(match[2] or "_") if match else 0.0
+    if not 1.0 <= size < MOST_BYTES:
+        raise UsageError(f"{shorten_middle(repr(text), LONGEST)} is not a size", remedy="for example 512M or 2G")
+    return int(size)
 
 
 def parse_histogram(text: str) -> HistogramMode:

@@ -159,11 +159,11 @@ def test_trtexec_reads_tables_of_one_calibrator_only(algorithm: Algorithm) -> No
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"level": 6}, "optimization level 6"),
-        ({"level": -1}, "optimization level -1"),
-        ({"min_coverage": 1.01}, "coverage 1.01"),
-        ({"min_coverage": -0.1}, "coverage -0.1"),
-        ({"min_coverage": float("nan")}, "coverage nan"),
+        ({"level": 6}, "level is 6"),
+        ({"level": -1}, "level is -1"),
+        ({"min_coverage": 1.01}, "min_coverage is 1.01"),
+        ({"min_coverage": -0.1}, "min_coverage is -0.1"),
+        ({"min_coverage": float("nan")}, "min_coverage is nan"),
         ({"workspace": 0}, "workspace"),
         ({"exclude": ("/a",), "precision": Precision.FP16}, "--exclude"),
         ({"precision": Precision.TF32, "tf32": False}, "precision tf32 contradicts"),
