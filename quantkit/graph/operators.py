@@ -105,7 +105,7 @@ QUANTIZED_BEFORE = (SCALE_SHARING - {"Concat"}) | CLIPPING
 
 # Constants --------------------------------------------------------------------------------------------------------
 
-CONSTANT_FOLDING = (COMMUTING - {"Dropout", "MaxPool", "ReverseSequence"}) | ARITHMETIC | {
+CONSTANT_FOLDING = (COMMUTING - {"MaxPool", "ReverseSequence"}) | ARITHMETIC | {
     "Abs", "And", "Cast", "Ceil", "Clip", "ConstantOfShape", "Cos", "CumSum", "Equal", "Erf", "Exp", "Floor", "Gemm",
     "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Log", "LpNormalization", "MatMul", "Max", "Mean", "Min", "Mod",
     "Neg", "Not", "Or", "Pad", "Pow", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean",

@@ -159,6 +159,8 @@ def find_decided(model: Model) -> DecidedConstants:
     for node in graph.node:
         inputs = [name for name in node.input if name]
         known = all(name in stored or name in makers for name in inputs)
+        if node.op_type == "Dropout" and len(node.input) > 2:  # which may be in training mode, and random
+            continue
         if inputs and known and node.op_type in CONSTANT_FOLDING and node.domain in ONNX_DOMAINS:
             makers.update((name, node) for name in node.output if name)
     return DecidedConstants(model, stored, makers)

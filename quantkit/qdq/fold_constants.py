@@ -60,7 +60,7 @@ def foldable_tensors(model: Model, decided: DecidedConstants) -> list[str]:
     return [
         name
         for name, node in decided.makers.items()
-        if name in read - outputs and (types.get(name) in ("float32", "float16") or node.op_type == "Identity")
+        if name in read and (types.get(name) in ("float32", "float16") or node.op_type == "Identity")
     ]
 
 
@@ -71,20 +71,23 @@ def with_constants(proto: onnx.ModelProto, decided: DecidedConstants, folded: Fo
     graph = copy.graph
     taken = tensor_names(graph)
     spare = list(decided.chain(folded.names))
+    outputs = {value.name for value in graph.output}
+    named = {name: unique_name(f"{name}_constant", taken) if name in outputs else name for name in folded.values}
+    renamed = {**folded.aliases, **named}
     for node in graph.node:
-        rename_reads(node, lambda name: folded.aliases.get(name, name))
+        rename_reads(node, lambda name: renamed.get(name, name))
         for k, name in enumerate(node.output):
-            if name in folded.values:  # the initializer takes the name
+            if named.get(name) == name:  # the initializer takes the name
                 node.output[k] = unique_name(f"{name}_computed", taken)
                 spare.append(node.output[k])
-    annotations = [value for value in graph.value_info if value.name not in folded.names]
+    annotations = [value for value in graph.value_info if value.name not in folded.names - outputs]
     del graph.value_info[:]
     graph.value_info.extend(annotations)
     for name, array in folded.values.items():
-        graph.initializer.append(numpy_tensor(array, name))
+        graph.initializer.append(numpy_tensor(array, named[name]))
         if copy.ir_version < LEAST_IR:
             graph.input.append(as_graph_input(graph.initializer[-1]))
-    remove_unread(graph, [name for name in spare if name not in folded.values], folded.aliases)
+    remove_unread(graph, [name for name in spare if name not in named.values()], folded.aliases)
     return copy
 
 

@@ -10,65 +10,102 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from quantkit.graph.dead_nodes import remove_unread
-from quantkit.graph.index import GraphIndex, TensorReader, index_graph
-from quantkit.graph.model import Model
+from quantkit.graph.index import GraphIndex, index_graph
+from quantkit.graph.model import Model, default_opset
 from quantkit.graph.names import tensor_names, unique_name
+from quantkit.graph.node_edits import insert_behind
 from quantkit.graph.operators import ONNX_DOMAINS
 
 if TYPE_CHECKING:
     import onnx
 
+AXES_AS_INPUT = 13
+"""The first opset in which the axes of Unsqueeze are an input."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackReader:
+    """Input `place` of node `number` that is a stack of one matrix, and the leading dimensions of 1 that only the stack
+    gives to the result."""
+
+    number: int
+    place: int
+    leading: int
+
 
 def unstack_matrices(model: Model) -> onnx.ModelProto:
     """Return the network with such weights as matrices: the model's own proto, which is never edited, if it has none.
 
-    A stack whose other factor has fewer dimensions, or an unknown number, stays: it gives the result its dimensions. So
-    does one that is listed as an input.
+    Where the stack gives the result more dimensions than the other factor has, an Unsqueeze does so. A stack that meets
+    a factor of unknown rank stays, and so does one that is listed as an input.
     """
     if not any(node.op_type == "MatMul" for node in model.proto.graph.node):
         return model.proto
     wires = index_graph(model.proto)
-    found: dict[str, list[TensorReader]] = defaultdict(list)
+    found: dict[str, list[StackReader]] = defaultdict(list)
     for number, node in enumerate(wires.nodes):
         for place in (0, 1) if node.op_type == "MatMul" and node.domain in ONNX_DOMAINS else ():
-            if is_single_matrix(wires, node.input[place], node.input[1 - place]):
-                found[node.input[place]].append(TensorReader(number, place))
+            name, rank = node.input[place], len(wires.shapes.get(node.input[1 - place], ()))
+            if rank > 1 and is_single_matrix(wires, name) and node.input[1 - place] not in wires.constants:
+                found[name].append(StackReader(number, place, max(len(wires.weights[name].dims) - rank, 0)))
     return with_matrices(model.proto, wires, found) if found else model.proto
 
 
-def is_single_matrix(wires: GraphIndex, name: str, other: str) -> bool:
-    """Return whether a tensor is a weight of more than two dimensions, the first ones 1, and the other factor has as
-    many at least."""
+def is_single_matrix(wires: GraphIndex, name: str) -> bool:
+    """Return whether a tensor is a weight of more than two dimensions, the first ones 1."""
     weight = wires.weights.get(name)
-    if weight is None or other in wires.constants or name in wires.inputs:
+    if weight is None or name in wires.inputs:
         return False
-    return 2 < len(weight.dims) <= len(wires.shapes.get(other, ())) and prod(weight.dims[:-2]) == 1
+    return len(weight.dims) > 2 and prod(weight.dims[:-2]) == 1
 
 
-def with_matrices(
-    proto: onnx.ModelProto, wires: GraphIndex, found: Mapping[str, list[TensorReader]]
-) -> onnx.ModelProto:
+def with_matrices(proto: onnx.ModelProto, wires: GraphIndex, found: Mapping[str, list[StackReader]]) -> onnx.ModelProto:
     """Return a copy of a network whose nodes read matrices. found: stack → its readers."""
     copy = type(proto)()
     copy.CopyFrom(proto)
-    taken, reads = tensor_names(copy.graph), wires.read_counts()
-    stored = {tensor.name: tensor for tensor in copy.graph.initializer}
+    graph = copy.graph
+    taken, reads = tensor_names(graph), wires.read_counts()
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    widened: dict[str, onnx.NodeProto] = {}
     for name, readers in found.items():
         if name in stored and reads[name] == len(readers):
-            del stored[name].dims[:-2]
-            continue
-        matrix = copy.graph.initializer.add()
-        matrix.CopyFrom(wires.weights[name])
-        matrix.name = unique_name(f"{name}_matrix", taken)
+            matrix = stored[name]
+        else:
+            matrix = graph.initializer.add()
+            matrix.CopyFrom(wires.weights[name])
+            matrix.name = unique_name(f"{name}_matrix", taken)
         del matrix.dims[:-2]
         for reader in readers:
-            copy.graph.node[reader.number].input[reader.place] = matrix.name
-    annotations = [value for value in copy.graph.value_info if value.name not in found]
-    del copy.graph.value_info[:]
-    copy.graph.value_info.extend(annotations)
-    remove_unread(copy.graph, found, ())
+            node = graph.node[reader.number]
+            node.input[reader.place] = matrix.name
+            if reader.leading:
+                result = node.output[0]
+                node.output[0] = unique_name(f"{result}_matrix", taken)
+                widened[node.output[0]] = leading_ones(
+                    graph, node.output[0], result, reader.leading, default_opset(copy)
+                )
+    insert_behind(graph, widened)
+    annotations = [value for value in graph.value_info if value.name not in found]
+    del graph.value_info[:]
+    graph.value_info.extend(annotations)
+    remove_unread(graph, found, ())
     return copy
+
+
+def leading_ones(graph: onnx.GraphProto, source: str, result: str, count: int, opset: int) -> onnx.NodeProto:
+    """Return a node that adds dimensions of 1 in front; its axes become an initializer where they are no attribute."""
+    from onnx import helper, numpy_helper
+
+    axes = list(range(count))
+    if opset < AXES_AS_INPUT:
+        return helper.make_node("Unsqueeze", [source], [result], f"{result}_unsqueeze", axes=axes)
+    name = unique_name(f"{result}_axes", tensor_names(graph))
+    graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), name))
+    return helper.make_node("Unsqueeze", [source, name], [result], f"{result}_unsqueeze")

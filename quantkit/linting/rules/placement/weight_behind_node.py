@@ -40,7 +40,7 @@ def constants_behind_nodes(qdq: QdqGraph, decided: DecidedConstants) -> list[str
     if not qdq.qdq_nodes:
         return []
     read = {name for node in qdq.nodes for name in weights_read_by(node)}
-    return [name for name in decided.makers if name in read - qdq.outputs]
+    return [name for name in decided.makers if name in read]
 
 
 def weights_read_by(node: onnx.NodeProto) -> list[str]:
