@@ -70,6 +70,8 @@ class RunRecord(FrozenRecord):
     slice: int
     max_memory: int | None = None
     """None if a table was made from statistics, which do not record it."""
+    exclude: tuple[str, ...] = ()
+    """Layers that were to stay float, so that what they read needs no scale."""
 
 
 class Provenance(FrozenRecord):

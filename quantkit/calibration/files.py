@@ -61,6 +61,7 @@ def write_calibration(
         batch_size=job.feed.batch_size,
         batches=counted.batches,
         slice=counted.slice,
+        exclude=tuple(sorted(job.excluded)),
         max_memory=None if job.options.backend == TENSORRT else job.options.max_memory,
     )
     files: dict[Path, bytes] = {}

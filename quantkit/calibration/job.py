@@ -67,6 +67,7 @@ class CalibrationJob:
             "histogram": options.histogram.value,
             "max memory": None if options.backend == TENSORRT else options.max_memory,
             "backend": self.backend,
+            "excluded layers": sorted(self.excluded),
         }
         return TableRequest(parts, self.headers)
 

@@ -49,6 +49,7 @@ def recorded_parts(provenance: Provenance) -> dict[str, Any]:
         "histogram": run and run.histogram.value,
         "max memory": run and run.max_memory,
         "backend": run and backend_kind(run.backend),
+        "excluded layers": list(run.exclude) if run else [],
         "rule": provenance.rule,
         "header": provenance.table.header,
     }

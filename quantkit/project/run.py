@@ -137,6 +137,8 @@ def statistics_step(steps: RunSteps) -> StepOutcome:
 
     known = data.identity
     inputs = known and {"model": plan.model.sha256, "data": known, "histogram": chosen.histogram}
+    if inputs and (excluded := plan.settings.quantize.exclude):  # they decide which tensors need a scale
+        inputs = {**inputs, "exclude": excluded}
     return steps.execute("statistics", inputs, work)
 
 

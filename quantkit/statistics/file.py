@@ -25,6 +25,7 @@ from quantkit.errors import StatisticsError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import BINS, Histogram, HistogramMode
 from quantkit.kernel import DIGIT_BITS, DIGITS, EMPTY, grow_range
+from quantkit.numerics import float32
 from quantkit.statistics.sealed import check_typed, read_sealed, sealed_bytes
 from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
@@ -158,7 +159,7 @@ def check_histogram(histogram: Histogram, name: str, *, invariant: bool) -> None
     """Check that a histogram is one of float32 activations: its range, its extremes, its counts. ValueError."""
     range_, low, high = histogram.range, histogram.minimum, histogram.maximum
     fits = range_ == 0.0 or NARROWEST_RANGE <= range_ <= WIDEST_RANGE
-    floats = low == float(np.float32(low)) and high == float(np.float32(high))  # NaN is not equal to itself
+    floats = low == float32(low) and high == float32(high)  # NaN is not equal to itself
     if not (fits and floats and low <= high and histogram.amax <= range_):
         raise ValueError(f"the range of {name!r} is none: {low:g} … {high:g} in {range_:g}")
     if invariant and range_ != grow_range(0.0, histogram.amax, invariant=True):

@@ -68,6 +68,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "header": {"options": CalibrateOptions(tensorrt_version="8.6.1")},
     "histogram": {"options": CalibrateOptions(histogram=HistogramMode.INVARIANT)},
     "max memory": {"options": CalibrateOptions(max_memory=1 << 26)},
+    "excluded layers": {"options": CalibrateOptions(exclude=("*",))},
 }
 
 
