@@ -76,6 +76,9 @@ for command in (
     app.add_command(command)
 
 
+LESS_MEMORY = "read smaller batches (--batch-size), or with fewer threads (--workers)"
+
+
 def run_program() -> None:
     """Run the program `quantkit`, and leave the process at once.
 
@@ -138,6 +141,10 @@ def run_command(arguments: list[str]) -> int:
         # The reader (head, less) has closed the pipe: no error, and nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError:
+        failure = QuantkitError("memory does not suffice", remedy=LESS_MEMORY)
+        print_error(failure, as_json="--json" in arguments)
+        return failure.exit_code
     except Exception as error:
         if interruption.is_interrupted():
             return report_interruption()

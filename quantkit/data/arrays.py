@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from quantkit.data.array_files import ArrayRows, open_arrays
 from quantkit.data.feed import DigestMemory, arrays_digest, check_batch, refuse_missing_inputs
 from quantkit.data.images import stamp_file
-from quantkit.data.pixels import normalise, transform
+from quantkit.data.pixels import has_fractions, normalise, transform
 from quantkit.errors import DataError, UnreadableError
 from quantkit.preprocess import Preprocess
 from quantkit.regular_file import FileStamp
 from quantkit.values import Batch, ModelInput
 
-WHOLE = 1e-3
-"""Largest distance from an integer, of pixels that were stored as float."""
 LABELS = frozenset({"y", "label", "labels", "target", "targets"})
 """Arrays with these names are labels if a file holds them beside its inputs."""
 
@@ -126,12 +124,7 @@ def image_input(row: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
     if pixels.shape[2] != (1 if spec.channels == "grey" else 3):
         raise UnreadableError(f"has {pixels.shape[2]} channels, the spec says {spec.channels}")
     ordered = pixels[..., ::-1] if spec.channels == "bgr" else pixels
-    if row.dtype.kind == "f" and np.dtype(spec.dtype or "float32").kind in "iu":
-        refuse_fractions(normalise(ordered, spec.model_copy(update={"dtype": "float64"})), row, spec)
-    return normalise(ordered, spec)
-
-
-def refuse_fractions(values: NDArray[Any], row: NDArray[Any], spec: Preprocess) -> None:
-    """Raise UnreadableError where preprocessed values are not integers, as the input's type needs."""
-    if np.abs(values - np.rint(values)).max() > WHOLE:
+    whole = np.dtype(spec.dtype or "float32").kind in "iu"
+    if whole and row.dtype.kind == "f" and has_fractions(ordered, spec):
         raise UnreadableError(f"is {row.dtype}, and its values after preprocessing are fractions, not {spec.dtype}")
+    return normalise(ordered, spec)

@@ -17,9 +17,14 @@ from quantkit.data.splitting import HoldoutPart
 from quantkit.data.streams import BatchFolderFeed, StreamFeed, load_callable
 from quantkit.errors import DataError, UsageError
 from quantkit.image_file import SUFFIXES
-from quantkit.paths import exists, is_file
+from quantkit.paths import exists, is_folder
 from quantkit.preprocess import Preprocess
+<<<<<<< HEAD
 from quantkit.values import ModelInput, Selection, check_number
+=======
+from quantkit.regular_file import file_fault, refuse_irregular
+from quantkit.values import ModelInput, Selection
+>>>>>>> 844f201 (The default preprocessing follows from the operators that a network begins with; pipes as data, too little memory)
 
 DEFAULT_LIMIT = 512
 DEFAULT_BATCH = 32
@@ -85,9 +90,10 @@ def open_path(
             f"{path} does not exist",
             remedy="give a folder of images, an .npz or .npy file, or module:callable",
         )
-    if path.suffix in (".npy", ".npz") and is_file(path):
-        return open_array(path, inputs, spec, options)
-    if is_file(path):
+    if not is_folder(path):
+        refuse_endless(path)
+        if path.suffix in (".npy", ".npz"):
+            return open_array(path, inputs, spec, options)
         if path.suffix.lower() in SUFFIXES:
             return open_images(ImageFolder(path.parent, (path.name,)), inputs, spec, options)
         raise DataError(
@@ -109,6 +115,14 @@ def open_path(
             remedy=f"images end in {', '.join(sorted(SUFFIXES))}; folders are searched recursively",
         )
     return open_images(folder, inputs, spec, options)
+
+
+def refuse_endless(path: Path) -> None:
+    """Raise DataError where a path names a pipe, a socket or a device."""
+    try:
+        refuse_irregular(path)
+    except OSError as error:
+        raise DataError(f"{path}: {file_fault(error)}", remedy="give a file or a folder") from None
 
 
 def open_images(

@@ -30,6 +30,8 @@ RESAMPLING = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+WHOLE = 0.02
+"""Largest distance from an integer, of integers that were stored as float32."""
 LARGEST_SCALED = 1 << 28
 """Pixels of an image after scaling, before the crop."""
 TURNS = {
@@ -77,8 +79,23 @@ def to_pixels(image: Image.Image, spec: Preprocess) -> NDArray[Any]:
 
 
 def to_input_array(pixels: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
-    """Convert pixels [H, W, C] to the input array: channel order, arithmetic, layout. UnreadableError."""
-    return normalise(pixels[..., ::-1] if spec.channels == "bgr" else pixels, spec)
+    """Convert pixels [H, W, C] to the input array: channel order, arithmetic, layout. UnreadableError.
+
+    16-bit pixels do not become integers of more than 8 bits by losing half of their bits.
+    """
+    ordered = pixels[..., ::-1] if spec.channels == "bgr" else pixels
+    dtype = np.dtype(spec.dtype or "float32")
+    if pixels.dtype != np.uint8 and dtype.kind in "iu" and dtype.itemsize > 1 and has_fractions(ordered, spec):
+        raise UnreadableError(
+            f"has 16 bits, of which {spec.arithmetic()} as {dtype} keeps 8; scale = 257 in the preprocessing keeps all"
+        )
+    return normalise(ordered, spec)
+
+
+def has_fractions(pixels: NDArray[Any], spec: Preprocess) -> bool:
+    """Return True if preprocessing pixels [H, W, C] makes values that are not integers."""
+    values = normalise(pixels, spec.model_copy(update={"dtype": "float64"}))
+    return bool(np.abs(values - np.rint(values)).max() > WHOLE)
 
 
 def decode_smaller(image: Image.Image, wanted: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from quantkit.data.pixel_inputs import default_preset
 from quantkit.graph import Model
 from quantkit.paths import exists, is_folder
 from quantkit.preprocess import PRESETS, Preprocess, load_preprocess, metadata_preprocess
@@ -67,24 +68,13 @@ def choose_spec(
         return PreprocessChoice(load_preprocess(beside), f"{BESIDE} beside the model")
     if spec := metadata_preprocess(model.metadata):
         return PreprocessChoice(spec, "the model's metadata")
-    name, fed = default_preset(model.inputs if inputs is None else inputs)
+    name, fed = default_preset(model, model.inputs if inputs is None else inputs)
     return PreprocessChoice(
         PRESETS[name],
         "default",
         f"the preprocessing of this network is unknown: {fed} ({name}); "
         f"if it was trained with another, give it with --preprocess ({', '.join(PRESETS)}, or a .toml file)",
     )
-
-
-def default_preset(inputs: Sequence[ModelInput]) -> tuple[str, str]:
-    """Return the preset for images of a network that declares none, and what it does, in words.
-
-    An input of integers takes pixels: fractions 0 … 1 would all become 0 or 1.
-    """
-    image = next((i for i in inputs if len(i.shape) == 4), None)
-    if image is not None and "int" in image.dtype:
-        return "raw", f"its input takes {image.dtype}, so pixels 0 … 255 are fed unchanged"
-    return "unit", "pixels are divided by 255"
 
 
 def feeds_images(data: Any) -> bool:

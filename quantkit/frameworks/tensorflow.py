@@ -25,6 +25,7 @@ from quantkit.frameworks.tf2onnx import (
     require_tensorflow,
 )
 from quantkit.paths import exists, is_folder
+from quantkit.regular_file import refuse_irregular
 from quantkit.values import Array, Batch, check_number
 
 KERAS = (".keras", ".h5", ".hdf5")
@@ -165,6 +166,8 @@ def load_keras(path: Path, options: TfOptions) -> TfNetwork:
     if options.signature is not None:
         raise UsageError(f"{path} is a Keras model and has no signatures", remedy="leave --signature out")
     try:
+        if not path.is_dir():
+            refuse_irregular(path)
         with silence():
             model = tf.keras.models.load_model(path, compile=False)
     except Exception as error:

@@ -127,3 +127,17 @@ def test_errors_list_the_calls_of_the_users_code(
     assert "Silent (deep_plugin.py, line 8)" in capsys.readouterr().err
     assert invoke(["calibrate", "m.onnx", "--data", "deep_plugin:ragged"]) == 1
     assert "batch 1 of the stream: a list is no array" in capsys.readouterr().err
+
+
+def test_memory_that_does_not_suffice_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("quantkit.data.feed.stack_samples", exhausted)
+    assert invoke(["calibrate", "m.onnx", "--data", "x.npz"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[0] == "quantkit: memory does not suffice"
+    assert "--batch-size" in printed.err
+    assert not list(here.glob("m.calib*"))

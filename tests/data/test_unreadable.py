@@ -65,3 +65,10 @@ def test_a_sample_beyond_memory_is_named(folder: Path, monkeypatch: pytest.Monke
     feed, _ = open_data(folder / "a.png", INPUTS, Preprocess(), DataOptions())
     with pytest.raises(DataError, match=r"a\.png: it does not fit into memory"):
         next(iter(feed.portions()))
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.png", "a.txt", "folder"])
+def test_a_pipe_is_no_data(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}.*: it is a named pipe"):
+        open_data(tmp_path / name, INPUTS, Preprocess(), DataOptions())
