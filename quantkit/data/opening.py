@@ -19,12 +19,8 @@ from quantkit.errors import DataError, UsageError
 from quantkit.image_file import SUFFIXES
 from quantkit.paths import exists, is_folder
 from quantkit.preprocess import Preprocess
-<<<<<<< HEAD
-from quantkit.values import ModelInput, Selection, check_number
-=======
 from quantkit.regular_file import file_fault, refuse_irregular
-from quantkit.values import ModelInput, Selection
->>>>>>> 844f201 (The default preprocessing follows from the operators that a network begins with; pipes as data, too little memory)
+from quantkit.values import ModelInput, Selection, check_number
 
 DEFAULT_LIMIT = 512
 DEFAULT_BATCH = 32

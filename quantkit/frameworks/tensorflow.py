@@ -166,7 +166,7 @@ def load_keras(path: Path, options: TfOptions) -> TfNetwork:
     if options.signature is not None:
         raise UsageError(f"{path} is a Keras model and has no signatures", remedy="leave --signature out")
     try:
-        if not path.is_dir():
+        if not is_folder(path):
             refuse_irregular(path)
         with silence():
             model = tf.keras.models.load_model(path, compile=False)
