@@ -8,4 +8,11 @@ The public interface is the list of names in `__init__.pyi`; each is loaded when
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+try:
+    _found = lazy_loader.attach_stub(__name__, __file__)
+except ValueError:  # imported from a zip file, where the table is no file of its own
+    from importlib.resources import as_file, files
+
+    with as_file(files(__name__).joinpath("__init__.pyi")) as _table:
+        _found = lazy_loader.attach_stub(__name__, str(_table))
+__getattr__, __dir__, __all__ = _found

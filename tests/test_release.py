@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import glob
+import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,23 @@ def test_a_wheel_takes_every_file_of_the_package_along(project: dict[str, Any]) 
     globs = project["tool"]["setuptools"]["package-data"]["quantkit"]
     taken = {name for pattern in globs for name in glob.glob(pattern, root_dir=ROOT / "quantkit", recursive=True)}
     assert others <= taken, f"pyproject.toml's package-data has no pattern for {sorted(others - taken)}"
+
+
+def test_the_package_works_from_a_zip_file(tmp_path: Path) -> None:
+    """Without the compiled kernel, which no zip file can hold: numpy computes the same."""
+    with zipfile.ZipFile(tmp_path / "package.zip", "w") as archive:
+        for path in sorted((ROOT / "quantkit").rglob("*")):
+            if path.is_file() and path.suffix not in (".so", ".pyc"):
+                archive.write(path, path.relative_to(ROOT))
+    script = (
+        "import quantkit; assert 'package.zip' in quantkit.__file__; print(quantkit.PRESETS['unit'], quantkit.Mse())"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "package.zip")}
+    for arguments in (["-c", script], ["-m", "quantkit", "evaluate", "--help"]):
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_licences_are_there(project: dict[str, Any]) -> None:

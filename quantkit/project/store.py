@@ -103,7 +103,9 @@ class StepStore:
                 held.enter_context(lock_folder(self.folder))
                 refuse_foreign_files(self.output, [])
                 held.callback(self.remove_if_empty, new)
-                (self.folder / TAG).write_bytes(SIGNATURE)
+                with staging_folder(self.output) as staging:
+                    (staging / TAG).write_bytes(SIGNATURE)
+                    os.replace(staging / TAG, self.folder / TAG)
             except BlockingIOError:
                 raise OutputError(
                     f"another run is using {self.output}", remedy="wait for it to finish, or give another --output"

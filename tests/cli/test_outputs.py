@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -265,3 +266,23 @@ def test_names_that_are_no_utf8_work_like_any_other(
         if as_json:
             json.loads(shown.out)
         clear(work, done)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first rename fails, which every command does at the end of its work, or `run` of its first step."""
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+
+    before = tree(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert called(*COMMANDS[name]) == 1
+    assert re.search(
+        r"quantkit: cannot write .*: No space left on device\n  → free some space, or", capsys.readouterr().err
+    )
+    assert tree(folder) == before
+    assert called(*COMMANDS[name]) == 0, "and nothing of it is in the way"
