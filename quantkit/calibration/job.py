@@ -21,8 +21,8 @@ from quantkit.graph.model import DTYPES
 from quantkit.graph.node_selection import select_nodes
 from quantkit.histogram import HistogramMode
 from quantkit.paths import is_folder, real_path
-from quantkit.qdq.pairs import describe_way_back
 from quantkit.qdq.reader import has_qdq
+from quantkit.qdq.removal import describe_way_back
 from quantkit.rules import Rule, as_rules
 from quantkit.table import Header
 from quantkit.tensorrt_version import TargetVersion, target_version

@@ -47,7 +47,8 @@ def fold_constants(model: Model) -> onnx.ModelProto:
 
 
 def foldable_tensors(model: Model, decided: DecidedConstants) -> list[str]:
-    """Return the decided tensors that other operators read: floats, and those that an Identity makes."""
+    """Return the decided tensors that other operators read: floats, what an Identity makes, and what DequantizeLinear
+    reads."""
     if not decided.makers:
         return []
     graph = model.proto.graph
@@ -56,11 +57,13 @@ def foldable_tensors(model: Model, decided: DecidedConstants) -> list[str]:
     inner = [node for node in graph.node if id(node) in chained and not outputs.intersection(node.output)]
     kept = {id(node) for node in inner}
     read = {name for node in graph.node if id(node) not in kept for name in names_read_by(node)}
+    integers = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     types = element_types(infer_types(model.proto).graph)
     return [
         name
         for name, node in decided.makers.items()
-        if name in read and (types.get(name) in ("float32", "float16") or node.op_type == "Identity")
+        if name in read
+        and (name in integers or types.get(name) in ("float32", "float16") or node.op_type == "Identity")
     ]
 
 

@@ -20,7 +20,6 @@ from quantkit.errors import ModelError
 from quantkit.graph.model import Model, node_name
 from quantkit.graph.operators import QDQ_DOMAINS
 from quantkit.graph.subgraphs import subgraphs
-from quantkit.paths import beside
 from quantkit.qdq.grid import Grid, read_grid
 from quantkit.qdq.reader import QdqGraph, QdqNode, is_qdq, read_qdq
 
@@ -140,13 +139,3 @@ def nested_qdq_nodes(proto: onnx.ModelProto) -> dict[str, str]:
     for function in proto.functions:
         look(function.node, f"function {function.name}")
     return found
-
-
-def describe_way_back(model: Model) -> str:
-    """Return how to get from a Q/DQ model to its float network, as a clause of a remedy."""
-    left = find_pairs(model).left
-    if not left:
-        table = beside(model.path, f"{model.path.stem}.calib")
-        return f"this recovers it: quantkit table from-qdq {model.path} --output {table}"
-    name, reason = next(iter(left.items()))
-    return f"it cannot be recovered from this file, because Q/DQ node {name!r} cannot be removed: {reason}"

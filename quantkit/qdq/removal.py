@@ -14,13 +14,15 @@ gets no scale.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quantkit.graph.dead_nodes import remove_unread
 from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.model import Model
 from quantkit.graph.node_edits import rename_reads
+from quantkit.paths import beside
+from quantkit.qdq.fold_constants import fold_constants
 from quantkit.qdq.grid import Grid
 from quantkit.qdq.implied_relu import restore_relus
 from quantkit.qdq.pairs import FoundPairs, find_pairs
@@ -77,11 +79,12 @@ class Renaming:
 def remove_qdq(model: Model) -> StrippedNetwork:
     """Remove the Q/DQ pairs from a copy of a model. External float weights stay where they are.
 
-    Weights that were stored as integers become float32 (float16, if their scale is) inside the model. ModelError if
-    these do not fit into a file, or the file is damaged.
+    What constants alone decide is a weight (`fold_constants`). Weights that were stored as integers become float32
+    (float16, if their scale is) inside the model. ModelError if these do not fit into a file, or the file is damaged.
     """
     import onnx
 
+    model = replace(model, proto=fold_constants(model))
     model, clipped = restore_relus(model, find_pairs(model))
     found = find_pairs(model)
     restored = restore_weights(model, found.stored)
@@ -174,3 +177,13 @@ def lost_grids(
         if pair.tensor in constant:
             lost.setdefault(rename(pair.tensor), []).append(LostGrid(pair.grid, False))
     return {name: tuple(grids) for name, grids in lost.items()}
+
+
+def describe_way_back(model: Model) -> str:
+    """Return how to get from a Q/DQ model to its float network, as a clause of a remedy."""
+    left = find_pairs(replace(model, proto=fold_constants(model))).left
+    if not left:
+        table = beside(model.path, f"{model.path.stem}.calib")
+        return f"this recovers it: quantkit table from-qdq {model.path} --output {table}"
+    name, reason = next(iter(left.items()))
+    return f"it cannot be recovered from this file, because Q/DQ node {name!r} cannot be removed: {reason}"

@@ -26,9 +26,9 @@ from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.int8_count import count_int8_layers
-from quantkit.qdq.pairs import describe_way_back
 from quantkit.qdq.placement import Choices, Policy
 from quantkit.qdq.reader import has_qdq
+from quantkit.qdq.removal import describe_way_back
 from quantkit.quantization.repair_choice import choose_repairs
 from quantkit.quantization.repair_run import NetworkSamples, apply_repairs, collect_network_statistics
 from quantkit.quantization.scales import (
