@@ -54,7 +54,9 @@ class Layers:
         inner, outer, kernel = sizes
         w = self.weight(f"{name}.w", (outer, inner, kernel, kernel), gain * (2 / (inner * kernel**2)) ** 0.5)
         b = self.weight(f"{name}.b", (outer,), 0.01)
-        return self.node("Conv", [source, w, b], name, pads=[kernel // 2] * 4, strides=[stride] * 2)
+        return self.node(
+            "Conv", [source, w, b], name, kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4, strides=[stride] * 2
+        )
 
 
 def bottleneck(net: Layers, x: str, name: str, inner: int, width: int, stride: int) -> str:
@@ -136,7 +138,7 @@ def behind_a_node(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     np.save(folder / "images.npy", images)
     made = {}
     for name, model in (("plain", plain), ("behind Identity", behind)):
-        options = CalibrateOptions(data=DataOptions(batch_size=8), tensorrt_version="8.6.0")
+        options = CalibrateOptions(data=DataOptions(batch_size=8), tensorrt_version="8.6.0", backend="onnxruntime")
         calibrate(model, folder / "images.npy", preprocess="raw", output=model.with_suffix(".calib"), options=options)
         made[name] = folder / f"{model.stem}.int8.onnx"
         quantize(model, made[name], statistics=model.with_suffix(".stats.safetensors"),
@@ -145,7 +147,7 @@ def behind_a_node(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         precision = Precision.FP16 if kind == "FP16" else Precision.INT8
         for name, model in models.items():
             options = BuildOptions(precision=precision, level=LEVEL, shapes=("image=1:32:32",))
-            engine = build(model, options=options, output=folder / f"{model.stem}.{kind[:2]}.engine")
+            engine = build(model, options=options, output=folder / f"{model.stem}.{kind[0]}.engine")
             yield (
                 f"{kind}, {name}",
                 of_engine(engine)
@@ -155,20 +157,20 @@ def behind_a_node(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 },
             )
         stored = behind if kind == "FP16" else behind_identity(made["plain"], folder / "behind.qdq.onnx")
-        engine_path = build_as_is(stored, folder / f"as-is.{kind[:2]}.engine", int8=kind != "FP16")
+        engine_path = build_as_is(stored, folder / f"as-is.{kind[0]}.engine", int8=kind != "FP16")
         yield f"{kind}, behind Identity, TensorRT alone", {"latency_ms": timings(engine_path)}
 
 
 def zero_branch(path: Path) -> Path:
     """Write a network in which one branch is zero, as where the last scale of a block is 0."""
     net = Layers()
-    x = net.node("Relu", [net.conv("image", "stem", (3, 32, 3), 2)], "stem.r")
-    zero = net.node("Relu", [net.conv(x, "branch", (32, 32, 3), gain=0.0)], "branch.r")
-    net.weights[-1].CopyFrom(numpy_helper.from_array(np.zeros(32, np.float32), "branch.b"))
-    behind = net.conv(zero, "behind", (32, 32, 1))
-    total = net.node("Relu", [net.node("Add", [net.conv(x, "main", (32, 32, 3)), behind], "sum")], "sum.r")
-    net.conv(total, "y", (32, 16, 1))
-    return save(path, net, ("image", [8, 3, 64, 64]), ("y", [8, 16, 32, 32]))
+    x = net.node("Relu", [net.conv("image", "stem", (3, 128, 3), 2)], "stem.r")
+    zero = net.node("Relu", [net.conv(x, "branch", (128, 128, 3), gain=0.0)], "branch.r")
+    net.weights[-1].CopyFrom(numpy_helper.from_array(np.zeros(128, np.float32), "branch.b"))
+    behind = net.conv(zero, "behind", (128, 128, 1))
+    total = net.node("Relu", [net.node("Add", [net.conv(x, "main", (128, 128, 3)), behind], "sum")], "sum.r")
+    net.conv(total, "y", (128, 64, 1))
+    return save(path, net, ("image", [8, 3, 64, 64]), ("y", [8, 64, 32, 32]))
 
 
 def zero_scales(folder: Path) -> dict[str, Any]:
@@ -183,7 +185,9 @@ def zero_scales(folder: Path) -> dict[str, Any]:
         try:
             made = calibrate(model, folder / "zero.npz", output=table, options=options)
             outcome["zero_scales"] = sorted(name for name, scale in made.table.scales.items() if scale == 0)
-            engine = build(model, options=BuildOptions(level=LEVEL), table=table, output=table.with_suffix(".engine"))
+            engine = build(
+                model, options=BuildOptions(level=LEVEL, fp16=False), table=table, output=table.with_suffix(".engine")
+            )
             outcome |= of_engine(engine)
         except QuantkitError as error:
             outcome["error"] = str(error)

@@ -116,3 +116,18 @@ def test_an_engine_of_a_qdq_model_is_as_accurate_as_onnxruntime_says(document: d
 def test_scales_of_a_deconvolution_lie_along_its_output_channels(document: dict[str, Any]) -> None:
     figures = section(document, "deconvolution")["sqnr_db"]
     assert figures["axis 1"] > 100 > 20 > figures["axis 0"]
+
+
+@pytest.mark.parametrize("kind", ["FP16", "Q/DQ"])
+def test_a_node_in_front_of_the_weights_costs_nothing(document: dict[str, Any], kind: str) -> None:
+    engines = section(document, "constants")["behind a node"]
+    plain, behind = engines[f"{kind}, plain"], engines[f"{kind}, behind Identity"]
+    assert behind["kernels"] == plain["kernels"]
+    for batch, times in plain["latency_ms"].items():
+        assert behind["latency_ms"][batch]["graph"] == pytest.approx(times["graph"], rel=0.02)
+
+
+def test_tables_with_scale_0_build_engines_that_compute_in_int8(document: dict[str, Any]) -> None:
+    for outcome in section(document, "constants")["scale 0"].values():
+        assert outcome["zero_scales"] == ["branch", "branch.r"]
+        assert set(outcome["precisions"]) == {"INT8"}
