@@ -45,37 +45,41 @@ def list_images(root: Path) -> ImageFolder:
     return ImageFolder(root, names, len(found) - len(names))
 
 
-def files_below(folder: Path) -> Iterator[str]:
+def files_below(root: Path) -> Iterator[str]:
     """Yield every file below a folder, as its relative path with `/`.
 
-    Links are followed, but no folder is read twice: links to a folder inside `folder`, or around it, are skipped.
+    Links are followed, but no folder is read twice: links to a folder inside `root`, or around it, are skipped.
     DataError.
     """
-    return walk_files(folder, "", folder.resolve(), set())
-
-
-def walk_files(folder: Path, prefix: str, home: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield the files below a folder, with `prefix`. seen: device and inode of the folders read so far."""
-    try:
-        own = os.stat(folder)
-        if (own.st_dev, own.st_ino) in seen:
-            return
-        seen.add((own.st_dev, own.st_ino))
-        with os.scandir(folder) as entries:  # many times faster than pathlib, which asks for each file separately
-            found = sorted(entries, key=lambda entry: entry.name)
-        for entry in found:
-            if entry.name.startswith("."):
+    home = root.resolve()
+    seen: set[tuple[int, int]] = set()
+    waiting = [(root, "")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
                 continue
-            if entry.is_dir():
-                path = folder / entry.name
-                if not (entry.is_symlink() and is_read_anyway(path.resolve(), home)):
-                    yield from walk_files(path, f"{prefix}{entry.name}/", home, seen)
-            elif entry.is_file() or os.path.exists(entry.path):  # a pipe cannot be read, which is said when it is tried
-                yield prefix + entry.name
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or folder}: {error.strerror or error}", remedy="make it readable, or move it away"
-        ) from None
+            seen.add((status.st_dev, status.st_ino))
+            inner = []
+            for entry in visible_entries(folder):
+                if entry.is_dir():
+                    path = folder / entry.name
+                    if not (entry.is_symlink() and is_read_anyway(path.resolve(), home)):
+                        inner.append((path, f"{prefix}{entry.name}/"))
+                elif entry.is_file() or os.path.exists(entry.path):  # a pipe is refused when it is read
+                    yield prefix + entry.name
+            waiting += reversed(inner)
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or folder}: {error.strerror or error}", remedy="make it readable, or move it away"
+            ) from None
+
+
+def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder by name, without hidden ones. OSError."""
+    with os.scandir(folder) as entries:  # many times faster than pathlib, which asks for each file separately
+        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
 
 
 def is_read_anyway(real: Path, home: Path) -> bool:

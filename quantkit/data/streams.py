@@ -79,6 +79,10 @@ class BatchFolderFeed:
         return Portion(batch, tuple(f"{path.name}[{i}]" for i in range(count)), position, labels)
 
 
+MOST_EMPTY = 1000
+"""Batches without samples in a row, after which an iterable is taken for one without end."""
+
+
 class StreamFeed:
     """Batches from a Python iterable: mappings of arrays, arrays for a single input, or (inputs, labels) pairs.
 
@@ -113,7 +117,7 @@ class StreamFeed:
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
         """Yield one portion per batch; positions count batches. Ends after `limit` samples, even within a batch."""
-        taken = 0
+        taken = empty = 0
         mine = repeat(True) if self._part is None else self._part.members()
         for position, (item, own) in enumerate(zip(self._source(), mine, strict=False), 1):
             where = f"batch {position} of the stream"
@@ -129,6 +133,9 @@ class StreamFeed:
                 count = self._limit - taken
                 batch = {n: a[:count] if n in dynamic and a.ndim else a for n, a in batch.items()}
             taken += count
+            empty = 0 if count else empty + 1
+            if empty == MOST_EMPTY:
+                raise DataError(f"{where}: {MOST_EMPTY:,} batches in a row hold no samples", remedy="end the iterable")
             if count and own and position > start:
                 yield Portion(batch, tuple(f"{where}, sample {i}" for i in range(count)), position, labels)
             if self._limit is not None and taken >= self._limit:

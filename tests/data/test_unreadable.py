@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from quantkit.data import DataOptions, open_data
-from quantkit.data.images import ImageSamples
+from quantkit.data.images import ImageSamples, list_images
 from quantkit.errors import DataError
 from quantkit.preprocess import Preprocess
 from quantkit.values import ModelInput
@@ -72,3 +73,24 @@ def test_a_pipe_is_no_data(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match=f"{name}.*: it is a named pipe"):
         open_data(tmp_path / name, INPUTS, Preprocess(), DataOptions())
+
+
+def test_folders_are_read_however_deep(tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(1100):  # more than Python's calls
+        deep = deep / "d"
+        deep.mkdir()
+    (deep / "a.png").write_bytes(b"")
+    found = list_images(tmp_path).names
+    (deep / "a.png").unlink()
+    while deep != tmp_path:  # shutil.rmtree calls itself
+        deep.rmdir()
+        deep = deep.parent
+    assert found == ("d/" * 1100 + "a.png",)
+
+
+def test_a_stream_of_nothing_ends() -> None:
+    nothing = {"x": np.zeros((0, 1, 4, 4), np.float32)}
+    feed, _ = open_data(lambda: itertools.repeat(nothing), INPUTS, Preprocess(), DataOptions())
+    with pytest.raises(DataError, match="1,000 batches in a row hold no samples"):
+        list(feed.portions())
