@@ -7,18 +7,21 @@ edited or exchanged table is detected. It contains only names of files, and no d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
-
-from quantkit.artifact import check_destinations, text_bytes
+from quantkit.artifact import canonical_json, check_destinations, sha256_of, text_bytes
+from quantkit.document import DocumentType
 from quantkit.errors import TableError
 from quantkit.frozen_record import FileName, FrozenRecord
 from quantkit.histogram import HistogramMode
-from quantkit.paths import beside
-from quantkit.regular_file import Stamp, read_regular
+from quantkit.paths import beside, exists
+from quantkit.regular_file import Stamp
+
+DIGEST = "digest"
+"""The key of a record's own sha256, which is over all other keys."""
+T = TypeVar("T")
 
 
 class TableRecord(FrozenRecord):
@@ -91,6 +94,11 @@ class Provenance(FrozenRecord):
     run: RunRecord | None = None
 
 
+PROVENANCE = DocumentType[Provenance](
+    Provenance, "a provenance record of this quantkit", TableError, "calibrate again with --force, or remove it"
+)
+
+
 def backend_kind(backend: str) -> str:
     """Return the part of a backend's label that affects the numbers: `onnxruntime 1.32.0 cpu` → `onnxruntime cpu`."""
     words = backend.split(" ")
@@ -104,7 +112,10 @@ def provenance_path(table: Path) -> Path:
 
 def provenance_bytes(provenance: Provenance) -> bytes:
     """Return a record as indented JSON with sorted keys; each file takes one line."""
-    document = provenance.model_dump(mode="json", exclude_none=True)
+    kept = provenance.model_dump(mode="json", exclude_none=True)
+    if provenance.data is not None and not provenance.data.files:
+        del kept["data"]["files"]
+    document = with_digest(kept)
     files = document.get("data", {}).pop("files", None)
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)
     if files:
@@ -116,20 +127,34 @@ def provenance_bytes(provenance: Provenance) -> bytes:
 
 def read_provenance(path: Path) -> Provenance | None:
     """Read the provenance record in a file; None if there is no file. TableError where it is damaged."""
-    try:
-        content = read_regular(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise TableError(f"{path}: {error.strerror or error}", remedy="check the path") from None
-    try:
-        return Provenance.model_validate_json(content)
-    except ValidationError as error:
-        where = error.errors()[0]
-        raise TableError(
-            f"{path} is not a provenance record of this quantkit: {'.'.join(map(str, where['loc']))}: {where['msg']}",
-            remedy="calibrate again with --force, or remove it",
-        ) from None
+    return read_record(PROVENANCE, path)
+
+
+def with_digest(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON values of a record together with their sha256, so that damage on disk is noticed."""
+    return {**document, DIGEST: sha256_of(text_bytes(canonical_json(dict(document))))}
+
+
+def read_record(kind: DocumentType[T], path: Path) -> T | None:
+    """Read a record with its digest; None if there is no file. The failure of its kind where it is damaged.
+
+    Records of quantkit 0.1 have no digest.
+    """
+    return typed_record(kind, kind.read_untyped(path), str(path)) if exists(path) else None
+
+
+def parse_record(kind: DocumentType[T], text: str, where: str) -> T:
+    """Return the record in a text, otherwise as `read_record`."""
+    return typed_record(kind, kind.parse_untyped(text, where), where)
+
+
+def typed_record(kind: DocumentType[T], document: Any, where: str) -> T:
+    """Return JSON values as a record. The failure of its kind where they are not those of its digest."""
+    digest = document.pop(DIGEST, None) if isinstance(document, dict) else None
+    found = kind.typed(document, where)
+    if digest is not None and digest != with_digest(document)[DIGEST]:
+        raise kind.failure(f"{where} is damaged: its content is not what was written", remedy=kind.remedy)
+    return found
 
 
 def is_provenance(path: Path) -> bool:

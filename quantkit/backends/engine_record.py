@@ -5,15 +5,16 @@ An engine is valid for one TensorRT and one GPU (or as its compatibility options
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
-from quantkit.artifact import Digest
+from quantkit.artifact import Digest, text_bytes
 from quantkit.document import DocumentType
 from quantkit.errors import BackendError
 from quantkit.frozen_record import FileName, FrozenRecord
 from quantkit.paths import beside
-from quantkit.provenance import ModelRecord
+from quantkit.provenance import ModelRecord, read_record, with_digest
 
 SUFFIXES = frozenset({".engine", ".plan", ".trt"})
 """Suffixes of engine files."""
@@ -117,12 +118,13 @@ def engine_record_path(engine: Path) -> Path:
 
 def engine_record_bytes(record: EngineRecord) -> bytes:
     """Return a record as indented JSON."""
-    return (record.model_dump_json(indent=2, exclude_none=True) + "\n").encode()
+    document = with_digest(record.model_dump(mode="json", exclude_none=True))
+    return text_bytes(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_engine_record(engine: Path) -> EngineRecord | None:
     """Read the record beside an engine; None where there is none. BackendError where it is damaged."""
-    return ENGINE_RECORD.read_optional(engine_record_path(engine))
+    return read_record(ENGINE_RECORD, engine_record_path(engine))
 
 
 def is_engine_record(engine: Path) -> bool:

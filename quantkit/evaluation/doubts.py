@@ -15,7 +15,7 @@ from quantkit.evaluation.result import ModelKind, ModelScore
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.metric import Metric
 from quantkit.preprocess import parse_preprocess
-from quantkit.provenance import provenance_path, read_provenance
+from quantkit.provenance import parse_record, provenance_path, read_provenance
 from quantkit.quantization.quantize import METADATA_KEY
 from quantkit.values import Array
 
@@ -64,7 +64,8 @@ def recorded_preprocess(subject: Subject) -> Mapping[str, Any] | None:
     if subject.model is None or METADATA_KEY not in subject.model.metadata:
         return None
     text = subject.model.metadata[METADATA_KEY]
-    return QUANTIZED.parse(text, f"the metadata {METADATA_KEY!r} of {subject.path.name}").scales.get("preprocess")
+    where = f"the metadata {METADATA_KEY!r} of {subject.path.name}"
+    return parse_record(QUANTIZED, text, where).scales.get("preprocess")
 
 
 def reference_doubt(

@@ -23,6 +23,7 @@ from quantkit.provenance import (
     Provenance,
     TableRecord,
     check_tables_writable,
+    parse_record,
     provenance_bytes,
     provenance_path,
 )
@@ -175,7 +176,7 @@ def kept_changes_text(proto: onnx.ModelProto) -> str:
         if entry.key != METADATA_KEY:
             continue
         try:
-            record = KEPT_CHANGES.parse(entry.value, f"the model's metadata {METADATA_KEY!r}")
+            record = parse_record(KEPT_CHANGES, entry.value, f"the model's metadata {METADATA_KEY!r}")
         except ModelError as error:
             return f"{error.problem}: which repairs the plain model keeps is unknown"
         parts = [f"its repairs ({', '.join(record.repairs)})"] if record.repairs else []

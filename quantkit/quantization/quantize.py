@@ -22,6 +22,7 @@ from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
 from quantkit.graph.save import stage_model
 from quantkit.linting.rules.parsing.clip_apart import without_misread_clips
+from quantkit.provenance import with_digest
 from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
@@ -376,5 +377,5 @@ def finish_model(
         "repairs": list(repairs),
     }
     entry = proto.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, canonical_json(record)
+    entry.key, entry.value = METADATA_KEY, canonical_json(with_digest(record))
     return proto, tuple(notes)

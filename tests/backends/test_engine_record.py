@@ -104,7 +104,7 @@ def test_the_options_of_a_build_go_round(tmp_path: Path, options: BuildOptions) 
 def test_a_record_from_before_inputs_were_kept_is_read(tmp_path: Path) -> None:
     engine = tmp_path / "m.engine"
     document = json.loads(engine_record_bytes(record()))
-    del document["inputs"], document["outputs"]
+    del document["inputs"], document["outputs"], document["digest"]
     engine_record_path(engine).write_text(json.dumps(document))
     assert read_engine_record(engine) == record()
 

@@ -115,6 +115,7 @@ def test_a_copy_of_the_data_is_compared_by_content(
     record = first / "x.calib.json"
     document = json.loads(record.read_text())
     document["data"]["files"] = [file[:remembered] for file in document["data"]["files"]]
+    del document["digest"]
     record.write_text(json.dumps(document))
     shutil.copytree(first / DATA, first / "copy")
     monkeypatch.setattr(images, "decode", None)
@@ -201,6 +202,16 @@ def test_an_edited_table_is_refused(first: Path) -> None:
 def test_damaged_provenance_is_an_error(first: Path) -> None:
     (first / "x.calib.json").write_text("{")
     with pytest.raises(TableError, match=r"x\.calib\.json"):
+        calibrate()
+
+
+def test_a_flipped_bit_in_a_record_is_damage(first: Path) -> None:
+    record = first / "x.calib.json"
+    text = record.read_text()
+    changed = text.replace('"batches": 2', '"batches": 3')
+    assert changed != text
+    record.write_text(changed)
+    with pytest.raises(TableError, match=r"x\.calib\.json is damaged"):
         calibrate()
 
 

@@ -25,6 +25,15 @@ def test_a_qdq_model_of_images_prepared_otherwise_is_doubtful(source: str, place
     assert [text for text in other.doubts if text.startswith("x.int8.onnx was made from images prepared by")]
 
 
+def test_a_flipped_bit_in_the_record_of_a_model_is_damage(place: Path) -> None:
+    quantkit.quantize(MODEL, "x.int8.onnx", data="imgs")
+    content = Path("x.int8.onnx").read_bytes()
+    Path("x.int8.onnx").write_bytes(content.replace(b'"samples":60', b'"samples":61'))
+    assert Path("x.int8.onnx").read_bytes() != content
+    with pytest.raises(ModelError, match="is damaged: its content"):
+        quantkit.evaluate([MODEL, "x.int8.onnx"], "imgs")
+
+
 def test_a_damaged_record_in_a_model_is_an_error(place: Path) -> None:
     model = onnx.load(MODEL)
     model.metadata_props.add(key=METADATA_KEY, value='{"scales": 5}')
