@@ -93,6 +93,8 @@ def print_fixed(report: LintReport) -> None:
     for f in report.fixed:
         counts[f.rule] = counts.get(f.rule, 0) + 1
     print_line(f"fixed  {', '.join(f'{n} {rule}' for rule, n in counts.items())}")
+    if report.trial is not None:
+        print_line(f"tried  {report.trial.text}")
     print_line(f"wrote  {report.written}")
 
 
@@ -105,6 +107,7 @@ def lint_document(report: LintReport) -> dict[str, Any]:
         "written": str(report.written) if report.written else None,
         "summary": report.summary,
         "int8_layers": list(report.int8_layers),
+        "trial": report.trial and report.trial.document,
     }
 
 

@@ -132,6 +132,8 @@ def print_quantization(result: Quantization) -> None:
     if result.rules:
         chosen = Counter(result.rules.values())
         fields.append(("rules", ", ".join(f"{count}× {rule}" for rule, count in chosen.items())))
+    if result.trial is not None:
+        fields.append(("tried", result.trial.text))
     print_fields(fields)
     print_float_nodes(result)
     print_line()
@@ -180,5 +182,6 @@ def quantize_document(result: Quantization) -> dict[str, Any]:
             "missing": list(coverage.missing),
             "extra": list(coverage.extra),
         },
+        "trial": result.trial and result.trial.document,
         "notes": list(result.notes),
     }

@@ -249,6 +249,7 @@ def print_from_qdq(result: FromQdq) -> None:
                 "weights",
                 f"{len(result.weights)} lost their own scales, TensorRT uses max|w|/127 per output channel{biases}",
             ),
+            ("tried", result.trial.text),
             *(("note", text) for text in result.notes),
             *(("wrote", str(path)) for path in (result.model, result.table, result.provenance) if path),
         ]
@@ -269,5 +270,6 @@ def from_qdq_document(result: FromQdq) -> dict[str, Any]:
         "weights": dict(result.weights),
         "biases": result.biases,
         "unscaled": dict(result.unscaled),
+        "trial": result.trial.document,
         "notes": list(result.notes),
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import check_destinations, refuse_existing
+from quantkit.backends.trial_run import try_alone
 from quantkit.errors import ModelError, UsageError, first_line
 from quantkit.frameworks.exported import Exported, Shape
 from quantkit.frameworks.output_check import OutputDifference, check_outputs
@@ -138,6 +139,7 @@ def export_and_check(export: Callable[[Path], Exported], target: Path, tolerance
         check_valid_onnx(whole, found)
         model = load_model(whole)
         compared = check_outputs(model, found, tolerance)
+        unchecked = found.unchecked if compared else f"{found.unchecked}; {try_alone(model).text}"
         for path in saved_files(model.proto, target):
             refuse_existing(path, force=force)
         files = write_model(model.proto, folder, target)
@@ -149,7 +151,7 @@ def export_and_check(export: Callable[[Path], Exported], target: Path, tolerance
         model.inputs,
         model.outputs,
         compared,
-        found.unchecked,
+        unchecked,
         (*found.notes, *fixed_batch_notes(model)),
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.artifact import check_destinations, refuse_overwriting, write_whole
+from quantkit.backends.trial_run import Trial, try_network
 from quantkit.errors import ModelError, OutputError
 from quantkit.graph import Model, load_model, refuse_changed_weights
 from quantkit.graph.messages import all_tensors, is_external
@@ -43,6 +44,8 @@ class LintReport(RichDisplay):
     written: Path | None = None
     int8_layers: tuple[int, int] = (0, 0)
     """Operators with weights that compute in INT8, and all with weights."""
+    trial: Trial | None = None
+    """The outcome of running the copy once, beside the model, before it was written."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -98,10 +101,11 @@ def lint(
         return LintReport(model.path, found, int8_layers=count_int8_layers(model))
     fixed_model = Model(model.path, proto, "")
     left = lint_model(fixed_model)
+    trial = try_network(target, fixed_model, model)
     content = self_contained_bytes(model, proto)
     refuse_changed_weights(model)
     write_whole(target, content)
-    return LintReport(model.path, left, fixed, target, count_int8_layers(fixed_model))
+    return LintReport(model.path, left, fixed, target, count_int8_layers(fixed_model), trial)
 
 
 def self_contained_bytes(model: Model, proto: onnx.ModelProto) -> bytes:

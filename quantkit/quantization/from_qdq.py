@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit._version import __version__
 from quantkit.artifact import check_destinations, sha256_of, write_all
+from quantkit.backends.trial_run import Trial, scale_ranges, try_network
 from quantkit.document import DocumentType
 from quantkit.errors import ModelError, OutputError, UsageError
 from quantkit.graph import Model, load_model, watched_tensors
@@ -67,6 +68,8 @@ class FromQdq(RichDisplay):
     """Changes by quantization besides Q/DQ, which remain."""
     clipped: tuple[str, ...] = ()
     """Tensors of ReLUs that the range of a pair had replaced, and that are nodes of the plain model again."""
+    trial: Trial = field(default_factory=Trial)
+    """The outcome of running the plain model once, beside the Q/DQ model, before it was written."""
 
     @property
     def deviating(self) -> tuple[str, ...]:
@@ -128,6 +131,7 @@ def from_qdq(
     scales = {**stripped.scales, **inferred}
     table = CalibrationTable(header, {n: scales[n] for n in dict.fromkeys((*tensors, *scales)) if n in scales})
     weights, biases = summarize_lost_weights(network, stripped)
+    trial = try_network(target, network, model, ranges=scale_ranges(scales))
     files = {target: stripped.proto.SerializeToString(deterministic=True)}
     if scales:
         record = qdq_provenance(output, table, model_record(network, target), model_record(model))
@@ -145,6 +149,7 @@ def from_qdq(
         biases,
         changed,
         stripped.clipped,
+        trial,
     )
 
 
@@ -253,6 +258,7 @@ def refuse_lost_weights(model: Model, proto: onnx.ModelProto, plain: Path) -> No
 
 def table_notes(made: FromQdq) -> Iterator[str]:
     """Yield remarks about a table that was converted from a Q/DQ model."""
+    yield from made.trial.notes
     if made.changed:
         yield made.changed
     if made.clipped:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
 from quantkit.artifact import canonical_json, check_destinations, refuse_existing
+from quantkit.backends.trial_run import Trial
 from quantkit.calibration.unscalable import describe_unscalable
 from quantkit.data import DataOptions
 from quantkit.data.feed import describe_left_out
@@ -30,6 +31,7 @@ from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.placement import Choices, Policy
 from quantkit.qdq.reader import has_qdq
 from quantkit.qdq.removal import describe_way_back
+from quantkit.quantization.output_trial import try_quantized
 from quantkit.quantization.repair_choice import choose_repairs
 from quantkit.quantization.repair_run import NetworkSamples, apply_repairs, collect_network_statistics
 from quantkit.quantization.scales import (
@@ -144,6 +146,8 @@ class Quantization(RichDisplay):
     files: tuple[Path, ...]
     int8_layers: tuple[int, int] = (0, 0)
     """Operators with weights that compute in INT8, and all with weights."""
+    trial: Trial | None = None
+    """The outcome of running it once before it was written; None if it was not written."""
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -154,7 +158,7 @@ class Quantization(RichDisplay):
         repairs = [f"{name}: {repair.text}" for name, repair in self.repairs.items()]
         return (
             f"Q/DQ for {len(self.pairs)} activations and {len(self.weights)} weights, scales from {self.source}",
-            Remarks([*repairs, *self.notes]),
+            Remarks([*repairs, *([self.trial.text] if self.trial else []), *self.notes]),
             ViewTable(
                 ("stays float", "why"), [(node, str(reason)) for node, reason in self.left.items()], frozenset({0, 1})
             ),
@@ -203,7 +207,7 @@ def quantize_and_write(
     phase: Callable[[str], None],
 ) -> Quantization:
     """Quantize a network that has no Q/DQ, and write it to `target` if there is one. Raises what `quantize` raises."""
-    form = options.form
+    form, original = options.form, source
     plain = fold_batch_norms(source)
     network = replace(source, proto=plain.proto)
     choices = placement_choices(options, network)
@@ -218,6 +222,11 @@ def quantize_and_write(
     notes += prepared.notes + shared_scale_notes(scales, made.pairs)
     notes += describe_left_out(scale_source.data.unreadable) if scale_source.data else ()
     notes += describe_unscalable(scales.statistics) if scales.statistics else ()
+    trial: Trial | None = None
+    if target is not None:
+        phase("running it once")
+        trial = try_quantized(proto, original, target, scale_source.data, scales)
+        notes += trial.notes
     refuse_changed_weights(source)
     phase("writing")
     files = () if target is None else write_quantized(proto, source, target, options.force)
@@ -236,6 +245,7 @@ def quantize_and_write(
         notes=notes,
         files=files,
         int8_layers=count_int8_layers(replace(source, proto=proto, sha256="")),
+        trial=trial,
     )
 
 

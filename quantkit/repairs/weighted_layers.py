@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.operators import ONNX_DOMAINS, WEIGHTED, weight_axis
+from quantkit.qdq.float_reason import FloatCause
 from quantkit.qdq.insertion import channel_scales
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.group_steps import attribute
@@ -102,6 +103,9 @@ def weighted_layers(editor: WeightEditor, skipped: dict[str, str]) -> Iterator[W
             skipped[name] = editor.reason(node.input[:2]) if not known else "both of its inputs are weights"
             continue
         place = known[0]
+        if 0 in editor.shape(node.input[place]):
+            skipped[name] = FloatCause.WEIGHTS_EMPTY.value
+            continue
         geometry = patch_geometry(node, place, editor.shape(node.input[place]))
         if isinstance(geometry, str):
             skipped[name] = geometry

@@ -16,9 +16,10 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, parser
 
 import quantkit
+import quantkit.quantization.quantize as quantize_module
 from quantkit import CalibrateOptions, DataOptions, QuantizeOptions
 from quantkit.data import open_data
 from quantkit.errors import ModelError, OutputError, StaleError, TableError, UsageError
@@ -275,7 +276,7 @@ def bounded_network(folder: Path) -> Path:
     """Two convolutions with a ReLU6 between them."""
     random = np.random.default_rng(5)
     text = "(float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { c = Conv(x, v) r = Clip(c, low, high) y = Conv(r, w) }"
-    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net {text}')
+    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net {text}')
     for node, name in zip(proto.graph.node, ("first", "act", "second"), strict=True):
         node.name = name
     stored = {"v": random.normal(size=(4, 3, 1, 1)) * 4, "w": random.normal(size=(4, 4, 1, 1)), "low": 0.0, "high": 6.0}
@@ -423,3 +424,49 @@ def test_a_detector_keeps_its_head_in_float(shared: Path) -> None:
     assert len(heads) == 8
     exact, ours = (on_onnxruntime(m, {"input": data[:1]}) for m in (path, made.proto))
     assert decibels(exact, ours) > 20
+
+
+def test_a_network_that_would_not_load_is_not_written(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = quantize_module.finish_model
+
+    def break_model(*arguments: Any) -> Any:
+        proto, notes = finish(*arguments)
+        proto.graph.node[-1].attribute.add(name="no_such_attribute", i=1, type=onnx.AttributeProto.INT)
+        return proto, notes
+
+    monkeypatch.setattr(quantize_module, "finish_model", break_model)
+    before = sorted(Path("net").iterdir())
+    with pytest.raises(ModelError, match="the network that would be written does not run") as caught:
+        quantkit.quantize("net/model.onnx", "net/broken.onnx", statistics="net/model.stats.safetensors")
+    assert "Unrecognized attribute" in caught.value.problem
+    assert "model.onnx" not in caught.value.problem
+    assert sorted(Path("net").iterdir()) == before
+
+
+def test_what_is_written_was_run_on_the_data_or_on_the_recorded_ranges(calibrated: Path) -> None:
+    known = quantkit.quantize("net/model.onnx", "a.onnx", statistics="net/model.stats.safetensors").trial
+    data = quantkit.quantize("net/model.onnx", "b.onnx", data="imgs").trial
+    assert known is not None
+    assert data is not None
+    assert (known.made_up, data.made_up) == (True, False)
+    assert data.sqnr_db > 20
+    assert not known.notes, "noise is no data"
+    assert quantkit.quantize("net/model.onnx", statistics="net/model.stats.safetensors").trial is None
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_operators_whose_weights_hold_no_values_stay_float(shape: tuple[int, int], place: Path) -> None:
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> net (float[N, 4] x) => (float[N, K] y, float[N, L] z) '
+        "{ y = MatMul(x, w) r = Slice(x, zero, end, one) z = MatMul(r, e) }"
+    )
+    weights = {"w": np.eye(4, dtype=np.float32), "e": np.zeros(shape, np.float32)}
+    numbers = {"zero": [0], "one": [1], "end": [shape[0]]}
+    weights |= {name: np.array(value) for name, value in numbers.items()}
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    Path("net.onnx").write_bytes(proto.SerializeToString())
+    np.save("x.npy", np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32))
+    made = quantkit.quantize("net.onnx", "int8.onnx", data="x.npy")
+    assert made.weights == ("w",)
+    assert made.int8_layers == (1, 2)
+    assert list(made.left) == ["z"]
