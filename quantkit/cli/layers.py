@@ -158,7 +158,7 @@ def print_sensitivity(result: Sensitivity, engine: Parity | None, top: int, writ
     fields = [("scales", result.source)]
     if result.samples:
         fields += [
-            ("outputs", f"{format_db(result.all_db)} with everything quantized, over {result.samples} samples"),
+            ("outputs", f"{format_db(result.all_db)} with all layers quantized, over {result.samples} samples"),
             ("layers", f"{len(quantized)} quantized, {len(result.layers) - len(quantized)} float"),
         ]
     print_fields(fields)

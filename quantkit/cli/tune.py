@@ -199,12 +199,14 @@ def parse_fraction(text: str) -> float:
 
 def print_tuning(result: Tuning, html: Path | None) -> None:
     """Print the candidates, the chosen one, and what it loses on the held-out part."""
+    from quantkit.metrics.registry import metric_title
+
     for text in result.notes:
         if text not in result.report.warnings:
             note(text)
     print_fields(
         [
-            ("budget", f"{result.budget} of {result.metric}"),
+            ("budget", f"{result.budget} of {metric_title(result.metric)}"),
             ("samples", f"{result.samples[0]:,} to tune on, {result.samples[1]:,} held out"),
             ("evaluations", str(result.evaluations)),
             ("time", f"{result.seconds:.1f} s"),

@@ -12,12 +12,15 @@ from quantkit.errors import UsageError
 from quantkit.evaluation.json_document import evaluation_json
 from quantkit.evaluation.result import Evaluation
 
+SUFFIXES = {"--output": ".json", "--html": ".html"}
+"""Option → the suffix of the only format that it writes."""
+
 
 def refuse_unwritable(places: Mapping[str, Path | None], *, read: Iterable[object] = (), force: bool) -> None:
     """Check output files before the work. places: option → path, or None.
 
-    OutputError; StaleError if a file exists, UsageError if two are the same, or if one of them is among the files
-    that are `read`.
+    OutputError; StaleError if a file exists, UsageError if two are the same, if one of them is among the files that are
+    `read`, or if its name says another format than it gets.
     """
     read = tuple(read)
     seen: set[Path] = set()
@@ -27,6 +30,12 @@ def refuse_unwritable(places: Mapping[str, Path | None], *, read: Iterable[objec
         if path.absolute() in seen:
             raise UsageError(f"two options name {path}", remedy=f"give another {option}")
         seen.add(path.absolute())
+        if path.suffix.lower() not in ("", SUFFIXES.get(option, path.suffix.lower())):
+            written = SUFFIXES[option]
+            raise UsageError(
+                f"{option} {path} names another format than the {written[1:].upper()} that is written",
+                remedy=f"name it {path.with_suffix(written)}",
+            )
         check_destinations([path], read=read, force=force, option=option)
 
 

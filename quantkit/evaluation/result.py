@@ -22,6 +22,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from quantkit.metrics.registry import metric_title
 from quantkit.values import NamedChoice
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable, percent_text, true_minus
 
@@ -318,7 +319,7 @@ def evaluation_view(evaluation: Evaluation) -> Sequence[Block]:
 
 def score_columns(metric: str | None) -> tuple[str, ...]:
     """Return the column titles of `score_row`."""
-    return (HEAD[0], metric or HEAD[1], *HEAD[2:])
+    return (HEAD[0], metric_title(metric) if metric else HEAD[1], *HEAD[2:])
 
 
 def score_row_without_cpu(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from quantkit.engines.choice import SIMPLEST_FIRST, TimedEngine, fastest_within_
 from quantkit.evaluation.paired import bonett_price_interval
 from quantkit.evaluation.result import DEFAULT_BUDGET, Evaluation, ModelKind, ModelScore
 from quantkit.evaluation.verdict import count_samples, describe_outputs
+from quantkit.metrics.registry import metric_title
 
 EXACT = frozenset({"fp32", "tf32"})
 """Precisions that need no proof of their accuracy."""
@@ -131,7 +132,9 @@ def loss_amount(model: ModelScore, evaluation: Evaluation) -> str:
     lost = max(lost_at_most(model, evaluation) or 0.0, 0.0)
     if model.difference is None and lost > 0:
         return f"up to {lost:.2f} percentage points ({lost:.2f} % of the predictions changed)"
-    return f"{lost:.2f} percentage points" if evaluation.share else f"{lost:.3g} of {evaluation.metric}"
+    return (
+        f"{lost:.2f} percentage points" if evaluation.share else f"{lost:.3g} of {metric_title(str(evaluation.metric))}"
+    )
 
 
 def loss_clause(model: ModelScore, evaluation: Evaluation) -> str:

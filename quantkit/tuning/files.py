@@ -24,6 +24,7 @@ from quantkit.errors import OutputError
 from quantkit.evaluation.json_document import evaluation_json as evaluation_document
 from quantkit.graph import Model, refuse_changed_weights, saved_files
 from quantkit.graph.save import stage_model
+from quantkit.metrics.registry import metric_title
 from quantkit.paths import exists, is_folder
 from quantkit.provenance import provenance_bytes, provenance_path
 from quantkit.rules import parse_rule
@@ -135,7 +136,8 @@ def tuned_exclusion_text(tuning: Tuning) -> str:
     more = f", and {len(tuning.excluded)} excluded nodes" if tuning.excluded else ""
     lines = [
         f"# nodes that stay float: {len(kept)} of {tuning.layers} layers{more}",
-        f"# written by quantkit {__version__} tune for {tuning.model}: loss of {tuning.metric} at most {tuning.budget}",
+        f"# written by quantkit {__version__} tune for {tuning.model}: "
+        f"loss of {metric_title(tuning.metric)} at most {tuning.budget}",
     ]
     lines += [f"{check_node_name(node)}  # excluded by --exclude" for node in tuning.excluded]
     lines += [f"{check_node_name(node)}  # {exclusion_reason(known[node])}" for node in kept]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.evaluation.result import Evaluation
+from quantkit.metrics.registry import metric_title
 from quantkit.numerics import format_db
 from quantkit.repairs.registry import REPAIR_NAMES
 from quantkit.sensitivity.result import LayerError
@@ -189,7 +190,9 @@ class Tuning(RichDisplay):
         whole = "all layers quantized" + (" except the excluded ones" if self.excluded else "")
         stays = f"{len(recipe.kept)} of {self.layers} layers in float" if recipe.kept else whole
         untuned = "" if recipe == self.trials[0].recipe else f"; without tuning it {loss_text(self.untuned.drop)}"
-        lost = f"{loss_text(tuned.drop)}{self.unit} of {self.metric} on {self.samples[1]:,} held-out samples"
+        lost = (
+            f"{loss_text(tuned.drop)}{self.unit} of {metric_title(self.metric)} on {self.samples[1]:,} held-out samples"
+        )
         found = (
             f"{recipe.rule}, {recipe.repairs_text() or 'no repairs'}, {stays}: {lost}{self.interval(tuned)}{untuned}"
         )
@@ -219,7 +222,7 @@ class Tuning(RichDisplay):
     def _view_(self) -> Sequence[Block]:
         head = ("step", "rule, repairs, layers", "SQNR dB", "drop", "95 % interval", "outcome")
         kept = [f"kept in float: {', '.join(self.chosen.recipe.kept)}"] if self.chosen.recipe.kept else []
-        budget = f"a loss of at most {self.budget} of {self.metric}"
+        budget = f"a loss of at most {self.budget} of {metric_title(self.metric)}"
         return (
             f"{self.model}, tuned on {self.samples[0]:,} samples: {budget}",
             ViewTable(head, [trial_cells(trial) for trial in self.trials], frozenset({0, 1, 5})),

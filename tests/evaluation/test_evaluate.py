@@ -407,7 +407,7 @@ def test_every_metric_is_on_the_terminal(command: Any, data: Path, tmp_path: Pat
         told = " ".join(line for line in printed.splitlines() if line.startswith(f"{model.name} "))
         assert all(f" {value:.2%}" in told for value in model.metrics.values())
     (head, *_) = (line for line in printed.splitlines() if line.startswith("model "))
-    assert ("top1" in head) == (name == "a")
+    assert ("top-1" in head) == (name == "a")
     assert name != "a" or max(map(len, printed.split("\n\n")[1].splitlines())) <= 80
 
 
@@ -552,3 +552,29 @@ def test_boxes_are_scored_in_the_image_through_the_letterbox(tmp_path: Path, sce
     shutil.rmtree(scenes / "labels")
     with pytest.raises(DataError, match=r"there are no box labels.*labels/a\.txt"):
         evaluate(models, scenes / "images", metrics="yolo", preprocess="yolo")
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("-o", "r.html"), ("-o", "r.csv"), ("--html", "r.json"), ("-o", "r.onnx")]
+)
+def test_a_name_of_another_format_is_refused_before_the_work(
+    command: Any, pair: list[Path], data: Path, tmp_path: Path, capsys: Any, option: str, name: str
+) -> None:
+    assert command("evaluate", *pair, "--data", data, option, tmp_path / name) == 2
+    said = capsys.readouterr().err
+    right = "r.html" if option == "--html" else "r.json"
+    assert said.rstrip().endswith(f"→ name it {tmp_path / right}")
+    assert not (tmp_path / name).exists()
+    assert command("evaluate", *pair, "--data", data, option, tmp_path / right) == 0
+
+
+@pytest.mark.parametrize("metrics", [("top1",), ("top1", "top2", "top3")])
+def test_long_names_print_no_table_without_figures(
+    command: Any, data: Path, tmp_path: Path, capsys: Any, metrics: tuple[str, ...]
+) -> None:
+    long = [linear(tmp_path / f"{name}-of-a-network-with-a-long-name.onnx") for name in "ab"]
+    named = [word for metric in metrics for word in ("--metric", metric)]
+    assert command("evaluate", *long, "--data", data, *named) == 0
+    heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("model ")]
+    assert len(heads) == min(2, len(metrics))
+    assert all("top-" in head for head in heads)

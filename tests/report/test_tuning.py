@@ -78,7 +78,7 @@ def test_every_trial_has_its_reason_and_outcome() -> None:
         "Kept in float, with 25.0 % of the weights",
     ):
         assert said in text
-    assert "loses 0.21 percentage points of top1 on 5,000 held-out samples" in text
+    assert "loses 0.21 percentage points of top-1 on 5,000 held-out samples" in text
     assert "Layers with the largest loss" in text
 
 

@@ -147,6 +147,11 @@ def print_sizes(paths: Iterable[Path]) -> None:
         print_line(f"wrote  {path}  {text}")
 
 
+def line_width() -> int:
+    """Return the characters in a line of standard output: those of the terminal, 80 in a pipe."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+
+
 def table_width(table: Sequence[Sequence[str]]) -> int:
     """Return the characters in a line of a table with all its columns whole."""
     return sum(max(map(len, column)) + 2 for column in zip(*table, strict=True)) - 2

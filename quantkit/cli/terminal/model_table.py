@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantkit.cli.terminal.console import print_line, print_rows, table_width, warn
+from quantkit.cli.terminal.console import line_width, print_line, print_rows, table_width, warn
 
 if TYPE_CHECKING:
     from quantkit.evaluation.result import Evaluation, ModelScore
 
-COLUMNS = 80
-
 
 def print_model_table(evaluation: Evaluation) -> None:
     """Print a row for each model, with the other metrics if there is room; else these go into a table of their own."""
+    from quantkit.metrics.registry import metric_title
+
     table = [model_columns(evaluation.metric), *(model_row(model, evaluation) for model in evaluation.models)]
     others = [name for name in evaluation.reference.metrics if name != evaluation.metric]
     cells = [[other_metric(name, model.metrics.get(name)) for name in others] for model in evaluation.models]
-    figures = [others, *cells]
-    whole = [(*line[:2], *more, *line[2:]) for line, more in zip(table, figures, strict=True)]
-    if table_width(whole) <= COLUMNS:
+    titles = [metric_title(name) for name in others]
+    whole = [(*line[:2], *more, *line[2:]) for line, more in zip(table, [titles, *cells], strict=True)]
+    if not others or table_width(whole) <= line_width():
         print_rows(whole[0], whole[1:])
         return
     print_rows(table[0], table[1:])
     print_line()
-    print_rows(("model", *others), [(line[0], *more) for line, more in zip(table[1:], cells, strict=True)])
+    print_rows(("model", *titles), [(line[0], *more) for line, more in zip(table[1:], cells, strict=True)])
 
 
 def model_columns(metric: str | None) -> tuple[str, ...]:
     """Return the columns; narrow, so that a line keeps to 80 characters."""
-    return ("model", metric or "metric", "drop", "95 % interval", "agree", "SQNR dB", "INT8")
+    from quantkit.metrics.registry import metric_title
+
+    return ("model", metric_title(metric) if metric else "metric", "drop", "95 % interval", "agree", "SQNR dB", "INT8")
 
 
 def model_row(model: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
