@@ -124,6 +124,7 @@ def compare_runs(runs: Sequence[EvaluationRun], *, force: bool = False) -> Compa
             notes.append(
                 f"{run.name} and {first.name} were measured with different {other}: comparing them means little"
             )
+    notes += [f"{run.name} is in doubt: {text}" for run in runs for text in run.evaluation.doubts]
     for one, two in pairwise(runs):
         if one.evaluation.reference.sha256 != two.evaluation.reference.sha256:
             notes.append(f"{two.name} has another reference than {one.name}: their drops have different baselines")

@@ -15,7 +15,7 @@ from quantkit.evaluation.result import ModelKind, ModelScore
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.metric import Metric
 from quantkit.preprocess import parse_preprocess
-from quantkit.provenance import parse_record, provenance_path, read_provenance
+from quantkit.provenance import parse_record
 from quantkit.quantization.quantize import METADATA_KEY
 from quantkit.values import Array
 
@@ -32,40 +32,55 @@ QUANTIZED = DocumentType[QuantizedRecord](
 )
 
 
+@dataclass(frozen=True, slots=True)
+class QuantizationRecord:
+    """What `quantize` records in a model's metadata: sha256 of the float model, and the origin of the scales."""
+
+    model: str = ""
+    scales: Mapping[str, Any] = field(default_factory=dict)
+
+
+RECORD = DocumentType[QuantizationRecord](
+    QuantizationRecord, "a record of quantkit quantize", ModelError, "quantize it again"
+)
+
+
 def preprocessing_doubts(subjects: Sequence[Subject], spec: PreprocessChoice) -> Iterator[str]:
-    """Yield why the samples may not be what the models expect: a guess, or a table of images prepared otherwise."""
+    """Yield why the samples may not be what the models expect: a guess, or scales of images prepared otherwise."""
     if spec.doubt:
         yield spec.doubt
     for subject in subjects:
-        yield from scale_doubts(subject, spec)
+        record = quantization_record(subject)
+        known = None if record is None else record.scales.get("preprocess")
+        if known is None or spec.applied is None:
+            continue
+        counted = parse_preprocess(known, f"the record of {subject.path.name}")
+        # A float16 model gets the same images in another type.
+        if counted.model_copy(update={"dtype": spec.applied.dtype}) != spec.applied:
+            yield (
+                f"the scales of {subject.name} are of images prepared by: {counted.describe()}; these were prepared "
+                f"by: {spec.applied.describe()}; give the --preprocess of its calibration, or calibrate again"
+            )
 
 
-def scale_doubts(subject: Subject, spec: PreprocessChoice) -> Iterator[str]:
-    """Yield why scales may not fit the samples, by the record of the table or Q/DQ model. PreprocessError."""
-    known = recorded_preprocess(subject)
-    if known is None or spec.applied is None:
-        return
-    counted = parse_preprocess(known, f"the record of {subject.path.name}")
-    if counted != spec.applied:
-        yield (
-            f"{subject.path.name} was made from images prepared by: {counted.describe()}; these were prepared by: "
-            f"{spec.applied.describe()}; give the --preprocess of its calibration, or calibrate again"
-        )
+def quantization_record(subject: Subject) -> QuantizationRecord | None:
+    """Return what `quantize` recorded in a Q/DQ model, or in that of a table; None if there is nothing.
 
-
-def recorded_preprocess(subject: Subject) -> Mapping[str, Any] | None:
-    """Return how the images were prepared that scales come from, as recorded; None where nothing is.
-
-    TableError or ModelError where a record is damaged.
+    ModelError if the record is damaged.
     """
-    if subject.kind is ModelKind.TABLE:
-        known = read_provenance(provenance_path(subject.path))
-        return None if known is None else known.preprocess
-    if subject.model is None or METADATA_KEY not in subject.model.metadata:
+    text = None if subject.model is None else subject.model.metadata.get(METADATA_KEY)
+    if text is None:
         return None
-    text = subject.model.metadata[METADATA_KEY]
-    where = f"the metadata {METADATA_KEY!r} of {subject.path.name}"
-    return parse_record(QUANTIZED, text, where).scales.get("preprocess")
+    return parse_record(RECORD, text, f"the metadata {METADATA_KEY!r} of {subject.path.name}")
+
+
+def origin_warnings(subjects: Sequence[Subject]) -> Iterator[str]:
+    """Yield warnings about candidates that were quantized from another model than the reference."""
+    reference = subjects[0]
+    for subject in subjects[1:]:
+        record = quantization_record(subject)
+        if reference.kind is ModelKind.FLOAT and record and record.model not in ("", reference.sha256):
+            yield f"{subject.name} was quantized from another model than {reference.name}, the reference"
 
 
 def reference_doubt(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from quantkit.data.preprocess_choice import PreprocessChoice
 from quantkit.errors import DataError
 from quantkit.evaluation.accumulate import ModelTotals, Scoring
 from quantkit.evaluation.class_drops import class_drops, confusions, most_changed, most_changed_scores
-from quantkit.evaluation.doubts import preprocessing_doubts, reference_doubt, reference_warnings
+from quantkit.evaluation.doubts import origin_warnings, preprocessing_doubts, reference_doubt, reference_warnings
 from quantkit.evaluation.options import list_score_outputs, output_remedy
 from quantkit.evaluation.paired import paired_difference
 from quantkit.evaluation.predictions import Predictions, agreement, confidence
@@ -70,7 +70,8 @@ def summarize(scoring: Scoring, context: EvaluationContext) -> Evaluation:
         models.append(score_candidate(score, totals, scoring, context, main, (results[0], found)) if number else score)
     refuse_unknown_budget(models, main, context)
     metric, share = (main.name, main.share) if main else (None, True)
-    warnings, doubts = evaluation_warnings(models[0], scoring, context), evaluation_doubts(models[0], scoring, context)
+    doubts = evaluation_doubts(models[0], scoring, context)
+    warnings = evaluation_warnings(models[0], scoring, context, doubts)
     made = Evaluation(
         models=tuple(models),
         samples=len(scoring.names),
@@ -182,12 +183,16 @@ def refuse_unknown_budget(models: list[ModelScore], main: Metric | None, context
         raise DataError("no drop can be measured without labels", remedy="give labels, or omit --max-drop")
 
 
-def evaluation_warnings(reference: ModelScore, scoring: Scoring, context: EvaluationContext) -> tuple[str, ...]:
+def evaluation_warnings(
+    reference: ModelScore, scoring: Scoring, context: EvaluationContext, doubts: Sequence[str]
+) -> tuple[str, ...]:
     """Return what the user should look at before relying on the result, without the doubts."""
     found = [context.spec.warning] if context.spec.warning else []
     found += context.warnings
     found += describe_left_out({*context.skipped, *context.skipped_before})
-    found += reference_warnings(reference, class_labels(scoring), reference_predictions(scoring))
+    found += origin_warnings([totals.subject for totals in scoring.models])
+    if not any(text.startswith(reference.name) for text in doubts):
+        found += reference_warnings(reference, class_labels(scoring), reference_predictions(scoring))
     undefined = {name: c.undefined for t in scoring.models for name, c in t.comparisons.items() if c.undefined}
     found += [f"output {name!r} holds NaN in both models, {count:,} times" for name, count in undefined.items()]
     return tuple(dict.fromkeys(found))

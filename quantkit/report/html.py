@@ -61,6 +61,7 @@ def sensitivity_page(sensitivity: Sensitivity, *, statistics: Statistics | None 
             f"{worst.node or worst.operator} loses most: keeping it in float gains {format_decibel(worst.gain_db)} "
             "at the outputs."
         )
+    sentences += [f"{text[:1].upper()}{text[1:]}." for text in sensitivity.warnings]
     figures = (
         (format_decibel(sensitivity.all_db), "SQNR of the outputs"),
         (f"{len(sensitivity.layers):,}", "layer" if len(sensitivity.layers) == 1 else "layers"),
