@@ -53,7 +53,7 @@ def files_below(root: Path) -> Iterator[str]:
     """
     home = root.resolve()
     seen: set[tuple[int, int]] = set()
-    waiting = [(root, "")]
+    waiting = [(str(root), "")]
     while waiting:
         folder, prefix = waiting.pop()
         try:
@@ -64,9 +64,8 @@ def files_below(root: Path) -> Iterator[str]:
             inner = []
             for entry in visible_entries(folder):
                 if entry.is_dir():
-                    path = folder / entry.name
-                    if not (entry.is_symlink() and is_read_anyway(path.resolve(), home)):
-                        inner.append((path, f"{prefix}{entry.name}/"))
+                    if not (entry.is_symlink() and is_read_anyway(Path(entry.path).resolve(), home)):
+                        inner.append((entry.path, f"{prefix}{entry.name}/"))
                 elif entry.is_file() or os.path.exists(entry.path):  # a pipe is refused when it is read
                     yield prefix + entry.name
             waiting += reversed(inner)
@@ -76,7 +75,7 @@ def files_below(root: Path) -> Iterator[str]:
             ) from None
 
 
-def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+def visible_entries(folder: str) -> list[os.DirEntry[str]]:
     """Return the entries of a folder by name, without hidden ones. OSError."""
     with os.scandir(folder) as entries:  # many times faster than pathlib, which asks for each file separately
         return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
