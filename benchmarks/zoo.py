@@ -141,7 +141,7 @@ class Trip:
                 run_once(self.model, batches[0])
             except Exception as error:
                 reason = reason or without_folders(str(error).splitlines()[0])
-                if not any(d.dim_value == 0 for i in inputs for d in i.type.tensor_type.shape.dim):
+                if not any(d.dim_value <= 0 for i in inputs for d in i.type.tensor_type.shape.dim):
                     break
                 continue
             self.row.inputs, self.batches = origin, batches
@@ -329,7 +329,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load_modules()
     with tempfile.TemporaryDirectory(prefix="zoo-cases-") as folder:
         folders = [*given.folders, *([write_onnx_cases(Path(folder))] if given.onnx_cases else [])]
-        rows = [visit(path, name, given.seconds, given.mib) for name, path in models_in(folders) if given.only in name]
+        rows: list[Row] = []
+        for name, path in models_in(folders):
+            if given.only in name:
+                rows.append(visit(path, name, given.seconds, given.mib))
+                print(" ".join(shown(rows[-1])), file=sys.stderr, flush=True)
     head = ("network", "opset", "nodes", *STAGES, "SQNR dB", "INT8", "s", "first words")
     print(tables.plain_text(head, map(shown, rows)))
     figures = summary(rows)

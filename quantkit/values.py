@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numbers
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LONGEST = 80
 """Maximum number of characters of a value that an error quotes."""
 Array: TypeAlias = "NDArray[Any]"
+BATCH_NAME = re.compile(r"n|b|bs|.*batch.*|n(um)?_?samples", re.IGNORECASE)
+UNNAMED = re.compile(r"unk__|dim|[^A-Za-z]")
+"""Names of dimensions that exporters make up."""
 Batch: TypeAlias = Mapping[str, "NDArray[Any]"]
 
 
@@ -77,24 +80,70 @@ class Algorithm(NamedChoice):
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """One input of a network. `shape` holds an int for a fixed dimension, and its symbol or None for a dynamic one."""
+    """One input of a network. `shape` holds an int for a fixed dimension, and its symbol or None for a dynamic one.
+
+    batch_axis: the axis that counts samples; None for an input that belongs to every batch as a whole.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str | None, ...]
     mask: bool = False
     """True for a float mask that only a Softmax reads: it may hold −Inf."""
+    batch_axis: int | None = 0
 
     @property
     def fixed_batch(self) -> int | None:
-        """The fixed batch size of the model; None if it is dynamic."""
-        first = self.shape[0] if self.shape else None
-        return first if isinstance(first, int) else None
+        """The fixed batch size of the model; None if it is dynamic, or the input has no batch axis."""
+        size = self.shape[self.batch_axis] if self.batch_axis is not None and self.shape else None
+        return size if isinstance(size, int) else None
+
+    def with_free_batch(self) -> ModelInput:
+        """Return the input with a dynamic batch axis; as it is without one."""
+        if self.batch_axis is None or not self.shape:
+            return self
+        shape = list(self.shape)
+        shape[self.batch_axis] = None
+        return replace(self, shape=tuple(shape))
 
     def describe(self) -> str:
         """Return name, type and shape, for example `image float32 [N,3,224,224]`."""
         dims = ",".join("?" if d is None else str(d) for d in self.shape)
         return f"{self.name} {self.dtype} [{dims}]"
+
+
+def with_free_batches(inputs: Sequence[ModelInput]) -> tuple[ModelInput, ...]:
+    """Return inputs that take any number of samples; a fixed size stays where a state without batch axis needs it."""
+    fixed = any(i.fixed_batch is not None for i in inputs)
+    if fixed and any(i.shape and i.batch_axis is None for i in inputs):
+        return tuple(inputs)
+    return tuple(i.with_free_batch() for i in inputs)
+
+
+def with_batch_axes(inputs: Sequence[ModelInput]) -> tuple[ModelInput, ...]:
+    """Return the inputs of a network with their batch axes, as far as their shapes show them.
+
+    The batch is the dimension that has a name like `batch` or `N`, wherever it is; else axis 0 of the inputs where it
+    is dynamic, and the only dynamic axis of a state [layers, ?, size]; else, with fixed sizes alone, axis 0 where it is
+    1, or as long as that of the first input.
+    """
+    named = {d for i in inputs for d in i.shape if isinstance(d, str) and BATCH_NAME.fullmatch(d)}
+    firsts = [i.shape[0] for i in inputs if i.shape]
+    fixed = [size for size in firsts if isinstance(size, int)]
+    size = None if named or len(fixed) < len(firsts) or not fixed else 1 if 1 in fixed else fixed[0]
+
+    def axis(i: ModelInput) -> int | None:
+        found = next((k for k, d in enumerate(i.shape) if d in named), None)
+        if found is not None or not i.shape:
+            return found
+        unnamed = [k for k, d in enumerate(i.shape) if d is None or (isinstance(d, str) and UNNAMED.match(d))]
+        first = i.shape[0]
+        if not isinstance(first, int):
+            return 0 if not named or 0 in unnamed else None
+        layers = not named and size is None and first > 1 and len(unnamed) == 1
+        return 0 if first == size else unnamed[0] if layers else None
+
+    return tuple(replace(i, batch_axis=axis(i)) for i in inputs)
 
 
 @dataclass(frozen=True, slots=True)

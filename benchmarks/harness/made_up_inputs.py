@@ -5,6 +5,7 @@ Random numbers show whether the tools get through; they say nothing about the ac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 BATCHES, SAMPLES = 4, 4
-SIZES = (16, 8, 32, 64, 224, 1)
+SIZES = (16, 8, 32, 64, 224, 512, 1)
 """Sizes of dynamic dimensions that are tried, one after the other."""
 HIGHEST = (10, 2, 1)
 """Integers below these are tried, because indices have to lie inside a table of unknown length."""
@@ -48,9 +49,12 @@ def random_batch(inputs: Sequence[onnx.ValueInfoProto], size: int, highest: int,
         if not value.type.HasField("tensor_type"):
             return None
         tensor = value.type.tensor_type
-        dims = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
-        shape = [d or (SAMPLES if k == 0 else size) for k, d in enumerate(dims)]
-        batch[value.name] = values_of(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape, highest, random)
+        batched = [re.fullmatch("n|b|bs|.*batch.*", d.dim_param, re.IGNORECASE) for d in tensor.shape.dim]
+        first = next((k for k, match in enumerate(batched) if match), 0)
+        shape = [max(d.dim_value, 0) or (SAMPLES if k == first else size) for k, d in enumerate(tensor.shape.dim)]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        rate = not shape and value.name in ("sr", "sample_rate") and dtype.kind == "i"
+        batch[value.name] = np.array(16000, dtype) if rate else values_of(dtype, shape, highest, random)
     return batch
 
 

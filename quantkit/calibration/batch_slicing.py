@@ -18,7 +18,7 @@ def plan_batches(job: CalibrationJob, first: Portion) -> tuple[MemoryPlan, Sessi
 
     Batches stay whole if the model has a fixed batch size or mixes samples.
     """
-    fixed = all(i.fixed_batch is not None for i in job.model.inputs)
+    fixed = any(i.fixed_batch is not None for i in job.model.inputs)
     options = job.options
 
     def plan(whole: bool) -> tuple[MemoryPlan, Session]:
@@ -46,9 +46,9 @@ def treats_samples_alone(job: CalibrationJob, plan: MemoryPlan, session: Session
     if len(plan.passes) > 1:
         session = open_watching_session(job, tuple(names), plan)
     run = session.runner()
-    (pair, _), *_ = slice_batch(first.batch, first.samples, 2, plan.fixed)
+    (pair, _), *_ = slice_batch(first.batch, first.samples, 2, plan.axes)
     try:
-        alone = [{n: run(feeds)[n].copy() for n in names} for feeds, _ in slice_batch(pair, 2, 1, plan.fixed)]
+        alone = [{n: run(feeds)[n].copy() for n in names} for feeds, _ in slice_batch(pair, 2, 1, plan.axes)]
         together = run(pair)
     except ModelError:
         return False

@@ -7,9 +7,10 @@ a sum, and is therefore part of the run's identity.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
+from quantkit.data.feed import axes_of, batch_axis_of, take_samples
 from quantkit.errors import UsageError
 from quantkit.graph import Model, Watch
 from quantkit.graph.shape_inference import shapes_for_inputs
@@ -24,8 +25,8 @@ class MemoryPlan:
     """A frozen plan of a run.
 
     slice: samples at once, 0 for whole batches. passes: the watched tensors of each pass over the data. runners:
-    threads. bytes: activations of a slice. batch_first: tensors whose axis 0 is the batch. fixed: inputs that are never
-    sliced.
+    threads. bytes: activations of a slice. batch_first: tensors whose axis 0 is the batch. axes: the batch axis of each
+    input, as in `Portion`.
     """
 
     slice: int
@@ -33,7 +34,7 @@ class MemoryPlan:
     runners: int
     bytes: int
     batch_first: frozenset[str] = frozenset()
-    fixed: frozenset[str] = frozenset()
+    axes: Mapping[str, int | None] = field(default_factory=dict)
 
 
 def plan_memory(
@@ -51,8 +52,9 @@ def plan_memory(
     `whole`: batches must not be sliced. UsageError where one tensor alone exceeds `max_memory`.
     """
     unit = samples if whole else 1
-    one = shapes_for_inputs(model, watch.tensors, slice_shapes(first, samples, unit))
-    two = one if whole else shapes_for_inputs(model, watch.tensors, slice_shapes(first, samples, 2))
+    axes = axes_of(model.inputs)
+    one = shapes_for_inputs(model, watch.tensors, slice_shapes(first, samples, unit, axes))
+    two = one if whole else shapes_for_inputs(model, watch.tensors, slice_shapes(first, samples, 2, axes))
     known = [prod(shape) for shape in one.values() if shape is not None]
     # A tensor of unknown size is assumed to be as large as the largest known one.
     guess = max(known, default=0)
@@ -67,14 +69,15 @@ def plan_memory(
         max(1, min(workers, max_memory // max(held, 1))),
         held,
         frozenset(name for name in one if starts_with_batch(one[name], two[name], samples if whole else None)),
-        frozenset(i.name for i in model.inputs if i.fixed_batch is not None),
+        axes,
     )
 
 
-def slice_shapes(batch: Batch, samples: int, count: int) -> dict[str, tuple[int, ...]]:
+def slice_shapes(batch: Batch, samples: int, count: int, axes: Mapping[str, int | None]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the inputs for `count` samples, from a batch of `samples`."""
+    found = {name: batch_axis_of(array, axes.get(name, 0), samples) for name, array in batch.items()}
     return {
-        name: (count, *array.shape[1:]) if array.ndim and len(array) == samples else array.shape
+        name: tuple(count if k == found[name] else size for k, size in enumerate(array.shape))
         for name, array in batch.items()
     }
 
@@ -104,14 +107,17 @@ def group_by_size(sizes: Mapping[str, int], limit: int) -> tuple[tuple[str, ...]
     return tuple(tuple(group) for group in result)
 
 
-def slice_batch(batch: Batch, samples: int, size: int, fixed: frozenset[str] = frozenset()) -> list[tuple[Batch, int]]:
+def slice_batch(
+    batch: Batch, samples: int, size: int, axes: Mapping[str, int | None] | None = None
+) -> list[tuple[Batch, int]]:
     """Return a batch in slices of at most `size` samples (0: whole); inputs without a batch axis are not sliced."""
     if size in (0, samples) or size > samples:
         return [(batch, samples)]
+    found = {name: batch_axis_of(array, (axes or {}).get(name, 0), samples) for name, array in batch.items()}
     starts: Sequence[int] = range(0, samples, size)
     return [
         (
-            {n: a[s : s + size] if a.ndim and len(a) == samples and n not in fixed else a for n, a in batch.items()},
+            {name: take_samples(array, found[name], slice(s, s + size)) for name, array in batch.items()},
             min(size, samples - s),
         )
         for s in starts

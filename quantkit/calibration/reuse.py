@@ -11,7 +11,7 @@ from quantkit.artifact import Digest
 from quantkit.calibration.recorded_table import RecordedTable, read_recorded_table
 from quantkit.calibration.tables import statistics_path
 from quantkit.data import DataIdentity, Feed
-from quantkit.data.feed import Identifier, batch_digests
+from quantkit.data.feed import Identifier, portion_digests
 from quantkit.errors import StaleError
 from quantkit.histogram import HistogramMode
 from quantkit.paths import exists
@@ -69,7 +69,7 @@ def known_identity(feed: Feed, previous: Provenance | None, *, needed: bool) -> 
     if identity is None and needed:
         identifier = Identifier()
         for portion in feed.portions():
-            identifier.add(batch_digests(portion.batch, portion.samples))
+            identifier.add(portion_digests(portion))
         identity = identifier.identity()
     return identity
 

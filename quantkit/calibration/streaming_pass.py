@@ -12,7 +12,7 @@ from quantkit.calibration.checkpoint import Position, read_checkpoint, write_che
 from quantkit.calibration.memory_plan import MemoryPlan, slice_batch
 from quantkit.calibration.worker_pool import SliceTask, WorkerPool
 from quantkit.data import DataIdentity, Feed, Portion
-from quantkit.data.feed import Identifier, batch_digests, identity_as_read
+from quantkit.data.feed import Identifier, identity_as_read, portion_digests
 from quantkit.errors import DataError, Interrupted, StaleError, StatisticsError
 from quantkit.histogram import HistogramMode
 from quantkit.progress import Progress
@@ -105,7 +105,7 @@ class StreamingPass:
         ) as crew:
             for portion in self._feed.portions(0 if identifier else start.stop):
                 if identifier:
-                    identifier.add(batch_digests(portion.batch, portion.samples))
+                    identifier.add(portion_digests(portion))
                     if portion.stop <= start.stop:
                         passed = portion.stop
                         refuse_other_stream(start, passed, identifier)
@@ -113,9 +113,7 @@ class StreamingPass:
                 names.append(portion.names)
                 if self._hooks.batch and start.pass_ == 0:
                     self._hooks.batch(portion)
-                crew.run(
-                    len(names) - 1, slice_batch(portion.batch, portion.samples, self._plan.slice, self._plan.fixed)
-                )
+                crew.run(len(names) - 1, slice_batch(portion.batch, portion.samples, self._plan.slice, self._plan.axes))
                 position = Position(
                     pass_=start.pass_,
                     stop=portion.stop,

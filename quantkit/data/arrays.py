@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.data.array_files import ArrayRows, open_arrays
-from quantkit.data.feed import DigestMemory, arrays_digest, check_batch, refuse_missing_inputs
+from quantkit.data.batch_rows import CommonRows, rows_along_batch
+from quantkit.data.feed import (
+    DigestMemory,
+    arrays_digest,
+    axes_of,
+    check_batch,
+    refuse_missing_inputs,
+    take_samples,
+)
 from quantkit.data.images import stamp_file
 from quantkit.data.pixels import has_fractions, normalise, transform
 from quantkit.errors import DataError, UnreadableError
@@ -27,7 +34,14 @@ LABELS = frozenset({"y", "label", "labels", "target", "targets"})
 def arrays_by_input(
     arrays: Mapping[str, ArrayRows], inputs: Sequence[ModelInput], where: str
 ) -> Mapping[str, ArrayRows]:
-    """Return the array of every input: by name, or the only array there is. DataError."""
+    """Return the array of every input, with its samples as rows: by name, or the only array there is. DataError."""
+    alone = all(i.fixed_batch == 1 for i in inputs if i.batch_axis is not None and i.shape)
+    named = match_arrays(arrays, inputs, where)
+    return {i.name: rows_along_batch(named[i.name], i, alone, where) for i in inputs}
+
+
+def match_arrays(arrays: Mapping[str, ArrayRows], inputs: Sequence[ModelInput], where: str) -> Mapping[str, ArrayRows]:
+    """Return the array of every input as it is in the file. DataError."""
     if len(inputs) == 1 and inputs[0].name not in arrays:
         candidates = [name for name in arrays if name.lower() not in LABELS]
         if len(candidates) == 1:
@@ -56,12 +70,13 @@ class ArraySamples:
         rows = self._read(index)
         if self._spec is not None:
             return {name: image_input(row, self._spec) for name, row in rows.items()}
+        axes = axes_of(self._inputs)
         batch = check_batch(
-            {name: row[None] for name, row in rows.items()},
-            [replace(i, shape=(None, *i.shape[1:])) for i in self._inputs],
+            {name: row if (axis := axes[name]) is None else np.expand_dims(row, axis) for name, row in rows.items()},
+            [i.with_free_batch() for i in self._inputs],
             self.names[index],
         )
-        return {name: array[0] for name, array in batch.items()}
+        return {name: take_samples(array, axes[name], 0) for name, array in batch.items()}
 
     def digest(self, index: int) -> bytes:
         """Return the sha256 of the row as it is in the file."""
@@ -87,11 +102,10 @@ class ArraySamples:
 
 def row_count(path: Path, inputs: Sequence[ModelInput]) -> int:
     """Return the number of samples in the file. DataError where the arrays disagree."""
-    lengths = {
-        name: rows.shape[0] if rows.shape else 0
-        for name, rows in arrays_by_input(open_arrays(path), inputs, str(path)).items()
-    }
-    if len(set(lengths.values())) != 1:
+    found = arrays_by_input(open_arrays(path), inputs, str(path))
+    rowed = {name: rows for name, rows in found.items() if not isinstance(rows, CommonRows)}
+    lengths = {name: rows.shape[0] if rows.shape else 0 for name, rows in rowed.items()} or dict.fromkeys(found, 1)
+    if len(set(lengths.values())) > 1:
         raise DataError(
             f"{path}: the arrays have different lengths: {lengths}",
             remedy="save the same number of rows of each",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -38,13 +38,15 @@ class DataIdentity:
 class Portion:
     """One batch of a feed: the arrays, the names of its samples, and the position after it in the feed.
 
-    labels: labels that the source provides, a row for each sample; None if it provides none.
+    labels: labels that the source provides, a row for each sample; None if it provides none. axes: the batch axis of
+    each input, None for one that belongs to every batch as a whole; those that are not named have axis 0.
     """
 
     batch: Batch
     names: tuple[str, ...]
     stop: int
     labels: NDArray[Any] | None = None
+    axes: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -152,21 +154,43 @@ def arrays_digest(arrays: Sequence[NDArray[Any]]) -> bytes:
     return digest.digest()
 
 
-def batch_digests(batch: Batch, samples: int) -> list[bytes]:
-    """Return a digest for every sample of a batch of `samples`."""
-    arrays = [batch[name] for name in sorted(batch)]
-    return [arrays_digest([sample_part(array, i, samples) for array in arrays]) for i in range(samples)]
+def portion_digests(portion: Portion) -> list[bytes]:
+    """Return a digest for every sample of a portion."""
+    names, count = sorted(portion.batch), portion.samples
+    axes = {name: batch_axis_of(portion.batch[name], portion.axes.get(name, 0), count) for name in names}
+    return [arrays_digest([take_samples(portion.batch[name], axes[name], i) for name in names]) for i in range(count)]
 
 
-def sample_part(array: NDArray[Any], index: int, count: int) -> NDArray[Any]:
-    """Return the part of an input that belongs to one of `count` samples: a row, or all of it without a batch axis."""
-    return array[index] if array.ndim and len(array) == count else array
+def batch_axis_of(array: NDArray[Any], axis: int | None, count: int) -> int | None:
+    """Return the axis along which an array holds `count` samples: `axis`, or None if it has another length."""
+    return axis if axis is not None and array.ndim > axis and array.shape[axis] == count else None
+
+
+def take_samples(array: NDArray[Any], axis: int | None, rows: Any) -> NDArray[Any]:
+    """Return the samples `rows` (an index, a slice, an array of indices) of an array; all of it without an axis."""
+    if axis is None:
+        return array
+    if axis == 0:
+        part: NDArray[Any] = array[rows]
+        return part
+    return np.ascontiguousarray(array[(slice(None),) * axis + (rows,)])
+
+
+def batch_lengths(batch: Batch, inputs: Sequence[ModelInput]) -> dict[str, int]:
+    """Return the number of samples in every input that has a batch axis."""
+    return {i.name: batch[i.name].shape[i.batch_axis] for i in inputs if i.batch_axis is not None and i.shape}
 
 
 def samples_in(batch: Batch, inputs: Sequence[ModelInput]) -> int:
     """Return the number of samples in a checked batch: by an input with a dynamic batch, else by the longest."""
-    dynamic = [len(batch[i.name]) for i in inputs if i.fixed_batch is None and batch[i.name].ndim]
-    return max(dynamic or [len(array) for array in batch.values() if array.ndim], default=1)
+    lengths = batch_lengths(batch, inputs)
+    dynamic = [lengths[i.name] for i in inputs if i.name in lengths and i.fixed_batch is None]
+    return max(dynamic or lengths.values(), default=1)
+
+
+def axes_of(inputs: Sequence[ModelInput]) -> dict[str, int | None]:
+    """Return the batch axis of every input."""
+    return {i.name: i.batch_axis if i.shape else None for i in inputs}
 
 
 class SampleSource(Protocol):
@@ -193,7 +217,8 @@ class SampleSource(Protocol):
 class SampleFeed:
     """A feed of samples in batches, loaded ahead in threads.
 
-    full_batches: the model has a fixed batch size; if samples are skipped, the last ones may not fill a batch.
+    full_batches: the model has a fixed batch size; if samples are skipped, the last ones may not fill a batch. axes: as
+    in `Portion`.
     """
 
     def __init__(
@@ -206,8 +231,10 @@ class SampleFeed:
         skip_corrupt: bool = False,
         full_batches: bool = False,
         notes: tuple[str, ...] = (),
+        axes: Mapping[str, int | None] | None = None,
     ) -> None:
         self.kind = kind
+        self._axes = axes or {}
         self.samples: int | None = len(samples.names)
         self.batch_size: int | None = batch_size
         self.unreadable: list[str] = []
@@ -261,12 +288,12 @@ class SampleFeed:
                 batch.append(sample)
                 names.append(name)
             if len(batch) == self._size:
-                yield Portion(stack_samples(batch), tuple(names), position)
+                yield Portion(stack_samples(batch, self._axes), tuple(names), position, axes=self._axes)
                 batch, names = [], []
         if batch and self._full_batches:
             self.unreadable += [f"{name}: left out, the last {len(batch)} do not fill a batch" for name in names]
         elif batch:
-            yield Portion(stack_samples(batch), tuple(names), position)
+            yield Portion(stack_samples(batch, self._axes), tuple(names), position, axes=self._axes)
 
     def _loaded(self, start: int) -> Iterator[tuple[str, Batch | None]]:
         """Yield every sample in order; None for one that is skipped."""
@@ -326,9 +353,13 @@ def unreadable_samples(faults: Sequence[str], count: int) -> DataError:
     )
 
 
-def stack_samples(samples: Sequence[Batch]) -> Batch:
-    """Stack samples without the batch axis to one batch."""
-    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+def stack_samples(samples: Sequence[Batch], axes: Mapping[str, int | None]) -> Batch:
+    """Stack samples without the batch axis to one batch; what belongs to every batch is that of the first."""
+    found = {name: axes.get(name, 0) for name in samples[0]}
+    return {
+        name: samples[0][name] if axis is None else np.stack([sample[name] for sample in samples], axis)
+        for name, axis in found.items()
+    }
 
 
 def refuse_missing_inputs(arrays: Collection[str], inputs: Sequence[ModelInput], where: str) -> None:
@@ -345,9 +376,13 @@ def check_batch(batch: Batch, inputs: Sequence[ModelInput], where: str) -> Batch
     """Return the batch as the model takes it: every input by name, shape, dtype, finite, C-contiguous. DataError."""
     refuse_missing_inputs(batch, inputs, where)
     out = {i.name: check_array(np.asarray(batch[i.name]), i, where) for i in inputs}
-    lengths = {i.name: len(out[i.name]) for i in inputs if i.fixed_batch is None and out[i.name].ndim}
+    lengths = batch_lengths(out, [i for i in inputs if i.fixed_batch is None])
     if len(set(lengths.values())) > 1:
-        raise DataError(f"{where}: the inputs disagree about the batch size: {lengths}", remedy="fix the batch")
+        raise DataError(
+            f"{where}: the inputs disagree about the batch size: {lengths}",
+            remedy="give as many samples of each; where one has no batch axis, call the batch dimension of the others "
+            "`batch` in the model",
+        )
     return out
 
 
@@ -358,9 +393,11 @@ def check_array(array: NDArray[Any], wanted: ModelInput, where: str) -> NDArray[
         not isinstance(want, int) or want == have for want, have in zip(wanted.shape, array.shape, strict=True)
     )
     if not agree:
+        remedy = "for images as arrays, give --preprocess, for example imagenet; other arrays need the model's shape"
+        if axes_of([wanted])[wanted.name] is None:
+            remedy = "it has no batch axis: give one array of this shape, which belongs to every batch"
         raise DataError(
-            f"{name} is {array.dtype} {list(array.shape)}, but the model takes {wanted.describe()}",
-            remedy="for images as arrays, give --preprocess, for example imagenet; other arrays need the model's shape",
+            f"{name} is {array.dtype} {list(array.shape)}, but the model takes {wanted.describe()}", remedy=remedy
         )
     unknown = array.dtype.kind == "f" and not np.isfinite(array).all()
     if unknown and not (wanted.mask and not np.isnan(array).any()):

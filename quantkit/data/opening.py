@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.data.arrays import ArraySamples, row_count
-from quantkit.data.feed import Feed, SampleFeed
+from quantkit.data.feed import Feed, SampleFeed, axes_of
 from quantkit.data.images import ImageFolder, ImageSamples, list_images
 from quantkit.data.spec_limits import apply_spec
 from quantkit.data.splitting import HoldoutPart
@@ -160,7 +160,7 @@ def open_array(
     feed = SampleFeed(
         "array", samples,
         batch_size=size, workers=1, skip_corrupt=options.skip_corrupt,
-        full_batches=any(i.fixed_batch is not None for i in inputs), notes=notes,
+        full_batches=any(i.fixed_batch is not None for i in inputs), notes=notes, axes=axes_of(inputs),
     )  # fmt: skip
     return feed, applied
 

@@ -8,7 +8,6 @@ from quantkit.data import DataIdentity, Feed, Portion, preflight
 from quantkit.data.preflight import WATCHED
 from quantkit.preprocess import Preprocess
 from quantkit.regular_file import FileStamp
-from quantkit.values import Batch
 
 
 class PeekedFeed:
@@ -55,20 +54,20 @@ class DataWatcher:
 
     def __init__(self, spec: Preprocess | None) -> None:
         self._spec = spec
-        self._batches: list[Batch] = []
+        self._portions: list[Portion] = []
         self._looked = False
         self.warnings: tuple[str, ...] = ()
 
     def see(self, portion: Portion) -> None:
         """Take a batch."""
         if not self._looked:
-            self._batches.append(portion.batch)
-            if len(self._batches) == WATCHED:
+            self._portions.append(portion)
+            if len(self._portions) == WATCHED:
                 self.look()
 
     def look(self) -> None:
         """Check the batches that were kept; called at the end of the data at the latest."""
         if not self._looked:
-            self.warnings = preflight(self._batches, self._spec)
-            self._batches.clear()
+            self.warnings = preflight(self._portions, self._spec)
+            self._portions.clear()
             self._looked = True

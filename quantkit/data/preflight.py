@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from quantkit.data.feed import arrays_digest
+from quantkit.data.feed import Portion, arrays_digest, batch_axis_of
 from quantkit.preprocess import Preprocess
-from quantkit.values import Array, Batch
+from quantkit.values import Array
 
 WATCHED = 2
 """Batches that are checked."""
@@ -16,23 +16,19 @@ TELLING = 8
 """Samples with fewer values can be equal by chance."""
 
 
-def preflight(batches: Sequence[Batch], spec: Preprocess | None) -> tuple[str, ...]:
-    """Return warnings about the first batches of a data set; empty if nothing looks wrong.
+def preflight(portions: Sequence[Portion], spec: Preprocess | None) -> tuple[str, ...]:
+    """Return warnings about the first portions of a data set; empty if nothing looks wrong.
 
     They report data that was not normalised, is constant, all equal or duplicated, or has channel means far from zero
     although the spec centres them.
     """
     warnings: list[str] = []
-    for name in batches[0] if batches else ():
-        arrays = [b[name] for b in batches if b[name].ndim and len(b[name]) == longest_axis(b)]
-        if len(arrays) == len(batches) and arrays[0].dtype.kind == "f":
+    for name in portions[0].batch if portions else ():
+        found = [(p.batch[name], batch_axis_of(p.batch[name], p.axes.get(name, 0), p.samples)) for p in portions]
+        arrays = [np.moveaxis(array, axis, 0) for array, axis in found if axis is not None]
+        if len(arrays) == len(portions) and arrays[0].dtype.kind == "f":
             warnings.extend(input_warnings(arrays, name, spec))
     return tuple(warnings)
-
-
-def longest_axis(batch: Batch) -> int:
-    """Return the length of the longest axis 0 of a batch."""
-    return max((len(array) for array in batch.values() if array.ndim), default=0)
 
 
 def input_warnings(arrays: Sequence[Array], name: str, spec: Preprocess | None) -> Iterator[str]:

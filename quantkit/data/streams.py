@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 
 from quantkit.data.array_files import open_arrays
-from quantkit.data.arrays import LABELS, arrays_by_input
+from quantkit.data.arrays import LABELS, match_arrays
 from quantkit.data.feed import (
     DataIdentity,
     DigestMemory,
     Identifier,
     Portion,
-    batch_digests,
+    axes_of,
     check_batch,
+    portion_digests,
     samples_in,
+    take_samples,
 )
 from quantkit.data.images import stamp_file
 from quantkit.data.splitting import HoldoutPart
@@ -70,13 +72,15 @@ class BatchFolderFeed:
     def _read(self, position: int) -> Portion:
         path = self._files[position - 1]
         stored = open_arrays(path)
-        rows = arrays_by_input(stored, self._inputs, path.name)
+        rows = match_arrays(stored, self._inputs, path.name)
         batch = check_batch({name: found.whole() for name, found in rows.items()}, self._inputs, path.name)
         count = samples_in(batch, self._inputs)
-        self._digests.notice(position, batch_digests(batch, count), path.name)
         given = {name: rows.whole() for name, rows in stored.items() if name.lower() in LABELS and count}
         labels = labels_in_mapping(given, self._inputs)
-        return Portion(batch, tuple(f"{path.name}[{i}]" for i in range(count)), position, labels)
+        names = tuple(f"{path.name}[{i}]" for i in range(count))
+        portion = Portion(batch, names, position, labels, axes_of(self._inputs))
+        self._digests.notice(position, portion_digests(portion), path.name)
+        return portion
 
 
 MOST_EMPTY = 1000
@@ -117,7 +121,7 @@ class StreamFeed:
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
         """Yield one portion per batch; positions count batches. Ends after `limit` samples, even within a batch."""
-        taken = empty = 0
+        taken, empty, axes = 0, 0, axes_of(self._inputs)
         mine = repeat(True) if self._part is None else self._part.members()
         for position, (item, own) in enumerate(zip(self._source(), mine, strict=False), 1):
             where = f"batch {position} of the stream"
@@ -126,18 +130,17 @@ class StreamFeed:
             batch: Batch = {name: np.array(array, order="C") for name, array in fed.items()}
             count = samples_in(batch, self._inputs)
             if self._limit is not None and taken + count > self._limit:
-                dynamic = {i.name for i in self._inputs if i.fixed_batch is None}
-                if not dynamic:
+                if any(i.fixed_batch is not None for i in self._inputs):
                     return  # a batch of fixed size is never cut
                 labels = None if labels is None or len(labels) != count else labels[: self._limit - taken]
                 count = self._limit - taken
-                batch = {n: a[:count] if n in dynamic and a.ndim else a for n, a in batch.items()}
+                batch = {n: take_samples(a, axes[n], slice(count)) for n, a in batch.items()}
             taken += count
             empty = 0 if count else empty + 1
             if empty == MOST_EMPTY:
                 raise DataError(f"{where}: {MOST_EMPTY:,} batches in a row hold no samples", remedy="end the iterable")
             if count and own and position > start:
-                yield Portion(batch, tuple(f"{where}, sample {i}" for i in range(count)), position, labels)
+                yield Portion(batch, tuple(f"{where}, sample {i}" for i in range(count)), position, labels, axes)
             if self._limit is not None and taken >= self._limit:
                 return
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.data import Feed, Portion, open_data
-from quantkit.data.feed import Identifier, batch_digests
+from quantkit.data.feed import Identifier, portion_digests
 from quantkit.data.opening import DEFAULT_BATCH
 from quantkit.data.peeking import DataWatcher, PeekedFeed
 from quantkit.data.preprocess_choice import AnyPreprocess, PreprocessChoice, choose_spec, feeds_images
@@ -216,7 +216,7 @@ def run_pass(
             pass_.watcher.see(portion)
             seen += portion.samples
             if identity is not None:
-                identity.add(batch_digests(portion.batch, portion.samples))
+                identity.add(portion_digests(portion))
             for part in indivisible_parts(portion, subjects):
                 pending.append((part, [runner.submit(part.batch, part.samples) for runner in pass_.runners]))
                 if len(pending) > pass_.pool.lanes:

@@ -20,6 +20,7 @@ import numpy as np
 
 from quantkit.backends.session import Runner, SessionOpener, backend_label, default_backend, open_session, usable_cores
 from quantkit.data import Portion
+from quantkit.data.feed import take_samples
 from quantkit.errors import ModelError
 from quantkit.evaluation.result import Device, Speed
 from quantkit.evaluation.subjects import BatchLimits, Subject
@@ -165,7 +166,7 @@ def split_batch(batch: Batch, samples: int, limits: BatchLimits) -> Iterator[tup
     for start in range(0, samples, high):
         count = min(high, samples - start)
         rows = np.minimum(np.arange(start, start + max(count, limits.low)), start + count - 1)
-        yield {name: a[rows] if name in limits.batched else a for name, a in batch.items()}, count
+        yield {name: take_samples(a, limits.batched.get(name), rows) for name, a in batch.items()}, count
 
 
 def indivisible_size(subjects: Sequence[Subject]) -> int | None:
@@ -186,10 +187,11 @@ def indivisible_parts(portion: Portion, subjects: Sequence[Subject]) -> Iterator
     for start in range(0, portion.samples - size + 1, size):
         rows = slice(start, start + size)
         yield Portion(
-            {name: a[rows] if name in batched else a for name, a in portion.batch.items()},
+            {name: take_samples(a, batched.get(name), rows) for name, a in portion.batch.items()},
             portion.names[rows],
             portion.stop,
             None if portion.labels is None else portion.labels[rows],
+            portion.axes,
         )
 
 

@@ -26,7 +26,7 @@ from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.paths import exists
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.reader import has_qdq
-from quantkit.values import ModelInput
+from quantkit.values import ModelInput, with_free_batches
 
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.engine import Engine
@@ -37,11 +37,11 @@ FEEDABLE = frozenset(DTYPES.values()) - {"bfloat16"}
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Batch sizes that a model takes, from `low` to `high` (None: any). batched: inputs with a batch axis."""
+    """Batch sizes that a model takes, from `low` to `high` (None: any). batched: the batch axes of inputs."""
 
     low: int
     high: int | None
-    batched: frozenset[str]
+    batched: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,16 +245,17 @@ def engine_subject(path: Path, held: ExitStack, device: int, allow_code: bool) -
 
 def batch_limits(inputs: Sequence[ModelInput], engine: Engine | None = None) -> BatchLimits:
     """Return the batch sizes that a model takes: any for a dynamic first axis, else the fixed one."""
-    dynamic = [i.name for i in inputs if i.shape and i.fixed_batch is None]
+    axes = {i.name: i.batch_axis for i in inputs if i.shape and i.batch_axis is not None}
+    dynamic = {i.name: axes[i.name] for i in inputs if i.name in axes and i.fixed_batch is None}
     if dynamic:
-        low = max((engine.least(name)[0] for name in dynamic), default=1) if engine else 1
-        high = min(engine.most(name)[0] for name in dynamic) if engine else None
-        return BatchLimits(low, high, frozenset(dynamic))
+        low = max((engine.least(name)[axis] for name, axis in dynamic.items()), default=1) if engine else 1
+        high = min(engine.most(name)[axis] for name, axis in dynamic.items()) if engine else None
+        return BatchLimits(low, high, dynamic)
     fixed = {i.fixed_batch for i in inputs if i.fixed_batch is not None}
     if len(fixed) != 1:
-        return BatchLimits(1, None, frozenset())
+        return BatchLimits(1, None, {})
     size = min(fixed)
-    return BatchLimits(size, size, frozenset(i.name for i in inputs if i.shape))
+    return BatchLimits(size, size, axes)
 
 
 def common_inputs(subjects: Sequence[Subject]) -> tuple[ModelInput, ...]:
@@ -268,18 +269,14 @@ def common_inputs(subjects: Sequence[Subject]) -> tuple[ModelInput, ...]:
         for i in reference.inputs:
             other = own[i.name]
             if not is_compatible_dtype(i.dtype, other.dtype) or not merge_shape(
-                shapes[i.name], other.shape, i.name in batched_inputs(subject)
+                shapes[i.name], other.shape, batched_inputs(subject).get(i.name)
             ):
                 raise input_mismatch(reference, subject, i.describe(), other.describe())
-    free = reference.limits.batched
-    return tuple(
-        ModelInput(i.name, i.dtype, (None, *shapes[i.name][1:]) if i.name in free else tuple(shapes[i.name]))
-        for i in reference.inputs
-    )
+    return with_free_batches([replace(i, shape=tuple(shapes[i.name])) for i in reference.inputs])
 
 
-def batched_inputs(subject: Subject) -> frozenset[str]:
-    """Return the inputs whose first axis is the batch."""
+def batched_inputs(subject: Subject) -> Mapping[str, int]:
+    """Return the inputs that have a batch axis, and which that is."""
     return subject.limits.batched
 
 
@@ -288,12 +285,12 @@ def is_compatible_dtype(first: str, second: str) -> bool:
     return first == second or ("float" in first and "float" in second)
 
 
-def merge_shape(known: list[int | str | None], shape: Sequence[int | str | None], free: bool) -> bool:
-    """Merge a shape into a known one and return True if they are compatible. free: the first axis is the batch."""
+def merge_shape(known: list[int | str | None], shape: Sequence[int | str | None], free: int | None) -> bool:
+    """Merge a shape into a known one and return True if they are compatible. free: the batch axis, if there is one."""
     if len(known) != len(shape):
         return False
     for axis, size in enumerate(shape):
-        if (free and axis == 0) or not isinstance(size, int):
+        if axis == free or not isinstance(size, int):
             continue
         if isinstance(known[axis], int) and known[axis] != size:
             return False

@@ -12,7 +12,7 @@ from quantkit.graph.masked_scores import masked_scores
 from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.paths import exists, real_path
 from quantkit.regular_file import FileStamp
-from quantkit.values import ModelInput
+from quantkit.values import ModelInput, with_batch_axes
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +52,7 @@ class Model:
         """The inputs of the network, without the initializers that old exporters list among them."""
         weights, masks = weight_names(self.proto.graph), masked_scores(self.proto.graph)
         found = (as_input(v) for v in self.proto.graph.input if v.name not in weights)
-        return tuple(replace(i, mask=True) if i.name in masks else i for i in found)
+        return with_batch_axes([replace(i, mask=True) if i.name in masks else i for i in found])
 
     @property
     def outputs(self) -> tuple[str, ...]:

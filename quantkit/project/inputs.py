@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from quantkit.repairs.registry import resolve_repairs
 from quantkit.rules import as_rules
 from quantkit.sensitivity.exclusion_file import expand_name_files
 from quantkit.tensorrt_version import number_text, target_version
-from quantkit.values import ModelInput
+from quantkit.values import ModelInput, with_free_batches
 
 QDQ_ENGINE = "qdq"
 """Name of the Q/DQ model's engine among the precisions."""
@@ -153,7 +153,7 @@ def data_sources(settings: Settings, model: Model) -> tuple[DataSource, DataSour
         batch_size=chosen.batch_size,
         skip_corrupt=chosen.skip_corrupt,
     )
-    inputs = tuple(replace(i, shape=(None, *i.shape[1:])) if i.shape else i for i in model.inputs)
+    inputs = with_free_batches(model.inputs)
     whole = DataOptions(limit=wanted.limit, skip_corrupt=wanted.skip_corrupt, whole=True)
     return (
         data_source(model, model.inputs, data, settings.preprocess, reading),

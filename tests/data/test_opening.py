@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from quantkit.data import DataOptions, Feed, Portion, open_data
-from quantkit.data.feed import Identifier, batch_digests
+from quantkit.data.feed import Identifier, portion_digests
 from quantkit.data.images import list_images
 from quantkit.data.peeking import PeekedFeed
 from quantkit.errors import DataError, PreprocessError, QuantkitError, UsageError
 from quantkit.preprocess import PRESETS, Preprocess
-from quantkit.values import ModelInput, Selection
+from quantkit.values import ModelInput, Selection, with_batch_axes
 
 IMAGE = ModelInput("image", "float32", ("N", 3, 6, 5))
 FIXED = ModelInput("image", "float32", (4, 3, 6, 5))
@@ -159,14 +159,14 @@ def test_the_same_rows_are_the_same_content_in_every_file(store: Path) -> None:
     changed = FLOATS.copy()
     changed[-1, -1, -1, -1] += 1
     streamed = Identifier()
-    streamed.add(batch_digests({"image": changed}, len(changed)))
+    streamed.add(portion_digests(Portion({"image": changed}, ("",) * len(changed), 1)))
     assert streamed.identity().content != feeds[0].identity().content  # type: ignore[union-attr]
 
 
 def test_copies_are_more_content_than_one() -> None:
     def content(*rows: int) -> str:
         identifier = Identifier()
-        identifier.add(batch_digests({"image": FLOATS[list(rows)]}, len(rows)))
+        identifier.add(portion_digests(Portion({"image": FLOATS[list(rows)]}, ("",) * len(rows), 1)))
         return identifier.identity().content
 
     assert len({content(*rows) for rows in ((0,), (0, 0), (1, 1), (0, 0, 0), (0, 0, 1), (1,))}) == 6
@@ -175,7 +175,7 @@ def test_copies_are_more_content_than_one() -> None:
 
 def test_dtype_and_shape_are_part_of_the_content() -> None:
     zeros = np.zeros((1, 4)), np.zeros((1, 2, 2)), np.zeros((1, 4), np.int64)
-    assert len({batch_digests({"x": array}, len(array))[0] for array in zeros}) == 3
+    assert len({portion_digests(Portion({"x": array}, ("",) * len(array), 1))[0] for array in zeros}) == 3
 
 
 @given(samples=st.integers(1, 2000), limit=st.integers(1, 2500), seed=st.integers(0, 5))
@@ -404,7 +404,7 @@ def test_an_input_without_batch_axis_stays_whole_when_a_batch_is_cut() -> None:
 def test_samples_are_counted_along_the_inputs_that_have_a_batch_axis() -> None:
     table = ModelInput("table", "float32", (100, 2))
     made = [{"image": np.ones((4, 2), np.float32), "table": np.zeros((100, 2), np.float32)}] * 9
-    portions = list(opened(made, SCALED[0], table, limit=30).portions())
+    portions = list(opened(made, *with_batch_axes([SCALED[0], table]), limit=30).portions())
     assert [p.samples for p in portions] == [len(p.batch["image"]) for p in portions] == [4] * 7 + [2]
 
 

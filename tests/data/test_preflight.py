@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from quantkit.data import Portion, preflight
 from quantkit.data.peeking import DataWatcher
 from quantkit.preprocess import PRESETS, Preprocess, resolve_spec
-from quantkit.values import Batch, ModelInput
+from quantkit.values import ModelInput
 
 NCHW, NHWC = ModelInput("image", "float32", ("N", 3, 16, 16)), ModelInput("image", "float32", ("N", 16, 16, 3))
 CIFAR, CIFAR_LAST = resolve_spec(PRESETS["cifar10"], NCHW), resolve_spec(PRESETS["cifar10"], NHWC)
@@ -24,7 +24,9 @@ def normal(seed: int = 0, shape: tuple[int, ...] = (8, 3, 16, 16)) -> NDArray[np
 
 
 def look(*arrays: NDArray[Any], spec: Preprocess | None = None, name: str = "image") -> tuple[str, ...]:
-    return preflight([{name: array} for array in arrays], spec)
+    return preflight(
+        [Portion({name: array}, ("",) * np.atleast_1d(array).shape[0], i) for i, array in enumerate(arrays)], spec
+    )
 
 
 @given(
@@ -112,13 +114,25 @@ def test_batches_of_different_shapes_are_looked_at_all_the_same() -> None:
 
 def test_an_input_without_batch_axis_holds_no_samples() -> None:
     shared = np.array([0.5, 1.0, 2.0], np.float32)
-    batches: list[Batch] = [{"image": normal(i), "weights": shared} for i in range(2)]
-    assert preflight(batches, None) == ()
+    portions = [Portion({"image": normal(i), "weights": shared}, ("",) * 8, i) for i in range(2)]
+    assert preflight(portions, None) == ()
+
+
+def test_a_table_that_belongs_to_every_batch_is_no_list_of_duplicates() -> None:
+    table = np.repeat(normal(shape=(1, 16)), 4, axis=0)
+    portions = [Portion({"x": normal(i, (4, 9)), "table": table}, ("",) * 4, i, axes={"table": None}) for i in range(2)]
+    assert preflight(portions, None) == ()
+
+
+def test_samples_along_another_axis_are_compared() -> None:
+    frames = np.repeat(normal(shape=(16, 1, 3)), 4, axis=1)
+    (warning,) = preflight([Portion({"x": frames}, ("",) * 4, 0, axes={"x": 1})], None)
+    assert "the first 4 samples are all equal" in warning
 
 
 def test_every_input_is_looked_at_and_named() -> None:
-    batches: list[Batch] = [{"left": np.zeros((2, 4), np.float32), "right": np.ones((2, 4), np.float32)}]
-    left, right = preflight(batches, None)
+    batch = {"left": np.zeros((2, 4), np.float32), "right": np.ones((2, 4), np.float32)}
+    left, right = preflight([Portion(batch, ("a", "b"), 1)], None)
     assert "'left'" in left
     assert "'right'" in right
 

@@ -22,7 +22,7 @@ from quantkit.evaluation.runners import EngineRunner, indivisible_parts, join_ou
 from quantkit.evaluation.subjects import BatchLimits, Subject, batch_limits, indivisible_batch
 from quantkit.values import Array, Batch, ModelInput
 
-X = frozenset({"x"})
+X = {"x": 0}
 
 
 def subject(limits: BatchLimits, engine: Any = None) -> Subject:
@@ -102,7 +102,7 @@ def test_limits_come_from_the_shapes() -> None:
     )
     assert batch_limits([ModelInput("x", "float32", (8, 3))]) == BatchLimits(8, 8, X)
     mixed = [ModelInput("x", "float32", (8, 3)), ModelInput("k", "float32", (2, 3))]
-    assert batch_limits(mixed) == BatchLimits(1, None, frozenset())
+    assert batch_limits(mixed) == BatchLimits(1, None, {})
 
 
 @dataclass

@@ -15,7 +15,7 @@ from quantkit.backends.tensorrt.messages import Messages, capture_messages, make
 from quantkit.backends.tensorrt.versions import allow_own_code, device_memory, tensorrt
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.regular_file import UNBOUNDED, read_regular
-from quantkit.values import Array, Batch, ModelInput
+from quantkit.values import Array, Batch, ModelInput, with_batch_axes
 
 
 class Engine:
@@ -83,7 +83,8 @@ class Engine:
     def inputs(self) -> tuple[ModelInput, ...]:
         """The inputs, as a data source takes them; a dynamic dimension is None."""
         inputs = [b for b in self.bindings if b.is_input]
-        return tuple(ModelInput(b.name, b.dtype, tuple(None if s < 0 else s for s in b.shape)) for b in inputs)
+        shapes = {b.name: tuple(None if size < 0 else size for size in b.shape) for b in inputs}
+        return with_batch_axes([ModelInput(b.name, b.dtype, shapes[b.name]) for b in inputs])
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.reuse import find_fitting_tables, known_identity
 from quantkit.calibration.tensorrt.batch_source import BatchSource, CalibratorOutcome
 from quantkit.data import DataIdentity, DataOptions, Portion
-from quantkit.data.feed import Identifier, batch_digests, identity_as_read
+from quantkit.data.feed import Identifier, identity_as_read, portion_digests
 from quantkit.errors import BackendError, TableError, UsageError
 from quantkit.graph import refuse_changed_weights
 from quantkit.paths import exists
@@ -225,7 +225,7 @@ class CalibratorData:
             self._learnt = Identifier()
         for portion in self.job.feed.portions():
             if self._learnt is not None:
-                self._learnt.add(batch_digests(portion.batch, portion.samples))
+                self._learnt.add(portion_digests(portion))
             if self._see:
                 self._see(portion)
             yield portion
