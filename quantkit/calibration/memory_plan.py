@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from quantkit.data.feed import axes_of, batch_axis_of, take_samples
+from quantkit.data.batches import axes_of, batch_axis_of, take_samples
 from quantkit.errors import UsageError
 from quantkit.graph import Model, Watch
 from quantkit.graph.shape_inference import shapes_for_inputs

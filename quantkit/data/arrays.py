@@ -12,14 +12,8 @@ from numpy.typing import NDArray
 
 from quantkit.data.array_files import ArrayRows, open_arrays
 from quantkit.data.batch_rows import CommonRows, rows_along_batch
-from quantkit.data.feed import (
-    DigestMemory,
-    arrays_digest,
-    axes_of,
-    check_batch,
-    refuse_missing_inputs,
-    take_samples,
-)
+from quantkit.data.batches import axes_of, check_batch, refuse_missing_inputs, take_samples
+from quantkit.data.feed import DigestMemory, arrays_digest
 from quantkit.data.images import stamp_file
 from quantkit.data.pixels import has_fractions, normalise, transform
 from quantkit.errors import DataError, UnreadableError

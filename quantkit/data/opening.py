@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.data.arrays import ArraySamples, row_count
-from quantkit.data.feed import Feed, SampleFeed, axes_of
+from quantkit.data.batches import axes_of
+from quantkit.data.feed import Feed, SampleFeed
 from quantkit.data.images import ImageFolder, ImageSamples, list_images
 from quantkit.data.spec_limits import apply_spec
 from quantkit.data.splitting import HoldoutPart

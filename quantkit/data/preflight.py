@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from quantkit.data.feed import Portion, arrays_digest, batch_axis_of
+from quantkit.data.batches import batch_axis_of
+from quantkit.data.feed import Portion, arrays_digest
 from quantkit.preprocess import Preprocess
 from quantkit.values import Array
 

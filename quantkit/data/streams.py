@@ -11,17 +11,8 @@ import numpy as np
 
 from quantkit.data.array_files import open_arrays
 from quantkit.data.arrays import LABELS, match_arrays
-from quantkit.data.feed import (
-    DataIdentity,
-    DigestMemory,
-    Identifier,
-    Portion,
-    axes_of,
-    check_batch,
-    portion_digests,
-    samples_in,
-    take_samples,
-)
+from quantkit.data.batches import axes_of, check_batch, samples_in, take_samples
+from quantkit.data.feed import DataIdentity, DigestMemory, Identifier, Portion, portion_digests
 from quantkit.data.images import stamp_file
 from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, QuantkitError

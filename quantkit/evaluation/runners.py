@@ -20,7 +20,7 @@ import numpy as np
 
 from quantkit.backends.session import Runner, SessionOpener, backend_label, default_backend, open_session, usable_cores
 from quantkit.data import Portion
-from quantkit.data.feed import take_samples
+from quantkit.data.batches import take_samples
 from quantkit.errors import ModelError
 from quantkit.evaluation.result import Device, Speed
 from quantkit.evaluation.subjects import BatchLimits, Subject
