@@ -112,7 +112,7 @@ def index_classes(entries: Iterable[tuple[int, Sequence[str]]], path: Path) -> C
             fault = "is larger than the number of classes of any network" if number >= MOST_CLASSES else fault
             raise DataError(f"{path}: index {number} {fault}", remedy=NAMED)
         for name in names:
-            if not name:
+            if not name.strip():
                 raise DataError(f"{path}: class {number} has no name", remedy=NAMED)
             called.setdefault(name, set()).add(number)
             words.setdefault(name.split()[0], set()).add(number)

@@ -17,7 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quantkit.errors import ModelError
 from quantkit.graph.functions import inline_functions
@@ -50,7 +50,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{file}: {error.strerror or error}", remedy=remedy) from None
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{file} is not an ONNX model: it holds no graph", remedy=remedy)
-    if not has_text_names(proto.graph):
+    if not holds_text(proto):
         raise ModelError(f"{file} is damaged: one of its names is not text", remedy=remedy)
     folder = weights_folder(file, proto)
     stamps = weight_stamps(folder, external_files(proto))
@@ -88,17 +88,33 @@ def changed_model(path: Path) -> ModelError:
     return ModelError(f"{path} changed during the run", remedy="start again when nothing writes to it any more")
 
 
-def has_text_names(graph: onnx.GraphProto) -> bool:
-    """Return whether every name is UTF-8; protobuf hands out others as bytes, or refuses them."""
+def holds_text(proto: onnx.ModelProto) -> bool:
+    """Return whether every name is UTF-8; protobuf hands out others as bytes, or refuses them.
+
+    Remarks of exporters in another encoding are removed, in place: nothing depends on them.
+    """
+    import onnx
+
+    pending: list[Any] = [proto]
     try:
-        texts = [
-            text for node in graph.node for text in (node.op_type, node.domain, node.name, *node.input, *node.output)
-        ]
-        for values in (graph.initializer, graph.input, graph.output, graph.value_info):
-            texts.extend(value.name for value in values)
+        while pending:
+            message = pending.pop()
+            if isinstance(message, onnx.TensorProto):  # not its values, which may be large
+                pending.extend(message.external_data)
+                fields = [(message.DESCRIPTOR.fields_by_name["name"], message.name)]
+            else:
+                fields = message.ListFields()
+            for field, value in fields:
+                several = value if hasattr(value, "append") else [value]
+                if field.type == field.TYPE_MESSAGE:
+                    pending.extend(several)
+                elif field.type == field.TYPE_STRING and not all(isinstance(text, str) for text in several):
+                    if field.name != "doc_string":
+                        return False
+                    message.ClearField(field.name)
     except UnicodeDecodeError:
         return False
-    return all(isinstance(text, str) for text in texts)
+    return True
 
 
 def drop_listed_weights(proto: onnx.ModelProto) -> None:

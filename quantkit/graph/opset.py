@@ -113,7 +113,7 @@ def only_enlarges(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto])
 
 def resize_mode(node: onnx.NodeProto) -> str:
     """Return the `mode` of a Resize."""
-    return next((a.s.decode() for a in node.attribute if a.name == "mode"), "nearest")
+    return next((a.s.decode("utf-8", "replace") for a in node.attribute if a.name == "mode"), "nearest")
 
 
 def convert_operators(model: Model, light: onnx.ModelProto, least: int) -> onnx.ModelProto:
@@ -128,7 +128,7 @@ def convert_operators(model: Model, light: onnx.ModelProto, least: int) -> onnx.
     named.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
     try:
         result: onnx.ModelProto = version_converter.convert_version(named, least)
-    except (RuntimeError, ValueError, version_converter.ConvertError) as error:
+    except (RuntimeError, ValueError, version_converter.ConvertError, onnx.shape_inference.InferenceError) as error:
         # The message starts with a position in the converter's source code.
         raise opset_error(model, least, str(error).split("failed: ")[-1].strip()) from None
     return result

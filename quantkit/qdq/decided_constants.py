@@ -38,6 +38,8 @@ MOST_WORK = 16
 """Bytes that may be computed in all, relative to the stored ones."""
 MOST_PRODUCTS = 1 << 36
 """Largest number of multiplications in one operator: half a minute."""
+LARGEST_ITEM = 16
+"""Bytes of the largest type of ONNX, a complex number."""
 FAILURES = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, MemoryError)
 """What ONNX's evaluator raises for nodes that are not valid, or that it does not support."""
 
@@ -176,7 +178,9 @@ def stored_bytes(tensor: onnx.TensorProto) -> int:
     """Return the size of a stored tensor in bytes; an upper bound for packed types."""
     from onnx import helper
 
-    return int(prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    known = tensor.data_type in helper.get_all_tensor_dtypes()
+    item = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize if known else LARGEST_ITEM
+    return int(prod(tensor.dims) * item)
 
 
 def compute_node(node: onnx.NodeProto, inputs: Mapping[str, Array], opset: int, room: int) -> dict[str, Array]:
