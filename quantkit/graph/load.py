@@ -16,13 +16,15 @@ import heapq
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantkit.errors import ModelError
 from quantkit.graph.functions import inline_functions
 from quantkit.graph.identity import external_files, model_identity
-from quantkit.graph.model import Model, ReadFile, node_name, weight_names, weights_folder
+from quantkit.graph.model import Model, ReadFile, default_opset, node_name, weight_names, weights_folder
+from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.subgraphs import all_graphs, all_nodes, subgraphs
 from quantkit.regular_file import FileStamp, read_regular, stamp_of
@@ -57,6 +59,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     identity = model_identity(proto, folder, str(file))
     plain = inline_functions(proto, str(file))
     drop_listed_weights(plain)
+    refuse_missing_operands(plain, str(file))
     sort_nodes(plain.graph, str(file))
     return Model(file, plain, identity, make_names_unique(plain.graph), ReadFile(identity, stamps))
 
@@ -115,6 +118,31 @@ def holds_text(proto: onnx.ModelProto) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def refuse_missing_operands(proto: onnx.ModelProto, where: str) -> None:
+    """Raise ModelError where an operator of ONNX has fewer inputs or outputs than its definition asks for."""
+    opset = default_opset(proto)
+    for node in all_nodes(proto.graph):
+        least = least_operands(node.op_type, opset) if node.domain in ONNX_DOMAINS else (0, 0)
+        if len(node.input) < least[0] or len(node.output) < least[1]:
+            raise ModelError(
+                f"{where}: node {node_name(node)!r} ({node.op_type}) has {len(node.input)} inputs and "
+                f"{len(node.output)} outputs, but the operator has at least {least[0]} and {least[1]}",
+                remedy=DAMAGED,
+            )
+
+
+@cache
+def least_operands(operator: str, opset: int) -> tuple[int, int]:
+    """Return the least numbers of inputs and outputs of an operator of ONNX; 0 for one that is unknown."""
+    from onnx import defs
+
+    try:
+        schema = defs.get_schema(operator, opset, "")
+    except (defs.SchemaError, TypeError):
+        return 0, 0
+    return schema.min_input, schema.min_output
 
 
 def drop_listed_weights(proto: onnx.ModelProto) -> None:

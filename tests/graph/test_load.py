@@ -9,13 +9,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper, parser
+from onnx import helper, numpy_helper, parser
 
 from quantkit.backends.session import open_session
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.node_selection import select_nodes
 from quantkit.graph.subgraphs import all_nodes
+from tests.support.networks import network
 
 HEAD = '<ir_version: 8, opset_import: ["": 17, "own": 1]> net '
 
@@ -126,3 +127,35 @@ def test_backend_models_of_onnx_open_and_compute_what_they_did(tmp_path: Path) -
         assert load_model(path).proto.graph.node == onnx.load(path).graph.node, case.name
         tried += 1
     assert tried > 20
+
+
+@pytest.mark.parametrize("place", ["node", "attribute", "domain", "producer", "dimension"])
+def test_a_name_that_is_not_text_is_refused_wherever_it_is(place: str, tmp_path: Path) -> None:
+    """Protobuf reads names in any encoding, and hands them out as bytes."""
+    node = helper.make_node("Selu", ["x"], ["y"], name="NODE", alpha=1.0, domain="DOMAIN")
+    node.attribute[0].name = "ATTRIBUTE"
+    proto = network([node], {"x": ["DIMENSION", 3]}, ["y"])
+    proto.producer_name = "PRODUCER"
+    proto.doc_string = "REMARK"
+    content = proto.SerializeToString()
+    assert load_model(written(tmp_path, content.replace(b"REMARK", b"R\xcbMARK"))).proto.doc_string == ""
+    name = place.upper().encode()
+    with pytest.raises(ModelError, match="not text"):
+        load_model(written(tmp_path, content.replace(name, name[:-1] + b"\xe4")))
+
+
+def written(folder: Path, content: bytes) -> Path:
+    """Write a model."""
+    (folder / "m.onnx").write_bytes(content)
+    return folder / "m.onnx"
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [([], ["y"]), (["x"], ["y"]), (["x", "x"], [])])
+def test_an_operator_without_its_operands_is_refused(inputs: list[str], outputs: list[str], tmp_path: Path) -> None:
+    """A convolution has an input, weights, and an output."""
+    proto = network([helper.make_node("Conv", inputs, outputs, name="conv")], {"x": [1, 1, 1, 1]}, ["y"])
+    with pytest.raises(ModelError, match=r"node 'conv' \(Conv\) has"):
+        load_model(written(tmp_path, proto.SerializeToString()))
+    if outputs:
+        proto.graph.node[0].domain = "own"
+        load_model(written(tmp_path, proto.SerializeToString()))
