@@ -334,15 +334,15 @@ def test_what_is_wrong_is_one_line(
     [
         ("tune.html", "another --html keeps both"),
         ("nodir/x.html", "write elsewhere with --html"),
-        ("imgs", "another --html keeps both"),
-        ("net/model.onnx", "another --html keeps both"),
+        ("imgs", "give the path of a file with --html"),
+        ("net/model.onnx", "give another --html"),
     ],
 )
 def test_what_is_wrong_with_the_report_names_its_option(
     place: Path, capsys: pytest.CaptureFixture[str], html: str, said: str
 ) -> None:
     (place / "tune.html").write_text("mine")
-    assert called("net/model.onnx", "--data", "imgs", "--max-drop", 1, "-o", "out", "--html", html) == 1
+    assert called("net/model.onnx", "--data", "imgs", "--max-drop", 1, "-o", "out", "--html", html) in (1, 2)
     told = capsys.readouterr().err
     assert said in told
     assert "--output" not in told
