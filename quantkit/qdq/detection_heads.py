@@ -3,7 +3,8 @@
 Boxes and scores leave such a network in one tensor, over several orders of magnitude: one scale for both loses one of
 them. A head is recognised by what follows its last weighted operators up to the output of the graph:
 
-    a Concat that joins the results of several weighted operators   levels, or boxes and scores
+    a Concat, or the selection of boxes, that joins the results     levels, or boxes and scores
+    of several weighted operators
     and one of     NonMaxSuppression or TopK
                    arithmetic with a grid or anchors                a constant with many values
                    inputs of a Concat of very different range       by a factor of more than `SPREAD`
@@ -81,21 +82,23 @@ def walk_tail(wires: GraphIndex, output: str, amax: Mapping[str, float]) -> Tail
 
 
 def joins_weighted(wires: GraphIndex, node: onnx.NodeProto) -> bool:
-    """Return whether a node concatenates results of different weighted operators."""
-    return node.op_type == "Concat" and len({weighted_source(wires, name) for name in node.input} - {None}) > 1
+    """Return whether a node concatenates results of different weighted operators, or selects one by another."""
+    if node.op_type not in BOX_SELECTING | {"Concat", "Gather", "GatherElements", "GatherND"}:
+        return False
+    return len({weighted_source(wires, name) for name in node.input} - {None}) > 1
 
 
 def weighted_source(wires: GraphIndex, tensor: str) -> int | None:
-    """Return the weighted operator that a tensor comes from along first inputs; None if there is none."""
-    seen: set[int] = set()
-    while (number := wires.makers.get(tensor)) is not None and number not in seen:
+    """Return the first weighted operator that a tensor comes from, along first inputs first; None if there is none."""
+    waiting, seen = [tensor], set[int]()
+    while waiting:
+        number = wires.makers.get(waiting.pop())
+        if number is None or number in seen:
+            continue
         seen.add(number)
         if wires.nodes[number].op_type in WEIGHTED:
             return number
-        inputs = wires.activations(number)
-        if not inputs:
-            return None
-        tensor = inputs[0]
+        waiting += reversed(wires.activations(number))
     return None
 
 

@@ -25,7 +25,7 @@ WEIGHTS: dict[str, Any] = {
     "as_4": np.array([1, -1, 4]), "as_3": np.array([1, -1, 3]), "flat": np.array([1, -1]),
     "as_all": np.array([1, 19, -1]), "parts": np.array([16, 3]), "as_sides": np.array([1, 4, 4, 80]),
     "as_4s": np.array([1, 4, 80]),
-    "grid": noise(1, 2, 64), "stride": np.full((1, 64), 8, np.float32), "two": np.float32(2),
+    "grid": noise(1, 2, 64), "grid_64": noise(64, 4), "stride": np.full((1, 64), 8, np.float32), "two": np.float32(2),
     "halves": np.array([2, 2]), "halves_": np.array([2, 2]),
     "anchors": noise(1, 80, 4), "variance": np.full((1, 1, 4), 0.1, np.float32),
     "k": np.array([5]), "most": np.array([10]),
@@ -95,6 +95,33 @@ def test_a_selection_tells_a_head(selecting: str) -> None:
     found = heads(model)
     assert set(found) == PREDICTORS
     assert set(found.values()) == {f"detected from {selecting}"}
+
+
+PLAIN = (
+    BODY + "p = Conv(a, box) q = Conv(a, cls) l = Reshape(p, as_boxes) s0 = Reshape(q, as_cls) s = Sigmoid(s0)"
+    " lt = Transpose<perm = [0, 2, 1]>(l) "
+)
+
+
+@pytest.mark.parametrize("offset", ["", "o = Add(grid_64, lt) "])
+def test_boxes_and_scores_that_meet_in_the_selection_alone_are_a_head(offset: str) -> None:
+    boxes = "o" if offset else "lt"
+    model = net(
+        f"{PLAIN}{offset}n = NonMaxSuppression({boxes}, s, most, iou, score) y = Cast<to = 1>(n)", "(float[A, B] y)"
+    )
+    found = heads(model)
+    assert len(found) == 2
+    assert set(found.values()) == {"detected from NonMaxSuppression"}
+
+
+def test_boxes_that_are_gathered_by_the_order_of_scores_are_a_head() -> None:
+    text = f"{PLAIN}m = ReduceMax<axes = [1], keepdims = 0>(s) v, i = TopK(m, k) y = Gather<axis = 1>(lt, i)"
+    assert len(heads(net(text, "(float[A, B, C, D] y)"))) == 2
+
+
+def test_the_best_class_of_a_classifier_is_no_head() -> None:
+    text = BODY + "p = Conv(a, v) q = Conv(a, v) r = Add(p, q) f = Reshape(r, flat) y, i = TopK(f, k)"
+    assert heads(net(text, "(float[A, B] y)")) == {}
 
 
 def test_a_plugin_for_selection_tells_a_head() -> None:
