@@ -1,4 +1,4 @@
-"""What a network's input says about the pixels that it takes: its type, and the operators that it begins with."""
+"""Evidence of the pixels that an input takes: its type, and the operators that the network begins with."""
 
 from __future__ import annotations
 
