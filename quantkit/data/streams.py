@@ -116,8 +116,8 @@ class StreamFeed:
         mine = repeat(True) if self._part is None else self._part.members()
         for position, (item, own) in enumerate(zip(self._source(), mine, strict=False), 1):
             where = f"batch {position} of the stream"
-            item, labels = split_labels(item, self._inputs)
-            fed = check_batch(as_batch(item, self._inputs, where), self._inputs, where)
+            given, labels = read_item(item, self._inputs, where)
+            fed = check_batch(given, self._inputs, where)
             batch: Batch = {name: np.array(array, order="C") for name, array in fed.items()}
             count = samples_in(batch, self._inputs)
             if self._limit is not None and taken + count > self._limit:
@@ -162,6 +162,19 @@ def guard_user_code(source: Callable[[], Iterable[Any]], name: str) -> Iterator[
         ) from error
 
 
+def read_item(item: Any, inputs: Sequence[ModelInput], where: str) -> tuple[Batch, Array | None]:
+    """Return the arrays by input and the labels in an item of an iterable. DataError, also for what is no array."""
+    try:
+        content, labels = split_labels(item, inputs)
+        return as_batch(content, inputs, where), labels
+    except QuantkitError:
+        raise
+    except USER_ERRORS as error:  # rows of different lengths, tensors on a GPU, objects of the user
+        raise DataError(
+            f"{where}: a {type(item).__name__} cannot be read: {describe_error(error)}", remedy="yield numpy arrays"
+        ) from error
+
+
 def split_labels(item: Any, inputs: Sequence[ModelInput]) -> tuple[Any, Array | None]:
     """Return an item of an iterable as inputs and labels: `(inputs, labels)`, or labels by name in a mapping.
 
@@ -195,28 +208,18 @@ def labels_in_mapping(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -
 def as_batch(item: Any, inputs: Sequence[ModelInput], where: str) -> Batch:
     """Return the inputs in an item of an iterable by name. DataError."""
     if isinstance(item, Mapping):
-        return match_single_input({str(name): as_array(array, where) for name, array in item.items()}, inputs)
+        return match_single_input({str(name): np.asarray(array) for name, array in item.items()}, inputs)
     if isinstance(item, (tuple, list)) and len(inputs) == 1 and len(item) == 2:
-        return {inputs[0].name: as_array(item[0], where)}
+        return {inputs[0].name: np.asarray(item[0])}
     if isinstance(item, (tuple, list)) and len(item) == len(inputs):
-        return {i.name: as_array(array, where) for i, array in zip(inputs, item, strict=True)}
+        return {i.name: np.asarray(array) for i, array in zip(inputs, item, strict=True)}
     if len(inputs) == 1 and hasattr(item, "__array__"):
-        return {inputs[0].name: as_array(item, where)}
+        return {inputs[0].name: np.asarray(item)}
     names = ", ".join(i.name for i in inputs)
     raise DataError(
         f"{where} is a {type(item).__name__}",
         remedy=f"yield a mapping from input name ({names}) to array, or an array where there is one input",
     )
-
-
-def as_array(value: Any, where: str) -> Array:
-    """Return a value of the user's as an array. DataError where it is none, such as rows of different lengths."""
-    try:
-        return np.asarray(value)
-    except USER_ERRORS as error:
-        raise DataError(
-            f"{where}: a {type(value).__name__} is no array: {describe_error(error)}", remedy="yield numpy arrays"
-        ) from error
 
 
 def match_single_input(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -> Batch:
