@@ -21,7 +21,7 @@ def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
     light = without_large_weights(proto)
     try:
         return onnx.shape_inference.infer_shapes(light, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, MemoryError):
         return light
 
 

@@ -37,7 +37,7 @@ class GraphEdit:
         self._replaced: dict[str, Replacement] = {}
         self._retyped: set[str] = set()
         self._added: list[onnx.TensorProto] = []
-        self._folded = DecidedConstants(qdq.model, {}, {}), FoldedConstants({}, {})
+        self._folded = DecidedConstants(qdq.model, {}, {}, {}, {}), FoldedConstants({}, {})
         self._constants: dict[tuple[str, bytes, tuple[int, ...], str], str] = {}
 
     def set_input(self, output: str, place: int, name: str) -> None:

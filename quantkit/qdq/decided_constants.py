@@ -20,7 +20,7 @@ import numpy as np
 
 from quantkit.errors import ModelError
 from quantkit.graph.model import DTYPES, Model
-from quantkit.graph.operators import CONSTANT_FOLDING, ONNX_DOMAINS
+from quantkit.graph.operators import COMMUTING, CONSTANT_FOLDING, ONNX_DOMAINS
 from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.shape_inference import FEW_BYTES
 from quantkit.graph.weights import stored_tensors, stored_values
@@ -36,6 +36,8 @@ MOST_GROWTH = 4
 """Largest size of a result relative to the constants that it is computed from: int8 becomes float32."""
 MOST_WORK = 16
 """Bytes that may be computed in all, relative to the stored ones."""
+MOST_NODES = 20_000
+"""Operators that are computed at most: a minute."""
 MOST_PRODUCTS = 1 << 36
 """Largest number of multiplications in one operator: half a minute."""
 LARGEST_ITEM = 16
@@ -46,16 +48,18 @@ FAILURES = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, Ar
 
 @dataclass(frozen=True, slots=True)
 class DecidedConstants:
-    """The constants of a graph. stored: those whose values are in the file; makers: decided tensor → its operator, in
-    graph order."""
+    """The constants of a graph.
+
+    stored: those whose values are in the file. makers: decided tensor → its operator, in graph order. roots: decided
+    tensor → the stored one that its operators pass on, if all of them change its form alone. bytes: decided tensor →
+    size of what it is computed from.
+    """
 
     model: Model
     stored: Mapping[str, onnx.TensorProto]
     makers: Mapping[str, onnx.NodeProto]
-
-    def sources(self, name: str) -> set[str]:
-        """Return the stored tensors that a tensor is computed from."""
-        return {each for each in self.chain([name]) if each in self.stored}
+    roots: Mapping[str, str]
+    bytes: Mapping[str, int]
 
     def chain(self, names: Iterable[str]) -> set[str]:
         """Return tensors with everything that they are computed from."""
@@ -64,7 +68,7 @@ class DecidedConstants:
             name = waiting.pop()
             if name and name not in seen:
                 seen.add(name)
-                if name in self.makers and name not in self.stored:
+                if name in self.makers:
                     waiting.extend(self.makers[name].input)
         return seen
 
@@ -77,7 +81,7 @@ class DecidedConstants:
         needed = self.chain(wanted)
         most = MOST_WORK * max(sum(map(stored_bytes, self.stored.values())), FREE_BYTES)
         found: dict[str, Array] = {}
-        for node in distinct_nodes(self.makers, needed - self.stored.keys()):
+        for node in distinct_nodes(self.makers, needed)[:MOST_NODES]:
             inputs = {name: found[name] if name in found else self._stored(name) for name in node.input if name}
             if any(array is None for array in inputs.values()):
                 continue
@@ -88,11 +92,11 @@ class DecidedConstants:
             found.update(made)
         return {name: found[name] for name in wanted if name in found}
 
-    def passed_on(self, name: str) -> str:
-        """Return the tensor that a chain of Identity nodes passes on as `name`."""
+    def is_passed_on(self, name: str) -> bool:
+        """Return whether only Identity nodes lie between a stored tensor and this one."""
         while name in self.makers and self.makers[name].op_type == "Identity":
             name = self.makers[name].input[0]
-        return name
+        return name in self.stored
 
     def equals(self, source: str, array: Array) -> bool:
         """Return whether a stored tensor has the type, the shape and, bit for bit, the values of an array."""
@@ -130,20 +134,19 @@ def fold_decided(decided: DecidedConstants, names: Iterable[str]) -> FoldedConst
     A tensor that holds the values of a stored one, or of an earlier one, is its alias. ModelError if a stored tensor is
     damaged.
     """
-    aliases = {name: source for name in names if (source := decided.passed_on(name)) in decided.stored}
+    names = list(names)
+    aliases = {name: decided.roots[name] for name in names if decided.is_passed_on(name)}
     computed = decided.values(name for name in names if name not in aliases)
     room = MOST_GROWTH * sum(map(stored_bytes, decided.stored.values())) + FREE_BYTES
     values: dict[str, Array] = {}
     first: dict[tuple[object, ...], str] = {}
     for name, array in computed.items():
-        sources = decided.sources(name)
-        same = [source for source in sorted(sources) if decided.equals(source, array)]
+        root = decided.roots.get(name, "")
         key = (array.dtype, array.shape, sha256(np.ascontiguousarray(array).data).digest())
-        if same or key in first:
-            aliases[name] = same[0] if same else first[key]
-            continue
-        most = MOST_GROWTH * sum(stored_bytes(decided.stored[source]) for source in sources) + FREE_BYTES
-        if array.nbytes <= min(room, most):
+        same = root if root and decided.equals(root, array) else first.get(key)
+        if same is not None:
+            aliases[name] = same
+        elif array.nbytes <= min(room, MOST_GROWTH * decided.bytes[name] + FREE_BYTES):
             room -= array.nbytes
             values[name] = array
             first[key] = name
@@ -157,21 +160,33 @@ def find_decided(model: Model) -> DecidedConstants:
     if model.proto.ir_version >= LEAST_IR:  # before, every initializer had to be listed: there the list says nothing
         hidden |= {value.name for value in graph.input}
     stored = {name: tensor for name, tensor in stored_tensors(graph).items() if name not in hidden}
+    sizes = {name: stored_bytes(tensor) for name, tensor in stored.items()}
+    everything = sum(sizes.values())
     makers: dict[str, onnx.NodeProto] = {}
+    roots: dict[str, str] = {}
     for node in graph.node:
         inputs = [name for name in node.input if name]
-        known = all(name in stored or name in makers for name in inputs)
-        if node.op_type == "Dropout" and len(node.input) > 2:  # which may be in training mode, and random
+        if not inputs or not is_foldable(node) or any(name not in sizes for name in inputs):
             continue
-        if inputs and known and node.op_type in CONSTANT_FOLDING and node.domain in ONNX_DOMAINS:
-            makers.update((name, node) for name in node.output if name)
-    return DecidedConstants(model, stored, makers)
+        first = inputs[0]
+        for name in filter(None, node.output):
+            makers[name] = node
+            sizes[name] = min(sum(sizes[each] for each in inputs), everything)
+            if node.op_type in COMMUTING and (first in stored or first in roots):
+                roots[name] = roots.get(first, first)
+    return DecidedConstants(model, stored, makers, roots, {name: sizes[name] for name in makers})
+
+
+def is_foldable(node: onnx.NodeProto) -> bool:
+    """Return whether an operator gives the same result each time. Dropout with more inputs may be in training mode."""
+    known = node.op_type in CONSTANT_FOLDING and node.domain in ONNX_DOMAINS
+    return known and (node.op_type != "Dropout" or len(node.input) < 3)
 
 
 def distinct_nodes(makers: Mapping[str, onnx.NodeProto], names: Iterable[str]) -> list[onnx.NodeProto]:
     """Return the operators that make some tensors, each once and in graph order."""
     wanted = set(names)
-    return list({node.output[0]: node for name, node in makers.items() if name in wanted}.values())
+    return list({id(node): node for name, node in makers.items() if name in wanted}.values())
 
 
 def stored_bytes(tensor: onnx.TensorProto) -> int:
@@ -228,7 +243,7 @@ def fits(single: onnx.ModelProto, room: int) -> bool:
 
     try:
         inferred = shape_inference.infer_shapes(single, data_prop=True)
-    except (shape_inference.InferenceError, RuntimeError, ValueError):
+    except (shape_inference.InferenceError, RuntimeError, ValueError, MemoryError):
         return False
     for value in inferred.graph.output:
         tensor = value.type.tensor_type

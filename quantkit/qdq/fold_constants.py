@@ -76,7 +76,7 @@ def with_constants(proto: onnx.ModelProto, decided: DecidedConstants, folded: Fo
     spare = list(decided.chain(folded.names))
     outputs = {value.name for value in graph.output}
     named = {name: unique_name(f"{name}_constant", taken) if name in outputs else name for name in folded.values}
-    renamed = {**folded.aliases, **named}
+    renamed = {**{name: named.get(same, same) for name, same in folded.aliases.items()}, **named}
     for node in graph.node:
         rename_reads(node, lambda name: renamed.get(name, name))
         for k, name in enumerate(node.output):
