@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from quantkit.artifact import canonical_json, write_whole
+from quantkit.artifact import canonical_json, refuse_existing, write_whole
 from quantkit.data import Feed
 from quantkit.document import DocumentType
 from quantkit.errors import StaleError, StatisticsError
@@ -19,7 +19,7 @@ from quantkit.statistics.sealed import read_sealed, sealed_bytes
 from quantkit.values import Array
 
 KEY = "quantkit.checkpoint"
-REMEDY = "remove it and start again"
+REMEDY = "start again with --force instead of --resume"
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
@@ -59,6 +59,8 @@ def read_checkpoint(
     """Read the state back. StaleError where it belongs to another run, StatisticsError where it is damaged."""
     try:
         file = read_sealed(path, KEY)
+        if not file.sealed:
+            raise ValueError("it has no digest, as those of quantkit 0.1")
         document = DOCUMENT.parse(file.text, f"{path} is damaged: its metadata")
     except FileNotFoundError:
         raise StaleError(f"nothing to resume: {path} does not exist", remedy="leave out --resume") from None
@@ -71,7 +73,7 @@ def read_checkpoint(
             f"the interrupted run of {path} differs in {', '.join(changed)}",
             remedy="use the options of that run, or --force instead of --resume to start again",
         )
-    if fault := "it has no digest" if not file.sealed else position_fault(document.position, feed, passes):
+    if fault := position_fault(document.position, feed, passes):
         raise StatisticsError(f"{path} is damaged: {fault}", remedy=REMEDY)
     return document.position, file.arrays
 
@@ -92,9 +94,14 @@ def position_fault(position: Position, feed: Feed, passes: int) -> str:
 
 
 def refuse_interrupted_run(path: Path) -> None:
-    """Raise StaleError where the checkpoint of an interrupted run exists, which a new run would replace."""
-    if exists(path):
-        raise StaleError(
-            f"{path} is the checkpoint of an interrupted run",
-            remedy="continue that run with --resume, or start again with --force",
-        )
+    """Raise StaleError where the checkpoint of an interrupted run exists, or a foreign file in its place."""
+    if not exists(path):
+        return
+    try:
+        read_sealed(path, KEY)
+    except (OSError, KeyError, ValueError):
+        refuse_existing(path, force=False)
+    raise StaleError(
+        f"{path} is the checkpoint of an interrupted run",
+        remedy="continue that run with --resume, or start again with --force",
+    )

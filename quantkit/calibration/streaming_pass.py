@@ -170,7 +170,7 @@ class StreamingPass:
                 collector.load({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
         except (KeyError, ValueError) as error:
             raise StatisticsError(
-                f"{checkpoints.path} is damaged: {error}", remedy="remove it and start again"
+                f"{checkpoints.path} is damaged: {error}", remedy="start again with --force instead of --resume"
             ) from None
         self._feed.unreadable[:] = position.unreadable
         return position

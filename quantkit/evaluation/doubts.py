@@ -21,20 +21,8 @@ from quantkit.values import Array
 
 
 @dataclass(frozen=True, slots=True)
-class QuantizedRecord:
-    """What `quantize` records in a model's metadata about its scales."""
-
-    scales: Mapping[str, Any] = field(default_factory=dict)
-
-
-QUANTIZED = DocumentType[QuantizedRecord](
-    QuantizedRecord, "a record of quantkit quantize", ModelError, "quantize it again"
-)
-
-
-@dataclass(frozen=True, slots=True)
 class QuantizationRecord:
-    """What `quantize` records in a model's metadata: sha256 of the float model, and the origin of the scales."""
+    """The record of `quantize` in a model's metadata: sha256 of the float model, and the origin of the scales."""
 
     model: str = ""
     scales: Mapping[str, Any] = field(default_factory=dict)
@@ -64,7 +52,7 @@ def preprocessing_doubts(subjects: Sequence[Subject], spec: PreprocessChoice) ->
 
 
 def quantization_record(subject: Subject) -> QuantizationRecord | None:
-    """Return what `quantize` recorded in a Q/DQ model, or in that of a table; None if there is nothing.
+    """Return the record of `quantize` in a Q/DQ model, or in that of a table; None if there is nothing.
 
     ModelError if the record is damaged.
     """

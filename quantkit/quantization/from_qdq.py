@@ -165,7 +165,7 @@ def table_header(algorithm: Algorithm, tensorrt_version: str | None) -> Header:
 
 @dataclass(frozen=True, slots=True)
 class KeptChanges:
-    """What `quantize` records in a model's metadata about changes that stay when its Q/DQ is removed."""
+    """The record of `quantize` in a model's metadata, as far as changes stay when its Q/DQ is removed."""
 
     repairs: tuple[str, ...] = ()
     fp16: bool = False

@@ -129,6 +129,13 @@ def test_a_new_run_does_not_replace_it_unasked(interrupted: Path) -> None:
     assert not interrupted.exists()
 
 
+def test_a_file_of_the_users_with_its_name_is_not_replaced(place: Path) -> None:
+    (place / PARTIAL).write_text("mine")
+    with pytest.raises(StaleError, match=r"x\.stats\.partial already exists"):
+        calibrate()
+    assert (place / PARTIAL).read_text() == "mine"
+
+
 def test_a_call_that_was_wrong_keeps_it(place: Path) -> None:
     for folder, name in (("imgs", "5/0003.png"), ("other", "1.png")):
         (place / folder / name).parent.mkdir(exist_ok=True)
