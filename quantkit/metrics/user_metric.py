@@ -53,11 +53,23 @@ def load_user_metric(text: str, output: str | None, choices: str) -> MetricFacto
     )
     name = text.partition(":")[2]
     if is_metric_object(found):
-        return lambda: ObjectMetric(name, copy.deepcopy(found), output)
+        return lambda: ObjectMetric(name, copied_metric(found, text), output)
     if is_scoring_function(found):
         return lambda: FunctionMetric(name, found, output)
     make_metric_object(found, text)  # an error now, rather than after the data
     return lambda: ObjectMetric(name, make_metric_object(found, text), output)
+
+
+def copied_metric(metric: Any, text: str) -> Any:
+    """Return a copy of a metric, because each model has its own. UsageError."""
+    try:
+        return copy.deepcopy(metric)
+    except USER_ERRORS as error:
+        raise UsageError(
+            f"--metric {text} cannot be copied, for a metric of each model: {describe_error(error)}",
+            details=user_frames(error),
+            remedy="name its class, or a function without arguments that returns it",
+        ) from error
 
 
 def is_metric_object(value: Any) -> bool:
@@ -104,7 +116,7 @@ class FunctionMetric:
 
     def __init__(self, name: str, function: Callable[..., Any], output: str | None) -> None:
         self.name = name
-        self.share = bool(getattr(function, "share", False))
+        self.share = as_flag(getattr(function, "share", False), "share", name)
         self.higher_is_better = is_higher_better(function, name)
         self._function, self._output = function, output
         self._scores: list[NDArray[np.float64]] = []
@@ -159,7 +171,7 @@ class ObjectMetric:
 
     def __init__(self, name: str, metric: Any, output: str | None) -> None:
         self.name = name
-        self.share = is_share(metric)
+        self.share = is_share(metric, name)
         self.higher_is_better = is_higher_better(metric, name)
         self._metric, self._output = metric, output
         self._torch = is_torch_metric(metric)
@@ -255,11 +267,22 @@ def as_one_number(value: Any) -> float:
     return float(array.reshape(()))
 
 
-def is_share(metric: Any) -> bool:
-    """Return True if the value is a share, by the metric's attribute or by torchmetrics' plot bounds."""
+def as_flag(stated: Any, attribute: str, name: str) -> bool:
+    """Return the value of a metric's attribute as True or False. UsageError if it is neither, such as an array."""
+    try:
+        return bool(stated)
+    except USER_ERRORS as error:
+        raise UsageError(
+            f"metric {name}: its attribute {attribute} is neither true nor false: {describe_error(error)}",
+            remedy=f"set {attribute} to True or False",
+        ) from error
+
+
+def is_share(metric: Any, name: str) -> bool:
+    """Return True if the value is a share, by the metric's attribute or by torchmetrics' plot bounds. UsageError."""
     stated = getattr(metric, "share", None)
     if stated is not None:
-        return bool(stated)
+        return as_flag(stated, "share", name)
     return (getattr(metric, "plot_lower_bound", None), getattr(metric, "plot_upper_bound", None)) == (0.0, 1.0)
 
 
@@ -270,4 +293,4 @@ def is_higher_better(metric: Any, name: str) -> bool:
         raise UsageError(
             f"metric {name} does not declare whether higher is better", remedy="set its attribute higher_is_better"
         )
-    return bool(stated)
+    return as_flag(stated, "higher_is_better", name)

@@ -199,6 +199,10 @@ class Infinite(Iou):
 class Needs(Iou):
     def __init__(self, classes): pass
 
+class Vague(Iou):
+    higher_is_better = np.zeros(2)
+class Uncopied(Iou):
+    def __deepcopy__(self, known): raise RuntimeError("one is enough")
 class Undecided(Iou):
     higher_is_better = None
 
@@ -206,6 +210,7 @@ def make(): return Iou()
 def nothing(): return 3
 def three(a, b, c): return a
 ready = Iou()
+uncopied = Uncopied()
 """
 
 
@@ -282,6 +287,8 @@ def test_an_object_with_update_and_compute_comes_in_three_ways_and_is_each_model
         ("Infinite", DataError, "metric Infinite is inf"),
         ("Needs", UsageError, "calling it without arguments failed: TypeError"),
         ("Undecided", UsageError, "does not declare whether higher is better"),
+        ("Vague", UsageError, "metric Vague: its attribute higher_is_better is neither true nor false: ValueError"),
+        ("uncopied", UsageError, "cannot be copied, for a metric of each model: RuntimeError: one is enough"),
         ("nothing", UsageError, "returns a int without update and compute"),
         ("three", UsageError, "calling it without arguments failed"),
         ("absent", UsageError, "own_metrics has no callable 'absent'"),
