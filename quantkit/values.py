@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from quantkit.errors import UsageError
 from quantkit.view import shorten_middle
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LONGEST = 80
 """Maximum number of characters of a value that an error quotes."""
+T = TypeVar("T")
 Array: TypeAlias = "NDArray[Any]"
 BATCH_NAME = re.compile(r"n|b|bs|.*batch.*|n(um)?_?samples", re.IGNORECASE)
 UNNAMED = re.compile(r"unk__|dim|[^A-Za-z]")
@@ -48,6 +49,15 @@ def check_number(name: str, value: Any, least: float, most: float = MOST_COUNT, 
     bound = "" if not beyond else f" of at least {least:g}" if value < least else f" of at most {most:.20g}"
     wanted = f"{'a whole number' if whole else 'a number'}{bound}"
     raise UsageError(f"{name} is {shorten_middle(repr(value), LONGEST)}", remedy=f"give {wanted}")
+
+
+def checked_options(options: T | None, kind: type[T]) -> T:
+    """Return the options of a verb, by default those without arguments. UsageError for a value of another type."""
+    if options is None:
+        return kind()
+    if not isinstance(options, kind):
+        raise UsageError(f"options is a {type(options).__name__}", remedy=f"pass quantkit.{kind.__name__}(…)")
+    return options
 
 
 class NamedChoice(str, Enum):

@@ -29,6 +29,7 @@ from quantkit.rules import Rule, as_rules
 from quantkit.staging import claimed_outputs
 from quantkit.statistics import Statistics
 from quantkit.table import CalibrationTable
+from quantkit.values import checked_options
 
 
 def calibrate(
@@ -52,7 +53,7 @@ def calibrate(
     ModelError, DataError, PreprocessError, StaleError (something else exists at `output`), OutputError, BackendError,
     Interrupted, UsageError.
     """
-    options = options or CalibrateOptions()
+    options = checked_options(options, CalibrateOptions)
     started = time.monotonic()
     chosen_rules = as_rules(rules)
     if output is not None:

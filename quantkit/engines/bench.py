@@ -33,7 +33,7 @@ from quantkit.paths import exists, is_file, is_folder
 from quantkit.qdq.reader import has_qdq
 from quantkit.regular_file import regular_file_digest
 from quantkit.tensorrt_version import has_driver
-from quantkit.values import check_number
+from quantkit.values import check_number, checked_options
 
 if TYPE_CHECKING:
     from quantkit.backends.tensorrt.engine import Engine
@@ -90,7 +90,7 @@ def bench(
 
     Raises BackendError, ModelError, UsageError, and what `build` raises.
     """
-    options = options or BenchOptions()
+    options = checked_options(options, BenchOptions)
     say = phase or ignore_phase
     if output is not None and not is_folder(output):
         raise OutputError(

@@ -39,6 +39,7 @@ from quantkit.qdq.reader import has_qdq, read_qdq
 from quantkit.regular_file import UNBOUNDED, read_regular, regular_file_digest
 from quantkit.staging import claimed_outputs
 from quantkit.table import CalibrationTable, table_bytes
+from quantkit.values import checked_options
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 
@@ -121,7 +122,7 @@ def build(
     Writes the engine, its record (`.json`) and the timing cache of this GPU and TensorRT. Raises ModelError,
     TableError, StaleError, BackendError, OutputError, UsageError, Interrupted.
     """
-    options = options or BuildOptions()
+    options = checked_options(options, BuildOptions)
     loaded = load_model(model)
     ranges = parse_shapes(options.shapes, loaded.inputs)
     scales = find_table_scales(loaded, options, table)

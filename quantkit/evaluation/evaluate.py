@@ -34,6 +34,7 @@ from quantkit.graph import Model, refuse_changed_weights
 from quantkit.paths import real_path
 from quantkit.preprocess import Preprocess
 from quantkit.progress import NoProgress, Progress
+from quantkit.values import checked_options
 
 
 def evaluate(
@@ -58,7 +59,7 @@ def evaluate(
     Interrupted.
     """
     started = time.monotonic()
-    options = options or EvaluateOptions()
+    options = checked_options(options, EvaluateOptions)
     given = [models] if isinstance(models, (str, os.PathLike)) else list(models)
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics or ())
     refuse_idle_budget(given, options)

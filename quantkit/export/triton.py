@@ -34,7 +34,7 @@ from quantkit.extras import install_command
 from quantkit.graph import load_model
 from quantkit.paths import exists, is_folder
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess
-from quantkit.values import check_number
+from quantkit.values import check_number, checked_options
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable, escape_controls
 
 DEFAULT_MAX_BATCH = 8
@@ -119,7 +119,7 @@ def export_triton(
 
     Raises BackendError, ModelError, PreprocessError, DataError, StaleError, UsageError, OutputError.
     """
-    options = options or TritonOptions()
+    options = checked_options(options, TritonOptions)
     subject, root = Path(subject), Path(output)
     if exists(root) and not is_folder(root):
         raise UsageError(f"{root} is not a folder", remedy="give a folder with --output")

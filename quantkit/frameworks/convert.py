@@ -27,7 +27,7 @@ from quantkit.frameworks.tflite import export_tflite as tflite_exported
 from quantkit.graph import Model, load_model, saved_files, write_model
 from quantkit.graph.clean_export import clean_copy
 from quantkit.staging import staging_folder, write_failure
-from quantkit.values import ModelInput
+from quantkit.values import ModelInput, checked_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def from_torch(
     """
     target = writable_target(output, force)
     require_torch()
-    chosen = options or TorchOptions()
+    chosen = checked_options(options, TorchOptions)
     if isinstance(module, str):
         module, own_example = load_torch(module)
         example = own_example if example is None and not shapes else example
@@ -94,7 +94,7 @@ def from_tf(
 
     Raises ModelError, BackendError if TensorFlow or tf2onnx is missing, UsageError, StaleError, OutputError.
     """
-    target, chosen, named = writable_target(output, force), options or TfOptions(), as_named_shapes(shapes)
+    target, chosen, named = writable_target(output, force), checked_options(options, TfOptions), as_named_shapes(shapes)
     return export_and_check(
         lambda folder: tf_exported(Path(source), named, chosen, folder), target, chosen.tolerance, force
     )
@@ -111,7 +111,7 @@ def from_tflite(
 
     Raises ModelError, BackendError if TensorFlow or tf2onnx is missing, StaleError, OutputError.
     """
-    target, chosen = writable_target(output, force), options or TfliteOptions()
+    target, chosen = writable_target(output, force), checked_options(options, TfliteOptions)
     return export_and_check(
         lambda folder: tflite_exported(Path(source), chosen, folder), target, chosen.tolerance, force
     )

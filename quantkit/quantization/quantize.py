@@ -48,7 +48,7 @@ from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
 from quantkit.staging import claimed_outputs, staged_files
 from quantkit.tensorrt_version import DEFAULT_VERSION, LONGEST, OLDEST_MAJOR, installed_number, number_text
-from quantkit.values import check_number
+from quantkit.values import check_number, checked_options
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable, shorten_middle
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def quantize(
     table of another network), TableError (too few tensors of the network in the table), DataError, OutputError,
     UsageError.
     """
-    options = options or QuantizeOptions()
+    options = checked_options(options, QuantizeOptions)
     target = None if output is None else Path(output)
     if target is not None:
         check_destinations([target], read=(model, statistics, table), force=options.force)

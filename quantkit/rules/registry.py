@@ -5,10 +5,10 @@ Nothing here loads numpy, so that help texts can list the rules; the files of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from quantkit.errors import UsageError
 from quantkit.plugin import import_files
@@ -122,7 +122,9 @@ def as_rules(rules: str | Rule | Sequence[Rule]) -> tuple[Rule, ...]:
     """Return rules as a tuple, however a caller gives them: as text, as one rule, or as several. UsageError."""
     if isinstance(rules, str):
         return parse_rules(rules)
-    several: tuple[Rule, ...] = (rules,) if isinstance(rules, Rule) else tuple(rules)
+    several: tuple[Any, ...] = (rules,) if isinstance(rules, Rule) or not isinstance(rules, Iterable) else tuple(rules)
+    if wrong := [rule for rule in several if not isinstance(rule, Rule)]:
+        raise UsageError(f"a rule is a {type(wrong[0]).__name__}", remedy=f"name {rule_choices()}")
     if not several:
         raise UsageError("no rule is given", remedy="name at least one, for example entropy")
     names = [rule.name for rule in several]

@@ -44,7 +44,7 @@ from quantkit.sensitivity.tensor_errors import (
     measure_activation_errors,
     weight_error,
 )
-from quantkit.values import check_number
+from quantkit.values import check_number, checked_options
 
 if TYPE_CHECKING:
     from quantkit.rules import Rule
@@ -127,7 +127,7 @@ def layers(
     UsageError.
     """
     started = time.monotonic()
-    options = options or LayersOptions()
+    options = checked_options(options, LayersOptions)
     source = load_float_network(model)
     refuse_unmeasurable(statistics, table, against, data, options)
     known = None if statistics is None else load_matching_statistics(source, statistics, preprocess, data)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from quantkit.artifact import text_bytes
 from quantkit.regular_file import read_regular
 from quantkit.values import Array
 
@@ -35,10 +36,13 @@ class SealedFile:
 
 
 def sealed_bytes(arrays: Mapping[str, Array], key: str, text: str) -> bytes:
-    """Return the content of a sealed file: arrays, and `text` as its metadata under `key`. The same for the same."""
+    """Return the content of a sealed file: arrays, and JSON as its metadata under `key`. The same for the same.
+
+    File names that are not UTF-8, such as those of unreadable samples, are escaped in it.
+    """
     from safetensors.numpy import save
 
-    content = bytearray(save({**arrays, SEAL: np.zeros(SIZE, np.uint8)}, metadata={key: text}))
+    content = bytearray(save({**arrays, SEAL: np.zeros(SIZE, np.uint8)}, metadata={key: text_bytes(text).decode()}))
     start = seal_place(content, header_of(content))
     content[start : start + SIZE] = hashlib.sha256(content).digest()
     return bytes(content)

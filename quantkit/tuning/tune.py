@@ -36,7 +36,7 @@ from quantkit.tuning.options import TuneOptions
 from quantkit.tuning.pareto_front import measure_front
 from quantkit.tuning.result import Tuning
 from quantkit.tuning.search import Search, SearchLimits, SearchResult
-from quantkit.values import check_number
+from quantkit.values import check_number, checked_options
 
 REPORT_EVALUATIONS = 3
 """Evaluations reserved for the held-out part: the float network, the untuned and the tuned one."""
@@ -75,7 +75,7 @@ def tune(
 
     Raises ModelError, DataError, PreprocessError, StaleError, OutputError, UsageError, Interrupted.
     """
-    options = options or TuneOptions()
+    options = checked_options(options, TuneOptions)
     refuse_budget(max_drop)
     source = load_model(Path(model))
     refuse_quantized(source)

@@ -23,6 +23,10 @@ FOUND = [
     ("quantize", 72),  # InferenceError of onnx's converter
     ("class names, JSON", 259),  # a name of spaces
     ("statistics, sealed", 51),  # a range beyond float32
+    ("statistics, sealed", 18578),  # a name with half of a surrogate pair
+    ("model", 4640),  # a matrix product without operands
+    ("lint", 4851),  # a Relu without an input
+    ("quantize", 4640),
 ]
 """Documents that once made a fault."""
 
