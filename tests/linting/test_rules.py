@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper, parser
+from onnx import helper, numpy_helper, parser, version_converter
 from onnx.reference import ReferenceEvaluator
 from onnxruntime import InferenceSession
 
@@ -375,6 +375,16 @@ def test_old_operator_sets() -> None:
     half = {"s": np.float16(0.05), "t": DEFAULTS["t"].astype(np.float16)}
     assert found(network(f"{IMAGE} {{ {CLEAN} }}", 17, **half)) == ["opset", "opset"]
     assert found(network(f"{IMAGE} {{ {CLEAN} }}", 19, **half)) == []
+
+
+@pytest.mark.parametrize(("opset", "kind", "least"), [(12, np.float32, 13), (17, np.float16, 19)])
+def test_raising_the_opset_helps(opset: int, kind: type, least: int) -> None:
+    weights = {name: np.asarray(DEFAULTS[name], kind) for name in "st"}
+    image = IMAGE if kind is np.float32 else IMAGE.replace("float[", "float16[")
+    old = network(f"{image} {{ {CLEAN} }}", opset, **weights)
+    assert {(f.rule, f"raise the opset to {least}" in f.remedy) for f in lint_model(old)} == {("opset", True)}
+    raised = version_converter.convert_version(old.proto, least)
+    assert lint_model(replace(old, proto=raised)) == ()
 
 
 def test_a_scale_of_another_type() -> None:

@@ -17,10 +17,10 @@ def find_old_opsets(qdq: QdqGraph) -> Iterator[Defect]:
         for node in distinct_nodes(tensor):
             if node.scale_type == "float16" and qdq.model.opset < LEAST_HALF_OPSET:
                 problem = f"float16 scales in opset {qdq.model.opset}"
-                yield Defect(node.name, problem, f"raise the opset to {LEAST_HALF_OPSET}")
+                yield Defect(node.name, problem, f"raise the opset to {LEAST_HALF_OPSET} (onnx.version_converter)")
             if node.scale is not None and node.per_channel and qdq.model.opset < LEAST_OPSET:
                 problem = f"{node.scale.size} scales in opset {qdq.model.opset}"
-                yield Defect(node.name, problem, f"raise the opset to {LEAST_OPSET}")
+                yield Defect(node.name, problem, f"raise the opset to {LEAST_OPSET} (onnx.version_converter)")
 
 
 RULE = LintRule("opset", "error", "scales per channel need opset 13, float16 scales 19", find_old_opsets)
