@@ -20,7 +20,7 @@ from pathlib import Path
 
 from quantkit.errors import OutputError
 from quantkit.paths import file_status
-from quantkit.regular_file import read_regular
+from quantkit.regular_file import open_regular, read_regular
 
 OUTPUT = "--output"
 """The usual option for the path of an output; errors name the option to change."""
@@ -28,6 +28,7 @@ MARK = ".quantkit"
 CLAIMS = ".claims"
 """File with the names of the outputs that its process will write, one per line."""
 SIGNATURE = b"quantkit is writing the files in this folder; if it was killed, the next run removes them\n"
+LOCK = ".quantkit.lock"
 PATTERN = ".quantkit.*.tmp"
 
 
@@ -94,7 +95,7 @@ def refuse_claimed(parent: Path, claims: Collection[str]) -> None:
             if folder.is_symlink() or not folder.is_dir():
                 continue
             try:
-                with open(folder / MARK, "rb") as mark:
+                with open_regular(folder / MARK) as mark:
                     signed = mark.read(len(SIGNATURE) + 1)
                     if signed != SIGNATURE and (signed or os.listdir(folder) != [MARK]):
                         continue
@@ -129,20 +130,48 @@ def lock_now(descriptor: int) -> bool | None:
 def locked_folders(folders: Iterable[Path]) -> Iterator[None]:
     """Wait for and lock folders, so that files that belong together are replaced by one process at a time.
 
-    Does nothing if the operating system or the file system has no such locks.
+    The lock is a file `.quantkit.lock`, which is removed afterwards: the folder itself may be locked by the program that
+    started this one. Does nothing if the operating system or the file system has no such locks.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
     with contextlib.ExitStack() as held:
         for folder in sorted({os.path.realpath(folder) for folder in folders}):  # in one order: no deadlock
-            with contextlib.suppress(OSError):
-                descriptor = os.open(folder, os.O_RDONLY)
-                held.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(ImportError, OSError):
+                while not lock_file(Path(folder, LOCK), held):
+                    continue  # its owner has removed it: this call creates another
         yield
+
+
+@contextlib.contextmanager
+def removed_at_end(path: Path) -> Iterator[None]:
+    """Remove a file at the end of the block, if that is possible."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def lock_file(path: Path, held: contextlib.ExitStack) -> bool:
+    """Create a file if there is none, and lock it until `held` is closed; False if it was removed meanwhile.
+
+    An empty file is removed at the end. OSError if it cannot be opened or locked; ImportError without locks.
+    """
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    with contextlib.ExitStack() as opened:
+        opened.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        ours = os.fstat(descriptor)
+        try:
+            if not os.path.samestat(ours, os.lstat(path)):
+                return False
+        except FileNotFoundError:
+            return False
+        if stat.S_ISREG(ours.st_mode) and ours.st_size == 0:
+            opened.enter_context(removed_at_end(path))  # before it is unlocked
+        held.push(opened.pop_all())
+    return True
 
 
 class StagedFiles:

@@ -84,6 +84,36 @@ def test_where_no_folder_is_nothing_is_claimed(tmp_path: Path) -> None:
         raise AssertionError("bug in the test: it was claimed")
 
 
+def test_a_folder_that_the_caller_has_locked_is_written(tmp_path: Path) -> None:
+    """As `flock FOLDER quantkit …` does: the command must not wait for whoever waits for it."""
+    fcntl = pytest.importorskip("fcntl")
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    script = KILLED.replace("    os.kill", "    if 0: os.kill")
+    assert run_python(script, tmp_path / "x").wait(60) == 0
+    os.close(descriptor)
+    assert content(tmp_path) == {"x": "half"}
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "pipe"])
+def test_a_lock_of_somebody_else_stays(tmp_path: Path, kind: str) -> None:
+    lock = tmp_path / ".quantkit.lock"
+    if kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "link":
+        lock.symlink_to("thesis.txt")
+    else:
+        lock.write_text("mine")
+    (tmp_path / ".quantkit.0.tmp").mkdir()
+    os.mkfifo(tmp_path / ".quantkit.0.tmp" / MARK)
+    before = {path.name: path.lstat().st_mode for path in tmp_path.rglob("*")}
+    with staged_files() as new:
+        new.write(tmp_path / "x", b"whole")
+    assert before.items() <= {path.name: path.lstat().st_mode for path in tmp_path.rglob("*")}.items()
+    assert (tmp_path / "x").read_text() == "whole"
+    assert not (tmp_path / "thesis.txt").exists()
+
+
 WRITER = """
 import sys
 from pathlib import Path
@@ -111,7 +141,7 @@ def test_the_last_file_never_lies_beside_companions_of_another(tmp_path: Path, m
     rename = os.replace
 
     def watched(source: Path, target: Path) -> None:
-        seen.append({path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()})
+        seen.append({path.name: path.read_text() for path in tmp_path.iterdir() if path.name[0] != "."})
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", watched)
