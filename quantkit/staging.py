@@ -130,8 +130,8 @@ def lock_now(descriptor: int) -> bool | None:
 def locked_folders(folders: Iterable[Path]) -> Iterator[None]:
     """Wait for and lock folders, so that files that belong together are replaced by one process at a time.
 
-    The lock is a file `.quantkit.lock`, which is removed afterwards: the folder itself may be locked by the program that
-    started this one. Does nothing if the operating system or the file system has no such locks.
+    The lock is a file `.quantkit.lock`, which is removed afterwards: the folder itself may be locked by the program
+    that started this one. Does nothing if the operating system or the file system has no such locks.
     """
     with contextlib.ExitStack() as held:
         for folder in sorted({os.path.realpath(folder) for folder in folders}):  # in one order: no deadlock
