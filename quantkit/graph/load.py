@@ -17,6 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from quantkit.graph.identity import external_files, model_identity
 from quantkit.graph.model import Model, ReadFile, default_opset, node_name, weight_names, weights_folder
 from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.graph.opset import LEAST_IR
+from quantkit.graph.shape_inference import element_types, infer_types, tensor_shapes
 from quantkit.graph.subgraphs import all_graphs, all_nodes, subgraphs
 from quantkit.regular_file import FileStamp, read_regular, stamp_of
 
@@ -61,7 +63,28 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     drop_listed_weights(plain)
     refuse_missing_operands(plain, str(file))
     sort_nodes(plain.graph, str(file))
+    refuse_giant_tensors(plain, str(file))
     return Model(file, plain, identity, make_names_unique(plain.graph), ReadFile(identity, stamps))
+
+
+def refuse_giant_tensors(proto: onnx.ModelProto, where: str) -> None:
+    """Raise ModelError if a tensor, by its shape, is larger than the memory of this machine.
+
+    A few bytes can ask for one (ConstantOfShape, Expand, Tile, Range), and onnxruntime makes it while it loads.
+    """
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    graph = infer_types(proto).graph
+    types = element_types(graph)
+    for name, shape in tensor_shapes(graph).items():
+        sizes = [size for size in shape if size is not None]
+        item = 8 if types.get(name, "").endswith("64") else 4
+        if len(sizes) == len(shape) and prod(sizes) * item > memory:
+            raise ModelError(
+                f"{where}: tensor {name!r} has {prod(sizes):,} values, which exceeds the memory of this machine",
+                remedy="export the model with smaller shapes",
+            )
 
 
 def weight_stamps(folder: Path, names: Iterable[str]) -> tuple[FileStamp, ...]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 FEW_BYTES = 1024
+LONG = 1 << 20
+"""Elements of a vector from which on values are not propagated: ONNX makes a message for each of them."""
 
 
 def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -20,7 +22,9 @@ def infer_types(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     light = without_large_weights(proto)
     try:
-        return onnx.shape_inference.infer_shapes(light, data_prop=True)
+        plain = onnx.shape_inference.infer_shapes(light)
+        vectors = [shape[0] or 0 for shape in tensor_shapes(plain.graph).values() if len(shape) == 1]
+        return plain if max(vectors, default=0) > LONG else onnx.shape_inference.infer_shapes(light, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, MemoryError):
         return light
 

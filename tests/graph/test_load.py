@@ -91,6 +91,32 @@ def test_graphs_that_are_none_are_refused(tmp_path: Path, name: str) -> None:
     assert caught.value.problem == f"{path}: {problem}"
 
 
+ASKED: dict[str, tuple[str, Any]] = {
+    "ConstantOfShape": ("c = ConstantOfShape(s)", [10**12]),
+    "Expand": ("c = Expand(one, s)", [10**6, 10**6]),
+    "Tile": ("c = Tile(four, s)", [10**12]),
+    "Range": ("i = Range(zero, n, step) c = Cast<to = 1>(i)", [1]),
+    "Concat again and again": (
+        "d0 = Concat<axis = 0>(s, s) "
+        + " ".join(f"d{i + 1} = Concat<axis = 0>(d{i}, d{i})" for i in range(40))
+        + " c = Cast<to = 1>(d40)",
+        [1, 1],
+    ),
+    "an input": ("c = Relu(x)", [1]),
+}
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_a_few_bytes_that_ask_for_more_than_the_memory_are_refused_at_once(tmp_path: Path, kind: str) -> None:
+    body, shape = ASKED[kind]
+    size = "1000000, 1000000, 100" if kind == "an input" else "N, 4"
+    text = f"(float[{size}] x) => (float[A, B] y) {{ {body} r = ReduceSum<keepdims = 0>(c) y = Add(x, r) }}"
+    numbers = {"s": np.array(shape), "zero": np.array(0), "step": np.array(1), "n": np.array(10**12)}
+    path = save(tmp_path, HEAD + text, **numbers, one=np.float32(1), four=np.ones(4, np.float32))
+    with pytest.raises(ModelError, match="exceeds the memory of this machine"):
+        load_model(path)
+
+
 TWINS = "(float[N] x) => (float[N] y) { [same] a = Neg(x) [same_2] b = Exp(a) [same] c = Abs(b) [same] y = Relu(c) }"
 
 
