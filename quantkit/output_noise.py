@@ -4,6 +4,8 @@ The data is processed in blocks that fit into memory. For each block the referen
 opened, run over the block and closed again, one candidate per thread. So memory holds one block and as many candidates
 as there are threads, regardless of the number of samples and candidates.
 
+Outputs that a TopK or an NMS selects are measured before the selection, which small errors may change altogether.
+
 The measure is the signal-to-quantization-noise ratio, 10·log10(Σ ref² / Σ (ref − out)²). For several outputs the ratios
 are averaged, so that large values do not hide small ones.
 """
@@ -23,6 +25,7 @@ from quantkit.backends.session import SessionOpener, open_session
 from quantkit.data import Feed
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
+from quantkit.graph.selection import comparable_tensors
 from quantkit.numerics import noise_decibels, noise_share
 from quantkit.values import Batch
 
@@ -53,11 +56,12 @@ class EnergySums:
     noise: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, exact: Array, other: Array) -> None:
-        """Add a tensor. Differences that are not finite count as infinite noise."""
+        """Add a tensor. Differences that are not finite count as infinite noise; infinities of both are equal."""
         wide = exact.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
-            noise = float(np.square(wide - other).sum())
-        self.signal[name] = self.signal.get(name, 0.0) + float(np.square(wide).sum())
+            noise = float(np.square(np.where(wide == other, 0.0, wide - other)).sum())
+        signal = float(np.square(wide, where=np.isfinite(wide), out=np.zeros_like(wide)).sum())
+        self.signal[name] = self.signal.get(name, 0.0) + signal
         self.noise[name] = self.noise.get(name, 0.0) + (noise if math.isfinite(noise) else math.inf)
 
     def ratio(self, names: Sequence[str]) -> float:
@@ -98,8 +102,20 @@ class NoiseMeter:
         self._reference, self._feed = reference, feed
         self._threads = threads or min(8, os.cpu_count() or 1)
         self._open_session = open_session
-        self._session = open_session(reference, reference.outputs, threads=self._threads)
+        places = comparable_tensors(reference.proto.graph, reference.outputs)
+        wanted = tuple(dict.fromkeys(tensor for tensors in places.values() for tensor in tensors))
+        self._session = open_session(reference, wanted, threads=self._threads)
         self.outputs = self._session.tensors
+        """The tensors that are measured: the float outputs, or what a selection before them reads."""
+        replaced = [name for name, tensors in places.items() if tensors != (name,)]
+        self.notes: tuple[str, ...] = (
+            (
+                f"outputs {', '.join(replaced)} hold selected values (TopK, NMS or such): measured instead is what "
+                f"the selection reads: {', '.join(self.outputs)}",
+            )
+            if replaced
+            else ()
+        )
         if not self.outputs:
             raise ModelError(
                 f"{reference.path} has no float output: noise cannot be measured",
@@ -195,9 +211,9 @@ class NoiseMeter:
         for portion in self._feed.portions():
             exact = dict(run(portion.batch))
             for name, values in exact.items():
-                if not np.isfinite(values).all():
+                if np.isnan(values).any():
                     raise DataError(
-                        f"output {name!r} of {self._reference.path} holds NaN or Inf for {portion.names[0]} …",
+                        f"output {name!r} of {self._reference.path} holds NaN for {portion.names[0]} …",
                         remedy="fix the network or remove the sample",
                     )
             self.samples += portion.samples

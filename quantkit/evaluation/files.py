@@ -30,13 +30,13 @@ def refuse_unwritable(places: Mapping[str, Path | None], *, read: Iterable[objec
         if path.absolute() in seen:
             raise UsageError(f"two options name {path}", remedy=f"give another {option}")
         seen.add(path.absolute())
+        check_destinations([path], read=read, force=force, option=option)
         if path.suffix.lower() not in ("", SUFFIXES.get(option, path.suffix.lower())):
             written = SUFFIXES[option]
             raise UsageError(
                 f"{option} {path} names another format than the {written[1:].upper()} that is written",
                 remedy=f"name it {path.with_suffix(written)}",
             )
-        check_destinations([path], read=read, force=force, option=option)
 
 
 def write_evaluation(evaluation: Evaluation, output: Path | None, others: Mapping[Path, bytes]) -> Evaluation:

@@ -14,8 +14,9 @@ from quantkit.data.labels import LabelOptions, Labels, LabelTask, open_labels
 from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring, choose_score_output, score_outputs, start_scoring
-from quantkit.evaluation.score_evidence import Evidence, selected_outputs
+from quantkit.evaluation.score_evidence import Evidence
 from quantkit.evaluation.subjects import Subject
+from quantkit.graph.selection import selected_outputs
 from quantkit.metrics.metric import LabelRequest, Metric, MetricFactory
 from quantkit.metrics.registry import (
     USER_METRIC,

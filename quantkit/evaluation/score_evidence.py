@@ -10,7 +10,7 @@ With labels, everything but EXCLUDED may be measured, because labels show whethe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,12 @@ from quantkit.graph.index import Wiring, wire_graph
 from quantkit.graph.operators import (
     ARITHMETIC,
     AVERAGE_POOLS,
-    BOX_SELECTING,
     COMMUTING,
     PICKING,
     QDQ,
     WEIGHTED,
 )
+from quantkit.graph.selection import is_selected
 from quantkit.metrics.class_scores import class_scores
 
 if TYPE_CHECKING:
@@ -80,28 +80,6 @@ def is_sorted(scores: Array) -> bool:
     """Return True if there are enough rows, and all of them are sorted in the same direction."""
     steps = np.diff(scores.astype(np.float64), axis=1)
     return len(scores) >= ROWS and bool((steps <= 0).all() or (steps >= 0).all()) and bool(steps.any())
-
-
-def is_selected(wiring: Wiring, name: str) -> bool:
-    """Return True if the values were selected by their size: by an operator above that only moves values."""
-    seen, left = set(), [name]
-    while left:
-        tensor = left.pop()
-        node = wiring.maker(tensor)
-        if node is None or tensor in seen:
-            continue
-        seen.add(tensor)
-        if node.op_type in BOX_SELECTING:
-            return True
-        if node.op_type in COMMUTING | QDQ | {"Cast", "GatherElements", "GatherND"}:
-            left.extend(node.input)
-    return False
-
-
-def selected_outputs(graph: onnx.GraphProto, outputs: Iterable[str]) -> list[str]:
-    """Return the outputs that an operator of the network selects and sorts by size."""
-    wiring = wire_graph(graph)
-    return [name for name in outputs if is_selected(wiring, name)]
 
 
 def is_scoring_end(wiring: Wiring, constants: Collection[str], name: str) -> bool:

@@ -147,7 +147,7 @@ def layers(
     identity = feed.identity()
     refuse_changed_weights(source)
     warnings = (*([spec.warning] if spec.warning else []), *describe_left_out(feed.unreadable))
-    notes = (*subject.notes, *ranking_notes(found), *warnings, *feed.notes)
+    notes = (*subject.notes, *measuring.notes, *ranking_notes(found), *warnings, *feed.notes)
     content = identity.content if identity else ""
     record = {**subject.record, "data": content, "preprocess": spec.document, "samples": measuring.samples}
     return Sensitivity(

@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 from scipy import special
 
-from quantkit.evaluation.score_evidence import Evidence, score_evidence, selected_outputs
+from quantkit.evaluation.score_evidence import Evidence, score_evidence
 from tests.support.networks import network
 
 X = np.random.default_rng(5).standard_normal((40, 6)).astype(np.float32)
@@ -75,15 +75,3 @@ def test_an_engine_shows_sorted_values_alone() -> None:
 def test_other_shapes_hold_no_class_scores(shape: tuple[int, ...]) -> None:
     assert score_evidence(None, "y", np.zeros(shape, np.float32)) is Evidence.EXCLUDED
     assert score_evidence(None, "y", np.zeros((40, 6), np.int64)) is Evidence.EXCLUDED
-
-
-def test_outputs_behind_a_selection_are_found() -> None:
-    nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["h"]),
-        helper.make_node("TopK", ["h", "k"], ["best", "places"]),
-        helper.make_node("GatherElements", ["h", "places"], ["again"], axis=1),
-        helper.make_node("Sigmoid", ["best"], ["other"]),
-    ]
-    names = ["h", "best", "places", "again", "other"]
-    proto = network(nodes, {"x": ["N", 6]}, names, WEIGHTS)
-    assert selected_outputs(proto.graph, names) == ["best", "places", "again"]
