@@ -25,8 +25,8 @@ from quantkit.backends.session import SessionOpener, open_session
 from quantkit.data import Feed
 from quantkit.errors import DataError, ModelError
 from quantkit.graph import Model
-from quantkit.graph.selection import comparable_tensors
 from quantkit.numerics import noise_decibels, noise_share
+from quantkit.qdq.selection import comparable_tensors
 from quantkit.values import Batch
 
 if TYPE_CHECKING:

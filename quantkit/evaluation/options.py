@@ -16,7 +16,6 @@ from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring, choose_score_output, score_outputs, start_scoring
 from quantkit.evaluation.score_evidence import Evidence
 from quantkit.evaluation.subjects import Subject
-from quantkit.graph.selection import selected_outputs
 from quantkit.metrics.metric import LabelRequest, Metric, MetricFactory
 from quantkit.metrics.registry import (
     USER_METRIC,
@@ -26,6 +25,7 @@ from quantkit.metrics.registry import (
     wants_class_labels,
 )
 from quantkit.preprocess import Preprocess
+from quantkit.qdq.selection import selected_outputs
 from quantkit.values import check_number
 
 MOST_DROP = 1e12
