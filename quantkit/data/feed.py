@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +26,8 @@ LEFT_OUT = hashlib.sha256(b"left out").digest()
 class DataIdentity:
     """The identity of data: `content` depends only on the samples, `order` also on their sequence and batches.
 
-    heads: the first 64 bits of the digest of every sample, in order; None if the samples were not read.
+    heads: the first 64 bits of the digest of every sample, in order, without those that a pass skipped; None if the
+    samples were not read.
     """
 
     content: str
@@ -94,6 +95,15 @@ def describe_left_out(unreadable: Collection[str]) -> tuple[str, ...]:
     count = len(unreadable)
     skipped = "1 sample cannot be read and was" if count == 1 else f"{count} samples cannot be read and were"
     return (f"{skipped} left out",) if count else ()
+
+
+def names_left_out(unreadable: Iterable[str], names: Collection[str]) -> frozenset[str]:
+    """Return the names of skipped samples, from texts of the form `name: reason`."""
+    found = set[str]()
+    for parts in (text.split(": ") for text in unreadable):  # a name may contain the separator
+        prefixes = (": ".join(parts[:count]) for count in range(1, len(parts)))
+        found.update(name for name in prefixes if name in names)
+    return frozenset(found)
 
 
 class Identifier:
@@ -235,7 +245,10 @@ class SampleFeed:
             raise unreadable_samples(faults, len(self._names))
         for start in range(0, len(found), self._size):
             identifier.add([digest for digest, _ in found[start : start + self._size]])
-        return identifier.identity()
+        identity = identifier.identity()
+        skipped = names_left_out(self.unreadable, frozenset(self._names))
+        heads = zip(self._names, identity.heads or (), strict=True)
+        return replace(identity, heads=tuple(head for name, head in heads if name not in skipped))
 
     def _digest(self, index: int) -> tuple[bytes, str]:
         """Return the digest of one sample, and why it cannot be read: nothing if it can."""

@@ -107,6 +107,18 @@ def test_shards_merge_to_the_whole(place: Path) -> None:
     assert (place / "shuffled.stats.safetensors").read_bytes() == whole
 
 
+def test_shards_that_left_out_the_same_broken_file_have_no_sample_in_common(place: Path) -> None:
+    for part in range(2):
+        shutil.copytree(f"imgs/{part}", f"shard{part}")
+        (place / f"shard{part}/broken.png").write_bytes(b"")
+        data = DataOptions(skip_corrupt=True)
+        options = CalibrateOptions(histogram=HistogramMode.INVARIANT, data=data)
+        quantkit.calibrate("net/model.onnx", f"shard{part}", output=f"s{part}.calib", options=options)
+    quantkit.merge(["s0.stats.safetensors", "s1.stats.safetensors"], place / "merged")
+    with pytest.raises(quantkit.QuantkitError, match="samples in common"):
+        quantkit.merge(["merged", "s1.stats.safetensors"], place / "again")
+
+
 def test_little_memory_gives_the_same_table_to_the_last_digits(place: Path) -> None:
     def run(memory: int) -> quantkit.Calibration:
         return quantkit.calibrate("net/model.onnx", "imgs", rules="minmax", options=CalibrateOptions(max_memory=memory))
