@@ -13,6 +13,7 @@ import os
 import struct
 import threading
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections import Counter
@@ -229,10 +230,11 @@ def read_header(stream: IO[bytes]) -> ArrayHeader:
     if length > LONGEST_HEADER:
         raise ValueError(f"its header claims {length:,} bytes")
     content = stream.read(length)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(BytesIO(prefix + content))
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(BytesIO(prefix + content))
+    if version != (3, 0):
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about files that Python 2 wrote, which are read
+            shape, fortran, dtype = read(BytesIO(prefix + content))
     else:
         entries = ast.literal_eval(content.decode("utf-8"))
         shape, fortran, dtype = entries["shape"], entries["fortran_order"], np.dtype(entries["descr"])

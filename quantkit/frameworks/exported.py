@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from quantkit.errors import UsageError
-from quantkit.values import LONGEST, MOST_COUNT, Array, Batch
+from quantkit.values import LONGEST, Array, Batch
 from quantkit.view import shorten_middle
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 RunNetwork: TypeAlias = Callable[[Batch], Sequence[Array]]
 """A function: inputs by name → outputs in the order of the ONNX model's."""
+MOST_ELEMENTS = 1 << 59
+"""Elements of at most eight bytes whose size in bytes fits into 64 bits with a sign."""
 DIMS = re.compile("[1-9][0-9]{0,9}(,[1-9][0-9]{0,9}){0,31}")
 DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 
@@ -87,7 +89,7 @@ def parse_input_shape(text: str) -> tuple[str, Shape]:
     name, _, rest = text.partition("=")
     dims, _, dtype = rest.partition(":")
     sizes = tuple(int(part) for part in dims.split(",")) if DIMS.fullmatch(dims) else ()
-    if not name or not sizes or math.prod(sizes) > MOST_COUNT or (dtype or "float32") not in DTYPES:
+    if not name or not sizes or math.prod(sizes) > MOST_ELEMENTS or (dtype or "float32") not in DTYPES:
         raise UsageError(
             f"--shape {shorten_middle(repr(text), LONGEST)} is not NAME=SIZE,SIZE,…[:DTYPE]",
             remedy="for example --shape image=1,3,224,224, or --shape ids=1,128:int64; the batch comes first",

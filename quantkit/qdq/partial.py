@@ -78,7 +78,7 @@ class QuantizedWeight:
 
     @property
     def per_tensor(self) -> bool:
-        """Whether it has a single scale."""
+        """True if it has a single scale."""
         return self.grid.scale is not None and self.grid.scale.size == 1
 
 

@@ -24,6 +24,7 @@ FOUND = [
     ("class names, JSON", 259),  # a name of spaces
     ("statistics, sealed", 51),  # a range beyond float32
     ("statistics, sealed", 18578),  # a name with half of a surrogate pair
+    ("array", 10424),  # a header that Python 2 wrote
     ("model", 4640),  # a matrix product without operands
     ("lint", 4851),  # a Relu without an input
     ("quantize", 4640),

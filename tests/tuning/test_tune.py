@@ -308,7 +308,7 @@ def test_the_exit_code_reflects_the_budget(place: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--max-drop", -1), "the budget is -1"),
+        (("--max-drop", -1), "max_drop is -1"),
         (("--max-drop", 1, "--holdout", 1), "cannot hold out a fraction of 1 of the samples"),
         (("--max-drop", 1, "--max-float", "many"), "--max-float 'many' is not a fraction"),
         (("--max-drop", 1, "--max-evaluations", 4), "4 evaluations are too few"),
@@ -335,7 +335,7 @@ def test_what_is_wrong_is_one_line(
         ("tune.html", "another --html keeps both"),
         ("nodir/x.html", "write elsewhere with --html"),
         ("imgs", "give the path of a file with --html"),
-        ("net/model.onnx", "give another --html"),
+        ("net/model.onnx", "net/model.html"),
     ],
 )
 def test_what_is_wrong_with_the_report_names_its_option(
@@ -413,5 +413,5 @@ def test_a_user_metric_decides(place: Path, plain: quantkit.Statistics, monkeypa
 
 @pytest.mark.parametrize("budget", [-1.0, math.nan])
 def test_a_budget_is_a_number(budget: float) -> None:
-    with pytest.raises(UsageError, match="the budget is"):
+    with pytest.raises(UsageError, match="max_drop is"):
         tune(MODEL, IMAGES, max_drop=budget)
