@@ -323,7 +323,7 @@ def measure(folder: Path, config: dict[str, Any], model: Path) -> tuple[int, int
     paths = sorted(folder.glob("*/*.png"))
     inputs = []
     for path in paths:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             inputs.append(preprocess(image, config))
     answers = run_onnx(model, np.stack(inputs)).argmax(axis=1)
     return sum(int(p.parent.name) == a for p, a in zip(paths, answers, strict=True)), len(paths)
