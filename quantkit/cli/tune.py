@@ -23,7 +23,7 @@ from quantkit.cli.terminal.console import (
 )
 from quantkit.cli.terminal.model_table import print_model_table
 from quantkit.errors import UsageError
-from quantkit.paths import beside, exists
+from quantkit.paths import beside, exists, real_path
 from quantkit.values import LONGEST
 from quantkit.view import shorten_middle
 
@@ -146,9 +146,9 @@ def refuse_report_path(html: Path | None, folder: Path, model: Path, data: str |
 
     if html is None:
         return
-    if html.absolute() in {path.absolute() for path in tuning_paths(folder, model.stem).values()}:
+    if real_path(html) in {real_path(path) for path in tuning_paths(folder, model.stem).values()}:
         raise UsageError(f"tune writes {html} itself", remedy="give the report another name with --html")
-    in_new_folder = not exists(folder) and html.absolute().parent == folder.absolute()
+    in_new_folder = not exists(folder) and real_path(html).parent == real_path(folder)
     if not in_new_folder:
         refuse_unwritable({"--html": html}, read=(model, data), force=force)
 

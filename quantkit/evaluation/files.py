@@ -11,6 +11,7 @@ from quantkit.artifact import check_destinations, text_bytes, write_all
 from quantkit.errors import UsageError
 from quantkit.evaluation.json_document import evaluation_json
 from quantkit.evaluation.result import Evaluation
+from quantkit.paths import real_path
 
 SUFFIXES = {"--output": ".json", "--html": ".html"}
 """Option → the suffix of the only format that it writes."""
@@ -27,9 +28,9 @@ def refuse_unwritable(places: Mapping[str, Path | None], *, read: Iterable[objec
     for option, path in places.items():
         if path is None:
             continue
-        if path.absolute() in seen:
+        if real_path(path) in seen:
             raise UsageError(f"two options name {path}", remedy=f"give another {option}")
-        seen.add(path.absolute())
+        seen.add(real_path(path))
         check_destinations([path], read=read, force=force, option=option)
         if path.suffix.lower() not in ("", SUFFIXES.get(option, path.suffix.lower())):
             written = SUFFIXES[option]

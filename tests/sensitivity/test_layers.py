@@ -378,16 +378,18 @@ def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(calibra
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        (("--html", "net/preprocess.toml"), "another --html keeps both"),
+        (("--html", "there.html"), "another --html keeps both"),
         (("--html", "net/model.onnx"), "give another --html"),
         (("--html", "nowhere/x.html"), "write elsewhere with --html"),
         (("--html", "net/model.onnx", "--force"), "give another --html"),
         (("--data", "imgs", "-o", "net/preprocess.toml"), "another --exclude-file keeps both"),
         (("--data", "imgs", "-o", "imgs", "--force"), "give the path of a file with --exclude-file"),
         (("--data", "imgs", "-o", "x", "--html", "x"), "give another --html"),
+        (("--data", "imgs", "-o", "x", "--html", "net/../x"), "give another --html"),
     ],
 )
 def test_what_cannot_be_written_names_its_option(calibrated: Path, arguments: tuple[object, ...], remedy: str) -> None:
+    (calibrated / "there.html").write_text("mine")
     with pytest.raises(QuantkitError) as caught:
         command("net/model.onnx", *arguments)
     assert remedy in caught.value.remedy

@@ -335,7 +335,7 @@ def test_what_is_wrong_is_one_line(
         ("tune.html", "another --html keeps both"),
         ("nodir/x.html", "write elsewhere with --html"),
         ("imgs", "give the path of a file with --html"),
-        ("net/model.onnx", "net/model.html"),
+        ("net/model.onnx", "give another --html"),
     ],
 )
 def test_what_is_wrong_with_the_report_names_its_option(
