@@ -82,7 +82,7 @@ class Trip:
                 self.row.words[stage] = "died"
                 self.save()
                 self.row.stages[stage], self.row.words[stage] = self.outcome(getattr(self, f"_{stage}"))
-                if self.row.stages[stage] == FAULT or (stage, self.row.stages[stage]) == ("calibrate", REFUSED):
+                if self.row.stages[stage] == FAULT or (stage == "calibrate" and self.row.stages[stage] != OK):
                     return
         finally:
             self.row.words = {stage: words for stage, words in self.row.words.items() if words}
@@ -127,6 +127,8 @@ class Trip:
 
     def _float(self) -> tuple[str, str]:
         """Whether onnxruntime runs the network at all, and on which inputs."""
+        if self.row.stages["inspect"] != OK:
+            return OPEN, ""
         proto = onnx.load(str(self.model), load_external_data=False)
         self.row.opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
         self.row.nodes = len(proto.graph.node)
@@ -153,6 +155,8 @@ class Trip:
         return REFUSED, reason
 
     def _calibrate(self) -> tuple[str, str]:
+        if self.row.stages["inspect"] != OK:
+            return OPEN, ""
         outcome, words = self.quantkit(
             "calibrate", self.model, "--data", self.data, "-q", "-o", self.work / "model.calib"
         )
@@ -343,14 +347,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(figures["faults"] > 0)
 
 
+def refusals(rows: Sequence[Row]) -> dict[str, int]:
+    """How often each stage refused or failed, and with what words; names and numbers in them are left out."""
+    counts = Counter(
+        f"{stage} {row.stages[stage]}: " + re.sub(r"'[^']*'|^\S+\.onnx\S*|\d+|\[[^\]]*\]", "…", words)[:100]
+        for row in rows
+        for stage, words in row.words.items()
+    )
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
 def write_json(path: Path, rows: Sequence[Row], figures: Mapping[str, Any]) -> None:
-    """One network a line, so that a difference can be read."""
+    """The summary, refusals by their words, and a line for each network that was quantized or is at fault."""
     machine = json.dumps(asdict(this_machine()))
     versions = json.dumps({"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__})
-    lines = ",\n  ".join(json.dumps(asdict(row), ensure_ascii=False) for row in rows)
+    kept = [row for row in rows if row.faulty or row.stages["quantize"] == OK]
+    lines = ",\n  ".join(json.dumps(asdict(row), ensure_ascii=False) for row in kept)
     path.write_text(
         f'{{"kind": "zoo",\n "machine": {machine},\n "versions": {versions},\n'
-        f' "summary": {json.dumps(figures)},\n "rows": [\n  {lines}\n ]}}\n',
+        f' "summary": {json.dumps(figures)},\n'
+        f' "refusals": {json.dumps(refusals(rows), ensure_ascii=False, indent=2)},\n "rows": [\n  {lines}\n ]}}\n',
         encoding="utf-8",
     )
 

@@ -360,3 +360,17 @@ def test_integer_tensors_are_left_out_where_onnx_could_not_infer_types(saved: An
     session = OnnxRuntimeSession(saved(proto), ("a", "i", "y"))
     assert session.tensors == ("a", "y")
     assert helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT) == session.runner()({"x": normal(2, 4)})["a"].dtype
+
+
+def test_an_output_that_declares_a_wrong_rank_is_read_run_after_run(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, "width"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "length"])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    run = OnnxRuntimeSession(load_model(tmp_path / "m.onnx"), ["y"], fixed_shapes=True).runner()
+    for value in (1.0, 2.0):
+        x = np.full((1, 2, 3), value, np.float32)
+        assert np.array_equal(run({"x": x})["y"], x)

@@ -125,6 +125,9 @@ def with_outputs(model: Model, tensors: Sequence[str]) -> bytes:
     proto = model.proto
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
+    for value in copy.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")  # a file may declare a wrong rank, which no buffer then fits
     there = {value.name for value in (*copy.graph.output, *copy.graph.input)}
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in there)
     root = root_of(model)
