@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +57,12 @@ class Trial:
         """The outcome in words."""
         if self.untried:
             return f"not run: {self.untried}"
-        batch = "made-up input, which is no data" if self.made_up else "one batch of the data"
+        text = f"loads and runs on {'made-up input' if self.made_up else 'one batch of the data'}"
         if not self.output:
-            return f"loads and runs on {batch}"
-        return f"loads and runs; SQNR {format_db(self.sqnr_db)} at output {self.output} on {batch}"
+            return text
+        figure = f"SQNR {format_db(self.sqnr_db)} at output {self.output}"
+        differs = self.made_up and self.sqnr_db != inf
+        return f"{text} ({figure}, which real data will change)" if differs else f"{text}: {figure}"
 
     @property
     def document(self) -> dict[str, Any]:
@@ -167,7 +169,7 @@ def compare_outputs_of(
     target: Path, exact: Mapping[str, Array], outputs: Mapping[str, Array], *, made_up: bool
 ) -> Trial:
     """Return the worst SQNR of the float outputs. ModelError if one gives NaN or Inf where the reference does not."""
-    worst, where = np.inf, ""
+    worst, where = inf, ""
     for name, expected in exact.items():
         found = outputs.get(name)
         if found is None or expected.dtype.kind != "f" or found.shape != expected.shape or not expected.size:

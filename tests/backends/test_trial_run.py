@@ -49,7 +49,7 @@ def test_an_exact_copy_has_no_notes() -> None:
     found = try_network(network("y = Abs(x)"), PLAIN, None)
     assert found.made_up
     assert found.sqnr_db == np.inf
-    assert found.text == "loads and runs; SQNR exact at output y on made-up input, which is no data"
+    assert found.text == "loads and runs on made-up input: SQNR exact at output y"
     assert not found.notes
 
 
