@@ -14,6 +14,7 @@ from quantkit.calibration.options import CalibrateOptions
 from quantkit.data import DataOptions, open_data
 from quantkit.data.opening import whole_batches
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
+from quantkit.errors import ModelError
 from quantkit.graph import Model, write_model
 from quantkit.numerics import LEVELS
 from quantkit.preprocess import Preprocess
@@ -58,12 +59,16 @@ class RepairedNetwork:
 
 
 def collect_network_statistics(network: Model, data: NetworkSamples, excluded: frozenset[str]) -> Statistics:
-    """Collect statistics of a network that is in memory. excluded: nodes that stay float."""
+    """Collect statistics of a network that is in memory. excluded: nodes that stay float. Errors name its own file."""
     with TemporaryDirectory(prefix="quantkit-") as folder:
         path = Path(folder) / network.path.name
         write_model(network.proto, network.folder, path)
         options = CalibrateOptions(data=data.options, backend="onnxruntime", exclude=tuple(sorted(excluded)))
-        made = calibrate(path, data.source, rules="minmax", preprocess=data.preprocess, options=options)
+        try:
+            made = calibrate(path, data.source, rules="minmax", preprocess=data.preprocess, options=options)
+        except ModelError as error:
+            problem = error.problem.replace(str(path), str(network.path))
+            raise ModelError(problem, remedy=error.remedy) from None
     data.unreadable.update(made.skipped)
     assert made.statistics is not None, "bug in quantkit: onnxruntime gives statistics"
     return made.statistics

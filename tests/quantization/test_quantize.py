@@ -470,3 +470,17 @@ def test_operators_whose_weights_hold_no_values_stay_float(shape: tuple[int, int
     assert made.weights == ("w",)
     assert made.int8_layers == (1, 2)
     assert list(made.left) == ["z"]
+
+
+def test_an_error_of_onnxruntime_names_the_file_of_the_user(place: Path) -> None:
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17, "my": 1]> net (float[N, 4] x) => (float[N, 4] y) '
+        "{ h = MatMul(x, w) y = my.Odd(h) }"
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"))
+    Path("net.onnx").write_bytes(proto.SerializeToString())
+    np.save("x.npy", np.ones((8, 4), np.float32))
+    with pytest.raises(ModelError) as caught:
+        quantkit.quantize("net.onnx", "int8.onnx", data="x.npy")
+    assert caught.value.problem.startswith("onnxruntime cannot load net.onnx: ")
+    assert not Path("int8.onnx").exists()
