@@ -26,12 +26,23 @@ from quantkit.tensorrt_version import target_version
 
 
 def merge(
-    parts: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *, force: bool = False
+    parts: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    allow_duplicates: bool = False,
+    force: bool = False,
 ) -> Statistics:
-    """Merge statistics files of `invariant` mode into one file. StatisticsError, StaleError, OutputError."""
+    """Merge statistics files of `invariant` mode into one file. StatisticsError, StaleError, OutputError, UsageError.
+
+    allow_duplicates: a sample that is in several parts counts once for each of them, instead of being refused.
+    """
     output = Path(output)
-    check_destinations([output], force=force)
-    merged = merge_statistics([read_statistics(part) for part in parts])
+    check_destinations([output], read=parts, force=force)
+    merged = merge_statistics(
+        [read_statistics(part) for part in parts],
+        allow_duplicates=allow_duplicates,
+        names=[os.fsdecode(part) for part in parts],
+    )
     write_statistics(merged, output)
     return merged
 

@@ -75,13 +75,18 @@ def statistics_document(statistics: Statistics) -> dict[str, Any]:
 @click.option(
     "--output", "-o", metavar="PATH", type=options.PATH, required=True, help="Merged statistics file to write."
 )
+@click.option(
+    "--allow-duplicates",
+    is_flag=True,
+    help="Count a sample that is in several parts once for each of them, instead of refusing to merge.",
+)
 @options.force
 @options.printing_loudly
-def merge(stats: tuple[Path, ...], output: Path, force: bool, printing: Printing) -> None:
+def merge(stats: tuple[Path, ...], output: Path, allow_duplicates: bool, force: bool, printing: Printing) -> None:
     """Merge statistics of parts of a dataset; the result has the same bytes as one run over all of it."""
     from quantkit.calibration.from_statistics import merge as run
 
-    result = run(stats, output, force=force)
+    result = run(stats, output, allow_duplicates=allow_duplicates, force=force)
     printing.print_result(
         result,
         lambda merged: {"file": str(output), "samples": merged.origin.samples, "tensors": len(merged)},

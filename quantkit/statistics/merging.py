@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 MODULUS = 1 << 256
 
 
-def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
+def merge_statistics(
+    parts: Sequence[Statistics], *, allow_duplicates: bool = False, names: Sequence[str] = ()
+) -> Statistics:
     """Return the statistics of all parts together: the same bytes as those of one run over all samples.
 
+    allow_duplicates: a sample that is in several parts counts once for each of them. names: of the parts, for errors.
     StatisticsError where parts are of `tensorrt` mode (their ranges depend on the first batch), have different models,
-    preprocessing or backends, or have samples in common, which would count twice.
+    preprocessing or backends, or have samples in common that are not allowed.
     """
     if not parts:
         raise StatisticsError("nothing to merge", remedy="give at least one statistics file")
@@ -45,23 +48,34 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
                 )
         if watched_views(part) != watched_views(first):
             raise StatisticsError("the parts watch different tensors", remedy="use the same quantkit for all parts")
-    refuse_common_samples(parts)
+    if not allow_duplicates:
+        refuse_common_samples(parts, names or [f"part {number}" for number in range(1, len(parts) + 1)])
     merged = first
     for part in parts[1:]:
         merged = merge_pair(merged, part)
     return merged
 
 
-def refuse_common_samples(parts: Sequence[Statistics]) -> None:
+def refuse_common_samples(parts: Sequence[Statistics], names: Sequence[str]) -> None:
     """Raise StatisticsError where a sample is in two parts; of files of quantkit 0.1 only whole parts are compared."""
-    if len({p.origin.data for p in parts}) != len(parts):
-        raise StatisticsError("one part is given twice: the same samples", remedy="give every part once")
-    known = [np.unique(part.samples) for part in parts if part.samples is not None]
-    everything, counts = np.unique(np.concatenate(known), return_counts=True) if known else (np.array([]), np.array([]))
-    if common := int((counts > 1).sum()):
+    remedy = "give every part once, alone or merged; if the data hold equal samples, allow them with --allow-duplicates"
+    wholes: dict[str, str] = {}
+    for part, name in zip(parts, names, strict=True):
+        if part.origin.data in wholes:
+            same = f"{wholes[part.origin.data]} and {name} hold the same samples"
+            raise StatisticsError(f"{same}, which would count twice", remedy=remedy)
+        wholes[part.origin.data] = name
+    known = [(name, np.unique(p.samples)) for p, name in zip(parts, names, strict=True) if p.samples is not None]
+    everything, counts = np.unique(
+        np.concatenate([np.array([], np.uint64), *(samples for _, samples in known)]), return_counts=True
+    )
+    common = everything[counts > 1]
+    if common.size:
+        holders = [name for name, samples in known if np.isin(common, samples).any()]
         raise StatisticsError(
-            f"the parts have {common} of {len(everything)} samples in common, which would count twice",
-            remedy="give every part once, alone or merged; calibrate data with equal samples in one run",
+            f"{', '.join(holders[:-1])} and {holders[-1]} have {common.size} of {everything.size} samples in common, "
+            "which would count twice",
+            remedy=remedy,
         )
 
 

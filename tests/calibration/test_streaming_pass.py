@@ -115,8 +115,25 @@ def test_shards_that_left_out_the_same_broken_file_have_no_sample_in_common(plac
         options = CalibrateOptions(histogram=HistogramMode.INVARIANT, data=data)
         quantkit.calibrate("net/model.onnx", f"shard{part}", output=f"s{part}.calib", options=options)
     quantkit.merge(["s0.stats.safetensors", "s1.stats.safetensors"], place / "merged")
-    with pytest.raises(quantkit.QuantkitError, match="samples in common"):
+    with pytest.raises(quantkit.QuantkitError, match=r"^merged and s1.stats.safetensors have .* samples in common"):
         quantkit.merge(["merged", "s1.stats.safetensors"], place / "again")
+    with pytest.raises(quantkit.QuantkitError, match="own source"):
+        quantkit.merge(["merged", "s1.stats.safetensors"], place / "merged", force=True)
+
+
+def test_shards_that_hold_equal_images_merge_to_the_whole_if_that_is_allowed(place: Path) -> None:
+    options = CalibrateOptions(histogram=HistogramMode.INVARIANT)
+    for part in range(2):
+        shutil.copytree(f"imgs/{part}", f"all/{part}")
+        shutil.copy(next(Path("imgs/2").iterdir()), f"all/{part}/equal{part}.png")
+        quantkit.calibrate("net/model.onnx", f"all/{part}", output=f"s{part}.calib", options=options)
+    quantkit.calibrate("net/model.onnx", "all", output="whole.calib", options=options)
+    shards = ["s0.stats.safetensors", "s1.stats.safetensors"]
+    with pytest.raises(quantkit.QuantkitError, match=" have 1 of ") as refusal:
+        quantkit.merge(shards, "merged")
+    assert "--allow-duplicates" in refusal.value.remedy
+    quantkit.merge(shards, "merged", allow_duplicates=True)
+    assert Path("merged").read_bytes() == Path("whole.stats.safetensors").read_bytes()
 
 
 def test_little_memory_gives_the_same_table_to_the_last_digits(place: Path) -> None:

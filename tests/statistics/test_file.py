@@ -357,7 +357,9 @@ def test_invariant_statistics_are_the_same_bytes_however_the_samples_came(
 def test_merged_shards_are_the_bytes_of_the_whole(data: st.DataObject, whole: Data) -> None:
     order = data.draw(st.permutations(range(len(whole["image"]))))
     shards = [simple(part_of(whole, part)) for part in divided(data.draw, order)]
-    if len({s.origin.data for s in shards}) == len(shards):  # a data set may hold a sample twice
+    # A data set may hold a sample twice.
+    assert statistics_bytes(merge_statistics(shards, allow_duplicates=True)) == statistics_bytes(simple(whole))
+    if len({s.origin.data for s in shards}) == len(shards):
         assert statistics_bytes(merge_statistics(shards)) == statistics_bytes(simple(whole))
 
 
@@ -414,7 +416,20 @@ def test_samples_that_are_in_a_merged_file_are_not_counted_again(path: Path) -> 
         with pytest.raises(StatisticsError, match="samples in common") as refusal:
             merge_statistics(parts)
         assert "count twice" in str(refusal.value)
+        assert "--allow-duplicates" in refusal.value.remedy
     assert merge_statistics([both, c]).origin.samples == 12
+    again = merge_statistics([both, b], allow_duplicates=True)
+    assert again.samples is not None
+    assert again.samples.tolist() == [1, 2, 2, 2, 2, 5, 9, 9]
+    assert again.origin.samples == both.origin.samples + b.origin.samples
+
+
+def test_common_samples_are_counted_and_the_parts_that_hold_them_are_named() -> None:
+    parts = [numbered(A, 1, 5), numbered(simple(fixed_data(3)), 4), numbered(B, 2, 5, 9)]
+    with pytest.raises(StatisticsError, match=r"^a and c have 1 of 5 samples in common"):
+        merge_statistics(parts, names=["a", "b", "c"])
+    with pytest.raises(StatisticsError, match="part 1 and part 3 have 1 of 5"):
+        merge_statistics(parts)
 
 
 def test_parts_of_version_0_1_are_merged_as_far_as_they_are_known() -> None:
