@@ -75,7 +75,7 @@ def layers(
     from quantkit.sensitivity.layers import layers as run
     from quantkit.sensitivity.layers import load_float_network
 
-    check_number("top", own["top"], 1)
+    check_number("--top", own["top"], 1)
     source = load_float_network(model)
     if scales.stats is None and scales.table is None and against is None:
         scales = find_scales(model, needed=True, tables=samples.data is not None)
