@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from quantkit.errors import QuantkitError
 from quantkit.regular_file import read_regular
-from quantkit.view import shorten_middle
+from quantkit.view import quoted, shorten_middle
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,7 +40,7 @@ LARGEST_TOML = 1 << 20
 DEEPEST = 64
 """Maximum depth of lists and mappings in each other."""
 LONGEST = 200
-"""Maximum number of characters of a file that an error quotes."""
+"""Maximum number of characters of a message."""
 DIGITS = 20
 """Maximum number of characters of an integer of 64 bits."""
 LONG_NUMBER = "{} has more than 64 bits"
@@ -243,8 +243,3 @@ def describe_syntax(error: ValueError | RecursionError, form: str) -> str:
         return text
     place = PLACE.match(text)
     return f"line {place['line']} is not {form}: {place['fault']}" if place else f"not {form}: {text}"
-
-
-def quoted(text: str) -> str:
-    """Return a text of a file for an error, in quotes and not too long."""
-    return repr(shorten_middle(text, LONGEST))

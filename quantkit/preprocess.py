@@ -23,12 +23,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from quantkit.document import LONGEST, DocumentType, quoted
+from quantkit.document import LONGEST, DocumentType
 from quantkit.errors import PreprocessError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.paths import exists
 from quantkit.values import ModelInput
-from quantkit.view import shorten_middle
+from quantkit.view import quoted, shorten_middle
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -112,7 +112,7 @@ def parse_preprocess(document: Any, where: str) -> Preprocess:
     fields = dict(document)
     base = fields.pop("preset", "raw")
     if not isinstance(base, str) or base not in PRESETS:
-        raise PreprocessError(f"{where}: unknown preset {quoted(str(base))}", remedy=f"use one of {', '.join(PRESETS)}")
+        raise PreprocessError(f"{where}: unknown preset {quoted(base)}", remedy=f"use one of {', '.join(PRESETS)}")
     merged = PRESETS[base].model_dump(exclude_unset=True) | fields
     try:
         return Preprocess.model_validate({key: as_field(value) for key, value in merged.items()})

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.errors import UsageError
-from quantkit.view import shorten_middle
+from quantkit.view import quoted
 
 DEFAULT_VERSION = "10.3.0"
 """The TensorRT of JetPack 6.2; tables for other versions differ only in the header."""
 OLDEST_MAJOR = 8
 """The oldest TensorRT that is supported."""
 VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.([0-9]{1,3}))?(?:\.[0-9]{1,9}){0,4}(?:\.post[0-9]{1,9})?")
-LONGEST = 80
-"""Maximum number of characters of a text that an error quotes."""
 SONAMES = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.9", "libnvinfer.so.8", "libnvinfer.so")
 
 
@@ -75,8 +73,7 @@ def version_number(text: str) -> int:
     """Return TensorRT's NV_TENSORRT_VERSION of a release: `10.13.3` → 101303, `8.6.1` → 8601. UsageError."""
     match = VERSION.fullmatch(text)
     if not match:
-        shown = shorten_middle(repr(text), LONGEST)
-        raise UsageError(f"{shown} is not a TensorRT version", remedy="for example --tensorrt-version 10.13.3")
+        raise UsageError(f"{quoted(text)} is not a TensorRT version", remedy="for example --tensorrt-version 10.13.3")
     major, minor, patch = int(match[1]), int(match[2]), int(match[3] or 0)
     if major >= 11:
         raise UsageError(

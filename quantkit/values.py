@@ -16,15 +16,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from quantkit.errors import UsageError
-from quantkit.view import shorten_middle
+from quantkit.view import quoted
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-LONGEST = 80
-"""Maximum number of characters of a value that an error quotes."""
 T = TypeVar("T")
 Array: TypeAlias = "NDArray[Any]"
 BATCH_NAME = re.compile(r"n|b|bs|.*batch.*|n(um)?_?samples", re.IGNORECASE)
@@ -48,7 +46,7 @@ def check_number(name: str, value: Any, least: float, most: float = MOST_COUNT, 
     beyond = isinstance(value, kind) and not isinstance(value, bool) and value == value
     bound = "" if not beyond else f" of at least {least:g}" if value < least else f" of at most {most:.20g}"
     wanted = f"{'a whole number' if whole else 'a number'}{bound}"
-    raise UsageError(f"{name} is {shorten_middle(repr(value), LONGEST)}", remedy=f"give {wanted}")
+    raise UsageError(f"{name} is {quoted(value)}", remedy=f"give {wanted}")
 
 
 def checked_options(options: T | None, kind: type[T]) -> T:

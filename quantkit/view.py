@@ -21,6 +21,8 @@ WORD = 56
 """Maximum number of characters of a word; longer ones, which are names, are shortened in the middle."""
 CELL = 72
 """Maximum number of characters of a cell in plain text."""
+QUOTED = 80
+"""Maximum number of characters of a value that an error quotes."""
 LEFT = ' style="text-align:left"'
 CONTROLS = (
     "\x7f-\x9f"  # with \x9b, which begins a command to a terminal as escape and bracket do
@@ -125,6 +127,11 @@ def percent_text(share: float, digits: int = 2) -> str:
 def true_minus(text: str) -> str:
     """Return a number with a true minus sign, and none before zero."""
     return text.replace("-", "−") if text.strip("-0.") else text.lstrip("-")
+
+
+def quoted(value: object) -> str:
+    """Return a value that is wrong for an error: as Python writes it, at most 80 characters long."""
+    return shorten_middle(repr(value), QUOTED)
 
 
 def shorten_middle(text: str, most: int) -> str:

@@ -38,8 +38,7 @@ from quantkit.cli.terminal.console import print_error, print_to_stderr, print_us
 from quantkit.cli.terminal.documents import asks_for_document, documents_only, reserve_standard_output
 from quantkit.errors import Interrupted, OutputError, QuantkitError, UsageError
 from quantkit.paths import path_failure
-from quantkit.values import LONGEST
-from quantkit.view import shorten_middle
+from quantkit.view import quoted
 
 EMPTY = re.compile("--?[a-z-]+=")
 """An option whose value is empty."""
@@ -162,12 +161,12 @@ def refuse_empty(arguments: list[str]) -> None:
     """Raise UsageError for arguments without a value, or with a NUL, which no name contains."""
     for before, argument in zip(["quantkit", *arguments], arguments, strict=False):
         if not argument or EMPTY.fullmatch(argument):
-            what = argument.rstrip("=") or f"the argument after {shorten_middle(before, LONGEST)}"
+            what = argument.rstrip("=") or f"the argument after {quoted(before)}"
             raise UsageError(
                 f"{what} is empty", remedy="give a value, or leave it out; a variable of the shell may be unset"
             )
         if "\0" in argument:
-            raise UsageError(f"{shorten_middle(repr(argument), LONGEST)} contains a NUL", remedy="leave it out")
+            raise UsageError(f"{quoted(argument)} contains a NUL", remedy="leave it out")
 
 
 def is_stream_error(error: OSError) -> bool:

@@ -24,8 +24,7 @@ from quantkit.cli.terminal.console import (
 from quantkit.cli.terminal.model_table import print_model_table
 from quantkit.errors import UsageError
 from quantkit.paths import beside, exists, real_path
-from quantkit.values import LONGEST
-from quantkit.view import shorten_middle
+from quantkit.view import quoted
 
 if TYPE_CHECKING:
     from quantkit.tuning.options import TuneOptions
@@ -192,8 +191,7 @@ def parse_fraction(text: str) -> float:
     match = re.fullmatch("([0-9]{1,20}(?:[.][0-9]{1,20})?) ?(%?)", text.strip())
     fraction = float(match[1]) / (100.0 if match[2] else 1.0) if match else -1.0
     if not 0.0 <= fraction <= 1.0:
-        shown = shorten_middle(repr(text), LONGEST)
-        raise UsageError(f"--max-float {shown} is not a fraction", remedy="for example --max-float 10%")
+        raise UsageError(f"--max-float {quoted(text)} is not a fraction", remedy="for example --max-float 10%")
     return fraction
 
 

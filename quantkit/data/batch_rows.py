@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,32 +12,12 @@ from quantkit.errors import DataError
 from quantkit.values import ModelInput
 
 
-@dataclass(frozen=True, slots=True)
-class CommonRows:
+class CommonRows(HeldRows):
     """An array that belongs to every sample as a whole: each row of it is all of it."""
-
-    array: NDArray[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the whole array."""
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the array."""
-        return self.array.dtype
 
     def row(self, index: int) -> NDArray[Any]:  # noqa: ARG002 (every sample has the same)
         """Return the whole array."""
         return self.array
-
-    def whole(self) -> NDArray[Any]:
-        """Return the whole array."""
-        return self.array
-
-    def close(self) -> None:
-        """Do nothing: the array is in memory."""
 
 
 def rows_along_batch(rows: ArrayRows, wanted: ModelInput, alone: bool, where: str) -> ArrayRows:

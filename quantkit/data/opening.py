@@ -27,9 +27,8 @@ DEFAULT_LIMIT = 512
 DEFAULT_BATCH = 32
 MOST_SAMPLES = 100_000_000
 """Samples whose names and digests fit into memory."""
-
-
 MOST_WORKERS = 1024
+"""Threads that decode images; no machine has more cores."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from io import StringIO
 
 from quantkit.errors import DataError
-from quantkit.view import shorten_middle
+from quantkit.view import quoted
 
 MOST_CLASSES = 1_000_000
 """Classes that a network can have; larger vocabularies are not known."""
 INDEX = re.compile(r"[0-9]{1,18}")
 """A class index that fits into 64 bits."""
-SHOWN = 80
-"""Characters of a file that an error quotes."""
 
 
 def text_lines(text: str) -> list[str]:
@@ -38,4 +36,4 @@ def csv_rows(text: str, where: str, delimiter: str = ",") -> Iterator[tuple[int,
 
 def shown_cells(row: list[str], delimiter: str = ",") -> str:
     """Return a row for an error: in quotes, and not too long."""
-    return repr(shorten_middle(delimiter.join(row), SHOWN))
+    return quoted(delimiter.join(row))

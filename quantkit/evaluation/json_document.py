@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from quantkit.artifact import nulls_for_nonfinite
-from quantkit.document import LONGEST, DocumentType, first_fault, validate_typed
+from quantkit.document import DocumentType, first_fault, validate_typed
 from quantkit.errors import DataError
 from quantkit.evaluation.result import Device, Evaluation, IntervalMethod, ModelScore, Speed
-from quantkit.view import shorten_middle
+from quantkit.view import quoted
 
 FORMAT = 1
 WRITER = "give a file that quantkit evaluate --output wrote"
@@ -97,8 +97,7 @@ def parse_evaluation(content: Any, where: str) -> Evaluation:
         raise DataError(f"{where} is not an evaluation", remedy="quantkit evaluate … --output FILE.json writes one")
     if content["format"] != FORMAT:
         raise DataError(
-            f"{where} is an evaluation in format {shorten_middle(str(content['format']), LONGEST)}, "
-            f"but this quantkit reads {FORMAT}",
+            f"{where} is an evaluation in format {quoted(content['format'])}, but this quantkit reads {FORMAT}",
             remedy="evaluate again",
         )
     kept = {key: content[key] for key in FIELDS if key in content}

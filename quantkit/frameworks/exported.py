@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from quantkit.errors import UsageError
-from quantkit.values import LONGEST, Array, Batch
-from quantkit.view import shorten_middle
+from quantkit.values import Array, Batch
+from quantkit.view import quoted
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -91,7 +91,7 @@ def parse_input_shape(text: str) -> tuple[str, Shape]:
     sizes = tuple(int(part) for part in dims.split(",")) if DIMS.fullmatch(dims) else ()
     if not name or not sizes or math.prod(sizes) > MOST_ELEMENTS or (dtype or "float32") not in DTYPES:
         raise UsageError(
-            f"--shape {shorten_middle(repr(text), LONGEST)} is not NAME=SIZE,SIZE,…[:DTYPE]",
+            f"--shape {quoted(text)} is not NAME=SIZE,SIZE,…[:DTYPE]",
             remedy="for example --shape image=1,3,224,224, or --shape ids=1,128:int64; the batch comes first",
         )
     return name, Shape(sizes, dtype or "float32")

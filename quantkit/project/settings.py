@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from quantkit.document import LONGEST, DocumentType, validate_typed
+from quantkit.document import DocumentType, validate_typed
 from quantkit.errors import UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.metrics.registry import default_metric, is_reproducible
@@ -21,7 +21,7 @@ from quantkit.paths import exists
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
 from quantkit.repairs.registry import repair_choices
-from quantkit.view import CONTROL, shorten_middle
+from quantkit.view import CONTROL, quoted
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -154,7 +154,7 @@ def describe_fault(fault: ErrorDetails, names: Mapping[str, str]) -> str:
         return f"{key} is not a known key" + (f"; did you mean {near[0]}?" if near else "")
     known = next((names[above] for n in range(len(path), 0, -1) if (above := ".".join(path[:n])) in names), key)
     message = fault["msg"][:1].lower() + fault["msg"][1:]
-    return f"{known} is {shorten_middle(repr(fault['input']), LONGEST)}: {message}"
+    return f"{known} is {quoted(fault['input'])}: {message}"
 
 
 def section_keys(path: Sequence[str]) -> list[str]:

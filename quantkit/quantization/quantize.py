@@ -47,9 +47,9 @@ from quantkit.repairs.repair import RepairReport
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
 from quantkit.staging import claimed_outputs, staged_files
-from quantkit.tensorrt_version import DEFAULT_VERSION, LONGEST, OLDEST_MAJOR, installed_number, number_text
+from quantkit.tensorrt_version import DEFAULT_VERSION, OLDEST_MAJOR, installed_number, number_text
 from quantkit.values import check_number, checked_options
-from quantkit.view import Block, Remarks, RichDisplay, ViewTable, shorten_middle
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable, quoted
 
 if TYPE_CHECKING:
     import onnx
@@ -116,7 +116,7 @@ class QuantizeOptions:
         major = asked.partition(".")[0]
         if not re.fullmatch("[0-9]{1,3}([.][0-9]{1,9}){0,4}", asked) or not OLDEST_MAJOR <= int(major) <= 99:
             raise UsageError(
-                f"{shorten_middle(repr(asked), LONGEST)} is not a TensorRT version that supports Q/DQ",
+                f"{quoted(asked)} is not a TensorRT version that supports Q/DQ",
                 remedy="for example 8.6.1 or 10.13.3",
             )
         return int(major)

@@ -11,7 +11,7 @@ from quantkit.errors import UsageError
 from quantkit.numerics import FLOAT32_MAX, float32
 from quantkit.rules.registry import RuleKind
 from quantkit.values import Algorithm
-from quantkit.view import shorten_middle
+from quantkit.view import quoted
 
 if TYPE_CHECKING:
     from quantkit.histogram import Histogram
@@ -52,7 +52,7 @@ class Percentile:
 def parse_percentile(text: str) -> Percentile:
     """Return the rule for a percentage as text. ValueError where it is not a number, UsageError outside (0, 100]."""
     if not re.fullmatch("[0-9]{1,300}(?:[.][0-9]{1,400})?", text):
-        raise ValueError(f"not a percentage: {shorten_middle(repr(text), 80)}")
+        raise ValueError(f"not a percentage: {quoted(text)}")
     return Percentile(float(text))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantkit.errors import UsageError
-from quantkit.values import LONGEST, MOST_COUNT, ModelInput
-from quantkit.view import shorten_middle
+from quantkit.values import MOST_COUNT, ModelInput
+from quantkit.view import quoted
 
 DEFAULT_BATCHES = (1, 32, 32)
 EXAMPLE_BATCHES = (1, 8, 32)
@@ -59,9 +59,8 @@ def read_given_shapes(texts: Sequence[str], inputs: Sequence[ModelInput]) -> dic
     for text in (part for whole in texts for part in whole.split(",") if part):
         name, separator, value = text.rpartition("=")
         if not separator or name not in known:
-            shown = shorten_middle(repr(text), LONGEST)
             raise UsageError(
-                f"--shapes {shown} names no input of the network, which has {', '.join(known)}",
+                f"--shapes {quoted(text)} names no input of the network, which has {', '.join(known)}",
                 remedy=shapes_example(inputs),
             )
         if name in given:
@@ -123,8 +122,7 @@ def parse_range_shape(text: str, wanted: ModelInput) -> tuple[int, ...]:
     """Parse `8` (a batch) or `8x3x224x224` as a shape of the input. UsageError."""
     sizes = tuple(int(size) for size in text.split("x")) if SHAPE.fullmatch(text) else ()
     if not sizes or max(sizes) > MOST_COUNT:
-        shown = shorten_middle(repr(text), LONGEST)
-        raise UsageError(f"--shapes {shown}: not a shape", remedy=shapes_example([wanted]))
+        raise UsageError(f"--shapes {quoted(text)}: not a shape", remedy=shapes_example([wanted]))
     if len(sizes) == 1 and len(wanted.shape) > 1:
         rest = wanted.shape[1:]
         if not all(isinstance(size, int) for size in rest):

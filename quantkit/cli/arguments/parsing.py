@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.errors import UsageError
-from quantkit.values import LONGEST
-from quantkit.view import shorten_middle
+from quantkit.view import quoted
 
 if TYPE_CHECKING:
     from quantkit.histogram import HistogramMode
@@ -32,8 +31,9 @@ class Number(click.ParamType):  # type: ignore[type-arg] # only newer versions o
         found = self.of(value) if self.pattern.fullmatch(value) else math.nan
         if not math.isfinite(found):
             option = param.opts[0] if param else "a number"
-            text = shorten_middle(repr(value), LONGEST)
-            raise UsageError(f"{option} {text} is not {self.wanted}", remedy=f"for example {option} {self.example}")
+            raise UsageError(
+                f"{option} {quoted(value)} is not {self.wanted}", remedy=f"for example {option} {self.example}"
+            )
         return found
 
     example = "0.5"
@@ -69,8 +69,9 @@ def parse_counts(text: str, option: str) -> tuple[int, ...]:
     """Return the numbers in `1,8,32`. UsageError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(WHOLE.pattern.fullmatch(part) for part in parts):
-        shown = shorten_middle(repr(text), LONGEST)
-        raise UsageError(f"{option} {shown} is not a list of whole numbers", remedy=f"for example {option} 1,8,32")
+        raise UsageError(
+            f"{option} {quoted(text)} is not a list of whole numbers", remedy=f"for example {option} 1,8,32"
+        )
     return tuple(map(int, parts))
 
 
@@ -91,7 +92,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch("([0-9]{1,19}(?:[.][0-9]{1,19})?) ?([KMGT]?)(?:I?B)?", text.strip().upper())
     size = float(match[1]) * 1024 ** "_KMGT".index(match[2] or "_") if match else 0.0
     if not 1.0 <= size < MOST_BYTES:
-        raise UsageError(f"{shorten_middle(repr(text), LONGEST)} is not a size", remedy="for example 512M or 2G")
+        raise UsageError(f"{quoted(text)} is not a size", remedy="for example 512M or 2G")
     return int(size)
 
 
