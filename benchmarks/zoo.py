@@ -82,7 +82,8 @@ class Trip:
                 self.row.words[stage] = "died"
                 self.save()
                 self.row.stages[stage], self.row.words[stage] = self.outcome(getattr(self, f"_{stage}"))
-                if self.row.stages[stage] == FAULT or (stage == "calibrate" and self.row.stages[stage] != OK):
+                refused = stage in ("inspect", "calibrate") and self.row.stages[stage] == REFUSED
+                if refused or self.row.stages[stage] == FAULT:
                     return
         finally:
             self.row.words = {stage: words for stage, words in self.row.words.items() if words}

@@ -107,7 +107,7 @@ def as_input(value: onnx.ValueInfoProto) -> ModelInput:
     dims: list[int | str | None] = [
         d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or None for d in tensor.shape.dim
     ]
-    return ModelInput(value.name, DTYPES.get(tensor.elem_type, f"type {tensor.elem_type}"), tuple(dims))
+    return ModelInput(value.name, dtype_name(tensor.elem_type), tuple(dims))
 
 
 def dtype_name(code: int) -> str:

@@ -20,6 +20,11 @@ QDQ_DOMAINS = ONNX_DOMAINS | {"com.microsoft"}
 """Domains of Q/DQ nodes: ONNX's, and onnxruntime's own with its 16-bit types."""
 INTEGER_OPERATORS = frozenset({"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
 """ONNX operators that compute with integers themselves; TensorRT has none of them."""
+FOREIGN_INTEGER_OPERATORS = (
+    *("QLinear", "QGemm", "QAttention", "QEmbed", "QMoE", "Quantize", "Dequantize", "DynamicQuantize"),
+    *("MatMulInt", "MatMulNBits", "MatMulBnb4"),
+)
+"""Beginnings of the names of integer operators in the domain com.microsoft."""
 DEQUANTIZING_ENDS = frozenset({"Mul", "DequantizeLinear"})
 """Last operators of a chain that turns integers into real numbers."""
 DEQUANTIZING_CHAIN = DEQUANTIZING_ENDS | {"Cast", "Sub"}
@@ -184,6 +189,13 @@ RANGE_CARRYING = COMMUTING | CLIPPING | (ARITHMETIC - RANGE_ENDING) | {
 """Operators whose output is out of range where an input is."""
 
 # Channels of weights ----------------------------------------------------------------------------------------------
+
+
+def computes_in_integers(node: onnx.NodeProto) -> bool:
+    """Return True for integer operators of ONNX and onnxruntime."""
+    if node.domain == "com.microsoft":
+        return bool(node.op_type.startswith(FOREIGN_INTEGER_OPERATORS))
+    return node.op_type in INTEGER_OPERATORS
 
 
 def weight_axis(node: onnx.NodeProto, k: int, rank: int) -> int:

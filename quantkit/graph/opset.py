@@ -52,9 +52,12 @@ def raise_opset(model: Model, least: int) -> onnx.ModelProto:
     import onnx
     from onnx import helper
 
-    if model.opset >= least:
+    foreign = not model.opset and all(node.domain not in ONNX_DOMAINS for node in all_nodes(model.proto.graph))
+    if model.opset >= least or foreign:
         copy = onnx.ModelProto()
         copy.CopyFrom(model.proto)
+        if foreign:  # nothing to convert: all operators are of other domains
+            copy.opset_import.add(version=least)
         copy.ir_version = max(copy.ir_version, LEAST_IR)
         return copy
     reason = conversion_obstacle(model)
@@ -76,6 +79,8 @@ def opset_error(model: Model, least: int, reason: str) -> ModelError:
 
 def conversion_obstacle(model: Model) -> str:
     """Return what ONNX's converter would silently lose or change; empty if nothing."""
+    if not model.opset:
+        return "it imports no opset of ONNX, although it has operators of ONNX's domain"
     if model.proto.functions:
         return f"it has local functions, for example {model.proto.functions[0].name!r}"
     if model.proto.graph.sparse_initializer:

@@ -4,32 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantkit.graph.operators import FUSING_WEIGHTED, INTEGER_MOVING, INTEGER_OPERATORS
+from quantkit.graph.operators import FUSING_WEIGHTED, INTEGER_MOVING
 from quantkit.qdq.reader import QdqGraph, moved_tensors
 
 if TYPE_CHECKING:
     import onnx
-
-FOREIGN_PREFIXES = (
-    "QLinear",
-    "QGemm",
-    "QAttention",
-    "QEmbed",
-    "QMoE",
-    "Quantize",
-    "Dequantize",
-    "DynamicQuantize",
-    "MatMulInt",
-    "MatMulNBits",
-)
-"""Beginnings of the names of integer operators in the domain com.microsoft."""
-
-
-def computes_in_integers(node: onnx.NodeProto) -> bool:
-    """Return True for integer operators of ONNX and onnxruntime."""
-    if node.domain == "com.microsoft":
-        return bool(node.op_type.startswith(FOREIGN_PREFIXES))
-    return node.op_type in INTEGER_OPERATORS
 
 
 def has_dequantize_before(qdq: QdqGraph, tensor: str) -> bool:

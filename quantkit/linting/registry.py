@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from quantkit.graph.model import Model, node_name
+from quantkit.graph.operators import computes_in_integers
 from quantkit.graph.subgraphs import all_nodes, subgraphs
 from quantkit.linting import rules
 from quantkit.linting.finding import SEVERITIES, Finding
-from quantkit.linting.neighbours import computes_in_integers
 from quantkit.linting.rule import LintRule
 from quantkit.qdq.reader import QdqGraph, is_qdq, read_qdq
 

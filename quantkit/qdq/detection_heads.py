@@ -8,6 +8,7 @@ them. A head is recognised by what follows its last weighted operators up to the
     and one of     NonMaxSuppression or TopK
                    arithmetic with a grid or anchors                a constant with many values
                    inputs of a Concat of very different range       by a factor of more than `SPREAD`
+                   scores beside other values in a Concat           behind a Sigmoid or Softmax, and behind none
                    a Softmax whose classes are summed up            distributions over distances
 
 Its last weighted operators, and that sum, stay float. Names play no role.
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import onnx
 
 SPREAD = 8.0
+SCORING = frozenset({"HardSigmoid", "Sigmoid", "Softmax"})
+"""What makes scores of the results of a network."""
 GRID = 64
 """The least number of values of a grid; it has more than one axis, while a bias is a vector."""
 
@@ -113,7 +116,23 @@ def decoding_evidence(wires: GraphIndex, node: onnx.NodeProto, amax: Mapping[str
         if len(ranges) > 1 and max(ranges) > SPREAD * min(ranges):
             where = node_name(node)
             return f"Concat {where} whose inputs have ranges {min(ranges):.3g} and {max(ranges):.3g}"
+        if joins_scores(wires, node):
+            return f"Concat {node_name(node)} of scores and other values"
     return ""
+
+
+def joins_scores(wires: GraphIndex, node: onnx.NodeProto) -> bool:
+    """Return whether some results of weighted operators that a Concat joins end in a Sigmoid or Softmax, others not."""
+    computed = [name for name in node.input if weighted_source(wires, name) is not None]
+    return len({maker_before_moves(wires, name) in SCORING for name in computed}) > 1
+
+
+def maker_before_moves(wires: GraphIndex, tensor: str) -> str:
+    """Return the operator that computes a tensor, seen through those that only move values; empty if there is none."""
+    maker = wires.maker(tensor)
+    while maker is not None and maker.op_type in COMMUTING:
+        maker = wires.maker(maker.input[0])
+    return "" if maker is None else str(maker.op_type)
 
 
 def is_grid(wires: GraphIndex, name: str) -> bool:
@@ -129,7 +148,4 @@ def is_softmax_sum(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     weight = wires.weights.get(node.input[1]) if len(node.input) > 1 else None
     if node.op_type != "Conv" or weight is None or weight.dims[0] != 1:
         return False
-    maker = wires.maker(node.input[0])
-    while maker is not None and maker.op_type in COMMUTING:
-        maker = wires.maker(maker.input[0])
-    return maker is not None and maker.op_type == "Softmax"
+    return maker_before_moves(wires, node.input[0]) == "Softmax"

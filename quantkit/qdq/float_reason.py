@@ -25,6 +25,7 @@ class FloatCause(Enum):
     NO_SCALE = "no scale"
     ZERO = "zero throughout the calibration data"
     TINY_SCALE = "its scale is too small for the type of the tensor"
+    INTEGERS = "quantized for onnxruntime, as"
     UNSUPPORTED = "quantkit does not quantize"
     NESTED = "inside"
 
@@ -40,6 +41,7 @@ REMEDIES: Mapping[FloatCause, str] = {
     FloatCause.NO_SCALE: "use scales of this network: quantkit calibrate MODEL makes them",
     FloatCause.ZERO: "check the data: give samples on which that tensor is not zero",
     FloatCause.TINY_SCALE: "check the data: such a tensor is nearly zero throughout",
+    FloatCause.INTEGERS: "use the float network that this one was made from",
     FloatCause.UNSUPPORTED: "export the network with Conv, ConvTranspose, Gemm or MatMul in its place",
     FloatCause.NESTED: "export the network without control flow, or functions of another opset, around its operators",
 }

@@ -5,6 +5,7 @@ the same inside If, Loop and Scan                  float
 the same inside functions that stay functions      float
 LSTM, GRU, RNN, Einsum, DeformConv                 float
 operators of other domains with weights            float
+integer operators of ONNX and onnxruntime          as they are
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.functions import Key, function_key
 from quantkit.graph.model import DTYPES, node_name
-from quantkit.graph.operators import BOX_SELECTING, ONNX_DOMAINS, UNQUANTIZED_WEIGHTED, WEIGHTED
+from quantkit.graph.operators import BOX_SELECTING, ONNX_DOMAINS, UNQUANTIZED_WEIGHTED, WEIGHTED, computes_in_integers
 from quantkit.graph.subgraphs import subgraphs
 from quantkit.graph.weights import stored_tensors
 from quantkit.qdq.float_reason import FloatCause, FloatReason
@@ -67,9 +68,11 @@ class WeightFinder:
             elif node.domain in ONNX_DOMAINS and node.op_type in WEIGHTED:
                 if is_weighted(node, known, 2):
                     yield WeightedOperator(name, node, inside)
+            elif computes_in_integers(node):
+                if not is_qdq(node) and has_matrix(node, weights):
+                    yield WeightedOperator(name, node, inside or FloatReason(FloatCause.INTEGERS, full_type(node)))
             elif (node.op_type in UNQUANTIZED_WEIGHTED and is_weighted(node, known)) or is_foreign(node, weights):
-                full = node.op_type if node.domain in ONNX_DOMAINS else f"{node.domain}.{node.op_type}"
-                yield WeightedOperator(name, node, inside or FloatReason(FloatCause.UNSUPPORTED, full))
+                yield WeightedOperator(name, node, inside or FloatReason(FloatCause.UNSUPPORTED, full_type(node)))
             for attribute in node.attribute:
                 for inner in subgraphs(attribute):
                     yield from self.find(inner, known, FloatReason(FloatCause.NESTED, node.op_type, name), prefix)
@@ -95,5 +98,17 @@ def is_foreign(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) ->
     """Return whether an operator of another domain than ONNX's has a matrix of floats."""
     if node.domain in ONNX_DOMAINS or is_qdq(node) or node.op_type in BOX_SELECTING:
         return False
+    return has_matrix(node, weights, FLOATS)
+
+
+def has_matrix(
+    node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto], types: frozenset[str] | None = None
+) -> bool:
+    """Return whether an operator reads a stored matrix, of one of `types` if they are given."""
     read = [weights[name] for name in node.input if name in weights]
-    return any(DTYPES.get(weight.data_type) in FLOATS and len(weight.dims) > 1 for weight in read)
+    return any(len(w.dims) > 1 and (types is None or DTYPES.get(w.data_type) in types) for w in read)
+
+
+def full_type(node: onnx.NodeProto) -> str:
+    """Return the type of an operator, with its domain if that is not ONNX's."""
+    return str(node.op_type) if node.domain in ONNX_DOMAINS else f"{node.domain}.{node.op_type}"

@@ -178,6 +178,15 @@ def test_operators_of_other_domains_stay(up: Any) -> None:
     assert versions(made) == {"": 13, "my": 1}
 
 
+def test_a_network_of_other_domains_alone_gets_the_opset_for_what_is_added(up: Any) -> None:
+    proto = network(f"{IMAGE} {{ y = my.Odd(x) }}", 9)
+    del proto.opset_import[0]
+    assert versions(up(proto, 13)) == {"": 13, "my": 1}
+    proto.graph.node.add(op_type="Relu", input=["x"], output=["z"])
+    with pytest.raises(ModelError, match="imports no opset of ONNX, although"):
+        up(proto, 13)
+
+
 def test_a_loss_is_an_error(up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Older converters drop what they do not know."""
     real = version_converter.convert_version

@@ -214,6 +214,17 @@ def test_ranges_tell_a_head_by_the_table_that_is_inserted() -> None:
     assert placed(inserted(net(JOINED))) == ["x", "a"]
 
 
+@pytest.mark.parametrize("score", ["Sigmoid", "HardSigmoid", "Softmax<axis = 1>"])
+@pytest.mark.parametrize("ranges", [{}, {"p3": 1.0, "s": 1.0}, {"p3": 1e-3, "s": 1.0}])
+def test_scores_beside_other_values_are_a_head_whatever_the_ranges(score: str, ranges: dict[str, float]) -> None:
+    """YOLOX without its decoding: the calibration method must not decide what is a head."""
+    text = (
+        f"p = Conv(a, box) q = Conv(a, cls) t = {score}(q) s = Reshape(t, as_cls) p3 = Reshape(p, as_boxes)"
+        " y = Concat<axis = 1>(p3, s)"
+    )
+    assert set(heads(net(BODY + text), ranges)) == {"p", "q"}
+
+
 # What is no head ----------------------------------------------------------------------------------------------------
 
 GAP = "z = GlobalAveragePool({0}) zf = Flatten(z) y = Gemm(zf, {1})"
@@ -240,6 +251,9 @@ MAPS = {
     "pyramid pooling": f"{BODY} b = AveragePool<kernel_shape = [8, 8]>(a) c = Conv(b, v) e = Expand(c, shape)"
     " f = Concat<axis = 1>(a, e) y = Conv(f, three)",
     "super-resolution": f"{BODY} b = Conv(a, v) y = DepthToSpace<blocksize = 2>(b)",
+    "two maps of scores side by side": f"{BODY} b = Conv(a, box) c = Conv(a, cls) s = Sigmoid(b) t = Sigmoid(c)"
+    " y = Concat<axis = 1>(s, t)",
+    "scores beside the image": f"{BODY} b = Conv(a, cls) c = Sigmoid(b) y = Concat<axis = 1>(c, x)",
     "two maps side by side": f"{BODY} b = Conv(a, box) c = Conv(a, cls) y = Concat<axis = 1>(b, c)",
 }
 WEIGHTS["shape"] = np.array([1, 8, 8, 8])

@@ -50,6 +50,10 @@ def test_what_quantkit_does_not_quantize_counts_as_float() -> None:
     assert counted(*QUANTIZED, WEIGHT, ("MatMul", ["a", "d"], "y"), ("Einsum", ["y", "f"], "z")) == (1, 2)
 
 
+def test_integer_operators_are_neither_float_nor_behind_pairs() -> None:
+    assert counted(("DynamicQuantizeLinear", ["x"], "q"), ("MatMulInteger", ["q", "w"], "y")) == (0, 0)
+
+
 BODY = (
     "then_branch = yes () => (float[N, 4] t) { q = QuantizeLinear(x, s) a = DequantizeLinear(q, s) t = MatMul(a, d) }, "
     "else_branch = no () => (float[N, 4] e) { e = MatMul(x, f) }"

@@ -21,7 +21,9 @@ HEAD = '<ir_version: 8, opset_import: ["": 17, "own": 1, "com.microsoft": 1]> ne
 def network(text: str, tail: str = "") -> onnx.ModelProto:
     """A network with a matrix `f` and a vector `v`."""
     proto = parser.parse_model(f"{HEAD}{text}{tail}")
-    proto.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in {"f": F, "v": F[0]}.items())
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(a, n) for n, a in {"f": F, "v": F[0], "packed": F.astype(np.uint8)}.items()
+    )
     return proto
 
 
@@ -53,6 +55,17 @@ UNREACHABLE: dict[str, tuple[str, str, dict[str, str]]] = {
         "",
         {"y": "quantkit does not quantize com.microsoft.FusedMatMul"},
     ),
+    "integers": (
+        ONE + "{ y = com.microsoft.MatMulNBits(x, packed, v) }",
+        "",
+        {"y": "quantized for onnxruntime, as com.microsoft.MatMulNBits"},
+    ),
+    "integers of ONNX": (
+        ONE + "{ q, s, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, packed, z) y = Cast<to = 1>(i) }",
+        "",
+        {"i": "quantized for onnxruntime, as MatMulInteger"},
+    ),
+    "integers without weights": (ONE + "{ y = com.microsoft.QLinearAdd(x, v, v, v, v, v, v, v) }", "", {}),
     "activations": (ONE + '{ y = Einsum<equation = "ij,kj->ik">(x, x) }', "", {}),
     "vectors": (ONE + "{ y = com.microsoft.BiasGelu(x, v) }", "", {}),
     "plain": (ONE + "{ y = MatMul(x, f) }", "", {}),

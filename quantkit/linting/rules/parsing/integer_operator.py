@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quantkit.graph.model import node_name
+from quantkit.graph.operators import computes_in_integers
 from quantkit.linting.finding import Defect
-from quantkit.linting.neighbours import computes_in_integers
 from quantkit.linting.rule import LintRule
 from quantkit.qdq.reader import QdqGraph, is_qdq
 

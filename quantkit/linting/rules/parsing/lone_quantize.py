@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from quantkit.graph.operators import computes_in_integers
 from quantkit.linting.finding import Defect
-from quantkit.linting.neighbours import computes_in_integers, only_dequantized
+from quantkit.linting.neighbours import only_dequantized
 from quantkit.linting.quantized_tensors import eight_bit_tensors
 from quantkit.linting.rule import LintRule
 from quantkit.qdq.reader import QdqGraph
