@@ -3,6 +3,8 @@
     in the file                              in the model that is opened
     local functions                          their nodes (quantkit.graph.functions)
     weights that are inputs as well          weights alone: their values are in the file, and nobody feeds them
+    IR version below 4                       IR 4: with weights alone, older ones have no meaning
+    one opset twice                          once
     nodes in any order                       every node behind those whose tensors it reads
     several nodes of one name                names that are unique, also in subgraphs
 
@@ -59,6 +61,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     folder = weights_folder(file, proto)
     stamps = weight_stamps(folder, external_files(proto))
     identity = model_identity(proto, folder, str(file))
+    settle_opsets(proto, str(file))
     plain = inline_functions(proto, str(file))
     drop_listed_weights(plain)
     refuse_missing_operands(plain, str(file))
@@ -144,10 +147,17 @@ def holds_text(proto: onnx.ModelProto) -> bool:
 
 
 def refuse_missing_operands(proto: onnx.ModelProto, where: str) -> None:
-    """Raise ModelError where an operator of ONNX has fewer inputs or outputs than its definition asks for."""
+    """Raise ModelError where an operator of ONNX has no opset, or fewer inputs or outputs than its definition has."""
     opset = default_opset(proto)
     for node in all_nodes(proto.graph):
-        least = least_operands(node.op_type, opset) if node.domain in ONNX_DOMAINS else (0, 0)
+        if node.domain not in ONNX_DOMAINS:
+            continue
+        if not opset:
+            raise ModelError(
+                f"{where}: {node.op_type} {node_name(node)!r} is of ONNX's opset, but the file names none",
+                remedy=DAMAGED,
+            )
+        least = least_operands(node.op_type, opset)
         if len(node.input) < least[0] or len(node.output) < least[1]:
             raise ModelError(
                 f"{where}: node {node_name(node)!r} ({node.op_type}) has {len(node.input)} inputs and "
@@ -169,14 +179,31 @@ def least_operands(operator: str, opset: int) -> tuple[int, int]:
 
 
 def drop_listed_weights(proto: onnx.ModelProto) -> None:
-    """Remove weights from the lists of inputs, in place. Exporters before IR 4 had to list them."""
+    """Remove weights from the lists of inputs, in place. Exporters before IR 4 had to list them, but not all did."""
+    proto.ir_version = max(proto.ir_version, LEAST_IR)
     weights = weight_names(proto.graph)
     kept = [value for value in proto.graph.input if value.name not in weights]
-    if len(kept) == len(proto.graph.input):
-        return
-    del proto.graph.input[:]
-    proto.graph.input.extend(kept)
-    proto.ir_version = max(proto.ir_version, LEAST_IR)
+    if len(kept) < len(proto.graph.input):
+        del proto.graph.input[:]
+        proto.graph.input.extend(kept)
+
+
+def settle_opsets(proto: onnx.ModelProto, where: str) -> None:
+    """Leave one version of every opset, in place. ModelError where it is unclear which.
+
+    ONNX reads the highest, onnxruntime the last.
+    """
+    versions: dict[str, list[int]] = {}
+    for opset in proto.opset_import:
+        versions.setdefault("" if opset.domain in ONNX_DOMAINS else opset.domain, []).append(opset.version)
+    for domain, found in versions.items():
+        if found[-1] != max(found):
+            named = " and ".join(map(str, dict.fromkeys(found)))
+            raise ModelError(f"{where}: it has versions {named} of the opset {domain or 'ai.onnx'}", remedy=DAMAGED)
+    if len(versions) < len(proto.opset_import):
+        del proto.opset_import[:]
+        for domain, found in versions.items():
+            proto.opset_import.add(domain=domain, version=found[-1])
 
 
 def sort_nodes(graph: onnx.GraphProto, where: str) -> None:

@@ -18,6 +18,7 @@ class FloatCause(Enum):
     GATE = "part of a gate with single values for each channel (squeeze and excite)"
     DETECTION_HEAD = "detection head"
     WEIGHTS_COMPUTED = "its weights are computed by other operators"
+    WEIGHTS_SPARSE = "its weights are stored as a sparse tensor"
     WEIGHTS_NOT_FLOAT = "its weights are not float"
     WEIGHTS_EMPTY = "its weights are empty"
     WEIGHTS_VECTOR = "its weights are a vector"
@@ -34,6 +35,7 @@ REMEDIES: Mapping[FloatCause, str] = {
     FloatCause.EXCLUDED: "leave out some of the exclusions",
     FloatCause.CONV_ONLY: "leave out --policy conv-only",
     FloatCause.WEIGHTS_COMPUTED: "export the model with its weights as initializers",
+    FloatCause.WEIGHTS_SPARSE: "export the model with dense weights",
     FloatCause.WEIGHTS_NOT_FLOAT: "use the network with float32 or float16 weights",
     FloatCause.WEIGHTS_EMPTY: "leave it float: it computes nothing",
     FloatCause.WEIGHTS_VECTOR: "leave it float: TensorRT needs matrices",

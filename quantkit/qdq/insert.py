@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from quantkit.graph.index import index_graph
+from quantkit.graph.index import GraphIndex, index_graph
 from quantkit.graph.model import DTYPES, Model, default_opset
 from quantkit.graph.operators import WEIGHTED
 from quantkit.graph.opset import LEAST_IR, raise_opset
-from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, insert_pairs
-from quantkit.qdq.placement import Choices, place_pairs
+from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, insert_pairs, refuse_nothing_quantized
+from quantkit.qdq.placement import Choices, Placement, place_pairs
 from quantkit.qdq.weighted_operators import unreachable_operators
 
 if TYPE_CHECKING:
@@ -34,22 +34,36 @@ def insert_qdq(
 ) -> QuantizedNetwork:
     """Insert Q/DQ pairs into a copy of a model. scales: tensor → scale, as a calibration table has them.
 
-    ModelError if the opset is too old and cannot be converted, a weight is not finite, or nothing gets a pair.
+    ModelError if nothing gets a pair, the opset is too old and cannot be converted, or a weight is not finite.
     """
+    if is_older(model, LEAST_OPSET):
+        refuse_nothing_quantized(model, place_in(model.proto, index_graph(model.proto), scales, choices))
     proto = with_least_opset(model, LEAST_OPSET)
     wires = index_graph(proto)
     if "float16" in wires.types.values() and default_opset(proto) < LEAST_HALF_OPSET:
         proto = raise_opset(model, LEAST_HALF_OPSET)
         wires = index_graph(proto)
-    placement = place_pairs(wires, scales, choices)
-    placement = replace(placement, left={**placement.left, **unreachable_operators(proto)})
+    placement = place_in(proto, wires, scales, choices)
+    refuse_nothing_quantized(model, placement)
     return insert_pairs(model, proto, wires, placement, scales, form)
+
+
+def place_in(
+    proto: onnx.ModelProto, wires: GraphIndex, scales: Mapping[str, float], choices: Choices | None
+) -> Placement:
+    """Return the places of pairs, and why all other operators with weights stay float."""
+    placement = place_pairs(wires, scales, choices)
+    return replace(placement, left={**placement.left, **unreachable_operators(proto)})
+
+
+def is_older(model: Model, opset: int) -> bool:
+    """Return whether a network has an older opset than a Q/DQ network has, or an older form of the file."""
+    return model.opset < opset or model.proto.ir_version < LEAST_IR
 
 
 def with_least_opset(model: Model, opset: int) -> onnx.ModelProto:
     """Return the network with opset `opset` or newer: the model's own proto, which is never edited, if it has that."""
-    old = model.opset < opset or model.proto.ir_version < LEAST_IR
-    return raise_opset(model, opset) if old else model.proto
+    return raise_opset(model, opset) if is_older(model, opset) else model.proto
 
 
 @dataclass(frozen=True, slots=True)

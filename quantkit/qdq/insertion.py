@@ -69,18 +69,18 @@ def insert_pairs(
     """Insert pairs into a copy of `proto`, which is the model's or a converted one and is indexed by `wires`.
 
     scales: activation → scale. External weights stay in their file unless they become INT8. ModelError if a weight is
-    not finite, or nothing gets a pair.
+    not finite.
     """
     editor = PairInserter(model, proto, wires, apply_shared_scales(scales, placement.scale_of), form)
     for number, node in enumerate(wires.nodes):
         editor.copy(node, placement.inputs.get(number, ()))
-    if not editor.pairs:
-        raise nothing_quantized(model, placement)
     return QuantizedNetwork(editor.finished(), editor.pairs, editor.weights, placement.left)
 
 
-def nothing_quantized(model: Model, placement: Placement) -> ModelError:
-    """Return the error for a network in which nothing gets a pair."""
+def refuse_nothing_quantized(model: Model, placement: Placement) -> None:
+    """Raise ModelError for a network in which nothing gets a pair."""
+    if placement.inputs:
+        return
     reasons = list(placement.left.values())
     why = "; ".join(dict.fromkeys(map(str, reasons))) or "it has no weighted operators"
     remedy = (
@@ -88,7 +88,7 @@ def nothing_quantized(model: Model, placement: Placement) -> ModelError:
         if reasons
         else "leave it float: INT8 pays in Conv, ConvTranspose, Gemm and MatMul with weights"
     )
-    return ModelError(f"{model.path}: no operator of this network can be quantized: {why}", remedy=remedy)
+    raise ModelError(f"{model.path}: no operator of this network can be quantized: {why}", remedy=remedy)
 
 
 class PairInserter:

@@ -249,8 +249,10 @@ def int8_obstacle(
     """Return why an operator cannot be quantized under any policy; None if it can."""
     names = [wires.nodes[number].input[k] for k in places]
     constant = [name for name in names if name in wires.constants]
-    if any(name not in wires.weights for name in constant):
-        return FloatReason(FloatCause.WEIGHTS_COMPUTED)
+    if unread := [name for name in constant if name not in wires.weights]:
+        makers = [wires.maker(name) for name in unread]
+        sparse = any(maker is None or maker.op_type == "Constant" for maker in makers)
+        return FloatReason(FloatCause.WEIGHTS_SPARSE if sparse else FloatCause.WEIGHTS_COMPUTED)
     if any(DTYPES.get(wires.weights[name].data_type) not in ("float32", "float16") for name in constant):
         return FloatReason(FloatCause.WEIGHTS_NOT_FLOAT)
     if any(0 in wires.weights[name].dims for name in constant):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from quantkit.backends.session import open_session
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.node_selection import select_nodes
+from quantkit.graph.opset import raise_opset
 from quantkit.graph.subgraphs import all_nodes
 from tests.support.networks import network
 
@@ -42,6 +44,37 @@ def test_weights_are_no_inputs(tmp_path: Path) -> None:
     assert [value.name for value in model.proto.graph.input] == ["x"]
     assert model.proto.ir_version >= 4, "before, every weight had to be an input"
     np.testing.assert_array_equal(computed(model, np.eye(4, dtype=np.float32)), w)
+
+
+def test_weights_of_old_files_need_not_be_inputs(tmp_path: Path) -> None:
+    text = "(float[N, 4] x) => (float[N, 2] y) { y = MatMul(x, w) }"
+    weights = {"w": np.arange(8, dtype=np.float32).reshape(4, 2), "unread": np.zeros(3, np.float32)}
+    model = load_model(save(tmp_path, '<ir_version: 3, opset_import: ["": 8]> net ' + text, **weights))
+    assert raise_opset(model, 13).opset_import[0].version == 13
+    np.testing.assert_array_equal(computed(model, np.eye(4, dtype=np.float32)), weights["w"])
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ('"": 12, "": 17', 17),
+        ('"ai.onnx": 17, "own": 1, "": 17, "own": 1', 17),
+        ('"": 17, "": 12', "versions 17 and 12 of the opset ai.onnx"),
+        ('"": 17, "own": 2, "own": 1', "versions 2 and 1 of the opset own"),
+        ('"own": 1', "Softmax 'y' is of ONNX's opset, but the file names none"),
+    ],
+)
+def test_an_opset_has_one_version(tmp_path: Path, named: str, found: int | str) -> None:
+    path = save(
+        tmp_path, f"<ir_version: 8, opset_import: [{named}]> net (float[N] x) => (float[N] y) {{ y = Softmax(x) }}"
+    )
+    if isinstance(found, str):
+        with pytest.raises(ModelError, match=re.escape(found)):
+            load_model(path)
+    else:
+        model = load_model(path)
+        assert model.opset == found
+        assert len({opset.domain for opset in model.proto.opset_import}) == len(model.proto.opset_import)
 
 
 def test_the_identity_is_that_of_the_file(tmp_path: Path) -> None:

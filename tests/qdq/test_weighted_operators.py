@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from onnx import helper, numpy_helper, parser
 
 from quantkit.errors import ModelError
 from quantkit.graph import Model
@@ -92,3 +92,34 @@ def test_a_network_of_nothing_else_is_refused_with_the_reason() -> None:
         insert_qdq(Model(Path("m"), network(LOOP), ""), {"x": 0.1})
     assert "inside Loop" in caught.value.problem
     assert "without control flow" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("opsets", "text", "why"),
+    [
+        ('"com.microsoft": 1', "y = com.microsoft.Gelu(x)", "it has no weighted operators"),
+        ('"com.microsoft": 1', "y = com.microsoft.FusedMatMul(x, f)", "does not quantize com.microsoft.FusedMatMul"),
+        ('"": 11', "y = Mystery(x)", "it has no weighted operators"),
+    ],
+)
+def test_the_opset_of_a_network_with_nothing_to_quantize_does_not_matter(opsets: str, text: str, why: str) -> None:
+    proto = parser.parse_model(
+        f"<ir_version: 8, opset_import: [{opsets}]> net (float[N, 4] x) => (float[N, 4] y) {{{text}}}"
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(F, "f"))
+    with pytest.raises(ModelError, match=f"no operator of this network can be quantized: .*{why}"):
+        insert_qdq(Model(Path("m"), proto, ""), {"x": 0.1})
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_sparse_weights_are_called_so(constant: bool) -> None:
+    proto = network(ONE + "{ y = MatMul(x, s) }")
+    values, places = numpy_helper.from_array(F[0, :2], "s"), numpy_helper.from_array(np.array([1, 6]), "places")
+    sparse = helper.make_sparse_tensor(values, places, [4, 4])
+    if constant:
+        proto.graph.node.insert(0, helper.make_node("Constant", [], ["s"], sparse_value=sparse))
+    else:
+        proto.graph.sparse_initializer.append(sparse)
+    with pytest.raises(ModelError, match="its weights are stored as a sparse tensor") as caught:
+        insert_qdq(Model(Path("m"), proto, ""), {"x": 0.1})
+    assert "dense" in caught.value.remedy
