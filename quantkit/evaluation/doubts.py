@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from quantkit.data.preprocess_choice import PreprocessChoice
-from quantkit.document import DocumentType
-from quantkit.errors import ModelError
 from quantkit.evaluation.plausibility import implausible_accuracy, overconfidence
 from quantkit.evaluation.predictions import Predictions
 from quantkit.evaluation.result import ModelKind, ModelScore
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.metric import Metric
 from quantkit.preprocess import parse_preprocess
-from quantkit.provenance import parse_record
-from quantkit.quantization.quantize import METADATA_KEY
+from quantkit.quantization.record import quantization_record
 from quantkit.values import Array
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizationRecord:
-    """The record of `quantize` in a model's metadata: sha256 of the float model, and the origin of the scales."""
-
-    model: str = ""
-    scales: Mapping[str, Any] = field(default_factory=dict)
-
-
-RECORD = DocumentType[QuantizationRecord](
-    QuantizationRecord, "a record of quantkit quantize", ModelError, "quantize it again"
-)
 
 
 def preprocessing_doubts(subjects: Sequence[Subject], spec: PreprocessChoice) -> Iterator[str]:
@@ -38,7 +20,7 @@ def preprocessing_doubts(subjects: Sequence[Subject], spec: PreprocessChoice) ->
     if spec.doubt:
         yield spec.doubt
     for subject in subjects:
-        record = quantization_record(subject)
+        record = quantization_record(subject.model.metadata, subject.path.name) if subject.model else None
         known = None if record is None else record.scales.get("preprocess")
         if known is None or spec.applied is None:
             continue
@@ -51,22 +33,11 @@ def preprocessing_doubts(subjects: Sequence[Subject], spec: PreprocessChoice) ->
             )
 
 
-def quantization_record(subject: Subject) -> QuantizationRecord | None:
-    """Return the record of `quantize` in a Q/DQ model, or in that of a table; None if there is nothing.
-
-    ModelError if the record is damaged.
-    """
-    text = None if subject.model is None else subject.model.metadata.get(METADATA_KEY)
-    if text is None:
-        return None
-    return parse_record(RECORD, text, f"the metadata {METADATA_KEY!r} of {subject.path.name}")
-
-
 def origin_warnings(subjects: Sequence[Subject]) -> Iterator[str]:
     """Yield warnings about candidates that were quantized from another model than the reference."""
     reference = subjects[0]
     for subject in subjects[1:]:
-        record = quantization_record(subject)
+        record = quantization_record(subject.model.metadata, subject.path.name) if subject.model else None
         if reference.kind is ModelKind.FLOAT and record and record.model not in ("", reference.sha256):
             yield f"{subject.name} was quantized from another model than {reference.name}, the reference"
 

@@ -7,7 +7,6 @@ model.engine .plan .trt    TensorRT
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -187,19 +186,21 @@ def model_bytes(model: Model) -> int:
 
 def table_subject(path: Path, table: Path, min_coverage: float) -> Subject:
     """Return a float model with Q/DQ inserted in memory where TensorRT would quantize. TableError, StaleError."""
-    from quantkit.quantization.quantize import METADATA_KEY, QuantizeOptions, quantize
+    from quantkit.quantization.quantize import QuantizeOptions, quantize
+    from quantkit.quantization.record import quantization_record
 
     model = load_model(path)
     made = quantize(model, table=table, options=QuantizeOptions(min_coverage=min_coverage))
     simulated = replace(model, proto=made.proto)
-    used = json.loads(simulated.metadata[METADATA_KEY])["scales"]["table"]
+    record = quantization_record(simulated.metadata, path.name)
+    assert record is not None
     plain = model_subject(model)
     return replace(
         plain,
         name=f"{path.name}+{table.name}",
         kind=ModelKind.TABLE,
         path=table,
-        sha256=sha256_of(f"{model.sha256}+{used}".encode()),
+        sha256=sha256_of(f"{model.sha256}+{record.scales['table']}".encode()),
         int8_layers=count_int8_layers(simulated),
         model=simulated,
     )

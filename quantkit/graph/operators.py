@@ -94,7 +94,7 @@ INTEGER_MOVING = COMMUTING - {"Dropout"}
 """Operators that move integers as well; ONNX defines Dropout for floats alone."""
 SCALE_SHARING = RESHAPING | {"Concat", "Identity", "MaxPool", "Transpose"}
 """Operators whose inputs and outputs have one scale in TensorRT."""
-MASK_PASSING = (COMMUTING - {"MaxPool"}) | {"Add", "Cast", "Expand", "Identity", "Max", "Sub", "Tile", "Where"}
+MASK_PASSING = (COMMUTING - {"MaxPool"}) | {"Add", "Cast", "Max", "Sub", "Where"}
 """Operators that pass on the large negative numbers of a mask."""
 MASK_IGNORING = frozenset(
     {"ArgMax", "Exp", "HardSigmoid", "Hardmax", "LogSoftmax", "NonMaxSuppression", "ReduceLogSumExp", "ReduceMax"}

@@ -34,7 +34,7 @@ from quantkit.errors import OutputError, QuantkitError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.paths import exists, is_folder
 from quantkit.regular_file import read_regular, regular_file_digest
-from quantkit.staging import link_or_copy, replace_all, staging_folder, write_failure
+from quantkit.staging import link_or_copy, lock_now, replace_all, staging_folder, write_failure
 
 RECORD = "step.json"
 FOLDER = "steps"
@@ -251,19 +251,13 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
     Does nothing if the operating system or the file system has no such locks.
     """
-    try:
-        import fcntl
-    except ImportError:
+    if not hasattr(os, "O_NOFOLLOW"):  # Windows, which opens no folders either
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass
+        if lock_now(descriptor) is False:
+            raise BlockingIOError
         yield
     finally:
         os.close(descriptor)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COUNTING = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
 """Operators whose output has as many rows as values fulfil a condition."""
 SELECTING = BOX_SELECTING | COUNTING
-MOVING = COMMUTING | QDQ | {"Cast", "GatherElements", "GatherND"}
+MOVING = COMMUTING | QDQ | {"Cast"}
 
 
 def selected_outputs(graph: onnx.GraphProto, outputs: Iterable[str]) -> list[str]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from quantkit._version import __version__
 from quantkit.artifact import check_destinations, sha256_of, write_all
 from quantkit.backends.trial_run import Trial, scale_ranges, try_network
-from quantkit.document import DocumentType
 from quantkit.errors import ModelError, OutputError, UsageError
 from quantkit.graph import Model, load_model, watched_tensors
 from quantkit.graph.identity import external_files, model_identity
@@ -24,14 +23,13 @@ from quantkit.provenance import (
     Provenance,
     TableRecord,
     check_tables_writable,
-    parse_record,
     provenance_bytes,
     provenance_path,
 )
 from quantkit.qdq.removal import StrippedNetwork, remove_qdq
 from quantkit.qdq.scale_propagation import propagate_scales
 from quantkit.qdq.weight_scales import weight_deviations
-from quantkit.quantization.quantize import METADATA_KEY
+from quantkit.quantization.record import METADATA_KEY, QuantizationRecord, quantization_record
 from quantkit.table import Algorithm, CalibrationTable, Coverage, Header, coverage, table_bytes
 from quantkit.table.comparison import MIN_COVERAGE
 from quantkit.tensorrt_version import target_version
@@ -122,7 +120,7 @@ def from_qdq(
     stripped = remove_qdq(model)
     refuse_leftovers(model, stripped)
     refuse_lost_weights(model, stripped.proto, target)
-    changed = kept_changes_text(stripped.proto)
+    changed = kept_changes_text(model.metadata, model.path.name)
     forget_quantization(stripped.proto)
     network = Model(model.path, stripped.proto, model_identity(stripped.proto, model.folder, str(model.path)))
     tensors = watched_tensors(network).tensors
@@ -163,33 +161,21 @@ def table_header(algorithm: Algorithm, tensorrt_version: str | None) -> Header:
     return Header(algorithm, target_version(tensorrt_version).number)
 
 
-@dataclass(frozen=True, slots=True)
-class KeptChanges:
-    """The record of `quantize` in a model's metadata, as far as changes stay when its Q/DQ is removed."""
+def kept_changes_text(metadata: Mapping[str, str], name: str) -> str:
+    """Return the changes by `quantize` that remain in the plain model, as a sentence; empty if there are none.
 
-    repairs: tuple[str, ...] = ()
-    fp16: bool = False
-    weights: str = ""
-
-
-KEPT_CHANGES = DocumentType[KeptChanges](KeptChanges, "a record of quantkit quantize", ModelError, "quantize it again")
-
-
-def kept_changes_text(proto: onnx.ModelProto) -> str:
-    """Return the changes by `quantize` that remain in the plain model, as a sentence; empty if there are none."""
-    for entry in proto.metadata_props:
-        if entry.key != METADATA_KEY:
-            continue
-        try:
-            record = parse_record(KEPT_CHANGES, entry.value, f"the model's metadata {METADATA_KEY!r}")
-        except ModelError as error:
-            return f"{error.problem}: which repairs the plain model keeps is unknown"
-        parts = [f"its repairs ({', '.join(record.repairs)})"] if record.repairs else []
-        parts += ["FP16"] if record.fp16 else []
-        parts += ["weights rounded to INT8"] if record.weights == "int8" else []
-        if parts:
-            return f"the plain model is not the one before quantization, because it keeps {', '.join(parts)}"
-    return ""
+    metadata, name: of the Q/DQ model.
+    """
+    try:
+        record = quantization_record(metadata, name) or QuantizationRecord()
+    except ModelError as error:
+        return f"{error.problem}: which repairs the plain model keeps is unknown"
+    parts = [f"its repairs ({', '.join(record.repairs)})"] if record.repairs else []
+    parts += ["FP16"] if record.fp16 else []
+    parts += ["weights rounded to INT8"] if record.weights == "int8" else []
+    if not parts:
+        return ""
+    return f"the plain model is not the one before quantization, because it keeps {', '.join(parts)}"
 
 
 def model_record(model: Model, path: Path | None = None) -> ModelRecord:

@@ -32,6 +32,7 @@ from quantkit.qdq.placement import Choices, Policy
 from quantkit.qdq.reader import has_qdq
 from quantkit.qdq.removal import describe_way_back
 from quantkit.quantization.output_trial import try_quantized
+from quantkit.quantization.record import METADATA_KEY
 from quantkit.quantization.repair_choice import choose_repairs
 from quantkit.quantization.repair_run import NetworkSamples, apply_repairs, collect_network_statistics
 from quantkit.quantization.scales import (
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from quantkit.statistics import Statistics
     from quantkit.table import Coverage
 
-METADATA_KEY = "quantkit.quantize"
 FLOAT_WEIGHTS_BELOW = 10
 """TensorRT before 10 fails on INT8 weights of matrix products (measured with 8.6: docs/decisions/0010-qdq.md)."""
 

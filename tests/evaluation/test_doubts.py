@@ -24,7 +24,8 @@ from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import ModelKind, ModelScore
 from quantkit.metrics.topk import TopK
 from quantkit.preprocess import PRESETS
-from quantkit.quantization.quantize import METADATA_KEY, quantize
+from quantkit.quantization.quantize import quantize
+from quantkit.quantization.record import METADATA_KEY
 from quantkit.report.html import evaluation_page
 from tests.support.networks import network
 

@@ -24,7 +24,7 @@ from quantkit.provenance import read_provenance
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.reader import has_qdq
 from quantkit.quantization.from_qdq import kept_changes_text
-from quantkit.quantization.quantize import METADATA_KEY
+from quantkit.quantization.record import METADATA_KEY
 from quantkit.table import Algorithm, coverage, read_table
 from tests.support.networks import Command, network
 
@@ -404,6 +404,4 @@ def test_resnet20_with_tensorrts_own_table(here: Path, shared: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "5", '{"repairs": 5}', '{"fp16": "yes"}', "[" * 9999])
 def test_a_damaged_record_of_the_quantization_is_a_note(text: str) -> None:
-    proto = onnx.ModelProto()
-    proto.metadata_props.add(key=METADATA_KEY, value=text)
-    assert "is unknown" in kept_changes_text(proto)
+    assert "is unknown" in kept_changes_text({METADATA_KEY: text}, "m.onnx")

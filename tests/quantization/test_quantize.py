@@ -28,7 +28,7 @@ from quantkit.linting.registry import lint_model
 from quantkit.qdq.float_reason import FloatCause
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.removal import remove_qdq
-from quantkit.quantization.quantize import METADATA_KEY
+from quantkit.quantization.record import METADATA_KEY
 from quantkit.repairs.registry import REPAIR_NAMES
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.table import read_table

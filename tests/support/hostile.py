@@ -46,8 +46,8 @@ from quantkit.project.settings import read_settings, settings_template
 from quantkit.project.store import stored_digest
 from quantkit.provenance import read_provenance
 from quantkit.quantization.from_qdq import kept_changes_text
-from quantkit.quantization.quantize import METADATA_KEY as QUANTIZED
 from quantkit.quantization.quantize import QuantizeOptions, quantize
+from quantkit.quantization.record import METADATA_KEY as QUANTIZED
 from quantkit.sensitivity.exclusion_file import expand_name_files
 from quantkit.statistics import read_statistics
 from quantkit.statistics.file import KEY as STATISTICS
@@ -188,9 +188,7 @@ def read_foreign_metadata(path: Path) -> object:
 
 def read_kept_changes(path: Path) -> object:
     """Read what quantize records in a model's metadata."""
-    model = onnx.ModelProto()
-    model.metadata_props.add(key=QUANTIZED, value=path.read_bytes().decode("utf-8", "replace"))
-    return kept_changes_text(model)
+    return kept_changes_text({QUANTIZED: path.read_bytes().decode("utf-8", "replace")}, "m.onnx")
 
 
 # ── files that quantkit writes ──
