@@ -42,11 +42,13 @@ def write_failure(path: Path, error: OSError, option: str = OUTPUT) -> OutputErr
 
 
 def refuse_non_file(path: Path, option: str = OUTPUT) -> None:
-    """Raise OutputError where a rename to `path` would replace a folder, a device or a pipe (/dev/null)."""
+    """Raise OutputError where a rename to `path` would replace a folder, a device, a pipe (/dev/null), or a link whose
+    target is missing, perhaps because its disk is not there at the moment."""
     there = file_status(path)
-    if path.name and (there is None or stat.S_ISREG(there.st_mode)):
+    dangling = there is None and path.is_symlink()
+    if path.name and not dangling and (there is None or stat.S_ISREG(there.st_mode)):
         return
-    kind = "not a file name"
+    kind = "a link to something that does not exist" if dangling else "not a file name"
     if there is not None:
         kind = "a directory" if stat.S_ISDIR(there.st_mode) else "a device or a pipe"
     raise OutputError(f"cannot write {str(path)!r}: it is {kind}", remedy=f"give the path of a file with {option}")

@@ -138,7 +138,7 @@ def test_each_file_is_looked_for_before_the_work(
     assert written
     monkeypatch.chdir(folder)
     for path in written:
-        for foreign in ("a file", "a folder", "a link"):
+        for foreign in ("a file", "a folder", "a link", "a link to nothing"):
             mine = folder / path
             mine.parent.mkdir(parents=True, exist_ok=True)
             with_mine = put_foreign(mine, foreign)
@@ -163,8 +163,8 @@ def put_foreign(path: Path, kind: str) -> dict[str, bytes | str]:
     if kind == "a folder":
         path.mkdir()
         (path / "thesis.txt").write_text("mine")
-    elif kind == "a link":
-        path.symlink_to(Path("names.txt").absolute())
+    elif kind.startswith("a link"):
+        path.symlink_to(Path("names.txt" if kind == "a link" else "a disk/that is not there").absolute())
     else:
         path.write_text("mine")
     return tree(Path())
