@@ -10,22 +10,27 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from quantkit.errors import OutputError, StaleError, UsageError
+from quantkit.errors import OutputError, UsageError
 from quantkit.paths import exists, is_folder, same_file
-from quantkit.staging import OUTPUT, refuse_non_file, staged_files, staging_folder, write_failure
+from quantkit.staging import OUTPUT, refuse_existing, refuse_non_file, staged_files, staging_folder, write_failure
 
 
-def write_whole(path: Path, content: bytes, option: str = OUTPUT) -> None:
+def write_whole(path: Path, content: bytes, option: str = OUTPUT, *, force: bool = True) -> None:
     """Write `content` to `path` atomically. OutputError where directory, disk or permissions forbid it.
 
-    option: the option that names the path.
+    option: the option that names the path. force: False where no file may lie there, StaleError otherwise.
     """
-    write_all({path: content}, option)
+    write_all({path: content}, option, may_replace=lambda _: force)
 
 
-def write_all(files: Mapping[Path, bytes], option: str = OUTPUT) -> None:
-    """Write several files atomically; either all are replaced or, after an error, none is changed. OutputError."""
-    with staged_files(option) as new:
+def write_all(
+    files: Mapping[Path, bytes], option: str = OUTPUT, *, may_replace: Callable[[Path], bool] = lambda _: True
+) -> None:
+    """Write several files atomically; either all are replaced or, after an error, none is changed. OutputError.
+
+    may_replace: False for a path where no file may lie. StaleError if one appeared there during the work.
+    """
+    with staged_files(option, may_replace=may_replace) as new:
         for path, content in files.items():
             new.write(path, content)
 
@@ -57,8 +62,9 @@ def check_destinations(
     force: bool,
     option: str = OUTPUT,
     ours: Callable[[Path], bool] = lambda _: False,
-) -> None:
-    """Check every file that a verb will write, before any work is done.
+) -> Callable[[Path], bool]:
+    """Check every file that a verb will write, before any work is done; return which may be replaced after it: with
+    `force` all of them, otherwise those that exist now.
 
     read: files that the verb reads; values that are not paths are ignored. ours: True for an existing file that holds
     what only quantkit writes there, so that it may be replaced without `force`. OutputError if a file cannot be
@@ -70,6 +76,8 @@ def check_destinations(
     refuse_overwriting(written, read, option)
     for path in written:
         refuse_existing(path, force=force or ours(path), option=option)
+    there = frozenset(path for path in written if exists(path))
+    return lambda path: force or path in there
 
 
 def refuse_overwriting(written: Iterable[Path], read: Iterable[object], option: str = OUTPUT) -> None:
@@ -109,9 +117,3 @@ class Digest(str):
 def sha256_of(content: bytes) -> str:
     """Return the hexadecimal sha256."""
     return hashlib.sha256(content).hexdigest()
-
-
-def refuse_existing(path: Path, *, force: bool, option: str = OUTPUT) -> None:
-    """Raise StaleError where a file exists and must not be replaced; `option` names its path."""
-    if not force and exists(path):
-        raise StaleError(f"{path} already exists", remedy=f"--force replaces it, another {option} keeps both")

@@ -7,7 +7,7 @@ edited or exchanged table is detected. It contains only names of files, and no d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -165,11 +165,13 @@ def is_provenance(path: Path) -> bool:
         return False
 
 
-def check_tables_writable(tables: Iterable[Path], *, read: Iterable[object] = (), force: bool) -> None:
-    """Check the files of tables and of their records before the work: errors as for `check_destinations`.
+def check_tables_writable(
+    tables: Iterable[Path], *, read: Iterable[object] = (), force: bool
+) -> Callable[[Path], bool]:
+    """Check the files of tables and of their records before the work: result and errors as for `check_destinations`.
 
     A record that lies there without its table may be replaced.
     """
     tables, read = tuple(tables), tuple(read)
     check_destinations(tables, read=read, force=force)
-    check_destinations(map(provenance_path, tables), read=read, force=force, ours=is_provenance)
+    return check_destinations(map(provenance_path, tables), read=read, force=force, ours=is_provenance)

@@ -15,11 +15,11 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from quantkit.errors import OutputError
-from quantkit.paths import file_status
+from quantkit.errors import OutputError, StaleError
+from quantkit.paths import exists, file_status
 from quantkit.regular_file import open_regular, read_regular
 
 OUTPUT = "--output"
@@ -52,6 +52,12 @@ def refuse_non_file(path: Path, option: str = OUTPUT) -> None:
     if there is not None:
         kind = "a directory" if stat.S_ISDIR(there.st_mode) else "a device or a pipe"
     raise OutputError(f"cannot write {str(path)!r}: it is {kind}", remedy=f"give the path of a file with {option}")
+
+
+def refuse_existing(path: Path, *, force: bool, option: str = OUTPUT) -> None:
+    """Raise StaleError where a file exists and must not be replaced; `option` names its path."""
+    if not force and exists(path):
+        raise StaleError(f"{path} already exists", remedy=f"--force replaces it, another {option} keeps both")
 
 
 @contextlib.contextmanager
@@ -179,8 +185,8 @@ def lock_file(path: Path, held: contextlib.ExitStack) -> bool:
 class StagedFiles:
     """New files, each still beside its place."""
 
-    def __init__(self, option: str = OUTPUT) -> None:
-        self.option = option
+    def __init__(self, option: str, may_replace: Callable[[Path], bool]) -> None:
+        self.option, self._may_replace = option, may_replace
         self.staged: dict[Path, Path] = {}
         self.current = Path()
         """The file that an error is about."""
@@ -200,8 +206,10 @@ class StagedFiles:
         self.place(path).write_bytes(content)
 
     def put_into_place(self) -> None:
-        """Rename all files. OSError, after which everything is as it was."""
+        """Rename all files. OSError, or StaleError, after which everything is as it was."""
         with locked_folders(self._folders):
+            for path in self.staged:
+                refuse_existing(path, force=self._may_replace(path), option=self.option)
             replace_all(self.staged)
 
     def close(self) -> None:
@@ -253,12 +261,15 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged_files(option: str = OUTPUT) -> Iterator[StagedFiles]:
+def staged_files(
+    option: str = OUTPUT, *, may_replace: Callable[[Path], bool] = lambda _: True
+) -> Iterator[StagedFiles]:
     """Give a place for new files, which are renamed at the end of the block: all of them, or none after an error.
 
-    option: the option that names the output. OutputError where directory, disk or permissions forbid it.
+    option: the option that names the output. may_replace: False for a path where no file may lie at the end, although
+    none was there when the work began. OutputError where directory, disk or permissions forbid it, StaleError.
     """
-    files = StagedFiles(option)
+    files = StagedFiles(option, may_replace)
     try:
         yield files
         files.put_into_place()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def calibrate(
         if there.tables and (statistics or len(there.tables) == len(job.rules)):
             return reuse_tables(job, statistics, there, started)
     if job.output:
-        check_pass_outputs(job, data)
+        job = replace(job, may_replace=check_pass_outputs(job, data))
     with claimed_outputs([*places, checkpoint_path(job.output)] if job.output else []):
         if job.output:
             refuse_other_runs(job, places, occupied=occupied)
@@ -96,16 +96,21 @@ def refuse_other_runs(job: CalibrationJob, places: Sequence[Path], *, occupied: 
         refuse_interrupted_run(checkpoint_path(job.output))
 
 
-def check_pass_outputs(job: CalibrationJob, data: Any) -> None:
-    """Check the files of a pass before it. Tables and statistics that exist were found to fit.
+def check_pass_outputs(job: CalibrationJob, data: Any) -> Callable[[Path], bool]:
+    """Check the files of a pass before it, and return which may be replaced after it. Tables and statistics that exist
+    were found to fit.
 
     OutputError; StaleError if something else lies in the place of a record; UsageError if a source would be replaced.
     """
     assert job.output is not None
     read, force = (*job.model.files, data), job.options.force
     places = [*job.paths(), statistics_path(job.output), checkpoint_path(job.output)]
-    check_destinations(places, read=read, force=True)
-    check_destinations(map(provenance_path, job.paths()), read=read, force=force, ours=is_provenance)
+    records = [provenance_path(path) for path in job.paths()]
+
+    def ours(path: Path) -> bool:
+        return path in places or is_provenance(path)
+
+    return check_destinations([*places, *records], read=read, force=force, ours=ours)
 
 
 def reuse_tables(

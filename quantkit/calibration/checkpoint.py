@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from quantkit.artifact import canonical_json, refuse_existing, write_whole
+from quantkit.artifact import canonical_json, write_whole
 from quantkit.data import Feed
 from quantkit.document import DocumentType
 from quantkit.errors import StaleError, StatisticsError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.paths import exists
 from quantkit.regular_file import file_fault
+from quantkit.staging import refuse_existing
 from quantkit.statistics.sealed import read_sealed, sealed_bytes
 from quantkit.values import Array
 

@@ -41,7 +41,7 @@ def convert(
     trtexec reads only tables with the header `EntropyCalibration2`. TableError, StaleError, UsageError.
     """
     source, output = Path(source), Path(output)
-    check_tables_writable([output], read=[source], force=force)
+    may_replace = check_tables_writable([output], read=[source], force=force)
     found = read_unchanged_table(source, f"remove {provenance_path(source).name} if you trust the table")
     table = found.table
     chosen = algorithm or table.header.algorithm
@@ -64,7 +64,7 @@ def convert(
     if (known := found.record) is not None:
         record = TableRecord(file=output.name, sha256=sha256_of(content), header=header.text, tensors=len(table))
         files[provenance_path(output)] = provenance_bytes(known.model_copy(update={"table": record}))
-    write_all(files)
+    write_all(files, may_replace=may_replace)
     return converted
 
 
@@ -117,5 +117,5 @@ def adopt(
         model=ModelRecord(file=network.path.name, sha256=network.sha256),
         origin="adopted",
     )
-    write_all({target: provenance_bytes(record)})
+    write_all({target: provenance_bytes(record)}, may_replace=lambda _: force)
     return Adoption(table, covered, target)

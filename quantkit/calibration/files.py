@@ -40,7 +40,8 @@ class PassCounts:
 def write_calibration(
     job: CalibrationJob, statistics: Statistics | None, tables: Mapping[str, CalibrationTable], counted: PassCounts
 ) -> tuple[Path, ...]:
-    """Write tables, provenance and statistics, all or none, and remove the checkpoint. OutputError."""
+    """Write tables, provenance and statistics, all or none, and remove the checkpoint. OutputError;
+    StaleError if a file appeared in the place of one of them during the work."""
     assert job.output is not None
     data = DataRecord(
         source=job.source,
@@ -69,7 +70,7 @@ def write_calibration(
         files[statistics_path(job.output)] = statistics_bytes(statistics)
     for path, rule in job.paths().items():
         files |= table_with_provenance(job, path, rule, tables[rule.name], data, run)
-    write_all(files)
+    write_all(files, may_replace=job.may_replace)
     checkpoint_path(job.output).unlink(missing_ok=True)
     return tuple(files)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quantkit._version import __version__
-from quantkit.artifact import check_destinations, sha256_of, write_all
+from quantkit.artifact import check_destinations, sha256_of, write_all, write_whole
 from quantkit.calibration.tables import header_for, make_tables, table_paths
 from quantkit.provenance import (
     DataRecord,
@@ -20,7 +20,7 @@ from quantkit.provenance import (
     provenance_path,
 )
 from quantkit.rules import Rule, as_rules
-from quantkit.statistics import Statistics, merge_statistics, read_statistics, write_statistics
+from quantkit.statistics import Statistics, merge_statistics, read_statistics, statistics_bytes
 from quantkit.table import Algorithm, CalibrationTable, table_bytes
 from quantkit.tensorrt_version import target_version
 
@@ -37,13 +37,13 @@ def merge(
     allow_duplicates: a sample that is in several parts counts once for each of them, instead of being refused.
     """
     output = Path(output)
-    check_destinations([output], read=parts, force=force)
+    may_replace = check_destinations([output], read=parts, force=force)
     merged = merge_statistics(
         [read_statistics(part) for part in parts],
         allow_duplicates=allow_duplicates,
         names=[os.fsdecode(part) for part in parts],
     )
-    write_statistics(merged, output)
+    write_whole(output, statistics_bytes(merged), force=may_replace(output))
     return merged
 
 
@@ -65,7 +65,7 @@ def tables_from(
     headers = {rule: header_for(rule, version, algorithm) for rule in chosen}
     statistics = source if isinstance(source, Statistics) else read_statistics(source)
     paths = table_paths(Path(output), chosen) if output else {}
-    check_tables_writable(paths, read=[source], force=force)
+    may_replace = check_tables_writable(paths, read=[source], force=force)
     tables = make_tables(statistics, headers)
     name = "statistics" if isinstance(source, Statistics) else Path(source).name
     files: dict[Path, bytes] = {}
@@ -73,7 +73,7 @@ def tables_from(
         content = table_bytes(tables[rule.name])
         record = statistics_provenance(statistics, name, path, content, tables[rule.name], rule)
         files |= {path: content, provenance_path(path): provenance_bytes(record)}
-    write_all(files)
+    write_all(files, may_replace=may_replace)
     return tables
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class CalibrationJob:
     options: CalibrateOptions
     excluded: frozenset[str] = frozenset()
     """Nodes that stay float."""
+    may_replace: Callable[[Path], bool] = lambda _: True
+    """Whether a file that lies at an output when the work is done may be replaced."""
 
     @property
     def backend(self) -> str:

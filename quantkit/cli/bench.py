@@ -80,7 +80,7 @@ def bench(
             phase=spinner.phase,
         )
     if plot is not None:
-        draw_latencies(result, plot)
+        draw_latencies(result, plot, force=engine.force)
     printing.print_result(result, bench_document, print_bench)
     if plot is not None and not printing.as_json:
         print_line(f"wrote {plot}")

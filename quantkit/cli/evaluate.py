@@ -82,7 +82,7 @@ def evaluate(
         progress=ProgressBar(hidden=printing.hides_progress, about="evaluating"),
     )
     pages = {} if html is None else {html: evaluation_report(result)}
-    result = write_evaluation(result, output, pages)
+    result = write_evaluation(result, output, pages, force=force)
     for text in result.warnings:
         warn(text)
     printing.print_result(result, evaluation_json, print_evaluation)

@@ -44,7 +44,8 @@ def init(model: Path | None, data: str | None, output: Path | None, force: bool,
     known = ("images", "calibration", "train")
     folders = [p.name for p in sorted(Path().iterdir()) if p.name in known and is_folder(p)]
     named = str(model or only_candidate(models, "model.onnx")), data or only_candidate(folders, "images")
-    write_whole(target, text_bytes(settings_template(*(path_from_folder(text, target.parent) for text in named))))
+    settings = settings_template(*(path_from_folder(text, target.parent) for text in named))
+    write_whole(target, text_bytes(settings), force=force)
     missing = [text for text in named if ":" not in text and not exists(text)]
     printing.print_result(target, lambda path: {"file": str(path)}, lambda path: print_next_step(path, missing))
 

@@ -142,7 +142,9 @@ def write_layers_files(result: Sensitivity, exclude_file: Path | None, html: Pat
     if exclude_file is not None:
         written.append(write_exclusions(result, exclude_file, force=force))
     if html is not None:
-        write_whole(html, text_bytes(import_module("quantkit.report.html").sensitivity_page(result)), "--html")
+        write_whole(
+            html, text_bytes(import_module("quantkit.report.html").sensitivity_page(result)), "--html", force=force
+        )
         written.append(html)
     return written
 

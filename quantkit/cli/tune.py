@@ -127,7 +127,7 @@ def tune(
             phase=spinner.phase,
         )
     if html is not None:
-        write_report(result, html)
+        write_report(result, html, force=force)
     for text in result.report.warnings:
         warn(text)
     printing.print_result(
@@ -152,12 +152,12 @@ def refuse_report_path(html: Path | None, folder: Path, model: Path, data: str |
         refuse_unwritable({"--html": html}, read=(model, data), force=force)
 
 
-def write_report(result: Tuning, html: Path) -> None:
-    """Write the HTML report. OutputError."""
+def write_report(result: Tuning, html: Path, *, force: bool) -> None:
+    """Write the HTML report. OutputError, StaleError."""
     from quantkit.artifact import text_bytes, write_whole
     from quantkit.report.html import tuning_page
 
-    write_whole(html, text_bytes(tuning_page(result)), "--html")
+    write_whole(html, text_bytes(tuning_page(result)), "--html", force=force)
 
 
 def tune_options(

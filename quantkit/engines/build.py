@@ -136,7 +136,7 @@ def build(
     faults = find_clip_faults(loaded, trt_version)
     if exists(path) and not options.force:
         return replace(reuse_engine(path, wanted, options.min_coverage), faults=faults)
-    check_destinations(places, force=options.force, ours=lambda place: place == cache or is_engine_record(path))
+    ours = check_destinations(places, force=options.force, ours=lambda place: place == cache or is_engine_record(path))
     with claimed_outputs([path]):
         made = build_engine(
             loaded if has_qdq(loaded) else replace(loaded, proto=fold_constants(loaded)),
@@ -158,7 +158,7 @@ def build(
     files[engine_record_path(path)] = engine_record_bytes(record)
     if cache is not None and made.timing_cache:
         files[cache] = made.timing_cache
-    write_all(files)
+    write_all(files, may_replace=lambda place: place == cache or ours(place))
     notes = list(made.notes)
     if scales and scales.provenance is None:
         notes.append(f"{scales.path} has no provenance record; only its tensor names show that it fits this network")

@@ -40,13 +40,18 @@ def refuse_unwritable(places: Mapping[str, Path | None], *, read: Iterable[objec
             )
 
 
-def write_evaluation(evaluation: Evaluation, output: Path | None, others: Mapping[Path, bytes]) -> Evaluation:
-    """Write the evaluation as JSON to `output`, with other files, all or nothing; return it with their paths."""
+def write_evaluation(
+    evaluation: Evaluation, output: Path | None, others: Mapping[Path, bytes], *, force: bool = True
+) -> Evaluation:
+    """Write the evaluation as JSON to `output`, with other files, all or nothing; return it with their paths.
+
+    force: False where no file may lie there. OutputError, StaleError.
+    """
     files = dict(others)
     places = ([] if output is None else [output]) + list(files)
     made = replace(evaluation, files=tuple(places))
     if output is not None:
         text = json.dumps(evaluation_json(made), indent=2, ensure_ascii=False, allow_nan=False)
         files = {output: text_bytes(f"{text}\n"), **files}
-    write_all(files)
+    write_all(files, may_replace=lambda _: force)
     return made

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import check_destinations, refuse_existing
+from quantkit.artifact import check_destinations
 from quantkit.backends.trial_run import try_alone
 from quantkit.errors import ModelError, UsageError, first_line
 from quantkit.frameworks.exported import Exported, Shape
@@ -24,7 +24,7 @@ from quantkit.frameworks.tensorflow import TfOptions
 from quantkit.frameworks.tensorflow import export_tf as tf_exported
 from quantkit.frameworks.tflite import TfliteOptions
 from quantkit.frameworks.tflite import export_tflite as tflite_exported
-from quantkit.graph import Model, load_model, saved_files, write_model
+from quantkit.graph import Model, load_model, write_model
 from quantkit.graph.clean_export import clean_copy
 from quantkit.staging import staging_folder, write_failure
 from quantkit.values import ModelInput, checked_options
@@ -140,9 +140,7 @@ def export_and_check(export: Callable[[Path], Exported], target: Path, tolerance
         model = load_model(whole)
         compared = check_outputs(model, found, tolerance)
         unchecked = found.unchecked if compared else f"{found.unchecked}; {try_alone(model).text}"
-        for path in saved_files(model.proto, target):
-            refuse_existing(path, force=force)
-        files = write_model(model.proto, folder, target)
+        files = write_model(model.proto, folder, target, force=force)
     return Imported(
         files,
         found.source,

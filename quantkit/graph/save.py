@@ -37,14 +37,15 @@ def saved_files(proto: onnx.ModelProto, output: Path) -> tuple[Path, ...]:
     return (output, data_path(output)) if needs_data_file(proto) else (output,)
 
 
-def write_model(proto: onnx.ModelProto, folder: Path, output: Path) -> tuple[Path, ...]:
+def write_model(proto: onnx.ModelProto, folder: Path, output: Path, *, force: bool = True) -> tuple[Path, ...]:
     """Write a model, all of its files or none, and return their paths. folder: the place of its external weights.
 
     Weights are written one after another: memory never holds more than the graph and one chunk of a weight. The same
     model gives the same bytes. ModelError if an external weight is missing; OutputError if something cannot be written,
-    or if a file with weights of the source itself would be replaced.
+    or if a file with weights of the source itself would be replaced. force: False where no file may lie there, and one
+    that does is a StaleError.
     """
-    with staged_files() as new:
+    with staged_files(may_replace=lambda _: force) as new:
         return stage_model(proto, folder, output, new)
 
 

@@ -104,7 +104,7 @@ def lint(
     trial = try_network(target, fixed_model, model)
     content = self_contained_bytes(model, proto)
     refuse_changed_weights(model)
-    write_whole(target, content)
+    write_whole(target, content, force=force)
     return LintReport(model.path, left, fixed, target, count_int8_layers(fixed_model), trial)
 
 

@@ -114,7 +114,7 @@ def from_qdq(
     target = beside(output, f"{output.stem}.float.onnx") if plain is None else Path(plain)
     header = table_header(algorithm, tensorrt_version)
     refuse_same_files(Path(path), output, target)
-    check_tables_writable([output], read=[path], force=force)
+    may_replace = check_tables_writable([output], read=[path], force=force)
     check_destinations([target], read=[path], force=force, option="--model")
     model = load_model(path)
     stripped = remove_qdq(model)
@@ -134,7 +134,7 @@ def from_qdq(
     if scales:
         record = qdq_provenance(output, table, model_record(network, target), model_record(model))
         files |= {output: table_bytes(table), provenance_path(output): record}
-    write_all(files)
+    write_all(files, may_replace=may_replace)
     return FromQdq(
         output if scales else None,
         target,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
-from quantkit.artifact import canonical_json, check_destinations, refuse_existing
+from quantkit.artifact import canonical_json, check_destinations
 from quantkit.backends.trial_run import Trial
 from quantkit.calibration.unscalable import describe_unscalable
 from quantkit.data import DataOptions
@@ -331,9 +331,7 @@ def resolve_statistics(
 
 def write_quantized(proto: onnx.ModelProto, source: Model, target: Path, force: bool) -> tuple[Path, ...]:
     """Write the network, and a file of weights beside it if it needs one. StaleError, OutputError."""
-    for path in saved_files(proto, target):
-        refuse_existing(path, force=force)
-    with staged_files() as new:
+    with staged_files(may_replace=lambda _: force) as new:
         files = stage_model(proto, source.folder, target, new)
         refuse_changed_weights(source)  # also while they were copied
     return files

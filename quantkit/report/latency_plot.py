@@ -34,8 +34,11 @@ def refuse_undrawable(path: Path, read: Iterable[object] = (), *, force: bool) -
         raise BackendError("a plot needs matplotlib", remedy=install_command("notebook", "matplotlib")) from None
 
 
-def draw_latencies(bench: BenchResult, path: Path) -> None:
-    """Draw the median latency of every subject at every batch size, as bars with their values. OutputError."""
+def draw_latencies(bench: BenchResult, path: Path, *, force: bool = True) -> None:
+    """Draw the median latency of every subject at every batch size, as bars with their values.
+
+    force: False where no file may lie there. OutputError, StaleError.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -61,4 +64,4 @@ def draw_latencies(bench: BenchResult, path: Path) -> None:
     content = io.BytesIO()
     metadata = {"Date": None} if path.suffix == ".svg" else None
     figure.savefig(content, format=path.suffix[1:], dpi=160, metadata=metadata)
-    write_whole(path, content.getvalue(), "--plot")
+    write_whole(path, content.getvalue(), "--plot", force=force)

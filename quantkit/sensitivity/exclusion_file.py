@@ -23,7 +23,7 @@ def write_exclusions(found: Sensitivity, path: str | os.PathLike[str], *, force:
     """Write the layers that should stay float (`found.kept`). StaleError if the file exists, OutputError."""
     target = Path(path)
     check_destinations([target], force=force, option=OPTION)
-    write_whole(target, text_bytes(format_exclusions(found)), OPTION)
+    write_whole(target, text_bytes(format_exclusions(found)), OPTION, force=force)
     return target
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit._version import __version__
-from quantkit.artifact import check_destinations, check_writable, refuse_existing, sha256_of, text_bytes
+from quantkit.artifact import check_destinations, check_writable, sha256_of, text_bytes
 from quantkit.calibration.from_statistics import statistics_provenance
 from quantkit.calibration.tables import header_for, make_tables
 from quantkit.errors import OutputError
@@ -91,15 +91,13 @@ def write_tuning(written: TuningFiles, folder: Path, options: TuneOptions) -> Tu
         paths["exclude"]: text_bytes(tuned_exclusion_text(tuning)),
         paths["record"]: tune_json(tuning),
     }
-    for path in (*saved_files(written.proto, paths["model"]), *files):
-        refuse_existing(path, force=options.force)
     is_new = not exists(folder)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise write_failure(folder, error) from None
     try:
-        with staged_files() as new:
+        with staged_files(may_replace=lambda _: options.force) as new:
             for path, content in files.items():
                 new.write(path, content)
             stage_model(written.proto, written.source.folder, paths["model"], new)

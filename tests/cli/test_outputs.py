@@ -18,6 +18,7 @@ import pytest
 
 from quantkit.cli import invoke
 from quantkit.cli.application import app
+from quantkit.staging import StagedFiles
 from tests.support.networks import network
 
 COMMANDS = {
@@ -48,6 +49,7 @@ COMMANDS = {
     ],
 }
 WITHOUT_FORCE = {"run"}
+PLACE = StagedFiles.place
 NO_UTF8 = os.fsdecode(b"\xff")
 
 
@@ -156,6 +158,29 @@ def test_each_file_is_looked_for_before_the_work(
             assert called(*COMMANDS[name], "--force") == 0, capsys.readouterr().err
             assert mine.read_bytes() != b"mine"
             clear(folder, before)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("run", "export triton")])
+def test_a_file_that_appears_during_the_work_is_not_replaced(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody writes a file in the place of each output after it was looked for, and before it is written."""
+    before, mine = tree(folder), set[Path]()
+
+    def place(files: StagedFiles, path: Path) -> Path:
+        mine.add(path.absolute())
+        path.write_text("mine")
+        return PLACE(files, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StagedFiles, "place", place)
+        assert called(*COMMANDS[name]) == 1
+    assert "already exists" in capsys.readouterr().err
+    written = {path: content for path, content in tree(folder).items() if path not in before}
+    assert {path for path, content in written.items() if content == b"mine"} == {
+        path.relative_to(folder).as_posix() for path in mine
+    }
+    assert not {path for path, content in written.items() if content not in (b"mine", "")}
 
 
 def put_foreign(path: Path, kind: str) -> dict[str, bytes | str]:
