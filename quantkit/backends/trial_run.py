@@ -126,7 +126,8 @@ def run_reference(reference: Model, tries: Iterator[Batch] | Sequence[Batch]) ->
     session = open_session(reference, reference.outputs, threads=0, any_type=True)
     for feeds in tries:
         try:
-            return feeds, {name: np.array(value) for name, value in session.runner()(feeds).items()}
+            outputs = session.runner()(feeds)
+            return feeds, {name: value.copy() for name, value in outputs.items() if isinstance(value, np.ndarray)}
         except ModelError as error:
             failure = failure or error
     raise failure or ModelError("no input can be made up for it", remedy="give samples with --data")

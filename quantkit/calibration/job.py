@@ -14,6 +14,7 @@ from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.reuse import TableRequest
 from quantkit.calibration.tables import header_for, table_paths
 from quantkit.data import DataIdentity, Feed, open_data
+from quantkit.data.opening import refuse_no_inputs
 from quantkit.data.preprocess_choice import AnyPreprocess, PreprocessChoice, choose_spec
 from quantkit.errors import ModelError
 from quantkit.graph import Model, Watch, load_model, watched_tensors
@@ -98,6 +99,7 @@ def prepare_job(
                 f"{loaded.path}: input {i.describe()} cannot be fed",
                 remedy="remove that input, or change it to a number type",
             )
+    refuse_no_inputs(loaded.inputs)
     refuse_unshaped(loaded)
     watch = watched_tensors(loaded)
     if not watch.tensors:

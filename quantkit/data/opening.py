@@ -64,6 +64,7 @@ def open_data(
     `source` is a path (image or folder of images, `.npy`, `.npz`, folder of `.npz` batches), `module:callable`, or an
     iterable of batches; a callable is called for every pass. DataError, PreprocessError, UsageError.
     """
+    refuse_no_inputs(inputs)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if not exists(path) and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:\w+", str(source)):
@@ -75,6 +76,12 @@ def open_data(
         f"data is a {type(source).__name__}",
         remedy="pass a path, an iterable of batches, or a callable",
     )
+
+
+def refuse_no_inputs(inputs: Sequence[ModelInput]) -> None:
+    """Raise DataError for a network that takes no data."""
+    if not inputs:
+        raise DataError("the network has no inputs, so no data can be fed to it", remedy="give a network with inputs")
 
 
 def open_path(

@@ -54,8 +54,12 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{file} is not an ONNX model, or is truncated", remedy=remedy) from None
     except OSError as error:
         raise ModelError(f"{file}: {error.strerror or error}", remedy=remedy) from None
-    if not proto.graph.node or not proto.opset_import:
+    if proto.opset_import and not proto.graph.node:
+        raise ModelError(f"{file} has no operators", remedy=remedy)
+    if not proto.opset_import:
         raise ModelError(f"{file} is not an ONNX model: it holds no graph", remedy=remedy)
+    if not proto.graph.output:
+        raise ModelError(f"{file} has no outputs, so it computes nothing", remedy=DAMAGED)
     if not holds_text(proto):
         raise ModelError(f"{file} is damaged: one of its names is not text", remedy=remedy)
     folder = weights_folder(file, proto)

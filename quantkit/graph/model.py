@@ -102,12 +102,13 @@ def node_name(node: onnx.NodeProto) -> str:
 
 
 def as_input(value: onnx.ValueInfoProto) -> ModelInput:
-    """Return name, dtype and shape of a graph input."""
+    """Return name, dtype and shape of a graph input; the dtype of what is no tensor is `sequence`, `optional` …."""
     tensor = value.type.tensor_type
     dims: list[int | str | None] = [
         d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or None for d in tensor.shape.dim
     ]
-    return ModelInput(value.name, dtype_name(tensor.elem_type), tuple(dims))
+    kind = (value.type.WhichOneof("value") or "tensor_type").removesuffix("_type")
+    return ModelInput(value.name, dtype_name(tensor.elem_type) if kind == "tensor" else kind, tuple(dims))
 
 
 def dtype_name(code: int) -> str:

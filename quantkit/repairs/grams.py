@@ -38,8 +38,13 @@ class GramAccumulator:
             self._total = np.zeros((groups, size, size))
         for start in range(0, count, ROWS):
             part = patches[:, start : start + ROWS]
-            # float32 products of a part, float64 sums of parts.
-            self._total += np.matmul(part.transpose(0, 2, 1), part) if groups > 1 else (part[0].T @ part[0])[None]
+            # float32 products of a part, unless they are too large; float64 sums of parts.
+            with np.errstate(over="ignore", invalid="ignore"):
+                squares = np.matmul(part.transpose(0, 2, 1), part) if groups > 1 else (part[0].T @ part[0])[None]
+                if not np.isfinite(squares).all():
+                    wide = part.astype(np.float64)
+                    squares = np.matmul(wide.transpose(0, 2, 1), wide)
+            self._total += squares
         self.patches += count
 
     @property

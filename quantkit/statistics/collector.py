@@ -50,7 +50,8 @@ class ChannelSums:
         outer = prod(x.shape[:axis])
         # A unit is added up in floating point, units are added exactly: a unit must not hold two samples. Where axis 0
         # is known to be the batch, its elements are units; otherwise every row is one, which is right and slower.
-        units = x.shape[0] if self._batch_first and inner == 1 else outer
+        # A vector has no axis but that of its channels.
+        units = x.shape[0] if self._batch_first and inner == 1 and x.ndim > 1 else outer
         channel_sums(x, units, outer // units, channels, inner, self.ranges, self.sums)
         self.elements += outer * inner
 

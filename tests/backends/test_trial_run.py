@@ -96,6 +96,11 @@ def test_outputs_without_floats_are_not_compared() -> None:
     assert found.text == "loads and runs on one batch of the data"
 
 
+def test_outputs_that_are_no_tensors_are_not_compared() -> None:
+    made = network("y = SplitToSequence(x) z = Abs(x)", "(float[N, 4] x) => (seq(float[A, B]) y, float[N, 4] z)")
+    assert try_network(made, made, X).output == "z"
+
+
 def test_sizes_are_made_up_until_the_source_runs() -> None:
     interface = "(float[N, 3, H, W] x) => (float[A, B] y)"
     made = network("z = ReduceMean<axes = [1]>(x) f = Reshape(z, s) y = Relu(f)", interface, s=0)

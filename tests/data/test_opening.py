@@ -784,3 +784,8 @@ def test_an_abandoned_pass_leaves_no_thread_and_no_file(store: Path, kind: str) 
         gc.collect()
     assert not any(t.name.startswith("quantkit-decode") for t in threading.enumerate())
     assert [str(leak.message) for leak in leaks] == []
+
+
+def test_a_network_without_inputs_takes_no_data() -> None:
+    with pytest.raises(DataError, match="the network has no inputs"):
+        open_data([{"x": FLOATS}], (), RAW, DataOptions())

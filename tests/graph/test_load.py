@@ -218,3 +218,21 @@ def test_an_operator_without_its_operands_is_refused(inputs: list[str], outputs:
     if outputs:
         proto.graph.node[0].domain = "own"
         load_model(written(tmp_path, proto.SerializeToString()))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("(float[N] x) => () { y = Neg(x) }", "has no outputs"), ("(float[N] x) => (float[N] x) { }", "has no operators")],
+)
+def test_a_network_that_computes_nothing_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(ModelError, match=rf"net\.onnx {why}"):
+        load_model(save(tmp_path, HEAD + text))
+
+
+def test_inputs_that_are_no_tensors_have_the_name_of_their_type(tmp_path: Path) -> None:
+    text = "(seq(float[N]) s, optional(float[N]) o, string[N] t) => (int64 n) { n = SequenceLength(s) }"
+    assert [value.dtype for value in load_model(save(tmp_path, HEAD + text)).inputs] == [
+        "sequence",
+        "optional",
+        "string",
+    ]

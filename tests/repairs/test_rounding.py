@@ -188,6 +188,18 @@ def test_a_gram_matrix_of_nothing_or_of_nan_is_refused() -> None:
         _ = gram.value
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("groups", [1, 2])
+def test_squares_beyond_float32_are_added_up(groups: int) -> None:
+    text = f"{X} {{ y = Conv<group = {groups}>(x, w) }}"
+    (layer,) = weighted_layers(WeightEditor(model_of(text, w=normal(4, 6 // groups, 3, 3))), {})
+    x = normal(2, 6, 7, 7)
+    plain, huge = (GramAccumulator(layer.geometry) for _ in range(2))
+    plain.add(x)
+    huge.add(x * np.float32(2.0**90))
+    np.testing.assert_allclose(huge.value, plain.value * 2.0**180, rtol=1e-4, atol=2.0**170)
+
+
 # Networks ---------------------------------------------------------------------------------------------------------
 
 IMAGES = np.repeat(np.repeat(np.maximum(normal(12, 6, 4, 4) + 0.5, 0), 2, 2), 2, 3)

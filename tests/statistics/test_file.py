@@ -491,6 +491,16 @@ def test_samples_along_the_second_axis_add_up_in_any_slices(slices: list[int]) -
     assert figures[0] == figures[1]
 
 
+@pytest.mark.parametrize("batch", [(), ("t",)])
+def test_a_vector_has_the_axis_of_its_channels_alone(batch: tuple[str, ...]) -> None:
+    collector = Collector(["t"], [("t", -1)], INVARIANT, batch)
+    for _ in range(2):
+        assert collector.count("t", np.arange(8, dtype=F32), whole=True)
+    (found,) = collector.statistics({}, origin_of(fixed_data())).channels
+    np.testing.assert_array_equal(found.minimum, np.arange(8))
+    assert found.elements == 2
+
+
 @pytest.mark.parametrize("mode", HistogramMode)
 @pytest.mark.parametrize("shape", [(0, 3, 5), (4, 3, 0), (0, 3)])
 def test_a_tensor_that_is_empty_for_some_samples_adds_nothing(mode: HistogramMode, shape: tuple[int, ...]) -> None:
