@@ -1,7 +1,11 @@
-"""Code found by name: the user's own (`module:callable`: batches, metrics), and the files of a package of quantkit."""
+"""Code found by name: the user's own (`module:callable`: batches, metrics), and the files of a package of quantkit.
+
+Whatever calls code of the user does it in `running_user_code`: what the code changes in the process stays its own.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pkgutil
@@ -13,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from quantkit.errors import UsageError
+from quantkit.errors import QuantkitError, UsageError
 from quantkit.view import shorten_middle
 
 USER_ERRORS = (Exception, SystemExit)
@@ -22,6 +26,54 @@ LONGEST = 300
 """Characters of a text or a line of the user's code."""
 MOST_FRAMES = 6
 """Calls in the user's code that an error lists."""
+DIRECTORIES: dict[str, str] = {}
+"""Where the user's code works, by the working directory of the command, if the code has changed to another one."""
+
+
+@contextlib.contextmanager
+def running_user_code() -> Iterator[None]:
+    """Run code of the user, which may raise one of USER_ERRORS or KeyboardInterrupt, and nothing else.
+
+    The code finds the working directory that it has changed to, and the caller its own one, with the same standard
+    streams: paths that were given to a command mean what they meant. A process that the code has forked ends here.
+    """
+    process, streams, ours, code = os.getpid(), (sys.stdout, sys.stderr), working_directory(), 1
+    change_directory(DIRECTORIES.get(ours, ours))
+    try:
+        yield
+        if any(getattr(stream, "closed", False) for stream in streams):
+            raise ValueError("it closed a standard stream")
+        code = 0
+    except (KeyboardInterrupt, *USER_ERRORS):
+        raise
+    except BaseException as error:  # asyncio.CancelledError, GeneratorExit, a class of the user's
+        text = f"{type(error).__name__}: {error}"
+        raise RuntimeError(text).with_traceback(error.__traceback__) from error
+    finally:
+        if os.getpid() != process:
+            os._exit(code)
+        theirs = working_directory()
+        if theirs != ours:
+            change_directory(ours)
+            DIRECTORIES[ours] = theirs
+        else:
+            DIRECTORIES.pop(ours, None)
+        sys.stdout, sys.stderr = streams
+
+
+def working_directory() -> str:
+    """Return the working directory; an empty text if it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def change_directory(path: str) -> None:
+    """Change the working directory, unless `path` is empty or was removed."""
+    if path and path != working_directory():
+        with contextlib.suppress(OSError):
+            os.chdir(path)
 
 
 def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Callable[[Any], bool] = callable) -> Any:
@@ -35,7 +87,8 @@ def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Call
         raise UsageError(f"{option} {text}: not the name of a module and of a callable in it", remedy=remedies[1])
     sys.path.insert(0, "")
     try:
-        module = importlib.import_module(module_name)
+        with running_user_code():
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name != module_name and not module_name.startswith(f"{error.name}."):
             raise import_failure(option, text, module_name, error) from error
@@ -46,13 +99,29 @@ def load_plugin(text: str, *, option: str, remedies: tuple[str, str], fits: Call
         if "" in sys.path:  # the module may have changed it
             sys.path.remove("")
     try:
-        found = getattr(module, attribute, None)
-        suits = fits(found)
+        with running_user_code():
+            found = getattr(module, attribute, None)
+            suits = fits(found)
     except USER_ERRORS as error:
         raise import_failure(option, text, module_name, error) from error
     if not suits:
         raise UsageError(f"{option} {text}: {module_name} has no callable {attribute!r}", remedy=remedies[1])
     return found
+
+
+def call_factory(factory: Callable[[], Any], option: str, text: str, remedy: str) -> Any:
+    """Return what a function or a class of the user's returns without arguments. UsageError."""
+    try:
+        with running_user_code():
+            return factory()
+    except QuantkitError:
+        raise
+    except USER_ERRORS as error:
+        raise UsageError(
+            f"{option} {text}: calling it without arguments failed: {describe_error(error)}",
+            details=user_frames(error),
+            remedy=remedy,
+        ) from error
 
 
 def import_failure(option: str, text: str, module: str, error: BaseException) -> UsageError:

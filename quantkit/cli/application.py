@@ -38,6 +38,7 @@ from quantkit.cli.terminal.console import print_error, print_to_stderr, print_us
 from quantkit.cli.terminal.documents import asks_for_document, documents_only, reserve_standard_output
 from quantkit.errors import Interrupted, OutputError, QuantkitError, UsageError
 from quantkit.paths import path_failure
+from quantkit.plugin import working_directory
 from quantkit.view import quoted
 
 EMPTY = re.compile("--?[a-z-]+=")
@@ -96,7 +97,8 @@ def run_program() -> None:
         if asks_for_document(sys.argv[1:]):
             reserve_standard_output()
         code = run_command_line(sys.argv[1:])
-        sys.stdout.flush()
+        if not sys.stdout.closed:  # by code of the user
+            sys.stdout.flush()
     except KeyboardInterrupt:
         code = report_interruption()
     except OSError as error:
@@ -149,8 +151,8 @@ def run_command(arguments: list[str]) -> int:
             return report_interruption()
         if isinstance(error, OSError) and is_stream_error(error):
             return report_unwritable(error)
-        if isinstance(error, OSError) and error.filename is not None:
-            refused = path_failure(error.filename, error)
+        if isinstance(error, OSError) and (error.filename is not None or not working_directory()):
+            refused = lost_directory() if error.filename is None else path_failure(error.filename, error)
             print_error(refused, as_json="--json" in arguments)
             return refused.exit_code
         raise
@@ -167,6 +169,11 @@ def refuse_empty(arguments: list[str]) -> None:
             )
         if "\0" in argument:
             raise UsageError(f"{quoted(argument)} contains a NUL", remedy="leave it out")
+
+
+def lost_directory() -> QuantkitError:
+    """Return the error for a working directory that was removed while a command works in it."""
+    return QuantkitError("the working directory was removed", remedy="change to a folder that exists: cd")
 
 
 def is_stream_error(error: OSError) -> bool:

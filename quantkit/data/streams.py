@@ -16,7 +16,7 @@ from quantkit.data.feed import DataIdentity, DigestMemory, Identifier, Portion, 
 from quantkit.data.images import stamp_file
 from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, QuantkitError
-from quantkit.plugin import USER_ERRORS, describe_error, load_plugin, user_frames
+from quantkit.plugin import USER_ERRORS, describe_error, load_plugin, running_user_code, user_frames
 from quantkit.regular_file import FileStamp
 from quantkit.values import Array, Batch, ModelInput
 
@@ -74,6 +74,7 @@ class BatchFolderFeed:
         return portion
 
 
+END = object()
 MOST_EMPTY = 1000
 """Batches without samples in a row, after which an iterable is taken for one without end."""
 
@@ -143,16 +144,23 @@ def guard_user_code(source: Callable[[], Iterable[Any]], name: str) -> Iterator[
     """
     position = 0
     try:
-        made = source()
+        with running_user_code():
+            made = source()
         if not hasattr(made, "__iter__"):
             raise DataError(
                 f"the data's callable returned a {type(made).__name__}",
                 remedy="return an iterable of batches, or yield them",
             )
-        for item in made:
+        with running_user_code():
+            batches = iter(made)
+        while True:
+            with running_user_code():
+                item = next(batches, END)
+            if item is END:
+                return
             position += 1
             yield item
-    except (QuantkitError, GeneratorExit):
+    except QuantkitError:
         raise
     except USER_ERRORS as error:
         raise DataError(

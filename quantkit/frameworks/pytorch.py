@@ -28,7 +28,7 @@ from quantkit.frameworks.torch_exporters import (
     flatten_outputs,
     unfused_attention,
 )
-from quantkit.plugin import load_plugin
+from quantkit.plugin import call_factory, load_plugin
 from quantkit.values import Array, Batch, check_number
 
 TRACED = 2
@@ -67,7 +67,7 @@ def load_torch(text: str) -> tuple[Any, Any]:
         "name a function that returns a torch.nn.Module, or (module, example inputs)",
     )
     found: Any = load_plugin(text, option=OPTION, remedies=remedies)
-    made = found if isinstance(found, torch.nn.Module) else found()
+    made = found if isinstance(found, torch.nn.Module) else call_factory(found, OPTION, text, remedies[1])
     if isinstance(made, torch.nn.Module):
         return made, None
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module):

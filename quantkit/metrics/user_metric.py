@@ -6,7 +6,7 @@
 
 `outputs` is the array of the network's only output, or of the one that `module:callable@NAME` names; if there are
 several and none is named, it is a mapping name → array. `labels` is an array if all labels have one shape, else a list.
-A metric based on torch (torchmetrics, torcheval) gets tensors that share the arrays' memory.
+Both are copies, which a metric may change. One based on torch (torchmetrics, torcheval) gets tensors.
 
 Attributes `share` (scores are shares 0 … 1: differences in percentage points; default: from torchmetrics' plot bounds,
 else False) and `higher_is_better` (default True) are read from the callable or the object.
@@ -23,7 +23,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,9 +32,11 @@ from numpy.typing import NDArray
 from quantkit.errors import DataError, QuantkitError, UsageError
 from quantkit.metrics.metric import MetricFactory, MetricResult
 from quantkit.metrics.torchmetrics_state import SampleStates, is_torch_metric
-from quantkit.plugin import USER_ERRORS, describe_error, load_plugin, user_frames
+from quantkit.plugin import USER_ERRORS, call_factory, describe_error, load_plugin, running_user_code, user_frames
 from quantkit.values import Array
 
+LARGEST = 1e100
+"""Largest magnitude of a score: sums and squares of differences stay finite."""
 GIVEN = "check its arguments: outputs (an array, or a mapping of several outputs) and labels of one batch"
 ONE_NUMBER = "compute takes no arguments and returns one number over everything that update received"
 
@@ -63,7 +64,8 @@ def load_user_metric(text: str, output: str | None, choices: str) -> MetricFacto
 def copied_metric(metric: Any, text: str) -> Any:
     """Return a copy of a metric, because each model has its own. UsageError."""
     try:
-        return copy.deepcopy(metric)
+        with running_user_code():
+            return copy.deepcopy(metric)
     except USER_ERRORS as error:
         raise UsageError(
             f"--metric {text} cannot be copied, for a metric of each model: {describe_error(error)}",
@@ -93,16 +95,7 @@ def is_scoring_function(function: Callable[..., Any]) -> bool:
 
 def make_metric_object(factory: Callable[..., Any], text: str) -> Any:
     """Return the object that a class or a function without arguments creates. UsageError."""
-    try:
-        made = factory()
-    except QuantkitError:
-        raise
-    except USER_ERRORS as error:
-        raise UsageError(
-            f"--metric {text}: calling it without arguments failed: {describe_error(error)}",
-            details=user_frames(error),
-            remedy="name a function without arguments that returns the metric",
-        ) from error
+    made = call_factory(factory, "--metric", text, "name a function without arguments that returns the metric")
     if not is_metric_object(made):
         raise UsageError(
             f"--metric {text} returns a {type(made).__name__} without update and compute",
@@ -133,7 +126,7 @@ class FunctionMetric:
                 f"metric {self.name} returned {describe_scores(found)} for {len(names)} samples (from {names[0]})",
                 remedy="return one score per sample, an array [N]; a value of the whole set needs update and compute",
             )
-        if (wrong := np.flatnonzero(~np.isfinite(found))).size:
+        if (wrong := np.flatnonzero(~(np.abs(found) <= LARGEST))).size:
             raise DataError(
                 f"{names[wrong[0]]}: metric {self.name} returned {found[wrong[0]]}", remedy="return a finite score"
             )
@@ -153,9 +146,11 @@ class FunctionMetric:
 
 
 def as_sample_scores(returned: Any) -> NDArray[np.float64]:
-    """Convert what a function returned to scores. TypeError if it returned None."""
+    """Convert what a function returned to scores. TypeError if it returned None or complex numbers."""
     if returned is None:
         raise TypeError("it returned None")
+    if np.iscomplexobj(returned):
+        raise TypeError("it returned complex numbers")
     return np.asarray(returned, np.float64)
 
 
@@ -199,7 +194,7 @@ class ObjectMetric:
         if not self._first:
             raise DataError(f"metric {self.name}: there were no samples", remedy="give data with labels")
         value: float = call_user_code(lambda: as_one_number(self._metric.compute()), self.name)
-        if not math.isfinite(value):
+        if not abs(value) <= LARGEST:
             raise DataError(f"metric {self.name} is {value}", remedy="compute must return one finite number")
         states, own = self._states, getattr(self._metric, "resample", None)
         resample: Any = states.resample if states is not None else own
@@ -216,7 +211,8 @@ class ObjectMetric:
 def call_user_code(call: Callable[[], Any], metric: str, names: Sequence[str] = ()) -> Any:
     """Call user code and turn whatever it raises into one DataError. names: of the batch; none for compute."""
     try:
-        return call()
+        with running_user_code():
+            return call()
     except QuantkitError:
         raise
     except USER_ERRORS as error:
@@ -226,21 +222,23 @@ def call_user_code(call: Callable[[], Any], metric: str, names: Sequence[str] = 
 
 
 def select_output(outputs: Mapping[str, Array], output: str | None) -> Any:
-    """Return the named output, the only one, or a mapping of all."""
+    """Return a copy of the named output, of the only one, or of all in a mapping."""
     if output is not None:
-        return outputs[output]
-    return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
+        return outputs[output].copy()
+    if len(outputs) == 1:
+        return next(iter(outputs.values())).copy()
+    return {name: array.copy() for name, array in outputs.items()}
 
 
 def stack_labels(labels: Sequence[Any] | Array) -> Any:
-    """Return labels as one array if they are numbers of one shape, else as a list."""
+    """Return a copy of labels: one array if they are numbers of one shape, else a list."""
     if isinstance(labels, np.ndarray):
-        return labels
+        return labels.copy()
     try:
-        array = np.asarray(labels)
+        array = np.array(labels)
     except ValueError:
-        return list(labels)
-    return array if array.dtype.kind in "biuf" else list(labels)
+        return copy.deepcopy(list(labels))
+    return array if array.dtype.kind in "biuf" else copy.deepcopy(list(labels))
 
 
 def as_tensors(value: Any) -> Any:

@@ -29,7 +29,7 @@ from quantkit.metrics.registry import (
     wants_class_labels,
 )
 from quantkit.metrics.torchmetrics_state import SampleStates
-from quantkit.metrics.user_metric import ObjectMetric
+from quantkit.metrics.user_metric import FunctionMetric, ObjectMetric
 
 RANDOM = np.random.default_rng(1)
 SCORES = RANDOM.normal(size=(12, 7)).astype(np.float32)
@@ -339,6 +339,25 @@ def test_a_broken_resample_is_one_error() -> None:
     assert resample is not None
     with pytest.raises(DataError, match="metric mine: resample failed"):
         resample(np.arange(12))
+
+
+def test_what_a_metric_changes_in_its_arguments_stays_its_own() -> None:
+    def score(outputs: Any, labels: Any) -> Any:
+        outputs -= outputs.max(axis=1, keepdims=True)
+        labels[:] = 0
+        return outputs[:, 0]
+
+    scores, labels = SCORES.copy(), LABELS.copy()
+    FunctionMetric("mine", score, None).add({"logits": scores}, labels, NAMES)
+    assert np.array_equal(scores, SCORES)
+    assert np.array_equal(labels, LABELS)
+
+
+@pytest.mark.parametrize("score", [1e308, np.inf, 1j])
+def test_scores_whose_mean_is_no_number_are_refused(score: Any) -> None:
+    metric = FunctionMetric("mine", lambda _outputs, labels: np.full(len(labels), score), None)
+    with pytest.raises(DataError, match="returned"):
+        metric.add({"logits": SCORES}, LABELS, NAMES)
 
 
 @pytest.mark.parametrize("text", ["accuracy", "ready", "iou"])
