@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from quantkit.errors import PreprocessError, UnreadableError
 from quantkit.pixel_levels import level_table
 from quantkit.preprocess import FEED_ARRAYS, PIXEL_TYPES, Preprocess, resolve_spec
@@ -62,7 +60,7 @@ def refuse_lost_levels(spec: Preprocess, where: str) -> None:
     except UnreadableError:
         fault = "makes values that do not fit the input's type"
     else:
-        kept = min(len(np.unique(row)) for row in table)
+        kept = min(len(set(row)) for row in table.tolist())  # np.unique would load numpy.ma
         fault = f"leaves {kept} of the 256 values of a pixel in the input's type" if kept < FEWEST_LEVELS else ""
     if fault:
         raise PreprocessError(f"{where}: the preprocessing ({spec.arithmetic()}) {fault} {dtype}", remedy=remedy)
