@@ -16,6 +16,7 @@ from typing import Any
 from quantkit.artifact import check_destinations
 from quantkit.backends.trial_run import try_alone
 from quantkit.errors import ModelError, UsageError, first_line
+from quantkit.frameworks.clean_export import clean_copy
 from quantkit.frameworks.exported import Exported, Shape
 from quantkit.frameworks.output_check import OutputDifference, check_outputs
 from quantkit.frameworks.pytorch import TorchOptions, load_torch, require_torch
@@ -25,7 +26,6 @@ from quantkit.frameworks.tensorflow import export_tf as tf_exported
 from quantkit.frameworks.tflite import TfliteOptions
 from quantkit.frameworks.tflite import export_tflite as tflite_exported
 from quantkit.graph import Model, load_model, write_model
-from quantkit.graph.clean_export import clean_copy
 from quantkit.staging import staging_folder, write_failure
 from quantkit.values import ModelInput, checked_options
 

@@ -95,8 +95,8 @@ def export_tflite(path: Path, options: TfliteOptions, folder: Path) -> Exported:
 
 def make_ends_real(path: Path, target: Path) -> None:
     """Replace integer inputs and outputs by real ones. ModelError if some cannot be replaced."""
+    from quantkit.frameworks.dequantized_ends import with_float_ends
     from quantkit.graph import load_model
-    from quantkit.graph.dequantized_ends import with_float_ends
 
     proto = with_float_ends(load_model(target).proto)
     target.write_bytes(proto.SerializeToString(deterministic=True))

@@ -22,6 +22,7 @@ class Number(click.ParamType):  # type: ignore[type-arg] # only newer versions o
     name = "number"
     pattern = re.compile(r"[+-]?([0-9]{1,400}([.][0-9]{0,400})?|[.][0-9]{1,400})([eE][+-]?[0-9]{1,4})?")
     wanted = "a number"
+    example = "0.5"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the text as a number. UsageError."""
@@ -35,8 +36,6 @@ class Number(click.ParamType):  # type: ignore[type-arg] # only newer versions o
                 f"{option} {quoted(value)} is not {self.wanted}", remedy=f"for example {option} {self.example}"
             )
         return found
-
-    example = "0.5"
 
     def of(self, text: str) -> float:
         """Return the number in a text that fits the pattern."""

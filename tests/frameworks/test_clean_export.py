@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from quantkit.graph.clean_export import clean_copy
-from quantkit.graph.dequantized_ends import with_float_ends
+from quantkit.frameworks.clean_export import clean_copy
+from quantkit.frameworks.dequantized_ends import with_float_ends
+from quantkit.frameworks.readable_names import SCOPES, make_unique
 from quantkit.graph.model import Model
-from quantkit.graph.readable_names import SCOPES, make_unique
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(3, 2) / 7
 TRACE = 'File "/home/somebody/net.py", line 3, in forward'

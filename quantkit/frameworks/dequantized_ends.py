@@ -9,19 +9,20 @@ float value is what the integer q stood for: scale·(q − zero point).
 
 from __future__ import annotations
 
-import onnx
+from typing import TYPE_CHECKING
 
+from quantkit.frameworks.readable_names import rename_tensors
 from quantkit.graph.index import Wiring, wire_graph
 from quantkit.graph.operators import DEQUANTIZING_CHAIN, DEQUANTIZING_ENDS
-from quantkit.graph.readable_names import rename_tensors
 from quantkit.graph.subgraphs import all_nodes
 
-INTEGERS = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.INT16)
+if TYPE_CHECKING:
+    import onnx
 
 
 def with_float_ends(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy whose integer inputs and outputs are float32, if the chains above follow or precede them."""
-    copy = onnx.ModelProto()
+    copy = type(proto)()
     copy.CopyFrom(proto)
     graph = copy.graph
     gone: list[int] = []
@@ -51,14 +52,18 @@ def with_float_ends(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def is_integer(value: onnx.ValueInfoProto) -> bool:
     """Return whether an input has one of the types of quantized values."""
-    return value.type.tensor_type.elem_type in INTEGERS
+    from onnx import TensorProto
+
+    return value.type.tensor_type.elem_type in (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT16)
 
 
 def make_float(graph: onnx.GraphProto, value: onnx.ValueInfoProto, inner: str) -> None:
     """Let an input or output take the place of the float tensor `inner`, in place; it keeps its name."""
+    from onnx import TensorProto
+
     rename_tensors(graph, {inner: value.name, value.name: f"{value.name} quantized"})
     value.name = value.name.removesuffix(" quantized")
-    value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
 def dequantizing_chain(wiring: Wiring, tensor: str) -> list[int]:

@@ -3,7 +3,7 @@
     left behind by exporters                        here
     stack traces, source lines, paths (PyTorch)     removed, with all other documentation and metadata
     s77, unk__46 as the first axis of an input      batch
-    node_Conv_64, Conv2D__12, const_fold_opt__41    names of layers (quantkit.graph.readable_names)
+    node_Conv_64, Conv2D__12, const_fold_opt__41    names of layers (quantkit.frameworks.readable_names)
     opsets that no node uses (tf2onnx)              removed
 
 What the network computes, its weights, and the names of its inputs and outputs do not change.
@@ -12,22 +12,23 @@ What the network computes, its weights, and the names of its inputs and outputs 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
-
+from quantkit.frameworks.readable_names import rename_readably
 from quantkit.graph.messages import graph_tensors, node_tensors
 from quantkit.graph.model import Model
 from quantkit.graph.operators import ONNX_DOMAINS
-from quantkit.graph.readable_names import rename_readably
 from quantkit.graph.subgraphs import all_graphs, all_nodes
+
+if TYPE_CHECKING:
+    import onnx
 
 BATCH = "batch"
 
 
 def clean_copy(model: Model, *, fixed_batch: int | None = None) -> onnx.ModelProto:
     """Return a copy without documentation and metadata. Its batch axis is `batch`, or has the size `fixed_batch`."""
-    proto = onnx.ModelProto()
+    proto = type(model.proto)()
     proto.CopyFrom(model.proto)
     rename_readably(proto)
     name_batch(proto.graph, fixed_batch)

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-
-import onnx
+from typing import TYPE_CHECKING
 
 from quantkit.graph.operators import WEIGHTED
 from quantkit.graph.subgraphs import all_graphs, all_nodes
+
+if TYPE_CHECKING:
+    import onnx
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where torch.export's exporter writes the modules around a node, and the operator's name."""
@@ -105,7 +107,7 @@ def sort_weights(graph: onnx.GraphProto) -> None:
 
 def copy_tensor(weight: onnx.TensorProto) -> onnx.TensorProto:
     """Return a copy that outlives the repeated field it comes from."""
-    copy = onnx.TensorProto()
+    copy = type(weight)()
     copy.CopyFrom(weight)
     return copy
 
