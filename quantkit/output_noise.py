@@ -110,8 +110,8 @@ class NoiseMeter:
         replaced = [name for name, tensors in places.items() if tensors != (name,)]
         self.notes: tuple[str, ...] = (
             (
-                f"outputs {', '.join(replaced)} hold selected values (TopK, NMS or such): measured instead is what "
-                f"the selection reads: {', '.join(self.outputs)}",
+                f"outputs {', '.join(replaced)} hold selected values or their places (TopK, NMS, ArgMax): "
+                f"measured instead is what the selection reads: {', '.join(self.outputs)}",
             )
             if replaced
             else ()
@@ -119,7 +119,7 @@ class NoiseMeter:
         if not self.outputs:
             raise ModelError(
                 f"{reference.path} has no float output: noise cannot be measured",
-                remedy="cut the network before its ArgMax, TopK or NonMaxSuppression",
+                remedy="measure at a float tensor: cut the network behind it",
             )
         self.samples = 0
 

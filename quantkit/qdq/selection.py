@@ -1,4 +1,4 @@
-"""Outputs that hold values selected by their size (TopK, NMS), and the tensors that the selection reads.
+"""Outputs that hold values selected by their size (TopK, NMS), or their places (ArgMax), and what the selection reads.
 
 Such an output cannot be compared value by value: a small error may change which values are selected, their order, and
 how many there are. The tensors before the selection can.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.index import Wiring, wire_graph
+from quantkit.graph.model import DTYPES
 from quantkit.graph.operators import BOX_SELECTING, COMMUTING, QDQ, SHAPE_OPERATORS
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 COUNTING = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
 """Operators whose output has as many rows as values fulfil a condition."""
 SELECTING = BOX_SELECTING | COUNTING
+PLACING = frozenset({"ArgMax", "ArgMin"})
+"""Operators that give places of values; what is computed from one is measured otherwise only where it is not float."""
 MOVING = COMMUTING | QDQ | {"Cast"}
 
 
@@ -47,18 +50,24 @@ def is_selected(wiring: Wiring, name: str) -> bool:
 def comparable_tensors(graph: onnx.GraphProto, outputs: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return for each output the tensors to compare in its place: itself, or what the selection before it reads."""
     wiring, constants = wire_graph(graph), constant_tensors(graph)
+    types = {output.name: DTYPES.get(output.type.tensor_type.elem_type, "") for output in graph.output}
     found = {}
     for name in outputs:
-        before, counted = selection_inputs(wiring, constants, name)
+        before, counted = selection_inputs(wiring, constants, name, SELECTING)
+        if not before and types.get(name, "").startswith(("int", "uint")):
+            found[name] = tuple(selection_inputs(wiring, constants, name, PLACING)[0]) or (name,)
+            continue
         replaced = before and (counted or is_selected(wiring, name))
         found[name] = tuple(before) if replaced else (name,)
     return found
 
 
-def selection_inputs(wiring: Wiring, constants: Collection[str], name: str) -> tuple[list[str], bool]:
-    """Return the computed inputs of the first selections that a tensor depends on, in graph order.
+def selection_inputs(
+    wiring: Wiring, constants: Collection[str], name: str, kinds: Collection[str]
+) -> tuple[list[str], bool]:
+    """Return the computed inputs of the first operators of `kinds` that a tensor depends on, in graph order.
 
-    Also return whether one of the selections decides how many values there are.
+    Also return whether one of them decides how many values there are.
     """
     seen: set[str] = set()
     left, nodes = [name], set()
@@ -69,7 +78,7 @@ def selection_inputs(wiring: Wiring, constants: Collection[str], name: str) -> t
             continue
         seen.add(tensor)
         node = wiring.nodes[number]
-        if node.op_type in SELECTING:
+        if node.op_type in kinds:
             nodes.add(number)
         if node.op_type not in SHAPE_OPERATORS:
             left.extend(node.input)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from quantkit.qdq.selection import comparable_tensors, selected_outputs
 from tests.support.networks import network
@@ -54,3 +54,19 @@ def test_a_selection_of_constants_is_none() -> None:
     ]
     proto = network(nodes, {"x": ["N", 6]}, ["real", "y"], WEIGHTS)
     assert comparable_tensors(proto.graph, ["real", "y"]) == {"real": ("real",), "y": ("y",)}
+
+
+def test_places_of_the_largest_are_measured_before_they_are_taken() -> None:
+    """A classifier that ends in ArgMax, or in a choice between that and another index."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Softmax", ["h"], ["s"]),
+        helper.make_node("ArgMax", ["s"], ["class"], axis=1),
+        helper.make_node("ReduceMax", ["s"], ["sure"]),
+        helper.make_node("Less", ["sure", "zero"], ["none"]),
+        helper.make_node("Where", ["none", "all", "class"], ["y"]),
+        helper.make_node("Cast", ["class"], ["real"], to=1),
+    ]
+    proto = network(nodes, {"x": ["N", 6]}, ["y", "real"], WEIGHTS)
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    assert comparable_tensors(proto.graph, ["y", "real"]) == {"y": ("s",), "real": ("real",)}
