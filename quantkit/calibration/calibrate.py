@@ -72,7 +72,7 @@ def calibrate(
         if there.tables and (statistics or len(there.tables) == len(job.rules)):
             return reuse_tables(job, statistics, there, started)
     if job.output:
-        job = replace(job, may_replace=check_pass_outputs(job, data))
+        job = replace(job, may_replace=check_pass_outputs(job, (data, preprocess)))
     with claimed_outputs([*places, checkpoint_path(job.output)] if job.output else []):
         if job.output:
             refuse_other_runs(job, places, occupied=occupied)
@@ -96,14 +96,15 @@ def refuse_other_runs(job: CalibrationJob, places: Sequence[Path], *, occupied: 
         refuse_interrupted_run(checkpoint_path(job.output))
 
 
-def check_pass_outputs(job: CalibrationJob, data: Any) -> Callable[[Path], bool]:
+def check_pass_outputs(job: CalibrationJob, given: Sequence[Any]) -> Callable[[Path], bool]:
     """Check the files of a pass before it, and return which may be replaced after it. Tables and statistics that exist
     were found to fit.
 
-    OutputError; StaleError if something else lies in the place of a record; UsageError if a source would be replaced.
+    given: data and preprocessing. OutputError; StaleError if something else lies in the place of a record; UsageError
+    if a source would be replaced.
     """
     assert job.output is not None
-    read, force = (*job.model.files, data), job.options.force
+    read, force = (*job.model.files, *given), job.options.force
     places = [*job.paths(), statistics_path(job.output), checkpoint_path(job.output)]
     records = [provenance_path(path) for path in job.paths()]
 

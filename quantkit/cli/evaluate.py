@@ -70,7 +70,7 @@ def evaluate(
     from quantkit.evaluation.json_document import evaluation_json
 
     parts = [part for text in models for part in (text, *text.rpartition("+")[::2])]
-    read = (*parts, samples.data, labels, own["classes"])
+    read = (*parts, samples.data, samples.preprocess, labels, own["classes"])
     refuse_unwritable({"--output": output, "--html": html}, read=read, force=force)
     result = run(
         models,

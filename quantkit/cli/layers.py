@@ -82,7 +82,7 @@ def layers(
     sources = {"statistics": scales.stats, "table": scales.table, "against": against}
     refuse_unused_layers_options(sources, samples.data, exclude_file is not None, own["parity"])
     chosen = layers_options(samples, selection, own, writes=exclude_file is not None)
-    read = (model, *sources.values(), samples.data)
+    read = (model, *sources.values(), samples.data, samples.preprocess)
     refuse_unwritable({"--exclude-file": exclude_file, "--html": html}, read=read, force=force)
     data = {"data": samples.data, "preprocess": samples.preprocess}
     with Spinner(hidden=printing.hides_progress) as spinner:

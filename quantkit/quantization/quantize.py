@@ -189,7 +189,7 @@ def quantize(
     options = checked_options(options, QuantizeOptions)
     target = None if output is None else Path(output)
     if target is not None:
-        check_destinations([target], read=(model, statistics, table), force=options.force)
+        check_destinations([target], read=(model, statistics, table, data, preprocess), force=options.force)
     source = model if isinstance(model, Model) else load_model(model)
     if target is not None:
         check_destinations(saved_files(source.proto, target), read=source.files, force=options.force)

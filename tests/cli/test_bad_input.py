@@ -284,6 +284,8 @@ def test_nothing_that_is_read_is_replaced_even_by_force(place: Path, quantkit_co
     quantkit_command("calibrate", "net/model.onnx", "--data", "imgs", "-q")
     (place / "labels.csv").write_text("file,label\n")
     (place / "link.csv").symlink_to("labels.csv")
+    (place / "spec.toml").write_text("scale = 0.5\n")
+    (place / "x.npy").write_bytes(b"")
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     for line in (
         "evaluate net/model.onnx --data imgs -o net/model.onnx",
@@ -293,6 +295,9 @@ def test_nothing_that_is_read_is_replaced_even_by_force(place: Path, quantkit_co
         "layers net/model.onnx --html net/model.onnx",
         "layers net/model.onnx --data imgs -o net/model.stats.safetensors",
         "calibrate net/model.onnx --data imgs -o net/model.onnx",
+        "calibrate net/model.onnx --data imgs --preprocess spec.toml -o spec.toml",
+        "quantize net/model.onnx --data imgs --preprocess spec.toml -o spec.toml",
+        "quantize net/model.onnx --data x.npy -o x.npy",
     ):
         done = quantkit_command(*line.split(), "--force", code=2)
         assert "would replace its own source" in done.stderr
