@@ -64,7 +64,8 @@ def usable_folder(folder: Path, source: Model, *, force: bool) -> Path:
         check_writable(folder)
         return folder
     paths = tuning_paths(folder, source.path.stem)
-    check_destinations({*paths.values(), *saved_files(source.proto, paths["model"])}, read=[source.path], force=force)
+    written = dict.fromkeys((*saved_files(source.proto, paths["model"]), *paths.values()))
+    check_destinations(written, read=[source.path], force=force)
     return folder
 
 

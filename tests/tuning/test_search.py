@@ -527,7 +527,7 @@ def test_every_trial_is_displayed_and_in_the_json() -> None:
     ("settings", "said"),
     [
         ({"holdout": 0.0}, "cannot hold out"),
-        ({"most": 1.5}, "of the layers in float"),
+        ({"most": 1.5}, "max_float is 1.5"),
         ({"evaluations": 4}, "too few"),
         ({"repairs": ("paint",)}, "unknown repair"),
         ({"rules": "kl"}, "unknown rule"),
