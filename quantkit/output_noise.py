@@ -211,9 +211,9 @@ class NoiseMeter:
         for portion in self._feed.portions():
             exact = dict(run(portion.batch))
             for name, values in exact.items():
-                if np.isnan(values).any():
+                if (broken := np.isnan(values)).any():
                     raise DataError(
-                        f"output {name!r} of {self._reference.path} holds NaN for {portion.names[0]} …",
+                        f"output {name!r} of {self._reference.path} holds NaN for {portion.sample_of(broken)}",
                         remedy="fix the network or remove the sample",
                     )
             self.samples += portion.samples

@@ -99,7 +99,7 @@ def try_network(
         outputs = run_once(made, feeds_used)
     except ModelError as error:
         raise ModelError(
-            f"{target}: the network that would be written does not run: {cause_of(error, made)}",
+            f"{target.name}: the network that would be written does not run: {cause_of(error, made)}",
             remedy="keep it as it was; onnxruntime runs that one",
         ) from None
     return compare_outputs_of(target, exact, outputs, made_up=not feeds)
@@ -179,10 +179,12 @@ def compare_outputs_of(
         wrong = finite & ~np.isfinite(found)
         if wrong.any():
             raise ModelError(
-                f"{target}: the network that would be written gives NaN or Inf at output {name!r}, where the one "
+                f"{target.name}: the network that would be written gives NaN or Inf at output {name!r}, where the one "
                 "that it was made from does not",
                 remedy="quantkit layers shows which layers to keep float",
             )
+        if not finite.any():
+            continue
         wide = np.where(finite, expected, 0).astype(np.float64)
         noise = float(np.square(wide - np.where(finite, found, 0)).sum())
         db = noise_decibels(noise_share(noise, float(np.square(wide).sum())))

@@ -55,6 +55,12 @@ class Portion:
         """The number of samples (images) in the batch."""
         return len(self.names)
 
+    def sample_of(self, broken: NDArray[np.bool_]) -> str:
+        """Return the first sample for which a value of an output is marked; roughly, where axis 0 is not the batch."""
+        if broken.ndim and len(broken) == self.samples:
+            return self.names[int(np.argmax(broken.reshape(len(broken), -1).any(axis=1)))]
+        return f"{self.names[0]} or another sample of its batch"
+
 
 class Feed(Protocol):
     """The chosen samples of a data set, ready to be streamed as often as needed."""

@@ -130,11 +130,8 @@ def refuse_non_finite(who: tuple[str, str], name: str, arrays: tuple[Array, Arra
         model, broken = who[0], ~(np.isfinite(known) | alike)
     if not broken.any():
         return
-    where = f"{portion.names[0]} or another sample of its batch"
-    if broken.ndim and len(broken) == portion.samples:
-        where = portion.names[int(np.argmax(broken.reshape(len(broken), -1).any(axis=1)))]
     raise DataError(
-        f"{model}: output {name!r} holds NaN or Inf for {where}",
+        f"{model}: output {name!r} holds NaN or Inf for {portion.sample_of(broken)}",
         remedy="fix the network or remove the sample; float16 overflows beyond 65504",
     )
 

@@ -71,7 +71,7 @@ class WeightFinder:
             elif computes_in_integers(node):
                 if not is_qdq(node) and has_matrix(node, weights):
                     yield WeightedOperator(name, node, inside or FloatReason(FloatCause.INTEGERS, full_type(node)))
-            elif (node.op_type in UNQUANTIZED_WEIGHTED and is_weighted(node, known)) or is_foreign(node, weights):
+            elif is_weighted(node, known) and (node.op_type in UNQUANTIZED_WEIGHTED or is_foreign(node, weights)):
                 yield WeightedOperator(name, node, inside or FloatReason(FloatCause.UNSUPPORTED, full_type(node)))
             for attribute in node.attribute:
                 for inner in subgraphs(attribute):

@@ -84,9 +84,12 @@ class WeightEditor:
         return tuple(self._weights[name].dims)
 
     def values(self, name: str) -> Array:
-        """Return the values of a weight, read-only. ModelError where one is NaN or infinite."""
+        """Return the values of a weight, read-only. ModelError where one is NaN, or infinite in a matrix.
+
+        A bias of −Inf switches a class off.
+        """
         values = weight_values(self._weights[name], self._model)
-        if not np.isfinite(values).all():
+        if np.isnan(values).any() or (values.ndim > 1 and np.isinf(values).any()):
             raise ModelError(f"{self._model.path}: weight {name!r} holds NaN or Inf", remedy="export the model again")
         return values
 

@@ -66,6 +66,7 @@ UNREACHABLE: dict[str, tuple[str, str, dict[str, str]]] = {
         {"i": "quantized for onnxruntime, as MatMulInteger"},
     ),
     "integers without weights": (ONE + "{ y = com.microsoft.QLinearAdd(x, v, v, v, v, v, v, v) }", "", {}),
+    "an operator that makes weights": (ONE + "{ w = own.Quant(f, v) y = own.Layer(x, w) }", "", {}),
     "activations": (ONE + '{ y = Einsum<equation = "ij,kj->ik">(x, x) }', "", {}),
     "vectors": (ONE + "{ y = com.microsoft.BiasGelu(x, v) }", "", {}),
     "plain": (ONE + "{ y = MatMul(x, f) }", "", {}),

@@ -352,6 +352,15 @@ def test_the_factors_of_a_gemm_are_minded(gemm: str) -> None:
     np.testing.assert_allclose(outputs[1], outputs[0], atol=2e-6)
 
 
+def test_a_bias_that_switches_a_class_off_still_does() -> None:
+    bias = np.array([0.5, -np.inf, 0, 1], np.float32)
+    model = model_of("(float[N, 8] x) => (float[N, 4] y) { y = Gemm(x, v, p) }", v=normal(8, 4), p=bias)
+    made = correct_biases(model, figures_of(model, x=normal(50, 8) + 1))
+    (name,) = (made.proto.graph.node[0].input[2],)
+    np.testing.assert_array_equal(np.isinf(weight_of(made.proto, name)), np.isinf(bias))
+    assert made.skipped == {}
+
+
 def test_what_is_not_corrected_has_a_reason() -> None:
     model = model_of("(float[N, 6, 8, 8] x) => (float[N, 6, 8, 8] y)"
                      "{ c = ConvTranspose<strides = [1, 1]>(x, v) d = Conv(c, v) e = MatMul(d, m) f = MatMul(m, e)"
