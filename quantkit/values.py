@@ -29,10 +29,10 @@ BATCH_NAME = re.compile(r"n|b|bs|.*batch.*|n(um)?_?samples", re.IGNORECASE)
 UNNAMED = re.compile(r"unk__|dim|[^A-Za-z]")
 """Names of dimensions that exporters make up."""
 Batch: TypeAlias = Mapping[str, "NDArray[Any]"]
-
-
 MOST_COUNT = (1 << 31) - 1
 """The largest number of things of one kind: what indices of 32 bits reach, as those of TensorRT."""
+MOST_CLASSES = 1_000_000
+"""Classes that a network can have; larger vocabularies are not known."""
 
 
 def check_number(name: str, value: Any, least: float, most: float = MOST_COUNT, *, whole: bool = True) -> None:

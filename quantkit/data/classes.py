@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.data.text_rows import INDEX, MOST_CLASSES, csv_rows, shown_cells, text_lines
+from quantkit.data.text_rows import INDEX, csv_rows, shown_cells, text_lines
 from quantkit.document import DocumentType, read_text_file
 from quantkit.errors import DataError
+from quantkit.values import MOST_CLASSES
 
 NAMED = "give every class one name and one index"
 LARGEST = 64 << 20

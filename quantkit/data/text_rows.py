@@ -10,8 +10,6 @@ from io import StringIO
 from quantkit.errors import DataError
 from quantkit.view import quoted
 
-MOST_CLASSES = 1_000_000
-"""Classes that a network can have; larger vocabularies are not known."""
 INDEX = re.compile(r"[0-9]{1,18}")
 """A class index that fits into 64 bits."""
 

@@ -22,13 +22,13 @@ from quantkit.document import bounded_json, describe_syntax, read_text_file
 from quantkit.errors import DataError
 from quantkit.metrics.boxes import Objects
 from quantkit.regular_file import file_fault, read_regular_text
+from quantkit.values import MOST_CLASSES
 from quantkit.view import shorten_middle
 
 FAULTS = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """Exceptions of a document that has other values than those of COCO's labels."""
 LARGEST = 1 << 30
 """Bytes of a file of labels: twice those of the largest data set of COCO."""
-MOST_CLASSES = 1_000_000
 SHOWN = 120
 """Characters of a fault that an error quotes."""
 
@@ -114,6 +114,8 @@ def read_yolo(path: str | os.PathLike[str], size: tuple[int, int]) -> Objects:
         if not line.strip():
             continue
         try:
+            if not line.isascii() or "_" in line:
+                raise ValueError("a number has ASCII digits alone")
             kind, *values = line.split()
             rows.append(parse_yolo_row(int(kind), [float(value) for value in values], size))
         except ValueError as error:

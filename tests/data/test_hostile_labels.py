@@ -74,7 +74,16 @@ def test_coco_labels_are_refused(content: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["² .5 .5 .1 .1", f"{LONG} .5 .5 .1 .1", "99999999999999999999 .5 .5 .1 .1", "x" * 9999]
+    "line",
+    [
+        "² .5 .5 .1 .1",
+        "٣ .5 .5 .1 .1",
+        "1_0 .5 .5 .1 .1",
+        "1 .5 .5 .1 0_1",
+        f"{LONG} .5 .5 .1 .1",
+        "99999999999999999999 .5 .5 .1 .1",
+        "x" * 9999,
+    ],
 )
 def test_yolo_labels_are_refused(line: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(line, encoding="utf-8")
