@@ -369,6 +369,11 @@ def finish_model(
         half = convert_to_fp16(replace(source, proto=proto, sha256=""), ranges=ranges)
         proto = half.proto
         notes.append("scales of tensors that became float16 were rounded to it, by at most 0.05 %")
+        if half.raised:
+            notes.append(
+                f"{half.raised} channels of weights are so small that float16 lacks their scale; "
+                "they got the least that it has, 6.1e-05"
+            )
         notes += [f"{name} stays float32: {reason}" for name, reason in half.kept.items()]
         notes += [
             f"weight {name} has values up to {most:g}, but FP16 ends at 65504" for name, most in half.saturated.items()

@@ -24,6 +24,7 @@ from quantkit.graph.operators import ONNX_DOMAINS, QDQ
 from quantkit.graph.opset import raise_opset
 from quantkit.graph.subgraphs import captured_names, subgraphs
 from quantkit.graph.weights import weight_values
+from quantkit.rewrites.fp16_scales import raise_fine_scales
 from quantkit.rewrites.fp32_exceptions import HALF_MAX, fp16_scale, fp32_reasons, type_slots
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ class Fp16Network:
     """A network in FP16.
 
     kept: node → why it stays float32, except for nodes that compute constants. saturated: weights that exceed 65504 →
-    their largest |w|.
+    their largest |w|. raised: number of channels of weights whose scale was below what float16 holds.
     """
 
     proto: onnx.ModelProto
     kept: Mapping[str, str]
     saturated: Mapping[str, float]
+    raised: int = 0
 
 
 def convert_to_fp16(model: Model, *, keep_io: bool = True, ranges: Mapping[str, float] | None = None) -> Fp16Network:
@@ -61,13 +63,16 @@ def convert_to_fp16(model: Model, *, keep_io: bool = True, ranges: Mapping[str, 
     """
     proto = raise_opset(model, LEAST_OPSET)
     wires = index_graph(proto)
+    raised = raise_fine_scales(model, proto, wires)
+    if raised:
+        wires = index_graph(proto)
     kept = fp32_reasons(model, wires, max(model.opset, LEAST_OPSET), ranges or {})
     halving = Fp16Conversion(model, proto, wires, kept, keep_io)
     for number in range(len(wires.nodes)):
         halving.copy(number)
     halving.finish()
     why = {wires.name(number): reason for number, reason in kept.items() if affects_result(wires, wires.nodes[number])}
-    return Fp16Network(proto, why, halving.saturated)
+    return Fp16Network(proto, why, halving.saturated, raised)
 
 
 def affects_result(wires: GraphIndex, node: onnx.NodeProto) -> bool:

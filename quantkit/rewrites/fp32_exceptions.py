@@ -8,7 +8,7 @@ float16 ends at 65504, has 11 significant bits, and fewer below 2⁻¹⁴. So th
                          logarithm or a bounded function: LayerNormalization in pieces, GELU by tanh, decoded boxes
     small constants      an epsilon that float16 rounds to 0, and what is computed from it, as above
     measured tensors     those whose recorded values come near 65504, with the nodes that make and read them
-    Q/DQ                 pairs with a scale that is subnormal in float16, or too large
+    Q/DQ                 pairs whose scales float16 lacks: all subnormal there, or one too large
 
 Softmax, LayerNormalization, InstanceNormalization and pools become FP16: they accumulate in float32 themselves.
 """
@@ -32,6 +32,7 @@ from quantkit.graph.operators import (
 )
 from quantkit.graph.subgraphs import count_inner_operators
 from quantkit.graph.weights import weight_values
+from quantkit.rewrites.fp16_scales import LEAST_NORMAL
 
 if TYPE_CHECKING:
     import onnx
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 HALF_MAX = 65504.0
 NEAR = HALF_MAX / 2
 """A tensor whose recorded values exceed this stays float32: other data may reach further than the recorded ones."""
-LEAST_NORMAL = 2.0**-14
 VANISHING = 2.0**-25
 """Numbers up to this are 0 in float16."""
 COARSE = 2.0**-6

@@ -24,6 +24,8 @@ from quantkit.graph.shape_inference import element_types, infer_types
 from quantkit.numerics import scale_of
 from quantkit.preprocess import PRESETS
 from quantkit.qdq.insert import insert_qdq
+from quantkit.qdq.insertion import WeightForm
+from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.rewrites.fp16 import Fp16Network, convert_to_fp16
 from quantkit.rewrites.fp32_exceptions import fp16_scale
 from quantkit.table import read_table
@@ -308,8 +310,23 @@ def test_scales_that_float16_lacks_keep_their_pair_in_float32(scale: float, kept
         np.testing.assert_allclose(computed(made.proto, x=x)[0], x, atol=max(0.51 * scale, 2**-25) + 1e-3 * x.max())
 
 
-def test_weights_with_scales_that_float16_lacks_are_told_and_exact() -> None:
-    weight = (POINT * np.array([1, 1e-3, 1, 1], np.float32).reshape(4, 1, 1, 1)).astype(np.float32)
+@pytest.mark.parametrize("form", WeightForm)
+@pytest.mark.parametrize("size", [1e-3, 1e-12, 1e-30])
+def test_channels_with_scales_that_float16_lacks_get_its_least(form: WeightForm, size: float) -> None:
+    """Channels that training has switched off must not keep the whole operator from INT8."""
+    weight = (POINT * np.array([1, size, 1, 1]).reshape(4, 1, 1, 1)).astype(np.float32)
+    proto = insert_qdq(loaded(network(f"{SAME} {{ y = Conv(x, w) }}", w=weight)), {"x": scale_of(3)}, form=form).proto
+    made = halved(proto)
+    assert (made.kept, made.raised) == ({}, 1)
+    assert count_int8_layers(loaded(made.proto)) == (1, 1)
+    x = RANDOM.normal(size=(2, 4, 8, 8)).astype(np.float32)
+    (ours,), (theirs,) = (computed(p, x=x) for p in (made.proto, proto))
+    assert np.abs(ours - theirs)[:, 1].max() <= 4 * np.abs(x).max() * 2**-15 + 0.1 * np.abs(theirs[:, 1]).max()
+    np.testing.assert_allclose(ours, theirs, atol=0.2)  # activations may round to the neighbouring integer
+
+
+def test_weights_whose_scales_float16_lacks_altogether_are_named_and_exact() -> None:
+    weight = (POINT * 1e-3).astype(np.float32)
     proto = insert_qdq(loaded(network(f"{SAME} {{ y = Conv(x, w) }}", w=weight)), {"x": scale_of(3)}).proto
     made = halved(proto)
     assert list(made.kept) == ["w_Quantize_0", "w_Dequantize_0"]
