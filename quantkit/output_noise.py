@@ -56,10 +56,11 @@ class EnergySums:
     noise: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, exact: Array, other: Array) -> None:
-        """Add a tensor. Differences that are not finite count as infinite noise; infinities of both are equal."""
+        """Add a tensor. Differences that are not finite count as infinite noise, but not Inf and NaN of both."""
         wide = exact.astype(np.float64)
+        equal = (wide == other) | (np.isnan(wide) & np.isnan(other))
         with np.errstate(invalid="ignore", over="ignore"):
-            noise = float(np.square(np.where(wide == other, 0.0, wide - other)).sum())
+            noise = float(np.square(np.where(equal, 0.0, wide - other)).sum())
         signal = float(np.square(wide, where=np.isfinite(wide), out=np.zeros_like(wide)).sum())
         self.signal[name] = self.signal.get(name, 0.0) + signal
         self.noise[name] = self.noise.get(name, 0.0) + (noise if math.isfinite(noise) else math.inf)
@@ -108,7 +109,7 @@ class NoiseMeter:
         self.outputs = self._session.tensors
         """The tensors that are measured: the float outputs, or what a selection before them reads."""
         replaced = [name for name, tensors in places.items() if tensors != (name,)]
-        self.notes: tuple[str, ...] = (
+        self._selection_notes: tuple[str, ...] = (
             (
                 f"outputs {', '.join(replaced)} hold selected values or their places (TopK, NMS, ArgMax): "
                 f"measured instead is what the selection reads: {', '.join(self.outputs)}",
@@ -122,6 +123,15 @@ class NoiseMeter:
                 remedy="measure at a float tensor: cut the network behind it",
             )
         self.samples = 0
+        self._missing: set[str] = set()
+        self._defined: set[str] = set()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks on outputs that are measured elsewhere, or of which NaN was left out."""
+        names = ", ".join(sorted(self._missing))
+        left_out = f"outputs hold NaN without quantization: {names}; NaN in the same places does not count"
+        return (*self._selection_notes, *([left_out] if names else []))
 
     def noise(
         self, candidates: Mapping[str, NoiseCandidate], done: Callable[[int, int], None] = lambda _, __: None
@@ -142,6 +152,11 @@ class NoiseMeter:
             pool.shutdown(wait=True, cancel_futures=True)
         if not self.samples:
             raise DataError("the data yields no samples", remedy="give at least one readable sample")
+        if undefined := self._missing - self._defined:
+            raise DataError(
+                f"output {', '.join(map(repr, sorted(undefined)))} of {self._reference.path} is NaN for every sample",
+                remedy="fix the network, or its input",
+            )
         return {name: self._found(candidate, sums[name]) for name, candidate in candidates.items()}
 
     def _found(self, candidate: NoiseCandidate, sums: EnergySums) -> OutputNoise:
@@ -211,11 +226,9 @@ class NoiseMeter:
         for portion in self._feed.portions():
             exact = dict(run(portion.batch))
             for name, values in exact.items():
-                if (broken := np.isnan(values)).any():
-                    raise DataError(
-                        f"output {name!r} of {self._reference.path} holds NaN for {portion.sample_of(broken)}",
-                        remedy="fix the network or remove the sample",
-                    )
+                missing = np.isnan(values)
+                self._missing |= {name} if missing.any() else set()
+                self._defined |= set() if missing.all() else {name}
             self.samples += portion.samples
             block.append((portion.batch, exact))
             size += sum(values.nbytes for values in (*portion.batch.values(), *exact.values()))

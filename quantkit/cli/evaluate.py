@@ -117,13 +117,15 @@ def evaluate_options(samples: options.DataChoice, own: dict[str, Any]) -> Evalua
 def print_evaluation(result: Evaluation) -> None:
     """Print the figures of all models, and the verdict."""
     for text in result.notes:
-        if text not in result.warnings:
+        if text not in (*result.warnings, *result.doubts):
             note(text)
+    from quantkit.evaluation.verdict import count_samples
+
     known = result.provenance
     rate = result.samples * len(result.models) / max(result.seconds, 1e-9)
     print_fields(
         [
-            ("data", f"{result.samples:,} samples of {known['data']['source']}"),
+            ("data", f"{count_samples(result.samples)} of {known['data']['source']}"),
             ("labels", known["labels"] or "none used"),
             ("reference", f"{result.reference.name} ({result.reference.kind.value})"),
             *speed_fields(result),

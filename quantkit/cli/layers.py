@@ -14,7 +14,16 @@ from quantkit.cli import options
 from quantkit.cli.arguments.parsing import NUMBER, WHOLE
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
-from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_rows, warn
+from quantkit.cli.terminal.console import (
+    Printing,
+    note,
+    print_fields,
+    print_heading,
+    print_line,
+    print_rows,
+    print_sentence,
+    warn,
+)
 from quantkit.errors import UsageError
 from quantkit.values import check_number
 
@@ -154,7 +163,7 @@ def print_sensitivity(result: Sensitivity, engine: Parity | None, top: int, writ
     from quantkit.numerics import format_db
 
     for text in result.notes:
-        if text not in result.warnings:
+        if text not in (*result.warnings, *result.doubts):
             note(text)
     quantized = [layer for layer in result.layers if not layer.kept]
     fields = [("scales", result.source)]
@@ -176,6 +185,10 @@ def print_sensitivity(result: Sensitivity, engine: Parity | None, top: int, writ
         print_rows(("tensor", "engine to onnxruntime"), rows)
     if result.kept:
         print_heading(f"kept in float: {len(result.kept)} layers, outputs {format_db(result.kept_db)}")
+    if result.statements:
+        print_line()
+    for text in result.statements:
+        print_sentence(text)
     for path in written:
         print_line(f"wrote  {path}")
 
@@ -236,6 +249,7 @@ def layers_document(result: Sensitivity, engine: Parity | None, written: Sequenc
         "parity": None if engine is None else asdict(engine),
         "notes": list(result.notes),
         "warnings": list(result.warnings),
+        "doubts": list(result.doubts),
         "provenance": dict(result.provenance),
         "seconds": round(result.seconds, 3),
         "files": [str(path) for path in written],

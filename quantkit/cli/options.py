@@ -104,7 +104,7 @@ def max_drop(*, required: bool = False) -> Decorator:
         type=NUMBER,
         required=required,
         help="Largest acceptable loss of the first metric, in percentage points for a metric between 0 and 1, else in "
-        "the metric's unit. If a model loses more, the exit code is 3.",
+        "the metric's unit. If a model loses more, or if the figures are in doubt, the exit code is 3.",
     )
 
 

@@ -135,7 +135,7 @@ def tune(
         lambda tuning: tuning_document(tuning, evaluation_json(tuning.report)),
         lambda tuning: print_tuning(tuning, html),
     )
-    return 0 if result.within_budget else OVER_BUDGET
+    return 0 if result.within_budget and not result.report.doubts else OVER_BUDGET
 
 
 def refuse_report_path(html: Path | None, folder: Path, model: Path, data: str | None, *, force: bool) -> None:
@@ -223,6 +223,8 @@ def print_tuning(result: Tuning, html: Path | None) -> None:
         print_line(f"wrote  {path}")
     if not result.within_budget:
         warn(f"over the budget of {result.budget}")
+    elif result.report.doubts:
+        warn(f"nothing shows that the budget of {result.budget} is kept: the figures are in doubt")
 
 
 def candidate_row(trial: Trial, result: Tuning) -> tuple[str, ...]:

@@ -58,6 +58,8 @@ class Scoring:
     """Further notes on the pass."""
     classes: int | None = None
     """Number of class scores of a sample."""
+    labels_ignored: bool = False
+    """True if labels were not looked for, because no output holds class scores and no metric was named."""
 
     def add(self, portion: Portion, found: Sequence[Outputs]) -> None:
         """Add a batch and the outputs of every model. DataError names model, output and sample."""

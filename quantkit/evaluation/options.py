@@ -105,6 +105,8 @@ def resolve_metrics(
     fitting = score_outputs(graph, first, portion.samples)
     scores = choose_score_output(fitting, output)
     labels = find_labels(scores, tuple(fitting), first, portion, feed, request, spec)
+    ignored = scores is None and labels is None and not request.options.without_labels
+    undecided = tuple(fitting) if ignored and len(fitting) > 1 else ()
     factories: list[MetricFactory] = []
     if labels is not None:
         factories = name_apart(names, [resolve_metric(text, list(first)) for text in names])
@@ -114,9 +116,8 @@ def resolve_metrics(
     assumed = labels is None and scores is not None and fitting[scores] is Evidence.POSSIBLE
     scoring = start_scoring(subjects, first, scores, factories, labels, assumed)
     scoring.notes += selection_notes(graph, first)
-    if scores is None and labels is None and not request.options.without_labels:
-        scoring.undecided = tuple(fitting) if len(fitting) > 1 else ()
-    if scoring.undecided and request.must_decide:
+    scoring.labels_ignored, scoring.undecided = ignored, undecided
+    if undecided and len(fitting) > 1 and request.must_decide:
         raise UsageError(
             f"{list_score_outputs(scoring.undecided)}, and none of them is named",
             remedy=output_remedy(scoring.undecided),

@@ -48,8 +48,8 @@ def implausible_accuracy(name: str, labels: Array, found: Predictions, classes: 
     if right > limit * samples or binomial_tail(right, samples, (1.0 + chance) / 2.0) >= UNLIKELY:
         return None
     return (
-        f"{name} is right on {count_of(right, samples)}, which guessing would reach too "
-        f"({percent_text(chance)} %): {CHECK}"
+        f"{name} is right on {count_of(right, samples)}, no more often than by guessing ({percent_text(chance)} %): "
+        f"{CHECK}"
     )
 
 

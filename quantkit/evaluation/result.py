@@ -258,9 +258,14 @@ class Evaluation(RichDisplay):
 
     @property
     def within_budget(self) -> bool:
-        """Return True if no candidate loses more than the budget."""
-        budget = self.max_drop
-        return budget is None or all(m.difference is None or m.difference.value <= budget for m in self.candidates)
+        """Return True if no candidate loses more than the budget, and nothing puts that in doubt."""
+        return self.max_drop is None or not (self.doubts or self.over_budget)
+
+    @property
+    def over_budget(self) -> tuple[ModelScore, ...]:
+        """Return the candidates that lose more than the budget, as measured."""
+        budget = math.inf if self.max_drop is None else self.max_drop
+        return tuple(m for m in self.candidates if m.difference is not None and not m.difference.value <= budget)
 
     def _view_(self) -> Sequence[Block]:
         return evaluation_view(self)

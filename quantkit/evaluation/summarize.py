@@ -32,6 +32,7 @@ from quantkit.evaluation.result import (
 )
 from quantkit.evaluation.verdict import model_verdict
 from quantkit.metrics.metric import Metric, MetricResult
+from quantkit.metrics.registry import USER_METRIC
 from quantkit.paths import is_folder
 from quantkit.values import Array
 
@@ -236,6 +237,11 @@ def explain_no_metric(scoring: Scoring) -> str:
     if scoring.undecided:
         outputs = scoring.undecided
         return f"no metric: {list_score_outputs(outputs)}; if there are labels, {output_remedy(outputs)}"
+    if scoring.labels_ignored:
+        return (
+            "no metric: no output holds class scores, so labels are not read; output errors only "
+            f"(--metric {USER_METRIC} measures with labels)"
+        )
     compared = "output errors" if scoring.scores is None else "agreement with the reference and output errors"
     return f"no labels: {compared} only"
 

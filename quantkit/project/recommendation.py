@@ -63,7 +63,12 @@ def undecided(evaluation: Evaluation, chosen: EngineCandidate) -> str:
     """Return `Cannot tell whether INT8 is good enough: …` if there are doubts, or nothing is known about losses."""
     if evaluation.doubts:
         return cannot_tell(evaluation.doubts)
-    return cannot_tell(["there are no labels"]) if chosen.lost is None and chosen.precision not in EXACT else ""
+    return cannot_tell([unmeasured(evaluation)]) if chosen.lost is None and chosen.precision not in EXACT else ""
+
+
+def unmeasured(evaluation: Evaluation) -> str:
+    """Return why nothing is known about losses: without class scores, labels are not read even if there are some."""
+    return f"there are no labels{'' if evaluation.scores else ', or no metric for them'}"
 
 
 def cannot_tell(reasons: Sequence[str]) -> str:
@@ -124,23 +129,30 @@ def budget_text(evaluation: Evaluation) -> str:
 
 
 def loss_amount(model: ModelScore, evaluation: Evaluation) -> str:
-    """Return the amount of a loss.
+    """Return the amount of a loss or of a gain.
 
     For example `0.30 percentage points`, `0.0123 of rmse`, or `up to 1.40 percentage points (1.40 % of the predictions
-    changed)`. A gain counts as no loss.
+    changed)`.
     """
-    lost = max(lost_at_most(model, evaluation) or 0.0, 0.0)
-    if model.difference is None and lost > 0:
-        return f"up to {lost:.2f} percentage points ({lost:.2f} % of the predictions changed)"
-    return (
-        f"{lost:.2f} percentage points" if evaluation.share else f"{lost:.3g} of {metric_title(str(evaluation.metric))}"
-    )
+    amount = abs(lost_at_most(model, evaluation) or 0.0)
+    if model.difference is None and amount > 0:
+        return f"up to {amount:.2f} percentage points ({amount:.2f} % of the predictions changed)"
+    if evaluation.share or model.difference is None:
+        return f"{amount:.2f} percentage points"
+    return f"{amount:.3g} of {metric_title(str(evaluation.metric))}"
+
+
+def loss_text(model: ModelScore, evaluation: Evaluation) -> str:
+    """Return for example `loses 0.30 percentage points`, `gains 0.10 percentage points`."""
+    lost = lost_at_most(model, evaluation) or 0.0
+    gains = lost < 0 and float(f"{lost:.2f}" if evaluation.share else lost) != 0
+    return f"{'gains' if gains else 'loses'} {loss_amount(model, evaluation)}"
 
 
 def loss_clause(model: ModelScore, evaluation: Evaluation) -> str:
     """Return for example `it loses 0.30 percentage points`."""
     if lost_at_most(model, evaluation) is not None:
-        return f"it loses {loss_amount(model, evaluation)}{uncertainty_clause(model, evaluation)}"
+        return f"it {loss_text(model, evaluation)}{uncertainty_clause(model, evaluation)}"
     if model is evaluation.reference:
         return "it is the reference"
     return f"it {'; it '.join(describe_outputs(model))}" if describe_outputs(model) else "its outputs were not compared"
@@ -180,9 +192,9 @@ def recommend_by_accuracy(evaluation: Evaluation) -> str:
     best = min(quantized, key=lambda model: known.get(model.name, math.inf))
     if evaluation.doubts or not known:
         clause = loss_clause(best, evaluation).removeprefix("it ")
-        reasons = evaluation.doubts or ("there are no labels",)
+        reasons = evaluation.doubts or (unmeasured(evaluation),)
         return f"{cannot_tell(reasons)} As measured, {best.name} {clause}. {later}"
-    budget, loses = loss_budget(evaluation), f"{best.name} loses {loss_amount(best, evaluation)}"
+    budget, loses = loss_budget(evaluation), f"{best.name} {loss_text(best, evaluation)}"
     if math.isinf(budget):
         decide = "; set --max-drop to decide whether that is acceptable" if known[best.name] > 0 else ""
         return f"{loses}{decide}. {later}"

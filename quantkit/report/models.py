@@ -43,7 +43,7 @@ def evaluation_verdict(evaluation: Evaluation) -> PageVerdict:
     if evaluation.max_drop is not None and judged:
         unit = "percentage point" if evaluation.share and evaluation.max_drop == 1 else difference_unit(evaluation)
         budget = f"{evaluation.max_drop:g} {unit}"
-        over = [m for m in judged if m.difference and not m.difference.value <= evaluation.max_drop]
+        over = evaluation.over_budget
         status = "over" if over else "within"
         badge = f"over the budget of {budget}" if over else f"within the budget of {budget}"
         if evaluation.doubts and not over:

@@ -163,6 +163,7 @@ def layers(
         kept=kept,
         kept_db=kept_db,
         warnings=warnings,
+        doubts=(spec.doubt,) if spec.doubt else (),
     )
 
 

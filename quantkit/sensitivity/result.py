@@ -103,6 +103,13 @@ class Sensitivity(RichDisplay):
     """SQNR of the outputs with these layers in float; nan if the caller did not ask for them."""
     warnings: tuple[str, ...] = ()
     """The notes that put the figures in doubt."""
+    doubts: tuple[str, ...] = ()
+    """Reasons why the ranking may be another on the right data, for example guessed preprocessing."""
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """The doubts as sentences that stand beside the figures."""
+        return tuple(f"In doubt: {text}." for text in self.doubts)
 
     @property
     def ranked(self) -> tuple[str, ...]:
@@ -122,7 +129,7 @@ class Sensitivity(RichDisplay):
             f"{Path(self.model).name}, scales from {self.source}{outputs}; worst first",
             ViewTable(LAYER_HEAD, [layer_cells(x) for x in self.layers if not x.kept], frozenset({0, 1})),
             ViewTable(TENSOR_HEAD, [tensor_cells(x) for x in self.tensors], frozenset({0, 1})),
-            Remarks([*kept, *self.notes]),
+            Remarks([*kept, *self.statements, *self.notes]),
         )
 
 

@@ -264,7 +264,7 @@ def tuning_document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]
         "model": tuning.model,
         "metric": tuning.metric,
         "max_drop": tuning.max_drop,
-        "within_budget": tuning.within_budget,
+        "within_budget": tuning.within_budget and not tuning.report.doubts,
         "held_on_tuning_part": tuning.held,
         "verdict": tuning.verdict,
         "samples": {"tuning": tuning.samples[0], "holdout": tuning.samples[1]},

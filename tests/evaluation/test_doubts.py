@@ -7,14 +7,18 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner, Result
 from onnx import helper, numpy_helper
 from PIL import Image
 
 import quantkit
 from quantkit.calibration.calibrate import calibrate
+from quantkit.cli.evaluate import evaluate as evaluate_command
+from quantkit.cli.layers import layers as layers_command
 from quantkit.errors import ModelError
 from quantkit.evaluation.compare import compare
 from quantkit.evaluation.doubts import reference_doubt
@@ -68,6 +72,32 @@ def test_a_guess_stands_beside_the_verdict_everywhere(colours: Path) -> None:
     again = parse_evaluation(document, "it")
     assert again.doubts == made.doubts
     assert any(note.endswith(f"is in doubt: {doubt}") for note in compare([made, again]).notes)
+
+
+def command(verb: click.Command, *arguments: object) -> Result:
+    given = [str(argument) for argument in arguments]
+    return CliRunner().invoke(verb, given, catch_exceptions=False, standalone_mode=False)
+
+
+def test_a_budget_is_not_kept_by_figures_in_doubt(colours: Path) -> None:
+    """A gate in CI asks whether the budget is kept; a guess does not show it."""
+    asked = (colours / "m.onnx", colours / "m.int8.onnx", "--data", colours / "images")
+    done = command(evaluate_command, *asked, "--max-drop", 1)
+    assert done.return_value == 3
+    assert "nothing shows that the budget of 1 percentage point is kept: the figures are in doubt" in done.stderr
+    assert "over the budget" not in done.output
+    printed = command(evaluate_command, *asked, "--max-drop", 1, "--json").stdout
+    assert json.loads(printed)["within_budget"] is False
+    assert command(evaluate_command, *asked, "--max-drop", 1, "--preprocess", "unit").return_value == 0
+    assert command(evaluate_command, *asked).return_value == 0
+
+
+def test_layers_states_a_guess_beside_its_figures(colours: Path) -> None:
+    asked = (colours / "m.onnx", "--data", colours / "images", "--against", colours / "m.int8.onnx")
+    done = command(layers_command, *asked)
+    assert "• In doubt: the preprocessing was guessed (exact 4×4 bilinear" in " ".join(done.stdout.split())
+    assert json.loads(command(layers_command, *asked, "--json").stdout)["doubts"][0].endswith("--preprocess")
+    assert "In doubt" not in command(layers_command, *asked, "--preprocess", "unit").output
 
 
 @pytest.mark.parametrize("candidate", ["m.int8.onnx", "m.onnx+m.calib"])

@@ -176,3 +176,16 @@ def test_sequences_are_named_and_left_out(tmp_path: Path, data: Path) -> None:
     onnx.save(proto, paths[0])
     with pytest.raises(ModelError, match="no output is a tensor"):
         evaluate(paths[0], data)
+
+
+def test_labels_are_not_said_to_be_missing_where_they_are_not_read(tmp_path: Path) -> None:
+    """A network that ends in ArgMax: no class scores, so that nothing looks for labels; the note says so."""
+    np.savez(tmp_path / "x.npz", x=X, labels=np.argmax(X @ WEIGHT, axis=1))
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("ArgMax", ["h"], ["class"], axis=1, keepdims=0),
+    ]
+    models = pair(tmp_path, nodes, ["class"], WEIGHT, WEIGHT[:, ::-1].copy())
+    (note,) = [note for note in evaluate(models, tmp_path / "x.npz").notes if "labels" in note]
+    assert note.startswith("no metric: no output holds class scores, so labels are not read")
+    assert "no labels: output errors only" in evaluate(models, tmp_path / "x.npz", options=UNLABELLED).notes

@@ -90,6 +90,18 @@ def test_without_a_gpu_speed_is_not_made_up() -> None:
     assert recommendation(evaluation({}), None).startswith("Nothing is recommended")
 
 
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [(-0.5, "gains 0.50"), (-0.01, "gains 0.01"), (-0.001, "loses 0.00"), (0.0, "loses 0.00"), (0.1, "loses 0.10")],
+)
+def test_a_gain_is_called_one(lost: float, said: str) -> None:
+    made = evaluation({"int8": lost})
+    assert f"m.int8.engine {said} percentage points, which is within" in recommendation(made, None)
+    assert f"it {said} percentage points." in recommendation(evaluation({"fp32": 0.0, "int8": lost}), bench(TIMES))
+    error = replace(made, metric="rmse", share=False)
+    assert f"m.int8.engine {'gains' if lost < 0 else 'loses'} {abs(lost):.3g} of rmse" in recommendation(error, None)
+
+
 def test_few_samples_are_no_proof() -> None:
     wide = replace(
         score("m.int8.onnx", 0.0, ModelKind.QDQ),
@@ -118,11 +130,15 @@ def noisy(*sqnr: float) -> ModelScore:
 def test_without_labels_nothing_is_said_to_be_kept() -> None:
     made = unlabelled(noisy(21.5))
     said = recommendation(made, None)
-    assert said.startswith("Cannot tell whether INT8 is good enough: there are no labels. As measured, m.int8.onnx has")
+    assert said.startswith(
+        "Cannot tell whether INT8 is good enough: there are no labels, or no metric for them. As measured, "
+    )
     assert "an SQNR of 21.5 dB at out0" in said
     timed = replace(made, models=(made.models[0], replace(made.models[1], name="m.int8.engine")))
     said = recommendation(timed, bench({"fp32": 4.0, "int8": 1.0}))
-    assert said.startswith("Cannot tell whether INT8 is good enough: there are no labels. The fastest, as measured, is")
+    assert said.startswith(
+        "Cannot tell whether INT8 is good enough: there are no labels, or no metric for them. The fastest"
+    )
 
 
 def agreeing(changed: int, samples: int, *sqnr: float) -> ModelScore:
@@ -154,7 +170,7 @@ def test_few_samples_without_labels_keep_no_budget(samples: int) -> None:
 def test_predictions_alone_decide_nothing_where_they_may_be_none_or_other_outputs_stand_beside(
     made: Evaluation,
 ) -> None:
-    assert recommendation(made, None).startswith("Cannot tell whether INT8 is good enough: there are no labels.")
+    assert recommendation(made, None).startswith("Cannot tell whether INT8 is good enough: there are no labels")
 
 
 @pytest.mark.parametrize("timed", [None, bench({"fp32": 4.0, "int8": 1.0})])

@@ -52,7 +52,11 @@ def other_metric(metric: str, value: float | None) -> str:
 
 
 def warn_over_budget(evaluation: Evaluation) -> None:
-    """Warn if a model loses more than the budget allows."""
-    if not evaluation.within_budget:
-        unit = " percentage points" if evaluation.share else ""
-        warn(f"over the budget of {evaluation.max_drop:g}{unit}")
+    """Warn if a model loses more than the budget allows, or if that cannot be said."""
+    if evaluation.within_budget:
+        return
+    points = "percentage point" if evaluation.max_drop == 1 else "percentage points"
+    budget = f"the budget of {evaluation.max_drop:g}{f' {points}' if evaluation.share else ''}"
+    warn(
+        f"over {budget}" if evaluation.over_budget else f"nothing shows that {budget} is kept: the figures are in doubt"
+    )
