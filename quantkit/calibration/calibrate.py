@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quantkit.artifact import check_destinations, write_all
+from quantkit.artifact import check_destinations, refuse_overwriting, write_all
 from quantkit.backends.session import TENSORRT
 from quantkit.calibration.backend_choice import choose_backend
 from quantkit.calibration.checkpoint import refuse_interrupted_run
@@ -20,11 +20,12 @@ from quantkit.calibration.options import CalibrateOptions
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
 from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
-from quantkit.data.preprocess_choice import AnyPreprocess
-from quantkit.errors import StaleError
-from quantkit.paths import exists
+from quantkit.data.preprocess_choice import BESIDE, AnyPreprocess
+from quantkit.errors import StaleError, UsageError
+from quantkit.paths import beside, exists, is_file
 from quantkit.progress import NoProgress, Progress
 from quantkit.provenance import is_provenance, provenance_path, read_provenance
+from quantkit.regular_file import stamp_of
 from quantkit.rules import Rule, as_rules
 from quantkit.staging import claimed_outputs
 from quantkit.statistics import Statistics
@@ -62,6 +63,9 @@ def calibrate(
     options = replace(options, backend=backend)
     job = prepare_job(model, data, chosen_rules, preprocess, output, options)
     places = [*job.paths(), statistics_path(job.output)] if job.output else []
+    if job.output:
+        records = map(provenance_path, job.paths())
+        refuse_replaced_sources(job, [*places, *records, checkpoint_path(job.output)], (data, preprocess))
     occupied = not options.force and any(exists(path) for path in places)
     previous = read_provenance(provenance_path(job.output)) if occupied and job.output else None
     identity = known_identity(job.feed, previous, needed=occupied)
@@ -72,7 +76,7 @@ def calibrate(
         if there.tables and (statistics or len(there.tables) == len(job.rules)):
             return reuse_tables(job, statistics, there, started)
     if job.output:
-        job = replace(job, may_replace=check_pass_outputs(job, (data, preprocess)))
+        job = replace(job, may_replace=check_pass_outputs(job))
     with claimed_outputs([*places, checkpoint_path(job.output)] if job.output else []):
         if job.output:
             refuse_other_runs(job, places, occupied=occupied)
@@ -96,22 +100,33 @@ def refuse_other_runs(job: CalibrationJob, places: Sequence[Path], *, occupied: 
         refuse_interrupted_run(checkpoint_path(job.output))
 
 
-def check_pass_outputs(job: CalibrationJob, given: Sequence[Any]) -> Callable[[Path], bool]:
+def refuse_replaced_sources(job: CalibrationJob, written: Sequence[Path], given: Iterable[object]) -> None:
+    """Raise UsageError where an output is one of the files that are read: also the spec beside the model, or a sample.
+
+    given: data and preprocessing, ignored where they are no paths.
+    """
+    refuse_overwriting(written, [*job.model.files, *given, beside(job.model.path, BESIDE)])
+    samples = {stamp.record[1:] for stamp in job.feed.stamps()} if any(map(is_file, written)) else set()
+    for path in filter(is_file, written):
+        if stamp_of(path, path.name).record[1:] in samples:
+            raise UsageError(f"{path} would replace a sample of the data", remedy="give another --output")
+
+
+def check_pass_outputs(job: CalibrationJob) -> Callable[[Path], bool]:
     """Check the files of a pass before it, and return which may be replaced after it. Tables and statistics that exist
     were found to fit.
 
-    given: data and preprocessing. OutputError; StaleError if something else lies in the place of a record; UsageError
-    if a source would be replaced.
+    OutputError; StaleError if something else lies in the place of a record.
     """
     assert job.output is not None
-    read, force = (*job.model.files, *given), job.options.force
+    force = job.options.force
     places = [*job.paths(), statistics_path(job.output), checkpoint_path(job.output)]
     records = [provenance_path(path) for path in job.paths()]
 
     def ours(path: Path) -> bool:
         return path in places or is_provenance(path)
 
-    return check_destinations([*places, *records], read=read, force=force, ours=ours)
+    return check_destinations([*places, *records], force=force, ours=ours)
 
 
 def reuse_tables(

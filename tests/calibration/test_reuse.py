@@ -16,7 +16,7 @@ from PIL import Image
 import quantkit
 from quantkit import CalibrateOptions, DataOptions, HistogramMode
 from quantkit.data import images
-from quantkit.errors import DataError, StaleError, StatisticsError, TableError
+from quantkit.errors import DataError, StaleError, StatisticsError, TableError, UsageError
 
 MODEL, DATA, OUTPUT = "net/model.onnx", "imgs", "x.calib"
 
@@ -283,3 +283,17 @@ def test_what_was_left_out_is_not_forgotten(place: Path) -> None:
     assert calibrate(options=CalibrateOptions(data=DataOptions(skip_corrupt=True))).reused
     with pytest.raises(StaleError, match="could not be read"):
         calibrate()
+
+
+def test_no_file_that_is_read_is_replaced_even_with_force(place: Path) -> None:
+    """The model, the spec beside it, a sample, and names of tables that lead to one of them."""
+    (place / "net/preprocess.toml").write_text('resize = "exact"\nscale = 0.5\n')
+    sample = next(place.glob("imgs/*/*.png"))
+    (place / "link.calib").symlink_to(sample)
+    os.link(place / MODEL, place / "hard.calib")
+    for output in ("net/preprocess.toml", MODEL, sample, "link.calib", "hard.calib", "net/../net/model.onnx"):
+        before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        for force in (False, True):
+            with pytest.raises(UsageError, match=r"would replace (its own source|a sample of the data)"):
+                calibrate(output=output, options=CalibrateOptions(force=force))
+        assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
