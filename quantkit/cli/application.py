@@ -38,7 +38,6 @@ from quantkit.cli.terminal.console import print_error, print_to_stderr, print_us
 from quantkit.cli.terminal.documents import asks_for_document, documents_only, reserve_standard_output
 from quantkit.errors import Interrupted, OutputError, QuantkitError, UsageError
 from quantkit.paths import path_failure
-from quantkit.plugin import working_directory
 from quantkit.view import quoted
 
 EMPTY = re.compile("--?[a-z-]+=")
@@ -151,6 +150,8 @@ def run_command(arguments: list[str]) -> int:
             return report_interruption()
         if isinstance(error, OSError) and is_stream_error(error):
             return report_unwritable(error)
+        from quantkit.plugin import working_directory
+
         if isinstance(error, OSError) and (error.filename is not None or not working_directory()):
             refused = lost_directory() if error.filename is None else path_failure(error.filename, error)
             print_error(refused, as_json="--json" in arguments)

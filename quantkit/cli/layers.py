@@ -25,7 +25,6 @@ from quantkit.cli.terminal.console import (
     warn,
 )
 from quantkit.errors import UsageError
-from quantkit.values import check_number
 
 if TYPE_CHECKING:
     from quantkit.sensitivity.parity import Parity
@@ -83,6 +82,7 @@ def layers(
     from quantkit.evaluation.files import refuse_unwritable
     from quantkit.sensitivity.layers import layers as run
     from quantkit.sensitivity.layers import load_float_network
+    from quantkit.values import check_number
 
     check_number("--top", own["top"], 1)
     source = load_float_network(model)
