@@ -227,10 +227,13 @@ def sort_nodes(graph: onnx.GraphProto, where: str) -> None:
 
 
 def check_names(graph: onnx.GraphProto, outside: frozenset[str], where: str) -> None:
-    """Raise ModelError if a tensor of a graph, or of a subgraph, is made twice or by nothing.
+    """Raise ModelError if a tensor of a graph, or of a subgraph, is there twice or made by nothing.
 
     outside: the tensors that are visible around the graph.
     """
+    weights = Counter(weight.name for weight in graph.initializer)
+    if twice := [name for name, count in weights.items() if count > 1]:
+        raise ModelError(f"{where}: there are two weights {twice[0]!r}", remedy=DAMAGED)
     made = {value.name for value in graph.input} | weight_names(graph)
     for node in graph.node:
         for name in filter(None, node.output):

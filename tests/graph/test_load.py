@@ -229,6 +229,17 @@ def test_a_network_that_computes_nothing_is_refused(tmp_path: Path, text: str, w
         load_model(save(tmp_path, HEAD + text))
 
 
+def test_two_weights_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = save(
+        tmp_path, HEAD + "(float[N, 2] x) => (float[N, 2] y) { y = MatMul(x, w) }", w=np.eye(2, dtype=np.float32)
+    )
+    proto = onnx.load(path)
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((2, 2), np.float32), "w"))
+    onnx.save(proto, path)
+    with pytest.raises(ModelError, match="there are two weights 'w'"):
+        load_model(path)
+
+
 def test_inputs_that_are_no_tensors_have_the_name_of_their_type(tmp_path: Path) -> None:
     text = "(seq(float[N]) s, optional(float[N]) o, string[N] t) => (int64 n) { n = SequenceLength(s) }"
     assert [value.dtype for value in load_model(save(tmp_path, HEAD + text)).inputs] == [
