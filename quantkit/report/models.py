@@ -61,7 +61,8 @@ def evaluation_verdict(evaluation: Evaluation) -> PageVerdict:
         (format_seconds(evaluation.seconds), "to evaluate"),
     ]
     sentences = evaluation.statements or ("There is nothing to compare: only the reference was evaluated.",)
-    return PageVerdict(sentences, status, badge, tuple(figures), evaluation.notes)
+    notes = tuple(text for text in evaluation.notes if text not in evaluation.doubts)  # they stand in the sentences
+    return PageVerdict(sentences, status, badge, tuple(figures), notes)
 
 
 def metric_text(evaluation: Evaluation, name: str, value: float) -> str:
@@ -110,7 +111,7 @@ def drop_cell(evaluation: Evaluation, model: ModelScore) -> Cell:
         return Cell("")
     status = ""
     if evaluation.max_drop is not None:
-        status = "within" if d.value <= evaluation.max_drop else "over"
+        status = "over" if not d.value <= evaluation.max_drop else "" if evaluation.doubts else "within"
     return Cell(format_signed(d.value), charts_rows.format_interval_ends(d), status=status)
 
 
