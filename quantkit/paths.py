@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
-from quantkit.errors import QuantkitError
+from quantkit.errors import QuantkitError, UsageError
 from quantkit.regular_file import file_fault
 
 AnyPath: TypeAlias = str | os.PathLike[str]
+T = TypeVar("T")
 
 
 def file_status(path: AnyPath) -> os.stat_result | None:
@@ -35,6 +37,28 @@ def path_failure(path: AnyPath | bytes | int, error: Exception) -> QuantkitError
     """Return the refusal of a path by the system as an error with a remedy."""
     name = str(path) if isinstance(path, int) else os.fsdecode(path)
     return QuantkitError(f"{name}: {file_fault(error)}", remedy="check the path and its permissions")
+
+
+def given_path(value: object, name: str) -> Path:
+    """Return a path that a caller in Python gave as argument `name`. UsageError for a value of another type."""
+    try:
+        return Path(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(
+            f"{name} is a {type(value).__name__}, not a path", remedy="pass the path as a str or a pathlib.Path"
+        ) from None
+
+
+def given_list(values: Iterable[T] | AnyPath, name: str) -> list[T | AnyPath]:
+    """Return several paths that a caller gave as argument `name`, or a single one, as a list. UsageError."""
+    if isinstance(values, (str, os.PathLike)):
+        return [values]
+    try:
+        return list(values)
+    except TypeError:
+        raise UsageError(
+            f"{name} is a {type(values).__name__}, not a list of paths", remedy="pass a list of str or pathlib.Path"
+        ) from None
 
 
 def exists(path: AnyPath) -> bool:

@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 import quantkit
-from quantkit.errors import QuantkitError
-from quantkit.paths import beside, exists, file_status, is_file, is_folder, real_path, same_file
+from quantkit.errors import QuantkitError, UsageError
+from quantkit.paths import beside, exists, file_status, given_list, is_file, is_folder, real_path, same_file
 from tests.support.networks import network
 
 LONG, NUL, CIRCLE, SURROGATE = "a" * 300, "a\0b", "circle", "\ud800"
@@ -135,3 +135,34 @@ def test_no_function_lets_an_error_of_the_system_through(name: str, here: Path) 
     for hostile in HOSTILE.values():
         with pytest.raises(QuantkitError):
             CALLS[name](hostile)
+
+
+WRONG = [5, None, b"m.onnx", ["m.onnx"], np.float32(1), object()]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "read",
+    [
+        quantkit.inspect,
+        quantkit.lint,
+        quantkit.read_table,
+        quantkit.read_statistics,
+        quantkit.read_settings,
+        lambda value: quantkit.calibrate(value, "x.npz", output="o"),
+        lambda value: quantkit.convert("t", value),
+        lambda value: quantkit.evaluate([value], "x.npz"),
+        lambda value: quantkit.compare([value, value]),
+        lambda value: quantkit.merge([value], "o"),
+        lambda value: quantkit.export_triton(value, "o"),
+    ],
+)
+def test_a_value_that_is_no_path_is_named_in_python(read: Callable[[Any], object], value: object) -> None:
+    with pytest.raises(UsageError, match=f"is a {type(value).__name__}, not a path"):
+        read(value)
+
+
+def test_one_path_for_a_list_is_that_path() -> None:
+    assert given_list("ab", "models") == ["ab"]
+    with pytest.raises(UsageError, match="models is a int, not a list"):
+        given_list(5, "models")  # type: ignore[arg-type]

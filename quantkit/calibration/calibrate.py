@@ -22,7 +22,7 @@ from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known
 from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
 from quantkit.data.preprocess_choice import BESIDE, AnyPreprocess
 from quantkit.errors import StaleError, UsageError
-from quantkit.paths import beside, exists, is_file
+from quantkit.paths import beside, exists, given_path, is_file
 from quantkit.progress import NoProgress, Progress
 from quantkit.provenance import is_provenance, provenance_path, read_provenance
 from quantkit.regular_file import stamp_of
@@ -58,7 +58,7 @@ def calibrate(
     started = time.monotonic()
     chosen_rules = as_rules(rules)
     if output is not None:
-        output = output_path(Path(output), Path(model))
+        output = output_path(given_path(output, "output"), given_path(model, "the model"))
     backend, why = choose_backend(options, chosen_rules, output)
     options = replace(options, backend=backend)
     job = prepare_job(model, data, chosen_rules, preprocess, output, options)

@@ -12,7 +12,7 @@ from quantkit.artifact import check_writable, sha256_of, write_all
 from quantkit.calibration.recorded_table import read_unchanged_table
 from quantkit.errors import StaleError, TableError, UsageError
 from quantkit.graph import load_model, watched_tensors
-from quantkit.paths import exists
+from quantkit.paths import exists, given_path
 from quantkit.provenance import (
     ModelRecord,
     Provenance,
@@ -40,7 +40,7 @@ def convert(
 
     trtexec reads only tables with the header `EntropyCalibration2`. TableError, StaleError, UsageError.
     """
-    source, output = Path(source), Path(output)
+    source, output = given_path(source, "the table"), given_path(output, "output")
     may_replace = check_tables_writable([output], read=[source], force=force)
     found = read_unchanged_table(source, f"remove {provenance_path(source).name} if you trust the table")
     table = found.table
@@ -92,7 +92,7 @@ def adopt(
     TableError where fewer than `min_coverage` of the network's tensors have a scale.
     """
     check_number("min_coverage", min_coverage, 0.0, 1.0, whole=False)
-    source = Path(source)
+    source = given_path(source, "the table")
     table = read_table(source)
     target = provenance_path(source)
     check_writable(target)

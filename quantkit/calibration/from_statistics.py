@@ -9,6 +9,7 @@ from pathlib import Path
 from quantkit._version import __version__
 from quantkit.artifact import check_destinations, sha256_of, write_all, write_whole
 from quantkit.calibration.tables import header_for, make_tables, table_paths
+from quantkit.paths import given_list, given_path
 from quantkit.provenance import (
     DataRecord,
     ModelRecord,
@@ -36,7 +37,7 @@ def merge(
 
     allow_duplicates: a sample that is in several parts counts once for each of them, instead of being refused.
     """
-    output = Path(output)
+    output, parts = given_path(output, "output"), given_list(parts, "parts")
     may_replace = check_destinations([output], read=parts, force=force)
     merged = merge_statistics(
         [read_statistics(part) for part in parts],

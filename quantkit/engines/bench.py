@@ -29,7 +29,7 @@ from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Th
 from quantkit.engines.build import build, find_table_scales
 from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.paths import exists, is_file, is_folder
+from quantkit.paths import exists, given_list, given_path, is_file, is_folder
 from quantkit.qdq.reader import has_qdq
 from quantkit.regular_file import regular_file_digest
 from quantkit.tensorrt_version import has_driver
@@ -97,9 +97,9 @@ def bench(
             f"{output} is not a folder",
             remedy="create it first: engines of several precisions are written into a folder",
         )
-    if not subjects:
+    paths = list(dict.fromkeys(given_path(subject, "a model") for subject in given_list(subjects, "subjects")))
+    if not paths:
         raise UsageError("nothing to measure", remedy="give engines or an ONNX model")
-    paths = list(dict.fromkeys(Path(subject) for subject in subjects))
     engines = [path for path in paths if is_engine(path)]
     models = [path for path in paths if not is_engine(path)]
     reason = explain_no_gpu(options.device)

@@ -31,7 +31,7 @@ from quantkit.evaluation.runners import (
 from quantkit.evaluation.subjects import Subject, SubjectOptions, common_inputs, open_subjects
 from quantkit.evaluation.summarize import EvaluationContext, summarize
 from quantkit.graph import Model, refuse_changed_weights
-from quantkit.paths import real_path
+from quantkit.paths import given_list, real_path
 from quantkit.preprocess import Preprocess
 from quantkit.progress import NoProgress, Progress
 from quantkit.values import checked_options
@@ -60,7 +60,7 @@ def evaluate(
     """
     started = time.monotonic()
     options = checked_options(options, EvaluateOptions)
-    given = [models] if isinstance(models, (str, os.PathLike)) else list(models)
+    given = given_list(models, "models")
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics or ())
     refuse_idle_budget(given, options)
     request = EvaluationRequest(data, None if labels is None else Path(labels), preprocess, names, options)

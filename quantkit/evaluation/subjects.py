@@ -22,7 +22,7 @@ from quantkit.graph import Model, load_model
 from quantkit.graph.identity import external_files
 from quantkit.graph.model import DTYPES, as_input
 from quantkit.graph.shape_inference import shapes_for_inputs
-from quantkit.paths import exists
+from quantkit.paths import exists, given_path
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.reader import has_qdq
 from quantkit.values import ModelInput, with_free_batches
@@ -82,7 +82,7 @@ def open_subjects(
 
     ModelError, BackendError, TableError, StaleError, UsageError.
     """
-    texts = [os.fspath(model) for model in models]
+    texts = [str(given_path(model, "a model")) for model in models]
     if not texts:
         raise UsageError("nothing to evaluate", remedy="give a reference model, and the models to compare with it")
     paths = [os.path.normpath(text) for text in texts]

@@ -32,7 +32,7 @@ from quantkit.export.serving import read_served_model as look_at
 from quantkit.export.text import Message, pbtxt
 from quantkit.extras import install_command
 from quantkit.graph import load_model
-from quantkit.paths import exists, is_folder
+from quantkit.paths import exists, given_path, is_folder
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess
 from quantkit.values import check_number, checked_options
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable, escape_controls
@@ -120,7 +120,7 @@ def export_triton(
     Raises BackendError, ModelError, PreprocessError, DataError, StaleError, UsageError, OutputError.
     """
     options = checked_options(options, TritonOptions)
-    subject, root = Path(subject), Path(output)
+    subject, root = given_path(subject, "the model"), given_path(output, "output")
     if exists(root) and not is_folder(root):
         raise UsageError(f"{root} is not a folder", remedy="give a folder with --output")
     served = look_at(subject, options.device, allow_code=options.allow_code)

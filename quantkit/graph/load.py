@@ -31,6 +31,7 @@ from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.shape_inference import element_types, infer_types, tensor_shapes
 from quantkit.graph.subgraphs import all_graphs, all_nodes, subgraphs
+from quantkit.paths import given_path
 from quantkit.regular_file import FileStamp, read_regular, stamp_of
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     import onnx
     from google.protobuf.message import DecodeError
 
-    file = Path(path)
+    file = given_path(path, "the model")
     remedy = "give the path of an ONNX model"
     try:
         proto = onnx.load_model_from_string(read_regular(file, most=LARGEST), format="protobuf")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from quantkit.document import DocumentType, validate_typed
 from quantkit.errors import UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.metrics.registry import default_metric, is_reproducible
-from quantkit.paths import exists
+from quantkit.paths import exists, given_path
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
 from quantkit.repairs.registry import repair_choices
@@ -120,8 +121,9 @@ SETTINGS = DocumentType[Settings](
 )
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: str | os.PathLike[str]) -> Settings:
     """Read a file, with its paths made relative to the working directory. UsageError names the key or the line."""
+    path = given_path(path, "the file of settings")
     document = SETTINGS.read_untyped(path)
     try:
         settings: Settings = validate_typed(document, Settings)

@@ -17,7 +17,7 @@ from quantkit.backends.trial_run import Trial, scale_ranges, try_network
 from quantkit.errors import ModelError, OutputError, UsageError
 from quantkit.graph import Model, load_model, watched_tensors
 from quantkit.graph.identity import external_files, model_identity
-from quantkit.paths import beside, real_path
+from quantkit.paths import beside, given_path, real_path
 from quantkit.provenance import (
     ModelRecord,
     Provenance,
@@ -110,10 +110,10 @@ def from_qdq(
 
     ModelError if there is no Q/DQ, or some of it cannot be removed; StaleError, OutputError, UsageError.
     """
-    output = Path(output)
+    output = given_path(output, "output")
     target = beside(output, f"{output.stem}.float.onnx") if plain is None else Path(plain)
     header = table_header(algorithm, tensorrt_version)
-    refuse_same_files(Path(path), output, target)
+    refuse_same_files(given_path(path, "the model"), output, target)
     may_replace = check_tables_writable([output], read=[path], force=force)
     check_destinations([target], read=[path], force=force, option="--model")
     model = load_model(path)

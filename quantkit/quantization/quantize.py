@@ -23,6 +23,7 @@ from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
 from quantkit.graph.save import stage_model
 from quantkit.linting.rules.parsing.clip_apart import without_misread_clips
+from quantkit.paths import given_path
 from quantkit.provenance import with_digest
 from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insert import insert_qdq, is_half
@@ -187,7 +188,7 @@ def quantize(
     UsageError.
     """
     options = checked_options(options, QuantizeOptions)
-    target = None if output is None else Path(output)
+    target = None if output is None else given_path(output, "output")
     if target is not None:
         check_destinations([target], read=(model, statistics, table, data, preprocess), force=options.force)
     source = model if isinstance(model, Model) else load_model(model)
@@ -296,7 +297,9 @@ def prepare_model(
                 "the scales of a table are used verbatim, without statistics and data", remedy="give one of the two"
             )
         resolve_repairs(options.repairs, statistics=False, data=False)
-        return PreparedModel(network, scales_from_table(source, Path(given.table), options.min_coverage), {})
+        return PreparedModel(
+            network, scales_from_table(source, given_path(given.table, "the table"), options.min_coverage), {}
+        )
     known, name = resolve_statistics(source, given, network, choices, phase)
     names = resolve_repairs(options.repairs, statistics=True, data=given.data is not None)
     notes: tuple[str, ...] = ()

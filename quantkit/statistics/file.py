@@ -26,6 +26,7 @@ from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import BINS, Histogram, HistogramMode
 from quantkit.kernel import DIGIT_BITS, DIGITS, EMPTY, grow_range
 from quantkit.numerics import float32
+from quantkit.paths import given_path
 from quantkit.statistics.sealed import check_typed, read_sealed, sealed_bytes
 from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
@@ -117,8 +118,9 @@ def write_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> No
 
 def read_statistics(path: str | os.PathLike[str]) -> Statistics:
     """Read a statistics file. StatisticsError where it is another file, damaged, or of a newer format."""
+    file_path = given_path(path, "the statistics file")
     try:
-        file = read_sealed(Path(path), KEY)
+        file = read_sealed(file_path, KEY)
         document = DOCUMENT.parse(file.text, f"{path} is not a statistics file, or is damaged: its metadata")
         return assemble_statistics(document, file.arrays)
     except OSError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 from quantkit.artifact import write_whole
 from quantkit.errors import TableError
 from quantkit.numerics import scale_of_word, word_of
+from quantkit.paths import given_path
 from quantkit.regular_file import read_regular
 from quantkit.table.table import CalibrationTable, Header
 from quantkit.values import Algorithm
@@ -31,7 +32,7 @@ NAMED = {a.value: a for a in Algorithm if a is not Algorithm.LEGACY}
 def read_table(path: str | os.PathLike[str]) -> CalibrationTable:
     """Read a table. TableError names file and line."""
     try:
-        content = read_regular(path, MOST)
+        content = read_regular(given_path(path, "the table"), MOST)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror or error}", remedy="check the path") from None
     return parse_table(content, str(path))

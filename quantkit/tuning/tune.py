@@ -77,7 +77,7 @@ def tune(
     """
     options = checked_options(options, TuneOptions)
     refuse_budget(max_drop)
-    source = load_model(Path(model))
+    source = load_model(model)
     refuse_quantized(source)
     folder = None if output is None else usable_folder(Path(output), source, force=options.force)
     evaluating = EvaluateOptions(data=options.data, classes=options.classes, provider=options.provider)
