@@ -100,11 +100,12 @@ def adopt(
         raise StaleError(f"{source} already has a provenance record: {target}", remedy="--force replaces it")
     network = load_model(model)
     covered = coverage(table, watched_tensors(network).tensors)
-    if covered.share < min_coverage:
+    if covered.share < min_coverage or not covered.matched:
         missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
         raise TableError(
             f"{source} covers {covered.share:.0%} of the tensors of {model}; missing: {missing}",
-            remedy="give the model that the table was made for, or accept it with a lower --min-coverage",
+            remedy="give the model that the table was made for"
+            + (", or accept it with a lower --min-coverage" if covered.matched else ""),
         )
     record = Provenance(
         quantkit=__version__,

@@ -149,7 +149,8 @@ def scales_from_table(model: Model, path: Path, min_coverage: float) -> Quantiza
         missing = ", ".join(covered.missing[:5]) + (" …" if len(covered.missing) > 5 else "")
         raise TableError(
             f"{path} covers {covered.share:.0%} of the float tensors of {model.path}; missing: {missing}",
-            remedy="give the table of this network, or accept it with a lower --min-coverage",
+            remedy="give the table of this network"
+            + (", or accept it with a lower --min-coverage" if covered.matched else ""),
         )
     record = {"table": found.sha256, "header": table.header.text, "preprocess": known and known.preprocess}
     return QuantizationScales(table.scales, f"{path.name} verbatim", record, {}, covered)

@@ -268,8 +268,11 @@ def test_statistics_and_tables_of_another_network(calibrated: Path) -> None:
     Path("net/model.calib.json").unlink()
     with pytest.raises(TableError, match="covers 0% of the float tensors"):
         quantkit.quantize(other, table="net/model.calib")
-    with pytest.raises(TableError, match="covers 0%"):  # nothing at all fits, whatever share is accepted
+    with pytest.raises(TableError, match="covers 0%") as caught:  # nothing at all fits, whatever share is accepted
         quantkit.quantize(other, table="net/model.calib", options=QuantizeOptions(min_coverage=0.0))
+    assert "--min-coverage" not in caught.value.remedy
+    with pytest.raises(TableError, match="covers 0%"):
+        quantkit.adopt("net/model.calib", other, min_coverage=0.0)
 
 
 def bounded_network(folder: Path) -> Path:
