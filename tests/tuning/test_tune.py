@@ -289,7 +289,7 @@ def test_pixels_that_were_prepared_by_chance_are_a_warning_also_in_quiet(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "net/preprocess.toml").unlink()
-    assert called("net/model.onnx", "--data", "imgs", "--max-drop", 50, "--rule", "mse", "--repair", "none", "-q") == 0
+    assert called("net/model.onnx", "--data", "imgs", "--max-drop", 50, "--rule", "mse", "--repair", "none", "-q") == 3
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith("warning: the preprocessing of this network is unknown")
