@@ -166,3 +166,8 @@ def test_one_path_for_a_list_is_that_path() -> None:
     assert given_list("ab", "models") == ["ab"]
     with pytest.raises(UsageError, match="models is a int, not a list"):
         given_list(5, "models")  # type: ignore[arg-type]
+
+
+def test_settings_of_another_type_are_named() -> None:
+    with pytest.raises(UsageError, match="settings is a str"):
+        quantkit.run("quantkit.toml")  # type: ignore[arg-type]

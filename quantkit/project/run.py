@@ -20,6 +20,7 @@ from quantkit.calibration.from_statistics import tables_from
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.data.feed import changed_data
 from quantkit.engines.bench_result import BenchResult
+from quantkit.errors import UsageError
 from quantkit.evaluation.compare import read_evaluation
 from quantkit.evaluation.evaluate import evaluate
 from quantkit.evaluation.json_document import evaluation_json as document_of
@@ -77,6 +78,11 @@ def run(
     Writes statistics, table, Q/DQ model, evaluation and report into the output folder, and engines if they are built.
     Raises the errors of `calibrate`, `quantize`, `build`, `bench` and `evaluate`, UsageError, OutputError.
     """
+    if not isinstance(settings, Settings):
+        raise UsageError(
+            f"settings is a {type(settings).__name__}",
+            remedy="pass quantkit.Settings(…), or quantkit.read_settings(PATH)",
+        )
     plan = plan_run(settings)
     refuse_early(plan)
     store = StepStore(plan.output)
