@@ -327,7 +327,7 @@ def test_layers_looks_at_the_model_before_it_asks_for_statistics(
 @pytest.mark.parametrize("top", ["0", "-1"])
 @pytest.mark.usefixtures("place")
 def test_layers_shows_something(top: str, quantkit_command: Command) -> None:
-    assert f"--top {top}" in quantkit_command("layers", "net/model.onnx", "--top", top, code=2).stderr
+    assert f"--top is {top}" in quantkit_command("layers", "net/model.onnx", "--top", top, code=2).stderr
 
 
 def test_names_of_files_that_are_no_utf8_are_no_obstacle(place: Path, quantkit_command: Command) -> None:
