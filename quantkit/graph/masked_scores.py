@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from quantkit.graph.operators import MASK_IGNORING, MASK_PASSING
+from quantkit.graph.operators import MASK_IGNORING, MASK_INPUTS, MASK_PASSING
 from quantkit.graph.subgraphs import captured_names
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def leads_to_selection(tensor: str, readers: Mapping[str, Sequence[onnx.NodeProt
     """Return whether every reader of a tensor ignores large negative numbers, or passes them on to such."""
     return tensor in readers and all(
         node.op_type in MASK_IGNORING
+        or [k for k, name in enumerate(node.input) if name == tensor] == [MASK_INPUTS.get((node.domain, node.op_type))]
         or (node.op_type in MASK_PASSING and all(name in found for name in node.output if name))
         for node in readers[tensor]
     )

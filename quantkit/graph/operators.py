@@ -5,6 +5,7 @@ A set that differs from another on purpose is derived from it, so that the diffe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -101,6 +102,13 @@ MASK_IGNORING = frozenset(
     | {"Sigmoid", "Softmax", "TopK"}
 )
 """Operators to whose result a large negative number adds nothing."""
+MASK_INPUTS: Mapping[tuple[str, str], int] = {
+    ("", "Attention"): 3,
+    ("ai.onnx", "Attention"): 3,
+    ("com.microsoft", "Attention"): 5,
+    ("com.microsoft", "MultiHeadAttention"): 5,
+}
+"""Domain and operator → the place of its input that is added to the scores before its Softmax."""
 DEQUANTIZED_BEFORE = COMMUTING | {"Relu"}
 """Operators that TensorRT moves DequantizeLinear forward through: behind them INT8 goes on."""
 SCALE_CONVERTING = COMMUTING - {"Concat", "Dropout", "Identity"}

@@ -79,8 +79,6 @@ def opset_error(model: Model, least: int, reason: str) -> ModelError:
 
 def conversion_obstacle(model: Model) -> str:
     """Return what ONNX's converter would silently lose or change; empty if nothing."""
-    if not model.opset:
-        return "it imports no opset of ONNX, although it has operators of ONNX's domain"
     if model.proto.functions:
         return f"it has local functions, for example {model.proto.functions[0].name!r}"
     if model.proto.graph.sparse_initializer:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from quantkit.graph.names import tensor_names, unique_name
-from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.subgraphs import captured_names
 from quantkit.qdq.decided_constants import DecidedConstants, FoldedConstants
 from quantkit.qdq.fold_constants import with_constants
@@ -79,7 +78,6 @@ class GraphEdit:
     def result(self) -> onnx.ModelProto:
         """Return the edited copy, without stored tensors that nothing reads any more."""
         copy = with_constants(self.qdq.model.proto, *self._folded)
-        copy.ir_version = max(copy.ir_version, LEAST_IR)
         graph = copy.graph
         before = tensors_read(graph)
         nodes = [node for node in graph.node if node.output[0] not in self._removed]

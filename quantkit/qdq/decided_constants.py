@@ -21,7 +21,6 @@ import numpy as np
 from quantkit.errors import ModelError
 from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.operators import COMMUTING, CONSTANT_FOLDING, ONNX_DOMAINS
-from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.shape_inference import FEW_BYTES
 from quantkit.graph.weights import stored_tensors, stored_values
 
@@ -154,11 +153,9 @@ def fold_decided(decided: DecidedConstants, names: Iterable[str]) -> FoldedConst
 
 
 def find_decided(model: Model) -> DecidedConstants:
-    """Find the tensors of the main graph that constants alone decide; not where a caller may feed one of these."""
+    """Find the tensors of the main graph that constants alone decide."""
     graph = model.proto.graph
     hidden = {name for node in graph.node if node.op_type != "Constant" for name in node.output}
-    if model.proto.ir_version >= LEAST_IR:  # before, every initializer had to be listed: there the list says nothing
-        hidden |= {value.name for value in graph.input}
     stored = {name: tensor for name, tensor in stored_tensors(graph).items() if name not in hidden}
     sizes = {name: stored_bytes(tensor) for name, tensor in stored.items()}
     everything = sum(sizes.values())

@@ -20,7 +20,6 @@ from quantkit.graph.dead_nodes import names_read_by, remove_unread
 from quantkit.graph.model import Model
 from quantkit.graph.names import tensor_names, unique_name
 from quantkit.graph.node_edits import rename_reads
-from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.shape_inference import element_types, infer_types
 from quantkit.qdq.decided_constants import DecidedConstants, FoldedConstants, find_decided, fold_decided
 from quantkit.qdq.stored_weights import LARGEST
@@ -88,8 +87,6 @@ def with_constants(proto: onnx.ModelProto, decided: DecidedConstants, folded: Fo
     graph.value_info.extend(annotations)
     for name, array in folded.values.items():
         graph.initializer.append(numpy_tensor(array, named[name]))
-        if copy.ir_version < LEAST_IR:
-            graph.input.append(as_graph_input(graph.initializer[-1]))
     remove_unread(graph, [name for name in spare if name not in named.values()], folded.aliases)
     return copy
 
@@ -99,10 +96,3 @@ def numpy_tensor(array: Array, name: str) -> onnx.TensorProto:
     from onnx import numpy_helper
 
     return numpy_helper.from_array(np.array(array, order="C"), name)
-
-
-def as_graph_input(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
-    """Return a weight as a graph input, which old IR versions require."""
-    from onnx import helper
-
-    return helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quantkit.graph.index import GraphIndex, index_graph
 from quantkit.graph.model import DTYPES, Model, default_opset
 from quantkit.graph.operators import WEIGHTED
-from quantkit.graph.opset import LEAST_IR, raise_opset
+from quantkit.graph.opset import raise_opset
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm, insert_pairs, refuse_nothing_quantized
 from quantkit.qdq.placement import Choices, Placement, place_pairs
 from quantkit.qdq.weighted_operators import unreachable_operators
@@ -36,7 +36,7 @@ def insert_qdq(
 
     ModelError if nothing gets a pair, the opset is too old and cannot be converted, or a weight is not finite.
     """
-    if is_older(model, LEAST_OPSET):
+    if model.opset < LEAST_OPSET:
         refuse_nothing_quantized(model, place_in(model.proto, index_graph(model.proto), scales, choices))
     proto = with_least_opset(model, LEAST_OPSET)
     wires = index_graph(proto)
@@ -56,14 +56,9 @@ def place_in(
     return replace(placement, left={**placement.left, **unreachable_operators(proto)})
 
 
-def is_older(model: Model, opset: int) -> bool:
-    """Return whether a network has an older opset than a Q/DQ network has, or an older form of the file."""
-    return model.opset < opset or model.proto.ir_version < LEAST_IR
-
-
 def with_least_opset(model: Model, opset: int) -> onnx.ModelProto:
     """Return the network with opset `opset` or newer: the model's own proto, which is never edited, if it has that."""
-    return raise_opset(model, opset) if is_older(model, opset) else model.proto
+    return raise_opset(model, opset) if model.opset < opset else model.proto
 
 
 @dataclass(frozen=True, slots=True)

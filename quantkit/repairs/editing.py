@@ -16,7 +16,6 @@ from quantkit.errors import ModelError
 from quantkit.graph.index import wire_graph
 from quantkit.graph.model import DTYPES, Model
 from quantkit.graph.names import tensor_names, unique_name
-from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.weights import stored_tensors, weight_values
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class WeightEditor:
-    """Reads and replaces the weights of a copy of `model`. `overridable` are weights that a caller may feed."""
+    """Reads and replaces the weights of a copy of `model`."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -35,9 +34,6 @@ class WeightEditor:
         graph = self.proto.graph
         self._weights = stored_tensors(graph)
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
-        # Before IR 4 every initializer had to be listed as an input: there the list says nothing.
-        listed = {value.name for value in graph.input} if self.proto.ir_version >= LEAST_IR else set()
-        self.overridable = listed & set(self._initializers)
         self._readers = wire_graph(graph).read_counts()
         self._names = tensor_names(graph)
         self._replaced: set[str] = set()
@@ -45,12 +41,7 @@ class WeightEditor:
     def constant(self, name: str) -> bool:
         """Return True if a tensor is a float32 weight whose values are known and stay so, and has some."""
         tensor = self._weights.get(name)
-        return (
-            tensor is not None
-            and 0 not in tensor.dims
-            and DTYPES.get(tensor.data_type) == "float32"
-            and tensor.name not in self.overridable
-        )
+        return tensor is not None and 0 not in tensor.dims and DTYPES.get(tensor.data_type) == "float32"
 
     def reason(self, names: Iterable[str]) -> str:
         """Why none of the tensors is such a weight."""
@@ -105,7 +96,6 @@ class WeightEditor:
         added = unique_name(f"{name}_repaired" if name else f"{node.output[0]}_bias", self._names)
         created = self.proto.graph.initializer.add()
         created.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), added))
-        self.proto.ir_version = max(self.proto.ir_version, LEAST_IR)
         self._initializers[added] = self._weights[added] = created
         self._readers[added] += 1
         if name:

@@ -31,7 +31,7 @@ from quantkit.graph.subgraphs import subgraphs
 from quantkit.graph.tensors import FLOATS
 from quantkit.graph.weights import stored_tensors, weight_values
 from quantkit.numerics import float32
-from quantkit.qdq.fold_constants import as_graph_input, fold_constants
+from quantkit.qdq.fold_constants import fold_constants
 from quantkit.rewrites.single_matrices import unstack_matrices
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 LEAST_OPSET = 7
 """The first opset whose BatchNormalization is in inference mode unless it has further outputs."""
-LEAST_IR = 4
-"""The first IR version whose initializers need not be graph inputs."""
 EPSILON = float32(1e-5)
 
 
@@ -258,12 +256,8 @@ class BatchNormFolder:
             self._orphans.add(name)
             return self._new(f"{name}_folded", values)
         tensor = self.proto.graph.initializer[self._stored[name]]
-        dims = list(tensor.dims)
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), name))
         self._weights[name] = tensor
-        if dims != list(tensor.dims):  # a bias of one value became one for each channel
-            for value in (v for v in self.proto.graph.input if v.name == name):
-                value.CopyFrom(as_graph_input(tensor))
         return name
 
     def _new(self, wanted: str, values: Array) -> str:
@@ -275,8 +269,6 @@ class BatchNormFolder:
         self._stored[name] = len(graph.initializer) - 1
         self._weights[name] = graph.initializer[-1]
         self._reads[name] += 1
-        if self.proto.ir_version < LEAST_IR:
-            graph.input.append(as_graph_input(graph.initializer[-1]))
         return name
 
     def _rank(self, tensor: str) -> int | None:

@@ -604,21 +604,6 @@ def test_types_that_are_written_down_follow() -> None:
     check_fixed(model)
 
 
-def test_initializers_that_are_inputs_stay() -> None:
-    """A file of IR version 3 lists every weight among its inputs."""
-    _, text, weights = FIXES["bias per tensor"]
-    model = network(text, **weights)
-    for tensor in model.proto.graph.initializer:
-        model.proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    model.proto.ir_version = 3
-    proto, fixed = fix_model(model)
-    assert [f.rule for f in fixed] == ["int32-bias"]
-    names = {t.name for t in proto.graph.initializer}
-    assert {v.name for v in proto.graph.input} - names == {"x"}
-    onnx.checker.check_model(proto, full_check=True)
-    np.testing.assert_array_equal(evaluated(proto)[0], evaluated(model.proto)[0])
-
-
 # Laws -------------------------------------------------------------------------------------------------------------
 
 

@@ -198,24 +198,6 @@ def test_a_weight_that_others_read_is_copied() -> None:
 CHAIN = f"{HEAD} {{ c = Conv(x, v) r = Relu(c) y = Conv(r, w) }}"
 
 
-def test_a_weight_that_a_caller_may_feed_is_left() -> None:
-    model = model_of(CHAIN, v=WEIGHTS["v"], w=normal(6, 6, 1, 1))
-    model.proto.graph.input.append(helper.make_tensor_value_info("w", 1, [6, 6, 1, 1]))
-    made = equalize_channels(model, figures_of(model, x=IMAGE))
-    assert "Conv y does not pass on" in made.skipped["r"]
-    assert made.proto == model.proto
-
-
-def test_weights_before_ir_4_are_all_listed_as_inputs() -> None:
-    model = model_of(CHAIN, opset=8, ir=3, v=WEIGHTS["v"], w=normal(6, 6, 1, 1))
-    model.proto.graph.input.extend(helper.make_tensor_value_info(name, 1, [6, 6, 1, 1]) for name in "vw")
-    made = equalize_channels(model, figures_of(model, x=IMAGE), exact=True)
-    assert made.amounts
-    np.testing.assert_array_equal(
-        outputs_of(again(model, made.proto).proto, x=IMAGE)[0], outputs_of(model.proto, x=IMAGE)[0]
-    )
-
-
 def test_weights_in_constant_nodes() -> None:
     model = model_of(CHAIN, w=normal(6, 6, 1, 1))
     tensor = numpy_helper.from_array(WEIGHTS["v"], "v")

@@ -15,9 +15,9 @@ from quantkit.graph import Model, watched_tensors
 from quantkit.repairs import ChannelFigures
 
 
-def model_of(text: str, opset: int = 17, ir: int = 8, **weights: NDArray[Any]) -> Model:
+def model_of(text: str, opset: int = 17, **weights: NDArray[Any]) -> Model:
     """A model from ONNX's own text syntax, with weights as initializers."""
-    proto = parser.parse_model(f'<ir_version: {ir}, opset_import: ["": {opset}]> net {text}')
+    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["": {opset}]> net {text}')
     proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
     return Model(Path("net.onnx"), proto, "")
 
