@@ -140,3 +140,10 @@ def test_alone_it_has_to_run_where_its_operators_are_known() -> None:
     assert "my" in try_alone(network("y = my.Odd(x)")).untried
     with pytest.raises(ModelError, match="does not run"):
         try_alone(network(WRONG["does not load"]))
+
+
+def test_made_up_input_shows_a_network_that_computes_something_else() -> None:
+    found = try_network(network("y = Neg(x)"), PLAIN, None)
+    assert found.made_up
+    assert "far from" in found.notes[0]
+    assert "evaluate it on data" in found.notes[0]
