@@ -181,14 +181,14 @@ def test_nodes_kept_out_of_qdq(world: checked.World) -> None:
 
 
 @from_10
-def test_what_stays_float_is_told(world: checked.World) -> None:
+def test_what_stays_float_is_stated(world: checked.World) -> None:
     table = table_for()
     table = CalibrationTable(table.header, {**table.scales, "x": 0.0})
     with pytest.raises(ModelError, match="no operator of this network can be quantized"):
         build("float", "int8", table, strongly_typed=HAS_CALIBRATORS)
     table = CalibrationTable(table.header, {**table.scales, "x": 0.1, "r": 0.0, "y": 0.1})
     made = build("two", "int8", table, strongly_typed=HAS_CALIBRATORS)
-    assert made.notes[1:] == ("/second stays float: no scale: r",)
+    assert made.notes[1:] == ("/second stays float: zero throughout the calibration data: r",)
     assert list(world.build.layers.values()).count("QUANTIZE") == 2
 
 
