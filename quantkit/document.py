@@ -44,6 +44,9 @@ LONGEST = 200
 DIGITS = 20
 """Maximum number of characters of an integer of 64 bits."""
 LONG_NUMBER = "{} has more than 64 bits"
+WORDS = {"tuple": "array", "dictionary": "table of keys", "list": "array"}
+PYTHON_TYPE = re.compile(rf"\b(?:{'|'.join(WORDS)})\b")
+"""Pydantic's words for types, which are Python's, where JSON and TOML have others."""
 PLACE = re.compile(r"^(?P<fault>.*?) ?\(?at line (?P<line>\d+),? column \d+\)?$", re.DOTALL)
 T = TypeVar("T")
 
@@ -226,10 +229,15 @@ def validate_typed(value: Any, kind: Any) -> Any:
 
 def first_fault(error: ValidationError) -> str:
     """Return the first fault that pydantic found: `run.batches: input should be a valid integer`."""
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    message = fault["msg"][:1].lower() + fault["msg"][1:]
-    place = ".".join(map(str, fault["loc"]))
-    return shorten_middle(f"{place}: {message}" if place else message, LONGEST)
+    return shorten_middle(next(iter_faults(error)), LONGEST)
+
+
+def iter_faults(error: ValidationError) -> Iterator[str]:
+    """Yield every fault that pydantic found, with JSON's and TOML's words for types."""
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        message = PYTHON_TYPE.sub(lambda match: WORDS[match[0]], fault["msg"][:1].lower() + fault["msg"][1:])
+        place = ".".join(map(str, fault["loc"]))
+        yield f"{place}: {message}" if place else message
 
 
 def describe_syntax(error: ValueError | RecursionError, form: str) -> str:

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from quantkit.document import LONGEST, DocumentType
+from quantkit.document import LONGEST, DocumentType, iter_faults
 from quantkit.errors import PreprocessError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.paths import exists
@@ -117,10 +117,9 @@ def parse_preprocess(document: Any, where: str) -> Preprocess:
     try:
         return Preprocess.model_validate({key: as_field(value) for key, value in merged.items()})
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}" for e in error.errors()]
         unknown = any(e["type"] == "extra_forbidden" for e in error.errors())
         remedy = f"the keys are {', '.join(Preprocess.model_fields)}" if unknown else "correct the value"
-        text = shorten_middle("; ".join(dict.fromkeys(lines)), LONGEST)
+        text = shorten_middle("; ".join(dict.fromkeys(iter_faults(error))), LONGEST)
         raise PreprocessError(f"{where}: {text}", remedy=remedy) from None
 
 

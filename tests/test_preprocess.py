@@ -298,3 +298,8 @@ def test_an_impossible_image_size_is_refused(imgsz: str) -> None:
     """A network of that size cannot be fed."""
     with pytest.raises(PreprocessError, match="imgsz"):
         metadata_preprocess({"author": "Ultralytics", "task": "detect", "imgsz": imgsz})
+
+
+def test_types_have_the_words_of_toml() -> None:
+    with pytest.raises(PreprocessError, match="mean: input should be a valid array"):
+        parse_preprocess({"mean": 0.4}, "spec.toml")

@@ -57,8 +57,9 @@ def refuse_missing_inputs(arrays: Collection[str], inputs: Sequence[ModelInput],
     """Raise DataError unless there is an array for every input. arrays: their names."""
     missing = [i.name for i in inputs if i.name not in arrays]
     if missing:
+        held = ", ".join(map(repr, arrays)) or "none"
         raise DataError(
-            f"{where} has no array for input {', '.join(map(repr, missing))}; it has {', '.join(map(repr, arrays))}",
+            f"{where} has no array for input {', '.join(map(repr, missing))}; it has {held}",
             remedy="name the arrays as the model names its inputs (quantkit inspect MODEL)",
         )
 

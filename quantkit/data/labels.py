@@ -255,9 +255,12 @@ def match_samples(by_file: Mapping[str, str], samples: Sequence[str], path: Path
             )
         found[sample] = by_file[key]
     if missing:
+        none = len(missing) == len(samples)
+        names = f"name files by their path in the data folder, for example {samples[0]}" if none else ""
         raise DataError(
-            f"{path} has no label for {len(missing)} of {len(samples)} samples: {first_few(missing)}",
-            remedy="add them, or remove these samples from the data",
+            f"{path} has no label for {len(missing)} of {len(samples)} samples: {first_few(missing)}"
+            + (f"; it has labels for {first_few(list(by_file))}" if none and by_file else ""),
+            remedy=names or "add them, or remove these samples from the data",
         )
     return found
 

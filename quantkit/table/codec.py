@@ -58,7 +58,7 @@ def parse_table(content: bytes, where: str = "the table") -> CalibrationTable:
         name, scale = parse_line(entry, f"{where}, line {number}")
         if name in scales and scales[name] != scale:
             raise TableError(
-                f"{where}, line {number}: {name!r} has scale {scale:g}, but {scales[name]:g} in line {seen[name]}",
+                f"{where}, line {number}: {name!r} has scale {scale:.9g}, but {scales[name]:.9g} in line {seen[name]}",
                 remedy="remove the wrong line",
             )
         scales[name] = scale

@@ -183,6 +183,10 @@ def test_tables_of_names_and_of_figures(tmp_path: Path) -> None:
     ("content", "problem"),
     [
         ("a.png,0\n", r"has no label for 2 of 3 samples: b/c\.png, d/c\.png"),
+        (
+            "im/a.png,0\nim/c.png,1\n",
+            r"it has labels for im/a\.png, im/c\.png\n.*in the data folder, for example a\.png",
+        ),
         ("a.png,0\nc.png,1\n", r"'c\.png' could be b/c\.png or d/c\.png"),
         ("a.png,0\na.png,1\n", r"line 2: a\.png is labelled '0' and '1'"),
         ("a.png,0\nb/c.png,1\nd/c.png,3\n", r"the label of d/c\.png is 3, but the network has the classes 0 … 2"),
