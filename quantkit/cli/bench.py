@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @options.engine_choice("from the smallest --batch to the largest, optimized for the largest")
 @click.option("--plot", metavar="FILE", type=options.PATH, help="Draw the latencies to a .svg, .png or .pdf file.")
 @options.allow_code
-@options.printing_loudly
+@options.printing_tables_loudly
 def bench(
     subjects: tuple[Path, ...],
     table: Path | None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("runs", metavar="RUN.json…", type=options.PATH, nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Compare even if the runs used different data, labels or preprocessing.")
-@options.printing_loudly
+@options.printing_tables_loudly
 def compare(runs: tuple[Path, ...], force: bool, printing: Printing) -> None:
     """Compare evaluations side by side, in the given order, and show what changed from one to the next.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.printing_loudly
+@options.printing_tables_loudly
 def doctor(printing: Printing) -> None:
     """Show what quantkit can do on this machine."""
     from quantkit.inspection.machine import doctor as run

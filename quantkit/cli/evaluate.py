@@ -47,7 +47,7 @@ LEVEL = 0.05
 @options.device
 @options.allow_code
 @options.force
-@options.printing
+@options.printing_tables
 def evaluate(
     models: tuple[str, ...],
     samples: options.DataChoice,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @click.option("--tensors", is_flag=True, help="List every observed tensor.")
-@options.printing_loudly
+@options.printing_tables_loudly
 def inspect(model: Path, tensors: bool, printing: Printing) -> None:
     """Show what MODEL contains, and which tensors a calibration would observe."""
     from quantkit.inspection.model import inspect as run

@@ -60,7 +60,7 @@ KEPT = 3
 )
 @options.device
 @options.force
-@options.printing
+@options.printing_tables
 def layers(
     model: Path,
     scales: ScaleFiles,
@@ -104,6 +104,7 @@ def layers(
         result,
         lambda found: layers_document(found, engine, written),
         lambda found: print_sensitivity(found, engine, own["top"], written),
+        rows=own["top"],
     )
 
 

@@ -37,7 +37,7 @@ HEADINGS = {
     help="Fixed copy to write. Default: MODEL.fixed.onnx beside the model.",
 )
 @options.force
-@options.printing_loudly
+@options.printing_tables_loudly
 def lint(model: Path, fix: bool, output: Path | None, force: bool, printing: Printing) -> None:
     """Show what TensorRT rejects or runs slowly in the Q/DQ model MODEL, whichever tool wrote it.
 

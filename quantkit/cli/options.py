@@ -348,7 +348,20 @@ def engine_choice(default_shapes: str) -> Decorator:
 PRINTING: Mapping[str, Decorator] = {
     "quiet": click.option("--quiet", "-q", is_flag=True, help="Print no progress and no summary, only warnings."),
     "as_json": click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    "as_markdown": click.option(
+        "--markdown", "as_markdown", is_flag=True, help="Print the result as Markdown, to paste into an issue."
+    ),
 }
-printing = grouped("printing", Printing, PRINTING)
-printing_loudly = grouped("printing", Printing, {"as_json": PRINTING["as_json"]})
+
+
+def printing_options(*fields: str) -> Decorator:
+    """Return a decorator: the command gets `printing`. fields: those that it offers."""
+    return grouped("printing", Printing, {field: PRINTING[field] for field in fields})
+
+
+printing = printing_options("quiet", "as_json")
+printing_loudly = printing_options("as_json")
 """For commands without --quiet."""
+printing_tables = printing_options("quiet", "as_json", "as_markdown")
+"""For commands whose result notebooks display, which --markdown prints."""
+printing_tables_loudly = printing_options("as_json", "as_markdown")

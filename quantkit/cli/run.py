@@ -58,7 +58,7 @@ NAMES = {
 )
 @click.option("--output", "-o", metavar="DIR", help="Folder for all results. Default: MODEL.run beside the model.")
 @click.option("--clean", is_flag=True, help="Discard the results of earlier runs.")
-@options.printing
+@options.printing_tables
 def run(
     model: Path | None,
     samples: options.DataChoice,

@@ -97,7 +97,7 @@ def table_document(found: RecordedTable) -> dict[str, Any]:
 @table_group.command("diff")
 @click.argument("first", metavar="A", type=options.PATH)
 @click.argument("second", metavar="B", type=options.PATH)
-@options.printing_loudly
+@options.printing_tables_loudly
 def diff(first: Path, second: Path, printing: Printing) -> None:
     """Compare the scales of two tables, the largest difference first."""
     from quantkit.table import diff as table_difference

@@ -85,7 +85,7 @@ SHOWN = 10
 @click.option("--no-front", is_flag=True, help="Do not build engines, even if a GPU with TensorRT is available.")
 @options.device
 @options.force
-@options.printing
+@options.printing_tables
 def tune(
     model: Path,
     max_drop: float,

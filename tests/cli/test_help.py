@@ -16,7 +16,42 @@ import pytest
 from quantkit.cli.application import app
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-HEAD = "# Commands\n\nEvery command takes `--help`. This page is generated from their definitions.\n"
+WORDS = {
+    "MODEL": "an ONNX file; where a command says so, an engine or `model.onnx+model.calib` too",
+    "ENGINE": "a TensorRT engine that `quantkit build` or trtexec wrote",
+    "TABLE, A, B": "calibration tables, such as `model.calib`",
+    "STATS": "a statistics file, `model.stats.safetensors`",
+    "RUN": "a result that `quantkit evaluate --output` wrote",
+    "SAVED_MODEL": "a folder of TensorFlow",
+    "MODULE, CALLABLE": "a Python module and a function or class in it, `module:callable`",
+    "PATH, FILE, DIR": "a file or a folder, a file, a folder",
+    "PRESET": "a preprocessing by name, for example `imagenet`",
+    "NAME": "a name from the list beside the option",
+    "RULE": "a calibration method, for example `mse` or `percentile:99.99`",
+    "NODE, PATTERN, OPERATOR": "a node's name, a pattern such as `head/*`, an operator such as `Softmax`",
+    "INPUT, MIN, OPT, MAX": "an input's name, and its smallest, best and largest batch size or shape: `image=1:8:32`",
+    "P": "a precision: `fp32`, `tf32`, `fp16`, `int8`, `best`",
+    "N": "a whole number; `N,N…` are several",
+    "SIZE": "an amount of memory, for example `2GiB`, or the sizes of an axis",
+    "X.Y.Z": "a version, for example `8.6.1`",
+    "POINTS": "percentage points, for example `0.5`",
+    "FRACTION": "a number from 0 to 1",
+    "DB": "decibels",
+    "S": "seconds",
+}
+"""Placeholders of usage lines and options → their meaning."""
+PLACEHOLDERS = [f"| {', '.join(f'`{word}`' for word in words.split(', '))} | {text} |" for words, text in WORDS.items()]
+HEAD = f"""# Commands
+
+Every command takes `--help`. This page is generated from their definitions.
+
+| placeholder | meaning |
+|---|---|
+{chr(10).join(PLACEHOLDERS)}
+
+`[X]` may be left out, `X…` can be repeated, `a|b` is one of them. Options that can be repeated say so. Exit codes:
+0 done, 1 refused or failed, 2 usage, 3 over budget or in doubt about it, 130 interrupted.
+"""
 
 
 def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -28,26 +63,29 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, command
 
 
-def option_line(parameter: Any) -> str:
-    """Return a parameter as a list entry."""
-    written = parameter.metavar
-    if isinstance(parameter, click.Argument):
-        return f"- `{written}`"
-    assert written or parameter.is_flag, f"{parameter.name} needs a metavar"
-    names = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
-    value = "" if parameter.is_flag else f" `{written}`"
-    default = f" Default: `{parameter.default}`." if parameter.show_default else ""
-    return f"- {names}{value}: {parameter.help}{default}"
+def option_line(option: click.Option, context: click.Context) -> str:
+    """Return an option as a list entry."""
+    assert option.metavar or option.is_flag or isinstance(option.type, click.Choice), f"{option.name} needs a metavar"
+    names = ", ".join(f"`{name}`" for name in option.opts)
+    other = "".join(f" / `{name}`" for name in option.secondary_opts)
+    value = "" if option.is_flag else f" `{option.make_metavar(context)}`"
+    default = f" Default: `{option.default}`." if option.show_default else ""
+    return f"- {names}{other}{value}: {option.help}{default}"
+
+
+def section(name: str, command: Any) -> str:
+    """Return the usage, the description and the options of a command."""
+    context = click.Context(command, info_name=name)
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.help))
+    shown = [p for p in command.params if isinstance(p, click.Option) and "--help" not in p.opts]
+    lines = "".join(f"{option_line(p, context)}\n" for p in shown)
+    return f"## {name}\n\n```text\n{usage}\n```\n\n{about}\n\n{lines}"
 
 
 def reference() -> str:
     """Return the page."""
-    parts = [HEAD]
-    for name, command in commands(app, "quantkit"):
-        about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.help))
-        shown = [option_line(p) for p in command.params if "--help" not in p.opts]
-        parts.append(f"## {name}\n\n{about}\n\n" + "\n".join(shown) + "\n")
-    return "\n".join(parts)
+    return "\n".join([HEAD, *(section(name, command) for name, command in commands(app, "quantkit"))])
 
 
 def test_the_reference_is_current(request: pytest.FixtureRequest) -> None:
@@ -55,6 +93,21 @@ def test_the_reference_is_current(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--regen"):
         PAGE.write_text(now, encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == now, "run `pytest --regen tests/cli/test_help.py` and read the diff"
+
+
+def test_every_placeholder_is_explained() -> None:
+    known = {word for words in WORDS for word in words.split(", ")}
+    used = {
+        word
+        for _, command in commands(app, "quantkit")
+        for parameter in command.params
+        for word in re.findall(r"X\.Y\.Z|\b[A-Z][A-Z_]*\b", parameter.metavar or "")
+    }
+    assert used == known, "explain it in WORDS above, in the words of people who read a usage line"
+
+
+def test_the_reference_has_nothing_empty() -> None:
+    assert not re.search(r"\bNone\b|: *$|`\[?[A-Z]+\]?`$", reference(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands(app, "quantkit")])

@@ -20,8 +20,9 @@ import click
 
 from quantkit.artifact import nulls_for_nonfinite
 from quantkit.cli.terminal.documents import document_stream
-from quantkit.errors import QuantkitError
-from quantkit.view import CONTROL, escape_controls, shorten_middle
+from quantkit.cli.terminal.markdown import ROWS, markdown_text
+from quantkit.errors import QuantkitError, UsageError
+from quantkit.view import CONTROL, RichDisplay, escape_controls, shorten_middle
 
 LONGEST_LINE = 4000
 """Maximum number of characters of an error's line, for a name or an option that has no end."""
@@ -33,20 +34,34 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Printing:
-    """A frozen value of the options that say how a result is printed: --json and --quiet."""
+    """A frozen value of the options that say how a result is printed: --json, --markdown and --quiet."""
 
     as_json: bool
     quiet: bool = False
+    as_markdown: bool = False
+
+    def __post_init__(self) -> None:
+        """UsageError for two forms at once."""
+        if self.as_json and self.as_markdown:
+            raise UsageError("--json and --markdown are two forms of the same result", remedy="give one of them")
 
     @property
     def hides_progress(self) -> bool:
         """True if no bar and no spinner is shown: they are for people at a terminal."""
         return self.quiet or self.as_json or not sys.stderr.isatty()
 
-    def print_result(self, result: T, document: Callable[[T], Any], summary: Callable[[T], None]) -> None:
-        """Print the result as JSON (`document` returns it), for people (`summary` prints it), or not at all."""
+    def print_result(
+        self, result: T, document: Callable[[T], Any], summary: Callable[[T], None], *, rows: int = ROWS
+    ) -> None:
+        """Print the result as JSON (`document` returns it), for people (`summary` prints it), or not at all.
+
+        With --markdown, which commands with values that notebooks display offer, print that; rows: at most, in a table.
+        """
         if self.as_json:
             print_json(document(result))
+        elif self.as_markdown:
+            assert isinstance(result, RichDisplay)
+            print_document(markdown_text(result, rows).rstrip("\n"))
         elif not self.quiet:
             summary(result)
 
@@ -58,7 +73,12 @@ def print_json(document: Any) -> None:
     """
     text = json.dumps(nulls_for_nonfinite(document), indent=2, ensure_ascii=False, allow_nan=False)
     lines = [CONTROL.sub(lambda match: json.dumps(match[0])[1:-1], line) for line in text.split("\n")]
-    print("\n".join(lines), file=document_stream(), flush=True)
+    print_document("\n".join(lines))
+
+
+def print_document(text: str) -> None:
+    """Print a text that is all that standard output holds."""
+    print(text, file=document_stream(), flush=True)
 
 
 def print_error(error: QuantkitError, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Standard output as one JSON document: with --json, whatever else is printed there goes to standard error.
+"""Standard output as one document: with --json or --markdown, whatever else is printed there goes to standard error.
 
 The user's own code (`module:callable`) and libraries print too: while they are imported, from C++, from programs that
 they start. Where standard output is a file descriptor, that descriptor is therefore exchanged, for the whole process.
@@ -14,14 +14,15 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TextIO
 
+DOCUMENT = frozenset({"--json", "--markdown"})
 NO_DOCUMENT = frozenset({"-h", "--help", "--version"})
 """Options whose text is what the user asked for."""
-RESERVED: ContextVar[TextIO | None] = ContextVar("stream of the JSON document", default=None)
+RESERVED: ContextVar[TextIO | None] = ContextVar("stream of the document", default=None)
 
 
 def asks_for_document(arguments: list[str]) -> bool:
-    """Return True if a command line asks for JSON."""
-    return "--json" in arguments and not NO_DOCUMENT & set(arguments)
+    """Return True if a command line asks for JSON or Markdown."""
+    return bool(DOCUMENT & set(arguments)) and not NO_DOCUMENT & set(arguments)
 
 
 def document_stream() -> TextIO:
@@ -49,7 +50,7 @@ def reserve_standard_output() -> None:
 
 @contextlib.contextmanager
 def documents_only(arguments: list[str]) -> Iterator[None]:
-    """Send what Python prints to standard error, if a command line asks for JSON and nothing did so before."""
+    """Send what Python prints to standard error, if a command line asks for a document and nothing did so before."""
     if not asks_for_document(arguments) or RESERVED.get() is not None:
         yield
         return
