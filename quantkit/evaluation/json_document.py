@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from quantkit.artifact import nulls_for_nonfinite
 from quantkit.document import DocumentType, first_fault, validate_typed
 from quantkit.errors import DataError
+from quantkit.evaluation.object_document import changes_fields, changes_json
 from quantkit.evaluation.result import Device, Evaluation, IntervalMethod, ModelScore, Speed
 from quantkit.view import quoted
 
@@ -86,6 +87,8 @@ def model_json(model: ModelScore, metric: str | None) -> dict[str, Any]:
         "confusions": [asdict(found) for found in model.confusions],
         "changed": [{**asdict(found), "path": found.path and str(found.path)} for found in model.changed],
         "changed_samples": model.changed_samples,
+        "objects": changes_json(model.objects),
+        "regions": changes_json(model.regions),
         "int8_layers": list(model.int8_layers) if model.int8_layers else None,
         "speed": speed_json(model.speed) if model.speed else None,
     }
@@ -129,6 +132,7 @@ def model_fields(entry: Mapping[str, Any]) -> dict[str, Any]:
         "outputs": [output_fields(output) for output in entry["outputs"]],
         "classes": [{**found, "p": null_as_nan(found["p"])} for found in entry["classes"]],
         "changed": [changed_fields(found) for found in entry["changed"]],
+        **{key: changes_fields(entry.get(key)) for key in ("objects", "regions")},
     }
 
 

@@ -7,7 +7,8 @@
         ├── OutputMatch       equality of one other output with the reference's
         ├── ClassDrop         the difference for one class
         ├── Confusion         a change of the predicted class, counted
-        └── ChangedSample     a sample whose prediction changed
+        ├── ChangedSample     a sample whose prediction changed
+        └── ObjectChanges, RegionChanges    of detectors and segmentation (see `object_changes`)
 
 Shares and metrics are fractions (0.9118). Differences are in percentage points (100 × fraction) if the metric is a
 share, else in the metric's own unit.
@@ -22,6 +23,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from quantkit.evaluation.object_changes import ObjectChanges, RegionChanges
 from quantkit.metrics.registry import metric_title
 from quantkit.values import NamedChoice
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable, percent_text, true_minus
@@ -198,6 +200,10 @@ class ModelScore:
     changed: tuple[ChangedSample, ...] = ()
     changed_samples: int = 0
     """Number of samples that changed; `changed` holds those that changed most."""
+    objects: ObjectChanges | None = None
+    """Detectors, instance segmentation and keypoints: how the objects change."""
+    regions: RegionChanges | None = None
+    """Semantic segmentation: how the regions change."""
 
     @property
     def worst_output(self) -> OutputDeviation | None:
