@@ -1,0 +1,105 @@
+"""The process that compiles: `python -m quantkit.backends.tensorrt_rtx.child FOLDER`, with `request.json` in FOLDER.
+
+It writes what it found into the folder, file by file, since the compiler can crash at any time: `stage` before each
+stage begins, `sm86.log`, `sm86.engine` and `sm86.json` for each architecture, and `errors.json` where the network is
+refused. Its parent (see `compiling`) reads them, whatever became of this process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from quantkit.regular_file import read_regular
+
+STAGE, REQUEST, ERRORS, VERSION = "stage", "request.json", "errors.json", "version"
+
+
+def compile_request(folder: Path) -> None:
+    """Compile as `request.json` asks: the path of the model, the shapes of its inputs, and the architectures."""
+    request = json.loads(read_regular(folder / REQUEST))
+    limit_memory(request["memory"])
+    import tensorrt_rtx as trt
+
+    (folder / VERSION).write_text(trt.__version__)
+    for architecture in request["architectures"]:
+        (folder / STAGE).write_text(f"parsing it for {architecture}")
+        errors = compile_for(trt, folder, architecture, request)
+        if errors:
+            (folder / ERRORS).write_text(json.dumps({"architecture": architecture, "errors": errors}))
+            return
+
+
+def limit_memory(most: int) -> None:
+    """Limit the address space of this process, in bytes; beyond it, allocations fail."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (most if hard < 0 else min(most, hard), hard))
+
+
+def compile_for(trt: Any, folder: Path, architecture: str, request: dict[str, Any]) -> list[dict[str, str]]:
+    """Parse and compile for one architecture, and return the errors."""
+    with open(folder / f"{architecture}.log", "w", encoding="utf-8", errors="replace") as file:
+        log = log_to(trt, file)
+        builder = trt.Builder(log)
+        network = builder.create_network(0)
+        parser = trt.OnnxParser(network, log)
+        if not parser.parse_from_file(request["model"]):
+            return [error_fields(parser.get_error(k)) for k in range(parser.num_errors)] or [empty_error("no reason")]
+        config = builder.create_builder_config()
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(trt.ComputeCapability, architecture.upper()), 0)
+        profile = builder.create_optimization_profile()
+        for name, shape in request["shapes"].items():
+            profile.set_shape(name, shape, shape, shape)
+        config.add_optimization_profile(profile)
+        (folder / STAGE).write_text(f"compiling it for {architecture}")
+        begun = time.monotonic()
+        engine = builder.build_serialized_network(network, config)
+        seconds = time.monotonic() - begun
+    if engine is None:
+        return [empty_error(text) for text in log.errors] or [empty_error("no reason")]
+    content = memoryview(engine)
+    (folder / f"{architecture}.engine").write_bytes(content)
+    (folder / f"{architecture}.json").write_text(json.dumps({"seconds": seconds, "bytes": len(content)}))
+    return []
+
+
+def log_to(trt: Any, file: Any) -> Any:
+    """Return a logger that writes all lines to a file, and keeps those of errors."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, text: str) -> None:
+            file.write(f"{text}\n")
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(text)
+
+    return Log()
+
+
+def error_fields(error: Any) -> dict[str, str]:
+    """Return what the parser says of one error."""
+    return {
+        "node": error.node_name(),
+        "operator": error.node_operator(),
+        "text": error.desc(),
+        "code": str(error.code()),
+    }
+
+
+def empty_error(text: str) -> dict[str, str]:
+    """Return an error that names no node."""
+    return {"node": "", "operator": "", "text": text, "code": ""}
+
+
+if __name__ == "__main__":
+    compile_request(Path(sys.argv[1]))

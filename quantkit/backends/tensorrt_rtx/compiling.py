@@ -1,0 +1,229 @@
+"""Compilation in a process of its own, with limits of time and memory: the compiler may crash, and never with us.
+
+TensorRT-RTX is a parser and compiler of the TensorRT 11 generation, and not TensorRT itself: what it refuses, TensorRT
+11 probably refuses too; how fast the kernels are, shows on the GPU alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantkit.backends.tensorrt_rtx import child
+from quantkit.backends.tensorrt_rtx.architectures import DEFAULT_ARCHITECTURES, check_architectures
+from quantkit.backends.tensorrt_rtx.compiled import CompiledNetwork
+from quantkit.backends.tensorrt_rtx.kernel_log import kernels_in, memory_in
+from quantkit.backends.tensorrt_rtx.refusals import Refusal, refusal_of
+from quantkit.errors import BackendError, ModelError
+from quantkit.extras import install_command
+from quantkit.paths import is_file
+from quantkit.regular_file import UNBOUNDED, read_regular, read_regular_text
+
+if TYPE_CHECKING:
+    from quantkit.graph.model import Model
+
+GIB = 1 << 30
+POLL = 0.1
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class CompileLimits:
+    """Limits of one compilation. seconds: for all architectures. memory: address space of the process, in bytes."""
+
+    seconds: float = 900.0
+    memory: int = 32 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """The outcome of compiling a network: for each architecture a compiled network, or the reasons it refuses.
+
+    engines: architecture → the engine, where the caller keeps it.
+    """
+
+    networks: tuple[CompiledNetwork, ...]
+    refusals: tuple[Refusal, ...] = ()
+    engines: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+def compiler_version() -> str | None:
+    """Return the version of TensorRT-RTX; None if it is not installed. Does not load it."""
+    if find_spec("tensorrt_rtx") is None:
+        return None
+    for name in ("tensorrt-rtx-cu13", "tensorrt-rtx", "tensorrt-rtx-cu12"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown version"
+
+
+def require_compiler() -> str:
+    """Return the version of TensorRT-RTX. BackendError if it is not installed."""
+    if (found := compiler_version()) is None:
+        raise BackendError("TensorRT-RTX, which compiles, is not installed", remedy=install_command("rtx"))
+    return found
+
+
+def try_compile(
+    model: Model,
+    shapes: Shapes,
+    *,
+    architectures: Sequence[str] = DEFAULT_ARCHITECTURES,
+    limits: CompileLimits = CompileLimits(),
+    keep_engines: bool = False,
+    stage: Callable[[str], None] = lambda _: None,
+) -> Compilation:
+    """Compile the file of a model for architectures, in a process of its own.
+
+    shapes: of every input, without dynamic dimensions. stage: called with what the compiler does at the moment.
+    A network that is refused is a result; BackendError where TensorRT-RTX is not installed, or exceeds a limit.
+    """
+    require_compiler()
+    check_architectures(architectures)
+    with tempfile.TemporaryDirectory(prefix="quantkit-compile-") as name:
+        folder = Path(name)
+        request = {
+            "model": os.path.abspath(model.path),
+            "shapes": {key: list(shape) for key, shape in shapes.items()},
+            "architectures": list(architectures),
+            "memory": limits.memory,
+        }
+        (folder / child.REQUEST).write_text(json.dumps(request))
+        code, said = run_child(folder, limits.seconds, stage)
+        return read_outcome(folder, model, architectures, Ending(code, said, limits), keep_engines=keep_engines)
+
+
+def compile_network(model: Model, shapes: Shapes, *, architecture: str) -> CompiledNetwork:
+    """Return the compiled network for one architecture. ModelError if it is refused; BackendError as `try_compile`."""
+    made = try_compile(model, shapes, architectures=[architecture])
+    refuse_refused(model, made)
+    return made.networks[0]
+
+
+def refuse_refused(model: Model, made: Compilation) -> None:
+    """Raise ModelError if the compiler refused a network."""
+    if not made.refusals:
+        return
+    first, *others = made.refusals
+    raise ModelError(
+        f"{model.path}: TensorRT-RTX refuses it for {first.architecture}: {first.place}: {first.problem}",
+        remedy=first.remedy,
+        details=tuple(dict.fromkeys(f"{other.place}: {other.problem}" for other in others))[:5],
+    )
+
+
+def run_child(folder: Path, seconds: float, stage: Callable[[str], None]) -> tuple[int | None, str]:
+    """Run the compiler on a folder; return its exit code (None: it took too long) and the end of what it printed."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with open(folder / "output", "w+b") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", child.__name__, str(folder)],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True,
+        )  # fmt: skip
+        try:
+            code, shown = None, ""
+            for _ in range(max(1, round(seconds / POLL))):
+                try:
+                    code = process.wait(POLL)
+                    break
+                except subprocess.TimeoutExpired:
+                    if (now := stage_of(folder)) != shown:
+                        shown = now
+                        stage(now)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        output.seek(0)
+        said = output.read()[-4096:].decode("utf-8", "replace").strip()
+    return code, said
+
+
+def stage_of(folder: Path) -> str:
+    """Return the stage that the compiler is in, or was in when it ended."""
+    try:
+        return read_regular_text(folder / child.STAGE)
+    except FileNotFoundError:
+        return "loading TensorRT-RTX"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of the compiler's process: its exit code (None: stopped), the end of its output, and its limits."""
+
+    code: int | None
+    said: str
+    limits: CompileLimits
+
+
+def read_outcome(
+    folder: Path, model: Model, architectures: Sequence[str], ending: Ending, *, keep_engines: bool
+) -> Compilation:
+    """Return what the compiler left in its folder. BackendError if it exceeded a limit, or did not load."""
+    nodes = {node.output[0]: node.name for node in model.proto.graph.node if node.output}
+    networks, engines = [], {}
+    for name in architectures:
+        if not is_file(folder / f"{name}.json"):
+            break
+        networks.append(read_network(folder, name, nodes))
+        if keep_engines:
+            engines[name] = read_regular(folder / f"{name}.engine", UNBOUNDED)
+    if is_file(folder / child.ERRORS):
+        document = json.loads(read_regular(folder / child.ERRORS))
+        refusals = tuple(refusal_of(fields, document["architecture"], nodes) for fields in document["errors"])
+        return Compilation(tuple(networks), tuple(dict.fromkeys(refusals)), engines)
+    if len(networks) == len(architectures):
+        return Compilation(tuple(networks), (), engines)
+    return Compilation(tuple(networks), (crash_of(folder, model, architectures[len(networks)], ending),), engines)
+
+
+def read_network(folder: Path, architecture: str, nodes: Mapping[str, str]) -> CompiledNetwork:
+    """Return the compiled network of one architecture. BackendError if its log has a form that is not known."""
+    facts = json.loads(read_regular(folder / f"{architecture}.json"))
+    request = json.loads(read_regular(folder / child.REQUEST))
+    lines = read_regular(folder / f"{architecture}.log").decode("utf-8", "replace").split("\n")
+    memory = memory_in(iter(lines))
+    return CompiledNetwork(
+        architecture=architecture,
+        version=read_regular_text(folder / child.VERSION),
+        kernels=kernels_in(iter(lines), nodes),
+        shapes={name: tuple(shape) for name, shape in request["shapes"].items()},
+        seconds=facts["seconds"],
+        engine_bytes=facts["bytes"],
+        activation_bytes=memory.get("Activation"),
+        weight_bytes=memory.get("Weights"),
+    )
+
+
+def crash_of(folder: Path, model: Model, architecture: str, ending: Ending) -> Refusal:
+    """Return the refusal for a compiler that crashed. BackendError if it exceeded a limit, or did not load."""
+    stage = stage_of(folder)
+    if ending.code is None:
+        raise BackendError(
+            f"{model.path}: TensorRT-RTX took more than {ending.limits.seconds:g} s, {stage}",
+            remedy="allow more time: --time-limit SECONDS",
+        )
+    memory = f"{ending.limits.memory / GIB:g} GiB"
+    if any(sign in ending.said for sign in ("bad_alloc", "MemoryError", "Cannot allocate memory")):
+        raise BackendError(
+            f"{model.path}: TensorRT-RTX needs more than the {memory} that it may use, {stage}",
+            remedy="allow more: --memory GIB",
+        )
+    if ending.code > 0:
+        last = ending.said.splitlines()[-1] if ending.said else f"exit code {ending.code}"
+        raise BackendError(f"TensorRT-RTX does not work here, {stage}: {last}", remedy=install_command("rtx"))
+    name = signal.Signals(-ending.code).name
+    problem = f"the compiler crashed ({name}) {stage}"
+    return Refusal(architecture, "", "", problem, "quantkit lint MODEL shows what may be wrong with it", problem)

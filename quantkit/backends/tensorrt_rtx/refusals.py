@@ -1,0 +1,86 @@
+"""Refusals of the compiler in words that name the remedy: what TensorRT-RTX's parser and builder say, by pattern.
+
+The texts are NVIDIA's, read off version 1.7.1; a text without a pattern is shown as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quantkit.backends.tensorrt_rtx.kernel_log import node_name
+from quantkit.view import shorten_middle
+
+LONGEST = 300
+FIX = "quantkit lint --fix MODEL"
+AGAIN = "make the Q/DQ model again from the float network: quantkit quantize"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A network that the compiler does not take, for one architecture.
+
+    node, operator: where; empty if the compiler does not say. problem, remedy: in quantkit's words. text: NVIDIA's.
+    """
+
+    architecture: str
+    node: str
+    operator: str
+    problem: str
+    remedy: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        """The node and its operator, for messages."""
+        return f"{self.operator} {self.node}".strip() if self.node else "the network"
+
+
+PATTERNS: tuple[tuple[str, str, str], ...] = (
+    (r"[Nn]on-zero zero point", "a zero point other than 0", AGAIN),
+    (
+        r"[Ss]cale coefficients must all be positive|scale.*(?:positive|negative|zero)",
+        "a scale that is not positive",
+        AGAIN,
+    ),
+    (
+        r"input has type Int32 but must have type|DequantizeLinear.*[Ii]nt32",
+        "an int32 bias behind DequantizeLinear, which TensorRT keeps in float",
+        FIX,
+    ),
+    (
+        r"fp8_e4m3|FP8.*not supported|target.*fp8",
+        "FP8, which this architecture does not have",
+        "use sm89 or newer: --for sm89",
+    ),
+    (
+        r"Plugin not found|No importer registered|[Uu]nsupported operator|checkFallbackPluginImporter",
+        "an operator that TensorRT does not have, or has as a plugin only",
+        "replace the operator in the export; plugins cannot be compiled for another machine",
+    ),
+    (
+        r"[Oo]pset.*(?:not supported|unsupported)|supports? opset",
+        "an opset that TensorRT does not read",
+        "export with opset 13 … 21",
+    ),
+    (
+        r"[Ii]nvalid (?:channel )?axis|axis.*(?:out of (?:range|bounds)|must be)"
+        r"|scale.*(?:size|dim|shape|count).*(?:match|equal)",
+        "scales that do not fit the axis of their tensor",
+        AGAIN,
+    ),
+    (
+        r"out ?of ?memory|bad_alloc|[Ff]ailed to allocate",
+        "more memory than the compiler may use",
+        "give it more: --memory 32",
+    ),
+)
+
+
+def refusal_of(fields: Mapping[str, str], architecture: str, nodes: Mapping[str, str]) -> Refusal:
+    """Return the refusal for what the compiler says: `node`, `operator`, `text`. nodes: as in `kernels_in`."""
+    text = " ".join(fields["text"].split())
+    found = next(((words, remedy) for pattern, words, remedy in PATTERNS if re.search(pattern, text)), None)
+    problem, remedy = found or (shorten_middle(text, LONGEST), "export that part of the network in another way")
+    return Refusal(architecture, node_name(fields["node"], nodes), fields["operator"], problem, remedy, text)

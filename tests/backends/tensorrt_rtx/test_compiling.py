@@ -1,0 +1,67 @@
+"""Compilation in a process of its own, with NVIDIA's compiler where the extra `rtx` is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quantkit.backends.tensorrt_rtx.architectures import parse_architectures
+from quantkit.backends.tensorrt_rtx.compiling import CompileLimits, compiler_version, try_compile
+from quantkit.errors import BackendError, UsageError
+from quantkit.graph.load import load_model
+
+BUNDLED = Path(__file__).parents[3] / "calibration_data" / "model.onnx"
+needs_compiler = pytest.mark.skipif(compiler_version() is None, reason="needs the extra rtx")
+
+
+def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+    return {i.name: tuple(d if isinstance(d, int) else 2 for d in i.shape) for i in load_model(path).inputs}
+
+
+@needs_compiler
+def test_a_float_network_compiles_for_two_architectures_without_int8() -> None:
+    made = try_compile(load_model(BUNDLED), shapes_of(BUNDLED), architectures=["sm86", "sm120"], keep_engines=True)
+    assert [network.architecture for network in made.networks] == ["sm86", "sm120"]
+    for network in made.networks:
+        assert network.products
+        assert network.int8_share == 0
+        assert len(made.engines[network.architecture]) == network.engine_bytes
+        assert {node.name for node in load_model(BUNDLED).proto.graph.node if node.op_type == "Conv"} <= set(
+            network.by_node
+        )
+
+
+@needs_compiler
+def test_a_compiler_out_of_memory_says_which_limit() -> None:
+    with pytest.raises(BackendError, match=r"more than the 0\.25 GiB"):
+        try_compile(load_model(BUNDLED), shapes_of(BUNDLED), limits=CompileLimits(memory=1 << 28))
+
+
+def test_a_compiler_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt_rtx.py").write_text("import time\ntime.sleep(1000)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendError, match=r"more than 0\.3 s, loading TensorRT-RTX"):
+        try_compile(load_model(BUNDLED), shapes_of(BUNDLED), limits=CompileLimits(seconds=0.3))
+
+
+def test_a_crash_of_the_compiler_is_a_refusal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "tensorrt_rtx.py"
+    package.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    made = try_compile(load_model(BUNDLED), shapes_of(BUNDLED))
+    assert [refusal.problem for refusal in made.refusals] == ["the compiler crashed (SIGSEGV) loading TensorRT-RTX"]
+
+
+def test_without_the_extra_one_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantkit.backends.tensorrt_rtx.compiling.find_spec", lambda _: None)
+    with pytest.raises(BackendError, match="not installed") as error:
+        try_compile(load_model(BUNDLED), shapes_of(BUNDLED))
+    assert "tensorrt-rtx-cu13" in error.value.remedy
+
+
+def test_architectures_are_named_as_nvidia_names_them() -> None:
+    assert parse_architectures("8.6, sm120,SM86") == ("sm86", "sm120")
+    for wrong in ("sm90", "x", "", ","):
+        with pytest.raises(UsageError):
+            parse_architectures(wrong)
