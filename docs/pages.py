@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-LINK = re.compile(r"(?<=\]\()(?!\w+:)([^()#\s]+)")
+LINK = re.compile(r"(\]\(|^\[\w+\]: )(?!\w+:)([^()#\s]+)", re.MULTILINE)
 FENCE = re.compile(r"^```(console|python) gpu$", re.MULTILINE)
 
 
@@ -40,7 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """A page with the site's links, and without the mark of blocks that need a GPU."""
     del config, files
-    return LINK.sub(lambda match: turned(match[1], page.file.src_uri), FENCE.sub(r"```\1", markdown))
+    return LINK.sub(lambda match: match[1] + turned(match[2], page.file.src_uri), FENCE.sub(r"```\1", markdown))
 
 
 def turned(link: str, page: str) -> str:

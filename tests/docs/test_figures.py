@@ -1,8 +1,10 @@
 """Measured figures on the pages are those of the files that they cite; `pytest --regen` puts the measured ones in.
 
-In a sentence a figure is a link to the file, whose title tells where it stands there:
+In a sentence a figure is a link with a label, and the end of the page names the file, and the place in it:
 
-    [0.148 ms](../benchmarks/results/gpu_acceptance.json "explicit/figures/resnet20/fp16/latency_ms/32/graph")
+    FP16 takes [0.148 ms][f1].
+
+    [f1]: ../benchmarks/results/gpu_acceptance.json "explicit/figures/resnet20/fp16/latency_ms/32/graph"
 
 Above a table a comment names the file and the place of every column but the first, which holds the `{row}`:
 
@@ -27,7 +29,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = sorted(ROOT.glob("docs/*.md"))
-LINKED = re.compile(r"\[([^]]+)\]\(\.\./benchmarks/results/(\w+\.json)\s+\"([^\"]+)\"\)")
+LINKED = re.compile(r"\[([^]]+)\]\[(f\d+)\]")
+PLACE = re.compile(r"^\[(f\d+)\]: \.\./benchmarks/results/(\w+\.json) \"([^\"]+)\"$", re.MULTILINE)
 TABLE = re.compile(r"<!-- figures (\w+\.json)\n(.*?)-->\n\n((?:\|[^\n]*\n)+)", re.DOTALL)
 NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
 MEASURE = re.compile(r"\d (?:ms|dB|points|MiB)\b")
@@ -81,7 +84,8 @@ def table(match: re.Match[str]) -> str:
 
 def measured(text: str) -> str:
     """A page with the measured numbers."""
-    linked = LINKED.sub(lambda m: m[0].replace(m[1], written(m[1], m[2], m[3]), 1), text)
+    places = {label: (name, place) for label, name, place in PLACE.findall(text)}
+    linked = LINKED.sub(lambda m: f"[{written(m[1], *places[m[2]])}][{m[2]}]", text)
     return TABLE.sub(table, linked)
 
 
@@ -91,6 +95,15 @@ def test_figures_are_the_measured_ones(page: Path, request: pytest.FixtureReques
     if request.config.getoption("--regen"):
         page.write_text(measured(text), encoding="utf-8")
     assert page.read_text(encoding="utf-8") == measured(text), "run `pytest --regen` and read the diff"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_figures_and_places_belong_together(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    labels = [label for label, _, _ in PLACE.findall(text)]
+    assert len(set(labels)) == len(labels)
+    assert {label for _, label in LINKED.findall(text)} == set(labels)
+    assert not re.search(r"\.json\s+\"[^\"]*\"\)", text), "a figure's place belongs to the end of the page"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +117,7 @@ def test_no_figure_of_a_guide_is_without_its_file(name: str) -> None:
 
 def test_a_wrong_figure_is_seen() -> None:
     place = "resnet20/figures/engines/fp16"
-    wrong = f'[0.999 ms](../benchmarks/results/gpu_acceptance.json "{place}/latency_ms/32/graph")'
+    wrong = f'[0.999 ms][f1]\n\n[f1]: ../benchmarks/results/gpu_acceptance.json "{place}/latency_ms/32/graph"\n'
     right = figure("gpu_acceptance.json", f"{place}/latency_ms/32/graph")
     assert measured(wrong) == wrong.replace("0.999", f"{right:.3f}")
     comment = "<!-- figures gpu_acceptance.json\nresnet20/figures/engines/{row}/top1\n-->"

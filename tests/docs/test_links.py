@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LINK = re.compile(r"\]\(\s*<?([^()\s<>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
+LINK = re.compile(r"\]\(\s*<?([^()\s<>]+)>?(?:\s+\"[^\"]*\")?\s*\)|^\[\w+\]: (\S+)", re.MULTILINE)
 
 
 def pages() -> list[Path]:
@@ -41,7 +41,8 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
-    for link in LINK.findall(prose(page)):
+    for inline, defined in LINK.findall(prose(page)):
+        link = inline or defined
         if re.match(r"\w+:", link):
             assert link.startswith("https://"), f"{page.name}: {link} is neither relative nor https"
             continue
