@@ -145,7 +145,7 @@ def load_preprocess(spec: str | Path) -> Preprocess:
 METADATA_KEY = "quantkit.preprocess"
 SPEC = DocumentType[Preprocess](Preprocess, "a preprocessing spec", PreprocessError, "pass --preprocess")
 SPEC_FILE = DocumentType[dict[str, Any]](
-    dict[str, Any], "a preprocessing spec", PreprocessError, "fix the file", toml=True
+    dict[str, Any], "a preprocessing spec", PreprocessError, "fix the file", form="TOML"
 )
 PIXEL_TYPES = frozenset(
     {"float16", "float32", "float64", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
@@ -158,16 +158,16 @@ def metadata_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:
     if METADATA_KEY in metadata:
         where = f"the model's metadata {METADATA_KEY!r}"
         return parse_preprocess(SPEC.parse_untyped(metadata[METADATA_KEY], where), where)
-    if metadata.get("author") == "Ultralytics" and metadata.get("task") in {
-        "detect",
-        "segment",
-        "pose",
-        "obb",
-    }:
+    if is_ultralytics(metadata) and metadata["task"] in {"detect", "segment", "pose", "obb", "semantic"}:
         sides = re.findall("[0-9]{1,6}", metadata.get("imgsz", ""))[:2]
         size = {"size": [int(sides[0]), int(sides[-1])]} if sides else {}
         return parse_preprocess({"preset": "yolo", **size}, "the model's metadata 'imgsz'")
     return None
+
+
+def is_ultralytics(metadata: Mapping[str, str]) -> bool:
+    """Return True for the metadata of an Ultralytics export, also if the author's name was removed."""
+    return "task" in metadata and (metadata.get("author") == "Ultralytics" or {"stride", "names"} <= set(metadata))
 
 
 FEED_ARRAYS = "feed arrays: --data batches/ with .npz files, or --data module:callable"

@@ -28,6 +28,7 @@ HEAVY = (
     "jinja2",
     "torch",
     "tensorflow",
+    "yaml",
 )
 NAMES = [
     "Algorithm", "BenchOptions", "Best", "BuildOptions", "BuiltEngine", "CalibrateOptions", "Calibration",

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from quantkit.metrics.task import NetworkFacts, Task
 from quantkit.values import Array
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class LabelRequest:
     """Samples that a metric needs labels for.
 
     data, kind: the data set and its kind (images, array, batches, stream). names: of all samples; None for a stream.
-    path: the argument of --labels, or None. spec: how images are preprocessed, or None.
+    path: the argument of --labels, or None. spec: how images are preprocessed, or None. root: the folder that names of
+    images are relative to. network: what the network's metadata declare.
     """
 
     data: Any
@@ -67,6 +69,8 @@ class LabelRequest:
     names: Sequence[str] | None
     path: Path | None
     spec: Preprocess | None
+    root: Path | None = None
+    network: NetworkFacts = field(default_factory=NetworkFacts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,9 @@ class BuiltInMetric:
 
     class_labels: whether labels are class indices. open_labels: how the metric reads labels of its own kind, named by
     `label_kind`; None for the labels of the data set or of --labels. title: match → the name for reports.
+
+    task: the task whose metric this is if none is named. describe_head: shapes of outputs (with the batch axis, −1 for
+    an unknown length) → a phrase such as `v8 head, 80 classes`; None if no output looks like one that it measures.
     """
 
     examples: Mapping[str, str]
@@ -99,3 +106,5 @@ class BuiltInMetric:
     open_labels: Callable[[LabelRequest], MetricLabels] | None = None
     label_kind: str = ""
     title: Callable[[re.Match[str]], str] = lambda match: match[0]
+    task: Task | None = None
+    describe_head: Callable[[Mapping[str, tuple[int, ...]], NetworkFacts], str | None] | None = None

@@ -15,7 +15,7 @@ from pathlib import Path
 from quantkit.errors import DataError, UnreadableError, UsageError
 from quantkit.image_file import exif_orientation, opened_image
 from quantkit.metrics.box_labels import read_coco, read_yolo
-from quantkit.metrics.boxes import Objects, Scene, image_geometry
+from quantkit.metrics.boxes import ImageGeometry, Objects, Scene, image_geometry
 from quantkit.metrics.metric import LabelRequest, MetricLabels
 from quantkit.paths import is_file, is_folder, real_path
 from quantkit.preprocess import Preprocess
@@ -84,6 +84,11 @@ def label_file(path: Path | None, root: Path, name: str) -> Path:
         last = len(parts) - 1 - parts[::-1].index("images")
         parts[last] = "labels"
     return Path(*parts).with_suffix(".txt")
+
+
+def image_geometries(root: Path, names: Sequence[str], spec: Preprocess) -> list[ImageGeometry]:
+    """Return how images became the input, by a resolved spec; names are relative to `root`. DataError."""
+    return [image_geometry(spec, upright_size(root / name)) for name in names]
 
 
 def upright_size(path: Path) -> tuple[int, int]:

@@ -117,7 +117,7 @@ class Settings(SettingsSection):
 
 
 SETTINGS = DocumentType[Settings](
-    Settings, "a file of options", UsageError, "fix the file", toml=True, absent="create one with quantkit init"
+    Settings, "a file of options", UsageError, "fix the file", form="TOML", absent="create one with quantkit init"
 )
 
 

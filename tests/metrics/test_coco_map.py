@@ -67,7 +67,7 @@ def test_the_geometry_is_what_happened_to_the_pixels(
 
 def test_boxes_come_back_to_the_image_and_end_at_its_edges() -> None:
     found = image_geometry(Preprocess(resize="letterbox", size=(640, 640)), (1280, 720))
-    assert found == ImageGeometry((1280, 720), (0.5, 0.5), (0.0, 140.0))
+    assert found == ImageGeometry((1280, 720), (0.5, 0.5), (0.0, 140.0), (640, 640))
     boxes = np.array([[100.0, 200.0, 300.0, 400.0], [-50.0, 0.0, 700.0, 640.0]])
     assert found.to_image(boxes).tolist() == [[200, 120, 600, 520], [0, 0, 1280, 720]]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantkit.document import DEEPEST, LARGEST_TOML, DocumentType, decode_text
+from quantkit.document.document_type import DEEPEST, LARGEST_BY_HAND, DocumentType, decode_text
 from quantkit.errors import DataError, QuantkitError, TableError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.regular_file import open_regular, read_regular
@@ -25,7 +25,7 @@ class Pet(FrozenRecord):
 
 
 PET = DocumentType[Pet](Pet, "a pet", TableError, "buy another")
-PETS = DocumentType[Pet](Pet, "a pet", DataError, "buy another", toml=True)
+PETS = DocumentType[Pet](Pet, "a pet", DataError, "buy another", form="TOML")
 
 
 @given(st.text(), st.integers(-(2**63), 2**63 - 1), st.lists(st.floats(allow_nan=False, allow_infinity=False)))
@@ -132,7 +132,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     """The limit of TOML is that of a file written by hand."""
     with open(tmp_path / "x.toml", "wb") as file:
-        file.truncate(LARGEST_TOML + 1)
+        file.truncate(LARGEST_BY_HAND + 1)
     with pytest.raises(DataError, match="larger than 1 MiB"):
         PETS.read(tmp_path / "x.toml")
 

@@ -1,4 +1,4 @@
-"""The door through which JSON and TOML documents come in: their bytes become one typed value, or one error.
+"""The door through which JSON, TOML and YAML documents come in: their bytes become one typed value, or one error.
 
 Before a value is looked at, its document is bounded: the size of the file, the depth of its nesting, numbers that are
 finite and fit into 64 bits, no key twice, text in UTF-8 (a byte order mark is skipped). Then pydantic checks the types.
@@ -20,10 +20,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from quantkit.document.yaml_text import parse_yaml
 from quantkit.errors import QuantkitError
 from quantkit.regular_file import read_regular
 from quantkit.view import quoted, shorten_middle
@@ -35,8 +36,8 @@ else:
 
 LARGEST = 256 << 20
 """Maximum size of a document, in bytes: a provenance record lists every image of a large data set."""
-LARGEST_TOML = 1 << 20
-"""Maximum size of TOML, which people write by hand, in bytes."""
+LARGEST_BY_HAND = 1 << 20
+"""Maximum size of TOML and YAML, which people write by hand, in bytes."""
 DEEPEST = 64
 """Maximum depth of lists and mappings in each other."""
 LONGEST = 200
@@ -48,6 +49,7 @@ WORDS = {"tuple": "array", "dictionary": "table of keys", "list": "array"}
 PYTHON_TYPE = re.compile(rf"\b(?:{'|'.join(WORDS)})\b")
 """Pydantic's words for types, which are Python's, where JSON and TOML have others."""
 PLACE = re.compile(r"^(?P<fault>.*?) ?\(?at line (?P<line>\d+),? column \d+\)?$", re.DOTALL)
+Form = Literal["JSON", "TOML", "YAML"]
 T = TypeVar("T")
 
 
@@ -56,7 +58,7 @@ class DocumentType(Generic[T]):
     """How the documents of one kind are read, and refused.
 
     type: the type of the value, for pydantic. name: what a document of this kind is, with its article. failure: the
-    error that is raised. remedy: for documents that are something else or damaged. toml: TOML instead of JSON.
+    error that is raised. remedy: for documents that are something else or damaged. form: their language.
     nonfinite: NaN and Infinity are values, as Python writes them. absent: the remedy for files that cannot be read.
     """
 
@@ -64,7 +66,7 @@ class DocumentType(Generic[T]):
     name: str
     failure: type[QuantkitError]
     remedy: str
-    toml: bool = False
+    form: Form = "JSON"
     nonfinite: bool = False
     absent: str = "check the path"
 
@@ -93,10 +95,10 @@ class DocumentType(Generic[T]):
     def parse_untyped(self, text: str, where: str) -> Any:
         """Return the bounded value in a text, with types that are not checked yet. `failure`."""
         try:
-            value = bounded_toml(text) if self.toml else bounded_json(text, nonfinite=self.nonfinite)
+            value = self._bounded(text)
             check_bounds(value, nonfinite=self.nonfinite)
         except (ValueError, RecursionError) as error:
-            raise self._refusal(where, describe_syntax(error, "TOML" if self.toml else "JSON")) from None
+            raise self._refusal(where, describe_syntax(error, self.form)) from None
         return value
 
     def typed(self, value: Any, where: str) -> T:
@@ -107,10 +109,15 @@ class DocumentType(Generic[T]):
             raise self._refusal(where, first_fault(error)) from None
         return found
 
+    def _bounded(self, text: str) -> Any:
+        if self.form == "JSON":
+            return bounded_json(text, nonfinite=self.nonfinite)
+        return bounded_toml(text) if self.form == "TOML" else bounded_yaml(text)
+
     def _text(self, path: str | os.PathLike[str]) -> str:
         """Return the text of a file. FileNotFoundError if there is none, else `failure`."""
         try:
-            return decode_text(read_regular(path, LARGEST_TOML if self.toml else LARGEST))
+            return decode_text(read_regular(path, LARGEST if self.form == "JSON" else LARGEST_BY_HAND))
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -185,6 +192,14 @@ def bounded_toml(text: str) -> dict[str, Any]:
     return found
 
 
+def bounded_yaml(text: str) -> Any:
+    """Return the value of a YAML text, by YAML 1.2's core schema: `no` and dates are texts; keys become texts.
+
+    ValueError, also for aliases, tags, keys that repeat, and nesting that is too deep.
+    """
+    return parse_yaml(text, DEEPEST)
+
+
 def check_bounds(document: Any, *, nonfinite: bool = False) -> None:
     """Check that nesting is not too deep, that numbers are finite and fit into 64 bits, and that there are no dates.
 
@@ -233,7 +248,7 @@ def first_fault(error: ValidationError) -> str:
 
 
 def iter_faults(error: ValidationError) -> Iterator[str]:
-    """Yield every fault that pydantic found, with JSON's and TOML's words for types."""
+    """Yield every fault that pydantic found, with the documents' words for types."""
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         message = PYTHON_TYPE.sub(lambda match: WORDS[match[0]], fault["msg"][:1].lower() + fault["msg"][1:])
         place = ".".join(map(str, fault["loc"]))
@@ -241,7 +256,7 @@ def iter_faults(error: ValidationError) -> Iterator[str]:
 
 
 def describe_syntax(error: ValueError | RecursionError, form: str) -> str:
-    """Return what a parser of JSON or TOML (`form`) found: `line 3 is not JSON: expecting value`."""
+    """Return what a parser of JSON, TOML or YAML (`form`) found: `line 3 is not JSON: expecting value`."""
     if isinstance(error, RecursionError):
         return f"nested more than {DEEPEST} deep"
     if isinstance(error, json.JSONDecodeError):
