@@ -49,8 +49,8 @@ from .project.settings import read_settings as read_settings
 from .qdq.placement import Policy as Policy
 from .quantization.from_qdq import FromQdq as FromQdq
 from .quantization.from_qdq import from_qdq as from_qdq
+from .quantization.options import QuantizeOptions as QuantizeOptions
 from .quantization.quantize import Quantization as Quantization
-from .quantization.quantize import QuantizeOptions as QuantizeOptions
 from .quantization.quantize import quantize as quantize
 from .rules import Rule as Rule
 from .rules.best import Best as Best

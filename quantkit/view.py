@@ -1,4 +1,4 @@
-"""Rich display of values in notebooks: sentences, small tables and remarks, as HTML and as plain text.
+"""Display of values: sentences, small tables and remarks, as HTML for notebooks and as plain text (`print`).
 
     RichDisplay    a value with a rich display, which `_view_` defines
     └── block      a sentence (str), a ViewTable, or Remarks
@@ -21,6 +21,8 @@ WORD = 56
 """Maximum number of characters of a word; longer ones, which are names, are shortened in the middle."""
 CELL = 72
 """Maximum number of characters of a cell in plain text."""
+TITLE = 400
+"""Maximum number of characters of a value's title in its `repr`: five lines of a terminal."""
 QUOTED = 80
 """Maximum number of characters of a value that an error quotes."""
 LEFT = ' style="text-align:left"'
@@ -85,6 +87,16 @@ class RichDisplay:
 
     __slots__ = ()
 
+    def __init_subclass__(cls) -> None:
+        cls.__repr__ = RichDisplay.__repr__  # type: ignore[method-assign] # a dataclass would generate its own
+
+    def __str__(self) -> str:
+        return "\n".join(line for block in self._view_() for line in block_lines(block))
+
+    def __repr__(self) -> str:
+        title = next((block for block in self._view_() if isinstance(block, str)), "")
+        return f"<{type(self).__name__}: {shorten_middle(join_lines(title), TITLE)}>"
+
     def _view_(self) -> Sequence[Block]:
         raise NotImplementedError
 
@@ -92,8 +104,7 @@ class RichDisplay:
         return "".join(map(block_html, self._view_()))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ARG002 (IPython's)
-        lines = [line for block in self._view_() for line in block_lines(block)]
-        return {"text/html": self._repr_html_(), "text/plain": "\n".join(lines)}
+        return {"text/html": self._repr_html_(), "text/plain": str(self)}
 
 
 def replace_unprintable(text: str) -> str:

@@ -134,8 +134,39 @@ def test_values_are_few_lines(value: RichDisplay) -> None:
     tables = sum(isinstance(block, ViewTable) and bool(block.rows) for block in value._view_())
     assert 1 <= tables <= 2
     assert len(read.rows) <= tables * (LINES + 1)
-    lines = value._repr_mimebundle_()["text/plain"].splitlines()
-    assert len(lines) == sum(len(block_lines(block)) for block in value._view_())
+    shown = value._repr_mimebundle_()["text/plain"]
+    assert len(shown.splitlines()) == sum(len(block_lines(block)) for block in value._view_())
+    assert str(value) == shown
+    assert repr(value).startswith(f"<{type(value).__name__}: ")
+
+
+def values_with_a_view(kind: type[RichDisplay] = RichDisplay) -> set[type[RichDisplay]]:
+    """The classes of values that have a rich display."""
+    for name in quantkit.__all__:
+        getattr(quantkit, name)
+    found = set(kind.__subclasses__())
+    return found | {inner for outer in found for inner in values_with_a_view(outer)}
+
+
+def test_no_value_prints_its_fields() -> None:
+    kinds = values_with_a_view()
+    assert quantkit.Calibration in kinds
+    assert all(kind.__repr__ is RichDisplay.__repr__ and kind.__str__ is RichDisplay.__str__ for kind in kinds)
+
+
+@given(TEXTS, st.integers(0, 1000))
+def test_a_repr_is_under_ten_lines(title: str, count: int) -> None:
+    class Shown(RichDisplay):
+        def _view_(self) -> Any:
+            return title * count, ViewTable(("a",), [(title,)] * count)
+
+    assert len(repr(Shown())) <= 9 * 80
+    assert len(repr(Shown()).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in quantkit.__all__ if name.endswith(("Options", "Settings"))])
+def test_options_are_under_ten_lines(name: str) -> None:
+    assert len(repr(getattr(quantkit, name)())) <= 10 * 80
 
 
 def test_cpu_speed_is_not_shown_next_to_gpu_speed() -> None:

@@ -22,7 +22,7 @@ from quantkit.backends.tensorrt.engine import Engine
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.engines.build import build
 from quantkit.errors import QuantkitError
-from quantkit.quantization.quantize import QuantizeOptions
+from quantkit.quantization.options import QuantizeOptions
 
 STAGES = ((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2))
 PATTERN = np.random.default_rng(0).normal(size=1021).astype(np.float32)

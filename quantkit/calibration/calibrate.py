@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantkit.artifact import check_destinations, refuse_overwriting, write_all
 from quantkit.backends.session import TENSORRT
@@ -16,12 +16,14 @@ from quantkit.calibration.checkpoint import refuse_interrupted_run
 from quantkit.calibration.files import table_with_provenance
 from quantkit.calibration.job import CalibrationJob, output_path, prepare_job
 from quantkit.calibration.onnxruntime_run import calibrate_by_watching
-from quantkit.calibration.options import CalibrateOptions
+from quantkit.calibration.options import CalibrateFields, CalibrateOptions
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
 from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
+from quantkit.data import DataOptions
 from quantkit.data.preprocess_choice import BESIDE, AnyPreprocess
 from quantkit.errors import StaleError, UsageError
+from quantkit.option_fields import takes_fields
 from quantkit.paths import beside, exists, given_path, is_file
 from quantkit.progress import NoProgress, Progress
 from quantkit.provenance import is_provenance, provenance_path, read_provenance
@@ -32,23 +34,29 @@ from quantkit.statistics import Statistics
 from quantkit.table import CalibrationTable
 from quantkit.values import checked_options
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+
+@takes_fields(CalibrateOptions, DataOptions)
 def calibrate(
     model: str | os.PathLike[str],
     data: Any,
     *,
-    rules: str | Rule | Sequence[Rule] = "entropy",
+    rule: str | Rule | Sequence[Rule] = "entropy",
     preprocess: AnyPreprocess = None,
     output: str | os.PathLike[str] | None = None,
     options: CalibrateOptions | None = None,
     progress: Progress | None = None,
+    **_: Unpack[CalibrateFields],
 ) -> Calibration:
     """Calibrate an ONNX model on real data: one pass, statistics, and a table for every rule.
 
     model: path of the ONNX file. data: folder of images, `.npy`, `.npz`, folder of `.npz` batches, `module:callable`,
-    or an iterable of batches (input name → array [N, …]). rules: names, `"entropy,percentile:99.99,mse"`, or rule
-    values. preprocess: preset, path of a TOML file, or a `Preprocess`; None looks beside the model. output: path of
-    the first rule's table; None writes nothing.
+    or an iterable of batches (input name → array [N, …]). rule: one or several, by name
+    (`"entropy,percentile:99.99,mse"`) or as values. preprocess: preset, path
+    of a TOML file, or a `Preprocess`; None looks beside the model. output: path of the first rule's table; None writes
+    nothing. The other keywords are the fields of `CalibrateOptions` and `DataOptions`.
 
     The histogram and the entropy search are the same as TensorRT's (docs/decisions/0002-entropy-search.md). Raises
     ModelError, DataError, PreprocessError, StaleError (something else exists at `output`), OutputError, BackendError,
@@ -56,7 +64,7 @@ def calibrate(
     """
     options = checked_options(options, CalibrateOptions)
     started = time.monotonic()
-    chosen_rules = as_rules(rules)
+    chosen_rules = as_rules(rule)
     if output is not None:
         output = output_path(given_path(output, "output"), given_path(model, "the model"))
     backend, why = choose_backend(options, chosen_rules, output)

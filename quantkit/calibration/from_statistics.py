@@ -9,6 +9,7 @@ from pathlib import Path
 from quantkit._version import __version__
 from quantkit.artifact import check_destinations, sha256_of, write_all, write_whole
 from quantkit.calibration.tables import header_for, make_tables, table_paths
+from quantkit.option_fields import takes_fields
 from quantkit.paths import given_list, given_path
 from quantkit.provenance import (
     DataRecord,
@@ -48,9 +49,10 @@ def merge(
     return merged
 
 
+@takes_fields()
 def tables_from(
     source: str | os.PathLike[str] | Statistics,
-    rules: str | Rule | Sequence[Rule],
+    rule: str | Rule | Sequence[Rule],
     *,
     output: str | os.PathLike[str] | None = None,
     tensorrt_version: str | None = None,
@@ -59,9 +61,11 @@ def tables_from(
 ) -> Mapping[str, CalibrationTable]:
     """Return tables by rule name; write them to `output` (the first rule) and beside it, if one is given.
 
+    rule: one or several, as for `calibrate`.
+
     StatisticsError, TableError, StaleError, OutputError, UsageError.
     """
-    chosen = as_rules(rules)
+    chosen = as_rules(rule)
     version = target_version(tensorrt_version).number
     headers = {rule: header_for(rule, version, algorithm) for rule in chosen}
     statistics = source if isinstance(source, Statistics) else read_statistics(source)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from quantkit.backends.session import AUTO, DEFAULT_BACKEND, TENSORRT, backend_names, check_provider
 from quantkit.data import DataOptions
+from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
 from quantkit.histogram import HistogramMode
+from quantkit.rules import Rule
 from quantkit.table import Algorithm
 from quantkit.values import check_number
 
@@ -39,6 +42,9 @@ class CalibrateOptions:
     learning_curve: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "histogram", histogram_mode(self.histogram))
+        if self.algorithm is not None:
+            object.__setattr__(self, "algorithm", Algorithm.named(self.algorithm))
         if self.backend not in backend_names():
             raise UsageError(f"unknown backend {self.backend!r}", remedy=f"use one of {', '.join(backend_names())}")
         check_provider(self.provider, DEFAULT_BACKEND if self.backend in (AUTO, TENSORRT) else self.backend)
@@ -49,3 +55,30 @@ class CalibrateOptions:
             )
         check_number("checkpoint_every", self.checkpoint_every, 1)
         check_number("max_memory", self.max_memory, 1, (1 << 63) - 1)
+
+
+def histogram_mode(text: HistogramMode | str) -> HistogramMode:
+    """Return the mode of that name. UsageError."""
+    try:
+        return HistogramMode(text)
+    except ValueError:
+        known = ", ".join(mode.value for mode in HistogramMode)
+        raise UsageError(f"unknown histogram {text!r}", remedy=f"use one of {known}") from None
+
+
+class CalibrateFields(DataFields, total=False):
+    """The keywords of `calibrate` that are fields of `CalibrateOptions`."""
+
+    rules: str | Rule | Sequence[Rule]
+    """Another name of `rule`."""
+    histogram: HistogramMode | str
+    algorithm: Algorithm | str | None
+    tensorrt_version: str | None
+    backend: str
+    exclude: str | Sequence[str]
+    provider: str
+    max_memory: int
+    force: bool
+    resume: bool
+    checkpoint_every: int
+    learning_curve: bool

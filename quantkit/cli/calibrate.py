@@ -85,7 +85,7 @@ def calibrate(
     result = run(
         model,
         samples.data,
-        rules=rule,
+        rule=rule,
         preprocess=samples.preprocess,
         output=output or beside(model, f"{model.stem}.calib"),
         options=calibrate_options(samples, header, own),

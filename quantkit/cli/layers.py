@@ -93,9 +93,17 @@ def layers(
     chosen = layers_options(samples, selection, own, writes=exclude_file is not None)
     read = (model, *sources.values(), samples.data, samples.preprocess)
     refuse_unwritable({"--exclude-file": exclude_file, "--html": html}, read=read, force=force)
-    data = {"data": samples.data, "preprocess": samples.preprocess}
     with Spinner(hidden=printing.hides_progress) as spinner:
-        result = run(source, phase=spinner.phase, options=chosen, **sources, **data)
+        result = run(
+            source,
+            statistics=scales.stats,
+            table=scales.table,
+            against=against,
+            data=samples.data,
+            preprocess=samples.preprocess,
+            options=chosen,
+            phase=spinner.phase,
+        )
         engine = measure_parity(against, samples, own["device"], spinner.phase) if own["parity"] else None
     written = write_layers_files(result, exclude_file, html, force=force)
     for text in result.warnings:

@@ -64,7 +64,7 @@ def quantize(
     INT8 loses less accuracy.
     """
     from quantkit.cli.terminal.progress import Spinner
-    from quantkit.quantization.quantize import QuantizeOptions
+    from quantkit.quantization.options import QuantizeOptions
     from quantkit.quantization.quantize import quantize as run
     from quantkit.repairs.registry import parse_repairs
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from quantkit.data.arrays import ArraySamples, row_count
 from quantkit.data.batches import axes_of
@@ -54,6 +54,17 @@ class DataOptions:
         check_number("batch_size", self.batch_size, 1)
         check_number("workers", self.workers, 1, MOST_WORKERS)
         check_number("seed", self.seed, 0, (1 << 64) - 1)
+
+
+class DataFields(TypedDict, total=False):
+    """The keywords of verbs that say how samples are read: fields of `DataOptions`."""
+
+    limit: int | None
+    shuffle: bool
+    seed: int
+    batch_size: int | None
+    workers: int
+    skip_corrupt: bool
 
 
 def open_data(

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Th
 from quantkit.engines.build import build, find_table_scales
 from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, load_model
+from quantkit.option_fields import takes_fields
 from quantkit.paths import exists, given_list, given_path, is_file, is_folder
 from quantkit.qdq.reader import has_qdq
 from quantkit.regular_file import regular_file_digest
@@ -36,6 +37,8 @@ from quantkit.tensorrt_version import has_driver
 from quantkit.values import check_number, checked_options
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from quantkit.backends.tensorrt.engine import Engine
     from quantkit.backends.tensorrt.options import BuildOptions
     from quantkit.engines.build import BuiltEngine
@@ -74,6 +77,19 @@ class BenchOptions:
             raise UsageError(f"unknown precision {unknown[0]!r}", remedy=f"use one of {', '.join(PRECISIONS)}, best")
 
 
+class BenchFields(TypedDict, total=False):
+    """The keywords of `bench` that are fields of `BenchOptions`."""
+
+    batches: int | Sequence[int]
+    streams: int | Sequence[int]
+    graphs: bool | Sequence[bool]
+    seconds: float
+    precisions: str | Sequence[str]
+    device: int
+    allow_code: bool
+
+
+@takes_fields(BenchOptions)
 def bench(
     subjects: Sequence[str | os.PathLike[str]],
     *,
@@ -82,6 +98,7 @@ def bench(
     table: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     phase: Callable[[str], None] | None = None,
+    **_: Unpack[BenchFields],
 ) -> BenchResult:
     """Measure engines, or build engines of every precision from an ONNX model and measure those.
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantkit._version import __version__
 from quantkit.artifact import check_destinations, refuse_missing_folder, refuse_overwriting, sha256_of, write_all
@@ -23,7 +24,14 @@ from quantkit.backends.tensorrt.build import EngineBuild, build_engine
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.backends.tensorrt.engine_layers import EngineLayer, precision_counts
 from quantkit.backends.tensorrt.messages import Phase, ignore_phase
-from quantkit.backends.tensorrt.options import BuildFiles, BuildOptions, Precision, TrtexecCommand, equivalent_trtexec
+from quantkit.backends.tensorrt.options import (
+    BuildFields,
+    BuildFiles,
+    BuildOptions,
+    Precision,
+    TrtexecCommand,
+    equivalent_trtexec,
+)
 from quantkit.backends.tensorrt.shapes import ShapeRange, parse_shapes
 from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 from quantkit.calibration.recorded_table import read_unchanged_table
@@ -32,6 +40,7 @@ from quantkit.errors import BackendError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.model import node_name
 from quantkit.linting.rules.parsing.clip_apart import misread_clips
+from quantkit.option_fields import takes_fields
 from quantkit.paths import beside, exists, is_folder
 from quantkit.provenance import ModelRecord, Provenance
 from quantkit.qdq.fold_constants import fold_constants
@@ -41,6 +50,9 @@ from quantkit.staging import claimed_outputs
 from quantkit.table import CalibrationTable, table_bytes
 from quantkit.values import checked_options
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +115,7 @@ class BuiltEngine(RichDisplay):
         )
 
 
+@takes_fields(BuildOptions)
 def build(
     model: str | os.PathLike[str],
     *,
@@ -111,6 +124,7 @@ def build(
     output: str | os.PathLike[str] | None = None,
     phase: Phase = ignore_phase,
     name: str | None = None,
+    **_: Unpack[BuildFields],
 ) -> BuiltEngine:
     """Build a TensorRT engine for the GPU of this machine.
 
@@ -148,11 +162,9 @@ def build(
             phase=phase,
         )
     files = {path: made.plan}
-    used = scales
-    if scales and made.covered and table_bytes(made.covered.table) != table_bytes(scales.table):
-        # trtexec and other tools get the completed scales, under this TensorRT's header
-        used = TableScales(used_table_path(path), made.covered.table, "", None)
-        files[used.path] = table_bytes(made.covered.table)
+    used = completed_table(scales, made, path)
+    if used is not None and used is not scales:
+        files[used.path] = table_bytes(used.table)
     line = trtexec_command(loaded, path, options, ranges, used, cache, made)
     record = make_engine_record(loaded, path, options, ranges, scales, made, line)
     files[engine_record_path(path)] = engine_record_bytes(record)
@@ -163,6 +175,13 @@ def build(
     if scales and scales.provenance is None:
         notes.append(f"{scales.path} has no provenance record; only its tensor names show that it fits this network")
     return BuiltEngine(path, record, line, False, tuple(notes), faults)
+
+
+def completed_table(scales: TableScales | None, made: EngineBuild, path: Path) -> TableScales | None:
+    """Return the table for trtexec and other tools: with the completed scales, under this TensorRT's header."""
+    if scales and made.covered and table_bytes(made.covered.table) != table_bytes(scales.table):
+        return TableScales(used_table_path(path), made.covered.table, "", None)
+    return scales
 
 
 def find_clip_faults(model: Model, version: str) -> tuple[str, ...]:

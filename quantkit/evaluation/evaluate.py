@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from quantkit.data import Feed, Portion, open_data
+from quantkit.data import DataOptions, Feed, Portion, open_data
 from quantkit.data.feed import Identifier, portion_digests
 from quantkit.data.opening import DEFAULT_BATCH
 from quantkit.data.peeking import DataWatcher, PeekedFeed
 from quantkit.data.preprocess_choice import AnyPreprocess, PreprocessChoice, choose_spec, feeds_images
 from quantkit.errors import DataError, Interrupted, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring
-from quantkit.evaluation.options import EvaluateOptions, EvaluationRequest, resolve_metrics
+from quantkit.evaluation.options import EvaluateFields, EvaluateOptions, EvaluationRequest, resolve_metrics
 from quantkit.evaluation.result import Evaluation
 from quantkit.evaluation.runners import (
     ModelRunner,
@@ -31,12 +31,17 @@ from quantkit.evaluation.runners import (
 from quantkit.evaluation.subjects import Subject, SubjectOptions, common_inputs, open_subjects
 from quantkit.evaluation.summarize import EvaluationContext, summarize
 from quantkit.graph import Model, refuse_changed_weights
+from quantkit.option_fields import takes_fields
 from quantkit.paths import given_list, real_path
 from quantkit.preprocess import Preprocess
 from quantkit.progress import NoProgress, Progress
 from quantkit.values import checked_options
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+
+@takes_fields(EvaluateOptions, DataOptions)
 def evaluate(
     models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     data: Any,
@@ -46,6 +51,7 @@ def evaluate(
     metrics: str | Sequence[str] | None = None,
     options: EvaluateOptions | None = None,
     progress: Progress | None = None,
+    **_: Unpack[EvaluateFields],
 ) -> Evaluation:
     """Evaluate models on the same samples, in one pass; the first is the reference for the others.
 

@@ -11,6 +11,7 @@ from quantkit.backends.session import check_provider
 from quantkit.data import DataOptions, Feed, Portion
 from quantkit.data.classes import read_classes
 from quantkit.data.labels import LabelOptions, Labels, LabelTask, open_labels
+from quantkit.data.opening import DataFields
 from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring, choose_score_output, score_outputs, start_scoring
@@ -65,6 +66,22 @@ class EvaluateOptions:
         if self.without_labels and self.max_drop is not None:
             raise UsageError("no drop can be measured without labels", remedy="omit --max-drop or --no-labels")
         check_provider(self.provider)
+
+
+class EvaluateFields(DataFields, total=False):
+    """The keywords of `evaluate` that are fields of `EvaluateOptions`."""
+
+    metric: str | Sequence[str] | None
+    """Another name of `metrics`."""
+    classes: str | Path | None
+    without_labels: bool
+    max_drop: float | None
+    changed: int
+    names: str | Sequence[str]
+    provider: str
+    device: int
+    allow_code: bool
+    min_coverage: float
 
 
 @dataclass(frozen=True, slots=True)

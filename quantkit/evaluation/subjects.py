@@ -186,7 +186,8 @@ def model_bytes(model: Model) -> int:
 
 def table_subject(path: Path, table: Path, min_coverage: float) -> Subject:
     """Return a float model with Q/DQ inserted in memory where TensorRT would quantize. TableError, StaleError."""
-    from quantkit.quantization.quantize import QuantizeOptions, quantize
+    from quantkit.quantization.options import QuantizeOptions
+    from quantkit.quantization.quantize import quantize
     from quantkit.quantization.record import quantization_record
 
     model = load_model(path)

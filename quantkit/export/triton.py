@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 from quantkit.artifact import text_bytes
 from quantkit.data.classes import read_classes
@@ -32,10 +33,14 @@ from quantkit.export.serving import read_served_model as look_at
 from quantkit.export.text import Message, pbtxt
 from quantkit.extras import install_command
 from quantkit.graph import load_model
+from quantkit.option_fields import takes_fields
 from quantkit.paths import exists, given_path, is_folder
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess
 from quantkit.values import check_number, checked_options
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable, escape_controls
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 DEFAULT_MAX_BATCH = 8
 """The largest batch of a model without a limit of its own, if nothing was measured."""
@@ -76,6 +81,19 @@ class TritonOptions:
             raise UsageError("--precision has no effect without --accelerator tensorrt", remedy="give both, or neither")
 
 
+class TritonFields(TypedDict, total=False):
+    """The keywords of `export_triton` that are fields of `TritonOptions`."""
+
+    name: str | None
+    version: int
+    max_batch: int | None
+    accelerator: str | None
+    precision: str | None
+    device: int
+    allow_code: bool
+    force: bool
+
+
 @dataclass(frozen=True, slots=True)
 class TritonExport(RichDisplay):
     """The result of an export.
@@ -100,6 +118,7 @@ class TritonExport(RichDisplay):
         return what, ViewTable(("file",), rows), Remarks(self.notes)
 
 
+@takes_fields(TritonOptions)
 def export_triton(
     subject: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -108,6 +127,7 @@ def export_triton(
     preprocess: str | Path | Preprocess | None = None,
     labels: str | os.PathLike[str] | None = None,
     bench: str | os.PathLike[str] | None = None,
+    **_: Unpack[TritonFields],
 ) -> TritonExport:
     """Write a model repository for Triton Inference Server.
 

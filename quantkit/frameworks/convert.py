@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantkit.artifact import check_destinations
 from quantkit.backends.trial_run import try_alone
@@ -19,19 +19,24 @@ from quantkit.errors import ModelError, UsageError, first_line
 from quantkit.frameworks.clean_export import clean_copy
 from quantkit.frameworks.exported import Exported, Shape
 from quantkit.frameworks.output_check import OutputDifference, check_outputs
-from quantkit.frameworks.pytorch import TorchOptions, load_torch, require_torch
+from quantkit.frameworks.pytorch import TorchFields, TorchOptions, load_torch, require_torch
 from quantkit.frameworks.pytorch import export_torch as torch_exported
-from quantkit.frameworks.tensorflow import TfOptions
+from quantkit.frameworks.tensorflow import TfFields, TfOptions
 from quantkit.frameworks.tensorflow import export_tf as tf_exported
-from quantkit.frameworks.tflite import TfliteOptions
+from quantkit.frameworks.tflite import TfliteFields, TfliteOptions
 from quantkit.frameworks.tflite import export_tflite as tflite_exported
 from quantkit.graph import Model, load_model, write_model
+from quantkit.option_fields import takes_fields
 from quantkit.staging import staging_folder, write_failure
 from quantkit.values import ModelInput, checked_options
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(RichDisplay):
     """A frozen value: a converted model. compared: each output in each batch size; empty if `unchecked` says why."""
 
     files: tuple[Path, ...]
@@ -49,7 +54,16 @@ class Imported:
         """Path of the model."""
         return self.files[0]
 
+    def _view_(self) -> Sequence[Block]:
+        rows = [(found.output, f"{found.batch}", f"{found.share:.2g}") for found in self.compared]
+        return (
+            f"{self.path.name}, opset {self.opset}: converted from {self.source} by {self.exporter}",
+            ViewTable(("output", "batch", "difference / largest value"), rows),
+            Remarks([*([self.unchecked] if self.unchecked else []), *self.notes]),
+        )
 
+
+@takes_fields(TorchOptions)
 def from_torch(
     module: Any,
     output: str | os.PathLike[str],
@@ -58,6 +72,7 @@ def from_torch(
     shapes: Mapping[str, Shape | tuple[int, ...]] | None = None,
     options: TorchOptions | None = None,
     force: bool = False,
+    **_: Unpack[TorchFields],
 ) -> Imported:
     """Convert a PyTorch module to ONNX with a dynamic batch.
 
@@ -82,6 +97,7 @@ def from_torch(
     )
 
 
+@takes_fields(TfOptions)
 def from_tf(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -89,6 +105,7 @@ def from_tf(
     shapes: Mapping[str, Shape | tuple[int, ...]] | None = None,
     options: TfOptions | None = None,
     force: bool = False,
+    **_: Unpack[TfFields],
 ) -> Imported:
     """Convert a TensorFlow SavedModel or a Keras model (.keras, .h5) to ONNX. shapes: for axes of unknown size.
 
@@ -100,12 +117,14 @@ def from_tf(
     )
 
 
+@takes_fields(TfliteOptions)
 def from_tflite(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     options: TfliteOptions | None = None,
     force: bool = False,
+    **_: Unpack[TfliteFields],
 ) -> Imported:
     """Convert a TFLite model to ONNX. A quantized one is refused, or becomes float with `dequantize`.
 

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict
 
 import numpy as np
 
@@ -53,6 +53,16 @@ class TorchOptions:
     def __post_init__(self) -> None:
         check_number("fixed_batch", self.fixed_batch, 1)
         check_number("tolerance", self.tolerance, 0.0, 1e6, whole=False)
+
+
+class TorchFields(TypedDict, total=False):
+    """The keywords of `from_torch` that are fields of `TorchOptions`."""
+
+    opset: int | None
+    exporter: Exporter | str | None
+    fixed_batch: int | None
+    output_names: str | Sequence[str]
+    tolerance: float
 
 
 def load_torch(text: str) -> tuple[Any, Any]:

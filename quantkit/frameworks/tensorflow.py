@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -51,6 +51,16 @@ class TfOptions:
     def __post_init__(self) -> None:
         check_number("fixed_batch", self.fixed_batch, 1)
         check_number("tolerance", self.tolerance, 0.0, 1e6, whole=False)
+
+
+class TfFields(TypedDict, total=False):
+    """The keywords of `from_tf` that are fields of `TfOptions`."""
+
+    opset: int | None
+    fixed_batch: int | None
+    signature: str | None
+    inputs_as_nchw: bool
+    tolerance: float
 
 
 @dataclass(frozen=True, slots=True)

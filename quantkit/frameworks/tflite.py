@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -49,6 +49,16 @@ class TfliteOptions:
     def __post_init__(self) -> None:
         check_number("fixed_batch", self.fixed_batch, 1)
         check_number("tolerance", self.tolerance, 0.0, 1e6, whole=False)
+
+
+class TfliteFields(TypedDict, total=False):
+    """The keywords of `from_tflite` that are fields of `TfliteOptions`."""
+
+    opset: int | None
+    fixed_batch: int | None
+    inputs_as_nchw: bool
+    dequantize: bool
+    tolerance: float
 
 
 def export_tflite(path: Path, options: TfliteOptions, folder: Path) -> Exported:

@@ -36,7 +36,8 @@ from quantkit.project.recommendation import recommendation
 from quantkit.project.settings import Settings
 from quantkit.project.steps import CompletedStep, RunSteps
 from quantkit.project.store import StepOutcome, StepStore
-from quantkit.quantization.quantize import QuantizeOptions, quantize
+from quantkit.quantization.options import QuantizeOptions
+from quantkit.quantization.quantize import quantize
 from quantkit.repairs.registry import needs_data, resolve_repairs
 from quantkit.report.html import evaluation_page
 from quantkit.statistics import read_statistics, write_statistics
@@ -134,7 +135,7 @@ def statistics_step(steps: RunSteps) -> StepOutcome:
             exclude=plan.settings.quantize.exclude,
         )
         made = calibrate(
-            plan.model.path, data.source, rules="minmax", preprocess=data.spec, options=options,
+            plan.model.path, data.source, rule="minmax", preprocess=data.spec, options=options,
             progress=steps.progress("calibrating"),
         )  # fmt: skip
         assert made.statistics is not None, "bug in quantkit: onnxruntime returned no statistics"

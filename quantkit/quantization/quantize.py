@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,15 +22,17 @@ from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
 from quantkit.graph.save import stage_model
 from quantkit.linting.rules.parsing.clip_apart import without_misread_clips
+from quantkit.option_fields import takes_fields
 from quantkit.paths import given_path
 from quantkit.provenance import with_digest
 from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insert import insert_qdq, is_half
 from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.int8_count import count_int8_layers
-from quantkit.qdq.placement import Choices, Policy
+from quantkit.qdq.placement import Choices
 from quantkit.qdq.reader import has_qdq
 from quantkit.qdq.removal import describe_way_back
+from quantkit.quantization.options import QuantizeFields, QuantizeOptions
 from quantkit.quantization.output_trial import try_quantized
 from quantkit.quantization.record import METADATA_KEY
 from quantkit.quantization.repair_choice import choose_repairs
@@ -49,78 +50,15 @@ from quantkit.repairs.repair import RepairReport
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
 from quantkit.staging import claimed_outputs, staged_files
-from quantkit.tensorrt_version import DEFAULT_VERSION, OLDEST_MAJOR, installed_number, number_text
-from quantkit.values import check_number, checked_options
-from quantkit.view import Block, Remarks, RichDisplay, ViewTable, quoted
+from quantkit.values import checked_options
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
     import onnx
+    from typing_extensions import Unpack
 
-    from quantkit.rules import Rule
     from quantkit.statistics import Statistics
     from quantkit.table import Coverage
-
-FLOAT_WEIGHTS_BELOW = 10
-"""TensorRT before 10 fails on INT8 weights of matrix products (measured with 8.6: docs/decisions/0010-qdq.md)."""
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizeOptions:
-    """Options of `quantize`. The defaults suit most networks."""
-
-    rule: str | Rule = "mse"
-    """How scales come from statistics; `best` chooses for every tensor."""
-    policy: Policy = Policy.TENSORRT
-    exclude: tuple[str, ...] = ()
-    """Nodes that stay float: names, patterns (`/head/*`) or operators (`Softmax`)."""
-    include: tuple[str, ...] = ()
-    """Nodes that are quantized although the policy keeps them float."""
-    weights: WeightForm | None = None
-    """How weights are stored; None: INT8 for TensorRT 10 and newer, float before."""
-    fp16: bool = False
-    """Convert the rest of the network to FP16: TensorRT 11 has no flag for that."""
-    repairs: tuple[str, ...] | None = None
-    """Names of repairs; None: all with data, those that need no data with statistics, none with a table."""
-    data: DataOptions = field(default_factory=DataOptions)
-    min_coverage: float = 0.9
-    tensorrt_version: str | None = None
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "policy", Policy.named(self.policy))
-        if self.weights is not None:
-            object.__setattr__(self, "weights", WeightForm.named(self.weights))
-        if self.fp16 and self.major < FLOAT_WEIGHTS_BELOW:
-            raise UsageError(
-                f"TensorRT {self.major} enables FP16 by a flag, and does not support float16 Q/DQ",
-                remedy="leave --fp16 out; quantkit build allows FP16 beside INT8",
-            )
-        both = sorted(set(self.exclude) & set(self.include))
-        if both:
-            raise UsageError(f"{', '.join(both)} is both excluded and included", remedy="name it in one of the two")
-        check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
-
-    @property
-    def form(self) -> WeightForm:
-        """How weights are stored, resolved. UsageError if the TensorRT version is invalid."""
-        if self.weights is not None:
-            return self.weights
-        return WeightForm.FLOAT if self.major < FLOAT_WEIGHTS_BELOW else WeightForm.INT8
-
-    @property
-    def major(self) -> int:
-        """Major version of the TensorRT that the model is for. UsageError."""
-        asked = self.tensorrt_version
-        if asked is None:
-            installed = installed_number()
-            asked = number_text(installed) if installed else DEFAULT_VERSION
-        major = asked.partition(".")[0]
-        if not re.fullmatch("[0-9]{1,3}([.][0-9]{1,9}){0,4}", asked) or not OLDEST_MAJOR <= int(major) <= 99:
-            raise UsageError(
-                f"{quoted(asked)} is not a TensorRT version that supports Q/DQ",
-                remedy="for example 8.6.1 or 10.13.3",
-            )
-        return int(major)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +104,7 @@ class Quantization(RichDisplay):
         )
 
 
+@takes_fields(QuantizeOptions, DataOptions)
 def quantize(
     model: str | os.PathLike[str] | Model,
     output: str | os.PathLike[str] | None = None,
@@ -176,6 +115,7 @@ def quantize(
     preprocess: AnyPreprocess = None,
     options: QuantizeOptions | None = None,
     phase: Callable[[str], None] = lambda _: None,
+    **_: Unpack[QuantizeFields],
 ) -> Quantization:
     """Quantize a network with scales from statistics by a rule, or from a calibration table verbatim.
 

@@ -65,7 +65,7 @@ def collect_network_statistics(network: Model, data: NetworkSamples, excluded: f
         write_model(network.proto, network.folder, path)
         options = CalibrateOptions(data=data.options, backend="onnxruntime", exclude=tuple(sorted(excluded)))
         try:
-            made = calibrate(path, data.source, rules="minmax", preprocess=data.preprocess, options=options)
+            made = calibrate(path, data.source, rule="minmax", preprocess=data.preprocess, options=options)
         except ModelError as error:
             problem = error.problem.replace(str(path), str(network.path))
             raise ModelError(problem, remedy=error.remedy) from None

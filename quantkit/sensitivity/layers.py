@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from quantkit._version import __version__
 from quantkit.data import DataOptions, Feed, open_data
 from quantkit.data.feed import describe_left_out
-from quantkit.data.opening import whole_batches
+from quantkit.data.opening import DataFields, whole_batches
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model, refuse_changed_weights
 from quantkit.graph.node_selection import select_nodes
+from quantkit.option_fields import takes_fields
 from quantkit.output_noise import NoiseMeter
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.partial import PartialQuantization
@@ -47,6 +48,8 @@ from quantkit.sensitivity.tensor_errors import (
 from quantkit.values import check_number, checked_options
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from quantkit.rules import Rule
     from quantkit.statistics import Statistics
 
@@ -88,6 +91,19 @@ class LayersOptions:
         check_number("threads", self.threads, 1)
 
 
+class LayersFields(DataFields, total=False):
+    """The keywords of `layers` that are fields of `LayersOptions`."""
+
+    rule: str | Rule
+    policy: Policy | str
+    exclude: str | Sequence[str]
+    include: str | Sequence[str]
+    min_coverage: float
+    keep: int | None
+    keep_db: float | None
+    threads: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class SensitivitySubject:
     """The network under analysis.
@@ -106,6 +122,7 @@ class SensitivitySubject:
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
+@takes_fields(LayersOptions, DataOptions)
 def layers(
     model: str | os.PathLike[str] | Model,
     *,
@@ -116,6 +133,7 @@ def layers(
     preprocess: AnyPreprocess = None,
     options: LayersOptions | None = None,
     phase: Callable[[str], None] = lambda _: None,
+    **_: Unpack[LayersFields],
 ) -> Sensitivity:
     """Find where a network loses accuracy by quantization, worst first.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantkit.data import DataOptions
+from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
 from quantkit.qdq.placement import Policy
-from quantkit.quantization.quantize import QuantizeOptions
+from quantkit.quantization.options import QuantizeOptions
 from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
 from quantkit.rules import as_rules, rule_kinds
 from quantkit.values import check_number
@@ -74,3 +76,27 @@ class TuneOptions:
         return QuantizeOptions(
             policy=self.policy, include=self.include, exclude=self.exclude, tensorrt_version=self.tensorrt_version
         )
+
+
+class TuneFields(DataFields, total=False):
+    """The keywords of `tune` that are fields of `TuneOptions`."""
+
+    holdout: float
+    rule: str
+    rules: str
+    """Another name of `rule`."""
+    repairs: Sequence[str]
+    most: float
+    evaluations: int
+    policy: Policy | str
+    include: str | Sequence[str]
+    exclude: str | Sequence[str]
+    tensorrt_version: str | None
+    metric: str | Sequence[str]
+    metrics: str | Sequence[str]
+    """Another name of `metric`."""
+    classes: str | Path | None
+    provider: str
+    front: bool
+    device: int
+    force: bool

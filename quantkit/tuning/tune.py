@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
 from quantkit.calibration.calibrate import calibrate
@@ -23,6 +23,7 @@ from quantkit.evaluation.result import Evaluation
 from quantkit.graph import Model, load_model
 from quantkit.graph.load import changed_model
 from quantkit.graph.node_selection import node_names, select_nodes
+from quantkit.option_fields import takes_fields
 from quantkit.quantization.quantize import refuse_quantized
 from quantkit.quantization.scales import load_statistics_for, refuse_other_preprocess
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
@@ -32,11 +33,14 @@ from quantkit.statistics import Statistics
 from quantkit.tuning.candidates import CandidateFactory, TuningSource
 from quantkit.tuning.files import TuningFiles, claim_in, usable_folder, write_tuning
 from quantkit.tuning.metric_trials import MetricTrials, TrialRequest, holdout_parts, loss_of, trial_metric
-from quantkit.tuning.options import TuneOptions
+from quantkit.tuning.options import TuneFields, TuneOptions
 from quantkit.tuning.pareto_front import measure_front
 from quantkit.tuning.result import Tuning
 from quantkit.tuning.search import Search, SearchLimits, SearchResult
 from quantkit.values import check_number, checked_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 REPORT_EVALUATIONS = 3
 """Evaluations reserved for the held-out part: the float network, the untuned and the tuned one."""
@@ -53,6 +57,7 @@ class CalibrationSource:
     text: str
 
 
+@takes_fields(TuneOptions, DataOptions)
 def tune(
     model: str | os.PathLike[str],
     data: Any,
@@ -65,6 +70,7 @@ def tune(
     preprocess: AnyPreprocess = None,
     options: TuneOptions | None = None,
     phase: Callable[[str], None] = lambda _: None,
+    **_: Unpack[TuneFields],
 ) -> Tuning:
     """Find the cheapest configuration of a quantized network that loses no more than a budget.
 
@@ -186,7 +192,7 @@ def calibrate_for_tuning(
     made = calibrate(
         source.path,
         data,
-        rules="minmax",
+        rule="minmax",
         preprocess=request.preprocess,
         options=CalibrateOptions(data=own, backend="onnxruntime"),
     )

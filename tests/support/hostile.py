@@ -46,7 +46,8 @@ from quantkit.project.settings import read_settings, settings_template
 from quantkit.project.store import stored_digest
 from quantkit.provenance import read_provenance
 from quantkit.quantization.from_qdq import kept_changes_text
-from quantkit.quantization.quantize import QuantizeOptions, quantize
+from quantkit.quantization.options import QuantizeOptions
+from quantkit.quantization.quantize import quantize
 from quantkit.quantization.record import METADATA_KEY as QUANTIZED
 from quantkit.sensitivity.exclusion_file import expand_name_files
 from quantkit.statistics import read_statistics

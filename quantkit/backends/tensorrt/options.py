@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.errors import UsageError
@@ -116,6 +117,28 @@ class BuildOptions:
             "timing_cache": self.timing_cache,
             "exclude": list(self.exclude),
         }
+
+
+class BuildFields(TypedDict, total=False):
+    """The keywords of `build` that are fields of `BuildOptions`."""
+
+    precision: Precision | str
+    fp16: bool
+    tf32: bool
+    shapes: str | Sequence[str]
+    workspace: int | None
+    level: int
+    timing_cache: bool
+    version_compatible: bool
+    hardware_compatible: bool
+    refit: bool
+    strongly_typed: bool
+    verbosity: Verbosity | str
+    exclude: str | Sequence[str]
+    min_coverage: float
+    retarget: bool
+    device: int
+    force: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,97 @@
+"""Options of `quantize`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from quantkit.data import DataOptions
+from quantkit.data.opening import DataFields
+from quantkit.errors import UsageError
+from quantkit.qdq.insertion import WeightForm
+from quantkit.qdq.placement import Policy
+from quantkit.tensorrt_version import DEFAULT_VERSION, OLDEST_MAJOR, installed_number, number_text
+from quantkit.values import check_number
+from quantkit.view import quoted
+
+if TYPE_CHECKING:
+    from quantkit.rules import Rule
+
+FLOAT_WEIGHTS_BELOW = 10
+"""TensorRT before 10 fails on INT8 weights of matrix products (measured with 8.6: docs/decisions/0010-qdq.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeOptions:
+    """Options of `quantize`. The defaults suit most networks."""
+
+    rule: str | Rule = "mse"
+    """How scales come from statistics; `best` chooses for every tensor."""
+    policy: Policy = Policy.TENSORRT
+    exclude: tuple[str, ...] = ()
+    """Nodes that stay float: names, patterns (`/head/*`) or operators (`Softmax`)."""
+    include: tuple[str, ...] = ()
+    """Nodes that are quantized although the policy keeps them float."""
+    weights: WeightForm | None = None
+    """How weights are stored; None: INT8 for TensorRT 10 and newer, float before."""
+    fp16: bool = False
+    """Convert the rest of the network to FP16: TensorRT 11 has no flag for that."""
+    repairs: tuple[str, ...] | None = None
+    """Names of repairs; None: all with data, those that need no data with statistics, none with a table."""
+    data: DataOptions = field(default_factory=DataOptions)
+    min_coverage: float = 0.9
+    tensorrt_version: str | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", Policy.named(self.policy))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", WeightForm.named(self.weights))
+        if self.fp16 and self.major < FLOAT_WEIGHTS_BELOW:
+            raise UsageError(
+                f"TensorRT {self.major} enables FP16 by a flag, and does not support float16 Q/DQ",
+                remedy="leave --fp16 out; quantkit build allows FP16 beside INT8",
+            )
+        both = sorted(set(self.exclude) & set(self.include))
+        if both:
+            raise UsageError(f"{', '.join(both)} is both excluded and included", remedy="name it in one of the two")
+        check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
+
+    @property
+    def form(self) -> WeightForm:
+        """How weights are stored, resolved. UsageError if the TensorRT version is invalid."""
+        if self.weights is not None:
+            return self.weights
+        return WeightForm.FLOAT if self.major < FLOAT_WEIGHTS_BELOW else WeightForm.INT8
+
+    @property
+    def major(self) -> int:
+        """Major version of the TensorRT that the model is for. UsageError."""
+        asked = self.tensorrt_version
+        if asked is None:
+            installed = installed_number()
+            asked = number_text(installed) if installed else DEFAULT_VERSION
+        major = asked.partition(".")[0]
+        if not re.fullmatch("[0-9]{1,3}([.][0-9]{1,9}){0,4}", asked) or not OLDEST_MAJOR <= int(major) <= 99:
+            raise UsageError(
+                f"{quoted(asked)} is not a TensorRT version that supports Q/DQ",
+                remedy="for example 8.6.1 or 10.13.3",
+            )
+        return int(major)
+
+
+class QuantizeFields(DataFields, total=False):
+    """The keywords of `quantize` that are fields of `QuantizeOptions`."""
+
+    rule: str | Rule
+    policy: Policy | str
+    exclude: str | Sequence[str]
+    include: str | Sequence[str]
+    weights: WeightForm | str | None
+    fp16: bool
+    repairs: Sequence[str] | None
+    min_coverage: float
+    tensorrt_version: str | None
+    force: bool
