@@ -25,7 +25,7 @@ import quantkit
 from quantkit import CalibrateOptions, DataOptions, QuantizeOptions
 from quantkit.backends.session import open_session
 from quantkit.data import open_data
-from quantkit.data.images import list_images
+from quantkit.data.image_folder import list_images
 from quantkit.graph import Model, load_model
 
 HERE = Path(__file__).parent

@@ -169,7 +169,7 @@ def test_files_are_read_through_one_door(call: str) -> None:
 
 LOOKS = {"exists", "is_file", "is_dir", "resolve", "with_name"}
 """Methods of a path that raise OSError or ValueError for some paths and say False for others."""
-LOOKING = {"paths.py", "staging.py", "store.py", "images.py"}
+LOOKING = {"paths.py", "staging.py", "store.py", "image_folder.py"}
 """Files that may call them: for paths that are not the user's, or where the error is handled."""
 
 

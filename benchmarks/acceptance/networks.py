@@ -18,7 +18,7 @@ from quantkit.backends.tensorrt.engine import Engine
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.backends.tensorrt.timing import measure_latencies, measure_throughput
 from quantkit.data import open_data
-from quantkit.data.images import list_images
+from quantkit.data.image_folder import list_images
 from quantkit.data.preprocess_choice import choose_spec
 from quantkit.engines.build import build
 from quantkit.graph import load_model

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.data.batches import batch_axis_of, stack_samples, take_samples
+from quantkit.data.image_set import ImageSet
 from quantkit.errors import DataError, UnreadableError
 from quantkit.regular_file import FileStamp
 from quantkit.values import Batch
@@ -77,6 +78,8 @@ class Feed(Protocol):
     """The names of all samples, in order; None if they are only known after reading all of them."""
     positions: int | None
     """The last position of a portion; None if it is only known after reading all of them."""
+    images: ImageSet | None
+    """The images and what their data set declares; None for other data."""
 
     @property
     def unreadable(self) -> list[str]:
@@ -217,8 +220,9 @@ class SampleFeed:
         full_batches: bool = False,
         notes: tuple[str, ...] = (),
         axes: Mapping[str, int | None] | None = None,
+        images: ImageSet | None = None,
     ) -> None:
-        self.kind = kind
+        self.kind, self.images = kind, images
         self._axes = axes or {}
         self.samples: int | None = len(samples.names)
         self.batch_size: int | None = batch_size

@@ -24,11 +24,11 @@ from quantkit.data.array_files import ArrayRows, open_arrays
 from quantkit.data.arrays import LABELS
 from quantkit.data.classes import CLASSES_FILE, ClassNames, class_indices, first_few
 from quantkit.data.feed import Feed, Portion
-from quantkit.data.images import list_images
+from quantkit.data.image_folder import ImageFolder
 from quantkit.data.text_rows import INDEX, csv_rows, shown_cells, text_lines
 from quantkit.document import read_text_file
 from quantkit.errors import DataError
-from quantkit.paths import is_folder, real_path
+from quantkit.paths import real_path
 from quantkit.values import Array
 
 FILES = frozenset({"file", "filename", "file_name", "image", "img", "path", "name", "id", "image_id", "sample"})
@@ -81,8 +81,8 @@ def open_labels(source: Any, feed: Feed, options: LabelOptions, task: LabelTask)
         if given.suffix.lower() in (".npy", ".npz"):
             return labels_from_array(given, feed, options, task)
         return labels_from_table(given, feed, options, task)
-    if feed.kind == "images" and path is not None and is_folder(path):
-        return labels_from_folders(path, options, task)
+    if feed.images is not None:
+        return labels_from_folders(feed.images.folder, options, task)
     if feed.kind == "array" and path is not None and path.suffix == ".npz" and label_arrays(open_arrays(path)):
         return labels_from_array(path, feed, options, task)
     if feed.kind in ("batches", "stream"):
@@ -105,9 +105,9 @@ def given_class_names(options: LabelOptions, task: LabelTask) -> tuple[str, ...]
     return names
 
 
-def labels_from_folders(root: Path, options: LabelOptions, task: LabelTask) -> Labels | None:
+def labels_from_folders(folder: ImageFolder, options: LabelOptions, task: LabelTask) -> Labels | None:
     """Return class folders as labels; None if there is an image in the data folder itself. DataError."""
-    folder = list_images(root)
+    root = folder.root
     if not folder.classes:
         if options.classes is not None:
             raise DataError(

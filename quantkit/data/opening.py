@@ -12,7 +12,9 @@ from typing import Any, TypedDict
 from quantkit.data.arrays import ArraySamples, row_count
 from quantkit.data.batches import axes_of
 from quantkit.data.feed import Feed, SampleFeed
-from quantkit.data.images import ImageFolder, ImageSamples, list_images
+from quantkit.data.image_layouts import find_image_set
+from quantkit.data.image_set import ImageSet, Split, no_images
+from quantkit.data.images import ImageSamples
 from quantkit.data.spec_limits import apply_spec
 from quantkit.data.splitting import HoldoutPart
 from quantkit.data.streams import BatchFolderFeed, StreamFeed, load_callable
@@ -45,7 +47,7 @@ class DataOptions:
     """Threads that decode."""
     skip_corrupt: bool = False
     whole: bool = False
-    """Read all samples if there is no limit: for evaluation, not for calibration."""
+    """Read all samples if there is no limit, and the split to evaluate on: for evaluation, not for calibration."""
     part: HoldoutPart | None = None
     """One of two parts of the samples. Ready-made batches belong to one of them as a whole."""
 
@@ -72,8 +74,9 @@ def open_data(
 ) -> tuple[Feed, Preprocess | None]:
     """Return a feed for the network's `inputs`, and the preprocessing as applied (None if arrays pass unchanged).
 
-    `source` is a path (image or folder of images, `.npy`, `.npz`, folder of `.npz` batches), `module:callable`, or an
-    iterable of batches; a callable is called for every pass. DataError, PreprocessError, UsageError.
+    `source` is a path (images in a layout of `image_layouts`; `.npy`, `.npz`, folder of `.npz` batches),
+    `module:callable`, or an iterable of batches; a callable is called for every pass.
+    DataError, PreprocessError, UsageError.
     """
     refuse_no_inputs(inputs)
     if isinstance(source, (str, os.PathLike)):
@@ -108,27 +111,23 @@ def open_path(
         refuse_endless(path)
         if path.suffix in (".npy", ".npz"):
             return open_array(path, inputs, spec, options)
-        if path.suffix.lower() in SUFFIXES:
-            return open_images(ImageFolder(path.parent, (path.name,)), inputs, spec, options)
+    images = find_image_set(path, Split.VAL if options.whole else Split.TRAIN)
+    if images is None:
         raise DataError(
-            f"{path} is neither an image nor a .npy or .npz file",
+            f"{path} is neither an image, nor a data set's data.yaml, .json or .txt, nor a .npy or .npz file",
             remedy=f"images end in {', '.join(sorted(SUFFIXES))}",
         )
-    folder = list_images(path)
-    batches = sorted(p for p in path.glob("*.npz") if not p.name.startswith("."))
-    if folder.names and batches:
+    batches = sorted(p for p in path.glob("*.npz") if not p.name.startswith(".")) if is_folder(path) else []
+    if images.folder.names and batches:
         raise DataError(
-            f"{path} holds both images ({len(folder.names)}) and .npz batches ({len(batches)})",
+            f"{path} holds both images ({len(images.folder.names)}) and .npz batches ({len(batches)})",
             remedy="point --data at a folder with only one of them",
         )
     if batches:
         return open_batches(batches, inputs, spec, options), None
-    if not folder.names:
-        raise DataError(
-            f"no images in {path}",
-            remedy=f"images end in {', '.join(sorted(SUFFIXES))}; folders are searched recursively",
-        )
-    return open_images(folder, inputs, spec, options)
+    if not images.folder.names:
+        raise no_images(path)
+    return open_images(images, inputs, spec, options)
 
 
 def refuse_endless(path: Path) -> None:
@@ -140,9 +139,10 @@ def refuse_endless(path: Path) -> None:
 
 
 def open_images(
-    folder: ImageFolder, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
+    images: ImageSet, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
 ) -> tuple[Feed, Preprocess]:
     """Open images for a network with one input."""
+    folder = images.folder
     if len(inputs) != 1:
         raise DataError(
             f"the network has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}), an image folder feeds one",
@@ -150,13 +150,14 @@ def open_images(
         )
     applied = apply_spec(spec, inputs[0])
     indices, size, notes = choose_samples(len(folder.names), inputs, options)
+    notes = (*images.notes, *notes)
     if folder.others:
         notes += (f"{folder.others} other files in the folder are not images",)
     samples = ImageSamples(folder.root, [folder.names[i] for i in indices], inputs[0].name, applied)
     feed = SampleFeed(
         "images", samples,
         batch_size=size, workers=options.workers, skip_corrupt=options.skip_corrupt,
-        full_batches=inputs[0].fixed_batch is not None, notes=notes,
+        full_batches=inputs[0].fixed_batch is not None, notes=notes, images=images,
     )  # fmt: skip
     return feed, applied
 

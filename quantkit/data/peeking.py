@@ -17,6 +17,7 @@ class PeekedFeed:
         self._feed, self._ahead = feed, feed.portions()
         self.kind, self.samples, self.batch_size = feed.kind, feed.samples, feed.batch_size
         self.notes, self.names, self.positions = feed.notes, feed.names, feed.positions
+        self.images = feed.images
         self.first: Portion | None = next(self._ahead, None)
         self._fresh = True
 

@@ -13,6 +13,7 @@ from quantkit.data.array_files import open_arrays
 from quantkit.data.arrays import LABELS, match_arrays
 from quantkit.data.batches import axes_of, check_batch, samples_in, take_samples
 from quantkit.data.feed import DataIdentity, DigestMemory, Identifier, Portion, portion_digests
+from quantkit.data.image_set import ImageSet
 from quantkit.data.images import stamp_file
 from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, QuantkitError
@@ -25,6 +26,7 @@ class BatchFolderFeed:
     """A folder of `.npz` files that each hold one batch, in the order of their names."""
 
     kind = "batches"
+    images: ImageSet | None = None
 
     def __init__(self, files: Sequence[Path], inputs: Sequence[ModelInput], notes: tuple[str, ...] = ()) -> None:
         self._files, self._inputs = files, inputs
@@ -86,6 +88,7 @@ class StreamFeed:
     """
 
     kind = "stream"
+    images: ImageSet | None = None
 
     def __init__(
         self,

@@ -103,7 +103,7 @@ def evaluate_subjects(
             if subject.model is not None:
                 refuse_changed_weights(subject.model)
         context = EvaluationContext(
-            source=real_path(data) if isinstance(data, (str, os.PathLike)) else None,
+            source=image_root(data, feed),
             data=data_record(data, feed, identity.identity() if identity else feed.identity()),
             spec=spec,
             speeds=tuple(runner.speed(feed.batch_size or feed.first.samples) for runner in runners),
@@ -242,6 +242,13 @@ def run_pass(
     if size is not None and (rest := seen - len(scoring.names)):
         scoring.notes += (f"{rest} of {seen:,} samples are left out: they do not fill a batch of {size}",)
     return scoring, identity
+
+
+def image_root(data: Any, feed: Feed) -> Path | None:
+    """Return the folder that names of images are relative to, or the path of other data; None without one."""
+    if feed.images is not None:
+        return real_path(feed.images.folder.root)
+    return real_path(data) if isinstance(data, (str, os.PathLike)) else None
 
 
 def data_record(data: Any, feed: Feed, identity: Any) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from quantkit.data import DataOptions, Feed, Portion, open_data
 from quantkit.data.feed import Identifier, portion_digests
-from quantkit.data.images import list_images
+from quantkit.data.image_folder import list_images
 from quantkit.data.peeking import PeekedFeed
 from quantkit.errors import DataError, PreprocessError, QuantkitError, UsageError
 from quantkit.preprocess import PRESETS, Preprocess
@@ -245,7 +245,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
             raise PermissionError(13, "Permission denied")
         return scan(path)
 
-    monkeypatch.setattr("quantkit.data.images.os.scandir", refused)
+    monkeypatch.setattr("quantkit.data.image_folder.os.scandir", refused)
     with pytest.raises(DataError, match="locked: Permission denied"):
         list_images(tmp_path)
 
@@ -677,14 +677,14 @@ def test_places_where_no_data_is_are_refused(store: Path, tmp_path: Path) -> Non
     (tmp_path / "mixed").mkdir()
     np.savez(tmp_path / "mixed" / "0.npz", image=FLOATS)
     Image.fromarray(PIXELS[0]).save(tmp_path / "mixed" / "0.png")
-    (tmp_path / "notes.txt").touch()
+    (tmp_path / "notes.md").touch()
     np.save(tmp_path / "none.npy", FLOATS[:0])
     np.save(tmp_path / "scalar.npy", np.float32(1))
     for name, told in {
         "empty": "no images in",
         "absent": "does not exist",
         "mixed": r"both images \(1\) and .npz batches \(1\)",
-        "notes.txt": "neither an image nor",
+        "notes.md": "neither an image, nor",
         "none.npy": "empty",
         "scalar.npy": "empty",
     }.items():

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from quantkit.data import DataOptions, open_data
-from quantkit.data.images import ImageSamples, list_images
+from quantkit.data.image_folder import list_images
+from quantkit.data.images import ImageSamples
 from quantkit.errors import DataError
 from quantkit.preprocess import Preprocess
 from quantkit.values import ModelInput

@@ -14,7 +14,7 @@ from onnx import numpy_helper, parser
 from PIL import Image
 
 from quantkit.backends.session import open_session
-from quantkit.data.images import list_images
+from quantkit.data.image_folder import list_images
 from quantkit.data.pixels import decode
 from quantkit.export.triton import TritonOptions, export_triton
 from quantkit.graph import load_model

@@ -27,7 +27,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from quantkit.backends.session import open_session
-from quantkit.data.images import list_images
+from quantkit.data.image_folder import list_images
 from quantkit.data.pixels import decode, pixels_of
 from quantkit.export.triton import TritonOptions, export_triton
 from quantkit.graph import load_model
