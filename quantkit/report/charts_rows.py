@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.engines.bench_result import BenchResult
+from quantkit.evaluation.object_changes import PrecisionChange, RegionChange
 from quantkit.evaluation.result import Device, Evaluation, MetricDifference, ModelScore
 from quantkit.metrics.registry import metric_title
 from quantkit.report.charts import Chart, element, fitted_name, line, polygon, rectangle, text_line, text_width
@@ -108,7 +109,7 @@ def format_interval(difference: MetricDifference) -> str:
     return f"{format_signed(d.value)} {format_interval_ends(d)}".rstrip()
 
 
-def format_interval_ends(d: MetricDifference) -> str:
+def format_interval_ends(d: MetricDifference | PrecisionChange | RegionChange) -> str:
     """Return for example `(+0.06 … +0.44)`; empty if there is no interval."""
     return "" if math.isnan(d.low) or math.isnan(d.high) else f"({format_signed(d.low)} … {format_signed(d.high)})"
 

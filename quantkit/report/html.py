@@ -12,7 +12,7 @@ from typing import Any
 
 from quantkit.engines.bench_result import BenchResult
 from quantkit.evaluation.result import Evaluation
-from quantkit.report import layers, models, prediction_changes, tuning
+from quantkit.report import layers, models, objects, prediction_changes, regions, tuning
 from quantkit.report.page import Fact, Facts, Page, PageSection, PageVerdict
 from quantkit.report.ranges import ranges_section
 from quantkit.report.wording import count_noun, format_decibel, format_seconds
@@ -95,8 +95,13 @@ def tuning_page(found: Tuning) -> str:
 
 
 def change_sections(evaluation: Evaluation) -> list[PageSection | None]:
-    """Return sections on changed predictions: by class, by pair of classes, by sample."""
+    """Return sections on changed predictions: objects, regions; by class, by pair of classes, by sample."""
     return [
+        objects.precision_section(evaluation),
+        objects.matches_section(evaluation),
+        objects.scenes_section(evaluation),
+        regions.regions_section(evaluation),
+        regions.maps_section(evaluation),
         prediction_changes.classes_section(evaluation),
         prediction_changes.confusions_section(evaluation),
         prediction_changes.samples_section(evaluation),

@@ -38,11 +38,11 @@ def classes_section(evaluation: Evaluation) -> PageSection | None:
     rows = tuple(class_row(name, by_class[name], len(found), top) for name in order[:MOST])
     head = ("class", "samples", "reference", *(m.name for m in found))
     caption = "Drop of every class in percentage points, and below it the accuracy of the candidate"
-    blocks: list[Block] = [PageTable(caption, head, rows[:CLASSES])]
+    blocks: list[Block] = [PageTable(caption, head, rows[:CLASSES], cards=True)]
     if rows[CLASSES:]:
         more = count_noun(len(rows) - CLASSES, "more class")
         left_out = f"; {len(order) - MOST:,} with smaller changes are omitted" if len(order) > MOST else ""
-        blocks.append(PageTable("The other classes", head, rows[CLASSES:], folded=more + left_out))
+        blocks.append(PageTable("The other classes", head, rows[CLASSES:], cards=True, folded=more + left_out))
     sure = sum(d.p < SURE for m in found for d in m.classes)
     lead = "With many classes, some change by chance; p is adjusted for that. "
     lead += (
@@ -98,11 +98,13 @@ def confusions_section(evaluation: Evaluation) -> PageSection | None:
     )
     text = frozenset(range(len(head)))
     head = (*head, *(m.name for m in found))
-    blocks: list[Block] = [PageTable("Number of samples with each change", head, rows[:CONFUSIONS], text)]
+    blocks: list[Block] = [PageTable("Number of samples with each change", head, rows[:CONFUSIONS], text, cards=True)]
     if rows[CONFUSIONS:]:
         more = count_noun(len(rows) - CONFUSIONS, "less frequent change")
         left_out = f"; {len(order) - MOST:,} more are omitted" if len(order) > MOST else ""
-        blocks.append(PageTable("Less frequent changes", head, rows[CONFUSIONS:], text, folded=more + left_out))
+        blocks.append(
+            PageTable("Less frequent changes", head, rows[CONFUSIONS:], text, cards=True, folded=more + left_out)
+        )
     return PageSection("confusions", "Changed predictions", "The most frequent changes.", tuple(blocks))
 
 

@@ -33,8 +33,11 @@ class Thumbnail:
     pixelated: bool = False
 
 
-def thumbnail(path: Path | None) -> Thumbnail:
-    """Return a copy of an image file; a missing or unreadable file is no error, because the report is still valid."""
+def thumbnail(path: Path | None, side: int = SIDE, largest: int = LARGEST) -> Thumbnail:
+    """Return a copy of an image file, at most `side` pixels long; JPEG of up to `largest` bytes.
+
+    A missing or unreadable file is no error, because the report is still valid.
+    """
     if path is None:
         return Thumbnail("", "no image file")
     from PIL import Image, ImageOps
@@ -44,7 +47,7 @@ def thumbnail(path: Path | None) -> Thumbnail:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with opened_image(path) as image:
                 tiny = max(image.size) <= TINY
-                image.draft("RGB", (SIDE, SIDE))
+                image.draft("RGB", (side, side))
                 upright = ImageOps.exif_transpose(image)
                 copy = flatten(upright)
                 copy.info.clear()  # profiles and other metadata of the original
@@ -52,10 +55,10 @@ def thumbnail(path: Path | None) -> Thumbnail:
         return Thumbnail("", "the file cannot be read as an image" if exists(path) else "the file no longer exists")
     if tiny:
         return Thumbnail(data_uri("image/png", png_bytes(copy)), pixelated=True)
-    copy.thumbnail((SIDE, SIDE))
+    copy.thumbnail((side, side))
     for quality in (82, 65, 45, 25):
         content = jpeg_bytes(copy, quality)
-        if len(content) <= LARGEST:
+        if len(content) <= largest:
             break
     return Thumbnail(data_uri("image/jpeg", content))
 

@@ -87,9 +87,9 @@ class Reader(HTMLParser):
         self.tags[tag] += 1
         assert len({name for name, _ in attrs}) == len(attrs), f"an attribute twice in <{tag}>"
         for name, value in attrs:
-            {"id": self.ids, "href": self.links, "src": self.sources, "style": self.styles}.get(name, []).append(
-                value or ""
-            )
+            places = {"id": self.ids, "href": self.links, "src": self.sources, "style": self.styles}
+            places["href"] = self.sources if tag == "image" else self.links
+            places.get(name, []).append(value or "")
             if name.startswith("on"):
                 self.handlers.append(name)
             if name in {"aria-labelledby", "aria-describedby"}:
