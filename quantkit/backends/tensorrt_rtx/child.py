@@ -1,8 +1,8 @@
 """The process that compiles: `python -m quantkit.backends.tensorrt_rtx.child FOLDER`, with `request.json` in FOLDER.
 
 It writes what it found into the folder, file by file, since the compiler can crash at any time: `stage` before each
-stage begins, `sm86.log`, `sm86.engine` and `sm86.json` for each architecture, and `errors.json` where the network is
-refused. Its parent (see `compiling`) reads them, whatever became of this process.
+stage begins, `sm86.log`, `sm86.engine` and `sm86.json` for each architecture, or `sm86.errors.json` where the network
+is refused. Its parent (see `compiling`) reads them, whatever became of this process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from quantkit.regular_file import read_regular
 
-STAGE, REQUEST, ERRORS, VERSION = "stage", "request.json", "errors.json", "version"
+STAGE, REQUEST, ERRORS, VERSION = "stage", "request.json", ".errors.json", "version"
 
 
 def compile_request(folder: Path) -> None:
@@ -27,9 +27,7 @@ def compile_request(folder: Path) -> None:
     (folder / VERSION).write_text(trt.__version__)
     for architecture in request["architectures"]:
         (folder / STAGE).write_text(f"parsing it for {architecture}")
-        errors = compile_for(trt, folder, architecture, request)
-        if errors:
-            (folder / ERRORS).write_text(json.dumps({"architecture": architecture, "errors": errors}))
+        if not compile_for(trt, folder, architecture, request):
             return
 
 
@@ -41,15 +39,16 @@ def limit_memory(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most if hard < 0 else min(most, hard), hard))
 
 
-def compile_for(trt: Any, folder: Path, architecture: str, request: dict[str, Any]) -> list[dict[str, str]]:
-    """Parse and compile for one architecture, and return the errors."""
+def compile_for(trt: Any, folder: Path, architecture: str, request: dict[str, Any]) -> bool:
+    """Parse and compile for one architecture, and write what became of it. False if it cannot be parsed for any."""
     with open(folder / f"{architecture}.log", "w", encoding="utf-8", errors="replace") as file:
         log = log_to(trt, file)
         builder = trt.Builder(log)
         network = builder.create_network(0)
         parser = trt.OnnxParser(network, log)
         if not parser.parse_from_file(request["model"]):
-            return [error_fields(parser.get_error(k)) for k in range(parser.num_errors)] or [empty_error("no reason")]
+            write_errors(folder, architecture, [error_fields(parser.get_error(k)) for k in range(parser.num_errors)])
+            return False
         config = builder.create_builder_config()
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         config.num_compute_capabilities = 1
@@ -63,11 +62,17 @@ def compile_for(trt: Any, folder: Path, architecture: str, request: dict[str, An
         engine = builder.build_serialized_network(network, config)
         seconds = time.monotonic() - begun
     if engine is None:
-        return [empty_error(text) for text in log.errors] or [empty_error("no reason")]
+        write_errors(folder, architecture, [empty_error(text) for text in log.errors])
+        return True
     content = memoryview(engine)
     (folder / f"{architecture}.engine").write_bytes(content)
     (folder / f"{architecture}.json").write_text(json.dumps({"seconds": seconds, "bytes": len(content)}))
-    return []
+    return True
+
+
+def write_errors(folder: Path, architecture: str, errors: list[dict[str, str]]) -> None:
+    """Write why the network is refused for an architecture."""
+    (folder / f"{architecture}{ERRORS}").write_text(json.dumps(errors or [empty_error("no reason")]))
 
 
 def log_to(trt: Any, file: Any) -> Any:

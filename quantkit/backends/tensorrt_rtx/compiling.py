@@ -173,20 +173,21 @@ def read_outcome(
 ) -> Compilation:
     """Return what the compiler left in its folder. BackendError if it exceeded a limit, or did not load."""
     nodes = {node.output[0]: node.name for node in model.proto.graph.node if node.output}
-    networks, engines = [], {}
+    networks, engines, refusals = [], {}, []
     for name in architectures:
-        if not is_file(folder / f"{name}.json"):
+        if is_file(folder / f"{name}.json"):
+            networks.append(read_network(folder, name, nodes))
+            if keep_engines:
+                engines[name] = read_regular(folder / f"{name}.engine", UNBOUNDED)
+        elif is_file(folder / f"{name}{child.ERRORS}"):
+            errors = json.loads(read_regular(folder / f"{name}{child.ERRORS}"))
+            refusals.extend(dict.fromkeys(refusal_of(fields, name, nodes) for fields in errors))
+        elif ending.code != 0:
+            refusals.append(crash_of(folder, model, name, ending))
             break
-        networks.append(read_network(folder, name, nodes))
-        if keep_engines:
-            engines[name] = read_regular(folder / f"{name}.engine", UNBOUNDED)
-    if is_file(folder / child.ERRORS):
-        document = json.loads(read_regular(folder / child.ERRORS))
-        refusals = tuple(refusal_of(fields, document["architecture"], nodes) for fields in document["errors"])
-        return Compilation(tuple(networks), tuple(dict.fromkeys(refusals)), engines)
-    if len(networks) == len(architectures):
-        return Compilation(tuple(networks), (), engines)
-    return Compilation(tuple(networks), (crash_of(folder, model, architectures[len(networks)], ending),), engines)
+    if not networks and not refusals:
+        raise BackendError(f"{model.path}: TensorRT-RTX left no result", remedy=install_command("rtx"))
+    return Compilation(tuple(networks), tuple(refusals), engines)
 
 
 def read_network(folder: Path, architecture: str, nodes: Mapping[str, str]) -> CompiledNetwork:
@@ -219,7 +220,7 @@ def crash_of(folder: Path, model: Model, architecture: str, ending: Ending) -> R
     if any(sign in ending.said for sign in ("bad_alloc", "MemoryError", "Cannot allocate memory")):
         raise BackendError(
             f"{model.path}: TensorRT-RTX needs more than the {memory} that it may use, {stage}",
-            remedy="allow more: --memory GIB",
+            remedy="allow more: --memory 64GiB",
         )
     if ending.code > 0:
         last = ending.said.splitlines()[-1] if ending.said else f"exit code {ending.code}"
