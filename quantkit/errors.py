@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quantkit.keywords.argument_names import in_python
+
 
 class QuantkitError(Exception):
     """Base of all quantkit errors: `problem` says what is wrong, `remedy` one thing to do next.
 
-    details: lines below the problem, such as every sample that cannot be read.
+    Both name options as the command line does (`--force`); the text of the exception, which Python shows, names
+    arguments (`force=True`). details: lines below the problem, such as every sample that cannot be read.
     """
 
     exit_code = 1
@@ -32,6 +35,9 @@ class QuantkitError(Exception):
         self.problem = "\n    ".join((self.headline, *details))
         self.remedy = remedy
         super().__init__(f"{self.problem}\n  → {remedy}")
+
+    def __str__(self) -> str:
+        return in_python(super().__str__())
 
     @property
     def summary(self) -> str:

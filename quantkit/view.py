@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from quantkit.keywords.argument_names import in_python
+
 LINES = 12
 """Maximum number of rows of a table, without its head, and of remarks."""
 WORD = 56
@@ -156,9 +158,9 @@ def shorten_middle(text: str, most: int) -> str:
 def block_html(block: Block) -> str:
     """Return a block as HTML."""
     if isinstance(block, str):
-        return f"<p>{escape_cell(block)}</p>"
+        return f"<p>{escape_cell(in_python(block))}</p>"
     if isinstance(block, Remarks):
-        points = "".join(f"<li>{escape_cell(text)}</li>" for text in block.shown)
+        points = "".join(f"<li>{escape_cell(in_python(text))}</li>" for text in block.shown)
         return f"<ul>{points}</ul>" if points else ""
     kept = block.columns
     head = "".join(f"<th{cell_style(block, i)}>{escape_cell(block.head[i])}</th>" for i in kept)
@@ -182,9 +184,9 @@ def cell_style(table: ViewTable, column: int) -> str:
 def block_lines(block: Block) -> list[str]:
     """Return a block as lines of plain text."""
     if isinstance(block, str):
-        return [join_lines(block)]
+        return [join_lines(in_python(block))]
     if isinstance(block, Remarks):
-        return [f"• {join_lines(text)}" for text in block.shown]
+        return [f"• {join_lines(in_python(text))}" for text in block.shown]
     if not block.rows:
         return []
     kept = block.columns

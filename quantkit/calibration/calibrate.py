@@ -23,7 +23,7 @@ from quantkit.calibration.tables import checkpoint_path, make_tables, statistics
 from quantkit.data import DataOptions
 from quantkit.data.preprocess_choice import BESIDE, AnyPreprocess
 from quantkit.errors import StaleError, UsageError
-from quantkit.option_fields import takes_fields
+from quantkit.keywords.option_fields import takes_fields
 from quantkit.paths import beside, exists, given_path, is_file
 from quantkit.progress import NoProgress, Progress
 from quantkit.provenance import is_provenance, provenance_path, read_provenance

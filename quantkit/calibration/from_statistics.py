@@ -9,7 +9,7 @@ from pathlib import Path
 from quantkit._version import __version__
 from quantkit.artifact import check_destinations, sha256_of, write_all, write_whole
 from quantkit.calibration.tables import header_for, make_tables, table_paths
-from quantkit.option_fields import takes_fields
+from quantkit.keywords.option_fields import takes_fields
 from quantkit.paths import given_list, given_path
 from quantkit.provenance import (
     DataRecord,

@@ -29,7 +29,7 @@ from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Th
 from quantkit.engines.build import build, find_table_scales
 from quantkit.errors import BackendError, ModelError, OutputError, TableError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.option_fields import takes_fields
+from quantkit.keywords.option_fields import takes_fields
 from quantkit.paths import exists, given_list, given_path, is_file, is_folder
 from quantkit.qdq.reader import has_qdq
 from quantkit.regular_file import regular_file_digest

@@ -39,8 +39,8 @@ from quantkit.calibration.reuse import REMEDY, refuse_changed
 from quantkit.errors import BackendError, StaleError, TableError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.graph.model import node_name
+from quantkit.keywords.option_fields import takes_fields
 from quantkit.linting.rules.parsing.clip_apart import misread_clips
-from quantkit.option_fields import takes_fields
 from quantkit.paths import beside, exists, is_folder
 from quantkit.provenance import ModelRecord, Provenance
 from quantkit.qdq.fold_constants import fold_constants

@@ -31,7 +31,7 @@ from quantkit.evaluation.runners import (
 from quantkit.evaluation.subjects import Subject, SubjectOptions, common_inputs, open_subjects
 from quantkit.evaluation.summarize import EvaluationContext, summarize
 from quantkit.graph import Model, refuse_changed_weights
-from quantkit.option_fields import takes_fields
+from quantkit.keywords.option_fields import takes_fields
 from quantkit.paths import given_list, real_path
 from quantkit.preprocess import Preprocess
 from quantkit.progress import NoProgress, Progress
@@ -135,7 +135,7 @@ def rename_subjects(subjects: Sequence[Subject], names: Sequence[str]) -> tuple[
     if len(names) != len(subjects) or len(set(names)) != len(names) or not all(names):
         one = len(subjects) == 1
         raise UsageError(
-            f"--names {','.join(names)} does not fit {len(subjects)} model{'' if one else 's'}",
+            f"--names {','.join(names)!r} does not fit {len(subjects)} model{'' if one else 's'}",
             remedy=f"give {'one name' if one else 'every model a name of its own'}",
         )
     return tuple(replace(subject, name=name) for subject, name in zip(subjects, names, strict=True))

@@ -33,7 +33,7 @@ from quantkit.export.serving import read_served_model as look_at
 from quantkit.export.text import Message, pbtxt
 from quantkit.extras import install_command
 from quantkit.graph import load_model
-from quantkit.option_fields import takes_fields
+from quantkit.keywords.option_fields import takes_fields
 from quantkit.paths import exists, given_path, is_folder
 from quantkit.preprocess import Preprocess, load_preprocess, metadata_preprocess
 from quantkit.values import check_number, checked_options

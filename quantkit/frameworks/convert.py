@@ -26,7 +26,7 @@ from quantkit.frameworks.tensorflow import export_tf as tf_exported
 from quantkit.frameworks.tflite import TfliteFields, TfliteOptions
 from quantkit.frameworks.tflite import export_tflite as tflite_exported
 from quantkit.graph import Model, load_model, write_model
-from quantkit.option_fields import takes_fields
+from quantkit.keywords.option_fields import takes_fields
 from quantkit.staging import staging_folder, write_failure
 from quantkit.values import ModelInput, checked_options
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable

@@ -41,7 +41,7 @@ def select_nodes(patterns: Sequence[str], model: Model, option: str) -> frozense
     found, idle = match_nodes(patterns, node_names(model), model.file_names)
     if idle:
         raise UsageError(
-            f"{option} {', '.join(idle)}: no node of the network has this name or operator",
+            f"{option} {', '.join(map(repr, idle))}: no node of the network has this name or operator",
             remedy="node names are in `quantkit inspect MODEL --json`; patterns look like '/head/*'",
         )
     return found

@@ -21,8 +21,8 @@ from quantkit.graph import Model, load_model, refuse_changed_weights, saved_file
 from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
 from quantkit.graph.save import stage_model
+from quantkit.keywords.option_fields import takes_fields
 from quantkit.linting.rules.parsing.clip_apart import without_misread_clips
-from quantkit.option_fields import takes_fields
 from quantkit.paths import given_path
 from quantkit.provenance import with_digest
 from quantkit.qdq.float_reason import FloatReason

@@ -22,7 +22,7 @@ from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.errors import ModelError, UsageError
 from quantkit.graph import Model, load_model, refuse_changed_weights
 from quantkit.graph.node_selection import select_nodes
-from quantkit.option_fields import takes_fields
+from quantkit.keywords.option_fields import takes_fields
 from quantkit.output_noise import NoiseMeter
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.partial import PartialQuantization

@@ -23,7 +23,7 @@ from quantkit.evaluation.result import Evaluation
 from quantkit.graph import Model, load_model
 from quantkit.graph.load import changed_model
 from quantkit.graph.node_selection import node_names, select_nodes
-from quantkit.option_fields import takes_fields
+from quantkit.keywords.option_fields import takes_fields
 from quantkit.quantization.quantize import refuse_quantized
 from quantkit.quantization.scales import load_statistics_for, refuse_other_preprocess
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms

@@ -48,7 +48,7 @@ def test_a_tensor_beyond_the_limit_is_named(sizes: dict[str, int], limit: int) -
     if not beyond:
         assert group_by_size(sizes, limit)
         return
-    with pytest.raises(UsageError, match="--max-memory") as caught:
+    with pytest.raises(UsageError, match="max_memory=") as caught:
         group_by_size(sizes, limit)
     assert repr(beyond[0]) in caught.value.problem
 

@@ -523,7 +523,7 @@ def test_a_module_that_cannot_be_imported_is_told_with_its_line(
     text: str, told: str, module: Callable[[str, str], None]
 ) -> None:
     module("made_wrong", text)
-    with pytest.raises(UsageError, match=f"--data made_wrong:batches: made_wrong cannot be imported: {told}"):
+    with pytest.raises(UsageError, match=f'data="made_wrong:batches": made_wrong cannot be imported: {told}'):
         opened("made_wrong:batches")
 
 

@@ -59,7 +59,7 @@ def test_a_limit_is_what_is_shared_out() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, float("nan")])
 def test_one_part_of_two_is_neither_none_nor_all(share: float) -> None:
-    with pytest.raises(UsageError, match="--holdout"):
+    with pytest.raises(UsageError, match="holdout="):
         HoldoutPart(share, True)
 
 

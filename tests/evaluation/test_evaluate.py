@@ -281,11 +281,11 @@ def test_options_that_contradict_each_other(pair: list[Path], data: Path) -> Non
         EvaluateOptions(without_labels=True, max_drop=1.0)
     with pytest.raises(UsageError, match="max_drop is -1"):
         EvaluateOptions(max_drop=-1.0)
-    with pytest.raises(UsageError, match="excludes --metric and --labels"):
+    with pytest.raises(UsageError, match="without_labels=True excludes metric= and labels="):
         evaluate(pair, data, metrics="top1", options=EvaluateOptions(without_labels=True))
-    with pytest.raises(UsageError, match="--names a does not fit 2 models"):
+    with pytest.raises(UsageError, match="names='a' does not fit 2 models"):
         evaluate(pair, data, options=EvaluateOptions(names=("a",)))
-    with pytest.raises(UsageError, match="--names a,b does not fit 1 model"):
+    with pytest.raises(UsageError, match="names='a,b' does not fit 1 model"):
         evaluate(pair[:1], data, options=EvaluateOptions(names=("a", "b")))
 
 

@@ -146,7 +146,7 @@ def test_a_batch_that_is_fixed_is_part_of_the_shape(tmp_path: Path) -> None:
     assert not config.HasField("dynamic_batching")
     assert [(w.batch_size, list(w.inputs["x"].dims)) for w in config.model_warmup] == [(1, [4, 3, 8, 8])]
     assert "the first dimension of 'x' is fixed" in made.notes[0]
-    with pytest.raises(UsageError, match="--max-batch 4 is impossible: the first dimension of 'x' is fixed"):
+    with pytest.raises(UsageError, match="max_batch=4 is impossible: the first dimension of 'x' is fixed"):
         export_triton(path, tmp_path / "other", options=TritonOptions(max_batch=4))
 
 
@@ -694,7 +694,7 @@ def test_a_file_in_place_of_the_repository_is_refused(tmp_path: Path) -> None:
         ({"version": 0}, "version is 0"),
         ({"max_batch": -1}, "max_batch is -1"),
         ({"accelerator": "openvino"}, "unknown accelerator"),
-        ({"precision": "int8"}, "has no effect without --accelerator"),
+        ({"precision": "int8"}, "has no effect without accelerator="),
         ({"precision": "int4", "accelerator": "tensorrt"}, "unknown precision"),
     ],
 )

@@ -305,7 +305,7 @@ def test_a_metric_that_fails_is_one_clear_line(text: str, kind: type[QuantkitErr
 
 @pytest.mark.usefixtures("own")
 def test_a_missing_module_is_reported() -> None:
-    with pytest.raises(UsageError, match="--metric nowhere_at_all:x: there is no module 'nowhere_at_all'"):
+    with pytest.raises(UsageError, match="metric=\"nowhere_at_all:x\": there is no module 'nowhere_at_all'"):
         named("nowhere_at_all:x")
 
 

@@ -293,7 +293,7 @@ def test_nodes_are_chosen_by_name_first_output_pattern_or_operator() -> None:
     assert select_nodes(["/stem/*", "y"], model, "--exclude") == {"/stem/Conv", "y"}
     assert select_nodes(["Conv"], model, "--exclude") == {"/stem/Conv", "y"}
     assert select_nodes([], model, "--exclude") == set()
-    with pytest.raises(UsageError, match=r"--exclude c, \[z\]: no node") as caught:
+    with pytest.raises(UsageError, match=r"exclude='c', '\[z\]': no node") as caught:
         select_nodes(["r", "c", "[z]"], model, "--exclude")
     assert "quantkit inspect" in caught.value.remedy
 

@@ -281,7 +281,7 @@ def test_versions_without_calibration_are_refused(text: str) -> None:
              "7.0.0", "7.2.3.4", "8.٣.1", "9" * 9999, "8.6.1\n", "10.100.0", "10.3.100", "8.10.0", "0.0.0"],
 )  # fmt: skip
 def test_what_is_no_version_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--tensorrt-version 10\.13\.3"):
+    with pytest.raises(UsageError, match=r'tensorrt_version="10\.13\.3"'):
         version_number(text)
 
 

@@ -47,7 +47,7 @@ def test_what_can_be_built_strongly_typed(precision: str, network: NetworkTraits
 @pytest.mark.parametrize("precision", ["fp16", "best"])
 def test_precisions_that_a_float_network_does_not_have(precision: str) -> None:
     refuse(precision, FLOAT)
-    with pytest.raises(BackendError, match=f"with --strongly-typed, .*: {precision} would have no effect") as caught:
+    with pytest.raises(BackendError, match=f"with strongly_typed=True, .*: {precision} would have no effect") as caught:
         refuse(precision, FLOAT, typed=True)
     assert "float16" in caught.value.remedy
     with pytest.raises(BackendError, match=r"with TensorRT 11\.0\.0, the network alone defines the precisions"):

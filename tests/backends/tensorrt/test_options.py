@@ -165,7 +165,7 @@ def test_trtexec_reads_tables_of_one_calibrator_only(algorithm: Algorithm) -> No
         ({"min_coverage": -0.1}, "min_coverage is -0.1"),
         ({"min_coverage": float("nan")}, "min_coverage is nan"),
         ({"workspace": 0}, "workspace"),
-        ({"exclude": ("/a",), "precision": Precision.FP16}, "--exclude"),
+        ({"exclude": ("/a",), "precision": Precision.FP16}, "exclude="),
         ({"precision": Precision.TF32, "tf32": False}, "precision tf32 contradicts"),
     ],
 )

@@ -67,7 +67,7 @@ def test_several_inputs_stand_in_one_text_or_in_several() -> None:
 
 @pytest.mark.parametrize("texts", [["image=1", "image=7"], ["image=1,image=7"], ["image=1", "image=1"]])
 def test_an_input_is_given_once(texts: list[str]) -> None:
-    with pytest.raises(UsageError, match="--shapes gives 'image' twice"):
+    with pytest.raises(UsageError, match="shapes= gives 'image' twice"):
         parse_shapes(texts, [IMAGE])
 
 

@@ -175,7 +175,7 @@ def test_nodes_kept_out_of_qdq(world: checked.World) -> None:
     assert (made.kept, made.converted, world.build.precisions) == (("y",), True, {})
     with pytest.raises(ModelError, match="no operator of this network can be quantized"):
         build("float", "int8", table_for(), strongly_typed=HAS_CALIBRATORS, exclude=("/conv",))
-    with pytest.raises(UsageError, match="--exclude /none: no node of the network"):
+    with pytest.raises(UsageError, match="exclude='/none': no node of the network"):
         build("float", "int8", table_for(), strongly_typed=HAS_CALIBRATORS, exclude=("/none",))
     assert len(world.builds) == 1
 

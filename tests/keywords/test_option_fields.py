@@ -11,9 +11,9 @@ import pytest
 
 import quantkit
 from quantkit import DataOptions
-from quantkit.option_fields import INTERNAL, TWINS
+from quantkit.keywords.option_fields import INTERNAL, TWINS
 
-DATA = Path(__file__).parents[1] / "calibration_data"
+DATA = Path(__file__).parents[2] / "calibration_data"
 MODEL, IMAGES = DATA / "model.onnx", DATA / "images"
 VERBS = {
     "bench": quantkit.BenchOptions,
