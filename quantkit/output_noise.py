@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -32,6 +32,8 @@ from quantkit.values import Batch
 if TYPE_CHECKING:
     from quantkit.values import Array
 
+MeasuredBatch: TypeAlias = "tuple[Batch, Mapping[str, Array], int]"
+"""A batch, the outputs of the reference, and the number of samples."""
 BLOCK = 256 << 20
 """Bytes of inputs and outputs that are held in memory at once."""
 
@@ -134,20 +136,21 @@ class NoiseMeter:
         return (*self._selection_notes, *([left_out] if names else []))
 
     def noise(
-        self, candidates: Mapping[str, NoiseCandidate], done: Callable[[int, int], None] = lambda _, __: None
+        self, candidates: Mapping[str, NoiseCandidate], done: Callable[[int, int | None], None] = lambda _, __: None
     ) -> dict[str, OutputNoise]:
-        """Return the noise of every candidate. done: called with the number of finished runs and their total.
+        """Return the noise of every candidate. done: called with the samples seen by all candidates, and their total.
 
         DataError if the data yields no samples or the reference's outputs are not finite; ModelError if a candidate
         cannot be run.
         """
         sums = {name: EnergySums() for name in candidates}
         self.samples = 0
-        run, finished = self._session.runner(), 0
+        run, seen = self._session.runner(), list[int]()
+        total = None if self._feed.samples is None else self._feed.samples * len(candidates)
         pool = ThreadPoolExecutor(self._threads, "quantkit-noise")
         try:
             for block in self._blocks(run):
-                finished = self._run_block(pool, block, candidates, sums, (done, finished))
+                self._run_block(pool, block, candidates, sums, seen, lambda: done(sum(seen), total))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         if not self.samples:
@@ -167,36 +170,35 @@ class NoiseMeter:
     def _run_block(
         self,
         pool: ThreadPoolExecutor,
-        block: Sequence[tuple[Batch, Mapping[str, Array]]],
+        block: Sequence[MeasuredBatch],
         candidates: Mapping[str, NoiseCandidate],
         sums: Mapping[str, EnergySums],
-        progress: tuple[Callable[[int, int], None], int],
-    ) -> int:
-        done, finished = progress
+        seen: list[int],
+        report: Callable[[], None],
+    ) -> None:
         stop: list[None] = []
         futures: set[Future[None]] = {
-            pool.submit(self._run, candidate, block, sums[name], stop) for name, candidate in candidates.items()
+            pool.submit(self._run, candidate, block, sums[name], stop, seen) for name, candidate in candidates.items()
         }
         try:
             while futures:
                 ready, futures = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in ready:
                     future.result()
-                    finished += 1
-                    done(finished, len(candidates))
+                report()
         except BaseException:
             stop.append(None)  # running candidates end at their next batch
             raise
-        return finished
 
     def _run(
         self,
         candidate: NoiseCandidate,
-        block: Sequence[tuple[Batch, Mapping[str, Array]]],
+        block: Sequence[MeasuredBatch],
         sums: EnergySums,
         stop: list[None],
+        seen: list[int],
     ) -> None:
-        """Run one candidate over a block."""
+        """Run one candidate over a block. seen: gets the number of samples in every batch."""
         if stop:
             return
         model = candidate.make()
@@ -209,7 +211,7 @@ class NoiseMeter:
                 remedy="quantize the same network as the reference",
             )
         run = session.runner()
-        for batch, exact in block:
+        for batch, exact, samples in block:
             if stop:
                 return
             found = run(batch)
@@ -218,10 +220,11 @@ class NoiseMeter:
             if candidate.pair:
                 own, ideal = candidate.pair
                 sums.add(own, found[ideal], found[own])
+            seen.append(samples)
 
-    def _blocks(self, run: Any) -> Iterator[list[tuple[Batch, Mapping[str, Array]]]]:
+    def _blocks(self, run: Any) -> Iterator[list[MeasuredBatch]]:
         """Yield lists of batches with the reference's outputs, each list as long as memory allows."""
-        block: list[tuple[Batch, Mapping[str, Array]]] = []
+        block: list[MeasuredBatch] = []
         size = 0
         for portion in self._feed.portions():
             exact = dict(run(portion.batch))
@@ -230,7 +233,7 @@ class NoiseMeter:
                 self._missing |= {name} if missing.any() else set()
                 self._defined |= set() if missing.all() else {name}
             self.samples += portion.samples
-            block.append((portion.batch, exact))
+            block.append((portion.batch, exact, portion.samples))
             size += sum(values.nbytes for values in (*portion.batch.values(), *exact.values()))
             if size >= BLOCK:
                 yield block

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -34,6 +35,7 @@ from quantkit.cli import (
     table,
     tune,
 )
+from quantkit.cli.arguments.verb import VerbGroup
 from quantkit.cli.terminal.console import print_error, print_to_stderr, print_usage_error
 from quantkit.cli.terminal.documents import asks_for_document, documents_only, reserve_standard_output
 from quantkit.errors import Interrupted, OutputError, QuantkitError, UsageError
@@ -44,35 +46,31 @@ EMPTY = re.compile("--?[a-z-]+=")
 """An option whose value is empty."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+HEADINGS: Mapping[str, Sequence[click.Command]] = {
+    "Start here": (run.run, init.init),
+    "Calibrate and quantize": (calibrate.calibrate, quantize.quantize, lint.lint, table.table_group, stats.stats_group),
+    "Measure and improve": (evaluate.evaluate, compare.compare, layers.layers, tune.tune),
+    "Build and deploy": (build.build, bench.bench, export.export_group),
+    "Import models": (from_framework.from_torch, from_framework.from_tf, from_framework.from_tflite),
+    "Look around": (inspect.inspect, doctor.doctor),
+}
+"""The commands by what one wants to do. A new command is one entry."""
+
+
+@click.group(
+    cls=VerbGroup,
+    headings={title: [command.name or "" for command in below] for title, below in HEADINGS.items()},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def app() -> None:
     """INT8 post-training quantization for TensorRT: one pass over real data writes TensorRT's own calibration table; no
     GPU is needed."""
 
 
-for command in (
-    run.run,
-    init.init,
-    calibrate.calibrate,
-    build.build,
-    bench.bench,
-    quantize.quantize,
-    lint.lint,
-    evaluate.evaluate,
-    compare.compare,
-    layers.layers,
-    tune.tune,
-    export.export_group,
-    from_framework.from_torch,
-    from_framework.from_tf,
-    from_framework.from_tflite,
-    table.table_group,
-    stats.stats_group,
-    inspect.inspect,
-    doctor.doctor,
-):
-    app.add_command(command)
+for below in HEADINGS.values():
+    for command in below:
+        app.add_command(command)
 
 
 LESS_MEMORY = "read smaller batches (--batch-size), or with fewer threads (--workers)"

@@ -10,6 +10,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
 from quantkit.cli.arguments.parsing import NUMBER
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import (
     Printing,
     note,
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from quantkit.engines.bench_result import BenchResult
 
 
-@click.command()
+@verb(
+    "Measure how fast models and engines are",
+    "quantkit bench model.onnx",
+    "quantkit bench model.fp16.engine model.int8.engine --batch 1,32",
+)
 @click.argument("subjects", metavar="ENGINE|MODEL…", type=options.PATH, nargs=-1, required=True)
 @click.option("--batch", metavar="N,N…", default="1,8,32", show_default=True, help=options.BATCHES)
 @click.option("--streams", metavar="N,N…", default="1,2", show_default=True, help=options.STREAMS)

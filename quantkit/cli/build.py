@@ -9,6 +9,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, warn
 
 if TYPE_CHECKING:
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 SHOWN = 40
 
 
-@click.command()
+@verb(
+    "Build a TensorRT engine for the GPU of this machine",
+    "quantkit build model.onnx --precision int8",
+    "quantkit build model.int8.onnx --shapes image=1:8:32",
+)
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @click.option(
     "--precision",

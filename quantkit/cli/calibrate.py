@@ -11,6 +11,7 @@ from quantkit.cli import options
 from quantkit.cli.arguments import parsing
 from quantkit.cli.arguments.parsing import WHOLE
 from quantkit.cli.arguments.registry_option import BackendOption
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_rows, warn
 from quantkit.paths import beside
 
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 SHOWN = 8
 
 
-@click.command()
+@verb(
+    "Write a calibration table for TensorRT 8.6 … 10.x",
+    "quantkit calibrate model.onnx --data images/train --tensorrt-version 8.6.1",
+    "quantkit calibrate model.onnx --data images/train --preprocess imagenet --rule entropy,mse",
+)
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.data_choice("shuffle", "seed", "batch_size", "workers", required=True)
 @options.rules("Several make several tables from one pass over the data.", default="entropy")

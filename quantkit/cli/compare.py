@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, print_line, print_rows, print_sentence, warn
 from quantkit.cli.terminal.model_table import model_columns, model_row
 
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
     from quantkit.evaluation.comparison import Comparison
 
 
-@click.command()
+@verb(
+    "Compare evaluations that were stored as JSON",
+    "quantkit compare before.json after.json",
+    "quantkit compare before.json after.json --json",
+)
 @click.argument("runs", metavar="RUN.json…", type=options.PATH, nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Compare even if the runs used different data, labels or preprocessing.")
 @options.printing_tables_loudly

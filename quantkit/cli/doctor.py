@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from quantkit.cli import options
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, print_fields, print_line
 
 if TYPE_CHECKING:
     from quantkit.inspection.machine import Diagnosis
 
 
-@click.command()
+@verb(
+    "Show what quantkit can do on this machine",
+    "quantkit doctor",
+    "quantkit doctor --json",
+)
 @options.printing_tables_loudly
 def doctor(printing: Printing) -> None:
     """Show what quantkit can do on this machine."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import (
     OVER_BUDGET,
     Printing,
@@ -31,7 +32,11 @@ LEVEL = 0.05
 """A drop with p below this is called larger than chance."""
 
 
-@click.command()
+@verb(
+    "Measure accuracy of models on the same samples",
+    "quantkit evaluate model.onnx model.int8.onnx --data images/val --html report.html",
+    "quantkit evaluate model.onnx model.onnx+model.calib --data images/val --max-drop 0.5",
+)
 @click.argument("models", metavar="MODEL…", nargs=-1, required=True)
 @options.data_choice("batch_size", "workers", limit="all", required=True)
 @options.labels

@@ -9,18 +9,25 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments.parsing import WHOLE
+from quantkit.cli.arguments.verb import VerbGroup, verb
 from quantkit.cli.terminal.console import Printing, note, print_fields
 
 if TYPE_CHECKING:
     from quantkit.export.triton import TritonExport
 
 
-@click.group("export")
+@click.group("export", cls=VerbGroup, short_help="Export for an inference server (Triton)")
 def export_group() -> None:
     """Export for an inference server."""
 
 
-@export_group.command("triton")
+@verb(
+    "Write a model repository for Triton Inference Server",
+    "quantkit export triton model.int8.onnx -o models",
+    "quantkit export triton model.int8.engine -o models",
+    name="triton",
+    group=export_group,
+)
 @click.argument("subject", metavar="MODEL|ENGINE", type=options.PATH)
 @click.option("--output", "-o", metavar="DIR", type=options.PATH, required=True, help="Model repository to write to.")
 @click.option("--name", metavar="NAME", help="Name of the model. Default: the file's name.")

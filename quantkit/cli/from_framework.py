@@ -10,6 +10,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments.parsing import NUMBER, WHOLE
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, print_fields, print_sizes, warn
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ tolerance = click.option(
 )
 
 
-@click.command("from-torch")
+@verb(
+    "Convert a PyTorch module to ONNX, and compare outputs",
+    "quantkit from-torch my_model:make --shape image=1,3,224,224 -o model.onnx",
+    "quantkit from-torch my_model:make --fixed-batch 1 -o model.onnx",
+    name="from-torch",
+)
 @click.argument("source", metavar="MODULE:CALLABLE")
 @output
 @shape
@@ -92,7 +98,12 @@ def from_torch(
     print_import(run(source, output, shapes=input_shapes(shape), options=chosen, force=force), printing)
 
 
-@click.command("from-tf")
+@verb(
+    "Convert a SavedModel or a Keras model to ONNX",
+    "quantkit from-tf saved_model -o model.onnx",
+    "quantkit from-tf model.keras --inputs-as-nchw -o model.onnx",
+    name="from-tf",
+)
 @click.argument("source", metavar="SAVED_MODEL|FILE.keras|FILE.h5", type=options.PATH)
 @output
 @shape
@@ -114,7 +125,12 @@ def from_tf(source: Path, output: Path, shape: tuple[str, ...], force: bool, pri
     print_import(run(source, output, shapes=input_shapes(shape), options=TfOptions(**own), force=force), printing)
 
 
-@click.command("from-tflite")
+@verb(
+    "Convert a TFLite model to ONNX",
+    "quantkit from-tflite model.tflite -o model.onnx --json",
+    "quantkit from-tflite model.tflite -o model.onnx",
+    name="from-tflite",
+)
 @click.argument("source", metavar="FILE.tflite", type=options.PATH)
 @output
 @opset

@@ -8,12 +8,17 @@ from pathlib import Path
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, print_line
 from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.paths import exists, is_file, is_folder
 
 
-@click.command()
+@verb(
+    "Write quantkit.toml, the options of `quantkit run`",
+    "quantkit init",
+    "quantkit init model.onnx --data images/train",
+)
 @click.argument("model", metavar="[MODEL]", type=options.PATH, required=False)
 @options.data("a folder of images in this folder")
 @click.option(

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, print_fields, print_line, warn
 
 if TYPE_CHECKING:
     from quantkit.inspection.model import Inspection
 
 
-@click.command()
+@verb(
+    "Show what a model contains and what can be calibrated",
+    "quantkit inspect model.onnx",
+    "quantkit inspect model.onnx --json",
+)
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @click.option("--tensors", is_flag=True, help="List every observed tensor.")
 @options.printing_tables_loudly

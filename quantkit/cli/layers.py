@@ -14,6 +14,7 @@ from quantkit.cli import options
 from quantkit.cli.arguments.parsing import NUMBER, WHOLE
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import (
     Printing,
     note,
@@ -34,7 +35,11 @@ KEPT = 3
 """Layers in an exclusion file if neither --keep nor --keep-db is given."""
 
 
-@click.command()
+@verb(
+    "Find the layers that lose accuracy, worst first",
+    "quantkit layers model.onnx --data images/train",
+    "quantkit layers model.onnx --against model.int8.onnx --data images/train --html layers.html",
+)
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.scale_files
 @click.option("--against", metavar="PATH", type=options.PATH, help="Q/DQ model derived from MODEL by any tool.")
@@ -102,7 +107,7 @@ def layers(
             data=samples.data,
             preprocess=samples.preprocess,
             options=chosen,
-            phase=spinner.phase,
+            phase=spinner.phases,
         )
         engine = measure_parity(against, samples, own["device"], spinner.phase) if own["parity"] else None
     written = write_layers_files(result, exclude_file, html, force=force)

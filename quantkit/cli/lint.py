@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, print_line
 from quantkit.errors import UsageError
 from quantkit.paths import beside
@@ -26,7 +27,11 @@ HEADINGS = {
 """Severity → the line above its findings."""
 
 
-@click.command()
+@verb(
+    "Find what TensorRT rejects or runs slowly; fix it",
+    "quantkit lint model.int8.onnx",
+    "quantkit lint model.int8.onnx --fix -o fixed.onnx",
+)
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @click.option("--fix", is_flag=True, help="Write a copy with everything fixed that can be fixed exactly.")
 @click.option(

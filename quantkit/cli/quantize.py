@@ -12,6 +12,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_sizes
 from quantkit.errors import UsageError
 from quantkit.paths import beside
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
-@click.command()
+@verb(
+    "Write a Q/DQ model, for TensorRT 11 and all others",
+    "quantkit quantize model.onnx --data images/train",
+    "quantkit quantize model.onnx --table model.calib -o model.qdq.onnx",
+)
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.scale_files
 @options.data_choice()
@@ -88,7 +93,7 @@ def quantize(
             data=samples.data,
             preprocess=samples.preprocess,
             options=chosen,
-            phase=spinner.phase,
+            phase=spinner.phases,
         )
     printing.print_result(result, quantize_document, print_quantization)
 

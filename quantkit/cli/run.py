@@ -9,8 +9,9 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments import parsing
+from quantkit.cli.arguments.parsing import WHOLE
 from quantkit.cli.arguments.registry_option import MetricOption
-from quantkit.cli.interruption import raise_if_interrupted
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import OVER_BUDGET, Printing, note, print_fields, print_line, print_sentence, warn
 from quantkit.cli.terminal.model_table import print_model_table, warn_over_budget
 from quantkit.paths import exists
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     "evaluate.max_drop": "--max-drop",
+    "evaluate.limit": "--val-limit",
     "calibrate.limit": "--limit",
     "bench.batches": "--batch",
     "bench.streams": "--streams",
@@ -28,10 +30,20 @@ NAMES = {
 """Key of the settings → the option that errors name instead, for options that can be wrong by themselves."""
 
 
-@click.command()
+@verb(
+    "Do it all: calibrate, quantize, build, evaluate, report",
+    "quantkit run model.onnx --data images/train --val images/val",
+    "quantkit run model.onnx --data images/train --val images/val --max-drop 0.5 --no-layers",
+)
 @click.argument("model", metavar="[MODEL]", type=options.PATH, required=False)
 @options.data_choice()
 @click.option("--val", metavar="PATH", help="Evaluation data. Default: the calibration data.")
+@click.option(
+    "--val-limit",
+    metavar="N",
+    type=WHOLE,
+    help="Maximum number of evaluation samples, spread evenly over the sorted list. Default: all.",
+)
 @options.labels
 @options.classes
 @click.option(
@@ -72,28 +84,17 @@ def run(
     Steps are reused while their inputs and options are unchanged. Options come from quantkit.toml (quantkit init writes
     one); options on the command line override them.
     """
-    from quantkit.cli.terminal.progress import ProgressBar
-    from quantkit.project.run import run as run_project
-    from quantkit.project.run import run_document
+    from quantkit.cli.terminal.run_display import RunDisplay
 
-    hidden = printing.hides_progress
-    result = run_project(
-        run_settings(model, config, samples, own),
-        clean=clean,
-        phase=lambda name: announce_step(name, hidden=hidden),
-        progress=lambda about: ProgressBar(hidden=hidden, about=about),
-    )
+    with RunDisplay(silent=printing.quiet or printing.as_json) as display:
+        from quantkit.project.run import run as run_project
+        from quantkit.project.run import run_document
+
+        result = run_project(run_settings(model, config, samples, own), clean=clean, watcher=display)
     for text in result.warnings:
         warn(text)
     printing.print_result(result, run_document, print_run)
     return 0 if result.evaluation.within_budget else OVER_BUDGET
-
-
-def announce_step(step: str, *, hidden: bool) -> None:
-    """Print the name of the step that begins. KeyboardInterrupt after an interruption."""
-    raise_if_interrupted()
-    if not hidden:
-        note(f"{step} …")
 
 
 def print_run(result: Run) -> None:
@@ -130,6 +131,7 @@ def run_settings(model: Path | None, config: Path | None, samples: options.DataC
         "output": own["output"],
         "gpu": own["gpu"],
         "evaluate.data": own["val"],
+        "evaluate.limit": own["val_limit"],
         "evaluate.labels": text_or_none(own["labels"]),
         "evaluate.classes": text_or_none(own["classes"]),
         "evaluate.metrics": parsing.parse_names(own["metric"]),

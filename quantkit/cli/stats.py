@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.verb import VerbGroup, verb
 from quantkit.cli.terminal.console import Printing, print_fields, print_line, print_rows
 
 if TYPE_CHECKING:
     from quantkit.statistics import Statistics
 
 
-@click.group("stats")
+@click.group("stats", cls=VerbGroup, short_help="Statistics files: show, merge, make tables")
 def stats_group() -> None:
     """Statistics files: show, merge, make calibration tables."""
 
 
-@stats_group.command("show")
+@verb(
+    "Show the ranges of all tensors, and their origin",
+    "quantkit stats show model.stats.safetensors",
+    "quantkit stats show model.stats.safetensors --json",
+    name="show",
+    group=stats_group,
+)
 @click.argument("stats", metavar="STATS", type=options.PATH)
 @options.printing_loudly
 def show_statistics(stats: Path, printing: Printing) -> None:
@@ -70,7 +77,13 @@ def statistics_document(statistics: Statistics) -> dict[str, Any]:
     }
 
 
-@stats_group.command("merge")
+@verb(
+    "Merge statistics of parts of a dataset",
+    "quantkit stats merge part1.stats.safetensors part2.stats.safetensors -o all.stats.safetensors",
+    "quantkit stats merge part*.stats.safetensors -o all.stats.safetensors",
+    name="merge",
+    group=stats_group,
+)
 @click.argument("stats", metavar="STATS…", type=options.PATH, nargs=-1, required=True)
 @click.option(
     "--output", "-o", metavar="PATH", type=options.PATH, required=True, help="Merged statistics file to write."
@@ -94,7 +107,13 @@ def merge(stats: tuple[Path, ...], output: Path, allow_duplicates: bool, force: 
     )
 
 
-@stats_group.command("table")
+@verb(
+    "Make calibration tables by any method, without data",
+    "quantkit stats table model.stats.safetensors --rule mse -o mse.calib",
+    "quantkit stats table model.stats.safetensors --rule percentile:99.99,minmax -o pct.calib",
+    name="table",
+    group=stats_group,
+)
 @click.argument("stats", metavar="STATS", type=options.PATH)
 @click.option(
     "--output",

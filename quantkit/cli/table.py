@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.verb import VerbGroup, verb
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_line, print_rows
 
 if TYPE_CHECKING:
@@ -22,12 +23,18 @@ new_table = click.option(
 )
 
 
-@click.group("table")
+@click.group("table", cls=VerbGroup, short_help="Calibration tables: show, compare, convert, adopt, extract")
 def table_group() -> None:
     """Calibration tables: show, compare, convert, adopt, extract from Q/DQ models."""
 
 
-@table_group.command("show")
+@verb(
+    "Show header, scales and provenance of a table",
+    "quantkit table show model.calib",
+    "quantkit table show model.calib --json",
+    name="show",
+    group=table_group,
+)
 @options.table_argument
 @options.printing_loudly
 def show_table(table: Path, printing: Printing) -> None:
@@ -94,7 +101,13 @@ def table_document(found: RecordedTable) -> dict[str, Any]:
     }
 
 
-@table_group.command("diff")
+@verb(
+    "Compare the scales of two tables",
+    "quantkit table diff model.calib other.calib",
+    "quantkit table diff entropy.calib minmax.calib --json",
+    name="diff",
+    group=table_group,
+)
 @click.argument("first", metavar="A", type=options.PATH)
 @click.argument("second", metavar="B", type=options.PATH)
 @options.printing_tables_loudly
@@ -139,7 +152,13 @@ def difference_document(difference: TableDifference) -> dict[str, Any]:
     }
 
 
-@table_group.command("convert")
+@verb(
+    "Write a table for another TensorRT version",
+    "quantkit table convert model.calib --tensorrt-version 8.6.1 -o model.86.calib",
+    "quantkit table convert model.calib --tensorrt-version 10.13.3 -o trt10.calib",
+    name="convert",
+    group=table_group,
+)
 @options.table_argument
 @new_table
 @options.header_choice()
@@ -162,7 +181,13 @@ def print_converted(table: CalibrationTable, output: Path) -> None:
     note_zero_scales(table)
 
 
-@table_group.command("adopt")
+@verb(
+    "Record a table of unknown origin as that of a model",
+    "quantkit table adopt model.calib model.onnx",
+    "quantkit table adopt model.calib model.onnx --min-coverage 0.8",
+    name="adopt",
+    group=table_group,
+)
 @options.table_argument
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.min_coverage
@@ -202,7 +227,13 @@ def adoption_document(result: Adoption) -> dict[str, Any]:
     }
 
 
-@table_group.command("from-qdq")
+@verb(
+    "Extract a table and the float model from Q/DQ",
+    "quantkit table from-qdq model.int8.onnx -o model.calib",
+    "quantkit table from-qdq model.int8.onnx --tensorrt-version 8.6.1 -o trt8.calib",
+    name="from-qdq",
+    group=table_group,
+)
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @new_table
 @click.option(

@@ -10,6 +10,7 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments.parsing import NUMBER, WHOLE
+from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import (
     OVER_BUDGET,
     Printing,
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
 SHOWN = 10
 
 
-@click.command()
+@verb(
+    "Search for the cheapest quantization within a budget",
+    "quantkit tune model.onnx --data images/val --max-drop 0.5",
+    "quantkit tune model.onnx --data images/val --max-drop 1 --html tuning.html",
+)
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.max_drop(required=True)
 @options.data_choice(limit="all", required=True)

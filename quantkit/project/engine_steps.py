@@ -15,6 +15,7 @@ from quantkit.engines.bench_result import BenchResult
 from quantkit.errors import BackendError, TableError
 from quantkit.export.batching import read_bench
 from quantkit.project.inputs import QDQ_ENGINE, RunPlan
+from quantkit.project.settings import Settings
 from quantkit.project.steps import RunSteps
 from quantkit.project.store import FOLDER, StepOutcome
 
@@ -37,18 +38,32 @@ class EngineStepResult:
     digest: str | None = None
 
 
+def why_no_engines(settings: Settings) -> str | None:
+    """Return why engines are not built: "" where that was asked for, None where they are built."""
+    return "" if settings.gpu is False else explain_no_gpu(0)
+
+
+def engine_names(settings: Settings) -> tuple[str, ...]:
+    """Return the engines to build: the precisions, and that of the Q/DQ model."""
+    return tuple(dict.fromkeys((*settings.build.precisions, QDQ_ENGINE)))
+
+
+def engine_step_name(engine: str) -> str:
+    """Return the name of the step that builds an engine."""
+    return f"engine-{engine}"
+
+
 def engine_steps(steps: RunSteps, table: StepOutcome | None, model: StepOutcome) -> EngineStepResult:
     """Build and time engines if there is a GPU."""
     settings = steps.plan.settings
-    reason = "" if settings.gpu is False else explain_no_gpu(0)
+    reason = why_no_engines(settings)
     if reason:
         steps.notes.append(f"no engines were built: {reason}; measure the speed of INT8 on the target GPU")
     if reason is not None:
         return EngineStepResult()
     machine = machine_name(0)
     built: list[StepOutcome] = []
-    names = [*settings.build.precisions, QDQ_ENGINE]
-    for name in dict.fromkeys(names):
+    for name in engine_names(settings):
         try:
             built.append(engine_step(steps, name, table, model, machine))
         except (BackendError, TableError) as error:
@@ -76,14 +91,15 @@ def engine_step(steps: RunSteps, name: str, table: StepOutcome | None, model: St
         for cache in (plan.output / FOLDER).glob("timing.*.cache"):
             shutil.copyfile(cache, folder / cache.name)
         used = None if scales is None else scales.file(names["table"])
-        made = build(source, options=options, table=used, output=folder / f"{plan.stem}.{name}.engine")
+        made = build(source, options=options, table=used, output=folder / f"{plan.stem}.{name}.engine",
+            phase=steps.watcher.phases)  # fmt: skip
         for cache in folder.glob("timing.*.cache"):
             os.replace(cache, plan.output / FOLDER / cache.name)
         return tuple(f"{name}: {text}" for text in (*made.warnings, *made.notes))
 
     about = {"machine": machine, "options": options.document(), "shapes": list(options.shapes)}
     of = {"model": model.digest if name == QDQ_ENGINE else plan.model.sha256, "table": scales and scales.digest}
-    return steps.execute(f"engine {name}".replace(" ", "-"), about | of, work)
+    return steps.execute(engine_step_name(name), about | of, work)
 
 
 def engine_options(plan: RunPlan, name: str) -> BuildOptions:
@@ -106,7 +122,7 @@ def bench_step(steps: RunSteps, built: list[StepOutcome], engines: tuple[Path, .
     options = BenchOptions(batches=chosen.batches, streams=chosen.streams, seconds=chosen.seconds)
 
     def work(folder: Path) -> tuple[str, ...]:
-        made = bench(engines, options=options)
+        made = bench(engines, options=options, phase=steps.watcher.phases)
         # All engines, that of the Q/DQ model too, count as the one network of this run.
         subjects = tuple(replace(subject, model=steps.plan.model.sha256) for subject in made.subjects)
         made = replace(made, subjects=subjects)

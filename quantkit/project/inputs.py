@@ -34,12 +34,16 @@ FIRST_WITHOUT_TABLES = 11
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Data with its options and preprocessing. stamps: sha256 over the stamps of the files, or None."""
+    """Data with its options and preprocessing.
+
+    stamps: sha256 over the stamps of the files, or None. samples: their number, None if only reading them shows it.
+    """
 
     source: str
     options: DataOptions
     spec: PreprocessChoice
     stamps: str | None
+    samples: int | None
 
     @property
     def identity(self) -> dict[str, Any] | None:
@@ -187,7 +191,7 @@ def data_source(
         raise DataError(f"{source} is empty", remedy="give at least one sample")
     stamps = [stamp.record for stamp in feed.stamps()]
     identity = sha256_of(text_bytes(canonical_json([str(real_path(source)), stamps]))) if stamps else None
-    return DataSource(source, options, spec.with_applied(applied), identity)
+    return DataSource(source, options, spec.with_applied(applied), identity, feed.samples)
 
 
 def target_version_text(asked: str | None) -> str:

@@ -31,6 +31,7 @@ def layers_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
             data=data.source,
             preprocess=data.spec,
             options=LayersOptions(data=few),
+            phase=steps.watcher.phases,
         )
         (folder / LAYERS).write_bytes(text_bytes(json.dumps(asdict(made), ensure_ascii=False)))
         return ()

@@ -9,7 +9,7 @@ Each step is repeated only if one of its inputs has changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ from quantkit.evaluation.json_document import evaluation_json as document_of
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
 from quantkit.metrics.registry import default_metric
-from quantkit.progress import NoProgress, Progress
+from quantkit.progress import NoWatcher, RunWatcher
 from quantkit.project.early_checks import refuse_early
 from quantkit.project.engine_steps import EngineStepResult, engine_steps
 from quantkit.project.inputs import file_identity, plan_run
 from quantkit.project.layers_step import LAYERS, layers_step, read_layers
 from quantkit.project.recommendation import recommendation
 from quantkit.project.settings import Settings
+from quantkit.project.step_plan import PassForecast, plan_steps
 from quantkit.project.steps import CompletedStep, RunSteps
 from quantkit.project.store import StepOutcome, StepStore
 from quantkit.quantization.options import QuantizeOptions
@@ -64,17 +65,10 @@ class Run(RichDisplay):
         return self.recommendation, *self.evaluation._view_()
 
 
-def run(
-    settings: Settings,
-    *,
-    clean: bool = False,
-    phase: Callable[[str], None] = lambda _: None,
-    progress: Callable[[str], Progress] = lambda _: NoProgress(),
-) -> Run:
+def run(settings: Settings, *, clean: bool = False, watcher: RunWatcher | None = None) -> Run:
     """Run all steps for one model, from statistics to the report.
 
-    clean: delete the outcomes of earlier runs first. phase: called with the name of each step. progress: returns a
-    progress bar for a step that takes long.
+    clean: delete the outcomes of earlier runs first. watcher: receives the progress (`quantkit.progress`).
 
     Writes statistics, table, Q/DQ model, evaluation and report into the output folder, and engines if they are built.
     Raises the errors of `calibrate`, `quantize`, `build`, `bench` and `evaluate`, UsageError, OutputError.
@@ -88,7 +82,7 @@ def run(
     refuse_early(plan)
     store = StepStore(plan.output)
     with store.lock(clean=clean):
-        return run_steps(RunSteps(plan, store, phase, progress), store)
+        return run_steps(RunSteps(plan, store, watcher or NoWatcher(), plan_steps(plan)), store)
 
 
 def run_steps(steps: RunSteps, store: StepStore) -> Run:
@@ -136,7 +130,7 @@ def statistics_step(steps: RunSteps) -> StepOutcome:
         )
         made = calibrate(
             plan.model.path, data.source, rule="minmax", preprocess=data.spec, options=options,
-            progress=steps.progress("calibrating"),
+            progress=PassForecast(steps),
         )  # fmt: skip
         assert made.statistics is not None, "bug in quantkit: onnxruntime returned no statistics"
         write_statistics(made.statistics, folder / plan.published_names()["statistics"])
@@ -192,6 +186,7 @@ def model_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome:
             data=data.source if runs_network else None,
             preprocess=data.spec,
             options=options,
+            phase=steps.watcher.phases,
         )
         return made.notes
 
@@ -232,11 +227,12 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
             preprocess=data.spec,
             metrics=None if wanted.metrics == (default_metric(),) else wanted.metrics,
             options=EvaluateOptions(data=data.options, classes=wanted.classes, max_drop=wanted.max_drop),
-            progress=steps.progress("evaluating"),
+            progress=steps.progress(then="intervals and verdict"),
         )
         for path, digest in given.items():
             if file_identity(path) != digest:
                 raise changed_data(path)
+        steps.watcher.phases("writing the report")
         first = recommendation(made, engines.bench)
         shown = replace(made, verdict=(first, *made.verdict))
         page = evaluation_page(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from quantkit.artifact import text_bytes
 from quantkit.document import DocumentType
 from quantkit.errors import QuantkitError
-from quantkit.progress import Progress
+from quantkit.progress import PhaseProgress, PlannedStep, RunWatcher
 from quantkit.project.inputs import RunPlan, refuse_changed_inputs
 from quantkit.project.store import StepOutcome, StepStore
 
@@ -32,13 +32,17 @@ class CompletedStep:
 class RunSteps:
     """Executes the steps of a run in order and records their notes and durations."""
 
-    def __init__(
-        self, plan: RunPlan, store: StepStore, phase: Callable[[str], None], progress: Callable[[str], Progress]
-    ):
-        self.plan, self._store = plan, store
-        self._phase, self.progress = phase, progress
+    def __init__(self, plan: RunPlan, store: StepStore, watcher: RunWatcher, planned: Sequence[PlannedStep]) -> None:
+        """planned: every step that `execute` may be called for, in order."""
+        self.plan, self.watcher = plan, watcher
+        self._store, self._planned = store, {step.name for step in planned}
+        watcher.planned(planned)
         self.taken: list[CompletedStep] = []
         self.notes: list[str] = list(plan.notes)
+
+    def progress(self, then: str = "") -> PhaseProgress:
+        """Return a receiver of the samples that the step goes through. then: the phase after the last sample."""
+        return PhaseProgress(self.watcher.phases, then)
 
     def execute(
         self, name: str, inputs: Mapping[str, Any] | None, work: Callable[[Path], tuple[str, ...]]
@@ -51,14 +55,17 @@ class RunSteps:
         """
 
         def noted(folder: Path) -> None:
-            self._phase(name)
+            self.watcher.begin(name)
             said = work(folder)
             refuse_changed_inputs(self.plan)
             (folder / SAID).write_bytes(text_bytes(json.dumps(said, ensure_ascii=False)))
 
+        assert name in self._planned, f"bug in quantkit: the step {name} was not planned"
         started = time.monotonic()
         known = None if inputs is None else {**inputs, "stem": self.plan.stem}
         outcome = self._store.execute(name, known, noted)
-        self.taken.append(CompletedStep(name, outcome.reused, 0.0 if outcome.reused else time.monotonic() - started))
+        seconds = 0.0 if outcome.reused else time.monotonic() - started
+        self.taken.append(CompletedStep(name, outcome.reused, seconds))
+        self.watcher.end(name, seconds, reused=outcome.reused)
         self.notes += NOTES.read(outcome.file(SAID))
         return outcome

@@ -24,6 +24,7 @@ from quantkit.graph.save import stage_model
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.linting.rules.parsing.clip_apart import without_misread_clips
 from quantkit.paths import given_path
+from quantkit.progress import Phases, as_phases
 from quantkit.provenance import with_digest
 from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insert import insert_qdq, is_half
@@ -120,8 +121,8 @@ def quantize(
     """Quantize a network with scales from statistics by a rule, or from a calibration table verbatim.
 
     data, preprocess: as for `calibrate`. They allow repairs that run the network again, and statistics are collected
-    from them if none are given. phase: is called with the name of each phase. The model is written to `output` if one
-    is given, completely or not at all.
+    from them if none are given. phase: called with the name of each phase; `Phases` gets counts too. The model is
+    written to `output` if one is given, completely or not at all.
 
     ModelError (already quantized, nothing to quantize, an opset that cannot be raised), StaleError (statistics or a
     table of another network), TableError (too few tensors of the network in the table), DataError, OutputError,
@@ -137,7 +138,7 @@ def quantize(
     refuse_quantized(source)
     scale_source = ScaleSource(statistics, table, open_samples(source, data, preprocess, options.data), preprocess)
     with claimed_outputs([] if target is None else [target]):
-        return quantize_and_write(source, scale_source, target, options, phase)
+        return quantize_and_write(source, scale_source, target, options, as_phases(phase))
 
 
 def quantize_and_write(
@@ -145,7 +146,7 @@ def quantize_and_write(
     scale_source: ScaleSource,
     target: Path | None,
     options: QuantizeOptions,
-    phase: Callable[[str], None],
+    phase: Phases,
 ) -> Quantization:
     """Quantize a network that has no Q/DQ, and write it to `target` if there is one. Raises what `quantize` raises."""
     form, original = options.form, source
@@ -228,7 +229,7 @@ def prepare_model(
     given: ScaleSource,
     options: QuantizeOptions,
     choices: Choices,
-    phase: Callable[[str], None],
+    phase: Phases,
 ) -> PreparedModel:
     """Apply repairs, and choose scales. StaleError, TableError, UsageError."""
     if given.table is not None:
@@ -255,7 +256,7 @@ def prepare_model(
 
 
 def resolve_statistics(
-    source: Model, given: ScaleSource, network: Model, choices: Choices, phase: Callable[[str], None]
+    source: Model, given: ScaleSource, network: Model, choices: Choices, phase: Phases
 ) -> tuple[Statistics, str]:
     """Return the statistics that were given, or those collected from the data, and their name."""
     if given.statistics is not None:
@@ -269,7 +270,7 @@ def resolve_statistics(
             remedy="quantkit calibrate --backend onnxruntime --data … MODEL writes statistics and a table",
         )
     phase("collecting statistics")
-    return collect_network_statistics(network, given.data, choices.exclude), "the data"
+    return collect_network_statistics(network, given.data, choices.exclude, phase), "the data"
 
 
 def write_quantized(proto: onnx.ModelProto, source: Model, target: Path, force: bool) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ the float network on a few samples, and fewer repairs are chosen if that leaves 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from quantkit.data import open_data
@@ -22,6 +22,7 @@ from quantkit.graph import Model
 from quantkit.numerics import format_db, noise_decibels
 from quantkit.output_noise import NoiseCandidate, NoiseMeter
 from quantkit.preprocess import Preprocess
+from quantkit.progress import Phases
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Choices
@@ -53,7 +54,7 @@ def choose_repairs(
     data: NetworkSamples,
     choices: Choices,
     rule: str | Rule,
-    phase: Callable[[str], None] = lambda _: None,
+    phase: Phases,
 ) -> RepairChoice:
     """Apply all repairs, or fewer if these leave less noise at the outputs; all if outputs cannot be compared.
 
@@ -102,7 +103,7 @@ def measure_candidates(
     ways: Sequence[RepairCandidate],
     rule: str | Rule,
     choices: Choices,
-    phase: Callable[[str], None],
+    phase: Phases,
 ) -> tuple[str, ...]:
     """Measure the candidates that are not measured yet; return the outputs by which they can be compared.
 
@@ -114,7 +115,8 @@ def measure_candidates(
         scales = scales_by_rule(way.made.statistics, rule, "").scales
         proto = insert_qdq(network, scales, choices, WeightForm.FLOAT).proto
         candidate = replace(network, proto=proto, sha256="")
-        noise = measure.noise({"": NoiseCandidate(lambda made=candidate: made)})[""].each  # type: ignore[misc]
+        made = {"": NoiseCandidate(lambda made=candidate: made)}  # type: ignore[misc]
+        noise = measure.noise(made, phase.count)[""].each
         way.each = {name: min(noise_decibels(ratio), EXACT) for name, ratio in noise.items()}
     heard = [name for name in measure.outputs if all(math.isfinite(way.each[name]) for way in ways)]
     return tuple(name for name in heard if any(way.each[name] < EXACT for way in ways))

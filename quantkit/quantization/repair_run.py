@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,7 @@ from quantkit.errors import ModelError
 from quantkit.graph import Model, write_model
 from quantkit.numerics import LEVELS
 from quantkit.preprocess import Preprocess
+from quantkit.progress import PhaseProgress, Phases
 from quantkit.qdq.insert import plan_quantization
 from quantkit.qdq.placement import Choices
 from quantkit.repairs.registry import repairs_named
@@ -27,6 +28,7 @@ from quantkit.values import Batch
 
 ROUNDING_SAMPLES = 256
 """Samples that adaptive rounding looks at; more changed no network's error by 0.1 dB."""
+SILENT = Phases()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,23 @@ class RepairedNetwork:
     collected_again: bool
 
 
-def collect_network_statistics(network: Model, data: NetworkSamples, excluded: frozenset[str]) -> Statistics:
+def collect_network_statistics(
+    network: Model, data: NetworkSamples, excluded: frozenset[str], phase: Phases
+) -> Statistics:
     """Collect statistics of a network that is in memory. excluded: nodes that stay float. Errors name its own file."""
     with TemporaryDirectory(prefix="quantkit-") as folder:
         path = Path(folder) / network.path.name
         write_model(network.proto, network.folder, path)
         options = CalibrateOptions(data=data.options, backend="onnxruntime", exclude=tuple(sorted(excluded)))
         try:
-            made = calibrate(path, data.source, rule="minmax", preprocess=data.preprocess, options=options)
+            made = calibrate(
+                path,
+                data.source,
+                rule="minmax",
+                preprocess=data.preprocess,
+                options=options,
+                progress=PhaseProgress(phase),
+            )
         except ModelError as error:
             problem = error.problem.replace(str(path), str(network.path))
             raise ModelError(problem, remedy=error.remedy) from None
@@ -80,7 +91,7 @@ def apply_repairs(
     names: Collection[str],
     data: NetworkSamples | None,
     choices: Choices,
-    phase: Callable[[str], None] = lambda _: None,
+    phase: Phases = SILENT,
 ) -> RepairedNetwork:
     """Apply the repairs `names`. What stays float by `choices` is left alone. UsageError."""
     repairs = repairs_named(names)
@@ -91,8 +102,9 @@ def apply_repairs(
     done: dict[str, RepairReport] = {}
     for repair in repairs:
         phase(repair.name)
-        observe = None if data is None else tensor_observer(network, data)
-        outcome = repair.apply(RepairInput(network, statistics, plan, observe, rounds_weights, unrounded))
+        observe = None if data is None else tensor_observer(network, data, phase)
+        given = RepairInput(network, statistics, plan, observe, rounds_weights, unrounded, phase)
+        outcome = repair.apply(given)
         done[repair.name] = repair.report(outcome)
         if repair.rounds_weights:
             unrounded = unrounded or network
@@ -101,11 +113,13 @@ def apply_repairs(
             assert data is not None, "bug in quantkit: a repair that rescales needs data"
             again = True
             phase("collecting statistics again")
-            statistics = collect_network_statistics(network, data, choices.exclude)
+            statistics = collect_network_statistics(network, data, choices.exclude, phase)
     return RepairedNetwork(network, statistics, done, again)
 
 
-def tensor_observer(network: Model, data: NetworkSamples, open_session: SessionOpener = open_session) -> Observe:
+def tensor_observer(
+    network: Model, data: NetworkSamples, phase: Phases = SILENT, open_session: SessionOpener = open_session
+) -> Observe:
     """Return a function that runs a network and yields its tensors batch by batch, from the start each time."""
 
     def observe(names: Sequence[str]) -> Iterator[Batch]:
@@ -116,8 +130,11 @@ def tensor_observer(network: Model, data: NetworkSamples, open_session: SessionO
         inputs = {i.name for i in network.inputs}
         tensors = [name for name in names if name not in inputs]
         run = open_session(network, tensors, threads=data.options.workers).runner()
+        seen = 0
         for portion in feed.portions():
             yield {**portion.batch, **run(portion.batch)}
+            seen += portion.samples
+            phase.count(seen, feed.samples)
         data.unreadable.update(feed.unreadable)
 
     return observe

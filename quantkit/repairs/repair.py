@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from quantkit.progress import Phases
 from quantkit.repairs.figures import ChannelFigures, channel_figures
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class RepairInput:
 
     statistics: those of `network` as it is. plan: what will be quantized. observe: None where there are no data.
     rounds_weights: a repair of this run rounds weights adaptively. unrounded: the network before weights were rounded;
-    None as long as they are not.
+    None as long as they are not. phase: receives phases within the repair.
     """
 
     network: Model
@@ -50,6 +51,7 @@ class RepairInput:
     observe: Observe | None = None
     rounds_weights: bool = False
     unrounded: Model | None = None
+    phase: Phases = field(default_factory=Phases)
 
     @property
     def quantized_channels(self) -> dict[str, ChannelFigures]:

@@ -26,6 +26,7 @@ import numpy as np
 
 from quantkit.graph.model import Model
 from quantkit.numerics import LEVELS
+from quantkit.progress import Phases
 from quantkit.repairs.editing import WeightEditor
 from quantkit.repairs.figures import improvement_db
 from quantkit.repairs.grams import GramAccumulator
@@ -161,7 +162,9 @@ def descend_coordinates(
     return codes
 
 
-def round_weights(model: Model, observe: Observe, exclude: Collection[str] = ()) -> RepairOutcome:
+def round_weights(
+    model: Model, observe: Observe, exclude: Collection[str] = (), phase: Phases | None = None
+) -> RepairOutcome:
     """Round the weights of all weighted operators but `exclude` (by name, or first output where there is none).
 
     They lie on their grids max|w|/127 then, so that Q/DQ takes them as they are. observe may be called more than once.
@@ -182,9 +185,13 @@ def round_weights(model: Model, observe: Observe, exclude: Collection[str] = ())
             skipped[layer.name] = f"it sums over {size[2]} weights, more than {LARGEST}"
         else:
             layers.append((layer, size[0] * size[2] ** 2 * 8))
-    for part in split_by_memory(layers, MEMORY):
+    phase, parts = phase or Phases(), list(split_by_memory(layers, MEMORY))
+    for part in parts:
+        phase("round: correlations of inputs")
         grams = collect_grams(part, observe)
+        phase("round: weights of layers")
         for layer in part:
+            phase.count(len(gains), len(layers))
             gains[layer.name] = round_layer(editor, layer, grams[layer.tensor, layer.geometry])
     return RepairOutcome(editor.finished(), gains, skipped)
 
@@ -236,7 +243,7 @@ def round_layer(editor: WeightEditor, layer: WeightedLayer, grams: NDArray[np.fl
 def repair_weights(given: RepairInput) -> RepairOutcome:
     """Round the weights of the operators that will be quantized."""
     assert given.observe is not None, "bug in quantkit: rounding needs data"
-    done = round_weights(given.network, given.observe, given.plan.floats)
+    done = round_weights(given.network, given.observe, given.plan.floats, given.phase)
     return replace(done, skipped=given.without_floats(done.skipped))
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from quantkit.errors import UsageError
 from quantkit.numerics import format_db, noise_share
 from quantkit.output_noise import NoiseCandidate, NoiseMeter, OutputNoise
+from quantkit.progress import as_phases
 from quantkit.qdq.partial import PartialQuantization, QuantizedLayer
 from quantkit.sensitivity.result import LayerError, TensorError
 
@@ -61,7 +62,9 @@ def rank_layers(
     for name in names:
         candidates[f"alone {name}"] = partial_candidate(variants, [name], compared=name)
         candidates[f"without {name}"] = partial_candidate(variants, [other for other in names if other != name])
-    found = measuring.noise(candidates, lambda done, of: phase(f"layers: {done} of {of} evaluations"))
+    phases = as_phases(phase)
+    phases(f"{len(candidates)} variants of the network")
+    found = measuring.noise(candidates, phases.count)
     everything = found[ALL]
     total = sum(found[f"alone {name}"].outputs for name in names)
     layers = [

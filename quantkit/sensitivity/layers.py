@@ -24,6 +24,7 @@ from quantkit.graph import Model, load_model, refuse_changed_weights
 from quantkit.graph.node_selection import select_nodes
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.output_noise import NoiseMeter
+from quantkit.progress import Phases, as_phases
 from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.partial import PartialQuantization
 from quantkit.qdq.placement import Choices, Policy
@@ -157,11 +158,12 @@ def layers(
     spec = choose_spec(preprocess, source, data)
     feed, applied = open_data(data, source.inputs, spec.spec, limit_to_whole_batches(options.data, source))
     spec = spec.with_applied(applied)
-    phase("tensors")
-    tensors = measure_tensor_errors(subject, feed, options)
+    phases = as_phases(phase)
+    phases("tensors")
+    tensors = measure_tensor_errors(subject, feed, options, phases)
     measuring = NoiseMeter(subject.reference, feed, options.threads)
-    found = rank_layers(measuring, subject.variants, tensors, subject.left, phase)
-    kept, kept_db = kept_layers(measuring, subject.variants, found, options, phase)
+    found = rank_layers(measuring, subject.variants, tensors, subject.left, phases)
+    kept, kept_db = kept_layers(measuring, subject.variants, found, options, phases)
     identity = feed.identity()
     refuse_changed_weights(source)
     warnings = (*([spec.warning] if spec.warning else []), *describe_left_out(feed.unreadable))
@@ -313,11 +315,11 @@ def quantized_activations(subject: SensitivitySubject) -> list[QuantizedActivati
 
 
 def measure_tensor_errors(
-    subject: SensitivitySubject, feed: Feed, options: LayersOptions
+    subject: SensitivitySubject, feed: Feed, options: LayersOptions, phases: Phases
 ) -> dict[tuple[str, str], TensorError]:
     """Return (tensor, node) → error, for activations on the data and for weights."""
     threads = options.threads or min(8, os.cpu_count() or 1)
-    found = measure_activation_errors(subject.variants, quantized_activations(subject), feed, threads)
+    found = measure_activation_errors(subject.variants, quantized_activations(subject), feed, threads, phases.count)
     return {(e.name, e.node): e for e in (*found.values(), *weight_errors(subject))}
 
 

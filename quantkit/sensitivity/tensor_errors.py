@@ -11,7 +11,7 @@ tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -140,15 +140,22 @@ def measure_activation_errors(
     tensors: Iterable[QuantizedActivation],
     feed: Feed,
     threads: int,
+    count: Callable[[int, int | None], None] = lambda _, __: None,
     open_session: SessionOpener = open_session,
 ) -> dict[str, TensorError]:
-    """Return name → error on all samples, for the activations that onnxruntime can return as outputs."""
+    """Return name → error on all samples, for the activations that onnxruntime can return as outputs.
+
+    count: called with the number of samples that were seen, and of all.
+    """
     found = {variants.float_tensor(tensor.name): ActivationErrorSums(tensor) for tensor in tensors}
     plain = variants.with_layers((), also=tuple(found))
     inputs = {i.name for i in plain.inputs}
     run = open_session(plain, [name for name in found if name not in inputs], threads=threads).runner()
     seen: set[str] = set()
+    done = 0
     for portion in feed.portions():
+        done += portion.samples
+        count(done, feed.samples)
         for name, values in {**portion.batch, **run(portion.batch)}.items():
             if name in found:
                 found[name].add(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from typing import Any
 import click
 import pytest
 
-from quantkit.cli.application import app
+from quantkit.cli.application import app as program
 
+app: Any = program
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 WORDS = {
     "MODEL": "an ONNX file; where a command says so, an engine or `model.onnx+model.calib` too",
@@ -80,7 +82,8 @@ def section(name: str, command: Any) -> str:
     about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.help))
     shown = [p for p in command.params if isinstance(p, click.Option) and "--help" not in p.opts]
     lines = "".join(f"{option_line(p, context)}\n" for p in shown)
-    return f"## {name}\n\n```text\n{usage}\n```\n\n{about}\n\n{lines}"
+    examples = "\n```sh\n" + "".join(f"{line}\n" for line in command.examples) + "```\n"
+    return f"## {name}\n\n```text\n{usage}\n```\n\n{about}\n\n{lines}{examples}"
 
 
 def reference() -> str:
@@ -115,3 +118,42 @@ def test_every_command_explains_itself(name: str) -> None:
     done = subprocess.run([sys.executable, "-m", *name.split(), "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: ")
     assert "--json" in done.stdout
+    assert "\nExamples:\n" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands(app, "quantkit")), ids=lambda value: str(value))
+def test_every_command_has_examples_that_parse(name: str, command: Any) -> None:
+    assert len(command.examples) >= 2
+    for line in command.examples:
+        assert len(line) <= 98, "the help page is at most 100 columns wide"
+        words = shlex.split(line)
+        below: Any = app
+        context = click.Context(app, info_name=words.pop(0))
+        while hasattr(below, "commands"):
+            below = below.commands[words.pop(0)]
+        assert below is command, f"{line} is an example of another command"
+        with below.make_context(name, words, parent=context):
+            pass
+
+
+@pytest.mark.parametrize("arguments", [[], ["table"], ["stats"], ["export"]], ids=" ".join)
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_lists_of_commands_cut_no_summary(arguments: list[str], columns: int) -> None:
+    group: Any = app
+    for word in arguments:
+        group = group.commands[word]
+    with click.Context(group, info_name="quantkit", terminal_width=columns) as context:
+        text = group.get_help(context)
+    words = " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= columns
+    for name, command in group.commands.items():
+        assert command.short_help, f"{name} has no summary"
+        assert len(command.short_help) <= 60
+        assert f"{name} {command.short_help}" in words
+
+
+def test_the_help_begins_with_where_to_start() -> None:
+    assert next(iter(app.headings)) == "Start here"
+    below = [name for names in app.headings.values() for name in names]
+    assert below[0] == "run"
+    assert sorted(below) == sorted(app.commands), "every command has a heading"

@@ -16,8 +16,8 @@ import onnx.parser
 import pytest
 
 from quantkit.cli import application, interruption
-from quantkit.cli.run import announce_step
 from quantkit.cli.terminal.progress import ProgressBar, Spinner
+from quantkit.cli.terminal.run_display import RunDisplay
 from quantkit.errors import Interrupted, ModelError, QuantkitError
 
 ENDLESS = """<ir_version: 8, opset_import: ["": 17]> net (float[N, 2] x) => (float[N, 2] y) {
@@ -85,9 +85,10 @@ def test_an_interruption_that_says_more_is_reported(
     [
         lambda: ProgressBar(hidden=True).start(8, 1, 0),
         lambda: Spinner(hidden=True).phase("layers"),
-        lambda: announce_step("report", hidden=True),
+        lambda: RunDisplay(silent=True).begin("report"),
+        lambda: RunDisplay(silent=True).phases("round"),
     ],
-    ids=["bar", "spinner", "step"],
+    ids=["bar", "spinner", "step", "phase"],
 )
 def test_after_a_swallowed_one_the_next_phase_does_not_begin(work: Callable[[], None]) -> None:
     work()

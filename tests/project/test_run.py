@@ -15,12 +15,13 @@ import pytest
 from quantkit.backends.tensorrt.options import Precision
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
 from quantkit.errors import BackendError, DataError, ModelError, OutputError, QuantkitError
-from quantkit.progress import NoProgress
+from quantkit.progress import NoWatcher
 from quantkit.project import run as running
 from quantkit.project.engine_steps import engine_steps
 from quantkit.project.inputs import plan_run
 from quantkit.project.run import model_step, run, statistics_step, table_step
 from quantkit.project.settings import EvaluateSettings, QuantizeSettings, Settings, read_settings
+from quantkit.project.step_plan import plan_steps
 from quantkit.project.steps import RunSteps
 from quantkit.project.store import StepStore
 from quantkit.statistics import read_statistics
@@ -302,7 +303,7 @@ def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.Monke
         warnings: tuple[str, ...] = ()
         notes: tuple[str, ...] = ("made up",)
 
-    def build(model: Path, *, options: Any, table: Path | None, output: Path) -> Built:
+    def build(model: Path, *, options: Any, table: Path | None, output: Path, phase: Any) -> Built:
         if options.precision is Precision.FP16:
             raise BackendError("FP16 is not to be had", remedy="none")
         assert (table is not None) == (output.name == "model.int8.engine")
@@ -310,7 +311,7 @@ def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.Monke
         (output.parent / f"{output.name}.json").write_text("{}")
         return Built()
 
-    def bench(engines: Sequence[Path], *, options: Any) -> BenchResult:
+    def bench(engines: Sequence[Path], *, options: Any, phase: Any) -> BenchResult:
         names = [path.name for path in engines]
         latencies = tuple(Latency(name, options.batches[-1], True, 1.5, 1.6, 1.7, 9) for name in names)
         return BenchResult("a GPU", True, tuple(BenchSubject(name, "int8", 1) for name in names), latencies)
@@ -323,7 +324,7 @@ def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.Monke
         plan = plan_run(settings(build={"precisions": ("fp32", "fp16", "int8")}, quantize=QuantizeSettings(repairs=())))
         store = StepStore(plan.output)
         store.folder.mkdir(parents=True, exist_ok=True)
-        steps = RunSteps(plan, store, lambda _: None, lambda _: NoProgress())
+        steps = RunSteps(plan, store, NoWatcher(), plan_steps(plan))
         statistics = statistics_step(steps)
         found.append(engine_steps(steps, table_step(steps, statistics), model_step(steps, statistics)))
         assert "the fp16 engine was not built: FP16 is not to be had" in steps.notes
@@ -337,8 +338,12 @@ def test_engines_are_built_and_timed_once(place: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("what", ["model", "data"])
 def test_nothing_is_kept_of_a_step_during_which_an_input_changed(what: str, place: Path) -> None:
-    def change(step: str) -> None:
-        assert step == "statistics"
+    class Change(NoWatcher):
+        def begin(self, step: str) -> None:
+            assert step == "statistics"
+            change()
+
+    def change() -> None:
         if what == "data":
             image = sorted(place.glob("imgs/*/*.png"))[3]
             image.write_bytes(image.read_bytes() + b"1")
@@ -348,5 +353,5 @@ def test_nothing_is_kept_of_a_step_during_which_an_input_changed(what: str, plac
             onnx.save(proto, "net/model.onnx")
 
     with pytest.raises((ModelError, DataError), match="changed during the run"):
-        run(settings(), phase=change)
+        run(settings(), watcher=Change())
     assert not (place / "net/model.run").exists()

@@ -215,7 +215,7 @@ def test_a_network_that_yields_nan_is_infinite_noise() -> None:
 
 
 def test_ctrl_c_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def told(done: int, of: int) -> None:
+    def told(done: int, of: int | None) -> None:
         raise KeyboardInterrupt
 
     variants = PartialQuantization(quantized())

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
+import os
+import re
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,14 +127,23 @@ def print_to_stderr(text: str, indent: int | None = None) -> None:
     indent: wrap the line on a terminal, with so many spaces before the lines below the first.
     """
     line = shorten_middle(escape_controls(text), LONGEST_LINE)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), BLOCK_LOCK:
+        if BLOCK:
+            redraw_block([])
         print(line if indent is None else wrapped(line, sys.stderr, indent=indent), file=sys.stderr)
 
 
-def redraw_status(text: str) -> None:
-    """Replace the line at the bottom of the terminal, on standard error; an empty text removes it."""
-    with contextlib.suppress(OSError):
-        print(f"\r\033[K{escape_controls(text)}", end="", file=sys.stderr, flush=True)
+BLOCK: list[str] = []
+"""The lines at the bottom of the terminal that are redrawn in place."""
+BLOCK_LOCK = threading.RLock()
+
+
+def redraw_block(lines: Sequence[str]) -> None:
+    """Replace the lines at the bottom of the terminal, on standard error; none remove it."""
+    with contextlib.suppress(OSError), BLOCK_LOCK:
+        up = f"\033[{len(BLOCK) - 1}A" if len(BLOCK) > 1 else ""
+        BLOCK[:] = [escape_controls(line) for line in lines]
+        print(f"\r{up}\033[J" + "\n".join(BLOCK), end="", file=sys.stderr, flush=True)
 
 
 def print_line(text: str = "") -> None:
@@ -167,9 +178,20 @@ def print_sizes(paths: Iterable[Path]) -> None:
         print_line(f"wrote  {path}  {text}")
 
 
+def terminal_size(stream: TextIO) -> os.terminal_size:
+    """Return columns and lines of the terminal that a stream leads to: COLUMNS and LINES if set, 80 × 24 in a pipe."""
+    try:
+        real = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        real = os.terminal_size((0, 0))
+    given = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    asked = [int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else 0 for text in given]
+    return os.terminal_size((asked[0] or real.columns or 80, asked[1] or real.lines or 24))
+
+
 def line_width() -> int:
     """Return the characters in a line of standard output: those of the terminal, 80 in a pipe."""
-    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 80
+    return terminal_size(sys.stdout).columns if sys.stdout.isatty() else 80
 
 
 def table_width(table: Sequence[Sequence[str]]) -> int:
@@ -184,7 +206,7 @@ def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: froz
     """
     body = [[escape_controls(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(line[i]) for line in body) for i in range(len(head))]
-    room = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 0
+    room = line_width() if sys.stdout.isatty() else 0
     others = sum(widths[1:]) + 2 * (len(widths) - 1)
     if room:
         widths[0] = max(12, min(widths[0], room - others))
@@ -199,7 +221,7 @@ def wrapped(text: str, stream: TextIO, *, indent: int = 0) -> str:
 
     indent: of the lines below the first. Numbers keep their unit.
     """
-    columns = shutil.get_terminal_size((80, 24)).columns
+    columns = terminal_size(stream).columns
     if not stream.isatty() or len(text) <= columns or columns < 2 * indent:
         return text
     kept = text.replace(" %", "\u00a0%").replace(" …", "\u00a0…").replace("… ", "…\u00a0")

@@ -10,7 +10,9 @@ from types import FrameType
 from typing import Any
 
 from quantkit.cli.interruption import FINISHING, SIGNALS, raise_if_interrupted
-from quantkit.cli.terminal.console import note, redraw_status
+from quantkit.cli.terminal.bars import SIGNS, draw_bar, format_duration
+from quantkit.cli.terminal.console import note, redraw_block, terminal_size
+from quantkit.progress import Phases
 
 
 class ProgressBar:
@@ -68,20 +70,25 @@ class ProgressBar:
 
 
 class Spinner:
-    """A line with a turning sign, the current phase, and the seconds since the start."""
-
-    SIGNS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+    """A line with a turning sign, the current phase, its count, and the seconds since the start."""
 
     def __init__(self, *, hidden: bool) -> None:
         self._hidden = hidden
         self._text = ""
+        self._count: tuple[int, int | None] = 0, None
+        self._begun = time.monotonic()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        self.phases = Phases(self.phase, self.count)
 
     def phase(self, text: str) -> None:
         """Show the name of the phase that begins."""
         raise_if_interrupted()
-        self._text = text
+        self._text, self._count, self._begun = text, (0, None), time.monotonic()
+
+    def count(self, done: int, total: int | None) -> None:
+        """Show how much of the phase is done."""
+        self._count = done, total
 
     def __enter__(self) -> Spinner:
         if not self._hidden:
@@ -93,12 +100,16 @@ class Spinner:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-            redraw_status("")
+            redraw_block([])
 
     def _turn(self) -> None:
         started, turns = time.monotonic(), 0
         while not self._over.wait(0.1):
-            sign = self.SIGNS[turns % len(self.SIGNS)]
-            line = f"{sign} {self._text}{', ' if self._text else ''}{time.monotonic() - started:.0f} s"
-            redraw_status(line[:100])
+            now = time.monotonic()
+            line = f"{SIGNS[turns % len(SIGNS)]} {self._text}{', ' if self._text else ''}{now - started:.0f} s"
+            done, total = self._count
+            if done and total:
+                left = format_duration((now - self._begun) * max(total - done, 0) / done)
+                line += f"  {draw_bar(done / total, 16)} {done:,}/{total:,}, {left} left"
+            redraw_block([line[: terminal_size(sys.stderr).columns]])
             turns += 1
