@@ -159,7 +159,6 @@ def layers(
     feed, applied = open_data(data, source.inputs, spec.spec, limit_to_whole_batches(options.data, source))
     spec = spec.with_applied(applied)
     phases = as_phases(phase)
-    phases("tensors")
     tensors = measure_tensor_errors(subject, feed, options, phases)
     measuring = NoiseMeter(subject.reference, feed, options.threads)
     found = rank_layers(measuring, subject.variants, tensors, subject.left, phases)
@@ -318,6 +317,7 @@ def measure_tensor_errors(
     subject: SensitivitySubject, feed: Feed, options: LayersOptions, phases: Phases
 ) -> dict[tuple[str, str], TensorError]:
     """Return (tensor, node) → error, for activations on the data and for weights."""
+    phases("tensors")
     threads = options.threads or min(8, os.cpu_count() or 1)
     found = measure_activation_errors(subject.variants, quantized_activations(subject), feed, threads, phases.count)
     return {(e.name, e.node): e for e in (*found.values(), *weight_errors(subject))}
