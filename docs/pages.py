@@ -9,8 +9,14 @@ from __future__ import annotations
 
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -19,13 +25,28 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(\]\(|^\[\w+\]: )(?!\w+:)([^()#\s]+)", re.MULTILINE)
-FENCE = re.compile(r"^```(console|python) gpu$", re.MULTILINE)
+PICTURE = re.compile(r"(!\[[^]]*\])\((images/[\w-]+)\.png\)")
+FENCE = re.compile(r"^```(console|python) \w.*$", re.MULTILINE)
+BESIDE = {
+    "CHANGELOG.md": "changelog.md",
+    "examples/github-actions/int8.yml": "examples/int8.yml",
+    "examples/docker/Dockerfile": "examples/Dockerfile",
+    "skills/quantkit/SKILL.md": "skill.md",
+}
+"""Path in the repository → path in the site, of files that pages link to."""
 
 
 def outside() -> dict[str, str]:
     """Files outside docs/ that the site holds: path in the repository → path in the site."""
     results = sorted(path for path in (ROOT / "benchmarks/results").iterdir() if path.suffix in (".md", ".json"))
-    return {"CHANGELOG.md": "changelog.md"} | {f"benchmarks/results/{p.name}": f"results/{p.name}" for p in results}
+    return BESIDE | {f"benchmarks/results/{p.name}": f"results/{p.name}" for p in results}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The link to the repository, if pyproject.toml declares one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    config.repo_url = project.get("urls", {}).get("Repository")
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -38,9 +59,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """A page with the site's links, and without the mark of blocks that need a GPU."""
+    """A page with the site's links and pictures, and without the marks of blocks for the tests."""
     del config, files
-    return LINK.sub(lambda match: match[1] + turned(match[2], page.file.src_uri), FENCE.sub(r"```\1", markdown))
+    drawn = PICTURE.sub(both_modes, FENCE.sub(r"```\1", markdown))
+    return LINK.sub(lambda match: match[1] + turned(match[2], page.file.src_uri), drawn)
+
+
+def both_modes(match: re.Match[str]) -> str:
+    """A picture as it is, or where there is a dark one, the one that fits the mode."""
+    alt, name = match.groups()
+    if not (ROOT / f"docs/{name}-dark.png").exists():
+        return match[0]
+    return f"{alt}({name}.png#only-light){alt}({name}-dark.png#only-dark)"
 
 
 def turned(link: str, page: str) -> str:

@@ -5,8 +5,8 @@ lines, `[1]` for the exit code of a command that fails. Decibels, which are figu
 in it: another CPU sums in another order, and a value on the edge of a step rounds to its other side. A block marked
 `python` has to run, one marked `toml` has to be a preprocessing spec. All blocks of a page run in one scratch folder,
 in order. Blocks marked `gpu` besides run where a GPU with TensorRT is; elsewhere commands have to parse, and Python to
-compile. Blocks marked `torch` or `tensorflow` run, in order, where the framework is installed; a Python block's third
-word names the file it lies in.
+compile. Blocks marked `elsewhere` need large data, and only have to parse. Blocks marked `torch` or `tensorflow` run,
+in order, where the framework is installed; a Python block's third word names the file it lies in.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def without_warnings(printed: str) -> str:
 def test_blocks_for_a_gpu_are_well_formed(page: Path) -> None:
     from quantkit.cli.application import app
 
-    for block in blocks(page, "console gpu"):
+    for block in (*blocks(page, "console gpu"), *blocks(page, "console elsewhere")):
         for command, _ in transcript(block):
             program, verb, *arguments = shlex.split(command)
             assert program == "quantkit"
