@@ -1,6 +1,6 @@
 """Display of values: sentences, small tables and remarks, as HTML for notebooks and as plain text (`print`).
 
-    RichDisplay    a value with a rich display, which `_view_` defines
+    RichDisplay    a value with a rich display, which `_view_` defines; a SavableDisplay has a page too
     └── block      a sentence (str), a ViewTable, or Remarks
 
 The HTML contains no colours, fonts or scripts: those of the notebook apply, light or dark. Everything is escaped. A
@@ -10,9 +10,12 @@ long table shows its first rows and the number of the others. Plain text is for 
 from __future__ import annotations
 
 import html
+import importlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from quantkit.keywords.argument_names import in_python
@@ -107,6 +110,22 @@ class RichDisplay:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ARG002 (IPython's)
         return {"text/html": self._repr_html_(), "text/plain": str(self)}
+
+
+class SavableDisplay(RichDisplay):
+    """A base class of values that can be saved as a page."""
+
+    __slots__ = ()
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+        """Write the value as a page (`.html`), for programs (`.json`) or to paste into an issue (`.md`), by the suffix.
+
+        force: replace an existing file. UsageError for another suffix, StaleError, OutputError.
+        """
+        # Pages are made of values, so the room of pages is above this one; it is looked up when it is needed.
+        saving = importlib.import_module("quantkit.report.saving")
+        written: Path = saving.save_value(self, path, force=force)
+        return written
 
 
 def replace_unprintable(text: str) -> str:

@@ -251,20 +251,10 @@ def format_db_number(value: float) -> str:
 
 def layers_document(result: Sensitivity, engine: Parity | None, written: Sequence[Path]) -> dict[str, Any]:
     """Return the result for programs: decibels, null where there is no noise."""
+    from quantkit.sensitivity.result import sensitivity_document
+
     return {
-        "model": result.model,
-        "scales_from": result.source,
-        "all_db": result.all_db,
-        "samples": result.samples,
-        "layers": [{**asdict(layer), "misfit": layer.misfit} for layer in result.layers],
-        "tensors": [{**asdict(tensor), "misfit": tensor.misfit} for tensor in result.tensors],
-        "kept": list(result.kept),
-        "kept_db": result.kept_db,
+        **sensitivity_document(result),
         "parity": None if engine is None else asdict(engine),
-        "notes": list(result.notes),
-        "warnings": list(result.warnings),
-        "doubts": list(result.doubts),
-        "provenance": dict(result.provenance),
-        "seconds": round(result.seconds, 3),
         "files": [str(path) for path in written],
     }

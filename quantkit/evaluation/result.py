@@ -26,7 +26,7 @@ from typing import Any
 from quantkit.evaluation.object_changes import ObjectChanges, RegionChanges
 from quantkit.metrics.registry import metric_title
 from quantkit.values import NamedChoice
-from quantkit.view import Block, Remarks, RichDisplay, ViewTable, percent_text, true_minus
+from quantkit.view import Block, Remarks, SavableDisplay, ViewTable, percent_text, true_minus
 
 DEFAULT_BUDGET = 0.5
 """Loss that counts as small if no budget is given, in percentage points."""
@@ -217,7 +217,7 @@ class ModelScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation(RichDisplay):
+class Evaluation(SavableDisplay):
     """Models evaluated on the same samples; the first is the reference.
 
     metric: the metric of `difference`; None without labels. verdict: a sentence for each candidate. provenance:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from quantkit.numerics import format_db
-from quantkit.view import Block, Remarks, RichDisplay, ViewTable
+from quantkit.view import Block, Remarks, SavableDisplay, ViewTable
 
 MISFIT = 12.0
 """dB. If a better scale gains at least this much, the scale does not fit its tensor: its step is four times too large.
@@ -81,7 +81,7 @@ class LayerError:
 
 
 @dataclass(frozen=True, slots=True)
-class Sensitivity(RichDisplay):
+class Sensitivity(SavableDisplay):
     """Layers and tensors of a network, worst first.
 
     all_db: SQNR of the outputs with all layers quantized, nan if nothing was run. samples: number of samples that were
@@ -160,3 +160,22 @@ def tensor_cells(tensor: TensorError) -> tuple[str, ...]:
         str(tensor.levels),
         format_db(tensor.misfit_db) if tensor.misfit else "",
     )
+
+
+def sensitivity_document(result: Sensitivity) -> dict[str, Any]:
+    """Return the result as JSON values: decibels, null where there is no noise."""
+    return {
+        "model": result.model,
+        "scales_from": result.source,
+        "all_db": result.all_db,
+        "samples": result.samples,
+        "layers": [{**asdict(layer), "misfit": layer.misfit} for layer in result.layers],
+        "tensors": [{**asdict(tensor), "misfit": tensor.misfit} for tensor in result.tensors],
+        "kept": list(result.kept),
+        "kept_db": result.kept_db,
+        "notes": list(result.notes),
+        "warnings": list(result.warnings),
+        "doubts": list(result.doubts),
+        "provenance": dict(result.provenance),
+        "seconds": round(result.seconds, 3),
+    }

@@ -20,7 +20,7 @@ from quantkit.metrics.registry import metric_title
 from quantkit.numerics import format_db
 from quantkit.repairs.registry import REPAIR_NAMES
 from quantkit.sensitivity.result import LayerError
-from quantkit.view import Block, Remarks, RichDisplay, ViewTable
+from quantkit.view import Block, Remarks, SavableDisplay, ViewTable
 
 FORMAT = 1
 AGREEMENT = "agreement"
@@ -128,7 +128,7 @@ class FrontPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning(RichDisplay):
+class Tuning(SavableDisplay):
     """The result of tuning.
 
     layers: number of layers quantized if none is kept float. chosen: the selected trial. held: the selected trial met

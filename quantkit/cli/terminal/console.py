@@ -22,8 +22,8 @@ import click
 
 from quantkit.artifact import nulls_for_nonfinite
 from quantkit.cli.terminal.documents import document_stream
-from quantkit.cli.terminal.markdown import ROWS, markdown_text
 from quantkit.errors import QuantkitError, UsageError
+from quantkit.report.markdown import ROWS, markdown_text
 from quantkit.view import CONTROL, RichDisplay, escape_controls, shorten_middle
 
 LONGEST_LINE = 4000

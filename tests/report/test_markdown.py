@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quantkit.cli import invoke
-from quantkit.cli.terminal.markdown import markdown_lines, markdown_text
 from quantkit.project.run import Run
+from quantkit.report.markdown import markdown_lines, markdown_text
 from quantkit.tuning.result import Tuning
 from quantkit.view import Remarks, RichDisplay, ViewTable, join_lines
 from tests.cli.test_options import COMMANDS
