@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 BUNDLED = Path(__file__).parents[1] / "calibration_data"
 MARK = "<!-- live reports -->"
 ABOUT = {
-    "evaluation": "what INT8 costs: a Q/DQ model that keeps the accuracy, and a table that loses some",
-    "layers": "where the loss comes from: layers and tensors of the table by `entropy`",
+    "evaluation": ("What INT8 costs", "a Q/DQ model that keeps the accuracy, and a table that loses some"),
+    "layers": ("Where the loss comes from", "layers and tensors of the table by `entropy`"),
 }
-"""Report → what it shows."""
+"""Report → its title, and what it shows."""
 
 
 @cache
@@ -57,5 +57,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """A page with links to the reports."""
     del page, config, files
-    links = "\n".join(f"- [Open the report](examples/{name}.html): {text}" for name, text in ABOUT.items())
-    return markdown.replace(MARK, links)
+    links = [f"- [{title}](examples/{name}.html): {text}" for name, (title, text) in ABOUT.items()]
+    return markdown.replace(MARK, "\n".join(["Open the reports:", "", *links]))

@@ -16,9 +16,9 @@ IMAGES = ROOT / "docs" / "images"
 RECORDING = IMAGES / "terminal.svg"
 
 
-def load(name: str) -> ModuleType:
-    """A module of docs/, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+def load(name: str, folder: str = "docs") -> ModuleType:
+    """A module of docs/, which is no package, or of the repository's root."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -76,6 +76,19 @@ def test_a_picture_is_shown_in_both_modes() -> None:
     pages = load("pages")
     drawn = pages.PICTURE.sub(pages.both_modes, "![a](images/report.png) ![b](images/none.png)")
     assert drawn == "![a](images/report.png#only-light)![a](images/report-dark.png#only-dark) ![b](images/none.png)"
+
+
+def test_a_package_index_gets_links_that_lead_somewhere() -> None:
+    pytest.importorskip("setuptools")
+    shown = load("setup", ".").index_readme
+    text = "![a picture](docs/a.svg) and [a `page`](docs/b.md#c), [elsewhere](https://example.org), `[1]`"
+    assert shown(text, None, "v1") == " and a `page`, [elsewhere](https://example.org), `[1]`"
+    there = shown(text, "https://example.org/r/", "v1")
+    assert there.startswith(
+        "![a picture](https://example.org/r/raw/v1/docs/a.svg) and [a `page`](https://example.org/r/blob/v1/"
+    )
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert not re.search(r"\]\((?!https:)", shown(readme, None, "v1"))
 
 
 def test_links_lead_to_their_places_in_the_site() -> None:
