@@ -66,9 +66,9 @@ def read_data_yaml(path: Path, split: Split) -> ImageSet:
     source = f"{path.name} ({split.value})"
     root = dataset_root(path, found.path)
     folder = images_at([existing_place(path, root, place, split) for place in places], source)
-    keypoints = keypoint_shape(path, found.kpt_shape)
+    keypoints = declared_keypoints(path, found.kpt_shape)
     note = f"{split.value} of {path.name}: {count_images(folder)}"
-    return ImageSet(folder, source, split, class_names(path, found), keypoints, notes=(note,))
+    return ImageSet(folder, source, split, declared_names(path, found), keypoints, notes=(note,))
 
 
 def split_places(found: DataYaml, split: Split) -> Sequence[str]:
@@ -111,7 +111,7 @@ def existing_place(path: Path, root: Path, place: str, split: Split) -> Path:
     return found
 
 
-def class_names(path: Path, found: DataYaml) -> tuple[str, ...]:
+def declared_names(path: Path, found: DataYaml) -> tuple[str, ...]:
     """Return the names of the classes by index; empty if there are none. DataError."""
     names = found.names
     if isinstance(names, dict):
@@ -128,7 +128,7 @@ def class_names(path: Path, found: DataYaml) -> tuple[str, ...]:
     return tuple(map(str, names or ()))
 
 
-def keypoint_shape(path: Path, given: list[int] | None) -> tuple[int, int] | None:
+def declared_keypoints(path: Path, given: list[int] | None) -> tuple[int, int] | None:
     """Return the number of keypoints and of the numbers of each. DataError."""
     if given is None:
         return None

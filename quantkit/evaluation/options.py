@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring, choose_score_output, score_outputs, start_scoring
 from quantkit.evaluation.score_evidence import Evidence
 from quantkit.evaluation.subjects import Subject
+from quantkit.evaluation.task_metric import choose_task_metric, task_metric_name
 from quantkit.metrics.metric import LabelRequest, Metric, MetricFactory
 from quantkit.metrics.registry import (
     USER_METRIC,
@@ -25,6 +26,7 @@ from quantkit.metrics.registry import (
     resolve_metric,
     wants_class_labels,
 )
+from quantkit.metrics.task import NetworkFacts, network_facts
 from quantkit.preprocess import Preprocess
 from quantkit.qdq.selection import selected_outputs
 from quantkit.values import check_number
@@ -116,13 +118,21 @@ def resolve_metrics(
     spec: Preprocess | None,
 ) -> Scoring:
     """Resolve metrics and labels from the first outputs of the reference. spec: of images. DataError, UsageError."""
-    names = tuple(dict.fromkeys(request.metrics or (default_metric(),)))
-    output = next((text.partition("@")[2] for text in names if "@" in text), "") or None
+    for text in request.metrics:
+        resolve_metric(text, list(first))  # before labels are looked for
     graph = None if (model := subjects[0].model) is None else model.proto.graph
     fitting = score_outputs(graph, first, portion.samples)
+    asked = label_request(subjects, feed, request, spec)
+    chosen = None
+    if not request.metrics and not request.options.without_labels and not (fitting and asked.network.task is None):
+        chosen = choose_task_metric(asked, {name: output.shape for name, output in first.items()})
+    if chosen is not None and (chosen.name is not None or request.labels is not None):
+        request = replace(request, metrics=(chosen.name or task_metric_name(chosen.task),))
+    names = tuple(dict.fromkeys(request.metrics or (default_metric(),)))
+    output = next((text.partition("@")[2] for text in names if "@" in text), "") or None
     scores = choose_score_output(fitting, output)
-    labels = find_labels(scores, tuple(fitting), first, portion, feed, request, spec)
-    ignored = scores is None and labels is None and not request.options.without_labels
+    labels = find_labels(scores, tuple(fitting), first, portion, feed, request, asked)
+    ignored = scores is None and labels is None and chosen is None and not request.options.without_labels
     undecided = tuple(fitting) if ignored and len(fitting) > 1 else ()
     factories: list[MetricFactory] = []
     if labels is not None:
@@ -132,7 +142,7 @@ def resolve_metrics(
         scores = choose_score_output(fitting, None)
     assumed = labels is None and scores is not None and fitting[scores] is Evidence.POSSIBLE
     scoring = start_scoring(subjects, first, scores, factories, labels, assumed)
-    scoring.notes += selection_notes(graph, first)
+    scoring.notes += (*(chosen.notes if chosen else ()), *selection_notes(graph, first))
     scoring.labels_ignored, scoring.undecided = ignored, undecided
     if undecided and len(fitting) > 1 and request.must_decide:
         raise UsageError(
@@ -197,11 +207,11 @@ def find_labels(
     portion: Portion,
     feed: Feed,
     request: EvaluationRequest,
-    spec: Preprocess | None,
+    asked: LabelRequest,
 ) -> Labels | None:
     """Return the labels; None if there are none and none are needed. DataError, UsageError.
 
-    fitting: outputs that can hold class scores.
+    fitting: outputs that can hold class scores. asked: what a metric needs to read labels of its own kind.
     """
     options = request.options
     if options.without_labels:
@@ -214,8 +224,8 @@ def find_labels(
         return None
     opener = own_label_opener(request.metrics)
     if opener is not None:
-        own = opener(LabelRequest(request.data, feed.kind, feed.names, request.labels, spec))
-        return Labels(own.source, lambda samples: own.of(samples.names), own.names)
+        own = opener(asked)
+        return Labels(own.source, lambda samples: own.of(samples.names), own.names, own.notes)
     labels = open_data_labels(None if scores is None else first[scores].shape[1], portion, feed, request)
     if labels is None and request.needs_labels:
         raise DataError(
@@ -223,6 +233,27 @@ def find_labels(
             remedy="sort images into class folders, or give --labels FILE (one `file,label` per line)",
         )
     return labels
+
+
+def label_request(
+    subjects: Sequence[Subject], feed: Feed, request: EvaluationRequest, spec: Preprocess | None
+) -> LabelRequest:
+    """Return what metrics need to read labels: the samples, and what network and data set declare. DataError."""
+    model = next((subject.model for subject in subjects if subject.model is not None), None)
+    network = NetworkFacts() if model is None else network_facts(model.metadata)
+    if request.options.classes is not None:
+        network = replace(network, names=read_classes(Path(request.options.classes)).shown())
+    asked = LabelRequest(request.data, feed.kind, feed.names, request.labels, spec, network=network)
+    if feed.images is None:
+        return asked
+    images = feed.images
+    return replace(
+        asked,
+        root=images.folder.root,
+        classes=images.classes,
+        keypoints=images.keypoints,
+        declared=images.labels,
+    )
 
 
 def open_data_labels(classes: int | None, portion: Portion, feed: Feed, request: EvaluationRequest) -> Labels | None:

@@ -12,7 +12,7 @@ Boxes are [x1, y1, x2, y2] in pixels of the upright image. An image of width w a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,18 @@ class Objects:
     areas: NDArray[np.float64] | None = None
     outlines: tuple[Outline, ...] | None = None
     keypoints: NDArray[np.float64] | None = None
+
+
+def scale_objects(objects: Objects, factors: tuple[float, float]) -> Objects:
+    """Return objects with x and y multiplied by factors, such as those in fractions of an image by its size.
+
+    Areas and run lengths cannot be scaled; such objects have none.
+    """
+    outlines = objects.outlines
+    if outlines is not None:
+        outlines = tuple(replace(found, polygons=tuple(p * factors for p in found.polygons)) for found in outlines)
+    keypoints = None if objects.keypoints is None else objects.keypoints * (*factors, 1.0)
+    return replace(objects, boxes=objects.boxes * np.tile(factors, 2), outlines=outlines, keypoints=keypoints)
 
 
 @dataclass(frozen=True, slots=True)

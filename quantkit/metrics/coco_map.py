@@ -24,6 +24,7 @@ from quantkit.extras import install_command
 from quantkit.metrics.boxes import Objects, Scene
 from quantkit.metrics.metric import BuiltInMetric, MetricFactory, MetricResult
 from quantkit.metrics.scene_labels import open_scenes
+from quantkit.metrics.task import Task
 from quantkit.metrics.yolo_heads import Detections, HeadFamily, decode_head, infer_head_family
 from quantkit.values import Array
 
@@ -244,4 +245,5 @@ METRIC = BuiltInMetric(
     share=True,
     open_labels=open_scenes,
     label_kind="boxes",
+    task=Task.DETECT,
 )

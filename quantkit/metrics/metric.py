@@ -61,7 +61,8 @@ class LabelRequest:
 
     data, kind: the data set and its kind (images, array, batches, stream). names: of all samples; None for a stream.
     path: the argument of --labels, or None. spec: how images are preprocessed, or None. root: the folder that names of
-    images are relative to. network: what the network's metadata declare.
+    images are relative to. network: what the network's metadata declare. classes, keypoints, declared: names of the
+    labels' classes by index, the shape of their keypoints, and where they lie, as far as the data set declares them.
     """
 
     data: Any
@@ -71,6 +72,9 @@ class LabelRequest:
     spec: Preprocess | None
     root: Path | None = None
     network: NetworkFacts = field(default_factory=NetworkFacts)
+    classes: tuple[str, ...] = ()
+    keypoints: tuple[int, int] | None = None
+    declared: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class MetricLabels:
     source: str
     of: Callable[[Sequence[str]], Sequence[Any] | Array]
     names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

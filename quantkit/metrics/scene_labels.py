@@ -1,23 +1,29 @@
-"""Labels of detectors: the objects in every image, and how the image became the network's input.
+"""Labels of images for detection and segmentation: found, read, brought into the network's order of classes.
 
     labels                      where
-    COCO's instances JSON       --labels FILE.json; images by path or by name
-    YOLO's text files           --labels FOLDER, or beside the images: `…/images/a.jpg` has `…/labels/a.txt`
+    COCO's JSON                 --labels FILE.json, or where COCO and Roboflow have it; images by path or by name
+    YOLO's text files           --labels FOLDER, or beside the images
+    Pascal VOC's XML            --labels FOLDER, or beside the images
+    class maps (PNG)            --labels FOLDER, or `masks` in place of `images`
 
+`labels.places` has the details. Everything is read when labels are opened, so that a damaged file is an error at once.
 An image without a text file has no objects, as in the YOLO family; a data set without any text file has no labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from quantkit.errors import DataError, UnreadableError, UsageError
 from quantkit.image_file import exif_orientation, opened_image
-from quantkit.metrics.box_labels import read_coco, read_yolo
-from quantkit.metrics.boxes import ImageGeometry, Objects, Scene, image_geometry
+from quantkit.metrics.boxes import ClassMap, ImageGeometry, Scene, image_geometry
+from quantkit.metrics.labels.class_maps import read_class_map
+from quantkit.metrics.labels.objects_by_image import read_objects
+from quantkit.metrics.labels.places import LabelForm, LabelPlace, find_labels, labels_in, nearby_labels
 from quantkit.metrics.metric import LabelRequest, MetricLabels
-from quantkit.paths import is_file, is_folder, real_path
+from quantkit.metrics.task import Task
+from quantkit.paths import exists, is_file, is_folder
 from quantkit.preprocess import Preprocess
 
 TURNED = frozenset({5, 6, 7, 8})
@@ -25,65 +31,110 @@ TURNED = frozenset({5, 6, 7, 8})
 
 
 def open_scenes(request: LabelRequest) -> MetricLabels:
-    """Open the labels of detection data. UsageError if the data are not images, DataError if there are no labels."""
-    spec, names, path = request.spec, request.names, request.path
+    """Open labels with boxes, as `Scene` values. UsageError if the data are not images, DataError."""
+    return scenes_of(request, Task.DETECT)
+
+
+def open_outlined_scenes(request: LabelRequest) -> MetricLabels:
+    """Open labels with outlines, as `Scene` values. UsageError if the data are not images, DataError."""
+    return scenes_of(request, Task.SEGMENT)
+
+
+def open_keypoint_scenes(request: LabelRequest) -> MetricLabels:
+    """Open labels with keypoints, as `Scene` values. UsageError if the data are not images, DataError."""
+    return scenes_of(request, Task.POSE)
+
+
+def open_class_maps(request: LabelRequest) -> MetricLabels:
+    """Open labels of semantic segmentation, as `ClassMap` values. UsageError if the data are not images, DataError."""
+    root, names, spec = image_request(request, Task.SEMANTIC)
+    place = locate_labels(request, Task.SEMANTIC)
+    if missing := [name for name in names if name not in place.files]:
+        raise DataError(
+            f"{len(missing)} of {len(names)} images have no class map in {place.folder}, such as {missing[0]}",
+            remedy="add the class maps, or take the images out of the data",
+        )
+
+    def maps(samples: Sequence[str]) -> list[ClassMap]:
+        shapes = image_geometries(root, samples, spec)
+        return [
+            ClassMap(read_class_map(place.files[name], shape.size), shape)
+            for name, shape in zip(samples, shapes, strict=True)
+        ]
+
+    return MetricLabels(place.text, maps, request.network.names or request.classes)
+
+
+def scenes_of(request: LabelRequest, task: Task) -> MetricLabels:
+    """Open labels of objects. UsageError if the data are not images; DataError if there are none, or one is damaged."""
+    root, names, spec = image_request(request, task)
+    place = locate_labels(request, task)
+    found = read_objects(place, names, request, task)
+
+    def scenes(samples: Sequence[str]) -> list[Scene]:
+        shapes = image_geometries(root, samples, spec)
+        return [
+            Scene(found.of(name, shape.size), shape, found.ids) for name, shape in zip(samples, shapes, strict=True)
+        ]
+
+    missing = len(names) - len(place.files) if place.form is LabelForm.TEXT else 0
+    without = f"{missing:,} of {len(names):,} images have no text file, and count as images without objects"
+    notes = (*((without,) if missing else ()), *found.order.notes)
+    return MetricLabels(place.text, scenes, found.order.names, notes)
+
+
+def image_request(request: LabelRequest, task: Task) -> tuple[Path, Sequence[str], Preprocess]:
+    """Return the folder of images, their names and their preprocessing. UsageError if the data are not images."""
+    spec, names = request.spec, request.names
     if request.kind != "images" or spec is None or names is None:
-        raise UsageError(f"boxes need images, but the data are {request.kind}", remedy="give a folder of images")
-    given = Path(request.data)
-    root = given if is_folder(given) else given.parent
-    if path is not None and is_file(path):
-        return coco_scenes(path, root, names, spec)
-    return yolo_scenes(path, root, names, spec)
-
-
-def coco_scenes(path: Path, root: Path, names: Sequence[str], spec: Preprocess) -> MetricLabels:
-    """Open labels in COCO's JSON. DataError if it lacks images."""
-    known = read_coco(path)
-    by_sample = {name: found for name in names if (found := objects_in_image(name, known.objects)) is not None}
-    missing = [name for name in names if name not in by_sample]
-    if missing:
-        raise DataError(
-            f"{path} lacks {len(missing)} of {len(names)} images, for example {missing[0]}",
-            remedy="give the JSON of these images, or remove the others from the data",
+        raise UsageError(
+            f"{task.labels} need images, but the data are {request.kind}", remedy="give a folder of images"
         )
-
-    def scenes(samples: Sequence[str]) -> list[Scene]:
-        return [Scene(by_sample[name], image_geometry(spec, upright_size(root / name))) for name in samples]
-
-    return MetricLabels(path.name, scenes, known.names)
+    given = Path(request.data) if request.root is None else request.root
+    return given if is_folder(given) else given.parent, names, spec
 
 
-def objects_in_image(sample: str, objects: Mapping[str, Objects]) -> Objects | None:
-    """Return the objects that a JSON has for an image, by its path or its name."""
-    return objects.get(sample, objects.get(sample.rpartition("/")[2]))
-
-
-def yolo_scenes(path: Path | None, root: Path, names: Sequence[str], spec: Preprocess) -> MetricLabels:
-    """Open labels in text files. DataError if no image has one."""
-    places = {name: label_file(path, root, name) for name in names}
-    if not any(is_file(place) for place in places.values()):
-        first = next(iter(places.values()))
+def locate_labels(request: LabelRequest, task: Task) -> LabelPlace:
+    """Return the labels that were given, or those of the images. DataError, which names what lies nearby."""
+    root, names, _ = image_request(request, task)
+    if found := seek_labels(request, task):
+        return found
+    path = request.path
+    if path is None:
+        raise DataError(f"there are no {task.labels} as labels of the images in {root}", remedy=ask_for(task))
+    if is_file(path):
         raise DataError(
-            f"there are no box labels: no image has a text file, such as {first}",
-            remedy="--labels FILE.json in COCO's format, or --labels FOLDER of text files in YOLO's",
+            f"{path} is not COCO's JSON, the only file that holds labels of all images",
+            remedy=f"omit --labels, and give --data {path}" if path.suffix in (".yaml", ".yml") else ask_for(task),
         )
-
-    def scenes(samples: Sequence[str]) -> list[Scene]:
-        sizes = {name: upright_size(root / name) for name in samples}
-        return [Scene(read_yolo(places[name], size), image_geometry(spec, size)) for name, size in sizes.items()]
-
-    return MetricLabels(f"text files of {places[names[0]].parent.name}", scenes)
+    near = nearby_labels(path, root, names, task)
+    first = f"no image has its {task.labels} in {path}" if exists(path) else f"{path} does not exist"
+    hint = f"{near.text} belong to the images: --labels {near.json or near.folder}" if near else ask_for(task)
+    raise DataError(f"{first} (looked for {(path / names[0]).with_suffix('')}.*)", remedy=hint)
 
 
-def label_file(path: Path | None, root: Path, name: str) -> Path:
-    """Return the path of an image's text file: in `path`, else in `labels` for `images`, else beside the image."""
-    if path is not None:
-        return (path / name).with_suffix(".txt")
-    parts = list((real_path(root) / name).parts)
-    if "images" in parts:
-        last = len(parts) - 1 - parts[::-1].index("images")
-        parts[last] = "labels"
-    return Path(*parts).with_suffix(".txt")
+def seek_labels(request: LabelRequest, task: Task) -> LabelPlace | None:
+    """Return the labels that were given, else those that the data set declares, else those beside the images.
+
+    None if there are none, in the place that was given if one was.
+    """
+    root, names, _ = image_request(request, task)
+    for path in (request.path, request.declared):
+        if path is not None and is_file(path) and path.suffix.lower() == ".json" and task is not Task.SEMANTIC:
+            return LabelPlace(LabelForm.JSON, path.parent, {}, path)
+        if path is not None and is_folder(path) and (found := labels_in(path, names, task)):
+            return found
+        if request.path is not None:
+            return None
+    return find_labels(root, names, task)
+
+
+def ask_for(task: Task) -> str:
+    """Return the remedy for missing labels."""
+    if task is Task.SEMANTIC:
+        return "--labels FOLDER of class maps (PNG, a pixel is a class index), named as the images"
+    forms = "YOLO's text files or Pascal VOC's XML" if task is Task.DETECT else "YOLO's text files"
+    return f"--labels FILE.json in COCO's format, or --labels FOLDER of {forms}"
 
 
 def image_geometries(root: Path, names: Sequence[str], spec: Preprocess) -> list[ImageGeometry]:

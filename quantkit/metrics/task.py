@@ -65,7 +65,7 @@ def network_facts(metadata: Mapping[str, str]) -> NetworkFacts:
     task = next((task for task in Task if task.value == metadata.get("task")), None)
     return NetworkFacts(
         task,
-        class_names(printed_value(metadata.get("names"))),
+        names_by_index(printed_value(metadata.get("names"))),
         keypoint_shape(printed_value(metadata.get("kpt_shape"))),
     )
 
@@ -78,7 +78,7 @@ def printed_value(text: str | None) -> Any:
         return None
 
 
-def class_names(value: Any) -> tuple[str, ...]:
+def names_by_index(value: Any) -> tuple[str, ...]:
     """Return names by index from a list, or from a mapping whose keys are 0 … n−1; empty for anything else."""
     if isinstance(value, dict):
         keys = [str(index) for index in range(len(value))]

@@ -550,7 +550,7 @@ def test_boxes_are_scored_in_the_image_through_the_letterbox(tmp_path: Path, sce
     with pytest.raises(DataError, match=r"lacks 1 of 3 images, for example c\.png"):
         evaluate(models, scenes / "images", metrics="yolo", preprocess="yolo", labels=tmp_path / "boxes.json")
     shutil.rmtree(scenes / "labels")
-    with pytest.raises(DataError, match=r"there are no box labels.*labels/a\.txt"):
+    with pytest.raises(DataError, match="there are no boxes as labels of the images in"):
         evaluate(models, scenes / "images", metrics="yolo", preprocess="yolo")
 
 

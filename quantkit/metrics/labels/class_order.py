@@ -1,0 +1,70 @@
+"""The order of classes: labels number them in their own way, and a network's outputs in another.
+
+names of both sides are known     labels are matched by name; classes that no label uses do not matter
+none of the names is the same     by their order, if there are as many on both sides, with a warning
+one side has no names             by their order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantkit.errors import DataError
+from quantkit.metrics.boxes import Objects
+
+SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ClassOrder:
+    """Index of each label's class among the network's. names: of the network's classes. indices: None: the same.
+
+    A class that no label uses may have the index −1.
+    """
+
+    names: tuple[str, ...]
+    indices: NDArray[np.intp] | None = None
+    notes: tuple[str, ...] = ()
+
+    def apply(self, objects: Objects) -> Objects:
+        """Return objects with the network's class indices."""
+        return objects if self.indices is None else replace(objects, classes=self.indices[objects.classes])
+
+
+def match_classes(labels: Sequence[str], network: Sequence[str], used: Collection[int], source: str) -> ClassOrder:
+    """Return how the classes of labels correspond to a network's. DataError if that is not known.
+
+    labels, network: names by index; empty if they are unknown. used: indices of classes that labels use. source: of the
+    labels, for messages.
+    """
+    if outside := sorted(index for index in used if labels and index >= len(labels)):
+        raise DataError(
+            f"{source}: an object has class {outside[0]}, but {len(labels)} classes are named",
+            remedy="name every class, in the order of the labels",
+        )
+    if not labels or not network or tuple(labels) == tuple(network):
+        return ClassOrder(tuple(network or labels))
+    place = {name: index for index, name in enumerate(network)}
+    missing = [labels[index] for index in sorted(used) if labels[index] not in place]
+    if len(place) == len(network) and not missing:
+        indices = np.array([place.get(name, -1) for name in labels], np.intp)
+        if (indices == np.arange(len(labels))).all():
+            return ClassOrder(tuple(network))
+        note = f"classes are matched by name: {len(labels)} of the labels, {len(network)} of the network"
+        return ClassOrder(tuple(network), indices, (note,))
+    both = f"the labels' ({shown(labels)}) and the network's ({shown(network)})"
+    if len(labels) == len(network) and not set(labels) & set(network):
+        return ClassOrder(tuple(labels), None, (f"names of classes differ, {both}: they are taken in their order",))
+    raise DataError(
+        f"{source}: class {missing[0] if missing else labels[0]!r} is not a class of the network: {both} differ",
+        remedy="--classes FILE gives the names of the network's classes, in the order of its outputs",
+    )
+
+
+def shown(names: Sequence[str]) -> str:
+    """Return the number of names and the first few."""
+    return f"{len(names)}: {', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''}"
