@@ -36,6 +36,7 @@ from .histogram import Histogram as Histogram
 from .histogram import HistogramMode as HistogramMode
 from .inspection.machine import doctor as doctor
 from .inspection.model import inspect as inspect
+from .linting.compiler import CompileRequest as CompileRequest
 from .linting.finding import Finding as Finding
 from .linting.lint import LintReport as LintReport
 from .linting.lint import lint as lint

@@ -32,7 +32,7 @@ HEAVY = (
 )
 NAMES = [
     "Algorithm", "BenchOptions", "Best", "BuildOptions", "BuiltEngine", "CalibrateOptions", "Calibration",
-    "CalibrationTable", "Comparison", "DataOptions", "Engine", "Entropy", "EvaluateOptions", "Evaluation",
+    "CalibrationTable", "Comparison", "CompileRequest", "DataOptions", "Engine", "Entropy", "EvaluateOptions", "Evaluation",
     "Finding", "FromQdq", "Histogram", "HistogramMode", "Imported", "LayersOptions", "LintReport", "MinMax", "Mse",
     "PRESETS", "Percentile", "Policy", "Precision", "Preprocess", "Quantization", "QuantizeOptions",
     "QuantkitError", "Rule", "Run", "Sensitivity", "Settings", "Statistics", "TfOptions", "TfliteOptions",

@@ -15,6 +15,7 @@ from quantkit.errors import UsageError
 from quantkit.paths import beside
 
 if TYPE_CHECKING:
+    from quantkit.linting.compiler import CompileRequest, CompilerWord
     from quantkit.linting.finding import Finding
     from quantkit.linting.lint import LintReport
 
@@ -23,6 +24,7 @@ HEADINGS = {
     "error": "errors: TensorRT rejects this, or computes something else",
     "slow": "slow: it runs, but not as fast as it could",
     "accuracy": "accuracy: it runs, but may be less accurate than it could be",
+    "disputed": "disputed: quantkit's rules and NVIDIA's compiler do not agree",
 }
 """Severity → the line above its findings."""
 
@@ -41,25 +43,47 @@ HEADINGS = {
     type=options.PATH,
     help="Fixed copy to write. Default: MODEL.fixed.onnx beside the model.",
 )
+@click.option("--compile", "compiles", is_flag=True, help="Compile it too, with TensorRT-RTX on the CPU.")
+@options.architectures
+@options.shapes("a batch of 1, and the size of a usual image or text")
 @options.force
 @options.printing_tables_loudly
-def lint(model: Path, fix: bool, output: Path | None, force: bool, printing: Printing) -> None:
+def lint(
+    model: Path, fix: bool, output: Path | None, compiles: bool, architectures: str | None, shapes: tuple[str, ...],
+    force: bool, printing: Printing,
+) -> None:  # fmt: skip
     """Show what TensorRT rejects or runs slowly in the Q/DQ model MODEL, whichever tool wrote it.
 
     --fix corrects what can be corrected without changing what the model computes: int32 biases, uint8 with zero point
     128, onnxruntime's own Q/DQ operators, equal pairs on one tensor, nodes that only pass a weight on, and scales and
     zero points of 0 in a form that TensorRT does not accept. It writes nothing if there is nothing of these. Exit code:
-    1 if errors are left, 0 if nothing or only slow and accuracy findings are left.
+    1 if errors are left, 0 if nothing else is left than findings about speed and accuracy.
+
+    --compile adds what NVIDIA's compiler says, without a GPU: what it refuses, and what it computes in float although
+    Q/DQ stands around it.
     """
+    from quantkit.cli.terminal.progress import Spinner
     from quantkit.linting.lint import lint as run
 
     if output and not fix:
         raise UsageError("--output names the fixed copy, but --fix is not given", remedy="add --fix")
     target = (output or beside(model, f"{model.stem}.fixed.onnx")) if fix else None
-    report = run(model, fix_to=target, force=force)
+    if not compiles and (architectures or shapes):
+        raise UsageError("--for and --shapes are about compiling, but --compile is not given", remedy="add --compile")
+    request = compile_request(architectures, shapes) if compiles else None
+    with Spinner(hidden=printing.hides_progress) as spinner:
+        report = run(model, fix_to=target, force=force, compile_for=request, stage=spinner.phase)
     printing.print_result(report, lint_document, lambda report: print_lint_report(report, fix=fix))
     if report.errors:
         raise click.exceptions.Exit(1)
+
+
+def compile_request(architectures: str | None, shapes: tuple[str, ...]) -> CompileRequest:
+    """Return the request for the compiler. UsageError."""
+    from quantkit.backends.tensorrt_rtx.architectures import DEFAULT_ARCHITECTURES, parse_architectures
+    from quantkit.linting.compiler import CompileRequest
+
+    return CompileRequest(parse_architectures(architectures) if architectures else DEFAULT_ARCHITECTURES, shapes)
 
 
 def print_lint_report(report: LintReport, *, fix: bool) -> None:
@@ -77,6 +101,8 @@ def print_lint_report(report: LintReport, *, fix: bool) -> None:
     quantized, weighted = report.int8_layers
     if quantized < weighted:
         print_line(f"INT8   {quantized} of {weighted} operators with weights; the others compute in float")
+    for text in report.compiler.lines if report.compiler else ():
+        print_line(text)
     fixable = sum(finding.fixable for finding in report.findings)
     print_line(report.summary + (f"; --fix corrects {fixable}" if fixable else ""))
 
@@ -113,6 +139,36 @@ def lint_document(report: LintReport) -> dict[str, Any]:
         "summary": report.summary,
         "int8_layers": list(report.int8_layers),
         "trial": report.trial and report.trial.document,
+        "compiler": report.compiler and compiler_document(report.compiler),
+    }
+
+
+def compiler_document(word: CompilerWord) -> dict[str, Any]:
+    """Return what the compiler says for programs; its findings stand with the others."""
+    return {
+        "version": word.version,
+        "compiled": [
+            {
+                "architecture": network.architecture,
+                "kernels": len(network.running),
+                "products": len(network.products),
+                "int8_products": sum(kernel.int8 for kernel in network.products),
+                "engine_bytes": network.engine_bytes,
+                "seconds": network.seconds,
+            }
+            for network in word.networks
+        ],
+        "refused": [
+            {
+                "architecture": r.architecture,
+                "node": r.node,
+                "operator": r.operator,
+                "problem": r.problem,
+                "text": r.text,
+            }
+            for r in word.refusals
+        ],
+        "chosen_shapes": list(word.chosen),
     }
 
 

@@ -41,6 +41,12 @@ PRECISIONS = "Precisions to build engines in."
 REPAIRS = "Repairs that may be used: {repairs}; or none."
 """Completed by `RepairOption`."""
 
+architectures = click.option(
+    "--for",
+    "architectures",
+    metavar="ARCHITECTURE,…",
+    help="GPU architectures: sm75, sm80, sm86, sm89, sm120, sm121, or all. Default: sm86,sm120.",
+)
 force = click.option("--force", is_flag=True, help="Replace existing files.")
 html = click.option("--html", metavar="FILE.html", type=PATH, help="Write a report as one HTML file.")
 provider = click.option(

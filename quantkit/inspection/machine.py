@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from quantkit._version import __version__
 from quantkit.backends.session import Backend, default_backend, session_backends
+from quantkit.backends.tensorrt_rtx.compiling import compiler_version
 from quantkit.calibration.backend_choice import refuse_without_calibrators
 from quantkit.errors import BackendError
+from quantkit.extras import install_command
 from quantkit.kernel import COMPILED
 from quantkit.table import Algorithm, Header
 from quantkit.tensorrt_version import has_driver, installed_number, target_version
@@ -25,6 +27,7 @@ PACKAGES = (
     "pillow",
     "safetensors",
     "tensorrt",
+    "tensorrt-rtx-cu13",
     "pycuda",
 )
 
@@ -115,11 +118,19 @@ def list_abilities() -> tuple[Ability, ...]:
             number is not None,
             f"library version {number}" if number else "not installed; not required for tables",
         ),
+        compiler_ability(),
         *(session_ability(other) for other in session_backends().values() if other is not backend),
         tensorrt_ability("calibrate on TensorRT", refuse_without_calibrators),
         tensorrt_ability("build and run engines", refuse_without_tensorrt),
         Ability("write calibration tables", True, f"for TensorRT {version} ({target.source})"),
     )
+
+
+def compiler_ability() -> Ability:
+    """Return the ability to compile for GPUs that are not here."""
+    version = compiler_version()
+    detail = install_command("rtx") if version is None else f"TensorRT-RTX {version}: quantkit compile, lint --compile"
+    return Ability("compile without a GPU", version is not None, detail)
 
 
 def session_ability(backend: Backend) -> Ability:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from quantkit.errors import ModelError, OutputError
 from quantkit.graph import Model, load_model, refuse_changed_weights
 from quantkit.graph.messages import all_tensors, is_external
 from quantkit.graph.save import store_inside, tensor_size
+from quantkit.linting.compiler import CompileRequest, CompilerWord, ask_compiler
 from quantkit.linting.finding import SEVERITIES, Finding
 from quantkit.linting.fix import fix_model
 from quantkit.linting.registry import lint_model
@@ -46,6 +47,8 @@ class LintReport(RichDisplay):
     """Operators with weights that compute in INT8, and all with weights."""
     trial: Trial | None = None
     """The outcome of running the copy once, beside the model, before it was written."""
+    compiler: CompilerWord | None = None
+    """The word of NVIDIA's compiler about the copy, or about the model without one; its findings are in `findings`."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -69,19 +72,39 @@ class LintReport(RichDisplay):
         ]
         fixed = f", {len(self.fixed)} fixed" if self.written else ""
         head = ("severity", "node", "problem", "remedy")
-        return f"{self.path.name}: {self.summary}{fixed}", ViewTable(head, rows, frozenset(range(4)))
+        compiled = self.compiler.lines if self.compiler else ()
+        return f"{self.path.name}: {self.summary}{fixed}", ViewTable(head, rows, frozenset(range(4))), *compiled
 
 
 def lint(
-    path: str | os.PathLike[str], *, fix_to: str | os.PathLike[str] | None = None, force: bool = False
+    path: str | os.PathLike[str],
+    *,
+    fix_to: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    compile_for: CompileRequest | None = None,
+    stage: Callable[[str], None] = lambda _: None,
 ) -> LintReport:
     """Find what TensorRT will reject or run slowly in the Q/DQ nodes of an ONNX model.
 
     fix_to: write a copy there without the findings that can be fixed exactly; it computes the same numbers, and
-    contains its weights. Nothing is written if there is nothing to fix. Raises ModelError if the model cannot be read
-    or has no Q/DQ, StaleError if `fix_to` exists and `force` is not given, UsageError if it is the model itself,
-    OutputError.
+    contains its weights. Nothing is written if there is nothing to fix. compile_for: compile it with TensorRT-RTX as
+    well, on the CPU, and add what the compiler says (see `compiler`); `stage` is called with what it does.
+
+    Raises ModelError if the model cannot be read, or has no Q/DQ and is not compiled; StaleError if `fix_to` exists and
+    `force` is not given, UsageError if it is the model itself, OutputError; BackendError without TensorRT-RTX, or where
+    the compiler exceeds a limit.
     """
+    report = lint_rules_alone(path, fix_to, force=force, needs_qdq=compile_for is None)
+    if compile_for is None:
+        return report
+    word = ask_compiler(load_model(report.written or report.path), report.findings, compile_for, stage)
+    return replace(report, findings=(*report.findings, *word.findings), compiler=word)
+
+
+def lint_rules_alone(
+    path: str | os.PathLike[str], fix_to: str | os.PathLike[str] | None, *, force: bool, needs_qdq: bool
+) -> LintReport:
+    """Lint by the rules, and write a copy with what can be fixed; see `lint`."""
     target = Path(fix_to) if fix_to is not None else None
     if target is not None:
         check_destinations([target], read=[path], force=force)
@@ -89,7 +112,7 @@ def lint(
     if target is not None:
         refuse_overwriting([target], model.files)
     found = lint_model(model)
-    if not has_qdq(model) and not found:
+    if needs_qdq and not has_qdq(model) and not found:
         raise ModelError(
             f"{model.path} has no QuantizeLinear and no DequantizeLinear: nothing in it is quantized",
             remedy="give a Q/DQ model; quantkit calibrate is for float models",

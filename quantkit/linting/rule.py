@@ -29,4 +29,6 @@ class LintRule:
     def findings(self, qdq: QdqGraph) -> Iterator[Finding]:
         """Yield the defects of a network as findings of this rule."""
         for found in self.find(qdq):
-            yield Finding(self.name, self.severity, found.where, found.problem, found.remedy, found.fixable)
+            yield Finding(
+                self.name, found.severity or self.severity, found.where, found.problem, found.remedy, found.fixable
+            )

@@ -32,6 +32,7 @@ WORDS = {
     "RULE": "a calibration method, for example `mse` or `percentile:99.99`",
     "NODE, PATTERN, OPERATOR": "a node's name, a pattern such as `head/*`, an operator such as `Softmax`",
     "INPUT, MIN, OPT, MAX": "an input's name, and its smallest, best and largest batch size or shape: `image=1:8:32`",
+    "ARCHITECTURE": "a GPU architecture, for example `sm86` or `8.6`; `ARCHITECTURE,…` are several",
     "P": "a precision: `fp32`, `tf32`, `fp16`, `int8`, `best`",
     "N": "a whole number; `N,N…` are several",
     "SIZE": "an amount of memory, for example `2GiB`, or the sizes of an axis",

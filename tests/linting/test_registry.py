@@ -21,7 +21,8 @@ def test_every_rule_has_a_file_of_its_name() -> None:
 
 
 def test_the_page_lists_every_rule_once() -> None:
-    listed = re.findall(r"^\| `([\w-]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    text = PAGE.read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([\w-]+)` \|", text[text.index("## Rules") :], re.MULTILINE)
     assert listed == [rule.name for rule in lint_rules()]
 
 

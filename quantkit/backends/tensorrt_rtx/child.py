@@ -92,18 +92,14 @@ def log_to(trt: Any, file: Any) -> Any:
 
 
 def error_fields(error: Any) -> dict[str, str]:
-    """Return what the parser says of one error."""
-    return {
-        "node": error.node_name(),
-        "operator": error.node_operator(),
-        "text": error.desc(),
-        "code": str(error.code()),
-    }
+    """Return what the parser says of one error; place: the number of the node in the file."""
+    name, operator, place = error.node_name(), error.node_operator(), str(error.node())
+    return {"node": name, "operator": operator, "place": place, "text": error.desc()}
 
 
 def empty_error(text: str) -> dict[str, str]:
     """Return an error that names no node."""
-    return {"node": "", "operator": "", "text": text, "code": ""}
+    return {"node": "", "operator": "", "place": "", "text": text}
 
 
 if __name__ == "__main__":

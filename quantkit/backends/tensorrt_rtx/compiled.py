@@ -22,8 +22,10 @@ BITS: Mapping[str, int] = {
     "INT8": 8, "UINT8": 8, "FP8": 8, "BOOL": 8, "INT4": 4, "FP4": 4,
 }  # fmt: skip
 FLOATS = frozenset({"FP64", "FP32", "TF32", "FP16", "BF16"})
-LIBRARY_KERNELS = frozenset({"correlation", "convolution", "deconvolution", "gemm"})
+LIBRARY_KERNELS = frozenset({"correlation", "deconv", "gemm"})
 """Kinds of kernels that multiply: convolutions and matrix products from NVIDIA's libraries."""
+GENERATED = "__myl_"
+"""Prefix of the names of kernels that the compiler generates; the operations in them follow."""
 PRODUCTS = ("Fc", "Gemm", "MatMul", "Conv", "Corr", "Mha", "Bmm", "FMHA")
 """Parts of the names of generated and fused kernels that multiply."""
 WAITING = frozenset({"signal", "wait", "shape_call"})
@@ -63,7 +65,8 @@ class Kernel(FrozenRecord):
     @property
     def multiplies(self) -> bool:
         """True if it computes a convolution or a matrix product."""
-        return self.kind in LIBRARY_KERNELS or any(part in self.name for part in PRODUCTS)
+        generated = self.name.startswith(GENERATED) and any(part in self.name for part in PRODUCTS)
+        return self.kind in LIBRARY_KERNELS or generated
 
     @property
     def operands(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from quantkit.backends.tensorrt_rtx.kernel_log import kernels_in, memory_in
 from quantkit.backends.tensorrt_rtx.refusals import Refusal, refusal_of
 from quantkit.errors import BackendError, ModelError
 from quantkit.extras import install_command
+from quantkit.graph.model import node_name
 from quantkit.paths import is_file
 from quantkit.regular_file import UNBOUNDED, read_regular, read_regular_text
 
@@ -49,9 +50,10 @@ class CompileLimits:
 class Compilation:
     """The outcome of compiling a network: for each architecture a compiled network, or the reasons it refuses.
 
-    engines: architecture → the engine, where the caller keeps it.
+    version: TensorRT-RTX's. engines: architecture → the engine, where the caller keeps it.
     """
 
+    version: str
     networks: tuple[CompiledNetwork, ...]
     refusals: tuple[Refusal, ...] = ()
     engines: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -90,7 +92,7 @@ def try_compile(
     shapes: of every input, without dynamic dimensions. stage: called with what the compiler does at the moment.
     A network that is refused is a result; BackendError where TensorRT-RTX is not installed, or exceeds a limit.
     """
-    require_compiler()
+    installed = require_compiler()
     check_architectures(architectures)
     with tempfile.TemporaryDirectory(prefix="quantkit-compile-") as name:
         folder = Path(name)
@@ -102,7 +104,9 @@ def try_compile(
         }
         (folder / child.REQUEST).write_text(json.dumps(request))
         code, said = run_child(folder, limits.seconds, stage)
-        return read_outcome(folder, model, architectures, Ending(code, said, limits), keep_engines=keep_engines)
+        return read_outcome(
+            folder, model, architectures, Ending(installed, code, said, limits), keep_engines=keep_engines
+        )
 
 
 def compile_network(model: Model, shapes: Shapes, *, architecture: str) -> CompiledNetwork:
@@ -161,8 +165,9 @@ def stage_of(folder: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of the compiler's process: its exit code (None: stopped), the end of its output, and its limits."""
+    """The end of the compiler's process: its version, exit code (None: stopped), end of its output, and limits."""
 
+    version: str
     code: int | None
     said: str
     limits: CompileLimits
@@ -172,8 +177,11 @@ def read_outcome(
     folder: Path, model: Model, architectures: Sequence[str], ending: Ending, *, keep_engines: bool
 ) -> Compilation:
     """Return what the compiler left in its folder. BackendError if it exceeded a limit, or did not load."""
-    nodes = {node.output[0]: node.name for node in model.proto.graph.node if node.output}
-    networks, engines, refusals = [], {}, []
+    nodes = {node.output[0]: node_name(node) for node in model.proto.graph.node if node.output}
+    order = [node_name(node) for node in model.proto.graph.node]
+    networks: list[CompiledNetwork] = []
+    refusals: list[Refusal] = []
+    engines: dict[str, bytes] = {}
     for name in architectures:
         if is_file(folder / f"{name}.json"):
             networks.append(read_network(folder, name, nodes))
@@ -181,13 +189,19 @@ def read_outcome(
                 engines[name] = read_regular(folder / f"{name}.engine", UNBOUNDED)
         elif is_file(folder / f"{name}{child.ERRORS}"):
             errors = json.loads(read_regular(folder / f"{name}{child.ERRORS}"))
-            refusals.extend(dict.fromkeys(refusal_of(fields, name, nodes) for fields in errors))
+            refusals.extend(dict.fromkeys(refusal_of(named(fields, order), name, nodes) for fields in errors))
         elif ending.code != 0:
             refusals.append(crash_of(folder, model, name, ending))
             break
     if not networks and not refusals:
         raise BackendError(f"{model.path}: TensorRT-RTX left no result", remedy=install_command("rtx"))
-    return Compilation(tuple(networks), tuple(refusals), engines)
+    return Compilation(ending.version, tuple(networks), tuple(refusals), engines)
+
+
+def named(fields: Mapping[str, str], order: Sequence[str]) -> Mapping[str, str]:
+    """Return an error of the parser with the name of its node, which the file may lack; `order`: all names."""
+    place = int(fields["place"] or -1)
+    return {**fields, "node": order[place]} if not fields["node"] and 0 <= place < len(order) else fields
 
 
 def read_network(folder: Path, architecture: str, nodes: Mapping[str, str]) -> CompiledNetwork:

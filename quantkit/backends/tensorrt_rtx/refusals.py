@@ -32,6 +32,11 @@ class Refusal:
     text: str
 
     @property
+    def short_text(self) -> str:
+        """NVIDIA's text, shortened."""
+        return shorten_middle(self.text, LONGEST)
+
+    @property
     def place(self) -> str:
         """The node and its operator, for messages."""
         return f"{self.operator} {self.node}".strip() if self.node else "the network"
@@ -55,7 +60,22 @@ PATTERNS: tuple[tuple[str, str, str], ...] = (
         "use sm89 or newer: --for sm89",
     ),
     (
-        r"Plugin not found|No importer registered|[Uu]nsupported operator|checkFallbackPluginImporter",
+        r"Quantized constant \(.*\) is only allowed",
+        "a stored INT8 tensor that something else than DequantizeLinear reads",
+        FIX,
+    ),
+    (
+        r"Found unsupported input type",
+        "a type that TensorRT does not quantize to",
+        FIX,
+    ),
+    (
+        r"Failed to (?:import|convert).*initializer",
+        "a stored tensor of a type that TensorRT does not read",
+        "store weights as float32, float16 or int8",
+    ),
+    (
+        r"^false$|Plugin not found|No importer registered|[Uu]nsupported operator|checkFallbackPluginImporter",
         "an operator that TensorRT does not have, or has as a plugin only",
         "replace the operator in the export; plugins cannot be compiled for another machine",
     ),
@@ -65,8 +85,7 @@ PATTERNS: tuple[tuple[str, str, str], ...] = (
         "export with opset 13 … 21",
     ),
     (
-        r"[Ii]nvalid (?:channel )?axis|axis.*(?:out of (?:range|bounds)|must be)"
-        r"|scale.*(?:size|dim|shape|count).*(?:match|equal)",
+        r"number of scales is not equal|[Ii]nvalid (?:channel )?axis|axis.*(?:out of (?:range|bounds)|must be)",
         "scales that do not fit the axis of their tensor",
         AGAIN,
     ),

@@ -26,12 +26,14 @@ def find_weights_behind_nodes(qdq: QdqGraph) -> Iterator[Defect]:
         if name in folded:
             node = decided.makers[name]
             reader = next(node for _, node in qdq.uses(name) if name in weights_read_by(node))
+            integer = qdq.dequantizes(reader.output[0]) and reader.input[0] == name
+            harm = "is refused by TensorRT-RTX" if integer else "keeps TensorRT 8.6 from fusing it"
             yield Defect(
                 node_name(node),
-                f"{node.op_type} between a constant and {reader.op_type} {node_name(reader)!r} keeps TensorRT 8.6 from "
-                "fusing it",
+                f"{node.op_type} between a constant and {reader.op_type} {node_name(reader)!r} {harm}",
                 "store what it makes as an initializer",
                 fixable=is_exact(decided, name),
+                severity="error" if integer else None,
             )
 
 
@@ -63,7 +65,8 @@ def store_constants(edit: GraphEdit) -> None:
 RULE = LintRule(
     "weight-behind-node",
     "slow",
-    "an Identity, Transpose, Cast … between a weight and its pair or layer: TensorRT 8.6 does not fuse it",
+    "an Identity, Transpose, Cast … between a weight and its pair or layer: TensorRT 8.6 does not fuse it; an error "
+    "for INT8 weights before DequantizeLinear, which TensorRT-RTX refuses there",
     find_weights_behind_nodes,
     store_constants,
     "an initializer, where its bits do not depend on who computes it",
