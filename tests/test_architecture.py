@@ -33,7 +33,8 @@ HEAVY = (
 NAMES = [
     "Algorithm", "BenchOptions", "Best", "BuildOptions", "BuiltEngine", "CalibrateOptions", "Calibration",
     "CalibrationTable", "Comparison", "CompileRequest", "DataOptions", "Engine", "Entropy", "EvaluateOptions",
-    "Evaluation", "Finding", "FromQdq", "Histogram", "HistogramMode", "Imported", "LayersOptions", "LintReport", "MinMax", "Mse",
+    "Evaluation", "Finding", "FromQdq", "Histogram", "HistogramMode", "Imported", "LayersOptions", "LintReport",
+    "MinMax", "Mse",
     "PRESETS", "Percentile", "Policy", "Precision", "Preprocess", "Quantization", "QuantizeOptions",
     "QuantkitError", "Rule", "Run", "Sensitivity", "Settings", "Statistics", "TfOptions", "TfliteOptions",
     "TorchOptions", "TritonExport", "TritonOptions", "TuneOptions", "Tuning", "__version__", "adopt", "bench",
