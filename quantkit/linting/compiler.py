@@ -31,7 +31,7 @@ NO_INT8_KERNEL = {
 
 @dataclass(frozen=True, slots=True)
 class CompileRequest:
-    """How a network is compiled: for which architectures, and its shapes as `build --shapes` takes them."""
+    """Architectures that a network is compiled for, and its shapes as `build --shapes` takes them."""
 
     architectures: tuple[str, ...] = DEFAULT_ARCHITECTURES
     shapes: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class CompileRequest:
 
 @dataclass(frozen=True, slots=True)
 class CompilerWord:
-    """What the compiler made of a network. chosen: sizes of inputs that nobody gave; findings: see the module."""
+    """The outcome of compiling a network. chosen: sizes of inputs that nobody gave; findings: see the module."""
 
     version: str
     networks: tuple[CompiledNetwork, ...]
