@@ -13,6 +13,7 @@ from quantkit.data.labels import Labels
 from quantkit.errors import DataError
 from quantkit.evaluation.output_errors import MatchCounter, OutputComparison
 from quantkit.evaluation.predictions import PredictionComparison
+from quantkit.evaluation.scenes.watch import ImageSource, ObjectWatch, watch_objects
 from quantkit.evaluation.score_evidence import Evidence, score_evidence
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.class_scores import class_scores
@@ -58,6 +59,8 @@ class Scoring:
     """Further notes on the pass."""
     classes: int | None = None
     """Number of class scores of a sample."""
+    objects: ObjectWatch | None = None
+    """The objects of all models, if the network is a detector."""
     labels_ignored: bool = False
     """True if labels were not looked for, because no output holds class scores and no metric was named."""
 
@@ -79,6 +82,8 @@ class Scoring:
                 totals.predictions.add(
                     as_score_rows(renamed[0][self.scores]), as_score_rows(outputs[self.scores]), portion.names
                 )
+        if self.objects is not None:
+            self.objects.add(portion, renamed)
         self.names.extend(portion.names)
         if isinstance(labels, np.ndarray):
             self.truth.append(labels)
@@ -165,6 +170,18 @@ def choose_score_output(fitting: Mapping[str, Evidence], named: str | None) -> s
     certain = [name for name, found in fitting.items() if found is Evidence.CERTAIN]
     best = certain if len(certain) == 1 else list(fitting)
     return best[0] if len(best) == 1 else None
+
+
+def start_watching(scoring: Scoring, first: Outputs, source: ImageSource) -> None:
+    """Watch objects from now on, in place of the outputs that hold them. UsageError if a metric finds no head."""
+    metrics = [totals.metrics for totals in scoring.models]
+    search = scoring.scores is None
+    scoring.objects = watch_objects(scoring.models[0].subject, first, metrics, source, search=search)
+    if scoring.objects is not None:
+        for totals in scoring.models:
+            for name in scoring.objects.outputs:
+                totals.comparisons.pop(name, None)
+                totals.matches.pop(name, None)
 
 
 def start_scoring(

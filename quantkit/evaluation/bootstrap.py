@@ -55,7 +55,29 @@ def bootstrap_set(figure: Callable[[NDArray[np.intp]], float], samples: int) -> 
     NaN.
     """
     random = np.random.default_rng(SEED)
-    found = np.array([figure(random.integers(0, samples, samples)) for _ in range(SET_REPLICATES)], np.float64)
+    return percentile_interval(
+        np.array([figure(random.integers(0, samples, samples)) for _ in range(SET_REPLICATES)], np.float64)
+    )
+
+
+def replicate_set(
+    figures: Callable[[NDArray[np.float64]], NDArray[np.float64]], samples: int, replicates: int | None = None
+) -> NDArray[np.float64]:
+    """Return figures [R, P] of the same draws as those of `bootstrap_set`. figures: counts of samples [R, N] → [R, P].
+
+    replicates: R; None for SET_REPLICATES.
+    """
+    random, count = np.random.default_rng(SEED), replicates or SET_REPLICATES
+    rows = max(1, CHUNK // samples)
+    parts = []
+    for start in range(0, count, rows):
+        drawn = [random.integers(0, samples, samples) for _ in range(min(rows, count - start))]
+        parts.append(figures(np.stack([np.bincount(d, minlength=samples) for d in drawn]).astype(np.float64)))
+    return np.concatenate(parts)
+
+
+def percentile_interval(found: NDArray[np.float64]) -> Bootstrap:
+    """Return the percentile interval of replicates [R]; NaN if none of them is finite."""
     found = found[np.isfinite(found)]
     return bca_interval(found, None, 0.0) if found.size else Bootstrap(math.nan, math.nan, math.nan, 0)
 

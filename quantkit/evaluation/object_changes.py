@@ -36,7 +36,7 @@ class RunLengths:
     def pixels(self) -> NDArray[np.uint8]:
         """Return the map [H, W]."""
         flat = np.repeat(np.array(self.values, np.uint8), np.array(self.lengths, np.intp))
-        return flat.reshape(self.size[::-1]).T
+        return np.asarray(flat.reshape(self.size[::-1]).T)
 
 
 def run_lengths(pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> RunLengths:

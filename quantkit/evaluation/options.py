@@ -14,7 +14,15 @@ from quantkit.data.labels import LabelOptions, Labels, LabelTask, open_labels
 from quantkit.data.opening import DataFields
 from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.errors import DataError, UsageError
-from quantkit.evaluation.accumulate import Outputs, Scoring, choose_score_output, score_outputs, start_scoring
+from quantkit.evaluation.accumulate import (
+    Outputs,
+    Scoring,
+    choose_score_output,
+    score_outputs,
+    start_scoring,
+    start_watching,
+)
+from quantkit.evaluation.scenes.watch import ImageSource
 from quantkit.evaluation.score_evidence import Evidence
 from quantkit.evaluation.subjects import Subject
 from quantkit.evaluation.task_metric import choose_task_metric, task_metric_name
@@ -142,6 +150,7 @@ def resolve_metrics(
         scores = choose_score_output(fitting, None)
     assumed = labels is None and scores is not None and fitting[scores] is Evidence.POSSIBLE
     scoring = start_scoring(subjects, first, scores, factories, labels, assumed)
+    start_watching(scoring, first, ImageSource(feed.images.folder.root if feed.images is not None else None, spec))
     scoring.notes += (*(chosen.notes if chosen else ()), *selection_notes(graph, first))
     scoring.labels_ignored, scoring.undecided = ignored, undecided
     if undecided and len(fitting) > 1 and request.must_decide:

@@ -42,9 +42,16 @@ from quantkit.evaluation.result import IntervalMethod, MetricDifference
 from quantkit.metrics.metric import MetricResult
 from quantkit.values import Array
 
+Replicates = tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]
+"""Bootstrapped values of reference and candidate [R, …], of the same draws; the first column counts."""
+
 
 def paired_difference(
-    reference: MetricResult, candidate: MetricResult, share: bool, higher_is_better: bool
+    reference: MetricResult,
+    candidate: MetricResult,
+    share: bool,
+    higher_is_better: bool,
+    replicates: Replicates = (None, None),
 ) -> MetricDifference:
     """Return reference − candidate with a paired 95 % interval, with a loss positive; in percentage points if `share`.
 
@@ -63,7 +70,7 @@ def paired_difference(
         binary = is_binary(reference.per_sample) and is_binary(candidate.per_sample)
         found = binary_difference(losses) if binary else score_difference(losses)
     else:
-        found = set_difference(reference, candidate, sign)
+        found = set_difference(reference, candidate, sign, replicates)
     value, low, high = points * found.value, points * found.low, points * found.high
     return replace(found, value=value, low=low, high=high)
 
@@ -88,12 +95,17 @@ def score_difference(losses: NDArray[np.float64]) -> MetricDifference:
     return MetricDifference(value, found.low, found.high, found.p, gained, lost, method, found.replicates)
 
 
-def set_difference(reference: MetricResult, candidate: MetricResult, sign: float) -> MetricDifference:
+def set_difference(
+    reference: MetricResult, candidate: MetricResult, sign: float, replicates: Replicates = (None, None)
+) -> MetricDifference:
     """Return the difference of values of the whole set; better and worse samples are unknown."""
     first, second, value = reference.resample, candidate.resample, (reference.value - candidate.value) * sign
     if first is None or second is None or reference.samples < 2:
         return MetricDifference(value, math.nan, math.nan, math.nan, 0, 0, IntervalMethod.VALUE_ONLY)
-    found = bootstrap.bootstrap_set(lambda indices: sign * (first(indices) - second(indices)), reference.samples)
+    if replicates[0] is not None and replicates[1] is not None:
+        found = bootstrap.percentile_interval(sign * (replicates[0] - replicates[1])[:, 0])
+    else:
+        found = bootstrap.bootstrap_set(lambda indices: sign * (first(indices) - second(indices)), reference.samples)
     if not found.replicates:
         return MetricDifference(value, math.nan, math.nan, math.nan, 0, 0, IntervalMethod.NO_RESAMPLES)
     method = IntervalMethod.BOOTSTRAP_SET

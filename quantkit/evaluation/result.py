@@ -290,11 +290,21 @@ def score_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
         format_metric(value, evaluation.share),
         "" if lost is None else f"{lost.value:+.2f}",
         interval_text(lost),
-        "" if score.agreement is None else f"{percent_text(score.agreement)}%",
+        agreement_text(score),
         "" if (worst := score.worst_output) is None else decibel_text(worst.sqnr_db),
         f"{layers[0]} of {layers[1]}" if layers else "",
         f"{score.speed.samples_per_second:,.0f}" if score.speed else "",
     )
+
+
+def agreement_text(score: ModelScore) -> str:
+    """Return the share of samples with the reference's class, of objects that are found again, or of equal pixels."""
+    share = score.agreement
+    if score.objects is not None:
+        share = score.objects.matches.share
+    elif score.regions is not None:
+        share = score.regions.agreement
+    return "" if share is None or math.isnan(share) else f"{percent_text(share)}%"
 
 
 def format_metric(value: float | None, share: bool) -> str:

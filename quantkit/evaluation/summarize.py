@@ -15,6 +15,7 @@ from quantkit.data.feed import describe_left_out
 from quantkit.data.preprocess_choice import PreprocessChoice
 from quantkit.errors import DataError
 from quantkit.evaluation.accumulate import ModelTotals, Scoring
+from quantkit.evaluation.bootstrap import replicate_set
 from quantkit.evaluation.class_drops import class_drops, confusions, most_changed, most_changed_scores
 from quantkit.evaluation.doubts import origin_warnings, preprocessing_doubts, reference_doubt, reference_warnings
 from quantkit.evaluation.options import list_score_outputs, output_remedy
@@ -30,8 +31,11 @@ from quantkit.evaluation.result import (
     ModelScore,
     Speed,
 )
+from quantkit.evaluation.scenes.object_summary import ModelObjects, SceneNames, object_changes
 from quantkit.evaluation.verdict import model_verdict
+from quantkit.metrics.heads.find import TASKS
 from quantkit.metrics.metric import Metric, MetricResult
+from quantkit.metrics.objects.figures import ObjectFigures
 from quantkit.metrics.registry import USER_METRIC
 from quantkit.paths import is_folder
 from quantkit.values import Array
@@ -62,13 +66,18 @@ def summarize(scoring: Scoring, context: EvaluationContext) -> Evaluation:
     """Return the result. DataError if a metric cannot be computed."""
     results = [[metric.result() for metric in totals.metrics] for totals in scoring.models]
     main = scoring.models[0].metrics[0] if scoring.labels else None
+    drawn = [replicate_figures(found) if len(results) > 1 else [] for found in results]
     models = []
     for number, (totals, found) in enumerate(zip(scoring.models, results, strict=True)):
         score = score_model(totals, found, context.speeds[number])
         if number and main is not None:
-            lost = paired_difference(results[0][0], found[0], main.share, main.higher_is_better)
+            pair = (drawn[0][0], drawn[number][0])
+            lost = paired_difference(results[0][0], found[0], main.share, main.higher_is_better, pair)
             score = replace(score, difference=lost)
-        models.append(score_candidate(score, totals, scoring, context, main, (results[0], found)) if number else score)
+        if number:
+            score = score_candidate(score, totals, scoring, context, main, (results[0], found))
+            score = add_changed_scenes(score, number, scoring, context, (results, drawn))
+        models.append(score)
     refuse_unknown_budget(models, main, context)
     metric, share = (main.name, main.share) if main else (None, True)
     doubts = evaluation_doubts(models[0], scoring, context)
@@ -101,10 +110,60 @@ def score_model(totals: ModelTotals, results: list[MetricResult], speed: Speed |
         path=subject.path if subject.sha256 else None,  # a model in memory has none
         sha256=subject.sha256,
         bytes=subject.bytes,
-        metrics={m.name: result.value for m, result in zip(totals.metrics, results, strict=True)},
+        metrics=figures_by_name(totals.metrics, results),
         speed=speed,
         int8_layers=subject.int8_layers,
     )
+
+
+def figures_by_name(metrics: Sequence[Metric], results: Sequence[MetricResult]) -> dict[str, float]:
+    """Return the values of all metrics by name, then the figures beside them."""
+    values = {metric.name: result.value for metric, result in zip(metrics, results, strict=True)}
+    for result in results:
+        values |= {name: value for name, value in result.further.items() if name not in values}
+    return values
+
+
+def replicate_figures(results: Sequence[MetricResult]) -> list[Array | None]:
+    """Return the bootstrapped figures [R, parts] of each metric; None where one has no parts, or too few samples."""
+    return [
+        None if result.replicate is None or result.samples < 2 else replicate_set(result.replicate, result.samples)
+        for result in results
+    ]
+
+
+def add_changed_scenes(
+    score: ModelScore,
+    number: int,
+    scoring: Scoring,
+    context: EvaluationContext,
+    measured: tuple[list[list[MetricResult]], list[list[Array | None]]],
+) -> ModelScore:
+    """Add how the objects of a candidate, by number, differ from the reference's. measured: results and replicates."""
+    watch = scoring.objects
+    if watch is None or watch.fault:
+        return score
+    classes = scoring.labels.names if scoring.labels and scoring.labels.names else watch.classes
+    names = SceneNames(scoring.names, classes, lambda sample: image_path(sample, context))
+    sides = []
+    for at in (0, number):
+        results, drawn = measured[0][at], measured[1][at]
+        figures = [
+            (found.detail, rows)
+            for found, rows in zip(results, drawn, strict=True)
+            if isinstance(found.detail, ObjectFigures)
+        ]
+        collector = watch.collectors[at]
+        sides.append(ModelObjects(collector.head, collector.found, *(figures[0] if figures else ())))
+    return replace(score, objects=object_changes(sides[0], sides[1], names, context.changed))
+
+
+def image_path(sample: str, context: EvaluationContext) -> Path | None:
+    """Return the path of an image file; None if the data are not image files."""
+    root = context.source
+    if context.data["kind"] != "images" or root is None:
+        return None
+    return (root if is_folder(root) else root.parent) / sample
 
 
 def score_candidate(
@@ -171,11 +230,7 @@ def as_index(classes: Array) -> Array:
 
 def add_image_paths(changed: tuple[ChangedSample, ...], context: EvaluationContext) -> tuple[ChangedSample, ...]:
     """Add the paths of the image files, if the data are images."""
-    root = context.source
-    if context.data["kind"] != "images" or root is None:
-        return changed
-    folder = root if is_folder(root) else root.parent
-    return tuple(replace(found, path=folder / found.sample) for found in changed)
+    return tuple(replace(found, path=image_path(found.sample, context)) for found in changed)
 
 
 def refuse_unknown_budget(models: list[ModelScore], main: Metric | None, context: EvaluationContext) -> None:
@@ -217,6 +272,8 @@ def evaluation_notes(scoring: Scoring, context: EvaluationContext) -> tuple[str,
     """Return further notes for the user."""
     notes = [*context.notes, *(scoring.labels.notes if scoring.labels else ()), *scoring.notes]
     notes += scoring.uncompared.values()
+    if scoring.objects is not None and scoring.objects.fault:
+        notes.append(f"objects are not compared: {scoring.objects.fault}")
     simulated = [t.subject.name for t in scoring.models if t.subject.kind in (ModelKind.QDQ, ModelKind.TABLE)]
     masked = {name: c.masked for t in scoring.models for name, c in t.comparisons.items() if c.masked}
     for name, count in masked.items():
@@ -234,6 +291,12 @@ def evaluation_notes(scoring: Scoring, context: EvaluationContext) -> tuple[str,
 
 def explain_no_metric(scoring: Scoring) -> str:
     """Return why there is no metric, and what is compared instead."""
+    if scoring.objects is not None and not scoring.objects.fault:
+        head = scoring.objects.collectors[0].head
+        return (
+            f"no labels: objects are compared with the reference's ({head.summary}); "
+            f"--metric {TASKS[head.task]} measures with labels"
+        )
     if scoring.undecided:
         outputs = scoring.undecided
         return f"no metric: {list_score_outputs(outputs)}; if there are labels, {output_remedy(outputs)}"

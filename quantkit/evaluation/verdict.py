@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 from quantkit.engines.choice import is_faster
+from quantkit.evaluation.object_changes import ObjectMatches
 from quantkit.evaluation.result import (
     DEFAULT_BUDGET,
     Device,
@@ -40,11 +41,11 @@ def model_verdict(evaluation: Evaluation, candidate: ModelScore) -> str:
     else:
         unit = MetricUnit(metric, evaluation.share)
         parts = [describe_loss(lost, unit, evaluation) + describe_budget(lost, unit, evaluation)]
-        parts += describe_changes(candidate)
+        parts += describe_changes(candidate) + describe_scenes(candidate)
         parts += describe_outputs(candidate) if len(candidate.outputs) + len(candidate.matches) > 1 else []
     if not evaluation.scores_assumed:
         parts += describe_confidence(candidate)
-    rest = [f"it {part}" if part.startswith("has ") else part for part in parts[1:]]
+    rest = [f"it {part}" if part.startswith(("has ", "finds ")) else part for part in parts[1:]]
     sentences = ["; ".join([f"{candidate.name} {parts[0]}", *rest])]
     sentences += describe_worth(evaluation.reference, candidate)
     return " ".join(f"{sentence}." for sentence in sentences)
@@ -107,7 +108,7 @@ def describe_unlabelled(evaluation: Evaluation, candidate: ModelScore) -> list[s
     parts = []
     if candidate.agreement is not None and not evaluation.scores_assumed:
         parts.append(f"predicts the reference's class on {count_of(agreed, samples)}")
-    parts += describe_outputs(candidate)
+    parts += describe_scenes(candidate) + describe_outputs(candidate)
     if candidate.agreement is not None and evaluation.scores_assumed:
         on = count_of(agreed, samples)
         parts.append(f"if {evaluation.scores} holds class scores, it predicts the reference's class on {on}")
@@ -118,9 +119,45 @@ def describe_unlabelled(evaluation: Evaluation, candidate: ModelScore) -> list[s
     if evaluation.uncompared:
         parts.append(f"{', '.join(evaluation.uncompared)} could not be compared")
     equal = all(output.sqnr_db == math.inf for output in candidate.outputs)
-    if not equal or any(match.equal_values < match.values for match in candidate.matches):
+    scenes = candidate.objects is not None or candidate.regions is not None
+    if not equal or scenes or any(match.equal_values < match.values for match in candidate.matches):
         parts.append("without labels it is unknown which of the two is right")
     return parts
+
+
+def describe_scenes(candidate: ModelScore) -> list[str]:
+    """Return how many of the reference's objects are found again, or for how many pixels the class is the same."""
+    if candidate.objects is not None:
+        return describe_objects(candidate.objects.matches)
+    if (regions := candidate.regions) is None:
+        return []
+    interval = share_interval(regions.low, regions.high)
+    same = f"has the reference's class at {percent_text(regions.agreement)} % of the pixels{interval}"
+    return [f"{same}, with a mean IoU of {regions.mean_iou:.3f}"]
+
+
+def describe_objects(found: ObjectMatches) -> list[str]:
+    """Return `finds 45 of the reference's 47 objects (95.74 %, …), with a mean IoU of 0.942; 3 objects are new`."""
+    if not found.objects:
+        return [f"has no objects to find again, because the reference's scores stay below {found.threshold:g}"]
+    plural = "" if found.objects == 1 else "s"
+    share = f"{percent_text(found.share)} %{share_interval(found.low, found.high, open_=False)}"
+    text = f"finds {found.found:,} of the reference's {found.objects:,} object{plural} ({share})"
+    if found.found:
+        change = "higher" if found.shift > 0 else "lower"
+        text += (
+            f", with a mean IoU of {found.mean_iou:.3f} and scores {abs(found.shift):.1f} percentage points {change}"
+        )
+    new = f"{found.new:,} object{'' if found.new == 1 else 's'} {'is' if found.new == 1 else 'are'} new"
+    return [text, new] if found.new else [text]
+
+
+def share_interval(low: float, high: float, *, open_: bool = True) -> str:
+    """Return ` (95 % interval: 94.10 … 97.50)`, or the same behind a comma; "" without an interval."""
+    if math.isnan(low):
+        return ""
+    text = f"95 % interval: {percent_text(low)} … {percent_text(high)}"
+    return f" ({text})" if open_ else f", {text}"
 
 
 def describe_outputs(candidate: ModelScore) -> list[str]:

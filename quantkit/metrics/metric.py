@@ -28,13 +28,18 @@ class MetricResult:
 
     per_sample: float64 [N] whose mean is `value`; None for a value of the whole set. resample: the value for these
     samples (indices, with repetition); None if the mean of `per_sample` gives it, or if only `value` is known.
-    samples: number of samples.
+    samples: number of samples. replicate: the same for many samples at once: how often each sample was drawn [R, N] →
+    [R, parts], `value` first and then its parts, such as those of classes. further: figures beside the value, by name.
+    detail: the material of which they are made, for the comparison of models.
     """
 
     value: float
     per_sample: Array | None
     resample: Callable[[NDArray[np.intp]], float] | None
     samples: int = 0
+    replicate: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None
+    further: Mapping[str, float] = field(default_factory=dict)
+    detail: object = None
 
 
 class Metric(Protocol):
@@ -113,3 +118,5 @@ class BuiltInMetric:
     title: Callable[[re.Match[str]], str] = lambda match: match[0]
     task: Task | None = None
     describe_head: Callable[[Mapping[str, tuple[int, ...]], NetworkFacts], str | None] | None = None
+    figures: tuple[str, ...] = ()
+    """Names of all figures that results hold; shares if the metric is one."""

@@ -82,9 +82,11 @@ def metric_title(name: str) -> str:
 
 
 def is_share_metric(text: str) -> bool:
-    """Return True if a built-in metric of that name is a share 0 … 1."""
+    """Return True if a built-in metric, or a figure of one, of that name is a share 0 … 1."""
     found = find_built_in(text)
-    return found is not None and found[0].share
+    if found is not None:
+        return found[0].share
+    return any(metric.share for metric in built_in_metrics() if text in metric.figures)
 
 
 def wants_class_labels(texts: Sequence[str]) -> bool:

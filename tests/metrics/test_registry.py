@@ -448,7 +448,7 @@ def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("counting")
 def test_a_metric_is_one_file() -> None:
-    assert metric_choices() == "top1, top5, count, yolo, or module:callable"
+    assert metric_choices() == "top1, top5, count, keypoint-map, map, map50, mask-map, or module:callable"
     assert "count (of things)" in metric_choices(remarks=True)
     assert resolve_metric("counting", ("logits",))().name == "counting"
     assert (metric_title("count"), metric_title("count@logits")) == ("number of things", "number of things@logits")
@@ -457,7 +457,10 @@ def test_a_metric_is_one_file() -> None:
     assert opener is not None
     with pytest.raises(UsageError, match="count needs things as labels, top1 does not"):
         own_label_opener(["top1", "count"])
-    with pytest.raises(UsageError, match="unknown metric 'cont'\n  → top1, top5, count, yolo, or module:callable"):
+    with pytest.raises(
+        UsageError,
+        match="unknown metric 'cont'\n  → top1, top5, count, keypoint-map, map, map50, mask-map, or module:callable",
+    ):
         resolve_metric("cont", ("logits",))
 
 

@@ -1,0 +1,1 @@
+"""Objects that detectors find: collected in image pixels, matched with labels by pycocotools, and measured."""
