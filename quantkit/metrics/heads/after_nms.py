@@ -101,7 +101,7 @@ def single_image(outputs: ImageOutputs, samples: int) -> Iterable[ImageOutputs]:
     """Yield the outputs, which are those of one image. DataError for several."""
     if samples != 1:
         raise DataError(
-            f"lists of boxes of {samples} images cannot be told apart", remedy="evaluate with --batch-size 1"
+            f"lists of boxes of {samples} images cannot be kept apart", remedy="evaluate with --batch-size 1"
         )
     yield outputs
 
