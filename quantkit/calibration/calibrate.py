@@ -21,8 +21,11 @@ from quantkit.calibration.result import Calibration, CalibrationFigures, summari
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
 from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
 from quantkit.data import DataOptions
+from quantkit.data.image_list import given_data
 from quantkit.data.preprocess_choice import BESIDE, AnyPreprocess
 from quantkit.errors import StaleError, UsageError
+from quantkit.graph import AnyModel
+from quantkit.graph.load import model_place
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.paths import beside, exists, given_path, is_file
 from quantkit.progress import NoProgress, Progress
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
 @takes_fields(CalibrateOptions, DataOptions)
 def calibrate(
-    model: str | os.PathLike[str],
+    model: AnyModel,
     data: Any,
     *,
     rule: str | Rule | Sequence[Rule] = "entropy",
@@ -52,10 +55,10 @@ def calibrate(
 ) -> Calibration:
     """Calibrate an ONNX model on real data: one pass, statistics, and a table for every rule.
 
-    model: path of the ONNX file. data: folder of images, `.npy`, `.npz`, folder of `.npz` batches, `module:callable`,
-    or an iterable of batches (input name → array [N, …]). rule: one or several, by name
-    (`"entropy,percentile:99.99,mse"`) or as values. preprocess: preset, path
-    of a TOML file, or a `Preprocess`; None looks beside the model. output: path of the first rule's table; None writes
+    model: path of the ONNX file, or an `onnx.ModelProto`. data: folder of images, `.npy`, `.npz`, folder of `.npz`
+    batches, `module:callable`, a list of images (paths or PIL images), or an iterable of batches (input name → array
+    [N, …]). rule: one or several, by name (`"entropy,percentile:99.99,mse"`) or as values. preprocess: preset, path of
+    a TOML file, or a `Preprocess`; None looks beside the model. output: path of the first rule's table; None writes
     nothing. The other keywords are the fields of `CalibrateOptions` and `DataOptions`.
 
     The histogram and the entropy search are the same as TensorRT's (docs/decisions/0002-entropy-search.md). Raises
@@ -65,8 +68,9 @@ def calibrate(
     options = checked_options(options, CalibrateOptions)
     started = time.monotonic()
     chosen_rules = as_rules(rule)
+    data = given_data(data)
     if output is not None:
-        output = output_path(given_path(output, "output"), given_path(model, "the model"))
+        output = output_path(given_path(output, "output"), model_place(model))
     backend, why = choose_backend(options, chosen_rules, output)
     options = replace(options, backend=backend)
     job = prepare_job(model, data, chosen_rules, preprocess, output, options)

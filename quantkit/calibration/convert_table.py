@@ -11,7 +11,7 @@ from quantkit._version import __version__
 from quantkit.artifact import check_writable, sha256_of, write_all
 from quantkit.calibration.recorded_table import read_unchanged_table
 from quantkit.errors import StaleError, TableError, UsageError
-from quantkit.graph import load_model, watched_tensors
+from quantkit.graph import AnyModel, load_model, watched_tensors
 from quantkit.paths import exists, given_path
 from quantkit.provenance import (
     ModelRecord,
@@ -82,7 +82,7 @@ class Adoption(RichDisplay):
 
 def adopt(
     source: str | os.PathLike[str],
-    model: str | os.PathLike[str],
+    model: AnyModel,
     *,
     min_coverage: float = MIN_COVERAGE,
     force: bool = False,

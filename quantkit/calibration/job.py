@@ -17,7 +17,7 @@ from quantkit.data import DataIdentity, Feed, open_data
 from quantkit.data.opening import refuse_no_inputs
 from quantkit.data.preprocess_choice import AnyPreprocess, PreprocessChoice, choose_spec
 from quantkit.errors import ModelError
-from quantkit.graph import Model, Watch, load_model, watched_tensors
+from quantkit.graph import AnyModel, Model, Watch, load_model, watched_tensors
 from quantkit.graph.model import DTYPES
 from quantkit.graph.node_selection import select_nodes
 from quantkit.histogram import HistogramMode
@@ -80,7 +80,7 @@ class CalibrationJob:
 
 
 def prepare_job(
-    model: str | os.PathLike[str],
+    model: AnyModel,
     data: Any,
     rules: str | Rule | Sequence[Rule],
     preprocess: AnyPreprocess,

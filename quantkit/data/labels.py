@@ -3,6 +3,7 @@
     source                                   label of a sample
     class folders                            the folder of the first level below the data folder
     a table (.csv, .tsv, .txt)               one `file,label` per line; the file by path, name, or name without suffix
+    a list of images in Python               (image, label) pairs
     arrays (.npz, .npy)                      the row of the array `y`, `label`, `labels`, `target` or `targets`
     batches, Python iterables                an array of such a name in the batch, or (inputs, labels)
 
@@ -25,6 +26,7 @@ from quantkit.data.arrays import LABELS
 from quantkit.data.classes import CLASSES_FILE, ClassNames, class_indices, first_few
 from quantkit.data.feed import Feed, Portion
 from quantkit.data.image_folder import ImageFolder
+from quantkit.data.image_list import SOURCE, ImageList
 from quantkit.data.text_rows import INDEX, csv_rows, shown_cells, text_lines
 from quantkit.document import read_text_file
 from quantkit.errors import DataError
@@ -81,6 +83,9 @@ def open_labels(source: Any, feed: Feed, options: LabelOptions, task: LabelTask)
         if given.suffix.lower() in (".npy", ".npz"):
             return labels_from_array(given, feed, options, task)
         return labels_from_table(given, feed, options, task)
+    if isinstance(source, ImageList) and source.labels is not None:
+        names, listed = given_class_names(options, task), SOURCE
+        return Labels(listed, lambda p: check_labels(source.rows(p.names), p.names, listed, options, task), names)
     if feed.images is not None:
         return labels_from_folders(feed.images.folder, options, task)
     if feed.kind == "array" and path is not None and path.suffix == ".npz" and label_arrays(open_arrays(path)):

@@ -13,6 +13,7 @@ from quantkit.data.arrays import ArraySamples, row_count
 from quantkit.data.batches import axes_of
 from quantkit.data.feed import Feed, SampleFeed
 from quantkit.data.image_layouts import find_image_set
+from quantkit.data.image_list import HeldImages, ImageList
 from quantkit.data.image_set import ImageSet, Split, no_images
 from quantkit.data.images import ImageSamples
 from quantkit.data.spec_limits import apply_spec
@@ -75,7 +76,7 @@ def open_data(
     """Return a feed for the network's `inputs`, and the preprocessing as applied (None if arrays pass unchanged).
 
     `source` is a path (images in a layout of `image_layouts`; `.npy`, `.npz`, folder of `.npz` batches),
-    `module:callable`, or an iterable of batches; a callable is called for every pass.
+    `module:callable`, an `ImageList`, or an iterable of batches; a callable is called for every pass.
     DataError, PreprocessError, UsageError.
     """
     refuse_no_inputs(inputs)
@@ -84,6 +85,8 @@ def open_data(
         if not exists(path) and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:\w+", str(source)):
             return open_stream(load_callable(str(source)), inputs, spec, options), None
         return open_path(path, inputs, spec, options)
+    if isinstance(source, ImageList):
+        return open_image_list(source, inputs, spec, options)
     if callable(source) or hasattr(source, "__iter__"):
         return open_stream(make_repeatable(source), inputs, spec, options), None
     raise UsageError(
@@ -138,16 +141,40 @@ def refuse_endless(path: Path) -> None:
         raise DataError(f"{path}: {file_fault(error)}", remedy="give a file or a folder") from None
 
 
+def refuse_several_inputs(inputs: Sequence[ModelInput]) -> None:
+    """Raise DataError where images cannot feed a network, because it has several inputs."""
+    if len(inputs) != 1:
+        raise DataError(
+            f"the network has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}), images feed one",
+            remedy="save batches as .npz files with an array for every input, and point --data at their folder",
+        )
+
+
+def open_image_list(
+    images: ImageList, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
+) -> tuple[Feed, Preprocess]:
+    """Open images that the caller holds as a list, in its order."""
+    found = images.image_set()
+    if found is not None:
+        return open_images(found, inputs, spec, options)
+    refuse_several_inputs(inputs)
+    applied = apply_spec(spec, inputs[0])
+    indices, size, notes = choose_samples(len(images.names), inputs, options)
+    held = [images.images[i] for i in indices]
+    feed = SampleFeed(
+        "images", HeldImages(held, [images.names[i] for i in indices], inputs[0].name, applied),
+        batch_size=size, workers=options.workers, skip_corrupt=options.skip_corrupt,
+        full_batches=inputs[0].fixed_batch is not None, notes=notes,
+    )  # fmt: skip
+    return feed, applied
+
+
 def open_images(
     images: ImageSet, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
 ) -> tuple[Feed, Preprocess]:
     """Open images for a network with one input."""
     folder = images.folder
-    if len(inputs) != 1:
-        raise DataError(
-            f"the network has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}), an image folder feeds one",
-            remedy="save batches as .npz files with an array for every input, and point --data at their folder",
-        )
+    refuse_several_inputs(inputs)
     applied = apply_spec(spec, inputs[0])
     indices, size, notes = choose_samples(len(folder.names), inputs, options)
     notes = (*images.notes, *notes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from quantkit.data.image_list import ImageList
 from quantkit.data.pixel_inputs import default_preset
 from quantkit.graph import Model
 from quantkit.paths import exists, is_folder
@@ -80,7 +81,7 @@ def choose_spec(
 def feeds_images(data: Any) -> bool:
     """Return True if `data` names images rather than arrays, batches or a stream."""
     if not isinstance(data, (str, os.PathLike)):
-        return False
+        return isinstance(data, ImageList)
     path = Path(data)
     return (
         path.suffix not in (".npy", ".npz")

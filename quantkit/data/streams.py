@@ -13,6 +13,7 @@ from quantkit.data.array_files import open_arrays
 from quantkit.data.arrays import LABELS, match_arrays
 from quantkit.data.batches import axes_of, check_batch, samples_in, take_samples
 from quantkit.data.feed import DataIdentity, DigestMemory, Identifier, Portion, portion_digests
+from quantkit.data.image_list import image_of, is_image
 from quantkit.data.image_set import ImageSet
 from quantkit.data.images import stamp_file
 from quantkit.data.splitting import HoldoutPart
@@ -218,6 +219,11 @@ def labels_in_mapping(arrays: Mapping[str, Any], inputs: Sequence[ModelInput]) -
 
 def as_batch(item: Any, inputs: Sequence[ModelInput], where: str) -> Batch:
     """Return the inputs in an item of an iterable by name. DataError."""
+    if is_image(image_of(item)):
+        raise DataError(
+            f"{where} is an image or a path, and not a batch of arrays",
+            remedy="give images as a list, which can be read again: list(…)",
+        )
     if isinstance(item, Mapping):
         return match_single_input({str(name): np.asarray(array) for name, array in item.items()}, inputs)
     if isinstance(item, (tuple, list)) and len(inputs) == 1 and len(item) == 2:

@@ -37,8 +37,8 @@ from quantkit.backends.tensorrt.versions import detect_features, tensorrt
 from quantkit.calibration.recorded_table import read_unchanged_table
 from quantkit.calibration.reuse import REMEDY, refuse_changed
 from quantkit.errors import BackendError, StaleError, TableError, UsageError
-from quantkit.graph import Model, load_model
-from quantkit.graph.model import node_name
+from quantkit.graph import AnyModel, Model, load_model
+from quantkit.graph.model import IN_MEMORY, node_name
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.linting.rules.parsing.clip_apart import misread_clips
 from quantkit.paths import beside, exists, is_folder
@@ -117,7 +117,7 @@ class BuiltEngine(RichDisplay):
 
 @takes_fields(BuildOptions)
 def build(
-    model: str | os.PathLike[str],
+    model: AnyModel,
     *,
     options: BuildOptions | None = None,
     table: str | os.PathLike[str] | None = None,
@@ -140,6 +140,7 @@ def build(
     loaded = load_model(model)
     ranges = parse_shapes(options.shapes, loaded.inputs)
     scales = find_table_scales(loaded, options, table)
+    refuse_no_place(loaded, output)
     trt_version, gpu = detect_features(tensorrt()).version, open_device(options.device)
     usual = f"{loaded.path.stem}.{gpu.slug}.{trt_version}.{options.precision.value}.engine"
     path = engine_output_path(output, loaded.path, name or usual)
@@ -198,6 +199,12 @@ def find_clip_faults(model: Model, version: str) -> tuple[str, ...]:
 def used_table_path(engine: Path) -> Path:
     """Return `x.engine.calib` for `x.engine`: the table as it was used, if scales were filled in."""
     return beside(engine, f"{engine.name}.calib")
+
+
+def refuse_no_place(model: Model, output: str | os.PathLike[str] | None) -> None:
+    """Raise UsageError for a model in memory, beside which nothing can be written, without an output."""
+    if output is None and model.path == IN_MEMORY:
+        raise UsageError("there is no folder beside a model in memory for its engine", remedy="give --output")
 
 
 def engine_output_path(output: str | os.PathLike[str] | None, model: Path, name: str) -> Path:

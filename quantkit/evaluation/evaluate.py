@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantkit.data import DataOptions, Feed, Portion, open_data
 from quantkit.data.feed import Identifier, portion_digests
+from quantkit.data.image_list import given_data
 from quantkit.data.opening import DEFAULT_BATCH
 from quantkit.data.peeking import DataWatcher, PeekedFeed
 from quantkit.data.preprocess_choice import AnyPreprocess, PreprocessChoice, choose_spec, feeds_images
@@ -28,11 +29,11 @@ from quantkit.evaluation.runners import (
     open_model_runner,
     open_runner_pool,
 )
-from quantkit.evaluation.subjects import Subject, SubjectOptions, common_inputs, open_subjects
+from quantkit.evaluation.subjects import Subject, SubjectOptions, common_inputs, list_of_models, open_subjects
 from quantkit.evaluation.summarize import EvaluationContext, summarize
-from quantkit.graph import Model, refuse_changed_weights
+from quantkit.graph import AnyModel, Model, refuse_changed_weights
 from quantkit.keywords.option_fields import takes_fields
-from quantkit.paths import given_list, real_path
+from quantkit.paths import real_path
 from quantkit.preprocess import Preprocess
 from quantkit.progress import NoProgress, Progress
 from quantkit.values import checked_options
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
 
 @takes_fields(EvaluateOptions, DataOptions)
 def evaluate(
-    models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    models: AnyModel | Sequence[AnyModel],
     data: Any,
     *,
-    labels: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] | Iterable[Any] | None = None,
     preprocess: AnyPreprocess = None,
     metrics: str | Sequence[str] | None = None,
     options: EvaluateOptions | None = None,
@@ -55,8 +56,10 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate models on the same samples, in one pass; the first is the reference for the others.
 
-    models: float or Q/DQ ONNX models, engines, and `model.onnx+model.calib` to simulate INT8 with a table. data: as for
-    `calibrate`, and (inputs, labels) pairs from a Python iterable. labels: a file of labels; by default the class
+    models: float or Q/DQ ONNX models (paths or `onnx.ModelProto`), engines, and `model.onnx+model.calib` to simulate
+    INT8 with a table. data: as for `calibrate`, images with labels as (image, label) pairs, and (inputs, labels) pairs
+    of batches from a Python iterable. labels: a file of labels, or one
+    for each image of a list; by default the class
     folders, the array `labels` in an `.npz`, or the labels in the batches. metrics: names as for `--metric`, or
     `module:callable`; differences are those of the first one. None: the default metric if there are labels and class
     scores.
@@ -66,10 +69,12 @@ def evaluate(
     """
     started = time.monotonic()
     options = checked_options(options, EvaluateOptions)
-    given = given_list(models, "models")
+    given = list_of_models(models)
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics or ())
     refuse_idle_budget(given, options)
-    request = EvaluationRequest(data, None if labels is None else Path(labels), preprocess, names, options)
+    data = given_data(data, labels)
+    file = Path(labels) if isinstance(labels, (str, os.PathLike)) else None
+    request = EvaluationRequest(data, file, preprocess, names, options)
     with ExitStack() as held:
         opening = SubjectOptions(options.device, options.allow_code, options.min_coverage)
         return evaluate_subjects(open_subjects(given, held, opening), request, progress=progress, started=started)

@@ -12,17 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from quantkit.artifact import sha256_of
 from quantkit.backends.engine_record import is_engine, read_engine_record
 from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.evaluation.result import ModelKind
-from quantkit.graph import Model, load_model
+from quantkit.graph import AnyModel, Model, load_model
 from quantkit.graph.identity import external_files
+from quantkit.graph.load import is_proto
 from quantkit.graph.model import DTYPES, as_input
 from quantkit.graph.shape_inference import shapes_for_inputs
-from quantkit.paths import exists, given_path
+from quantkit.paths import exists, given_list, given_path
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.reader import has_qdq
 from quantkit.values import ModelInput, with_free_batches
@@ -75,21 +76,37 @@ class Subject:
     """Shapes of outputs, as far as they are known."""
 
 
-def open_subjects(
-    models: Sequence[str | os.PathLike[str]], held: ExitStack, options: SubjectOptions
-) -> tuple[Subject, ...]:
-    """Open models; engines stay open as long as `held`. Models with the same file name are named by their paths.
+def is_value(model: AnyModel) -> bool:
+    """Return True for a model that is given as a value, not by its path."""
+    return isinstance(model, Model) or is_proto(model)
+
+
+def list_of_models(models: AnyModel | Sequence[AnyModel]) -> list[Any]:
+    """Return one model, or several, as a list. UsageError."""
+    one: Any = models
+    return [one] if is_value(one) else given_list(one, "models")
+
+
+def open_subjects(models: Sequence[AnyModel], held: ExitStack, options: SubjectOptions) -> tuple[Subject, ...]:
+    """Open models; engines stay open as long as `held`. Models with the same file name are named by their paths, those
+    in memory by their numbers.
 
     ModelError, BackendError, TableError, StaleError, UsageError.
     """
-    texts = [str(given_path(model, "a model")) for model in models]
+    texts = [
+        f"model {number}" if is_value(model) else str(given_path(model, "a model"))
+        for number, model in enumerate(models, 1)
+    ]
     if not texts:
         raise UsageError("nothing to evaluate", remedy="give a reference model, and the models to compare with it")
     paths = [os.path.normpath(text) for text in texts]
     repeated = next((text for i, text in enumerate(texts) if paths[i] in paths[:i]), None)
     if repeated is not None:
         raise UsageError(f"{repeated} is given twice", remedy="give every model once")
-    subjects = [open_subject(text, held, options) for text in texts]
+    subjects = [
+        replace(model_subject(load_model(model)), name=text) if is_value(model) else open_subject(text, held, options)
+        for model, text in zip(models, texts, strict=True)
+    ]
     names = [subject.name for subject in subjects]
     return tuple(
         replace(subject, name=text) if names.count(subject.name) > 1 else subject
@@ -181,7 +198,7 @@ def indivisible_batch(limits: BatchLimits, shapes: Iterable[Shape | None]) -> in
 def model_bytes(model: Model) -> int:
     """Return the size of a model's files, or of the file that a model in memory would have."""
     outside = sum((model.folder / name).stat().st_size for name in external_files(model.proto))
-    return outside + (model.path.stat().st_size if model.sha256 else model.proto.ByteSize())
+    return outside + (model.path.stat().st_size if model.sha256 and model.files else model.proto.ByteSize())
 
 
 def table_subject(path: Path, table: Path, min_coverage: float) -> Subject:

@@ -16,17 +16,18 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from quantkit.errors import ModelError
 from quantkit.graph.functions import inline_functions
 from quantkit.graph.identity import external_files, model_identity
-from quantkit.graph.model import Model, ReadFile, default_opset, node_name, weight_names, weights_folder
+from quantkit.graph.model import IN_MEMORY, Model, ReadFile, default_opset, node_name, weight_names, weights_folder
 from quantkit.graph.operators import ONNX_DOMAINS
 from quantkit.graph.opset import LEAST_IR
 from quantkit.graph.shape_inference import element_types, infer_types, tensor_shapes
@@ -37,24 +38,68 @@ from quantkit.regular_file import FileStamp, read_regular, stamp_of
 if TYPE_CHECKING:
     import onnx
 
+AnyModel: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | Model"
+"""A model as callers give it: its path, an `onnx.ModelProto`, or one that was opened already."""
 LARGEST = (1 << 31) - 1
 """Bytes of an ONNX file: protocol buffers allow no more; larger networks keep their weights in other files."""
 DAMAGED = "export the model again"
+GIVE_MODEL = "give the path of an ONNX model"
 
 
-def load_model(path: str | os.PathLike[str]) -> Model:
-    """Read an ONNX file. ModelError if it is missing, is not an ONNX model, or lacks external weights."""
+def load_model(given: AnyModel) -> Model:
+    """Return a model that is read from a file, or held by the caller as an `onnx.ModelProto`, which is not changed.
+
+    ModelError if it is missing, is not an ONNX model, or lacks external weights; UsageError for another type.
+    """
+    if isinstance(given, Model):
+        return given
+    if is_proto(given):
+        return open_model(copied_proto(given), IN_MEMORY)
+    file = given_path(given, "the model")
+    return open_model(read_proto(file), file)
+
+
+def is_proto(value: object) -> bool:
+    """Return True for an `onnx.ModelProto`; does not load onnx, without which there is none."""
+    onnx = sys.modules.get("onnx")
+    return onnx is not None and isinstance(value, onnx.ModelProto)
+
+
+def model_place(given: AnyModel) -> Path:
+    """Return the path of a model's file, or the one that stands for a model in memory. UsageError."""
+    if isinstance(given, Model):
+        return given.path
+    return IN_MEMORY if is_proto(given) else given_path(given, "the model")
+
+
+def copied_proto(given: Any) -> onnx.ModelProto:
+    """Return a copy of a model in memory. ModelError if it leaves its weights in files, whose folder is unknown."""
+    if names := external_files(given):
+        raise ModelError(
+            f"the model in memory has weights in files: {', '.join(names[:3])}",
+            remedy="give the path of the model, or load them with onnx.load_external_data_for_model(model, FOLDER)",
+        )
+    proto = type(given)()
+    proto.CopyFrom(given)
+    return proto
+
+
+def read_proto(file: Path) -> onnx.ModelProto:
+    """Return the content of an ONNX file. ModelError if it is missing, or is no ONNX model."""
     import onnx
     from google.protobuf.message import DecodeError
 
-    file = given_path(path, "the model")
-    remedy = "give the path of an ONNX model"
     try:
-        proto = onnx.load_model_from_string(read_regular(file, most=LARGEST), format="protobuf")
+        return onnx.load_model_from_string(read_regular(file, most=LARGEST), format="protobuf")
     except DecodeError:
-        raise ModelError(f"{file} is not an ONNX model, or is truncated", remedy=remedy) from None
+        raise ModelError(f"{file} is not an ONNX model, or is truncated", remedy=GIVE_MODEL) from None
     except OSError as error:
-        raise ModelError(f"{file}: {error.strerror or error}", remedy=remedy) from None
+        raise ModelError(f"{file}: {error.strerror or error}", remedy=GIVE_MODEL) from None
+
+
+def open_model(proto: onnx.ModelProto, file: Path) -> Model:
+    """Return a model in the one form that all verbs work on; changes `proto`. ModelError."""
+    remedy = GIVE_MODEL
     if proto.opset_import and not proto.graph.node:
         raise ModelError(f"{file} has no operators", remedy=remedy)
     if not proto.opset_import:

@@ -23,6 +23,10 @@ DTYPES: Mapping[int, str] = {
 }  # fmt: skip
 
 
+IN_MEMORY = Path("(in memory)", "model.onnx")
+"""The path of a network that was given as a value; there is no such file."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadFile:
     """The file that a model was read from: its identity, and the stamps of its external weights before they were read.
@@ -61,8 +65,10 @@ class Model:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file of the model, and those beside it that hold its weights."""
-        return (self.path, *(self.folder / name for name in external_files(self.proto)))
+        """The file of the model, and those beside it that hold its weights; none of a model in memory."""
+        return (
+            () if self.path == IN_MEMORY else (self.path, *(self.folder / name for name in external_files(self.proto)))
+        )
 
     @property
     def opset(self) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
-from quantkit.graph import Watch, load_model, watched_tensors
+from quantkit.graph import AnyModel, Watch, load_model, watched_tensors
 from quantkit.graph.model import node_name
 from quantkit.graph.shape_inference import shapes_for_inputs
 from quantkit.preprocess import metadata_preprocess
@@ -76,7 +75,7 @@ class Inspection(RichDisplay):
         )
 
 
-def inspect(model: str | os.PathLike[str]) -> Inspection:
+def inspect(model: AnyModel) -> Inspection:
     """Return what an ONNX model contains, and which tensors a calibration would observe. ModelError."""
     loaded = load_model(model)
     watch = watched_tensors(loaded)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from quantkit.artifact import check_destinations, refuse_overwriting, write_whole
 from quantkit.backends.trial_run import Trial, try_network
 from quantkit.errors import ModelError, OutputError
-from quantkit.graph import Model, load_model, refuse_changed_weights
+from quantkit.graph import AnyModel, Model, load_model, refuse_changed_weights
 from quantkit.graph.messages import all_tensors, is_external
 from quantkit.graph.save import store_inside, tensor_size
 from quantkit.linting.compiler import CompileRequest, CompilerWord, ask_compiler
@@ -77,7 +77,7 @@ class LintReport(RichDisplay):
 
 
 def lint(
-    path: str | os.PathLike[str],
+    path: AnyModel,
     *,
     fix_to: str | os.PathLike[str] | None = None,
     force: bool = False,

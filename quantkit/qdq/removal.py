@@ -182,6 +182,8 @@ def lost_grids(
 def describe_way_back(model: Model) -> str:
     """Return how to get from a Q/DQ model to its float network, as a clause of a remedy."""
     left = find_pairs(replace(model, proto=fold_constants(model))).left
+    if not left and not model.files:
+        return "quantkit.from_qdq(model, output) recovers it"
     if not left:
         table = beside(model.path, f"{model.path.stem}.calib")
         return f"this recovers it: quantkit table from-qdq {model.path} --output {table}"

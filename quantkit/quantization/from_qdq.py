@@ -15,8 +15,9 @@ from quantkit._version import __version__
 from quantkit.artifact import check_destinations, sha256_of, write_all
 from quantkit.backends.trial_run import Trial, scale_ranges, try_network
 from quantkit.errors import ModelError, OutputError, UsageError
-from quantkit.graph import Model, load_model, watched_tensors
+from quantkit.graph import AnyModel, Model, load_model, watched_tensors
 from quantkit.graph.identity import external_files, model_identity
+from quantkit.graph.load import model_place
 from quantkit.paths import beside, given_path, real_path
 from quantkit.provenance import (
     ModelRecord,
@@ -93,7 +94,7 @@ class FromQdq(RichDisplay):
 
 
 def from_qdq(
-    path: str | os.PathLike[str],
+    path: AnyModel,
     output: str | os.PathLike[str],
     *,
     plain: str | os.PathLike[str] | None = None,
@@ -113,7 +114,7 @@ def from_qdq(
     output = given_path(output, "output")
     target = beside(output, f"{output.stem}.float.onnx") if plain is None else Path(plain)
     header = table_header(algorithm, tensorrt_version)
-    refuse_same_files(given_path(path, "the model"), output, target)
+    refuse_same_files(model_place(path), output, target)
     may_replace = check_tables_writable([output], read=[path], force=force)
     check_destinations([target], read=[path], force=force, option="--model")
     model = load_model(path)

@@ -15,9 +15,10 @@ from quantkit.backends.trial_run import Trial
 from quantkit.calibration.unscalable import describe_unscalable
 from quantkit.data import DataOptions
 from quantkit.data.feed import describe_left_out
+from quantkit.data.image_list import given_data
 from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.errors import ModelError, UsageError
-from quantkit.graph import Model, load_model, refuse_changed_weights, saved_files
+from quantkit.graph import AnyModel, Model, load_model, refuse_changed_weights, saved_files
 from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
 from quantkit.graph.save import stage_model
@@ -107,7 +108,7 @@ class Quantization(RichDisplay):
 
 @takes_fields(QuantizeOptions, DataOptions)
 def quantize(
-    model: str | os.PathLike[str] | Model,
+    model: AnyModel,
     output: str | os.PathLike[str] | None = None,
     *,
     statistics: str | os.PathLike[str] | Statistics | None = None,
@@ -128,11 +129,11 @@ def quantize(
     table of another network), TableError (too few tensors of the network in the table), DataError, OutputError,
     UsageError.
     """
-    options = checked_options(options, QuantizeOptions)
+    options, data = checked_options(options, QuantizeOptions), given_data(data)
     target = None if output is None else given_path(output, "output")
     if target is not None:
         check_destinations([target], read=(model, statistics, table, data, preprocess), force=options.force)
-    source = model if isinstance(model, Model) else load_model(model)
+    source = load_model(model)
     if target is not None:
         check_destinations(saved_files(source.proto, target), read=source.files, force=options.force)
     refuse_quantized(source)

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from quantkit._version import __version__
 from quantkit.data import DataOptions, Feed, open_data
 from quantkit.data.feed import describe_left_out
+from quantkit.data.image_list import given_data
 from quantkit.data.opening import DataFields, whole_batches
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.errors import ModelError, UsageError
-from quantkit.graph import Model, load_model, refuse_changed_weights
+from quantkit.graph import AnyModel, Model, load_model, refuse_changed_weights
 from quantkit.graph.node_selection import select_nodes
 from quantkit.keywords.option_fields import takes_fields
 from quantkit.output_noise import NoiseMeter
@@ -125,11 +126,11 @@ class SensitivitySubject:
 
 @takes_fields(LayersOptions, DataOptions)
 def layers(
-    model: str | os.PathLike[str] | Model,
+    model: AnyModel,
     *,
     statistics: str | os.PathLike[str] | Statistics | None = None,
     table: str | os.PathLike[str] | None = None,
-    against: str | os.PathLike[str] | Model | None = None,
+    against: AnyModel | None = None,
     data: Any = None,
     preprocess: AnyPreprocess = None,
     options: LayersOptions | None = None,
@@ -146,7 +147,7 @@ def layers(
     UsageError.
     """
     started = time.monotonic()
-    options = checked_options(options, LayersOptions)
+    options, data = checked_options(options, LayersOptions), given_data(data)
     source = load_float_network(model)
     refuse_unmeasurable(statistics, table, against, data, options)
     known = None if statistics is None else load_matching_statistics(source, statistics, preprocess, data)
@@ -186,9 +187,9 @@ def layers(
     )
 
 
-def load_float_network(model: str | os.PathLike[str] | Model) -> Model:
+def load_float_network(model: AnyModel) -> Model:
     """Return the network to analyse. ModelError if it is not float."""
-    source = model if isinstance(model, Model) else load_model(model)
+    source = load_model(model)
     if has_qdq(source):
         raise ModelError(
             f"{source.path} already has Q/DQ pairs",
@@ -218,7 +219,7 @@ def refuse_unmeasurable(statistics: Any, table: Any, against: Any, data: Any, op
         raise UsageError("a Q/DQ model already defines what is quantized", remedy="omit --exclude and --include")
     if data is None and statistics is None:
         if against is not None:  # data would not help then
-            refuse_float(against if isinstance(against, Model) else load_model(against))
+            refuse_float(load_model(against))
         raise UsageError(
             f"with a {'table' if table is not None else 'Q/DQ model'}, errors can only be measured on data",
             remedy="give --data, or statistics (--stats) for estimates without data",
@@ -269,9 +270,9 @@ def subject_from_scales(
     return SensitivitySubject(source, variants, scales.source, reasons, scales, rule, (), record)
 
 
-def subject_from_qdq(source: Model, against: str | os.PathLike[str] | Model) -> SensitivitySubject:
+def subject_from_qdq(source: Model, against: AnyModel) -> SensitivitySubject:
     """Return a Q/DQ model together with the float network that it was derived from."""
-    quantized = against if isinstance(against, Model) else load_model(against)
+    quantized = load_model(against)
     beside = read_existing_qdq(source, quantized)
     record = {"quantkit": __version__, "model": source.sha256, "against": quantized.sha256}
     return SensitivitySubject(source, beside.variants, quantized.path.name, {}, None, FROM_FILE, beside.notes, record)

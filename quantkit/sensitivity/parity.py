@@ -9,7 +9,6 @@ engine, which has no additional outputs, are compared as well.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from quantkit.data import DataOptions, open_data
 from quantkit.data.opening import whole_batches
 from quantkit.data.preprocess_choice import choose_spec
 from quantkit.errors import DataError, ModelError
-from quantkit.graph import Model, load_model, write_model
+from quantkit.graph import AnyModel, Model, load_model, write_model
 from quantkit.numerics import format_db, noise_decibels
 from quantkit.output_noise import EnergySums
 from quantkit.preprocess import Preprocess
@@ -78,7 +77,7 @@ class Parity(RichDisplay):
 
 
 def parity(
-    model: str | os.PathLike[str] | Model,
+    model: AnyModel,
     data: Any,
     preprocess: str | Path | Preprocess | None = None,
     *,
@@ -92,7 +91,7 @@ def parity(
     """
     from quantkit.backends.tensorrt.options import BuildOptions
 
-    source = model if isinstance(model, Model) else load_model(model)
+    source = load_model(model)
     if not has_qdq(source):
         raise ModelError(
             f"{source.path} has no QuantizeLinear and no DequantizeLinear: its engine would compute in float",

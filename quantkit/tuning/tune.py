@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,11 @@ from quantkit._version import __version__
 from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.data import DataOptions
+from quantkit.data.image_list import given_data
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.evaluation.options import MOST_DROP, EvaluateOptions
 from quantkit.evaluation.result import Evaluation
-from quantkit.graph import Model, load_model
+from quantkit.graph import AnyModel, Model, load_model
 from quantkit.graph.load import changed_model
 from quantkit.graph.node_selection import node_names, select_nodes
 from quantkit.keywords.option_fields import takes_fields
@@ -59,12 +60,12 @@ class CalibrationSource:
 
 @takes_fields(TuneOptions, DataOptions)
 def tune(
-    model: str | os.PathLike[str],
+    model: AnyModel,
     data: Any,
     *,
     max_drop: float,
     output: str | os.PathLike[str] | None = None,
-    labels: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] | Iterable[Any] | None = None,
     calibration: Any = None,
     statistics: str | os.PathLike[str] | Statistics | None = None,
     preprocess: AnyPreprocess = None,
@@ -82,12 +83,14 @@ def tune(
     Raises ModelError, DataError, PreprocessError, StaleError, OutputError, UsageError, Interrupted.
     """
     options = checked_options(options, TuneOptions)
+    data, calibration = given_data(data, labels), given_data(calibration)
     refuse_budget(max_drop)
     source = load_model(model)
     refuse_quantized(source)
     folder = None if output is None else usable_folder(Path(output), source, force=options.force)
     evaluating = EvaluateOptions(data=options.data, classes=options.classes, provider=options.provider)
-    request = TrialRequest(data, None if labels is None else Path(labels), preprocess, options.metrics, evaluating)
+    file = Path(labels) if isinstance(labels, (str, os.PathLike)) else None
+    request = TrialRequest(data, file, preprocess, options.metrics, evaluating)
     with claimed_outputs([] if folder is None else [claim_in(folder)]):
         return tune_and_write(source, request, (calibration, statistics), max_drop, folder, options, phase)
 
@@ -190,7 +193,7 @@ def calibrate_for_tuning(
         return CalibrationSource(known, data, own, f"{name}, with {text} for the repairs that run the network")
     phase(f"collecting statistics from {text}")
     made = calibrate(
-        source.path,
+        source.path if source.files else source,
         data,
         rule="minmax",
         preprocess=request.preprocess,

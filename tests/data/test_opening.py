@@ -690,7 +690,7 @@ def test_places_where_no_data_is_are_refused(store: Path, tmp_path: Path) -> Non
     }.items():
         with pytest.raises(DataError, match=told):
             opened(tmp_path / name)
-    with pytest.raises(DataError, match="an image folder feeds one"):
+    with pytest.raises(DataError, match="images feed one"):
         opened(store / "classes", *PAIR)
     with pytest.raises(PreprocessError, match="not an image"):
         opened(store / "classes", PAIR[0])

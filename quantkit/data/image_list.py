@@ -1,0 +1,174 @@
+"""Images that a caller in Python holds as a list: paths or PIL images, alone or as (image, label) pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quantkit.data.image_folder import ImageFolder
+from quantkit.data.image_set import ImageSet
+from quantkit.errors import DataError, UnreadableError, UsageError, first_line
+from quantkit.image_file import SUFFIXES
+from quantkit.preprocess import Preprocess
+from quantkit.regular_file import FileStamp
+from quantkit.values import Array, Batch
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SOURCE = "a list of images"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageList:
+    """Images in the order of the caller. images: all paths, or all PIL images. labels: one for each image, or None.
+
+    names: paths relative to the folder around all of them; `image 17` for PIL images.
+    """
+
+    images: tuple[Any, ...]
+    names: tuple[str, ...]
+    root: Path | None
+    """The folder around all files; None for PIL images."""
+    labels: Mapping[str, Any] | None = None
+
+    def image_set(self) -> ImageSet | None:
+        """Return the files as the images of a data set; None for PIL images."""
+        return None if self.root is None else ImageSet(ImageFolder(self.root, self.names), SOURCE)
+
+    def rows(self, names: Sequence[str]) -> Array:
+        """Return the labels of these images, a row for each. DataError where they have different shapes."""
+        assert self.labels is not None
+        try:
+            return np.array([self.labels[name] for name in names])
+        except ValueError as error:
+            raise DataError(f"labels of {SOURCE}: {error}", remedy="give labels of one shape") from None
+
+    def with_labels(self, labels: Iterable[Any]) -> ImageList:
+        """Return the same images with these labels. UsageError where their numbers differ, or there are two sets."""
+        given = list(labels)
+        if self.labels is not None:
+            raise UsageError("the images have labels already, as pairs", remedy="omit --labels, or give images alone")
+        if len(given) != len(self.names):
+            raise UsageError(f"{len(given)} labels for {len(self.names)} images", remedy="give one for each image")
+        return replace(self, labels=dict(zip(self.names, given, strict=True)))
+
+
+def given_data(data: Any, labels: Any = None) -> Any:
+    """Return the data of a verb: a list of images as an `ImageList`, anything else as it is.
+
+    labels: those of the caller; a path is left to others. UsageError for a list of different things, an image that is
+    there twice, and labels of something else than a list of images.
+    """
+    listed = isinstance(data, Sequence) and not isinstance(data, (str, bytes)) and len(data) > 0
+    if listed and is_image(image_of(data[0])):
+        data = image_list(data)
+    if labels is None or isinstance(labels, (str, os.PathLike)):
+        return data
+    if not isinstance(data, ImageList) or not isinstance(labels, Iterable):
+        raise UsageError(
+            f"labels is of type {type(labels).__name__}, and the data are no list of images",
+            remedy="give the path of a file of labels; with a list of images, one label for each",
+        )
+    return data.with_labels(labels)
+
+
+def image_list(items: Sequence[Any]) -> ImageList:
+    """Return a list of images, or of (image, label) pairs, of which the first is one. UsageError."""
+    paired = isinstance(items[0], tuple)
+    kind = type(image_of(items[0])) if is_held(image_of(items[0])) else None
+    for number, item in enumerate(items):
+        fits = isinstance(item, tuple) == paired and is_image(image_of(item))
+        if not fits or is_held(image_of(item)) != (kind is not None):
+            raise UsageError(
+                f"data[{number}] is {describe_item(item)}, but data[0] is {describe_item(items[0])}",
+                remedy="give a list of paths or of PIL images, all alone or all as (image, label) pairs",
+            )
+    images = tuple(image_of(item) for item in items)
+    if kind is not None:
+        names, root = tuple(f"image {number}" for number in range(len(images))), None
+    else:
+        names, root = names_of_paths([Path(image) for image in images])
+    labels = {name: item[1] for name, item in zip(names, items, strict=True)} if paired else None
+    return ImageList(images, names, root, labels)
+
+
+def names_of_paths(paths: Sequence[Path]) -> tuple[tuple[str, ...], Path]:
+    """Return paths relative to the folder around all of them, and that folder. UsageError."""
+    absolute = [os.path.abspath(path) for path in paths]
+    for number, path in enumerate(paths):
+        if path.suffix.lower() not in SUFFIXES:
+            raise UsageError(
+                f"data[{number}] is {str(path)!r}, which is no image",
+                remedy=f"images end in {', '.join(sorted(SUFFIXES))}",
+            )
+    if len(set(absolute)) < len(absolute):
+        twice = next(path for number, path in enumerate(absolute) if path in absolute[:number])
+        raise UsageError(f"{twice} is in the list twice", remedy="give every image once")
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in absolute]))
+    return tuple(Path(path).relative_to(root).as_posix() for path in absolute), root
+
+
+def image_of(item: Any) -> Any:
+    """Return the image of an (image, label) pair, else the item itself."""
+    return item[0] if isinstance(item, tuple) and len(item) == 2 else item
+
+
+def is_held(value: Any) -> bool:
+    """Return True for a PIL image; does not load Pillow, without which there is none."""
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(value, module.Image)
+
+
+def is_image(value: Any) -> bool:
+    """Return True for a path or a PIL image."""
+    return isinstance(value, (str, os.PathLike)) or is_held(value)
+
+
+def describe_item(item: Any) -> str:
+    """Return what an item of the list is, in words."""
+    what = image_of(item)
+    text = "a PIL image" if is_held(what) else "a path" if is_image(what) else f"of type {type(what).__name__}"
+    return f"{text} with a label" if isinstance(item, tuple) and len(item) == 2 else text
+
+
+class HeldImages:
+    """PIL images as samples. They are decoded as their files would be: turned by EXIF, converted, resized."""
+
+    def __init__(self, images: Sequence[Image.Image], names: Sequence[str], input_name: str, spec: Preprocess) -> None:
+        self.names = names
+        self._images, self._input, self._spec = images, input_name, spec
+
+    def load(self, index: int) -> Batch:
+        """Return one image as the network's input, without batch axis. UnreadableError."""
+        from quantkit.data.pixels import transform, turn_upright
+
+        try:
+            return {self._input: transform(turn_upright(self._images[index]), self._spec)}
+        except UnreadableError:
+            raise
+        except Exception as error:  # a file behind it that is damaged or closed; Pillow raises many kinds
+            raise UnreadableError(first_line(error)) from None
+
+    def digest(self, index: int) -> bytes:
+        """Return the sha256 over mode, size and pixels. UnreadableError."""
+        try:
+            image = self._images[index]
+            image = image.convert("RGBA") if image.mode in ("P", "PA") else image
+            return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
+        except Exception as error:
+            raise UnreadableError(first_line(error)) from None
+
+    def stamps(self) -> tuple[FileStamp, ...]:
+        """Return no files."""
+        return ()
+
+    def close(self) -> None:
+        """Do nothing: the images are the caller's."""
