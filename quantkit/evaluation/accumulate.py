@@ -13,6 +13,7 @@ from quantkit.data.labels import Labels
 from quantkit.errors import DataError
 from quantkit.evaluation.output_errors import MatchCounter, OutputComparison
 from quantkit.evaluation.predictions import PredictionComparison
+from quantkit.evaluation.scenes.region_watch import RegionWatch, watch_regions
 from quantkit.evaluation.scenes.watch import ImageSource, ObjectWatch, watch_objects
 from quantkit.evaluation.score_evidence import Evidence, score_evidence
 from quantkit.evaluation.subjects import Subject
@@ -59,6 +60,8 @@ class Scoring:
     """Further notes on the pass."""
     classes: int | None = None
     """Number of class scores of a sample."""
+    regions: RegionWatch | None = None
+    """The regions of all models, if the network is one of semantic segmentation."""
     objects: ObjectWatch | None = None
     """The objects of all models, if the network is a detector."""
     labels_ignored: bool = False
@@ -82,8 +85,9 @@ class Scoring:
                 totals.predictions.add(
                     as_score_rows(renamed[0][self.scores]), as_score_rows(outputs[self.scores]), portion.names
                 )
-        if self.objects is not None:
-            self.objects.add(portion, renamed)
+        for watch in (self.objects, self.regions):
+            if watch is not None:
+                watch.add(portion, renamed)
         self.names.extend(portion.names)
         if isinstance(labels, np.ndarray):
             self.truth.append(labels)
@@ -173,15 +177,20 @@ def choose_score_output(fitting: Mapping[str, Evidence], named: str | None) -> s
 
 
 def start_watching(scoring: Scoring, first: Outputs, source: ImageSource) -> None:
-    """Watch objects from now on, in place of the outputs that hold them. UsageError if a metric finds no head."""
+    """Watch objects or regions from now on, in place of the outputs that hold them.
+
+    UsageError if a metric finds no head.
+    """
     metrics = [totals.metrics for totals in scoring.models]
     search = scoring.scores is None
     scoring.objects = watch_objects(scoring.models[0].subject, first, metrics, source, search=search)
-    if scoring.objects is not None:
-        for totals in scoring.models:
-            for name in scoring.objects.outputs:
-                totals.comparisons.pop(name, None)
-                totals.matches.pop(name, None)
+    search = search and scoring.objects is None
+    scoring.regions = watch_regions(scoring.models[0].subject, first, metrics, source, search=search)
+    watched = [name for watch in (scoring.objects, scoring.regions) if watch is not None for name in watch.outputs]
+    for totals in scoring.models:
+        for name in watched:
+            totals.comparisons.pop(name, None)
+            totals.matches.pop(name, None)
 
 
 def start_scoring(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,10 +32,11 @@ from quantkit.evaluation.result import (
     Speed,
 )
 from quantkit.evaluation.scenes.object_summary import ModelObjects, SceneNames, object_changes
+from quantkit.evaluation.scenes.region_summary import region_changes
 from quantkit.evaluation.verdict import model_verdict
-from quantkit.metrics.heads.find import TASKS
 from quantkit.metrics.metric import Metric, MetricResult
 from quantkit.metrics.objects.figures import ObjectFigures
+from quantkit.metrics.regions.overlap import MapOverlaps
 from quantkit.metrics.registry import USER_METRIC
 from quantkit.paths import is_folder
 from quantkit.values import Array
@@ -139,23 +140,38 @@ def add_changed_scenes(
     context: EvaluationContext,
     measured: tuple[list[list[MetricResult]], list[list[Array | None]]],
 ) -> ModelScore:
-    """Add how the objects of a candidate, by number, differ from the reference's. measured: results and replicates."""
-    watch = scoring.objects
-    if watch is None or watch.fault:
-        return score
-    classes = scoring.labels.names if scoring.labels and scoring.labels.names else watch.classes
-    names = SceneNames(scoring.names, classes, lambda sample: image_path(sample, context))
-    sides = []
-    for at in (0, number):
-        results, drawn = measured[0][at], measured[1][at]
-        figures = [
-            (found.detail, rows)
-            for found, rows in zip(results, drawn, strict=True)
-            if isinstance(found.detail, ObjectFigures)
-        ]
-        collector = watch.collectors[at]
-        sides.append(ModelObjects(collector.head, collector.found, *(figures[0] if figures else ())))
-    return replace(score, objects=object_changes(sides[0], sides[1], names, context.changed))
+    """Add how objects or regions of a candidate, by number, differ from the reference's.
+
+    measured: results of the metrics of each model, and their replicates.
+    """
+    known = scoring.labels.names if scoring.labels else ()
+    objects, regions = scoring.objects, scoring.regions
+    if objects is not None and not objects.fault:
+        names = SceneNames(scoring.names, known or objects.classes, lambda sample: image_path(sample, context))
+        sides = []
+        for at in (0, number):
+            figures = details_of(measured, at, ObjectFigures)
+            collector = objects.collectors[at]
+            sides.append(ModelObjects(collector.head, collector.found, *(figures or ())))
+        score = replace(score, objects=object_changes(sides[0], sides[1], names, context.changed))
+    if regions is not None and not regions.fault:
+        first, second = (details_of(measured, at, MapOverlaps) for at in (0, number))
+        pair = None if first is None or second is None else (first[0], second[0], first[1], second[1])
+        changes, classes = regions.changes[number - 1], known or regions.classes
+        found = region_changes(changes, pair, classes, lambda sample: image_path(sample, context), context.changed)
+        score = replace(score, regions=found)
+    return score
+
+
+Detail = TypeVar("Detail")
+
+
+def details_of(
+    measured: tuple[list[list[MetricResult]], list[list[Array | None]]], model: int, kind: type[Detail]
+) -> tuple[Detail, Array | None] | None:
+    """Return the first detail of a kind among the results of a model, with its replicates; None if there is none."""
+    pairs = zip(measured[0][model], measured[1][model], strict=True)
+    return next(((found.detail, rows) for found, rows in pairs if isinstance(found.detail, kind)), None)
 
 
 def image_path(sample: str, context: EvaluationContext) -> Path | None:
@@ -272,8 +288,9 @@ def evaluation_notes(scoring: Scoring, context: EvaluationContext) -> tuple[str,
     """Return further notes for the user."""
     notes = [*context.notes, *(scoring.labels.notes if scoring.labels else ()), *scoring.notes]
     notes += scoring.uncompared.values()
-    if scoring.objects is not None and scoring.objects.fault:
-        notes.append(f"objects are not compared: {scoring.objects.fault}")
+    for kind, watch in (("objects", scoring.objects), ("classes of pixels", scoring.regions)):
+        if watch is not None and watch.fault:
+            notes.append(f"{kind} are not compared: {watch.fault}")
     simulated = [t.subject.name for t in scoring.models if t.subject.kind in (ModelKind.QDQ, ModelKind.TABLE)]
     masked = {name: c.masked for t in scoring.models for name, c in t.comparisons.items() if c.masked}
     for name, count in masked.items():
@@ -292,11 +309,9 @@ def evaluation_notes(scoring: Scoring, context: EvaluationContext) -> tuple[str,
 def explain_no_metric(scoring: Scoring) -> str:
     """Return why there is no metric, and what is compared instead."""
     if scoring.objects is not None and not scoring.objects.fault:
-        head = scoring.objects.collectors[0].head
-        return (
-            f"no labels: objects are compared with the reference's ({head.summary}); "
-            f"--metric {TASKS[head.task]} measures with labels"
-        )
+        return f"no labels: objects are compared with the reference's ({scoring.objects.collectors[0].head.summary})"
+    if scoring.regions is not None and not scoring.regions.fault:
+        return f"no labels: classes of pixels are compared with the reference's ({scoring.regions.head.summary})"
     if scoring.undecided:
         outputs = scoring.undecided
         return f"no metric: {list_score_outputs(outputs)}; if there are labels, {output_remedy(outputs)}"

@@ -448,7 +448,7 @@ def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("counting")
 def test_a_metric_is_one_file() -> None:
-    assert metric_choices() == "top1, top5, count, keypoint-map, map, map50, mask-map, or module:callable"
+    assert metric_choices() == "top1, top5, count, keypoint-map, map, map50, mask-map, miou, or module:callable"
     assert "count (of things)" in metric_choices(remarks=True)
     assert resolve_metric("counting", ("logits",))().name == "counting"
     assert (metric_title("count"), metric_title("count@logits")) == ("number of things", "number of things@logits")
@@ -459,7 +459,7 @@ def test_a_metric_is_one_file() -> None:
         own_label_opener(["top1", "count"])
     with pytest.raises(
         UsageError,
-        match="unknown metric 'cont'\n  → top1, top5, count, keypoint-map, map, map50, mask-map, or module:callable",
+        match="unknown metric 'cont'\n  → top1, top5, count, keypoint-map, map, map50, mask-map, miou, or module",
     ):
         resolve_metric("cont", ("logits",))
 

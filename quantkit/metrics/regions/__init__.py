@@ -1,0 +1,1 @@
+"""Regions of semantic segmentation: the class of every pixel, and how far two such maps agree."""
