@@ -43,14 +43,15 @@ WORDS = {
     "S": "seconds",
 }
 """Placeholders of usage lines and options → their meaning."""
-PLACEHOLDERS = [f"| {', '.join(f'`{word}`' for word in words.split(', '))} | {text} |" for words, text in WORDS.items()]
-HEAD = f"""# Commands
-
-Every command takes `--help`. This page is generated from their definitions.
+HEAD = "# Commands\n\nEvery command takes `--help`. This page is generated from their definitions.\n"
+ROWS = "\n".join(
+    f"| {', '.join(f'`{word}`' for word in words.split(', '))} | {text} |" for words, text in WORDS.items()
+)
+PLACEHOLDERS = f"""## Placeholders and exit codes
 
 | placeholder | meaning |
 |---|---|
-{chr(10).join(PLACEHOLDERS)}
+{ROWS}
 
 `[X]` may be left out, `X…` can be repeated, `a|b` is one of them. Options that can be repeated say so. Exit codes:
 0 done, 1 refused or failed, 2 usage, 3 over budget or in doubt about it, 130 interrupted.
@@ -87,9 +88,23 @@ def section(name: str, command: Any) -> str:
     return f"## {name}\n\n```text\n{usage}\n```\n\n{about}\n\n{lines}{examples}"
 
 
+def contents() -> str:
+    """Return the commands by purpose, with their summaries, as on the help page of the program."""
+    known = dict(commands(app, "quantkit"))
+    rows = []
+    for title, verbs in app.headings.items():
+        names = [name for verb in verbs for name in known if f"{name} ".startswith(f"quantkit {verb} ")]
+        rows += [f"| **{title}** | |"]
+        rows += [f"| [{n}](#{n.replace(' ', '-')}) | {known[n].get_short_help_str(limit=200)} |" for n in names]
+    assert len(rows) == len(known) + len(app.headings)
+    return "\n".join(["| command | |", "|---|---|", *rows, ""])
+
+
 def reference() -> str:
     """Return the page."""
-    return "\n".join([HEAD, *(section(name, command) for name, command in commands(app, "quantkit"))])
+    return "\n".join(
+        [HEAD, contents(), PLACEHOLDERS, *(section(name, command) for name, command in commands(app, "quantkit"))]
+    )
 
 
 def test_the_reference_is_current(request: pytest.FixtureRequest) -> None:
