@@ -40,13 +40,26 @@ def path_failure(path: AnyPath | bytes | int, error: Exception) -> QuantkitError
 
 
 def given_path(value: object, name: str) -> Path:
-    """Return a path that a caller in Python gave as argument `name`. UsageError for a value of another type."""
+    """Return a path that a caller gave as argument `name`, with `~` as the home folder, as shells read it. UsageError.
+
+    It is a value of another type, or there is no home folder.
+    """
     try:
-        return Path(value)  # type: ignore[arg-type]
+        return expand_home(Path(value))  # type: ignore[arg-type]
     except TypeError:
         raise UsageError(
             f"{name} is a {type(value).__name__}, not a path", remedy="pass the path as a str or a pathlib.Path"
         ) from None
+
+
+def expand_home(path: Path) -> Path:
+    """Return a path that begins with `~` from the home folder; a shell leaves it as it is in quotes. UsageError."""
+    if path.parts[:1] != ("~",) or exists("~"):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: there is no home folder", remedy="give the path without ~") from None
 
 
 def given_list(values: Iterable[T] | AnyPath, name: str) -> list[T | AnyPath]:

@@ -16,7 +16,11 @@ DEFAULT_VERSION = "10.3.0"
 """The TensorRT of JetPack 6.2; tables for other versions differ only in the header."""
 OLDEST_MAJOR = 8
 """The oldest TensorRT that is supported."""
-VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.([0-9]{1,3}))?(?:\.[0-9]{1,9}){0,4}(?:\.post[0-9]{1,9})?")
+FIRST_WITHOUT_TABLES = 11
+"""The first major version that reads no calibration tables."""
+VERSION = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,3})(?:\.([0-9]{1,3})(?:\.[0-9]{1,9}){0,4})?)?(?:\.post[0-9]{1,9})?")
+FOR_EXAMPLE = "for example --tensorrt-version 10.13.3"
+ALL_NUMBERS = "TensorRT reads tables of its own version alone, so give all three numbers"
 SONAMES = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.9", "libnvinfer.so.8", "libnvinfer.so")
 
 
@@ -69,31 +73,44 @@ def has_driver() -> bool:
     return True
 
 
-def version_number(text: str) -> int:
-    """Return TensorRT's NV_TENSORRT_VERSION of a release: `10.13.3` → 101303, `8.6.1` → 8601. UsageError."""
+def parse_version(text: str) -> tuple[int, ...]:
+    """Return the numbers of a release, as many as are given: `11` → (11,), `10.13.3` → (10, 13, 3). UsageError.
+
+    This is the one reader of versions: every command takes the same texts.
+    """
     match = VERSION.fullmatch(text)
     if not match:
-        raise UsageError(f"{quoted(text)} is not a TensorRT version", remedy="for example --tensorrt-version 10.13.3")
-    major, minor, patch = int(match[1]), int(match[2]), int(match[3] or 0)
-    if major >= 11:
-        raise UsageError(
-            f"TensorRT {text} reads no calibration tables: version 11 removed them",
-            remedy="give 10.x or older; for TensorRT 11, use Q/DQ models",
-        )
+        raise UsageError(f"{quoted(text)} is not a TensorRT version", remedy=FOR_EXAMPLE)
+    numbers = tuple(int(part) for part in match.groups() if part is not None)
+    major, minor, patch = (*numbers, 0, 0)[:3]
     if major < OLDEST_MAJOR:
         raise UsageError(
             f"TensorRT {text} is not supported: its networks have no Q/DQ",
-            remedy=f"give {OLDEST_MAJOR}.0 … 10.x, for example --tensorrt-version 8.6.1 or --tensorrt-version 10.13.3",
+            remedy=f"give {OLDEST_MAJOR}.0 or newer, for example --tensorrt-version 8.6.1",
         )
-    if minor > 99 or patch > 99 or (major < 10 and minor > 9):
-        raise UsageError(f"there is no TensorRT {text}", remedy="for example --tensorrt-version 10.13.3")
+    if major > 99 or minor > 99 or patch > 99 or (major < 10 and minor > 9):
+        raise UsageError(f"there is no TensorRT {text}", remedy=FOR_EXAMPLE)
+    return numbers
+
+
+def version_number(text: str) -> int:
+    """Return TensorRT's NV_TENSORRT_VERSION of a release: `10.13.3` → 101303, `8.6` → 8600. UsageError."""
+    major, minor, patch = (*parse_version(text), 0, 0)[:3]
+    if major >= FIRST_WITHOUT_TABLES:
+        raise UsageError(
+            f"TensorRT {text} reads no calibration tables: version 11 removed them",
+            remedy=f"give 10.x or older; a Q/DQ model is for TensorRT 11: quantkit quantize MODEL --data DATA "
+            f"--tensorrt-version {text}",
+        )
     return major * (10000 if major >= 10 else 1000) + minor * 100 + patch
 
 
 def target_version(asked: str | None) -> TargetVersion:
     """Return the `asked` version, else the installed library's if it reads tables, else the default. UsageError."""
     if asked is not None:
-        return TargetVersion(version_number(asked), "as requested")
+        number = version_number(asked)
+        whole = len(parse_version(asked)) == 3
+        return TargetVersion(number, "as requested" if whole else f"as requested by {asked}; {ALL_NUMBERS}")
     installed = installed_number()
     if installed is not None and installed < 110000:
         return TargetVersion(installed, "the installed TensorRT")

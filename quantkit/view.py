@@ -161,6 +161,12 @@ def true_minus(text: str) -> str:
     return text.replace("-", "−") if text.strip("-0.") else text.lstrip("-")
 
 
+def signed(value: float) -> str:
+    """Return a difference with two decimals and its sign: `+0.50`, `−1.20`; 0 is `+0.00`."""
+    text = f"{value:+.2f}"
+    return text.replace("-", "−" if text.strip("+-0.") else "+")
+
+
 def quoted(value: object) -> str:
     """Return a value that is wrong for an error: as Python writes it, at most 80 characters long."""
     return shorten_middle(repr(value), QUOTED)

@@ -13,7 +13,7 @@ import pytest
 
 import quantkit
 from quantkit.errors import QuantkitError, UsageError
-from quantkit.paths import beside, exists, file_status, given_list, is_file, is_folder, real_path, same_file
+from quantkit.paths import beside, exists, file_status, given_list, given_path, is_file, is_folder, real_path, same_file
 from tests.support.networks import network
 
 LONG, NUL, CIRCLE, SURROGATE = "a" * 300, "a\0b", "circle", "\ud800"
@@ -171,3 +171,16 @@ def test_one_path_for_a_list_is_that_path() -> None:
 def test_settings_of_another_type_are_named() -> None:
     with pytest.raises(UsageError, match="settings is a str"):
         quantkit.run("quantkit.toml")  # type: ignore[arg-type]
+
+
+def test_a_tilde_in_quotes_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    assert given_path("~/m.onnx", "the model") == home / "m.onnx"
+    assert given_path("a/~/m.onnx", "the model") == Path("a/~/m.onnx")
+    assert given_path("~other", "the model") == Path("~other")
+    (here / "~").mkdir()
+    assert given_path("~/m.onnx", "the model") == Path("~/m.onnx"), "a folder of that name is what was meant"

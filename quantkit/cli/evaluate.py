@@ -21,7 +21,7 @@ from quantkit.cli.terminal.console import (
     warn,
 )
 from quantkit.cli.terminal.model_table import print_model_table, warn_over_budget
-from quantkit.view import percent_text
+from quantkit.view import percent_text, signed
 
 if TYPE_CHECKING:
     from quantkit.evaluation.options import EvaluateOptions
@@ -177,7 +177,7 @@ def print_class_drops(model: ModelScore, of_model: str) -> None:
                     str(c.count),
                     f"{percent_text(c.reference)}%",
                     f"{percent_text(c.candidate)}%",
-                    f"{c.drop:+.2f}",
+                    signed(c.drop),
                     f"{c.p:.2g}",
                 )
                 for c in worst[:SHOWN]

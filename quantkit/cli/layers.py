@@ -26,6 +26,7 @@ from quantkit.cli.terminal.console import (
     warn,
 )
 from quantkit.errors import UsageError
+from quantkit.view import signed
 
 if TYPE_CHECKING:
     from quantkit.sensitivity.parity import Parity
@@ -216,7 +217,7 @@ def print_layer_rows(layers: Sequence[LayerError]) -> None:
             layer.operator,
             format_db_number(layer.alone_db),
             format_db_number(layer.without_db),
-            f"{layer.gain_db:+.2f}",
+            signed(layer.gain_db),
             format_db_number(layer.local_db),
         )
         for layer in layers

@@ -16,6 +16,7 @@ from quantkit.data.image_folder import ImageFolder
 from quantkit.data.image_set import ImageSet
 from quantkit.errors import DataError, UnreadableError, UsageError, first_line
 from quantkit.image_file import SUFFIXES
+from quantkit.paths import expand_home
 from quantkit.preprocess import Preprocess
 from quantkit.regular_file import FileStamp
 from quantkit.values import Array, Batch
@@ -67,6 +68,8 @@ def given_data(data: Any, labels: Any = None) -> Any:
     labels: those of the caller; a path is left to others. UsageError for a list of different things, an image that is
     there twice, and labels of something else than a list of images.
     """
+    if isinstance(data, (str, os.PathLike)) and os.fspath(data)[:1] == "~":
+        data = expand_home(Path(data))
     listed = isinstance(data, Sequence) and not isinstance(data, (str, bytes)) and len(data) > 0
     if listed and is_image(image_of(data[0])):
         data = image_list(data)

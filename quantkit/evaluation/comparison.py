@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.result import Evaluation, MetricDifference, ModelScore
-from quantkit.view import Block, Remarks, RichDisplay, ViewTable
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable, signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class MetricMove:
         what = f"{self.model}: from {self.first} to {self.second}"
         kept = ", the same file" if self.same_model else ""
         if self.drop is not None:
-            figure = f"the drop changes by {self.drop:+.2f}{unit}"
+            figure = f"the drop changes by {signed(self.drop)}{unit}"
             against = {True: "beyond the intervals", False: "within the intervals", None: "without a known interval"}
             return f"{what} {figure}, {against[self.beyond]}{kept}"
         if self.metric is not None:
-            return f"{what} the metric changes by {self.metric:+.2f}{unit}{kept}"
+            return f"{what} the metric changes by {signed(self.metric)}{unit}{kept}"
         if self.agreement is not None:
-            return f"{what} the agreement changes by {100.0 * self.agreement:+.2f} percentage points{kept}"
+            return f"{what} the agreement changes by {signed(100.0 * self.agreement)} percentage points{kept}"
         return f"{what} nothing can be compared{kept}"
 
 

@@ -26,7 +26,7 @@ from typing import Any
 from quantkit.evaluation.object_changes import ObjectChanges, RegionChanges
 from quantkit.metrics.registry import metric_title
 from quantkit.values import NamedChoice
-from quantkit.view import Block, Remarks, SavableDisplay, ViewTable, percent_text, true_minus
+from quantkit.view import Block, Remarks, SavableDisplay, ViewTable, percent_text, signed, true_minus
 
 DEFAULT_BUDGET = 0.5
 """Loss that counts as small if no budget is given, in percentage points."""
@@ -288,7 +288,7 @@ def score_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
     return (
         score.kind.value,
         format_metric(value, evaluation.share),
-        "" if lost is None else f"{lost.value:+.2f}",
+        "" if lost is None else signed(lost.value),
         interval_text(lost),
         agreement_text(score),
         "" if (worst := score.worst_output) is None else decibel_text(worst.sqnr_db),
@@ -320,10 +320,10 @@ def decibel_text(value: float) -> str:
 
 
 def interval_text(lost: MetricDifference | None) -> str:
-    """Return for example `-0.10 … +0.18`, or "" without an interval."""
+    """Return for example `−0.10 … +0.18`, or "" without an interval."""
     if lost is None or not (math.isfinite(lost.low) and math.isfinite(lost.high)):
         return ""
-    return f"{lost.low:+.2f} … {lost.high:+.2f}"
+    return f"{signed(lost.low)} … {signed(lost.high)}"
 
 
 def evaluation_view(evaluation: Evaluation) -> Sequence[Block]:
@@ -347,4 +347,4 @@ def score_row_without_cpu(score: ModelScore, evaluation: Evaluation) -> tuple[st
     """Return `score_row` without CPU speeds, which do not predict GPU speeds and differ on every run."""
     kind, metric, drop, interval, *rest, speed = score_row(score, evaluation)
     shown = "" if score.speed and score.speed.device is Device.CPU else speed
-    return kind, metric, drop.replace("-", "−"), interval.replace("-", "−"), *rest, shown
+    return kind, metric, drop, interval, *rest, shown

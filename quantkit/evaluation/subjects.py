@@ -23,7 +23,7 @@ from quantkit.graph.identity import external_files
 from quantkit.graph.load import is_proto
 from quantkit.graph.model import DTYPES, as_input
 from quantkit.graph.shape_inference import shapes_for_inputs
-from quantkit.paths import exists, given_list, given_path
+from quantkit.paths import exists, given_list, given_path, is_file
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.reader import has_qdq
 from quantkit.values import ModelInput, with_free_batches
@@ -103,6 +103,7 @@ def open_subjects(models: Sequence[AnyModel], held: ExitStack, options: SubjectO
     repeated = next((text for i, text in enumerate(texts) if paths[i] in paths[:i]), None)
     if repeated is not None:
         raise UsageError(f"{repeated} is given twice", remedy="give every model once")
+    refuse_table(texts)
     subjects = [
         replace(model_subject(load_model(model)), name=text) if is_value(model) else open_subject(text, held, options)
         for model, text in zip(models, texts, strict=True)
@@ -112,6 +113,16 @@ def open_subjects(models: Sequence[AnyModel], held: ExitStack, options: SubjectO
         replace(subject, name=text) if names.count(subject.name) > 1 else subject
         for subject, text in zip(subjects, texts, strict=True)
     )
+
+
+def refuse_table(texts: Sequence[str]) -> None:
+    """Raise UsageError where a calibration table is given as a model; it counts together with its network."""
+    table = next((text for text in texts if Path(text).suffix == ".calib" and is_file(text)), None)
+    if table is not None:
+        network = next((text for text in texts if text.endswith(".onnx")), "model.onnx")
+        raise UsageError(
+            f"{table} is a calibration table, not a model", remedy=f"to simulate INT8 with it, give {network}+{table}"
+        )
 
 
 def open_subject(text: str, held: ExitStack, options: SubjectOptions) -> Subject:

@@ -74,15 +74,15 @@ class MetricUnit:
 
 
 def describe_loss(found: MetricDifference, unit: MetricUnit, evaluation: Evaluation) -> str:
-    """Return `loses 0.12 percentage points of top-1 (95 % interval: −0.05 … 0.29): no significant loss on 9 …`."""
-    gains = found.value < 0
-    verb = "gains" if gains else "loses"
-    amount, place = unit.amount(abs(found.value)), f"on {count_samples(evaluation.samples)}"
+    """Return `loses 0.12 percentage points of top-1 (95 % interval of the drop: −0.05 … 0.29): no significant …`."""
+    place = f"on {count_samples(evaluation.samples)}"
+    changed = f"{'gains' if found.value < 0 else 'loses'} {unit.amount(abs(found.value))}"
+    if float(unit.of(abs(found.value))) == 0.0:
+        changed = f"keeps the {unit.metric} of the reference"
     if math.isnan(found.low):
-        return f"{verb} {amount} {place} ({found.method_text})"
-    ends = (-found.high, -found.low) if gains else (found.low, found.high)
+        return f"{changed} {place} ({found.method_text})"
     shown = "a significant loss" if found.low > 0 else "a significant gain" if found.high < 0 else "no significant loss"
-    said = f"{verb} {amount} (95 % interval: {unit.of(ends[0])} … {unit.of(ends[1])}): {shown} {place}"
+    said = f"{changed} (95 % interval of the drop: {unit.of(found.low)} … {unit.of(found.high)}): {shown} {place}"
     few = evaluation.max_drop is None and unit.share and found.low <= 0 and found.high > DEFAULT_BUDGET
     return f"{said}, too few to exclude a loss of {unit.of(found.high)} percentage points" if few else said
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,11 @@ from quantkit.regular_file import regular_file_digest
 from quantkit.repairs.registry import resolve_repairs
 from quantkit.rules import as_rules
 from quantkit.sensitivity.exclusion_file import expand_name_files
-from quantkit.tensorrt_version import number_text, target_version
+from quantkit.tensorrt_version import FIRST_WITHOUT_TABLES, number_text, parse_version, target_version
 from quantkit.values import ModelInput, with_free_batches
 
 QDQ_ENGINE = "qdq"
 """Name of the Q/DQ model's engine among the precisions."""
-FIRST_WITHOUT_TABLES = 11
-"""The first major version of TensorRT that does not read calibration tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +193,7 @@ def data_source(
 
 def target_version_text(asked: str | None) -> str:
     """Return the version of TensorRT that files are for, as text. UsageError."""
-    if (
-        asked is not None
-        and re.fullmatch("[0-9]{1,3}([.][0-9]{1,9}){0,4}", asked)
-        and int(asked.partition(".")[0]) >= FIRST_WITHOUT_TABLES
-    ):
+    if asked is not None and parse_version(asked)[0] >= FIRST_WITHOUT_TABLES:
         return asked
     return number_text(target_version(asked).number)
 

@@ -143,10 +143,11 @@ def loss_amount(model: ModelScore, evaluation: Evaluation) -> str:
 
 
 def loss_text(model: ModelScore, evaluation: Evaluation) -> str:
-    """Return for example `loses 0.30 percentage points`, `gains 0.10 percentage points`."""
+    """Return for example `loses 0.30 percentage points`, `gains 0.10 percentage points`, `shows no loss`."""
     lost = lost_at_most(model, evaluation) or 0.0
-    gains = lost < 0 and float(f"{lost:.2f}" if evaluation.share else lost) != 0
-    return f"{'gains' if gains else 'loses'} {loss_amount(model, evaluation)}"
+    if float(f"{lost:.2f}" if evaluation.share else lost) == 0.0:
+        return "shows no loss"
+    return f"{'gains' if lost < 0 else 'loses'} {loss_amount(model, evaluation)}"
 
 
 def loss_clause(model: ModelScore, evaluation: Evaluation) -> str:

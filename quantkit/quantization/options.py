@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,9 +11,8 @@ from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
-from quantkit.tensorrt_version import DEFAULT_VERSION, OLDEST_MAJOR, installed_number, number_text
+from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text, parse_version
 from quantkit.values import check_number
-from quantkit.view import quoted
 
 if TYPE_CHECKING:
     from quantkit.rules import Rule
@@ -73,13 +71,7 @@ class QuantizeOptions:
         if asked is None:
             installed = installed_number()
             asked = number_text(installed) if installed else DEFAULT_VERSION
-        major = asked.partition(".")[0]
-        if not re.fullmatch("[0-9]{1,3}([.][0-9]{1,9}){0,4}", asked) or not OLDEST_MAJOR <= int(major) <= 99:
-            raise UsageError(
-                f"{quoted(asked)} is not a TensorRT version that supports Q/DQ",
-                remedy="for example 8.6.1 or 10.13.3",
-            )
-        return int(major)
+        return parse_version(asked)[0]
 
 
 class QuantizeFields(DataFields, total=False):

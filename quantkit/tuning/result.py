@@ -215,9 +215,9 @@ class Tuning(SavableDisplay):
         return ": none of the allowed configurations meets it"
 
     def interval(self, figure: Figure) -> str:
-        """Return ` (95 % interval: −0.1 … 0.3)`, as a gain if the metric rose."""
-        low, high = (-figure.high, -figure.low) if round(figure.drop, 2) < 0 else (figure.low, figure.high)
-        return "" if math.isnan(figure.low) else f" (95 % interval: {two_decimals(low)} … {two_decimals(high)})"
+        """Return ` (95 % interval of the drop: −0.10 … 0.30)`."""
+        ends = f"{two_decimals(figure.low)} … {two_decimals(figure.high)}"
+        return "" if math.isnan(figure.low) else f" (95 % interval of the drop: {ends})"
 
     def _view_(self) -> Sequence[Block]:
         head = ("step", "rule, repairs, layers", "SQNR dB", "drop", "95 % interval", "outcome")

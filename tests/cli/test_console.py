@@ -55,8 +55,8 @@ def test_wrapping_changes_nothing_but_where_lines_end(words: list[str], indent: 
 def test_a_line_keeps_to_the_terminal_and_numbers_keep_their_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     text = (
-        "• model.int8.onnx loses 0.04 percentage points of top-1 (95 % interval: −0.06 … 0.14): no significant loss on "
-        "10,000 samples."
+        "• model.int8.onnx loses 0.04 percentage points of top-1 (95 % interval of the drop: −0.06 … 0.14): no "
+        "significant loss on 10,000 samples."
     )
     lines = wrapped(text, Terminal(), indent=2).split("\n")
     assert max(map(len, lines)) <= 40

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -578,3 +579,13 @@ def test_long_names_print_no_table_without_figures(
     heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("model ")]
     assert len(heads) == min(2, len(metrics))
     assert all("top-" in head for head in heads)
+
+
+def test_a_table_is_no_model_and_the_remedy_works(command: Any, data: Path, pair: list[Path], capsys: Any) -> None:
+    table = pair[0].with_suffix(".calib")
+    assert command("calibrate", pair[0], "--data", data, "--quiet") == 0
+    assert command("evaluate", pair[0], table, "--data", data) == 2
+    said = capsys.readouterr().err
+    assert f"{table} is a calibration table, not a model" in said
+    (given,) = re.findall(r"give (\S+)$", said, re.MULTILINE)
+    assert command("evaluate", pair[0], given, "--data", data, "--quiet") == 0

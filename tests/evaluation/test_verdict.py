@@ -21,6 +21,7 @@ from quantkit.evaluation.result import (
     OutputDeviation,
     OutputMatch,
     Speed,
+    score_row,
 )
 from quantkit.evaluation.verdict import model_verdict
 
@@ -48,15 +49,32 @@ def verdict(candidate: ModelScore, metric: str | None = "top1", share: bool = Tr
     [
         (0.12, -0.05, 0.29, "loses 0.12", "−0.05 … 0.29", "no significant loss"),
         (0.52, 0.31, 0.73, "loses 0.52", "0.31 … 0.73", "a significant loss"),
-        (-0.1, -0.3, 0.1, "gains 0.10", "−0.10 … 0.30", "no significant loss"),
-        (-0.4, -0.6, -0.2, "gains 0.40", "0.20 … 0.60", "a significant gain"),
-        (0.0, -0.001, 0.04, "loses 0.00", "0.00 … 0.04", "no significant loss"),
+        (-0.1, -0.3, 0.1, "gains 0.10", "−0.30 … 0.10", "no significant loss"),
+        (-0.4, -0.6, -0.2, "gains 0.40", "−0.60 … −0.20", "a significant gain"),
     ],
 )
 def test_the_loss_in_plain_words(value: float, low: float, high: float, loss: str, interval: str, shown: str) -> None:
     assert verdict(lost(value, low, high)) == (
-        f"int8 {loss} percentage points of top-1 (95 % interval: {interval}): {shown} on 10,000 samples."
+        f"int8 {loss} percentage points of top-1 (95 % interval of the drop: {interval}): {shown} on 10,000 samples."
     )
+
+
+@pytest.mark.parametrize("value", [0.0, 0.004, -0.004])
+def test_a_difference_that_is_shown_as_0_is_neither_a_loss_nor_a_gain(value: float) -> None:
+    assert verdict(lost(value, -0.1, 0.1)) == (
+        "int8 keeps the top-1 of the reference (95 % interval of the drop: −0.10 … 0.10): no significant loss on "
+        "10,000 samples."
+    )
+
+
+@given(st.floats(-100, 100), st.floats(-100, 100), st.floats(-100, 100))
+def test_table_and_sentence_have_the_same_numbers(value: float, one: float, two: float) -> None:
+    candidate = lost(value, min(one, two), max(one, two))
+    _, _, drop, interval, *_ = score_row(candidate, judged(candidate))
+    said = verdict(candidate)
+    assert f"(95 % interval of the drop: {interval.replace('+', '')})" in said
+    assert drop.lstrip("+−") in said or "keeps" in said
+    assert "-" not in drop + interval
 
 
 def test_samples_that_cannot_show_a_loss_are_said_to_be_too_few() -> None:
@@ -74,7 +92,7 @@ def test_figures_in_doubt_are_conclusive_for_no_budget() -> None:
 
 def test_a_metric_with_a_unit_of_its_own_has_no_points() -> None:
     text = verdict(lost(0.01234, 0.001, 0.03), "rmse", share=False, max_drop=0.02)
-    assert "loses 0.0123 of rmse (95 % interval: 0.001 … 0.03): a significant loss" in text
+    assert "loses 0.0123 of rmse (95 % interval of the drop: 0.001 … 0.03): a significant loss" in text
     assert "within the budget of 0.02, but not conclusively" in text
     assert "point" not in text
 

@@ -17,7 +17,20 @@ from quantkit.keywords.argument_names import COMMAND, FLAGS, RENAMED, VALUED, in
 from tests.cli.test_remedies import COMMANDS, OPTION, text_of
 
 ROOT = Path(quantkit.__file__).parent
-NOT_IN_PYTHON = {"--exclude-file", "--html", "--plot", "--val", "--memory", "--time-limit", "--for", "--parity"}
+NOT_IN_PYTHON = {
+    "--compile",
+    "--json",
+    "--val-limit",
+    "--no-layers",
+    "--exclude-file",
+    "--html",
+    "--plot",
+    "--val",
+    "--memory",
+    "--time-limit",
+    "--for",
+    "--parity",
+}
 """Options that only commands have: of files that they write, of two steps at once, of tools for machines."""
 
 

@@ -92,14 +92,21 @@ def test_without_a_gpu_speed_is_not_made_up() -> None:
 
 @pytest.mark.parametrize(
     ("lost", "said"),
-    [(-0.5, "gains 0.50"), (-0.01, "gains 0.01"), (-0.001, "loses 0.00"), (0.0, "loses 0.00"), (0.1, "loses 0.10")],
+    [
+        (-0.5, "gains 0.50 percentage points"),
+        (-0.01, "gains 0.01 percentage points"),
+        (-0.001, "shows no loss"),
+        (0.0, "shows no loss"),
+        (0.1, "loses 0.10 percentage points"),
+    ],
 )
 def test_a_gain_is_called_one(lost: float, said: str) -> None:
     made = evaluation({"int8": lost})
-    assert f"m.int8.engine {said} percentage points, which is within" in recommendation(made, None)
-    assert f"it {said} percentage points." in recommendation(evaluation({"fp32": 0.0, "int8": lost}), bench(TIMES))
+    assert f"m.int8.engine {said}, which is within" in recommendation(made, None)
+    assert f"it {said}." in recommendation(evaluation({"fp32": 0.0, "int8": lost}), bench(TIMES))
     error = replace(made, metric="rmse", share=False)
-    assert f"m.int8.engine {'gains' if lost < 0 else 'loses'} {abs(lost):.3g} of rmse" in recommendation(error, None)
+    amount = f"{'gains' if lost < 0 else 'loses'} {abs(lost):.3g} of rmse" if lost else "shows no loss"
+    assert f"m.int8.engine {amount}" in recommendation(error, None)
 
 
 def test_few_samples_are_no_proof() -> None:
@@ -110,11 +117,11 @@ def test_few_samples_are_no_proof() -> None:
     made = evaluation({})
     made = replace(made, models=(*made.models[:1], wide), samples=200)
     said = recommendation(made, None)
-    assert said.startswith("m.int8.onnx loses 0.00 percentage points on 200 samples, which is too few to be sure")
+    assert said.startswith("m.int8.onnx shows no loss on 200 samples, which is too few to be sure")
     assert "which is within the budget" not in said
     engine = replace(wide, name="m.int8.engine", kind=ModelKind.ENGINE)
     timed = recommendation(replace(made, models=(made.models[0], engine)), bench({"fp32": 4.0, "int8": 1.0}))
-    assert "it loses 0.00 percentage points on 200 samples, which is too few to be sure" in timed
+    assert "it shows no loss on 200 samples, which is too few to be sure" in timed
 
 
 def unlabelled(model: ModelScore, samples: int = 10_000, **fields: Any) -> Evaluation:

@@ -270,19 +270,26 @@ def test_a_legacy_header_is_of_any_version() -> None:
     assert Header(Algorithm.LEGACY).version_text == "any"
 
 
-@pytest.mark.parametrize("text", ["11.0.0", "11.4", "12.0"])
+@pytest.mark.parametrize("text", ["11.0.0", "11.4", "12.0", "11"])
 def test_versions_without_calibration_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="version 11 removed them"):
         version_number(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "8", "8601", "v8.6.1", "8.6.x", "8.6.1 ", " 8.6.1", "8.6.", "-8.6.1", "8,6,1", "8.6.1rc1", "3.0.0",
+    "text", ["", "8.", "8601", "v8.6.1", "8.6.x", "8.6.1 ", " 8.6.1", "8.6.", "-8.6.1", "8,6,1", "8.6.1rc1", "3.0.0",
              "7.0.0", "7.2.3.4", "8.٣.1", "9" * 9999, "8.6.1\n", "10.100.0", "10.3.100", "8.10.0", "0.0.0"],
 )  # fmt: skip
 def test_what_is_no_version_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r'tensorrt_version="10\.13\.3"'):
+    with pytest.raises(UsageError, match=r'tensorrt_version="(10\.13\.3|8\.6\.1)"'):
         version_number(text)
+
+
+@given(st.integers(8, 10), st.integers(0, 9), st.integers(0, 99))
+def test_numbers_that_are_not_given_are_0(major: int, minor: int, patch: int) -> None:
+    assert version_number(f"{major}") == version_number(f"{major}.0") == version_number(f"{major}.0.0")
+    assert version_number(f"{major}.{minor}") == version_number(f"{major}.{minor}.0")
+    assert version_number(f"{major}.{minor}.{patch}.post1") == version_number(f"{major}.{minor}.{patch}.7.2")
 
 
 # ── beside each other ───────────────────────────────────────────────────────────────────────────────────────────────
