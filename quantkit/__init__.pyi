@@ -11,6 +11,9 @@ from .calibration.from_statistics import merge as merge
 from .calibration.from_statistics import tables_from as tables_from
 from .calibration.options import CalibrateOptions as CalibrateOptions
 from .calibration.result import Calibration as Calibration
+from .compiling.compile import compile as compile  # noqa: A004
+from .compiling.options import CompileOptions as CompileOptions
+from .compiling.result import CompiledModel as CompiledModel
 from .data import DataOptions as DataOptions
 from .engines.bench import BenchOptions as BenchOptions
 from .engines.bench import bench as bench

@@ -35,6 +35,9 @@ from quantkit.cli import (
     table,
     tune,
 )
+from quantkit.cli import (
+    compile as compile_module,
+)
 from quantkit.cli.arguments.verb import VerbGroup
 from quantkit.cli.terminal.console import print_error, print_to_stderr, print_usage_error
 from quantkit.cli.terminal.documents import asks_for_document, documents_only, reserve_standard_output
@@ -50,7 +53,7 @@ HEADINGS: Mapping[str, Sequence[click.Command]] = {
     "Start here": (run.run, init.init),
     "Calibrate and quantize": (calibrate.calibrate, quantize.quantize, lint.lint, table.table_group, stats.stats_group),
     "Measure and improve": (evaluate.evaluate, compare.compare, layers.layers, tune.tune),
-    "Build and deploy": (build.build, bench.bench, export.export_group),
+    "Build and deploy": (compile_module.compile_command, build.build, bench.bench, export.export_group),
     "Import models": (from_framework.from_torch, from_framework.from_tf, from_framework.from_tflite),
     "Look around": (inspect.inspect, doctor.doctor),
 }

@@ -16,12 +16,14 @@ COMMAND = re.compile(r"quantkit [a-z]+(?:-[a-z]+)*(?: (?!quantkit\b)[^\s,;:()`]+
 """`quantkit`, a verb, and the words behind it up to a comma or a bracket."""
 RENAMED = {
     "batch": "batches",
+    "for": "architectures",
     "max-evaluations": "evaluations",
     "max-float": "most",
     "model": "plain",
     "repair": "repairs",
     "shape": "shapes",
     "stats": "statistics",
+    "time-limit": "seconds",
 }
 """Options that have another name in Python; the others differ in their hyphens."""
 FLAGS = {
@@ -51,9 +53,9 @@ FLAGS = {
 VALUED = frozenset({
     "accelerator", "against", "algorithm", "backend", "batch-size", "bench", "classes", "data", "device", "exclude",
     "exporter", "fixed-batch", "histogram", "holdout", "include", "labels", "limit", "max-batch", "max-drop",
-    "max-memory", "metric", "min-coverage", "name", "names", "opset", "output", "policy", "precision",
-    "preprocess", "provider", "rule", "seed", "shapes", "signature", "streams", "table", "tensorrt-version",
-    "tolerance", "version", "weights", "workers", "workspace", *RENAMED,
+    "max-memory", "memory", "metric", "min-coverage", "name", "names", "opset", "output", "policy", "precision",
+    "preprocess", "provider", "record", "rule", "save", "seed", "shapes", "signature", "streams", "table",
+    "tensorrt-version", "tolerance", "version", "weights", "workers", "workspace", *RENAMED,
 })  # fmt: skip
 """Options with a value."""
 WORDS = (

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 
+from quantkit.backends.tensorrt_rtx.compiling import compiler_version
 from quantkit.cli import invoke
 from quantkit.cli.application import app
 from quantkit.staging import StagedFiles
@@ -48,6 +49,10 @@ COMMANDS = {
         "names.txt",
     ],
 }
+if compiler_version() is not None:
+    COMMANDS["compile"] = [
+        "compile", "m.onnx", "--for", "sm86", "--no-compare", "--save", "e.engine", "--record", "e.compiled.json",
+    ]  # fmt: skip
 WITHOUT_FORCE = {"run"}
 PLACE = StagedFiles.place
 NO_UTF8 = os.fsdecode(b"\xff")

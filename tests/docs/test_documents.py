@@ -5,8 +5,8 @@ lines, `[1]` for the exit code of a command that fails. Decibels, which are figu
 in it: another CPU sums in another order, and a value on the edge of a step rounds to its other side. A block marked
 `python` has to run, one marked `toml` has to be a preprocessing spec. All blocks of a page run in one scratch folder,
 in order. Blocks marked `gpu` besides run where a GPU with TensorRT is; elsewhere commands have to parse, and Python to
-compile. Blocks marked `elsewhere` need large data, and only have to parse. Blocks marked `torch` or `tensorflow` run,
-in order, where the framework is installed; a Python block's third word names the file it lies in.
+compile. Blocks marked `elsewhere` need large data, and only have to parse. Blocks marked `torch`, `tensorflow` or
+`rtx` run, in order, where that is installed; a Python block's third word names the file it lies in.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def test_what_a_page_shows_on_a_gpu_is_what_happens(page: Path, scratch: Path) -
             assert matches(expected, without_warnings(printed)), f"$ {command}\nprints\n{printed}\nnot\n{expected}"
 
 
-FRAMEWORKS = {"torch": ("torch", "onnxscript"), "tensorflow": ("tensorflow", "tf2onnx")}
+FRAMEWORKS = {"torch": ("torch", "onnxscript"), "tensorflow": ("tensorflow", "tf2onnx"), "rtx": ("tensorrt_rtx",)}
 FENCE = r"^```(console|python) {}(?: (\S+))?\n(.*?)^```$"
 
 

@@ -19,6 +19,7 @@ VERBS = {
     "bench": quantkit.BenchOptions,
     "build": quantkit.BuildOptions,
     "calibrate": quantkit.CalibrateOptions,
+    "compile": quantkit.CompileOptions,
     "evaluate": quantkit.EvaluateOptions,
     "export_triton": quantkit.TritonOptions,
     "from_tf": quantkit.TfOptions,
@@ -87,6 +88,7 @@ def test_keywords_become_options(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     chosen = {"device": 1} if "device" in option_names(VERBS[name]) else {"min_coverage": 0.5}
     chosen = chosen if chosen.keys() <= option_names(VERBS[name]) else {"tolerance": 0.5}
     chosen = {"seed": 7, "checkpoint_every": 3} if name == "calibrate" else chosen
+    chosen = {"batch": 3} if name == "compile" else chosen
     nested = {"limit": 3, "batch_size": 2} if "limit" in option_names(VERBS[name]) else {}
     with pytest.raises(ReceivedError):
         getattr(quantkit, name)(**arguments, **chosen, **nested)

@@ -83,7 +83,19 @@ def test_tune_and_run_have_a_view() -> None:
     assert issubclass(Tuning, RichDisplay)
     assert [
         f"quantkit {verb}"
-        for verb in ("bench", "compare", "doctor", "evaluate", "inspect", "layers", "lint", "run", "table diff", "tune")
+        for verb in (
+            "bench",
+            "compare",
+            "compile",
+            "doctor",
+            "evaluate",
+            "inspect",
+            "layers",
+            "lint",
+            "run",
+            "table diff",
+            "tune",
+        )
     ] == WITH
 
 

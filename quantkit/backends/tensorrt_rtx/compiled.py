@@ -22,7 +22,8 @@ BITS: Mapping[str, int] = {
     "INT8": 8, "UINT8": 8, "FP8": 8, "BOOL": 8, "INT4": 4, "FP4": 4,
 }  # fmt: skip
 FLOATS = frozenset({"FP64", "FP32", "TF32", "FP16", "BF16"})
-LIBRARY_KERNELS = frozenset({"correlation", "deconv", "gemm"})
+CONVOLUTION_KERNELS = frozenset({"correlation", "deconv"})
+LIBRARY_KERNELS = CONVOLUTION_KERNELS | {"gemm"}
 """Kinds of kernels that multiply: convolutions and matrix products from NVIDIA's libraries."""
 GENERATED = "__myl_"
 """Prefix of the names of kernels that the compiler generates; the operations in them follow."""
@@ -69,9 +70,20 @@ class Kernel(FrozenRecord):
         return self.kind in LIBRARY_KERNELS or generated
 
     @property
+    def weights(self) -> KernelTensor | None:
+        """The constant that it multiplies: a convolution's first one, else the largest one that is no vector."""
+        if not self.multiplies or not self.constants:
+            return None
+        if self.kind in CONVOLUTION_KERNELS:
+            return self.constants[0]
+        matrices = [tensor for tensor in self.constants if prod(tensor.shape) > max(tensor.shape, default=1)]
+        return max(matrices, key=lambda tensor: prod(tensor.shape), default=None)
+
+    @property
     def operands(self) -> tuple[str, ...]:
-        """The types of what a multiplying kernel multiplies: its first input, then its weights or second input."""
-        factors = self.reads[:2] if len(self.reads) > 1 else (*self.reads[:1], *self.constants[:1])
+        """The types of what a multiplying kernel multiplies: of its first input, and of its weights or second input."""
+        weights = self.weights
+        factors = self.reads[:2] if weights is None else (*self.reads[:1], weights)
         return tuple(tensor.type for tensor in factors)
 
     @property

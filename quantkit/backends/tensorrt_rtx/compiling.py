@@ -26,7 +26,8 @@ from quantkit.backends.tensorrt_rtx.kernel_log import kernels_in, memory_in
 from quantkit.backends.tensorrt_rtx.refusals import Refusal, refusal_of
 from quantkit.errors import BackendError, ModelError
 from quantkit.extras import install_command
-from quantkit.graph.model import node_name
+from quantkit.graph.model import IN_MEMORY, node_name
+from quantkit.graph.save import write_model
 from quantkit.paths import is_file
 from quantkit.regular_file import UNBOUNDED, read_regular, read_regular_text
 
@@ -97,7 +98,7 @@ def try_compile(
     with tempfile.TemporaryDirectory(prefix="quantkit-compile-") as name:
         folder = Path(name)
         request = {
-            "model": os.path.abspath(model.path),
+            "model": parsable_path(model, folder),
             "shapes": {key: list(shape) for key, shape in shapes.items()},
             "architectures": list(architectures),
             "memory": limits.memory,
@@ -107,6 +108,26 @@ def try_compile(
         return read_outcome(
             folder, model, architectures, Ending(installed, code, said, limits), keep_engines=keep_engines
         )
+
+
+def parsable_path(model: Model, folder: Path) -> str:
+    """Return a path of the model for the parser, which reads files whose names are UTF-8.
+
+    A model in memory is written into the folder, and others get links there.
+    """
+    if model.path == IN_MEMORY:
+        write_model(model.proto, model.folder, folder / "model.onnx")
+        return str(folder / "model.onnx")
+    path = os.path.abspath(model.path)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        for number, file in enumerate(model.files):
+            link = folder / ("model.onnx" if number == 0 else os.path.relpath(file, model.folder))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.abspath(file))
+        return str(folder / "model.onnx")
+    return path
 
 
 def compile_network(model: Model, shapes: Shapes, *, architecture: str) -> CompiledNetwork:
@@ -234,7 +255,7 @@ def crash_of(folder: Path, model: Model, architecture: str, ending: Ending) -> R
     if any(sign in ending.said for sign in ("bad_alloc", "MemoryError", "Cannot allocate memory")):
         raise BackendError(
             f"{model.path}: TensorRT-RTX needs more than the {memory} that it may use, {stage}",
-            remedy="allow more: --memory 64GiB",
+            remedy="allow more: --memory 64G",
         )
     if ending.code > 0:
         last = ending.said.splitlines()[-1] if ending.said else f"exit code {ending.code}"

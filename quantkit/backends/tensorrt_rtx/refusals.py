@@ -92,7 +92,7 @@ PATTERNS: tuple[tuple[str, str, str], ...] = (
     (
         r"out ?of ?memory|bad_alloc|[Ff]ailed to allocate",
         "more memory than the compiler may use",
-        "give it more: --memory 64GiB",
+        "give it more: --memory 64G",
     ),
 )
 
