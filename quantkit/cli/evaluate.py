@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +67,8 @@ def evaluate(
     """Evaluate MODELs on the same samples; the first is the reference.
 
     A MODEL is a float or Q/DQ ONNX model, a TensorRT engine, or model.onnx+model.calib, which simulates INT8 as
-    TensorRT would run it with that table. Labels are class folders, a file, or an array beside the data; without labels
-    only outputs are compared.
+    TensorRT would run it with that table. Labels are class folders, a file, an array, or boxes, outlines, keypoints or
+    class maps where data sets have them; without labels only outputs are compared.
     """
     from quantkit.cli.terminal.progress import ProgressBar
     from quantkit.evaluation.evaluate import evaluate as run
@@ -132,6 +133,7 @@ def print_evaluation(result: Evaluation) -> None:
         [
             ("data", f"{count_samples(result.samples)} of {known['data']['source']}"),
             ("labels", known["labels"] or "none used"),
+            ("prepared", described_spec(known)),
             ("reference", f"{result.reference.name} ({result.reference.kind.value})"),
             *speed_fields(result),
             ("time", f"{result.seconds:.1f} s, {rate:,.0f} samples/s"),
@@ -151,6 +153,14 @@ def print_evaluation(result: Evaluation) -> None:
     for path in result.files:
         print_line(f"wrote  {path}")
     warn_over_budget(result)
+
+
+def described_spec(known: Mapping[str, Any]) -> str:
+    """Return how images were prepared, and where that is from."""
+    from quantkit.preprocess import parse_preprocess
+
+    spec = known["preprocess"]
+    return f"{parse_preprocess(spec, 'the evaluation').describe() if spec else 'none'} ({known['preprocess_from']})"
 
 
 def speed_fields(result: Evaluation) -> list[tuple[str, str]]:

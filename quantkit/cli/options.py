@@ -56,10 +56,10 @@ device = click.option("--device", metavar="N", type=WHOLE, default=0, show_defau
 allow_code = click.option("--allow-code", is_flag=True, help="Run the code that a version-compatible engine contains.")
 labels = click.option(
     "--labels",
-    metavar="FILE",
+    metavar="FILE|DIR",
     type=PATH,
-    help="Labels of the evaluation data: file,label per line (.csv, .tsv, .txt), an array (.npz, "
-    ".npy), or boxes (COCO's .json, a folder of YOLO's .txt). Default: class folders, or labels stored with the data.",
+    help="Labels of the evaluation data: file,label per line (.csv, .tsv, .txt), an array (.npz, .npy), COCO's .json, "
+    "or a folder of YOLO's .txt, VOC's .xml or class maps. Default: class folders, or labels found with the data.",
 )
 classes = click.option(
     "--classes",
@@ -97,8 +97,8 @@ def data(default: str = "", *, required: bool = False) -> Decorator:
         "--data",
         metavar="PATH",
         required=required,
-        help="Samples: a folder of images, a .npy or .npz file, a folder of .npz batches, or module:callable."
-        + (f" Default: {default}." if default else ""),
+        help="Samples: a folder of images, a data set (data.yaml, COCO's .json), a .npy or .npz file, a folder of .npz "
+        "batches, or module:callable." + (f" Default: {default}." if default else ""),
     )
 
 

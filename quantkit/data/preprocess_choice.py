@@ -18,6 +18,7 @@ from quantkit.values import ModelInput
 AnyPreprocess: TypeAlias = "str | Path | Preprocess | PreprocessChoice | None"
 """A preset or a file, a spec, a choice that was made before, or None for the default."""
 BESIDE = "preprocess.toml"
+METADATA = "the model's metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def choose_spec(
     if exists(beside):
         return PreprocessChoice(load_preprocess(beside), f"{BESIDE} beside the model")
     if spec := metadata_preprocess(model.metadata):
-        return PreprocessChoice(spec, "the model's metadata")
+        return PreprocessChoice(spec, METADATA)
     name, fed = default_preset(model, model.inputs if inputs is None else inputs)
     return PreprocessChoice(
         PRESETS[name],

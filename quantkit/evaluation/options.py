@@ -26,6 +26,7 @@ from quantkit.evaluation.scenes.watch import ImageSource
 from quantkit.evaluation.score_evidence import Evidence
 from quantkit.evaluation.subjects import Subject
 from quantkit.evaluation.task_metric import choose_task_metric, task_metric_name
+from quantkit.graph import Model
 from quantkit.metrics.metric import LabelRequest, Metric, MetricFactory
 from quantkit.metrics.registry import (
     USER_METRIC,
@@ -130,7 +131,7 @@ def resolve_metrics(
         resolve_metric(text, list(first))  # before labels are looked for
     graph = None if (model := subjects[0].model) is None else model.proto.graph
     fitting = score_outputs(graph, first, portion.samples)
-    asked = label_request(subjects, feed, request, spec)
+    asked = label_request(next((s.model for s in subjects if s.model is not None), None), feed, request, spec)
     chosen = None
     if not request.metrics and not request.options.without_labels and not (fitting and asked.network.task is None):
         chosen = choose_task_metric(asked, {name: output.shape for name, output in first.items()})
@@ -244,11 +245,8 @@ def find_labels(
     return labels
 
 
-def label_request(
-    subjects: Sequence[Subject], feed: Feed, request: EvaluationRequest, spec: Preprocess | None
-) -> LabelRequest:
+def label_request(model: Model | None, feed: Feed, request: EvaluationRequest, spec: Preprocess | None) -> LabelRequest:
     """Return what metrics need to read labels: the samples, and what network and data set declare. DataError."""
-    model = next((subject.model for subject in subjects if subject.model is not None), None)
     network = NetworkFacts() if model is None else network_facts(model.metadata)
     if request.options.classes is not None:
         network = replace(network, names=read_classes(Path(request.options.classes)).shown())

@@ -84,12 +84,16 @@ class LabelRequest:
 
 @dataclass(frozen=True, slots=True)
 class MetricLabels:
-    """Labels that a metric reads by itself. of: the labels of samples by their names. names: of the classes."""
+    """Labels that a metric reads by itself. of: the labels of samples by their names. names: of the classes.
+
+    files: those that the labels are in.
+    """
 
     source: str
     of: Callable[[Sequence[str]], Sequence[Any] | Array]
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def open_class_maps(request: LabelRequest) -> MetricLabels:
             for name, shape in zip(samples, shapes, strict=True)
         ]
 
-    return MetricLabels(place.text, maps, request.network.names or request.classes)
+    return MetricLabels(place.text, maps, request.network.names or request.classes, files=place.every_file)
 
 
 def scenes_of(request: LabelRequest, task: Task) -> MetricLabels:
@@ -80,7 +80,7 @@ def scenes_of(request: LabelRequest, task: Task) -> MetricLabels:
     missing = len(names) - len(place.files) if place.form is LabelForm.TEXT else 0
     without = f"{missing:,} of {len(names):,} images have no text file, and count as images without objects"
     notes = (*((without,) if missing else ()), *found.order.notes)
-    return MetricLabels(place.text, scenes, found.order.names, notes)
+    return MetricLabels(place.text, scenes, found.order.names, notes, place.every_file)
 
 
 def image_request(request: LabelRequest, task: Task) -> tuple[Path, Sequence[str], Preprocess]:

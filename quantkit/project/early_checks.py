@@ -7,7 +7,6 @@ from pathlib import Path
 from quantkit.data.classes import read_classes
 from quantkit.engines.bench import explain_no_gpu
 from quantkit.errors import BackendError, UsageError
-from quantkit.metrics.registry import resolve_metric
 from quantkit.project.inputs import RunPlan, file_identity
 
 
@@ -18,10 +17,8 @@ def refuse_early(plan: RunPlan) -> None:
 
 
 def refuse_metrics(plan: RunPlan) -> None:
-    """Raise the errors that `evaluate` would raise."""
+    """Raise the errors that `evaluate` would raise for files of labels and classes."""
     wanted = plan.settings.evaluate
-    for text in wanted.metrics:
-        resolve_metric(text, plan.model.outputs)
     file_identity(wanted.labels)
     if wanted.classes is not None:
         read_classes(Path(wanted.classes))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import canonical_json, sha256_of, text_bytes
-from quantkit.data import DataOptions, open_data
+from quantkit.data import DataOptions, Feed, open_data
 from quantkit.data.feed import changed_data
-from quantkit.data.preprocess_choice import PreprocessChoice, choose_spec
+from quantkit.data.preprocess_choice import BESIDE, METADATA, PreprocessChoice, choose_spec
 from quantkit.errors import DataError, UsageError
+from quantkit.evaluation.options import EvaluateOptions, EvaluationRequest
 from quantkit.graph import Model, load_model
 from quantkit.graph.load import changed_model
+from quantkit.metrics.registry import default_metric
 from quantkit.paths import beside, is_file, is_folder, real_path
+from quantkit.project.expected_labels import ExpectedLabels, expect_labels
 from quantkit.project.settings import Settings
 from quantkit.project.store import refuse_foreign_files
 from quantkit.quantization.quantize import refuse_quantized
@@ -33,14 +36,19 @@ QDQ_ENGINE = "qdq"
 class DataSource:
     """Data with its options and preprocessing.
 
-    stamps: sha256 over the stamps of the files, or None. samples: their number, None if only reading them shows it.
+    stamps: sha256 over the stamps of the files, or None. feed: the samples, of which none was read.
     """
 
     source: str
     options: DataOptions
     spec: PreprocessChoice
     stamps: str | None
-    samples: int | None
+    feed: Feed = field(compare=False)
+
+    @property
+    def samples(self) -> int | None:
+        """The number of samples; None if only reading them shows it."""
+        return self.feed.samples
 
     @property
     def identity(self) -> dict[str, Any] | None:
@@ -54,7 +62,10 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """Everything that is resolved before the first step. version: the TensorRT that table and Q/DQ model are for."""
+    """Everything that is resolved before the first step.
+
+    version: the TensorRT that table and Q/DQ model are for. labels: those that a metric will read by itself.
+    """
 
     settings: Settings
     model: Model
@@ -63,6 +74,7 @@ class RunPlan:
     output: Path
     version: str
     notes: tuple[str, ...]
+    labels: ExpectedLabels = field(default_factory=ExpectedLabels)
 
     @property
     def stem(self) -> str:
@@ -116,11 +128,12 @@ def plan_run(settings: Settings) -> RunPlan:
     refuse_quantized(model)
     output = Path(settings.output) if settings.output else beside(model.path, f"{model.path.stem}.run")
     calibration, validation = data_sources(settings, model)
-    notes = [*([calibration.spec.warning] if calibration.spec.warning else [])]
-    if settings.evaluate.data is None:
+    notes = [*([calibration.spec.warning] if calibration.spec.warning else describe_spec(validation.spec))]
+    if settings.evaluate.data is None and not reads_other_images(calibration, validation):
         notes.append(
             "accuracy is measured on the calibration data and is optimistic for INT8; pass separate data with --val"
         )
+    labels = expect_labels(model, validation.feed, evaluation_request(settings, validation), validation.spec.applied)
     plan = RunPlan(
         expand_node_files(settings),
         model,
@@ -128,10 +141,35 @@ def plan_run(settings: Settings) -> RunPlan:
         validation,
         output,
         target_version_text(settings.calibrate.tensorrt_version),
-        tuple(notes),
+        (*notes, *labels.notes),
+        labels,
     )
     refuse_foreign_files(output, plan.all_names())
     return plan
+
+
+def describe_spec(spec: PreprocessChoice) -> Sequence[str]:
+    """Return a note on preprocessing that was found; empty where none is applied, or it was given."""
+    found = spec.applied if spec.source.startswith((BESIDE, METADATA)) else None
+    return [] if found is None else [f"preprocessing from {spec.source}: {found.describe()}"]
+
+
+def reads_other_images(calibration: DataSource, validation: DataSource) -> bool:
+    """Return True if the data set has other images to evaluate on than to calibrate with."""
+    ours, theirs = calibration.feed.images, validation.feed.images
+    return ours is not None and theirs is not None and not ours.is_same_as(theirs)
+
+
+def evaluation_request(settings: Settings, data: DataSource) -> EvaluationRequest:
+    """Return the request that the last step makes of `evaluate`; metrics are empty where they are left to it."""
+    wanted = settings.evaluate
+    return EvaluationRequest(
+        data.source,
+        None if wanted.labels is None else Path(wanted.labels),
+        data.spec,
+        () if wanted.metrics == (default_metric(),) else wanted.metrics,
+        EvaluateOptions(data=data.options, classes=wanted.classes, max_drop=wanted.max_drop),
+    )
 
 
 def refuse_changed_inputs(plan: RunPlan) -> None:
@@ -188,7 +226,7 @@ def data_source(
         raise DataError(f"{source} is empty", remedy="give at least one sample")
     stamps = [stamp.record for stamp in feed.stamps()]
     identity = sha256_of(text_bytes(canonical_json([str(real_path(source)), stamps]))) if stamps else None
-    return DataSource(source, options, spec.with_applied(applied), identity, feed.samples)
+    return DataSource(source, options, spec.with_applied(applied), identity, feed)
 
 
 def target_version_text(asked: str | None) -> str:

@@ -232,6 +232,7 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
         for path, digest in given.items():
             if file_identity(path) != digest:
                 raise changed_data(path)
+        plan.labels.refuse_changed()
         steps.watcher.phases("writing the report")
         first = recommendation(made, engines.bench)
         shown = replace(made, verdict=(first, *made.verdict))
@@ -248,7 +249,7 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
 
     known = data.identity
     inputs: dict[str, Any] | None = None
-    if known is not None and wanted.is_reproducible:
+    if known is not None and wanted.is_reproducible(labels_known=plan.labels.identity is not None):
         inputs = {
             "model": plan.model.sha256,
             "Q/DQ model": of.model.digest,
@@ -258,6 +259,7 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
             "engines": engines.digest,
             "labels": wanted.labels and given[wanted.labels],
             "classes": wanted.classes and given[wanted.classes],
+            "labels found": plan.labels.identity,
             "data": known,
             "options": wanted.model_dump(mode="json"),
         }

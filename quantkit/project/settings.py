@@ -90,13 +90,12 @@ class EvaluateSettings(SettingsSection):
     """Rank the layers of the Q/DQ model by their loss, for the report."""
     max_drop: Annotated[float, Field(ge=0)] | None = None
 
-    @property
-    def is_reproducible(self) -> bool:
-        """True if options and data determine the figures.
+    def is_reproducible(self, *, labels_known: bool) -> bool:
+        """Return True if options, data and labels determine the figures; the code of a user's metric is unknown.
 
-        They do not include the code of a user's metric, and box labels only if these are given explicitly.
+        labels_known: whether the labels that a metric finds by itself are identified.
         """
-        return is_reproducible(self.metrics, labels_given=self.labels is not None)
+        return is_reproducible(self.metrics, labels_given=labels_known or self.labels is not None)
 
 
 class Settings(SettingsSection):

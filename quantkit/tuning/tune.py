@@ -17,6 +17,7 @@ from quantkit._version import __version__
 from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.data import DataOptions
+from quantkit.data.image_layouts import is_divided
 from quantkit.data.image_list import given_data
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.evaluation.options import MOST_DROP, EvaluateOptions
@@ -77,8 +78,9 @@ def tune(
 
     data, labels, preprocess: as for `evaluate`; without labels, agreement with the float network replaces the metric.
     max_drop: the budget, in percentage points if the metric is a fraction. calibration: data for statistics and
-    repairs; None takes the tuning part of `data`. statistics: a file or a value that replaces the pass which collects
-    them. output: a folder for the model, the table, the exclusion file and `tune.json`; None writes nothing.
+    repairs; None takes the training images of a divided data set, else the tuning part of `data`. statistics: a file
+    or a value that replaces the pass which collects them. output: a folder for the model, the table, the exclusion file
+    and `tune.json`; None writes nothing.
 
     Raises ModelError, DataError, PreprocessError, StaleError, OutputError, UsageError, Interrupted.
     """
@@ -185,8 +187,10 @@ def calibrate_for_tuning(
     data, statistics = given
     own, text = options.calibration, "the calibration data"
     if data is None:
-        data, text = request.data, "the tuning part"
-        own = replace(options.data, limit=own.limit, whole=False, part=holdout_parts(options.holdout, options.data)[0])
+        divided = is_divided(request.data)
+        part = None if divided else holdout_parts(options.holdout, options.data)[0]
+        data, text = request.data, "the training images" if divided else "the tuning part"
+        own = replace(options.data, limit=own.limit, whole=False, part=part)
     if statistics is not None:
         known, name = load_statistics_for(source, statistics)
         refuse_other_preprocess((known, name), source, request.preprocess, request.data, data)

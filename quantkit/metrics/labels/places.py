@@ -61,6 +61,11 @@ class LabelPlace:
     json: Path | None = None
 
     @property
+    def every_file(self) -> tuple[Path, ...]:
+        """All files that hold the labels."""
+        return tuple(self.files.values()) if self.json is None else (self.json,)
+
+    @property
     def text(self) -> str:
         """A description, such as `128 text files in labels/val`."""
         if self.json is not None:
