@@ -1,4 +1,4 @@
-"""With --json standard output is one JSON document, whatever the user's own code writes there."""
+"""With --json or --markdown standard output is one document, whatever the user's own code writes there."""
 
 from __future__ import annotations
 
@@ -99,6 +99,16 @@ def test_a_command_line_in_this_process_writes_one_document(here: Path, capsys: 
         printed: Any = capsys.readouterr()
         json.loads(printed.out)
         assert "printed" in printed.err or "scored" in printed.err
+
+
+def test_markdown_is_a_document_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["evaluate", "m.onnx", "--data", "x.npz", "--metric", "noisy_plugin:score", "--markdown"]
+    assert invoke(call) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("8 samples")
+    assert "scored" in printed.err
+    assert invoke([*call[:1], "none.onnx", *call[2:]]) == 1
+    assert capsys.readouterr().out == ""
 
 
 def test_help_stays_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
