@@ -54,8 +54,8 @@ from .qdq.placement import Policy as Policy
 from .quantization.from_qdq import FromQdq as FromQdq
 from .quantization.from_qdq import from_qdq as from_qdq
 from .quantization.options import QuantizeOptions as QuantizeOptions
-from .quantization.quantize import Quantization as Quantization
 from .quantization.quantize import quantize as quantize
+from .quantization.result import Quantization as Quantization
 from .rules import Rule as Rule
 from .rules.best import Best as Best
 from .rules.entropy import Entropy as Entropy

@@ -93,14 +93,10 @@ class PhaseProgress(NoProgress):
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """A step of a run before it begins. work: what it goes through, such as `512 images`; "" for nothing to count.
-
-    hint: how to do less of it, for steps that take long.
-    """
+    """A step of a run before it begins. work: what it goes through, such as `512 images`; "" for nothing to count."""
 
     name: str
     work: str = ""
-    hint: str = ""
 
 
 class RunWatcher(Protocol):

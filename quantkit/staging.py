@@ -57,7 +57,7 @@ def refuse_non_file(path: Path, option: str = OUTPUT) -> None:
 def refuse_existing(path: Path, *, force: bool, option: str = OUTPUT) -> None:
     """Raise StaleError where a file exists and must not be replaced; `option` names its path."""
     if not force and exists(path):
-        raise StaleError(f"{path} already exists", remedy=f"--force replaces it, another {option} keeps both")
+        raise StaleError(f"{path} already exists", remedy=f"another {option} keeps both; --force replaces it")
 
 
 @contextlib.contextmanager

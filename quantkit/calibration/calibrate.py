@@ -17,6 +17,7 @@ from quantkit.calibration.files import table_with_provenance
 from quantkit.calibration.job import CalibrationJob, output_path, prepare_job
 from quantkit.calibration.onnxruntime_run import calibrate_by_watching
 from quantkit.calibration.options import CalibrateFields, CalibrateOptions
+from quantkit.calibration.recorded_table import RecordedTable
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
 from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
@@ -34,7 +35,7 @@ from quantkit.regular_file import stamp_of
 from quantkit.rules import Rule, as_rules
 from quantkit.staging import claimed_outputs
 from quantkit.statistics import Statistics
-from quantkit.table import CalibrationTable
+from quantkit.table import CalibrationTable, Header
 from quantkit.values import checked_options
 
 if TYPE_CHECKING:
@@ -141,6 +142,12 @@ def check_pass_outputs(job: CalibrationJob) -> Callable[[Path], bool]:
     return check_destinations([*places, *records], force=force, ours=ours)
 
 
+def describe_conversion(before: RecordedTable, header: Header) -> str:
+    """Return the note on a table that gets the header of another TensorRT version."""
+    old, new = before.table.header.version_text, header.version_text
+    return f"{before.path.name} was for TensorRT {old} and is now for {new}: its header changed, and no scale"
+
+
 def reuse_tables(
     job: CalibrationJob, statistics: Statistics | None, there: FittingTables, started: float
 ) -> Calibration:
@@ -159,7 +166,10 @@ def reuse_tables(
     tables: dict[str, CalibrationTable] = {}
     new: dict[Path, bytes] = {}
     for path, rule in job.paths().items():
-        if rule.name in made_now:
+        if rule.name in there.outdated:
+            tables[rule.name] = there.tables[rule.name].table.with_header(job.headers[rule.name])
+            new |= table_with_provenance(job, path, rule, tables[rule.name], data, run)
+        elif rule.name in made_now:
             tables[rule.name] = made_now[rule.name]
             check_destinations([provenance_path(path)], force=job.options.force, ours=is_provenance)
             new |= table_with_provenance(job, path, rule, tables[rule.name], data, run)
@@ -175,9 +185,10 @@ def reuse_tables(
         data.skipped,
         False,
     )
-    notes = ["nothing changed: the existing tables are reused"]
-    if new:
-        notes = ["the new tables are made from the existing statistics, without the data"]
+    notes = [] if new else ["nothing changed: the existing tables are reused"]
+    if made_now:
+        notes.append("the new tables are made from the existing statistics, without the data")
+    notes += [describe_conversion(there.tables[rule], job.headers[rule]) for rule in sorted(there.outdated)]
     if job.options.learning_curve:
         notes.append("no learning curve: it needs a pass over the data; --force repeats it")
     return summarize_calibration(job, statistics, tables, made, tuple(notes), (), None)

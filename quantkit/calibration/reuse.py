@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from quantkit.artifact import Digest
+from quantkit.backends.session import TENSORRT
 from quantkit.calibration.recorded_table import RecordedTable, read_recorded_table
 from quantkit.calibration.tables import statistics_path
 from quantkit.data import DataIdentity, Feed
@@ -20,7 +21,7 @@ from quantkit.rules import Rule
 from quantkit.statistics import Statistics, read_statistics
 from quantkit.table import Header
 
-REMEDY = "--force replaces it, another --output keeps both"
+REMEDY = "another --output keeps both; --force replaces it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,21 @@ def known_identity(feed: Feed, previous: Provenance | None, *, needed: bool) -> 
 
 @dataclass(frozen=True, slots=True)
 class FittingTables:
-    """The tables at the output that fit, by rule name, and the provenance record of the first of them."""
+    """The tables at the output that fit, by rule name, and the provenance record of the first of them.
+
+    outdated: rules whose tables fit but for the TensorRT version in their header, to which they are converted.
+    """
 
     tables: Mapping[str, RecordedTable]
     provenance: Provenance | None
+    outdated: frozenset[str] = frozenset()
 
 
 def find_fitting_tables(paths: Mapping[Path, Rule], request: TableRequest) -> FittingTables:
     """Return the tables that exist and fit. StaleError names what changed in one that does not fit."""
     fitting: dict[str, RecordedTable] = {}
     first: Provenance | None = None
+    outdated: frozenset[str] = frozenset()
     for path, rule in paths.items():
         if not exists(path):
             continue
@@ -101,10 +107,18 @@ def find_fitting_tables(paths: Mapping[Path, Rule], request: TableRequest) -> Fi
             raise StaleError(f"{path} was {how}, not calibrated here", remedy=REMEDY)
         if found.changed:
             raise StaleError(f"{path} was changed after quantkit wrote it", remedy=REMEDY)
-        refuse_changed(path, recorded_parts(provenance), request.for_rule(rule))
+        theirs, ours = recorded_parts(provenance), request.for_rule(rule)
+        if ours["backend"] != TENSORRT and is_other_version(found.table.header, request.headers[rule.name]):
+            theirs, outdated = {**theirs, "header": ours["header"]}, outdated | {rule.name}
+        refuse_changed(path, theirs, ours)
         fitting[rule.name] = found
         first = first or provenance
-    return FittingTables(fitting, first)
+    return FittingTables(fitting, first, outdated)
+
+
+def is_other_version(theirs: Header, ours: Header) -> bool:
+    """Return True if two headers differ in the TensorRT version alone, on which no scale depends."""
+    return None not in (theirs.version, ours.version) and theirs != ours == replace(theirs, version=ours.version)
 
 
 def refuse_changed(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:

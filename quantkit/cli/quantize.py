@@ -18,7 +18,7 @@ from quantkit.errors import UsageError
 from quantkit.paths import beside
 
 if TYPE_CHECKING:
-    from quantkit.quantization.quantize import Quantization
+    from quantkit.quantization.result import Quantization
     from quantkit.table import Coverage
 
 SHOWN = 20
@@ -142,7 +142,11 @@ def print_quantization(result: Quantization) -> None:
     print_fields(fields)
     print_float_nodes(result)
     print_line()
-    print_sizes(result.files)
+    if result.reused:
+        for path in result.files:
+            print_line(f"file  {path}")
+    else:
+        print_sizes(result.files)
 
 
 def coverage_text(coverage: Coverage) -> str:
@@ -169,6 +173,7 @@ def quantize_document(result: Quantization) -> dict[str, Any]:
     """Return the result for programs."""
     coverage = result.coverage
     return {
+        "reused": result.reused,
         "files": [str(path) for path in result.files],
         "scales_from": result.source,
         "pairs": dict(result.pairs),

@@ -128,7 +128,7 @@ def refuse_foreign(path: Path, content: Content) -> bytes:
     """
     assert isinstance(content, bytes), "bug in quantkit: files of a model's own folder are text"
     if path.is_symlink() or (exists(path) and (there := read_own(path)) != content and not SIGNED.search(there)):
-        raise StaleError(f"{path} already exists and differs", remedy="--force replaces it; or use another --name")
+        raise StaleError(f"{path} already exists and differs", remedy="use another --name; --force replaces it")
     return content
 
 

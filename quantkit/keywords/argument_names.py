@@ -2,7 +2,7 @@
 
 Messages are written once, with the options of the command line. In Python they are shown in Python's words:
 
-    --force replaces it, another --output keeps both      force=True replaces it, another output= keeps both
+    another --output keeps both; --force replaces it      another output= keeps both; force=True replaces it
     for example --metric top1@logits                      for example metric="top1@logits"
 
 Whole commands (`quantkit calibrate … --force`) stay commands, which also work in a notebook behind `!`.

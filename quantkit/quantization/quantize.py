@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +26,8 @@ from quantkit.linting.rules.parsing.clip_apart import without_misread_clips
 from quantkit.paths import given_path
 from quantkit.progress import Phases, as_phases
 from quantkit.provenance import with_digest
-from quantkit.qdq.float_reason import FloatReason
 from quantkit.qdq.insert import insert_qdq, is_half
-from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
+from quantkit.qdq.insertion import QuantizedNetwork
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.placement import Choices
 from quantkit.qdq.reader import has_qdq
@@ -39,6 +37,14 @@ from quantkit.quantization.output_trial import try_quantized
 from quantkit.quantization.record import METADATA_KEY
 from quantkit.quantization.repair_choice import choose_repairs
 from quantkit.quantization.repair_run import NetworkSamples, apply_repairs, collect_network_statistics
+from quantkit.quantization.result import Quantization
+from quantkit.quantization.reuse import (
+    QuantizationInputs,
+    quantization_inputs,
+    record_quantization,
+    refuse_changed_samples,
+    reuse_quantized,
+)
 from quantkit.quantization.scales import (
     QuantizationScales,
     load_statistics_for,
@@ -53,57 +59,12 @@ from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
 from quantkit.staging import claimed_outputs, staged_files
 from quantkit.values import checked_options
-from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
     import onnx
     from typing_extensions import Unpack
 
     from quantkit.statistics import Statistics
-    from quantkit.table import Coverage
-
-
-@dataclass(frozen=True, slots=True)
-class Quantization(RichDisplay):
-    """A Q/DQ network.
-
-    pairs: activation → scale. weights: names of the quantized ones. left: node → why it stays float. source: of the
-    scales. coverage: of the float tensors by the table; None if scales come from statistics. files: those that were
-    written.
-    """
-
-    proto: onnx.ModelProto = field(repr=False)
-    pairs: Mapping[str, float]
-    weights: tuple[str, ...]
-    left: Mapping[str, FloatReason]
-    source: str
-    rules: Mapping[str, str]
-    coverage: Coverage | None
-    folded: tuple[str, ...]
-    form: WeightForm
-    repairs: Mapping[str, RepairReport]
-    opset: int
-    notes: tuple[str, ...]
-    files: tuple[Path, ...]
-    int8_layers: tuple[int, int] = (0, 0)
-    """Operators with weights that compute in INT8, and all with weights."""
-    trial: Trial | None = None
-    """The outcome of running it once before it was written; None if it was not written."""
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Reason for staying float → number of operators."""
-        return dict(Counter(reason.summary for reason in self.left.values()).most_common())
-
-    def _view_(self) -> Sequence[Block]:
-        repairs = [f"{name}: {repair.text}" for name, repair in self.repairs.items()]
-        return (
-            f"Q/DQ for {len(self.pairs)} activations and {len(self.weights)} weights, scales from {self.source}",
-            Remarks([*repairs, *([self.trial.text] if self.trial else []), *self.notes]),
-            ViewTable(
-                ("stays float", "why"), [(node, str(reason)) for node, reason in self.left.items()], frozenset({0, 1})
-            ),
-        )
 
 
 @takes_fields(QuantizeOptions, DataOptions)
@@ -125,6 +86,8 @@ def quantize(
     from them if none are given. phase: called with the name of each phase; `Phases` gets counts too. The model is
     written to `output` if one is given, completely or not at all.
 
+    A model that an earlier call wrote there from the same inputs is reused; of other inputs it is a StaleError.
+
     ModelError (already quantized, nothing to quantize, an opset that cannot be raised), StaleError (statistics or a
     table of another network), TableError (too few tensors of the network in the table), DataError, OutputError,
     UsageError.
@@ -132,24 +95,32 @@ def quantize(
     options, data = checked_options(options, QuantizeOptions), given_data(data)
     target = None if output is None else given_path(output, "output")
     if target is not None:
-        check_destinations([target], read=(model, statistics, table, data, preprocess), force=options.force)
+        check_destinations([target], read=(model, statistics, table, data, preprocess), force=True)
     source = load_model(model)
-    if target is not None:
-        check_destinations(saved_files(source.proto, target), read=source.files, force=options.force)
     refuse_quantized(source)
-    scale_source = ScaleSource(statistics, table, open_samples(source, data, preprocess, options.data), preprocess)
+    samples = open_samples(source, data, preprocess, options.data)
+    scale_source = ScaleSource(statistics, table, samples, preprocess)
+    inputs: QuantizationInputs | None = None
+    if target is not None:
+        check_destinations(saved_files(source.proto, target), read=source.files, force=True)
+        inputs = quantization_inputs(source, statistics, table, samples, options)
+        if not options.force and (found := reuse_quantized(target, inputs, options)) is not None:
+            return found
+        check_destinations(saved_files(source.proto, target), force=options.force)
     with claimed_outputs([] if target is None else [target]):
-        return quantize_and_write(source, scale_source, target, options, as_phases(phase))
+        made = quantize_in_memory(source, scale_source, target, options, as_phases(phase))
+        return made if target is None else write_quantized(made, source, scale_source.data, target, inputs, options)
 
 
-def quantize_and_write(
+def quantize_in_memory(
     source: Model,
     scale_source: ScaleSource,
     target: Path | None,
     options: QuantizeOptions,
     phase: Phases,
 ) -> Quantization:
-    """Quantize a network that has no Q/DQ, and write it to `target` if there is one. Raises what `quantize` raises."""
+    """Quantize a network that has no Q/DQ. target: where it will be written, after it was tried. Raises what `quantize`
+    raises."""
     form, original = options.form, source
     plain = fold_batch_norms(source)
     network = replace(source, proto=plain.proto)
@@ -172,7 +143,6 @@ def quantize_and_write(
         notes += trial.notes
     refuse_changed_weights(source)
     phase("writing")
-    files = () if target is None else write_quantized(proto, source, target, options.force)
     return Quantization(
         proto=proto,
         pairs=made.pairs,
@@ -186,7 +156,7 @@ def quantize_and_write(
         repairs=prepared.repairs,
         opset=default_opset(proto),
         notes=notes,
-        files=files,
+        files=(),
         int8_layers=count_int8_layers(replace(source, proto=proto, sha256="")),
         trial=trial,
     )
@@ -274,12 +244,22 @@ def resolve_statistics(
     return collect_network_statistics(network, given.data, choices.exclude, phase), "the data"
 
 
-def write_quantized(proto: onnx.ModelProto, source: Model, target: Path, force: bool) -> tuple[Path, ...]:
-    """Write the network, and a file of weights beside it if it needs one. StaleError, OutputError."""
-    with staged_files(may_replace=lambda _: force) as new:
-        files = stage_model(proto, source.folder, target, new)
+def write_quantized(
+    made: Quantization,
+    source: Model,
+    samples: NetworkSamples | None,
+    target: Path,
+    inputs: QuantizationInputs | None,
+    options: QuantizeOptions,
+) -> Quantization:
+    """Write the network, and a file of weights beside it if it needs one. StaleError, OutputError, DataError."""
+    refuse_changed_samples(source, samples, inputs)
+    if inputs is not None:
+        record_quantization(made, source, inputs)
+    with staged_files(may_replace=lambda _: options.force) as new:
+        files = stage_model(made.proto, source.folder, target, new)
         refuse_changed_weights(source)  # also while they were copied
-    return files
+    return replace(made, files=files)
 
 
 def refuse_quantized(model: Model) -> None:

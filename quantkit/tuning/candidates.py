@@ -20,7 +20,8 @@ from quantkit.preprocess import Preprocess
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.partial import PartialQuantization, QuantizedLayer
 from quantkit.quantization.options import QuantizeOptions
-from quantkit.quantization.quantize import Quantization, quantize
+from quantkit.quantization.quantize import quantize
+from quantkit.quantization.result import Quantization
 from quantkit.repairs.registry import needs_data, without_rounding
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rules import Rule, SelectingRule, parse_rule

@@ -44,6 +44,25 @@ def test_a_second_run_reuses(first: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert {p.name: p.read_bytes() for p in first.iterdir() if p.is_file()} == before
 
 
+def test_another_tensorrt_version_converts_the_table(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the header and the record of it change, without a look at the data, and a note says so."""
+    before, statistics = quantkit.read_table(OUTPUT), (first / "x.stats.safetensors").read_bytes()
+    monkeypatch.setattr(images, "decode", None)
+    options = CalibrateOptions(tensorrt_version="8.6.1")
+    made = calibrate(options=options)
+    assert not made.reused
+    assert made.notes == ("x.calib was for TensorRT 10.3.0 and is now for 8.6.1: its header changed, and no scale",)
+    after = quantkit.read_table(OUTPUT)
+    assert after.header.text == "TRT-8601-EntropyCalibration2"
+    assert after.scales == before.scales == made.table.scales
+    assert (first / "x.stats.safetensors").read_bytes() == statistics
+    assert json.loads((first / "x.calib.json").read_text())["table"]["header"] == after.header.text
+    assert calibrate(options=options).reused
+    (first / OUTPUT).write_text((first / OUTPUT).read_text() + "extra: 3f800000\n")
+    with pytest.raises(StaleError, match="was changed after quantkit wrote it"):
+        calibrate()
+
+
 def test_touched_files_are_compared_by_content(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for image in first.glob("imgs/*/*.png"):
         image.touch()
@@ -65,7 +84,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "order of the data": {"options": CalibrateOptions(data=DataOptions(shuffle=True))},
     "batch size": {"options": CalibrateOptions(data=DataOptions(batch_size=8))},
     "rule": {"rules": "mse"},
-    "header": {"options": CalibrateOptions(tensorrt_version="8.6.1")},
+    "header": {"options": CalibrateOptions(algorithm=quantkit.Algorithm("MinMaxCalibration"))},
     "histogram": {"options": CalibrateOptions(histogram=HistogramMode.INVARIANT)},
     "max memory": {"options": CalibrateOptions(max_memory=1 << 26)},
     "excluded layers": {"options": CalibrateOptions(exclude=("*",))},

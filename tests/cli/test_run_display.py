@@ -22,8 +22,8 @@ from tests.support.terminal import Screen, record
 STEPS = (
     PlannedStep("statistics", "512 samples"),
     PlannedStep("model"),
-    PlannedStep("layers", "128 samples", "--no-layers skips the layers"),
-    PlannedStep("report", "10,000 samples, 3 models", "--val-limit N takes fewer"),
+    PlannedStep("layers", "128 samples"),
+    PlannedStep("report", "10,000 samples, 3 models"),
 )
 
 
@@ -71,7 +71,7 @@ def test_every_step_shows_what_it_does_and_how_long(live: RunDisplay, clock: Clo
         lines[1].split()[0] + " model round ━━━━━━────────────────── 3/12 12 s left",
         "· layers 128 samples about 1 min",
         "· report 10,000 samples, 3 models about 6 min 40 s",
-        "step 2 of 4, 14 s so far, about 7 min 52 s left; --val-limit N takes fewer",
+        "step 2 of 4, 14 s so far, about 7 min 52 s left; --val-limit takes fewer",
     ]
     assert {len(line) for line in lines[:4]} == {80}
 

@@ -79,7 +79,7 @@ def test_flags_are_those_of_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("--force replaces it, another --output keeps both", "force=True replaces it, another output= keeps both"),
+        ("another --output keeps both; --force replaces it", "another output= keeps both; force=True replaces it"),
         ("for example --metric top1@logits", 'for example metric="top1@logits"'),
         ("give --labels FILE (one `file,label` a line)", 'give labels="FILE" (one `file,label` a line)'),
         ("at least --max-memory 64K", "at least max_memory=65536"),
@@ -110,5 +110,5 @@ def test_an_error_has_both(tmp_path: Path) -> None:
     data = Path(__file__).parents[2] / "calibration_data"
     with pytest.raises(quantkit.QuantkitError) as caught:
         quantkit.quantize(data / "model.onnx", tmp_path / "x.calib", data=data / "images")
-    assert caught.value.remedy == "--force replaces it, another --output keeps both"
-    assert str(caught.value).endswith("→ force=True replaces it, another output= keeps both")
+    assert caught.value.remedy == "another --output keeps both; --force replaces it"
+    assert str(caught.value).endswith("→ another output= keeps both; force=True replaces it")

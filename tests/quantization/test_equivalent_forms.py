@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from quantkit import QuantizeOptions, quantize
 from quantkit.graph import load_model
 from quantkit.linting.registry import lint_model
-from quantkit.quantization.quantize import Quantization
+from quantkit.quantization.result import Quantization
 from tests.support.repairing import outputs_of
 
 Array = NDArray[Any]

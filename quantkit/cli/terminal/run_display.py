@@ -30,6 +30,8 @@ LONG = 20.0
 SETTLED = 3.0
 """Seconds of a phase before it is judged by its pace."""
 INTERVAL = 0.1
+HINTS = {"layers": "--no-layers skips the layers", "report": "--val-limit takes fewer"}
+"""Step → how to do less of it."""
 
 
 @dataclass(slots=True)
@@ -188,9 +190,10 @@ class RunDisplay:
 
     def _hint(self, states: Sequence[StepState], left: float) -> str:
         """Return how to do less, for the longest step that has not begun and has such a hint."""
-        slow = [s for s in states if s.plan.hint and s.begun is None and not s.over and (s.expected or 0) >= LONG]
-        slow = [state for state in slow if (state.expected or 0) >= left / 5]
-        return f"; {max(slow, key=lambda state: state.expected or 0).plan.hint}" if slow else ""
+        least = max(LONG, left / 5)
+        waiting = [state for state in states if state.begun is None and not state.over and state.plan.name in HINTS]
+        slow = [state for state in waiting if (state.expected or 0) >= least]
+        return f"; {HINTS[max(slow, key=lambda state: state.expected or 0).plan.name]}" if slow else ""
 
     def __enter__(self) -> RunDisplay:
         self._started = self._clock()

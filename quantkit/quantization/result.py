@@ -1,0 +1,64 @@
+"""The result of `quantize`: a Q/DQ network, and what was done to make it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantkit.backends.trial_run import Trial
+from quantkit.qdq.float_reason import FloatReason
+from quantkit.qdq.insertion import WeightForm
+from quantkit.repairs.repair import RepairReport
+from quantkit.table import Coverage
+from quantkit.view import Block, Remarks, RichDisplay, ViewTable
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization(RichDisplay):
+    """A Q/DQ network.
+
+    pairs: activation → scale. weights: names of the quantized ones. left: node → why it stays float. source: of the
+    scales. coverage: of the float tensors by the table; None if scales come from statistics. files: those that were
+    written.
+    """
+
+    proto: onnx.ModelProto = field(repr=False)
+    pairs: Mapping[str, float]
+    weights: tuple[str, ...]
+    left: Mapping[str, FloatReason]
+    source: str
+    rules: Mapping[str, str]
+    coverage: Coverage | None
+    folded: tuple[str, ...]
+    form: WeightForm
+    repairs: Mapping[str, RepairReport]
+    opset: int
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+    int8_layers: tuple[int, int] = (0, 0)
+    """Operators with weights that compute in INT8, and all with weights."""
+    trial: Trial | None = None
+    """The outcome of running it once before it was written; None if it was not written."""
+    reused: bool = False
+    """True if an earlier call wrote the files, from the same inputs."""
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Reason for staying float → number of operators."""
+        return dict(Counter(reason.summary for reason in self.left.values()).most_common())
+
+    def _view_(self) -> Sequence[Block]:
+        repairs = [f"{name}: {repair.text}" for name, repair in self.repairs.items()]
+        return (
+            f"Q/DQ for {len(self.pairs)} activations and {len(self.weights)} weights, scales from {self.source}",
+            Remarks([*repairs, *([self.trial.text] if self.trial else []), *self.notes]),
+            ViewTable(
+                ("stays float", "why"), [(node, str(reason)) for node, reason in self.left.items()], frozenset({0, 1})
+            ),
+        )
