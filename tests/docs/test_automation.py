@@ -134,7 +134,15 @@ def test_the_recipes_log_the_figures(tracker: str, checkout: Path) -> None:
     """The tracker is a stand-in that keeps what it is given."""
     model = "calibration_data/model.onnx"
     invoke_in(
-        checkout, "evaluate", model, "--data", "calibration_data/test", "-o", "evaluation.json", "--html", "report.html"
+        checkout,
+        "evaluate",
+        model,
+        "--data",
+        "calibration_data/test",
+        "-o",
+        "evaluation.json",
+        "--html",
+        "int8.html",
     )
     (checkout / f"{tracker}.py").write_text(RECORDER, "utf-8")
     (block,) = blocks(PAGE, f"python {tracker}")
@@ -144,7 +152,7 @@ def test_the_recipes_log_the_figures(tracker: str, checkout: Path) -> None:
     (metrics,) = [call[1] for call in calls if call[0] == "metrics"]
     assert metrics == {"model.onnx/top1": 0.985}
     assert all(re.fullmatch(r"[\w./ -]+", name) for name in metrics)
-    assert calls[-1] in (["artifact", "report.html"], ["log", ["report"]])
+    assert calls[-1] in (["artifact", "int8.html"], ["log", ["report"]])
 
 
 def invoke_in(folder: Path, *arguments: str) -> None:

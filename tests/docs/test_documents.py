@@ -3,10 +3,11 @@
 A block marked `console` holds commands behind `$ ` and what they print, standard error included; `...` stands for any
 lines, `[1]` for the exit code of a command that fails. Decibels, which are figures with one decimal, may differ by one
 in it: another CPU sums in another order, and a value on the edge of a step rounds to its other side. A block marked
-`python` has to run, one marked `toml` has to be a preprocessing spec. All blocks of a page run in one scratch folder,
-in order. Blocks marked `gpu` besides run where a GPU with TensorRT is; elsewhere commands have to parse, and Python to
-compile. Blocks marked `elsewhere` need large data, and only have to parse. Blocks marked `torch`, `tensorflow` or
-`rtx` run, in order, where that is installed; a Python block's third word names the file it lies in.
+`python` has to run, one marked `toml` has to be a preprocessing spec. All blocks of all pages run in one scratch
+folder, in the order in which the site lists the pages. Blocks marked `gpu` besides run where a GPU with TensorRT is;
+elsewhere commands have to parse, and Python to compile. Blocks marked `elsewhere` need large data, and only have to
+parse. Blocks marked `torch`, `tensorflow` or `rtx` run, in order, where that is installed; a Python block's third word
+names the file it lies in.
 """
 
 from __future__ import annotations
@@ -115,24 +116,35 @@ def test_decibels_may_move_by_a_tenth_and_nothing_else_may() -> None:
     assert not matches("TensorRT 10.3.0, 87.1% of it\n", "TensorRT 10.3.0, 87.2% of it\n")
 
 
+def pages_in_order() -> list[Path]:
+    """The README, then the pages in the order of the site, then those that the site does not list."""
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    places = {f"docs/{name}": number for number, name in enumerate(listed)} | {"README.md": -1}
+    return sorted(PAGES, key=lambda page: places.get(page.relative_to(ROOT).as_posix(), len(places)))
+
+
+def fault_of_block(language: str, block: str, folder: Path) -> str:
+    """Run a block; return what is wrong with what it prints, empty if nothing is."""
+    if language == "python":
+        (folder / "block.py").write_text(block, encoding="utf-8")
+        printed = run(f"{sys.executable} -W error block.py", folder)
+        return printed if "Traceback" in printed or printed.endswith("]\n") else ""
+    for command, expected in transcript(block):
+        printed = run(command, folder)
+        if not matches(expected, printed):
+            return f"$ {command}\nprints\n{printed}\nbut the page says\n{expected}"
+    return ""
+
+
 @pytest.mark.skipif(has_gpu(), reason="the pages show a machine without TensorRT")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_a_page_shows_is_what_happens(page: Path, scratch: Path) -> None:
-    for block in blocks(page, "console"):
-        for command, expected in transcript(block):
-            printed = run(command, scratch)
-            assert matches(expected, printed), (
-                f"{page.name}: $ {command}\nprints\n{printed}\nbut the page says\n{expected}"
-            )
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_on_a_page_runs(page: Path, scratch: Path) -> None:
-    for block in blocks(page, "python"):
-        (scratch / "block.py").write_text(block, encoding="utf-8")
-        printed = run(f"{sys.executable} -W error block.py", scratch)
-        assert "Traceback" not in printed, printed
-        assert not printed.endswith("]\n"), printed
+def test_who_reads_the_pages_in_order_sees_what_they_show(scratch: Path) -> None:
+    """Every block of every page, in one folder: what an earlier page left there stops no later one."""
+    faults = []
+    for page in pages_in_order():
+        for language, block in re.findall(FENCE_HERE, page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+            if fault := fault_of_block(language, block, scratch):
+                faults.append(f"{page.name}: {fault}")
+    assert not faults, "\n\n".join(faults)
 
 
 @pytest.mark.gpu
@@ -153,6 +165,8 @@ def test_what_a_page_shows_on_a_gpu_is_what_happens(page: Path, scratch: Path) -
             assert matches(expected, without_warnings(printed)), f"$ {command}\nprints\n{printed}\nnot\n{expected}"
 
 
+FENCE_HERE = r"^```(console|python)\n(.*?)^```$"
+"""Blocks that run everywhere."""
 FRAMEWORKS = {"torch": ("torch", "onnxscript"), "tensorflow": ("tensorflow", "tf2onnx"), "rtx": ("tensorrt_rtx",)}
 FENCE = r"^```(console|python) {}(?: (\S+))?\n(.*?)^```$"
 
