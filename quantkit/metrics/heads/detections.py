@@ -65,17 +65,23 @@ def suppress(boxes: Array, scores: Array, overlap: float | None) -> tuple[Detect
 
 def suppress_overlaps(boxes: NDArray[np.float64], classes: NDArray[np.intp], overlap: float) -> NDArray[np.intp]:
     """Return the indices that non-maximum suppression keeps, class by class; boxes are sorted by descending score."""
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
-    left = np.arange(len(boxes))
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
+    areas = np.maximum(x2 - x1, 0.0) * np.maximum(y2 - y1, 0.0)
+    alive = np.ones(len(boxes), np.bool_)
     kept: list[int] = []
-    while left.size and len(kept) < MOST_BOXES:
-        best, left = left[0], left[1:]
-        kept.append(int(best))
-        corner, other = np.maximum(boxes[best, :2], boxes[left, :2]), np.minimum(boxes[best, 2:], boxes[left, 2:])
-        common = np.prod(np.maximum(other - corner, 0.0), axis=1)
+    at = 0
+    while at < len(boxes) and len(kept) < MOST_BOXES:
+        kept.append(at)
+        rest = slice(at + 1, None)
+        width = np.minimum(x2[rest], x2[at]) - np.maximum(x1[rest], x1[at])
+        height = np.minimum(y2[rest], y2[at]) - np.maximum(y1[rest], y1[at])
+        common = np.maximum(width, 0.0) * np.maximum(height, 0.0)
         # A box without area overlaps nothing: 0/0 counts as no overlap.
-        over = common > overlap * (areas[best] + areas[left] - common)
-        left = left[~(over & (classes[left] == classes[best]))]
+        over = common > overlap * (areas[at] + areas[rest] - common)
+        alive[rest] &= ~(over & (classes[rest] == classes[at]))
+        following = alive[rest]
+        step = int(following.argmax()) if following.size else 0
+        at = at + 1 + step if following.size and following[step] else len(boxes)
     return np.array(kept, np.intp)
 
 

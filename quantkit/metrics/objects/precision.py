@@ -19,6 +19,8 @@ CELLS = 1 << 22
 """Numbers that are summed at once: 32 MiB."""
 SCORES = np.linspace(0.0, 1.0, 1000)
 """Thresholds of scores among which the one with the best F1 is found."""
+SMOOTHING = 101
+"""Neighbouring thresholds whose mean F1 counts, so that chance does not choose."""
 
 
 def average_precisions(table: ClassTable, weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,5 +101,7 @@ def best_working_point(tables: Sequence[ClassTable]) -> WorkingPoint:
         precisions.append(np.where(seen > 0, correct / np.maximum(seen, 1), 1.0))
         recalls.append(correct / table.objects.sum())
     precision, recall = np.array(precisions), np.array(recalls)
-    best = int(np.argmax((2 * precision * recall / np.maximum(precision + recall, 1e-16)).mean(axis=0)))
+    scores = (2 * precision * recall / np.maximum(precision + recall, 1e-16)).mean(axis=0)
+    around = np.pad(scores, SMOOTHING // 2, mode="edge")
+    best = int(np.argmax(np.convolve(around, np.full(SMOOTHING, 1 / SMOOTHING), mode="valid")))
     return WorkingPoint(float(SCORES[best]), float(precision[:, best].mean()), float(recall[:, best].mean()))
