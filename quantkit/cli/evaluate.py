@@ -22,6 +22,7 @@ from quantkit.cli.terminal.console import (
     warn,
 )
 from quantkit.cli.terminal.model_table import print_model_table, warn_over_budget
+from quantkit.cli.terminal.scene_tables import print_scene_tables
 from quantkit.view import percent_text, signed
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def print_evaluation(result: Evaluation) -> None:
     for model in result.candidates:
         of_model = f" of {model.name}" if several else ""
         print_class_drops(model, of_model)
+        print_scene_tables(model, of_model)
         print_changed_samples(model, of_model, f", if {result.scores} holds classes" if result.scores_assumed else "")
     if result.statements:
         print_line()

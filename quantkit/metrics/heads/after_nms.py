@@ -33,10 +33,11 @@ from quantkit.metrics.heads.head import (
     Layout,
     OutputFacts,
     only_output,
+    refuse_other_rows,
     sizes,
 )
 from quantkit.metrics.task import Task
-from quantkit.values import Array
+from quantkit.values import MOST_CLASSES, Array
 
 CLASSES = re.compile(r"class|label|cls", re.IGNORECASE)
 ROW = 7
@@ -108,6 +109,7 @@ def single_image(outputs: ImageOutputs, samples: int) -> Iterable[ImageOutputs]:
 
 def rows_that_count(outputs: ImageOutputs, samples: int) -> Iterable[ImageOutputs]:
     """Yield the outputs of each image without the rows that do not count."""
+    refuse_other_rows(outputs, samples)
     boxes, scores, classes, *count = outputs
     for n in range(samples):
         most = int(np.ravel(count[0])[n]) if count else boxes.shape[1]
@@ -119,7 +121,7 @@ def decode_lists(task: Task, outputs: ImageOutputs, canvas: Canvas) -> Detection
     """Return the detections of one image."""
     boxes, scores, classes = outputs[0].astype(np.float64), outputs[1].astype(np.float64).ravel(), outputs[2].ravel()
     order = score_order(boxes, scores)
-    numbers = np.rint(classes[order].astype(np.float64)).astype(np.intp)
+    numbers = np.rint(np.clip(classes[order].astype(np.float64), -1, MOST_CLASSES)).astype(np.intp)
     found = Detections(in_pixels(boxes, canvas)[order], scores[order], numbers)
     if task is Task.SEGMENT:
         levels = outputs[3].reshape(len(boxes), *outputs[3].shape[-2:])[order].astype(np.float32) - np.float32(0.5)
@@ -169,6 +171,7 @@ def find_selected(question: HeadQuestion, layout: str) -> Head | None:
 def rows_selected(outputs: ImageOutputs, samples: int) -> Iterable[ImageOutputs]:
     """Yield boxes [A, 4], scores [C, A], and class and box [K, 2] of what was selected, of each image."""
     boxes, scores, indices = outputs
+    refuse_other_rows((boxes, scores), samples)
     for n in range(samples):
         yield boxes[n], scores[n], indices[indices[:, 0] == n][:, 1:]
 

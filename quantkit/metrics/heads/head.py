@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from quantkit.errors import DataError
 from quantkit.metrics.heads.detections import Detections
 from quantkit.metrics.task import NetworkFacts, Task
 from quantkit.values import Array
@@ -88,7 +89,18 @@ def are_rows_of_boxes(rows: Array) -> bool:
 
 def rows_of_batch(outputs: ImageOutputs, samples: int) -> Iterable[ImageOutputs]:
     """Yield the outputs of each image: row n of every output."""
+    refuse_other_rows(outputs, samples)
     return (tuple(output[n] for output in outputs) for n in range(samples))
+
+
+def refuse_other_rows(outputs: ImageOutputs, samples: int) -> None:
+    """Raise DataError if an output does not have one row for each image."""
+    for output in outputs:
+        if not output.ndim or len(output) != samples:
+            raise DataError(
+                f"an output {list(output.shape)} does not have one row for each of {samples} images",
+                remedy="name head and output: --metric map:HEAD@OUTPUT",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,14 @@ from quantkit.metrics.heads.head import (
     sizes,
 )
 from quantkit.metrics.task import Task
-from quantkit.values import Array
+from quantkit.values import MOST_CLASSES, Array
 
 OVERLAP = {"v8": 0.7, "v5": 0.6, "yolox": 0.65}
 DEFAULT_BOXES = 300
 """M of an end-to-end head in a default export."""
 STRIDES = (8, 16, 32)
+LARGEST = 30.0
+"""Logarithm of a size in cells, beyond which a box covers every image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,9 @@ def cells_to_pixels(rows: Array, canvas: Canvas) -> Array:
     grid, step = np.concatenate(grids), np.concatenate(steps)
     if len(grid) != len(rows):
         raise ValueError(f"{len(rows)} rows for {len(grid)} cells of an input of {canvas[0]} × {canvas[1]}")
-    return np.concatenate([(rows[:, :2] + grid) * step, np.exp(rows[:, 2:4]) * step, rows[:, 4:]], axis=1)
+    return np.concatenate(
+        [(rows[:, :2] + grid) * step, np.exp(np.minimum(rows[:, 2:4], LARGEST)) * step, rows[:, 4:]], axis=1
+    )
 
 
 def find_end_to_end(question: HeadQuestion) -> Head | None:
@@ -198,7 +202,7 @@ def decode_end_to_end(extra: Extra, outputs: ImageOutputs, _: Canvas) -> Detecti
     """Return the detections of one image."""
     values = outputs[0].astype(np.float64)
     rows = values[score_order(values[:, :4], values[:, 4])]
-    found = Detections(rows[:, :4], rows[:, 4], np.rint(rows[:, 5]).astype(np.intp))
+    found = Detections(rows[:, :4], rows[:, 4], np.rint(np.clip(rows[:, 5], -1, MOST_CLASSES)).astype(np.intp))
     return extra.add_to(found, rows[:, 6:], outputs)
 
 

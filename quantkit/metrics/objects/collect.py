@@ -38,7 +38,6 @@ class ObjectCollector:
         if missing:
             raise DataError(f"there is no output {missing[0]}", remedy="evaluate models with the same outputs together")
         chosen = tuple(outputs[name] for name in self.head.outputs)
-        refuse_other_shapes(self.head, chosen, names)
         for one, geometry, image in zip(self.head.split(chosen, len(names)), geometries, names, strict=True):
             refuse_broken_values(self.head, one, image)
             try:
@@ -53,18 +52,6 @@ class ObjectCollector:
             classes = label_classes(self.head, detected.classes, ids, image)
             found = to_image(replace(detected, classes=classes), geometry)
             self.found.append(found if (found.classes >= 0).all() else found.only(np.flatnonzero(found.classes >= 0)))
-
-
-def refuse_other_shapes(head: Head, outputs: Sequence[Array], names: Sequence[str]) -> None:
-    """Raise DataError if the outputs of a head with rows for each image have another number of rows."""
-    first = outputs[0]
-    per_image = head.split.__name__ in ("rows_of_batch", "rows_that_count")
-    if per_image and (not first.ndim or len(first) != len(names)):
-        raise DataError(
-            f"output {head.outputs[0]} {list(first.shape)} does not have one row for each of {len(names)} images "
-            f"({names[0]} …)",
-            remedy="name head and output: --metric map:HEAD@OUTPUT",
-        )
 
 
 def refuse_broken_values(head: Head, outputs: Sequence[Array], image: str) -> None:

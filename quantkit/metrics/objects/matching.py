@@ -22,6 +22,8 @@ from quantkit.metrics.objects.found import FoundObjects, missing_library
 
 THRESHOLDS = 10
 """IoU 0.50, 0.55 … 0.95."""
+PORTION = 256
+"""Images that are matched at once."""
 SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 """COCO's ranges of areas in square pixels; of keypoints it leaves out the small ones."""
 SIGMAS = (
@@ -79,28 +81,52 @@ def coco_library() -> tuple[Any, Any]:
 def match_objects(
     objects: Sequence[Objects], found: Sequence[FoundObjects], by: MatchBy, sizes: Sequence[tuple[int, int]]
 ) -> dict[str, list[ClassTable]]:
-    """Return for each range of sizes a table of each class that has objects. sizes: width, height of each image."""
-    coco, evaluation = coco_library()
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        truth, detections = coco(), coco()
-        truth.dataset, detections.dataset = coco_documents(objects, found, by, sizes)
-        truth.createIndex()
-        detections.createIndex()
-        run = evaluation(truth, detections, by.value)
-        ranges = {name: area for name, area in SIZES.items() if by is not MatchBy.KEYPOINTS or name != "small"}
-        run.params.areaRng, run.params.areaRngLbl = [list(area) for area in ranges.values()], list(ranges)
-        run.params.maxDets = [by.most]
-        if by is MatchBy.KEYPOINTS:
-            run.params.kpt_oks_sigmas = keypoint_sigmas(objects)
-        run.evaluate()
-    count, numbers = len(objects), list(run.params.catIds)
-    starts = range(0, len(run.evalImgs), count)  # classes, then sizes, then images
+    """Return for each range of sizes a table of each class that has objects. sizes: width, height of each image.
+
+    Images are matched PORTION at a time, because pycocotools keeps a mapping for every detection.
+    """
+    numbers = sorted({int(c) for o in objects for c in o.classes})
+    ranges = {name: area for name, area in SIZES.items() if by is not MatchBy.KEYPOINTS or name != "small"}
+    parts: dict[tuple[int, str], list[ImageMatches]] = {(c, name): [] for c in numbers for name in ranges}
+    sigmas = keypoint_sigmas(objects)
+    for start in range(0, len(objects), PORTION):
+        some = slice(start, start + PORTION)
+        truth, detections = coco_documents(objects[some], found[some], by, sizes[some], numbers)
+        entries = matched_images(truth, detections, by, ranges, sigmas)
+        count = len(truth["images"])
+        for at, key in enumerate(parts):  # classes, then sizes, then images
+            parts[key] += [
+                image_matches(entry, start + i) for i, entry in enumerate(entries[at * count : at * count + count])
+            ]
     tables: dict[str, list[ClassTable]] = {name: [] for name in ranges}
-    for at, (number, name) in zip(starts, [(c, n) for c in numbers for n in ranges], strict=True):
-        table = class_table(int(number), run.evalImgs[at : at + count], count)
+    for (number, name), matches in parts.items():
+        table = class_table(number, matches)
         if table.objects.any():
             tables[name].append(table)
     return tables
+
+
+def matched_images(
+    truth: Mapping[str, Any],
+    detections: Mapping[str, Any],
+    by: MatchBy,
+    ranges: Mapping[str, tuple[float, float]],
+    sigmas: NDArray[np.float64],
+) -> list[Mapping[str, Any] | None]:
+    """Return pycocotools' matches: of every class, range of sizes and image, in this order."""
+    coco, evaluation = coco_library()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        sides = coco(), coco()
+        for side, document in zip(sides, (truth, detections), strict=True):
+            side.dataset = document
+            side.createIndex()
+        run = evaluation(*sides, by.value)
+        run.params.areaRng, run.params.areaRngLbl = [list(area) for area in ranges.values()], list(ranges)
+        run.params.maxDets = [by.most]
+        if by is MatchBy.KEYPOINTS:
+            run.params.kpt_oks_sigmas = sigmas
+        run.evaluate()
+    return list(run.evalImgs)
 
 
 def keypoint_sigmas(objects: Sequence[Objects]) -> NDArray[np.float64]:
@@ -110,17 +136,21 @@ def keypoint_sigmas(objects: Sequence[Objects]) -> NDArray[np.float64]:
 
 
 def coco_documents(
-    objects: Sequence[Objects], found: Sequence[FoundObjects], by: MatchBy, sizes: Sequence[tuple[int, int]]
+    objects: Sequence[Objects],
+    found: Sequence[FoundObjects],
+    by: MatchBy,
+    sizes: Sequence[tuple[int, int]],
+    numbers: Sequence[int],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return objects and detections as COCO documents, with images numbered in order."""
-    numbers = {int(c) for o in objects for c in o.classes}
+    """Return objects and detections as COCO documents, with images numbered in order. numbers: the classes."""
+    known = frozenset(numbers)
     shared = {
         "images": [{"id": i, "width": width, "height": height} for i, (width, height) in enumerate(sizes)],
-        "categories": [{"id": c} for c in sorted(numbers)],
+        "categories": [{"id": c} for c in numbers],
     }
     truth = [label_row(o, at, i, by, sizes[i]) for i, o in enumerate(objects) for at in range(len(o.classes))]
     detections = [
-        found_row(d, at, i, by) for i, d in enumerate(found) for at in range(len(d.classes)) if d.classes[at] in numbers
+        found_row(d, at, i, by) for i, d in enumerate(found) for at in range(len(d.classes)) if d.classes[at] in known
     ]
     for rows in (truth, detections):
         for number, row in enumerate(rows, 1):  # 0 would be "no match" in pycocotools
@@ -201,25 +231,41 @@ def box_area(box: NDArray[np.float64]) -> float:
     return float((box[2] - box[0]) * (box[3] - box[1]))
 
 
-def class_table(number: int, images: Sequence[Mapping[str, Any] | None], count: int) -> ClassTable:
-    """Collect the matches of one class in every image."""
-    objects = np.zeros(count)
-    which, scores = [np.zeros(0, np.intp)], [np.zeros(0)]
-    hit, ignored = [np.zeros((THRESHOLDS, 0), np.bool_)], [np.zeros((THRESHOLDS, 0), np.bool_)]
-    for image, entry in enumerate(images):
-        if entry is None:  # neither an object nor a detection of this class
-            continue
-        objects[image] = np.sum(np.asarray(entry["gtIgnore"]) == 0)
-        which.append(np.full(len(entry["dtScores"]), image, np.intp))
-        scores.append(np.asarray(entry["dtScores"], np.float64))
-        hit.append(np.asarray(entry["dtMatches"]).reshape(THRESHOLDS, -1) > 0)
-        ignored.append(np.asarray(entry["dtIgnore"]).reshape(THRESHOLDS, -1) > 0)
-    every = np.concatenate(scores)
+@dataclass(frozen=True, slots=True)
+class ImageMatches:
+    """The detections of one class in one image. objects: number of labels that count. hit, ignored: [10, D]."""
+
+    image: int
+    objects: int
+    scores: NDArray[np.float64]
+    hit: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
+
+
+def image_matches(entry: Mapping[str, Any] | None, image: int) -> ImageMatches:
+    """Return what pycocotools found in an image; None is neither an object nor a detection."""
+    if entry is None:
+        none = np.zeros((THRESHOLDS, 0), np.bool_)
+        return ImageMatches(image, 0, np.zeros(0), none, none)
+    return ImageMatches(
+        image,
+        int(np.sum(np.asarray(entry["gtIgnore"]) == 0)),
+        np.asarray(entry["dtScores"], np.float64),
+        np.asarray(entry["dtMatches"]).reshape(THRESHOLDS, -1) > 0,
+        np.asarray(entry["dtIgnore"]).reshape(THRESHOLDS, -1) > 0,
+    )
+
+
+def class_table(number: int, images: Sequence[ImageMatches]) -> ClassTable:
+    """Join the matches of one class in all images."""
+    which = np.concatenate([np.full(len(found.scores), found.image, np.intp) for found in images])
+    every = np.concatenate([found.scores for found in images])
     order = np.argsort(-every, kind="stable")
-    counts = ~np.concatenate(ignored, axis=1)[:, order]
-    matches = np.concatenate(hit, axis=1)[:, order] & counts
+    counts = ~np.concatenate([found.ignored for found in images], axis=1)[:, order]
+    matches = np.concatenate([found.hit for found in images], axis=1)[:, order] & counts
     kept = counts.any(axis=0)  # the others are neither correct nor wrong
     order, counts, matches = order[kept], counts[:, kept], matches[:, kept]
     right = tuple(np.flatnonzero(row) for row in matches)
     counted = counts if counts.size and (counts != counts[0]).any() else counts[:1]
-    return ClassTable(number, np.concatenate(which)[order], every[order], right, counted.astype(np.float64), objects)
+    objects = np.array([found.objects for found in images], np.float64)
+    return ClassTable(number, which[order], every[order], right, counted.astype(np.float64), objects)

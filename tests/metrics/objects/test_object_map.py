@@ -28,6 +28,7 @@ from quantkit.metrics.boxes import ImageGeometry, Objects, Outline, Scene, image
 from quantkit.metrics.heads.facts import example_facts
 from quantkit.metrics.heads.head import HeadQuestion
 from quantkit.metrics.metric import MetricResult
+from quantkit.metrics.objects import matching
 from quantkit.metrics.objects.figures import ALL, ObjectFigures
 from quantkit.metrics.objects.found import image_mask, label_classes
 from quantkit.metrics.objects.object_map import BOXES, BOXES_50, KEYPOINTS, MASKS, MapKind, ObjectMap
@@ -231,6 +232,15 @@ def test_the_figure_of_a_draw_is_that_of_the_images_drawn(seed: int) -> None:
     assert table[:, 0] == pytest.approx([drawn.value, found.value], abs=1e-12)
     assert table[1, 1:] == pytest.approx(figures_of(found).precisions(ALL, counts)[1, :, 0])
     assert np.allclose(found.replicate(3 * counts), table)  # only shares count
+
+
+@pytest.mark.parametrize("kind", [BOXES, MASKS], ids=lambda kind: kind.word)
+def test_images_may_be_matched_in_portions(kind: MapKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes, outputs = images_of(2)
+    expected = scored(scenes, outputs, kind)
+    monkeypatch.setattr(matching, "PORTION", 5)
+    found = scored(scenes, outputs, kind)
+    assert (found.value, found.further) == (expected.value, expected.further)
 
 
 @settings(max_examples=8)
