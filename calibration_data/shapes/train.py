@@ -378,6 +378,11 @@ def export(network: nn.Module, path: Path, segment: bool) -> None:
         "channels": "3",
     }
     onnx.helper.set_model_props(model, metadata)
+    shape = (
+        [1 + len(NAMES), SIDE, SIDE] if segment else [4 + len(NAMES), sum((SIDE // stride) ** 2 for stride in STRIDES)]
+    )
+    output = onnx.helper.make_tensor_value_info("output0", onnx.TensorProto.FLOAT, ["batch", *shape])
+    model.graph.output[0].CopyFrom(output)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
     print(f"{path.name}: {path.stat().st_size} bytes")
