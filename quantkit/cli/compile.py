@@ -179,7 +179,7 @@ def print_network(result: CompiledModel, network: CompiledNetwork, *, every: boo
         [
             ("compiled", f"for {architecture_text(network.architecture)}, TensorRT-RTX {result.version}"),
             ("shapes", result.shapes_text),
-            ("kernels", f"{len(network.running)}: {count_kinds(network)}"),
+            ("kernels", f"{len(network.running)}: {count_kinds(network)}".removesuffix(": ")),
             ("INT8", f"{products_text(network)} convolutions and matrix products"),
             ("moved", f"{network.bytes / MIB:.2f} MiB read and written by all kernels"),
             ("engine", f"{network.engine_bytes / MIB:.1f} MiB{f'; {stated}' if stated else ''}"),
@@ -203,6 +203,7 @@ def print_network(result: CompiledModel, network: CompiledNetwork, *, every: boo
 
 def print_comparison(result: CompiledModel) -> None:
     """Print the networks side by side, and the estimates."""
+    from quantkit.compiling.gpus import GPUS
     from quantkit.compiling.result import COMPARED, ESTIMATED
     from quantkit.compiling.roofline import LAUNCH, WARNING
 
@@ -212,7 +213,10 @@ def print_comparison(result: CompiledModel) -> None:
     if not rows:
         print_line()
         return
-    print_heading(f"{WARNING}: the larger of operations/peak and")
-    print_line(f"bytes/bandwidth of each kernel, and {LAUNCH:g} µs to launch it (sources: --json)")
+    print_heading(f"{WARNING}:")
+    print_line("the sum over all kernels of the larger of operations/peak and bytes/bandwidth,")
+    print_line(f"and {LAUNCH:g} µs to launch each")
     print_rows(ESTIMATED, rows, text=frozenset({1}))
+    for key in result.gpus:
+        print_sentence(GPUS[key].figures)
     print_line()

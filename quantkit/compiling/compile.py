@@ -41,10 +41,8 @@ if TYPE_CHECKING:
 SAME = 0.99
 """Share of the bytes from which on two networks move the same."""
 Phase = Callable[[str], None]
-FP32_PART = (
-    "the model's float part is FP32, and a strongly typed compiler keeps it: {floats} of {products} products multiply "
-    "FP32; with the float part in FP16 (quantkit quantize --fp16) "
-)
+FP32_PART = "the model's float part is FP32, and a strongly typed compiler keeps it"
+IN_FP16 = "with the float part in FP16 (quantkit quantize --fp16)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def compile(  # noqa: A001 (the public name; nothing in this module compiles Pyt
     engines_may = check_destinations(outputs.engines.values(), read=read, force=options.force, option="--save")
     records = [outputs.record] if outputs.record else []
     record_may = check_destinations(records, read=read, force=options.force, option="--record", ours=is_compiled_record)
-    made = compile_variant(loaded, options, phase, keep_engines=bool(outputs.engines))
+    made = compile_variant(loaded, loaded.path.name, options, phase, keep_engines=bool(outputs.engines))
     refuse_changed_weights(loaded)
     result = CompiledModel(
         loaded.path, version, shapes, (), made.refusals, options.estimated,
@@ -125,15 +123,17 @@ def plan_outputs(
     return Outputs(engines, kept)
 
 
-def compile_variant(model: Model, options: CompileOptions, phase: Phase, *, keep_engines: bool = False) -> Compilation:
-    """Compile one network for all architectures."""
+def compile_variant(
+    model: Model, name: str, options: CompileOptions, phase: Phase, *, keep_engines: bool = False
+) -> Compilation:
+    """Compile one network for all architectures. name: for the phases."""
     return try_compile(
         model,
         input_shapes(options, model.inputs),
         architectures=options.targets,
         limits=options.limits,
         keep_engines=keep_engines,
-        stage=lambda text: phase(f"{model.path.name}: {text}"),
+        stage=lambda text: phase(f"{name}: {text}"),
     )
 
 
@@ -147,7 +147,7 @@ def with_counterparts(
             if counterpart.model is None:
                 notes.append(f"no {counterpart.kind} to compare with: {counterpart.reason}")
                 continue
-            made = compile_variant(counterpart.model, options, phase)
+            made = compile_variant(counterpart.model, counterpart.kind, options, phase)
             if made.refusals:
                 first = made.refusals[0]
                 notes.append(f"the {counterpart.kind} is refused: {first.place}: {first.problem}")
@@ -162,10 +162,13 @@ def with_counterparts(
 def describe_fp32_part(network: CompiledNetwork, half: CompiledNetwork) -> str:
     """Return what the float part of a network costs in FP32. half: the network with that part in FP16."""
     floats, others = (sum("FP32" in kernel.operands for kernel in n.products) for n in (network, half))
-    text = FP32_PART.format(floats=floats, products=len(network.products))
     if others == floats and half.bytes > SAME * network.bytes:
-        return f"{text}nothing changes: INT8 products write FP32 here all the same"
-    return f"{text}{others} would, and {1 - half.bytes / network.bytes:.0%} less bytes would move"
+        return f"{FP32_PART}; {IN_FP16} nothing would change here, since INT8 products write FP32 all the same"
+    change = 100 * (1 - half.bytes / network.bytes)
+    return (
+        f"{FP32_PART}: {floats} of {len(network.products)} products multiply FP32; {IN_FP16} {others} would, and "
+        f"{abs(change):.0f} % {'fewer' if change >= 0 else 'more'} bytes would move"
+    )
 
 
 def counterparts(model: Model, other: Model | None, options: CompileOptions, folder: Path) -> Iterator[Counterpart]:

@@ -33,6 +33,13 @@ class Gpu:
     sources: tuple[str, str]
     nearest: bool = False
 
+    @property
+    def figures(self) -> str:
+        """The figures and their sources in a line."""
+        shown = ", ".join(f"{self.peaks[kind]:g} {kind}" for kind in ("INT8", "FP16", "TF32", "FP32"))
+        sources = " and ".join(dict.fromkeys(self.sources))
+        return f"{self.name}: {shown} (10¹² operations/s, dense), {self.bandwidth:g} GB/s, from {sources}"
+
 
 def peaks(int8: float, fp16: float, fp32: float, tf32: float | None = None) -> dict[str, float]:
     """Return peaks by the type of the operands; without TF32, that is computed as FP32."""
@@ -47,11 +54,11 @@ GPUS: Mapping[str, Gpu] = {
         Gpu("a100", "A100 40 GB", "sm80", peaks(623.74, 311.87, 19.49, 155.94), 1555.0,
             (f"{CARDS}/nvidia-l4-vs-nvidia-a100-40gb", "https://sysrqmts.com/gpus/compare/nvidia-a100-sxm4-40-gb-vs-nvidia-tesla-t4")),
         Gpu("a40", "A40", "sm86", peaks(299.34, 149.67, 37.42, 74.83), 695.8,
-            (f"{CARDS}/nvidia-l40-vs-nvidia-a40", "http://www.topcpu.net/pt/gpu-c/a40-pcie-vs-l40")),
+            (f"{CARDS}/nvidia-l40-vs-nvidia-a40", "https://www.topcpu.net/pt/gpu-c/a40-pcie-vs-l40")),
         Gpu("l4", "L4", "sm89", peaks(250.68, 125.34, 31.33, 62.67), 300.1,
             (f"{CARDS}/nvidia-l4-vs-nvidia-t4", "https://fpsbench.com/compare/gpu/nvidia-l4-vs-nvidia-tesla-m40")),
         Gpu("l40", "L40", "sm89", peaks(724.13, 362.07, 90.52, 181.03), 864.0,
-            (f"{CARDS}/nvidia-l40-vs-nvidia-a40", "http://www.topcpu.net/pt/gpu-c/a40-pcie-vs-l40")),
+            (f"{CARDS}/nvidia-l40-vs-nvidia-a40", "https://www.topcpu.net/pt/gpu-c/a40-pcie-vs-l40")),
         Gpu("l40s", "L40S", "sm89", peaks(732.86, 366.43, 91.61, 183.21), 864.0,
             (f"{CARDS}/nvidia-l40s-vs-nvidia-a16", "https://store.sourcecode.com/en-us/bg-bucket-compare/125/9820")),
         Gpu("rtx4090", "GeForce RTX 4090", "sm89", peaks(660.6, 165.15, 82.58, 82.58), 1008.0,

@@ -72,7 +72,7 @@ class CompiledModel(RichDisplay):
     @property
     def shapes_text(self) -> str:
         """The shapes of the inputs as text."""
-        return "; ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in self.shapes.items())
+        return "; ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in self.shapes.items())
 
     def detours(self, network: CompiledNetwork) -> list[FloatDetour]:
         """Return where values of a network go from INT8 through float memory to INT8."""
@@ -102,7 +102,8 @@ class CompiledModel(RichDisplay):
                 rows.append(
                     (
                         gpu_text(key), variant.name, f"{found.milliseconds:.3f}", f"{found.compute:.3f}",
-                        f"{found.memory:.3f}", f"{found.launch:.3f}", f"{found.milliseconds / first.milliseconds:.2f}",
+                        f"{found.memory:.3f}", f"{found.launch:.3f}",
+                        ratio_text(found.milliseconds, first.milliseconds),
                     )
                 )  # fmt: skip
         return rows
@@ -119,7 +120,7 @@ class CompiledModel(RichDisplay):
             if rows := self.estimate_rows():
                 blocks.append(f"{WARNING}:")
                 blocks.append(ViewTable(ESTIMATED, rows, frozenset({0, 1})))
-        trust = [TRUST] if self.estimate_rows() else []
+        trust = [TRUST, *(GPUS[key].figures for key in self.gpus)] if self.estimate_rows() else []
         return (*blocks, Remarks([*self.notes, *trust, CAVEAT]))
 
 
@@ -135,6 +136,11 @@ def products_text(network: CompiledNetwork) -> str:
 def architecture_text(name: str) -> str:
     """Return an architecture with GPUs that have it: `sm86 (Ampere: A10, …)`."""
     return f"{name} ({ARCHITECTURES[name]})"
+
+
+def ratio_text(time: float, first: float) -> str:
+    """Return the ratio of two times; a dash for a network without kernels."""
+    return f"{time / first:.2f}" if first else "–"
 
 
 def gpu_text(key: str) -> str:

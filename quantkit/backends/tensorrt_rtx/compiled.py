@@ -29,8 +29,8 @@ GENERATED = "__myl_"
 """Prefix of the names of kernels that the compiler generates; the operations in them follow."""
 PRODUCTS = ("Fc", "Gemm", "MatMul", "Conv", "Corr", "Mha", "Bmm", "FMHA")
 """Parts of the names of generated and fused kernels that multiply."""
-WAITING = frozenset({"signal", "wait", "shape_call"})
-"""Kinds that synchronize streams or compute shapes: no kernels on the GPU."""
+WAITING = frozenset({"signal", "wait", "shape_call", "ShapeHostToDevice", "ShapeDeviceToHost"})
+"""Kinds that synchronize streams, or compute and copy shapes: no kernels on the GPU."""
 
 
 class KernelTensor(FrozenRecord):

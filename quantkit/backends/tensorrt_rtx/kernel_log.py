@@ -21,7 +21,8 @@ from quantkit.view import shorten_middle
 MARK = ", LayerType: "
 LINE = re.compile(
     r"Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<reads>.*?)\], "
-    r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[(?P<writes>.*?)\](?:, (?P<rest>TacticName: .*))?",
+    r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[(?P<writes>.*?)\]"
+    r"(?:, (?P<rest>(?:TacticName|ParameterType): .*))?",
     re.DOTALL,
 )
 TENSOR = re.compile(

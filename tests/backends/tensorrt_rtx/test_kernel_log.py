@@ -43,6 +43,17 @@ def test_a_line_becomes_a_kernel_with_tensors_types_bytes_and_nodes() -> None:
     assert kernel.bytes == 256 + 576 + 64 + 4096
 
 
+def test_copies_of_shapes_are_no_kernels() -> None:
+    """As the compiler writes them for a network whose output is a shape."""
+    copy = (
+        "Name: [ShapeHostToDeviceCopy 0], LayerType: ShapeHostToDevice, Inputs: [], Outputs: [ { Name: y, Location: "
+        "Device, Dimensions: [4], Datatype: Int64, Format: Format not available due to dynamic shapes }], "
+        "ParameterType: ShapeH2D, shapeValues0: [1, 3, 8, 8], TacticValue: 0x0, StreamId: 0, Metadata: "
+    )
+    kernel = kernel_in(copy, {})
+    assert (kernel.runs, kernel.nodes, [t.type for t in kernel.writes]) == (False, (), ["INT64"])
+
+
 def test_a_line_of_another_form_is_refused_rather_than_left_out() -> None:
     with pytest.raises(BackendError, match="form that quantkit does not know"):
         kernel_in(CONV.replace("Outputs", "Results"), {})
