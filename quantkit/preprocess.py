@@ -153,15 +153,23 @@ PIXEL_TYPES = frozenset(
 """Types of inputs that images can be converted to."""
 
 
+ULTRALYTICS_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    **{task: {"preset": "yolo"} for task in ("detect", "segment", "pose", "obb", "semantic")},
+    "classify": {"preset": "unit", "resize": "shortest"},
+}
+"""Preprocessing of an Ultralytics export by its task, as in its own validation."""
+
+
 def metadata_preprocess(metadata: Mapping[str, str]) -> Preprocess | None:
     """Return the spec in a model's metadata: the key `quantkit.preprocess` (JSON), or that of an Ultralytics export."""
     if METADATA_KEY in metadata:
         where = f"the model's metadata {METADATA_KEY!r}"
         return parse_preprocess(SPEC.parse_untyped(metadata[METADATA_KEY], where), where)
-    if is_ultralytics(metadata) and metadata["task"] in {"detect", "segment", "pose", "obb", "semantic"}:
+    preset = ULTRALYTICS_PRESETS.get(metadata.get("task", "")) if is_ultralytics(metadata) else None
+    if preset is not None:
         sides = re.findall("[0-9]{1,6}", metadata.get("imgsz", ""))[:2]
         size = {"size": [int(sides[0]), int(sides[-1])]} if sides else {}
-        return parse_preprocess({"preset": "yolo", **size}, "the model's metadata 'imgsz'")
+        return parse_preprocess({**preset, **size}, "the model's metadata 'imgsz'")
     return None
 
 

@@ -158,7 +158,9 @@ def test_metadata_of_an_ultralytics_export_is_letterbox_at_its_size() -> None:
     assert metadata_preprocess(export) == PRESETS["yolo"].model_copy(update={"size": (384, 640)})
     assert metadata_preprocess({**export, "imgsz": "[640]"}) == PRESETS["yolo"].model_copy(update={"size": (640, 640)})
     assert metadata_preprocess({k: v for k, v in export.items() if k != "imgsz"}) == PRESETS["yolo"]
-    assert metadata_preprocess({**export, "task": "classify"}) is None
+    cropped = PRESETS["unit"].model_copy(update={"size": (384, 640), "resize": "shortest"})
+    assert metadata_preprocess({**export, "task": "classify"}) == cropped
+    assert metadata_preprocess({**export, "task": "dance"}) is None
     assert metadata_preprocess({**export, METADATA_KEY: '{"preset": "unit"}'}) == PRESETS["unit"]
     assert metadata_preprocess({}) is None
 

@@ -24,4 +24,5 @@ METRIC = BuiltInMetric(
     task=Task.DETECT,
     describe_head=partial(describe_head, task=Task.DETECT),
     figures=further_names(BOXES),
+    words={"coco": "map", "ap": "map", "box-map": "map", "ap50": "map50", "yolo50": "map50", "voc": "map50"},
 )

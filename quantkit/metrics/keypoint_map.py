@@ -24,4 +24,5 @@ METRIC = BuiltInMetric(
     task=Task.POSE,
     describe_head=partial(describe_head, task=Task.POSE),
     figures=further_names(KEYPOINTS),
+    words={"oks": "keypoint-map", "pose": "keypoint-map", "keypoints": "keypoint-map"},
 )

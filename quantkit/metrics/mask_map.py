@@ -21,4 +21,5 @@ METRIC = BuiltInMetric(
     task=Task.SEGMENT,
     describe_head=partial(describe_head, task=Task.SEGMENT),
     figures=further_names(MASKS),
+    words={"segm": "mask-map", "seg-map": "mask-map", "masks": "mask-map", "mask-ap": "mask-map"},
 )

@@ -124,3 +124,5 @@ class BuiltInMetric:
     describe_head: Callable[[Mapping[str, tuple[int, ...]], NetworkFacts], str | None] | None = None
     figures: tuple[str, ...] = ()
     """Names of all figures that results hold; shares if the metric is one."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """Other words that users write → the name that is suggested to them."""

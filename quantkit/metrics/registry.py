@@ -10,6 +10,7 @@ and errors list what is found here.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pkgutil
 import re
@@ -19,6 +20,7 @@ from functools import cache
 from quantkit import metrics
 from quantkit.errors import UsageError
 from quantkit.metrics.metric import BuiltInMetric, LabelRequest, MetricFactory, MetricLabels
+from quantkit.view import quoted
 
 USER_METRIC = "module:callable"
 USER_PATTERN = re.compile(r"\w[\w.]*:\w+")
@@ -69,9 +71,24 @@ def resolve_metric(text: str, outputs: Sequence[str]) -> MetricFactory:
         return metric.create(match, output or None)
     if USER_PATTERN.fullmatch(word):
         return load_user_metric(word, output or None, metric_choices())
+    choices = f"{metric_choices()} for a metric of your own; @NAME picks an output"
+    meant = similar_metric(word)
     raise UsageError(
-        f"unknown metric {text!r}", remedy=f"{metric_choices()} for a metric of your own; @NAME picks an output"
+        f"unknown metric {quoted(text)}", remedy=f"did you mean {meant}? All are {choices}" if meant else choices
     )
+
+
+def similar_metric(word: str) -> str | None:
+    """Return the built-in metric that a word may mean: another name of one, or one that is written nearly alike."""
+    known = {bare_word(other): name for metric in built_in_metrics() for other, name in metric.words.items()}
+    known |= {bare_word(name): name for metric in built_in_metrics() for name in metric.examples}
+    nearest = difflib.get_close_matches(bare_word(word), known, n=1, cutoff=0.7)
+    return known[nearest[0]] if nearest else None
+
+
+def bare_word(word: str) -> str:
+    """Return a word in small letters and digits alone: `top1` for `Top-1`."""
+    return re.sub("[^a-z0-9]", "", word.lower())
 
 
 def metric_title(name: str) -> str:

@@ -121,4 +121,5 @@ METRIC = BuiltInMetric(
     default=True,
     class_labels=True,
     title=lambda match: f"top-{match[1]}",
+    words={"accuracy": "top1", "acc": "top1", "top": "top1"},
 )

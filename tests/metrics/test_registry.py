@@ -459,7 +459,7 @@ def test_a_metric_is_one_file() -> None:
         own_label_opener(["top1", "count"])
     with pytest.raises(
         UsageError,
-        match="unknown metric 'cont'\n  → top1, top5, count, keypoint-map, map, map50, mask-map, miou, or module",
+        match=r"unknown metric 'cont'\n  → did you mean count[?] All are top1, top5, count, keypoint-map, map",
     ):
         resolve_metric("cont", ("logits",))
 
@@ -485,3 +485,18 @@ def test_the_registry_describes_the_metrics() -> None:
 )
 def test_only_known_code_and_labels_are_reproducible(texts: list[str], labels_given: bool, reproducible: bool) -> None:
     assert is_reproducible(texts, labels_given=labels_given) is reproducible
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("Top-1", "top1"), ("accuracy", "top1"), ("acc", "top1"), ("coco", "map"), ("mAP_50", "map50"),
+        ("mask_mAP", "mask-map"), ("segm", "mask-map"), ("oks", "keypoint-map"), ("keypoint", "keypoint-map"),
+        ("yolo50", "map50"),        ("mapp", "map"), ("xyz", None), ("", None), ("²" * 1000, None),
+    ],
+)  # fmt: skip
+def test_the_metric_that_is_meant_is_suggested(text: str, meant: str | None) -> None:
+    with pytest.raises(UsageError, match="unknown metric") as caught:
+        resolve_metric(text, ("out",))
+    remedy = str(caught.value.remedy)
+    assert remedy.startswith(f"did you mean {meant}? All are top1") if meant else remedy.startswith("top1")

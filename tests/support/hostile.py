@@ -28,6 +28,7 @@ from quantkit.backends.session import open_session
 from quantkit.calibration.checkpoint import KEY as CHECKPOINT
 from quantkit.calibration.checkpoint import Position, read_checkpoint, write_checkpoint
 from quantkit.data.classes import read_classes
+from quantkit.data.data_yaml import DATA_YAML, declared_keypoints, declared_names
 from quantkit.data.labels import read_label_table
 from quantkit.data.opening import DataOptions, open_data
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Throughput
@@ -39,7 +40,10 @@ from quantkit.graph import load_model
 from quantkit.histogram import BINS, Histogram, HistogramMode
 from quantkit.inspection.model import inspect
 from quantkit.linting.lint import lint
-from quantkit.metrics.box_labels import read_coco
+from quantkit.metrics.labels.coco_json import read_coco
+from quantkit.metrics.labels.voc_xml import read_voc
+from quantkit.metrics.labels.yolo_text import read_yolo
+from quantkit.metrics.task import network_facts
 from quantkit.plugin import load_plugin
 from quantkit.preprocess import METADATA_KEY, PRESETS, Preprocess, load_preprocess, metadata_preprocess
 from quantkit.project.settings import read_settings, settings_template
@@ -118,6 +122,18 @@ def kept_samples(kind: Kind) -> list[bytes]:
 def text_samples(*texts: str) -> Callable[[], list[bytes]]:
     """Return samples that are texts."""
     return lambda: [text.encode() for text in texts]
+
+
+def read_data_yaml(path: Path) -> object:
+    """Read a data.yaml without looking for its images."""
+    found = DATA_YAML.read(path)
+    return declared_names(path, found), declared_keypoints(path, found.kpt_shape)
+
+
+def read_metadata(path: Path) -> object:
+    """Read a text as entries of a network's metadata."""
+    text = path.read_bytes().decode("utf-8", "replace")
+    return network_facts({**EXPORT, "names": text, "kpt_shape": text})
 
 
 # ── models ──
@@ -359,6 +375,19 @@ COCO = (
     '{"images": [{"id": 1, "file_name": "a.png", "width": 5, "height": 5}], "categories": [{"id": 1, "name": "cat"}],'
     ' "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "iscrowd": 0}]}'
 )
+OUTLINES = COCO.replace(
+    '"iscrowd": 0',
+    '"segmentation": [[1, 1, 4, 1, 4, 4]], "keypoints": [1, 1, 2]}, {"image_id": 1, "category_id": 1, '
+    '"bbox": [0, 0, 1, 1], "area": 1.5, "segmentation": {"size": [5, 5], "counts": [3, 2, 20]}',
+)
+VOC = (
+    "<annotation><object><name>cat</name><difficult>1</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax>"
+    "<ymax>4</ymax></bndbox></object></annotation>"
+)
+DATA_SET = (
+    "path: .\ntrain: data.yaml\nval: [images/val, list.txt]\nnames: {0: cat, 1: 'no'}\nnc: 2\nkpt_shape: [4, 2]\n"
+)
+EXPORT = {"author": "Ultralytics", "task": "pose", "stride": "32"}
 SPEC = Preprocess(resize="shortest", size=(224, 224), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2)).model_dump_json()
 KINDS = {
     "model": Kind("m.onnx", small_models, inspect, (mutate_model,), cost=4),
@@ -416,6 +445,18 @@ KINDS = {
     "class names, text": Kind("n.txt", text_samples("cat\ndog\nn01440764 tench, Tinca\n"), read_classes, TEXT),
     "labels, CSV": Kind("l.csv", text_samples("file,label\na.png,0\nb.png,1\n"), read_label_table, TEXT),
     "labels, COCO": Kind("coco.json", text_samples(COCO), read_coco, JSON),
+    "labels, COCO's outlines": Kind(
+        "coco.json", text_samples(OUTLINES), lambda path: read_coco(path, outlines=True, keypoints=True), JSON
+    ),
+    "labels, YOLO": Kind(
+        "l.txt", text_samples("0 .5 .5 .2 .2\n1 .1 .1 .2 .1 .2 .3\n"), lambda path: read_yolo(path, (9, 9)), TEXT
+    ),
+    "labels, YOLO's keypoints": Kind(
+        "l.txt", text_samples("0 .5 .5 .2 .2 .1 .1 2 0 0 0\n"), lambda path: read_yolo(path, (9, 9), (2, 3)), TEXT
+    ),
+    "labels, VOC": Kind("v.xml", text_samples(VOC), read_voc, TEXT),
+    "data set": Kind("data.yaml", text_samples(DATA_SET), read_data_yaml, TEXT),
+    "metadata": Kind("m.txt", text_samples("{0: 'cat', 1: \"driver's\"}", "[17, 3]"), read_metadata, TEXT),
     "array": Kind("a.npy", array_samples, read_arrays),
     "archive": Kind("a.npz", archive_samples, read_arrays),
     "exclusions": Kind(
