@@ -63,6 +63,11 @@ NAMES = {
 @click.option("--batch", metavar="N,N…", help=f"{options.BATCHES} Default: 1,8,32.")
 @click.option("--streams", metavar="N,N…", help=f"{options.STREAMS} Default: 1,2.")
 @click.option("--gpu/--no-gpu", default=None, help="Require engines, or skip them. Default: build them if possible.")
+@click.option(
+    "--compile/--no-compile",
+    default=None,
+    help="Require TensorRT-RTX's word on the Q/DQ model, or skip it. Default: compile it if that is installed.",
+)
 @click.option("--no-layers", is_flag=True, help="Leave the ranking of layers out of the report.")
 @options.tensorrt_version
 @click.option(
@@ -130,6 +135,7 @@ def run_settings(model: Path | None, config: Path | None, samples: options.DataC
         "rule": own["rule"],
         "output": own["output"],
         "gpu": own["gpu"],
+        "compile": own["compile"],
         "evaluate.data": own["val"],
         "evaluate.limit": own["val_limit"],
         "evaluate.labels": text_or_none(own["labels"]),

@@ -97,6 +97,7 @@ class RunPlan:
             "statistics": f"{self.stem}.stats.safetensors",
             "table": f"{self.stem}.calib",
             "model": f"{self.stem}.int8.onnx",
+            "compiled": f"{self.stem}.int8.compiled.json",
             "evaluation": "evaluation.json",
             "report": "report.html",
         }

@@ -1,7 +1,8 @@
 """run: everything in one call: statistics, table, Q/DQ model, engines if there is a GPU, evaluation, report.
 
     statistics ─┬─ table ──┬─ engines ─ bench ─┐
-                └─ model ──┴─ layers ──────────┴─ report
+                └─ model ──┼─ layers ──────────┴─ report
+                           └─ compile
 
 Each step is repeated only if one of its inputs has changed.
 """
@@ -28,6 +29,7 @@ from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
 from quantkit.metrics.registry import default_metric
 from quantkit.progress import NoWatcher, RunWatcher
+from quantkit.project.compile_step import compile_step
 from quantkit.project.early_checks import refuse_early
 from quantkit.project.engine_steps import EngineStepResult, engine_steps
 from quantkit.project.inputs import file_identity, plan_run
@@ -91,6 +93,7 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
     statistics = statistics_step(steps)
     table = table_step(steps, statistics)
     model = model_step(steps, statistics)
+    compiled = compile_step(steps, model)
     engines = engine_steps(steps, table, model)
     layers = layers_step(steps, model)
     report = report_step(steps, StepOutcomes(statistics, table, model, layers, engines))
@@ -103,6 +106,8 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
     }
     if table is not None:
         shown |= {names["table"]: table, f"{names['table']}.json": table}
+    if compiled is not None:
+        shown[names["compiled"]] = compiled
     sources = {name: outcome.file(name) for name, outcome in shown.items()}
     sources |= {p.name: p for p in model.folder.iterdir() if p.name.startswith(names["model"])}
     sources |= {path.name: path for path in engines.files}

@@ -108,6 +108,8 @@ class Settings(SettingsSection):
     output: str | None = None
     gpu: bool | None = None
     """Build and time engines; None does so if a GPU and TensorRT are available."""
+    compile: bool | None = None
+    """Compile the Q/DQ model with TensorRT-RTX, on the CPU; None does so if that is installed."""
     calibrate: CalibrateSettings = Field(default_factory=CalibrateSettings)
     quantize: QuantizeSettings = Field(default_factory=QuantizeSettings)
     build: BuildSettings = Field(default_factory=BuildSettings)
@@ -216,6 +218,7 @@ data = {data}              # for calibration: images, .npz, or module:callable
 # rule = "mse"             # calibration method; entropy is TensorRT's default
 # output = "quantkit-run"  # the build directory
 # gpu = true               # require engines. Default: build them if a GPU and TensorRT are available
+# compile = true           # require TensorRT-RTX's word on the Q/DQ model. Default: if it is installed
 
 [evaluate]
 # data = "val/"            # for accuracy. Default: the calibration data, which is optimistic for INT8

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from quantkit.progress import PhaseProgress, PlannedStep
+from quantkit.project.compile_step import compiles
 from quantkit.project.engine_steps import engine_names, engine_step_name, why_no_engines
 from quantkit.project.inputs import DataSource, RunPlan
 from quantkit.project.steps import RunSteps
@@ -32,6 +33,7 @@ def plan_steps(plan: RunPlan) -> tuple[PlannedStep, ...]:
         PlannedStep("statistics", describe_samples(plan.calibration)),
         *([PlannedStep("table")] if plan.reads_tables else []),
         PlannedStep("model"),
+        *([PlannedStep("compile", "TensorRT-RTX", "--no-compile skips the compiler")] if compiles(settings) else []),
         *(PlannedStep(engine_step_name(name)) for name in engines),
         *([PlannedStep("bench", count_noun(len(engines), "engine"))] if engines else []),
         *([layers] if settings.evaluate.layers else []),

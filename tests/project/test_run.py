@@ -13,8 +13,11 @@ import onnx
 import pytest
 
 from quantkit.backends.tensorrt.options import Precision
+from quantkit.backends.tensorrt_rtx.compiling import compiler_version
+from quantkit.backends.tensorrt_rtx.record import read_compiled_record
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
 from quantkit.errors import BackendError, DataError, ModelError, OutputError, QuantkitError
+from quantkit.graph import load_model
 from quantkit.progress import NoWatcher
 from quantkit.project import run as running
 from quantkit.project.engine_steps import engine_steps
@@ -32,7 +35,7 @@ QUICK = QuantizeSettings(repairs=("bias",))
 
 
 def settings(**changes: Any) -> Settings:
-    base: dict[str, Any] = {"model": "net/model.onnx", "data": "imgs", "quantize": QUICK}
+    base: dict[str, Any] = {"model": "net/model.onnx", "data": "imgs", "quantize": QUICK, "compile": False}
     return Settings(**(base | changes))
 
 
@@ -51,6 +54,26 @@ def test_each_step_is_done_once_and_again_where_its_inputs_changed(place: Path) 
     (place / "imgs" / "0" / "new.png").write_bytes(next((place / "imgs" / "0").iterdir()).read_bytes())
     assert redone(run(settings())) == ["statistics", "table", "model", "layers", "report"]
     assert redone(run(settings(), clean=True)) == ["statistics", "table", "model", "layers", "report"]
+
+
+@pytest.mark.skipif(compiler_version() is None, reason="needs the extra rtx")
+def test_the_model_is_compiled_where_the_compiler_is_installed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = EvaluateSettings(layers=False)
+    made = run(settings(compile=None, evaluate=few))
+    assert redone(made) == ["statistics", "table", "model", "compile", "report"]
+    record = read_compiled_record(made.files["model.int8.compiled.json"])
+    assert [network.architecture for network in record.networks] == ["sm86", "sm120"]
+    assert all(network.int8_share == 1 for network in record.networks)
+    assert record.model.sha256 == load_model(made.files["model.int8.onnx"]).sha256
+    assert sum("kernels that multiply are INT8" in note for note in made.notes) == 2
+    assert redone(run(settings(compile=None, evaluate=few))) == []
+    without = run(settings(evaluate=few))
+    assert redone(without) == []
+    assert "model.int8.compiled.json" not in without.files
+    assert not (place / "net" / "model.run" / "model.int8.compiled.json").exists()
+    monkeypatch.setattr("quantkit.backends.tensorrt_rtx.compiling.find_spec", lambda _: None)
+    with pytest.raises(BackendError, match="TensorRT-RTX, which compiles, is not installed"):
+        run(settings(compile=True))
 
 
 def test_a_model_under_another_name_gets_files_of_its_own(place: Path) -> None:
@@ -114,7 +137,7 @@ def test_nodes_that_stay_float_come_from_a_file_beside_the_project(place: Path, 
     (place / "net" / "kept.txt").write_text("classifier  # a remark\n")
     text = 'model = "model.onnx"\ndata = "../imgs"\n[quantize]\nrepairs = []\nexclude = ["@kept.txt"]\n'
     (place / "net" / "quantkit.toml").write_text(text)
-    line = ("run", "--config", "net/quantkit.toml", "--no-layers", "--json")
+    line = ("run", "--config", "net/quantkit.toml", "--no-layers", "--no-compile", "--json")
     first = json.loads(quantkit_command(*line).stdout)
     int8 = first["evaluation"]["models"][1]["int8_layers"]
     assert int8[0] == int8[1] - 1
@@ -171,6 +194,7 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
     quantkit_command("init", "net/model.onnx", "--data", "images")
     assert "already exists" in quantkit_command("init", "net/model.onnx", code=1).stderr
     text = (place / "quantkit.toml").read_text().replace('# repairs = ["bias"]', 'repairs = ["bias"]')
+    text = text.replace("# compile = true", "compile = false")
     (place / "quantkit.toml").write_text(text)
     shown = quantkit_command("run", "--json")
     document = json.loads(shown.stdout)
