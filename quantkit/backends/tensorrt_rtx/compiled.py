@@ -7,6 +7,7 @@ read and written, and their types, are known here; times are not.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -29,6 +30,8 @@ GENERATED = "__myl_"
 """Prefix of the names of kernels that the compiler generates; the operations in them follow."""
 PRODUCTS = ("Fc", "Gemm", "MatMul", "Conv", "Corr", "Mha", "Bmm", "FMHA")
 """Parts of the names of generated and fused kernels that multiply."""
+QUANTIZED_PRODUCT = re.compile(rf"RounCast(?:Conc|Move|Resh|Slic|Tran)*(?:{'|'.join(PRODUCTS)})")
+"""The name of a generated kernel that rounds to INT8, moves what it has rounded, and multiplies it."""
 WAITING = frozenset({"signal", "wait", "shape_call", "ShapeHostToDevice", "ShapeDeviceToHost"})
 """Kinds that synchronize streams, or compute and copy shapes: no kernels on the GPU."""
 
@@ -84,7 +87,13 @@ class Kernel(FrozenRecord):
         """The types of what a multiplying kernel multiplies: of its first input, and of its weights or second input."""
         weights = self.weights
         factors = self.reads[:2] if weights is None else (*self.reads[:1], weights)
-        return tuple(tensor.type for tensor in factors)
+        types = tuple(tensor.type for tensor in factors)
+        return ("INT8", *types[1:]) if self.quantizes_inside else types
+
+    @property
+    def quantizes_inside(self) -> bool:
+        """True for a generated kernel that quantizes what it multiplies next: its input is float, its product INT8."""
+        return self.name.startswith(GENERATED) and QUANTIZED_PRODUCT.search(self.name) is not None
 
     @property
     def int8(self) -> bool:

@@ -90,6 +90,11 @@ PATTERNS: tuple[tuple[str, str, str], ...] = (
         AGAIN,
     ),
     (
+        r"Error Code 1: Myelin|MyelinCheckException|Error Code 10: Internal Error",
+        "an internal error of the compiler",
+        "compile parts of the network to find the one; networks with If and Loop are known to fail",
+    ),
+    (
         r"out ?of ?memory|bad_alloc|[Ff]ailed to allocate",
         "more memory than the compiler may use",
         "give it more: --memory 64G",

@@ -74,3 +74,14 @@ def test_memory_is_read_as_stated() -> None:
         "Activation": 12,
         "Weights": 3,
     }
+
+
+def test_a_generated_kernel_that_quantizes_before_it_multiplies_is_int8() -> None:
+    weights, read, write = (
+        tensor("w", "5,4,1,1", "Int8"),
+        tensor("x", "1,4,1,1", "Float"),
+        tensor("y", "1,5,1,1", "Float"),
+    )
+    for name, int8 in (("__myl_MulMinMaxRounCastCorr_myl0_3", True), ("__myl_RounCastConcCorrMul_myl0_3", True),
+                       ("__myl_CastMulFc_myl0_2", False), ("__myl_RounCastCastMulFc_myl0_2", False)):  # fmt: skip
+        assert kernel_in(line(name, "kgen", [read], [weights], [write], ["n"]), {}).int8 is int8
