@@ -97,12 +97,12 @@ def lint(
     report = lint_rules_alone(path, fix_to, force=force, needs_qdq=compile_for is None)
     if compile_for is None:
         return report
-    word = ask_compiler(load_model(report.written or report.path), report.findings, compile_for, stage)
+    word = ask_compiler(load_model(report.written or path), report.findings, compile_for, stage)
     return replace(report, findings=(*report.findings, *word.findings), compiler=word)
 
 
 def lint_rules_alone(
-    path: str | os.PathLike[str], fix_to: str | os.PathLike[str] | None, *, force: bool, needs_qdq: bool
+    path: AnyModel, fix_to: str | os.PathLike[str] | None, *, force: bool, needs_qdq: bool
 ) -> LintReport:
     """Lint by the rules, and write a copy with what can be fixed; see `lint`."""
     target = Path(fix_to) if fix_to is not None else None

@@ -6,6 +6,8 @@ far as a sample more or less allows. `pytest --regen` stores what comes out.
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import quantkit
 
@@ -30,7 +33,8 @@ SECONDS = 60
 ENGINES = "build and run engines"
 NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?")
 PRIVATE = re.compile(r"/(?:home|root|tmp|work|Users|usr|var)\b|0x[0-9a-f]{6,}")
-KINDS = {"text/plain", "text/html", "image/svg+xml"}
+KINDS = {"text/plain", "text/html", "image/svg+xml", "image/png"}
+DRAWINGS = {"image/svg+xml", "image/png"}
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -107,7 +111,7 @@ def test_a_notebook_shows_what_it_shows_when_it_runs(path: Path, request: pytest
     assert [kind for kind, _ in shown(kept)] == [kind for kind, _ in shown(fresh)]
     for (kind, before), (_, now) in zip(shown(kept), shown(fresh), strict=True):
         # A drawing is compared by its words, which are beside it: pixels are none of a reader's business.
-        assert kind == "image/svg+xml" or alike(before, now), "run `pytest --regen` and read the diff"
+        assert kind in DRAWINGS or alike(before, now), "run `pytest --regen` and read the diff"
 
 
 @each
@@ -128,6 +132,9 @@ def test_what_a_notebook_shows_is_for_readers(path: Path) -> None:
     assert found
     for kind, text in found:
         assert kind in KINDS | {"stdout"}, "a warning, an error, or what no code host shows"
+        if kind == "image/png":
+            assert len(text) < 80_000
+            continue
         assert not PRIVATE.search(text)
         assert len(text) < 30_000
         assert "<script" not in text
@@ -135,6 +142,22 @@ def test_what_a_notebook_shows_is_for_readers(path: Path) -> None:
             assert len(text.splitlines()) <= 60
     assert not any(output.output_type == "error" for cell in code(notebook) for output in cell.outputs)
     assert path.stat().st_size < 200_000
+
+
+@each
+def test_every_chart_is_seen_before_a_notebook_is_trusted(path: Path) -> None:
+    drawn = [
+        output.data
+        for cell in code(nbformat.read(path, as_version=4))
+        for output in cell.outputs
+        if DRAWINGS & set(output.get("data", {}))
+    ]
+    if path.stem != "01_calibrate":
+        assert drawn
+    for data in drawn:
+        with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as image:
+            assert image.format == "PNG"
+            assert len(image.convert("RGB").getcolors(1 << 20)) > 20, "nothing is drawn"
 
 
 @each

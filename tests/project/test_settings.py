@@ -89,8 +89,9 @@ def test_flags_override_the_file() -> None:
     with pytest.raises(UsageError, match=r"bench\.seconds"):
         override_settings(base, {"bench.seconds": 0.0})
     names = {"bench.batches": "--batch"}
-    with pytest.raises(UsageError, match=r"^--batch is 0: input should be .*\n  → quantkit run --help"):
+    with pytest.raises(UsageError, match=r"\n  → quantkit run --help") as caught:
         override_settings(base, {"bench.batches": (1, 0)}, names)
+    assert caught.value.problem.startswith("--batch is 0: input should be ")
 
 
 @pytest.mark.parametrize(

@@ -551,7 +551,7 @@ def test_inline_charts_keep_their_colours_without_their_style() -> None:
             assert told.get("stroke") or told.get("fill"), element.attrib
             assert "var(" not in "".join(told.values())
         assert root.get("font-size") == "12px"
-        assert chart._repr_mimebundle_()["text/plain"] == chart.text
+        assert chart._repr_mimebundle_()[0]["text/plain"] == chart.text
         assert "<" not in chart.text
 
 
@@ -561,3 +561,19 @@ def test_the_more_exact_rule_decides() -> None:
     assert 'fill="#7b3fa0"' in presentation_attributes("text", "label budget-label")
     assert 'stroke="#b23a16" stroke-width="2"' in presentation_attributes("line", "whisker loss")
     assert presentation_attributes("g", "unheard-of") == ""
+
+
+def test_inline_charts_have_a_picture_for_viewers_without_svg(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("resvg_py")
+    chart = drops_chart(evaluation(candidate("conv<1> & \u202e")))
+    shown, about = chart._repr_mimebundle_()
+    assert set(shown) == {"image/svg+xml", "image/png", "text/plain"}
+    root = ET.fromstring(shown["image/svg+xml"])
+    with Image.open(io.BytesIO(base64.b64decode(shown["image/png"]))) as image:
+        assert about["image/png"]["width"] == float(str(root.get("width"))) == image.width / 2
+        colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20) or []}
+    for wanted in ((255, 255, 255), (0x17, 0x20, 0x2A)):  # paper and ink
+        assert min(sum(abs(a - b) for a, b in zip(found, wanted, strict=True)) for found in colours) < 12
+    assert chart._repr_mimebundle_() == (shown, about)
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    assert set(chart._repr_mimebundle_()[0]) == {"image/svg+xml", "text/plain"}
