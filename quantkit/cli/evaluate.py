@@ -18,10 +18,9 @@ from quantkit.cli.terminal.console import (
     print_heading,
     print_line,
     print_rows,
-    print_sentence,
     warn,
 )
-from quantkit.cli.terminal.model_table import print_model_table, warn_over_budget
+from quantkit.cli.terminal.model_table import print_model_table, print_statements, warn_over_budget
 from quantkit.cli.terminal.scene_tables import print_scene_tables
 from quantkit.view import percent_text, signed
 
@@ -150,8 +149,7 @@ def print_evaluation(result: Evaluation) -> None:
         print_changed_samples(model, of_model, f", if {result.scores} holds classes" if result.scores_assumed else "")
     if result.statements:
         print_line()
-    for text in result.statements:
-        print_sentence(text)
+    print_statements(result)
     for path in result.files:
         print_line(f"wrote  {path}")
     warn_over_budget(result)

@@ -13,7 +13,12 @@ from quantkit.cli.arguments.parsing import WHOLE
 from quantkit.cli.arguments.registry_option import MetricOption
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import OVER_BUDGET, Printing, note, print_fields, print_line, print_sentence, warn
-from quantkit.cli.terminal.model_table import print_model_table, warn_over_budget
+from quantkit.cli.terminal.model_table import (
+    overall_tone,
+    print_model_table,
+    print_statements,
+    warn_over_budget,
+)
 from quantkit.paths import exists
 
 if TYPE_CHECKING:
@@ -114,8 +119,8 @@ def print_run(result: Run) -> None:
     print_line()
     print_model_table(result.evaluation)
     print_line()
-    for text in (result.recommendation, *result.evaluation.statements):
-        print_sentence(text)
+    print_sentence(result.recommendation, overall_tone(result.evaluation))
+    print_statements(result.evaluation)
     for path in result.files.values():
         print_line(f"file  {path}")
     warn_over_budget(result.evaluation)

@@ -168,7 +168,7 @@ def record_quantization(made: Quantization, source: Model, inputs: QuantizationI
         trial=made.trial,
     )
     entry = made.proto.metadata_props.add()
-    entry.key, entry.value = RUN_KEY, json.dumps(asdict(stored), default=enum_value, ensure_ascii=False)
+    entry.key, entry.value = RUN_KEY, json.dumps(asdict(stored), default=enum_value)  # names that are not UTF-8 too
 
 
 def enum_value(value: Any) -> Any:

@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 import quantkit
 from quantkit.cli.terminal.console import (
+    Tone,
     note,
     print_error,
     print_fields,
@@ -68,6 +70,67 @@ def test_a_line_keeps_to_the_terminal_and_numbers_keep_their_unit(monkeypatch: p
 def test_a_pipe_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_sentence("word " * 60)
     assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("terminal", "variables", "coloured"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"NO_COLOR": "1"}, False),
+        (True, {"NO_COLOR": "", "TERM": "xterm"}, True),
+        (True, {"TERM": "dumb"}, False),
+        (False, {"FORCE_COLOR": "1"}, True),
+        (False, {"FORCE_COLOR": "0"}, False),
+        (False, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_who_gets_colours(
+    terminal: bool, variables: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors red, warnings yellow, verdicts as they are; without colours the same text."""
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    warn("look")
+    print_error(DataError("wrong", remedy="fix it"), as_json=False)
+    print_sentence("kept", Tone.GOOD)
+    print_rows(("name", "n"), [("a", "1")])
+    text = stream.getvalue()
+    assert re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() == [
+        "warning: look",
+        "quantkit: wrong",
+        "  → fix it",
+        "• kept",
+        "name  n",
+        "a     1",
+    ]
+    tones = {"warning:": "33", "quantkit:": "31", "  →": "32", "•": "32"}
+    assert all(f"\x1b[{code}m\x1b[1m{mark}\x1b[0m" in text for mark, code in tones.items()) == coloured
+    assert ("\x1b" in text) == coloured
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(20, 140))
+def test_a_table_is_divided_where_it_is_wider_than_the_terminal(widths: list[int], columns: int) -> None:
+    """No line is wider, every cell is there once, and no part is empty."""
+    head, row = ["n" * widths[0], *("h" * w for w in widths[1:])], [f"{i}" * w for i, w in enumerate(widths)]
+    stream = Terminal()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        patch.setenv("NO_COLOR", "1")
+        patch.setattr(sys, "stdout", stream)
+        print_rows(head, [row])
+    lines = stream.getvalue().splitlines()
+    assert [word for word in " ".join(lines).split() if word in row[1:]] == row[1:]
+    assert "" not in (lines[0], lines[-1])
+    assert max(map(len, lines)) <= max(columns, 12 + 2 + max(widths))
+    if sum(widths) + 2 * len(widths) - 2 <= columns:
+        assert len(lines) == 2
 
 
 HOSTILE = "\x1b[2J\x1b]0;title\x07 x\nquantkit: all is well\r\x9b31m\u202egnp.exe\u2066\u2028\x00\udce4\U000e0041 end"

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from quantkit.cli.arguments.completion import add_completion
+
 
 class Verb(click.Command):
     """A command with examples: whole command lines that can be copied."""
@@ -14,6 +16,8 @@ class Verb(click.Command):
     def __init__(self, *args: Any, examples: Sequence[str] = (), **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.examples = tuple(examples)
+        for parameter in self.params:
+            add_completion(parameter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples."""

@@ -15,12 +15,14 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
 
 from quantkit.artifact import nulls_for_nonfinite
+from quantkit.cli.terminal.bars import SIGNS
 from quantkit.cli.terminal.documents import document_stream
 from quantkit.errors import QuantkitError, UsageError
 from quantkit.report.markdown import ROWS, markdown_text
@@ -32,6 +34,30 @@ OVER_BUDGET = 3
 """The exit code for a model that loses more than the budget allows."""
 
 T = TypeVar("T")
+
+
+class Tone(Enum):
+    """The tone of a coloured text; its value is the colour."""
+
+    GOOD = "green"
+    DOUBT = "yellow"
+    BAD = "red"
+    ACTIVE = "cyan"
+
+
+def shows_colour(stream: TextIO) -> bool:
+    """Return True if a stream gets colours: a terminal does, unless NO_COLOR is set; FORCE_COLOR colours pipes too."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    forced = os.environ.get("FORCE_COLOR", "")
+    return forced not in ("", "0") or (stream.isatty() and os.environ.get("TERM") != "dumb")
+
+
+def paint(text: str, stream: TextIO, tone: Tone | None = None, *, bold: bool = False) -> str:
+    """Return the text in a colour if the stream shows them. What is painted is escaped already."""
+    if not (tone or bold) or not text or not shows_colour(stream):
+        return text
+    return click.style(text, fg=tone.value if tone else None, bold=bold or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +111,10 @@ def print_document(text: str) -> None:
 
 def print_error(error: QuantkitError, *, as_json: bool) -> None:
     """Print an error on standard error; as JSON on standard output too, for programs."""
-    print_to_stderr(f"quantkit: {error.headline}")
+    print_to_stderr(f"quantkit: {error.headline}", mark=("quantkit:", Tone.BAD))
     for text in error.details:
         print_to_stderr(f"    {text}")
-    print_to_stderr(f"  → {error.remedy}")
+    print_to_stderr(f"  → {error.remedy}", mark=("  →", Tone.GOOD))
     if as_json:
         kind = type(error).__name__
         print_json({"error": {"kind": kind, "problem": error.problem, "remedy": error.remedy}})
@@ -106,14 +132,14 @@ def print_usage_error(error: click.ClickException, *, as_json: bool) -> None:
             print_to_stderr(line)
         print_to_stderr(f"Try '{context.command_path} {context.help_option_names[-1]}' for help.")
         print_to_stderr("")
-    print_to_stderr(f"Error: {error.format_message()}")
+    print_to_stderr(f"Error: {error.format_message()}", mark=("Error:", Tone.BAD))
     if as_json:
         print_json({"error": {"kind": "UsageError", "problem": error.format_message(), "remedy": "see --help"}})
 
 
 def warn(text: str) -> None:
     """Print a warning on standard error."""
-    print_to_stderr(f"warning: {text}", indent=9)
+    print_to_stderr(f"warning: {text}", indent=9, mark=("warning:", Tone.DOUBT))
 
 
 def note(text: str) -> None:
@@ -121,21 +147,27 @@ def note(text: str) -> None:
     print_to_stderr(text, indent=0)
 
 
-def print_to_stderr(text: str, indent: int | None = None) -> None:
+def print_to_stderr(text: str, indent: int | None = None, mark: tuple[str, Tone] | None = None) -> None:
     """Print a line on standard error. If that fails, standard output and the exit code stay what they are.
 
-    indent: wrap the line on a terminal, with so many spaces before the lines below the first.
+    indent: wrap the line on a terminal, with so many spaces before the lines below the first. mark: how the line
+    begins, and the colour of that.
     """
     line = shorten_middle(escape_controls(text), LONGEST_LINE)
+    line = line if indent is None else wrapped(line, sys.stderr, indent=indent)
+    if mark is not None:
+        line = paint(mark[0], sys.stderr, mark[1], bold=True) + line.removeprefix(mark[0])
     with contextlib.suppress(OSError), BLOCK_LOCK:
         if BLOCK:
             redraw_block([])
-        print(line if indent is None else wrapped(line, sys.stderr, indent=indent), file=sys.stderr)
+        print(line, file=sys.stderr)
 
 
 BLOCK: list[str] = []
 """The lines at the bottom of the terminal that are redrawn in place."""
 BLOCK_LOCK = threading.RLock()
+SIGN_TONES = {"✓": Tone.GOOD} | dict.fromkeys(SIGNS, Tone.ACTIVE)
+"""Signs at the beginning of these lines → their colour."""
 
 
 def redraw_block(lines: Sequence[str]) -> None:
@@ -143,7 +175,8 @@ def redraw_block(lines: Sequence[str]) -> None:
     with contextlib.suppress(OSError), BLOCK_LOCK:
         up = f"\033[{len(BLOCK) - 1}A" if len(BLOCK) > 1 else ""
         BLOCK[:] = [escape_controls(line) for line in lines]
-        print(f"\r{up}\033[J" + "\n".join(BLOCK), end="", file=sys.stderr, flush=True)
+        painted = [paint(line[:1], sys.stderr, SIGN_TONES.get(line[:1])) + line[1:] for line in BLOCK]
+        print(f"\r{up}\033[J" + "\n".join(painted), end="", file=sys.stderr, flush=True)
 
 
 def print_line(text: str = "") -> None:
@@ -154,12 +187,13 @@ def print_line(text: str = "") -> None:
 def print_heading(text: str) -> None:
     """Print an empty line and the heading of what follows."""
     print_line()
-    print_line(text)
+    print(paint(escape_controls(text), sys.stdout, bold=True))
 
 
-def print_sentence(text: str) -> None:
-    """Print `• text`."""
-    print(wrapped(f"• {escape_controls(text)}", sys.stdout, indent=2))
+def print_sentence(text: str, tone: Tone | None = None) -> None:
+    """Print `• text`, the sign in the colour of what it says."""
+    sign = paint("•", sys.stdout, tone, bold=tone is not None)
+    print(sign + wrapped(f"• {escape_controls(text)}", sys.stdout, indent=2).removeprefix("•"))
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
@@ -200,20 +234,35 @@ def table_width(table: Sequence[Sequence[str]]) -> int:
 
 
 def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: frozenset[int] = frozenset()) -> None:
-    """Print a table, its first column shortened on a narrow terminal.
+    """Print a table. On a terminal that is too narrow its first column is shortened, and then it is divided: columns
+    for which there is no room come below, beside the first column again.
 
     text: columns that are aligned left, as the first one; the others are numbers and are aligned right.
     """
     body = [[escape_controls(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(line[i]) for line in body) for i in range(len(head))]
-    room = line_width() if sys.stdout.isatty() else 0
-    others = sum(widths[1:]) + 2 * (len(widths) - 1)
-    if room:
-        widths[0] = max(12, min(widths[0], room - others))
-    for line in body:
-        first = shorten_middle(line[0], widths[0])
-        cells = [f"{c:<{widths[i]}}" if i in text else f"{c:>{widths[i]}}" for i, c in enumerate(line) if i]
-        print("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+    room = line_width() if sys.stdout.isatty() else sum(widths) + 2 * len(widths)
+    widths[0] = max(min(widths[0], 12), min(widths[0], room - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    for part, columns in enumerate(divide_columns(widths, room)):
+        if part:
+            print()
+        for number, line in enumerate(body):
+            first = f"{shorten_middle(line[0], widths[0]):<{widths[0]}}"
+            cells = [f"{line[i]:<{widths[i]}}" if i in text else f"{line[i]:>{widths[i]}}" for i in columns]
+            print(paint("  ".join([first, *cells]).rstrip(), sys.stdout, bold=number == 0))
+
+
+def divide_columns(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Return the columns behind the first in groups that fit beside it, at least one in each."""
+    groups: list[list[int]] = [[]]
+    used = widths[0]
+    for column, width in enumerate(widths[1:], 1):
+        if groups[-1] and used + 2 + width > room:
+            groups.append([])
+            used = widths[0]
+        groups[-1].append(column)
+        used += 2 + width
+    return groups
 
 
 def wrapped(text: str, stream: TextIO, *, indent: int = 0) -> str:

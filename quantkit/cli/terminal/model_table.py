@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantkit.cli.terminal.console import line_width, print_line, print_rows, table_width, warn
+from quantkit.cli.terminal.console import (
+    Tone,
+    line_width,
+    print_line,
+    print_rows,
+    print_sentence,
+    table_width,
+    warn,
+)
 
 if TYPE_CHECKING:
     from quantkit.evaluation.result import Evaluation, ModelScore
@@ -49,6 +57,34 @@ def other_metric(metric: str, value: float | None) -> str:
     from quantkit.metrics.registry import is_share_metric
 
     return format_metric(value, is_share_metric(metric))
+
+
+def print_statements(evaluation: Evaluation) -> None:
+    """Print the verdict, each sentence marked by the colour of what it says, and the doubts."""
+    tones = [verdict_tone(evaluation, model) for model in evaluation.candidates]
+    for number, text in enumerate(evaluation.statements):
+        is_verdict = number < len(evaluation.verdict)
+        print_sentence(text, (tones[number] if number < len(tones) else None) if is_verdict else Tone.DOUBT)
+
+
+def verdict_tone(evaluation: Evaluation, model: ModelScore) -> Tone | None:
+    """Return the colour of what is said of a candidate: good only where its whole interval is within the budget."""
+    lost = model.difference
+    if lost is None:
+        return None
+    budget = evaluation.max_drop
+    if budget is None:
+        return Tone.DOUBT if lost.low > 0 else None
+    if lost.value > budget:
+        return Tone.BAD
+    return Tone.GOOD if lost.high <= budget and not evaluation.doubts else Tone.DOUBT
+
+
+def overall_tone(evaluation: Evaluation) -> Tone | None:
+    """Return the colour of the recommendation."""
+    if evaluation.doubts:
+        return Tone.DOUBT
+    return None if evaluation.max_drop is None else Tone.GOOD if evaluation.within_budget else Tone.BAD
 
 
 def warn_over_budget(evaluation: Evaluation) -> None:
