@@ -59,16 +59,16 @@ VALUED = frozenset({
 })  # fmt: skip
 """Options with a value."""
 WORDS = (
-    "all", "best", "conv-only", "cpu", "cuda", "dynamo", "entropy", "invariant", "minmax", "mse", "none",
-    "onnxruntime", "tensorrt", "torchscript",
+    "all", "best", "conv-only", "cpu", "cuda", "dynamo", "entropy", "invariant", "keypoint-map", "map", "mask-map",
+    "minmax", "miou", "mse", "none", "onnxruntime", "tensorrt", "torchscript",
 )  # fmt: skip
 """Values that look like words of a sentence."""
 VALUE = "|".join((
     "'[^']*'",
     '"[^"]*"',
-    rf"(?:{'|'.join(WORDS)})(?![\w-])",
+    rf"(?:{'|'.join(WORDS)})(?![\w-]|[:@]\w)",
     r"[A-Z]+(?:\.\w+)?(?![\w-])",  # a placeholder: FILE, FILE.json
-    r"(?=[a-z_.]*[\d:=@/_])[^\s;()]*[^\s;(),.:]",  # no word of a sentence
+    r"(?=[a-z_.-]*[\d:=@/_])[^\s;()]*[^\s;(),.:]",  # no word of a sentence
 ))  # fmt: skip
 OPTION = re.compile(rf"(?<![\w-])--([a-z][a-z0-9-]*[a-z0-9])(?:[ ]({VALUE})|(?![\w=]))?")
 TEXTS = frozenset({"names", "signature", "tensorrt_version"})

@@ -81,6 +81,8 @@ def test_flags_are_those_of_the_command_line() -> None:
     [
         ("another --output keeps both; --force replaces it", "another output= keeps both; force=True replaces it"),
         ("for example --metric top1@logits", 'for example metric="top1@logits"'),
+        ("measure its boxes: --metric map", 'measure its boxes: metric="map"'),
+        ("--metric keypoint-map:v8 (a head)", 'metric="keypoint-map:v8" (a head)'),
         ("give --labels FILE (one `file,label` a line)", 'give labels="FILE" (one `file,label` a line)'),
         ("at least --max-memory 64K", "at least max_memory=65536"),
         ("--batch 1,32 --streams 1,2", "batches=(1, 32) streams=(1, 2)"),

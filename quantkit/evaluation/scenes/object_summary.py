@@ -21,13 +21,12 @@ from quantkit.evaluation.object_changes import (
     PrecisionCurve,
     RunLengths,
     SceneObject,
-    run_lengths,
 )
 from quantkit.evaluation.scenes.object_pairs import THRESHOLD, PairedObjects, pair_images
 from quantkit.metrics.boxes import Objects, Scene
 from quantkit.metrics.heads.head import Head
 from quantkit.metrics.objects.figures import ALL, ObjectFigures
-from quantkit.metrics.objects.found import FoundObjects, Runs, mask_library
+from quantkit.metrics.objects.found import FoundObjects, Runs, mask_counts, mask_library
 from quantkit.metrics.objects.matching import coco_outline
 from quantkit.metrics.objects.precision import precision_curve
 from quantkit.metrics.task import Task
@@ -258,7 +257,10 @@ def scene_objects(found: FoundObjects, partners: Sequence[int | None], names: Se
 
 def decoded_mask(runs: Runs) -> RunLengths:
     """Return a mask of pycocotools as run lengths."""
-    return run_lengths(mask_library().decode(runs))
+    lengths = mask_counts(runs)
+    height, width = runs["size"]
+    pairs = [(at % 2, length) for at, length in enumerate(lengths) if length]
+    return RunLengths((int(height), int(width)), *(tuple(row) for row in zip(*pairs, strict=True)))
 
 
 def label_objects(scene: Scene, names: Sequence[str]) -> tuple[SceneObject, ...]:

@@ -69,10 +69,12 @@ def value_ending(values: Array) -> Ending:
 
 
 def holds_class_numbers(values: Array) -> bool | None:
-    """Return True if rows [N, M, 6 …] look like box, score and class number; None without rows."""
+    """Return True if rows [N, M, 6 …] look like corners, score and class number; None without rows."""
     if values.ndim != 3 or values.shape[2] <= FIRST_CLASS or values.dtype.kind != "f" or not values.size:
         return None
     numbers, scores = values[..., FIRST_CLASS], values[..., FIRST_CLASS - 1]
+    if not (values[..., :2] <= values[..., 2:4]).all():
+        return False
     whole = np.isfinite(numbers).all() and (numbers >= 0).all() and np.array_equal(numbers, np.rint(numbers))
     return bool(whole and scores.min() >= 0 and scores.max() <= 1.0001)
 

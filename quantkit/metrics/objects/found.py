@@ -102,6 +102,24 @@ def encode_mask(mask: NDArray[np.uint8]) -> Runs:
     return made
 
 
+def mask_counts(runs: Runs) -> list[int]:
+    """Return the run lengths in pycocotools' text of a mask, background first (`rleFrString` of its maskApi.c)."""
+    text: bytes = runs["counts"]
+    counts: list[int] = []
+    value, shift = 0, 0
+    for byte in text:
+        digit = byte - 48
+        value |= (digit & 0x1F) << shift
+        shift += 5
+        if digit & 0x20:
+            continue
+        if digit & 0x10:
+            value |= -1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value, shift = 0, 0
+    return counts
+
+
 def mask_library() -> Any:
     """Return pycocotools.mask. BackendError if it is missing."""
     try:

@@ -18,6 +18,7 @@ from quantkit.metrics.heads.head import Head, HeadQuestion
 from quantkit.metrics.metric import MetricFactory, MetricResult
 from quantkit.metrics.objects.collect import ObjectCollector
 from quantkit.metrics.objects.figures import ALL, ObjectFigures
+from quantkit.metrics.objects.found import FoundObjects
 from quantkit.metrics.objects.matching import MatchBy, coco_library, match_objects
 from quantkit.metrics.objects.precision import best_working_point, mean_of_known
 from quantkit.metrics.task import Task
@@ -82,7 +83,10 @@ class ObjectMap:
         assert self.collector is not None
         for scene, image in zip(labels, names, strict=True):
             refuse_unknown_classes(self.collector.head, scene, image)
+        before = len(self.collector.found)
         self.collector.add(outputs, [scene.geometry for scene in labels], names, labels[0].ids)
+        for scene, image, found in zip(labels, names, self.collector.found[before:], strict=True):
+            refuse_other_labels(self._kind.by, scene, found, image)
         self._scenes.extend(labels)
 
     def result(self) -> MetricResult:
@@ -138,6 +142,23 @@ def refuse_unknown_classes(head: Head, scene: Scene, image: str) -> None:
             f"(0 … {head.classes - 1})",
             remedy="give labels of the network's classes, or name the head: --metric map:v8, map:v5",
         )
+
+
+def refuse_other_labels(by: MatchBy, scene: Scene, found: FoundObjects, image: str) -> None:
+    """Raise DataError if objects lack outlines or keypoints that are measured, or have another number of keypoints."""
+    objects = scene.objects
+    if not objects.classes.size or by is MatchBy.BOXES:
+        return
+    given = objects.outlines if by is MatchBy.MASKS else objects.keypoints
+    if given is None:
+        raise DataError(f"{image}: its labels have no {by.kind}", remedy="measure its boxes: --metric map")
+    if by is MatchBy.KEYPOINTS and objects.keypoints is not None and found.keypoints is not None:
+        first, second = objects.keypoints.shape[1], found.keypoints.shape[1]
+        if first != second:
+            raise DataError(
+                f"{image}: its objects have {first} keypoints, those of the network {second}",
+                remedy="give labels of the network's keypoints",
+            )
 
 
 def object_map_creator(

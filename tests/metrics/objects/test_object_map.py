@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -30,7 +31,7 @@ from quantkit.metrics.heads.head import HeadQuestion
 from quantkit.metrics.metric import MetricResult
 from quantkit.metrics.objects import matching
 from quantkit.metrics.objects.figures import ALL, ObjectFigures
-from quantkit.metrics.objects.found import image_mask, label_classes
+from quantkit.metrics.objects.found import encode_mask, image_mask, label_classes, mask_counts
 from quantkit.metrics.objects.object_map import BOXES, BOXES_50, KEYPOINTS, MASKS, MapKind, ObjectMap
 from quantkit.metrics.registry import is_share_metric, metric_title, resolve_metric
 from quantkit.metrics.task import NetworkFacts, Task
@@ -290,6 +291,12 @@ def test_a_mask_is_where_it_was_in_the_image(resize: Any) -> None:
     assert not mask[90:].any()
 
 
+@given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 1)))
+def test_the_text_of_a_mask_is_read(mask: NDArray[Any]) -> None:
+    counts = mask_counts(encode_mask(mask))
+    assert np.array_equal(np.repeat(np.arange(len(counts)) % 2, counts).reshape(mask.shape[::-1]).T, mask)
+
+
 def test_a_worse_detector_is_shown_with_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "SET_REPLICATES", 200)
     scenes, outputs = images_of(1)
@@ -337,6 +344,12 @@ def test_misfits_are_reported_with_the_images_name() -> None:
         scored(scenes[:1], heads.v8([]), BOXES, "end2end")
     with pytest.raises(DataError, match="does not have one row for each of 3 images"):
         ObjectMap(BOXES).add(heads.v8([]), scenes[:3], ["a", "b", "c"])
+    bare = [Scene(replace(scene.objects, outlines=None, keypoints=None), PLAIN) for scene in scenes]
+    with pytest.raises(DataError, match="its labels have no masks"):
+        scored(bare, outputs, MASKS)
+    fewer = [Scene(replace(s.objects, keypoints=np.zeros((len(s.objects.classes), 3, 3))), PLAIN) for s in scenes]
+    with pytest.raises(DataError, match="its objects have 3 keypoints, those of the network 4"):
+        scored(fewer, pose_outputs(scenes, outputs, 0), KEYPOINTS)
     with pytest.raises(UsageError, match="finds no masks"):
         ObjectMap(MASKS).prepare(HeadQuestion(example_facts(heads.v8([])), NetworkFacts(Task.DETECT)))
 
