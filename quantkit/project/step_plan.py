@@ -33,7 +33,7 @@ def plan_steps(plan: RunPlan) -> tuple[PlannedStep, ...]:
         PlannedStep("statistics", describe_samples(plan.calibration)),
         *([PlannedStep("table")] if plan.reads_tables else []),
         PlannedStep("model"),
-        *([PlannedStep("compile", "TensorRT-RTX", "--no-compile skips the compiler")] if compiles(settings) else []),
+        *([PlannedStep("compile", "TensorRT-RTX")] if compiles(settings) else []),
         *(PlannedStep(engine_step_name(name)) for name in engines),
         *([PlannedStep("bench", count_noun(len(engines), "engine"))] if engines else []),
         *([layers] if settings.evaluate.layers else []),

@@ -30,7 +30,11 @@ LONG = 20.0
 SETTLED = 3.0
 """Seconds of a phase before it is judged by its pace."""
 INTERVAL = 0.1
-HINTS = {"layers": "--no-layers skips the layers", "report": "--val-limit takes fewer"}
+HINTS = {
+    "layers": "--no-layers skips the layers",
+    "compile": "--no-compile skips the compiler",
+    "report": "--val-limit takes fewer",
+}
 """Step → how to do less of it."""
 
 
