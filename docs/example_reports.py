@@ -20,6 +20,7 @@ BUNDLED = Path(__file__).parents[1] / "calibration_data"
 MARK = "<!-- live reports -->"
 ABOUT = {
     "evaluation": ("What INT8 costs", "a Q/DQ model that keeps the accuracy, and a table that loses some"),
+    "map": ("The network", "every operator of the Q/DQ model with its scale, SQNR and precision"),
     "layers": ("Where the loss comes from", "layers and tensors of the table by `entropy`"),
 }
 """Report → its title, and what it shows."""
@@ -42,7 +43,10 @@ def reports() -> dict[str, str]:
         named = quantkit.EvaluateOptions(names=("float", "Q/DQ by mse", "table by entropy"))
         evaluation = quantkit.evaluate([model, quantized, f"{model}+{table}"], test, options=named)
         layers = quantkit.layers(model, table=table, data=test)
-    return {"evaluation": evaluation_page(evaluation), "layers": sensitivity_page(layers)}
+        drawn = Path(folder) / "map.html"
+        quantkit.network_map(quantized, drawn, statistics=made.statistics)
+        page = drawn.read_text(encoding="utf-8")
+    return {"evaluation": evaluation_page(evaluation), "map": page, "layers": sensitivity_page(layers)}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

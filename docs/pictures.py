@@ -38,7 +38,7 @@ text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",mon
 text{animation:a .12s backwards}@keyframes a{from{opacity:0}}
 @media (prefers-reduced-motion:reduce){text{animation:none}}
 """
-REPORTS = {"evaluation": ("report", 1000, 1130), "layers": ("layers", 1000, 860)}
+REPORTS = {"evaluation": ("report", 1000, 1130), "map": ("map", 1000, 780), "layers": ("layers", 1000, 860)}
 """Live report → name of its picture, and the width and height of the window."""
 SCALE = 0.8
 

@@ -43,6 +43,9 @@ from .linting.compiler import CompileRequest as CompileRequest
 from .linting.finding import Finding as Finding
 from .linting.lint import LintReport as LintReport
 from .linting.lint import lint as lint
+from .mapping.network_map import network_map as network_map
+from .mapping.options import MapOptions as MapOptions
+from .mapping.result import NetworkMap as NetworkMap
 from .preprocess import PRESETS as PRESETS
 from .preprocess import Preprocess as Preprocess
 from .preprocess import load_preprocess as load_preprocess

@@ -14,6 +14,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "triton": ("tritonclient[grpc]>=2.40",),
     "torch": ("torch>=2.4", "onnxscript>=0.5"),
     "tensorflow": ("tensorflow>=2.16", "tf2onnx>=1.17"),
+    "map": ("fast-sugiyama>=0.5.3,<1",),
     "notebook": ("jupyter>=1.0", "matplotlib>=3.7", "resvg-py>=0.4"),
     "detection": ("pycocotools>=2.0.7",),
 }

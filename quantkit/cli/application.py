@@ -38,6 +38,7 @@ from quantkit.cli import (
 from quantkit.cli import (
     compile as compile_module,
 )
+from quantkit.cli import map as drawing
 from quantkit.cli.arguments.verb import VerbGroup
 from quantkit.cli.terminal.console import print_error, print_to_stderr, print_usage_error
 from quantkit.cli.terminal.documents import asks_for_document, documents_only, reserve_standard_output
@@ -55,7 +56,7 @@ HEADINGS: Mapping[str, Sequence[click.Command]] = {
     "Measure and improve": (evaluate.evaluate, compare.compare, layers.layers, tune.tune),
     "Build and deploy": (compile_module.compile_command, build.build, bench.bench, export.export_group),
     "Import models": (from_framework.from_torch, from_framework.from_tf, from_framework.from_tflite),
-    "Look around": (inspect.inspect, doctor.doctor),
+    "Look around": (inspect.inspect, drawing.draw_map, doctor.doctor),
 }
 """The commands by what one wants to do. A new command is one entry."""
 

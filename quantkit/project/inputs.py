@@ -100,6 +100,7 @@ class RunPlan:
             "compiled": f"{self.stem}.int8.compiled.json",
             "evaluation": "evaluation.json",
             "report": "report.html",
+            "map": f"{self.stem}.map.html",
         }
 
     def all_names(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """run: everything in one call: statistics, table, Q/DQ model, engines if there is a GPU, evaluation, report.
 
     statistics ─┬─ table ──┬─ engines ─ bench ─┐
-                └─ model ──┼─ layers ──────────┴─ report
+                └─ model ──┼─ layers ─── map ──┴─ report
                            └─ compile
 
 Each step is repeated only if one of its inputs has changed.
@@ -34,6 +34,7 @@ from quantkit.project.early_checks import refuse_early
 from quantkit.project.engine_steps import EngineStepResult, engine_steps
 from quantkit.project.inputs import file_identity, plan_run
 from quantkit.project.layers_step import LAYERS, layers_step, read_layers
+from quantkit.project.map_step import MapSourceSteps, map_step
 from quantkit.project.recommendation import recommendation
 from quantkit.project.settings import Settings
 from quantkit.project.step_plan import PassForecast, plan_steps
@@ -96,7 +97,8 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
     compiled = compile_step(steps, model)
     engines = engine_steps(steps, table, model)
     layers = layers_step(steps, model)
-    report = report_step(steps, StepOutcomes(statistics, table, model, layers, engines))
+    drawn = map_step(steps, MapSourceSteps(statistics, model, layers, compiled, engines))
+    report = report_step(steps, StepOutcomes(statistics, table, model, layers, engines, drawn))
     names = plan.published_names()
     shown = {
         names["statistics"]: statistics,
@@ -104,6 +106,8 @@ def run_steps(steps: RunSteps, store: StepStore) -> Run:
         names["evaluation"]: report,
         names["report"]: report,
     }
+    if drawn is not None:
+        shown[names["map"]] = drawn
     if table is not None:
         shown |= {names["table"]: table, f"{names['table']}.json": table}
     if compiled is not None:
@@ -212,6 +216,7 @@ class StepOutcomes:
     model: StepOutcome
     layers: StepOutcome | None
     engines: EngineStepResult
+    map: StepOutcome | None
 
 
 def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
@@ -246,6 +251,7 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
             sensitivity=None if of.layers is None else read_layers(of.layers.file(LAYERS)),
             statistics=read_statistics(of.statistics.file(names["statistics"])),
             bench=engines.bench,
+            links={names["map"]: "Map of the network"} if of.map else {},
         )
         text = json.dumps(document_of(made), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / names["evaluation"]).write_bytes(text_bytes(f"{text}\n"))
@@ -261,6 +267,7 @@ def report_step(steps: RunSteps, of: StepOutcomes) -> StepOutcome:
             "statistics": of.statistics.digest,
             "table": of.table.digest if of.table else None,
             "layers": of.layers.digest if of.layers else None,
+            "map": of.map is not None,
             "engines": engines.digest,
             "labels": wanted.labels and given[wanted.labels],
             "classes": wanted.classes and given[wanted.classes],

@@ -11,6 +11,7 @@ from quantkit.progress import PhaseProgress, PlannedStep
 from quantkit.project.compile_step import compiles
 from quantkit.project.engine_steps import engine_names, engine_step_name, why_no_engines
 from quantkit.project.inputs import DataSource, RunPlan
+from quantkit.project.map_step import draws_map
 from quantkit.project.steps import RunSteps
 from quantkit.qdq.weighted_operators import weighted_operators
 from quantkit.repairs.registry import needs_data, resolve_repairs
@@ -37,6 +38,7 @@ def plan_steps(plan: RunPlan) -> tuple[PlannedStep, ...]:
         *(PlannedStep(engine_step_name(name)) for name in engines),
         *([PlannedStep("bench", count_noun(len(engines), "engine"))] if engines else []),
         *([layers] if settings.evaluate.layers else []),
+        *([PlannedStep("map")] if draws_map(plan) else []),
         PlannedStep("report", f"{describe_samples(plan.validation)}, {models}"),
     )
 

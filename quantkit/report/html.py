@@ -31,8 +31,12 @@ def evaluation_page(
     statistics: Statistics | None = None,
     bench: BenchResult | None = None,
     title: str | None = None,
+    links: Mapping[str, str] | None = None,
 ) -> str:
-    """Return the page of an evaluation, with layers, ranges and speeds if they are given."""
+    """Return the page of an evaluation, with layers, ranges and speeds if they are given.
+
+    links: file beside the page → what it is.
+    """
     candidates = [m.name for m in evaluation.candidates]
     compared = candidates[0] if len(candidates) == 1 else count_noun(len(candidates), "candidate")
     sections = [
@@ -48,6 +52,7 @@ def evaluation_page(
         f"{evaluation.reference.name} compared with {compared}" if candidates else evaluation.reference.name,
         models.evaluation_verdict(evaluation),
         tuple(section for section in sections if section is not None),
+        links or {},
     ).html()
 
 

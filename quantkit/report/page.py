@@ -14,7 +14,8 @@ Page
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,8 +24,6 @@ from quantkit.report.charts import Chart
 from quantkit.view import replace_unprintable, shorten_middle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from jinja2 import Template
     from markupsafe import Markup
 
@@ -181,12 +180,13 @@ class PageVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A complete page."""
+    """A complete page. links: file beside the page → what it is."""
 
     title: str
     subtitle: str
     verdict: PageVerdict
     sections: tuple[PageSection, ...]
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def html(self) -> str:
         """Return the file: no scripts, no external resources, the same bytes for the same values."""

@@ -20,7 +20,7 @@ OWN_MEANING = {
     "--precision": "one (build), several (bench, run), the accelerator's (export triton)",
     "--labels": "of samples, or the names of classes (export triton)",
     "--preprocess": "of samples, or in the served model (export triton)",
-    "--against": "a model to compare with (compile), or the Q/DQ model of the network (layers)",
+    "--against": "a model (compile), the Q/DQ model of the network (layers), or whatever a map is compared with (map)",
     "--batch": "sizes to time (bench), or the size to compile (compile)",
     "--force": "files that are replaced, or runs that are compared all the same (compare)",
 }

@@ -202,6 +202,7 @@ FIELDS = {
     "calibrate": ["net/model.onnx", "--data", "imgs"],
     "quantize": ["net/model.onnx"],
     "lint": ["net/model.int8.onnx"],
+    "map": ["net/model.int8.onnx"],
     "evaluate": ["net/model.onnx", "net/model.int8.onnx", "--data", "imgs", "-o", "e.json"],
     "compare": ["e.json", "e.json"],
     "layers": ["net/model.onnx", "--data", "imgs", "--limit", "8"],

@@ -26,6 +26,7 @@ VERBS = {
     "from_tflite": quantkit.TfliteOptions,
     "from_torch": quantkit.TorchOptions,
     "layers": quantkit.LayersOptions,
+    "network_map": quantkit.MapOptions,
     "quantize": quantkit.QuantizeOptions,
     "tune": quantkit.TuneOptions,
 }
@@ -89,6 +90,7 @@ def test_keywords_become_options(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     chosen = chosen if chosen.keys() <= option_names(VERBS[name]) else {"tolerance": 0.5}
     chosen = {"seed": 7, "checkpoint_every": 3} if name == "calibrate" else chosen
     chosen = {"batch": 3} if name == "compile" else chosen
+    chosen = {"fold": False} if name == "network_map" else chosen
     nested = {"limit": 3, "batch_size": 2} if "limit" in option_names(VERBS[name]) else {}
     with pytest.raises(ReceivedError):
         getattr(quantkit, name)(**arguments, **chosen, **nested)

@@ -18,6 +18,7 @@ from quantkit.backends.tensorrt_rtx.record import read_compiled_record
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency
 from quantkit.errors import BackendError, DataError, ModelError, OutputError, QuantkitError
 from quantkit.graph import load_model
+from quantkit.mapping.layout import has_layout
 from quantkit.progress import NoWatcher
 from quantkit.project import run as running
 from quantkit.project.engine_steps import engine_steps
@@ -31,6 +32,8 @@ from quantkit.statistics import read_statistics
 from quantkit.table import read_table
 from tests.support.networks import BUNDLED, Command
 
+MAP = ["map"] if has_layout() else []
+"""The step that needs fast-sugiyama, which needs Python 3.11."""
 QUICK = QuantizeSettings(repairs=("bias",))
 
 
@@ -45,22 +48,22 @@ def redone(made: running.Run) -> list[str]:
 
 def test_each_step_is_done_once_and_again_where_its_inputs_changed(place: Path) -> None:
     first = run(settings())
-    assert redone(first) == ["statistics", "table", "model", "layers", "report"]
+    assert redone(first) == ["statistics", "table", "model", "layers", *MAP, "report"]
     assert redone(run(settings())) == []
-    assert redone(run(settings(rule="minmax"))) == ["table", "model", "layers", "report"]
+    assert redone(run(settings(rule="minmax"))) == ["table", "model", "layers", *MAP, "report"]
     assert redone(run(settings())) == [], "an earlier outcome is still there"
     assert redone(run(settings(evaluate=EvaluateSettings(max_drop=50.0)))) == ["report"]
-    assert redone(run(settings(quantize=QuantizeSettings(repairs=())))) == ["model", "layers", "report"]
+    assert redone(run(settings(quantize=QuantizeSettings(repairs=())))) == ["model", "layers", *MAP, "report"]
     (place / "imgs" / "0" / "new.png").write_bytes(next((place / "imgs" / "0").iterdir()).read_bytes())
-    assert redone(run(settings())) == ["statistics", "table", "model", "layers", "report"]
-    assert redone(run(settings(), clean=True)) == ["statistics", "table", "model", "layers", "report"]
+    assert redone(run(settings())) == ["statistics", "table", "model", "layers", *MAP, "report"]
+    assert redone(run(settings(), clean=True)) == ["statistics", "table", "model", "layers", *MAP, "report"]
 
 
 @pytest.mark.skipif(compiler_version() is None, reason="needs the extra rtx")
 def test_the_model_is_compiled_where_the_compiler_is_installed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = EvaluateSettings(layers=False)
     made = run(settings(compile=None, evaluate=few))
-    assert redone(made) == ["statistics", "table", "model", "compile", "report"]
+    assert redone(made) == ["statistics", "table", "model", "compile", *MAP, "report"]
     record = read_compiled_record(made.files["model.int8.compiled.json"])
     assert [network.architecture for network in record.networks] == ["sm86", "sm120"]
     assert all(network.int8_share == 1 for network in record.networks)
@@ -68,7 +71,7 @@ def test_the_model_is_compiled_where_the_compiler_is_installed(place: Path, monk
     assert sum("kernels that multiply are INT8" in note for note in made.notes) == 2
     assert redone(run(settings(compile=None, evaluate=few))) == []
     without = run(settings(evaluate=few))
-    assert redone(without) == []
+    assert redone(without) == MAP
     assert "model.int8.compiled.json" not in without.files
     assert not (place / "net" / "model.run" / "model.int8.compiled.json").exists()
     monkeypatch.setattr("quantkit.backends.tensorrt_rtx.compiling.find_spec", lambda _: None)
@@ -128,9 +131,18 @@ def test_the_report_ranks_layers_unless_that_is_left_out(place: Path) -> None:
     ranked = "classifier"
     assert ranked in made.files["report.html"].read_text()
     without = run(settings(evaluate=EvaluateSettings(layers=False)))
-    assert redone(without) == ["report"]
-    assert [step.name for step in without.steps] == ["statistics", "table", "model", "report"]
+    assert redone(without) == [*MAP, "report"]
+    assert [step.name for step in without.steps] == ["statistics", "table", "model", *MAP, "report"]
     assert ranked not in without.files["report.html"].read_text()
+
+
+@pytest.mark.skipif(not MAP, reason="fast-sugiyama needs Python 3.11")
+def test_the_report_links_the_map_of_what_was_measured(place: Path) -> None:
+    made = run(settings())
+    assert 'href="model.map.html"' in made.files["report.html"].read_text()
+    page = made.files["model.map.html"].read_text()
+    assert '"gain in float"' in page
+    assert '"SQNR"' in page
 
 
 def test_nodes_that_stay_float_come_from_a_file_beside_the_project(place: Path, quantkit_command: Command) -> None:
@@ -144,7 +156,7 @@ def test_nodes_that_stay_float_come_from_a_file_beside_the_project(place: Path, 
     (place / "net" / "kept.txt").write_text("# nothing\n")
     again = json.loads(quantkit_command(*line).stdout)
     # A layer that is not excluded any more may need a scale that its tensor cannot have.
-    assert [step["name"] for step in again["steps"] if not step["reused"]] == ["statistics", "model", "report"]
+    assert [step["name"] for step in again["steps"] if not step["reused"]] == ["statistics", "model", *MAP, "report"]
 
 
 def test_for_tensorrt_11_there_is_no_table(place: Path) -> None:
@@ -198,7 +210,7 @@ def test_the_command_reads_the_project_and_flags_go_over_it(place: Path, quantki
     (place / "quantkit.toml").write_text(text)
     shown = quantkit_command("run", "--json")
     document = json.loads(shown.stdout)
-    assert [step["name"] for step in document["steps"]] == ["statistics", "table", "model", "layers", "report"]
+    assert [step["name"] for step in document["steps"]] == ["statistics", "table", "model", "layers", *MAP, "report"]
     assert set(document) == {"recommendation", "steps", "files", "notes", "warnings", "evaluation", "bench"}
     again = quantkit_command("run", "--max-drop", 0, "--rule", "percentile:90", code=3)
     assert "over the budget of 0 percentage points" in again.stderr

@@ -1,0 +1,136 @@
+"""The command `quantkit map`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantkit.cli import options
+from quantkit.cli.arguments.registry_option import RuleOption
+from quantkit.cli.arguments.unused import is_given
+from quantkit.cli.arguments.verb import verb
+from quantkit.cli.terminal.console import Printing, print_fields, print_heading, print_rows, print_sizes
+from quantkit.paths import beside, exists
+
+if TYPE_CHECKING:
+    from quantkit.mapping.result import NetworkMap
+
+SHOWN = 10
+
+
+@verb(
+    "Draw a network with what is known about each operator",
+    "quantkit map model.int8.onnx -o map.html",
+    "quantkit map model.int8.onnx --layers-json layers.json --engine model.engine -o map.html",
+    "quantkit map model.onnx --against model.int8.onnx -o changes.html",
+    name="map",
+)
+@click.argument("model", metavar="MODEL", type=options.PATH)
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE.html",
+    type=options.PATH,
+    help="Page to write. Default: MODEL.map.html beside the model; with --json none.",
+)
+@options.stats("MODEL.stats.safetensors beside the model, if there is one")
+@click.option(
+    "--layers-json",
+    "layers",
+    metavar="FILE.json",
+    type=options.PATH,
+    help="Measured layers and tensors, as quantkit layers --json prints them.",
+)
+@click.option("--engine", metavar="ENGINE", type=options.PATH, help="Engine of MODEL that quantkit build wrote.")
+@click.option(
+    "--profile",
+    metavar="FILE.json",
+    type=options.PATH,
+    help="Times of the engine's layers, as trtexec --exportProfile writes them.",
+)
+@click.option(
+    "--compiled", metavar="FILE.json", type=options.PATH, help="Compiled network: a record of quantkit compile."
+)
+@click.option(
+    "--compile-for",
+    metavar="ARCHITECTURE",
+    help="Compile MODEL for this architecture now, for example sm86. Needs TensorRT-RTX.",
+)
+@options.shapes("batch 1 and usual sizes")
+@click.option(
+    "--rule",
+    cls=RuleOption,
+    metavar="RULE",
+    default="mse",
+    show_default=True,
+    help=f"{options.METHODS} For scales from the statistics, if MODEL has no Q/DQ.",
+)
+@click.option(
+    "--against",
+    metavar="PATH",
+    type=options.PATH,
+    multiple=True,
+    help="Compare with this: a model made from the same network, or another engine, compiled network, statistics or "
+    "layers of MODEL. Can be repeated.",
+)
+@click.option(
+    "--fold/--no-fold", default=True, show_default=True, help="Fold blocks that come several times in one form."
+)
+@options.force
+@options.printing_tables
+def draw_map(model: Path, output: Path | None, against: tuple[Path, ...], printing: Printing, **own: Any) -> None:
+    """Draw the graph of MODEL as one HTML file that needs no network, with what is known about each operator.
+
+    Scale, SQNR, clipped share, precision, kernel, time, and why it is float: as far as MODEL and the other sources say
+    it. Repeated blocks are folded. With --against, what differs is marked and listed.
+    """
+    from quantkit.cli.terminal.progress import Spinner
+    from quantkit.mapping.json_document import map_document
+    from quantkit.mapping.network_map import network_map
+    from quantkit.mapping.options import MapOptions
+
+    target = output if output is not None or printing.as_json else beside(model, f"{model.stem}.map.html")
+    statistics = own.pop("stats")
+    if statistics is None and not is_given("stats"):
+        statistics = statistics_beside(model)
+    with Spinner(hidden=printing.hides_progress) as spinner:
+        made = network_map(
+            model, target, against=against, options=MapOptions(statistics=statistics, **own), phase=spinner.phase
+        )
+    printing.print_result(made, map_document, print_map)
+
+
+def statistics_beside(model: Path) -> Path | None:
+    """Return the statistics that `calibrate` wrote beside a model, or beside the float model of a Q/DQ model."""
+    path = beside(model, f"{model.stem.removesuffix('.int8')}.stats.safetensors")
+    return path if exists(path) else None
+
+
+def print_map(made: NetworkMap) -> None:
+    """Print the sources, how many operators there are of each precision, and what differs."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in made.precisions.items() if name)
+    print_fields([("operators", counts or "none"), *(("source", text) for text in made.described)])
+    if made.difference is not None:
+        kinds = Counter(change.kind for change in made.difference.changes)
+        counted = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+        print_fields([("against", f"{made.difference.other}: {counted or 'no differences'}")])
+        if made.difference.changes:
+            print_heading("differences")
+            print_changes(made)
+    if made.path is not None:
+        print_sizes([made.path])
+
+
+def print_changes(made: NetworkMap) -> None:
+    """Print the first differences."""
+    from quantkit.mapping.wording import change_text
+
+    assert made.difference is not None
+    changes = made.difference.changes
+    rows = [(c.name, c.operator, change_text(c.before, c.after) or c.kind) for c in changes[:SHOWN]]
+    print_rows(("node", "operator", "difference"), rows, text=frozenset({1, 2}))
+    if len(changes) > SHOWN:
+        print_fields([("…", f"{len(changes) - SHOWN:,} more, on the page and with --json")])
