@@ -101,6 +101,11 @@ def compile(  # noqa: A001 (the public name; nothing in this module compiles Pyt
         notes = [f"sizes that the model leaves open were chosen: --shapes {shape}" for shape in chosen]
         result = replace(result, variants=(first,), notes=tuple(notes))
         result = with_counterparts(result, loaded, other, options, phase)
+    if made.refusals and outputs.files:
+        refused = ", ".join(dict.fromkeys(refusal.architecture for refusal in made.refusals))
+        result = replace(
+            result, notes=(*result.notes, f"nothing was written, since the model is refused for {refused}")
+        )
     if made.refusals or not outputs.files:
         return result
     files = engine_files(outputs, made, loaded)
@@ -153,6 +158,11 @@ def with_counterparts(
                 notes.append(f"the {counterpart.kind} is refused: {first.place}: {first.problem}")
             if made.networks:
                 variants.append(variant_of(counterpart.model, counterpart.kind, counterpart.kind, made, options))
+    notes.extend(
+        f"{variant.name}: {variant.unknown} products of unknown size are estimated by their bytes alone"
+        for variant in variants
+        if variant.unknown
+    )
     part = next((variant for variant in variants if variant.kind == FLOAT_PART), None)
     if part is not None:
         notes.append(describe_fp32_part(result.networks[0], part.networks[0]))

@@ -65,8 +65,9 @@ def tensor_operations(kernel: Kernel) -> int | None:
     if not kernel.reads or not kernel.writes or any(part in kernel.name for part in ATTENTION):
         return None
     data, made = kernel.reads[0].shape, kernel.writes[0].shape
-    if kernel.weights is None:
-        return 2 * prod(made) * data[-1] if len(kernel.reads) > 1 and data else None
+    if kernel.weights is None:  # two activations, or weights that are computed, of which the nodes tell
+        size = inner_size(data, kernel.reads[-1].shape, made) if len(data) < 4 else None
+        return None if size is None else 2 * prod(made) * size
     weights = kernel.weights.shape
     if len(weights) == len(data) > 3:
         return 2 * prod(data if kernel.kind == "deconv" else made) * prod(weights[1:])

@@ -36,6 +36,11 @@ class CompiledVariant:
     estimates: tuple[Estimate, ...] = ()
     operations: int | None = None
 
+    @property
+    def unknown(self) -> int:
+        """The number of products whose operations are not known, in the estimate that has the most."""
+        return max((found.unknown for found in self.estimates), default=0)
+
     def network(self, architecture: str) -> CompiledNetwork | None:
         """Return the network for an architecture."""
         return next((found for found in self.networks if found.architecture == architecture), None)

@@ -133,6 +133,7 @@ def test_a_refusal_names_node_and_remedy_and_writes_nothing(tmp_path: Path, quan
     assert "refused for sm86: " in done.stdout
     assert "a zero point other than 0" in done.stdout
     assert "TensorRT-RTX: " in done.stdout
+    assert "nothing was written, since the model is refused for sm86" in done.stdout
     assert "\n  → " in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["z.onnx"]
     loud = quantkit_command("compile", "z.onnx", "--for", "sm86", "--json", code=1, folder=tmp_path)

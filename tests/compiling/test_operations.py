@@ -78,6 +78,21 @@ def test_a_fused_addition_is_no_factor() -> None:
     assert tensor_operations(residual) == tensor_operations(kernel) == 2 * prod(y.shape) * 16 * 9
 
 
+def test_weights_that_are_computed_are_not_guessed() -> None:
+    """They are inputs like any other, and in a batch of as many samples as channels nothing tells them apart."""
+    x, y = tensor("x", shape=(32, 16, 8, 8)), tensor("y", shape=(32, 32, 8, 8))
+    kernel = convolution("conv", x, y).model_copy(update={"constants": ()})
+    for others in ((), (tensor("w", shape=(32, 16, 3, 3)),), (tensor("w", shape=(32, 16, 3, 3)), y)):
+        assert tensor_operations(kernel.model_copy(update={"reads": (x, *others)})) is None
+
+
+def test_two_activations_are_multiplied_without_weights() -> None:
+    shapes = {"q": (3, 64, 32), "k": (3, 32, 64), "scores": (3, 64, 64), "one": (1,)}
+    q, k, scores, one = (tensor(name, shape=shape) for name, shape in shapes.items())
+    kernel = Kernel(name="attention", kind="gemm", reads=(q, k), constants=(one,), writes=(scores,))
+    assert tensor_operations(kernel) == 2 * 3 * 64 * 64 * 32
+
+
 @pytest.mark.skipif(compiler_version() is None, reason="needs the extra rtx")
 def test_kernels_and_nodes_count_the_same() -> None:
     """Up to channels that the compiler adds to an input of few."""
