@@ -22,6 +22,7 @@ from quantkit.cli.arguments.parsing import NUMBER, WHOLE, parse_algorithm
 from quantkit.cli.arguments.registry_option import MetricOption, ProviderOption, RepairOption, RuleOption
 from quantkit.cli.arguments.scale_files import ScaleFiles
 from quantkit.cli.terminal.console import Printing
+from quantkit.rules import NETWORK_RULE
 
 if TYPE_CHECKING:
     from quantkit.data import DataOptions
@@ -149,7 +150,6 @@ def rules(text: str, *, default: str | None = None) -> Decorator:
         cls=RuleOption,
         metavar="RULE,RULE…",
         default=default,
-        show_default=default is not None,
         help=f"{METHODS} {text}",
     )
 
@@ -176,7 +176,9 @@ class LayerSelection:
 
 
 LAYER_SELECTION: Mapping[str, Decorator] = {
-    "rule": click.option("--rule", cls=RuleOption, metavar="RULE", default="mse", show_default=True, help=METHODS),
+    "rule": click.option(
+        "--rule", cls=RuleOption, metavar="RULE", default=NETWORK_RULE, show_default=True, help=METHODS
+    ),
     "policy": click.option(
         "--policy",
         metavar="tensorrt|conv-only|all",

@@ -4,6 +4,9 @@ A rule is a frozen value in a file of its own, which is named after it and has a
 """
 
 from quantkit.rules.registry import (
+    NETWORK_RULE,
+    TABLE_RULE,
+    WHY_TABLE_RULE,
     QuantileRule,
     Rule,
     RuleKind,
@@ -18,6 +21,9 @@ from quantkit.rules.registry import (
 )
 
 __all__ = [
+    "NETWORK_RULE",
+    "TABLE_RULE",
+    "WHY_TABLE_RULE",
     "QuantileRule",
     "Rule",
     "RuleKind",

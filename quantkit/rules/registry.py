@@ -47,6 +47,17 @@ class SelectingRule(Rule, Protocol):
         """Return the chosen rule and its threshold."""
 
 
+TABLE_RULE = "entropy"
+"""The rule of `calibrate` and `stats table`: what they write is TensorRT's own table, byte for byte."""
+NETWORK_RULE = "mse"
+"""The rule of `quantize`, `layers` and `run`: it lost least on every network in benchmarks/results/accuracy.md."""
+WHY_TABLE_RULE = (
+    f"Default: {TABLE_RULE}, which gives TensorRT's own table; quantize, layers and run take {NETWORK_RULE}, which "
+    "lost least where it was measured."
+)
+"""The reason, for help texts."""
+
+
 @dataclass(frozen=True, slots=True)
 class RuleKind:
     """A rule as users know it. `rule()` is the rule with its default parameter."""

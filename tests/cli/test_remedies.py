@@ -207,12 +207,20 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
         lambda: statistics_of("other"), "quantize net.onnx --table other.calib", "quantize net.onnx --table other.calib"
     ),
     "no scales at all": (lambda: None, "quantize net.onnx", "quantize net.onnx"),
+    "a table for TensorRT 11": (
+        lambda: None,
+        "calibrate net.onnx --data x.npy --tensorrt-version 11",
+        "quantize net.onnx --data x.npy --tensorrt-version 11 --force",
+    ),
     "layers of a Q/DQ model": (
         lambda: foreign("q.onnx"), "layers q.onnx --data x.npy", ""
     ),
 }  # fmt: skip
 """Name → what was there, the command that fails, and the command that works once its remedy was followed."""
-LATER = {"layers of a Q/DQ model": lambda line: line.replace("FLOAT.onnx", "net.onnx") + " --data x.npy"}
+LATER = {
+    "layers of a Q/DQ model": lambda line: line.replace("FLOAT.onnx", "net.onnx") + " --data x.npy",
+    "a table for TensorRT 11": lambda line: line.replace("MODEL", "net.onnx"),
+}
 """What the reader fills in."""
 
 

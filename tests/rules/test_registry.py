@@ -11,8 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import quantkit
 import quantkit.rules
 from quantkit.calibration.tables import header_for
+from quantkit.cli import invoke
 from quantkit.errors import UsageError
 from quantkit.histogram import BINS, Histogram
 from quantkit.rules import (
@@ -176,3 +178,29 @@ def test_a_rule_of_the_users_own_needs_no_kind() -> None:
 def test_every_calibrator_of_tensorrt_has_its_rule(algorithm: Algorithm, rule: Rule) -> None:
     assert rule_of_calibrator(algorithm, 0.999) == rule
     assert algorithm in kind_of(rule).calibrators
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "calibrate model.onnx --data images --limit 8 -o best.calib",
+        "stats table model.stats.safetensors -o from-stats.calib",
+        "quantize model.onnx -o best.onnx",
+        "layers model.onnx",
+    ],
+)
+def test_every_command_takes_the_rule_best(line: str, calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(calibrated)
+    assert invoke([*line.split(), "--rule", "best", "--json"]) == 0
+    assert parse_rules("best,mse")[0].name == "best"
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the bundled network, its images and statistics."""
+    place, data = tmp_path_factory.mktemp("rules"), Path(__file__).parents[2] / "calibration_data"
+    (place / "images").symlink_to(data / "images")
+    for name in ("model.onnx", "preprocess.toml"):
+        (place / name).write_bytes((data / name).read_bytes())
+    quantkit.calibrate(place / "model.onnx", data / "images", limit=8, output=place / "model.calib")
+    return place
