@@ -1,7 +1,7 @@
 """The pictures of README and the pages: `python docs/pictures.py` draws them all; reports need Chromium.
 
 `terminal.svg` shows the README's own console blocks, which the tests execute, line by line as they appear; a test
-compares it with them. `report*.png` and `layers*.png` are the live reports of the site, light and dark.
+compares it with them. The photos are of the live reports of the site, light and dark.
 """
 
 from __future__ import annotations
@@ -38,8 +38,14 @@ text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",mon
 text{animation:a .12s backwards}@keyframes a{from{opacity:0}}
 @media (prefers-reduced-motion:reduce){text{animation:none}}
 """
-REPORTS = {"evaluation": ("report", 1000, 1130), "map": ("map", 1000, 780), "layers": ("layers", 1000, 860)}
-"""Live report → name of its picture, and the width and height of the window."""
+WIDTH = 1000
+PHOTOS = {
+    "report": ("evaluation", "", 1130),
+    "map": ("map", "", 780),
+    "layers": ("layers", "", 860),
+    "detector": ("detector", "scenes", 590),
+}
+"""Picture → the live report, its one section that is shown (all if empty), and the height of the window."""
 SCALE = 0.8
 
 
@@ -91,23 +97,24 @@ def terminal_svg(readme: str) -> str:
     )
 
 
-def screenshot(page: str, width: int, height: int, *, dark: bool) -> bytes:
-    """A page as a small PNG."""
+def screenshot(page: str, section: str, height: int, *, dark: bool) -> bytes:
+    """The head of a page, or of a section of it, as a small PNG."""
     from PIL import Image
 
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "page.html").write_text(page, encoding="utf-8")
+        others = f"header, nav, section:not(#{section}) {{ display: none; }}" if section else ""
+        (folder / "page.html").write_text(page.replace("</head>", f"<style>{others}</style></head>"), encoding="utf-8")
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
         options += ["--blink-settings=preferredColorScheme=0", "--force-dark-mode"] if dark else []
-        options += [f"--user-data-dir={folder / 'profile'}", f"--window-size={width},{height}"]
+        options += [f"--user-data-dir={folder / 'profile'}", f"--window-size={WIDTH},{height}"]
         command = [browser, *options, f"--screenshot={folder / 'page.png'}", (folder / "page.html").as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         with Image.open(folder / "page.png") as taken:
-            small = taken.convert("RGB").resize((round(width * SCALE), round(height * SCALE)), Image.Resampling.LANCZOS)
+            small = taken.convert("RGB").resize((round(WIDTH * SCALE), round(height * SCALE)), Image.Resampling.LANCZOS)
     written = io.BytesIO()
-    small.quantize(64, dither=Image.Dither.NONE).save(written, "png", optimize=True)
+    small.quantize(96, dither=Image.Dither.NONE).save(written, "png", optimize=True)
     return written.getvalue()
 
 
@@ -117,11 +124,11 @@ def main() -> None:
     from example_reports import reports
 
     (IMAGES / "terminal.svg").write_text(terminal_svg((FOLDER.parent / "README.md").read_text("utf-8")), "utf-8")
-    for name, page in reports().items():
-        picture, width, height = REPORTS[name]
+    pages = reports()
+    for picture, (name, section, height) in PHOTOS.items():
         for dark in (False, True):
             target = IMAGES / f"{picture}{'-dark' if dark else ''}.png"
-            target.write_bytes(screenshot(page, width, height, dark=dark))
+            target.write_bytes(screenshot(pages[name], section, height, dark=dark))
 
 
 if __name__ == "__main__":
