@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from quantkit.paths import given_path
 from quantkit.progress import Phases, as_phases
 from quantkit.provenance import with_digest
 from quantkit.qdq.insert import insert_qdq, is_half
-from quantkit.qdq.insertion import QuantizedNetwork
+from quantkit.qdq.insertion import QuantizedNetwork, WeightForm
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.placement import Choices
 from quantkit.qdq.reader import has_qdq
@@ -55,6 +55,7 @@ from quantkit.quantization.scales import (
 )
 from quantkit.repairs.registry import resolve_repairs
 from quantkit.repairs.repair import RepairReport
+from quantkit.rewrites.divided_products import divide_products
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 from quantkit.rewrites.fp16 import convert_to_fp16
 from quantkit.staging import claimed_outputs, staged_files
@@ -271,6 +272,14 @@ def refuse_quantized(model: Model) -> None:
         )
 
 
+def divided_notes(divided: Sequence[str]) -> list[str]:
+    """Return the note about products that were divided."""
+    if not divided:
+        return []
+    which = f"product {divided[0]} is" if len(divided) == 1 else f"{len(divided)} products ({divided[0]} …) are"
+    return [f"{which} divided into parts, which compute the same: TensorRT-RTX runs the undivided form in float"]
+
+
 def finish_model(
     source: Model,
     made: QuantizedNetwork,
@@ -278,7 +287,7 @@ def finish_model(
     options: QuantizeOptions,
     repairs: tuple[str, ...],
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """Return the network with Clips split for TensorRT 8.6, in FP16 if asked for, with its provenance; and notes."""
+    """Return the network in the form that TensorRT computes best, in FP16 if asked for, with provenance; and notes."""
     proto, clips = without_misread_clips(replace(source, proto=made.proto, sha256=""))
     notes = []
     if clips:
@@ -286,6 +295,9 @@ def finish_model(
         notes.append(
             f"{which} split into two nodes: TensorRT 8.6 would otherwise apply the bounds to quantized integers"
         )
+    if options.form is WeightForm.INT8:
+        proto, divided = divide_products(replace(source, proto=proto, sha256=""))
+        notes += divided_notes(divided)
     if is_half(source):
         notes.append("scales were rounded to float16, the type of the tensors, by at most 0.05 %")
     if options.fp16:
