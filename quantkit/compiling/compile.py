@@ -120,6 +120,10 @@ def plan_outputs(
     engines: dict[str, Path] = {}
     if save is not None:
         path = given_path(save, "save")
+        if path.suffix.lower() == ".onnx":
+            raise UsageError(
+                f"{path} is the name of an ONNX model, not of an engine", remedy="for example --save x.engine"
+            )
         names = {target: f"{path.stem}.{target}{path.suffix}" if len(targets) > 1 else path.name for target in targets}
         engines = {target: beside(path, name) for target, name in names.items()}
     kept = None if record is None else given_path(record, "record")

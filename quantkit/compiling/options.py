@@ -14,6 +14,9 @@ from quantkit.errors import UsageError
 from quantkit.values import ModelInput, check_number
 
 MOST_SECONDS = 86400.0
+MIB = 1 << 20
+LEAST_MEMORY = GIB // 4
+"""Bytes with which the compiler's process does not even begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,12 @@ class CompileOptions:
         if self.gpus:
             check_gpus(self.gpus)
         check_number("batch", self.batch, 1)
-        check_number("seconds", self.seconds, 1.0, MOST_SECONDS, whole=False)
-        check_number("memory", self.memory, GIB // 4, 1 << 60)
+        check_number("the time limit", self.seconds, 1.0, MOST_SECONDS, whole=False)
+        check_number("memory", self.memory, 1, 1 << 60)
+        if self.memory < LEAST_MEMORY:
+            raise UsageError(
+                f"{self.memory / MIB:.3g} MiB are not enough for the compiler", remedy="give it more: --memory 8G"
+            )
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -171,8 +171,12 @@ def test_senseless_requests_are_refused_before_the_work(tmp_path: Path) -> None:
         quantkit.compile(model, shapes="image=2", batch=4)
     with pytest.raises(OutputError, match="nowhere"):
         quantkit.compile(model, save=tmp_path / "nowhere" / "x.engine")
-    with pytest.raises(UsageError, match="own source"):
+    with pytest.raises(UsageError, match="not of an engine"):
         quantkit.compile(model, save=model, force=True, **SM86)
+    with pytest.raises(UsageError, match="own source"):
+        quantkit.compile(model, record=model, force=True, **SM86)
+    with pytest.raises(UsageError, match="1 MiB are not enough"):
+        quantkit.compile(model, memory=1 << 20)
     for wrong in ({"batch": 0}, {"seconds": 0}, {"memory": 1}, {"architectures": "sm90"}, {"gpus": "orin"}):
         with pytest.raises(UsageError):
             quantkit.compile(model, **wrong)
