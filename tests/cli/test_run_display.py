@@ -149,7 +149,7 @@ def test_a_bar_has_its_size(share: float, size: int) -> None:
     assert bar.count("━") == round(min(max(share, 0), 1) * size)
 
 
-RUN = ["run", "model.onnx", "--data", "images", "--val", "test", "--val-limit", "64", "--limit", "64"]
+RUN = ["run", "model.onnx", "--data", "images", "--val", "test", "--val-limit", "64", "--limit", "64", "--no-compile"]
 
 
 @pytest.fixture
@@ -169,10 +169,12 @@ def test_a_run_on_a_terminal_moves_all_the_time_and_leaves_only_the_summary(plac
     bars = {line.split()[1] for frame in frames for line in frame if "━" in line}
     assert {"model", "layers"} <= bars, "these take long enough to show a count"
     shown = {line for frame in frames for line in frame if line.startswith("step ")}
-    assert {line[:11] for line in shown} == {f"step {k} of 5" for k in range(1, 6)}
+    places = {tuple(map(int, line.split(",")[0].split()[1::2])) for line in shown}
+    count = max(of for _, of in places)
+    assert places == {(number, count) for number in range(1, count + 1)}
     moved = [before != after for before, after in itertools.pairwise(frames)]
     assert sum(moved) > 0.9 * len(moved), "a frame is another one than that before"
-    assert screen[0].startswith(("no engines", "statistics"))
+    assert any("64 samples, 3 models" in line for frame in frames for line in frame)
     assert not any("step " in line or "━" in line for line in screen)
 
 
@@ -187,10 +189,9 @@ def test_ctrl_c_ends_a_run_and_keeps_what_is_done(place: Path) -> None:
 
     code, _, screen = record([*RUN, "--output", "out"], place, columns=80, lines=24, react=press)
     assert code == 130
-    assert screen == [
-        "2 of 5 steps are done and kept: the same command continues after them",
-        "quantkit: interrupted",
-    ]
+    assert screen[0].startswith("2 of ")
+    assert screen[0].endswith(" steps are done and kept: the same command continues after them")
+    assert screen[1:] == ["quantkit: interrupted"]
     assert sorted(path.name.rpartition("-")[0] for path in (place / "out/steps").iterdir() if path.is_dir()) == [
         "statistics",
         "table",

@@ -1,0 +1,99 @@
+"""The steps that a run announces are those that it does, in order; each counts what it goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantkit.progress import NoWatcher, Phases, PlannedStep
+from quantkit.project import step_plan
+from quantkit.project.inputs import plan_run
+from quantkit.project.run import run
+from quantkit.project.settings import CalibrateSettings, EvaluateSettings, QuantizeSettings, Settings
+from quantkit.project.step_plan import forecast_steps, plan_steps
+
+COUNTED = ("statistics", "model", "layers", "report")
+"""Steps that go through samples."""
+
+
+class Recorder(NoWatcher):
+    """Everything that a run reports."""
+
+    def __init__(self) -> None:
+        self.steps: list[PlannedStep] = []
+        self.begun: list[str] = []
+        self.ended: dict[str, bool] = {}
+        self.counts: dict[str, list[tuple[int, int | None]]] = {}
+        self.expected: dict[str, float] = {}
+        self.phases = Phases(lambda _: None, lambda *count: self.counts[self.begun[-1]].append(count))
+
+    def planned(self, steps: Sequence[PlannedStep]) -> None:
+        self.steps += steps
+
+    def begin(self, step: str) -> None:
+        self.begun.append(step)
+        self.counts[step] = []
+
+    def forecast(self, seconds: dict[str, float]) -> None:
+        self.expected |= seconds
+
+    def end(self, step: str, seconds: float, *, reused: bool) -> None:
+        assert seconds >= 0
+        self.ended[step] = reused
+
+
+def settings(**changes: Any) -> Settings:
+    base: dict[str, Any] = {"model": "net/model.onnx", "data": "imgs", "compile": False}
+    return Settings(**(base | changes))
+
+
+def test_the_plan_is_what_happens_and_every_step_counts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_plan, "EARLIEST", 0.0)
+    chosen = settings(evaluate=EvaluateSettings(limit=20))
+    recorder, again = Recorder(), Recorder()
+    made = run(chosen, watcher=recorder)
+    names = [step.name for step in recorder.steps]
+    assert recorder.begun == names == [step.name for step in made.steps]
+    assert recorder.ended == dict.fromkeys(names, False)
+    for step, counts in recorder.counts.items():
+        assert all(total is not None and 0 <= done <= total for done, total in counts), step
+        assert counts or step not in COUNTED
+    assert recorder.counts["report"][-1] == (20, 20)
+    work = {step.name: step.work for step in recorder.steps}
+    assert [work[step] for step in COUNTED] == ["60 samples", "", "60 samples", "20 samples, 3 models"]
+    assert recorder.expected.keys() == {"model", "layers", "report"}
+    run(chosen, watcher=again)
+    assert (again.begun, again.ended) == ([], dict.fromkeys(names, True))
+
+
+def test_evaluation_samples_are_spread_evenly(place: Path) -> None:
+    made = run(settings(evaluate=EvaluateSettings(limit=10, layers=False), quantize=QuantizeSettings(repairs=())))
+    assert made.evaluation.samples == 10
+    assert [drop.count for drop in made.evaluation.candidates[0].classes] == [1] * 10, "the folders are sorted by class"
+
+
+@pytest.mark.parametrize(
+    ("changes", "without"),
+    [
+        ({"evaluate": EvaluateSettings(layers=False)}, "layers"),
+        ({"calibrate": CalibrateSettings(tensorrt_version="11.0.0")}, "table"),
+    ],
+)
+def test_what_is_left_out_is_not_announced(changes: dict[str, Any], without: str, place: Path) -> None:
+    every = [step.name for step in plan_steps(plan_run(settings()))]
+    names = [step.name for step in plan_steps(plan_run(settings(**changes)))]
+    assert names == [name for name in every if name != without] != every
+
+
+def test_a_forecast_grows_with_the_work(place: Path) -> None:
+    def expected(**changes: Any) -> dict[str, float]:
+        return forecast_steps(plan_run(settings(**changes)), 0.01)
+
+    usual = expected()
+    assert expected(evaluate=EvaluateSettings(limit=30))["report"] == pytest.approx(usual["report"] / 2)
+    assert expected(quantize=QuantizeSettings(repairs=()))["model"] == 0.0
+    assert expected(calibrate=CalibrateSettings(limit=30))["layers"] == pytest.approx(usual["layers"] / 2)
+    assert all(seconds > 0 for seconds in usual.values())
