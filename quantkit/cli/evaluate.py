@@ -70,7 +70,7 @@ def evaluate(
     TensorRT would run it with that table. Labels are class folders, a file, an array, or boxes, outlines, keypoints or
     class maps where data sets have them; without labels only outputs are compared.
     """
-    from quantkit.cli.terminal.progress import ProgressBar
+    from quantkit.cli.terminal.progress import ProgressBar, Spinner
     from quantkit.evaluation.evaluate import evaluate as run
     from quantkit.evaluation.files import refuse_unwritable, write_evaluation
     from quantkit.evaluation.json_document import evaluation_json
@@ -78,15 +78,20 @@ def evaluate(
     parts = [part for text in models for part in (text, *text.rpartition("+")[::2])]
     read = (*parts, samples.data, samples.preprocess, labels, own["classes"])
     refuse_unwritable({"--output": output, "--html": html}, read=read, force=force)
-    result = run(
-        models,
-        samples.data,
-        labels=labels,
-        preprocess=samples.preprocess,
-        metrics=own["metric"],
-        options=evaluate_options(samples, own),
-        progress=ProgressBar(hidden=printing.hides_progress, about="evaluating"),
-    )
+    spinner = Spinner(hidden=printing.hides_progress)
+    spinner.phase("comparing")
+    try:
+        result = run(
+            models,
+            samples.data,
+            labels=labels,
+            preprocess=samples.preprocess,
+            metrics=own["metric"],
+            options=evaluate_options(samples, own),
+            progress=ProgressBar(hidden=printing.hides_progress, about="evaluating", then=spinner.__enter__),
+        )
+    finally:
+        spinner.__exit__()
     pages = {} if html is None else {html: evaluation_report(result)}
     result = write_evaluation(result, output, pages, force=force)
     for text in result.warnings:

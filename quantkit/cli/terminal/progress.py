@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -18,8 +19,9 @@ from quantkit.progress import Phases
 class ProgressBar:
     """A tqdm bar in images. The first Ctrl-C (or SIGTERM) stops the run after this batch, the second stops at once."""
 
-    def __init__(self, *, hidden: bool, about: str = "calibrating") -> None:
-        self._hidden, self._about = hidden, about
+    def __init__(self, *, hidden: bool, about: str = "calibrating", then: Callable[[], object] = lambda: None) -> None:
+        """then: called when the bar is removed, for example to show a spinner."""
+        self._hidden, self._about, self._then = hidden, about, then
         self._bar: Any = None
         self._stop = False
         self._previous: dict[int, Any] = {}
@@ -59,6 +61,7 @@ class ProgressBar:
             signal.signal(number, handler)
         if self._bar is not None:
             self._bar.close()
+        self._then()
 
     def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         del number, frame

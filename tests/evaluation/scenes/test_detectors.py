@@ -133,6 +133,24 @@ def test_an_ambiguous_head_is_named(images: Path) -> None:
     assert "--metric map:detr" in caught.value.remedy
 
 
+def test_a_reference_without_objects_has_none_to_find(images: Path) -> None:
+    faint: list[Row] = [(*row[:4], 0.2, row[5]) for row in ROWS]
+    models = [network(images.parent / f"{n}.onnx", heads.v8(faint)) for n in ("float", "int8")]
+    found = evaluate(models, images, preprocess="unit", without_labels=True)
+    assert "has no objects to find again, because the reference's scores stay below 0.25" in found.verdict[0]
+    json.dumps(evaluation_json(found), allow_nan=False)
+
+
+def test_objects_that_cannot_be_decoded_are_left_out_with_a_reason(images: Path) -> None:
+    outputs = dict(heads.selected(ROWS))
+    outputs["indices"] = outputs["indices"] + 1000  # of anchors that do not exist, in image 1000
+    outputs["indices"][:, 0] = 0
+    models = [network(images.parent / f"{n}.onnx", outputs) for n in ("float", "int8")]
+    found = evaluate(models, images, preprocess="unit", without_labels=True)
+    assert found.candidates[0].objects is None
+    assert any(note.startswith("objects are not compared: 0.png: the outputs are not those of") for note in found.notes)
+
+
 def test_arrays_are_images_already(images: Path, tmp_path: Path) -> None:
     width, height = CANVAS
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((3, 3, height, width), np.float32))
