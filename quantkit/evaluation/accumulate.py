@@ -13,8 +13,9 @@ from quantkit.data.labels import Labels
 from quantkit.errors import DataError
 from quantkit.evaluation.output_errors import MatchCounter, OutputComparison
 from quantkit.evaluation.predictions import PredictionComparison
+from quantkit.evaluation.scenes.named_head import describe_ambiguity
 from quantkit.evaluation.scenes.region_watch import RegionWatch, watch_regions
-from quantkit.evaluation.scenes.watch import ImageSource, ObjectWatch, watch_objects
+from quantkit.evaluation.scenes.watch import ImageSource, ObjectWatch, Search, head_question, watch_objects
 from quantkit.evaluation.score_evidence import Evidence, score_evidence
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.class_scores import class_scores
@@ -176,16 +177,24 @@ def choose_score_output(fitting: Mapping[str, Evidence], named: str | None) -> s
     return best[0] if len(best) == 1 else None
 
 
-def start_watching(scoring: Scoring, first: Outputs, source: ImageSource) -> None:
+def start_watching(scoring: Scoring, first: Outputs, source: ImageSource, named: tuple[str, ...] = ()) -> None:
     """Watch objects or regions from now on, in place of the outputs that hold them.
 
-    UsageError if a metric finds no head.
+    named: metrics that name a head without being measured. UsageError if a metric finds no head.
     """
     metrics = [totals.metrics for totals in scoring.models]
-    search = scoring.scores is None
-    scoring.objects = watch_objects(scoring.models[0].subject, first, metrics, source, search=search)
-    search = search and scoring.objects is None
-    scoring.regions = watch_regions(scoring.models[0].subject, first, metrics, source, search=search)
+    question = head_question(scoring.models[0].subject, first)
+    search = Search(named, unnamed=scoring.scores is None and not named)
+    scoring.objects = watch_objects(question, metrics, source, search)
+    if scoring.objects is None:
+        scoring.regions = watch_regions(question, metrics, source, search)
+    if (
+        scoring.objects is None
+        and scoring.regions is None
+        and search.unnamed
+        and (text := describe_ambiguity(question))
+    ):
+        scoring.notes += (text,)
     watched = [name for watch in (scoring.objects, scoring.regions) if watch is not None for name in watch.outputs]
     for totals in scoring.models:
         for name in watched:

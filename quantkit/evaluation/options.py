@@ -22,6 +22,7 @@ from quantkit.evaluation.accumulate import (
     start_scoring,
     start_watching,
 )
+from quantkit.evaluation.scenes.named_head import names_heads
 from quantkit.evaluation.scenes.watch import ImageSource
 from quantkit.evaluation.score_evidence import Evidence
 from quantkit.evaluation.subjects import Subject
@@ -151,7 +152,8 @@ def resolve_metrics(
         scores = choose_score_output(fitting, None)
     assumed = labels is None and scores is not None and fitting[scores] is Evidence.POSSIBLE
     scoring = start_scoring(subjects, first, scores, factories, labels, assumed)
-    start_watching(scoring, first, ImageSource(feed.images.folder.root if feed.images is not None else None, spec))
+    source = ImageSource(feed.images.folder.root if feed.images is not None else None, spec)
+    start_watching(scoring, first, source, request.metrics if request.options.without_labels else ())
     scoring.notes += (*(chosen.notes if chosen else ()), *selection_notes(graph, first))
     scoring.labels_ignored, scoring.undecided = ignored, undecided
     if undecided and len(fitting) > 1 and request.must_decide:
@@ -225,8 +227,11 @@ def find_labels(
     """
     options = request.options
     if options.without_labels:
-        if request.metrics or request.labels:
-            raise UsageError("--no-labels excludes --metric and --labels", remedy="omit --no-labels, or the others")
+        if request.labels or not names_heads(request.metrics):
+            raise UsageError(
+                "--no-labels excludes --labels, and --metric but for the head of a detector",
+                remedy="omit --no-labels, or the others",
+            )
         return None
     if scores is None and not request.metrics:
         if request.needs_labels:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from quantkit.data import Portion
 from quantkit.errors import DataError
 from quantkit.evaluation.object_changes import ChangedMap, run_lengths
-from quantkit.evaluation.scenes.watch import Geometries, ImageSource, Outputs, head_question
-from quantkit.evaluation.subjects import Subject
+from quantkit.evaluation.scenes.named_head import named_map_head
+from quantkit.evaluation.scenes.watch import Geometries, ImageSource, Outputs, Search
+from quantkit.metrics.heads.head import HeadQuestion
 from quantkit.metrics.metric import Metric
 from quantkit.metrics.regions.map_head import MapHead, find_map_head
 from quantkit.metrics.regions.overlap import MapOverlaps
@@ -90,13 +91,12 @@ class RegionWatch:
 
 
 def watch_regions(
-    subject: Subject, first: Outputs, metrics: Sequence[Sequence[Metric]], source: ImageSource, *, search: bool
+    question: HeadQuestion, metrics: Sequence[Sequence[Metric]], source: ImageSource, search: Search
 ) -> RegionWatch | None:
     """Return what watches the regions; None if the network is not one of semantic segmentation, or nothing tells.
 
-    metrics: of each model; those of regions get their output. search: also look for one without such a metric.
+    metrics: of each model; those of regions get their output.
     """
-    question = head_question(subject, first)
     changes = [ChangedMaps() for _ in metrics[1:]]
     leads = []
     for of_model in metrics:
@@ -106,5 +106,5 @@ def watch_regions(
         leads += found[:1]
     if leads and leads[0].head is not None:
         return RegionWatch(leads[0].head, changes, leads, None, question.network.names)
-    head = find_map_head(question) if search else None
+    head = named_map_head(question, search.named) or (find_map_head(question) if search.unnamed else None)
     return None if head is None else RegionWatch(head, changes, (), source.geometries, question.network.names)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quantkit.data import Portion
 from quantkit.errors import DataError
+from quantkit.evaluation.scenes.named_head import named_head
 from quantkit.evaluation.scenes.object_pairs import LEAST
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.boxes import ImageGeometry, image_geometry
@@ -58,6 +59,14 @@ class ObjectWatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Search:
+    """How to look for a head that no metric measures. named: metrics that name it. unnamed: look without a name."""
+
+    named: tuple[str, ...] = ()
+    unnamed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSource:
     """Where the samples come from. root: folder that their names are relative to, for image files; else None."""
 
@@ -93,13 +102,12 @@ def head_question(subject: Subject, outputs: Outputs) -> HeadQuestion:
 
 
 def watch_objects(
-    subject: Subject, first: Outputs, metrics: Sequence[Sequence[Metric]], source: ImageSource, *, search: bool
+    question: HeadQuestion, metrics: Sequence[Sequence[Metric]], source: ImageSource, search: Search
 ) -> ObjectWatch | None:
     """Return what watches the objects; None if the network finds none, or nothing tells.
 
-    metrics: of each model; those of objects get their head. search: also look for a head without such a metric.
+    metrics: of each model; those of objects get their head.
     """
-    question = head_question(subject, first)
     names = question.network.names
     leads: list[ObjectCollector] = []
     for of_model in metrics:
@@ -110,7 +118,7 @@ def watch_objects(
             leads.append(found[0].collector)
     if leads:
         return ObjectWatch(leads, None, names)
-    head = find_head(question) if search else None
+    head = named_head(question, search.named) or (find_head(question) if search.unnamed else None)
     if head is None:
         return None
     masks = head.task is Task.SEGMENT and has_mask_library()

@@ -127,6 +127,25 @@ def test_without_labels_objects_are_compared(name: str, images: Path) -> None:
     assert repr(parse_evaluation(document, "a").models) == repr(found.models)
 
 
+@pytest.mark.parametrize("name", sorted(MAKERS.keys() - ALONE))
+def test_without_labels_a_metric_names_the_head(name: str, images: Path) -> None:
+    maker, metric = MAKERS[name]
+    found = evaluated(images, maker, metrics=metric, without_labels=True)
+    assert found.metric is None
+    objects = found.candidates[0].objects
+    assert objects is not None
+    assert (objects.matches.objects, objects.matches.found) == (9, 6)
+    if name == "detr":
+        unnamed = evaluated(images, maker, without_labels=True)
+        assert unnamed.candidates[0].objects is None
+        assert any("may be those of a detr or a rtdetr head" in note for note in unnamed.notes)
+
+
+def test_without_labels_a_metric_that_names_no_head_is_refused(images: Path) -> None:
+    with pytest.raises(UsageError, match="but for the head of a detector"):
+        evaluated(images, heads.v8, metrics="top1", without_labels=True)
+
+
 def test_an_ambiguous_head_is_named(images: Path) -> None:
     with pytest.raises(UsageError, match="may be those of a") as caught:
         evaluated(images, heads.detr, metrics="map")
