@@ -229,8 +229,8 @@ def find_labels(
     if options.without_labels:
         if request.labels or not names_heads(request.metrics):
             raise UsageError(
-                "--no-labels excludes --labels, and --metric but for the head of a detector",
-                remedy="omit --no-labels, or the others",
+                "--no-labels excludes --metric and --labels",
+                remedy="omit --no-labels, or the others; only the head of a detector may be named (--metric map:v8)",
             )
         return None
     if scores is None and not request.metrics:

@@ -142,7 +142,7 @@ def test_without_labels_a_metric_names_the_head(name: str, images: Path) -> None
 
 
 def test_without_labels_a_metric_that_names_no_head_is_refused(images: Path) -> None:
-    with pytest.raises(UsageError, match="but for the head of a detector"):
+    with pytest.raises(UsageError, match="only the head of a detector may be named"):
         evaluated(images, heads.v8, metrics="top1", without_labels=True)
 
 
