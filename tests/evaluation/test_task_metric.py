@@ -22,10 +22,12 @@ HEAD = [[4.0] * 8, [6.0] * 8, [8.0] * 8, [4.0] * 8, [0.0] * 8, [0.9] + [0.0] * 7
 """One sure box of class 1: the only object of every image."""
 
 
-def declared(path: Path, task: str = "detect", names: str = "{0: 'cat', 1: 'dog'}") -> Path:
+def declared(
+    path: Path, task: str = "detect", names: str = "{0: 'cat', 1: 'dog'}", head: Any = HEAD, **more: str
+) -> Path:
     """A detector with an Ultralytics export's metadata."""
-    model = onnx.load(detector(path, HEAD))
-    for key, value in {"task": task, "names": names, "stride": "8", "imgsz": "[16, 16]"}.items():
+    model = onnx.load(detector(path, head))
+    for key, value in {"task": task, "names": names, "stride": "8", "imgsz": "[16, 16]", **more}.items():
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, path)
     return path
@@ -81,6 +83,22 @@ def test_without_labels_nothing_is_forced_and_the_place_is_named(tmp_path: Path,
     assert "2 text files in set/elsewhere belong to the images" in str(caught.value.remedy)
     made = evaluate(tmp_path / "a.onnx", data / "data.yaml", labels=data / "elsewhere")
     assert made.reference.metrics["mAP50-95"] == pytest.approx(1.0)
+
+
+def test_keypoints_are_measured_as_well(tmp_path: Path, data: Path) -> None:
+    """Two keypoints at (8, 4) and (3.2, 1.6) in the image are at (4, 6) and (1.6, 4.8) in the letterboxed input."""
+    rows = [4.0, 6.0, 8.0, 4.0, 0.9, 4.0, 6.0, 1.0, 1.6, 4.8, 1.0]
+    head = [[value] + [0.0 if at == 4 else value] * 31 for at, value in enumerate(rows)]
+    path = declared(tmp_path / "a.onnx", "pose", "{0: 'person'}", head, kpt_shape="[2, 3]")
+    for name in ("b", "c"):
+        (data / "labels" / "val" / f"{name}.txt").write_text("0 .25 .25 .5 .5 .25 .25 2 .1 .1 2\n")
+    (data / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [person]\nkpt_shape: [2, 3]\n")
+    made = evaluate(path, data / "data.yaml")
+    assert made.metric == "keypoint-mAP50-95"
+    assert made.reference.metrics[made.metric] == pytest.approx(1.0)
+    (data / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [person]\nkpt_shape: [3, 3]\n")
+    with pytest.raises(DataError, match=r"b\.txt, line 1: 11 numbers"):
+        evaluate(path, data / "data.yaml")
 
 
 def test_a_task_without_a_metric_is_named(tmp_path: Path, data: Path) -> None:
