@@ -70,6 +70,19 @@ def takes_fields(kind: type[Any] | None = None, reading: type[Any] | None = None
     return decorate
 
 
+def shows_keywords(names: Iterable[str]) -> Callable[[Verb], Verb]:
+    """Return a decorator: `help` and completions show these keywords of a verb that takes them as `**keywords`."""
+
+    def decorate(verb: Verb) -> Verb:
+        signature = inspect.signature(verb)
+        declared = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
+        verb.__signature__ = signature.replace(parameters=[*declared, *more])  # type: ignore[attr-defined]
+        return verb
+
+    return decorate
+
+
 def settled_name(name: str, given: Mapping[str, Any], known: Collection[str]) -> str:
     """Return a keyword, or its twin if the verb has only that. TypeError if both are given."""
     twin = TWINS.get(name)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantkit.artifact import text_bytes
 from quantkit.calibration.calibrate import calibrate
@@ -21,12 +21,12 @@ from quantkit.calibration.from_statistics import tables_from
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.data.feed import changed_data
 from quantkit.engines.bench_result import BenchResult
-from quantkit.errors import UsageError
 from quantkit.evaluation.compare import read_evaluation
 from quantkit.evaluation.evaluate import evaluate
 from quantkit.evaluation.json_document import evaluation_json as document_of
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.result import Evaluation
+from quantkit.keywords.option_fields import shows_keywords
 from quantkit.metrics.registry import default_metric
 from quantkit.progress import NoWatcher, RunWatcher
 from quantkit.project.compile_step import compile_step
@@ -36,7 +36,7 @@ from quantkit.project.inputs import file_identity, plan_run
 from quantkit.project.layers_step import LAYERS, layers_step, read_layers
 from quantkit.project.map_step import MapSourceSteps, map_step
 from quantkit.project.recommendation import recommendation
-from quantkit.project.settings import Settings
+from quantkit.project.settings import RunFields, Settings, settings_with
 from quantkit.project.step_plan import PassForecast, plan_steps
 from quantkit.project.steps import CompletedStep, RunSteps
 from quantkit.project.store import StepOutcome, StepStore
@@ -47,6 +47,9 @@ from quantkit.report.html import evaluation_page
 from quantkit.rules import NETWORK_RULE
 from quantkit.statistics import read_statistics, write_statistics
 from quantkit.view import Block, RichDisplay
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +69,24 @@ class Run(RichDisplay):
         return self.recommendation, *self.evaluation._view_()
 
 
-def run(settings: Settings, *, clean: bool = False, watcher: RunWatcher | None = None) -> Run:
-    """Run all steps for one model, from statistics to the report.
+@shows_keywords(Settings.model_fields)
+def run(
+    settings: Settings | None = None,
+    *,
+    clean: bool = False,
+    watcher: RunWatcher | None = None,
+    **keywords: Unpack[RunFields],
+) -> Run:
+    """Run all steps for one model, from statistics to the report: `run(model="m.onnx", data="images/", rule="mse")`.
 
-    clean: delete the outcomes of earlier runs first. watcher: receives the progress (`quantkit.progress`).
+    The other keywords are the keys of `Settings`, and replace those of `settings`; a section is a mapping:
+    `evaluate={"data": "val/", "limit": 100}`. clean: delete the outcomes of earlier runs first. watcher: receives the
+    progress (`quantkit.progress`).
 
     Writes statistics, table, Q/DQ model, evaluation and report into the output folder, and engines if they are built.
     Raises the errors of `calibrate`, `quantize`, `build`, `bench` and `evaluate`, UsageError, OutputError.
     """
-    if not isinstance(settings, Settings):
-        raise UsageError(
-            f"settings is a {type(settings).__name__}",
-            remedy="pass quantkit.Settings(…), or quantkit.read_settings(PATH)",
-        )
-    plan = plan_run(settings)
+    plan = plan_run(settings_with(settings, keywords))
     refuse_early(plan)
     store = StepStore(plan.output)
     with store.lock(clean=clean):

@@ -10,13 +10,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantkit.document import DocumentType, validate_typed
 from quantkit.errors import UsageError
 from quantkit.histogram import HistogramMode
+from quantkit.keywords.option_fields import unknown_keyword
 from quantkit.metrics.registry import default_metric, is_reproducible
 from quantkit.paths import exists, given_path
 from quantkit.qdq.insertion import WeightForm
@@ -115,6 +116,44 @@ class Settings(SettingsSection):
     build: BuildSettings = Field(default_factory=BuildSettings)
     bench: BenchSettings = Field(default_factory=BenchSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+
+
+class RunFields(TypedDict, total=False):
+    """The keywords of `run` that are keys of `Settings`; a section is a mapping: `evaluate={"limit": 100}`."""
+
+    model: str | os.PathLike[str] | None
+    data: str | os.PathLike[str] | None
+    preprocess: str | os.PathLike[str] | None
+    rule: str | None
+    output: str | os.PathLike[str] | None
+    gpu: bool | None
+    compile: bool | None
+    calibrate: Mapping[str, Any] | CalibrateSettings
+    quantize: Mapping[str, Any] | QuantizeSettings
+    build: Mapping[str, Any] | BuildSettings
+    bench: Mapping[str, Any] | BenchSettings
+    evaluate: Mapping[str, Any] | EvaluateSettings
+
+
+def settings_with(settings: Settings | None, keywords: Mapping[str, Any]) -> Settings:
+    """Return settings with other values for some keys, by section. UsageError; TypeError for an unknown keyword."""
+    if settings is not None and not isinstance(settings, Settings):
+        raise UsageError(
+            f"settings is a {type(settings).__name__}",
+            remedy="pass quantkit.Settings(…), quantkit.read_settings(PATH), or model= and data=",
+        )
+    document = (settings or Settings()).model_dump()
+    for name, value in keywords.items():
+        if name not in document:
+            raise TypeError(unknown_keyword("run", name, document))
+        given = value.model_dump(exclude_unset=True) if isinstance(value, SettingsSection) else value
+        given = os.fspath(given) if isinstance(given, os.PathLike) else given
+        merges = isinstance(document[name], dict) and isinstance(given, Mapping)
+        document[name] = {**document[name], **given} if merges else given
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise settings_error(error, "") from None
 
 
 SETTINGS = DocumentType[Settings](

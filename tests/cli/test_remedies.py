@@ -27,7 +27,7 @@ from tests.support.networks import ROOT
 COMMAND = re.compile(r"quantkit ([a-z]+(?:-[a-z]+)*)((?: (?!quantkit\b)[^\s,;:()`]+)*)")
 """`quantkit`, a verb, and the words behind it up to a comma or a bracket."""
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
-WORDS = frozenset({"for", "reads", "wrote"})
+WORDS = frozenset({"downloads", "for", "reads", "wrote"})
 """What follows the name of the package in prose: `the same quantkit for all parts`."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -9,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import quantkit
 from quantkit.errors import UsageError
-from quantkit.project.settings import SETTINGS, Settings, override_settings, read_settings, settings_template
+from quantkit.project.settings import (
+    SETTINGS,
+    EvaluateSettings,
+    RunFields,
+    Settings,
+    override_settings,
+    read_settings,
+    settings_template,
+    settings_with,
+)
 from quantkit.view import CONTROL
 
 
@@ -126,3 +137,25 @@ def test_any_name_survives_the_template(model: str, data: str) -> None:
 def test_a_name_that_is_no_text_has_no_template() -> None:
     with pytest.raises(UsageError, match="not UTF-8"):
         settings_template("m\udce4.onnx", "imgs")
+
+
+def test_keywords_of_run_are_settings(tmp_path: Path) -> None:
+    base = Settings(model="a.onnx", evaluate=EvaluateSettings(max_drop=1.0))
+    made = settings_with(base, {"data": tmp_path, "rule": "minmax", "evaluate": {"limit": 3}})
+    assert (made.model, made.data, made.rule) == ("a.onnx", str(tmp_path), "minmax")
+    assert (made.evaluate.max_drop, made.evaluate.limit) == (1.0, 3)
+    assert settings_with(base, {"evaluate": EvaluateSettings(limit=3)}).evaluate == made.evaluate
+    with pytest.raises(TypeError, match=r"run\(\) got an unexpected keyword argument 'modle'; did you mean 'model'"):
+        settings_with(None, {"modle": "a.onnx"})
+    with pytest.raises(UsageError, match=r"evaluate\.limits is not a known key; did you mean limit"):
+        settings_with(base, {"evaluate": {"limits": 3}})
+    for wrong in ({"evaluate": 3}, {"rule": 3}, {"bench": {"batches": (0,)}}):
+        with pytest.raises(UsageError):
+            settings_with(base, wrong)
+
+
+def test_completions_show_the_keywords_of_run() -> None:
+    shown = inspect.signature(quantkit.run).parameters
+    assert set(Settings.model_fields) <= shown.keys()
+    assert set(RunFields.__annotations__) == set(Settings.model_fields)
+    assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in shown.values())
