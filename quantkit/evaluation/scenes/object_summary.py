@@ -35,6 +35,8 @@ MOST_SCENES = 16
 """Images whose objects are kept."""
 MOST_OBJECTS = 100
 """Objects of an image that are kept for each model."""
+TAIL = 0.025
+"""Probability on each side of a 95 % interval."""
 SIZE_REPLICATES = 200
 """Replicates of the intervals by size."""
 EDGES = np.linspace(-1.0, 1.0, 41)
@@ -88,7 +90,10 @@ def object_matches(pairs: Sequence[PairedObjects]) -> ObjectMatches:
     objects = kept + [pair.lost.size for pair in pairs]
     total, found = int(objects.sum()), int(kept.sum())
     low = high = math.nan
-    if total and len(pairs) > 1:
+    if total and found in (0, total):  # the bootstrap would be sure; exact for independent objects (Clopper-Pearson)
+        bound = TAIL ** (1 / total)
+        low, high = (bound, 1.0) if found else (0.0, 1.0 - bound)
+    elif total and len(pairs) > 1:
         with np.errstate(divide="ignore", invalid="ignore"):
             draws = bootstrap.replicate_set(lambda counts: ((counts @ kept) / (counts @ objects))[:, None], len(pairs))
         interval = bootstrap.percentile_interval(draws[:, 0])

@@ -55,6 +55,10 @@ def test_a_model_finds_its_own_objects(rows: Rows) -> None:
     assert not pair.new.size
     assert np.allclose(pair.overlaps, 1.0)
     assert not changed_scenes([pair], None, NAMES, 5)
+    matches = object_matches([pair, pair])
+    if matches.objects:
+        assert (matches.share, matches.high) == (1.0, 1.0)
+        assert matches.low**matches.objects == pytest.approx(0.025)
 
 
 @settings(max_examples=20)
