@@ -103,7 +103,7 @@ def place_by(scheme: Scheme, names: Sequence[str], form: LabelForm) -> LabelPlac
 
 def schemes(root: Path, form: LabelForm) -> Iterator[Scheme]:
     """Yield the places where labels of images below `root` may be, the usual one first."""
-    for base in dict.fromkeys((Path(os.path.abspath(root)), real_path(root))):
+    for base in dict.fromkeys((root, Path(os.path.abspath(root)), real_path(root))):
         for images, labels in FOLDERS[form]:
             if images in base.parts:
                 yield folder_scheme(replace_last(base, images, labels), form)
