@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,11 @@ from quantkit.data.data_yaml import SUFFIXES as YAML_SUFFIXES
 from quantkit.data.data_yaml import read_data_yaml
 from quantkit.data.image_folder import ImageFolder, list_images, subfolders
 from quantkit.data.image_set import LARGEST_LIST, ImageSet, Split, count_images, images_at
-from quantkit.data.images import stamp_file
 from quantkit.data.text_rows import text_lines
 from quantkit.document import bounded_json, describe_syntax, read_text_file
 from quantkit.errors import DataError
 from quantkit.image_file import SUFFIXES
 from quantkit.paths import exists, is_file, is_folder
-from quantkit.regular_file import FileStamp
 
 LISTS = YAML_SUFFIXES | {".json", ".txt"}
 """Suffixes of files that describe a data set."""
@@ -123,7 +120,18 @@ def set_of_voc(path: Path, split: Split) -> ImageSet:
 
 def set_of_coco(path: Path) -> ImageSet:
     """Return the images that COCO's JSON lists. DataError where some are not there."""
-    names = names_in_coco(path, stamp_file(path, path.name))
+    text = read_text_file(path, DataError, "give COCO's instances file", LARGEST_LIST)
+    try:
+        document = bounded_json(text)
+        names = sorted({str(image["file_name"]) for image in document["images"]})
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(
+            f"{path} lists no images, as COCO's instances do", remedy="it needs images (id, file_name)"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: cannot be read as JSON: {describe_syntax(error, 'JSON')}", remedy="give COCO's instances file"
+        ) from None
     if not names:
         raise DataError(f"{path} lists no images", remedy="give COCO's instances file")
     roots = tuple(dict.fromkeys(coco_roots(path)))
@@ -139,23 +147,7 @@ def set_of_coco(path: Path) -> ImageSet:
             f"{path} lists {len(missing)} of {len(names)} images that are not in {root}, such as {missing[0]}",
             remedy=f"--data {root} --labels {path} takes the images that are there",
         )
-    return ImageSet(ImageFolder(root, names), path.name, labels=path)
-
-
-@lru_cache(maxsize=4)
-def names_in_coco(path: Path, stamp: FileStamp) -> tuple[str, ...]:  # noqa: ARG001 (it tells versions of a file apart)
-    """Return the names of images that a JSON lists, sorted. DataError."""
-    text = read_text_file(path, DataError, "give COCO's instances file", LARGEST_LIST)
-    try:
-        return tuple(sorted({str(image["file_name"]) for image in bounded_json(text)["images"]}))
-    except (KeyError, TypeError, AttributeError):
-        raise DataError(
-            f"{path} lists no images, as COCO's instances do", remedy="it needs images (id, file_name)"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: cannot be read as JSON: {describe_syntax(error, 'JSON')}", remedy="give COCO's instances file"
-        ) from None
+    return ImageSet(ImageFolder(root, tuple(names)), path.name, labels=path)
 
 
 def coco_roots(path: Path) -> Iterator[Path]:

@@ -29,6 +29,8 @@ from quantkit.view import replace_unprintable
 WIDTH = 720.0
 ZOOM = 2.0
 """Pixels for one of the SVG: sharp on dense screens."""
+LARGEST = 40_000
+"""Bytes of a PNG in double size; a larger one, which holds a photograph, is drawn in its own size."""
 COLOURS = 128
 """Colours of a PNG: charts have ten and the edges of letters; a quarter of the size in full colour."""
 STYLE = re.compile(r"<style>.*?</style>", re.S)
@@ -54,9 +56,10 @@ class Inline:
         exclude: Any = None,  # noqa: ARG002
     ) -> tuple[dict[str, str], dict[str, Any]]:
         shown, about = {"image/svg+xml": self.svg, "text/plain": self.text}, dict[str, Any]()
-        if (png := chart_png(self.svg)) is not None:
+        if (drawn := chart_png(self.svg)) is not None:
+            png, width = drawn
             shown["image/png"] = base64.b64encode(png).decode("ascii")
-            about["image/png"] = {"width": int.from_bytes(png[16:20], "big") / ZOOM}  # the width in the PNG's header
+            about["image/png"] = {"width": width}
         return shown, about
 
     def __str__(self) -> str:
@@ -94,8 +97,8 @@ def sensitivity_chart(sensitivity: Sensitivity, *, width: float = WIDTH) -> Inli
     return inline_chart(charts_rows.layer_share_plot(sensitivity, width))
 
 
-def chart_png(svg: str) -> bytes | None:
-    """Return a chart of `inline_chart` as PNG in light colours; None where resvg is not installed.
+def chart_png(svg: str) -> tuple[bytes, float] | None:
+    """Return a chart of `inline_chart` as PNG in light colours, and its width; None where resvg is not installed.
 
     The attributes of the elements hold all colours; the style, whose variables resvg does not know, is left out. The
     font is matplotlib's where that is installed, so that the same chart gives the same bytes on every machine.
@@ -105,12 +108,15 @@ def chart_png(svg: str) -> bytes | None:
     import resvg_py
     from PIL import Image
 
-    drawn = bytes(resvg_py.svg_to_bytes(svg_string=STYLE.sub("", svg), zoom=ZOOM, **font_options()))
-    with opened_image(drawn) as image:
-        few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    small = BytesIO()
-    few.save(small, "PNG", optimize=True)
-    return small.getvalue()
+    for zoom in (ZOOM, 1.0):
+        drawn = bytes(resvg_py.svg_to_bytes(svg_string=STYLE.sub("", svg), zoom=zoom, **font_options()))
+        with opened_image(drawn) as image:
+            few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        small = BytesIO()
+        few.save(small, "PNG", optimize=True)
+        if len(small.getvalue()) <= LARGEST:
+            break
+    return small.getvalue(), few.width / zoom
 
 
 def font_options() -> dict[str, Any]:

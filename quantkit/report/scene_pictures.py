@@ -37,10 +37,14 @@ class ScenePicture:
 
 
 def scene_picture(
-    path: Path | None, reference: Sequence[SceneObject], candidate: Sequence[SceneObject]
+    path: Path | None,
+    reference: Sequence[SceneObject],
+    candidate: Sequence[SceneObject],
+    side: int = SIDE,
+    largest: int = LARGEST,
 ) -> ScenePicture:
-    """Return an image file with the masks of both models, where they have masks."""
-    photograph = thumbnail(path, SIDE, LARGEST)
+    """Return an image file, at most `side` pixels long and `largest` bytes, with the masks of both models."""
+    photograph = thumbnail(path, side, largest)
     return ScenePicture(photograph.uri, photograph.missing, mask_overlay(reference, candidate))
 
 

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from quantkit.data.classes import class_indices, read_classes
 from quantkit.data.labels import LabelOptions, LabelTask, check_labels, read_label_table
 from quantkit.errors import DataError
-from quantkit.metrics.labels.coco_json import read_coco
-from quantkit.metrics.labels.yolo_text import read_yolo
+from quantkit.metrics.box_labels import read_coco, read_yolo
 
 DEEP = "[" * 100_000
 LONG = "9" * 5000

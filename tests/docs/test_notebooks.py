@@ -31,6 +31,8 @@ METADATA = {
 }
 SECONDS = 60
 ENGINES = "build and run engines"
+ROUGH = {"04_detector"}
+"""Notebooks that count objects above a score: where one is lost or found, several figures move."""
 NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?")
 PRIVATE = re.compile(r"/(?:home|root|tmp|work|Users|usr|var)\b|0x[0-9a-f]{6,}")
 KINDS = {"text/plain", "text/html", "image/svg+xml", "image/png"}
@@ -76,12 +78,18 @@ def shown(notebook: Any) -> list[tuple[str, str]]:
     return found
 
 
-def alike(kept: str, fresh: str) -> bool:
-    """Whether two texts are the same words, and numbers that are close."""
+def alike(kept: str, fresh: str, rough: bool = False) -> bool:
+    """Whether two texts are the same words, and numbers that are close; rough: a tenth, or two objects or points."""
     if NUMBER.sub("#", kept) != NUMBER.sub("#", fresh):
         return False
     pairs = zip(NUMBER.findall(kept), NUMBER.findall(fresh), strict=True)
-    return all(close(a, b) for a, b in pairs)
+    return all(close(a, b) or (rough and near(a, b)) for a, b in pairs)
+
+
+def near(kept: str, fresh: str) -> bool:
+    """Whether two numbers are a tenth or 2 apart at most."""
+    one, two = (float(text.replace(",", "").replace("−", "-")) for text in (kept, fresh))
+    return abs(one - two) <= max(0.1 * abs(one), 2.0)
 
 
 def close(kept: str, fresh: str) -> bool:
@@ -111,7 +119,8 @@ def test_a_notebook_shows_what_it_shows_when_it_runs(path: Path, request: pytest
     assert [kind for kind, _ in shown(kept)] == [kind for kind, _ in shown(fresh)]
     for (kind, before), (_, now) in zip(shown(kept), shown(fresh), strict=True):
         # A drawing is compared by its words, which are beside it: pixels are none of a reader's business.
-        assert kind in DRAWINGS or alike(before, now), "run `pytest --regen` and read the diff"
+        same = kind in DRAWINGS or alike(before, now, path.stem in ROUGH)
+        assert same, "run `pytest --regen` and read the diff"
 
 
 @each
@@ -179,3 +188,6 @@ def test_numbers_may_move_a_little() -> None:
     assert not alike("scale 0.0075", "scale 0.0080")
     assert not alike("35.8 dB", "35.8")
     assert not alike("mse 1.0", "entropy 1.0")
+    assert not alike("4 lost", "5 lost")
+    assert alike("4 lost", "5 lost", rough=True)
+    assert not alike("40 lost", "50 lost", rough=True)

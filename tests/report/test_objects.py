@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from quantkit.errors import UsageError
 from quantkit.evaluation.object_changes import ObjectChanges, RegionChanges, SceneObject, run_lengths
+from quantkit.evaluation.result import Evaluation
 from quantkit.report.charts_detection import precision_plot
 from quantkit.report.charts_scenes import NOTABLE, WIDTH, scene_legend, scene_plot
 from quantkit.report.html import evaluation_page
+from quantkit.report.inline_objects import precision_chart, scene_chart, shift_chart
 from quantkit.report.scene_pictures import (
     BOTH,
     ONLY_CANDIDATE,
@@ -171,6 +175,37 @@ def test_a_report_of_noisy_photographs_is_under_two_megabytes(tmp_path: Path) ->
     assert len(re.findall(r'<image class="picture" href="data:image/jpeg', page)) == 12
     assert len(page) < 2_000_000
     assert scene_picture(tmp_path / "gone.png", (), ()).missing == "the file no longer exists"
+
+
+# ── in notebooks ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_single_charts_for_notebooks(tmp_path: Path) -> None:
+    noise = np.random.RandomState(0).randint(0, 256, (700, 900, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png", compress_level=0)
+    found = evaluation(candidate("a", objects=object_changes()), candidate("b", objects=object_changes(scenes=())))
+    assert "triangle" in precision_chart(found, "triangle").text
+    assert shift_chart(found).text.startswith("Shift of scores: a.")
+    assert shift_chart(found, "b").text.startswith("Shift of scores: b.")
+    assert "street.jpg" in scene_chart(found).text
+    pictured = object_changes(scenes=(scene("x.png", tmp_path / "noise.png"),))
+    assert len(scene_chart(evaluation(candidate(objects=pictured))).svg) < 30_000
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda e: precision_chart(e, "dgo"), "no precision of class 'dgo'.*name one of triangle"),
+        (lambda _: precision_chart(evaluation(candidate()), "dog"), "evaluate a detector on labelled images"),
+        (lambda e: shift_chart(e, "c"), "no objects of c.*name one of a"),
+        (lambda _: shift_chart(evaluation(candidate())), "no objects of any candidate.*evaluate a detector"),
+        (lambda e: scene_chart(e, 1), "no changed image 1: a has 1 of them"),
+        (lambda e: scene_chart(e, -1), "no changed image -1"),
+    ],
+)
+def test_charts_that_cannot_be_drawn(draw: Callable[[Evaluation], object], message: str) -> None:
+    with pytest.raises(UsageError, match=f"(?s){message}"):
+        draw(evaluation(candidate("a", objects=object_changes())))
 
 
 # ── curves ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,6 @@ one side has no names             by their order
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -42,37 +41,28 @@ def match_classes(labels: Sequence[str], network: Sequence[str], used: Collectio
     labels, network: names by index; empty if they are unknown. used: indices of classes that labels use. source: of the
     labels, for messages.
     """
-    known = labels or network
-    if known and (outside := sorted(index for index in used if index >= len(known))):
-        whose = "are named" if labels else f"are the network's ({shown(network)})"
+    if outside := sorted(index for index in used if labels and index >= len(labels)):
         raise DataError(
-            f"{source}: an object has class {outside[0]}, but {len(known)} classes {whose}",
-            remedy="name every class of the labels in data.yaml"
-            if labels
-            else "give labels for this network's classes",
+            f"{source}: an object has class {outside[0]}, but {len(labels)} classes are named",
+            remedy="name every class, in the order of the labels",
         )
     if not labels or not network or tuple(labels) == tuple(network):
         return ClassOrder(tuple(network or labels))
-    place = {plain_name(name): index for index, name in enumerate(network)}
-    missing = [labels[index] for index in sorted(used) if plain_name(labels[index]) not in place]
+    place = {name: index for index, name in enumerate(network)}
+    missing = [labels[index] for index in sorted(used) if labels[index] not in place]
     if len(place) == len(network) and not missing:
-        indices = np.array([place.get(plain_name(name), -1) for name in labels], np.intp)
+        indices = np.array([place.get(name, -1) for name in labels], np.intp)
         if (indices == np.arange(len(labels))).all():
             return ClassOrder(tuple(network))
         note = f"classes are matched by name: {len(labels)} of the labels, {len(network)} of the network"
         return ClassOrder(tuple(network), indices, (note,))
     both = f"the labels' ({shown(labels)}) and the network's ({shown(network)})"
-    if len(labels) == len(network) and not place.keys() & set(map(plain_name, labels)):
+    if len(labels) == len(network) and not set(labels) & set(network):
         return ClassOrder(tuple(labels), None, (f"names of classes differ, {both}: they are taken in their order",))
     raise DataError(
         f"{source}: class {missing[0] if missing else labels[0]!r} is not a class of the network: {both} differ",
         remedy="--classes FILE gives the names of the network's classes, in the order of its outputs",
     )
-
-
-def plain_name(name: str) -> str:
-    """Return a name as it is compared: `traffic light` for `Traffic_Light`."""
-    return " ".join(re.split(r"[\s_-]+", name.strip().casefold()))
 
 
 def shown(names: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ class LabelForm(Enum):
     @property
     def noun(self) -> str:
         """The name of its files."""
-        return {".txt": "text file", ".xml": "XML file", ".png": "PNG file", ".json": "JSON file"}[self.value]
+        return {".txt": "text file", ".xml": "XML file", ".png": "class map", ".json": "JSON file"}[self.value]
 
 
 FORMS: Mapping[Task, tuple[LabelForm, ...]] = {
