@@ -12,7 +12,8 @@ from typing import Any
 
 from quantkit.engines.bench_result import BenchResult
 from quantkit.evaluation.result import Evaluation
-from quantkit.report import layers, models, objects, prediction_changes, regions, tuning
+from quantkit.report import layers, models, prediction_changes, tuning
+from quantkit.report.detection import objects, regions
 from quantkit.report.page import Fact, Facts, Page, PageSection, PageVerdict
 from quantkit.report.ranges import ranges_section
 from quantkit.report.wording import count_noun, format_decibel, format_seconds

@@ -19,11 +19,9 @@ from PIL import Image
 from quantkit.errors import UsageError
 from quantkit.evaluation.object_changes import ObjectChanges, RegionChanges, SceneObject, run_lengths
 from quantkit.evaluation.result import Evaluation
-from quantkit.report.charts_detection import precision_plot
-from quantkit.report.charts_scenes import NOTABLE, WIDTH, scene_legend, scene_plot
-from quantkit.report.html import evaluation_page
-from quantkit.report.inline_objects import precision_chart, scene_chart, shift_chart
-from quantkit.report.scene_pictures import (
+from quantkit.report.detection.curves import precision_plot
+from quantkit.report.detection.inline import precision_chart, scene_chart, shift_chart
+from quantkit.report.detection.pictures import (
     BOTH,
     ONLY_CANDIDATE,
     ONLY_REFERENCE,
@@ -34,6 +32,8 @@ from quantkit.report.scene_pictures import (
     mask_overlay,
     scene_picture,
 )
+from quantkit.report.detection.scenes import NOTABLE, WIDTH, scene_legend, scene_plot
+from quantkit.report.html import evaluation_page
 from tests.report.test_html import sound
 from tests.support.objects import (
     BOX,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from quantkit.evaluation.object_changes import ChangedMap, ChangedScene, SceneObject
 from quantkit.report.charts import Chart, element, fit_text, text_line, text_width
 from quantkit.report.charts_plane import BOLD
-from quantkit.report.scene_pictures import ScenePicture, class_colour
+from quantkit.report.detection.pictures import ScenePicture, class_colour
 from quantkit.report.wording import count_noun, format_percent
 
 WIDTH = 360.0

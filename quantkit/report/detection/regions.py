@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 from quantkit.evaluation.object_changes import ChangedMap, RegionChange, RegionChanges
 from quantkit.evaluation.result import Evaluation, ModelScore
-from quantkit.report.charts_scenes import map_legend, map_plot
-from quantkit.report.objects import drop_of
+from quantkit.report.detection.objects import drop_of
+from quantkit.report.detection.pictures import MAP_SIDE, class_map_uri, difference_uri
+from quantkit.report.detection.scenes import map_legend, map_plot
 from quantkit.report.page import Block, Cell, Drawing, Gallery, PageSection, PageTable
-from quantkit.report.scene_pictures import MAP_SIDE, class_map_uri, difference_uri
 from quantkit.report.thumbnails import LARGEST, thumbnail
 from quantkit.report.wording import count_noun, format_percent
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from quantkit.errors import UsageError
 from quantkit.evaluation.object_changes import ObjectChanges
 from quantkit.evaluation.result import Evaluation
-from quantkit.report.charts_detection import precision_plot, shift_plot
-from quantkit.report.charts_scenes import scene_plot
+from quantkit.report.detection.curves import precision_plot, shift_plot
+from quantkit.report.detection.objects import models_with_objects
+from quantkit.report.detection.pictures import scene_picture
+from quantkit.report.detection.scenes import scene_plot
 from quantkit.report.inline import Inline, inline_chart
-from quantkit.report.objects import models_with_objects
-from quantkit.report.scene_pictures import scene_picture
 
 WIDTH = 420.0
 PICTURE_WIDTH = 340.0

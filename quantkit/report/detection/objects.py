@@ -9,11 +9,11 @@ from typing import TypeAlias
 
 from quantkit.evaluation.object_changes import ChangedScene, ObjectChanges, PrecisionChange, RegionChange, SceneObject
 from quantkit.evaluation.result import Evaluation, ModelScore
-from quantkit.report.charts_detection import mean_precision, precision_plot, shift_plot
 from quantkit.report.charts_rows import format_interval_ends
-from quantkit.report.charts_scenes import partner_of, percent_score, scene_legend, scene_plot
+from quantkit.report.detection.curves import mean_precision, precision_plot, shift_plot
+from quantkit.report.detection.pictures import scene_picture
+from quantkit.report.detection.scenes import partner_of, percent_score, scene_legend, scene_plot
 from quantkit.report.page import Block, Cell, Drawing, Gallery, PageSection, PageTable
-from quantkit.report.scene_pictures import scene_picture
 from quantkit.report.wording import count_noun, format_number, format_percent, format_signed
 
 CLASSES, MOST = 15, 200
