@@ -10,15 +10,19 @@ import click
 
 from quantkit.cli import options
 from quantkit.cli.arguments.registry_option import RuleOption
-from quantkit.cli.arguments.unused import is_given
+from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
-from quantkit.cli.terminal.console import Printing, print_fields, print_heading, print_rows, print_sizes
+from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_rows, print_sizes
 from quantkit.paths import beside, exists
+from quantkit.view import shorten_middle
 
 if TYPE_CHECKING:
+    from quantkit.graph.model import Model
     from quantkit.mapping.result import NetworkMap
 
 SHOWN = 10
+LONGEST = 100
+"""Maximum number of characters of a difference in the terminal."""
 
 
 @verb(
@@ -88,25 +92,41 @@ def draw_map(model: Path, output: Path | None, against: tuple[Path, ...], printi
     it. Repeated blocks are folded. With --against, what differs is marked and listed.
     """
     from quantkit.cli.terminal.progress import Spinner
+    from quantkit.graph import load_model
     from quantkit.mapping.json_document import map_document
     from quantkit.mapping.network_map import network_map
     from quantkit.mapping.options import MapOptions
+    from quantkit.qdq.reader import has_qdq
 
     target = output if output is not None or printing.as_json else beside(model, f"{model.stem}.map.html")
-    statistics = own.pop("stats")
-    if statistics is None and not is_given("stats"):
-        statistics = statistics_beside(model)
+    source = load_model(model)
+    statistics = own.pop("stats") or statistics_beside(source)
+    if has_qdq(source):
+        refuse_unused({"rule": "the Q/DQ model has scales of its own"})
+    elif statistics is None:
+        refuse_unused({"rule": "there are no statistics"})
     with Spinner(hidden=printing.hides_progress) as spinner:
         made = network_map(
-            model, target, against=against, options=MapOptions(statistics=statistics, **own), phase=spinner.phase
+            source, target, against=against, options=MapOptions(statistics=statistics, **own), phase=spinner.phase
         )
     printing.print_result(made, map_document, print_map)
 
 
-def statistics_beside(model: Path) -> Path | None:
-    """Return the statistics that `calibrate` wrote beside a model, or beside the float model of a Q/DQ model."""
-    path = beside(model, f"{model.stem.removesuffix('.int8')}.stats.safetensors")
-    return path if exists(path) else None
+def statistics_beside(model: Model) -> Path | None:
+    """Return the statistics that `calibrate` wrote beside a model, or beside the float model of a Q/DQ model.
+
+    Those of another network are left out, which is said.
+    """
+    from quantkit.mapping.sources import identities
+    from quantkit.statistics import read_statistics
+
+    path = beside(model.path, f"{model.path.stem.removesuffix('.int8')}.stats.safetensors")
+    if not exists(path):
+        return None
+    if read_statistics(path).origin.model not in identities([model]):
+        note(f"{path.name} is left out: it belongs to another network than {model.path.name}")
+        return None
+    return path
 
 
 def print_map(made: NetworkMap) -> None:
@@ -130,7 +150,8 @@ def print_changes(made: NetworkMap) -> None:
 
     assert made.difference is not None
     changes = made.difference.changes
-    rows = [(c.name, c.operator, change_text(c.before, c.after) or c.kind) for c in changes[:SHOWN]]
+    texts = [shorten_middle(change_text(c.before, c.after) or c.kind, LONGEST) for c in changes[:SHOWN]]
+    rows = [(c.name, c.operator, text) for c, text in zip(changes, texts, strict=False)]
     print_rows(("node", "operator", "difference"), rows, text=frozenset({1, 2}))
     if len(changes) > SHOWN:
         print_fields([("…", f"{len(changes) - SHOWN:,} more, on the page and with --json")])

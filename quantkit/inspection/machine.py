@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from quantkit._version import __version__
 from quantkit.backends.session import Backend, default_backend, session_backends
@@ -119,6 +120,7 @@ def list_abilities() -> tuple[Ability, ...]:
             f"library version {number}" if number else "not installed; not required for tables",
         ),
         compiler_ability(),
+        map_ability(),
         *(session_ability(other) for other in session_backends().values() if other is not backend),
         tensorrt_ability("calibrate on TensorRT", refuse_without_calibrators),
         tensorrt_ability("build and run engines", refuse_without_tensorrt),
@@ -131,6 +133,12 @@ def compiler_ability() -> Ability:
     version = compiler_version()
     detail = install_command("rtx") if version is None else f"TensorRT-RTX {version}: quantkit compile, lint --compile"
     return Ability("compile without a GPU", version is not None, detail)
+
+
+def map_ability() -> Ability:
+    """Return the ability to draw maps."""
+    installed = find_spec("fast_sugiyama") is not None
+    return Ability("draw maps", installed, "quantkit map" if installed else f"{install_command('map')} (Python 3.11)")
 
 
 def session_ability(backend: Backend) -> Ability:

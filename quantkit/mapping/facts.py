@@ -46,6 +46,7 @@ class CardFacts:
     precision_from: str = ""
     kernel: str = ""
     kernel_kind: str = ""
+    kernel_types: str = ""
     kernel_nodes: int = 0
     kernel_bytes: int | None = None
     milliseconds: float | None = None
@@ -184,6 +185,7 @@ def with_kernel(found: CardFacts, kernel: KernelFacts) -> CardFacts:
         precision_from=kernel.source if kernel.precision else found.precision_from,
         kernel=kernel.name,
         kernel_kind=kernel.kind,
+        kernel_types=kernel.types,
         kernel_nodes=kernel.nodes,
         kernel_bytes=kernel.bytes,
         milliseconds=kernel.milliseconds,

@@ -16,7 +16,8 @@ from quantkit.errors import BackendError
 class KernelFacts:
     """The kernel or engine layer that computes a node. precision: INT8, FP16 …, "" if unknown.
 
-    nodes: number of ONNX nodes in it. milliseconds: of one run of all of them. source: what describes it.
+    types: that it reads and writes, `FP32 → INT8`. nodes: number of ONNX nodes in it. milliseconds: of one run of all
+    of them. source: what describes it.
     """
 
     name: str
@@ -24,6 +25,7 @@ class KernelFacts:
     kind: str
     nodes: int
     source: str
+    types: str = ""
     bytes: int | None = None
     milliseconds: float | None = None
     reason: str = ""
@@ -56,6 +58,7 @@ def compiled_kernels(network: CompiledNetwork, source: str) -> dict[str, KernelF
             kind=" ".join(filter(None, (kernel.kind, kernel.tactic))),
             nodes=len(kernel.nodes),
             source=f"{source}, {network.architecture}",
+            types=kernel_types(kernel),
             bytes=kernel.bytes,
         )
         for node, kernel in network.by_node.items()
@@ -70,6 +73,12 @@ def kernel_precision(kernel: Kernel) -> str:
         return "INT8"
     floats = [name for name in types if name != "INT8"]
     return floats[0] if floats else ""
+
+
+def kernel_types(kernel: Kernel) -> str:
+    """Return the types that a kernel reads and writes, of the largest tensors."""
+    read, written = (sorted(tensors, key=lambda tensor: -tensor.bytes) for tensors in (kernel.reads, kernel.writes))
+    return f"{read[0].type} → {written[0].type}" if read and written else ""
 
 
 PROFILE = DocumentType[Sequence[Mapping[str, Any]]](

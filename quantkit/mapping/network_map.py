@@ -56,7 +56,7 @@ def network_map(
     may_replace = None
     if path is not None:
         require_layout()
-        read = (None if isinstance(model, Model) else model, *files.paths, *others)
+        read = (model.path if isinstance(model, Model) else model, *files.paths, *others)
         may_replace = check_destinations([path], read=read, force=options.force)
     phase("reading the model")
     own = model if isinstance(model, Model) else load_model(model)

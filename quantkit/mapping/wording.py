@@ -17,8 +17,8 @@ LISTED = 20
 """Maximum number of nodes inside a card that are listed."""
 LABELS = (
     "precision", "reason", "scale", "SQNR", "clipped", "levels", "largest |x|", "weight scales", "SQNR of weights",
-    "outputs with it alone", "gain in float", "kernel", "kernel kind", "nodes in the kernel", "bytes", "time",
-    "shape", "tensor", "contains", "nodes inside",
+    "outputs with it alone", "gain in float", "kernel", "kernel kind", "kernel reads and writes", "nodes in the kernel",
+    "bytes", "time", "shape", "tensor", "contains", "nodes inside",
 )  # fmt: skip
 """Names of the facts, in the order in which they are shown."""
 
@@ -40,6 +40,7 @@ def fact_texts(card: Card, facts: CardFacts, members: Sequence[str]) -> tuple[st
         decibel_text(facts.gain_db, "+.2f"),
         short_name(facts.kernel),
         short_name(facts.kernel_kind),
+        facts.kernel_types,
         str(facts.kernel_nodes or ""),
         "" if facts.kernel_bytes is None else format_size(facts.kernel_bytes),
         time_text(facts.milliseconds),

@@ -140,6 +140,7 @@ def test_a_compiled_network_reaches_the_cards_and_differs_from_an_engine(tmp_pat
     assert {name: (f.precision, f.kernel) for name, f in found.items() if f.kernel} == {
         "mul": ("INT8", "k1"), "relu": ("INT8", "k1"), "float": ("FP32", "k2"),
     }  # fmt: skip
+    assert (found["mul"].kernel_types, found["float"].kernel_types) == ("INT8 → INT8", "INT8 → FP32")
     assert made.difference is not None
     precisions = {
         c.name: (c.before["precision"], c.after["precision"])
