@@ -22,6 +22,7 @@ from PIL import Image
 
 from quantkit._version import __version__
 from quantkit.errors import StatisticsError
+from quantkit.evaluation.object_changes import PrecisionChange
 from quantkit.evaluation.result import ChangedSample, Device, Evaluation, IntervalMethod, MetricDifference
 from quantkit.metrics.registry import metric_title
 from quantkit.report import charts_plane, charts_rows
@@ -43,6 +44,7 @@ from quantkit.report.wording import (
     format_size,
 )
 from quantkit.rules.minmax import MinMax
+from tests.support.objects import object_changes, region_changes, scene
 from tests.support.reports import (
     EVALUATIONS,
     NUMBERS,
@@ -505,7 +507,11 @@ document.body.innerHTML = `<p id="found">${e.scrollWidth} ${e.clientWidth}</p>`;
 def test_the_page_does_not_scroll_sideways(tmp_path: Path, width: int) -> None:
     chromium = browser()
     long = "/".join(["block"] * 40) + "x" * 400
-    found = evaluation(candidate(long), candidate(), notes=(long,), verdict=(long,), provenance={long: long})
+    objects = object_changes(
+        scenes=(scene(long),), sizes=(PrecisionChange(long, 1, 0.5, 0.4, 10.0, 1.0, 2.0, 0.5, 0.4),)
+    )
+    first = candidate(long, objects=objects, regions=region_changes(names=(long, "road")))
+    found = evaluation(first, candidate(), notes=(long,), verdict=(long,), provenance={long: long})
     page = evaluation_page(
         found, sensitivity=sensitivity(long, "b"), statistics=statistics({long: [1.0, 3.0]}), bench=bench()
     )
