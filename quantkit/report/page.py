@@ -13,11 +13,13 @@ Page
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote
 
 from quantkit._version import __version__
 from quantkit.report.charts import Chart
@@ -214,6 +216,7 @@ def page_template() -> Template:
     )
     environment.filters["breakable"] = breakable
     environment.filters["heading"] = column_heading
+    environment.filters["file_link"] = file_link
     environment.tests["long"] = has_long_word
     return environment.get_template("page.html.j2")
 
@@ -224,6 +227,11 @@ def breakable(text: str) -> Markup:
 
     parts = (re.split(r"(?<=\w[./_:-])(?=\w)", word) if len(word) > NAME else [word] for word in text.split(" "))
     return Markup(" ").join(Markup("<wbr>").join(escape(part) for part in word) for word in parts)
+
+
+def file_link(name: str) -> str:
+    """Return the relative address of a file beside the page, whatever bytes are in its name."""
+    return quote(os.fsencode(name), safe="")
 
 
 def column_heading(text: str) -> str:

@@ -583,3 +583,8 @@ def test_inline_charts_have_a_picture_for_viewers_without_svg(monkeypatch: pytes
     assert chart._repr_mimebundle_() == (shown, about)
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     assert set(chart._repr_mimebundle_()[0]) == {"image/svg+xml", "text/plain"}
+
+
+def test_files_beside_the_page_are_linked_whatever_their_names() -> None:
+    page = evaluation_page(evaluation(), links={'a"b/<\udce4>.map.html': "Map <1>"})
+    assert '<a href="a%22b%2F%3C%E4%3E.map.html">Map &lt;1&gt; ↗</a>' in page
