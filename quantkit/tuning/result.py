@@ -190,12 +190,11 @@ class Tuning(SavableDisplay):
         whole = "all layers quantized" + (" except the excluded ones" if self.excluded else "")
         stays = f"{len(recipe.kept)} of {self.layers} layers in float" if recipe.kept else whole
         untuned = "" if recipe == self.trials[0].recipe else f"; without tuning it {loss_text(self.untuned.drop)}"
-        lost = (
-            f"{loss_text(tuned.drop)}{self.unit} of {metric_title(self.metric)} on {self.samples[1]:,} held-out samples"
-        )
-        found = (
-            f"{recipe.rule}, {recipe.repairs_text() or 'no repairs'}, {stays}: {lost}{self.interval(tuned)}{untuned}"
-        )
+        title, place = metric_title(self.metric), f"on {self.samples[1]:,} held-out samples"
+        kept = two_decimals(abs(tuned.drop)) == two_decimals(0.0)
+        lost = f"keeps the {title} of the float network" if kept else f"{loss_text(tuned.drop)}{self.unit} of {title}"
+        how = f"{recipe.rule}, {recipe.repairs_text() or 'no repairs'}, {stays}"
+        found = f"{how}: {lost} {place}{self.interval(tuned)}{untuned}"
         inside = f"This is {'within' if self.within_budget else 'over'} the budget of {self.budget}"
         return f"{found}. {inside}{self.doubt}."
 
