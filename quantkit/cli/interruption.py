@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they raise KeyboardInterrupt and leave a mark.
+"""Ctrl-C, SIGTERM and SIGHUP (a terminal that closes): they raise KeyboardInterrupt and leave a mark.
 
 While a library in C++ runs a network, Python's handlers wait. So another thread reads the signals too, and ends the
 runs: all of them, or, where a command finishes its batch first, those that take far too long.
@@ -20,12 +20,15 @@ from quantkit.backends.runs_in_progress import RUNS
 INTERRUPTED = threading.Event()
 FINISHING = threading.Event()
 """Set while a command, at the first signal, finishes the batch that it works on."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 POLL = 0.2
 
 
 def install_handlers() -> None:
-    """Let SIGTERM end a command as Ctrl-C does, so that temporary files are removed. Ignored signals stay ignored."""
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that temporary files are removed.
+
+    Ignored signals stay ignored, as under `nohup`.
+    """
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handle_signal)

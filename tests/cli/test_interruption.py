@@ -29,7 +29,7 @@ ENDLESS = """<ir_version: 8, opset_import: ["": 17]> net (float[N, 2] x) => (flo
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [(number, signal.getsignal(number)) for number in interruption.SIGNALS]
     yield
     interruption.INTERRUPTED.clear()
     for number, handler in before:
@@ -47,7 +47,7 @@ def swallowed(number: int = signal.SIGTERM) -> None:
         signal.raise_signal(number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("error", [ImportError("initialization failed"), ModelError("cannot be run", remedy="fix it")])
 def test_what_comes_of_an_interruption_is_an_interruption(
     number: int, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -7,7 +7,10 @@ is refused. Its parent (see `compiling`) reads them, whatever became of this pro
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -16,11 +19,14 @@ from typing import Any
 from quantkit.regular_file import read_regular
 
 STAGE, REQUEST, ERRORS, VERSION = "stage", "request.json", ".errors.json", "version"
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that a process gets when its parent ends."""
 
 
 def compile_request(folder: Path) -> None:
     """Compile as `request.json` asks: the path of the model, the shapes of its inputs, and the architectures."""
     request = json.loads(read_regular(folder / REQUEST))
+    end_with_parent(request["parent"])
     limit_memory(request["memory"])
     import tensorrt_rtx as trt
 
@@ -29,6 +35,14 @@ def compile_request(folder: Path) -> None:
         (folder / STAGE).write_text(f"parsing it for {architecture}")
         if not compile_for(trt, folder, architecture, request):
             return
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the system end this process when its parent ends, however that happens. parent: its process id."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the process that asked for a compilation has ended")
 
 
 def limit_memory(most: int) -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 POLL = 0.1
+STALLED = 60.0
+"""Seconds without CPU time after which the compiler waits for something that never comes, as where memory ran out."""
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -102,12 +105,11 @@ def try_compile(
             "shapes": {key: list(shape) for key, shape in shapes.items()},
             "architectures": list(architectures),
             "memory": limits.memory,
+            "parent": os.getpid(),
         }
         (folder / child.REQUEST).write_text(json.dumps(request))
-        code, said = run_child(folder, limits.seconds, stage)
-        return read_outcome(
-            folder, model, architectures, Ending(installed, code, said, limits), keep_engines=keep_engines
-        )
+        ending = run_child(folder, installed, limits, stage)
+        return read_outcome(folder, model, architectures, ending, keep_engines=keep_engines)
 
 
 def parsable_path(model: Model, folder: Path) -> str:
@@ -149,8 +151,22 @@ def refuse_refused(model: Model, made: Compilation) -> None:
     )
 
 
-def run_child(folder: Path, seconds: float, stage: Callable[[str], None]) -> tuple[int | None, str]:
-    """Run the compiler on a folder; return its exit code (None: it took too long) and the end of what it printed."""
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of the compiler's process: its version, exit code (None: stopped by us), end of its output, and limits.
+
+    stalled: it was stopped because it computed nothing any more.
+    """
+
+    version: str
+    code: int | None
+    said: str
+    limits: CompileLimits
+    stalled: bool = False
+
+
+def run_child(folder: Path, version: str, limits: CompileLimits, stage: Callable[[str], None]) -> Ending:
+    """Run the compiler on a folder until it ends, exceeds its time, or computes nothing any more."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with open(folder / "output", "w+b") as output:
         process = subprocess.Popen(
@@ -158,22 +174,47 @@ def run_child(folder: Path, seconds: float, stage: Callable[[str], None]) -> tup
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True,
         )  # fmt: skip
         try:
-            code, shown = None, ""
-            for _ in range(max(1, round(seconds / POLL))):
-                try:
-                    code = process.wait(POLL)
-                    break
-                except subprocess.TimeoutExpired:
-                    if (now := stage_of(folder)) != shown:
-                        shown = now
-                        stage(now)
+            stalled = wait_for(process, limits.seconds, lambda: stage_of(folder), stage)
+            code = process.poll()
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         output.seek(0)
         said = output.read()[-4096:].decode("utf-8", "replace").strip()
-    return code, said
+    return Ending(version, code, said, limits, stalled)
+
+
+def wait_for(
+    process: subprocess.Popen[bytes], seconds: float, now_in: Callable[[], str], stage: Callable[[str], None]
+) -> bool:
+    """Wait until a process ends, for at most some seconds; return True if it has computed nothing for `STALLED`."""
+    begun = moved = time.monotonic()
+    ticks, shown = 0, ""
+    while (now := time.monotonic()) - begun < seconds:
+        try:
+            process.wait(POLL)
+        except subprocess.TimeoutExpired:
+            if (text := now_in()) != shown:
+                shown = text
+                stage(text)
+            found = cpu_ticks(process.pid)
+            if found is None or found != ticks:
+                ticks, moved = found or 0, now
+            elif now - moved > STALLED:
+                return True
+        else:
+            return False
+    return False
+
+
+def cpu_ticks(process: int) -> int | None:
+    """Return the CPU time that a process has used, in ticks of the clock; None where the system does not tell."""
+    try:
+        fields = read_regular(f"/proc/{process}/stat").rpartition(b")")[2].split()
+        return int(fields[11]) + int(fields[12])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def stage_of(folder: Path) -> str:
@@ -182,16 +223,6 @@ def stage_of(folder: Path) -> str:
         return read_regular_text(folder / child.STAGE)
     except FileNotFoundError:
         return "loading TensorRT-RTX"
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The end of the compiler's process: its version, exit code (None: stopped), end of its output, and limits."""
-
-    version: str
-    code: int | None
-    said: str
-    limits: CompileLimits
 
 
 def read_outcome(
@@ -246,12 +277,17 @@ def read_network(folder: Path, architecture: str, nodes: Mapping[str, str]) -> C
 def crash_of(folder: Path, model: Model, architecture: str, ending: Ending) -> Refusal:
     """Return the refusal for a compiler that crashed. BackendError if it exceeded a limit, or did not load."""
     stage = stage_of(folder)
+    if ending.stalled:
+        raise BackendError(
+            f"{model.path}: TensorRT-RTX stands still, {stage}: it does so where memory does not suffice",
+            remedy="allow more: --memory 64G",
+        )
     if ending.code is None:
         raise BackendError(
             f"{model.path}: TensorRT-RTX took more than {ending.limits.seconds:g} s, {stage}",
             remedy="allow more time: --time-limit SECONDS",
         )
-    memory = f"{ending.limits.memory / GIB:g} GiB"
+    memory = f"{ending.limits.memory / GIB:.3g} GiB"
     if any(sign in ending.said for sign in ("bad_alloc", "MemoryError", "Cannot allocate memory")):
         raise BackendError(
             f"{model.path}: TensorRT-RTX needs more than the {memory} that it may use, {stage}",

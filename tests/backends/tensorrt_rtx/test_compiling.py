@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,3 +71,47 @@ def test_architectures_are_named_as_nvidia_names_them() -> None:
     for wrong in ("sm90", "x", "", ","):
         with pytest.raises(UsageError):
             parse_architectures(wrong)
+
+
+def test_a_compiler_that_computes_nothing_any_more_is_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt_rtx.py").write_text("import time\ntime.sleep(1000)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("quantkit.backends.tensorrt_rtx.compiling.STALLED", 0.3)
+    with pytest.raises(BackendError, match="stands still, loading TensorRT-RTX"):
+        try_compile(load_model(BUNDLED), shapes_of(BUNDLED))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system ends the compiler on Linux alone")
+def test_the_compiler_ends_with_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "tensorrt_rtx.py").write_text(
+        "import os, time\nopen('compiler.pid', 'w').write(str(os.getpid()))\ntime.sleep(1000)\n"
+    )
+    program = (
+        "from quantkit.backends.tensorrt_rtx.compiling import try_compile\nfrom quantkit.graph.load import load_model\n"
+        f"try_compile(load_model({str(BUNDLED)!r}), {shapes_of(BUNDLED)!r})\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), str(BUNDLED.parents[1])])
+    environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment)
+    try:
+        compiler = int(wait_until(lambda: (tmp_path / "compiler.pid").read_text()))
+    finally:
+        parent.kill()
+        parent.wait()
+    assert wait_until(lambda: "" if is_running(compiler) else "ended")
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(text: Callable[[], str]) -> str:
+    for _ in range(600):
+        with suppress(FileNotFoundError):
+            if found := text():
+                return found
+        time.sleep(0.05)
+    raise AssertionError("nothing happened within 30 s")
