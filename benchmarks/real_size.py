@@ -28,7 +28,7 @@ NETWORKS = {
     "deit-small": "deit_small_patch16_224",
     "convnext-tiny": "convnext_tiny",
 }
-SIDE, SAMPLES, BATCHES, LEVEL = 224, 16, (1, 32), 2
+SIDE, SAMPLES, BATCHES, LEVEL = 224, 16, (1, 32), 1
 SEED = 0
 
 
@@ -94,8 +94,15 @@ def time_network(folder: Path, name: str) -> dict[str, Any]:
             "bytes": subject.bytes,
             "layers": dict(subject.counts),
         }
-        found["machine"] = made.machine
     return found
+
+
+def machine() -> str:
+    """The GPU and TensorRT that times are of."""
+    from quantkit.backends.tensorrt.device import open_device
+    from quantkit.backends.tensorrt.versions import detect_features, tensorrt
+
+    return f"{open_device().name}, TensorRT {detect_features(tensorrt()).version}"
 
 
 def main() -> None:
@@ -107,7 +114,7 @@ def main() -> None:
         started = time.monotonic()
         if stage == "time":
             networks[name] = time_network(folder, name)
-            document = {"date": date.today().isoformat(), "level": LEVEL, "networks": networks}
+            document = {"machine": machine(), "date": date.today().isoformat(), "level": LEVEL, "networks": networks}
             output.write_text(json.dumps(document, indent=1))
         else:
             {"export": export, "quantize": quantize_network}[stage](folder, name)
