@@ -128,7 +128,7 @@ def samples_identity(source: Model, data: NetworkSamples | None) -> tuple[dict[s
     The identity holds None without data, and is None for a stream.
     """
     if data is None:
-        return dict.fromkeys(("data", "order of the data", "preprocessing")), ()
+        return dict.fromkeys(("samples", "data", "order of the data", "preprocessing")), ()
     spec, place = data.preprocess, data.source
     if not isinstance(place, (str, os.PathLike)) or not exists(place) or not isinstance(spec, Preprocess):
         return None, ()
@@ -136,8 +136,12 @@ def samples_identity(source: Model, data: NetworkSamples | None) -> tuple[dict[s
     identity = feed.identity()
     if identity is None:
         return None, ()
-    document = None if applied is None else applied.model_dump(mode="json")
-    found = {"data": identity.content, "order of the data": identity.order, "preprocessing": document}
+    found = {
+        "samples": identity.samples,
+        "data": identity.content,
+        "order of the data": identity.order,
+        "preprocessing": None if applied is None else applied.model_dump(mode="json"),
+    }
     return found, tuple(stamp.record for stamp in feed.stamps())
 
 

@@ -61,7 +61,7 @@ def test_data_beside_statistics_count(place: Path) -> None:
     both = {"statistics": "model.stats.safetensors", "data": "imgs", "repairs": ("bias",)}
     quantkit.quantize("model.onnx", TARGET, **both)
     assert quantkit.quantize("model.onnx", TARGET, **both).reused
-    with pytest.raises(StaleError, match="something else: data, order of the data, preprocessing"):
+    with pytest.raises(StaleError, match=r"something else: samples .*, data, order of the data, preprocessing"):
         quantize(repairs=("bias",))
 
 
@@ -84,13 +84,15 @@ def test_what_changed_is_named(place: Path) -> None:
         ({"policy": "all"}, r"policy \(was tensorrt, now all\)"),
         ({"repairs": None}, r"repairs \(was \['bias'\], now default\)"),
         ({"weights": "float"}, r"weights \(was int8, now float\)"),
-        ({"limit": 8}, r"data, order of the data\n"),
+        ({"limit": 8}, r"samples \(was 16, now 8\), data, order of the data\n"),
         ({"exclude": ("Gemm",)}, r"excluded layers"),
     ]:
         with pytest.raises(StaleError, match=f"was made with something else: {changed}") as caught:
             quantize(**known | options)
         assert caught.value.remedy == "another --output keeps both; --force replaces it"
-    with pytest.raises(StaleError, match="something else: statistics, data, order of the data, preprocessing"):
+    with pytest.raises(
+        StaleError, match=r"something else: statistics, samples .*, data, order of the data, preprocessing"
+    ):
         quantize(repairs=("bias",))
     assert quantize(**known).reused
     assert not quantize(**known, rule="entropy", force=True).reused
