@@ -43,7 +43,9 @@ HEADINGS = {
     type=options.PATH,
     help="Fixed copy to write. Default: MODEL.fixed.onnx beside the model.",
 )
-@click.option("--compile", "compiles", is_flag=True, help="Compile it too, with TensorRT-RTX on the CPU.")
+@click.option(
+    "--compile", "compiles", is_flag=True, help="Compile with TensorRT-RTX on the CPU. Its findings join the others."
+)
 @options.architectures
 @options.shapes("a batch of 1, and the size of a usual image or text")
 @options.force

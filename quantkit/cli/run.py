@@ -72,7 +72,7 @@ NAMES = {
 @click.option(
     "--compile/--no-compile",
     default=None,
-    help="Require TensorRT-RTX's word on the Q/DQ model, or skip it. Default: compile it if that is installed.",
+    help="Compile with TensorRT-RTX on the CPU. Default: the Q/DQ model, if TensorRT-RTX is installed.",
 )
 @click.option("--no-layers", is_flag=True, help="Leave the ranking of layers out of the report.")
 @options.tensorrt_version

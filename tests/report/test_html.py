@@ -484,7 +484,7 @@ def test_numbers_as_words() -> None:
         "1.11 MB",
         "2,000 GB",
     )
-    assert (format_percent(0.9118), metric_title("top5"), metric_title("map")) == ("91.18 %", "top-5", "map")
+    assert (format_percent(0.9118), metric_title("top5"), metric_title("map")) == ("91.18 %", "top-5", "mAP50-95")
 
 
 # ── in a browser ────────────────────────────────────────────────────────────────────────────────────────────────────
