@@ -22,11 +22,15 @@ CATEGORIES = 6
 
 @dataclass(frozen=True, slots=True)
 class Shade:
-    """The bin of a card, and the text on it; `weight` orders cards of a block: it shows that of its largest."""
+    """The bin of a card, and the text on it; `weight` orders cards of a block: it shows that of its largest.
+
+    shares: of a block by names, the bins of its cards with their share.
+    """
 
     bin: int
     text: str
     weight: float = 0.0
+    shares: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,8 @@ GAINS = Bins((0.1, 0.5, 1.0, 3.0), ("below 0.1 dB", "below 0.5 dB", "below 1 dB"
 PRECISIONS = ("INT8", "fused", "FP16", "float", "FP32")
 """Precisions whose colours are the same on every map."""
 FUSED = "fused"
+SAME, CHANGED, REMOVED = 2, 3, 4
+"""Bins of differences: what is the same is in a quiet colour."""
 
 
 def time_bins(total: float) -> Bins:
@@ -132,7 +138,7 @@ def binned_mode(
 def named_mode(key: str, label: str, cards: Cards, values: Sequence[str], known: Sequence[str] = ()) -> ColourMode:
     """Return a mode for names: those that are known have their colour, the most frequent others one of those left.
 
-    A block shows how many of its cards have each name, so the weight is of no use.
+    A block shows the share of its cards that have each name, so the weight is of no use.
     """
     operators = [card.kind is CardKind.OPERATOR for card, _ in cards]
     names = [value if operator else "" for value, operator in zip(values, operators, strict=True)]
@@ -166,12 +172,12 @@ def change_mode(made: NetworkMap, difference: MapDifference) -> ColourMode:
     """Return a mode that marks what differs from another map."""
     changes: Mapping[str, NodeChange] = {change.name: change for change in difference.changes if change.kind != "added"}
     shades = tuple(
-        Shade(0, "same") if card.name not in changes else change_shade(changes[card.name]) for card in made.cards
+        Shade(SAME, "same") if card.name not in changes else change_shade(changes[card.name]) for card in made.cards
     )
     counts = Counter(shade.bin for shade in shades)
     legend = tuple(
         LegendEntry(i, f"{text}: {counts[i]:,}")
-        for i, text in enumerate(("same", "changed", f"not in {difference.other}"))
+        for i, text in ((SAME, "same"), (CHANGED, "changed"), (REMOVED, f"not in {difference.other}"))
         if counts[i]
     )
     return ColourMode("change", "difference", True, legend, shades)
@@ -180,17 +186,17 @@ def change_mode(made: NetworkMap, difference: MapDifference) -> ColourMode:
 def change_shade(change: NodeChange) -> Shade:
     """Return the shade of a node that differs."""
     if change.kind == "removed":
-        return Shade(2, "removed", 2.0)
-    return Shade(1, change_text(change.before, change.after), 1.0)
+        return Shade(REMOVED, "removed", 2.0)
+    return Shade(CHANGED, change_text(change.before, change.after), 1.0)
 
 
 def block_shade(mode: ColourMode, cards: Sequence[int]) -> Shade | None:
-    """Return the shade of a folded block: the worst of its cards, or how many have each name."""
+    """Return the shade of a folded block: the worst of its cards, or the share of those that have each name."""
     shades = [shade for card in cards if (shade := mode.shades[card]) is not None]
     if not shades:
         return None
     if mode.key == "change":
-        changed = sum(shade.bin > 0 for shade in shades)
+        changed = sum(shade.bin > SAME for shade in shades)
         return Shade(max(shade.bin for shade in shades), f"{changed} of {len(shades)} differ" if changed else "same")
     if mode.ordered:
         worst = max(shades, key=lambda shade: shade.weight)
@@ -200,4 +206,7 @@ def block_shade(mode: ColourMode, cards: Sequence[int]) -> Shade | None:
     place = next(shade.bin for shade in shades if shade.text == most)
     if mode.key == "kernel":
         return Shade(place, f"{len(counts)} kernels" if len(counts) > 1 else most)
-    return Shade(place, ", ".join(f"{count} {text}" for text, count in counts.most_common(3)))
+    bins = Counter(shade.bin for shade in shades)
+    shares = tuple((own, count / len(shades)) for own, count in sorted(bins.items()))
+    listed = sorted(counts.most_common(), key=lambda one: one[0] == FUSED)  # the end may have no room
+    return Shade(place, ", ".join(f"{count} {text}" for text, count in listed[:3]), shares=shares)

@@ -19,7 +19,7 @@ from quantkit.mapping.layout import require_layout
 from quantkit.mapping.live import with_compiled
 from quantkit.mapping.operator_graph import CardKind, OperatorGraph, card_forms, operator_graph
 from quantkit.mapping.options import MapFields, MapOptions
-from quantkit.mapping.page import map_page
+from quantkit.mapping.page import map_page, refuse_large_network
 from quantkit.mapping.result import NetworkMap
 from quantkit.mapping.sources import MapSources, identities, read_sources, sort_files
 from quantkit.paths import AnyPath, given_list
@@ -60,10 +60,13 @@ def network_map(
         may_replace = check_destinations([path], read=read, force=options.force)
     phase("reading the model")
     own = model if isinstance(model, Model) else load_model(model)
+    graph = operator_graph(own)
+    if path is not None:
+        refuse_large_network(graph, own.path)
     if options.compile_for is not None:
         files = with_compiled(files, own, options.compile_for, options.shapes, phase)
     phase("collecting facts")
-    made = map_of(own, read_sources(files, [own], rule), fold=options.fold)
+    made = map_of(own, read_sources(files, [own], rule), graph, fold=options.fold)
     if others:
         made = replace(made, difference=difference_from(made, own, others, rule))
     if path is None or may_replace is None:
@@ -73,9 +76,9 @@ def network_map(
     return replace(made, path=path)
 
 
-def map_of(model: Model, sources: MapSources, *, fold: bool = True) -> NetworkMap:
-    """Return the map of a model with what its sources say."""
-    graph = operator_graph(model)
+def map_of(model: Model, sources: MapSources, graph: OperatorGraph | None = None, *, fold: bool = True) -> NetworkMap:
+    """Return the map of a model with what its sources say. graph: its cards, if they are known already."""
+    graph = graph or operator_graph(model)
     items: tuple[FoldItem, ...] = tuple(range(len(graph.cards)))
     return NetworkMap(
         model=model.path.name,

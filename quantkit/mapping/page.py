@@ -8,15 +8,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
 from quantkit.errors import UsageError
 from quantkit.mapping.layout import require_layout
-from quantkit.mapping.operator_graph import CardKind
+from quantkit.mapping.operator_graph import CardKind, OperatorGraph
 from quantkit.mapping.page_data import page_data
 from quantkit.mapping.result import NetworkMap
 from quantkit.mapping.wording import change_text, short_name
@@ -31,21 +33,16 @@ ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", 
 """Characters that would end a script, or a line in it, and their form in JSON."""
 
 
-MOST_CARDS = 20_000
-"""Cards up to which a page is drawn; browsers do not handle more well."""
+MOST_OPERATORS = 20_000
+"""Operators up to which a page is drawn; browsers do not handle more well."""
 
 
 def map_page(made: NetworkMap) -> str:
     """Return the page of a map: the same bytes for the same map.
 
-    BackendError if the library that lays it out is not installed; UsageError if the network is too large to draw.
+    BackendError if the library that lays it out is not installed.
     """
     require_layout()
-    if len(made.cards) > MOST_CARDS:
-        raise UsageError(
-            f"{made.model} has {len(made.cards):,} operators; a page shows at most {MOST_CARDS:,}",
-            remedy=f"print the facts instead: quantkit map {made.model} --json",
-        )
     script = read_map_resource("map.js")
     return replace_unprintable(
         map_template().render(
@@ -60,6 +57,16 @@ def map_page(made: NetworkMap) -> str:
             changes=change_rows(made),
         )
     )
+
+
+def refuse_large_network(graph: OperatorGraph, path: Path) -> None:
+    """Raise UsageError if a network has too many operators to draw. path: of its model."""
+    count = sum(card.kind is CardKind.OPERATOR for card in graph.cards)
+    if count > MOST_OPERATORS:
+        raise UsageError(
+            f"{path} has {count:,} operators; a page shows at most {MOST_OPERATORS:,}",
+            remedy=f"print the facts instead: quantkit map {shlex.quote(str(path))} --json",
+        )
 
 
 def script_json(value: object) -> str:

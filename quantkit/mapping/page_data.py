@@ -68,8 +68,11 @@ def mode_data(mode: ColourMode, blocks: Sequence[Shade | None]) -> dict[str, Any
 
 
 def shade_data(shade: Shade | None) -> list[Any]:
-    """Return bin and text."""
-    return [UNKNOWN, ""] if shade is None else [shade.bin, shade.text]
+    """Return bin and text, and the shares of bins where there are several."""
+    if shade is None:
+        return [UNKNOWN, ""]
+    shares = [[own, round(share, DIGITS)] for own, share in shade.shares]
+    return [shade.bin, shade.text, *([shares] if len(shares) > 1 else [])]
 
 
 @dataclass

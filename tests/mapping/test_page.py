@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ from quantkit.mapping import page as page_module
 from quantkit.mapping.difference import MapDifference, NodeChange
 from quantkit.mapping.network_map import map_of, network_map
 from quantkit.mapping.page import map_page, printable, script_digest, script_json
+from quantkit.mapping.page_data import page_data
 from quantkit.mapping.sources import MapSources
 from quantkit.view import replace_unprintable
 from tests.mapping.networks import as_model, chain_of_blocks, random_models
@@ -108,11 +110,41 @@ def test_equal_blocks_share_their_layout_and_long_names_their_room() -> None:
     assert len(data_of(map_page(map_of(chain_of_blocks(110), MapSources())))["layouts"]) == 2
 
 
-def test_a_network_that_is_too_large_to_draw_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_module, "MOST_CARDS", 10)
+def test_a_network_that_is_too_large_to_draw_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = chain_of_blocks(3)
+    count = sum(map_of(model, MapSources()).precisions.values())
+    monkeypatch.setattr(page_module, "MOST_OPERATORS", count)
+    network_map(model, tmp_path / "most.html")
+    monkeypatch.setattr(page_module, "MOST_OPERATORS", count - 1)
     with pytest.raises(UsageError) as caught:
-        map_page(map_of(chain_of_blocks(3), MapSources()))
-    assert caught.value.remedy.endswith("quantkit map net.onnx --json")
+        network_map(model, tmp_path / "more.html")
+    assert f"has {count} operators" in str(caught.value)
+    assert caught.value.remedy.endswith("net.onnx --json")
+    assert [path.name for path in tmp_path.iterdir()] == ["most.html"]
+    assert network_map(model).path is None
+
+
+def test_blocks_show_the_share_of_every_name_and_differences_stand_out() -> None:
+    made = map_of(chain_of_blocks(3), MapSources())
+    changes = (NodeChange(made.cards[3].name, made.cards[3].operator, "removed", {}, {}),)
+    difference = MapDifference("other", (), changes)
+    data = page_data(replace(made, difference=difference))
+    assert data["blocks"]
+    for mode in data["modes"]:
+        for block, (bin_, _, *shares) in zip(data["blocks"], mode["blocks"], strict=True):
+            own = [mode["cards"][card][0] for card in cards_of(data, block)]
+            if mode["key"] == "change":
+                assert bin_ == max(own)
+            elif shares:
+                assert [[b, pytest.approx(own.count(b) / len(own), abs=1e-3)] for b in sorted(set(own))] == shares[0]
+            else:
+                assert set(own) == {bin_}
+
+
+def cards_of(data: Any, block: Any) -> list[int]:
+    """The cards in a block of a page's data."""
+    inner = ([item] if item >= 0 else cards_of(data, data["blocks"][-1 - item]) for item in block["items"])
+    return [card for cards in inner for card in cards]
 
 
 # ── in a browser ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -27,6 +27,7 @@
   };
   // The item that stands for another one: itself, or the outermost folded block that it is in.
   const shownFor = (item) => ancestors(item).reverse().find((block) => !opened.has(block)) ?? item;
+  // Bin, text, and of a block with several bins the share of each.
   const shadeOf = (item) => {
     const mode = data.modes[state.mode];
     return mode ? (isBlock(item) ? mode.blocks[-1 - item] : mode.cards[item]) : [-1, ""];
@@ -44,6 +45,8 @@
   const isMarked = (item) => marked.size > 0 && cardsOf(item).some((card) => marked.has(card));
 
   // ── layout: rows that make room for unfolded blocks ──────────────────────────────────────────────────────────────
+  const largest = (values) => values.reduce((most, one) => Math.max(most, one));  // for any number of values
+
   function sizeOf(item) {
     if (item === null) return { w: 0, h: 0 };
     if (!isBlock(item) || !opened.has(item)) return { w: WIDTH, h: HEIGHT };
@@ -66,7 +69,7 @@
       row.sort((a, b) => a.base - b.base);
       const extra = row.map((entry) => Math.max(0, entry.w - WIDTH));
       let before = -extra.reduce((sum, one) => sum + one, 0) / 2;
-      const height = Math.max(0, ...row.map((entry) => entry.h));
+      const height = largest(row.map((entry) => entry.h));
       row.forEach((entry, i) => {
         Object.assign(entry, { x: entry.base + before + extra[i] / 2, y, top: y, bottom: y + height, row });
         before += extra[i];
@@ -74,8 +77,8 @@
       y += height + (height ? GAP_Y : GAP_Y / 2);
     }
     const all = rows.flat();
-    const left = Math.min(...all.map((entry) => entry.x - entry.w / 2));
-    const right = Math.max(...all.map((entry) => entry.x + entry.w / 2));
+    const left = -largest(all.map((entry) => entry.w / 2 - entry.x));
+    const right = largest(all.map((entry) => entry.x + entry.w / 2));
     all.forEach((entry) => { entry.x -= left; });
     const lines = paths.map(({ from, to, bends }) => {
       const a = placed[from], b = placed[to];
@@ -103,6 +106,21 @@
   }
   const shorten = (text, most) =>
     text.length <= most ? text : `${text.slice(0, Math.floor(most / 3))}…${text.slice(text.length - Math.ceil(most * 2 / 3) + 1)}`;
+  const cut = (text, most) => text.length <= most ? text : `${text.slice(0, most - 1)}…`;
+  const pen = document.createElement("canvas").getContext("2d"), family = getComputedStyle(document.body).fontFamily;
+  const LINES = [["kind", `650 12px ${family}`], ["name", `11px ${family}`], ["value", `12px ${family}`]];
+  // As much of a text as has room, whatever its letters are.
+  function fitting(text, font, shortened, room) {
+    pen.font = font;
+    const fits = (most) => pen.measureText(shortened(text, most)).width <= room;
+    let low = 1, high = text.length;
+    if (fits(high)) return text;
+    while (low < high) {
+      const middle = Math.ceil((low + high) / 2);
+      fits(middle) ? low = middle : high = middle - 1;
+    }
+    return shortened(text, low);
+  }
   const binClass = (bin) => bin < 0 ? "none" : `${data.modes[state.mode].ordered ? "o" : "c"}${bin}`;
   const stripeWidth = (bin) => bin < 0 ? 0 : 6 + 4 * bin;
   const curve = (points) => {
@@ -139,6 +157,7 @@
     const text = svg("text", { class: "kind", x: x + 10, y: y + 16 }, head);
     text.textContent = `▾ ${shorten(blockOf(entry.item).name, Math.floor(entry.w / 8))}`;
     elements.set(entry.item, head);
+    colourCard(entry.item);
     drawLevel(entry.inner, group, x + (entry.w - entry.inner.w) / 2, y + HEAD);
   }
 
@@ -147,31 +166,37 @@
     const block = isBlock(item);
     if (block) svg("rect", { class: "under", x: x + 5, y: y + 5, width: WIDTH, height: HEIGHT, rx: 7 }, group);
     svg("rect", { class: "body", x, y, width: WIDTH, height: HEIGHT, rx: 7 }, group);
-    svg("rect", { class: "stripe", x: x + 2, y: y + 2, height: HEIGHT - 4, rx: 5 }, group);
-    ["kind", "name", "value"].forEach((kind, i) => svg("text", { class: kind, y: y + 17 + 16 * i }, group));
+    svg("g", {}, group);  // for its stripe
+    LINES.forEach(([kind], i) => svg("text", { class: kind, y: y + 17 + 16 * i }, group));
     if (isMarked(item)) svg("text", { class: "mark", x: x + WIDTH - 16, y: y + 17 }, group).textContent = "Δ";
     if (block) group.setAttribute("aria-expanded", "false");
     elements.set(item, group);
-    colourCard(item, x);
+    colourCard(item);
   }
 
-  function colourCard(item, x = boxes.get(item).x) {
-    const element = elements.get(item);
-    if (element.classList.contains("open")) { element.setAttribute("aria-label", labelOf(item)); return; }
-    const [bin, value] = shadeOf(item), stripe = element.querySelector(".stripe");
-    stripe.setAttribute("class", `stripe ${binClass(bin)}`);
-    stripe.setAttribute("width", stripeWidth(bin));
+  function colourCard(item) {
+    const element = elements.get(item), { x, y } = boxes.get(item);
+    element.setAttribute("aria-label", labelOf(item));
+    if (element.classList.contains("open")) return;
+    const [bin, value, shares = [[bin, 1]]] = shadeOf(item), stripe = element.querySelector("g");
+    const least = shares.length > 1 ? 8 : 0, room = HEIGHT - 4 - least * shares.length;
+    let top = y + 2;
+    stripe.replaceChildren();
+    for (const [own, share] of shares) {
+      const height = least + room * share;
+      svg("rect", { class: `stripe ${binClass(own)}`, x: x + 2, y: top, width: stripeWidth(own), height, rx: 3 }, stripe);
+      top += height;
+    }
     const texts = isBlock(item)
       ? [`▸ ${blockOf(item).title}`, blockOf(item).name, value]
       : [data.cards[item][1], data.cards[item][0], value];
-    const start = stripeWidth(bin) + 10, most = Math.floor((WIDTH - start - 4) / 6.3);
+    const start = stripeWidth(largest(shares.map(([own]) => own))) + 10;
     element.querySelectorAll(".kind, .name, .value").forEach((text, i) => {
       text.setAttribute("x", x + start);
-      text.textContent = i === 0 ? cut(texts[0], Math.floor(most * 0.86) - (isMarked(item) ? 3 : 0)) : shorten(texts[i], most);
+      const shortened = i === 0 || shares.length > 1 && i === 2 ? cut : shorten;  // a number cut in the middle reads as another
+      text.textContent = fitting(texts[i], LINES[i][1], shortened, WIDTH - start - 6 - (i === 0 && isMarked(item) ? 16 : 0));
     });
-    element.setAttribute("aria-label", labelOf(item));
   }
-  const cut = (text, most) => text.length <= most ? text : `${text.slice(0, most - 1)}…`;
 
   function draw() {
     elements = new Map(); boxes = new Map(); neighbours = new Map(); edges = [];
@@ -203,16 +228,16 @@
     world.setAttribute("transform", `translate(${state.x} ${state.y}) scale(${state.scale})`);
     world.classList.toggle("far", state.scale < FAR);
   }
+  const whole = () => Math.min(1.2, (view.clientWidth - 24) / bounds.w, (view.clientHeight - 24) / bounds.h);
   function zoom(factor, x = view.clientWidth / 2, y = view.clientHeight / 2) {
-    const scale = Math.min(3, Math.max(0.02, state.scale * factor));
+    const scale = Math.min(3, Math.max(Math.min(whole(), 0.02), state.scale * factor));
     state.x = x - (x - state.x) * scale / state.scale;
     state.y = y - (y - state.y) * scale / state.scale;
     state.scale = scale;
     place();
   }
   function fit() {
-    const scale = Math.min(1.2, (view.clientWidth - 24) / bounds.w, (view.clientHeight - 24) / bounds.h);
-    state.scale = Math.max(0.02, scale);
+    state.scale = whole();
     state.x = (view.clientWidth - bounds.w * state.scale) / 2;
     state.y = 12;
     place();
@@ -258,11 +283,11 @@
     if (isBlock(item)) setOpen([item], !opened.has(item), item);
     choose(item);
   }
-  function goTo(item) {
+  function goTo(item, focus = true) {
     setOpen(ancestors(item), true);
     state.scale = Math.max(state.scale, 0.8);
     reveal(item, true);
-    choose(item);
+    choose(item, focus);
   }
 
   function showPanel() {
@@ -353,6 +378,7 @@
   view.addEventListener("pointermove", (event) => {
     const last = pointers.get(event.pointerId), now = local(event);
     if (!last) return;
+    if (!event.buttons) { release(event); return; }  // it was released elsewhere
     const pinch = pointers.size === 2 && spread();
     pointers.set(event.pointerId, now);
     if (pinch) {
@@ -414,7 +440,10 @@
   data.modes.forEach((mode, i) => html("option", mode.label, by("colour"), { value: i }));
   by("colour").onchange = (event) => colour(Number(event.target.value));
   by("search").oninput = (event) => search(event.target.value);
-  by("search").onkeydown = (event) => { if (event.key === "Enter" && state.found.size) goTo([...state.found][0]); };
+  by("search").onkeydown = (event) => {
+    const found = [...state.found];
+    if (event.key === "Enter" && found.length) goTo(found[(found.indexOf(state.chosen) + 1) % found.length], false);
+  };
   by("closer").onclick = () => zoom(1.25);
   by("farther").onclick = () => zoom(0.8);
   by("fit").onclick = fit;
@@ -422,6 +451,13 @@
   by("refold").onclick = () => { opened.clear(); state.chosen = null; draw(); begin(); showPanel(); };
   [by("unfold"), by("refold")].forEach((button) => { button.hidden = !data.blocks.length; });
   by("nodes").addEventListener("toggle", fillTable);
+  // On paper: the drawing as it is unfolded, as large as a page.
+  window.addEventListener("beforeprint", () => {
+    view.setAttribute("viewBox", `-4 -4 ${bounds.w + 12} ${bounds.h + 12}`);
+    world.removeAttribute("transform");
+    world.classList.remove("far");
+  });
+  window.addEventListener("afterprint", () => { view.removeAttribute("viewBox"); place(); });
   document.querySelector(".skip").addEventListener("click", () => { by("nodes").open = true; });
   draw();
   showLegend();
