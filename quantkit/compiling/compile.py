@@ -97,7 +97,7 @@ def compile(  # noqa: A001 (the public name; nothing in this module compiles Pyt
     )  # fmt: skip
     if made.networks:
         first = variant_of(loaded, loaded.path.name, "model", made, options)
-        chosen = chosen_shapes(loaded.inputs, options.shapes)
+        chosen = chosen_shapes(loaded.inputs, options.shapes, options.batch or 1)
         notes = [f"sizes that the model leaves open were chosen: --shapes {shape}" for shape in chosen]
         result = replace(result, variants=(first,), notes=tuple(notes))
         result = with_counterparts(result, loaded, other, options, phase)

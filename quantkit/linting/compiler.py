@@ -87,7 +87,7 @@ def refused(made: Compilation, found: Sequence[Finding]) -> Iterator[Finding]:
         problem = f"TensorRT-RTX {made.version} refuses it for {refusal.architecture}: {refusal.problem}"
         if refusal.text != refusal.problem:
             problem += f" ({refusal.short_text})"
-        yield Finding(REFUSES, "error", refusal.node or "the network", problem, refusal.remedy)
+        yield Finding(REFUSES, "error", refusal.node or refusal.place, problem, refusal.remedy)
 
 
 def accepted(made: Compilation, found: Sequence[Finding]) -> Iterator[Finding]:

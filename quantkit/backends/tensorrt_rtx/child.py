@@ -8,6 +8,7 @@ is refused. Its parent (see `compiling`) reads them, whatever became of this pro
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from typing import Any
 from quantkit.regular_file import read_regular
 
 STAGE, REQUEST, ERRORS, VERSION = "stage", "request.json", ".errors.json", "version"
+NO_SPACE = 74
+"""The exit code if the folder's file system is full, where not even a message can be left."""
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when its parent ends."""
 
@@ -30,6 +33,7 @@ def compile_request(folder: Path) -> None:
     limit_memory(request["memory"])
     import tensorrt_rtx as trt
 
+    os.chdir(folder)
     (folder / VERSION).write_text(trt.__version__)
     for architecture in request["architectures"]:
         (folder / STAGE).write_text(f"parsing it for {architecture}")
@@ -117,4 +121,9 @@ def empty_error(text: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    compile_request(Path(sys.argv[1]))
+    try:
+        compile_request(Path(sys.argv[1]))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(NO_SPACE)

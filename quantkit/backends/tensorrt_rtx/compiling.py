@@ -33,9 +33,12 @@ from quantkit.paths import is_file
 from quantkit.regular_file import UNBOUNDED, read_regular, read_regular_text
 
 if TYPE_CHECKING:
+    import onnx
+
     from quantkit.graph.model import Model
 
 GIB = 1 << 30
+LOCAL = "model.onnx"
 POLL = 0.1
 STALLED = 60.0
 """Seconds without CPU time after which the compiler waits for something that never comes, as where memory ran out."""
@@ -115,21 +118,28 @@ def try_compile(
 def parsable_path(model: Model, folder: Path) -> str:
     """Return a path of the model for the parser, which reads files whose names are UTF-8.
 
-    A model in memory is written into the folder, and others get links there.
+    A model in memory is written into the folder, which the compiler runs in, and others get links there.
     """
-    if model.path == IN_MEMORY:
-        write_model(model.proto, model.folder, folder / "model.onnx")
-        return str(folder / "model.onnx")
     path = os.path.abspath(model.path)
+    if model.path == IN_MEMORY:
+        write_model(model.proto, model.folder, folder / LOCAL)
+    elif is_utf8(path):
+        return path
+    else:
+        for number, file in enumerate(model.files):
+            link = folder / (LOCAL if number == 0 else os.path.relpath(file, model.folder))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.abspath(file))
+    return LOCAL
+
+
+def is_utf8(path: str) -> bool:
+    """Return True if a path consists of characters, and of no other bytes."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        for number, file in enumerate(model.files):
-            link = folder / ("model.onnx" if number == 0 else os.path.relpath(file, model.folder))
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.abspath(file))
-        return str(folder / "model.onnx")
-    return path
+        return False
+    return True
 
 
 def compile_network(model: Model, shapes: Shapes, *, architecture: str) -> CompiledNetwork:
@@ -230,7 +240,6 @@ def read_outcome(
 ) -> Compilation:
     """Return what the compiler left in its folder. BackendError if it exceeded a limit, or did not load."""
     nodes = {node.output[0]: node_name(node) for node in model.proto.graph.node if node.output}
-    order = [node_name(node) for node in model.proto.graph.node]
     networks: list[CompiledNetwork] = []
     refusals: list[Refusal] = []
     engines: dict[str, bytes] = {}
@@ -241,7 +250,9 @@ def read_outcome(
                 engines[name] = read_regular(folder / f"{name}.engine", UNBOUNDED)
         elif is_file(folder / f"{name}{child.ERRORS}"):
             errors = json.loads(read_regular(folder / f"{name}{child.ERRORS}"))
-            refusals.extend(dict.fromkeys(refusal_of(named(fields, order), name, nodes) for fields in errors))
+            refusals.extend(
+                dict.fromkeys(refusal_of(named(fields, model.proto.graph.node), name, nodes) for fields in errors)
+            )
         elif ending.code != 0:
             refusals.append(crash_of(folder, model, name, ending))
             break
@@ -250,10 +261,15 @@ def read_outcome(
     return Compilation(ending.version, tuple(networks), tuple(refusals), engines)
 
 
-def named(fields: Mapping[str, str], order: Sequence[str]) -> Mapping[str, str]:
-    """Return an error of the parser with the name of its node, which the file may lack; `order`: all names."""
+def named(fields: Mapping[str, str], nodes: Sequence[onnx.NodeProto]) -> Mapping[str, str]:
+    """Return an error of the parser with the name of its node, which the file may lack.
+
+    nodes: of the network. The number of a node in a subgraph is its number there, so the operator must be the same.
+    """
     place = int(fields["place"] or -1)
-    return {**fields, "node": order[place]} if not fields["node"] and 0 <= place < len(order) else fields
+    if fields["node"] or not 0 <= place < len(nodes) or nodes[place].op_type != fields["operator"]:
+        return fields
+    return {**fields, "node": node_name(nodes[place])}
 
 
 def read_network(folder: Path, architecture: str, nodes: Mapping[str, str]) -> CompiledNetwork:
@@ -292,6 +308,11 @@ def crash_of(folder: Path, model: Model, architecture: str, ending: Ending) -> R
         raise BackendError(
             f"{model.path}: TensorRT-RTX needs more than the {memory} that it may use, {stage}",
             remedy="allow more: --memory 64G",
+        )
+    if ending.code == child.NO_SPACE:
+        raise BackendError(
+            f"{folder.parent} has no space for what TensorRT-RTX writes, {stage}",
+            remedy="free some space there, or choose another folder: TMPDIR=FOLDER",
         )
     if ending.code > 0:
         last = ending.said.splitlines()[-1] if ending.said else f"exit code {ending.code}"

@@ -38,8 +38,8 @@ class Refusal:
 
     @property
     def place(self) -> str:
-        """The node and its operator, for messages."""
-        return f"{self.operator} {self.node}".strip() if self.node else "the network"
+        """The node and its operator, for messages; of a node in a subgraph the compiler may say the operator alone."""
+        return f"{self.operator} {self.node}".strip() or "the network"
 
 
 PATTERNS: tuple[tuple[str, str, str], ...] = (
@@ -93,6 +93,26 @@ PATTERNS: tuple[tuple[str, str, str], ...] = (
         r"Error Code 1: Myelin|MyelinCheckException|Error Code 10: Internal Error",
         "an internal error of the compiler",
         "compile parts of the network to find the one; networks with If and Loop are known to fail",
+    ),
+    (
+        r"Failed to convert ONNX da\w+ type",
+        "a type that TensorRT does not have",
+        "leave what computes in strings or complex numbers out of the export",
+    ),
+    (
+        r"Failed to add input",
+        "an input that TensorRT does not take",
+        "give it a shorter name, of at most 4096 bytes",
+    ),
+    (
+        r"has no runners that implement it",
+        "an operator for which the compiler has no kernel here",
+        "leave it out of the export, and compute it on the host",
+    ),
+    (
+        r"IOptimizationProfile|optimization profile|profile index",
+        "shapes of the inputs that contradict each other",
+        "give shapes that fit together: --shapes INPUT=SHAPE",
     ),
     (
         r"out ?of ?memory|bad_alloc|[Ff]ailed to allocate",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import onnx.parser
 import pytest
 
 from quantkit.backends.tensorrt_rtx.architectures import parse_architectures
@@ -115,3 +116,24 @@ def wait_until(text: Callable[[], str]) -> str:
                 return found
         time.sleep(0.05)
     raise AssertionError("nothing happened within 30 s")
+
+
+def test_a_full_disk_is_named_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt_rtx.py").write_text("import errno\nraise OSError(errno.ENOSPC, 'No space left on device')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendError, match="has no space") as error:
+        try_compile(load_model(BUNDLED), shapes_of(BUNDLED))
+    assert "TMPDIR" in error.value.remedy
+
+
+@needs_compiler
+def test_a_node_in_a_subgraph_is_not_taken_for_one_of_the_network() -> None:
+    branches = (
+        "<then_branch = a () => (float[2] p) { p = Relu(h) }, else_branch = b () => (float[2] q) { q = mine.Foo(h) }>"
+    )
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17, "mine": 1]> net (bool c, float[2] x) => (float[2] y)'
+        f"{{ h = Abs(x) y = If(c) {branches} }}"
+    )
+    made = try_compile(load_model(proto), {"c": (), "x": (2,)})
+    assert [(refusal.operator, refusal.node) for refusal in made.refusals] == [("Foo", "")]

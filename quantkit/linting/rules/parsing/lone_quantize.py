@@ -20,7 +20,7 @@ def find_lone_quantize(qdq: QdqGraph) -> Iterator[Defect]:
         readers = [node for _, node in qdq.uses(tensor.name)]
         if not any(computes_in_integers(node) for node in readers):
             operators = ", ".join(dict.fromkeys(node.op_type for node in readers))
-            problem = f"no DequantizeLinear follows it, but {operators or 'nothing'}"
+            problem = f"no DequantizeLinear follows it, but {operators}" if operators else "nothing reads its output"
             yield Defect(tensor.quantize.name, problem, "put a DequantizeLinear after it")
 
 
