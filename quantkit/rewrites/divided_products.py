@@ -9,7 +9,8 @@ the divided products again, into one in INT8, with fewer kernels around it than 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from quantkit.graph.index import TensorReader
 from quantkit.graph.model import Model, node_name
 from quantkit.graph.names import tensor_names, unique_name
-from quantkit.graph.operators import WEIGHTED, scale_axis
+from quantkit.graph.operators import ONNX_DOMAINS, WEIGHTED, scale_axis
 from quantkit.graph.weights import weight_values
 from quantkit.qdq.reader import QdqGraph, QdqNode, read_qdq
 
@@ -38,10 +39,11 @@ MOVING = frozenset({"Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transp
 
 @dataclass(frozen=True, slots=True)
 class FusedProduct:
-    """A product that is divided: number of the node, its weight's Q/DQ nodes from the product upwards, the axis of the
-    weight's columns, and the number of parts."""
+    """A product that is divided: number of the node, its weight, the weight's Q/DQ nodes from the product upwards, the
+    axis of the weight's columns, and the number of parts."""
 
     number: int
+    weight: str
     chain: tuple[QdqNode, ...]
     axis: int
     parts: int
@@ -57,21 +59,46 @@ def divide_products(model: Model) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         return model.proto, ()
     qdq = read_qdq(model)
     found = [made for number in range(len(qdq.nodes)) if (made := fused_product(qdq, number)) is not None]
+    return with_parts(model, qdq, found), tuple(node_name(qdq.nodes[product.number]) for product in found)
+
+
+def divide_as(plain: Model, divided: Model) -> Model:
+    """Return a float network with those products divided of which a network that was made from it has the parts.
+
+    They get the same names, so that both can be compared product by product. The network itself if there are none.
+    """
+    names = {node_name(node) for node in divided.proto.graph.node}
+    if not any(name.endswith("_part_1") for name in names):
+        return plain
+    qdq = read_qdq(plain)
+    found = []
+    for number, node in enumerate(qdq.nodes):
+        parts = next(k for k in count() if f"{node_name(node)}_part_{k}" not in names)
+        if parts < 2 or not is_product(node) or not has_plain_bias(qdq, node):
+            continue
+        weight, axis = qdq.weights.get(node.input[1]), scale_axis(node, 1, 2)
+        if weight is not None and len(weight.dims) == 2 and axis is not None and weight.dims[axis] % parts == 0:
+            found.append(FusedProduct(number, node.input[1], (), axis, parts))
+    return replace(plain, proto=with_parts(plain, qdq, found), sha256="") if found else plain
+
+
+def with_parts(model: Model, qdq: QdqGraph, found: list[FusedProduct]) -> onnx.ModelProto:
+    """Return a copy of a network with products divided; its own proto for none."""
     if not found:
-        return model.proto, ()
+        return model.proto
     copy = type(model.proto)()
     copy.CopyFrom(model.proto)
     divider = ProductDivider(model, qdq, copy.graph)
     for product in found:
         divider.divide(product)
     divider.finish()
-    return copy, tuple(node_name(qdq.nodes[product.number]) for product in found)
+    return copy
 
 
 def fused_product(qdq: QdqGraph, number: int) -> FusedProduct | None:
     """Return the product at a node, if it is one that can be divided."""
     node = qdq.nodes[number]
-    if node.op_type not in PRODUCTS or not qdq.dequantizes(node.input[1]) or not has_plain_bias(qdq, node):
+    if not is_product(node) or not qdq.dequantizes(node.input[1]) or not has_plain_bias(qdq, node):
         return None
     chain = [qdq.qdq_nodes[node.input[1]]]
     if (before := qdq.quantizer(node.input[1])) is not None:
@@ -84,7 +111,14 @@ def fused_product(qdq: QdqGraph, number: int) -> FusedProduct | None:
     if not all(each.per_channel and each.axis in (axis, axis - 2) and not each.block for each in chain):
         return None
     parts = count_parts(qdq, node.output[0])
-    return FusedProduct(number, tuple(chain), axis, parts) if parts > 1 and weight.dims[axis] % parts == 0 else None
+    if parts < 2 or weight.dims[axis] % parts:
+        return None
+    return FusedProduct(number, chain[-1].data, tuple(chain), axis, parts)
+
+
+def is_product(node: onnx.NodeProto) -> bool:
+    """Return whether a node is a Gemm or a MatMul of ONNX."""
+    return node.op_type in PRODUCTS and node.domain in ONNX_DOMAINS
 
 
 def has_plain_bias(qdq: QdqGraph, node: onnx.NodeProto) -> bool:
@@ -159,7 +193,7 @@ class ProductDivider:
         made: list[onnx.NodeProto] = []
         parts = []
         for part in range(product.parts):
-            weight = self._store(product.chain[-1].data, product.axis, part, product.parts)
+            weight = self._store(product.weight, product.axis, part, product.parts)
             for each in reversed(product.chain):
                 scales = [self._store(name, 0, part, product.parts) for name in each.node.input[1:] if name]
                 weight = self._node(made, each.node, [weight, *scales], part)
@@ -171,16 +205,20 @@ class ProductDivider:
         for each in product.chain:
             self._instead[self._qdq.makers[each.result]] = []
             self._dropped.update((*each.node.input, each.result))
-        self._dropped.update(node.input[2:])
+        self._dropped.update(node.input[1:])
 
     def finish(self) -> None:
         """Put the new nodes in their places, and remove what nothing reads any more."""
         nodes = [new for number, node in enumerate(self._graph.node) for new in self._instead.get(number, [node])]
-        nodes = [type(node).FromString(node.SerializeToString()) for node in nodes]
+        read = {name for node in nodes for name in node.input}
+        gone = self._dropped - read - self._qdq.held
+        nodes = [
+            type(node).FromString(node.SerializeToString())
+            for node in nodes
+            if node.op_type != "Constant" or node.output[0] not in gone
+        ]
         del self._graph.node[:]
         self._graph.node.extend(nodes)
-        read = {name for node in self._graph.node for name in node.input}
-        gone = self._dropped - read - self._qdq.held
         kept = [tensor for tensor in self._graph.initializer if tensor.name not in gone]
         if len(kept) < len(self._graph.initializer):
             kept = [type(tensor).FromString(tensor.SerializeToString()) for tensor in kept]

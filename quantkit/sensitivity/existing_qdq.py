@@ -1,7 +1,8 @@
 """A Q/DQ model from any tool, together with the float network that it was derived from.
 
 Layers are matched by node name. If channels of the model were equalized or smoothed, the float network is rescaled in
-the same way first: it computes the same function, with the weights that were then rounded (`repairs.aligning`).
+the same way first: it computes the same function, with the weights that were then rounded (`repairs.aligning`). What
+`quantize` divided is divided there as well.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from quantkit.qdq.partial import PartialQuantization
 from quantkit.qdq.reader import has_qdq
 from quantkit.qdq.removal import remove_qdq
 from quantkit.repairs.aligning import align_factors
+from quantkit.rewrites.divided_products import divide_as
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
 
 
@@ -31,7 +33,8 @@ def read_existing_qdq(plain: Model, quantized: Model) -> ExistingQdq:
     refuse_different_interface(plain, quantized)
     stripped = replace(quantized, proto=remove_qdq(quantized).proto, sha256="")
     keeps = any(node.op_type == "BatchNormalization" for node in stripped.proto.graph.node)
-    network = align_factors(plain if keeps else replace(plain, proto=fold_batch_norms(plain).proto), stripped)
+    folded = plain if keeps else replace(plain, proto=fold_batch_norms(plain).proto)
+    network = align_factors(divide_as(folded, stripped), stripped)
     variants = PartialQuantization(quantized, network)
     weighted = [layer for layer in variants.layers if layer.weights]
     unmatched = [layer.node for layer in weighted if not layer.matched]

@@ -14,8 +14,10 @@ from onnx.reference import ReferenceEvaluator
 
 from quantkit.backends.tensorrt_rtx.compiling import compiler_version, try_compile
 from quantkit.graph import Model, load_model
+from quantkit.graph.model import node_name
 from quantkit.linting.registry import lint_model
-from quantkit.rewrites.divided_products import divide_products
+from quantkit.qdq.removal import remove_qdq
+from quantkit.rewrites.divided_products import divide_as, divide_products
 from tests.support.qdq import model_of
 
 needs_compiler = pytest.mark.skipif(compiler_version() is None, reason="needs the extra rtx")
@@ -120,6 +122,43 @@ def test_divided_products_compute_the_same_bits(name: str) -> None:
 def test_other_products_stay(name: str) -> None:
     model = network(name)
     assert divide_products(model) == (model.proto, ())
+
+
+@pytest.mark.parametrize("name", [*DIVIDED, *GEMMS])
+def test_the_float_network_is_divided_in_the_same_way(name: str) -> None:
+    quantized = network(name)
+    plain = replace(quantized, proto=remove_qdq(quantized).proto)
+    divided = replace(quantized, proto=divide_products(quantized)[0])
+    found = divide_as(plain, divided)
+    onnx.checker.check_model(found.proto, full_check=True)
+    assert products(found.proto) == products(divided.proto) != products(plain.proto)
+    np.testing.assert_array_equal(computed(found.proto), computed(plain.proto))
+    assert divide_as(plain, quantized) is plain
+
+
+def products(proto: onnx.ModelProto) -> list[str]:
+    return [node_name(node) for node in proto.graph.node if node.op_type in ("MatMul", "Gemm")]
+
+
+def test_weights_in_constant_nodes_leave_nothing_behind() -> None:
+    stored = network("split")
+    proto = onnx.ModelProto()
+    proto.CopyFrom(stored.proto)
+    names = ("w", "t", "o")
+    constants = [
+        onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
+        for tensor in proto.graph.initializer
+        if tensor.name in names
+    ]
+    initializers = [tensor for tensor in proto.graph.initializer if tensor.name not in names]
+    nodes = [*constants, *proto.graph.node]
+    del proto.graph.node[:], proto.graph.initializer[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(initializers)
+    divided, found = divide_products(replace(stored, proto=proto))
+    assert len(found) == 1
+    assert not [node for node in divided.graph.node if node.op_type == "Constant"]
+    np.testing.assert_array_equal(computed(divided), computed(stored.proto))
 
 
 @needs_compiler
