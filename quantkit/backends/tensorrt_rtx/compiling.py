@@ -31,6 +31,7 @@ from quantkit.graph.model import IN_MEMORY, node_name
 from quantkit.graph.save import write_model
 from quantkit.paths import is_file
 from quantkit.regular_file import UNBOUNDED, read_regular, read_regular_text
+from quantkit.view import quoted
 
 if TYPE_CHECKING:
     import onnx
@@ -245,7 +246,7 @@ def read_outcome(
     engines: dict[str, bytes] = {}
     for name in architectures:
         if is_file(folder / f"{name}.json"):
-            networks.append(read_network(folder, name, nodes))
+            networks.append(read_network(folder, name, nodes, model))
             if keep_engines:
                 engines[name] = read_regular(folder / f"{name}.engine", UNBOUNDED)
         elif is_file(folder / f"{name}{child.ERRORS}"):
@@ -272,22 +273,40 @@ def named(fields: Mapping[str, str], nodes: Sequence[onnx.NodeProto]) -> Mapping
     return {**fields, "node": node_name(nodes[place])}
 
 
-def read_network(folder: Path, architecture: str, nodes: Mapping[str, str]) -> CompiledNetwork:
+def read_network(folder: Path, architecture: str, nodes: Mapping[str, str], model: Model) -> CompiledNetwork:
     """Return the compiled network of one architecture. BackendError if its log has a form that is not known."""
     facts = json.loads(read_regular(folder / f"{architecture}.json"))
     request = json.loads(read_regular(folder / child.REQUEST))
     lines = read_regular(folder / f"{architecture}.log").decode("utf-8", "replace").split("\n")
     memory = memory_in(iter(lines))
+    try:
+        kernels = kernels_in(iter(lines), nodes)
+    except BackendError:
+        refuse_unreadable_names(model)
+        raise
     return CompiledNetwork(
         architecture=architecture,
         version=read_regular_text(folder / child.VERSION),
-        kernels=kernels_in(iter(lines), nodes),
+        kernels=kernels,
         shapes={name: tuple(shape) for name, shape in request["shapes"].items()},
         seconds=facts["seconds"],
         engine_bytes=facts["bytes"],
         activation_bytes=memory.get("Activation"),
         weight_bytes=memory.get("Weights"),
     )
+
+
+def refuse_unreadable_names(model: Model) -> None:
+    """Raise BackendError if a name has what the compiler's log uses itself: line breaks and braces."""
+    graph = model.proto.graph
+    names = [*(value.name for value in graph.input), *(node_name(node) for node in graph.node)]
+    names += [name for node in graph.node for name in node.output]
+    odd = next((name for name in names if any(mark in name for mark in "\n{}")), None)
+    if odd is not None:
+        raise BackendError(
+            f"{model.path}: {quoted(odd)} has a line break or braces, with which the compiler's log cannot be read",
+            remedy="give it a plain name in the export",
+        )
 
 
 def crash_of(folder: Path, model: Model, architecture: str, ending: Ending) -> Refusal:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from quantkit.backends.tensorrt_rtx.kernel_log import node_name
+from quantkit.backends.tensorrt_rtx.kernel_log import UNNAMED, node_name
 from quantkit.view import shorten_middle
 
 LONGEST = 300
@@ -90,11 +90,6 @@ PATTERNS: tuple[tuple[str, str, str], ...] = (
         AGAIN,
     ),
     (
-        r"Error Code 1: Myelin|MyelinCheckException|Error Code 10: Internal Error",
-        "an internal error of the compiler",
-        "compile parts of the network to find the one; networks with If and Loop are known to fail",
-    ),
-    (
         r"Failed to convert ONNX da\w+ type",
         "a type that TensorRT does not have",
         "leave what computes in strings or complex numbers out of the export",
@@ -110,6 +105,16 @@ PATTERNS: tuple[tuple[str, str, str], ...] = (
         "leave it out of the export, and compute it on the host",
     ),
     (
+        r"Error Code 1: Myelin|MyelinCheckException|Error Code \d+: Internal Error",
+        "an internal error of the compiler",
+        "compile parts of the network to find the one; networks with If and Loop are known to fail",
+    ),
+    (
+        r"missing values for shape input",
+        "an input whose values are the shape of another tensor",
+        "fix that shape in the export, so that it is no input",
+    ),
+    (
         r"IOptimizationProfile|optimization profile|profile index",
         "shapes of the inputs that contradict each other",
         "give shapes that fit together: --shapes INPUT=SHAPE",
@@ -120,6 +125,8 @@ PATTERNS: tuple[tuple[str, str, str], ...] = (
         "give it more: --memory 64G",
     ),
 )
+LAYER = re.compile(r"\bI\w+Layer (?P<layer>\S+): |failed\. (?P<other>\S+) has no runners")
+"""A layer in the text of an error that names no node otherwise."""
 
 
 def refusal_of(fields: Mapping[str, str], architecture: str, nodes: Mapping[str, str]) -> Refusal:
@@ -127,4 +134,13 @@ def refusal_of(fields: Mapping[str, str], architecture: str, nodes: Mapping[str,
     text = " ".join(fields["text"].split())
     found = next(((words, remedy) for pattern, words, remedy in PATTERNS if re.search(pattern, text)), None)
     problem, remedy = found or (shorten_middle(text, LONGEST), "export that part of the network in another way")
-    return Refusal(architecture, node_name(fields["node"], nodes), fields["operator"], problem, remedy, text)
+    return Refusal(architecture, node_in(fields, text, nodes), fields["operator"], problem, remedy, text)
+
+
+def node_in(fields: Mapping[str, str], text: str, nodes: Mapping[str, str]) -> str:
+    """Return the node that an error is about: the parser's, else one of the network that the text names; or nothing."""
+    if fields["node"] or not (found := LAYER.search(text)):
+        return node_name(fields["node"], nodes)
+    layer = found["layer"] or found["other"]
+    known = {name: name for name in nodes.values()} | {f"{UNNAMED}{tensor}": name for tensor, name in nodes.items()}
+    return known.get(layer) or known.get(re.sub(r"_\d+$", "", layer), "")

@@ -15,6 +15,7 @@ import pytest
 
 from quantkit.backends.tensorrt_rtx.architectures import parse_architectures
 from quantkit.backends.tensorrt_rtx.compiling import CompileLimits, compiler_version, try_compile
+from quantkit.backends.tensorrt_rtx.refusals import refusal_of
 from quantkit.errors import BackendError, UsageError
 from quantkit.graph.load import load_model
 
@@ -137,3 +138,24 @@ def test_a_node_in_a_subgraph_is_not_taken_for_one_of_the_network() -> None:
     )
     made = try_compile(load_model(proto), {"c": (), "x": (2,)})
     assert [(refusal.operator, refusal.node) for refusal in made.refusals] == [("Foo", "")]
+
+
+@needs_compiler
+def test_a_name_that_the_log_cannot_hold_is_named() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> net (float[2, 3] x) => (float[2, 3] y) { y = Exp(x) }'
+    )
+    proto.graph.input[0].name = proto.graph.node[0].input[0] = "the\nimage"
+    with pytest.raises(BackendError, match="line break"):
+        try_compile(load_model(proto), {"the\nimage": (2, 3)}, architectures=["sm86"])
+
+
+def test_a_layer_in_the_text_of_an_error_is_looked_up() -> None:
+    nodes = {"y": "detect", "z": "z"}
+    for text, node in (
+        ("Error Code 4 (IGatherLayer detect: cannot gather)", "detect"),
+        ("(Assertion !layerImpls.empty() failed. node_of_y_0 has no runners that implement it In f)", "detect"),
+        ("(IGatherLayer other: cannot gather)", ""),
+        ("nothing", ""),
+    ):
+        assert refusal_of({"node": "", "operator": "", "text": text}, "sm86", nodes).node == node
