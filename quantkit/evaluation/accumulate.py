@@ -19,6 +19,7 @@ from quantkit.evaluation.scenes.watch import ImageSource, ObjectWatch, Search, h
 from quantkit.evaluation.score_evidence import Evidence, score_evidence
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.class_scores import class_scores
+from quantkit.metrics.label_digest import LabelDigest
 from quantkit.metrics.metric import Metric, MetricFactory
 from quantkit.values import Array
 
@@ -53,6 +54,8 @@ class Scoring:
     assumed: bool = False
     names: list[str] = field(default_factory=list)
     truth: list[Array] = field(default_factory=list)
+    digest: LabelDigest = field(default_factory=LabelDigest)
+    """Digest of all labels."""
     uncompared: dict[str, str] = field(default_factory=dict)
     """Output → reason why it is not compared."""
     undecided: tuple[str, ...] = ()
@@ -92,6 +95,8 @@ class Scoring:
         self.names.extend(portion.names)
         if isinstance(labels, np.ndarray):
             self.truth.append(labels)
+        if labels is not None:
+            self.digest.add(labels)
 
     def _renamed(self, totals: ModelTotals, outputs: Outputs, reference: Outputs, portion: Portion) -> Outputs:
         """Return a model's outputs under the reference's names, after checking them. DataError."""

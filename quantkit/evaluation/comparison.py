@@ -134,7 +134,7 @@ def compare_runs(runs: Sequence[EvaluationRun], *, force: bool = False) -> Compa
 
 def differing_inputs(first: Evaluation, second: Evaluation) -> str:
     """Return the inputs in which two evaluations differ, in words; "" if there are none."""
-    # Labels count by their source only if they are not classes, or if an older quantkit did not record their content.
+    # Labels count by their source only if they have no digest, or if an older quantkit did not record their content.
     labels = "labels_sha256" if all(e.provenance.get("labels_sha256") for e in (first, second)) else "labels"
     parts = {"data": "data", labels: "labels", "preprocess": "preprocessing"}
     found = [name for key, name in parts.items() if provenance_identity(first, key) != provenance_identity(second, key)]
@@ -164,7 +164,7 @@ def moves_between(one: EvaluationRun, two: EvaluationRun) -> list[MetricMove]:
                 two.name,
                 unit * (after.metrics[metric] - before.metrics[metric]) if metric else None,
                 lost[1].value - lost[0].value if lost[0] and lost[1] else None,
-                known_difference(after.agreement, before.agreement),
+                known_difference(after.shared, before.shared),
                 is_beyond_intervals(lost[0], lost[1]) if lost[0] and lost[1] else None,
                 before.sha256 == after.sha256,
             )

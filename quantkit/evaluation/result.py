@@ -206,6 +206,19 @@ class ModelScore:
     """Semantic segmentation: how the regions change."""
 
     @property
+    def shared(self) -> float | None:
+        """The share of samples with the reference's class, of its objects that are found again, or of equal pixels.
+
+        None if it is unknown.
+        """
+        share = self.agreement
+        if self.objects is not None:
+            share = self.objects.matches.share
+        elif self.regions is not None:
+            share = self.regions.agreement
+        return None if share is None or math.isnan(share) else share
+
+    @property
     def worst_output(self) -> OutputDeviation | None:
         """The float output with the lowest SQNR; None if none was compared."""
         return min(self.outputs, key=lambda o: -math.inf if math.isnan(o.sqnr_db) else o.sqnr_db, default=None)
@@ -298,13 +311,8 @@ def score_row(score: ModelScore, evaluation: Evaluation) -> tuple[str, ...]:
 
 
 def agreement_text(score: ModelScore) -> str:
-    """Return the share of samples with the reference's class, of objects that are found again, or of equal pixels."""
-    share = score.agreement
-    if score.objects is not None:
-        share = score.objects.matches.share
-    elif score.regions is not None:
-        share = score.regions.agreement
-    return "" if share is None or math.isnan(share) else f"{percent_text(share)}%"
+    """Return the share of what is as in the reference as text; "" if it is unknown."""
+    return "" if score.shared is None else f"{percent_text(score.shared)}%"
 
 
 def format_metric(value: float | None, share: bool) -> str:

@@ -318,7 +318,7 @@ def explain_no_metric(scoring: Scoring) -> str:
     if scoring.labels_ignored:
         return (
             "no metric: no output holds class scores, so labels are not read; output errors only "
-            f"(--metric {USER_METRIC} measures with labels)"
+            f"(--metric map:HEAD measures a detector, {USER_METRIC} anything else)"
         )
     compared = "output errors" if scoring.scores is None else "agreement with the reference and output errors"
     return f"no labels: {compared} only"
@@ -331,7 +331,7 @@ def evaluation_provenance(scoring: Scoring, context: EvaluationContext) -> dict[
         "quantkit": __version__,
         "data": dict(context.data),
         "labels": labels.source if labels else None,
-        "labels_sha256": None if classes is None else sha256_of(classes.astype("<i8").tobytes()),
+        "labels_sha256": scoring.digest.text if classes is None else sha256_of(classes.astype("<i8").tobytes()),
         "preprocess": context.spec.document,
         "preprocess_from": context.spec.source,
         "runs_on": sorted({speed.where for speed in context.speeds if speed}),

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from quantkit.errors import DataError, UsageError
+from quantkit.evaluation.compare import compare
 from quantkit.evaluation.evaluate import evaluate
 from quantkit.evaluation.options import EvaluateOptions
 from quantkit.evaluation.task_metric import choose_task_metric
@@ -121,3 +122,23 @@ def test_other_data_and_classifiers_are_left_to_the_default(change: dict[str, An
     known: dict[str, Any] = {"kind": "images", "names": ["a.png"], "spec": PRESETS["yolo"]}
     network = change.pop("network", NetworkFacts(Task.DETECT))
     assert choose_task_metric(LabelRequest(tmp_path, path=None, network=network, **{**known, **change}), {}) is None
+
+
+def test_evaluations_with_other_labels_are_not_compared(tmp_path: Path, data: Path) -> None:
+    model = declared(tmp_path / "a.onnx")
+    first = evaluate(model, data / "data.yaml")
+    (data / "labels" / "val" / "c.txt").write_text("1 0.25 0.25 0.5 0.4\n")
+    second = evaluate(model, data / "data.yaml")
+    with pytest.raises(DataError, match="measured with different labels"):
+        compare([first, second])
+    assert compare([first, first]).moves[0].metric == 0
+
+
+def test_the_objects_found_again_are_compared_without_labels(tmp_path: Path, data: Path) -> None:
+    other = [*HEAD[:4], HEAD[5], HEAD[4]]  # the object has the other class
+    model, same, changed = (declared(tmp_path / f"{n}.onnx", head=h) for n, h in enumerate((HEAD, HEAD, other)))
+    first, second = (
+        evaluate([model, candidate], data / "data.yaml", options=EvaluateOptions(without_labels=True, names=("a", "b")))
+        for candidate in (same, changed)
+    )
+    assert [move.agreement for move in compare([first, second]).moves] == [None, -1.0]

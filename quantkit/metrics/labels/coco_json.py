@@ -12,7 +12,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ LARGEST = 1 << 30
 """Bytes of a file of labels: twice those of the largest data set of COCO."""
 MOST_PIXELS = 1 << 31
 GIVE = "give COCO's instances file"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ def read_coco(path: str | os.PathLike[str], *, outlines: bool = False, keypoints
     most = 0
     for position, annotation in enumerate(annotations):
         try:
-            at, file = number[annotation["category_id"]], files[annotation["image_id"]]
+            at = known_id(number, annotation["category_id"], "category")
+            file = known_id(files, annotation["image_id"], "image")
             row = coco_row(annotation, at, sizes.get(file), outlines=outlines, keypoints=keypoints)
         except FAULTS as error:
             raise DataError(
@@ -80,6 +82,13 @@ def read_coco(path: str | os.PathLike[str], *, outlines: bool = False, keypoints
     ids = tuple(sorted(names))
     objects = {file: as_objects(rows[file], most) for file in files.values()}
     return CocoLabels(tuple(names[i] for i in ids), objects, ids, sizes)
+
+
+def known_id(known: Mapping[Any, T], identity: Any, kind: str) -> T:
+    """Return what an id refers to. ValueError if nothing has it, TypeError if it is no id."""
+    if identity not in known:
+        raise ValueError(f"no {kind} has the id {identity!r}")
+    return known[identity]
 
 
 def coco_document(path: str | os.PathLike[str]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class ObjectsByImage:
 
     def of(self, name: str, size: tuple[int, int]) -> Objects:
         """Return the objects of an image with the network's class indices. DataError."""
-        return self.order.apply(self.read(name, size))
+        return self.order.apply(refuse_outside(self.read(name, size), name, size))
 
 
 def read_objects(place: LabelPlace, names: Sequence[str], request: LabelRequest, task: Task) -> ObjectsByImage:
@@ -55,7 +55,7 @@ def objects_in_coco(path: Path, names: Sequence[str], request: LabelRequest, tas
             f"{path} lacks {len(missing)} of {len(names)} images, for example {missing[0]}",
             remedy="give the JSON of these images, or remove the others from the data",
         )
-    found = [known.objects[file] for file in files.values()]
+    found = {f"{path}, {name}": known.objects[file] for name, file in files.items()}
     refuse_other_labels(found, task, path.name)
     order = match_classes(known.names, request.network.names, classes_in(found), path.name)
 
@@ -102,8 +102,9 @@ def objects_in_text(place: LabelPlace, request: LabelRequest, task: Task) -> Obj
             remedy="give the data set as --data data.yaml, with kpt_shape: [number of keypoints, 2 or 3]",
         )
     known = {name: read_yolo(path, FRACTIONS, shape) for name, path in place.files.items()}
-    refuse_other_labels(known.values(), task, place.text)
-    order = match_classes(request.classes, request.network.names, classes_in(known.values()), place.text)
+    by_file = {str(place.files[name]): found for name, found in known.items()}
+    refuse_other_labels(by_file, task, place.text)
+    order = match_classes(request.classes, request.network.names, classes_in(by_file), place.text)
     nothing = as_objects([], shape[0] if shape else 0)
     return ObjectsByImage(lambda name, size: scale_objects(known.get(name, nothing), size), order)
 
@@ -120,28 +121,49 @@ def objects_in_xml(place: LabelPlace, request: LabelRequest) -> ObjectsByImage:
         )
     names = tuple(known) if set(used) <= set(known) else tuple(used)
     index = {name: at for at, name in enumerate(names)}
-    order = match_classes(names, request.network.names or known, {index[name] for name in used}, place.text)
     objects = {
         name: as_objects([ObjectRow(index[box.name], *box.box, crowd=box.difficult) for box in found])
         for name, found in boxes.items()
     }
+    by_file = {str(place.files[name]): found for name, found in objects.items()}
+    refuse_other_labels(by_file, Task.DETECT, place.text)
+    order = match_classes(names, request.network.names or known, classes_in(by_file), place.text)
     nothing = as_objects([])
     return ObjectsByImage(lambda name, _: objects.get(name, nothing), order)
 
 
-def classes_in(objects: Iterable[Objects]) -> set[int]:
-    """Return the class indices that occur."""
-    return {int(index) for found in objects for index in found.classes}
+def refuse_outside(objects: Objects, name: str, size: tuple[int, int]) -> Objects:
+    """Return the objects of an image. DataError if one lies outside, where no network can find it."""
+    outside = (objects.boxes[:, 2:] < 0).any(axis=1) | (objects.boxes[:, :2] > size).any(axis=1)
+    if outside.any():
+        box = ", ".join(f"{edge:.6g}" for edge in objects.boxes[int(outside.argmax())])
+        raise DataError(
+            f"{name} is {size[0]}×{size[1]}, and one of its objects lies outside: {box} (x1, y1, x2, y2 in pixels)",
+            remedy="give the images that were labelled, or correct the labels",
+        )
+    return objects
 
 
-def refuse_other_labels(objects: Iterable[Objects], task: Task, source: str) -> None:
-    """Raise DataError where no object has what a task needs: an outline, or keypoints."""
-    known = [found for found in objects if found.classes.size]
+def classes_in(objects: Mapping[str, Objects]) -> dict[int, str]:
+    """Return the class indices that occur, with the first place of each. objects: by their place, for messages."""
+    places: dict[int, str] = {}
+    for place, found in objects.items():
+        for index in map(int, found.classes):
+            places.setdefault(index, place)
+    return places
+
+
+def refuse_other_labels(objects: Mapping[str, Objects], task: Task, source: str) -> None:
+    """Raise DataError where no object counts, or none has what a task needs: an outline, or keypoints."""
+    known = [found for found in objects.values() if found.classes.size]
+    if all(found.crowd.all() for found in known):
+        every = "every object is a crowd or difficult, so that none counts" if known else "there is no object"
+        raise DataError(f"{source}: {every}", remedy="give labels of the images, or --no-labels compares the models")
     lacks = {
         Task.SEGMENT: all(found.outlines is None for found in known),
         Task.POSE: all(found.keypoints is None for found in known),
     }
-    if known and lacks.get(task, False):
+    if lacks.get(task, False):
         raise DataError(
             f"{source}: the objects have boxes, but no {task.labels}",
             remedy=f"give labels with {task.labels}, or measure the boxes: --metric map",

@@ -58,4 +58,7 @@ def as_objects(rows: Sequence[ObjectRow], keypoints: int = 0) -> Objects:
 
 def describe_fault(error: Exception) -> str:
     """Return an error of damaged labels in a few words."""
-    return f"{type(error).__name__} {shorten_middle(str(error), SHOWN)}"
+    text = shorten_middle(str(error), SHOWN)
+    if isinstance(error, KeyError):
+        return f"{text} is missing"
+    return text if isinstance(error, ValueError) else f"a value of another type ({text})"

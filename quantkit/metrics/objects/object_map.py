@@ -138,8 +138,7 @@ def refuse_unknown_classes(head: Head, scene: Scene, image: str) -> None:
         return
     if (highest := int(classes.max())) >= head.classes:
         raise DataError(
-            f"{image}: a box has class {highest}, but output {head.outputs[0]} has {head.classes} classes "
-            f"(0 … {head.classes - 1})",
+            f"{image}: a box has class {highest}, but output {head.outputs[0]} has the classes 0 … {head.classes - 1}",
             remedy="give labels of the network's classes, or name the head: --metric map:v8, map:v5",
         )
 

@@ -219,10 +219,34 @@ def test_labels_of_images_of_another_size_are_refused(tmp_path: Path) -> None:
         found.of(["a.png"])
 
 
-@given(st.permutations(["ant", "bee", "cat", "dog"]), st.sets(st.integers(0, 2), min_size=1))
-def test_classes_are_matched_by_name(network: list[str], used: set[int]) -> None:
+def in_file(used: set[int]) -> dict[int, str]:
+    """The classes that labels use, with the file of one such label."""
+    return {index: f"{index}.txt" for index in used}
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_labels_without_an_object_that_counts_are_refused(crowd: bool, tmp_path: Path) -> None:
+    document = json.loads(coco("a.png"))
+    document["annotations"] = [{**a, "iscrowd": 1} for a in document["annotations"]] if crowd else []
+    asked = request(tmp_path / "data", "a.png", path=put(tmp_path / "a.json", json.dumps(document)))
+    with pytest.raises(DataError, match=r"a\.json: every object is a crowd" if crowd else "there is no object"):
+        open_scenes(asked)
+
+
+def test_objects_outside_their_image_are_refused(tmp_path: Path) -> None:
+    document = json.loads(coco("a.png"))
+    del document["images"][0]["width"]
+    document["annotations"][0]["bbox"] = [1e30, 0, 1e30, 2]
+    asked = request(tmp_path / "data", "a.png", path=put(tmp_path / "a.json", json.dumps(document)))
+    with pytest.raises(DataError, match=r"a\.png is 4×4, and one of its objects lies outside: 1e\+30, 0"):
+        open_scenes(asked).of(["a.png"])
+
+
+@given(st.permutations(["ant", "bee", "cat", "dog"]), st.sets(st.integers(0, 2), min_size=1), st.booleans())
+def test_classes_are_matched_by_name(network: list[str], used: set[int], capitals: bool) -> None:
     labels = ["cat", "ant", "dog"]
-    order = match_classes(labels, network, used, "labels")
+    given = [name.capitalize() for name in labels] if capitals else labels
+    order = match_classes(given, network, in_file(used), "labels")
     indices = np.arange(3) if order.indices is None else order.indices
     assert [network[indices[at]] for at in range(3)] == labels
     assert order.names == tuple(network)
@@ -233,10 +257,15 @@ def test_classes_are_matched_by_name(network: list[str], used: set[int]) -> None
     [
         (("cat", "dog"), ("cat", "bird", "dog"), {0, 1}, None),
         (("cat", "none"), ("cat",), {0}, None),
-        (("cat", "llama"), ("cat", "dog"), {0, 1}, "class 'llama' is not a class of the network"),
-        (("cat", "dog"), ("a", "b", "c"), {0}, "class 'cat' is not a class of the network"),
-        (("cat",), ("cat", "cat"), {0}, "class 'cat' is not a class of the network"),
-        (("cat",), ("cat",), {0, 3}, "an object has class 3, but 1 classes are named"),
+        (("cat", "llama"), ("cat", "dog"), {0, 1}, r"1\.txt: class 'llama' is not a class of the network"),
+        (("cat", "dog"), ("a", "b", "c"), {0}, r"0\.txt: class 'cat' is not a class of the network"),
+        (("cat",), ("cat", "cat"), {0}, "labels: class 'cat' is not a class of the network"),
+        (
+            ("cat",),
+            ("cat",),
+            {0, 3},
+            r"3\.txt: an object has class 3, but the classes that have names are 0 … 0 \(1: cat\)",
+        ),
         ((), ("cat",), {3}, None),
         (("cat",), (), {0}, None),
     ],
@@ -245,13 +274,19 @@ def test_classes_that_do_not_fit_are_refused(
     labels: tuple[str, ...], network: tuple[str, ...], used: set[int], problem: str | None
 ) -> None:
     if problem is None:
-        assert match_classes(labels, network, used, "labels").names == (network or labels)
+        assert match_classes(labels, network, in_file(used), "labels").names == (network or labels)
     else:
         with pytest.raises(DataError, match=problem):
-            match_classes(labels, network, used, "labels")
+            match_classes(labels, network, in_file(used), "labels")
+
+
+def test_classes_that_differ_by_case_alone_are_kept_apart() -> None:
+    order = match_classes(("A", "a"), ("a", "A"), in_file({0, 1}), "labels")
+    assert order.indices is not None
+    assert order.indices.tolist() == [1, 0]
 
 
 def test_other_names_in_the_same_number_keep_their_order() -> None:
-    order = match_classes(("Katze", "Hund"), ("cat", "dog"), {0, 1}, "labels")
+    order = match_classes(("Katze", "Hund"), ("cat", "dog"), in_file({0, 1}), "labels")
     assert (order.indices, order.names) == (None, ("Katze", "Hund"))
     assert "taken in their order" in order.notes[0]

@@ -333,7 +333,7 @@ def test_misfits_are_reported_with_the_images_name() -> None:
         scored(scenes, broken)
     wrong = Objects(np.array([CLASSES]), np.array([[0.0, 0, 9, 9]]), np.zeros(1, np.bool_))
     with pytest.raises(
-        DataError, match=rf"3\.jpg: a box has class {CLASSES}, but output output0 has {CLASSES} classes"
+        DataError, match=rf"3\.jpg: a box has class {CLASSES}, but output output0 has the classes 0 … {CLASSES - 1}"
     ):
         scored([*scenes[:3], Scene(wrong, PLAIN)], {name: output[:4] for name, output in outputs.items()})
     with pytest.raises(DataError, match=r"0\.jpg has no boxes as its label"):
