@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from quantkit.graph.subgraphs import subgraphs
@@ -16,6 +17,16 @@ def unique_name(name: str, taken: set[str]) -> str:
         name += "_"
     taken.add(name)
     return name
+
+
+def part_name(node: str, number: int) -> str:
+    """Return the name of a part of a node that is divided into several."""
+    return f"{node}_part_{number}"
+
+
+def undivided_name(part: str) -> str:
+    """Return the name of the node that a part belongs to; the inverse of `part_name`."""
+    return re.sub(r"_part_\d+$", "", part)
 
 
 def tensor_names(graph: onnx.GraphProto) -> set[str]:

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from quantkit.errors import UsageError
 from quantkit.graph.model import Model, node_name
+from quantkit.graph.names import undivided_name
 
 
 def node_names(model: Model) -> dict[str, str]:
@@ -19,7 +20,8 @@ def match_nodes(
 ) -> tuple[frozenset[str], tuple[str, ...]]:
     """Return the nodes that names, patterns or operators match, and the patterns that match none.
 
-    file_names: node → its name in the file, if that is another; such a node has both names.
+    file_names: node → its name in the file, if that is another; such a node has both names. The name of a part stands
+    for its node, where the network has that undivided (`layers --against` names the parts).
     """
     chosen: set[str] = set()
     idle = []
@@ -30,6 +32,8 @@ def match_nodes(
             for n, op in operators.items()
             if pattern in (n, op, also.get(n)) or fnmatchcase(n, pattern) or fnmatchcase(also.get(n, n), pattern)
         }
+        if not found and (whole := undivided_name(pattern)) in operators:
+            found = {whole}
         chosen |= found
         if not found:
             idle.append(pattern)

@@ -17,7 +17,7 @@ import numpy as np
 
 from quantkit.graph.index import TensorReader
 from quantkit.graph.model import Model, node_name
-from quantkit.graph.names import tensor_names, unique_name
+from quantkit.graph.names import part_name, tensor_names, undivided_name, unique_name
 from quantkit.graph.operators import ONNX_DOMAINS, WEIGHTED, scale_axis
 from quantkit.graph.weights import weight_values
 from quantkit.qdq.reader import QdqGraph, QdqNode, read_qdq
@@ -68,12 +68,12 @@ def divide_as(plain: Model, divided: Model) -> Model:
     They get the same names, so that both can be compared product by product. The network itself if there are none.
     """
     names = {node_name(node) for node in divided.proto.graph.node}
-    if not any(name.endswith("_part_1") for name in names):
+    if all(name == undivided_name(name) for name in names):
         return plain
     qdq = read_qdq(plain)
     found = []
     for number, node in enumerate(qdq.nodes):
-        parts = next(k for k in count() if f"{node_name(node)}_part_{k}" not in names)
+        parts = next(k for k in count() if part_name(node_name(node), k) not in names)
         if parts < 2 or not is_product(node) or not has_plain_bias(qdq, node):
             continue
         weight, axis = qdq.weights.get(node.input[1]), scale_axis(node, 1, 2)
@@ -233,7 +233,7 @@ class ProductDivider:
         from onnx import numpy_helper
 
         values: Array = weight_values(self._qdq.weights[name], self._model)
-        stored = unique_name(f"{name}_part_{part}", self._names)
+        stored = unique_name(part_name(name, part), self._names)
         own = np.split(values, parts, axis)[part]
         self._graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(own), stored))
         return stored
@@ -242,9 +242,9 @@ class ProductDivider:
         """Add a node like another with other inputs; return its output."""
         new = type(like)()
         new.CopyFrom(like)
-        new.name = unique_name(f"{node_name(like)}_part_{part}", self._node_names)
+        new.name = unique_name(part_name(node_name(like), part), self._node_names)
         del new.input[:]
         new.input.extend(inputs)
-        new.output[0] = unique_name(f"{like.output[0]}_part_{part}", self._names)
+        new.output[0] = unique_name(part_name(like.output[0], part), self._names)
         made.append(new)
         return str(new.output[0])

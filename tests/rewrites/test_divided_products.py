@@ -18,6 +18,7 @@ from quantkit.graph.model import node_name
 from quantkit.linting.registry import lint_model
 from quantkit.qdq.removal import remove_qdq
 from quantkit.rewrites.divided_products import divide_as, divide_products
+from quantkit.sensitivity.existing_qdq import read_existing_qdq
 from tests.support.qdq import model_of
 
 needs_compiler = pytest.mark.skipif(compiler_version() is None, reason="needs the extra rtx")
@@ -134,6 +135,18 @@ def test_the_float_network_is_divided_in_the_same_way(name: str) -> None:
     assert products(found.proto) == products(divided.proto) != products(plain.proto)
     np.testing.assert_array_equal(computed(found.proto), computed(plain.proto))
     assert divide_as(plain, quantized) is plain
+
+
+@pytest.mark.parametrize("name", ["split", "gemm"])
+def test_layers_compares_divided_products_with_the_float_network(name: str) -> None:
+    quantized = network(name)
+    plain = replace(quantized, proto=remove_qdq(quantized).proto)
+    divided = replace(quantized, proto=divide_products(quantized)[0])
+    found = read_existing_qdq(plain, divided)
+    assert found.notes == ()
+    assert {layer.node for layer in found.variants.layers if layer.weights} == {
+        name for name in products(divided.proto) if "_part_" in name
+    }
 
 
 def products(proto: onnx.ModelProto) -> list[str]:

@@ -257,6 +257,8 @@ OPERATORS = {"/head/fc/Gemm": "Gemm", "/head/Softmax": "Softmax", "/body/Softmax
         (("odd?1?",), {"odd[1]"}, ()),
         (("Soft", "softmax", "Gemm", "/HEAD/*"), {"/head/fc/Gemm"}, ("Soft", "softmax", "/HEAD/*")),
         (("*",), set(OPERATORS), ()),
+        (("/head/fc/Gemm_part_2",), {"/head/fc/Gemm"}, ()),
+        (("/head/fc/Gemm_part_x", "Gemm_part_1"), set(), ("/head/fc/Gemm_part_x", "Gemm_part_1")),
     ],
 )
 def test_nodes_are_chosen_by_name_pattern_or_operator(
