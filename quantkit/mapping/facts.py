@@ -19,6 +19,9 @@ from quantkit.sensitivity.tensor_errors import QuantizedActivation, estimate_act
 FUSED = ACTIVATIONS | ARITHMETIC | {"BatchNormalization"}
 """Operators that TensorRT computes in the kernel of the INT8 operator before them."""
 
+NO_KERNEL = "no kernel"
+"""Precision of an operator that no kernel of an engine or a compiled network names: often it was removed."""
+
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
@@ -81,6 +84,9 @@ class FactCollector:
         kernel = self._kernel(card)
         if kernel is not None:
             found = with_kernel(found, kernel)
+        elif self._kernels:
+            source = next(iter(self._kernels.values())).source
+            found = replace(found, precision=NO_KERNEL, precision_from=source)
         return self._with_layer(card, found)
 
     def _tensor_facts(self, card: Card) -> CardFacts:

@@ -22,7 +22,7 @@ from quantkit.mapping.operator_graph import CardKind, OperatorGraph
 from quantkit.mapping.page_data import page_data
 from quantkit.mapping.result import NetworkMap
 from quantkit.mapping.wording import change_text, short_name
-from quantkit.report.page import breakable, read_resource
+from quantkit.report.page import page_environment, read_resource
 from quantkit.report.wording import count_noun
 from quantkit.view import replace_unprintable
 
@@ -122,18 +122,7 @@ def change_rows(made: NetworkMap) -> tuple[tuple[str, str, str], ...]:
 @lru_cache(maxsize=1)
 def map_template() -> Template:
     """Return the template of the page; all values in it are escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("quantkit.mapping"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["breakable"] = breakable
-    return environment.get_template("map.html.j2")
+    return page_environment("quantkit.mapping").get_template("map.html.j2")
 
 
 @lru_cache(maxsize=4)

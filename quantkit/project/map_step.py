@@ -41,9 +41,11 @@ def map_step(steps: RunSteps, of: MapSourceSteps) -> StepOutcome | None:
     Kernels are those of its engine if one was built, else those that it compiles to.
     """
     plan = steps.plan
-    if not draws_map(plan):
-        return None
     names = plan.published_names()
+    if not draws_map(plan):
+        if has_layout():
+            steps.notes.append(f"no map was drawn of this large network: quantkit map {names['model']} draws it")
+        return None
     engine = next((path for path in of.engines.engines if path.name == f"{plan.stem}.{QDQ_ENGINE}.engine"), None)
 
     def work(folder: Path) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from quantkit.report.charts import Chart
 from quantkit.view import replace_unprintable, shorten_middle
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment, Template
     from markupsafe import Markup
 
 NAME, LONG, HEAD = 16, 18, 40
@@ -204,10 +204,19 @@ class Page:
 @lru_cache(maxsize=1)
 def page_template() -> Template:
     """Return the template of a page; all values in it are escaped."""
+    environment = page_environment("quantkit.report")
+    environment.filters["heading"] = column_heading
+    environment.filters["file_link"] = file_link
+    environment.tests["long"] = has_long_word
+    return environment.get_template("page.html.j2")
+
+
+def page_environment(package: str) -> Environment:
+    """Return what reads the templates of a package, in which all values are escaped."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("quantkit.report"),
+        loader=jinja2.PackageLoader(package),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -215,10 +224,7 @@ def page_template() -> Template:
         keep_trailing_newline=True,
     )
     environment.filters["breakable"] = breakable
-    environment.filters["heading"] = column_heading
-    environment.filters["file_link"] = file_link
-    environment.tests["long"] = has_long_word
-    return environment.get_template("page.html.j2")
+    return environment
 
 
 def breakable(text: str) -> Markup:

@@ -131,6 +131,16 @@ def test_layers_engine_and_profile_reach_the_cards(tmp_path: Path) -> None:
     assert (found["float"].precision, found["float"].reason) == ("FP16", "no INT8 kernel")
 
 
+def test_an_operator_in_no_kernel_is_not_given_the_precision_of_q_dq(tmp_path: Path) -> None:
+    record = engine_record((LayerRecord(name="mul", nodes=("mul",), kind="gemm", precision="INT8"),))
+    (tmp_path / "net.engine.json").write_bytes(engine_record_bytes(record))
+    found = facts_of(network_map(small_model(), engine=tmp_path / "net.engine"))
+    assert {name: f.precision for name, f in found.items() if name in ("mul", "relu", "float")} == {
+        "mul": "INT8", "relu": "no kernel", "float": "no kernel",
+    }  # fmt: skip
+    assert found["float"].precision_from == found["mul"].precision_from
+
+
 def test_a_compiled_network_reaches_the_cards_and_differs_from_an_engine(tmp_path: Path) -> None:
     layer = LayerRecord(name="all", nodes=("mul", "relu", "float"), kind="gemm", precision="INT8")
     (tmp_path / "net.engine.json").write_bytes(engine_record_bytes(engine_record((layer,))))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from quantkit.progress import NoWatcher, Phases, PlannedStep
-from quantkit.project import step_plan
+from quantkit.project import map_step, step_plan
 from quantkit.project.inputs import plan_run
 from quantkit.project.run import run
 from quantkit.project.settings import CalibrateSettings, EvaluateSettings, QuantizeSettings, Settings
 from quantkit.project.step_plan import forecast_steps, plan_steps
+from quantkit.project.steps import RunSteps
+from quantkit.project.store import StepStore
 
 COUNTED = ("statistics", "model", "layers", "report")
 """Steps that go through samples."""
@@ -86,6 +88,16 @@ def test_what_is_left_out_is_not_announced(changes: dict[str, Any], without: str
     every = [step.name for step in plan_steps(plan_run(settings()))]
     names = [step.name for step in plan_steps(plan_run(settings(**changes)))]
     assert names == [name for name in every if name != without] != every
+
+
+def test_a_network_that_is_too_large_for_a_map_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(map_step, "has_layout", lambda: True)
+    monkeypatch.setattr(map_step, "MOST_NODES", 0)
+    plan = plan_run(settings())
+    steps = RunSteps(plan, StepStore(plan.output), NoWatcher(), plan_steps(plan))
+    assert map_step.map_step(steps, cast(Any, None)) is None
+    assert steps.notes[-1].endswith("quantkit map model.int8.onnx draws it")
+    assert "map" not in [step.name for step in plan_steps(plan)]
 
 
 def test_a_forecast_grows_with_the_work(place: Path) -> None:
