@@ -32,6 +32,7 @@ from quantkit.evaluation.result import (
     Speed,
 )
 from quantkit.evaluation.scenes.object_summary import ModelObjects, SceneNames, object_changes
+from quantkit.evaluation.scenes.plausible_objects import implausible_objects
 from quantkit.evaluation.scenes.region_summary import region_changes
 from quantkit.evaluation.verdict import model_verdict
 from quantkit.metrics.metric import Metric, MetricResult
@@ -81,7 +82,7 @@ def summarize(scoring: Scoring, context: EvaluationContext) -> Evaluation:
         models.append(score)
     refuse_unknown_budget(models, main, context)
     metric, share = (main.name, main.share) if main else (None, True)
-    doubts = evaluation_doubts(models[0], scoring, context)
+    doubts = evaluation_doubts(models[0], results[0], scoring, context)
     warnings = evaluation_warnings(models[0], scoring, context, doubts)
     made = Evaluation(
         models=tuple(models),
@@ -270,11 +271,19 @@ def evaluation_warnings(
     return tuple(dict.fromkeys(found))
 
 
-def evaluation_doubts(reference: ModelScore, scoring: Scoring, context: EvaluationContext) -> tuple[str, ...]:
-    """Return why no conclusion can be drawn from the figures; empty if nothing is known against them."""
+def evaluation_doubts(
+    reference: ModelScore, results: Sequence[MetricResult], scoring: Scoring, context: EvaluationContext
+) -> tuple[str, ...]:
+    """Return why no conclusion can be drawn from the figures; empty if nothing is known against them.
+
+    results: of the reference's metrics.
+    """
     main = scoring.models[0].metrics[0] if scoring.labels else None
     found = list(preprocessing_doubts([totals.subject for totals in scoring.models], context.spec))
     text = reference_doubt(reference, main, class_labels(scoring), reference_predictions(scoring), scoring.classes)
+    figures = next((r.detail for r in results if isinstance(r.detail, ObjectFigures)), None)
+    if text is None and figures is not None:
+        text = implausible_objects(reference.name, figures)
     return tuple(dict.fromkeys([*found, *([text] if text else [])]))
 
 
