@@ -21,8 +21,8 @@ from harness.qdq_networks import RESNET50, qdq_model
 from quantkit import compile as compile_model
 from quantkit.backends.tensorrt_rtx.compiling import require_compiler
 from quantkit.compiling.counterparts import FLOAT_NETWORK, FLOAT_PART
-from quantkit.compiling.options import CompileOptions
-from quantkit.compiling.result import MIB, CompiledModel, CompiledVariant
+from quantkit.compiling.options import MIB, CompileOptions
+from quantkit.compiling.result import CompiledModel, CompiledVariant
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NETWORKS = ("resnet20", "mobilenetv2", "vit", "ultraface", "yolov8n", RESNET50)

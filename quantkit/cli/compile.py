@@ -171,7 +171,8 @@ def refusal_text(refusal: Refusal) -> str:
 def print_network(result: CompiledModel, network: CompiledNetwork, *, every: bool) -> None:
     """Print a network's figures, its kernels, and where values leave INT8."""
     from quantkit.compiling.kernel_rows import HEAD, count_kinds, kernel_rows
-    from quantkit.compiling.result import MIB, architecture_text, products_text
+    from quantkit.compiling.options import MIB
+    from quantkit.compiling.result import architecture_text, products_text
 
     memory = [(network.activation_bytes, "activations"), (network.weight_bytes, "weights")]
     stated = ", ".join(f"{size / MIB:.1f} MiB of {what}" for size, what in memory if size is not None)

@@ -46,9 +46,8 @@ class CompileOptions:
         check_number("the time limit", self.seconds, 1.0, MOST_SECONDS, whole=False)
         check_number("memory", self.memory, 1, 1 << 60)
         if self.memory < LEAST_MEMORY:
-            raise UsageError(
-                f"{self.memory / MIB:.3g} MiB are not enough for the compiler", remedy="give it more: --memory 8G"
-            )
+            size = f"{self.memory / MIB:.3g} MiB" if self.memory >= MIB else f"{self.memory} bytes"
+            raise UsageError(f"{size} are not enough for the compiler", remedy="give it more: --memory 8G")
 
     @property
     def targets(self) -> tuple[str, ...]:

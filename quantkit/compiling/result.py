@@ -12,10 +12,10 @@ from quantkit.backends.tensorrt_rtx.compiled import CompiledNetwork
 from quantkit.backends.tensorrt_rtx.refusals import Refusal
 from quantkit.compiling.gpus import GPUS
 from quantkit.compiling.kernel_rows import HEAD, FloatDetour, count_kinds, float_detours, kernel_rows
+from quantkit.compiling.options import MIB
 from quantkit.compiling.roofline import LAUNCH, TRUST, WARNING, Estimate
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
-MIB = 1 << 20
 CAVEAT = (
     "TensorRT-RTX is a parser and compiler of the TensorRT 11 generation, not TensorRT itself. It fixes which kernels "
     "there are, what they read and write, and in which types; how they are implemented is decided on the GPU. For "

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from quantkit.backends.tensorrt_rtx.architectures import DEFAULT_ARCHITECTURES
+from quantkit.backends.tensorrt_rtx.architectures import DEFAULT_ARCHITECTURES, check_architectures
 from quantkit.backends.tensorrt_rtx.compiled import CompiledNetwork
-from quantkit.backends.tensorrt_rtx.compiling import Compilation, try_compile
+from quantkit.backends.tensorrt_rtx.compiling import Compilation, require_compiler, try_compile
 from quantkit.backends.tensorrt_rtx.refusals import Refusal
 from quantkit.backends.tensorrt_rtx.static_shapes import chosen_shapes, static_shapes
 from quantkit.graph.model import Model, node_name
@@ -61,6 +61,13 @@ def compiled_text(network: CompiledNetwork) -> str:
     """Return a compiled network in one clause."""
     products, int8 = network.products, sum(kernel.int8 for kernel in network.products)
     return f"{int8} of {len(products)} kernels that multiply are INT8, {network.seconds:.1f} s"
+
+
+def check_request(model: Model, request: CompileRequest) -> None:
+    """Raise UsageError for unknown architectures or shapes, BackendError where TensorRT-RTX is missing."""
+    require_compiler()
+    check_architectures(request.architectures)
+    static_shapes(model.inputs, request.shapes)
 
 
 def ask_compiler(

@@ -16,7 +16,7 @@ from quantkit.errors import ModelError, OutputError
 from quantkit.graph import AnyModel, Model, load_model, refuse_changed_weights
 from quantkit.graph.messages import all_tensors, is_external
 from quantkit.graph.save import store_inside, tensor_size
-from quantkit.linting.compiler import CompileRequest, CompilerWord, ask_compiler
+from quantkit.linting.compiler import CompileRequest, CompilerWord, ask_compiler, check_request
 from quantkit.linting.finding import SEVERITIES, Finding
 from quantkit.linting.fix import fix_model
 from quantkit.linting.registry import lint_model
@@ -94,6 +94,8 @@ def lint(
     `force` is not given, UsageError if it is the model itself, OutputError; BackendError without TensorRT-RTX, or where
     the compiler exceeds a limit.
     """
+    if compile_for is not None:
+        check_request(load_model(path), compile_for)
     report = lint_rules_alone(path, fix_to, force=force, needs_qdq=compile_for is None)
     if compile_for is None:
         return report

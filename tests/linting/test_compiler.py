@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from quantkit.backends.tensorrt_rtx.compiling import compiler_version
-from quantkit.errors import BackendError, ModelError
+from quantkit.errors import BackendError, ModelError, UsageError
 from quantkit.graph import Model, load_model
 from quantkit.linting.compiler import CompileRequest, CompilerWord, ask_compiler
 from quantkit.linting.lint import lint
@@ -183,3 +183,17 @@ def test_without_the_extra_one_line_names_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("quantkit.backends.tensorrt_rtx.compiling.find_spec", lambda _: None)
     with pytest.raises(BackendError, match="TensorRT-RTX, which compiles, is not installed"):
         lint(ROOT / "calibration_data" / "model.onnx", compile_for=ONE)
+
+
+@pytest.mark.parametrize("asked", [ONE, CompileRequest(("sm90",)), CompileRequest(("sm86",), ("other=1",))])
+def test_no_copy_is_written_that_cannot_be_compiled(
+    asked: CompileRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if asked is ONE:
+        monkeypatch.setattr("quantkit.backends.tensorrt_rtx.compiling.find_spec", lambda _: None)
+    elif compiler_version() is None:
+        pytest.skip("needs the extra rtx")
+    onnx.save(NETWORKS[next(iter(FIXES))].proto, tmp_path / "net.onnx")
+    with pytest.raises((BackendError, UsageError)):
+        lint(tmp_path / "net.onnx", fix_to=tmp_path / "fixed.onnx", compile_for=asked)
+    assert not (tmp_path / "fixed.onnx").exists()
