@@ -76,4 +76,6 @@ def format_db(value: float, form: str = ".1f") -> str:
     """Return an SQNR as text: `21.3 dB`; `exact` for inf, `all lost` for −inf, `not measured` for nan."""
     if math.isnan(value):
         return "not measured"
-    return "exact" if value == math.inf else "all lost" if value == -math.inf else f"{round(value, 1) + 0.0:{form}} dB"
+    if math.isinf(value):
+        return "exact" if value > 0 else "all lost"
+    return f"{round(value, 1) + 0.0:{form}} dB".replace("-", "−")

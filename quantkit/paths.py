@@ -39,7 +39,7 @@ def path_failure(path: AnyPath | bytes | int, error: Exception) -> QuantkitError
     return QuantkitError(f"{name}: {file_fault(error)}", remedy="check the path and its permissions")
 
 
-def given_path(value: object, name: str) -> Path:
+def given_path(value: object, name: str, kinds: str = "a str or a pathlib.Path") -> Path:
     """Return a path that a caller gave as argument `name`, with `~` as the home folder, as shells read it. UsageError.
 
     It is a value of another type, or there is no home folder.
@@ -47,9 +47,7 @@ def given_path(value: object, name: str) -> Path:
     try:
         return expand_home(Path(value))  # type: ignore[arg-type]
     except TypeError:
-        raise UsageError(
-            f"{name} is a {type(value).__name__}, not a path", remedy="pass the path as a str or a pathlib.Path"
-        ) from None
+        raise UsageError(f"{name} is of type {type(value).__name__}, not a path", remedy=f"pass {kinds}") from None
 
 
 def expand_home(path: Path) -> Path:
@@ -70,7 +68,8 @@ def given_list(values: Iterable[T] | AnyPath, name: str) -> list[T | AnyPath]:
         return list(values)
     except TypeError:
         raise UsageError(
-            f"{name} is a {type(values).__name__}, not a list of paths", remedy="pass a list of str or pathlib.Path"
+            f"{name} is of type {type(values).__name__}, not a list of paths",
+            remedy="pass a list of str or pathlib.Path",
         ) from None
 
 

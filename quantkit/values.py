@@ -54,7 +54,7 @@ def checked_options(options: T | None, kind: type[T]) -> T:
     if options is None:
         return kind()
     if not isinstance(options, kind):
-        raise UsageError(f"options is a {type(options).__name__}", remedy=f"pass quantkit.{kind.__name__}(…)")
+        raise UsageError(f"options is of type {type(options).__name__}", remedy=f"pass quantkit.{kind.__name__}(…)")
     return options
 
 

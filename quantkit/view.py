@@ -100,7 +100,8 @@ class RichDisplay:
 
     def __repr__(self) -> str:
         title = next((block for block in self._view_() if isinstance(block, str)), "")
-        return f"<{type(self).__name__}: {shorten_middle(join_lines(title), TITLE)}>"
+        text, kind = shorten_middle(join_lines(title), TITLE), type(self).__name__
+        return f"<{text}>" if text.startswith(f"{kind} of ") else f"<{kind}: {text}>"
 
     def _view_(self) -> Sequence[Block]:
         raise NotImplementedError

@@ -158,18 +158,18 @@ WRONG = [5, None, b"m.onnx", ["m.onnx"], np.float32(1), object()]
     ],
 )
 def test_a_value_that_is_no_path_is_named_in_python(read: Callable[[Any], object], value: object) -> None:
-    with pytest.raises(UsageError, match=f"is a {type(value).__name__}, not a path"):
+    with pytest.raises(UsageError, match=f"is of type {type(value).__name__}, not a path"):
         read(value)
 
 
 def test_one_path_for_a_list_is_that_path() -> None:
     assert given_list("ab", "models") == ["ab"]
-    with pytest.raises(UsageError, match="models is a int, not a list"):
+    with pytest.raises(UsageError, match="models is of type int, not a list"):
         given_list(5, "models")  # type: ignore[arg-type]
 
 
 def test_settings_of_another_type_are_named() -> None:
-    with pytest.raises(UsageError, match="settings is a str"):
+    with pytest.raises(UsageError, match="settings is of type str"):
         quantkit.run("quantkit.toml")  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ from quantkit.errors import UsageError
 @pytest.mark.parametrize("verb", ["calibrate", "quantize", "evaluate", "layers", "bench", "build", "export_triton"])
 def test_options_of_another_type(verb: str) -> None:
     more: dict[str, tuple[Any, ...]] = {"calibrate": ("x.npz",), "evaluate": ("x.npz",), "export_triton": ("repo",)}
-    with pytest.raises(UsageError, match="options is a str"):
+    with pytest.raises(UsageError, match="options is of type str"):
         getattr(quantkit, verb)("m.onnx", *more.get(verb, ()), options="fast")
 
 

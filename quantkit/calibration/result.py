@@ -49,7 +49,11 @@ class Calibration(RichDisplay):
         return next(iter(self.tables.values()))
 
     def _view_(self) -> Sequence[Block]:
-        source = "reused" if self.reused else f"{self.samples:,} samples, {self.batches:,} batches"
+        source = (
+            "reused"
+            if self.reused
+            else f"{self.samples:,} samples, {self.batches:,} batch{'' if self.batches == 1 else 'es'}"
+        )
         rows = [(name, *(amax_text(table, name) for table in self.tables.values())) for name in self.table.scales]
         return (
             f"Calibration of {len(self.table)} tensors for TensorRT {self.target}: {source}; amax by rule",

@@ -135,10 +135,20 @@ def describe_change(name: str, then: Any, now: Any) -> str:
     """Return a difference as text: `rule (was minmax, now entropy)`; digests are not shown."""
     if isinstance(now, dict) and isinstance(then, dict):
         keys = [key for key in {**then, **now} if now.get(key) != then.get(key)]
-        return f"{name} ({', '.join(f'{k} was {then.get(k)}, now {now.get(k)}' for k in keys)})"
+        parts = (f"{key} was {setting_text(then.get(key))}, now {setting_text(now.get(key))}" for key in keys)
+        return f"{name} ({', '.join(parts)})"
     if any(isinstance(value, (Digest, dict)) for value in (then, now)):
         return name
-    return f"{name} (was {then}, now {now})"
+    return f"{name} (was {setting_text(then)}, now {setting_text(now)})"
+
+
+def setting_text(value: Any) -> str:
+    """Return the value of an option as users write it: `mse, minmax`; `none` for nothing, `yes` and `no`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(setting_text, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def matching_statistics(output: Path, request: TableRequest, *, tables: bool) -> Statistics | None:

@@ -26,7 +26,7 @@ SHOWN = 8
 @verb(
     "Write a calibration table for TensorRT 8.6 … 10.x",
     "quantkit calibrate model.onnx --data images/train --tensorrt-version 8.6.1",
-    "quantkit calibrate model.onnx --data images/train --preprocess imagenet --rule entropy,mse",
+    "quantkit calibrate model.onnx --data images/train --rule entropy,mse",
 )
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.data_choice("shuffle", "seed", "batch_size", "workers", required=True)

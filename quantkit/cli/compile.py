@@ -33,7 +33,7 @@ SHOWN, DETOURS = 30, 8
 @verb(
     "See which kernels NVIDIA's compiler makes, without a GPU",
     "quantkit compile model.int8.onnx",
-    "quantkit compile model.int8.onnx --gpus l4,rtx4090 --record model.compiled.json",
+    "quantkit compile model.int8.onnx --gpus l4,rtx4090 --record compiled.json",
     "quantkit compile model.int8.onnx --for sm86,sm89,sm120 --save model.engine",
     name="compile",
 )

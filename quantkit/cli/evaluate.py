@@ -35,8 +35,8 @@ LEVEL = 0.05
 
 @verb(
     "Measure accuracy of models on the same samples",
-    "quantkit evaluate model.onnx model.int8.onnx --data images/val --html report.html",
-    "quantkit evaluate model.onnx model.onnx+model.calib --data images/val --max-drop 0.5",
+    "quantkit evaluate model.onnx model.int8.onnx --data val --html report.html",
+    "quantkit evaluate model.onnx model.onnx+model.calib --data val --max-drop 0.5",
 )
 @click.argument("models", metavar="MODEL…", nargs=-1, required=True)
 @options.data_choice("batch_size", "workers", limit="all", required=True)

@@ -39,7 +39,7 @@ KEPT = 3
 @verb(
     "Find the layers that lose accuracy, worst first",
     "quantkit layers model.onnx --data images/train",
-    "quantkit layers model.onnx --against model.int8.onnx --data images/train --html layers.html",
+    "quantkit layers model.onnx --against int8.onnx --data val --html layers.html",
 )
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.scale_files

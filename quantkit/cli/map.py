@@ -28,7 +28,7 @@ LONGEST = 100
 @verb(
     "Draw a network with what is known about each operator",
     "quantkit map model.int8.onnx -o map.html",
-    "quantkit map model.int8.onnx --layers-json layers.json --engine model.engine -o map.html",
+    "quantkit map model.int8.onnx --engine model.engine -o map.html",
     "quantkit map model.onnx --against model.int8.onnx -o changes.html",
     name="map",
 )

@@ -39,7 +39,7 @@ NAMES = {
 @verb(
     "Do it all: calibrate, quantize, build, evaluate, report",
     "quantkit run model.onnx --data images/train --val images/val",
-    "quantkit run model.onnx --data images/train --val images/val --max-drop 0.5 --no-layers",
+    "quantkit run model.onnx --data train --val val --max-drop 0.5 --no-layers",
 )
 @click.argument("model", metavar="[MODEL]", type=options.PATH, required=False)
 @options.data_choice()
@@ -97,7 +97,7 @@ def run(
     """
     from quantkit.cli.terminal.run_display import RunDisplay
 
-    with RunDisplay(silent=printing.quiet or printing.as_json) as display:
+    with RunDisplay(silent=printing.quiet or printing.as_json, clean=clean) as display:
         from quantkit.project.run import run as run_project
         from quantkit.project.run import run_document
 

@@ -80,7 +80,7 @@ def statistics_document(statistics: Statistics) -> dict[str, Any]:
 
 @verb(
     "Merge statistics of parts of a dataset",
-    "quantkit stats merge part1.stats.safetensors part2.stats.safetensors -o all.stats.safetensors",
+    "quantkit stats merge a.stats.safetensors b.stats.safetensors -o ab.safetensors",
     "quantkit stats merge part*.stats.safetensors -o all.stats.safetensors",
     name="merge",
     group=stats_group,
@@ -111,7 +111,7 @@ def merge(stats: tuple[Path, ...], output: Path, allow_duplicates: bool, force: 
 @verb(
     "Make calibration tables by any method, without data",
     "quantkit stats table model.stats.safetensors --rule mse -o mse.calib",
-    "quantkit stats table model.stats.safetensors --rule percentile:99.99,minmax -o pct.calib",
+    "quantkit stats table model.stats.safetensors --rule mse,minmax -o new.calib",
     name="table",
     group=stats_group,
 )

@@ -10,6 +10,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments.verb import VerbGroup, verb
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_line, print_rows
+from quantkit.view import true_minus
 
 if TYPE_CHECKING:
     from quantkit.calibration.convert_table import Adoption
@@ -136,7 +137,9 @@ def print_difference(
     for name in difference.only_b:
         print_line(f"only in {path_b}: {name}")
     if changed:
-        rows = [(n, f"{a.scales[n]:.6g}", f"{b.scales[n]:.6g}", f"{r - 1:+.3%}") for n, r in changed.items()]
+        rows = [
+            (n, f"{a.scales[n]:.6g}", f"{b.scales[n]:.6g}", true_minus(f"{r - 1:+.3%}")) for n, r in changed.items()
+        ]
         print_rows(("tensor", "A", "B", "B/A − 1"), rows)
 
 

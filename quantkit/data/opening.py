@@ -87,12 +87,23 @@ def open_data(
         return open_path(path, inputs, spec, options)
     if isinstance(source, ImageList):
         return open_image_list(source, inputs, spec, options)
+    refuse_whole_array(source, inputs)
     if callable(source) or hasattr(source, "__iter__"):
         return open_stream(make_repeatable(source), inputs, spec, options), None
     raise UsageError(
-        f"data is a {type(source).__name__}",
+        f"data is of type {type(source).__name__}",
         remedy="pass a path, an iterable of batches, or a callable",
     )
+
+
+def refuse_whole_array(source: Any, inputs: Sequence[ModelInput]) -> None:
+    """Raise UsageError for one array of all samples, whose rows would be taken for batches."""
+    shape = getattr(source, "shape", None)
+    if isinstance(shape, tuple) and len(inputs) == 1 and len(shape) <= len(inputs[0].shape):
+        raise UsageError(
+            f"data is one array, {list(shape)}, and not batches",
+            remedy="save it with numpy.save and pass the path of the .npy file, or pass a list of batches: [array]",
+        )
 
 
 def refuse_no_inputs(inputs: Sequence[ModelInput]) -> None:

@@ -152,7 +152,7 @@ def guard_user_code(source: Callable[[], Iterable[Any]], name: str) -> Iterator[
             made = source()
         if not hasattr(made, "__iter__"):
             raise DataError(
-                f"the data's callable returned a {type(made).__name__}",
+                f"the data's callable returned a value of type {type(made).__name__}",
                 remedy="return an iterable of batches, or yield them",
             )
         with running_user_code():
@@ -183,7 +183,8 @@ def read_item(item: Any, inputs: Sequence[ModelInput], where: str) -> tuple[Batc
         raise
     except USER_ERRORS as error:  # rows of different lengths, tensors on a GPU, objects of the user
         raise DataError(
-            f"{where}: a {type(item).__name__} cannot be read: {describe_error(error)}", remedy="yield numpy arrays"
+            f"{where}: a value of type {type(item).__name__} cannot be read: {describe_error(error)}",
+            remedy="yield numpy arrays",
         ) from error
 
 
@@ -234,7 +235,7 @@ def as_batch(item: Any, inputs: Sequence[ModelInput], where: str) -> Batch:
         return {inputs[0].name: np.asarray(item)}
     names = ", ".join(i.name for i in inputs)
     raise DataError(
-        f"{where} is a {type(item).__name__}",
+        f"{where} is of type {type(item).__name__}",
         remedy=f"yield a mapping from input name ({names}) to array, or an array where there is one input",
     )
 

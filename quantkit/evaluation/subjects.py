@@ -20,10 +20,10 @@ from quantkit.errors import DataError, ModelError, UsageError
 from quantkit.evaluation.result import ModelKind
 from quantkit.graph import AnyModel, Model, load_model
 from quantkit.graph.identity import external_files
-from quantkit.graph.load import is_proto
+from quantkit.graph.load import is_proto, model_place
 from quantkit.graph.model import DTYPES, as_input
 from quantkit.graph.shape_inference import shapes_for_inputs
-from quantkit.paths import exists, given_list, given_path, is_file
+from quantkit.paths import exists, given_list, is_file
 from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.reader import has_qdq
 from quantkit.values import ModelInput, with_free_batches
@@ -94,8 +94,7 @@ def open_subjects(models: Sequence[AnyModel], held: ExitStack, options: SubjectO
     ModelError, BackendError, TableError, StaleError, UsageError.
     """
     texts = [
-        f"model {number}" if is_value(model) else str(given_path(model, "a model"))
-        for number, model in enumerate(models, 1)
+        f"model {number}" if is_value(model) else str(model_place(model)) for number, model in enumerate(models, 1)
     ]
     if not texts:
         raise UsageError("nothing to evaluate", remedy="give a reference model, and the models to compare with it")

@@ -89,7 +89,8 @@ def from_torch(
         example = own_example if example is None and not shapes else example
     if not hasattr(module, "forward"):
         raise UsageError(
-            f"a {type(module).__name__} is not a torch.nn.Module", remedy="give a module, or the text module:callable"
+            f"the model is of type {type(module).__name__}, not a torch.nn.Module",
+            remedy="give a module, or the text module:callable",
         )
     named = as_named_shapes(shapes)
     return export_and_check(

@@ -83,7 +83,7 @@ def load_torch(text: str) -> tuple[Any, Any]:
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], torch.nn.Module):
         return made
     raise UsageError(
-        f"{OPTION} {text} returned a {type(made).__name__}",
+        f"{OPTION} {text} returned a value of type {type(made).__name__}",
         remedy="return a torch.nn.Module, or (module, example inputs)",
     )
 
@@ -201,7 +201,7 @@ def as_array(value: Any) -> Array:
             value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray):
         raise UsageError(
-            f"an example input is a {type(value).__name__} of {getattr(value, 'dtype', 'no dtype')}",
+            f"an example input is of type {type(value).__name__} and dtype {getattr(value, 'dtype', 'none')}",
             remedy="give tensors of a dtype that numpy supports; wrap the module for other arguments",
         )
     return value

@@ -24,7 +24,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from quantkit.errors import ModelError
+from quantkit.errors import ModelError, UsageError
 from quantkit.graph.functions import inline_functions
 from quantkit.graph.identity import external_files, model_identity
 from quantkit.graph.model import IN_MEMORY, Model, ReadFile, default_opset, node_name, weight_names, weights_folder
@@ -55,7 +55,7 @@ def load_model(given: AnyModel) -> Model:
         return given
     if is_proto(given):
         return open_model(copied_proto(given), IN_MEMORY)
-    file = given_path(given, "the model")
+    file = model_place(given)
     return open_model(read_proto(file), file)
 
 
@@ -69,7 +69,11 @@ def model_place(given: AnyModel) -> Path:
     """Return the path of a model's file, or the one that stands for a model in memory. UsageError."""
     if isinstance(given, Model):
         return given.path
-    return IN_MEMORY if is_proto(given) else given_path(given, "the model")
+    if is_proto(given):
+        return IN_MEMORY
+    if is_proto(getattr(given, "proto", None)):
+        raise UsageError(f"the model is of type {type(given).__name__}, not a path", remedy="give its network: .proto")
+    return given_path(given, "the model", kinds="a str, a pathlib.Path or an onnx.ModelProto")
 
 
 def copied_proto(given: Any) -> onnx.ModelProto:

@@ -63,7 +63,7 @@ def number_text(value: float | None) -> str:
 
 def decibel_text(value: float | None, form: str = ".1f") -> str:
     """Return a ratio in dB; "" for None and for one that was not measured."""
-    return "" if value is None or value != value else format_db(value, form).replace("-", "−")
+    return "" if value is None or value != value else format_db(value, form)
 
 
 def share_text(value: float | None) -> str:

@@ -98,7 +98,7 @@ def make_metric_object(factory: Callable[..., Any], text: str) -> Any:
     made = call_factory(factory, "--metric", text, "name a function without arguments that returns the metric")
     if not is_metric_object(made):
         raise UsageError(
-            f"--metric {text} returns a {type(made).__name__} without update and compute",
+            f"--metric {text} returns a value of type {type(made).__name__} without update and compute",
             remedy="name a function (outputs, labels) → scores, or a class with update and compute",
         )
     return made

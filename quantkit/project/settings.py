@@ -139,7 +139,7 @@ def settings_with(settings: Settings | None, keywords: Mapping[str, Any]) -> Set
     """Return settings with other values for some keys, by section. UsageError; TypeError for an unknown keyword."""
     if settings is not None and not isinstance(settings, Settings):
         raise UsageError(
-            f"settings is a {type(settings).__name__}",
+            f"settings is of type {type(settings).__name__}",
             remedy="pass quantkit.Settings(…), quantkit.read_settings(PATH), or model= and data=",
         )
     document = (settings or Settings()).model_dump()

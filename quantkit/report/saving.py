@@ -52,8 +52,8 @@ def save_value(value: SavableDisplay, path: str | os.PathLike[str], *, force: bo
             f"{target} has the suffix {target.suffix!r}, which names no format of a report",
             remedy=f"name it {stem}.html (a page), {stem}.json (for programs) or {stem}.md (to paste into an issue)",
         )
-    may_replace = check_destinations([target], force=force, option="path")
-    write_whole(target, text_bytes(chosen()), "path", force=may_replace(target))
+    may_replace = check_destinations([target], force=force, option="path=")
+    write_whole(target, text_bytes(chosen()), "path=", force=may_replace(target))
     return target
 
 

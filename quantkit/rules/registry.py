@@ -135,7 +135,7 @@ def as_rules(rules: str | Rule | Sequence[Rule]) -> tuple[Rule, ...]:
         return parse_rules(rules)
     several: tuple[Any, ...] = (rules,) if isinstance(rules, Rule) or not isinstance(rules, Iterable) else tuple(rules)
     if wrong := [rule for rule in several if not isinstance(rule, Rule)]:
-        raise UsageError(f"a rule is a {type(wrong[0]).__name__}", remedy=f"name {rule_choices()}")
+        raise UsageError(f"a rule is of type {type(wrong[0]).__name__}", remedy=f"name {rule_choices()}")
     if not several:
         raise UsageError("no rule is given", remedy="name at least one, for example entropy")
     names = [rule.name for rule in several]

@@ -20,7 +20,7 @@ from quantkit.metrics.registry import metric_title
 from quantkit.numerics import format_db
 from quantkit.repairs.registry import REPAIR_NAMES
 from quantkit.sensitivity.result import LayerError
-from quantkit.view import Block, Remarks, SavableDisplay, ViewTable
+from quantkit.view import Block, Remarks, SavableDisplay, ViewTable, true_minus
 
 FORMAT = 1
 AGREEMENT = "agreement"
@@ -236,8 +236,7 @@ def loss_text(drop: float) -> str:
 
 def two_decimals(value: float) -> str:
     """Format with two decimals and a true minus sign, but none before zero."""
-    text = f"{value:.2f}"
-    return text.replace("-", "−") if text.strip("-0.") else text.lstrip("-")
+    return true_minus(f"{value:.2f}")
 
 
 def trial_cells(trial: Trial) -> tuple[str, ...]:

@@ -43,6 +43,8 @@ def completions(*words: str) -> list[str]:
         (["table", "convert", "--algorithm", "Min"], ["MinMaxCalibration"]),
         (["calibrate", "--histogram", "i"], ["invariant"]),
         (["bench", "--graphs", ""], ["on", "off", "both"]),
+        (["compile", "--for", "sm86,sm8"], ["sm86,sm80", "sm86,sm89"]),
+        (["compile", "--gpus", "rtx4"], ["rtx4090"]),
         (["calibrate", "--data", "im"], ["<file>"]),
         (["evaluate", "model"], ["<file>"]),
         (["run", "--val-l"], ["--val-limit"]),

@@ -141,6 +141,7 @@ def test_every_command_explains_itself(name: str) -> None:
 @pytest.mark.parametrize(("name", "command"), list(commands(app, "quantkit")), ids=lambda value: str(value))
 def test_every_command_has_examples_that_parse(name: str, command: Any) -> None:
     assert len(command.examples) >= 2
+    assert max(len(line) + 2 for line in command.examples) <= 80
     for line in command.examples:
         assert len(line) <= 98, "the help page is at most 100 columns wide"
         words = shlex.split(line)

@@ -126,6 +126,17 @@ def test_without_a_terminal_there_are_few_plain_lines(clock: Clock, capsys: pyte
     ]
 
 
+@pytest.mark.parametrize(("clean", "again"), [(False, "the same command"), (True, "the same command without --clean")])
+def test_an_interrupted_run_says_how_to_continue(
+    clean: bool, again: str, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    display = RunDisplay(silent=False, clean=clean, clock=clock)
+    display.planned(STEPS)
+    display.end("statistics", 8.0, reused=False)
+    display.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err.endswith(f"1 of 4 steps are done and kept: {again} continues after them\n")
+
+
 def test_silence_is_silent(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with RunDisplay(silent=True, clock=clock) as display:
         display.planned(STEPS)

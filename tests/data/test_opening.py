@@ -543,7 +543,7 @@ def test_code_that_makes_batches_and_fails_is_one_clear_line(
     with pytest.raises(DataError, match=told) as caught:
         list(opened("made_badly:batches").portions())
     assert caught.value.__cause__ is not None
-    with pytest.raises(DataError, match="callable returned a NoneType"):
+    with pytest.raises(DataError, match="callable returned a value of type NoneType"):
         list(opened("made_badly:none").portions())
 
 
@@ -694,8 +694,10 @@ def test_places_where_no_data_is_are_refused(store: Path, tmp_path: Path) -> Non
         opened(store / "classes", *PAIR)
     with pytest.raises(PreprocessError, match="not an image"):
         opened(store / "classes", PAIR[0])
-    with pytest.raises(UsageError, match="data is a int"):
+    with pytest.raises(UsageError, match="data is of type int"):
         opened(3)
+    with pytest.raises(UsageError, match=r"data is one array, \[5, 3, 8, 8\]"):
+        opened(np.zeros((5, 3, 8, 8), np.float32))
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_an_engine_from_the_same_inputs_is_reused(tmp_path: Path) -> None:
             "shapes (x was 1x3x8x8:2x3x8x8:8x3x8x8, now 1x3x8x8:2x3x8x8:4x3x8x8)",
             {"shapes": {"x": "1x3x8x8:2x3x8x8:8x3x8x8"}},
         ),
-        ("options (fp16 was False, now True)", {"options": BuildOptions(fp16=False).document()}),
+        ("options (fp16 was no, now yes)", {"options": BuildOptions(fp16=False).document()}),
         ("options (level was 5, now 3)", {"options": BuildOptions(level=5).document()}),
     ],
 )

@@ -247,3 +247,13 @@ def test_inputs_that_are_no_tensors_have_the_name_of_their_type(tmp_path: Path) 
         "optional",
         "string",
     ]
+
+
+def test_a_value_that_holds_a_model_is_refused_with_the_way_to_it(tmp_path: Path) -> None:
+    class Result:
+        proto = onnx.ModelProto()
+
+    with pytest.raises(UsageError, match=r"\.proto"):
+        load_model(Result())  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"a str, a pathlib\.Path or an onnx\.ModelProto"):
+        load_model(3)  # type: ignore[arg-type]

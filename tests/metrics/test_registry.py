@@ -289,7 +289,7 @@ def test_an_object_with_update_and_compute_comes_in_three_ways_and_is_each_model
         ("Undecided", UsageError, "does not declare whether higher is better"),
         ("Vague", UsageError, "metric Vague: its attribute higher_is_better is neither true nor false: ValueError"),
         ("uncopied", UsageError, "cannot be copied, for a metric of each model: RuntimeError: one is enough"),
-        ("nothing", UsageError, "returns a int without update and compute"),
+        ("nothing", UsageError, "returns a value of type int without update and compute"),
         ("three", UsageError, "calling it without arguments failed"),
         ("absent", UsageError, "own_metrics has no callable 'absent'"),
     ],

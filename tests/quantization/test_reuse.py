@@ -80,12 +80,13 @@ def test_what_changed_is_named(place: Path) -> None:
     known: dict[str, Any] = {"data": "imgs", "repairs": ("bias",)}
     quantize(**known)
     for options, changed in [
-        ({"rule": "entropy"}, r"rule \(was \['mse'\], now \['entropy'\]\)"),
+        ({"rule": "entropy"}, r"rule \(was mse, now entropy\)"),
         ({"policy": "all"}, r"policy \(was tensorrt, now all\)"),
-        ({"repairs": None}, r"repairs \(was \['bias'\], now default\)"),
+        ({"repairs": None}, r"repairs \(was bias, now default\)"),
         ({"weights": "float"}, r"weights \(was int8, now float\)"),
         ({"limit": 8}, r"samples \(was 16, now 8\), data, order of the data\n"),
-        ({"exclude": ("Gemm",)}, r"excluded layers"),
+        ({"exclude": ("Gemm", "Conv")}, r"excluded layers \(was none, now Conv, Gemm\)"),
+        ({"fp16": True}, r"FP16 \(was no, now yes\)"),
     ]:
         with pytest.raises(StaleError, match=f"was made with something else: {changed}") as caught:
             quantize(**known | options)

@@ -59,7 +59,7 @@ def test_what_exists_is_kept(tmp_path: Path) -> None:
     made, page = VALUES["evaluation"]
     path = tmp_path / "report.html"
     path.write_text("mine")
-    with pytest.raises(StaleError, match="force=True replaces it, another path keeps both"):
+    with pytest.raises(StaleError, match="another path= keeps both; force=True replaces it"):
         made.save(path)
     assert path.read_text() == "mine"
     made.save(path, force=True)
@@ -71,7 +71,7 @@ def test_another_suffix_is_refused(name: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"names no format of a report\n  → name it .*report.*\.html \(a page\)"):
         VALUES["evaluation"][0].save(name)
-    with pytest.raises(UsageError, match="path is a int, not a path"):
+    with pytest.raises(UsageError, match="path is of type int, not a path"):
         VALUES["evaluation"][0].save(3)
     with pytest.raises(OutputError, match="there is no folder none"):
         VALUES["evaluation"][0].save("none/report.html")

@@ -74,6 +74,20 @@ def provider_names() -> Iterable[str]:
     return default_backend().providers
 
 
+def architecture_names() -> Iterable[str]:
+    """Return the architectures of GPUs that TensorRT-RTX compiles for, and `all`."""
+    from quantkit.backends.tensorrt_rtx.architectures import ARCHITECTURES
+
+    return [*ARCHITECTURES, "all"]
+
+
+def gpu_names() -> Iterable[str]:
+    """Return the GPUs whose times can be estimated."""
+    from quantkit.compiling.gpus import GPUS
+
+    return GPUS
+
+
 REGISTRIES: Mapping[str, Callable[[], Iterable[str]]] = {
     "--rule": rule_names,
     "--metric": metric_names,
@@ -83,6 +97,8 @@ REGISTRIES: Mapping[str, Callable[[], Iterable[str]]] = {
     "--preprocess": preset_names,
     "--backend": backend_choices,
     "--provider": provider_names,
+    "--for": architecture_names,
+    "--gpus": gpu_names,
 }
 """Option → the names that it takes. Loading a registry takes time, so it is done when the shell asks."""
 

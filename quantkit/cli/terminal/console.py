@@ -50,7 +50,12 @@ def shows_colour(stream: TextIO) -> bool:
     if os.environ.get("NO_COLOR"):
         return False
     forced = os.environ.get("FORCE_COLOR", "")
-    return forced not in ("", "0") or (stream.isatty() and os.environ.get("TERM") != "dumb")
+    return forced not in ("", "0") or is_capable_terminal(stream)
+
+
+def is_capable_terminal(stream: TextIO) -> bool:
+    """Return True if a stream leads to a terminal that has colours and whose lines can be redrawn."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def paint(text: str, stream: TextIO, tone: Tone | None = None, *, bold: bool = False) -> str:
@@ -76,7 +81,7 @@ class Printing:
     @property
     def hides_progress(self) -> bool:
         """True if no bar and no spinner is shown: they are for people at a terminal."""
-        return self.quiet or self.as_json or not sys.stderr.isatty()
+        return self.quiet or self.as_json or not is_capable_terminal(sys.stderr)
 
     def print_result(
         self, result: T, document: Callable[[T], Any], summary: Callable[[T], None], *, rows: int = ROWS

@@ -12,7 +12,6 @@ A thread redraws it, so that something moves while a library computes.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from types import TracebackType
 
 from quantkit.cli.interruption import raise_if_interrupted
 from quantkit.cli.terminal.bars import SIGNS, draw_bar, format_duration
-from quantkit.cli.terminal.console import note, redraw_block, terminal_size
+from quantkit.cli.terminal.console import is_capable_terminal, note, redraw_block, terminal_size
 from quantkit.progress import Phases, PlannedStep
 
 LONG = 20.0
@@ -84,11 +83,12 @@ class StepState:
 class RunDisplay:
     """Shows a run step by step. Use it as a context; `quantkit.progress.RunWatcher` is its interface.
 
-    silent: nothing is shown. clock: seconds.
+    silent: nothing is shown. clean: the command discards earlier results (`--clean`). clock: seconds.
     """
 
-    def __init__(self, *, silent: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        self._live = not silent and is_capable_terminal()
+    def __init__(self, *, silent: bool, clean: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clean = clean
+        self._live = not silent and is_capable_terminal(sys.stderr)
         self._lines = not silent and not self._live
         self._clock = clock
         self._started = clock()
@@ -213,7 +213,8 @@ class RunDisplay:
             redraw_block([])
         done = sum(state.over for state in self._steps.values())
         if isinstance(error, KeyboardInterrupt) and done and (self._live or self._lines):
-            note(f"{done} of {len(self._steps)} steps are done and kept: the same command continues after them")
+            again = "the same command without --clean" if self._clean else "the same command"
+            note(f"{done} of {len(self._steps)} steps are done and kept: {again} continues after them")
 
     def _redraw(self) -> None:
         while True:
@@ -222,8 +223,3 @@ class RunDisplay:
                 redraw_block(self.rows(size.columns, size.lines - 1))
             if self._over.wait(INTERVAL):
                 return
-
-
-def is_capable_terminal() -> bool:
-    """Return True if standard error is a terminal whose lines can be redrawn."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
