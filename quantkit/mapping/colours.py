@@ -35,7 +35,7 @@ class Shade:
 
 @dataclass(frozen=True, slots=True)
 class LegendEntry:
-    """The meaning of a bin."""
+    """The meaning of a bin; UNKNOWN for what is said of all of them."""
 
     bin: int
     text: str
@@ -164,7 +164,7 @@ def kernel_mode(cards: Cards) -> ColourMode:
         if facts.kernel:
             places.setdefault(facts.kernel, len(places) % CATEGORIES)
     shades = tuple(Shade(places[f.kernel], short_name(f.kernel)) if f.kernel else None for _, f in cards)
-    legend = LegendEntry(CATEGORIES - 1, "neighbours of one colour are in one kernel; its name is on the card")
+    legend = LegendEntry(UNKNOWN, "neighbours of one colour are in one kernel; its name is on the card")
     return ColourMode("kernel", "kernel", False, (legend,), shades)
 
 

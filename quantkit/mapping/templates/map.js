@@ -36,9 +36,10 @@
     const [, text] = shadeOf(item);
     const mode = data.modes[state.mode];
     const said = text ? `, ${mode.label} ${text}` : "";
-    if (isBlock(item)) return `Block ${blockOf(item).name}, ${blockOf(item).about}${said}`;
-    const [name, operator, kind] = data.cards[item];
-    return `${kind ? operator : `${operator} ${name}`}${kind ? ` ${name}` : ""}${said}${marked.has(item) ? ", differs" : ""}`;
+    const differs = isMarked(item) ? ", differs" : "";
+    if (isBlock(item)) return `Block ${blockOf(item).name}, ${blockOf(item).about}${said}${differs}`;
+    const [name, operator] = data.cards[item];
+    return `${operator} ${name}${said}${differs}`;
   };
   const marked = new Set(data.marked);
   const cardsOf = (item) => isBlock(item) ? blockOf(item).items.flatMap(cardsOf) : [item];
@@ -322,7 +323,7 @@
     if (!mode) return;
     mode.legend.forEach(([bin, text]) => {
       const entry = html("li", null, by("legend"));
-      html("i", null, entry, { class: binClass(bin) }).style.width = `${stripeWidth(bin)}px`;
+      if (bin >= 0) html("i", null, entry, { class: binClass(bin) }).style.width = `${stripeWidth(bin)}px`;
       html("span", text, entry);
     });
   }
