@@ -114,7 +114,7 @@ def screenshot(page: str, section: str, height: int, *, dark: bool) -> bytes:
         with Image.open(folder / "page.png") as taken:
             small = taken.convert("RGB").resize((round(WIDTH * SCALE), round(height * SCALE)), Image.Resampling.LANCZOS)
     written = io.BytesIO()
-    small.quantize(96, dither=Image.Dither.NONE).save(written, "png", optimize=True)
+    small.quantize(96, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(written, "png", optimize=True)
     return written.getvalue()
 
 
