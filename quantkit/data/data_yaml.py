@@ -97,10 +97,11 @@ def dataset_root(path: Path, given: str | None) -> Path:
 def existing_place(path: Path, root: Path, place: str, split: Split) -> Path:
     """Return a place of images: from the data set's folder, or from that of the file. DataError where it is not there.
 
-    Roboflow writes `../train/images` for a folder beside the file.
+    Roboflow writes `../train/images` for a folder beside the file, and a file of Windows may have backslashes.
     """
-    shorter = [place[3:]] if place.startswith("../") else []
-    candidates = [base / name for name in (place, *shorter) for base in dict.fromkeys((root, path.parent))]
+    forms = dict.fromkeys((place, place.replace("\\", "/")))
+    shorter = [form[3:] for form in forms if form.startswith("../")]
+    candidates = [base / name for name in (*forms, *shorter) for base in dict.fromkeys((root, path.parent))]
     found = next((candidate for candidate in candidates if exists(candidate)), None)
     if found is None:
         raise DataError(

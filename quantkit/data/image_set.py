@@ -91,8 +91,10 @@ def listed_images(path: Path) -> list[Path]:
     for number, line in enumerate((line.strip() for line in lines), 1):
         if not line:
             continue
-        image = path.parent / line  # an absolute path stays as it is
-        image = image if is_file(image) else Path(line)
+        forms = dict.fromkeys((line, line.replace("\\", "/")))  # of Windows
+        # An absolute path stays as it is.
+        places = [base / form for form in forms for base in (path.parent, Path())]
+        image = next((place for place in places if is_file(place)), Path(line))
         if image.suffix.lower() not in SUFFIXES or not is_file(image):
             raise DataError(
                 f"{path}, line {number}: {quoted(line)} is not the path of an image",

@@ -119,7 +119,7 @@ def open_path(
     if not exists(path):
         raise DataError(
             f"{path} does not exist",
-            remedy="give a folder of images, an .npz or .npy file, or module:callable",
+            remedy="give a folder of images, a data.yaml, an .npz or .npy file, or module:callable",
         )
     if not is_folder(path):
         refuse_endless(path)

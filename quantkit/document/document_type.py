@@ -46,6 +46,8 @@ DIGITS = 20
 """Maximum number of characters of an integer of 64 bits."""
 LONG_NUMBER = "{} has more than 64 bits"
 WORDS = {"tuple": "array", "dictionary": "table of keys", "list": "array"}
+UNION_MEMBER = re.compile(r"(list|dict|tuple|set|union)\[.*\]")
+"""A part of a place that pydantic adds for the member of a union that it tried."""
 PYTHON_TYPE = re.compile(rf"\b(?:{'|'.join(WORDS)})\b")
 """Pydantic's words for types, which are Python's, where JSON and TOML have others."""
 PLACE = re.compile(r"^(?P<fault>.*?) ?\(?at line (?P<line>\d+),? column \d+\)?$", re.DOTALL)
@@ -251,7 +253,7 @@ def iter_faults(error: ValidationError) -> Iterator[str]:
     """Yield every fault that pydantic found, with the documents' words for types."""
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         message = PYTHON_TYPE.sub(lambda match: WORDS[match[0]], fault["msg"][:1].lower() + fault["msg"][1:])
-        place = ".".join(map(str, fault["loc"]))
+        place = ".".join(part for part in map(str, fault["loc"]) if not UNION_MEMBER.fullmatch(part))
         yield f"{place}: {message}" if place else message
 
 

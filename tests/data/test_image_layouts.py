@@ -80,10 +80,13 @@ def test_calibration_reads_one_split_and_evaluation_the_other(shapes: Path) -> N
         ("train: list.txt\n", ["c.png", "a.png"]),
         ("train: [list.txt, images/train]\n", ["a.png", "b.png", "c.png"]),
         ("train: images\n", ["a.png", "b.png", "c.png"]),
+        ("train: ..\\images\\train\n", ["a.png", "b.png"]),
+        ("train: windows.txt\n", ["a.png", "c.png"]),
     ],
 )
 def test_places_in_data_yaml(shapes: Path, text: str, train: list[str]) -> None:
     write(shapes / "list.txt", "./images/val/c.png\n\nimages/train/a.png\n")
+    write(shapes / "windows.txt", ".\\images\\val\\c.png\r\nimages\\train\\a.png\r\n")
     write(shapes / "data.yaml", text.replace("{root}", str(shapes)))
     assert sorted(images_of(shapes / "data.yaml", Split.TRAIN)) == sorted(train)
 
@@ -104,6 +107,7 @@ def test_places_in_data_yaml(shapes: Path, text: str, train: list[str]) -> None:
         ("val: images/val\nnames: {1: a, 2: b}\n", "names have the key '2', but the 2 classes are 0 … 1"),
         ("val: images/val\nnames: {a: b}\n", "names have the key 'a'"),
         ("val: images/val\nnames: [[a]]\n", "names"),
+        ("val: images/val\nnames: cat\n", "a data.yaml: names: input should be a valid array"),
         ("val: images/val\nkpt_shape: [17, 5]\n", r"kpt_shape is \[17, 5\]"),
         ("val: images/val\nkpt_shape: many\n", "kpt_shape"),
         ("val: labels\n", "no images in"),

@@ -71,7 +71,8 @@ class LabelPlace:
         if self.json is not None:
             return self.json.name
         count = len(self.files)
-        folder = "/".join(self.folder.parts[-2:])
+        every = os.path.commonpath([file.parent for file in self.files.values()] or [self.folder])
+        folder = "/".join(Path(every).parts[-2:])
         return f"{count:,} {self.form.noun}{'' if count == 1 else 's'} in {folder}"
 
 

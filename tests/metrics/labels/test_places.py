@@ -233,6 +233,14 @@ def test_labels_without_an_object_that_counts_are_refused(crowd: bool, tmp_path:
         open_scenes(asked)
 
 
+def test_labels_in_several_folders_are_described_by_the_folder_around_them(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        put(tmp_path / f"set/labels/{split}/a.txt", "0 .5 .5 .2 .2\n")
+    images = tmp_path / "set/images"
+    assert open_scenes(request(images, "train/a.png", "val/a.png")).source == "2 text files in set/labels"
+    assert open_scenes(request(images / "val", "a.png")).source == "1 text file in labels/val"
+
+
 def test_objects_outside_their_image_are_refused(tmp_path: Path) -> None:
     document = json.loads(coco("a.png"))
     del document["images"][0]["width"]
