@@ -92,6 +92,7 @@ def test_tune_and_run_have_a_view() -> None:
             "inspect",
             "layers",
             "lint",
+            "map",
             "run",
             "table diff",
             "tune",
