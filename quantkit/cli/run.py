@@ -121,7 +121,7 @@ def print_run(result: Run) -> None:
     print_model_table(result.evaluation)
     print_line()
     print_sentence(result.recommendation, overall_tone(result.evaluation))
-    print_statements(result.evaluation)
+    print_statements(result.evaluation, result.recommendation)
     for path in result.files.values():
         print_line(f"file  {path}")
     warn_over_budget(result.evaluation)

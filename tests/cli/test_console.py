@@ -31,8 +31,10 @@ from quantkit.cli.terminal.console import (
     warn,
     wrapped,
 )
+from quantkit.cli.terminal.model_table import print_statements
 from quantkit.errors import DataError
 from quantkit.view import CONTROL, escape_controls
+from tests.support.reports import candidate, evaluation
 
 WORDS = st.lists(st.text("abc…%.", min_size=1, max_size=12), min_size=1, max_size=40)
 
@@ -113,6 +115,24 @@ def test_who_gets_colours(
     tones = {"warning:": "33", "quantkit:": "31", "  →": "32", "•": "32"}
     assert all(f"\x1b[{code}m\x1b[1m{mark}\x1b[0m" in text for mark, code in tones.items()) == coloured
     assert ("\x1b" in text) == coloured
+
+
+def test_a_divided_table_has_whole_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", stream)
+    print_rows(("model", *("12345678" for _ in range(5))), [("model.onnx+model.calib", *"abcde")])
+    assert stream.getvalue().count("model.onnx+model.calib") == 2
+
+
+def test_a_doubt_that_the_recommendation_names_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    made = evaluation(candidate("int8"), doubts=("it was guessed", "labels are mixed up"))
+    print_statements(made, "Cannot tell: it was guessed.")
+    assert "it was guessed" not in (printed := capsys.readouterr().out)
+    assert "In doubt: labels are mixed up." in printed
+    print_statements(made)
+    assert "In doubt: it was guessed." in capsys.readouterr().out
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(20, 140))

@@ -239,15 +239,17 @@ def table_width(table: Sequence[Sequence[str]]) -> int:
 
 
 def print_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, text: frozenset[int] = frozenset()) -> None:
-    """Print a table. On a terminal that is too narrow its first column is shortened, and then it is divided: columns
-    for which there is no room come below, beside the first column again.
+    """Print a table. On a terminal that is too narrow its first column is shortened; where that does not do, the table
+    is divided: columns for which there is no room come below, beside the first column again.
 
     text: columns that are aligned left, as the first one; the others are numbers and are aligned right.
     """
     body = [[escape_controls(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(line[i]) for line in body) for i in range(len(head))]
     room = line_width() if sys.stdout.isatty() else sum(widths) + 2 * len(widths)
-    widths[0] = max(min(widths[0], 12), min(widths[0], room - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    beside = room - sum(widths[1:]) - 2 * (len(widths) - 1)
+    widest = room - max(widths[1:], default=0) - 2
+    widths[0] = min(widths[0], beside if beside >= 12 else max(12, min(widest, room // 2)))
     for part, columns in enumerate(divide_columns(widths, room)):
         if part:
             print()

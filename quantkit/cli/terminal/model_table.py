@@ -59,12 +59,18 @@ def other_metric(metric: str, value: float | None) -> str:
     return format_metric(value, is_share_metric(metric))
 
 
-def print_statements(evaluation: Evaluation) -> None:
-    """Print the verdict, each sentence marked by the colour of what it says, and the doubts."""
+def print_statements(evaluation: Evaluation, said: str = "") -> None:
+    """Print the verdict, each sentence marked by the colour of what it says, and the doubts.
+
+    said: a sentence that stands above; doubts that it names are not repeated.
+    """
     tones = [verdict_tone(evaluation, model) for model in evaluation.candidates]
-    for number, text in enumerate(evaluation.statements):
-        is_verdict = number < len(evaluation.verdict)
-        print_sentence(text, (tones[number] if number < len(tones) else None) if is_verdict else Tone.DOUBT)
+    verdict = evaluation.verdict
+    for number, text in enumerate(verdict):
+        print_sentence(text, tones[number] if number < len(tones) else None)
+    for text, doubt in zip(evaluation.statements[len(verdict) :], evaluation.doubts, strict=True):
+        if doubt not in said:
+            print_sentence(text, Tone.DOUBT)
 
 
 def verdict_tone(evaluation: Evaluation, model: ModelScore) -> Tone | None:
