@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import quantkit
 from quantkit.cli.terminal.console import (
+    Printing,
     Tone,
     note,
     print_error,
@@ -115,6 +116,13 @@ def test_who_gets_colours(
     tones = {"warning:": "33", "quantkit:": "31", "  →": "32", "•": "32"}
     assert all(f"\x1b[{code}m\x1b[1m{mark}\x1b[0m" in text for mark, code in tones.items()) == coloured
     assert ("\x1b" in text) == coloured
+
+
+@pytest.mark.parametrize(("term", "hidden"), [("xterm", False), ("dumb", True)])
+def test_a_terminal_that_cannot_redraw_gets_no_bars(term: str, hidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert Printing(as_json=False).hides_progress == hidden
 
 
 def test_a_divided_table_has_whole_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -314,6 +314,15 @@ def test_nothing_to_take_scales_from(place: Path, quantkit_command: Command) -> 
         quantkit.quantize("net/model.onnx")
 
 
+def test_statistics_that_are_gone_come_back_as_the_message_says(calibrated: Path, quantkit_command: Command) -> None:
+    (calibrated / "net/model.stats.safetensors").unlink()
+    line = ("quantize", "net/model.onnx", "--rule", "minmax")
+    said = quantkit_command(*line, code=2).stderr
+    remedy = said[said.index("quantkit calibrate") :].split(",")[0].replace("…", "imgs")
+    quantkit_command(*remedy.split()[1:])
+    quantkit_command(*line)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -41,5 +41,5 @@ def find_scales(model: Path, *, needed: bool, tables: bool = True) -> ScaleFiles
     raise UsageError(
         f"there are no statistics of {model}: {path.name} does not exist beside it, and {why}",
         remedy=f"write them with quantkit calibrate --backend onnxruntime --data … {model}"
-        + (" (add --force if TensorRT wrote the table)" if exists(table) else ""),
+        + (f" --force, which writes {table.name} again" if exists(table) else ""),
     )
