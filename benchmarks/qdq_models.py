@@ -33,7 +33,7 @@ def main() -> None:
         pixels, _ = test_images(load_model(path), arguments.images)
         options = CalibrateOptions(backend="onnxruntime", tensorrt_version="8.6.0", force=True)
         table = arguments.folder / f"{network}.calib"
-        made = quantkit.calibrate(path, CALIBRATION, preprocess=SPEC, output=table, options=options)
+        made = quantkit.calibrate(path, CALIBRATION, rule="entropy", preprocess=SPEC, output=table, options=options)
         for name, settings in WAYS.items():
             if settings and network != "vit":
                 continue

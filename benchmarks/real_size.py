@@ -61,7 +61,7 @@ def quantize_network(folder: Path, name: str) -> None:
     )
     model = folder / f"{name}.onnx"
     made = quantkit.calibrate(
-        model, [{"image": images[k : k + 8]} for k in range(0, SAMPLES, 8)], backend="onnxruntime",
+        model, [{"image": images[k : k + 8]} for k in range(0, SAMPLES, 8)], rule="entropy", backend="onnxruntime",
         tensorrt_version="8.6.0", preprocess="raw", output=folder / f"{name}.calib", force=True,
     )  # fmt: skip
     quantkit.quantize(

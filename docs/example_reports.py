@@ -64,7 +64,7 @@ def evaluation(model: Path, images: Path, test: Path) -> Evaluation:
     import quantkit
 
     table, quantized = model.with_suffix(".calib"), model.with_suffix(".int8.onnx")
-    made = quantkit.calibrate(model, images, output=table)
+    made = quantkit.calibrate(model, images, output=table, rule="entropy")
     quantkit.quantize(model, quantized, statistics=made.statistics)
     return quantkit.evaluate([model, quantized, f"{model}+{table}"], test, names=NAMES)
 

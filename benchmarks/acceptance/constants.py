@@ -120,7 +120,7 @@ def zero_scales(folder: Path) -> dict[str, Any]:
         options = CalibrateOptions(data=DataOptions(batch_size=8), tensorrt_version="8.6.0", backend=backend)
         outcome: dict[str, Any] = {}
         try:
-            made = calibrate(model, folder / "zero.npz", output=table, options=options)
+            made = calibrate(model, folder / "zero.npz", rule="entropy", output=table, options=options)
             outcome["zero_scales"] = sorted(name for name, scale in made.table.scales.items() if scale == 0)
             engine = build(
                 model, options=BuildOptions(level=LEVEL, fp16=False), table=table, output=table.with_suffix(".engine")

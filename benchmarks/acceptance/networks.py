@@ -62,7 +62,8 @@ def calibrated(model: Path, data: Path, spec: Any, folder: Path, backend: str) -
     batch = load_model(model).inputs[0].fixed_batch
     options = CalibrateOptions(data=DataOptions(batch_size=batch or 32, limit=512 if batch is None else 64))
     started = time.monotonic()
-    made = quantkit.calibrate(model, data, preprocess=spec, output=output, options=replace(options, backend=backend))
+    options = replace(options, backend=backend)
+    made = quantkit.calibrate(model, data, rule="entropy", preprocess=spec, output=output, options=options)
     return {"seconds": round(time.monotonic() - started, 2), "tensors": len(made.table), "batches": made.batches}
 
 

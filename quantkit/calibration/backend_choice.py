@@ -11,7 +11,7 @@ from quantkit.calibration.options import CalibrateOptions
 from quantkit.errors import BackendError, UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.provenance import backend_kind, provenance_path, read_provenance
-from quantkit.rules import Rule, kind_of
+from quantkit.rules import Rule, kind_of, rule_kinds
 from quantkit.table import Algorithm
 from quantkit.tensorrt_version import has_driver, installed_number, version_number
 
@@ -33,7 +33,7 @@ def choose_backend(
     unsupported = unsupported_by_calibrators(options, rules)
     if options.backend == TENSORRT:
         if unsupported:
-            raise UsageError(f"TensorRT's calibrators {unsupported}", remedy=ONE_PASS)
+            raise UsageError(f"TensorRT's calibrators {unsupported}", remedy=way_out(options, rules))
         refuse_without_calibrators()
         return TENSORRT, ()
     if output is None or options.provider != DEFAULT_PROVIDER:
@@ -59,6 +59,15 @@ def refuse_without_calibrators() -> None:
 
     calibrator_base(tensorrt(f"--backend {DEFAULT_BACKEND}"), Algorithm.ENTROPY_2)
     open_device()
+
+
+def way_out(options: CalibrateOptions, rules: Sequence[Rule]) -> str:
+    """Return what to do about what TensorRT's calibrators cannot do: name a rule that they have, if that is all."""
+    algorithm = options.algorithm or kind_of(rules[0]).header
+    usable = next(kind.rule() for kind in rule_kinds().values() if algorithm in kind.calibrators)
+    if len(rules) > 1 or unsupported_by_calibrators(options, (usable,)):
+        return ONE_PASS
+    return f"--rule {usable.name} for TensorRT's own table, or --backend {DEFAULT_BACKEND}, which has every rule"
 
 
 def unsupported_by_calibrators(options: CalibrateOptions, rules: Sequence[Rule]) -> str | None:

@@ -32,7 +32,7 @@ from quantkit.paths import beside, exists, given_path, is_file
 from quantkit.progress import NoProgress, Progress
 from quantkit.provenance import is_provenance, provenance_path, read_provenance
 from quantkit.regular_file import stamp_of
-from quantkit.rules import TABLE_RULE, Rule, as_rules
+from quantkit.rules import DEFAULT_RULE, Rule, as_rules
 from quantkit.staging import claimed_outputs
 from quantkit.statistics import Statistics
 from quantkit.table import CalibrationTable, Header
@@ -47,7 +47,7 @@ def calibrate(
     model: AnyModel,
     data: Any,
     *,
-    rule: str | Rule | Sequence[Rule] = TABLE_RULE,
+    rule: str | Rule | Sequence[Rule] = DEFAULT_RULE,
     preprocess: AnyPreprocess = None,
     output: str | os.PathLike[str] | None = None,
     options: CalibrateOptions | None = None,

@@ -68,8 +68,8 @@ HEADINGS: Mapping[str, Sequence[click.Command]] = {
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def app() -> None:
-    """INT8 post-training quantization for TensorRT: one pass over real data writes TensorRT's own calibration table; no
-    GPU is needed."""
+    """INT8 post-training quantization for TensorRT: one pass over real data writes calibration tables, also
+    TensorRT's own; no GPU is needed."""
 
 
 for below in HEADINGS.values():

@@ -14,7 +14,7 @@ from quantkit.cli.arguments.registry_option import BackendOption
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_rows, warn
 from quantkit.paths import beside
-from quantkit.rules import TABLE_RULE, WHY_TABLE_RULE
+from quantkit.rules import DEFAULT_RULE
 
 if TYPE_CHECKING:
     from quantkit.calibration.options import CalibrateOptions
@@ -30,7 +30,7 @@ SHOWN = 8
 )
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.data_choice("shuffle", "seed", "batch_size", "workers", required=True)
-@options.rules(f"Several make several tables from one pass over the data. {WHY_TABLE_RULE}", default=TABLE_RULE)
+@options.rules("Several make several tables from one pass over the data.", default=DEFAULT_RULE)
 @click.option(
     "--output",
     "-o",

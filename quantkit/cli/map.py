@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.arguments.registry_option import RuleOption
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_rows, print_sizes
 from quantkit.paths import beside, exists
+from quantkit.rules import DEFAULT_RULE
 from quantkit.view import shorten_middle
 
 if TYPE_CHECKING:
@@ -64,14 +64,7 @@ LONGEST = 100
     help="Compile MODEL for this architecture now, for example sm86. Needs TensorRT-RTX.",
 )
 @options.shapes("batch 1 and usual sizes")
-@click.option(
-    "--rule",
-    cls=RuleOption,
-    metavar="RULE",
-    default="mse",
-    show_default=True,
-    help=f"{options.METHODS} For scales from the statistics, if MODEL has no Q/DQ.",
-)
+@options.rule(DEFAULT_RULE, text="For scales from the statistics, if MODEL has no Q/DQ.")
 @click.option(
     "--against",
     metavar="PATH",

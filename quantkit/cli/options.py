@@ -22,7 +22,7 @@ from quantkit.cli.arguments.parsing import NUMBER, WHOLE, parse_algorithm
 from quantkit.cli.arguments.registry_option import MetricOption, ProviderOption, RepairOption, RuleOption
 from quantkit.cli.arguments.scale_files import ScaleFiles
 from quantkit.cli.terminal.console import Printing
-from quantkit.rules import NETWORK_RULE
+from quantkit.rules import DEFAULT_RULE, WHY_DEFAULT_RULE
 
 if TYPE_CHECKING:
     from quantkit.data import DataOptions
@@ -138,20 +138,16 @@ def engine_table(default: str) -> Decorator:
     )
 
 
-def rule(default: str) -> Decorator:
-    """Return the option --rule where the command line has no default of its own. default: the one in words."""
-    return click.option("--rule", cls=RuleOption, metavar="RULE", help=f"{METHODS} Default: {default}.")
+def rule(default: str | None = None, *, text: str = "") -> Decorator:
+    """Return the option --rule. default: None where a file may name the rule, and DEFAULT_RULE holds if none does."""
+    described = " ".join(filter(None, (METHODS, text, WHY_DEFAULT_RULE)))
+    return click.option("--rule", cls=RuleOption, metavar="RULE", default=default, help=described)
 
 
 def rules(text: str, *, default: str | None = None) -> Decorator:
     """Return the option --rule where it takes several. text: what several are for, in a sentence."""
-    return click.option(
-        "--rule",
-        cls=RuleOption,
-        metavar="RULE,RULE…",
-        default=default,
-        help=f"{METHODS} {text}",
-    )
+    why = f" {WHY_DEFAULT_RULE}" if default else ""
+    return click.option("--rule", cls=RuleOption, metavar="RULE,RULE…", default=default, help=f"{METHODS} {text}{why}")
 
 
 # ── options that arrive as one value ────────────────────────────────────────────────────────────────────────────────
@@ -176,9 +172,7 @@ class LayerSelection:
 
 
 LAYER_SELECTION: Mapping[str, Decorator] = {
-    "rule": click.option(
-        "--rule", cls=RuleOption, metavar="RULE", default=NETWORK_RULE, show_default=True, help=METHODS
-    ),
+    "rule": rule(DEFAULT_RULE),
     "policy": click.option(
         "--policy",
         metavar="tensorrt|conv-only|all",

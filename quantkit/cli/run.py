@@ -20,7 +20,6 @@ from quantkit.cli.terminal.model_table import (
     warn_over_budget,
 )
 from quantkit.paths import exists
-from quantkit.rules import NETWORK_RULE
 
 if TYPE_CHECKING:
     from quantkit.project.run import Run
@@ -59,7 +58,7 @@ NAMES = {
     help=f"{options.METRICS} The first one decides. Default: {{default}}.",
 )
 @options.max_drop()
-@options.rule(NETWORK_RULE)
+@options.rule()
 @options.exclude
 @options.repair("all that are possible")
 @click.option(

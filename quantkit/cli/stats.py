@@ -11,7 +11,7 @@ import click
 from quantkit.cli import options
 from quantkit.cli.arguments.verb import VerbGroup, verb
 from quantkit.cli.terminal.console import Printing, print_fields, print_line, print_rows
-from quantkit.rules import TABLE_RULE, WHY_TABLE_RULE
+from quantkit.rules import DEFAULT_RULE
 
 if TYPE_CHECKING:
     from quantkit.statistics import Statistics
@@ -124,7 +124,7 @@ def merge(stats: tuple[Path, ...], output: Path, allow_duplicates: bool, force: 
     required=True,
     help="Table of the first calibration method to write.",
 )
-@options.rules(f"Several make several tables. {WHY_TABLE_RULE}", default=TABLE_RULE)
+@options.rules("Several make several tables.", default=DEFAULT_RULE)
 @options.header_choice()
 @options.force
 @options.printing_loudly

@@ -10,7 +10,7 @@ from quantkit.backends.tensorrt_rtx.record import CompiledRecord
 from quantkit.errors import UsageError
 from quantkit.mapping.sources import MapFiles
 from quantkit.paths import AnyPath
-from quantkit.rules import Rule, as_rules
+from quantkit.rules import DEFAULT_RULE, Rule, as_rules
 from quantkit.sensitivity.result import Sensitivity
 from quantkit.statistics import Statistics
 
@@ -33,7 +33,7 @@ class MapOptions:
     compiled: AnyPath | CompiledRecord | None = None
     compile_for: str | None = None
     shapes: tuple[str, ...] = ()
-    rule: str | Rule = "mse"
+    rule: str | Rule = DEFAULT_RULE
     fold: bool = True
     force: bool = False
 

@@ -44,7 +44,7 @@ from quantkit.quantization.options import QuantizeOptions
 from quantkit.quantization.quantize import quantize
 from quantkit.repairs.registry import needs_data, resolve_repairs
 from quantkit.report.html import evaluation_page
-from quantkit.rules import NETWORK_RULE
+from quantkit.rules import DEFAULT_RULE
 from quantkit.statistics import read_statistics, write_statistics
 from quantkit.view import Block, RichDisplay
 
@@ -163,7 +163,7 @@ def table_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome | None:
     if not plan.reads_tables:
         return None
     names = plan.published_names()
-    rule = plan.settings.rule or NETWORK_RULE
+    rule = plan.settings.rule or DEFAULT_RULE
 
     def work(folder: Path) -> tuple[str, ...]:
         source = statistics.file(names["statistics"])
@@ -177,7 +177,7 @@ def model_step(steps: RunSteps, statistics: StepOutcome) -> StepOutcome:
     """Make the Q/DQ model."""
     plan = steps.plan
     names, chosen, data = plan.published_names(), plan.settings.quantize, plan.calibration
-    rule = plan.settings.rule or NETWORK_RULE
+    rule = plan.settings.rule or DEFAULT_RULE
     repairs = resolve_repairs(chosen.repairs, statistics=True, data=True)
     runs_network = needs_data(repairs)
 

@@ -11,7 +11,7 @@ from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
 from quantkit.qdq.insertion import WeightForm
 from quantkit.qdq.placement import Policy
-from quantkit.rules import NETWORK_RULE
+from quantkit.rules import DEFAULT_RULE
 from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_text, parse_version
 from quantkit.values import check_number
 
@@ -26,7 +26,7 @@ FLOAT_WEIGHTS_BELOW = 10
 class QuantizeOptions:
     """Options of `quantize`. The defaults suit most networks."""
 
-    rule: str | Rule = NETWORK_RULE
+    rule: str | Rule = DEFAULT_RULE
     """How scales come from statistics; `best` chooses for every tensor."""
     policy: Policy = Policy.TENSORRT
     exclude: tuple[str, ...] = ()

@@ -4,9 +4,8 @@ A rule is a frozen value in a file of its own, which is named after it and has a
 """
 
 from quantkit.rules.registry import (
-    NETWORK_RULE,
-    TABLE_RULE,
-    WHY_TABLE_RULE,
+    DEFAULT_RULE,
+    WHY_DEFAULT_RULE,
     QuantileRule,
     Rule,
     RuleKind,
@@ -21,9 +20,8 @@ from quantkit.rules.registry import (
 )
 
 __all__ = [
-    "NETWORK_RULE",
-    "TABLE_RULE",
-    "WHY_TABLE_RULE",
+    "DEFAULT_RULE",
+    "WHY_DEFAULT_RULE",
     "QuantileRule",
     "Rule",
     "RuleKind",

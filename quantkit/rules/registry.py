@@ -47,13 +47,10 @@ class SelectingRule(Rule, Protocol):
         """Return the chosen rule and its threshold."""
 
 
-TABLE_RULE = "entropy"
-"""The rule of `calibrate` and `stats table`: what they write is TensorRT's own table, byte for byte."""
-NETWORK_RULE = "mse"
-"""The rule of `quantize`, `layers` and `run`: it lost least on every network in benchmarks/results/accuracy.md."""
-WHY_TABLE_RULE = (
-    f"Default: {TABLE_RULE}, which gives TensorRT's own table; quantize, layers and run take {NETWORK_RULE}, which "
-    "lost least where it was measured."
+DEFAULT_RULE = "mse"
+"""The rule of every command: it lost least on every network in benchmarks/results/accuracy.md."""
+WHY_DEFAULT_RULE = (
+    f"Default: {DEFAULT_RULE}, which lost least on every network that was measured; entropy gives TensorRT's own table."
 )
 """The reason, for help texts."""
 
@@ -137,7 +134,7 @@ def as_rules(rules: str | Rule | Sequence[Rule]) -> tuple[Rule, ...]:
     if wrong := [rule for rule in several if not isinstance(rule, Rule)]:
         raise UsageError(f"a rule is of type {type(wrong[0]).__name__}", remedy=f"name {rule_choices()}")
     if not several:
-        raise UsageError("no rule is given", remedy="name at least one, for example entropy")
+        raise UsageError("no rule is given", remedy=f"name at least one, for example {DEFAULT_RULE}")
     names = [rule.name for rule in several]
     if len(set(names)) != len(names):
         raise UsageError(f"a rule is named twice: {','.join(names)}", remedy="name each rule once")

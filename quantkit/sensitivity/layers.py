@@ -38,7 +38,7 @@ from quantkit.quantization.scales import (
     scales_from_table,
 )
 from quantkit.rewrites.fold_batch_norm import fold_batch_norms
-from quantkit.rules import NETWORK_RULE
+from quantkit.rules import DEFAULT_RULE
 from quantkit.sensitivity.existing_qdq import read_existing_qdq, refuse_float
 from quantkit.sensitivity.layer_ranking import LayerRanking, choose_kept_layers, rank_layers
 from quantkit.sensitivity.result import Sensitivity, TensorError
@@ -74,7 +74,7 @@ class LayersOptions:
     outputs to this SQNR.
     """
 
-    rule: str | Rule = NETWORK_RULE
+    rule: str | Rule = DEFAULT_RULE
     policy: Policy = Policy.TENSORRT
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from quantkit.calibration.options import CalibrateOptions
 from quantkit.errors import BackendError, UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.provenance import ModelRecord, Provenance, RunRecord, TableRecord, provenance_bytes, provenance_path
-from quantkit.rules import Rule
+from quantkit.rules import DEFAULT_RULE, Rule, parse_rule, parse_rules
 from quantkit.rules.entropy import Entropy
 from quantkit.rules.minmax import MinMax
 from quantkit.rules.mse import Mse
@@ -114,6 +115,32 @@ def test_what_the_calibrators_cannot_do(
     with pytest.raises(UsageError, match="TensorRT's calibrators ") as caught:
         choose_backend(options(backend="tensorrt", **settings), rules, OUT)
     assert problem in caught.value.problem
+
+
+@pytest.mark.parametrize(("rules", "settings", "problem"), [case for case in BEYOND if case[2]])
+def test_the_remedy_of_a_refusal_works(
+    monkeypatch: pytest.MonkeyPatch, rules: tuple[Rule, ...], settings: dict[str, Any], problem: str
+) -> None:
+    """It names a rule with which TensorRT calibrates the rest of the request, or else only onnxruntime."""
+    machine(monkeypatch)
+    with pytest.raises(UsageError) as caught:
+        choose_backend(options(backend="tensorrt", **settings), rules, OUT)
+    assert "--backend onnxruntime" in caught.value.remedy
+    named = re.search(r"--rule (\S+)", caught.value.remedy)
+    assert (named is not None) == ("do not have the rule" in problem)
+    if named is not None:
+        assert choose_backend(options(backend="tensorrt", **settings), (parse_rule(named[1]),), OUT)[0] == "tensorrt"
+
+
+def test_the_default_rule_is_onnxruntimes_and_entropy_is_tensorrts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with TensorRT says so, and refuses the default rule where TensorRT is asked for."""
+    machine(monkeypatch)
+    backend, (note,) = choose_backend(options(), parse_rules(DEFAULT_RULE), OUT)
+    assert backend == "onnxruntime"
+    assert f"TensorRT's calibrators do not have the rule {DEFAULT_RULE}" in note
+    with pytest.raises(UsageError, match=f"the rule {DEFAULT_RULE}") as caught:
+        choose_backend(options(backend="tensorrt"), parse_rules(DEFAULT_RULE), OUT)
+    assert caught.value.remedy.startswith('rule="entropy"') or "--rule entropy" in caught.value.remedy
 
 
 def test_a_provider_that_is_asked_for_is_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:

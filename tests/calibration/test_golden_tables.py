@@ -41,8 +41,8 @@ def test_tables_are_tensorrts_byte_for_byte(experiment: str, pools: Path, quantk
     assert (pools / "x.calib").read_bytes() == (GOLDEN / f"{experiment}_entropy2.cache").read_bytes()
     assert (pools / "x.minmax.calib").read_bytes() == (GOLDEN / f"{experiment}_minmax.cache").read_bytes()
     quantkit_command(
-        "stats", "table", "x.stats.safetensors", "--algorithm", "EntropyCalibration", "--tensorrt-version", "8.6.0",
-        "-o", "v1",
+        "stats", "table", "x.stats.safetensors", "--algorithm", "EntropyCalibration", "--rule", "entropy",
+        "--tensorrt-version", "8.6.0", "-o", "v1",
     )  # fmt: skip
     quantkit_command(
         "stats", "table", "x.stats.safetensors", "--algorithm", "LegacyCalibration", "--rule", "percentile:99.99",

@@ -83,7 +83,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "samples": {"options": CalibrateOptions(data=DataOptions(limit=50))},
     "order of the data": {"options": CalibrateOptions(data=DataOptions(shuffle=True))},
     "batch size": {"options": CalibrateOptions(data=DataOptions(batch_size=8))},
-    "rule": {"rules": "mse"},
+    "rule": {"rules": "entropy"},
     "header": {"options": CalibrateOptions(algorithm=quantkit.Algorithm("MinMaxCalibration"))},
     "histogram": {"options": CalibrateOptions(histogram=HistogramMode.INVARIANT)},
     "max memory": {"options": CalibrateOptions(max_memory=1 << 26)},
@@ -196,12 +196,12 @@ def test_force_replaces(first: Path) -> None:
 
 def test_a_new_rule_comes_from_the_statistics(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "decode", None)
-    made = calibrate(rules="entropy,minmax,percentile:99.9")
+    made = calibrate(rules="mse,minmax,percentile:99.9")
     assert not made.reused
     assert {p.name for p in made.files} == {
         "x.minmax.calib", "x.minmax.calib.json", "x.percentile-99.9.calib", "x.percentile-99.9.calib.json",
     }  # fmt: skip
-    assert calibrate(rules="entropy,minmax,percentile:99.9").reused
+    assert calibrate(rules="mse,minmax,percentile:99.9").reused
 
 
 def test_a_table_without_provenance_is_refused(first: Path) -> None:
@@ -285,9 +285,9 @@ def test_other_rows_of_the_same_file_are_other_data(change: dict[str, Any], plac
 
 
 def test_a_table_made_from_the_statistics_is_reused(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quantkit.tables_from(str(first / "x.stats.safetensors"), "mse", output=first / "x.mse.calib")
+    quantkit.tables_from(str(first / "x.stats.safetensors"), "entropy", output=first / "x.entropy.calib")
     monkeypatch.setattr(images, "decode", None)
-    assert calibrate(rules="entropy,mse").reused
+    assert calibrate(rules="mse,entropy").reused
 
 
 def test_statistics_of_another_run_are_not_overwritten(first: Path) -> None:

@@ -37,7 +37,10 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str, int]] = {
     "an unknown histogram": (lambda _: None, ["--histogram", "fine"], "unknown histogram", 2),
     "an unknown backend": (lambda _: None, ["--backend", "cuda"], "unknown backend", 2),
     "an unknown provider": (lambda _: None, ["--provider", "rocm"], "unknown provider", 2),
-    "TensorRT as backend": (lambda _: None, ["--backend", "tensorrt"], "--backend onnxruntime", 1),
+    "TensorRT as backend": (
+        lambda _: None, ["--backend", "tensorrt", "--rule", "entropy"], "--backend onnxruntime", 1,
+    ),
+    "a rule that TensorRT lacks": (lambda _: None, ["--backend", "tensorrt"], "--rule entropy", 2),
     "TensorRT 11": (lambda _: None, ["--tensorrt-version", "11.0.0"], "version 11 removed them", 2),
     "no version": (lambda _: None, ["--tensorrt-version", "new"], "not a TensorRT version", 2),
     "no images asked for": (lambda _: None, ["--limit", "0"], "limit is 0", 2),

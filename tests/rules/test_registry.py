@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,16 @@ import quantkit
 import quantkit.rules
 from quantkit.calibration.tables import header_for
 from quantkit.cli import invoke
+from quantkit.cli.calibrate import calibrate as calibrate_command
+from quantkit.cli.layers import layers as layers_command
+from quantkit.cli.map import draw_map as map_command
+from quantkit.cli.quantize import quantize as quantize_command
+from quantkit.cli.stats import table
 from quantkit.errors import UsageError
 from quantkit.histogram import BINS, Histogram
 from quantkit.rules import (
+    DEFAULT_RULE,
+    WHY_DEFAULT_RULE,
     Rule,
     SelectingRule,
     as_rules,
@@ -204,3 +212,15 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name).write_bytes((data / name).read_bytes())
     quantkit.calibrate(place / "model.onnx", data / "images", limit=8, output=place / "model.calib")
     return place
+
+
+def test_every_command_and_verb_has_the_same_default_rule() -> None:
+    """`run` and `tune` have none of their own: a file may name the rule of `run`, and `tune` tries all."""
+    commands = {"calibrate": calibrate_command, "quantize": quantize_command, "layers": layers_command}
+    commands |= {"stats table": table, "map": map_command}
+    options = {name: {p.name: p for p in command.params}["rule"] for name, command in commands.items()}
+    assert {name: option.default for name, option in options.items()} == dict.fromkeys(commands, DEFAULT_RULE)
+    assert all(WHY_DEFAULT_RULE in (getattr(option, "help", None) or "") for option in options.values())
+    verbs = (quantkit.calibrate, quantkit.layers)
+    assert [inspect.signature(verb).parameters["rule"].default for verb in verbs] == [DEFAULT_RULE] * len(verbs)
+    assert (quantkit.QuantizeOptions().rule, quantkit.MapOptions().rule) == (DEFAULT_RULE, DEFAULT_RULE)
