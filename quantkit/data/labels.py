@@ -201,7 +201,7 @@ def indices_by_number(by_sample: Mapping[str, str], path: Path) -> dict[str, int
 
 def read_label_table(path: Path) -> dict[str, str]:
     """Read a table of labels: file → label as text. DataError names the line."""
-    text = read_text_file(path, DataError, "give a .csv file of file,label", LARGEST)
+    text = read_text_file(path, DataError, "give a table of file,label lines, an array, or a folder of labels", LARGEST)
     if path.suffix.lower() not in TABLES:
         raise DataError(
             f"{path} is not a file of labels",
