@@ -136,7 +136,7 @@ def test_errors_list_the_calls_of_the_users_code(
     assert invoke(["calibrate", "m.onnx", "--data", "deep_plugin:silent"]) == 1
     assert "Silent (deep_plugin.py, line 8)" in capsys.readouterr().err
     assert invoke(["calibrate", "m.onnx", "--data", "deep_plugin:ragged"]) == 1
-    assert "batch 1 of the stream: a dict cannot be read: ValueError" in capsys.readouterr().err
+    assert "batch 1 of the stream: a value of type dict cannot be read: ValueError" in capsys.readouterr().err
 
 
 def test_memory_that_does_not_suffice_is_one_line(

@@ -182,7 +182,8 @@ def test_a_run_on_a_terminal_moves_all_the_time_and_leaves_only_the_summary(plac
     shown = {line for frame in frames for line in frame if line.startswith("step ")}
     places = {tuple(map(int, line.split(",")[0].split()[1::2])) for line in shown}
     count = max(of for _, of in places)
-    assert places == {(number, count) for number in range(1, count + 1)}
+    every = {(number, count) for number in range(1, count + 1)}
+    assert {(1, count), (count, count)} <= places <= every, "a step may be shorter than a frame"
     moved = [before != after for before, after in itertools.pairwise(frames)]
     assert sum(moved) > 0.9 * len(moved), "a frame is another one than that before"
     assert any("64 samples, 3 models" in line for frame in frames for line in frame)
