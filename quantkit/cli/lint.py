@@ -15,7 +15,7 @@ from quantkit.errors import UsageError
 from quantkit.paths import beside
 
 if TYPE_CHECKING:
-    from quantkit.linting.compiler import CompileRequest, CompilerWord
+    from quantkit.linting.compiler import CompileRequest, CompilerReport
     from quantkit.linting.finding import Finding
     from quantkit.linting.lint import LintReport
 
@@ -145,10 +145,10 @@ def lint_document(report: LintReport) -> dict[str, Any]:
     }
 
 
-def compiler_document(word: CompilerWord) -> dict[str, Any]:
+def compiler_document(compiled: CompilerReport) -> dict[str, Any]:
     """Return what the compiler says for programs; its findings stand with the others."""
     return {
-        "version": word.version,
+        "version": compiled.version,
         "compiled": [
             {
                 "architecture": network.architecture,
@@ -158,7 +158,7 @@ def compiler_document(word: CompilerWord) -> dict[str, Any]:
                 "engine_bytes": network.engine_bytes,
                 "seconds": network.seconds,
             }
-            for network in word.networks
+            for network in compiled.networks
         ],
         "refused": [
             {
@@ -168,9 +168,9 @@ def compiler_document(word: CompilerWord) -> dict[str, Any]:
                 "problem": r.problem,
                 "text": r.text,
             }
-            for r in word.refusals
+            for r in compiled.refusals
         ],
-        "chosen_shapes": list(word.chosen),
+        "chosen_shapes": list(compiled.chosen),
     }
 
 

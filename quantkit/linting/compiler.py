@@ -1,4 +1,4 @@
-"""The compiler's word about a network: findings of TensorRT-RTX, and where it does not agree with the rules.
+"""Findings of NVIDIA's compiler, TensorRT-RTX, and where it does not agree with the rules.
 
     compiler-refuses   error      the parser or the compiler refuses the network, and says where
     float-kernel       slow       an operator with Q/DQ on both inputs that is computed in float nevertheless
@@ -38,7 +38,7 @@ class CompileRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class CompilerWord:
+class CompilerReport:
     """The outcome of compiling a network. chosen: sizes of inputs that nobody gave; findings: see the module."""
 
     version: str
@@ -70,9 +70,9 @@ def check_request(model: Model, request: CompileRequest) -> None:
     static_shapes(model.inputs, request.shapes)
 
 
-def ask_compiler(
+def compare_with_compiler(
     model: Model, found: Sequence[Finding], request: CompileRequest, stage: Callable[[str], None] = lambda _: None
-) -> CompilerWord:
+) -> CompilerReport:
     """Compile the file of a model and compare the outcome with the findings of the rules.
 
     UsageError for unknown architectures or shapes; BackendError where TensorRT-RTX is missing or exceeds a limit.
@@ -80,7 +80,7 @@ def ask_compiler(
     shapes = static_shapes(model.inputs, request.shapes)
     made = try_compile(model, shapes, architectures=request.architectures, stage=stage)
     findings = (*refused(made, found), *accepted(made, found), *float_kernels(model, made.networks))
-    return CompilerWord(
+    return CompilerReport(
         made.version, made.networks, made.refusals, chosen_shapes(model.inputs, request.shapes), findings
     )
 

@@ -16,7 +16,7 @@ from quantkit.errors import ModelError, OutputError
 from quantkit.graph import AnyModel, Model, load_model, refuse_changed_weights
 from quantkit.graph.messages import all_tensors, is_external
 from quantkit.graph.save import store_inside, tensor_size
-from quantkit.linting.compiler import CompileRequest, CompilerWord, ask_compiler, check_request
+from quantkit.linting.compiler import CompileRequest, CompilerReport, check_request, compare_with_compiler
 from quantkit.linting.finding import SEVERITIES, Finding
 from quantkit.linting.fix import fix_model
 from quantkit.linting.registry import lint_model
@@ -47,8 +47,8 @@ class LintReport(RichDisplay):
     """Operators with weights that compute in INT8, and all with weights."""
     trial: Trial | None = None
     """The outcome of running the copy once, beside the model, before it was written."""
-    compiler: CompilerWord | None = None
-    """The word of NVIDIA's compiler about the copy, or about the model without one; its findings are in `findings`."""
+    compiler: CompilerReport | None = None
+    """The result of compiling the copy, or the model without one; its findings are in `findings`."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -99,8 +99,8 @@ def lint(
     report = lint_rules_alone(path, fix_to, force=force, needs_qdq=compile_for is None)
     if compile_for is None:
         return report
-    word = ask_compiler(load_model(report.written or path), report.findings, compile_for, stage)
-    return replace(report, findings=(*report.findings, *word.findings), compiler=word)
+    compiled = compare_with_compiler(load_model(report.written or path), report.findings, compile_for, stage)
+    return replace(report, findings=(*report.findings, *compiled.findings), compiler=compiled)
 
 
 def lint_rules_alone(

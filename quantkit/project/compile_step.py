@@ -9,7 +9,7 @@ from quantkit.backends.tensorrt_rtx.compiling import compiler_version, require_c
 from quantkit.backends.tensorrt_rtx.record import CompiledRecord, compiled_record_bytes
 from quantkit.errors import BackendError
 from quantkit.graph import load_model
-from quantkit.linting.compiler import CompileRequest, CompilerWord, ask_compiler
+from quantkit.linting.compiler import CompileRequest, CompilerReport, compare_with_compiler
 from quantkit.linting.registry import lint_model
 from quantkit.project.settings import Settings
 from quantkit.project.steps import RunSteps
@@ -36,11 +36,11 @@ def compile_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
 
     def work(folder: Path) -> tuple[str, ...]:
         made = load_model(model.file(names["model"]))
-        word = ask_compiler(made, lint_model(made), CompileRequest(shapes=shapes), steps.watcher.phases)
+        compiled = compare_with_compiler(made, lint_model(made), CompileRequest(shapes=shapes), steps.watcher.phases)
         about = ModelRecord(file=names["model"], sha256=made.sha256)
-        record = CompiledRecord(quantkit=__version__, model=about, networks=word.networks)
+        record = CompiledRecord(quantkit=__version__, model=about, networks=compiled.networks)
         (folder / names["compiled"]).write_bytes(compiled_record_bytes(record))
-        return compiler_notes(word)
+        return compiler_notes(compiled)
 
     inputs = {"Q/DQ": model.digest, "TensorRT-RTX": compiler_version(), "shapes": shapes}
     try:
@@ -50,11 +50,11 @@ def compile_step(steps: RunSteps, model: StepOutcome) -> StepOutcome | None:
         return None
 
 
-def compiler_notes(word: CompilerWord) -> tuple[str, ...]:
+def compiler_notes(compiled: CompilerReport) -> tuple[str, ...]:
     """Return what the compiler says about a Q/DQ model that quantkit made, in few lines."""
     by_rule: dict[str, list[str]] = {}
-    for finding in word.findings:
+    for finding in compiled.findings:
         by_rule.setdefault(finding.rule, []).append(f"{finding.where}: {finding.problem}")
     more = [f"{len(texts) - SHOWN} more of {rule}: quantkit lint --compile" for rule, texts in by_rule.items()
             if len(texts) > SHOWN]  # fmt: skip
-    return (*word.lines, *(text for texts in by_rule.values() for text in texts[:SHOWN]), *more)
+    return (*compiled.lines, *(text for texts in by_rule.values() for text in texts[:SHOWN]), *more)

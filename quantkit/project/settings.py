@@ -257,7 +257,7 @@ data = {data}              # for calibration: images, .npz, or module:callable
 # rule = "mse"             # calibration method; entropy is TensorRT's default
 # output = "quantkit-run"  # the build directory
 # gpu = true               # require engines. Default: build them if a GPU and TensorRT are available
-# compile = true           # require TensorRT-RTX's word on the Q/DQ model. Default: if it is installed
+# compile = true           # compile the Q/DQ model with TensorRT-RTX. Default: if that is installed
 
 [evaluate]
 # data = "val/"            # for accuracy. Default: the calibration data, which is optimistic for INT8

@@ -15,7 +15,7 @@ import pytest
 from quantkit.backends.tensorrt_rtx.compiling import compiler_version
 from quantkit.errors import BackendError, ModelError, UsageError
 from quantkit.graph import Model, load_model
-from quantkit.linting.compiler import CompileRequest, CompilerWord, ask_compiler
+from quantkit.linting.compiler import CompileRequest, CompilerReport, compare_with_compiler
 from quantkit.linting.lint import lint
 from quantkit.linting.registry import lint_model
 from tests.linting.test_rules import (
@@ -76,29 +76,29 @@ REFUSED_ALONE = {"custom operator"}
 """Networks that no rule is about, but the compiler refuses."""
 
 
-def word_of(name: str, folder: Path) -> tuple[CompilerWord, list[str]]:
-    """The word of the compiler about a network, and the rules that find an error in it."""
+def report_on(name: str, folder: Path) -> tuple[CompilerReport, list[str]]:
+    """The compiler's report on a network, and the rules that find an error in it."""
     path = folder / "net.onnx"
     onnx.save(NETWORKS[name].proto, path)
     model = load_model(path)
     found = lint_model(model)
-    return ask_compiler(model, found, ONE), sorted({f.rule for f in found if f.severity == "error"})
+    return compare_with_compiler(model, found, ONE), sorted({f.rule for f in found if f.severity == "error"})
 
 
-def summary(word: CompilerWord, errors: list[str]) -> dict[str, Any]:
-    products = [list(kernel.operands) for made in word.networks for kernel in made.products]
+def summary(report: CompilerReport, errors: list[str]) -> dict[str, Any]:
+    products = [list(kernel.operands) for made in report.networks for kernel in made.products]
     return {
         "errors": errors,
-        "refuses": [f"{r.operator} {r.node}: {r.problem}".strip() for r in word.refusals],
+        "refuses": [f"{r.operator} {r.node}: {r.problem}".strip() for r in report.refusals],
         "multiplies": products,
-        "findings": [f"{f.rule}: {f.where}" for f in word.findings],
+        "findings": [f"{f.rule}: {f.where}" for f in report.findings],
     }
 
 
 @needs_compiler
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_the_compiler_says_is_on_record(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    now = summary(*word_of(name, tmp_path))
+    now = summary(*report_on(name, tmp_path))
     if request.config.getoption("--regen"):
         SAID["networks"][name] = now
         SAID["version"] = compiler_version()
@@ -135,22 +135,22 @@ def test_no_broken_network_reaches_a_kernel_in_int8_that_a_rule_calls_float() ->
 
 @needs_compiler
 def test_what_is_said_of_the_clean_network_and_of_one_in_float(tmp_path: Path) -> None:
-    word, _ = word_of("clean", tmp_path)
-    assert word.findings == ()
-    assert word.lines == (
-        f"TensorRT-RTX {word.version} compiles it for sm86: 1 of 1 kernels that multiply are INT8, "
-        f"{word.networks[0].seconds:.1f} s",
+    report, _ = report_on("clean", tmp_path)
+    assert report.findings == ()
+    assert report.lines == (
+        f"TensorRT-RTX {report.version} compiles it for sm86: 1 of 1 kernels that multiply are INT8, "
+        f"{report.networks[0].seconds:.1f} s",
     )
-    word, _ = word_of("ConvTranspose", tmp_path)
-    (finding,) = word.findings
+    report, _ = report_on("ConvTranspose", tmp_path)
+    (finding,) = report.findings
     assert (finding.rule, finding.severity, finding.where) == ("float-kernel", "slow", "y")
     assert "multiplies FP32 by FP32 (sm86)" in finding.problem
 
 
 @needs_compiler
 def test_a_refusal_that_no_rule_explains_is_an_error_at_its_node(tmp_path: Path) -> None:
-    word, _ = word_of("custom operator", tmp_path)
-    (finding,) = word.findings
+    report, _ = report_on("custom operator", tmp_path)
+    (finding,) = report.findings
     assert (finding.rule, finding.severity, finding.where) == ("compiler-refuses", "error", "y")
     assert "an operator that TensorRT does not have" in finding.problem
     assert "Plugin not found" in finding.problem

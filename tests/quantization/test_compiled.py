@@ -10,7 +10,7 @@ import pytest
 from quantkit.backends.tensorrt_rtx.compiling import compiler_version
 from quantkit.calibration.calibrate import calibrate
 from quantkit.graph import load_model
-from quantkit.linting.compiler import CompileRequest, CompilerWord, ask_compiler
+from quantkit.linting.compiler import CompileRequest, CompilerReport, compare_with_compiler
 from quantkit.linting.registry import lint_model
 from quantkit.quantization.quantize import quantize
 from tests.support.networks import BUNDLED
@@ -37,18 +37,18 @@ def statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model.stats.safetensors"
 
 
-def word_about(path: Path) -> CompilerWord:
+def report_on(path: Path) -> CompilerReport:
     model = load_model(path)
-    return ask_compiler(model, lint_model(model), CompileRequest(("sm86", "sm120")))
+    return compare_with_compiler(model, lint_model(model), CompileRequest(("sm86", "sm120")))
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_kind_of_model_compiles_and_is_int8_where_it_says(name: str, statistics: Path, tmp_path: Path) -> None:
     made = quantize(BUNDLED / "model.onnx", tmp_path / "q.onnx", statistics=statistics, **CHOICES[name])
-    word = word_about(tmp_path / "q.onnx")
-    assert word.refusals == ()
-    assert word.findings == ()
-    for network in word.networks:
+    report = report_on(tmp_path / "q.onnx")
+    assert report.refusals == ()
+    assert report.findings == ()
+    for network in report.networks:
         assert sum(kernel.int8 for kernel in network.products) == made.int8_layers[0]
 
 
@@ -68,7 +68,7 @@ def test_trained_networks_compile_and_are_int8_where_they_say(
     made = quantize(
         path, tmp_path / "q.onnx", data=[{wanted.name: noise}], repairs=(), fp16=fp16, tensorrt_version="11"
     )
-    word = word_about(tmp_path / "q.onnx")
-    assert word.refusals == ()
-    assert [finding.problem for finding in word.findings if NO_INT8_KERNEL not in finding.problem] == []
+    report = report_on(tmp_path / "q.onnx")
+    assert report.refusals == ()
+    assert [finding.problem for finding in report.findings if NO_INT8_KERNEL not in finding.problem] == []
     assert made.int8_layers[0] > 0

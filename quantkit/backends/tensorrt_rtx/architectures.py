@@ -20,7 +20,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "sm121": "Blackwell: GB10 (DGX Spark)",
 }
 DEFAULT_ARCHITECTURES = ("sm86", "sm120")
-"""The oldest that is sold new in PCs, and the newest."""
+"""An older and the newest generation of PCs' GPUs."""
 ABSENT = {
     "sm87": "Jetson Orin; sm86 is the nearest", "sm90": "H100, H200; sm89 is the nearest", "sm72": "Jetson Xavier",
     "sm100": "B200; sm120 is the nearest", "sm110": "Jetson Thor; sm120 is the nearest",
