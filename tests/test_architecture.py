@@ -26,6 +26,7 @@ HEAVY = (
     "matplotlib",
     "safetensors",
     "jinja2",
+    "networkx",
     "torch",
     "tensorflow",
     "yaml",
