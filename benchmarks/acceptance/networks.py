@@ -44,7 +44,7 @@ def test_images(folder: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
     classes = sorted({Path(name).parts[0] for name in found.names})
     labels = np.array([classes.index(Path(name).parts[0]) for name in found.names])
     model_input = load_model_input()
-    feed, _ = open_data(folder, [model_input], quantkit.PRESETS["cifar10"], DataOptions(limit=len(labels), workers=16))
+    feed, _ = open_data(folder, [model_input], quantkit.PRESETS["cifar10"], DataOptions(limit=len(labels), threads=16))
     images = np.concatenate([portion.batch["image"] for portion in feed.portions()])
     return images, labels
 

@@ -96,7 +96,7 @@ class FromPinned(trt.IInt8EntropyCalibrator2):
 def portions(model: Path, folder: Path, workers: int) -> Any:
     """The same decoding for everybody."""
     spec = quantkit.PRESETS["imagenet"]
-    options = DataOptions(limit=IMAGES, batch_size=BATCH, workers=workers)
+    options = DataOptions(limit=IMAGES, batch_size=BATCH, threads=workers)
     feed, _ = open_data(folder, load_model(model).inputs, spec, options)
     return feed.portions()
 

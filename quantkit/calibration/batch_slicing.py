@@ -28,7 +28,7 @@ def plan_batches(job: CalibrationJob, first: Portion) -> tuple[MemoryPlan, Sessi
             first.batch,
             first.samples,
             max_memory=options.max_memory,
-            workers=options.data.workers,
+            workers=options.data.threads,
             whole=whole,
         )
         return made, open_watching_session(job, made.passes[0], made)
@@ -70,7 +70,7 @@ def open_watching_session(job: CalibrationJob, tensors: tuple[str, ...], plan: M
         job.model,
         tensors,
         provider=job.options.provider,
-        threads=job.options.data.workers if alone else 1,
+        threads=job.options.data.threads if alone else 1,
         fixed_shapes=job.watch.fixed_shapes,
     )
 

@@ -77,7 +77,7 @@ for below in HEADINGS.values():
         app.add_command(command)
 
 
-LESS_MEMORY = "read smaller batches (--batch-size), or with fewer threads (--workers)"
+LESS_MEMORY = "read smaller batches (--batch-size), or with fewer threads (--threads)"
 
 
 def run_program() -> None:

@@ -29,7 +29,7 @@ SHOWN = 8
     "quantkit calibrate model.onnx --data images/train --rule entropy,mse",
 )
 @click.argument("model", metavar="MODEL", type=options.PATH)
-@options.data_choice("shuffle", "seed", "batch_size", "workers", required=True)
+@options.data_choice("shuffle", "seed", "batch_size", "threads", required=True)
 @options.rules("Several make several tables from one pass over the data.", default=DEFAULT_RULE)
 @click.option(
     "--output",

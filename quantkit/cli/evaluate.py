@@ -39,7 +39,7 @@ LEVEL = 0.05
     "quantkit evaluate model.onnx model.onnx+model.calib --data val --max-drop 0.5",
 )
 @click.argument("models", metavar="MODEL…", nargs=-1, required=True)
-@options.data_choice("batch_size", "workers", limit="all", required=True)
+@options.data_choice("batch_size", "threads", limit="all", required=True)
 @options.labels
 @options.classes
 @click.option("--no-labels", is_flag=True, help="Compare outputs only.")

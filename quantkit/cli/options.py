@@ -217,7 +217,7 @@ class DataChoice:
     limit: int | None = None
     skip_corrupt: bool | None = None
     batch_size: int | None = None
-    workers: int | None = None
+    threads: int | None = None
     shuffle: bool | None = None
     seed: int | None = None
 
@@ -248,8 +248,8 @@ DATA_CHOICE: Mapping[str, Decorator] = {
     "skip_corrupt": click.option(
         "--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read, and count them."
     ),
-    "workers": click.option(
-        "--workers", metavar="N", type=WHOLE, help="Number of worker threads. Default: one per core, at most 8."
+    "threads": click.option(
+        "--threads", metavar="N", type=WHOLE, help="Number of threads. Default: one per core, at most 8."
     ),
 }
 

@@ -215,7 +215,7 @@ class SampleFeed:
         samples: SampleSource,
         *,
         batch_size: int,
-        workers: int,
+        threads: int,
         skip_corrupt: bool = False,
         full_batches: bool = False,
         notes: tuple[str, ...] = (),
@@ -232,7 +232,7 @@ class SampleFeed:
         self.positions: int | None = len(samples.names)
         self._source, self._names = samples, samples.names
         self._stamps: tuple[FileStamp, ...] | None = None
-        self._size, self._workers, self._skip_corrupt = batch_size, workers, skip_corrupt
+        self._size, self._threads, self._skip_corrupt = batch_size, threads, skip_corrupt
         self._full_batches = full_batches
 
     def stamps(self) -> tuple[FileStamp, ...]:
@@ -244,7 +244,7 @@ class SampleFeed:
     def identity(self) -> DataIdentity:
         """Return the identity by content; decodes nothing. DataError names the unreadable."""
         identifier = Identifier()
-        with ThreadPoolExecutor(self._workers, "quantkit-hash") as pool:
+        with ThreadPoolExecutor(self._threads, "quantkit-hash") as pool:
             try:
                 found = list(pool.map(self._digest, range(len(self._names))))
             finally:
@@ -289,9 +289,9 @@ class SampleFeed:
 
     def _loaded(self, start: int) -> Iterator[tuple[str, Batch | None]]:
         """Yield every sample in order; None for one that is skipped."""
-        ahead = 2 * self._workers + self._size
+        ahead = 2 * self._threads + self._size
         pending: deque[tuple[int, Future[Batch]]] = deque()
-        pool = ThreadPoolExecutor(self._workers, "quantkit-decode")
+        pool = ThreadPoolExecutor(self._threads, "quantkit-decode")
         try:
             upcoming = iter(range(start, len(self._names)))
             while True:

@@ -30,7 +30,7 @@ DEFAULT_LIMIT = 512
 DEFAULT_BATCH = 32
 MOST_SAMPLES = 100_000_000
 """Samples whose names and digests fit into memory."""
-MOST_WORKERS = 1024
+MOST_THREADS = 1024
 """Threads that decode images; no machine has more cores."""
 
 
@@ -44,7 +44,7 @@ class DataOptions:
     seed: int = 0
     batch_size: int | None = None
     """Samples per batch; by default the model's if it is fixed, and otherwise 32."""
-    workers: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
+    threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
     """Threads that decode."""
     skip_corrupt: bool = False
     whole: bool = False
@@ -55,7 +55,7 @@ class DataOptions:
     def __post_init__(self) -> None:
         check_number("limit", self.limit, 1)
         check_number("batch_size", self.batch_size, 1)
-        check_number("workers", self.workers, 1, MOST_WORKERS)
+        check_number("threads", self.threads, 1, MOST_THREADS)
         check_number("seed", self.seed, 0, (1 << 64) - 1)
 
 
@@ -66,7 +66,7 @@ class DataFields(TypedDict, total=False):
     shuffle: bool
     seed: int
     batch_size: int | None
-    workers: int
+    threads: int
     skip_corrupt: bool
 
 
@@ -174,7 +174,7 @@ def open_image_list(
     held = [images.images[i] for i in indices]
     feed = SampleFeed(
         "images", HeldImages(held, [images.names[i] for i in indices], inputs[0].name, applied),
-        batch_size=size, workers=options.workers, skip_corrupt=options.skip_corrupt,
+        batch_size=size, threads=options.threads, skip_corrupt=options.skip_corrupt,
         full_batches=inputs[0].fixed_batch is not None, notes=notes,
     )  # fmt: skip
     return feed, applied
@@ -194,7 +194,7 @@ def open_images(
     samples = ImageSamples(folder.root, [folder.names[i] for i in indices], inputs[0].name, applied)
     feed = SampleFeed(
         "images", samples,
-        batch_size=size, workers=options.workers, skip_corrupt=options.skip_corrupt,
+        batch_size=size, threads=options.threads, skip_corrupt=options.skip_corrupt,
         full_batches=inputs[0].fixed_batch is not None, notes=notes, images=images,
     )  # fmt: skip
     return feed, applied
@@ -216,7 +216,7 @@ def open_array(
     samples = ArraySamples(path, indices, inputs, applied)
     feed = SampleFeed(
         "array", samples,
-        batch_size=size, workers=1, skip_corrupt=options.skip_corrupt,
+        batch_size=size, threads=1, skip_corrupt=options.skip_corrupt,
         full_batches=any(i.fixed_batch is not None for i in inputs), notes=notes, axes=axes_of(inputs),
     )  # fmt: skip
     return feed, applied

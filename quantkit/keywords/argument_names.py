@@ -55,7 +55,7 @@ VALUED = frozenset({
     "data", "device", "engine", "exclude", "exporter", "fixed-batch", "histogram", "holdout", "include", "labels",
     "limit", "max-batch", "max-drop", "max-memory", "memory", "metric", "min-coverage", "name", "names", "opset",
     "output", "policy", "precision", "preprocess", "provider", "record", "rule", "save", "seed", "shapes", "signature",
-    "streams", "table", "tensorrt-version", "tolerance", "version", "weights", "workers", "workspace", *RENAMED,
+    "streams", "table", "tensorrt-version", "threads", "tolerance", "version", "weights", "workspace", *RENAMED,
 })  # fmt: skip
 """Options with a value."""
 WORDS = (

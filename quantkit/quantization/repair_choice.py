@@ -135,4 +135,4 @@ def open_noise_meter(network: Model, data: NetworkSamples) -> NoiseMeter:
     spec = data.preprocess
     assert isinstance(spec, Preprocess)
     feed, _ = open_data(data.source, network.inputs, spec, replace(data.options, limit=limit))
-    return NoiseMeter(network, feed, data.options.workers)
+    return NoiseMeter(network, feed, data.options.threads)

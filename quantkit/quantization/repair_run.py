@@ -129,7 +129,7 @@ def tensor_observer(
         feed, _ = open_data(data.source, network.inputs, spec, replace(data.options, limit=limit))
         inputs = {i.name for i in network.inputs}
         tensors = [name for name in names if name not in inputs]
-        run = open_session(network, tensors, threads=data.options.workers).runner()
+        run = open_session(network, tensors, threads=data.options.threads).runner()
         seen = 0
         for portion in feed.portions():
             yield {**portion.batch, **run(portion.batch)}

@@ -82,7 +82,6 @@ class LayersOptions:
     keep: int | None = None
     keep_db: float | None = None
     data: DataOptions = field(default_factory=lambda: DataOptions(limit=SAMPLES))
-    threads: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", Policy.named(self.policy))
@@ -91,7 +90,6 @@ class LayersOptions:
         check_number("keep", self.keep, 1)
         check_number("keep_db", self.keep_db, -MOST_DB, MOST_DB, whole=False)
         check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
-        check_number("threads", self.threads, 1)
 
 
 class LayersFields(DataFields, total=False):
@@ -104,7 +102,6 @@ class LayersFields(DataFields, total=False):
     min_coverage: float
     keep: int | None
     keep_db: float | None
-    threads: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +159,7 @@ def layers(
     spec = spec.with_applied(applied)
     phases = as_phases(phase)
     tensors = measure_tensor_errors(subject, feed, options, phases)
-    measuring = NoiseMeter(subject.reference, feed, options.threads)
+    measuring = NoiseMeter(subject.reference, feed, options.data.threads)
     found = rank_layers(measuring, subject.variants, tensors, subject.left, phases)
     kept, kept_db = kept_layers(measuring, subject.variants, found, options, phases)
     identity = feed.identity()
@@ -320,8 +317,8 @@ def measure_tensor_errors(
 ) -> dict[tuple[str, str], TensorError]:
     """Return (tensor, node) → error, for activations on the data and for weights."""
     phases("tensors")
-    threads = options.threads or min(8, os.cpu_count() or 1)
-    found = measure_activation_errors(subject.variants, quantized_activations(subject), feed, threads, phases.count)
+    activations = quantized_activations(subject)
+    found = measure_activation_errors(subject.variants, activations, feed, options.data.threads, phases.count)
     return {(e.name, e.node): e for e in (*found.values(), *weight_errors(subject))}
 
 

@@ -81,14 +81,14 @@ def test_every_field_of_a_shared_value_has_an_option(value: type, declared: set[
 def test_options_arrive_as_one_frozen_value() -> None:
     @click.command()
     @options.layer_selection(without=("min_coverage",))
-    @options.data_choice("workers", default_limit=7)
+    @options.data_choice("threads", default_limit=7)
     def show(selection: options.LayerSelection, samples: options.DataChoice) -> tuple[Any, Any]:
         return selection, samples
 
-    line = ["--data", "imgs", "--exclude", "a", "--exclude", "b", "--workers", "2"]
+    line = ["--data", "imgs", "--exclude", "a", "--exclude", "b", "--threads", "2"]
     selection, samples = show.main(line, standalone_mode=False)
     assert (selection.policy, selection.exclude, selection.min_coverage) == ("tensorrt", ("a", "b"), None)
     assert "min_coverage" not in selection.keywords(), "the command does not offer it"
     assert selection.keywords()["exclude"] == ("a", "b")
-    assert (samples.data, samples.limit, samples.workers, samples.seed) == ("imgs", 7, 2, None)
-    assert (samples.reading().limit, samples.reading().workers) == (7, 2)
+    assert (samples.data, samples.limit, samples.threads, samples.seed) == ("imgs", 7, 2, None)
+    assert (samples.reading().limit, samples.reading().threads) == (7, 2)

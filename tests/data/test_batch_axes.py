@@ -27,7 +27,7 @@ def values(*shape: int) -> Array:
 
 
 def opened(source: Any, wanted: Sequence[ModelInput], **options: Any) -> Feed:
-    return open_data(source, wanted, Preprocess(), DataOptions(workers=1, **options))[0]
+    return open_data(source, wanted, Preprocess(), DataOptions(threads=1, **options))[0]
 
 
 def joined(portions: Sequence[Portion], name: str, axis: int) -> Array:

@@ -22,7 +22,7 @@ from quantkit.preprocess import PRESETS
 from quantkit.values import ModelInput
 
 INPUT = ModelInput("x", "float32", (None, 1, 2, 2))
-WHOLE = DataOptions(whole=True, workers=1)
+WHOLE = DataOptions(whole=True, threads=1)
 
 
 def images(root: Path, names: Sequence[str]) -> Path:

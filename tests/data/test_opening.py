@@ -99,16 +99,16 @@ SOURCES: dict[str, tuple[str, Preprocess]] = {
     shuffle=st.booleans(),
     seed=st.integers(0, 9),
     batch_size=st.none() | st.integers(1, 9),
-    workers=st.integers(1, 6),
+    threads=st.integers(1, 6),
 )
 def test_what_is_yielded_depends_on_no_thread_and_goes_on_from_every_position(
-    store: Path, kind: str, limit: int | None, shuffle: bool, seed: int, batch_size: int | None, workers: int
+    store: Path, kind: str, limit: int | None, shuffle: bool, seed: int, batch_size: int | None, threads: int
 ) -> None:
     path, spec = SOURCES[kind]
     options = {"limit": limit, "shuffle": shuffle, "seed": seed, "batch_size": batch_size, "skip_corrupt": True}
-    alone = opened(store / path, spec=spec, workers=1, **options)
+    alone = opened(store / path, spec=spec, threads=1, **options)
     whole = list(alone.portions())
-    feed = opened(store / path, spec=spec, workers=workers, **options)
+    feed = opened(store / path, spec=spec, threads=threads, **options)
     assert same(list(feed.portions()), whole)
     assert feed.unreadable == alone.unreadable
     assert feed.samples == sum(p.samples for p in whole) + len(feed.unreadable)
@@ -144,7 +144,7 @@ def test_content_ignores_order_and_batches_and_order_does_not(
     assert mixed is not None
     assert (sorted_.content, sorted_.samples) == (mixed.content, mixed.samples)
     assert sorted_.order != mixed.order
-    assert opened(store / path, spec=spec, batch_size=5, workers=3).identity() == sorted_
+    assert opened(store / path, spec=spec, batch_size=5, threads=3).identity() == sorted_
     regrouped = opened(store / path, spec=spec, batch_size=4).identity()
     assert regrouped is not None
     assert (regrouped.content, regrouped.order == sorted_.order) == (sorted_.content, False)
@@ -709,7 +709,7 @@ def test_places_where_no_data_is_are_refused(store: Path, tmp_path: Path) -> Non
         ([], {"batch_size": 2}),
         ([], {"shuffle": True}),
         ([], {"limit": 0}),
-        ([], {"workers": 0}),
+        ([], {"threads": 0}),
     ],
 )
 def test_options_that_a_source_cannot_honour_are_refused(store: Path, source: Any, options: dict[str, Any]) -> None:
@@ -779,7 +779,7 @@ def test_an_abandoned_pass_leaves_no_thread_and_no_file(store: Path, kind: str) 
     path, spec = SOURCES[kind]
     with warnings.catch_warnings(record=True) as leaks:
         warnings.simplefilter("always")
-        portions = opened(store / path, spec=spec, batch_size=2, workers=4, skip_corrupt=True).portions()
+        portions = opened(store / path, spec=spec, batch_size=2, threads=4, skip_corrupt=True).portions()
         next(portions)
         assert any(t.name.startswith("quantkit-decode") for t in threading.enumerate())
         del portions

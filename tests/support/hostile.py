@@ -354,7 +354,7 @@ def archive_samples() -> list[bytes]:
 
 def read_arrays(path: Path) -> object:
     """Read every batch of a file of arrays."""
-    feed, _ = open_data(str(path), [INPUT], PRESETS["raw"], DataOptions(workers=1))
+    feed, _ = open_data(str(path), [INPUT], PRESETS["raw"], DataOptions(threads=1))
     batches: Iterator[Any] = iter(feed.portions())
     return sum(1 for _ in batches)
 
