@@ -21,7 +21,7 @@ from acceptance.scripts import build
 from quantkit import DataOptions
 from quantkit.backends.tensorrt.device import open_device
 from quantkit.calibration.tensorrt import EntropyCalibrator2
-from quantkit.calibration.tensorrt.calibrators import MOST_WORKERS, usable_cores
+from quantkit.calibration.tensorrt.calibrators import MOST_THREADS, usable_cores
 from quantkit.data import open_data
 from quantkit.data.pixels import decode
 from quantkit.graph import load_model
@@ -130,7 +130,7 @@ def measured(folder: Path) -> dict[str, Any]:
     sizes = [entry.stat().st_size for entry in os.scandir(images)]
     device = open_device()
     pinned = []
-    threads = min(MOST_WORKERS, usable_cores())  # as the calibrators have
+    threads = min(MOST_THREADS, usable_cores())  # as the calibrators have
     for portion in portions(model, images, threads):
         room = device_array(device, portion.batch["image"])
         pinned.append(room)
