@@ -17,6 +17,10 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "map": ("fast-sugiyama>=0.5.3,<1",),
     "notebook": ("jupyter>=1.0", "matplotlib>=3.7", "resvg-py>=0.4"),
     "detection": ("pycocotools>=2.0.7",),
+    "remote": ("fsspec>=2024.6", "s3fs>=2024.6", "huggingface_hub>=0.24", "aiohttp>=3.9"),
+    "gcs": ("fsspec>=2024.6", "gcsfs>=2024.6"),
+    "parquet": ("pyarrow>=15",),
+    "video": ("av>=12",),
 }
 """Extra → its requirements, as in pyproject.toml."""
 
