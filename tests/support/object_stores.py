@@ -40,7 +40,7 @@ def s3_store(patch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 class WebStore:
-    """A web server over a folder. It answers range requests, and fails where it is told to.
+    """A web server over a folder. It serves parts of files, and fails where it is told to.
 
     tired: so many of the next requests of a GET are answered with 503; cut: so many bodies end in the middle.
     """

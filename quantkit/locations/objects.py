@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from quantkit.errors import BackendError, DataError, OutputError, QuantkitError, first_line
+from quantkit.errors import BackendError, DataError, OutputError, QuantkitError
 from quantkit.extras import install_command
+from quantkit.locations.failures import cause_of, is_passing, store_failure
 from quantkit.staging import staged_files
 
 T = TypeVar("T")
@@ -29,23 +30,12 @@ SCHEMES = {
 }  # fmt: skip
 """Scheme → the library that reaches it, beside fsspec."""
 URL = re.compile(rf"({'|'.join(SCHEMES)})://(.*)", re.DOTALL)
-CREDENTIALS = {
-    "s3": "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; FSSPEC_S3_ANON=true for public buckets",
-    "gs": "check GOOGLE_APPLICATION_CREDENTIALS; FSSPEC_GS_TOKEN=anon for public buckets",
-    "hf": "check HF_TOKEN, or log in with: hf auth login; gated data sets need their terms accepted on the Hub",
-}
-"""Scheme → remedy where access is refused."""
 PAUSES = (0.5, 2.0)
 """Seconds before an operation is tried the second and the third time."""
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Status codes of HTTP that may pass by themselves."""
-PASSING_NAMES = re.compile(r"Timeout|Connection|Disconnected|ClientPayload|IncompleteRead|SlowDown|RemoteProtocol")
-"""Names of exceptions of network libraries that mean the same."""
-REFUSED = frozenset({401, 403, 407})
 VERSIONS = ("ETag", "etag", "e_tag", "generation", "VersionId", "blob_id", "oid", "md5Hash")
 """Keys under which stores say which version of an object they have."""
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
-TOLD = logging.getLogger("quantkit")
+LOG = logging.getLogger("quantkit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +132,7 @@ def read_object(url: str, start: int | None = None, stop: int | None = None) -> 
             if len(content) > wanted:
                 raise DataError(
                     f"{url}: the server sends the whole object where a part is asked for",
-                    remedy="copy it to a store that answers range requests, or to this machine",
+                    remedy="copy it to a store that serves parts of objects, or to this machine",
                 )
             if len(content) < wanted:
                 raise ConnectionError(f"{len(content):,} of {wanted:,} bytes arrived")
@@ -159,7 +149,7 @@ def open_object(url: str, block: int = 1 << 20) -> IO[bytes]:
         file: IO[bytes] = system.open(path, "rb", block_size=block)
         if not file.seekable():
             raise DataError(
-                f"{url}: the server does not say how large the object is, or answers no range requests",
+                f"{url}: the server does not say how large the object is, or sends no parts of it",
                 remedy="copy it to a store that does, or to this machine",
             )
         return file
@@ -219,59 +209,6 @@ def guarded(url: str, problem: str, call: Callable[[], T], kind: type[QuantkitEr
         except Exception as error:  # of the network, the store, or its library
             if not is_passing(error) or attempt > len(PAUSES):
                 raise store_failure(url, problem, error, attempt, kind) from None
-            TOLD.warning("%s: %s; trying again (%d of %d)", url, cause_of(error), attempt, len(PAUSES))
+            LOG.warning("%s: %s; trying again (%d of %d)", url, cause_of(error), attempt, len(PAUSES))
             time.sleep(PAUSES[attempt - 1])
     raise AssertionError("bug in quantkit: the last attempt neither returned nor raised")
-
-
-def status_of(error: BaseException) -> int | None:
-    """Return the status code of HTTP in an exception of a network library."""
-    response = getattr(error, "response", None)
-    found = getattr(error, "status", None) or getattr(error, "code", None)
-    if isinstance(response, dict):
-        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    elif response is not None:
-        found = getattr(response, "status_code", found)
-    return found if isinstance(found, int) else None
-
-
-def is_passing(error: BaseException) -> bool:
-    """Return True if an operation may succeed when it is tried again."""
-    if isinstance(error, (FileNotFoundError, PermissionError)):
-        return False
-    if isinstance(error, (ConnectionError, TimeoutError)) or status_of(error) in PASSING:
-        return True
-    return PASSING_NAMES.search(type(error).__name__) is not None or (
-        error.__cause__ is not None and is_passing(error.__cause__)
-    )
-
-
-def is_refused(error: BaseException) -> bool:
-    """Return True if credentials are missing or do not suffice."""
-    named = re.search(r"Credential|Unauthori[sz]ed|Forbidden|GatedRepo|TokenRetrieval", type(error).__name__)
-    cause = error.__cause__
-    return bool(
-        isinstance(error, PermissionError) or named or status_of(error) in REFUSED or (cause and is_refused(cause))
-    )
-
-
-def cause_of(error: BaseException) -> str:
-    """Return the problem in a library's exception, in one line."""
-    text = (isinstance(error, OSError) and error.strerror) or first_line(error)
-    return text.rstrip(".: ")
-
-
-def store_failure(
-    url: str, problem: str, error: BaseException, attempts: int, kind: type[QuantkitError] = DataError
-) -> QuantkitError:
-    """Return the failure of a store as one error with a remedy."""
-    scheme = url.split(":")[0]
-    what = f"{problem} {url}"
-    if isinstance(error, FileNotFoundError) or status_of(error) == 404:
-        text = cause_of(error) if "bucket" in str(error) else "there is no such object"
-        return kind(f"{what}: {text}", remedy="check the address, and what its store lists")
-    if is_refused(error):
-        remedy = CREDENTIALS.get(scheme, "check the address, and whether it can be read without logging in")
-        return kind(f"{what}: access is refused ({cause_of(error)})", remedy=remedy)
-    again = f" (tried {attempts} times)" if attempts > 1 else ""
-    return kind(f"{what}: {cause_of(error)}{again}", remedy="check the address and the connection, then start again")

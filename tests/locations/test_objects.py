@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from quantkit import locations
 from quantkit.errors import BackendError, DataError, OutputError
 from quantkit.locations import (
     find_object,
@@ -30,7 +29,7 @@ CONTENT = bytes(range(256)) * 4
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locations, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("quantkit.locations.objects.PAUSES", (0.0, 0.0))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,27 @@
+"""Objects under URLs, wherever they are stored."""
+
+from quantkit.locations.objects import (
+    StoredObject,
+    find_object,
+    is_url,
+    join_url,
+    list_objects,
+    object_exists,
+    open_object,
+    read_object,
+    url_name,
+    write_object,
+)
+
+__all__ = [
+    "StoredObject",
+    "find_object",
+    "is_url",
+    "join_url",
+    "list_objects",
+    "object_exists",
+    "open_object",
+    "read_object",
+    "url_name",
+    "write_object",
+]
