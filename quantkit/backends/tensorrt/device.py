@@ -190,6 +190,10 @@ class Stream:
         """Copy device memory to pinned host memory, asynchronously."""
         self._cuda.memcpy_dtoh_async(array, buffer.address, self.raw)
 
+    def fill(self, buffer: Buffer) -> None:
+        """Fill a buffer with zeros, asynchronously: work for the GPU that does not depend on the host."""
+        self._cuda.memset_d8_async(buffer.address, 0, buffer.size, self.raw)
+
     def event(self) -> Event:
         """Record an event."""
         return Event(self._cuda).record(self)

@@ -1,0 +1,267 @@
+"""Engines of many branches, built and timed layer by layer with TensorRT.
+
+The profiler's events enclose a gap wherever the GPU waits for the host, which would count more than a small kernel. The
+GPU is therefore kept busy with a fill of memory while the host enqueues the whole engine; then all layers run without a
+pause. The same engine is timed as a CUDA graph as well: what the layers take together beyond that is the price of the
+events, reported as `overhead` a layer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quantkit.backends.tensorrt.device import Buffer, GpuDevice, open_device
+from quantkit.backends.tensorrt.engine_layers import LayerContext, engine_layers
+from quantkit.backends.tensorrt.inspection import engine_document
+from quantkit.backends.tensorrt.messages import Messages, capture_messages, make_or_raise
+from quantkit.backends.tensorrt.versions import detect_features, network_flags, set_flag, share_profile, tensorrt
+from quantkit.errors import BackendError
+from quantkit.gpu_profile.attribution import LayerTime, layer_times, quartiles
+from quantkit.gpu_profile.branch_writer import weight_pattern
+
+if TYPE_CHECKING:
+    import onnx
+
+    from quantkit.values import Array
+
+RUNS = 25
+"""Profiled runs of an engine."""
+GRAPH_RUNS = 30
+FILL = 256 << 20
+"""Bytes that are filled while the host enqueues an engine."""
+FILLS = 40
+"""Fills in front of a run at most: about 2 ms on an H200, 40 ms on a small GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredEngine:
+    """The times of one engine. graph: milliseconds of the whole engine as a CUDA graph: quartiles.
+
+    overhead: milliseconds that the profiler adds to each layer.
+    """
+
+    layers: tuple[LayerTime, ...]
+    graph: tuple[float, float, float]
+    overhead: float
+    build_seconds: float
+    document: dict[str, Any]
+
+
+class LayerTimer:
+    """A GPU with TensorRT on it, ready to measure. Use it with `with`: TensorRT's kernels stay loaded meanwhile."""
+
+    def __init__(self, level: int, device: int = 0) -> None:
+        self.level = level
+        self._trt: Any = tensorrt()
+        self.device: GpuDevice = open_device(device)
+        self.version = detect_features(self._trt).version
+        self.messages = Messages()
+        self._cache: Any = None
+        self._configs: list[Any] = []
+        self._log: Any = None
+        self._builder: Any = None
+        self._profiler: Any = None
+        self._memory: Any = None
+
+    @contextmanager
+    def started(self) -> Iterator[LayerTimer]:
+        """Keep a builder, and with it TensorRT's kernels, loaded."""
+        with capture_messages(self._trt, self.messages) as self._log, self.device.current():
+            self._trt.init_libnvinfer_plugins(self._log, "")
+            self._builder = make_or_raise(lambda: self._trt.Builder(self._log), self.messages)
+            self._profiler = layer_profiler(self._trt)
+            self._memory = SharedMemory(self.device)
+            try:
+                yield self
+            finally:
+                self._memory.free()
+                self._cache = self._builder = None
+                self._configs.clear()
+
+    def measure(self, proto: onnx.ModelProto, *, int8: bool, alone: bool = False, runs: int = RUNS) -> MeasuredEngine:
+        """Build an engine of a model with fixed shapes, and time its layers. BackendError.
+
+        alone: do not use the times of other engines, because TensorRT compiles the network as a region.
+        """
+        began = time.monotonic()
+        plan = self._built(proto, int8=int8, alone=alone)
+        seconds = time.monotonic() - began
+        runtime = self._trt.Runtime(self._log)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise BackendError("the engine cannot be read back", remedy="see quantkit doctor")
+        run = EngineRun(self._trt, self.device, engine, self._memory)
+        try:
+            document = engine_document(self._trt, engine, run.context, {})
+            graph = quartiles(run.graph_times(GRAPH_RUNS))
+            times = run.profile(self._profiler, runs)
+        finally:
+            run.free()
+        kinds = engine_layers(document, LayerContext(operators={}, int8=int8))
+        layers = layer_times(document, times, {layer.name: layer.precision for layer in kinds})
+        total = sum(layer.milliseconds for layer in layers)
+        overhead = max(0.0, total - graph[1]) / max(len(layers), 1)
+        return MeasuredEngine(tuple(layers), graph, overhead, seconds, document)
+
+    def _built(self, proto: onnx.ModelProto, *, int8: bool, alone: bool) -> bytes:
+        trt, features = self._trt, detect_features(self._trt)
+        network = self._builder.create_network(network_flags(trt, strongly_typed=False))
+        parser = trt.OnnxParser(network, self._log)
+        if not parser.parse(proto.SerializeToString()):
+            raise BackendError(
+                f"TensorRT cannot parse a chain: {parser.get_error(0).desc()}", remedy="use another TensorRT"
+            )
+        config = self._builder.create_builder_config()
+        config.builder_optimization_level = self.level
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        if hasattr(config, "max_aux_streams"):
+            config.max_aux_streams = 0  # branches side by side would not be timed alone
+        share_profile(trt, config)
+        if features.precision_flags:
+            for flag in ("FP16", "INT8") if int8 else ("FP16",):
+                set_flag(trt, config, flag)
+        if not alone:
+            self._share_times(config)
+        memory = self._builder.build_serialized_network(network, config)
+        if memory is None:
+            said = "; ".join(self.messages.errors[-2:]) or "it gives no reason"
+            raise BackendError(f"TensorRT cannot build a chain: {said}", remedy="use another level or version")
+        return bytes(memory)
+
+    def _share_times(self, config: Any) -> None:
+        if self._cache is None:
+            self._cache = config.create_timing_cache(b"")
+        config.set_timing_cache(self._cache, ignore_mismatch=True)
+        self._configs.append(config)  # the first owns the cache
+        del self._configs[1:-1]
+
+
+class SharedMemory:
+    """Device memory of all engines: all inputs read one buffer of normal values, and all outputs write one."""
+
+    def __init__(self, device: GpuDevice) -> None:
+        self._device = device
+        self.filler = device.buffer(min(FILL, max(1 << 20, device.memory()[0] // 8)))
+        self._sides: dict[bool, Buffer] = {}
+
+    def side(self, size: int, *, is_input: bool) -> Buffer:
+        """Return the buffer of the inputs or of the outputs, of at least `size` bytes."""
+        held = self._sides.get(is_input)
+        if held is None or held.size < size:
+            if held is not None:
+                held.free()
+            self._sides[is_input] = self._device.buffer(size)
+            if is_input:
+                self._load(self._sides[True])
+        return self._sides[is_input]
+
+    def _load(self, buffer: Buffer) -> None:
+        host = self._device.pinned(buffer.size // 4 * 4)
+        values: Array = host.view(np.float32)
+        values[...] = np.resize(weight_pattern(), len(values))
+        stream = self._device.stream()
+        stream.upload(buffer, host)
+        stream.synchronize()
+        stream.free()
+
+    def free(self) -> None:
+        """Free all of it."""
+        for buffer in (*self._sides.values(), self.filler):
+            buffer.free()
+
+
+class EngineRun:
+    """An engine ready to run."""
+
+    def __init__(self, trt: Any, device: GpuDevice, engine: Any, memory: SharedMemory) -> None:
+        self._memory = memory
+        self.context = engine.create_execution_context()
+        if self.context is None:
+            raise BackendError("the GPU has no memory for a context", remedy="stop other programs on the GPU")
+        self._stream = device.stream()
+        bound = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        is_input = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in bound}
+        bytes_of = {name: 4 * int(np.prod(tuple(engine.get_tensor_shape(name)))) for name in bound}
+        for side in (True, False):
+            names = [name for name in bound if is_input[name] == side]
+            buffer = memory.side(max(bytes_of[name] for name in names), is_input=side)
+            for name in names:
+                self.context.set_tensor_address(name, buffer.address)
+
+    def free(self) -> None:
+        """Free the context."""
+        self._stream.synchronize()
+        self.context = None
+        self._stream.free()
+
+    def _enqueue(self) -> None:
+        if not self.context.execute_async_v3(self._stream.handle):
+            raise BackendError("TensorRT could not run a chain", remedy="see quantkit doctor")
+
+    def graph_times(self, runs: int) -> list[float]:
+        """Return the milliseconds of each run of the whole engine as a CUDA graph."""
+        for _ in range(3):
+            self._enqueue()
+        self._stream.synchronize()
+        graph = self._stream.capture(self._enqueue)
+        found = []
+        for k in range(runs + 5):
+            first = self._stream.event()
+            graph.launch(self._stream)
+            last = self._stream.event()
+            last.wait()
+            if k >= 5:
+                found.append(last.since(first))
+            first.free()
+            last.free()
+        graph.free()
+        return found
+
+    def profile(self, profiler: Any, runs: int) -> dict[str, list[float]]:
+        """Return layer → the milliseconds of each run."""
+        self.context.profiler = profiler
+        self.context.enqueue_emits_profile = False
+        profiler.runs = {}
+        fills = 1
+        for k in range(runs + 3):
+            self._stream.synchronize()
+            waited = self._stream.event()
+            for _ in range(fills):
+                self._stream.fill(self._memory.filler)
+            filled = self._stream.event()
+            began = time.monotonic()
+            self._enqueue()
+            took = 1000 * (time.monotonic() - began)
+            self._stream.synchronize()
+            spent = filled.since(waited)
+            if spent < 1.3 * took and fills < FILLS:
+                fills = min(FILLS, max(fills + 1, int(fills * 1.6 * took / max(spent, 0.01))))
+            if k < 3:
+                profiler.silent = True
+            self.context.report_to_profiler()
+            profiler.silent = False
+            waited.free()
+            filled.free()
+        return dict(profiler.runs)
+
+
+def layer_profiler(trt: Any) -> Any:
+    """Return an `IProfiler` that collects the times of every run."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.runs: dict[str, list[float]] = {}
+            self.silent = False
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            if not self.silent:
+                self.runs.setdefault(layer_name, []).append(ms)
+
+    return Profiler()
