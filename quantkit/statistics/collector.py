@@ -4,7 +4,8 @@ A tensor that holds a value no scale is for (NaN, Inf, or one at the limit of it
 there) is not counted any further and has no histogram in the end; the range of its row is NaN from then on.
 
 A batch may arrive in slices, in any order. In `tensorrt` mode the range of a tensor is that of the first whole batch
-in which it is not zero: such a batch is read twice, first for its extremes, then (`recount`) for its values.
+in which it is not zero: such a batch is read twice, first for its extremes, then (`recount`) for its values. Where
+the collector is given the first ranges, as for a part of the batches, it counts on their grid, and reads nothing twice.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from quantkit.histogram import BINS, Histogram, HistogramMode
 from quantkit.kernel import DIGITS, EMPTY, channel_sums, extremes, observe
 from quantkit.statistics.sealed import check_typed
+from quantkit.statistics.seams import Seam, SeamRecorder, start_of_grid
 from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
 
@@ -86,7 +88,8 @@ class Collector:
     """A counter of activations per tensor. `count` and `recount` may be called from several threads at once.
 
     views: tensors with the axis of their channels, for sums per channel. batch_first: tensors whose axis 0 is the
-    batch.
+    batch. first_ranges: in `tensorrt` mode, the range that an earlier batch gave a tensor, so that its range is one of
+    the doublings of that (or halves, while its values fit).
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Collector:
         views: Sequence[tuple[str, int]],
         mode: HistogramMode,
         batch_first: Collection[str] = (),
+        first_ranges: Mapping[str, float] | None = None,
     ) -> None:
         self.tensors, self.mode = tuple(tensors), mode
         self._counts = np.zeros((len(self.tensors), BINS + 1), np.int64)
@@ -107,6 +111,10 @@ class Collector:
             name: Row(self._counts[i], self._state[i], self._pending[i], self._channels.get(name, []))
             for i, name in enumerate(self.tensors)
         }
+        self._seams = SeamRecorder(len(self.tensors))
+        for name, range_ in (first_ranges or {}).items():
+            if name in self._rows and range_ > 0.0:
+                self._rows[name].state[0] = start_of_grid(range_)
 
     def count(self, tensor: str, values: Array, *, whole: bool) -> bool:
         """Count a slice of a batch; `whole` if it is the entire batch. Return False once, if no scale can represent it.
@@ -144,6 +152,8 @@ class Collector:
 
     def end_batch(self) -> tuple[str, ...]:
         """Complete a batch; return the tensors whose values must be counted in a second run (`recount`)."""
+        if self.mode is HistogramMode.TENSORRT:
+            self._seams.note(self._state, self._counts[:, BINS])
         self._counts[:, BINS - 1] += self._counts[:, BINS]
         self._counts[:, BINS] = 0
         waiting = np.flatnonzero(self._pending[:, 1])
@@ -178,9 +188,17 @@ class Collector:
         seen = {name: h for name, h in self.histograms().items() if h.elements}
         return Statistics(seen, tuple(view.value() for view in views), dict(shared), origin, unscalable=without)
 
+    def seams(self) -> dict[str, Seam]:
+        """Return what joins the histograms of this part to those of its neighbours, in `tensorrt` mode."""
+        return {n: self._seams.seam(i) for i, n in enumerate(self.tensors) if not np.isnan(self._state[i, 0])}
+
     def dump(self) -> dict[str, Array]:
         """Return the state as arrays, for a checkpoint at the end of a batch."""
-        arrays: dict[str, Array] = {"counts": self._counts.copy(), "state": self._state.copy()}
+        arrays: dict[str, Array] = {
+            "counts": self._counts.copy(),
+            "state": self._state.copy(),
+            **self._seams.dump(),
+        }
         for views in self._channels.values():
             for view in views:
                 key = f"{view.tensor}@{view.axis}"
@@ -195,6 +213,7 @@ class Collector:
         """Restore the state from `dump`. KeyError or ValueError where the arrays belong to another run."""
         self._counts[...] = check_typed(arrays["counts"], np.int64, self._counts.shape)
         self._state[...] = check_typed(arrays["state"], np.float64, self._state.shape)
+        self._seams.load(arrays)
         for views in self._channels.values():
             for view in views:
                 key = f"{view.tensor}@{view.axis}"
@@ -205,8 +224,11 @@ class Collector:
 
     def _histogram(self, i: int) -> Histogram:
         range_, low, high = (float(v) for v in self._state[i])
-        empty = low > high
-        return Histogram(self._counts[i, :BINS].copy(), range_, 0.0 if empty else low, 0.0 if empty else high)
+        if low > high:  # no values
+            low = high = 0.0
+        if low == high == 0.0:  # a grid is no range
+            range_ = 0.0
+        return Histogram(self._counts[i, :BINS].copy(), range_, low, high)
 
 
 def histogram_of(values: Array, mode: HistogramMode) -> Histogram | None:
