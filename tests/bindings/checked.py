@@ -666,12 +666,17 @@ class EngineInspector(Checked):
 class IExecutionContext(Checked):
     """Runs `y = 2·x` on a stream, or gives the positive values of x where the output's shape depends on the data."""
 
+    _writes = {"profiler": "IProfiler"}  # noqa: RUF012
+
     def __init__(self, engine: ICudaEngine) -> None:
         super().__init__()
+        self._profiler: Any = None
         self._engine = engine
         self._shapes = {n: tuple(t["shape"]) for n, t in engine._tensors.items() if t["mode"] == "INPUT"}
         self._addresses: dict[str, int] = {}
         self._allocators: dict[str, weakref.ref[Any]] = {}
+
+    profiler = property(lambda self: self._profiler, lambda self, value: setattr(self, "_profiler", value))
 
     def _complete(self) -> None:
         missing = [name for name, shape in self._shapes.items() if -1 in shape]
@@ -724,6 +729,9 @@ class IExecutionContext(Checked):
             allocator.notify_shape(name, real.Dims(found.shape))
             if found.nbytes:
                 host_cuda.at(address, found.nbytes)[:] = found.view(np.uint8)
+        if self._profiler is not None:
+            for number, name in enumerate(self._engine._plan["layers"], 1):
+                called(self._profiler.report_layer_time, name, 0.25 * number)
         return True
 
 

@@ -127,14 +127,15 @@ def tactic_precision(name: str) -> str:
 
 def datatypes(entry: Mapping[str, Any], side: str) -> list[str]:
     """Return the datatypes of a layer's inputs or outputs."""
-    kinds = []
-    for tensor in entry.get(side, ()):
-        if not isinstance(tensor, Mapping):
-            continue
-        text = str(tensor.get("DataType") or tensor.get("Datatype") or tensor.get("Format/Datatype", ""))
-        if match := DATATYPE.search(text):
-            kinds.append(NAMES.get(match[1], match[1]))
-    return kinds
+    found = [datatype_of(tensor) for tensor in entry.get(side, ()) if isinstance(tensor, Mapping)]
+    return [kind for kind in found if kind]
+
+
+def datatype_of(tensor: Mapping[str, Any]) -> str:
+    """Return the datatype of a tensor; empty if the inspector does not say."""
+    text = str(tensor.get("DataType") or tensor.get("Datatype") or tensor.get("Format/Datatype", ""))
+    match = DATATYPE.search(text)
+    return NAMES.get(match[1], match[1]) if match else ""
 
 
 class EqualLayers:

@@ -75,6 +75,11 @@ def engine_document(trt: Any, engine: Any, execution: Any, ranges: Mapping[str, 
     for name, r in ranges.items():
         if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT and -1 in tuple(engine.get_tensor_shape(name)):
             execution.set_input_shape(name, r.best)
+    return context_document(trt, engine, execution)
+
+
+def context_document(trt: Any, engine: Any, execution: Any) -> dict[str, Any]:
+    """Return the document of the engine inspector for the shapes of a context. ValueError if it is not JSON."""
     inspector = engine.create_engine_inspector()
     inspector.execution_context = execution
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)

@@ -51,32 +51,58 @@ def takes_batch(engine: Engine, batch: int) -> bool:
     return True
 
 
+class LatencyMeter:
+    """An engine that is ready to run one batch alone, as a CUDA graph if that is requested and possible."""
+
+    def __init__(self, engine: Engine, batch: int, *, graph: bool = True) -> None:
+        self._engine, self._batch = engine, batch
+        self._lane = engine.lane(graphs=graph)
+        self.captures = False
+        """True if it runs as a CUDA graph: the shape of an output must not depend on the data."""
+
+    def __enter__(self) -> LatencyMeter:
+        lane = self._lane.__enter__()
+        try:
+            with self._engine.device.current():
+                lane.load(timing_inputs(self._engine, self._batch))
+                lane.replay()
+                self.captures = lane.captures
+                for _ in range(WARM_UP):
+                    lane.execute()
+                lane.stream.synchronize()
+        except BaseException:
+            lane.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lane.__exit__(None, None, None)
+
+    def measure(self, seconds: float) -> list[float]:
+        """Return the device time in milliseconds of each run, for about `seconds`."""
+        lane, found = self._lane, list[float]()
+        with self._engine.device.current():
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                for _ in range(CHECKED):
+                    first = lane.stream.event()
+                    lane.execute()
+                    last = lane.stream.event()
+                    last.wait()
+                    found.append(last.since(first))
+                    first.free()
+                    last.free()
+        return found
+
+
 def measure_latencies(engine: Engine, batch: int, *, seconds: float, graph: bool) -> list[float]:
     """Return the device time in milliseconds of each run of one batch alone, for about `seconds`.
 
     Empty if `graph` is requested and the network cannot run as a CUDA graph, because an output's shape depends on the
     data.
     """
-    with engine.lane(graphs=graph) as lane, engine.device.current():
-        lane.load(timing_inputs(engine, batch))
-        lane.replay()
-        if graph and not lane.captures:
-            return []
-        for _ in range(WARM_UP):
-            lane.execute()
-        lane.stream.synchronize()
-        found: list[float] = []
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for _ in range(CHECKED):
-                first = lane.stream.event()
-                lane.execute()
-                last = lane.stream.event()
-                last.wait()
-                found.append(last.since(first))
-                first.free()
-                last.free()
-        return found
+    with LatencyMeter(engine, batch, graph=graph) as meter:
+        return [] if graph and not meter.captures else meter.measure(seconds)
 
 
 def measure_throughput(engine: Engine, batch: int, *, streams: int, seconds: float, graph: bool) -> float:

@@ -16,10 +16,12 @@ from quantkit.backends.tensorrt import engine as engine_module
 from quantkit.backends.tensorrt import messages
 from quantkit.backends.tensorrt.build import build_engine
 from quantkit.backends.tensorrt.engine import Engine, unusable_plan
+from quantkit.backends.tensorrt.layer_profile import profile_engine
 from quantkit.backends.tensorrt.messages import Messages
 from quantkit.backends.tensorrt.options import BuildOptions, Precision
 from quantkit.backends.tensorrt.shapes import parse_shapes
 from quantkit.backends.tensorrt.timing import measure_latencies, measure_throughput, timing_inputs
+from quantkit.engines.round_times import measure_rounds
 from quantkit.errors import BackendError, DataError, UsageError
 from quantkit.graph import load_model
 
@@ -291,3 +293,30 @@ def test_measuring(streams: int) -> None:
     with engine() as e:
         assert all(time > 0 for time in measure_latencies(e, 4, seconds=0.01, graph=False))
         assert measure_throughput(e, 4, streams=streams, seconds=0.01, graph=False) > 0
+
+
+def test_layers_are_timed_one_by_one() -> None:
+    with engine() as e:
+        layers = profile_engine(e, 4, ["/conv", "b", "/add", "y"], runs=3)
+    assert [(x.name, x.nodes, x.milliseconds) for x in layers] == [
+        ("/conv", ("/conv",), 0.25),
+        ("b", ("b",), 0.5),
+        ("b_reshape", ("b_reshape",), 0.75),
+        ("/add", ("/add",), 1.0),
+        ("y", ("y",), 1.25),
+    ]
+    assert [(t.dtype, t.shape) for t in (*layers[0].inputs, *layers[0].outputs)] == [("FP32", (1, 2, 4, 4))] * 2
+
+
+def test_engines_are_timed_in_rounds() -> None:
+    paths = {name: Path(f"{name}.engine") for name in ("float", "two")}
+    for name, path in paths.items():
+        path.write_bytes(plan_of(name))
+    said: list[str] = []
+    found = measure_rounds(paths, (1, 4, 9), rounds=3, seconds=0.001, say=said.append)
+    assert {name: {batch: len(times.rounds) for batch, times in of.items()} for name, of in found.items()} == {
+        "float": {1: 3, 4: 3},
+        "two": {1: 3, 4: 3},
+    }, "no engine takes batches of 9"
+    assert all(times.median > 0 for of in found.values() for times in of.values())
+    assert said[:2] == ["timing 2 engines at batch 1, round 1 of 3", "timing 2 engines at batch 1, round 2 of 3"]
