@@ -7,6 +7,7 @@ QuantkitError            exit code 1
 ├── PreprocessError      the preprocessing spec, or a spec that does not fit the model
 ├── StatisticsError      a statistics file, or statistics that cannot be merged
 ├── TableError           a calibration table
+├── ShardError           shards that are missing, there twice, or of different runs
 ├── StaleError           an artifact that belongs to another model, data set or rule
 ├── OutputError          a file cannot be written
 ├── BackendError         a library or a device is missing
@@ -65,6 +66,10 @@ class PreprocessError(QuantkitError):
 
 class StatisticsError(QuantkitError):
     """A statistics file is damaged, or statistics cannot be merged."""
+
+
+class ShardError(QuantkitError):
+    """A shard of a run is missing, there twice, or belongs to another run."""
 
 
 class TableError(QuantkitError):

@@ -78,9 +78,9 @@ class ArraySamples:
             self._read(index)
         return (self._digests.get(index) or [])[0]
 
-    def stamps(self) -> tuple[FileStamp, ...]:
+    def stamps(self, chosen: range) -> tuple[FileStamp, ...]:
         """Return size and times of the file, and a digest of the chosen rows."""
-        rows = hashlib.sha256(repr(list(self._indices)).encode()).hexdigest()[:16]
+        rows = hashlib.sha256(repr([self._indices[k] for k in chosen]).encode()).hexdigest()[:16]
         return (stamp_file(self._path, f"{self._path.name} rows {rows}"),)
 
     def close(self) -> None:

@@ -78,6 +78,8 @@ class Feed(Protocol):
     """The names of all samples, in order; None if they are only known after reading all of them."""
     positions: int | None
     """The last position of a portion; None if it is only known after reading all of them."""
+    batches: int | None
+    """The number of batches if nothing is left out; None if it is only known after reading all of them."""
     images: ImageSet | None
     """The images and what their data set declares; None for other data."""
 
@@ -97,6 +99,9 @@ class Feed(Protocol):
     def portions(self, start: int = 0) -> Iterator[Portion]:
         """Yield batches from position `start` on. DataError names the faulty sample, also one that changed since it was
         first read."""
+
+    def part(self, batches: range) -> Feed:
+        """Return a feed of a run of these batches alone. DataError where batches are only known after reading them."""
 
 
 def describe_left_out(unreadable: Collection[str]) -> tuple[str, ...]:
@@ -195,11 +200,35 @@ class SampleSource(Protocol):
     def digest(self, index: int) -> bytes:
         """Return the sha256 of one sample as it was stored when it was first read. UnreadableError, DataError."""
 
-    def stamps(self) -> tuple[FileStamp, ...]:
-        """Return size and times of the files."""
+    def stamps(self, chosen: range) -> tuple[FileStamp, ...]:
+        """Return size and times of the files of chosen samples."""
 
     def close(self) -> None:
         """Close files until the next sample."""
+
+
+class SampleRange:
+    """A run of the samples of a source, numbered from 0."""
+
+    def __init__(self, source: SampleSource, chosen: range) -> None:
+        self.names = source.names[chosen.start : chosen.stop]
+        self._source, self._chosen = source, chosen
+
+    def load(self, index: int) -> Batch:
+        """Return one sample. UnreadableError, DataError."""
+        return self._source.load(self._chosen[index])
+
+    def digest(self, index: int) -> bytes:
+        """Return the sha256 of one sample. UnreadableError, DataError."""
+        return self._source.digest(self._chosen[index])
+
+    def stamps(self, chosen: range) -> tuple[FileStamp, ...]:
+        """Return size and times of the files."""
+        return self._source.stamps(self._chosen[chosen.start : chosen.stop])
+
+    def close(self) -> None:
+        """Close files until the next sample."""
+        self._source.close()
 
 
 class SampleFeed:
@@ -230,6 +259,7 @@ class SampleFeed:
         self.notes = notes
         self.names: Sequence[str] | None = samples.names
         self.positions: int | None = len(samples.names)
+        self.batches: int | None = -(-len(samples.names) // batch_size)
         self._source, self._names = samples, samples.names
         self._stamps: tuple[FileStamp, ...] | None = None
         self._size, self._threads, self._skip_corrupt = batch_size, threads, skip_corrupt
@@ -238,7 +268,7 @@ class SampleFeed:
     def stamps(self) -> tuple[FileStamp, ...]:
         """Return size and times of the files at the first call."""
         if self._stamps is None:
-            self._stamps = self._source.stamps()
+            self._stamps = self._source.stamps(range(len(self._names)))
         return self._stamps
 
     def identity(self) -> DataIdentity:
@@ -286,6 +316,15 @@ class SampleFeed:
             self.unreadable += [f"{name}: left out, the last {len(batch)} do not fill a batch" for name in names]
         elif batch:
             yield Portion(stack_samples(batch, self._axes), tuple(names), position, axes=self._axes)
+
+    def part(self, batches: range) -> Feed:
+        """Return a feed of a run of these batches alone."""
+        chosen = range(batches.start * self._size, min(batches.stop * self._size, len(self._names)))
+        return SampleFeed(
+            self.kind, SampleRange(self._source, chosen),
+            batch_size=self._size, workers=self._workers, skip_corrupt=self._skip_corrupt,
+            full_batches=self._full_batches, notes=self.notes, axes=self._axes, images=self.images,
+        )  # fmt: skip
 
     def _loaded(self, start: int) -> Iterator[tuple[str, Batch | None]]:
         """Yield every sample in order; None for one that is skipped."""

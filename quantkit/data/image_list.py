@@ -169,7 +169,7 @@ class HeldImages:
         except Exception as error:
             raise UnreadableError(first_line(error)) from None
 
-    def stamps(self) -> tuple[FileStamp, ...]:
+    def stamps(self, chosen: range) -> tuple[FileStamp, ...]:  # noqa: ARG002 (the same for all)
         """Return no files."""
         return ()
 

@@ -37,9 +37,9 @@ class ImageSamples:
             self._digests.notice(index, known, self.names[index])
         return known[0]
 
-    def stamps(self) -> tuple[FileStamp, ...]:
-        """Return size and times of every file."""
-        return tuple(stamp_file(self._root / name, name) for name in self.names)
+    def stamps(self, chosen: range) -> tuple[FileStamp, ...]:
+        """Return size and times of the files of chosen images."""
+        return tuple(stamp_file(self._root / name, name) for name in (self.names[index] for index in chosen))
 
     def close(self) -> None:
         """Do nothing: every file is closed after reading."""

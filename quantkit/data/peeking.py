@@ -17,7 +17,7 @@ class PeekedFeed:
         self._feed, self._ahead = feed, feed.portions()
         self.kind, self.samples, self.batch_size = feed.kind, feed.samples, feed.batch_size
         self.notes, self.names, self.positions = feed.notes, feed.names, feed.positions
-        self.images = feed.images
+        self.batches, self.images = feed.batches, feed.images
         self.first: Portion | None = next(self._ahead, None)
         self._fresh = True
 
@@ -42,6 +42,10 @@ class PeekedFeed:
         self._fresh = False
         yield self.first
         yield from self._ahead
+
+    def part(self, batches: range) -> Feed:
+        """Return a feed of a run of these batches alone."""
+        return self._feed.part(batches)
 
     def close(self) -> None:
         """Stop decoding ahead."""

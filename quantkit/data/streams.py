@@ -12,7 +12,7 @@ import numpy as np
 from quantkit.data.array_files import open_arrays
 from quantkit.data.arrays import LABELS, match_arrays
 from quantkit.data.batches import axes_of, check_batch, samples_in, take_samples
-from quantkit.data.feed import DataIdentity, DigestMemory, Identifier, Portion, portion_digests
+from quantkit.data.feed import DataIdentity, DigestMemory, Feed, Identifier, Portion, portion_digests
 from quantkit.data.image_list import image_of, is_image
 from quantkit.data.image_set import ImageSet
 from quantkit.data.images import stamp_file
@@ -36,6 +36,7 @@ class BatchFolderFeed:
         self.unreadable: list[str] = []
         self.names: Sequence[str] | None = None
         self.positions: int | None = len(files)
+        self.batches: int | None = len(files)
         self.notes = notes
         self._stamps: tuple[FileStamp, ...] | None = None
         self._digests = DigestMemory()
@@ -62,6 +63,10 @@ class BatchFolderFeed:
             portion = self._read(position)
             if portion.samples:
                 yield portion
+
+    def part(self, batches: range) -> Feed:
+        """Return a feed of a run of these files alone."""
+        return BatchFolderFeed(self._files[batches.start : batches.stop], self._inputs, self.notes)
 
     def _read(self, position: int) -> Portion:
         path = self._files[position - 1]
@@ -105,7 +110,15 @@ class StreamFeed:
         self.unreadable: list[str] = []
         self.names: Sequence[str] | None = None
         self.positions: int | None = None
+        self.batches: int | None = None
         self.notes = notes
+
+    def part(self, batches: range) -> Feed:
+        """Raise DataError: how many batches there are is known only after the whole stream was read."""
+        raise DataError(
+            f"batches {batches.start} to {batches.stop - 1} of a stream cannot be read alone",
+            remedy="save the batches as .npz files, and give their folder",
+        )
 
     def stamps(self) -> tuple[FileStamp, ...]:
         """Return no files."""

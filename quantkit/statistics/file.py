@@ -27,7 +27,9 @@ from quantkit.histogram import BINS, Histogram, HistogramMode
 from quantkit.kernel import DIGIT_BITS, DIGITS, EMPTY, grow_range
 from quantkit.numerics import float32
 from quantkit.paths import given_path
-from quantkit.statistics.sealed import check_typed, read_sealed, sealed_bytes
+from quantkit.regular_file import read_regular
+from quantkit.sharding import ShardRecord
+from quantkit.statistics.sealed import check_typed, open_sealed, sealed_bytes
 from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
 
@@ -61,6 +63,8 @@ class StatisticsDocument(FrozenRecord):
     unscalable: tuple[str, ...] | None = None
     """None if there are none, as in files of older versions."""
     origin: Origin
+    shard: ShardRecord | None = None
+    """The part of a run that the file holds; None for a whole run."""
 
     @model_validator(mode="after")
     def names_are_known(self) -> StatisticsDocument:
@@ -107,6 +111,7 @@ def statistics_bytes(statistics: Statistics) -> bytes:
         channels=tuple(ChannelRecord(tensor=v.tensor, axis=v.axis, elements=v.elements) for v in statistics.channels),
         unscalable=statistics.unscalable or None,
         origin=statistics.origin,
+        shard=statistics.shard,
     )
     return sealed_bytes(arrays, KEY, canonical_json(document.model_dump(mode="json", exclude_none=True)))
 
@@ -120,11 +125,18 @@ def read_statistics(path: str | os.PathLike[str]) -> Statistics:
     """Read a statistics file. StatisticsError where it is another file, damaged, or of a newer format."""
     file_path = given_path(path, "the statistics file")
     try:
-        file = read_sealed(file_path, KEY)
-        document = DOCUMENT.parse(file.text, f"{path} is not a statistics file, or is damaged: its metadata")
-        return assemble_statistics(document, file.arrays)
+        content = read_regular(file_path)
     except OSError as error:
         raise StatisticsError(f"{path}: {error.strerror or error}", remedy="check the path") from None
+    return parse_statistics(content, os.fsdecode(file_path))
+
+
+def parse_statistics(content: bytes, path: str) -> Statistics:
+    """Return the statistics in the content of a file; `path` names it in errors. StatisticsError."""
+    try:
+        file = open_sealed(content, KEY)
+        document = DOCUMENT.parse(file.text, f"{path} is not a statistics file, or is damaged: its metadata")
+        return assemble_statistics(document, file.arrays)
     except KeyError as error:
         raise StatisticsError(f"{path} is not a statistics file, or is damaged: no {error}", remedy=REMEDY) from None
     except ValueError as error:
@@ -154,7 +166,15 @@ def assemble_statistics(document: StatisticsDocument, arrays: dict[str, Array]) 
             raise ValueError("the list of samples is in disorder")
     if arrays:
         raise ValueError(f"it holds an unknown array {next(iter(arrays))!r}")
-    return Statistics(histograms, tuple(channels), document.shared, document.origin, samples, document.unscalable or ())
+    return Statistics(
+        histograms,
+        tuple(channels),
+        document.shared,
+        document.origin,
+        samples,
+        document.unscalable or (),
+        document.shard,
+    )
 
 
 def check_histogram(histogram: Histogram, name: str, *, invariant: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from quantkit import histogram
 from quantkit.errors import StatisticsError
 from quantkit.histogram import HistogramMode
 from quantkit.kernel import merge_sums
-from quantkit.statistics.statistics import Channels, Statistics
+from quantkit.statistics.statistics import Channels, Origin, Statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,23 +38,24 @@ def merge_statistics(
         )
     gone = {name for part in parts for name in part.unscalable}
     parts = [part.without(gone) for part in parts] if gone else parts
-    first = parts[0]
     for part in parts[1:]:
-        for name in ("model", "preprocess", "backend", "slice"):
-            ours, theirs = getattr(first.origin, name), getattr(part.origin, name)
-            if ours != theirs:
-                raise StatisticsError(
-                    f"the parts differ in {name}: {ours} and {theirs}",
-                    remedy="calibrate all parts with the same model and options",
-                )
-        if watched_views(part) != watched_views(first):
+        refuse_other_origin(parts[0], part)
+        if watched_views(part) != watched_views(parts[0]):
             raise StatisticsError("the parts watch different tensors", remedy="use the same quantkit for all parts")
     if not allow_duplicates:
         refuse_common_samples(parts, names or [f"part {number}" for number in range(1, len(parts) + 1)])
-    merged = first
-    for part in parts[1:]:
-        merged = merge_pair(merged, part)
-    return merged
+    return reduce(merge_pair, parts)
+
+
+def refuse_other_origin(ours: Statistics, theirs: Statistics) -> None:
+    """Raise StatisticsError where two parts have different models, preprocessing or backends."""
+    for name in ("model", "preprocess", "backend", "slice"):
+        mine, other = getattr(ours.origin, name), getattr(theirs.origin, name)
+        if mine != other:
+            raise StatisticsError(
+                f"the parts differ in {name}: {mine} and {other}",
+                remedy="calibrate all parts with the same model and options",
+            )
 
 
 def refuse_common_samples(parts: Sequence[Statistics], names: Sequence[str]) -> None:
@@ -82,7 +84,7 @@ def refuse_common_samples(parts: Sequence[Statistics], names: Sequence[str]) -> 
 def join_samples(parts: Sequence[Statistics]) -> NDArray[np.uint64] | None:
     """Return the samples of all parts as far as they are known, ascending."""
     known = [part.samples for part in parts if part.samples is not None]
-    return np.sort(np.concatenate(known)) if known else None
+    return np.sort(np.concatenate(known), kind="stable") if known else None  # merges what is sorted already
 
 
 def watched_views(part: Statistics) -> tuple[object, ...]:
@@ -91,16 +93,21 @@ def watched_views(part: Statistics) -> tuple[object, ...]:
 
 
 def merge_pair(a: Statistics, b: Statistics) -> Statistics:
-    """Return two parts together."""
-    data = (int(a.origin.data, 16) + int(b.origin.data, 16)) % MODULUS
+    """Return two parts together, of which each has the same tensors."""
     return Statistics(
         {n: histogram.merge_histograms(h, b.histograms[n]) for n, h in a.histograms.items()},
         tuple(merge_channels(x, y) for x, y in zip(a.channels, b.channels, strict=True)),
         a.shared,
-        a.origin.model_copy(update={"data": format(data, "064x"), "samples": a.origin.samples + b.origin.samples}),
+        join_origins(a.origin, b.origin),
         join_samples([a, b]),
         a.unscalable,
     )
+
+
+def join_origins(a: Origin, b: Origin) -> Origin:
+    """Return the origin of two parts together; data and samples add up."""
+    data = (int(a.data, 16) + int(b.data, 16)) % MODULUS
+    return a.model_copy(update={"data": format(data, "064x"), "samples": a.samples + b.samples})
 
 
 def merge_channels(a: Channels, b: Channels) -> Channels:

@@ -50,10 +50,15 @@ def sealed_bytes(arrays: Mapping[str, Array], key: str, text: str) -> bytes:
 
 def read_sealed(path: Path, key: str) -> SealedFile:
     """Read a file with metadata under `key`. OSError; KeyError where it is another file; ValueError where damaged."""
+    return open_sealed(read_regular(path), key)
+
+
+def open_sealed(content: bytes, key: str) -> SealedFile:
+    """Return the content of a file with metadata under `key`. KeyError where it is another file; ValueError where
+    damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    content = read_regular(path)
     try:
         arrays = load(content)
         header = header_of(content)

@@ -12,6 +12,7 @@ from pydantic import Field
 from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import Histogram, HistogramMode
 from quantkit.kernel import sum_values
+from quantkit.sharding import ShardRecord
 from quantkit.view import Block, RichDisplay, ViewTable
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class Statistics(RichDisplay):
     origin: Origin
     samples: NDArray[np.uint64] | None = None
     unscalable: tuple[str, ...] = ()
+    shard: ShardRecord | None = None
+    """The part of a run that these are; None for statistics of a whole run."""
 
     def __len__(self) -> int:
         return len(self.histograms)
