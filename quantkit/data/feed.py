@@ -322,7 +322,7 @@ class SampleFeed:
         chosen = range(batches.start * self._size, min(batches.stop * self._size, len(self._names)))
         return SampleFeed(
             self.kind, SampleRange(self._source, chosen),
-            batch_size=self._size, workers=self._workers, skip_corrupt=self._skip_corrupt,
+            batch_size=self._size, threads=self._threads, skip_corrupt=self._skip_corrupt,
             full_batches=self._full_batches, notes=self.notes, axes=self._axes, images=self.images,
         )  # fmt: skip
 
