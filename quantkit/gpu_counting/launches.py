@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from quantkit.gpu_counting.tables import (
     CHANNEL,
     THREADS,
-    ChannelLayout,
+    UnitLayout,
     DeviceTensor,
     channel_groups,
     tensor_table,
@@ -47,7 +47,7 @@ class Memory(Protocol):
 
 
 class CountingDevice(Protocol):
-    """What launches need of a device; everything runs in order."""
+    """A device, as launches need it; everything runs in order."""
 
     def copy_in(self, array: Array) -> Memory:
         """Return a copy of an array on the device."""
@@ -64,7 +64,7 @@ class CountingDevice(Protocol):
 
 def kernel_source() -> str:
     """Return the text of the kernels."""
-    return files(__package__).joinpath("counting.cu").read_text("utf-8")
+    return files("quantkit.gpu_counting").joinpath("counting.cu").read_text("utf-8")
 
 
 class Launcher:
@@ -76,7 +76,7 @@ class Launcher:
         self._table: Memory | None = None
         self._work: Memory | None = None
         self._blocks = 0
-        self._views: tuple[tuple[DeviceTensor, ChannelLayout], ...] = ()
+        self._views: tuple[tuple[DeviceTensor, UnitLayout], ...] = ()
         self._view_tables: tuple[Memory, Memory, Memory] | None = None
         self._view_blocks = 0
 
@@ -101,7 +101,7 @@ class Launcher:
         return self._device.copy_out(counts, (len(tensors), BINS + 1), np.dtype(np.int64))
 
     def channel_sums(
-        self, views: Sequence[tuple[DeviceTensor, ChannelLayout]]
+        self, views: Sequence[tuple[DeviceTensor, UnitLayout]]
     ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """Return ranges [channels, 2] and exact sums [channels, 2, 4] of every view; no view may be empty."""
         if not views:
@@ -127,7 +127,7 @@ class Launcher:
         self._table, self._work = self._device.copy_in(tensor_table(tensors)), self._device.copy_in(work)
         self._tensors, self._blocks = tuple(tensors), len(work)
 
-    def _place_views(self, views: Sequence[tuple[DeviceTensor, ChannelLayout]]) -> None:
+    def _place_views(self, views: Sequence[tuple[DeviceTensor, UnitLayout]]) -> None:
         if tuple(views) == self._views:
             return
         layouts = [layout for _, layout in views]

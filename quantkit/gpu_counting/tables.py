@@ -46,7 +46,7 @@ class DeviceTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelLayout:
+class UnitLayout:
     """How a tensor divides into units, rows, channels and inner elements, with strides; see `kernel.channel_sums`."""
 
     units: int
@@ -58,7 +58,7 @@ class ChannelLayout:
     channel_stride: int
 
 
-def channel_layout(shape: Sequence[int], axis: int, *, batch_first: bool) -> ChannelLayout:
+def unit_layout(shape: Sequence[int], axis: int, *, batch_first: bool) -> UnitLayout:
     """Return the layout of channels along `axis`: the units of `statistics.ChannelSums`, without moving an element."""
     axis %= len(shape)
     channels, inner, outer = shape[axis], prod(shape[axis + 1 :]), prod(shape[:axis])
@@ -66,10 +66,10 @@ def channel_layout(shape: Sequence[int], axis: int, *, batch_first: bool) -> Cha
         rest = inner
         leading = shape[1] if batch_first and len(shape) > 1 else rest
         rows = rest // max(leading, 1)
-        return ChannelLayout(leading, rows, channels, 1, rows, 1, rest)
+        return UnitLayout(leading, rows, channels, 1, rows, 1, rest)
     units = shape[0] if batch_first and inner == 1 else outer
     rows = outer // max(units, 1)
-    return ChannelLayout(units, rows, channels, inner, rows * channels * inner, channels * inner, inner)
+    return UnitLayout(units, rows, channels, inner, rows * channels * inner, channels * inner, inner)
 
 
 def tensor_table(tensors: Sequence[DeviceTensor]) -> Array:
@@ -86,7 +86,7 @@ def tensor_work(tensors: Sequence[DeviceTensor]) -> Array:
     return work
 
 
-def view_table(views: Sequence[tuple[DeviceTensor, ChannelLayout]]) -> Array:
+def view_table(views: Sequence[tuple[DeviceTensor, UnitLayout]]) -> Array:
     """Return the table of views; `first` counts the channels before a view."""
     table, first = np.zeros(len(views), VIEW), 0
     for row, (tensor, layout) in zip(table, views, strict=True):
@@ -97,12 +97,12 @@ def view_table(views: Sequence[tuple[DeviceTensor, ChannelLayout]]) -> Array:
     return table
 
 
-def view_groups(layout: ChannelLayout) -> int:
+def view_groups(layout: UnitLayout) -> int:
     """Return in how many groups the units of a view are added up."""
     return max(1, min(layout.units, MOST_GROUPS))
 
 
-def view_work(layouts: Sequence[ChannelLayout]) -> Array:
+def view_work(layouts: Sequence[UnitLayout]) -> Array:
     """Return a block for every tile of channels of every group of units of every view."""
     blocks = []
     for number, layout in enumerate(layouts):
@@ -115,7 +115,7 @@ def view_work(layouts: Sequence[ChannelLayout]) -> Array:
     return np.concatenate(blocks) if blocks else np.zeros(0, WORK)
 
 
-def channel_groups(layouts: Sequence[ChannelLayout]) -> Array:
+def channel_groups(layouts: Sequence[UnitLayout]) -> Array:
     """Return the number of groups of every channel of all views."""
     counts = [view_groups(layout) for layout in layouts]
     return np.repeat(np.array(counts, np.int32), [layout.channels for layout in layouts])

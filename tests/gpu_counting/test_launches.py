@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from quantkit.gpu_counting.launches import Launcher
-from quantkit.gpu_counting.tables import CHUNK, channel_layout
+from quantkit.gpu_counting.tables import CHUNK, unit_layout
 from quantkit.kernel import BINS, numpy_extremes, numpy_observe
 from quantkit.statistics.collector import ChannelSums, as_float32
 from quantkit.values import Array
@@ -116,7 +116,7 @@ VIEWS = [
 
 
 def assert_sums_equal(launcher: Launcher, cases: list[tuple[Array, int, bool]]) -> None:
-    views = [(as_device_tensor(x), channel_layout(x.shape, axis, batch_first=first)) for x, axis, first in cases]
+    views = [(as_device_tensor(x), unit_layout(x.shape, axis, batch_first=first)) for x, axis, first in cases]
     for (x, axis, first), (ranges, sums) in zip(cases, launcher.channel_sums(views), strict=True):
         host = ChannelSums("x", axis, batch_first=first)
         host.add(as_float32(x))
