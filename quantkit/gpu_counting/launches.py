@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from quantkit.gpu_counting.tables import (
     CHANNEL,
     THREADS,
-    UnitLayout,
     DeviceTensor,
+    UnitLayout,
     channel_groups,
     tensor_table,
     tensor_work,
