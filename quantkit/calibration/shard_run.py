@@ -14,6 +14,7 @@ from quantkit.artifact import Digest, sha256_of, text_bytes
 from quantkit.backends.session import TENSORRT, Session
 from quantkit.calibration.batch_slicing import backend_version, open_watching_session, plan_batches
 from quantkit.calibration.job import CalibrationJob
+from quantkit.calibration.leading_batches import LeadingBatches
 from quantkit.calibration.onnxruntime_run import collect_statistics
 from quantkit.calibration.streaming_pass import CheckpointPlan, PassHooks, StreamingPass, new_collectors
 from quantkit.calibration.unscalable import ScaleNeeds, describe_unscalable, leave_out_masks
@@ -55,6 +56,7 @@ class ShardCollector:
         self._views: dict[str, list[int]] = {}
         for view in job.watch.channels:
             self._views.setdefault(view.tensor, []).append(view.axis)
+        self._leading = LeadingBatches(job.feed, self.plan, {}, self._refuse_moved)
 
     def session(self, number: int) -> Session:
         """Return the session of a pass; that of the first is kept for all shards."""
@@ -69,7 +71,7 @@ class ShardCollector:
         run = StreamingPass(
             feed,
             self.plan,
-            new_collectors(self.plan, self._views, job.options.histogram),
+            new_collectors(self.plan, self._views, job.options.histogram, self._first_ranges(batches.start)),
             CheckpointPlan(),
             progress,
             PassHooks(identity, refuse_moved_batches(job, feed, watcher.see), None, self._needs.check),
@@ -78,10 +80,23 @@ class ShardCollector:
         watcher.look()
         refuse_changed_weights(job.model)
         part = collect_statistics(replace(job, feed=feed), observed, self.plan)
+        if job.options.histogram is HistogramMode.TENSORRT:
+            seams = {name: seam for each in observed.collectors for name, seam in each.seams().items()}
+            part = replace(part, seams={name: seams[name] for name in part.histograms})
         statistics = leave_out_masks(part, job.model, self._needs)
         record = record_shard(shard, batches, self.run, files=files, skipped=feed.unreadable, watched=job.watch.tensors)
+        statistics = replace(statistics, shard=record, chain=observed.identity.chain)
         notes = (*feed.notes, *self._notes, *describe_unscalable(statistics))
-        return CollectedShard(replace(statistics, shard=record), notes, watcher.warnings)
+        return CollectedShard(statistics, notes, watcher.warnings)
+
+    def _first_ranges(self, start: int) -> dict[str, float]:
+        """Return the first ranges that the leading batches have, for a shard that begins with batch `start`."""
+        if self.job.options.histogram is not HistogramMode.TENSORRT:
+            return {}
+        return self._leading.first_ranges(start, self.session)
+
+    def _refuse_moved(self, feed: Feed, portion: Portion) -> None:
+        refuse_moved_batches(self.job, feed, lambda _: None)(portion)
 
 
 def collect_shard(job: CalibrationJob, shard: Shard, progress: Progress) -> CollectedShard:
@@ -104,8 +119,6 @@ def identify_run(job: CalibrationJob) -> RunIdentity:
     options = job.options
     if options.backend == TENSORRT:
         raise UsageError("TensorRT's calibrators cannot be divided into shards", remedy="leave out --backend tensorrt")
-    if options.histogram is not HistogramMode.INVARIANT:
-        raise UsageError("shards merge with --histogram invariant alone", remedy="add --histogram invariant")
     reading = options.data
     return RunIdentity({
         "model": Digest(job.model.sha256),

@@ -120,7 +120,7 @@ class StreamingPass:
                     batches=position.batches + 1,
                     samples=position.samples + portion.samples,
                     unreadable=tuple(self._feed.unreadable),
-                    seen=identifier.identity().order if identifier else "",
+                    seen=identifier.order if identifier else "",
                 )
                 self._between(crew, collector, position)
             crew.wait()
@@ -181,13 +181,24 @@ class StreamingPass:
 
 def refuse_other_stream(start: Position, passed: int, identifier: Identifier) -> None:
     """Raise StaleError where the part of a stream that was counted before the interruption differs."""
-    if passed == start.stop and identifier.identity().order != start.seen:
+    if passed == start.stop and identifier.order != start.seen:
         raise StaleError(OTHER_STREAM, remedy="start again with --force instead of --resume")
 
 
-def new_collectors(plan: MemoryPlan, views: Mapping[str, list[int]], mode: HistogramMode) -> tuple[Collector, ...]:
-    """Return a collector for every pass, with the channel views of its tensors."""
+def new_collectors(
+    plan: MemoryPlan,
+    views: Mapping[str, list[int]],
+    mode: HistogramMode,
+    first_ranges: Mapping[str, float] | None = None,
+) -> tuple[Collector, ...]:
+    """Return a collector for every pass, with the channel views of its tensors; first_ranges: as of a collector."""
     return tuple(
-        Collector(group, [(name, axis) for name in group for axis in views.get(name, [])], mode, plan.batch_first)
+        Collector(
+            group,
+            [(name, axis) for name in group for axis in views.get(name, [])],
+            mode,
+            plan.batch_first,
+            first_ranges,
+        )
         for group in plan.passes
     )

@@ -12,10 +12,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from types import TracebackType
+from typing import Protocol
 
 from quantkit.backends.session import Runner, Session
-from quantkit.statistics import Collector
 from quantkit.values import Array, Batch
+
+
+class SliceCounter(Protocol):
+    """A counter of activations, such as the collector of statistics: see `quantkit.statistics.Collector`."""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The tensors to count."""
+
+    @property
+    def unsettled(self) -> bool:
+        """True if a batch may have to be read twice."""
+
+    def count(self, tensor: str, values: Array, *, whole: bool) -> bool:
+        """Count a slice of a batch; False once, if no scale can represent it."""
+
+    def recount(self, tensor: str, values: Array) -> None:
+        """Count a slice of a batch in its second run."""
+
+    def end_batch(self) -> tuple[str, ...]:
+        """Complete a batch; return the tensors to count in a second run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +63,7 @@ class WorkerPool:
     def __init__(
         self,
         session: Session,
-        collector: Collector,
+        collector: SliceCounter,
         workers: int,
         *,
         advance: Callable[[int], None],

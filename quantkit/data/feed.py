@@ -28,13 +28,15 @@ class DataIdentity:
     """The identity of data: `content` depends only on the samples, `order` also on their sequence and batches.
 
     heads: the first 64 bits of the digest of every sample, in order, without those that a pass skipped; None if the
-    samples were not read.
+    samples were not read. chain: the bytes whose sha256 is `order`, so that the order of parts can be computed; empty
+    if the samples were not read.
     """
 
     content: str
     order: str
     samples: int
     heads: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
+    chain: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +127,27 @@ class Identifier:
 
     def __init__(self) -> None:
         self._sum = 0
-        self._chain = hashlib.sha256()
+        self._hash, self._chain = hashlib.sha256(), bytearray()
         self._heads: list[int] = []
 
     def add(self, digests: Sequence[bytes]) -> None:
         """Add the sha256 digests of one batch of samples, in order."""
         for digest in digests:
             self._sum = (self._sum + int.from_bytes(digest, "big")) % MODULUS
-            self._chain.update(digest)
-        self._chain.update(b"|")
+        link = b"".join([*digests, b"|"])
+        self._hash.update(link)
+        self._chain += link
         self._heads += [int.from_bytes(digest[:8], "big") for digest in digests]
+
+    @property
+    def order(self) -> str:
+        """The digest of the samples so far in order, batch by batch."""
+        return self._hash.hexdigest()
 
     def identity(self) -> DataIdentity:
         """Return the identity of everything that was added."""
-        return DataIdentity(format(self._sum, "064x"), self._chain.hexdigest(), len(self._heads), tuple(self._heads))
+        heads, chain = tuple(self._heads), bytes(self._chain)
+        return DataIdentity(format(self._sum, "064x"), self.order, len(heads), heads, chain)
 
 
 class DigestMemory:

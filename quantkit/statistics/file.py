@@ -5,6 +5,9 @@ ranges              float64 [T, 3]        R, minimum, maximum, in the order of `
 channels/<k>/range  float32 [C, 2]        minimum and maximum per channel of view k
 channels/<k>/sums   int64 [C, 2, 4]       exact sums of x and x²: top position and three digits of 32 bits
 samples             uint64 [N]            first 64 bits of the digests of samples, ascending; absent in tensorrt mode
+chain               uint8                 of a shard: the digests of its samples in order, a mark after each batch
+seams/firsts        float64 [T]           of a shard in tensorrt mode: quantkit.statistics.seams
+seams/low           int64 [T, 12]
 sha256              uint8 [32]            over the file with zeros here; absent in files of quantkit 0.1
 metadata            one key, `quantkit`   canonical JSON: format, tensors, shared, channels, origin
 """
@@ -19,7 +22,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from quantkit.artifact import canonical_json, write_whole
+from quantkit.artifact import canonical_json, sha256_of, write_whole
 from quantkit.document import DocumentType
 from quantkit.errors import StatisticsError
 from quantkit.frozen_record import FrozenRecord
@@ -30,6 +33,7 @@ from quantkit.paths import given_path
 from quantkit.regular_file import read_regular
 from quantkit.sharding import ShardRecord
 from quantkit.statistics.sealed import check_typed, open_sealed, sealed_bytes
+from quantkit.statistics.seams import Seam, seam_arrays, take_seams
 from quantkit.statistics.statistics import Channels, Origin, Statistics
 from quantkit.values import Array
 
@@ -104,6 +108,10 @@ def statistics_bytes(statistics: Statistics) -> bytes:
         arrays[f"channels/{k}/sums"] = view.sums
     if statistics.samples is not None:
         arrays["samples"] = statistics.samples
+    if statistics.chain is not None:
+        arrays["chain"] = np.frombuffer(statistics.chain, np.uint8)
+    if statistics.seams is not None:
+        arrays |= seam_arrays([statistics.seams[name] for name in names])
     document = StatisticsDocument(
         format=1,
         tensors=tuple(names),
@@ -164,6 +172,7 @@ def assemble_statistics(document: StatisticsDocument, arrays: dict[str, Array]) 
         check_typed(samples, np.uint64, (samples.size,))
         if (samples[1:] < samples[:-1]).any():
             raise ValueError("the list of samples is in disorder")
+    chain, seams = take_order(document, histograms, arrays) if document.shard else (None, None)
     if arrays:
         raise ValueError(f"it holds an unknown array {next(iter(arrays))!r}")
     return Statistics(
@@ -174,7 +183,22 @@ def assemble_statistics(document: StatisticsDocument, arrays: dict[str, Array]) 
         samples,
         document.unscalable or (),
         document.shard,
+        chain,
+        seams,
     )
+
+
+def take_order(
+    document: StatisticsDocument, histograms: dict[str, Histogram], arrays: dict[str, Array]
+) -> tuple[bytes, dict[str, Seam] | None]:
+    """Return the chain and the seams of a shard, and remove their arrays. KeyError or ValueError."""
+    chain = arrays.pop("chain")
+    text = check_typed(chain, np.uint8, (chain.size,)).tobytes()
+    if document.origin.order is None:
+        return text, None
+    if sha256_of(text) != document.origin.order:
+        raise ValueError("the digests of its samples are not those of its order")
+    return text, take_seams(histograms, arrays)
 
 
 def check_histogram(histogram: Histogram, name: str, *, invariant: bool) -> None:

@@ -105,9 +105,10 @@ def merge_pair(a: Statistics, b: Statistics) -> Statistics:
 
 
 def join_origins(a: Origin, b: Origin) -> Origin:
-    """Return the origin of two parts together; data and samples add up."""
+    """Return the origin of two parts together; data, samples and batches add up."""
     data = (int(a.data, 16) + int(b.data, 16)) % MODULUS
-    return a.model_copy(update={"data": format(data, "064x"), "samples": a.samples + b.samples})
+    batches = None if a.batches is None or b.batches is None else a.batches + b.batches
+    return a.model_copy(update={"data": format(data, "064x"), "samples": a.samples + b.samples, "batches": batches})
 
 
 def merge_channels(a: Channels, b: Channels) -> Channels:

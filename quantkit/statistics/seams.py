@@ -12,7 +12,7 @@ So a part keeps, for each tensor, how many values lie one bin low, by how often 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import frexp, ldexp
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ import numpy as np
 
 from quantkit.histogram import BINS, Histogram
 from quantkit.kernel import double_range
+from quantkit.numerics import float32
 from quantkit.statistics.sealed import check_typed
 
 if TYPE_CHECKING:
@@ -103,6 +104,36 @@ def doubled(histogram: Histogram, range_: float) -> NDArray[np.int64]:
     for _ in range(min(doublings_between(histogram.range, range_), DISTANCES)):
         double_range(counts)
     return counts[:BINS]
+
+
+def seam_arrays(seams: Sequence[Seam]) -> dict[str, Array]:
+    """Return seams as the arrays of a file."""
+    return {
+        "seams/firsts": np.array([seam.first for seam in seams], np.float64),
+        "seams/low": np.array([seam.low for seam in seams], np.int64).reshape(-1, DISTANCES),
+    }
+
+
+def take_seams(histograms: Mapping[str, Histogram], arrays: dict[str, Array]) -> dict[str, Seam]:
+    """Return the seams in the arrays of a file, and remove those. KeyError or ValueError where they are none."""
+    firsts = check_typed(arrays.pop("seams/firsts"), np.float64, (len(histograms),)).tolist()
+    low = check_typed(arrays.pop("seams/low"), np.int64, (len(histograms), DISTANCES))
+    seams = {name: Seam(first, row.copy()) for name, first, row in zip(histograms, firsts, low, strict=True)}
+    for name, histogram in histograms.items():
+        check_seam(seams[name], histogram, name)
+    return seams
+
+
+def check_seam(seam: Seam, histogram: Histogram, name: str) -> None:
+    """Check that a seam is one of that histogram. ValueError."""
+    first, most = seam.first, histogram.amax
+    if not (first == float32(first) and 0.0 <= first <= most and (first > 0.0) == (most > 0.0)):
+        raise ValueError(f"the first range of {name!r} is none: {first:g}")
+    if histogram.range != 0.0 and not histogram.range / 2 < most:
+        raise ValueError(f"the range of {name!r} is not that of its values: {histogram.range:g} for {most:g}")
+    places = (BINS >> np.arange(DISTANCES)) - 1
+    if (seam.low < 0).any() or (seam.low > histogram.counts[places]).any() or (seam.low.any() and not most):
+        raise ValueError(f"the seam of {name!r} counts more values than there are")
 
 
 class SeamRecorder:

@@ -18,6 +18,8 @@ from quantkit.view import Block, RichDisplay, ViewTable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from quantkit.statistics.seams import Seam
+
 
 class Origin(FrozenRecord):
     """The origin of statistics: everything that the numbers depend on, and nothing else.
@@ -92,6 +94,10 @@ class Statistics(RichDisplay):
     unscalable: tuple[str, ...] = ()
     shard: ShardRecord | None = None
     """The part of a run that these are; None for statistics of a whole run."""
+    chain: bytes | None = None
+    """Of a shard: the bytes whose sha256 is the order of its data (`DataIdentity.chain`), so that shards have one."""
+    seams: Mapping[str, Seam] | None = None
+    """Of a shard in `tensorrt` mode: what joins the histogram of each tensor to those of the shards beside it."""
 
     def __len__(self) -> int:
         return len(self.histograms)
@@ -105,6 +111,7 @@ class Statistics(RichDisplay):
             channels=tuple(view for view in self.channels if view.tensor not in gone),
             shared={pool: source for pool, source in self.shared.items() if not {pool, source} & gone},
             unscalable=tuple(sorted(gone)),
+            seams=None if self.seams is None else {n: seam for n, seam in self.seams.items() if n not in gone},
         )
 
     def _view_(self) -> Sequence[Block]:

@@ -20,6 +20,7 @@ from quantkit import CalibrateOptions, DataOptions
 from quantkit.calibration.job import prepare_job
 from quantkit.calibration.shard_run import ShardCollector
 from quantkit.errors import DataError, ShardError, UsageError
+from quantkit.histogram import HistogramMode
 from quantkit.progress import NoProgress
 from quantkit.sharding import Shard
 from quantkit.statistics import Statistics, parse_statistics, statistics_bytes
@@ -62,9 +63,16 @@ def small_network() -> onnx.ModelProto:
     batch=st.integers(1, 5),
     count=st.sampled_from([1, 2, 3, 7]),
     memory=st.sampled_from([1 << 30, 700]),
+    mode=st.sampled_from(HistogramMode),
 )
 def test_any_number_of_shards_in_any_order_gives_the_bytes_of_one_run(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, samples: int, batch: int, count: int, memory: int
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    samples: int,
+    batch: int,
+    count: int,
+    memory: int,
+    mode: HistogramMode,
 ) -> None:
     count = min(count, -(-samples // batch))
     path = tmp_path_factory.mktemp("data") / "x.npy"
@@ -72,7 +80,7 @@ def test_any_number_of_shards_in_any_order_gives_the_bytes_of_one_run(
     spread = drawn.choice([0.0, 0.5, 3.0], (samples, 1, 1, 1))
     np.save(path, np.abs(drawn.normal(size=(samples, 3, 4, 4)) * spread).astype(np.float32))
     options = CalibrateOptions(
-        histogram="invariant", backend="onnxruntime", max_memory=memory, data=DataOptions(batch_size=batch)
+        histogram=mode, backend="onnxruntime", max_memory=memory, data=DataOptions(batch_size=batch)
     )
     model = small_network()
     whole = quantkit.calibrate(model, path, options=options).statistics
