@@ -54,6 +54,9 @@ from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+FOLDED = "nodes between constants and layers were folded; quantkit lint --fix writes such a network for trtexec"
+"""The reason why there is no `trtexec` line for a float network that was cleaned."""
+
 
 @dataclass(frozen=True, slots=True)
 class TableScales:
@@ -151,14 +154,15 @@ def build(
     faults = find_clip_faults(loaded, trt_version)
     if exists(path) and not options.force:
         return replace(reuse_engine(path, wanted, options.min_coverage), faults=faults)
+    given = network_for_tensorrt(loaded)
     ours = check_destinations(places, force=options.force, ours=lambda place: place == cache or is_engine_record(path))
     with claimed_outputs([path]):
         made = build_engine(
-            loaded if has_qdq(loaded) else replace(loaded, proto=fold_constants(loaded)),
+            given,
             options,
             ranges,
-            table=scales.table if scales else None,
-            rule=scales.rule if scales else None,
+            table=scales and scales.table,
+            rule=scales and scales.rule,
             timing_cache=read_timing_cache(cache),
             phase=phase,
         )
@@ -166,16 +170,29 @@ def build(
     used = completed_table(scales, made, path)
     if used is not None and used is not scales:
         files[used.path] = table_bytes(used.table)
-    line = trtexec_command(loaded, path, options, ranges, used, cache, made)
+    cleaned = given.proto is not loaded.proto
+    line = trtexec_command(loaded, path, options, ranges, used, cache, made, cleaned=cleaned)
     record = make_engine_record(loaded, path, options, ranges, scales, made, line)
     files[engine_record_path(path)] = engine_record_bytes(record)
     if cache is not None and made.timing_cache:
         files[cache] = made.timing_cache
     write_all(files, may_replace=lambda place: place == cache or ours(place))
-    notes = list(made.notes)
-    if scales and scales.provenance is None:
-        notes.append(f"{scales.path} has no provenance record; only its tensor names show that it fits this network")
-    return BuiltEngine(path, record, line, False, tuple(notes), faults)
+    return BuiltEngine(path, record, line, False, (*made.notes, *provenance_notes(scales)), faults)
+
+
+def network_for_tensorrt(model: Model) -> Model:
+    """Return a float network with what constants alone decide as initializers, and a Q/DQ network as it is.
+
+    TensorRT 8.6 fuses no weight that comes from a node, an Identity for instance: FP16 would look slower than it is.
+    """
+    return model if has_qdq(model) else replace(model, proto=fold_constants(model))
+
+
+def provenance_notes(scales: TableScales | None) -> tuple[str, ...]:
+    """Return a note about a table whose origin is not known."""
+    if scales is None or scales.provenance is not None:
+        return ()
+    return (f"{scales.path} has no provenance record; only its tensor names show that it fits this network",)
 
 
 def completed_table(scales: TableScales | None, made: EngineBuild, path: Path) -> TableScales | None:
@@ -299,10 +316,14 @@ def trtexec_command(
     scales: TableScales | None,
     cache: Path | None,
     made: EngineBuild,
+    *,
+    cleaned: bool = False,
 ) -> TrtexecCommand:
     """Return the `trtexec` line that builds the same engine, or why there is none."""
     if scales and made.converted:
         return TrtexecCommand(None, "the Q/DQ pairs were inserted during the build, which trtexec cannot do")
+    if cleaned:
+        return TrtexecCommand(None, FOLDED)
     found = detect_features(tensorrt())
     files = BuildFiles(
         model.path,

@@ -11,9 +11,11 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+import quantkit
 from quantkit._version import __version__
 from quantkit.artifact import sha256_of
 from quantkit.backends.engine_record import EngineRecord, LayerRecord, TableUse, engine_record_bytes, engine_record_path
+from quantkit.backends.tensorrt.build import EngineBuild
 from quantkit.backends.tensorrt.options import BuildOptions, Precision, TrtexecCommand
 from quantkit.backends.tensorrt.shapes import ShapeRange
 from quantkit.engines.build import (
@@ -159,6 +161,31 @@ def test_tensorrt_gets_a_float_network_without_nodes_that_pass_a_weight_on(
         ["Conv"],
         ["QuantizeLinear", "DequantizeLinear", "Identity", "Conv"],
     ]
+
+
+def test_every_engine_of_a_float_network_comes_from_build() -> None:
+    """`bench`, `tune` and `run` time what `build` makes, so that FP16 is cleaned wherever it is timed."""
+    package = Path(quantkit.__file__).parent
+    callers = {
+        path.relative_to(package).as_posix() for path in package.rglob("*.py") if "build_engine(" in path.read_text()
+    }
+    assert callers == {"backends/tensorrt/build.py", "engines/build.py"}
+
+
+def test_a_network_that_was_cleaned_has_no_trtexec_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The file that `trtexec` would read still holds the nodes that slow it down."""
+    made = EngineBuild(PLAN, 1.0, "8.6.1", "H200", (), 1, None, None, ())
+    features = SimpleNamespace(version="8.6.1", progress=False, always_strong=False)
+    monkeypatch.setattr("quantkit.engines.build.tensorrt", lambda: None)
+    monkeypatch.setattr("quantkit.engines.build.detect_features", lambda _: features)
+    monkeypatch.setattr("quantkit.engines.build.open_device", lambda _: SimpleNamespace(slug="h200", name="H200"))
+    monkeypatch.setattr("quantkit.engines.build.build_engine", lambda *_, **__: made)
+    for name, body in (("plain", PLAIN), ("shared", "v = Identity(w) y = Conv(x, v)")):
+        (tmp_path / name).mkdir()
+        model = network(tmp_path / name, body)
+        command = build(model.path, options=BuildOptions(precision=Precision.FP16, shapes=("x=1:2:4",))).command
+        assert (command.line is None) == (name == "shared")
+        assert ("lint --fix" in command.reason) == (name == "shared")
 
 
 def test_an_existing_timing_cache_is_read(tmp_path: Path) -> None:

@@ -69,13 +69,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def computed(path: Path) -> np.ndarray[Any, Any]:
+def computed(path: Path, name: str = "x", shape: tuple[int, ...] = (4, 3, 8, 8)) -> np.ndarray[Any, Any]:
     """What onnxruntime computes, node by node."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    x = np.random.default_rng(9).normal(size=(4, 3, 8, 8)).astype(np.float32)
-    (y,) = session.run(None, {"x": x})
+    x = np.random.default_rng(9).normal(size=shape).astype(np.float32)
+    (y,) = session.run(None, {name: x})
     return np.asarray(y)
 
 
@@ -123,6 +123,25 @@ def test_a_float_model_is_one_clear_error(tmp_path: Path) -> None:
         quantkit.lint(BUNDLED / "model.onnx", fix_to=tmp_path / "fixed.onnx")
     assert "quantkit calibrate" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_float_network_is_cleaned_for_trtexec(tmp_path: Path) -> None:
+    """As torch writes a layer that is used twice: an Identity before the weight and the bias of the second."""
+    proto = onnx.load(BUNDLED / "model.onnx")
+    first = next(node for node in proto.graph.node if node.op_type == "Conv")
+    passed = [f"{name}_again" for name in first.input[1:]]
+    for name, again in zip(first.input[1:], passed, strict=True):
+        proto.graph.node.insert(0, onnx.helper.make_node("Identity", [name], [again], name=f"to {again}"))
+    first.input[1:] = passed
+    onnx.save(proto, tmp_path / "net.onnx")
+    report = quantkit.lint(tmp_path / "net.onnx", fix_to=tmp_path / "clean.onnx")
+    assert {finding.rule for finding in report.fixed} == {"weight-behind-node"}
+    assert report.findings == ()
+    assert all(node.op_type != "Identity" for node in onnx.load(tmp_path / "clean.onnx").graph.node)
+    clean, before = (
+        computed(path, "image", (4, 1, 16, 16)) for path in (tmp_path / "clean.onnx", BUNDLED / "model.onnx")
+    )
+    np.testing.assert_array_equal(clean, before)
 
 
 def test_nothing_is_replaced_unasked(files: Path, tmp_path: Path) -> None:

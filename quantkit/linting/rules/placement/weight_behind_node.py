@@ -1,4 +1,4 @@
-"""weight-behind-node: operators between a constant and the Q/DQ pair or the layer that reads it."""
+"""weight-behind-node: operators between a constant and the Q/DQ pair or layer that reads it, also in float networks."""
 
 from __future__ import annotations
 
@@ -39,8 +39,6 @@ def find_weights_behind_nodes(qdq: QdqGraph) -> Iterator[Defect]:
 
 def constants_behind_nodes(qdq: QdqGraph, decided: DecidedConstants) -> list[str]:
     """Return the tensors that operators make of constants alone and that Q/DQ nodes or weighted operators read."""
-    if not qdq.qdq_nodes:
-        return []
     read = {name for node in qdq.nodes for name in weights_read_by(node)}
     return [name for name in decided.makers if name in read]
 
@@ -65,8 +63,8 @@ def store_constants(edit: GraphEdit) -> None:
 RULE = LintRule(
     "weight-behind-node",
     "slow",
-    "an Identity, Transpose, Cast … between a weight and its pair or layer: TensorRT 8.6 does not fuse it; an error "
-    "for INT8 weights before DequantizeLinear, which TensorRT-RTX refuses there",
+    "an Identity, Transpose, Cast … between a weight and its pair or layer, in a float network too: TensorRT 8.6 does "
+    "not fuse it; an error for INT8 weights before DequantizeLinear, which TensorRT-RTX refuses there",
     find_weights_behind_nodes,
     store_constants,
     "an initializer, where its bits do not depend on who computes it",
