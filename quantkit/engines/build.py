@@ -161,8 +161,8 @@ def build(
             given,
             options,
             ranges,
-            table=scales and scales.table,
-            rule=scales and scales.rule,
+            table=scales.table if scales else None,
+            rule=scales.rule if scales else None,
             timing_cache=read_timing_cache(cache),
             phase=phase,
         )
