@@ -6,7 +6,7 @@ the whole data, as in one run; the batches are those of one run; and a sample th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from quantkit._version import __version__
@@ -40,11 +40,12 @@ class CollectedShard:
 class ShardCollector:
     """A collector of any shards of one calibration; the network is loaded once for all of them.
 
-    first: the first batch of the whole data. plan: of the run that is not divided. DataError, UsageError, and what
+    first_ranges: in `tensorrt` mode, those of the whole data as far as they are known. first: the first batch of the
+    whole data. plan: of the run that is not divided. DataError, UsageError, and what
     `calibrate` raises.
     """
 
-    def __init__(self, job: CalibrationJob) -> None:
+    def __init__(self, job: CalibrationJob, first_ranges: Mapping[str, float] | None = None) -> None:
         self.job, self.run = job, identify_run(job)
         peeked = PeekedFeed(job.feed)
         peeked.close()
@@ -56,7 +57,7 @@ class ShardCollector:
         self._views: dict[str, list[int]] = {}
         for view in job.watch.channels:
             self._views.setdefault(view.tensor, []).append(view.axis)
-        self._leading = LeadingBatches(job.feed, self.plan, {}, self._refuse_moved)
+        self._leading = LeadingBatches(job.feed, self.plan, first_ranges or {}, self._refuse_moved)
 
     def session(self, number: int) -> Session:
         """Return the session of a pass; that of the first is kept for all shards."""

@@ -73,7 +73,7 @@ def shift_low(low: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
 
 
 def join_histograms(a: Histogram, left: Seam, b: Histogram, right: Seam) -> tuple[Histogram, Seam]:
-    """Return the histogram of two parts, `b` directly after `a`, and its seam. Both are on one grid (`on_one_grid`).
+    """Return the histogram of two parts, `b` directly after `a`, and its seam. They have to be on one grid.
 
     Associative: parts may be joined in any grouping of neighbours.
     """

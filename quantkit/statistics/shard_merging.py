@@ -13,7 +13,7 @@ from quantkit.artifact import sha256_of
 from quantkit.errors import ShardError, StatisticsError
 from quantkit.histogram import merge_histograms
 from quantkit.sharding import ShardRecord, order_shards
-from quantkit.statistics.joining import ShardGrids, grids_of, other_grid_tensors, refuse_other_grids
+from quantkit.statistics.grids import ShardGrids, grids_of, refuse_other_grids
 from quantkit.statistics.merging import join_origins, join_samples, merge_channels, refuse_other_origin
 from quantkit.statistics.seams import join_histograms
 from quantkit.statistics.statistics import Channels, Statistics
@@ -88,13 +88,14 @@ class ShardMerger:
 
 
 def join_shards(a: Statistics, b: Statistics) -> Statistics:
-    """Return two shards of a run together; in `tensorrt` mode, `b` directly after `a`. StatisticsError."""
+    """Return two shards of a run together; in `tensorrt` mode, `b` directly after `a`. StatisticsError.
+
+    Whether they were counted on the same grids is only known when all shards are there (`refuse_other_grids`).
+    """
     assert a.shard is not None
     watched = a.shard.watched
     refuse_other_origin(a, b)
-    # Tensors on different grids are refused later, with all that is wrong, unless a shard has no scale for them.
-    gone = {*a.unscalable, *b.unscalable, *(other_grid_tensors(a, b) if a.seams is not None else ())}
-    if gone:
+    if gone := {*a.unscalable, *b.unscalable}:
         a, b = a.without(gone), b.without(gone)
     histograms = {**b.histograms, **a.histograms}
     seams = None if a.seams is None or b.seams is None else {**b.seams, **a.seams}

@@ -10,11 +10,28 @@ import onnx
 import pytest
 from onnx import helper
 
+from quantkit import CalibrateOptions
+from quantkit.calibration.job import prepare_job
+from quantkit.calibration.shard_run import ShardCollector
+from quantkit.calibration.tables import header_for, make_tables
+from quantkit.progress import NoProgress
+from quantkit.rules import Rule
+from quantkit.rules.entropy import Entropy
+from quantkit.rules.minmax import MinMax
+from quantkit.rules.percentile import Percentile
+from quantkit.sharding import Shard
 from quantkit.statistics import read_statistics
-from quantkit.table import read_table
+from quantkit.statistics.shard_merging import merge_shards
+from quantkit.table import Algorithm, read_table, table_bytes
 from tests.support.networks import Command, network
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "distributions"
+RULES: dict[str, tuple[Rule, Algorithm]] = {
+    "entropy": (Entropy(), Algorithm.ENTROPY),
+    "entropy2": (Entropy(), Algorithm.ENTROPY_2),
+    "legacy": (Percentile(99.99), Algorithm.LEGACY),
+    "minmax": (MinMax(), Algorithm.MIN_MAX),
+}
 NETWORKS = ("resnet20", "mobilenetv2", "vit")
 
 
@@ -50,6 +67,22 @@ def test_tables_are_tensorrts_byte_for_byte(experiment: str, pools: Path, quantk
     )  # fmt: skip
     assert (pools / "v1").read_bytes() == (GOLDEN / f"{experiment}_entropy.cache").read_bytes()
     assert (pools / "legacy").read_bytes() == (GOLDEN / f"{experiment}_legacy.cache").read_bytes()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_tables_from_shards_are_tensorrts_byte_for_byte(count: int, pools: Path) -> None:
+    """Every calibrator's table from the shards of the eight batches; one tensor is zero in all of them."""
+    (pools / "batches").mkdir()
+    for number, batch in enumerate(runpy.run_path(str(GOLDEN / "make.py"))["batches"]("A")):
+        np.savez(pools / "batches" / f"{number}.npz", **batch)
+    options = CalibrateOptions(backend="onnxruntime")
+    collector = ShardCollector(prepare_job(pools / "pools.onnx", pools / "batches", "entropy", None, None, options))
+    order = [*range(1, count, 2), *range(0, count, 2)]
+    shards = {index: collector.collect(Shard(index, count), NoProgress()).statistics for index in order}
+    statistics = merge_shards((str(index), shard) for index, shard in shards.items())
+    for name, (rule, algorithm) in RULES.items():
+        table = make_tables(statistics, {rule: header_for(rule, 8600, algorithm)})[rule.name]
+        assert table_bytes(table) == (GOLDEN / f"A_{name}.cache").read_bytes()
 
 
 @pytest.mark.shared

@@ -1,0 +1,83 @@
+"""Grids: whether the shards of a run were counted from the same first ranges, in `tensorrt` mode.
+
+The bins of a tensor come from its first range in the whole run. Whether every shard knew that is seen when all are
+there, because the first shard in which the tensor is not zero holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quantkit.errors import StatisticsError
+from quantkit.statistics.seams import on_one_grid
+
+if TYPE_CHECKING:
+    from quantkit.statistics.statistics import Statistics
+
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ShardGrids:
+    """The ranges of a shard's tensors, each on the grid that it was counted on, and those of its own first batches.
+
+    Tensors that are zero throughout the shard are in neither. unscalable: tensors that no scale represents.
+    """
+
+    ranges: Mapping[str, float]
+    firsts: Mapping[str, float]
+    unscalable: frozenset[str]
+
+
+def grids_of(part: Statistics) -> ShardGrids:
+    """Return the grids of a shard."""
+    ranges = {name: h.range for name, h in part.histograms.items() if h.range}
+    firsts = {name: seam.first for name, seam in (part.seams or {}).items() if seam.first}
+    return ShardGrids(ranges, firsts, frozenset(part.unscalable))
+
+
+class OtherRangesError(StatisticsError):
+    """Shards of a run were counted from other first ranges than the run's own; their histograms cannot be joined.
+
+    shards: the names of those to calibrate again. first_ranges: the run's own, of all tensors that have one.
+    """
+
+    def __init__(self, problem: str, *, remedy: str, shards: Sequence[str], first_ranges: Mapping[str, float]) -> None:
+        more = [f"… and {len(shards) - SHOWN} more"] if len(shards) > SHOWN else []
+        super().__init__(problem, remedy=remedy, details=[*shards[:SHOWN], *more])
+        self.shards, self.first_ranges = tuple(shards), dict(first_ranges)
+
+
+def refuse_other_grids(shards: Mapping[str, ShardGrids]) -> None:
+    """Raise OtherRangesError unless every shard of a run, by name and in order, was counted on the run's own grids."""
+    gone = frozenset[str]().union(*(shard.unscalable for shard in shards.values()))
+    holders: dict[str, str] = {}
+    first_ranges: dict[str, float] = {}
+    wrong: dict[str, list[str]] = {}
+    for shard, grids in shards.items():
+        for tensor in grids.ranges.keys() - gone:
+            holders.setdefault(tensor, shard)
+            first = first_ranges.setdefault(tensor, grids.firsts[tensor])
+            if not on_one_grid(first, grids.ranges[tensor]):
+                wrong.setdefault(tensor, []).append(shard)
+    if not wrong:
+        return
+    faulty = [shard for shard in shards if any(shard in each for each in wrong.values())]
+    again = "these shards" if len(faulty) > 1 else faulty[0]
+    remedy = f"calibrate {again} again with --first-ranges FOLDER --force, where the other shards are"
+    if any(holders[tensor] in each for tensor, each in wrong.items()):
+        remedy = f"calibrate {again} again without --first-ranges, on machines of one kind"
+    raise OtherRangesError(describe_wrong(wrong, holders), remedy=remedy, shards=faulty, first_ranges=first_ranges)
+
+
+def describe_wrong(wrong: Mapping[str, Sequence[str]], holders: Mapping[str, str]) -> str:
+    """Return what is wrong as text, about the first tensor. wrong: shards by tensor; holders: of its first values."""
+    tensor = min(wrong)
+    count = f"{len(wrong[tensor])} shards" if len(wrong[tensor]) > 1 else wrong[tensor][0]
+    more = f"; so for {len(wrong) - 1} more tensors" if len(wrong) > 1 else ""
+    return (
+        f"tensor {tensor!r} has its first values in {holders[tensor]}, and {count} counted it from another range, "
+        f"whose bins do not fit{more}"
+    )

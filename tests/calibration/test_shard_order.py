@@ -1,0 +1,134 @@
+"""Shards of TensorRT's mode whose tensors have their first values late: replayed, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+import quantkit
+from quantkit import CalibrateOptions, DataOptions
+from quantkit.calibration import leading_batches
+from quantkit.calibration.job import CalibrationJob, prepare_job
+from quantkit.calibration.shard_run import ShardCollector
+from quantkit.progress import NoProgress
+from quantkit.sharding import Shard
+from quantkit.statistics import Statistics, parse_statistics, statistics_bytes
+from quantkit.statistics.grids import OtherRangesError
+from quantkit.statistics.shard_merging import merge_shards
+from tests.support.networks import network
+
+OPTIONS = CalibrateOptions(backend="onnxruntime", data=DataOptions(batch_size=1))
+LATE = leading_batches.MOST_LEADING + 1
+"""The first batch that no later shard runs beside its own, and one more."""
+
+
+def two_signs() -> onnx.ModelProto:
+    """What is above 0, and what is below: each can be zero where the other is not."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["above"]),
+        helper.make_node("Neg", ["x"], ["minus"]),
+        helper.make_node("Relu", ["minus"], ["below"]),
+    ]
+    return network(nodes, {"x": ["N", 1]}, ["above", "below"])
+
+
+def saved(folder: Path, values: Sequence[float]) -> Path:
+    np.save(folder / "x.npy", np.array(values, np.float32)[:, None])
+    return folder / "x.npy"
+
+
+def whole_run(data: Path) -> bytes:
+    statistics = quantkit.calibrate(two_signs(), data, options=OPTIONS).statistics
+    assert statistics is not None
+    return statistics_bytes(statistics)
+
+
+def job_of(data: Path) -> CalibrationJob:
+    return prepare_job(two_signs(), data, "minmax", None, None, OPTIONS)
+
+
+def shards_of(data: Path, count: int) -> dict[str, Statistics]:
+    """Every shard from a process of its own, read back from the bytes of its file."""
+    found = {}
+    for index in range(count):
+        statistics = ShardCollector(job_of(data)).collect(Shard(index, count), NoProgress()).statistics
+        found[f"shard {index}"] = parse_statistics(statistics_bytes(statistics), "")
+    return found
+
+
+def test_a_tensor_that_is_zero_at_first_has_the_range_of_its_first_value(tmp_path: Path) -> None:
+    """Found in a leading batch, or in the first shard in which it is not zero, and zero or on its grid in others."""
+    values = [-1.0] * (LATE + 2) + [3.0, -1.25, -2.5, 6.0, 2.0**-140 * 3, -1.0, -5.0, 24.0]
+    data = saved(tmp_path, values)
+    whole = whole_run(data)
+    for count in (1, 2, 3, 7, len(values)):
+        assert statistics_bytes(merge_shards(shards_of(data, count).items())) == whole
+
+
+def test_a_shard_runs_no_more_leading_batches_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = saved(tmp_path, [0.0, 0.0, -2.0, 3.0, *[1.0] * 20])
+    read: list[int] = []
+
+    def run(self: object, number: int, slices: object) -> None:
+        read.append(number)
+        plain(self, number, slices)  # type: ignore[arg-type]
+
+    plain = leading_batches.WorkerPool.run
+    monkeypatch.setattr(leading_batches.WorkerPool, "run", run)
+    collector = ShardCollector(job_of(data))
+    per_shard = []
+    for index in (0, 1, 3, 2):
+        read.clear()
+        collector.collect(Shard(index, 12), NoProgress())
+        per_shard.append(len(read))
+    own = 2
+    assert per_shard == [own, own + 2, own + 2, own], "two before batch 2, two more until both signs are known"
+
+
+def test_shards_on_other_ranges_are_refused_by_name(tmp_path: Path) -> None:
+    """Shard 2 holds the first value of a tensor, and does not fit the later ones but one."""
+    values = [-1.0] * (LATE + 1) + [3.0, 5.0, 6.0] + [-1.0] * 3 + [7.0, 7.0, 12.0, 9.0]
+    data = saved(tmp_path, values)
+    shards = shards_of(data, 5)
+    with pytest.raises(OtherRangesError) as caught:
+        merge_shards(shards.items())
+    assert caught.value.problem.splitlines() == [
+        "tensor 'above' has its first values in shard 2, and shard 4 counted it from another range, whose bins do not "
+        "fit:",
+        "    shard 4",
+    ]
+    assert "shard 4 again with --first-ranges" in caught.value.remedy
+    again = ShardCollector(job_of(data), caught.value.first_ranges).collect(Shard(4, 5), NoProgress())
+    assert statistics_bytes(merge_shards({**shards, "shard 4": again.statistics}.items())) == whole_run(data)
+    assert (caught.value.shards, caught.value.first_ranges) == (
+        ("shard 4",),
+        {"above": 3.0, "below": 1.0, "x": 1.0, "minus": 1.0},
+    )
+
+
+def test_first_ranges_of_other_data_are_refused(tmp_path: Path) -> None:
+    """All shards fit each other, but not their first values."""
+    data = saved(tmp_path, [-3.0, 1.0, 2.0, -4.0])
+    collector = ShardCollector(job_of(data), {"x": 2.5})
+    shards = {f"shard {k}": collector.collect(Shard(k, 2), NoProgress()).statistics for k in range(2)}
+    with pytest.raises(OtherRangesError, match="'x' has its first values in shard 0, and 2 shards") as caught:
+        merge_shards(shards.items())
+    assert "without --first-ranges" in caught.value.remedy
+
+
+def test_a_tensor_without_a_scale_in_one_shard_needs_no_common_range(tmp_path: Path) -> None:
+    """Shards that do not fit each other are merged where another shard overflows, so that the tensor has no scale."""
+    values = [-1.0] * (LATE + 1) + [3.0, 5.0, 7.0] + [-1.0] * 6 + [2.0**101]
+    data = saved(tmp_path, values)
+    statistics = quantkit.calibrate(two_signs(), data, options=OPTIONS).statistics
+    assert statistics is not None
+    assert "above" in statistics.unscalable
+    for order in ([0, 1, 2, 3, 4], [3, 1, 0, 2, 4], [2, 3, 4, 1, 0]):
+        shards = shards_of(data, 5)
+        merged = merge_shards((f"{k}", shards[f"shard {k}"]) for k in order)
+        assert statistics_bytes(merged) == statistics_bytes(statistics)
