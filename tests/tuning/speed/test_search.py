@@ -1,0 +1,152 @@
+"""The search for a fast placement, on a GPU whose costs are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quantkit.graph import Model, load_model
+from quantkit.qdq.placement import Policy
+from quantkit.rewrites.fold_batch_norm import fold_batch_norms
+from quantkit.tuning.speed.candidate import CandidateStatus, SpeedCandidate
+from quantkit.tuning.speed.engine_choice import choose_candidate, relative_times, ties
+from quantkit.tuning.speed.search import SpeedSearch, TimeLimit
+from tests.support.networks import BUNDLED
+from tests.support.synthetic_gpu import PlainNetworks, SyntheticLab, weighted_names
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    source = load_model(BUNDLED / "model.onnx")
+    return replace(source, proto=fold_batch_norms(source).proto)
+
+
+def searched(lab: SyntheticLab, seconds: float = 1e6) -> dict[str, SpeedCandidate]:
+    limit = TimeLimit(seconds, lab.clock)
+    return {c.name: c for c in SpeedSearch(PlainNetworks(lab.model), lab, lab.batches, limit).run()}
+
+
+def made(model: Model, faster: float, slower: float, slow: list[str], **how: object) -> SyntheticLab:
+    """A GPU on which INT8 takes `faster` of the time, but `slower` for the nodes `slow`."""
+    costs = {name: (0.1, 0.1 * (slower if name in slow else faster)) for name in weighted_names(model)}
+    return SyntheticLab(model, costs, **how)  # type: ignore[arg-type]
+
+
+def test_nodes_that_are_slower_in_int8_stay_float(model: Model) -> None:
+    slow = weighted_names(model)[6:12]
+    lab = made(model, 0.5, 2.0, slow)
+    found = searched(lab)
+    assert set(found["cut"].placement.kept) & set(weighted_names(model)) == set(slow)
+    assert lab.total("cut", 1) < 0.8 * min(lab.total("fp16", 1), lab.total("default", 1))
+    assert found["cut"].predicted == pytest.approx(lab.total("cut", 1) / lab.total("fp16", 1), rel=0.02)
+    assert choose_candidate(list(found.values())) == found["cut"]
+
+
+def test_where_all_is_faster_in_int8_nothing_more_is_built(model: Model) -> None:
+    lab = made(model, 0.5, 0.5, [])
+    found = searched(lab)
+    assert found["cut"].status is CandidateStatus.HOPELESS
+    assert choose_candidate(list(found.values())) in (found["default"], found["own"]), "the table is just as fast"
+
+
+def test_where_nothing_is_faster_fp16_is_the_answer(model: Model) -> None:
+    lab = made(model, 1.2, 1.2, [])
+    found = searched(lab)
+    assert choose_candidate(list(found.values())) == found["fp16"]
+
+
+def test_a_single_node_is_not_worth_its_borders(model: Model) -> None:
+    names = weighted_names(model)
+    lab = made(model, 1.2, 0.9, names[5:6], start=0.05)
+    found = searched(lab)
+    assert "cut" not in lab.built
+    assert choose_candidate(list(found.values())) == found["fp16"]
+
+
+def test_candidates_that_are_equal_are_built_once(model: Model) -> None:
+    lab = made(model, 0.5, 0.5, [])
+    names = [node.name for node in model.proto.graph.node]
+    found = searched(replace(lab, costs=dict.fromkeys(names, (0.1, 0.05))))
+    assert lab.built[:3] == ["fp16", "default", "table"]
+    assert (found["own"].status, found["own"].detail) == (CandidateStatus.SAME, "default")
+    assert found["own"].times == {}
+
+
+def test_tensorrt_11_has_no_table(model: Model) -> None:
+    found = searched(made(model, 0.5, 2.0, weighted_names(model)[3:5], reads_tables=False, half=True))
+    assert "table" not in found
+    assert "own" not in found
+    assert found["cut"].times
+
+
+def test_a_candidate_that_cannot_be_built_is_told(model: Model) -> None:
+    found = searched(made(model, 0.5, 2.0, weighted_names(model)[3:5], fails=frozenset({"default", "table"})))
+    for name in ("default", "table"):
+        assert found[name].outcome == "not built: TensorRT found no kernel for some layer"
+    assert choose_candidate(list(found.values())) is not None
+
+
+def test_other_policies_come_last(model: Model) -> None:
+    lab = made(model, 0.5, 2.0, weighted_names(model)[3:5])
+    found = searched(lab)
+    assert list(found)[-2:] == ["conv-only", "all"]
+    assert found["all"].placement.policy is Policy.ALL
+
+
+@given(st.floats(0, 120), st.floats(1, 20))
+@settings(max_examples=25, deadline=None)
+def test_the_time_limit_is_kept(seconds: float, build: float) -> None:
+    source = load_model(BUNDLED / "model.onnx")
+    model = replace(source, proto=fold_batch_norms(source).proto)
+    lab = made(model, 0.5, 2.0, weighted_names(model)[6:12], seconds=build)
+    found = searched(lab, seconds)
+    assert lab.built[:2] == ["fp16", "default"]
+    needed = 2 * build + 10.0
+    assert lab.clock.now <= max(seconds, needed)
+    skipped = [c for c in found.values() if c.status is CandidateStatus.NO_TIME]
+    assert all(c.times == {} for c in skipped)
+    if seconds >= 20 * build + 60:
+        assert skipped == []
+
+
+@given(st.integers(0, 1 << 16), st.floats(0.3, 1.5), st.sampled_from([0.0, 0.01, 0.05]))
+@settings(max_examples=25, deadline=None)
+def test_the_answer_is_never_slower_than_fp16(seed: int, middle: float, noise: float) -> None:
+    source = load_model(BUNDLED / "model.onnx")
+    model = replace(source, proto=fold_batch_norms(source).proto)
+    random = np.random.default_rng(seed)
+    costs = {name: (0.1, 0.1 * middle * random.uniform(0.3, 2.0)) for name in weighted_names(model)}
+    lab = SyntheticLab(model, costs, noise=noise, seed=seed, batches=(1, 8), start=float(random.uniform(0, 0.03)))
+    found = searched(lab)
+    answer = choose_candidate(list(found.values()))
+    assert answer is not None
+    for batch, times in answer.times.items():
+        assert times.median <= 1.03 * found["fp16"].times[batch].median
+    if not noise:
+        least = min(relative_times(list(found.values())), key=lambda item: item.times.median)
+        slower = any(lab.total(least.candidate.name, batch) > lab.total("fp16", batch) for batch in lab.batches)
+        near = answer.name in (least.candidate.name, *ties(list(found.values()), least.candidate))
+        assert least.times.median > 1 / 1.031 or slower or near
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_the_same_choice_when_repeated_or_a_tie(model: Model, noise: float) -> None:
+    slow = weighted_names(model)[6:12]
+    labs = [made(model, 0.5, 2.0, slow, noise=noise, seed=seed) for seed in range(3)]
+    answers = [choose_candidate(list(searched(lab).values())) for lab in labs]
+    totals = [lab.total(answer.name, 1) for lab, answer in zip(labs, answers, strict=True) if answer]
+    assert len(totals) == 3
+    assert max(totals) <= (1.0 + noise) * min(totals)
+    if not noise:
+        assert len({(answer.name, answer.placement.kept) for answer in answers if answer}) == 1
+
+
+def test_ties_are_named(model: Model) -> None:
+    found = list(searched(made(model, 0.5, 0.5, [], noise=0.02)).values())
+    answer = choose_candidate(found)
+    assert answer is not None
+    assert {answer.name, *ties(found, answer)} == {"default", "table", "own"}
