@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantkit.artifact import check_destinations, refuse_overwriting, write_all
-from quantkit.backends.session import TENSORRT
+from quantkit.backends.session import AUTO, DEFAULT_BACKEND, TENSORRT
 from quantkit.calibration.backend_choice import choose_backend
 from quantkit.calibration.checkpoint import refuse_interrupted_run
 from quantkit.calibration.files import table_with_provenance
@@ -20,6 +20,7 @@ from quantkit.calibration.options import CalibrateFields, CalibrateOptions
 from quantkit.calibration.recorded_table import RecordedTable
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
+from quantkit.calibration.shard_files import calibrate_shard
 from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
 from quantkit.data import DataOptions
 from quantkit.data.image_list import given_data
@@ -28,11 +29,13 @@ from quantkit.errors import StaleError, UsageError
 from quantkit.graph import AnyModel
 from quantkit.graph.load import model_place
 from quantkit.keywords.option_fields import takes_fields
+from quantkit.locations import is_url
 from quantkit.paths import beside, exists, given_path, is_file
 from quantkit.progress import NoProgress, Progress
 from quantkit.provenance import is_provenance, provenance_path, read_provenance
 from quantkit.regular_file import stamp_of
 from quantkit.rules import DEFAULT_RULE, Rule, as_rules
+from quantkit.sharding.folder import given_place
 from quantkit.staging import claimed_outputs
 from quantkit.statistics import Statistics
 from quantkit.table import CalibrationTable, Header
@@ -59,8 +62,9 @@ def calibrate(
     model: path of the ONNX file, or an `onnx.ModelProto`. data: folder of images, `.npy`, `.npz`, folder of `.npz`
     batches, `module:callable`, a list of images (paths or PIL images), or an iterable of batches (input name → array
     [N, …]). rule: one or several, by name (`"entropy,percentile:99.99,mse"`) or as values. preprocess: preset, path of
-    a TOML file, or a `Preprocess`; None looks beside the model. output: path of the first rule's table; None writes
-    nothing. The other keywords are the fields of `CalibrateOptions` and `DataOptions`.
+    a TOML file, or a `Preprocess`; None looks beside the model. output: path of the first rule's table, or with
+    `shard` the folder or the URL of all shards; None writes nothing. The other keywords are the fields of
+    `CalibrateOptions` and `DataOptions`.
 
     The histogram and the entropy search are the same as TensorRT's (docs/decisions/0002-entropy-search.md). Raises
     ModelError, DataError, PreprocessError, StaleError (something else exists at `output`), OutputError, BackendError,
@@ -70,6 +74,11 @@ def calibrate(
     started = time.monotonic()
     chosen_rules = as_rules(rule)
     data = given_data(data)
+    if options.shard is not None:
+        chosen = DEFAULT_BACKEND if options.backend == AUTO else options.backend
+        job = prepare_job(model, data, chosen_rules, preprocess, None, replace(options, backend=chosen))
+        return calibrate_shard(job, options.shard, given_place(output, "output"), progress or NoProgress(), started)
+    refuse_url(output)
     if output is not None:
         output = output_path(given_path(output, "output"), model_place(model))
     backend, why = choose_backend(options, chosen_rules, output)
@@ -98,6 +107,15 @@ def calibrate(
 
             return calibrate_by_calibrator(job, identity, progress or NoProgress(), started, why)
         return calibrate_by_watching(job, identity, progress or NoProgress(), started, why)
+
+
+def refuse_url(output: object) -> None:
+    """Raise UsageError where tables would be written to a URL."""
+    if is_url(output):
+        raise UsageError(
+            f"cannot write a calibration table to {output}",
+            remedy="give a file on this machine, or write one --shard there",
+        )
 
 
 def refuse_other_runs(job: CalibrationJob, places: Sequence[Path], *, occupied: bool) -> None:

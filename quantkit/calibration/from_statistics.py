@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from quantkit._version import __version__
 from quantkit.artifact import check_destinations, sha256_of, write_all, write_whole
+from quantkit.calibration.shard_files import NamedStatistics, read_shards, shards_at
 from quantkit.calibration.tables import header_for, make_tables, table_paths
+from quantkit.errors import ShardError
 from quantkit.keywords.option_fields import takes_fields
-from quantkit.paths import given_list, given_path
+from quantkit.locations import is_url, url_name
+from quantkit.paths import given_list, given_path, is_folder
 from quantkit.provenance import (
     DataRecord,
     ModelRecord,
@@ -22,31 +25,54 @@ from quantkit.provenance import (
     provenance_path,
 )
 from quantkit.rules import Rule, as_rules
+from quantkit.sharding.folder import Place
+from quantkit.sharding.shard import shard_of_file
 from quantkit.statistics import Statistics, merge_statistics, read_statistics, statistics_bytes
+from quantkit.statistics.shard_merging import merge_shards
 from quantkit.table import Algorithm, CalibrationTable, table_bytes
 from quantkit.tensorrt_version import target_version
 
 
 def merge(
-    parts: Sequence[str | os.PathLike[str]],
+    parts: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
     allow_duplicates: bool = False,
     force: bool = False,
 ) -> Statistics:
-    """Merge statistics files of `invariant` mode into one file. StatisticsError, StaleError, OutputError, UsageError.
+    """Merge statistics into one file: all shards of a run, or files of `invariant` mode.
 
-    allow_duplicates: a sample that is in several parts counts once for each of them, instead of being refused.
+    parts: the folder or the URL of the shards, or files. allow_duplicates: a sample that is in several files counts
+    once for each of them, instead of being refused. StatisticsError, ShardError, StaleError, OutputError, UsageError.
     """
     output, parts = given_path(output, "output"), given_list(parts, "parts")
     may_replace = check_destinations([output], read=parts, force=force)
-    merged = merge_statistics(
+    merged = merge_shards(shards) if (shards := given_shards(parts)) else merge_files(parts, allow_duplicates)
+    write_whole(output, statistics_bytes(merged), force=may_replace(output))
+    return merged
+
+
+def given_shards(parts: Sequence[Place]) -> Iterable[NamedStatistics] | None:
+    """Return the shards of a run in the order of the data, if parts are their place or their files; else None."""
+    if len(parts) == 1 and (is_url(parts[0]) or is_folder(parts[0])):
+        return shards_at(parts[0])
+    files = [os.fsdecode(part) for part in parts]
+    named = {file: shard_of_file(url_name(file) if is_url(file) else Path(file).name) for file in files}
+    found = {file: shard for file, shard in named.items() if shard}
+    if not found:
+        return None
+    if others := [file for file in files if file not in found]:
+        raise ShardError(f"{others[0]} is no shard", remedy="merge either the shards of one run, or whole statistics")
+    return read_shards(dict(sorted(found.items(), key=lambda item: item[1])))
+
+
+def merge_files(parts: Sequence[Place], allow_duplicates: bool) -> Statistics:
+    """Return the statistics in files of `invariant` mode together. StatisticsError."""
+    return merge_statistics(
         [read_statistics(part) for part in parts],
         allow_duplicates=allow_duplicates,
         names=[os.fsdecode(part) for part in parts],
     )
-    write_whole(output, statistics_bytes(merged), force=may_replace(output))
-    return merged
 
 
 @takes_fields()

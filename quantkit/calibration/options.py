@@ -11,6 +11,7 @@ from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
 from quantkit.histogram import HistogramMode
 from quantkit.rules import Rule
+from quantkit.sharding import Shard
 from quantkit.table import Algorithm
 from quantkit.values import check_number
 
@@ -40,6 +41,8 @@ class CalibrateOptions:
     checkpoint_every: int = 16
     """Batches between checkpoints."""
     learning_curve: bool = False
+    shard: Shard | None = None
+    """One part of the run, whose statistics alone are collected; the output is the folder or the URL of all parts."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "histogram", histogram_mode(self.histogram))
@@ -53,8 +56,18 @@ class CalibrateOptions:
                 "a resumed run cannot record a learning curve: its first part is over",
                 remedy="leave out one of the two",
             )
+        if self.shard is not None:
+            object.__setattr__(self, "shard", Shard.named(self.shard))
+            refuse_whole_run(self)
         check_number("checkpoint_every", self.checkpoint_every, 1)
         check_number("max_memory", self.max_memory, 1, (1 << 63) - 1)
+
+
+def refuse_whole_run(options: CalibrateOptions) -> None:
+    """Raise UsageError for options that one shard of a run cannot have."""
+    given = {"--resume": options.resume, "--learning-curve": options.learning_curve}
+    for option in (option for option, is_given in given.items() if is_given):
+        raise UsageError(f"{option} needs the whole run, and --shard {options.shard} is a part", remedy="leave it out")
 
 
 def histogram_mode(text: HistogramMode | str) -> HistogramMode:
@@ -82,3 +95,4 @@ class CalibrateFields(DataFields, total=False):
     resume: bool
     checkpoint_every: int
     learning_curve: bool
+    shard: str | Shard | None

@@ -10,6 +10,7 @@ from quantkit.calibration.job import CalibrationJob
 from quantkit.calibration.learning_curve import LearningCurve
 from quantkit.calibration.tables import RangeFinding, find_suspicious_ranges
 from quantkit.data.preprocess_choice import PreprocessChoice
+from quantkit.errors import UsageError
 from quantkit.statistics import Statistics
 from quantkit.table import CalibrationTable
 from quantkit.view import Block, Remarks, RichDisplay, ViewTable
@@ -17,12 +18,14 @@ from quantkit.view import Block, Remarks, RichDisplay, ViewTable
 
 @dataclass(frozen=True, slots=True)
 class Calibration(RichDisplay):
-    """A frozen value with the result of a calibration. `tables` is by rule name, in the order of the rules."""
+    """A frozen value with the result of a calibration. `tables` is by rule name, in the order of the rules; of one
+    shard of a run there are statistics alone."""
 
     statistics: Statistics | None
     """None if TensorRT calibrated, or if tables are reused whose statistics file is gone."""
     tables: Mapping[str, CalibrationTable]
-    files: tuple[Path, ...]
+    files: tuple[Path | str, ...]
+    """What was written or reused; the URL of a shard as text."""
     reused: bool
     target: str
     """TensorRT's version in the first table's header, and where it came from."""
@@ -45,8 +48,10 @@ class Calibration(RichDisplay):
 
     @property
     def table(self) -> CalibrationTable:
-        """The table of the first rule."""
-        return next(iter(self.tables.values()))
+        """The table of the first rule. UsageError for one shard of a run, which has none."""
+        for table in self.tables.values():
+            return table
+        raise UsageError("one shard of a run has no table", remedy="merge all shards, and make tables of the result")
 
     def _view_(self) -> Sequence[Block]:
         source = (
@@ -54,6 +59,8 @@ class Calibration(RichDisplay):
             if self.reused
             else f"{self.samples:,} samples, {self.batches:,} batch{'' if self.batches == 1 else 'es'}"
         )
+        if self.statistics and self.statistics.shard:
+            return (f"Shard {self.statistics.shard.shard} of a calibration: {source}",)
         rows = [(name, *(amax_text(table, name) for table in self.tables.values())) for name in self.table.scales]
         return (
             f"Calibration of {len(self.table)} tensors for TensorRT {self.target}: {source}; amax by rule",
@@ -75,7 +82,7 @@ class CalibrationFigures:
     batches: int
     seconds: float
     reused: bool
-    files: tuple[Path, ...]
+    files: tuple[Path | str, ...]
     skipped: tuple[str, ...]
     decoded: bool
 
@@ -108,7 +115,7 @@ def summarize_calibration(
         findings=find_suspicious_ranges(statistics) if statistics else (),
         unwatched=job.watch.unwatched,
         skipped=made.skipped,
-        missing=tuple(n for n in job.watch.tensors if n not in next(iter(tables.values())).scales),
+        missing=tuple(n for table in list(tables.values())[:1] for n in job.watch.tensors if n not in table.scales),
         curve=curve,
         decoded=made.decoded,
     )

@@ -75,7 +75,7 @@ class ShardCollector:
             new_collectors(self.plan, self._views, job.options.histogram, self._first_ranges(batches.start)),
             CheckpointPlan(),
             progress,
-            PassHooks(identity, refuse_moved_batches(job, feed, watcher.see), None, self._needs.check),
+            PassHooks(identity, refuse_moved_batches(job, feed, watcher.see), None, self._needs.check, True),
         )
         observed = run.observe(self.session)
         watcher.look()

@@ -46,12 +46,14 @@ class PassResult:
 class PassHooks:
     """Observers of a pass. identity: of the data, if it is known; batch: called with every batch of the first pass;
     milestone: called with the collector after 1, 2, 4, 8 … batches; unscalable: called once with tensors that no scale
-    can represent, their values, and the names of the samples."""
+    can represent, their values, and the names of the samples. may_be_empty: all samples may have been left out, as in
+    one shard of many."""
 
     identity: DataIdentity | None = None
     batch: Callable[[Portion], None] | None = None
     milestone: Callable[[int, Collector], None] | None = None
     unscalable: Callable[[Batch, Sequence[str]], None] | None = None
+    may_be_empty: bool = False
 
 
 class StreamingPass:
@@ -126,7 +128,7 @@ class StreamingPass:
             crew.wait()
         if identifier and passed < start.stop:
             raise StaleError(OTHER_STREAM, remedy="start again with --force instead of --resume")
-        if not position.samples:
+        if not (position.samples or self._hooks.may_be_empty):
             raise DataError("the data yields no samples", remedy="give at least one sample")
         return (
             self._hooks.identity or (identifier or Identifier()).identity(),

@@ -11,8 +11,10 @@ from quantkit.cli import options
 from quantkit.cli.arguments import parsing
 from quantkit.cli.arguments.parsing import WHOLE
 from quantkit.cli.arguments.registry_option import BackendOption
+from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_rows, warn
+from quantkit.errors import UsageError
 from quantkit.paths import beside
 from quantkit.rules import DEFAULT_RULE
 
@@ -21,12 +23,15 @@ if TYPE_CHECKING:
     from quantkit.calibration.result import Calibration
 
 SHOWN = 8
+ONE_RUN = ("rule", "tensorrt_version", "algorithm", "checkpoint_every")
+"""Options that only concern the tables or the checkpoints of a whole run."""
 
 
 @verb(
     "Write a calibration table for TensorRT 8.6 … 10.x",
     "quantkit calibrate model.onnx --data images/train --tensorrt-version 8.6.1",
     "quantkit calibrate model.onnx --data images/train --rule entropy,mse",
+    "quantkit calibrate model.onnx --data images/train --shard 3/64 -o run",
 )
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.data_choice("shuffle", "seed", "batch_size", "threads", required=True)
@@ -35,9 +40,11 @@ SHOWN = 8
     "--output",
     "-o",
     metavar="PATH",
-    type=options.PATH,
-    help="Calibration table to write. Default: MODEL.calib beside the model.",
+    type=options.PLACE,
+    help="Calibration table to write. Default: MODEL.calib beside the model. With --shard: a folder, or a URL such as "
+    "s3://bucket/run.",
 )
+@options.shard
 @click.option(
     "--backend",
     cls=BackendOption,
@@ -75,7 +82,7 @@ def calibrate(
     model: Path,
     samples: options.DataChoice,
     rule: str,
-    output: Path | None,
+    output: Path | str | None,
     header: options.HeaderChoice,
     printing: Printing,
     **own: Any,
@@ -88,6 +95,10 @@ def calibrate(
     from quantkit.calibration.calibrate import calibrate as run
     from quantkit.cli.terminal.progress import ProgressBar
 
+    if own["shard"] is not None:
+        refuse_unused(dict.fromkeys(ONE_RUN, "one shard writes statistics, and no table"))
+        if output is None:
+            raise UsageError("--shard needs the place of all shards", remedy="give a folder or a URL with --output")
     result = run(
         model,
         samples.data,
@@ -99,7 +110,7 @@ def calibrate(
     )
     for text in result.warnings:
         warn(text)
-    printing.print_result(result, calibrate_document, print_calibration)
+    printing.print_result(result, calibrate_document, print_shard if own["shard"] else print_calibration)
 
 
 def calibrate_options(
@@ -119,23 +130,13 @@ def calibrate_options(
 
 def print_calibration(result: Calibration) -> None:
     """Print what was calibrated on what, and the tensors that need attention."""
-    from quantkit.report.wording import count_noun
-
     for text in result.notes:
         note(text)
     covered = sum(scale > 0 for scale in result.table.scales.values())
-    applied = result.preprocess.applied
-    spec = f"{applied.describe() if applied else 'none'} ({result.preprocess.source})"
-    noun = "image" if applied else "sample"
-    time = f"cached, no {noun}s {'decoded' if applied else 'read'}"
-    if result.decoded:
-        time = f"{result.seconds:.1f} s, {result.samples / max(result.seconds, 1e-9):,.0f} {noun}s/s"
-    batches = f"{count_noun(result.samples, noun)} in {count_noun(result.batches, 'batch')}"
+    about_data, time = describe_run(result)
     print_fields(
         [
-            ("input", "; ".join(result.inputs)),
-            ("preprocess", spec),
-            ("data", batches + (f", {len(result.skipped)} unreadable left out" if result.skipped else "")),
+            *about_data,
             ("tensors", f"{covered} of {len(result.table) + len(result.missing)} float tensors have a scale"),
             ("TensorRT", f"{result.target} ({result.target_source})"),
             ("time", time),
@@ -143,9 +144,47 @@ def print_calibration(result: Calibration) -> None:
     )
     warn_about_tensors(result)
     if result.curve:
-        print_learning_curve(result.curve, noun)
+        print_learning_curve(result.curve, "image" if result.preprocess.applied else "sample")
     for path in result.files:
         print_line(f"{'file' if result.reused else 'wrote'}  {path}")
+
+
+def describe_run(result: Calibration) -> tuple[list[tuple[str, str]], str]:
+    """Return rows about inputs and data, and how long the run took, as text."""
+    from quantkit.report.wording import count_noun
+
+    applied = result.preprocess.applied
+    spec = f"{applied.describe() if applied else 'none'} ({result.preprocess.source})"
+    noun = "image" if applied else "sample"
+    time = f"cached, no {noun}s {'decoded' if applied else 'read'}"
+    if result.decoded:
+        time = f"{result.seconds:.1f} s, {result.samples / max(result.seconds, 1e-9):,.0f} {noun}s/s"
+    batches = f"{count_noun(result.samples, noun)} in {count_noun(result.batches, 'batch')}"
+    left_out = f", {len(result.skipped)} unreadable left out" if result.skipped else ""
+    return [("input", "; ".join(result.inputs)), ("preprocess", spec), ("data", batches + left_out)], time
+
+
+def print_shard(result: Calibration) -> None:
+    """Print what one shard was collected from, and how many of the run are there."""
+    from quantkit.calibration.shard_files import SUFFIX
+    from quantkit.sharding.folder import ShardFolder
+
+    assert result.statistics is not None
+    record = result.statistics.shard
+    assert record is not None
+    for text in result.notes:
+        note(text)
+    about_data, time = describe_run(result)
+    about_shard = f"{record.shard}, batches {record.start} to {record.stop - 1} of the run"
+    print_fields([*about_data, ("shard", about_shard), ("time", time)])
+    for file in result.files:
+        print_line(f"{'file' if result.reused else 'wrote'}  {file}")
+        place = str(file).rpartition("/")[0] or "."
+        there = sum(shard.count == record.count for shard in ShardFolder(place, SUFFIX).shards().values())
+        if there < record.count:
+            print_line(f"{there} of {record.count} shards are there")
+        else:
+            print_line(f"all shards are there; merge them: quantkit stats merge {place} -o FILE.stats.safetensors")
 
 
 def warn_about_tensors(result: Calibration) -> None:
@@ -179,13 +218,15 @@ def calibrate_document(result: Calibration) -> dict[str, Any]:
     """Return the result for programs."""
     applied = result.preprocess.applied
     curve = result.curve
+    record = result.statistics.shard if result.statistics else None
     return {
+        "shard": str(record.shard) if record else None,
         "reused": result.reused,
         "files": [str(path) for path in result.files],
         "samples": result.samples,
         "batches": result.batches,
         "seconds": round(result.seconds, 3),
-        "tensors": len(result.table),
+        "tensors": len(result.statistics or ()) if record else len(result.table),
         "rules": {
             name: {"header": table.header.text, "scales": dict(table.scales)} for name, table in result.tables.items()
         },

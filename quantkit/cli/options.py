@@ -22,12 +22,24 @@ from quantkit.cli.arguments.parsing import NUMBER, WHOLE, parse_algorithm
 from quantkit.cli.arguments.registry_option import MetricOption, ProviderOption, RepairOption, RuleOption
 from quantkit.cli.arguments.scale_files import ScaleFiles
 from quantkit.cli.terminal.console import Printing
+from quantkit.locations import is_url
 from quantkit.rules import DEFAULT_RULE, WHY_DEFAULT_RULE
 
 if TYPE_CHECKING:
     from quantkit.data import DataOptions
 
 PATH = click.Path(path_type=Path)
+
+
+class PlaceType(click.Path):
+    """The type of a parameter that is a path, or a URL, which stays a text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a path, or a URL as it is."""
+        return value if is_url(value) else super().convert(value, param, ctx)
+
+
+PLACE = PlaceType(path_type=Path)
 
 # ── single options ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -49,6 +61,11 @@ architectures = click.option(
     help="GPU architectures: sm75, sm80, sm86, sm89, sm120, sm121, or all. Default: sm86,sm120.",
 )
 force = click.option("--force", is_flag=True, help="Replace existing files.")
+shard = click.option(
+    "--shard",
+    metavar="INDEX/COUNT",
+    help="Run one of COUNT parts of the data, 0/COUNT, 1/COUNT …; all of them merge to the result of one run.",
+)
 html = click.option("--html", metavar="FILE.html", type=PATH, help="Write a report as one HTML file.")
 provider = click.option(
     "--provider", cls=ProviderOption, default="cpu", show_default=True, help="Execution provider of onnxruntime."

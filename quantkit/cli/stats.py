@@ -79,13 +79,13 @@ def statistics_document(statistics: Statistics) -> dict[str, Any]:
 
 
 @verb(
-    "Merge statistics of parts of a dataset",
+    "Merge statistics of the parts of a dataset, exactly",
     "quantkit stats merge a.stats.safetensors b.stats.safetensors -o ab.safetensors",
-    "quantkit stats merge part*.stats.safetensors -o all.stats.safetensors",
+    "quantkit stats merge s3://bucket/run -o model.stats.safetensors",
     name="merge",
     group=stats_group,
 )
-@click.argument("stats", metavar="STATS…", type=options.PATH, nargs=-1, required=True)
+@click.argument("stats", metavar="STATS|DIR|URL…", type=options.PLACE, nargs=-1, required=True)
 @click.option(
     "--output", "-o", metavar="PATH", type=options.PATH, required=True, help="Merged statistics file to write."
 )
@@ -96,8 +96,11 @@ def statistics_document(statistics: Statistics) -> dict[str, Any]:
 )
 @options.force
 @options.printing_loudly
-def merge(stats: tuple[Path, ...], output: Path, allow_duplicates: bool, force: bool, printing: Printing) -> None:
-    """Merge statistics of parts of a dataset; the result has the same bytes as one run over all of it."""
+def merge(stats: tuple[Path | str, ...], output: Path, allow_duplicates: bool, force: bool, printing: Printing) -> None:
+    """Merge statistics of parts of a dataset; the result has the same bytes as one run over all of it.
+
+    Give the folder or the URL where the shards of a run lie (calibrate --shard), or files of --histogram invariant.
+    """
     from quantkit.calibration.from_statistics import merge as run
 
     result = run(stats, output, allow_duplicates=allow_duplicates, force=force)

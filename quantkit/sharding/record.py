@@ -74,6 +74,11 @@ class ShardRecord(FrozenRecord):
         return RunIdentity({n: Digest(v) if n in self.digests and v else v for n, v in self.run.items()})
 
 
+def run_of_count(run: RunIdentity, count: int) -> RunIdentity:
+    """Return the identity of a run that is divided into `count` shards."""
+    return RunIdentity({**run.parts, COUNT: count})
+
+
 def record_shard(
     shard: Shard,
     batches: range,
@@ -84,7 +89,7 @@ def record_shard(
     watched: Sequence[str] = (),
 ) -> ShardRecord:
     """Return the record of a shard that is made here. batches, files, skipped, watched: as in `ShardRecord`."""
-    parts = {**run.parts, COUNT: shard.count}
+    parts = run_of_count(run, shard.count).parts
     return ShardRecord(
         index=shard.index,
         count=shard.count,

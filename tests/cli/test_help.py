@@ -27,6 +27,8 @@ WORDS = {
     "SAVED_MODEL": "a folder of TensorFlow",
     "MODULE, CALLABLE": "a Python module and a function or class in it, `module:callable`",
     "PATH, FILE, DIR": "a file or a folder, a file, a folder",
+    "URL": "a place in a store, such as `s3://bucket/run`",
+    "INDEX, COUNT": "`3/64`: the part 3 of the 64 parts 0, 1 … 63",
     "PRESET": "a preprocessing by name, for example `imagenet`",
     "NAME": "a name from the list beside the option",
     "RULE": "a calibration method, for example `mse` or `percentile:99.99`",
