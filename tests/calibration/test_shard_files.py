@@ -20,7 +20,7 @@ import quantkit
 from quantkit.errors import OutputError, ShardError, StaleError, UsageError
 from tests.support.networks import Command, network
 
-OPTIONS: dict[str, Any] = {"histogram": "invariant", "batch_size": 2}
+OPTIONS: dict[str, Any] = {"batch_size": 2}
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_what_needs_the_whole_run_is_refused(files: Path, option: str) -> None:
 def test_the_command_tells_what_is_there(
     files: Path, quantkit_command: Command, quantkit_json: Callable[..., Any]
 ) -> None:
-    words = ["calibrate", "model.onnx", "--data", "x.npy", "--histogram", "invariant", "--batch-size", "2", "-o", "run"]
+    words = ["calibrate", "model.onnx", "--data", "x.npy", "--batch-size", "2", "-o", "run"]
     done = quantkit_command(*words, "--shard", "1/2")
     assert "shard       1/2, batches 3 to 5 of the run" in done.stdout
     assert "1 of 2 shards are there" in done.stdout
@@ -154,7 +154,7 @@ class Slow(NoProgress):
         print("batch", flush=True)
         time.sleep(float(sys.argv[1]))
 
-options = {"histogram": "invariant", "batch_size": 2}
+options = {"batch_size": 2}
 quantkit.calibrate("model.onnx", "x.npy", output="run", shard="0/2", progress=Slow(), **options)
 """
 
