@@ -22,7 +22,7 @@ from quantkit.calibration.result import Calibration, CalibrationFigures, summari
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
 from quantkit.calibration.shard_files import calibrate_shard
 from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
-from quantkit.data import DataOptions
+from quantkit.data import DataIdentity, DataOptions
 from quantkit.data.image_list import given_data
 from quantkit.data.preprocess_choice import BESIDE, AnyPreprocess
 from quantkit.errors import StaleError, UsageError
@@ -75,9 +75,9 @@ def calibrate(
     chosen_rules = as_rules(rule)
     data = given_data(data)
     if options.shard is not None:
-        chosen = DEFAULT_BACKEND if options.backend == AUTO else options.backend
-        job = prepare_job(model, data, chosen_rules, preprocess, None, replace(options, backend=chosen))
-        return calibrate_shard(job, options.shard, given_place(output, "output"), progress or NoProgress(), started)
+        place = given_place(output, "output")
+        job = prepare_job(model, data, chosen_rules, preprocess, None, with_watching_backend(options))
+        return calibrate_shard(job, options.shard, place, progress or NoProgress(), started)
     refuse_url(output)
     if output is not None:
         output = output_path(given_path(output, "output"), model_place(model))
@@ -102,11 +102,23 @@ def calibrate(
     with claimed_outputs([*places, checkpoint_path(job.output)] if job.output else []):
         if job.output:
             refuse_other_runs(job, places, occupied=occupied)
-        if backend == TENSORRT:
-            from quantkit.calibration.tensorrt_run import calibrate_by_calibrator
+        return run_backend(job, identity, progress or NoProgress(), started, why)
 
-            return calibrate_by_calibrator(job, identity, progress or NoProgress(), started, why)
-        return calibrate_by_watching(job, identity, progress or NoProgress(), started, why)
+
+def run_backend(
+    job: CalibrationJob, identity: DataIdentity | None, progress: Progress, started: float, why: tuple[str, ...]
+) -> Calibration:
+    """Calibrate with the backend of a job. Raises what `calibrate` raises."""
+    if job.options.backend == TENSORRT:
+        from quantkit.calibration.tensorrt_run import calibrate_by_calibrator
+
+        return calibrate_by_calibrator(job, identity, progress, started, why)
+    return calibrate_by_watching(job, identity, progress, started, why)
+
+
+def with_watching_backend(options: CalibrateOptions) -> CalibrateOptions:
+    """Return options in which a backend that collects statistics stands for `auto`."""
+    return replace(options, backend=DEFAULT_BACKEND) if options.backend == AUTO else options
 
 
 def refuse_url(output: object) -> None:
