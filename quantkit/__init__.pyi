@@ -35,6 +35,9 @@ from .frameworks.convert import from_torch as from_torch
 from .frameworks.pytorch import TorchOptions as TorchOptions
 from .frameworks.tensorflow import TfOptions as TfOptions
 from .frameworks.tflite import TfliteOptions as TfliteOptions
+from .gpu_profile.profile import GpuProfile as GpuProfile
+from .gpu_profile.profiling import ProfileOptions as ProfileOptions
+from .gpu_profile.profiling import profile as profile
 from .histogram import Histogram as Histogram
 from .histogram import HistogramMode as HistogramMode
 from .inspection.machine import doctor as doctor

@@ -29,6 +29,7 @@ from quantkit.cli import (
     interruption,
     layers,
     lint,
+    profile,
     quantize,
     run,
     stats,
@@ -54,7 +55,13 @@ HEADINGS: Mapping[str, Sequence[click.Command]] = {
     "Start here": (run.run, init.init),
     "Calibrate and quantize": (calibrate.calibrate, quantize.quantize, lint.lint, table.table_group, stats.stats_group),
     "Measure and improve": (evaluate.evaluate, compare.compare, layers.layers, tune.tune),
-    "Build and deploy": (compile_module.compile_command, build.build, bench.bench, export.export_group),
+    "Build and deploy": (
+        compile_module.compile_command,
+        build.build,
+        bench.bench,
+        profile.profile,
+        export.export_group,
+    ),
     "Import models": (from_framework.from_torch, from_framework.from_tf, from_framework.from_tflite),
     "Look around": (inspect.inspect, drawing.draw_map, doctor.doctor),
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.parsing import WHOLE
 from quantkit.cli.arguments.scale_files import ScaleFiles, find_scales
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
@@ -48,6 +49,20 @@ SHOWN = 20
 )
 @click.option(
     "--fp16", is_flag=True, help="Convert the rest of the model to FP16, for TensorRT 11, which has no flag for it."
+)
+@click.option(
+    "--for",
+    "gpu_profile",
+    metavar="PROFILE",
+    type=options.PATH,
+    help="GPU profile: operators stay float where INT8 was not faster on that GPU (quantkit profile).",
+)
+@click.option(
+    "--for-batch",
+    "gpu_batch",
+    metavar="N",
+    type=WHOLE,
+    help="Batch size that --for chooses for. Default: that of the model, else 1.",
 )
 @options.tensorrt_version
 @options.force

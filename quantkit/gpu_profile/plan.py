@@ -33,6 +33,12 @@ class EnginePlan:
     branches: tuple[tuple[Chain, str], ...]
     quantized: bool
 
+    @property
+    def words(self) -> str:
+        """The engine in words: `Q/DQ chains of pool, residual`."""
+        kinds = ", ".join(dict.fromkeys(chain.kind for chain, _ in self.branches))
+        return f"{'Q/DQ' if self.quantized else 'FP16'} chains of {kinds}"
+
 
 def engine_plans(batches: Sequence[int] = BATCHES) -> Iterator[EnginePlan]:
     """Yield all engines, the most important first: float and Q/DQ engines of the same chains after one another."""

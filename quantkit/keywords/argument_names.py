@@ -17,6 +17,7 @@ COMMAND = re.compile(r"quantkit [a-z]+(?:-[a-z]+)*(?: (?!quantkit\b)[^\s,;:()`]+
 RENAMED = {
     "batch": "batches",
     "for": "architectures",
+    "for-batch": "gpu_batch",
     "max-evaluations": "evaluations",
     "max-float": "most",
     "model": "plain",

@@ -17,6 +17,7 @@ class FloatCause(Enum):
     WEIGHTS_FROM_DATA = "its weights depend on the data"
     GATE = "part of a gate with single values for each channel (squeeze and excite)"
     DETECTION_HEAD = "detection head"
+    SLOWER = "INT8 is not faster here:"
     WEIGHTS_COMPUTED = "its weights are computed by other operators"
     WEIGHTS_SPARSE = "its weights are stored as a sparse tensor"
     WEIGHTS_NOT_FLOAT = "its weights are not float"
@@ -34,6 +35,7 @@ class FloatCause(Enum):
 REMEDIES: Mapping[FloatCause, str] = {
     FloatCause.EXCLUDED: "leave out some of the exclusions",
     FloatCause.CONV_ONLY: "leave out --policy conv-only",
+    FloatCause.SLOWER: "ship the FP16 engine on that GPU, or quantize without its profile",
     FloatCause.WEIGHTS_COMPUTED: "export the model with its weights as initializers",
     FloatCause.WEIGHTS_SPARSE: "export the model with dense weights",
     FloatCause.WEIGHTS_NOT_FLOAT: "use the network with float32 or float16 weights",

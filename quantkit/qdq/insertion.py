@@ -26,7 +26,7 @@ from quantkit.graph.operators import scale_axis
 from quantkit.graph.subgraphs import captured_names
 from quantkit.graph.weights import weight_values
 from quantkit.numerics import LEVELS
-from quantkit.qdq.float_reason import FloatReason, remedy_for
+from quantkit.qdq.float_reason import FloatCause, FloatReason, remedy_for
 from quantkit.qdq.placement import Placement
 from quantkit.qdq.shared_scales import apply_shared_scales
 from quantkit.values import NamedChoice
@@ -82,7 +82,8 @@ def refuse_nothing_quantized(model: Model, placement: Placement) -> None:
     if placement.inputs:
         return
     reasons = list(placement.left.values())
-    why = "; ".join(dict.fromkeys(map(str, reasons))) or "it has no weighted operators"
+    told = [r.summary if r.cause is FloatCause.SLOWER else str(r) for r in reasons]  # its figures differ everywhere
+    why = "; ".join(dict.fromkeys(told)) or "it has no weighted operators"
     remedy = (
         remedy_for(reasons)
         if reasons

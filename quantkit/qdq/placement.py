@@ -71,6 +71,8 @@ class Choices:
     exclude: frozenset[str] = frozenset()
     include: frozenset[str] = frozenset()
     """Nodes that are quantized even if the policy, or a detection head, would keep them float."""
+    slower: Mapping[str, FloatReason] = field(default_factory=dict, hash=False)
+    """Nodes that stay float because INT8 is not faster on a certain GPU → that reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,8 @@ class PairPlacer:
             return FloatReason(FloatCause.EXCLUDED)
         if name in self._choices.include:
             return None
+        if name in self._choices.slower:
+            return self._choices.slower[name]
         if number in self._heads:
             return FloatReason(FloatCause.DETECTION_HEAD, f"({self._heads[number]})")
         policy = self._choices.policy

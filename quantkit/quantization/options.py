@@ -16,8 +16,12 @@ from quantkit.tensorrt_version import DEFAULT_VERSION, installed_number, number_
 from quantkit.values import check_number
 
 if TYPE_CHECKING:
+    import os
+
+    from quantkit.gpu_profile.profile import GpuProfile
     from quantkit.rules import Rule
 
+MOST_BATCH = 65_536
 FLOAT_WEIGHTS_BELOW = 10
 """TensorRT before 10 fails on INT8 weights of matrix products (measured with 8.6: docs/decisions/0010-qdq.md)."""
 
@@ -39,6 +43,10 @@ class QuantizeOptions:
     """Convert the rest of the network to FP16: TensorRT 11 has no flag for that."""
     repairs: tuple[str, ...] | None = None
     """Names of repairs; None: all with data, those that need no data with statistics, none with a table."""
+    gpu_profile: str | os.PathLike[str] | GpuProfile | None = None
+    """A profile of a GPU, or its file: where INT8 is not faster there, operators stay float."""
+    gpu_batch: int | None = None
+    """The batch size that the times of the profile are for; None: that of the model, else 1."""
     data: DataOptions = field(default_factory=DataOptions)
     min_coverage: float = 0.9
     tensorrt_version: str | None = None
@@ -56,6 +64,10 @@ class QuantizeOptions:
         both = sorted(set(self.exclude) & set(self.include))
         if both:
             raise UsageError(f"{', '.join(both)} is both excluded and included", remedy="name it in one of the two")
+        if self.gpu_batch is not None:
+            check_number("gpu_batch", self.gpu_batch, 1, MOST_BATCH)
+            if self.gpu_profile is None:
+                raise UsageError("--for-batch is for a GPU profile, and none is given", remedy="give both, or none")
         check_number("min_coverage", self.min_coverage, 0.0, 1.0, whole=False)
 
     @property
@@ -85,6 +97,8 @@ class QuantizeFields(DataFields, total=False):
     weights: WeightForm | str | None
     fp16: bool
     repairs: Sequence[str] | None
+    gpu_profile: str | os.PathLike[str] | GpuProfile | None
+    gpu_batch: int | None
     min_coverage: float
     tensorrt_version: str | None
     force: bool

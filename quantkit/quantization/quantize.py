@@ -17,6 +17,7 @@ from quantkit.data.feed import describe_left_out
 from quantkit.data.image_list import given_data
 from quantkit.data.preprocess_choice import AnyPreprocess
 from quantkit.errors import ModelError, UsageError
+from quantkit.gpu_profile.profile import load_profile
 from quantkit.graph import AnyModel, Model, load_model, refuse_changed_weights, saved_files
 from quantkit.graph.model import default_opset
 from quantkit.graph.node_selection import select_nodes
@@ -32,6 +33,7 @@ from quantkit.qdq.int8_count import count_int8_layers
 from quantkit.qdq.placement import Choices
 from quantkit.qdq.reader import has_qdq
 from quantkit.qdq.removal import describe_way_back
+from quantkit.quantization.for_gpu import choose_for_gpu, largest_scales
 from quantkit.quantization.options import QuantizeFields, QuantizeOptions
 from quantkit.quantization.output_trial import try_quantized
 from quantkit.quantization.record import METADATA_KEY
@@ -132,7 +134,7 @@ def quantize_in_memory(
     source = replace(source, proto=prepared.network.proto)
     phase("inserting Q/DQ")
     scales = prepared.scales
-    made = insert_qdq(prepared.network, scales.scales, choices, form)
+    made = insert_qdq(prepared.network, scales.scales, prepared.choices, form)
     proto, notes = finish_model(source, made, scales, options, tuple(prepared.repairs))
     notes += prepared.notes + shared_scale_notes(scales, made.pairs)
     notes += describe_left_out(scale_source.data.unreadable) if scale_source.data else ()
@@ -192,6 +194,7 @@ class PreparedModel:
     network: Model
     scales: QuantizationScales
     repairs: Mapping[str, RepairReport]
+    choices: Choices
     notes: tuple[str, ...] = ()
 
 
@@ -210,21 +213,23 @@ def prepare_model(
                 "the scales of a table are used verbatim, without statistics and data", remedy="give one of the two"
             )
         resolve_repairs(options.repairs, statistics=False, data=False)
-        return PreparedModel(
-            network, scales_from_table(source, given_path(given.table, "the table"), options.min_coverage), {}
-        )
+        scales = scales_from_table(source, given_path(given.table, "the table"), options.min_coverage)
+        fitted = choose_for_gpu(network, scales.scales, choices, options)
+        return PreparedModel(network, scales, {}, fitted.choices, fitted.notes)
     known, name = resolve_statistics(source, given, network, choices, phase)
     names = resolve_repairs(options.repairs, statistics=True, data=given.data is not None)
-    notes: tuple[str, ...] = ()
+    fitted = choose_for_gpu(network, largest_scales(known), choices, options)
+    choices, notes = fitted.choices, fitted.notes
     if options.repairs is None and given.data is not None:
         chosen = choose_repairs(network, known, given.data, choices, options.rule, phase)
-        made, notes = chosen.made, (chosen.text,)
+        made, notes = chosen.made, (*notes, chosen.text)
     else:
         made = apply_repairs(network, known, names, given.data, choices, phase)
     if made.collected_again and given.statistics is not None:
         name = "the data, collected again after its repairs,"
     phase("choosing scales")
-    return PreparedModel(made.network, scales_by_rule(made.statistics, options.rule, name), made.done, notes)
+    chosen_scales = scales_by_rule(made.statistics, options.rule, name)
+    return PreparedModel(made.network, chosen_scales, made.done, choices, notes)
 
 
 def resolve_statistics(
@@ -325,6 +330,7 @@ def finish_model(
         "weights": options.form.value,
         "fp16": options.fp16,
         "repairs": list(repairs),
+        **({} if options.gpu_profile is None else {"gpu": load_profile(options.gpu_profile).where}),
     }
     entry = proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, canonical_json(with_digest(record))

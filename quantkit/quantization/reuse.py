@@ -22,6 +22,7 @@ from quantkit.data import open_data
 from quantkit.data.feed import changed_data
 from quantkit.document import DocumentType
 from quantkit.errors import ModelError, QuantkitError, StaleError
+from quantkit.gpu_profile.profile import load_profile, profile_text
 from quantkit.graph import Model, load_model, saved_files
 from quantkit.graph.identity import model_identity
 from quantkit.graph.model import default_opset
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 RUN_KEY = "quantkit.quantize.run"
 """The metadata that hold the record."""
-DIGESTS = frozenset({"network", "statistics", "table", "data", "order of the data"})
+DIGESTS = frozenset({"network", "statistics", "table", "data", "order of the data", "GPU profile"})
 """Inputs whose values are digests, which are not shown to users."""
 
 
@@ -109,10 +110,19 @@ def quantization_inputs(
         "weights": options.form.value,
         "FP16": options.fp16,
         "repairs": "default" if options.repairs is None else sorted(options.repairs),
+        **profile_identity(options),
         "minimum coverage": options.min_coverage if table else None,
         **samples,
     }
     return QuantizationInputs(parts, stamps)
+
+
+def profile_identity(options: QuantizeOptions) -> dict[str, Any]:
+    """Return the identity of the GPU profile, and the batch size it is used for; empty without one. UsageError."""
+    if options.gpu_profile is None:
+        return {}
+    text = profile_text(load_profile(options.gpu_profile))
+    return {"GPU profile": sha256_of(text.encode()), "batch size for the GPU": options.gpu_batch}
 
 
 def statistics_digest(statistics: str | os.PathLike[str] | Statistics | None) -> str | None:

@@ -35,6 +35,7 @@ WORDS = {
     "NODE, PATTERN, OPERATOR": "a node's name, a pattern such as `head/*`, an operator such as `Softmax`",
     "INPUT, MIN, OPT, MAX": "an input's name, and its smallest, best and largest batch size or shape: `image=1:8:32`",
     "ARCHITECTURE": "a GPU architecture, for example `sm86` or `8.6`; `ARCHITECTURE,…` are several",
+    "PROFILE": "a GPU profile that `quantkit profile` wrote",
     "GPU": "a GPU by name: `l4`; `GPU,…` are several",
     "P": "a precision: `fp32`, `tf32`, `fp16`, `int8`, `best`",
     "N": "a whole number; `N,N…` are several",

@@ -22,6 +22,8 @@ OWN_MEANING = {
     "--preprocess": "of samples, or in the served model (export triton)",
     "--against": "a model (compile), the Q/DQ model of the network (layers), or whatever a map is compared with (map)",
     "--batch": "sizes to time (bench), or the size to compile (compile)",
+    "--for": "GPU architectures (compile), or the profile of a GPU (quantize)",
+    "--seconds": "for each figure (bench), or for all (profile)",
     "--force": "files that are replaced, or runs that are compared all the same (compare)",
 }
 """Option → why its text is not the same in every command."""

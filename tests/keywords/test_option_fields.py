@@ -27,6 +27,7 @@ VERBS = {
     "from_torch": quantkit.TorchOptions,
     "layers": quantkit.LayersOptions,
     "network_map": quantkit.MapOptions,
+    "profile": quantkit.ProfileOptions,
     "quantize": quantkit.QuantizeOptions,
     "tune": quantkit.TuneOptions,
 }

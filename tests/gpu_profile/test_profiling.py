@@ -1,0 +1,129 @@
+"""The profile is measured engine by engine, resumed, and read again; TensorRT is made up here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from quantkit.errors import StaleError, UsageError
+from quantkit.gpu_profile import measure, plan, profiling
+from quantkit.gpu_profile.chain import Chain
+from quantkit.gpu_profile.engine_file import read_engines
+from quantkit.gpu_profile.plan import EnginePlan, engines_of
+from quantkit.gpu_profile.profile import load_profile
+from quantkit.gpu_profile.profiling import profile
+from tests.gpu_profile import fake_tensorrt
+
+CHAINS = [
+    Chain("conv", 16, 8, 1, 3), Chain("pool", 16, 8, 1, 3, stride=2, word="MaxPool"), Chain("depthwise", 16, 8, 1, 3),
+    Chain("matmul", 32, 10, 1),
+]  # fmt: skip
+
+
+def few_plans(batches: tuple[int, ...] = (1,)) -> list[EnginePlan]:
+    assert batches
+    return list(engines_of(CHAINS))
+
+
+@pytest.fixture(autouse=True)
+def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "tensorrt", lambda: fake_tensorrt.TENSORRT)
+    monkeypatch.setattr(measure, "open_device", lambda _=0: fake_tensorrt.Device())
+    monkeypatch.setattr(profiling, "engine_plans", few_plans)
+    monkeypatch.setattr(fake_tensorrt.Builder, "refuses", ())
+
+
+def test_a_profile_is_written_and_read(tmp_path: Path) -> None:
+    made = profile(tmp_path / "gpu.json", batches=1)
+    assert made.complete
+    assert load_profile(tmp_path / "gpu.json") == made.profile
+    assert made.profile.where.startswith("NVIDIA Imaginary, TensorRT 8.6.0, 20")
+    assert {row.kind for row in made.profile.operators} == {"conv", "depthwise", "matmul"}
+    assert [border.values for border in made.profile.borders] == [16 * 8 * 8]
+    assert {form.kind: set(form.forms) for form in made.profile.forms} == {
+        "pool": {"before", "after", "both"}, "depthwise": {"int8", "apart"}, "matmul": {"int8"},
+    }  # fmt: skip
+    assert "INT8 is faster than FP16 in" in str(made)
+
+
+def test_a_second_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "gpu.json"
+    whole = profile(tmp_path / "whole.json").profile
+    with monkeypatch.context() as patch:
+        patch.setattr(profiling, "engine_plans", lambda _: few_plans()[:2])
+        profile(target)
+    there = read_engines(tmp_path / "gpu.engines.json").engines
+    built = []
+    monkeypatch.setattr(profiling, "branches_model", lambda b: built.append(len(b)) or plan_model(b))
+    assert profile(target).profile == whole
+    assert len(built) == len(few_plans()) - 2
+    assert read_engines(tmp_path / "gpu.engines.json").engines[:2] == there
+    built.clear()
+    assert profile(target).complete
+    assert not built
+
+
+def plan_model(branches: list) -> object:
+    from quantkit.gpu_profile.branch_writer import branches_model
+
+    return branches_model(branches)
+
+
+def test_files_of_another_machine_are_not_mixed(tmp_path: Path) -> None:
+    target = tmp_path / "gpu.json"
+    profile(target, level=1)
+    with pytest.raises(StaleError, match="measured with another level: 1, not 2") as caught:
+        profile(target, level=2)
+    assert "--force" in str(caught.value.remedy)
+    assert profile(target, level=2, force=True).profile.level == 2
+
+
+def test_a_chain_that_does_not_build_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_tensorrt.Builder, "refuses", ("maxpool",))
+    made = profile(tmp_path / "gpu.json")
+    assert made.failed
+    assert all("'kind': 'pool'" in text for text in made.failed)
+    assert {row.kind for row in made.profile.operators} == {"conv", "depthwise", "matmul"}
+    assert made.complete
+    assert len(profile(tmp_path / "gpu.json").failed) == len(made.failed), "it is not tried again"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("nothing", "is not JSON"), ("[]", "is no GPU profile"), ('{"format": "quantkit GPU profile 1"}', "gpu: Field"),
+        ('{"format": "quantkit GPU profile 7"}', "no GPU profile of this version"),
+    ],
+)  # fmt: skip
+def test_what_is_no_profile_is_refused(tmp_path: Path, content: str, problem: str) -> None:
+    path = tmp_path / "gpu.json"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=problem):
+        load_profile(path)
+    with pytest.raises(UsageError, match="No such file"):
+        load_profile(tmp_path / "none.json")
+
+
+def test_times_do_not_depend_on_the_order_of_engines(tmp_path: Path) -> None:
+    profile(tmp_path / "gpu.json")
+    path = tmp_path / "gpu.engines.json"
+    file = read_engines(path)
+    there = file.profile
+    file.engines.reverse()
+    turned = file.profile
+    assert sorted(map(repr, turned.operators)) == sorted(map(repr, there.operators))
+
+
+def test_engines_are_one_a_line(tmp_path: Path) -> None:
+    profile(tmp_path / "gpu.json")
+    text = (tmp_path / "gpu.engines.json").read_text()
+    assert json.loads(text)["tensorrt"] == "8.6.0"
+    assert len(text.splitlines()) == 2 + len(few_plans())
+
+
+def test_plans_stay_small_enough_for_small_gpus() -> None:
+    for made in plan.engine_plans():
+        values = {(c.batch * c.channels * c.size**2) for c, _ in made.branches if c.kind not in plan.ALONE}
+        assert sum(values) <= plan.MOST_VALUES
