@@ -22,7 +22,7 @@ MOST_BYTES = 64 << 20
 
 
 class OperatorTime(FrozenRecord):
-    """What an operator takes inside a chain of its kind. Times in microseconds; `fp16_spread`, `int8_spread`: half the
+    """The times of an operator inside a chain of its kind, in microseconds. `fp16_spread`, `int8_spread`: half the
     distance of the quartiles."""
 
     kind: str
@@ -48,7 +48,7 @@ class OperatorTime(FrozenRecord):
 
 
 class BorderTime(FrozenRecord):
-    """What a tensor costs between FP16 and INT8, in microseconds. values: of the tensor."""
+    """The cost of a tensor between FP16 and INT8, in microseconds. values: of the tensor."""
 
     values: int
     quantize: float
@@ -56,7 +56,7 @@ class BorderTime(FrozenRecord):
 
 
 class FormTime(FrozenRecord):
-    """What a chain takes in each of its forms, in microseconds."""
+    """The time of a chain in each of its forms, in microseconds."""
 
     kind: str
     channels: int
@@ -89,7 +89,7 @@ class GpuProfile(FrozenRecord):
 
     @property
     def where(self) -> str:
-        """What the times hold for: `NVIDIA H200, TensorRT 8.6.0, 2026-12-01`."""
+        """The machine and the day of the measurement: `NVIDIA H200, TensorRT 8.6.0, 2026-12-01`."""
         return f"{self.gpu}, TensorRT {self.tensorrt}, {self.date}"
 
 

@@ -26,7 +26,7 @@ from quantkit.gpu_profile.measure import LayerTimer
 from quantkit.gpu_profile.plan import BATCHES, EnginePlan, engine_plans
 from quantkit.gpu_profile.profile import GpuProfile, write_profile
 from quantkit.keywords.option_fields import takes_fields
-from quantkit.paths import exists, given_path
+from quantkit.paths import beside, exists, given_path
 from quantkit.values import check_number, checked_options
 from quantkit.view import Block, RichDisplay
 
@@ -122,12 +122,12 @@ def profile(
     BackendError (no TensorRT, no GPU), StaleError (the files are of another GPU, TensorRT or level), OutputError.
     """
     options, target = checked_options(options, ProfileOptions), given_path(output, "output")
-    beside = target.with_name(f"{target.stem}.engines.json")
-    check_destinations([target, beside], force=True)
+    raw = beside(target, f"{target.stem}.engines.json")
+    check_destinations([target, raw], force=True)
     started = time.monotonic()
     phase("starting TensorRT")
     timer = LayerTimer(options.level, options.device)
-    file = opened_file(beside, timer, force=options.force)
+    file = opened_file(raw, timer, force=options.force)
     complete = False
     with timer.started():
         for plan in engine_plans(options.batches):
@@ -138,13 +138,13 @@ def profile(
             phase(f"measuring {plan.words}, engine {len(file.engines) + 1}")
             for engine in measured_engines(timer, plan):
                 file.engines.append(engine)
-                write_engines(file, beside)
+                write_engines(file, raw)
             write_profile(file.profile, target)
         else:
             complete = True
     write_profile(file.profile, target)
     failed = tuple(f"{e['branches'][0]}: {e['error']}" for e in file.engines if "error" in e)
-    return ProfiledGpu(file.profile, (target, beside), len(file.engines), complete, failed)
+    return ProfiledGpu(file.profile, (target, raw), len(file.engines), complete, failed)
 
 
 def opened_file(path: Path, timer: LayerTimer, *, force: bool) -> EngineFile:

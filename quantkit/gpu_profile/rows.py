@@ -39,7 +39,7 @@ class BranchTime:
 
     @property
     def total(self) -> float:
-        """What the branch takes."""
+        """The whole time."""
         return self.whole or sum(self.operators.values()) + sum(self.conversions.values())
 
 

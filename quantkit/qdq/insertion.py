@@ -82,8 +82,8 @@ def refuse_nothing_quantized(model: Model, placement: Placement) -> None:
     if placement.inputs:
         return
     reasons = list(placement.left.values())
-    told = [r.summary if r.cause is FloatCause.SLOWER else str(r) for r in reasons]  # its figures differ everywhere
-    why = "; ".join(dict.fromkeys(told)) or "it has no weighted operators"
+    texts = [r.summary if r.cause is FloatCause.SLOWER else str(r) for r in reasons]  # its figures differ everywhere
+    why = "; ".join(dict.fromkeys(texts)) or "it has no weighted operators"
     remedy = (
         remedy_for(reasons)
         if reasons
