@@ -10,6 +10,7 @@ from collections.abc import Mapping
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "tensorrt": ("tensorrt>=8.6,<11", "pycuda>=2022.2"),
     "cuda": ("pycuda>=2022.2",),
+    "ort-cuda": ("onnxruntime-gpu[cuda,cudnn]>=1.31", "cupy-cuda13x>=13.6"),
     "rtx": ("tensorrt-rtx-cu13>=1.7,<2",),
     "triton": ("tritonclient[grpc]>=2.40",),
     "torch": ("torch>=2.4", "onnxscript>=0.5"),

@@ -53,6 +53,17 @@ def double_range(counts: NDArray[np.int64]) -> None:
     counts[BINS // 2] = edge
 
 
+def widen(counts: NDArray[np.int64], old: float, new: float) -> float:
+    """Bring `counts` (int64 [2049]) from the range `old` to `new`, in place, and return `new`.
+
+    `old` is 0, or doublings lead from it to `new`.
+    """
+    while 0.0 < old < new:
+        double_range(counts)
+        old *= 2.0
+    return new
+
+
 def numpy_observe(
     x: NDArray[np.float32], counts: NDArray[np.int64], state: NDArray[np.float64], invariant: bool
 ) -> bool:
@@ -64,11 +75,7 @@ def numpy_observe(
     if not finite or x.size == 0:
         return finite
     state[1], state[2] = min(state[1], low), max(state[2], high)
-    range_ = grow_range(float(state[0]), max(-low, high), invariant)
-    while 0.0 < state[0] < range_:
-        double_range(counts)
-        state[0] *= 2.0
-    state[0] = range_
+    state[0] = range_ = widen(counts, float(state[0]), grow_range(float(state[0]), max(-low, high), invariant))
     flat = np.abs(x.reshape(-1))
     if range_ == 0.0:
         counts[0] += flat.size

@@ -20,6 +20,7 @@ from quantkit.plugin import import_files
 from quantkit.values import Array, Batch
 
 if TYPE_CHECKING:
+    from quantkit.gpu_counting.resident import ResidentRunner
     from quantkit.graph.model import Model
 
 DEFAULT_BACKEND = "onnxruntime"
@@ -43,6 +44,10 @@ class Session(Protocol):
 
     def runner(self) -> Runner:
         """Return a new runner for one thread."""
+
+    def resident(self) -> ResidentRunner | None:
+        """Return a new runner for one thread that leaves its tensors on the device; None where there is none.
+        BackendError."""
 
 
 class SessionOpener(Protocol):
@@ -117,13 +122,24 @@ def backend_named(name: str) -> Backend:
 def check_provider(provider: str, backend: str = DEFAULT_BACKEND) -> None:
     """Raise UsageError where a backend has no provider of that name."""
     known = backend_named(backend).providers
-    if provider not in known:
-        raise UsageError(f"unknown provider {provider!r}", remedy=f"use one of {', '.join(known)}")
+    name, colon, index = provider.partition(":")
+    if name not in known or (colon and (name == "cpu" or not index.isdecimal())):
+        gpu = ", or cuda:1 for the second GPU" if "cuda" in known else ""
+        raise UsageError(f"unknown provider {provider!r}", remedy=f"use one of {', '.join(known)}{gpu}")
+
+
+def split_provider(provider: str) -> tuple[str, int]:
+    """Return the name of a provider and the number of its GPU: `cuda:1` is the second one, `cuda` the first."""
+    name, _, index = provider.partition(":")
+    return name, int(index or 0)
 
 
 def backend_label(backend: Backend, provider: str) -> str:
-    """Return library, version and provider as records keep them, for example `onnxruntime 1.32.0 cpu`."""
-    return f"{backend.name} {backend.version()} {provider}"
+    """Return library, version and provider as records keep them, for example `onnxruntime 1.32.0 cpu`.
+
+    Which of the GPUs it was is not kept.
+    """
+    return f"{backend.name} {backend.version()} {split_provider(provider)[0]}"
 
 
 def open_session(
@@ -156,3 +172,6 @@ class FakeSession:
     def runner(self) -> Runner:
         """Return the function itself."""
         return self._function
+
+    def resident(self) -> None:
+        """Return None: its tensors are arrays."""

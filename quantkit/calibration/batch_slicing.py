@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quantkit.backends.session import Session, backend_label, backend_named
+from quantkit.backends.session import DEFAULT_PROVIDER, Session, backend_label, backend_named, split_provider
 from quantkit.calibration.job import CalibrationJob
 from quantkit.calibration.memory_plan import MemoryPlan, plan_memory, slice_batch
 from quantkit.calibration.options import CalibrateOptions
@@ -30,6 +30,7 @@ def plan_batches(job: CalibrationJob, first: Portion) -> tuple[MemoryPlan, Sessi
             max_memory=options.max_memory,
             workers=options.data.threads,
             whole=whole,
+            on_gpu=split_provider(options.provider)[0] != DEFAULT_PROVIDER,
         )
         return made, open_watching_session(job, made.passes[0], made)
 

@@ -18,6 +18,8 @@ from quantkit.values import Batch
 
 CACHED_BYTES = 8 << 20
 """Bytes of activations of a slice that still fit into the caches of a CPU."""
+GPU_RUNNERS = 2
+"""Threads for a GPU: it computes the slice of one while the other counts on the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,12 @@ def plan_memory(
     max_memory: int,
     workers: int,
     whole: bool,
+    on_gpu: bool = False,
 ) -> MemoryPlan:
     """Return the plan for batches like `first`, which holds `samples` samples.
 
-    `whole`: batches must not be sliced. UsageError where one tensor alone exceeds `max_memory`.
+    whole: batches must not be sliced. on_gpu: slices are as large as memory allows, not the caches.
+    UsageError where one tensor alone exceeds `max_memory`.
     """
     unit = samples if whole else 1
     axes = axes_of(model.inputs)
@@ -61,7 +65,8 @@ def plan_memory(
     sizes = {name: 4 * (guess if shape is None else prod(shape)) for name, shape in one.items()}
     passes = group_by_size(sizes, max_memory)
     heaviest = max(sum(sizes[name] for name in group) for group in passes)
-    fitting = 1 if whole else max(1, min(CACHED_BYTES, max_memory) // max(heaviest, 1))
+    room, workers = (max_memory // GPU_RUNNERS, GPU_RUNNERS) if on_gpu else (min(CACHED_BYTES, max_memory), workers)
+    fitting = 1 if whole else max(1, room // max(heaviest, 1))
     held = heaviest * fitting
     return MemoryPlan(
         0 if whole else fitting,

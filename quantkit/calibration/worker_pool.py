@@ -12,31 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from types import TracebackType
-from typing import Protocol
 
-from quantkit.backends.session import Runner, Session
-from quantkit.values import Array, Batch
-
-
-class SliceCounter(Protocol):
-    """A counter of activations, such as the collector of statistics: see `quantkit.statistics.Collector`."""
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """The tensors to count."""
-
-    @property
-    def unsettled(self) -> bool:
-        """True if a batch may have to be read twice."""
-
-    def count(self, tensor: str, values: Array, *, whole: bool) -> bool:
-        """Count a slice of a batch; False once, if no scale can represent it."""
-
-    def recount(self, tensor: str, values: Array) -> None:
-        """Count a slice of a batch in its second run."""
-
-    def end_batch(self) -> tuple[str, ...]:
-        """Complete a batch; return the tensors to count in a second run."""
+from quantkit.backends.session import Session
+from quantkit.calibration.slice_runs import SliceCounter, SliceRuns, open_slice_runs
+from quantkit.values import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +57,7 @@ class WorkerPool:
         self._again: tuple[str, ...] = ()
         self._failure: BaseException | None = None
         self._closed = False
+        self._runs: list[SliceRuns] = []
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
 
     def __enter__(self) -> WorkerPool:
@@ -99,8 +79,10 @@ class WorkerPool:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        if kind is None and self._failure:
-            raise self._failure
+        if kind is None:
+            self._check()
+            for runs in self._runs:
+                runs.flush()
 
     def run(self, number: int, slices: Sequence[tuple[Batch, int]]) -> None:
         """Hand out batch `number` (0, 1, 2 …, each once). Returns while the batch is still running, unless the range of
@@ -119,10 +101,12 @@ class WorkerPool:
             self.wait()
 
     def wait(self) -> None:
-        """Wait until everything that was handed out has been counted."""
+        """Wait until everything that was handed out has been counted, and has reached the collector."""
         with self._changed:
             self._changed.wait_for(lambda: self._failure or not self._left)
             self._check()
+            for runs in self._runs:
+                runs.flush()
 
     def _hand_out(self, tasks: Sequence[SliceTask]) -> None:
         with self._changed:
@@ -139,9 +123,11 @@ class WorkerPool:
 
     def _work(self) -> None:
         try:
-            runner = self._session.runner()
+            runs = open_slice_runs(self._session, self._collector)
+            with self._changed:
+                self._runs.append(runs)
             while task := self._next():
-                self._count(task, runner)
+                self._count(task, runs)
         except BaseException as error:  # raised in the waiting thread
             with self._changed:
                 self._failure = self._failure or error
@@ -156,22 +142,15 @@ class WorkerPool:
             self._changed.notify_all()
             return task
 
-    def _count(self, task: SliceTask, runner: Runner) -> None:
-        activations = {**task.feeds, **runner(task.feeds)}
+    def _count(self, task: SliceTask, runs: SliceRuns) -> None:
+        runs.run(task.feeds, again=task.again is not None)
         with self._changed:
             self._changed.wait_for(lambda: self._turn == task.batch or self._failure)
             if self._failure:
                 return
-        broken: dict[str, Array] = {}
-        for name in self._collector.tensors:  # in graph order: the first NaN is the one to look at
-            if name not in activations:
-                continue
-            if task.again is None:
-                if not self._collector.count(name, activations[name], whole=task.whole):
-                    broken[name] = activations[name]
-            elif name in task.again:
-                self._collector.recount(name, activations[name])
-        if broken:
+        if task.again is not None:
+            runs.recount(task.again)
+        elif broken := runs.count(whole=task.whole):
             self._unscalable(broken, task)
         self._leave(task)
 

@@ -287,19 +287,19 @@ extern "C" __global__ void unit_sums(const View *views, const Work *work, long l
         sum_view((const double *)view->x, view, item, out);
 }
 
-/* groups [channels]: how many parts a channel has; the first of them takes the sum of all */
-extern "C" __global__ void merge_groups(const int *groups, long long channels, Channel *parts)
+/* Adds the parts of every channel to `sums`, which begins with nothing(), MOST_KEY and LEAST_KEY. groups [channels] */
+extern "C" __global__ void merge_groups(const int *groups, long long channels, const Channel *parts, Channel *sums)
 {
     long long channel = (long long)THREADS * blockIdx.x + threadIdx.x;
     if (channel >= channels)
         return;
-    Channel sum = parts[channel];
-    for (int k = 1; k < groups[channel]; k++) {
+    Channel sum = sums[channel];
+    for (int k = 0; k < groups[channel]; k++) {
         Channel part = parts[channels * k + channel];
         join(&sum.total, part.total);
         join(&sum.squares, part.squares);
         sum.low = part.low < sum.low ? part.low : sum.low;
         sum.high = part.high > sum.high ? part.high : sum.high;
     }
-    parts[channel] = sum;
+    sums[channel] = sum;
 }

@@ -2,7 +2,7 @@
 
     extremes      minimum, maximum and finiteness of every tensor
     histograms    |x| in 2049 bins, under a range for every tensor; the last bin is the edge |x| = R
-    channel_sums  minimum, maximum and exact sums per channel of every view
+    add_channels  minimum, maximum and exact sums per channel of every view, added to what `take_channels` fetches
 
 The results are those of `quantkit.kernel` on the same values, to the last element and the last bit. A device is
 whatever allocates, copies and launches: CuPy's, or the tests' threads.
@@ -28,7 +28,7 @@ from quantkit.gpu_counting.tables import (
     view_table,
     view_work,
 )
-from quantkit.kernel import BINS
+from quantkit.kernel import BINS, EMPTY
 from quantkit.values import Array
 
 KEYS = (2**31 - 1, -(2**31))
@@ -36,6 +36,8 @@ KEYS = (2**31 - 1, -(2**31))
 KEY_INF, KEY_MINUS_INF = 0x7F800000, -0x7F800001
 NUDGE = 1.0 + 2.0**-45
 """Makes the floor of |x|·(2048/R) that of the quotient; `_kernel.c` says why."""
+Placed = tuple[DeviceTensor, UnitLayout]
+"""A tensor, and how its channels lie in it."""
 
 
 class Memory(Protocol):
@@ -52,8 +54,8 @@ class CountingDevice(Protocol):
     def copy_in(self, array: Array) -> Memory:
         """Return a copy of an array on the device."""
 
-    def zeros(self, size: int) -> Memory:
-        """Return `size` bytes of zeros."""
+    def allocate(self, size: int, *, zeros: bool = False) -> Memory:
+        """Return `size` bytes."""
 
     def launch(self, kernel: str, blocks: int, *arguments: Memory | int) -> None:
         """Start `blocks` blocks of a kernel of `counting.cu`."""
@@ -67,24 +69,41 @@ def kernel_source() -> str:
     return files("quantkit.gpu_counting").joinpath("counting.cu").read_text("utf-8")
 
 
+class TensorTables:
+    """The tables of tensors on the device; they stay while the tensors keep their places and shapes."""
+
+    def __init__(self, device: CountingDevice, tensors: Sequence[DeviceTensor]) -> None:
+        work = tensor_work(tensors)
+        self.tensors, self.blocks = tuple(tensors), len(work)
+        self.pointers = device.copy_in(tensor_table(tensors)), device.copy_in(work)
+
+
+class ViewTables:
+    """The tables of views on the device, and memory for the parts of their sums."""
+
+    def __init__(self, device: CountingDevice, views: Sequence[Placed]) -> None:
+        layouts = [layout for _, layout in views]
+        work, groups = view_work(layouts), channel_groups(layouts)
+        self.views, self.blocks = tuple(views), len(work)
+        self.pointers = device.copy_in(view_table(views)), device.copy_in(work)
+        self.groups = device.copy_in(groups)
+        self.parts = device.allocate(CHANNEL.itemsize * len(groups) * int(groups.max(initial=0)))
+
+
 class Launcher:
-    """The launches of one thread. Tables stay on the device while tensors keep their places and shapes."""
+    """The launches of one thread, on one device."""
 
     def __init__(self, device: CountingDevice) -> None:
         self._device = device
-        self._tensors: tuple[DeviceTensor, ...] = ()
-        self._table: Memory | None = None
-        self._work: Memory | None = None
-        self._blocks = 0
-        self._views: tuple[tuple[DeviceTensor, UnitLayout], ...] = ()
-        self._view_tables: tuple[Memory, Memory, Memory] | None = None
-        self._view_blocks = 0
+        self._tensors: TensorTables | None = None
+        self._views: ViewTables | None = None
+        self._sizes: tuple[int, ...] = ()
+        self._sums: Memory | None = None
 
     def extremes(self, tensors: Sequence[DeviceTensor]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return minimum and maximum [tensors, 2] (inf, -inf if empty), and whether all of each tensor is finite."""
-        self._place(tensors)
         keys = self._device.copy_in(np.tile(np.array(KEYS, np.int32), (len(tensors), 1)))
-        self._count("extremes", keys)
+        self._count("extremes", tensors, keys)
         found = self._device.copy_out(keys, (len(tensors), 2), np.dtype(np.int32))
         finite = (found[:, 1] < KEY_INF) & (found[:, 0] > KEY_MINUS_INF)
         empty = found[:, 0] > found[:, 1]
@@ -94,53 +113,44 @@ class Launcher:
 
     def histograms(self, tensors: Sequence[DeviceTensor], ranges: Sequence[float]) -> NDArray[np.int64]:
         """Return counts [tensors, 2049] of |x| ≤ R. A range 0 puts everything into bin 0; NaN counts nothing."""
-        self._place(tensors)
         factors = np.array([-1.0 if np.isnan(r) else BINS / r * NUDGE if r else 0.0 for r in ranges])
-        counts = self._device.zeros(8 * (BINS + 1) * len(tensors))
-        self._count("histograms", self._device.copy_in(factors), counts)
+        counts = self._device.allocate(8 * (BINS + 1) * len(tensors), zeros=True)
+        self._count("histograms", tensors, self._device.copy_in(factors), counts)
         return self._device.copy_out(counts, (len(tensors), BINS + 1), np.dtype(np.int64))
 
-    def channel_sums(
-        self, views: Sequence[tuple[DeviceTensor, UnitLayout]]
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """Return ranges [channels, 2] and exact sums [channels, 2, 4] of every view; no view may be empty."""
+    def _count(self, kernel: str, tensors: Sequence[DeviceTensor], *arguments: Memory) -> None:
+        if self._tensors is None or self._tensors.tensors != tuple(tensors):
+            self._tensors = TensorTables(self._device, tensors)
+        if self._tensors.blocks:
+            self._device.launch(kernel, self._tensors.blocks, *self._tensors.pointers, *arguments)
+
+    def add_channels(self, views: Sequence[Placed]) -> None:
+        """Add the figures of every view to those so far. Views are not empty, and have the channels of earlier calls,
+        unless `take_channels` has come between."""
         if not views:
+            return
+        if self._views is None or self._views.views != tuple(views):
+            self._views = ViewTables(self._device, views)
+        sizes = tuple(layout.channels for _, layout in views)
+        channels = sum(sizes)
+        if self._sums is None:
+            nothing = np.zeros(channels, CHANNEL)
+            nothing["sums"][..., 0], nothing["keys"] = EMPTY, KEYS
+            self._sums, self._sizes = self._device.copy_in(nothing), sizes
+        assert sizes == self._sizes, "bug in quantkit: other channels than those that are being added up"
+        tables = self._views
+        self._device.launch("unit_sums", tables.blocks, *tables.pointers, channels, tables.parts)
+        self._device.launch("merge_groups", -(-channels // THREADS), tables.groups, channels, tables.parts, self._sums)
+
+    def take_channels(self) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Return ranges [channels, 2] and exact sums [channels, 2, 4] of every view since the last call; often none."""
+        if self._sums is None:
             return []
-        self._place_views(views)
-        assert self._view_tables is not None
-        table, work, groups = self._view_tables
-        layouts = [layout for _, layout in views]
-        each = channel_groups(layouts)
-        channels = len(each)
-        parts = self._device.zeros(CHANNEL.itemsize * channels * int(each.max()))
-        self._device.launch("unit_sums", self._view_blocks, table, work, channels, parts)
-        self._device.launch("merge_groups", -(-channels // THREADS), groups, channels, parts)
-        found = self._device.copy_out(parts, (channels,), CHANNEL)
-        ends = np.cumsum([layout.channels for layout in layouts])[:-1]
+        found = self._device.copy_out(self._sums, (sum(self._sizes),), CHANNEL)
+        ends = np.cumsum(self._sizes)[:-1]
         ranges, sums = float_of(np.ascontiguousarray(found["keys"])), found["sums"]
+        self._sums = None
         return list(zip(np.split(ranges, ends), np.split(sums, ends), strict=True))
-
-    def _place(self, tensors: Sequence[DeviceTensor]) -> None:
-        if tuple(tensors) == self._tensors:
-            return
-        work = tensor_work(tensors)
-        self._table, self._work = self._device.copy_in(tensor_table(tensors)), self._device.copy_in(work)
-        self._tensors, self._blocks = tuple(tensors), len(work)
-
-    def _place_views(self, views: Sequence[tuple[DeviceTensor, UnitLayout]]) -> None:
-        if tuple(views) == self._views:
-            return
-        layouts = [layout for _, layout in views]
-        work = view_work(layouts)
-        tables = (view_table(views), work, channel_groups(layouts))
-        first, second, third = (self._device.copy_in(table) for table in tables)
-        self._view_tables, self._views, self._view_blocks = (first, second, third), tuple(views), len(work)
-
-    def _count(self, kernel: str, *arguments: Memory) -> None:
-        if self._blocks:
-            assert self._table is not None
-            assert self._work is not None
-            self._device.launch(kernel, self._blocks, self._table, self._work, *arguments)
 
 
 def float_of(keys: NDArray[np.int32]) -> NDArray[np.float32]:

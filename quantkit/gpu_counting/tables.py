@@ -26,18 +26,17 @@ SUM = np.dtype((np.int64, 4))
 CHANNEL = np.dtype([("sums", np.int64, (2, 4)), ("keys", np.int32, 2), ("pad", np.int64)])
 TYPES = {"float32": 0, "float16": 1, "float64": 2}
 CHUNK, PLANES, THREADS = 65536, 32, 256
-MOST_GROUPS = 32
-"""Parts into which the units of a view are divided; they bound the memory that partial sums take."""
+MOST_GROUPS, MOST_PARTS = 32, 1 << 20
+"""Parts into which the units of a view are divided, and channels of all parts together: 88 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceTensor:
-    """A contiguous float tensor in the memory of a device. pointer: its address there. owner: what keeps it alive."""
+    """A contiguous float tensor in the memory of a device. pointer: its address there; others keep it alive."""
 
     pointer: int
     shape: tuple[int, ...]
     dtype: str
-    owner: object = None
 
     @property
     def elements(self) -> int:
@@ -97,17 +96,17 @@ def view_table(views: Sequence[tuple[DeviceTensor, UnitLayout]]) -> Array:
     return table
 
 
-def view_groups(layout: UnitLayout) -> int:
-    """Return in how many groups the units of a view are added up."""
-    return max(1, min(layout.units, MOST_GROUPS))
+def view_groups(layouts: Sequence[UnitLayout]) -> list[int]:
+    """Return in how many groups the units of each view are added up; the sums are exact, whatever their number."""
+    most = max(1, min(MOST_GROUPS, MOST_PARTS // max(sum(layout.channels for layout in layouts), 1)))
+    return [max(1, min(layout.units, most)) for layout in layouts]
 
 
 def view_work(layouts: Sequence[UnitLayout]) -> Array:
     """Return a block for every tile of channels of every group of units of every view."""
     blocks = []
-    for number, layout in enumerate(layouts):
+    for number, (layout, groups) in enumerate(zip(layouts, view_groups(layouts), strict=True)):
         tiles = -(-layout.channels // (THREADS if layout.inner == 1 else PLANES))
-        groups = view_groups(layout)
         work = np.zeros((tiles, groups), WORK)
         work["subject"], work["groups"] = number, groups
         work["part"], work["group"] = np.arange(tiles)[:, None], np.arange(groups)
@@ -117,5 +116,4 @@ def view_work(layouts: Sequence[UnitLayout]) -> Array:
 
 def channel_groups(layouts: Sequence[UnitLayout]) -> Array:
     """Return the number of groups of every channel of all views."""
-    counts = [view_groups(layout) for layout in layouts]
-    return np.repeat(np.array(counts, np.int32), [layout.channels for layout in layouts])
+    return np.repeat(np.array(view_groups(layouts), np.int32), [layout.channels for layout in layouts])

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.histogram import BINS, Histogram, HistogramMode
-from quantkit.kernel import DIGITS, EMPTY, channel_sums, extremes, observe
+from quantkit.kernel import DIGITS, EMPTY, channel_sums, extremes, grow_range, merge_sums, observe, widen
 from quantkit.statistics.sealed import check_typed
 from quantkit.statistics.seams import Seam, SeamRecorder, start_of_grid
 from quantkit.statistics.statistics import Channels, Origin, Statistics
@@ -34,7 +35,7 @@ class ChannelSums:
     """An accumulator of figures per channel of one tensor along one axis."""
 
     def __init__(self, tensor: str, axis: int, *, batch_first: bool) -> None:
-        self.tensor, self.axis, self._batch_first = tensor, axis, batch_first
+        self.tensor, self.axis, self.batch_first = tensor, axis, batch_first
         self.ranges = np.zeros((0, 2), np.float32)
         self.sums = np.zeros((0, 2, DIGITS + 1), np.int64)
         self.elements = 0
@@ -45,17 +46,28 @@ class ChannelSums:
         if axis == 0:
             x, axis = np.ascontiguousarray(np.moveaxis(x, 0, -1)), x.ndim - 1
         channels, inner = x.shape[axis], prod(x.shape[axis + 1 :])
-        if not self.elements:
-            self.ranges = np.tile(np.array([[np.inf, -np.inf]], np.float32), (channels, 1))
-            self.sums = np.zeros((channels, 2, DIGITS + 1), np.int64)
-            self.sums[..., 0] = EMPTY
+        self._begin(channels)
         outer = prod(x.shape[:axis])
         # A unit is added up in floating point, units are added exactly: a unit must not hold two samples. Where axis 0
         # is known to be the batch, its elements are units; otherwise every row is one, which is right and slower.
         # A vector has no axis but that of its channels.
-        units = x.shape[0] if self._batch_first and inner == 1 and x.ndim > 1 else outer
+        units = x.shape[0] if self.batch_first and inner == 1 and x.ndim > 1 else outer
         channel_sums(x, units, outer // units, channels, inner, self.ranges, self.sums)
         self.elements += outer * inner
+
+    def join(self, ranges: NDArray[np.float32], sums: NDArray[np.int64], elements: int) -> None:
+        """Add figures of the same channels that were taken elsewhere; `elements` values per channel."""
+        self._begin(len(ranges))
+        self.ranges[:, 0] = np.minimum(self.ranges[:, 0], ranges[:, 0])
+        self.ranges[:, 1] = np.maximum(self.ranges[:, 1], ranges[:, 1])
+        self.sums = merge_sums(self.sums, sums)
+        self.elements += elements
+
+    def _begin(self, channels: int) -> None:
+        if not self.elements:
+            self.ranges = np.tile(np.array([[np.inf, -np.inf]], np.float32), (channels, 1))
+            self.sums = np.zeros((channels, 2, DIGITS + 1), np.int64)
+            self.sums[..., 0] = EMPTY
 
     def value(self) -> Channels:
         """Return the figures so far as a frozen value."""
@@ -72,10 +84,30 @@ class Row:
         self.counts, self.state, self.pending, self.channels = counts, state, pending, channels
         self.lock = threading.Lock()
 
+    def scalable(self, *, finite: bool, half: bool) -> bool:
+        """Return whether a scale can represent all values so far; if not, nothing is counted any more."""
+        low, high = self.state[1:] if finite else (-np.inf, np.inf)
+        if max(-low, high) < (HALF_LIMIT if half else ABSURD):
+            return True
+        self.state[0] = np.nan
+        self.pending[:] = 0.0
+        return False
+
     def add_channels(self, x: NDArray[np.float32]) -> None:
         """Add a slice to the channel sums."""
         for view in self.channels:
             view.add(x)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceExtremes:
+    """What is known of a slice of a tensor before it is counted elsewhere. half: its type is float16."""
+
+    low: float
+    high: float
+    finite: bool
+    elements: int
+    half: bool = False
 
 
 def as_float32(values: Array) -> NDArray[np.float32]:
@@ -135,13 +167,56 @@ class Collector:
                 row.pending[:] = max(row.pending[0], abs(low), abs(high)), row.pending[1] + x.size
             else:
                 finite = observe(x, row.counts, row.state, self.mode is HistogramMode.INVARIANT)
-            low, high = row.state[1:] if finite else (-np.inf, np.inf)
-            if max(-low, high) >= (HALF_LIMIT if values.dtype == np.float16 else ABSURD):
-                row.state[0] = np.nan
-                row.pending[:] = 0.0
+            if not row.scalable(finite=finite, half=values.dtype == np.float16):
                 return False
             row.add_channels(x)
             return True
+
+    def settle(self, tensor: str, found: SliceExtremes, *, whole: bool) -> tuple[float, bool]:
+        """Take the extremes of a slice that is counted elsewhere, and return its range, and what `count` returns.
+
+        The range is NaN where the slice is not to be counted: there is nothing, it waits for `recount`, or no scale can
+        represent the tensor.
+        """
+        row, most, invariant = self._rows[tensor], max(-found.low, found.high), self.mode is HistogramMode.INVARIANT
+        with row.lock:
+            if np.isnan(row.state[0]) or not found.elements:
+                return np.nan, True
+            waits = not invariant and row.state[0] == 0.0 and not whole
+            if found.finite:
+                row.state[1:] = min(row.state[1], found.low), max(row.state[2], found.high)
+            if found.finite and waits:
+                row.pending[:] = max(row.pending[0], most), row.pending[1] + found.elements
+            elif found.finite:
+                old = float(row.state[0])
+                row.state[0] = widen(row.counts, old, grow_range(old, most, invariant))
+            good = row.scalable(finite=found.finite, half=found.half)
+            return (float(row.state[0]) if good and not waits else np.nan), good
+
+    def range_of(self, tensor: str) -> float:
+        """Return the range of a tensor: 0 if there is none yet, NaN if no scale can represent it."""
+        return float(self._rows[tensor].state[0])
+
+    def add(self, tensor: str, counts: NDArray[np.int64], range_: float) -> None:
+        """Add the counts [2049] of a slice that were taken under `range_`; they are changed."""
+        row = self._rows[tensor]
+        with row.lock:
+            if not np.isnan(row.state[0]):
+                widen(counts, range_, float(row.state[0]))  # another slice may have raised it meanwhile
+                row.counts += counts
+
+    def add_channels(
+        self, tensor: str, axis: int, ranges: NDArray[np.float32], sums: NDArray[np.int64], elements: int
+    ) -> None:
+        """Add figures per channel of a tensor that were taken elsewhere; `elements` values per channel."""
+        row = self._rows[tensor]
+        with row.lock:
+            next(view for view in row.channels if view.axis == axis).join(ranges, sums, elements)
+
+    @property
+    def views(self) -> tuple[ChannelSums, ...]:
+        """The channel sums of all tensors."""
+        return tuple(view for views in self._channels.values() for view in views)
 
     def recount(self, tensor: str, values: Array) -> None:
         """Count a slice of a batch whose extremes are known; see `end_batch`."""

@@ -185,6 +185,9 @@ def test_a_session_that_opens_no_runner_and_a_progress_that_fails_come_out() -> 
         def runner(self) -> Any:
             raise BrokenError
 
+        def resident(self) -> None:
+            pass
+
     def advance(_: int) -> None:
         raise BrokenError
 

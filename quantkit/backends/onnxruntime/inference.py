@@ -8,14 +8,15 @@ Each thread has its own binding, whose output buffers are allocated once where s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
 import onnxruntime
 
-from quantkit.backends.runs_in_progress import RUNS
-from quantkit.backends.session import Runner
+from quantkit.backends.onnxruntime.gpu_runner import GpuRunner, gpu_options, load_cuda_libraries
+from quantkit.backends.onnxruntime.stoppable import SILENT, from_onnxruntime, run_stoppably
+from quantkit.backends.session import Runner, split_provider
 from quantkit.errors import BackendError, ModelError, first_line
 from quantkit.graph.identity import external_files
 from quantkit.graph.load import refuse_changed_weights
@@ -29,8 +30,6 @@ PROVIDERS: Mapping[str, str] = {
     "cuda": "CUDAExecutionProvider",
 }
 FLOATS = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
-SILENT = 4
-"""onnxruntime's log level for nothing but fatal errors; everything else comes as an exception."""
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -54,13 +53,20 @@ class OnnxRuntimeSession:
         refuse_changed_weights(model)
         shown = {value.name for value in self._session.get_outputs() if any_type or value.type in FLOATS}
         self.tensors = tuple(name for name in tensors if name in shown)
-        self._bind = fixed_shapes and provider == "cpu"
+        self._fixed, (name, self._index) = fixed_shapes, split_provider(provider)
+        self._on_gpu = name == "cuda"
 
     def runner(self) -> Runner:
         """Return a runner for one thread."""
-        if self._bind and self.tensors:
+        if self._fixed and self.tensors and not self._on_gpu:
             return BoundRunner(self._session, self.tensors)
         return PlainRunner(self._session, self.tensors)
+
+    def resident(self) -> GpuRunner | None:
+        """Return a runner for one thread that leaves its tensors on the GPU; None on the CPU. BackendError."""
+        if not self._on_gpu:
+            return None
+        return GpuRunner(self._session, self.tensors, self._index, fixed_shapes=self._fixed)
 
 
 class PlainRunner:
@@ -101,23 +107,6 @@ class BoundRunner:
             self._binding.bind_cpu_input(name, array)
         run_stoppably(lambda options: self._session.run_with_iobinding(self._binding, options))
         return self._buffers
-
-
-def run_stoppably(run: Callable[[Any], Any]) -> Any:
-    """Return what `run` returns, which is called with onnxruntime's options. ModelError; KeyboardInterrupt if the user
-    has stopped it.
-    """
-    options = onnxruntime.RunOptions()
-    options.log_severity_level = SILENT
-    RUNS.begin(options)
-    try:
-        return run(options)
-    except Exception as error:
-        if options.terminate:
-            raise KeyboardInterrupt from None
-        raise run_error(error) from error
-    finally:
-        RUNS.end(options)
 
 
 def with_outputs(model: Model, tensors: Sequence[str]) -> bytes:
@@ -164,11 +153,11 @@ def available_providers() -> tuple[str, ...]:
 
 def open_inference_session(serialized: bytes, model: Model, provider: str, threads: int) -> Any:
     """Open onnxruntime's own session. ModelError, BackendError."""
-    there = available_providers()
-    if provider not in there:
+    there, (name, index) = available_providers(), split_provider(provider)
+    if name not in there:
         raise BackendError(
-            f"onnxruntime has no provider {provider!r} here; it has {', '.join(there)}",
-            remedy="pip install onnxruntime-gpu for --provider cuda, or use --provider cpu",
+            f"onnxruntime has no provider {name!r} here; it has {', '.join(there)}",
+            remedy="pip uninstall onnxruntime; pip install onnxruntime-gpu; or use --provider cpu",
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -179,9 +168,11 @@ def open_inference_session(serialized: bytes, model: Model, provider: str, threa
         options.add_session_config_entry(EXTERNAL_FOLDER, utf8_root(model))
     # Q and DQ are computed as the file defines them: onnxruntime's INT8 kernels saturate sums on CPUs without VNNI.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    # TF32 would move values by 2^-11; calibration is about the float32 network.
-    cuda = ("CUDAExecutionProvider", {"use_tf32": "0"})
-    providers = [cuda, "CPUExecutionProvider"] if provider == "cuda" else ["CPUExecutionProvider"]
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if name == "cuda":
+        load_cuda_libraries()
+        options.use_deterministic_compute = True
+        providers.insert(0, (PROVIDERS[name], gpu_options(index)))
     try:
         session = onnxruntime.InferenceSession(serialized, options, providers=providers)
     except Exception as error:
@@ -191,24 +182,9 @@ def open_inference_session(serialized: bytes, model: Model, provider: str, threa
             f"onnxruntime cannot load {model.path}: {first_line(error)}",
             remedy="check the model with onnx.checker; remove operators that belong to other runtimes",
         ) from None
-    if PROVIDERS[provider] not in session.get_providers():
+    if PROVIDERS[name] not in session.get_providers():
         raise BackendError(
             f"onnxruntime could not start its provider {provider!r} and would use the CPU",
             remedy="install the CUDA libraries that this onnxruntime needs, or use --provider cpu",
         )
     return session
-
-
-def from_onnxruntime(error: Exception) -> bool:
-    """Return True if onnxruntime itself raised this error (its exceptions have no common base)."""
-    return type(error).__module__.startswith("onnxruntime") or isinstance(error, (RuntimeError, ValueError))
-
-
-def run_error(error: Exception) -> Exception:
-    """Return a failed run as a ModelError; an error that does not come from onnxruntime is returned as it is."""
-    if not from_onnxruntime(error):
-        return error
-    return ModelError(
-        f"onnxruntime cannot run the network on this batch: {first_line(error)}",
-        remedy="check that the data fits the network (quantkit inspect MODEL)",
-    )
