@@ -101,7 +101,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class SliceExtremes:
-    """What is known of a slice of a tensor before it is counted elsewhere. half: its type is float16."""
+    """The facts of a slice of a tensor that is counted elsewhere. half: its type is float16."""
 
     low: float
     high: float
