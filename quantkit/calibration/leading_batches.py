@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from quantkit.backends.session import Session
+from quantkit.calibration.counting.worker_pool import WorkerPool
 from quantkit.calibration.memory_plan import MemoryPlan, slice_batch
-from quantkit.calibration.worker_pool import WorkerPool
 from quantkit.data import Feed, Portion
 from quantkit.statistics.range_probe import RangeProbe
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from quantkit.backends.session import Session
 from quantkit.calibration.checkpoint import Position, read_checkpoint, write_checkpoint
+from quantkit.calibration.counting.worker_pool import SliceTask, WorkerPool
 from quantkit.calibration.memory_plan import MemoryPlan, slice_batch
-from quantkit.calibration.worker_pool import SliceTask, WorkerPool
 from quantkit.data import DataIdentity, Feed, Portion
 from quantkit.data.feed import Identifier, identity_as_read, portion_digests
 from quantkit.errors import DataError, Interrupted, StaleError, StatisticsError

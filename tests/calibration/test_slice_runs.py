@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quantkit.backends.session import FakeSession, Session
+from quantkit.calibration.counting.worker_pool import SliceTask, WorkerPool
 from quantkit.calibration.memory_plan import slice_batch
-from quantkit.calibration.worker_pool import SliceTask, WorkerPool
 from quantkit.histogram import HistogramMode
 from quantkit.statistics import Collector
 from quantkit.values import Array, Batch

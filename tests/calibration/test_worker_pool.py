@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quantkit.backends.session import FakeSession, Session
+from quantkit.calibration.counting.worker_pool import SliceTask, WorkerPool
 from quantkit.calibration.memory_plan import slice_batch
-from quantkit.calibration.worker_pool import SliceTask, WorkerPool
 from quantkit.errors import DataError
 from quantkit.histogram import HistogramMode
 from quantkit.statistics import Collector, Origin

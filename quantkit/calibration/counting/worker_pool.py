@@ -14,7 +14,7 @@ from itertools import accumulate
 from types import TracebackType
 
 from quantkit.backends.session import Session
-from quantkit.calibration.slice_runs import SliceCounter, SliceRuns, open_slice_runs
+from quantkit.calibration.counting.slice_runs import SliceCounter, SliceRuns, open_slice_runs
 from quantkit.values import Batch
 
 
