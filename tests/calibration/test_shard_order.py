@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,17 @@ def test_a_tensor_without_a_scale_in_one_shard_needs_no_common_range(tmp_path: P
         shards = shards_of(data, 5)
         merged = merge_shards((f"{k}", shards[f"shard {k}"]) for k in order)
         assert statistics_bytes(merged) == statistics_bytes(statistics)
+
+
+@pytest.mark.shared
+def test_shards_of_a_real_network_are_one_run(shared: Path) -> None:
+    """The last bits of float32 are in it, and ranges that double after the first batch."""
+    model, data = shared / "models" / "resnet20.onnx", shared / "golden" / "networks" / "calibration_512.npz"
+    options = replace(OPTIONS, data=DataOptions(batch_size=16, limit=112))
+    whole = quantkit.calibrate(model, data, preprocess="cifar10", options=options).statistics
+    collector = ShardCollector(prepare_job(model, data, "minmax", "cifar10", None, options))
+    shards = [(f"{k}", collector.collect(Shard(k, 3), NoProgress()).statistics) for k in (2, 0, 1)]
+    assert whole is not None
+    assert statistics_bytes(merge_shards(shards)) == statistics_bytes(whole)
+    joins = [seam.low[1:].any() for _, shard in shards for seam in (shard.seams or {}).values()]
+    assert any(joins), "a range has doubled after a value lay on its edge"

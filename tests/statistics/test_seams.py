@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ldexp
 
 import numpy as np
@@ -11,8 +11,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quantkit import kernel
+from quantkit.artifact import sha256_of
+from quantkit.errors import StatisticsError
 from quantkit.histogram import BINS, Histogram, HistogramMode
-from quantkit.statistics import Collector
+from quantkit.sharding import RunIdentity, Shard, record_shard
+from quantkit.statistics import Collector, Origin, Statistics, parse_statistics, statistics_bytes
+from quantkit.statistics.file import KEY
+from quantkit.statistics.sealed import open_sealed, sealed_bytes
 from quantkit.statistics.seams import (
     DISTANCES,
     Seam,
@@ -188,3 +193,77 @@ def test_a_checkpoint_keeps_the_seam(batches: list[np.ndarray], at: int) -> None
             other.load(one.dump())
             one = other
     assert facts(Part(one.histograms()["t"], one.seams()["t"])) == facts(counted(batches))
+
+
+# ── the file ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+CHAIN = b"a digest|"
+
+
+def shard(order: str = sha256_of(CHAIN)) -> Statistics:
+    """A shard with a value one bin low, at R and at R/2, and a tensor that is zero."""
+    collector = Collector(["t", "zero"], [], HistogramMode.TENSORRT)
+    for values in ([3.0, 3.0], [6.0], [1.0]):
+        collector.count("t", np.array([values], F32), whole=True)
+        collector.count("zero", np.zeros((1, 2), F32), whole=True)
+        collector.end_batch()
+    origin = Origin(
+        model="m", data="0" * 64, samples=3, histogram=HistogramMode.TENSORRT, backend="b", slice=0, order=order,
+        batch_size=1, batches=3,
+    )  # fmt: skip
+    record = record_shard(Shard(0, 2), range(3), RunIdentity({}), files="")
+    return replace(collector.statistics({}, origin), shard=record, chain=CHAIN, seams=collector.seams())
+
+
+def test_the_file_of_a_shard_keeps_its_seams() -> None:
+    content = statistics_bytes(shard())
+    back = parse_statistics(content, "x")
+    assert back.seams is not None
+    assert {name: (seam.first, seam.low.tolist()) for name, seam in back.seams.items()} == {
+        "t": (3.0, [1, 2, *[0] * 10]),
+        "zero": (0.0, [0] * 12),
+    }
+    assert back.chain == CHAIN
+    assert statistics_bytes(back) == content
+
+
+low = np.zeros((2, DISTANCES), np.int64)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"seams/low": low.astype(np.int32)},
+        {"seams/low": low[:1]},
+        {"seams/low": low[:, :-1]},
+        {"seams/low": low - 1},
+        {"seams/low": low + 1},
+        {"seams/low": np.eye(2, DISTANCES, dtype=np.int64) * 2},
+        {"seams/firsts": np.array([3.0, 0.0], F32)},
+        {"seams/firsts": np.array([3.0])},
+        {"seams/firsts": np.array([7.0, 0.0])},
+        {"seams/firsts": np.array([0.0, 0.0])},
+        {"seams/firsts": np.array([3.0, 1.0])},
+        {"seams/firsts": np.array([np.nan, 0.0])},
+        {"seams/firsts": np.array([-3.0, 0.0])},
+        {"seams/firsts": np.array([1 / 3, 0.0])},
+        {"ranges": np.array([[12.0, 1.0, 6.0], [0.0, 0.0, 0.0]])},
+        {"chain": np.frombuffer(b"another", np.uint8)},
+        {"chain": np.frombuffer(CHAIN, np.int8)},
+        {"seams/firsts": None},
+        {"seams/low": None},
+        {"chain": None},
+    ],
+    ids=lambda arrays: " ".join(f"{name} {a if a is None else a.tolist()}"[:50] for name, a in arrays.items()),
+)
+def test_seams_of_another_meaning_are_refused(arrays: dict[str, np.ndarray | None]) -> None:
+    file = open_sealed(statistics_bytes(shard()), KEY)
+    changed = {name: array for name, array in (file.arrays | arrays).items() if array is not None}
+    with pytest.raises(StatisticsError, match="is damaged: "):
+        parse_statistics(sealed_bytes(changed, KEY, file.text), "x")
+
+
+def test_a_whole_run_has_no_seams() -> None:
+    """They would be of no use, and the bytes of a run would depend on whether it was divided."""
+    with pytest.raises(StatisticsError, match="unknown array"):
+        parse_statistics(statistics_bytes(replace(shard(), shard=None)), "x")
