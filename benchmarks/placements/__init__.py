@@ -1,0 +1,1 @@
+"""The parts of benchmarks/placement.py: networks, their quantized forms, their engines, and who runs what when."""

@@ -1,0 +1,230 @@
+"""The engines of one network on one GPU: built, tuned, timed side by side, and counted on labelled images.
+
+Everything that is known is in `NETWORK.json` as soon as it is known, so that a run that was cut short goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from placements.networks import BenchmarkNetwork
+
+LEVEL = 3
+BUDGET = 0.1
+"""Percentage points of top-1 that a tuned engine may lose."""
+TUNED = "tuned"
+SOURCES = {
+    "fp16": ("{name}.onnx", "fp16", None),
+    "table": ("{name}.onnx", "int8", "{name}.calib"),
+    "modelopt": ("{name}.modelopt.onnx", "int8", None),
+    "default": ("{name}.default.onnx", "int8", None),
+}
+"""Engine → network, precision, table."""
+AS_EXPORTED = "fp16 as exported"
+"""FP16 without cleaning: what `trtexec --fp16` builds of the exported file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The place of one network's files and of what is known about it. images: folder with train/ and test/."""
+
+    network: BenchmarkNetwork
+    folder: Path
+    images: Path | None
+    say: Callable[[str], None] = print
+
+    @property
+    def name(self) -> str:
+        """The name of the network."""
+        return self.network.name
+
+    @property
+    def record(self) -> Path:
+        """The file of what is known."""
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def workshop(self) -> Path:
+        """The folder of engines, with their timing cache, which all of them share."""
+        return self.folder / "engines" / self.name
+
+    @property
+    def model(self) -> Path:
+        """The float network, as exported."""
+        return self.folder / f"{self.name}.onnx"
+
+    def known(self) -> dict[str, Any]:
+        """Return what is known."""
+        found: dict[str, Any] = json.loads(self.record.read_text()) if self.record.exists() else {}
+        return found
+
+    def learn(self, key: str, value: Any) -> None:
+        """Write one more thing that is known."""
+        part = self.record.with_suffix(".part")
+        part.write_text(json.dumps({**self.known(), key: value}, default=str))
+        part.replace(self.record)
+
+    def engines(self) -> dict[str, Path]:
+        """Return the engines that exist, the tuned one last."""
+        found = {kind: self.engine(kind) for kind in (*SOURCES, AS_EXPORTED)}
+        chosen = self.known().get("tuning", {}).get("engine")
+        return {k: p for k, p in {**found, **({TUNED: Path(chosen)} if chosen else {})}.items() if p.exists()}
+
+    def engine(self, kind: str) -> Path:
+        """Return the path of an engine."""
+        return self.workshop / f"{self.name}.{kind.replace(' ', '-')}.engine"
+
+
+def build_engines(bench: Bench) -> None:
+    """Build all engines but the tuned one, whose networks exist."""
+    from quantkit.backends.tensorrt.build import kernels_loaded
+
+    bench.workshop.mkdir(parents=True, exist_ok=True)
+    with kernels_loaded():
+        for kind, (file, precision, table) in SOURCES.items():
+            if kind not in bench.known().get("engines", {}):
+                known = build_one(bench, kind, file, precision, table)
+                bench.learn("engines", {**bench.known().get("engines", {}), kind: known})
+                bench.say(f"built {bench.name} {kind}: {known.get('build_seconds', known.get('error'))}")
+        if bench.name == "shared-head" and AS_EXPORTED not in bench.known()["engines"]:
+            known = {"build_seconds": build_uncleaned(bench)}
+            bench.learn("engines", {**bench.known()["engines"], AS_EXPORTED: known})
+
+
+def build_one(bench: Bench, kind: str, file: str, precision: str, table: str | None) -> dict[str, Any]:
+    """Build an engine; return what its record says, or the error."""
+    import quantkit
+
+    source = bench.folder / file.format(name=bench.name)
+    if not source.exists():
+        return {"error": f"there is no {source.name}"}
+    try:
+        made = quantkit.build(
+            source, precision=precision, table=bench.folder / table.format(name=bench.name) if table else None,
+            output=bench.engine(kind), shapes=shapes_of(bench), level=LEVEL, force=True, retarget=True,
+        )  # fmt: skip
+    except quantkit.QuantkitError as error:
+        return {"error": str(error)[:1000]}
+    reformats = sum("eformat" in layer.name for layer in made.record.layers)
+    return {
+        "build_seconds": made.record.seconds,
+        "bytes": made.record.bytes,
+        "precisions": made.counts,
+        "kernels": len(made.record.layers),
+        "reformats": reformats,
+    }
+
+
+def shapes_of(bench: Bench) -> str:
+    """The range of batches: from the smallest to the largest, for the largest."""
+    from quantkit.graph import load_model
+
+    least, most = bench.network.batches
+    return f"{load_model(bench.model).inputs[0].name}={least}:{most}:{most}"
+
+
+def build_uncleaned(bench: Bench) -> float:
+    """Build FP16 from the network as exported, which `quantkit.build` would clean; return the seconds."""
+    from quantkit.backends.tensorrt.build import build_engine
+    from quantkit.backends.tensorrt.options import BuildOptions, Precision
+    from quantkit.backends.tensorrt.shapes import parse_shapes
+    from quantkit.graph import load_model
+
+    model = load_model(bench.model)
+    options = BuildOptions(precision=Precision.FP16, level=LEVEL)
+    made = build_engine(model, options, parse_shapes((shapes_of(bench),), model.inputs))
+    bench.engine(AS_EXPORTED).write_bytes(made.plan)
+    return made.seconds
+
+
+def tune_network(bench: Bench, key: str = "tuning") -> None:
+    """Tune for latency, inside the budget where there are labels; a repetition begins without the timing cache."""
+    if key in bench.known():
+        return
+    folder = bench.workshop if key == "tuning" else bench.folder / "engines" / f"{bench.name}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    known = tune_labelled(bench, folder) if bench.network.labelled else tune_unlabelled(bench, folder)
+    bench.learn(key, known)
+    bench.say(f"{key} {bench.name}: {known['answer']}, {known['builds']} builds, {known['seconds']:.0f} s")
+
+
+def tune_unlabelled(bench: Bench, folder: Path) -> dict[str, Any]:
+    """Tune by time alone."""
+    from quantkit.tuning.speed.tune import SpeedOptions, tune_speed
+
+    options = SpeedOptions(batches=bench.network.batches, minutes=bench.network.minutes, level=LEVEL)
+    statistics = bench.model.with_suffix(".stats.safetensors")
+    found = tune_speed(bench.model, statistics=statistics, folder=folder, options=options, phase=bench.say)
+    return {**found.document(), "engine": found.answer.engine}
+
+
+def tune_labelled(bench: Bench, folder: Path) -> dict[str, Any]:
+    """Tune with the test images, calibrated on training images."""
+    import quantkit
+
+    assert bench.images is not None
+    quantkit.tune(
+        bench.model, bench.images / "test", statistics=bench.model.with_suffix(".stats.safetensors"),
+        preprocess="cifar10", max_drop=BUDGET, objective="latency", batch=bench.network.batches,
+        tune_time=bench.network.minutes, level=LEVEL, output=folder, force=True,
+    )  # fmt: skip
+    found = json.loads(next(folder.glob("*tune*.json")).read_text())["speed"]
+    return {**found, "engine": next(folder.rglob(f"{bench.name}.{found['answer']}.engine"))}
+
+
+def time_engines(bench: Bench) -> None:
+    """Time all engines that exist, side by side."""
+    from quantkit.engines.round_times import measure_rounds
+
+    times = measure_rounds(bench.engines(), bench.network.batches, say=lambda _: None)
+    bench.learn("milliseconds", documented(times))
+    bench.say(f"timed {bench.name}: { {k: {b: round(t.median, 4) for b, t in v.items()} for k, v in times.items()} }")
+
+
+def documented(times: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
+    """Return times as JSON values."""
+    return {
+        kind: {
+            str(batch): {"median": t.median, "spread": t.spread, "rounds": [round(x, 6) for x in t.rounds]}
+            for batch, t in by_batch.items()
+        }
+        for kind, by_batch in times.items()
+    }
+
+
+def time_repetition(bench: Bench) -> None:
+    """Time the two answers of a tuning and its repetition, side by side."""
+    from quantkit.engines.round_times import measure_rounds
+
+    paths = {key: Path(bench.known()[key]["engine"]) for key in ("tuning", "repeat")}
+    bench.learn("repeat_milliseconds", documented(measure_rounds(paths, bench.network.batches, say=lambda _: None)))
+
+
+def count_correct(bench: Bench) -> None:
+    """Count the images that each engine classifies as labelled, of all 10,000, beside onnxruntime's in FP32."""
+    from acceptance.explicit import on_cpu
+    from acceptance.networks import test_images
+
+    from quantkit.backends.tensorrt.engine import Engine
+
+    assert bench.images is not None
+    images, labels = test_images(bench.images / "test")
+    guesses = {"fp32": on_cpu(bench.model, images)}
+    for kind, path in bench.engines().items():
+        with Engine.load(path) as engine:
+            guesses[kind] = classify(engine, images, max(bench.network.batches))
+    correct = {kind: int((found == labels).sum()) for kind, found in guesses.items()}
+    bench.learn("correct", {"images": len(labels), "engines": correct})
+    bench.say(f"counted {bench.name}: {correct}")
+
+
+def classify(engine: Any, images: Any, size: int) -> Any:
+    """Return the classes of all images, in batches that the engine takes."""
+    batches = ({"image": images[k : k + size]} for k in range(0, len(images), size))
+    return np.concatenate([outputs["logits"] for outputs in engine.run(batches, streams=2)]).argmax(axis=1)
