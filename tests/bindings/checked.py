@@ -348,8 +348,13 @@ class ITimingCache(Checked):
         super().__init__()
         self._content = content
 
+    def combine(self, input_cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        self._content += expect(input_cache, ITimingCache, "input_cache")._content
+        return True
+
     def serialize(self) -> IHostMemory:
-        return IHostMemory(self._content + b"+measured")
+        return IHostMemory(self._content)
 
 
 class IBuilderConfig(Checked):
@@ -446,6 +451,8 @@ class Builder(Checked):
             timing_cache=config._cache._content if config._cache else None,
         )
         WORLD.builds.append(build)
+        if config._cache:
+            config._cache._content += b"+measured"
         dynamic = [t for t in network._inputs if -1 in t._shape]
         if dynamic and not config._profiles:
             return say(self._logger, "ERROR", "Network has dynamic or shape inputs, but no optimization profile")

@@ -24,6 +24,7 @@ from quantkit.backends.tensorrt.table_coverage import (
     refuse_low_coverage,
     table_rule,
 )
+from quantkit.backends.tensorrt.timing_cache import shared_times, use_times
 from quantkit.backends.tensorrt.versions import (
     Features,
     build_stopper,
@@ -90,6 +91,8 @@ class BuildContext:
     stopping: threading.Event = field(default_factory=threading.Event)
     notes: list[str] = field(default_factory=list)
     measured_anew: bool = True
+    refused_times: bool = False
+    """True if TensorRT did not take the file of an earlier build's kernel times."""
     covered: CompletedTable | None = None
     kept: frozenset[str] = frozenset()
 
@@ -144,16 +147,18 @@ def build_engine(
 
 @contextlib.contextmanager
 def kernels_loaded(number: int = 0) -> Iterator[None]:
-    """Keep TensorRT's kernels loaded between builds; otherwise every build loads them again, which takes 3 … 10 s."""
+    """Keep TensorRT's kernels loaded between builds, which takes 3 … 10 s each time, and share their measured times."""
     trt, device = tensorrt(), open_device(number)
     messages = Messages()
     with capture_messages(trt, messages) as log, device.current():
         builder = make_or_raise(lambda: trt.Builder(log), messages)
+        config = builder.create_builder_config()
     try:
-        yield
+        with shared_times(config, number):
+            yield
     finally:
         with device.current():
-            del builder
+            del config, builder
 
 
 def run_build(
@@ -239,7 +244,7 @@ def serialize_engine(
         )
     if memory is None:
         raise build_failure(build)
-    if timing_cache and build.measured_anew and not options.force:
+    if build.refused_times and not options.force:
         cache = None  # what is there is not TensorRT's: it stays as it is
     return SerializedEngine(bytes(memory), seconds, bytes(cache.serialize()) if cache is not None else None)
 
@@ -366,15 +371,11 @@ def use_timing_cache(build: BuildContext, config: Any, there: bytes | None) -> A
     if not build.options.timing_cache:
         set_flag(build.trt, config, "DISABLE_TIMING_CACHE")
         return None
-    if there:
-        cache = config.create_timing_cache(there)
-        if cache is not None and config.set_timing_cache(cache, False):
-            build.measured_anew = False
-            return cache
+    used = use_times(config, build.device.number, there)
+    build.measured_anew, build.refused_times = not used.known, used.refused
+    if used.refused:
         build.notes.append(REJECTED + ("" if build.options.force else ", and leaves it as it is (--force replaces it)"))
-    cache = config.create_timing_cache(b"")
-    config.set_timing_cache(cache, False)
-    return cache
+    return used.cache
 
 
 def build_failure(build: BuildContext) -> QuantkitError:

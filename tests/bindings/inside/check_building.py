@@ -287,6 +287,29 @@ def test_kernels_stay_loaded(world: checked.World) -> None:
     assert len(world.builds) == 2
 
 
+def test_builds_share_measured_times_while_kernels_are_loaded(world: checked.World) -> None:
+    with kernels_loaded():
+        build("float", "fp32", timing_cache=b"file")
+        with kernels_loaded():
+            made = build("float", "tf32", timing_cache=b"file")
+        build("float", "fp32", timing_cache=b"another")
+    build("float", "fp32")
+    cached = [found.timing_cache for found in world.builds]
+    assert cached == [b"file", b"file+measured", b"file+measured+measuredanother", b""]
+    assert made.timing_cache == b"file+measured+measured"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_shared_times_do_not_replace_a_file_that_is_refused(force: bool) -> None:
+    world = checked.reset(takes_timing_cache=False)
+    with kernels_loaded():
+        build("float", "fp32")
+        made = build("float", "tf32", timing_cache=b"of another GPU", force=force)
+    assert world.build.timing_cache == b"+measured"
+    assert "timing cache" in made.notes[0]
+    assert (made.timing_cache is None) is not force
+
+
 def test_kernels_of_a_gpu_that_is_not_there() -> None:
     host_cuda.reset(devices=2)
     with kernels_loaded(1):
