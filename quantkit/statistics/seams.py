@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.histogram import BINS, Histogram
-from quantkit.kernel import double_range
 from quantkit.numerics import float32
 from quantkit.statistics.sealed import check_typed
 
@@ -88,22 +87,17 @@ def join_histograms(a: Histogram, left: Seam, b: Histogram, right: Seam) -> tupl
             own = BINS >> distance
             counts[own - 1] -= low[distance]
             counts[own] += low[distance]
-    joined = Histogram(doubled(a, range_) + counts, range_, *min_max(a, b))
+    minimum, maximum = min(a.minimum, b.minimum), max(a.maximum, b.maximum)
+    joined = Histogram(doubled(a, range_) + counts, range_, minimum, maximum)
     return joined, Seam(left.first or right.first, shift_low(left.low, rises) + kept)
-
-
-def min_max(a: Histogram, b: Histogram) -> tuple[float, float]:
-    """Return the extremes of two histograms together; one without values has none."""
-    filled = [h for h in (a, b) if h.elements] or [a]
-    return min(h.minimum for h in filled), max(h.maximum for h in filled)
 
 
 def doubled(histogram: Histogram, range_: float) -> NDArray[np.int64]:
     """Return the counts of a histogram under a larger range of its grid."""
-    counts = np.append(histogram.counts, 0)
-    for _ in range(min(doublings_between(histogram.range, range_), DISTANCES)):
-        double_range(counts)
-    return counts[:BINS]
+    rises = min(doublings_between(histogram.range, range_), DISTANCES - 1)
+    counts = np.zeros(BINS, np.int64)
+    counts[: BINS >> rises] = histogram.counts.reshape(-1, 1 << rises).sum(axis=1) if rises else histogram.counts
+    return counts
 
 
 def seam_arrays(seams: Sequence[Seam]) -> dict[str, Array]:
