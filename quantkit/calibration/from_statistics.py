@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quantkit._version import __version__
 from quantkit.artifact import check_destinations, sha256_of, write_all, write_whole
+from quantkit.calibration.first_ranges import leave_first_ranges
 from quantkit.calibration.shard_files import NamedStatistics, read_shards, shards_at
 from quantkit.calibration.tables import header_for, make_tables, table_paths
 from quantkit.errors import ShardError
@@ -28,6 +29,7 @@ from quantkit.rules import Rule, as_rules
 from quantkit.sharding.folder import Place
 from quantkit.sharding.shard import shard_of_file
 from quantkit.statistics import Statistics, merge_statistics, read_statistics, statistics_bytes
+from quantkit.statistics.grids import OtherRangesError
 from quantkit.statistics.shard_merging import merge_shards
 from quantkit.table import Algorithm, CalibrationTable, table_bytes
 from quantkit.tensorrt_version import target_version
@@ -47,7 +49,10 @@ def merge(
     """
     output, parts = given_path(output, "output"), given_list(parts, "parts")
     may_replace = check_destinations([output], read=parts, force=force)
-    merged = merge_shards(shards) if (shards := given_shards(parts)) else merge_files(parts, allow_duplicates)
+    try:
+        merged = merge_shards(shards) if (shards := given_shards(parts)) else merge_files(parts, allow_duplicates)
+    except OtherRangesError as error:
+        raise leave_first_ranges(error) from None
     write_whole(output, statistics_bytes(merged), force=may_replace(output))
     return merged
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
+from quantkit.calibration.first_ranges import counted_from, read_first_ranges
 from quantkit.calibration.job import CalibrationJob
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.shard_run import CollectedShard, ShardCollector, digest_stamps, identify_run, shard_batches
@@ -33,12 +34,15 @@ def calibrate_shard(
         return summarize_shard(job, ShardCollector(job).collect(shard, progress), started)
     folder, force = ShardFolder(place, SUFFIX), job.options.force
     with folder.claimed(shard):
+        first_ranges = read_first_ranges(folder, run_of_count(identify_run(job), shard.count))
         if not force and folder.has(shard):
             there = read_shard(folder.file_of(shard))
             refuse_other_shard(folder.file_of(shard), there, job, shard)
-            note = "nothing changed: the existing shard is reused"
-            return summarize_shard(job, CollectedShard(there, (note,)), started, folder, reused=True)
-        made = ShardCollector(job).collect(shard, progress)
+            if counted_from(there, first_ranges):
+                note = "nothing changed: the existing shard is reused"
+                return summarize_shard(job, CollectedShard(there, (note,)), started, folder, reused=True)
+            force = True  # it fits no other shard of its run
+        made = ShardCollector(job, first_ranges).collect(shard, progress)
         folder.write(shard, statistics_bytes(made.statistics), force=force)
     return summarize_shard(job, made, started, folder)
 

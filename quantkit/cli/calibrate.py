@@ -62,7 +62,7 @@ ONE_RUN = ("rule", "tensorrt_version", "algorithm", "checkpoint_every")
     default="tensorrt",
     show_default=True,
     help="Ranges of the histograms: as TensorRT chooses them (tensorrt), or independent of the order of the samples, "
-    "so that statistics can be merged (invariant).",
+    "so that statistics of any parts can be merged (invariant).",
 )
 @click.option("--max-memory", metavar="SIZE", default="1G", show_default=True, help="Maximum memory for activations.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run.")

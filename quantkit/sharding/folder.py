@@ -107,8 +107,27 @@ class ShardFolder:
         else:
             write_object(file, content)
 
+    def read_beside(self, name: str) -> bytes | None:
+        """Return the content of another file at the place; None if there is none. OSError, DataError."""
+        file = self._file(name)
+        return read_shard_file(file) if (object_exists(file) if is_url(file) else exists(file)) else None
+
+    def write_beside(self, name: str, content: bytes) -> str:
+        """Write another file at the place, whole or not at all, and return its path or URL. OutputError."""
+        file = self._file(name)
+        if is_url(file):
+            write_object(file, content)
+        else:
+            write_whole(Path(file), content)
+        return file
+
     def _file(self, name: str) -> str:
         return join_url(self.place, name) if isinstance(self.place, str) else str(self.place / name)
+
+
+def place_of(file: str) -> str:
+    """Return the folder or the URL that holds the shard at a path or URL."""
+    return file.rpartition("/")[0] if is_url(file) else str(Path(file).parent)
 
 
 def read_shard_file(file: str) -> bytes:

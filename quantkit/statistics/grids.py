@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quantkit.errors import StatisticsError
+from quantkit.sharding import Shard, ShardRecord
 from quantkit.statistics.seams import on_one_grid
 
 if TYPE_CHECKING:
@@ -41,35 +42,35 @@ def grids_of(part: Statistics) -> ShardGrids:
 class OtherRangesError(StatisticsError):
     """Shards of a run were counted from other first ranges than the run's own; their histograms cannot be joined.
 
-    shards: the names of those to calibrate again. first_ranges: the run's own, of all tensors that have one.
+    shards: the names of those to run again. first_ranges: the run's own, of all tensors that have one. run: its digest.
     """
 
-    def __init__(self, problem: str, *, remedy: str, shards: Sequence[str], first_ranges: Mapping[str, float]) -> None:
-        more = [f"… and {len(shards) - SHOWN} more"] if len(shards) > SHOWN else []
-        super().__init__(problem, remedy=remedy, details=[*shards[:SHOWN], *more])
-        self.shards, self.first_ranges = tuple(shards), dict(first_ranges)
+    def __init__(self, problem: str, shards: Mapping[str, Shard], first_ranges: Mapping[str, float], run: str) -> None:
+        lines = [f"{name}: --shard {shard}" for name, shard in shards.items()]
+        super().__init__(
+            problem,
+            details=[*lines[:SHOWN], *([f"… and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])],
+            remedy="run these shards again, from the first ranges of the run",
+        )
+        self.shards, self.first_ranges, self.run = tuple(shards), dict(first_ranges), run
 
 
-def refuse_other_grids(shards: Mapping[str, ShardGrids]) -> None:
+def refuse_other_grids(grids: Mapping[str, ShardGrids], records: Mapping[str, ShardRecord]) -> None:
     """Raise OtherRangesError unless every shard of a run, by name and in order, was counted on the run's own grids."""
-    gone = frozenset[str]().union(*(shard.unscalable for shard in shards.values()))
+    gone = frozenset[str]().union(*(shard.unscalable for shard in grids.values()))
     holders: dict[str, str] = {}
     first_ranges: dict[str, float] = {}
     wrong: dict[str, list[str]] = {}
-    for shard, grids in shards.items():
-        for tensor in grids.ranges.keys() - gone:
+    for shard, found in grids.items():
+        for tensor in found.ranges.keys() - gone:
             holders.setdefault(tensor, shard)
-            first = first_ranges.setdefault(tensor, grids.firsts[tensor])
-            if not on_one_grid(first, grids.ranges[tensor]):
+            first = first_ranges.setdefault(tensor, found.firsts[tensor])
+            if not on_one_grid(first, found.ranges[tensor]):
                 wrong.setdefault(tensor, []).append(shard)
-    if not wrong:
-        return
-    faulty = [shard for shard in shards if any(shard in each for each in wrong.values())]
-    again = "these shards" if len(faulty) > 1 else faulty[0]
-    remedy = f"calibrate {again} again with --first-ranges FOLDER --force, where the other shards are"
-    if any(holders[tensor] in each for tensor, each in wrong.items()):
-        remedy = f"calibrate {again} again without --first-ranges, on machines of one kind"
-    raise OtherRangesError(describe_wrong(wrong, holders), remedy=remedy, shards=faulty, first_ranges=first_ranges)
+    if wrong:
+        faulty = {name: records[name].shard for name in grids if any(name in each for each in wrong.values())}
+        run = records[next(iter(faulty))].identity.digest
+        raise OtherRangesError(describe_wrong(wrong, holders), faulty, first_ranges, run)
 
 
 def describe_wrong(wrong: Mapping[str, Sequence[str]], holders: Mapping[str, str]) -> str:

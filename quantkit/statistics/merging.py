@@ -34,7 +34,7 @@ def merge_statistics(
     if any(p.origin.histogram is not HistogramMode.INVARIANT for p in parts):
         raise StatisticsError(
             "statistics of tensorrt mode cannot be merged: their ranges depend on which batch came first",
-            remedy="calibrate the parts with --histogram invariant",
+            remedy="calibrate the parts as shards of one run with --shard, or with --histogram invariant",
         )
     gone = {name for part in parts for name in part.unscalable}
     parts = [part.without(gone) for part in parts] if gone else parts

@@ -75,7 +75,7 @@ class ShardMerger:
         """Return the statistics of the run."""
         names = order_shards(self._records)
         if self._grids:
-            refuse_other_grids({name: self._grids[name] for name in names})
+            refuse_other_grids({name: self._grids[name] for name in names}, self._records)
         _, whole = self._runs[0]
         origin = whole.origin
         if origin.order is not None:

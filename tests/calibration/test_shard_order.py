@@ -14,8 +14,10 @@ from onnx import helper
 import quantkit
 from quantkit import CalibrateOptions, DataOptions
 from quantkit.calibration import leading_batches
+from quantkit.calibration.from_statistics import merge
 from quantkit.calibration.job import CalibrationJob, prepare_job
 from quantkit.calibration.shard_run import ShardCollector
+from quantkit.errors import QuantkitError, StaleError, StatisticsError
 from quantkit.progress import NoProgress
 from quantkit.sharding import Shard
 from quantkit.statistics import Statistics, parse_statistics, statistics_bytes
@@ -26,6 +28,9 @@ from tests.support.networks import network
 OPTIONS = CalibrateOptions(backend="onnxruntime", data=DataOptions(batch_size=1))
 LATE = leading_batches.MOST_LEADING + 1
 """The first batch that no later shard runs beside its own, and one more."""
+
+NINTH = [-1.0] * (LATE + 1) + [3.0, 5.0, 6.0] + [-1.0] * 3 + [7.0, 7.0, 12.0, 9.0]
+"""Batches of one value. In five shards, the first above 0 is in shard 2, and those of the last fit it by no doubling."""
 
 
 def two_signs() -> onnx.ModelProto:
@@ -93,23 +98,61 @@ def test_a_shard_runs_no_more_leading_batches_than_it_needs(tmp_path: Path, monk
 
 def test_shards_on_other_ranges_are_refused_by_name(tmp_path: Path) -> None:
     """Shard 2 holds the first value of a tensor, and does not fit the later ones but one."""
-    values = [-1.0] * (LATE + 1) + [3.0, 5.0, 6.0] + [-1.0] * 3 + [7.0, 7.0, 12.0, 9.0]
-    data = saved(tmp_path, values)
+    data = saved(tmp_path, NINTH)
     shards = shards_of(data, 5)
     with pytest.raises(OtherRangesError) as caught:
         merge_shards(shards.items())
     assert caught.value.problem.splitlines() == [
         "tensor 'above' has its first values in shard 2, and shard 4 counted it from another range, whose bins do not "
         "fit:",
-        "    shard 4",
+        "    shard 4: --shard 4/5",
     ]
-    assert "shard 4 again with --first-ranges" in caught.value.remedy
+    assert caught.value.shards == ("shard 4",)
+    assert caught.value.first_ranges == {"above": 3.0, "below": 1.0, "x": 1.0, "minus": 1.0}
     again = ShardCollector(job_of(data), caught.value.first_ranges).collect(Shard(4, 5), NoProgress())
     assert statistics_bytes(merge_shards({**shards, "shard 4": again.statistics}.items())) == whole_run(data)
-    assert (caught.value.shards, caught.value.first_ranges) == (
-        ("shard 4",),
-        {"above": 3.0, "below": 1.0, "x": 1.0, "minus": 1.0},
+
+
+def test_the_same_calls_again_give_the_statistics_of_one_run(tmp_path: Path) -> None:
+    """Merging leaves the first ranges beside the shards; those that did not know them are replaced, others reused."""
+    data, run, merged = saved(tmp_path, NINTH), tmp_path / "run", tmp_path / "all.stats.safetensors"
+
+    def make_shards() -> list[bool]:
+        options = [replace(OPTIONS, shard=Shard(index, 5)) for index in range(5)]
+        return [quantkit.calibrate(two_signs(), data, options=each, output=run).reused for each in options]
+
+    assert make_shards() == [False] * 5
+    with pytest.raises(StatisticsError) as caught:
+        merge(run, merged)
+    assert caught.value.details == (f"{run / '0004-of-0005.stats.safetensors'}: --shard 4/5",)
+    assert caught.value.remedy == (
+        f"make it again by the same command, which takes the ranges from {run / 'first-ranges.json'}, and merge"
     )
+    assert not merged.exists()
+    assert make_shards() == [True] * 4 + [False]
+    merge(run, merged)
+    assert merged.read_bytes() == whole_run(data)
+    assert make_shards() == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", StatisticsError),
+        ("{}", StatisticsError),
+        ('{"format":1,"run":"x","ranges":{"x":0.0}}', StatisticsError),
+        ('{"format":1,"run":"x","ranges":{"x":NaN}}', StatisticsError),
+        ('{"format":2,"run":"x","ranges":{}}', StatisticsError),
+        ('{"format":1,"run":"another","ranges":{}}', StaleError),
+    ],
+)
+def test_another_file_of_first_ranges_is_refused(tmp_path: Path, text: str, error: type[QuantkitError]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "first-ranges.json").write_text(text)
+    data = saved(tmp_path, [1.0, 2.0])
+    with pytest.raises(error, match=r"first-ranges\.json is "):
+        quantkit.calibrate(two_signs(), data, options=replace(OPTIONS, shard=Shard(0, 2)), output=tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["first-ranges.json"]
 
 
 def test_first_ranges_of_other_data_are_refused(tmp_path: Path) -> None:
@@ -119,7 +162,7 @@ def test_first_ranges_of_other_data_are_refused(tmp_path: Path) -> None:
     shards = {f"shard {k}": collector.collect(Shard(k, 2), NoProgress()).statistics for k in range(2)}
     with pytest.raises(OtherRangesError, match="'x' has its first values in shard 0, and 2 shards") as caught:
         merge_shards(shards.items())
-    assert "without --first-ranges" in caught.value.remedy
+    assert caught.value.first_ranges["x"] == 3.0
 
 
 def test_a_tensor_without_a_scale_in_one_shard_needs_no_common_range(tmp_path: Path) -> None:
