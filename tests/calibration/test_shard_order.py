@@ -30,7 +30,7 @@ LATE = leading_batches.MOST_LEADING + 1
 """The first batch that no later shard runs beside its own, and one more."""
 
 NINTH = [-1.0] * (LATE + 1) + [3.0, 5.0, 6.0] + [-1.0] * 3 + [7.0, 7.0, 12.0, 9.0]
-"""Batches of one value. In five shards, the first above 0 is in shard 2, and those of the last fit it by no doubling."""
+"""Batches of one value. In five shards, shard 2 has the first above 0, and those of shard 4 are no doublings of it."""
 
 
 def two_signs() -> onnx.ModelProto:
