@@ -23,6 +23,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 LARGEST_FILE = 1 << 30
 """Bytes of an image file: more than the largest image that Pillow decodes has pixels, at six bytes each."""
+TURNED = frozenset({5, 6, 7, 8})
+"""EXIF orientations that swap width and height."""
 ORIENTATION = 0x0112
 """EXIF tag of the orientation."""
 
@@ -62,6 +64,13 @@ def image_file_digest(path: Path) -> bytes:
         return bytes.fromhex(regular_file_digest(path, LARGEST_FILE))
     except OSError as error:
         raise UnreadableError(file_fault(error)) from None
+
+
+def upright_size(source: Path | bytes) -> tuple[int, int]:
+    """Return width and height of an image in its upright orientation, read from its header only. UnreadableError."""
+    with opened_image(source) as image:
+        width, height = image.size
+        return (height, width) if exif_orientation(image) in TURNED else (width, height)
 
 
 def exif_orientation(image: Image.Image) -> int:

@@ -15,13 +15,14 @@ from quantkit.calibration.reuse import TableRequest
 from quantkit.calibration.tables import header_for, table_paths
 from quantkit.data import DataIdentity, Feed, open_data
 from quantkit.data.opening import refuse_no_inputs
+from quantkit.data.pictures.find import data_name
 from quantkit.data.preprocess_choice import AnyPreprocess, PreprocessChoice, choose_spec
 from quantkit.errors import ModelError
 from quantkit.graph import AnyModel, Model, Watch, load_model, watched_tensors
 from quantkit.graph.model import DTYPES
 from quantkit.graph.node_selection import select_nodes
 from quantkit.histogram import HistogramMode
-from quantkit.paths import is_folder, real_path
+from quantkit.paths import is_folder
 from quantkit.qdq.reader import has_qdq
 from quantkit.qdq.removal import describe_way_back
 from quantkit.rules import Rule, as_rules
@@ -107,7 +108,6 @@ def prepare_job(
     excluded = select_nodes(options.exclude, loaded, "--exclude")
     spec = choose_spec(preprocess, loaded, data)
     feed, applied = open_data(data, loaded.inputs, spec.spec, options.data)
-    source = real_path(data).name if isinstance(data, (str, os.PathLike)) else type(data).__name__
     place = None if output is None else output_path(Path(output), loaded.path)
     return CalibrationJob(
         loaded,
@@ -115,7 +115,7 @@ def prepare_job(
         chosen_rules,
         headers,
         target,
-        source,
+        data_name(data),
         feed,
         spec.with_applied(applied),
         place,

@@ -124,7 +124,7 @@ def layers(
 
 def refuse_unused_layers_options(sources: dict[str, Path | None], data: str | None, writes: bool, parity: bool) -> None:
     """Raise UsageError for options that would change nothing. writes: whether there is an exclusion file."""
-    reasons = {} if data else dict.fromkeys(("preprocess", "limit", "skip_corrupt"), "it is for --data")
+    reasons = {} if data else dict.fromkeys(("preprocess", "limit", "skip_corrupt", "frame_step"), "it is for --data")
     reasons |= {} if writes else dict.fromkeys(("keep", "keep_db"), "it is for --exclude-file")
     reasons |= {} if sources["table"] else {"min_coverage": "it is for --table"}
     reasons |= {} if parity else {"device": "it is for --parity"}

@@ -115,8 +115,9 @@ def data(default: str = "", *, required: bool = False) -> Decorator:
         "--data",
         metavar="PATH",
         required=required,
-        help="Samples: a folder of images, a data set (data.yaml, COCO's .json), a .npy or .npz file, a folder of .npz "
-        "batches, or module:callable." + (f" Default: {default}." if default else ""),
+        help="Samples: a folder of images, a data set (data.yaml, COCO's .json), .tar, .parquet, .arrow or video "
+        "files, a .npy or .npz file, a folder of .npz batches, the URL of any of them (s3://, gs://, hf://, https://), "
+        "or module:callable." + (f" Default: {default}." if default else ""),
     )
 
 
@@ -237,6 +238,7 @@ class DataChoice:
     threads: int | None = None
     shuffle: bool | None = None
     seed: int | None = None
+    frame_step: int | None = None
 
     def reading(self) -> DataOptions:
         """Return how the samples are read. UsageError."""
@@ -265,6 +267,9 @@ DATA_CHOICE: Mapping[str, Decorator] = {
     "skip_corrupt": click.option(
         "--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read, and count them."
     ),
+    "frame_step": click.option(
+        "--frame-step", metavar="N", type=WHOLE, help="Take every N-th frame of a video. Default: 1, every frame."
+    ),
     "threads": click.option(
         "--threads", metavar="N", type=WHOLE, help="Number of threads. Default: one per core, at most 8."
     ),
@@ -274,7 +279,7 @@ DATA_CHOICE: Mapping[str, Decorator] = {
 def data_choice(*extra: str, limit: str = "512", default_limit: int | None = None, required: bool = False) -> Decorator:
     """Return a decorator: the command gets `samples`.
 
-    extra: fields besides the four that every command offers. limit: the default of --limit in words, default_limit as
+    extra: fields besides the five that every command offers. limit: the default of --limit in words, default_limit as
     a number if the command has one of its own.
     """
     most = click.option(
@@ -286,7 +291,7 @@ def data_choice(*extra: str, limit: str = "512", default_limit: int | None = Non
         help="Maximum number of samples, spread evenly over the sorted list."
         + ("" if default_limit is not None else f" Default: {limit}."),
     )
-    offered_fields = {"preprocess", "skip_corrupt", *extra}
+    offered_fields = {"preprocess", "skip_corrupt", "frame_step", *extra}
     rest = {field: option for field, option in DATA_CHOICE.items() if field in offered_fields}
     preprocess = rest.pop("preprocess")
     return grouped(

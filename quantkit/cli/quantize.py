@@ -132,7 +132,7 @@ def refuse_unused_quantize_options(table: bool, data: bool) -> None:
     """Raise UsageError for options that would change nothing. table, data: whether scales are from a table, and whether
     there is data."""
     reasons = {"rule": "the scales of a table are used unchanged"} if table else {"min_coverage": "it is for --table"}
-    reasons |= {} if data else dict.fromkeys(("preprocess", "limit", "skip_corrupt"), "it is for --data")
+    reasons |= {} if data else dict.fromkeys(("preprocess", "limit", "skip_corrupt", "frame_step"), "it is for --data")
     refuse_unused(reasons)
 
 

@@ -151,6 +151,8 @@ def run_settings(model: Path | None, config: Path | None, samples: options.DataC
         "calibrate.limit": samples.limit,
         "calibrate.skip_corrupt": samples.skip_corrupt,
         "evaluate.skip_corrupt": samples.skip_corrupt,
+        "calibrate.frame_step": samples.frame_step,
+        "evaluate.frame_step": samples.frame_step,
         "calibrate.tensorrt_version": own["tensorrt_version"],
         "quantize.exclude": own["exclude"] or None,
         "quantize.repairs": () if repair == "none" else parsing.parse_names(repair),

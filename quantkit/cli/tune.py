@@ -182,7 +182,7 @@ def tune_options(
         evaluations=own["max_evaluations"],
         tensorrt_version=own["tensorrt_version"],
         data=samples.reading(),
-        calibration=DataOptions(skip_corrupt=bool(samples.skip_corrupt)),
+        calibration=DataOptions(skip_corrupt=bool(samples.skip_corrupt), frame_step=samples.frame_step or 1),
         metrics=own["metric"],
         classes=own["classes"],
         front=not own["no_front"],

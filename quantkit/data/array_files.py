@@ -21,14 +21,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol
+from typing import IO, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantkit.data.data_file import DataFile, open_place
 from quantkit.errors import DataError
-from quantkit.regular_file import file_fault, open_regular
+from quantkit.regular_file import file_fault
 
+ArrayPlace: TypeAlias = Path | DataFile
 BROKEN = (
     OSError, ValueError, TypeError, KeyError, IndexError, EOFError, SyntaxError, OverflowError, MemoryError,
     RuntimeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
@@ -120,11 +122,11 @@ class HeldRows:
 class StoredRows:
     """The rows of a `.npy` file, or of a member of an `.npz`, read from the file when they are asked for."""
 
-    path: Path
+    path: ArrayPlace
     member: str | None
     """Name of the array in an `.npz`; None for a `.npy` file."""
     header: ArrayHeader
-    _file: BinaryIO | None = None
+    _file: IO[bytes] | None = None
     _stream: IO[bytes] | None = None
     _block: bytes = b""
     _first: int = 0
@@ -211,7 +213,7 @@ class StoredRows:
 
     def _opened(self) -> IO[bytes]:
         """Open the stream at the first value. The exceptions of BROKEN."""
-        self._file = open_regular(self.path)
+        self._file = open_place(self.path)
         stream: IO[bytes] = self._file
         if self.member is not None:
             stream = zipfile.ZipFile(self._file).open(f"{self.member}.npy")  # noqa: SIM115 (closed by `close`)
@@ -265,10 +267,10 @@ def refuse_missing_bytes(header: ArrayHeader, held: int) -> None:
         )
 
 
-def open_arrays(path: Path) -> Mapping[str, ArrayRows]:
+def open_arrays(path: ArrayPlace) -> Mapping[str, ArrayRows]:
     """Open the arrays of a `.npy` (named `array`) or `.npz` file. DataError where it is neither, or holds objects."""
     try:
-        with open_regular(path) as file:
+        with open_place(path) as file:
             arrays = {"array": npy_rows(path, file)} if path.suffix == ".npy" else npz_rows(path, file)
     except BROKEN as error:
         raise DataError(
@@ -279,19 +281,26 @@ def open_arrays(path: Path) -> Mapping[str, ArrayRows]:
     return arrays
 
 
-def npy_rows(path: Path, file: BinaryIO) -> ArrayRows:
+def npy_rows(path: ArrayPlace, file: IO[bytes]) -> ArrayRows:
     """Return the rows of a `.npy` file. The exceptions of BROKEN."""
     header = read_header(file)
-    refuse_missing_bytes(header, os.fstat(file.fileno()).st_size)
+    refuse_missing_bytes(header, file.seek(0, os.SEEK_END))
     if not header.bytes:
         return HeldRows(np.empty(header.shape, header.dtype))
     if header.fortran and len(header.shape) > 1:  # its rows do not lie one after the other
-        return HeldRows(np.memmap(file, header.dtype, "r", header.offset, header.shape, "F"))
+        return fortran_rows(path, file, header)
     rows = StoredRows(path, None, header)
     return rows if header.shape else HeldRows(rows.whole())
 
 
-def npz_rows(path: Path, file: BinaryIO) -> dict[str, ArrayRows]:
+def fortran_rows(path: ArrayPlace, file: IO[bytes], header: ArrayHeader) -> ArrayRows:
+    """Return the rows of an array in column order: mapped into memory, or read whole from a store."""
+    if isinstance(path, DataFile) and path.is_remote:
+        return HeldRows(StoredRows(path, None, header).whole())
+    return HeldRows(np.memmap(file, header.dtype, "r", header.offset, header.shape, "F"))
+
+
+def npz_rows(path: ArrayPlace, file: IO[bytes]) -> dict[str, ArrayRows]:
     """Return the rows of every member of an `.npz`. The exceptions of BROKEN."""
     arrays: dict[str, ArrayRows] = {}
     with zipfile.ZipFile(file) as archive:
@@ -308,7 +317,7 @@ def npz_rows(path: Path, file: BinaryIO) -> dict[str, ArrayRows]:
     return arrays
 
 
-def member_rows(path: Path, name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> ArrayRows:
+def member_rows(path: ArrayPlace, name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> ArrayRows:
     """Return the rows of one member. The exceptions of BROKEN."""
     if entry.compress_type not in METHODS:
         raise ValueError("it is compressed in a way that numpy does not use")

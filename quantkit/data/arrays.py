@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantkit.data.array_files import ArrayRows, open_arrays
+from quantkit.data.array_files import ArrayPlace, ArrayRows, open_arrays
 from quantkit.data.batch_rows import CommonRows, rows_along_batch
 from quantkit.data.batches import axes_of, check_batch, refuse_missing_inputs, take_samples
-from quantkit.data.feed import DigestMemory, arrays_digest
-from quantkit.data.images import stamp_file
+from quantkit.data.data_file import place_stamps
+from quantkit.data.declared_labels import LABELS
+from quantkit.data.feed import DigestMemory, arrays_digest, not_images
 from quantkit.data.pixels import has_fractions, normalise, transform
 from quantkit.errors import DataError, UnreadableError
 from quantkit.preprocess import Preprocess
 from quantkit.regular_file import FileStamp
 from quantkit.values import Batch, ModelInput
-
-LABELS = frozenset({"y", "label", "labels", "target", "targets"})
-"""Arrays with these names are labels if a file holds them beside its inputs."""
 
 
 def arrays_by_input(
@@ -49,7 +46,7 @@ class ArraySamples:
 
     def __init__(
         self,
-        path: Path,
+        path: ArrayPlace,
         indices: Sequence[int],
         inputs: Sequence[ModelInput],
         spec: Preprocess | None,
@@ -81,7 +78,14 @@ class ArraySamples:
     def stamps(self, chosen: range) -> tuple[FileStamp, ...]:
         """Return size and times of the file, and a digest of the chosen rows."""
         rows = hashlib.sha256(repr([self._indices[k] for k in chosen]).encode()).hexdigest()[:16]
-        return (stamp_file(self._path, f"{self._path.name} rows {rows}"),)
+        return place_stamps(self._path, f"{self._path.name} rows {rows}")
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Raise DataError: the samples are no image files."""
+        raise not_images(self.names[index])
+
+    def labels(self, classes: int | None) -> None:
+        """Return None: an array of labels is found by its name."""
 
     def close(self) -> None:
         """Close the file until the next row."""
@@ -94,7 +98,7 @@ class ArraySamples:
         return found
 
 
-def row_count(path: Path, inputs: Sequence[ModelInput]) -> int:
+def row_count(path: ArrayPlace, inputs: Sequence[ModelInput]) -> int:
     """Return the number of samples in the file. DataError where the arrays disagree."""
     found = arrays_by_input(open_arrays(path), inputs, str(path))
     rowed = {name: rows for name, rows in found.items() if not isinstance(rows, CommonRows)}

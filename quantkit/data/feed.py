@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.data.batches import batch_axis_of, stack_samples, take_samples
+from quantkit.data.declared_labels import DeclaredLabels
 from quantkit.data.image_set import ImageSet
 from quantkit.errors import DataError, UnreadableError
 from quantkit.regular_file import FileStamp
@@ -105,6 +106,15 @@ class Feed(Protocol):
     def part(self, batches: range) -> Feed:
         """Return a feed of a run of these batches alone. DataError where batches are only known after reading them."""
 
+    def image_size(self, name: str) -> tuple[int, int]:
+        """Return width and height of an image in its upright orientation, before it was resized. DataError."""
+
+    def declared(self, classes: int | None) -> DeclaredLabels | None:
+        """Return the labels in the files of the samples, in order; None if they cannot have any. DataError.
+
+        classes: how many the network has.
+        """
+
 
 def describe_left_out(unreadable: Collection[str]) -> tuple[str, ...]:
     """Return a note on the number of samples that were skipped on request; empty if there are none."""
@@ -171,6 +181,11 @@ def changed_data(what: str) -> DataError:
     return DataError(f"{what} changed during the run", remedy="start again when nothing writes to the data any more")
 
 
+def not_images(name: str) -> DataError:
+    """Return the error for samples that are no image files, and have no size."""
+    return DataError(f"{name} is no image file", remedy="give image files")
+
+
 def identity_as_read(feed: Feed, expected: DataIdentity) -> DataIdentity:
     """Return the identity of what a pass read from a feed. DataError unless it is the expected one."""
     found = feed.identity() or expected
@@ -212,6 +227,12 @@ class SampleSource(Protocol):
     def stamps(self, chosen: range) -> tuple[FileStamp, ...]:
         """Return size and times of the files of chosen samples."""
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Return width and height of an image in its upright orientation. UnreadableError, DataError."""
+
+    def labels(self, classes: int | None) -> DeclaredLabels | None:
+        """Return the labels that lie in the same files; None if there can be none. DataError."""
+
     def close(self) -> None:
         """Close files until the next sample."""
 
@@ -234,6 +255,15 @@ class SampleRange:
     def stamps(self, chosen: range) -> tuple[FileStamp, ...]:
         """Return size and times of the files."""
         return self._source.stamps(self._chosen[chosen.start : chosen.stop])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return width and height of an image in its upright orientation. UnreadableError, DataError."""
+        return self._source.size(self._chosen[index])
+
+    def labels(self, classes: int | None) -> DeclaredLabels | None:
+        """Return the labels of the run. DataError."""
+        found = self._source.labels(classes)
+        return found and replace(found, values=found.values[self._chosen.start : self._chosen.stop])
 
     def close(self) -> None:
         """Close files until the next sample."""
@@ -273,12 +303,26 @@ class SampleFeed:
         self._stamps: tuple[FileStamp, ...] | None = None
         self._size, self._threads, self._skip_corrupt = batch_size, threads, skip_corrupt
         self._full_batches = full_batches
+        self._places: dict[str, int] = {}
 
     def stamps(self) -> tuple[FileStamp, ...]:
         """Return size and times of the files at the first call."""
         if self._stamps is None:
             self._stamps = self._source.stamps(range(len(self._names)))
         return self._stamps
+
+    def image_size(self, name: str) -> tuple[int, int]:
+        """Return width and height of an image in its upright orientation, before it was resized. DataError."""
+        if not self._places:
+            self._places.update((known, index) for index, known in enumerate(self._names))
+        try:
+            return self._source.size(self._places[name])
+        except UnreadableError as error:
+            raise DataError(f"{name}: {error}", remedy="fix or remove the file") from None
+
+    def declared(self, classes: int | None) -> DeclaredLabels | None:
+        """Return the labels in the files of the samples; None if they cannot have any. DataError."""
+        return self._source.labels(classes)
 
     def identity(self) -> DataIdentity:
         """Return the identity by content; decodes nothing. DataError names the unreadable."""

@@ -11,11 +11,9 @@ any other folder, or an image            all below it                      all b
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from quantkit.data.data_yaml import SUFFIXES as YAML_SUFFIXES
 from quantkit.data.data_yaml import read_data_yaml
@@ -25,7 +23,7 @@ from quantkit.data.text_rows import text_lines
 from quantkit.document import bounded_json, describe_syntax, read_text_file
 from quantkit.errors import DataError
 from quantkit.image_file import SUFFIXES
-from quantkit.paths import exists, is_file, is_folder
+from quantkit.paths import is_file, is_folder
 
 LISTS = YAML_SUFFIXES | {".json", ".txt"}
 """Suffixes of files that describe a data set."""
@@ -52,17 +50,6 @@ def find_image_set(path: Path, split: Split) -> ImageSet | None:
     if suffix in SUFFIXES:
         return ImageSet(ImageFolder(path.parent, (path.name,)), path.name)
     return None
-
-
-def is_divided(data: Any) -> bool:
-    """Return True if data are a data set whose images to calibrate with are others than those to evaluate on.
-
-    DataError where one of the two is damaged.
-    """
-    if not isinstance(data, (str, os.PathLike)) or not exists(data):
-        return False
-    found = [find_image_set(Path(data), split) for split in Split]
-    return all(images is not None and images.split is not None for images in found)
 
 
 def set_in_folder(path: Path, split: Split) -> ImageSet:

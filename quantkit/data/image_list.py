@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quantkit.data.declared_labels import DeclaredLabels
 from quantkit.data.image_folder import ImageFolder
 from quantkit.data.image_set import ImageSet
-from quantkit.errors import DataError, UnreadableError, UsageError, first_line
+from quantkit.errors import DataError, UsageError
 from quantkit.image_file import SUFFIXES
 from quantkit.paths import expand_home
-from quantkit.preprocess import Preprocess
 from quantkit.regular_file import FileStamp
-from quantkit.values import Array, Batch
+from quantkit.values import Array
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -143,35 +142,35 @@ def describe_item(item: Any) -> str:
 
 
 class HeldImages:
-    """PIL images as samples. They are decoded as their files would be: turned by EXIF, converted, resized."""
+    """PIL images as a store of pictures, which are decoded as their files would be: turned by EXIF, converted."""
 
-    def __init__(self, images: Sequence[Image.Image], names: Sequence[str], input_name: str, spec: Preprocess) -> None:
-        self.names = names
-        self._images, self._input, self._spec = images, input_name, spec
+    notes: tuple[str, ...] = ()
 
-    def load(self, index: int) -> Batch:
-        """Return one image as the network's input, without batch axis. UnreadableError."""
-        from quantkit.data.pixels import transform, turn_upright
+    def __init__(self, images: Sequence[Image.Image], names: Sequence[str]) -> None:
+        self.count = len(images)
+        self._images, self._names = images, names
 
-        try:
-            return {self._input: transform(turn_upright(self._images[index]), self._spec)}
-        except UnreadableError:
-            raise
-        except Exception as error:  # a file behind it that is damaged or closed; Pillow raises many kinds
-            raise UnreadableError(first_line(error)) from None
+    def plan(self, indices: Sequence[int]) -> None:
+        """Do nothing: the images are in memory."""
 
-    def digest(self, index: int) -> bytes:
-        """Return the sha256 over mode, size and pixels. UnreadableError."""
-        try:
-            image = self._images[index]
-            image = image.convert("RGBA") if image.mode in ("P", "PA") else image
-            return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
-        except Exception as error:
-            raise UnreadableError(first_line(error)) from None
+    def name(self, index: int) -> str:
+        """Return `image 17`."""
+        return self._names[index]
 
-    def stamps(self, chosen: range) -> tuple[FileStamp, ...]:  # noqa: ARG002 (the same for all)
+    def picture(self, index: int) -> Image.Image:
+        """Return an image."""
+        return self._images[index]
+
+    def version(self, index: int) -> None:
+        """Return None: the pixels are looked at."""
+
+    def stamps(self, indices: Sequence[int]) -> tuple[FileStamp, ...]:  # noqa: ARG002
         """Return no files."""
         return ()
+
+    def labels(self, indices: Sequence[int], classes: int | None) -> DeclaredLabels | None:  # noqa: ARG002
+        """Return None: the caller's labels are in pairs."""
+        return None
 
     def close(self) -> None:
         """Do nothing: the images are the caller's."""

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+from quantkit.data.array_files import ArrayPlace
 from quantkit.data.arrays import ArraySamples, row_count
 from quantkit.data.batches import axes_of
 from quantkit.data.feed import Feed, SampleFeed
 from quantkit.data.image_layouts import find_image_set
 from quantkit.data.image_list import HeldImages, ImageList
 from quantkit.data.image_set import ImageSet, Split, no_images
-from quantkit.data.images import ImageSamples
+from quantkit.data.pictures.find import ARRAY, FoundFiles, find_pictures, holds_containers, is_remote, open_pictures
+from quantkit.data.pictures.folder_images import FolderImages
+from quantkit.data.pictures.store import PictureSamples, PictureStore
 from quantkit.data.spec_limits import apply_spec
 from quantkit.data.splitting import HoldoutPart
 from quantkit.data.streams import BatchFolderFeed, StreamFeed, load_callable
@@ -47,6 +50,8 @@ class DataOptions:
     threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
     """Threads that decode."""
     skip_corrupt: bool = False
+    frame_step: int = 1
+    """Every so many frames of a video are one sample."""
     whole: bool = False
     """Read all samples if there is no limit, and the split to evaluate on: for evaluation, not for calibration."""
     part: HoldoutPart | None = None
@@ -55,6 +60,7 @@ class DataOptions:
     def __post_init__(self) -> None:
         check_number("limit", self.limit, 1)
         check_number("batch_size", self.batch_size, 1)
+        check_number("frame_step", self.frame_step, 1)
         check_number("threads", self.threads, 1, MOST_THREADS)
         check_number("seed", self.seed, 0, (1 << 64) - 1)
 
@@ -68,6 +74,7 @@ class DataFields(TypedDict, total=False):
     batch_size: int | None
     threads: int
     skip_corrupt: bool
+    frame_step: int
 
 
 def open_data(
@@ -81,6 +88,8 @@ def open_data(
     """
     refuse_no_inputs(inputs)
     if isinstance(source, (str, os.PathLike)):
+        if is_remote(source):
+            return open_found(find_pictures(os.fspath(source), wanted_split(options)), inputs, spec, options)
         path = Path(source)
         if not exists(path) and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*:\w+", str(source)):
             return open_stream(load_callable(str(source)), inputs, spec, options), None
@@ -119,13 +128,15 @@ def open_path(
     if not exists(path):
         raise DataError(
             f"{path} does not exist",
-            remedy="give a folder of images, a data.yaml, an .npz or .npy file, or module:callable",
+            remedy="give a folder of images, a data.yaml, an .npz or .npy file, a URL, or module:callable",
         )
     if not is_folder(path):
         refuse_endless(path)
         if path.suffix in (".npy", ".npz"):
             return open_array(path, inputs, spec, options)
-    images = find_image_set(path, Split.VAL if options.whole else Split.TRAIN)
+        if holds_containers(path):
+            return open_found(find_pictures(str(path), wanted_split(options)), inputs, spec, options)
+    images = find_image_set(path, wanted_split(options))
     if images is None:
         raise DataError(
             f"{path} is neither an image, nor a data set's data.yaml, .json or .txt, nor a .npy or .npz file",
@@ -140,6 +151,8 @@ def open_path(
     if batches:
         return open_batches(batches, inputs, spec, options), None
     if not images.folder.names:
+        if is_folder(path) and holds_containers(path):
+            return open_found(find_pictures(str(path), wanted_split(options)), inputs, spec, options)
         raise no_images(path)
     return open_images(images, inputs, spec, options)
 
@@ -168,16 +181,7 @@ def open_image_list(
     found = images.image_set()
     if found is not None:
         return open_images(found, inputs, spec, options)
-    refuse_several_inputs(inputs)
-    applied = apply_spec(spec, inputs[0])
-    indices, size, notes = choose_samples(len(images.names), inputs, options)
-    held = [images.images[i] for i in indices]
-    feed = SampleFeed(
-        "images", HeldImages(held, [images.names[i] for i in indices], inputs[0].name, applied),
-        batch_size=size, threads=options.threads, skip_corrupt=options.skip_corrupt,
-        full_batches=inputs[0].fixed_batch is not None, notes=notes,
-    )  # fmt: skip
-    return feed, applied
+    return open_store(HeldImages(images.images, images.names), inputs, spec, options)
 
 
 def open_images(
@@ -185,23 +189,53 @@ def open_images(
 ) -> tuple[Feed, Preprocess]:
     """Open images for a network with one input."""
     folder = images.folder
+    after = (f"{folder.others} other files in the folder are not images",) if folder.others else ()
+    store = FolderImages(folder.root, folder.names)
+    return open_store(store, inputs, spec, options, images=images, notes=(images.notes, after))
+
+
+def open_found(
+    found: FoundFiles, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
+) -> tuple[Feed, Preprocess | None]:
+    """Open files that were found under a URL, by a pattern, or as containers of pictures."""
+    if found.kind == ARRAY:
+        if len(found.files) == 1:
+            return open_array(found.files[0], inputs, spec, options)
+        if wrong := next((file for file in found.files if file.suffix != ".npz"), None):
+            raise DataError(f"{wrong.place} is one of several arrays", remedy="give one .npy file, or .npz batches")
+        return open_batches(found.files, inputs, spec, options), None
+    store = open_pictures(found, options.frame_step)
+    return open_store(store, inputs, spec, options, notes=(found.notes, store.notes))
+
+
+def open_store(
+    store: PictureStore,
+    inputs: Sequence[ModelInput],
+    spec: Preprocess,
+    options: DataOptions,
+    *,
+    images: ImageSet | None = None,
+    notes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
+) -> tuple[Feed, Preprocess]:
+    """Open pictures for a network with one input. notes: before and after the one on the choice of samples."""
     refuse_several_inputs(inputs)
     applied = apply_spec(spec, inputs[0])
-    indices, size, notes = choose_samples(len(folder.names), inputs, options)
-    notes = (*images.notes, *notes)
-    if folder.others:
-        notes += (f"{folder.others} other files in the folder are not images",)
-    samples = ImageSamples(folder.root, [folder.names[i] for i in indices], inputs[0].name, applied)
+    indices, size, chosen = choose_samples(store.count, inputs, options)
     feed = SampleFeed(
-        "images", samples,
+        "images", PictureSamples(store, indices, inputs[0].name, applied),
         batch_size=size, threads=options.threads, skip_corrupt=options.skip_corrupt,
-        full_batches=inputs[0].fixed_batch is not None, notes=notes, images=images,
+        full_batches=inputs[0].fixed_batch is not None, notes=(*notes[0], *chosen, *notes[1]), images=images,
     )  # fmt: skip
     return feed, applied
 
 
+def wanted_split(options: DataOptions) -> Split:
+    """Return the part of a divided data set that is read."""
+    return Split.VAL if options.whole else Split.TRAIN
+
+
 def open_array(
-    path: Path, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
+    path: ArrayPlace, inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
 ) -> tuple[Feed, Preprocess | None]:
     """Open rows of arrays; with a spec other than `raw` they are images."""
     applied = None
@@ -222,7 +256,9 @@ def open_array(
     return feed, applied
 
 
-def open_batches(files: Sequence[Path], inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions) -> Feed:
+def open_batches(
+    files: Sequence[ArrayPlace], inputs: Sequence[ModelInput], spec: Preprocess, options: DataOptions
+) -> Feed:
     """Open files that each hold one batch; a limit, if given, counts files."""
     refuse_batch_options(spec, options, "a folder of .npz batches", "its files")
     own = list(range(len(files))) if options.part is None else options.part.of(len(files))

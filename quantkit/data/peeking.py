@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from quantkit.data import DataIdentity, Feed, Portion, preflight
+from quantkit.data.declared_labels import DeclaredLabels
 from quantkit.data.preflight import WATCHED
 from quantkit.preprocess import Preprocess
 from quantkit.regular_file import FileStamp
@@ -33,6 +34,14 @@ class PeekedFeed:
     def identity(self) -> DataIdentity | None:
         """Return the identity of the samples."""
         return self._feed.identity()
+
+    def image_size(self, name: str) -> tuple[int, int]:
+        """Return width and height of an image before it was resized."""
+        return self._feed.image_size(name)
+
+    def declared(self, classes: int | None) -> DeclaredLabels | None:
+        """Return the labels in the files of the samples."""
+        return self._feed.declared(classes)
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
         """Yield batches from position `start` on; the first pass begins with the portion that was read in advance."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from quantkit.errors import UnreadableError
-from quantkit.image_file import exif_orientation, opened_image
+from quantkit.image_file import TURNED, exif_orientation, opened_image
 from quantkit.kernel import gather, numpy_gather
 from quantkit.pixel_levels import cast_pixels, channel_value, level_table
 from quantkit.preprocess import Preprocess
@@ -59,10 +59,18 @@ def pixels_of(content: bytes, spec: Preprocess) -> NDArray[Any]:
 
     uint8, or float32 in 0 … 255 if the image has 16 bits. UnreadableError.
     """
+    return sized_pixels(content, spec)[0]
+
+
+def sized_pixels(content: bytes, spec: Preprocess) -> tuple[NDArray[Any], tuple[int, int]]:
+    """Return the pixels of an image file as `pixels_of` does, and width and height of the upright image in the file."""
     with opened_image(content) as image:
+        size = image.size
         if image.format == "JPEG" and spec.size and spec.resize != "none":
             decode_smaller(image, 4 * round(max(spec.size) / spec.crop_fraction))
-        return to_pixels(turn_upright(image), spec)
+        upright = turn_upright(image)
+        turned = exif_orientation(image) in TURNED
+        return to_pixels(upright, spec), size[::-1] if turned else size
 
 
 def transform(image: Image.Image, spec: Preprocess) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from quantkit.data.image_list import ImageList
+from quantkit.data.pictures.find import holds_images, is_remote
 from quantkit.data.pixel_inputs import default_preset
 from quantkit.graph import Model
 from quantkit.paths import exists, is_folder
@@ -83,6 +84,8 @@ def feeds_images(data: Any) -> bool:
     """Return True if `data` names images rather than arrays, batches or a stream."""
     if not isinstance(data, (str, os.PathLike)):
         return isinstance(data, ImageList)
+    if is_remote(data):
+        return holds_images(os.fspath(data))
     path = Path(data)
     return (
         path.suffix not in (".npy", ".npz")

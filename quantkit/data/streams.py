@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from quantkit.data.array_files import open_arrays
-from quantkit.data.arrays import LABELS, match_arrays
+from quantkit.data.array_files import ArrayPlace, open_arrays
+from quantkit.data.arrays import match_arrays
 from quantkit.data.batches import axes_of, check_batch, samples_in, take_samples
-from quantkit.data.feed import DataIdentity, DigestMemory, Feed, Identifier, Portion, portion_digests
+from quantkit.data.data_file import place_stamps
+from quantkit.data.declared_labels import LABELS
+from quantkit.data.feed import DataIdentity, DigestMemory, Feed, Identifier, Portion, not_images, portion_digests
 from quantkit.data.image_list import image_of, is_image
 from quantkit.data.image_set import ImageSet
-from quantkit.data.images import stamp_file
 from quantkit.data.splitting import HoldoutPart
 from quantkit.errors import DataError, QuantkitError
 from quantkit.plugin import USER_ERRORS, describe_error, load_plugin, running_user_code, user_frames
@@ -29,7 +29,7 @@ class BatchFolderFeed:
     kind = "batches"
     images: ImageSet | None = None
 
-    def __init__(self, files: Sequence[Path], inputs: Sequence[ModelInput], notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, files: Sequence[ArrayPlace], inputs: Sequence[ModelInput], notes: tuple[str, ...] = ()) -> None:
         self._files, self._inputs = files, inputs
         self.samples: int | None = None
         self.batch_size: int | None = None
@@ -44,7 +44,8 @@ class BatchFolderFeed:
     def stamps(self) -> tuple[FileStamp, ...]:
         """Return size and times of every file at the first call."""
         if self._stamps is None:
-            self._stamps = tuple(stamp_file(path, path.name) for path in self._files)
+            found = [place_stamps(place, place.name) for place in self._files]
+            self._stamps = tuple(stamp for stamps in found for stamp in stamps) if all(found) else ()
         return self._stamps
 
     def identity(self) -> DataIdentity:
@@ -56,6 +57,13 @@ class BatchFolderFeed:
             if digests := self._digests.get(position):  # a file may hold no samples
                 identifier.add(digests)
         return identifier.identity()
+
+    def image_size(self, name: str) -> tuple[int, int]:
+        """Raise DataError: the samples are no image files."""
+        raise not_images(name)
+
+    def declared(self, classes: int | None) -> None:
+        """Return None: labels come with the batches."""
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
         """Yield one portion per file; positions count files. DataError names the file, also one that changed."""
@@ -127,6 +135,13 @@ class StreamFeed:
     def identity(self) -> DataIdentity | None:
         """Return None: the identity is known only after the whole stream was read."""
         return None
+
+    def image_size(self, name: str) -> tuple[int, int]:
+        """Raise DataError: the samples are no image files."""
+        raise not_images(name)
+
+    def declared(self, classes: int | None) -> None:
+        """Return None: labels come with the batches."""
 
     def portions(self, start: int = 0) -> Iterator[Portion]:
         """Yield one portion per batch; positions count batches. Ends after `limit` samples, even within a batch."""

@@ -16,6 +16,7 @@ from quantkit.data.feed import Identifier, portion_digests
 from quantkit.data.image_list import given_data
 from quantkit.data.opening import DEFAULT_BATCH
 from quantkit.data.peeking import DataWatcher, PeekedFeed
+from quantkit.data.pictures.find import data_name, is_remote
 from quantkit.data.preprocess_choice import AnyPreprocess, PreprocessChoice, choose_spec, feeds_images
 from quantkit.errors import DataError, Interrupted, UsageError
 from quantkit.evaluation.accumulate import Outputs, Scoring
@@ -253,14 +254,14 @@ def image_root(data: Any, feed: Feed) -> Path | None:
     """Return the folder that names of images are relative to, or the path of other data; None without one."""
     if feed.images is not None:
         return real_path(feed.images.folder.root)
-    return real_path(data) if isinstance(data, (str, os.PathLike)) else None
+    is_path = isinstance(data, (str, os.PathLike)) and feed.kind != "images" and not is_remote(data)
+    return real_path(data) if is_path else None
 
 
 def data_record(data: Any, feed: Feed, identity: Any) -> Mapping[str, Any]:
     """Return the record of the samples for the provenance."""
-    source = real_path(data).name if isinstance(data, (str, os.PathLike)) else type(data).__name__
     return {
-        "source": source,
+        "source": data_name(data),
         "kind": feed.kind,
         "samples": identity.samples,
         "content": identity.content,

@@ -152,7 +152,7 @@ def resolve_metrics(
         scores = choose_score_output(fitting, None)
     assumed = labels is None and scores is not None and fitting[scores] is Evidence.POSSIBLE
     scoring = start_scoring(subjects, first, scores, factories, labels, assumed)
-    source = ImageSource(feed.images.folder.root if feed.images is not None else None, spec)
+    source = ImageSource(feed.image_size if feed.kind == "images" else None, spec)
     start_watching(scoring, first, source, request.metrics if request.options.without_labels else ())
     scoring.notes += (*(chosen.notes if chosen else ()), *selection_notes(graph, first))
     scoring.labels_ignored, scoring.undecided = ignored, undecided
@@ -255,7 +255,9 @@ def label_request(model: Model | None, feed: Feed, request: EvaluationRequest, s
     network = NetworkFacts() if model is None else network_facts(model.metadata)
     if request.options.classes is not None:
         network = replace(network, names=read_classes(Path(request.options.classes)).shown())
-    asked = LabelRequest(request.data, feed.kind, feed.names, request.labels, spec, network=network)
+    asked = LabelRequest(
+        request.data, feed.kind, feed.names, request.labels, spec, network=network, size_of=feed.image_size
+    )
     if feed.images is None:
         return asked
     images = feed.images

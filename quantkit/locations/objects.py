@@ -9,6 +9,7 @@ with a warning in Python's log; everything else, and the last failure, is one er
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from quantkit.errors import BackendError, DataError, OutputError, QuantkitError
 from quantkit.extras import install_command
@@ -76,6 +77,8 @@ def list_objects(url: str) -> tuple[StoredObject, ...]:
     def found() -> tuple[StoredObject, ...]:
         system.invalidate_cache()  # others may write there
         try:
+            if is_web_file(system, url, path):
+                return (as_object(system, system.info(path), url),)
             entries = system.find(path, detail=True)
         except FileNotFoundError:
             refuse_missing_bucket(system, url, path)
@@ -86,6 +89,11 @@ def list_objects(url: str) -> tuple[StoredObject, ...]:
         return tuple(as_object(system, entry) for entry in files)
 
     return guarded(url, "cannot list", found)
+
+
+def is_web_file(system: Any, url: str, path: str) -> bool:
+    """Return True for a file of a web server, which would be read as a list of links if it were listed."""
+    return url.startswith("http") and "text/html" not in system.info(path).get("mimetype", "text/html")
 
 
 def refuse_missing_bucket(system: Any, url: str, path: str) -> None:
@@ -141,20 +149,57 @@ def read_object(url: str, start: int | None = None, stop: int | None = None) -> 
     return guarded(url, "cannot read", read)
 
 
-def open_object(url: str, block: int = 1 << 20) -> IO[bytes]:
-    """Return an object as a seekable file, which reads `block` bytes ahead. DataError; reading it raises OSError."""
-    system, path = open_store(url)
+class ObjectReader(io.RawIOBase):
+    """An object as a seekable file: every read is one request, which is repeated as any other."""
 
-    def opened() -> IO[bytes]:
-        file: IO[bytes] = system.open(path, "rb", block_size=block)
-        if not file.seekable():
-            raise DataError(
-                f"{url}: the server does not say how large the object is, or sends no parts of it",
-                remedy="copy it to a store that does, or to this machine",
-            )
-        return file
+    def __init__(self, url: str, size: int) -> None:
+        self._url, self._size, self._position = url, size, 0
 
-    return guarded(url, "cannot read", opened)
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer. DataError."""
+        stop = min(self._position + len(buffer), self._size)
+        if stop <= self._position:
+            return 0
+        content = read_object(self._url, self._position, stop)
+        buffer[: len(content)] = content
+        self._position = stop
+        return len(content)
+
+
+def open_object(url: str, size: int | None = None, block: int = 1 << 20) -> io.BufferedReader:
+    """Return an object as a seekable file, of which `block` bytes are read at once. DataError, also from its reads.
+
+    size: of the object, if it is known.
+    """
+    if size is None:
+        found = find_object(url)
+        if found is None:
+            raise store_failure(url, "cannot read", FileNotFoundError(), 1)
+        size = found.size
+    if size is None:
+        raise DataError(
+            f"{url}: the server does not say how large the object is",
+            remedy="copy it to a store that does, or to this machine",
+        )
+    return io.BufferedReader(ObjectReader(url, size), block)
 
 
 def write_object(url: str, content: bytes) -> None:

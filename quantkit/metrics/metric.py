@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from quantkit.metrics.task import NetworkFacts, Task
 from quantkit.values import Array
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from quantkit.preprocess import Preprocess
+
+
+SizeOf: TypeAlias = "Callable[[str], tuple[int, int]]"
+"""Name of an image → its width and height in its upright orientation, before it was resized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class LabelRequest:
     path: the argument of --labels, or None. spec: how images are preprocessed, or None. root: the folder that names of
     images are relative to. network: what the network's metadata declare. classes, keypoints, declared: names of the
     labels' classes by index, the shape of their keypoints, and where they lie, as far as the data set declares them.
+    size_of: returns the upright size of an image by its name.
     """
 
     data: Any
@@ -80,6 +85,7 @@ class LabelRequest:
     classes: tuple[str, ...] = ()
     keypoints: tuple[int, int] | None = None
     declared: Path | None = None
+    size_of: SizeOf | None = None
 
 
 @dataclass(frozen=True, slots=True)

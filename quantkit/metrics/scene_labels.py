@@ -15,19 +15,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantkit.errors import DataError, UnreadableError, UsageError
-from quantkit.image_file import exif_orientation, opened_image
+from quantkit.errors import DataError, UsageError
 from quantkit.metrics.boxes import ClassMap, ImageGeometry, Scene, image_geometry
 from quantkit.metrics.labels.class_maps import read_class_map
 from quantkit.metrics.labels.objects_by_image import read_objects
 from quantkit.metrics.labels.places import LabelForm, LabelPlace, find_labels, labels_in, nearby_labels
-from quantkit.metrics.metric import LabelRequest, MetricLabels
+from quantkit.metrics.metric import LabelRequest, MetricLabels, SizeOf
 from quantkit.metrics.task import Task
 from quantkit.paths import exists, is_file, is_folder
 from quantkit.preprocess import Preprocess
-
-TURNED = frozenset({5, 6, 7, 8})
-"""EXIF orientations that swap width and height."""
 
 
 def open_scenes(request: LabelRequest) -> MetricLabels:
@@ -47,7 +43,7 @@ def open_keypoint_scenes(request: LabelRequest) -> MetricLabels:
 
 def open_class_maps(request: LabelRequest) -> MetricLabels:
     """Open labels of semantic segmentation, as `ClassMap` values. UsageError if the data are not images, DataError."""
-    root, names, spec = image_request(request, Task.SEMANTIC)
+    names, spec, size_of = image_request(request, Task.SEMANTIC)
     place = locate_labels(request, Task.SEMANTIC)
     if missing := [name for name in names if name not in place.files]:
         raise DataError(
@@ -56,7 +52,7 @@ def open_class_maps(request: LabelRequest) -> MetricLabels:
         )
 
     def maps(samples: Sequence[str]) -> list[ClassMap]:
-        shapes = image_geometries(root, samples, spec)
+        shapes = image_geometries(size_of, samples, spec)
         return [
             ClassMap(read_class_map(place.files[name], shape.size), shape)
             for name, shape in zip(samples, shapes, strict=True)
@@ -67,12 +63,12 @@ def open_class_maps(request: LabelRequest) -> MetricLabels:
 
 def scenes_of(request: LabelRequest, task: Task) -> MetricLabels:
     """Open labels of objects. UsageError if the data are not images; DataError if there are none, or one is damaged."""
-    root, names, spec = image_request(request, task)
+    names, spec, size_of = image_request(request, task)
     place = locate_labels(request, task)
     found = read_objects(place, names, request, task)
 
     def scenes(samples: Sequence[str]) -> list[Scene]:
-        shapes = image_geometries(root, samples, spec)
+        shapes = image_geometries(size_of, samples, spec)
         return [
             Scene(found.of(name, shape.size), shape, found.ids) for name, shape in zip(samples, shapes, strict=True)
         ]
@@ -83,25 +79,34 @@ def scenes_of(request: LabelRequest, task: Task) -> MetricLabels:
     return MetricLabels(place.text, scenes, found.order.names, notes, place.every_file)
 
 
-def image_request(request: LabelRequest, task: Task) -> tuple[Path, Sequence[str], Preprocess]:
-    """Return the folder of images, their names and their preprocessing. UsageError if the data are not images."""
-    spec, names = request.spec, request.names
-    if request.kind != "images" or spec is None or names is None:
+def image_request(request: LabelRequest, task: Task) -> tuple[Sequence[str], Preprocess, SizeOf]:
+    """Return the names of images, their preprocessing and their sizes. UsageError if the data are not images."""
+    spec, names, size_of = request.spec, request.names, request.size_of
+    if request.kind != "images" or spec is None or names is None or size_of is None:
         raise UsageError(
             f"{task.labels} need images, but the data are {request.kind}", remedy="give a folder of images"
         )
+    return names, spec, size_of
+
+
+def image_folder(request: LabelRequest) -> Path:
+    """Return the folder beside which labels may lie."""
     given = Path(request.data) if request.root is None else request.root
-    return given if is_folder(given) else given.parent, names, spec
+    return given if is_folder(given) else given.parent
 
 
 def locate_labels(request: LabelRequest, task: Task) -> LabelPlace:
     """Return the labels that were given, or those of the images. DataError, which names what lies nearby."""
-    root, names, _ = image_request(request, task)
+    names, _, _ = image_request(request, task)
+    root = image_folder(request)
     if found := seek_labels(request, task):
         return found
     path = request.path
     if path is None:
-        raise DataError(f"there are no {task.labels} as labels of the images in {root}", remedy=ask_for(task))
+        raise DataError(
+            f"there are no {task.labels} as labels of the images in {request.root or request.data}",
+            remedy=ask_for(task),
+        )
     if is_file(path):
         raise DataError(
             f"{path} is not COCO's JSON, the only file that holds labels of all images",
@@ -118,7 +123,7 @@ def seek_labels(request: LabelRequest, task: Task) -> LabelPlace | None:
 
     None if there are none, in the place that was given if one was.
     """
-    root, names, _ = image_request(request, task)
+    names, _, _ = image_request(request, task)
     for path in (request.path, request.declared):
         if path is not None and is_file(path) and path.suffix.lower() == ".json" and task is not Task.SEMANTIC:
             return LabelPlace(LabelForm.JSON, path.parent, {}, path)
@@ -126,7 +131,7 @@ def seek_labels(request: LabelRequest, task: Task) -> LabelPlace | None:
             return found
         if request.path is not None:
             return None
-    return find_labels(root, names, task)
+    return find_labels(image_folder(request), names, task)
 
 
 def ask_for(task: Task) -> str:
@@ -137,17 +142,6 @@ def ask_for(task: Task) -> str:
     return f"--labels FILE.json in COCO's format, or --labels FOLDER of {forms}"
 
 
-def image_geometries(root: Path, names: Sequence[str], spec: Preprocess) -> list[ImageGeometry]:
-    """Return how images became the input, by a resolved spec; names are relative to `root`. DataError."""
-    return [image_geometry(spec, upright_size(root / name)) for name in names]
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """Return width and height of an image in its upright orientation, read from its header only. DataError."""
-    try:
-        with opened_image(path) as image:
-            width, height = image.size
-            turned = exif_orientation(image) in TURNED
-    except UnreadableError as error:
-        raise DataError(f"{path}: {error}", remedy="fix or remove the file") from None
-    return (height, width) if turned else (width, height)
+def image_geometries(size_of: SizeOf, names: Sequence[str], spec: Preprocess) -> list[ImageGeometry]:
+    """Return how images became the input, by a resolved spec. DataError."""
+    return [image_geometry(spec, size_of(name)) for name in names]

@@ -10,6 +10,7 @@ from typing import Any
 from quantkit.artifact import canonical_json, sha256_of, text_bytes
 from quantkit.data import DataOptions, Feed, open_data
 from quantkit.data.feed import changed_data
+from quantkit.data.pictures.find import is_divided, is_remote
 from quantkit.data.preprocess_choice import BESIDE, METADATA, PreprocessChoice, choose_spec
 from quantkit.errors import DataError, UsageError
 from quantkit.evaluation.options import EvaluateOptions, EvaluationRequest
@@ -57,6 +58,7 @@ class DataSource:
             return None
         chosen = self.options
         read = [chosen.limit, chosen.shuffle, chosen.seed, chosen.batch_size, chosen.skip_corrupt, chosen.whole]
+        read += [chosen.frame_step] if chosen.frame_step > 1 else []
         return {"files": self.stamps, "read": read, "preprocess": self.spec.document}
 
 
@@ -159,7 +161,9 @@ def describe_spec(spec: PreprocessChoice) -> Sequence[str]:
 def reads_other_images(calibration: DataSource, validation: DataSource) -> bool:
     """Return True if the data set has other images to evaluate on than to calibrate with."""
     ours, theirs = calibration.feed.images, validation.feed.images
-    return ours is not None and theirs is not None and not ours.is_same_as(theirs)
+    if ours is None or theirs is None:
+        return is_divided(calibration.source)
+    return not ours.is_same_as(theirs)
 
 
 def evaluation_request(settings: Settings, data: DataSource) -> EvaluationRequest:
@@ -193,9 +197,10 @@ def data_sources(settings: Settings, model: Model) -> tuple[DataSource, DataSour
         seed=chosen.seed,
         batch_size=chosen.batch_size,
         skip_corrupt=chosen.skip_corrupt,
+        frame_step=chosen.frame_step,
     )
     inputs = with_free_batches(model.inputs)
-    whole = DataOptions(limit=wanted.limit, skip_corrupt=wanted.skip_corrupt, whole=True)
+    whole = DataOptions(limit=wanted.limit, skip_corrupt=wanted.skip_corrupt, frame_step=wanted.frame_step, whole=True)
     return (
         data_source(model, model.inputs, data, settings.preprocess, reading),
         data_source(model, inputs, wanted.data or data, settings.preprocess, whole),
@@ -227,7 +232,8 @@ def data_source(
     if feed.samples == 0:
         raise DataError(f"{source} is empty", remedy="give at least one sample")
     stamps = [stamp.record for stamp in feed.stamps()]
-    identity = sha256_of(text_bytes(canonical_json([str(real_path(source)), stamps]))) if stamps else None
+    place = source if is_remote(source) else str(real_path(source))
+    identity = sha256_of(text_bytes(canonical_json([place, stamps]))) if stamps else None
     return DataSource(source, options, spec.with_applied(applied), identity, feed)
 
 

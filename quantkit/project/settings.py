@@ -48,6 +48,7 @@ class CalibrateSettings(SettingsSection):
     histogram: HistogramMode = HistogramMode.TENSORRT
     tensorrt_version: str | None = None
     skip_corrupt: bool = False
+    frame_step: Count = 1
 
 
 class QuantizeSettings(SettingsSection):
@@ -87,6 +88,7 @@ class EvaluateSettings(SettingsSection):
     metrics: tuple[str, ...] = Field(default_factory=lambda: (default_metric(),))
     limit: Count | None = None
     skip_corrupt: bool = False
+    frame_step: Count = 1
     layers: bool = True
     """Rank the layers of the Q/DQ model by their loss, for the report."""
     max_drop: Annotated[float, Field(ge=0)] | None = None

@@ -20,6 +20,7 @@ from quantkit.calibration.recorded_table import read_recorded_table
 from quantkit.calibration.reuse import REMEDY, refuse_changed
 from quantkit.data import open_data
 from quantkit.data.feed import changed_data
+from quantkit.data.pictures.find import is_remote
 from quantkit.document import DocumentType
 from quantkit.errors import ModelError, QuantkitError, StaleError
 from quantkit.gpu_profile.profile import load_profile, profile_text
@@ -140,7 +141,9 @@ def samples_identity(source: Model, data: NetworkSamples | None) -> tuple[dict[s
     if data is None:
         return dict.fromkeys(("samples", "data", "order of the data", "preprocessing")), ()
     spec, place = data.preprocess, data.source
-    if not isinstance(place, (str, os.PathLike)) or not exists(place) or not isinstance(spec, Preprocess):
+    if not isinstance(place, (str, os.PathLike)) or not isinstance(spec, Preprocess):
+        return None, ()
+    if not (exists(place) or is_remote(place)):  # `module:callable`
         return None, ()
     feed, applied = open_data(place, source.inputs, spec, data.options)
     identity = feed.identity()

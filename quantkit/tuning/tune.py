@@ -17,8 +17,8 @@ from quantkit._version import __version__
 from quantkit.calibration.calibrate import calibrate
 from quantkit.calibration.options import CalibrateOptions
 from quantkit.data import DataOptions
-from quantkit.data.image_layouts import is_divided
 from quantkit.data.image_list import given_data
+from quantkit.data.pictures.find import is_divided
 from quantkit.data.preprocess_choice import AnyPreprocess, choose_spec
 from quantkit.evaluation.options import MOST_DROP, EvaluateOptions
 from quantkit.evaluation.result import Evaluation

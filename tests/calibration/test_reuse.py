@@ -15,7 +15,7 @@ from PIL import Image
 
 import quantkit
 from quantkit import CalibrateOptions, DataOptions, HistogramMode
-from quantkit.data import images
+from quantkit.data.pictures import store
 from quantkit.errors import DataError, StaleError, StatisticsError, TableError, UsageError
 
 MODEL, DATA, OUTPUT = "net/model.onnx", "imgs", "x.calib"
@@ -36,7 +36,7 @@ def first(place: Path) -> Path:
 
 def test_a_second_run_reuses(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {p.name: p.read_bytes() for p in first.iterdir() if p.is_file()}
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(store, "decoded", None)
     again = calibrate()
     assert again.reused
     assert again.samples == 60
@@ -47,7 +47,7 @@ def test_a_second_run_reuses(first: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_another_tensorrt_version_converts_the_table(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the header and the record of it change, without a look at the data, and a note says so."""
     before, statistics = quantkit.read_table(OUTPUT), (first / "x.stats.safetensors").read_bytes()
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(store, "decoded", None)
     options = CalibrateOptions(tensorrt_version="8.6.1")
     made = calibrate(options=options)
     assert not made.reused
@@ -66,7 +66,7 @@ def test_another_tensorrt_version_converts_the_table(first: Path, monkeypatch: p
 def test_touched_files_are_compared_by_content(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for image in first.glob("imgs/*/*.png"):
         image.touch()
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(store, "decoded", None)
     assert calibrate().reused
 
 
@@ -74,7 +74,7 @@ def test_a_copy_of_the_model_is_the_same_model(first: Path, monkeypatch: pytest.
     model = onnx.load(MODEL)
     model.doc_string, model.producer_name = "saved again", "somebody"
     onnx.save(model, "net/other.onnx")
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(store, "decoded", None)
     assert calibrate(model="net/other.onnx").reused
 
 
@@ -137,7 +137,7 @@ def test_a_copy_of_the_data_is_compared_by_content(
     del document["digest"]
     record.write_text(json.dumps(document))
     shutil.copytree(first / DATA, first / "copy")
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(store, "decoded", None)
     assert calibrate(data="copy").reused
     assert calibrate().reused
 
@@ -195,7 +195,7 @@ def test_force_replaces(first: Path) -> None:
 
 
 def test_a_new_rule_comes_from_the_statistics(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(store, "decoded", None)
     made = calibrate(rules="mse,minmax,percentile:99.9")
     assert not made.reused
     assert {p.name for p in made.files} == {
@@ -236,7 +236,7 @@ def test_a_flipped_bit_in_a_record_is_damage(first: Path) -> None:
 
 def test_tables_are_reused_without_their_statistics(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (first / "x.stats.safetensors").unlink()
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(store, "decoded", None)
     again = calibrate()
     assert again.reused
     assert again.statistics is None
@@ -271,7 +271,7 @@ def test_in_invariant_mode_order_and_batches_do_not_matter(place: Path, monkeypa
         return CalibrateOptions(histogram=HistogramMode.INVARIANT, data=DataOptions(**data))
 
     calibrate(options=options())
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(store, "decoded", None)
     assert calibrate(options=options(shuffle=True)).reused
     assert calibrate(options=options(batch_size=7)).reused
 
@@ -286,7 +286,7 @@ def test_other_rows_of_the_same_file_are_other_data(change: dict[str, Any], plac
 
 def test_a_table_made_from_the_statistics_is_reused(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quantkit.tables_from(str(first / "x.stats.safetensors"), "entropy", output=first / "x.entropy.calib")
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(store, "decoded", None)
     assert calibrate(rules="mse,entropy").reused
 
 

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.data.classes import class_indices, read_classes
-from quantkit.data.labels import LabelOptions, LabelTask, check_labels, read_label_table
+from quantkit.data.labels import LabelOptions, LabelTask
+from quantkit.data.labels.class_labels import check_labels
+from quantkit.data.labels.label_table import read_label_table
 from quantkit.errors import DataError
 from quantkit.metrics.box_labels import read_coco, read_yolo
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from quantkit.data import DataOptions, open_data
 from quantkit.data.image_folder import list_images
-from quantkit.data.images import ImageSamples
+from quantkit.data.pictures.store import PictureSamples
 from quantkit.errors import DataError
 from quantkit.preprocess import Preprocess
 from quantkit.values import ModelInput
@@ -60,10 +60,10 @@ def test_one_error_names_them_all(folder: Path) -> None:
 
 
 def test_a_sample_beyond_memory_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_large(self: ImageSamples, index: int) -> None:
+    def too_large(self: PictureSamples, index: int) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(ImageSamples, "load", too_large)
+    monkeypatch.setattr(PictureSamples, "load", too_large)
     feed, _ = open_data(folder / "a.png", INPUTS, Preprocess(), DataOptions())
     with pytest.raises(DataError, match=r"a\.png: it does not fit into memory"):
         next(iter(feed.portions()))

@@ -67,7 +67,7 @@ def test_what_is_written_is_listed_and_read(folder: str) -> None:
     assert [entry.url for entry in list_objects(join_url(folder, "a.bin"))] == [listed[0].url]
     assert all(read_object(entry.url) == CONTENT for entry in listed)
     assert read_object(listed[0].url, 3, 260) == CONTENT[3:260]
-    with open_object(listed[0].url, 100) as file:
+    with open_object(listed[0].url, block=100) as file:
         file.seek(-5, 2)
         assert file.read() == CONTENT[-5:]
     found = find_object(join_url(folder, "a.bin"))

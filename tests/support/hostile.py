@@ -29,7 +29,7 @@ from quantkit.calibration.checkpoint import KEY as CHECKPOINT
 from quantkit.calibration.checkpoint import Position, read_checkpoint, write_checkpoint
 from quantkit.data.classes import read_classes
 from quantkit.data.data_yaml import DATA_YAML, declared_keypoints, declared_names
-from quantkit.data.labels import read_label_table
+from quantkit.data.labels.label_table import read_label_table
 from quantkit.data.opening import DataOptions, open_data
 from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Throughput
 from quantkit.errors import QuantkitError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from quantkit.data import Portion
 from quantkit.errors import DataError
@@ -15,7 +14,7 @@ from quantkit.metrics.boxes import ImageGeometry, image_geometry
 from quantkit.metrics.heads.facts import example_facts
 from quantkit.metrics.heads.find import find_head
 from quantkit.metrics.heads.head import HeadQuestion
-from quantkit.metrics.metric import Metric
+from quantkit.metrics.metric import Metric, SizeOf
 from quantkit.metrics.objects.collect import ObjectCollector
 from quantkit.metrics.objects.object_map import ObjectMap
 from quantkit.metrics.scene_labels import image_geometries
@@ -68,15 +67,15 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """Where the samples come from. root: folder that their names are relative to, for image files; else None."""
+    """Where the samples come from. size_of: the size of an image by its name, for images in files; else None."""
 
-    root: Path | None = None
+    size_of: SizeOf | None = None
     spec: Preprocess | None = None
 
     def geometries(self, portion: Portion) -> Sequence[ImageGeometry]:
         """Return the mapping of each image to the input; samples that are no image files are the input themselves."""
-        if self.root is not None and self.spec is not None:
-            return image_geometries(self.root, portion.names, self.spec)
+        if self.size_of is not None and self.spec is not None:
+            return image_geometries(self.size_of, portion.names, self.spec)
         return [identity_geometry(portion)] * portion.samples
 
     def geometry_of(self, size: tuple[int, int]) -> ImageGeometry | None:

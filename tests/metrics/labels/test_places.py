@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from quantkit.errors import DataError, UsageError
+from quantkit.image_file import upright_size
 from quantkit.metrics.labels.class_order import match_classes
 from quantkit.metrics.metric import LabelRequest, MetricLabels
 from quantkit.metrics.scene_labels import open_class_maps, open_keypoint_scenes, open_outlined_scenes, open_scenes
@@ -27,6 +28,11 @@ XML = (
 )
 BOX = "1 .5 .5 1 1\n"
 SQUARE = "0 0 0 .5 0 .5 .5\n"
+
+
+def sizes_below(root: Path) -> Callable[[str], tuple[int, int]]:
+    """The sizes of images in a folder."""
+    return lambda name: upright_size(root / name)
 
 
 def put(path: Path, content: str | None = None, size: tuple[int, int] = (4, 4)) -> Path:
@@ -56,7 +62,10 @@ def coco(*files: str, categories: tuple[str, ...] = ("cat", "dog"), **annotation
 def request(root: Path, *names: str, **more: Any) -> LabelRequest:
     for name in names:
         put(root / name)
-    return LabelRequest(root, "images", names, more.pop("path", None), SPEC, root, **more)
+    return LabelRequest(
+        root, "images", names, more.pop("path", None), SPEC, root,
+        size_of=sizes_below(root), **more,
+    )  # fmt: skip
 
 
 def classes(labels: MetricLabels, *names: str) -> list[list[int]]:
@@ -102,12 +111,16 @@ def test_a_folder_of_images_may_be_a_link(tmp_path: Path) -> None:
     put(tmp_path / "data/labels/val/a.txt", BOX)
     (tmp_path / "data/images").mkdir()
     (tmp_path / "data/images/val").symlink_to(tmp_path / "store/pictures")
-    asked = LabelRequest(None, "images", ("a.png",), None, SPEC, tmp_path / "data/images/val")
+    asked = LabelRequest(
+        None, "images", ("a.png",), None, SPEC, (root := tmp_path / "data/images/val"), size_of=sizes_below(root)
+    )
     assert classes(open_scenes(asked), "a.png") == [[1]]
     (tmp_path / "link").symlink_to(tmp_path / "data/images")
     put(tmp_path / "data/images/train/b.png")
     put(tmp_path / "data/labels/train/b.txt", BOX)
-    asked = LabelRequest(None, "images", ("b.png",), None, SPEC, tmp_path / "link/train")
+    asked = LabelRequest(
+        None, "images", ("b.png",), None, SPEC, (root := tmp_path / "link/train"), size_of=sizes_below(root)
+    )
     assert classes(open_scenes(asked), "b.png") == [[1]]
 
 
