@@ -12,13 +12,14 @@ from typing import Any, TypedDict
 from quantkit.data.array_files import ArrayPlace
 from quantkit.data.arrays import ArraySamples, row_count
 from quantkit.data.batches import axes_of
-from quantkit.data.feed import Feed, SampleFeed
+from quantkit.data.feed import Feed
 from quantkit.data.image_layouts import find_image_set
 from quantkit.data.image_list import HeldImages, ImageList
 from quantkit.data.image_set import ImageSet, Split, no_images
 from quantkit.data.pictures.find import ARRAY, FoundFiles, find_pictures, holds_containers, is_remote, open_pictures
 from quantkit.data.pictures.folder_images import FolderImages
 from quantkit.data.pictures.store import PictureSamples, PictureStore
+from quantkit.data.sample_feed import SampleFeed
 from quantkit.data.spec_limits import apply_spec
 from quantkit.data.splitting import HoldoutPart
 from quantkit.data.streams import BatchFolderFeed, StreamFeed, load_callable

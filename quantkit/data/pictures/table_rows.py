@@ -45,7 +45,7 @@ class TableBlocks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What is known of a table without its rows."""
+    """Columns and number of rows of a table."""
 
     columns: TableColumns
     ends: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What a `.tar` file holds: the members that belong to one sample, in WebDataset's form, by where they lie in the file.
+"""The samples of a `.tar` archive in WebDataset's form: the members that belong together, and where they lie.
 
     n01/0001.jpg   n01/0001.cls   n01/0001.json        one sample, `n01/0001`: same path up to the first dot of the name
 
