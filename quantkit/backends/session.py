@@ -38,9 +38,10 @@ class Runner(Protocol):
 
 
 class Session(Protocol):
-    """A network opened for watching `tensors`; each thread takes its own runner."""
+    """A network opened for watching `tensors`; each thread takes its own runner. notes: what the user should know."""
 
     tensors: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def runner(self) -> Runner:
         """Return a new runner for one thread."""
@@ -166,7 +167,7 @@ class FakeSession:
     """A double for tests: a function from feeds to tensors takes the place of the network; needs no file and no GPU."""
 
     def __init__(self, function: Callable[[Batch], Mapping[str, Array]], tensors: Sequence[str]) -> None:
-        self.tensors = tuple(tensors)
+        self.tensors, self.notes = tuple(tensors), ()
         self._function = function
 
     def runner(self) -> Runner:

@@ -37,8 +37,9 @@ def plan_batches(job: CalibrationJob, first: Portion) -> tuple[MemoryPlan, Sessi
     # One sample does not show whether samples are mixed, and later batches may hold more.
     chosen, session = plan(fixed or first.samples == 1)
     if fixed or first.samples == 1 or treats_samples_alone(job, chosen, session, first):
-        return chosen, session, ()
-    return *plan(True), ("the network mixes the samples of a batch, so batches are not sliced",)
+        return chosen, session, session.notes
+    chosen, session = plan(True)
+    return chosen, session, ("the network mixes the samples of a batch, so batches are not sliced", *session.notes)
 
 
 def treats_samples_alone(job: CalibrationJob, plan: MemoryPlan, session: Session, first: Portion) -> bool:

@@ -13,6 +13,7 @@
 #define LANES 8
 #define PLANES 32               /* planes of a block; LANES threads for each */
 #define THREADS 256
+#define AHEAD 8                 /* loads of a thread that are under way at once */
 #define CHUNK 65536LL           /* elements of an item of work */
 #define DIGIT 32                /* bits of a digit of an exact sum */
 #define DIGITS 3
@@ -102,13 +103,17 @@ extern "C" __global__ void extremes(const Tensor *tensors, const Work *work, int
 template <class T> __device__ void count_chunk(const T *x, long long i, long long end, double factor, unsigned *bins)
 {
     unsigned zeros = 0;         /* half of the values behind a ReLU: no two threads wait for the same bin */
-#pragma unroll 8
-    for (; i < end; i += THREADS) {
-        int bin = (int)(fabs((double)number(x[i])) * factor);
-        if (bin == 0)
-            zeros++;
-        else
-            atomicAdd(bins + bin, 1u);
+    for (; i < end; i += AHEAD * THREADS) {
+        int bin[AHEAD];         /* loads do not wait for the counting of earlier values */
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++)
+            bin[k] = i + k * THREADS < end ? (int)(fabs((double)number(x[i + k * THREADS])) * factor) : -1;
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++)
+            if (bin[k] > 0)
+                atomicAdd(bins + bin[k], 1u);
+            else
+                zeros += bin[k] == 0;
     }
     if (zeros)
         atomicAdd(bins, zeros);
@@ -192,6 +197,16 @@ struct Channel {
     long long pad;
 };
 
+__device__ inline void take(float value, double *sum, double *squares, int *low, int *high)
+{
+    int key = key_of(__float_as_int(value));
+    double d = value;
+    *sum += d;
+    *squares += d * d;          /* exact: 48 bits */
+    *low = key < *low ? key : *low;
+    *high = key > *high ? key : *high;
+}
+
 template <class T> __device__ void sum_planes(const T *x, const View *view, Work item, Channel *out)
 {
     __shared__ double total[THREADS], squares[THREADS];
@@ -210,16 +225,18 @@ template <class T> __device__ void sum_planes(const T *x, const View *view, Work
         int lo = MOST_KEY, hi = LEAST_KEY;
         if (there) {
             const T *at = x + unit * view->unit_stride + channel * view->channel_stride;
-#pragma unroll 8
-            for (long long i = lane; i < view->inner; i += LANES) {
-                float value = number(at[i]);
-                int key = key_of(__float_as_int(value));
-                double d = value;
-                s += d;
-                q += d * d;     /* exact: 48 bits */
-                lo = key < lo ? key : lo;
-                hi = key > hi ? key : hi;
+            long long i = lane, inner = view->inner;
+            for (; i + (AHEAD - 1) * LANES < inner; i += AHEAD * LANES) {
+                float values[AHEAD];
+#pragma unroll
+                for (int k = 0; k < AHEAD; k++)
+                    values[k] = number(at[i + k * LANES]);
+#pragma unroll
+                for (int k = 0; k < AHEAD; k++)
+                    take(values[k], &s, &q, &lo, &hi);
             }
+            for (; i < inner; i += LANES)
+                take(number(at[i]), &s, &q, &lo, &hi);
             atomicMin(low + plane, lo);
             atomicMax(high + plane, hi);
         }
@@ -250,15 +267,8 @@ template <class T> __device__ void sum_rows(const T *x, const View *view, Work i
         const T *at = x + unit * view->unit_stride + channel * view->channel_stride;
         double s = 0, q = 0;
 #pragma unroll 4
-        for (long long row = 0; row < view->rows; row++) {
-            float value = number(at[row * view->row_stride]);
-            int key = key_of(__float_as_int(value));
-            double d = value;
-            s += d;
-            q += d * d;
-            mine.low = key < mine.low ? key : mine.low;
-            mine.high = key > mine.high ? key : mine.high;
-        }
+        for (long long row = 0; row < view->rows; row++)
+            take(number(at[row * view->row_stride]), &s, &q, &mine.low, &mine.high);
         add_exactly(&mine.total, s);
         add_exactly(&mine.squares, q);
     }

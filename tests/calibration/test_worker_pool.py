@@ -181,6 +181,7 @@ def crowd(session: Session, tensors: Sequence[str], advance: Callable[[int], obj
 def test_a_session_that_opens_no_runner_and_a_progress_that_fails_come_out() -> None:
     class Closed:
         tensors = TENSORS[1:]
+        notes = ()
 
         def runner(self) -> Any:
             raise BrokenError

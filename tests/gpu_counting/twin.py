@@ -25,8 +25,13 @@ ONE_LAUNCH = threading.Lock()
 class HostMemory:
     """An array that stands for a piece of a device's memory."""
 
-    def __init__(self, array: Array) -> None:
-        self.array, self.pointer = array, array.ctypes.data
+    def __init__(self, array: Array, pointer: int | None = None) -> None:
+        self.array, self.pointer = array, array.ctypes.data if pointer is None else pointer
+
+    @classmethod
+    def at(cls, pointer: int) -> HostMemory:
+        """Memory that somebody else holds."""
+        return cls(np.zeros(0, np.uint8), pointer)
 
 
 @cache

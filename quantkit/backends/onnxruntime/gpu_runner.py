@@ -6,14 +6,18 @@ long as no shape changes. A run has ended when onnxruntime returns, so that kern
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import redirect_stdout
+from ctypes import CDLL
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
-from quantkit.backends.onnxruntime.stoppable import run_stoppably
+from quantkit.backends.onnxruntime.stoppable import SILENT, run_stoppably
+from quantkit.errors import first_line
 from quantkit.gpu_counting.cupy_device import CupyDevice, CupyMemory
 from quantkit.gpu_counting.tables import TYPES, DeviceTensor
+from quantkit.graph.model import Model
 from quantkit.values import Array, Batch
 
 ONNX_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -87,11 +91,42 @@ def load_cuda_libraries() -> None:
     """Load the CUDA libraries that pip has installed beside onnxruntime, where there are any."""
     import onnxruntime
 
+    # What is missing is printed and logged here, beside what does not matter; opening a session says what does.
+    onnxruntime.set_default_logger_severity(SILENT)
     if hasattr(onnxruntime, "preload_dlls"):
-        with redirect_stdout(
-            StringIO()
-        ):  # it prints what it does not find; opening a session says whether that matters
+        with redirect_stdout(StringIO()):
             onnxruntime.preload_dlls()
+
+
+def missing_library() -> str:
+    """Return why the CUDA provider cannot be loaded, as the end of a sentence; empty if that is not known."""
+    import onnxruntime
+
+    try:
+        CDLL(str(Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"))
+    except OSError as error:
+        text = first_line(error)
+        return "" if "undefined symbol" in text else f": {text}"
+    return ""
+
+
+def note_operators_on_cpu(session: Any, model: Model, tensors: Collection[str]) -> tuple[str, ...]:
+    """Return a note about the operators that compute `tensors` on the CPU; empty if there are none, or not known.
+
+    onnxruntime computes shapes on the CPU on purpose; such operators are not meant.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return ()
+    watched = {(node.name, node.op_type) for node in model.proto.graph.node if not set(node.output).isdisjoint(tensors)}
+    placed = session.get_provider_graph_assignment_info()
+    found = [n.op_type for part in placed if part.ep_name == "CPUExecutionProvider" for n in part.get_nodes()
+             if (n.name, n.op_type) in watched]  # fmt: skip
+    if not found:
+        return ()
+    operators = "1 operator runs" if len(found) == 1 else f"{len(found)} operators run"
+    return (
+        f"{operators} on the CPU, which onnxruntime's CUDA provider does not have: {', '.join(sorted(set(found)))}",
+    )
 
 
 def gpu_options(index: int) -> dict[str, str]:

@@ -14,7 +14,13 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from quantkit.backends.onnxruntime.gpu_runner import GpuRunner, gpu_options, load_cuda_libraries
+from quantkit.backends.onnxruntime.gpu_runner import (
+    GpuRunner,
+    gpu_options,
+    load_cuda_libraries,
+    missing_library,
+    note_operators_on_cpu,
+)
 from quantkit.backends.onnxruntime.stoppable import SILENT, from_onnxruntime, run_stoppably
 from quantkit.backends.session import Runner, split_provider
 from quantkit.errors import BackendError, ModelError, first_line
@@ -55,6 +61,7 @@ class OnnxRuntimeSession:
         self.tensors = tuple(name for name in tensors if name in shown)
         self._fixed, (name, self._index) = fixed_shapes, split_provider(provider)
         self._on_gpu = name == "cuda"
+        self.notes = note_operators_on_cpu(self._session, model, self.tensors) if self._on_gpu else ()
 
     def runner(self) -> Runner:
         """Return a runner for one thread."""
@@ -172,6 +179,7 @@ def open_inference_session(serialized: bytes, model: Model, provider: str, threa
     if name == "cuda":
         load_cuda_libraries()
         options.use_deterministic_compute = True
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         providers.insert(0, (PROVIDERS[name], gpu_options(index)))
     try:
         session = onnxruntime.InferenceSession(serialized, options, providers=providers)
@@ -184,7 +192,7 @@ def open_inference_session(serialized: bytes, model: Model, provider: str, threa
         ) from None
     if PROVIDERS[name] not in session.get_providers():
         raise BackendError(
-            f"onnxruntime could not start its provider {provider!r} and would use the CPU",
+            f"onnxruntime could not start its provider {name!r} and would use the CPU{missing_library()}",
             remedy="install the CUDA libraries that this onnxruntime needs, or use --provider cpu",
         )
     return session
