@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 from quantkit.calibration.first_ranges import counted_from, read_first_ranges
@@ -34,6 +35,7 @@ def calibrate_shard(
         return summarize_shard(job, ShardCollector(job).collect(shard, progress), started)
     folder, force = ShardFolder(place, SUFFIX), job.options.force
     with folder.claimed(shard):
+        replaced: tuple[str, ...] = ()
         first_ranges = read_first_ranges(folder, run_of_count(identify_run(job), shard.count))
         if not force and folder.has(shard):
             there = read_shard(folder.file_of(shard))
@@ -41,10 +43,10 @@ def calibrate_shard(
             if counted_from(there, first_ranges):
                 note = "nothing changed: the existing shard is reused"
                 return summarize_shard(job, CollectedShard(there, (note,)), started, folder, reused=True)
-            force = True  # it fits no other shard of its run
+            force, replaced = True, ("replaces a shard that was counted from other first ranges than the run's",)
         made = ShardCollector(job, first_ranges).collect(shard, progress)
         folder.write(shard, statistics_bytes(made.statistics), force=force)
-    return summarize_shard(job, made, started, folder)
+    return summarize_shard(job, replace(made, notes=(*made.notes, *replaced)), started, folder)
 
 
 def read_shard(file: str) -> Statistics:

@@ -119,7 +119,11 @@ def test_the_same_calls_again_give_the_statistics_of_one_run(tmp_path: Path) -> 
 
     def make_shards() -> list[bool]:
         options = [replace(OPTIONS, shard=Shard(index, 5)) for index in range(5)]
-        return [quantkit.calibrate(two_signs(), data, options=each, output=run).reused for each in options]
+        shards = [quantkit.calibrate(two_signs(), data, options=each, output=run) for each in options]
+        notes.append(" ".join(shards[4].notes))
+        return [shard.reused for shard in shards]
+
+    notes: list[str] = []
 
     assert make_shards() == [False] * 5
     with pytest.raises(StatisticsError) as caught:
@@ -130,6 +134,7 @@ def test_the_same_calls_again_give_the_statistics_of_one_run(tmp_path: Path) -> 
     )
     assert not merged.exists()
     assert make_shards() == [True] * 4 + [False]
+    assert "replaces a shard" in notes[-1]
     merge(run, merged)
     assert merged.read_bytes() == whole_run(data)
     assert make_shards() == [True] * 5

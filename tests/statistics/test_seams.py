@@ -16,6 +16,7 @@ from quantkit.errors import StatisticsError
 from quantkit.histogram import BINS, Histogram, HistogramMode
 from quantkit.sharding import RunIdentity, Shard, record_shard
 from quantkit.statistics import Collector, Origin, Statistics, parse_statistics, statistics_bytes
+from quantkit.statistics.collector import SliceExtremes
 from quantkit.statistics.file import KEY
 from quantkit.statistics.sealed import open_sealed, sealed_bytes
 from quantkit.statistics.seams import (
@@ -130,6 +131,26 @@ def test_numpy_counts_the_same_parts(parts: list[list[np.ndarray]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("quantkit.statistics.collector.observe", kernel.numpy_observe)
         assert [facts(counted(part, first)) for part in parts] == compiled
+
+
+def counted_elsewhere(batches: list[np.ndarray], first: float) -> Part:
+    """Count as a GPU does: the collector settles the range of a batch, and the counts under it follow."""
+    collector = Collector(["t"], [], HistogramMode.TENSORRT, first_ranges={"t": first})
+    for batch in batches:
+        low, high, finite = kernel.extremes(batch)
+        range_, good = collector.settle("t", SliceExtremes(low, high, finite, batch.size, False), whole=True)
+        assert good
+        counts = np.zeros(BINS + 1, np.int64)
+        kernel.observe(batch, counts, np.array([range_, low, high]), False)
+        collector.add("t", counts, range_)
+        assert collector.end_batch() == ()
+    return Part(collector.histograms()["t"], collector.seams()["t"])
+
+
+@given(parts=cut_sequences())
+def test_counts_from_elsewhere_make_the_same_parts(parts: list[list[np.ndarray]]) -> None:
+    first = first_range([batch for part in parts for batch in part])
+    assert [facts(counted_elsewhere(part, first)) for part in parts] == [facts(counted(part, first)) for part in parts]
 
 
 @given(parts=cut_sequences())
