@@ -6,14 +6,14 @@ DQ behind it. Form `float` has no pairs. The other forms differ in the places of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from quantkit.gpu_profile.branch_writer import BranchWriter
 
-FORMS = {
+FORMS: Mapping[str, tuple[str, ...]] = {
     "conv": ("int8",),
     "depthwise": ("int8", "apart"),
     "strided": ("int8",),
@@ -28,11 +28,15 @@ FORMS = {
     "excite": ("gate-float", "gate-int8"),
     "shared": ("int8", "twice"),
     "matmul": ("int8",),
-    "perceptron": ("int8",),
+    "perceptron": ("int8", "flat", "convolved"),
     "attention": ("weights", "all"),
     "convnext": ("int8", "apart"),
 }
-"""Kind of chain → its forms with Q/DQ. `apart`: the operator that the kind is named after stays float."""
+"""Kind of chain → its forms with Q/DQ.
+
+apart: the operator that the kind is named after stays float. flat: products of matrices, not of stacks. convolved: 1×1
+convolutions in place of the products.
+"""
 ALONE = frozenset({"matmul", "perceptron", "attention", "convnext"})
 """Kinds that TensorRT compiles as regions, which would swallow other branches: each has an engine of its own."""
 CLASSES = 1000
@@ -316,10 +320,21 @@ def write_matmul(b: BranchWriter, c: Chain) -> None:
 def write_perceptron(b: BranchWriter, c: Chain) -> None:
     """Two residual blocks of a transformer: LayerNormalization, MatMul, GELU, MatMul, Add."""
     x = b.input(c.batch, c.size, c.channels)
+    into, out = (c.channels, 4 * c.channels), (4 * c.channels, c.channels)
+    whole = b.constant(np.array([c.batch, c.size, c.channels], np.int64))
     for step in range(2):
         b.step = step
-        y = activation(b, product(b, normalized(b, x, c.channels), (c.channels, 4 * c.channels)), "GELU")
-        x = b.node("Add", x, product(b, y, (4 * c.channels, c.channels)))
+        y = normalized(b, x, c.channels)
+        if b.form == "convolved":
+            image = b.constant(np.array([c.batch, c.channels, c.size, 1], np.int64))
+            y = b.node("Reshape", b.node("Transpose", y, perm=[0, 2, 1]), image)
+            y = conv(b, conv(b, y, into, act="GELU"), out, act="")
+            y = b.node("Squeeze", y, b.constant(np.array([3], np.int64)))
+            x = b.node("Add", x, b.node("Transpose", y, perm=[0, 2, 1]))
+            continue
+        y = b.node("Reshape", y, b.constant(np.array([-1, c.channels], np.int64))) if b.form == "flat" else y
+        y = product(b, activation(b, product(b, y, into), "GELU"), out)
+        x = b.node("Add", x, b.node("Reshape", y, whole) if b.form == "flat" else y)
     b.output(x, 3)
 
 

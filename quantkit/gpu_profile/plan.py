@@ -10,7 +10,7 @@ from quantkit.gpu_profile.chain import ALONE, FORMS, Chain
 
 BATCHES = (1, 32, 8)
 """Batch sizes, the most important first."""
-TOGETHER = 20
+TOGETHER = 12
 """Branches of one engine: few enough that a lost engine costs little, enough that a build is paid for."""
 MOST_VALUES = 260_000_000
 """Most values of all inputs of one engine, so that it fits on a GPU of 8 GB."""
@@ -44,10 +44,10 @@ def engine_plans(batches: Sequence[int] = BATCHES) -> Iterator[EnginePlan]:
     """Yield all engines, the most important first: float and Q/DQ engines of the same chains after one another."""
     first, rest = batches[:2], batches[2:]
     stages = [
-        (structural_chains(), first), (common_chains(SPATIAL), first), (lean_chains(), first), (token_chains(), first),
-        (common_chains(MORE_SPATIAL), first[-1:]), (less_common_chains(), first), (structural_chains(), rest),
-        (common_chains(SPATIAL), rest), (lean_chains(), rest), (token_chains(), rest),
-        (common_chains(MORE_SPATIAL), [*first[:-1], *rest]), (less_common_chains(), rest),
+        (common_chains(SPATIAL), first), (lean_chains(), first), (token_chains(), first), (structural_chains(), first),
+        (common_chains(MORE_SPATIAL), first), (less_common_chains(), first),
+        (common_chains(SPATIAL), rest), (lean_chains(), rest), (token_chains(), rest), (structural_chains(), rest),
+        (common_chains(MORE_SPATIAL), rest), (less_common_chains(), rest),
     ]  # fmt: skip
     for stage, (chains, sizes) in enumerate(stages):
         for batch in sizes:
@@ -148,9 +148,8 @@ def lean_chains() -> list[Chain]:
 def token_chains() -> list[Chain]:
     """Return what transformers and ConvNeXt are made of."""
     return [
-        Chain("perceptron", 384, 197, 1), Chain("attention", 384, 197, 1), Chain("matmul", 768, 197, 1),
-        Chain("convnext", 384, 14, 1, 7), Chain("convnext", 96, 56, 1, 7), Chain("matmul", 384, 197, 1, act=""),
-        Chain("perceptron", 768, 197, 1),
+        Chain("perceptron", 384, 197, 1), Chain("attention", 384, 197, 1), Chain("perceptron", 384, 256, 1),
+        Chain("matmul", 768, 197, 1), Chain("convnext", 384, 14, 1, 7), Chain("convnext", 96, 56, 1, 7),
     ]  # fmt: skip
 
 

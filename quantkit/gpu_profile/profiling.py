@@ -22,7 +22,7 @@ from quantkit.gpu_profile.engine_file import (
     read_engines,
     write_engines,
 )
-from quantkit.gpu_profile.measure import LayerTimer
+from quantkit.gpu_profile.measure import LayerTimer, MeasuredEngine
 from quantkit.gpu_profile.plan import BATCHES, EnginePlan, engine_plans
 from quantkit.gpu_profile.profile import GpuProfile, write_profile
 from quantkit.keywords.option_fields import takes_fields
@@ -167,8 +167,13 @@ def opened_file(path: Path, timer: LayerTimer, *, force: bool) -> EngineFile:
     return found
 
 
-def measured_engines(timer: LayerTimer, plan: EnginePlan) -> Iterator[dict[str, Any]]:
-    """Measure one engine; where its build fails, its halves, so that one chain does not cost the others."""
+def measured_engines(
+    timer: LayerTimer, plan: EnginePlan, inspected: Callable[[MeasuredEngine], None] = lambda _: None
+) -> Iterator[dict[str, Any]]:
+    """Measure one engine; where its build fails, its halves, so that one chain does not cost the others.
+
+    inspected: called with everything that is known about an engine, of which a profile keeps little.
+    """
     branches = [chain_branch(chain, form, k) for k, (chain, form) in enumerate(plan.branches)]
     alone = plan.branches[0][0].kind in ALONE
     try:
@@ -184,6 +189,7 @@ def measured_engines(timer: LayerTimer, plan: EnginePlan) -> Iterator[dict[str, 
             return
         middle = len(plan.branches) // 2
         for half in (plan.branches[:middle], plan.branches[middle:]):
-            yield from measured_engines(timer, EnginePlan(half, plan.quantized))
+            yield from measured_engines(timer, EnginePlan(half, plan.quantized), inspected)
         return
+    inspected(made)
     yield engine_document(plan, made)

@@ -17,6 +17,7 @@ class FloatCause(Enum):
     WEIGHTS_FROM_DATA = "its weights depend on the data"
     GATE = "part of a gate with single values for each channel (squeeze and excite)"
     DETECTION_HEAD = "detection head"
+    FLOAT_OUTPUT = "TensorRT 8 has no INT8 kernel for it that writes float"
     SLOWER = "INT8 is not faster here:"
     WEIGHTS_COMPUTED = "its weights are computed by other operators"
     WEIGHTS_SPARSE = "its weights are stored as a sparse tensor"

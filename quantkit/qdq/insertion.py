@@ -1,7 +1,9 @@
 """Insertion of Q/DQ pairs in given places of a float network.
 
-A tensor has one pair, which all of its quantized readers share; shared weights are quantized once. Activations have
-one scale, weights one for each output channel: max|w|/127. Biases and graph outputs stay as they are.
+An activation has one pair, which all of its quantized readers share. Weights that several operators read have one for
+each of them, with the same scales: TensorRT 8.6 runs operators that share it in float (measured; TensorRT-RTX does
+not). Activations have one scale, weights one for each output channel: max|w|/127. Biases and graph outputs stay as they
+are.
 
     weights    in the file                                 size        what TensorRT and onnxruntime compute
     float      float initializer → Q → DQ                  unchanged   both the same, bit for bit
@@ -101,7 +103,10 @@ class PairInserter:
         self._model, self._proto, self._wires, self._scales, self._form = model, proto, wires, scales, form
         self._names = tensor_names(proto.graph)
         self._node_names = {node.name for node in proto.graph.node}
-        self._made: dict[tuple[str, int | None], str] = {}
+        self._made: dict[str, str] = {}
+        """Activation → the result of its pair."""
+        self._shared: dict[tuple[str, int | None], list[str]] = {}
+        """Weight and axis → the inputs of the first node behind it."""
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self.pairs: dict[str, float] = {}
@@ -140,36 +145,41 @@ class PairInserter:
             scale = np.asarray(self._scales[name], np.float16 if half else np.float32)
             given = self._scales[name]
             self.pairs[name] = given if np.float32(given) == scale else float(scale)
-            return self._pair(name, None, scale)
+            return self._pair(name, scale)
         weight = self._wires.weights[name]
         axis = scale_axis(node, k, len(weight.dims))
-        if (name, axis) in self._made:  # a shared weight is read once
-            return self._made[name, axis]
-        self.weights[name] = axis
-        values = self._values(weight)
-        scales = channel_scales(values, axis)
+        if (name, axis) not in self._shared:
+            self.weights[name] = axis
+            self._shared[name, axis] = self._weight_inputs(name, weight, axis)
+        inputs = self._shared[name, axis]
         if self._form is WeightForm.FLOAT:
-            return self._pair(name, axis, scales)
-        return self._stored(name, axis, scales, int8_codes(values, scales, axis))
+            return self._nodes_behind(name, axis, inputs)
+        return self._dequantized(name, axis, inputs)
 
-    def _pair(self, name: str, axis: int | None, scale: Array) -> str:
-        """Add Q and DQ behind a tensor; return the output of DQ."""
-        if (name, axis) in self._made:
-            return self._made[name, axis]
-        tag = "" if axis is None else f"_{axis}"
-        quantized = self._fresh(f"{name}_quantized{tag}")
-        parameters = self._parameters(name, tag, scale)
-        self._node("Quantize", name, axis, [name, *parameters], quantized)
-        return self._dequantized(name, axis, [quantized, *parameters])
-
-    def _stored(self, name: str, axis: int | None, scale: Array, codes: Array) -> str:
-        """Add a weight that is stored as INT8, and DQ behind it; return the output of DQ."""
+    def _weight_inputs(self, name: str, weight: onnx.TensorProto, axis: int | None) -> list[str]:
+        """Add the scales of a weight, and its values if they are stored as INT8; return what its first node reads."""
         from onnx import numpy_helper
 
-        tag = "" if axis is None else f"_{axis}"
+        values, tag = self._values(weight), axis_tag(axis)
+        scales = channel_scales(values, axis)
+        if self._form is WeightForm.FLOAT:
+            return [name, *self._parameters(name, tag, scales)]
         stored = self._fresh(f"{name}_quantized{tag}")
-        self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(codes, np.int8), stored))
-        return self._dequantized(name, axis, [stored, *self._parameters(name, tag, scale)])
+        codes = np.ascontiguousarray(int8_codes(values, scales, axis), np.int8)
+        self._initializers.append(numpy_helper.from_array(codes, stored))
+        return [stored, *self._parameters(name, tag, scales)]
+
+    def _pair(self, name: str, scale: Array) -> str:
+        """Add Q and DQ behind an activation; return the output of DQ."""
+        if name not in self._made:
+            self._made[name] = self._nodes_behind(name, None, [name, *self._parameters(name, "", scale)])
+        return self._made[name]
+
+    def _nodes_behind(self, name: str, axis: int | None, inputs: list[str]) -> str:
+        """Add Q and DQ behind a tensor; return the output of DQ. inputs: of the Q."""
+        quantized = self._fresh(f"{name}_quantized{axis_tag(axis)}")
+        self._node("Quantize", name, axis, inputs, quantized)
+        return self._dequantized(name, axis, [quantized, *inputs[1:]])
 
     def _parameters(self, name: str, tag: str, scale: Array) -> list[str]:
         """Add initializers for a scale, in the type of the tensor, and for its zero point."""
@@ -183,16 +193,15 @@ class PairInserter:
         return names
 
     def _dequantized(self, name: str, axis: int | None, inputs: list[str]) -> str:
-        result = self._fresh(f"{name}_dequantized{'' if axis is None else f'_{axis}'}")
+        result = self._fresh(f"{name}_dequantized{axis_tag(axis)}")
         self._node("Dequantize", name, axis, inputs, result)
-        self._made[name, axis] = result
         return result
 
     def _node(self, operator: str, name: str, axis: int | None, inputs: list[str], output: str) -> None:
         from onnx import helper
 
         how = {} if axis is None else {"axis": axis}
-        node_name = unique_name(f"{name}_{operator}{'' if axis is None else f'_{axis}'}", self._node_names)
+        node_name = unique_name(f"{name}_{operator}{axis_tag(axis)}", self._node_names)
         self._nodes.append(helper.make_node(f"{operator}Linear", inputs, [output], node_name, **how))
 
     def _fresh(self, name: str) -> str:
@@ -205,6 +214,11 @@ class PairInserter:
                 f"{self._model.path}: weight {weight.name!r} holds NaN or Inf", remedy="export the model again"
             )
         return values
+
+
+def axis_tag(axis: int | None) -> str:
+    """Return the end of the names of what belongs to scales along an axis."""
+    return "" if axis is None else f"_{axis}"
 
 
 def channel_scales(values: Array, axis: int | None) -> Array:

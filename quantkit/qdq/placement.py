@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 APART = 2.0
 """Scales that differ by more than this factor are not shared for speed alone."""
+FLOAT_OUTPUT_FROM, FEW_CHANNELS = 10, 3
+"""The first major version of TensorRT with INT8 kernels for depthwise convolutions that write float, and the most input
+channels of convolutions that have special kernels (docs/decisions/0018-kernels-that-write-int8.md)."""
 LEAST = {"float32": 2.0**-126, "float16": 2.0**-14}
 """The least normal numbers: smaller scales lose digits, and TensorRT rejects them."""
 
@@ -73,6 +76,8 @@ class Choices:
     """Nodes that are quantized even if the policy, or a detection head, would keep them float."""
     slower: Mapping[str, FloatReason] = field(default_factory=dict, hash=False)
     """Nodes that stay float because INT8 is not faster on a certain GPU → that reason."""
+    tensorrt: int | None = None
+    """The major version of TensorRT that the network is for; None: the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,13 @@ class PairPlacer:
         numbers = range(len(self._wires.nodes))
         for number in numbers:
             self._decide(number, self._weighted(number))
+        weighted = dict(self._inputs)
         self._decide_others()
+        while narrow := self._narrow():  # what lies in front of them gets INT8 for nothing, and is decided again
+            self._inputs = {n: places for n, places in weighted.items() if n not in narrow}
+            self._left = {n: why for n, why in self._left.items() if self._wires.nodes[n].op_type in WEIGHTED} | narrow
+            weighted = dict(self._inputs)
+            self._decide_others()
         if apart := self._apart():
             self._scale_of = find_shared_scales(self._wires, self._float, apart)
         return Placement(
@@ -161,6 +172,18 @@ class PairPlacer:
                 found[number] = ()
                 self._inputs.pop(number, None)
                 self._left.pop(number, None)
+
+    def _narrow(self) -> dict[int, FloatReason]:
+        """Return the quantized convolutions that have no INT8 kernel, since TensorRT 8 has none that writes float."""
+        if self._choices.tensorrt is None or self._choices.tensorrt >= FLOAT_OUTPUT_FROM:
+            return {}
+        found = {}
+        for number in self._inputs:
+            kind = narrow_kind(self._wires, number)
+            wanted = self._choices.policy is Policy.ALL or self._wires.name(number) in self._choices.include
+            if kind and not wanted and not writes_int8(self._wires, self._wires.nodes[number].output[0], self._inputs):
+                found[number] = FloatReason(FloatCause.FLOAT_OUTPUT, f"({kind})")
+        return found
 
     def _kept(self, number: int) -> FloatReason | None:
         """Return why a node stays float although it could be quantized; None if it does not."""
@@ -280,6 +303,39 @@ def int8_obstacle(
 def is_product(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     """Return whether both factors of a product depend on the data."""
     return node.op_type in WEIGHTED and all(name not in wires.constants for name in node.input[:2])
+
+
+def narrow_kind(wires: GraphIndex, number: int) -> str:
+    """Return what makes a convolution one whose INT8 kernels write INT8 alone in TensorRT 8; empty for all others.
+
+    Depthwise ones have no other kernel. Those with few input channels have, but one that computes 32 of them, behind a
+    conversion of its own.
+    """
+    node = wires.nodes[number]
+    if node.op_type != "Conv" or node.input[1] not in wires.weights:
+        return ""
+    outputs, inputs = tuple(wires.weights[node.input[1]].dims)[:2]
+    groups = max((a.i for a in node.attribute if a.name == "group"), default=1)
+    if groups > 1:
+        return "depthwise" if inputs == 1 and outputs == groups else ""
+    return f"{inputs} input channels" if inputs <= FEW_CHANNELS else ""
+
+
+def writes_int8(wires: GraphIndex, tensor: str, quantized: Mapping[int, tuple[int, ...]]) -> bool:
+    """Return whether everything that reads a tensor reads it behind a pair, so that its kernel writes INT8.
+
+    Activations and a residual Add are fused into the kernel, and operators that move values move INT8.
+    """
+    if tensor in wires.outputs or wires.captured.get(tensor):
+        return False
+    for reader, node in wires.uses_through(tensor, COMMUTING | ACTIVATIONS | {"BatchNormalization"}):
+        places = quantized.get(reader.number, ())
+        if reader.place in places:
+            continue
+        fused = node.op_type == "Add" and len(places) == 1
+        if not fused or not writes_int8(wires, node.output[0], quantized):
+            return False
+    return True
 
 
 def skip_inputs(wires: GraphIndex, number: int, quantized: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:

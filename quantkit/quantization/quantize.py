@@ -168,7 +168,8 @@ def quantize_in_memory(
 def placement_choices(options: QuantizeOptions, network: Model) -> Choices:
     """Return the choices about what is quantized, with nodes by name. UsageError."""
     excluded = select_nodes(options.exclude, network, "--exclude")
-    return Choices(options.policy, excluded, select_nodes(options.include, network, "--include"))
+    included = select_nodes(options.include, network, "--include")
+    return Choices(options.policy, excluded, included, tensorrt=options.major)
 
 
 @dataclass(frozen=True, slots=True)

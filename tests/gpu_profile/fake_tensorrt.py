@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-FLAGS = SimpleNamespace(FP16="FP16", INT8="INT8")
+FLAGS = SimpleNamespace(FP16="FP16", INT8="INT8", PREFER_PRECISION_CONSTRAINTS="PREFER")
 
 
 class Tensor(SimpleNamespace):
@@ -20,6 +20,31 @@ class Tensor(SimpleNamespace):
 class Network:
     def __init__(self) -> None:
         self.proto = onnx.ModelProto()
+        self.halves: set[str] = set()
+        self.layers: list[Any] = []
+        self.num_inputs = self.num_outputs = self.num_layers = 0
+
+    def parse(self, data: bytes) -> None:
+        self.proto = onnx.ModelProto.FromString(data)
+        graph = self.proto.graph
+        self.inputs, self.outputs = ([Tensor(name=v.name) for v in vs] for vs in (graph.input, graph.output))
+        self.num_inputs, self.num_outputs = len(self.inputs), len(self.outputs)
+        made = {name for node in graph.node for name in node.output}
+        self.layers = [
+            Tensor(type=node.op_type, num_inputs=1 + (node.input[1] in made))
+            for node in graph.node
+            if node.op_type == "Conv"
+        ]
+        self.num_layers = len(self.layers)
+
+    def get_input(self, k: int) -> Tensor:
+        return self.inputs[k]
+
+    def get_output(self, k: int) -> Tensor:
+        return self.outputs[k]
+
+    def get_layer(self, k: int) -> Tensor:
+        return self.layers[k]
 
 
 class Parser:
@@ -27,7 +52,7 @@ class Parser:
         self.network = network
 
     def parse(self, data: bytes) -> bool:
-        self.network.proto = onnx.ModelProto.FromString(data)
+        self.network.parse(data)
         return True
 
 
@@ -71,6 +96,10 @@ class Builder:
         names = [node.name for node in network.proto.graph.node]
         if any(word in name for word in self.refuses for name in names):
             return None
+        assert all((layer.num_inputs == 1) == hasattr(layer, "precision") for layer in network.layers)
+        halves = [t.name for t in (*network.inputs, *network.outputs) if getattr(t, "dtype", "") == "half"]
+        entry = network.proto.metadata_props.add()
+        entry.key, entry.value = "halves", " ".join(halves)
         return network.proto.SerializeToString()
 
 
@@ -81,6 +110,9 @@ class Engine:
         self.bound = [*graph.input, *graph.output]
         self.num_io_tensors = len(self.bound)
         self.layers = [n.name for n in graph.node if n.op_type not in ("Identity", "DequantizeLinear")]
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "half" if name in self.proto.metadata_props[0].value.split() else "float"
 
     def get_tensor_name(self, k: int) -> str:
         return str(self.bound[k].name)
@@ -199,6 +231,7 @@ class Module(SimpleNamespace):
 
 
 TENSORRT = Module(
+    float16="half", LayerType=SimpleNamespace(CONVOLUTION="Conv", DECONVOLUTION="ConvTranspose"),
     __version__="8.6.0", Builder=Builder, OnnxParser=Parser, BuilderFlag=FLAGS, ILogger=Named, IProfiler=Named,
     ProfilingVerbosity=SimpleNamespace(DETAILED="detailed"), TensorIOMode=SimpleNamespace(INPUT="INPUT"),
     NetworkDefinitionCreationFlag=SimpleNamespace(EXPLICIT_BATCH=0), LayerInformationFormat=SimpleNamespace(JSON=1),

@@ -127,7 +127,9 @@ def test_shared_weights_are_stored_once_for_each_axis() -> None:
     whole, small = both(model)
     kept = {name for name, values in stored(small.proto).items() if values.shape == POINT.shape}
     assert kept == {"w_quantized_0", "w_quantized_1"}
-    assert node_of(small.proto, "a").input[1] == node_of(small.proto, "b").input[1]
+    of = [node_of(small.proto, node_of(small.proto, name).input[1]) for name in "ab"]
+    assert of[0].output != of[1].output, "each reader has a DequantizeLinear of its own"
+    assert of[0].input == of[1].input
     x = noise(1, 4, 8, 8)
     np.testing.assert_array_equal(*(on_onnxruntime(made.proto, x=x)[0] for made in (whole, small)))
 

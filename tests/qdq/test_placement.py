@@ -627,3 +627,60 @@ def test_weights_without_values_stay_float(layer: str) -> None:
     editor, skipped = WeightEditor(model), dict[str, str]()
     assert [layer.name for layer in weighted_layers(editor, skipped)] == ["z"]
     assert skipped == {"y": "its weights are empty"}
+
+
+# Kernels that write INT8 alone -------------------------------------------------------------------------------------
+
+EIGHT = Choices(tensorrt=8)
+FLOAT_OUTPUT = "TensorRT 8 has no INT8 kernel for it that writes float"
+DEEP = "a = Conv(x, w) b = Conv<group = 4, pads = [1, 1, 1, 1]>(a, deep) c = {} y = Conv({}, v)"
+
+
+def deep_net(behind: str, last: str = "c") -> Model:
+    """A depthwise convolution between others, with something behind it."""
+    return net(DEEP.format(behind, last), deep=noise(4, 1, 3, 3))
+
+
+@pytest.mark.parametrize("behind", ["Relu(b)", "MaxPool<kernel_shape = [1, 1]>(b)", "Concat<axis = 1>(b, b)"])
+def test_a_depthwise_convolution_that_writes_int8_is_quantized(behind: str) -> None:
+    model = net(DEEP.format(behind, "c").replace("v)", "d)" if "Concat" in behind else "v)"), deep=noise(4, 1, 3, 3))
+    for choices in (Choices(), EIGHT):
+        assert set(placed(inserted(model, choices=choices))) == {"x", "a", "c"}
+
+
+@pytest.mark.parametrize("behind", ["Softmax(b)", "InstanceNormalization(b, g, g)", "Add(b, x)"])
+def test_a_depthwise_convolution_that_writes_float_stays_float_for_tensorrt_8(behind: str) -> None:
+    model = deep_net(behind)
+    made = inserted(model, choices=EIGHT)
+    assert reasons(made) == {"b": f"{FLOAT_OUTPUT} (depthwise)"} or behind.startswith("Add")
+    if behind.startswith("Add"):  # the skip is quantized, and the convolution writes INT8 through the Add
+        assert set(placed(made)) == {"x", "a", "c"}
+    else:
+        assert set(placed(made)) == {"x", "c"}
+    for newer in (Choices(), Choices(tensorrt=10)):
+        assert not reasons(inserted(model, choices=newer))
+
+
+def test_what_the_user_wants_is_quantized_all_the_same() -> None:
+    model = deep_net("Softmax(b)")
+    assert "a" in placed(inserted(model, choices=Choices(tensorrt=8, include=frozenset("b"))))
+    assert "a" in placed(inserted(model, choices=Choices(Policy.ALL, tensorrt=8)))
+
+
+def test_a_convolution_of_few_channels_needs_an_int8_reader_too() -> None:
+    head = "(float[1, 3, 8, 8] x) => (float[1, 4, 8, 8] y)"
+    stem = noise(4, 3, 1, 1)
+    written = inserted(net("a = Conv(x, stem) b = Relu(a) y = Conv(b, w)", head, stem=stem), choices=EIGHT)
+    assert set(placed(written)) == {"x", "b"}
+    floats = inserted(net("a = Conv(x, stem) b = Softmax(a) y = Conv(b, w)", head, stem=stem), choices=EIGHT)
+    assert reasons(floats) == {"a": f"{FLOAT_OUTPUT} (3 input channels)"}
+
+
+def test_an_add_whose_reader_became_float_loses_its_pairs() -> None:
+    text = (
+        "a = Conv(x, w) r = Add(a, x) b = Conv<group = 4, pads = [1, 1, 1, 1]>(r, deep) s = Softmax(b) y = Conv(s, v)"
+    )
+    model = net(text, deep=noise(4, 1, 3, 3))
+    assert node_of(inserted(model).proto, "r").input[1].startswith("x_deq")
+    made = inserted(model, choices=EIGHT)
+    assert list(node_of(made.proto, "r").input) == ["a", "x"]
