@@ -38,6 +38,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import quantkit  # noqa: E402
 from quantkit.backends.onnxruntime import gpu_runner, inference  # noqa: E402
+from quantkit.backends.session import usable_cores  # noqa: E402
 from quantkit.calibration import memory_plan  # noqa: E402
 from quantkit.calibration.counting.slice_runs import DeviceRuns  # noqa: E402
 from quantkit.gpu_counting.tables import DeviceTensor  # noqa: E402
@@ -74,7 +75,7 @@ def make_images(folder: Path, count: int) -> Path:
         coarse = np.random.default_rng(i).integers(0, 256, (14, 14, 3), np.uint8)
         Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / f"{i:05}.jpg", quality=90)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(make, range(count)))
     return folder
 
@@ -256,7 +257,7 @@ def ready_batches(count: int, size: int = BATCH) -> Iterator[Batch]:
 def calibrated(path: Path, data: Any, count: int, provider: str, **more: Any) -> dict[str, Any]:
     """One calibration, end to end: from JPEG files in a folder, or from batches that are there."""
     clock = Clock()
-    options = {"threads": os.cpu_count(), "limit": count, "provider": provider, "backend": "onnxruntime", **more}
+    options = {"threads": usable_cores(), "limit": count, "provider": provider, "backend": "onnxruntime", **more}
     if isinstance(data, Path):
         options = {"preprocess": "unit", "batch_size": BATCH, **options}
     started = time.monotonic()
@@ -280,7 +281,7 @@ def feed_alone(path: Path, images: Path, count: int, preprocess: str) -> dict[st
     from quantkit.calibration.options import CalibrateOptions
     from quantkit.data import DataOptions
 
-    reading = DataOptions(limit=count, batch_size=BATCH, threads=os.cpu_count())
+    reading = DataOptions(limit=count, batch_size=BATCH, threads=usable_cores())
     job = prepare_job(path, images, "minmax", preprocess, None, CalibrateOptions(data=reading))
     at = time.monotonic()
     read = sum(portion.samples for portion in job.feed.portions())
@@ -320,7 +321,7 @@ def two_processes(path: Path, images: Path, count: int, folder: Path) -> dict[st
     place = folder / "shards"
     options = {
         "--data": images, "--limit": count, "--preprocess": "unit", "--provider": "cuda", "--backend": "onnxruntime",
-        "--batch-size": BATCH, "--max-memory": MEMORY, "--threads": (os.cpu_count() or 2) // 2, "-o": place,
+        "--batch-size": BATCH, "--max-memory": MEMORY, "--threads": max(1, usable_cores() // 2), "-o": place,
     }  # fmt: skip
     given = [str(word) for pair in options.items() for word in pair]
     command = [sys.executable, "-m", "quantkit", "calibrate", str(path), *given, "-q"]
@@ -347,7 +348,7 @@ def machine() -> dict[str, Any]:
         "gpus": cupy.cuda.runtime.getDeviceCount(),
         "onnxruntime": onnxruntime.__version__,
         "cupy": cupy.__version__,
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "python": platform.python_version(),
         "quantkit": quantkit.__version__,
         "compiled kernel": quantkit.kernel.COMPILED,
