@@ -39,15 +39,17 @@ ON_GPU = {
 
 
 class Conductor:
-    """Runs the steps of all networks: preparation on the CPU, builds side by side, then one process a GPU."""
+    """Runs the steps of all networks: preparation on the CPU, and one process at a time on each GPU."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.folder: Path = arguments.folder
         self.started = time.monotonic()
         self.log = (arguments.output / "placement.log").open("a")
-        self.prepared = {name: threading.Event() for name in arguments.networks}
-        self.writing = threading.Lock()
+        self.waiting = list(arguments.networks)
+        self.prepared: set[str] = set()
+        self.separately = bool(arguments.separately)
+        self.lock = threading.Lock()
 
     def left(self) -> float:
         """Return the seconds that are left."""
@@ -62,9 +64,10 @@ class Conductor:
         if self.left() < 5:
             return False
         python = self.arguments.torch if stage in ("export", "modelopt") else self.arguments.python
-        chosen = {k: str(getattr(self.arguments, k)) for k in ("models", "images", "modelopt")}
         words = [*python.split(), __file__, self.folder, name, "--stage", stage]
-        words += [w for option, value in chosen.items() for w in (f"--{option}", value)]
+        given = {k: getattr(self.arguments, k) for k in ("models", "images", "modelopt")}
+        words += [w for option, value in given.items() if value is not None for w in (f"--{option}", value)]
+        words += ["--separately"] if self.separately else []
         environment = {**os.environ, "OMP_NUM_THREADS": "8", "PYTHONUNBUFFERED": "1"}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
@@ -86,65 +89,56 @@ class Conductor:
             todo = [s for s, made in (("quantize", ".default.onnx"), ("modelopt", ".modelopt.onnx"))
                     if not path.with_suffix(made).exists()]  # fmt: skip
             run_together([lambda stage=stage: self.step(stage, name) for stage in todo])
-        self.prepared[name].set()
+        with self.lock:
+            self.prepared.add(name)
 
-    def build(self, names: Sequence[str], gpu: int) -> None:
-        """Build the engines of some networks on one GPU, `jobs` at a time."""
-        todo, lock = list(names), threading.Lock()
+    def next_network(self) -> str | None:
+        """Take the first network that is prepared, waiting for one; None if none is left, or no time."""
+        while self.left() > 5:
+            with self.lock:
+                name = next((n for n in self.waiting if n in self.prepared), None)
+                if name is not None:
+                    self.waiting.remove(name)
+                if name is not None or not self.waiting:
+                    return name
+            time.sleep(0.2)
+        return None
 
-        def work() -> None:
-            while True:
-                with lock:
-                    name = next((n for n in todo if self.prepared[n].is_set()), None)
-                    if name:
-                        todo.remove(name)
-                    elif not todo:
-                        return
-                if name:
-                    self.step("build", name, gpu)
-                elif self.left() < 5:
-                    return
-                else:
-                    time.sleep(0.2)
-
-        run_together([work] * self.arguments.jobs)
-
-    def measure(self, names: Sequence[str], gpu: int) -> None:
-        """Everything on one GPU: builds, then, with nothing else on it, times, tuning, times again, and images."""
-        self.build(names, gpu)
-        for name in names:
-            self.step("time", name, gpu)
-        for name in names:
-            if not engines.Bench(NETWORKS[name], self.folder, None).known().get("tuning"):
-                self.step("tune", name, gpu)
-            self.step("time", name, gpu)
-            if NETWORKS[name].labelled:
-                self.step("count", name, gpu)
-        for name in set(names) & set(REPEATED):
+    def measure(self, gpu: int, delay: float) -> None:
+        """Take networks one after the other: nothing else runs on this GPU while an engine is built or timed."""
+        time.sleep(delay)
+        taken = []
+        while (name := self.next_network()) is not None:
+            taken.append(name)
+            for stage in self.arguments.steps.split(","):
+                if stage == "count" and not NETWORKS[name].labelled:
+                    continue
+                if not self.step(stage, name, gpu) and stage == "build" and not self.separately:
+                    self.separately = True  # TensorRT crashed: the builds of a process share nothing from now on
+                    self.step(stage, name, gpu)
+        for name in (name for name in taken if name in REPEATED and "tune" in self.arguments.steps):
             if self.step("repeat", name, gpu):
                 self.step("time-repeat", name, gpu)
 
     def collect(self) -> None:
         """Write what is known of all networks."""
-        with self.writing:
+        with self.lock:
             known = {name: engines.Bench(NETWORKS[name], self.folder, None).known() for name in NETWORKS}
             machine = self.folder / "machine.txt"
             document = {
                 "machine": machine.read_text() if machine.exists() else "",
                 "date": date.today().isoformat(),
                 "level": engines.LEVEL,
-                "jobs": self.arguments.jobs,
                 "networks": {name: found for name, found in known.items() if found},
             }
             (self.arguments.output / "placement.json").write_text(json.dumps(document, indent=1) + "\n")
 
     def run(self) -> None:
         """Run everything that is not done, as far as the time goes."""
-        names = self.arguments.networks
-        gpus = [int(gpu) for gpu in self.arguments.gpus.split(",")]
+        gpus = [gpu.partition("@") for gpu in self.arguments.gpus.split(",")]
         run_together(
-            [lambda name=name: self.prepare(name) for name in names]
-            + [lambda k=k, gpu=gpu: self.measure(names[k :: len(gpus)], gpu) for k, gpu in enumerate(gpus)]
+            [lambda name=name: self.prepare(name) for name in self.arguments.networks]
+            + [lambda gpu=gpu, delay=delay: self.measure(int(gpu), float(delay or 0)) for gpu, _, delay in gpus]
         )
         self.collect()
 
@@ -175,7 +169,7 @@ def run_stage(stage: str, name: str, arguments: argparse.Namespace) -> None:
         from quantkit.engines.bench import machine_name
 
         (folder / "machine.txt").write_text(machine_name(0))
-        ON_GPU[stage](engines.Bench(network, folder, arguments.images))
+        ON_GPU[stage](engines.Bench(network, folder, arguments.images, separately=arguments.separately))
 
 
 def main() -> None:
@@ -184,12 +178,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", default=list(NETWORKS))
     for name in ("models", "images", "modelopt"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+        parser.add_argument(f"--{name}", type=Path, required=name != "images")
+    parser.add_argument("--separately", action="store_true", help="builds share no kernel times")
     parser.add_argument("--output", type=Path, help="default: FOLDER")
     parser.add_argument("--torch", default="python3")
     parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--gpus", default="0")
-    parser.add_argument("--jobs", type=int, default=1, help="builds at a time on one GPU; they disturb each other")
+    parser.add_argument("--gpus", default="0", help="numbers; 1@60 begins after 60 seconds")
+    parser.add_argument("--steps", default="tune,build,time,count", help="on a GPU, for each network")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds; everything ends by then")
     parser.add_argument("--stage", help="for the processes that this program starts")
     arguments = parser.parse_args()

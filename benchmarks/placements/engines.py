@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ BUDGET = 0.1
 TUNED = "tuned"
 SOURCES = {
     "fp16": ("{name}.onnx", "fp16", None),
-    "table": ("{name}.onnx", "int8", "{name}.calib"),
-    "modelopt": ("{name}.modelopt.onnx", "int8", None),
     "default": ("{name}.default.onnx", "int8", None),
+    "modelopt": ("{name}.modelopt.onnx", "int8", None),
+    "table": ("{name}.onnx", "int8", "{name}.calib"),
 }
 """Engine → network, precision, table."""
 AS_EXPORTED = "fp16 as exported"
@@ -32,12 +33,16 @@ AS_EXPORTED = "fp16 as exported"
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The place of one network's files and of what is known about it. images: folder with train/ and test/."""
+    """The place of one network's files and of what is known about it.
+
+    images: folder with train/ and test/. separately: builds share no kernel times.
+    """
 
     network: BenchmarkNetwork
     folder: Path
     images: Path | None
     say: Callable[[str], None] = print
+    separately: bool = False
 
     @property
     def name(self) -> str:
@@ -86,7 +91,7 @@ def build_engines(bench: Bench) -> None:
     from quantkit.backends.tensorrt.build import kernels_loaded
 
     bench.workshop.mkdir(parents=True, exist_ok=True)
-    with kernels_loaded():
+    with nullcontext() if bench.separately else kernels_loaded():
         for kind, (file, precision, table) in SOURCES.items():
             if kind not in bench.known().get("engines", {}):
                 known = build_one(bench, kind, file, precision, table)
@@ -118,6 +123,7 @@ def build_one(bench: Bench, kind: str, file: str, precision: str, table: str | N
         "precisions": made.counts,
         "kernels": len(made.record.layers),
         "reformats": reformats,
+        "notes": list(made.notes),
     }
 
 

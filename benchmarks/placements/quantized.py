@@ -48,10 +48,13 @@ def quantize_with_quantkit(network: BenchmarkNetwork, model: Path, images: Path 
     """
     import quantkit
 
-    data: Any = images / "train" if network.labelled and images else list(made_up_batches(network, input_name(model)))
+    data: Any = list(made_up_batches(network, input_name(model)))
+    how: dict[str, Any] = {"preprocess": "raw"}
+    if network.labelled and images:
+        data, how = images / "train", {"preprocess": "cifar10", "limit": IMAGES, "batch_size": 32}
     made = quantkit.calibrate(
-        model, data, rule="entropy", backend="onnxruntime", tensorrt_version=TENSORRT, limit=IMAGES, batch_size=32,
-        preprocess="cifar10" if network.labelled else "raw", output=model.with_suffix(".calib"), force=True,
+        model, data, rule="entropy", backend="onnxruntime", tensorrt_version=TENSORRT,
+        output=model.with_suffix(".calib"), force=True, **how,
     )  # fmt: skip
     quantkit.quantize(
         model, model.with_suffix(".default.onnx"), statistics=made.statistics, tensorrt_version=TENSORRT, force=True
