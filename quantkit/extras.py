@@ -16,6 +16,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch>=2.4", "onnxscript>=0.5"),
     "tensorflow": ("tensorflow>=2.16", "tf2onnx>=1.17"),
     "map": ("fast-sugiyama>=0.5.3,<1",),
+    "ray": ("ray[client,data]>=2.40",),
     "notebook": ("jupyter>=1.0", "matplotlib>=3.7", "resvg-py>=0.4"),
     "detection": ("pycocotools>=2.0.7",),
     "remote": ("fsspec>=2024.6", "s3fs>=2024.6", "huggingface_hub>=0.24", "aiohttp>=3.9"),

@@ -86,6 +86,8 @@ def unsupported_by_calibrators(options: CalibrateOptions, rules: Sequence[Rule])
         return "cannot resume"
     if options.learning_curve:
         return "record no learning curve"
+    if options.placement.divides:
+        return "run in one process"
     if options.tensorrt_version is not None and version_number(options.tensorrt_version) != installed_number():
         return f"write tables for their own version, not for {options.tensorrt_version}"
     return None

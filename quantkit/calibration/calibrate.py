@@ -22,10 +22,12 @@ from quantkit.calibration.result import Calibration, CalibrationFigures, summari
 from quantkit.calibration.reuse import FittingTables, find_fitting_tables, known_identity, matching_statistics
 from quantkit.calibration.shard_files import calibrate_shard
 from quantkit.calibration.tables import checkpoint_path, make_tables, statistics_path
+from quantkit.calibration.workers.divided_run import calibrate_by_workers
 from quantkit.data import DataIdentity, DataOptions
 from quantkit.data.image_list import given_data
 from quantkit.data.preprocess_choice import BESIDE, AnyPreprocess
 from quantkit.errors import StaleError, UsageError
+from quantkit.executors.work_folder import settle_interrupted_shards
 from quantkit.graph import AnyModel
 from quantkit.graph.load import model_place
 from quantkit.keywords.option_fields import takes_fields
@@ -90,7 +92,8 @@ def calibrate(
         refuse_replaced_sources(job, [*places, *records, checkpoint_path(job.output)], (data, preprocess))
     occupied = not options.force and any(exists(path) for path in places)
     previous = read_provenance(provenance_path(job.output)) if occupied and job.output else None
-    identity = known_identity(job.feed, previous, needed=occupied)
+    divided = options.placement.divides
+    identity = None if divided and not occupied else known_identity(job.feed, previous, needed=occupied)
     if occupied and job.output and identity:
         request = job.request(identity)
         there = find_fitting_tables(job.paths(), request)
@@ -102,6 +105,8 @@ def calibrate(
     with claimed_outputs([*places, checkpoint_path(job.output)] if job.output else []):
         if job.output:
             refuse_other_runs(job, places, occupied=occupied)
+        if divided:
+            return calibrate_by_workers(job, (model, data), progress or NoProgress(), started, why)
         return run_backend(job, identity, progress or NoProgress(), started, why)
 
 
@@ -141,6 +146,8 @@ def refuse_other_runs(job: CalibrationJob, places: Sequence[Path], *, occupied: 
         raise StaleError(f"another run wrote {written[0]} meanwhile", remedy="start again, to reuse or to replace it")
     if not (job.options.resume or job.options.force):
         refuse_interrupted_run(checkpoint_path(job.output))
+    if not job.options.placement.divides:
+        settle_interrupted_shards(job.output, force=job.options.force)
 
 
 def refuse_replaced_sources(job: CalibrationJob, written: Sequence[Path], given: Iterable[object]) -> None:

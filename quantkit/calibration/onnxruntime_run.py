@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from quantkit.artifact import sha256_of
 from quantkit.calibration.batch_slicing import backend_version, open_watching_session, plan_batches
 from quantkit.calibration.files import PassCounts, write_calibration
 from quantkit.calibration.job import CalibrationJob
-from quantkit.calibration.learning_curve import CurveRecorder
+from quantkit.calibration.learning_curve import CurveRecorder, LearningCurve
 from quantkit.calibration.memory_plan import MemoryPlan
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
 from quantkit.calibration.streaming_pass import CheckpointPlan, PassHooks, PassResult, StreamingPass, new_collectors
@@ -59,21 +58,29 @@ def calibrate_by_watching(
     finally:
         feed.close()
     statistics = leave_out_masks(collect_statistics(job, observed, plan), job.model, needs)
-    tables = make_tables(statistics, {rule: job.headers[rule.name] for rule in job.rules})
     curve = None
     if recorder:
         curve = recorder.curve(observed.samples, compute_thresholds(statistics.histograms, job.rules[0]))
-    files: tuple[Path, ...] = ()
-    if job.output is not None:
-        counted = PassCounts(
-            observed.identity, observed.samples, observed.batches, statistics.origin.backend, plan.slice
-        )
-        files = write_calibration(job, statistics, tables, counted)
-    made = CalibrationFigures(
-        observed.samples, observed.batches, time.monotonic() - started, False, files, tuple(job.feed.unreadable), True
-    )
+    counted = PassCounts(observed.identity, observed.samples, observed.batches, statistics.origin.backend, plan.slice)
     notes = (*why, *feed.notes, *notes, *describe_unscalable(statistics))
-    return summarize_calibration(job, statistics, tables, made, notes, watcher.warnings, curve)
+    return complete_calibration(job, statistics, counted, started, notes, watcher.warnings, curve)
+
+
+def complete_calibration(
+    job: CalibrationJob,
+    statistics: Statistics,
+    counted: PassCounts,
+    started: float,
+    notes: tuple[str, ...],
+    warnings: tuple[str, ...],
+    curve: LearningCurve | None = None,
+) -> Calibration:
+    """Make the tables, write all files if there is an output, and return the result. OutputError, StaleError."""
+    tables = make_tables(statistics, {rule: job.headers[rule.name] for rule in job.rules})
+    files = () if job.output is None else write_calibration(job, statistics, tables, counted)
+    seconds = time.monotonic() - started
+    made = CalibrationFigures(counted.samples, counted.batches, seconds, False, files, tuple(job.feed.unreadable), True)
+    return summarize_calibration(job, statistics, tables, made, notes, warnings, curve)
 
 
 def collect_statistics(job: CalibrationJob, observed: PassResult, plan: MemoryPlan) -> Statistics:

@@ -9,6 +9,7 @@ from quantkit.backends.session import AUTO, DEFAULT_BACKEND, TENSORRT, backend_n
 from quantkit.data import DataOptions
 from quantkit.data.opening import DataFields
 from quantkit.errors import UsageError
+from quantkit.executors import Placement
 from quantkit.histogram import HistogramMode
 from quantkit.rules import Rule
 from quantkit.sharding import Shard
@@ -43,6 +44,11 @@ class CalibrateOptions:
     learning_curve: bool = False
     shard: Shard | None = None
     """One part of the run, whose statistics alone are collected; the output is the folder or the URL of all parts."""
+    workers: int | None = None
+    """Processes that divide the pass; None runs it in this one."""
+    on: str | None = None
+    """A Ray cluster for the workers: `ray`, or its address."""
+    gpus_per_worker: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "histogram", histogram_mode(self.histogram))
@@ -59,13 +65,27 @@ class CalibrateOptions:
         if self.shard is not None:
             object.__setattr__(self, "shard", Shard.named(self.shard))
             refuse_whole_run(self)
+        if self.placement.divides and (self.learning_curve or self.resume):
+            option = "--learning-curve" if self.learning_curve else "--resume"
+            why = "a curve needs one pass in order" if self.learning_curve else "the same command goes on by itself"
+            raise UsageError(f"{option} is not for workers: {why}", remedy=f"leave out {option}")
         check_number("checkpoint_every", self.checkpoint_every, 1)
         check_number("max_memory", self.max_memory, 1, (1 << 63) - 1)
+
+    @property
+    def placement(self) -> Placement:
+        """Where the shards of the pass run. UsageError."""
+        return Placement(self.workers, self.on, self.gpus_per_worker)
 
 
 def refuse_whole_run(options: CalibrateOptions) -> None:
     """Raise UsageError for options that one shard of a run cannot have."""
-    given = {"--resume": options.resume, "--learning-curve": options.learning_curve}
+    given = {
+        "--resume": options.resume,
+        "--learning-curve": options.learning_curve,
+        "--workers": options.workers is not None,
+        "--on": options.on is not None,
+    }
     for option in (option for option, is_given in given.items() if is_given):
         raise UsageError(f"{option} needs the whole run, and --shard {options.shard} is a part", remedy="leave it out")
 
@@ -96,3 +116,6 @@ class CalibrateFields(DataFields, total=False):
     checkpoint_every: int
     learning_curve: bool
     shard: str | Shard | None
+    workers: int | None
+    on: str | None
+    gpus_per_worker: float

@@ -13,6 +13,7 @@ from quantkit.cli.arguments.parsing import WHOLE
 from quantkit.cli.arguments.registry_option import BackendOption
 from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
+from quantkit.cli.arguments.worker_choice import WorkerChoice, worker_choice
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_rows, warn
 from quantkit.errors import UsageError
 from quantkit.paths import beside
@@ -75,6 +76,7 @@ ONE_RUN = ("rule", "tensorrt_version", "algorithm", "checkpoint_every")
     help="Number of batches between two checkpoints.",
 )
 @click.option("--learning-curve", is_flag=True, help="Show how the thresholds converge with the number of samples.")
+@worker_choice
 @options.header_choice()
 @options.force
 @options.printing
@@ -84,6 +86,7 @@ def calibrate(
     rule: str,
     output: Path | str | None,
     header: options.HeaderChoice,
+    division: WorkerChoice,
     printing: Printing,
     **own: Any,
 ) -> None:
@@ -105,8 +108,8 @@ def calibrate(
         rule=rule,
         preprocess=samples.preprocess,
         output=output or beside(model, f"{model.stem}.calib"),
-        options=calibrate_options(samples, header, own),
-        progress=ProgressBar(hidden=printing.hides_progress),
+        options=calibrate_options(samples, header, division, own),
+        progress=ProgressBar(hidden=printing.hides_progress, stopping=division.stopping),
     )
     for text in result.warnings:
         warn(text)
@@ -114,7 +117,7 @@ def calibrate(
 
 
 def calibrate_options(
-    samples: options.DataChoice, header: options.HeaderChoice, own: dict[str, Any]
+    samples: options.DataChoice, header: options.HeaderChoice, division: WorkerChoice, own: dict[str, Any]
 ) -> CalibrateOptions:
     """Return the options as a value. UsageError."""
     from quantkit.calibration.options import CalibrateOptions
@@ -125,7 +128,7 @@ def calibrate_options(
         "max_memory": parsing.parse_size(own["max_memory"]),
         "exclude": expand_name_files(own["exclude"]),
     }
-    return CalibrateOptions(data=samples.reading(), **header.keywords(), **own | parsed)
+    return CalibrateOptions(data=samples.reading(), **header.keywords(), **division.keywords(), **own | parsed)
 
 
 def print_calibration(result: Calibration) -> None:

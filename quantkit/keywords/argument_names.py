@@ -53,11 +53,11 @@ FLAGS = {
 """Options without a value."""
 VALUED = frozenset({
     "accelerator", "against", "algorithm", "backend", "batch-size", "bench", "classes", "compile-for", "compiled",
-    "data", "device", "engine", "exclude", "exporter", "fixed-batch", "frame-step", "histogram", "holdout", "include",
-    "labels", "limit", "max-batch", "max-drop", "max-memory", "memory", "metric", "min-coverage", "name", "names",
-    "opset", "output", "policy", "precision", "preprocess", "provider", "record", "rule", "save", "seed", "shapes",
-    "shard", "signature", "streams", "table", "tensorrt-version", "threads", "tolerance", "version", "weights",
-    "workspace", *RENAMED,
+    "data", "device", "engine", "exclude", "exporter", "fixed-batch", "frame-step", "gpus-per-worker", "histogram",
+    "holdout", "include", "labels", "limit", "max-batch", "max-drop", "max-memory", "memory", "metric",
+    "min-coverage", "name", "names", "on", "opset", "output", "policy", "precision", "preprocess", "provider",
+    "record", "rule", "save", "seed", "shapes", "shard", "signature", "streams", "table", "tensorrt-version",
+    "threads", "tolerance", "version", "weights", "workers", "workspace", *RENAMED,
 })  # fmt: skip
 """Options with a value."""
 WORDS = (

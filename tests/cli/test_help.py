@@ -39,6 +39,8 @@ WORDS = {
     "GPU": "a GPU by name: `l4`; `GPU,…` are several",
     "P": "a precision: `fp32`, `tf32`, `fp16`, `int8`, `best`",
     "N": "a whole number; `N,N…` are several",
+    "X": "a number, also a fraction, for example `0.5`",
+    "HOST, PORT": "a machine's name or address, and a port: `head:10001`",
     "SIZE": "an amount of memory, for example `2GiB`, or the sizes of an axis",
     "X.Y.Z": "a version, for example `8.6.1`",
     "POINTS": "percentage points, for example `0.5`",

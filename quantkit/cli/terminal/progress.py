@@ -19,9 +19,18 @@ from quantkit.progress import Phases
 class ProgressBar:
     """A tqdm bar in images. The first Ctrl-C (or SIGTERM) stops the run after this batch, the second stops at once."""
 
-    def __init__(self, *, hidden: bool, about: str = "calibrating", then: Callable[[], object] = lambda: None) -> None:
-        """then: called when the bar is removed, for example to show a spinner."""
+    def __init__(
+        self,
+        *,
+        hidden: bool,
+        about: str = "calibrating",
+        then: Callable[[], object] = lambda: None,
+        stopping: str = "",
+    ) -> None:
+        """then: called when the bar is removed, for example to show a spinner. stopping: what the first Ctrl-C does;
+        empty if the batch is finished."""
         self._hidden, self._about, self._then = hidden, about, then
+        self._stopping = stopping or "finishing this batch; press Ctrl-C again to stop at once"
         self._bar: Any = None
         self._stop = False
         self._previous: dict[int, Any] = {}
@@ -69,7 +78,7 @@ class ProgressBar:
             raise KeyboardInterrupt
         self._stop = True
         note("")
-        note("finishing this batch; press Ctrl-C again to stop at once")
+        note(self._stopping)
 
 
 class Spinner:

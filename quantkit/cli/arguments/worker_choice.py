@@ -1,0 +1,58 @@
+"""The options that divide the work of a command among processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from quantkit.cli.arguments.groups import Decorator, grouped, offered
+from quantkit.cli.arguments.parsing import NUMBER, WHOLE
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerChoice:
+    """A frozen value of the options that divide the work among processes."""
+
+    workers: int | None
+    on: str | None
+    gpus_per_worker: float
+
+    def keywords(self) -> dict[str, Any]:
+        """Return them by the names they have in `CalibrateOptions` and its like."""
+        return offered(self)
+
+    @property
+    def stopping(self) -> str:
+        """The note on what Ctrl-C does; empty without workers."""
+        return (
+            "" if self.workers is None and self.on is None else "stopping the workers; the same command goes on later"
+        )
+
+
+WORKER_CHOICE: Mapping[str, Decorator] = {
+    "workers": click.option(
+        "--workers",
+        metavar="N",
+        type=WHOLE,
+        help="Number of processes that divide the work; a killed command goes on where it was. Default: none, or as "
+        "many as the cluster of --on has room for.",
+    ),
+    "on": click.option(
+        "--on",
+        metavar="ray|ray://HOST:PORT",
+        help="Ray cluster that runs the workers: that of this machine, which is started if there is none (ray), or "
+        "another one by its address. Default: this machine, without Ray.",
+    ),
+    "gpus_per_worker": click.option(
+        "--gpus-per-worker",
+        metavar="X",
+        type=NUMBER,
+        default=0,
+        show_default=True,
+        help="GPUs that Ray keeps for each worker, also a fraction of one.",
+    ),
+}
+worker_choice = grouped("division", WorkerChoice, WORKER_CHOICE)
