@@ -22,16 +22,19 @@ class RangeProbe:
         self.found = dict(found)
         self._all, self._lock = tuple(tensors), threading.Lock()
         self._most: dict[str, float] = {}
+        self._unscalable: set[str] = set()
 
     @property
     def tensors(self) -> tuple[str, ...]:
         """The tensors that have been zero so far."""
-        return tuple(name for name in self._all if name not in self.found)
+        return tuple(name for name in self._all if name not in self.found and name not in self._unscalable)
 
     def count(self, tensor: str, values: Array, *, whole: bool) -> bool:  # noqa: ARG002 (slices or not is the same)
-        """Take a slice of a batch. A value without a scale is not refused: the shard that counts it does that."""
+        """Take a slice of a batch. NaN or Inf is not refused here: such a tensor has no scale, and needs no range."""
         low, high, finite = extremes(as_float32(values))
         with self._lock:
+            if not finite:
+                self._unscalable.add(tensor)
             self._most[tensor] = max(self._most.get(tensor, 0.0), abs(low), abs(high)) if finite else 0.0
         return True
 

@@ -22,6 +22,7 @@ from quantkit.progress import NoProgress
 from quantkit.sharding import Shard
 from quantkit.statistics import Statistics, parse_statistics, statistics_bytes
 from quantkit.statistics.grids import OtherRangesError
+from quantkit.statistics.range_probe import RangeProbe
 from quantkit.statistics.shard_merging import merge_shards
 from tests.support.networks import network
 
@@ -94,6 +95,18 @@ def test_a_shard_runs_no_more_leading_batches_than_it_needs(tmp_path: Path, monk
         per_shard.append(len(read))
     own = 2
     assert per_shard == [own, own + 2, own + 2, own], "two before batch 2, two more until both signs are known"
+
+
+def test_a_probe_waits_for_values_alone() -> None:
+    """A tensor with NaN or Inf in a slice has no scale, so that no batch is run for its range."""
+    probe = RangeProbe(["zero", "late", "known", "nan", "inf"], {"known": 5.0})
+    for batch in (0.0, -3.0):
+        for name, value in {"zero": 0.0, "late": batch, "nan": np.nan, "inf": -np.inf}.items():
+            for slice_ in (value, 1.0 if batch and name != "zero" else 0.0):
+                assert probe.count(name, np.array([[slice_]], np.float32), whole=False)
+        assert probe.end_batch() == ()
+        assert probe.tensors == (("zero", "late") if batch == 0.0 else ("zero",))
+    assert {name: probe.found[name] for name in ("known", "late")} == {"known": 5.0, "late": 3.0}
 
 
 def test_shards_on_other_ranges_are_refused_by_name(tmp_path: Path) -> None:
