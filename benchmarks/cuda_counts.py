@@ -298,6 +298,22 @@ def gpu_threads(count: int) -> Iterator[None]:
         memory_plan.GPU_RUNNERS = before
 
 
+@contextmanager
+def one_run_at_a_time() -> Iterator[None]:
+    """Threads for the GPU that never run the network at the same time."""
+    before, lock = gpu_runner.run_stoppably, threading.Lock()
+
+    def alone(run: Callable[[Any], Any]) -> Any:
+        with lock:
+            return before(run)
+
+    gpu_runner.run_stoppably = alone
+    try:
+        yield
+    finally:
+        gpu_runner.run_stoppably = before
+
+
 def gpu(path: Path, images: Path, count: int) -> Iterator[tuple[str, Any]]:
     """Calibrations on the GPU, and their parts."""
     half, large = count // 2, {"max_memory": MEMORY}
@@ -305,6 +321,10 @@ def gpu(path: Path, images: Path, count: int) -> Iterator[tuple[str, Any]]:
     for mode in MODES:
         more = {**large, "histogram": mode}
         yield f"ready batches, {mode.value}", calibrated(path, ready_batches(count), count, "cuda", **more)
+    for threads in (2, 3):
+        with gpu_threads(threads), one_run_at_a_time():
+            label = f"ready batches, {threads} threads for the GPU, the network run by one at a time"
+            yield label, calibrated(path, ready_batches(half), half, "cuda", **large)
     yield "JPEG files", calibrated(path, images, count, "cuda", **large)
     yield "JPEG files, the feed alone", feed_alone(path, images, half, "unit")
     yield "JPEG files, preset imagenet, the feed alone", feed_alone(path, images, half, "imagenet")
