@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantkit.cli.arguments.engine_options import level
 from quantkit.cli.arguments.groups import Decorator, grouped, offered
 from quantkit.cli.arguments.parsing import NUMBER, WHOLE, parse_algorithm
 from quantkit.cli.arguments.registry_option import MetricOption, ProviderOption, RepairOption, RuleOption
@@ -355,14 +356,7 @@ def engine_choice(default_shapes: str) -> Decorator:
     """Return a decorator: the command gets `engine`. default_shapes: the range of a dynamic input, in words."""
     declared: Mapping[str, Decorator] = {
         "shapes": shapes(default_shapes),
-        "level": click.option(
-            "--level",
-            metavar="0…5",
-            type=WHOLE,
-            default=3,
-            show_default=True,
-            help="TensorRT's builder optimization level: how long it searches for fast kernels.",
-        ),
+        "level": level,
         "no_fp16": click.option("--no-fp16", is_flag=True, help="Do not let layers of an INT8 engine run in FP16."),
         "retarget": click.option(
             "--retarget", is_flag=True, help="Accept a calibration table made for another TensorRT version."

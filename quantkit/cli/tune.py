@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
-from quantkit.cli.arguments.parsing import NUMBER, WHOLE
+from quantkit.cli.arguments.engine_options import level, tune_time
+from quantkit.cli.arguments.parsing import NUMBER, WHOLE, parse_counts
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import (
     OVER_BUDGET,
@@ -30,6 +31,8 @@ from quantkit.view import quoted
 if TYPE_CHECKING:
     from quantkit.tuning.options import TuneOptions
     from quantkit.tuning.result import Trial, Tuning
+    from quantkit.tuning.speed.candidate import SpeedCandidate
+    from quantkit.tuning.speed.result import SpeedTuning
 
 SHOWN = 10
 
@@ -38,9 +41,18 @@ SHOWN = 10
     "Search for the cheapest quantization within a budget",
     "quantkit tune model.onnx --data images/val --max-drop 0.5",
     "quantkit tune model.onnx --data images/val --max-drop 1 --html tuning.html",
+    "quantkit tune model.onnx --data val --max-drop 0.5 --objective latency",
 )
 @click.argument("model", metavar="MODEL", type=options.PATH)
 @options.max_drop(required=True)
+@click.option(
+    "--objective",
+    metavar="accuracy|latency|balanced",
+    default="accuracy",
+    show_default=True,
+    help="Aim inside the budget: fewest changes to INT8 (accuracy), the fastest engine (latency), or a fast one that "
+    "leaves a part of the budget (balanced). The last two need a GPU, and choose FP16 if no INT8 engine is faster.",
+)
 @options.data_choice(limit="all", required=True)
 @options.labels
 @options.classes
@@ -86,6 +98,9 @@ SHOWN = 10
     help="Folder for model, table, exclusion file and tune.json. Default: MODEL.tuned beside the model.",
 )
 @options.html
+@click.option("--batch", metavar="N,N…", default="1,8,32", show_default=True, help=options.BATCHES)
+@tune_time("For the objectives latency and balanced.", default=15.0)
+@level
 @options.tensorrt_version
 @click.option("--no-front", is_flag=True, help="Do not build engines, even if a GPU with TensorRT is available.")
 @options.device
@@ -185,6 +200,10 @@ def tune_options(
         calibration=DataOptions(skip_corrupt=bool(samples.skip_corrupt), frame_step=samples.frame_step or 1),
         metrics=own["metric"],
         classes=own["classes"],
+        objective=own["objective"],
+        batches=parse_counts(own["batch"], "--batch"),
+        tune_time=own["tune_time"],
+        level=own["level"],
         front=not own["no_front"],
         device=own["device"],
         force=force,
@@ -221,6 +240,7 @@ def print_tuning(result: Tuning, html: Path | None) -> None:
     print_heading("on the held-out part")
     print_model_table(result.report)
     print_float_layers(result)
+    print_speed(result)
     print_pareto_front(result)
     print_line()
     print_sentence(result.verdict)
@@ -255,18 +275,51 @@ def print_float_layers(result: Tuning) -> None:
     print_heading(f"kept in float: {len(kept)} of {result.layers} layers, {result.chosen.floats:.1%} of their weights")
     print_rows(
         ("layer", "operator", "alone dB", "noise"),
-        [(n, known[n].operator, f"{known[n].alone_db:.1f}", f"{known[n].share:.1%}") for n in kept[:SHOWN]],
+        [
+            (n, known[n].operator, f"{known[n].alone_db:.1f}", f"{known[n].share:.1%}")
+            if n in known
+            else (n, "", "", "")
+            for n in kept[:SHOWN]
+        ],
         text=frozenset({1}),
     )
     if len(kept) > SHOWN:
         print_line(f"… {len(kept) - SHOWN} more (in the exclusion file)")
 
 
+def print_speed(result: Tuning) -> None:
+    """Print the engines that were built to find the fastest, if any were."""
+    found = result.speed
+    if found is None:
+        return
+    print_heading(
+        f"engines on {found.machine}: ms ± half the spread, {found.seconds / 60:.1f} of {found.limit / 60:g} min"
+    )
+    print_rows(
+        ("candidate", "float", *(f"batch {batch}" for batch in found.batches), "drop", "outcome"),
+        [speed_row(candidate, found) for candidate in found.candidates],
+        text=frozenset({len(found.batches) + 3}),
+    )
+    if found.ties:
+        print_line(f"no measurable difference: {', '.join((found.chosen.name, *found.ties))}")
+
+
+def speed_row(candidate: SpeedCandidate, found: SpeedTuning) -> tuple[str, ...]:
+    """Return a row of the table of engines."""
+    from quantkit.tuning.result import two_decimals
+
+    times = [candidate.times[batch].text() if batch in candidate.times else "" for batch in found.batches]
+    kept = str(len(candidate.placement.kept)) if candidate.kind.value == "qdq" else ""
+    drop = "" if candidate.figure is None else two_decimals(candidate.figure.drop)
+    outcome = "*" if candidate is found.chosen else "" if candidate.times else candidate.outcome
+    return (candidate.name, kept, *times, drop, outcome)
+
+
 def print_pareto_front(result: Tuning) -> None:
     """Print engines by latency, if any were built."""
     from quantkit.tuning.result import two_decimals
 
-    if not result.front:
+    if not result.front or result.speed is not None:
         return
     print_heading("engines, on the held-out part")
     rows = [

@@ -54,15 +54,16 @@ FLAGS = {
 VALUED = frozenset({
     "accelerator", "against", "algorithm", "backend", "batch-size", "bench", "classes", "compile-for", "compiled",
     "data", "device", "engine", "exclude", "exporter", "fixed-batch", "frame-step", "gpus-per-worker", "histogram",
-    "holdout", "include", "labels", "limit", "max-batch", "max-drop", "max-memory", "memory", "metric",
-    "min-coverage", "name", "names", "on", "opset", "output", "policy", "precision", "preprocess", "provider",
-    "record", "rule", "save", "seed", "shapes", "shard", "signature", "streams", "table", "tensorrt-version",
-    "threads", "tolerance", "version", "weights", "workers", "workspace", *RENAMED,
+    "holdout", "include", "labels", "level", "limit", "max-batch", "max-drop", "max-memory", "memory", "metric",
+    "min-coverage", "name", "names", "objective", "on", "opset", "output", "policy", "precision", "preprocess",
+    "provider", "record", "rule", "save", "seed", "shapes", "shard", "signature", "streams", "table",
+    "tensorrt-version", "threads", "tolerance", "tune-time", "version", "weights", "workers", "workspace", *RENAMED,
 })  # fmt: skip
 """Options with a value."""
 WORDS = (
-    "all", "best", "conv-only", "cpu", "cuda", "dynamo", "entropy", "invariant", "keypoint-map", "map", "mask-map",
-    "minmax", "miou", "mse", "none", "onnxruntime", "tensorrt", "torchscript",
+    "accuracy", "all", "balanced", "best", "conv-only", "cpu", "cuda", "dynamo", "entropy", "invariant",
+    "keypoint-map", "latency", "map", "mask-map", "minmax", "miou", "mse", "none", "onnxruntime", "tensorrt",
+    "torchscript",
 )  # fmt: skip
 """Values that look like words of a sentence."""
 VALUE = "|".join((

@@ -12,7 +12,7 @@ from typing import Any
 
 from quantkit.engines.bench_result import BenchResult
 from quantkit.evaluation.result import Evaluation
-from quantkit.report import layers, models, prediction_changes, tuning
+from quantkit.report import engine_times, layers, models, prediction_changes, tuning
 from quantkit.report.detection import objects, regions
 from quantkit.report.page import Fact, Facts, Page, PageSection, PageVerdict
 from quantkit.report.ranges import ranges_section
@@ -87,6 +87,7 @@ def tuning_page(found: Tuning) -> str:
     report = found.report
     sections = [
         tuning.tried_section(found),
+        engine_times.times_section(found),
         tuning.front_section(found),
         models.models_section(report),
         models.drop_section(report),

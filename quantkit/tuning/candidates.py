@@ -97,7 +97,7 @@ class CandidateFactory:
         limited = replace(source.data_options, limit=whole_batches(PROXY_SAMPLES, source.model.inputs))
         feed, _ = open_data(source.data, source.model.inputs, source.preprocess, limited)
         self._meter = NoiseMeter(source.model, feed)
-        self._quantized: dict[tuple[Recipe, WeightForm | None], Quantization] = {}
+        self._quantized: dict[tuple[Recipe, WeightForm | None, bool], Quantization] = {}
         self._names = node_names(replace(source.model, proto=fold_batch_norms(source.model).proto))
         self._rules: dict[str, Rule] = {}
         self._weights_by_layer: dict[str, int] | None = None
@@ -108,12 +108,17 @@ class CandidateFactory:
         """Number of samples that the proxy is measured on."""
         return self._meter.samples
 
-    def quantization(self, recipe: Recipe, form: WeightForm | None = None) -> Quantization:
-        """Return the quantized network, exactly as `quantize` makes it from the same statistics and data."""
-        if (recipe, form) not in self._quantized:
+    def quantization(self, recipe: Recipe, form: WeightForm | None = None, *, half: bool = False) -> Quantization:
+        """Return the quantized network, exactly as `quantize` makes it from the same statistics and data.
+
+        half: the rest of it in FP16, for TensorRT 11.
+        """
+        if (recipe, form, half) not in self._quantized:
             source = self.source
             options = replace(
                 source.options,
+                policy=recipe.policy or source.options.policy,
+                fp16=half,
                 rule=self._rule(recipe.rule),
                 repairs=recipe.repairs,
                 exclude=(*source.options.exclude, *recipe.kept),
@@ -125,10 +130,10 @@ class CandidateFactory:
             self._phase(f"quantizing {recipe.text()}")
             while len(self._quantized) >= 4:
                 self._quantized.pop(next(iter(self._quantized)))
-            self._quantized[recipe, form] = quantize(
+            self._quantized[recipe, form, half] = quantize(
                 source.model, statistics=source.statistics, options=options, phase=self._phase, **given
             )
-        return self._quantized[recipe, form]
+        return self._quantized[recipe, form, half]
 
     def model(self, recipe: Recipe, form: WeightForm | None = None) -> Model:
         """Return the quantized network as a model in memory."""

@@ -4,7 +4,8 @@ x.int8.onnx    Q/DQ model for any TensorRT and for onnxruntime
 x.calib        calibration table of the original float network by the chosen rule, with all its tensors; for TensorRT
                before 11, where `quantkit build --exclude @x.exclude` keeps layers float
 x.exclude      the nodes that stay float, for `--exclude @FILE` of quantize and build
-tune.json      every trial, the chosen one, and the reasons
+x.fp16.onnx    the cleaned float network, where the search by time chose FP16
+tune.json      every trial, the chosen one, and the reasons; `deploy` names the files to build the engine from
 """
 
 from __future__ import annotations
@@ -41,16 +42,21 @@ if TYPE_CHECKING:
     import onnx
 
 RECORD = "tune.json"
+FASTER_IN_FLOAT = "the engine is faster with it in float"
 
 
 @dataclass(frozen=True, slots=True)
 class TuningFiles:
-    """The content of the files: the result, the float network, the chosen Q/DQ network, and the statistics."""
+    """The content of the files: the result, the float network, the chosen Q/DQ network, and the statistics.
+
+    plain: the cleaned float network, if FP16 was chosen.
+    """
 
     tuning: Tuning
     source: Model
     proto: onnx.ModelProto
     statistics: Statistics
+    plain: onnx.ModelProto | None = None
 
 
 def usable_folder(folder: Path, source: Model, *, force: bool) -> Path:
@@ -64,7 +70,8 @@ def usable_folder(folder: Path, source: Model, *, force: bool) -> Path:
         check_writable(folder)
         return folder
     paths = tuning_paths(folder, source.path.stem)
-    written = dict.fromkeys((*saved_files(source.proto, paths["model"]), *paths.values()))
+    models = (*saved_files(source.proto, paths["model"]), *saved_files(source.proto, paths["fp16"]))
+    written = dict.fromkeys((*models, *paths.values()))
     check_destinations(written, read=[source.path], force=force)
     return folder
 
@@ -76,7 +83,13 @@ def claim_in(folder: Path) -> Path:
 
 def tuning_paths(folder: Path, stem: str) -> Mapping[str, Path]:
     """Return file kind → path for a network whose file has that stem."""
-    names = {"model": f"{stem}.int8.onnx", "table": f"{stem}.calib", "exclude": f"{stem}.exclude", "record": RECORD}
+    names = {
+        "model": f"{stem}.int8.onnx",
+        "fp16": f"{stem}.fp16.onnx",
+        "table": f"{stem}.calib",
+        "exclude": f"{stem}.exclude",
+        "record": RECORD,
+    }
     found = {what: folder / name for what, name in names.items()}
     return {**found, "provenance": provenance_path(found["table"])}
 
@@ -84,9 +97,10 @@ def tuning_paths(folder: Path, stem: str) -> Mapping[str, Path]:
 def write_tuning(written: TuningFiles, folder: Path, options: TuneOptions) -> Tuning:
     """Write all files or none, and return the result with their paths. OutputError, StaleError."""
     paths = tuning_paths(folder, written.source.path.stem)
-    model = written.proto.SerializeToString(deterministic=True)
-    tuning = with_model_file(written.tuning, paths["model"], model)
-    tuning = replace(tuning, files=tuple(paths[what] for what in ("model", "table", "provenance", "exclude", "record")))
+    plain = [] if written.plain is None else ["fp16"]
+    kinds = ("model", *plain, "table", "provenance", "exclude", "record")
+    tuning = replace(written.tuning, files=tuple(paths[what] for what in kinds))
+    tuning = with_tuned_model(tuning, written, paths)
     files = {
         **tuned_table_files(written, paths["table"], options.tensorrt_version),
         paths["exclude"]: text_bytes(tuned_exclusion_text(tuning)),
@@ -102,6 +116,8 @@ def write_tuning(written: TuningFiles, folder: Path, options: TuneOptions) -> Tu
             for path, content in files.items():
                 new.write(path, content)
             stage_model(written.proto, written.source.folder, paths["model"], new)
+            if written.plain is not None:
+                stage_model(written.plain, written.source.folder, paths["fp16"], new)
             refuse_changed_weights(written.source)
     except BaseException:
         if is_new:
@@ -109,6 +125,16 @@ def write_tuning(written: TuningFiles, folder: Path, options: TuneOptions) -> Tu
                 folder.rmdir()
         raise
     return tuning
+
+
+def with_tuned_model(tuning: Tuning, written: TuningFiles, paths: Mapping[str, Path]) -> Tuning:
+    """Return the result with the file that the chosen engine is built from in its report."""
+    name = tuning.deployment["model"]
+    if name is None:  # the float network, which has its file already
+        return tuning
+    proto = written.plain if written.plain is not None else written.proto
+    path = paths["fp16" if written.plain is not None else "model"]
+    return with_model_file(tuning, path, proto.SerializeToString(deterministic=True))
 
 
 def with_model_file(tuning: Tuning, path: Path, content: bytes) -> Tuning:
@@ -139,7 +165,10 @@ def tuned_exclusion_text(tuning: Tuning) -> str:
         f"loss of {metric_title(tuning.metric)} at most {tuning.budget}",
     ]
     lines += [f"{check_node_name(node)}  # excluded by --exclude" for node in tuning.excluded]
-    lines += [f"{check_node_name(node)}  # {exclusion_reason(known[node])}" for node in kept]
+    lines += [
+        f"{check_node_name(node)}  # {exclusion_reason(known[node]) if node in known else FASTER_IN_FLOAT}"
+        for node in kept
+    ]
     return "".join(f"{escape_controls(line)}\n" for line in lines)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from quantkit.evaluation.options import EvaluateOptions, EvaluationRequest
 from quantkit.evaluation.paired import binary_difference
 from quantkit.evaluation.result import Evaluation, IntervalMethod, MetricDifference, ModelScore, Speed
 from quantkit.evaluation.runners import ModelRunner, Pending
-from quantkit.evaluation.subjects import model_subject
+from quantkit.evaluation.subjects import SubjectOptions, model_subject, open_subject
 from quantkit.graph import Model
-from quantkit.tuning.result import AGREEMENT, Figure
+from quantkit.tuning.figure import Figure
+from quantkit.tuning.result import AGREEMENT
 from quantkit.values import Array, Batch
 
 CACHE_BYTES = 256 << 20
@@ -62,25 +64,33 @@ class MetricTrials:
         self.evaluations = 0
         self.samples = 0
 
-    def evaluation(self, candidates: Mapping[str, Model], max_drop: float | None = None) -> Evaluation:
-        """Evaluate the float network and candidates by name, on the same samples."""
+    def evaluation(self, candidates: Mapping[str, Model | Path], max_drop: float | None = None) -> Evaluation:
+        """Evaluate the float network and candidates by name, on the same samples: models, and engines by their paths.
+
+        BackendError where an engine cannot run.
+        """
         request = self._request
-        models = (self._model, *candidates.values())
-        evaluation = evaluate_subjects(
-            [model_subject(model) for model in models],
-            EvaluationRequest(
-                data=request.data,
-                labels=None if request.labels is None else Path(request.labels),
-                preprocess=request.preprocess,
-                metrics=request.metrics,
-                options=replace(self._options, names=(FLOAT, *candidates)),
-                budget=max_drop,
-                must_decide=True,
-                skipped_before=tuple(request.unreadable),
-            ),
-            wrap_reference=self._cache.wrap,
-        )
-        self.evaluations += len(models) - self._cache.complete
+        opening = SubjectOptions(self._options.device)
+        with ExitStack() as held:
+            subjects = [
+                model_subject(model) if isinstance(model, Model) else open_subject(str(model), held, opening)
+                for model in (self._model, *candidates.values())
+            ]
+            evaluation = evaluate_subjects(
+                subjects,
+                EvaluationRequest(
+                    data=request.data,
+                    labels=None if request.labels is None else Path(request.labels),
+                    preprocess=request.preprocess,
+                    metrics=request.metrics,
+                    options=replace(self._options, names=(FLOAT, *candidates)),
+                    budget=max_drop,
+                    must_decide=True,
+                    skipped_before=tuple(request.unreadable),
+                ),
+                wrap_reference=self._cache.wrap,
+            )
+        self.evaluations += len(subjects) - self._cache.complete
         self._cache.close()
         self.samples = evaluation.samples
         read = (evaluation.provenance["data"]["content"], evaluation.provenance["labels_sha256"])

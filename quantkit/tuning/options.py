@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from quantkit.backends.tensorrt.options import DEFAULT_LEVEL
 from quantkit.data import DataOptions
 from quantkit.data.opening import DataFields
+from quantkit.engines.bench import DEFAULT_BATCHES
 from quantkit.errors import UsageError
 from quantkit.qdq.placement import Policy
 from quantkit.quantization.options import QuantizeOptions
 from quantkit.repairs.registry import REPAIR_NAMES, parse_repairs
 from quantkit.rules import as_rules, rule_kinds
+from quantkit.tuning.speed.engine_choice import Objective
+from quantkit.tuning.speed.tune import MINUTES, SpeedOptions
 from quantkit.values import check_number
 
 RULES = ",".join(kind.usage for kind in rule_kinds().values())
@@ -31,7 +35,9 @@ class TuneOptions:
     may be used. most: fraction of the layers that may stay float. evaluations: maximum number of evaluations of one
     network on one part. policy, include, exclude, tensorrt_version: as for `quantize`. data: how samples are read; its
     limit covers both parts. calibration: how the calibration data are read. metrics, classes, provider: as for
-    `evaluate`; the first metric decides. front: build engines if a GPU with TensorRT is available.
+    `evaluate`; the first metric decides. front: build engines if a GPU with TensorRT is available. objective: `latency`
+    and `balanced` need one: they build engines of several placements, for `batches`, at the builder level `level`, in
+    at most `tune_time` minutes.
     """
 
     holdout: float = 0.5
@@ -49,11 +55,16 @@ class TuneOptions:
     classes: str | Path | None = None
     provider: str = "cpu"
     front: bool = True
+    objective: Objective = Objective.ACCURACY
+    batches: tuple[int, ...] = DEFAULT_BATCHES
+    tune_time: float = MINUTES
+    level: int = DEFAULT_LEVEL
     device: int = 0
     force: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", Policy.named(self.policy))
+        object.__setattr__(self, "objective", Objective.named(self.objective))
         object.__setattr__(self, "repairs", parse_repairs(",".join(self.repairs) or "none"))
         as_rules(self.rules)
         check_number("holdout", self.holdout, 0.0, 1.0, whole=False)
@@ -63,12 +74,17 @@ class TuneOptions:
             )
         check_number("max_float", self.most, 0.0, 1.0, whole=False)
         check_number("evaluations", self.evaluations, 0)
-        check_number("device", self.device, 0)
+        object.__setattr__(self, "batches", self.speed.batches)
         if self.evaluations < MIN_EVALUATIONS:
             raise UsageError(
                 f"{self.evaluations} evaluations are too few",
                 remedy=f"allow at least {MIN_EVALUATIONS}: three for the report and two to start the search",
             )
+
+    @property
+    def speed(self) -> SpeedOptions:
+        """The options of the search by time."""
+        return SpeedOptions(self.batches, self.tune_time, self.level, self.device, quantize=self.quantize)
 
     @property
     def quantize(self) -> QuantizeOptions:
@@ -98,5 +114,9 @@ class TuneFields(DataFields, total=False):
     classes: str | Path | None
     provider: str
     front: bool
+    objective: Objective | str
+    batches: int | Sequence[int]
+    tune_time: float
+    level: int
     device: int
     force: bool

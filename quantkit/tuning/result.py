@@ -18,8 +18,12 @@ from typing import Any
 from quantkit.evaluation.result import Evaluation
 from quantkit.metrics.registry import metric_title
 from quantkit.numerics import format_db
+from quantkit.qdq.placement import Policy
 from quantkit.repairs.registry import REPAIR_NAMES
 from quantkit.sensitivity.result import LayerError
+from quantkit.tuning.figure import Figure
+from quantkit.tuning.speed.candidate import EngineKind
+from quantkit.tuning.speed.result import SpeedTuning
 from quantkit.view import Block, Remarks, SavableDisplay, ViewTable, true_minus
 
 FORMAT = 1
@@ -40,38 +44,22 @@ class TrialStatus(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A frozen value with the metric of a trial and its loss, in percentage points if the metric is a fraction.
-
-    low, high: 95 % interval of the loss. error: standard error of the loss, 0 if it is unknown.
-    """
-
-    metric: float
-    drop: float
-    low: float
-    high: float
-    error: float
-
-    @property
-    def cautious_drop(self) -> float:
-        """The loss plus one standard error: on other samples the loss is below this five times out of six."""
-        return self.drop + self.error
-
-
-@dataclass(frozen=True, slots=True)
 class Recipe:
     """One configuration of quantization.
 
-    kept: nodes that stay float in addition to those that the caller excluded, worst first.
+    kept: nodes that stay float in addition to those that the caller excluded, worst first. policy: None for the
+    caller's.
     """
 
     rule: str
     repairs: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    policy: Policy | None = None
 
     def text(self) -> str:
         """Return for example `mse, bias, 3 float`."""
-        parts = [self.rule, self.repairs_text(), f"{len(self.kept)} float" if self.kept else ""]
+        kept = f"{len(self.kept)} float" if self.kept else ""
+        parts = [self.rule, self.repairs_text(), kept, f"policy {self.policy.value}" if self.policy else ""]
         return ", ".join(part for part in parts if part)
 
     def repairs_text(self) -> str:
@@ -167,6 +155,8 @@ class Tuning(SavableDisplay):
     excluded: tuple[str, ...] = ()
     """Nodes that stay float because the caller excluded them."""
     machine: str = ""
+    speed: SpeedTuning | None = None
+    """The search by time; None for the objective accuracy."""
 
     @property
     def within_budget(self) -> bool:
@@ -185,7 +175,9 @@ class Tuning(SavableDisplay):
 
     @property
     def verdict(self) -> str:
-        """A sentence: what was chosen, what it loses on the held-out part, and whether that is within the budget."""
+        """Sentences: what was chosen, what it loses on the held-out part, and whether that is within the budget."""
+        if self.speed is not None:
+            return f"{self.speed.verdict} {self.loss_sentence()}"
         recipe, tuned = self.chosen.recipe, self.tuned
         whole = "all layers quantized" + (" except the excluded ones" if self.excluded else "")
         stays = f"{len(recipe.kept)} of {self.layers} layers in float" if recipe.kept else whole
@@ -197,6 +189,26 @@ class Tuning(SavableDisplay):
         found = f"{how}: {lost} {place}{self.interval(tuned)}{untuned}"
         inside = f"This is {'within' if self.within_budget else 'over'} the budget of {self.budget}"
         return f"{found}. {inside}{self.doubt}."
+
+    def loss_sentence(self) -> str:
+        """Return what the chosen engine loses on the held-out part, and whether that is within the budget."""
+        title, place = metric_title(self.metric), f"on {self.samples[1]:,} held-out samples"
+        kept = two_decimals(abs(self.tuned.drop)) == two_decimals(0.0)
+        what = f"keeps the {title}" if kept else f"{loss_text(self.tuned.drop)}{self.unit} of {title}"
+        inside = "within" if self.within_budget else "over"
+        lost = f"It {what} of the float network" if kept else f"It {what}"
+        return f"{lost} {place}{self.interval(self.tuned)}, {inside} the budget of {self.budget}{self.doubt}."
+
+    @property
+    def deployment(self) -> Mapping[str, str | None]:
+        """How to build the engine: its precision, and the names of the files; the model is None for the float network
+        that was tuned, which a table belongs to."""
+        stem = Path(self.model).stem
+        if self.speed is None or self.speed.chosen.kind is EngineKind.QDQ:
+            return {"precision": "int8", "model": f"{stem}.int8.onnx", "table": None}
+        if self.speed.chosen.kind is EngineKind.TABLE:
+            return {"precision": "int8", "model": None, "table": f"{stem}.calib"}
+        return {"precision": "fp16", "model": f"{stem}.fp16.onnx", "table": None}
 
     @property
     def doubt(self) -> str:
@@ -279,6 +291,8 @@ def tuning_document(tuning: Tuning, report: Mapping[str, Any]) -> dict[str, Any]
         "excluded": list(tuning.excluded),
         "machine": tuning.machine,
         "front": [asdict(point) for point in tuning.front],
+        "speed": None if tuning.speed is None else tuning.speed.document(),
+        "deploy": dict(tuning.deployment),
         "holdout": report,
         "notes": list(tuning.notes),
         "provenance": dict(tuning.provenance),
@@ -308,6 +322,7 @@ def trial_document(trial: Trial) -> dict[str, Any]:
         "rule": trial.recipe.rule,
         "repairs": list(trial.recipe.repairs),
         "kept": list(trial.recipe.kept),
+        "policy": trial.recipe.policy.value if trial.recipe.policy else None,
         "weights_in_float": trial.floats,
         "proxy_db": trial.proxy_db,
         "metric": trial.figure.metric if trial.figure else None,

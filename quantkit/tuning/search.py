@@ -19,8 +19,9 @@ from quantkit.numerics import format_db
 from quantkit.repairs.registry import from_statistics_alone, without_rescaling
 from quantkit.sensitivity.result import LayerError
 from quantkit.tuning.candidates import CandidateFactory
+from quantkit.tuning.figure import Figure
 from quantkit.tuning.metric_trials import MetricTrials, loss_of
-from quantkit.tuning.result import Figure, RankingBasis, Recipe, Trial, TrialStatus
+from quantkit.tuning.result import RankingBasis, Recipe, Trial, TrialStatus
 
 BETTER = 0.2
 """dB by which the proxy has to exceed that of the trials that failed: a smaller difference may be chance."""

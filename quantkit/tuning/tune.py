@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from quantkit._version import __version__
@@ -34,11 +36,23 @@ from quantkit.staging import claimed_outputs
 from quantkit.statistics import Statistics
 from quantkit.tuning.candidates import CandidateFactory, TuningSource
 from quantkit.tuning.files import TuningFiles, claim_in, usable_folder, write_tuning
+from quantkit.tuning.latency import (
+    BudgetChoice,
+    chosen_float,
+    evaluate_engines_held_out,
+    open_lab,
+    search_latency,
+    speed_provenance,
+    with_speed,
+    with_trial,
+)
 from quantkit.tuning.metric_trials import MetricTrials, TrialRequest, holdout_parts, loss_of, trial_metric
 from quantkit.tuning.options import TuneFields, TuneOptions
 from quantkit.tuning.pareto_front import measure_front
 from quantkit.tuning.result import Tuning
 from quantkit.tuning.search import Search, SearchLimits, SearchResult
+from quantkit.tuning.speed.engine_choice import Objective
+from quantkit.tuning.speed.tune import refuse_without_gpu
 from quantkit.values import check_number, checked_options
 
 if TYPE_CHECKING:
@@ -89,6 +103,8 @@ def tune(
     refuse_budget(max_drop)
     source = load_model(model)
     refuse_quantized(source)
+    if options.objective is not Objective.ACCURACY:
+        refuse_without_gpu(options.device)
     folder = None if output is None else usable_folder(Path(output), source, force=options.force)
     evaluating = EvaluateOptions(data=options.data, classes=options.classes, provider=options.provider)
     file = Path(labels) if isinstance(labels, (str, os.PathLike)) else None
@@ -117,22 +133,24 @@ def tune_and_write(
         TuningSource(source, known.statistics, known.data, spec, known.options, options.quantize), phase
     )
     made = search_and_report(factory, request, max_drop, options, phase)
-    quantized = factory.quantization(made.chosen.recipe)
+    half = made.speed is not None and made.speed.half
+    quantized = factory.quantization(made.chosen.recipe, half=half)
     made = replace(made, excluded=excluded_nodes(source, options))
-    front = measure_front(source, made, front_networks(factory, made), request, options, phase)
+    if made.speed is None:
+        front = measure_front(source, made, front_networks(factory, made), request, options, phase)
+        made = replace(made, front=front.points, machine=front.machine, notes=(*made.notes, *front.notes))
     made = replace(
         made,
         rules=dict(quantized.rules),
-        front=front.points,
-        machine=front.machine,
-        notes=(*made.notes, *front.notes, f"quantized from {known.text}"),
+        notes=(*made.notes, f"quantized from {known.text}"),
         provenance=tuning_provenance(source, made.report, known, options),
         seconds=time.monotonic() - started,
     )
     if folder is None:
         return made
     phase("writing")
-    return write_tuning(TuningFiles(made, source, quantized.proto, known.statistics), folder, options)
+    plain = chosen_float(source, made)
+    return write_tuning(TuningFiles(made, source, quantized.proto, known.statistics, plain), folder, options)
 
 
 def excluded_nodes(source: Model, options: TuneOptions) -> tuple[str, ...]:
@@ -163,9 +181,19 @@ def search_and_report(
     rules = tuple(rule.name for rule in as_rules(options.rules))
     limits = SearchLimits(rules, options.repairs, max_drop, options.most, options.evaluations - REPORT_EVALUATIONS)
     found = Search(factory, tuning, limits, phase).run()
-    phase("evaluating the held-out part")
-    report = evaluate_held_out(factory, held_out, found, max_drop)
-    return assemble_tuning(source, (tuning, held_out), found, report, max_drop)
+    if options.objective is Objective.ACCURACY:
+        phase("evaluating the held-out part")
+        report = evaluate_held_out(factory, held_out, found, max_drop)
+        return assemble_tuning(source, (tuning, held_out), found, report, max_drop)
+    with ExitStack() as held:
+        folder = Path(held.enter_context(TemporaryDirectory(prefix="quantkit-")))
+        lab = open_lab(source, folder, options, phase, held)
+        choice = BudgetChoice(tuning, options.objective, max_drop, limits.evaluations, phase)
+        timed = search_latency(factory, found.chosen, choice, options, (folder, lab))
+        found = with_trial(found, timed.trial)
+        phase("evaluating the held-out part")
+        report = evaluate_engines_held_out(factory, held_out, found, timed.tuning, max_drop, UNTUNED)
+        return with_speed(assemble_tuning(source, (tuning, held_out), found, report, max_drop), timed.tuning)
 
 
 def refuse_budget(max_drop: float) -> None:
@@ -275,5 +303,6 @@ def tuning_provenance(
         "max_float": options.most,
         "max_evaluations": options.evaluations,
         "metrics": list(options.metrics),
+        **speed_provenance(options),
         "report": dict(report.provenance),
     }

@@ -46,6 +46,7 @@ WORDS = {
     "POINTS": "percentage points, for example `0.5`",
     "FRACTION": "a number from 0 to 1",
     "DB": "decibels",
+    "MINUTES": "a number of minutes, for example `2.5`",
     "S": "seconds",
 }
 """Placeholders of usage lines and options → their meaning."""

@@ -26,7 +26,7 @@ from quantkit.qdq.insert import insert_qdq
 from quantkit.qdq.placement import Choices
 from quantkit.tuning.speed.candidate import EngineKind, SpeedPlacement
 from quantkit.tuning.speed.lab import EngineRequest, LabEngine
-from quantkit.tuning.speed.regions import PlacedPairs, placed_pairs
+from quantkit.tuning.speed.layer_nodes import PlacedPairs, placed_pairs
 
 
 @dataclass
@@ -85,6 +85,8 @@ class SyntheticLab:
     seed: int = 0
     clock: ManualClock = field(default_factory=ManualClock)
     machine: str = "synthetic GPU"
+    folder: Path | None = None
+    """Where models are written, which stand for their engines."""
     built: list[str] = field(default_factory=list)
     _engines: dict[str, tuple[EngineRequest, PlacedPairs]] = field(default_factory=dict)
 
@@ -107,7 +109,9 @@ class SyntheticLab:
         layers = tuple(
             EngineLayer(layer.name, layer.nodes, layer.kind, layer.precision) for layer in self._layers(request.name, 1)
         )
-        path = Path(f"net.{request.name}")
+        path = (self.folder or Path()) / f"net.{request.name}.onnx"
+        if self.folder is not None:
+            onnx.save(request.proto, path)
         return LabEngine(request.name, path, path, self.seconds, layers, {"INT8": len(layers)})
 
     def profile(self, built: LabEngine, batch: int) -> Sequence[ProfiledLayer]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from quantkit.engines.round_times import RoundTimes
 from quantkit.qdq.placement import Policy
-from quantkit.tuning.result import Figure
+from quantkit.tuning.figure import Figure
 
 
 class EngineKind(Enum):

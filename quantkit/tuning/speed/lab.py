@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from quantkit.engines.bench import machine_name, shapes_for_batches
 from quantkit.engines.build import BuiltEngine, build
-from quantkit.engines.round_times import RoundTimes, measure_rounds
+from quantkit.engines.round_times import SECONDS, RoundTimes, measure_rounds, open_meters
 from quantkit.errors import StaleError
 from quantkit.graph import Model, write_model
 from quantkit.graph.model import node_name
@@ -141,11 +143,14 @@ class TensorrtLab:
     def profile(self, built: LabEngine, batch: int) -> Sequence[ProfiledLayer]:
         """Return the layers of an engine with their times."""
         from quantkit.backends.tensorrt.engine import Engine
-        from quantkit.backends.tensorrt.layer_profile import profile_engine
+        from quantkit.backends.tensorrt.layer_profile import profile_engine, without_overhead
 
         self._phase(f"{built.name}: timing its layers at batch {batch}")
         with Engine.load(built.engine, self._options.device) as engine:
-            return profile_engine(engine, batch, built.nodes)
+            layers = profile_engine(engine, batch, built.nodes)
+            with ExitStack() as held:
+                whole = open_meters({"": engine}, batch, held)[""].measure(SECONDS)
+            return without_overhead(layers, float(np.median(whole)))
 
     def time(self, built: Sequence[LabEngine]) -> Mapping[str, Mapping[int, RoundTimes]]:
         """Return name → batch size → times of engines, side by side."""

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantkit.graph.index import GraphIndex, index_graph
-from quantkit.graph.model import node_name
-from quantkit.graph.operators import COMMUTING, QDQ
+from quantkit.graph.operators import COMMUTING
 from quantkit.minimum_cut import BorderCost, PrecisionCost, cheapest_split, split_cost
+from quantkit.tuning.speed.layer_nodes import PlacedPairs, placed_pairs, with_known_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -36,42 +36,6 @@ GENERATED = frozenset({"PointWise", "PointWiseV2", "PWN", "kgen", "Myelin"})
 """Kinds of layers whose kernels TensorRT generates: they round what they write without a kernel of its own."""
 MOVING = frozenset({"Reformat"})
 """Kinds of layers that only move values."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedPairs:
-    """The pairs of a Q/DQ network, by the names of the float network that it was made from.
-
-    readers: tensor → nodes that read it behind a pair. pairs: Q/DQ node → tensor, weights left out.
-    """
-
-    readers: Mapping[str, tuple[str, ...]]
-    pairs: Mapping[str, str]
-
-    @property
-    def nodes(self) -> frozenset[str]:
-        """The nodes that read at least one tensor behind a pair."""
-        return frozenset(name for names in self.readers.values() for name in names)
-
-
-def placed_pairs(wires: GraphIndex, quantized: onnx.ModelProto) -> PlacedPairs:
-    """Return where the pairs of a Q/DQ network are. wires: the float network that it was made from."""
-    sources: dict[str, str] = {}
-    pairs: dict[str, str] = {}
-    readers: dict[str, list[str]] = defaultdict(list)
-    for node in quantized.graph.node:
-        if node.op_type in QDQ:
-            tensor = sources.get(node.input[0], node.input[0])
-            sources[node.output[0]] = tensor
-            if tensor in wires.makers or tensor in wires.inputs:
-                pairs[node_name(node)] = tensor
-            continue
-        for name in node.input:
-            if sources.get(name) in wires.constants:
-                continue
-            if name in sources:
-                readers[sources[name]].append(node_name(node))
-    return PlacedPairs({tensor: tuple(dict.fromkeys(names)) for tensor, names in readers.items()}, pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +54,12 @@ class TransferCost:
 class RegionCosts:
     """The regions of a network with their costs, in any unit.
 
-    members: region → its nodes. switched: region → its nodes that read behind a pair; a region without any is float in
-    both engines. borders: one for each tensor between regions; tensors: their names. outside: the cost of kernels that
-    belong to no region, in the float engine and in the Q/DQ engine.
+    wires: the float network. members: region → its nodes. switched: region → its nodes that read behind a pair; a
+    region without any is float in both engines. borders: one for each tensor between regions; tensors: their names.
+    outside: the cost of kernels that belong to no region, in the float engine and in the Q/DQ engine.
     """
 
+    wires: GraphIndex
     members: Mapping[str, tuple[str, ...]]
     switched: Mapping[str, tuple[str, ...]]
     parts: Mapping[str, PrecisionCost]
@@ -129,7 +94,7 @@ class RegionCosts:
         A region away from a border costs what it took. What one beside a border took more, or less, than was known is
         the cost of its borders, in equal parts.
         """
-        seen = LayerAttribution(placed, self.region_of, layers)
+        seen = LayerAttribution(placed, self.region_of, with_known_nodes(self.wires, placed, layers))
         cut = [crosses(border, int8) for border in self.borders]
         beside = defaultdict[str, list[int]](list)
         for number, border in enumerate(self.borders):
@@ -177,6 +142,7 @@ def region_costs(
 ) -> RegionCosts:
     """Return the regions of a network and their costs, from the profiles of its float engine and of its Q/DQ engine."""
     placed = placed_pairs(wires, quantized)
+    in_float, in_int8 = (with_known_nodes(wires, placed, layers) for layers in (in_float, in_int8))
     region_of = find_regions(wires, (in_float, in_int8))
     moving = transfer_cost((*in_float, *in_int8))
     attributed = [LayerAttribution(placed, region_of, layers) for layers in (in_float, in_int8)]
@@ -192,6 +158,7 @@ def region_costs(
     builder = BorderBuilder(wires, placed, region_of, moving, frozenset(writers), batch)
     borders = builder.borders(attributed[1].rounded)
     return RegionCosts(
+        wires=wires,
         members={region: tuple(nodes) for region, nodes in members.items()},
         switched={region: tuple(n for n in nodes if n in placed.nodes) for region, nodes in members.items()},
         parts=parts,

@@ -28,6 +28,8 @@ class SpeedTuning:
     nodes: int
     limit: float
     seconds: float
+    half: bool = False
+    """True if FP16 is in the graphs, as TensorRT 11 needs it."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -98,6 +100,7 @@ class SpeedTuning:
             "ties": list(self.ties),
             "best_at": {str(batch): name for batch, name in self.best_at.items()},
             "machine": self.machine,
+            "fp16_in_graph": self.half,
             "batches": list(self.batches),
             "level": self.level,
             "builds": self.builds,

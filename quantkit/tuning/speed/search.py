@@ -29,7 +29,8 @@ from quantkit.qdq.placement import Policy
 from quantkit.tuning.speed.candidate import CandidateStatus, EngineKind, SpeedCandidate, SpeedPlacement
 from quantkit.tuning.speed.implicit import has_int8_layer, nodes_left_float
 from quantkit.tuning.speed.lab import EngineLab, EngineRequest, LabEngine, weighted_profile
-from quantkit.tuning.speed.regions import RegionCosts, network_index, placed_pairs, region_costs
+from quantkit.tuning.speed.layer_nodes import placed_pairs
+from quantkit.tuning.speed.regions import RegionCosts, network_index, region_costs
 
 if TYPE_CHECKING:
     import onnx

@@ -186,5 +186,6 @@ def search_speed(
         nodes=search.quantizable,
         limit=60.0 * options.minutes,
         seconds=limit.passed,
+        half=lab.half,
         notes=time_left_note(tuple(candidates)),
     )
