@@ -243,8 +243,10 @@ def find_labels(
         return Labels(own.source, lambda samples: own.of(samples.names), own.names, own.notes)
     labels = open_data_labels(None if scores is None else first[scores].shape[1], portion, feed, request)
     if labels is None and request.needs_labels:
+        declared = feed.declared(None)
+        why = f": {declared.source}: {declared.missing}" if declared is not None and declared.missing else ""
         raise DataError(
-            "there are no labels to measure with",
+            f"there are no labels to measure with{why}",
             remedy="sort images into class folders, or give --labels FILE (one `file,label` per line)",
         )
     return labels

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.data.data_file import DataFile, file_at
+from quantkit.data.image_folder import files_below
 from quantkit.data.image_layouts import find_image_set
 from quantkit.data.image_set import Split
 from quantkit.data.pictures.image_objects import ImageObjects
@@ -75,8 +76,9 @@ def kind_of(name: str) -> str | None:
 def holds_containers(path: Path) -> bool:
     """Return True for a container of pictures, a list with URLs, or a folder of containers without images."""
     if not is_folder(path):
-        return kind_of(path.name) in (TAR, TABLE, VIDEO) or (path.suffix == LIST and lists_urls(path))
-    return any(kind_of(name) in (TAR, TABLE, VIDEO) for name in os.listdir(path)) or is_dataset_folder(path)
+        packed = path.name.lower().endswith(COMPRESSED)
+        return packed or kind_of(path.name) in (TAR, TABLE, VIDEO) or (path.suffix == LIST and lists_urls(path))
+    return any(kind_of(name) in (TAR, TABLE, VIDEO) for name in files_below(path))
 
 
 def find_pictures(source: str, split: Split) -> FoundFiles:
@@ -158,11 +160,6 @@ def lists_urls(path: Path) -> bool:
     return is_url(file.read(0, min(file.size or 0, 4096)).decode("utf-8", "replace").lstrip("\ufeff \r\n"))
 
 
-def is_dataset_folder(path: Path) -> bool:
-    """Return True for the folder of a Hugging Face data set with several splits (`save_to_disk`)."""
-    return exists(path / "dataset_dict.json")
-
-
 def data_name(source: Any) -> str:
     """Return the name of data for records: of a file or folder the last part of its real path, of a URL its last part,
     of other values their type."""
@@ -191,12 +188,19 @@ def is_divided(data: Any) -> bool:
     """
     if not isinstance(data, (str, os.PathLike)):
         return False
-    if is_remote(data) or (exists(data) and holds_containers(Path(data))):
-        return all(find_pictures(os.fspath(data), split).part for split in Split)
+    if is_remote(data):
+        return is_divided_by_names(os.fspath(data))
     if not exists(data):
         return False
     found = [find_image_set(Path(data), split) for split in Split]
+    if not any(images is not None and images.folder.names for images in found) and holds_containers(Path(data)):
+        return is_divided_by_names(os.fspath(data))
     return all(images is not None and images.split is not None for images in found)
+
+
+def is_divided_by_names(source: str) -> bool:
+    """Return True if the names of files tell which of them are for training, and which for evaluation. DataError."""
+    return all(find_pictures(source, split).part for split in Split)
 
 
 def shown_name(source: str) -> str:

@@ -42,9 +42,9 @@ def is_pattern(source: str) -> bool:
 
 def list_files(source: str) -> FileList:
     """Return the files that a path, a URL or a pattern stands for. DataError where there are none."""
-    places = list(expanded(source))
-    if len(places) == 1 and places[0] == source:
+    if not is_pattern(source) or (not is_url(source) and exists(source)):
         return listed_below(source)
+    places = list(expanded(source))
     found = [file for place in places for file in matching(place, source)]
     twice = next((file for number, file in enumerate(found[1:]) if file.place == found[number].place), None)
     if twice is not None:
@@ -65,13 +65,15 @@ def listed_below(source: str) -> FileList:
                 files.append(file_of(stored, name))
         return FileList(source, tuple(files))
     if is_folder(source):
-        return FileList(source, tuple(file_at(Path(source, name), name) for name in sorted(files_below(Path(source)))))
+        names = sorted(name for name in files_below(Path(source)) if not is_hidden(name))
+        return FileList(source, tuple(file_at(Path(source, name), name) for name in names))
     return FileList(source, (file_at(source, os.path.basename(source)),))
 
 
 def is_hidden(name: str) -> bool:
-    """Return True if a file or a folder on the way to it begins with a dot."""
-    return any(part.startswith(".") for part in name.split("/"))
+    """Return True if a file, or a folder on the way to it, begins with a dot, and for the cache of `datasets`."""
+    parts = name.split("/")
+    return any(part.startswith(".") for part in parts) or (parts[-1].startswith("cache-") and name.endswith(".arrow"))
 
 
 def expanded(source: str) -> Iterator[str]:

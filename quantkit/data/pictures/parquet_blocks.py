@@ -20,7 +20,11 @@ class ParquetBlocks:
         import pyarrow.parquet as pq
 
         self._stream = file.open(1 << 20)
-        self._table = pq.ParquetFile(self._stream, pre_buffer=False, buffer_size=1 << 20)
+        try:
+            self._table = pq.ParquetFile(self._stream, pre_buffer=False, buffer_size=1 << 20)
+        except Exception:
+            self._stream.close()
+            raise
         self.schema = self._table.schema_arrow
         self._plan: list[tuple[int, int, int]] = []
         self.ends: list[int] = []

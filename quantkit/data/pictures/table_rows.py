@@ -151,21 +151,28 @@ class TableRows:
         column = choose_label(self._facts[0].columns, classes)
         if isinstance(column, str):
             return DeclaredLabels(self._source, missing=column)
-        ordered, values, every = sorted(indices), list[Any](), set[str]()
-        for number in range(len(self._files)):
-            found = self._label_values(number, column.name)
-            first, last = self._ends[number] - len(found), self._ends[number]
-            at, stop = (bisect.bisect_left(ordered, place) for place in (first, last))
-            values += [found[index - first] for index in ordered[at:stop]]
-            every.update(value for value in found if isinstance(value, str))
-        position = {index: at for at, index in enumerate(ordered)}
-        values = [values[position[index]] for index in indices]
+        try:
+            values, every = self._chosen_labels(indices, column.name)
+        finally:
+            self.close()
         if None in values:
             raise DataError(
                 f"{self.name(indices[values.index(None)])} has no value in column {column.name!r}",
                 remedy="give every row a label, or take these rows out",
             )
-        return DeclaredLabels(f"column {column.name!r} of {self._source}", values, column.classes, tuple(sorted(every)))
+        return DeclaredLabels(f"column {column.name!r} of {self._source}", values, column.classes, every)
+
+    def _chosen_labels(self, indices: Sequence[int], column: str) -> tuple[list[Any], tuple[str, ...]]:
+        """Return the values of a column in chosen rows, and all texts in it. DataError."""
+        ordered, values, every = sorted(indices), list[Any](), set[str]()
+        for number in range(len(self._files)):
+            found = self._label_values(number, column)
+            first, last = self._ends[number] - len(found), self._ends[number]
+            at, stop = (bisect.bisect_left(ordered, place) for place in (first, last))
+            values += [found[index - first] for index in ordered[at:stop]]
+            every.update(value for value in found if isinstance(value, str))
+        position = {index: at for at, index in enumerate(ordered)}
+        return [values[position[index]] for index in indices], tuple(sorted(every))
 
     def _label_values(self, number: int, name: str) -> list[Any]:
         file = self._files[number]

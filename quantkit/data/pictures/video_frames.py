@@ -22,7 +22,7 @@ from quantkit.regular_file import CHUNK_BYTES, FileStamp
 if TYPE_CHECKING:
     from PIL import Image
 
-KEPT = 4
+KEPT = 8
 """Frames in memory: threads ask for them almost in order."""
 FAR = 64
 """Frames that are rather decoded than skipped by a jump to a key frame."""
@@ -40,10 +40,12 @@ class VideoFrames:
         self.count = self._ends[-1] if self._ends else 0
         self._reader: tuple[int, FrameReader] | None = None
         self._kept: OrderedDict[int, Image.Image] = OrderedDict()
+        self._wanted: frozenset[int] = frozenset()
         self._lock = threading.Lock()
 
     def plan(self, indices: Sequence[int]) -> None:
-        """Do nothing: frames are decoded one after the other."""
+        """Remember which frames will be asked for, to keep them when they are passed."""
+        self._wanted = frozenset(indices)
 
     def name(self, index: int) -> str:
         """Return file and frame: `front.mp4[frame 120]`."""
@@ -53,16 +55,20 @@ class VideoFrames:
     def picture(self, index: int) -> Image.Image:
         """Return a frame. UnreadableError where it cannot be decoded; DataError."""
         number, frame = self._place(index)
+        first = index - frame // self._step
         with self._lock:
             found = self._kept.get(index)
             if found is None:
                 if self._reader is None or self._reader[0] != number:
                     self._close()
                     self._reader = number, FrameReader(self._files[number], self._index[number].times)
-                found = self._reader[1].frame(frame)
-                self._kept[index] = found
+                for passed, made in self._reader[1].until(frame):
+                    at = first + passed // self._step
+                    if passed == frame or (passed % self._step == 0 and at in self._wanted):
+                        found = self._kept[at] = upright(made)
                 while len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
+        assert found is not None, "bug in quantkit: a decoder stopped before the frame"
         return found
 
     def version(self, index: int) -> bytes:
@@ -106,17 +112,18 @@ class FrameReader:
         self._frames: Iterator[Any] = iter(())
         self._next = 0
 
-    def frame(self, number: int) -> Image.Image:
-        """Return a frame. UnreadableError where it cannot be decoded; DataError."""
+    def until(self, number: int) -> Iterator[tuple[int, Any]]:
+        """Yield decoded frames with their numbers, until the one of this number. UnreadableError where it cannot be
+        decoded; DataError."""
         try:
-            return self._found(number)
+            yield from self._until(number)
         except (QuantkitError, UnreadableError):
             raise
         except Exception as error:  # of FFmpeg, by its number
             self.close()
             raise UnreadableError(first_line(error)) from None
 
-    def _found(self, number: int) -> Image.Image:
+    def _until(self, number: int) -> Iterator[tuple[int, Any]]:
         far = self._times is not None and number > self._next + FAR
         if self._container is None or number < self._next or far:
             self._begin(number)
@@ -125,11 +132,11 @@ class FrameReader:
             if self._times is not None and frame.pts is not None:
                 position = bisect.bisect_left(self._times, frame.pts)
             self._next = position + 1
-            if position == number:
-                image: Image.Image = frame.to_image()
-                return image
             if position > number:
                 break
+            yield position, frame
+            if position == number:
+                return
         raise UnreadableError("the video has no such frame")
 
     def _begin(self, number: int) -> None:
@@ -137,6 +144,7 @@ class FrameReader:
         if self._container is None or self._times is None:
             self.close()
             self._container, self._stream = open_container(self._file)
+            self._container.streams.video[0].thread_type = "AUTO"
         video = self._container.streams.video[0]
         self._next = 0
         if self._times is not None:
@@ -150,6 +158,13 @@ class FrameReader:
                 opened.close()
         self._container = self._stream = None
         self._frames, self._next = iter(()), 0
+
+
+def upright(frame: Any) -> Image.Image:
+    """Return a frame as an image, turned as the file says: a phone that was held upright stores frames lying down."""
+    image: Image.Image = frame.to_image()
+    turn = getattr(frame, "rotation", 0) or 0
+    return image.rotate(turn, expand=True) if turn else image
 
 
 @functools.lru_cache(maxsize=1024)

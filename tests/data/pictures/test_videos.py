@@ -1,0 +1,103 @@
+"""Videos: every n-th frame, whichever way to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from quantkit.data import DataOptions, Feed, open_data
+from quantkit.data.data_file import file_at
+from quantkit.data.pictures import video_frames
+from quantkit.data.pictures.video_index import index_video
+from quantkit.errors import DataError
+from quantkit.preprocess import Preprocess
+from quantkit.values import ModelInput
+from tests.support.picture_forms import write_video
+
+av = pytest.importorskip("av")
+INPUTS = (ModelInput("image", "float32", ("N", 3, 16, 24)),)
+FRAMES = 40
+CODECS = {"mp4": "mpeg4", "mkv": "libx264", "webm": "libvpx-vp9", "avi": "mpeg4"}
+
+
+def opened(path: Any, **options: Any) -> Feed:
+    chosen = DataOptions(**{"whole": True, "threads": 3, "batch_size": 7, **options})
+    return open_data(path, INPUTS, Preprocess(resize="exact"), chosen)[0]
+
+
+def brightness(feed: Feed) -> list[float]:
+    return [float(image.mean()) for portion in feed.portions() for image in portion.batch["image"]]
+
+
+@pytest.fixture(scope="module", params=sorted(CODECS))
+def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("videos") / f"clip.{request.param}"
+    try:
+        return write_video(path, FRAMES, codec=CODECS[request.param])
+    except av.FFmpegError as error:
+        pytest.skip(f"this FFmpeg does not write {request.param}: {error}")
+
+
+def test_every_frame_in_order(video: Path) -> None:
+    found = brightness(opened(video))
+    assert len(found) == FRAMES
+    assert np.allclose(found, [20 + 200 * n // (FRAMES - 1) for n in range(FRAMES)], atol=4)
+
+
+def test_any_choice_is_the_same_frames(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = brightness(opened(video))
+    for options in (
+        {"frame_step": 7},
+        {"limit": 5},
+        {"limit": 9, "shuffle": True, "seed": 4},
+        {"frame_step": 3, "limit": 4},
+    ):
+        for far in (1, 64):
+            monkeypatch.setattr(video_frames, "FAR", far)
+            feed = opened(video, **options)
+            numbers = [int(name.partition("[frame ")[2][:-1]) for name in feed.names or ()]
+            assert brightness(feed) == [every[n] for n in numbers]
+    assert (opened(video, frame_step=7).names or ())[:3] == [f"{video.name}[frame {n}]" for n in (0, 7, 14)]
+
+
+def test_a_stream_without_times_is_counted(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = brightness(opened(video))
+    found = index_video(file_at(video, video.name))
+    without = type(found)(found.frames, None)
+    monkeypatch.setattr(video_frames, "index_video", lambda _: without)
+    assert brightness(opened(video, frame_step=5)) == every[::5]
+
+
+def test_the_identity_is_that_of_file_and_frame(video: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "other name.mp4"
+    copy.write_bytes(video.read_bytes())
+    assert opened(video).identity() == opened(copy).identity()
+    assert opened(video).identity() != opened(video, frame_step=2).identity()
+    assert opened(video).stamps() != opened(video, frame_step=2).stamps()
+
+
+def test_folders_of_videos_are_classes(tmp_path: Path) -> None:
+    for name in ("walk/1.mp4", "walk/2.mp4", "run/1.mp4"):
+        write_video(tmp_path / name, 6)
+    feed = opened(tmp_path, frame_step=3)
+    assert feed.names == [f"{n}[frame {k}]" for n in ("run/1.mp4", "walk/1.mp4", "walk/2.mp4") for k in (0, 3)]
+    declared = feed.declared(2)
+    assert declared is not None
+    assert list(declared.values) == ["run"] * 2 + ["walk"] * 4
+
+
+def test_damaged_videos(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mkv", FRAMES).read_bytes()
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(DataError, match=r"text\.mp4 is no video that can be read"):
+        opened(tmp_path / "text.mp4")
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    assert 0 < len(brightness(opened(tmp_path / "cut.mkv", skip_corrupt=True))) < FRAMES
+    hurt = bytearray(whole)
+    hurt[len(whole) // 2 : len(whole) // 2 + 200] = np.random.default_rng(1).bytes(200)
+    (tmp_path / "hurt.mkv").write_bytes(hurt)
+    feed = opened(tmp_path / "hurt.mkv", skip_corrupt=True)
+    assert len(brightness(feed)) + len(feed.unreadable) == len(feed.names or ())
