@@ -19,7 +19,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 
@@ -48,7 +50,7 @@ class Conductor:
         self.log = (arguments.output / "placement.log").open("a")
         self.waiting = list(arguments.networks)
         self.prepared: set[str] = set()
-        self.separately = bool(arguments.separately)
+        self.separately, self.crashed = bool(arguments.separately), False
         self.lock = threading.Lock()
 
     def left(self) -> float:
@@ -80,6 +82,7 @@ class Conductor:
             code = "no time left"
         self.say(stage, name, f"{time.monotonic() - began:.1f} s", code or "")
         self.collect()
+        self.crashed = isinstance(code, int) and code < 0
         return code == 0
 
     def prepare(self, name: str) -> None:
@@ -111,14 +114,11 @@ class Conductor:
         while (name := self.next_network()) is not None:
             taken.append(name)
             for stage in self.arguments.steps.split(","):
-                if stage == "count" and not NETWORKS[name].labelled:
-                    continue
-                if not self.step(stage, name, gpu) and stage == "build" and not self.separately:
-                    self.separately = True  # TensorRT crashed: the builds of a process share nothing from now on
+                if not self.step(stage, name, gpu) and self.crashed and not self.separately:
+                    self.separately = True  # the builds of a process share nothing from now on
                     self.step(stage, name, gpu)
         for name in (name for name in taken if name in REPEATED and "tune" in self.arguments.steps):
-            if self.step("repeat", name, gpu):
-                self.step("time-repeat", name, gpu)
+            self.step("repeat+time-repeat", name, gpu)
 
     def collect(self) -> None:
         """Write what is known of all networks."""
@@ -143,9 +143,9 @@ class Conductor:
         self.collect()
 
 
-def run_together(work: Sequence[object]) -> None:
+def run_together(work: Sequence[Callable[[], object]]) -> None:
     """Run functions in threads, and wait for all."""
-    threads = [threading.Thread(target=each) for each in work]  # type: ignore[arg-type]
+    threads = [threading.Thread(target=each) for each in work]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -169,7 +169,24 @@ def run_stage(stage: str, name: str, arguments: argparse.Namespace) -> None:
         from quantkit.engines.bench import machine_name
 
         (folder / "machine.txt").write_text(machine_name(0))
-        ON_GPU[stage](engines.Bench(network, folder, arguments.images, separately=arguments.separately))
+        run_on_gpu(stage, engines.Bench(network, folder, arguments.images, separately=arguments.separately))
+
+
+def run_on_gpu(stage: str, bench: engines.Bench) -> None:
+    """Run stages one after the other, `tune+build+time`, so that their builds share kernel times; exit with 1 if one of
+    them failed."""
+    from quantkit.backends.tensorrt.build import kernels_loaded
+
+    failed = 0
+    with nullcontext() if bench.separately else kernels_loaded():
+        for part in stage.split("+"):
+            try:
+                ON_GPU[part](bench)
+            except Exception:
+                traceback.print_exc()
+                failed += 1
+    sys.stdout.flush()
+    os._exit(min(failed, 1))
 
 
 def main() -> None:
@@ -184,7 +201,9 @@ def main() -> None:
     parser.add_argument("--torch", default="python3")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--gpus", default="0", help="numbers; 1@60 begins after 60 seconds")
-    parser.add_argument("--steps", default="tune,build,time,count", help="on a GPU, for each network")
+    parser.add_argument(
+        "--steps", default="tune+build+time+count", help="on a GPU, for each network: a comma begins a process"
+    )
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds; everything ends by then")
     parser.add_argument("--stage", help="for the processes that this program starts")
     arguments = parser.parse_args()

@@ -77,9 +77,20 @@ class Bench:
 
     def engines(self) -> dict[str, Path]:
         """Return the engines that exist, the tuned one last."""
-        found = {kind: self.engine(kind) for kind in (*SOURCES, AS_EXPORTED)}
-        chosen = self.known().get("tuning", {}).get("engine")
-        return {k: p for k, p in {**found, **({TUNED: Path(chosen)} if chosen else {})}.items() if p.exists()}
+        found = {kind: self.engine(kind) for kind in (*SOURCES, AS_EXPORTED)} | self.compared()
+        if chosen := self.chosen("tuning"):
+            found[TUNED] = chosen
+        return {kind: path for kind, path in found.items() if path.exists()}
+
+    def compared(self) -> dict[str, Path]:
+        """Return the engines of SOURCES that tuning built and compared; it quantizes labelled networks its own way."""
+        paths = {} if self.network.labelled else self.known().get("tuning", {}).get("paths", {})
+        return {kind: Path(path) for kind, path in paths.items() if kind in SOURCES}
+
+    def chosen(self, key: str) -> Path | None:
+        """Return the engine that a tuning chose."""
+        tuning = self.known().get(key)
+        return Path(tuning["paths"][tuning["chosen"]]) if tuning else None
 
     def engine(self, kind: str) -> Path:
         """Return the path of an engine."""
@@ -91,15 +102,16 @@ def build_engines(bench: Bench) -> None:
     from quantkit.backends.tensorrt.build import kernels_loaded
 
     bench.workshop.mkdir(parents=True, exist_ok=True)
+    there = bench.compared()
     with nullcontext() if bench.separately else kernels_loaded():
         for kind, (file, precision, table) in SOURCES.items():
-            if kind not in bench.known().get("engines", {}):
+            if kind not in there and kind not in bench.known().get("engines", {}):
                 known = build_one(bench, kind, file, precision, table)
                 bench.learn("engines", {**bench.known().get("engines", {}), kind: known})
                 bench.say(f"built {bench.name} {kind}: {known.get('build_seconds', known.get('error'))}")
-        if bench.name == "shared-head" and AS_EXPORTED not in bench.known()["engines"]:
+        if bench.name == "shared-head" and AS_EXPORTED not in bench.known().get("engines", {}):
             known = {"build_seconds": build_uncleaned(bench)}
-            bench.learn("engines", {**bench.known()["engines"], AS_EXPORTED: known})
+            bench.learn("engines", {**bench.known().get("engines", {}), AS_EXPORTED: known})
 
 
 def build_one(bench: Bench, kind: str, file: str, precision: str, table: str | None) -> dict[str, Any]:
@@ -157,31 +169,38 @@ def tune_network(bench: Bench, key: str = "tuning") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     known = tune_labelled(bench, folder) if bench.network.labelled else tune_unlabelled(bench, folder)
     bench.learn(key, known)
-    bench.say(f"{key} {bench.name}: {known['answer']}, {known['builds']} builds, {known['seconds']:.0f} s")
+    bench.say(f"{key} {bench.name}: {known['chosen']}, {known['builds']} builds, {known['seconds']:.0f} s")
 
 
 def tune_unlabelled(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Tune by time alone."""
+    """Tune by time alone; the engines that were compared stay in `folder`."""
     from quantkit.tuning.speed.tune import SpeedOptions, tune_speed
 
     options = SpeedOptions(batches=bench.network.batches, minutes=bench.network.minutes, level=LEVEL)
     statistics = bench.model.with_suffix(".stats.safetensors")
     found = tune_speed(bench.model, statistics=statistics, folder=folder, options=options, phase=bench.say)
-    return {**found.document(), "engine": found.answer.engine}
+    return {**found.document(), "paths": {c.name: c.engine for c in found.candidates if c.engine is not None}}
 
 
 def tune_labelled(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Tune with the test images, calibrated on training images."""
+    """Tune with the test images, half of them held out, calibrated on training images; then build what was chosen."""
     import quantkit
 
     assert bench.images is not None
-    quantkit.tune(
+    found = quantkit.tune(
         bench.model, bench.images / "test", statistics=bench.model.with_suffix(".stats.safetensors"),
-        preprocess="cifar10", max_drop=BUDGET, objective="latency", batch=bench.network.batches,
-        tune_time=bench.network.minutes, level=LEVEL, output=folder, force=True,
+        preprocess="cifar10", max_drop=BUDGET, objective="latency", batches=bench.network.batches,
+        tune_time=bench.network.minutes, level=LEVEL, output=folder, force=True, phase=bench.say,
     )  # fmt: skip
-    found = json.loads(next(folder.glob("*tune*.json")).read_text())["speed"]
-    return {**found, "engine": next(folder.rglob(f"{bench.name}.{found['answer']}.engine"))}
+    document = json.loads((folder / "tune.json").read_text())
+    speed, deploy = document["speed"], document["deploy"]
+    table = deploy["table"]
+    engine = folder / f"{bench.name}.{TUNED}.engine"
+    quantkit.build(
+        folder / deploy["model"] if deploy["model"] else bench.model, precision=deploy["precision"],
+        table=folder / table if table else None, output=engine, shapes=shapes_of(bench), level=LEVEL, force=True,
+    )  # fmt: skip
+    return {**speed, "all_seconds": found.seconds, "paths": {speed["chosen"]: engine}}
 
 
 def time_engines(bench: Bench) -> None:
@@ -208,12 +227,14 @@ def time_repetition(bench: Bench) -> None:
     """Time the two answers of a tuning and its repetition, side by side."""
     from quantkit.engines.round_times import measure_rounds
 
-    paths = {key: Path(bench.known()[key]["engine"]) for key in ("tuning", "repeat")}
+    paths = {key: path for key in ("tuning", "repeat") if (path := bench.chosen(key))}
     bench.learn("repeat_milliseconds", documented(measure_rounds(paths, bench.network.batches, say=lambda _: None)))
 
 
 def count_correct(bench: Bench) -> None:
     """Count the images that each engine classifies as labelled, of all 10,000, beside onnxruntime's in FP32."""
+    if not bench.network.labelled:
+        return
     from acceptance.explicit import on_cpu
     from acceptance.networks import test_images
 
