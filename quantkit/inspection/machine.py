@@ -25,6 +25,7 @@ PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxruntime-gpu",
+    "cupy-cuda13x",
     "pillow",
     "safetensors",
     "tensorrt",
@@ -87,8 +88,6 @@ def package_version(name: str) -> str | None:
 def list_abilities() -> tuple[Ability, ...]:
     """Return what can be done and what cannot, each with its reason."""
     backend = default_backend()
-    built = "cuda" in backend.available()
-    cuda = built and has_driver()
     number, target = installed_number(), target_version(None)
     version = Header(Algorithm.ENTROPY_2, target.number).version_text
     return (
@@ -100,15 +99,7 @@ def list_abilities() -> tuple[Ability, ...]:
             if COMPILED
             else "numpy gives the same counts, several times slower; reinstall with a C compiler",
         ),
-        Ability(
-            "calibrate on a GPU (--provider cuda)",
-            cuda,
-            "onnxruntime-gpu and a driver are available"
-            if cuda
-            else "no driver"
-            if built
-            else "pip install onnxruntime-gpu",
-        ),
+        gpu_ability(backend),
         Ability(
             "GPU driver",
             has_driver(),
@@ -126,6 +117,18 @@ def list_abilities() -> tuple[Ability, ...]:
         tensorrt_ability("build and run engines", refuse_without_tensorrt),
         Ability("write calibration tables", True, f"for TensorRT {version} ({target.source})"),
     )
+
+
+def gpu_ability(backend: Backend) -> Ability:
+    """Return the ability to calibrate on a GPU without TensorRT."""
+    if "cuda" not in backend.available():
+        missing = f"pip uninstall {backend.name}, then {install_command('ort-cuda')}"
+    elif find_spec("cupy") is None:
+        missing = install_command("ort-cuda", "cupy")
+    else:
+        missing = "" if has_driver() else "no driver"
+    detail = missing or "onnxruntime-gpu, CuPy and a driver are available"
+    return Ability("calibrate on a GPU (--provider cuda)", not missing, detail)
 
 
 def compiler_ability() -> Ability:
