@@ -44,6 +44,7 @@ from quantkit.qdq.detection_heads import find_detection_heads
 from quantkit.qdq.float_reason import FloatCause, FloatReason
 from quantkit.qdq.gates import gate_nodes
 from quantkit.qdq.shared_scales import apply_shared_scales, find_shared_scales, move_sources, scale_sharing_nodes
+from quantkit.qdq.weighted_operators import FLOAT_OUTPUT_FROM, narrow_kind, writes_int8
 from quantkit.values import NamedChoice
 
 if TYPE_CHECKING:
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
 
 APART = 2.0
 """Scales that differ by more than this factor are not shared for speed alone."""
-FLOAT_OUTPUT_FROM, FEW_CHANNELS = 10, 3
-"""The first major version of TensorRT with INT8 kernels for depthwise convolutions that write float, and the most input
-channels of convolutions that have special kernels (docs/decisions/0018-kernels-that-write-int8.md)."""
 LEAST = {"float32": 2.0**-126, "float16": 2.0**-14}
 """The least normal numbers: smaller scales lose digits, and TensorRT rejects them."""
 
@@ -181,9 +179,24 @@ class PairPlacer:
         for number in self._inputs:
             kind = narrow_kind(self._wires, number)
             wanted = self._choices.policy is Policy.ALL or self._wires.name(number) in self._choices.include
-            if kind and not wanted and not writes_int8(self._wires, self._wires.nodes[number].output[0], self._inputs):
+            node = self._wires.nodes[number]
+            if (
+                kind
+                and not wanted
+                and not (writes_int8(self._wires, node.output[0], self._inputs) or self._is_fused_silu(node.input[0]))
+            ):
                 found[number] = FloatReason(FloatCause.FLOAT_OUTPUT, f"({kind})")
         return found
+
+    def _is_fused_silu(self, tensor: str) -> bool:
+        """Return whether a quantized convolution makes a tensor with x·sigmoid(x) behind it.
+
+        TensorRT 8 fuses the two if INT8 is written, but not if it writes float; a conversion behind them costs less.
+        """
+        maker = self._wires.maker(tensor)
+        if maker is None or not self._wires.is_silu(maker):
+            return False
+        return any(comes_from_weighted(self._wires, name, self._inputs, alone=False) for name in maker.input)
 
     def _kept(self, number: int) -> FloatReason | None:
         """Return why a node stays float although it could be quantized; None if it does not."""
@@ -303,39 +316,6 @@ def int8_obstacle(
 def is_product(wires: GraphIndex, node: onnx.NodeProto) -> bool:
     """Return whether both factors of a product depend on the data."""
     return node.op_type in WEIGHTED and all(name not in wires.constants for name in node.input[:2])
-
-
-def narrow_kind(wires: GraphIndex, number: int) -> str:
-    """Return what makes a convolution one whose INT8 kernels write INT8 alone in TensorRT 8; empty for all others.
-
-    Depthwise ones have no other kernel. Those with few input channels have, but one that computes 32 of them, behind a
-    conversion of its own.
-    """
-    node = wires.nodes[number]
-    if node.op_type != "Conv" or node.input[1] not in wires.weights:
-        return ""
-    outputs, inputs = tuple(wires.weights[node.input[1]].dims)[:2]
-    groups = max((a.i for a in node.attribute if a.name == "group"), default=1)
-    if groups > 1:
-        return "depthwise" if inputs == 1 and outputs == groups else ""
-    return f"{inputs} input channels" if inputs <= FEW_CHANNELS else ""
-
-
-def writes_int8(wires: GraphIndex, tensor: str, quantized: Mapping[int, tuple[int, ...]]) -> bool:
-    """Return whether everything that reads a tensor reads it behind a pair, so that its kernel writes INT8.
-
-    Activations and a residual Add are fused into the kernel, and operators that move values move INT8.
-    """
-    if tensor in wires.outputs or wires.captured.get(tensor):
-        return False
-    for reader, node in wires.uses_through(tensor, COMMUTING | ACTIVATIONS | {"BatchNormalization"}):
-        places = quantized.get(reader.number, ())
-        if reader.place in places:
-            continue
-        fused = node.op_type == "Add" and len(places) == 1
-        if not fused or not writes_int8(wires, node.output[0], quantized):
-            return False
-    return True
 
 
 def skip_inputs(wires: GraphIndex, number: int, quantized: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ the same inside functions that stay functions      float
 LSTM, GRU, RNN, Einsum, DeformConv                 float
 operators of other domains with weights            float
 integer operators of ONNX and onnxruntime          as they are
+
+Some convolutions have INT8 kernels in TensorRT 8 that write INT8 alone: docs/decisions/0018-kernels-that-write-int8.md.
 """
 
 from __future__ import annotations
@@ -16,8 +18,17 @@ from typing import TYPE_CHECKING
 
 from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.functions import Key, function_key
+from quantkit.graph.index import GraphIndex
 from quantkit.graph.model import DTYPES, node_name
-from quantkit.graph.operators import BOX_SELECTING, ONNX_DOMAINS, UNQUANTIZED_WEIGHTED, WEIGHTED, computes_in_integers
+from quantkit.graph.operators import (
+    ACTIVATIONS,
+    BOX_SELECTING,
+    COMMUTING,
+    ONNX_DOMAINS,
+    UNQUANTIZED_WEIGHTED,
+    WEIGHTED,
+    computes_in_integers,
+)
 from quantkit.graph.subgraphs import subgraphs
 from quantkit.graph.weights import stored_tensors
 from quantkit.qdq.float_reason import FloatCause, FloatReason
@@ -26,6 +37,10 @@ from quantkit.qdq.reader import is_qdq
 if TYPE_CHECKING:
     import onnx
 
+FLOAT_OUTPUT_FROM = 10
+"""The first major version of TensorRT with INT8 kernels for depthwise convolutions that write float."""
+FEW_CHANNELS = 3
+"""The most input channels of convolutions that have special kernels: those of images."""
 FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
 
 
@@ -112,3 +127,36 @@ def has_matrix(
 def full_type(node: onnx.NodeProto) -> str:
     """Return the type of an operator, with its domain if that is not ONNX's."""
     return str(node.op_type) if node.domain in ONNX_DOMAINS else f"{node.domain}.{node.op_type}"
+
+
+def narrow_kind(wires: GraphIndex, number: int) -> str:
+    """Return what makes a convolution one whose INT8 kernels write INT8 alone in TensorRT 8; empty for all others.
+
+    Depthwise ones have no other kernel. Those with few input channels have, but one that computes 32 of them, behind a
+    conversion of its own.
+    """
+    node = wires.nodes[number]
+    if node.op_type != "Conv" or node.input[1] not in wires.weights:
+        return ""
+    outputs, inputs = tuple(wires.weights[node.input[1]].dims)[:2]
+    groups = max((a.i for a in node.attribute if a.name == "group"), default=1)
+    if groups > 1:
+        return "depthwise" if inputs == 1 and outputs == groups else ""
+    return f"{inputs} input channels" if inputs <= FEW_CHANNELS else ""
+
+
+def writes_int8(wires: GraphIndex, tensor: str, quantized: Mapping[int, tuple[int, ...]]) -> bool:
+    """Return whether everything that reads a tensor reads it behind a pair, so that its kernel writes INT8.
+
+    Activations and a residual Add are fused into the kernel, and operators that move values move INT8.
+    """
+    if tensor in wires.outputs or wires.captured.get(tensor):
+        return False
+    for reader, node in wires.uses_through(tensor, COMMUTING | ACTIVATIONS | {"BatchNormalization"}):
+        places = quantized.get(reader.number, ())
+        if reader.place in places:
+            continue
+        fused = node.op_type == "Add" and len(places) == 1
+        if not fused or not writes_int8(wires, node.output[0], quantized):
+            return False
+    return True

@@ -661,6 +661,14 @@ def test_a_depthwise_convolution_that_writes_float_stays_float_for_tensorrt_8(be
         assert not reasons(inserted(model, choices=newer))
 
 
+def test_a_depthwise_convolution_behind_silu_lets_it_write_int8() -> None:
+    model = net("a = Conv(x, w) s = Sigmoid(a) m = Mul(a, s) b = Conv<group = 4, pads = [1, 1, 1, 1]>(m, deep) "
+                "c = Softmax(b) y = Conv(c, v)", deep=noise(4, 1, 3, 3))  # fmt: skip
+    assert set(placed(inserted(model, choices=EIGHT))) == {"x", "m", "c"}
+    alone = Choices(tensorrt=8, exclude=frozenset("a"))
+    assert reasons(inserted(model, choices=alone)) == {"a": "excluded", "b": f"{FLOAT_OUTPUT} (depthwise)"}
+
+
 def test_what_the_user_wants_is_quantized_all_the_same() -> None:
     model = deep_net("Softmax(b)")
     assert "a" in placed(inserted(model, choices=Choices(tensorrt=8, include=frozenset("b"))))
