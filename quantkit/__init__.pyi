@@ -25,6 +25,8 @@ from .evaluation.comparison import Comparison as Comparison
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.options import EvaluateOptions as EvaluateOptions
 from .evaluation.result import Evaluation as Evaluation
+from .evaluation.shards.files import EvaluatedShard as EvaluatedShard
+from .evaluation.shards.files import evaluate_shard as evaluate_shard
 from .export.triton import TritonExport as TritonExport
 from .export.triton import TritonOptions as TritonOptions
 from .export.triton import export_triton as export_triton

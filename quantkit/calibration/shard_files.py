@@ -10,17 +10,16 @@ from typing import TypeAlias
 from quantkit.calibration.first_ranges import counted_from, read_first_ranges
 from quantkit.calibration.job import CalibrationJob
 from quantkit.calibration.result import Calibration, CalibrationFigures, summarize_calibration
-from quantkit.calibration.shard_run import CollectedShard, ShardCollector, digest_stamps, identify_run, shard_batches
-from quantkit.errors import ShardError, StaleError, StatisticsError
+from quantkit.calibration.shard_run import CollectedShard, ShardCollector, identify_run
+from quantkit.errors import ShardError, StatisticsError
 from quantkit.progress import Progress
 from quantkit.sharding import Shard
-from quantkit.sharding.completeness import describe_differences
+from quantkit.sharding.data_parts import refuse_other_shard
 from quantkit.sharding.folder import Place, ShardFolder, read_shard_file
 from quantkit.sharding.record import run_of_count
 from quantkit.statistics import Statistics, parse_statistics, statistics_bytes
 
 SUFFIX = ".stats.safetensors"
-REMEDY = "another --output keeps both; --force replaces it"
 NamedStatistics: TypeAlias = "tuple[str, Statistics]"
 
 
@@ -39,7 +38,7 @@ def calibrate_shard(
         first_ranges = read_first_ranges(folder, run_of_count(identify_run(job), shard.count))
         if not force and folder.has(shard):
             there = read_shard(folder.file_of(shard))
-            refuse_other_shard(folder.file_of(shard), there, job, shard)
+            refuse_other_statistics(folder.file_of(shard), there, job, shard)
             if counted_from(there, first_ranges):
                 note = "nothing changed: the existing shard is reused"
                 return summarize_shard(job, CollectedShard(there, (note,)), started, folder, reused=True)
@@ -60,25 +59,11 @@ def read_shard(file: str) -> Statistics:
     return statistics
 
 
-def refuse_other_shard(file: str, there: Statistics, job: CalibrationJob, shard: Shard) -> None:
+def refuse_other_statistics(file: str, there: Statistics, job: CalibrationJob, shard: Shard) -> None:
     """Raise StaleError unless an existing shard is the one that this run would make."""
-    record = there.shard
-    assert record is not None
-    run = run_of_count(identify_run(job), shard.count)
-    if record.shard != shard or record.identity.digest != run.digest:
-        what = describe_differences(record.identity, run) or f"it is shard {record.shard}"
-        raise StaleError(f"{file} is of another run: {what}", remedy=REMEDY)
-    if record.skipped and not job.options.data.skip_corrupt:
-        raise StaleError(
-            f"{file} was made without {len(record.skipped)} samples that could not be read",
-            remedy="accept that with --skip-corrupt, or fix the files",
-        )
-    feed = job.feed.part(shard_batches(job.feed, shard))
-    if record.files and record.files == digest_stamps(feed):
-        return
-    identity = feed.identity()
-    if identity is None or identity.content != there.origin.data:
-        raise StaleError(f"{file} was made of other data: samples changed", remedy=REMEDY)
+    assert there.shard is not None
+    skip = job.options.data.skip_corrupt
+    refuse_other_shard(file, there.shard, there.origin.data, identify_run(job), shard, job.feed, skip_corrupt=skip)
 
 
 def shards_at(place: Place) -> Iterator[NamedStatistics]:

@@ -6,11 +6,11 @@ the whole data, as in one run; the batches are those of one run; and a sample th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from quantkit._version import __version__
-from quantkit.artifact import Digest, sha256_of, text_bytes
+from quantkit.artifact import Digest
 from quantkit.backends.session import TENSORRT, Session
 from quantkit.calibration.batch_slicing import backend_version, open_watching_session, plan_batches
 from quantkit.calibration.job import CalibrationJob
@@ -25,6 +25,7 @@ from quantkit.graph import refuse_changed_weights
 from quantkit.histogram import HistogramMode
 from quantkit.progress import Progress
 from quantkit.sharding import RunIdentity, Shard, record_shard
+from quantkit.sharding.data_parts import data_parts, digest_list, digest_stamps, refuse_moved_batches, shard_batches
 from quantkit.statistics import Statistics
 
 
@@ -69,15 +70,21 @@ class ShardCollector:
         feed = job.feed.part(batches)
         files, identity = digest_stamps(feed), feed.identity()
         watcher = DataWatcher(job.spec.applied)
+
+        def see(portion: Portion) -> None:
+            refuse_moved_batches(feed, *moved_batches(job))
+            watcher.see(portion)
+
         run = StreamingPass(
             feed,
             self.plan,
             new_collectors(self.plan, self._views, job.options.histogram, self._first_ranges(batches.start)),
             CheckpointPlan(),
             progress,
-            PassHooks(identity, refuse_moved_batches(job, feed, watcher.see), None, self._needs.check, True),
+            PassHooks(identity, see, None, self._needs.check, True),
         )
         observed = run.observe(self.session)
+        refuse_moved_batches(feed, *moved_batches(job))
         watcher.look()
         refuse_changed_weights(job.model)
         part = collect_statistics(replace(job, feed=feed), observed, self.plan)
@@ -96,8 +103,8 @@ class ShardCollector:
             return {}
         return self._leading.first_ranges(start, self.session)
 
-    def _refuse_moved(self, feed: Feed, portion: Portion) -> None:
-        refuse_moved_batches(self.job, feed, lambda _: None)(portion)
+    def _refuse_moved(self, feed: Feed, _: Portion) -> None:
+        refuse_moved_batches(feed, *moved_batches(self.job))
 
 
 def collect_shard(job: CalibrationJob, shard: Shard, progress: Progress) -> CollectedShard:
@@ -105,31 +112,16 @@ def collect_shard(job: CalibrationJob, shard: Shard, progress: Progress) -> Coll
     return ShardCollector(job).collect(shard, progress)
 
 
-def shard_batches(feed: Feed, shard: Shard) -> range:
-    """Return the batches of a shard. DataError where the number of batches is not known; UsageError."""
-    if feed.batches is None:
-        raise DataError(
-            "data from Python code cannot be divided into shards: how many batches there are is not known",
-            remedy="save the batches as .npz files, and give their folder",
-        )
-    return shard.batches_of(feed.batches)
-
-
 def identify_run(job: CalibrationJob) -> RunIdentity:
     """Return what all shards of a calibration have in common. UsageError where it cannot be divided."""
     options = job.options
     if options.backend == TENSORRT:
         raise UsageError("TensorRT's calibrators cannot be divided into shards", remedy="leave out --backend tensorrt")
-    reading = options.data
     return RunIdentity({
         "model": Digest(job.model.sha256),
         "data list": Digest(digest_list(job.feed)),
-        "samples or files": job.feed.positions,
+        **data_parts(job.feed, options.data),
         "preprocessing": job.spec.document,
-        "batch size": job.feed.batch_size,
-        "limit": reading.limit,
-        "shuffle": reading.shuffle,
-        "seed": reading.seed if reading.shuffle else None,
         "histogram": options.histogram.value,
         "max memory": options.max_memory,
         "backend": backend_version(options),
@@ -138,34 +130,11 @@ def identify_run(job: CalibrationJob) -> RunIdentity:
     })  # fmt: skip
 
 
-def digest_list(feed: Feed) -> str:
-    """Return the sha256 of the list of chosen samples: their names, in order; of arrays also the sizes of the files.
-
-    The content of a sample is read by its own shard alone, and its digest is in the statistics.
-    """
-    sizes = () if feed.kind == "images" else tuple((stamp.name, stamp.size) for stamp in feed.stamps())
-    return sha256_of(text_bytes(repr((tuple(feed.names or ()), sizes))))
-
-
-def digest_stamps(feed: Feed) -> str:
-    """Return the sha256 of the stamps of a feed's files; empty if there are none."""
-    stamps = feed.stamps()
-    return sha256_of(text_bytes(repr([stamp.record for stamp in stamps]))) if stamps else ""
-
-
-def refuse_moved_batches(job: CalibrationJob, feed: Feed, see: Callable[[Portion], None]) -> Callable[[Portion], None]:
-    """Return an observer of batches that calls `see`, and raises DataError where a sample that was left out moves
-    others into other batches, although the numbers depend on the batches."""
+def moved_batches(job: CalibrationJob) -> tuple[str, str]:
+    """Return why the numbers depend on the batches, empty if they do not, and what to do about a sample that is left
+    out."""
+    if any(i.fixed_batch is not None for i in job.model.inputs):
+        return "the network has a fixed batch size", "remove the file"
     ordered = job.options.histogram is HistogramMode.TENSORRT
-    fixed = any(i.fixed_batch is not None for i in job.model.inputs)
-
-    def meet(portion: Portion) -> None:
-        if feed.unreadable and (ordered or fixed):
-            why = "the network has a fixed batch size" if fixed else "histograms of TensorRT's mode depend on them"
-            raise DataError(
-                f"{feed.unreadable[0]}; leaving it out moves samples into other batches, which shards cannot do: {why}",
-                remedy="remove the file" + ("" if fixed else ", or use --histogram invariant"),
-            )
-        see(portion)
-
-    return meet
+    why = "histograms of TensorRT's mode depend on them" if ordered else ""
+    return why, "remove the file, or use --histogram invariant"

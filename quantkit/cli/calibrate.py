@@ -15,6 +15,7 @@ from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.arguments.worker_choice import WorkerChoice, worker_choice
 from quantkit.cli.terminal.console import Printing, note, print_fields, print_heading, print_line, print_rows, warn
+from quantkit.cli.terminal.shard_lines import describe_shard, print_shard_file
 from quantkit.errors import UsageError
 from quantkit.paths import beside
 from quantkit.rules import DEFAULT_RULE
@@ -170,7 +171,6 @@ def describe_run(result: Calibration) -> tuple[list[tuple[str, str]], str]:
 def print_shard(result: Calibration) -> None:
     """Print what one shard was collected from, and how many of the run are there."""
     from quantkit.calibration.shard_files import SUFFIX
-    from quantkit.sharding.folder import ShardFolder
 
     assert result.statistics is not None
     record = result.statistics.shard
@@ -178,16 +178,10 @@ def print_shard(result: Calibration) -> None:
     for text in result.notes:
         note(text)
     about_data, time = describe_run(result)
-    about_shard = f"{record.shard}, batches {record.start} to {record.stop - 1} of the run"
-    print_fields([*about_data, ("shard", about_shard), ("time", time)])
+    print_fields([*about_data, ("shard", describe_shard(record)), ("time", time)])
     for file in result.files:
-        print_line(f"{'file' if result.reused else 'wrote'}  {file}")
-        place = str(file).rpartition("/")[0] or "."
-        there = sum(shard.count == record.count for shard in ShardFolder(place, SUFFIX).shards().values())
-        if there < record.count:
-            print_line(f"{there} of {record.count} shards are there")
-        else:
-            print_line(f"all shards are there; merge them: quantkit stats merge {place} -o FILE.stats.safetensors")
+        merging = "quantkit stats merge {} -o FILE.stats.safetensors"
+        print_shard_file(file, record, SUFFIX, merging, reused=result.reused)
 
 
 def warn_about_tensors(result: Calibration) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli import options
+from quantkit.cli.arguments.unused import refuse_unused
 from quantkit.cli.arguments.verb import verb
 from quantkit.cli.terminal.console import (
     OVER_BUDGET,
@@ -22,11 +23,14 @@ from quantkit.cli.terminal.console import (
 )
 from quantkit.cli.terminal.model_table import print_model_table, print_statements, warn_over_budget
 from quantkit.cli.terminal.scene_tables import print_scene_tables
+from quantkit.cli.terminal.shard_lines import describe_shard, print_shard_file
+from quantkit.errors import UsageError
 from quantkit.view import percent_text, signed
 
 if TYPE_CHECKING:
     from quantkit.evaluation.options import EvaluateOptions
     from quantkit.evaluation.result import Evaluation, ModelScore
+    from quantkit.evaluation.shards.files import EvaluatedShard
 
 SHOWN = 5
 LEVEL = 0.05
@@ -46,8 +50,16 @@ LEVEL = 0.05
 @options.metric()
 @click.option("--names", metavar="NAME,NAME…", help="Names for the models. Default: their file names.")
 @options.max_drop()
-@click.option("--output", "-o", metavar="FILE.json", type=options.PATH, help="Write the result, for quantkit compare.")
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE.json",
+    type=options.PLACE,
+    help="Write the result, for quantkit compare. With --shard: a folder, or a URL such as s3://bucket/run.",
+)
 @options.html
+@options.shard
+@options.merge_shards
 @options.provider
 @options.min_coverage
 @options.device
@@ -58,8 +70,9 @@ def evaluate(
     models: tuple[str, ...],
     samples: options.DataChoice,
     labels: Path | None,
-    output: Path | None,
+    output: Path | str | None,
     html: Path | None,
+    shard: str | None,
     force: bool,
     printing: Printing,
     **own: Any,
@@ -68,8 +81,13 @@ def evaluate(
 
     A MODEL is a float or Q/DQ ONNX model, a TensorRT engine, or model.onnx+model.calib, which simulates INT8 as
     TensorRT would run it with that table. Labels are class folders, a file, an array, or boxes, outlines, keypoints or
-    class maps where data sets have them; without labels only outputs are compared.
+    class maps where data sets have them; without labels only outputs are compared. To divide the work, run the command
+    with each --shard, and once with --merge.
     """
+    if shard is not None:
+        return evaluate_part(models, samples, labels, output, shard, force, printing, own)
+    if isinstance(output, str):
+        raise UsageError(f"cannot write the result to {output}", remedy="give a file on this machine")
     from quantkit.cli.terminal.progress import ProgressBar, Spinner
     from quantkit.evaluation.evaluate import evaluate as run
     from quantkit.evaluation.files import refuse_unwritable, write_evaluation
@@ -100,6 +118,71 @@ def evaluate(
     return 0 if result.within_budget else OVER_BUDGET
 
 
+def evaluate_part(
+    models: tuple[str, ...],
+    samples: options.DataChoice,
+    labels: Path | None,
+    output: Path | str | None,
+    shard: str,
+    force: bool,
+    printing: Printing,
+    own: dict[str, Any],
+) -> int:
+    """Evaluate MODELs on one shard of the samples, and print where its totals are."""
+    from quantkit.cli.terminal.progress import ProgressBar
+    from quantkit.evaluation.shards.files import evaluate_shard
+
+    refuse_unused(dict.fromkeys(("html", "max_drop", "merge", "as_markdown"), "one shard has totals, and no figures"))
+    if output is None:
+        raise UsageError("--shard needs the place of all shards", remedy="give a folder or a URL with --output")
+    result = evaluate_shard(
+        models,
+        samples.data,
+        shard,
+        output,
+        labels=labels,
+        preprocess=samples.preprocess,
+        metrics=own["metric"],
+        options=evaluate_options(samples, own),
+        force=force,
+        progress=ProgressBar(hidden=printing.hides_progress, about="evaluating"),
+    )
+    printing.print_result(result, shard_document, print_evaluated_shard)
+    return 0
+
+
+def print_evaluated_shard(result: EvaluatedShard) -> None:
+    """Print what one shard was made from, and how many of the run are there."""
+    from quantkit.evaluation.shards.files import SUFFIX
+    from quantkit.evaluation.verdict import count_samples
+
+    if result.reused:
+        note("nothing changed: the existing shard is reused")
+    print_fields(
+        [
+            ("data", count_samples(result.samples)),
+            ("models", ", ".join(result.models)),
+            ("shard", describe_shard(result.record)),
+            ("time", f"{result.seconds:.1f} s"),
+        ]
+    )
+    merging = "the same command with --merge {} instead of --shard"
+    print_shard_file(result.file, result.record, SUFFIX, merging, reused=result.reused)
+
+
+def shard_document(result: EvaluatedShard) -> dict[str, Any]:
+    """Return one shard for programs."""
+    return {
+        "shard": str(result.record.shard),
+        "file": result.file,
+        "reused": result.reused,
+        "samples": result.samples,
+        "batches": result.record.stop - result.record.start,
+        "models": list(result.models),
+        "seconds": round(result.seconds, 3),
+    }
+
+
 def evaluation_report(result: Evaluation) -> bytes:
     """Return the HTML report."""
     from quantkit.artifact import text_bytes
@@ -122,6 +205,7 @@ def evaluate_options(samples: options.DataChoice, own: dict[str, Any]) -> Evalua
         device=own["device"],
         allow_code=own["allow_code"],
         min_coverage=own["min_coverage"],
+        merge=own["merge"],
     )
 
 

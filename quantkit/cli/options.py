@@ -67,6 +67,12 @@ shard = click.option(
     metavar="INDEX/COUNT",
     help="Run one of COUNT parts of the data, 0/COUNT, 1/COUNT …; all of them merge to the result of one run.",
 )
+merge_shards = click.option(
+    "--merge",
+    metavar="DIR|URL",
+    type=PLACE,
+    help="Add up the shards that lie there, instead of running the models.",
+)
 html = click.option("--html", metavar="FILE.html", type=PATH, help="Write a report as one HTML file.")
 provider = click.option(
     "--provider",

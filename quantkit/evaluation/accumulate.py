@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from quantkit.data import Portion
 from quantkit.data.labels import Labels
-from quantkit.errors import DataError
-from quantkit.evaluation.output_errors import MatchCounter, OutputComparison
-from quantkit.evaluation.predictions import PredictionComparison
+from quantkit.errors import DataError, UsageError
+from quantkit.evaluation.outputs.output_errors import MatchCounter, OutputComparison
+from quantkit.evaluation.outputs.predictions import PredictionComparison, are_probabilities
+from quantkit.evaluation.outputs.score_evidence import Evidence, score_evidence
 from quantkit.evaluation.scenes.named_head import describe_ambiguity
 from quantkit.evaluation.scenes.region_watch import RegionWatch, watch_regions
 from quantkit.evaluation.scenes.watch import ImageSource, ObjectWatch, Search, head_question, watch_objects
-from quantkit.evaluation.score_evidence import Evidence, score_evidence
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.class_scores import class_scores
 from quantkit.metrics.label_digest import LabelDigest
-from quantkit.metrics.metric import Metric, MetricFactory
+from quantkit.metrics.metric import MergeableMetric, Metric, MetricFactory
 from quantkit.values import Array
 
 if TYPE_CHECKING:
@@ -39,6 +39,37 @@ class ModelTotals:
     comparisons: dict[str, OutputComparison]
     matches: dict[str, MatchCounter]
     predictions: PredictionComparison | None
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the totals so far as plain values, arrays, and records of them. UsageError for metrics of users that
+        have none."""
+        return {
+            "metrics": [mergeable(metric).state() for metric in self.metrics],
+            "comparisons": {name: comparison.state() for name, comparison in self.comparisons.items()},
+            "matches": {name: match.state() for name, match in self.matches.items()},
+            "predictions": None if self.predictions is None else self.predictions.state(),
+        }
+
+    def extend(self, state: Mapping[str, Any], left_out: Collection[str]) -> None:
+        """Add the totals of the samples that follow. left_out: outputs that are not compared any more."""
+        for metric, more in zip(self.metrics, state["metrics"], strict=True):
+            mergeable(metric).extend(more)
+        for name in self.comparisons.keys() - left_out:
+            self.comparisons[name].extend(state["comparisons"][name])
+        for name in self.matches.keys() - left_out:
+            self.matches[name].extend(state["matches"][name])
+        if self.predictions is not None:
+            self.predictions.extend(state["predictions"])
+
+
+def mergeable(metric: Metric) -> MergeableMetric:
+    """Return a metric whose totals can be kept and merged. UsageError."""
+    if isinstance(metric, MergeableMetric):
+        return metric
+    raise UsageError(
+        f"metric {metric.name} keeps a state of its own, which cannot be divided into shards",
+        remedy="give a function (outputs, labels) → scores, one of each sample, or evaluate without shards",
+    )
 
 
 @dataclass(slots=True)
@@ -97,6 +128,33 @@ class Scoring:
             self.truth.append(labels)
         if labels is not None:
             self.digest.add(labels)
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the totals so far as plain values, arrays, and records of them. UsageError."""
+        return {
+            "models": [totals.state() for totals in self.models],
+            "names": self.names,
+            "truth": self.truth,
+            "digest": self.digest.state(),
+            "uncompared": self.uncompared,
+            "objects": None if self.objects is None else self.objects.state(),
+            "regions": None if self.regions is None else self.regions.state(),
+        }
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the totals of the samples that follow, from the state of another scoring that began with the same batch.
+
+        KeyError, TypeError, ValueError where it is none.
+        """
+        for totals, more in zip(self.models, state["models"], strict=True):
+            totals.extend(more, self.uncompared)
+        self.names.extend(state["names"])
+        self.truth.extend(state["truth"])
+        self.digest.extend(state["digest"])
+        self.uncompared |= {name: why for name, why in state["uncompared"].items() if name not in self.uncompared}
+        for watch, more in ((self.objects, state["objects"]), (self.regions, state["regions"])):
+            if watch is not None:
+                watch.extend(more)
 
     def _renamed(self, totals: ModelTotals, outputs: Outputs, reference: Outputs, portion: Portion) -> Outputs:
         """Return a model's outputs under the reference's names, after checking them. DataError."""
@@ -219,13 +277,14 @@ def start_scoring(
     others = [name for name, output in first.items() if output.dtype.kind != "f"]
     floats = [name for name, output in first.items() if output.dtype.kind == "f"]
     ordered = sorted(floats, key=lambda name: name != scores)  # class scores come first
+    probabilities = None if scores is None else are_probabilities(as_score_rows(first[scores]))
     models = [
         ModelTotals(
             subject,
             [create() for create in factories] if labels else [],
-            {name: OutputComparison(name, name == scores) for name in ordered} if number else {},
+            {name: OutputComparison(name, name == scores, probabilities) for name in ordered} if number else {},
             {name: MatchCounter(name) for name in others} if number else {},
-            PredictionComparison() if scores is not None else None,
+            PredictionComparison(probabilities) if scores is not None else None,
         )
         for number, subject in enumerate(subjects)
     ]

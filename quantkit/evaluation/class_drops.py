@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from quantkit.evaluation.outputs.predictions import Predictions
 from quantkit.evaluation.paired import mcnemar
-from quantkit.evaluation.predictions import Predictions
 from quantkit.evaluation.result import ChangedSample, ClassDrop, Confusion
 from quantkit.values import Array
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from quantkit.data.preprocess_choice import PreprocessChoice
+from quantkit.evaluation.outputs.predictions import Predictions
 from quantkit.evaluation.plausibility import implausible_accuracy, overconfidence
-from quantkit.evaluation.predictions import Predictions
 from quantkit.evaluation.result import ModelKind, ModelScore
 from quantkit.evaluation.subjects import Subject
 from quantkit.metrics.metric import Metric

@@ -22,9 +22,9 @@ from quantkit.evaluation.accumulate import (
     start_scoring,
     start_watching,
 )
+from quantkit.evaluation.outputs.score_evidence import Evidence
 from quantkit.evaluation.scenes.named_head import names_heads
 from quantkit.evaluation.scenes.watch import ImageSource
-from quantkit.evaluation.score_evidence import Evidence
 from quantkit.evaluation.subjects import Subject
 from quantkit.evaluation.task_metric import choose_task_metric, task_metric_name
 from quantkit.graph import Model
@@ -69,6 +69,8 @@ class EvaluateOptions:
     device: int = 0
     allow_code: bool = False
     min_coverage: float = 0.9
+    merge: str | Path | None = None
+    """The folder or the URL of all shards of this evaluation, which are added up instead of running the models."""
 
     def __post_init__(self) -> None:
         check_number("max_drop", self.max_drop, 0.0, MOST_DROP, whole=False)
@@ -94,6 +96,7 @@ class EvaluateFields(DataFields, total=False):
     device: int
     allow_code: bool
     min_coverage: float
+    merge: str | Path | None
 
 
 @dataclass(frozen=True, slots=True)

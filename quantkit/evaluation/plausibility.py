@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from quantkit.evaluation.predictions import Predictions
+from quantkit.evaluation.outputs.predictions import Predictions
 from quantkit.evaluation.verdict import count_of
 from quantkit.values import Array
 from quantkit.view import percent_text

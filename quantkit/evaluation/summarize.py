@@ -19,8 +19,8 @@ from quantkit.evaluation.bootstrap import replicate_set
 from quantkit.evaluation.class_drops import class_drops, confusions, most_changed, most_changed_scores
 from quantkit.evaluation.doubts import origin_warnings, preprocessing_doubts, reference_doubt, reference_warnings
 from quantkit.evaluation.options import list_score_outputs, output_remedy
+from quantkit.evaluation.outputs.predictions import Predictions, agreement, confidence
 from quantkit.evaluation.paired import paired_difference
-from quantkit.evaluation.predictions import Predictions, agreement, confidence
 from quantkit.evaluation.result import (
     ChangedSample,
     ClassDrop,

@@ -54,9 +54,9 @@ FLAGS = {
 VALUED = frozenset({
     "accelerator", "against", "algorithm", "backend", "batch-size", "bench", "classes", "compile-for", "compiled",
     "data", "device", "engine", "exclude", "exporter", "fixed-batch", "frame-step", "gpus-per-worker", "histogram",
-    "holdout", "include", "labels", "level", "limit", "max-batch", "max-drop", "max-memory", "memory", "metric",
-    "min-coverage", "name", "names", "objective", "on", "opset", "output", "policy", "precision", "preprocess",
-    "provider", "record", "rule", "save", "seed", "shapes", "shard", "signature", "streams", "table",
+    "holdout", "include", "labels", "level", "limit", "max-batch", "max-drop", "max-memory", "memory", "merge",
+    "metric", "min-coverage", "name", "names", "objective", "on", "opset", "output", "policy", "precision",
+    "preprocess", "provider", "record", "rule", "save", "seed", "shapes", "shard", "signature", "streams", "table",
     "tensorrt-version", "threads", "tolerance", "tune-time", "version", "weights", "workers", "workspace", *RENAMED,
 })  # fmt: skip
 """Options with a value."""

@@ -13,26 +13,36 @@ from quantkit.metrics.boxes import ClassMap, Scene
 
 
 class LabelDigest:
-    """The sha256 of labels that were added batch by batch, whatever the size of the batches."""
+    """The sha256 of labels that were added batch by batch, whatever the size of the batches: over those of each."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
+        self._digests = bytearray()
         self._known = True
-        self._samples = 0
 
     def add(self, labels: Iterable[Any]) -> None:
         """Add the labels of a batch, one for each sample."""
         for label in labels:
-            self._samples += 1
+            self._hash = hashlib.sha256()
             try:
                 self._feed(label_content(label))
             except TypeError:
                 self._known = False
+            self._digests += self._hash.digest()
 
     @property
     def text(self) -> str | None:
         """The digest; None without labels, or if one holds values that have no digest."""
-        return self._hash.hexdigest() if self._known and self._samples else None
+        return hashlib.sha256(self._digests).hexdigest() if self._known and self._digests else None
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the digests of all labels, one after the other."""
+        return {"digests": bytes(self._digests), "known": self._known}
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the labels that follow."""
+        self._digests += state["digests"]
+        self._known = self._known and state["known"]
 
     def _feed(self, value: Any) -> None:
         """Add a value and its type. TypeError for types other than numbers, text, arrays, and collections of those."""

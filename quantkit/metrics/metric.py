@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from quantkit.metrics.task import NetworkFacts, Task
 from quantkit.values import Array
@@ -58,6 +58,17 @@ class Metric(Protocol):
 
     def result(self) -> MetricResult:
         """Return the value over all samples so far. DataError if there were none."""
+
+
+@runtime_checkable
+class MergeableMetric(Metric, Protocol):
+    """A metric whose totals over parts of the samples, one after the other, are those over all of them."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the totals so far as plain values, arrays, and records of them."""
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the totals of the samples that follow."""
 
 
 MetricFactory = Callable[[], Metric]

@@ -66,6 +66,14 @@ class SemanticIou:
             refuse_unknown_class(self.head, label.classes, image)
             self._overlaps.add(label.classes, found)
 
+    def state(self) -> Mapping[str, Any]:
+        """Return the counts of each image."""
+        return self._overlaps.state()
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the images that follow."""
+        self._overlaps.extend(state)
+
     def result(self) -> MetricResult:
         """Return the mean IoU, and that of any selection of the images. DataError if no pixel has a label."""
         overlaps = self._overlaps

@@ -51,6 +51,14 @@ class TopK:
         per_sample = np.concatenate(self._right).astype(np.float64)
         return MetricResult(float(per_sample.mean()), per_sample, None, per_sample.size)
 
+    def state(self) -> Mapping[str, Any]:
+        """Return whether each sample is right."""
+        return {"right": np.concatenate([np.zeros(0, np.bool_), *self._right])}
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the samples that follow."""
+        self._right.append(state["right"])
+
 
 def find_score_output(outputs: Mapping[str, Array], metric: str) -> str:
     """Return the name of the only output, or of the only one that can hold class scores. UsageError."""

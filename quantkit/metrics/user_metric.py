@@ -144,6 +144,14 @@ class FunctionMetric:
         scores = np.concatenate(self._scores)
         return MetricResult(float(scores.mean()), scores, None, scores.size)
 
+    def state(self) -> Mapping[str, Any]:
+        """Return the score of each sample."""
+        return {"scores": np.concatenate([np.zeros(0), *self._scores])}
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the samples that follow."""
+        self._scores.append(state["scores"])
+
 
 def as_sample_scores(returned: Any) -> NDArray[np.float64]:
     """Convert what a function returned to scores. TypeError if it returned None or complex numbers."""

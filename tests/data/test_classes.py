@@ -10,7 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from quantkit.evaluation.class_drops import class_drops, confusions, holm, most_changed, most_changed_scores
-from quantkit.evaluation.predictions import Predictions
+from quantkit.evaluation.outputs.predictions import Predictions
 from quantkit.evaluation.result import Confusion
 
 NAMES = ("cat", "dog", "owl", "fox", "none of these")

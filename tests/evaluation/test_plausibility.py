@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from quantkit.evaluation.outputs.predictions import Predictions
 from quantkit.evaluation.plausibility import (
     binomial_tail,
     implausible_accuracy,
     matched_classes,
     overconfidence,
 )
-from quantkit.evaluation.predictions import Predictions
 from quantkit.values import Array
 
 RANDOM = np.random.default_rng(8)

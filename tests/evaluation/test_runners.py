@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from quantkit.backends.tensorrt.engine import Engine
 from quantkit.data import Portion
 from quantkit.errors import ModelError
-from quantkit.evaluation.evaluate import choose_batch_size
+from quantkit.evaluation.evaluation_pass import choose_batch_size
 from quantkit.evaluation.result import ModelKind
 from quantkit.evaluation.runners import EngineRunner, indivisible_parts, join_outputs, split_batch
 from quantkit.evaluation.subjects import BatchLimits, Subject, batch_limits, indivisible_batch

@@ -21,6 +21,7 @@ VERBS = {
     "calibrate": quantkit.CalibrateOptions,
     "compile": quantkit.CompileOptions,
     "evaluate": quantkit.EvaluateOptions,
+    "evaluate_shard": quantkit.EvaluateOptions,
     "export_triton": quantkit.TritonOptions,
     "from_tf": quantkit.TfOptions,
     "from_tflite": quantkit.TfliteOptions,

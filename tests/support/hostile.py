@@ -35,6 +35,8 @@ from quantkit.engines.bench_result import BenchResult, BenchSubject, Latency, Th
 from quantkit.errors import QuantkitError
 from quantkit.evaluation.compare import read_evaluation
 from quantkit.evaluation.json_document import evaluation_json, parse_evaluation
+from quantkit.evaluation.shards.tree_file import KEY as TOTALS
+from quantkit.evaluation.shards.tree_file import parse_totals, totals_bytes
 from quantkit.export.batching import read_bench
 from quantkit.graph import load_model
 from quantkit.histogram import BINS, Histogram, HistogramMode
@@ -43,6 +45,7 @@ from quantkit.linting.lint import lint
 from quantkit.metrics.labels.coco_json import read_coco
 from quantkit.metrics.labels.voc_xml import read_voc
 from quantkit.metrics.labels.yolo_text import read_yolo
+from quantkit.metrics.objects.found import FoundObjects
 from quantkit.metrics.task import network_facts
 from quantkit.plugin import load_plugin
 from quantkit.preprocess import METADATA_KEY, PRESETS, Preprocess, load_preprocess, metadata_preprocess
@@ -54,6 +57,7 @@ from quantkit.quantization.options import QuantizeOptions
 from quantkit.quantization.quantize import quantize
 from quantkit.quantization.record import METADATA_KEY as QUANTIZED
 from quantkit.sensitivity.exclusion_file import expand_name_files
+from quantkit.sharding import RunIdentity, Shard, record_shard
 from quantkit.statistics import read_statistics
 from quantkit.statistics.file import KEY as STATISTICS
 from quantkit.statistics.file import statistics_bytes
@@ -264,6 +268,20 @@ def round_trip_table(path: Path) -> object:
     return parse_table(content)
 
 
+def small_totals() -> bytes:
+    """A shard of an evaluation with a value of every kind."""
+    found = FoundObjects(np.ones((1, 4)), np.ones(1), np.zeros(1, np.intp), ({"size": [2, 3], "counts": b"01"},))
+    tree = {"found": [found], "sum": 1.5, "names": ["a"], "truth": (np.arange(3),), "none": None}
+    record = record_shard(Shard(1, 4), range(3, 5), RunIdentity({"batch size": 4}), files="")
+    return totals_bytes(record, tree)
+
+
+def round_trip_totals(path: Path) -> object:
+    """Read a shard of an evaluation, write it, and read that."""
+    found = parse_totals(path.read_bytes(), path.name)
+    return parse_totals(totals_bytes(found.shard, found.tree), path.name)
+
+
 def round_trip_statistics(path: Path) -> object:
     """Read statistics, write them, and read that."""
     found = read_statistics(path)
@@ -413,6 +431,13 @@ KINDS = {
         lambda: [statistics_bytes(small_statistics())],
         round_trip_statistics,
         (lambda draw, content: resealed(draw, content, STATISTICS),),
+    ),
+    "shard of an evaluation": Kind("e.safetensors", lambda: [small_totals()], round_trip_totals, TEXT),
+    "shard of an evaluation, sealed": Kind(
+        "e.safetensors",
+        lambda: [small_totals()],
+        round_trip_totals,
+        (lambda draw, content: resealed(draw, content, TOTALS),),
     ),
     "checkpoint, sealed": Kind(
         "c.partial",

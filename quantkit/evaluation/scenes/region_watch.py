@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +44,24 @@ class ChangedMaps:
                 continue
             label = None if labels is None else run_lengths(labels[at])
             entry = ChangedMap(name, None, 1.0 - changed, label, run_lengths(first), run_lengths(second))
-            push = heapq.heappush if len(self.kept) < MOST_MAPS else heapq.heapreplace
-            push(self.kept, (changed, -number, entry))
+            self._keep(changed, number, entry)
+
+    def _keep(self, changed: float, number: int, entry: ChangedMap) -> None:
+        push = heapq.heappush if len(self.kept) < MOST_MAPS else heapq.heapreplace
+        push(self.kept, (changed, -number, entry))
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the counts of all images, and the maps of those that changed most, in order."""
+        kept = sorted((-number, changed, entry) for changed, number, entry in self.kept)
+        return {"overlaps": self.overlaps.state(), "kept": [list(item) for item in kept]}
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the images that follow."""
+        before = self.overlaps.images
+        self.overlaps.extend(state["overlaps"])
+        for number, changed, entry in state["kept"]:
+            if len(self.kept) < MOST_MAPS or changed > self.kept[0][0]:
+                self._keep(changed, before + number, entry)
 
     def most_changed(self, limit: int) -> tuple[ChangedMap, ...]:
         """Return the maps of the images that changed most, the most changed first."""
@@ -69,6 +86,16 @@ class RegionWatch:
     def outputs(self) -> tuple[str, ...]:
         """Return the output that holds the regions."""
         return (self.head.output,)
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the changes of every candidate, and the fault."""
+        return {"fault": self.fault, "changes": [changes.state() for changes in self.changes]}
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the images that follow."""
+        self.fault = self.fault or state["fault"]
+        for changes, more in zip(self.changes, state["changes"], strict=True):
+            changes.extend(more)
 
     def add(self, portion: Portion, found: Sequence[Outputs]) -> None:
         """Add a batch and the outputs of every model; metrics have predicted its maps already."""

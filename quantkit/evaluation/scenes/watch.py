@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from quantkit.data import Portion
 from quantkit.errors import DataError
@@ -44,6 +45,18 @@ class ObjectWatch:
     def outputs(self) -> tuple[str, ...]:
         """Return the outputs that hold the objects."""
         return self.collectors[0].head.outputs
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the objects of all images, unless the metrics hold them, and the fault."""
+        own = self.geometries is not None and not self.fault
+        return {"fault": self.fault, "found": [found.found for found in self.collectors] if own else []}
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the images that follow."""
+        self.fault = self.fault or state["fault"]
+        if self.geometries is not None and not self.fault:
+            for collector, found in zip(self.collectors, state["found"], strict=True):
+                collector.found.extend(found)
 
     def add(self, portion: Portion, found: Sequence[Outputs]) -> None:
         """Add a batch and the outputs of every model, unless the metrics do."""

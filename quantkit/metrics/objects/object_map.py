@@ -89,6 +89,16 @@ class ObjectMap:
             refuse_other_labels(self._kind.by, scene, found, image)
         self._scenes.extend(labels)
 
+    def state(self) -> Mapping[str, Any]:
+        """Return detections and labels of each image."""
+        return {"found": [] if self.collector is None else self.collector.found, "scenes": self._scenes}
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the images that follow."""
+        assert self.collector is not None
+        self.collector.found.extend(state["found"])
+        self._scenes.extend(state["scenes"])
+
     def result(self) -> MetricResult:
         """Return the mAP over all images, and over any selection of them. DataError if there are no objects at all."""
         objects = [scene.objects for scene in self._scenes]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,13 @@ from numpy.typing import NDArray
 from quantkit.metrics.boxes import IGNORED
 
 MOST = IGNORED + 1
+
+
+def check_counts(rows: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return counts [N, classes] of pixels. ValueError where they are something else."""
+    if rows.dtype != np.int32 or rows.shape[1:] != (MOST,):
+        raise ValueError(f"counts of pixels are {rows.dtype} {list(rows.shape)}")
+    return rows
 
 
 @dataclass(slots=True)
@@ -29,6 +38,17 @@ class MapOverlaps:
         a, b = first[counts], second[counts]
         for rows, values in ((self._both, a[a == b]), (self._first, a), (self._second, b)):
             rows.append(np.bincount(values, minlength=MOST).astype(np.int32))
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the counts of each image."""
+        empty = np.zeros((0, MOST), np.int32)
+        rows = {"both": self._both, "first": self._first, "second": self._second}
+        return {name: np.stack(found) if found else empty for name, found in rows.items()}
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the images that follow. ValueError where they are not counts."""
+        for name, rows in (("both", self._both), ("first", self._first), ("second", self._second)):
+            rows.extend(check_counts(state[name]))
 
     @property
     def images(self) -> int:

@@ -6,29 +6,37 @@ Floats are compared by their differences, everything else (indices, class number
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantkit.errors import DataError
-from quantkit.evaluation.predictions import are_probabilities, log_probabilities
+from quantkit.evaluation.outputs.exact_sum import ExactSum
+from quantkit.evaluation.outputs.predictions import are_probabilities, log_probabilities
 from quantkit.evaluation.result import OutputDeviation, OutputMatch
 from quantkit.metrics.class_scores import class_scores
 from quantkit.numerics import noise_decibels, noise_share
 from quantkit.values import Array
 
+SUMS = ("reference", "candidate", "dot", "error", "kl")
+"""Σ ref², Σ out², Σ ref·out, Σ (ref − out)², Σ KL."""
 CHUNK = 1 << 20
 """Values that are converted to float64 at once."""
 
 
 class OutputComparison:
-    """Sums over all samples for one output. scores: it holds class scores [N, C], so that KL is defined."""
+    """Sums over all samples for one output. scores: it holds class scores [N, C], so that KL is defined.
 
-    def __init__(self, name: str, scores: bool) -> None:
+    probabilities: whether these are probabilities; None: by the reference's first batch.
+    """
+
+    def __init__(self, name: str, scores: bool, probabilities: bool | None = None) -> None:
         self._name, self._scores = name, scores
-        self._reference, self._candidate, self._error, self._dot = 0.0, 0.0, 0.0, 0.0
-        self._largest, self._kl, self._samples = 0.0, 0.0, 0
-        self._probabilities: bool | None = None
+        self._sums = {name: ExactSum() for name in SUMS}
+        self._largest, self._samples = 0.0, 0
+        self._probabilities = probabilities
         self.compared = 0
         """Values that count."""
         self.masked, self.undefined = 0, 0
@@ -58,10 +66,10 @@ class OutputComparison:
         self.compared += a.size - int(np.count_nonzero(alike))
         self._check(a, b)
         error = a - b
-        self._reference += float(a @ a)
-        self._candidate += float(b @ b)
-        self._dot += float(a @ b)
-        self._error += float(error @ error)
+        self._sums["reference"].add(float(a @ a))
+        self._sums["candidate"].add(float(b @ b))
+        self._sums["dot"].add(float(a @ b))
+        self._sums["error"].add(float(error @ error))
         self._largest = max(self._largest, float(np.abs(error).max(initial=0.0)))
 
     def _add_scores(self, reference: Array, candidate: Array) -> None:
@@ -74,7 +82,7 @@ class OutputComparison:
         self._check(a.max(axis=1), b.max(axis=1))
         if self._probabilities is None:
             self._probabilities = are_probabilities(a)
-        self._kl += float(kl_divergences(a, b, self._probabilities).sum())
+        self._sums["kl"].add(float(kl_divergences(a, b, self._probabilities).sum()))
 
     def _check(self, reference: Array, candidate: Array) -> None:
         for values, whose in ((reference, "reference"), (candidate, "candidate")):
@@ -88,16 +96,32 @@ class OutputComparison:
         """Return SQNR (inf if equal), cosine, mean KL in nats, largest difference. DataError without samples."""
         if not self._samples:
             raise DataError(f"output {self._name}: there were no samples to compare", remedy="give at least one sample")
-        kl = self._kl / self._samples if self._scores else None
-        return OutputDeviation(
-            self._name, noise_decibels(noise_share(self._error, self._reference)), self._cosine(), kl, self._largest
-        )
+        sums = {name: found.value for name, found in self._sums.items()}
+        kl = sums["kl"] / self._samples if self._scores else None
+        share = noise_share(sums["error"], sums["reference"])
+        return OutputDeviation(self._name, noise_decibels(share), cosine_of(sums), kl, self._largest)
 
-    def _cosine(self) -> float:
-        if self._error == 0.0:
-            return 1.0
-        lengths = math.sqrt(self._reference) * math.sqrt(self._candidate)
-        return max(-1.0, min(1.0, self._dot / lengths)) if lengths else 0.0
+    def state(self) -> Mapping[str, Any]:
+        """Return the sums so far as plain values."""
+        counts = [self._samples, self.compared, self.masked, self.undefined]
+        return {"counts": counts, "largest": self._largest, **{n: found.state() for n, found in self._sums.items()}}
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the sums over the samples that follow."""
+        samples, compared, masked, undefined = map(int, state["counts"])
+        self._samples, self.compared = self._samples + samples, self.compared + compared
+        self.masked, self.undefined = self.masked + masked, self.undefined + undefined
+        self._largest = max(self._largest, float(state["largest"]))
+        for name, found in self._sums.items():
+            found.extend(state[name])
+
+
+def cosine_of(sums: Mapping[str, float]) -> float:
+    """Return the cosine between reference and candidate, from the sums of their squares and products."""
+    if sums["error"] == 0.0:
+        return 1.0
+    lengths = math.sqrt(sums["reference"]) * math.sqrt(sums["candidate"])
+    return max(-1.0, min(1.0, sums["dot"] / lengths)) if lengths else 0.0
 
 
 class MatchCounter:
@@ -120,6 +144,16 @@ class MatchCounter:
     def result(self) -> OutputMatch:
         """Return how many values are equal, and for how many samples all of them are."""
         return OutputMatch(self._name, self._values, self._equal, self._samples, self._whole)
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the counts so far."""
+        return {"counts": [self._values, self._equal, self._samples, self._whole]}
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the counts of the samples that follow."""
+        values, equal, samples, whole = map(int, state["counts"])
+        self._values, self._equal = self._values + values, self._equal + equal
+        self._samples, self._whole = self._samples + samples, self._whole + whole
 
 
 def kl_divergences(reference: Array, candidate: Array, probabilities: bool) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 from scipy import special
 
-from quantkit.evaluation.score_evidence import Evidence, score_evidence
+from quantkit.evaluation.outputs.score_evidence import Evidence, score_evidence
 from tests.support.networks import network
 
 X = np.random.default_rng(5).standard_normal((40, 6)).astype(np.float32)

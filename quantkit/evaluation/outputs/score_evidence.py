@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantkit.evaluation.predictions import are_probabilities
+from quantkit.evaluation.outputs.predictions import are_probabilities
 from quantkit.graph.dependencies import constant_tensors
 from quantkit.graph.index import Wiring, wire_graph
 from quantkit.graph.operators import (

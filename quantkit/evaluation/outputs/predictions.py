@@ -7,8 +7,9 @@ sums to 1 within 1 %) and used for both models, because the rows of an INT8 Soft
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,13 @@ class Predictions:
 
 
 class PredictionComparison:
-    """Collects the predictions of reference and candidate, 24 bytes per sample."""
+    """Collects the predictions of reference and candidate, 24 bytes per sample.
 
-    def __init__(self) -> None:
-        self._probabilities: bool | None = None
+    probabilities: whether the scores are probabilities; None: by the reference's first batch.
+    """
+
+    def __init__(self, probabilities: bool | None = None) -> None:
+        self._probabilities = probabilities
         self._reference: list[Predictions] = []
         self._candidate: list[Predictions] = []
 
@@ -65,6 +69,20 @@ class PredictionComparison:
             raise DataError("there were no samples to compare", remedy="give at least one sample")
         return join_predictions(self._reference), join_predictions(self._candidate)
 
+    def state(self) -> Mapping[str, Any]:
+        """Return the predictions so far."""
+        first, second = join_predictions(self._reference), join_predictions(self._candidate)
+        return {
+            "classes": np.stack([first.classes, second.classes]),
+            "confidence": np.stack([first.confidence, second.confidence]),
+        }
+
+    def extend(self, state: Mapping[str, Any]) -> None:
+        """Add the predictions for the samples that follow."""
+        (first, second), (sure, unsure) = state["classes"], state["confidence"]
+        self._reference.append(Predictions(first, sure))
+        self._candidate.append(Predictions(second, unsure))
+
 
 def predict_classes(scores: Array, probabilities: bool) -> Predictions:
     """Return class and confidence of every row; ties go to the lowest class."""
@@ -75,7 +93,10 @@ def predict_classes(scores: Array, probabilities: bool) -> Predictions:
 
 def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     """Concatenate batches."""
-    return Predictions(np.concatenate([p.classes for p in parts]), np.concatenate([p.confidence for p in parts]))
+    return Predictions(
+        np.concatenate([np.zeros(0, np.int32), *(p.classes for p in parts)]),
+        np.concatenate([np.zeros(0), *(p.confidence for p in parts)]),
+    )
 
 
 def agreement(reference: Predictions, candidate: Predictions) -> float:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from quantkit.errors import DataError
-from quantkit.evaluation import output_errors as outputs
-from quantkit.evaluation.output_errors import OutputComparison
-from quantkit.evaluation.predictions import PredictionComparison, agreement, are_probabilities, confidence
+from quantkit.evaluation.outputs import output_errors as outputs
+from quantkit.evaluation.outputs.output_errors import OutputComparison
+from quantkit.evaluation.outputs.predictions import PredictionComparison, agreement, are_probabilities, confidence
 from quantkit.evaluation.result import OutputDeviation
 
 RANDOM = np.random.default_rng(4)

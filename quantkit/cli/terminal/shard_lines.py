@@ -1,0 +1,29 @@
+"""Lines about one shard of a run: its file, and how many of the run are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantkit.cli.terminal.console import print_line
+
+if TYPE_CHECKING:
+    from quantkit.sharding import ShardRecord
+
+
+def describe_shard(record: ShardRecord) -> str:
+    """Return which part of the run a shard is."""
+    return f"{record.shard}, batches {record.start} to {record.stop - 1} of the run"
+
+
+def print_shard_file(file: str | Path, record: ShardRecord, suffix: str, merging: str, *, reused: bool) -> None:
+    """Print the file of a shard, and how to merge when all are there. merging: the command, with {} for the place."""
+    from quantkit.sharding.folder import ShardFolder
+
+    print_line(f"{'file' if reused else 'wrote'}  {file}")
+    place = str(file).rpartition("/")[0] or "."
+    there = sum(shard.count == record.count for shard in ShardFolder(place, suffix).shards().values())
+    if there < record.count:
+        print_line(f"{there} of {record.count} shards are there")
+    else:
+        print_line(f"all shards are there; merge them: {merging.format(place)}")

@@ -1,0 +1,1 @@
+"""Outputs of two models side by side: sums of their differences, predictions, and what shows that they are scores."""

@@ -1,0 +1,162 @@
+"""The file of an evaluation's shard: sealed safetensors, with totals as a tree of plain values and arrays.
+
+values      uint8 [B]    the bytes of all arrays, one after the other, in the order in which the tree names them
+sha256      uint8 [32]   the seal (see `statistics.sealed`)
+metadata    one key, `quantkit.evaluation`: canonical JSON with the record of the shard and the tree
+
+None, true, false, whole numbers, texts and lists stand for themselves; everything else is an object with one key:
+
+    {"float": "0x1.8p+0"}   {"map": [[key, …], …]}   {"tuple": […]}   {"array": [type, shape]}   {"bytes": length}
+    {"record": [name, [[field, …], …]]}    one of the frozen values in `RECORDS`, and no other
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+
+from quantkit.artifact import canonical_json
+from quantkit.document import DocumentType
+from quantkit.errors import ShardError
+from quantkit.evaluation.object_changes import ChangedMap, RunLengths
+from quantkit.frozen_record import FrozenRecord
+from quantkit.metrics.boxes import ImageGeometry, Objects, Outline, Scene
+from quantkit.metrics.objects.found import FoundObjects
+from quantkit.sharding import ShardRecord
+from quantkit.statistics.sealed import check_typed, open_sealed, sealed_bytes
+from quantkit.values import Array
+
+KEY = "quantkit.evaluation"
+REMEDY = "make it again: quantkit evaluate --shard"
+RECORDS: Mapping[str, type[Any]] = {
+    kind.__name__: kind for kind in (ChangedMap, FoundObjects, ImageGeometry, Objects, Outline, RunLengths, Scene)
+}
+"""The frozen values that a tree may hold, by name."""
+STORED = "biufUS"
+"""Kinds of arrays: numbers, truth values and texts."""
+
+
+class TreeDocument(FrozenRecord):
+    """The metadata of the file."""
+
+    format: Literal[1]
+    shard: ShardRecord
+    tree: Any
+
+
+DOCUMENT: DocumentType[TreeDocument] = DocumentType(TreeDocument, "a shard of an evaluation", ShardError, REMEDY)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTotals:
+    """The content of a file: the record of the shard, and the tree."""
+
+    shard: ShardRecord
+    tree: Mapping[str, Any]
+
+
+def totals_bytes(shard: ShardRecord, tree: Mapping[str, Any]) -> bytes:
+    """Return the content of the file. TypeError for values that a tree does not hold."""
+    blob: list[bytes] = []
+    described = describe_value(tree, blob)
+    document = TreeDocument(format=1, shard=shard, tree=described)
+    values = np.frombuffer(b"".join(blob), np.uint8)
+    return sealed_bytes({"values": values}, KEY, canonical_json(document.model_dump(mode="json")))
+
+
+def parse_totals(content: bytes, where: str) -> StoredTotals:
+    """Return the content of a file; `where` names it in errors. ShardError where it is another file, or damaged."""
+    try:
+        file = open_sealed(content, KEY)
+        document = DOCUMENT.parse(file.text, f"{where} is not a shard of an evaluation, or is damaged: its metadata")
+        values = file.arrays.get("values", np.zeros(0, np.uint8))
+        reader = TreeReader(check_typed(values, np.uint8, (values.size,)).tobytes())
+        tree = reader.value(document.tree)
+        if not isinstance(tree, Mapping):
+            raise ValueError("its tree is no map")
+    except KeyError as error:
+        raise ShardError(f"{where} is not a shard of an evaluation, or is damaged: no {error}", remedy=REMEDY) from None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ShardError(f"{where} is not a shard of an evaluation, or is damaged: {error}", remedy=REMEDY) from None
+    return StoredTotals(document.shard, tree)
+
+
+def describe_value(value: Any, blob: list[bytes]) -> Any:
+    """Return a value as JSON, and add the bytes of its arrays to `blob`. TypeError."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return {"float": float(value).hex()}
+    if isinstance(value, np.generic):
+        return describe_value(value.item(), blob)
+    if isinstance(value, bytes):
+        blob.append(value)
+        return {"bytes": len(value)}
+    if isinstance(value, np.ndarray):
+        return describe_array(value, blob)
+    if isinstance(value, Mapping):
+        return {"map": [[str(key), describe_value(item, blob)] for key, item in value.items()]}
+    if isinstance(value, list):
+        return [describe_value(item, blob) for item in value]
+    if isinstance(value, tuple):
+        return {"tuple": [describe_value(item, blob) for item in value]}
+    if RECORDS.get(name := type(value).__name__) is type(value):
+        parts = [[field.name, describe_value(getattr(value, field.name), blob)] for field in fields(value)]
+        return {"record": [name, parts]}
+    raise TypeError(f"a value of type {name} has no place in a file")
+
+
+def describe_array(array: Array, blob: list[bytes]) -> Any:
+    """Return type and shape of an array as JSON, and add its bytes to `blob`. TypeError."""
+    if array.dtype.kind not in STORED:
+        raise TypeError(f"an array of {array.dtype} has no place in a file")
+    blob.append(np.ascontiguousarray(array).tobytes())
+    return {"array": [array.dtype.str, list(array.shape)]}
+
+
+class TreeReader:
+    """A reader of values from JSON; the bytes of their arrays follow each other in `blob`."""
+
+    def __init__(self, blob: bytes) -> None:
+        self._blob, self._at = blob, 0
+
+    def value(self, described: Any) -> Any:
+        """Return a value. ValueError, TypeError or KeyError where it is damaged."""
+        if described is None or isinstance(described, (bool, int, str)):
+            return described
+        if isinstance(described, list):
+            return [self.value(item) for item in described]
+        ((kind, content),) = described.items()
+        if kind == "float":
+            return float.fromhex(content)
+        if kind == "bytes":
+            return self._take(content)
+        if kind == "array":
+            return self._array(*content)
+        if kind == "map":
+            return {key: self.value(item) for key, item in content}
+        if kind == "tuple":
+            return tuple(self.value(item) for item in content)
+        if kind == "record":
+            name, parts = content
+            return RECORDS[name](**{field: self.value(item) for field, item in parts})
+        raise ValueError(f"unknown kind of value {kind!r}")
+
+    def _array(self, type_text: str, shape: list[int]) -> Array:
+        dtype = np.dtype(type_text)
+        if dtype.kind not in STORED or any(size < 0 for size in shape):
+            raise ValueError(f"an array is {dtype} {shape}")
+        content = self._take(dtype.itemsize * prod(shape))
+        array: Array = np.frombuffer(content, dtype).reshape(shape).copy()
+        return array
+
+    def _take(self, length: int) -> bytes:
+        content = self._blob[self._at : self._at + length]
+        if length < 0 or len(content) != length:
+            raise ValueError("arrays are longer than the file")
+        self._at += length
+        return content
