@@ -28,7 +28,7 @@ from quantkit.provenance import (
 from quantkit.rules import Rule, as_rules
 from quantkit.sharding.folder import Place
 from quantkit.sharding.shard import shard_of_file
-from quantkit.statistics import Statistics, merge_statistics, read_statistics, statistics_bytes
+from quantkit.statistics import Statistics, given_statistics, merge_statistics, read_statistics, statistics_bytes
 from quantkit.statistics.grids import OtherRangesError
 from quantkit.statistics.shard_merging import merge_shards
 from quantkit.table import Algorithm, CalibrationTable, table_bytes
@@ -99,7 +99,7 @@ def tables_from(
     chosen = as_rules(rule)
     version = target_version(tensorrt_version).number
     headers = {rule: header_for(rule, version, algorithm) for rule in chosen}
-    statistics = source if isinstance(source, Statistics) else read_statistics(source)
+    statistics = given_statistics(source)
     paths = table_paths(Path(output), chosen) if output else {}
     may_replace = check_tables_writable(paths, read=[source], force=force)
     tables = make_tables(statistics, headers)

@@ -22,7 +22,7 @@ from quantkit.provenance import typed_record
 from quantkit.quantization.record import quantization_record
 from quantkit.rules import Rule
 from quantkit.sensitivity.result import Sensitivity
-from quantkit.statistics import Statistics, read_statistics
+from quantkit.statistics import Statistics, given_statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def add_statistics(found: MapSources, files: MapFiles, known: Collection[str], w
     if given is None:
         return found
     name = "statistics" if isinstance(given, Statistics) else f"statistics {Path(given).name}"
-    statistics = given if isinstance(given, Statistics) else read_statistics(given)
+    statistics = given_statistics(given)
     refuse_foreign_source(name, statistics.origin.model, known, where)
     text = f"{name}: {statistics.origin.samples:,} samples"
     return replace(found, statistics=statistics, described=(*found.described, text))

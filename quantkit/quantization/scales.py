@@ -16,7 +16,7 @@ from quantkit.graph import Model, watched_tensors
 from quantkit.numerics import scale_of
 from quantkit.preprocess import PRESETS, parse_preprocess, resolve_spec
 from quantkit.rules import Rule, SelectingRule, as_rules
-from quantkit.statistics import Statistics, read_statistics
+from quantkit.statistics import Statistics, given_statistics
 from quantkit.table import Coverage, coverage
 
 
@@ -57,7 +57,7 @@ def shared_scale_notes(scales: QuantizationScales, used: Mapping[str, float]) ->
 
 def load_statistics_for(model: Model, statistics: str | os.PathLike[str] | Statistics) -> tuple[Statistics, str]:
     """Return statistics that belong to a network, and their name. StaleError, StatisticsError."""
-    known = statistics if isinstance(statistics, Statistics) else read_statistics(str(statistics))
+    known = given_statistics(statistics)
     name = "statistics" if isinstance(statistics, Statistics) else Path(str(statistics)).name
     if known.origin.model != model.sha256:
         raise StaleError(

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from quantkit.artifact import canonical_json, sha256_of, write_whole
 from quantkit.document import DocumentType
-from quantkit.errors import StatisticsError
+from quantkit.errors import ShardError, StatisticsError
 from quantkit.frozen_record import FrozenRecord
 from quantkit.histogram import BINS, Histogram, HistogramMode
 from quantkit.kernel import DIGIT_BITS, DIGITS, EMPTY, grow_range
@@ -138,6 +138,18 @@ def read_statistics(path: str | os.PathLike[str]) -> Statistics:
     except OSError as error:
         raise StatisticsError(f"{path}: {error.strerror or error}", remedy="check the path") from None
     return parse_statistics(content, os.fsdecode(file_path))
+
+
+def given_statistics(given: Statistics | str | os.PathLike[str]) -> Statistics:
+    """Return the statistics of a whole run, given as they are or by path. StatisticsError; ShardError for a shard."""
+    statistics = given if isinstance(given, Statistics) else read_statistics(given)
+    if statistics.shard is not None:
+        name = "statistics" if isinstance(given, Statistics) else os.fsdecode(given)
+        raise ShardError(
+            f"{name}: one shard ({statistics.shard.shard}) is not the whole run",
+            remedy="merge all shards: quantkit stats merge FOLDER -o FILE.stats.safetensors",
+        )
+    return statistics
 
 
 def parse_statistics(content: bytes, path: str) -> Statistics:

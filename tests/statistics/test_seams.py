@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ldexp
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,19 @@ from hypothesis import strategies as st
 
 from quantkit import kernel
 from quantkit.artifact import sha256_of
-from quantkit.errors import StatisticsError
+from quantkit.calibration.from_statistics import tables_from
+from quantkit.errors import ShardError, StatisticsError
 from quantkit.histogram import BINS, Histogram, HistogramMode
 from quantkit.sharding import RunIdentity, Shard, record_shard
-from quantkit.statistics import Collector, Origin, Statistics, parse_statistics, statistics_bytes
+from quantkit.statistics import (
+    Collector,
+    Origin,
+    Statistics,
+    given_statistics,
+    parse_statistics,
+    statistics_bytes,
+    write_statistics,
+)
 from quantkit.statistics.collector import SliceExtremes
 from quantkit.statistics.file import KEY
 from quantkit.statistics.sealed import open_sealed, sealed_bytes
@@ -288,3 +298,15 @@ def test_a_whole_run_has_no_seams() -> None:
     """They would be of no use, and the bytes of a run would depend on whether it was divided."""
     with pytest.raises(StatisticsError, match="unknown array"):
         parse_statistics(statistics_bytes(replace(shard(), shard=None)), "x")
+
+
+def test_one_shard_is_not_taken_for_the_run(tmp_path: Path) -> None:
+    """Tables and scales of a part of the data would look like those of all of it."""
+    path = tmp_path / "0000-of-0002.stats.safetensors"
+    write_statistics(shard(), path)
+    for part in (path, str(path), shard()):
+        with pytest.raises(ShardError, match=r"one shard \(0/2\) is not the whole run"):
+            given_statistics(part)
+        with pytest.raises(ShardError, match="not the whole run"):
+            tables_from(part, "minmax")
+    assert given_statistics(replace(shard(), shard=None)).shard is None
