@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quantkit.data.data_file import DataFile, file_at
 from quantkit.data.declared_labels import DeclaredLabels
 from quantkit.data.image_folder import ImageFolder
 from quantkit.data.image_set import ImageSet
+from quantkit.data.pictures.image_objects import ImageObjects
+from quantkit.data.pictures.store import PictureStore
 from quantkit.errors import DataError, UsageError
 from quantkit.image_file import SUFFIXES
+from quantkit.locations import is_url
 from quantkit.paths import expand_home
 from quantkit.regular_file import FileStamp
 from quantkit.values import Array
@@ -28,20 +32,27 @@ SOURCE = "a list of images"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageList:
-    """Images in the order of the caller. images: all paths, or all PIL images. labels: one for each image, or None.
+    """Images in the order of the caller. images: all paths and URLs, or all PIL images. labels: one for each, or None.
 
-    names: paths relative to the folder around all of them; `image 17` for PIL images.
+    names: paths relative to the folder around all of them; `image 17` for PIL images; all as given if one is a URL.
     """
 
     images: tuple[Any, ...]
     names: tuple[str, ...]
     root: Path | None
-    """The folder around all files; None for PIL images."""
+    """The folder around all files; None for PIL images and URLs."""
     labels: Mapping[str, Any] | None = None
 
     def image_set(self) -> ImageSet | None:
-        """Return the files as the images of a data set; None for PIL images."""
+        """Return the files as the images of a data set; None for PIL images and URLs."""
         return None if self.root is None else ImageSet(ImageFolder(self.root, self.names), SOURCE)
+
+    def store(self) -> PictureStore:
+        """Return the images as a store of pictures. DataError where a path leads to nothing."""
+        if is_held(self.images[0]):
+            return HeldImages(self.images, self.names)
+        places = [DataFile(n, n, None) if is_url(n) else file_at(n, n) for n in self.names]
+        return ImageObjects(places, SOURCE)
 
     def rows(self, names: Sequence[str]) -> Array:
         """Return the labels of these images, a row for each. DataError where they have different shapes."""
@@ -96,6 +107,9 @@ def image_list(items: Sequence[Any]) -> ImageList:
     images = tuple(image_of(item) for item in items)
     if kind is not None:
         names, root = tuple(f"image {number}" for number in range(len(images))), None
+    elif any(map(is_url, images)):
+        names, root = tuple(map(os.fspath, images)), None
+        refuse_repeated(names)
     else:
         names, root = names_of_paths([Path(image) for image in images])
     labels = {name: item[1] for name, item in zip(names, items, strict=True)} if paired else None
@@ -111,11 +125,18 @@ def names_of_paths(paths: Sequence[Path]) -> tuple[tuple[str, ...], Path]:
                 f"data[{number}] is {str(path)!r}, which is no image",
                 remedy=f"images end in {', '.join(sorted(SUFFIXES))}",
             )
-    if len(set(absolute)) < len(absolute):
-        twice = next(path for number, path in enumerate(absolute) if path in absolute[:number])
-        raise UsageError(f"{twice} is in the list twice", remedy="give every image once")
+    refuse_repeated(absolute)
     root = Path(os.path.commonpath([os.path.dirname(path) for path in absolute]))
     return tuple(Path(path).relative_to(root).as_posix() for path in absolute), root
+
+
+def refuse_repeated(places: Sequence[str]) -> None:
+    """Raise UsageError where a path or a URL is there twice."""
+    seen: set[str] = set()
+    for place in places:
+        if place in seen:
+            raise UsageError(f"{place} is in the list twice", remedy="give every image once")
+        seen.add(place)
 
 
 def image_of(item: Any) -> Any:

@@ -14,7 +14,7 @@ from quantkit.data.arrays import ArraySamples, row_count
 from quantkit.data.batches import axes_of
 from quantkit.data.feed import Feed
 from quantkit.data.image_layouts import find_image_set
-from quantkit.data.image_list import HeldImages, ImageList
+from quantkit.data.image_list import ImageList
 from quantkit.data.image_set import ImageSet, Split, no_images
 from quantkit.data.pictures.find import ARRAY, FoundFiles, find_pictures, holds_containers, is_remote, open_pictures
 from quantkit.data.pictures.folder_images import FolderImages
@@ -182,7 +182,7 @@ def open_image_list(
     found = images.image_set()
     if found is not None:
         return open_images(found, inputs, spec, options)
-    return open_store(HeldImages(images.images, images.names), inputs, spec, options)
+    return open_store(images.store(), inputs, spec, options)
 
 
 def open_images(

@@ -14,7 +14,7 @@ CREDENTIALS = {
 """Scheme → remedy where access is refused."""
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Status codes of HTTP that may pass by themselves."""
-PASSING_NAMES = re.compile(r"Timeout|Connection|Disconnected|ClientPayload|IncompleteRead|SlowDown|RemoteProtocol")
+PASSING_NAMES = re.compile(r"Timeout|Connect|Disconnected|ClientPayload|IncompleteRead|SlowDown|RemoteProtocol")
 """Names of exceptions of network libraries that mean the same."""
 REFUSED = frozenset({401, 403, 407})
 

@@ -112,7 +112,7 @@ def matching(place: str, source: str) -> list[DataFile]:
     if not files:
         what = place if place == source else f"{place}, of {source},"
         raise DataError(
-            f"{what} does not exist" if not is_pattern(place) else f"{what} fits no file", remedy="correct it"
+            f"{what} does not exist" if not is_pattern(place) else f"{what} fits no file", remedy="check the names"
         )
     return files
 

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.data import DataOptions, Feed, open_data
+from quantkit.data.image_list import given_data
 from quantkit.data.image_set import Split
 from quantkit.data.pictures.find import data_name, find_pictures, is_divided
 from quantkit.data.pictures.listing import expanded, fits, list_files
 from quantkit.data.pictures.name_classes import folder_around, labels_in_names
 from quantkit.data.pictures.splits import members_of
-from quantkit.errors import DataError
+from quantkit.errors import DataError, UsageError
 from quantkit.locations import write_object
 from quantkit.preprocess import PRESETS
 from quantkit.values import ModelInput
@@ -110,6 +111,10 @@ def test_lists_of_paths_and_urls(tmp_path: Path) -> None:
     assert feed.identity() == opened_identity(tmp_path, [0, 1, 2, 4, 9])
     write_object("memory://listed/list.txt", b"9.png\n")
     assert opened("memory://listed/list.txt").identity() == opened_identity(tmp_path, [9])
+    given = given_data(lines[:3])
+    assert opened(given).identity() == opened_identity(tmp_path, [0, 1, 2])
+    with pytest.raises(UsageError, match="twice"):
+        given_data([lines[0], lines[0]])
     for text, fault in (
         ("s3://a/b.tar", "line 1"),
         (f"{lines[0]}\n{lines[0]}", "there twice"),
